@@ -1,0 +1,200 @@
+"""Every error Taskyard raises: one base, one class for each thing a caller can do differently.
+
+A message says what was expected, what came and what to do next; the facts are attributes.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CodedError",
+    "DeadLettered",
+    "DuplicateName",
+    "InvalidPayload",
+    "InvalidSettings",
+    "JobFailed",
+    "LeaseLost",
+    "LetterUnroutable",
+    "MissingSetting",
+    "NotFound",
+    "NotPermitted",
+    "PayloadTooLarge",
+    "PublishFailed",
+    "Refused",
+    "ResultTimeout",
+    "SchemaMismatch",
+    "ServerUnreachable",
+    "TaskyardError",
+    "TransitionRefused",
+    "UnknownJobType",
+    "UnknownPriority",
+    "UnknownQueue",
+]
+
+
+class TaskyardError(Exception):
+    """Base of every error that Taskyard raises on purpose; its text is fit for a shell."""
+
+    exit_code = 1
+
+
+class InvalidSettings(TaskyardError):
+    """A setting, a policy file or a job type file has a value that cannot be used."""
+
+    exit_code = 2
+
+
+class MissingSetting(InvalidSettings):
+    """A URL or another required setting is absent; `variable` names it."""
+
+    def __init__(self, variable: str, purpose: str, remedy: str) -> None:
+        self.variable = variable
+        super().__init__(f"{variable} is not set: it names {purpose}. {remedy}")
+
+
+class ServerUnreachable(TaskyardError):
+    """A broker, Redis or Postgres did not answer; `role` says which, `url` is redacted."""
+
+    exit_code = 3
+
+    def __init__(self, role: str, url: str, cause: object, remedy: str) -> None:
+        self.role, self.url = role, url
+        super().__init__(f"{role} at {url} does not answer ({cause}). {remedy}")
+
+
+class SchemaMismatch(TaskyardError):
+    """The database's schema is not the one this version expects."""
+
+    exit_code = 3
+
+
+class UnknownJobType(TaskyardError):
+    """The job type is not defined."""
+
+    exit_code = 2
+
+
+class UnknownQueue(TaskyardError):
+    """The queue is not configured."""
+
+    exit_code = 2
+
+
+class UnknownPriority(TaskyardError):
+    """The priority lies outside the queue's range."""
+
+    exit_code = 2
+
+
+class DuplicateName(InvalidSettings):
+    """Two handlers or two definitions claim one job type."""
+
+
+class InvalidPayload(TaskyardError):
+    """A payload does not fit its job type's model or is not JSON."""
+
+    exit_code = 2
+
+
+class PayloadTooLarge(InvalidPayload):
+    """A payload is over `max_payload_bytes`."""
+
+
+class NotFound(TaskyardError):
+    """No job or letter has this id."""
+
+    exit_code = 4
+
+
+class Refused(TaskyardError):
+    """An operator verb cannot be applied to this job or letter as it is now."""
+
+    exit_code = 5
+
+
+class NotPermitted(TaskyardError):
+    """The caller has no verified identity or lacks the right for a verb."""
+
+    exit_code = 6
+
+
+class TransitionRefused(TaskyardError):
+    """The state table has no such transition; `state` and `event` say which."""
+
+    exit_code = 5
+
+    def __init__(self, state: str, event: str, allowed: str) -> None:
+        self.state, self.event = state, event
+        super().__init__(f"a job in state {state!r} does not take {event!r}; it takes: {allowed}.")
+
+
+class PublishFailed(TaskyardError):
+    """The broker did not confirm a publication; nothing may be acknowledged on its strength."""
+
+    exit_code = 3
+
+
+class LetterUnroutable(PublishFailed):
+    """No queue is bound to the dead-letter exchange, so a letter would be lost."""
+
+
+class ResultTimeout(TaskyardError):
+    """The job did not end within the time that the caller gave it."""
+
+    exit_code = 7
+
+
+class LeaseLost(TaskyardError):
+    """Another attempt holds this job now; nothing this attempt does will be recorded."""
+
+
+class JobFailed(TaskyardError):
+    """A job ended without a result: failed, cancelled or aborted; `state` says which."""
+
+    exit_code = 8
+
+    def __init__(self, job_id: str, state: str, detail: str = "") -> None:
+        self.job_id, self.state, self.detail = job_id, state, detail
+        super().__init__(job_id, state, detail)
+
+    def __str__(self) -> str:
+        """One line for a shell."""
+        tail = f": {self.detail}" if self.detail else ""
+        return f"job {self.job_id} is {self.state}{tail}"
+
+
+class DeadLettered(TaskyardError):
+    """A job failed for good and lies in the dead letters under `dead_letter_id`.
+
+    It takes positional facts alone, so that a Celery result of any client rebuilds it.
+    """
+
+    exit_code = 8
+
+    def __init__(self, dead_letter_id: str, code: str = "", detail: str = "") -> None:
+        self.dead_letter_id, self.code, self.detail = dead_letter_id, code, detail
+        super().__init__(dead_letter_id, code, detail)
+
+    def __str__(self) -> str:
+        """Cause first, then the next command."""
+        cause = f"{self.code}: {self.detail}" if self.code else "cause unknown"
+        return f"dead-lettered ({cause}). See: taskyard dlq show {self.dead_letter_id}"
+
+
+class CodedError(TaskyardError):
+    """A failure that a handler names by `code`; the job type's retry policy decides on the code.
+
+    `retry_after_s` (seconds) asks for a longer wait than the policy's; `details` must be JSON.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        retry_after_s: float | None = None,
+        details: dict[str, object] | None = None,
+    ) -> None:
+        self.code, self.message = code, message
+        self.retry_after_s = retry_after_s
+        self.details = {} if details is None else details
+        super().__init__(message)
