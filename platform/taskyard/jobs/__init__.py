@@ -1,0 +1,20 @@
+"""Job types, states, policies, handlers and their context: the words of the domain."""
+
+from taskyard.jobs.catalogue import Catalogue
+from taskyard.jobs.context import JobContext
+from taskyard.jobs.policies import Category, RetryPolicy
+from taskyard.jobs.registry import job, registry
+from taskyard.jobs.states import Event, State
+from taskyard.jobs.types import JobType
+
+__all__ = [
+    "Catalogue",
+    "Category",
+    "Event",
+    "JobContext",
+    "JobType",
+    "RetryPolicy",
+    "State",
+    "job",
+    "registry",
+]

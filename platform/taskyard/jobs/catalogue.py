@@ -1,0 +1,135 @@
+"""The catalogue: every job type this installation knows, read from YAML.
+
+The shape is the operators' own: `job_retry_policies:` by type name, and `job_types:` for queue,
+SLA, limits and owner. A later file overrides an earlier one type by type.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Self
+
+import yaml
+from pydantic import ValidationError
+
+from taskyard.errors import InvalidSettings, UnknownJobType
+from taskyard.jobs.types import JobType
+
+__all__ = ["Catalogue"]
+
+_SECTIONS = ("job_types", "job_retry_policies")
+
+
+class Catalogue(Mapping[str, JobType]):
+    """Job types by name."""
+
+    def __init__(self, types: Mapping[str, JobType]) -> None:
+        self._types = dict(types)
+
+    @classmethod
+    def load(cls, *files: Path) -> Self:
+        """The built-in types, overridden by `files` in order; raises `InvalidSettings`."""
+        builtin = resources.files("taskyard.jobs").joinpath("builtin.yaml").read_text("utf-8")
+        merged = _parse(builtin, "the built-in job types")
+        for file in files:
+            _merge(merged, _parse(_read(file), str(file)))
+        return cls({name: _build(name, raw) for name, raw in merged.items()})
+
+    def __getitem__(self, name: str) -> JobType:
+        """The type called `name`; raises `UnknownJobType` with the nearest names."""
+        try:
+            return self._types[name]
+        except KeyError:
+            raise UnknownJobType(_unknown(name, self._types)) from None
+
+    def __contains__(self, name: object) -> bool:
+        """Whether the type is defined."""
+        return name in self._types
+
+    def __iter__(self) -> Iterator[str]:
+        """Names, in the order of definition."""
+        return iter(self._types)
+
+    def __len__(self) -> int:
+        """How many types there are."""
+        return len(self._types)
+
+    def with_type(self, job_type: JobType) -> Catalogue:
+        """A copy that also knows `job_type`."""
+        return Catalogue({**self._types, job_type.name: job_type})
+
+
+def _unknown(name: str, known: Mapping[str, JobType]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"Did you mean {near[0]!r}? " if near else ""
+    return (
+        f"there is no job type {name!r}. {hint}Known: {', '.join(sorted(known))}. "
+        "Define more in a file named by TASKYARD_JOB_TYPES."
+    )
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        msg = f"the job type file {file} cannot be read ({error}); see TASKYARD_JOB_TYPES"
+        raise InvalidSettings(msg) from error
+
+
+def _parse(text: str, source: str) -> dict[str, dict[str, object]]:
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InvalidSettings(f"{source} is not valid YAML: {error}") from error
+    if document is None:
+        return {}
+    if not isinstance(document, dict):
+        msg = f"{source}: expected the sections {_SECTIONS}, got {type(document).__name__}"
+        raise InvalidSettings(msg)
+    for key in document:
+        if key not in _SECTIONS:
+            near = difflib.get_close_matches(str(key), _SECTIONS, n=1)
+            hint = f" did you mean {near[0]!r}?" if near else ""
+            raise InvalidSettings(f"{source}: unknown section {key!r};{hint} known: {_SECTIONS}")
+    types = _section(document, "job_types", source)
+    for name, policy in _section(document, "job_retry_policies", source).items():
+        types.setdefault(name, {})["policy"] = policy
+    return types
+
+
+def _section(document: dict[str, object], key: str, source: str) -> dict[str, dict[str, object]]:
+    section = document.get(key) or {}
+    if not isinstance(section, dict):
+        msg = f"{source}: {key} must map names to settings, got {type(section).__name__}"
+        raise InvalidSettings(msg)
+    for name, raw in section.items():
+        if not isinstance(raw, dict):
+            msg = f"{source}: {key}.{name} must be a mapping, got {raw!r}"
+            raise InvalidSettings(msg)
+    return {str(name): dict(raw) for name, raw in section.items()}
+
+
+def _merge(into: dict[str, dict[str, object]], more: dict[str, dict[str, object]]) -> None:
+    for name, raw in more.items():
+        into.setdefault(name, {}).update(raw)
+
+
+def _build(name: str, raw: dict[str, object]) -> JobType:
+    try:
+        return JobType.model_validate({"name": name, **raw})
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in fault["loc"])
+        near = difflib.get_close_matches(str(fault["loc"][-1]) if fault["loc"] else "", _fields())
+        hint = f" Did you mean {near[0]!r}?" if fault["type"] == "extra_forbidden" and near else ""
+        msg = f"job type {name!r}: {field}: {fault['msg']}, got: {fault['input']!r}.{hint}"
+        raise InvalidSettings(msg) from error
+
+
+def _fields() -> list[str]:
+    policy = JobType.model_fields["policy"].annotation
+    names = list(getattr(policy, "model_fields", {}))
+    return [*JobType.model_fields, *names]

@@ -1,0 +1,149 @@
+"""Retry policies: what happens after a handler's failure, as a pure function.
+
+Backoff: exponential is base x 2^(n-1), linear is base x n, immediate is 0, for the n-th retry
+(n from 1), capped at `max_delay_ms`. Jitter is "equal": half of the delay is fixed and half is
+random, so that a failing burst spreads and no retry comes at once
+(https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import Final, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+__all__ = ["DEFAULT_POLICY", "Backoff", "Category", "Dead", "Retry", "RetryPolicy", "Verdict"]
+
+
+class Backoff(StrEnum):
+    """How the wait grows."""
+
+    EXPONENTIAL = "exponential"
+    LINEAR = "linear"
+    IMMEDIATE = "immediate"
+
+
+class Category(StrEnum):
+    """Why a job is a dead letter; the database holds the same list as a CHECK constraint."""
+
+    TIMEOUT = "timeout"
+    RETRY_EXHAUSTED = "retry_exhausted"
+    CIRCUIT_OPEN = "circuit_open"
+    NON_RETRYABLE = "non_retryable"
+    VALIDATION_ERROR = "validation_error"
+    POISON = "poison"
+    EXPIRED = "expired"
+    UNKNOWN_TASK = "unknown_task"
+    UNKNOWN_HISTORY = "unknown_history"
+    UNDECODABLE = "undecodable"
+    REJECTED = "rejected"
+    INTERNAL_ERROR = "internal_error"
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Run again after `delay`."""
+
+    delay: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """Give up, for this category."""
+
+    category: Category
+
+
+Verdict = Retry | Dead
+
+
+class RetryPolicy(BaseModel):
+    """One job type's policy, in the words of the operators' YAML.
+
+    `retry_on_errors`, if given, is exhaustive; `no_retry_errors` wins over it. Codes are those of
+    `taskyard.jobs.codes`. `max_retries` 0 means no retry. Delays are milliseconds.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_retries: int = Field(default=3, ge=0, le=1000)
+    backoff_strategy: Backoff = Backoff.EXPONENTIAL
+    base_delay_ms: int = Field(default=1000, ge=0)
+    max_delay_ms: int | None = Field(default=None, ge=0)
+    retry_on_errors: tuple[str, ...] | None = None
+    no_retry_errors: tuple[str, ...] = ()
+    escalate_on_failure: str | None = None
+    jitter: bool = True
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.max_delay_ms is not None and self.max_delay_ms < self.base_delay_ms:
+            msg = (
+                f"max_delay_ms ({self.max_delay_ms}) is below base_delay_ms "
+                f"({self.base_delay_ms}): raise the one or lower the other"
+            )
+            raise ValueError(msg)
+        both = set(self.retry_on_errors or ()) & set(self.no_retry_errors)
+        if both:
+            msg = f"{', '.join(sorted(both))}: in retry_on_errors and in no_retry_errors; keep one"
+            raise ValueError(msg)
+        return self
+
+    def retries(self, code: str) -> bool:
+        """Whether a failure with this error code is one to retry at all."""
+        if code in self.no_retry_errors:
+            return False
+        return self.retry_on_errors is None or code in self.retry_on_errors
+
+    def delay(self, retry: int, rng: random.Random) -> timedelta:
+        """The wait before the `retry`-th retry (from 1)."""
+        match self.backoff_strategy:
+            case Backoff.EXPONENTIAL:
+                # The exponent is bounded: a thousand retries must not build a huge integer.
+                wait_ms = float(self.base_delay_ms) * 2 ** min(retry - 1, 40)
+            case Backoff.LINEAR:
+                wait_ms = float(self.base_delay_ms * retry)
+            case Backoff.IMMEDIATE:
+                wait_ms = 0.0
+        if self.max_delay_ms is not None:
+            wait_ms = min(wait_ms, self.max_delay_ms)
+        if self.jitter:
+            wait_ms = wait_ms / 2 + rng.uniform(0, wait_ms / 2)
+        return timedelta(milliseconds=wait_ms)
+
+    def judge(
+        self,
+        code: str,
+        attempts: int,
+        *,
+        rng: random.Random,
+        retry_after_s: float | None = None,
+    ) -> Verdict:
+        """Decide on failure number `attempts` (from 1) with error `code`.
+
+        A code that is never retried is `non_retryable`, or `timeout` / `validation_error` where
+        the code says so; spent retries are `retry_exhausted`.
+        """
+        if not self.retries(code):
+            return Dead(_UNRETRIED.get(code, Category.NON_RETRYABLE))
+        if attempts > self.max_retries:
+            return Dead(Category.TIMEOUT if code == "timeout" else Category.RETRY_EXHAUSTED)
+        delay = self.delay(attempts, rng)
+        if retry_after_s is not None:
+            delay = max(delay, timedelta(seconds=retry_after_s))
+        return Retry(delay)
+
+
+_UNRETRIED: Final = {
+    "timeout": Category.TIMEOUT,
+    "validation_error": Category.VALIDATION_ERROR,
+    "internal_error": Category.INTERNAL_ERROR,
+}
+
+DEFAULT_POLICY: Final = RetryPolicy(
+    no_retry_errors=("validation_error", "result_invalid", "result_too_large")
+)

@@ -1,0 +1,129 @@
+"""Handlers: the functions that do a job type's work, registered by a decorator."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any, Final, TypeVar
+
+from pydantic import BaseModel
+
+from taskyard.errors import DuplicateName, InvalidSettings
+from taskyard.jobs.context import JobContext
+from taskyard.jobs.types import JobType
+
+__all__ = ["ENTRY_POINTS", "Handler", "Registry", "job", "registry"]
+
+ENTRY_POINTS: Final = "taskyard.jobs"
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """One registered function and what its signature says.
+
+    `payload_model` is None where the handler takes the raw payload; `wants_context` where it takes
+    a second parameter. `job_type` is set where the decorator itself defines the type.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    payload_model: type[BaseModel] | None
+    wants_context: bool
+    is_async: bool
+    job_type: JobType | None
+
+
+class Registry:
+    """Handlers by job type."""
+
+    def __init__(self) -> None:
+        self._handlers: dict[str, Handler] = {}
+
+    def job(self, name: str, **type_settings: Any) -> Callable[[F], F]:
+        """Register the decorated function, sync or async, as the handler of job type `name`.
+
+        It takes `(payload)` or `(payload, context)`; a pydantic annotation on the payload makes it
+        validated. With settings (`queue="exec"`, `policy={...}` and the other fields of `JobType`)
+        it also defines the type; without, the catalogue must know it. Raises `DuplicateName`.
+        """
+
+        def register(function: F) -> F:
+            job_type = (
+                JobType.model_validate({"name": name, **type_settings}) if type_settings else None
+            )
+            self._add(_inspect(name, function, job_type))
+            return function
+
+        return register
+
+    def _add(self, handler: Handler) -> None:
+        known = self._handlers.get(handler.name)
+        if known is not None and _origin(known.function) != _origin(handler.function):
+            msg = (
+                f"job type {handler.name!r} has two handlers: {_origin(known.function)} and "
+                f"{_origin(handler.function)}; rename or remove one"
+            )
+            raise DuplicateName(msg)
+        self._handlers[handler.name] = handler
+
+    def load_entry_points(self) -> None:
+        """Import every module of the entry point group `taskyard.jobs`; raises `InvalidSettings`."""
+        for entry in entry_points(group=ENTRY_POINTS):
+            try:
+                entry.load()
+            except ImportError as error:
+                msg = (
+                    f"the job handlers {entry.value!r} (entry point {entry.name!r}) cannot be "
+                    f"imported ({error}); on a worker install 'taskyard[worker]'"
+                )
+                raise InvalidSettings(msg) from error
+
+    def __getitem__(self, name: str) -> Handler:
+        """The handler of `name`; KeyError if none is registered."""
+        return self._handlers[name]
+
+    def __contains__(self, name: object) -> bool:
+        """Whether a handler is registered."""
+        return name in self._handlers
+
+    def handlers(self) -> tuple[Handler, ...]:
+        """All handlers, in the order of registration."""
+        return tuple(self._handlers.values())
+
+
+def _origin(function: Callable[..., Any]) -> str:
+    return f"{function.__module__}.{function.__qualname__}"
+
+
+def _inspect(name: str, function: Callable[..., Any], job_type: JobType | None) -> Handler:
+    parameters = [
+        parameter
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    ]
+    if len(parameters) not in (1, 2):
+        msg = (
+            f"handler {_origin(function)} must take (payload) or (payload, context), "
+            f"got {len(parameters)} parameters"
+        )
+        raise InvalidSettings(msg)
+    hints = typing.get_type_hints(function, localns={"JobContext": JobContext})
+    annotation = hints.get(parameters[0].name)
+    is_model = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    return Handler(
+        name=name,
+        function=function,
+        payload_model=annotation if is_model else None,
+        wants_context=len(parameters) == 2,  # noqa: PLR2004 - the two parameters named above
+        is_async=inspect.iscoroutinefunction(function),
+        job_type=job_type,
+    )
+
+
+registry: Final = Registry()
+job = registry.job
