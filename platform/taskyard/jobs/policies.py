@@ -101,13 +101,14 @@ class RetryPolicy(BaseModel):
 
     def delay(self, retry: int, rng: random.Random) -> timedelta:
         """The wait before the `retry`-th retry (from 1)."""
+        wait_ms: float
         match self.backoff_strategy:
             case Backoff.EXPONENTIAL:
                 # The exponent is bounded: a thousand retries must not build a huge integer.
                 wait_ms = float(self.base_delay_ms) * 2 ** min(retry - 1, 40)
             case Backoff.LINEAR:
                 wait_ms = float(self.base_delay_ms * retry)
-            case Backoff.IMMEDIATE:
+            case _:
                 wait_ms = 0.0
         if self.max_delay_ms is not None:
             wait_ms = min(wait_ms, self.max_delay_ms)

@@ -1,0 +1,142 @@
+"""The settings object: every field with its unit, default and special value."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from taskyard.errors import MissingSetting, UnknownPriority, UnknownQueue
+
+__all__ = ["DEFAULT_QUEUES", "QueueSettings", "Settings"]
+
+_NAME = r"^[a-zA-Z][a-zA-Z0-9_-]{0,62}$"
+
+
+class QueueSettings(BaseModel):
+    """One queue: caller's priorities run from 1 to `priorities`, the highest is the most urgent.
+
+    `sla_s`: seconds from admission to start that are promised; None promises nothing.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    priorities: int = Field(default=5, ge=1, le=5)
+    sla_s: float | None = Field(default=None, gt=0)
+
+    @property
+    def default_priority(self) -> int:
+        """The middle one."""
+        return (self.priorities + 1) // 2
+
+
+DEFAULT_QUEUES = {
+    "plan": QueueSettings(sla_s=12),
+    "exec": QueueSettings(),
+    "locator": QueueSettings(priorities=3, sla_s=4),
+    "ops": QueueSettings(),
+}
+
+
+class Settings(BaseModel):
+    """Everything that can be set. Durations end in `_s` (seconds), sizes in `_bytes`.
+
+    URLs are None where this process does not need them; `need_*` raises where it does.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    namespace: str = Field(default="taskyard", pattern=_NAME)
+    broker_url: str | None = None
+    redis_url: str | None = None
+    database_url: str | None = None
+    home: Path = Path(".taskyard")
+    job_types: tuple[Path, ...] = ()
+    queues: dict[str, QueueSettings] = Field(default_factory=lambda: dict(DEFAULT_QUEUES))
+
+    lease_s: float = Field(default=30, ge=1, le=3600)
+    visibility_timeout_s: float = Field(default=600, ge=1)
+    result_ttl_s: int = Field(default=3600, ge=1)
+    dedupe_window_s: int = Field(default=21600, ge=1)
+    unique_for_s: int = Field(default=86400, ge=1)
+    death_limit: int = Field(default=3, ge=1)
+    delivery_limit: int = Field(default=10, ge=1)
+    max_payload_bytes: int = Field(default=262144, ge=1)
+    max_result_bytes: int = Field(default=262144, ge=1)
+    lifecycle_max_events: int = Field(default=1_000_000, ge=100)
+    publish_timeout_s: float = Field(default=5, gt=0)
+    letter_retention_days: int = Field(default=90, ge=1)
+    ledger_retention_days: int = Field(default=30, ge=1)
+
+    trust_local: bool = False
+    require_reason: Literal["compatible", "strict"] = "compatible"
+
+    @field_validator("queues", mode="before")
+    @classmethod
+    def _add_defaults(cls, queues: object) -> object:
+        return {**DEFAULT_QUEUES, **queues} if isinstance(queues, dict) else queues
+
+    @field_validator("broker_url", "redis_url", "database_url")
+    @classmethod
+    def _has_scheme(cls, url: str | None) -> str | None:
+        if url is not None and "://" not in url:
+            raise ValueError("expected a URL such as redis://host:6379/0")
+        return url
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.dedupe_window_s <= 2 * self.visibility_timeout_s:
+            msg = (
+                f"dedupe_window_s ({self.dedupe_window_s}) must exceed twice visibility_timeout_s "
+                f"({self.visibility_timeout_s:g}): a message redelivered after its record is gone "
+                f"would run again. Set it above {2 * self.visibility_timeout_s:g}"
+            )
+            raise ValueError(msg)
+        return self
+
+    def need_broker_url(self) -> str:
+        """The broker's URL; raises `MissingSetting`."""
+        return self._need("broker_url", "the broker that carries the jobs")
+
+    def need_redis_url(self) -> str:
+        """The Redis that holds records; raises `MissingSetting`."""
+        return self._need("redis_url", "the Redis that holds the job records")
+
+    def need_database_url(self) -> str:
+        """Postgres; raises `MissingSetting`."""
+        return self._need("database_url", "the Postgres that holds letters, ledger and audit")
+
+    def _need(self, field: str, purpose: str) -> str:
+        value: str | None = getattr(self, field)
+        if value is None:
+            raise MissingSetting(
+                f"TASKYARD_{field.upper()}",
+                purpose,
+                "Set it, or start everything on this machine with: taskyard up",
+            )
+        return value
+
+    def queue(self, name: str) -> QueueSettings:
+        """The settings of a queue; raises `UnknownQueue`."""
+        try:
+            return self.queues[name]
+        except KeyError:
+            raise UnknownQueue(
+                f"there is no queue {name!r}. Known: {', '.join(sorted(self.queues))}. "
+                "Add one under [queues] in taskyard.toml."
+            ) from None
+
+    def check_priority(self, queue: str, priority: int) -> int:
+        """`priority` if the queue has it; raises `UnknownPriority`."""
+        top = self.queue(queue).priorities
+        if isinstance(priority, bool) or not isinstance(priority, int) or not 1 <= priority <= top:
+            raise UnknownPriority(
+                f"queue {queue!r} has priorities 1 to {top} ({top} is the most urgent), "
+                f"got {priority!r}"
+            )
+        return priority
+
+    def broker_name(self, queue: str) -> str:
+        """The queue's name at the broker: bare in the default namespace, else prefixed."""
+        return queue if self.namespace == "taskyard" else f"{self.namespace}.{queue}"

@@ -1,0 +1,7 @@
+"""What travels: the header that every message carries, the dead letter's envelope, redaction."""
+
+from taskyard.wire.headers import HEADER, Stamp
+from taskyard.wire.letters import Letter, RawMessage, letter_id
+from taskyard.wire.redaction import redact, redact_url
+
+__all__ = ["HEADER", "Letter", "RawMessage", "Stamp", "letter_id", "redact", "redact_url"]

@@ -1,0 +1,75 @@
+"""The one header Taskyard adds to a Celery message."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final, Self
+
+__all__ = ["HEADER", "SCHEMA", "Stamp"]
+
+HEADER: Final = "taskyard"
+SCHEMA: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """Which life of a job a message belongs to; times are microseconds since the epoch.
+
+    `epoch` is the life, `generation` counts replays and redirects in it, `seq` counts retries.
+    `sent_us` is the last publication. `policy` overrides the job type's retry policy.
+    """
+
+    epoch: int
+    generation: int = 0
+    seq: int = 0
+    sent_us: int | None = None
+    policy: Mapping[str, object] | None = None
+
+    @classmethod
+    def read(cls, headers: Mapping[str, object]) -> Self | None:
+        """The stamp in a message's headers, None if there is none; raises ValueError if broken."""
+        raw = headers.get(HEADER)
+        if raw is None:
+            return None
+        if not isinstance(raw, Mapping):
+            raise ValueError(f"header {HEADER!r} must be a mapping, got {type(raw).__name__}")
+        if raw.get("v") != SCHEMA:
+            raise ValueError(f"header {HEADER!r} has schema {raw.get('v')!r}, this version reads 1")
+        policy = raw.get("policy")
+        if policy is not None and not isinstance(policy, Mapping):
+            raise ValueError(f"header {HEADER!r}: policy must be a mapping, got {policy!r}")
+        sent = raw.get("sent_us")
+        return cls(
+            epoch=_count(raw, "epoch"),
+            generation=_count(raw, "generation"),
+            seq=_count(raw, "seq"),
+            sent_us=None if sent is None else _count(raw, "sent_us"),
+            policy=policy,
+        )
+
+    def header(self) -> dict[str, object]:
+        """The header's value."""
+        value: dict[str, object] = {
+            "v": SCHEMA,
+            "epoch": self.epoch,
+            "generation": self.generation,
+            "seq": self.seq,
+        }
+        if self.sent_us is not None:
+            value["sent_us"] = self.sent_us
+        if self.policy is not None:
+            value["policy"] = dict(self.policy)
+        return value
+
+    def moved(self, *, generation: int | None = None, seq: int, sent_us: int) -> Self:
+        """The stamp of a later publication of the same job."""
+        new = self.generation if generation is None else generation
+        return replace(self, generation=new, seq=seq, sent_us=sent_us)
+
+
+def _count(raw: Mapping[object, object], key: str) -> int:
+    value = raw.get(key)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"header {HEADER!r}: {key} must be a whole number from 0, got {value!r}")
+    return value

@@ -1,0 +1,112 @@
+"""The dead letter's envelope: a failed job's captured message and its cause of death.
+
+It travels as JSON on the dead-letter exchange. The captured body is base64, so that every byte
+survives, even of a body that nobody can decode.
+"""
+
+from __future__ import annotations
+
+import base64
+import uuid
+from typing import Any, Final, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator
+
+from taskyard.jobs.policies import Category
+
+__all__ = ["LETTER_NAMESPACE", "SCHEMA", "AttemptNote", "Letter", "RawMessage", "letter_id"]
+
+SCHEMA: Final = 1
+LETTER_NAMESPACE: Final = uuid.UUID("6b0f8a52-6e0e-5d6c-9a37-3d4f6a1f2c11")
+
+
+def letter_id(job_id: str, epoch: int, generation: int) -> str:
+    """The id of the letter that this life and generation of a job can leave: always the same."""
+    return str(uuid.uuid5(LETTER_NAMESPACE, f"{job_id}:{epoch}:{generation}"))
+
+
+class RawMessage(BaseModel):
+    """A broker message as it came: `body` in bytes, headers and properties as the broker's own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    body: bytes
+    headers: dict[str, Any] = Field(default_factory=dict)
+    properties: dict[str, Any] = Field(default_factory=dict)
+    content_type: str | None = None
+    content_encoding: str | None = None
+
+    @field_serializer("body")
+    def _encode(self, body: bytes) -> str:
+        return base64.b64encode(body).decode("ascii")
+
+    @field_validator("body", mode="before")
+    @classmethod
+    def _decode(cls, body: object) -> object:
+        return base64.b64decode(body, validate=True) if isinstance(body, str) else body
+
+
+class AttemptNote(BaseModel):
+    """One past attempt, as the record's history keeps it; times in microseconds."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    attempt: int
+    worker: str
+    started_us: int
+    ended_us: int
+    outcome: str
+    code: str | None = None
+    error: str | None = None
+
+
+class Letter(BaseModel):
+    """Everything known about one death. `version` is the job's version at the decision.
+
+    `args` and `kwargs` are None where the body could not be decoded. `evidence` holds what is
+    known beyond the exception: the counter that a poison letter ran over, exit code, signal.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    schema_version: int = SCHEMA
+    letter_id: str
+    job_id: str
+    epoch: int
+    generation: int
+    version: int
+    job_type: str
+    queue: str
+    priority: int | None = None
+    message: RawMessage
+    args: list[Any] | None = None
+    kwargs: dict[str, Any] | None = None
+    reply_to: str | None = None
+    category: Category
+    code: str
+    error_class: str
+    error_message: str
+    traceback: str = ""
+    fingerprint: str = ""
+    attempts: list[AttemptNote] = Field(default_factory=list)
+    first_failure_us: int
+    last_failure_us: int
+    replay_eligible: bool
+    escalate_to: str | None = None
+    worker: str | None = None
+    evidence: dict[str, Any] = Field(default_factory=dict)
+
+    def routing_key(self) -> str:
+        """`<queue>.<type>.<category>` with dots in names as colons, within 200 bytes."""
+        name = self.job_type.replace(".", ":").encode()[:150].decode("utf-8", "ignore")
+        queue = self.queue.replace(".", ":").encode()[:30].decode("utf-8", "ignore")
+        return f"{queue}.{name}.{self.category}"
+
+    @classmethod
+    def parse(cls, body: bytes | str) -> Self:
+        """Read an envelope; raises pydantic's `ValidationError` if it is none."""
+        return cls.model_validate_json(body)
+
+    def encode(self) -> bytes:
+        """The envelope as JSON."""
+        return self.model_dump_json().encode()
