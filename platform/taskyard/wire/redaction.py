@@ -26,7 +26,9 @@ def redact(value: Any, depth: int = 0) -> Any:
         return MASK
     if isinstance(value, dict):
         return {
-            key: MASK if isinstance(key, str) and _SECRET_KEY.search(key) else redact(item, depth + 1)
+            key: MASK
+            if isinstance(key, str) and _SECRET_KEY.search(key)
+            else redact(item, depth + 1)
             for key, item in value.items()
         }
     if isinstance(value, list | tuple):
