@@ -72,7 +72,7 @@ class Registry:
         self._handlers[handler.name] = handler
 
     def load_entry_points(self) -> None:
-        """Import every module of the entry point group `taskyard.jobs`; raises `InvalidSettings`."""
+        """Import the modules of entry point group `taskyard.jobs`; raises `InvalidSettings`."""
         for entry in entry_points(group=ENTRY_POINTS):
             try:
                 entry.load()

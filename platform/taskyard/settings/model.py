@@ -127,7 +127,7 @@ class Settings(BaseModel):
                 "Add one under [queues] in taskyard.toml."
             ) from None
 
-    def check_priority(self, queue: str, priority: int) -> int:
+    def check_priority(self, queue: str, priority: object) -> int:
         """`priority` if the queue has it; raises `UnknownPriority`."""
         top = self.queue(queue).priorities
         if isinstance(priority, bool) or not isinstance(priority, int) or not 1 <= priority <= top:

@@ -33,7 +33,7 @@ class Stamp:
         if raw is None:
             return None
         if not isinstance(raw, Mapping):
-            raise ValueError(f"header {HEADER!r} must be a mapping, got {type(raw).__name__}")
+            raise ValueError(f"header {HEADER!r} must be a mapping, got {raw!r:.60}")
         if raw.get("v") != SCHEMA:
             raise ValueError(f"header {HEADER!r} has schema {raw.get('v')!r}, this version reads 1")
         policy = raw.get("policy")

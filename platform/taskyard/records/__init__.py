@@ -1,0 +1,39 @@
+"""Records: the live state of every job in Redis, moved only by scripts that follow the table."""
+
+from taskyard.records.answers import (
+    Admitted,
+    BeginAnswer,
+    Decided,
+    Done,
+    Ended,
+    Held,
+    NotHeld,
+    Replayed,
+    Requeue,
+    Run,
+    Stale,
+    Superseded,
+    UnknownHistory,
+)
+from taskyard.records.keys import Keys
+from taskyard.records.record import Record
+from taskyard.records.records import Records
+
+__all__ = [
+    "Admitted",
+    "BeginAnswer",
+    "Decided",
+    "Done",
+    "Ended",
+    "Held",
+    "Keys",
+    "NotHeld",
+    "Record",
+    "Records",
+    "Replayed",
+    "Requeue",
+    "Run",
+    "Stale",
+    "Superseded",
+    "UnknownHistory",
+]

@@ -1,0 +1,143 @@
+"""What the scripts answer, as values; times in microseconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from taskyard.jobs.outcomes import Decision
+from taskyard.jobs.states import State
+
+__all__ = [
+    "Admitted",
+    "BeginAnswer",
+    "Decided",
+    "Done",
+    "Ended",
+    "Finished",
+    "Held",
+    "NotHeld",
+    "Replayed",
+    "Requeue",
+    "Run",
+    "Stale",
+    "Superseded",
+    "UnknownHistory",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The record of an enqueue; `created` is False where the id had one already.
+
+    `published` says whether the broker has confirmed the first message of this life.
+    """
+
+    created: bool
+    state: State
+    epoch: int
+    generation: int
+    seq: int
+    published: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Go: `attempt` counts from 1, `attempts` are the handler outcomes before this one."""
+
+    attempt: int
+    token: int
+    epoch: int
+    generation: int
+    seq: int
+    attempts: int
+    cancel: str
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Completed before; `meta` is the stored Celery result, None when it has expired."""
+
+    meta: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """Decided before: publish again what `decision` obliges to, then acknowledge."""
+
+    decision: Decision
+    seq: int
+    due_us: int
+    epoch: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Another attempt has the lease for `remaining_us` more."""
+
+    remaining_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stale:
+    """The message is older than the record: acknowledge it."""
+
+    state: State
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """An operator ended the job: acknowledge the message."""
+
+    state: State
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownHistory:
+    """No record, and the message is too old to tell whether it ran before."""
+
+
+BeginAnswer = Run | Done | Decided | Held | Stale | Ended | UnknownHistory
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The decision stands. `due_us` is 0 except for a retry."""
+
+    state: State
+    version: int
+    seq: int
+    due_us: int
+    decided_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Superseded:
+    """Someone else decided first; nothing was recorded."""
+
+    state: State
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Requeue:
+    """The attempt is over without a decision; the message goes back."""
+
+    state: State
+
+
+@dataclass(frozen=True, slots=True)
+class NotHeld:
+    """Not this delivery's job to end: it holds no attempt."""
+
+    state: State
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """The next generation is open; `already` where the same request had opened it before."""
+
+    generation: int
+    seq: int
+    already: bool
+    now_us: int

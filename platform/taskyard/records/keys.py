@@ -1,0 +1,45 @@
+"""The names of every Redis key, in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Keys"]
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Key names of one namespace.
+
+    The result lies under Celery's own key, so that every Celery client reads it; in a namespace
+    other than the default it is prefixed like everything else.
+    """
+
+    namespace: str
+
+    def record(self, job_id: str) -> str:
+        """The job's record, a hash."""
+        return f"{self.namespace}:job:{job_id}"
+
+    @property
+    def lifecycle(self) -> str:
+        """The stream of all events."""
+        return f"{self.namespace}:lifecycle"
+
+    @property
+    def gaps(self) -> str:
+        """How many events were left out of the stream, by event."""
+        return f"{self.namespace}:lifecycle:gaps"
+
+    @property
+    def prefix(self) -> str:
+        """What goes before the names of the broker's and Celery's own keys."""
+        return "" if self.namespace == "taskyard" else f"{self.namespace}:"
+
+    def result(self, job_id: str) -> str:
+        """Celery's result key; a channel of the same name tells of its end."""
+        return f"{self.prefix}celery-task-meta-{job_id}"
+
+    def script_keys(self, job_id: str) -> list[str]:
+        """KEYS of every record script: record, stream, gaps, result."""
+        return [self.record(job_id), self.lifecycle, self.gaps, self.result(job_id)]

@@ -1,0 +1,72 @@
+"""From a script's reply to the value that callers match on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from taskyard.jobs.outcomes import Decision
+from taskyard.jobs.states import State
+from taskyard.records.answers import (
+    Admitted,
+    BeginAnswer,
+    Decided,
+    Done,
+    Ended,
+    Held,
+    Run,
+    Stale,
+    UnknownHistory,
+)
+
+__all__ = ["parse_admitted", "parse_begin", "parse_decided"]
+
+
+def parse_admitted(raw: Sequence[bytes]) -> Admitted:
+    """The reply of `admit`."""
+    return Admitted(
+        created=raw[0] == b"1",
+        state=State(raw[1].decode()),
+        epoch=int(raw[2]),
+        generation=int(raw[3]),
+        seq=int(raw[4]),
+        published=raw[5] == b"1",
+    )
+
+
+def parse_decided(raw: Sequence[bytes]) -> Decided:
+    """The reply that starts with `decided`."""
+    return Decided(
+        decision=Decision(raw[1].decode()),
+        seq=int(raw[2]),
+        due_us=int(raw[3]),
+        epoch=int(raw[4]),
+        generation=int(raw[5]),
+    )
+
+
+def _run(raw: Sequence[bytes]) -> Run:
+    attempt, token, epoch, generation, seq, attempts = (int(value) for value in raw[1:7])
+    return Run(attempt, token, epoch, generation, seq, attempts, raw[7].decode())
+
+
+def parse_begin(raw: Sequence[Any]) -> BeginAnswer:  # noqa: PLR0911 - one answer a line
+    """The reply of `begin` or `condemn`."""
+    match raw[0]:
+        case b"run":
+            return _run(raw)
+        case b"done":
+            # A missing result is nil in Lua, which cuts the reply short.
+            return Done(raw[1] if len(raw) > 1 and raw[1] else None)
+        case b"decided":
+            return parse_decided(raw)
+        case b"held":
+            return Held(int(raw[1]))
+        case b"stale":
+            return Stale(State(raw[1].decode()))
+        case b"ended":
+            return Ended(State(raw[1].decode()))
+        case b"unknown_history":
+            return UnknownHistory()
+        case other:
+            raise ValueError(f"the begin script gave {other!r}, which this version does not know")

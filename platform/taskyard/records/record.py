@@ -1,0 +1,67 @@
+"""A record, read for people and letters."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from taskyard.jobs.states import State
+from taskyard.wire.letters import AttemptNote
+
+__all__ = ["Record"]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The live state of one job; times in microseconds, 0 where something has not happened."""
+
+    job_id: str
+    fields: dict[str, str]
+
+    @property
+    def state(self) -> State:
+        """Where it stands; `State.NONE` without a record."""
+        return State(self.fields.get("state", "none"))
+
+    def number(self, name: str) -> int:
+        """A numeric field, 0 if absent."""
+        return int(self.fields.get(name) or 0)
+
+    @property
+    def epoch(self) -> int:
+        """The life."""
+        return self.number("epoch")
+
+    @property
+    def generation(self) -> int:
+        """Replays and redirects so far."""
+        return self.number("generation")
+
+    @property
+    def job_type(self) -> str:
+        """The task's name."""
+        return self.fields.get("type", "")
+
+    @property
+    def queue(self) -> str:
+        """The configured name of its queue."""
+        return self.fields.get("queue", "")
+
+    @property
+    def cause(self) -> dict[str, Any]:
+        """The cause of death of a dead-lettered job, else empty."""
+        raw = self.fields.get("cause")
+        return dict(json.loads(raw)) if raw else {}
+
+    @property
+    def history(self) -> list[AttemptNote]:
+        """Failed attempts of this generation, oldest first."""
+        lines = self.fields.get("history", "").splitlines()
+        return [AttemptNote.model_validate_json(line) for line in lines]
+
+    @property
+    def progress(self) -> dict[str, Any]:
+        """What the handler last reported: `fraction` and `note`, or empty."""
+        raw = self.fields.get("progress")
+        return dict(json.loads(raw)) if raw else {}

@@ -1,0 +1,263 @@
+"""The record scripts as methods; each is one round trip and answers the same when repeated."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any
+
+import redis
+
+from taskyard.errors import Refused
+from taskyard.jobs.outcomes import Decision
+from taskyard.jobs.states import TERMINAL, TRANSITIONS, Event, State
+from taskyard.records.answers import (
+    Admitted,
+    BeginAnswer,
+    Decided,
+    Ended,
+    Finished,
+    Held,
+    NotHeld,
+    Replayed,
+    Requeue,
+    Stale,
+    Superseded,
+)
+from taskyard.records.keys import Keys
+from taskyard.records.parse import parse_admitted, parse_begin, parse_decided
+from taskyard.records.record import Record
+from taskyard.settings import Settings
+from taskyard.store import Script
+from taskyard.wire.headers import Stamp
+
+__all__ = ["Records"]
+
+_US = 1_000_000
+# The stream thins to failures at this share of its budget.
+_THIN_AT = 0.6
+
+
+class Records:
+    """The records of one namespace."""
+
+    def __init__(self, client: redis.Redis, settings: Settings) -> None:
+        self.client = client
+        self.settings = settings
+        self.keys = Keys(settings.namespace)
+        self._window_us = settings.dedupe_window_s * _US
+        prelude = _tables(settings) + _source("prelude")
+        self._scripts = {name: Script(prelude + _source(name)) for name in _NAMES}
+
+    def admit(
+        self, job_id: str, *, job_type: str, queue: str, priority: int, unique_for_s: float
+    ) -> Admitted:
+        """The record of a new job, or the one its id already has."""
+        raw = self._call("admit", job_id, [job_type, queue, priority, int(unique_for_s * _US)])
+        return parse_admitted(raw)
+
+    def confirm(self, job_id: str, epoch: int) -> None:
+        """Note that the broker has the first message of this life."""
+        self._call("confirm", job_id, [epoch])
+
+    def begin(
+        self,
+        job_id: str,
+        stamp: Stamp | None,
+        *,
+        holder: str,
+        worker: str,
+        job_type: str,
+        queue: str,
+        priority: int | None,
+    ) -> BeginAnswer:
+        """Ask for the right to run one attempt; `holder` identifies this delivery."""
+        arguments = [
+            *_position(stamp),
+            holder,
+            worker,
+            int(self.settings.lease_s * _US),
+            self.settings.death_limit,
+            self._window_us,
+            0 if stamp is None or stamp.sent_us is None else stamp.sent_us,
+            job_type,
+            queue,
+            "" if priority is None else priority,
+        ]
+        return parse_begin(self._call("begin", job_id, arguments))
+
+    def renew(self, job_id: str, token: int) -> tuple[bool, str]:
+        """(whether the lease is kept, "cancel" if an operator asks, or the state that took it)."""
+        answer, detail = self._call("renew", job_id, [token, int(self.settings.lease_s * _US)])
+        return answer == b"kept", detail.decode()
+
+    def progress(self, job_id: str, token: int, fraction: float, note: str) -> bool:
+        """Write progress; False if this token no longer holds the job."""
+        body = json.dumps({"fraction": fraction, "note": note})
+        return bool(self._call("progress", job_id, [token, body]))
+
+    def finish(
+        self,
+        job_id: str,
+        decision: Decision,
+        *,
+        epoch: int,
+        generation: int,
+        seq: int,
+        token: int | None = None,
+        holder: str = "",
+        result: bytes = b"",
+        delay_s: float = 0,
+        cause: bytes = b"",
+        code: str = "",
+        category: str = "",
+        message: str = "",
+    ) -> Finished | Superseded:
+        """Record the decision about the attempt that `token` (or the delivery `holder`) holds."""
+        arguments = [
+            "" if token is None else token,
+            holder,
+            decision,
+            epoch,
+            generation,
+            seq,
+            result,
+            self.settings.result_ttl_s * 1000,
+            self._window_us,
+            int(delay_s * _US),
+            cause,
+            code,
+            category,
+            message,
+            self.keys.result(job_id),
+        ]
+        raw = self._call("finish", job_id, arguments)
+        if raw[0] == b"superseded":
+            return Superseded(State(raw[1].decode()), int(raw[2]))
+        return Finished(State(raw[1].decode()), *(int(value) for value in raw[2:6]))
+
+    def release(self, job_id: str, holder: str) -> Requeue | NotHeld | Decided:
+        """End this delivery's attempt without a decision and without counting it (drain)."""
+        return self._end(job_id, holder, Event.RELEASE, "")
+
+    def lose(self, job_id: str, holder: str, evidence: str) -> Requeue | NotHeld | Decided:
+        """End this delivery's attempt as its process died; too many deaths are a poison letter."""
+        return self._end(job_id, holder, Event.LOSE, evidence)
+
+    def _end(
+        self, job_id: str, holder: str, event: Event, evidence: str
+    ) -> Requeue | NotHeld | Decided:
+        raw = self._call("release", job_id, [holder, event, self.settings.death_limit, evidence])
+        match raw[0]:
+            case b"decided":
+                return parse_decided(raw)
+            case b"requeue":
+                return Requeue(State(raw[1].decode()))
+            case _:
+                return NotHeld(State(raw[1].decode()))
+
+    def condemn(
+        self,
+        job_id: str,
+        stamp: Stamp | None,
+        *,
+        job_type: str,
+        queue: str,
+        priority: int | None,
+        cause: bytes,
+        code: str,
+        category: str,
+        message: str,
+    ) -> Decided | Held | Stale | Ended:
+        """Let a message die that no attempt could decide about."""
+        arguments: list[str | bytes | int | float] = [
+            *_position(stamp),
+            job_type,
+            queue,
+            "" if priority is None else priority,
+            cause,
+            code,
+            category,
+            message,
+        ]
+        answer = parse_begin(self._call("condemn", job_id, arguments))
+        if not isinstance(answer, Decided | Held | Stale | Ended):
+            raise TypeError(f"condemn answered {answer!r}")
+        return answer
+
+    def deliver(self, job_id: str) -> int:
+        """Count one more delivery of a redelivered message and return the count."""
+        return int(self._call("deliver", job_id, [self._window_us // 1000]))
+
+    def replay(
+        self,
+        *,
+        job_id: str,
+        epoch: int,
+        generation: int,
+        request_id: str,
+        job_type: str,
+        queue: str,
+        priority: int | None,
+    ) -> Replayed:
+        """Open the generation after `generation`; raises `Refused` with what stands in the way."""
+        arguments: list[str | bytes | int | float] = [
+            epoch,
+            generation,
+            request_id,
+            job_type,
+            queue,
+            "" if priority is None else priority,
+        ]
+        raw = self._call("replay", job_id, arguments)
+        if raw[0] == b"refused":
+            raise Refused(f"job {job_id} was not replayed: {raw[1].decode()}")
+        return Replayed(int(raw[1]), 0, raw[2] == b"1", int(raw[3]))
+
+    def read(self, job_id: str) -> Record:
+        """The record as it is; state `none` if there is none."""
+        raw = self.client.hgetall(self.keys.record(job_id))
+        fields = {_text(name): _text(value) for name, value in raw.items()}
+        return Record(job_id, fields)
+
+    def _call(self, name: str, job_id: str, arguments: Sequence[str | bytes | int | float]) -> Any:
+        return self._scripts[name](self.client, self.keys.script_keys(job_id), [job_id, *arguments])
+
+
+_NAMES = (
+    "admit",
+    "begin",
+    "condemn",
+    "confirm",
+    "deliver",
+    "finish",
+    "progress",
+    "release",
+    "renew",
+    "replay",
+)
+
+
+def _text(raw: bytes | str) -> str:
+    return raw if isinstance(raw, str) else raw.decode("utf-8", "replace")
+
+
+def _source(name: str) -> str:
+    return resources.files("taskyard.records").joinpath(f"scripts/{name}.lua").read_text("utf-8")
+
+
+def _tables(settings: Settings) -> str:
+    """The state table and the stream's budget as Lua."""
+    rows = ", ".join(f"['{source}:{event}']='{to}'" for (source, event), to in TRANSITIONS.items())
+    ends = ", ".join(f"['{state}']=true" for state in sorted(TERMINAL))
+    thin = int(settings.lifecycle_max_events * _THIN_AT)
+    return (
+        f"local TRANSITIONS = {{{rows}}}\nlocal TERMINAL = {{{ends}}}\nlocal STREAM_THIN = {thin}\n"
+    )
+
+
+def _position(stamp: Stamp | None) -> list[str | int]:
+    if stamp is None:
+        return ["", 0, 0]
+    return [stamp.epoch, stamp.generation, stamp.seq]

@@ -1,0 +1,24 @@
+-- The attempt of this delivery ends without a decision. `release` (drain) costs nothing;
+-- `lose` (the child died) leaves its begin counted as a death and may end in a poison letter.
+local job_id, holder, event, death_limit, evidence = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
+local record = read(KEY_RECORD)
+local now = now_us()
+if record.state == 'dead_lettered' or record.state == 'retrying' then
+  return {'decided', record.state, record.seq, record.due or '0', record.epoch, record.generation}
+end
+if record.state ~= 'running' or record.holder ~= holder then
+  return {'not_held', record.state or 'none'}
+end
+if event == 'release' then
+  record.deaths = int(math.max(num(record.deaths) - 1, 0))
+else
+  note(record, now, 'lost', 'worker_lost', evidence)
+  if num(record.deaths) >= death_limit then
+    poison(job_id, record, 'deaths', num(record.deaths), death_limit, now)
+    return {'decided', 'dead_lettered', record.seq, '0', record.epoch, record.generation}
+  end
+end
+move(job_id, record, event, now, {'attempt', record.begins, 'worker', record.worker or '', 'error', evidence})
+write(KEY_RECORD, record, {'state', 'version', 'deaths', 'history'})
+redis.call('HDEL', KEY_RECORD, 'holder', 'lease_until')
+return {'requeue', record.state}

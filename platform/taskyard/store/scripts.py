@@ -1,0 +1,31 @@
+"""Lua scripts: sent by hash, loaded again where the server has forgotten them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import redis
+from redis.exceptions import NoScriptError
+
+__all__ = ["Argument", "Script"]
+
+Argument = str | bytes | int | float
+
+
+class Script:
+    """One script. Calling it costs one round trip; two when the server's cache was flushed."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+
+    def __call__(
+        self, client: redis.Redis, keys: Sequence[str], arguments: Sequence[Argument]
+    ) -> Any:
+        """The script's answer, in bytes; raises redis-py's errors."""
+        try:
+            return client.evalsha(self.sha, len(keys), *keys, *arguments)
+        except NoScriptError:
+            return client.eval(self.source, len(keys), *keys, *arguments)
