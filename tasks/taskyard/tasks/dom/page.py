@@ -1,0 +1,123 @@
+"""One parsed page, and what is looked up in it again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Final
+
+from lxml import etree, html
+from lxml.etree import _Element as Element
+
+from taskyard.errors import CodedError
+
+__all__ = ["Element", "Page", "squeeze"]
+
+_UNSEEN_TAGS: Final = frozenset({"head", "script", "style", "template", "noscript", "title", "meta"})
+_HIDING_STYLES: Final = ("display:none", "visibility:hidden")
+
+
+def squeeze(text: str) -> str:
+    """`text` with every run of white space made one space, and none at the ends."""
+    return " ".join(text.split())
+
+
+class Page:
+    """A page and its caches; after the tree was changed, make a new one from `root`."""
+
+    def __init__(self, root: Element) -> None:
+        self.root = root
+        self.names: dict[Element, str] = {}
+        self._hidden: dict[Element, bool] = {}
+
+    @classmethod
+    def parse(cls, text: str) -> Page:
+        """Parse HTML as browsers do; nothing it refers to is read. CodedError `invalid_page`."""
+        parser = html.HTMLParser(encoding="utf-8", no_network=True, remove_comments=True)
+        try:
+            root = html.document_fromstring(text.encode("utf-8", "replace"), parser=parser)
+        except (etree.ParserError, etree.XMLSyntaxError) as error:
+            message = f"expected an HTML page, got {text[:80]!r} ({error})"
+            raise CodedError("invalid_page", message) from error
+        return cls(root)
+
+    @cached_property
+    def elements(self) -> tuple[Element, ...]:
+        """Every element, in document order."""
+        return tuple(self.root.iter(etree.Element))
+
+    @cached_property
+    def visible(self) -> tuple[Element, ...]:
+        """Every element that a person could see, in document order."""
+        return tuple(element for element in self.elements if not self.is_hidden(element))
+
+    @cached_property
+    def by_id(self) -> dict[str, Element]:
+        """The first element of each id."""
+        found: dict[str, Element] = {}
+        for element in self.elements:
+            if element.get("id"):
+                found.setdefault(element.get("id"), element)
+        return found
+
+    @cached_property
+    def labels(self) -> dict[Element, list[Element]]:
+        """The label elements of each field."""
+        found: dict[Element, list[Element]] = {}
+        for label in self.root.iter("label"):
+            field = self._labelled(label)
+            if field is not None:
+                found.setdefault(field, []).append(label)
+        return found
+
+    def _labelled(self, label: Element) -> Element | None:
+        if label.get("for") is not None:
+            return self.by_id.get(label.get("for"))
+        fields = label.iter("input", "select", "textarea", "button", "meter", "output", "progress")
+        return next(fields, None)
+
+    def is_hidden(self, element: Element) -> bool:
+        """Whether markup alone hides the element or one it stands in; style sheets are not read."""
+        known = self._hidden.get(element)
+        if known is None:
+            parent = element.getparent()
+            known = _hides(element) or (parent is not None and self.is_hidden(parent))
+            self._hidden[element] = known
+        return known
+
+    def text(self, element: Element) -> str:
+        """What the element shows, white space squeezed."""
+        return squeeze(" ".join(self._pieces(element)))
+
+    def _pieces(self, element: Element) -> Iterator[str]:
+        if _is_unseen(element):
+            return
+        yield element.text or ""
+        for child in element:
+            yield from self._pieces(child)
+            yield child.tail or ""
+
+    def path(self, element: Element) -> str:
+        """The element's absolute XPath, with every index written out."""
+        steps = [_path_step(element)]
+        steps += [_path_step(above) for above in element.iterancestors()]
+        return "/" + "/".join(reversed(steps))
+
+
+def _is_unseen(element: Element) -> bool:
+    return not isinstance(element.tag, str) or element.tag in _UNSEEN_TAGS or _hides(element)
+
+
+def _hides(element: Element) -> bool:
+    style = (element.get("style") or "").replace(" ", "").lower()
+    return (
+        element.tag in _UNSEEN_TAGS
+        or element.get("hidden") is not None
+        or (element.tag == "input" and (element.get("type") or "").lower() == "hidden")
+        or any(hiding in style for hiding in _HIDING_STYLES)
+    )
+
+
+def _path_step(element: Element) -> str:
+    before = sum(1 for other in element.itersiblings(element.tag, preceding=True))
+    return f"{element.tag}[{before + 1}]"

@@ -1,0 +1,126 @@
+"""Selectors as the Recorder writes them, resolved on a parsed page.
+
+`aria/Name[role="button"]` by accessible name and role, `text/...` by shown text, `xpath/...`,
+`pierce/...` and plain CSS. There are no shadow roots in parsed HTML, so a selector that pierces
+them is resolved step by step inside what the step before it met.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Final
+
+from lxml import etree
+from lxml.cssselect import CSSSelector, SelectorError
+
+from taskyard.errors import CodedError
+from taskyard.tasks.dom.names import name_of
+from taskyard.tasks.dom.page import Element, Page, squeeze
+from taskyard.tasks.dom.roles import role_of
+
+__all__ = ["resolve"]
+
+_ARIA_TAIL: Final = re.compile(r'\s*\[\s*(role|name)\s*=\s*"([^"]*)"\s*\]\s*$')
+_VALUE_IS_NOT_TEXT: Final = ("checkbox", "radio", "image", "hidden")
+
+
+def resolve(page: Page, selector: str, within: Element | None = None) -> list[Element]:
+    """Every element that `selector` meets, in document order; CodedError `invalid_selector`."""
+    scope = page.root if within is None else within
+    prefix, slash, rest = selector.partition("/")
+    finder = _FINDERS.get(prefix) if slash else None
+    return _by_css(page, selector, scope) if finder is None else finder(page, rest, scope)
+
+
+def _by_aria(page: Page, query: str, scope: Element) -> list[Element]:
+    wanted: dict[str, str] = {}
+    while tail := _ARIA_TAIL.search(query):
+        wanted.setdefault(tail[1], tail[2])
+        query = query[: tail.start()]
+    name = squeeze(wanted.get("name", query))
+    role = wanted.get("role")
+    return [
+        element
+        for element in scope.iter(etree.Element)
+        if (role is None or role_of(element) == role)
+        and not page.is_hidden(element)
+        and (name_of(page, element) == name if name else role is not None)
+    ]
+
+
+def _by_text(page: Page, query: str, scope: Element) -> list[Element]:
+    """The innermost elements whose text holds `query`, case counting."""
+    wanted, found, waiting = squeeze(query), [], [scope]
+    while waiting:
+        element = waiting.pop()
+        if not isinstance(element.tag, str) or wanted not in _shown(page, element):
+            continue
+        inner = [child for child in element if wanted in _shown(page, child)]
+        waiting += reversed(inner)
+        if not inner:
+            found.append(element)
+    return found
+
+
+def _shown(page: Page, element: Element) -> str:
+    kind = (element.get("type") or "").lower()
+    if element.tag == "input" and kind not in _VALUE_IS_NOT_TEXT:
+        return squeeze(element.get("value") or "")
+    return page.text(element)
+
+
+def _by_xpath(page: Page, query: str, scope: Element) -> list[Element]:
+    return _elements(_compiled_xpath(query)(scope))
+
+
+def _by_css(page: Page, query: str, scope: Element) -> list[Element]:
+    return _elements(_compiled_css(query)(scope))
+
+
+def _by_pierce(page: Page, query: str, scope: Element) -> list[Element]:
+    return _by_css(page, query, scope)
+
+
+_FINDERS: Final[dict[str, Callable[[Page, str, Element], list[Element]]]] = {
+    "aria": _by_aria,
+    "text": _by_text,
+    "xpath": _by_xpath,
+    "pierce": _by_pierce,
+}
+
+
+def _elements(found: object) -> list[Element]:
+    if not isinstance(found, list):
+        raise CodedError("invalid_selector", f"expected elements, the selector gave {found!r}")
+    return [each for each in found if isinstance(each, Element) and isinstance(each.tag, str)]
+
+
+@lru_cache(maxsize=2048)
+def _compiled_xpath(query: str) -> Callable[[Element], object]:
+    try:
+        evaluate = etree.XPath(query)
+    except etree.XPathError as error:
+        raise _invalid(query, "XPath", error) from error
+
+    def run(scope: Element) -> object:
+        try:
+            return evaluate(scope)
+        except etree.XPathError as error:
+            raise _invalid(query, "XPath", error) from error
+
+    return run
+
+
+@lru_cache(maxsize=2048)
+def _compiled_css(query: str) -> Callable[[Element], object]:
+    try:
+        return CSSSelector(query, translator="html")  # type: ignore[no-any-return,unused-ignore]
+    except (SelectorError, etree.XPathError) as error:
+        raise _invalid(query, "CSS", error) from error
+
+
+def _invalid(query: str, language: str, error: Exception) -> CodedError:
+    message = f"expected a selector in {language}, got {query[:200]!r} ({error})"
+    return CodedError("invalid_selector", message)

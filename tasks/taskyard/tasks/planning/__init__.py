@@ -1,0 +1,6 @@
+"""Gherkin to Recorder flows, through a closed table of phrases."""
+
+from taskyard.tasks.planning.compile import make_plan
+from taskyard.tasks.planning.phrases import PHRASES
+
+__all__ = ["PHRASES", "make_plan"]

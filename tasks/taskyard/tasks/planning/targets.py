@@ -1,0 +1,79 @@
+"""How the words of a phrase become the selectors of a step: what a person would look for first."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from taskyard.tasks.models.flow import Selectors
+
+__all__ = ["KINDS", "by_selector", "by_test_id", "clickable", "element", "field", "shown_text"]
+
+KINDS: Final = {
+    "button": "button",
+    "link": "link",
+    "heading": "heading",
+    "checkbox": "checkbox",
+    "radio button": "radio",
+    "option": "option",
+    "tab": "tab",
+    "menu item": "menuitem",
+    "image": "img",
+    "list": "list",
+    "table": "table",
+    "region": "region",
+    "navigation": "navigation",
+    "alert": "alert",
+    "status": "status",
+}
+"""What a phrase may call an element, and the role that it means."""
+
+_FIELD_ROLES: Final = ("textbox", "searchbox", "spinbutton", "combobox", "listbox", "slider")
+_CLICKABLE_ROLES: Final = ("button", "link", "checkbox", "radio", "tab", "menuitem", "option")
+
+
+def element(name: str, kind: str) -> Selectors:
+    """An element of a named kind."""
+    return _alternatives([_aria(name, KINDS[kind])])
+
+
+def clickable(name: str) -> Selectors:
+    """Whatever can be clicked and is called `name`; the text alone as the last resort."""
+    return _alternatives([_aria(name, role) for role in _CLICKABLE_ROLES] + [f"text/{name}"])
+
+
+def field(name: str) -> Selectors:
+    """A field by its accessible name, else by placeholder, else by its name attribute."""
+    by_role = [_aria(name, role) for role in _FIELD_ROLES]
+    by_attribute = [
+        f"{tag}[{attribute}={_css_string(name)}]"
+        for attribute in ("placeholder", "name")
+        for tag in ("input", "textarea", "select")
+    ]
+    return _alternatives([*by_role, *by_attribute, f"aria/{name}"])
+
+
+def shown_text(text: str) -> Selectors:
+    """The innermost elements that show `text`."""
+    return _alternatives([f"text/{text}"])
+
+
+def by_test_id(test_id: str, attribute: str) -> Selectors:
+    """An element by its test id."""
+    return _alternatives([f"[{attribute}={_css_string(test_id)}]"])
+
+
+def by_selector(selector: str) -> Selectors:
+    """An element by a selector that the author wrote out."""
+    return _alternatives([selector])
+
+
+def _alternatives(selectors: list[str]) -> Selectors:
+    return tuple((selector,) for selector in selectors)
+
+
+def _aria(name: str, role: str) -> str:
+    return f'aria/{name}[role="{role}"]'
+
+
+def _css_string(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\a ") + '"'
