@@ -1,0 +1,14 @@
+"""Postgres: the engine, the tables, their migrations and their partitions."""
+
+from taskyard.database.connect import engine
+from taskyard.database.migrate import SchemaStatus, check, migrate
+from taskyard.database.partitions import create_partitions, drop_partitions_before
+
+__all__ = [
+    "SchemaStatus",
+    "check",
+    "create_partitions",
+    "drop_partitions_before",
+    "engine",
+    "migrate",
+]

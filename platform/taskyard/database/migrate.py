@@ -1,0 +1,125 @@
+"""Moving the schema between versions, and telling whether it is the one this version needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import Connection, text
+
+from taskyard.database.connect import engine
+from taskyard.errors import InvalidSettings, SchemaMismatch
+
+__all__ = ["MINIMUM_POSTGRES", "VERSION_TABLE", "SchemaStatus", "check", "migrate"]
+
+MINIMUM_POSTGRES: Final = 14
+# An own name, so that an application's Alembic can live in the same database.
+VERSION_TABLE: Final = "taskyard_schema"
+_FOLDER: Final = Path(__file__).parent / "migrations"
+_LOCK: Final = 0x7461736B79617264  # "taskyard": one migration at a time in a database
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaStatus:
+    """Where the schema stands (`current` is None in an empty database) and where it should."""
+
+    current: str | None
+    expected: str
+
+
+def migrate(url: str, to: str = "head") -> SchemaStatus:
+    """Bring the schema to version `to`: `head`, `base` (nothing left) or a version's number.
+
+    One transaction, one migrator at a time. Raises `InvalidSettings` for an unknown version,
+    `SchemaMismatch` for a server that is too old, `ServerUnreachable`.
+    """
+    database = engine(url, application_name="taskyard migrate")
+    try:
+        with database.begin() as connection:
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+            _check_server(connection)
+            _move(connection, to)
+            return _status(connection)
+    finally:
+        database.dispose()
+
+
+def check(url: str) -> SchemaStatus:
+    """The schema's status if it is the expected one; raises `SchemaMismatch` if it is not."""
+    database = engine(url, application_name="taskyard check")
+    try:
+        with database.connect() as connection:
+            _check_server(connection)
+            status = _status(connection)
+    finally:
+        database.dispose()
+    if status.current != status.expected:
+        raise SchemaMismatch(_explain(status))
+    return status
+
+
+def _move(connection: Connection, to: str) -> None:
+    config = _config()
+    config.attributes["connection"] = connection
+    try:
+        if _is_down(connection, to):
+            command.downgrade(config, to)
+        else:
+            command.upgrade(config, to)
+    except CommandError as error:
+        known = ", ".join(["base", *_versions(), "head"])
+        raise InvalidSettings(f"there is no schema version {to!r}; known: {known}") from error
+
+
+def _is_down(connection: Connection, to: str) -> bool:
+    versions = _versions()
+    current = _status(connection).current
+    if to == "base" or current is None:
+        return to == "base"
+    return to in versions and current in versions and versions.index(to) < versions.index(current)
+
+
+def _status(connection: Connection) -> SchemaStatus:
+    context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
+    return SchemaStatus(current=context.get_current_revision(), expected=_versions()[-1])
+
+
+def _versions() -> list[str]:
+    scripts = ScriptDirectory.from_config(_config()).walk_revisions()
+    return [script.revision for script in scripts][::-1]
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(_FOLDER).replace("%", "%%"))
+    return config
+
+
+def _check_server(connection: Connection) -> None:
+    number = connection.scalar(text("SELECT current_setting('server_version_num')::int"))
+    if number < MINIMUM_POSTGRES * 10_000:
+        msg = (
+            f"PostgreSQL {MINIMUM_POSTGRES} or newer is needed, got {number // 10_000}: upgrade it"
+        )
+        raise SchemaMismatch(msg)
+
+
+def _explain(status: SchemaStatus) -> str:
+    if status.current is None:
+        return f"the database has no schema, expected {status.expected}. Run: taskyard migrate"
+    if status.current not in _versions():
+        return (
+            f"the database has schema {status.current}, this version knows {status.expected} at "
+            f"most. Upgrade taskyard, or run with the newer one: "
+            f"taskyard migrate --to {status.expected}"
+        )
+    return (
+        f"the database has schema {status.current}, expected {status.expected}. "
+        "Run: taskyard migrate"
+    )
