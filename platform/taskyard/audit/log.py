@@ -1,0 +1,67 @@
+"""Writing and reading `operator_audit_log`; the database refuses every change to a row."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import Connection, insert, select
+
+from taskyard.database.tables import AUDIT
+
+__all__ = ["Action", "Entry", "Outcome", "refused", "rows_of", "write"]
+
+
+class Action(StrEnum):
+    """What an operator can do; the database holds the same list as a CHECK constraint."""
+
+    MANUAL_REROUTE = "manual_reroute"
+    CANCEL_REQUEST = "cancel_request"
+    ABORT_REQUEST = "abort_request"
+    CONTROLLED_REPLAY = "controlled_replay"
+    CONTROLLED_RETRY = "controlled_retry"
+    FORCE_COMPLETE = "force_complete"
+    DELETE_DEAD_LETTER = "delete_dead_letter"
+
+
+class Outcome(StrEnum):
+    """How it ended; a refusal carries its reason and is made by `refused`."""
+
+    REQUESTED = "requested"
+    APPLIED = "applied"
+    DENIED = "denied"
+
+
+def refused(why: object) -> str:
+    """The outcome of a verb that could not be applied."""
+    return f"refused: {why}".replace("\x00", "")[:2000]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One row. All rows of one call share its `request_id`."""
+
+    request_id: uuid.UUID
+    action_type: Action
+    operator_identity: str
+    identity_via: str
+    reason: str
+    outcome: str
+    on_behalf_of: str | None = None
+    target_request_id: str | None = None
+    dead_letter_id: uuid.UUID | None = None
+    detail: Mapping[str, object] = field(default_factory=dict)
+
+
+def write(connection: Connection, entry: Entry) -> None:
+    """Append `entry` in the caller's transaction."""
+    connection.execute(insert(AUDIT).values(**asdict(entry)))
+
+
+def rows_of(connection: Connection, request_id: uuid.UUID) -> list[dict[str, Any]]:
+    """Every row of one call, oldest first."""
+    query = select(AUDIT).where(AUDIT.c.request_id == request_id).order_by(AUDIT.c.id)
+    return [dict(row) for row in connection.execute(query).mappings()]

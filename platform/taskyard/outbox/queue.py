@@ -1,0 +1,91 @@
+"""Putting intents, claiming them in order, finishing or postponing them.
+
+A claimed row stays locked until the claimer's transaction ends, so a crash gives it back at once.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import Connection, exists, func, insert, or_, select, update
+
+from taskyard.database.tables import OUTBOX
+
+__all__ = ["Intent", "claim", "finish", "postpone", "put"]
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """Something to be done outside Postgres; `id` is the request's id."""
+
+    id: uuid.UUID
+    kind: str
+    job_id: str
+    epoch: int
+    payload: Mapping[str, Any]
+    attempts: int = 0
+
+
+def put(connection: Connection, intent: Intent) -> None:
+    """Add `intent` in the caller's transaction."""
+    connection.execute(
+        insert(OUTBOX).values(
+            id=intent.id,
+            kind=intent.kind,
+            job_id=intent.job_id,
+            epoch=intent.epoch,
+            payload=dict(intent.payload),
+        )
+    )
+
+
+def claim(connection: Connection) -> Intent | None:
+    """Lock and return the oldest open intent that nobody holds, None if there is none.
+
+    Intents of one job are carried out in order: a younger one waits for an older.
+    """
+    older = OUTBOX.alias("older")
+    waits = exists().where(
+        older.c.job_id == OUTBOX.c.job_id,
+        older.c.done_at.is_(None),
+        older.c.position < OUTBOX.c.position,
+    )
+    query = (
+        select(OUTBOX)
+        .where(OUTBOX.c.done_at.is_(None), ~waits)
+        .where(or_(OUTBOX.c.not_before.is_(None), OUTBOX.c.not_before <= func.clock_timestamp()))
+        .order_by(OUTBOX.c.position)
+        .limit(1)
+        .with_for_update(skip_locked=True, of=OUTBOX)
+    )
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        return None
+    return Intent(row.id, row.kind, row.job_id, row.epoch, row.payload, row.attempts)
+
+
+def finish(connection: Connection, intent_id: uuid.UUID) -> None:
+    """Mark an intent as carried out (or refused for good)."""
+    _set(connection, intent_id, done_at=func.clock_timestamp())
+
+
+def postpone(connection: Connection, intent_id: uuid.UUID, wait: timedelta, error: str) -> None:
+    """Leave an intent open for another try after `wait`, with what went wrong."""
+    _set(
+        connection,
+        intent_id,
+        not_before=func.clock_timestamp() + wait,
+        last_error=error.replace("\x00", "")[:2000],
+    )
+
+
+def _set(connection: Connection, intent_id: uuid.UUID, **values: Any) -> None:
+    connection.execute(
+        update(OUTBOX)
+        .where(OUTBOX.c.id == intent_id)
+        .values(attempts=OUTBOX.c.attempts + 1, **values)
+    )
