@@ -16,6 +16,7 @@ __all__ = [
     "Finished",
     "Held",
     "NotHeld",
+    "Publication",
     "Replayed",
     "Requeue",
     "Run",
@@ -38,6 +39,21 @@ class Admitted:
     generation: int
     seq: int
     published: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """A first message that admission publishes itself: `head` + epoch + `tail` to `list_key`.
+
+    With `delay_s` over 0 it goes to the delay store instead, under the two keys.
+    """
+
+    list_key: str
+    head: str
+    tail: str
+    delayed_key: str
+    messages_key: str
+    delay_s: float
 
 
 @dataclass(frozen=True, slots=True)

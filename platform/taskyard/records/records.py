@@ -20,6 +20,7 @@ from taskyard.records.answers import (
     Finished,
     Held,
     NotHeld,
+    Publication,
     Replayed,
     Requeue,
     Stale,
@@ -39,6 +40,9 @@ _US = 1_000_000
 _THIN_AT = 0.6
 
 
+_NOWHERE = Publication("", "", "", "", "", 0)
+
+
 class Records:
     """The records of one namespace."""
 
@@ -51,11 +55,37 @@ class Records:
         self._scripts = {name: Script(prelude + _source(name)) for name in _NAMES}
 
     def admit(
-        self, job_id: str, *, job_type: str, queue: str, priority: int, unique_for_s: float
+        self,
+        job_id: str,
+        *,
+        job_type: str,
+        queue: str,
+        priority: int,
+        unique_for_s: float,
+        publication: Publication | None = None,
+        client: redis.Redis | None = None,
     ) -> Admitted:
-        """The record of a new job, or the one its id already has."""
-        raw = self._call("admit", job_id, [job_type, queue, priority, int(unique_for_s * _US)])
-        return parse_admitted(raw)
+        """The record of a new job, or the one its id already has.
+
+        With a `publication` the same script also publishes a created job's message, which needs
+        records and broker in one Redis. `client` may be a pipeline; `parse_admitted` then reads
+        its reply.
+        """
+        out = _NOWHERE if publication is None else publication
+        keys = [*self.keys.script_keys(job_id), out.delayed_key, out.messages_key]
+        arguments = [
+            job_id,
+            job_type,
+            queue,
+            priority,
+            int(unique_for_s * _US),
+            out.list_key,
+            out.head,
+            out.tail,
+            int(out.delay_s * _US),
+        ]
+        target = self.client if client is None else client
+        return parse_admitted(self._scripts["admit"](target, keys, arguments))
 
     def confirm(self, job_id: str, epoch: int) -> None:
         """Note that the broker has the first message of this life."""

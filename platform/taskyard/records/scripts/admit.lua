@@ -1,6 +1,7 @@
 -- Admission: the record of a new job, or the one that its id already has.
 local job_id, job_type, queue, priority = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local unique_us = tonumber(ARGV[5])
+local list, head, tail, delay_us = ARGV[6], ARGV[7], ARGV[8], tonumber(ARGV[9])
 local record = read(KEY_RECORD)
 local now = now_us()
 local reusable = record.state and TERMINAL[record.state] and now >= num(record.unique_until)
@@ -19,4 +20,16 @@ redis.call('DEL', KEY_RECORD, KEY_RESULT)
 move(job_id, record, 'admit', now, {'type', job_type, 'queue', queue, 'priority', priority})
 write(KEY_RECORD, record, {'state', 'epoch', 'generation', 'seq', 'version', 'type', 'queue',
       'priority', 'admitted', 'unique_until', 'token'})
-return {'1', record.state, epoch, '0', '0', '0'}
+if list == '' then return {'1', record.state, epoch, '0', '0', '0'} end
+
+-- Records and broker share this Redis: the message is published in the same step.
+local message = head .. epoch .. tail
+if delay_us > 0 then
+  local member = job_id .. ':0:0'
+  redis.call('HSET', KEYS[6], member, list .. '\n' .. message)
+  redis.call('ZADD', KEYS[5], int(math.floor((now + delay_us) / 1000)), member)
+else
+  redis.call('LPUSH', list, message)
+end
+redis.call('HSET', KEY_RECORD, 'published', '1')
+return {'1', record.state, epoch, '0', '0', '1'}

@@ -1,0 +1,5 @@
+"""The record as Celery's result backend."""
+
+from taskyard.backend.record_backend import RecordBackend
+
+__all__ = ["RecordBackend"]

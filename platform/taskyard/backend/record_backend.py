@@ -1,0 +1,77 @@
+"""The record as Celery's result backend: results under Celery's own key, states from the record.
+
+A job's success is written by the script that decides it, in the same step as the record, so
+storing it again here is not needed; groups, chords and custom states work as in Celery.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from celery import states
+from celery.backends.redis import RedisBackend
+
+from taskyard.jobs.states import CELERY_NAMES, State
+from taskyard.records import Keys
+from taskyard.wire.letters import letter_id
+
+__all__ = ["DECIDED", "RecordBackend"]
+
+# Set on the request by the runner once the record holds the decision.
+DECIDED: Final = "taskyard_decided"
+_FIELDS: Final = ("state", "epoch", "generation", "cause", "worker")
+
+
+class RecordBackend(RedisBackend):  # type: ignore[misc]
+    """Celery's Redis backend that leaves to the record what the record knows."""
+
+    def store_result(
+        self,
+        task_id: str,
+        result: Any,
+        state: str,
+        traceback: Any = None,
+        request: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Store what the record does not say; a decided success and a retry are there already."""
+        if getattr(request, DECIDED, None) and state in (states.SUCCESS, states.RETRY):
+            return result
+        return super().store_result(
+            task_id, result, state, traceback=traceback, request=request, **kwargs
+        )
+
+    def _get_task_meta_for(self, task_id: str) -> dict[str, Any]:
+        meta = super()._get_task_meta_for(task_id)
+        if meta.get("status") != states.PENDING:
+            return dict(meta)
+        fields = self.client.hmget(Keys(self._namespace()).record(task_id), _FIELDS)
+        if fields[0] is None:
+            return dict(meta)
+        return self._from_record(task_id, [None if f is None else f.decode() for f in fields])
+
+    def _namespace(self) -> str:
+        options = self.app.conf.result_backend_transport_options or {}
+        prefix: str = options.get("global_keyprefix") or ""
+        return prefix.removesuffix(":") or "taskyard"
+
+    def _from_record(self, task_id: str, fields: list[str | None]) -> dict[str, Any]:
+        state, epoch, generation, cause, worker = fields
+        name = CELERY_NAMES[State(state)]
+        meta: dict[str, Any] = {"status": name, "result": None, "task_id": task_id}
+        if state == State.RUNNING:
+            meta["result"] = {"hostname": worker}
+        elif state == State.DEAD_LETTERED:
+            facts = json.loads(cause or "{}")
+            letter = letter_id(task_id, int(epoch or 0), int(generation or 0))
+            detail = [letter, facts.get("code", ""), facts.get("message", "")]
+            meta["result"] = self._exception("DeadLettered", detail)
+            meta["traceback"] = facts.get("traceback")
+        elif name in (states.FAILURE, states.REVOKED):
+            meta["result"] = self._exception("JobFailed", [task_id, state or "", ""])
+        return meta
+
+    def _exception(self, name: str, arguments: list[str]) -> Any:
+        raw = {"exc_type": name, "exc_message": arguments, "exc_module": "taskyard.errors"}
+        return self.exception_to_python(raw)

@@ -1,0 +1,55 @@
+"""The Celery app that clients and workers share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Celery
+
+from taskyard.broker.connection import check_broker_url, transport_options
+from taskyard.jobs import Catalogue
+from taskyard.queues import kombu_queues, route
+from taskyard.settings import Settings
+
+__all__ = ["make_app"]
+
+
+def make_app(settings: Settings, catalogue: Catalogue, name: str = "taskyard") -> Celery:
+    """A Celery app wired to the settings; nothing is connected. Raises `MissingSetting`.
+
+    JSON only: a message of another content type becomes a dead letter, never code.
+    """
+    app = Celery(name, set_as_current=False)
+    prefix = "" if settings.namespace == "taskyard" else f"{settings.namespace}:"
+    app.conf.update(
+        broker_url=check_broker_url(settings),
+        broker_transport_options=transport_options(settings),
+        broker_connection_retry_on_startup=True,
+        result_backend="taskyard.backend:RecordBackend+" + settings.need_redis_url(),
+        result_backend_transport_options={"global_keyprefix": prefix} if prefix else {},
+        result_expires=settings.result_ttl_s,
+        result_serializer="json",
+        task_serializer="json",
+        accept_content=["json"],
+        task_queues=kombu_queues(settings),
+        task_default_queue=settings.broker_name("exec"),
+        task_default_exchange="",
+        task_default_routing_key=settings.broker_name("exec"),
+        task_create_missing_queues=True,
+        task_routes=[_router(settings, catalogue)],
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,
+        task_track_started=False,
+        worker_prefetch_multiplier=1,
+        worker_send_task_events=True,
+        worker_cancel_long_running_tasks_on_connection_loss=True,
+        worker_hijack_root_logger=True,
+    )
+    return app
+
+
+def _router(settings: Settings, catalogue: Catalogue) -> Any:
+    def router(name: str, *_: object, **__: object) -> dict[str, object] | None:
+        return route(settings, catalogue, name)
+
+    return router

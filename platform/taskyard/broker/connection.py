@@ -1,0 +1,57 @@
+"""The kombu connection to the broker and its options."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from kombu import Connection
+
+from taskyard.errors import InvalidSettings
+from taskyard.queues import URGENCY_STEPS
+from taskyard.settings import Settings
+
+__all__ = ["connection", "same_redis", "transport_options"]
+
+_REDIS_SCHEMES: Final = frozenset({"redis", "rediss"})
+
+
+def transport_options(settings: Settings) -> dict[str, Any]:
+    """Options of kombu's Redis transport: short timeouts, our priorities, our namespace."""
+    prefix = "" if settings.namespace == "taskyard" else f"{settings.namespace}:"
+    return {
+        "visibility_timeout": settings.visibility_timeout_s,
+        "unacked_restore_throttle": 1,
+        "priority_steps": list(URGENCY_STEPS),
+        "queue_order_strategy": "priority",
+        "unacked_key": f"{prefix}unacked",
+        "unacked_index_key": f"{prefix}unacked_index",
+        "unacked_mutex_key": f"{prefix}unacked_mutex",
+        "socket_timeout": settings.publish_timeout_s,
+        "socket_connect_timeout": settings.publish_timeout_s,
+        "socket_keepalive": True,
+        "health_check_interval": 30,
+    }
+
+
+def check_broker_url(settings: Settings) -> str:
+    """The broker's URL if its scheme is one that this version speaks; raises `InvalidSettings`."""
+    url = settings.need_broker_url()
+    scheme = urlsplit(url).scheme
+    if scheme not in _REDIS_SCHEMES:
+        raise InvalidSettings(
+            f"TASKYARD_BROKER_URL: expected redis:// or rediss://, got {scheme}://. "
+            "This version carries jobs on Redis or Valkey."
+        )
+    return url
+
+
+def same_redis(settings: Settings) -> bool:
+    """Whether records and broker share one Redis, so that one script can serve both."""
+    return settings.need_broker_url() == settings.need_redis_url()
+
+
+def connection(settings: Settings) -> Connection:
+    """A connection to the broker; nothing is sent yet. Raises `InvalidSettings`."""
+    url = check_broker_url(settings)
+    return Connection(url, transport_options=transport_options(settings))

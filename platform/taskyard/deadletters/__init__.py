@@ -1,0 +1,7 @@
+"""Dead letters: the exchange, the envelope's making, and publishing that is confirmed."""
+
+from taskyard.deadletters.build import build_letter
+from taskyard.deadletters.publish import LetterBox
+from taskyard.deadletters.topology import exchange, mirror_queue
+
+__all__ = ["LetterBox", "build_letter", "exchange", "mirror_queue"]

@@ -1,0 +1,67 @@
+"""From a record and the raw message to a letter."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from taskyard.jobs.policies import Category
+from taskyard.records import Record
+from taskyard.wire.letters import Letter, RawMessage, letter_id
+
+__all__ = ["build_letter"]
+
+_NOT_ELIGIBLE: Final = frozenset(
+    {Category.UNDECODABLE, Category.VALIDATION_ERROR, Category.EXPIRED}
+)
+
+
+def build_letter(record: Record, message: RawMessage) -> Letter:
+    """The letter of a dead-lettered record: the same bytes for the same death, however often."""
+    cause = record.cause
+    category = Category(cause.get("category", Category.INTERNAL_ERROR))
+    args, kwargs = _arguments(message)
+    decided = record.number("decided")
+    return Letter(
+        letter_id=letter_id(record.job_id, record.epoch, record.generation),
+        job_id=record.job_id,
+        epoch=record.epoch,
+        generation=record.generation,
+        version=record.number("version"),
+        job_type=record.job_type,
+        queue=record.queue,
+        priority=int(record.fields["priority"]) if record.fields.get("priority") else None,
+        message=message,
+        args=args,
+        kwargs=kwargs,
+        reply_to=_text(message.properties.get("reply_to")),
+        category=category,
+        code=str(cause.get("code", "")),
+        error_class=str(cause.get("error_class", "")),
+        error_message=str(cause.get("message", "")),
+        traceback=str(cause.get("traceback", "")),
+        fingerprint=str(cause.get("fingerprint", "")),
+        attempts=record.history,
+        first_failure_us=record.number("first_failure") or decided,
+        last_failure_us=decided,
+        replay_eligible=category not in _NOT_ELIGIBLE,
+        escalate_to=_text(cause.get("escalate_to")),
+        worker=record.fields.get("worker"),
+        evidence=dict(cause.get("evidence") or {}),
+    )
+
+
+def _arguments(message: RawMessage) -> tuple[list[Any] | None, dict[str, Any] | None]:
+    """Args and kwargs where the body is Celery's JSON, else (None, None)."""
+    try:
+        args, kwargs, _ = json.loads(message.body)
+    except (ValueError, TypeError, RecursionError):
+        return None, None
+    if not isinstance(args, list) or not isinstance(kwargs, Mapping):
+        return None, None
+    return args, dict(kwargs)
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)

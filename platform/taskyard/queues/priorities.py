@@ -1,0 +1,25 @@
+"""Priorities: for callers a higher number is more urgent, on every broker.
+
+Redis keeps four lists a queue, of which kombu serves the lowest step first. A queue's most urgent
+priority maps to the first list, the next to the second and so on; what lies below shares the last.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from taskyard.settings import QueueSettings
+
+__all__ = ["URGENCY_STEPS", "broker_priority", "caller_priority"]
+
+URGENCY_STEPS: Final = (0, 3, 6, 9)
+
+
+def broker_priority(queue: QueueSettings, priority: int) -> int:
+    """The Redis step of a caller's priority (1 to `queue.priorities`)."""
+    return URGENCY_STEPS[min(queue.priorities - priority, len(URGENCY_STEPS) - 1)]
+
+
+def caller_priority(queue: QueueSettings, step: int) -> int:
+    """The highest caller's priority that maps to a Redis step."""
+    return max(queue.priorities - URGENCY_STEPS.index(step), 1)
