@@ -58,7 +58,7 @@ class RecordBackend(RedisBackend):  # type: ignore[misc]
 
     def _from_record(self, task_id: str, fields: list[str | None]) -> dict[str, Any]:
         state, epoch, generation, cause, worker = fields
-        name = CELERY_NAMES[State(state)]
+        name = CELERY_NAMES[State(state or State.NONE)]
         meta: dict[str, Any] = {"status": name, "result": None, "task_id": task_id}
         if state == State.RUNNING:
             meta["result"] = {"hostname": worker}

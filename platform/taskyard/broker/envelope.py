@@ -1,6 +1,7 @@
 """kombu's wire format for Redis, written by us so that a script can publish it.
 
-A message is one JSON document in the list of its queue and priority step; the left end is pushed, the right end is popped (kombu/transport/virtual/base.py and redis.py).
+A message is one JSON document in the list of its queue and priority step: the left end is pushed,
+the right end is popped (kombu/transport/virtual/base.py and redis.py).
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import secrets
+from collections.abc import Iterable, Sequence
 from importlib import resources
 from typing import Any, Final
 
@@ -13,8 +14,9 @@ from taskyard.broker.connection import check_broker_url
 from taskyard.broker.envelope import encode, queue_key
 from taskyard.errors import PublishFailed
 from taskyard.queues import broker_priority
+from taskyard.records import Publication
 from taskyard.settings import Settings
-from taskyard.store import Script, connect
+from taskyard.store import Argument, Script, connect
 from taskyard.wire.headers import HEADER, Stamp
 from taskyard.wire.letters import RawMessage
 
@@ -66,8 +68,20 @@ class Publisher:
         """Put a message into the delay store until `due_us`; raises `PublishFailed`."""
         key, document = self._prepare(message, queue, priority, stamp, ("eta",))
         member = f"{job_id}:{stamp.generation}:{stamp.seq}"
-        arguments = [member, due_us // 1000, f"{key}\n{document}"]
+        arguments: Sequence[Argument] = [member, due_us // 1000, f"{key}\n{document}"]
         self._send(job_id, lambda: self._defer(self.client, self._delay_keys, arguments))
+
+    def publication(
+        self, message: RawMessage, *, queue: str, priority: int, delay_s: float
+    ) -> Publication:
+        """What admission's own script must push for a new job; the epoch goes into the gap.
+
+        The gap is marked by a random number, so that nothing in a payload can look like it.
+        """
+        gap = secrets.randbits(128) | 1 << 127
+        key, document = self._prepare(message, queue, priority, Stamp(epoch=gap), ())
+        head, _, tail = document.partition(str(gap))
+        return Publication(key, head, tail, self._delayed, self._messages, delay_s)
 
     def promote(self, batch: int = PROMOTE_BATCH) -> int:
         """Move at most `batch` due messages to their queues; returns how many were due."""

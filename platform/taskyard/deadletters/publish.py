@@ -73,10 +73,11 @@ class LetterBox:
         return Producer(self._connection.default_channel)
 
     def _errors(self) -> tuple[type[BaseException], ...]:
-        found = (OperationalError, OSError)
-        if self._connection is None:
-            return found
-        return found + self._connection.connection_errors + self._connection.channel_errors
+        found: tuple[type[BaseException], ...] = (OperationalError, OSError)
+        if self._connection is not None:
+            found += tuple(self._connection.connection_errors)
+            found += tuple(self._connection.channel_errors)
+        return found
 
     def _drop(self) -> None:
         if self._connection is not None:

@@ -30,7 +30,7 @@ from taskyard.records.keys import Keys
 from taskyard.records.parse import parse_admitted, parse_begin, parse_decided
 from taskyard.records.record import Record
 from taskyard.settings import Settings
-from taskyard.store import Script
+from taskyard.store import Argument, Script
 from taskyard.wire.headers import Stamp
 
 __all__ = ["Records"]
@@ -73,7 +73,7 @@ class Records:
         """
         out = _NOWHERE if publication is None else publication
         keys = [*self.keys.script_keys(job_id), out.delayed_key, out.messages_key]
-        arguments = [
+        arguments: list[Argument] = [
             job_id,
             job_type,
             queue,
@@ -201,7 +201,7 @@ class Records:
         message: str,
     ) -> Decided | Held | Stale | Ended:
         """Let a message die that no attempt could decide about."""
-        arguments: list[str | bytes | int | float] = [
+        arguments: list[Argument] = [
             *_position(stamp),
             job_type,
             queue,
@@ -232,7 +232,7 @@ class Records:
         priority: int | None,
     ) -> Replayed:
         """Open the generation after `generation`; raises `Refused` with what stands in the way."""
-        arguments: list[str | bytes | int | float] = [
+        arguments: list[Argument] = [
             epoch,
             generation,
             request_id,
@@ -251,7 +251,7 @@ class Records:
         fields = {_text(name): _text(value) for name, value in raw.items()}
         return Record(job_id, fields)
 
-    def _call(self, name: str, job_id: str, arguments: Sequence[str | bytes | int | float]) -> Any:
+    def _call(self, name: str, job_id: str, arguments: Sequence[Argument]) -> Any:
         return self._scripts[name](self.client, self.keys.script_keys(job_id), [job_id, *arguments])
 
 
