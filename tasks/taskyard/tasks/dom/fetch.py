@@ -18,6 +18,11 @@ MAX_RESPONSE_BYTES: Final = 5_000_000
 DEFAULT_TIMEOUT_S: Final = 10.0
 _CHUNK_BYTES: Final = 65_536
 _MAX_REDIRECTS: Final = 10
+_NETWORK_FAILURES: Final = (
+    requests.ConnectionError,
+    requests.Timeout,
+    requests.exceptions.ChunkedEncodingError,
+)
 
 
 class _BoundedAdapter(HTTPAdapter):
@@ -44,7 +49,10 @@ class _BoundedAdapter(HTTPAdapter):
                 request, stream=True, timeout=self._timeout_s, verify=verify, cert=cert
             )
             body = b"".join(self._chunks(response, url, ends_at_s))
-        except (requests.ConnectionError, requests.Timeout) as error:
+        except requests.exceptions.SSLError as error:
+            message = f"{url} has no certificate that can be trusted ({_cause(error)})"
+            raise CodedError("invalid_certificate", message, details={"url": url}) from error
+        except _NETWORK_FAILURES as error:
             message = f"{url} did not answer within {self._timeout_s:g} s ({_cause(error)})"
             raise CodedError("network_timeout", message, details={"url": url}) from error
         response._content = body  # type: ignore[attr-defined,unused-ignore]  # noqa: SLF001 - requests has no setter

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import sys
 import threading
 from http.cookies import CookieError, SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -51,8 +52,6 @@ class _Listener(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A visitor who hangs up is no news; anything else is printed."""
-        import sys  # noqa: PLC0415 - only where something failed
-
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
