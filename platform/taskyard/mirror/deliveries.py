@@ -1,0 +1,33 @@
+"""What the mirror asks of whoever hands it dead letters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+__all__ = ["Delivery", "LetterSource"]
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One message of the mirror's queue as it came; `tag` is the source's own."""
+
+    body: bytes
+    headers: Mapping[str, Any] = field(default_factory=dict)
+    properties: Mapping[str, Any] = field(default_factory=dict)
+    content_type: str | None = None
+    content_encoding: str | None = None
+    tag: object = None
+
+
+class LetterSource(Protocol):
+    """A queue of dead letters; a delivery that is not acknowledged comes again."""
+
+    def take(self, limit: int, wait_s: float) -> Sequence[Delivery]:
+        """Up to `limit` deliveries, waiting `wait_s` for the first; may raise ServerUnreachable."""
+        ...
+
+    def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
+        """Settle them; may raise ServerUnreachable, after which they come again."""
+        ...

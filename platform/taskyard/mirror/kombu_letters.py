@@ -1,0 +1,104 @@
+"""The mirror's queue on the broker, as a source of deliveries."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from kombu import Connection, Consumer, Message, Queue
+
+from taskyard.clock import SYSTEM_CLOCK, Clock
+from taskyard.errors import ServerUnreachable
+from taskyard.mirror.deliveries import Delivery
+from taskyard.wire import redact_url
+
+__all__ = ["KombuLetters"]
+
+
+class KombuLetters:
+    """Takes raw messages of `queue`; only one thread may use it.
+
+    After a lost connection it starts anew, and what was not acknowledged comes again.
+    """
+
+    def __init__(
+        self, connection: Connection, queue: Queue, *, prefetch: int, clock: Clock = SYSTEM_CLOCK
+    ) -> None:
+        self._connection = connection
+        self._queue = queue
+        self._prefetch = prefetch
+        self._clock = clock
+        self._buffer: deque[Message] = deque()
+        self._consumer: Consumer | None = None
+
+    def take(self, limit: int, wait_s: float) -> Sequence[Delivery]:
+        """Up to `limit` deliveries, gathered for `wait_s` at most; raises `ServerUnreachable`."""
+        with self._reachable():
+            self._consume()
+            self._gather(limit, self._clock.monotonic_s() + wait_s)
+        taken = [self._buffer.popleft() for _ in range(min(limit, len(self._buffer)))]
+        return [_delivery(message) for message in taken]
+
+    def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
+        """Settle them; raises `ServerUnreachable`, after which they come again."""
+        with self._reachable():
+            for delivery in deliveries:
+                if isinstance(delivery.tag, Message):
+                    delivery.tag.ack()
+
+    def close(self) -> None:
+        """Give back what was not acknowledged and leave."""
+        self._buffer.clear()
+        self._consumer = None
+        self._connection.release()
+
+    def _consume(self) -> None:
+        if self._consumer is not None:
+            return
+        channel = self._connection.channel()
+        channel.basic_qos(0, self._prefetch, False)
+        self._consumer = Consumer(channel, queues=[self._queue], on_message=self._buffer.append)
+        self._consumer.consume()
+
+    def _gather(self, limit: int, deadline_s: float) -> None:
+        while len(self._buffer) < limit:
+            left_s = deadline_s - self._clock.monotonic_s()
+            if left_s <= 0:
+                return
+            try:
+                self._connection.drain_events(timeout=left_s)
+            except TimeoutError:
+                return
+
+    @contextmanager
+    def _reachable(self) -> Iterator[None]:
+        lost: tuple[type[Exception], ...] = (
+            *self._connection.connection_errors,
+            *self._connection.channel_errors,
+        )
+        try:
+            yield
+        except lost as error:
+            self._buffer.clear()
+            self._consumer = None
+            self._connection.collapse()
+            raise ServerUnreachable(
+                "the broker",
+                redact_url(self._connection.as_uri(include_password=False)),
+                error,
+                "Start it, or correct TASKYARD_BROKER_URL; what it holds is not lost.",
+            ) from error
+
+
+def _delivery(message: Message) -> Delivery:
+    body: Any = message.body
+    return Delivery(
+        body=body.encode("utf-8", "surrogatepass") if isinstance(body, str) else bytes(body),
+        headers=message.headers or {},
+        properties=message.properties or {},
+        content_type=message.content_type,
+        content_encoding=message.content_encoding,
+        tag=message,
+    )

@@ -1,0 +1,88 @@
+"""The mirror as a process: two feeds and the partitions' upkeep, until it is told to stop."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Final
+
+import redis
+from sqlalchemy import Engine
+
+from taskyard.clock import SYSTEM_CLOCK, Clock
+from taskyard.mirror.deliveries import LetterSource
+from taskyard.mirror.feeds import EventFeed, LetterFeed
+from taskyard.mirror.patience import repeat
+from taskyard.mirror.stream import LifecycleStream
+from taskyard.mirror.upkeep import EVERY_S, keep_partitions
+from taskyard.settings import Settings
+
+__all__ = ["Mirror", "Mirrored"]
+
+_WAIT_S: Final = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Mirrored:
+    """How much one round stored: deliveries of letters, entries of the lifecycle stream."""
+
+    letters: int
+    events: int
+
+
+class Mirror:
+    """Copies letters and lifecycle into Postgres; any number of mirrors may run side by side."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        engine: Engine,
+        client: redis.Redis,
+        letters: LetterSource,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._settings, self._engine, self._clock = settings, engine, clock
+        consumer = f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"
+        stream = LifecycleStream(client, settings.namespace, consumer)
+        self._letters = LetterFeed(engine, letters)
+        self._events = EventFeed(engine, stream, clock)
+
+    def run_once(self, wait_s: float = 0.0) -> Mirrored:
+        """One batch of each; raises `ServerUnreachable` where `run` would wait."""
+        return Mirrored(letters=self._letters.step(wait_s), events=self._events.step(wait_s))
+
+    def run(self, stop: threading.Event) -> None:
+        """Mirror until `stop` is set. While a server is away it waits and acknowledges nothing."""
+        halt = threading.Event()
+        with ThreadPoolExecutor(max_workers=3, thread_name_prefix="mirror") as pool:
+            loops = [
+                pool.submit(repeat, "mirror_letters", lambda: self._letters.step(_WAIT_S), halt),
+                pool.submit(repeat, "mirror_events", lambda: self._events.step(_WAIT_S), halt),
+                pool.submit(repeat, "mirror_upkeep", self._upkeep(halt), halt),
+            ]
+            try:
+                _watch(loops, stop)
+            finally:
+                halt.set()
+        for loop in loops:
+            loop.result()
+
+    def _upkeep(self, halt: threading.Event) -> Callable[[], None]:
+        def step() -> None:
+            keep_partitions(self._engine, self._settings, self._clock)
+            halt.wait(EVERY_S)
+
+        return step
+
+
+def _watch(loops: list[Future[None]], stop: threading.Event) -> None:
+    """Return when `stop` is set or a loop has failed; half a mirror must not look alive."""
+    while not stop.is_set():
+        done, _ = wait(loops, timeout=_WAIT_S, return_when=FIRST_COMPLETED)
+        if done:
+            return

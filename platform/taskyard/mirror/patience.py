@@ -1,0 +1,54 @@
+"""Going on for ever: a step that fails because a server is away is tried again, and says so."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Final
+
+from redis.exceptions import RedisError
+from sqlalchemy.exc import SQLAlchemyError
+
+from taskyard.errors import SchemaMismatch, ServerUnreachable
+
+__all__ = ["FIRST_WAIT_S", "LONGEST_WAIT_S", "repeat"]
+
+log = logging.getLogger(__name__)
+
+FIRST_WAIT_S: Final = 0.5
+LONGEST_WAIT_S: Final = 15.0
+_AWAY: Final = (ServerUnreachable, SchemaMismatch, SQLAlchemyError, RedisError)
+
+
+def repeat(name: str, step: Callable[[], object], stop: threading.Event) -> None:
+    """Do `step` again and again until `stop` is set.
+
+    A step that a missing server fails is repeated after 0.5 s, then twice as long up to 15 s. Any
+    other error is raised: it is a fault of ours, and going on could lose something.
+    """
+    wait_s, failures = FIRST_WAIT_S, 0
+    while not stop.is_set():
+        try:
+            step()
+        except _AWAY as error:
+            failures += 1
+            log.warning(
+                "%s waits %.1f s after failure %d in a row: %s",
+                name,
+                wait_s,
+                failures,
+                error,
+                extra={"action": f"{name}_waiting", "failures": failures, "wait_s": wait_s},
+            )
+            stop.wait(wait_s)
+            wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+            continue
+        if failures:
+            log.info(
+                "%s goes on after %d failures",
+                name,
+                failures,
+                extra={"action": f"{name}_resumed", "failures": failures},
+            )
+        wait_s, failures = FIRST_WAIT_S, 0

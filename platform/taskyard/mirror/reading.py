@@ -1,0 +1,48 @@
+"""Reading a delivery: the letter that it is, the drop that the broker made of it, or neither."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from datetime import datetime
+
+from pydantic import ValidationError
+
+from taskyard.clock import from_us
+from taskyard.mirror.deliveries import Delivery
+from taskyard.mirror.drops import is_drop, letter_of_drop
+from taskyard.wire import Letter
+
+__all__ = ["Readable", "Unreadable", "read"]
+
+
+@dataclass(frozen=True, slots=True)
+class Readable:
+    """A letter with its key. The time of the decision travels in it, so every copy has the same."""
+
+    delivery: Delivery
+    letter: Letter
+    id: uuid.UUID
+    decided_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Bytes that are no letter, and why."""
+
+    delivery: Delivery
+    why: str
+
+
+def read(delivery: Delivery) -> Readable | Unreadable:
+    """What `delivery` is; never raises, for whatever lies in the queue must end in a row."""
+    try:
+        letter = letter_of_drop(delivery) if is_drop(delivery) else Letter.parse(delivery.body)
+        key = uuid.UUID(letter.letter_id), from_us(letter.last_failure_us)
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_input=False)[0]
+        field = ".".join(str(part) for part in fault["loc"]) or "(body)"
+        return Unreadable(delivery, f"not a letter: {field}: {fault['msg']}")
+    except (ValueError, OverflowError, OSError, RecursionError) as error:
+        return Unreadable(delivery, f"not a letter: {error}")
+    return Readable(delivery, letter, *key)

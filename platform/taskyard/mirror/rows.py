@@ -1,0 +1,106 @@
+"""The row of `dead_letter_queue` that a letter becomes."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Any, Final
+
+from taskyard.clock import from_us
+from taskyard.jobs import Category
+from taskyard.mirror.reading import Readable, Unreadable
+
+__all__ = ["junk_row", "row", "salvaged_row"]
+
+_JUNK_NAMESPACE: Final = uuid.UUID("b2c6dc0e-6f1c-5b7e-8f1d-0d1d8e0c7a55")
+_INTEGER: Final = 2**31
+_BIGINT: Final = 2**63
+# Postgres indexes at most 2,704 bytes a row; four bytes a character, two such columns an index.
+_NAME_LENGTH: Final = 300
+_TEXT_LENGTH: Final = 100_000
+_NAMES: Final = frozenset({"original_request_id", "job_type", "queue", "fingerprint"})
+
+
+def row(item: Readable) -> dict[str, Any]:
+    """Every column that the mirror fills; the operator's columns keep what they have."""
+    letter, message = item.letter, item.letter.message
+    return {
+        "id": item.id,
+        "decided_at": item.decided_at,
+        "original_request_id": letter.job_id,
+        "epoch": letter.epoch,
+        "generation": letter.generation,
+        "version": letter.version,
+        "schema_version": letter.schema_version,
+        "job_type": letter.job_type,
+        "queue": letter.queue,
+        "priority": letter.priority,
+        "failure_category": letter.category.value,
+        "failure_reason": letter.error_message,
+        "failure_code": letter.code,
+        "error_class": letter.error_class,
+        "traceback": letter.traceback,
+        "fingerprint": letter.fingerprint,
+        "body": message.body,
+        "headers": message.headers,
+        "properties": message.properties,
+        "content_type": message.content_type,
+        "content_encoding": message.content_encoding,
+        "args": letter.args,
+        "kwargs": letter.kwargs,
+        "attempts": [note.model_dump() for note in letter.attempts],
+        "evidence": letter.evidence,
+        "worker": letter.worker,
+        "reply_to": letter.reply_to,
+        "escalate_to": letter.escalate_to,
+        "first_failure_at": from_us(letter.first_failure_us),
+        "last_failure_at": item.decided_at,
+        "replay_eligible": letter.replay_eligible,
+        "status": "pending" if letter.escalate_to is None else "manual_review",
+        "mirror_error": None,
+        "raw_envelope": None,
+    }
+
+
+def salvaged_row(item: Readable, why: str) -> dict[str, Any]:
+    """The same letter in what Postgres does take; the envelope itself is kept beside it."""
+    kept = {name: _fit(name, value) for name, value in row(item).items()}
+    kept |= {"attempts": [], "evidence": {}, "headers": None, "properties": None}
+    kept |= {"args": None, "kwargs": None}
+    return kept | {"mirror_error": _text(why, 2000), "raw_envelope": item.delivery.body}
+
+
+def junk_row(item: Unreadable) -> dict[str, Any]:
+    """A row for bytes that are no letter: its id is the hash of the bytes, its time is now."""
+    why = _text(item.why, 2000)
+    return {
+        "id": uuid.uuid5(_JUNK_NAMESPACE, sha256(item.delivery.body).hexdigest()),
+        "decided_at": datetime.now(UTC),
+        "version": 0,
+        "failure_category": Category.UNDECODABLE.value,
+        "failure_reason": why,
+        "failure_code": "undecodable",
+        "content_type": _fit("content_type", item.delivery.content_type),
+        "content_encoding": _fit("content_encoding", item.delivery.content_encoding),
+        "replay_eligible": False,
+        "status": "pending",
+        "mirror_error": why,
+        "raw_envelope": item.delivery.body,
+    }
+
+
+def _fit(name: str, value: Any) -> Any:
+    if isinstance(value, str):
+        return _text(value, _NAME_LENGTH if name in _NAMES else _TEXT_LENGTH)
+    if isinstance(value, int) and not isinstance(value, bool):
+        limit = _BIGINT if name in {"epoch", "version"} else _INTEGER
+        within = -limit <= value < limit
+        # `version` may not be NULL; 0 yields to every later copy.
+        return value if within else 0 if name in {"version", "schema_version"} else None
+    return value
+
+
+def _text(value: str, length: int) -> str:
+    whole = value.encode("utf-8", "replace").decode()
+    return whole.replace("\x00", "\N{REPLACEMENT CHARACTER}")[:length]

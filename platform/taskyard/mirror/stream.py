@@ -1,0 +1,113 @@
+"""The lifecycle stream as a queue: a consumer group, settled entry by entry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import redis
+from redis.exceptions import ResponseError
+
+from taskyard.records.keys import Keys
+
+__all__ = ["GROUP", "LifecycleStream", "StreamEntry"]
+
+GROUP: Final = "mirror"
+_CLAIM_IDLE_MS: Final = 60_000  # longer than any batch takes, so only a dead consumer's are taken
+_FORGET_IDLE_MS: Final = 3_600_000
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEntry:
+    """One entry as it lies in the stream."""
+
+    id: str
+    fields: Mapping[bytes, bytes]
+
+
+class LifecycleStream:
+    """One consumer of the group `mirror`; `claim_idle_ms` is when a silent one counts as dead."""
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        namespace: str,
+        consumer: str,
+        claim_idle_ms: int = _CLAIM_IDLE_MS,
+    ) -> None:
+        self._client = client
+        self._key = Keys(namespace).lifecycle
+        self._consumer = consumer
+        self._claim_idle_ms = claim_idle_ms
+
+    def take(self, limit: int, wait_ms: int) -> list[StreamEntry]:
+        """Up to `limit` new entries, waiting `wait_ms` for the first."""
+        try:
+            answer: Any = self._client.xreadgroup(
+                GROUP, self._consumer, {self._key: ">"}, count=limit, block=max(1, wait_ms)
+            )
+        except ResponseError as error:
+            self._create_group(error)
+            return []
+        return _entries(_only(answer))
+
+    def reclaim(self, limit: int) -> list[StreamEntry]:
+        """Up to `limit` entries that a dead consumer left unsettled; now they are this one's."""
+        try:
+            answer: Any = self._client.xautoclaim(
+                self._key, GROUP, self._consumer, self._claim_idle_ms, count=limit
+            )
+        except ResponseError as error:
+            self._create_group(error)
+            return []
+        return _entries(answer[1])
+
+    def settle(self, entries: Sequence[StreamEntry]) -> None:
+        """Remove entries from group and stream in one step, so that none stays in memory."""
+        if not entries:
+            return
+        ids = [entry.id for entry in entries]
+        with self._client.pipeline(transaction=True) as pipeline:
+            pipeline.xack(self._key, GROUP, *ids)
+            pipeline.xdel(self._key, *ids)
+            pipeline.execute()
+
+    def forget_dead(self) -> None:
+        """Remove consumers that hold nothing and were silent for an hour."""
+        try:
+            consumers: Any = self._client.xinfo_consumers(self._key, GROUP)
+        except ResponseError as error:
+            self._create_group(error)
+            return
+        for consumer in consumers:
+            if consumer["pending"] == 0 and consumer["idle"] > _FORGET_IDLE_MS:
+                self._client.xgroup_delconsumer(self._key, GROUP, consumer["name"])
+
+    def _create_group(self, cause: ResponseError) -> None:
+        """The group is missing at first start and after a flush; any other refusal is raised."""
+        if not str(cause).startswith(("NOGROUP", "ERR no such key", "no such key")):
+            raise cause
+        try:
+            self._client.xgroup_create(self._key, GROUP, id="0", mkstream=True)
+        except ResponseError as error:
+            if not str(error).startswith("BUSYGROUP"):
+                raise
+
+
+def _only(answer: Any) -> list[Any]:
+    """The entries of the one stream that was asked for, in either protocol's shape."""
+    if not answer:
+        return []
+    streams = list(answer.values()) if isinstance(answer, dict) else [pair[1] for pair in answer]
+    first = streams[0]
+    return first[0] if first and isinstance(first[0], list) else first
+
+
+def _entries(raw: Sequence[Any]) -> list[StreamEntry]:
+    # An entry that was deleted while pending comes with None for its fields.
+    return [StreamEntry(_text(key), fields or {}) for key, fields in raw]
+
+
+def _text(value: bytes | str) -> str:
+    return value if isinstance(value, str) else value.decode()
