@@ -1,0 +1,21 @@
+"""PostgreSQL and Valkey out of wheels, for `taskyard up`, `taskyard demo` and the tests alone."""
+
+from taskyard.ops.embedded.extra import WheelMissing
+from taskyard.ops.embedded.home import Home, HomeInUse, default_home
+from taskyard.ops.embedded.postgres import EmbeddedPostgres
+from taskyard.ops.embedded.processes import run_processes
+from taskyard.ops.embedded.stack import EmbeddedStack, StackNotRunning, environment_of
+from taskyard.ops.embedded.valkey import EmbeddedValkey
+
+__all__ = [
+    "EmbeddedPostgres",
+    "EmbeddedStack",
+    "EmbeddedValkey",
+    "Home",
+    "HomeInUse",
+    "StackNotRunning",
+    "WheelMissing",
+    "default_home",
+    "environment_of",
+    "run_processes",
+]

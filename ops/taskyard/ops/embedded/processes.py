@@ -1,0 +1,44 @@
+"""Run named commands side by side, their output prefixed: worker, mirror, relay, web."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TextIO
+
+from taskyard.clock import SYSTEM_CLOCK, Clock
+from taskyard.ops.embedded.extra import load
+
+__all__ = ["run_processes"]
+
+
+def run_processes(
+    commands: Mapping[str, Sequence[str]],
+    *,
+    environment: Mapping[str, str],
+    drain_s: float,
+    folder: Path | None = None,
+    output: TextIO | None = None,
+    clock: Clock = SYSTEM_CLOCK,
+) -> int:
+    """Run `commands` (name to words) until one ends or a signal comes; the exit code.
+
+    Ctrl-C or SIGTERM drains: SIGTERM to each command (not to its children: a Celery worker
+    finishes its jobs with them), up to `drain_s` seconds, then SIGKILL. A second one kills at
+    once. If a command ends by itself, the log says which and with what code, and all stop.
+
+    The code is 0 if asked and all drained, 128 + the signal if some had to be killed, else that
+    of the command that ended by itself (1 if it was 0). `environment` comes on top of this
+    process's. Lines are coloured only on a terminal. Call it from the main thread.
+    """
+    foreman_module = load("taskyard.ops.embedded.foreman")
+    printer = load("honcho.printer").Printer(sys.stdout if output is None else output)
+    foreman = foreman_module.Foreman(printer, drain_s=drain_s, clock=clock)
+    # Python holds back what it writes to a pipe; a killed command would take it along.
+    variables = {**os.environ, "PYTHONUNBUFFERED": "1", **environment}
+    for name, words in commands.items():
+        foreman.add_process(name, list(words), env=variables, cwd=folder)
+    foreman.loop()
+    return int(foreman.returncode)

@@ -1,0 +1,266 @@
+"""The real servers that tests talk to: one of each a session, started when first asked for.
+
+Valkey and PostgreSQL come from the wheels of the `embedded` extra; `redis-server` and RabbitMQ are
+the machine's own, on ports of their own, with nothing in the machine's folders. All of them end
+with this process, even if it is killed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import pytest
+from redis import Redis
+from redis.exceptions import ConnectionError as NotConnected
+
+from taskyard.ops.embedded.address import LOOPBACK, Address
+from taskyard.ops.embedded.kept import KeptProcess, Program
+from taskyard.ops.embedded.stack import EmbeddedStack
+from taskyard.ops.embedded.waiting import until
+
+__all__ = ["RabbitMQ", "RedisServer", "Servers", "require_or_skip"]
+
+START_S = 90.0
+RABBITMQ_BINARIES = Path("/usr/lib/rabbitmq/bin")
+
+
+def require_or_skip(binary: str) -> Path:
+    """Where `binary` is; without it the test is skipped locally and FAILS where CI=true."""
+    # Debian's /usr/sbin/rabbitmq-server changes to the user and the folders of the service.
+    found = shutil.which(binary, path=f"{RABBITMQ_BINARIES}:{os.environ['PATH']}:/usr/sbin")
+    if found is not None:
+        return Path(found)
+    reason = f"{binary} is not installed; this test talks to a real one"
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{reason}, and CI must have it")
+    pytest.skip(reason)
+
+
+def free_port() -> int:
+    return Address.new().on_free_port().port
+
+
+def _await_answer(process: KeptProcess, answers: Callable[[], bool], name: str) -> None:
+    until(lambda: not process.running or answers(), within_s=START_S)
+    if not process.running or not answers():
+        process.stop()
+        raise RuntimeError(f"{name} did not start: {process.log_tail()}")
+
+
+class RedisServer:
+    """The machine's `redis-server`, without a password, on a port of its own.
+
+    `options` are command line options, such as `["--maxmemory", "4mb"]`.
+    """
+
+    def __init__(self, folder: Path, options: list[str] | None = None) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.options = folder, options or []
+        self.port = free_port()
+        self._process: KeptProcess | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://{LOOPBACK}:{self.port}/0"
+
+    @property
+    def pid(self) -> int:
+        with Redis(host=LOOPBACK, port=self.port) as client:
+            return int(client.info("server")["process_id"])
+
+    def start(self) -> None:
+        argv = [str(require_or_skip("redis-server"))]
+        argv += ["--bind", LOOPBACK, "--port", str(self.port), "--dir", str(self.folder)]
+        argv += ["--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction"]
+        self._process = KeptProcess(
+            Program(argv=[*argv, *self.options], log=self.folder / "redis.log", cwd=self.folder)
+        )
+        _await_answer(self._process, self._answers, "redis-server")
+
+    def _answers(self) -> bool:
+        with Redis(host=LOOPBACK, port=self.port) as client:
+            try:
+                return bool(client.ping())
+            except NotConnected:
+                return False
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.stop()
+            self._process = None
+
+
+class RabbitMQ:
+    """The machine's RabbitMQ as a node of its own: name, ports, cookie, data, logs, epmd.
+
+    `configuration` is appended to rabbitmq.conf.
+    """
+
+    def __init__(self, folder: Path, configuration: str = "") -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.configuration = folder, configuration
+        self.port, self.distribution_port, self.epmd_port = _distinct_ports(3)
+        self.node = f"taskyard-{self.port}@localhost"
+        self._epmd: KeptProcess | None = None
+        self._server: KeptProcess | None = None
+
+    @property
+    def url(self) -> str:
+        return f"amqp://guest:guest@{LOOPBACK}:{self.port}//"
+
+    @property
+    def pid(self) -> int:
+        return int((self.folder / "rabbit.pid").read_text())
+
+    def start(self) -> None:
+        server, epmd = require_or_skip("rabbitmq-server"), require_or_skip("epmd")
+        (self.folder / "rabbitmq.conf").write_text(
+            f"listeners.tcp.1 = {LOOPBACK}:{self.port}\n"
+            "disk_free_limit.absolute = 50MB\n"
+            f"{self.configuration}\n"
+        )
+        (self.folder / "enabled_plugins").write_text("[].\n")
+        # Our own, since the one that Erlang starts is a daemon that outlives everybody.
+        epmd_argv = [str(epmd), "-address", LOOPBACK, "-port", str(self.epmd_port)]
+        self._epmd = self._keep(epmd_argv, "epmd.log")
+        _await_answer(self._epmd, lambda: _listening(self.epmd_port), "epmd")
+        self._server = self._keep([str(server)], "rabbitmq.log")
+        _await_answer(self._server, self._answers, "rabbitmq-server")
+
+    def _keep(self, argv: list[str], log: str) -> KeptProcess:
+        return KeptProcess(
+            Program(
+                argv=argv,
+                log=self.folder / log,
+                env=self._environment(),
+                cwd=self.folder,
+                stop_signals=(signal.SIGTERM,),
+            )
+        )
+
+    def _environment(self) -> dict[str, str]:
+        rabbitmq = {
+            "CONF_ENV_FILE": "none.conf",
+            "CONFIG_FILE": "rabbitmq.conf",
+            "ENABLED_PLUGINS_FILE": "enabled_plugins",
+            "FEATURE_FLAGS_FILE": "feature_flags",
+            "GENERATED_CONFIG_DIR": "generated",
+            "LOG_BASE": "log",
+            "MNESIA_BASE": "mnesia",
+            "PID_FILE": "rabbit.pid",
+            "SCHEMA_DIR": "schema",
+        }
+        return {
+            "PATH": f"{os.environ['PATH']}:/usr/sbin:/usr/bin:/bin",
+            "HOME": str(self.folder),
+            "LC_ALL": "C.UTF-8",
+            "ERL_EPMD_PORT": str(self.epmd_port),
+            "ERL_EPMD_ADDRESS": LOOPBACK,
+            "RABBITMQ_NODENAME": self.node,
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_NODE_IP_ADDRESS": LOOPBACK,
+            "RABBITMQ_DIST_PORT": str(self.distribution_port),
+            "RABBITMQ_LOGS": "-",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-start_epmd false",
+            **{f"RABBITMQ_{name}": str(self.folder / file) for name, file in rabbitmq.items()},
+        }
+
+    def _answers(self) -> bool:
+        """A broker that is ready greets a client's header with a method frame (type 1)."""
+        try:
+            with socket.create_connection((LOOPBACK, self.port), timeout=5) as probe:
+                probe.sendall(b"AMQP\x00\x00\x09\x01")
+                return probe.recv(1) == b"\x01"
+        except OSError:
+            return False
+
+    def ctl(self, *words: str) -> str:
+        """What `rabbitmqctl` prints about this node, e.g. `ctl("list_queues", "name")`."""
+        argv = [str(require_or_skip("rabbitmqctl")), "--quiet", "--node", self.node, *words]
+        done = subprocess.run(
+            argv, env=self._environment(), cwd=self.folder, check=True, capture_output=True
+        )
+        return done.stdout.decode()
+
+    def stop(self) -> None:
+        for process in (self._server, self._epmd):
+            if process is not None:
+                process.stop()
+        self._server = self._epmd = None
+
+
+def _listening(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        return probe.connect_ex((LOOPBACK, port)) == 0
+
+
+def _distinct_ports(count: int) -> list[int]:
+    found: set[int] = set()
+    while len(found) < count:
+        found.add(free_port())
+    return list(found)
+
+
+class Servers:
+    """One of each server in `folder`; every URL starts its server when first asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.stack = EmbeddedStack(folder / "home")
+        self.redis = RedisServer(folder / "redis")
+        self.rabbitmq = RabbitMQ(folder / "rabbitmq")
+        self._stops: dict[str, Callable[[], None]] = {}
+
+    def valkey_url(self) -> str:
+        """`redis://:password@127.0.0.1:port/0` of the embedded Valkey."""
+        self._once("stack", self.stack.start, self.stack.stop)
+        return self.stack.redis_url
+
+    def database_url(self) -> str:
+        """`postgresql+psycopg2://...` of the embedded PostgreSQL; its role may create databases."""
+        self._once("stack", self.stack.start, self.stack.stop)
+        return self.stack.database_url
+
+    def redis_url(self) -> str:
+        """`redis://127.0.0.1:port/0` of the machine's `redis-server`; skips without one."""
+        self._once("redis", self.redis.start, self.redis.stop)
+        return self.redis.url
+
+    def rabbitmq_url(self) -> str:
+        """`amqp://guest:guest@127.0.0.1:port//` of the machine's RabbitMQ; skips without one."""
+        self._once("rabbitmq", self.rabbitmq.start, self.rabbitmq.stop)
+        return self.rabbitmq.url
+
+    def _once(self, name: str, start: Callable[[], None], stop: Callable[[], None]) -> None:
+        if name in self._stops:
+            return
+        try:
+            start()
+        except BaseException:
+            stop()
+            raise
+        self._stops[name] = stop
+
+    def stop(self) -> None:
+        """Stop what was started, last first."""
+        while self._stops:
+            _, stop = self._stops.popitem()
+            stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
