@@ -5,13 +5,14 @@ What needs style sheets (generated content, layout-dependent spacing) is left ou
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
 from taskyard.tasks.dom.page import Element, Page, squeeze
 from taskyard.tasks.dom.roles import is_editable, role_of
 
-__all__ = ["label_texts", "name_of"]
+__all__ = ["count_labelled", "elements_named", "label_texts", "name_of"]
 
 _NAMED_BY_CONTENT: Final = frozenset(
     {"button", "cell", "checkbox", "columnheader", "gridcell", "heading", "link", "menuitem"}
@@ -34,6 +35,24 @@ def label_texts(page: Page, element: Element) -> list[str]:
     texts = [_referenced(page, element), element.get("aria-label") or ""]
     texts += [page.text(label) for label in page.labels.get(element, [])]
     return [squeeze(text) for text in texts if text.strip()]
+
+
+def elements_named(page: Page, name: str) -> list[Element]:
+    """Every visible element of that accessible name, in document order."""
+    if page.named is None:
+        page.named = {}
+        for element in page.visible:
+            page.named.setdefault(name_of(page, element), []).append(element)
+    return page.named.get(name, [])
+
+
+def count_labelled(page: Page, text: str) -> int:
+    """How many elements have `text` for a label, seen or not."""
+    if page.labelled is None:
+        page.labelled = Counter(
+            text for element in page.elements for text in set(label_texts(page, element))
+        )
+    return page.labelled[text]
 
 
 def _name(page: Page, element: Element) -> str:

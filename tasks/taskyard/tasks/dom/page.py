@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
 from typing import Final
@@ -14,6 +15,10 @@ from taskyard.errors import CodedError
 __all__ = ["Element", "Page", "squeeze"]
 
 _UNSEEN_TAGS: Final = frozenset({"head", "script", "style", "template", "noscript", "title", "meta"})
+_INLINE_TAGS: Final = frozenset(
+    {"a", "abbr", "b", "bdi", "bdo", "cite", "code", "data", "dfn", "em", "font", "i", "kbd"}
+    | {"mark", "q", "s", "samp", "small", "span", "strong", "sub", "sup", "time", "u", "var"}
+)
 _HIDING_STYLES: Final = ("display:none", "visibility:hidden")
 
 
@@ -28,7 +33,12 @@ class Page:
     def __init__(self, root: Element) -> None:
         self.root = root
         self.names: dict[Element, str] = {}
+        self.named: dict[str, list[Element]] | None = None
+        self.labelled: Counter[str] | None = None
         self._hidden: dict[Element, bool] = {}
+        self._raws: dict[Element, str] = {}
+        self._texts: dict[Element, str] = {}
+        self._steps: dict[Element, str] = {}
 
     @classmethod
     def parse(cls, text: str) -> Page:
@@ -86,22 +96,44 @@ class Page:
         return known
 
     def text(self, element: Element) -> str:
-        """What the element shows, white space squeezed."""
-        return squeeze(" ".join(self._pieces(element)))
+        """What the element shows, white space squeezed; blocks are set apart by a space."""
+        known = self._texts.get(element)
+        if known is None:
+            known = self._texts[element] = squeeze(self._raw(element))
+        return known
+
+    def _raw(self, element: Element) -> str:
+        known = self._raws.get(element)
+        if known is None:
+            known = "" if _is_unseen(element) else "".join(self._pieces(element))
+            self._raws[element] = known
+        return known
 
     def _pieces(self, element: Element) -> Iterator[str]:
-        if _is_unseen(element):
-            return
         yield element.text or ""
         for child in element:
-            yield from self._pieces(child)
-            yield child.tail or ""
+            apart = "" if child.tag in _INLINE_TAGS else " "
+            yield from (apart, self._raw(child), apart, child.tail or "")
 
     def path(self, element: Element) -> str:
         """The element's absolute XPath, with every index written out."""
-        steps = [_path_step(element)]
-        steps += [_path_step(above) for above in element.iterancestors()]
+        steps = [self.step(element)]
+        steps += [self.step(above) for above in element.iterancestors()]
         return "/" + "/".join(reversed(steps))
+
+    def step(self, element: Element) -> str:
+        """The last part of the element's path: its tag, and its place among siblings of the tag."""
+        if element not in self._steps:
+            self._number(element)
+        return self._steps[element]
+
+    def _number(self, element: Element) -> None:
+        """Number the element and its siblings in one pass: pages may have thousands of them."""
+        parent = element.getparent()
+        places: Counter[str] = Counter()
+        for each in (element,) if parent is None else parent.iterchildren(etree.Element):
+            places[each.tag] += 1
+            self._steps[each] = f"{each.tag}[{places[each.tag]}]"
 
 
 def _is_unseen(element: Element) -> bool:
@@ -117,7 +149,3 @@ def _hides(element: Element) -> bool:
         or any(hiding in style for hiding in _HIDING_STYLES)
     )
 
-
-def _path_step(element: Element) -> str:
-    before = sum(1 for other in element.itersiblings(element.tag, preceding=True))
-    return f"{element.tag}[{before + 1}]"

@@ -16,7 +16,7 @@ from lxml import etree
 from lxml.cssselect import CSSSelector, SelectorError
 
 from taskyard.errors import CodedError
-from taskyard.tasks.dom.names import name_of
+from taskyard.tasks.dom.names import elements_named
 from taskyard.tasks.dom.page import Element, Page, squeeze
 from taskyard.tasks.dom.roles import role_of
 
@@ -39,15 +39,19 @@ def _by_aria(page: Page, query: str, scope: Element) -> list[Element]:
     while tail := _ARIA_TAIL.search(query):
         wanted.setdefault(tail[1], tail[2])
         query = query[: tail.start()]
-    name = squeeze(wanted.get("name", query))
-    role = wanted.get("role")
+    name, role = squeeze(wanted.get("name", query)), wanted.get("role")
+    if not name and role is None:
+        raise CodedError("invalid_selector", "expected a name or a role after aria/, got neither")
+    pool = elements_named(page, name) if name else page.visible
     return [
         element
-        for element in scope.iter(etree.Element)
-        if (role is None or role_of(element) == role)
-        and not page.is_hidden(element)
-        and (name_of(page, element) == name if name else role is not None)
+        for element in pool
+        if (role is None or role_of(element) == role) and _is_within(element, scope, page)
     ]
+
+
+def _is_within(element: Element, scope: Element, page: Page) -> bool:
+    return scope is page.root or scope is element or scope in element.iterancestors()
 
 
 def _by_text(page: Page, query: str, scope: Element) -> list[Element]:

@@ -1,0 +1,59 @@
+"""An element's properties read off its page."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from taskyard.tasks.dom.names import name_of
+from taskyard.tasks.dom.page import Element, Page
+from taskyard.tasks.dom.roles import role_of
+from taskyard.tasks.models.fingerprint import Fingerprint
+
+__all__ = ["fingerprint_of"]
+
+_MOST_TEXT_CHARS: Final = 400
+_ENOUGH_NEIGHBOUR_CHARS: Final = 12
+_PLAIN: Final = ("id", "name", "type", "href", "alt", "title", "placeholder")
+
+
+def fingerprint_of(page: Page, element: Element, test_id_attribute: str) -> Fingerprint:
+    """Everything that `Fingerprint` holds, save the box: only a real browser draws the page."""
+    role = role_of(element)
+    return Fingerprint(
+        tag=str(element.tag),
+        role=role,
+        label=name_of(page, element)[:_MOST_TEXT_CHARS],
+        test_id=element.get(test_id_attribute) or "",
+        classes=tuple((element.get("class") or "").split()),
+        text=_shown(page, element)[:_MOST_TEXT_CHARS],
+        neighbour_text=_neighbour_text(page, element)[:_MOST_TEXT_CHARS],
+        xpath=page.path(element),
+        idxpath=_idxpath(page, element),
+        is_button=role == "button",
+        value=element.get("value") or "" if element.tag == "input" else "",
+        **{name: element.get(name) or "" for name in _PLAIN},
+    )
+
+
+def _shown(page: Page, element: Element) -> str:
+    return name_of(page, element) if element.tag == "input" else page.text(element)
+
+
+def _neighbour_text(page: Page, element: Element) -> str:
+    """What the nearest ancestor shows that shows more than the element, without the element's."""
+    own = page.text(element)
+    for above in element.iterancestors():
+        text = page.text(above)
+        before, _, after = text.partition(own) if own else (text, "", "")
+        around = f"{before.strip()} {after.strip()}".strip()
+        if len(around) >= _ENOUGH_NEIGHBOUR_CHARS:
+            return around
+    return ""
+
+
+def _idxpath(page: Page, element: Element) -> str:
+    absolute = page.path(element)
+    for each in (element, *element.iterancestors()):
+        if each.get("id"):
+            return f'//*[@id="{each.get("id")}"]' + absolute[len(page.path(each)) :]
+    return absolute

@@ -1,0 +1,6 @@
+"""Several locators for each element of a page, every one proven to meet it alone."""
+
+from taskyard.tasks.locators.batch import make_batch
+from taskyard.tasks.locators.element import locators_for
+
+__all__ = ["locators_for", "make_batch"]
