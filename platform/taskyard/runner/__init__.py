@@ -1,0 +1,16 @@
+"""The way of one attempt: begin, decode, run, judge, finish; each a named step."""
+
+from taskyard.runner.failures import describe_failure
+from taskyard.runner.judge import Rules, judge
+from taskyard.runner.pipeline import Runner
+from taskyard.runner.signals import JobDeferred, JobRetrying, JobSkipped
+
+__all__ = [
+    "JobDeferred",
+    "JobRetrying",
+    "JobSkipped",
+    "Rules",
+    "Runner",
+    "describe_failure",
+    "judge",
+]

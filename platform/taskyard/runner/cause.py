@@ -1,0 +1,57 @@
+"""A decision as the record stores it; a cause of death waits there for its letter."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from taskyard.jobs.outcomes import Completed, Decision, Failed, Failure, Outcome, Retrying
+from taskyard.jobs.policies import Category
+
+__all__ = ["EncodeResult", "decision_of", "encode_cause", "plain_failure"]
+
+EncodeResult = Callable[[Any], bytes]
+
+
+def encode_cause(outcome: Failed) -> bytes:
+    """JSON of category, code, texts, fingerprint and evidence."""
+    failure = outcome.failure
+    facts = {
+        "category": outcome.category,
+        "code": failure.code,
+        "error_class": failure.error_class,
+        "message": failure.message,
+        "traceback": failure.traceback,
+        "fingerprint": failure.fingerprint,
+        "escalate_to": outcome.escalate_to,
+        "evidence": failure.details or {},
+    }
+    return json.dumps(facts, default=str).encode()
+
+
+def plain_failure(category: Category, code: str, error_class: str, message: str) -> Failed:
+    """A death without an exception of the handler's: expired, unknown, invalid."""
+    return Failed(Failure(code, error_class, message, "", ""), category)
+
+
+def decision_of(outcome: Outcome, encode: EncodeResult = lambda value: b"") -> dict[str, Any]:
+    """The arguments of `Records.finish` that say how an attempt ended."""
+    match outcome:
+        case Completed(value):
+            return {"decision": Decision.COMPLETED, "result": encode(value)}
+        case Retrying(failure, delay):
+            return {
+                "decision": Decision.RETRYING,
+                "delay_s": delay.total_seconds(),
+                "code": failure.code,
+                "message": failure.message,
+            }
+        case Failed(failure, category, _):
+            return {
+                "decision": Decision.DEAD_LETTERED,
+                "cause": encode_cause(outcome),
+                "code": failure.code,
+                "category": category,
+                "message": failure.message,
+            }

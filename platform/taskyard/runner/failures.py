@@ -1,0 +1,51 @@
+"""An exception as bounded facts: code, texts, fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import traceback
+from pathlib import PurePath
+from types import TracebackType
+from typing import Final
+
+from taskyard.errors import CodedError
+from taskyard.jobs.codes import code_of
+from taskyard.jobs.outcomes import Failure
+
+__all__ = ["MESSAGE_LIMIT", "TRACEBACK_LIMIT", "describe_failure"]
+
+MESSAGE_LIMIT: Final = 2_000
+TRACEBACK_LIMIT: Final = 16_000
+
+
+def describe_failure(job_type: str, error: BaseException) -> Failure:
+    """The facts of an exception; the last lines of a long traceback are the ones kept."""
+    coded = error if isinstance(error, CodedError) else None
+    text = "".join(traceback.format_exception(error))
+    return Failure(
+        code=code_of(error),
+        error_class=type(error).__name__,
+        message=_message(error)[:MESSAGE_LIMIT],
+        traceback=text[-TRACEBACK_LIMIT:],
+        fingerprint=_fingerprint(job_type, error),
+        retry_after_s=None if coded is None else coded.retry_after_s,
+        details=None if coded is None else coded.details,
+    )
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as broken:  # noqa: BLE001 - a handler's __str__ may raise anything
+        return f"(its text cannot be read: {type(broken).__name__})"
+
+
+def _fingerprint(job_type: str, error: BaseException) -> str:
+    """The same for the same job type, class and way through the code; line numbers vary."""
+    frames = "|".join(_frames(error.__traceback__))
+    return hashlib.sha256(f"{job_type}|{type(error).__name__}|{frames}".encode()).hexdigest()[:16]
+
+
+def _frames(trace: TracebackType | None) -> list[str]:
+    summary = traceback.extract_tb(trace)
+    return [f"{PurePath(frame.filename).name}:{frame.name}" for frame in summary]

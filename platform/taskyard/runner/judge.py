@@ -1,0 +1,58 @@
+"""From a failure to an outcome: the job type's policy, or the one that came with the message."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from celery.exceptions import Reject
+from pydantic import ValidationError
+
+from taskyard.jobs import Catalogue, RetryPolicy
+from taskyard.jobs.codes import VALIDATION_ERROR
+from taskyard.jobs.outcomes import Failed, Failure, Retrying
+from taskyard.jobs.policies import DEFAULT_POLICY, Category, Dead, Retry
+
+__all__ = ["Rules", "judge"]
+
+_NEVER_AGAIN: Final = {
+    VALIDATION_ERROR: Category.VALIDATION_ERROR,
+    "result_invalid": Category.NON_RETRYABLE,
+    "result_too_large": Category.NON_RETRYABLE,
+    Reject.__name__: Category.REJECTED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Where policies come from."""
+
+    catalogue: Catalogue
+    rng: random.Random
+
+    def policy(self, job_type: str, override: Mapping[str, object] | None) -> RetryPolicy:
+        """The message's own policy, laid over the job type's; a broken one counts as absent."""
+        base = self.catalogue[job_type].policy if job_type in self.catalogue else DEFAULT_POLICY
+        if override is None:
+            return base
+        try:
+            return RetryPolicy.model_validate({**base.model_dump(exclude_unset=True), **override})
+        except ValidationError:
+            return base
+
+
+def judge(
+    failure: Failure, attempts: int, policy: RetryPolicy, rng: random.Random
+) -> Retrying | Failed:
+    """The outcome of failure number `attempts` (from 1) under `policy`."""
+    category = _NEVER_AGAIN.get(failure.code) or _NEVER_AGAIN.get(failure.error_class)
+    if category is not None:
+        return Failed(failure, category, policy.escalate_on_failure)
+    verdict = policy.judge(failure.code, attempts, rng=rng, retry_after_s=failure.retry_after_s)
+    match verdict:
+        case Retry(delay):
+            return Retrying(failure, delay)
+        case Dead(category):
+            return Failed(failure, category, policy.escalate_on_failure)

@@ -1,0 +1,100 @@
+"""The lease keeper: one thread a process that renews the running attempt's lease."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+from dataclasses import dataclass, field
+
+from redis.exceptions import RedisError
+
+from taskyard.jobs.states import State
+from taskyard.records import Records
+
+__all__ = ["Lease", "LeaseKeeper"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Lease:
+    """One attempt's lease; the context asks it, the keeper's thread writes it."""
+
+    records: Records
+    job_id: str
+    token: int
+    _cancelled: bool = False
+    _lost: bool = False
+    _progress: tuple[float, str] | None = field(default=None, repr=False)
+
+    def cancelled(self) -> bool:
+        """Whether an operator asked this attempt to stop."""
+        return self._cancelled
+
+    def lease_lost(self) -> bool:
+        """Whether the job went to another attempt."""
+        return self._lost
+
+    def progress(self, fraction: float, note: str) -> None:
+        """Write progress to the record; a Redis that is away costs the report, not the job."""
+        try:
+            self.records.progress(self.job_id, self.token, fraction, note)
+        except RedisError as error:
+            facts = json.dumps({"job_id": self.job_id, "error": str(error)})
+            log.warning("progress not written: %s", facts, extra={"action": "progress_lost"})
+
+    def renew(self) -> None:
+        """Renew once; notes a loss or a cancellation."""
+        kept, detail = self.records.renew(self.job_id, self.token)
+        if kept:
+            self._cancelled = self._cancelled or detail == "cancel"
+        elif detail in (State.CANCELLED, State.ABORTED):
+            self._cancelled = True
+        else:
+            self._lost = True
+
+
+class LeaseKeeper:
+    """Renews what it is given to watch, three times a lease."""
+
+    def __init__(self, lease_s: float) -> None:
+        self._interval_s = lease_s / 3
+        self._lease: Lease | None = None
+        self._thread: threading.Thread | None = None
+        self._pid = 0
+
+    def watch(self, lease: Lease) -> None:
+        """Keep `lease` until `release`; the thread is started on first use in this process."""
+        self._lease = lease
+        if self._thread is None or self._pid != os.getpid():
+            self._pid = os.getpid()
+            self._thread = threading.Thread(target=self._run, name="taskyard-lease", daemon=True)
+            self._thread.start()
+
+    def release(self) -> None:
+        """Stop renewing."""
+        self._lease = None
+
+    def _run(self) -> None:
+        tick = threading.Event()
+        watched: Lease | None = None
+        while True:
+            tick.wait(self._interval_s)
+            lease = self._lease
+            # A lease younger than one interval has not used a third of its time yet.
+            if lease is not None and lease is watched:
+                self._renew(lease)
+            watched = lease
+
+    def _renew(self, lease: Lease) -> None:
+        try:
+            lease.renew()
+        except RedisError as error:
+            log.warning(
+                "lease of job %s not renewed: %s",
+                lease.job_id,
+                error,
+                extra={"action": "lease_not_renewed", "job_id": lease.job_id},
+            )

@@ -1,0 +1,305 @@
+"""The pipeline of one attempt, in the child process.
+
+begin -> (run | done | decided | held | stale | ended) -> decode -> invoke -> judge -> finish.
+Two round trips to Redis for a job that succeeds: `begin` and `finish`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+from typing import Any
+
+from celery.exceptions import Reject
+from redis.exceptions import RedisError
+
+from taskyard.clock import Clock
+from taskyard.errors import DeadLettered
+from taskyard.jobs import JobContext
+from taskyard.jobs.codes import RESULT_INVALID, RESULT_TOO_LARGE
+from taskyard.jobs.outcomes import Completed, Decision, Failed, Failure, Outcome, Retrying
+from taskyard.jobs.policies import Category
+from taskyard.jobs.registry import Handler
+from taskyard.records import (
+    Decided,
+    Done,
+    Ended,
+    Held,
+    Records,
+    Run,
+    Stale,
+    Superseded,
+    UnknownHistory,
+)
+from taskyard.records.answers import Finished
+from taskyard.runner.cause import EncodeResult, decision_of, encode_cause, plain_failure
+from taskyard.runner.failures import describe_failure
+from taskyard.runner.invoke import invoke, payload_of
+from taskyard.runner.judge import Rules, judge
+from taskyard.runner.lease import Lease, LeaseKeeper
+from taskyard.runner.shield import shielded
+from taskyard.runner.signals import JobDeferred, JobRetrying, JobSkipped
+from taskyard.wire.headers import Stamp
+from taskyard.wire.letters import letter_id
+
+__all__ = ["Delivery", "Runner"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One delivery of a message, as the child knows it."""
+
+    job_id: str
+    job_type: str
+    queue: str
+    priority: int | None
+    stamp: Stamp | None
+    holder: str
+    worker: str
+    time_limit_s: float | None
+
+
+DecodeResult = Callable[[bytes], Any]
+
+
+class Runner:
+    """Runs attempts in one process."""
+
+    def __init__(self, records: Records, rules: Rules, clock: Clock) -> None:
+        self.records = records
+        self.rules = rules
+        self.clock = clock
+        self._keeper = LeaseKeeper(records.settings.lease_s)
+
+    @cached_property
+    def _loops(self) -> asyncio.Runner:
+        return asyncio.Runner()
+
+    def run(
+        self,
+        handler: Handler,
+        delivery: Delivery,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        *,
+        encode: EncodeResult,
+        decode: DecodeResult,
+    ) -> Any:
+        """Run one attempt and return the job's result.
+
+        Raises `JobRetrying`, `JobDeferred`, `JobSkipped` or `DeadLettered` for the main process to
+        act on, and `Reject(requeue=True)` where Redis cannot be asked.
+        """
+        answer = self._begin(delivery)
+        if not isinstance(answer, Run):
+            return self._without_run(delivery, answer, decode)
+        with self._leased(delivery, answer) as lease:
+            outcome = self._attempt(handler, delivery, answer, lease, args, kwargs)
+        with shielded():
+            outcome = self._checked(outcome, delivery, answer, encode)
+            return self._finish(delivery, answer, outcome, encode)
+
+    # -- begin ---------------------------------------------------------------------------------
+
+    def _begin(self, delivery: Delivery) -> Any:
+        try:
+            return self.records.begin(
+                delivery.job_id,
+                delivery.stamp,
+                holder=delivery.holder,
+                worker=delivery.worker,
+                job_type=delivery.job_type,
+                queue=delivery.queue,
+                priority=delivery.priority,
+            )
+        except RedisError as error:
+            log.warning(
+                "job %s not begun, Redis is away: %s",
+                delivery.job_id,
+                error,
+                extra={"action": "begin_unreachable", "job_id": delivery.job_id},
+            )
+            raise Reject(f"records unreachable: {error}", requeue=True) from error
+
+    def _without_run(self, delivery: Delivery, answer: Any, decode: DecodeResult) -> Any:
+        match answer:
+            case Done(meta):
+                if meta is None:
+                    raise JobSkipped("completed before; its result has expired")
+                return decode(meta)
+            case Decided(decision=Decision.RETRYING):
+                raise JobRetrying(
+                    answer.seq, answer.due_us, answer.epoch, answer.generation, "decided before"
+                )
+            case Decided():
+                raise self._dead(delivery.job_id, answer.epoch, answer.generation)
+            case Held(remaining_us):
+                raise JobDeferred(remaining_us, "another attempt holds the lease")
+            case Stale(state) | Ended(state):
+                raise JobSkipped(f"the job is {state}; this message is older")
+            case UnknownHistory():
+                raise self._unknown_history(delivery)
+        raise TypeError(f"begin answered {answer!r}")
+
+    def _dead(self, job_id: str, epoch: int, generation: int) -> DeadLettered:
+        cause = self.records.read(job_id).cause
+        letter = letter_id(job_id, epoch, generation)
+        return DeadLettered(letter, cause.get("code", ""), cause.get("message", ""))
+
+    def _unknown_history(self, delivery: Delivery) -> Exception:
+        outcome = plain_failure(
+            Category.UNKNOWN_HISTORY,
+            "unknown_history",
+            "UnknownHistory",
+            "the job has no record and its message is older than the dedupe window "
+            f"({self.records.settings.dedupe_window_s} s): it may have run before",
+        )
+        answer = self.records.condemn(
+            delivery.job_id,
+            delivery.stamp,
+            job_type=delivery.job_type,
+            queue=delivery.queue,
+            priority=delivery.priority,
+            cause=encode_cause(outcome),
+            code=outcome.failure.code,
+            category=outcome.category,
+            message=outcome.failure.message,
+        )
+        if isinstance(answer, Decided):
+            return self._dead(delivery.job_id, answer.epoch, answer.generation)
+        return JobDeferred(1_000_000, "another delivery of this job is under way")
+
+    # -- the attempt ---------------------------------------------------------------------------
+
+    def _leased(self, delivery: Delivery, run: Run) -> _Watch:
+        lease = Lease(self.records, delivery.job_id, run.token, _cancelled=run.cancel != "")
+        return _Watch(self._keeper, lease)
+
+    def _attempt(
+        self,
+        handler: Handler,
+        delivery: Delivery,
+        run: Run,
+        lease: Lease,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+    ) -> Outcome:
+        try:
+            payload = payload_of(args, kwargs)
+            context = self._context(delivery, run, lease)
+            return Completed(invoke(handler, payload, context, self._loops))
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - every failure is an outcome
+            failure = describe_failure(delivery.job_type, error)
+            return self._judge(failure, delivery, run)
+
+    def _judge(self, failure: Failure, delivery: Delivery, run: Run) -> Retrying | Failed:
+        override = None if delivery.stamp is None else delivery.stamp.policy
+        policy = self.rules.policy(delivery.job_type, override)
+        return judge(failure, run.attempts + 1, policy, self.rules.rng)
+
+    def _context(self, delivery: Delivery, run: Run, lease: Lease) -> JobContext:
+        limit = delivery.time_limit_s
+        return JobContext(
+            job_id=delivery.job_id,
+            job_type=delivery.job_type,
+            attempt=run.attempt,
+            token=run.token,
+            epoch=run.epoch,
+            deadline=None if limit is None else self.clock.now() + timedelta(seconds=limit),
+            link=lease,
+            _once=_once,
+        )
+
+    # -- finish --------------------------------------------------------------------------------
+
+    def _checked(
+        self, outcome: Outcome, delivery: Delivery, run: Run, encode: EncodeResult
+    ) -> Outcome:
+        """A result that cannot be stored is a failure of the job, told as one."""
+        if not isinstance(outcome, Completed):
+            return outcome
+        limit = self.records.settings.max_result_bytes
+        try:
+            size = len(json.dumps(outcome.value))
+        except (TypeError, ValueError, RecursionError) as error:
+            text = f"the result is not JSON: {error}; return JSON data or a pydantic model"
+            return self._judge(_bad_result(RESULT_INVALID, text), delivery, run)
+        if size > limit:
+            text = f"the result has {size} bytes, the limit is {limit}; return a reference to it"
+            return self._judge(_bad_result(RESULT_TOO_LARGE, text), delivery, run)
+        return outcome
+
+    def _finish(self, delivery: Delivery, run: Run, outcome: Outcome, encode: EncodeResult) -> Any:
+        answer = self._decide(delivery, run, outcome, encode)
+        if isinstance(answer, Superseded):
+            log.warning(
+                "job %s: this attempt's outcome came too late, the job is %s",
+                delivery.job_id,
+                answer.state,
+                extra={"action": "superseded", "job_id": delivery.job_id},
+            )
+            raise JobSkipped(f"superseded: the job is {answer.state}")
+        match outcome:
+            case Completed(value):
+                return value
+            case Retrying(failure, _):
+                text = f"{failure.code}: {failure.message[:200]}"
+                raise JobRetrying(answer.seq, answer.due_us, run.epoch, run.generation, text)
+            case Failed(failure, _, _):
+                letter = letter_id(delivery.job_id, run.epoch, run.generation)
+                raise DeadLettered(letter, failure.code, failure.message)
+
+    def _decide(
+        self, delivery: Delivery, run: Run, outcome: Outcome, encode: EncodeResult
+    ) -> Finished | Superseded:
+        facts = decision_of(outcome, encode)
+        try:
+            return self.records.finish(
+                delivery.job_id,
+                epoch=run.epoch,
+                generation=run.generation,
+                seq=run.seq,
+                token=run.token,
+                **facts,
+            )
+        except RedisError as error:
+            # Not recorded: the work will be done again, which is what at-least-once means.
+            log.error(
+                "job %s: outcome not recorded, Redis is away: %s",
+                delivery.job_id,
+                error,
+                extra={"action": "finish_unreachable", "job_id": delivery.job_id},
+            )
+            raise Reject(f"records unreachable: {error}", requeue=True) from error
+
+
+class _Watch:
+    """A lease under the keeper's eye."""
+
+    def __init__(self, keeper: LeaseKeeper, lease: Lease) -> None:
+        self._keeper, self._lease = keeper, lease
+
+    def __enter__(self) -> Lease:
+        self._keeper.watch(self._lease)
+        return self._lease
+
+    def __exit__(self, *_: object) -> None:
+        self._keeper.release()
+
+
+def _bad_result(code: str, text: str) -> Failure:
+    return Failure(code, "BadResult", text, "", "")
+
+
+def _once(session: Any, job_key: str, step: str) -> bool:
+    # SQLAlchemy is needed by handlers that have a database, not by every worker.
+    from taskyard.inbox import once  # noqa: PLC0415
+
+    return once(session, job_key, step)

@@ -1,0 +1,39 @@
+"""What the child tells the main process: exceptions that survive the way between processes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery.exceptions import Ignore, Retry
+
+__all__ = ["JobDeferred", "JobRetrying", "JobSkipped"]
+
+
+class JobRetrying(Retry):  # type: ignore[misc]
+    """Decided: publish the message again as `seq`, due at `due_us`, then acknowledge."""
+
+    def __init__(self, seq: int, due_us: int, epoch: int, generation: int, cause: str) -> None:
+        super().__init__(message=cause)
+        self.seq, self.due_us, self.epoch, self.generation = seq, due_us, epoch, generation
+        self.cause = cause
+
+    def __reduce__(self) -> Any:
+        """Celery's own form would lose the numbers."""
+        facts = (self.seq, self.due_us, self.epoch, self.generation, self.cause)
+        return type(self), facts
+
+
+class JobDeferred(Ignore):  # type: ignore[misc]
+    """Not now: put the message into the delay store for `wait_us`, then acknowledge."""
+
+    def __init__(self, wait_us: int, reason: str) -> None:
+        super().__init__(wait_us, reason)
+        self.wait_us, self.reason = wait_us, reason
+
+
+class JobSkipped(Ignore):  # type: ignore[misc]
+    """Nothing to do for this message: acknowledge it."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason

@@ -1,0 +1,36 @@
+"""Building the worker's Celery app from settings, catalogue and handlers."""
+
+from __future__ import annotations
+
+from celery import Celery
+
+from taskyard.broker import make_app
+from taskyard.errors import UnknownJobType
+from taskyard.jobs import Catalogue
+from taskyard.jobs.registry import Registry
+from taskyard.settings import Settings
+from taskyard.workers.consumer import JobConsumer
+from taskyard.workers.promoter import Promoter
+from taskyard.workers.task import make_task
+from taskyard.workers.yard import Yard
+
+__all__ = ["build_app"]
+
+
+def build_app(settings: Settings, catalogue: Catalogue, handlers: Registry) -> Celery:
+    """The app of `taskyard worker`; raises `UnknownJobType` for a handler without a type."""
+    for handler in handlers.handlers():
+        if handler.job_type is not None:
+            catalogue = catalogue.with_type(handler.job_type)
+        elif handler.name not in catalogue:
+            raise UnknownJobType(
+                f"the handler {handler.function.__qualname__} names job type {handler.name!r}, "
+                "which no job type file defines; define it, or give the decorator a queue"
+            )
+    app = make_app(settings, catalogue)
+    app.taskyard = Yard(settings, catalogue)
+    app.conf.worker_consumer = f"{JobConsumer.__module__}:{JobConsumer.__qualname__}"
+    app.steps["consumer"].add(Promoter)
+    for handler in handlers.handlers():
+        make_task(app, app.taskyard, handler)
+    return app

@@ -1,0 +1,96 @@
+"""What the main process must publish before it may acknowledge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from taskyard.clock import to_us
+from taskyard.deadletters import build_letter
+from taskyard.jobs.outcomes import Decision
+from taskyard.jobs.states import State
+from taskyard.records import Decided
+from taskyard.wire.headers import Stamp
+from taskyard.workers.message import broker_queue, raw_message
+from taskyard.workers.yard import Yard
+
+__all__ = ["Duty", "defer", "duty_of", "post_letter", "republish"]
+
+# Under this the retry goes straight to its queue: nothing gains from the delay store.
+_AT_ONCE_US = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Duty:
+    """A publication owed; `name` is for the log."""
+
+    name: str
+    discharge: Callable[[], None]
+
+
+def duty_of(yard: Yard, job_id: str, message: Any, decided: Decided, policy: Any = None) -> Duty:
+    """The publication that a decision obliges to."""
+    if decided.decision is Decision.RETRYING:
+        stamp = Stamp(decided.epoch, decided.generation, decided.seq, policy=policy)
+        return republish(yard, job_id, message, stamp, decided.due_us)
+    return post_letter(yard, job_id, message)
+
+
+def republish(yard: Yard, job_id: str, message: Any, stamp: Stamp, due_us: int) -> Duty:
+    """The next attempt's message, now or when it is due."""
+
+    def discharge() -> None:
+        now = to_us(datetime.now(UTC))
+        fresh = stamp.moved(seq=stamp.seq, sent_us=max(now, due_us))
+        place = _place(yard, job_id, message)
+        raw = raw_message(message)
+        if due_us - now <= _AT_ONCE_US // 10:
+            yard.publisher.publish(raw, job_id=job_id, stamp=fresh, strip=("eta",), **place)
+        else:
+            yard.publisher.publish_later(raw, job_id=job_id, stamp=fresh, due_us=due_us, **place)
+
+    return Duty("retry", discharge)
+
+
+def defer(yard: Yard, job_id: str, message: Any, stamp: Stamp | None, wait_us: int) -> Duty:
+    """The same message again, later."""
+
+    def discharge() -> None:
+        now = to_us(datetime.now(UTC))
+        record = yard.records.read(job_id)
+        own = Stamp(record.epoch, 0, 0) if stamp is None else stamp
+        kept = own.moved(seq=own.seq, sent_us=own.sent_us or own.epoch)
+        yard.publisher.publish_later(
+            raw_message(message),
+            job_id=job_id,
+            stamp=kept,
+            due_us=now + wait_us,
+            **_place(yard, job_id, message),
+        )
+
+    return Duty("defer", discharge)
+
+
+def post_letter(yard: Yard, job_id: str, message: Any) -> Duty:
+    """The dead letter of a record that was decided so."""
+
+    def discharge() -> None:
+        record = yard.records.read(job_id)
+        if record.state is not State.DEAD_LETTERED:
+            # Replayed or ended since: this death's letter was there, or nobody could have.
+            return
+        yard.letters.post(build_letter(record, raw_message(message)))
+
+    return Duty("letter", discharge)
+
+
+def _place(yard: Yard, job_id: str, message: Any) -> dict[str, Any]:
+    record = yard.records.read(job_id)
+    queue = record.queue or yard.queue_of(broker_queue(message))
+    priority = record.fields.get("priority")
+    return {
+        "queue": queue if queue in yard.settings.queues else "exec",
+        "priority": int(priority) if priority else None,
+    }

@@ -1,0 +1,58 @@
+"""A kombu message as Taskyard's own values."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any, Final
+
+from taskyard.wire.headers import Stamp
+from taskyard.wire.letters import RawMessage
+
+__all__ = ["broker_queue", "job_id_of", "raw_message", "stamp_of", "task_of"]
+
+_UNIDENTIFIED: Final = uuid.UUID("c0a5b1de-53a0-5e6c-8c39-9a6f7a2e5d01")
+
+
+def raw_message(message: Any) -> RawMessage:
+    """The message as it came: bytes stay bytes."""
+    body = message.body
+    return RawMessage(
+        body=body.encode("utf-8", "surrogateescape")
+        if isinstance(body, str)
+        else bytes(body or b""),
+        headers=dict(message.headers or {}),
+        properties=dict(message.properties or {}),
+        content_type=message.content_type,
+        content_encoding=message.content_encoding,
+    )
+
+
+def stamp_of(message: Any) -> Stamp | None:
+    """The message's stamp; a broken one counts as absent."""
+    try:
+        return Stamp.read(message.headers or {})
+    except ValueError:
+        return None
+
+
+def job_id_of(message: Any) -> str:
+    """The job's id; for a message without a usable one an id that its bytes always give."""
+    found = (message.headers or {}).get("id")
+    if isinstance(found, str) and 0 < len(found) <= 255:  # noqa: PLR2004 - a key's sane length
+        return found
+    raw = raw_message(message)
+    tag = str(raw.properties.get("delivery_tag", ""))
+    return str(uuid.uuid5(_UNIDENTIFIED, tag + ":" + raw.body.hex()))
+
+
+def task_of(message: Any) -> str:
+    """The task's name, `(none)` where the headers do not say."""
+    found = (message.headers or {}).get("task")
+    return found if isinstance(found, str) and found else "(none)"
+
+
+def broker_queue(message: Any) -> str | None:
+    """The queue at the broker that the message came from, as far as it tells."""
+    info = message.delivery_info or {}
+    found = info.get("routing_key")
+    return found if isinstance(found, str) else None

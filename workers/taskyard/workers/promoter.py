@@ -1,0 +1,52 @@
+"""A bootstep of every worker: moves due messages from the delay store to their queues."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Final
+
+from celery import bootsteps
+from redis.exceptions import RedisError
+
+from taskyard.broker.publisher import PROMOTE_BATCH
+
+__all__ = ["INTERVAL_S", "Promoter"]
+
+log = logging.getLogger(__name__)
+
+INTERVAL_S: Final = 0.2
+_ROUNDS: Final = 20
+
+
+class Promoter(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Every `INTERVAL_S` at most 20 batches, so that a flood of retries cannot stop the loop."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def __init__(self, consumer: Any, **kwargs: Any) -> None:
+        super().__init__(consumer, **kwargs)
+        self._entry: Any = None
+
+    def start(self, consumer: Any) -> None:
+        """Start the timer."""
+        publisher = consumer.app.taskyard.publisher
+        self._entry = consumer.timer.call_repeatedly(INTERVAL_S, _promote, (publisher,))
+
+    def stop(self, consumer: Any) -> None:
+        """Stop the timer."""
+        if self._entry is not None:
+            self._entry.cancel()
+            self._entry = None
+
+
+def _promote(publisher: Any) -> None:
+    try:
+        for _ in range(_ROUNDS):
+            if publisher.promote() < PROMOTE_BATCH:
+                return
+    except RedisError as error:
+        log.warning(
+            "delayed messages not promoted, Redis is away: %s",
+            error,
+            extra={"action": "promote_unreachable"},
+        )

@@ -1,0 +1,270 @@
+"""The request in the main process: publishes what a decision obliges to, then acknowledges.
+
+Hooks of Celery arm a duty; `acknowledge()` discharges it first. If that fails, the message goes
+back instead: the decision is in the record, so its next delivery only repeats the publication.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from typing import Any, Final
+
+from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
+from billiard.exceptions import TimeLimitExceeded, WorkerLostError
+from celery.worker import state as worker_state
+from celery.worker.request import Request
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+
+from taskyard.errors import DeadLettered, TaskyardError
+from taskyard.jobs.outcomes import Decision, Failed, Failure, Retrying
+from taskyard.jobs.policies import Category
+from taskyard.records import Decided, Held, Superseded
+from taskyard.runner import JobDeferred, JobRetrying, judge
+from taskyard.runner.cause import decision_of, encode_cause, plain_failure
+from taskyard.wire.headers import Stamp
+from taskyard.wire.letters import letter_id
+from taskyard.workers.duties import Duty, defer, duty_of, post_letter, republish
+from taskyard.workers.message import stamp_of
+from taskyard.workers.yard import Yard
+
+__all__ = ["HOLDER", "JobRequest"]
+
+log = logging.getLogger(__name__)
+
+HOLDER: Final = "taskyard_holder"
+_FAILED: Final = (TaskyardError, RedisError, OperationalError, OSError)
+
+
+class JobRequest(Request):  # type: ignore[misc]
+    """One delivery of a job, in the main process."""
+
+    def __init__(self, message: Any, **options: Any) -> None:
+        super().__init__(message, **options)
+        self._duty: Duty | None = None
+        self._holder = uuid.uuid4().hex
+        self._request_dict[HOLDER] = self._holder
+        self._stamp = stamp_of(message)
+
+    @property
+    def _yard(self) -> Yard:
+        yard: Yard = self.task.yard
+        return yard
+
+    # -- acknowledge: publish first ------------------------------------------------------------
+
+    def acknowledge(self) -> None:
+        """Discharge the duty, then acknowledge; on failure the message goes back."""
+        if self.acknowledged:
+            return
+        if self._duty is not None and not self._discharged(self._duty):
+            super().reject(requeue=True)
+            return
+        super().acknowledge()
+
+    def _discharged(self, duty: Duty) -> bool:
+        try:
+            duty.discharge()
+        except _FAILED as error:
+            log.error(
+                "job %s: %s not published, the message goes back: %s",
+                self.id,
+                duty.name,
+                error,
+                extra={"action": "publication_failed", "job_id": self.id},
+            )
+            return False
+        self._duty = None
+        return True
+
+    # -- outcomes that the child reports -------------------------------------------------------
+
+    def on_failure(
+        self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False
+    ) -> Any:
+        """Arm what the outcome obliges to; decide where no child could."""
+        error = _unwrapped(exc_info.exception)
+        if isinstance(error, SystemExit | WorkerLostError) and not self._stopped_by_us():
+            return self._on_lost(str(error) or type(error).__name__)
+        if isinstance(error, TimeLimitExceeded):
+            return self._on_hard_limit(error)
+        self._arm(error)
+        return super().on_failure(_safe(exc_info, error), send_failed_event, return_ok)
+
+    def _stopped_by_us(self) -> bool:
+        return bool(self._already_cancelled or self._already_revoked)
+
+    def _arm(self, error: BaseException) -> None:
+        match error:
+            case JobRetrying():
+                policy = None if self._stamp is None else self._stamp.policy
+                stamp = Stamp(error.epoch, error.generation, error.seq, policy=policy)
+                self._duty = republish(self._yard, self.id, self.message, stamp, error.due_us)
+            case JobDeferred():
+                self._duty = defer(self._yard, self.id, self.message, self._stamp, error.wait_us)
+            case DeadLettered():
+                self._duty = post_letter(self._yard, self.id, self.message)
+            case _:
+                return
+
+    # -- deaths that the main process sees -----------------------------------------------------
+
+    def _on_lost(self, evidence: str) -> None:
+        """The child died in the middle; the record counts it and says what follows."""
+        worker_state.task_ready(self)
+        log.error(
+            "job %s: its process died: %s",
+            self.id,
+            evidence,
+            extra={"action": "child_lost", "job_id": self.id},
+        )
+        try:
+            answer = self._yard.records.lose(self.id, self._holder, evidence)
+        except RedisError as error:
+            log.error(
+                "job %s: death not recorded, Redis is away: %s",
+                self.id,
+                error,
+                extra={"action": "lose_unreachable", "job_id": self.id},
+            )
+            self.reject(requeue=True)
+            return
+        if isinstance(answer, Decided):
+            self._settle(answer)
+        else:
+            self.reject(requeue=True)
+
+    def _on_hard_limit(self, error: TimeLimitExceeded) -> None:
+        """The child is killed for overtime: a handler's outcome, so the policy decides."""
+        worker_state.task_ready(self)
+        text = f"hard time limit exceeded: {error}"
+        failure = Failure("timeout", "TimeLimitExceeded", text, "", "")
+        try:
+            answer = self._judge_overtime(failure)
+        except RedisError as lost:
+            log.error(
+                "job %s: overtime not recorded, Redis is away: %s",
+                self.id,
+                lost,
+                extra={"action": "overtime_unreachable", "job_id": self.id},
+            )
+            self.reject(requeue=True)
+            return
+        if answer is None:
+            self.reject(requeue=True)
+        else:
+            self._settle(answer)
+
+    def _judge_overtime(self, failure: Failure) -> Decided | None:
+        records = self._yard.records
+        record = records.read(self.id)
+        override = None if self._stamp is None else self._stamp.policy
+        policy = self._yard.rules.policy(self.name, override)
+        outcome = judge(failure, record.number("attempts") + 1, policy, self._yard.rules.rng)
+        answer = records.finish(
+            self.id,
+            epoch=record.epoch,
+            generation=record.generation,
+            seq=record.number("seq"),
+            holder=self._holder,
+            **decision_of(outcome),
+        )
+        if isinstance(answer, Superseded):
+            return None
+        decision = Decision.RETRYING if isinstance(outcome, Retrying) else Decision.DEAD_LETTERED
+        return Decided(decision, answer.seq, answer.due_us, record.epoch, record.generation)
+
+    def _settle(self, decided: Decided) -> None:
+        """Publish and acknowledge a decision that the main process made or found."""
+        policy = None if self._stamp is None else self._stamp.policy
+        self._duty = duty_of(self._yard, self.id, self.message, decided, policy)
+        if decided.decision is Decision.DEAD_LETTERED:
+            self._tell_failure(decided)
+        self.acknowledge()
+
+    def _tell_failure(self, decided: Decided) -> None:
+        """Celery's side of a death: the result, errbacks, chord and event."""
+        cause = self._yard.records.read(self.id).cause
+        letter = letter_id(self.id, decided.epoch, decided.generation)
+        error = DeadLettered(letter, cause.get("code", ""), cause.get("message", ""))
+        self.task.backend.mark_as_failure(
+            self.id, error, request=self._context, store_result=self.store_errors
+        )
+        self.send_event("task-failed", exception=repr(error), traceback="")
+
+    # -- deaths before an attempt --------------------------------------------------------------
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:
+        """A soft limit is the child's to handle; the hard one was settled in `on_failure`."""
+        if soft:
+            super().on_timeout(soft, timeout)
+        elif not self.acknowledged:
+            self._on_hard_limit(TimeLimitExceeded(timeout))
+
+    def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
+        """Expired or revoked: a letter instead of silence."""
+        if terminated:
+            super()._announce_revoked(reason, terminated, signum, expired)
+            return
+        worker_state.task_ready(self)
+        worker_state.revoked.discard(self.id)
+        self._already_revoked = True
+        if expired:
+            outcome = plain_failure(
+                Category.EXPIRED, "expired", "Expired", f"the message expired at {self.expires}"
+            )
+        else:
+            outcome = plain_failure(
+                Category.REJECTED, "revoked", "Revoked", "revoked by a control command of Celery"
+            )
+        self._condemn(outcome)
+
+    def _condemn(self, outcome: Failed) -> None:
+        failure = outcome.failure
+        info = self.delivery_info
+        try:
+            answer = self._yard.records.condemn(
+                self.id,
+                self._stamp,
+                job_type=self.name,
+                queue=self._yard.queue_of(info.get("routing_key")),
+                priority=None,
+                cause=encode_cause(outcome),
+                code=failure.code,
+                category=outcome.category,
+                message=failure.message,
+            )
+        except RedisError as error:
+            log.error(
+                "job %s: %s not recorded, Redis is away: %s",
+                self.id,
+                failure.code,
+                error,
+                extra={"action": "condemn_unreachable", "job_id": self.id},
+            )
+            self.reject(requeue=True)
+            return
+        match answer:
+            case Decided():
+                self._settle(answer)
+            case Held(remaining_us):
+                self._duty = defer(self._yard, self.id, self.message, self._stamp, remaining_us)
+                self.acknowledge()
+            case _:
+                self.acknowledge()
+
+
+def _unwrapped(error: Any) -> BaseException:
+    inner: BaseException = error.exc if isinstance(error, ExceptionWithTraceback) else error
+    return inner
+
+
+def _safe(exc_info: Any, error: BaseException) -> Any:
+    """A MemoryError from the child would end the whole worker; it is one job's failure."""
+    if not isinstance(error, MemoryError):
+        return exc_info
+    try:
+        raise RuntimeError(f"MemoryError: {error}")  # noqa: TRY301 - Celery wants one that was raised
+    except RuntimeError:
+        return ExceptionInfo()

@@ -1,0 +1,109 @@
+"""The Celery task of a job type: calls the pipeline in the child."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import Any, Final
+
+from celery import Task, states
+
+from taskyard.backend.record_backend import DECIDED
+from taskyard.errors import DeadLettered
+from taskyard.jobs.registry import Handler
+from taskyard.runner.pipeline import Delivery
+from taskyard.wire.headers import HEADER, Stamp
+from taskyard.workers.request import HOLDER, JobRequest
+from taskyard.workers.yard import Yard
+
+__all__ = ["JobTask", "make_task"]
+
+_CONTINUATIONS: Final = uuid.UUID("1f0f3c56-5a56-5a0e-8a52-0c3a0f3f7a10")
+
+
+class JobTask(Task):  # type: ignore[misc]
+    """A task whose run is one attempt of a job."""
+
+    abstract = True
+    Request = JobRequest
+    acks_late = True
+    reject_on_worker_lost = True
+    acks_on_failure_or_timeout = True
+    throws = (DeadLettered,)
+    yard: Yard
+    handler: Handler
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the attempt; outside a worker (`task()`, eager) the handler's pipeline needs one."""
+        request = self.request
+        _fix_continuations(request)
+        result = self.yard.runner.run(
+            self.handler,
+            self._delivery(request),
+            args,
+            kwargs,
+            encode=self._encode,
+            decode=self._decode,
+        )
+        setattr(request, DECIDED, True)
+        return result
+
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        """Celery's own entry; the pipeline stands in `__call__`."""
+        return self(*args, **kwargs)
+
+    def _delivery(self, request: Any) -> Delivery:
+        info = request.delivery_info or {}
+        limits = request.timelimit or (None, None)
+        return Delivery(
+            job_id=request.id,
+            job_type=self.name,
+            queue=self.yard.queue_of(info.get("routing_key")),
+            priority=None,
+            stamp=_stamp(request),
+            holder=getattr(request, HOLDER, None) or uuid.uuid4().hex,
+            worker=request.hostname,
+            time_limit_s=limits[0] or self.time_limit,
+        )
+
+    def _encode(self, value: Any) -> bytes:
+        meta = self.backend._get_result_meta(
+            result=value, state=states.SUCCESS, traceback=None, request=self.request
+        )
+        meta["task_id"] = self.request.id
+        encoded = self.backend.encode(meta)
+        return encoded if isinstance(encoded, bytes) else encoded.encode()
+
+    def _decode(self, meta: bytes) -> Any:
+        return json.loads(meta)["result"]
+
+
+def make_task(app: Any, yard: Yard, handler: Handler) -> Any:
+    """Register the Celery task of a handler."""
+    job_type = yard.catalogue[handler.name]
+    attributes = {
+        "name": handler.name,
+        "yard": yard,
+        "handler": handler,
+        "time_limit": job_type.time_limit_s,
+        "soft_time_limit": job_type.soft_time_limit_s,
+        "__module__": handler.function.__module__,
+        "__doc__": handler.function.__doc__,
+    }
+    return app.register_task(type(f"{handler.name}_task", (JobTask,), attributes)())
+
+
+def _stamp(request: Any) -> Stamp | None:
+    try:
+        return Stamp.read({HEADER: getattr(request, HEADER, None)})
+    except ValueError:
+        return None
+
+
+def _fix_continuations(request: Any) -> None:
+    """Give callbacks without an id one that a repeated publication derives again."""
+    for kind in ("callbacks", "errbacks"):
+        for index, signature in enumerate(getattr(request, kind, None) or ()):
+            options = signature.setdefault("options", {}) if isinstance(signature, dict) else {}
+            name = f"{request.id}:{kind}:{index}"
+            options.setdefault("task_id", str(uuid.uuid5(_CONTINUATIONS, name)))

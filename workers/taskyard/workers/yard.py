@@ -1,0 +1,53 @@
+"""What every part of one worker shares, built once from the settings."""
+
+from __future__ import annotations
+
+import random
+from functools import cached_property
+
+from taskyard.broker import Publisher
+from taskyard.clock import SYSTEM_CLOCK
+from taskyard.deadletters import LetterBox
+from taskyard.jobs import Catalogue
+from taskyard.records import Records
+from taskyard.runner import Rules, Runner
+from taskyard.settings import Settings
+from taskyard.store import connect
+
+__all__ = ["Yard"]
+
+
+class Yard:
+    """Connections and rules of one worker; nothing is connected before its first use."""
+
+    def __init__(self, settings: Settings, catalogue: Catalogue) -> None:
+        self.settings = settings
+        self.catalogue = catalogue
+        self.rules = Rules(catalogue, random.Random())  # noqa: S311 - jitter is no secret
+
+    @cached_property
+    def records(self) -> Records:
+        """The records, of this process."""
+        return Records(connect(self.settings.need_redis_url()), self.settings)
+
+    @cached_property
+    def runner(self) -> Runner:
+        """The pipeline, in a child."""
+        return Runner(self.records, self.rules, SYSTEM_CLOCK)
+
+    @cached_property
+    def publisher(self) -> Publisher:
+        """Retries and deferred messages, in the main process."""
+        return Publisher(self.settings)
+
+    @cached_property
+    def letters(self) -> LetterBox:
+        """Dead letters, in the main process."""
+        return LetterBox(self.settings)
+
+    def queue_of(self, broker_name: str | None) -> str:
+        """The configured name of a broker's queue; the name itself if it is not one of ours."""
+        for name in self.settings.queues:
+            if self.settings.broker_name(name) == broker_name:
+                return name
+        return broker_name or ""
