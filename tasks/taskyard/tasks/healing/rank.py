@@ -1,0 +1,59 @@
+"""Candidates put in order of likeness, with the confidence that each is the lost element.
+
+Confidence is the candidate's share of a softmax over all candidates and one more possibility: that
+the element is gone, which is as likely as a candidate of middling likeness. So it is high only if
+the best is like the lost one (else `gone` takes the share) and the second is not (else that does).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from math import exp
+from typing import Final
+
+from taskyard.tasks.healing.likeness import LIKENESSES, Pool
+from taskyard.tasks.healing.traits import Traits
+from taskyard.tasks.models.fingerprint import Fingerprint
+
+__all__ = ["Ranked", "rank"]
+
+_GONE: Final = 0.5
+"""The similarity of the possibility that no candidate is the lost element."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A candidate by its index; `similarity` and `confidence` from 0 to 1."""
+
+    index: int
+    similarity: float
+    confidence: float
+
+
+def rank(
+    lost: Fingerprint, candidates: Sequence[Fingerprint], before_each: Callable[[], None] = lambda: None
+) -> list[Ranked]:
+    """All candidates, best first; `before_each` may end the work by raising."""
+    ours = Traits.of(lost)
+    theirs = [Traits.of(candidate) for candidate in candidates]
+    pool = Pool.of(theirs)
+    applying = [each for each in LIKENESSES if each.applies(ours)]
+    most = sum(each.weight for each in applying)
+    scores = []
+    for candidate in theirs:
+        before_each()
+        scores.append(sum(each.weight * each.measure(ours, candidate, pool) for each in applying))
+    shares = _shares(scores, most * _GONE)
+    ranked = [
+        Ranked(index, score / most, share)
+        for index, (score, share) in enumerate(zip(scores, shares, strict=True))
+    ]
+    return sorted(ranked, key=lambda each: -each.similarity)
+
+
+def _shares(scores: Sequence[float], gone: float) -> Iterable[float]:
+    top = max([gone, *scores])
+    powers = [exp(score - top) for score in scores]
+    whole = sum(powers) + exp(gone - top)
+    return [power / whole for power in powers]
