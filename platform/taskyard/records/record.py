@@ -57,8 +57,9 @@ class Record:
     @property
     def history(self) -> list[AttemptNote]:
         """Failed attempts of this generation, oldest first."""
-        lines = self.fields.get("history", "").splitlines()
-        return [AttemptNote.model_validate_json(line) for line in lines]
+        # Not `splitlines`: an error text may hold U+2028, which JSON leaves as it is.
+        lines = self.fields.get("history", "").split("\n")
+        return [AttemptNote.model_validate_json(line) for line in lines if line]
 
     @property
     def progress(self) -> dict[str, Any]:

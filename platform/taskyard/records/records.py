@@ -63,13 +63,13 @@ class Records:
         priority: int,
         unique_for_s: float,
         publication: Publication | None = None,
-        client: redis.Redis | None = None,
-    ) -> Admitted:
+        pipeline: Any = None,
+    ) -> Admitted | None:
         """The record of a new job, or the one its id already has.
 
         With a `publication` the same script also publishes a created job's message, which needs
-        records and broker in one Redis. `client` may be a pipeline; `parse_admitted` then reads
-        its reply.
+        records and broker in one Redis. In a `pipeline` the answer is None now; its reply is read
+        by `parse_admitted` later.
         """
         out = _NOWHERE if publication is None else publication
         keys = [*self.keys.script_keys(job_id), out.delayed_key, out.messages_key]
@@ -84,8 +84,10 @@ class Records:
             out.tail,
             int(out.delay_s * _US),
         ]
-        target = self.client if client is None else client
-        return parse_admitted(self._scripts["admit"](target, keys, arguments))
+        if pipeline is not None:
+            self._scripts["admit"].queue(pipeline, keys, arguments)
+            return None
+        return parse_admitted(self._scripts["admit"](self.client, keys, arguments))
 
     def confirm(self, job_id: str, epoch: int) -> None:
         """Note that the broker has the first message of this life."""
@@ -244,6 +246,16 @@ class Records:
         if raw[0] == b"refused":
             raise Refused(f"job {job_id} was not replayed: {raw[1].decode()}")
         return Replayed(int(raw[1]), 0, raw[2] == b"1", int(raw[3]))
+
+    def result(self, job_id: str) -> bytes | None:
+        """The stored Celery result, None if there is none (any more)."""
+        raw = self.client.get(self.keys.result(job_id))
+        return raw.encode() if isinstance(raw, str) else raw
+
+    def load_scripts(self) -> None:
+        """Make sure that the server knows the scripts, before they go into a pipeline."""
+        for script in self._scripts.values():
+            script.load(self.client)
 
     def read(self, job_id: str) -> Record:
         """The record as it is; state `none` if there is none."""

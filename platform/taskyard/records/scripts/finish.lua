@@ -8,20 +8,28 @@ local delay_us, cause, code, category = tonumber(ARGV[11]), ARGV[12], ARGV[13], 
 local message, channel = ARGV[15], ARGV[16]
 local EVENT = {completed = 'complete', retrying = 'retry', dead_lettered = 'fail'}
 
+-- Whether this is the attempt that the two fields name.
+local function mine(record, token_field, holder_field)
+  if token ~= '' then return record[token_field] == token end
+  return record[holder_field] == holder
+end
+
 local record = read(KEY_RECORD)
 local now = now_us()
 if not record.state then
   -- The record was lost under a running attempt (flushed, or a failover): what it decides stands.
-  record = birth(epoch, generation, seq, '', '', '', now)
-  record.state, record.token, record.holder, record.deaths, record.begins = 'running', token, holder, '1', '1'
+  record = reborn({epoch = epoch, generation = generation, seq = seq}, now)
+  record.token, record.holder, record.deaths = token ~= '' and token or nil, holder, '1'
+  record.begins = int(num(seq) + 1)
+  move(job_id, record, 'begin', now, {'attempt', record.begins, 'token', token})
 end
 
-local mine = (token ~= '' and record.token == token) or (token == '' and record.holder == holder)
-if not mine or record.epoch ~= epoch then return {'superseded', record.state, record.version} end
-if record.state ~= 'running' then
+if record.epoch ~= epoch then return {'superseded', record.state, record.version} end
+if record.state ~= 'running' or not mine(record, 'token', 'holder') then
   -- The same decision again: its first answer was lost on the way.
-  if record.decision == decision and num(record.generation) == num(generation) then
-    return {'ok', record.state, record.version, record.seq, record.due or '0', record.decided or int(now)}
+  if record.state == TRANSITIONS['running:' .. EVENT[decision]] and record.decision == decision
+     and mine(record, 'decided_token', 'decided_holder') then
+    return {'ok', record.state, record.version, record.seq, record.due or '0', record.decided}
   end
   return {'superseded', record.state, record.version}
 end
@@ -29,6 +37,7 @@ end
 record.deaths = int(math.max(num(record.deaths) - 1, 0))
 record.decision = decision
 record.decided = int(now)
+record.decided_token, record.decided_holder = record.token, record.holder
 local extra = {'attempt', record.begins, 'worker', record.worker or '', 'type', record.type or '',
                'queue', record.queue or '', 'started', record.started or int(now)}
 
@@ -55,7 +64,8 @@ else
   extra[#extra + 1] = category
 end
 move(job_id, record, EVENT[decision], now, extra)
-write(KEY_RECORD, record, {'state', 'version', 'epoch', 'generation', 'seq', 'deaths', 'decision', 'decided',
-      'attempts', 'history', 'due', 'cause', 'first_failure', 'token', 'type', 'queue', 'priority', 'admitted'})
-redis.call('HDEL', KEY_RECORD, 'holder', 'lease_until')
+write(KEY_RECORD, record, {'state', 'version', 'epoch', 'generation', 'seq', 'deaths', 'begins', 'decision',
+      'decided', 'decided_token', 'decided_holder', 'attempts', 'history', 'due', 'cause', 'first_failure',
+      'token', 'type', 'queue', 'priority', 'admitted'})
+drop(record, LEASE)
 return {'ok', record.state, record.version, record.seq, record.due or '0', record.decided}

