@@ -47,10 +47,15 @@ class Pool:
 
 @dataclass(frozen=True, slots=True)
 class Likeness:
-    """One row: `measure` gives 0 to 1, `applies` says whether the lost element has the property."""
+    """One row: `measure` gives 0 to 1, `applies` says whether the lost element has the property.
+
+    `undrawn` is the weight where no browser drew the lost element: without boxes the markup has
+    to carry the decision, and what stands around an element the most of it.
+    """
 
     name: str
     weight: float
+    undrawn: float
     applies: Callable[[Traits], bool]
     measure: Callable[[Traits, Traits, Pool], float]
 
@@ -67,18 +72,18 @@ def _quotient(ours: float, theirs: float) -> float:
     return min(ours, theirs) / max(ours, theirs, 1.0)
 
 
-def _same(name: str, weight: float) -> Likeness:
+def _same(name: str, weight: float, undrawn: float) -> Likeness:
     def measure(ours: Traits, theirs: Traits, _: Pool) -> float:
         return float(getattr(ours.seen, name) == getattr(theirs.seen, name))
 
-    return Likeness(name, weight, lambda ours: bool(getattr(ours.seen, name)), measure)
+    return Likeness(name, weight, undrawn, lambda ours: bool(getattr(ours.seen, name)), measure)
 
 
-def _similar(name: str, weight: float) -> Likeness:
+def _similar(name: str, weight: float, undrawn: float) -> Likeness:
     def measure(ours: Traits, theirs: Traits, _: Pool) -> float:
         return _ratio(getattr(ours.seen, name).lower(), getattr(theirs.seen, name).lower())
 
-    return Likeness(name, weight, lambda ours: bool(getattr(ours.seen, name)), measure)
+    return Likeness(name, weight, undrawn, lambda ours: bool(getattr(ours.seen, name)), measure)
 
 
 def _drawn(name: str, weight: float, measure: Callable[[Traits, Traits], float]) -> Likeness:
@@ -87,7 +92,7 @@ def _drawn(name: str, weight: float, measure: Callable[[Traits, Traits], float])
     def guarded(ours: Traits, theirs: Traits, _: Pool) -> float:
         return measure(ours, theirs) if theirs.seen.box is not None else 0.0
 
-    return Likeness(name, weight, lambda ours: ours.seen.box is not None, guarded)
+    return Likeness(name, weight, 0.0, lambda ours: ours.seen.box is not None, guarded)
 
 
 def _kind(ours: Traits, theirs: Traits, _: Pool) -> float:
@@ -123,55 +128,55 @@ def _width(ours: Traits, theirs: Traits) -> float:
 
 
 LIKENESSES: Final = (
-    Likeness("tag", 0.5, _always, lambda a, b, _: float(a.seen.tag == b.seen.tag)),
-    Likeness("kind", 1.5, _always, _kind),
-    _same("test_id", 3.0),
-    _similar("id", 1.7),
-    _same("name", 1.8),
-    _same("type", 1.0),
-    _same("role", 1.0),
-    _similar("title", 1.0),
-    _similar("alt", 1.0),
-    _similar("placeholder", 1.5),
-    _same("value", 0.5),
+    Likeness("tag", 0.5, 1.2, _always, lambda a, b, _: float(a.seen.tag == b.seen.tag)),
+    Likeness("kind", 1.5, 1.2, _always, _kind),
+    _same("test_id", 3.0, 3.0),
+    _similar("id", 1.7, 3.0),
+    _same("name", 1.8, 1.8),
+    _same("type", 1.0, 1.0),
+    _same("role", 1.0, 1.0),
+    _similar("title", 1.0, 1.0),
+    _similar("alt", 1.0, 1.0),
+    _similar("placeholder", 1.5, 1.5),
+    _same("value", 0.5, 0.5),
     Likeness(
         "class",
-        1.3,
+        1.3, 2.0,
         lambda ours: bool(ours.class_words),
         lambda a, b, pool: pool.class_words.overlap(a.class_words, b.class_words),
     ),
-    Likeness("href", 1.4, lambda ours: bool(ours.address), lambda a, b, _: _ratio(a.address, b.address)),
+    Likeness("href", 1.4, 1.8, lambda ours: bool(ours.address), lambda a, b, _: _ratio(a.address, b.address)),
     Likeness(
         "path",
-        1.4,
+        1.4, 1.7,
         lambda ours: bool(ours.address),
         lambda a, b, _: float(a.address_path == b.address_path),
     ),
-    Likeness("label", 2.0, lambda ours: bool(ours.label), lambda a, b, _: _ratio(a.label, b.label)),
-    Likeness("same text", 2.5, lambda ours: bool(ours.text), lambda a, b, _: float(a.text == b.text)),
-    Likeness("text", 1.8, lambda ours: bool(ours.text), lambda a, b, _: _ratio(a.text, b.text)),
+    Likeness("label", 2.0, 2.0, lambda ours: bool(ours.label), lambda a, b, _: _ratio(a.label, b.label)),
+    Likeness("same text", 2.5, 2.0, lambda ours: bool(ours.text), lambda a, b, _: float(a.text == b.text)),
+    Likeness("text", 1.8, 2.2, lambda ours: bool(ours.text), lambda a, b, _: _ratio(a.text, b.text)),
     Likeness(
         "words",
-        2.0,
+        2.0, 2.0,
         lambda ours: bool(ours.words),
         lambda a, b, pool: pool.words.overlap(a.words, b.words),
     ),
-    Likeness("text length", 1.1, _always, _length),
+    Likeness("text length", 1.1, 2.2, _always, _length),
     Likeness(
         "neighbours",
-        1.5,
+        1.5, 4.0,
         lambda ours: bool(ours.neighbours),
         lambda a, b, pool: pool.neighbours.overlap(a.neighbours, b.neighbours),
     ),
     Likeness(
         "end of path",
-        2.1,
+        2.1, 2.0,
         lambda ours: bool(ours.steps),
         lambda a, b, _: Levenshtein.normalized_similarity(a.steps[-3:], b.steps[-3:]),
     ),
     Likeness(
         "tags of path",
-        0.7,
+        0.7, 1.9,
         lambda ours: bool(ours.tags),
         lambda a, b, _: Levenshtein.normalized_similarity(a.tags, b.tags),
     ),

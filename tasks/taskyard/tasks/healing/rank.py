@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import exp
 from typing import Final
 
-from taskyard.tasks.healing.likeness import LIKENESSES, Pool
+from taskyard.tasks.healing.likeness import LIKENESSES, Likeness, Pool
 from taskyard.tasks.healing.traits import Traits
 from taskyard.tasks.models.fingerprint import Fingerprint
 
@@ -38,18 +38,22 @@ def rank(
     ours = Traits.of(lost)
     theirs = [Traits.of(candidate) for candidate in candidates]
     pool = Pool.of(theirs)
-    applying = [each for each in LIKENESSES if each.applies(ours)]
-    most = sum(each.weight for each in applying)
+    applying = [(each, _weight(each, ours)) for each in LIKENESSES if each.applies(ours)]
+    most = sum(weight for _, weight in applying)
     scores = []
     for candidate in theirs:
         before_each()
-        scores.append(sum(each.weight * each.measure(ours, candidate, pool) for each in applying))
+        scores.append(sum(weight * each.measure(ours, candidate, pool) for each, weight in applying))
     shares = _shares(scores, most * _GONE)
     ranked = [
         Ranked(index, score / most, share)
         for index, (score, share) in enumerate(zip(scores, shares, strict=True))
     ]
     return sorted(ranked, key=lambda each: -each.similarity)
+
+
+def _weight(likeness: Likeness, lost: Traits) -> float:
+    return likeness.weight if lost.seen.box is not None else likeness.undrawn
 
 
 def _shares(scores: Sequence[float], gone: float) -> Iterable[float]:
