@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from typing import Any, Final
 
@@ -72,14 +72,20 @@ class Publisher:
         self._send(job_id, lambda: self._defer(self.client, self._delay_keys, arguments))
 
     def publication(
-        self, message: RawMessage, *, queue: str, priority: int, delay_s: float
+        self,
+        message: RawMessage,
+        *,
+        queue: str,
+        priority: int,
+        delay_s: float,
+        policy: Mapping[str, object] | None = None,
     ) -> Publication:
         """What admission's own script must push for a new job; the epoch goes into the gap.
 
         The gap is marked by a random number, so that nothing in a payload can look like it.
         """
         gap = secrets.randbits(128) | 1 << 127
-        key, document = self._prepare(message, queue, priority, Stamp(epoch=gap), ())
+        key, document = self._prepare(message, queue, priority, Stamp(gap, policy=policy), ())
         head, _, tail = document.partition(str(gap))
         return Publication(key, head, tail, self._delayed, self._messages, delay_s)
 

@@ -1,13 +1,14 @@
 """Retry policies: what happens after a handler's failure, as a pure function.
 
 Backoff: exponential is base x 2^(n-1), linear is base x n, immediate is 0, for the n-th retry
-(n from 1), capped at `max_delay_ms`. Jitter is "equal": half of the delay is fixed and half is
-random, so that a failing burst spreads and no retry comes at once
+(n from 1), capped at `max_delay_ms` and always at seven days. Jitter is "equal": half of the delay
+is fixed and half is random, so that a failing burst spreads and no retry comes at once
 (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
 """
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,7 +17,23 @@ from typing import Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["DEFAULT_POLICY", "Backoff", "Category", "Dead", "Retry", "RetryPolicy", "Verdict"]
+from taskyard.wire.category import Category
+
+__all__ = [
+    "DEFAULT_POLICY",
+    "LONGEST_DELAY",
+    "Backoff",
+    "Category",
+    "Dead",
+    "Retry",
+    "RetryPolicy",
+    "Verdict",
+]
+
+
+# A wait that nobody configured on purpose: longer ones are a doubled number or a broken header.
+LONGEST_DELAY: Final = timedelta(days=7)
+_LONGEST_MS: Final = LONGEST_DELAY / timedelta(milliseconds=1)
 
 
 class Backoff(StrEnum):
@@ -25,23 +42,6 @@ class Backoff(StrEnum):
     EXPONENTIAL = "exponential"
     LINEAR = "linear"
     IMMEDIATE = "immediate"
-
-
-class Category(StrEnum):
-    """Why a job is a dead letter; the database holds the same list as a CHECK constraint."""
-
-    TIMEOUT = "timeout"
-    RETRY_EXHAUSTED = "retry_exhausted"
-    CIRCUIT_OPEN = "circuit_open"
-    NON_RETRYABLE = "non_retryable"
-    VALIDATION_ERROR = "validation_error"
-    POISON = "poison"
-    EXPIRED = "expired"
-    UNKNOWN_TASK = "unknown_task"
-    UNKNOWN_HISTORY = "unknown_history"
-    UNDECODABLE = "undecodable"
-    REJECTED = "rejected"
-    INTERNAL_ERROR = "internal_error"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +105,13 @@ class RetryPolicy(BaseModel):
         match self.backoff_strategy:
             case Backoff.EXPONENTIAL:
                 # The exponent is bounded: a thousand retries must not build a huge integer.
-                wait_ms = float(self.base_delay_ms) * 2 ** min(retry - 1, 40)
+                wait_ms = self.base_delay_ms * 2 ** min(retry - 1, 40)
             case Backoff.LINEAR:
-                wait_ms = float(self.base_delay_ms * retry)
+                wait_ms = self.base_delay_ms * retry
             case _:
-                wait_ms = 0.0
-        if self.max_delay_ms is not None:
-            wait_ms = min(wait_ms, self.max_delay_ms)
+                wait_ms = 0
+        longest_ms = _LONGEST_MS if self.max_delay_ms is None else self.max_delay_ms
+        wait_ms = min(wait_ms, longest_ms, _LONGEST_MS)
         if self.jitter:
             wait_ms = wait_ms / 2 + rng.uniform(0, wait_ms / 2)
         return timedelta(milliseconds=wait_ms)
@@ -127,15 +127,17 @@ class RetryPolicy(BaseModel):
         """Decide on failure number `attempts` (from 1) with error `code`.
 
         A code that is never retried is `non_retryable`, or `timeout` / `validation_error` where
-        the code says so; spent retries are `retry_exhausted`.
+        the code says so; spent retries are `retry_exhausted`. `retry_after_s` may ask for a longer
+        wait than the policy's, up to `LONGEST_DELAY`; one that is no number is ignored.
         """
         if not self.retries(code):
             return Dead(_UNRETRIED.get(code, Category.NON_RETRYABLE))
         if attempts > self.max_retries:
             return Dead(Category.TIMEOUT if code == "timeout" else Category.RETRY_EXHAUSTED)
         delay = self.delay(attempts, rng)
-        if retry_after_s is not None:
-            delay = max(delay, timedelta(seconds=retry_after_s))
+        if retry_after_s is not None and not math.isnan(retry_after_s):
+            bounded_s = min(max(retry_after_s, 0.0), LONGEST_DELAY.total_seconds())
+            delay = max(delay, timedelta(seconds=bounded_s))
         return Retry(delay)
 
 

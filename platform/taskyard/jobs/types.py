@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from taskyard.errors import InvalidPayload, InvalidSettings
 from taskyard.jobs.policies import DEFAULT_POLICY, RetryPolicy
+from taskyard.wire.redaction import redact
 
 __all__ = ["DEFAULT_TIME_LIMIT_S", "JobType", "describe"]
 
@@ -69,7 +70,13 @@ def describe(job_type: str, error: ValidationError) -> str:
     """The first faults of a payload, a line each: field, expectation, what came."""
     faults = [
         f"  {'.'.join(str(part) for part in fault['loc']) or '(payload)'}: "
-        f"{fault['msg']}, got: {str(fault['input'])[:60]!r}"
+        f"{fault['msg']}, got: {_shown(fault['loc'], fault['input'])}"
         for fault in error.errors(include_url=False)[:5]
     ]
     return f"the payload does not fit job type {job_type!r}:\n" + "\n".join(faults)
+
+
+def _shown(location: tuple[int | str, ...], value: object) -> str:
+    """The offending value, short, without what its own or its parent's key marks as secret."""
+    name = str(location[-1]) if location else ""
+    return repr(str(redact({name: value})[name]))[:80]

@@ -21,6 +21,14 @@ class Script:
         self.source = source
         self.sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
 
+    def load(self, client: redis.Redis) -> None:
+        """Send the source, so that the next calls by hash find it."""
+        client.script_load(self.source)
+
+    def queue(self, pipeline: Any, keys: Sequence[str], arguments: Sequence[Argument]) -> None:
+        """Append the call to a pipeline, by hash alone: `load` it before."""
+        pipeline.evalsha(self.sha, len(keys), *keys, *arguments)
+
     def __call__(
         self, client: redis.Redis, keys: Sequence[str], arguments: Sequence[Argument]
     ) -> Any:

@@ -12,7 +12,7 @@ from typing import Any, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator
 
-from taskyard.jobs.policies import Category
+from taskyard.wire.category import Category
 
 __all__ = ["LETTER_NAMESPACE", "SCHEMA", "AttemptNote", "Letter", "RawMessage", "letter_id"]
 

@@ -1,0 +1,98 @@
+"""A job's handle: its id, state, progress and result."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from taskyard.clock import SYSTEM_CLOCK
+from taskyard.errors import DeadLettered, JobFailed, NotFound, ResultTimeout
+from taskyard.jobs.states import LIVE, State
+from taskyard.records import Record
+from taskyard.store import reachable
+from taskyard.wire.letters import letter_id
+
+if TYPE_CHECKING:
+    from taskyard.client.taskyard import Taskyard
+
+__all__ = ["JobHandle"]
+
+_FIRST_WAIT_S: Final = 0.01
+_LONGEST_WAIT_S: Final = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class JobHandle:
+    """One job; `created` is False where the enqueue found the job that its key already had."""
+
+    _yard: Taskyard = field(repr=False)
+    job_id: str
+    created: bool
+
+    def record(self) -> Record:
+        """Everything the record holds."""
+        with reachable(self._yard.settings.need_redis_url()):
+            return self._yard.records.read(self.job_id)
+
+    def state(self) -> State:
+        """Where the job stands; `State.NONE` if nothing is known of it (any more)."""
+        return self.record().state
+
+    def progress(self) -> dict[str, Any]:
+        """What the handler last reported: `fraction` (0 to 1) and `note`; empty before that."""
+        return self.record().progress
+
+    def result(
+        self, timeout: timedelta | float | None = None, *, wait_for_replay: bool = False
+    ) -> Any:
+        """Wait for the end and return the handler's result, as JSON data.
+
+        Raises `DeadLettered` at once when the job is a dead letter, unless `wait_for_replay`: then
+        it waits on for an operator's replay. Raises `JobFailed` for a job that was cancelled,
+        aborted or given up, `ResultTimeout` after `timeout` (seconds or timedelta, None waits for
+        ever), `NotFound` for an unknown job or a result past its `result_ttl_s`.
+        """
+        seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+        clock = SYSTEM_CLOCK
+        end = None if seconds is None else clock.monotonic_s() + seconds
+        wait_s = _FIRST_WAIT_S
+        while True:
+            record = self.record()
+            waits = record.state in LIVE - {State.DEAD_LETTERED}
+            if not waits and not (wait_for_replay and record.state is State.DEAD_LETTERED):
+                return self._ended(record)
+            left = wait_s if end is None else end - clock.monotonic_s()
+            if left <= 0:
+                raise ResultTimeout(
+                    f"job {self.job_id} is still {record.state} after {seconds:g} s; "
+                    f"see: taskyard jobs show {self.job_id}"
+                )
+            clock.wait_s(min(wait_s, left))
+            wait_s = min(wait_s * 1.5, _LONGEST_WAIT_S)
+
+    def _ended(self, record: Record) -> Any:
+        match record.state:
+            case State.COMPLETED:
+                return self._stored()
+            case State.DEAD_LETTERED:
+                letter = letter_id(self.job_id, record.epoch, record.generation)
+                cause = record.cause
+                raise DeadLettered(letter, cause.get("code", ""), cause.get("message", ""))
+            case State.NONE:
+                raise NotFound(
+                    f"nothing is known of job {self.job_id}: it never was, or it ended longer ago "
+                    "than the records keep; its history is in: taskyard jobs show " + self.job_id
+                )
+            case state:
+                raise JobFailed(self.job_id, state)
+
+    def _stored(self) -> Any:
+        raw = self._yard.records.result(self.job_id)
+        if raw is None:
+            raise NotFound(
+                f"job {self.job_id} is completed, its result has expired after "
+                f"{self._yard.settings.result_ttl_s} s (TASKYARD_RESULT_TTL_S)"
+            )
+        return json.loads(raw)["result"]

@@ -1,0 +1,170 @@
+"""One wish to enqueue, checked at the earliest moment."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from pydantic import BaseModel, ValidationError
+
+from taskyard.errors import InvalidPayload, PayloadTooLarge
+from taskyard.jobs import Catalogue, JobType, RetryPolicy
+from taskyard.settings import Settings
+
+__all__ = ["CheckedRequest", "EnqueueRequest", "check"]
+
+_LONGEST_S: Final = 10**9
+_JOB_IDS: Final = uuid.UUID("a3c9a0fe-6d37-5b1e-9f0c-1f1f6b5a7d22")
+
+Seconds = timedelta | float | int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnqueueRequest:
+    """One job to enqueue; the fields are those of `Taskyard.enqueue`."""
+
+    job_type: str
+    payload: Any
+    queue: str | None = None
+    priority: int | None = None
+    idempotency_key: str | None = None
+    unique_for: Seconds | None = None
+    countdown: Seconds | None = None
+    expires: datetime | Seconds | None = None
+    reply_to: str | None = None
+    policy: Mapping[str, object] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedRequest:
+    """A request that will be accepted: names resolved, durations in seconds, payload as data."""
+
+    job_id: str
+    job_type: JobType
+    queue: str
+    priority: int
+    payload: Any
+    unique_for_s: float
+    countdown_s: float
+    expires: datetime | float | None
+    reply_to: str | None
+    policy: Mapping[str, object] | None
+
+
+def check(request: EnqueueRequest, settings: Settings, catalogue: Catalogue) -> CheckedRequest:
+    """Resolve and validate.
+
+    Raises `UnknownJobType`, `UnknownQueue`, `UnknownPriority`, `InvalidPayload` or
+    `PayloadTooLarge`, each naming field, value and remedy.
+    """
+    job_type = catalogue[request.job_type]
+    queue = job_type.queue if request.queue is None else request.queue
+    payload = _payload(request.payload)
+    _check_size(request.job_type, payload, settings.max_payload_bytes)
+    _check_model(job_type, payload)
+    return CheckedRequest(
+        job_id=_job_id(request, settings.namespace),
+        job_type=job_type,
+        queue=queue,
+        priority=_priority(request, job_type, queue, settings),
+        payload=payload,
+        unique_for_s=_unique_for(request, settings),
+        countdown_s=_seconds("countdown", request.countdown),
+        expires=_expires(request.expires),
+        reply_to=request.reply_to,
+        policy=_policy(request.policy),
+    )
+
+
+def _payload(payload: Any) -> Any:
+    return payload.model_dump(mode="json") if isinstance(payload, BaseModel) else payload
+
+
+def _check_size(job_type: str, payload: Any, limit: int) -> None:
+    try:
+        size = len(json.dumps(payload, allow_nan=False).encode())
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidPayload(
+            f"the payload of {job_type!r} is not JSON: {error}. Pass dicts, lists, texts, finite "
+            "numbers, booleans and None, or a pydantic model"
+        ) from error
+    if size > limit:
+        raise PayloadTooLarge(
+            f"the payload of {job_type!r} has {size} bytes, the limit is {limit}. Store the data "
+            "and pass a reference, or raise TASKYARD_MAX_PAYLOAD_BYTES"
+        )
+
+
+def _check_model(job_type: JobType, payload: Any) -> None:
+    if isinstance(payload, Mapping) or job_type.payload_model is None:
+        job_type.check_payload(payload)
+        return
+    raise InvalidPayload(
+        f"the payload of {job_type.name!r} must be a mapping or its model, got {payload!r:.60}"
+    )
+
+
+def _priority(request: EnqueueRequest, job_type: JobType, queue: str, settings: Settings) -> int:
+    configured = settings.queue(queue)
+    wanted = job_type.priority if request.priority is None else request.priority
+    if wanted is None:
+        return configured.default_priority
+    return settings.check_priority(queue, wanted)
+
+
+def _job_id(request: EnqueueRequest, namespace: str) -> str:
+    key: object = request.idempotency_key
+    if key is None:
+        return str(uuid.uuid4())
+    if not isinstance(key, str) or not 0 < len(key) <= 512:  # noqa: PLR2004 - said in the text
+        raise InvalidPayload(
+            f"idempotency_key must be a text of 1 to 512 characters, got {key!r:.60}"
+        )
+    return str(uuid.uuid5(_JOB_IDS, json.dumps([namespace, request.job_type, key])))
+
+
+def _unique_for(request: EnqueueRequest, settings: Settings) -> float:
+    if request.unique_for is None:
+        return float(settings.unique_for_s) if request.idempotency_key is not None else 0.0
+    if request.idempotency_key is None:
+        raise InvalidPayload("unique_for needs an idempotency_key: it says what must be unique")
+    return _seconds("unique_for", request.unique_for)
+
+
+def _expires(expires: datetime | Seconds | None) -> datetime | float | None:
+    if expires is None:
+        return None
+    if isinstance(expires, datetime):
+        if expires.tzinfo is None:
+            raise InvalidPayload(f"expires must have a time zone, got {expires!r}")
+        return expires
+    return _seconds("expires", expires)
+
+
+def _seconds(name: str, value: Seconds | None) -> float:
+    if value is None:
+        return 0.0
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if not _is_number(seconds) or not 0 <= seconds < _LONGEST_S:
+        raise InvalidPayload(f"{name} must be seconds or a timedelta, 0 or more, got {value!r}")
+    return float(seconds)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _policy(policy: Mapping[str, object] | None) -> Mapping[str, object] | None:
+    if policy is None:
+        return None
+    try:
+        RetryPolicy.model_validate(policy)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in fault["loc"])
+        raise InvalidPayload(f"policy: {field}: {fault['msg']}, got: {fault['input']!r}") from error
+    return dict(policy)

@@ -1,0 +1,215 @@
+"""The client: enqueue jobs and look after them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from functools import cached_property
+from typing import Any, Final, Self
+
+from celery import Celery
+from redis.exceptions import NoScriptError, RedisError
+
+from taskyard.broker import Publisher, make_app
+from taskyard.broker.connection import same_redis
+from taskyard.client.handle import JobHandle
+from taskyard.client.messages import first_message
+from taskyard.client.requests import CheckedRequest, EnqueueRequest, Seconds, check
+from taskyard.errors import PublishFailed
+from taskyard.jobs import Catalogue
+from taskyard.jobs.states import State
+from taskyard.records import Admitted, Records
+from taskyard.records.parse import parse_admitted
+from taskyard.settings import Settings, load
+from taskyard.store import connect, reachable
+from taskyard.wire.headers import Stamp
+
+__all__ = ["Taskyard"]
+
+# A pipeline holds its replies in memory and the server for its length: 1,000 jobs are about 1 MiB.
+_CHUNK: Final = 1_000
+
+
+class Taskyard:
+    """A connection to one yard; safe to share between threads.
+
+    Without arguments it reads `TASKYARD_*` variables and `taskyard.toml`, and the job types that
+    `TASKYARD_JOB_TYPES` names. Raises `MissingSetting` or `InvalidSettings` at once.
+    """
+
+    def __init__(
+        self, settings: Settings | None = None, catalogue: Catalogue | None = None
+    ) -> None:
+        self.settings = load().settings if settings is None else settings
+        self.catalogue = (
+            Catalogue.load(*self.settings.job_types) if catalogue is None else catalogue
+        )
+        self._url = self.settings.need_redis_url()
+        self._one_redis = same_redis(self.settings)
+        self.records = Records(connect(self._url), self.settings)
+        self.publisher = Publisher(self.settings)
+
+    @cached_property
+    def app(self) -> Celery:
+        """The Celery app under it, for canvas and `AsyncResult`."""
+        return make_app(self.settings, self.catalogue, "taskyard-client")
+
+    @cached_property
+    def _thread(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(max_workers=1, thread_name_prefix="taskyard-client")
+
+    def enqueue(
+        self,
+        job_type: str,
+        payload: Any,
+        *,
+        queue: str | None = None,
+        priority: int | None = None,
+        idempotency_key: str | None = None,
+        unique_for: Seconds | None = None,
+        countdown: Seconds | None = None,
+        expires: datetime | Seconds | None = None,
+        reply_to: str | None = None,
+        policy: Mapping[str, object] | None = None,
+    ) -> JobHandle:
+        """Enqueue one job and return its handle; when it returns, the broker has the message.
+
+        `priority` is 1 to the queue's highest (the most urgent). With an `idempotency_key` the
+        job's id is fixed by type and key, and for `unique_for` (seconds or timedelta, default
+        `unique_for_s`, 24 h) a second enqueue returns the first job with `created=False`.
+        `countdown` delays, `expires` (seconds from now or an aware datetime) bounds the start;
+        `policy` overrides fields of the type's retry policy.
+
+        Raises `UnknownJobType`, `UnknownQueue`, `UnknownPriority`, `InvalidPayload`,
+        `PayloadTooLarge`, `ServerUnreachable`, `PublishFailed`.
+        """
+        request = EnqueueRequest(
+            job_type=job_type,
+            payload=payload,
+            queue=queue,
+            priority=priority,
+            idempotency_key=idempotency_key,
+            unique_for=unique_for,
+            countdown=countdown,
+            expires=expires,
+            reply_to=reply_to,
+            policy=policy,
+        )
+        checked = check(request, self.settings, self.catalogue)
+        with reachable(self._url):
+            admitted = self._admit(checked)
+            if not admitted.published and admitted.state is State.ACCEPTED:
+                self._publish(checked, admitted)
+        return self._handle(checked, admitted)
+
+    async def aenqueue(self, job_type: str, payload: Any, **options: Any) -> JobHandle:
+        """`enqueue` for asyncio: the same arguments, in one thread of this client."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(
+            self._thread, lambda: self.enqueue(job_type, payload, **options)
+        )
+
+    def enqueue_many(self, requests: Iterable[EnqueueRequest]) -> list[JobHandle]:
+        """Enqueue many jobs, 1,000 a round trip; handles come in the requests' order.
+
+        Every request is checked before the first is sent. If Redis fails in between, the error
+        says how many are known to be enqueued; those with an idempotency key are safe to repeat.
+        """
+        checked = [check(request, self.settings, self.catalogue) for request in requests]
+        handles: list[JobHandle] = []
+        for start in range(0, len(checked), _CHUNK):
+            chunk = checked[start : start + _CHUNK]
+            try:
+                handles.extend(self._enqueue_chunk(chunk))
+            except RedisError as error:
+                raise PublishFailed(
+                    f"{len(handles)} of {len(checked)} jobs are enqueued; the fate of the next "
+                    f"{len(chunk)} is unknown: {error}. Repeat those that have an idempotency key"
+                ) from error
+        return handles
+
+    def job(self, job_id: str) -> JobHandle:
+        """The handle of a job enqueued elsewhere."""
+        return JobHandle(self, job_id, created=False)
+
+    def close(self) -> None:
+        """Let the connections go."""
+        self.records.client.close()
+        self.publisher.client.close()
+        if "_thread" in self.__dict__:
+            self._thread.shutdown()
+
+    def __enter__(self) -> Self:
+        """Use it as a context manager to close it."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close."""
+        self.close()
+
+    def _admit(self, request: CheckedRequest, pipeline: Any = None) -> Any:
+        publication = None
+        if self._one_redis:
+            publication = self.publisher.publication(
+                first_message(self.app, request),
+                queue=request.queue,
+                priority=request.priority,
+                delay_s=request.countdown_s,
+                policy=request.policy,
+            )
+        return self.records.admit(
+            request.job_id,
+            job_type=request.job_type.name,
+            queue=request.queue,
+            priority=request.priority,
+            unique_for_s=request.unique_for_s,
+            publication=publication,
+            pipeline=pipeline,
+        )
+
+    def _publish(self, request: CheckedRequest, admitted: Admitted) -> None:
+        """Broker and records apart: publish, then note the confirmation."""
+        stamp = Stamp(admitted.epoch, policy=request.policy)
+        place: dict[str, Any] = {
+            "queue": request.queue,
+            "priority": request.priority,
+            "job_id": request.job_id,
+            "stamp": stamp,
+        }
+        message = first_message(self.app, request)
+        if request.countdown_s > 0:
+            due_us = admitted.epoch + int(request.countdown_s * 1_000_000)
+            self.publisher.publish_later(message, due_us=due_us, **place)
+        else:
+            self.publisher.publish(message, **place)
+        self.records.confirm(request.job_id, admitted.epoch)
+
+    def _enqueue_chunk(self, chunk: Sequence[CheckedRequest]) -> list[JobHandle]:
+        replies = self._pipelined(chunk)
+        handles = []
+        for request, admitted in zip(chunk, replies, strict=True):
+            if not admitted.published and admitted.state is State.ACCEPTED:
+                self._publish(request, admitted)
+            handles.append(self._handle(request, admitted))
+        return handles
+
+    def _pipelined(self, chunk: Sequence[CheckedRequest]) -> list[Admitted]:
+        self.records.load_scripts()
+        with self.records.client.pipeline(transaction=False) as pipe:
+            for request in chunk:
+                self._admit(request, pipe)
+            replies = pipe.execute(raise_on_error=False)
+        admitted = []
+        for request, reply in zip(chunk, replies, strict=True):
+            if isinstance(reply, NoScriptError):
+                admitted.append(self._admit(request))
+            elif isinstance(reply, Exception):
+                raise reply
+            else:
+                admitted.append(parse_admitted(reply))
+        return admitted
+
+    def _handle(self, request: CheckedRequest, admitted: Admitted) -> JobHandle:
+        return JobHandle(self, request.job_id, created=admitted.created)
