@@ -1,0 +1,60 @@
+# Every target is one line of `make help`; the environment lives in .venv and is built on demand.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+
+.PHONY: help
+help: ## Show the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(STAMP): requirements/dev.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+.PHONY: install
+install: $(STAMP) ## Build the environment in .venv (pinned, hash-checked)
+
+.PHONY: demo
+demo: $(STAMP) ## Watch a job's whole way, a failure and its replay, in under a minute
+	$(BIN)/taskyard demo
+
+.PHONY: up
+up: $(STAMP) ## Run the whole stack on this machine until Ctrl-C
+	$(BIN)/taskyard up
+
+.PHONY: test
+test: $(STAMP) ## Run every test
+	$(BIN)/pytest
+
+.PHONY: test-unit
+test-unit: $(STAMP) ## Run the tests that need no server
+	$(BIN)/pytest tests/unit
+
+.PHONY: test-e2e
+test-e2e: $(STAMP) ## Run the tests against real servers and workers
+	$(BIN)/pytest tests/integration tests/chaos tests/acceptance
+
+.PHONY: check
+check: $(STAMP) ## Check style, types, layers and files
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: format
+format: $(STAMP) ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: lock
+lock: $(STAMP) ## Pin the dependencies again (needs uv)
+	tools/lock.sh
+
+.PHONY: clean
+clean: ## Remove what the targets built
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Pin every dependency with hashes and without naming where it was downloaded.
+set -eu
+cd "$(dirname "$0")/.."
+pin() {
+  uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+    --no-emit-index-url --no-emit-find-links --no-annotate "${@:2}" -o "requirements/$1.txt"
+}
+pin client pyproject.toml
+pin worker pyproject.toml --extra worker
+pin ops pyproject.toml --extra ops
+pin embedded pyproject.toml --extra embedded
+pin dev pyproject.toml --extra embedded --group dev requirements/build.in
