@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, case, func
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import Insert
 
+from taskyard.database.bulk import insert_from_arrays, write_rows
 from taskyard.database.tables import EVENTS, LEDGER
 from taskyard.ledger.entries import Entry
 from taskyard.ledger.fold import fold
@@ -26,8 +28,15 @@ def write(connection: Connection, entries: Sequence[Entry]) -> None:
     """
     if not entries:
         return
-    connection.execute(insert(EVENTS).on_conflict_do_nothing(), _events(entries))
-    statement = insert(LEDGER)
+    events, jobs = _events(entries), fold(entries)
+    append = insert_from_arrays(EVENTS, list(events[0])).on_conflict_do_nothing()
+    write_rows(connection, append, events)
+    write_rows(connection, _upsert(), jobs)
+
+
+@cache
+def _upsert() -> Insert:
+    statement = insert_from_arrays(LEDGER, LEDGER.c.keys())
     new, old = statement.excluded, LEDGER.c
     newer = new.version > old.version
     changes: dict[str, ColumnElement[Any]] = {
@@ -40,8 +49,7 @@ def write(connection: Connection, entries: Sequence[Entry]) -> None:
             else_=func.coalesce(old[name], new[name]),
         )
     changes["version"] = func.greatest(old.version, new.version)
-    upsert = statement.on_conflict_do_update(index_elements=_KEY, set_=changes)
-    connection.execute(upsert, fold(entries))
+    return statement.on_conflict_do_update(index_elements=_KEY, set_=changes)
 
 
 def _events(entries: Sequence[Entry]) -> list[dict[str, object]]:

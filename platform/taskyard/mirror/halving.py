@@ -8,7 +8,7 @@ from typing import TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from taskyard.database.faults import is_refused_data
+from taskyard.database.faults import first_line, is_refused_data
 
 __all__ = ["store"]
 
@@ -50,5 +50,5 @@ def _refusal(
     except (DBAPIError, ValueError, OverflowError) as error:
         if not is_refused_data(error):
             raise
-        return str(getattr(error, "orig", error)).strip()
+        return first_line(getattr(error, "orig", error))
     return None

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, Final
 
 from sqlalchemy import Connection, func, select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import Insert, insert
 
+from taskyard.database.bulk import insert_from_arrays, write_rows
 from taskyard.database.tables import LETTERS
 from taskyard.mirror.deliveries import Delivery
 from taskyard.mirror.halving import store
@@ -46,13 +48,17 @@ def _latest(items: Any) -> list[Readable]:
 
 def _write(connection: Connection, items: Sequence[Readable]) -> None:
     rows = [row(item) for item in items]
-    statement = insert(LETTERS)
+    write_rows(connection, _upsert(tuple(rows[0])), rows)
+
+
+@cache
+def _upsert(names: tuple[str, ...]) -> Insert:
+    statement = insert_from_arrays(LETTERS, names)
     new = statement.excluded
-    changed = {name: new[name] for name in rows[0] if name not in _OPERATORS | set(_KEY)}
-    upsert = statement.on_conflict_do_update(
+    changed = {name: new[name] for name in names if name not in _OPERATORS | set(_KEY)}
+    return statement.on_conflict_do_update(
         index_elements=_KEY, set_=changed, where=new.version > LETTERS.c.version
     )
-    connection.execute(upsert, rows)
 
 
 def _salvage(connection: Connection, item: Readable, why: str) -> None:
