@@ -38,7 +38,7 @@ class _BoundedAdapter(HTTPAdapter):
         stream: bool = False,
         timeout: float | tuple[float | None, float | None] | tuple[float, None] | None = None,
         verify: bool | str = True,
-        cert: bytes | str | tuple[bytes | str, bytes | str] | None = None,
+        cert: Any = None,
         proxies: Mapping[str, str] | None = None,
     ) -> requests.Response:
         """Send, and read the whole body within the limits; a network's failures are coded."""
@@ -48,15 +48,16 @@ class _BoundedAdapter(HTTPAdapter):
             response = super().send(
                 request, stream=True, timeout=self._timeout_s, verify=verify, cert=cert
             )
-            body = b"".join(self._chunks(response, url, ends_at_s))
+            with response:
+                body = b"".join(self._chunks(response, url, ends_at_s))
         except requests.exceptions.SSLError as error:
             message = f"{url} has no certificate that can be trusted ({_cause(error)})"
             raise CodedError("invalid_certificate", message, details={"url": url}) from error
         except _NETWORK_FAILURES as error:
             message = f"{url} did not answer within {self._timeout_s:g} s ({_cause(error)})"
             raise CodedError("network_timeout", message, details={"url": url}) from error
-        response._content = body  # type: ignore[attr-defined,unused-ignore]  # noqa: SLF001 - requests has no setter
-        response._content_consumed = True  # type: ignore[attr-defined,unused-ignore]  # noqa: SLF001
+        response._content = body  # type: ignore[attr-defined,unused-ignore]
+        response._content_consumed = True  # type: ignore[attr-defined,unused-ignore]
         return response
 
     def _chunks(self, response: requests.Response, url: str, ends_at_s: float) -> Iterator[bytes]:
@@ -84,15 +85,15 @@ class BoundedSession(requests.Session):
         for scheme in ("http://", "https://"):
             self.mount(scheme, _BoundedAdapter(timeout_s, max_bytes))
 
-    def request(self, method: str | bytes, url: str | bytes, **options: Any) -> requests.Response:  # type: ignore[override,unused-ignore]
+    def request(self, method: str, url: str, **options: Any) -> requests.Response:  # type: ignore[override,unused-ignore]
         """As requests does, but with coded errors for what a page's address can do wrong."""
         try:
             return super().request(method, url, **options)
         except (requests.exceptions.InvalidSchema, requests.exceptions.InvalidURL) as error:
-            message = f"expected an http or https URL, got {str(url)[:200]!r}"
+            message = f"expected an http or https URL, got {url[:200]!r}"
             raise CodedError("invalid_url", message) from error
         except requests.TooManyRedirects as error:
-            raise CodedError("too_many_redirects", f"{url!s}: {error}") from error
+            raise CodedError("too_many_redirects", f"{url}: {error}") from error
 
 
 def fetch_html(url: str, timeout_s: float = DEFAULT_TIMEOUT_S) -> str:

@@ -13,7 +13,6 @@ __all__ = ["fingerprint_of"]
 
 _MOST_TEXT_CHARS: Final = 400
 _ENOUGH_NEIGHBOUR_CHARS: Final = 12
-_PLAIN: Final = ("id", "name", "type", "href", "alt", "title", "placeholder")
 
 
 def fingerprint_of(page: Page, element: Element, test_id_attribute: str) -> Fingerprint:
@@ -31,7 +30,13 @@ def fingerprint_of(page: Page, element: Element, test_id_attribute: str) -> Fing
         idxpath=_idxpath(page, element),
         is_button=role == "button",
         value=element.get("value") or "" if element.tag == "input" else "",
-        **{name: element.get(name) or "" for name in _PLAIN},
+        id=element.get("id") or "",
+        name=element.get("name") or "",
+        type=element.get("type") or "",
+        href=element.get("href") or "",
+        alt=element.get("alt") or "",
+        title=element.get("title") or "",
+        placeholder=element.get("placeholder") or "",
     )
 
 

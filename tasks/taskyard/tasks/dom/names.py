@@ -107,7 +107,7 @@ def _content_pieces(page: Page, element: Element, without: frozenset[Element]) -
     for child in element:
         if isinstance(child.tag, str) and child not in without and not _is_silent(page, child):
             own = _own_name(page, child)
-            yield own if own else _content(page, child, without)
+            yield own or _content(page, child, without)
         yield child.tail or ""
 
 

@@ -14,11 +14,14 @@ from taskyard.errors import CodedError
 
 __all__ = ["Element", "Page", "squeeze"]
 
-_UNSEEN_TAGS: Final = frozenset({"head", "script", "style", "template", "noscript", "title", "meta"})
+_UNSEEN_TAGS: Final = frozenset(
+    {"head", "script", "style", "template", "noscript", "title", "meta"}
+)
 _INLINE_TAGS: Final = frozenset(
     {"a", "abbr", "b", "bdi", "bdo", "cite", "code", "data", "dfn", "em", "font", "i", "kbd"}
     | {"mark", "q", "s", "samp", "small", "span", "strong", "sub", "sup", "time", "u", "var"}
 )
+_WORDED_INPUTS: Final = ("submit", "button", "reset")
 _HIDING_STYLES: Final = ("display:none", "visibility:hidden")
 
 
@@ -49,6 +52,7 @@ class Page:
         except (etree.ParserError, etree.XMLSyntaxError) as error:
             message = f"expected an HTML page, got {text[:80]!r} ({error})"
             raise CodedError("invalid_page", message) from error
+        _refuse_cut(parser)
         return cls(root)
 
     @cached_property
@@ -106,6 +110,8 @@ class Page:
         known = self._raws.get(element)
         if known is None:
             known = "" if _is_unseen(element) else "".join(self._pieces(element))
+            if element.tag == "input" and element.get("type") in _WORDED_INPUTS:
+                known = element.get("value") or ""
             self._raws[element] = known
         return known
 
@@ -136,6 +142,12 @@ class Page:
             self._steps[each] = f"{each.tag}[{places[each.tag]}]"
 
 
+def _refuse_cut(parser: html.HTMLParser) -> None:
+    """A page nested so deeply that the parser drops its inside must not pass for a whole one."""
+    if any("depth" in entry.message for entry in parser.error_log):
+        raise CodedError("invalid_page", "the page is nested more deeply than can be parsed")
+
+
 def _is_unseen(element: Element) -> bool:
     return not isinstance(element.tag, str) or element.tag in _UNSEEN_TAGS or _hides(element)
 
@@ -148,4 +160,3 @@ def _hides(element: Element) -> bool:
         or (element.tag == "input" and (element.get("type") or "").lower() == "hidden")
         or any(hiding in style for hiding in _HIDING_STYLES)
     )
-

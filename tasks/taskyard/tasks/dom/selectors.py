@@ -23,7 +23,6 @@ from taskyard.tasks.dom.roles import role_of
 __all__ = ["resolve"]
 
 _ARIA_TAIL: Final = re.compile(r'\s*\[\s*(role|name)\s*=\s*"([^"]*)"\s*\]\s*$')
-_VALUE_IS_NOT_TEXT: Final = ("checkbox", "radio", "image", "hidden")
 
 
 def resolve(page: Page, selector: str, within: Element | None = None) -> list[Element]:
@@ -59,20 +58,13 @@ def _by_text(page: Page, query: str, scope: Element) -> list[Element]:
     wanted, found, waiting = squeeze(query), [], [scope]
     while waiting:
         element = waiting.pop()
-        if not isinstance(element.tag, str) or wanted not in _shown(page, element):
+        if not isinstance(element.tag, str) or wanted not in page.text(element):
             continue
-        inner = [child for child in element if wanted in _shown(page, child)]
+        inner = [child for child in element if wanted in page.text(child)]
         waiting += reversed(inner)
         if not inner:
             found.append(element)
     return found
-
-
-def _shown(page: Page, element: Element) -> str:
-    kind = (element.get("type") or "").lower()
-    if element.tag == "input" and kind not in _VALUE_IS_NOT_TEXT:
-        return squeeze(element.get("value") or "")
-    return page.text(element)
 
 
 def _by_xpath(page: Page, query: str, scope: Element) -> list[Element]:
@@ -105,7 +97,7 @@ def _elements(found: object) -> list[Element]:
 def _compiled_xpath(query: str) -> Callable[[Element], object]:
     try:
         evaluate = etree.XPath(query)
-    except etree.XPathError as error:
+    except (etree.XPathError, ValueError) as error:
         raise _invalid(query, "XPath", error) from error
 
     def run(scope: Element) -> object:
@@ -121,7 +113,7 @@ def _compiled_xpath(query: str) -> Callable[[Element], object]:
 def _compiled_css(query: str) -> Callable[[Element], object]:
     try:
         return CSSSelector(query, translator="html")  # type: ignore[no-any-return,unused-ignore]
-    except (SelectorError, etree.XPathError) as error:
+    except (SelectorError, etree.XPathError, ValueError) as error:
         raise _invalid(query, "CSS", error) from error
 
 

@@ -29,7 +29,7 @@ def do_step(driver: Driver, step: Step, flow_timeout_ms: int | None) -> Sighting
     return sighting
 
 
-def _act(driver: Driver, step: Step, timeout_s: float) -> Sighting:  # noqa: C901, PLR0911 - one arm a step
+def _act(driver: Driver, step: Step, timeout_s: float) -> Sighting:  # noqa: C901 - one arm a step
     match step:
         case recorder.SetViewportStep():
             driver.resize(step.width, step.height)

@@ -141,42 +141,60 @@ LIKENESSES: Final = (
     _same("value", 0.5, 0.5),
     Likeness(
         "class",
-        1.3, 2.0,
+        1.3,
+        2.0,
         lambda ours: bool(ours.class_words),
         lambda a, b, pool: pool.class_words.overlap(a.class_words, b.class_words),
     ),
-    Likeness("href", 1.4, 1.8, lambda ours: bool(ours.address), lambda a, b, _: _ratio(a.address, b.address)),
+    Likeness(
+        "href",
+        1.4,
+        1.8,
+        lambda ours: bool(ours.address),
+        lambda a, b, _: _ratio(a.address, b.address),
+    ),
     Likeness(
         "path",
-        1.4, 1.7,
+        1.4,
+        1.7,
         lambda ours: bool(ours.address),
         lambda a, b, _: float(a.address_path == b.address_path),
     ),
-    Likeness("label", 2.0, 2.0, lambda ours: bool(ours.label), lambda a, b, _: _ratio(a.label, b.label)),
-    Likeness("same text", 2.5, 2.0, lambda ours: bool(ours.text), lambda a, b, _: float(a.text == b.text)),
-    Likeness("text", 1.8, 2.2, lambda ours: bool(ours.text), lambda a, b, _: _ratio(a.text, b.text)),
+    Likeness(
+        "label", 2.0, 2.0, lambda ours: bool(ours.label), lambda a, b, _: _ratio(a.label, b.label)
+    ),
+    Likeness(
+        "same text", 2.5, 2.0, lambda ours: bool(ours.text), lambda a, b, _: float(a.text == b.text)
+    ),
+    Likeness(
+        "text", 1.8, 2.2, lambda ours: bool(ours.text), lambda a, b, _: _ratio(a.text, b.text)
+    ),
     Likeness(
         "words",
-        2.0, 2.0,
+        2.0,
+        2.0,
         lambda ours: bool(ours.words),
         lambda a, b, pool: pool.words.overlap(a.words, b.words),
     ),
     Likeness("text length", 1.1, 2.2, _always, _length),
     Likeness(
         "neighbours",
-        1.5, 4.0,
+        1.5,
+        4.0,
         lambda ours: bool(ours.neighbours),
         lambda a, b, pool: pool.neighbours.overlap(a.neighbours, b.neighbours),
     ),
     Likeness(
         "end of path",
-        2.1, 2.0,
+        2.1,
+        2.0,
         lambda ours: bool(ours.steps),
         lambda a, b, _: Levenshtein.normalized_similarity(a.steps[-3:], b.steps[-3:]),
     ),
     Likeness(
         "tags of path",
-        0.7, 1.9,
+        0.7,
+        1.9,
         lambda ours: bool(ours.tags),
         lambda a, b, _: Levenshtein.normalized_similarity(a.tags, b.tags),
     ),

@@ -32,7 +32,9 @@ class Ranked:
 
 
 def rank(
-    lost: Fingerprint, candidates: Sequence[Fingerprint], before_each: Callable[[], None] = lambda: None
+    lost: Fingerprint,
+    candidates: Sequence[Fingerprint],
+    before_each: Callable[[], None] = lambda: None,
 ) -> list[Ranked]:
     """All candidates, best first; `before_each` may end the work by raising."""
     ours = Traits.of(lost)
@@ -43,7 +45,9 @@ def rank(
     scores = []
     for candidate in theirs:
         before_each()
-        scores.append(sum(weight * each.measure(ours, candidate, pool) for each, weight in applying))
+        scores.append(
+            sum(weight * each.measure(ours, candidate, pool) for each, weight in applying)
+        )
     shares = _shares(scores, most * _GONE)
     ranked = [
         Ranked(index, score / most, share)

@@ -11,9 +11,9 @@ from typing import Final
 
 from taskyard.tasks.dom.names import label_texts, name_of
 from taskyard.tasks.dom.page import Element, Page
+from taskyard.tasks.dom.quoting import css_string, is_css_name, js_string
 from taskyard.tasks.dom.roles import role_of
 from taskyard.tasks.locators.paths import css_paths, xpaths
-from taskyard.tasks.locators.quoting import css_string, is_css_name, js_string
 from taskyard.tasks.models.locators import Locator, LocatorKind
 
 __all__ = ["candidates"]
@@ -67,9 +67,7 @@ def _label(page: Page, element: Element) -> Iterator[Locator]:
             )
 
 
-def _attribute(
-    element: Element, attribute: str, kind: LocatorKind, call: str
-) -> Iterator[Locator]:
+def _attribute(element: Element, attribute: str, kind: LocatorKind, call: str) -> Iterator[Locator]:
     value = element.get(attribute)
     if value and value.strip() == value:
         yield Locator(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from taskyard.tasks.dom.page import Element, Page
-from taskyard.tasks.locators.quoting import css_string, is_css_name, xpath_string
+from taskyard.tasks.dom.quoting import css_string, is_css_name, xpath_string
 
 __all__ = ["css_paths", "xpaths"]
 

@@ -189,8 +189,9 @@ Step = Annotated[
 
 
 class UserFlow(_Sparse):
-    """One recording; `timeout` in ms for every step that names none, `selectorAttribute` the
-    attribute that holds test ids.
+    """One recording.
+
+    `timeout` in ms is for every step that names none, `selectorAttribute` holds test ids.
     """
 
     title: str

@@ -36,9 +36,13 @@ class Site:
 
     def address(self, path: str) -> str:
         """`path` as a full URL; CodedError `invalid_url` if it is neither http nor https."""
-        url = urljoin(self.base_url.rstrip("/") + "/", path.lstrip("/") if "://" not in path else path)
+        url = urljoin(
+            self.base_url.rstrip("/") + "/", path.lstrip("/") if "://" not in path else path
+        )
         if urlsplit(url).scheme not in ("http", "https"):
-            raise CodedError("invalid_url", f"expected a path or an http or https URL, got {path!r}")
+            raise CodedError(
+                "invalid_url", f"expected a path or an http or https URL, got {path!r}"
+            )
         return url
 
 
@@ -205,7 +209,7 @@ def _tick(name: str, kind: str, *, wanted: bool) -> list[Step]:
     return [ClickStep(selectors=selectors), _wait(selectors, checked=wanted)]
 
 
-def _wait(selectors: Selectors, **properties: str | bool) -> WaitForElementStep:
+def _wait(selectors: Selectors, **properties: str | bool | int | float) -> WaitForElementStep:
     return WaitForElementStep(selectors=selectors, visible=True, properties=properties or None)
 
 

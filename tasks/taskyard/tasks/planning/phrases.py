@@ -151,9 +151,7 @@ PHRASES: Final = (
         "(?:should )?sees? the following(?: texts)?:",
         do.see_texts,
     ),
-    Phrase(
-        'I should not see "Error"', "(?:should|do|does) not see {text}", do.see_no_text
-    ),
+    Phrase('I should not see "Error"', "(?:should|do|does) not see {text}", do.see_no_text),
     Phrase(
         'I should see the heading "Your cart"',
         "(?:should )?sees? (?:the |an? )?{kind} {name}",
@@ -210,13 +208,13 @@ PHRASES: Final = (
         do.see_unticked,
     ),
     Phrase(
-        'the button "Pay" should be disabled', "the {kind} {name} should be disabled", do.see_disabled
+        'the button "Pay" should be disabled',
+        "the {kind} {name} should be disabled",
+        do.see_disabled,
     ),
     Phrase(
         'the button "Pay" should be enabled', "the {kind} {name} should be enabled", do.see_enabled
     ),
-    Phrase(
-        'I should be on "/cart"', "should be (?:on|at) (?:the )?{path}(?: page)?", do.be_on
-    ),
+    Phrase('I should be on "/cart"', "should be (?:on|at) (?:the )?{path}(?: page)?", do.be_on),
     Phrase('the title should be "Cart"', "the (?:page )?title should be {text}", do.see_title),
 )

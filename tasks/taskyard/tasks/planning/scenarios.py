@@ -65,7 +65,7 @@ def _parse(text: str, file: str) -> Mapping[str, Any]:
         return Parser().parse(text)  # type: ignore[no-any-return,unused-ignore]
     except ParserError as error:
         first = error.errors[0] if isinstance(error, CompositeParserException) else error
-        line = first.location["line"]
+        line = getattr(first, "location", {}).get("line", 0)
         what = str(first).partition(": ")[2] or str(first)
         details: dict[str, object] = {"file": file, "line": line}
         raise CodedError("invalid_gherkin", f"{file}:{line}: {what}", details=details) from error

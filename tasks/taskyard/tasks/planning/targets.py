@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from taskyard.tasks.dom.quoting import css_string
 from taskyard.tasks.models.flow import Selectors
 
 __all__ = ["KINDS", "by_selector", "by_test_id", "clickable", "element", "field", "shown_text"]
@@ -45,7 +46,7 @@ def field(name: str) -> Selectors:
     """A field by its accessible name, else by placeholder, else by its name attribute."""
     by_role = [_aria(name, role) for role in _FIELD_ROLES]
     by_attribute = [
-        f"{tag}[{attribute}={_css_string(name)}]"
+        f"{tag}[{attribute}={css_string(name)}]"
         for attribute in ("placeholder", "name")
         for tag in ("input", "textarea", "select")
     ]
@@ -59,7 +60,7 @@ def shown_text(text: str) -> Selectors:
 
 def by_test_id(test_id: str, attribute: str) -> Selectors:
     """An element by its test id."""
-    return _alternatives([f"[{attribute}={_css_string(test_id)}]"])
+    return _alternatives([f"[{attribute}={css_string(test_id)}]"])
 
 
 def by_selector(selector: str) -> Selectors:
@@ -73,7 +74,3 @@ def _alternatives(selectors: list[str]) -> Selectors:
 
 def _aria(name: str, role: str) -> str:
     return f'aria/{name}[role="{role}"]'
-
-
-def _css_string(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\a ") + '"'

@@ -58,7 +58,9 @@ def mutate(text: str, seed: int) -> Mutation:
         change(list(body.iter("*")), chance)
     after = Page(page.root)
     moved = {path: after.path(element) for element, path in before.items()}
-    return Mutation(lxml_html.tostring(page.root, encoding="unicode", doctype="<!doctype html>"), moved)
+    return Mutation(
+        lxml_html.tostring(page.root, encoding="unicode", doctype="<!doctype html>"), moved
+    )
 
 
 def _pick(elements: list[Element], chance: random.Random, kind: str) -> list[Element]:

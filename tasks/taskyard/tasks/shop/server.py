@@ -60,11 +60,11 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Listener
     timeout = _STALLED_CLIENT_S
 
-    def do_GET(self) -> None:  # noqa: N802 - the base class's name
+    def do_GET(self) -> None:
         """Answer a page request."""
         self._answer("GET", urlsplit(self.path).query)
 
-    def do_POST(self) -> None:  # noqa: N802 - the base class's name
+    def do_POST(self) -> None:
         """Answer a form."""
         length = self.headers.get("Content-Length") or "0"
         if not length.isdecimal() or int(length) > _MAX_BODY_BYTES:

@@ -12,8 +12,8 @@ _CSS_NAME: Final = re.compile(r"-?[A-Za-z_][A-Za-z0-9_-]*")
 
 
 def css_string(text: str) -> str:
-    """A CSS string literal."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\a ")
+    """A CSS string literal; escapes are written as code points, which every parser reads alike."""
+    escaped = "".join(f"\\{ord(each):x} " if each in '\\"\n\r\f' else each for each in text)
     return f'"{escaped}"'
 
 
