@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, insert, literal, select
 
 from taskyard.database.tables import AUDIT
 
-__all__ = ["Action", "Entry", "Outcome", "refused", "rows_of", "write"]
+__all__ = ["Action", "Entry", "Outcome", "answer", "refused", "rows_of", "write"]
 
 
 class Action(StrEnum):
@@ -59,6 +59,24 @@ class Entry:
 def write(connection: Connection, entry: Entry) -> None:
     """Append `entry` in the caller's transaction."""
     connection.execute(insert(AUDIT).values(**asdict(entry)))
+
+
+def answer(
+    connection: Connection, request_id: uuid.UUID, outcome: str, detail: Mapping[str, object]
+) -> None:
+    """Append the answer to a requested action, by and for the same people as the request."""
+    told = [
+        column
+        for column in AUDIT.c
+        if column.name not in {"id", "outcome", "detail", "performed_at"}
+    ]
+    request = select(
+        *told,
+        literal(outcome).label("outcome"),
+        literal(dict(detail), AUDIT.c.detail.type).label("detail"),
+    ).where(AUDIT.c.request_id == request_id, AUDIT.c.outcome == Outcome.REQUESTED)
+    names = [column.name for column in told]
+    connection.execute(insert(AUDIT).from_select([*names, "outcome", "detail"], request))
 
 
 def rows_of(connection: Connection, request_id: uuid.UUID) -> list[dict[str, Any]]:

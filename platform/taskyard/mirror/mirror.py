@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import Final
 
 import redis
+from redis.exceptions import RedisError
 from sqlalchemy import Engine
 
 from taskyard.clock import SYSTEM_CLOCK, Clock
+from taskyard.database.patience import repeat
 from taskyard.mirror.deliveries import LetterSource
 from taskyard.mirror.feeds import EventFeed, LetterFeed
-from taskyard.mirror.patience import repeat
 from taskyard.mirror.stream import LifecycleStream
 from taskyard.mirror.upkeep import EVERY_S, keep_partitions
 from taskyard.settings import Settings
@@ -60,10 +61,14 @@ class Mirror:
         """Mirror until `stop` is set. While a server is away it waits and acknowledges nothing."""
         halt = threading.Event()
         with ThreadPoolExecutor(max_workers=3, thread_name_prefix="mirror") as pool:
+            steps: dict[str, Callable[[], object]] = {
+                "mirror_letters": lambda: self._letters.step(_WAIT_S),
+                "mirror_events": lambda: self._events.step(_WAIT_S),
+                "mirror_upkeep": self._upkeep(halt),
+            }
             loops = [
-                pool.submit(repeat, "mirror_letters", lambda: self._letters.step(_WAIT_S), halt),
-                pool.submit(repeat, "mirror_events", lambda: self._events.step(_WAIT_S), halt),
-                pool.submit(repeat, "mirror_upkeep", self._upkeep(halt), halt),
+                pool.submit(repeat, name, step, halt, also=(RedisError,))
+                for name, step in steps.items()
             ]
             try:
                 _watch(loops, stop)

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from taskyard.errors import SchemaMismatch, ServerUnreachable
@@ -18,20 +17,28 @@ log = logging.getLogger(__name__)
 
 FIRST_WAIT_S: Final = 0.5
 LONGEST_WAIT_S: Final = 15.0
-_AWAY: Final = (ServerUnreachable, SchemaMismatch, SQLAlchemyError, RedisError)
+_AWAY: Final = (ServerUnreachable, SchemaMismatch, SQLAlchemyError)
 
 
-def repeat(name: str, step: Callable[[], object], stop: threading.Event) -> None:
-    """Do `step` again and again until `stop` is set.
+def repeat(
+    name: str,
+    step: Callable[[], object],
+    stop: threading.Event,
+    *,
+    also: tuple[type[Exception], ...] = (),
+) -> None:
+    """Do `step` again and again until `stop` is set; `name` begins the names of its log events.
 
-    A step that a missing server fails is repeated after 0.5 s, then twice as long up to 15 s. Any
-    other error is raised: it is a fault of ours, and going on could lose something.
+    A step that fails because a server is away (`also` adds other clients' errors) is repeated
+    after 0.5 s, then twice as long up to 15 s. Any other error is raised: it is a fault of ours,
+    and going on could lose something.
     """
+    away: tuple[type[Exception], ...] = (*_AWAY, *also)
     wait_s, failures = FIRST_WAIT_S, 0
     while not stop.is_set():
         try:
             step()
-        except _AWAY as error:
+        except away as error:
             failures += 1
             log.warning(
                 "%s waits %.1f s after failure %d in a row: %s",

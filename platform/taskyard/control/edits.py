@@ -1,0 +1,97 @@
+"""The captured message, as it is or with edited arguments.
+
+An edited body is Celery's protocol 2 in JSON, `[args, kwargs, embed]`. The embed (callbacks,
+errbacks, chain, chord) stays the original's, so that a workflow goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from taskyard.errors import InvalidPayload, Refused
+from taskyard.wire import Letter, RawMessage
+
+__all__ = ["Edit", "captured", "edited"]
+
+_ZLIB: Final = frozenset({"application/x-gzip", "gzip", "zlib"})  # kombu's names of zlib
+_SHOWN_ARGUMENTS: Final = frozenset({"argsrepr", "kwargsrepr"})
+_PARTS: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """New arguments of a job; raises `InvalidPayload` if they are not JSON."""
+
+    args: list[Any] = field(default_factory=list)
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        try:
+            text = json.dumps([self.args, self.kwargs], allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise InvalidPayload(f"the edited payload is not JSON: {error}") from error
+        if "\\u0000" in text:
+            raise InvalidPayload("the edited payload has a NUL character, which cannot be stored")
+
+
+def captured(row: Mapping[str, Any]) -> RawMessage:
+    """The message of a row of `dead_letter_queue`, byte-exact; raises `Refused` if there is none.
+
+    Where Postgres refused a part of the letter, the whole of it lies in `raw_envelope`.
+    """
+    if row["raw_envelope"] is not None:
+        try:
+            return Letter.parse(bytes(row["raw_envelope"])).message
+        except ValidationError as error:
+            raise Refused(f"letter {row['id']} holds no message: {row['mirror_error']}") from error
+    return RawMessage(
+        body=bytes(row["body"]),
+        headers=row["headers"] or {},
+        properties=row["properties"] or {},
+        content_type=row["content_type"],
+        content_encoding=row["content_encoding"],
+    )
+
+
+def edited(message: RawMessage, edit: Edit) -> RawMessage:
+    """`message` with new arguments; raises `Refused` if its embed cannot be read and kept."""
+    body = json.dumps([edit.args, edit.kwargs, _embed(message)]).encode()
+    dropped = _SHOWN_ARGUMENTS | {"compression"}
+    headers = {name: value for name, value in message.headers.items() if name not in dropped}
+    return RawMessage(
+        body=body,
+        headers=headers,
+        properties=message.properties,
+        content_type="application/json",
+        content_encoding="utf-8",
+    )
+
+
+def _embed(message: RawMessage) -> object:
+    """The third part of the body, whatever state the first two are in."""
+    try:
+        parts = json.loads(_plain(message))
+    except (ValueError, zlib.error) as error:
+        raise Refused(
+            f"the message's body ({message.content_type or 'no content type'}) cannot be read "
+            f"({error}), so its callbacks would be lost; enqueue the job anew instead"
+        ) from error
+    if not isinstance(parts, list) or len(parts) != _PARTS:
+        raise Refused(
+            "the message's body is not [args, kwargs, embed], so its callbacks would be lost; "
+            "enqueue the job anew instead"
+        )
+    return parts[2]
+
+
+def _plain(message: RawMessage) -> bytes:
+    """The body as text bytes; kombu may have decompressed it already and left the header."""
+    if message.headers.get("compression") in _ZLIB and not message.body.lstrip().startswith(b"["):
+        return zlib.decompress(message.body)
+    return message.body

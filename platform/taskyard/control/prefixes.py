@@ -1,0 +1,38 @@
+"""Naming a letter by the first characters of its id."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from typing import Final
+
+from sqlalchemy import Connection, select
+
+from taskyard.database.tables import LETTERS
+from taskyard.errors import NotFound, Refused
+
+__all__ = ["MINIMUM_PREFIX", "find_id"]
+
+MINIMUM_PREFIX: Final = 6
+_HEX_LENGTH: Final = 32
+_SHOWN: Final = 5
+
+
+def find_id(connection: Connection, name: str | uuid.UUID) -> uuid.UUID:
+    """The id that `name` is or begins; raises `NotFound`, or `Refused` listing the candidates."""
+    digits = str(name).strip().replace("-", "").lower()
+    if not re.fullmatch(r"[0-9a-f]{6,32}", digits):
+        raise NotFound(
+            f"{str(name)[:60]!r} is no letter's id: expected a UUID or at least {MINIMUM_PREFIX} "
+            "of its first characters. See: taskyard dlq list"
+        )
+    low, high = (uuid.UUID(digits.ljust(_HEX_LENGTH, fill)) for fill in "0f")
+    query = select(LETTERS.c.id).where(LETTERS.c.id.between(low, high)).order_by(LETTERS.c.id)
+    found: list[uuid.UUID] = list(connection.scalars(query.limit(_SHOWN + 1)))
+    if not found:
+        raise NotFound(f"there is no letter {str(name)!r}. See: taskyard dlq list")
+    if len(found) > 1:
+        some = ", ".join(str(found_id) for found_id in found[:_SHOWN])
+        more = " and more" if len(found) > _SHOWN else ""
+        raise Refused(f"{str(name)!r} is ambiguous: {some}{more}. Give more characters.")
+    return found[0]

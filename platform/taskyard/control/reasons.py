@@ -1,0 +1,68 @@
+"""Reasons: why an operator acts, in words that an auditor can use."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from taskyard.errors import Refused
+
+__all__ = ["MINIMUM_LENGTH", "UNSPECIFIED", "Mode", "check_reason"]
+
+Mode = Literal["compatible", "strict"]
+
+MINIMUM_LENGTH: Final = 10
+UNSPECIFIED: Final = "unspecified (compatibility)"
+_MAXIMUM_LENGTH: Final = 2000
+_FEWEST_LETTERS: Final = 4  # "aaaaaaaaaaaa" and "1234567890" say nothing
+_THROW_AWAY: Final = frozenset(
+    {
+        "as discussed",
+        "because i can",
+        "does not work",
+        "fix it",
+        "fix it now",
+        "fixing it",
+        "just a test",
+        "just testing",
+        "no reason",
+        "please retry",
+        "replay it",
+        "retry please",
+        "test test test",
+        "testing",
+        "testing it",
+        "testing this",
+        "this is a test",
+        "try again",
+        "trying again",
+        UNSPECIFIED,
+    }
+)
+_EXAMPLE: Final = "Infrastructure recovered after 2-hour outage, ticket 12345"
+
+
+def check_reason(reason: str | None, mode: Mode = "strict") -> str:
+    """The reason to audit; raises `Refused` with a good example if it says nothing.
+
+    None stands for the older calls that cannot give one: `compatible` writes
+    `unspecified (compatibility)`, `strict` refuses them.
+    """
+    if reason is None:
+        if mode == "compatible":
+            return UNSPECIFIED
+        raise Refused(f'a reason is required, for example: "{_EXAMPLE}"')
+    said = " ".join(reason.replace("\x00", " ").split())
+    if _says_nothing(said):
+        raise Refused(
+            f"the reason {said[:60]!r} tells an auditor nothing; expected at least "
+            f'{MINIMUM_LENGTH} characters that say why, for example: "{_EXAMPLE}"'
+        )
+    if len(said) > _MAXIMUM_LENGTH:
+        raise Refused(f"a reason has at most {_MAXIMUM_LENGTH} characters, got {len(said)}")
+    return said
+
+
+def _says_nothing(said: str) -> bool:
+    letters = {char for char in said.casefold() if char.isalpha()}
+    plain = said.casefold().strip(" .!?,;:-")
+    return len(said) < MINIMUM_LENGTH or len(letters) < _FEWEST_LETTERS or plain in _THROW_AWAY

@@ -1,0 +1,150 @@
+"""Replay: a dead letter's message goes back to its queue as the job's next generation."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, func, select, update
+
+from taskyard import outbox
+from taskyard.audit import Action, Outcome
+from taskyard.clock import to_us
+from taskyard.control.edits import Edit, captured, edited
+from taskyard.control.eligibility import Candidate, check_replayable
+from taskyard.control.identity import Identity
+from taskyard.control.prefixes import find_id
+from taskyard.control.reasons import Mode, check_reason
+from taskyard.control.verb import Attempt, attempting
+from taskyard.database.tables import AUDIT, LETTERS
+
+__all__ = ["KIND", "ReplayRequested", "replay"]
+
+KIND: Final = "replay"
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayRequested:
+    """A replay that the relay will carry out; `generation` is the one that it opens."""
+
+    request_id: uuid.UUID
+    letter_id: uuid.UUID
+    job_id: str
+    generation: int
+
+
+def replay(
+    engine: Engine,
+    letter_id: str | uuid.UUID,
+    *,
+    identity: Identity,
+    reason: str | None,
+    queue: str | None = None,
+    payload: Edit | None = None,
+    force: bool = False,
+    on_behalf_of: str | None = None,
+    require_reason: Mode = "strict",
+) -> ReplayRequested:
+    """Ask for the replay of a letter, named by its id or the first six characters or more.
+
+    `queue` redirects it, `payload` replaces its arguments, `force` overrides expiry and the mark
+    "not eligible". Letter, audit row and intent are one transaction. Raises `NotPermitted`,
+    `NotFound`, `Refused` (a second replay among others); each of them is audited.
+    """
+    attempt = Attempt(Action.CONTROLLED_REPLAY, identity, reason, on_behalf_of)
+    with attempting(engine, attempt):
+        attempt.permit()
+        attempt.reason = check_reason(reason, require_reason)
+        with engine.begin() as connection:
+            row = _lock(connection, letter_id, attempt)
+            _validate(connection, row, payload, force=force)
+            return _act(connection, row, attempt, queue=queue, payload=payload, force=force)
+
+
+def _lock(connection: Connection, name: str | uuid.UUID, attempt: Attempt) -> Mapping[str, Any]:
+    attempt.dead_letter_id = find_id(connection, name)
+    query = select(LETTERS).where(LETTERS.c.id == attempt.dead_letter_id).with_for_update()
+    row = dict(connection.execute(query).mappings().one())
+    attempt.target_request_id = row["original_request_id"]
+    return row
+
+
+def _validate(
+    connection: Connection, row: Mapping[str, Any], payload: Edit | None, *, force: bool
+) -> None:
+    candidate = Candidate(
+        letter_id=str(row["id"]),
+        status=row["status"],
+        category=row["failure_category"],
+        eligible=row["replay_eligible"],
+        replayed=_last_replay(connection, row) if row["status"] == "replayed" else None,
+    )
+    check_replayable(candidate, edited=payload is not None, forced=force)
+    message = captured(row)
+    if payload is not None:
+        edited(message, payload)  # refuse now what the relay could not build later
+
+
+def _last_replay(connection: Connection, row: Mapping[str, Any]) -> str:
+    query = (
+        select(AUDIT.c.operator_identity)
+        .where(AUDIT.c.dead_letter_id == row["id"], AUDIT.c.outcome == Outcome.REQUESTED)
+        .order_by(AUDIT.c.id.desc())
+        .limit(1)
+    )
+    who = connection.scalar(query) or "someone"
+    return f"at {row['replayed_at']:%Y-%m-%d %H:%M:%S} UTC by {who}"
+
+
+def _act(
+    connection: Connection,
+    row: Mapping[str, Any],
+    attempt: Attempt,
+    *,
+    queue: str | None,
+    payload: Edit | None,
+    force: bool,
+) -> ReplayRequested:
+    connection.execute(
+        update(LETTERS)
+        .where(LETTERS.c.id == row["id"], LETTERS.c.decided_at == row["decided_at"])
+        .values(status="replayed", replayed_at=func.clock_timestamp(), replay_outcome=None)
+    )
+    attempt.write(connection, Outcome.REQUESTED, _detail(queue, payload, force=force))
+    outbox.put(connection, _intent(row, attempt.request_id, queue, payload))
+    return ReplayRequested(
+        attempt.request_id, row["id"], row["original_request_id"], row["generation"] + 1
+    )
+
+
+def _intent(
+    row: Mapping[str, Any], request_id: uuid.UUID, queue: str | None, payload: Edit | None
+) -> outbox.Intent:
+    return outbox.Intent(
+        id=request_id,
+        kind=KIND,
+        job_id=row["original_request_id"],
+        epoch=row["epoch"],
+        payload={
+            "letter_id": str(row["id"]),
+            "decided_us": to_us(row["decided_at"]),
+            "status_before": row["status"],
+            "queue": queue,
+            "edit": None if payload is None else asdict(payload),
+        },
+    )
+
+
+def _detail(queue: str | None, payload: Edit | None, *, force: bool) -> dict[str, object]:
+    """What the audit keeps: of an edited payload the hash alone, since it can be erased."""
+    detail: dict[str, object] = {"force": force}
+    if queue is not None:
+        detail["queue"] = queue
+    if payload is not None:
+        text = json.dumps(asdict(payload), sort_keys=True)
+        detail["payload_sha256"] = sha256(text.encode()).hexdigest()
+    return detail

@@ -1,0 +1,94 @@
+"""The shape of every operator verb: permit -> validate -> act -> audit.
+
+A verb opens an `Attempt` with `attempting`, and inside it permits, validates and acts. What it
+raises on the way is audited too, in a transaction of its own, since the verb's is rolled back.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from sqlalchemy import Connection, Engine
+
+from taskyard import audit
+from taskyard.audit import Action, Outcome
+from taskyard.control.identity import Identity
+from taskyard.errors import InvalidPayload, NotFound, NotPermitted, Refused
+
+__all__ = ["Attempt", "attempting"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One call of a verb: who wants what, and, as far as it is known yet, of which job and letter.
+
+    `on_behalf_of` is whom the caller names where that is not the identity itself.
+    """
+
+    action: Action
+    identity: Identity
+    reason: str | None
+    on_behalf_of: str | None = None
+    request_id: uuid.UUID = field(default_factory=uuid.uuid4)
+    target_request_id: str | None = None
+    dead_letter_id: uuid.UUID | None = None
+
+    def permit(self) -> None:
+        """Raise `NotPermitted` unless the identity may take this action."""
+        if self.action not in self.identity.may:
+            raise NotPermitted(
+                f"{self.identity.subject} may not do {self.action}; "
+                f"allowed: {', '.join(sorted(self.identity.may)) or 'nothing'}"
+            )
+
+    def write(self, connection: Connection, outcome: str, detail: Mapping[str, object]) -> None:
+        """Append this attempt's row to the audit log in the caller's transaction."""
+        behalf = None if self.on_behalf_of == self.identity.subject else self.on_behalf_of
+        entry = audit.Entry(
+            request_id=self.request_id,
+            action_type=self.action,
+            operator_identity=self.identity.subject,
+            identity_via=self.identity.via,
+            on_behalf_of=None if behalf is None else _storable(behalf),
+            reason=_storable(self.reason or ""),
+            target_request_id=self.target_request_id,
+            dead_letter_id=self.dead_letter_id,
+            outcome=outcome,
+            detail=detail,
+        )
+        audit.write(connection, entry)
+
+
+@contextmanager
+def attempting(engine: Engine, attempt: Attempt) -> Iterator[Attempt]:
+    """Audit what is raised inside: a missing right as `denied`, anything else as `refused: why`."""
+    try:
+        yield attempt
+    except NotPermitted as error:
+        _record(engine, attempt, Outcome.DENIED, error)
+        raise
+    except (Refused, NotFound, InvalidPayload) as error:
+        _record(engine, attempt, audit.refused(error), error)
+        raise
+
+
+def _record(engine: Engine, attempt: Attempt, outcome: str, error: Exception) -> None:
+    with engine.begin() as connection:
+        attempt.write(connection, outcome, {"why": _storable(str(error))})
+    log.warning(
+        "%s by %s: %s",
+        attempt.action,
+        attempt.identity.subject,
+        error,
+        extra={"action": "verb_refused", "verb": attempt.action.value},
+    )
+
+
+def _storable(text: str) -> str:
+    return text.replace("\x00", "")[:2000]

@@ -1,0 +1,69 @@
+"""What the relay asks of records and broker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from taskyard.wire import RawMessage, Stamp
+
+__all__ = ["Opened", "PublisherPort", "RecordsPort"]
+
+
+class Opened(Protocol):
+    """A generation that is open; `already` if the same request had opened it before."""
+
+    @property
+    def generation(self) -> int:
+        """The generation of the message to publish."""
+        ...
+
+    @property
+    def seq(self) -> int:
+        """Its count of retries: 0."""
+        ...
+
+    @property
+    def already(self) -> bool:
+        """Whether a relay had come this far and died."""
+        ...
+
+    @property
+    def now_us(self) -> int:
+        """Redis's time, microseconds."""
+        ...
+
+
+class RecordsPort(Protocol):
+    """The jobs' records."""
+
+    def replay(
+        self,
+        *,
+        job_id: str,
+        epoch: int,
+        generation: int,
+        request_id: str,
+        job_type: str,
+        queue: str,
+        priority: int | None,
+    ) -> Opened:
+        """Open the generation after `generation`, once a request; raises `Refused`."""
+        ...
+
+
+class PublisherPort(Protocol):
+    """The broker."""
+
+    def publish(
+        self,
+        message: RawMessage,
+        *,
+        queue: str,
+        priority: int | None,
+        job_id: str,
+        stamp: Stamp,
+        strip: Iterable[str],
+    ) -> None:
+        """Publish with confirmation; raises `PublishFailed`."""
+        ...

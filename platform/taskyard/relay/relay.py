@@ -1,0 +1,144 @@
+"""The relay as a process: one intent after the other, each in one transaction.
+
+The transaction holds the intent's row from the claim to the commit. A crash anywhere gives it to
+the next relay, which finds by the request's id that the record was moved already. What can happen
+twice is the publication: both copies carry the same stamp, and only one of them can begin.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from datetime import timedelta
+from typing import Final
+
+from redis.exceptions import RedisError
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from taskyard import audit, outbox
+from taskyard.audit import Outcome
+from taskyard.control.replay import KIND
+from taskyard.database.patience import repeat
+from taskyard.errors import (
+    Refused,
+    SchemaMismatch,
+    ServerUnreachable,
+    TaskyardError,
+    TransitionRefused,
+    UnknownQueue,
+)
+from taskyard.outbox import Intent
+from taskyard.relay.ports import Opened, PublisherPort, RecordsPort
+from taskyard.relay.replays import Replay, open_generation, prepare, publish, reopen_letter
+from taskyard.settings import Settings
+
+__all__ = ["Relay"]
+
+log = logging.getLogger(__name__)
+
+_IDLE_S: Final = 0.2  # how long an operator's verb may wait for a relay that has nothing to do
+_LONGEST_WAIT_S: Final = 60
+_REFUSALS: Final = (Refused, TransitionRefused, UnknownQueue)
+
+
+class Relay:
+    """Carries out intents; any number of relays may run side by side."""
+
+    def __init__(
+        self, settings: Settings, engine: Engine, records: RecordsPort, publisher: PublisherPort
+    ) -> None:
+        self._settings, self._engine = settings, engine
+        self._records, self._publisher = records, publisher
+
+    def run(self, stop: threading.Event) -> None:
+        """Carry out intents until `stop` is set; while Postgres is away it waits."""
+
+        def step() -> None:
+            if not self.run_once():
+                stop.wait(_IDLE_S)
+
+        repeat("relay", step, stop)
+
+    def run_once(self) -> bool:
+        """Carry out, refuse or postpone the oldest intent that is free; False if there is none."""
+        intent: Intent | None = None
+        try:
+            with self._engine.begin() as connection:
+                intent = outbox.claim(connection)
+                if intent is not None:
+                    self._handle(connection, intent)
+        except (ServerUnreachable, SchemaMismatch, SQLAlchemyError):
+            raise
+        except Exception as error:
+            if intent is None:
+                raise
+            self._set_aside(intent, error)
+        return intent is not None
+
+    def _set_aside(self, intent: Intent, error: Exception) -> None:
+        """An intent that fails in a way nobody foresaw must not stop all the others."""
+        log.error("intent %s failed", intent.id, exc_info=error, extra={"action": "relay_failed"})
+        with self._engine.begin() as connection:
+            self._postpone(connection, intent, f"{type(error).__name__}: {error}")
+
+    def _handle(self, connection: Connection, intent: Intent) -> None:
+        if intent.kind != KIND:
+            # A newer version wrote it, and a relay of that version will take it.
+            self._postpone(connection, intent, f"this version knows no intent {intent.kind!r}")
+            return
+        try:
+            replay = prepare(connection, intent, self._settings)
+        except _REFUSALS as error:
+            self._refuse(connection, intent, error)
+            return
+        try:
+            opened = open_generation(self._records, replay)
+        except _REFUSALS as error:
+            self._refuse(connection, intent, error)
+        except (RedisError, ServerUnreachable) as error:
+            self._postpone(connection, intent, f"the record was not reached: {error}")
+        else:
+            self._publish(connection, intent, replay, opened)
+
+    def _publish(
+        self, connection: Connection, intent: Intent, replay: Replay, opened: Opened
+    ) -> None:
+        """From here on the record has moved: nothing may refuse any more, only wait."""
+        try:
+            publish(self._publisher, replay, opened)
+        except TaskyardError as error:
+            self._postpone(connection, intent, str(error))
+            return
+        outbox.finish(connection, intent.id)
+        detail = {"generation": opened.generation, "queue": replay.queue}
+        audit.answer(connection, intent.id, Outcome.APPLIED, detail)
+        log.info(
+            "job %s is replayed as generation %d",
+            intent.job_id,
+            opened.generation,
+            extra={"action": "relay_applied", "job_id": intent.job_id, "request": str(intent.id)},
+        )
+
+    def _refuse(self, connection: Connection, intent: Intent, error: Exception) -> None:
+        reopen_letter(connection, intent)
+        outbox.finish(connection, intent.id)
+        audit.answer(connection, intent.id, audit.refused(error), {})
+        log.warning(
+            "the replay of job %s is refused: %s",
+            intent.job_id,
+            error,
+            extra={"action": "relay_refused", "job_id": intent.job_id, "request": str(intent.id)},
+        )
+
+    def _postpone(self, connection: Connection, intent: Intent, why: str) -> None:
+        wait = timedelta(seconds=min(2 ** min(intent.attempts, 10), _LONGEST_WAIT_S))
+        outbox.postpone(connection, intent.id, wait, why)
+        log.warning(
+            "the %s of job %s waits %d s: %s",
+            intent.kind,
+            intent.job_id,
+            wait.total_seconds(),
+            why,
+            extra={"action": "relay_postponed", "job_id": intent.job_id, "request": str(intent.id)},
+        )

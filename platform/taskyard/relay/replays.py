@@ -1,0 +1,123 @@
+"""Carrying out a replay: what to publish, the record's compare-and-set, the publication."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import Connection, select, update
+
+from taskyard.control.edits import Edit, captured, edited
+from taskyard.database.tables import LETTERS
+from taskyard.errors import Refused
+from taskyard.outbox import Intent
+from taskyard.relay.ports import Opened, PublisherPort, RecordsPort
+from taskyard.settings import Settings
+from taskyard.wire import RawMessage, Stamp
+
+__all__ = ["Replay", "open_generation", "prepare", "publish", "reopen_letter"]
+
+# A replay was asked for now: the sender's old deadlines no longer mean anything.
+_STRIPPED: Final = ("expires", "eta")
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """Everything that a replay needs, read from its intent and its letter."""
+
+    request_id: uuid.UUID
+    job_id: str
+    epoch: int
+    generation: int
+    job_type: str
+    queue: str
+    priority: int | None
+    message: RawMessage
+
+
+def prepare(connection: Connection, intent: Intent, settings: Settings) -> Replay:
+    """Read the letter and settle every question that could stop the publication later.
+
+    Raises `Refused`, `UnknownQueue`.
+    """
+    row = _letter(connection, intent)
+    message = captured(row)
+    edit = intent.payload["edit"]
+    queue = intent.payload["queue"] or row["queue"]
+    return Replay(
+        request_id=intent.id,
+        job_id=intent.job_id,
+        epoch=intent.epoch,
+        generation=row["generation"],
+        job_type=row["job_type"],
+        queue=queue,
+        priority=_priority(settings, queue, row["priority"]),
+        message=message if edit is None else edited(message, Edit(**edit)),
+    )
+
+
+def open_generation(records: RecordsPort, replay: Replay) -> Opened:
+    """The record's compare-and-set; raises `Refused`."""
+    return records.replay(
+        job_id=replay.job_id,
+        epoch=replay.epoch,
+        generation=replay.generation,
+        request_id=str(replay.request_id),
+        job_type=replay.job_type,
+        queue=replay.queue,
+        priority=replay.priority,
+    )
+
+
+def publish(publisher: PublisherPort, replay: Replay, opened: Opened) -> None:
+    """Publish the message of the generation that was opened; raises `PublishFailed`."""
+    stamp = Stamp(
+        epoch=replay.epoch,
+        generation=opened.generation,
+        seq=opened.seq,
+        sent_us=opened.now_us,
+        policy=_policy(replay.message),
+    )
+    publisher.publish(
+        replay.message,
+        queue=replay.queue,
+        priority=replay.priority,
+        job_id=replay.job_id,
+        stamp=stamp,
+        strip=_STRIPPED,
+    )
+
+
+def reopen_letter(connection: Connection, intent: Intent) -> None:
+    """Give a letter whose replay was refused its former status back."""
+    connection.execute(
+        update(LETTERS)
+        .where(LETTERS.c.id == uuid.UUID(intent.payload["letter_id"]))
+        .where(LETTERS.c.status == "replayed")
+        .values(status=intent.payload["status_before"], replayed_at=None)
+    )
+
+
+def _letter(connection: Connection, intent: Intent) -> Mapping[str, Any]:
+    letter_id = uuid.UUID(intent.payload["letter_id"])
+    query = select(LETTERS).where(LETTERS.c.id == letter_id)
+    row = connection.execute(query).mappings().one_or_none()
+    if row is None:
+        raise Refused(f"letter {letter_id} is past its retention")
+    return dict(row)
+
+
+def _priority(settings: Settings, queue: str, priority: int | None) -> int | None:
+    """The letter's priority within what the queue has; a redirect may lead to one with fewer."""
+    top = settings.queue(queue).priorities
+    return None if priority is None else max(1, min(priority, top))
+
+
+def _policy(message: RawMessage) -> Mapping[str, object] | None:
+    try:
+        stamp = Stamp.read(message.headers)
+    except ValueError:
+        return None  # a stamp that is broken holds no policy; the new one replaces it
+    return None if stamp is None else stamp.policy
