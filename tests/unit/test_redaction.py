@@ -1,0 +1,123 @@
+"""Redaction: what looks like a secret is never shown, everything else is."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taskyard.wire.redaction import MASK, redact, redact_text, redact_url
+
+SECRET = "hunter2"  # noqa: S105 - it must never be shown
+SECRET_KEYS = [
+    "password",
+    "DB_PASSWORD",
+    "passwd",
+    "passphrase",
+    "client_secret",
+    "access_token",
+    "apiKey",
+    "api-key",
+    "x_api_key",
+    "Authorization",
+    "aws_credentials",
+    "Set-Cookie",
+    "private_key",
+]
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=10,
+)
+HARMLESS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text("xyz 123", max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text("xyz", min_size=1), inner, max_size=3)
+    ),
+    max_leaves=10,
+)
+WORDS = st.text("abcdefghijklmnopqrstuvwxyz0123456789!$*+-_~", min_size=8, max_size=20)
+
+
+def holds(value: Any, secret: str) -> bool:
+    if isinstance(value, dict):
+        return any(holds(item, secret) for item in value.values())
+    if isinstance(value, list | tuple):
+        return any(holds(item, secret) for item in value)
+    return isinstance(value, str) and secret in value
+
+
+@pytest.mark.parametrize("key", SECRET_KEYS)
+@given(inner=JSON)
+def test_the_value_of_a_secret_key_is_masked_whatever_it_is(key: str, inner: Any) -> None:
+    assert redact({"outer": [{key: inner}]}) == {"outer": [{key: MASK}]}
+
+
+@given(JSON, st.sampled_from(SECRET_KEYS), WORDS)
+def test_a_secret_is_found_at_any_depth(around: Any, key: str, secret: str) -> None:
+    wrapped: Any = {key: secret}
+    for level in range(6):
+        wrapped = [wrapped, 1] if level % 2 else {"around": 2, "inner": wrapped}
+    assert not holds(redact(wrapped), secret)
+
+
+@given(HARMLESS)
+def test_what_is_harmless_is_shown_as_it_is(value: Any) -> None:
+    assert redact(value) == value
+
+
+@given(JSON)
+def test_redacting_twice_changes_nothing_more(value: Any) -> None:
+    once = redact(value)
+    assert redact(once) == once
+
+
+@given(JSON)
+def test_the_original_is_left_alone(value: Any) -> None:
+    document = {"password": SECRET, "value": value}
+    redact(document)
+    assert document == {"password": SECRET, "value": value}
+
+
+def test_a_bottomless_structure_ends_in_a_mask() -> None:
+    deep: Any = SECRET
+    for _ in range(100):
+        deep = [deep]
+    assert not holds(redact(deep), SECRET)
+    loop: list[Any] = []
+    loop.append(loop)
+    assert str(MASK) in str(redact(loop))
+
+
+@given(st.sampled_from(["password", "token", "API_KEY", "client_secret"]), WORDS, st.text("xyz "))
+def test_pairs_in_free_text_are_masked(key: str, secret: str, around: str) -> None:
+    for pair in (f"{key}={secret}", f"{key}: {secret}", f'"{key}": "{secret}"'):
+        shown = redact_text(f"{around} {pair} {around}")
+        assert secret not in shown
+        assert key in shown, "the key stays, so that a reader knows what stood there"
+
+
+@given(WORDS, WORDS)
+def test_a_password_in_a_url_is_masked_in_text_and_alone(user: str, password: str) -> None:
+    secret = f"{password}#"
+    url = f"redis://{user}:{quote(secret, safe='')}@host:6379/0"
+    for shown in (redact_url(url), redact_text(f"cannot reach {url}, giving up")):
+        assert f":{MASK}@host:6379/0" in shown
+        assert f"{password}%23" not in shown
+        assert user in shown
+
+
+def test_a_password_with_an_at_sign_is_masked_whole() -> None:
+    assert redact_url("redis://:one@two@host/0") == f"redis://:{MASK}@host/0"
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["redis://host:6379/0", "amqp://user@host//", "redis://[::1]:6379/0", "unix:///run/redis.sock"],
+)
+def test_a_url_without_a_password_is_shown_as_it_is(url: str) -> None:
+    assert redact_url(url) == url
+    assert redact_text(url) == url

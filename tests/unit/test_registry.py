@@ -1,0 +1,99 @@
+"""Handlers: what a signature says, and which signatures are refused."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from taskyard.errors import DuplicateName, InvalidSettings
+from taskyard.jobs.context import JobContext
+from taskyard.jobs.registry import Registry
+
+
+class Payload(BaseModel):
+    number: int
+
+
+def plain(payload: dict[str, int]) -> None: ...
+
+
+def with_context(payload: Payload, context: JobContext) -> None: ...
+
+
+async def awaited(payload: Payload) -> None: ...
+
+
+def nothing() -> None: ...
+
+
+def three(payload: Payload, context: JobContext, more: int) -> None: ...
+
+
+def with_keyword(payload: Payload, *, mode: str = "x") -> None: ...
+
+
+def test_a_signature_says_model_context_and_kind() -> None:
+    registry = Registry()
+    for function in (plain, with_context, awaited, with_keyword):
+        assert registry.job(function.__name__)(function) is function
+    found = {
+        handler.name: (handler.payload_model, handler.wants_context, handler.is_async)
+        for handler in registry.handlers()
+    }
+    assert found == {
+        "plain": (None, False, False),
+        "with_context": (Payload, True, False),
+        "awaited": (Payload, False, True),
+        "with_keyword": (Payload, False, False),
+    }
+
+
+def test_settings_in_the_decorator_define_the_type() -> None:
+    registry = Registry()
+    registry.job("new", queue="exec", policy={"max_retries": 7})(plain)
+    job_type = registry["new"].job_type
+    assert job_type is not None
+    assert (job_type.name, job_type.queue, job_type.policy.max_retries) == ("new", "exec", 7)
+
+
+def test_without_settings_the_catalogue_must_know_the_type() -> None:
+    registry = Registry()
+    registry.job("new")(plain)
+    assert registry["new"].job_type is None
+
+
+def test_a_wrong_setting_in_the_decorator_is_refused() -> None:
+    with pytest.raises(ValidationError, match="queueue"):
+        Registry().job("new", queue="exec", queueue="exec")(plain)
+
+
+@pytest.mark.parametrize(("function", "count"), [(nothing, 0), (three, 3)])
+def test_another_number_of_parameters_is_refused(function: object, count: int) -> None:
+    words = rf"must take \(payload\) or \(payload, context\), got {count} parameters$"
+    with pytest.raises(InvalidSettings, match=words):
+        Registry().job("new")(function)  # type: ignore[type-var]
+
+
+def test_two_handlers_for_one_type_are_refused_by_both_names() -> None:
+    registry = Registry()
+    registry.job("new")(plain)
+    with pytest.raises(DuplicateName) as refusal:
+        registry.job("new")(with_context)
+    text = str(refusal.value)
+    assert text.startswith("job type 'new' has two handlers: ")
+    assert ".plain and " in text
+    assert text.endswith(".with_context; rename or remove one")
+
+
+def test_the_same_handler_may_be_registered_again() -> None:
+    registry = Registry()
+    registry.job("new")(plain)
+    registry.job("new")(plain)
+    assert len(registry.handlers()) == 1
+
+
+def test_a_type_without_a_handler_is_not_contained() -> None:
+    registry = Registry()
+    assert "new" not in registry
+    with pytest.raises(KeyError):
+        registry["new"]
