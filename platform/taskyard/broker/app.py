@@ -6,7 +6,7 @@ from typing import Any
 
 from celery import Celery
 
-from taskyard.broker.connection import check_broker_url, transport_options
+from taskyard.broker.connection import TRANSPORT, check_broker_url, transport_options
 from taskyard.jobs import Catalogue
 from taskyard.queues import kombu_queues, route
 from taskyard.settings import Settings
@@ -23,6 +23,7 @@ def make_app(settings: Settings, catalogue: Catalogue, name: str = "taskyard") -
     prefix = "" if settings.namespace == "taskyard" else f"{settings.namespace}:"
     app.conf.update(
         broker_url=check_broker_url(settings),
+        broker_transport=TRANSPORT,
         broker_transport_options=transport_options(settings),
         broker_connection_retry_on_startup=True,
         result_backend="taskyard.backend:RecordBackend+" + settings.need_redis_url(),

@@ -11,8 +11,9 @@ from taskyard.errors import InvalidSettings
 from taskyard.queues import URGENCY_STEPS
 from taskyard.settings import Settings
 
-__all__ = ["connection", "same_redis", "transport_options"]
+__all__ = ["TRANSPORT", "check_broker_url", "connection", "same_redis", "transport_options"]
 
+TRANSPORT: Final = "taskyard.transport:Transport"
 _REDIS_SCHEMES: Final = frozenset({"redis", "rediss"})
 
 
@@ -27,6 +28,9 @@ def transport_options(settings: Settings) -> dict[str, Any]:
         "unacked_key": f"{prefix}unacked",
         "unacked_index_key": f"{prefix}unacked_index",
         "unacked_mutex_key": f"{prefix}unacked_mutex",
+        "unacked_restore_interval": 1,
+        "owner_prefix": f"{settings.namespace}:owner:",
+        "owners_key": f"{settings.namespace}:owners",
         "socket_timeout": settings.publish_timeout_s,
         "socket_connect_timeout": settings.publish_timeout_s,
         "socket_keepalive": True,
@@ -54,4 +58,4 @@ def same_redis(settings: Settings) -> bool:
 def connection(settings: Settings) -> Connection:
     """A connection to the broker; nothing is sent yet. Raises `InvalidSettings`."""
     url = check_broker_url(settings)
-    return Connection(url, transport_options=transport_options(settings))
+    return Connection(url, transport=TRANSPORT, transport_options=transport_options(settings))

@@ -1,0 +1,11 @@
+"""A Redis transport for kombu that loses no message when a worker is killed.
+
+kombu's own pops a message and records it as unacknowledged in two steps; here one script does
+both, for a whole batch. Keys, priority steps and wire format are kombu's, so that stock producers,
+workers, Flower and clients in other languages share the queues.
+"""
+
+from taskyard.transport.channel import Channel, SentinelChannel
+from taskyard.transport.transport import SentinelTransport, Transport
+
+__all__ = ["Channel", "SentinelChannel", "SentinelTransport", "Transport"]

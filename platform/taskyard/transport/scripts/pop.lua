@@ -1,0 +1,36 @@
+-- Acknowledge what is done and pop the next batch, recording it as unacknowledged in the same step.
+-- KEYS: unacked hash, unacked index, then the lists in the order of service.
+-- ARGV: owner, first serial, how many to pop, number of lists, a stored suffix for each list
+--       (`, "", "<queue>"]`), then the tags to acknowledge.
+local owner, serial, wanted = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local lists = tonumber(ARGV[4])
+
+for i = 5 + lists, #ARGV do
+  redis.call('HDEL', KEYS[1], ARGV[i])
+  redis.call('ZREM', KEYS[2], ARGV[i])
+end
+if wanted == 0 then return {} end
+
+local time = redis.call('TIME')
+local score = time[1] .. '.' .. string.format('%06d', time[2])
+local found = {}
+for i = 1, lists do
+  local raws = redis.call('RPOP', KEYS[i + 2], wanted)
+  if raws then
+    for _, raw in ipairs(raws) do
+      -- What is no JSON object is stored as a JSON text, so that the hash stays readable.
+      local stored = string.byte(raw, 1) == 123 and raw or cjson.encode(raw)
+      local tag = owner .. ':' .. string.format('%.0f', serial)
+      redis.call('HSET', KEYS[1], tag, '[' .. stored .. ARGV[4 + i])
+      redis.call('ZADD', KEYS[2], score, tag)
+      found[#found + 1] = i
+      found[#found + 1] = raw
+      serial = serial + 1
+      wanted = wanted - 1
+    end
+    if wanted == 0 then return found end
+  end
+end
+-- Nothing there: reading the lists makes the server tell this connection when one is filled.
+if #found == 0 then redis.call('EXISTS', unpack(KEYS, 3)) end
+return found

@@ -1,0 +1,96 @@
+"""The transport: kombu's, with our channel, our poller and a heartbeat."""
+
+from __future__ import annotations
+
+import logging
+from time import monotonic
+from typing import Any
+
+from kombu.transport import redis as kombu_redis
+
+from taskyard.transport.channel import HEARTBEAT_S, Channel, SentinelChannel
+from taskyard.transport.wake import POLL_S
+
+__all__ = ["Poller", "SentinelTransport", "Transport"]
+
+
+log = logging.getLogger(__name__)
+
+
+class Poller(kombu_redis.MultiChannelPoller):  # type: ignore[misc]
+    """kombu's poller, which also sends the acknowledgements that no pop took along."""
+
+    def on_poll_start(self) -> None:
+        """Start of a tick: pops for the channels that have room, then the acknowledgements left."""
+        for channel in self._channels:
+            channel.ask_if_overdue()
+        super().on_poll_start()
+        for channel in self._channels:
+            if channel.active_queues:
+                channel.qos.flush()
+
+    def beat(self) -> None:
+        """Keep this process' owners alive."""
+        for channel in self._channels:
+            if channel.active_queues:
+                channel.beat()
+
+    def get(self, callback: Any, timeout: float | None = None) -> Any:
+        """Wait for one event, at most a second, so that a loop without timers beats as well."""
+        longest = 1.0 if timeout is None else min(timeout, 1.0)
+        if monotonic() - self._beaten_at >= HEARTBEAT_S:
+            self._beaten_at = monotonic()
+            self.beat()
+            self.maybe_restore_messages()
+        if any(channel.polls for channel in self._channels):
+            longest = min(longest, POLL_S)
+        return super().get(callback, timeout=longest)
+
+    _beaten_at = float("-inf")
+
+
+class _OwnPoller:
+    """What our transports add to kombu's."""
+
+    in_loop = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.cycle = Poller()
+
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        """Join Celery's event loop: acknowledgements per tick, a heartbeat, a clock for polling."""
+        self.in_loop = True
+        super().register_with_event_loop(connection, loop)  # type: ignore[misc]
+        for entry in self._entries:
+            entry.cancel()
+        self._entries = (
+            loop.call_repeatedly(HEARTBEAT_S, self._beat),
+            loop.call_repeatedly(HEARTBEAT_S, self._start_polling, loop),
+        )
+
+    _entries: tuple[Any, ...] = ()
+    _clock: Any = None
+
+    def _beat(self) -> None:
+        try:
+            self.cycle.beat()
+        except self.connection_errors as error:  # type: ignore[attr-defined]
+            log.warning("heartbeat not written: %s", error, extra={"action": "heartbeat_lost"})
+
+    def _start_polling(self, loop: Any) -> None:
+        """Where the server refuses to tell us, an empty timer keeps the loop ticking."""
+        if self._clock is None and any(channel.polls for channel in self.cycle._channels):
+            self._clock = loop.call_repeatedly(POLL_S, lambda: None)
+
+
+class Transport(_OwnPoller, kombu_redis.Transport):  # type: ignore[misc]
+    """For `redis://` and `rediss://` URLs."""
+
+    Channel = Channel
+
+
+class SentinelTransport(_OwnPoller, kombu_redis.SentinelTransport):  # type: ignore[misc]
+    """For `sentinel://` URLs."""
+
+    Channel = SentinelChannel
