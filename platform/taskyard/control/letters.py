@@ -11,13 +11,14 @@ from typing import Any, Final
 
 from sqlalchemy import Engine, Select, func, select
 
+from taskyard.control.edits import captured
 from taskyard.control.eligibility import OPEN
 from taskyard.control.prefixes import find_id
 from taskyard.database.tables import LETTERS
 from taskyard.errors import Refused
-from taskyard.wire import redact
+from taskyard.wire import RawMessage, redact
 
-__all__ = ["LIMIT", "Filters", "Stats", "list", "show", "stats"]
+__all__ = ["LIMIT", "Filters", "Stats", "list", "message", "show", "stats"]
 
 # A page that a person reads; more is a query for the database.
 LIMIT: Final = 1000
@@ -80,11 +81,12 @@ class Stats:
 def list(  # noqa: A001 - it reads `letters.list`
     engine: Engine, filters: Filters | None = None, limit: int = 50
 ) -> tuple[dict[str, Any], ...]:
-    """The newest letters that fit `filters`, without their payloads; at most `LIMIT`."""
+    """The newest letters that fit `filters`, at most `LIMIT`: no payloads, `attempts` a count."""
     if not 1 <= limit <= LIMIT:
         raise Refused(f"limit must lie between 1 and {LIMIT}, got {limit}")
     columns = [LETTERS.c[name] for name in _COLUMNS]
-    query = (Filters() if filters is None else filters).on(select(*columns))
+    attempts = func.jsonb_array_length(LETTERS.c.attempts).label("attempts")
+    query = (Filters() if filters is None else filters).on(select(*columns, attempts))
     query = query.order_by(LETTERS.c.decided_at.desc(), LETTERS.c.id).limit(limit)
     with engine.connect() as connection:
         return tuple(_shown(dict(row)) for row in connection.execute(query).mappings())
@@ -95,6 +97,13 @@ def show(engine: Engine, name: str | uuid.UUID) -> dict[str, Any]:
     with engine.connect() as connection:
         query = select(LETTERS).where(LETTERS.c.id == find_id(connection, name))
         return _shown(dict(connection.execute(query).mappings().one()))
+
+
+def message(engine: Engine, name: str | uuid.UUID) -> RawMessage:
+    """The captured message that a replay would send, secrets and all; raises `NotFound`."""
+    with engine.connect() as connection:
+        query = select(LETTERS).where(LETTERS.c.id == find_id(connection, name))
+        return captured(connection.execute(query).mappings().one())
 
 
 def stats(engine: Engine) -> Stats:

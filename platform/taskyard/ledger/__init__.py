@@ -2,6 +2,16 @@
 
 from taskyard.ledger.entries import Entry
 from taskyard.ledger.read import history, job
+from taskyard.ledger.search import SEARCH_LIMIT, Wanted, ids_starting_with, newest
 from taskyard.ledger.write import write
 
-__all__ = ["Entry", "history", "job", "write"]
+__all__ = [
+    "SEARCH_LIMIT",
+    "Entry",
+    "Wanted",
+    "history",
+    "ids_starting_with",
+    "job",
+    "newest",
+    "write",
+]

@@ -1,0 +1,224 @@
+"""Replay, up to the outbox: permitted, reasoned, validated, audited, in one transaction."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, event, select, text, update
+
+from support.letters import make_delivery, make_letter, make_message
+from taskyard.audit import Action
+from taskyard.control import Edit, Identity, ReplayRequested, replay, wait_outcome
+from taskyard.database import engine
+from taskyard.database.tables import AUDIT, LETTERS, OUTBOX
+from taskyard.errors import NotFound, NotPermitted, Refused
+from taskyard.mirror.letters import store_letters
+
+OPS = Identity("ops@example.com", via="token")
+WHY = "Infrastructure recovered after 2-hour outage"
+
+
+@pytest.fixture(scope="module")
+def database(database_url: str) -> Iterator[Engine]:
+    made = engine(database_url)
+    yield made
+    made.dispose()
+
+
+@pytest.fixture(autouse=True)
+def _empty(database: Engine) -> None:
+    with database.begin() as connection:
+        connection.execute(text("TRUNCATE dead_letter_queue, outbox"))
+
+
+def stored(database: Engine, **changes: Any) -> uuid.UUID:
+    letter = make_letter(**changes)
+    with database.begin() as connection:
+        store_letters(connection, [make_delivery(letter)])
+    return uuid.UUID(letter.letter_id)
+
+
+def letter_row(database: Engine, letter_id: uuid.UUID) -> dict[str, Any]:
+    with database.connect() as connection:
+        query = select(LETTERS).where(LETTERS.c.id == letter_id)
+        return dict(connection.execute(query).mappings().one())
+
+
+def audit_rows(database: Engine, letter_id: uuid.UUID | None) -> list[dict[str, Any]]:
+    query = select(AUDIT).where(AUDIT.c.dead_letter_id == letter_id).order_by(AUDIT.c.id)
+    with database.connect() as connection:
+        return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def intents(database: Engine) -> list[dict[str, Any]]:
+    with database.connect() as connection:
+        return [dict(row) for row in connection.execute(select(OUTBOX)).mappings()]
+
+
+def test_letter_audit_and_intent_are_written_together(database: Engine) -> None:
+    letter_id = stored(database, job_id="job-a")
+    asked = replay(
+        database, letter_id, identity=OPS, reason=WHY, on_behalf_of="customer@example.com"
+    )
+    assert asked == ReplayRequested(asked.request_id, letter_id, "job-a", generation=1)
+    row = letter_row(database, letter_id)
+    assert row["status"] == "replayed"
+    assert row["replayed_at"] is not None
+    (entry,) = audit_rows(database, letter_id)
+    assert entry["action_type"] == "controlled_replay"
+    assert (entry["operator_identity"], entry["identity_via"]) == ("ops@example.com", "token")
+    assert entry["on_behalf_of"] == "customer@example.com"
+    assert (entry["reason"], entry["outcome"]) == (WHY, "requested")
+    assert entry["target_request_id"] == "job-a"
+    (intent,) = intents(database)
+    assert intent["id"] == asked.request_id == entry["request_id"]
+    assert wait_outcome(database, asked.request_id, timeout_s=0) == "pending"
+
+
+def test_an_operator_who_acts_for_themselves_acts_on_nobodys_behalf(database: Engine) -> None:
+    letter_id = stored(database)
+    replay(database, letter_id, identity=OPS, reason=WHY, on_behalf_of="ops@example.com")
+    assert audit_rows(database, letter_id)[0]["on_behalf_of"] is None
+
+
+def test_a_second_replay_fails_and_says_when_and_by_whom(database: Engine) -> None:
+    letter_id = stored(database)
+    replay(database, letter_id, identity=OPS, reason=WHY)
+    with pytest.raises(Refused, match=r"already replayed at 2\d{3}-.* UTC by ops@example.com"):
+        replay(database, letter_id, identity=Identity("b@example.com", "token"), reason=WHY)
+    assert len(intents(database)) == 1
+    last = audit_rows(database, letter_id)[-1]
+    assert last["operator_identity"] == "b@example.com"
+    assert last["outcome"].startswith("refused: letter")
+
+
+def test_of_many_replays_at_once_one_wins(database: Engine) -> None:
+    letter_id = stored(database)
+
+    def attempt(_: int) -> bool:
+        try:
+            replay(database, letter_id, identity=OPS, reason=WHY)
+        except Refused:
+            return False
+        return True
+
+    with ThreadPoolExecutor(5) as pool:
+        assert sorted(pool.map(attempt, range(5))) == [False, False, False, False, True]
+    assert len(intents(database)) == 1
+    assert len(audit_rows(database, letter_id)) == 5
+
+
+def test_a_letter_may_be_named_by_the_start_of_its_id(database: Engine) -> None:
+    letter_id = stored(database)
+    name = str(letter_id).upper()[:9]
+    assert replay(database, name, identity=OPS, reason=WHY).letter_id == letter_id
+
+
+def test_a_missing_right_is_denied_and_audited(database: Engine) -> None:
+    letter_id = stored(database)
+    reader = Identity("reader@example.com", "token", may=frozenset({Action.CANCEL_REQUEST}))
+    with pytest.raises(NotPermitted, match="may not do controlled_replay; allowed: cancel_request"):
+        replay(database, letter_id, identity=reader, reason=WHY)
+    assert letter_row(database, letter_id)["status"] == "pending"
+    with database.connect() as connection:
+        query = select(AUDIT).where(AUDIT.c.operator_identity == "reader@example.com")
+        entry = connection.execute(query).mappings().one()
+    assert entry["outcome"] == "denied"
+    assert "may not do" in entry["detail"]["why"]
+
+
+def test_a_bad_reason_is_refused_and_audited(database: Engine) -> None:
+    letter_id = stored(database)
+    someone = Identity(f"{uuid.uuid4()}@example.com", "token")
+    with pytest.raises(Refused, match="tells an auditor nothing"):
+        replay(database, letter_id, identity=someone, reason="fix it")
+    with database.connect() as connection:
+        query = select(AUDIT.c.reason).where(AUDIT.c.operator_identity == someone.subject)
+        assert connection.scalar(query) == "fix it"
+
+
+def test_a_call_of_old_without_a_reason_is_marked_as_such(database: Engine) -> None:
+    letter_id = stored(database)
+    replay(database, letter_id, identity=OPS, reason=None, require_reason="compatible")
+    assert audit_rows(database, letter_id)[0]["reason"] == "unspecified (compatibility)"
+
+
+def test_a_letter_that_is_not_there_is_not_found_and_the_attempt_is_audited(
+    database: Engine,
+) -> None:
+    someone = Identity(f"{uuid.uuid4()}@example.com", "token")
+    with pytest.raises(NotFound, match="See: taskyard dlq list"):
+        replay(database, uuid.uuid4(), identity=someone, reason=WHY)
+    with database.connect() as connection:
+        query = select(AUDIT.c.outcome).where(AUDIT.c.operator_identity == someone.subject)
+        assert str(connection.scalar(query)).startswith("refused: there is no letter")
+
+
+def test_raw_junk_cannot_be_replayed(database: Engine) -> None:
+    with database.begin() as connection:
+        store_letters(connection, [make_delivery(b"junk")])
+        letter_id = connection.scalar(select(LETTERS.c.id))
+    assert letter_id is not None
+    with pytest.raises(Refused, match="undecodable"):
+        replay(database, letter_id, identity=OPS, reason=WHY, force=True)
+
+
+def test_a_letter_that_postgres_refused_a_part_of_can_be_replayed(database: Engine) -> None:
+    letter_id = stored(database, args=[{"text": "a\x00b"}])
+    assert letter_row(database, letter_id)["mirror_error"]
+    replay(database, letter_id, identity=OPS, reason=WHY)
+    assert len(intents(database)) == 1
+
+
+def test_an_edited_payload_travels_in_the_intent_and_leaves_a_hash_in_the_audit(
+    database: Engine,
+) -> None:
+    letter_id = stored(database, category="validation_error", replay_eligible=False)
+    replay(database, letter_id, identity=OPS, reason=WHY, payload=Edit([{"n": 2}]), queue="exec")
+    assert intents(database)[0]["payload"]["edit"] == {"args": [{"n": 2}], "kwargs": {}}
+    detail = audit_rows(database, letter_id)[0]["detail"]
+    assert detail["queue"] == "exec"
+    assert len(detail["payload_sha256"]) == 64
+    assert '"n"' not in str(detail)
+
+
+def test_an_edit_that_could_not_be_built_is_refused_at_once(database: Engine) -> None:
+    letter_id = stored(database, message=make_message("j", body=b"\x80\x04pickle"))
+    with pytest.raises(Refused, match="its callbacks would be lost"):
+        replay(database, letter_id, identity=OPS, reason=WHY, payload=Edit([1]))
+    assert letter_row(database, letter_id)["status"] == "pending"
+    assert intents(database) == []
+
+
+def test_a_failure_before_the_commit_leaves_nothing(database: Engine) -> None:
+    letter_id = stored(database)
+
+    def crash(_: object) -> None:
+        raise KeyboardInterrupt
+
+    event.listen(database, "commit", crash)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            replay(database, letter_id, identity=OPS, reason=WHY)
+    finally:
+        event.remove(database, "commit", crash)
+    assert letter_row(database, letter_id)["status"] == "pending"
+    assert intents(database) == []
+    assert audit_rows(database, letter_id) == []
+
+
+def test_only_open_letters_are_replayed(database: Engine) -> None:
+    letter_id = stored(database)
+    with database.begin() as connection:
+        connection.execute(update(LETTERS).values(status="deleted"))
+    with pytest.raises(Refused, match="has status 'deleted'"):
+        replay(database, letter_id, identity=OPS, reason=WHY, force=True)
+
+
+def test_waiting_for_an_unknown_request_is_an_error(database: Engine) -> None:
+    with pytest.raises(NotFound, match="no operator action has the request id"):
+        wait_outcome(database, uuid.uuid4(), timeout_s=0)

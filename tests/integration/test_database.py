@@ -1,0 +1,229 @@
+"""The schema: migrated up and down, checked, partitioned; and what its failures are called."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import Engine, create_engine, inspect, make_url, text
+from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.pool import NullPool
+
+from servers import Servers
+from taskyard.audit import Action
+from taskyard.database import (
+    check,
+    create_partitions,
+    drop_partitions_before,
+    engine,
+    migrate,
+)
+from taskyard.database.partitions import PARTITIONED, partitions
+from taskyard.database.tables import METADATA
+from taskyard.errors import InvalidSettings, SchemaMismatch, ServerUnreachable
+from taskyard.jobs import Category
+
+NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)  # a Wednesday
+
+
+@pytest.fixture
+def url(servers: Servers) -> str:
+    """An empty database."""
+    name = f"t{uuid.uuid4().hex[:10]}"
+    admin = create_engine(servers.database_url(), poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    return make_url(servers.database_url()).set(database=name).render_as_string(False)
+
+
+@pytest.fixture
+def database(url: str) -> Iterator[Engine]:
+    migrate(url)
+    made = engine(url)
+    yield made
+    made.dispose()
+
+
+def allowed_values(database: Engine, table: str, constraint: str) -> set[str]:
+    checks = inspect(database).get_check_constraints(table)
+    sql = next(str(found["sqltext"]) for found in checks if found["name"] == constraint)
+    return {part.split("'")[0] for part in sql.split("'")[1::2]}
+
+
+def test_an_empty_database_goes_up_down_to_nothing_and_up_again(url: str) -> None:
+    assert migrate(url).current == check(url).current
+    assert migrate(url, "base").current is None
+    left = inspect(create_engine(url, poolclass=NullPool)).get_table_names()
+    assert left == ["taskyard_schema"]
+    assert migrate(url).current == check(url).expected
+
+
+def test_migrations_started_at_once_end_in_one_schema(url: str) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        ends = list(pool.map(lambda _: migrate(url), range(4)))
+    assert {end.current for end in ends} == {check(url).expected}
+
+
+def test_an_unmigrated_database_is_told_how_to_migrate(url: str) -> None:
+    with pytest.raises(SchemaMismatch, match=r"has no schema, expected .*Run: taskyard migrate"):
+        check(url)
+
+
+def test_a_newer_schema_is_not_taken_for_ours(url: str) -> None:
+    migrate(url)
+    with create_engine(url, poolclass=NullPool).begin() as connection:
+        connection.execute(text("UPDATE taskyard_schema SET version_num = '9999'"))
+    with pytest.raises(SchemaMismatch, match=r"has schema 9999.*Upgrade taskyard"):
+        check(url)
+
+
+def test_an_unknown_version_is_refused_with_the_known_ones(url: str) -> None:
+    with pytest.raises(InvalidSettings, match="no schema version '0815'; known: base, 0001"):
+        migrate(url, "0815")
+
+
+def test_the_tables_in_code_have_the_columns_of_the_database(database: Engine) -> None:
+    found = inspect(database)
+    for table in METADATA.sorted_tables:
+        assert {column["name"] for column in found.get_columns(table.name)} == set(table.c.keys())
+
+
+def test_the_database_knows_the_same_categories_and_actions_as_the_code(database: Engine) -> None:
+    categories = allowed_values(database, "dead_letter_queue", "dead_letter_queue_category")
+    assert categories == {category.value for category in Category}
+    actions = allowed_values(database, "operator_audit_log", "operator_audit_log_action")
+    assert actions == {action.value for action in Action}
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE operator_audit_log SET reason = 'another'",
+        "DELETE FROM operator_audit_log",
+        "TRUNCATE operator_audit_log",
+    ],
+)
+def test_even_the_owner_cannot_change_the_audit_log(database: Engine, statement: str) -> None:
+    refusal = pytest.raises(ProgrammingError, match="operator_audit_log is append-only")
+    with database.connect() as connection, refusal:
+        connection.execute(text(statement))
+
+
+def test_a_server_that_is_away_is_named_without_its_password() -> None:
+    with pytest.raises(ServerUnreachable, match="taskyard up") as caught:
+        engine("postgresql://user:geheim@127.0.0.1:1/name").connect()
+    assert "geheim" not in str(caught.value)
+
+
+def test_a_url_of_another_database_is_refused() -> None:
+    with pytest.raises(InvalidSettings, match="names 'mysql'; expected a PostgreSQL URL"):
+        engine("mysql://user@host/name")
+
+
+def test_a_missing_table_is_a_schema_to_migrate(url: str) -> None:
+    with (
+        engine(url).connect() as connection,
+        pytest.raises(SchemaMismatch, match="taskyard migrate"),
+    ):
+        connection.execute(text("SELECT * FROM dead_letter_queue"))
+
+
+def test_a_connection_that_died_in_the_pool_is_replaced_without_an_error(database: Engine) -> None:
+    with database.connect() as connection:
+        pid = connection.scalar(text("SELECT pg_backend_pid()"))
+    with create_engine(database.url, poolclass=NullPool).connect() as other:
+        other.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
+    with database.connect() as connection:
+        assert connection.scalar(text("SELECT 1")) == 1
+
+
+def test_weeks_are_created_ahead_once(database: Engine) -> None:
+    with database.begin() as connection:
+        created = create_partitions(connection, NOW, timedelta(weeks=1))
+        assert create_partitions(connection, NOW, timedelta(weeks=1)) == []
+    letters = [name for name in created if name.startswith("dead_letter_queue")]
+    assert letters == [
+        "dead_letter_queue_p20260223",
+        "dead_letter_queue_p20260302",
+        "dead_letter_queue_p20260309",
+    ]
+    assert len(created) == len(letters) * len(PARTITIONED)
+
+
+def test_two_mirrors_may_create_weeks_at_once(database: Engine) -> None:
+    def create(_: int) -> int:
+        with database.begin() as connection:
+            return len(create_partitions(connection, NOW))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sorted(pool.map(create, range(4)))[:3] == [0, 0, 0]
+
+
+def insert_letter(database: Engine, decided_at: datetime) -> None:
+    with database.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO dead_letter_queue (id, decided_at, failure_category, failure_reason, "
+                "replay_eligible, mirror_error, raw_envelope) "
+                "VALUES (gen_random_uuid(), :at, 'timeout', 'x', false, 'x', 'x')"
+            ),
+            {"at": decided_at},
+        )
+
+
+def homes(database: Engine) -> list[str]:
+    with database.connect() as connection:
+        return sorted(
+            connection.scalars(text("SELECT tableoid::regclass::text FROM dead_letter_queue"))
+        )
+
+
+def test_a_row_without_a_week_moves_into_it_when_the_week_is_created(database: Engine) -> None:
+    insert_letter(database, NOW)
+    assert homes(database) == ["dead_letter_queue_default"]
+    with database.begin() as connection:
+        create_partitions(connection, NOW)
+    assert homes(database) == ["dead_letter_queue_p20260302"]
+
+
+def test_ageing_out_drops_whole_weeks_and_old_rows_without_a_week(database: Engine) -> None:
+    with database.begin() as connection:
+        create_partitions(connection, NOW)
+    for age in (timedelta(days=400), timedelta(weeks=1), timedelta()):
+        insert_letter(database, NOW - age)
+    with database.begin() as connection:
+        dropped = drop_partitions_before(connection, "dead_letter_queue", NOW - timedelta(days=2))
+        assert dropped == ["dead_letter_queue_p20260223"]
+        assert "dead_letter_queue_p20260223" not in partitions(connection, "dead_letter_queue")
+    assert homes(database) == ["dead_letter_queue_p20260302"]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        (
+            "SELECT failure_category, COUNT(*)\nFROM dead_letter_queue\n"
+            "WHERE replayed_at IS NULL\nGROUP BY failure_category;"
+        ),
+        (
+            "SELECT action_type, COUNT(*)\nFROM operator_audit_log\n"
+            "WHERE performed_at > now() - INTERVAL '24 hours'\nGROUP BY action_type;"
+        ),
+        (
+            "SELECT\n    COUNT(*) FILTER (WHERE replay_outcome = 'success') AS success,\n"
+            "    COUNT(*) FILTER (WHERE replay_outcome = 'failed') AS failed,\n"
+            "    COUNT(*) AS total\nFROM dead_letter_queue\nWHERE replayed_at IS NOT NULL;"
+        ),
+        (
+            "PREPARE trail AS SELECT\n    action_type,\n    operator_identity,\n    reason,\n"
+            "    outcome,\n    performed_at\nFROM operator_audit_log\n"
+            "WHERE target_request_id = $1\nORDER BY performed_at DESC;"
+        ),
+    ],
+)
+def test_the_runbooks_own_queries_run_as_they_are_written(database: Engine, query: str) -> None:
+    with database.connect() as connection:
+        connection.exec_driver_sql(query)

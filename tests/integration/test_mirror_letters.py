@@ -1,0 +1,250 @@
+"""Dead letters into Postgres: one row a death, whatever the letter holds."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from kombu import Producer
+from sqlalchemy import Engine, select, text, update
+
+from support.letters import DIED_US, make_delivery, make_letter, make_message
+from taskyard.broker import connection as broker_connection
+from taskyard.clock import from_us
+from taskyard.control.edits import captured
+from taskyard.database import create_partitions, engine
+from taskyard.database.tables import LETTERS
+from taskyard.deadletters import LetterBox, exchange, mirror_queue
+from taskyard.mirror import Delivery
+from taskyard.mirror.feeds import LetterFeed
+from taskyard.mirror.kombu_letters import KombuLetters
+from taskyard.mirror.letters import store_letters
+from taskyard.settings import Settings
+from taskyard.wire import Letter
+
+
+@pytest.fixture(scope="module")
+def database(database_url: str) -> Iterator[Engine]:
+    made = engine(database_url)
+    with made.begin() as connection:
+        create_partitions(connection, from_us(DIED_US))
+    yield made
+    made.dispose()
+
+
+@pytest.fixture(autouse=True)
+def _empty(database: Engine) -> None:
+    with database.begin() as connection:
+        connection.execute(text("TRUNCATE dead_letter_queue"))
+
+
+def keep(database: Engine, *deliveries: Delivery) -> None:
+    with database.begin() as connection:
+        store_letters(connection, deliveries)
+
+
+def rows(database: Engine) -> list[dict[str, Any]]:
+    with database.connect() as connection:
+        return [dict(row) for row in connection.execute(select(LETTERS)).mappings()]
+
+
+def row(database: Engine) -> dict[str, Any]:
+    (only,) = rows(database)
+    return only
+
+
+def test_a_letter_becomes_a_row_with_its_message_byte_exact(database: Engine) -> None:
+    letter = make_letter(message=make_message("j", body=bytes(range(256))), args=None, kwargs=None)
+    keep(database, make_delivery(letter))
+    stored = row(database)
+    assert stored["id"] == uuid.UUID(letter.letter_id)
+    assert stored["original_request_id"] == letter.job_id
+    assert stored["failure_category"] == "retry_exhausted"
+    assert stored["decided_at"] == from_us(DIED_US)
+    assert stored["status"] == "pending"
+    assert captured(stored) == letter.message
+
+
+def test_a_letter_delivered_often_and_in_one_batch_is_one_row(database: Engine) -> None:
+    delivery = make_delivery(make_letter("j"))
+    keep(database, delivery, delivery)
+    keep(database, delivery)
+    assert len(rows(database)) == 1
+
+
+def test_a_job_that_dies_in_two_generations_has_two_rows(database: Engine) -> None:
+    keep(database, *(make_delivery(make_letter("j", generation=n)) for n in (0, 1)))
+    assert len(rows(database)) == 2
+
+
+def test_only_a_higher_version_changes_a_row_and_never_what_operators_did(database: Engine) -> None:
+    keep(database, make_delivery(make_letter("j", version=5)))
+    with database.begin() as connection:
+        connection.execute(update(LETTERS).values(status="cancelled"))
+    keep(database, make_delivery(make_letter("j", version=4, code="older")))
+    assert row(database)["failure_code"] == "timeout"
+    keep(database, make_delivery(make_letter("j", version=6, code="newer")))
+    assert (row(database)["failure_code"], row(database)["status"]) == ("newer", "cancelled")
+
+
+def test_an_escalated_letter_waits_for_a_person(database: Engine) -> None:
+    keep(database, make_delivery(make_letter(escalate_to="manual_review_queue")))
+    assert row(database)["status"] == "manual_review"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"args": [{"text": "a\x00b"}]},
+        {"error_message": "a\x00b"},
+        {"fingerprint": "".join(chr(n) for n in range(0x4E00, 0x5E00))},
+        {"epoch": 2**70},
+    ],
+    ids=["nul-in-json", "nul-in-text", "long-index", "huge-number"],
+)
+def test_a_letter_that_postgres_refuses_is_stored_raw_and_the_others_whole(
+    database: Engine, fault: dict[str, Any]
+) -> None:
+    bad = make_letter("bad", **fault)
+    batch = [make_delivery(make_letter()) for _ in range(7)]
+    batch.insert(3, make_delivery(bad))
+    for _ in range(2):
+        keep(database, *batch)
+    stored = {found["id"]: found for found in rows(database)}
+    assert len(stored) == 8
+    raw = stored.pop(uuid.UUID(bad.letter_id))
+    assert all(found["mirror_error"] is None for found in stored.values())
+    assert raw["mirror_error"]
+    assert Letter.parse(raw["raw_envelope"]).message == bad.message
+    assert captured(raw) == bad.message
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [b"", b"junk", b"\x00\xff\x00", b"{}", b"[1]", b"null", b"[" * 100_000, b'{"letter_id": 1}'],
+)
+def test_bytes_that_are_no_letter_are_stored_once(database: Engine, junk: bytes) -> None:
+    keep(database, make_delivery(junk), make_delivery(make_letter()), make_delivery(junk))
+    keep(database, make_delivery(junk))
+    (raw,) = (found for found in rows(database) if found["raw_envelope"] is not None)
+    assert len(rows(database)) == 2
+    assert raw["raw_envelope"] == junk
+    assert raw["failure_category"] == "undecodable"
+    assert raw["mirror_error"].startswith("not a letter: ")
+    assert not raw["replay_eligible"]
+
+
+@pytest.mark.parametrize("moment", [-(10**17), 10**30])
+def test_a_letter_of_an_impossible_time_is_kept(database: Engine, moment: int) -> None:
+    keep(database, make_delivery(make_letter(last_failure_us=moment)))
+    assert row(database)["raw_envelope"] is not None
+
+
+def test_a_message_that_the_broker_dropped_becomes_a_letter(database: Engine) -> None:
+    died_at = datetime(2026, 1, 2, tzinfo=UTC)
+    death = {"reason": "expired", "queue": "plan", "count": 1, "time": died_at}
+    message = make_message("dropped-1")
+    headers = {**message.headers, "x-death": [death], "x-first-death-queue": "plan"}
+    delivery = Delivery(message.body, headers, message.properties, "application/json", "utf-8")
+    keep(database, delivery, delivery)
+    stored = row(database)
+    assert stored["original_request_id"] == "dropped-1"
+    assert (stored["failure_category"], stored["queue"]) == ("expired", "plan")
+    assert stored["decided_at"] == died_at
+    assert captured(stored).body == message.body
+    assert not any(name.startswith("x-") for name in stored["headers"])
+
+
+def test_two_mirrors_that_store_the_same_junk_at_once_store_it_once(database: Engine) -> None:
+    junk = make_delivery(b"the same junk")
+    with database.begin() as first:
+        store_letters(first, [junk])
+        other = threading.Thread(target=keep, args=(database, junk))
+        other.start()
+    other.join(timeout=30)
+    assert len(rows(database)) == 1
+
+
+# -- over the real broker ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def source(settings: Settings) -> Iterator[KombuLetters]:
+    made = open_source(settings)
+    yield made
+    made.close()
+
+
+def open_source(settings: Settings) -> KombuLetters:
+    return KombuLetters(broker_connection(settings), mirror_queue(settings), prefetch=500)
+
+
+def post(settings: Settings, *letters: Letter) -> None:
+    box = LetterBox(settings)
+    for letter in letters:
+        box.post(letter)
+    box.close()
+
+
+def test_what_lies_in_the_mirrors_queue_is_stored_and_then_acknowledged(
+    database: Engine, settings: Settings, source: KombuLetters
+) -> None:
+    letters = [make_letter() for _ in range(20)]
+    post(settings, *letters)
+    assert LetterFeed(database, source).step(wait_s=1) == 20
+    assert {str(found["id"]) for found in rows(database)} == {one.letter_id for one in letters}
+    source.close()
+    later = open_source(settings)
+    assert later.take(10, wait_s=0.1) == []
+    later.close()
+
+
+def test_junk_on_the_dead_letter_exchange_does_not_stop_the_mirror(
+    database: Engine, settings: Settings, source: KombuLetters
+) -> None:
+    post(settings, make_letter())
+    with broker_connection(settings) as connection:
+        producer = Producer(connection.default_channel)
+        for body in (b"\x80junk", b"{}"):
+            producer.publish(
+                body,
+                exchange=exchange(settings),
+                declare=[mirror_queue(settings)],
+                routing_key="a.b.c",
+                content_type="application/data",
+                content_encoding="binary",
+            )
+    assert LetterFeed(database, source).step(wait_s=1) == 3
+    assert sorted(found["failure_category"] for found in rows(database)) == [
+        "retry_exhausted",
+        "undecodable",
+        "undecodable",
+    ]
+
+
+class DiesBeforeAck:
+    """A real source whose process dies between the commit and the acknowledgement."""
+
+    def __init__(self, source: KombuLetters) -> None:
+        self.take = source.take
+
+    def acknowledge(self, deliveries: object) -> None:
+        raise KeyboardInterrupt
+
+
+def test_a_crash_between_commit_and_acknowledgement_doubles_and_loses_nothing(
+    database: Engine, settings: Settings, source: KombuLetters
+) -> None:
+    post(settings, make_letter(), make_letter())
+    with pytest.raises(KeyboardInterrupt):
+        LetterFeed(database, DiesBeforeAck(source)).step(wait_s=1)
+    assert len(rows(database)) == 2
+    source.close()
+    again = open_source(settings)
+    assert LetterFeed(database, again).step(wait_s=1) == 2
+    assert len(rows(database)) == 2
+    again.close()

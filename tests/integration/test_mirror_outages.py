@@ -1,0 +1,197 @@
+"""The mirror as a process: it waits for servers that are away and loses nothing meanwhile."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+
+import pytest
+import redis
+from sqlalchemy import Engine, create_engine, func, make_url, select, text
+from sqlalchemy.pool import NullPool
+
+from servers import Servers
+from support.letters import make_letter
+from support.waiting import eventually
+from taskyard.broker import connection as broker_connection
+from taskyard.clock import SystemClock
+from taskyard.database import engine
+from taskyard.database.partitions import partitions
+from taskyard.database.tables import EVENTS, LETTERS
+from taskyard.deadletters import LetterBox, mirror_queue
+from taskyard.errors import ServerUnreachable
+from taskyard.mirror import Mirror, Mirrored
+from taskyard.mirror.kombu_letters import KombuLetters
+from taskyard.mirror.upkeep import keep_partitions
+from taskyard.records import Records
+from taskyard.settings import Settings
+from taskyard.wire import Letter
+
+
+@pytest.fixture(scope="module")
+def database(database_url: str) -> Iterator[Engine]:
+    made = engine(database_url)
+    yield made
+    made.dispose()
+
+
+class House:
+    """A mirror of one test's namespace, and what it should have mirrored."""
+
+    def __init__(self, settings: Settings, database: Engine) -> None:
+        self.settings, self.database = settings, database
+        self.client = redis.Redis.from_url(settings.need_redis_url())
+        self.records = Records(self.client, settings)
+        self.source = KombuLetters(
+            broker_connection(settings), mirror_queue(settings), prefetch=500
+        )
+        self.box = LetterBox(settings)
+        self.mirror = Mirror(settings, engine=database, client=self.client, letters=self.source)
+
+    def post(self) -> Letter:
+        letter = make_letter()
+        self.box.post(letter)
+        return letter
+
+    def admit(self, job: str) -> None:
+        self.records.admit(job, job_type="t", queue="plan", priority=3, unique_for_s=0)
+
+    def has(self, letter: Letter) -> bool:
+        query = select(func.count()).where(LETTERS.c.original_request_id == letter.job_id)
+        with self.database.connect() as connection:
+            return connection.scalar(query) == 1
+
+    def knows(self, job: str) -> bool:
+        query = select(func.count()).where(EVENTS.c.job_id == job)
+        with self.database.connect() as connection:
+            return connection.scalar(query) == 1
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        stop = threading.Event()
+        thread = threading.Thread(target=self.mirror.run, args=(stop,))
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join(timeout=30)
+        assert not thread.is_alive()
+
+
+@pytest.fixture
+def house(settings: Settings, database: Engine) -> Iterator[House]:
+    made = House(settings, database)
+    yield made
+    made.source.close()
+    made.box.close()
+    made.client.close()
+
+
+@contextmanager
+def away(servers: Servers, database: Engine) -> Iterator[None]:
+    """Postgres refuses the database and has cut every connection to it."""
+    name = make_url(str(database.url)).database
+    admin = create_engine(servers.database_url(), poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false"))
+        connection.execute(
+            text("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = :n"),
+            {"n": name},
+        )
+        try:
+            yield
+        finally:
+            connection.execute(text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true"))
+
+
+def test_one_round_mirrors_letters_and_events(house: House) -> None:
+    house.mirror.run_once()
+    letter = house.post()
+    house.admit("one-round")
+    assert house.mirror.run_once(wait_s=0.5) == Mirrored(letters=1, events=1)
+    assert house.has(letter)
+    assert house.knows("one-round")
+
+
+def test_a_running_mirror_takes_what_comes_and_makes_its_partitions(house: House) -> None:
+    with house.running():
+        letter = house.post()
+        house.admit("running")
+        eventually(lambda: house.has(letter), "the letter")
+        eventually(lambda: house.knows("running"), "the event")
+        eventually(lambda: _weeks(house.database), "partitions")
+
+
+def _weeks(database: Engine) -> list[str]:
+    with database.connect() as connection:
+        return partitions(connection, "job_events")
+
+
+def test_without_postgres_one_round_says_so_and_acknowledges_nothing(
+    house: House, servers: Servers, database: Engine
+) -> None:
+    house.mirror.run_once()
+    letter = house.post()
+    with away(servers, database), pytest.raises(ServerUnreachable, match="Postgres at"):
+        house.mirror.run_once(wait_s=0.5)
+    assert not house.has(letter)
+    house.mirror.run_once()
+    assert house.has(letter)
+
+
+def test_an_outage_of_postgres_is_waited_for_and_then_made_up(
+    house: House,
+    servers: Servers,
+    database: Engine,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "taskyard")
+
+    def logged() -> set[str]:
+        return {str(getattr(record, "action", "")) for record in caplog.records}
+
+    with house.running():
+        with away(servers, database):
+            letter = house.post()
+            house.admit("outage")
+            waits = {"mirror_letters_waiting", "mirror_events_waiting"}
+            eventually(lambda: waits <= logged(), "both feeds say that they wait")
+        eventually(lambda: house.has(letter), "the letter")
+        eventually(lambda: house.knows("outage"), "the event")
+        resumed = {"mirror_letters_resumed", "mirror_events_resumed"}
+        eventually(lambda: resumed <= logged(), "both feeds say that they go on")
+
+
+def test_a_fault_of_our_own_ends_the_whole_mirror(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise TypeError("a fault of ours")
+
+    monkeypatch.setattr("taskyard.mirror.feeds.store_letters", broken)
+    house.post()
+    with pytest.raises(TypeError, match="a fault of ours"):
+        house.mirror.run(threading.Event())
+
+
+class Later(SystemClock):
+    """A clock that is 200 days ahead."""
+
+    def now(self) -> datetime:
+        return super().now() + timedelta(days=200)
+
+
+def test_weeks_past_their_retention_are_dropped(database: Engine, settings: Settings) -> None:
+    keep_partitions(database, settings, SystemClock())
+    with database.connect() as connection:
+        before = partitions(connection, "dead_letter_queue")
+    keep_partitions(database, settings, Later())
+    with database.connect() as connection:
+        after = partitions(connection, "dead_letter_queue")
+    assert before
+    assert after
+    assert not set(before) & set(after)

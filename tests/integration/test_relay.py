@@ -1,0 +1,312 @@
+"""The relay between real Postgres, real records and a real broker, killed at every seam."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+from sqlalchemy import Engine, event, func, select, text, update
+
+from support.letters import EMBED, died, make_delivery
+from support.waiting import eventually
+from taskyard import outbox
+from taskyard.audit import rows_of
+from taskyard.broker import Publisher
+from taskyard.control import Edit, Identity, ReplayRequested, letters, replay, wait_outcome
+from taskyard.database import engine
+from taskyard.database.tables import LETTERS, OUTBOX
+from taskyard.errors import PublishFailed
+from taskyard.jobs.states import State
+from taskyard.mirror.letters import store_letters
+from taskyard.records import Records, Run
+from taskyard.relay import Relay
+from taskyard.settings import Settings
+from taskyard.wire import HEADER, Letter, Stamp
+
+OPS = Identity("ops@example.com", via="token")
+WHY = "Infrastructure recovered after 2-hour outage"
+
+
+class Crash(BaseException):
+    """The process dies here."""
+
+
+@pytest.fixture(scope="module")
+def database(database_url: str) -> Iterator[Engine]:
+    made = engine(database_url)
+    yield made
+    made.dispose()
+
+
+class Yard:
+    """One namespace with a job that died, its letter in Postgres, and a relay."""
+
+    def __init__(self, settings: Settings, database: Engine) -> None:
+        self.settings, self.database = settings, database
+        self.client = redis.Redis.from_url(settings.need_redis_url())
+        self.records = Records(self.client, settings)
+        self.publisher = Publisher(settings, self.client)
+        self.relay = Relay(settings, database, self.records, self.publisher)
+
+    def letter(self) -> Letter:
+        letter = died(self.records)
+        with self.database.begin() as connection:
+            store_letters(connection, [make_delivery(letter)])
+        return letter
+
+    def replay(self, letter: Letter, **options: Any) -> ReplayRequested:
+        return replay(self.database, letter.letter_id, identity=OPS, reason=WHY, **options)
+
+    def messages(self, queue: str = "plan") -> list[dict[str, Any]]:
+        name = self.settings.broker_name(queue)
+        keys = [name, *(f"{name}\x06\x16{step}" for step in (3, 6, 9))]
+        return [json.loads(raw) for key in keys for raw in self.client.lrange(key, 0, -1)]
+
+    def stamps(self) -> set[tuple[int, int, int]]:
+        raw = [message["headers"][HEADER] for message in self.messages()]
+        return {(stamp["epoch"], stamp["generation"], stamp["seq"]) for stamp in raw}
+
+    def outcomes(self, asked: ReplayRequested) -> list[str]:
+        with self.database.connect() as connection:
+            return [row["outcome"] for row in rows_of(connection, asked.request_id)]
+
+    def begin(self, letter: Letter, generation: int) -> object:
+        stamp = Stamp(letter.epoch, generation)
+        return self.records.begin(
+            letter.job_id,
+            stamp,
+            holder=str(uuid.uuid4()),
+            worker="w",
+            job_type=letter.job_type,
+            queue=letter.queue,
+            priority=letter.priority,
+        )
+
+
+@pytest.fixture
+def yard(settings: Settings, database: Engine) -> Iterator[Yard]:
+    with database.begin() as connection:
+        connection.execute(text("TRUNCATE dead_letter_queue, outbox"))
+    made = Yard(settings, database)
+    yield made
+    made.client.close()
+
+
+def open_intents(database: Engine) -> int:
+    query = select(func.count()).select_from(OUTBOX).where(OUTBOX.c.done_at.is_(None))
+    with database.connect() as connection:
+        return int(connection.scalar(query) or 0)
+
+
+def test_a_replay_moves_the_record_publishes_the_message_and_is_audited(yard: Yard) -> None:
+    letter = yard.letter()
+    asked = yard.replay(letter)
+    assert yard.relay.run_once()
+    assert yard.records.read(letter.job_id).state is State.ACCEPTED
+    assert yard.stamps() == {(letter.epoch, 1, 0)}
+    (message,) = yard.messages()
+    assert message["headers"]["expires"] is None
+    assert wait_outcome(yard.database, asked.request_id, timeout_s=0) == "applied"
+    assert yard.outcomes(asked) == ["requested", "applied"]
+    assert not yard.relay.run_once()
+    assert isinstance(yard.begin(letter, 1), Run)
+
+
+def test_the_answer_is_audited_for_the_same_people_as_the_request(yard: Yard) -> None:
+    asked = yard.replay(yard.letter(), on_behalf_of="customer@example.com")
+    yard.relay.run_once()
+    with yard.database.connect() as connection:
+        first, last = rows_of(connection, asked.request_id)
+    assert last["detail"] == {"generation": 1, "queue": "plan"}
+    for name in set(first) - {"id", "outcome", "detail", "performed_at"}:
+        assert first[name] == last[name]
+
+
+def test_an_edited_payload_and_another_queue_arrive(yard: Yard) -> None:
+    letter = yard.letter()
+    yard.replay(letter, payload=Edit([{"n": 2}], {"k": 1}), queue="locator")
+    yard.relay.run_once()
+    assert yard.messages("plan") == []
+    (message,) = yard.messages("locator")
+    assert decode(message) == [[{"n": 2}], {"k": 1}, EMBED]
+
+
+def decode(message: dict[str, Any]) -> object:
+    encoded = message["properties"].get("body_encoding") == "base64"
+    return json.loads(base64.b64decode(message["body"]) if encoded else message["body"])
+
+
+# -- killed at every seam -----------------------------------------------------------------------
+
+
+def die_after_the_record_moved(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = yard.records.replay
+
+    def replay_and_die(**arguments: Any) -> None:
+        opened(**arguments)
+        raise Crash
+
+    monkeypatch.setattr(yard.records, "replay", replay_and_die)
+
+
+def die_before_the_publication(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(*_: object, **__: object) -> None:
+        raise Crash
+
+    monkeypatch.setattr(yard.publisher, "publish", die)
+
+
+def die_after_the_publication(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    published = yard.publisher.publish
+
+    def publish_and_die(*arguments: Any, **options: Any) -> None:
+        published(*arguments, **options)
+        raise Crash
+
+    monkeypatch.setattr(yard.publisher, "publish", publish_and_die)
+
+
+def die_before_the_commit(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(_: object) -> None:
+        event.remove(yard.database, "commit", die)
+        raise Crash
+
+    event.listen(yard.database, "commit", die)
+
+
+@pytest.mark.parametrize(
+    "seam",
+    [
+        die_after_the_record_moved,
+        die_before_the_publication,
+        die_after_the_publication,
+        die_before_the_commit,
+    ],
+)
+def test_a_relay_that_dies_loses_nothing_and_the_next_one_doubles_nothing(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch, seam: Any
+) -> None:
+    letter = yard.letter()
+    asked = yard.replay(letter)
+    with monkeypatch.context() as patch:
+        seam(yard, patch)
+        with pytest.raises(Crash):
+            yard.relay.run_once()
+    assert yard.outcomes(asked) == ["requested"]
+    assert open_intents(yard.database) == 1
+
+    assert yard.relay.run_once()
+    assert not yard.relay.run_once()
+    assert yard.outcomes(asked) == ["requested", "applied"]
+    assert open_intents(yard.database) == 0
+    record = yard.records.read(letter.job_id)
+    assert (record.state, record.generation) == (State.ACCEPTED, 1)
+    assert yard.stamps() == {(letter.epoch, 1, 0)}
+    begun = [yard.begin(letter, 1) for _ in yard.messages()]
+    assert [type(answer) for answer in begun].count(Run) == 1
+
+
+# -- refusals and delays ------------------------------------------------------------------------
+
+
+def test_a_record_that_moved_on_refuses_and_the_letter_is_open_again(yard: Yard) -> None:
+    letter = yard.letter()
+    asked = yard.replay(letter)
+    yard.records.replay(
+        job_id=letter.job_id,
+        epoch=letter.epoch,
+        generation=0,
+        request_id="another",
+        job_type=letter.job_type,
+        queue="plan",
+        priority=3,
+    )
+    yard.relay.run_once()
+    outcome = wait_outcome(yard.database, asked.request_id, timeout_s=0)
+    assert outcome.startswith("refused: job")
+    shown = letters.show(yard.database, letter.letter_id)
+    assert (shown["status"], shown["replayed_at"]) == ("pending", None)
+    assert yard.messages() == []
+    assert open_intents(yard.database) == 0
+
+
+def test_an_unknown_queue_is_refused_before_the_record_moves(yard: Yard) -> None:
+    letter = yard.letter()
+    with yard.database.begin() as connection:
+        connection.execute(update(LETTERS).values(status="manual_review"))
+    asked = yard.replay(letter, queue="nowhere")
+    yard.relay.run_once()
+    assert yard.outcomes(asked)[1].startswith("refused: there is no queue 'nowhere'")
+    assert yard.records.read(letter.job_id).state is State.DEAD_LETTERED
+    assert letters.show(yard.database, letter.letter_id)["status"] == "manual_review"
+
+
+def test_a_broker_that_does_not_answer_postpones_and_never_refuses(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    letter = yard.letter()
+    asked = yard.replay(letter)
+
+    def fail(*_: object, **__: object) -> None:
+        raise PublishFailed("the broker is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(yard.publisher, "publish", fail)
+        assert yard.relay.run_once()
+    assert not yard.relay.run_once()
+    with yard.database.begin() as connection:
+        row = connection.execute(select(OUTBOX)).mappings().one()
+        assert (row["attempts"], row["last_error"]) == (1, "the broker is away")
+        connection.execute(update(OUTBOX).values(not_before=None))
+    assert yard.relay.run_once()
+    assert yard.outcomes(asked) == ["requested", "applied"]
+    assert yard.stamps() == {(letter.epoch, 1, 0)}
+
+
+def test_an_intent_that_nobody_foresaw_does_not_stop_the_others(yard: Yard) -> None:
+    with yard.database.begin() as connection:
+        for kind in ("replay", "invented_later"):
+            outbox.put(connection, outbox.Intent(uuid.uuid4(), kind, kind, 1, {"edit": None}))
+    asked = yard.replay(yard.letter())
+    assert [yard.relay.run_once() for _ in range(4)] == [True, True, True, False]
+    assert yard.outcomes(asked) == ["requested", "applied"]
+    with yard.database.connect() as connection:
+        errors = set(connection.scalars(select(OUTBOX.c.last_error)))
+    assert errors == {
+        None,
+        "KeyError: 'letter_id'",
+        "this version knows no intent 'invented_later'",
+    }
+
+
+def test_intents_of_one_job_wait_for_each_other_and_other_jobs_do_not(yard: Yard) -> None:
+    with yard.database.begin() as connection:
+        for job in ("a", "a", "b"):
+            outbox.put(connection, outbox.Intent(uuid.uuid4(), "replay", job, 1, {}))
+    with yard.database.connect() as one, yard.database.connect() as two:
+        first, second = outbox.claim(one), outbox.claim(two)
+        assert first is not None
+        assert second is not None
+        assert (first.job_id, second.job_id) == ("a", "b")
+        with yard.database.connect() as three:
+            assert outbox.claim(three) is None
+
+
+def test_a_running_relay_answers_an_operator_within_two_seconds(yard: Yard) -> None:
+    stop = threading.Event()
+    thread = threading.Thread(target=yard.relay.run, args=(stop,))
+    thread.start()
+    try:
+        asked = yard.replay(yard.letter())
+        assert wait_outcome(yard.database, asked.request_id, timeout_s=30) == "applied"
+        eventually(yard.stamps, "the message")
+    finally:
+        stop.set()
+        thread.join(timeout=30)
+    assert not thread.is_alive()

@@ -1,0 +1,56 @@
+"""Edited payloads keep what hangs on the job."""
+
+from __future__ import annotations
+
+import json
+import zlib
+
+import pytest
+
+from support.letters import EMBED, make_message
+from taskyard.control.edits import Edit, captured, edited
+from taskyard.errors import InvalidPayload, Refused
+
+
+def test_an_edited_body_has_the_new_arguments_and_the_old_embed() -> None:
+    message = edited(make_message("j"), Edit([{"n": 2}], {"k": 1}))
+    assert json.loads(message.body) == [[{"n": 2}], {"k": 1}, EMBED]
+    assert message.content_type == "application/json"
+
+
+def test_headers_that_described_the_old_arguments_are_dropped_and_others_kept() -> None:
+    old = {"id": "j", "task": "t", "argsrepr": "[1]", "kwargsrepr": "{}", "root_id": "r"}
+    message = edited(make_message("j", headers=old), Edit([2]))
+    assert message.headers == {"id": "j", "task": "t", "root_id": "r"}
+
+
+@pytest.mark.parametrize("compress", [zlib.compress, bytes])
+def test_a_body_under_a_compression_header_is_read_whether_or_not_it_still_is(compress) -> None:  # type: ignore[no-untyped-def] # two functions of the library
+    plain = make_message("j").body
+    headers = {"id": "j", "compression": "application/x-gzip"}
+    message = edited(make_message("j", headers=headers, body=compress(plain)), Edit([2]))
+    assert json.loads(message.body)[2] == EMBED
+    assert "compression" not in message.headers
+
+
+@pytest.mark.parametrize("body", [b"\x80\x04pickle", b"{}", b"[1, 2]", b"\xff"])
+def test_an_edit_is_refused_where_callbacks_would_be_lost(body: bytes) -> None:
+    with pytest.raises(Refused, match="its callbacks would be lost"):
+        edited(make_message("j", body=body), Edit([2]))
+
+
+@pytest.mark.parametrize("value", [float("nan"), object(), b"bytes"])
+def test_an_edit_must_be_json(value: object) -> None:
+    with pytest.raises(InvalidPayload, match="is not JSON"):
+        Edit([value])
+
+
+def test_an_edit_with_nul_is_refused_before_anything_is_stored() -> None:
+    with pytest.raises(InvalidPayload, match="NUL"):
+        Edit([{"text": "a\x00b"}])
+
+
+def test_a_row_that_holds_no_message_is_refused() -> None:
+    row = {"id": "x", "raw_envelope": b"junk", "mirror_error": "not a letter"}
+    with pytest.raises(Refused, match="holds no message: not a letter"):
+        captured(row)
