@@ -30,9 +30,15 @@ def encode_cause(outcome: Failed) -> bytes:
     return json.dumps(facts, default=str).encode()
 
 
-def plain_failure(category: Category, code: str, error_class: str, message: str) -> Failed:
+def plain_failure(
+    category: Category,
+    code: str,
+    error_class: str,
+    message: str,
+    evidence: dict[str, object] | None = None,
+) -> Failed:
     """A death without an exception of the handler's: expired, unknown, invalid."""
-    return Failed(Failure(code, error_class, message, "", ""), category)
+    return Failed(Failure(code, error_class, message, "", "", details=evidence), category)
 
 
 def decision_of(outcome: Outcome, encode: EncodeResult = lambda value: b"") -> dict[str, Any]:

@@ -16,6 +16,7 @@ from taskyard.jobs.policies import Category
 from taskyard.jobs.states import State
 from taskyard.records import Decided, Held
 from taskyard.runner.cause import encode_cause, plain_failure
+from taskyard.workers.duties import defer
 from taskyard.workers.message import broker_queue, job_id_of, raw_message, stamp_of, task_of
 from taskyard.workers.yard import Yard
 
@@ -56,16 +57,46 @@ class JobConsumer(Consumer):  # type: ignore[misc]
         def on_task_received(message: Any) -> Any:
             fault = _fault(message)
             if fault is None:
-                return handle(message)
+                return None if self._delivered_too_often(message) else handle(message)
             text = f"the message is no valid task: {fault}"
             return self._die(message, Category.UNDECODABLE, "malformed", "Malformed", text)
 
         return on_task_received
 
-    def _die(self, message: Any, category: Category, code: str, kind: str, text: str) -> None:
+    def _delivered_too_often(self, message: Any) -> bool:
+        """Count a redelivered message; one that kills its worker before `begin` ends here too."""
+        if not (message.delivery_info or {}).get("redelivered"):
+            return False
+        yard: Yard = self.app.taskyard
+        try:
+            count = yard.records.deliver(job_id_of(message))
+        except RedisError as error:
+            log.warning(
+                "a redelivery was not counted, Redis is away: %s",
+                error,
+                extra={"action": "deliver_unreachable"},
+            )
+            return False
+        limit = yard.settings.delivery_limit
+        if count <= limit:
+            return False
+        text = f"deliveries reached {count}, the limit is {limit}"
+        evidence: dict[str, object] = {"counter": "deliveries", "count": count, "limit": limit}
+        self._die(message, Category.POISON, "poison", "PoisonJob", text, evidence)
+        return True
+
+    def _die(
+        self,
+        message: Any,
+        category: Category,
+        code: str,
+        kind: str,
+        text: str,
+        evidence: dict[str, object] | None = None,
+    ) -> None:
         """Record the death, publish its letter, acknowledge; failing that, put the message back."""
         try:
-            self._publish_letter(message, plain_failure(category, code, kind, text))
+            self._publish_letter(message, plain_failure(category, code, kind, text, evidence))
         except _FAILED as error:
             log.error(
                 "a message could not be dead-lettered and goes back: %s",
@@ -97,7 +128,9 @@ class JobConsumer(Consumer):  # type: ignore[misc]
             message=failure.message,
         )
         if isinstance(answer, Held):
-            raise TaskyardError(f"job {job_id} is running under another message")
+            # The job runs under another message; this one has nothing to say before that ends.
+            defer(yard, job_id, message, stamp_of(message), answer.remaining_us).discharge()
+            return
         record = yard.records.read(job_id)
         if isinstance(answer, Decided) and record.state is State.DEAD_LETTERED:
             yard.letters.post(build_letter(record, raw_message(message)))
