@@ -103,7 +103,7 @@ def message(engine: Engine, name: str | uuid.UUID) -> RawMessage:
     """The captured message that a replay would send, secrets and all; raises `NotFound`."""
     with engine.connect() as connection:
         query = select(LETTERS).where(LETTERS.c.id == find_id(connection, name))
-        return captured(connection.execute(query).mappings().one())
+        return captured(dict(connection.execute(query).mappings().one()))
 
 
 def stats(engine: Engine) -> Stats:

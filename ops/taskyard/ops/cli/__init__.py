@@ -1,0 +1,3 @@
+"""The command line: `taskyard NOUN VERB`."""
+
+__all__: list[str] = []

@@ -1,0 +1,6 @@
+"""`python -m taskyard.ops.cli`: the command line where the `taskyard` script is not on the path."""
+
+from taskyard.ops.cli.main import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""The command tree at work: parse, load the one command that was named, run it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Annotated, Any, cast
+
+import typer
+from typer.main import get_command
+
+from taskyard.ops.cli.commands import COMMANDS
+from taskyard.ops.cli.failures import Switches, tell
+from taskyard.ops.cli.lazy import Group, pending
+
+__all__ = ["run"]
+
+
+def run(words: Sequence[str]) -> int:
+    """Run `taskyard` with these words; the exit code."""
+    # What a person must read is printed by the commands; without a handler Python would print too.
+    logging.getLogger().addHandler(logging.NullHandler())
+    switches = Switches()
+    try:
+        code = _root().main(list(words), prog_name="taskyard", standalone_mode=False, obj=switches)
+    except BaseException as error:  # noqa: BLE001 - told in one line, whatever it is
+        return tell(error, switches)
+    return code if isinstance(code, int) else 0
+
+
+def _root() -> Any:
+    app = typer.Typer(cls=Group, no_args_is_help=True, help=__help__)
+    app.callback()(_options)
+    root = cast(Group, get_command(app))
+    for name, entry in COMMANDS.items():
+        root.add_command(pending(name, entry))
+    return root
+
+
+__help__ = """Run, watch and repair a task platform on Celery.
+
+Start here: `taskyard demo` shows everything in a minute.
+"""
+
+
+def _options(
+    context: typer.Context,
+    traceback: Annotated[
+        bool, typer.Option("--traceback", help="Show the stack trace of a failure.")
+    ] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    context.obj.traceback = traceback
+    if version:
+        from importlib.metadata import version as installed  # noqa: PLC0415 - for this option alone
+
+        typer.echo(installed("taskyard"))
+        raise typer.Exit
+
+
+_options.__doc__ = __help__

@@ -1,0 +1,106 @@
+"""`taskyard check`: everything that can be known without running a job."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Final
+
+import typer
+from rich.text import Text
+
+from taskyard.broker.connection import check_broker_url, same_redis
+from taskyard.errors import TaskyardError
+from taskyard.jobs import Catalogue, registry
+from taskyard.ops.cli.checks import jobs, postgres_server, redis_server
+from taskyard.ops.cli.checks.finding import Finding, Level, judged
+from taskyard.ops.cli.console import clean, out, print_json
+from taskyard.ops.cli.options import Json
+from taskyard.ops.cli.place import Place, find_place
+from taskyard.settings import Settings
+from taskyard.wire.redaction import redact_text
+
+__all__ = ["command", "findings"]
+
+_MARKS: Final = {Level.OK: "✓", Level.WARNING: "!", Level.ERROR: "✗"}
+_STYLES: Final = {Level.OK: "green", Level.WARNING: "yellow", Level.ERROR: "red"}
+
+
+def command(json: Json = False) -> None:
+    """Say what is wrong, without running anything.
+
+    Exit code 0 only if nothing is wrong; warnings do not count. Otherwise that of the first error.
+    """
+    found = []
+    for finding in findings(quiet=json):
+        found.append(finding)
+        if not json:
+            _print(finding)
+    errors = [finding for finding in found if finding.level is Level.ERROR]
+    warnings = sum(finding.level is Level.WARNING for finding in found)
+    if json:
+        print_json({"ok": not errors, "findings": [asdict(finding) for finding in found]})
+    else:
+        out().print(_verdict(len(errors), warnings))
+    if errors:
+        raise typer.Exit(errors[0].exit_code)
+
+
+def findings(*, quiet: bool) -> Iterator[Finding]:
+    """All findings, in the order in which a person would look."""
+    try:
+        place = find_place(quiet=quiet)
+    except TaskyardError as error:
+        yield Finding("settings", Level.ERROR, str(error), exit_code=error.exit_code)
+        return
+    yield Finding.ok("settings", _origins(place))
+    settings = place.settings
+    try:
+        catalogue = Catalogue.load(*settings.job_types)
+    except TaskyardError as error:
+        yield Finding("job types", Level.ERROR, str(error), exit_code=error.exit_code)
+    else:
+        yield from judged("job types", lambda: jobs.job_types(settings, catalogue))
+        yield from judged("handlers", lambda: jobs.handlers(catalogue, registry))
+    yield from judged("Redis", lambda: _redis(settings))
+    yield from judged("broker", lambda: _broker(settings))
+    yield from judged("Postgres", lambda: postgres_server.look_at(settings.need_database_url()))
+
+
+def _origins(place: Place) -> str:
+    given = [name for name, origin in place.origins.items() if origin != "default"]
+    return (
+        f"{len(given)} given ({', '.join(given)}), the others are defaults"
+        if given
+        else ("all are defaults")
+    )
+
+
+def _redis(settings: Settings) -> Iterator[Finding]:
+    return redis_server.look_at("Redis", settings.need_redis_url(), "TASKYARD_REDIS_URL")
+
+
+def _broker(settings: Settings) -> Iterator[Finding]:
+    url = check_broker_url(settings)
+    if settings.redis_url is not None and same_redis(settings):
+        yield Finding.ok(
+            "broker", "the same server as the records: admission publishes in one step"
+        )
+        return
+    yield from redis_server.look_at("broker", url, "TASKYARD_BROKER_URL")
+
+
+def _print(finding: Finding) -> None:
+    line = Text(f"{_MARKS[finding.level]} ", style=_STYLES[finding.level])
+    line.append(f"{finding.subject:<10} ", style="bold")
+    line.append(clean(redact_text(finding.detail)))
+    if finding.remedy:
+        line.append(f" {finding.remedy}" if finding.detail.endswith(".") else f". {finding.remedy}")
+    out().print(line, soft_wrap=True)
+
+
+def _verdict(errors: int, warnings: int) -> Text:
+    aside = f" ({warnings} warning{'s' * (warnings != 1)})" if warnings else ""
+    if errors:
+        return Text(f"{errors} thing{'s' * (errors != 1)} wrong{aside}", style="bold red")
+    return Text(f"nothing is wrong{aside}", style="bold green")

@@ -1,0 +1,51 @@
+"""Job types, their queues and models, and the handlers on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from taskyard.jobs import Catalogue, JobType
+from taskyard.jobs.registry import ENTRY_POINTS, Registry
+from taskyard.ops.cli.checks.finding import Finding
+from taskyard.settings import Settings
+
+__all__ = ["handlers", "job_types"]
+
+
+def job_types(settings: Settings, catalogue: Catalogue) -> Iterator[Finding]:
+    """Every type names a queue and a priority that exist, and a model that can be imported."""
+    for job_type in catalogue.values():
+        _check(settings, job_type)
+    sources = ", ".join(str(file) for file in settings.job_types) or "built in"
+    yield Finding.ok("job types", f"{len(catalogue)} ({sources}): {', '.join(catalogue)}")
+
+
+def _check(settings: Settings, job_type: JobType) -> None:
+    settings.queue(job_type.queue)
+    if job_type.priority is not None:
+        settings.check_priority(job_type.queue, job_type.priority)
+    job_type.model()
+
+
+def handlers(catalogue: Catalogue, registry: Registry) -> Iterator[Finding]:
+    """Each handler has a type and each type has a handler."""
+    registry.load_entry_points()
+    found = registry.handlers()
+    own = {handler.name for handler in found if handler.job_type is not None}
+    names = [handler.name for handler in found]
+    homeless = [name for name in names if name not in catalogue and name not in own]
+    idle = [name for name in catalogue if name not in names]
+    yield Finding.ok("handlers", f"{len(names)}: {', '.join(names)}")
+    for name in homeless:
+        yield Finding.error(
+            "handlers",
+            f"the handler {name!r} has no job type, so a worker will not start",
+            "Define the type in a file named by TASKYARD_JOB_TYPES, or give its decorator a queue.",
+        )
+    for name in idle:
+        yield Finding.error(
+            "handlers",
+            f"the job type {name!r} has no handler here, so its jobs become dead letters",
+            f"Name the handler's module as an entry point of group {ENTRY_POINTS!r}, "
+            "or remove the type.",
+        )

@@ -1,0 +1,86 @@
+"""Redis or Valkey: reachable, new enough, no cluster, evicts nothing, forgets nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import redis
+from redis.exceptions import RedisError, ResponseError
+
+from taskyard.ops.cli.checks.finding import Finding
+from taskyard.store import connect, reachable
+
+__all__ = ["look_at"]
+
+_MINIMUM: Final = {"Redis": (6, 2), "Valkey": (7, 2)}
+
+
+def look_at(subject: str, url: str, variable: str) -> Iterator[Finding]:
+    """What is to be said about the server at `url`, which `variable` names."""
+    with connect(url, retries=0) as client:
+        with reachable(url):
+            facts: Mapping[str, Any] = client.info()
+        yield _version(subject, facts)
+        yield _mode(subject, facts, variable)
+        yield _eviction(subject, facts)
+        yield _persistence(subject, facts, client)
+
+
+def _version(subject: str, facts: Mapping[str, Any]) -> Finding:
+    product = "Valkey" if "valkey_version" in facts else "Redis"
+    version = str(facts.get("valkey_version") or facts.get("redis_version") or "")
+    least = _MINIMUM[product]
+    numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
+    if numbers < least:
+        wanted = ", ".join(f"{name} {major}.{minor}" for name, (major, minor) in _MINIMUM.items())
+        return Finding.error(
+            subject, f"{product} {version or '(no version)'} is too old", f"Upgrade to: {wanted}."
+        )
+    return Finding.ok(subject, f"{product} {version} answers")
+
+
+def _mode(subject: str, facts: Mapping[str, Any], variable: str) -> Finding:
+    if facts.get("cluster_enabled") or facts.get("redis_mode") == "cluster":
+        return Finding.error(
+            subject,
+            "it is a cluster, whose scripts cannot reach two keys of different slots",
+            f"Point {variable} to one primary (with Sentinel for failover); "
+            "beyond one primary, scale by namespaces.",
+        )
+    role = str(facts.get("role", "master"))
+    if role != "master":
+        return Finding.error(
+            subject, "it is a replica and takes no writes", f"Point {variable} to the primary."
+        )
+    return Finding.ok(subject, "one primary, no cluster")
+
+
+def _eviction(subject: str, facts: Mapping[str, Any]) -> Finding:
+    policy = str(facts.get("maxmemory_policy", "unknown"))
+    if policy != "noeviction":
+        return Finding.error(
+            subject,
+            f"maxmemory-policy is {policy}: under memory pressure it drops jobs silently",
+            "Run: redis-cli CONFIG SET maxmemory-policy noeviction",
+        )
+    return Finding.ok(subject, "maxmemory-policy is noeviction")
+
+
+def _persistence(subject: str, facts: Mapping[str, Any], client: redis.Redis) -> Finding:
+    if facts.get("aof_enabled"):
+        return Finding.ok(subject, "append-only file is on")
+    try:
+        snapshots = str(client.config_get("save").get("save", ""))
+    except (ResponseError, RedisError):
+        return Finding.warning(
+            subject,
+            "append-only file is off, snapshots are unknown: the server hides its configuration",
+            "Ask who runs it; without persistence a restart loses every job.",
+        )
+    remedy = "Run: redis-cli CONFIG SET appendonly yes"
+    if snapshots:
+        return Finding.warning(
+            subject, f"append-only file is off; snapshots ({snapshots}) lose minutes", remedy
+        )
+    return Finding.warning(subject, "no persistence: a restart loses every job", remedy)

@@ -1,0 +1,44 @@
+"""Every command of `taskyard`: where it lives and the sentence that `--help` shows for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from taskyard.ops.cli.lazy import Command, Noun
+
+__all__ = ["COMMANDS"]
+
+_CLI: Final = "taskyard.ops.cli"
+
+COMMANDS: Final[Mapping[str, Command | Noun]] = {
+    "up": Command("taskyard.ops.up.command", "Run everything on this machine until Ctrl-C."),
+    "demo": Command(
+        "taskyard.ops.demo.command",
+        "Show a job's way, a failure and its repair, in under a minute.",
+    ),
+    "check": Command(f"{_CLI}.checks.command", "Say what is wrong, without running anything."),
+    "env": Command(f"{_CLI}.env", "Print every setting in force and where it comes from."),
+    "migrate": Command(f"{_CLI}.migrate", "Bring the database schema to this version."),
+    "worker": Command(f"{_CLI}.worker", "Run a Celery worker for one pool.", passes_rest=True),
+    "mirror": Command(f"{_CLI}.mirror", "Copy dead letters and job history into Postgres."),
+    "relay": Command(f"{_CLI}.relay", "Carry out what operators asked for."),
+    "jobs": Noun(
+        "Enqueue jobs and look after them.",
+        {
+            "enqueue": Command(f"{_CLI}.jobs.enqueue", "Enqueue one job and print its id."),
+            "list": Command(f"{_CLI}.jobs.listing", "List the newest jobs of the ledger."),
+            "show": Command(f"{_CLI}.jobs.show", "Show all that is known about a job."),
+            "wait": Command(f"{_CLI}.jobs.wait", "Wait for a job's end and print its result."),
+        },
+    ),
+    "dlq": Noun(
+        "Judge dead letters and replay them.",
+        {
+            "list": Command(f"{_CLI}.dlq.listing", "List the newest dead letters."),
+            "show": Command(f"{_CLI}.dlq.show", "Show one dead letter, secrets masked."),
+            "stats": Command(f"{_CLI}.dlq.stats", "Count dead letters by status and category."),
+            "replay": Command(f"{_CLI}.dlq.replay", "Send dead letters back to their queues."),
+        },
+    ),
+}

@@ -1,0 +1,141 @@
+"""What people and scripts read: text and tables for the one, one JSON document for the other.
+
+Text that comes from jobs is never trusted: it may hold Rich's markup or a terminal's escapes.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from enum import Enum
+from pathlib import Path
+from typing import Any, Final, NoReturn
+from uuid import UUID
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from taskyard.wire.redaction import redact_text
+
+__all__ = [
+    "clean",
+    "err",
+    "grid",
+    "note",
+    "out",
+    "print_error",
+    "print_json",
+    "say",
+    "stop_writing",
+    "table",
+]
+
+_WIDE: Final = 10_000  # nothing is cut or wrapped where a program reads
+_BROKEN_PIPE: Final = 141
+_CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+class _Console(Console):
+    """Rich's console; a reader who leaves early (`| head`) is no error."""
+
+    def on_broken_pipe(self) -> NoReturn:
+        """Leave without a word."""
+        stop_writing()
+        raise SystemExit(_BROKEN_PIPE)
+
+
+def out() -> Console:
+    """Standard output."""
+    width = None if sys.stdout.isatty() else _WIDE
+    return _Console(width=width, highlight=False, markup=False, emoji=False)
+
+
+def err() -> Console:
+    """Standard error, for what is not the answer."""
+    width = None if sys.stderr.isatty() else _WIDE
+    return _Console(stderr=True, width=width, highlight=False, markup=False, emoji=False)
+
+
+def say(text: str, style: str = "") -> None:
+    """A line of the answer; long ones are left to the terminal to wrap."""
+    out().print(clean(text), style=style, soft_wrap=True)
+
+
+def note(text: str) -> None:
+    """A line beside the answer."""
+    err().print(clean(text), style="dim", soft_wrap=True)
+
+
+def print_error(text: str) -> None:
+    """The red line."""
+    err().print(clean(redact_text(f"error: {text}")), style="red", soft_wrap=True)
+
+
+def print_json(document: object) -> None:
+    """The whole answer as one JSON document."""
+    text = json.dumps(document, indent=2, ensure_ascii=False, default=_plain)
+    sys.stdout.write(_storable(text) + "\n")
+    sys.stdout.flush()
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> Table:
+    """A table; the last column takes the room that is left, a None is an empty cell."""
+    made = Table(title=title or None, box=None, pad_edge=False, title_justify="left")
+    for name in columns:
+        last = name == columns[-1]
+        made.add_column(name, no_wrap=not last, overflow="fold" if last else "ellipsis")
+    for row in rows:
+        made.add_row(*(_cell(value) for value in row))
+    return made
+
+
+def grid(rows: Sequence[tuple[str, object]]) -> Table:
+    """Names and values, one a line; values that are None are left out."""
+    made = Table.grid(padding=(0, 2))
+    made.add_column(style="dim", no_wrap=True)
+    made.add_column(overflow="fold")
+    for name, value in rows:
+        if value is not None and value != "":
+            made.add_row(name, _cell(value))
+    return made
+
+
+def clean(text: str) -> str:
+    """`text` without characters that a terminal would obey; tabs and newlines stay."""
+    return _storable(_CONTROLS.sub("\ufffd", text))
+
+
+def stop_writing() -> None:
+    """Let nothing more reach a closed pipe, not even Python's own flush at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _cell(value: object) -> Text:
+    if isinstance(value, Text):
+        return value
+    return Text("" if value is None else clean(str(value)))
+
+
+def _storable(text: str) -> str:
+    """Lone surrogates cannot be written in UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _plain(value: Any) -> object:
+    match value:
+        case datetime():
+            return value.isoformat()
+        case UUID() | Path():
+            return str(value)
+        case Enum():
+            return value.value
+        case bytes():
+            return {"base64": base64.b64encode(value).decode("ascii")}
+        case _:
+            raise TypeError(f"{type(value).__name__} has no JSON form")

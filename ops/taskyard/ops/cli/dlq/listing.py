@@ -1,0 +1,100 @@
+"""`taskyard dlq list`: the newest dead letters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from taskyard import database
+from taskyard.clock import SYSTEM_CLOCK
+from taskyard.control import letters
+from taskyard.jobs import Category
+from taskyard.ops.cli.console import note, out, print_json, table
+from taskyard.ops.cli.ids import short
+from taskyard.ops.cli.options import Json, moment_of
+from taskyard.ops.cli.place import find_place
+from taskyard.ops.cli.times import age
+
+__all__ = ["Status", "command", "letter_table"]
+
+
+class Status(StrEnum):
+    """What has become of a letter; the database holds the same list as a CHECK constraint."""
+
+    PENDING = "pending"
+    MANUAL_REVIEW = "manual_review"
+    RETRY_SCHEDULED = "retry_scheduled"
+    REPLAYED = "replayed"
+    COMPLETED = "completed"
+    CANCELLED = "cancelled"
+    DELETED = "deleted"
+
+
+def command(
+    category: Annotated[Category | None, typer.Option(help="Only this category.")] = None,
+    job_type: Annotated[str | None, typer.Option("--type", help="Only this job type.")] = None,
+    queue: Annotated[str | None, typer.Option(help="Only this queue.")] = None,
+    status: Annotated[Status | None, typer.Option(help="Only this status.")] = None,
+    since: Annotated[str | None, typer.Option(help="Died since: 15m, 2h, 7d, or a time.")] = None,
+    limit: Annotated[int, typer.Option(help=f"At most, up to {letters.LIMIT}.")] = 50,
+    json: Json = False,
+) -> None:
+    """List the newest dead letters.
+
+    Deleted ones are listed only with `--status deleted`.
+    """
+    settings = find_place(quiet=json).settings
+    now = SYSTEM_CLOCK.now()
+    filters = letters.Filters(
+        status=None if status is None else status.value,
+        failure_category=None if category is None else category.value,
+        job_type=job_type,
+        queue=queue,
+        since=moment_of(since, now),
+    )
+    engine = database.engine(settings.need_database_url())
+    rows = letters.list(engine, filters, limit)
+    engine.dispose()
+    if json:
+        print_json(rows)
+        return
+    out().print(letter_table(rows, now))
+    if not rows:
+        note("no dead letter fits")
+    elif len(rows) == limit:
+        note(f"the newest {limit}; more with --limit, or narrow with --category, --type, --since")
+    else:
+        note("see one whole: taskyard dlq show ID")
+
+
+def letter_table(rows: Sequence[dict[str, Any]], now: datetime) -> Table:
+    """Letters for people, one a line; the cause takes the room that is left."""
+    columns = ("id", "type", "queue", "category", "status", "attempts", "age", "cause")
+    return table(
+        columns,
+        [
+            (
+                short(row["id"]),
+                row["job_type"] or "?",
+                row["queue"] or "?",
+                row["failure_category"],
+                row["status"],
+                row["attempts"],
+                age(row["decided_at"], now),
+                _cause(row),
+            )
+            for row in rows
+        ],
+    )
+
+
+def _cause(row: dict[str, Any]) -> str:
+    """The first line: a message may go on for a page."""
+    lines = str(row["failure_reason"] or "").strip().splitlines()
+    said = lines[0] if lines else ""
+    return f"{row['failure_code']}: {said}" if row["failure_code"] else said

@@ -1,0 +1,104 @@
+"""`taskyard dlq replay`: dead letters back to their queues, permitted, reasoned and audited."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Annotated, Final
+
+import typer
+from rich.text import Text
+from sqlalchemy import Engine
+
+from taskyard import database
+from taskyard.control import Edit, local_identity
+from taskyard.errors import Refused
+from taskyard.ops.cli.console import clean, out, print_json, say
+from taskyard.ops.cli.dlq.replays import Replay, Verdict, Wish, replay_one
+from taskyard.ops.cli.ids import written
+from taskyard.ops.cli.options import Json
+from taskyard.ops.cli.payload import read_payload
+from taskyard.ops.cli.place import find_place
+
+__all__ = ["LIMIT", "command"]
+
+# Each letter is judged by a person who read it; more than this many are a plan of their own.
+LIMIT: Final = 100
+_STYLES: Final = {
+    Verdict.APPLIED: "green",
+    Verdict.PENDING: "yellow",
+    Verdict.REFUSED: "red",
+}
+
+
+def command(
+    ids: Annotated[
+        list[str], typer.Argument(metavar="ID...", help="Ids, their beginnings, or - for stdin.")
+    ],
+    reason: Annotated[
+        str | None, typer.Option(help="Why it will work now; kept in the audit log.")
+    ] = None,
+    queue: Annotated[str | None, typer.Option(help="Another queue than the original.")] = None,
+    payload: Annotated[
+        str | None, typer.Option(help="A corrected payload: JSON, @FILE, or - for stdin.")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also if it expired or is marked as not eligible.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Send dead letters back to their queues.
+
+    Needs an identity: on a machine whose users you trust, TASKYARD_TRUST_LOCAL=1. Waits up to 2 s
+    for each outcome; `pending` means that the relay will carry it out.
+    """
+    names = _within_limit(written(ids))
+    settings = find_place(quiet=json).settings
+    if queue is not None:
+        settings.queue(queue)
+    edit = None if payload is None else Edit(args=[read_payload(payload)])
+    wish = Wish(local_identity(settings), reason, queue, edit, force=force)
+    engine = database.engine(settings.need_database_url(), application_name="taskyard dlq")
+    done = _replay_all(engine, names, wish, quiet=json)
+    engine.dispose()
+    counts = Counter(replay.verdict for replay in done)
+    if json:
+        told = {verdict.value: counts[verdict] for verdict in Verdict}
+        print_json({**told, "letters": [asdict(replay) for replay in done]})
+    elif len(done) > 1:
+        say(", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict))
+    failed = [replay.exit_code for replay in done if replay.exit_code]
+    if failed:
+        raise typer.Exit(failed[0])
+
+
+def _replay_all(
+    engine: Engine, names: Sequence[str], wish: Wish, *, quiet: bool
+) -> Sequence[Replay]:
+    """One after the other; with more than one, a refusal does not stop the rest."""
+    done = []
+    for name in names:
+        done.append(replay_one(engine, name, wish, alone=len(names) == 1))
+        if not quiet:
+            _print(done[-1])
+    return done
+
+
+def _within_limit(names: list[str]) -> list[str]:
+    if len(names) > LIMIT:
+        raise Refused(
+            f"{len(names)} letters at once are more than one person judged; the limit is {LIMIT}. "
+            "Replay a few, see that they complete (taskyard jobs wait), then the next"
+        )
+    return names
+
+
+def _print(replay: Replay) -> None:
+    line = Text(f"{replay.verdict:<8}", style=_STYLES[replay.verdict])
+    line.append(f" {replay.letter}", style="bold")
+    if replay.why:
+        line.append(f": {clean(replay.why)}")
+    if replay.job_id is not None:
+        line.append(f". See: taskyard jobs wait {replay.job_id}")
+    out().print(line, soft_wrap=True)

@@ -1,0 +1,132 @@
+"""`taskyard dlq show`: one letter, for a person or for a program."""
+
+from __future__ import annotations
+
+import json as json_format
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Annotated, Any, Final
+
+import typer
+from rich.table import Table
+
+from taskyard import database
+from taskyard.clock import from_us
+from taskyard.control import letters
+from taskyard.ops.cli.console import grid, out, print_json, say, table
+from taskyard.ops.cli.ids import written
+from taskyard.ops.cli.options import Json
+from taskyard.ops.cli.place import find_place
+from taskyard.ops.cli.times import moment
+
+__all__ = ["command"]
+
+_OPEN: Final = ("pending", "manual_review")
+
+
+def command(
+    ids: Annotated[
+        list[str], typer.Argument(metavar="ID...", help="Ids, their beginnings, or - for stdin.")
+    ],
+    raw: Annotated[
+        bool, typer.Option("--raw", help="The captured message as it is, with its secrets.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Show one dead letter, secrets masked.
+
+    `--raw` prints the message that a replay would send, as JSON with a body in base64.
+    """
+    settings = find_place(quiet=json).settings
+    engine = database.engine(settings.need_database_url())
+    if raw:
+        found = [letters.message(engine, name).model_dump(mode="json") for name in written(ids)]
+    else:
+        found = [letters.show(engine, name) for name in written(ids)]
+    engine.dispose()
+    if json or raw:
+        print_json(found[0] if len(found) == 1 else found)
+        return
+    for letter in found:
+        _print(letter)
+
+
+def _print(letter: dict[str, Any]) -> None:
+    out().print(grid(list(_facts(letter))))
+    if letter["attempts"]:
+        out().print()
+        out().print(_attempts(letter["attempts"]))
+    if letter["traceback"]:
+        say("\n" + str(letter["traceback"]).rstrip())
+    out().print()
+    out().print(grid([("next", _next(letter))]))
+
+
+def _facts(letter: dict[str, Any]) -> Iterator[tuple[str, object]]:
+    yield "letter", letter["id"]
+    yield "job", letter["original_request_id"]
+    yield "type", letter["job_type"]
+    yield "queue", f"{letter['queue']}, priority {letter['priority'] or '?'}"
+    yield "category", letter["failure_category"]
+    yield "code", letter["failure_code"]
+    yield "cause", letter["failure_reason"]
+    yield "error", letter["error_class"]
+    yield "status", _status(letter)
+    yield "eligible", "yes" if letter["replay_eligible"] else "no"
+    yield "died", moment(letter["decided_at"])
+    yield "first failure", moment(letter["first_failure_at"])
+    yield "replays before", letter["generation"] or None
+    yield "worker", letter["worker"]
+    yield "escalate to", letter["escalate_to"]
+    yield "fingerprint", letter["fingerprint"]
+    yield "evidence", _compact(letter["evidence"])
+    yield "args", _compact(letter["args"])
+    yield "kwargs", _compact(letter["kwargs"])
+    yield "body", _bytes(letter.get("body"))
+    yield "mirror error", letter["mirror_error"]
+
+
+def _status(letter: dict[str, Any]) -> str:
+    replayed = letter["replayed_at"]
+    if not isinstance(replayed, datetime):
+        return str(letter["status"])
+    return f"{letter['status']} at {moment(replayed)}, outcome: {letter['replay_outcome'] or '?'}"
+
+
+def _attempts(notes: list[dict[str, Any]]) -> Table:
+    columns = ("attempt", "started", "took", "worker", "outcome", "error")
+    rows = [
+        (
+            note.get("attempt"),
+            moment(from_us(note["started_us"])),
+            f"{(note['ended_us'] - note['started_us']) / 1_000_000:.2f} s",
+            note.get("worker"),
+            note.get("outcome"),
+            f"{note.get('code')}: {note.get('error')}",
+        )
+        for note in notes
+    ]
+    return table(columns, rows)
+
+
+def _next(letter: dict[str, Any]) -> str:
+    if letter["status"] not in _OPEN:
+        return f"taskyard jobs show {letter['original_request_id']}"
+    command = f'taskyard dlq replay {letter["id"]} --reason "why it will work now"'
+    match letter["failure_category"]:
+        case "undecodable":
+            return "enqueue the job anew; no worker can read this message"
+        case "validation_error":
+            return f"{command} --payload @corrected.json"
+        case "expired":
+            return f"{command} --force"
+        case _:
+            return command
+
+
+def _compact(value: object) -> str | None:
+    return json_format.dumps(value, ensure_ascii=False) if value else None
+
+
+def _bytes(facts: dict[str, Any] | None) -> str | None:
+    return None if facts is None else f"{facts['bytes']} bytes, sha256 {facts['sha256'][:16]}"

@@ -1,0 +1,36 @@
+"""`taskyard dlq stats`: how many letters there are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from taskyard import database
+from taskyard.control import letters
+from taskyard.ops.cli.console import out, print_json, say, table
+from taskyard.ops.cli.options import Json
+from taskyard.ops.cli.place import find_place
+
+__all__ = ["command"]
+
+
+def command(json: Json = False) -> None:
+    """Count dead letters by status and category.
+
+    Categories are counted for the letters that wait for an operator.
+    """
+    engine = database.engine(find_place(quiet=json).settings.need_database_url())
+    counted = letters.stats(engine)
+    engine.dispose()
+    if json:
+        print_json(asdict(counted))
+        return
+    say(f"{counted.total} dead letters")
+    _print("status", counted.by_status)
+    _print("category of those that wait", counted.by_category)
+
+
+def _print(name: str, counts: Mapping[str, int]) -> None:
+    if counts:
+        rows = sorted(counts.items(), key=lambda pair: -pair[1])
+        out().print(table((name, "letters"), rows))

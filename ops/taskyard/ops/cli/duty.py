@@ -1,0 +1,29 @@
+"""A process that works until it is told to stop: the mirror and the relay."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+__all__ = ["run_until_stopped"]
+
+log = logging.getLogger(__name__)
+
+
+def run_until_stopped(name: str, run: Callable[[threading.Event], None]) -> None:
+    """Call `run` with an event that SIGTERM or Ctrl-C sets; a second Ctrl-C interrupts it."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", force=True)
+    stop = threading.Event()
+
+    def ask(number: int, _frame: FrameType | None) -> None:
+        stop.set()
+        signal.signal(number, signal.default_int_handler)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, ask)
+    log.info("%s ready", name, extra={"action": f"{name}_ready"})
+    run(stop)
+    log.info("%s stopped", name, extra={"action": f"{name}_stopped"})

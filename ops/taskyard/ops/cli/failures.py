@@ -1,0 +1,94 @@
+"""Failures as one red line on stderr and an exit code; a stack trace only where asked for."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from dataclasses import dataclass
+from typing import Final
+
+import typer
+
+from taskyard.errors import TaskyardError
+from taskyard.ops.cli.console import print_error, stop_writing
+
+__all__ = ["Switches", "tell"]
+
+USAGE: Final = 2
+UNREACHABLE: Final = 3
+FAULT: Final = 70  # EX_SOFTWARE of sysexits.h
+INTERRUPTED: Final = 130  # 128 + SIGINT
+BROKEN_PIPE: Final = 141  # 128 + SIGPIPE
+
+_SERVERS: Final = frozenset({"redis", "kombu", "amqp", "sqlalchemy", "psycopg2"})
+_OPS_EXTRA: Final = frozenset({"alembic", "psycopg2", "rich", "sqlalchemy", "typer"})
+_WORKER_EXTRA: Final = frozenset({"gherkin", "lxml", "mechanicalsoup", "rapidfuzz"})
+
+
+@dataclass(slots=True)
+class Switches:
+    """What the command line asked for that also matters when a command fails."""
+
+    traceback: bool = False
+    json: bool = False
+
+
+def tell(error: BaseException, switches: Switches) -> int:
+    """Report `error` and return the exit code that stands for it."""
+    match error:
+        case SystemExit():
+            return error.code if isinstance(error.code, int) else int(error.code is not None)
+        case KeyboardInterrupt() | typer.Abort():
+            return INTERRUPTED
+        case BrokenPipeError():
+            stop_writing()
+            return BROKEN_PIPE
+    if switches.traceback:
+        traceback.print_exception(error)
+    text, code = _sentence(error)
+    if not text:  # no word was given, and the help that Typer printed is the answer
+        return code
+    if switches.json:
+        _print_document(error, text, code)
+    print_error(text)
+    return code
+
+
+def _sentence(error: BaseException) -> tuple[str, int]:
+    if isinstance(error, TaskyardError):
+        return str(error), error.exit_code
+    if hasattr(error, "format_message"):  # Typer's own: a word that it does not understand
+        return _usage(error), USAGE
+    if isinstance(error, ModuleNotFoundError) and error.name is not None:
+        package = error.name.partition(".")[0]
+        if package in _OPS_EXTRA | _WORKER_EXTRA:
+            extra = "ops" if package in _OPS_EXTRA else "worker"
+            return f"{package} is not installed. Run: pip install 'taskyard[{extra}]'", USAGE
+    if any(base.__module__.partition(".")[0] in _SERVERS for base in type(error).__mro__):
+        return f"a server failed ({_first_line(error)}). See: taskyard check", UNREACHABLE
+    text = (
+        f"unexpected {type(error).__name__}: {_first_line(error)}. This is a fault of Taskyard; "
+        "for its stack trace run the same with: taskyard --traceback"
+    )
+    return text, FAULT
+
+
+def _usage(error: BaseException) -> str:
+    context = getattr(error, "ctx", None)
+    path = "taskyard" if context is None else context.command_path
+    message = error.format_message() if hasattr(error, "format_message") else str(error)
+    if not message:
+        return ""
+    said = " ".join(message.split()).replace("'. Did", "': did").rstrip(".")
+    return f"{said}{'' if said.endswith('?') else '.'} See: {path} --help"
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _print_document(error: BaseException, text: str, code: int) -> None:
+    told = {"kind": type(error).__name__, "message": text, "exit_code": code}
+    sys.stdout.write(json.dumps({"error": told}, indent=2) + "\n")

@@ -1,0 +1,33 @@
+"""Ids as people give them: as arguments, or one a line from standard input."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from taskyard.errors import NotFound
+
+__all__ = ["SHORT", "short", "written"]
+
+SHORT: Final = 8  # enough to tell 10,000 random ids apart, and fit for a table
+
+
+def written(arguments: Sequence[str]) -> list[str]:
+    """The ids meant by `arguments`; `-` stands for the first word of each line of stdin."""
+    found: list[str] = []
+    for argument in arguments:
+        if argument == "-":
+            found += [line.split()[0] for line in sys.stdin if line.strip()]
+        else:
+            found.append(argument.strip())
+    ids = list(dict.fromkeys(name for name in found if name))
+    if not ids:
+        raise NotFound("no id was given: expected ids, or lines with ids on standard input")
+    return ids
+
+
+def short(full: object) -> str:
+    """The beginning of an id that tables show and commands take."""
+    text = str(full)
+    return text[:SHORT]

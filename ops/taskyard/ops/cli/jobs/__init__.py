@@ -1,0 +1,3 @@
+"""`taskyard jobs`: enqueue, list, show and wait, one verb a file."""
+
+__all__: list[str] = []

@@ -1,0 +1,63 @@
+"""`taskyard jobs enqueue`: one job from the shell."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from taskyard.client import JobHandle, Taskyard
+from taskyard.ops.cli.console import print_json, say
+from taskyard.ops.cli.jobs.wait import DEFAULT_TIMEOUT_S, result_text
+from taskyard.ops.cli.options import Json
+from taskyard.ops.cli.payload import read_payload
+from taskyard.ops.cli.place import find_place
+
+__all__ = ["command"]
+
+
+def command(
+    job_type: Annotated[str, typer.Argument(metavar="TYPE", help="The job type's name.")],
+    payload: Annotated[
+        str, typer.Argument(metavar="PAYLOAD", help="JSON, @FILE with JSON, or - for stdin.")
+    ],
+    queue: Annotated[str | None, typer.Option(help="Another queue than the type's own.")] = None,
+    priority: Annotated[
+        int | None, typer.Option(help="1 to the queue's highest, the most urgent.")
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option("--key", help="Idempotency key: the same key, the same job.")
+    ] = None,
+    countdown: Annotated[float | None, typer.Option(help="Seconds before it may start.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the result.")] = False,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds that --wait takes at most.")
+    ] = DEFAULT_TIMEOUT_S,
+    json: Json = False,
+) -> None:
+    """Enqueue one job and print its id.
+
+    When it returns, the broker has the message.
+    """
+    body = read_payload(payload)
+    with Taskyard(find_place(quiet=json).settings) as yard:
+        handle = yard.enqueue(
+            job_type,
+            body,
+            queue=queue,
+            priority=priority,
+            idempotency_key=key,
+            countdown=countdown,
+        )
+        if not json:
+            say(f"{handle.job_id} {'created' if handle.created else 'existed already'}")
+        result = handle.result(timeout) if wait else None
+        if json:
+            print_json(_document(handle, result, wait=wait))
+        elif wait:
+            say(result_text(result))
+
+
+def _document(handle: JobHandle, result: Any, *, wait: bool) -> dict[str, Any]:
+    told = {"job_id": handle.job_id, "created": handle.created, "state": handle.state()}
+    return {**told, "result": result} if wait else told

@@ -1,0 +1,73 @@
+"""A job by its id or the beginning of its id."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from taskyard import database, ledger
+from taskyard.errors import NotFound, Refused, SchemaMismatch, ServerUnreachable
+from taskyard.jobs.states import State
+from taskyard.records import Records
+from taskyard.settings import Settings
+from taskyard.store import reachable
+
+__all__ = ["MINIMUM_PREFIX", "find_job"]
+
+MINIMUM_PREFIX: Final = 6
+_SHOWN: Final = 5
+_PAGE: Final = 5_000
+_GLOB: Final = re.compile(r"([*?\[\]\\^])")
+
+
+def find_job(settings: Settings, records: Records, name: str) -> str:
+    """The id that `name` is or begins.
+
+    A whole id is looked up in the records, a beginning in the ledger, or where that knows none
+    (the mirror may be behind, Postgres away) among the records. Raises `NotFound`, or `Refused`
+    listing the candidates.
+    """
+    with reachable(settings.need_redis_url()):
+        if records.read(name).state is not State.NONE:
+            return name
+    if len(name) < MINIMUM_PREFIX:
+        raise NotFound(
+            f"{name!r} is no job's id: expected the whole id or at least {MINIMUM_PREFIX} of its "
+            "first characters. See: taskyard jobs list"
+        )
+    found = _in_ledger(settings, name) or _in_records(settings, records, name)
+    if name in found:
+        return name
+    if not found:
+        raise NotFound(f"there is no job {name!r}. See: taskyard jobs list")
+    if len(found) > 1:
+        more = " and more" if len(found) > _SHOWN else ""
+        some = ", ".join(found[:_SHOWN])
+        raise Refused(f"{name!r} is ambiguous: {some}{more}. Give more characters.")
+    return found[0]
+
+
+def _in_ledger(settings: Settings, prefix: str) -> list[str]:
+    if settings.database_url is None:
+        return []
+    engine = database.engine(settings.database_url)
+    try:
+        with engine.connect() as connection:
+            return ledger.ids_starting_with(connection, prefix, _SHOWN + 1)
+    except (ServerUnreachable, SchemaMismatch):
+        return []
+    finally:
+        engine.dispose()
+
+
+def _in_records(settings: Settings, records: Records, prefix: str) -> list[str]:
+    """Walks over the keys: slow where there are millions, but it needs nothing else."""
+    own = records.keys.record("")
+    pattern = own + _GLOB.sub(r"\\\1", prefix) + "*"
+    found: list[str] = []
+    with reachable(settings.need_redis_url()):
+        for key in records.client.scan_iter(match=pattern, count=_PAGE, _type="hash"):
+            found.append(key.decode().removeprefix(own))
+            if len(found) > _SHOWN:
+                break
+    return sorted(set(found))

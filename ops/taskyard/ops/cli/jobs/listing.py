@@ -1,0 +1,74 @@
+"""`taskyard jobs list`: the newest jobs of the ledger."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from taskyard import database, ledger
+from taskyard.clock import SYSTEM_CLOCK
+from taskyard.jobs.states import State
+from taskyard.ops.cli.console import note, out, print_json, table
+from taskyard.ops.cli.ids import short
+from taskyard.ops.cli.options import Json, moment_of
+from taskyard.ops.cli.place import find_place
+from taskyard.ops.cli.times import age, lasted
+
+__all__ = ["command"]
+
+
+def command(
+    state: Annotated[State | None, typer.Option(help="Only jobs in this state.")] = None,
+    job_type: Annotated[str | None, typer.Option("--type", help="Only this job type.")] = None,
+    queue: Annotated[str | None, typer.Option(help="Only this queue.")] = None,
+    since: Annotated[
+        str | None, typer.Option(help="Changed since: 15m, 2h, 7d, or a time.")
+    ] = None,
+    limit: Annotated[int, typer.Option(help=f"At most, up to {ledger.SEARCH_LIMIT}.")] = 50,
+    json: Json = False,
+) -> None:
+    """List the newest jobs of the ledger.
+
+    The ledger follows the live records by a moment; `taskyard jobs show` reads both.
+    """
+    settings = find_place(quiet=json).settings
+    if queue is not None:
+        settings.queue(queue)
+    now = SYSTEM_CLOCK.now()
+    wanted = ledger.Wanted(
+        state=None if state is None else state.value,
+        job_type=job_type,
+        queue=queue,
+        since=moment_of(since, now),
+    )
+    engine = database.engine(settings.need_database_url())
+    with engine.connect() as connection:
+        rows = ledger.newest(connection, wanted, limit)
+    engine.dispose()
+    if json:
+        print_json(rows)
+        return
+    columns = ("id", "type", "queue", "state", "attempts", "took", "age", "cause")
+    out().print(
+        table(
+            columns,
+            [
+                (
+                    short(row["job_id"]),
+                    row["job_type"],
+                    row["queue"],
+                    row["state"],
+                    row["attempts"],
+                    lasted(row["started_at"], row["ended_at"]) if row["ended_at"] else None,
+                    age(row["updated_at"], now),
+                    row["code"],
+                )
+                for row in rows
+            ],
+        )
+    )
+    if not rows:
+        note("no job fits. Enqueue one: taskyard jobs enqueue TYPE PAYLOAD")
+    elif len(rows) == limit:
+        note(f"the newest {limit}; more with --limit, or narrow with --state, --type, --since")

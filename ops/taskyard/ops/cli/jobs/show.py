@@ -1,0 +1,122 @@
+"""`taskyard jobs show`: record and ledger of a job, for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from taskyard.clock import from_us
+from taskyard.jobs.states import State
+from taskyard.ops.cli.console import grid, out, print_json, table
+from taskyard.ops.cli.ids import written
+from taskyard.ops.cli.jobs.view import JobView, look_up, next_command
+from taskyard.ops.cli.options import Json
+from taskyard.ops.cli.place import find_place
+from taskyard.ops.cli.times import moment
+from taskyard.records import Records
+from taskyard.store import connect
+from taskyard.wire.redaction import redact, redact_text
+
+__all__ = ["command"]
+
+
+def command(
+    jobs: Annotated[
+        list[str], typer.Argument(metavar="ID...", help="Ids, their beginnings, or - for stdin.")
+    ],
+    json: Json = False,
+) -> None:
+    """Show all that is known about a job.
+
+    The live record comes from Redis, the history from Postgres; what cannot be asked is unknown.
+    """
+    settings = find_place(quiet=json).settings
+    records = Records(connect(settings.need_redis_url()), settings)
+    views = [look_up(settings, records, name) for name in written(jobs)]
+    if json:
+        documents = [redact(view.document()) for view in views]
+        print_json(documents[0] if len(documents) == 1 else documents)
+        return
+    for view in views:
+        out().print(grid(list(_facts(view))))
+        out().print()
+        out().print(_history(view))
+
+
+def _facts(view: JobView) -> Iterator[tuple[str, object]]:
+    record, cause = view.record, view.record.cause
+    priority = view.fact("priority")
+    yield "job", view.job_id
+    yield "type", view.fact("job_type")
+    yield "queue", view.fact("queue") and f"{view.fact('queue')}, priority {priority or '?'}"
+    yield "state", view.state.value + (" (the record has expired)" * _is_past(view))
+    yield "ledger", _ledger(view)
+    yield "attempts", view.fact("attempts")
+    yield "replays", view.record.generation or None
+    yield "admitted", moment(from_us(record.epoch)) if record.epoch else None
+    yield "progress", _progress(record.progress)
+    yield "cause", cause and redact_text(f"{cause.get('code')}: {cause.get('message')}")
+    yield "letter", view.letter
+    yield "next", next_command(view.state, view.job_id, view.letter)
+
+
+def _is_past(view: JobView) -> bool:
+    return view.record.state is State.NONE
+
+
+def _ledger(view: JobView) -> str:
+    if view.ledger.unknown is not None:
+        return f"unknown: {view.ledger.unknown}"
+    if view.ledger.row is None:
+        return "has not heard of it yet (the mirror is behind?)"
+    state = str(view.ledger.row["state"])
+    return state if state == view.state else f"{state} (behind the record)"
+
+
+def _progress(progress: dict[str, Any]) -> str | None:
+    if not progress:
+        return None
+    return f"{progress['fraction']:.0%} {progress.get('note', '')}".strip()
+
+
+def _history(view: JobView) -> Table:
+    if not view.ledger.events:
+        return _failed_attempts(view)
+    columns = ("at", "event", "state", "attempt", "worker", "detail")
+    rows = []
+    for event in view.ledger.events:
+        detail = event["detail"]
+        rows.append(
+            (
+                moment(event["at"]),
+                event["event"],
+                event["state"],
+                detail.get("attempt"),
+                detail.get("worker"),
+                _detail(detail),
+            )
+        )
+    return table(columns, rows)
+
+
+def _detail(detail: dict[str, Any]) -> str:
+    said = [str(detail[name]) for name in ("code", "error", "by", "outcome") if detail.get(name)]
+    return redact_text(": ".join(said))
+
+
+def _failed_attempts(view: JobView) -> Table:
+    columns = ("ended", "attempt", "worker", "outcome", "error")
+    rows = [
+        (
+            moment(from_us(note.ended_us)),
+            note.attempt,
+            note.worker,
+            note.outcome,
+            redact_text(f"{note.code}: {note.error}"),
+        )
+        for note in view.record.history
+    ]
+    return table(columns, rows, title="failed attempts" if rows else "no failed attempt")

@@ -1,0 +1,133 @@
+"""All that is known about one job: its live record and its history in the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from taskyard import database, ledger
+from taskyard.clock import from_us
+from taskyard.errors import MissingSetting, NotFound, SchemaMismatch, ServerUnreachable
+from taskyard.jobs.states import State
+from taskyard.ops.cli.jobs.find import find_job
+from taskyard.records import Record, Records
+from taskyard.settings import Settings
+from taskyard.store import reachable
+from taskyard.wire.letters import letter_id
+
+__all__ = ["JobView", "Ledger", "look_up", "next_command", "read_ledger"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """What Postgres says: `row` is None if it has not heard of the job, `events` are its history.
+
+    `unknown` says why it could not be asked; then the rest means nothing.
+    """
+
+    row: dict[str, Any] | None = None
+    events: Sequence[dict[str, Any]] = ()
+    unknown: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """Record and ledger of one job side by side."""
+
+    record: Record
+    ledger: Ledger
+
+    @property
+    def job_id(self) -> str:
+        """The whole id."""
+        return self.record.job_id
+
+    @property
+    def state(self) -> State:
+        """The record's state; the ledger's where the record has expired."""
+        if self.record.state is State.NONE and self.ledger.row is not None:
+            return State(self.ledger.row["state"])
+        return self.record.state
+
+    @property
+    def letter(self) -> str | None:
+        """The dead letter of a dead-lettered job."""
+        if self.state is not State.DEAD_LETTERED:
+            return None
+        if self.record.state is State.NONE:
+            return str((self.ledger.row or {}).get("letter_id") or "") or None
+        return letter_id(self.job_id, self.record.epoch, self.record.generation)
+
+    def fact(self, name: str) -> Any:
+        """A fact that both hold: the record's, else the ledger's."""
+        live = self.record.fields.get({"job_type": "type"}.get(name, name))
+        return live or (self.ledger.row or {}).get(name)
+
+    def document(self) -> dict[str, Any]:
+        """The view as one JSON document."""
+        return {
+            "job_id": self.job_id,
+            "state": self.state,
+            "type": self.fact("job_type"),
+            "queue": self.fact("queue"),
+            "letter": self.letter,
+            "record": None if self.record.state is State.NONE else self._live(),
+            "ledger": "unknown" if self.ledger.unknown else self.ledger.row,
+            "ledger_unknown": self.ledger.unknown,
+            "history": self.ledger.events,
+            "next": next_command(self.state, self.job_id, self.letter),
+        }
+
+    def _live(self) -> dict[str, Any]:
+        record = self.record
+        return {
+            "state": record.state,
+            "epoch": record.epoch,
+            "admitted_at": from_us(record.epoch),
+            "generation": record.generation,
+            "attempts": record.number("attempts"),
+            "deaths": record.number("deaths"),
+            "progress": record.progress,
+            "cause": record.cause,
+            "failed_attempts": [note.model_dump() for note in record.history],
+        }
+
+
+def look_up(settings: Settings, records: Records, name: str) -> JobView:
+    """The view of the job that `name` is or begins; raises `NotFound`."""
+    job_id = find_job(settings, records, name)
+    with reachable(settings.need_redis_url()):
+        record = records.read(job_id)
+    view = JobView(record, read_ledger(settings, job_id))
+    if view.state is State.NONE and view.ledger.row is None:
+        raise NotFound(f"there is no job {name!r}. See: taskyard jobs list")
+    return view
+
+
+def read_ledger(settings: Settings, job_id: str) -> Ledger:
+    """The ledger's part; an absent Postgres is told, never shown as an absent job."""
+    try:
+        engine = database.engine(settings.need_database_url())
+        with engine.connect() as connection:
+            events = ledger.history(connection, job_id)
+            row = ledger.job(connection, job_id)
+    except NotFound:
+        return Ledger()
+    except (MissingSetting, ServerUnreachable, SchemaMismatch) as error:
+        return Ledger(unknown=str(error))
+    engine.dispose()
+    return Ledger(row, events)
+
+
+def next_command(state: State, job_id: str, letter: str | None) -> str | None:
+    """What an operator would do next, None where nothing is left to do."""
+    match state:
+        case State.ACCEPTED | State.RUNNING | State.RETRYING | State.REROUTED:
+            return f"taskyard jobs wait {job_id}"
+        case State.DEAD_LETTERED:
+            return f"taskyard dlq show {letter}"
+        case State.COMPLETED:
+            return f"taskyard jobs wait {job_id}"
+        case _:
+            return None

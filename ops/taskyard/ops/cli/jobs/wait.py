@@ -1,0 +1,57 @@
+"""`taskyard jobs wait`: until a job has ended."""
+
+from __future__ import annotations
+
+import json as json_format
+from typing import Annotated, Any, Final
+
+import typer
+
+from taskyard.client import JobHandle, Taskyard
+from taskyard.ops.cli.console import print_json, say
+from taskyard.ops.cli.ids import written
+from taskyard.ops.cli.jobs.find import find_job
+from taskyard.ops.cli.options import Json
+from taskyard.ops.cli.place import find_place
+
+__all__ = ["DEFAULT_TIMEOUT_S", "command", "result_text"]
+
+DEFAULT_TIMEOUT_S: Final = 300.0
+
+
+def command(
+    jobs: Annotated[
+        list[str], typer.Argument(metavar="ID...", help="Ids, their beginnings, or - for stdin.")
+    ],
+    timeout: Annotated[
+        float, typer.Option(help="Seconds to wait for each job.")
+    ] = DEFAULT_TIMEOUT_S,
+    replay: Annotated[
+        bool, typer.Option("--replay", help="Wait on while a job is a dead letter.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Wait for a job's end and print its result.
+
+    Exit code 8 for a job that ended without a result, 7 if it did not end in time.
+    """
+    settings = find_place(quiet=json).settings
+    with Taskyard(settings) as yard:
+        handles = [yard.job(find_job(settings, yard.records, name)) for name in written(jobs)]
+        ended = []
+        for handle in handles:
+            ended.append(_ended(handle, timeout, replay=replay))
+            if not json:
+                say(result_text(ended[-1]["result"]))
+    if json:
+        print_json(ended[0] if len(ended) == 1 else ended)
+
+
+def _ended(handle: JobHandle, timeout: float, *, replay: bool) -> dict[str, Any]:
+    result = handle.result(timeout, wait_for_replay=replay)
+    return {"job_id": handle.job_id, "state": handle.state(), "result": result}
+
+
+def result_text(result: Any) -> str:
+    """A result for people: JSON, indented."""
+    return json_format.dumps(result, indent=2, ensure_ascii=False)

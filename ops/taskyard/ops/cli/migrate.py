@@ -1,0 +1,40 @@
+"""`taskyard migrate`: the schema of Postgres."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from taskyard import database
+from taskyard.errors import SchemaMismatch
+from taskyard.ops.cli.console import print_json, say
+from taskyard.ops.cli.options import Json
+from taskyard.ops.cli.place import find_place
+
+__all__ = ["command"]
+
+
+def command(
+    to: Annotated[
+        str,
+        typer.Option("--to", help="A version's number, `head`, or `base` to drop everything."),
+    ] = "head",
+    check: Annotated[
+        bool, typer.Option("--check", help="Change nothing; fail unless the schema is at head.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Bring the database schema to this version.
+
+    One transaction, one migrator at a time: it is safe to start many at once.
+    """
+    url = find_place(quiet=json).settings.need_database_url()
+    if check and to != "head":
+        raise SchemaMismatch("--check compares with head; leave --to out")
+    status = database.check(url) if check else database.migrate(url, to)
+    if json:
+        print_json(asdict(status))
+    else:
+        say(f"the schema is at {status.current or 'nothing: no table is left'}")

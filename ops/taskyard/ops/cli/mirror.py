@@ -1,0 +1,33 @@
+"""`taskyard mirror`: dead letters and the lifecycle stream into Postgres."""
+
+from __future__ import annotations
+
+from taskyard import database
+from taskyard.broker import connection
+from taskyard.deadletters import mirror_queue
+from taskyard.mirror import Mirror
+from taskyard.mirror.kombu_letters import KombuLetters
+from taskyard.ops.cli.duty import run_until_stopped
+from taskyard.ops.cli.place import find_place
+from taskyard.store import connect
+
+__all__ = ["command"]
+
+_PREFETCH = 500
+
+
+def command() -> None:
+    """Copy dead letters and job history into Postgres.
+
+    Any number may run side by side. While a server is away it waits and loses nothing.
+    """
+    settings = find_place(quiet=False).settings
+    url = settings.need_database_url()
+    database.check(url)
+    mirror = Mirror(
+        settings,
+        engine=database.engine(url, application_name="taskyard mirror"),
+        client=connect(settings.need_redis_url()),
+        letters=KombuLetters(connection(settings), mirror_queue(settings), prefetch=_PREFETCH),
+    )
+    run_until_stopped("mirror", mirror.run)

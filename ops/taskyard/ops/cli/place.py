@@ -1,0 +1,70 @@
+"""Where a command works: the settings in force, or the servers that `taskyard up` runs here.
+
+Only operator commands look for those servers. A client, `celery -A` and `install` never do: what
+they talk to must be said aloud.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from taskyard.errors import ServerUnreachable
+from taskyard.ops.cli.console import note
+from taskyard.settings import Settings, load
+
+__all__ = ["EMBEDDED_ORIGIN", "URLS", "Place", "find_place"]
+
+URLS: Final = ("broker_url", "redis_url", "database_url")
+EMBEDDED_ORIGIN: Final = "taskyard up"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Settings with their origins; `environ` is what another process needs to work there too.
+
+    `embedded` is the home whose servers are used, None where the settings name servers.
+    """
+
+    settings: Settings
+    origins: Mapping[str, str]
+    environ: Mapping[str, str]
+    embedded: Path | None = None
+
+
+def find_place(*, quiet: bool) -> Place:
+    """The place to work in; unless `quiet`, says on stderr if it is the embedded one.
+
+    Raises `InvalidSettings`.
+    """
+    loaded = load()
+    settings = loaded.settings
+    if any(getattr(settings, name) is not None for name in URLS):
+        return Place(settings, loaded.origins, {})
+    urls = _embedded(settings.home)
+    if urls is None:
+        return Place(settings, loaded.origins, {})
+    found = load({**os.environ, **urls})
+    origins = {**found.origins, **dict.fromkeys(URLS, EMBEDDED_ORIGIN)}
+    origins["home"] = loaded.origins["home"]
+    if not quiet:
+        note(f"using the servers that `taskyard up` runs in {settings.home}")
+    return Place(found.settings, origins, urls, settings.home)
+
+
+def _embedded(home: Path) -> Mapping[str, str] | None:
+    """The URLs of the stack that runs in `home`, if one does."""
+    if not home.expanduser().is_dir():
+        return None
+    from taskyard.ops.embedded import (  # noqa: PLC0415 - most commands have URLs
+        StackNotRunning,
+        environment_of,
+    )
+
+    try:
+        return environment_of(home)
+    except (StackNotRunning, ServerUnreachable):
+        return None

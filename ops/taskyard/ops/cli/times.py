@@ -1,0 +1,35 @@
+"""Times as people read them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+__all__ = ["age", "lasted", "moment"]
+
+_STEPS = ((86400, "d"), (3600, "h"), (60, "m"))
+
+
+def age(then: datetime | None, now: datetime) -> str:
+    """How long ago: `12s`, `3m`, `2h`, `5d`; `?` where it is unknown."""
+    if then is None:
+        return "?"
+    seconds = max(0, int((now - then).total_seconds()))
+    for size, unit in _STEPS:
+        if seconds >= size:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
+
+
+def lasted(start: datetime | None, end: datetime | None) -> str:
+    """How long: `0.42 s`, `3.1 s`, `128 s`; `?` where it is unknown."""
+    if start is None or end is None:
+        return "?"
+    seconds = (end - start).total_seconds()
+    return f"{seconds:.0f} s" if seconds >= 100 else f"{seconds:.2g} s"  # noqa: PLR2004
+
+
+def moment(then: datetime | None) -> str | None:
+    """UTC to the millisecond."""
+    if then is None:
+        return None
+    return f"{then.astimezone(UTC):%Y-%m-%d %H:%M:%S}.{then.microsecond // 1000:03d} UTC"

@@ -1,0 +1,74 @@
+"""`taskyard worker`: Celery's worker for a pool, started with what a pool needs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Final
+
+import typer
+
+from taskyard.jobs import Catalogue
+from taskyard.ops.cli.place import find_place
+from taskyard.settings import Settings
+
+__all__ = ["EVERY_POOL", "command", "words"]
+
+EVERY_POOL: Final = "all"
+_APP: Final = "taskyard.workers.app"
+
+
+def command(
+    context: typer.Context,
+    pool: Annotated[
+        str, typer.Option("--pool", help="A queue of the settings, or `all` of them.")
+    ] = EVERY_POOL,
+    concurrency: Annotated[
+        int | None,
+        typer.Option("-c", "--concurrency", min=1, help="Processes; Celery takes one a CPU."),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Without Celery's banner.")] = False,
+) -> None:
+    """Run a Celery worker for one pool.
+
+    Whatever else is written goes to `celery worker` as it is, e.g. `--max-tasks-per-child 100`.
+    SIGTERM or Ctrl-C lets it finish what it runs.
+    """
+    place = find_place(quiet=False)
+    settings = place.settings
+    argv = words(settings, pool, concurrency, context.args, quiet=quiet)
+    settings.need_broker_url()
+    settings.need_redis_url()
+    Catalogue.load(*settings.job_types)
+    sys.stdout.flush()
+    os.execve(sys.executable, argv, {**os.environ, **place.environ})  # noqa: S606 - no shell wanted
+
+
+def words(
+    settings: Settings,
+    pool: str,
+    concurrency: int | None,
+    rest: Sequence[str] = (),
+    *,
+    quiet: bool = False,
+) -> list[str]:
+    """The command line of a pool's worker; raises `UnknownQueue`. What comes last wins."""
+    queues = list(settings.queues) if pool == EVERY_POOL else [pool]
+    for queue in queues:
+        settings.queue(queue)
+    names = ",".join(settings.broker_name(queue) for queue in queues)
+    argv = [
+        sys.executable,
+        "-m",
+        "celery",
+        *(["--quiet"] if quiet else []),
+        "--app",
+        _APP,
+        "worker",
+    ]
+    argv += ["--queues", names, "--hostname", f"{pool}@%h", "--optimization", "fair"]
+    argv += ["--loglevel", "INFO"]
+    if concurrency is not None:
+        argv += ["--concurrency", str(concurrency)]
+    return [*argv, *rest]

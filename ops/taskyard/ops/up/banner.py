@@ -1,0 +1,37 @@
+"""What `taskyard up` says at its start: what runs where, and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from taskyard.database import SchemaStatus
+from taskyard.ops.cli.console import grid, out
+from taskyard.settings import Settings
+from taskyard.wire import redact_url
+
+__all__ = ["banner"]
+
+_NEXT: Final = (
+    'eval "$(taskyard env --export)"   # in another shell: use these servers from here on',
+    "taskyard check",
+    "taskyard jobs enqueue plan_generation @request.json --wait",
+)
+
+
+def banner(settings: Settings, home: Path, schema: SchemaStatus, processes: Sequence[str]) -> None:
+    """Print it."""
+    servants = ("mirror", "relay")
+    workers = [name for name in processes if name not in servants]
+    rows = [
+        ("home", home),
+        ("Valkey", f"{redact_url(settings.need_redis_url())} (broker and records)"),
+        ("PostgreSQL", f"{redact_url(settings.need_database_url())} (schema {schema.current})"),
+        ("processes", ", ".join(servants)),
+        ("workers", ", ".join(workers) or "none (--no-workers)"),
+    ]
+    rows += [("next" if line == _NEXT[0] else "", line) for line in _NEXT]
+    rows.append(("stop", "Ctrl-C: workers finish what they run"))
+    out().print(grid(rows))
+    out().print()
