@@ -1,5 +1,5 @@
 """The record as Celery's result backend."""
 
-from taskyard.backend.record_backend import RecordBackend
+from taskyard.backend.record_backend import RecordBackend, SentinelRecordBackend
 
-__all__ = ["RecordBackend"]
+__all__ = ["RecordBackend", "SentinelRecordBackend"]

@@ -10,21 +10,21 @@ import json
 from typing import Any, Final
 
 from celery import states
-from celery.backends.redis import RedisBackend
+from celery.backends.redis import RedisBackend, SentinelBackend
 
 from taskyard.jobs.states import CELERY_NAMES, State
 from taskyard.records import Keys
 from taskyard.wire.letters import letter_id
 
-__all__ = ["DECIDED", "RecordBackend"]
+__all__ = ["DECIDED", "RecordBackend", "SentinelRecordBackend"]
 
 # Set on the request by the runner once the record holds the decision.
 DECIDED: Final = "taskyard_decided"
 _FIELDS: Final = ("state", "epoch", "generation", "cause", "worker")
 
 
-class RecordBackend(RedisBackend):  # type: ignore[misc]
-    """Celery's Redis backend that leaves to the record what the record knows."""
+class _FromRecord(RedisBackend):  # type: ignore[misc]
+    """Leaves to the record what the record knows."""
 
     def store_result(
         self,
@@ -75,3 +75,11 @@ class RecordBackend(RedisBackend):  # type: ignore[misc]
     def _exception(self, name: str, arguments: list[str]) -> Any:
         raw = {"exc_type": name, "exc_message": arguments, "exc_module": "taskyard.errors"}
         return self.exception_to_python(raw)
+
+
+class RecordBackend(_FromRecord):
+    """On one Redis or Valkey."""
+
+
+class SentinelRecordBackend(_FromRecord, SentinelBackend):  # type: ignore[misc]
+    """On the primary that Sentinel names."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from celery import Celery
 
-from taskyard.broker.connection import TRANSPORT, check_broker_url, transport_options
+from taskyard.broker.connection import check_broker_url, transport_options, wiring
 from taskyard.jobs import Catalogue
 from taskyard.queues import kombu_queues, route
 from taskyard.settings import Settings
@@ -21,13 +21,15 @@ def make_app(settings: Settings, catalogue: Catalogue, name: str = "taskyard") -
     """
     app = Celery(name, set_as_current=False)
     prefix = "" if settings.namespace == "taskyard" else f"{settings.namespace}:"
+    broker = wiring(check_broker_url(settings))
+    records = wiring(settings.need_redis_url())
     app.conf.update(
-        broker_url=check_broker_url(settings),
-        broker_transport=TRANSPORT,
-        broker_transport_options=transport_options(settings),
+        broker_url=broker.url,
+        broker_transport=broker.transport,
+        broker_transport_options={**transport_options(settings), **broker.options},
         broker_connection_retry_on_startup=True,
-        result_backend="taskyard.backend:RecordBackend+" + settings.need_redis_url(),
-        result_backend_transport_options={"global_keyprefix": prefix} if prefix else {},
+        result_backend=f"{records.backend}+{records.url}",
+        result_backend_transport_options={**records.options, "global_keyprefix": prefix},
         result_expires=settings.result_ttl_s,
         result_serializer="json",
         task_serializer="json",

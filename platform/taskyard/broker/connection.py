@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
-from urllib.parse import urlsplit
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlsplit
 
 from kombu import Connection
 
 from taskyard.errors import InvalidSettings
 from taskyard.queues import URGENCY_STEPS
 from taskyard.settings import Settings
+from taskyard.store import SCHEMES, sentinel_address
 
-__all__ = ["TRANSPORT", "check_broker_url", "connection", "same_redis", "transport_options"]
+__all__ = ["Wiring", "check_broker_url", "connection", "same_redis", "transport_options", "wiring"]
 
-TRANSPORT: Final = "taskyard.transport:Transport"
-_REDIS_SCHEMES: Final = frozenset({"redis", "rediss"})
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """A Redis in kombu's and Celery's own words."""
+
+    url: str
+    transport: str
+    backend: str
+    options: dict[str, Any]
 
 
 def transport_options(settings: Settings) -> dict[str, Any]:
@@ -42,12 +51,31 @@ def check_broker_url(settings: Settings) -> str:
     """The broker's URL if its scheme is one that this version speaks; raises `InvalidSettings`."""
     url = settings.need_broker_url()
     scheme = urlsplit(url).scheme
-    if scheme not in _REDIS_SCHEMES:
+    if scheme not in SCHEMES:
         raise InvalidSettings(
-            f"TASKYARD_BROKER_URL: expected redis:// or rediss://, got {scheme}://. "
+            f"TASKYARD_BROKER_URL: expected redis://, rediss:// or sentinel://, got {scheme}://. "
             "This version carries jobs on Redis or Valkey."
         )
     return url
+
+
+def wiring(url: str) -> Wiring:
+    """How kombu and Celery are told of the Redis at `url`; raises `InvalidSettings`."""
+    address = sentinel_address(url)
+    if address is None:
+        return Wiring(url, "taskyard.transport:Transport", "taskyard.backend:RecordBackend", {})
+    user = (
+        f"{quote(address.username or '', safe='')}:{quote(address.password, safe='')}@"
+        if (address.password)
+        else ""
+    )
+    nodes = [f"sentinel://{user}{host}:{port}/{address.database}" for host, port in address.hosts]
+    return Wiring(
+        ";".join(nodes),
+        "taskyard.transport:SentinelTransport",
+        "taskyard.backend:SentinelRecordBackend",
+        {"master_name": address.primary},
+    )
 
 
 def same_redis(settings: Settings) -> bool:
@@ -57,5 +85,6 @@ def same_redis(settings: Settings) -> bool:
 
 def connection(settings: Settings) -> Connection:
     """A connection to the broker; nothing is sent yet. Raises `InvalidSettings`."""
-    url = check_broker_url(settings)
-    return Connection(url, transport=TRANSPORT, transport_options=transport_options(settings))
+    wires = wiring(check_broker_url(settings))
+    options = {**transport_options(settings), **wires.options}
+    return Connection(wires.url, transport=wires.transport, transport_options=options)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 import redis
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ReadOnlyError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
+from redis.sentinel import Sentinel
 
 from taskyard.errors import InvalidSettings, ServerUnreachable
+from taskyard.store.address import SentinelAddress, sentinel_address
 from taskyard.wire.redaction import redact_url
 
 __all__ = ["LOST", "connect", "reachable"]
@@ -27,18 +30,35 @@ def connect(url: str, *, retries: int = 3) -> redis.Redis:
     Every script here answers the same when it is asked twice, so a lost connection is retried
     `retries` times, 0.05 to 1 s apart.
     """
+    options: dict[str, Any] = {
+        "socket_timeout": _SOCKET_TIMEOUT_S,
+        "socket_connect_timeout": _SOCKET_TIMEOUT_S,
+        "socket_keepalive": True,
+        "health_check_interval": 30,
+        "retry": Retry(ExponentialWithJitterBackoff(cap=1.0, base=0.05), retries),
+        "retry_on_error": [*LOST, ReadOnlyError],
+    }
+    address = sentinel_address(url)
+    if address is not None:
+        return _primary(address, options)
     try:
-        return redis.Redis.from_url(
-            url,
-            socket_timeout=_SOCKET_TIMEOUT_S,
-            socket_connect_timeout=_SOCKET_TIMEOUT_S,
-            socket_keepalive=True,
-            health_check_interval=30,
-            retry=Retry(ExponentialWithJitterBackoff(cap=1.0, base=0.05), retries),
-            retry_on_error=list(LOST),
-        )
+        return redis.Redis.from_url(url, **options)
     except ValueError as error:
         raise InvalidSettings(f"TASKYARD_REDIS_URL: {error}") from error
+
+
+def _primary(address: SentinelAddress, options: dict[str, Any]) -> redis.Redis:
+    """A client of whatever server is the primary when it connects."""
+    options_of_nodes = {"socket_timeout": _SOCKET_TIMEOUT_S}
+    sentinel = Sentinel(address.hosts, sentinel_kwargs=options_of_nodes)  # type: ignore[no-untyped-call]
+    client: redis.Redis = sentinel.master_for(  # type: ignore[no-untyped-call]
+        address.primary,
+        db=address.database,
+        username=address.username,
+        password=address.password,
+        **options,
+    )
+    return client
 
 
 @contextmanager
