@@ -9,16 +9,19 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+import redis
 from kombu import Producer
 from sqlalchemy import Engine, select, text, update
 
 from support.letters import DIED_US, make_delivery, make_letter, make_message
+from support.waiting import eventually
 from taskyard.broker import connection as broker_connection
 from taskyard.clock import from_us
 from taskyard.control.edits import captured
 from taskyard.database import create_partitions, engine
 from taskyard.database.tables import LETTERS
 from taskyard.deadletters import LetterBox, exchange, mirror_queue
+from taskyard.errors import ServerUnreachable
 from taskyard.mirror import Delivery
 from taskyard.mirror.feeds import LetterFeed
 from taskyard.mirror.kombu_letters import KombuLetters
@@ -248,3 +251,56 @@ def test_a_crash_between_commit_and_acknowledgement_doubles_and_loses_nothing(
     assert LetterFeed(database, again).step(wait_s=1) == 2
     assert len(rows(database)) == 2
     again.close()
+
+
+@pytest.mark.parametrize("raw", [b"no document at all", b"{}", b"\x80\x00", b"[]"])
+def test_raw_junk_in_the_queues_list_is_mirrored_like_everything_else(
+    database: Engine, settings: Settings, source: KombuLetters, raw: bytes
+) -> None:
+    post(settings, make_letter())
+    with redis.Redis.from_url(settings.need_broker_url()) as client:
+        client.lpush(mirror_queue(settings).name, raw)
+    post(settings, make_letter())
+    feed = LetterFeed(database, source)
+    eventually(lambda: feed.step(wait_s=0.2) >= 0 and len(rows(database)) == 3, "three rows")
+
+
+def test_a_body_that_kombu_cannot_decompress_is_mirrored(
+    database: Engine, settings: Settings, source: KombuLetters
+) -> None:
+    with broker_connection(settings) as connection:
+        Producer(connection.default_channel).publish(
+            b"junk",
+            exchange=exchange(settings),
+            declare=[mirror_queue(settings)],
+            routing_key="a.b.c",
+            content_type="application/data",
+            content_encoding="binary",
+            headers={"compression": "application/x-gzip"},
+        )
+    assert LetterFeed(database, source).step(wait_s=1) == 1
+    assert row(database)["failure_category"] == "undecodable"
+
+
+def test_a_lost_connection_to_the_broker_is_named_and_loses_nothing(
+    database: Engine, settings: Settings, source: KombuLetters
+) -> None:
+    feed = LetterFeed(database, source)
+    assert feed.step(wait_s=0.1) == 0
+    letter = make_letter()
+    post(settings, letter)
+    taken = source.take(10, wait_s=1)
+    assert len(taken) == 1
+    with redis.Redis.from_url(settings.need_broker_url()) as client:
+        client.client_kill_filter(_type="normal", skipme=True)
+    lost: list[ServerUnreachable] = []
+
+    def stored() -> bool:
+        try:
+            feed.step(wait_s=0.2)
+        except ServerUnreachable as error:
+            lost.append(error)
+        return len(rows(database)) == 1
+
+    eventually(stored, "the letter, taken again")
+    assert all("broker" in str(error) for error in lost)

@@ -8,10 +8,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from kombu import Connection, Consumer, Message, Queue
+from kombu.transport import virtual
 
 from taskyard.clock import SYSTEM_CLOCK, Clock
 from taskyard.errors import ServerUnreachable
 from taskyard.mirror.deliveries import Delivery
+from taskyard.transport.channel import Channel, SentinelChannel
 from taskyard.wire import redact_url
 
 __all__ = ["KombuLetters"]
@@ -43,10 +45,10 @@ class KombuLetters:
 
     def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
         """Settle them; raises `ServerUnreachable`, after which they come again."""
+        messages = [one.tag for one in deliveries if isinstance(one.tag, Message)]
         with self._reachable():
-            for delivery in deliveries:
-                if isinstance(delivery.tag, Message):
-                    delivery.tag.ack()
+            for channel in {message.channel for message in messages}:
+                _settle(channel, [message for message in messages if message.channel is channel])
 
     def close(self) -> None:
         """Give back what was not acknowledged and leave."""
@@ -59,8 +61,17 @@ class KombuLetters:
             return
         channel = self._connection.channel()
         channel.basic_qos(0, self._prefetch, False)
-        self._consumer = Consumer(channel, queues=[self._queue], on_message=self._buffer.append)
+        self._consumer = Consumer(
+            channel,
+            queues=[self._queue],
+            on_message=self._buffer.append,
+            on_decode_error=self._keep_undecoded,
+        )
         self._consumer.consume()
+
+    def _keep_undecoded(self, message: Message, _: Exception) -> None:
+        """What kombu cannot decompress is mirrored as it is."""
+        self._buffer.append(message)
 
     def _gather(self, limit: int, deadline_s: float) -> None:
         while len(self._buffer) < limit:
@@ -83,13 +94,25 @@ class KombuLetters:
         except lost as error:
             self._buffer.clear()
             self._consumer = None
-            self._connection.collapse()
+            self._connection.collect()
             raise ServerUnreachable(
                 "the broker",
                 redact_url(self._connection.as_uri(include_password=False)),
                 error,
                 "Start it, or correct TASKYARD_BROKER_URL; what it holds is not lost.",
             ) from error
+
+
+def _settle(channel: Any, messages: Sequence[Message]) -> None:
+    """Acknowledge messages of one channel: on ours, all of them in one round trip."""
+    if not isinstance(channel, Channel | SentinelChannel):
+        for message in messages:
+            message.ack()
+        return
+    tags = [message.delivery_tag for message in messages]
+    channel.acknowledge(tags)
+    for tag in tags:
+        virtual.QoS.ack(channel.qos, tag)  # only counts: the room for the next pops
 
 
 def _delivery(message: Message) -> Delivery:
