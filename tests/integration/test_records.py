@@ -780,6 +780,27 @@ def test_a_replay_restores_a_life_that_the_record_forgot(house: House) -> None:
     assert house.read().epoch == stamp.epoch + 9
 
 
+def test_a_live_record_loses_a_time_to_live_that_it_brought_along(house: House) -> None:
+    stamp, _ = house.dead()
+    # As an undelete finds it: the record of an ended job, with its end's time to live.
+    house.client.pexpire(house.key, 60_000)
+    house.replay(stamp)
+    assert house.client.pttl(house.key) == -1
+    house.client.pexpire(house.key, 60_000)
+    assert isinstance(house.condemn(at(stamp, generation=1)), Decided)
+    assert house.client.pttl(house.key) == -1
+
+
+def test_tokens_grow_across_lives_also_when_the_clock_stepped_back(house: House) -> None:
+    stamp = house.admit()
+    run = house.run(stamp)
+    ahead = run.token + HOUR_US
+    house.client.hset(house.key, "token", ahead)
+    house.complete(replace(run, token=ahead))
+    second = house.admit()
+    assert house.run(second).token == ahead + 1
+
+
 # --- the stream and the script cache -------------------------------------------------------------
 
 
