@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import uuid
 from collections.abc import Iterator
 from datetime import timedelta
@@ -111,9 +110,9 @@ def test_an_ambiguous_prefix_lists_the_candidates(database: Engine) -> None:
         row = {"failure_category": "timeout", "failure_reason": "x", "replay_eligible": False}
         row |= {"mirror_error": "x", "raw_envelope": b"x", "decided_at": from_us(DIED_US)}
         connection.execute(insert(LETTERS), [{**row, "id": one} for one in ids])
-    several = re.compile(f"ambiguous: {ids[0]}, .*{ids[4]} and more. Give more characters")
-    with pytest.raises(Refused, match=several):
+    with pytest.raises(Refused, match=f"ambiguous: {ids[0]}, ") as caught:
         letters.show(database, "abcdef")
+    assert str(caught.value).endswith(f"{ids[4]} and more. Give more characters.")
     assert letters.show(database, str(ids[3]))["id"] == ids[3]
 
 
