@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 from uuid import UUID
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -31,6 +31,7 @@ __all__ = [
     "out",
     "print_error",
     "print_json",
+    "put",
     "say",
     "stop_writing",
     "table",
@@ -65,6 +66,18 @@ def err() -> Console:
 def say(text: str, style: str = "") -> None:
     """A line of the answer; long ones are left to the terminal to wrap."""
     out().print(clean(text), style=style, soft_wrap=True)
+
+
+def put(thing: RenderableType) -> None:
+    """A table or grid of the answer; for a program without the padding of its last column."""
+    console = out()
+    if console.is_terminal:
+        console.print(thing)
+        return
+    with console.capture() as captured:
+        console.print(thing)
+    lines = [line.rstrip() for line in captured.get().splitlines()]
+    console.print("\n".join(lines), soft_wrap=True)
 
 
 def note(text: str) -> None:

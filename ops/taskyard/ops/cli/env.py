@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from taskyard.ops.cli.console import out, print_json, say, table
+from taskyard.ops.cli.console import print_json, put, say, table
 from taskyard.ops.cli.options import Json
 from taskyard.ops.cli.place import URLS, Place, find_place
 from taskyard.ops.embedded import environment_of
@@ -43,7 +43,7 @@ def command(
         print_json(shown)
         return
     rows = [(name, fact["origin"], _text(fact["value"])) for name, fact in shown.items()]
-    out().print(table(("setting", "origin", "value"), rows))
+    put(table(("setting", "origin", "value"), rows))
 
 
 def _export(*, json: bool) -> None:

@@ -21,11 +21,11 @@ def age(then: datetime | None, now: datetime) -> str:
 
 
 def lasted(start: datetime | None, end: datetime | None) -> str:
-    """How long: `0.42 s`, `3.1 s`, `128 s`; `?` where it is unknown."""
+    """How long: `0.42 s`, `3.1 s`; `?` where it is unknown."""
     if start is None or end is None:
         return "?"
     seconds = (end - start).total_seconds()
-    return f"{seconds:.0f} s" if seconds >= 100 else f"{seconds:.2g} s"  # noqa: PLR2004
+    return f"{seconds:.2f} s" if seconds < 1 else f"{seconds:.1f} s"
 
 
 def moment(then: datetime | None) -> str | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from taskyard.database import SchemaStatus
-from taskyard.ops.cli.console import grid, out
+from taskyard.ops.cli.console import grid, put, say
 from taskyard.settings import Settings
 from taskyard.wire import redact_url
 
@@ -33,5 +33,5 @@ def banner(settings: Settings, home: Path, schema: SchemaStatus, processes: Sequ
     ]
     rows += [("next" if line == _NEXT[0] else "", line) for line in _NEXT]
     rows.append(("stop", "Ctrl-C: workers finish what they run"))
-    out().print(grid(rows))
-    out().print()
+    put(grid(rows))
+    say("")

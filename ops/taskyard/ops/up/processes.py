@@ -16,8 +16,8 @@ _ALONE: Final = ("--without-gossip", "--without-mingle")
 # The runner puts time and name before each line, so Celery need not.
 _PLAIN_LOG: Final = (
     "--",
-    "log_format=%(levelname)s %(message)s",
-    "task_log_format=%(levelname)s %(task_name)s[%(task_id)s] %(message)s",
+    "worker.log_format=%(levelname)s %(message)s",
+    "worker.task_log_format=%(levelname)s %(task_name)s[%(task_id)s] %(message)s",
 )
 _RESERVED: Final = ("mirror", "relay", "system")
 

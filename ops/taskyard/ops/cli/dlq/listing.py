@@ -14,7 +14,7 @@ from taskyard import database
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.control import letters
 from taskyard.jobs import Category
-from taskyard.ops.cli.console import note, out, print_json, table
+from taskyard.ops.cli.console import note, print_json, put, table
 from taskyard.ops.cli.ids import short
 from taskyard.ops.cli.options import Json, moment_of
 from taskyard.ops.cli.place import find_place
@@ -63,7 +63,7 @@ def command(
     if json:
         print_json(rows)
         return
-    out().print(letter_table(rows, now))
+    put(letter_table(rows, now))
     if not rows:
         note("no dead letter fits")
     elif len(rows) == limit:

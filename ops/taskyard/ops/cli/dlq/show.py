@@ -13,7 +13,7 @@ from rich.table import Table
 from taskyard import database
 from taskyard.clock import from_us
 from taskyard.control import letters
-from taskyard.ops.cli.console import grid, out, print_json, say, table
+from taskyard.ops.cli.console import grid, print_json, put, say, table
 from taskyard.ops.cli.ids import written
 from taskyard.ops.cli.options import Json
 from taskyard.ops.cli.place import find_place
@@ -52,14 +52,14 @@ def command(
 
 
 def _print(letter: dict[str, Any]) -> None:
-    out().print(grid(list(_facts(letter))))
+    put(grid(list(_facts(letter))))
     if letter["attempts"]:
-        out().print()
-        out().print(_attempts(letter["attempts"]))
+        say("")
+        put(_attempts(letter["attempts"]))
     if letter["traceback"]:
         say("\n" + str(letter["traceback"]).rstrip())
-    out().print()
-    out().print(grid([("next", _next(letter))]))
+    say("")
+    put(grid([("next", _next(letter))]))
 
 
 def _facts(letter: dict[str, Any]) -> Iterator[tuple[str, object]]:

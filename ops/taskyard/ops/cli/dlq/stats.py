@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from taskyard import database
 from taskyard.control import letters
-from taskyard.ops.cli.console import out, print_json, say, table
+from taskyard.ops.cli.console import print_json, put, say, table
 from taskyard.ops.cli.options import Json
 from taskyard.ops.cli.place import find_place
 
@@ -33,4 +33,4 @@ def command(json: Json = False) -> None:
 def _print(name: str, counts: Mapping[str, int]) -> None:
     if counts:
         rows = sorted(counts.items(), key=lambda pair: -pair[1])
-        out().print(table((name, "letters"), rows))
+        put(table((name, "letters"), rows))

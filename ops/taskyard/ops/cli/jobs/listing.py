@@ -9,7 +9,7 @@ import typer
 from taskyard import database, ledger
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.jobs.states import State
-from taskyard.ops.cli.console import note, out, print_json, table
+from taskyard.ops.cli.console import note, print_json, put, table
 from taskyard.ops.cli.ids import short
 from taskyard.ops.cli.options import Json, moment_of
 from taskyard.ops.cli.place import find_place
@@ -50,7 +50,7 @@ def command(
         print_json(rows)
         return
     columns = ("id", "type", "queue", "state", "attempts", "took", "age", "cause")
-    out().print(
+    put(
         table(
             columns,
             [

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from taskyard.clock import from_us
 from taskyard.jobs.states import State
-from taskyard.ops.cli.console import grid, out, print_json, table
+from taskyard.ops.cli.console import grid, print_json, put, say, table
 from taskyard.ops.cli.ids import written
 from taskyard.ops.cli.jobs.view import JobView, look_up, next_command
 from taskyard.ops.cli.options import Json
@@ -41,9 +41,9 @@ def command(
         print_json(documents[0] if len(documents) == 1 else documents)
         return
     for view in views:
-        out().print(grid(list(_facts(view))))
-        out().print()
-        out().print(_history(view))
+        put(grid(list(_facts(view))))
+        say("")
+        put(_history(view))
 
 
 def _facts(view: JobView) -> Iterator[tuple[str, object]]:

@@ -1,0 +1,62 @@
+"""The jobs of the demonstration as they stand now, read from their records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from taskyard.client import JobHandle
+from taskyard.clock import SYSTEM_CLOCK, to_us
+from taskyard.jobs.states import LIVE, State
+from taskyard.ops.cli.ids import short
+from taskyard.records import Record
+
+__all__ = ["COLUMNS", "Cast", "Role"]
+
+COLUMNS = ("job", "id", "queue", "state", "attempts", "time", "note")
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """One job under the name that the audience knows it by."""
+
+    name: str
+    handle: JobHandle
+
+
+@dataclass(slots=True)
+class Cast:
+    """All jobs so far, in the order of their entrance."""
+
+    roles: list[Role] = field(default_factory=list)
+
+    def rows(self) -> Sequence[Sequence[object]]:
+        """One row a job for `COLUMNS`."""
+        return [_row(role, role.handle.record()) for role in self.roles]
+
+
+def _row(role: Role, record: Record) -> Sequence[object]:
+    return (
+        role.name,
+        short(record.job_id),
+        record.queue,
+        record.state.value,
+        record.number("attempts"),
+        _time(record),
+        _note(record),
+    )
+
+
+def _time(record: Record) -> str:
+    """Since admission, until the decision if there is one."""
+    now_us = to_us(SYSTEM_CLOCK.now())
+    running = record.state in LIVE - {State.DEAD_LETTERED}
+    end_us = now_us if running else record.number("decided") or now_us
+    return f"{max(0, end_us - record.epoch) / 1_000_000:.1f} s"
+
+
+def _note(record: Record) -> str:
+    if record.state is State.DEAD_LETTERED:
+        return f"{record.cause.get('code')}: {record.cause.get('message')}"
+    note = record.progress.get("note") if record.state is State.RUNNING else None
+    return str(note or "")

@@ -1,0 +1,67 @@
+"""`taskyard demo`: the whole platform in under a minute, leaving nothing behind."""
+
+from __future__ import annotations
+
+import signal
+
+from taskyard.ops.cli.console import print_json
+from taskyard.ops.cli.options import Json
+from taskyard.ops.demo.scenes import Story
+from taskyard.ops.demo.screen import Screen, screen_for
+from taskyard.ops.demo.stage import Stage, open_stage
+from taskyard.ops.demo.summary import Summary, read_summary
+
+__all__ = ["command"]
+
+_MIRROR_S = 10.0
+
+
+def command(json: Json = False) -> None:
+    """Show a job's way, a failure and its repair, in under a minute.
+
+    It starts servers and workers of its own in a temporary folder, stops them at the end, and
+    fails if any step does not happen in time.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # clears up as after Ctrl-C
+    screen = screen_for(silent=json)
+    with open_stage() as stage:
+        with screen:
+            summary = _play(stage, screen)
+        elapsed_s = stage.elapsed_s
+        _tell(screen, summary, elapsed_s)
+    if json:
+        print_json({**summary.document(), "elapsed_s": round(elapsed_s, 1)})
+
+
+def _play(stage: Stage, screen: Screen) -> Summary:
+    screen.say("Starting PostgreSQL, Valkey, mirror, relay and four workers here, for this show.")
+    yard, engine = stage.connect()
+    screen.say(f"   they answer after {stage.elapsed_s:.1f} s; the sample shop is {stage.shop.url}")
+    story = Story(stage, screen, yard, engine)
+    plan = story.plan()
+    story.run(plan)
+    doomed = story.fail(plan)
+    letter = story.find(doomed)
+    replay = story.replay(letter, doomed)
+    seen: list[Summary] = []
+
+    def mirrored() -> bool:
+        seen[:] = [read_summary(engine, story.cast, replay.letter, str(replay.request_id))]
+        return seen[0].complete
+
+    stage.until("the ledger's and the audit log's last rows", mirrored, _MIRROR_S)
+    engine.dispose()
+    yard.close()
+    return seen[0]
+
+
+def _tell(screen: Screen, summary: Summary, elapsed_s: float) -> None:
+    screen.say("")
+    screen.show(summary.jobs_table())
+    screen.say("")
+    screen.show(summary.audit_table())
+    screen.say("")
+    screen.say(
+        f"All of it in {elapsed_s:.1f} s. Next: taskyard up, then taskyard jobs enqueue --help",
+        "bold green",
+    )
