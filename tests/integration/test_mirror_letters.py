@@ -103,11 +103,12 @@ def test_an_escalated_letter_waits_for_a_person(database: Engine) -> None:
     "fault",
     [
         {"args": [{"text": "a\x00b"}]},
+        {"kwargs": {"a\x00b": 1}},
         {"error_message": "a\x00b"},
         {"fingerprint": "".join(chr(n) for n in range(0x4E00, 0x5E00))},
         {"epoch": 2**70},
     ],
-    ids=["nul-in-json", "nul-in-text", "long-index", "huge-number"],
+    ids=["nul-in-json", "nul-in-key", "nul-in-text", "long-index", "huge-number"],
 )
 def test_a_letter_that_postgres_refuses_is_stored_raw_and_the_others_whole(
     database: Engine, fault: dict[str, Any]
@@ -124,6 +125,11 @@ def test_a_letter_that_postgres_refuses_is_stored_raw_and_the_others_whole(
     assert raw["mirror_error"]
     assert Letter.parse(raw["raw_envelope"]).message == bad.message
     assert captured(raw) == bad.message
+
+
+def test_a_text_that_only_speaks_of_nul_is_stored_whole(database: Engine) -> None:
+    keep(database, make_delivery(make_letter(args=["write \\u0000 for NUL"])))
+    assert row(database)["mirror_error"] is None
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,13 @@ from taskyard.wire import redact_url
 __all__ = ["CONNECT_TIMEOUT_S", "engine"]
 
 CONNECT_TIMEOUT_S: Final = 5
+# A server that vanishes without a word is noticed within half a minute, not after TCP's two hours.
+_KEEPALIVE: Final = {
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
 _DRIVER: Final = "postgresql+psycopg2"
 _DIALECTS: Final = frozenset({"postgres", "postgresql", _DRIVER})
 
@@ -32,6 +39,7 @@ def engine(url: str, *, application_name: str = "taskyard") -> Engine:
             "connect_timeout": CONNECT_TIMEOUT_S,
             "application_name": application_name,
             "options": "-c timezone=UTC",
+            **_KEEPALIVE,
         },
     )
     event.listen(made, "handle_error", _Namer(redact_url(url)))

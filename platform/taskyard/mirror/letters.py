@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import uuid
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any, Final
 
@@ -14,7 +15,7 @@ from taskyard.database.bulk import insert_from_arrays, write_rows
 from taskyard.database.tables import LETTERS
 from taskyard.mirror.deliveries import Delivery
 from taskyard.mirror.halving import store
-from taskyard.mirror.reading import Readable, Unreadable, read
+from taskyard.mirror.reading import Readable, Unreadable, holds_nul, read
 from taskyard.mirror.rows import junk_row, row, salvaged_row
 
 __all__ = ["store_letters"]
@@ -30,13 +31,15 @@ def store_letters(connection: Connection, deliveries: Sequence[Delivery]) -> Non
     """Store `deliveries` in the caller's transaction; storing them again changes nothing."""
     items = [read(delivery) for delivery in deliveries]
     letters = _latest(item for item in items if isinstance(item, Readable))
-    store(connection, letters, _write, _salvage)
+    # A job that handles text with NUL fails in thousands; halving would find them one by one.
+    store(connection, [item for item in letters if not holds_nul(item)], _write, _salvage)
+    store(connection, [item for item in letters if holds_nul(item)], _write_salvaged, _salvage)
     for item in items:
         if isinstance(item, Unreadable):
             _insert_once(connection, junk_row(item))
 
 
-def _latest(items: Any) -> list[Readable]:
+def _latest(items: Iterable[Readable]) -> list[Readable]:
     """One item a key, the highest version: a statement may not touch a row twice."""
     latest: dict[tuple[object, object], Readable] = {}
     for item in items:
@@ -47,7 +50,20 @@ def _latest(items: Any) -> list[Readable]:
 
 
 def _write(connection: Connection, items: Sequence[Readable]) -> None:
-    rows = [row(item) for item in items]
+    _write_all(connection, [row(item) for item in items])
+
+
+def _write_salvaged(connection: Connection, items: Sequence[Readable]) -> None:
+    why = "the letter holds a NUL character, which PostgreSQL does not store"
+    _write_all(connection, [salvaged_row(item, why) for item in items])
+
+
+def _salvage(connection: Connection, item: Readable, why: str) -> None:
+    _write_all(connection, [salvaged_row(item, why)])
+    _log_raw(item.id, why)
+
+
+def _write_all(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
     write_rows(connection, _upsert(tuple(rows[0])), rows)
 
 
@@ -61,10 +77,6 @@ def _upsert(names: tuple[str, ...]) -> Insert:
     )
 
 
-def _salvage(connection: Connection, item: Readable, why: str) -> None:
-    _insert_once(connection, salvaged_row(item, why))
-
-
 def _insert_once(connection: Connection, values: dict[str, Any]) -> None:
     """Insert unless the id is there under any time: partitions cannot hold that constraint."""
     key = int.from_bytes(values["id"].bytes[:8], signed=True)
@@ -72,9 +84,13 @@ def _insert_once(connection: Connection, values: dict[str, Any]) -> None:
     if connection.scalar(select(LETTERS.c.id).where(LETTERS.c.id == values["id"]).limit(1)):
         return
     connection.execute(insert(LETTERS).values(values))
+    _log_raw(values["id"], values["mirror_error"])
+
+
+def _log_raw(letter_id: uuid.UUID, why: str) -> None:
     log.warning(
         "letter %s was stored raw: %s",
-        values["id"],
-        values["mirror_error"],
-        extra={"action": "mirror_stored_raw", "letter": str(values["id"])},
+        letter_id,
+        why,
+        extra={"action": "mirror_stored_raw", "letter": str(letter_id)},
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -13,7 +14,7 @@ from taskyard.mirror.deliveries import Delivery
 from taskyard.mirror.drops import is_drop, letter_of_drop
 from taskyard.wire import Letter
 
-__all__ = ["Readable", "Unreadable", "read"]
+__all__ = ["Readable", "Unreadable", "holds_nul", "read"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,3 +47,18 @@ def read(delivery: Delivery) -> Readable | Unreadable:
     except (ValueError, OverflowError, OSError, RecursionError) as error:
         return Unreadable(delivery, f"not a letter: {error}")
     return Readable(delivery, letter, *key)
+
+
+def holds_nul(item: Readable) -> bool:
+    """Whether a text or a key of the letter has a NUL; the captured body may have any byte."""
+    if b"\\u0000" not in item.delivery.body and b"\x00" not in item.delivery.body:
+        return False
+    return _nul(item.letter.model_dump(exclude={"message": {"body"}}))
+
+
+def _nul(value: Any) -> bool:
+    if isinstance(value, str):
+        return "\x00" in value
+    if isinstance(value, dict):
+        return any(_nul(key) or _nul(held) for key, held in value.items())
+    return isinstance(value, list) and any(_nul(held) for held in value)

@@ -62,6 +62,7 @@ CREATE TABLE dead_letter_queue (
             AND job_type IS NOT NULL AND queue IS NOT NULL AND body IS NOT NULL))
 ) PARTITION BY RANGE (decided_at);
 CREATE INDEX dead_letter_queue_job ON dead_letter_queue (original_request_id, epoch);
+CREATE INDEX dead_letter_queue_newest ON dead_letter_queue (decided_at DESC);
 CREATE INDEX dead_letter_queue_by_status ON dead_letter_queue (status, decided_at DESC);
 CREATE INDEX dead_letter_queue_by_cause ON dead_letter_queue (fingerprint, decided_at DESC);
 CREATE TABLE dead_letter_queue_default PARTITION OF dead_letter_queue DEFAULT;
