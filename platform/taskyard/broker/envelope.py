@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any, Final
 
+from taskyard.wire.exact import unpack
 from taskyard.wire.letters import RawMessage
 
 __all__ = ["SEPARATOR", "encode", "queue_key"]
@@ -29,7 +30,7 @@ def queue_key(queue: str, step: int) -> str:
 
 def encode(message: RawMessage, *, queue: str, step: int, headers: Mapping[str, Any]) -> str:
     """The document that a pop of `queue` (the broker's name) will deliver."""
-    own = {k: v for k, v in message.properties.items() if k not in _OF_ONE_DELIVERY}
+    own = {k: unpack(v) for k, v in message.properties.items() if k not in _OF_ONE_DELIVERY}
     document = {
         "body": base64.b64encode(message.body).decode("ascii"),
         "content-encoding": message.content_encoding,

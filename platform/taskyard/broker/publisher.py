@@ -17,6 +17,7 @@ from taskyard.queues import broker_priority
 from taskyard.records import Publication
 from taskyard.settings import Settings
 from taskyard.store import Argument, Script, connect
+from taskyard.wire.exact import unpack
 from taskyard.wire.headers import HEADER, Stamp
 from taskyard.wire.letters import RawMessage
 
@@ -113,7 +114,7 @@ class Publisher:
         name = self.settings.broker_name(queue)
         step = self._step(queue, priority)
         # kombu hands over a decompressed body, so the header about compression is no longer true.
-        headers = {k: v for k, v in message.headers.items() if k != "compression"}
+        headers = {k: unpack(v) for k, v in message.headers.items() if k != "compression"}
         headers |= {name: None for name in strip if name in _NO_LONGER_TRUE}
         headers[HEADER] = stamp.header()
         return queue_key(name, step), encode(message, queue=name, step=step, headers=headers)

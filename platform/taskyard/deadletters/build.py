@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from taskyard.jobs.policies import Category
 from taskyard.records import Record
+from taskyard.wire.exact import clean_text, pack
 from taskyard.wire.letters import Letter, RawMessage, letter_id
 
 __all__ = ["build_letter"]
@@ -37,10 +38,10 @@ def build_letter(record: Record, message: RawMessage) -> Letter:
         kwargs=kwargs,
         reply_to=_text(message.properties.get("reply_to")),
         category=category,
-        code=str(cause.get("code", "")),
-        error_class=str(cause.get("error_class", "")),
-        error_message=str(cause.get("message", "")),
-        traceback=str(cause.get("traceback", "")),
+        code=clean_text(str(cause.get("code", ""))),
+        error_class=clean_text(str(cause.get("error_class", ""))),
+        error_message=clean_text(str(cause.get("message", ""))),
+        traceback=clean_text(str(cause.get("traceback", ""))),
         fingerprint=str(cause.get("fingerprint", "")),
         attempts=record.history,
         first_failure_us=record.number("first_failure") or decided,
@@ -48,7 +49,7 @@ def build_letter(record: Record, message: RawMessage) -> Letter:
         replay_eligible=category not in _NOT_ELIGIBLE,
         escalate_to=_text(cause.get("escalate_to")),
         worker=record.fields.get("worker"),
-        evidence=dict(cause.get("evidence") or {}),
+        evidence={str(k): pack(v) for k, v in (cause.get("evidence") or {}).items()},
     )
 
 
@@ -60,8 +61,8 @@ def _arguments(message: RawMessage) -> tuple[list[Any] | None, dict[str, Any] | 
         return None, None
     if not isinstance(args, list) or not isinstance(kwargs, Mapping):
         return None, None
-    return args, dict(kwargs)
+    return pack(args), {clean_text(str(k)): pack(v) for k, v in kwargs.items()}
 
 
 def _text(value: object) -> str | None:
-    return None if value is None else str(value)
+    return None if value is None else clean_text(str(value))

@@ -117,4 +117,4 @@ def target(state: State, event: Event) -> State:
         return TRANSITIONS[state, event]
     except KeyError:
         takes = ", ".join(allowed(state)) or "nothing, it is terminal"
-        raise TransitionRefused(state, event, takes) from None
+        raise TransitionRefused(state.value, event.value, takes) from None

@@ -11,6 +11,7 @@ from typing import Final
 from taskyard.errors import CodedError
 from taskyard.jobs.codes import code_of
 from taskyard.jobs.outcomes import Failure
+from taskyard.wire.exact import clean_text
 
 __all__ = ["MESSAGE_LIMIT", "TRACEBACK_LIMIT", "describe_failure"]
 
@@ -25,8 +26,8 @@ def describe_failure(job_type: str, error: BaseException) -> Failure:
     return Failure(
         code=code_of(error),
         error_class=type(error).__name__,
-        message=_message(error)[:MESSAGE_LIMIT],
-        traceback=text[-TRACEBACK_LIMIT:],
+        message=clean_text(_message(error))[:MESSAGE_LIMIT],
+        traceback=clean_text(text)[-TRACEBACK_LIMIT:],
         fingerprint=_fingerprint(job_type, error),
         retry_after_s=None if coded is None else coded.retry_after_s,
         details=None if coded is None else coded.details,

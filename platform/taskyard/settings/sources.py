@@ -47,7 +47,7 @@ def load(environ: Mapping[str, str] | None = None, folder: Path | None = None) -
     try:
         settings = Settings.model_validate(raw)
     except ValidationError as error:
-        raise InvalidSettings(_describe(error, origins)) from error
+        raise InvalidSettings(_describe(error, origins)) from None
     return Loaded(settings, origins)
 
 

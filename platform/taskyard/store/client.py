@@ -43,8 +43,12 @@ def connect(url: str, *, retries: int = 3) -> redis.Redis:
         return _primary(address, options)
     try:
         return redis.Redis.from_url(url, **options)
-    except ValueError as error:
-        raise InvalidSettings(f"TASKYARD_REDIS_URL: {error}") from error
+    except ValueError:
+        # redis-py's own words would quote a part of the password.
+        raise InvalidSettings(
+            "TASKYARD_REDIS_URL: expected redis://[user:password@]host:port/database with special "
+            f"characters of the password percent-encoded, got {redact_url(url)}"
+        ) from None
 
 
 def _primary(address: SentinelAddress, options: dict[str, Any]) -> redis.Redis:

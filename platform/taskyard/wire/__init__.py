@@ -1,9 +1,10 @@
 """What travels: the header that every message carries, the dead letter's envelope, redaction."""
 
 from taskyard.wire.category import Category
+from taskyard.wire.exact import clean_text, pack, unpack
 from taskyard.wire.headers import HEADER, Stamp
 from taskyard.wire.letters import Letter, RawMessage, letter_id
-from taskyard.wire.redaction import redact, redact_url
+from taskyard.wire.redaction import redact, redact_text, redact_url
 
 __all__ = [
     "HEADER",
@@ -11,7 +12,11 @@ __all__ = [
     "Letter",
     "RawMessage",
     "Stamp",
+    "clean_text",
     "letter_id",
+    "pack",
     "redact",
+    "redact_text",
     "redact_url",
+    "unpack",
 ]

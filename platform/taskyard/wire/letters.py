@@ -26,7 +26,10 @@ def letter_id(job_id: str, epoch: int, generation: int) -> str:
 
 
 class RawMessage(BaseModel):
-    """A broker message as it came: `body` in bytes, headers and properties as the broker's own."""
+    """A broker message as it came: `body` in bytes, headers and properties packed.
+
+    Packed values (`taskyard.wire.exact`) are plain JSON and lose nothing; publishing unpacks them.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from typing import Any, Final
 
+from taskyard.wire.exact import pack
 from taskyard.wire.headers import Stamp
 from taskyard.wire.letters import RawMessage
 
@@ -20,11 +21,15 @@ def raw_message(message: Any) -> RawMessage:
         body=body.encode("utf-8", "surrogateescape")
         if isinstance(body, str)
         else bytes(body or b""),
-        headers=dict(message.headers or {}),
-        properties=dict(message.properties or {}),
+        headers=_packed(message.headers),
+        properties=_packed(message.properties),
         content_type=message.content_type,
         content_encoding=message.content_encoding,
     )
+
+
+def _packed(values: Any) -> dict[str, Any]:
+    return {str(name): pack(value) for name, value in dict(values or {}).items()}
 
 
 def stamp_of(message: Any) -> Stamp | None:
