@@ -1,0 +1,3 @@
+"""`make bench`: Taskyard beside bare Celery and other job libraries, in one run, alternating."""
+
+__all__: list[str] = []
