@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import Engine, event, select, text, update
 
 from support.letters import make_delivery, make_letter, make_message
+from support.waiting import eventually
 from taskyard.audit import Action
 from taskyard.control import Edit, Identity, ReplayRequested, replay, wait_outcome
 from taskyard.database import engine
@@ -110,6 +111,26 @@ def test_of_many_replays_at_once_one_wins(database: Engine) -> None:
         assert sorted(pool.map(attempt, range(5))) == [False, False, False, False, True]
     assert len(intents(database)) == 1
     assert len(audit_rows(database, letter_id)) == 5
+
+
+def test_a_replay_waits_for_whoever_holds_the_letter_and_then_sees_what_they_did(
+    database: Engine,
+) -> None:
+    letter_id = stored(database)
+    locked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = :n"
+
+    def waits() -> bool:
+        with database.connect() as connection:
+            return connection.scalar(text(locked), {"n": database.url.database}) == 1
+
+    with ThreadPoolExecutor(1) as pool:
+        with database.begin() as connection:
+            connection.execute(update(LETTERS).values(status="cancelled"))
+            second = pool.submit(replay, database, letter_id, identity=OPS, reason=WHY)
+            eventually(waits, "the replay to wait for the letter")
+        with pytest.raises(Refused, match="has status 'cancelled'"):
+            second.result(timeout=30)
+    assert intents(database) == []
 
 
 def test_a_letter_may_be_named_by_the_start_of_its_id(database: Engine) -> None:

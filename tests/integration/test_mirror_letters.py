@@ -168,12 +168,19 @@ def test_a_message_that_the_broker_dropped_becomes_a_letter(database: Engine) ->
     assert not any(name.startswith("x-") for name in stored["headers"])
 
 
+def waits_for_a_lock(database: Engine) -> bool:
+    query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = :n"
+    with database.connect() as connection:
+        return connection.scalar(text(query), {"n": database.url.database}) == 1
+
+
 def test_two_mirrors_that_store_the_same_junk_at_once_store_it_once(database: Engine) -> None:
     junk = make_delivery(b"the same junk")
     with database.begin() as first:
         store_letters(first, [junk])
         other = threading.Thread(target=keep, args=(database, junk))
         other.start()
+        eventually(lambda: waits_for_a_lock(database), "the second to wait for the first")
     other.join(timeout=30)
     assert len(rows(database)) == 1
 
