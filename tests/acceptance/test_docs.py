@@ -1,0 +1,84 @@
+"""Every command and every Python block in the README and in docs/ runs as it stands there."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(r"^```(sh|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# Started in the background by the fixture, as the reader's first shell does.
+IN_ANOTHER_SHELL = "taskyard up"
+
+
+def _blocks(page: Path) -> list[tuple[str, str]]:
+    return [(kind, text) for kind, text in FENCE.findall(page.read_text())]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with a running `taskyard up`, as in the README's first shell."""
+    where = tmp_path_factory.mktemp("docs")
+    log = (where / "up.log").open("w")
+    stack = subprocess.Popen(
+        [_tool("taskyard"), "up", "--concurrency", "1"],
+        cwd=where, stdout=log, stderr=log, env=_environment(),
+    )  # fmt: skip
+    try:
+        yield where
+    finally:
+        stack.send_signal(signal.SIGINT)
+        stack.wait(timeout=60)
+        log.close()
+
+
+def _tool(name: str) -> str:
+    return str(Path(sys.executable).with_name(name))
+
+
+def _environment() -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("TASKYARD_")}
+    return {**kept, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_block_of_the_page_runs(page: Path, folder: Path) -> None:
+    script = ["set -eu", _wait_until_ready()]
+    for number, (kind, text) in enumerate(_blocks(page)):
+        script.append(_shell(text) if kind == "sh" else _python(folder, page, number, text))
+    done = subprocess.run(
+        ["bash", "-c", "\n".join(script)],
+        cwd=folder, env=_environment(), capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "Traceback (most recent call last)" not in done.stderr
+
+
+def _wait_until_ready() -> str:
+    ready = (
+        'eval "$(taskyard env --export)" 2>/dev/null && celery -A taskyard.workers.app inspect ping'
+    )
+    return f"for _ in $(seq 60); do ({ready}) >/dev/null 2>&1 && break; sleep 0.5; done"
+
+
+def _shell(text: str) -> str:
+    """The block itself; a make target is only resolved, for this very test runs under one."""
+    lines = []
+    for line in text.splitlines():
+        if line.strip() == IN_ANOTHER_SHELL:
+            continue
+        made = re.match(r"make ([a-z-]+)", line)
+        lines.append(f"make -C {ROOT} -n {made[1]} > /dev/null" if made else line)
+    return "\n".join(lines)
+
+
+def _python(folder: Path, page: Path, number: int, text: str) -> str:
+    file = folder / f"{page.stem}_{number}.py"
+    file.write_text(text)
+    return f"python {file.name}"
