@@ -284,10 +284,13 @@ def test_the_stream_of_real_records_is_understood(
         queue="plan",
         priority=3,
     )
-    die_again(records, "real", Stamp(letter.epoch, replayed.generation, replayed.seq))
+    last = die_again(records, "real", Stamp(letter.epoch, replayed.generation, replayed.seq))
     stream.mirror()
     events = [event["event"] for event in history(database, "real")]
     assert events == ["admit", "begin", "fail", "replay", "begin", "fail"]
     present = job(database, "real")
     assert (present["state"], present["generation"]) == ("dead_lettered", 1)
     assert present["category"] == "retry_exhausted"
+    assert present["worker"] == "w"
+    assert present["attempts"] == 1
+    assert str(present["letter_id"]) == last.letter_id

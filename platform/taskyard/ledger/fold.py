@@ -9,6 +9,7 @@ from typing import Any
 from taskyard.jobs import Event, State
 from taskyard.jobs.states import TERMINAL
 from taskyard.ledger.entries import Entry
+from taskyard.wire import letter_id
 
 __all__ = ["fold"]
 
@@ -27,7 +28,6 @@ def fold(entries: Iterable[Entry]) -> list[dict[str, Any]]:
 
 
 def _row(entry: Entry) -> dict[str, Any]:
-    letter = entry.text("letter")
     return {
         "job_id": entry.job,
         "epoch": entry.epoch,
@@ -46,8 +46,18 @@ def _row(entry: Entry) -> dict[str, Any]:
         "code": entry.text("code"),
         "category": entry.text("category"),
         "worker": entry.text("worker"),
-        "letter_id": None if letter is None else uuid.UUID(letter),
+        "letter_id": _letter(entry),
     }
+
+
+def _letter(entry: Entry) -> uuid.UUID | None:
+    """The letter of a death: named by the event, or known from the life and generation."""
+    named, generation = entry.text("letter"), entry.number("generation")
+    if named is not None:
+        return uuid.UUID(named)
+    if entry.state is not State.DEAD_LETTERED or generation is None:
+        return None
+    return uuid.UUID(letter_id(entry.job, entry.epoch, generation))
 
 
 def _merge(known: dict[str, Any], newer: dict[str, Any]) -> None:
