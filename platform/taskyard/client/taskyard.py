@@ -138,6 +138,8 @@ class Taskyard:
         """Let the connections go."""
         self.records.client.close()
         self.publisher.client.close()
+        if "app" in self.__dict__:
+            self.app.close()
         if "_thread" in self.__dict__:
             self._thread.shutdown()
 

@@ -43,7 +43,7 @@ from taskyard.runner.invoke import invoke, payload_of
 from taskyard.runner.judge import Rules, judge
 from taskyard.runner.lease import Lease, LeaseKeeper
 from taskyard.runner.shield import shielded
-from taskyard.runner.signals import JobDeferred, JobRetrying, JobSkipped
+from taskyard.runner.signals import JobDeferred, JobRetrying, JobSkipped, ended_by_signal
 from taskyard.wire.headers import Stamp
 from taskyard.wire.letters import letter_id
 
@@ -195,7 +195,10 @@ class Runner:
             payload = payload_of(args, kwargs)
             context = self._context(delivery, run, lease)
             return Completed(invoke(handler, payload, context, self._loops))
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - every failure is an outcome
+        except (Exception, SystemExit) as error:
+            # A process that is told to end decides nothing: who ends it does, or counts a death.
+            if isinstance(error, SystemExit) and ended_by_signal(error):
+                raise
             failure = describe_failure(delivery.job_type, error)
             return self._judge(failure, delivery, run)
 
