@@ -1,0 +1,1 @@
+"""What the tests share: the worker under test, its handlers, waiting, counting."""
