@@ -27,18 +27,18 @@ __all__ = [
     "clean",
     "err",
     "grid",
+    "leave",
     "note",
     "out",
     "print_error",
     "print_json",
     "put",
     "say",
-    "stop_writing",
     "table",
 ]
 
 _WIDE: Final = 10_000  # nothing is cut or wrapped where a program reads
-_BROKEN_PIPE: Final = 141
+_BROKEN_PIPE: Final = 141  # 128 + SIGPIPE
 _CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -47,8 +47,7 @@ class _Console(Console):
 
     def on_broken_pipe(self) -> NoReturn:
         """Leave without a word."""
-        stop_writing()
-        raise SystemExit(_BROKEN_PIPE)
+        leave()
 
 
 def out() -> Console:
@@ -93,8 +92,11 @@ def print_error(text: str) -> None:
 def print_json(document: object) -> None:
     """The whole answer as one JSON document."""
     text = json.dumps(document, indent=2, ensure_ascii=False, default=_plain)
-    sys.stdout.write(_storable(text) + "\n")
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(_storable(text) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        leave()
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> Table:
@@ -124,9 +126,10 @@ def clean(text: str) -> str:
     return _storable(_CONTROLS.sub("\ufffd", text))
 
 
-def stop_writing() -> None:
-    """Let nothing more reach a closed pipe, not even Python's own flush at exit."""
+def leave() -> NoReturn:
+    """Exit as a program that SIGPIPE ended; Python's own flush at exit must not fail again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise SystemExit(_BROKEN_PIPE)
 
 
 def _cell(value: object) -> Text:

@@ -11,7 +11,8 @@ from typing import Final
 import typer
 
 from taskyard.errors import TaskyardError
-from taskyard.ops.cli.console import print_error, stop_writing
+from taskyard.ops.cli.console import print_error
+from taskyard.ops.cli.next_step import with_next_step
 
 __all__ = ["Switches", "tell"]
 
@@ -19,7 +20,6 @@ USAGE: Final = 2
 UNREACHABLE: Final = 3
 FAULT: Final = 70  # EX_SOFTWARE of sysexits.h
 INTERRUPTED: Final = 130  # 128 + SIGINT
-BROKEN_PIPE: Final = 141  # 128 + SIGPIPE
 
 _SERVERS: Final = frozenset({"redis", "kombu", "amqp", "sqlalchemy", "psycopg2"})
 _OPS_EXTRA: Final = frozenset({"alembic", "psycopg2", "rich", "sqlalchemy", "typer"})
@@ -28,10 +28,11 @@ _WORKER_EXTRA: Final = frozenset({"gherkin", "lxml", "mechanicalsoup", "rapidfuz
 
 @dataclass(slots=True)
 class Switches:
-    """What the command line asked for that also matters when a command fails."""
+    """What also matters when a command fails: two options, and the command's own words."""
 
     traceback: bool = False
     json: bool = False
+    path: str = "taskyard"
 
 
 def tell(error: BaseException, switches: Switches) -> int:
@@ -41,12 +42,9 @@ def tell(error: BaseException, switches: Switches) -> int:
             return error.code if isinstance(error.code, int) else int(error.code is not None)
         case KeyboardInterrupt() | typer.Abort():
             return INTERRUPTED
-        case BrokenPipeError():
-            stop_writing()
-            return BROKEN_PIPE
     if switches.traceback:
         traceback.print_exception(error)
-    text, code = _sentence(error)
+    text, code = _sentence(error, switches.path)
     if not text:  # no word was given, and the help that Typer printed is the answer
         return code
     if switches.json:
@@ -55,9 +53,9 @@ def tell(error: BaseException, switches: Switches) -> int:
     return code
 
 
-def _sentence(error: BaseException) -> tuple[str, int]:
+def _sentence(error: BaseException, path: str) -> tuple[str, int]:
     if isinstance(error, TaskyardError):
-        return str(error), error.exit_code
+        return with_next_step(error, path), error.exit_code
     if hasattr(error, "format_message"):  # Typer's own: a word that it does not understand
         return _usage(error), USAGE
     if isinstance(error, ModuleNotFoundError) and error.name is not None:
@@ -80,7 +78,12 @@ def _usage(error: BaseException) -> str:
     message = error.format_message() if hasattr(error, "format_message") else str(error)
     if not message:
         return ""
-    said = " ".join(message.split()).replace("'. Did", "': did").rstrip(".")
+    said = (
+        " ".join(message.split())
+        .replace("'. Did", "': did")
+        .replace("Value error, ", "")
+        .rstrip(".")
+    )
     return f"{said}{'' if said.endswith('?') else '.'} See: {path} --help"
 
 

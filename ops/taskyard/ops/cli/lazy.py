@@ -48,6 +48,7 @@ class Group(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """The command that the first word names, for real."""
         name, command, rest = super().resolve_command(ctx, args)
+        ctx.obj.path = f"{ctx.command_path} {name}"
         if isinstance(command, _Pending):
             return name, load(str(command.name), command.entry), rest
         return name, command, rest

@@ -27,8 +27,10 @@ def command(json: Json = False) -> None:
     with open_stage() as stage:
         with screen:
             summary = _play(stage, screen)
-        elapsed_s = stage.elapsed_s
-        _tell(screen, summary, elapsed_s)
+        _tell(screen, summary)
+    elapsed_s = stage.elapsed_s
+    screen.say(f"All of it in {elapsed_s:.1f} s, nothing is left behind.", "bold green")
+    screen.say("Next: taskyard up")
     if json:
         print_json({**summary.document(), "elapsed_s": round(elapsed_s, 1)})
 
@@ -55,13 +57,9 @@ def _play(stage: Stage, screen: Screen) -> Summary:
     return seen[0]
 
 
-def _tell(screen: Screen, summary: Summary, elapsed_s: float) -> None:
+def _tell(screen: Screen, summary: Summary) -> None:
+    for thing in (summary.jobs_table(), summary.audit_table()):
+        screen.say("")
+        screen.show(thing)
     screen.say("")
-    screen.show(summary.jobs_table())
-    screen.say("")
-    screen.show(summary.audit_table())
-    screen.say("")
-    screen.say(
-        f"All of it in {elapsed_s:.1f} s. Next: taskyard up, then taskyard jobs enqueue --help",
-        "bold green",
-    )
+    screen.say("Stopping what was started.")

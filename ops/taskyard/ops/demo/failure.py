@@ -16,6 +16,5 @@ class DemoFailed(TaskyardError):
 
     def __init__(self, what: str, log: Path) -> None:
         self.log = log
-        super().__init__(
-            f"the demonstration stops: {what.rstrip(chr(46))}. See what the processes wrote: {log}"
-        )
+        said = what.rstrip(".")
+        super().__init__(f"the demonstration stops: {said}. What the processes wrote: {log}")

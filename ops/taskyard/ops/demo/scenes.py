@@ -35,7 +35,7 @@ class Story:
 
     def plan(self) -> Any:
         """A feature becomes a plan."""
-        self.screen.say("1. A feature file becomes a plan (queue plan).", "bold")
+        self.screen.scene("1. A feature file becomes a plan (queue plan).")
         feature = files("taskyard.ops.demo").joinpath("demo.feature").read_text("utf-8")
         payload = {"feature": feature, "base_url": self.stage.shop.url, "file": "demo.feature"}
         planning = self._enqueue("plan", "plan_generation", payload)
@@ -47,7 +47,7 @@ class Story:
 
     def run(self, plan: Any) -> None:
         """The plan runs against the shop, while another queue makes locators for its elements."""
-        self.screen.say("2. The plan runs (queue exec), locators are made (queue locator).", "bold")
+        self.screen.scene("2. The plan runs (queue exec), locators are made (queue locator).")
         running = self._enqueue("run", "test_execution", plan)
         page = {"url": f"{self.stage.shop.url}/catalogue"}
         locating = self._enqueue("locate", "batch_locator_generation", page)
@@ -61,7 +61,7 @@ class Story:
 
     def fail(self, plan: Any) -> JobHandle:
         """The shop is broken, so the same plan ends as a dead letter."""
-        self.screen.say("3. The shop renames its button, and the same plan runs again.", "bold")
+        self.screen.scene("3. The shop renames its button, and the same plan runs again.")
         self.stage.shop.break_checkout()
         doomed = self._enqueue("run again", "test_execution", plan)
         self._await("the dead letter", doomed, State.DEAD_LETTERED)
@@ -77,7 +77,7 @@ class Story:
             return bool(found)
 
         self.stage.until("the letter's arrival in Postgres", mirrored, _MIRROR_S)
-        self.screen.say("4. Operators see it with its cause: $ taskyard dlq list", "bold")
+        self.screen.scene("4. Operators see it with its cause: $ taskyard dlq list")
         self.screen.show(letter_table(found, SYSTEM_CLOCK.now()))
         return found[0]
 
@@ -85,7 +85,7 @@ class Story:
         """The cause is repaired and the letter replayed, by the verb that operators use."""
         self.stage.shop.repair()
         command = f'taskyard dlq replay {short(letter["id"])} --reason "{_REASON}"'
-        self.screen.say(f"5. The button is repaired, the letter replayed: $ {command}", "bold")
+        self.screen.scene(f"5. The button is repaired, the letter replayed: $ {command}")
         wish = Wish(local_identity(self.yard.settings), _REASON)
         replay = replay_one(self.engine, str(letter["id"]), wish)
         self.screen.say(f"   {replay.verdict} {replay.why}".rstrip())

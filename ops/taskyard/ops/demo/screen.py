@@ -4,22 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Final, Protocol, Self
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from taskyard.clock import SYSTEM_CLOCK
 from taskyard.ops.cli.console import clean, out, put, table
 from taskyard.ops.demo.cast import COLUMNS, Cast
 
 __all__ = ["Screen", "screen_for"]
 
+_BEAT_S: Final = 1.5
 _STATE, _ID = COLUMNS.index("state"), COLUMNS.index("id")
 
 
 class Screen(Protocol):
     """Where a scene is told."""
+
+    def scene(self, text: str) -> None:
+        """The first line of a scene; where people watch, they get time for the one before."""
+        ...
 
     def say(self, text: str, style: str = "") -> None:
         """A line of the story."""
@@ -66,8 +72,12 @@ class _Terminal:
     ) -> None:
         self._live.stop()
 
+    def scene(self, text: str) -> None:
+        SYSTEM_CLOCK.wait_s(_BEAT_S)
+        self.say(text, "bold")
+
     def say(self, text: str, style: str = "") -> None:
-        self._console.print(Text(clean(text), style=style))
+        self._console.print(Text(clean(text), style=style), soft_wrap=True)
 
     def show(self, thing: Any) -> None:
         self._console.print(thing)
@@ -93,6 +103,9 @@ class _Lines:
         trace: TracebackType | None,
     ) -> None:
         return None
+
+    def scene(self, text: str) -> None:
+        self.say(text)
 
     def say(self, text: str, style: str = "") -> None:
         del style

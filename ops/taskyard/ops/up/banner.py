@@ -16,7 +16,7 @@ __all__ = ["banner"]
 _NEXT: Final = (
     'eval "$(taskyard env --export)"   # in another shell: use these servers from here on',
     "taskyard check",
-    "taskyard jobs enqueue plan_generation @request.json --wait",
+    """taskyard jobs enqueue batch_locator_generation '{"html": "<button>Buy</button>"}' --wait""",
 )
 
 

@@ -16,6 +16,7 @@ _ALONE: Final = ("--without-gossip", "--without-mingle")
 # The runner puts time and name before each line, so Celery need not.
 _PLAIN_LOG: Final = (
     "--",
+    "worker.redirect_stdouts=false",
     "worker.log_format=%(levelname)s %(message)s",
     "worker.task_log_format=%(levelname)s %(task_name)s[%(task_id)s] %(message)s",
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from taskyard.errors import TaskyardError
 from taskyard.jobs import Catalogue, JobType
 from taskyard.jobs.registry import ENTRY_POINTS, Registry
 from taskyard.ops.cli.checks.finding import Finding
@@ -15,16 +16,21 @@ __all__ = ["handlers", "job_types"]
 def job_types(settings: Settings, catalogue: Catalogue) -> Iterator[Finding]:
     """Every type names a queue and a priority that exist, and a model that can be imported."""
     for job_type in catalogue.values():
-        _check(settings, job_type)
+        yield from _faults(settings, job_type)
     sources = ", ".join(str(file) for file in settings.job_types) or "built in"
     yield Finding.ok("job types", f"{len(catalogue)} ({sources}): {', '.join(catalogue)}")
 
 
-def _check(settings: Settings, job_type: JobType) -> None:
-    settings.queue(job_type.queue)
-    if job_type.priority is not None:
-        settings.check_priority(job_type.queue, job_type.priority)
-    job_type.model()
+def _faults(settings: Settings, job_type: JobType) -> Iterator[Finding]:
+    try:
+        settings.queue(job_type.queue)
+        if job_type.priority is not None:
+            settings.check_priority(job_type.queue, job_type.priority)
+        job_type.model()
+    except TaskyardError as error:
+        remedy = "" if str(error).endswith(".") else "Correct its job type file."
+        named = f"{job_type.name}: {error}"
+        yield Finding.error("job types", named, remedy, exit_code=error.exit_code)
 
 
 def handlers(catalogue: Catalogue, registry: Registry) -> Iterator[Finding]:

@@ -11,7 +11,7 @@ from redis.exceptions import RedisError, ResponseError
 from taskyard.ops.cli.checks.finding import Finding
 from taskyard.store import connect, reachable
 
-__all__ = ["look_at"]
+__all__ = ["judge_mode", "judge_version", "look_at"]
 
 _MINIMUM: Final = {"Redis": (6, 2), "Valkey": (7, 2)}
 
@@ -21,13 +21,14 @@ def look_at(subject: str, url: str, variable: str) -> Iterator[Finding]:
     with connect(url, retries=0) as client:
         with reachable(url):
             facts: Mapping[str, Any] = client.info()
-        yield _version(subject, facts)
-        yield _mode(subject, facts, variable)
+        yield judge_version(subject, facts)
+        yield judge_mode(subject, facts, variable)
         yield _eviction(subject, facts)
         yield _persistence(subject, facts, client)
 
 
-def _version(subject: str, facts: Mapping[str, Any]) -> Finding:
+def judge_version(subject: str, facts: Mapping[str, Any]) -> Finding:
+    """Whether the product's version is new enough."""
     product = "Valkey" if "valkey_version" in facts else "Redis"
     version = str(facts.get("valkey_version") or facts.get("redis_version") or "")
     least = _MINIMUM[product]
@@ -40,7 +41,8 @@ def _version(subject: str, facts: Mapping[str, Any]) -> Finding:
     return Finding.ok(subject, f"{product} {version} answers")
 
 
-def _mode(subject: str, facts: Mapping[str, Any], variable: str) -> Finding:
+def judge_mode(subject: str, facts: Mapping[str, Any], variable: str) -> Finding:
+    """Whether it is one primary."""
     if facts.get("cluster_enabled") or facts.get("redis_mode") == "cluster":
         return Finding.error(
             subject,

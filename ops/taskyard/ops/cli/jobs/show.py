@@ -47,7 +47,7 @@ def command(
 
 
 def _facts(view: JobView) -> Iterator[tuple[str, object]]:
-    record, cause = view.record, view.record.cause
+    record = view.record
     priority = view.fact("priority")
     yield "job", view.job_id
     yield "type", view.fact("job_type")
@@ -58,7 +58,7 @@ def _facts(view: JobView) -> Iterator[tuple[str, object]]:
     yield "replays", view.record.generation or None
     yield "admitted", moment(from_us(record.epoch)) if record.epoch else None
     yield "progress", _progress(record.progress)
-    yield "cause", cause and redact_text(f"{cause.get('code')}: {cause.get('message')}")
+    yield "cause", _cause(record.cause)
     yield "letter", view.letter
     yield "next", next_command(view.state, view.job_id, view.letter)
 
@@ -74,6 +74,10 @@ def _ledger(view: JobView) -> str:
         return "has not heard of it yet (the mirror is behind?)"
     state = str(view.ledger.row["state"])
     return state if state == view.state else f"{state} (behind the record)"
+
+
+def _cause(cause: dict[str, Any]) -> str | None:
+    return redact_text(f"{cause.get('code')}: {cause.get('message')}") if cause else None
 
 
 def _progress(progress: dict[str, Any]) -> str | None:

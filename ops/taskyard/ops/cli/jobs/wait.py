@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json as json_format
+from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
 import typer
 
 from taskyard.client import JobHandle, Taskyard
+from taskyard.errors import DeadLettered, JobFailed, NotFound, ResultTimeout
 from taskyard.ops.cli.console import print_json, say
 from taskyard.ops.cli.ids import written
 from taskyard.ops.cli.jobs.find import find_job
@@ -38,18 +40,38 @@ def command(
     settings = find_place(quiet=json).settings
     with Taskyard(settings) as yard:
         handles = [yard.job(find_job(settings, yard.records, name)) for name in written(jobs)]
-        ended = []
-        for handle in handles:
-            ended.append(_ended(handle, timeout, replay=replay))
-            if not json:
-                say(result_text(ended[-1]["result"]))
-    if json:
-        print_json(ended[0] if len(ended) == 1 else ended)
+        if len(handles) == 1:
+            _one(handles[0], timeout, replay=replay, json=json)
+        else:
+            _many(handles, timeout, replay=replay, json=json)
 
 
-def _ended(handle: JobHandle, timeout: float, *, replay: bool) -> dict[str, Any]:
+def _one(handle: JobHandle, timeout: float, *, replay: bool, json: bool) -> None:
     result = handle.result(timeout, wait_for_replay=replay)
-    return {"job_id": handle.job_id, "state": handle.state(), "result": result}
+    if json:
+        print_json({"job_id": handle.job_id, "state": handle.state(), "result": result})
+    else:
+        say(result_text(result))
+
+
+def _many(handles: Sequence[JobHandle], timeout: float, *, replay: bool, json: bool) -> None:
+    """One job's failure does not end the wait for the others; the first decides the exit code."""
+    ended, codes = [], []
+    for handle in handles:
+        told: dict[str, Any] = {"job_id": handle.job_id}
+        try:
+            told["result"] = handle.result(timeout, wait_for_replay=replay)
+        except (DeadLettered, JobFailed, NotFound, ResultTimeout) as error:
+            told["error"] = str(error)
+            codes.append(error.exit_code)
+        told["state"] = handle.state()
+        ended.append(told)
+        if not json:
+            say(f"{handle.job_id} {told['state']} {told.get('error', '')}".rstrip())
+    if json:
+        print_json(ended)
+    if codes:
+        raise typer.Exit(codes[0])
 
 
 def result_text(result: Any) -> str:

@@ -1,0 +1,187 @@
+"""`taskyard check`: every fault with its cause and remedy, and nothing else is an error."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from servers import RedisServer, Servers
+from support.shell import Ran, Shell
+from taskyard.jobs import Catalogue
+from taskyard.jobs.registry import Registry
+from taskyard.ops.cli.checks import jobs, redis_server
+from taskyard.ops.cli.checks.finding import Finding, Level
+
+
+@pytest.fixture
+def shell(tmp_path: Path, servers: Servers, database_url: str) -> Shell:
+    variables = {
+        "TASKYARD_REDIS_URL": servers.valkey_url(),
+        "TASKYARD_BROKER_URL": servers.valkey_url(),
+        "TASKYARD_DATABASE_URL": database_url,
+        "TASKYARD_NAMESPACE": f"t{uuid.uuid4().hex[:10]}",
+    }
+    return Shell(tmp_path, variables)
+
+
+@pytest.fixture
+def forgetful(tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis that evicts and stores nothing."""
+    options = ["--appendonly", "no", "--maxmemory-policy", "allkeys-lru"]
+    server = RedisServer(tmp_path / "redis", options)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+def errors(ran: Ran) -> list[dict[str, Any]]:
+    return [finding for finding in ran.document["findings"] if finding["level"] == "error"]
+
+
+def test_with_everything_in_place_nothing_is_wrong(shell: Shell) -> None:
+    ran = shell.run("check")
+
+    assert ran.code == 0
+    assert ran.out.endswith("nothing is wrong\n")
+    assert "✓ Redis      Valkey " in ran.out
+    assert "✓ Postgres   the schema is at " in ran.out
+    assert "✗" not in ran.out
+
+
+def test_the_same_as_a_document(shell: Shell) -> None:
+    ran = shell.run("check", "--json")
+
+    assert ran.code == 0
+    assert ran.document["ok"] is True
+    subjects = {finding["subject"] for finding in ran.document["findings"]}
+    assert subjects == {"settings", "job types", "handlers", "Redis", "broker", "Postgres"}
+
+
+def test_without_settings_each_missing_url_is_an_error(tmp_path: Path) -> None:
+    ran = Shell(tmp_path).run("check")
+
+    assert ran.code == 2
+    for variable in ("TASKYARD_REDIS_URL", "TASKYARD_BROKER_URL", "TASKYARD_DATABASE_URL"):
+        assert f"{variable} is not set" in ran.out
+    assert ran.out.endswith("3 things wrong\n")
+
+
+def test_broken_settings_are_the_only_finding(tmp_path: Path) -> None:
+    ran = Shell(tmp_path).run("check", "--json", TASKYARD_LEASE_S="soon")
+
+    assert ran.code == 2
+    (finding,) = ran.document["findings"]
+    assert finding["detail"].startswith("lease_s (from TASKYARD_LEASE_S): ")
+
+
+def test_a_redis_that_evicts_and_forgets_is_an_error_and_a_warning(
+    shell: Shell, forgetful: RedisServer
+) -> None:
+    ran = shell.run("check", TASKYARD_REDIS_URL=forgetful.url)
+
+    assert ran.code == 2
+    assert "✗ Redis      maxmemory-policy is allkeys-lru: under memory pressure" in ran.out
+    assert "Run: redis-cli CONFIG SET maxmemory-policy noeviction" in ran.out
+    assert "! Redis      no persistence: a restart loses every job" in ran.out
+    assert ran.out.endswith("1 thing wrong (1 warning)\n")
+
+
+def test_servers_that_do_not_answer_do_not_hide_each_other(shell: Shell) -> None:
+    nowhere = "redis://127.0.0.1:1/0"
+
+    ran = shell.run(
+        "check",
+        "--json",
+        TASKYARD_REDIS_URL=nowhere,
+        TASKYARD_BROKER_URL="redis://127.0.0.1:1/1",
+        TASKYARD_DATABASE_URL="postgresql://127.0.0.1:1/nothing",
+    )
+
+    assert ran.code == 3
+    assert [error["subject"] for error in errors(ran)] == ["Redis", "broker", "Postgres"]
+
+
+def test_a_broker_of_another_kind_is_an_error(shell: Shell) -> None:
+    ran = shell.run("check", "--json", TASKYARD_BROKER_URL="sqs://somewhere")
+
+    assert ran.code == 2
+    (error,) = errors(ran)
+    assert error["subject"] == "broker"
+    assert "got sqs://" in error["detail"]
+
+
+def test_a_database_without_a_schema_names_the_command_that_makes_it(
+    shell: Shell, servers: Servers
+) -> None:
+    ran = shell.run("check", "--json", TASKYARD_DATABASE_URL=servers.database_url())
+
+    assert ran.code == 3
+    (error,) = errors(ran)
+    assert error["detail"].endswith("Run: taskyard migrate")
+
+
+def test_a_type_on_an_unknown_queue_and_without_a_handler_is_told_twice(shell: Shell) -> None:
+    file = shell.folder / "types.yaml"
+    file.write_text("job_types:\n  paint:\n    queue: walls\n")
+
+    ran = shell.run("check", "--json", TASKYARD_JOB_TYPES=str(file))
+
+    assert ran.code == 2
+    told = [(error["subject"], error["detail"]) for error in errors(ran)]
+    assert told[0][0] == "job types"
+    assert told[0][1].startswith("paint: there is no queue 'walls'")
+    assert told[1] == (
+        "handlers",
+        "the job type 'paint' has no handler here, so its jobs become dead letters",
+    )
+
+
+def test_a_handler_without_a_type_is_an_error() -> None:
+    registry = Registry()
+    catalogue = Catalogue.load()
+
+    @registry.job("unheard_of")
+    def handle(payload: dict[str, object]) -> None: ...
+
+    found = list(jobs.handlers(catalogue, registry))
+
+    assert any(
+        finding.level is Level.ERROR
+        and "the handler 'unheard_of' has no job type" in finding.detail
+        for finding in found
+    )
+
+
+@pytest.mark.parametrize(
+    ("facts", "level", "said"),
+    [
+        ({"redis_version": "6.2.0"}, Level.OK, "Redis 6.2.0 answers"),
+        ({"redis_version": "6.0.16"}, Level.ERROR, "Redis 6.0.16 is too old"),
+        ({"redis_version": "7.2.4", "valkey_version": "7.2.5"}, Level.OK, "Valkey 7.2.5 answers"),
+        ({"redis_version": "7.2.4", "valkey_version": "7.1.0"}, Level.ERROR, "too old"),
+        ({}, Level.ERROR, "(no version) is too old"),
+    ],
+)
+def test_versions_are_compared_by_product(facts: dict[str, str], level: Level, said: str) -> None:
+    finding = redis_server.judge_version("Redis", facts)
+
+    assert finding.level is level
+    assert said in finding.detail
+
+
+def test_a_cluster_and_a_replica_are_refused() -> None:
+    cluster: Finding = redis_server.judge_mode(
+        "Redis", {"cluster_enabled": 1}, "TASKYARD_REDIS_URL"
+    )
+    replica: Finding = redis_server.judge_mode("Redis", {"role": "slave"}, "TASKYARD_REDIS_URL")
+
+    assert cluster.level is Level.ERROR
+    assert "it is a cluster" in cluster.detail
+    assert replica.level is Level.ERROR
+    assert replica.remedy == "Point TASKYARD_REDIS_URL to the primary."

@@ -1,0 +1,270 @@
+"""What the command line says when it cannot do what it was asked: one line, the next command."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+
+import pytest
+
+from servers import Servers
+from support.shell import Shell
+
+NOWHERE = "redis://:hunter2@127.0.0.1:1/0"
+NO_DATABASE = "postgresql://someone:hunter2@127.0.0.1:1/nothing"
+BUTTON = '{"html": "<button>Buy</button>"}'
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    """One without any setting."""
+    return Shell(tmp_path)
+
+
+@pytest.fixture
+def connected(tmp_path: Path, servers: Servers, database_url: str) -> Shell:
+    """One with servers, in a namespace of its own."""
+    variables = {
+        "TASKYARD_REDIS_URL": servers.valkey_url(),
+        "TASKYARD_BROKER_URL": servers.valkey_url(),
+        "TASKYARD_DATABASE_URL": database_url,
+        "TASKYARD_NAMESPACE": f"t{uuid.uuid4().hex[:10]}",
+    }
+    return Shell(tmp_path, variables)
+
+
+def test_a_missing_url_is_named_with_what_it_is_for_and_the_way_out(shell: Shell) -> None:
+    ran = shell.run("jobs", "enqueue", "plan_generation", "{}")
+
+    assert ran.code == 2
+    assert ran.out == ""
+    assert ran.err == (
+        "error: TASKYARD_REDIS_URL is not set: it names the Redis that holds the job records. "
+        "Set it, or start everything on this machine with: taskyard up\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "variable"),
+    [
+        (("worker", "--pool", "exec"), "TASKYARD_BROKER_URL"),
+        (("mirror",), "TASKYARD_DATABASE_URL"),
+        (("relay",), "TASKYARD_DATABASE_URL"),
+        (("migrate",), "TASKYARD_DATABASE_URL"),
+        (("jobs", "show", "0" * 8), "TASKYARD_REDIS_URL"),
+        (("dlq", "list"), "TASKYARD_DATABASE_URL"),
+    ],
+)
+def test_every_command_that_needs_a_server_names_its_variable(
+    shell: Shell, words: tuple[str, ...], variable: str
+) -> None:
+    ran = shell.run(*words)
+
+    assert ran.code == 2
+    assert ran.err.startswith(f"error: {variable} is not set: ")
+
+
+def test_an_unreachable_redis_is_told_without_its_password(shell: Shell) -> None:
+    ran = shell.run(
+        "jobs",
+        "enqueue",
+        "batch_locator_generation",
+        BUTTON,
+        TASKYARD_REDIS_URL=NOWHERE,
+        TASKYARD_BROKER_URL=NOWHERE,
+    )
+
+    assert ran.code == 3
+    assert "error: Redis at redis://:[redacted]@127.0.0.1:1/0 does not answer (" in ran.err
+    assert "`taskyard check` tells when it answers" in ran.err
+    assert "hunter2" not in ran.err
+
+
+def test_an_unreachable_postgres_is_told_without_its_password(shell: Shell) -> None:
+    ran = shell.run("dlq", "list", TASKYARD_DATABASE_URL=NO_DATABASE)
+
+    assert ran.code == 3
+    assert "error: Postgres at postgresql://someone:[redacted]@127.0.0.1:1/nothing" in ran.err
+    assert "for servers on this machine: taskyard up" in ran.err
+    assert "hunter2" not in ran.err
+
+
+def test_an_unknown_job_type_is_told_with_the_nearest_one(connected: Shell) -> None:
+    ran = connected.run("jobs", "enqueue", "plan_generatoin", "{}")
+
+    assert ran.code == 2
+    assert "there is no job type 'plan_generatoin'. Did you mean 'plan_generation'?" in ran.err
+    assert ran.err.endswith("See: taskyard check\n")
+
+
+def test_an_unknown_queue_is_told_with_the_known_ones(connected: Shell) -> None:
+    ran = connected.run(
+        "jobs", "enqueue", "batch_locator_generation", BUTTON, "--queue", "locators"
+    )
+
+    assert ran.code == 2
+    assert "there is no queue 'locators'. Known: exec, locator, ops, plan." in ran.err
+    assert ran.err.endswith("See: taskyard env\n")
+
+
+def test_an_unknown_pool_is_told_before_any_server_is_needed(shell: Shell) -> None:
+    ran = shell.run("worker", "--pool", "execs")
+
+    assert ran.code == 2
+    assert "there is no queue 'execs'. Known: exec, locator, ops, plan." in ran.err
+
+
+def test_an_unknown_priority_is_told_with_the_range(connected: Shell) -> None:
+    ran = connected.run("jobs", "enqueue", "batch_locator_generation", BUTTON, "--priority", "5")
+
+    assert ran.code == 2
+    assert ran.err == (
+        "error: queue 'locator' has priorities 1 to 3 (3 is the most urgent), got 5. "
+        "See: taskyard env\n"
+    )
+
+
+def test_a_payload_that_does_not_fit_names_field_and_value(connected: Shell) -> None:
+    ran = connected.run("jobs", "enqueue", "batch_locator_generation", '{"html": 7}')
+
+    assert ran.code == 2
+    assert "the payload does not fit job type 'batch_locator_generation':\n  html: " in ran.err
+    assert "got: '7'" in ran.err
+    assert ran.err.endswith("See: taskyard jobs enqueue --help\n")
+
+
+@pytest.mark.parametrize(
+    ("payload", "sentence"),
+    [
+        ("{html: 1}", "the payload is not JSON: Expecting property name"),
+        ("@absent.json", "the payload cannot be read: [Errno 2] No such file"),
+        ("-", "standard input is not JSON: Expecting value"),
+    ],
+)
+def test_a_payload_that_is_no_json_is_told_with_an_example(
+    connected: Shell, payload: str, sentence: str
+) -> None:
+    ran = connected.run("jobs", "enqueue", "batch_locator_generation", payload)
+
+    assert ran.code == 2
+    assert f"error: {sentence}" in ran.err
+    assert ran.err.endswith("See: taskyard jobs enqueue --help\n")
+
+
+def test_a_broken_policy_file_is_told_by_name(connected: Shell) -> None:
+    broken = connected.folder / "types.yaml"
+    broken.write_text("job_retry_policies:\n  plan_generation:\n    max_retries: many\n")
+
+    ran = connected.run("worker", "--pool", "plan", TASKYARD_JOB_TYPES=str(broken))
+
+    assert ran.code == 2
+    assert "error: job type 'plan_generation': policy.max_retries: " in ran.err
+    assert "got: 'many'" in ran.err
+
+
+def test_a_misspelled_setting_is_told_with_the_right_one(shell: Shell) -> None:
+    ran = shell.run("env", TASKYARD_REDI_URL="redis://127.0.0.1/0")
+
+    assert ran.code == 2
+    assert ran.err == (
+        "error: TASKYARD_REDI_URL: unknown setting 'redi_url'; did you mean 'redis_url'? "
+        "See: taskyard check\n"
+    )
+
+
+def test_a_misspelled_command_is_told_with_the_right_one(shell: Shell) -> None:
+    ran = shell.run("job", "list")
+
+    assert ran.code == 2
+    assert ran.err == "error: No such command 'job': did you mean 'jobs'? See: taskyard --help\n"
+
+
+def test_a_misspelled_option_names_the_commands_help(shell: Shell) -> None:
+    ran = shell.run("jobs", "list", "--stat", "failed")
+
+    assert ran.code == 2
+    assert ran.err.startswith("error: No such option: --stat")
+    assert ran.err.endswith("See: taskyard jobs list --help\n")
+
+
+def test_an_unknown_job_id_names_the_list(connected: Shell) -> None:
+    ran = connected.run("jobs", "show", "0123456789")
+
+    assert ran.code == 4
+    assert ran.err == "error: there is no job '0123456789'. See: taskyard jobs list\n"
+
+
+def test_a_beginning_that_is_too_short_is_told_with_the_length(connected: Shell) -> None:
+    ran = connected.run("jobs", "show", "0123")
+
+    assert ran.code == 4
+    assert "expected the whole id or at least 6 of its first characters" in ran.err
+
+
+def test_an_unknown_letter_names_the_list(connected: Shell) -> None:
+    ran = connected.run("dlq", "show", "0123456789")
+
+    assert ran.code == 4
+    assert ran.err == "error: there is no letter '0123456789'. See: taskyard dlq list\n"
+
+
+def test_a_replay_without_an_identity_says_how_to_get_one(connected: Shell) -> None:
+    ran = connected.run("dlq", "replay", "0123456789", "--reason", "The shop is back, ticket 7")
+
+    assert ran.code == 6
+    assert "error: there is no verified identity." in ran.err
+    assert "TASKYARD_TRUST_LOCAL=1" in ran.err
+    assert ran.err.endswith('run: eval "$(taskyard env --export)"\n')
+
+
+def test_a_reason_that_says_nothing_is_refused_with_a_good_one(connected: Shell) -> None:
+    ran = connected.run(
+        "dlq", "replay", "0123456789", "--reason", "fix it", TASKYARD_TRUST_LOCAL="1"
+    )
+
+    assert ran.code == 5
+    assert "the reason 'fix it' tells an auditor nothing" in ran.err
+    assert 'for example: "Infrastructure recovered' in ran.err
+
+
+def test_more_letters_than_a_person_can_judge_are_refused(connected: Shell) -> None:
+    ids = "\n".join(str(uuid.uuid4()) for _ in range(101))
+
+    ran = connected.run("dlq", "replay", "-", "--reason", "The shop is back", stdin=ids)
+
+    assert ran.code == 5
+    assert "101 letters at once are more than one person judged; the limit is 100" in ran.err
+
+
+def test_no_ids_on_standard_input_are_told(connected: Shell) -> None:
+    ran = connected.run("jobs", "show", "-", stdin="\n\n")
+
+    assert ran.code == 4
+    assert "no id was given" in ran.err
+
+
+def test_a_bad_time_is_told_with_good_ones(connected: Shell) -> None:
+    ran = connected.run("dlq", "list", "--since", "yesterday")
+
+    assert ran.code == 2
+    assert "--since takes a duration such as 2h or a time such as 2025-06-01T08:00" in ran.err
+
+
+def test_with_json_a_refusal_is_a_document_too(connected: Shell) -> None:
+    ran = connected.run("jobs", "show", "0123456789", "--json")
+
+    assert ran.code == 4
+    assert ran.document == {
+        "error": {
+            "kind": "NotFound",
+            "message": "there is no job '0123456789'. See: taskyard jobs list",
+            "exit_code": 4,
+        }
+    }
+
+
+def test_an_export_without_a_running_stack_names_the_command_that_starts_it(shell: Shell) -> None:
+    ran = shell.run("env", "--export")
+
+    assert ran.code == 3
+    assert ran.err.endswith("Start them with: taskyard up\n")

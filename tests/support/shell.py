@@ -1,0 +1,68 @@
+"""A shell in a folder of its own: runs `taskyard` as a person or a script would."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+__all__ = ["PROGRAM", "Ran", "Shell"]
+
+PROGRAM = (sys.executable, "-m", "taskyard.ops.cli")
+PATIENCE_S = 90.0
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        """Standard output as one JSON document."""
+        return json.loads(self.out)
+
+
+@dataclass
+class Shell:
+    """`variables` are the only `TASKYARD_*` ones that commands see."""
+
+    folder: Path
+    variables: dict[str, str] = field(default_factory=dict)
+
+    def environ(self, variables: Mapping[str, str] | None = None) -> dict[str, str]:
+        own = {name: value for name, value in os.environ.items() if name[:9] != "TASKYARD_"}
+        return {**own, "NO_COLOR": "1", **self.variables, **(variables or {})}
+
+    def run(self, *words: str, stdin: str = "", **variables: str) -> Ran:
+        """Run a command to its end; a stack trace in what it prints fails the test."""
+        done = subprocess.run(
+            [*PROGRAM, *words],
+            input=stdin,
+            env=self.environ(variables),
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+        assert "Traceback" not in done.stdout + done.stderr, done.stdout + done.stderr
+        return Ran(done.returncode, done.stdout, done.stderr)
+
+    def start(self, *words: str, **options: Any) -> subprocess.Popen[str]:
+        """Start a command that runs on."""
+        return subprocess.Popen(
+            [*PROGRAM, *words],
+            env=self.environ(),
+            cwd=self.folder,
+            text=True,
+            **options,
+        )
