@@ -17,7 +17,7 @@ from support.letters import EMBED, died, make_delivery
 from support.waiting import eventually
 from taskyard import outbox
 from taskyard.audit import rows_of
-from taskyard.broker import Publisher
+from taskyard.broker import RedisPublisher
 from taskyard.control import Edit, Identity, ReplayRequested, letters, replay, wait_outcome
 from taskyard.database import engine
 from taskyard.database.tables import LETTERS, OUTBOX
@@ -51,7 +51,7 @@ class Yard:
         self.settings, self.database = settings, database
         self.client = redis.Redis.from_url(settings.need_redis_url())
         self.records = Records(self.client, settings)
-        self.publisher = Publisher(settings, self.client)
+        self.publisher = RedisPublisher(settings, self.client)
         self.relay = Relay(settings, database, self.records, self.publisher)
 
     def letter(self) -> Letter:

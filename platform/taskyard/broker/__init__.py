@@ -1,8 +1,20 @@
 """The broker: publishing with confirmation, waiting in the delay store, the Celery app's wiring."""
 
 from taskyard.broker.app import make_app
-from taskyard.broker.connection import connection, transport_options
+from taskyard.broker.connection import connection, is_amqp, transport_options
 from taskyard.broker.envelope import encode, queue_key
-from taskyard.broker.publisher import Publisher
+from taskyard.broker.publisher import Publisher, make_publisher
+from taskyard.broker.redis_publisher import PROMOTE_BATCH, RedisPublisher
 
-__all__ = ["Publisher", "connection", "encode", "make_app", "queue_key", "transport_options"]
+__all__ = [
+    "PROMOTE_BATCH",
+    "Publisher",
+    "RedisPublisher",
+    "connection",
+    "encode",
+    "is_amqp",
+    "make_app",
+    "make_publisher",
+    "queue_key",
+    "transport_options",
+]

@@ -6,7 +6,7 @@ from typing import Any
 
 from celery import Celery
 
-from taskyard.broker.connection import check_broker_url, transport_options, wiring
+from taskyard.broker.connection import check_broker_url, is_amqp, transport_options, wiring
 from taskyard.jobs import Catalogue
 from taskyard.queues import kombu_queues, route
 from taskyard.settings import Settings
@@ -34,7 +34,7 @@ def make_app(settings: Settings, catalogue: Catalogue, name: str = "taskyard") -
         result_serializer="json",
         task_serializer="json",
         accept_content=["json"],
-        task_queues=kombu_queues(settings),
+        task_queues=kombu_queues(settings, rabbit=is_amqp(settings)),
         task_default_queue=settings.broker_name("exec"),
         task_default_exchange="",
         task_default_routing_key=settings.broker_name("exec"),
@@ -52,7 +52,9 @@ def make_app(settings: Settings, catalogue: Catalogue, name: str = "taskyard") -
 
 
 def _router(settings: Settings, catalogue: Catalogue) -> Any:
+    rabbit = is_amqp(settings)
+
     def router(name: str, *_: object, **__: object) -> dict[str, object] | None:
-        return route(settings, catalogue, name)
+        return route(settings, catalogue, name, rabbit=rabbit)
 
     return router

@@ -21,13 +21,19 @@ class Wiring:
     """A Redis in kombu's and Celery's own words."""
 
     url: str
-    transport: str
+    transport: str | None
     backend: str
     options: dict[str, Any]
 
 
+AMQP_SCHEMES = ("amqp", "amqps", "pyamqp")
+
+
 def transport_options(settings: Settings) -> dict[str, Any]:
-    """Options of kombu's Redis transport: short timeouts, our priorities, our namespace."""
+    """Options of kombu's transport: short timeouts, confirmation, our priorities and namespace."""
+    if is_amqp(settings):
+        timeout = settings.publish_timeout_s
+        return {"confirm_publish": True, "connect_timeout": timeout, "write_timeout": timeout}
     prefix = "" if settings.namespace == "taskyard" else f"{settings.namespace}:"
     return {
         "visibility_timeout": settings.visibility_timeout_s,
@@ -51,16 +57,23 @@ def check_broker_url(settings: Settings) -> str:
     """The broker's URL if its scheme is one that this version speaks; raises `InvalidSettings`."""
     url = settings.need_broker_url()
     scheme = urlsplit(url).scheme
-    if scheme not in SCHEMES:
+    if scheme not in SCHEMES + AMQP_SCHEMES:
         raise InvalidSettings(
-            f"TASKYARD_BROKER_URL: expected redis://, rediss:// or sentinel://, got {scheme}://. "
-            "This version carries jobs on Redis or Valkey."
+            f"TASKYARD_BROKER_URL: expected {'://, '.join(SCHEMES + AMQP_SCHEMES)}://, "
+            f"got {scheme}://"
         )
     return url
 
 
+def is_amqp(settings: Settings) -> bool:
+    """Whether the broker is RabbitMQ; raises `InvalidSettings` for an unknown scheme."""
+    return urlsplit(check_broker_url(settings)).scheme in AMQP_SCHEMES
+
+
 def wiring(url: str) -> Wiring:
     """How kombu and Celery are told of the Redis at `url`; raises `InvalidSettings`."""
+    if urlsplit(url).scheme in AMQP_SCHEMES:
+        return Wiring(url, None, "", {})
     address = sentinel_address(url)
     if address is None:
         return Wiring(url, "taskyard.transport:Transport", "taskyard.backend:RecordBackend", {})
@@ -80,7 +93,7 @@ def wiring(url: str) -> Wiring:
 
 def same_redis(settings: Settings) -> bool:
     """Whether records and broker share one Redis, so that one script can serve both."""
-    return settings.need_broker_url() == settings.need_redis_url()
+    return not is_amqp(settings) and settings.need_broker_url() == settings.need_redis_url()
 
 
 def connection(settings: Settings) -> Connection:

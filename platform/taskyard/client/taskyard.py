@@ -12,7 +12,7 @@ from typing import Any, Final, Self
 from celery import Celery
 from redis.exceptions import NoScriptError, RedisError
 
-from taskyard.broker import Publisher, make_app
+from taskyard.broker import RedisPublisher, make_app, make_publisher
 from taskyard.broker.connection import same_redis
 from taskyard.client.handle import JobHandle
 from taskyard.client.messages import first_message
@@ -49,7 +49,7 @@ class Taskyard:
         self._url = self.settings.need_redis_url()
         self._one_redis = same_redis(self.settings)
         self.records = Records(connect(self._url), self.settings)
-        self.publisher = Publisher(self.settings)
+        self.publisher = make_publisher(self.settings)
 
     @cached_property
     def app(self) -> Celery:
@@ -137,7 +137,7 @@ class Taskyard:
     def close(self) -> None:
         """Let the connections go."""
         self.records.client.close()
-        self.publisher.client.close()
+        self.publisher.close()
         if "app" in self.__dict__:
             self.app.close()
         if "_thread" in self.__dict__:
@@ -153,7 +153,7 @@ class Taskyard:
 
     def _admit(self, request: CheckedRequest, pipeline: Any = None) -> Any:
         publication = None
-        if self._one_redis:
+        if self._one_redis and isinstance(self.publisher, RedisPublisher):
             publication = self.publisher.publication(
                 first_message(self.app, request),
                 queue=request.queue,

@@ -8,8 +8,9 @@ from typing import Final
 from kombu import Connection, Producer
 from kombu.exceptions import OperationalError
 
-from taskyard.broker import connection
-from taskyard.deadletters.topology import exchange, mirror_queue
+from taskyard.broker import connection, is_amqp
+from taskyard.broker.confirmed import publish_confirmed
+from taskyard.deadletters.topology import exchange, mirror_queue, review_queue
 from taskyard.errors import LetterUnroutable, PublishFailed
 from taskyard.settings import Settings
 from taskyard.wire.letters import Letter
@@ -49,6 +50,9 @@ class LetterBox:
     def _post(self, letter: Letter) -> None:
         producer = self._producer()
         key = letter.routing_key()
+        if is_amqp(self._settings):
+            self._post_confirmed(producer, letter, key)
+            return
         if not producer.channel._lookup(self._exchange.name, key):
             # The binding is gone (a flushed broker): kombu would drop the letter without a word.
             self._queue(producer.channel).declare()
@@ -59,6 +63,17 @@ class LetterBox:
         producer.publish(body, exchange=self._exchange, routing_key=key, **options)
         if letter.escalate_to is not None:
             self._escalate(producer, letter.escalate_to, body)
+
+    def _post_confirmed(self, producer: Producer, letter: Letter, key: str) -> None:
+        body, timeout_s = letter.encode(), self._settings.publish_timeout_s
+        options = {"content_type": "application/json", "content_encoding": "utf-8"}
+        name = self._exchange.name
+        publish_confirmed(producer, body, timeout_s, exchange=name, routing_key=key, **options)
+        if letter.escalate_to is not None:
+            review = review_queue(self._settings, letter.escalate_to, REVIEW_LIMIT)
+            review(producer.channel).declare()
+            route = {"exchange": "", "routing_key": review.name}
+            publish_confirmed(producer, body, timeout_s, **route, **options)
 
     def _escalate(self, producer: Producer, queue: str, body: bytes) -> None:
         name = self._settings.broker_name(queue)

@@ -6,7 +6,7 @@ from kombu import Exchange, Queue
 
 from taskyard.settings import Settings
 
-__all__ = ["exchange", "mirror_queue"]
+__all__ = ["exchange", "mirror_queue", "review_queue"]
 
 
 def exchange(settings: Settings) -> Exchange:
@@ -18,3 +18,10 @@ def mirror_queue(settings: Settings) -> Queue:
     """The durable queue that the mirror reads; it takes every letter."""
     name = f"{settings.namespace}.dead-letter.mirror"
     return Queue(name, exchange(settings), routing_key="#", durable=True)
+
+
+def review_queue(settings: Settings, name: str, limit: int) -> Queue:
+    """The bounded queue of an escalation on RabbitMQ; the oldest letter makes room."""
+    bounds = {"x-max-length": limit, "x-overflow": "drop-head"}
+    full = settings.broker_name(name)
+    return Queue(full, Exchange(""), routing_key=full, durable=True, queue_arguments=bounds)

@@ -10,7 +10,7 @@ from typing import Final
 
 from taskyard.settings import QueueSettings
 
-__all__ = ["URGENCY_STEPS", "broker_priority", "caller_priority"]
+__all__ = ["URGENCY_STEPS", "broker_priority", "caller_priority", "rabbit_priority"]
 
 URGENCY_STEPS: Final = (0, 3, 6, 9)
 
@@ -18,6 +18,11 @@ URGENCY_STEPS: Final = (0, 3, 6, 9)
 def broker_priority(queue: QueueSettings, priority: int) -> int:
     """The Redis step of a caller's priority (1 to `queue.priorities`)."""
     return URGENCY_STEPS[min(queue.priorities - priority, len(URGENCY_STEPS) - 1)]
+
+
+def rabbit_priority(queue: QueueSettings, priority: int) -> int:
+    """RabbitMQ's priority of a caller's: the most urgent is 4, what lies below 2 shares the 1."""
+    return max(len(URGENCY_STEPS) - (queue.priorities - priority), 1)
 
 
 def caller_priority(queue: QueueSettings, step: int) -> int:

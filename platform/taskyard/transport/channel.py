@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import resources
 from queue import Empty
@@ -13,7 +15,8 @@ from time import monotonic
 from typing import Any, Final
 
 from kombu.transport import redis as kombu_redis
-from redis.exceptions import NoScriptError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, ResponseError
 
 from taskyard.store import Script
 from taskyard.transport.order import Order
@@ -23,11 +26,24 @@ from taskyard.transport.wake import Wake
 
 __all__ = ["BATCH", "HEARTBEAT_S", "OWNER_TTL_S", "Channel", "SentinelChannel"]
 
+log = logging.getLogger(__name__)
+
 # A pop takes at most this many messages, also where the prefetch count would allow more.
 BATCH: Final = 32
 OWNER_TTL_S: Final = 10
 HEARTBEAT_S: Final = 2.0
 _SWEEP_INTERVAL_MS: Final = 900
+_TELL_AGAIN_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """A pop under way: the lists asked, the serial numbers reserved, the tags acknowledged."""
+
+    asked: Sequence[tuple[str, int]] = ()
+    first: int = 0
+    wanted: int = 0
+    tags: list[str] = field(default_factory=list)
 
 
 class _AtomicChannel(kombu_redis.Channel):  # type: ignore[misc]
@@ -47,10 +63,10 @@ class _AtomicChannel(kombu_redis.Channel):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.owner = f"{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:12]}"
         self._serial = 0
-        self._asked: list[tuple[str, int]] = []
-        self._sent_tags: list[str] = []
+        self._sent = _Sent()
         self._no_ack_queues: set[str] = set()
         self._wake = Wake()
+        self._wrong_types: dict[str, float] = {}
         self._scripts = {name: _script(name) for name in ("pop", "restore", "sweep")}
         super().__init__(*args, **kwargs)
         self._order = Order(self.priority_steps, int(self.fairness))
@@ -118,10 +134,10 @@ class _AtomicChannel(kombu_redis.Channel):  # type: ignore[misc]
             return
         connection = self.client.connection
         self._wake.prepare(connection)
-        self._asked, wanted = self._order.next(queues, self._credit())
-        self._sent_tags = self.qos.take_done()
+        asked, wanted = self._order.next(queues, self._credit())
+        self._sent = _Sent(asked, self._reserve(wanted), wanted, self.qos.take_done())
         try:
-            connection.send_command("EVALSHA", *self._pop_arguments(wanted, self._sent_tags))
+            connection.send_command("EVALSHA", *self._pop_arguments(self._sent))
         except BaseException:
             self._give_up_reply()
             raise
@@ -135,13 +151,21 @@ class _AtomicChannel(kombu_redis.Channel):  # type: ignore[misc]
         free = self.qos.can_consume_max_estimate()
         return BATCH if free is None else max(1, min(free, BATCH))
 
-    def _pop_arguments(self, wanted: int, tags: list[str]) -> list[Any]:
-        keys = [self._q_for_pri(queue, step) for queue, step in self._asked]
+    def _reserve(self, count: int) -> int:
+        """The first of `count` serial numbers, which nothing else will be recorded under.
+
+        A pop whose answer is lost may have recorded messages: no other may write over them.
+        """
+        first, self._serial = self._serial, self._serial + count
+        return first
+
+    def _pop_arguments(self, pop: _Sent) -> list[Any]:
+        keys = [self._q_for_pri(queue, step) for queue, step in pop.asked]
         names = [self.unacked_key, self.unacked_index_key, *keys]
         prefixed = [self.global_keyprefix + name for name in names]
-        suffixes = [suffix_of(queue) for queue, _ in self._asked]
+        suffixes = [suffix_of(queue) for queue, _ in pop.asked]
         head = [self._scripts["pop"].sha, len(prefixed), *prefixed]
-        return [*head, self.owner, self._serial, wanted, len(keys), *suffixes, *tags]
+        return [*head, self.owner, pop.first, pop.wanted, len(keys), *suffixes, *pop.tags]
 
     def _brpop_read(self, **options: Any) -> bool:
         """Read the answer of a pop, or the news that a list was filled."""
@@ -153,12 +177,14 @@ class _AtomicChannel(kombu_redis.Channel):  # type: ignore[misc]
         except BaseException:
             self._give_up_reply()
             raise
-        self._sent_tags = []
-        if not found:
+        sent, self._sent = self._sent, _Sent()
+        batch = self._batch(sent, found)
+        if not batch:
             self._rest(connection)
             raise Empty
         self._in_poll = None
-        self._deliver_all(found)
+        for queue, tag, raw in batch:
+            self._deliver_one(queue, tag, raw)
         return True
 
     def _read_reply(self, connection: Any) -> Any:
@@ -167,9 +193,14 @@ class _AtomicChannel(kombu_redis.Channel):  # type: ignore[misc]
         except NoScriptError:
             connection.send_command("SCRIPT", "LOAD", self._scripts["pop"].source)
             connection.read_response()
-            wanted = self._credit()
-            connection.send_command("EVALSHA", *self._pop_arguments(wanted, self._sent_tags))
+            connection.send_command("EVALSHA", *self._pop_arguments(self._sent))
             return connection.read_response()
+        except ResponseError as error:
+            # Read-only after a failover, a full disk, a withdrawn permission: it may pass, so the
+            # consumer reconnects (through Sentinel to the new primary) instead of ending.
+            log.warning("Redis refuses to pop: %s", error, extra={"action": "pop_refused"})
+            connection.disconnect()
+            raise RedisConnectionError(f"Redis refuses to pop: {error}") from error
         except self.connection_errors:
             connection.disconnect()
             raise
@@ -178,8 +209,8 @@ class _AtomicChannel(kombu_redis.Channel):  # type: ignore[misc]
         """The pop's answer will not come: its acknowledgements are sent again."""
         self._in_poll = None
         self._wake.waiting = False
-        self.qos.undo(self._sent_tags)
-        self._sent_tags = []
+        self.qos.undo(self._sent.tags)
+        self._sent = _Sent()
 
     def _rest(self, connection: Any) -> None:
         """Nothing was there: keep the connection in the poll until it is told of more."""
@@ -214,14 +245,27 @@ class _AtomicChannel(kombu_redis.Channel):  # type: ignore[misc]
         if self._wake.overdue(monotonic()):
             self.ask_again()
 
-    def _deliver_all(self, found: list[Any]) -> None:
-        batch = []
+    def _batch(self, sent: _Sent, found: list[Any]) -> list[tuple[str, str, bytes]]:
+        """(queue, tag, raw message) of a pop's answer; a list that is none is told, not fatal."""
+        batch: list[tuple[str, str, bytes]] = []
         for place, raw in zip(found[::2], found[1::2], strict=True):
-            queue = self._asked[place - 1][0]
-            batch.append((queue, f"{self.owner}:{self._serial}", raw))
-            self._serial += 1
-        for queue, tag, raw in batch:
-            self._deliver_one(queue, tag, raw)
+            queue, step = sent.asked[abs(place) - 1]
+            if place > 0:
+                batch.append((queue, f"{self.owner}:{sent.first + len(batch)}", raw))
+            else:
+                self._tell_wrong_type(self._q_for_pri(queue, step), raw.decode())
+        return batch
+
+    def _tell_wrong_type(self, key: str, error: str) -> None:
+        now = monotonic()
+        if now >= self._wrong_types.get(key, 0.0):
+            self._wrong_types[key] = now + _TELL_AGAIN_S
+            log.error(
+                "the key %r of a queue holds something else, its messages wait: %s",
+                key,
+                error,
+                extra={"action": "queue_key_wrong_type", "key": key},
+            )
 
     def _deliver_one(self, queue: str, tag: str, raw: bytes) -> None:
         if queue in self._no_ack_queues:
@@ -230,17 +274,17 @@ class _AtomicChannel(kombu_redis.Channel):  # type: ignore[misc]
 
     def _get(self, queue: str) -> dict[str, Any]:
         """Take one message synchronously (`basic_get`), recorded in the same step."""
-        self._asked = [(queue, step) for step in self.priority_steps]
-        client = self._create_client()
-        arguments = self._pop_arguments(1, [])[2:]
-        count = len(self._asked) + 2
-        found = self._run("pop", client, arguments[:count], arguments[count:])
-        if not found:
+        asked = [(queue, step) for step in self.priority_steps]
+        pop = _Sent(asked, self._reserve(1), 1)
+        arguments = self._pop_arguments(pop)[2:]
+        count = len(asked) + 2
+        found = self._run("pop", self._create_client(), arguments[:count], arguments[count:])
+        batch = self._batch(pop, found)
+        if not batch:
             raise Empty
-        tag = f"{self.owner}:{self._serial}"
-        self._serial += 1
         self.beat()
-        return message_of(found[1], tag, queue)
+        _, tag, raw = batch[0]
+        return message_of(raw, tag, queue)
 
     def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> Any:
         """Kombu's `basic_get`; without acknowledgements the message is acknowledged at once."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 __all__ = ["mark_redelivered", "message_of", "stored_parts", "suffix_of", "wrap_junk"]
+
+_PARTS: Final = 3
 
 
 def message_of(raw: bytes, tag: str, queue: str) -> dict[str, Any]:
@@ -16,10 +17,7 @@ def message_of(raw: bytes, tag: str, queue: str) -> dict[str, Any]:
     An entry that is no kombu message becomes one that no consumer can mistake for a task: its
     bytes are the body, its content type is binary.
     """
-    try:
-        message = json.loads(raw)
-    except (ValueError, RecursionError):
-        message = None
+    message = _loaded(raw)
     if not _is_message(message):
         message = wrap_junk(raw, queue)
     message["properties"]["delivery_tag"] = tag
@@ -70,16 +68,27 @@ def suffix_of(queue: str) -> str:
 
 def stored_parts(stored: bytes) -> tuple[dict[str, Any] | bytes, str, str]:
     """(message or raw bytes of junk, exchange, routing key) of an entry in the unacked hash."""
+    parts = _loaded(stored)
+    if isinstance(parts, list) and len(parts) == _PARTS and isinstance(parts[0], dict):
+        return parts[0], parts[1], parts[2]
+    # Junk between brackets: our own suffix tells the queue.
+    head, _, tail = stored.rpartition(b', "", ')
+    return _raw_of(head[1:]), "", json.loads(tail[:-1])
+
+
+def _loaded(raw: bytes) -> Any:
     try:
-        parts: Sequence[Any] = json.loads(stored)
-        message, exchange, routing_key = parts
-    except (ValueError, TypeError, RecursionError):
-        # Cut JSON between brackets: our own suffix tells the queue.
-        head, _, tail = stored.rpartition(b', "", ')
-        return head[1:], "", json.loads(tail[:-1])
-    if isinstance(message, str):
-        return message.encode("utf-8", "surrogateescape"), exchange, routing_key
-    return message, exchange, routing_key
+        return json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _raw_of(written: bytes) -> bytes:
+    """Junk as it was popped. The script writes what is no object as a JSON text, byte by byte."""
+    if not written.startswith(b'"'):
+        return written
+    text: str = json.loads(written.decode("latin-1"))
+    return text.encode("latin-1")
 
 
 def mark_redelivered(message: dict[str, Any]) -> dict[str, Any]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from time import monotonic
-from typing import Any
+from typing import Any, Final
 
 from kombu.transport import redis as kombu_redis
+from redis.exceptions import OutOfMemoryError, ReadOnlyError
 
 from taskyard.transport.channel import HEARTBEAT_S, Channel, SentinelChannel
 from taskyard.transport.wake import POLL_S
@@ -15,6 +16,10 @@ __all__ = ["Poller", "SentinelTransport", "Transport"]
 
 
 log = logging.getLogger(__name__)
+
+
+# What may pass by itself or with a new connection: a failover, a server that is full.
+_PASSING: Final = (ReadOnlyError, OutOfMemoryError)
 
 
 class Poller(kombu_redis.MultiChannelPoller):  # type: ignore[misc]
@@ -88,9 +93,11 @@ class Transport(_OwnPoller, kombu_redis.Transport):  # type: ignore[misc]
     """For `redis://` and `rediss://` URLs."""
 
     Channel = Channel
+    connection_errors = (*kombu_redis.Transport.connection_errors, *_PASSING)
 
 
 class SentinelTransport(_OwnPoller, kombu_redis.SentinelTransport):  # type: ignore[misc]
     """For `sentinel://` URLs."""
 
     Channel = SentinelChannel
+    connection_errors = (*kombu_redis.SentinelTransport.connection_errors, *_PASSING)

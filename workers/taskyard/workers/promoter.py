@@ -8,7 +8,7 @@ from typing import Any, Final
 from celery import bootsteps
 from redis.exceptions import RedisError
 
-from taskyard.broker.publisher import PROMOTE_BATCH
+from taskyard.broker import PROMOTE_BATCH, RedisPublisher
 
 __all__ = ["INTERVAL_S", "Promoter"]
 
@@ -30,6 +30,9 @@ class Promoter(bootsteps.StartStopStep):  # type: ignore[misc]
     def start(self, consumer: Any) -> None:
         """Start the timer."""
         publisher = consumer.app.taskyard.publisher
+        if not isinstance(publisher, RedisPublisher):
+            # RabbitMQ promotes by itself: its delay exchanges lead to the queues.
+            return
         self._entry = consumer.timer.call_repeatedly(INTERVAL_S, _promote, (publisher,))
 
     def stop(self, consumer: Any) -> None:
@@ -39,7 +42,7 @@ class Promoter(bootsteps.StartStopStep):  # type: ignore[misc]
             self._entry = None
 
 
-def _promote(publisher: Any) -> None:
+def _promote(publisher: RedisPublisher) -> None:
     try:
         for _ in range(_ROUNDS):
             if publisher.promote() < PROMOTE_BATCH:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from functools import cached_property
 
-from taskyard.broker import Publisher
+from taskyard.broker import Publisher, make_publisher
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.deadletters import LetterBox
 from taskyard.jobs import Catalogue
@@ -38,7 +38,7 @@ class Yard:
     @cached_property
     def publisher(self) -> Publisher:
         """Retries and deferred messages, in the main process."""
-        return Publisher(self.settings)
+        return make_publisher(self.settings)
 
     @cached_property
     def letters(self) -> LetterBox:

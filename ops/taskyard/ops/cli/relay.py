@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from taskyard import database
-from taskyard.broker import Publisher
+from taskyard.broker import make_publisher
 from taskyard.ops.cli.duty import run_until_stopped
 from taskyard.ops.cli.place import find_place
 from taskyard.records import Records
@@ -21,7 +21,7 @@ def command() -> None:
     settings = find_place(quiet=False).settings
     url = settings.need_database_url()
     records = Records(connect(settings.need_redis_url()), settings)
-    publisher = Publisher(settings)
+    publisher = make_publisher(settings)
     database.check(url)
     engine = database.engine(url, application_name="taskyard relay")
     run_until_stopped("relay", Relay(settings, engine, records, publisher).run)

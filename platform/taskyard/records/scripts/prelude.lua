@@ -36,7 +36,9 @@ local ESSENTIAL = {fail = true, replay = true, cancel = true, abort = true,
 -- Append one event with the job's own version. Over the budget only essential ones, the rest is counted.
 local function emit(job_id, record, event, now, extra)
   local length = redis.call('XLEN', KEY_STREAM)
-  if length >= STREAM_THIN and not ESSENTIAL[event] then
+  -- The end of a replayed job is an operator's answer, so it is essential too.
+  local essential = ESSENTIAL[event] or (event == 'complete' and num(record.generation) > 0)
+  if length >= STREAM_THIN and not essential then
     redis.call('HINCRBY', KEY_GAPS, event, 1)
     return
   end

@@ -2,6 +2,7 @@
 -- KEYS: unacked hash, unacked index, then the lists in the order of service.
 -- ARGV: owner, first serial, how many to pop, number of lists, a stored suffix for each list
 --       (`, "", "<queue>"]`), then the tags to acknowledge.
+-- Answers list number, raw message, ...; -number, error for a key that is no list.
 local owner, serial, wanted = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local lists = tonumber(ARGV[4])
 
@@ -15,8 +16,12 @@ local time = redis.call('TIME')
 local score = time[1] .. '.' .. string.format('%06d', time[2])
 local found = {}
 for i = 1, lists do
-  local raws = redis.call('RPOP', KEYS[i + 2], wanted)
-  if raws then
+  local raws = redis.pcall('RPOP', KEYS[i + 2], wanted)
+  if raws and raws.err then
+    -- Not a list. An error here would hide what was popped before it.
+    found[#found + 1] = -i
+    found[#found + 1] = raws.err
+  elseif raws then
     for _, raw in ipairs(raws) do
       -- What is no JSON object is stored as a JSON text, so that the hash stays readable.
       local stored = string.byte(raw, 1) == 123 and raw or cjson.encode(raw)
@@ -32,5 +37,5 @@ for i = 1, lists do
   end
 end
 -- Nothing there: reading the lists makes the server tell this connection when one is filled.
-if #found == 0 then redis.call('EXISTS', unpack(KEYS, 3)) end
+if serial == tonumber(ARGV[2]) then redis.call('EXISTS', unpack(KEYS, 3)) end
 return found

@@ -1,0 +1,138 @@
+"""Publishing to RabbitMQ: confirmed and mandatory; waiting in its delay exchanges."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from math import ceil
+from typing import Any, Final
+
+from kombu import Connection, Producer
+from kombu.exceptions import OperationalError
+from kombu.transport.native_delayed_delivery import calculate_routing_key, level_name
+
+from taskyard.broker.confirmed import publish_confirmed
+from taskyard.broker.connection import connection
+from taskyard.broker.delay_exchanges import declare_delay
+from taskyard.broker.headers import headers_of
+from taskyard.clock import to_us
+from taskyard.errors import PublishFailed
+from taskyard.queues import kombu_queues, rabbit_priority
+from taskyard.settings import Settings
+from taskyard.wire.exact import unpack
+from taskyard.wire.headers import Stamp
+from taskyard.wire.letters import RawMessage
+
+__all__ = ["AmqpPublisher"]
+
+# The highest of the delay exchanges: 2^27 s are four years.
+_TOP_LEVEL: Final = 27
+_OWN_PROPERTIES: Final = frozenset(
+    {"correlation_id", "reply_to", "message_id", "timestamp", "type", "user_id", "app_id"}
+)
+
+
+class AmqpPublisher:
+    """One connection, shared by threads one at a time, and made anew when it breaks."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._lock = threading.RLock()
+        self._connection: Connection | None = None
+        self._delay_ready = False
+
+    def publish(
+        self,
+        message: RawMessage,
+        *,
+        queue: str,
+        priority: int | None,
+        job_id: str,
+        stamp: Stamp,
+        strip: Iterable[str] = (),
+    ) -> None:
+        """Put a message into `queue`; raises `PublishFailed`."""
+        name = self.settings.broker_name(queue)
+        options = self._options(message, queue, priority, stamp, strip)
+        self._send(job_id, message.body, {"exchange": "", "routing_key": name, **options})
+
+    def publish_later(
+        self,
+        message: RawMessage,
+        *,
+        queue: str,
+        priority: int | None,
+        job_id: str,
+        stamp: Stamp,
+        due_us: int,
+    ) -> None:
+        """Put a message into the delay exchanges, in whole seconds; raises `PublishFailed`."""
+        seconds = max(1, ceil((due_us - to_us(datetime.now(UTC))) / 1_000_000))
+        options = self._options(message, queue, priority, stamp, ("eta",))
+        route = {
+            "exchange": level_name(_TOP_LEVEL, self.settings.namespace),
+            "routing_key": calculate_routing_key(seconds, self.settings.broker_name(queue)),
+        }
+        self._send(job_id, message.body, {**route, **options}, delay=True)
+
+    def close(self) -> None:
+        """Let the connection go."""
+        with self._lock:
+            self._drop()
+
+    def _options(
+        self,
+        message: RawMessage,
+        queue: str,
+        priority: int | None,
+        stamp: Stamp,
+        strip: Iterable[str],
+    ) -> dict[str, Any]:
+        own = {k: unpack(v) for k, v in message.properties.items() if k in _OWN_PROPERTIES}
+        configured = self.settings.queue(queue)
+        wanted = configured.default_priority if priority is None else priority
+        return {
+            **own,
+            "headers": headers_of(message, stamp, strip),
+            "content_type": message.content_type or "application/data",
+            "content_encoding": message.content_encoding or "binary",
+            "priority": rabbit_priority(configured, wanted),
+        }
+
+    def _send(
+        self, job_id: str, body: bytes, options: dict[str, Any], *, delay: bool = False
+    ) -> None:
+        with self._lock:
+            try:
+                producer = self._producer()
+                if delay and not self._delay_ready:
+                    declare_delay(producer.channel, self.settings)
+                    self._delay_ready = True
+                publish_confirmed(producer, body, self.settings.publish_timeout_s, **options)
+            except PublishFailed:
+                raise
+            except self._errors() as error:
+                self._drop()
+                raise PublishFailed(f"job {job_id} was not published: {error}") from error
+
+    def _producer(self) -> Producer:
+        if self._connection is None:
+            self._connection = connection(self.settings)
+            channel = self._connection.default_channel
+            for queue in kombu_queues(self.settings, rabbit=True):
+                queue(channel).declare()
+        return Producer(self._connection.default_channel)
+
+    def _errors(self) -> tuple[type[BaseException], ...]:
+        found: tuple[type[BaseException], ...] = (OperationalError, OSError)
+        if self._connection is not None:
+            found += tuple(self._connection.connection_errors)
+            found += tuple(self._connection.channel_errors)
+        return found
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.release()
+            self._connection = None
+            self._delay_ready = False

@@ -1,0 +1,25 @@
+"""The headers of a message that is published again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from taskyard.wire.exact import unpack
+from taskyard.wire.headers import HEADER, Stamp
+from taskyard.wire.letters import RawMessage
+
+__all__ = ["headers_of"]
+
+# What Celery's own headers say about time; a retry starts without `eta`, a replay without both.
+_STRIPPED: Final = frozenset({"expires", "eta"})
+# kombu hands over a decompressed body; what the broker counted belongs to the earlier delivery.
+_OF_THE_PAST: Final = frozenset({"compression", "x-death", "x-delivery-count", "redelivered"})
+
+
+def headers_of(message: RawMessage, stamp: Stamp, strip: Iterable[str]) -> dict[str, Any]:
+    """The message's own headers, with the stamp of where the job stands now."""
+    headers = {k: unpack(v) for k, v in message.headers.items() if k not in _OF_THE_PAST}
+    headers |= {name: None for name in strip if name in _STRIPPED}
+    headers[HEADER] = stamp.header()
+    return headers

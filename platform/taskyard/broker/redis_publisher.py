@@ -1,0 +1,136 @@
+"""Publishing to work queues and to the delay store; the reply of Redis is the confirmation."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from typing import Any, Final
+
+import redis
+from redis.exceptions import RedisError
+
+from taskyard.broker.connection import check_broker_url
+from taskyard.broker.envelope import encode, queue_key
+from taskyard.broker.headers import headers_of
+from taskyard.errors import PublishFailed
+from taskyard.queues import broker_priority
+from taskyard.records import Publication
+from taskyard.settings import Settings
+from taskyard.store import Argument, Script, connect
+from taskyard.wire.headers import Stamp
+from taskyard.wire.letters import RawMessage
+
+__all__ = ["PROMOTE_BATCH", "RedisPublisher"]
+
+# One batch must not hold up the server: 100 moves take well under a millisecond.
+PROMOTE_BATCH: Final = 100
+
+
+class RedisPublisher:
+    """Publishes messages byte-exact, with the stamp of where the job stands."""
+
+    def __init__(self, settings: Settings, client: redis.Redis | None = None) -> None:
+        self.settings = settings
+        self.client = connect(check_broker_url(settings)) if client is None else client
+        self._delayed = f"{settings.namespace}:delayed"
+        self._messages = f"{settings.namespace}:delayed:messages"
+        self._defer, self._promote = _script("defer"), _script("promote")
+
+    def publish(
+        self,
+        message: RawMessage,
+        *,
+        queue: str,
+        priority: int | None,
+        job_id: str,
+        stamp: Stamp,
+        strip: Iterable[str] = (),
+    ) -> None:
+        """Put a message at the end of `queue` (configured name); `priority` is the caller's.
+
+        `strip` names headers to clear (`expires`, `eta`). Raises `PublishFailed`.
+        """
+        key, document = self._prepare(message, queue, priority, stamp, strip)
+        self._send(job_id, lambda: self.client.lpush(key, document))
+
+    def publish_later(
+        self,
+        message: RawMessage,
+        *,
+        queue: str,
+        priority: int | None,
+        job_id: str,
+        stamp: Stamp,
+        due_us: int,
+    ) -> None:
+        """Put a message into the delay store until `due_us`; raises `PublishFailed`."""
+        key, document = self._prepare(message, queue, priority, stamp, ("eta",))
+        member = f"{job_id}:{stamp.generation}:{stamp.seq}"
+        arguments: Sequence[Argument] = [member, due_us // 1000, f"{key}\n{document}"]
+        self._send(job_id, lambda: self._defer(self.client, self._delay_keys, arguments))
+
+    def publication(
+        self,
+        message: RawMessage,
+        *,
+        queue: str,
+        priority: int,
+        delay_s: float,
+        policy: Mapping[str, object] | None = None,
+    ) -> Publication:
+        """What admission's own script must push for a new job; the epoch goes into the gap.
+
+        The gap is marked by a random number, so that nothing in a payload can look like it.
+        """
+        gap = secrets.randbits(128) | 1 << 127
+        key, document = self._prepare(message, queue, priority, Stamp(gap, policy=policy), ())
+        head, _, tail = document.partition(str(gap))
+        return Publication(key, head, tail, self._delayed, self._messages, delay_s)
+
+    def promote(self, batch: int = PROMOTE_BATCH) -> int:
+        """Move at most `batch` due messages to their queues; returns how many were due."""
+        return int(self._promote(self.client, self._delay_keys, [batch]))
+
+    def waiting(self) -> int:
+        """How many messages the delay store holds."""
+        return int(self.client.zcard(self._delayed))
+
+    @property
+    def _delay_keys(self) -> list[str]:
+        return [self._delayed, self._messages]
+
+    def _prepare(
+        self,
+        message: RawMessage,
+        queue: str,
+        priority: int | None,
+        stamp: Stamp,
+        strip: Iterable[str],
+    ) -> tuple[str, str]:
+        """The list's key and the document to push."""
+        name = self.settings.broker_name(queue)
+        step = self._step(queue, priority)
+        headers = headers_of(message, stamp, strip)
+        return queue_key(name, step), encode(message, queue=name, step=step, headers=headers)
+
+    def close(self) -> None:
+        """Let the connection go."""
+        self.client.close()
+
+    def _step(self, queue: str, priority: int | None) -> int:
+        configured = self.settings.queue(queue)
+        return broker_priority(
+            configured, configured.default_priority if priority is None else priority
+        )
+
+    def _send(self, job_id: str, command: Any) -> None:
+        try:
+            command()
+        except RedisError as error:
+            raise PublishFailed(f"job {job_id} was not published: {error}") from error
+
+
+def _script(name: str) -> Script:
+    folder = resources.files("taskyard.broker")
+    return Script(folder.joinpath(f"scripts/{name}.lua").read_text("utf-8"))
