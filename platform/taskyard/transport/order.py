@@ -22,13 +22,19 @@ class Order:
         self._fairness = fairness
         self._pops = 0
         self._turn = 0
+        self._floor_turn = 0
 
     def next(self, queues: Sequence[str], batch: int) -> tuple[list[tuple[str, int]], int]:
         """((queue, step) in order of service, how many messages) of the next pop."""
         self._pops += 1
-        self._turn = (self._turn + 1) % len(queues)
-        rotated = [*queues[self._turn :], *queues[: self._turn]]
-        pairs = [(queue, step) for step in self._steps for queue in rotated]
         if self._fairness and self._pops % self._fairness == 0:
-            return pairs[::-1], min(batch, 1)
-        return pairs, batch
+            # A turn of its own: one shared with the usual pops would meet the same queues for ever.
+            self._floor_turn += 1
+            return self._pairs(queues, self._floor_turn)[::-1], min(batch, 1)
+        self._turn += 1
+        return self._pairs(queues, self._turn), batch
+
+    def _pairs(self, queues: Sequence[str], turn: int) -> list[tuple[str, int]]:
+        start = turn % len(queues)
+        rotated = [*queues[start:], *queues[:start]]
+        return [(queue, step) for step in self._steps for queue in rotated]
