@@ -256,6 +256,16 @@ class _AtomicChannel(kombu_redis.Channel):  # type: ignore[misc]
                 self._tell_wrong_type(self._q_for_pri(queue, step), raw.decode())
         return batch
 
+    def _size(self, queue: str) -> int:
+        """How many messages wait; declaring a queue asks, which must not end a worker."""
+        try:
+            return int(super()._size(queue))
+        except ResponseError as error:
+            if "WRONGTYPE" not in str(error):
+                raise
+            self._tell_wrong_type(queue, str(error))
+            return 0
+
     def _tell_wrong_type(self, key: str, error: str) -> None:
         now = monotonic()
         if now >= self._wrong_types.get(key, 0.0):
@@ -339,12 +349,12 @@ class _AtomicChannel(kombu_redis.Channel):  # type: ignore[misc]
         if self._wake.waiting:
             # Nothing is on its way: kombu would wait here for an answer.
             self.ask_again()
+        # Made before, since a closed channel has no connection left to make one from.
+        client = self._create_client() if not was_closed and self._serial else None
         super().close()
-        if not was_closed and self._serial:
-            with self.conn_or_acquire() as client, client.pipeline(transaction=False) as pipe:
-                pipe.delete(self.owner_prefix + self.owner)
-                pipe.execute()
-            self._disconnect_pools()
+        if client is not None:
+            client.delete(self.owner_prefix + self.owner)
+            client.connection_pool.disconnect()
 
     def _run(self, name: str, client: Any, keys: list[str], arguments: list[Any]) -> Any:
         # The prefixing client of kombu knows only the first key of a script: all have theirs here.
