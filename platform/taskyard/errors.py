@@ -22,6 +22,7 @@ __all__ = [
     "Refused",
     "ResultTimeout",
     "SchemaMismatch",
+    "ServerRefused",
     "ServerUnreachable",
     "TaskyardError",
     "TransitionRefused",
@@ -59,6 +60,19 @@ class ServerUnreachable(TaskyardError):
     def __init__(self, role: str, url: str, cause: object, remedy: str) -> None:
         self.role, self.url = role, url
         super().__init__(f"{role} at {url} does not answer ({cause}). {remedy}")
+
+
+class ServerRefused(TaskyardError):
+    """A server answers but does not carry out what it is asked: full, read-only, not permitted."""
+
+    exit_code = 3
+
+    def __init__(self, role: str, url: str, cause: object) -> None:
+        self.role, self.url = role, url
+        super().__init__(
+            f"{role} at {url} refused: {cause}. Nothing was done; see what is wrong with: "
+            "taskyard check"
+        )
 
 
 class SchemaMismatch(TaskyardError):

@@ -9,12 +9,12 @@ from typing import Any, Final
 import redis
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ReadOnlyError
+from redis.exceptions import ReadOnlyError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
-from taskyard.errors import InvalidSettings, ServerUnreachable
+from taskyard.errors import InvalidSettings, ServerRefused, ServerUnreachable
 from taskyard.store.address import SentinelAddress, sentinel_address
 from taskyard.wire.redaction import redact_url
 
@@ -67,7 +67,7 @@ def _primary(address: SentinelAddress, options: dict[str, Any]) -> redis.Redis:
 
 @contextmanager
 def reachable(url: str) -> Iterator[None]:
-    """Turn a lost connection inside into `ServerUnreachable` with the remedy."""
+    """Turn an error of Redis inside into `ServerUnreachable` or `ServerRefused`, with the remedy."""
     try:
         yield
     except LOST as error:
@@ -77,3 +77,5 @@ def reachable(url: str) -> Iterator[None]:
             error,
             "Start it, or correct TASKYARD_REDIS_URL; `taskyard check` tells when it answers.",
         ) from error
+    except RedisError as error:
+        raise ServerRefused("Redis", redact_url(url), error) from error
