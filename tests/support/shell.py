@@ -43,7 +43,7 @@ class Shell:
         return {**own, "NO_COLOR": "1", **self.variables, **(variables or {})}
 
     def run(self, *words: str, stdin: str = "", **variables: str) -> Ran:
-        """Run a command to its end; a stack trace in what it prints fails the test."""
+        """Run a command to its end; a stack trace of its own fails the test."""
         done = subprocess.run(
             [*PROGRAM, *words],
             input=stdin,
@@ -54,7 +54,8 @@ class Shell:
             timeout=PATIENCE_S,
             check=False,
         )
-        assert "Traceback" not in done.stdout + done.stderr, done.stdout + done.stderr
+        told = done.stderr + (done.stdout if done.returncode else "")
+        assert "Traceback" not in told, told
         return Ran(done.returncode, done.stdout, done.stderr)
 
     def start(self, *words: str, **options: Any) -> subprocess.Popen[str]:

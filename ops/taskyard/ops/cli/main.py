@@ -7,6 +7,7 @@ import sys
 __all__ = ["main"]
 
 _MISSING_EXTRA = 2
+_INTERRUPTED = 130
 
 
 def main() -> None:
@@ -19,4 +20,6 @@ def main() -> None:
             "Run: pip install 'taskyard[ops]'\n"
         )
         sys.exit(_MISSING_EXTRA)
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)
     sys.exit(run(sys.argv[1:]))
