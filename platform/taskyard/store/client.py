@@ -67,7 +67,7 @@ def _primary(address: SentinelAddress, options: dict[str, Any]) -> redis.Redis:
 
 @contextmanager
 def reachable(url: str) -> Iterator[None]:
-    """Turn an error of Redis inside into `ServerUnreachable` or `ServerRefused`, with the remedy."""
+    """Turn an error of Redis inside into `ServerUnreachable` or `ServerRefused`."""
     try:
         yield
     except LOST as error:
