@@ -55,10 +55,9 @@ class Taken:
         """Drain until `ask` is true."""
 
         def asked() -> object:
-            answer = ask()
-            if not answer:
+            if not ask():
                 self.turn()
-            return answer
+            return ask()
 
         eventually(asked, what, within_s=within_s)
 

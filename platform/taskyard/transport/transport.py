@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 # What may pass by itself or with a new connection: a failover, a server that is full.
 _PASSING: Final = (ReadOnlyError, OutOfMemoryError)
 
+# Under the second that the server's own mutex and Celery's timer have.
+_SWEEP_S: Final = 0.9
+
 
 class Poller(kombu_redis.MultiChannelPoller):  # type: ignore[misc]
     """kombu's poller, which also sends the acknowledgements that no pop took along."""
@@ -40,6 +43,13 @@ class Poller(kombu_redis.MultiChannelPoller):  # type: ignore[misc]
             if channel.active_queues:
                 channel.beat()
 
+    def maybe_restore_messages(self) -> None:
+        """Sweep, at most once a second however often an idle consumer comes round."""
+        now = monotonic()
+        if now - self._swept_at >= _SWEEP_S:
+            self._swept_at = now
+            super().maybe_restore_messages()
+
     def get(self, callback: Any, timeout: float | None = None) -> Any:
         """Wait for one event, at most a second, so that a loop without timers beats as well."""
         longest = 1.0 if timeout is None else min(timeout, 1.0)
@@ -51,7 +61,7 @@ class Poller(kombu_redis.MultiChannelPoller):  # type: ignore[misc]
             longest = min(longest, POLL_S)
         return super().get(callback, timeout=longest)
 
-    _beaten_at = float("-inf")
+    _beaten_at = _swept_at = float("-inf")
 
 
 class _OwnPoller:
