@@ -156,7 +156,8 @@ class Worker:
         (about / "entry_points.txt").write_text("\n".join(["[taskyard.jobs]", *lines, ""]))
 
     def _variables(self) -> dict[str, str]:
-        return {"PYTHONPATH": f"{self.folder}:{TESTS}", **self.environment}
+        inherited = os.environ.get("PYTHONPATH", "")
+        return {"PYTHONPATH": f"{self.folder}:{TESTS}:{inherited}", **self.environment}
 
     def __enter__(self) -> Self:
         return self

@@ -1,0 +1,90 @@
+"""Seams of the worker under test: places where the process that reaches them first is killed.
+
+Imported by a worker before its handlers. A test arms a seam by a file of its name in the folder
+that YARD_SEAMS names; whoever reaches the seam takes the file away and dies of SIGKILL.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from celery.canvas import Signature
+from celery.worker.request import Request
+
+from taskyard import broker
+from taskyard.deadletters import LetterBox
+from taskyard.records import Records
+from taskyard.workers.request import JobRequest
+
+__all__ = ["FOLDER_VARIABLE", "UNPROTECTED_VARIABLE", "arm", "is_armed"]
+
+FOLDER_VARIABLE = "YARD_SEAMS"
+UNPROTECTED_VARIABLE = "YARD_UNPROTECTED"
+
+# The class behind `make_publisher`, by whichever name this version gives it.
+PUBLISHER = getattr(broker, "RedisPublisher", None) or broker.Publisher
+SEAMS: dict[str, tuple[type, str]] = {
+    "begin": (Records, "begin"),
+    "finish": (Records, "finish"),
+    "lose": (Records, "lose"),
+    "retry": (PUBLISHER, "publish"),
+    "delayed retry": (PUBLISHER, "publish_later"),
+    "letter": (LetterBox, "post"),
+    "continuation": (Signature, "apply_async"),
+    "acknowledge": (Request, "acknowledge"),
+}
+
+
+def arm(folder: Path, seam: str) -> None:
+    """Let the next process that reaches `seam`, such as "before begin", die there."""
+    when, _, name = seam.partition(" ")
+    assert when in ("before", "after"), seam
+    assert name in SEAMS, seam
+    folder.mkdir(exist_ok=True)
+    (folder / seam).touch()
+
+
+def is_armed(folder: Path, seam: str) -> bool:
+    return (folder / seam).exists()
+
+
+def _die_at(seam: str) -> None:
+    try:
+        (Path(os.environ[FOLDER_VARIABLE]) / seam).unlink()
+    except FileNotFoundError:
+        return
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _cut(owner: type, method: str, name: str) -> None:
+    original: Callable[..., Any] = getattr(owner, method)
+
+    def cut(*arguments: Any, **keywords: Any) -> Any:
+        _die_at(f"before {name}")
+        answer = original(*arguments, **keywords)
+        _die_at(f"after {name}")
+        return answer
+
+    setattr(owner, method, cut)
+
+
+def _acknowledge_first(request: Any) -> None:
+    """The order that Taskyard does not use: acknowledge, then publish."""
+    if request.acknowledged:
+        return
+    request.message.ack()
+    request.message.channel.qos.flush()
+    request.acknowledged = True
+    if request._duty is not None:
+        request._discharged(request._duty)
+
+
+if FOLDER_VARIABLE in os.environ:
+    for _name, (_owner, _method) in SEAMS.items():
+        _cut(_owner, _method, _name)
+    if os.environ.get(UNPROTECTED_VARIABLE) == "acknowledge first":
+        JobRequest.acknowledge = _acknowledge_first  # type: ignore[method-assign]
