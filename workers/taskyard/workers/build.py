@@ -5,14 +5,14 @@ from __future__ import annotations
 from celery import Celery
 
 from taskyard.broker import make_app
+from taskyard.engine.consumer import JobConsumer
+from taskyard.engine.promoter import Promoter
+from taskyard.engine.task import make_task
+from taskyard.engine.yard import Yard
 from taskyard.errors import UnknownJobType
 from taskyard.jobs import Catalogue
 from taskyard.jobs.registry import Registry
 from taskyard.settings import Settings
-from taskyard.workers.consumer import JobConsumer
-from taskyard.workers.promoter import Promoter
-from taskyard.workers.task import make_task
-from taskyard.workers.yard import Yard
 
 __all__ = ["build_app"]
 

@@ -9,12 +9,12 @@ from typing import Any
 
 from taskyard.clock import to_us
 from taskyard.deadletters import build_letter
+from taskyard.engine.message import broker_queue, raw_message
+from taskyard.engine.yard import Yard
 from taskyard.jobs.outcomes import Decision
 from taskyard.jobs.states import State
 from taskyard.records import Decided
 from taskyard.wire.headers import Stamp
-from taskyard.workers.message import broker_queue, raw_message
-from taskyard.workers.yard import Yard
 
 __all__ = ["Duty", "defer", "duty_of", "post_letter", "republish"]
 

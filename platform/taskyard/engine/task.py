@@ -9,12 +9,12 @@ from typing import Any, Final
 from celery import Task, states
 
 from taskyard.backend.record_backend import DECIDED
+from taskyard.engine.request import HOLDER, JobRequest
+from taskyard.engine.yard import Yard
 from taskyard.errors import DeadLettered
 from taskyard.jobs.registry import Handler
 from taskyard.runner.pipeline import Delivery
 from taskyard.wire.headers import HEADER, Stamp
-from taskyard.workers.request import HOLDER, JobRequest
-from taskyard.workers.yard import Yard
 
 __all__ = ["JobTask", "make_task"]
 

@@ -17,6 +17,9 @@ from celery.worker.request import Request
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from taskyard.engine.duties import Duty, defer, duty_of, post_letter, republish
+from taskyard.engine.message import stamp_of
+from taskyard.engine.yard import Yard
 from taskyard.errors import DeadLettered, TaskyardError
 from taskyard.jobs.outcomes import Decision, Failed, Failure, Retrying
 from taskyard.jobs.policies import Category
@@ -25,9 +28,6 @@ from taskyard.runner import JobDeferred, JobRetrying, judge
 from taskyard.runner.cause import decision_of, encode_cause, plain_failure
 from taskyard.wire.headers import Stamp
 from taskyard.wire.letters import letter_id
-from taskyard.workers.duties import Duty, defer, duty_of, post_letter, republish
-from taskyard.workers.message import stamp_of
-from taskyard.workers.yard import Yard
 
 __all__ = ["HOLDER", "JobRequest"]
 

@@ -10,15 +10,15 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from taskyard.deadletters import build_letter
+from taskyard.engine.duties import defer
+from taskyard.engine.message import broker_queue, job_id_of, raw_message, stamp_of, task_of
+from taskyard.engine.yard import Yard
 from taskyard.errors import TaskyardError
 from taskyard.jobs.outcomes import Failed
 from taskyard.jobs.policies import Category
 from taskyard.jobs.states import State
 from taskyard.records import Decided, Held
 from taskyard.runner.cause import encode_cause, plain_failure
-from taskyard.workers.duties import defer
-from taskyard.workers.message import broker_queue, job_id_of, raw_message, stamp_of, task_of
-from taskyard.workers.yard import Yard
 
 __all__ = ["JobConsumer"]
 
