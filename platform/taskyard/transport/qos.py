@@ -90,7 +90,9 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
 
     def restore_visible(self, start: int = 0, num: int = RESTORE_BATCH, interval: int = 1) -> None:
         """Return what dead owners left and what is out for longer than the visibility timeout."""
-        for tag, stored in self.channel.sweep(num or RESTORE_BATCH, self.visibility_timeout):
+        found = self.channel.sweep(num or RESTORE_BATCH, self.visibility_timeout)
+        # Each becomes the next one, so the youngest goes first.
+        for tag, stored in sorted(found, key=_age, reverse=True):
             with self.channel.conn_or_acquire() as connection:
                 self._restore(connection, tag, stored, "next")
             log.warning(
@@ -108,3 +110,8 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
         body = json.dumps(mark_redelivered(message)).encode()
         for queue in self.channel.queues_of(exchange, routing_key):
             self.channel.put_back(client, tag, body, self.channel._q_for_pri(queue, step), place)
+
+
+def _age(found: tuple[str, bytes]) -> tuple[str, int]:
+    owner, _, serial = found[0].rpartition(":")
+    return owner, int(serial) if serial.isdecimal() else 0
