@@ -15,24 +15,22 @@ from typing import Any
 from celery.canvas import Signature
 from celery.worker.request import Request
 
-from taskyard import broker
+from taskyard.broker import RedisPublisher
 from taskyard.deadletters import LetterBox
+from taskyard.engine.request import JobRequest
 from taskyard.records import Records
-from taskyard.workers.request import JobRequest
 
 __all__ = ["FOLDER_VARIABLE", "UNPROTECTED_VARIABLE", "arm", "is_armed"]
 
 FOLDER_VARIABLE = "YARD_SEAMS"
 UNPROTECTED_VARIABLE = "YARD_UNPROTECTED"
 
-# The class behind `make_publisher`, by whichever name this version gives it.
-PUBLISHER = getattr(broker, "RedisPublisher", None) or broker.Publisher
 SEAMS: dict[str, tuple[type, str]] = {
     "begin": (Records, "begin"),
     "finish": (Records, "finish"),
     "lose": (Records, "lose"),
-    "retry": (PUBLISHER, "publish"),
-    "delayed retry": (PUBLISHER, "publish_later"),
+    "retry": (RedisPublisher, "publish"),
+    "delayed retry": (RedisPublisher, "publish_later"),
     "letter": (LetterBox, "post"),
     "continuation": (Signature, "apply_async"),
     "acknowledge": (Request, "acknowledge"),
