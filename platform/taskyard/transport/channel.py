@@ -82,10 +82,13 @@ class _AtomicChannel(kombu_redis.Channel):  # type: ignore[misc]
         """One client for a pool, where kombu makes a new one for each command."""
         if asynchronous:
             return super()._create_client(asynchronous=True)
-        cached = self.__dict__.get("_cached_client")
-        if cached is None or cached.connection_pool is not self.pool:
-            cached = self.__dict__["_cached_client"] = super()._create_client()
-        return cached
+        pool = self.pool
+        if self._cached is None or self._cached[0] is not pool:
+            self._cached = (pool, super()._create_client())
+        return self._cached[1]
+
+    # kombu's constructor asks for a client before ours has run.
+    _cached: tuple[Any, Any] | None = None
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
         parameters: dict[str, Any] = super()._connparams(asynchronous=asynchronous)
@@ -109,7 +112,7 @@ class _AtomicChannel(kombu_redis.Channel):  # type: ignore[misc]
 
     def _disconnect_pools(self) -> None:
         super()._disconnect_pools()
-        self.__dict__.pop("_cached_client", None)
+        self._cached = None
         if self._pubsub_pool is not None:
             self._pubsub_pool.disconnect()
             self._pubsub_pool = None
