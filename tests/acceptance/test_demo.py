@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -31,15 +32,16 @@ def left_behind(shell: Shell) -> list[str]:
     return [path.name for path in (shell.folder / "tmp").iterdir()]
 
 
-def processes_in(folder: Path) -> list[str]:
-    """What still runs with `folder` in its environment or words."""
+def processes_in(folder: Path, words: bytes = b"") -> list[str]:
+    """What still runs with `folder` in its environment or words, and `words` among the latter."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            known = (process / "environ").read_bytes() + (process / "cmdline").read_bytes()
+            line = (process / "cmdline").read_bytes()
+            known = (process / "environ").read_bytes() + line
         except OSError:
             continue
-        if str(folder).encode() in known:
+        if str(folder).encode() in known and words in line:
             found.append(process.name)
     return found
 
@@ -71,6 +73,25 @@ def test_what_it_shows_is_what_postgres_holds(shell: Shell) -> None:
     assert document["letter"]["replay_outcome"] == "success"
     assert [row["outcome"] for row in document["audit"]] == ["requested", "applied"]
     assert document["elapsed_s"] < PROMISED_S
+
+
+def test_a_platform_that_dies_fails_it_with_a_sentence_and_keeps_the_log(shell: Shell) -> None:
+    demo = shell.start("demo", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert demo.stdout is not None
+    for line in demo.stdout:
+        if "is accepted" in line:
+            break
+    for pid in processes_in(shell.folder, b"taskyard.ops.cli\0up"):
+        os.kill(int(pid), signal.SIGKILL)
+
+    _, err = demo.communicate(timeout=PROMISED_S)
+
+    assert demo.returncode == 1
+    assert err.startswith("error: the demonstration stops: ")
+    log = Path(err.split()[-1])
+    assert log.is_relative_to(shell.folder)
+    assert "processes   mirror, relay" in log.read_text()
+    eventually(lambda: not processes_in(shell.folder), "no process is left")
 
 
 def test_ctrl_c_clears_everything_up(shell: Shell) -> None:

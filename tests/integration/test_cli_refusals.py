@@ -9,6 +9,9 @@ import pytest
 
 from servers import Servers
 from support.shell import Shell
+from taskyard.records import Records
+from taskyard.settings import load
+from taskyard.store import connect
 
 NOWHERE = "redis://:hunter2@127.0.0.1:1/0"
 NO_DATABASE = "postgresql://someone:hunter2@127.0.0.1:1/nothing"
@@ -199,6 +202,23 @@ def test_a_beginning_that_is_too_short_is_told_with_the_length(connected: Shell)
 
     assert ran.code == 4
     assert "expected the whole id or at least 6 of its first characters" in ran.err
+
+
+def test_an_ambiguous_beginning_lists_the_candidates(connected: Shell) -> None:
+    settings = load(connected.variables, connected.folder).settings
+    with connect(settings.need_redis_url()) as client:
+        for number in (1, 2):
+            Records(client, settings).admit(
+                f"nightly-{number}", job_type="any", queue="ops", priority=3, unique_for_s=0
+            )
+
+    ran = connected.run("jobs", "show", "nightly")
+
+    assert ran.code == 5
+    assert ran.err == (
+        "error: 'nightly' is ambiguous: nightly-1, nightly-2. Give more characters. "
+        "See: taskyard jobs list\n"
+    )
 
 
 def test_an_unknown_letter_names_the_list(connected: Shell) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 from uuid import UUID
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, OverflowMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -35,9 +35,11 @@ __all__ = [
     "put",
     "say",
     "table",
+    "with_sentences",
 ]
 
 _WIDE: Final = 10_000  # nothing is cut or wrapped where a program reads
+_ROOMY: Final = 120  # columns of a terminal; under it, sentences beside a table are unreadable
 _BROKEN_PIPE: Final = 141  # 128 + SIGPIPE
 _CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -99,15 +101,45 @@ def print_json(document: object) -> None:
         leave()
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> Table:
-    """A table; the last column takes the room that is left, a None is an empty cell."""
+def table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    title: str = "",
+    *,
+    folded: int = 1,
+) -> Table:
+    """A table of one line a row, but that its last `folded` columns take the room that is left.
+
+    A None is an empty cell. The first column holds what the next command needs: it is never cut.
+    """
     made = Table(title=title or None, box=None, pad_edge=False, title_justify="left")
-    for name in columns:
-        last = name == columns[-1]
-        made.add_column(name, no_wrap=not last, overflow="fold" if last else "ellipsis")
+    whole = max((len(str(row[0])) for row in rows), default=0)
+    kept = len(columns) - folded
+    for index, name in enumerate(columns):
+        least = max(whole, len(name)) if index == 0 else None
+        overflow: OverflowMethod = "ellipsis" if index < kept else "fold"
+        made.add_column(name, no_wrap=index < kept, min_width=least, overflow=overflow)
     for row in rows:
-        made.add_row(*(_cell(value) for value in row))
+        made.add_row(
+            *(_line(value) for value in row[:kept]), *(_cell(value) for value in row[kept:])
+        )
     return made
+
+
+def with_sentences(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> RenderableType:
+    """A table whose last column is a sentence; on a narrow terminal it gets a line of its own."""
+    console = out()
+    if not console.is_terminal or console.width >= _ROOMY:
+        return table(columns, rows)
+    with console.capture() as captured:
+        console.print(table(columns[:-1], [row[:-1] for row in rows], folded=0))
+    head, *lines = captured.get().splitlines()
+    told = [Text.from_ansi(head)]
+    for line, row in zip(lines, rows, strict=True):
+        told.append(Text.from_ansi(line))
+        if row[-1]:
+            told.append(Text("  ").append(_cell(row[-1])))
+    return Group(*told)
 
 
 def grid(rows: Sequence[tuple[str, object]]) -> Table:
@@ -136,6 +168,11 @@ def _cell(value: object) -> Text:
     if isinstance(value, Text):
         return value
     return Text("" if value is None else clean(str(value)))
+
+
+def _line(value: object) -> Text:
+    """A cell that stays on its line, whatever a job's name or queue contains."""
+    return _cell("" if value is None else " ".join(str(value).split()))
 
 
 def _storable(text: str) -> str:

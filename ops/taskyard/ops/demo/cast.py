@@ -41,7 +41,7 @@ def _row(role: Role, record: Record) -> Sequence[object]:
         short(record.job_id),
         record.queue,
         record.state.value,
-        record.number("attempts"),
+        record.fields.get("attempts"),  # a completed job's record keeps no counters
         _time(record),
         _note(record),
     )

@@ -8,13 +8,13 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.console import RenderableType
 
 from taskyard import database
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.control import letters
 from taskyard.jobs import Category
-from taskyard.ops.cli.console import note, print_json, put, table
+from taskyard.ops.cli.console import note, print_json, put, with_sentences
 from taskyard.ops.cli.ids import short
 from taskyard.ops.cli.options import Json, moment_of
 from taskyard.ops.cli.place import find_place
@@ -72,20 +72,20 @@ def command(
         note("see one whole: taskyard dlq show ID")
 
 
-def letter_table(rows: Sequence[dict[str, Any]], now: datetime) -> Table:
+def letter_table(rows: Sequence[dict[str, Any]], now: datetime) -> RenderableType:
     """Letters for people, one a line; the cause takes the room that is left."""
-    columns = ("id", "type", "queue", "category", "status", "attempts", "age", "cause")
-    return table(
+    columns = ("id", "age", "type", "category", "status", "attempts", "queue", "cause")
+    return with_sentences(
         columns,
         [
             (
                 short(row["id"]),
+                age(row["decided_at"], now),
                 row["job_type"] or "?",
-                row["queue"] or "?",
                 row["failure_category"],
                 row["status"],
                 row["attempts"],
-                age(row["decided_at"], now),
+                row["queue"] or "?",
                 _cause(row),
             )
             for row in rows

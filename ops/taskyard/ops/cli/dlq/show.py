@@ -8,12 +8,12 @@ from datetime import datetime
 from typing import Annotated, Any, Final
 
 import typer
-from rich.table import Table
+from rich.console import RenderableType
 
 from taskyard import database
 from taskyard.clock import from_us
 from taskyard.control import letters
-from taskyard.ops.cli.console import grid, print_json, put, say, table
+from taskyard.ops.cli.console import grid, print_json, put, say, with_sentences
 from taskyard.ops.cli.ids import written
 from taskyard.ops.cli.options import Json
 from taskyard.ops.cli.place import find_place
@@ -93,7 +93,7 @@ def _status(letter: dict[str, Any]) -> str:
     return f"{letter['status']} at {moment(replayed)}, outcome: {letter['replay_outcome'] or '?'}"
 
 
-def _attempts(notes: list[dict[str, Any]]) -> Table:
+def _attempts(notes: list[dict[str, Any]]) -> RenderableType:
     columns = ("attempt", "started", "took", "worker", "outcome", "error")
     rows = [
         (
@@ -106,7 +106,7 @@ def _attempts(notes: list[dict[str, Any]]) -> Table:
         )
         for note in notes
     ]
-    return table(columns, rows)
+    return with_sentences(columns, rows)
 
 
 def _next(letter: dict[str, Any]) -> str:

@@ -25,7 +25,7 @@ def command(json: Json = False) -> None:
     if json:
         print_json(asdict(counted))
         return
-    say(f"{counted.total} dead letters")
+    say(f"{counted.total} dead letter{'s' * (counted.total != 1)}")
     _print("status", counted.by_status)
     _print("category of those that wait", counted.by_category)
 

@@ -9,7 +9,7 @@ import typer
 from taskyard import database, ledger
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.jobs.states import State
-from taskyard.ops.cli.console import note, print_json, put, table
+from taskyard.ops.cli.console import note, print_json, put, with_sentences
 from taskyard.ops.cli.ids import short
 from taskyard.ops.cli.options import Json, moment_of
 from taskyard.ops.cli.place import find_place
@@ -51,7 +51,7 @@ def command(
         return
     columns = ("id", "type", "queue", "state", "attempts", "took", "age", "cause")
     put(
-        table(
+        with_sentences(
             columns,
             [
                 (

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.console import RenderableType
 
 from taskyard.clock import from_us
 from taskyard.jobs.states import State
-from taskyard.ops.cli.console import grid, print_json, put, say, table
+from taskyard.ops.cli.console import grid, print_json, put, say, table, with_sentences
 from taskyard.ops.cli.ids import written
 from taskyard.ops.cli.jobs.view import JobView, look_up, next_command
 from taskyard.ops.cli.options import Json
@@ -86,7 +86,7 @@ def _progress(progress: dict[str, Any]) -> str | None:
     return f"{progress['fraction']:.0%} {progress.get('note', '')}".strip()
 
 
-def _history(view: JobView) -> Table:
+def _history(view: JobView) -> RenderableType:
     if not view.ledger.events:
         return _failed_attempts(view)
     columns = ("at", "event", "state", "attempt", "worker", "detail")
@@ -103,7 +103,7 @@ def _history(view: JobView) -> Table:
                 _detail(detail),
             )
         )
-    return table(columns, rows)
+    return with_sentences(columns, rows)
 
 
 def _detail(detail: dict[str, Any]) -> str:
@@ -111,7 +111,7 @@ def _detail(detail: dict[str, Any]) -> str:
     return redact_text(": ".join(said))
 
 
-def _failed_attempts(view: JobView) -> Table:
+def _failed_attempts(view: JobView) -> RenderableType:
     columns = ("ended", "attempt", "worker", "outcome", "error")
     rows = [
         (

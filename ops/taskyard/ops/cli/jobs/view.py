@@ -86,12 +86,17 @@ class JobView:
             "epoch": record.epoch,
             "admitted_at": from_us(record.epoch),
             "generation": record.generation,
-            "attempts": record.number("attempts"),
-            "deaths": record.number("deaths"),
+            "attempts": _count(record, "attempts"),
+            "deaths": _count(record, "deaths"),
             "progress": record.progress,
             "cause": record.cause,
             "failed_attempts": [note.model_dump() for note in record.history],
         }
+
+
+def _count(record: Record, name: str) -> int | None:
+    """A counter; None where an ended job's record no longer keeps it."""
+    return record.number(name) if name in record.fields else None
 
 
 def look_up(settings: Settings, records: Records, name: str) -> JobView:

@@ -1,0 +1,76 @@
+"""docs/cli.md says what the commands say: their list, their sentences and their exit codes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from taskyard import errors
+from taskyard.errors import (
+    InvalidPayload,
+    NotPermitted,
+    Refused,
+    TaskyardError,
+    UnknownJobType,
+    UnknownQueue,
+)
+from taskyard.ops.cli import failures
+from taskyard.ops.cli.commands import COMMANDS
+from taskyard.ops.cli.lazy import Noun
+from taskyard.ops.cli.next_step import with_next_step
+
+PAGE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text("utf-8")
+
+
+def told_commands() -> dict[str, str]:
+    rows = re.findall(r"^\| `taskyard ([a-z ]+)` \| (.+) \|$", PAGE, re.MULTILINE)
+    return dict(rows)
+
+
+def real_commands() -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, entry in COMMANDS.items():
+        if isinstance(entry, Noun):
+            found |= {f"{name} {verb}": command.help for verb, command in entry.verbs.items()}
+        else:
+            found[name] = entry.help
+    return found
+
+
+def test_the_page_lists_every_command_with_its_own_sentence() -> None:
+    real = {
+        name: sentence[0].lower() + sentence[1:].rstrip(".")
+        for name, sentence in real_commands().items()
+    }
+
+    assert told_commands() == real
+
+
+def test_the_page_lists_every_exit_code() -> None:
+    told = {int(code) for code in re.findall(r"^\| (\d+) \| ", PAGE, re.MULTILINE)}
+    own = {failures.USAGE, failures.UNREACHABLE, failures.FAULT, failures.INTERRUPTED}
+    raised = {
+        kind.exit_code
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, TaskyardError)
+    }
+
+    assert told == {0, 141} | own | raised
+
+
+@pytest.mark.parametrize(
+    ("error", "path", "ending"),
+    [
+        (Refused("no."), "taskyard dlq replay", "no. See: taskyard dlq list"),
+        (UnknownQueue("none"), "taskyard worker", "none. See: taskyard env"),
+        (UnknownJobType("none"), "taskyard jobs enqueue", "none. See: taskyard check"),
+        (InvalidPayload("a\n  b"), "taskyard jobs enqueue", "  See: taskyard jobs enqueue --help"),
+        (NotPermitted("no"), "taskyard dlq replay", 'eval "$(taskyard env --export)"'),
+        (Refused("Run: it"), "taskyard jobs show", "Run: it"),
+        (TaskyardError("odd"), "taskyard up", "odd"),
+    ],
+)
+def test_a_refusal_ends_with_the_next_command(error: TaskyardError, path: str, ending: str) -> None:
+    assert with_next_step(error, path).endswith(ending)
