@@ -28,7 +28,14 @@ def queue_key(queue: str, step: int) -> str:
     return f"{queue}{SEPARATOR}{step}" if step else queue
 
 
-def encode(message: RawMessage, *, queue: str, step: int, headers: Mapping[str, Any]) -> str:
+def encode(
+    message: RawMessage,
+    *,
+    queue: str,
+    step: int,
+    headers: Mapping[str, Any],
+    tag: str | None = None,
+) -> str:
     """The document that a pop of `queue` (the broker's name) will deliver."""
     own = {k: unpack(v) for k, v in message.properties.items() if k not in _OF_ONE_DELIVERY}
     document = {
@@ -42,7 +49,7 @@ def encode(message: RawMessage, *, queue: str, step: int, headers: Mapping[str, 
             "priority": step,
             "body_encoding": "base64",
             "delivery_info": {"exchange": "", "routing_key": queue},
-            "delivery_tag": str(uuid.uuid4()),
+            "delivery_tag": str(uuid.uuid4()) if tag is None else tag,
         },
     }
     return json.dumps(document)

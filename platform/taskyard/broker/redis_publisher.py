@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from importlib import resources
 from typing import Any, Final
 
@@ -70,23 +69,15 @@ class RedisPublisher:
         arguments: Sequence[Argument] = [member, due_us // 1000, f"{key}\n{document}"]
         self._send(job_id, lambda: self._defer(self.client, self._delay_keys, arguments))
 
-    def publication(
-        self,
-        message: RawMessage,
-        *,
-        queue: str,
-        priority: int,
-        delay_s: float,
-        policy: Mapping[str, object] | None = None,
-    ) -> Publication:
-        """What admission's own script must push for a new job; the epoch goes into the gap.
+    def place(self, queue: str, priority: int) -> tuple[str, int]:
+        """(the broker's name of `queue`, the step of `priority`)."""
+        return self.settings.broker_name(queue), self._step(queue, priority)
 
-        The gap is marked by a random number, so that nothing in a payload can look like it.
-        """
-        gap = secrets.randbits(128) | 1 << 127
-        key, document = self._prepare(message, queue, priority, Stamp(gap, policy=policy), ())
-        head, _, tail = document.partition(str(gap))
-        return Publication(key, head, tail, self._delayed, self._messages, delay_s)
+    def publication(
+        self, place: tuple[str, int], text: tuple[str, str], delay_s: float
+    ) -> Publication:
+        """What admission's own script pushes for a new job; the epoch goes between the texts."""
+        return Publication(queue_key(*place), *text, self._delayed, self._messages, delay_s)
 
     def promote(self, batch: int = PROMOTE_BATCH) -> int:
         """Move at most `batch` due messages to their queues; returns how many were due."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from celery import Celery
 
+from taskyard.broker.template import MessageTemplate
 from taskyard.client.requests import CheckedRequest
 from taskyard.wire.letters import RawMessage
 from taskyard.wire.redaction import redact
 
-__all__ = ["first_message"]
+__all__ = ["fill", "first_message"]
 
 _SHOWN: Final = 1024
 
@@ -23,9 +25,9 @@ def first_message(app: Celery, request: CheckedRequest) -> RawMessage:
         request.job_type.name,
         args=[request.payload],
         kwargs={},
-        expires=request.expires,
+        expires=_expires(request),
         reply_to=request.reply_to,
-        argsrepr=repr((redact(request.payload),))[:_SHOWN],
+        argsrepr=_argsrepr(request),
         kwargsrepr="{}",
     )
     properties: dict[str, Any] = dict(task.properties)
@@ -36,3 +38,26 @@ def first_message(app: Celery, request: CheckedRequest) -> RawMessage:
         content_type="application/json",
         content_encoding="utf-8",
     )
+
+
+def fill(template: MessageTemplate, request: CheckedRequest) -> tuple[str, str]:
+    """The same message from its job type's template, as text before and behind the epoch."""
+    return template.fill(
+        job_id=request.job_id,
+        payload_json=request.payload_json,
+        argsrepr=_argsrepr(request),
+        expires=_expires(request),
+        reply_to=request.reply_to,
+        policy=request.policy,
+    )
+
+
+def _argsrepr(request: CheckedRequest) -> str:
+    return repr((redact(request.payload),))[:_SHOWN]
+
+
+def _expires(request: CheckedRequest) -> str | None:
+    moment = request.expires
+    if isinstance(moment, float):
+        moment = datetime.now(UTC) + timedelta(seconds=moment)
+    return None if moment is None else moment.isoformat()

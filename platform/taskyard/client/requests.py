@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
+from taskyard.client.ids import new_job_id
 from taskyard.errors import InvalidPayload, PayloadTooLarge
 from taskyard.jobs import Catalogue, JobType, RetryPolicy
 from taskyard.settings import Settings
@@ -48,6 +49,7 @@ class CheckedRequest:
     queue: str
     priority: int
     payload: Any
+    payload_json: str
     unique_for_s: float
     countdown_s: float
     expires: datetime | float | None
@@ -64,7 +66,7 @@ def check(request: EnqueueRequest, settings: Settings, catalogue: Catalogue) -> 
     job_type = catalogue[request.job_type]
     queue = job_type.queue if request.queue is None else request.queue
     payload = _payload(request.payload)
-    _check_size(request.job_type, payload, settings.max_payload_bytes)
+    payload_json = _encoded(request.job_type, payload, settings.max_payload_bytes)
     _check_model(job_type, payload)
     return CheckedRequest(
         job_id=_job_id(request, settings.namespace),
@@ -72,6 +74,7 @@ def check(request: EnqueueRequest, settings: Settings, catalogue: Catalogue) -> 
         queue=queue,
         priority=_priority(request, job_type, queue, settings),
         payload=payload,
+        payload_json=payload_json,
         unique_for_s=_unique_for(request, settings),
         countdown_s=_seconds("countdown", request.countdown),
         expires=_expires(request.expires),
@@ -84,19 +87,20 @@ def _payload(payload: Any) -> Any:
     return payload.model_dump(mode="json") if isinstance(payload, BaseModel) else payload
 
 
-def _check_size(job_type: str, payload: Any, limit: int) -> None:
+def _encoded(job_type: str, payload: Any, limit: int) -> str:
     try:
-        size = len(json.dumps(payload, allow_nan=False).encode())
+        encoded = json.dumps(payload, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidPayload(
             f"the payload of {job_type!r} is not JSON: {error}. Pass dicts, lists, texts, finite "
             "numbers, booleans and None, or a pydantic model"
         ) from error
-    if size > limit:
+    if len(encoded) > limit:
         raise PayloadTooLarge(
-            f"the payload of {job_type!r} has {size} bytes, the limit is {limit}. Store the data "
-            "and pass a reference, or raise TASKYARD_MAX_PAYLOAD_BYTES"
+            f"the payload of {job_type!r} has {len(encoded)} bytes, the limit is {limit}. "
+            "Store the data and pass a reference, or raise TASKYARD_MAX_PAYLOAD_BYTES"
         )
+    return encoded
 
 
 def _check_model(job_type: JobType, payload: Any) -> None:
@@ -119,7 +123,7 @@ def _priority(request: EnqueueRequest, job_type: JobType, queue: str, settings: 
 def _job_id(request: EnqueueRequest, namespace: str) -> str:
     key: object = request.idempotency_key
     if key is None:
-        return str(uuid.uuid4())
+        return new_job_id()
     if not isinstance(key, str) or not 0 < len(key) <= 512:  # noqa: PLR2004 - said in the text
         raise InvalidPayload(
             f"idempotency_key must be a text of 1 to 512 characters, got {key!r:.60}"

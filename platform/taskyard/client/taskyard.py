@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import cached_property
 from typing import Any, Final, Self
 
 from celery import Celery
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import RedisError
 
 from taskyard.broker import RedisPublisher, make_app, make_publisher
 from taskyard.broker.connection import same_redis
+from taskyard.broker.template import MessageTemplate
 from taskyard.client.handle import JobHandle
-from taskyard.client.messages import first_message
+from taskyard.client.messages import fill, first_message
 from taskyard.client.requests import CheckedRequest, EnqueueRequest, Seconds, check
 from taskyard.errors import PublishFailed
 from taskyard.jobs import Catalogue
 from taskyard.jobs.states import State
-from taskyard.records import Admitted, Records
-from taskyard.records.parse import parse_admitted
+from taskyard.records import Admission, Admitted, Publication, Records
 from taskyard.settings import Settings, load
 from taskyard.store import connect, reachable
 from taskyard.wire.headers import Stamp
@@ -50,6 +50,7 @@ class Taskyard:
         self._one_redis = same_redis(self.settings)
         self.records = Records(connect(self._url), self.settings)
         self.publisher = make_publisher(self.settings)
+        self._templates: dict[tuple[str, str, int], MessageTemplate] = {}
 
     @cached_property
     def app(self) -> Celery:
@@ -99,10 +100,8 @@ class Taskyard:
         )
         checked = check(request, self.settings, self.catalogue)
         with reachable(self._url):
-            admitted = self._admit(checked)
-            if not admitted.published and admitted.state is State.ACCEPTED:
-                self._publish(checked, admitted)
-        return self._handle(checked, admitted)
+            admitted = self.records.admit_many([self._admission(checked)])[0]
+            return self._settled(checked, admitted)
 
     async def aenqueue(self, job_type: str, payload: Any, **options: Any) -> JobHandle:
         """`enqueue` for asyncio: the same arguments, in one thread of this client."""
@@ -122,12 +121,13 @@ class Taskyard:
         for start in range(0, len(checked), _CHUNK):
             chunk = checked[start : start + _CHUNK]
             try:
-                handles.extend(self._enqueue_chunk(chunk))
+                admitted = self.records.admit_many([self._admission(request) for request in chunk])
             except RedisError as error:
                 raise PublishFailed(
                     f"{len(handles)} of {len(checked)} jobs are enqueued; the fate of the next "
                     f"{len(chunk)} is unknown: {error}. Repeat those that have an idempotency key"
                 ) from error
+            handles += [self._settled(*pair) for pair in zip(chunk, admitted, strict=True)]
         return handles
 
     def job(self, job_id: str) -> JobHandle:
@@ -151,25 +151,33 @@ class Taskyard:
         """Close."""
         self.close()
 
-    def _admit(self, request: CheckedRequest, pipeline: Any = None) -> Any:
-        publication = None
-        if self._one_redis and isinstance(self.publisher, RedisPublisher):
-            publication = self.publisher.publication(
-                first_message(self.app, request),
-                queue=request.queue,
-                priority=request.priority,
-                delay_s=request.countdown_s,
-                policy=request.policy,
-            )
-        return self.records.admit(
+    def _admission(self, request: CheckedRequest) -> Admission:
+        name = request.job_type.name
+        return Admission(
             request.job_id,
-            job_type=request.job_type.name,
-            queue=request.queue,
-            priority=request.priority,
-            unique_for_s=request.unique_for_s,
-            publication=publication,
-            pipeline=pipeline,
+            name,
+            request.queue,
+            request.priority,
+            request.unique_for_s,
+            self._publication(request),
         )
+
+    def _publication(self, request: CheckedRequest) -> Publication | None:
+        """What admission's script publishes itself; None where it cannot."""
+        if not self._one_redis or not isinstance(self.publisher, RedisPublisher):
+            return None
+        place = self.publisher.place(request.queue, request.priority)
+        key = (request.job_type.name, *place)
+        template = self._templates.get(key)
+        if template is None:
+            template = self._templates[key] = MessageTemplate(self.app, *key)
+        return self.publisher.publication(place, fill(template, request), request.countdown_s)
+
+    def _settled(self, request: CheckedRequest, admitted: Admitted) -> JobHandle:
+        """The handle, after the message is published where the script did not do it."""
+        if not admitted.published and admitted.state is State.ACCEPTED:
+            self._publish(request, admitted)
+        return JobHandle(self, request.job_id, created=admitted.created)
 
     def _publish(self, request: CheckedRequest, admitted: Admitted) -> None:
         """Broker and records apart: publish, then note the confirmation."""
@@ -187,31 +195,3 @@ class Taskyard:
         else:
             self.publisher.publish(message, **place)
         self.records.confirm(request.job_id, admitted.epoch)
-
-    def _enqueue_chunk(self, chunk: Sequence[CheckedRequest]) -> list[JobHandle]:
-        replies = self._pipelined(chunk)
-        handles = []
-        for request, admitted in zip(chunk, replies, strict=True):
-            if not admitted.published and admitted.state is State.ACCEPTED:
-                self._publish(request, admitted)
-            handles.append(self._handle(request, admitted))
-        return handles
-
-    def _pipelined(self, chunk: Sequence[CheckedRequest]) -> list[Admitted]:
-        self.records.load_scripts()
-        with self.records.client.pipeline(transaction=False) as pipe:
-            for request in chunk:
-                self._admit(request, pipe)
-            replies = pipe.execute(raise_on_error=False)
-        admitted = []
-        for request, reply in zip(chunk, replies, strict=True):
-            if isinstance(reply, NoScriptError):
-                admitted.append(self._admit(request))
-            elif isinstance(reply, Exception):
-                raise reply
-            else:
-                admitted.append(parse_admitted(reply))
-        return admitted
-
-    def _handle(self, request: CheckedRequest, admitted: Admitted) -> JobHandle:
-        return JobHandle(self, request.job_id, created=admitted.created)

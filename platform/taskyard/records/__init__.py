@@ -1,6 +1,7 @@
 """Records: the live state of every job in Redis, moved only by scripts that follow the table."""
 
 from taskyard.records.answers import (
+    Admission,
     Admitted,
     BeginAnswer,
     Decided,
@@ -21,6 +22,7 @@ from taskyard.records.record import Record
 from taskyard.records.records import Records
 
 __all__ = [
+    "Admission",
     "Admitted",
     "BeginAnswer",
     "Decided",

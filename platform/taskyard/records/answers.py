@@ -8,6 +8,7 @@ from taskyard.jobs.outcomes import Decision
 from taskyard.jobs.states import State
 
 __all__ = [
+    "Admission",
     "Admitted",
     "BeginAnswer",
     "Decided",
@@ -54,6 +55,18 @@ class Publication:
     delayed_key: str
     messages_key: str
     delay_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """One job to admit; see `Records.admit`."""
+
+    job_id: str
+    job_type: str
+    queue: str
+    priority: int
+    unique_for_s: float
+    publication: Publication | None
 
 
 @dataclass(frozen=True, slots=True)

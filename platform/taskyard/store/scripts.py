@@ -21,12 +21,12 @@ class Script:
         self.source = source
         self.sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
 
-    def load(self, client: redis.Redis) -> None:
-        """Send the source, so that the next calls by hash find it."""
-        client.script_load(self.source)
+    def queue_load(self, pipeline: Any) -> None:
+        """Append the source to a pipeline, so that the calls behind it find it."""
+        pipeline.script_load(self.source)
 
     def queue(self, pipeline: Any, keys: Sequence[str], arguments: Sequence[Argument]) -> None:
-        """Append the call to a pipeline, by hash alone: `load` it before."""
+        """Append the call to a pipeline, by hash alone: `queue_load` comes first."""
         pipeline.evalsha(self.sha, len(keys), *keys, *arguments)
 
     def __call__(

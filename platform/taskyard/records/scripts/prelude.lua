@@ -13,11 +13,23 @@ local function now_us()
   return tonumber(time[1]) * 1000000 + tonumber(time[2])
 end
 
+-- What Redis holds of the record now, so that only what changes is written.
+local STORED = {}
+
 local function read(key)
   local flat = redis.call('HGETALL', key)
   local record = {}
-  for i = 1, #flat, 2 do record[flat[i]] = flat[i + 1] end
+  STORED = {}
+  for i = 1, #flat, 2 do
+    record[flat[i]] = flat[i + 1]
+    STORED[flat[i]] = flat[i + 1]
+  end
   return record
+end
+
+local function remove(...)
+  STORED = {}
+  redis.call('DEL', ...)
 end
 
 local function num(value)
@@ -57,12 +69,13 @@ end
 local function write(key, record, names)
   local flat = {}
   for _, name in ipairs(names) do
-    if record[name] ~= nil then
+    if record[name] ~= nil and record[name] ~= STORED[name] then
       flat[#flat + 1] = name
       flat[#flat + 1] = record[name]
+      STORED[name] = record[name]
     end
   end
-  redis.call('HSET', key, unpack(flat))
+  if #flat > 0 then redis.call('HSET', key, unpack(flat)) end
 end
 
 -- A record that did not exist: as admission would have made it.
@@ -101,8 +114,13 @@ local function compare(record, epoch, generation, seq)
 end
 
 local function drop(record, names)
-  for _, name in ipairs(names) do record[name] = nil end
-  redis.call('HDEL', KEY_RECORD, unpack(names))
+  local stored = {}
+  for _, name in ipairs(names) do
+    record[name] = nil
+    if STORED[name] ~= nil then stored[#stored + 1] = name end
+    STORED[name] = nil
+  end
+  if #stored > 0 then redis.call('HDEL', KEY_RECORD, unpack(stored)) end
 end
 
 -- Who decided, and what: gone as soon as another attempt runs.
@@ -133,7 +151,7 @@ end
 local function ahead(job_id, record, message, now)
   if num(message.epoch) > num(record.epoch) then
     local token = record.token
-    redis.call('DEL', KEY_RECORD, KEY_RESULT)
+    remove(KEY_RECORD, KEY_RESULT)
     record = reborn(message, now)
     record.token = token
     return record
@@ -180,7 +198,7 @@ local TOMBSTONE = {'state', 'epoch', 'generation', 'seq', 'version', 'type', 'qu
 
 local function bury(key, record, now, window_us)
   record.ended = int(now)
-  redis.call('DEL', key)
+  remove(key)
   write(key, record, TOMBSTONE)
   local keep_us = math.max(window_us, num(record.unique_until) - now)
   redis.call('PEXPIRE', key, int(math.ceil(keep_us / 1000)))

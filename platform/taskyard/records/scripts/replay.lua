@@ -12,7 +12,7 @@ if record.request == request then return {'ok', record.generation, '1', int(now)
 -- No record, or only one of an earlier life: the letter proves that this life was, and died.
 if not record.state or (num(record.epoch) < num(epoch) and TERMINAL[record.state]) then
   local token = record.token
-  redis.call('DEL', KEY_RECORD, KEY_RESULT)
+  remove(KEY_RECORD, KEY_RESULT)
   record = reborn({epoch = epoch, generation = generation, seq = '0', type = job_type, queue = queue,
                    priority = priority}, now)
   record.token = token
