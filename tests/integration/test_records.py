@@ -859,3 +859,26 @@ def test_the_cause_of_death_is_kept_byte_for_byte(house: House) -> None:
     house.finish(house.run(house.admit()), Decision.DEAD_LETTERED, cause=cause)
     assert house.client.hget(house.key, "cause") == cause
     assert house.read().cause["text"] == "ä \u2028 \x00"
+
+
+def test_another_process_with_the_same_delivery_takes_over_and_counts_the_death(
+    house: House,
+) -> None:
+    stamp = house.admit()
+    begin = {"holder": "h1", "worker": "w", "job_type": "plan", "queue": "plan", "priority": 3}
+    first = house.records.begin(JOB, stamp, process="11", **begin)
+    again = house.records.begin(JOB, stamp, process="11", **begin)
+    other = house.records.begin(JOB, stamp, process="12", **begin)
+    assert again == first
+    assert isinstance(other, Run)
+    assert other.token > first.token
+    assert [note.code for note in house.records.read(JOB).history] == ["worker_lost"]
+    assert house.records.read(JOB).number("deaths") == 2
+
+
+def test_a_delivery_that_kills_each_process_unseen_is_poison_too(house: House) -> None:
+    stamp = house.admit()
+    begin = {"holder": "h1", "worker": "w", "job_type": "plan", "queue": "plan", "priority": 3}
+    answers = [house.records.begin(JOB, stamp, process=str(n), **begin) for n in range(4)]
+    assert isinstance(answers[-1], Decided)
+    assert "process was gone" in house.records.read(JOB).cause["evidence"]["last_evidence"]

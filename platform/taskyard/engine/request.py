@@ -108,6 +108,21 @@ class JobRequest(Request):  # type: ignore[misc]
             case _:
                 return
 
+    def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
+        """Cut off by a lost connection: the next delivery may begin at once, and nothing counts."""
+        super().cancel(pool, signal, emit_retry)
+        if self.acknowledged:
+            return
+        try:
+            self._yard.records.release(self.id, self._holder)
+        except RedisError as error:
+            log.warning(
+                "job %s: its lease was not released, Redis is away: %s",
+                self.id,
+                error,
+                extra={"action": "release_unreachable", "job_id": self.id},
+            )
+
     # -- deaths that the main process sees -----------------------------------------------------
 
     def _on_lost(self, evidence: str) -> None:

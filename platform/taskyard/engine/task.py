@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import uuid
 from typing import Any, Final
 
@@ -62,6 +63,7 @@ class JobTask(Task):  # type: ignore[misc]
             priority=None,
             stamp=_stamp(request),
             holder=getattr(request, HOLDER, None) or uuid.uuid4().hex,
+            process=str(os.getpid()),
             worker=request.hostname,
             time_limit_s=limits[0] or self.time_limit,
         )

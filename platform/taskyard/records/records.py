@@ -119,8 +119,13 @@ class Records:
         job_type: str,
         queue: str,
         priority: int | None,
+        process: str = "",
     ) -> BeginAnswer:
-        """Ask for the right to run one attempt; `holder` identifies this delivery."""
+        """Ask for the right to run one attempt.
+
+        `holder` identifies the delivery, `process` who works on it: the same two asking again get
+        the same answer, another process with the same delivery takes over from a dead one.
+        """
         arguments = [
             *_position(stamp),
             holder,
@@ -132,6 +137,7 @@ class Records:
             job_type,
             queue,
             "" if priority is None else priority,
+            process,
         ]
         return parse_begin(self._call("begin", job_id, arguments))
 

@@ -62,6 +62,7 @@ class Delivery:
     priority: int | None
     stamp: Stamp | None
     holder: str
+    process: str
     worker: str
     time_limit_s: float | None
 
@@ -114,6 +115,7 @@ class Runner:
                 delivery.job_id,
                 delivery.stamp,
                 holder=delivery.holder,
+                process=delivery.process,
                 worker=delivery.worker,
                 job_type=delivery.job_type,
                 queue=delivery.queue,

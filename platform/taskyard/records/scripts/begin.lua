@@ -4,7 +4,9 @@ local lease_us, death_limit = tonumber(ARGV[7]), tonumber(ARGV[8])
 local window_us, sent_us = tonumber(ARGV[9]), tonumber(ARGV[10])
 local message = {epoch = ARGV[2], generation = ARGV[3], seq = ARGV[4], holder = holder,
                  type = ARGV[11], queue = ARGV[12], priority = ARGV[13]}
+local process = ARGV[14]
 local LEASE_EXPIRED = 'the lease was not renewed'
+local PROCESS_GONE = 'its process was gone before the worker knew that it had begun'
 
 local record = read(KEY_RECORD)
 local now = now_us()
@@ -25,16 +27,19 @@ local function run()
           record.attempts, record.cancel or ''}
 end
 
--- The same delivery asks again: its first answer was lost on the way.
-if record.state == 'running' and record.holder == holder then
+-- The same process asks again for the same delivery: its first answer was lost on the way.
+-- Another process with the same delivery: the first one died, and the pool handed the job on.
+local same_delivery = record.state == 'running' and record.holder == holder
+if same_delivery and (record.process or '') == process then
   redis.call('HSET', KEY_RECORD, 'lease_until', int(now + lease_us))
   return run()
 end
 
 local deaths = num(record.deaths)
-note_lost(record, now, 'lease_expired', LEASE_EXPIRED)
+local evidence = same_delivery and PROCESS_GONE or LEASE_EXPIRED
+note_lost(record, now, same_delivery and 'worker_lost' or 'lease_expired', evidence)
 if deaths >= death_limit then
-  return poison(job_id, record, 'deaths', deaths, death_limit, LEASE_EXPIRED, now)
+  return poison(job_id, record, 'deaths', deaths, death_limit, evidence, now)
 end
 
 if record.decision or record.released then
@@ -48,13 +53,13 @@ record.deaths = int(deaths + 1)
 record.attempts = record.attempts or '0'
 -- The message has reached a worker that could begin it; from here on deaths are counted.
 record.deliveries = '0'
-record.holder, record.worker = holder, worker
+record.holder, record.worker, record.process = holder, worker, process
 record.started = int(now)
 record.lease_until = int(now + lease_us)
 record.published = '1'
 move(job_id, record, 'begin', now, {'attempt', record.begins, 'worker', worker, 'token', record.token,
      'type', record.type, 'queue', record.queue})
 write(KEY_RECORD, record, {'state', 'epoch', 'generation', 'seq', 'version', 'type', 'queue', 'priority',
-      'admitted', 'token', 'begins', 'deaths', 'attempts', 'deliveries', 'holder', 'worker', 'started',
+      'admitted', 'token', 'begins', 'deaths', 'attempts', 'deliveries', 'holder', 'worker', 'process', 'started',
       'lease_until', 'published', 'history'})
 return run()

@@ -125,7 +125,7 @@ end
 
 -- Who decided, and what: gone as soon as another attempt runs.
 local DECISION = {'decision', 'decided', 'decided_token', 'decided_holder', 'due'}
-local LEASE = {'holder', 'lease_until'}
+local LEASE = {'holder', 'process', 'lease_until'}
 
 -- Counters, causes and requests belong to one generation.
 local function open_generation(record, generation)
