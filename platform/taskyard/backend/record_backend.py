@@ -49,6 +49,11 @@ class _FromRecord(RedisBackend):  # type: ignore[misc]
         fields = self.client.hmget(Keys(self._namespace()).record(task_id), _FIELDS)
         if fields[0] is None:
             return dict(meta)
+        if fields[0].decode() == State.COMPLETED:
+            # It ended between the two readings; what is still missing now has expired.
+            meta = super()._get_task_meta_for(task_id)
+            if meta.get("status") != states.PENDING:
+                return dict(meta)
         return self._from_record(task_id, [None if f is None else f.decode() for f in fields])
 
     def _namespace(self) -> str:
