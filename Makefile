@@ -38,6 +38,14 @@ test-unit: $(STAMP) ## Run the tests that need no server
 test-e2e: $(STAMP) ## Run the tests against real servers and workers
 	$(BIN)/pytest tests/integration tests/chaos tests/acceptance
 
+.PHONY: chaos
+chaos: $(STAMP) ## Kill workers every second under 20,000 jobs; writes build/chaos.json
+	TASKYARD_CHAOS_JOBS=20000 $(BIN)/pytest tests/chaos
+
+.PHONY: bench
+bench: $(STAMP) ## Measure beside Celery and others; QUICK=1 takes under 3 minutes; writes build/bench.json
+	$(BIN)/python -m bench $(if $(QUICK),--quick)
+
 .PHONY: check
 check: $(STAMP) ## Check style, types, layers and files
 	$(BIN)/ruff check .

@@ -1,0 +1,189 @@
+"""Jobs while workers are killed every second: none lost, none decided twice, no effect twice.
+
+Children and whole workers die by SIGKILL in turn. The short form runs with every test;
+`make chaos` sets `TASKYARD_CHAOS_JOBS` for the long one. Writes build/chaos.json.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, create_engine, text
+
+from servers import Servers
+from support.crash import DATABASE_VARIABLE
+from support.waiting import eventually
+from support.worker import Worker
+from support.yard import House, fresh_settings
+from taskyard.client import EnqueueRequest
+from taskyard.inbox import create_table
+from taskyard.jobs.states import State
+
+JOBS = int(os.environ.get("TASKYARD_CHAOS_JOBS", "2500"))
+WORKERS = 3
+PREFETCH_MULTIPLIER = 8  # times two children: sixteen messages are held
+KILL_EVERY_S = 1.0
+RESUMED_WITHIN_S = 45.0
+# One job in twenty milliseconds is far below what even a dying fleet does.
+PATIENCE_S = 120 + JOBS * 0.02
+ENDS = ("complete", "fail")
+REPORT = Path(__file__).resolve().parents[2] / "build" / "chaos.json"
+
+
+@dataclass
+class Killer:
+    """Kills a child or a whole worker in turn, and starts another worker for a dead one."""
+
+    house: House
+    workers: list[Worker]
+    rng: random.Random = field(default_factory=random.Random)
+    children: int = 0
+    whole: int = 0
+    stopped: threading.Event = field(default_factory=threading.Event)
+    orphans: list[tuple[str, int]] = field(default_factory=list)
+
+    def run(self) -> None:
+        while not self.stopped.wait(KILL_EVERY_S):
+            ready = [worker for worker in self.workers if worker.running and worker.children()]
+            if not ready:
+                continue
+            worker = self.rng.choice(ready)
+            if self.children <= self.whole:
+                self.kill_child(worker)
+            else:
+                self.kill_whole(worker)
+
+    def kill_child(self, worker: Worker) -> None:
+        try:
+            os.kill(self.rng.choice(worker.children()), signal.SIGKILL)
+        except (ProcessLookupError, IndexError):
+            return
+        self.children += 1
+
+    def kill_whole(self, worker: Worker) -> None:
+        held = self.held_by(worker.pid)
+        worker.kill_session()
+        worker.wait()
+        self.whole += 1
+        seconds, microseconds = self.house.redis.time()
+        self.orphans += [(job_id, seconds * 1_000_000 + microseconds) for job_id in held]
+        worker.launch()
+
+    def held_by(self, pid: int) -> list[str]:
+        """The jobs whose messages a worker's owner holds."""
+        entries = self.house.broker.hgetall(f"{self.house.settings.namespace}:unacked")
+        return [
+            json.loads(stored)[0]["headers"]["id"]
+            for tag, stored in entries.items()
+            if tag.split(b".")[-2] == str(pid).encode()
+        ]
+
+
+def resumptions_s(orphans: list[tuple[str, int]], events: list[dict[str, str]]) -> list[float]:
+    """How long after its worker's death something happened to each job that had not ended."""
+    times: dict[str, list[int]] = defaultdict(list)
+    for event in events:
+        times[event["job"]].append(int(event["at"]))
+    later = [
+        (killed_us, [at for at in times[job_id] if at > killed_us]) for job_id, killed_us in orphans
+    ]
+    return [(found[0] - killed_us) / 1e6 for killed_us, found in later if found]
+
+
+@pytest.fixture
+def effects(database_url: str) -> Iterator[Engine]:
+    engine = create_engine(database_url)
+    with engine.begin() as connection:
+        create_table(connection)
+        connection.execute(text("CREATE TABLE effects (job_id text, attempt int)"))
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def house(servers: Servers) -> Iterator[House]:
+    opened = House(fresh_settings(servers.valkey_url(), lifecycle_max_events=1_000_000))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def workers(house: House, tmp_path: Path, database_url: str) -> Iterator[list[Worker]]:
+    with ExitStack() as running:
+        made = [
+            Worker(
+                house.settings,
+                tmp_path / f"w{number}",
+                queues=("exec",),
+                modules=("support.crash",),
+                options=("--prefetch-multiplier", str(PREFETCH_MULTIPLIER), "-l", "WARNING"),
+                environment={DATABASE_VARIABLE: database_url},
+                name=f"w{number}",
+            )
+            for number in range(WORKERS)
+        ]
+        yield [running.enter_context(worker.launch()) for worker in made]
+
+
+@pytest.mark.timeout(int(PATIENCE_S) + 120)
+def test_jobs_survive_workers_that_are_killed_every_second(
+    house: House, workers: list[Worker], effects: Engine
+) -> None:
+    started = time.monotonic()
+    requests = [EnqueueRequest(job_type="effect_once", payload={"n": n}) for n in range(JOBS)]
+    ids = [handle.job_id for handle in house.yard.enqueue_many(requests)]
+    killer = Killer(house, workers)
+    thread = threading.Thread(target=killer.run, name="killer")
+    thread.start()
+    try:
+        eventually(
+            lambda: house.queued() + house.unacked() + house.delayed() < JOBS // 50,
+            "nearly all are done while the killing goes on",
+            within_s=PATIENCE_S,
+            why=lambda: str(house.leftovers()),
+        )
+    finally:
+        killer.stopped.set()
+        thread.join()
+    house.await_quiet()
+    events = house.events()
+    resumed_s = resumptions_s(killer.orphans, events)
+    ended = Counter(event["job"] for event in events if event["event"] in ENDS)
+    states = Counter(house.yard.job(job_id).state() for job_id in ids)
+    with effects.connect() as connection:
+        rows = connection.execute(text("SELECT job_id FROM effects")).scalars().all()
+    applied = Counter(rows)
+    report = {
+        "jobs": JOBS,
+        "seconds": round(time.monotonic() - started, 1),
+        "children_killed": killer.children,
+        "workers_killed": killer.whole,
+        "lost": sum(1 for job_id in ids if ended[job_id] == 0),
+        "outcomes_recorded_twice": sum(1 for count in ended.values() if count > 1),
+        "effects_applied_twice": sum(1 for count in applied.values() if count > 1),
+        "effects_missing": len(set(ids) - set(applied)),
+        "poisoned": states[State.DEAD_LETTERED],
+        "runs_repeated": sum(1 for event in events if event["event"] == "begin") - JOBS,
+        "orphans": len(killer.orphans),
+        "slowest_resumption_s": round(max(resumed_s, default=0.0), 1),
+    }
+    REPORT.parent.mkdir(exist_ok=True)
+    REPORT.write_text(json.dumps(report, indent=2) + "\n")
+    assert (killer.children, killer.whole) > (0, 0)
+    assert report["lost"] == 0, report
+    assert report["outcomes_recorded_twice"] == 0, report
+    assert report["effects_applied_twice"] == 0, report
+    assert states == {State.COMPLETED: JOBS}, report
+    assert report["effects_missing"] == 0, report
+    assert max(resumed_s, default=0.0) < RESUMED_WITHIN_S, report
