@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from celery import Task, states
@@ -69,12 +70,21 @@ class JobTask(Task):  # type: ignore[misc]
         )
 
     def _encode(self, value: Any) -> bytes:
-        meta = self.backend._get_result_meta(
-            result=value, state=states.SUCCESS, traceback=None, request=self.request
-        )
-        meta["task_id"] = self.request.id
-        encoded = self.backend.encode(meta)
-        return encoded if isinstance(encoded, bytes) else encoded.encode()
+        """Celery's own form of a successful result, without what only its own store would need."""
+        request = self.request
+        meta: dict[str, Any] = {
+            "status": states.SUCCESS,
+            "result": value,
+            "traceback": None,
+            "children": [child.as_tuple() for child in request.children or ()],
+            "date_done": datetime.now(UTC).isoformat(),
+            "task_id": request.id,
+        }
+        if request.group:
+            meta["group_id"] = request.group
+        if request.parent_id:
+            meta["parent_id"] = request.parent_id
+        return json.dumps(meta, allow_nan=False).encode()
 
     def _decode(self, meta: bytes) -> Any:
         return json.loads(meta)["result"]

@@ -23,7 +23,8 @@ class Yard:
     def __init__(self, settings: Settings, catalogue: Catalogue) -> None:
         self.settings = settings
         self.catalogue = catalogue
-        self.rules = Rules(catalogue, random.Random())  # noqa: S311 - jitter is no secret
+        # A seeded generator would give every forked child the same jitter.
+        self.rules = Rules(catalogue, random.SystemRandom())
 
     @cached_property
     def records(self) -> Records:

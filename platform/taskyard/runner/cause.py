@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 from taskyard.jobs.outcomes import Completed, Decision, Failed, Failure, Outcome, Retrying
 from taskyard.jobs.policies import Category
 
-__all__ = ["EncodeResult", "decision_of", "encode_cause", "plain_failure"]
-
-EncodeResult = Callable[[Any], bytes]
+__all__ = ["decision_of", "encode_cause", "plain_failure"]
 
 
 def encode_cause(outcome: Failed) -> bytes:
@@ -41,11 +38,11 @@ def plain_failure(
     return Failed(Failure(code, error_class, message, "", "", details=evidence), category)
 
 
-def decision_of(outcome: Outcome, encode: EncodeResult = lambda value: b"") -> dict[str, Any]:
-    """The arguments of `Records.finish` that say how an attempt ended."""
+def decision_of(outcome: Outcome, stored: bytes = b"") -> dict[str, Any]:
+    """The arguments of `Records.finish` that say how an attempt ended; `stored` is a result."""
     match outcome:
-        case Completed(value):
-            return {"decision": Decision.COMPLETED, "result": encode(value)}
+        case Completed():
+            return {"decision": Decision.COMPLETED, "result": stored}
         case Retrying(failure, delay):
             return {
                 "decision": Decision.RETRYING,

@@ -7,7 +7,6 @@ Two round trips to Redis for a job that succeeds: `begin` and `finish`.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,6 @@ from redis.exceptions import RedisError
 from taskyard.clock import Clock
 from taskyard.errors import DeadLettered
 from taskyard.jobs import JobContext
-from taskyard.jobs.codes import RESULT_INVALID, RESULT_TOO_LARGE
 from taskyard.jobs.outcomes import Completed, Decision, Failed, Failure, Outcome, Retrying
 from taskyard.jobs.policies import Category
 from taskyard.jobs.registry import Handler
@@ -37,11 +35,12 @@ from taskyard.records import (
     UnknownHistory,
 )
 from taskyard.records.answers import Finished
-from taskyard.runner.cause import EncodeResult, decision_of, encode_cause, plain_failure
+from taskyard.runner.cause import decision_of, encode_cause, plain_failure
 from taskyard.runner.failures import describe_failure
 from taskyard.runner.invoke import invoke, payload_of
 from taskyard.runner.judge import Rules, judge
 from taskyard.runner.lease import Lease, LeaseKeeper
+from taskyard.runner.results import EncodeResult, encode_result
 from taskyard.runner.shield import shielded
 from taskyard.runner.signals import JobDeferred, JobRetrying, JobSkipped, ended_by_signal
 from taskyard.wire.headers import Stamp
@@ -104,8 +103,8 @@ class Runner:
         with self._leased(delivery, answer) as lease:
             outcome = self._attempt(handler, delivery, answer, lease, args, kwargs)
         with shielded():
-            outcome = self._checked(outcome, delivery, answer, encode)
-            return self._finish(delivery, answer, outcome, encode)
+            outcome, stored = self._checked(outcome, delivery, answer, encode)
+            return self._finish(delivery, answer, outcome, stored)
 
     # -- begin ---------------------------------------------------------------------------------
 
@@ -226,23 +225,17 @@ class Runner:
 
     def _checked(
         self, outcome: Outcome, delivery: Delivery, run: Run, encode: EncodeResult
-    ) -> Outcome:
-        """A result that cannot be stored is a failure of the job, told as one."""
+    ) -> tuple[Outcome, bytes]:
+        """The outcome and its stored form; a result that cannot be stored is a failure."""
         if not isinstance(outcome, Completed):
-            return outcome
-        limit = self.records.settings.max_result_bytes
-        try:
-            size = len(json.dumps(outcome.value))
-        except (TypeError, ValueError, RecursionError) as error:
-            text = f"the result is not JSON: {error}; return JSON data or a pydantic model"
-            return self._judge(_bad_result(RESULT_INVALID, text), delivery, run)
-        if size > limit:
-            text = f"the result has {size} bytes, the limit is {limit}; return a reference to it"
-            return self._judge(_bad_result(RESULT_TOO_LARGE, text), delivery, run)
-        return outcome
+            return outcome, b""
+        stored = encode_result(outcome.value, encode, self.records.settings.max_result_bytes)
+        if isinstance(stored, Failure):
+            return self._judge(stored, delivery, run), b""
+        return outcome, stored
 
-    def _finish(self, delivery: Delivery, run: Run, outcome: Outcome, encode: EncodeResult) -> Any:
-        answer = self._decide(delivery, run, outcome, encode)
+    def _finish(self, delivery: Delivery, run: Run, outcome: Outcome, stored: bytes) -> Any:
+        answer = self._decide(delivery, run, outcome, stored)
         if isinstance(answer, Superseded):
             log.warning(
                 "job %s: this attempt's outcome came too late, the job is %s",
@@ -262,9 +255,9 @@ class Runner:
                 raise DeadLettered(letter, failure.code, failure.message)
 
     def _decide(
-        self, delivery: Delivery, run: Run, outcome: Outcome, encode: EncodeResult
+        self, delivery: Delivery, run: Run, outcome: Outcome, stored: bytes
     ) -> Finished | Superseded:
-        facts = decision_of(outcome, encode)
+        facts = decision_of(outcome, stored)
         try:
             return self.records.finish(
                 delivery.job_id,
@@ -297,10 +290,6 @@ class _Watch:
 
     def __exit__(self, *_: object) -> None:
         self._keeper.release()
-
-
-def _bad_result(code: str, text: str) -> Failure:
-    return Failure(code, "BadResult", text, "", "")
 
 
 def _once(session: Any, job_key: str, step: str) -> bool:
