@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import uuid
 from collections.abc import Mapping
@@ -79,7 +80,7 @@ def check(request: EnqueueRequest, settings: Settings, catalogue: Catalogue) -> 
         countdown_s=_seconds("countdown", request.countdown),
         expires=_expires(request.expires),
         reply_to=request.reply_to,
-        policy=_policy(request.policy),
+        policy=_policy(request.policy, job_type),
     )
 
 
@@ -162,13 +163,30 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _policy(policy: Mapping[str, object] | None) -> Mapping[str, object] | None:
+def _policy(policy: Mapping[str, object] | None, job_type: JobType) -> Mapping[str, object] | None:
+    """`policy` if the type's own policy with these fields laid over it is one."""
     if policy is None:
         return None
+    if not isinstance(policy, Mapping):
+        raise InvalidPayload(f"policy must be a mapping of policy fields, got {policy!r:.60}")
     try:
-        RetryPolicy.model_validate(policy)
+        RetryPolicy.model_validate({**job_type.policy.model_dump(exclude_unset=True), **policy})
     except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in fault["loc"])
-        raise InvalidPayload(f"policy: {field}: {fault['msg']}, got: {fault['input']!r}") from error
+        raise InvalidPayload(_policy_fault(error.errors(include_url=False)[0])) from error
     return dict(policy)
+
+
+def _policy_fault(fault: Any) -> str:
+    """One sentence: the field, what was expected, what came; a misspelt field gets its name."""
+    place = ".".join(str(part) for part in fault["loc"])
+    if not place:
+        return f"policy: {fault['msg'].removeprefix('Value error, ')}"
+    if fault["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(place, RetryPolicy.model_fields, n=1)
+        hint = (
+            f"did you mean {near[0]!r}?"
+            if near
+            else f"known: {', '.join(RetryPolicy.model_fields)}"
+        )
+        return f"policy: there is no field {place!r}; {hint}"
+    return f"policy: {place}: {fault['msg']}, got: {fault['input']!r:.60}"

@@ -25,6 +25,7 @@ from taskyard.records import Admission, Admitted, Publication, Records
 from taskyard.settings import Settings, load
 from taskyard.store import connect, reachable
 from taskyard.wire.headers import Stamp
+from taskyard.wire.unsent import Unsent
 
 __all__ = ["Taskyard"]
 
@@ -113,11 +114,14 @@ class Taskyard:
     def enqueue_many(self, requests: Iterable[EnqueueRequest]) -> list[JobHandle]:
         """Enqueue many jobs, 1,000 a round trip; handles come in the requests' order.
 
-        Every request is checked before the first is sent. If Redis fails in between, the error
-        says how many are known to be enqueued; those with an idempotency key are safe to repeat.
+        Every request is checked before the first is sent. Raises as `enqueue` does; if Redis fails
+        in between, `PublishFailed` says how many are known to be enqueued, and those with an
+        idempotency key are safe to repeat.
         """
         checked = [check(request, self.settings, self.catalogue) for request in requests]
         handles: list[JobHandle] = []
+        with reachable(self._url):
+            self.records.client.ping()
         for start in range(0, len(checked), _CHUNK):
             chunk = checked[start : start + _CHUNK]
             try:
@@ -125,7 +129,7 @@ class Taskyard:
             except RedisError as error:
                 raise PublishFailed(
                     f"{len(handles)} of {len(checked)} jobs are enqueued; the fate of the next "
-                    f"{len(chunk)} is unknown: {error}. Repeat those that have an idempotency key"
+                    f"{len(chunk)} is unknown ({error}). Repeat those that have an idempotency key"
                 ) from error
             handles += [self._settled(*pair) for pair in zip(chunk, admitted, strict=True)]
         return handles
@@ -139,6 +143,9 @@ class Taskyard:
         self.records.client.close()
         self.publisher.close()
         if "app" in self.__dict__:
+            # kombu shares its broker connections by URL in the whole process; results are our own.
+            self.app.backend.result_consumer.stop()
+            self.app.backend.client.connection_pool.disconnect()
             self.app.close()
         if "_thread" in self.__dict__:
             self._thread.shutdown()
@@ -162,16 +169,21 @@ class Taskyard:
             self._publication(request),
         )
 
-    def _publication(self, request: CheckedRequest) -> Publication | None:
-        """What admission's script publishes itself; None where it cannot."""
+    def _publication(self, request: CheckedRequest) -> Publication:
+        """What admission's script publishes itself, or keeps until the broker has confirmed."""
         if not self._one_redis or not isinstance(self.publisher, RedisPublisher):
-            return None
+            return Publication("", self._unsent(request), "", "", "", 0)
         place = self.publisher.place(request.queue, request.priority)
         key = (request.job_type.name, *place)
         template = self._templates.get(key)
         if template is None:
             template = self._templates[key] = MessageTemplate(self.app, *key)
         return self.publisher.publication(place, fill(template, request), request.countdown_s)
+
+    def _unsent(self, request: CheckedRequest) -> str:
+        message, policy = first_message(self.app, request), request.policy
+        kept = None if policy is None else dict(policy)
+        return Unsent(message=message, countdown_s=request.countdown_s, policy=kept).encode()
 
     def _settled(self, request: CheckedRequest, admitted: Admitted) -> JobHandle:
         """The handle, after the message is published where the script did not do it."""
