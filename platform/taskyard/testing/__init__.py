@@ -1,0 +1,44 @@
+"""For users' own tests: a yard in memory, with production's semantics and a clock to move.
+
+Names are imported when they are asked for: pytest loads the plugin in every project.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from taskyard.testing.asserts import (
+        assert_completed,
+        assert_dead_lettered,
+        assert_enqueued,
+        refute_enqueued,
+    )
+    from taskyard.testing.clock import YardClock
+    from taskyard.testing.fate import ProcessKilled
+    from taskyard.testing.yard import EnqueuedJob, Yard
+
+__all__ = [
+    "EnqueuedJob",
+    "ProcessKilled",
+    "Yard",
+    "YardClock",
+    "assert_completed",
+    "assert_dead_lettered",
+    "assert_enqueued",
+    "refute_enqueued",
+]
+
+_HOMES: Final = {
+    "EnqueuedJob": "yard",
+    "ProcessKilled": "fate",
+    "Yard": "yard",
+    "YardClock": "clock",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'asserts')}"), name)

@@ -1,0 +1,146 @@
+"""What a test asserts of a yard; a failure shows what was there instead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, TypeVar
+
+from pydantic import BaseModel
+
+from taskyard.jobs import Category
+from taskyard.jobs.states import State
+from taskyard.testing.yard import EnqueuedJob, Yard
+from taskyard.wire.letters import Letter
+
+__all__ = ["assert_completed", "assert_dead_lettered", "assert_enqueued", "refute_enqueued"]
+
+T = TypeVar("T")
+
+_ANY: Final[Any] = object()
+# A failed assertion is read by a person; a thousand lines are not.
+_SHOWN: Final = 20
+
+
+def assert_enqueued(
+    yard: Yard,
+    job_type: str,
+    *,
+    payload: Any = _ANY,
+    queue: str = _ANY,
+    priority: int = _ANY,
+    count: int | None = None,
+) -> list[EnqueuedJob]:
+    """The jobs that were enqueued so since the yard was made, whatever became of them.
+
+    A payload is compared as a whole, as JSON data; `unittest.mock.ANY` stands for a part that does
+    not matter. `count` None wants at least one. A duplicate of a key counts once.
+    """
+    __tracebackhide__ = True
+    wanted = {"payload": _data(payload), "queue": queue, "priority": priority}
+    found = [job for job in _of_type(yard, job_type) if _matches(job, wanted)]
+    what = _wish("job", job_type, wanted, count)
+    _check(found, count, what, _jobs(yard))
+    return found
+
+
+def refute_enqueued(yard: Yard, job_type: str, **wanted: Any) -> None:
+    """No such job was enqueued; the options are those of `assert_enqueued`."""
+    __tracebackhide__ = True
+    assert_enqueued(yard, job_type, count=0, **wanted)
+
+
+def assert_completed(
+    yard: Yard, job_type: str, *, result: Any = _ANY, count: int | None = None
+) -> list[EnqueuedJob]:
+    """The jobs of this type that are completed, with this result if one is given."""
+    __tracebackhide__ = True
+    done = [job for job in _of_type(yard, job_type) if job.handle.state() is State.COMPLETED]
+    found = [job for job in done if result is _ANY or job.handle.result() == result]
+    wanted = {"result": _data(result)}
+    _check(found, count, _wish("completed job", job_type, wanted, count), _jobs(yard))
+    return found
+
+
+def assert_dead_lettered(
+    yard: Yard,
+    job_type: str,
+    *,
+    code: str = _ANY,
+    category: Category | str = _ANY,
+    count: int | None = None,
+) -> list[Letter]:
+    """The dead letters of this type that nobody has replayed, by error code and category."""
+    __tracebackhide__ = True
+    wanted = {"code": code, "category": category if category is _ANY else Category(category).value}
+    found = [
+        letter
+        for letter in yard.letters
+        if letter.job_type == job_type
+        and yard.letter_status(letter) != "replayed"
+        and code in (_ANY, letter.code)
+        and category in (_ANY, letter.category)
+    ]
+    shown = [_letter(yard, letter) for letter in yard.letters]
+    there = _listed("dead letters", shown) + "\n" + _jobs(yard)
+    _check(found, count, _wish("dead letter", job_type, wanted, count), there)
+    return found
+
+
+def _of_type(yard: Yard, job_type: str) -> list[EnqueuedJob]:
+    return [job for job in yard.enqueued if job.job_type == job_type]
+
+
+def _check(found: Sequence[T], count: int | None, what: str, there: str) -> None:
+    __tracebackhide__ = True
+    if count is None and found:
+        return
+    if count is not None and len(found) == count:
+        return
+    raise AssertionError(f"expected {what}, found {len(found)}.\n{there}")
+
+
+def _matches(job: EnqueuedJob, wanted: dict[str, Any]) -> bool:
+    return all(value is _ANY or getattr(job, name) == value for name, value in wanted.items())
+
+
+def _wish(noun: str, job_type: str, wanted: dict[str, Any], count: int | None) -> str:
+    number = "at least one" if count is None else "no" if count == 0 else str(count)
+    facts = "".join(f", {name}={value!r}" for name, value in wanted.items() if value is not _ANY)
+    return f"{number} {noun}{'' if count in (None, 1) else 's'} of type {job_type!r}{facts}"
+
+
+def _data(payload: Any) -> Any:
+    return payload.model_dump(mode="json") if isinstance(payload, BaseModel) else payload
+
+
+def _jobs(yard: Yard) -> str:
+    return _listed("jobs", [_job(job) for job in yard.enqueued])
+
+
+def _job(job: EnqueuedJob) -> str:
+    state = job.handle.state()
+    return (
+        f"{job.job_type}  {state}  queue={job.queue} priority={job.priority}  "
+        f"payload={_short(job.payload)}"
+    )
+
+
+def _letter(yard: Yard, letter: Letter) -> str:
+    return (
+        f"{letter.job_type}  {yard.letter_status(letter)}  code={letter.code} "
+        f"category={letter.category}  {_short(letter.error_message)}"
+    )
+
+
+def _listed(noun: str, lines: Iterable[str]) -> str:
+    shown = list(lines)
+    if not shown:
+        return f"The yard has no {noun}."
+    rest = len(shown) - _SHOWN
+    more = [f"... and {rest} more"] if rest > 0 else []
+    return f"The yard's {noun}:\n" + "\n".join(f"  {line}" for line in shown[:_SHOWN] + more)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 120 else text[:117] + "..."  # noqa: PLR2004 - a line's width

@@ -1,0 +1,110 @@
+"""Production's pipeline of one attempt, in the test's own thread and time."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from datetime import timedelta
+from functools import cached_property
+from typing import Any
+
+from celery.exceptions import SoftTimeLimitExceeded
+
+from taskyard.jobs import JobContext
+from taskyard.jobs.types import JobType
+from taskyard.records import Run
+from taskyard.runner import Rules, Runner
+from taskyard.runner.lease import Lease, LeaseKeeper
+from taskyard.runner.pipeline import Delivery
+from taskyard.testing.clock import Alarm, YardClock
+from taskyard.testing.fate import OvertimeKill
+from taskyard.testing.inbox import guard
+from taskyard.testing.records import MemoryRecords
+
+__all__ = ["EagerRunner", "off_the_loop"]
+
+
+class StillKeeper(LeaseKeeper):
+    """Keeps the running attempt's lease without a thread: whoever moves the clock renews it."""
+
+    lease: Lease | None = None
+
+    def watch(self, lease: Lease) -> None:
+        """Keep `lease` until `release`."""
+        self.lease = lease
+
+    def release(self) -> None:
+        """Stop renewing."""
+        self.lease = None
+
+    def renew(self) -> None:
+        """Renew now."""
+        if self.lease is not None:
+            self.lease.renew()
+
+
+class EagerRunner(Runner):
+    """`taskyard.runner.Runner` on the yard's clock."""
+
+    def __init__(self, records: MemoryRecords, rules: Rules, clock: YardClock) -> None:
+        super().__init__(records, rules, clock)
+        self._yard_clock = clock
+        self._still = StillKeeper(records.settings.lease_s)
+        self._keeper = self._still
+
+    @cached_property
+    def _loops(self) -> asyncio.Runner:
+        loops = asyncio.Runner()
+        # A loop that nobody closes is a ResourceWarning in the user's test run.
+        weakref.finalize(self, loops.close)
+        return loops
+
+    def limits(self, job_type: JobType | None) -> AbstractContextManager[None]:
+        """While an attempt runs, time that passes renews its lease and meets its limits."""
+        if job_type is None:
+            return self._yard_clock.alarms(self._renewals(0))
+        alarms = self._renewals(job_type.time_limit_s)
+        alarms.append(self._alarm(job_type.time_limit_s, _overtime(job_type.time_limit_s)))
+        if job_type.soft_time_limit_s is not None:
+            alarms.append(self._alarm(job_type.soft_time_limit_s, _soft_limit))
+        return self._yard_clock.alarms(alarms)
+
+    def _renewals(self, until_s: float) -> list[Alarm]:
+        interval_s = self.records.settings.lease_s / 3
+        count = int(until_s / interval_s)
+        return [self._alarm(interval_s * n, self._still.renew) for n in range(1, count + 1)]
+
+    def _alarm(self, after_s: float, ring: Callable[[], None]) -> Alarm:
+        return self.clock.now() + timedelta(seconds=after_s), ring
+
+    def _context(self, delivery: Delivery, run: Run, lease: Lease) -> JobContext:
+        context = super()._context(delivery, run, lease)
+        return replace(context, _once=guard(context._once))
+
+
+def _soft_limit() -> None:
+    raise SoftTimeLimitExceeded
+
+
+def _overtime(limit_s: float) -> Callable[[], None]:
+    def ring() -> None:
+        raise OvertimeKill(limit_s)
+
+    return ring
+
+
+def off_the_loop(work: Callable[[], Any]) -> Any:
+    """`work()`; in a thread of its own where this one runs an event loop already.
+
+    A handler's loop cannot run inside the loop of an async test.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return work()
+    with ThreadPoolExecutor(1, thread_name_prefix="taskyard-testing") as thread:
+        return thread.submit(work).result()

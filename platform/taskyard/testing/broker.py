@@ -1,0 +1,112 @@
+"""The broker of a yard in memory: queues by urgency, and what waits for its time."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from taskyard.broker.headers import headers_of
+from taskyard.queues import broker_priority
+from taskyard.settings import Settings
+from taskyard.wire.exact import pack
+from taskyard.wire.headers import Stamp
+from taskyard.wire.letters import RawMessage
+
+__all__ = ["MemoryBroker", "Message"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message in a queue; `urgency` 0 is served first."""
+
+    raw: RawMessage
+    job_id: str
+    queue: str
+    urgency: int
+    redelivered: bool = False
+
+
+@dataclass
+class MemoryBroker:
+    """Publishes like `taskyard.broker`'s publishers; a worker pops here, strictly by urgency."""
+
+    settings: Settings
+    delivered: dict[str, Message] = field(default_factory=dict)
+    _ready: deque[Message] = field(default_factory=deque)
+    _waiting: dict[str, tuple[int, Message]] = field(default_factory=dict)
+
+    def publish(
+        self,
+        message: RawMessage,
+        *,
+        queue: str,
+        priority: int | None,
+        job_id: str,
+        stamp: Stamp,
+        strip: Iterable[str] = (),
+    ) -> None:
+        """Put a message at the end of `queue`."""
+        self._ready.append(self._prepare(message, queue, priority, job_id, stamp, strip))
+
+    def publish_later(
+        self,
+        message: RawMessage,
+        *,
+        queue: str,
+        priority: int | None,
+        job_id: str,
+        stamp: Stamp,
+        due_us: int,
+    ) -> None:
+        """Keep a message until `due_us`; the same one again takes its place."""
+        prepared = self._prepare(message, queue, priority, job_id, stamp, ("eta",))
+        self._waiting[f"{job_id}:{stamp.generation}:{stamp.seq}"] = due_us, prepared
+
+    def close(self) -> None:
+        """There is no connection."""
+
+    def put_back(self, message: Message) -> None:
+        """A message that was delivered and not acknowledged is next again."""
+        self._ready.appendleft(replace(message, redelivered=True))
+
+    def promote(self, now_us: int) -> None:
+        """Move what is due to its queue, in the order of its time."""
+        due = sorted(
+            (due_us, member) for member, (due_us, _) in self._waiting.items() if due_us <= now_us
+        )
+        self._ready.extend(self._waiting.pop(member)[1] for _, member in due)
+
+    def pop(self) -> Message | None:
+        """The most urgent message that has waited longest, None if there is none."""
+        if not self._ready:
+            return None
+        message = min(self._ready, key=lambda waiting: waiting.urgency)
+        self._ready.remove(message)
+        self.delivered[message.job_id] = message
+        return message
+
+    def next_due_us(self) -> int | None:
+        """When the next waiting message is due, None if nothing waits."""
+        return min((due_us for due_us, _ in self._waiting.values()), default=None)
+
+    def __len__(self) -> int:
+        """How many messages there are, ready or waiting."""
+        return len(self._ready) + len(self._waiting)
+
+    def _prepare(
+        self,
+        message: RawMessage,
+        queue: str,
+        priority: int | None,
+        job_id: str,
+        stamp: Stamp,
+        strip: Iterable[str],
+    ) -> Message:
+        configured = self.settings.queue(queue)
+        urgency = broker_priority(
+            configured, configured.default_priority if priority is None else priority
+        )
+        headers = {name: pack(v) for name, v in headers_of(message, stamp, strip).items()}
+        raw = message.model_copy(update={"headers": headers})
+        return Message(raw, job_id, queue, urgency)

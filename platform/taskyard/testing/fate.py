@@ -1,0 +1,87 @@
+"""What a test has in store for the attempts to come: processes that die, workers that vanish."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from taskyard.jobs.registry import Handler
+
+__all__ = ["Fate", "Fates", "OvertimeKill", "ProcessKilled"]
+
+
+class ProcessKilled(BaseException):
+    """The attempt's process is gone: nobody in it can catch this, decide or clean up.
+
+    A handler under test may raise it too.
+    """
+
+
+class OvertimeKill(ProcessKilled):
+    """The attempt ran into its hard time limit, of `limit_s` seconds."""
+
+    def __init__(self, limit_s: float) -> None:
+        self.limit_s = limit_s
+        super().__init__(f"hard time limit ({limit_s:g} s)")
+
+
+class WorkerKilled(ProcessKilled):
+    """The whole worker is gone, so that nobody can tell the record either."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """One death to come; `job_id` None: of whatever attempt is next."""
+
+    job_id: str | None = None
+    after_handler: bool = False
+    whole_worker: bool = False
+
+    def strike(self) -> None:
+        """End the process."""
+        kind = WorkerKilled if self.whole_worker else ProcessKilled
+        raise kind("signal 9 (SIGKILL)")
+
+
+@dataclass
+class Fates:
+    """The deaths that a test ordered, in order."""
+
+    coming: list[Fate] = field(default_factory=list)
+
+    def bind(self, handler: Handler, job_id: str) -> Handler:
+        """`handler`, which meets its fate when it is called."""
+        wrapped = self._async(handler, job_id) if handler.is_async else self._sync(handler, job_id)
+        return replace(handler, function=wrapped)
+
+    def _take(self, job_id: str) -> Fate | None:
+        for fate in self.coming:
+            if fate.job_id in (None, job_id):
+                self.coming.remove(fate)
+                return fate
+        return None
+
+    def _sync(self, handler: Handler, job_id: str) -> Callable[..., Any]:
+        def attempt(*arguments: Any) -> Any:
+            fate = self._take(job_id)
+            if fate is not None and not fate.after_handler:
+                fate.strike()
+            result = handler.function(*arguments)
+            if fate is not None:
+                fate.strike()
+            return result
+
+        return attempt
+
+    def _async(self, handler: Handler, job_id: str) -> Callable[..., Awaitable[Any]]:
+        async def attempt(*arguments: Any) -> Any:
+            fate = self._take(job_id)
+            if fate is not None and not fate.after_handler:
+                fate.strike()
+            result = await handler.function(*arguments)
+            if fate is not None:
+                fate.strike()
+            return result
+
+        return attempt

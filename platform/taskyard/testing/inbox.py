@@ -1,0 +1,60 @@
+"""An inbox in memory, for handlers whose database a test leaves out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from taskyard.jobs.context import OnceGuard
+
+__all__ = ["MemoryInbox", "MemoryTransaction", "guard"]
+
+Step = tuple[str, str]
+
+
+@dataclass
+class MemoryTransaction:
+    """What `context.once` takes for a session; its steps count when the block ends well."""
+
+    _done: set[Step]
+    _mine: set[Step] = field(default_factory=set)
+
+    def once(self, job_key: str, step: str) -> bool:
+        """True the first time."""
+        key = (job_key, step)
+        if key in self._done or key in self._mine:
+            return False
+        self._mine.add(key)
+        return True
+
+    def commit(self) -> None:
+        """Keep what was done."""
+        self._done |= self._mine
+
+
+class MemoryInbox:
+    """`with yard.inbox.begin() as session:` commits at its end and rolls back on any error."""
+
+    def __init__(self) -> None:
+        self._done: set[Step] = set()
+
+    @contextmanager
+    def begin(self) -> Iterator[MemoryTransaction]:
+        """A transaction."""
+        transaction = MemoryTransaction(self._done)
+        yield transaction
+        transaction.commit()
+
+
+def guard(real: OnceGuard | None) -> OnceGuard:
+    """`context.once` for both: a transaction of this inbox, or a session of SQLAlchemy's."""
+
+    def once(session: object, job_key: str, step: str) -> bool:
+        if isinstance(session, MemoryTransaction):
+            return session.once(job_key, step)
+        if real is None:
+            raise TypeError(f"context.once takes a session, got {session!r}")
+        return real(session, job_key, step)
+
+    return once

@@ -1,0 +1,133 @@
+"""The dead letters of a yard: what the mirror would have brought to Postgres."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from taskyard.errors import NotFound, TaskyardError
+from taskyard.settings import Settings
+from taskyard.wire.headers import Stamp
+from taskyard.wire.letters import Letter, RawMessage
+
+if TYPE_CHECKING:
+    from taskyard.testing.broker import MemoryBroker
+    from taskyard.testing.records import MemoryRecords
+
+__all__ = ["LetterShelf", "Replays"]
+
+UNSET: Final = object()
+
+
+@dataclass
+class LetterShelf:
+    """Letters by id, in the order of their deaths; each has the status of its row."""
+
+    _letters: dict[str, Letter] = field(default_factory=dict)
+    _status: dict[str, str] = field(default_factory=dict)
+
+    def post(self, letter: Letter) -> None:
+        """Take a letter as it travels; the same one again changes nothing."""
+        sent = Letter.parse(letter.encode())
+        if sent.letter_id not in self._letters:
+            self._letters[sent.letter_id] = sent
+            escalated = sent.escalate_to is not None
+            self._status[sent.letter_id] = "manual_review" if escalated else "pending"
+
+    def all(self) -> list[Letter]:
+        """Every letter, replayed ones included, oldest first."""
+        return list(self._letters.values())
+
+    def standing(self) -> list[Letter]:
+        """The letters that nobody has replayed."""
+        return [letter for letter in self.all() if self.status(letter) != "replayed"]
+
+    def status(self, letter: Letter) -> str:
+        """`pending`, `manual_review` or `replayed`."""
+        return self._status[letter.letter_id]
+
+    def mark_replayed(self, letter: Letter) -> None:
+        """Its replay is under way."""
+        self._status[letter.letter_id] = "replayed"
+
+    def find(self, name: str) -> Letter:
+        """The letter of this id, or the last one of the job of this id; raises `NotFound`."""
+        if name in self._letters:
+            return self._letters[name]
+        of_job = [letter for letter in self.all() if letter.job_id == name]
+        if not of_job:
+            raise NotFound(
+                f"there is no dead letter {name!r}, by its id or by its job's; "
+                f"this yard has {len(self._letters)}, see yard.letters"
+            )
+        return of_job[-1]
+
+
+@dataclass
+class Replays:
+    """The operator's replay: the rule of `taskyard.control`, then what the relay does."""
+
+    settings: Settings
+    records: MemoryRecords
+    broker: MemoryBroker
+    letters: LetterShelf
+
+    def replay(self, letter: Letter, *, payload: Any, queue: str | None, force: bool) -> int:
+        """Open the job's next generation and publish its message; raises `Refused`."""
+        message = self._permitted(letter, payload, force=force)
+        target = letter.queue if queue is None else queue
+        top = self.settings.queue(target).priorities
+        priority = None if letter.priority is None else max(1, min(letter.priority, top))
+        opened = self.records.replay(
+            job_id=letter.job_id,
+            epoch=letter.epoch,
+            generation=letter.generation,
+            request_id=str(uuid.uuid4()),
+            job_type=letter.job_type,
+            queue=target,
+            priority=priority,
+        )
+        place = {"epoch": letter.epoch, "generation": opened.generation}
+        stamp = Stamp(**place, sent_us=opened.now_us, policy=_policy(letter.message))
+        self.broker.publish(
+            message,
+            queue=target,
+            priority=priority,
+            job_id=letter.job_id,
+            stamp=stamp,
+            strip=("expires", "eta"),
+        )
+        self.letters.mark_replayed(letter)
+        return opened.generation
+
+    def _permitted(self, letter: Letter, payload: Any, *, force: bool) -> RawMessage:
+        """The message to publish, if the operators' rule lets it."""
+        try:
+            # The verbs' packages want SQLAlchemy and Alembic, which a yard needs for nothing else.
+            from taskyard.control.edits import Edit, edited  # noqa: PLC0415
+            from taskyard.control.eligibility import Candidate, check_replayable  # noqa: PLC0415
+        except ImportError as error:
+            raise TaskyardError(
+                f"a replay follows the operators' rule, which cannot be imported ({error}); "
+                "install 'taskyard[testing]'"
+            ) from error
+        candidate = Candidate(
+            letter_id=letter.letter_id,
+            status=self.letters.status(letter),
+            category=letter.category,
+            eligible=letter.replay_eligible,
+        )
+        check_replayable(candidate, edited=payload is not UNSET, forced=force)
+        if payload is UNSET:
+            return letter.message
+        return edited(letter.message, Edit(args=[payload]))
+
+
+def _policy(message: RawMessage) -> Mapping[str, object] | None:
+    try:
+        stamp = Stamp.read(message.headers)
+    except ValueError:
+        return None
+    return None if stamp is None else stamp.policy

@@ -1,0 +1,37 @@
+"""The pytest plugin: fixtures, and nothing that a project without them would notice.
+
+pytest imports this module in every project of the environment, so it imports nothing itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from taskyard.settings import Settings
+    from taskyard.testing.yard import Yard
+
+__all__ = ["taskyard_settings", "taskyard_yard"]
+
+
+@pytest.fixture
+def taskyard_settings() -> Settings:
+    """The settings of `taskyard_yard`; override it in a conftest to change limits or queues.
+
+    Variables of the environment are not read: a test must not depend on them.
+    """
+    from taskyard.settings import Settings  # noqa: PLC0415
+
+    return Settings()
+
+
+@pytest.fixture
+def taskyard_yard(taskyard_settings: Settings) -> Iterator[Yard]:
+    """A `Yard` of this test's own, with the handlers that are registered."""
+    from taskyard.testing.yard import Yard  # noqa: PLC0415
+
+    with Yard(taskyard_settings) as yard:
+        yield yard
