@@ -9,6 +9,7 @@ __all__ = [
     "CodedError",
     "DeadLettered",
     "DuplicateName",
+    "GateClosed",
     "InvalidPayload",
     "InvalidSettings",
     "JobFailed",
@@ -121,6 +122,12 @@ class NotFound(TaskyardError):
 
 class Refused(TaskyardError):
     """An operator verb cannot be applied to this job or letter as it is now."""
+
+    exit_code = 5
+
+
+class GateClosed(TaskyardError):
+    """Redis or Postgres was restored: nothing asked for before is published until one accepts."""
 
     exit_code = 5
 

@@ -22,6 +22,7 @@ from taskyard.control import Edit, Identity, ReplayRequested, letters, replay, w
 from taskyard.database import engine
 from taskyard.database.tables import LETTERS, OUTBOX
 from taskyard.errors import PublishFailed
+from taskyard.gate import Gate
 from taskyard.jobs.states import State
 from taskyard.mirror.letters import store_letters
 from taskyard.records import Records, Run
@@ -52,7 +53,13 @@ class Yard:
         self.client = redis.Redis.from_url(settings.need_redis_url())
         self.records = Records(self.client, settings)
         self.publisher = RedisPublisher(settings, self.client)
-        self.relay = Relay(settings, database, self.records, self.publisher)
+        self.relay = Relay(
+            settings,
+            database,
+            self.records,
+            self.publisher,
+            Gate(settings.namespace, self.client),
+        )
 
     def letter(self) -> Letter:
         letter = died(self.records)

@@ -25,6 +25,7 @@ class Action(StrEnum):
     CONTROLLED_RETRY = "controlled_retry"
     FORCE_COMPLETE = "force_complete"
     DELETE_DEAD_LETTER = "delete_dead_letter"
+    ACCEPT_RESTORE = "accept_restore"
 
 
 class Outcome(StrEnum):

@@ -21,7 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-__all__ = ["AUDIT", "EVENTS", "LEDGER", "LETTERS", "METADATA", "OUTBOX", "REJECTS"]
+__all__ = ["AUDIT", "EVENTS", "GATE", "LEDGER", "LETTERS", "METADATA", "OUTBOX", "REJECTS"]
 
 METADATA: Final = MetaData()
 _TIME: Final = DateTime(timezone=True)
@@ -136,6 +136,15 @@ OUTBOX: Final = Table(
     Column("done_at", _TIME),
     Column("attempts", Integer),
     Column("last_error", Text),
+)
+
+GATE: Final = Table(
+    "restore_gate",
+    METADATA,
+    Column("namespace", Text, primary_key=True),
+    Column("token", Uuid),
+    Column("beat", BigInteger),
+    Column("beaten_at", _TIME),
 )
 
 REJECTS: Final = Table(

@@ -1,7 +1,8 @@
 """Dead letters: the exchange, the envelope's making, and publishing that is confirmed."""
 
 from taskyard.deadletters.build import build_letter
+from taskyard.deadletters.kept import KeptLetters
 from taskyard.deadletters.publish import LetterBox
 from taskyard.deadletters.topology import exchange, mirror_queue
 
-__all__ = ["LetterBox", "build_letter", "exchange", "mirror_queue"]
+__all__ = ["KeptLetters", "LetterBox", "build_letter", "exchange", "mirror_queue"]

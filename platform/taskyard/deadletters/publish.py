@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import cached_property
 from typing import Final
 
 from kombu import Connection, Producer
@@ -10,9 +11,11 @@ from kombu.exceptions import OperationalError
 
 from taskyard.broker import connection, is_amqp
 from taskyard.broker.confirmed import publish_confirmed
+from taskyard.deadletters.kept import KeptLetters
 from taskyard.deadletters.topology import exchange, mirror_queue, review_queue
 from taskyard.errors import LetterUnroutable, PublishFailed
 from taskyard.settings import Settings
+from taskyard.store import connect
 from taskyard.wire.letters import Letter
 
 __all__ = ["REVIEW_LIMIT", "LetterBox"]
@@ -31,6 +34,10 @@ class LetterBox:
         self._lock = threading.Lock()
         self._connection: Connection | None = None
 
+    @cached_property
+    def _kept(self) -> KeptLetters:
+        return KeptLetters(connect(self._settings.need_redis_url()), self._settings)
+
     def post(self, letter: Letter) -> None:
         """Publish `letter`; raises `PublishFailed` unless at least one bound queue took it."""
         with self._lock:
@@ -41,6 +48,7 @@ class LetterBox:
                 raise PublishFailed(
                     f"letter {letter.letter_id} was not published: {error}"
                 ) from error
+        self._kept.keep(letter)
 
     def close(self) -> None:
         """Let the connection go."""

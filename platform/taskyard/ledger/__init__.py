@@ -3,7 +3,7 @@
 from taskyard.ledger.entries import Entry
 from taskyard.ledger.read import history, job
 from taskyard.ledger.search import SEARCH_LIMIT, Wanted, ids_starting_with, newest
-from taskyard.ledger.write import write
+from taskyard.ledger.write import write, write_present
 
 __all__ = [
     "SEARCH_LIMIT",
@@ -14,4 +14,5 @@ __all__ = [
     "job",
     "newest",
     "write",
+    "write_present",
 ]

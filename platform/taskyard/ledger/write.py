@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ from taskyard.database.tables import EVENTS, LEDGER
 from taskyard.ledger.entries import Entry
 from taskyard.ledger.fold import fold
 
-__all__ = ["write"]
+__all__ = ["write", "write_present"]
 
 _KEY: Final = ("job_id", "epoch")
 _FIRST: Final = ("admitted_at", "started_at")
@@ -32,6 +32,11 @@ def write(connection: Connection, entries: Sequence[Entry]) -> None:
     append = insert_from_arrays(EVENTS, list(events[0])).on_conflict_do_nothing()
     write_rows(connection, append, events)
     write_rows(connection, _upsert(), jobs)
+
+
+def write_present(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write the present of jobs alone, each only where it is newer; a row has every column."""
+    write_rows(connection, _upsert(), rows)
 
 
 @cache

@@ -46,7 +46,8 @@ class Admitted:
 class Publication:
     """A first message that admission publishes itself: `head` + epoch + `tail` to `list_key`.
 
-    With `delay_s` over 0 it goes to the delay store instead, under the two keys.
+    With `delay_s` over 0 it goes to the delay store instead, under the two keys. Without a
+    `list_key` nothing is published, and the record keeps `head` until the broker has confirmed.
     """
 
     list_key: str

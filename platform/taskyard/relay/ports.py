@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
+from sqlalchemy import Connection, Engine
+
 from taskyard.wire import RawMessage, Stamp
 
-__all__ = ["Opened", "PublisherPort", "RecordsPort"]
+__all__ = ["GatePort", "Opened", "PublisherPort", "RecordsPort"]
 
 
 class Opened(Protocol):
@@ -66,4 +68,16 @@ class PublisherPort(Protocol):
         strip: Iterable[str],
     ) -> None:
         """Publish with confirmation; raises `PublishFailed`."""
+        ...
+
+
+class GatePort(Protocol):
+    """What is closed after a restore."""
+
+    def check(self, connection: Connection) -> None:
+        """Raise `GateClosed` unless Redis and Postgres tell one story."""
+        ...
+
+    def beat(self, engine: Engine) -> None:
+        """Keep both stores' marks going; raises `GateClosed`."""
         ...

@@ -21,6 +21,7 @@ from taskyard.audit import Outcome
 from taskyard.control.replay import KIND
 from taskyard.database.patience import repeat
 from taskyard.errors import (
+    GateClosed,
     Refused,
     SchemaMismatch,
     ServerUnreachable,
@@ -29,7 +30,7 @@ from taskyard.errors import (
     UnknownQueue,
 )
 from taskyard.outbox import Intent
-from taskyard.relay.ports import Opened, PublisherPort, RecordsPort
+from taskyard.relay.ports import GatePort, Opened, PublisherPort, RecordsPort
 from taskyard.relay.replays import Replay, open_generation, prepare, publish, reopen_letter
 from taskyard.settings import Settings
 
@@ -46,25 +47,35 @@ class Relay:
     """Carries out intents; any number of relays may run side by side."""
 
     def __init__(
-        self, settings: Settings, engine: Engine, records: RecordsPort, publisher: PublisherPort
+        self,
+        settings: Settings,
+        engine: Engine,
+        records: RecordsPort,
+        publisher: PublisherPort,
+        gate: GatePort,
     ) -> None:
         self._settings, self._engine = settings, engine
-        self._records, self._publisher = records, publisher
+        self._records, self._publisher, self._gate = records, publisher, gate
 
     def run(self, stop: threading.Event) -> None:
-        """Carry out intents until `stop` is set; while Postgres is away it waits."""
+        """Carry out intents until `stop`; it waits while a server is away or the gate is closed."""
 
         def step() -> None:
+            self._gate.beat(self._engine)
             if not self.run_once():
                 stop.wait(_IDLE_S)
 
-        repeat("relay", step, stop)
+        repeat("relay", step, stop, also=(GateClosed, RedisError))
 
     def run_once(self) -> bool:
-        """Carry out, refuse or postpone the oldest intent that is free; False if there is none."""
+        """Carry out, refuse or postpone the oldest intent that is free; False if there is none.
+
+        Raises `GateClosed` where `run` would wait.
+        """
         intent: Intent | None = None
         try:
             with self._engine.begin() as connection:
+                self._gate.check(connection)
                 intent = outbox.claim(connection)
                 if intent is not None:
                     self._handle(connection, intent)

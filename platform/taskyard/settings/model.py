@@ -65,6 +65,7 @@ class Settings(BaseModel):
     max_payload_bytes: int = Field(default=262144, ge=1)
     max_result_bytes: int = Field(default=262144, ge=1)
     lifecycle_max_events: int = Field(default=1_000_000, ge=100)
+    letters_kept: int = Field(default=10_000, ge=0)
     publish_timeout_s: float = Field(default=5, gt=0)
     letter_retention_days: int = Field(default=90, ge=1)
     ledger_retention_days: int = Field(default=30, ge=1)

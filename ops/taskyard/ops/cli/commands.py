@@ -23,6 +23,9 @@ COMMANDS: Final[Mapping[str, Command | Noun]] = {
     "worker": Command(f"{_CLI}.worker", "Run a Celery worker for one pool.", passes_rest=True),
     "mirror": Command(f"{_CLI}.mirror", "Copy dead letters and job history into Postgres."),
     "relay": Command(f"{_CLI}.relay", "Carry out what operators asked for."),
+    "reconcile": Command(
+        f"{_CLI}.reconcile", "Compare broker, records and ledger; repair what is safe."
+    ),
     "jobs": Noun(
         "Enqueue jobs and look after them.",
         {

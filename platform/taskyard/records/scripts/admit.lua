@@ -1,6 +1,7 @@
 -- Admission: the records of new jobs, or those that their ids already have; one reply a job.
 -- KEYS: the four of every script for the first job, the delay store's two, then record and result
--- of each further job. ARGV: nine values a job.
+-- of each further job. ARGV: nine values a job. Without a list the text before the epoch is the
+-- first message as the record keeps it until the broker has confirmed it.
 local DELAYED, MESSAGES, WIDTH = KEYS[5], KEYS[6], 9
 
 -- Where records and broker share this Redis, the message is published in the same step.
@@ -30,10 +31,11 @@ local function admit(at, now)
   record.token = token
   record.unique_until = int(now + unique_us)
   record.published = list ~= '' and '1' or '0'
+  if list == '' and ARGV[at + 6] ~= '' then record.unsent = ARGV[at + 6] end
   remove(KEY_RECORD, KEY_RESULT, KEY_RECORD .. ':deliveries')
   move(job_id, record, 'admit', now, {'type', job_type, 'queue', queue, 'priority', priority})
   write(KEY_RECORD, record, {'state', 'epoch', 'generation', 'seq', 'version', 'type', 'queue',
-        'priority', 'admitted', 'unique_until', 'token', 'published'})
+        'priority', 'admitted', 'unique_until', 'token', 'published', 'unsent'})
   if list ~= '' then
     local message = ARGV[at + 6] .. epoch .. ARGV[at + 7]
     publish(job_id, list, message, delay_us > 0 and now + delay_us or nil)

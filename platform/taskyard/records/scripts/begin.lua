@@ -42,6 +42,7 @@ if deaths >= death_limit then
   return poison(job_id, record, 'deaths', deaths, death_limit, evidence, now)
 end
 
+if record.unsent then drop(record, {'unsent'}) end
 if record.decision or record.released then
   drop(record, DECISION)
   drop(record, {'released'})

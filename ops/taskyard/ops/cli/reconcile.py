@@ -1,0 +1,115 @@
+"""`taskyard reconcile`: what disagrees, what can be repaired, and the gate after a restore."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+import typer
+from sqlalchemy import Engine
+
+from taskyard import database
+from taskyard.audit import Action, Outcome
+from taskyard.broker import make_publisher
+from taskyard.control import local_identity
+from taskyard.control.reasons import check_reason
+from taskyard.control.verb import Attempt, attempting
+from taskyard.ops.cli.console import print_json, put, say, table
+from taskyard.ops.cli.options import Json
+from taskyard.ops.cli.place import find_place
+from taskyard.reconcile import MEANINGS, Kind, Reconciler, Report
+from taskyard.records import Records
+from taskyard.settings import Settings
+from taskyard.store import connect, reachable
+
+__all__ = ["command"]
+
+_DRIFT: Final = 1
+
+
+def command(
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Mend what can be mended without harm.")
+    ] = False,
+    accept: Annotated[
+        bool, typer.Option("--accept", help="After a restore: repair, then open the gate.")
+    ] = False,
+    reason: Annotated[
+        str | None, typer.Option(help="Of --accept: what was restored; kept in the audit log.")
+    ] = None,
+    budget: Annotated[float, typer.Option(min=1, help="Seconds that it may take.")] = 30.0,
+    json: Json = False,
+) -> None:
+    """Compare broker, records and ledger; repair what is safe.
+
+    Without an option it changes nothing. Exit code 1 if something disagrees that was not repaired,
+    or if the gate is closed. `--accept` needs an identity, as every operator's action does.
+    """
+    settings = find_place(quiet=json).settings
+    engine = database.engine(settings.need_database_url(), application_name="taskyard reconcile")
+    with reachable(settings.need_redis_url()):
+        records = Records(connect(settings.need_redis_url()), settings)
+        reconciler = Reconciler(settings, engine, records, make_publisher(settings))
+        try:
+            if accept:
+                report = _accept(reconciler, engine, settings, reason, budget)
+            else:
+                report = reconciler.run(repair=repair, budget_s=budget)
+        finally:
+            reconciler.close()
+            engine.dispose()
+    if json:
+        print_json(report.document())
+    else:
+        _print(report)
+    if report.gate is not None or report.total > report.repaired.total():
+        raise typer.Exit(_DRIFT)
+
+
+def _accept(
+    reconciler: Reconciler, engine: Engine, settings: Settings, reason: str | None, budget_s: float
+) -> Report:
+    """Permit, compare and repair, open the gate: audited with the numbers of what was found."""
+    attempt = Attempt(Action.ACCEPT_RESTORE, local_identity(settings), reason)
+    with attempting(engine, attempt):
+        attempt.permit()
+        attempt.reason = check_reason(reason, settings.require_reason)
+        report = reconciler.run(repair=True, restored=True, budget_s=budget_s)
+        with engine.begin() as connection:
+            drift = {kind.value: count for kind, count in report.drift.items() if count}
+            detail = {"gate": report.gate, "drift": drift, "complete": report.complete}
+            attempt.write(connection, Outcome.APPLIED, detail)
+            reconciler.gate.accept(connection)
+    report.gate = None
+    return report
+
+
+def _print(report: Report) -> None:
+    looked = ", ".join(f"{count} {name}" for name, count in report.looked_at.items())
+    say(f"looked at {looked} in {report.took_s:.1f} s")
+    rows = [
+        (kind.value, count, report.repaired[kind] if report.repairing else "-", _told(report, kind))
+        for kind, count in sorted(report.drift.items())
+    ]
+    if rows:
+        put(table(("drift", "found", "repaired", "meaning"), rows))
+    for name, count in report.suspected.items():
+        say(f"suspected: {count} {name}")
+    for line in report.unseen:
+        say(f"not seen: {line}")
+    if not report.complete:
+        say("incomplete: the budget of time ended; give more with --budget", "yellow")
+    _print_verdict(report)
+
+
+def _told(report: Report, kind: Kind) -> str:
+    return f"{MEANINGS[kind].text}, e.g. {report.examples[kind][0]}"
+
+
+def _print_verdict(report: Report) -> None:
+    if report.gate is not None:
+        say(f"the gate is closed: {report.gate}", "red")
+        say("replays wait; open it with: taskyard reconcile --accept --reason '...'")
+    elif not report.total:
+        say("nothing disagrees", "green")
+    elif not report.repairing and any(MEANINGS[kind].repair for kind in report.drift):
+        say("nothing was changed; mend with: taskyard reconcile --repair")

@@ -1,0 +1,66 @@
+"""Copies of the last letters, for the case that Postgres is restored to before they came.
+
+A restored Postgres has lost what was mirrored since, and the broker was told that it may forget
+it. The copies lie in a Redis stream that is bounded by their number; its ids are times, so that a
+letter is found near the moment of its decision without any index.
+"""
+
+from __future__ import annotations
+
+import logging
+import zlib
+from typing import Any, Final
+
+import redis
+from redis.exceptions import RedisError
+
+from taskyard.settings import Settings
+from taskyard.wire.letters import Letter
+
+__all__ = ["KeptLetters"]
+
+log = logging.getLogger(__name__)
+
+# With `letters_kept` at its default at most 640 MB, if every letter were that large.
+_LARGEST_BYTES: Final = 65_536
+_SLACK_MS: Final = 5_000
+_CHUNK: Final = 200
+_LOOKED_AT: Final = 20_000
+
+
+class KeptLetters:
+    """The stream `<namespace>:letters:kept`."""
+
+    def __init__(self, client: redis.Redis, settings: Settings) -> None:
+        self._client = client
+        self._limit = settings.letters_kept
+        self._key = f"{settings.namespace}:letters:kept"
+
+    def keep(self, letter: Letter) -> None:
+        """Keep a copy; without one nothing is lost now, so that a failure is only told."""
+        body = zlib.compress(letter.encode(), level=1)
+        if self._limit == 0 or len(body) > _LARGEST_BYTES:
+            return
+        fields: dict[Any, Any] = {"id": letter.letter_id, "letter": body}
+        try:
+            self._client.xadd(self._key, fields, maxlen=self._limit, approximate=True)
+        except RedisError as error:
+            log.warning(
+                "no copy of letter %s is kept: %s",
+                letter.letter_id,
+                error,
+                extra={"action": "letter_not_kept", "letter": letter.letter_id},
+            )
+
+    def find(self, letter: str, decided_us: int) -> Letter | None:
+        """The copy of a letter that was decided then, None if there is none (any more)."""
+        start = f"{max(decided_us // 1000 - _SLACK_MS, 0)}-0"
+        for _ in range(_LOOKED_AT // _CHUNK):
+            entries: Any = self._client.xrange(self._key, start, "+", count=_CHUNK)
+            for _, fields in entries:
+                if fields[b"id"].decode() == letter:
+                    return Letter.parse(zlib.decompress(fields[b"letter"]))
+            if len(entries) < _CHUNK:
+                return None
+            start = f"({entries[-1][0].decode()}"
+        return None

@@ -1,0 +1,6 @@
+"""The gate: whether Redis and Postgres still tell one story, or one of them was restored."""
+
+from taskyard.gate.gate import BEAT_S, Gate
+from taskyard.gate.mark import Mark, disagreement
+
+__all__ = ["BEAT_S", "Gate", "Mark", "disagreement"]

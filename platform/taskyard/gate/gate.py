@@ -1,0 +1,81 @@
+"""Closed after a restore: what an operator asked for before may have been carried out already.
+
+The mark lies in Postgres (`restore_gate`) and in Redis (`<namespace>:gate`). Relays advance both;
+a store that was restored, flushed or replaced falls behind and gives itself away.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any, Final
+
+import redis
+from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy.dialects.postgresql import insert
+
+from taskyard.clock import SYSTEM_CLOCK, Clock
+from taskyard.database.tables import GATE
+from taskyard.errors import GateClosed
+from taskyard.gate.mark import BEAT_S, Mark, disagreement
+
+__all__ = ["BEAT_S", "Gate"]
+
+_REMEDY: Final = (
+    "Nothing that operators asked for is published until somebody has looked. See: taskyard "
+    "reconcile; then open the gate with: taskyard reconcile --accept"
+)
+
+
+class Gate:
+    """The gate of one namespace; safe to use by any number of processes."""
+
+    def __init__(self, namespace: str, client: redis.Redis, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._namespace, self._client, self._clock = namespace, client, clock
+        self._key = f"{namespace}:gate"
+        self._beat_at_s = float("-inf")
+
+    def why_closed(self, connection: Connection) -> str | None:
+        """What stands against publishing, None if the gate is open."""
+        return disagreement(self._in_postgres(connection), self._in_redis())
+
+    def check(self, connection: Connection) -> None:
+        """Raise `GateClosed` unless both stores agree."""
+        why = self.why_closed(connection)
+        if why is not None:
+            raise GateClosed(f"the gate is closed: {why}. {_REMEDY}")
+
+    def beat(self, engine: Engine) -> None:
+        """Advance the mark of both stores if it is time; raises `GateClosed` if they disagree."""
+        if self._clock.monotonic_s() < self._beat_at_s:
+            return
+        with engine.begin() as connection:
+            # The row's lock lets one process write both; without a row the insert is the lock.
+            known = self._in_postgres(connection, lock=True)
+            self.check(connection)
+            mark = Mark(uuid.uuid4(), 1) if known is None else Mark(known.token, known.beat + 1)
+            self._write(connection, mark)
+        self._beat_at_s = self._clock.monotonic_s() + BEAT_S
+
+    def accept(self, connection: Connection) -> None:
+        """Make both stores agree from here on; the caller has compared them."""
+        self._in_postgres(connection, lock=True)
+        self._write(connection, Mark(uuid.uuid4(), 1))
+
+    def _in_postgres(self, connection: Connection, *, lock: bool = False) -> Mark | None:
+        query: Any = select(GATE.c.token, GATE.c.beat).where(GATE.c.namespace == self._namespace)
+        row = connection.execute(query.with_for_update() if lock else query).one_or_none()
+        return None if row is None else Mark(row.token, row.beat)
+
+    def _in_redis(self) -> Mark | None:
+        raw: Any = self._client.get(self._key)
+        if raw is None:
+            return None
+        return Mark.parse(raw if isinstance(raw, bytes) else raw.encode())
+
+    def _write(self, connection: Connection, mark: Mark) -> None:
+        values = {"namespace": self._namespace, "token": mark.token, "beat": mark.beat}
+        row = insert(GATE).values(**values, beaten_at=func.clock_timestamp())
+        changed = {name: row.excluded[name] for name in ("token", "beat", "beaten_at")}
+        connection.execute(row.on_conflict_do_update(index_elements=["namespace"], set_=changed))
+        # Before the commit: dying here leaves Redis one beat ahead, which is tolerated.
+        self._client.set(self._key, mark.encode())

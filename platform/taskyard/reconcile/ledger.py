@@ -1,0 +1,106 @@
+"""The ledger: behind the record, or the only one that remembers a job."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Engine, func, select, tuple_
+
+from taskyard import ledger
+from taskyard.clock import from_us
+from taskyard.database.tables import LEDGER
+from taskyard.jobs.states import State
+from taskyard.reconcile.kinds import Kind
+from taskyard.reconcile.report import Budget, Finding
+from taskyard.reconcile.seen import BATCH, Seen, read_records
+from taskyard.reconcile.strands import GRACE_US
+from taskyard.records import Records
+from taskyard.wire import letter_id
+
+__all__ = ["behind", "forgotten", "oldest_event_us"]
+
+_ALIVE: Final = ("accepted", "running", "retrying", "rerouted")
+_SLACK_US: Final = 1_000_000
+
+
+def oldest_event_us(records: Records) -> int | None:
+    """When the oldest event was appended that the mirror has not stored; None if there is none."""
+    entries: Any = records.client.xrange(records.keys.lifecycle, count=1)
+    return int(entries[0][0].partition(b"-")[0]) * 1000 if entries else None
+
+
+def behind(
+    engine: Engine, seen: Sequence[Seen], now_us: int, oldest_us: int | None
+) -> Iterator[Finding]:
+    """Rows older than their record although no event is on its way."""
+    settled_us = now_us - GRACE_US if oldest_us is None else oldest_us - _SLACK_US
+    settled = [one for one in seen if one.touched_us < min(settled_us, now_us - GRACE_US)]
+    if not settled:
+        return
+    wanted = tuple_(LEDGER.c.job_id, LEDGER.c.epoch)
+    query = select(LEDGER.c.job_id, LEDGER.c.epoch, LEDGER.c.version).where(
+        wanted.in_([(one.job_id, one.epoch) for one in settled])
+    )
+    with engine.connect() as connection:
+        known = {(row.job_id, row.epoch): row.version for row in connection.execute(query)}
+    for one in settled:
+        if known.get((one.job_id, one.epoch), -1) < one.version:
+            yield Finding(
+                Kind.LEDGER_BEHIND,
+                one.job_id,
+                lambda one=one: _write(engine, one),  # type: ignore[misc] # a bound default
+            )
+
+
+def forgotten(engine: Engine, records: Records, budget: Budget, limit: int) -> Iterator[Finding]:
+    """Jobs that the ledger counts as alive, and of which Redis knows nothing."""
+    query = (
+        select(LEDGER.c.job_id)
+        .where(LEDGER.c.state.in_(_ALIVE))
+        .where(LEDGER.c.updated_at < func.now() - func.make_interval(0, 0, 0, 0, 0, 1))
+        .order_by(LEDGER.c.updated_at.desc())
+        .limit(limit)
+    )
+    with engine.connect() as connection:
+        job_ids = list(connection.scalars(query))
+    for start in range(0, len(job_ids), BATCH):
+        if not budget.ask():
+            return
+        for seen in read_records(records.client, records.keys, job_ids[start : start + BATCH]):
+            if seen.state is State.NONE:
+                yield Finding(Kind.JOB_FORGOTTEN, seen.job_id)
+
+
+def _write(engine: Engine, seen: Seen) -> bool:
+    dead = seen.state is State.DEAD_LETTERED
+    letter = letter_id(seen.job_id, seen.epoch, seen.generation)
+    row = {
+        "job_id": seen.job_id,
+        "epoch": seen.epoch,
+        "version": seen.version,
+        "state": seen.state.value,
+        "generation": seen.generation,
+        "seq": seen.numbers["seq"],
+        "job_type": seen.texts["type"] or None,
+        "queue": seen.texts["queue"] or None,
+        "priority": int(seen.texts["priority"]) if seen.texts["priority"] else None,
+        "attempts": None,
+        "admitted_at": _time(seen.numbers["admitted"]),
+        "started_at": _time(seen.numbers["started"]),
+        "ended_at": _time(seen.numbers["decided"] if dead else seen.numbers["ended"]),
+        "updated_at": from_us(seen.touched_us or seen.epoch),
+        "code": None,
+        "category": None,
+        "worker": seen.texts["worker"] or None,
+        "letter_id": uuid.UUID(letter) if dead else None,
+    }
+    with engine.begin() as connection:
+        ledger.write_present(connection, [row])
+    return True
+
+
+def _time(us: int) -> datetime | None:
+    return from_us(us) if us else None

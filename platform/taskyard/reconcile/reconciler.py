@@ -1,0 +1,188 @@
+"""One run: records, then the broker twice, then Postgres; each step bounded by one budget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Final
+
+import redis
+from sqlalchemy import Engine
+
+from taskyard.broker import Publisher, is_amqp
+from taskyard.broker.connection import check_broker_url, same_redis
+from taskyard.clock import SYSTEM_CLOCK, Clock
+from taskyard.deadletters import KeptLetters, LetterBox
+from taskyard.gate import Gate
+from taskyard.jobs.states import State
+from taskyard.reconcile import ledger, letters, replays
+from taskyard.reconcile.messages import Messages, find_messages
+from taskyard.reconcile.pairs import compare_pairs
+from taskyard.reconcile.report import Budget, Report
+from taskyard.reconcile.seen import Seen, read_records, scan_records, server_now_us
+from taskyard.reconcile.strands import GRACE_US, Rescue, may_be_stranded, strands
+from taskyard.records import Records
+from taskyard.settings import Settings
+from taskyard.store import connect
+
+__all__ = ["BUDGET_S", "ROWS", "Reconciler"]
+
+BUDGET_S: Final = 30.0
+# Rows of Postgres that one step looks at, the newest: the rest is told by later runs.
+ROWS: Final = 20_000
+_RABBIT: Final = (
+    "RabbitMQ lets nobody look into its queues: the suspected jobs may wait there or be stranded"
+)
+
+
+@dataclass(slots=True)
+class _Look:
+    """What the scan of the records leaves for the other steps."""
+
+    suspects: list[Seen] = field(default_factory=list)
+    unmirrored: list[Seen] = field(default_factory=list)
+    messages: Messages = field(default_factory=Messages)
+
+
+class Reconciler:
+    """Compares the stores of one namespace; it is safe to run beside everything else."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        engine: Engine,
+        records: Records,
+        publisher: Publisher,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._settings, self._engine, self._records = settings, engine, records
+        self._publisher, self._clock = publisher, clock
+        self.gate = Gate(settings.namespace, records.client, clock)
+
+    @cached_property
+    def _broker(self) -> redis.Redis:
+        if same_redis(self._settings):
+            return self._records.client
+        return connect(check_broker_url(self._settings))
+
+    @cached_property
+    def _box(self) -> LetterBox:
+        return LetterBox(self._settings)
+
+    def close(self) -> None:
+        """Let the connections go that were opened here."""
+        if "_box" in self.__dict__:
+            self._box.close()
+        if "_broker" in self.__dict__ and self._broker is not self._records.client:
+            self._broker.close()
+
+    def run(
+        self, *, repair: bool = False, restored: bool = False, budget_s: float = BUDGET_S
+    ) -> Report:
+        """Compare everything once; with `repair` mend what can be mended.
+
+        `restored`: also settle intents of jobs that Redis knows nothing of. Raises the clients'
+        errors: a server that is away is no drift.
+        """
+        report, budget = Report(repairing=repair), Budget(self._clock, budget_s)
+        started_s = self._clock.monotonic_s()
+        with self._engine.connect() as connection:
+            report.gate = self.gate.why_closed(connection)
+        look = self._scan(report, budget)
+        if is_amqp(self._settings):
+            self._judge_blindly(report, look)
+        else:
+            self._judge(report, look, budget)
+        self._compare_postgres(report, look, budget, restored=restored)
+        report.complete = not budget.spent
+        report.took_s = self._clock.monotonic_s() - started_s
+        return report
+
+    # -- Redis ---------------------------------------------------------------------------------
+
+    def _scan(self, report: Report, budget: Budget) -> _Look:
+        """All records: the ledger is compared at once, the rest is kept for later."""
+        look, count = _Look(), 0
+        now_us = server_now_us(self._records.client)
+        oldest_us = ledger.oldest_event_us(self._records)
+        for batch in scan_records(self._records.client, self._records.keys, budget):
+            count += len(batch)
+            look.suspects += [seen for seen in batch if may_be_stranded(seen, now_us)]
+            dead = [seen for seen in batch if _died_before(seen, now_us - GRACE_US)]
+            look.unmirrored += letters.not_mirrored(self._engine, dead)
+            report.take(ledger.behind(self._engine, batch, now_us, oldest_us))
+        report.looked_at["records"] = count
+        return look
+
+    def _judge(self, report: Report, look: _Look, budget: Budget) -> None:
+        """A Redis broker: what is nowhere in two looks, and whose record stood still, is lost."""
+        report.take(compare_pairs(self._broker, self._settings, budget))
+        names = {self._settings.broker_name(queue) for queue in self._settings.queues}
+        names |= {self._settings.broker_name(seen.texts["queue"]) for seen in look.suspects}
+        for _ in range(2):
+            found = find_messages(self._broker, self._settings, names, budget)
+            look.messages.merge(found)
+            report.looked_at["messages"] = found.count
+        if budget.spent:
+            report.unseen.append("the budget of time ended before all messages were seen")
+            return
+        lost = [seen for seen in look.suspects if not look.messages.serves(seen)]
+        report.take(strands(self._unmoved(lost), self._rescue))
+        gone = [
+            seen
+            for seen in self._unmoved(look.unmirrored)
+            if letters.letter_of(seen) not in look.messages.letters
+            and not look.messages.serves(seen)
+        ]
+        self._take_missing(report, gone)
+
+    def _judge_blindly(self, report: Report, look: _Look) -> None:
+        """RabbitMQ: only a publication that was never confirmed is certain."""
+        unsent = [seen for seen in look.suspects if _never_confirmed(seen)]
+        report.take(strands(self._unmoved(unsent), self._rescue))
+        self._take_missing(report, self._unmoved(look.unmirrored))
+        rest = [seen for seen in look.suspects if not _never_confirmed(seen)]
+        for seen in rest:
+            name = f"stranded_{seen.state}"
+            report.suspected[name] = report.suspected.get(name, 0) + 1
+        if rest:
+            report.unseen.append(_RABBIT)
+
+    @property
+    def _rescue(self) -> Rescue:
+        return Rescue(self._engine, self._records, self._publisher)
+
+    def _take_missing(self, report: Report, gone: list[Seen]) -> None:
+        still = letters.not_mirrored(self._engine, gone)
+        kept = KeptLetters(self._records.client, self._settings)
+        report.take(letters.missing_letters(still, kept, self._box))
+
+    def _unmoved(self, seen: Iterable[Seen]) -> list[Seen]:
+        """Those whose record is still what it was when it was scanned."""
+        before = list(seen)
+        if not before:
+            return []
+        ids = [one.job_id for one in before]
+        after = read_records(self._records.client, self._records.keys, ids)
+        return [old for old, new in zip(before, after, strict=True) if old.version == new.version]
+
+    # -- Postgres ------------------------------------------------------------------------------
+
+    def _compare_postgres(
+        self, report: Report, look: _Look, budget: Budget, *, restored: bool
+    ) -> None:
+        engine, records = self._engine, self._records
+        # First the intents: marking a letter as replayed must not hide an open one.
+        report.take(replays.open_replays(engine, records, look.messages, ROWS, restored=restored))
+        report.take(replays.lost_replays(engine, records, ROWS))
+        report.take(letters.waiting_letters(engine, records, budget, ROWS))
+        report.take(ledger.forgotten(engine, records, budget, ROWS))
+
+
+def _died_before(seen: Seen, moment_us: int) -> bool:
+    return seen.state is State.DEAD_LETTERED and seen.numbers["decided"] < moment_us
+
+
+def _never_confirmed(seen: Seen) -> bool:
+    return seen.state is State.ACCEPTED and seen.texts["published"] != "1" and seen.generation == 0

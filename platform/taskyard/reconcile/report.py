@@ -1,0 +1,89 @@
+"""What a look found: numbers by kind, some examples, and what it could not see."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from taskyard.clock import Clock
+from taskyard.reconcile.kinds import MEANINGS, Kind
+
+__all__ = ["EXAMPLES", "Budget", "Finding", "Report"]
+
+# A report is read by people; the numbers are complete, the examples need not be.
+EXAMPLES: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One disagreement; `mend` repairs it and says whether it did, None where nothing can."""
+
+    kind: Kind
+    subject: str
+    mend: Callable[[], bool] | None = None
+
+
+class Budget:
+    """The time that a look may take; what it did not come to is told as incomplete."""
+
+    def __init__(self, clock: Clock, seconds: float) -> None:
+        self._clock = clock
+        self._end_s = clock.monotonic_s() + seconds
+        self.spent = False
+
+    def ask(self) -> bool:
+        """Whether there is time left; once there is none, there is none any more."""
+        self.spent = self.spent or self._clock.monotonic_s() >= self._end_s
+        return not self.spent
+
+
+@dataclass(slots=True)
+class Report:
+    """The result of one run. `complete` is False where the budget of time ended it.
+
+    `suspected` counts what may be drift and cannot be verified; `unseen` says why.
+    """
+
+    repairing: bool = False
+    complete: bool = True
+    took_s: float = 0.0
+    looked_at: dict[str, int] = field(default_factory=dict)
+    drift: Counter[Kind] = field(default_factory=Counter)
+    repaired: Counter[Kind] = field(default_factory=Counter)
+    examples: dict[Kind, list[str]] = field(default_factory=dict)
+    suspected: dict[str, int] = field(default_factory=dict)
+    unseen: list[str] = field(default_factory=list)
+    gate: str | None = None
+
+    @property
+    def total(self) -> int:
+        """All disagreements that were found."""
+        return self.drift.total()
+
+    def take(self, findings: Iterable[Finding]) -> None:
+        """Count findings and, when repairing, mend those that can be mended."""
+        for finding in findings:
+            self.drift[finding.kind] += 1
+            shown = self.examples.setdefault(finding.kind, [])
+            if len(shown) < EXAMPLES:
+                shown.append(finding.subject)
+            if self.repairing and finding.mend is not None and finding.mend():
+                self.repaired[finding.kind] += 1
+
+    def document(self) -> dict[str, Any]:
+        """The report as plain data; every kind is named, also those without drift."""
+        return {
+            "total": self.total,
+            "complete": self.complete,
+            "gate": {"open": self.gate is None, "why": self.gate},
+            "drift": {kind.value: self.drift[kind] for kind in Kind},
+            "repaired": {kind.value: self.repaired[kind] for kind in Kind if self.drift[kind]},
+            "examples": {kind.value: shown for kind, shown in self.examples.items()},
+            "meanings": {kind.value: MEANINGS[kind].text for kind in self.examples},
+            "suspected": self.suspected,
+            "unseen": self.unseen,
+            "looked_at": self.looked_at,
+            "took_s": round(self.took_s, 3),
+        }

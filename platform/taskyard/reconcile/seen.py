@@ -1,0 +1,116 @@
+"""The records as a look sees them: only the fields that it compares, a bounded batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import redis
+
+from taskyard.jobs.states import State
+from taskyard.reconcile.report import Budget
+from taskyard.records import Keys
+
+__all__ = ["Seen", "read_records", "scan_records", "server_now_us"]
+
+BATCH: Final = 500
+_NUMBERS: Final = (
+    "epoch",
+    "generation",
+    "seq",
+    "version",
+    "lease_until",
+    "due",
+    "admitted",
+    "started",
+    "decided",
+    "ended",
+)
+_TEXTS: Final = ("state", "published", "request", "type", "queue", "priority", "worker", "unsent")
+_FIELDS: Final = (*_NUMBERS, *_TEXTS)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One record; times in microseconds, 0 where something has not happened."""
+
+    job_id: str
+    state: State
+    numbers: dict[str, int]
+    texts: dict[str, str]
+
+    @property
+    def position(self) -> tuple[int, int, int]:
+        """(epoch, generation, seq), as a message is stamped."""
+        return self.epoch, self.generation, self.numbers["seq"]
+
+    @property
+    def epoch(self) -> int:
+        """The life."""
+        return self.numbers["epoch"]
+
+    @property
+    def generation(self) -> int:
+        """Replays and redirects so far."""
+        return self.numbers["generation"]
+
+    @property
+    def version(self) -> int:
+        """How many events the record has behind it."""
+        return self.numbers["version"]
+
+    @property
+    def touched_us(self) -> int:
+        """The last time that the record notes."""
+        return max(self.numbers[name] for name in ("admitted", "started", "decided", "ended"))
+
+
+def server_now_us(client: redis.Redis) -> int:
+    """Redis's time."""
+    seconds, micros = client.time()
+    return int(seconds) * 1_000_000 + int(micros)
+
+
+def scan_records(client: redis.Redis, keys: Keys, budget: Budget) -> Iterator[list[Seen]]:
+    """Every record, a batch at a time; one that is written meanwhile may be missed or come twice.
+
+    Ends early when the budget is spent.
+    """
+    prefix = keys.record("")
+    pending: list[str] = []
+    for key in client.scan_iter(f"{prefix}*", count=BATCH, _type="HASH"):
+        pending.append(_text(key)[len(prefix) :])
+        if len(pending) >= BATCH:
+            if not budget.ask():
+                return
+            yield read_records(client, keys, pending)
+            pending = []
+    if pending:
+        yield read_records(client, keys, pending)
+
+
+def read_records(client: redis.Redis, keys: Keys, job_ids: Sequence[str]) -> list[Seen]:
+    """The records of these jobs, in their order; state `none` where there is none."""
+    with client.pipeline(transaction=False) as pipe:
+        for job_id in job_ids:
+            pipe.hmget(keys.record(job_id), _FIELDS)
+        rows = pipe.execute()
+    return [_seen(job_id, row) for job_id, row in zip(job_ids, rows, strict=True)]
+
+
+def _seen(job_id: str, row: Sequence[Any]) -> Seen:
+    values = dict(zip(_FIELDS, row, strict=True))
+    texts = {name: _text(values[name]) for name in _TEXTS}
+    return Seen(
+        job_id,
+        State(texts["state"] or "none"),
+        {name: int(values[name] or 0) for name in _NUMBERS},
+        texts,
+    )
+
+
+def _text(raw: bytes | str | None) -> str:
+    if raw is None:
+        return ""
+    return raw if isinstance(raw, str) else raw.decode("utf-8", "replace")
