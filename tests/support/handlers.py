@@ -106,6 +106,8 @@ def _misbehave(act: Act, context: JobContext) -> Any:
             return {"a set": {1, 2}}
         case "report":
             context.progress(0.5, "half way")
+        case "token":
+            return context.token
     return act.value
 
 
@@ -117,6 +119,8 @@ def _act(act: Act, context: JobContext) -> Any:
         time.sleep(POLL_S)
     while act.do == "hang":
         time.sleep(POLL_S)
+    if act.do == "gate then fail":
+        raise CodedError(act.code, "told to fail after the gate")
     return answer
 
 
