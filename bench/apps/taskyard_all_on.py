@@ -8,7 +8,7 @@ from bench.apps.work import payload, wait
 from taskyard.client import EnqueueRequest, Taskyard
 from taskyard.jobs import Catalogue, JobType
 from taskyard.jobs.registry import Registry
-from taskyard.settings import load
+from taskyard.settings import Settings, load
 from taskyard.workers.build import build_app
 
 _handlers = Registry()
@@ -32,11 +32,20 @@ def __getattr__(name: str) -> Any:
 
 
 def yard() -> Taskyard:
-    """A client that knows the two job types."""
+    """A client of the settings in the environment."""
+    return Taskyard(catalogue=_types())
+
+
+def yard_at(url: str) -> Taskyard:
+    """A client of one server."""
+    return Taskyard(Settings(redis_url=url, broker_url=url), _types())
+
+
+def _types() -> Catalogue:
     types = Catalogue.load()
     for body in ("noop", "io"):
         types = types.with_type(JobType(name=body, queue="exec"))
-    return Taskyard(catalogue=types)
+    return types
 
 
 def send(count: int, body: str, size: int) -> None:

@@ -1,0 +1,55 @@
+"""How much is measured: the whole, and the quick form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["FULL", "QUICK", "Plan"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Rounds and counts; the defaults are the whole."""
+
+    rounds: int = 7
+    jobs: int = 4_000
+    payload_rounds: int = 3
+    payload_jobs: int = 1_500
+    io_rounds: int = 3
+    io_jobs: int = 1_500
+    rival_rounds: int = 3
+    rival_jobs: int = 3_000
+    rival_io_jobs: int = 1_500
+    slow_rival_jobs: int = 400
+    many_rounds: int = 7
+    many_jobs: int = 10_000
+    pickups: int = 400
+    idle_s: float = 15.0
+    backlog: int = 1_000_000
+    backlog_turns: int = 5
+    letters: int = 200_000
+    counted_jobs: int = 1_000
+
+
+FULL = Plan()
+# Under three minutes with the rivals' environments built: enough for a direction.
+QUICK = Plan(
+    rounds=3,
+    jobs=2_000,
+    payload_rounds=1,
+    payload_jobs=800,
+    io_rounds=1,
+    io_jobs=600,
+    rival_rounds=1,
+    rival_jobs=1_000,
+    rival_io_jobs=0,
+    slow_rival_jobs=200,
+    many_rounds=3,
+    many_jobs=5_000,
+    pickups=100,
+    idle_s=4.0,
+    backlog=20_000,
+    backlog_turns=2,
+    letters=10_000,
+    counted_jobs=300,
+)
