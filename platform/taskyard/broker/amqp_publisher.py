@@ -14,7 +14,8 @@ from kombu.transport.native_delayed_delivery import calculate_routing_key, level
 
 from taskyard.broker.confirmed import publish_confirmed
 from taskyard.broker.connection import connection
-from taskyard.broker.delay_exchanges import declare_delay
+from taskyard.broker.delay_exchanges import bind_delay, declare_delay
+from taskyard.broker.foreign import own_priority, queue_name
 from taskyard.broker.headers import headers_of
 from taskyard.clock import to_us
 from taskyard.errors import PublishFailed
@@ -41,6 +42,7 @@ class AmqpPublisher:
         self._lock = threading.RLock()
         self._connection: Connection | None = None
         self._delay_ready = False
+        self._bound: set[str] = set()
 
     def publish(
         self,
@@ -53,7 +55,7 @@ class AmqpPublisher:
         strip: Iterable[str] = (),
     ) -> None:
         """Put a message into `queue`; raises `PublishFailed`."""
-        name = self.settings.broker_name(queue)
+        name = queue_name(self.settings, queue)
         options = self._options(message, queue, priority, stamp, strip)
         self._send(job_id, message.body, {"exchange": "", "routing_key": name, **options})
 
@@ -72,9 +74,9 @@ class AmqpPublisher:
         options = self._options(message, queue, priority, stamp, ("eta",))
         route = {
             "exchange": level_name(_TOP_LEVEL, self.settings.namespace),
-            "routing_key": calculate_routing_key(seconds, self.settings.broker_name(queue)),
+            "routing_key": calculate_routing_key(seconds, queue_name(self.settings, queue)),
         }
-        self._send(job_id, message.body, {**route, **options}, delay=True)
+        self._send(job_id, message.body, {**route, **options}, delayed=queue)
 
     def close(self) -> None:
         """Let the connection go."""
@@ -90,31 +92,43 @@ class AmqpPublisher:
         strip: Iterable[str],
     ) -> dict[str, Any]:
         own = {k: unpack(v) for k, v in message.properties.items() if k in _OWN_PROPERTIES}
-        configured = self.settings.queue(queue)
-        wanted = configured.default_priority if priority is None else priority
         return {
             **own,
             "headers": headers_of(message, stamp, strip),
             "content_type": message.content_type or "application/data",
             "content_encoding": message.content_encoding or "binary",
-            "priority": rabbit_priority(configured, wanted),
+            "priority": self._priority(message, queue, priority),
         }
 
     def _send(
-        self, job_id: str, body: bytes, options: dict[str, Any], *, delay: bool = False
+        self, job_id: str, body: bytes, options: dict[str, Any], *, delayed: str | None = None
     ) -> None:
         with self._lock:
             try:
                 producer = self._producer()
-                if delay and not self._delay_ready:
-                    declare_delay(producer.channel, self.settings)
-                    self._delay_ready = True
+                if delayed is not None:
+                    self._prepare_delay(producer.channel, delayed)
                 publish_confirmed(producer, body, self.settings.publish_timeout_s, **options)
             except PublishFailed:
                 raise
             except self._errors() as error:
                 self._drop()
                 raise PublishFailed(f"job {job_id} was not published: {error}") from error
+
+    def _priority(self, message: RawMessage, queue: str, priority: int | None) -> int | None:
+        configured = self.settings.queues.get(queue)
+        if configured is None:
+            return own_priority(message)
+        wanted = configured.default_priority if priority is None else priority
+        return rabbit_priority(configured, wanted)
+
+    def _prepare_delay(self, channel: Any, queue: str) -> None:
+        if not self._delay_ready:
+            declare_delay(channel, self.settings)
+            self._delay_ready = True
+        if queue not in self.settings.queues and queue not in self._bound:
+            bind_delay(channel, self.settings, queue)
+            self._bound.add(queue)
 
     def _producer(self) -> Producer:
         if self._connection is None:
@@ -136,3 +150,4 @@ class AmqpPublisher:
             self._connection.release()
             self._connection = None
             self._delay_ready = False
+            self._bound.clear()

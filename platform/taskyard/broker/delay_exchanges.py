@@ -11,7 +11,7 @@ from kombu.transport.native_delayed_delivery import (
 
 from taskyard.settings import Settings
 
-__all__ = ["declare_delay"]
+__all__ = ["bind_delay", "declare_delay"]
 
 
 def declare_delay(channel: Any, settings: Settings) -> None:
@@ -20,9 +20,13 @@ def declare_delay(channel: Any, settings: Settings) -> None:
     client = channel.connection.client
     declare_native_delayed_delivery_exchanges_and_queues(client, "classic", prefix)
     for queue in settings.queues:
-        name = settings.broker_name(queue)
-        channel.queue_bind(
-            queue=name,
-            exchange=f"{prefix}_{CELERY_DELAYED_DELIVERY_EXCHANGE}",
-            routing_key=f"#.{name}",
-        )
+        bind_delay(channel, settings, settings.broker_name(queue))
+
+
+def bind_delay(channel: Any, settings: Settings, name: str) -> None:
+    """Lead what has waited for the queue `name` (the broker's) into it."""
+    channel.queue_bind(
+        queue=name,
+        exchange=f"{settings.namespace}_{CELERY_DELAYED_DELIVERY_EXCHANGE}",
+        routing_key=f"#.{name}",
+    )

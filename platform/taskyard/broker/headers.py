@@ -21,5 +21,7 @@ def headers_of(message: RawMessage, stamp: Stamp, strip: Iterable[str]) -> dict[
     """The message's own headers, with the stamp of where the job stands now."""
     headers = {k: unpack(v) for k, v in message.headers.items() if k not in _OF_THE_PAST}
     headers |= {name: None for name in strip if name in _STRIPPED}
+    if stamp.generation and not stamp.seq and headers.get("retries"):
+        headers["retries"] = 0  # a replay starts with all its retries, those of Celery too
     headers[HEADER] = stamp.header()
     return headers

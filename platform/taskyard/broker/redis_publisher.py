@@ -11,9 +11,10 @@ from redis.exceptions import RedisError
 
 from taskyard.broker.connection import check_broker_url
 from taskyard.broker.envelope import encode, queue_key
+from taskyard.broker.foreign import own_priority, queue_name
 from taskyard.broker.headers import headers_of
 from taskyard.errors import PublishFailed
-from taskyard.queues import broker_priority
+from taskyard.queues import URGENCY_STEPS, broker_priority
 from taskyard.records import Publication
 from taskyard.settings import Settings
 from taskyard.store import Argument, Script, connect
@@ -100,14 +101,23 @@ class RedisPublisher:
         strip: Iterable[str],
     ) -> tuple[str, str]:
         """The list's key and the document to push."""
-        name = self.settings.broker_name(queue)
-        step = self._step(queue, priority)
+        name = queue_name(self.settings, queue)
+        known = queue in self.settings.queues
+        step = self._step(queue, priority) if known else self._own_step(message)
         headers = headers_of(message, stamp, strip)
-        return queue_key(name, step), encode(message, queue=name, step=step, headers=headers)
+        document = encode(message, queue=name, step=step, headers=headers)
+        return self._list_key(name, step), document
+
+    def _list_key(self, name: str, step: int) -> str:
+        """The list that a pop of this step asks."""
+        return queue_key(name, step)
 
     def close(self) -> None:
         """Let the connection go."""
         self.client.close()
+
+    def _own_step(self, message: RawMessage) -> int:
+        return max(step for step in URGENCY_STEPS if step <= own_priority(message))
 
     def _step(self, queue: str, priority: int | None) -> int:
         configured = self.settings.queue(queue)

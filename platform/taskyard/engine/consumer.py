@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 
 from taskyard.deadletters import build_letter
 from taskyard.engine.duties import defer
-from taskyard.engine.message import broker_queue, job_id_of, raw_message, stamp_of, task_of
+from taskyard.engine.message import job_id_of, raw_message, stamp_of, task_of
 from taskyard.engine.yard import Yard
 from taskyard.errors import TaskyardError
 from taskyard.jobs.outcomes import Failed
@@ -141,7 +141,7 @@ class JobConsumer(Consumer):  # type: ignore[misc]
             job_id,
             stamp_of(message),
             job_type=task_of(message),
-            queue=yard.queue_of(broker_queue(message)),
+            queue=yard.source(message),
             priority=None,
             cause=encode_cause(outcome),
             code=failure.code,

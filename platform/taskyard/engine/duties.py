@@ -9,11 +9,12 @@ from typing import Any
 
 from taskyard.clock import to_us
 from taskyard.deadletters import build_letter
-from taskyard.engine.message import broker_queue, raw_message
+from taskyard.engine.message import raw_message
+from taskyard.engine.next_message import NextMessage
 from taskyard.engine.yard import Yard
 from taskyard.jobs.outcomes import Decision
 from taskyard.jobs.states import State
-from taskyard.records import Decided
+from taskyard.records import Decided, Record
 from taskyard.wire.headers import Stamp
 
 __all__ = ["Duty", "defer", "duty_of", "post_letter", "republish"]
@@ -44,8 +45,11 @@ def republish(yard: Yard, job_id: str, message: Any, stamp: Stamp, due_us: int) 
     def discharge() -> None:
         now = to_us(datetime.now(UTC))
         fresh = stamp.moved(seq=stamp.seq, sent_us=max(now, due_us))
-        place = _place(yard, job_id, message)
-        raw = raw_message(message)
+        record = yard.records.read(job_id)
+        place, raw = _place(yard, record, message), raw_message(message)
+        kept = NextMessage.of(record)
+        if kept is not None:
+            place["queue"], raw = kept.queue, kept.message
         if due_us - now <= _AT_ONCE_US // 10:
             yard.publisher.publish(raw, job_id=job_id, stamp=fresh, strip=("eta",), **place)
         else:
@@ -67,7 +71,7 @@ def defer(yard: Yard, job_id: str, message: Any, stamp: Stamp | None, wait_us: i
             job_id=job_id,
             stamp=kept,
             due_us=now + wait_us,
-            **_place(yard, job_id, message),
+            **_place(yard, record, message),
         )
 
     return Duty("defer", discharge)
@@ -86,11 +90,9 @@ def post_letter(yard: Yard, job_id: str, message: Any) -> Duty:
     return Duty("letter", discharge)
 
 
-def _place(yard: Yard, job_id: str, message: Any) -> dict[str, Any]:
-    record = yard.records.read(job_id)
-    queue = record.queue or yard.queue_of(broker_queue(message))
+def _place(yard: Yard, record: Record, message: Any) -> dict[str, Any]:
     priority = record.fields.get("priority")
     return {
-        "queue": queue if queue in yard.settings.queues else "exec",
+        "queue": yard.home(record, message),
         "priority": int(priority) if priority else None,
     }

@@ -237,13 +237,12 @@ class JobRequest(Request):  # type: ignore[misc]
 
     def _condemn(self, outcome: Failed) -> None:
         failure = outcome.failure
-        info = self.delivery_info
         try:
             answer = self._yard.records.condemn(
                 self.id,
                 self._stamp,
                 job_type=self.name,
-                queue=self._yard.queue_of(info.get("routing_key")),
+                queue=self._yard.source(self.message),
                 priority=None,
                 cause=encode_cause(outcome),
                 code=failure.code,

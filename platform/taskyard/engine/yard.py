@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 from functools import cached_property
+from typing import Any
 
 from taskyard.broker import Publisher, make_publisher
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.deadletters import LetterBox
+from taskyard.engine.message import broker_queue
 from taskyard.jobs import Catalogue
-from taskyard.records import Records
+from taskyard.records import Record, Records
 from taskyard.runner import Rules, Runner
 from taskyard.settings import Settings
 from taskyard.store import connect
@@ -52,3 +54,12 @@ class Yard:
             if self.settings.broker_name(name) == broker_name:
                 return name
         return broker_name or ""
+
+    def source(self, message: Any) -> str:
+        """The configured name of the queue that a message came from."""
+        return self.queue_of(broker_queue(message))
+
+    def home(self, record: Record, message: Any) -> str:
+        """The configured name of the queue where a job's next message belongs."""
+        queue = record.queue or self.source(message)
+        return queue if queue in self.settings.queues else "exec"

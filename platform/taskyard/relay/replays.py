@@ -53,7 +53,7 @@ def prepare(connection: Connection, intent: Intent, settings: Settings) -> Repla
         generation=row["generation"],
         job_type=row["job_type"],
         queue=queue,
-        priority=_priority(settings, queue, row["priority"]),
+        priority=_priority(settings, queue, row),
         message=message if edit is None else edited(message, Edit(**edit)),
     )
 
@@ -109,8 +109,14 @@ def _letter(connection: Connection, intent: Intent) -> Mapping[str, Any]:
     return dict(row)
 
 
-def _priority(settings: Settings, queue: str, priority: int | None) -> int | None:
-    """The letter's priority within what the queue has; a redirect may lead to one with fewer."""
+def _priority(settings: Settings, queue: str, row: Mapping[str, Any]) -> int | None:
+    """The letter's priority within what the queue has; a redirect may lead to one with fewer.
+
+    Back in the queue of an existing app, which no setting names, the message keeps its own.
+    """
+    if queue == row["queue"] and queue not in settings.queues:
+        return None
+    priority: int | None = row["priority"]
     top = settings.queue(queue).priorities
     return None if priority is None else max(1, min(priority, top))
 

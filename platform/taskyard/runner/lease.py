@@ -57,36 +57,36 @@ class Lease:
 
 
 class LeaseKeeper:
-    """Renews what it is given to watch, three times a lease."""
+    """Renews what it is given to watch, three times a lease; a pool of threads shares one."""
 
     def __init__(self, lease_s: float) -> None:
         self._interval_s = lease_s / 3
-        self._lease: Lease | None = None
+        self._leases: dict[int, Lease] = {}
         self._thread: threading.Thread | None = None
         self._pid = 0
 
     def watch(self, lease: Lease) -> None:
         """Keep `lease` until `release`; the thread is started on first use in this process."""
-        self._lease = lease
+        self._leases[id(lease)] = lease
         if self._thread is None or self._pid != os.getpid():
             self._pid = os.getpid()
             self._thread = threading.Thread(target=self._run, name="taskyard-lease", daemon=True)
             self._thread.start()
 
-    def release(self) -> None:
+    def release(self, lease: Lease) -> None:
         """Stop renewing."""
-        self._lease = None
+        self._leases.pop(id(lease), None)
 
     def _run(self) -> None:
         tick = threading.Event()
-        watched: Lease | None = None
+        watched: list[Lease] = []
         while True:
             tick.wait(self._interval_s)
-            lease = self._lease
             # A lease younger than one interval has not used a third of its time yet.
-            if lease is not None and lease is watched:
-                self._renew(lease)
-            watched = lease
+            for lease in watched:
+                if id(lease) in self._leases:
+                    self._renew(lease)
+            watched = list(self._leases.values())
 
     def _renew(self, lease: Lease) -> None:
         try:

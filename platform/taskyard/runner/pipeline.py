@@ -289,7 +289,7 @@ class _Watch:
         return self._lease
 
     def __exit__(self, *_: object) -> None:
-        self._keeper.release()
+        self._keeper.release(self._lease)
 
 
 def _once(session: Any, job_key: str, step: str) -> bool:

@@ -37,7 +37,7 @@ class StillKeeper(LeaseKeeper):
         """Keep `lease` until `release`."""
         self.lease = lease
 
-    def release(self) -> None:
+    def release(self, lease: Lease) -> None:
         """Stop renewing."""
         self.lease = None
 

@@ -58,6 +58,8 @@ if decision == 'retrying' then
   record.due = int(now + delay_us)
   extra[#extra + 1] = 'due'
   extra[#extra + 1] = record.due
+  -- A retry that is another message than the one it follows: it is published from here.
+  if cause ~= '' then record.next = cause elseif record.next then drop(record, {'next'}) end
 else
   record.cause = cause
   extra[#extra + 1] = 'category'
@@ -66,6 +68,6 @@ end
 move(job_id, record, EVENT[decision], now, extra)
 write(KEY_RECORD, record, {'state', 'version', 'epoch', 'generation', 'seq', 'deaths', 'begins', 'decision',
       'decided', 'decided_token', 'decided_holder', 'attempts', 'history', 'due', 'cause', 'first_failure',
-      'token', 'type', 'queue', 'priority', 'admitted'})
+      'token', 'type', 'queue', 'priority', 'admitted', 'next'})
 drop(record, LEASE)
 return {'ok', record.state, record.version, record.seq, record.due or '0', record.decided}
