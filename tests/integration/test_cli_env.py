@@ -107,9 +107,10 @@ def test_a_missing_extra_is_named_with_the_command_that_installs_it(shell: Shell
     )
 
 
-def test_a_reader_who_leaves_early_is_no_error(shell: Shell) -> None:
+@pytest.mark.parametrize("words", [("env", "--json"), ("env",)], ids=" ".join)
+def test_a_reader_who_leaves_early_is_no_error(shell: Shell, words: tuple[str, ...]) -> None:
     command = subprocess.Popen(
-        [*PROGRAM, "env", "--json"],
+        [*PROGRAM, *words],
         env=shell.environ(),
         cwd=shell.folder,
         stdout=subprocess.PIPE,

@@ -13,9 +13,13 @@ from typing import Any
 import pytest
 
 from support.gate import Gate
+from support.letters import DIED_US, make_delivery, make_letter
 from support.shell import Shell
 from support.upstairs import Up
 from support.waiting import eventually
+from taskyard.clock import from_us
+from taskyard.database import create_partitions, engine
+from taskyard.mirror.letters import store_letters
 from taskyard.ops.embedded import EmbeddedStack
 from taskyard.records import Records
 from taskyard.settings import load
@@ -277,7 +281,35 @@ def test_letters_are_filtered_and_counted(shell: Shell) -> None:
     assert counted["by_category"]["non_retryable"] >= 1
 
 
+def test_without_a_relay_a_replay_is_pending_and_no_failure(
+    shell: Shell, tmp_path: Path, database_url: str
+) -> None:
+    letter = make_letter()
+    database = engine(database_url)
+    with database.begin() as connection:
+        create_partitions(connection, from_us(DIED_US))
+        store_letters(connection, [make_delivery(letter)])
+    database.dispose()
+    variables = {**exported(shell), "TASKYARD_DATABASE_URL": database_url}
+
+    ran = Shell(tmp_path, variables).run("dlq", "replay", letter.letter_id, "--reason", REASON)
+
+    assert ran.code == 0
+    assert ran.out.startswith(f"pending  {letter.letter_id}: the relay has not answered yet")
+
+
 # --- the end ----------------------------------------------------------------------------------
+
+
+def test_without_workers_the_rest_runs_and_ends_with_0(tmp_path: Path) -> None:
+    with Up(tmp_path, "--no-workers") as up:
+        up.wait_for("workers     none (--no-workers)")
+        up.wait_for("mirror ready")
+        up.wait_for("relay ready")
+        up.interrupt()
+
+        assert up.code() == 0, up.log
+    assert "celery" not in up.log
 
 
 def test_ctrl_c_lets_a_running_job_finish(tmp_path: Path) -> None:
