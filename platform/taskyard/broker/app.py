@@ -39,6 +39,9 @@ def make_app(settings: Settings, catalogue: Catalogue, name: str = "taskyard") -
         task_default_exchange="",
         task_default_routing_key=settings.broker_name("exec"),
         task_create_missing_queues=True,
+        # Control commands reach every worker on the exchange: each namespace has its own.
+        control_exchange=settings.broker_name("celery"),
+        event_exchange=settings.broker_name("celeryev"),
         task_routes=[_router(settings, catalogue)],
         task_acks_late=True,
         task_reject_on_worker_lost=True,
