@@ -85,9 +85,7 @@ def _acknowledge_first(request: Any) -> None:
 _finish = Records.finish
 
 
-def _finish_for_the_holder(
-    records: Records, job_id: str, *decision: Any, **facts: Any
-) -> Any:
+def _finish_for_the_holder(records: Records, job_id: str, *decision: Any, **facts: Any) -> Any:
     """What a lock without fencing does: whoever comes, comes in its own name."""
     facts["token"] = records.read(job_id).number("token")
     return _finish(records, job_id, *decision, **facts)

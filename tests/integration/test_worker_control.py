@@ -1,0 +1,180 @@
+"""Starting, asking and stopping real workers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from servers import Servers
+from support.waiting import eventually
+from support.worker import Worker
+from support.yard import House, fresh_settings
+from taskyard.jobs.states import State
+
+PREFETCHED = 4
+
+
+def celery(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """`celery -A taskyard.workers.app ...` with these TASKYARD_* variables and no others."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("TASKYARD_")}
+    argv = [sys.executable, "-m", "celery", "-A", "taskyard.workers.app", *words]
+    return subprocess.run(
+        argv, env={**own, **variables}, cwd="/", capture_output=True, text=True, check=False
+    )
+
+
+# --- start ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("variables", "sentence"),
+    [
+        (
+            {},
+            (
+                "taskyard: TASKYARD_BROKER_URL is not set: it names the broker that carries the "
+                "jobs. "
+                "Set it, or start everything on this machine with: taskyard up"
+            ),
+        ),
+        (
+            {"TASKYARD_BROKER_URL": "redis://127.0.0.1:1/0"},
+            (
+                "taskyard: TASKYARD_REDIS_URL is not set: it names the Redis that holds the job "
+                "records. Set it, or start everything on this machine with: taskyard up"
+            ),
+        ),
+        (
+            {"TASKYARD_BROKER_ULR": "redis://127.0.0.1:1/0"},
+            (
+                "taskyard: TASKYARD_BROKER_ULR: unknown setting 'broker_ulr'; "
+                "did you mean 'broker_url'?"
+            ),
+        ),
+        (
+            {"TASKYARD_LEASE_S": "soon"},
+            (
+                "taskyard: lease_s (from TASKYARD_LEASE_S): Input should be a valid number, "
+                "unable to "
+                "parse string as a number, got: 'soon'"
+            ),
+        ),
+    ],
+)
+def test_a_worker_that_is_set_up_wrongly_says_one_sentence_and_ends(
+    variables: dict[str, str], sentence: str
+) -> None:
+    done = celery("worker", **variables)
+    assert done.returncode != 0
+    assert done.stdout + done.stderr == sentence + "\n"
+
+
+# --- control ----------------------------------------------------------------------------------
+
+
+def test_ping_active_and_registered_answer(
+    house: House, start_worker: Callable[..., Worker]
+) -> None:
+    worker = start_worker(concurrency=1)
+    job = house.act(gate="asked")
+    eventually(lambda: house.runs(job) == 1, "the handler's start")
+    inspect = house.yard.app.control.inspect(timeout=5, limit=1)
+    (name,) = inspect.ping()
+    assert name.startswith(f"{worker.name}@")
+    assert inspect.ping() == {name: {"ok": "pong"}}
+    (active,) = inspect.active()[name]
+    assert (active["id"], active["name"], active["acknowledged"]) == (job.job_id, "exec_act", False)
+    assert {"exec_act", "plan_generation"} <= set(inspect.registered()[name])
+    house.open_gate("asked")
+    house.await_end(job)
+
+
+def test_workers_of_another_namespace_do_not_answer(
+    house: House, servers: Servers, start_worker: Callable[..., Worker]
+) -> None:
+    stranger = fresh_settings(servers.valkey_url())
+    start_worker("ours").await_log(" ready.")
+    start_worker("theirs", settings=stranger).await_log(" ready.")
+    replies = house.yard.app.control.ping(timeout=2)
+    assert [name.split("@")[0] for reply in replies for name in reply] == ["ours"]
+
+
+# --- stop -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def draining(house: House, start_worker: Callable[..., Worker]) -> tuple[House, Worker, list[str]]:
+    """A worker of one process: one job runs at a gate, some are prefetched, some are queued."""
+    jobs = [house.act(gate="drain", label=str(number), value=number) for number in range(8)]
+    worker = start_worker("leaving", concurrency=1, options=["--prefetch-multiplier", "4"])
+    eventually(lambda: house.runs(jobs[0]) == 1, "the first start")
+    eventually(lambda: house.unacked() == PREFETCHED, "the prefetched ones")
+    return house, worker, [job.job_id for job in jobs]
+
+
+def test_a_worker_that_drains_finishes_what_runs_and_gives_back_the_rest_uncounted(
+    draining: tuple[House, Worker, list[str]], start_worker: Callable[..., Worker]
+) -> None:
+    house, worker, ids = draining
+    worker.kill(signal.SIGTERM)
+    worker.await_log("Warm shutdown")
+    house.open_gate("drain")
+    assert worker.wait() == 0
+    assert house.yard.job(ids[0]).result(0) == 0
+    assert (house.queued(), house.unacked(), house.delayed()) == (7, 0, 0)
+    for job_id in ids[1:]:
+        record = house.yard.job(job_id).record()
+        assert (record.state, record.number("deaths")) == (State.ACCEPTED, 0)
+    start_worker("next")
+    assert [house.yard.job(job_id).result(30) for job_id in ids] == list(range(8))
+    house.await_quiet()
+    assert [house.runs(job_id) for job_id in ids] == [1] * 8
+    assert {tuple(house.story(job_id)) for job_id in ids} == {("admit", "begin", "complete")}
+
+
+def test_a_worker_that_is_told_to_stop_at_once_gives_its_job_back(
+    draining: tuple[House, Worker, list[str]], start_worker: Callable[..., Worker]
+) -> None:
+    house, worker, ids = draining
+    worker.kill(signal.SIGQUIT)
+    worker.wait()
+    house.open_gate("drain")
+    start_worker("next")
+    assert [house.yard.job(job_id).result(60) for job_id in ids] == list(range(8))
+    house.await_quiet()
+    assert [house.runs(job_id) for job_id in ids] == [2] + [1] * 7
+    # Nobody failed: the job's own retries are untouched.
+    assert "retry" not in house.story(ids[0])
+    assert house.letters() == []
+
+
+def test_a_worker_whose_terminal_sends_every_process_a_signal_still_drains(
+    draining: tuple[House, Worker, list[str]],
+) -> None:
+    house, worker, ids = draining
+    os.killpg(worker.pid, signal.SIGINT)
+    worker.await_log("Warm shutdown")
+    house.open_gate("drain")
+    # Celery's own word for Ctrl-C.
+    assert worker.wait() == 1
+    assert house.yard.job(ids[0]).result(0) == 0
+    assert house.queued() == 7
+
+
+def test_two_workers_share_one_queue_and_no_job_runs_twice(
+    house: House, start_worker: Callable[..., Worker], tmp_path: Path
+) -> None:
+    jobs = [house.act(value=number) for number in range(100)]
+    start_worker("one")
+    start_worker("two")
+    assert [job.result(60) for job in jobs] == list(range(100))
+    house.await_quiet()
+    assert [house.runs(job) for job in jobs] == [1] * 100
+    workers = {event["worker"] for event in house.events() if event["event"] == "begin"}
+    assert {name.split("@")[0] for name in workers} == {"one", "two"}

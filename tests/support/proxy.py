@@ -1,0 +1,110 @@
+"""A TCP proxy that tests steer: it cuts connections, delays them, or swallows what they say."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from types import TracebackType
+from typing import Self
+
+__all__ = ["Proxy"]
+
+CHUNK = 65_536
+
+
+class Proxy:
+    """Forwards `127.0.0.1:port` to `upstream` in a thread of its own while the context is open."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._upstream = (host, port)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+        self.delay_s = 0.0
+        self._flows = asyncio.Event()
+        self._flows.set()
+
+    @property
+    def port(self) -> int:
+        assert self._server is not None, "the proxy was not started"
+        return int(self._server.sockets[0].getsockname()[1])
+
+    def cut(self) -> int:
+        """Reset every connection; how many there were. New ones are accepted."""
+        return asyncio.run_coroutine_threadsafe(self._cut(), self._loop).result(10)
+
+    def swallow(self) -> None:
+        """Forward nothing any more: connections stand, and nobody answers."""
+        self._loop.call_soon_threadsafe(self._flows.clear)
+
+    def flow(self) -> None:
+        """Forward again, also what was held back."""
+        self._loop.call_soon_threadsafe(self._flows.set)
+
+    async def _cut(self) -> int:
+        count = len(self._writers) // 2
+        for writer in list(self._writers):
+            writer.transport.abort()
+        return count
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            above, below = await asyncio.open_connection(*self._upstream)
+        except OSError:
+            writer.transport.abort()
+            return
+        self._writers |= {writer, below}
+        try:
+            await asyncio.gather(self._pump(reader, below), self._pump(above, writer))
+        finally:
+            self._writers -= {writer, below}
+            for one in (writer, below):
+                one.transport.abort()
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(CHUNK):
+                if self.delay_s:
+                    await asyncio.sleep(self.delay_s)
+                await self._flows.wait()
+                writer.write(data)
+                await writer.drain()
+            if writer.can_write_eof():
+                writer.write_eof()
+        except OSError:
+            writer.transport.abort()
+
+    async def _listen(self) -> asyncio.Server:
+        return await asyncio.start_server(self._connected, "127.0.0.1", 0)
+
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = self._loop.create_task(self._serve(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        await self._cut()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        listening = asyncio.run_coroutine_threadsafe(self._listen(), self._loop)
+        self._server = listening.result(10)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
