@@ -1,0 +1,168 @@
+"""What happens to the server while a worker consumes: it is told, it passes, nothing is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from servers import RedisServer
+from support.waiting import eventually
+from support.worker import Worker
+from support.yard import House, fresh_settings
+from taskyard.client import JobHandle
+from taskyard.jobs.states import State
+
+JOBS = 40
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    started = RedisServer(tmp_path / "server")
+    started.start()
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def house(server: RedisServer) -> Iterator[House]:
+    opened = House(fresh_settings(server.url))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def worker(house: House, start_worker: Callable[..., Worker]) -> Worker:
+    started = start_worker(settings=house.settings, queues=("exec",))
+    started.await_log(" ready.")
+    return started
+
+
+def in_the_middle(house: House) -> list[JobHandle]:
+    """Jobs of which two are at work, waiting at a gate, and the others behind them."""
+    jobs = [house.act(gate="go") for _ in range(JOBS)]
+    eventually(lambda: len(house.notes.order()) >= 2, "two are at work")
+    return jobs
+
+
+def assert_all_end(house: House, worker: Worker, jobs: list[JobHandle]) -> None:
+    house.open_gate("go")
+    for job in jobs:
+        assert house.await_end(job) is State.COMPLETED, worker.log[-4000:]
+    house.await_quiet()
+    ends = [event["job"] for event in house.events() if event["event"] == "complete"]
+    assert sorted(ends) == sorted(job.job_id for job in jobs)
+    assert worker.running
+
+
+def test_killed_connections_are_made_again(
+    house: House, worker: Worker, server: RedisServer
+) -> None:
+    jobs = in_the_middle(house)
+    with Redis.from_url(server.url) as client:
+        for _ in range(3):
+            client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    assert_all_end(house, worker, jobs)
+
+
+def test_a_restarted_server_is_found_again(
+    house: House, worker: Worker, server: RedisServer
+) -> None:
+    jobs = in_the_middle(house)
+    server.stop()
+    worker.await_log("Connection to broker lost")
+    server.start()
+    assert_all_end(house, worker, jobs)
+
+
+def test_a_server_that_turned_read_only_is_waited_for(
+    house: House, worker: Worker, server: RedisServer
+) -> None:
+    jobs = in_the_middle(house)
+    with Redis.from_url(server.url) as client:
+        client.config_set("replica-serve-stale-data", "yes")
+        client.replicaof("127.0.0.1", 1)
+        house_refused = house.redis.role()
+        assert house_refused[0] in (b"slave", "slave")
+        worker.await_log("read only replica")
+        client.replicaof("NO", "ONE")
+    assert_all_end(house, worker, jobs)
+
+
+def test_a_full_server_is_waited_for(house: House, worker: Worker, server: RedisServer) -> None:
+    jobs = in_the_middle(house)
+    with Redis.from_url(server.url) as client:
+        client.config_set("maxmemory", 1)
+        worker.await_log("heartbeat not written")
+        client.config_set("maxmemory", 0)
+    assert_all_end(house, worker, jobs)
+
+
+def test_a_full_server_still_lets_a_worker_finish_what_it_holds_when_there_is_room_again(
+    house: House, worker: Worker, server: RedisServer
+) -> None:
+    jobs = in_the_middle(house)
+    with Redis.from_url(server.url) as client:
+        client.config_set("maxmemory", 1)
+        # The two at work end now: their outcome cannot be written, so they run again later.
+        client.config_set("maxmemory", 0)
+        house.open_gate("go")
+        client.config_set("maxmemory", 1)
+        worker.await_log("Redis is away")
+        client.config_set("maxmemory", 0)
+    for job in jobs:
+        assert house.await_end(job) is State.COMPLETED, worker.log[-4000:]
+    house.await_quiet()
+    assert worker.running
+
+
+def test_a_flushed_script_cache_is_filled_again_under_a_running_worker(
+    house: House, worker: Worker, server: RedisServer
+) -> None:
+    jobs = in_the_middle(house)
+    with Redis.from_url(server.url) as client:
+        client.script_flush()
+    assert_all_end(house, worker, jobs)
+
+
+def test_a_queue_key_of_another_type_is_told_while_other_levels_are_served(
+    house: House, worker: Worker
+) -> None:
+    urgent = house.settings.broker_name("exec")
+    house.broker.set(urgent, "not a list")
+    jobs = [house.act(priority=2) for _ in range(5)]
+    worker.await_log("holds something else")
+    for job in jobs:
+        assert house.await_end(job) is State.COMPLETED
+    house.broker.delete(urgent)
+    assert house.await_end(house.act(priority=5)) is State.COMPLETED
+    assert worker.running
+
+
+def test_a_worker_starts_where_a_queue_key_is_of_another_type(
+    house: House, start_worker: Callable[..., Worker]
+) -> None:
+    urgent = house.settings.broker_name("exec")
+    house.broker.set(urgent, "not a list")
+    worker = start_worker(settings=house.settings, queues=("exec",))
+    worker.await_log("holds something else")
+    assert house.await_end(house.act(priority=2)) is State.COMPLETED
+    house.broker.delete(urgent)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"hello", b"{", b"[1]", b'{"a": 1}', b"\x80\x04\x95", b"x" * 2_000_000],
+    ids=["text", "cut", "a list", "no message", "binary", "huge"],
+)
+def test_raw_junk_becomes_a_letter_and_the_worker_goes_on(
+    house: House, worker: Worker, raw: bytes
+) -> None:
+    house.broker.lpush(house.settings.broker_name("exec"), raw)
+    eventually(house.letters, "a letter", why=lambda: worker.log[-4000:])
+    assert house.await_end(house.act()) is State.COMPLETED
+    house.await_quiet()
+    assert [letter["category"] for letter in house.letters()] == ["undecodable"]
+    assert worker.running
