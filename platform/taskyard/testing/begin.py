@@ -45,8 +45,7 @@ def begin(
     same = draft.state is State.RUNNING and draft.text("holder") == caller.holder
     if same and draft.text("process") == caller.process:
         # The same process asks again: its first answer was lost on the way.
-        draft.set(lease_until=lease_end(draft, settings))
-        draft.save()
+        draft.patch(lease_until=lease_end(draft, settings))
         return _run(draft)
     # Another process with the same delivery: the first one died, and the pool handed the job on.
     code, evidence = ("worker_lost", _PROCESS_GONE) if same else ("lease_expired", LEASE_EXPIRED)

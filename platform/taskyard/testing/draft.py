@@ -99,12 +99,17 @@ class Draft:
         """Keep the record as it is now."""
         self.shelf.write(self.job_id, self.fields)
 
-    def clear(self, *, result: bool = True) -> None:
-        """Forget the record, its result and the deliveries counted beside it."""
+    def patch(self, **values: object) -> None:
+        """Set these fields of the record that is kept, and nothing else."""
+        self.set(**values)
+        changed = {name: self.fields[name] for name in values}
+        self.shelf.write(self.job_id, self.shelf.read(self.job_id) | changed)
+
+    def clear(self) -> None:
+        """Forget the record and its result."""
         self.fields = {}
         self.shelf.delete(self.job_id)
-        if result:
-            self.shelf.drop_result(self.job_id)
+        self.shelf.drop_result(self.job_id)
 
     # -- births and generations ----------------------------------------------------------------
 

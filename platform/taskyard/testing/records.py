@@ -67,8 +67,7 @@ class MemoryRecords(Records):
         """Note that the first message of this life was published."""
         with self._draft(job_id) as draft:
             if draft.text("epoch") == str(epoch):
-                draft.set(published=1)
-                draft.save()
+                draft.patch(published=1)
 
     def begin(
         self,
@@ -94,8 +93,7 @@ class MemoryRecords(Records):
         with self._draft(job_id) as draft:
             if not _holds(draft, token):
                 return False, draft.state.value
-            draft.set(lease_until=lease_end(draft, self.settings))
-            draft.save()
+            draft.patch(lease_until=lease_end(draft, self.settings))
             return True, draft.text("cancel") or ""
 
     def progress(self, job_id: str, token: int, fraction: float, note: str) -> bool:
@@ -103,8 +101,7 @@ class MemoryRecords(Records):
         with self._draft(job_id) as draft:
             if not _holds(draft, token):
                 return False
-            draft.set(progress=json.dumps({"fraction": fraction, "note": note}))
-            draft.save()
+            draft.patch(progress=json.dumps({"fraction": fraction, "note": note}))
             return True
 
     def finish(self, job_id: str, decision: Decision, **facts: Any) -> Finished | Superseded:
@@ -144,8 +141,7 @@ class MemoryRecords(Records):
         """Count one more delivery of a redelivered message and return the count."""
         with self._draft(job_id) as draft:
             if draft.state is not State.NONE:
-                draft.set(deliveries=draft.number("deliveries") + 1)
-                draft.save()
+                draft.patch(deliveries=draft.number("deliveries") + 1)
                 return draft.number("deliveries")
             return self.shelf.deliver(job_id, self.settings.dedupe_window_s * _US)
 

@@ -1,0 +1,1 @@
+"""One suite of expectations, over every way in which a job can be run."""

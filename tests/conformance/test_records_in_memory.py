@@ -1,0 +1,225 @@
+"""The records in memory answer as the Redis scripts do, whatever the order of the calls.
+
+Both are driven with the same calls. Times differ between the two, so what is compared is what a
+caller can tell apart: answers, counters, history and events. TASKYARD_MODEL_EXAMPLES searches
+longer than the default.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import uuid
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import redis
+from hypothesis import HealthCheck, given
+from hypothesis import settings as search
+from hypothesis import strategies as st
+
+from servers import Servers
+from support.yard import fresh_settings
+from taskyard.errors import Refused
+from taskyard.jobs.outcomes import Decision
+from taskyard.records import Records, Run
+from taskyard.testing.clock import YardClock
+from taskyard.testing.records import MemoryRecords
+from taskyard.testing.shelf import Shelf
+from taskyard.wire.headers import Stamp
+
+# Given by two different clocks; what follows from them is compared instead.
+OF_A_CLOCK = {"token", "epoch", "version", "due_us", "now_us", "decided_us", "remaining_us"}
+COUNTERS = ("generation", "seq", "attempts", "deaths", "deliveries", "begins")
+A_LIFE_US = 10**12
+
+INDEX = st.integers(0, 5)
+HOLDER = st.sampled_from(["h1", "h2", "h3"])
+CALLS = st.one_of(
+    st.tuples(st.just("admit"), st.sampled_from([0, 90_000])),
+    st.tuples(st.just("begin"), INDEX, HOLDER, st.sampled_from(["p1", "p2"])),
+    st.tuples(st.just("begin"), INDEX, HOLDER, st.just("p1")),
+    st.tuples(st.just("finish"), INDEX, st.sampled_from(Decision)),
+    st.tuples(st.just("finish_held"), INDEX, HOLDER, st.sampled_from(Decision)),
+    st.tuples(st.sampled_from(["release", "lose"]), HOLDER),
+    st.tuples(st.just("condemn"), INDEX),
+    st.tuples(st.just("replay"), INDEX, st.sampled_from(["r1", "r2", "r3"])),
+    st.tuples(st.sampled_from(["renew", "progress"]), INDEX),
+    st.tuples(st.sampled_from(["deliver", "expire_lease", "confirm"])),
+)
+
+
+@dataclass
+class Side:
+    """One of the two, with the messages and attempts that it has given so far."""
+
+    records: Records
+    job_id: str
+    stamps: list[Stamp | None] = field(default_factory=lambda: [None])
+    runs: list[Run] = field(default_factory=list)
+
+    def call(self, name: str, *arguments: Any) -> Any:
+        """The normalised answer to one call."""
+        try:
+            return _normal(getattr(self, f"_{name}")(*arguments))
+        except Refused as refused:
+            return "refused", "".join(c for c in str(refused).split(":")[-1] if not c.isdigit())
+
+    def _stamp(self, index: int) -> Stamp | None:
+        return self.stamps[-1 - index % len(self.stamps)]
+
+    def _admit(self, unique_for_s: float) -> Any:
+        answer = self.records.admit(
+            self.job_id, job_type="t", queue="exec", priority=3, unique_for_s=unique_for_s
+        )
+        self.stamps.append(Stamp(answer.epoch, answer.generation, answer.seq))
+        return answer
+
+    def _begin(self, index: int, holder: str, process: str) -> Any:
+        answer = self.records.begin(
+            self.job_id, self._stamp(index), holder=holder, worker="w", process=process,
+            job_type="t", queue="exec", priority=None,
+        )  # fmt: skip
+        if isinstance(answer, Run):
+            self.runs.append(answer)
+            here = (answer.epoch, answer.generation, answer.seq)
+            later = [(0, 0, 0), (0, 0, 1), (0, 1, 0), (A_LIFE_US, 0, 0)]
+            self.stamps += [
+                Stamp(*(a + b for a, b in zip(here, step, strict=True))) for step in later
+            ]
+        return answer
+
+    def _finish(self, index: int, decision: Decision, holder: str | None = None) -> Any:
+        if not self.runs:
+            return None
+        run = self.runs[-1 - index % len(self.runs)]
+        proof: dict[str, Any] = {"token": run.token} if holder is None else {"holder": holder}
+        return self.records.finish(
+            self.job_id, decision, epoch=run.epoch, generation=run.generation, seq=run.seq,
+            result=b"{}", delay_s=1, cause=b'{"category": "timeout"}', code="c", category="timeout",
+            message="m", **proof,
+        )  # fmt: skip
+
+    def _finish_held(self, index: int, holder: str, decision: Decision) -> Any:
+        return self._finish(index, decision, holder)
+
+    def _release(self, holder: str) -> Any:
+        return self.records.release(self.job_id, holder)
+
+    def _lose(self, holder: str) -> Any:
+        return self.records.lose(self.job_id, holder, "evidence")
+
+    def _condemn(self, index: int) -> Any:
+        return self.records.condemn(
+            self.job_id, self._stamp(index), job_type="t", queue="exec", priority=None,
+            cause=b'{"category": "expired"}', code="expired", category="expired", message="late",
+        )  # fmt: skip
+
+    def _replay(self, index: int, request: str) -> Any:
+        stamp = self._stamp(index)
+        if stamp is None:
+            return None
+        return self.records.replay(
+            job_id=self.job_id, epoch=stamp.epoch, generation=stamp.generation, request_id=request,
+            job_type="t", queue="plan", priority=2,
+        )  # fmt: skip
+
+    def _renew(self, index: int) -> Any:
+        if not self.runs:
+            return None
+        return self.records.renew(self.job_id, self.runs[-1 - index % len(self.runs)].token)
+
+    def _progress(self, index: int) -> Any:
+        if not self.runs:
+            return None
+        token = self.runs[-1 - index % len(self.runs)].token
+        return self.records.progress(self.job_id, token, 0.5, "half")
+
+    def _deliver(self) -> Any:
+        return self.records.deliver(self.job_id)
+
+    def _confirm(self) -> Any:
+        self.records.confirm(self.job_id, self.records.read(self.job_id).epoch)
+
+    def _expire_lease(self) -> None:
+        if isinstance(self.records, MemoryRecords):
+            self.records.shelf.clock.advance(timedelta(seconds=self.records.settings.lease_s + 1))
+            return
+        key = self.records.keys.record(self.job_id)
+        if self.records.client.hexists(key, "lease_until"):
+            self.records.client.hset(key, "lease_until", 1)
+
+    # -- what is there afterwards --------------------------------------------------------------
+
+    def sight(self) -> dict[str, Any]:
+        """All that a reader can see of the job."""
+        record = self.records.read(self.job_id)
+        counters = {name: record.number(name) for name in COUNTERS}
+        history = [(note.attempt, note.outcome, note.code, note.error) for note in record.history]
+        texts = {name: record.fields.get(name) or "" for name in ("type", "queue", "holder")}
+        return {
+            "state": record.state,
+            "cause": {**record.cause},
+            "history": history,
+            "events": self._events(),
+            "result": self.records.result(self.job_id),
+            "progress": record.progress,
+            "decision": record.fields.get("decision"),
+            "published": record.fields.get("published") == "1",
+            **counters,
+            **texts,
+        }
+
+    def _events(self) -> list[tuple[str, str]]:
+        if isinstance(self.records, MemoryRecords):
+            return [(event["event"], event["state"]) for event in self.records.shelf.events]
+        stream = self.records.client.xrange(self.records.keys.lifecycle)
+        found = [{k.decode(): v.decode() for k, v in entry.items()} for _, entry in stream]
+        return [(event["event"], event["state"]) for event in found if event["job"] == self.job_id]
+
+
+def _normal(answer: Any) -> Any:
+    if not hasattr(answer, "__dataclass_fields__"):
+        return answer
+    facts = {name: value for name, value in asdict(answer).items() if name not in OF_A_CLOCK}
+    return type(answer).__name__, facts
+
+
+@pytest.fixture(scope="module")
+def scripts(servers: Servers) -> Iterator[Records]:
+    settings = fresh_settings(servers.valkey_url())
+    client = redis.Redis.from_url(settings.need_redis_url())
+    yield Records(client, settings)
+    client.close()
+
+
+@search(
+    max_examples=int(os.environ.get("TASKYARD_MODEL_EXAMPLES", "400")),
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+@given(calls=st.lists(CALLS, min_size=5, max_size=40))
+def test_every_call_has_the_same_answer_and_the_same_effect(
+    scripts: Records, calls: list[tuple[Any, ...]]
+) -> None:
+    job_id = uuid.uuid4().hex
+    memory = MemoryRecords(Shelf(YardClock()), scripts.settings)
+    redis_side, memory_side = Side(scripts, job_id), Side(memory, job_id)
+    for number, (name, *arguments) in enumerate(calls):
+        told = f"call {number}, {name} {arguments}"
+        assert memory_side.call(name, *arguments) == redis_side.call(name, *arguments), told
+        assert memory_side.sight() == redis_side.sight(), told
+    scripts.client.delete(scripts.keys.lifecycle, *scripts.client.keys(f"*{job_id}*"))
+
+
+def test_no_method_of_the_records_is_missing_in_memory() -> None:
+    def public(cls: type) -> set[str]:
+        return {name for name, _ in inspect.getmembers(cls, callable) if not name.startswith("_")}
+
+    # `admit` is `admit_many` of one.
+    own = {name for name in vars(MemoryRecords) if not name.startswith("_")} | {"admit"}
+    missing = public(Records) - own
+    assert not missing, f"taskyard.testing.records lacks {sorted(missing)}: a yard would need Redis"
