@@ -1,8 +1,9 @@
 """Comparing broker, records, letters and ledger; repairing what can be repaired without harm."""
 
+from taskyard.reconcile.accept import accept
 from taskyard.reconcile.kinds import MEANINGS, Kind
 from taskyard.reconcile.reconciler import Reconciler
 from taskyard.reconcile.report import Report
 from taskyard.reconcile.watch import watch
 
-__all__ = ["MEANINGS", "Kind", "Reconciler", "Report", "watch"]
+__all__ = ["MEANINGS", "Kind", "Reconciler", "Report", "accept", "watch"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import Engine, func, select, tuple_
@@ -16,7 +16,6 @@ from taskyard.jobs.states import State
 from taskyard.reconcile.kinds import Kind
 from taskyard.reconcile.report import Budget, Finding
 from taskyard.reconcile.seen import BATCH, Seen, read_records
-from taskyard.reconcile.strands import GRACE_US
 from taskyard.records import Records
 from taskyard.wire import letter_id
 
@@ -33,11 +32,12 @@ def oldest_event_us(records: Records) -> int | None:
 
 
 def behind(
-    engine: Engine, seen: Sequence[Seen], now_us: int, oldest_us: int | None
+    engine: Engine, seen: Sequence[Seen], settled_us: int, oldest_us: int | None
 ) -> Iterator[Finding]:
     """Rows older than their record although no event is on its way."""
-    settled_us = now_us - GRACE_US if oldest_us is None else oldest_us - _SLACK_US
-    settled = [one for one in seen if one.touched_us < min(settled_us, now_us - GRACE_US)]
+    if oldest_us is not None:
+        settled_us = min(settled_us, oldest_us - _SLACK_US)
+    settled = [one for one in seen if one.touched_us < settled_us]
     if not settled:
         return
     wanted = tuple_(LEDGER.c.job_id, LEDGER.c.epoch)
@@ -55,12 +55,14 @@ def behind(
             )
 
 
-def forgotten(engine: Engine, records: Records, budget: Budget, limit: int) -> Iterator[Finding]:
+def forgotten(
+    engine: Engine, records: Records, budget: Budget, limit: int, grace_s: float
+) -> Iterator[Finding]:
     """Jobs that the ledger counts as alive, and of which Redis knows nothing."""
     query = (
         select(LEDGER.c.job_id)
         .where(LEDGER.c.state.in_(_ALIVE))
-        .where(LEDGER.c.updated_at < func.now() - func.make_interval(0, 0, 0, 0, 0, 1))
+        .where(LEDGER.c.updated_at < func.now() - timedelta(seconds=grace_s))
         .order_by(LEDGER.c.updated_at.desc())
         .limit(limit)
     )

@@ -21,7 +21,7 @@ from taskyard.reconcile.messages import Messages, find_messages
 from taskyard.reconcile.pairs import compare_pairs
 from taskyard.reconcile.report import Budget, Report
 from taskyard.reconcile.seen import Seen, read_records, scan_records, server_now_us
-from taskyard.reconcile.strands import GRACE_US, Rescue, may_be_stranded, strands
+from taskyard.reconcile.strands import Rescue, may_be_stranded, strands
 from taskyard.records import Records
 from taskyard.settings import Settings
 from taskyard.store import connect
@@ -29,6 +29,8 @@ from taskyard.store import connect
 __all__ = ["BUDGET_S", "ROWS", "Reconciler"]
 
 BUDGET_S: Final = 30.0
+GRACE_S: Final = 60.0
+"""How long a message may be between two places, a publication unconfirmed, a mirror late."""
 # Rows of Postgres that one step looks at, the newest: the rest is told by later runs.
 ROWS: Final = 20_000
 _RABBIT: Final = (
@@ -55,9 +57,10 @@ class Reconciler:
         records: Records,
         publisher: Publisher,
         clock: Clock = SYSTEM_CLOCK,
+        grace_s: float = GRACE_S,
     ) -> None:
         self._settings, self._engine, self._records = settings, engine, records
-        self._publisher, self._clock = publisher, clock
+        self._publisher, self._clock, self._grace_s = publisher, clock, grace_s
         self.gate = Gate(settings.namespace, records.client, clock)
 
     @cached_property
@@ -104,14 +107,14 @@ class Reconciler:
     def _scan(self, report: Report, budget: Budget) -> _Look:
         """All records: the ledger is compared at once, the rest is kept for later."""
         look, count = _Look(), 0
-        now_us = server_now_us(self._records.client)
+        settled_us = server_now_us(self._records.client) - int(self._grace_s * 1_000_000)
         oldest_us = ledger.oldest_event_us(self._records)
         for batch in scan_records(self._records.client, self._records.keys, budget):
             count += len(batch)
-            look.suspects += [seen for seen in batch if may_be_stranded(seen, now_us)]
-            dead = [seen for seen in batch if _died_before(seen, now_us - GRACE_US)]
+            look.suspects += [seen for seen in batch if may_be_stranded(seen, settled_us)]
+            dead = [seen for seen in batch if _died_before(seen, settled_us)]
             look.unmirrored += letters.not_mirrored(self._engine, dead)
-            report.take(ledger.behind(self._engine, batch, now_us, oldest_us))
+            report.take(ledger.behind(self._engine, batch, settled_us, oldest_us))
         report.looked_at["records"] = count
         return look
 
@@ -177,7 +180,7 @@ class Reconciler:
         report.take(replays.open_replays(engine, records, look.messages, ROWS, restored=restored))
         report.take(replays.lost_replays(engine, records, ROWS))
         report.take(letters.waiting_letters(engine, records, budget, ROWS))
-        report.take(ledger.forgotten(engine, records, budget, ROWS))
+        report.take(ledger.forgotten(engine, records, budget, ROWS, self._grace_s))
 
 
 def _died_before(seen: Seen, moment_us: int) -> bool:

@@ -24,12 +24,9 @@ from taskyard.store import Script
 from taskyard.wire import RawMessage, Stamp, letter_id
 from taskyard.wire.unsent import Unsent
 
-__all__ = ["GRACE_US", "Rescue", "may_be_stranded", "strands"]
+__all__ = ["Rescue", "may_be_stranded", "strands"]
 
 log = logging.getLogger(__name__)
-
-GRACE_US: Final = 60_000_000
-"""How long a message may be between two places, or a publication unconfirmed."""
 
 _KINDS: Final = {
     State.ACCEPTED: Kind.STRANDED_ACCEPTED,
@@ -38,15 +35,15 @@ _KINDS: Final = {
 }
 
 
-def may_be_stranded(seen: Seen, now_us: int) -> bool:
+def may_be_stranded(seen: Seen, settled_us: int) -> bool:
     """Whether the record alone gives reason to look for its message."""
     match seen.state:
         case State.RUNNING:
-            return seen.numbers["lease_until"] + GRACE_US < now_us
+            return seen.numbers["lease_until"] < settled_us
         case State.RETRYING:
-            return seen.numbers["due"] + GRACE_US < now_us
+            return seen.numbers["due"] < settled_us
         case State.ACCEPTED:
-            return seen.touched_us + GRACE_US < now_us
+            return seen.touched_us < settled_us
         case _:
             return False
 

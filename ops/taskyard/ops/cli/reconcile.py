@@ -5,20 +5,16 @@ from __future__ import annotations
 from typing import Annotated, Final
 
 import typer
-from sqlalchemy import Engine
 
 from taskyard import database
-from taskyard.audit import Action, Outcome
 from taskyard.broker import make_publisher
 from taskyard.control import local_identity
-from taskyard.control.reasons import check_reason
-from taskyard.control.verb import Attempt, attempting
 from taskyard.ops.cli.console import print_json, put, say, table
 from taskyard.ops.cli.options import Json
 from taskyard.ops.cli.place import find_place
 from taskyard.reconcile import MEANINGS, Kind, Reconciler, Report
+from taskyard.reconcile import accept as accept_restore
 from taskyard.records import Records
-from taskyard.settings import Settings
 from taskyard.store import connect, reachable
 
 __all__ = ["command"]
@@ -51,7 +47,14 @@ def command(
         reconciler = Reconciler(settings, engine, records, make_publisher(settings))
         try:
             if accept:
-                report = _accept(reconciler, engine, settings, reason, budget)
+                report = accept_restore(
+                    reconciler,
+                    engine,
+                    local_identity(settings),
+                    reason,
+                    require_reason=settings.require_reason,
+                    budget_s=budget,
+                )
             else:
                 report = reconciler.run(repair=repair, budget_s=budget)
         finally:
@@ -63,24 +66,6 @@ def command(
         _print(report)
     if report.gate is not None or report.total > report.repaired.total():
         raise typer.Exit(_DRIFT)
-
-
-def _accept(
-    reconciler: Reconciler, engine: Engine, settings: Settings, reason: str | None, budget_s: float
-) -> Report:
-    """Permit, compare and repair, open the gate: audited with the numbers of what was found."""
-    attempt = Attempt(Action.ACCEPT_RESTORE, local_identity(settings), reason)
-    with attempting(engine, attempt):
-        attempt.permit()
-        attempt.reason = check_reason(reason, settings.require_reason)
-        report = reconciler.run(repair=True, restored=True, budget_s=budget_s)
-        with engine.begin() as connection:
-            drift = {kind.value: count for kind, count in report.drift.items() if count}
-            detail = {"gate": report.gate, "drift": drift, "complete": report.complete}
-            attempt.write(connection, Outcome.APPLIED, detail)
-            reconciler.gate.accept(connection)
-    report.gate = None
-    return report
 
 
 def _print(report: Report) -> None:

@@ -1,0 +1,147 @@
+"""The auditor: what was enqueued against effects, records, ledger and letters, each by its name."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from sqlalchemy import text
+
+from chaos.jobs import EFFECTS
+from chaos.town import Town
+from taskyard.jobs.states import State
+from taskyard.reconcile import Reconciler
+from taskyard.wire.letters import letter_id
+
+__all__ = ["Audit", "audit", "states_of"]
+
+_NAMED: Final = 10
+_CHUNK: Final = 1_000
+_DECISIONS: Final = """
+    SELECT job_id, count(*) FROM job_events
+    WHERE event IN ('complete', 'fail', 'force_complete')
+    GROUP BY job_id, epoch, detail->>'generation' HAVING count(*) > 1
+"""
+
+
+@dataclass(slots=True)
+class Audit:
+    """Numbers first; `differences` names the first of each kind."""
+
+    jobs: int
+    lost: int = 0
+    doubled: int = 0
+    doubled_without_inbox: int = 0
+    letters_without_row: int = 0
+    dead_lettered: int = 0
+    drift: dict[str, int] = field(default_factory=dict)
+    differences: dict[str, list[str]] = field(default_factory=dict)
+
+    def name(self, what: str, job_ids: Sequence[str]) -> int:
+        """Note a difference; how many."""
+        if job_ids:
+            self.differences[what] = [f"{len(job_ids)} in all", *sorted(job_ids)[:_NAMED]]
+        return len(job_ids)
+
+
+def states_of(town: Town, job_ids: Sequence[str]) -> dict[str, State]:
+    """The record's state of each job."""
+    records, found = town.client.records, {}
+    for start in range(0, len(job_ids), _CHUNK):
+        chunk = job_ids[start : start + _CHUNK]
+        with records.client.pipeline(transaction=False) as pipe:
+            for job_id in chunk:
+                pipe.hget(records.keys.record(job_id), "state")
+            for job_id, raw in zip(chunk, pipe.execute(), strict=True):
+                found[job_id] = State(raw.decode() if raw else "none")
+    return found
+
+
+def audit(town: Town, kinds: Mapping[str, str]) -> Audit:
+    """Compare everything; `kinds` are the deeds' kinds by job id."""
+    seen = Audit(len(kinds))
+    states = states_of(town, list(kinds))
+    _outcomes(seen, kinds, states)
+    _effects(town, seen, kinds, states)
+    _letters(town, seen, states)
+    _ledger(town, seen, states)
+    _drift(town, seen)
+    return seen
+
+
+def _outcomes(seen: Audit, kinds: Mapping[str, str], states: Mapping[str, State]) -> None:
+    ends = (State.COMPLETED, State.DEAD_LETTERED)
+    open_ = [job for job, state in states.items() if state not in ends]
+    seen.lost += seen.name("no outcome", open_)
+    seen.dead_lettered = sum(state is State.DEAD_LETTERED for state in states.values())
+    doomed = [job for job, kind in kinds.items() if kind == "doomed"]
+    saved = [job for job in doomed if states[job] is State.COMPLETED]
+    seen.name("completed although doomed", saved)
+    died = [
+        job
+        for job, state in states.items()
+        if state is State.DEAD_LETTERED and kinds[job] != "doomed"
+    ]
+    seen.name("dead-lettered by the storm (retries or deaths used up)", died)
+
+
+def _effects(
+    town: Town, seen: Audit, kinds: Mapping[str, str], states: Mapping[str, State]
+) -> None:
+    witnessed: Any = town.witness.lrange(EFFECTS, 0, -1)
+    plain = Counter(json.loads(raw)["job"] for raw in witnessed)
+    with town.engine.connect() as connection:
+        rows = connection.execute(text("SELECT job_id, count(*) FROM chaos_effects GROUP BY 1"))
+        once = {row[0]: int(row[1]) for row in rows}
+    done = [job for job, state in states.items() if state is State.COMPLETED]
+    seen.lost += seen.name("completed without its effect", [j for j in done if j not in plain])
+    seen.lost += seen.name("completed, inbox effect missing", [j for j in done if j not in once])
+    twice = [job for job, count in once.items() if count > 1]
+    seen.doubled += seen.name("inbox effect applied twice", twice)
+    again = [job for job, count in plain.items() if count > 1]
+    seen.doubled_without_inbox = seen.name("effect without inbox repeated (allowed)", again)
+    seen.name("effect of an unknown job", [job for job in plain if job not in kinds])
+
+
+def _letters(town: Town, seen: Audit, states: Mapping[str, State]) -> None:
+    dead = [job for job, state in states.items() if state is State.DEAD_LETTERED]
+    wanted = {}
+    for job in dead:
+        record = town.client.records.read(job)
+        wanted[uuid.UUID(letter_id(job, record.epoch, record.generation))] = job
+    with town.engine.connect() as connection:
+        known = set(connection.scalars(text("SELECT id FROM dead_letter_queue")))
+        doubled = connection.scalars(
+            text("SELECT id::text FROM dead_letter_queue GROUP BY id HAVING count(*) > 1")
+        ).all()
+    missing = [job for letter, job in wanted.items() if letter not in known]
+    seen.letters_without_row = seen.name("letter without a row", missing)
+    seen.doubled += seen.name("letter in two rows", list(doubled))
+    seen.name("letter of a job that is not dead", [str(one) for one in known - set(wanted)])
+
+
+def _ledger(town: Town, seen: Audit, states: Mapping[str, State]) -> None:
+    with town.engine.connect() as connection:
+        rows = connection.execute(text("SELECT job_id, state FROM job_ledger"))
+        told = {row[0]: row[1] for row in rows}
+        twice = list(connection.scalars(text(_DECISIONS)))
+    other = [job for job, state in states.items() if told.get(job) != state.value]
+    seen.name("ledger and record differ", other)
+    seen.doubled += seen.name("outcome recorded twice", twice)
+
+
+def _drift(town: Town, seen: Audit) -> None:
+    reconciler = Reconciler(
+        town.settings, town.engine, town.client.records, town.client.publisher, grace_s=0
+    )
+    try:
+        report = reconciler.run()
+    finally:
+        reconciler.close()
+    seen.drift = {kind.value: count for kind, count in report.drift.items() if count}
+    if report.gate is not None:
+        seen.differences["gate closed"] = [report.gate]
