@@ -23,7 +23,8 @@ from taskyard.engine.yard import Yard
 from taskyard.errors import DeadLettered, TaskyardError
 from taskyard.jobs.outcomes import Decision, Failed, Failure, Retrying
 from taskyard.jobs.policies import Category
-from taskyard.records import Decided, Held, Superseded
+from taskyard.jobs.states import State
+from taskyard.records import Decided, Held, Record, Superseded
 from taskyard.runner import JobDeferred, JobRetrying, judge
 from taskyard.runner.cause import decision_of, encode_cause, plain_failure
 from taskyard.wire.headers import Stamp
@@ -172,12 +173,15 @@ class JobRequest(Request):  # type: ignore[misc]
             self._settle(answer)
 
     def _judge_overtime(self, failure: Failure) -> Decided | None:
-        records = self._yard.records
-        record = records.read(self.id)
+        record = self._yard.records.read(self.id)
         override = None if self._stamp is None else self._stamp.policy
         policy = self._yard.rules.policy(self.name, override)
         outcome = judge(failure, record.number("attempts") + 1, policy, self._yard.rules.rng)
-        answer = records.finish(
+        return self._decide(record, outcome)
+
+    def _decide(self, record: Record, outcome: Retrying | Failed) -> Decided | None:
+        """Decide in the child's place; None where this delivery holds no attempt (any more)."""
+        answer = self._yard.records.finish(
             self.id,
             epoch=record.epoch,
             generation=record.generation,
@@ -219,8 +223,7 @@ class JobRequest(Request):  # type: ignore[misc]
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
         """Expired or revoked: a letter instead of silence."""
-        if terminated:
-            super()._announce_revoked(reason, terminated, signum, expired)
+        if self.acknowledged:
             return
         worker_state.task_ready(self)
         worker_state.revoked.discard(self.id)
@@ -233,7 +236,32 @@ class JobRequest(Request):  # type: ignore[misc]
             outcome = plain_failure(
                 Category.REJECTED, "revoked", "Revoked", "revoked by a control command of Celery"
             )
-        self._condemn(outcome)
+        if terminated:
+            self._on_terminated(outcome)
+        else:
+            self._condemn(outcome)
+
+    def _on_terminated(self, outcome: Failed) -> None:
+        """Celery's `revoke(terminate=True)` has killed the child in the middle."""
+        try:
+            record = self._yard.records.read(self.id)
+            answer = self._decide(record, outcome)
+        except RedisError as error:
+            log.error(
+                "job %s: termination not recorded, Redis is away: %s",
+                self.id,
+                error,
+                extra={"action": "terminate_unreachable", "job_id": self.id},
+            )
+            self.reject(requeue=True)
+            return
+        if answer is not None:
+            self._settle(answer)
+        elif record.state in (State.ACCEPTED, State.RETRYING):
+            self._condemn(outcome)
+        else:
+            # Decided by the child just before: its next delivery repeats the publication.
+            self.reject(requeue=True)
 
     def _condemn(self, outcome: Failed) -> None:
         failure = outcome.failure
