@@ -33,6 +33,7 @@ from taskyard.wire.letters import letter_id
 
 JOBS = 200
 ACTS = {"plan": "plan_act", "exec": "exec_act", "locator": "locator_act", "ops": "ops_act"}
+LIMITS = {"hard limit": "hard_act", "soft limit": "soft_act"}
 DUPLICATES = 5
 # Three chains of three, a chord of three and one, two parts of a broken one, a key, two producers.
 OTHERS = 9 + 4 + 2 + 1 + 2
@@ -168,6 +169,10 @@ def _enqueue(day: Day) -> None:
                 day.misbehaving_once[f"{trouble} {queue}"] = house.act(
                     trouble, act, times=1, value=7
                 )
+    for limit, act in LIMITS.items():
+        day.misbehaving_once[limit] = house.act(
+            "hang", act, times=1, value=7, policy={"max_retries": 1}
+        )
     day.duplicates = [
         house.act(value="first", idempotency_key="the same") for _ in range(DUPLICATES)
     ]
@@ -236,9 +241,9 @@ def test_every_plain_job_ran_once_and_returned_its_own_result(day: Day) -> None:
         assert day.story(job) == ["admit", "begin", "complete"]
 
 
-@pytest.mark.parametrize("queue", ACTS)
-def test_a_job_that_fails_once_is_run_again_and_completes(day: Day, queue: str) -> None:
-    job = day.misbehaving_once[f"fail {queue}"]
+@pytest.mark.parametrize("trouble", [*(f"fail {queue}" for queue in ACTS), *LIMITS])
+def test_a_job_that_fails_once_is_run_again_and_completes(day: Day, trouble: str) -> None:
+    job = day.misbehaving_once[trouble]
     assert job.result(0) == 7
     assert day.house.runs(job) == 2
     assert day.story(job) == ["admit", "begin", "retry", "begin", "complete"]

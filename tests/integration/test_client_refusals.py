@@ -133,7 +133,8 @@ REFUSALS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         InvalidPayload,
         (
             "the payload does not fit job type 'order':\n"
-            "  number: Input should be a valid integer, unable to parse string as an integer, got: 'many'"
+            "  number: Input should be a valid integer, unable to parse string as an integer, "
+            "got: 'many'"
         ),
     ),
     "a secret that its model refuses": (

@@ -105,6 +105,41 @@ def test_workers_of_another_namespace_do_not_answer(
     assert [name.split("@")[0] for reply in replies for name in reply] == ["ours"]
 
 
+@pytest.mark.parametrize("terminate", [False, True])
+def test_a_queued_job_that_celery_revokes_is_a_dead_letter(
+    house: House, start_worker: Callable[..., Worker], terminate: bool
+) -> None:
+    start_worker(concurrency=1, options=["--prefetch-multiplier", "4"])
+    first, revoked = house.act(gate="busy"), house.act()
+    eventually(lambda: house.unacked() == 2, "one running, one prefetched")
+    eventually(lambda: house.runs(first) == 1, "the first start")
+    arguments = {"task_id": revoked.job_id, "terminate": terminate}
+    control = house.yard.app.control
+    assert control.broadcast("revoke", arguments, reply=True, limit=1, timeout=10)
+    house.open_gate("busy")
+    house.await_end(first)
+    assert house.await_end(revoked) is State.DEAD_LETTERED
+    assert house.runs(revoked) == 0
+    house.await_quiet()
+    assert [letter["code"] for letter in house.letters_of(revoked)] == ["revoked"]
+
+
+def test_a_running_job_that_celery_terminates_is_a_dead_letter(
+    house: House, start_worker: Callable[..., Worker]
+) -> None:
+    start_worker(concurrency=1)
+    job = house.act(gate="never")
+    eventually(lambda: house.runs(job) == 1, "the handler's start")
+    house.yard.app.control.revoke(job.job_id, terminate=True, signal="SIGKILL")
+    assert house.await_end(job) is State.DEAD_LETTERED
+    house.await_quiet()
+    assert [letter["code"] for letter in house.letters_of(job)] == ["revoked"]
+    assert house.runs(job) == 1
+    # A replay of the same id is not skipped by the workers' memory of revoked ids.
+    house.open_gate("never")
+    assert house.act(value=1).result(30) == 1
+
+
 # --- stop -------------------------------------------------------------------------------------
 
 
