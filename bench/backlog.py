@@ -66,9 +66,9 @@ def _measure(bench: Bench, client: redis.Redis, name: str) -> float:
         backlog=lambda server: sum(_depths(server, queue)),
     )
     depth = contender.backlog(client)
-    with bench.workers(contender, _namespace(name)):
-        start, before = await_level(contender, client, depth - _LEAD)
-        end, after = await_level(contender, client, before - _MEASURED)
+    with bench.workers(contender, _namespace(name)) as workers:
+        start, before = await_level(contender, client, depth - _LEAD, workers)
+        end, after = await_level(contender, client, before - _MEASURED, workers)
     return (before - after) / (end - start)
 
 

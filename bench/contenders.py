@@ -109,7 +109,7 @@ RIVALS = (
     Contender(
         "arq",
         "arq_app",
-        ("-m", "arq.cli", "bench.apps.arq_app.WorkerSettings"),
+        ("-m", "arq", "bench.apps.arq_app.WorkerSettings"),
         lambda client: int(client.zcard("bench")),
         "a job leaves the queue when done; 10 coroutines a process, its default; results on",
         copies=PROCESSES,

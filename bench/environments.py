@@ -20,5 +20,5 @@ def prepare(contender: Contender, folder: Path) -> None:
         return
     venv.create(home, with_pip=True, clear=True)
     argv = [str(home / "bin" / "python"), "-m", "pip", "install", "--quiet", *contender.packages]
-    subprocess.run(argv, check=True)  # noqa: S603 - our own list
+    subprocess.run(argv, check=True, stderr=subprocess.DEVNULL)  # noqa: S603 - our own list
     stamp.write_text(wanted, "utf-8")

@@ -11,17 +11,17 @@ __all__ = ["FULL", "QUICK", "Plan"]
 class Plan:
     """Rounds and counts; the defaults are the whole."""
 
-    rounds: int = 7
-    jobs: int = 4_000
+    rounds: int = 5
+    jobs: int = 3_000
     payload_rounds: int = 3
     payload_jobs: int = 1_500
     io_rounds: int = 3
-    io_jobs: int = 1_500
+    io_jobs: int = 1_000
     rival_rounds: int = 3
-    rival_jobs: int = 3_000
-    rival_io_jobs: int = 1_500
-    slow_rival_jobs: int = 400
-    many_rounds: int = 7
+    rival_jobs: int = 2_000
+    rival_io_jobs: int = 600
+    slow_rival_jobs: int = 200
+    many_rounds: int = 5
     many_jobs: int = 10_000
     pickups: int = 400
     idle_s: float = 15.0

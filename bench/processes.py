@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import redis
@@ -31,6 +31,10 @@ class Workers:
         for pid in found:
             found.extend(_children(pid))
         return found
+
+    def ended(self) -> bool:
+        """Whether one of them is no more."""
+        return any(process.poll() is not None for process in self.started)
 
     def pss_kib(self) -> int:
         """Memory, each shared page counted in parts."""
@@ -73,7 +77,8 @@ class Bench:
             yield Workers(started)
         finally:
             for process in started:
-                os.killpg(process.pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
 
     def send(self, contender: Contender, count: int, body: str, size: int, how: str) -> float:
@@ -108,12 +113,12 @@ class Bench:
 
     def environment(self) -> dict[str, str]:
         """The variables of every process."""
-        urls = dict.fromkeys(("BENCH_REDIS_URL", *_TASKYARD), self.url)
+        urls = dict.fromkeys(_URLS, self.url)
         kept = {k: v for k, v in os.environ.items() if not k.startswith("TASKYARD_")}
         return {**kept, **urls, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
 
 
-_TASKYARD = ("TASKYARD_BROKER_URL", "TASKYARD_REDIS_URL")
+_URLS = ("BENCH_REDIS_URL", "RQ_REDIS_URL", "TASKYARD_BROKER_URL", "TASKYARD_REDIS_URL")
 
 
 def _children(pid: int) -> list[int]:

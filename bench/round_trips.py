@@ -34,12 +34,12 @@ def count_round_trips(bench: Bench, contender: Contender, count: int) -> RoundTr
     with bench.workers(contender) as workers:
         # Connections and scripts are there before the counting starts.
         bench.send(contender, 50, "noop", 100, "send")
-        await_level(contender, client, 0)
+        await_level(contender, client, 0, workers)
         seen: Counter[str] = Counter()
         watcher = threading.Thread(target=_watch, args=(bench.url, seen), daemon=True)
         watcher.start()
         bench.send(contender, count, "noop", 100, "send")
-        await_level(contender, client, 0)
+        await_level(contender, client, 0, workers)
         _await_unacked(client)
         ports = _ports(workers)
         client.publish("bench:stop", "now")

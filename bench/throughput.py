@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import redis
 
 from bench.contenders import Contender
-from bench.processes import Bench
+from bench.processes import Bench, Workers
 
 __all__ = ["Drained", "await_level", "drain"]
 
@@ -38,9 +38,9 @@ def drain(
     enqueued = bench.send(contender, count, body, size, how)
     total = contender.backlog(client)
     with bench.workers(contender) as workers:
-        start, before = await_level(contender, client, int(total * _FROM))
+        start, before = await_level(contender, client, int(total * _FROM), workers)
         cpu_before = workers.cpu_s()
-        end, after = await_level(contender, client, int(total * _TO))
+        end, after = await_level(contender, client, int(total * _TO), workers)
         cpu = [b - a for a, b in zip(cpu_before, workers.cpu_s(), strict=False)]
         pss = workers.pss_kib()
     client.close()
@@ -54,13 +54,15 @@ def drain(
     )
 
 
-def await_level(contender: Contender, client: redis.Redis, level: int) -> tuple[float, int]:
+def await_level(
+    contender: Contender, client: redis.Redis, level: int, workers: Workers
+) -> tuple[float, int]:
     """(when, how many were left) as soon as the backlog is at `level` or below."""
     until = time.monotonic() + _PATIENCE_S
     while True:
         left, now = contender.backlog(client), time.monotonic()
         if left <= level:
             return now, left
-        if now > until:
+        if now > until or workers.ended():
             raise TimeoutError(f"{contender.name}: {left} jobs left, expected {level}")
         time.sleep(_LOOK_EVERY_S)
