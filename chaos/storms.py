@@ -59,11 +59,15 @@ def _kill_child(faults: Faults) -> None:
 
 
 def _kill_worker(faults: Faults) -> None:
-    worker = faults.rng.choice(faults.town.workers)
-    worker.kill_session()
-    worker.wait()
+    """One of them or all at once, and a supervisor that starts them again."""
+    workers = faults.town.workers
+    killed = faults.rng.sample(workers, faults.rng.randint(1, len(workers)))
+    for worker in killed:
+        worker.kill_session()
+    for worker in killed:
+        worker.wait()
     faults.town.mend()
-    faults.over("a worker killed")
+    faults.over(f"{len(killed)} workers killed")
 
 
 def _kill_servant(faults: Faults) -> None:

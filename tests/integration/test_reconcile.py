@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
+import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -21,7 +24,7 @@ from taskyard.deadletters import LetterBox
 from taskyard.gate import Gate
 from taskyard.jobs.states import State
 from taskyard.mirror.letters import store_letters
-from taskyard.reconcile import Kind, Reconciler, Report
+from taskyard.reconcile import Kind, Reconciler, Report, watch
 from taskyard.records import Publication, Records
 from taskyard.relay import Relay
 from taskyard.settings import Settings
@@ -366,3 +369,27 @@ def test_a_look_without_time_says_that_it_is_incomplete(yard: Yard) -> None:
         clock=Late(),  # type: ignore[arg-type] # all it asks
     )
     assert not hurried.run(budget_s=1).complete
+
+
+def test_the_relays_watch_only_reports_and_names_the_action(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["taskyard.reconcile.watch"], "EVERY_S", 0.01)
+    yard.client.zadd(f"{yard.settings.namespace}:delayed", {"half": 1})
+    stop = threading.Event()
+    told: list[logging.LogRecord] = []
+
+    class Ear(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            told.append(record)
+            stop.set()
+
+    ear = Ear()
+    logging.getLogger("taskyard.reconcile.watch").addHandler(ear)
+    try:
+        watch(yard.reconciler, stop)
+    finally:
+        logging.getLogger("taskyard.reconcile.watch").removeHandler(ear)
+    assert vars(told[0])["action"] == "reconcile_report"
+    assert vars(told[0])["drift"] == {"delayed_without_message": 1}
+    assert yard.client.zcard(f"{yard.settings.namespace}:delayed") == 1
