@@ -118,10 +118,11 @@ def _jobs(yard: Yard) -> str:
 
 
 def _job(job: EnqueuedJob) -> str:
-    state = job.handle.state()
+    record = job.handle.record()
+    error = record.history[-1].error if record.history else None
     return (
-        f"{job.job_type}  {state}  queue={job.queue} priority={job.priority}  "
-        f"payload={_short(job.payload)}"
+        f"{job.job_type}  {record.state}  queue={job.queue} priority={job.priority}  "
+        f"payload={_short(job.payload)}{f'  last error: {_short(error)}' if error else ''}"
     )
 
 
