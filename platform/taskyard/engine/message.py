@@ -6,10 +6,10 @@ import uuid
 from typing import Any, Final
 
 from taskyard.wire.exact import pack
-from taskyard.wire.headers import Stamp
+from taskyard.wire.headers import HEADER, Stamp
 from taskyard.wire.letters import RawMessage
 
-__all__ = ["broker_queue", "job_id_of", "raw_message", "stamp_of", "task_of"]
+__all__ = ["broker_queue", "job_id_of", "raw_message", "stamp_in", "stamp_of", "task_of"]
 
 _UNIDENTIFIED: Final = uuid.UUID("c0a5b1de-53a0-5e6c-8c39-9a6f7a2e5d01")
 
@@ -36,6 +36,14 @@ def stamp_of(message: Any) -> Stamp | None:
     """The message's stamp; a broken one counts as absent."""
     try:
         return Stamp.read(message.headers or {})
+    except ValueError:
+        return None
+
+
+def stamp_in(request: Any) -> Stamp | None:
+    """The stamp on Celery's request in the child; a broken one counts as absent."""
+    try:
+        return Stamp.read({HEADER: getattr(request, HEADER, None)})
     except ValueError:
         return None
 

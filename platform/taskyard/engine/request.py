@@ -30,7 +30,7 @@ from taskyard.runner.cause import decision_of, encode_cause, plain_failure
 from taskyard.wire.headers import Stamp
 from taskyard.wire.letters import letter_id
 
-__all__ = ["HOLDER", "JobRequest"]
+__all__ = ["HOLDER", "JobRequest", "unwrapped"]
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class JobRequest(Request):  # type: ignore[misc]
         self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False
     ) -> Any:
         """Arm what the outcome obliges to; decide where no child could."""
-        error = _unwrapped(exc_info.exception)
+        error = unwrapped(exc_info.exception)
         if isinstance(error, SystemExit | WorkerLostError) and not self._stopped_by_us():
             return self._on_lost(str(error) or type(error).__name__)
         if isinstance(error, TimeLimitExceeded):
@@ -297,7 +297,8 @@ class JobRequest(Request):  # type: ignore[misc]
                 self.acknowledge()
 
 
-def _unwrapped(error: Any) -> BaseException:
+def unwrapped(error: Any) -> BaseException:
+    """The exception itself, where the pool has wrapped it with its traceback."""
     inner: BaseException = error.exc if isinstance(error, ExceptionWithTraceback) else error
     return inner
 

@@ -6,21 +6,20 @@ import json
 import os
 import uuid
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
 from celery import Task, states
 
 from taskyard.backend.record_backend import DECIDED
+from taskyard.engine.continuations import fix_continuations
+from taskyard.engine.message import stamp_in
 from taskyard.engine.request import HOLDER, JobRequest
 from taskyard.engine.yard import Yard
 from taskyard.errors import DeadLettered
 from taskyard.jobs.registry import Handler
 from taskyard.runner.pipeline import Delivery
-from taskyard.wire.headers import HEADER, Stamp
 
 __all__ = ["JobTask", "make_task"]
-
-_CONTINUATIONS: Final = uuid.UUID("1f0f3c56-5a56-5a0e-8a52-0c3a0f3f7a10")
 
 
 class JobTask(Task):  # type: ignore[misc]
@@ -38,7 +37,7 @@ class JobTask(Task):  # type: ignore[misc]
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the attempt; outside a worker (`task()`, eager) the handler's pipeline needs one."""
         request = self.request
-        _fix_continuations(request)
+        fix_continuations(request)
         result = self.yard.runner.run(
             self.handler,
             self._delivery(request),
@@ -62,7 +61,7 @@ class JobTask(Task):  # type: ignore[misc]
             job_type=self.name,
             queue=self.yard.queue_of(info.get("routing_key")),
             priority=None,
-            stamp=_stamp(request),
+            stamp=stamp_in(request),
             holder=getattr(request, HOLDER, None) or uuid.uuid4().hex,
             process=str(os.getpid()),
             worker=request.hostname,
@@ -103,19 +102,3 @@ def make_task(app: Any, yard: Yard, handler: Handler) -> Any:
         "__doc__": handler.function.__doc__,
     }
     return app.register_task(type(f"{handler.name}_task", (JobTask,), attributes)())
-
-
-def _stamp(request: Any) -> Stamp | None:
-    try:
-        return Stamp.read({HEADER: getattr(request, HEADER, None)})
-    except ValueError:
-        return None
-
-
-def _fix_continuations(request: Any) -> None:
-    """Give callbacks without an id one that a repeated publication derives again."""
-    for kind in ("callbacks", "errbacks"):
-        for index, signature in enumerate(getattr(request, kind, None) or ()):
-            options = signature.setdefault("options", {}) if isinstance(signature, dict) else {}
-            name = f"{request.id}:{kind}:{index}"
-            options.setdefault("task_id", str(uuid.uuid5(_CONTINUATIONS, name)))

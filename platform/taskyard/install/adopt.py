@@ -1,0 +1,69 @@
+"""Adoption: a task's class and its `Request` get ours beneath them, once, in place."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Final
+
+from celery.utils.imports import symbol_by_name
+from celery.worker.request import Request
+
+from taskyard.install.marks import ACKS_BEFORE, MODE
+from taskyard.install.modes import Mode
+from taskyard.install.observed_request import ObservedRequest
+from taskyard.install.protected_request import ProtectedRequest
+from taskyard.install.task import ProtectedTask
+from taskyard.install.yard import AppYard
+
+__all__ = ["adopt", "composed_request"]
+
+log = logging.getLogger(__name__)
+
+# What late acknowledgement needs; a task that wished for the opposite is not protected.
+_LATE: Final = {
+    "acks_late": True,
+    "reject_on_worker_lost": True,
+    "acks_on_failure": True,
+    "acks_on_timeout": True,
+    "retry_on_worker_lost": False,
+}
+
+
+def adopt(task: Any, yard: AppYard) -> None:
+    """Give a bound task what its mode needs; adopting it again changes nothing."""
+    if hasattr(task, MODE):
+        return
+    verdict = yard.verdict(task)
+    for warning in verdict.warnings:
+        log.warning(
+            "task %s is in mode %s: %s",
+            task.name,
+            verdict.mode,
+            warning,
+            extra={"action": "task_not_protected", "task": task.name},
+        )
+    setattr(task, ACKS_BEFORE, task.acks_late)
+    setattr(task, MODE, verdict.mode)
+    cls, facts = type(task), {"yard": yard}
+    if verdict.mode is Mode.OBSERVE:
+        request = composed_request(task.Request, ObservedRequest)
+        _become(task, (cls,), {**facts, "Request": request})
+    elif verdict.mode is Mode.PROTECT:
+        request = composed_request(task.Request, ProtectedRequest)
+        _become(task, (ProtectedTask, cls), {**facts, "Request": request, **_LATE})
+
+
+def _become(task: Any, bases: tuple[type, ...], facts: dict[str, Any]) -> None:
+    """The same object, of a subclass of its own class."""
+    cls = type(task)
+    as_before = {"__module__": cls.__module__, "__doc__": cls.__doc__}
+    names = {**as_before, "__qualname__": cls.__qualname__, **facts}
+    task.__class__ = type(cls.__name__, bases, names)
+
+
+def composed_request(own: Any, ours: type) -> type:
+    """The app's request class before ours: its methods come first and find us in `super`."""
+    cls: type = symbol_by_name(own)
+    if cls is Request:
+        return ours
+    return type(cls.__name__, (cls, ours), {"__module__": cls.__module__})

@@ -1,0 +1,107 @@
+"""One protected attempt, as the task's own methods see it: what it wants to publish, held back.
+
+Celery's `retry()` and `replace()` publish before anything is decided. Inside a protected attempt
+their publications are caught, and made once the record holds the decision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from celery.exceptions import Ignore, Reject, Retry
+
+from taskyard.engine.next_message import NextMessage
+from taskyard.install.captor import Captor
+from taskyard.install.endings import (
+    Again,
+    Ending,
+    Ignored,
+    Raised,
+    Rejected,
+    Replaced,
+    Returned,
+)
+from taskyard.runner.signals import ended_by_signal
+
+__all__ = ["Attempt"]
+
+
+class Attempt:
+    """What the body of one attempt has asked for so far."""
+
+    def __init__(self, app: Any, queue: str) -> None:
+        self._captor = Captor(app, queue)
+        self._catching = False
+        self._retry: Retry | None = None
+        self.replacement: Any = None
+        self.delay_s = 0.0
+
+    @property
+    def next_message(self) -> NextMessage | None:
+        """The retry's message, where one was caught."""
+        return self._captor.caught
+
+    @contextmanager
+    def catching(self) -> Iterator[None]:
+        """Within, the signature that a retry is made of publishes into our hands."""
+        self._catching = True
+        try:
+            yield
+        finally:
+            self._catching = False
+
+    def hold(self, signature: Any) -> None:
+        """Let a retry's signature publish into our hands, and keep its delay for the decision."""
+        if not self._catching:
+            return
+        options = signature.options
+        countdown, eta = options.pop("countdown", None), options.pop("eta", None)
+        self.delay_s = _delay_s(countdown, eta)
+        options["producer"] = self._captor
+
+    def keep(self, retry: Retry) -> None:
+        """Celery has made the retry; its message is caught."""
+        if retry.sig is not None:
+            retry.sig.options.pop("producer", None)
+        self._retry = retry
+
+    @contextmanager
+    def postponing(self, signature: Any) -> Iterator[None]:
+        """Within, `signature.delay()` does nothing: the replacement is published later."""
+        self.replacement = signature
+        signature.delay = _nothing
+        try:
+            yield
+        finally:
+            del signature.delay
+
+    def call(self, body: Any) -> Ending:
+        """Run the body and say how it ended; a process that is told to end goes on ending."""
+        try:
+            value = body()
+        except Ignore as error:
+            return Ignored(error) if self.replacement is None else Replaced(error)
+        except Reject as error:
+            return Rejected(error)
+        except Retry as error:
+            return Again(error) if self.next_message is not None else Ignored(error)
+        except (Exception, SystemExit) as error:
+            if isinstance(error, SystemExit) and ended_by_signal(error):
+                raise
+            return Raised(error)
+        return Returned(value) if self._retry is None else Again(self._retry)
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    return None
+
+
+def _delay_s(countdown: float | None, eta: datetime | str | None) -> float:
+    if eta is None:
+        return max(float(countdown or 0), 0.0)
+    moment = datetime.fromisoformat(eta) if isinstance(eta, str) else eta
+    aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    return max((aware - datetime.now(UTC)).total_seconds(), 0.0)

@@ -1,0 +1,108 @@
+"""A producer that publishes nothing: it keeps the message, as the broker would have got it."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from kombu import Producer
+
+from taskyard.engine.next_message import NextMessage
+from taskyard.engine.request import HOLDER
+from taskyard.install.marks import QUEUE
+from taskyard.wire.exact import pack
+from taskyard.wire.headers import HEADER
+from taskyard.wire.letters import RawMessage
+
+__all__ = ["Captor", "queue_named"]
+
+# What belongs to one delivery and must not travel with the next message.
+_OURS: Final = frozenset({HOLDER, HEADER, QUEUE})
+
+
+class Captor(Producer):  # type: ignore[misc]
+    """Serialises and compresses as the app's own producer; connects only to declare a queue."""
+
+    def __init__(self, app: Any, queue: str) -> None:
+        super().__init__(None, serializer=app.conf.task_serializer, auto_declare=False)
+        self._app, self._queue = app, queue
+        self.caught: NextMessage | None = None
+
+    @property
+    def connection(self) -> Any:
+        """A connection that is not connected: Celery asks it how to word its errors."""
+        return self._app.connection_for_write()
+
+    def publish(self, *args: Any, **options: Any) -> Any:
+        """Keep the first message, as `Producer.publish` makes it; what follows is an event."""
+        if self.caught is None:
+            return super().publish(*args, **{**options, "retry": False})
+        with self._app.producer_pool.acquire(block=True) as producer:
+            return producer.publish(*args, **options)
+
+    def _publish(
+        self,
+        body: Any,
+        priority: int | None,
+        content_type: str,
+        content_encoding: str,
+        headers: dict[str, Any],
+        properties: dict[str, Any],
+        routing_key: str,
+        mandatory: bool,
+        immediate: bool,
+        exchange: str,
+        declare: list[Any],
+        *_: Any,
+        **__: Any,
+    ) -> None:
+        queue = queue_named(self._app, exchange or "", routing_key, self._queue)
+        if queue != self._queue:
+            self._declare(declare)
+        message = RawMessage(
+            body=body.encode() if isinstance(body, str) else bytes(body),
+            headers={k: pack(v) for k, v in headers.items() if k not in _OURS},
+            properties={k: pack(v) for k, v in {**properties, "priority": priority}.items()},
+            content_type=content_type,
+            content_encoding=content_encoding,
+        )
+        self.caught = NextMessage(queue=queue, message=message)
+
+    def _declare(self, entities: list[Any]) -> None:
+        with self._app.connection_for_write() as connection:
+            for entity in entities:
+                entity(connection.default_channel).declare()
+
+
+def queue_named(app: Any, exchange: str, routing_key: str, here: str) -> str:
+    """The queue that an exchange and a key lead to, as the app's configuration tells.
+
+    Of several, `here` if it is one of them, else the first; none that is known: the key itself.
+    """
+    if not exchange:
+        return routing_key
+    names = [
+        str(name)
+        for name, queue in app.amqp.queues.items()
+        if queue.exchange is not None
+        and queue.exchange.name == exchange
+        and _takes(queue, routing_key)
+    ]
+    if here in names or not names:
+        return here if here in names else routing_key
+    return names[0]
+
+
+def _takes(queue: Any, key: str) -> bool:
+    if queue.exchange.type == "fanout":
+        return True
+    if queue.exchange.type != "topic":
+        return bool(queue.routing_key == key)
+    return _matches(str(queue.routing_key or "").split("."), key.split("."))
+
+
+def _matches(pattern: list[str], words: list[str]) -> bool:
+    if not pattern:
+        return not words
+    if pattern[0] == "#":
+        return any(_matches(pattern[1:], words[at:]) for at in range(len(words) + 1))
+    return bool(words) and pattern[0] in ("*", words[0]) and _matches(pattern[1:], words[1:])

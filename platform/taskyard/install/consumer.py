@@ -1,0 +1,140 @@
+"""The consumer of an installed app: every task gets the way that its mode says."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+
+from taskyard.engine.consumer import JobConsumer
+from taskyard.engine.message import job_id_of, raw_message, task_of
+from taskyard.errors import TaskyardError
+from taskyard.install.adopt import adopt
+from taskyard.install.captor import queue_named
+from taskyard.install.eta import due_ahead_us, put_off
+from taskyard.install.marks import QUEUE
+from taskyard.install.modes import Mode
+from taskyard.install.observation import Buried, Watched
+from taskyard.install.yard import AppYard
+from taskyard.jobs.policies import Category
+from taskyard.runner.cause import plain_failure
+
+__all__ = ["InstalledConsumer"]
+
+log = logging.getLogger(__name__)
+
+
+class InstalledConsumer(JobConsumer):
+    """Celery's (or the app's own) consumer, with a way out for what a protected app cannot run."""
+
+    def on_send_event_buffered(self) -> None:
+        """Task events go out as the app has it."""
+        self._as_ever.on_send_event_buffered()
+
+    @property
+    def _yard(self) -> AppYard:
+        yard: AppYard = self.app.taskyard
+        return yard
+
+    @property
+    def _as_ever(self) -> Any:
+        """Celery's own methods, or the app's."""
+        return super(JobConsumer, self)
+
+    def update_strategies(self) -> None:
+        """Adopt what was registered past Celery's decorators, then as ever."""
+        for task in self.app.tasks.values():
+            adopt(task, self._yard)
+        super().update_strategies()
+
+    def create_task_handler(self, *args: Any, **kwargs: Any) -> Any:
+        """Celery's handler; a protected task's message is checked before, and may be put off."""
+        guarded = super().create_task_handler(*args, **kwargs)
+        plain = self._as_ever.create_task_handler(*args, **kwargs)
+
+        def on_task_received(message: Any) -> Any:
+            setattr(message, QUEUE, self._queue_of(message))
+            if self._yard.mode(task_of(message)) is not Mode.PROTECT:
+                return plain(message)
+            return None if self._put_off(message) else guarded(message)
+
+        return on_task_received
+
+    def _put_off(self, message: Any) -> bool:
+        due_us = due_ahead_us(message)
+        if due_us is None or job_id_of(message) in self.controller.state.revoked:
+            return False
+        try:
+            put_off(self._yard, message, due_us)
+        except (TaskyardError, RedisError, OperationalError, OSError) as error:
+            log.warning(
+                "job %s waits in this worker, not at the broker: %s",
+                job_id_of(message),
+                error,
+                extra={"action": "not_put_off", "job_id": job_id_of(message)},
+            )
+            return False
+        message.ack_log_error(log, self.connection_errors)
+        return True
+
+    def _queue_of(self, message: Any) -> str:
+        """The queue that the message came from: RabbitMQ tells by the consumer's tag."""
+        info = message.delivery_info or {}
+        tag = info.get("consumer_tag")
+        for name, known in self.task_consumer._active_tags.items():
+            if tag is not None and known == tag:
+                return str(name)
+        exchange, key = str(info.get("exchange") or ""), str(info.get("routing_key") or "")
+        return queue_named(self.app, exchange, key, "")
+
+    # -- what never reaches a task -------------------------------------------------------------
+
+    def on_unknown_message(self, body: Any, message: Any) -> None:
+        """No task header: a letter where the app is protected or observed; then as ever."""
+        outcome = plain_failure(
+            Category.UNDECODABLE, "no_task", "UnknownMessage", "the message has no task header"
+        )
+        self._lost(message, outcome, lambda: self._as_ever.on_unknown_message(body, message))
+
+    def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
+        """A task that nobody has here."""
+        text = f"no task {task_of(message)!r} on this worker"
+        outcome = plain_failure(Category.UNKNOWN_TASK, "unknown_task", "NotRegistered", text)
+        self._lost(message, outcome, lambda: self._as_ever.on_unknown_task(body, message, exc))
+
+    def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
+        """Headers or arguments of a shape that Celery refuses."""
+        text = f"the message is no valid task: {exc}"
+        outcome = plain_failure(Category.UNDECODABLE, "invalid", type(exc).__name__, text)
+        self._lost(message, outcome, lambda: self._as_ever.on_invalid_task(body, message, exc))
+
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        """A body that cannot be decoded."""
+        text = f"the body cannot be decoded: {exc}"
+        outcome = plain_failure(Category.UNDECODABLE, "undecodable", type(exc).__name__, text)
+        self._lost(message, outcome, lambda: self._as_ever.on_decode_error(message, exc))
+
+    def _lost(self, message: Any, outcome: Any, as_ever: Callable[[], None]) -> None:
+        """Celery drops such a message: protected, only once its letter is published."""
+        mode = self._yard.mode(task_of(message))
+        if mode is Mode.PROTECT:
+            failure = outcome.failure
+            self._die(message, outcome.category, failure.code, failure.error_class, failure.message)
+            if message._state != "ACK":
+                return  # it went back to its queue
+            # Acknowledged: the signals, the event and the result are what Celery has left to do.
+            message.reject_log_error = message.ack = _nothing
+        elif mode is Mode.OBSERVE:
+            self._yard.observer.tell(Buried(self._watched(message), outcome, raw_message(message)))
+        as_ever()
+
+    def _watched(self, message: Any) -> Watched:
+        queue = self._yard.source(message)
+        return Watched(job_id_of(message), "", task_of(message), queue, self.hostname)
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    return None

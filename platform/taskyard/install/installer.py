@@ -1,0 +1,126 @@
+"""`install(app)`: the one line."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from functools import wraps
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from celery import signals
+from celery.utils.imports import symbol_by_name
+from celery.worker.consumer import Consumer
+
+from taskyard.engine.promoter import Promoter
+from taskyard.errors import InvalidSettings
+from taskyard.install.adopt import adopt
+from taskyard.install.beat import watch_beat
+from taskyard.install.broker_url import broker_url
+from taskyard.install.consumer import InstalledConsumer
+from taskyard.install.modes import Modes
+from taskyard.install.yard import AppYard
+from taskyard.settings import Settings, load
+
+__all__ = ["install"]
+
+log = logging.getLogger(__name__)
+
+_TRANSPORT: Final = "taskyard.transport:Transport"
+
+
+def install(
+    app: Any,
+    mode: str = "protect",
+    *,
+    tasks: Mapping[str, str] | None = None,
+    settings: Settings | None = None,
+    transport: bool = False,
+) -> Any:
+    """Install Taskyard on an existing Celery app, in its workers, producers and beat.
+
+    `mode` is "observe" (events and letters, nothing else changes), "protect" (leases, no double
+    runs, a letter before every lost acknowledgement) or "off"; `tasks` sets it by name pattern,
+    and a task's own attribute `taskyard` wins. Settings come from `TASKYARD_*` and
+    `taskyard.toml` unless given. The app keeps its broker, backend and queues; `transport=True`
+    has a Redis broker consumed by `taskyard.transport`.
+
+    Connects to nothing and starts nothing. Returns the app. Raises `MissingSetting` without
+    TASKYARD_REDIS_URL, `InvalidSettings` for an unknown mode or a second installation.
+    """
+    if hasattr(app, "taskyard"):
+        raise InvalidSettings(
+            f"Taskyard is installed on {app!r} already: call install once, where the app is made"
+        )
+    given = load().settings if settings is None else settings
+    given.need_redis_url()
+    yard = AppYard(app, given, Modes.read(mode, tasks))
+    app.taskyard = yard
+    _adopt_tasks(app, yard)
+    _configure(app, transport=transport)
+    app.steps["consumer"].add(Promoter)
+    watch_beat(yard)
+    signals.worker_shutdown.connect(
+        lambda **_: yard.close(), weak=False, dispatch_uid=f"taskyard-close-{id(app)}"
+    )
+    return app
+
+
+def _adopt_tasks(app: Any, yard: AppYard) -> None:
+    """The tasks there are once the app is finalised, and each that is made after that."""
+
+    def adopt_all(**_: Any) -> None:
+        for task in list(app._tasks.values()):
+            adopt(task, yard)
+
+    app.on_after_finalize.connect(adopt_all, weak=False)
+    for maker in ("_task_from_fun", "register_task"):
+        setattr(app, maker, _adopting(app, yard, getattr(app, maker)))
+    if app.finalized:
+        adopt_all()
+
+
+def _adopting(app: Any, yard: AppYard, make: Any) -> Any:
+    @wraps(make)
+    def made(*args: Any, **options: Any) -> Any:
+        task = make(*args, **options)
+        if app.finalized:
+            adopt(task, yard)
+        return task
+
+    return made
+
+
+def _configure(app: Any, *, transport: bool) -> None:
+    """What the app's configuration must say, set whenever that is read."""
+
+    def configure(**_: Any) -> None:
+        app.conf.worker_consumer = _consumer(app.conf.worker_consumer)
+        if transport:
+            _use_transport(app)
+
+    app.on_after_configure.connect(configure, weak=False)
+    if app.configured:
+        configure()
+
+
+def _consumer(own: Any) -> type:
+    cls: type = symbol_by_name(own)
+    if cls is Consumer:
+        return InstalledConsumer
+    if issubclass(cls, InstalledConsumer):
+        return cls
+    return type(cls.__name__, (InstalledConsumer, cls), {"__module__": cls.__module__})
+
+
+def _use_transport(app: Any) -> None:
+    scheme = urlsplit(broker_url(app)).scheme
+    if scheme not in ("redis", "rediss"):
+        raise InvalidSettings(
+            f"install(transport=True) needs a broker at redis:// or rediss://, got {scheme}://"
+        )
+    namespace = app.taskyard.given.namespace
+    own = dict(app.conf.broker_transport_options or {})
+    owners = {"owner_prefix": f"{namespace}:owner:", "owners_key": f"{namespace}:owners"}
+    app.conf.broker_transport = _TRANSPORT
+    app.conf.broker_transport_options = {**owners, **own}

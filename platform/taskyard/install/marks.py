@@ -1,0 +1,15 @@
+"""Names of what we note on Celery's own objects."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["ACKS_BEFORE", "ATTEMPT", "MODE", "QUEUE"]
+
+# On a message and on the request in the child: the queue that it came from.
+QUEUE: Final = "taskyard_queue"
+# On the request in the child: the protected attempt that runs.
+ATTEMPT: Final = "taskyard_attempt"
+# On a task: its mode, and how it acknowledged before.
+MODE: Final = "taskyard_mode"
+ACKS_BEFORE: Final = "taskyard_acks_before"

@@ -1,0 +1,67 @@
+"""How much Taskyard does for a task: nothing, watching, or protecting."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from typing import Final, Self
+
+from taskyard.errors import InvalidSettings
+
+__all__ = ["Mode", "Modes"]
+
+
+class Mode(StrEnum):
+    """`observe` leaves events and letters and changes nothing; `protect` also decides."""
+
+    OFF = "off"
+    OBSERVE = "observe"
+    PROTECT = "protect"
+
+    @classmethod
+    def read(cls, value: object, where: str) -> Self:
+        """The mode called `value`; raises `InvalidSettings` naming `where` it stands."""
+        try:
+            return cls(str(value))
+        except ValueError:
+            names = ", ".join(repr(str(mode)) for mode in cls)
+            raise InvalidSettings(f"{where}: expected one of {names}, got {value!r}") from None
+
+
+# Celery's own tasks plan other tasks. Only these do an app's work, or end its jobs.
+_BUILT_IN: Final = frozenset({"celery.map", "celery.starmap", "celery.accumulate"})
+
+
+@dataclass(frozen=True, slots=True)
+class Modes:
+    """The mode of every task name: the longest pattern that matches, else the default."""
+
+    default: Mode
+    patterns: Mapping[str, Mode] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, default: object, tasks: Mapping[str, object] | None) -> Self:
+        """From the arguments of `install`; raises `InvalidSettings`."""
+        patterns = {
+            pattern: Mode.read(mode, f"install(tasks={{{pattern!r}: …}})")
+            for pattern, mode in (tasks or {}).items()
+        }
+        return cls(Mode.read(default, "install(mode=…)"), patterns)
+
+    def of(self, name: str, own: object = None) -> Mode:
+        """The mode of the task `name`; `own` is its attribute `taskyard`, which wins."""
+        if own is not None:
+            return Mode.read(own, f"task {name!r}, attribute 'taskyard'")
+        matching = [pattern for pattern in self.patterns if fnmatchcase(name, pattern)]
+        if matching:
+            return self.patterns[max(matching, key=len)]
+        if name.startswith("celery.") and name not in _BUILT_IN:
+            return Mode.OFF
+        return self.default
+
+    @property
+    def uses_protect(self) -> bool:
+        """Whether any task can be protected by these."""
+        return Mode.PROTECT in (self.default, *self.patterns.values())

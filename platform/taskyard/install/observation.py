@@ -1,0 +1,59 @@
+"""What happened to a watched delivery, as values for the observer's thread."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from taskyard.jobs.outcomes import Decision
+from taskyard.wire.letters import RawMessage
+
+__all__ = ["Buried", "Ended", "Gone", "Observation", "Started", "Watched"]
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """The delivery that something happened to; `holder` tells two deliveries of a job apart."""
+
+    job_id: str
+    holder: str
+    job_type: str
+    queue: str
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A worker's process took it."""
+
+    delivery: Watched
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """It ended with a decision: `facts` are the arguments of `Records.finish`."""
+
+    delivery: Watched
+    decision: Decision
+    facts: dict[str, Any] = field(default_factory=dict)
+    message: RawMessage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """It ended without one and its message is back in the queue; `lost` if its process died."""
+
+    delivery: Watched
+    lost: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Buried:
+    """It died before it started; `outcome` says of what."""
+
+    delivery: Watched
+    outcome: Any
+    message: RawMessage
+
+
+Observation = Started | Ended | Gone | Buried

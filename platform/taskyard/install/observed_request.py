@@ -1,0 +1,146 @@
+"""One delivery of a watched task: Celery's own, with an eye on it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import wraps
+from typing import Any, Final
+
+from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
+from celery.exceptions import Ignore, MaxRetriesExceededError, Reject, Retry
+from celery.worker.request import Request
+
+from taskyard.engine.message import raw_message
+from taskyard.engine.request import unwrapped
+from taskyard.install.failure_seen import failure_seen
+from taskyard.install.observation import Buried, Ended, Gone, Started, Watched
+from taskyard.install.observer import Observer
+from taskyard.jobs.outcomes import Decision, Failed
+from taskyard.jobs.policies import Category
+from taskyard.runner.cause import decision_of, plain_failure
+
+__all__ = ["ObservedRequest"]
+
+_REPLACED: Final = "Replaced by new task"
+
+
+class ObservedRequest(Request):  # type: ignore[misc]
+    """Behaves as Celery's; every hook tells the observer afterwards what it saw."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Celery generates a subclass a task whose `on_success` asks no base class."""
+        super().__init_subclass__(**options)
+        generated = cls.__dict__.get("on_success")
+        if generated is not None and cls.__module__ == Request.__module__:
+            cls.on_success = _watching(generated)
+
+    def __init__(self, message: Any, **options: Any) -> None:
+        super().__init__(message, **options)
+        self._holder = uuid.uuid4().hex
+        self._requeued = False
+        self._told = False
+
+    @property
+    def _observer(self) -> Observer:
+        observer: Observer = self.task.yard.observer
+        return observer
+
+    @property
+    def _watched(self) -> Watched:
+        queue = self.task.yard.source(self.message)
+        return Watched(self.id, self._holder, self._type, queue, self.hostname)
+
+    def on_accepted(self, pid: int, time_accepted: float) -> None:
+        """A process has it."""
+        super().on_accepted(pid, time_accepted)
+        self._observer.tell(Started(self._watched))
+
+    def reject(self, requeue: bool = False) -> None:
+        """Remember whether the message went back."""
+        super().reject(requeue)
+        self._requeued = self._requeued or requeue
+
+    def on_failure(
+        self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False
+    ) -> Any:
+        """It did not succeed; how, the exception says."""
+        try:
+            return super().on_failure(exc_info, send_failed_event, return_ok)
+        finally:
+            self._tell_failure(unwrapped(exc_info.exception), exc_info.traceback)
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:
+        """The hard limit ends it."""
+        super().on_timeout(soft, timeout)
+        if not soft:
+            self._tell_failure(TimeLimitExceeded(timeout), "")
+
+    def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
+        """Expired, revoked or terminated."""
+        super()._announce_revoked(reason, terminated, signum, expired)
+        category = Category.EXPIRED if expired else Category.REJECTED
+        outcome = plain_failure(category, reason, reason.capitalize(), f"the task was {reason}")
+        if self.time_start:
+            self._tell_dead(outcome)
+        else:
+            self._tell_once(Buried(self._watched, outcome, raw_message(self.message)))
+
+    # -- telling -------------------------------------------------------------------------------
+
+    def _tell_failure(self, error: BaseException, trace: Any) -> None:
+        match error:
+            case Terminated():
+                return
+            case Retry():
+                facts = {"delay_s": _delay_s(error.when), "code": "retry", "message": str(error)}
+                self._tell_once(Ended(self._watched, Decision.RETRYING, facts))
+            case Ignore() if str(error) != _REPLACED:
+                self._tell_once(Ended(self._watched, Decision.COMPLETED))
+            case Ignore() | Reject(requeue=True):
+                self._tell_once(Gone(self._watched))
+            case WorkerLostError() | SystemExit() if self._requeued:
+                self._tell_once(Gone(self._watched, lost=str(error)))
+            case _:
+                failure = failure_seen(self._type, error, trace)
+                self._tell_dead(Failed(failure, self._category(failure.code, error)))
+
+    def _category(self, code: str, error: BaseException) -> Category:
+        if isinstance(error, Reject):
+            return Category.REJECTED
+        if isinstance(error, WorkerLostError | SystemExit):
+            return Category.INTERNAL_ERROR
+        if code == "timeout":
+            return Category.TIMEOUT
+        if isinstance(error, MaxRetriesExceededError) or self._request_dict.get("retries"):
+            return Category.RETRY_EXHAUSTED
+        return Category.NON_RETRYABLE
+
+    def _tell_dead(self, outcome: Failed) -> None:
+        facts = decision_of(outcome)
+        decision = facts.pop("decision")
+        self._tell_once(Ended(self._watched, decision, facts, raw_message(self.message)))
+
+    def _tell_once(self, seen: Any) -> None:
+        if not self._told:
+            self._told = True
+            self._observer.tell(seen)
+
+
+def _watching(on_success: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(on_success)
+    def watched(self: ObservedRequest, *arguments: Any, **options: Any) -> Any:
+        result = on_success(self, *arguments, **options)
+        # A failure that came this way has been told by `on_failure`.
+        self._tell_once(Ended(self._watched, Decision.COMPLETED))
+        return result
+
+    return watched
+
+
+def _delay_s(when: Any) -> float:
+    if isinstance(when, datetime):
+        aware = when if when.tzinfo is not None else when.replace(tzinfo=UTC)
+        return max((aware - datetime.now(UTC)).total_seconds(), 0.0)
+    return max(float(when or 0), 0.0)

@@ -1,0 +1,194 @@
+"""Watching: a thread that writes events and letters of what it is told, and never waits for it.
+
+The main process only puts values into a bounded queue. Whatever fails here is logged and counted;
+the app's tasks, acknowledgements and results do not notice.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import threading
+from typing import TYPE_CHECKING, Any, Final
+
+from taskyard.deadletters import build_letter
+from taskyard.install.observation import Buried, Ended, Gone, Observation, Started, Watched
+from taskyard.jobs.outcomes import Decision
+from taskyard.jobs.states import State
+from taskyard.records import Decided, Held, Record, Run
+from taskyard.runner.cause import encode_cause
+from taskyard.wire.headers import Stamp
+from taskyard.wire.letters import RawMessage
+
+if TYPE_CHECKING:
+    from taskyard.install.yard import AppYard
+
+__all__ = ["Observer"]
+
+log = logging.getLogger(__name__)
+
+# About 20 MiB of small messages; beyond it watching gives up what it cannot write.
+_WAITING: Final = 10_000
+_SHUTDOWN_S: Final = 5.0
+
+
+class Observer:
+    """One queue and one thread a process, started by the first observation."""
+
+    def __init__(self, yard: AppYard) -> None:
+        self._yard = yard
+        self._queue: queue.Queue[Observation | None] = queue.Queue(_WAITING)
+        self._thread: threading.Thread | None = None
+        self._pid = 0
+        self._running: dict[str, tuple[str, Run]] = {}
+        self.dropped = 0
+
+    def tell(self, seen: Observation) -> None:
+        """Note what was seen; never waits and never raises."""
+        try:
+            self._start()
+            self._queue.put_nowait(seen)
+        except queue.Full:
+            self.dropped += 1
+            if self.dropped.bit_count() == 1:
+                log.error(
+                    "%d observations dropped: the records do not keep up",
+                    self.dropped,
+                    extra={"action": "observation_dropped"},
+                )
+        except RuntimeError as error:
+            log.error("not observed: %s", error, extra={"action": "observer_not_started"})
+
+    def close(self) -> None:
+        """Write what is known, for at most five seconds."""
+        if self._thread is not None and self._pid == os.getpid():
+            self._queue.put(None)
+            self._thread.join(_SHUTDOWN_S)
+            self._thread = None
+
+    def _start(self) -> None:
+        if self._thread is None or self._pid != os.getpid():
+            self._pid = os.getpid()
+            self._thread = threading.Thread(target=self._run, name="taskyard-observer", daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        interval_s = self._yard.settings.lease_s / 3
+        while True:
+            try:
+                seen = self._queue.get(timeout=interval_s)
+            except queue.Empty:
+                self._safely(self._renew)
+                continue
+            if seen is None:
+                return
+            self._safely(self._write, seen)
+
+    def _safely(self, act: Any, *arguments: Any) -> None:
+        try:
+            act(*arguments)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the app must not notice
+            log.error(
+                "not written by the observer: %s: %s",
+                type(error).__name__,
+                error,
+                extra={"action": "observation_failed"},
+            )
+
+    def _renew(self) -> None:
+        for job_id, run in list(self._running.values()):
+            self._yard.records.renew(job_id, run.token)
+
+    def _write(self, seen: Observation) -> None:
+        match seen:
+            case Started(delivery):
+                self._begin(delivery)
+            case Ended(delivery, decision, facts, message):
+                self._finish(delivery, decision, facts, message)
+            case Gone(delivery, lost):
+                self._let_go(delivery, lost)
+            case Buried(delivery, outcome, message):
+                self._bury(delivery, outcome, message)
+
+    # -- what is written -----------------------------------------------------------------------
+
+    def _begin(self, delivery: Watched) -> None:
+        record = self._yard.records.read(delivery.job_id)
+        answer = self._ask(delivery, record, delivery.holder)
+        if isinstance(answer, Held):
+            # Two deliveries run at once, which watching does not prevent: one account for both.
+            answer = self._ask(delivery, record, record.fields.get("holder", ""))
+        if isinstance(answer, Run):
+            self._running[delivery.holder] = (delivery.job_id, answer)
+
+    def _ask(self, delivery: Watched, record: Record, holder: str) -> Any:
+        return self._yard.watching.begin(
+            delivery.job_id,
+            _position(record),
+            holder=holder,
+            worker=delivery.worker,
+            job_type=delivery.job_type,
+            queue=delivery.queue,
+            priority=None,
+            process=record.fields.get("process", "") if holder != delivery.holder else "",
+        )
+
+    def _finish(
+        self,
+        delivery: Watched,
+        decision: Decision,
+        facts: dict[str, Any],
+        message: RawMessage | None,
+    ) -> None:
+        _, run = self._running.pop(delivery.holder, ("", None))
+        if run is not None:
+            self._yard.records.finish(
+                delivery.job_id,
+                decision,
+                epoch=run.epoch,
+                generation=run.generation,
+                seq=run.seq,
+                token=run.token,
+                **facts,
+            )
+        if message is not None:
+            self._post(delivery.job_id, message)
+
+    def _let_go(self, delivery: Watched, lost: str | None) -> None:
+        _, run = self._running.pop(delivery.holder, ("", None))
+        if run is None:
+            return
+        if lost is None:
+            self._yard.watching.release(delivery.job_id, delivery.holder)
+        else:
+            self._yard.watching.lose(delivery.job_id, delivery.holder, lost)
+
+    def _bury(self, delivery: Watched, outcome: Any, message: RawMessage) -> None:
+        records = self._yard.watching
+        failure = outcome.failure
+        answer = records.condemn(
+            delivery.job_id,
+            _position(records.read(delivery.job_id)),
+            job_type=delivery.job_type,
+            queue=delivery.queue,
+            priority=None,
+            cause=encode_cause(outcome),
+            code=failure.code,
+            category=outcome.category,
+            message=failure.message,
+        )
+        if isinstance(answer, Decided):
+            self._post(delivery.job_id, message)
+
+    def _post(self, job_id: str, message: RawMessage) -> None:
+        record = self._yard.records.read(job_id)
+        if record.state is State.DEAD_LETTERED:
+            self._yard.watched_letters.post(build_letter(record, message))
+
+
+def _position(record: Record) -> Stamp | None:
+    """Where the record stands: Celery's own retries and replacements carry no stamp."""
+    if record.state is State.NONE:
+        return None
+    return Stamp(record.epoch, record.generation, record.number("seq"))

@@ -1,0 +1,67 @@
+"""What `install` changes, task by task: the table of `taskyard check module:app`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from taskyard.install.broker_url import SUPPORTED, broker_url
+from taskyard.install.marks import ACKS_BEFORE
+from taskyard.install.modes import Mode, Modes
+from taskyard.install.verdict import judge_task
+from taskyard.install.yard import AppYard
+
+__all__ = ["TaskPlan", "plan"]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskPlan:
+    """One task: how it is acknowledged before and with Taskyard, and what to know about it."""
+
+    name: str
+    mode: Mode
+    acks_before: str
+    acks_with: str
+    serializer: str
+    backend: str
+    warnings: tuple[str, ...]
+
+
+def plan(app: Any, mode: str | None = None) -> list[TaskPlan]:
+    """The plan of every task that is not Celery's own, by name.
+
+    `mode` is what `install` would be called with; without it the app's own `install` counts, or
+    "protect". Raises `InvalidSettings`.
+    """
+    yard = getattr(app, "taskyard", None)
+    modes = yard.modes if mode is None and isinstance(yard, AppYard) else None
+    modes = modes or Modes.read(mode or Mode.PROTECT, None)
+    supported = broker_url(app).split(":", 1)[0] in SUPPORTED
+    names = sorted(name for name in app.tasks if not name.startswith("celery."))
+    return [_plan(app.tasks[name], modes, supported=supported) for name in names]
+
+
+def _plan(task: Any, modes: Modes, *, supported: bool) -> TaskPlan:
+    verdict = judge_task(task, modes, broker_supported=supported)
+    before = getattr(task, ACKS_BEFORE, task.acks_late)
+    late = verdict.mode is Mode.PROTECT
+    return TaskPlan(
+        name=task.name,
+        mode=verdict.mode,
+        acks_before=_acks(before),
+        acks_with=_acks(True if late else before),
+        serializer=str(task.serializer),
+        backend=_backend(task),
+        warnings=verdict.warnings,
+    )
+
+
+def _acks(late: object) -> str:
+    return "after it ran" if late else "before it runs"
+
+
+def _backend(task: Any) -> str:
+    if task.ignore_result:
+        return "none (ignore_result)"
+    kind = type(task.backend).__name__
+    return "none" if kind == "DisabledBackend" else kind.removesuffix("Backend").lower()

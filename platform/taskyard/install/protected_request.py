@@ -1,0 +1,136 @@
+"""One delivery of a protected task in the main process: Celery's outcomes, the letter before them.
+
+What Celery tells about an outcome (result, errbacks, signals, events) stays as it was; this class
+stands between the app's own `Request` class, whose methods come first, and Celery's.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from billiard.exceptions import TimeLimitExceeded, WorkerLostError
+from celery import signals
+from celery.exceptions import Ignore, Reject, Retry
+from celery.utils.saferepr import saferepr
+from celery.worker.request import Request
+from redis.exceptions import RedisError
+
+from taskyard.engine.duties import post_letter
+from taskyard.engine.request import JobRequest, unwrapped
+from taskyard.install.marks import QUEUE
+from taskyard.jobs.outcomes import Decision
+from taskyard.jobs.policies import Category
+from taskyard.records import Decided
+from taskyard.runner.cause import decision_of, plain_failure
+from taskyard.wire.headers import HEADER
+
+__all__ = ["ProtectedRequest"]
+
+log = logging.getLogger(__name__)
+
+
+class ProtectedRequest(JobRequest):
+    """A job's delivery that says what Celery's own would have said."""
+
+    def __init__(self, message: Any, **options: Any) -> None:
+        super().__init__(message, **options)
+        self._request_dict[QUEUE] = self._yard.source(message)
+        if HEADER not in self._request_dict:
+            # Protocol 1 has its headers elsewhere.
+            self._request_dict[HEADER] = (message.headers or {}).get(HEADER)
+        self._death: BaseException | None = None
+        self._revocation: tuple[Any, ...] | None = None
+
+    def _arm(self, error: BaseException) -> None:
+        if isinstance(error, Reject):
+            owed = not error.requeue
+        else:
+            owed = not isinstance(error, Retry | Ignore)
+        if owed:
+            self._duty = post_letter(self._yard, self.id, self.message)
+        else:
+            super()._arm(error)
+
+    def reject(self, requeue: bool = False) -> None:
+        """A rejected message whose letter is owed ends with it; others as Celery does."""
+        if requeue or self._duty is None:
+            super().reject(requeue)
+            return
+        self.acknowledge()
+        self.send_event("task-rejected", requeue=False)
+
+    def on_failure(
+        self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False
+    ) -> Any:
+        """Remember what a death was, for those who are told of it."""
+        error = unwrapped(exc_info.exception)
+        if isinstance(error, WorkerLostError | TimeLimitExceeded):
+            self._death = error
+        return super().on_failure(exc_info, send_failed_event, return_ok)
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:
+        """Remember the limit, for those who are told of it."""
+        if not soft:
+            self._death = self._death or TimeLimitExceeded(timeout)
+        super().on_timeout(soft, timeout)
+
+    def _tell_failure(self, decided: Decided) -> None:
+        """Result, errbacks, chord, hook, signal and event of a death, in Celery's words."""
+        if self._revocation is not None:
+            Request._announce_revoked(self, *self._revocation)
+            return
+        cause = self._yard.records.read(self.id).cause
+        error = self._death or WorkerLostError(cause.get("message", ""))
+        self.task.backend.mark_as_failure(
+            self.id, error, request=self._context, store_result=self.store_errors
+        )
+        self.task.request_stack.push(self._context)
+        try:
+            if isinstance(error, TimeLimitExceeded):
+                self.task.on_failure(error, self.id, self.args, self.kwargs, None)
+            signals.task_failure.send(
+                sender=self.task,
+                task_id=self.id,
+                exception=error,
+                args=self.args,
+                kwargs=self.kwargs,
+                traceback=None,
+                einfo=None,
+            )
+        finally:
+            self.task.request_stack.pop()
+        self.send_event("task-failed", exception=saferepr(error), traceback="")
+
+    def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
+        """Record the death; Celery announces it, and its acknowledgement publishes the letter."""
+        self._revocation = (reason, terminated, signum, expired)
+        if not terminated:
+            super()._announce_revoked(reason, terminated, signum, expired)
+            return
+        try:
+            self._settle(self._record_terminated())
+        except RedisError as error:
+            log.error(
+                "job %s: its termination was not recorded, Redis is away: %s",
+                self.id,
+                error,
+                extra={"action": "terminate_unreachable", "job_id": self.id},
+            )
+            Request._announce_revoked(self, *self._revocation)
+
+    def _record_terminated(self) -> Decided:
+        record = self._yard.records.read(self.id)
+        outcome = plain_failure(
+            Category.REJECTED, "terminated", "Terminated", "terminated by a control command"
+        )
+        self._yard.records.finish(
+            self.id,
+            epoch=record.epoch,
+            generation=record.generation,
+            seq=record.number("seq"),
+            holder=self._holder,
+            **decision_of(outcome),
+        )
+        seq = record.number("seq")
+        return Decided(Decision.DEAD_LETTERED, seq, 0, record.epoch, record.generation)

@@ -1,0 +1,27 @@
+"""The retry rules of an existing app: its tasks' own, so nothing is retried for them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Final, Self
+
+from taskyard.jobs import Catalogue, RetryPolicy
+from taskyard.runner import Rules
+
+__all__ = ["OwnRetries"]
+
+_NONE: Final = RetryPolicy(max_retries=0)
+
+
+class OwnRetries(Rules):
+    """`self.retry` and `autoretry_for` decide; what they let through is final."""
+
+    @classmethod
+    def make(cls) -> Self:
+        """Rules without a catalogue."""
+        return cls(Catalogue({}), random.SystemRandom())
+
+    def policy(self, job_type: str, override: Mapping[str, object] | None) -> RetryPolicy:
+        """No retries."""
+        return _NONE

@@ -1,0 +1,199 @@
+"""The pipeline of one attempt of an existing task: begin -> body -> decide -> publish."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from celery.exceptions import MaxRetriesExceededError, Reject
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+
+from taskyard.errors import DeadLettered
+from taskyard.install.attempt import Attempt
+from taskyard.install.endings import (
+    Again,
+    Ending,
+    Ignored,
+    Raised,
+    Rejected,
+    Replaced,
+    Returned,
+)
+from taskyard.install.memory import keep, recall, recall_failure
+from taskyard.install.modes import Mode
+from taskyard.install.replacement import bearer, publish_replacement
+from taskyard.install.signals import TaskRetrying
+from taskyard.jobs.outcomes import Decision, Failed
+from taskyard.jobs.policies import Category
+from taskyard.records import Decided, Run, Superseded
+from taskyard.records.answers import Finished
+from taskyard.runner import JobSkipped, Runner, describe_failure
+from taskyard.runner.cause import encode_cause
+from taskyard.runner.pipeline import Delivery
+from taskyard.runner.shield import shielded
+from taskyard.wire.headers import Stamp
+
+__all__ = ["TaskRunner"]
+
+log = logging.getLogger(__name__)
+
+
+class TaskRunner(Runner):
+    """Runs attempts of tasks that know nothing of Taskyard; their exceptions stay their own."""
+
+    def run_task(
+        self, task: Any, delivery: Delivery, attempt: Attempt, body: Callable[[], Any]
+    ) -> Any:
+        """Run one attempt and return the body's value, or raise what the body raised.
+
+        Raises `TaskRetrying`, `JobDeferred` or `JobSkipped` for the main process to act on, and
+        `Reject(requeue=True)` where Redis cannot be asked.
+        """
+        answer = self._begin(delivery)
+        if not isinstance(answer, Run):
+            return self._found(task, delivery, answer)
+        with self._leased(delivery, answer):
+            ending = attempt.call(body)
+        with shielded():
+            return self._settle(_Case(task, delivery, answer, attempt), ending)
+
+    def _found(self, task: Any, delivery: Delivery, answer: Any) -> Any:
+        """Nothing to run: what was decided before is told again, in the task's own words."""
+        job_id = delivery.job_id
+        try:
+            return self._without_run(delivery, answer, lambda kept: recall(task, job_id, kept))
+        except JobSkipped as skipped:
+            if not skipped.reason.startswith("completed before"):
+                raise
+            return recall(task, job_id, None)
+        except DeadLettered as dead:
+            if not isinstance(answer, Decided):
+                raise
+            raise (recall_failure(task, job_id) or dead) from None
+
+    def _settle(self, case: _Case, ending: Ending) -> Any:
+        match ending:
+            case Returned(value):
+                limit = self.records.settings.max_result_bytes
+                self._written(case, Decision.COMPLETED, result=keep(value, limit))
+                return value
+            case Ignored(error):
+                self._written(case, Decision.COMPLETED)
+                raise error
+            case Again(retry):
+                raise self._retrying(case, retry)
+            case Replaced(error):
+                self._replace(case)
+                raise error
+            case Rejected(error) if error.requeue:
+                self._release(case)
+                raise error
+            case Rejected(error) | Raised(error):
+                self._bury(case, error)
+                raise error
+
+    def _written(self, case: _Case, decision: Decision, **facts: Any) -> Finished:
+        answer = self._asked(case, decision, facts)
+        if isinstance(answer, Superseded):
+            raise JobSkipped(f"superseded: the job is {answer.state}")
+        return answer
+
+    def _asked(self, case: _Case, decision: Decision, facts: Any) -> Finished | Superseded:
+        job_id, run = case.delivery.job_id, case.run
+        try:
+            return self.records.finish(
+                job_id,
+                decision,
+                epoch=run.epoch,
+                generation=run.generation,
+                seq=run.seq,
+                token=run.token,
+                **facts,
+            )
+        except RedisError as error:
+            # Not recorded: the work will be done again, which is what at-least-once means.
+            log.error(
+                "job %s: outcome not recorded, Redis is away: %s",
+                job_id,
+                error,
+                extra={"action": "finish_unreachable", "job_id": job_id},
+            )
+            raise Reject(f"records unreachable: {error}", requeue=True) from error
+
+    def _retrying(self, case: _Case, retry: Any) -> TaskRetrying:
+        kept = case.attempt.next_message
+        why = retry.exc or retry
+        done = self._written(
+            case,
+            Decision.RETRYING,
+            delay_s=case.attempt.delay_s,
+            cause=b"" if kept is None else kept.encode(),
+            code="retry",
+            message=f"{type(why).__name__}: {why}"[:2000],
+        )
+        run = case.run
+        return TaskRetrying(
+            done.seq, done.due_us, run.epoch, run.generation, str(why)[:200], retry.exc, retry.when
+        )
+
+    def _release(self, case: _Case) -> None:
+        """The message goes back by its own wish: the attempt ends without counting."""
+        job_id = case.delivery.job_id
+        try:
+            self.records.release(job_id, case.delivery.holder)
+        except RedisError as error:
+            log.warning(
+                "job %s: its lease was not released, Redis is away: %s",
+                job_id,
+                error,
+                extra={"action": "release_unreachable", "job_id": job_id},
+            )
+
+    def _replace(self, case: _Case) -> None:
+        """The job goes on under another task, or ends here if nobody looks after that one."""
+        job_id, signature = case.delivery.job_id, case.attempt.replacement
+        heir = bearer(signature, job_id)
+        if heir is None or case.task.yard.mode(heir["task"]) is Mode.OFF:
+            self._written(case, Decision.COMPLETED)
+            seq = case.run.seq
+        else:
+            note = f"replaced by {heir['task']}"
+            done = self._written(case, Decision.RETRYING, code="replaced", message=note)
+            seq = done.seq
+        stamp = Stamp(case.run.epoch, case.run.generation, seq)
+        try:
+            publish_replacement(signature, job_id, stamp)
+        except (OperationalError, OSError) as error:
+            # Decided, not published: the next delivery starts this step again.
+            raise Reject(f"replacement not published: {error}", requeue=True) from error
+
+    def _bury(self, case: _Case, error: BaseException) -> None:
+        failure = describe_failure(case.delivery.job_type, error)
+        outcome = Failed(failure, _category(case.task, failure.code, error))
+        self._written(
+            case,
+            Decision.DEAD_LETTERED,
+            cause=encode_cause(outcome),
+            code=failure.code,
+            category=outcome.category,
+            message=failure.message,
+        )
+
+
+class _Case:
+    """One attempt with everything that its ending needs."""
+
+    def __init__(self, task: Any, delivery: Delivery, run: Run, attempt: Attempt) -> None:
+        self.task, self.delivery, self.run, self.attempt = task, delivery, run, attempt
+
+
+def _category(task: Any, code: str, error: BaseException) -> Category:
+    if isinstance(error, Reject):
+        return Category.REJECTED
+    if code == "timeout":
+        return Category.TIMEOUT
+    if isinstance(error, MaxRetriesExceededError) or task.request.retries:
+        return Category.RETRY_EXHAUSTED
+    return Category.NON_RETRYABLE

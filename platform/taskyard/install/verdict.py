@@ -1,0 +1,66 @@
+"""What becomes of one task: the mode that was asked for, and what speaks against it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from celery.app.annotations import resolve_all
+
+from taskyard.install.modes import Mode, Modes
+
+__all__ = ["Verdict", "acks_early_on_purpose", "judge_task"]
+
+_STRATEGY: Final = "celery.worker.strategy:default"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The mode of a task; `warnings` say why it is less than what was asked for."""
+
+    mode: Mode
+    warnings: tuple[str, ...] = ()
+
+
+def judge_task(task: Any, modes: Modes, *, broker_supported: bool) -> Verdict:
+    """The verdict on a bound task; raises `InvalidSettings` for an unknown mode of its own."""
+    asked = modes.of(task.name, getattr(task, "taskyard", None))
+    if asked is Mode.OFF:
+        return Verdict(Mode.OFF)
+    if task.Strategy != _STRATEGY:
+        return Verdict(Mode.OFF, (f"its strategy {task.Strategy} takes messages by itself",))
+    if asked is Mode.OBSERVE:
+        return Verdict(Mode.OBSERVE)
+    against = tuple(_objections(task, broker_supported=broker_supported))
+    return Verdict(Mode.OBSERVE if against else Mode.PROTECT, against)
+
+
+def _objections(task: Any, *, broker_supported: bool) -> list[str]:
+    found = []
+    if acks_early_on_purpose(task):
+        found.append("acks_late=False is its own wish: acknowledged before it runs, so no lease")
+    if task.serializer != "json":
+        found.append(f"serializer {task.serializer!r}: operators could not read or edit a message")
+    if not broker_supported:
+        found.append("the broker is neither one Redis nor RabbitMQ: nothing could wait there")
+    return found
+
+
+def acks_early_on_purpose(task: Any) -> bool:
+    """Whether `acks_late=False` was written for this task, rather than being Celery's default.
+
+    `Task.bind` copies the app's default into the task's class. What the class had before stands
+    before the mark that binding leaves: a class keeps its names in the order of their setting.
+    """
+    if task.acks_late is not False:
+        return False
+    for notes in resolve_all(task.app.annotations, type(task)):
+        if "acks_late" in notes:
+            return True
+    for cls in type(task).__mro__:
+        names = list(vars(cls))
+        if "acks_late" not in names or vars(cls)["acks_late"] is None:
+            continue
+        bound = names.index("__bound__") if "__bound__" in names else len(names)
+        return names.index("acks_late") < bound
+    return False

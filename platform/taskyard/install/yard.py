@@ -1,0 +1,112 @@
+"""What the parts of an installed app's processes share."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+from urllib.parse import urlsplit
+
+from taskyard.broker import Publisher, make_publisher
+from taskyard.clock import SYSTEM_CLOCK
+from taskyard.deadletters import LetterBox
+from taskyard.engine.yard import Yard
+from taskyard.install.broker_url import SUPPORTED, app_settings, broker_url
+from taskyard.install.keys import AppKeys
+from taskyard.install.marks import MODE, QUEUE
+from taskyard.install.modes import Mode, Modes
+from taskyard.install.observer import Observer
+from taskyard.install.publisher import AppRedisPublisher
+from taskyard.install.rules import OwnRetries
+from taskyard.install.runner import TaskRunner
+from taskyard.install.verdict import Verdict, judge_task
+from taskyard.jobs import Catalogue
+from taskyard.records import Record, Records
+from taskyard.settings import Settings
+from taskyard.store import connect
+
+__all__ = ["AppYard"]
+
+_NEVER = 10**9
+
+
+class AppYard(Yard):
+    """Connections and rules; the app's configuration is read when something is first used."""
+
+    def __init__(self, app: Any, given: Settings, modes: Modes) -> None:
+        self.app, self.given, self.modes = app, given, modes
+        self.catalogue = Catalogue({})
+        self.rules = OwnRetries.make()
+
+    @cached_property
+    def settings(self) -> Settings:  # type: ignore[override]
+        """The given settings, on the app's broker."""
+        return app_settings(self.app, self.given)
+
+    @cached_property
+    def broker_supported(self) -> bool:
+        """Whether retries and waiting messages have a place at the app's broker."""
+        return urlsplit(broker_url(self.app)).scheme in SUPPORTED
+
+    @cached_property
+    def records(self) -> Records:
+        """The records, of this process."""
+        records = Records(connect(self.settings.need_redis_url()), self.settings)
+        records.keys = AppKeys(self.settings.namespace)
+        return records
+
+    @cached_property
+    def runner(self) -> TaskRunner:
+        """The pipeline, in a child."""
+        return TaskRunner(self.records, self.rules, SYSTEM_CLOCK)
+
+    @cached_property
+    def watching(self) -> Records:
+        """Records that count no death of a watched task: only what protects may condemn."""
+        never = self.settings.model_copy(update={"death_limit": _NEVER})
+        records = Records(connect(self.settings.need_redis_url()), never)
+        records.keys = AppKeys(self.settings.namespace)
+        return records
+
+    @cached_property
+    def watched_letters(self) -> LetterBox:
+        """Letters of watched tasks, on a connection that protected ones do not wait for."""
+        return LetterBox(self.settings)
+
+    def verdict(self, task: Any) -> Verdict:
+        """What becomes of a bound task."""
+        return judge_task(task, self.modes, broker_supported=self.broker_supported)
+
+    def mode(self, name: str) -> Mode:
+        """The mode of a task by name, also of one that nobody has."""
+        task = self.app.tasks.get(name)
+        if task is None:
+            return self.modes.of(name)
+        adopted: Mode | None = getattr(task, MODE, None)
+        return self.verdict(task).mode if adopted is None else adopted
+
+    @cached_property
+    def observer(self) -> Observer:
+        """Events and letters of tasks that are only watched."""
+        return Observer(self)
+
+    @cached_property
+    def publisher(self) -> Publisher:
+        """Retries and waiting messages, in the main process."""
+        url = urlsplit(self.settings.need_broker_url())
+        if url.scheme.startswith("redis"):
+            options = dict(self.app.conf.broker_transport_options or {})
+            return AppRedisPublisher(self.settings, options)
+        return make_publisher(self.settings)
+
+    def close(self) -> None:
+        """At the worker's end: what was observed is written."""
+        if "observer" in self.__dict__:
+            self.observer.close()
+
+    def source(self, message: Any) -> str:
+        """The broker's name of the queue that a message came from."""
+        return str(getattr(message, QUEUE, None) or super().source(message))
+
+    def home(self, record: Record, message: Any) -> str:
+        """Where a job's next message belongs: where this one was."""
+        return self.source(message) or record.queue
