@@ -185,6 +185,28 @@ def test_what_a_dead_mirror_left_is_taken_over_and_stored_once(
     assert stream.client.xlen(stream.key) == 0
 
 
+def test_what_was_lost_on_the_way_to_a_living_mirror_is_taken_again_at_once(
+    stream: Stream, database: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feed = stream.feed()
+    feed.step(0)
+    stream.add("j", 1, "admit", "accepted")
+    arrived = stream.client.xreadgroup
+
+    def lose(*arguments: Any, **options: Any) -> None:
+        arrived(*arguments, **options)
+        raise redis.ConnectionError("the answer was lost")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stream.client, "xreadgroup", lose)
+        with pytest.raises(redis.ConnectionError):
+            feed.step(0)
+    stream.add("k", 1, "admit", "accepted")
+    assert [feed.step(0), feed.step(0), feed.step(0)] == [1, 1, 0]
+    assert len(history(database)) == 1
+    assert stream.client.xlen(stream.key) == 0
+
+
 def test_a_crash_between_commit_and_acknowledgement_doubles_nothing(
     stream: Stream, database: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

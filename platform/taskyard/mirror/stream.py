@@ -40,17 +40,30 @@ class LifecycleStream:
         self._key = Keys(namespace).lifecycle
         self._consumer = consumer
         self._claim_idle_ms = claim_idle_ms
+        self._unsure = False
 
     def take(self, limit: int, wait_ms: int) -> list[StreamEntry]:
-        """Up to `limit` new entries, waiting `wait_ms` for the first."""
+        """Up to `limit` new entries, waiting `wait_ms` for the first.
+
+        After a lost connection first those that are this consumer's already: their delivery, or
+        the word that they are settled, may have been lost on the way.
+        """
+        own = self._read("0", limit, 1) if self._unsure else []
+        return own or self._read(">", limit, wait_ms)
+
+    def _read(self, start: str, limit: int, wait_ms: int) -> list[StreamEntry]:
+        self._unsure = True
         try:
             answer: Any = self._client.xreadgroup(
-                GROUP, self._consumer, {self._key: ">"}, count=limit, block=max(1, wait_ms)
+                GROUP, self._consumer, {self._key: start}, count=limit, block=max(1, wait_ms)
             )
         except ResponseError as error:
             self._create_group(error)
+            self._unsure = False
             return []
-        return _entries(_only(answer))
+        entries = _entries(_only(answer))
+        self._unsure = start == "0" and bool(entries)
+        return entries
 
     def reclaim(self, limit: int) -> list[StreamEntry]:
         """Up to `limit` entries that a dead consumer left unsettled; now they are this one's."""
@@ -68,10 +81,12 @@ class LifecycleStream:
         if not entries:
             return
         ids = [entry.id for entry in entries]
+        unsure, self._unsure = self._unsure, True
         with self._client.pipeline(transaction=True) as pipeline:
             pipeline.xack(self._key, GROUP, *ids)
             pipeline.xdel(self._key, *ids)
             pipeline.execute()
+        self._unsure = unsure
 
     def forget_dead(self) -> None:
         """Remove consumers that hold nothing and were silent for an hour."""
