@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -203,11 +202,14 @@ def test_a_worker_whose_terminal_sends_every_process_a_signal_still_drains(
 
 
 def test_two_workers_share_one_queue_and_no_job_runs_twice(
-    house: House, start_worker: Callable[..., Worker], tmp_path: Path
+    house: House, start_worker: Callable[..., Worker]
 ) -> None:
-    jobs = [house.act(value=number) for number in range(100)]
+    # Four at a gate: neither worker, of two processes each, can hold them alone.
+    jobs = [house.act(value=number, gate="both" if number < 4 else "") for number in range(100)]
     start_worker("one")
     start_worker("two")
+    eventually(lambda: all(house.runs(job) for job in jobs[:4]), "both workers at work")
+    house.open_gate("both")
     assert [job.result(60) for job in jobs] == list(range(100))
     house.await_quiet()
     assert [house.runs(job) for job in jobs] == [1] * 100

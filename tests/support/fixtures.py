@@ -1,0 +1,62 @@
+"""What every test may ask for: one Valkey and one Postgres a session, a namespace a test."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, make_url, text
+from sqlalchemy.pool import NullPool
+
+from servers import Servers
+from support.worker import Worker
+from support.yard import House, fresh_settings
+from taskyard.database import migrate
+from taskyard.settings import Settings
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    with Servers(tmp_path_factory.mktemp("servers")) as running:
+        yield running
+
+
+@pytest.fixture
+def settings(servers: Servers) -> Settings:
+    """Records and broker in one Valkey, under a namespace of this test's own."""
+    return fresh_settings(servers.valkey_url())
+
+
+@pytest.fixture
+def house(settings: Settings) -> Iterator[House]:
+    opened = House(settings)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def start_worker(settings: Settings, tmp_path: Path) -> Iterator[Callable[..., Worker]]:
+    """Start workers that end with the test; arguments are the fields of `Worker`."""
+    with ExitStack() as running:
+
+        def start(name: str = "worker", **fields: Any) -> Worker:
+            worker = Worker(fields.pop("settings", settings), tmp_path, name=name, **fields)
+            return running.enter_context(worker.launch())
+
+        yield start
+
+
+@pytest.fixture(scope="module")
+def database_url(servers: Servers) -> str:
+    """A migrated database of this module's own."""
+    name = f"t{uuid.uuid4().hex[:10]}"
+    admin = create_engine(servers.database_url(), poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    url = make_url(servers.database_url()).set(database=name)
+    migrate(url.render_as_string(hide_password=False))
+    return url.render_as_string(hide_password=False)
