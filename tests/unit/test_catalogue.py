@@ -180,3 +180,11 @@ def test_a_payload_that_does_not_fit_is_refused_with_field_and_value() -> None:
 
 def test_without_a_model_every_payload_fits() -> None:
     JobType(name="new", queue="plan").check_payload(object())
+
+
+def test_a_file_that_raises_one_number_keeps_the_rest_of_the_policy(tmp_path):
+    file = tmp_path / "types.yaml"
+    file.write_text("job_retry_policies: {plan_generation: {max_retries: 5}}")
+    before = Catalogue.load()["plan_generation"].policy
+    after = Catalogue.load(file)["plan_generation"].policy
+    assert after == before.model_copy(update={"max_retries": 5})

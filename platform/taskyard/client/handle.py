@@ -89,7 +89,8 @@ class JobHandle:
                 raise JobFailed(self.job_id, state)
 
     def _stored(self) -> Any:
-        raw = self._yard.records.result(self.job_id)
+        with reachable(self._yard.settings.need_redis_url()):
+            raw = self._yard.records.result(self.job_id)
         if raw is None:
             raise NotFound(
                 f"job {self.job_id} is completed, its result has expired after "

@@ -126,12 +126,13 @@ class Taskyard:
             chunk = checked[start : start + _CHUNK]
             try:
                 admitted = self.records.admit_many([self._admission(request) for request in chunk])
-            except RedisError as error:
+                for pair in zip(chunk, admitted, strict=True):
+                    handles.append(self._settled(*pair))  # noqa: PERF401 - counted if one fails
+            except (RedisError, PublishFailed) as error:
                 raise PublishFailed(
                     f"{len(handles)} of {len(checked)} jobs are enqueued; the fate of the next "
-                    f"{len(chunk)} is unknown ({error}). Repeat those that have an idempotency key"
+                    f"{len(chunk) - (len(handles) - start)} is unknown ({error}). Repeat those that have an idempotency key"
                 ) from error
-            handles += [self._settled(*pair) for pair in zip(chunk, admitted, strict=True)]
         return handles
 
     def job(self, job_id: str) -> JobHandle:

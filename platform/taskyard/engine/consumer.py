@@ -19,6 +19,7 @@ from taskyard.jobs.policies import Category
 from taskyard.jobs.states import State
 from taskyard.records import Decided, Held
 from taskyard.runner.cause import encode_cause, plain_failure
+from taskyard.wire import Stamp
 
 __all__ = ["JobConsumer"]
 
@@ -165,6 +166,11 @@ def _fault(message: Any) -> str | None:
     for name in ("id", "task"):
         if not isinstance(headers.get(name), str) or not headers[name]:
             return f"header {name!r} must be a text, got {headers.get(name)!r:.60}"
+    try:
+        Stamp.read(headers)
+    except ValueError as error:
+        # Judged as one without a stamp, a stale message could run again.
+        return str(error)
     limits = headers.get("timelimit")
     if limits is not None and not _are_limits(limits):
         return f"header 'timelimit' must be two numbers or nulls, got {limits!r:.60}"

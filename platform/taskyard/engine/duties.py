@@ -19,8 +19,8 @@ from taskyard.wire.headers import Stamp
 
 __all__ = ["Duty", "defer", "duty_of", "post_letter", "republish"]
 
-# Under this the retry goes straight to its queue: nothing gains from the delay store.
-_AT_ONCE_US = 1_000_000
+# Half of the promoter's interval: a shorter wait is over before the delay store would notice.
+_AT_ONCE_US = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ def republish(yard: Yard, job_id: str, message: Any, stamp: Stamp, due_us: int) 
         kept = NextMessage.of(record)
         if kept is not None:
             place["queue"], raw = kept.queue, kept.message
-        if due_us - now <= _AT_ONCE_US // 10:
+        if due_us - now <= _AT_ONCE_US:
             yard.publisher.publish(raw, job_id=job_id, stamp=fresh, strip=("eta",), **place)
         else:
             yard.publisher.publish_later(raw, job_id=job_id, stamp=fresh, due_us=due_us, **place)

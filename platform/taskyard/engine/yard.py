@@ -61,5 +61,4 @@ class Yard:
 
     def home(self, record: Record, message: Any) -> str:
         """The configured name of the queue where a job's next message belongs."""
-        queue = record.queue or self.source(message)
-        return queue if queue in self.settings.queues else "exec"
+        return record.queue or self.source(message) or "exec"

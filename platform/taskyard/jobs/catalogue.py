@@ -1,7 +1,7 @@
 """The catalogue: every job type this installation knows, read from YAML.
 
 The shape is the operators' own: `job_retry_policies:` by type name, and `job_types:` for queue,
-SLA, limits and owner. A later file overrides an earlier one type by type.
+SLA, limits and owner. A later file overrides an earlier one field by field, in policies too.
 """
 
 from __future__ import annotations
@@ -114,7 +114,12 @@ def _section(document: dict[str, object], key: str, source: str) -> dict[str, di
 
 def _merge(into: dict[str, dict[str, object]], more: dict[str, dict[str, object]]) -> None:
     for name, raw in more.items():
-        into.setdefault(name, {}).update(raw)
+        known = into.setdefault(name, {})
+        policy, override = known.get("policy"), raw.get("policy")
+        known.update(raw)
+        if isinstance(policy, dict) and isinstance(override, dict):
+            # One number raised must not lift the other bounds of the policy.
+            known["policy"] = {**policy, **override}
 
 
 def _build(name: str, raw: dict[str, object]) -> JobType:

@@ -13,7 +13,7 @@ import random
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
-from typing import Final, Self
+from typing import Final, Self, assert_never
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -108,8 +108,10 @@ class RetryPolicy(BaseModel):
                 wait_ms = self.base_delay_ms * 2 ** min(retry - 1, 40)
             case Backoff.LINEAR:
                 wait_ms = self.base_delay_ms * retry
-            case _:
+            case Backoff.IMMEDIATE:
                 wait_ms = 0
+            case never:
+                assert_never(never)
         longest_ms = _LONGEST_MS if self.max_delay_ms is None else self.max_delay_ms
         wait_ms = min(wait_ms, longest_ms, _LONGEST_MS)
         if self.jitter:

@@ -49,7 +49,8 @@ class Registry:
 
         It takes `(payload)` or `(payload, context)`; a pydantic annotation on the payload makes it
         validated. With settings (`queue="exec"`, `policy={...}` and the other fields of `JobType`)
-        it also defines the type; without, the catalogue must know it. Raises `DuplicateName`.
+        it also defines the type for workers, unless a job type file does; a client reads only the
+        files. Raises `DuplicateName`, and pydantic's `ValidationError` for wrong settings.
         """
 
         def register(function: F) -> F:

@@ -19,9 +19,10 @@ DEFAULT_TIME_LIMIT_S: Final = 300.0
 class JobType(BaseModel):
     """One job type: its name is the Celery task's name.
 
-    `sla_s`: seconds from admission to start that operators are promised. `time_limit_s` kills the
-    attempt, `soft_time_limit_s` raises inside it first. `payload_model` is `package.module:Class`,
-    a pydantic model; None leaves payloads unchecked. `shed_class`: may be refused under load.
+    `sla_s` (seconds from admission to start), `owner` and `shed_class` are shown to operators;
+    nothing enforces them yet. `time_limit_s` kills the attempt, `soft_time_limit_s` raises inside
+    it first. `payload_model` is `package.module:Class`, a pydantic model; None leaves payloads
+    unchecked.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -13,7 +13,7 @@ from typing import Any, Final
 from taskyard.clock import to_us
 from taskyard.jobs import Category
 from taskyard.mirror.deliveries import Delivery
-from taskyard.wire import Letter, RawMessage, Stamp, letter_id
+from taskyard.wire import Letter, RawMessage, Stamp, clean_text, letter_id, pack
 
 __all__ = ["is_drop", "letter_of_drop"]
 
@@ -24,7 +24,9 @@ _DEATH_HEADERS: Final = ("x-death", "x-first-death-", "x-last-death-")
 def is_drop(delivery: Delivery) -> bool:
     """Whether the broker put this message here, and not a worker."""
     deaths = delivery.headers.get("x-death")
-    return isinstance(deaths, list) and bool(deaths) and "task" in delivery.headers
+    if not isinstance(deaths, list) or not deaths or not isinstance(deaths[0], Mapping):
+        return False
+    return "task" in delivery.headers
 
 
 def letter_of_drop(delivery: Delivery) -> Letter:
@@ -86,12 +88,12 @@ def _arguments(delivery: Delivery) -> tuple[list[Any] | None, dict[str, Any] | N
     try:
         match json.loads(delivery.body):
             case [list(args), dict(kwargs), _]:
-                return args, kwargs
+                return pack(args), {clean_text(str(k)): pack(v) for k, v in kwargs.items()}
     except ValueError:
         pass  # not JSON: the bytes are kept, only the convenience of seeing arguments is not
     return None, None
 
 
 def _plain(value: Any) -> Any:
-    """`value` as JSON holds it: times as text, everything else as it is."""
-    return json.loads(json.dumps(value, default=str))
+    """`value` as plain JSON that loses nothing."""
+    return pack(value)
