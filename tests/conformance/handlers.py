@@ -48,6 +48,7 @@ class Act(BaseModel):
     value: Any = None
     code: str = "flaky"
     label: str = ""
+    retry_after_s: float | None = None
 
 
 class Diary:
@@ -124,7 +125,12 @@ def _act(act: Act, context: JobContext) -> Any:
 def _misbehave(act: Act, context: JobContext, diary: Diary) -> Any:
     match act.do:
         case "fail":
-            raise CodedError(act.code, f"told to fail with {act.code}", details={"hint": "told"})
+            raise CodedError(
+                act.code,
+                f"told to fail with {act.code}",
+                details={"hint": "told"},
+                retry_after_s=act.retry_after_s,
+            )
         case "kill":
             World.die()
         case "exit":

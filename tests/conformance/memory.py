@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from conformance.handlers import FOLDER, Diary, World
-from conformance.stage import Seen
+from conformance.stage import Seen, waits_between
 from taskyard.client import JobHandle
 from taskyard.jobs import JobType
 from taskyard.testing import ProcessKilled, Yard
@@ -40,7 +40,7 @@ class MemoryStage:
             yield cls(yard, diary)
 
     def act(self, do: str = "return", job_type: str = "steady", **options: Any) -> JobHandle:
-        names = ("times", "value", "code", "label")
+        names = ("times", "value", "code", "label", "retry_after_s")
         payload = {"do": do} | {name: options.pop(name) for name in names if name in options}
         return self.client.enqueue(job_type, payload, **options)
 
@@ -71,6 +71,7 @@ class MemoryStage:
             args=letter.args,
             body=letter.message.body,
             outcomes=[note.outcome for note in letter.attempts],
+            waits_s=waits_between(letter.attempts),
             evidence=letter.evidence,
             eligible=letter.replay_eligible,
             status=self.client.letter_status(letter),
@@ -79,8 +80,9 @@ class MemoryStage:
     def replay(self, letter: Seen, **options: Any) -> None:
         self.client.replay(letter.letter_id, **options)
 
-    def redeliver(self, job: JobHandle) -> None:
-        self.client.redeliver(job)
+    def redeliver(self, job: JobHandle, *, first: bool = False) -> None:
+        self.client.redeliver(job, first=first)
+        self.client.run()
 
     def send_unknown(self, job_type: str) -> str:
         known = self.client.catalogue.with_type(JobType(name=job_type, queue="exec"))

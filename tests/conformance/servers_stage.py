@@ -15,7 +15,7 @@ from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.pool import NullPool
 
 from conformance.handlers import FOLDER, Diary
-from conformance.stage import Seen
+from conformance.stage import Seen, waits_between
 from servers import Servers
 from support.mirror import mirroring, stored_letters
 from support.waiting import eventually
@@ -32,6 +32,7 @@ from taskyard.ledger import history
 from taskyard.relay import Relay
 from taskyard.settings import Settings
 from taskyard.wire.headers import Stamp
+from taskyard.wire.letters import AttemptNote
 
 __all__ = ["ServersStage"]
 
@@ -75,7 +76,7 @@ class ServersStage:
     # -- jobs ----------------------------------------------------------------------------------
 
     def act(self, do: str = "return", job_type: str = "steady", **options: Any) -> JobHandle:
-        names = ("times", "value", "code", "label")
+        names = ("times", "value", "code", "label", "retry_after_s")
         payload = {"do": do} | {name: options.pop(name) for name in names if name in options}
         return self.client.enqueue(job_type, payload, **options)
 
@@ -99,9 +100,10 @@ class ServersStage:
         finally:
             self.diary.open()
 
-    def redeliver(self, job: JobHandle) -> None:
-        """The message of the job's first publication once more, then a job behind it."""
+    def redeliver(self, job: JobHandle, *, first: bool = False) -> None:
+        """A message with the same stamp once more, then a job behind it."""
         record = job.record()
+        last = record.generation, record.number("seq")
         payload = {"do": "return", "value": "from the second delivery"}
         request = EnqueueRequest(job_type=record.job_type, payload=payload)
         checked = check(request, self.client.settings, self.client.catalogue)
@@ -110,9 +112,9 @@ class ServersStage:
             queue=record.queue,
             priority=None,
             job_id=job.job_id,
-            stamp=Stamp(record.epoch, record.generation, record.number("seq")),
+            stamp=Stamp(record.epoch, *((0, 0) if first else last)),
         )
-        self.settle(self.act("return", record.job_type))
+        self.settle(self.act(queue=record.queue))
 
     def send_unknown(self, job_type: str) -> str:
         job_id = str(uuid.uuid4())
@@ -182,6 +184,7 @@ def _seen(row: dict[str, Any]) -> Seen:
         args=row["args"],
         body=bytes(row["body"]),
         outcomes=[note["outcome"] for note in row["attempts"]],
+        waits_s=waits_between([AttemptNote.model_validate(note) for note in row["attempts"]]),
         evidence=row["evidence"],
         eligible=row["replay_eligible"],
         status=row["status"],

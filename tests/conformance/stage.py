@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Protocol
 
 from conformance.handlers import Diary
 from taskyard.client import JobHandle, Taskyard
+from taskyard.wire.letters import AttemptNote
 
-__all__ = ["Seen", "Stage"]
+__all__ = ["Seen", "Stage", "waits_between"]
+
+
+def waits_between(attempts: Sequence[AttemptNote]) -> list[float]:
+    """Seconds from the end of each attempt to the start of the next."""
+    return [
+        (after.started_us - before.ended_us) / 1_000_000 for before, after in pairwise(attempts)
+    ]
 
 
 @dataclass(frozen=True)
@@ -30,6 +40,7 @@ class Seen:
     args: list[Any] | None
     body: bytes
     outcomes: list[str]
+    waits_s: list[float]
     evidence: dict[str, Any]
     eligible: bool
     status: str
@@ -66,8 +77,8 @@ class Stage(Protocol):
         """Replay it as an operator; raises `Refused`."""
         ...
 
-    def redeliver(self, job: JobHandle) -> None:
-        """Have the job's message delivered once more."""
+    def redeliver(self, job: JobHandle, *, first: bool = False) -> None:
+        """Have the job's last message, or its very first, delivered once more, and served."""
         ...
 
     def send_unknown(self, job_type: str) -> str:

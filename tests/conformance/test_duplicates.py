@@ -20,6 +20,16 @@ def test_a_key_is_one_job_however_often_it_is_enqueued(stage: Stage) -> None:
     assert stage.diary.runs(late.job_id) == 1
 
 
+def test_a_key_whose_job_is_a_dead_letter_finds_the_letters_job(stage: Stage) -> None:
+    key = uuid.uuid4().hex
+    job = stage.act("fail", idempotency_key=key, policy={"max_retries": 0})
+    stage.settle(job)
+    again = stage.act("return", idempotency_key=key)
+    stage.settle(again)
+    assert (again.created, again.state()) == (False, State.DEAD_LETTERED)
+    assert stage.diary.runs(job.job_id) == 1
+
+
 def test_a_key_is_free_again_after_the_end_when_its_time_is_zero(stage: Stage) -> None:
     key = uuid.uuid4().hex
     first = stage.act(value=1, idempotency_key=key, unique_for=0)

@@ -9,6 +9,7 @@ import pytest
 from conformance.stage import Stage
 from taskyard.errors import Refused
 from taskyard.jobs.states import State
+from taskyard.wire.exact import pack
 from taskyard.wire.letters import letter_id
 
 
@@ -26,6 +27,16 @@ def test_a_letter_holds_the_job_its_cause_and_its_message(stage: Stage) -> None:
     assert letter.evidence == {"hint": "told"}
     assert letter.outcomes == ["retrying", "dead_lettered"]
     assert (letter.eligible, letter.status) == (True, "pending")
+
+
+def test_a_letter_holds_what_is_no_plain_text(stage: Stage) -> None:
+    odd = "\ud800 \x00 \u2028 \U0001f4ee"
+    job = stage.act("fail", value={odd: odd}, policy={"max_retries": 0})
+    stage.settle(job)
+    [letter] = stage.letters(job)
+    payload = {"do": "fail", "value": {odd: odd}}
+    assert json.loads(letter.body)[0] == [payload]
+    assert letter.args == [pack(payload)]
 
 
 def test_a_type_that_escalates_leaves_its_letter_for_manual_review(stage: Stage) -> None:
@@ -72,10 +83,9 @@ def test_a_replay_starts_its_counters_anew_and_may_die_again(stage: Stage) -> No
 def test_the_message_before_a_replay_is_stale(stage: Stage) -> None:
     job = stage.act("fail", times=1, value=7, policy={"max_retries": 0})
     stage.settle(job)
-    with stage.holding():
-        stage.replay(stage.letters(job)[0])
+    stage.replay(stage.letters(job)[0])
     stage.settle(job)
-    stage.redeliver(job)
+    stage.redeliver(job, first=True)
     assert stage.diary.runs(job.job_id) == 2
     assert job.result(0) == 7
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
 from conformance.stage import Stage
+from taskyard.client import JobHandle
 from taskyard.errors import (
     DeadLettered,
     InvalidPayload,
@@ -28,6 +30,23 @@ def test_a_job_that_succeeds_returns_its_handlers_result(stage: Stage, job_type:
     assert stage.diary.runs(job.job_id) == 1
     assert stage.story(job) == ["admit", "begin", "complete"]
     assert stage.letters(job) == []
+
+
+@pytest.mark.parametrize("value", [None, 0, "", False, [], {}, 1.5, "ü\x00\ud800"])
+def test_a_result_comes_back_as_it_was(stage: Stage, value: Any) -> None:
+    job = stage.act(value=value)
+    stage.settle(job)
+    assert job.result(0) == value
+    assert type(job.result(0)) is type(value)
+
+
+def test_an_asyncio_service_enqueues_too(stage: Stage) -> None:
+    async def enqueue() -> JobHandle:
+        return await stage.client.aenqueue("steady", {"value": 4}, priority=2)
+
+    job = asyncio.run(enqueue())
+    stage.settle(job)
+    assert (job.result(0), job.created) == (4, True)
 
 
 @pytest.mark.parametrize("job_type", ["steady", "patient"])

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
         assert_enqueued,
         refute_enqueued,
     )
+    from taskyard.testing.client import EnqueuedJob
     from taskyard.testing.clock import YardClock
     from taskyard.testing.fate import ProcessKilled
-    from taskyard.testing.yard import EnqueuedJob, Yard
+    from taskyard.testing.yard import Yard
 
 __all__ = [
     "EnqueuedJob",
@@ -31,7 +32,7 @@ __all__ = [
 ]
 
 _HOMES: Final = {
-    "EnqueuedJob": "yard",
+    "EnqueuedJob": "client",
     "ProcessKilled": "fate",
     "Yard": "yard",
     "YardClock": "clock",

@@ -9,7 +9,8 @@ from pydantic import BaseModel
 
 from taskyard.jobs import Category
 from taskyard.jobs.states import State
-from taskyard.testing.yard import EnqueuedJob, Yard
+from taskyard.testing.client import EnqueuedJob
+from taskyard.testing.yard import Yard
 from taskyard.wire.letters import Letter
 
 __all__ = ["assert_completed", "assert_dead_lettered", "assert_enqueued", "refute_enqueued"]

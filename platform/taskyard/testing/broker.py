@@ -32,7 +32,7 @@ class MemoryBroker:
     """Publishes like `taskyard.broker`'s publishers; a worker pops here, strictly by urgency."""
 
     settings: Settings
-    delivered: dict[str, Message] = field(default_factory=dict)
+    delivered: dict[str, list[Message]] = field(default_factory=dict)
     _ready: deque[Message] = field(default_factory=deque)
     _waiting: dict[str, tuple[int, Message]] = field(default_factory=dict)
 
@@ -83,7 +83,7 @@ class MemoryBroker:
             return None
         message = min(self._ready, key=lambda waiting: waiting.urgency)
         self._ready.remove(message)
-        self.delivered[message.job_id] = message
+        self.delivered.setdefault(message.job_id, []).append(message)
         return message
 
     def next_due_us(self) -> int | None:

@@ -3,56 +3,33 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from taskyard.client import EnqueueRequest, JobHandle, Taskyard
-from taskyard.client.messages import first_message
-from taskyard.client.requests import CheckedRequest, Seconds, check
+from taskyard.client import JobHandle
 from taskyard.clock import from_us
 from taskyard.errors import NotFound, TaskyardError
 from taskyard.jobs import Catalogue, registry
 from taskyard.jobs.registry import Registry
-from taskyard.jobs.states import State
 from taskyard.runner import Rules
 from taskyard.settings import Settings
 from taskyard.testing.attempts import EagerRunner, off_the_loop
-from taskyard.testing.broker import MemoryBroker
 from taskyard.testing.catalogue import LiveCatalogue
+from taskyard.testing.client import MemoryClient
 from taskyard.testing.clock import YardClock
 from taskyard.testing.fate import Fate, Fates
-from taskyard.testing.handle import YardHandle
 from taskyard.testing.inbox import MemoryInbox
 from taskyard.testing.letters import UNSET, LetterShelf, Replays
-from taskyard.testing.records import MemoryRecords
-from taskyard.testing.shelf import Shelf
 from taskyard.testing.worker import MemoryWorker
-from taskyard.wire.headers import Stamp
 from taskyard.wire.letters import Letter
 
-__all__ = ["BUSIEST", "EnqueuedJob", "Yard"]
+__all__ = ["BUSIEST", "Yard"]
 
 # Production would go on for ever with a job that enqueues itself; a test should be told.
 BUSIEST: Final = 10_000
-# The name can never resolve (RFC 2606): whatever does connect fails, and says to what.
-_NOWHERE: Final = "redis://taskyard-testing.invalid/0"
 
 
-@dataclass(frozen=True, slots=True)
-class EnqueuedJob:
-    """One job that this yard accepted, as it was asked for."""
-
-    handle: JobHandle
-    job_type: str
-    queue: str
-    priority: int
-    payload: Any
-    countdown_s: float
-
-
-class Yard(Taskyard):
+class Yard(MemoryClient):
     """A `Taskyard` in memory; what is enqueued waits until `run`, `run_one`, `advance`, `settle`.
 
     `handlers` are those of `taskyard.jobs.job` unless given; import the module that registers
@@ -68,17 +45,11 @@ class Yard(Taskyard):
         clock: YardClock | None = None,
         seed: int = 0,
     ) -> None:
-        # Without the base's `__init__`: it wants servers.
-        urls = {"redis_url": _NOWHERE, "broker_url": _NOWHERE}
-        self.settings = (Settings() if settings is None else settings).model_copy(update=urls)
-        base = Catalogue.load(*self.settings.job_types) if catalogue is None else catalogue
-        self.catalogue = LiveCatalogue(base, handlers)
-        self.clock = YardClock() if clock is None else clock
-        self.records: MemoryRecords = MemoryRecords(Shelf(self.clock), self.settings)
-        self.broker = MemoryBroker(self.settings)
-        self.publisher = self.broker
+        given = Settings() if settings is None else settings
+        base = Catalogue.load(*given.job_types) if catalogue is None else catalogue
+        known = LiveCatalogue(base, handlers)
+        super().__init__(given, known, YardClock() if clock is None else clock)
         self.inbox = MemoryInbox()
-        self.enqueued: list[EnqueuedJob] = []
         self._letters = LetterShelf()
         self._fates = Fates()
         self._busy = False
@@ -96,88 +67,6 @@ class Yard(Taskyard):
             runner=EagerRunner(self.records, rules, self.clock),
             fates=self._fates,
         )
-
-    # -- the client ----------------------------------------------------------------------------
-
-    def enqueue(
-        self,
-        job_type: str,
-        payload: Any,
-        *,
-        queue: str | None = None,
-        priority: int | None = None,
-        idempotency_key: str | None = None,
-        unique_for: Seconds | None = None,
-        countdown: Seconds | None = None,
-        expires: datetime | Seconds | None = None,
-        reply_to: str | None = None,
-        policy: Mapping[str, object] | None = None,
-    ) -> JobHandle:
-        """`Taskyard.enqueue`: the same arguments, checks and errors."""
-        request = EnqueueRequest(
-            job_type=job_type,
-            payload=payload,
-            queue=queue,
-            priority=priority,
-            idempotency_key=idempotency_key,
-            unique_for=unique_for,
-            countdown=countdown,
-            expires=expires,
-            reply_to=reply_to,
-            policy=policy,
-        )
-        return self._accept(check(request, self.settings, self.catalogue))
-
-    async def aenqueue(self, job_type: str, payload: Any, **options: Any) -> JobHandle:
-        """`enqueue` for asyncio; there is nothing to wait for."""
-        return self.enqueue(job_type, payload, **options)
-
-    def enqueue_many(self, requests: Iterable[EnqueueRequest]) -> list[JobHandle]:
-        """Enqueue many jobs; every request is checked before the first is accepted."""
-        checked = [check(request, self.settings, self.catalogue) for request in requests]
-        return [self._accept(request) for request in checked]
-
-    def job(self, job_id: str) -> JobHandle:
-        """The handle of a job enqueued elsewhere."""
-        return YardHandle(self, job_id, created=False)
-
-    def close(self) -> None:
-        """Let go of what was opened."""
-        if "app" in self.__dict__:
-            self.app.close()
-
-    def _accept(self, request: CheckedRequest) -> JobHandle:
-        admitted = self.records.admit(
-            request.job_id,
-            job_type=request.job_type.name,
-            queue=request.queue,
-            priority=request.priority,
-            unique_for_s=request.unique_for_s,
-        )
-        handle = YardHandle(self, request.job_id, created=admitted.created)
-        if admitted.created:
-            self._publish_first(request, admitted.epoch)
-            place = (request.job_type.name, request.queue, request.priority)
-            self.enqueued.append(EnqueuedJob(handle, *place, request.payload, request.countdown_s))
-        return handle
-
-    def _publish_first(self, request: CheckedRequest, epoch: int) -> None:
-        if isinstance(request.expires, float):
-            moment = self.clock.now() + timedelta(seconds=request.expires)
-            request = replace(request, expires=moment)
-        place: dict[str, Any] = {
-            "queue": request.queue,
-            "priority": request.priority,
-            "job_id": request.job_id,
-            "stamp": Stamp(epoch, policy=request.policy),
-        }
-        message = first_message(self.app, request)
-        if request.countdown_s > 0:
-            due_us = self.clock.now_us() + int(request.countdown_s * 1_000_000)
-            self.broker.publish_later(message, due_us=due_us, **place)
-        else:
-            self.broker.publish(message, **place)
-        self.records.confirm(request.job_id, epoch)
 
     # -- running -------------------------------------------------------------------------------
 
@@ -257,15 +146,15 @@ class Yard(Taskyard):
         job_id = None if job is None else job.job_id
         self._fates.coming += [Fate(job_id, after_handler, whole_worker)] * times
 
-    def redeliver(self, job: JobHandle | str) -> None:
-        """Deliver the job's last message once more, as a broker may; raises `NotFound`."""
-        job_id = job if isinstance(job, str) else job.job_id
-        if job_id not in self.broker.delivered:
+    def redeliver(self, job: JobHandle | str, *, first: bool = False) -> None:
+        """Deliver the job's last message, or its first, once more; raises `NotFound`."""
+        delivered = self.broker.delivered.get(_id_of(job))
+        if not delivered:
             raise NotFound(
-                f"no message of job {job_id} was delivered yet, so none can come again; "
+                f"no message of job {_id_of(job)} was delivered yet, so none can come again; "
                 "call yard.run() first"
             )
-        self.broker.put_back(self.broker.delivered[job_id])
+        self.broker.put_back(delivered[0 if first else -1])
 
     # -- dead letters --------------------------------------------------------------------------
 
@@ -303,10 +192,6 @@ class Yard(Taskyard):
         """The names of a job's events, in order: `admit`, `begin`, `retry`, ..."""
         found = self.records.shelf.events
         return [event["event"] for event in found if event["job"] == _id_of(job)]
-
-    def state(self, job: JobHandle | str) -> State:
-        """Where a job stands."""
-        return self.records.read(_id_of(job)).state
 
 
 def _id_of(job: JobHandle | str) -> str:

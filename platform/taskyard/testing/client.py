@@ -1,0 +1,131 @@
+"""The client's side of a yard in memory: production's API, checks and errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from taskyard.client import EnqueueRequest, JobHandle, Taskyard
+from taskyard.client.messages import first_message
+from taskyard.client.requests import CheckedRequest, Seconds, check
+from taskyard.jobs import Catalogue
+from taskyard.settings import Settings
+from taskyard.testing.broker import MemoryBroker
+from taskyard.testing.clock import YardClock
+from taskyard.testing.handle import YardHandle
+from taskyard.testing.records import MemoryRecords
+from taskyard.testing.shelf import Shelf
+from taskyard.wire.headers import Stamp
+
+__all__ = ["EnqueuedJob", "MemoryClient"]
+
+# The name can never resolve (RFC 2606): whatever does connect fails, and says to what.
+_NOWHERE: Final = "redis://taskyard-testing.invalid/0"
+
+
+@dataclass(frozen=True, slots=True)
+class EnqueuedJob:
+    """One job that this yard accepted, as it was asked for."""
+
+    handle: JobHandle
+    job_type: str
+    queue: str
+    priority: int
+    payload: Any
+    countdown_s: float
+
+
+class MemoryClient(Taskyard):
+    """A `Taskyard` whose records and broker are in memory."""
+
+    def __init__(self, settings: Settings, catalogue: Catalogue, clock: YardClock) -> None:
+        # Without the base's `__init__`: it wants servers.
+        urls = {"redis_url": _NOWHERE, "broker_url": _NOWHERE}
+        self.settings = settings.model_copy(update=urls)
+        self.catalogue = catalogue
+        self.clock = clock
+        self.records: MemoryRecords = MemoryRecords(Shelf(clock), self.settings)
+        self.publisher = self.broker = MemoryBroker(self.settings)
+        self.enqueued: list[EnqueuedJob] = []
+
+    def enqueue(
+        self,
+        job_type: str,
+        payload: Any,
+        *,
+        queue: str | None = None,
+        priority: int | None = None,
+        idempotency_key: str | None = None,
+        unique_for: Seconds | None = None,
+        countdown: Seconds | None = None,
+        expires: datetime | Seconds | None = None,
+        reply_to: str | None = None,
+        policy: Mapping[str, object] | None = None,
+    ) -> JobHandle:
+        """`Taskyard.enqueue`: the same arguments, checks and errors."""
+        request = EnqueueRequest(
+            job_type=job_type,
+            payload=payload,
+            queue=queue,
+            priority=priority,
+            idempotency_key=idempotency_key,
+            unique_for=unique_for,
+            countdown=countdown,
+            expires=expires,
+            reply_to=reply_to,
+            policy=policy,
+        )
+        return self._accept(check(request, self.settings, self.catalogue))
+
+    async def aenqueue(self, job_type: str, payload: Any, **options: Any) -> JobHandle:
+        """`enqueue` for asyncio; there is nothing to wait for."""
+        return self.enqueue(job_type, payload, **options)
+
+    def enqueue_many(self, requests: Iterable[EnqueueRequest]) -> list[JobHandle]:
+        """Enqueue many jobs; every request is checked before the first is accepted."""
+        checked = [check(request, self.settings, self.catalogue) for request in requests]
+        return [self._accept(request) for request in checked]
+
+    def job(self, job_id: str) -> JobHandle:
+        """The handle of a job enqueued elsewhere."""
+        return YardHandle(self, job_id, created=False)
+
+    def close(self) -> None:
+        """Let go of what was opened."""
+        if "app" in self.__dict__:
+            self.app.close()
+
+    def _accept(self, request: CheckedRequest) -> JobHandle:
+        admitted = self.records.admit(
+            request.job_id,
+            job_type=request.job_type.name,
+            queue=request.queue,
+            priority=request.priority,
+            unique_for_s=request.unique_for_s,
+        )
+        handle = YardHandle(self, request.job_id, created=admitted.created)
+        if admitted.created:
+            self._publish_first(request, admitted.epoch)
+            place = (request.job_type.name, request.queue, request.priority)
+            self.enqueued.append(EnqueuedJob(handle, *place, request.payload, request.countdown_s))
+        return handle
+
+    def _publish_first(self, request: CheckedRequest, epoch: int) -> None:
+        if isinstance(request.expires, float):
+            moment = self.clock.now() + timedelta(seconds=request.expires)
+            request = replace(request, expires=moment)
+        place: dict[str, Any] = {
+            "queue": request.queue,
+            "priority": request.priority,
+            "job_id": request.job_id,
+            "stamp": Stamp(epoch, policy=request.policy),
+        }
+        message = first_message(self.app, request)
+        if request.countdown_s > 0:
+            due_us = self.clock.now_us() + int(request.countdown_s * 1_000_000)
+            self.broker.publish_later(message, due_us=due_us, **place)
+        else:
+            self.broker.publish(message, **place)
+        self.records.confirm(request.job_id, epoch)
