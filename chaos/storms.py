@@ -148,17 +148,17 @@ def _wrong_clocks(faults: Faults) -> None:
 
 STORMS: Final[Mapping[str, Storm]] = {
     "kill children": Storm(_kill_child, (0.3, 1.0)),
-    "kill workers": Storm(_kill_worker, (2.0, 4.0)),
+    "kill workers": Storm(_kill_worker, (1.0, 3.0)),
     "kill mirror and relay": Storm(_kill_servant, (1.0, 2.5)),
-    "restart Redis": Storm(_restart("redis"), (2.0, 4.0)),
-    "pause Redis": Storm(_freeze("redis"), (1.0, 3.0)),
-    "restart RabbitMQ": Storm(_restart("rabbitmq"), (4.0, 8.0), brokers=("rabbitmq",)),
+    "restart Redis": Storm(_restart("redis"), (0.5, 2.5)),
+    "pause Redis": Storm(_freeze("redis"), (0.5, 3.0)),
+    "restart RabbitMQ": Storm(_restart("rabbitmq"), (1.0, 4.0), brokers=("rabbitmq",)),
     "pause RabbitMQ": Storm(_freeze("rabbitmq"), (1.0, 3.0), brokers=("rabbitmq",)),
-    "restart Postgres": Storm(_restart("postgres"), (2.0, 4.0)),
+    "restart Postgres": Storm(_restart("postgres"), (0.5, 2.5)),
     "pause Postgres": Storm(_freeze("postgres"), (1.0, 3.0)),
     "cut and delay connections": Storm(_cut, (0.5, 1.5), proxied=True),
     "fill the disk of Redis": Storm(_fill_disk, (1.0, 3.0), small_disk=True),
-    "wrong clocks": Storm(_wrong_clocks, (5.0, 5.0), shifts_s=(3600.0, -3600.0)),
+    "wrong clocks": Storm(_wrong_clocks, (1.0, 5.0), shifts_s=(3600.0, -3600.0)),
 }
 
 

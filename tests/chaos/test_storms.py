@@ -28,12 +28,10 @@ def weather(storm: str, broker: str, folder: Path) -> Result:
 @pytest.mark.parametrize(
     ("storm", "broker"),
     [
-        ("kill children", "redis"),
         ("kill workers", "redis"),
         ("restart Redis", "redis"),
         ("restart Postgres", "redis"),
         ("cut and delay connections", "redis"),
-        ("kill workers", "rabbitmq"),
         ("restart RabbitMQ", "rabbitmq"),
     ],
 )
