@@ -37,7 +37,7 @@ def test_the_built_in_types_have_their_queues_and_promises() -> None:
     assert shed == ["batch_locator_generation"]
 
 
-def test_a_file_overrides_field_by_field_and_policies_whole(tmp_path: Path) -> None:
+def test_a_file_overrides_field_by_field_in_policies_too(tmp_path: Path) -> None:
     file = write(
         tmp_path,
         "job_types: {plan_generation: {owner: others}}\n"
@@ -48,7 +48,10 @@ def test_a_file_overrides_field_by_field_and_policies_whole(tmp_path: Path) -> N
     assert catalogue["plan_generation"].queue == "plan"
     assert catalogue["plan_generation"].policy == Catalogue.load()["plan_generation"].policy
     assert catalogue["test_execution"].policy.max_retries == 9
-    assert catalogue["test_execution"].policy.retry_on_errors is None
+    assert catalogue["test_execution"].policy.retry_on_errors == (
+        "browser_crash",
+        "network_timeout",
+    )
 
 
 def test_a_later_file_wins_over_an_earlier_one(tmp_path: Path) -> None:

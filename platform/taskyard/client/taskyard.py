@@ -131,7 +131,8 @@ class Taskyard:
             except (RedisError, PublishFailed) as error:
                 raise PublishFailed(
                     f"{len(handles)} of {len(checked)} jobs are enqueued; the fate of the next "
-                    f"{len(chunk) - (len(handles) - start)} is unknown ({error}). Repeat those that have an idempotency key"
+                    f"{len(chunk) - (len(handles) - start)} is unknown ({error}). "
+                    "Repeat those that have an idempotency key"
                 ) from error
         return handles
 
