@@ -82,6 +82,12 @@ def test_every_pod_runs_with_the_least_rights(name):
         assert {"requests", "limits"} <= set(container["resources"])
 
 
+@pytest.mark.parametrize("name", PODS)
+def test_no_service_can_name_a_setting_by_accident(name):
+    # A Service `taskyard-redis` would inject TASKYARD_REDIS_PORT, an unknown setting: no start.
+    assert PODS[name]["spec"]["enableServiceLinks"] is False
+
+
 def test_every_variable_they_set_is_a_setting():
     lines = (ROOT / "k8s" / "base" / "urls.env").read_text().split()
     given = {line.partition("=")[0] for line in lines} | set(COMPOSE["x-taskyard"]["environment"])
