@@ -44,7 +44,7 @@ def _out_of_turn(levels: list[int]) -> int:
 
 def test_a_countdown_lets_a_later_job_go_first(stage: Stage) -> None:
     run = uuid.uuid4().hex[:6]
-    late = stage.act(label=f"{run} late", countdown=1)
+    late = stage.act(label=f"{run} late", countdown=1.5)
     soon = stage.act(label=f"{run} soon")
     stage.settle(late, soon)
     served = [label.split()[1] for label in stage.diary.labels() if label.startswith(run)]

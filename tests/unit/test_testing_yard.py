@@ -15,6 +15,7 @@ from taskyard.client import Taskyard
 from taskyard.errors import (
     CodedError,
     JobFailed,
+    LeaseLost,
     NotFound,
     Refused,
     ResultTimeout,
@@ -244,6 +245,40 @@ def test_work_that_takes_its_time_meets_its_limits(yard: Yard, shop: Shop) -> No
     assert caught == ["SoftTimeLimitExceeded at 10"]
     assert (letter.category, letter.error_class) == ("timeout", "TimeLimitExceeded")
     assert yard.clock.monotonic_s() == 20
+
+
+@pytest.mark.parametrize("queue", ["exec", "plan"])
+def test_an_attempt_that_is_overtaken_knows_it_and_changes_nothing(
+    yard: Yard, shop: Shop, queue: str
+) -> None:
+    told: list[Any] = []
+
+    def overtaken(payload: Any, context: JobContext) -> str:
+        if context.attempt > 1:
+            told.append(context.token)
+            return "in time"
+        yard.overtake()
+        told.extend([context.token, context.cancelled])
+        with yard.inbox.begin() as session, pytest.raises(LeaseLost, match="lost its lease"):
+            context.once(session)
+        return "late"
+
+    async def aovertaken(payload: Any, context: JobContext) -> str:
+        return overtaken(payload, context)
+
+    shop.handlers.job("race", queue=queue)(overtaken if queue == "exec" else aovertaken)
+    job = yard.enqueue("race", {})
+    yard.run()
+    assert job.result() == "in time"
+    assert yard.events(job) == ["admit", "begin", "begin", "complete"]
+    second, first, cancelled = told
+    assert second > first
+    assert cancelled
+
+
+def test_only_a_handler_is_overtaken(yard: Yard) -> None:
+    with pytest.raises(TaskyardError, match="is for a handler to call"):
+        yard.overtake()
 
 
 def test_progress_and_context_tell_of_the_attempt(yard: Yard, shop: Shop) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import copy_context
 from dataclasses import replace
 from datetime import timedelta
 from functools import cached_property
@@ -73,6 +74,24 @@ class EagerRunner(Runner):
             alarms.append(self._alarm(job_type.soft_time_limit_s, _soft_limit))
         return self._yard_clock.alarms(alarms)
 
+    @contextmanager
+    def stalled(self) -> Iterator[None]:
+        """The running attempt stands still: its lease is not renewed, others may be served.
+
+        At the end it goes on and learns what became of its lease.
+        """
+        lease, self._still.lease = self._still.lease, None
+        loops = self.__dict__.pop("_loops", None)
+        try:
+            with self._yard_clock.alarms([]):
+                yield
+        finally:
+            self.__dict__.pop("_loops", None)
+            if loops is not None:
+                self.__dict__["_loops"] = loops
+            self._still.lease = lease
+            self._still.renew()
+
     def _renewals(self, until_s: float) -> list[Alarm]:
         interval_s = self.records.settings.lease_s / 3
         count = int(until_s / interval_s)
@@ -107,4 +126,4 @@ def off_the_loop(work: Callable[[], Any]) -> Any:
     except RuntimeError:
         return work()
     with ThreadPoolExecutor(1, thread_name_prefix="taskyard-testing") as thread:
-        return thread.submit(work).result()
+        return thread.submit(copy_context().run, work).result()

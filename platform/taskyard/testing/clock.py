@@ -54,9 +54,9 @@ class YardClock:
 
     @contextmanager
     def alarms(self, alarms: list[Alarm]) -> Iterator[None]:
-        """Ring at these moments, should the clock pass them inside the block."""
-        self._alarms = sorted(alarms, key=lambda alarm: alarm[0])
+        """Ring at these moments, should the clock pass them inside the block; others wait."""
+        before, self._alarms = self._alarms, sorted(alarms, key=lambda alarm: alarm[0])
         try:
             yield
         finally:
-            self._alarms = []
+            self._alarms = before

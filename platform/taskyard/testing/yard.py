@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ from taskyard.jobs.registry import Registry
 from taskyard.runner import Rules
 from taskyard.settings import Settings
 from taskyard.testing.attempts import EagerRunner, off_the_loop
+from taskyard.testing.broker import Message
 from taskyard.testing.catalogue import LiveCatalogue
 from taskyard.testing.client import MemoryClient
 from taskyard.testing.clock import YardClock
@@ -52,7 +54,7 @@ class Yard(MemoryClient):
         self.inbox = MemoryInbox()
         self._letters = LetterShelf()
         self._fates = Fates()
-        self._busy = False
+        self._served: Message | None = None
         self._worker = self._make_worker(handlers, seed)
 
     def _make_worker(self, handlers: Registry, seed: int) -> MemoryWorker:
@@ -85,7 +87,7 @@ class Yard(MemoryClient):
 
     def run_one(self) -> bool:
         """Serve the most urgent message that is due now; False if there is none."""
-        if self._busy:
+        if self._served is not None:
             raise TaskyardError(
                 "a handler cannot run the yard that runs it; enqueue from the handler, and let the "
                 "test call run() again"
@@ -94,11 +96,11 @@ class Yard(MemoryClient):
         message = self.broker.pop()
         if message is None:
             return False
-        self._busy = True
+        self._served = message
         try:
             off_the_loop(lambda: self._worker.serve(message))
         finally:
-            self._busy = False
+            self._served = None
         return True
 
     def advance(self, by: timedelta) -> int:
@@ -145,6 +147,22 @@ class Yard(MemoryClient):
         """
         job_id = None if job is None else job.job_id
         self._fates.coming += [Fate(job_id, after_handler, whole_worker)] * times
+
+    def overtake(self) -> None:
+        """From inside a handler: this attempt stalls, and another one of its job is served.
+
+        The clock moves by a lease, so that the other attempt gets it. Back in the handler,
+        `context.cancelled` is true, `context.once` raises `LeaseLost`, and the outcome will not
+        be recorded: what a store that knows the fencing token must survive.
+        """
+        if self._served is None:
+            raise TaskyardError(
+                "yard.overtake() is for a handler to call, while yard.run() runs it"
+            )
+        message = replace(self._served, redelivered=True)
+        with self._worker.runner.stalled():
+            self.clock.advance(timedelta(seconds=self.settings.lease_s))
+            off_the_loop(lambda: self._worker.serve(message))
 
     def redeliver(self, job: JobHandle | str, *, first: bool = False) -> None:
         """Deliver the job's last message, or its first, once more; raises `NotFound`."""
