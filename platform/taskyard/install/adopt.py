@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any, Final
 
 from celery.utils.imports import symbol_by_name
@@ -16,8 +15,6 @@ from taskyard.install.task import ProtectedTask
 from taskyard.install.yard import AppYard
 
 __all__ = ["adopt", "composed_request"]
-
-log = logging.getLogger(__name__)
 
 # What late acknowledgement needs; a task that wished for the opposite is not protected.
 _LATE: Final = {
@@ -34,14 +31,7 @@ def adopt(task: Any, yard: AppYard) -> None:
     if hasattr(task, MODE):
         return
     verdict = yard.verdict(task)
-    for warning in verdict.warnings:
-        log.warning(
-            "task %s is in mode %s: %s",
-            task.name,
-            verdict.mode,
-            warning,
-            extra={"action": "task_not_protected", "task": task.name},
-        )
+    yard.verdicts[task.name] = verdict
     setattr(task, ACKS_BEFORE, task.acks_late)
     setattr(task, MODE, verdict.mode)
     cls, facts = type(task), {"yard": yard}

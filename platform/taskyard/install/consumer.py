@@ -48,7 +48,19 @@ class InstalledConsumer(JobConsumer):
         """Adopt what was registered past Celery's decorators, then as ever."""
         for task in self.app.tasks.values():
             adopt(task, self._yard)
+        self._tell_verdicts()
         super().update_strategies()
+
+    def _tell_verdicts(self) -> None:
+        for name, verdict in self._yard.verdicts.items():
+            for warning in verdict.warnings:
+                log.warning(
+                    "task %s is in mode %s: %s",
+                    name,
+                    verdict.mode,
+                    warning,
+                    extra={"action": "task_not_protected", "task": name},
+                )
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Any:
         """Celery's handler; a protected task's message is checked before, and may be put off."""

@@ -65,7 +65,9 @@ class ProtectedRequest(JobRequest):
     ) -> Any:
         """Remember what a death was, for those who are told of it."""
         error = unwrapped(exc_info.exception)
-        if isinstance(error, WorkerLostError | TimeLimitExceeded):
+        if isinstance(error, SystemExit):
+            self._death = unwrapped(self._worker_lost_info(error).exception)
+        elif isinstance(error, WorkerLostError | TimeLimitExceeded):
             self._death = error
         return super().on_failure(exc_info, send_failed_event, return_ok)
 

@@ -34,6 +34,7 @@ class AppYard(Yard):
 
     def __init__(self, app: Any, given: Settings, modes: Modes) -> None:
         self.app, self.given, self.modes = app, given, modes
+        self.verdicts: dict[str, Verdict] = {}
         self.catalogue = Catalogue({})
         self.rules = OwnRetries.make()
 

@@ -1,0 +1,198 @@
+"""The legacy app's processes and what it leaves behind."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from support.waiting import eventually
+from support.worker import TESTS
+from taskyard.deadletters import mirror_queue
+from taskyard.settings import Settings
+
+__all__ = ["Legacy", "Process"]
+
+MODULE = "support.legacy_app.app"
+
+
+@dataclass
+class Process:
+    """One `celery -A support.legacy_app.app …`."""
+
+    argv: list[str]
+    environment: dict[str, str]
+    log_file: Path
+    _process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self.log_file.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "celery", "-A", MODULE, *self.argv],
+                env=self.environment,
+                cwd=self.log_file.parent,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text("utf-8", "replace") if self.log_file.exists() else ""
+
+    def await_log(self, text: str, times: int = 1) -> None:
+        eventually(
+            lambda: self.log.count(text) >= times or self._ended, text, why=lambda: self.log[-6000:]
+        )
+        assert not self._ended, self.log[-6000:]
+
+    @property
+    def _ended(self) -> bool:
+        return self._process is None or self._process.poll() is not None
+
+    def terminate(self) -> None:
+        """End it warmly and wait."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        self._process.wait(40)
+
+    def kill(self) -> None:
+        """End it and its children at once."""
+        if self._process is not None:
+            try:
+                os.killpg(self._process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            self._process.wait(20)
+
+
+@dataclass
+class Legacy:
+    """The app in one mode, on one broker, under a prefix of its own."""
+
+    mode: str
+    broker: str
+    backend: str
+    settings: Settings
+    folder: Path
+    prefix: str = field(default_factory=lambda: f"l{uuid.uuid4().hex[:10]}")
+    processes: list[Process] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.redis = redis.Redis.from_url(self.settings.need_redis_url())
+
+    # -- processes -----------------------------------------------------------------------------
+
+    def environment(self, mode: str | None = None) -> dict[str, str]:
+        own = {k: v for k, v in os.environ.items() if not k.startswith(("TASKYARD_", "LEGACY_"))}
+        return {
+            **own,
+            "PYTHONPATH": f"{TESTS}:{os.environ.get('PYTHONPATH', '')}",
+            "LEGACY_MODE": mode or self.mode,
+            "LEGACY_PREFIX": self.prefix,
+            "LEGACY_BROKER": self.broker,
+            "LEGACY_BACKEND": self.backend,
+            "LEGACY_NOTES": self.settings.need_redis_url(),
+            "TASKYARD_REDIS_URL": self.settings.need_redis_url(),
+            "TASKYARD_NAMESPACE": self.settings.namespace,
+        }
+
+    def worker(self, name: str = "worker", mode: str | None = None, *options: str) -> Process:
+        argv = ["worker", "-n", f"{name}@%h", "-c", "2", "-l", "INFO"]
+        argv += ["--without-gossip", "--without-mingle", *options]
+        process = self._launch(name, argv, mode)
+        process.await_log(" ready.")
+        return process
+
+    def beat(self, name: str) -> Process:
+        schedule = str(self.folder / f"{name}.schedule")
+        argv = ["beat", "-l", "INFO", "-s", schedule, "--pidfile=", "--max-interval", "1"]
+        return self._launch(name, argv, None)
+
+    def _launch(self, name: str, argv: list[str], mode: str | None) -> Process:
+        process = Process(argv, self.environment(mode), self.folder / f"{name}.log")
+        process.start()
+        self.processes.append(process)
+        return process
+
+    # -- the producer's side -------------------------------------------------------------------
+
+    @contextmanager
+    def producer(self) -> Iterator[Any]:
+        """The app's tasks in this process, freshly imported in this mode."""
+        before = dict(os.environ)
+        os.environ.update({k: v for k, v in self.environment().items() if k.isupper()})
+        for name in [name for name in sys.modules if name.startswith("support.legacy_app")]:
+            del sys.modules[name]
+        try:
+            module = importlib.import_module(MODULE)
+            yield importlib.import_module("support.legacy_app.tasks")
+            # Celery's results unsubscribe when they are collected, which needs the server.
+            gc.collect()
+            module.app.close()
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+
+    # -- what is left behind -------------------------------------------------------------------
+
+    def notes(self, name: str) -> list[str]:
+        return [raw.decode() for raw in self.redis.lrange(f"{self.prefix}:note:{name}", 0, -1)]
+
+    def await_notes(self, name: str, count: int) -> list[str]:
+        eventually(
+            lambda: len(self.notes(name)) >= count, f"{count} notes of {name}", why=self.logs
+        )
+        return self.notes(name)
+
+    def open_gate(self, name: str, times: int = 1) -> None:
+        for _ in range(times):
+            self.redis.rpush(f"{self.prefix}:gate:{name}", "open")
+
+    def record(self, job_id: str) -> dict[str, str]:
+        raw = self.redis.hgetall(f"{self.settings.namespace}:job:{job_id}")
+        return {k.decode(): v.decode("utf-8", "replace") for k, v in raw.items()}
+
+    def await_state(self, job_id: str, state: str) -> dict[str, str]:
+        eventually(
+            lambda: self.record(job_id).get("state") == state,
+            f"job {job_id} {state}",
+            why=lambda: f"{self.record(job_id)}\n{self.logs()}",
+        )
+        return self.record(job_id)
+
+    def events(self, job_id: str) -> list[str]:
+        entries = self.redis.xrange(f"{self.settings.namespace}:lifecycle")
+        return [f[b"event"].decode() for _, f in entries if f[b"job"].decode() == job_id]
+
+    @property
+    def letters_queue(self) -> str:
+        return mirror_queue(self.settings).name
+
+    def logs(self) -> str:
+        return "\n".join(f"--- {p.log_file.name}\n{p.log[-5000:]}" for p in self.processes)
+
+    def close(self) -> None:
+        for process in self.processes:
+            process.kill()
+        for pattern in (f"{self.prefix}*", f"*{self.settings.namespace}*"):
+            keys = list(self.redis.scan_iter(pattern, count=1000))
+            if keys:
+                self.redis.delete(*keys)
+        self.redis.close()

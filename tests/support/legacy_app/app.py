@@ -1,0 +1,38 @@
+"""The app's module, named on the command line of its workers and its beat."""
+
+from __future__ import annotations
+
+import os
+
+from celery import Celery
+from kombu import Exchange, Queue
+
+from taskyard.install import install
+
+MODE = os.environ.get("LEGACY_MODE", "none")
+PREFIX = os.environ.get("LEGACY_PREFIX", "legacy")
+WORK = f"{PREFIX}.work"
+TOPIC = f"{PREFIX}.orders"
+
+app = Celery("legacy", broker=os.environ["LEGACY_BROKER"], backend=os.environ.get("LEGACY_BACKEND"))
+app.conf.update(
+    task_default_queue=WORK,
+    task_queues=[
+        Queue(WORK),
+        Queue(TOPIC, Exchange(f"{PREFIX}.shop", type="topic"), routing_key="order.#"),
+    ],
+    result_expires=600,
+    result_extended=True,
+    worker_prefetch_multiplier=1,
+    worker_send_task_events=True,
+    broker_connection_retry_on_startup=True,
+    broker_transport_options={"visibility_timeout": 30},
+    accept_content=["json", "yaml"],
+    beat_schedule={
+        "tick": {"task": "legacy.tick", "schedule": 1.0, "options": {"expires": 30}},
+    },
+)
+if MODE != "none":
+    install(app, mode=MODE, tasks={"legacy.watched": "observe", "legacy.left_alone": "off"})
+
+from support.legacy_app import tasks  # noqa: E402, F401 - registered where Celery apps do it

@@ -1,0 +1,243 @@
+"""Tasks as they are found in the wild."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Any
+
+from celery import Task, chain, group, signals
+from celery.exceptions import Ignore, Reject
+from celery.worker.request import Request
+
+from support.legacy_app.app import TOPIC, app
+from support.legacy_app.notes import await_gate, note
+
+
+class FlakyError(Exception):
+    """Comes back once."""
+
+
+class TellingRequest(Request):
+    """A request class of the app's own, as Celery's guide shows it."""
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:
+        super().on_timeout(soft, timeout)
+        note(f"{self.id}:request_timeout", "soft" if soft else "hard")
+
+    def on_failure(
+        self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False
+    ) -> None:
+        super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
+        note(f"{self.id}:request_failure")
+
+
+class TellingTask(Task):
+    """A task class of the app's own, with every hook."""
+
+    Request = "support.legacy_app.tasks:TellingRequest"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        note(f"{self.request.id}:call")
+        return super().__call__(*args, **kwargs)
+
+    def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
+        note(f"{task_id}:hooks", "before_start")
+
+    def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
+        note(f"{task_id}:hooks", "on_success")
+
+    def on_failure(self, exc: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        note(f"{task_id}:hooks", f"on_failure {type(exc).__name__}")
+
+    def on_retry(self, exc: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        note(f"{task_id}:hooks", f"on_retry {type(exc).__name__}")
+
+    def after_return(self, status: str, *args: Any) -> None:
+        note(f"{args[1]}:hooks", f"after_return {status}")
+
+
+@signals.task_failure.connect
+def on_task_failure(task_id: str = "", exception: Any = None, **_: Any) -> None:
+    note(f"{task_id}:signals", f"failure {type(exception).__name__}")
+
+
+@signals.task_retry.connect
+def on_task_retry(request: Any = None, **_: Any) -> None:
+    note(f"{request.id}:signals", "retry")
+
+
+@signals.task_revoked.connect
+def on_task_revoked(request: Any = None, expired: bool = False, **_: Any) -> None:
+    note(f"{request.id}:signals", "expired" if expired else "revoked")
+
+
+@app.task(name="legacy.add")
+def add(left: int, right: int) -> int:
+    return left + right
+
+
+@app.task(name="legacy.total")
+def total(numbers: list[int]) -> int:
+    return sum(numbers)
+
+
+@app.task(name="legacy.whoami", bind=True)
+def whoami(self: Any) -> dict[str, Any]:
+    info = self.request.delivery_info
+    return {"id": self.request.id, "retries": self.request.retries, "key": info["routing_key"]}
+
+
+@app.task(name="legacy.fail")
+def fail(text: str) -> None:
+    raise ValueError(text)
+
+
+@app.task(name="legacy.told", bind=True, base=TellingTask, max_retries=2)
+def told(self: Any, do: str) -> str:
+    if do == "fail":
+        raise KeyError("told")
+    if do == "retry" and self.request.retries < 1:
+        raise self.retry(exc=FlakyError("once"), countdown=0)
+    return do
+
+
+@app.task(name="legacy.overtime", base=TellingTask, time_limit=1)
+def overtime() -> None:
+    note("overtime:runs")
+    await_gate("never")
+
+
+@app.task(name="legacy.insist", bind=True, max_retries=2, default_retry_delay=0)
+def insist(self: Any, until: int, payload: str = "") -> list[Any]:
+    """Retry with other arguments until it has been tried `until` times."""
+    runs = note(f"{self.request.id}:runs")
+    if runs < until:
+        raise self.retry(args=(until, payload + "x"), kwargs={}, exc=FlakyError(f"run {runs}"))
+    return [runs, payload, self.request.retries]
+
+
+@app.task(name="legacy.later", bind=True, max_retries=1)
+def later(self: Any) -> int:
+    if self.request.retries == 0:
+        self.retry(countdown=2)
+    return int(self.request.retries)
+
+
+@app.task(
+    name="legacy.auto", bind=True, autoretry_for=(FlakyError,), max_retries=2, retry_backoff=False,
+    default_retry_delay=0,
+)  # fmt: skip
+def auto(self: Any, failures: int) -> int:
+    if note(f"{self.request.id}:runs") <= failures:
+        raise FlakyError("auto")
+    return int(self.request.retries)
+
+
+@app.task(name="legacy.elsewhere", bind=True, max_retries=1, default_retry_delay=0)
+def elsewhere(self: Any) -> str:
+    if self.request.retries == 0:
+        raise self.retry(queue=TOPIC)
+    return str(self.request.delivery_info["routing_key"])
+
+
+@app.task(name="legacy.become", bind=True)
+def become(self: Any, what: str) -> Any:
+    if what == "task":
+        return self.replace(add.s(40, 2))
+    if what == "chain":
+        return self.replace(chain(add.s(1, 2), add.s(39)))
+    return self.replace(group(add.s(number, number) for number in range(3)))
+
+
+@app.task(name="legacy.ignored", ignore_result=True)
+def ignored(name: str) -> str:
+    note(name)
+    return "nobody sees this"
+
+
+@app.task(name="legacy.reject", bind=True)
+def reject(self: Any) -> None:
+    note(f"{self.request.id}:runs")
+    raise Reject("no", requeue=False)
+
+
+@app.task(name="legacy.shrug", bind=True)
+def shrug(self: Any) -> None:
+    note(f"{self.request.id}:runs")
+    self.update_state(state="SHRUGGED", meta={"why": "because"})
+    raise Ignore
+
+
+@app.task(name="legacy.once", bind=True)
+def once(self: Any) -> int:
+    return note(f"{self.request.id}:runs")
+
+
+@app.task(name="legacy.gated", bind=True)
+def gated(self: Any, gate: str) -> int:
+    runs = note(f"{self.request.id}:runs")
+    await_gate(gate)
+    return runs
+
+
+@app.task(name="legacy.crash", bind=True)
+def crash(self: Any, times: int) -> int:
+    runs = note(f"{self.request.id}:runs")
+    if runs <= times:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return runs
+
+
+@app.task(name="legacy.leave", bind=True)
+def leave(self: Any) -> None:
+    note(f"{self.request.id}:runs")
+    sys.exit(3)
+
+
+@app.task(name="legacy.early", bind=True, acks_late=False)
+def early(self: Any) -> int:
+    return note(f"{self.request.id}:runs")
+
+
+@app.task(name="legacy.watched", bind=True)
+def watched(self: Any) -> int:
+    return note(f"{self.request.id}:runs")
+
+
+@app.task(name="legacy.left_alone", bind=True)
+def left_alone(self: Any) -> int:
+    return note(f"{self.request.id}:runs")
+
+
+@app.task(name="legacy.in_yaml", bind=True, serializer="yaml")
+def in_yaml(self: Any, value: Any) -> str:
+    note(f"{self.request.id}:runs")
+    return type(value).__name__
+
+
+@app.task(name="legacy.limited", rate_limit="600/m")
+def limited(number: int) -> int:
+    return number
+
+
+@app.task(name="legacy.soft", soft_time_limit=1)
+def soft() -> str:
+    await_gate("never")
+    return "too late"
+
+
+@app.task(name="legacy.tick", bind=True)
+def tick(self: Any) -> None:
+    note("ticks", self.request.id)
+
+
+@app.task(name="legacy.errback")
+def errback(request: Any, exc: Any, traceback: Any) -> None:
+    note(f"{request.id}:errback", type(exc).__name__)
+
+
+@app.task(name="legacy.callback", bind=True)
+def callback(self: Any, result: Any, name: str) -> None:
+    note(name, str(result))
