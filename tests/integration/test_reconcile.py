@@ -21,6 +21,7 @@ from taskyard.control import Identity, replay
 from taskyard.database import engine
 from taskyard.database.tables import LEDGER, LETTERS, OUTBOX
 from taskyard.deadletters import LetterBox
+from taskyard.errors import PublishFailed
 from taskyard.gate import Gate
 from taskyard.jobs.states import State
 from taskyard.mirror.letters import store_letters
@@ -350,6 +351,40 @@ def test_an_open_intent_of_an_unknown_job_is_refused_only_after_a_restore(yard: 
     assert yard.look(repair=True, restored=True).repaired[Kind.REPLAY_UNKNOWN] == 1
     assert yard.status(letter) == "pending"
     assert not yard.relay.run_once()
+
+
+def test_where_too_many_messages_wait_single_ones_are_not_looked_for_and_it_says_so(
+    yard: Yard,
+) -> None:
+    job = yard.admit()
+    yard.begin(job)
+    yard.age(job, "lease_until")
+    yard.client.lpush(yard.settings.broker_name("plan"), "{}")
+    report = yard.look(most_messages=0)
+    assert report.drift[Kind.STRANDED_RUNNING] == 0
+    assert report.unseen == [
+        "too many messages wait to look for single ones: run taskyard reconcile"
+    ]
+
+
+def test_one_that_cannot_be_mended_does_not_keep_the_others_from_it(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost, fine = yard.admit(unsent()), yard.admit(unsent())
+    for job in (lost, fine):
+        yard.age(job)
+    published = yard.publisher.publish
+
+    def publish(message: Any, **options: Any) -> None:
+        if options["job_id"] == lost:
+            raise PublishFailed("the broker is away")
+        published(message, **options)
+
+    monkeypatch.setattr(yard.publisher, "publish", publish)
+    report = yard.look(repair=True)
+    assert (report.drift[Kind.UNPUBLISHED], report.repaired[Kind.UNPUBLISHED]) == (2, 1)
+    (told,) = report.unseen
+    assert told == f"unpublished {lost} was not repaired: the broker is away"
 
 
 def test_a_look_without_time_says_that_it_is_incomplete(yard: Yard) -> None:

@@ -22,7 +22,7 @@ from taskyard.settings import Settings
 from taskyard.transport.stored import stored_parts
 from taskyard.wire.headers import Stamp
 
-__all__ = ["Messages", "find_messages"]
+__all__ = ["Messages", "count_messages", "find_messages"]
 
 _CHUNK: Final = 500
 Position = tuple[int, int, int]
@@ -34,7 +34,6 @@ class Messages:
 
     stamps: dict[str, set[Position | None]] = field(default_factory=lambda: defaultdict(set))
     letters: set[str] = field(default_factory=set)
-    count: int = 0
 
     def serves(self, seen: Seen) -> bool:
         """Whether some message will carry this record on."""
@@ -59,6 +58,16 @@ def _carries(stamp: Position | None, seen: Seen) -> bool:
     )
 
 
+def count_messages(client: redis.Redis, settings: Settings, queues: Iterable[str]) -> int:
+    """How many messages there are, without looking at them."""
+    with client.pipeline(transaction=False) as pipe:
+        for name in _lists(settings, queues):
+            pipe.llen(name)
+        pipe.hlen(transport_options(settings)["unacked_key"])
+        pipe.hlen(f"{settings.namespace}:delayed:messages")
+        return sum(pipe.execute())
+
+
 def find_messages(
     client: redis.Redis, settings: Settings, queues: Iterable[str], budget: Budget
 ) -> Messages:
@@ -67,7 +76,6 @@ def find_messages(
     for document in _documents(client, settings, queues):
         if not budget.ask():
             break
-        found.count += 1
         _note(found, document)
     return found
 
@@ -103,14 +111,18 @@ def _letter(document: Any) -> str | None:
 
 def _documents(client: redis.Redis, settings: Settings, queues: Iterable[str]) -> Iterator[Any]:
     options = transport_options(settings)
-    names = [queue_key(name, step) for name in sorted(set(queues)) for step in URGENCY_STEPS]
-    for name in [*names, mirror_queue(settings).name]:
+    for name in _lists(settings, queues):
         for raw in _list(client, name):
             yield _loaded(raw)
     for _, stored in client.hscan_iter(options["unacked_key"], count=_CHUNK):
         yield stored_parts(stored)[0]
     for _, entry in client.hscan_iter(f"{settings.namespace}:delayed:messages", count=_CHUNK):
         yield _loaded(entry.partition(b"\n")[2])
+
+
+def _lists(settings: Settings, queues: Iterable[str]) -> list[str]:
+    names = [queue_key(name, step) for name in sorted(set(queues)) for step in URGENCY_STEPS]
+    return [*names, mirror_queue(settings).name]
 
 
 def _list(client: redis.Redis, key: str) -> Iterator[bytes]:

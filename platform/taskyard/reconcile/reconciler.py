@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,7 +18,7 @@ from taskyard.deadletters import KeptLetters, LetterBox
 from taskyard.gate import Gate
 from taskyard.jobs.states import State
 from taskyard.reconcile import ledger, letters, replays
-from taskyard.reconcile.messages import Messages, find_messages
+from taskyard.reconcile.messages import Messages, count_messages, find_messages
 from taskyard.reconcile.pairs import compare_pairs
 from taskyard.reconcile.report import Budget, Report
 from taskyard.reconcile.seen import Seen, read_records, scan_records, server_now_us
@@ -36,6 +37,7 @@ ROWS: Final = 20_000
 _RABBIT: Final = (
     "RabbitMQ lets nobody look into its queues: the suspected jobs may wait there or be stranded"
 )
+_TOO_MANY: Final = "too many messages wait to look for single ones: run taskyard reconcile"
 
 
 @dataclass(slots=True)
@@ -81,14 +83,21 @@ class Reconciler:
             self._broker.close()
 
     def run(
-        self, *, repair: bool = False, restored: bool = False, budget_s: float = BUDGET_S
+        self,
+        *,
+        repair: bool = False,
+        restored: bool = False,
+        budget_s: float = BUDGET_S,
+        most_messages: int | None = None,
+        stop: threading.Event | None = None,
     ) -> Report:
         """Compare everything once; with `repair` mend what can be mended.
 
-        `restored`: also settle intents of jobs that Redis knows nothing of. Raises the clients'
-        errors: a server that is away is no drift.
+        `restored`: also settle intents of jobs that Redis knows nothing of. With more than
+        `most_messages` at the broker none is looked at. `stop` ends it as a spent budget does.
+        Raises the clients' errors: a server that is away is no drift.
         """
-        report, budget = Report(repairing=repair), Budget(self._clock, budget_s)
+        report, budget = Report(repairing=repair), Budget(self._clock, budget_s, stop)
         started_s = self._clock.monotonic_s()
         with self._engine.connect() as connection:
             report.gate = self.gate.why_closed(connection)
@@ -96,7 +105,7 @@ class Reconciler:
         if is_amqp(self._settings):
             self._judge_blindly(report, look)
         else:
-            self._judge(report, look, budget)
+            self._judge(report, look, budget, most_messages)
         self._compare_postgres(report, look, budget, restored=restored)
         report.complete = not budget.spent
         report.took_s = self._clock.monotonic_s() - started_s
@@ -118,15 +127,20 @@ class Reconciler:
         report.looked_at["records"] = count
         return look
 
-    def _judge(self, report: Report, look: _Look, budget: Budget) -> None:
+    def _judge(
+        self, report: Report, look: _Look, budget: Budget, most_messages: int | None
+    ) -> None:
         """A Redis broker: what is nowhere in two looks, and whose record stood still, is lost."""
         report.take(compare_pairs(self._broker, self._settings, budget))
         names = {self._settings.broker_name(queue) for queue in self._settings.queues}
         names |= {self._settings.broker_name(seen.texts["queue"]) for seen in look.suspects}
+        report.looked_at["messages"] = count_messages(self._broker, self._settings, names)
+        if most_messages is not None and report.looked_at["messages"] > most_messages:
+            report.unseen.append(_TOO_MANY)
+            return
         for _ in range(2):
             found = find_messages(self._broker, self._settings, names, budget)
             look.messages.merge(found)
-            report.looked_at["messages"] = found.count
         if budget.spent:
             report.unseen.append("the budget of time ended before all messages were seen")
             return

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from taskyard.clock import Clock
+from taskyard.errors import TaskyardError
 from taskyard.reconcile.kinds import MEANINGS, Kind
 
 __all__ = ["EXAMPLES", "Budget", "Finding", "Report"]
@@ -28,14 +30,15 @@ class Finding:
 class Budget:
     """The time that a look may take; what it did not come to is told as incomplete."""
 
-    def __init__(self, clock: Clock, seconds: float) -> None:
-        self._clock = clock
+    def __init__(self, clock: Clock, seconds: float, stop: threading.Event | None = None) -> None:
+        self._clock, self._stop = clock, stop
         self._end_s = clock.monotonic_s() + seconds
         self.spent = False
 
     def ask(self) -> bool:
         """Whether there is time left; once there is none, there is none any more."""
-        self.spent = self.spent or self._clock.monotonic_s() >= self._end_s
+        stopped = self._stop is not None and self._stop.is_set()
+        self.spent = self.spent or stopped or self._clock.monotonic_s() >= self._end_s
         return not self.spent
 
 
@@ -69,8 +72,16 @@ class Report:
             shown = self.examples.setdefault(finding.kind, [])
             if len(shown) < EXAMPLES:
                 shown.append(finding.subject)
-            if self.repairing and finding.mend is not None and finding.mend():
+            if self.repairing and finding.mend is not None and self._mended(finding, finding.mend):
                 self.repaired[finding.kind] += 1
+
+    def _mended(self, finding: Finding, mend: Callable[[], bool]) -> bool:
+        """One that cannot be mended must not keep the others from it."""
+        try:
+            return mend()
+        except TaskyardError as error:
+            self.unseen.append(f"{finding.kind} {finding.subject} was not repaired: {error}")
+            return False
 
     def document(self) -> dict[str, Any]:
         """The report as plain data; every kind is named, also those without drift."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Final
 
+from pydantic import ValidationError
 from sqlalchemy import Engine, select
 
 from taskyard.broker import Publisher
@@ -98,7 +99,10 @@ class Rescue:
     def _first(self, seen: Seen) -> _Kept | None:
         if not seen.texts["unsent"] or seen.position[1:] != (0, 0):
             return None
-        unsent = Unsent.decode(seen.texts["unsent"])
+        try:
+            unsent = Unsent.decode(seen.texts["unsent"])
+        except ValidationError:
+            return None
         return _Kept(
             unsent.message, Stamp(seen.epoch, policy=unsent.policy), unsent.due(seen.epoch)
         )

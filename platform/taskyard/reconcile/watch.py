@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 EVERY_S: Final = 60.0
 # Less than a command's: nobody waits for it, and the servers have other work.
 _BUDGET_S: Final = 10.0
+_MOST_MESSAGES: Final = 20_000
 
 
 def watch(reconciler: Reconciler, stop: threading.Event) -> None:
@@ -27,7 +28,7 @@ def watch(reconciler: Reconciler, stop: threading.Event) -> None:
 
     def step() -> None:
         if not stop.wait(EVERY_S):
-            _tell(reconciler.run(budget_s=_BUDGET_S))
+            _tell(reconciler.run(budget_s=_BUDGET_S, most_messages=_MOST_MESSAGES, stop=stop))
 
     repeat("reconcile", step, stop, also=(RedisError, PublishFailed))
 
@@ -41,6 +42,12 @@ def _tell(report: Report) -> None:
         report.total,
         report.looked_at.get("records", 0),
         f" {found}; see: taskyard reconcile" if found else "",
-        "" if report.complete else " (incomplete: the budget of time ended)",
+        _limits(report),
         extra={"action": "reconcile_report", "drift": found, "complete": report.complete},
     )
+
+
+def _limits(report: Report) -> str:
+    limits = [] if report.complete else ["incomplete: the budget of time ended"]
+    limits += report.unseen
+    return f" ({'; '.join(limits)})" if limits else ""
