@@ -1,0 +1,85 @@
+"""Where the broker is RabbitMQ: what a client could not publish, and what nobody can see."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+
+from servers import Servers
+from support.yard import catalogue, fresh_settings
+from taskyard.broker import connection
+from taskyard.client import Taskyard
+from taskyard.database import engine
+from taskyard.errors import PublishFailed
+from taskyard.jobs.states import State
+from taskyard.reconcile import Kind, Reconciler
+
+
+@pytest.fixture
+def yard(servers: Servers) -> Iterator[Taskyard]:
+    settings = fresh_settings(servers.valkey_url(), broker_url=servers.rabbitmq_url())
+    with Taskyard(settings, catalogue()) as made:
+        yield made
+
+
+@pytest.fixture
+def reconciler(yard: Taskyard, database_url: str) -> Iterator[Reconciler]:
+    database: Engine = engine(database_url)
+    with database.begin() as opened:
+        opened.execute(text("TRUNCATE dead_letter_queue, outbox, job_ledger, job_events"))
+    made = Reconciler(yard.settings, database, yard.records, yard.publisher, grace_s=0)
+    yield made
+    made.close()
+    database.dispose()
+
+
+def fetch(yard: Taskyard, queue: str) -> list[Any]:
+    """All messages of a queue."""
+    with connection(yard.settings) as opened:
+        channel = opened.default_channel
+        name = yard.settings.broker_name(queue)
+        return list(iter(lambda: channel.basic_get(name, no_ack=True), None))
+
+
+def test_a_job_whose_publication_failed_is_published_from_its_record_and_only_once(
+    yard: Taskyard, reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise PublishFailed("the broker is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(yard.publisher, "publish", fail)
+        with pytest.raises(PublishFailed):
+            yard.enqueue("exec_act", {"do": "return"}, idempotency_key="k")
+    assert reconciler.run().drift[Kind.UNPUBLISHED] == 1
+    assert reconciler.run(repair=True).repaired[Kind.UNPUBLISHED] == 1
+    assert reconciler.run(repair=True).drift[Kind.UNPUBLISHED] == 0
+    again = yard.enqueue("exec_act", {"do": "return"}, idempotency_key="k")
+    (message,) = fetch(yard, "exec")
+    assert not again.created
+    assert message.headers["id"] == again.job_id
+    assert message.headers["taskyard"]["epoch"] == again.record().epoch
+    assert json.loads(message.body)[0] == [{"do": "return"}]
+
+
+def test_the_record_keeps_no_copy_of_what_the_broker_has_confirmed(yard: Taskyard) -> None:
+    job = yard.enqueue("exec_act", {"do": "return"})
+    assert job.state() is State.ACCEPTED
+    assert "unsent" not in job.record().fields
+    assert job.record().fields["published"] == "1"
+
+
+def test_what_cannot_be_seen_is_suspected_and_never_counted_as_drift(
+    yard: Taskyard, reconciler: Reconciler
+) -> None:
+    job = yard.enqueue("exec_act", {"do": "return"})
+    key = yard.records.keys.record(job.job_id)
+    yard.records.client.hset(key, mapping={"state": "retrying", "seq": 1, "due": 1})
+    report = reconciler.run(repair=True)
+    assert report.drift[Kind.STRANDED_RETRYING] == 0
+    assert report.suspected == {"stranded_retrying": 1}
+    assert "RabbitMQ lets nobody look into its queues" in report.unseen[0]
