@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.processes import ROOT
-from bench.report import TARGETS
+from bench.report import TARGETS, promise
 
 __all__ = ["render"]
 
@@ -30,10 +30,7 @@ def _machine(report: dict[str, Any]) -> str:
 
 def _promised(report: dict[str, Any]) -> str:
     lines = ["| figure | found | promised |", "| --- | --- | --- |"]
-    for key, (least, most) in TARGETS.items():
-        bounds = [f"at least {least:g}"] * (least is not None)
-        bounds += [f"at most {most:g}"] * (most is not None)
-        lines.append(f"| `{key}` | {report[key]:g} | {', '.join(bounds)} |")
+    lines += [f"| `{key}` | {report[key]:g} | {promise(key)} |" for key in TARGETS]
     return "\n".join(lines)
 
 

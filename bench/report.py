@@ -7,7 +7,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["TARGETS", "show"]
+__all__ = ["TARGETS", "promise", "show"]
 
 # Key -> (at least, at most), as promised.
 TARGETS: Final[dict[str, tuple[float | None, float | None]]] = {
@@ -28,6 +28,14 @@ _NOT_MEASURED: Final = (
 )
 
 
+def promise(key: str) -> str:
+    """What a figure must keep to, in words."""
+    least, most = TARGETS[key]
+    words = [f"at least {least:g}"] if least is not None else []
+    words += [f"at most {most:g}"] if most is not None else []
+    return ", ".join(words)
+
+
 def show(figures: dict[str, Any]) -> None:
     """Print targets and rates."""
     console = Console()
@@ -40,11 +48,8 @@ def _targets(figures: dict[str, Any]) -> Table:
     table = Table("figure", "found", "promised", "", title="Taskyard")
     for key, (least, most) in TARGETS.items():
         found = figures[key]
-        promise = " and ".join(
-            [f">= {least:g}"] * (least is not None) + [f"<= {most:g}"] * (most is not None)
-        )
         kept = (least is None or found >= least) and (most is None or found <= most)
-        table.add_row(key, f"{found:g}", promise, "yes" if kept else "NO")
+        table.add_row(key, f"{found:g}", promise(key), "yes" if kept else "NO")
     return table
 
 
