@@ -182,6 +182,23 @@ def test_a_worker_that_vanishes_keeps_its_lease_until_it_runs_out(yard: Yard, sh
     assert yard.records.read(job.job_id).state is State.COMPLETED
 
 
+def test_a_message_that_kills_its_worker_before_begin_ends_at_the_delivery_limit(
+    yard: Yard, shop: Shop
+) -> None:
+    limit = yard.settings.delivery_limit
+    job = yard.enqueue("work", 1)
+    yard.kill_next_attempt(before_begin=True, times=limit)
+    assert yard.run() == limit + 1
+    assert job.result() == 1
+    fatal = yard.enqueue("work", 2)
+    yard.kill_next_attempt(before_begin=True, times=limit + 1)
+    yard.run()
+    [letter] = yard.letters
+    assert (letter.job_id, letter.category) == (fatal.job_id, "poison")
+    assert letter.evidence == {"counter": "deliveries", "count": limit + 1, "limit": limit}
+    assert shop.ran == [1]
+
+
 def test_a_death_can_be_meant_for_one_job(yard: Yard, shop: Shop) -> None:
     other, meant = yard.enqueue("work", 1), yard.enqueue("work", 2)
     yard.kill_next_attempt(meant, times=3)

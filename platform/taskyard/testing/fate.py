@@ -37,6 +37,7 @@ class Fate:
     job_id: str | None = None
     after_handler: bool = False
     whole_worker: bool = False
+    before_begin: bool = False
 
     def strike(self) -> None:
         """End the process."""
@@ -55,9 +56,15 @@ class Fates:
         wrapped = self._async(handler, job_id) if handler.is_async else self._sync(handler, job_id)
         return replace(handler, function=wrapped)
 
-    def _take(self, job_id: str) -> Fate | None:
+    def strike_before_begin(self, job_id: str) -> None:
+        """End the worker that has just received this job's message, if that was ordered."""
+        fate = self._take(job_id, before_begin=True)
+        if fate is not None:
+            raise WorkerKilled
+
+    def _take(self, job_id: str, *, before_begin: bool = False) -> Fate | None:
         for fate in self.coming:
-            if fate.job_id in (None, job_id):
+            if fate.job_id in (None, job_id) and fate.before_begin is before_begin:
                 self.coming.remove(fate)
                 return fate
         return None

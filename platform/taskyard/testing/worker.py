@@ -67,6 +67,7 @@ class MemoryWorker:
         handler = self.fates.bind(self.handlers[name], message.job_id)
         args, kwargs, _ = json.loads(message.raw.body)
         try:
+            self.fates.strike_before_begin(message.job_id)
             with self.runner.limits(job_type):
                 self.runner.run(handler, delivery, args, kwargs, encode=_encode, decode=_decode)
         except JobRetrying as retry:

@@ -138,15 +138,17 @@ class Yard(MemoryClient):
         times: int = 1,
         after_handler: bool = False,
         whole_worker: bool = False,
+        before_begin: bool = False,
     ) -> None:
         """Kill the process of the next `times` attempts, of `job` or of any.
 
         It dies before the handler's first line, or, `after_handler`, behind its last: the effect
         is there, its outcome is not recorded. With `whole_worker` nobody tells the record either:
-        the next delivery waits until the lease has run out.
+        the next delivery waits until the lease has run out. `before_begin` kills the worker that
+        has the message and not yet a lease: deliveries are counted then, not deaths.
         """
         job_id = None if job is None else job.job_id
-        self._fates.coming += [Fate(job_id, after_handler, whole_worker)] * times
+        self._fates.coming += [Fate(job_id, after_handler, whole_worker, before_begin)] * times
 
     def overtake(self) -> None:
         """From inside a handler: this attempt stalls, and another one of its job is served.
