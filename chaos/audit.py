@@ -17,8 +17,10 @@ from taskyard.jobs.states import State
 from taskyard.reconcile import Reconciler
 from taskyard.wire.letters import letter_id
 
-__all__ = ["Audit", "audit", "states_of"]
+__all__ = ["REPEATED", "STORM_DEATHS", "Audit", "audit", "states_of"]
 
+STORM_DEATHS: Final = "dead-lettered by the storm (retries or deaths used up)"
+REPEATED: Final = "effect without inbox repeated (allowed)"
 _NAMED: Final = 10
 _CHUNK: Final = 1_000
 _DECISIONS: Final = """
@@ -65,7 +67,7 @@ def audit(town: Town, kinds: Mapping[str, str]) -> Audit:
     """Compare everything; `kinds` are the deeds' kinds by job id."""
     seen = Audit(len(kinds))
     states = states_of(town, list(kinds))
-    _outcomes(seen, kinds, states)
+    _outcomes(town, seen, kinds, states)
     _effects(town, seen, kinds, states)
     _letters(town, seen, states)
     _ledger(town, seen, states)
@@ -73,7 +75,9 @@ def audit(town: Town, kinds: Mapping[str, str]) -> Audit:
     return seen
 
 
-def _outcomes(seen: Audit, kinds: Mapping[str, str], states: Mapping[str, State]) -> None:
+def _outcomes(
+    town: Town, seen: Audit, kinds: Mapping[str, str], states: Mapping[str, State]
+) -> None:
     ends = (State.COMPLETED, State.DEAD_LETTERED)
     open_ = [job for job, state in states.items() if state not in ends]
     seen.lost += seen.name("no outcome", open_)
@@ -86,7 +90,12 @@ def _outcomes(seen: Audit, kinds: Mapping[str, str], states: Mapping[str, State]
         for job, state in states.items()
         if state is State.DEAD_LETTERED and kinds[job] != "doomed"
     ]
-    seen.name("dead-lettered by the storm (retries or deaths used up)", died)
+    seen.name(STORM_DEATHS, [f"{job}: {_cause(town, job)}" for job in died])
+
+
+def _cause(town: Town, job_id: str) -> str:
+    cause = town.client.records.read(job_id).cause
+    return f"{cause.get('code')}: {cause.get('message')} {cause.get('evidence', '')}"
 
 
 def _effects(
@@ -103,7 +112,7 @@ def _effects(
     twice = [job for job, count in once.items() if count > 1]
     seen.doubled += seen.name("inbox effect applied twice", twice)
     again = [job for job, count in plain.items() if count > 1]
-    seen.doubled_without_inbox = seen.name("effect without inbox repeated (allowed)", again)
+    seen.doubled_without_inbox = seen.name(REPEATED, again)
     seen.name("effect of an unknown job", [job for job in plain if job not in kinds])
 
 

@@ -17,7 +17,7 @@ __all__ = ["BATCH", "EventFeed", "LetterFeed"]
 
 # Above 500 a batch gains little speed, and a failing one costs more to halve.
 BATCH: Final = 500
-_RECLAIM_EVERY_S: Final = 15.0
+_RECLAIM_EVERY_S: Final = 5.0
 
 
 class LetterFeed:

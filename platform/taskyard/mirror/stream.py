@@ -14,7 +14,9 @@ from taskyard.records.keys import Keys
 __all__ = ["GROUP", "LifecycleStream", "StreamEntry"]
 
 GROUP: Final = "mirror"
-_CLAIM_IDLE_MS: Final = 60_000  # longer than any batch takes, so only a dead consumer's are taken
+# Longer than a batch takes. Where a living consumer waits longer for Postgres, two of them store
+# the same events, which changes nothing.
+_CLAIM_IDLE_MS: Final = 20_000
 _FORGET_IDLE_MS: Final = 3_600_000
 
 
