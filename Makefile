@@ -7,16 +7,18 @@ STAMP := $(VENV)/.ready
 
 .PHONY: help
 help: ## Show the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(STAMP): requirements/dev.txt pyproject.toml
-	$(PYTHON) -m venv $(VENV)
+	@echo "installing the pinned dependencies into $(VENV), about a minute, once"
+	@$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
 .PHONY: install
 install: $(STAMP) ## Build the environment in .venv (pinned, hash-checked)
+	@echo "next: . $(BIN)/activate && taskyard --help"
 
 .PHONY: demo
 demo: $(STAMP) ## Watch a job's whole way, a failure and its replay, in under a minute

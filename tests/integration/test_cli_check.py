@@ -15,6 +15,7 @@ from taskyard.jobs import Catalogue
 from taskyard.jobs.registry import Registry
 from taskyard.ops.cli.checks import jobs, redis_server
 from taskyard.ops.cli.checks.finding import Finding, Level
+from taskyard.settings import Settings
 
 
 @pytest.fixture
@@ -105,6 +106,8 @@ def test_servers_that_do_not_answer_do_not_hide_each_other(shell: Shell) -> None
 
     assert ran.code == 3
     assert [error["subject"] for error in errors(ran)] == ["Redis", "broker", "Postgres"]
+    for error, name in zip(errors(ran), ("REDIS", "BROKER", "DATABASE"), strict=True):
+        assert f"TASKYARD_{name}_URL" in error["detail"]
 
 
 def test_a_broker_of_another_kind_is_an_error(shell: Shell) -> None:
@@ -149,7 +152,7 @@ def test_a_handler_without_a_type_is_an_error() -> None:
     @registry.job("unheard_of")
     def handle(payload: dict[str, object]) -> None: ...
 
-    found = list(jobs.handlers(catalogue, registry))
+    found = list(jobs.handlers(Settings(), catalogue, registry))
 
     assert any(
         finding.level is Level.ERROR

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from taskyard.errors import DuplicateName, InvalidSettings
+from taskyard.jobs.catalogue import Catalogue
 from taskyard.jobs.context import JobContext
 from taskyard.jobs.registry import Registry
 
@@ -63,8 +64,18 @@ def test_without_settings_the_catalogue_must_know_the_type() -> None:
 
 
 def test_a_wrong_setting_in_the_decorator_is_refused() -> None:
-    with pytest.raises(ValidationError, match="queueue"):
+    words = r"job type 'new': queueue: .* Did you mean 'queue'\?"
+    with pytest.raises(InvalidSettings, match=words):
         Registry().job("new", queue="exec", queueue="exec")(plain)
+
+
+def test_what_only_a_decorator_defines_is_laid_under_the_catalogue() -> None:
+    registry = Registry()
+    registry.job("new", queue="exec", policy={"max_retries": 9})(plain)
+    registry.job("plan_generation", queue="ops")(plain)
+    merged = registry.under(Catalogue.load())
+    assert merged["new"].policy.max_retries == 9
+    assert merged["plan_generation"].queue == "plan", "the file wins"
 
 
 @pytest.mark.parametrize(("function", "count"), [(nothing, 0), (three, 3)])

@@ -19,7 +19,7 @@ from taskyard.client.handle import JobHandle
 from taskyard.client.messages import fill, first_message
 from taskyard.client.requests import CheckedRequest, EnqueueRequest, Seconds, check
 from taskyard.errors import PublishFailed
-from taskyard.jobs import Catalogue
+from taskyard.jobs import Catalogue, registry
 from taskyard.jobs.states import State
 from taskyard.records import Admission, Admitted, Publication, Records
 from taskyard.settings import Settings, load
@@ -36,17 +36,18 @@ _CHUNK: Final = 1_000
 class Taskyard:
     """A connection to one yard; safe to share between threads.
 
-    Without arguments it reads `TASKYARD_*` variables and `taskyard.toml`, and the job types that
-    `TASKYARD_JOB_TYPES` names. Raises `MissingSetting` or `InvalidSettings` at once.
+    Without arguments it reads `TASKYARD_*` variables and `taskyard.toml`, the job types that
+    `TASKYARD_JOB_TYPES` names, and those whose decorators this process has imported. Raises
+    `MissingSetting` or `InvalidSettings` at once.
     """
 
     def __init__(
         self, settings: Settings | None = None, catalogue: Catalogue | None = None
     ) -> None:
         self.settings = load().settings if settings is None else settings
-        self.catalogue = (
-            Catalogue.load(*self.settings.job_types) if catalogue is None else catalogue
-        )
+        if catalogue is None:
+            catalogue = registry.under(Catalogue.load(*self.settings.job_types))
+        self.catalogue = catalogue
         self._url = self.settings.need_redis_url()
         self._one_redis = same_redis(self.settings)
         self.records = Records(connect(self._url), self.settings)

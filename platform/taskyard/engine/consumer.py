@@ -59,7 +59,7 @@ class JobConsumer(Consumer):  # type: ignore[misc]
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
         """A task that no handler here is registered for."""
         name = task_of(message)
-        text = f"no handler for {name!r} on this worker; deploy one, or reroute the job"
+        text = f"worker {self.hostname} has no handler for {name!r}; deploy one, then replay"
         self._die(message, Category.UNKNOWN_TASK, "unknown_task", "NotRegistered", text)
 
     def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from taskyard.errors import InvalidSettings, UnknownJobType
 from taskyard.jobs.types import JobType
 
-__all__ = ["Catalogue"]
+__all__ = ["Catalogue", "define"]
 
 _SECTIONS = ("job_types", "job_retry_policies")
 
@@ -36,7 +36,7 @@ class Catalogue(Mapping[str, JobType]):
         merged = _parse(builtin, "the built-in job types")
         for file in files:
             _merge(merged, _parse(_read(file), str(file)))
-        return cls({name: _build(name, raw) for name, raw in merged.items()})
+        return cls({name: define(name, raw) for name, raw in merged.items()})
 
     def __getitem__(self, name: str) -> JobType:
         """The type called `name`; raises `UnknownJobType` with the nearest names."""
@@ -122,7 +122,8 @@ def _merge(into: dict[str, dict[str, object]], more: dict[str, dict[str, object]
             known["policy"] = {**policy, **override}
 
 
-def _build(name: str, raw: dict[str, object]) -> JobType:
+def define(name: str, raw: Mapping[str, object]) -> JobType:
+    """The job type called `name`; raises `InvalidSettings` naming field, value and nearest name."""
     try:
         return JobType.model_validate({"name": name, **raw})
     except ValidationError as error:

@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 from pydantic import BaseModel
 
 from taskyard.errors import DuplicateName, InvalidSettings
+from taskyard.jobs.catalogue import Catalogue, define
 from taskyard.jobs.context import JobContext
 from taskyard.jobs.types import JobType
 
@@ -54,9 +55,7 @@ class Registry:
         """
 
         def register(function: F) -> F:
-            job_type = (
-                JobType.model_validate({"name": name, **type_settings}) if type_settings else None
-            )
+            job_type = define(name, type_settings) if type_settings else None
             self._add(_inspect(name, function, job_type))
             return function
 
@@ -77,12 +76,22 @@ class Registry:
         for entry in entry_points(group=ENTRY_POINTS):
             try:
                 entry.load()
-            except ImportError as error:
-                msg = (
+            except InvalidSettings:
+                raise
+            except Exception as error:
+                ours = entry.value.startswith("taskyard.")
+                remedy = "Install 'taskyard[worker]'." if ours else "Mend the module."
+                raise InvalidSettings(
                     f"the job handlers {entry.value!r} (entry point {entry.name!r}) cannot be "
-                    f"imported ({error}); on a worker install 'taskyard[worker]'"
-                )
-                raise InvalidSettings(msg) from error
+                    f"imported: {type(error).__name__}: {error}. {remedy}"
+                ) from error
+
+    def under(self, catalogue: Catalogue) -> Catalogue:
+        """The catalogue with the types that only decorators define; what it has itself wins."""
+        for handler in self.handlers():
+            if handler.job_type is not None and handler.name not in catalogue:
+                catalogue = catalogue.with_type(handler.job_type)
+        return catalogue
 
     def __getitem__(self, name: str) -> Handler:
         """The handler of `name`; KeyError if none is registered."""

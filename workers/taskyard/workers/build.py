@@ -18,16 +18,15 @@ __all__ = ["build_app"]
 
 
 def build_app(settings: Settings, catalogue: Catalogue, handlers: Registry) -> Celery:
-    """The app of `taskyard worker`; raises `UnknownJobType` for a handler without a type.
+    """The app of `taskyard worker`; raises `UnknownJobType`, or `UnknownQueue` of a type.
 
     What a decorator says of its type is the default; a job type file, which clients read too, wins.
     """
+    catalogue = handlers.under(catalogue)
+    for job_type in catalogue.values():
+        settings.queue(job_type.queue)
     for handler in handlers.handlers():
-        if handler.name in catalogue:
-            continue
-        if handler.job_type is not None:
-            catalogue = catalogue.with_type(handler.job_type)
-        else:
+        if handler.name not in catalogue:
             raise UnknownJobType(
                 f"the handler {handler.function.__qualname__} names job type {handler.name!r}, "
                 "which no job type file defines; define it, or give the decorator a queue"

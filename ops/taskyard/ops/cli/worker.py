@@ -67,7 +67,7 @@ def words(
         _APP,
         "worker",
     ]
-    argv += ["--queues", names, "--hostname", f"{pool}@%h", "--optimization", "fair"]
+    argv += ["--queues", names, "--hostname", f"{pool}.{os.getpid()}@%h", "--optimization", "fair"]
     argv += ["--loglevel", "INFO"]
     if concurrency is not None:
         argv += ["--concurrency", str(concurrency)]

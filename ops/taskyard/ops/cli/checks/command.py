@@ -9,15 +9,17 @@ from typing import Final
 import typer
 from rich.text import Text
 
+from taskyard.broker import is_amqp
 from taskyard.broker.connection import check_broker_url, same_redis
 from taskyard.errors import TaskyardError
 from taskyard.jobs import Catalogue, registry
-from taskyard.ops.cli.checks import jobs, postgres_server, redis_server
+from taskyard.ops.cli.checks import jobs, postgres_server, rabbitmq_server, redis_server
 from taskyard.ops.cli.checks.finding import Finding, Level, judged
 from taskyard.ops.cli.console import clean, out, print_json
 from taskyard.ops.cli.options import Json
 from taskyard.ops.cli.place import Place, find_place
 from taskyard.settings import Settings
+from taskyard.store import BROKER, RECORDS
 from taskyard.wire.redaction import redact_text
 
 __all__ = ["command", "findings"]
@@ -61,7 +63,7 @@ def findings(*, quiet: bool) -> Iterator[Finding]:
         yield Finding("job types", Level.ERROR, str(error), exit_code=error.exit_code)
     else:
         yield from judged("job types", lambda: jobs.job_types(settings, catalogue))
-        yield from judged("handlers", lambda: jobs.handlers(catalogue, registry))
+        yield from judged("handlers", lambda: jobs.handlers(settings, catalogue, registry))
     yield from judged("Redis", lambda: _redis(settings))
     yield from judged("broker", lambda: _broker(settings))
     yield from judged("Postgres", lambda: postgres_server.look_at(settings.need_database_url()))
@@ -77,17 +79,20 @@ def _origins(place: Place) -> str:
 
 
 def _redis(settings: Settings) -> Iterator[Finding]:
-    return redis_server.look_at("Redis", settings.need_redis_url(), "TASKYARD_REDIS_URL")
+    return redis_server.look_at("Redis", settings.need_redis_url(), RECORDS)
 
 
 def _broker(settings: Settings) -> Iterator[Finding]:
+    if is_amqp(settings):
+        yield from rabbitmq_server.look_at(settings)
+        return
     url = check_broker_url(settings)
     if settings.redis_url is not None and same_redis(settings):
         yield Finding.ok(
             "broker", "the same server as the records: admission publishes in one step"
         )
         return
-    yield from redis_server.look_at("broker", url, "TASKYARD_BROKER_URL")
+    yield from redis_server.look_at("broker", url, BROKER)
 
 
 def _print(finding: Finding) -> None:

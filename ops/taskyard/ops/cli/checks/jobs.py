@@ -33,9 +33,17 @@ def _faults(settings: Settings, job_type: JobType) -> Iterator[Finding]:
         yield Finding.error("job types", named, remedy, exit_code=error.exit_code)
 
 
-def handlers(catalogue: Catalogue, registry: Registry) -> Iterator[Finding]:
+def handlers(settings: Settings, catalogue: Catalogue, registry: Registry) -> Iterator[Finding]:
     """Each handler has a type and each type has a handler."""
     registry.load_entry_points()
+    for name, job_type in registry.under(catalogue).items():
+        if name not in catalogue:
+            yield from _faults(settings, job_type)
+            yield Finding.warning(
+                "handlers",
+                f"only its decorator defines {name!r}: a client without that module refuses it",
+                "Define it in a file named by TASKYARD_JOB_TYPES, which clients read too.",
+            )
     found = registry.handlers()
     own = {handler.name for handler in found if handler.job_type is not None}
     names = [handler.name for handler in found]

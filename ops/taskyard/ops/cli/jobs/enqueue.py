@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from taskyard.client import JobHandle, Taskyard
+from taskyard.jobs import Catalogue, registry
 from taskyard.ops.cli.console import print_json, say
 from taskyard.ops.cli.jobs.wait import DEFAULT_TIMEOUT_S, result_text
 from taskyard.ops.cli.options import Json
@@ -40,7 +41,11 @@ def command(
     When it returns, the broker has the message.
     """
     body = read_payload(payload)
-    with Taskyard(find_place(quiet=json).settings) as yard:
+    settings = find_place(quiet=json).settings
+    if job_type not in Catalogue.load(*settings.job_types):
+        # Perhaps its handler's decorator defines it.
+        registry.load_entry_points()
+    with Taskyard(settings) as yard:
         handle = yard.enqueue(
             job_type,
             body,
