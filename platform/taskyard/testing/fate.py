@@ -8,7 +8,7 @@ from typing import Any
 
 from taskyard.jobs.registry import Handler
 
-__all__ = ["Fate", "Fates", "OvertimeKill", "ProcessKilled"]
+__all__ = ["Fate", "Fates", "OvertimeKill", "ProcessKilled", "WorkerKilled"]
 
 
 class ProcessKilled(BaseException):
