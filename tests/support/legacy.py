@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import gc
 import importlib
+import json
 import os
 import signal
 import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,10 @@ from typing import Any
 import redis
 
 from support.waiting import eventually
-from support.worker import TESTS
+from support.worker import TESTS, environment_of
 from taskyard.deadletters import mirror_queue
 from taskyard.settings import Settings
+from taskyard.wire.letters import Letter
 
 __all__ = ["Legacy", "Process"]
 
@@ -75,10 +78,8 @@ class Process:
     def kill(self) -> None:
         """End it and its children at once."""
         if self._process is not None:
-            try:
+            with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
             self._process.wait(20)
 
 
@@ -91,11 +92,13 @@ class Legacy:
     backend: str
     settings: Settings
     folder: Path
+    notes_url: str = ""
     prefix: str = field(default_factory=lambda: f"l{uuid.uuid4().hex[:10]}")
     processes: list[Process] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.redis = redis.Redis.from_url(self.settings.need_redis_url())
+        self.notes_url = self.notes_url or self.settings.need_redis_url()
+        self.redis = redis.Redis.from_url(self.notes_url)
 
     # -- processes -----------------------------------------------------------------------------
 
@@ -108,9 +111,8 @@ class Legacy:
             "LEGACY_PREFIX": self.prefix,
             "LEGACY_BROKER": self.broker,
             "LEGACY_BACKEND": self.backend,
-            "LEGACY_NOTES": self.settings.need_redis_url(),
-            "TASKYARD_REDIS_URL": self.settings.need_redis_url(),
-            "TASKYARD_NAMESPACE": self.settings.namespace,
+            "LEGACY_NOTES": self.notes_url,
+            **environment_of(self.settings),
         }
 
     def worker(self, name: str = "worker", mode: str | None = None, *options: str) -> Process:
@@ -181,9 +183,17 @@ class Legacy:
         entries = self.redis.xrange(f"{self.settings.namespace}:lifecycle")
         return [f[b"event"].decode() for _, f in entries if f[b"job"].decode() == job_id]
 
-    @property
-    def letters_queue(self) -> str:
-        return mirror_queue(self.settings).name
+    def letters(self, job_id: str) -> list[Letter]:
+        """The letters of one job that wait for the mirror, on a Redis broker."""
+        raws = self.redis.lrange(mirror_queue(self.settings).name, 0, -1)
+        found = [Letter.parse(base64.b64decode(json.loads(raw)["body"])) for raw in raws]
+        return [letter for letter in found if letter.job_id == job_id]
+
+    def await_letter(self, job_id: str) -> Letter:
+        """The only letter of a job, once it is there."""
+        eventually(lambda: self.letters(job_id), f"a letter of {job_id}", why=self.logs)
+        (letter,) = self.letters(job_id)
+        return letter
 
     def logs(self) -> str:
         return "\n".join(f"--- {p.log_file.name}\n{p.log[-5000:]}" for p in self.processes)

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 from taskyard.deadletters import build_letter
 from taskyard.install.observation import Buried, Ended, Gone, Observation, Started, Watched
 from taskyard.jobs.outcomes import Decision
-from taskyard.jobs.states import State
-from taskyard.records import Decided, Held, Record, Run
+from taskyard.jobs.states import TERMINAL, State
+from taskyard.records import Decided, Held, Record, Run, Superseded
 from taskyard.runner.cause import encode_cause
 from taskyard.wire.headers import Stamp
 from taskyard.wire.letters import RawMessage
@@ -74,7 +74,7 @@ class Observer:
             self._thread.start()
 
     def _run(self) -> None:
-        interval_s = self._yard.settings.lease_s / 3
+        interval_s = self._yard.watching.settings.lease_s / 3
         while True:
             try:
                 seen = self._queue.get(timeout=interval_s)
@@ -98,7 +98,7 @@ class Observer:
 
     def _renew(self) -> None:
         for job_id, run in list(self._running.values()):
-            self._yard.records.renew(job_id, run.token)
+            self._yard.watching.renew(job_id, run.token)
 
     def _write(self, seen: Observation) -> None:
         match seen:
@@ -141,19 +141,28 @@ class Observer:
         facts: dict[str, Any],
         message: RawMessage | None,
     ) -> None:
-        _, run = self._running.pop(delivery.holder, ("", None))
-        if run is not None:
-            self._yard.records.finish(
-                delivery.job_id,
-                decision,
-                epoch=run.epoch,
-                generation=run.generation,
-                seq=run.seq,
-                token=run.token,
-                **facts,
-            )
+        answer = self._decide(delivery, decision, facts)
+        if isinstance(answer, Superseded) and answer.state not in TERMINAL:
+            # Celery publishes a retry before it ends the attempt: the account that the two shared
+            # was closed by the first of them.
+            self._begin(delivery)
+            self._decide(delivery, decision, facts)
         if message is not None:
             self._post(delivery.job_id, message)
+
+    def _decide(self, delivery: Watched, decision: Decision, facts: dict[str, Any]) -> Any:
+        _, run = self._running.pop(delivery.holder, ("", None))
+        if run is None:
+            return None
+        return self._yard.watching.finish(
+            delivery.job_id,
+            decision,
+            epoch=run.epoch,
+            generation=run.generation,
+            seq=run.seq,
+            token=run.token,
+            **facts,
+        )
 
     def _let_go(self, delivery: Watched, lost: str | None) -> None:
         _, run = self._running.pop(delivery.holder, ("", None))

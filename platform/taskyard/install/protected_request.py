@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 from taskyard.engine.duties import post_letter
 from taskyard.engine.request import JobRequest, unwrapped
 from taskyard.install.marks import QUEUE
+from taskyard.install.standing import standing
 from taskyard.jobs.outcomes import Decision
 from taskyard.jobs.policies import Category
 from taskyard.records import Decided
@@ -39,6 +40,7 @@ class ProtectedRequest(JobRequest):
         if HEADER not in self._request_dict:
             # Protocol 1 has its headers elsewhere.
             self._request_dict[HEADER] = (message.headers or {}).get(HEADER)
+        self._stamp = standing(self._stamp, self._request_dict.get("retries"))
         self._death: BaseException | None = None
         self._revocation: tuple[Any, ...] | None = None
 

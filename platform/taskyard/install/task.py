@@ -12,6 +12,7 @@ from taskyard.engine.message import stamp_in
 from taskyard.engine.request import HOLDER
 from taskyard.install.attempt import Attempt
 from taskyard.install.marks import ATTEMPT, QUEUE
+from taskyard.install.standing import standing
 from taskyard.install.yard import AppYard
 from taskyard.runner.pipeline import Delivery
 
@@ -45,7 +46,7 @@ class ProtectedTask(Task):  # type: ignore[misc]
             job_type=self.name,
             queue=str(request.get(QUEUE) or ""),
             priority=None,
-            stamp=stamp_in(request),
+            stamp=standing(stamp_in(request), request.retries),
             holder=holder,
             process=str(os.getpid()),
             worker=request.hostname,

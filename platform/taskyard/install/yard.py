@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from taskyard.broker import Publisher, make_publisher
@@ -26,7 +26,8 @@ from taskyard.store import connect
 
 __all__ = ["AppYard"]
 
-_NEVER = 10**9
+_NEVER: Final = 10**9
+_WATCH_S: Final = 5.0
 
 
 class AppYard(Yard):
@@ -62,9 +63,13 @@ class AppYard(Yard):
 
     @cached_property
     def watching(self) -> Records:
-        """Records that count no death of a watched task: only what protects may condemn."""
-        never = self.settings.model_copy(update={"death_limit": _NEVER})
-        records = Records(connect(self.settings.need_redis_url()), never)
+        """Records that count no death of a watched task: only what protects may condemn.
+
+        A short lease, since another worker may protect, and wait for what has ended unseen.
+        """
+        lease_s = min(self.settings.lease_s, _WATCH_S)
+        own = self.settings.model_copy(update={"death_limit": _NEVER, "lease_s": lease_s})
+        records = Records(connect(self.settings.need_redis_url()), own)
         records.keys = AppKeys(self.settings.namespace)
         return records
 

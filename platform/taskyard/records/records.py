@@ -319,4 +319,5 @@ def _tables(settings: Settings) -> str:
 def _position(stamp: Stamp | None) -> list[str | int]:
     if stamp is None:
         return ["", 0, 0]
-    return [stamp.epoch, stamp.generation, stamp.seq]
+    # Epoch 0: the message does not know its life, only how often Celery itself has retried it.
+    return [stamp.epoch or "", stamp.generation, stamp.seq]

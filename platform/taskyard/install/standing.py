@@ -1,0 +1,21 @@
+"""Where a message of a mixed fleet stands: by its stamp, or by Celery's own count of retries.
+
+A worker that protects stamps a retry and counts it. One that does not hands on the stamp it got,
+or none; what it always counts is the header `retries`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from taskyard.wire.headers import Stamp
+
+__all__ = ["standing"]
+
+
+def standing(stamp: Stamp | None, retries: object) -> Stamp | None:
+    """The stamp with the retries that it does not know of; None where nothing is known."""
+    count = retries if isinstance(retries, int) and retries > 0 else 0
+    if stamp is None:
+        return Stamp(0, 0, count) if count else None
+    return replace(stamp, seq=max(stamp.seq, count))

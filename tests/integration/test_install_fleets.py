@@ -1,0 +1,87 @@
+"""Workers with and without Taskyard on one queue, on the way in, and on the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from servers import Servers
+from support.legacy import Legacy
+from support.waiting import SOON_S, eventually
+from support.yard import fresh_settings
+
+# The app is imported once a mode, and Celery shares decorated tasks between all apps of a process.
+pytestmark = pytest.mark.filterwarnings("ignore::celery.exceptions.DuplicateTaskNameWarning")
+
+
+@pytest.fixture(params=["redis", "rabbitmq"])
+def app(request: pytest.FixtureRequest, servers: Servers, tmp_path: Path) -> Iterator[Legacy]:
+    url = servers.valkey_url()
+    broker = url if request.param == "redis" else servers.rabbitmq_url()
+    legacy = Legacy("protect", broker, url, fresh_settings(url, broker_url=broker), tmp_path)
+    try:
+        yield legacy
+    finally:
+        legacy.close()
+
+
+def test_a_mixed_fleet_runs_every_job_once(app: Legacy) -> None:
+    app.worker("with", "protect")
+    app.worker("without", "none")
+    app.worker("watching", "observe")
+    with app.producer() as tasks:
+        plain = [tasks.once.delay() for _ in range(30)]
+        retried = [tasks.insist.delay(3) for _ in range(10)]
+        replaced = [tasks.become.delay("chain") for _ in range(5)]
+        assert [result.get(timeout=SOON_S) for result in plain] == [1] * 30
+        assert [result.get(timeout=SOON_S) for result in retried] == [[3, "xx", 2]] * 10
+        assert [result.get(timeout=SOON_S) for result in replaced] == [42] * 5
+        assert all(len(app.notes(f"{result.id}:runs")) == 1 for result in plain)
+
+
+def test_messages_of_before_are_run_after(app: Legacy) -> None:
+    first = app.worker("before", "none")
+    first.terminate()
+    with app.producer() as tasks:
+        waiting = [tasks.once.delay() for _ in range(5)]
+        dated = tasks.once.apply_async(countdown=2)
+        app.worker("after", "protect")
+        assert [result.get(timeout=SOON_S) for result in waiting] == [1] * 5
+        assert dated.get(timeout=SOON_S) == 1
+
+
+def test_removed_with_messages_in_flight_nothing_is_lost(app: Legacy) -> None:
+    protecting = app.worker("protecting", "protect")
+    with app.producer() as tasks:
+        dated = tasks.once.apply_async(countdown=4)
+        retried = tasks.later.delay()
+        app.await_state(retried.id, "retrying")
+        app.await_state(dated.id, "accepted")
+        protecting.terminate()
+        waiting = [tasks.once.delay() for _ in range(5)]
+        # On the way out: a worker that only watches moves what waits to its queue.
+        watching = app.worker("watching", "observe")
+        assert retried.get(timeout=SOON_S) == 1
+        delayed = f"{app.settings.namespace}:delayed"
+        eventually(lambda: app.redis.zcard(delayed) == 0, "nothing that waits", why=app.logs)
+        watching.terminate()
+        app.worker("without", "none")
+        assert dated.get(timeout=SOON_S) == 1
+        assert [result.get(timeout=SOON_S) for result in waiting] == [1] * 5
+
+
+def test_a_retry_of_a_protected_worker_is_run_by_one_without(app: Legacy) -> None:
+    protecting = app.worker("protecting", "protect")
+    with app.producer() as tasks:
+        gate = f"g-{app.prefix}"
+        holding = [tasks.gated.delay(gate) for _ in range(2)]
+        for result in holding:
+            app.await_notes(f"{result.id}:runs", 1)
+        waiting = tasks.insist.delay(1)
+        app.worker("without", "none")
+        assert waiting.get(timeout=SOON_S) == [1, "", 0]
+        app.open_gate(gate, 2)
+        assert [result.get(timeout=SOON_S) for result in holding] == [1, 1]
+        protecting.terminate()

@@ -1,0 +1,245 @@
+"""What protection adds to an existing app: one outcome a job, a letter for every death."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from servers import Servers
+from support.legacy import Legacy
+from support.waiting import SOON_S, eventually
+from support.yard import fresh_settings
+
+# The app is imported once a mode, and Celery shares decorated tasks between all apps of a process.
+pytestmark = pytest.mark.filterwarnings("ignore::celery.exceptions.DuplicateTaskNameWarning")
+
+
+@pytest.fixture(scope="module")
+def app(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Legacy]:
+    url = servers.valkey_url()
+    legacy = Legacy("protect", url, url, fresh_settings(url), tmp_path_factory.mktemp("protect"))
+    try:
+        legacy.worker()
+        yield legacy
+    finally:
+        legacy.close()
+
+
+@pytest.fixture(scope="module")
+def tasks(app: Legacy) -> Iterator[Any]:
+    with app.producer() as module:
+        yield module
+
+
+def test_a_job_is_recorded_from_begin_to_end(app: Legacy, tasks: Any) -> None:
+    result = tasks.add.delay(1, 2)
+    assert result.get(timeout=SOON_S) == 3
+    record = app.await_state(result.id, "completed")
+    assert (record["type"], record["queue"]) == ("legacy.add", f"{app.prefix}.work")
+    assert app.events(result.id) == ["begin", "complete"]
+
+
+def test_the_same_id_twice_runs_once(app: Legacy, tasks: Any) -> None:
+    first = tasks.once.apply_async(task_id=f"{app.prefix}-twice")
+    assert first.get(timeout=SOON_S) == 1
+    tasks.once.apply_async(task_id=first.id)
+    tasks.ignored.delay(f"after:{first.id}")
+    app.await_notes(f"after:{first.id}", 1)
+    eventually(lambda: app.redis.llen(f"{app.prefix}.work") == 0, "an empty queue")
+    assert app.notes(f"{first.id}:runs") == ["1"]
+
+
+def test_the_same_id_at_once_waits_for_the_other(app: Legacy, tasks: Any) -> None:
+    gate = f"g-{app.prefix}"
+    first = tasks.gated.apply_async((gate,), task_id=f"{app.prefix}-at-once")
+    tasks.gated.apply_async((gate,), task_id=first.id)
+    app.await_notes(f"{first.id}:runs", 1)
+    delayed = f"{app.settings.namespace}:delayed"
+    eventually(lambda: app.redis.zcard(delayed) == 1, "the second put off", why=app.logs)
+    app.open_gate(gate)
+    assert first.get(timeout=SOON_S) == 1
+
+
+def test_a_failure_leaves_one_letter_with_its_cause(app: Legacy, tasks: Any) -> None:
+    result = tasks.fail.delay("cause")
+    letter = app.await_letter(result.id)
+    assert (letter.category, letter.error_class, letter.error_message) == (
+        "non_retryable",
+        "ValueError",
+        "cause",
+    )
+    assert (letter.job_type, letter.queue, letter.args) == (
+        "legacy.fail",
+        f"{app.prefix}.work",
+        ["cause"],
+    )
+    assert letter.replay_eligible
+    assert isinstance(result.result, ValueError)
+
+
+def test_spent_retries_leave_one_letter_with_every_attempt(app: Legacy, tasks: Any) -> None:
+    result = tasks.insist.delay(99)
+    letter = app.await_letter(result.id)
+    assert letter.category == "retry_exhausted"
+    assert [note.outcome for note in letter.attempts] == ["retrying", "retrying", "dead_lettered"]
+    assert app.events(result.id) == ["begin", "retry", "begin", "retry", "begin", "fail"]
+
+
+def test_a_retry_waits_at_the_broker_and_not_in_a_worker(app: Legacy, tasks: Any) -> None:
+    result = tasks.later.delay()
+    delayed, member = f"{app.settings.namespace}:delayed", f"{result.id}:0:1"
+    eventually(lambda: app.redis.zscore(delayed, member), "it in the delay store", why=app.logs)
+    assert app.record(result.id)["state"] == "retrying"
+    assert result.get(timeout=SOON_S) == 1
+
+
+def test_a_message_with_a_date_waits_at_the_broker(app: Legacy, tasks: Any) -> None:
+    result = tasks.once.apply_async(countdown=600)
+    delayed = f"{app.settings.namespace}:delayed"
+    member = f"{result.id}:0:0"
+    eventually(lambda: app.redis.zscore(delayed, member), "it in the delay store", why=app.logs)
+    assert app.record(result.id)["state"] == "accepted"
+    app.redis.zadd(delayed, {member: 0})
+    assert result.get(timeout=SOON_S) == 1
+
+
+def test_a_killed_process_costs_nothing_but_time(app: Legacy, tasks: Any) -> None:
+    result = tasks.crash.delay(1)
+    assert result.get(timeout=SOON_S) == 2
+    assert "lose" in app.events(result.id)
+
+
+def test_a_task_that_kills_its_process_each_time_is_poison(app: Legacy, tasks: Any) -> None:
+    result = tasks.crash.delay(99)
+    letter = app.await_letter(result.id)
+    assert (letter.category, letter.evidence["counter"]) == ("poison", "deaths")
+    assert len(app.notes(f"{result.id}:runs")) == app.settings.death_limit
+    eventually(lambda: result.state == "FAILURE", "the app told of it")
+
+
+def test_a_hard_limit_leaves_a_letter(app: Legacy, tasks: Any) -> None:
+    result = tasks.overtime.delay()
+    assert app.await_letter(result.id).category == "timeout"
+
+
+def test_a_task_that_leaves_its_process_leaves_a_letter(app: Legacy, tasks: Any) -> None:
+    result = tasks.leave.delay()
+    letter = app.await_letter(result.id)
+    assert letter.code == "system_exit"
+    assert app.notes(f"{result.id}:runs") == ["1"]
+
+
+def test_a_rejected_task_leaves_a_letter(app: Legacy, tasks: Any) -> None:
+    result = tasks.reject.delay()
+    assert app.await_letter(result.id).category == "rejected"
+
+
+def test_an_expired_task_leaves_a_letter(app: Legacy, tasks: Any) -> None:
+    result = tasks.add.apply_async((1, 2), expires="2001-01-01T00:00:00+00:00")
+    assert app.await_letter(result.id).category == "expired"
+
+
+def test_a_terminated_task_leaves_a_letter(app: Legacy, tasks: Any) -> None:
+    result = tasks.gated.delay("never-opened")
+    app.await_notes(f"{result.id}:runs", 1)
+    result.revoke(terminate=True, signal="SIGKILL")
+    letter = app.await_letter(result.id)
+    assert (letter.category, letter.code) == ("rejected", "terminated")
+    assert result.state == "REVOKED"
+
+
+def test_an_unknown_task_leaves_a_letter_and_the_app_hears_of_it(app: Legacy, tasks: Any) -> None:
+    result = tasks.app.send_task("legacy.nobody", queue=f"{app.prefix}.work")
+    assert app.await_letter(result.id).category == "unknown_task"
+    eventually(lambda: result.state == "FAILURE", "Celery's own word", why=app.logs)
+
+
+def test_a_replaced_job_ends_with_its_replacement(app: Legacy, tasks: Any) -> None:
+    for what in ("task", "chain", "group"):
+        result = tasks.become.delay(what)
+        result.get(timeout=SOON_S)
+        app.await_state(result.id, "completed")
+        assert app.events(result.id) == ["begin", "retry", "begin", "complete"]
+
+
+def test_what_may_not_be_protected_is_watched(app: Legacy, tasks: Any) -> None:
+    for task, arguments in ((tasks.early, ()), (tasks.in_yaml, (1,)), (tasks.watched, ())):
+        result = task.delay(*arguments)
+        app.await_state(result.id, "completed")
+        assert "token" in app.record(result.id)
+    assert "acks_late=False is its own wish" in app.processes[0].log
+    assert "serializer 'yaml'" in app.processes[0].log
+
+
+def test_a_task_that_is_left_alone_is_not_recorded(app: Legacy, tasks: Any) -> None:
+    result = tasks.left_alone.delay()
+    assert result.get(timeout=SOON_S) == 1
+    assert app.record(result.id) == {}
+
+
+def test_a_completed_job_that_comes_again_repeats_its_continuation(app: Legacy, tasks: Any) -> None:
+    job_id, name = f"{app.prefix}-again", f"again:{app.prefix}"
+    first = tasks.once.apply_async(task_id=job_id)
+    assert first.get(timeout=SOON_S) == 1
+    tasks.once.apply_async(task_id=job_id, link=tasks.callback.s(name))
+    assert app.await_notes(name, 1) == ["1"]
+    assert app.notes(f"{job_id}:runs") == ["1"]
+
+
+def test_without_a_stored_result_the_record_gives_the_continuation(app: Legacy, tasks: Any) -> None:
+    job_id, name = f"{app.prefix}-forgotten", f"forgotten:{app.prefix}"
+    first = tasks.once.apply_async(task_id=job_id)
+    assert first.get(timeout=SOON_S) == 1
+    first.forget()
+    tasks.once.apply_async(task_id=job_id, link=tasks.callback.s(name))
+    assert app.await_notes(name, 1) == ["1"]
+    assert app.notes(f"{job_id}:runs") == ["1"]
+
+
+def test_a_worker_that_is_killed_leaves_its_job_to_the_next(
+    servers: Servers, tmp_path: Path
+) -> None:
+    url = servers.valkey_url()
+    settings = fresh_settings(url, lease_s=2)
+    legacy = Legacy("protect", url, url, settings, tmp_path)
+    try:
+        worker = legacy.worker("first")
+        with legacy.producer() as tasks:
+            gate = f"g-{legacy.prefix}"
+            result = tasks.gated.delay(gate)
+            legacy.await_notes(f"{result.id}:runs", 1)
+            worker.kill()
+            _return_unacknowledged(legacy.redis, legacy)
+            legacy.worker("second")
+            legacy.await_notes(f"{result.id}:runs", 2)
+            legacy.open_gate(gate, 2)
+            assert result.get(timeout=SOON_S) == 2
+    finally:
+        legacy.close()
+
+
+def _return_unacknowledged(client: redis.Redis, app: Legacy) -> None:
+    """What the visibility timeout would do, at once."""
+    for tag, stored in client.hgetall("unacked").items():
+        message, _, key = json.loads(stored)
+        if key.startswith(app.prefix):
+            client.rpush(key, json.dumps(message))
+            client.hdel("unacked", tag)
+            client.zrem("unacked_index", tag)
+
+
+def test_a_warm_shutdown_ends_with_zero(servers: Servers, tmp_path: Path) -> None:
+    url = servers.valkey_url()
+    legacy = Legacy("protect", url, url, fresh_settings(url), tmp_path)
+    try:
+        worker = legacy.worker()
+        worker.terminate()
+        assert worker._process is not None
+        assert worker._process.returncode == 0
+    finally:
+        legacy.close()
