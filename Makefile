@@ -38,7 +38,7 @@ test-unit: $(STAMP) ## Run the tests that need no server
 
 .PHONY: test-e2e
 test-e2e: $(STAMP) ## Run the tests against real servers and workers
-	$(BIN)/pytest tests/integration tests/chaos tests/acceptance
+	$(BIN)/pytest tests/integration tests/conformance tests/chaos tests/acceptance
 
 .PHONY: chaos
 chaos: $(STAMP) ## Kill workers every second under 20,000 jobs; writes build/chaos.json

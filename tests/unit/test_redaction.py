@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from taskyard.wire.redaction import MASK, redact, redact_text, redact_url
@@ -94,6 +94,7 @@ def test_a_bottomless_structure_ends_in_a_mask() -> None:
 
 @given(st.sampled_from(["password", "token", "API_KEY", "client_secret"]), WORDS, st.text("xyz "))
 def test_pairs_in_free_text_are_masked(key: str, secret: str, around: str) -> None:
+    assume(secret not in f"{around} {key} {MASK}")
     for pair in (f"{key}={secret}", f"{key}: {secret}", f'"{key}": "{secret}"'):
         shown = redact_text(f"{around} {pair} {around}")
         assert secret not in shown
