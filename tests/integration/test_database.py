@@ -13,6 +13,7 @@ from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.pool import NullPool
 
 from servers import Servers
+from support.waiting import eventually
 from taskyard.audit import Action
 from taskyard.database import (
     check,
@@ -20,6 +21,7 @@ from taskyard.database import (
     drop_partitions_before,
     engine,
     migrate,
+    opened,
 )
 from taskyard.database.partitions import PARTITIONED, partitions
 from taskyard.database.tables import METADATA
@@ -51,6 +53,20 @@ def allowed_values(database: Engine, table: str, constraint: str) -> set[str]:
     checks = inspect(database).get_check_constraints(table)
     sql = next(str(found["sqltext"]) for found in checks if found["name"] == constraint)
     return {part.split("'")[0] for part in sql.split("'")[1::2]}
+
+
+def test_an_opened_engine_lets_its_connections_go_also_after_a_failure(url: str) -> None:
+    refusal = pytest.raises(ProgrammingError)
+    with refusal, opened(url, application_name="left behind") as made, made.connect() as connection:
+        connection.execute(text("SELECT 1 / nothing"))
+    query = text("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'left behind'")
+    with opened(url) as other:
+
+        def left() -> int:
+            with other.connect() as connection:
+                return int(connection.scalar(query) or 0)
+
+        eventually(lambda: left() == 0, "no connection of the first engine")
 
 
 def test_an_empty_database_goes_up_down_to_nothing_and_up_again(url: str) -> None:

@@ -1,6 +1,6 @@
 """Postgres: the engine, the tables, their migrations and their partitions."""
 
-from taskyard.database.connect import engine
+from taskyard.database.connect import engine, opened
 from taskyard.database.migrate import SchemaStatus, check, migrate
 from taskyard.database.partitions import create_partitions, drop_partitions_before
 
@@ -11,4 +11,5 @@ __all__ = [
     "drop_partitions_before",
     "engine",
     "migrate",
+    "opened",
 ]

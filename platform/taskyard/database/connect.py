@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from sqlalchemy import Engine, create_engine, event
@@ -12,7 +14,7 @@ from taskyard.database.faults import first_line, is_away, is_wrong_schema
 from taskyard.errors import InvalidSettings, SchemaMismatch, ServerUnreachable, TaskyardError
 from taskyard.wire import redact_url
 
-__all__ = ["CONNECT_TIMEOUT_S", "engine"]
+__all__ = ["CONNECT_TIMEOUT_S", "engine", "opened"]
 
 CONNECT_TIMEOUT_S: Final = 5
 # A server that vanishes without a word is noticed within half a minute, not after TCP's two hours.
@@ -44,6 +46,16 @@ def engine(url: str, *, application_name: str = "taskyard") -> Engine:
     )
     event.listen(made, "handle_error", _Namer(redact_url(url)))
     return made
+
+
+@contextmanager
+def opened(url: str, *, application_name: str = "taskyard") -> Iterator[Engine]:
+    """An `engine` whose connections are let go at the end, also of what fails."""
+    made = engine(url, application_name=application_name)
+    try:
+        yield made
+    finally:
+        made.dispose()
 
 
 def _parse(url: str) -> URL:

@@ -13,7 +13,7 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, text
 
-from taskyard.database.connect import engine
+from taskyard.database.connect import opened
 from taskyard.errors import InvalidSettings, SchemaMismatch
 
 __all__ = ["MINIMUM_POSTGRES", "VERSION_TABLE", "SchemaStatus", "check", "migrate"]
@@ -39,26 +39,24 @@ def migrate(url: str, to: str = "head") -> SchemaStatus:
     One transaction, one migrator at a time. Raises `InvalidSettings` for an unknown version,
     `SchemaMismatch` for a server that is too old, `ServerUnreachable`.
     """
-    database = engine(url, application_name="taskyard migrate")
-    try:
-        with database.begin() as connection:
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
-            _check_server(connection)
-            _move(connection, to)
-            return _status(connection)
-    finally:
-        database.dispose()
+    with (
+        opened(url, application_name="taskyard migrate") as database,
+        database.begin() as connection,
+    ):
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+        _check_server(connection)
+        _move(connection, to)
+        return _status(connection)
 
 
 def check(url: str) -> SchemaStatus:
     """The schema's status if it is the expected one; raises `SchemaMismatch` if it is not."""
-    database = engine(url, application_name="taskyard check")
-    try:
-        with database.connect() as connection:
-            _check_server(connection)
-            status = _status(connection)
-    finally:
-        database.dispose()
+    with (
+        opened(url, application_name="taskyard check") as database,
+        database.connect() as connection,
+    ):
+        _check_server(connection)
+        status = _status(connection)
     if status.current != status.expected:
         raise SchemaMismatch(_explain(status))
     return status

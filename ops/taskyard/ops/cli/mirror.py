@@ -24,10 +24,11 @@ def command() -> None:
     settings = find_place(quiet=False).settings
     url = settings.need_database_url()
     database.check(url)
-    mirror = Mirror(
-        settings,
-        engine=database.engine(url, application_name="taskyard mirror"),
-        client=connect(settings.need_redis_url()),
-        letters=KombuLetters(connection(settings), mirror_queue(settings), prefetch=_PREFETCH),
-    )
-    run_until_stopped("mirror", mirror.run)
+    with database.opened(url, application_name="taskyard mirror") as engine:
+        mirror = Mirror(
+            settings,
+            engine=engine,
+            client=connect(settings.need_redis_url()),
+            letters=KombuLetters(connection(settings), mirror_queue(settings), prefetch=_PREFETCH),
+        )
+        run_until_stopped("mirror", mirror.run)

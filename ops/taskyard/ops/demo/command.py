@@ -38,8 +38,17 @@ def command(json: Json = False) -> None:
 def _play(stage: Stage, screen: Screen) -> Summary:
     screen.say("Starting PostgreSQL, Valkey, mirror, relay and four workers here, for this show.")
     yard, engine = stage.connect()
-    screen.say(f"   they answer after {stage.elapsed_s:.1f} s; the sample shop is {stage.shop.url}")
-    story = Story(stage, screen, yard, engine)
+    try:
+        screen.say(
+            f"   they answer after {stage.elapsed_s:.1f} s; the sample shop is {stage.shop.url}"
+        )
+        return _tell_story(Story(stage, screen, yard, engine))
+    finally:
+        engine.dispose()
+        yard.close()
+
+
+def _tell_story(story: Story) -> Summary:
     plan = story.plan()
     story.run(plan)
     doomed = story.fail(plan)
@@ -48,12 +57,10 @@ def _play(stage: Stage, screen: Screen) -> Summary:
     seen: list[Summary] = []
 
     def mirrored() -> bool:
-        seen[:] = [read_summary(engine, story.cast, replay.letter, str(replay.request_id))]
+        seen[:] = [read_summary(story.engine, story.cast, replay.letter, str(replay.request_id))]
         return seen[0].complete
 
-    stage.until("the ledger's and the audit log's last rows", mirrored, _MIRROR_S)
-    engine.dispose()
-    yard.close()
+    story.stage.until("the ledger's and the audit log's last rows", mirrored, _MIRROR_S)
     return seen[0]
 
 

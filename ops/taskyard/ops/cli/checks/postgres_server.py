@@ -14,12 +14,11 @@ __all__ = ["look_at"]
 
 def look_at(url: str) -> Iterator[Finding]:
     """What is to be said about the database at `url`; raises what `database.check` raises."""
-    engine = database.engine(url, application_name="taskyard check")
-    try:
-        with engine.connect() as connection:
-            version = connection.scalar(text("SHOW server_version"))
-    finally:
-        engine.dispose()
+    with (
+        database.opened(url, application_name="taskyard check") as engine,
+        engine.connect() as connection,
+    ):
+        version = connection.scalar(text("SHOW server_version"))
     yield Finding.ok("Postgres", f"PostgreSQL {version} answers")
     status = database.check(url)
     yield Finding.ok("Postgres", f"the schema is at {status.current}, as expected")

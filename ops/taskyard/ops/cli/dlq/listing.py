@@ -57,9 +57,8 @@ def command(
         queue=queue,
         since=moment_of(since, now),
     )
-    engine = database.engine(settings.need_database_url())
-    rows = letters.list(engine, filters, limit)
-    engine.dispose()
+    with database.opened(settings.need_database_url()) as engine:
+        rows = letters.list(engine, filters, limit)
     if json:
         print_json(rows)
         return

@@ -59,9 +59,8 @@ def command(
         settings.queue(queue)
     edit = None if payload is None else Edit(args=[read_payload(payload)])
     wish = Wish(local_identity(settings), reason, queue, edit, force=force)
-    engine = database.engine(settings.need_database_url(), application_name="taskyard dlq")
-    done = _replay_all(engine, names, wish, quiet=json)
-    engine.dispose()
+    with database.opened(settings.need_database_url(), application_name="taskyard dlq") as engine:
+        done = _replay_all(engine, names, wish, quiet=json)
     counts = Counter(replay.verdict for replay in done)
     if json:
         told = {verdict.value: counts[verdict] for verdict in Verdict}

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 
 import typer
 from rich.console import RenderableType
+from sqlalchemy import Engine
 
 from taskyard import database
 from taskyard.clock import from_us
@@ -38,17 +39,19 @@ def command(
     `--raw` prints the message that a replay would send, as JSON with a body in base64.
     """
     settings = find_place(quiet=json).settings
-    engine = database.engine(settings.need_database_url())
-    if raw:
-        found = [letters.message(engine, name).model_dump(mode="json") for name in written(ids)]
-    else:
-        found = [letters.show(engine, name) for name in written(ids)]
-    engine.dispose()
+    with database.opened(settings.need_database_url()) as engine:
+        found = [_read(engine, name, raw=raw) for name in written(ids)]
     if json or raw:
         print_json(found[0] if len(found) == 1 else found)
         return
     for letter in found:
         _print(letter)
+
+
+def _read(engine: Engine, name: str, *, raw: bool) -> dict[str, Any]:
+    if raw:
+        return letters.message(engine, name).model_dump(mode="json")
+    return letters.show(engine, name)
 
 
 def _print(letter: dict[str, Any]) -> None:

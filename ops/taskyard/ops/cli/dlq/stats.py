@@ -19,9 +19,8 @@ def command(json: Json = False) -> None:
 
     Categories are counted for the letters that wait for an operator.
     """
-    engine = database.engine(find_place(quiet=json).settings.need_database_url())
-    counted = letters.stats(engine)
-    engine.dispose()
+    with database.opened(find_place(quiet=json).settings.need_database_url()) as engine:
+        counted = letters.stats(engine)
     if json:
         print_json(asdict(counted))
         return

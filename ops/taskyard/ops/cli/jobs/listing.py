@@ -42,10 +42,8 @@ def command(
         queue=queue,
         since=moment_of(since, now),
     )
-    engine = database.engine(settings.need_database_url())
-    with engine.connect() as connection:
+    with database.opened(settings.need_database_url()) as engine, engine.connect() as connection:
         rows = ledger.newest(connection, wanted, limit)
-    engine.dispose()
     if json:
         print_json(rows)
         return
