@@ -17,7 +17,7 @@ from taskyard.errors import PublishFailed
 from taskyard.queues import URGENCY_STEPS, broker_priority
 from taskyard.records import Publication
 from taskyard.settings import Settings
-from taskyard.store import Argument, Script, connect
+from taskyard.store import BROKER, Argument, Script, connect
 from taskyard.wire.headers import Stamp
 from taskyard.wire.letters import RawMessage
 
@@ -32,7 +32,9 @@ class RedisPublisher:
 
     def __init__(self, settings: Settings, client: redis.Redis | None = None) -> None:
         self.settings = settings
-        self.client = connect(check_broker_url(settings)) if client is None else client
+        if client is None:
+            client = connect(check_broker_url(settings), variable=BROKER)
+        self.client = client
         self._delayed = f"{settings.namespace}:delayed"
         self._messages = f"{settings.namespace}:delayed:messages"
         self._defer, self._promote = _script("defer"), _script("promote")

@@ -18,14 +18,18 @@ from taskyard.errors import InvalidSettings, ServerRefused, ServerUnreachable
 from taskyard.store.address import SentinelAddress, sentinel_address
 from taskyard.wire.redaction import redact_url
 
-__all__ = ["LOST", "connect", "reachable"]
+__all__ = ["BROKER", "LOST", "RECORDS", "connect", "reachable"]
 
 LOST: Final = (RedisConnectionError, RedisTimeoutError)
+RECORDS: Final = "TASKYARD_REDIS_URL"
+BROKER: Final = "TASKYARD_BROKER_URL"
 _SOCKET_TIMEOUT_S: Final = 5.0
 
 
-def connect(url: str, *, retries: int = 3) -> redis.Redis:
-    """A client for `url`; nothing is sent yet. Raises `InvalidSettings` for a URL it cannot read.
+def connect(url: str, *, retries: int = 3, variable: str = RECORDS) -> redis.Redis:
+    """A client for `url`, which `variable` names; nothing is sent yet.
+
+    Raises `InvalidSettings` for a URL it cannot read.
 
     Every script here answers the same when it is asked twice, so a lost connection is retried
     `retries` times, 0.05 to 1 s apart.
@@ -38,7 +42,10 @@ def connect(url: str, *, retries: int = 3) -> redis.Redis:
         "retry": Retry(ExponentialWithJitterBackoff(cap=1.0, base=0.05), retries),
         "retry_on_error": [*LOST, ReadOnlyError],
     }
-    address = sentinel_address(url)
+    try:
+        address = sentinel_address(url)
+    except InvalidSettings as error:
+        raise InvalidSettings(f"{variable}: {error}") from None
     if address is not None:
         return _primary(address, options)
     try:
@@ -46,7 +53,7 @@ def connect(url: str, *, retries: int = 3) -> redis.Redis:
     except ValueError:
         # redis-py's own words would quote a part of the password.
         raise InvalidSettings(
-            "TASKYARD_REDIS_URL: expected redis://[user:password@]host:port/database with special "
+            f"{variable}: expected redis://[user:password@]host:port/database with special "
             f"characters of the password percent-encoded, got {redact_url(url)}"
         ) from None
 
@@ -66,8 +73,11 @@ def _primary(address: SentinelAddress, options: dict[str, Any]) -> redis.Redis:
 
 
 @contextmanager
-def reachable(url: str) -> Iterator[None]:
-    """Turn an error of Redis inside into `ServerUnreachable` or `ServerRefused`."""
+def reachable(url: str, *, variable: str = RECORDS) -> Iterator[None]:
+    """Turn an error of Redis inside into `ServerUnreachable` or `ServerRefused`.
+
+    `variable` is the setting that names `url`: the broker may be another Redis than the records'.
+    """
     try:
         yield
     except LOST as error:
@@ -75,7 +85,7 @@ def reachable(url: str) -> Iterator[None]:
             "Redis",
             redact_url(url),
             error,
-            "Start it, or correct TASKYARD_REDIS_URL; `taskyard check` tells when it answers.",
+            f"Start it, or correct {variable}; `taskyard check` tells when it answers.",
         ) from error
     except RedisError as error:
         raise ServerRefused("Redis", redact_url(url), error) from error

@@ -18,8 +18,8 @@ _MINIMUM: Final = {"Redis": (6, 2), "Valkey": (7, 2)}
 
 def look_at(subject: str, url: str, variable: str) -> Iterator[Finding]:
     """What is to be said about the server at `url`, which `variable` names."""
-    with connect(url, retries=0) as client:
-        with reachable(url):
+    with connect(url, retries=0, variable=variable) as client:
+        with reachable(url, variable=variable):
             facts: Mapping[str, Any] = client.info()
         yield judge_version(subject, facts)
         yield judge_mode(subject, facts, variable)
