@@ -30,6 +30,7 @@ __all__ = [
     "UnknownJobType",
     "UnknownPriority",
     "UnknownQueue",
+    "UnreadableCopy",
 ]
 
 
@@ -156,6 +157,14 @@ class PublishFailed(TaskyardError):
 
 class LetterUnroutable(PublishFailed):
     """No queue is bound to the dead-letter exchange, so a letter would be lost."""
+
+
+class UnreadableCopy(TaskyardError):
+    """What was kept of `subject`, a message or letter, to publish it again is damaged."""
+
+    def __init__(self, subject: str, cause: object) -> None:
+        self.subject = subject
+        super().__init__(f"the kept copy of {subject} cannot be read: {cause}")
 
 
 class ResultTimeout(TaskyardError):

@@ -265,6 +265,21 @@ def test_a_letter_that_postgres_lost_is_published_again_from_its_copy(yard: Yard
     assert yard.look().drift[Kind.LETTER_MISSING] == 0, "it is on its way"
 
 
+def test_a_copy_that_nobody_can_read_is_told_and_the_look_goes_on(yard: Yard) -> None:
+    job = yard.admit(unsent())
+    yard.age(job)
+    yard.set(job, unsent="{")
+    letter = died(yard.records)
+    yard.age(letter.job_id)
+    moment = yard.records.read(letter.job_id).number("decided") // 1000
+    kept = f"{yard.settings.namespace}:letters:kept"
+    yard.client.xadd(kept, {"id": letter.letter_id, "letter": b"no zlib"}, id=f"{moment}-0")
+    report = yard.look(repair=True)
+    assert (report.drift[Kind.UNPUBLISHED], report.drift[Kind.LETTER_MISSING]) == (1, 1)
+    assert sorted(report.examples[Kind.COPY_UNREADABLE]) == sorted([job, letter.job_id])
+    assert set(report.repaired) == {Kind.LEDGER_BEHIND}
+
+
 def test_a_letter_without_a_copy_is_told(yard: Yard) -> None:
     letter = died(yard.records)
     yard.age(letter.job_id)

@@ -14,6 +14,7 @@ from typing import Any, Final
 import redis
 from redis.exceptions import RedisError
 
+from taskyard.errors import UnreadableCopy
 from taskyard.settings import Settings
 from taskyard.wire.letters import Letter
 
@@ -53,14 +54,24 @@ class KeptLetters:
             )
 
     def find(self, letter: str, decided_us: int) -> Letter | None:
-        """The copy of a letter that was decided then, None if there is none (any more)."""
+        """The copy of a letter that was decided then, None if there is none (any more).
+
+        Raises `UnreadableCopy` if it is damaged.
+        """
         start = f"{max(decided_us // 1000 - _SLACK_MS, 0)}-0"
         for _ in range(_LOOKED_AT // _CHUNK):
             entries: Any = self._client.xrange(self._key, start, "+", count=_CHUNK)
             for _, fields in entries:
-                if fields[b"id"].decode() == letter:
-                    return Letter.parse(zlib.decompress(fields[b"letter"]))
+                if fields.get(b"id") == letter.encode():
+                    return _parse(letter, fields)
             if len(entries) < _CHUNK:
                 return None
             start = f"({entries[-1][0].decode()}"
         return None
+
+
+def _parse(letter: str, fields: dict[bytes, bytes]) -> Letter:
+    try:
+        return Letter.parse(zlib.decompress(fields[b"letter"]))
+    except (KeyError, ValueError, zlib.error) as error:
+        raise UnreadableCopy(f"letter {letter}", error) from error

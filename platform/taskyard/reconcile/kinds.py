@@ -28,6 +28,7 @@ class Kind(StrEnum):
     DELAYED_WITHOUT_TIME = "delayed_without_time"
     UNACKED_WITHOUT_MESSAGE = "unacked_without_message"
     UNACKED_WITHOUT_TIME = "unacked_without_time"
+    COPY_UNREADABLE = "copy_unreadable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,5 +88,8 @@ MEANINGS: Final[dict[Kind, Meaning]] = {
     Kind.UNACKED_WITHOUT_TIME: Meaning(
         "an unacknowledged message that no sweep would find",
         "it gets its time, and goes back after the visibility timeout",
+    ),
+    Kind.COPY_UNREADABLE: Meaning(
+        "what was kept of a lost message or letter is damaged, so nothing can publish it again", ""
     ),
 }

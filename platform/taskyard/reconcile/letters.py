@@ -11,6 +11,7 @@ from sqlalchemy import Engine, func, select, update
 from taskyard.control.eligibility import OPEN
 from taskyard.database.tables import LETTERS
 from taskyard.deadletters import KeptLetters, LetterBox
+from taskyard.errors import UnreadableCopy
 from taskyard.jobs.states import TERMINAL, State
 from taskyard.reconcile.kinds import Kind
 from taskyard.reconcile.report import Budget, Finding
@@ -39,7 +40,11 @@ def missing_letters(
 ) -> Iterator[Finding]:
     """One finding each; `missing` are neither in Postgres nor on their way."""
     for seen in missing:
-        letter = kept.find(letter_of(seen), seen.numbers["decided"])
+        try:
+            letter = kept.find(letter_of(seen), seen.numbers["decided"])
+        except UnreadableCopy:
+            letter = None
+            yield Finding(Kind.COPY_UNREADABLE, seen.job_id)
         mend = None if letter is None else lambda letter=letter: _post(box, letter)
         yield Finding(Kind.LETTER_MISSING, seen.job_id, mend)
 

@@ -25,7 +25,7 @@ from taskyard.reconcile.seen import Seen, read_records, scan_records, server_now
 from taskyard.reconcile.strands import Rescue, may_be_stranded, strands
 from taskyard.records import Records
 from taskyard.settings import Settings
-from taskyard.store import connect
+from taskyard.store import BROKER, connect, reachable
 
 __all__ = ["BUDGET_S", "ROWS", "Reconciler"]
 
@@ -69,7 +69,7 @@ class Reconciler:
     def _broker(self) -> redis.Redis:
         if same_redis(self._settings):
             return self._records.client
-        return connect(check_broker_url(self._settings))
+        return connect(check_broker_url(self._settings), variable=BROKER)
 
     @cached_property
     def _box(self) -> LetterBox:
@@ -95,7 +95,8 @@ class Reconciler:
 
         `restored`: also settle intents of jobs that Redis knows nothing of. With more than
         `most_messages` at the broker none is looked at. `stop` ends it as a spent budget does.
-        Raises the clients' errors: a server that is away is no drift.
+        Raises `ServerUnreachable` or `ServerRefused` of broker and Postgres, redis-py's own errors
+        of the records: a server that is away is no drift.
         """
         report, budget = Report(repairing=repair), Budget(self._clock, budget_s, stop)
         started_s = self._clock.monotonic_s()
@@ -131,19 +132,9 @@ class Reconciler:
         self, report: Report, look: _Look, budget: Budget, most_messages: int | None
     ) -> None:
         """A Redis broker: what is nowhere in two looks, and whose record stood still, is lost."""
-        report.take(compare_pairs(self._broker, self._settings, budget))
-        names = {self._settings.broker_name(queue) for queue in self._settings.queues}
-        names |= {self._settings.broker_name(seen.texts["queue"]) for seen in look.suspects}
-        report.looked_at["messages"] = count_messages(self._broker, self._settings, names)
-        if most_messages is not None and report.looked_at["messages"] > most_messages:
-            report.unseen.append(_TOO_MANY)
-            return
-        for _ in range(2):
-            found = find_messages(self._broker, self._settings, names, budget)
-            look.messages.merge(found)
-        if budget.spent:
-            report.unseen.append("the budget of time ended before all messages were seen")
-            return
+        with reachable(check_broker_url(self._settings), variable=BROKER):
+            if not self._find_messages(report, look, budget, most_messages):
+                return
         lost = [seen for seen in look.suspects if not look.messages.serves(seen)]
         report.take(strands(self._unmoved(lost), self._rescue))
         gone = [
@@ -153,6 +144,25 @@ class Reconciler:
             and not look.messages.serves(seen)
         ]
         self._take_missing(report, gone)
+
+    def _find_messages(
+        self, report: Report, look: _Look, budget: Budget, most_messages: int | None
+    ) -> bool:
+        """Fill `look.messages`; False if not all of them could be seen."""
+        report.take(compare_pairs(self._broker, self._settings, budget))
+        names = {self._settings.broker_name(queue) for queue in self._settings.queues}
+        names |= {self._settings.broker_name(seen.texts["queue"]) for seen in look.suspects}
+        report.looked_at["messages"] = count_messages(self._broker, self._settings, names)
+        if most_messages is not None and report.looked_at["messages"] > most_messages:
+            report.unseen.append(_TOO_MANY)
+            return False
+        for _ in range(2):
+            found = find_messages(self._broker, self._settings, names, budget)
+            look.messages.merge(found)
+        if budget.spent:
+            report.unseen.append("the budget of time ended before all messages were seen")
+            return False
+        return True
 
     def _judge_blindly(self, report: Report, look: _Look) -> None:
         """RabbitMQ: only a publication that was never confirmed is certain."""

@@ -15,7 +15,7 @@ from sqlalchemy import Engine, select
 from taskyard.broker import Publisher
 from taskyard.control.edits import Edit, captured, edited
 from taskyard.database.tables import LETTERS, OUTBOX
-from taskyard.errors import TaskyardError
+from taskyard.errors import TaskyardError, UnreadableCopy
 from taskyard.jobs.states import State
 from taskyard.reconcile.kinds import Kind
 from taskyard.reconcile.report import Finding
@@ -57,7 +57,12 @@ def strands(stranded: Sequence[Seen], rescue: Rescue) -> Iterator[Finding]:
         kind = _KINDS[seen.state]
         if seen.state is State.ACCEPTED and seen.texts["published"] != "1":
             kind = Kind.UNPUBLISHED
-        yield Finding(kind, seen.job_id, rescue.of(seen))
+        try:
+            mend = rescue.of(seen)
+        except UnreadableCopy:
+            mend = None
+            yield Finding(Kind.COPY_UNREADABLE, seen.job_id)
+        yield Finding(kind, seen.job_id, mend)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +97,7 @@ class Rescue:
             return connection.scalar(query) is not None
 
     def of(self, seen: Seen) -> Callable[[], bool] | None:
-        """The publication, None where no copy of the message exists."""
+        """The publication, None where no copy of the message exists; raises `UnreadableCopy`."""
         kept = self._first(seen) or self._from_letter(seen)
         return None if kept is None else lambda: self._publish(seen, kept)
 
@@ -101,8 +106,8 @@ class Rescue:
             return None
         try:
             unsent = Unsent.decode(seen.texts["unsent"])
-        except ValidationError:
-            return None
+        except ValidationError as error:
+            raise UnreadableCopy(f"job {seen.job_id}", error) from error
         return _Kept(
             unsent.message, Stamp(seen.epoch, policy=unsent.policy), unsent.due(seen.epoch)
         )

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 from taskyard import database
 from taskyard.broker import make_publisher
@@ -14,7 +17,7 @@ from taskyard.records import Records
 from taskyard.relay import Relay
 from taskyard.store import connect
 
-__all__ = ["command"]
+__all__ = ["command", "run_watched"]
 
 
 def command() -> None:
@@ -22,25 +25,36 @@ def command() -> None:
 
     Any number may run side by side. While a server is away it waits and loses nothing; after a
     restore it waits for `taskyard reconcile --accept`. Every minute it compares broker, records
-    and ledger and logs what disagrees.
+    and ledger and logs what disagrees; if that fails for another reason than an outage, it ends.
     """
     settings = find_place(quiet=False).settings
     url = settings.need_database_url()
     client = connect(settings.need_redis_url())
     records, publisher = Records(client, settings), make_publisher(settings)
     database.check(url)
-    engine = database.engine(url, application_name="taskyard relay")
-    relay = Relay(settings, engine, records, publisher, Gate(settings.namespace, client))
-    reconciler = Reconciler(settings, engine, records, publisher)
+    with database.opened(url, application_name="taskyard relay") as engine:
+        relay = Relay(settings, engine, records, publisher, Gate(settings.namespace, client))
+        with closing(Reconciler(settings, engine, records, publisher)) as reconciler:
+            run_until_stopped(
+                "relay",
+                lambda stop: run_watched(relay.run, lambda end: watch(reconciler, end), stop),
+            )
 
-    def run(stop: threading.Event) -> None:
-        watcher = threading.Thread(target=watch, args=(reconciler, stop), name="reconcile")
-        watcher.start()
+
+def run_watched(
+    duty: Callable[[threading.Event], None],
+    watcher: Callable[[threading.Event], None],
+    stop: threading.Event,
+) -> None:
+    """Run `duty` here and `watcher` in a thread until `stop` is set, or until one of them ends.
+
+    What either raises is raised: a relay that nobody watches must not look healthy.
+    """
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="reconcile") as pool:
+        watching = pool.submit(watcher, stop)
+        watching.add_done_callback(lambda _: stop.set())
         try:
-            relay.run(stop)
+            duty(stop)
         finally:
             stop.set()
-            watcher.join()
-            reconciler.close()
-
-    run_until_stopped("relay", run)
+    watching.result()
