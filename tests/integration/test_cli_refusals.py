@@ -197,6 +197,40 @@ def test_an_unknown_job_id_names_the_list(connected: Shell) -> None:
     assert ran.err == "error: there is no job '0123456789'. See: taskyard jobs list\n"
 
 
+@pytest.mark.parametrize("verb", ["show", "wait"])
+def test_without_the_ledger_an_unknown_job_is_an_outage_and_no_absent_job(
+    connected: Shell, verb: str
+) -> None:
+    ran = connected.run("jobs", verb, "0123456789", TASKYARD_DATABASE_URL=NO_DATABASE)
+
+    assert ran.code == 3
+    assert ran.err.startswith("error: Postgres at postgresql://someone:[redacted]@127.0.0.1:1/")
+    assert "there is no job" not in ran.err
+
+
+def test_without_the_ledgers_url_an_unknown_job_names_the_variable(connected: Shell) -> None:
+    del connected.variables["TASKYARD_DATABASE_URL"]
+
+    ran = connected.run("jobs", "show", "0123456789")
+
+    assert ran.code == 2
+    assert ran.err.startswith("error: TASKYARD_DATABASE_URL is not set: ")
+
+
+def test_without_the_ledger_a_job_that_redis_knows_is_shown(connected: Shell) -> None:
+    settings = load(connected.variables, connected.folder).settings
+    with connect(settings.need_redis_url()) as client:
+        Records(client, settings).admit(
+            "lonely-job", job_type="any", queue="ops", priority=3, unique_for_s=0
+        )
+
+    ran = connected.run("jobs", "show", "lonely", TASKYARD_DATABASE_URL=NO_DATABASE)
+
+    assert ran.code == 0
+    assert "job       lonely-job\n" in ran.out
+    assert "ledger    unknown (Postgres at postgresql://someone:[redacted]@127.0.0.1:1/" in ran.out
+
+
 def test_a_beginning_that_is_too_short_is_told_with_the_length(connected: Shell) -> None:
     ran = connected.run("jobs", "show", "0123")
 
@@ -245,6 +279,33 @@ def test_a_reason_that_says_nothing_is_refused_with_a_good_one(connected: Shell)
     assert ran.code == 5
     assert "the reason 'fix it' tells an auditor nothing" in ran.err
     assert 'for example: "Infrastructure recovered' in ran.err
+
+
+@pytest.mark.parametrize("words", [("dlq", "replay", "0123456789"), ("reconcile", "--accept")])
+@pytest.mark.parametrize("mode", ["compatible", "strict"])
+def test_the_command_line_always_wants_a_reason(
+    connected: Shell, words: tuple[str, ...], mode: str
+) -> None:
+    ran = connected.run(*words, TASKYARD_TRUST_LOCAL="1", TASKYARD_REQUIRE_REASON=mode)
+
+    assert ran.code == 5
+    assert 'a reason is required, for example: "Infrastructure recovered' in ran.err
+
+
+def test_a_broker_that_does_not_answer_is_told_by_its_own_variable(connected: Shell) -> None:
+    ran = connected.run("reconcile", TASKYARD_BROKER_URL=NOWHERE)
+
+    assert ran.code == 3
+    assert "error: Redis at redis://:[redacted]@127.0.0.1:1/0 does not answer (" in ran.err
+    assert "correct TASKYARD_BROKER_URL" in ran.err
+    assert "TASKYARD_REDIS_URL" not in ran.err
+
+
+def test_records_that_do_not_answer_are_told_by_their_own_variable(connected: Shell) -> None:
+    ran = connected.run("reconcile", TASKYARD_REDIS_URL=NOWHERE)
+
+    assert ran.code == 3
+    assert "correct TASKYARD_REDIS_URL" in ran.err
 
 
 def test_more_letters_than_a_person_can_judge_are_refused(connected: Shell) -> None:

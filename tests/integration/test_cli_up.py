@@ -195,7 +195,7 @@ def test_with_postgres_away_the_ledger_is_unknown_and_the_record_is_shown(
 
     assert ran.code == 0
     assert "state     completed" in ran.out
-    assert "ledger    unknown: Postgres at postgresql://127.0.0.1:1/nothing does not" in ran.out
+    assert "ledger    unknown (Postgres at postgresql://127.0.0.1:1/nothing does not" in ran.out
 
 
 def test_waiting_too_long_and_waiting_for_a_dead_letter_have_codes_of_their_own(

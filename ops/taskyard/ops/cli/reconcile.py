@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from dataclasses import dataclass
 from typing import Annotated, Final
 
 import typer
+from sqlalchemy import Engine
 
 from taskyard import database
 from taskyard.broker import make_publisher
-from taskyard.control import local_identity
+from taskyard.control import Identity, local_identity
 from taskyard.ops.cli.console import print_json, put, say, table
 from taskyard.ops.cli.options import Json
 from taskyard.ops.cli.place import find_place
@@ -41,31 +44,43 @@ def command(
     or if the gate is closed. `--accept` needs an identity, as every operator's action does.
     """
     settings = find_place(quiet=json).settings
-    engine = database.engine(settings.need_database_url(), application_name="taskyard reconcile")
-    with reachable(settings.need_redis_url()):
+    url = settings.need_database_url()
+    with database.opened(url, application_name="taskyard reconcile") as engine:
         records = Records(connect(settings.need_redis_url()), settings)
         reconciler = Reconciler(settings, engine, records, make_publisher(settings))
-        try:
-            if accept:
-                report = accept_restore(
-                    reconciler,
-                    engine,
-                    local_identity(settings),
-                    reason,
-                    require_reason=settings.require_reason,
-                    budget_s=budget,
-                )
-            else:
-                report = reconciler.run(repair=repair, budget_s=budget)
-        finally:
-            reconciler.close()
-            engine.dispose()
+        wish = _Accept(local_identity(settings), reason) if accept else None
+        with closing(reconciler), reachable(settings.need_redis_url()):
+            report = _look(reconciler, engine, wish, repair=repair, budget_s=budget)
     if json:
         print_json(report.document())
     else:
         _print(report)
     if report.gate is not None or report.total > report.repaired.total():
         raise typer.Exit(_DRIFT)
+
+
+@dataclass(frozen=True, slots=True)
+class _Accept:
+    """Who opens the gate, and why."""
+
+    identity: Identity
+    reason: str | None
+
+
+def _look(
+    reconciler: Reconciler, engine: Engine, wish: _Accept | None, *, repair: bool, budget_s: float
+) -> Report:
+    """Errors of the broker are named where it is asked; what else Redis raises is the records'."""
+    if wish is None:
+        return reconciler.run(repair=repair, budget_s=budget_s)
+    return accept_restore(
+        reconciler,
+        engine,
+        wish.identity,
+        wish.reason,
+        require_reason="strict",  # TASKYARD_REQUIRE_REASON is for programs that cannot give one
+        budget_s=budget_s,
+    )
 
 
 def _print(report: Report) -> None:

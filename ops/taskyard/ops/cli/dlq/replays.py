@@ -58,6 +58,7 @@ def replay_one(engine: Engine, name: str, wish: Wish, *, alone: bool = True) -> 
             queue=wish.queue,
             payload=wish.edit,
             force=wish.force,
+            require_reason="strict",  # TASKYARD_REQUIRE_REASON is for programs that cannot give one
         )
     except (Refused, NotFound, InvalidPayload) as error:
         if alone:

@@ -6,8 +6,9 @@ import re
 from typing import Final
 
 from taskyard import database, ledger
-from taskyard.errors import NotFound, Refused, SchemaMismatch, ServerUnreachable
+from taskyard.errors import NotFound, Refused, TaskyardError
 from taskyard.jobs.states import State
+from taskyard.ops.cli.jobs.silence import SILENT
 from taskyard.records import Records
 from taskyard.settings import Settings
 from taskyard.store import reachable
@@ -24,7 +25,8 @@ def find_job(settings: Settings, records: Records, name: str) -> str:
     """The id that `name` is or begins.
 
     A whole id is looked up in the records, a beginning in the ledger, or where that knows none
-    (the mirror may be behind, Postgres away) among the records. Raises `NotFound`, or `Refused`
+    (the mirror may be behind, Postgres away) among the records. Raises `NotFound` if neither knows
+    it, what kept the ledger from answering if the records alone do not know it, or `Refused`
     listing the candidates.
     """
     with reachable(settings.need_redis_url()):
@@ -35,10 +37,13 @@ def find_job(settings: Settings, records: Records, name: str) -> str:
             f"{name!r} is no job's id: expected the whole id or at least {MINIMUM_PREFIX} of its "
             "first characters. See: taskyard jobs list"
         )
-    found = _in_ledger(settings, name) or _in_records(settings, records, name)
+    found, silence = _in_ledger(settings, name)
+    found = found or _in_records(settings, records, name)
     if name in found:
         return name
     if not found:
+        if silence is not None:
+            raise silence
         raise NotFound(f"there is no job {name!r}. See: taskyard jobs list")
     if len(found) > 1:
         more = " and more" if len(found) > _SHOWN else ""
@@ -47,17 +52,16 @@ def find_job(settings: Settings, records: Records, name: str) -> str:
     return found[0]
 
 
-def _in_ledger(settings: Settings, prefix: str) -> list[str]:
-    if settings.database_url is None:
-        return []
-    engine = database.engine(settings.database_url)
+def _in_ledger(settings: Settings, prefix: str) -> tuple[list[str], TaskyardError | None]:
+    """What the ledger knows, or why it could not be asked: an outage is no empty answer."""
     try:
-        with engine.connect() as connection:
-            return ledger.ids_starting_with(connection, prefix, _SHOWN + 1)
-    except (ServerUnreachable, SchemaMismatch):
-        return []
-    finally:
-        engine.dispose()
+        with (
+            database.opened(settings.need_database_url()) as engine,
+            engine.connect() as connection,
+        ):
+            return ledger.ids_starting_with(connection, prefix, _SHOWN + 1), None
+    except SILENT as error:
+        return [], error
 
 
 def _in_records(settings: Settings, records: Records, prefix: str) -> list[str]:

@@ -69,7 +69,7 @@ def _is_past(view: JobView) -> bool:
 
 def _ledger(view: JobView) -> str:
     if view.ledger.unknown is not None:
-        return f"unknown: {view.ledger.unknown}"
+        return f"unknown ({view.ledger.unknown})"
     if view.ledger.row is None:
         return "has not heard of it yet (the mirror is behind?)"
     state = str(view.ledger.row["state"])

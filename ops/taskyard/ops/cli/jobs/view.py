@@ -8,9 +8,10 @@ from typing import Any
 
 from taskyard import database, ledger
 from taskyard.clock import from_us
-from taskyard.errors import MissingSetting, NotFound, SchemaMismatch, ServerUnreachable
+from taskyard.errors import NotFound, TaskyardError
 from taskyard.jobs.states import State
 from taskyard.ops.cli.jobs.find import find_job
+from taskyard.ops.cli.jobs.silence import SILENT
 from taskyard.records import Record, Records
 from taskyard.settings import Settings
 from taskyard.store import reachable
@@ -23,12 +24,17 @@ __all__ = ["JobView", "Ledger", "look_up", "next_command", "read_ledger"]
 class Ledger:
     """What Postgres says: `row` is None if it has not heard of the job, `events` are its history.
 
-    `unknown` says why it could not be asked; then the rest means nothing.
+    `silence` is why it could not be asked; then the rest means nothing.
     """
 
     row: dict[str, Any] | None = None
     events: Sequence[dict[str, Any]] = ()
-    unknown: str | None = None
+    silence: TaskyardError | None = None
+
+    @property
+    def unknown(self) -> str | None:
+        """Why it could not be asked, in words."""
+        return None if self.silence is None else str(self.silence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +106,14 @@ def _count(record: Record, name: str) -> int | None:
 
 
 def look_up(settings: Settings, records: Records, name: str) -> JobView:
-    """The view of the job that `name` is or begins; raises `NotFound`."""
+    """The view of the job that `name` is or begins; raises as `find_job` does."""
     job_id = find_job(settings, records, name)
     with reachable(settings.need_redis_url()):
         record = records.read(job_id)
     view = JobView(record, read_ledger(settings, job_id))
     if view.state is State.NONE and view.ledger.row is None:
+        if view.ledger.silence is not None:
+            raise view.ledger.silence
         raise NotFound(f"there is no job {name!r}. See: taskyard jobs list")
     return view
 
@@ -113,15 +121,16 @@ def look_up(settings: Settings, records: Records, name: str) -> JobView:
 def read_ledger(settings: Settings, job_id: str) -> Ledger:
     """The ledger's part; an absent Postgres is told, never shown as an absent job."""
     try:
-        engine = database.engine(settings.need_database_url())
-        with engine.connect() as connection:
+        with (
+            database.opened(settings.need_database_url()) as engine,
+            engine.connect() as connection,
+        ):
             events = ledger.history(connection, job_id)
             row = ledger.job(connection, job_id)
     except NotFound:
         return Ledger()
-    except (MissingSetting, ServerUnreachable, SchemaMismatch) as error:
-        return Ledger(unknown=str(error))
-    engine.dispose()
+    except SILENT as error:
+        return Ledger(silence=error)
     return Ledger(row, events)
 
 

@@ -1,0 +1,11 @@
+"""Why the ledger says nothing: then what it holds is unknown, which is not the same as nothing."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from taskyard.errors import MissingSetting, SchemaMismatch, ServerUnreachable
+
+__all__ = ["SILENT"]
+
+SILENT: Final = (MissingSetting, SchemaMismatch, ServerUnreachable)
