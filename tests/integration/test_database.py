@@ -56,7 +56,7 @@ def allowed_values(database: Engine, table: str, constraint: str) -> set[str]:
 
 
 def test_an_opened_engine_lets_its_connections_go_also_after_a_failure(url: str) -> None:
-    refusal = pytest.raises(ProgrammingError)
+    refusal = pytest.raises(SchemaMismatch)
     with refusal, opened(url, application_name="left behind") as made, made.connect() as connection:
         connection.execute(text("SELECT 1 / nothing"))
     query = text("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'left behind'")
