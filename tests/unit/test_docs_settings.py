@@ -1,11 +1,18 @@
 """The settings page and the settings object say the same."""
 
 import re
+from datetime import timedelta
+from importlib import import_module
 from pathlib import Path
 
+import pytest
 import yaml
 
+from taskyard import ledger, store
+from taskyard.control import letters, prefixes
+from taskyard.database import connect
 from taskyard.jobs.catalogue import Catalogue
+from taskyard.ops.cli.jobs import find
 from taskyard.settings import Settings
 
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
@@ -28,6 +35,88 @@ def test_the_page_names_each_variable_and_default():
         value = getattr(defaults, name)
         if isinstance(value, bool | int | float | str):
             assert row[3] == f"`{str(value).lower() if isinstance(value, bool) else value}`", name
+
+
+def _limits() -> dict[str, str]:
+    part = PAGE.read_text().partition("## Fixed limits")[2].partition("\n## ")[0]
+    lines = [line.strip("|").split("|") for line in part.splitlines()[4:] if line]
+    return {line[0].strip(): line[1] for line in lines}
+
+
+# Row of the page -> where its numbers stand in the code, in the row's order.
+LIMITS = {
+    "one pop": ["transport.channel:BATCH"],
+    "an idle consumer asks": ["transport.wake:RECHECK_S"],
+    "one promotion from the delay store": ["broker:PROMOTE_BATCH"],
+    "promotions": ["engine.promoter:INTERVAL_S", "engine.promoter:_ROUNDS"],
+    "one round trip of `enqueue_many`": ["client.taskyard:_CHUNK"],
+    "heartbeat of a consumer": ["transport.channel:OWNER_TTL_S"],
+    "messages restored at once": ["transport.qos:RESTORE_BATCH"],
+    "task events for monitors": ["engine.consumer:EVENT_INTERVAL_S", "engine.consumer:EVENT_BATCH"],
+    "what waits to be observed by `taskyard.install`": ["install.observer:_WAITING"],
+    "connecting to Redis, to Postgres": ["store.client:_SOCKET_TIMEOUT_S"],
+    "error message, traceback in a letter": [
+        "runner.failures:MESSAGE_LIMIT",
+        "runner.failures:TRACEBACK_LIMIT",
+    ],
+    "a review queue": ["deadletters.publish:REVIEW_LIMIT"],
+    "a kept copy of a letter": ["deadletters.kept:_LARGEST_BYTES"],
+    "one batch of the mirror": ["mirror.feeds:BATCH"],
+    "reclaim by the mirror": ["mirror.feeds:_RECLAIM_EVERY_S", "mirror.stream:_CLAIM_IDLE_MS"],
+    "texts in Postgres": [
+        "mirror.rows:_NAME_LENGTH",
+        "mirror.rows:_TEXT_LENGTH",
+        "mirror.lifecycle:_TEXT_LENGTH",
+    ],
+    "partitions": ["database.partitions:AHEAD", "mirror.upkeep:EVERY_S"],
+    "patience with a server that is away": [
+        "database.patience:FIRST_WAIT_S",
+        "database.patience:LONGEST_WAIT_S",
+    ],
+    "relay without work": ["relay.relay:_IDLE_S"],
+    "an intent that is postponed": ["relay.relay:_LONGEST_WAIT_S"],
+    "gate's beat": ["gate:BEAT_S"],
+    "reconcile: grace": ["reconcile.reconciler:GRACE_S"],
+    "reconcile: budget of time": ["reconcile.reconciler:BUDGET_S", "reconcile.watch:_BUDGET_S"],
+    "reconcile: interval in the relay": ["reconcile.watch:EVERY_S"],
+    "reconcile: rows, messages, examples": [
+        "reconcile.reconciler:ROWS",
+        "reconcile.watch:_MOST_MESSAGES",
+        "reconcile.report:EXAMPLES",
+    ],
+    "letters per `dlq replay`": ["ops.cli.dlq.replay:LIMIT"],
+    "waiting for the relay's answer": ["ops.cli.dlq.replays:_WAIT_S"],
+    "a listing": ["ledger.search:SEARCH_LIMIT"],
+    "the beginning of an id": ["control.prefixes:MINIMUM_PREFIX"],
+    "a reason": ["control.reasons:MINIMUM_LENGTH", "control.reasons:_MAXIMUM_LENGTH"],
+    "a retry's wait": ["jobs.policies:LONGEST_DELAY"],
+    "time limit of a type without one": ["jobs.types:DEFAULT_TIME_LIMIT_S"],
+    "drain of `taskyard up`": ["ops.up.command:DRAIN_S"],
+}
+
+
+def test_the_page_lists_every_fixed_limit_and_no_other():
+    assert set(_limits()) == set(LIMITS)
+
+
+@pytest.mark.parametrize("row", LIMITS)
+def test_a_fixed_limit_is_what_the_code_holds(row):
+    told = [float(n.replace(",", "")) for n in re.findall(r"\d[\d,.]*\d|\d", _limits()[row])]
+    assert told == [_number(place) for place in LIMITS[row]]
+
+
+def _number(place):
+    module, _, name = place.partition(":")
+    value = getattr(import_module(f"taskyard.{module}"), name)
+    if isinstance(value, timedelta):
+        return value.days / (7 if name == "AHEAD" else 1)
+    return value / 1000 if name.endswith("_MS") else value
+
+
+def test_two_limits_that_the_page_tells_as_one_are_one():
+    assert connect.CONNECT_TIMEOUT_S == store.client._SOCKET_TIMEOUT_S
+    assert letters.LIMIT == ledger.SEARCH_LIMIT
+    assert find.MINIMUM_PREFIX == prefixes.MINIMUM_PREFIX
 
 
 def test_the_example_of_a_job_type_file_is_one(tmp_path):
