@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Final
+from typing import Annotated, Final
 
 import typer
 from rich.text import Text
@@ -12,8 +12,15 @@ from rich.text import Text
 from taskyard.broker import is_amqp
 from taskyard.broker.connection import check_broker_url, same_redis
 from taskyard.errors import TaskyardError
+from taskyard.install import Mode
 from taskyard.jobs import Catalogue, registry
-from taskyard.ops.cli.checks import jobs, postgres_server, rabbitmq_server, redis_server
+from taskyard.ops.cli.checks import (
+    existing_app,
+    jobs,
+    postgres_server,
+    rabbitmq_server,
+    redis_server,
+)
 from taskyard.ops.cli.checks.finding import Finding, Level, judged
 from taskyard.ops.cli.console import clean, out, print_json
 from taskyard.ops.cli.options import Json
@@ -28,11 +35,24 @@ _MARKS: Final = {Level.OK: "✓", Level.WARNING: "!", Level.ERROR: "✗"}
 _STYLES: Final = {Level.OK: "green", Level.WARNING: "yellow", Level.ERROR: "red"}
 
 
-def command(json: Json = False) -> None:
+def command(
+    app: Annotated[
+        str | None,
+        typer.Argument(help="An existing Celery app, as `celery -A` takes it: myapp:celery."),
+    ] = None,
+    mode: Annotated[
+        Mode | None, typer.Option(help="With APP: the mode of install, if not the app's own.")
+    ] = None,
+    json: Json = False,
+) -> None:
     """Say what is wrong, without running anything.
 
-    Exit code 0 only if nothing is wrong; warnings do not count. Otherwise that of the first error.
+    With APP say instead what `taskyard.install` changes for each of its tasks. Exit code 0 only if
+    nothing is wrong; warnings do not count. Otherwise that of the first error.
     """
+    if app is not None:
+        existing_app.report(app, mode, json=json)
+        return
     found = []
     for finding in findings(quiet=json):
         found.append(finding)

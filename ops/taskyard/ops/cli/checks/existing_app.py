@@ -1,0 +1,49 @@
+"""`taskyard check module:app`: what `install` changes, task by task."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from celery.app.utils import find_app
+
+from taskyard.errors import InvalidSettings
+from taskyard.install import TaskPlan, plan
+from taskyard.ops.cli.console import note, print_json, put, table
+
+__all__ = ["report"]
+
+
+def report(name: str, mode: str | None, *, json: bool) -> None:
+    """Print the plan of the app called `name`; raises `InvalidSettings`."""
+    found = plan(load_app(name), mode)
+    if json:
+        print_json([asdict(task) for task in found])
+        return
+    columns = ("task", "mode", "acknowledged", "serializer", "results")
+    put(table(columns, [_row(task) for task in found]))
+    for task in found:
+        for warning in task.warnings:
+            note(f"{task.name}: {task.mode}, not more: {warning}")
+
+
+def load_app(name: str) -> Any:
+    """The Celery app, found as `celery -A` finds it; raises `InvalidSettings`."""
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        return find_app(name)
+    except Exception as error:
+        # Whatever an app's module raises when it is imported is its own.
+        raise InvalidSettings(
+            f"no Celery app {name!r} ({error}); expected what `celery -A` takes, as in myapp:celery"
+        ) from error
+    finally:
+        sys.path.pop(0)
+
+
+def _row(task: TaskPlan) -> tuple[str, ...]:
+    same = task.acks_before == task.acks_with
+    acks = task.acks_before if same else f"{task.acks_before} → {task.acks_with}"
+    return (task.name, str(task.mode), acks, task.serializer, task.backend)
