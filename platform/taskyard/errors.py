@@ -5,6 +5,8 @@ A message says what was expected, what came and what to do next; the facts are a
 
 from __future__ import annotations
 
+import re
+
 __all__ = [
     "CodedError",
     "DeadLettered",
@@ -32,6 +34,13 @@ __all__ = [
     "UnknownQueue",
     "UnreadableCopy",
 ]
+
+
+_CODE = re.compile(r"[A-Za-z0-9_.:-]{1,100}")
+
+
+def _as_text(value: object) -> str:
+    return value if isinstance(value, str) else ""
 
 
 class TaskyardError(Exception):
@@ -224,7 +233,15 @@ class CodedError(TaskyardError):
         retry_after_s: float | None = None,
         details: dict[str, object] | None = None,
     ) -> None:
+        if not _CODE.fullmatch(_as_text(code)):
+            raise ValueError(f"code must be a word of at most 100 characters, got {code!r:.60}")
+        self._check_details(details)
         self.code, self.message = code, message
         self.retry_after_s = retry_after_s
         self.details = {} if details is None else details
         super().__init__(message)
+
+    @staticmethod
+    def _check_details(details: object) -> None:
+        if details is not None and not isinstance(details, dict):
+            raise TypeError(f"details must be a dict, got {type(details).__name__}")

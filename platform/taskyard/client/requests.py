@@ -19,6 +19,7 @@ from taskyard.settings import Settings
 
 __all__ = ["CheckedRequest", "EnqueueRequest", "check"]
 
+_DEEPEST: Final = 100
 _LONGEST_S: Final = 10**9
 _JOB_IDS: Final = uuid.UUID("a3c9a0fe-6d37-5b1e-9f0c-1f1f6b5a7d22")
 
@@ -96,12 +97,29 @@ def _encoded(job_type: str, payload: Any, limit: int) -> str:
             f"the payload of {job_type!r} is not JSON: {error}. Pass dicts, lists, texts, finite "
             "numbers, booleans and None, or a pydantic model"
         ) from error
+    if encoded.count("[") + encoded.count("{") > _DEEPEST and _depth(payload) > _DEEPEST:
+        raise InvalidPayload(
+            f"the payload of {job_type!r} is nested more than {_DEEPEST} levels deep: what carries "
+            "and stores it stops at 200. Flatten it, or store it and pass a reference"
+        )
     if len(encoded) > limit:
         raise PayloadTooLarge(
             f"the payload of {job_type!r} has {len(encoded)} bytes, the limit is {limit}. "
             "Store the data and pass a reference, or raise TASKYARD_MAX_PAYLOAD_BYTES"
         )
     return encoded
+
+
+def _depth(payload: Any) -> int:
+    """How many levels of lists and mappings there are, without recursion."""
+    deepest, waiting = 0, [(payload, 1)]
+    while waiting:
+        value, level = waiting.pop()
+        inner = value.values() if isinstance(value, dict) else value
+        if isinstance(value, dict | list | tuple):
+            deepest = max(deepest, level)
+            waiting.extend((item, level + 1) for item in inner)
+    return deepest
 
 
 def _check_model(job_type: JobType, payload: Any) -> None:

@@ -21,7 +21,7 @@ _NOT_ELIGIBLE: Final = frozenset(
 def build_letter(record: Record, message: RawMessage) -> Letter:
     """The letter of a dead-lettered record: the same bytes for the same death, however often."""
     cause = record.cause
-    category = Category(cause.get("category", Category.INTERNAL_ERROR))
+    category = _category(cause.get("category"))
     args, kwargs = _arguments(message)
     decided = record.number("decided")
     return Letter(
@@ -32,7 +32,7 @@ def build_letter(record: Record, message: RawMessage) -> Letter:
         version=record.number("version"),
         job_type=record.job_type,
         queue=record.queue,
-        priority=int(record.fields["priority"]) if record.fields.get("priority") else None,
+        priority=_priority(record.fields.get("priority")),
         message=message,
         args=args,
         kwargs=kwargs,
@@ -49,7 +49,7 @@ def build_letter(record: Record, message: RawMessage) -> Letter:
         replay_eligible=category not in _NOT_ELIGIBLE,
         escalate_to=_text(cause.get("escalate_to")),
         worker=record.fields.get("worker"),
-        evidence={str(k): pack(v) for k, v in (cause.get("evidence") or {}).items()},
+        evidence=_evidence(cause.get("evidence")),
     )
 
 
@@ -62,6 +62,22 @@ def _arguments(message: RawMessage) -> tuple[list[Any] | None, dict[str, Any] | 
     if not isinstance(args, list) or not isinstance(kwargs, Mapping):
         return None, None
     return pack(args), {clean_text(str(k)): pack(v) for k, v in kwargs.items()}
+
+
+def _category(value: object) -> Category:
+    """The cause's category; a cause that somebody has damaged still makes a letter."""
+    known = {str(category): category for category in Category}
+    return known.get(str(value), Category.INTERNAL_ERROR)
+
+
+def _priority(value: str | None) -> int | None:
+    return int(value) if value is not None and value.isascii() and value.isdigit() else None
+
+
+def _evidence(value: object) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        return {} if value is None else {"evidence": pack(value)}
+    return {clean_text(str(k)): pack(v) for k, v in value.items()}
 
 
 def _text(value: object) -> str | None:

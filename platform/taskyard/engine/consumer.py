@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from celery.worker.consumer import Consumer
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from taskyard.clock import to_us
 from taskyard.deadletters import build_letter
 from taskyard.engine.duties import defer
 from taskyard.engine.message import job_id_of, raw_message, stamp_of, task_of
@@ -19,11 +21,15 @@ from taskyard.jobs.policies import Category
 from taskyard.jobs.states import State
 from taskyard.records import Decided, Held
 from taskyard.runner.cause import encode_cause, plain_failure
-from taskyard.wire import Stamp
+from taskyard.wire import Stamp, clean_text
 
 __all__ = ["JobConsumer"]
 
 log = logging.getLogger(__name__)
+_LONGEST_NAME: Final = 255
+_LONGEST_LIMIT_S: Final = 10**8
+# What is due this soon may wait in the worker.
+_SOON_US: Final = 1_000_000
 _FAILED = (TaskyardError, RedisError, OperationalError, OSError)
 
 
@@ -78,12 +84,43 @@ class JobConsumer(Consumer):  # type: ignore[misc]
 
         def on_task_received(message: Any) -> Any:
             fault = _fault(message)
+            if fault is None and (self._delivered_too_often(message) or self._put_off(message)):
+                return None
             if fault is None:
-                return None if self._delivered_too_often(message) else handle(message)
+                try:
+                    return handle(message)
+                except self.connection_errors:
+                    raise
+                except Exception as error:
+                    # Let out, it would end this worker, and the next one that takes the message.
+                    log.exception("a message could not be taken", extra={"action": "not_taken"})
+                    fault = f"{type(error).__name__}: {error}"
             text = f"the message is no valid task: {fault}"
             return self._die(message, Category.UNDECODABLE, "malformed", "Malformed", text)
 
         return on_task_received
+
+    def _put_off(self, message: Any) -> bool:
+        """A message whose ETA is ahead waits in the delay store, not in this worker.
+
+        Celery would hold it here, past the visibility timeout, and count it as redelivered.
+        """
+        due_us, now_us = _due_us(message), to_us(datetime.now(UTC))
+        if due_us is None or due_us - now_us <= _SOON_US:
+            return False
+        yard: Yard = self.app.taskyard
+        stamp = stamp_of(message) or Stamp(now_us, sent_us=due_us)
+        try:
+            defer(yard, job_id_of(message), message, stamp, due_us - now_us).discharge()
+        except _FAILED as error:
+            log.warning(
+                "a message could not be put off, this worker holds it: %s",
+                error,
+                extra={"action": "put_off_failed"},
+            )
+            return False
+        message.ack_log_error(log, self.connection_errors)
+        return True
 
     def _delivered_too_often(self, message: Any) -> bool:
         """Count a redelivered message; one that kills its worker before `begin` ends here too."""
@@ -117,9 +154,10 @@ class JobConsumer(Consumer):  # type: ignore[misc]
         evidence: dict[str, object] | None = None,
     ) -> None:
         """Record the death, publish its letter, acknowledge; failing that, put the message back."""
+        outcome = plain_failure(category, code, kind, text, evidence)
         try:
-            self._publish_letter(message, plain_failure(category, code, kind, text, evidence))
-        except _FAILED as error:
+            self._publish_letter(message, outcome)
+        except (*_FAILED, ValueError, TypeError) as error:
             log.error(
                 "a message could not be dead-lettered and goes back: %s",
                 error,
@@ -158,14 +196,18 @@ class JobConsumer(Consumer):  # type: ignore[misc]
             yard.letters.post(build_letter(record, raw_message(message)))
 
 
-def _fault(message: Any) -> str | None:
+def _fault(message: Any) -> str | None:  # noqa: PLR0911 - one fault a line
     """What is wrong with the shape of a message that claims to be a task, None if nothing is."""
     headers = message.headers or {}
     if "task" not in headers:
         return None
     for name in ("id", "task"):
-        if not isinstance(headers.get(name), str) or not headers[name]:
-            return f"header {name!r} must be a text, got {headers.get(name)!r:.60}"
+        if not _is_name(headers.get(name)):
+            return f"header {name!r} must be a short plain text, got {headers.get(name)!r:.60}"
+    for name in ("content_type", "content_encoding"):
+        value = getattr(message, name, None)
+        if value is not None and not isinstance(value, str):
+            return f"{name} must be a text, got {value!r:.60}"
     try:
         Stamp.read(headers)
     except ValueError as error:
@@ -175,15 +217,39 @@ def _fault(message: Any) -> str | None:
     if limits is not None and not _are_limits(limits):
         return f"header 'timelimit' must be two numbers or nulls, got {limits!r:.60}"
     stamped = headers.get("stamped_headers")
-    if stamped is not None and not isinstance(stamped, list):
-        return f"header 'stamped_headers' must be a list, got {stamped!r:.60}"
+    if stamped is not None and not _are_texts(stamped):
+        return f"header 'stamped_headers' must be a list of texts, got {stamped!r:.60}"
     return _body_fault(message)
 
 
 def _are_limits(limits: Any) -> bool:
     if not isinstance(limits, list | tuple) or len(limits) != 2:  # noqa: PLR2004 - hard, soft
         return False
-    return all(item is None or (isinstance(item, int | float) and item > 0) for item in limits)
+    return all(
+        item is None or (isinstance(item, int | float) and 0 < item < _LONGEST_LIMIT_S)
+        for item in limits
+    )
+
+
+def _due_us(message: Any) -> int | None:
+    """When a message's ETA is, in microseconds; None where it has none that can be read."""
+    eta = (message.headers or {}).get("eta")
+    if not isinstance(eta, str):
+        return None
+    try:
+        moment = datetime.fromisoformat(eta)
+        return to_us(moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC))
+    except (ValueError, OverflowError):
+        return None
+
+
+def _is_name(value: Any) -> bool:
+    """Whether a header can be a key: a text of a key's length that every store can hold."""
+    return isinstance(value, str) and 0 < len(value) <= _LONGEST_NAME and clean_text(value) == value
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
 def _body_fault(message: Any) -> str | None:
@@ -198,4 +264,15 @@ def _body_fault(message: Any) -> str | None:
         return "args must be a list and kwargs a mapping"
     if embed is not None and not isinstance(embed, dict):
         return "embed must be a mapping"
+    for name in ("callbacks", "errbacks", "chain"):
+        if not _are_signatures((embed or {}).get(name)):
+            return f"embed {name!r} must be a list of signatures"
     return None
+
+
+def _are_signatures(value: Any) -> bool:
+    if value is None:
+        return True
+    return isinstance(value, list) and all(
+        isinstance(item, dict) and isinstance(item.get("options", {}), dict) for item in value
+    )

@@ -64,7 +64,7 @@ def defer(yard: Yard, job_id: str, message: Any, stamp: Stamp | None, wait_us: i
     def discharge() -> None:
         now = to_us(datetime.now(UTC))
         record = yard.records.read(job_id)
-        own = Stamp(record.epoch, 0, 0) if stamp is None else stamp
+        own = Stamp(record.epoch or now) if stamp is None else stamp
         kept = own.moved(seq=own.seq, sent_us=own.sent_us or own.epoch)
         yard.publisher.publish_later(
             raw_message(message),

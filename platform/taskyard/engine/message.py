@@ -5,12 +5,13 @@ from __future__ import annotations
 import uuid
 from typing import Any, Final
 
-from taskyard.wire.exact import pack
+from taskyard.wire.exact import clean_text, pack
 from taskyard.wire.headers import HEADER, Stamp
 from taskyard.wire.letters import RawMessage
 
 __all__ = ["broker_queue", "job_id_of", "raw_message", "stamp_in", "stamp_of", "task_of"]
 
+_LONGEST_NAME: Final = 255
 _UNIDENTIFIED: Final = uuid.UUID("c0a5b1de-53a0-5e6c-8c39-9a6f7a2e5d01")
 
 
@@ -23,13 +24,17 @@ def raw_message(message: Any) -> RawMessage:
         else bytes(body or b""),
         headers=_packed(message.headers),
         properties=_packed(message.properties),
-        content_type=message.content_type,
-        content_encoding=message.content_encoding,
+        content_type=_text(message.content_type),
+        content_encoding=_text(message.content_encoding),
     )
 
 
 def _packed(values: Any) -> dict[str, Any]:
-    return {str(name): pack(value) for name, value in dict(values or {}).items()}
+    return {clean_text(str(name)): pack(value) for name, value in dict(values or {}).items()}
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else clean_text(str(value))
 
 
 def stamp_of(message: Any) -> Stamp | None:
@@ -51,17 +56,19 @@ def stamp_in(request: Any) -> Stamp | None:
 def job_id_of(message: Any) -> str:
     """The job's id; for a message without a usable one an id that its bytes always give."""
     found = (message.headers or {}).get("id")
-    if isinstance(found, str) and 0 < len(found) <= 255:  # noqa: PLR2004 - a key's sane length
+    if isinstance(found, str) and 0 < len(found) <= _LONGEST_NAME and clean_text(found) == found:
         return found
     raw = raw_message(message)
-    tag = str(raw.properties.get("delivery_tag", ""))
-    return str(uuid.uuid5(_UNIDENTIFIED, tag + ":" + raw.body.hex()))
+    # Not the delivery tag: it is another one at the next delivery.
+    return str(uuid.uuid5(_UNIDENTIFIED, f"{raw.body.hex()}:{sorted(raw.headers.items())!r}"))
 
 
 def task_of(message: Any) -> str:
     """The task's name, `(none)` where the headers do not say."""
     found = (message.headers or {}).get("task")
-    return found if isinstance(found, str) and found else "(none)"
+    if not isinstance(found, str) or not found:
+        return "(none)"
+    return clean_text(found)[:_LONGEST_NAME]
 
 
 def broker_queue(message: Any) -> str | None:

@@ -11,7 +11,8 @@ import uuid
 from typing import Any, Final
 
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
-from billiard.exceptions import TimeLimitExceeded, WorkerLostError
+from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
+from celery.exceptions import Ignore, Reject, Retry
 from celery.worker import state as worker_state
 from celery.worker.request import Request
 from kombu.exceptions import OperationalError
@@ -64,6 +65,14 @@ class JobRequest(Request):  # type: ignore[misc]
             return
         super().acknowledge()
 
+    def reject(self, requeue: bool = False) -> None:
+        """Give back; or, where Celery itself drops a message, a letter instead of silence."""
+        if requeue or self.acknowledged or self._duty is not None:
+            super().reject(requeue=requeue)
+            return
+        text = "Celery refused the message before it ran, for example for an impossible ETA"
+        self._condemn(plain_failure(Category.REJECTED, "rejected", "Rejected", text))
+
     def _discharged(self, duty: Duty) -> bool:
         try:
             duty.discharge()
@@ -90,8 +99,19 @@ class JobRequest(Request):  # type: ignore[misc]
             return self._on_lost(str(error) or type(error).__name__)
         if isinstance(error, TimeLimitExceeded):
             return self._on_hard_limit(error)
+        if self._is_untold(error) and not self._stopped_by_us():
+            return self._on_lost(f"its process could not tell the outcome: {error!r:.500}")
         self._arm(error)
         return super().on_failure(_safe(exc_info, error), send_failed_event, return_ok)
+
+    def _is_untold(self, error: BaseException) -> bool:
+        """Whether this is no outcome: Celery's own code failed after the decision, or before it.
+
+        A result backend that is away when a retry or a failure is to be stored raises in the
+        child, and takes the place of what the child had to say. The record knows better.
+        """
+        outcomes = DeadLettered | Ignore | Reject | Retry | Terminated | KeyboardInterrupt
+        return not isinstance(error, outcomes)
 
     def _stopped_by_us(self) -> bool:
         return bool(self._already_cancelled or self._already_revoked)
@@ -127,10 +147,10 @@ class JobRequest(Request):  # type: ignore[misc]
     # -- deaths that the main process sees -----------------------------------------------------
 
     def _on_lost(self, evidence: str) -> None:
-        """The child died in the middle; the record counts it and says what follows."""
+        """The child said nothing of use; the record says what follows, and counts a death."""
         worker_state.task_ready(self)
         log.error(
-            "job %s: its process died: %s",
+            "job %s was lost in its process: %s",
             self.id,
             evidence,
             extra={"action": "child_lost", "job_id": self.id},

@@ -25,8 +25,9 @@ class Record:
         return State(self.fields.get("state", "none"))
 
     def number(self, name: str) -> int:
-        """A numeric field, 0 if absent."""
-        return int(self.fields.get(name) or 0)
+        """A numeric field, 0 if absent or damaged."""
+        value = self.fields.get(name, "")
+        return int(value) if value.isascii() and value.isdigit() else 0
 
     @property
     def epoch(self) -> int:

@@ -7,6 +7,8 @@ from typing import Any
 
 from taskyard.jobs.outcomes import Completed, Decision, Failed, Failure, Outcome, Retrying
 from taskyard.jobs.policies import Category
+from taskyard.runner.failures import MESSAGE_LIMIT
+from taskyard.wire.exact import clean_text
 
 __all__ = ["decision_of", "encode_cause", "plain_failure"]
 
@@ -35,7 +37,8 @@ def plain_failure(
     evidence: dict[str, object] | None = None,
 ) -> Failed:
     """A death without an exception of the handler's: expired, unknown, invalid."""
-    return Failed(Failure(code, error_class, message, "", "", details=evidence), category)
+    text = clean_text(message)[:MESSAGE_LIMIT]
+    return Failed(Failure(code, error_class, text, "", "", details=evidence), category)
 
 
 def decision_of(outcome: Outcome, stored: bytes = b"") -> dict[str, Any]:

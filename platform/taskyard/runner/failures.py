@@ -11,7 +11,7 @@ from typing import Final
 from taskyard.errors import CodedError
 from taskyard.jobs.codes import code_of
 from taskyard.jobs.outcomes import Failure
-from taskyard.wire.exact import clean_text
+from taskyard.wire.exact import clean_text, pack
 
 __all__ = ["MESSAGE_LIMIT", "TRACEBACK_LIMIT", "describe_failure"]
 
@@ -22,7 +22,7 @@ TRACEBACK_LIMIT: Final = 16_000
 def describe_failure(job_type: str, error: BaseException) -> Failure:
     """The facts of an exception; the last lines of a long traceback are the ones kept."""
     coded = error if isinstance(error, CodedError) else None
-    text = "".join(traceback.format_exception(error))
+    text = _trace(error)
     return Failure(
         code=code_of(error),
         error_class=type(error).__name__,
@@ -30,15 +30,22 @@ def describe_failure(job_type: str, error: BaseException) -> Failure:
         traceback=clean_text(text)[-TRACEBACK_LIMIT:],
         fingerprint=_fingerprint(job_type, error),
         retry_after_s=None if coded is None else coded.retry_after_s,
-        details=None if coded is None else coded.details,
+        details=None if coded is None else {str(k): pack(v) for k, v in coded.details.items()},
     )
 
 
 def _message(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception as broken:  # noqa: BLE001 - a handler's __str__ may raise anything
+    except BaseException as broken:  # noqa: BLE001 - a handler's __str__ may raise anything
         return f"(its text cannot be read: {type(broken).__name__})"
+
+
+def _trace(error: BaseException) -> str:
+    try:
+        return "".join(traceback.format_exception(error))
+    except BaseException as broken:  # noqa: BLE001 - it reads what the handler's classes say
+        return f"(its traceback cannot be read: {type(broken).__name__})"
 
 
 def _fingerprint(job_type: str, error: BaseException) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 from celery.exceptions import Reject
 from redis.exceptions import RedisError
@@ -41,7 +41,7 @@ from taskyard.runner.invoke import invoke, payload_of
 from taskyard.runner.judge import Rules, judge
 from taskyard.runner.lease import Lease, LeaseKeeper
 from taskyard.runner.results import EncodeResult, encode_result
-from taskyard.runner.shield import shielded
+from taskyard.runner.shield import exposed, shielded
 from taskyard.runner.signals import JobDeferred, JobRetrying, JobSkipped, ended_by_signal
 from taskyard.wire.headers import Stamp
 from taskyard.wire.letters import letter_id
@@ -49,6 +49,15 @@ from taskyard.wire.letters import letter_id
 __all__ = ["Delivery", "Runner"]
 
 log = logging.getLogger(__name__)
+
+# What a handler can raise. A task of its own event loop that was cancelled is its failure too.
+_HANDLERS_OWN: Final = (
+    Exception,
+    SystemExit,
+    KeyboardInterrupt,
+    GeneratorExit,
+    asyncio.CancelledError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +106,12 @@ class Runner:
         Raises `JobRetrying`, `JobDeferred`, `JobSkipped` or `DeadLettered` for the main process to
         act on, and `Reject(requeue=True)` where Redis cannot be asked.
         """
-        answer = self._begin(delivery)
-        if not isinstance(answer, Run):
-            return self._without_run(delivery, answer, decode)
-        with self._leased(delivery, answer) as lease:
-            outcome = self._attempt(handler, delivery, answer, lease, args, kwargs)
         with shielded():
+            answer = self._begin(delivery)
+            if not isinstance(answer, Run):
+                return self._without_run(delivery, answer, decode)
+            with self._leased(delivery, answer) as lease:
+                outcome = self._attempt(handler, delivery, answer, lease, args, kwargs)
             outcome, stored = self._checked(outcome, delivery, answer, encode)
             return self._finish(delivery, answer, outcome, stored)
 
@@ -195,8 +204,9 @@ class Runner:
         try:
             payload = payload_of(args, kwargs)
             context = self._context(delivery, run, lease)
-            return Completed(invoke(handler, payload, context, self._loops))
-        except (Exception, SystemExit) as error:
+            with exposed():
+                return Completed(invoke(handler, payload, context, self._loops))
+        except _HANDLERS_OWN as error:
             # A process that is told to end decides nothing: who ends it does, or counts a death.
             if isinstance(error, SystemExit) and ended_by_signal(error):
                 raise

@@ -16,13 +16,16 @@ EncodeResult = Callable[[Any], bytes]
 def encode_result(value: Any, encode: EncodeResult, limit: int) -> bytes | Failure:
     """The stored bytes; or what is wrong with the result, with the way out.
 
-    `encode` raises TypeError, ValueError or RecursionError for what is no JSON; `limit` is bytes
-    of the stored form, which adds some 200 to the value's own.
+    `encode` may raise anything: it asks classes of the handler's. `limit` is bytes of the stored
+    form, which adds some 200 to the value's own.
     """
     try:
         stored = encode(value)
-    except (TypeError, ValueError, RecursionError) as error:
-        text = f"the result is not JSON: {error}; return JSON data or a pydantic model"
+    except Exception as error:  # noqa: BLE001 - told as the job's failure
+        text = (
+            f"the result is not JSON: {type(error).__name__}: {error}"[:500]
+            + "; return JSON data or a pydantic model"
+        )
         return Failure(RESULT_INVALID, "BadResult", text, "", "")
     if len(stored) > limit:
         text = f"the result has {len(stored)} bytes, the limit is {limit}; return a reference to it"

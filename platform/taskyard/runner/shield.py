@@ -1,4 +1,4 @@
-"""Deferring the soft time limit while a decision is written."""
+"""Deferring the soft time limit: it may interrupt the handler, never the protocol around it."""
 
 from __future__ import annotations
 
@@ -6,21 +6,41 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
-__all__ = ["shielded"]
+__all__ = ["exposed", "shielded"]
+
+_SOFT_LIMIT: Final = frozenset({signal.SIGUSR1})
 
 
 @contextmanager
 def shielded() -> Iterator[None]:
-    """Hold back the soft time limit's signal: the handler is over, its outcome must be recorded."""
-    if threading.current_thread() is not threading.main_thread():
+    """Hold the signal back; what arrives is for the handler inside, or is dropped at the end."""
+    if not _in_main_thread():
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SOFT_LIMIT)
     try:
         yield
     finally:
-        # What arrived meanwhile belongs to an attempt that is decided.
+        # What arrived after the handler belongs to an attempt that is decided.
         if signal.SIGUSR1 in signal.sigpending():
-            signal.sigwait({signal.SIGUSR1})
+            signal.sigwait(_SOFT_LIMIT)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def exposed() -> Iterator[None]:
+    """Let the signal through, also one that was held back: it raises here or further inside."""
+    if not _in_main_thread():
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_UNBLOCK, _SOFT_LIMIT)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()

@@ -15,41 +15,68 @@ from typing import Any, Final
 
 __all__ = ["clean_text", "pack", "unpack"]
 
-_DEEPEST: Final = 200
+# Parsers on the way stop at 200 levels; the envelope around needs some of them.
+_DEEPEST: Final = 100
+# What refers to itself twice on each level would otherwise grow without end.
+_MOST_NODES: Final = 100_000
+_LONGEST_REPR: Final = 2_000
 
 
-def pack(value: Any, depth: int = 0) -> Any:  # noqa: PLR0911 - one kind of value a line
-    """`value` as plain JSON that `unpack` turns back; what it cannot know is kept as its repr."""
-    if depth > _DEEPEST:
-        return {"$repr": "(nested too deep)"}
-    match value:
-        case None | bool() | int():
-            return value
-        case float():
-            return value if math.isfinite(value) else {"$float": repr(value)}
-        case str():
-            return (
-                value if _plain(value) else {"$text": _b64(value.encode("utf-8", "surrogatepass"))}
-            )
-        case bytes() | bytearray() | memoryview():
-            return {"$bytes": _b64(bytes(value))}
-        case list() | tuple():
-            return [pack(item, depth + 1) for item in value]
-        case dict():
-            return _pack_mapping(value, depth)
-        case datetime():
-            return {"$datetime": value.isoformat()}
-        case Decimal():
-            return {"$decimal": str(value)}
-        case _:
-            return {"$repr": clean_text(repr(value))}
+def pack(value: Any) -> Any:
+    """`value` as plain JSON that `unpack` turns back; what it cannot know is kept as its repr.
+
+    What is nested over 100 levels, or beyond 100,000 values, is cut with a note.
+    """
+    return _Packer().pack(value, 0)
 
 
-def _pack_mapping(value: dict[Any, Any], depth: int) -> Any:
-    simple = all(isinstance(key, str) and _plain(key) and not key.startswith("$") for key in value)
-    if simple:
-        return {key: pack(item, depth + 1) for key, item in value.items()}
-    return {"$map": [[pack(k, depth + 1), pack(v, depth + 1)] for k, v in value.items()]}
+class _Packer:
+    """One packing, with its budget of values."""
+
+    def __init__(self) -> None:
+        self._left = _MOST_NODES
+
+    def pack(self, value: Any, depth: int) -> Any:  # noqa: PLR0911 - one kind of value a line
+        self._left -= 1
+        if depth > _DEEPEST or self._left < 0:
+            return {"$repr": "(nested too deep)" if depth > _DEEPEST else "(too many values)"}
+        match value:
+            case None | bool() | int():
+                return value
+            case float():
+                return value if math.isfinite(value) else {"$float": repr(value)}
+            case str():
+                return value if _plain(value) else {"$text": _b64(_bytes_of(value))}
+            case bytes() | bytearray() | memoryview():
+                return {"$bytes": _b64(bytes(value))}
+            case list() | tuple():
+                return [self.pack(item, depth + 1) for item in value]
+            case dict():
+                return self._mapping(value, depth)
+            case datetime():
+                return {"$datetime": value.isoformat()}
+            case Decimal():
+                return {"$decimal": str(value)}
+            case _:
+                return {"$repr": _said(value)}
+
+    def _mapping(self, value: dict[Any, Any], depth: int) -> Any:
+        names = all(isinstance(key, str) and _plain(key) for key in value)
+        if names and not any(key.startswith("$") for key in value):
+            return {key: self.pack(item, depth + 1) for key, item in value.items()}
+        pairs = value.items()
+        return {"$map": [[self.pack(k, depth + 1), self.pack(v, depth + 1)] for k, v in pairs]}
+
+
+def _said(value: Any) -> str:
+    try:
+        return clean_text(repr(value))[:_LONGEST_REPR]
+    except BaseException as error:  # noqa: BLE001 - a stranger's __repr__ may raise anything
+        return f"({type(value).__name__} whose repr raises {type(error).__name__})"
+
+
+def _bytes_of(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
 
 
 def unpack(value: Any) -> Any:

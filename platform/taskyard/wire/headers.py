@@ -10,6 +10,8 @@ __all__ = ["HEADER", "SCHEMA", "Stamp"]
 
 HEADER: Final = "taskyard"
 SCHEMA: Final = 1
+# The scripts count in doubles: microseconds stay exact below 2^53, which is the year 2255.
+_LARGEST: Final = {"epoch": 2**53, "sent_us": 2**53, "generation": 2**31, "seq": 2**31}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,8 @@ class Stamp:
 
 def _count(raw: Mapping[object, object], key: str) -> int:
     value = raw.get(key)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError(f"header {HEADER!r}: {key} must be a whole number from 0, got {value!r}")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < _LARGEST[key]:
+        raise ValueError(
+            f"header {HEADER!r}: {key} must be a whole number from 0, got {value!r:.40}"
+        )
     return value

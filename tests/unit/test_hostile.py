@@ -1,0 +1,144 @@
+"""What handlers and producers may do to the protocol, piece by piece."""
+
+import asyncio
+import json
+
+import pytest
+
+from taskyard.deadletters import build_letter
+from taskyard.engine.consumer import _fault
+from taskyard.errors import CodedError, InvalidPayload
+from taskyard.jobs.outcomes import Failure
+from taskyard.records import Record
+from taskyard.runner.failures import describe_failure
+from taskyard.runner.results import encode_result
+from taskyard.wire import Letter, RawMessage, Stamp, pack
+
+
+class Message:
+    content_type = "application/json"
+    content_encoding = "utf-8"
+
+    def __init__(self, body: object = ([], {}, {}), **headers: object) -> None:
+        self.headers = {"id": "1", "task": "t", **headers}
+        self.payload = body
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"id": 5},
+        {"id": "\ud800"},
+        {"id": "x" * 300},
+        {"task": "\ud800"},
+        {"task": ["t"]},
+        {"timelimit": [10**400, None]},
+        {"timelimit": "ab"},
+        {"stamped_headers": [[]]},
+        {"taskyard": {"v": 1, "epoch": 2**63, "generation": 0, "seq": 0}},
+        {"taskyard": {"v": 1, "epoch": 1, "generation": 0, "seq": 10**400}},
+        {"taskyard": {"v": 2, "epoch": 1, "generation": 0, "seq": 0}},
+        {"taskyard": []},
+    ],
+)
+def test_a_header_that_would_kill_a_worker_is_a_fault(headers):
+    assert _fault(Message(**headers))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        [[], {}],
+        [{}, {}, {}],
+        [[], [], {}],
+        [[], {}, {"callbacks": 5}],
+        [[], {}, {"errbacks": [None]}],
+        [[], {}, {"callbacks": [{"options": None}]}],
+    ],
+)
+def test_a_body_of_another_shape_is_a_fault(body):
+    assert _fault(Message(body))
+
+
+def test_a_plain_message_of_any_client_has_no_fault():
+    assert _fault(Message([[1], {}, {"callbacks": None, "chain": [{"task": "x"}]}])) is None
+    assert _fault(Message([[1], {}, None], timelimit=[10, None], stamped_headers=["a"])) is None
+
+
+@pytest.mark.parametrize("code", [["x"], "", "\ud800", "a b", "x" * 101, None])
+def test_a_code_that_no_store_could_hold_is_refused_where_it_is_raised(code):
+    with pytest.raises(ValueError, match="code must be a word"):
+        CodedError(code, "text")
+
+
+def test_details_that_are_no_mapping_are_refused_where_they_are_raised():
+    with pytest.raises(TypeError, match="details must be a dict, got list"):
+        CodedError("x", "text", details=["a"])
+
+
+def test_details_that_refer_to_themselves_are_cut_and_stay_small():
+    loop: dict[str, object] = {}
+    loop["a"] = loop["b"] = loop
+    failure = describe_failure("t", CodedError("x", "text", details=loop))
+    assert len(json.dumps(failure.details)) < 10_000_000
+
+
+def test_an_exception_that_cannot_be_read_is_described_all_the_same():
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise KeyboardInterrupt
+
+    failure = describe_failure("t", Mute())
+    assert "cannot be read" in failure.message
+
+
+def test_a_result_whose_class_raises_is_a_failure():
+    class Odd(dict):
+        def items(self):
+            raise MemoryError
+
+    def encode(value: object) -> bytes:
+        return json.dumps(list(value.items())).encode()
+
+    assert isinstance(encode_result(Odd(), encode, 100), Failure)
+
+
+def test_a_damaged_record_still_makes_a_letter_that_can_be_read():
+    fields = {
+        "state": "dead_lettered",
+        "epoch": "1",
+        "priority": "high",
+        "begins": "nan",
+        "cause": json.dumps({"category": "nonsense", "evidence": ["x"]}),
+    }
+    letter = build_letter(Record("j", fields), RawMessage(body=b"\xff"))
+    assert Letter.parse(letter.encode()).category == "internal_error"
+
+
+def test_what_is_packed_from_deep_data_can_be_parsed_again():
+    value: object = "x"
+    for _level in range(600):
+        value = [value]
+    message = RawMessage(body=b"", headers={"h": pack(value)})
+    letter = build_letter(Record("j", {"epoch": "1"}), message)
+    assert Letter.parse(letter.encode()).job_id == "j"
+
+
+def test_a_payload_nested_too_deep_is_refused_by_the_client(taskyard_yard):
+    value: object = {}
+    for _level in range(150):
+        value = {"a": value}
+    with pytest.raises(InvalidPayload, match="nested more than 100 levels"):
+        taskyard_yard.enqueue("test_execution", value)
+
+
+def test_a_cancelled_loop_is_the_handlers_failure():
+    error = asyncio.CancelledError()
+    assert describe_failure("t", error).error_class == "CancelledError"
+
+
+def test_a_stamp_counts_only_what_the_scripts_can_count():
+    with pytest.raises(
+        ValueError, match="epoch must be a whole number from 0, got 9007199254740992"
+    ):
+        Stamp.read({"taskyard": {"v": 1, "epoch": 2**53, "generation": 0, "seq": 0}})
