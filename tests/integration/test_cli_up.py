@@ -36,7 +36,7 @@ USED = "using the servers that `taskyard up` runs in .taskyard\n"
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     with Up(tmp_path_factory.mktemp("up")) as running:
         for name in ("locator", "exec", "plan", "ops"):
-            running.wait_for(f"{name}@")
+            running.wait_for(f"INFO {name}.")
         running.wait_for("mirror ready")
         running.wait_for("relay ready")
         yield running
@@ -314,7 +314,7 @@ def test_without_workers_the_rest_runs_and_ends_with_0(tmp_path: Path) -> None:
 
 def test_ctrl_c_lets_a_running_job_finish(tmp_path: Path) -> None:
     with Gate() as gate, Up(tmp_path) as up:
-        up.wait_for("locator@")
+        up.wait_for("INFO locator.")
         payload = json.dumps({"url": gate.url, "budget_s": 60})
         job_id = up.shell.run("jobs", "enqueue", "batch_locator_generation", payload).out.split()[0]
         eventually(gate.asked.is_set, "the job at the gate", why=lambda: up.log)
