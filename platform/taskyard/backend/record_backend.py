@@ -42,6 +42,14 @@ class _FromRecord(RedisBackend):  # type: ignore[misc]
             task_id, result, state, traceback=traceback, request=request, **kwargs
         )
 
+    def mark_as_failure(
+        self, task_id: str, exc: Any, *args: Any, request: Any = None, **kwargs: Any
+    ) -> Any:
+        """A decided success stays one, whatever went wrong in telling of it."""
+        if getattr(request, DECIDED, None):
+            return None
+        return super().mark_as_failure(task_id, exc, *args, request=request, **kwargs)
+
     def _get_task_meta_for(self, task_id: str) -> dict[str, Any]:
         meta = super()._get_task_meta_for(task_id)
         if meta.get("status") != states.PENDING:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from billiard.exceptions import TimeLimitExceeded, WorkerLostError
+from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
 from celery import signals
 from celery.exceptions import Ignore, Reject, Retry
 from celery.utils.saferepr import saferepr
@@ -22,6 +22,7 @@ from taskyard.install.marks import QUEUE
 from taskyard.install.standing import standing
 from taskyard.jobs.outcomes import Decision
 from taskyard.jobs.policies import Category
+from taskyard.jobs.states import State
 from taskyard.records import Decided
 from taskyard.runner.cause import decision_of, plain_failure
 from taskyard.wire.headers import HEADER
@@ -53,6 +54,16 @@ class ProtectedRequest(JobRequest):
             self._duty = post_letter(self._yard, self.id, self.message)
         else:
             super()._arm(error)
+
+    def _is_untold(self, error: BaseException) -> bool:
+        """Here a failure is any error of the application: only the record tells them apart."""
+        if isinstance(error, Ignore | Reject | Retry | Terminated | KeyboardInterrupt):
+            return False
+        try:
+            state = self._yard.records.read(self.id).state
+        except RedisError:
+            return True
+        return state in (State.RUNNING, State.RETRYING, State.COMPLETED)
 
     def reject(self, requeue: bool = False) -> None:
         """A rejected message whose letter is owed ends with it; others as Celery does."""
