@@ -93,6 +93,7 @@ class Legacy:
     settings: Settings
     folder: Path
     notes_url: str = ""
+    transport: bool = False
     prefix: str = field(default_factory=lambda: f"l{uuid.uuid4().hex[:10]}")
     processes: list[Process] = field(default_factory=list)
 
@@ -108,6 +109,7 @@ class Legacy:
             **own,
             "PYTHONPATH": f"{TESTS}:{os.environ.get('PYTHONPATH', '')}",
             "LEGACY_MODE": mode or self.mode,
+            "LEGACY_TRANSPORT": "1" if self.transport else "",
             "LEGACY_PREFIX": self.prefix,
             "LEGACY_BROKER": self.broker,
             "LEGACY_BACKEND": self.backend,

@@ -15,7 +15,12 @@ SUPPORTED: Final = ("redis", "rediss", "amqp", "amqps", "pyamqp")
 def broker_url(app: Any) -> str:
     """The URL that the app publishes to, password included; nothing is connected."""
     with app.connection_for_write() as connection:
-        return str(connection.as_uri(include_password=True))
+        uri = str(connection.as_uri(include_password=True))
+    kind, _, rest = uri.partition("://")
+    if ":" in kind:
+        # A transport named by its class stands in the scheme's place; the app wrote the scheme.
+        kind = urlsplit(str(app.conf.broker_write_url or app.conf.broker_url)).scheme
+    return f"{kind}://{rest}"
 
 
 def app_settings(app: Any, settings: Settings) -> Settings:

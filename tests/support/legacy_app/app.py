@@ -33,6 +33,11 @@ app.conf.update(
     },
 )
 if MODE != "none":
-    install(app, mode=MODE, tasks={"legacy.watched": "observe", "legacy.left_alone": "off"})
+    install(
+        app,
+        mode=MODE,
+        tasks={"legacy.watched": "observe", "legacy.left_alone": "off"},
+        transport=bool(os.environ.get("LEGACY_TRANSPORT")),
+    )
 
 from support.legacy_app import tasks  # noqa: E402, F401 - registered where Celery apps do it
