@@ -27,12 +27,14 @@ JSON = st.recursive(
     max_leaves=8,
 )
 OBJECTS = st.dictionaries(st.text(), JSON, max_size=4)
+TIMES = st.integers(0, 2**53 - 1)
+STEPS = st.integers(0, 2**31 - 1)
 STAMPS = st.builds(
     Stamp,
-    epoch=COUNTS,
-    generation=COUNTS,
-    seq=COUNTS,
-    sent_us=st.none() | COUNTS,
+    epoch=TIMES,
+    generation=STEPS,
+    seq=STEPS,
+    sent_us=st.none() | TIMES,
     policy=st.none() | OBJECTS,
 )
 MESSAGES = st.builds(
@@ -222,7 +224,7 @@ def test_any_header_gives_a_stamp_none_or_a_value_error(header: object) -> None:
     assert stamp is None or Stamp.read({HEADER: stamp.header()}) == stamp
 
 
-@given(STAMPS, COUNTS, COUNTS)
+@given(STAMPS, STEPS, TIMES)
 def test_a_moved_stamp_stays_in_its_life(stamp: Stamp, seq: int, sent_us: int) -> None:
     moved = stamp.moved(seq=seq, sent_us=sent_us)
     assert (moved.epoch, moved.generation, moved.policy) == (
