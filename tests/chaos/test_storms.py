@@ -48,5 +48,7 @@ def test_a_storm_loses_nothing_and_doubles_nothing(storm: str, broker: str, tmp_
         0,
         0,
     ), told
-    assert set(audit.differences) <= {REPEATED, STORM_DEATHS}, told
+    # Only a process that is killed counts as a death; an outage costs no job its life.
+    allowed = {REPEATED, STORM_DEATHS} if storm.startswith("kill") else {REPEATED}
+    assert set(audit.differences) <= allowed, told
     assert (result.recovery_s or 0) <= RESUMED_S, told

@@ -144,6 +144,12 @@ class JobRequest(Request):  # type: ignore[misc]
                 extra={"action": "release_unreachable", "job_id": self.id},
             )
 
+    def _announce_cancelled(self, emit_retry: bool = True) -> None:
+        # First of all: the announcement needs the servers whose loss is the reason. Should it
+        # fail, the child's end would be taken for an operator's `revoke(terminate=True)`.
+        self._already_cancelled = True
+        super()._announce_cancelled(emit_retry=emit_retry)
+
     # -- deaths that the main process sees -----------------------------------------------------
 
     def _on_lost(self, evidence: str) -> None:
