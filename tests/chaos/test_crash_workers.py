@@ -1,6 +1,6 @@
 """Jobs while workers are killed every second: none lost, none decided twice, no effect twice.
 
-Children and whole workers die by SIGKILL in turn. The short form runs with every test;
+Children and whole workers die by SIGKILL, three to one. The short form runs with every test;
 `make chaos` sets `TASKYARD_CHAOS_JOBS` for the long one. Writes build/chaos.json.
 """
 
@@ -34,6 +34,8 @@ JOBS = int(os.environ.get("TASKYARD_CHAOS_JOBS", "2500"))
 WORKERS = 3
 PREFETCH_MULTIPLIER = 8  # times two children: sixteen messages are held
 KILL_EVERY_S = 1.0
+# A worker takes seconds of two cores to start again, a child a moment.
+CHILDREN_FOR_A_WORKER = 3
 RESUMED_WITHIN_S = 45.0
 # One job in twenty milliseconds is far below what even a dying fleet does.
 PATIENCE_S = 120 + JOBS * 0.02
@@ -59,7 +61,7 @@ class Killer:
             if not ready:
                 continue
             worker = self.rng.choice(ready)
-            if self.children <= self.whole:
+            if self.children < CHILDREN_FOR_A_WORKER * (self.whole + 1):
                 self.kill_child(worker)
             else:
                 self.kill_whole(worker)
