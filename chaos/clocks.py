@@ -11,7 +11,7 @@ from datetime import datetime, timedelta, tzinfo
 from typing import Final, Self
 
 from taskyard.broker import amqp_publisher
-from taskyard.engine import duties
+from taskyard.engine import consumer
 
 __all__ = ["SHIFT_VARIABLE"]
 
@@ -26,5 +26,5 @@ class _Shifted(datetime):
 
 
 if _SHIFT:
-    for module in (duties, amqp_publisher):
+    for module in (consumer, amqp_publisher):
         vars(module)["datetime"] = _Shifted

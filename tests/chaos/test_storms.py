@@ -34,6 +34,7 @@ def weather(storm: str, broker: str, folder: Path) -> Result:
         ("restart Postgres", "redis"),
         ("cut and delay connections", "redis"),
         ("restart RabbitMQ", "rabbitmq"),
+        ("wrong clocks", "rabbitmq"),
     ],
 )
 def test_a_storm_loses_nothing_and_doubles_nothing(storm: str, broker: str, tmp_path: Path) -> None:

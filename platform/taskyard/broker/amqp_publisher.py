@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from math import ceil
 from typing import Any, Final
@@ -37,8 +37,9 @@ _OWN_PROPERTIES: Final = frozenset(
 class AmqpPublisher:
     """One connection, shared by threads one at a time, and made anew when it breaks."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, now_us: Callable[[], int] | None = None) -> None:
         self.settings = settings
+        self._now_us = _own_clock_us if now_us is None else now_us
         self._lock = threading.RLock()
         self._connection: Connection | None = None
         self._delay_ready = False
@@ -70,7 +71,7 @@ class AmqpPublisher:
         due_us: int,
     ) -> None:
         """Put a message into the delay exchanges, in whole seconds; raises `PublishFailed`."""
-        seconds = max(1, ceil((due_us - to_us(datetime.now(UTC))) / 1_000_000))
+        seconds = max(1, ceil((due_us - self._now_us()) / 1_000_000))
         options = self._options(message, queue, priority, stamp, ("eta",))
         route = {
             "exchange": level_name(_TOP_LEVEL, self.settings.namespace),
@@ -151,3 +152,7 @@ class AmqpPublisher:
             self._connection = None
             self._delay_ready = False
             self._bound.clear()
+
+
+def _own_clock_us() -> int:
+    return to_us(datetime.now(UTC))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from taskyard.broker.amqp_publisher import AmqpPublisher
@@ -52,6 +52,10 @@ class Publisher(Protocol):
         ...
 
 
-def make_publisher(settings: Settings) -> Publisher:
-    """The publisher of the broker in the settings; nothing is connected yet."""
-    return AmqpPublisher(settings) if is_amqp(settings) else RedisPublisher(settings)
+def make_publisher(settings: Settings, now_us: Callable[[], int] | None = None) -> Publisher:
+    """The publisher of the broker in the settings; nothing is connected yet.
+
+    Due times are by the records' clock, `now_us`. RabbitMQ is told how long to wait, and by a
+    machine's own clock an hour behind it would wait an hour too long.
+    """
+    return AmqpPublisher(settings, now_us) if is_amqp(settings) else RedisPublisher(settings)

@@ -51,7 +51,7 @@ class Taskyard:
         self._url = self.settings.need_redis_url()
         self._one_redis = same_redis(self.settings)
         self.records = Records(connect(self._url), self.settings)
-        self.publisher = make_publisher(self.settings)
+        self.publisher = make_publisher(self.settings, self.records.now_us)
         self._templates: dict[tuple[str, str, int], MessageTemplate] = {}
 
     @cached_property

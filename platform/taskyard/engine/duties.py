@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
-from taskyard.clock import to_us
 from taskyard.deadletters import build_letter
 from taskyard.engine.message import raw_message
 from taskyard.engine.next_message import NextMessage
@@ -43,7 +41,7 @@ def republish(yard: Yard, job_id: str, message: Any, stamp: Stamp, due_us: int) 
     """The next attempt's message, now or when it is due."""
 
     def discharge() -> None:
-        now = to_us(datetime.now(UTC))
+        now = yard.records.now_us()
         fresh = stamp.moved(seq=stamp.seq, sent_us=max(now, due_us))
         record = yard.records.read(job_id)
         place, raw = _place(yard, record, message), raw_message(message)
@@ -62,7 +60,7 @@ def defer(yard: Yard, job_id: str, message: Any, stamp: Stamp | None, wait_us: i
     """The same message again, later."""
 
     def discharge() -> None:
-        now = to_us(datetime.now(UTC))
+        now = yard.records.now_us()
         record = yard.records.read(job_id)
         own = Stamp(record.epoch or now) if stamp is None else stamp
         kept = own.moved(seq=own.seq, sent_us=own.sent_us or own.epoch)

@@ -41,7 +41,7 @@ class Yard:
     @cached_property
     def publisher(self) -> Publisher:
         """Retries and deferred messages, in the main process."""
-        return make_publisher(self.settings)
+        return make_publisher(self.settings, self.records.now_us)
 
     @cached_property
     def letters(self) -> LetterBox:

@@ -102,7 +102,7 @@ class AppYard(Yard):
         if url.scheme.startswith("redis"):
             options = dict(self.app.conf.broker_transport_options or {})
             return AppRedisPublisher(self.settings, options)
-        return make_publisher(self.settings)
+        return make_publisher(self.settings, self.records.now_us)
 
     def close(self) -> None:
         """At the worker's end: what was observed is written."""

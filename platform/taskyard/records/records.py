@@ -274,6 +274,11 @@ class Records:
         raw = self.client.get(self.keys.result(job_id))
         return raw.encode() if isinstance(raw, str) else raw
 
+    def now_us(self) -> int:
+        """Redis's time, by which everything in a record is dated."""
+        seconds, micros = self.client.time()
+        return int(seconds) * _US + int(micros)
+
     def read(self, job_id: str) -> Record:
         """The record as it is; state `none` if there is none."""
         raw = self.client.hgetall(self.keys.record(job_id))

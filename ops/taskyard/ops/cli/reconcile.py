@@ -47,7 +47,7 @@ def command(
     url = settings.need_database_url()
     with database.opened(url, application_name="taskyard reconcile") as engine:
         records = Records(connect(settings.need_redis_url()), settings)
-        reconciler = Reconciler(settings, engine, records, make_publisher(settings))
+        reconciler = Reconciler(settings, engine, records, make_publisher(settings, records.now_us))
         wish = _Accept(local_identity(settings), reason) if accept else None
         with closing(reconciler), reachable(settings.need_redis_url()):
             report = _look(reconciler, engine, wish, repair=repair, budget_s=budget)

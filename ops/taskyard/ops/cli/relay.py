@@ -30,7 +30,8 @@ def command() -> None:
     settings = find_place(quiet=False).settings
     url = settings.need_database_url()
     client = connect(settings.need_redis_url())
-    records, publisher = Records(client, settings), make_publisher(settings)
+    records = Records(client, settings)
+    publisher = make_publisher(settings, records.now_us)
     database.check(url)
     with database.opened(url, application_name="taskyard relay") as engine:
         relay = Relay(settings, engine, records, publisher, Gate(settings.namespace, client))
