@@ -41,8 +41,9 @@ test-e2e: $(STAMP) ## Run the tests against real servers and workers
 	$(BIN)/pytest tests/integration tests/conformance tests/chaos tests/acceptance
 
 .PHONY: chaos
-chaos: $(STAMP) ## Kill workers every second under 20,000 jobs; writes build/chaos.json
-	TASKYARD_CHAOS_JOBS=20000 $(BIN)/pytest tests/chaos
+chaos: $(STAMP) ## Blow every storm over 20,000 jobs (JOBS=, RATE= a second); writes build/chaos.json
+	TASKYARD_CHAOS_JOBS=$(or $(JOBS),20000) $(BIN)/pytest tests/chaos
+	PYTHONPATH=.:tests $(BIN)/python -m chaos --jobs $(or $(JOBS),20000) --rate $(or $(RATE),150) --page docs/reliability.md
 
 .PHONY: bench
 bench: $(STAMP) ## Measure beside Celery and others; QUICK=1 takes under 3 minutes; writes build/bench.json

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from chaos.report import table, write_json, write_table
+from chaos.report import put, read_json, table, write_json, write_table
 from chaos.run import Plan, blow
 from chaos.storms import STORMS
 from chaos.town import ROOT
@@ -20,16 +20,18 @@ def main() -> int:
     """Parse, run, write."""
     options = _options()
     logging.disable(logging.CRITICAL)  # the client's complaints about the storm are expected
-    results: list[dict[str, Any]] = []
+    results = read_json(options.out) if options.more else []
     for name in options.storms or STORMS:
         for broker in options.brokers:
             if broker in STORMS[name].brokers:
-                results.append(_one(Plan(name, broker, options.jobs, options.seed, options.rate)))
+                plan = Plan(name, broker, options.jobs, options.seed, options.rate)
+                results = put(results, _one(plan))
                 write_json(options.out, options.seed, results)
     if options.page is not None:
         said = (
             f"{options.jobs:,} jobs a storm at {options.rate:g} a second, seed {options.seed}, "
-            f"two workers of two processes. Again: `make chaos JOBS={options.jobs}`."
+            "two workers of two processes, on two cores that others used as well. "
+            f"Again: `make chaos JOBS={options.jobs} RATE={options.rate:g}`."
         )
         write_table(options.page, results, said)
     sys.stdout.write(table(results))
@@ -61,6 +63,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--storms", nargs="*", choices=list(STORMS), metavar="STORM")
     parser.add_argument("--brokers", nargs="*", default=["redis", "rabbitmq"])
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "chaos.json")
+    parser.add_argument("--more", action="store_true", help="keep what OUT has of other storms")
     parser.add_argument("--page", type=Path, default=None)
     return parser.parse_args()
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["table", "write_json", "write_table"]
+__all__ = ["put", "read_json", "table", "write_json", "write_table"]
 
 _MARK: Final = re.compile(r"(<!-- storms -->\n).*?(<!-- /storms -->)", re.DOTALL)
 _COLUMNS: Final = (
@@ -29,6 +29,20 @@ def write_json(file: Path, seed: int, results: Sequence[dict[str, Any]]) -> None
     """Everything, for machines."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps({"seed": seed, "storms": list(results)}, indent=2) + "\n")
+
+
+def read_json(file: Path) -> list[dict[str, Any]]:
+    """The results of an earlier run, none if there was none."""
+    return list(json.loads(file.read_text())["storms"]) if file.exists() else []
+
+
+def put(results: Sequence[dict[str, Any]], one: dict[str, Any]) -> list[dict[str, Any]]:
+    """The results with `one` in the place of its storm's and broker's earlier one."""
+    key = (one["storm"], one["broker"])
+    keys = [(result["storm"], result["broker"]) for result in results]
+    if key not in keys:
+        return [*results, one]
+    return [one if known == key else old for known, old in zip(keys, results, strict=True)]
 
 
 def table(results: Sequence[dict[str, Any]]) -> str:

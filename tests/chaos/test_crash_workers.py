@@ -1,7 +1,7 @@
 """Jobs while workers are killed every second: none lost, none decided twice, no effect twice.
 
 Children and whole workers die by SIGKILL, three to one. The short form runs with every test;
-`make chaos` sets `TASKYARD_CHAOS_JOBS` for the long one. Writes build/chaos.json.
+`make chaos` sets `TASKYARD_CHAOS_JOBS` for the long one. Writes build/crashes.json.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ RESUMED_WITHIN_S = 45.0
 # One job in twenty milliseconds is far below what even a dying fleet does.
 PATIENCE_S = 120 + JOBS * 0.02
 ENDS = ("complete", "fail")
-REPORT = Path(__file__).resolve().parents[2] / "build" / "chaos.json"
+REPORT = Path(__file__).resolve().parents[2] / "build" / "crashes.json"
 
 
 @dataclass
