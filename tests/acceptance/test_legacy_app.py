@@ -16,8 +16,6 @@ from support.legacy import Legacy
 from support.waiting import SOON_S, eventually
 from support.yard import fresh_settings
 
-# The app is imported once a mode, and Celery shares decorated tasks between all apps of a process.
-pytestmark = pytest.mark.filterwarnings("ignore::celery.exceptions.DuplicateTaskNameWarning")
 MODES = ("none", "observe", "protect")
 
 

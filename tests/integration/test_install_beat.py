@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import pytest
 from celery import Celery
 from celery.beat import ScheduleEntry
 from celery.schedules import crontab, schedule
@@ -14,9 +13,6 @@ from servers import Servers
 from support.legacy import Legacy
 from support.yard import fresh_settings
 from taskyard.install.beat import due_time, entry_id
-
-# The app is imported once a mode, and Celery shares decorated tasks between all apps of a process.
-pytestmark = pytest.mark.filterwarnings("ignore::celery.exceptions.DuplicateTaskNameWarning")
 
 
 def test_two_beats_schedule_and_each_due_time_runs_once(servers: Servers, tmp_path: Path) -> None:

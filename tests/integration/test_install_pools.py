@@ -11,9 +11,6 @@ from support.legacy import Legacy
 from support.waiting import SOON_S
 from support.yard import fresh_settings
 
-# The app is imported once a mode, and Celery shares decorated tasks between all apps of a process.
-pytestmark = pytest.mark.filterwarnings("ignore::celery.exceptions.DuplicateTaskNameWarning")
-
 
 @pytest.mark.parametrize("pool", ["threads", "solo"])
 def test_another_pool_keeps_the_same_promises(servers: Servers, tmp_path: Path, pool: str) -> None:

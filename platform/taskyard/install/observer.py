@@ -41,7 +41,8 @@ class Observer:
         self._queue: queue.Queue[Observation | None] = queue.Queue(_WAITING)
         self._thread: threading.Thread | None = None
         self._pid = 0
-        self._running: dict[str, tuple[str, Run]] = {}
+        # By delivery: its job and its run; no run where another delivery has ended the account.
+        self._running: dict[str, tuple[str, Run | None]] = {}
         self.dropped = 0
 
     def tell(self, seen: Observation) -> None:
@@ -98,7 +99,8 @@ class Observer:
 
     def _renew(self) -> None:
         for job_id, run in list(self._running.values()):
-            self._yard.watching.renew(job_id, run.token)
+            if run is not None:
+                self._yard.watching.renew(job_id, run.token)
 
     def _write(self, seen: Observation) -> None:
         match seen:
@@ -141,6 +143,8 @@ class Observer:
         facts: dict[str, Any],
         message: RawMessage | None,
     ) -> None:
+        if self._running.get(delivery.holder, ("", True))[1] is None:
+            self._begin(delivery)
         answer = self._decide(delivery, decision, facts)
         if isinstance(answer, Superseded) and answer.state not in TERMINAL:
             # Celery publishes a retry before it ends the attempt: the account that the two shared
@@ -154,6 +158,9 @@ class Observer:
         _, run = self._running.pop(delivery.holder, ("", None))
         if run is None:
             return None
+        for holder, (job_id, shared) in self._running.items():
+            if job_id == delivery.job_id and shared == run:
+                self._running[holder] = (job_id, None)
         return self._yard.watching.finish(
             delivery.job_id,
             decision,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from functools import partial
 from typing import Any
 
 from celery import Task, chain, group, signals
@@ -13,6 +14,9 @@ from celery.worker.request import Request
 
 from support.legacy_app.app import TOPIC, app
 from support.legacy_app.notes import await_gate, note
+
+# Tests import this module several times, and Celery shares tasks between all apps of a process.
+task = partial(app.task, shared=False)
 
 
 class FlakyError(Exception):
@@ -73,28 +77,28 @@ def on_task_revoked(request: Any = None, expired: bool = False, **_: Any) -> Non
     note(f"{request.id}:signals", "expired" if expired else "revoked")
 
 
-@app.task(name="legacy.add")
+@task(name="legacy.add")
 def add(left: int, right: int) -> int:
     return left + right
 
 
-@app.task(name="legacy.total")
+@task(name="legacy.total")
 def total(numbers: list[int]) -> int:
     return sum(numbers)
 
 
-@app.task(name="legacy.whoami", bind=True)
+@task(name="legacy.whoami", bind=True)
 def whoami(self: Any) -> dict[str, Any]:
     info = self.request.delivery_info
     return {"id": self.request.id, "retries": self.request.retries, "key": info["routing_key"]}
 
 
-@app.task(name="legacy.fail")
+@task(name="legacy.fail")
 def fail(text: str) -> None:
     raise ValueError(text)
 
 
-@app.task(name="legacy.told", bind=True, base=TellingTask, max_retries=2)
+@task(name="legacy.told", bind=True, base=TellingTask, max_retries=2)
 def told(self: Any, do: str) -> str:
     if do == "fail":
         raise KeyError("told")
@@ -103,13 +107,13 @@ def told(self: Any, do: str) -> str:
     return do
 
 
-@app.task(name="legacy.overtime", base=TellingTask, time_limit=1)
+@task(name="legacy.overtime", base=TellingTask, time_limit=1)
 def overtime() -> None:
     note("overtime:runs")
     await_gate("never")
 
 
-@app.task(name="legacy.insist", bind=True, max_retries=2, default_retry_delay=0)
+@task(name="legacy.insist", bind=True, max_retries=2, default_retry_delay=0)
 def insist(self: Any, until: int, payload: str = "") -> list[Any]:
     """Retry with other arguments until it has been tried `until` times."""
     runs = note(f"{self.request.id}:runs")
@@ -118,14 +122,14 @@ def insist(self: Any, until: int, payload: str = "") -> list[Any]:
     return [runs, payload, self.request.retries]
 
 
-@app.task(name="legacy.later", bind=True, max_retries=1)
+@task(name="legacy.later", bind=True, max_retries=1)
 def later(self: Any) -> int:
     if self.request.retries == 0:
         self.retry(countdown=2)
     return int(self.request.retries)
 
 
-@app.task(
+@task(
     name="legacy.auto", bind=True, autoretry_for=(FlakyError,), max_retries=2, retry_backoff=False,
     default_retry_delay=0,
 )  # fmt: skip
@@ -135,14 +139,14 @@ def auto(self: Any, failures: int) -> int:
     return int(self.request.retries)
 
 
-@app.task(name="legacy.elsewhere", bind=True, max_retries=1, default_retry_delay=0)
+@task(name="legacy.elsewhere", bind=True, max_retries=1, default_retry_delay=0)
 def elsewhere(self: Any) -> str:
     if self.request.retries == 0:
         raise self.retry(queue=TOPIC)
     return str(self.request.delivery_info["routing_key"])
 
 
-@app.task(name="legacy.become", bind=True)
+@task(name="legacy.become", bind=True)
 def become(self: Any, what: str) -> Any:
     if what == "task":
         return self.replace(add.s(40, 2))
@@ -151,38 +155,38 @@ def become(self: Any, what: str) -> Any:
     return self.replace(group(add.s(number, number) for number in range(3)))
 
 
-@app.task(name="legacy.ignored", ignore_result=True)
+@task(name="legacy.ignored", ignore_result=True)
 def ignored(name: str) -> str:
     note(name)
     return "nobody sees this"
 
 
-@app.task(name="legacy.reject", bind=True)
+@task(name="legacy.reject", bind=True)
 def reject(self: Any) -> None:
     note(f"{self.request.id}:runs")
     raise Reject("no", requeue=False)
 
 
-@app.task(name="legacy.shrug", bind=True)
+@task(name="legacy.shrug", bind=True)
 def shrug(self: Any) -> None:
     note(f"{self.request.id}:runs")
     self.update_state(state="SHRUGGED", meta={"why": "because"})
     raise Ignore
 
 
-@app.task(name="legacy.once", bind=True)
+@task(name="legacy.once", bind=True)
 def once(self: Any) -> int:
     return note(f"{self.request.id}:runs")
 
 
-@app.task(name="legacy.gated", bind=True)
+@task(name="legacy.gated", bind=True)
 def gated(self: Any, gate: str) -> int:
     runs = note(f"{self.request.id}:runs")
     await_gate(gate)
     return runs
 
 
-@app.task(name="legacy.crash", bind=True)
+@task(name="legacy.crash", bind=True)
 def crash(self: Any, times: int) -> int:
     runs = note(f"{self.request.id}:runs")
     if runs <= times:
@@ -190,54 +194,54 @@ def crash(self: Any, times: int) -> int:
     return runs
 
 
-@app.task(name="legacy.leave", bind=True)
+@task(name="legacy.leave", bind=True)
 def leave(self: Any) -> None:
     note(f"{self.request.id}:runs")
     sys.exit(3)
 
 
-@app.task(name="legacy.early", bind=True, acks_late=False)
+@task(name="legacy.early", bind=True, acks_late=False)
 def early(self: Any) -> int:
     return note(f"{self.request.id}:runs")
 
 
-@app.task(name="legacy.watched", bind=True)
+@task(name="legacy.watched", bind=True)
 def watched(self: Any) -> int:
     return note(f"{self.request.id}:runs")
 
 
-@app.task(name="legacy.left_alone", bind=True)
+@task(name="legacy.left_alone", bind=True)
 def left_alone(self: Any) -> int:
     return note(f"{self.request.id}:runs")
 
 
-@app.task(name="legacy.in_yaml", bind=True, serializer="yaml")
+@task(name="legacy.in_yaml", bind=True, serializer="yaml")
 def in_yaml(self: Any, value: Any) -> str:
     note(f"{self.request.id}:runs")
     return type(value).__name__
 
 
-@app.task(name="legacy.limited", rate_limit="600/m")
+@task(name="legacy.limited", rate_limit="600/m")
 def limited(number: int) -> int:
     return number
 
 
-@app.task(name="legacy.soft", soft_time_limit=1)
+@task(name="legacy.soft", soft_time_limit=1)
 def soft() -> str:
     await_gate("never")
     return "too late"
 
 
-@app.task(name="legacy.tick", bind=True)
+@task(name="legacy.tick", bind=True)
 def tick(self: Any) -> None:
     note("ticks", self.request.id)
 
 
-@app.task(name="legacy.errback")
+@task(name="legacy.errback")
 def errback(request: Any, exc: Any, traceback: Any) -> None:
     note(f"{request.id}:errback", type(exc).__name__)
 
 
-@app.task(name="legacy.callback", bind=True)
+@task(name="legacy.callback", bind=True)
 def callback(self: Any, result: Any, name: str) -> None:
     note(name, str(result))
