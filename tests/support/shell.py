@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -29,6 +30,11 @@ class Ran:
     def document(self) -> Any:
         """Standard output as one JSON document."""
         return json.loads(self.out)
+
+
+def _heed_interrupts() -> None:
+    """A shell starts background commands deaf to Ctrl-C, and so would be what they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @dataclass
@@ -65,5 +71,6 @@ class Shell:
             env=self.environ(),
             cwd=self.folder,
             text=True,
+            preexec_fn=_heed_interrupts,  # noqa: PLW1509 - no thread of the tests runs here
             **options,
         )
