@@ -29,9 +29,7 @@ def weather(storm: str, broker: str, folder: Path) -> Result:
 @pytest.mark.parametrize(
     ("storm", "broker"),
     [
-        ("kill workers", "redis"),
         ("restart Redis", "redis"),
-        ("restart Postgres", "redis"),
         ("cut and delay connections", "redis"),
         ("restart RabbitMQ", "rabbitmq"),
         ("wrong clocks", "rabbitmq"),
