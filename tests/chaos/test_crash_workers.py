@@ -52,11 +52,13 @@ class Killer:
     rng: random.Random = field(default_factory=random.Random)
     children: int = 0
     whole: int = 0
+    gave_up: int = 0
     stopped: threading.Event = field(default_factory=threading.Event)
     orphans: list[tuple[str, int]] = field(default_factory=list)
 
     def run(self) -> None:
         while not self.stopped.wait(KILL_EVERY_S):
+            self.supervise()
             ready = [worker for worker in self.workers if worker.running and worker.children()]
             if not ready:
                 continue
@@ -65,6 +67,13 @@ class Killer:
                 self.kill_child(worker)
             else:
                 self.kill_whole(worker)
+
+    def supervise(self) -> None:
+        """Start again what ended: Celery gives up if a child dies while it starts."""
+        for worker in self.workers:
+            if not worker.running:
+                self.gave_up += 1
+                worker.launch()
 
     def kill_child(self, worker: Worker) -> None:
         try:
@@ -171,6 +180,7 @@ def test_jobs_survive_workers_that_are_killed_every_second(
         "seconds": round(time.monotonic() - started, 1),
         "children_killed": killer.children,
         "workers_killed": killer.whole,
+        "workers_that_gave_up": killer.gave_up,
         "lost": sum(1 for job_id in ids if ended[job_id] == 0),
         "outcomes_recorded_twice": sum(1 for count in ended.values() if count > 1),
         "effects_applied_twice": sum(1 for count in applied.values() if count > 1),
