@@ -25,6 +25,7 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._done: list[str] = []
+        self._returns: list[str] = []
 
     def append(self, message: Any, delivery_tag: str) -> None:
         """Note a delivered message; Redis has it as unacknowledged since its pop."""
@@ -42,8 +43,14 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
         if not requeue:
             self.ack(delivery_tag)
             return
-        self.restore_by_tag(delivery_tag, leftmost=True)
-        virtual.QoS.ack(self, delivery_tag)
+        try:
+            self.restore_by_tag(delivery_tag, leftmost=True)
+        except self.channel.connection_errors:
+            # A worker that keeps its place for a message it could not give back goes deaf.
+            self._returns.append(delivery_tag)
+            raise
+        finally:
+            virtual.QoS.ack(self, delivery_tag)
 
     def take_done(self) -> list[str]:
         """The tags to acknowledge now; the caller sends them or puts them back with `undo`."""
@@ -55,7 +62,10 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
         self._done = tags + self._done
 
     def flush(self) -> None:
-        """Send the acknowledgements that no pop took along."""
+        """Give back what could not be given back, then send the acknowledgements left."""
+        while self._returns:
+            self.restore_by_tag(self._returns[0], leftmost=True)
+            self._returns.pop(0)
         tags = self.take_done()
         if not tags:
             return
