@@ -347,8 +347,8 @@ def test_an_idle_consumer_asks_hardly_ever(post: Post) -> None:
         post.redis.config_resetstat()
         taken.turn(20)
         counted = calls(post.redis)
-    assert counted.get("rpop", 0) <= 4 * 4
-    assert counted.get("evalsha", 0) <= 8
+    assert counted.get("rpop", 0) <= 4 * 8
+    assert counted.get("evalsha", 0) <= 16
 
 
 def test_where_tracking_is_refused_an_idle_consumer_polls(

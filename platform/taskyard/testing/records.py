@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from taskyard.clock import to_us
 from taskyard.jobs.outcomes import Decision
 from taskyard.jobs.states import State
 from taskyard.records import (
@@ -164,6 +165,10 @@ class MemoryRecords(Records):
     def result(self, job_id: str) -> bytes | None:
         """The stored Celery result, None if there is none (any more)."""
         return self.shelf.result(job_id)
+
+    def now_us(self) -> int:
+        """The time of the clock that tests move."""
+        return to_us(self.shelf.clock.now())
 
     def read(self, job_id: str) -> Record:
         """The record as it is; state `none` if there is none."""
