@@ -12,7 +12,6 @@ import pytest
 
 from support.shell import PROGRAM, Shell
 from taskyard.ops.cli.commands import COMMANDS
-from taskyard.ops.cli.console import clean
 from taskyard.ops.cli.lazy import Command, Noun
 
 LIGHT = """
@@ -131,7 +130,3 @@ def test_without_a_terminal_there_are_no_colours(shell: Shell) -> None:
     ran = shell.run("check", TERM="xterm-256color")
 
     assert "\x1b" not in ran.out + ran.err
-
-
-def test_what_a_job_wrote_cannot_steer_a_terminal() -> None:
-    assert clean("a\x1b[2Jb\x07c\x9bd\te\nf\ud800") == "a\ufffd[2Jb\ufffdc\ufffdd\te\nf\\ud800"

@@ -6,9 +6,7 @@ Text that comes from jobs is never trusted: it may hold Rich's markup or a termi
 from __future__ import annotations
 
 import base64
-import json
 import os
-import re
 import sys
 from collections.abc import Sequence
 from datetime import datetime
@@ -21,10 +19,10 @@ from rich.console import Console, Group, OverflowMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from taskyard.ops.cli.visible import clean, json_text, one_line
 from taskyard.wire.redaction import redact_text
 
 __all__ = [
-    "clean",
     "err",
     "grid",
     "leave",
@@ -41,7 +39,6 @@ __all__ = [
 _WIDE: Final = 10_000  # nothing is cut or wrapped where a program reads
 _ROOMY: Final = 120  # columns of a terminal; under it, sentences beside a table are unreadable
 _BROKEN_PIPE: Final = 141  # 128 + SIGPIPE
-_CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class _Console(Console):
@@ -93,9 +90,8 @@ def print_error(text: str) -> None:
 
 def print_json(document: object) -> None:
     """The whole answer as one JSON document."""
-    text = json.dumps(document, indent=2, ensure_ascii=False, default=_plain)
     try:
-        sys.stdout.write(_storable(text) + "\n")
+        sys.stdout.write(json_text(document, _plain) + "\n")
         sys.stdout.flush()
     except BrokenPipeError:
         leave()
@@ -153,11 +149,6 @@ def grid(rows: Sequence[tuple[str, object]]) -> Table:
     return made
 
 
-def clean(text: str) -> str:
-    """`text` without characters that a terminal would obey; tabs and newlines stay."""
-    return _storable(_CONTROLS.sub("\ufffd", text))
-
-
 def leave() -> NoReturn:
     """Exit as a program that SIGPIPE ended; Python's own flush at exit must not fail again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -172,12 +163,7 @@ def _cell(value: object) -> Text:
 
 def _line(value: object) -> Text:
     """A cell that stays on its line, whatever a job's name or queue contains."""
-    return _cell("" if value is None else " ".join(str(value).split()))
-
-
-def _storable(text: str) -> str:
-    """Lone surrogates cannot be written in UTF-8."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return value if isinstance(value, Text) else Text("" if value is None else one_line(value))
 
 
 def _plain(value: Any) -> object:

@@ -8,14 +8,26 @@ import threading
 from collections.abc import Callable
 from types import FrameType
 
+from taskyard.ops.cli.visible import clean
+
 __all__ = ["run_until_stopped"]
 
 log = logging.getLogger(__name__)
 
 
+class _Visible(logging.Formatter):
+    """Log lines quote what jobs wrote, and a terminal may read them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, with what steers a terminal escaped."""
+        return clean(super().format(record))
+
+
 def run_until_stopped(name: str, run: Callable[[threading.Event], None]) -> None:
     """Call `run` with an event that SIGTERM or Ctrl-C sets; a second Ctrl-C interrupts it."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", force=True)
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Visible("%(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     stop = threading.Event()
 
     def ask(number: int, _frame: FrameType | None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import traceback
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import typer
 from taskyard.errors import TaskyardError
 from taskyard.ops.cli.console import print_error
 from taskyard.ops.cli.next_step import with_next_step
+from taskyard.ops.cli.visible import clean, json_text
 
 __all__ = ["Switches", "tell"]
 
@@ -43,7 +43,7 @@ def tell(error: BaseException, switches: Switches) -> int:
         case KeyboardInterrupt() | typer.Abort():
             return INTERRUPTED
     if switches.traceback:
-        traceback.print_exception(error)
+        sys.stderr.write(clean("".join(traceback.format_exception(error))))
     text, code = _sentence(error, switches.path)
     if not text:  # no word was given, and the help that Typer printed is the answer
         return code
@@ -94,4 +94,4 @@ def _first_line(error: BaseException) -> str:
 
 def _print_document(error: BaseException, text: str, code: int) -> None:
     told = {"kind": type(error).__name__, "message": text, "exit_code": code}
-    sys.stdout.write(json.dumps({"error": told}, indent=2) + "\n")
+    sys.stdout.write(json_text({"error": told}) + "\n")

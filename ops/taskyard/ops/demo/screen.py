@@ -11,7 +11,8 @@ from rich.live import Live
 from rich.text import Text
 
 from taskyard.clock import SYSTEM_CLOCK
-from taskyard.ops.cli.console import clean, out, put, table
+from taskyard.ops.cli.console import out, put, table
+from taskyard.ops.cli.visible import clean
 from taskyard.ops.demo.cast import COLUMNS, Cast
 
 __all__ = ["Screen", "screen_for"]

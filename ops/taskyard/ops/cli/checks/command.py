@@ -22,9 +22,10 @@ from taskyard.ops.cli.checks import (
     redis_server,
 )
 from taskyard.ops.cli.checks.finding import Finding, Level, judged
-from taskyard.ops.cli.console import clean, out, print_json
+from taskyard.ops.cli.console import out, print_json
 from taskyard.ops.cli.options import Json
 from taskyard.ops.cli.place import Place, find_place
+from taskyard.ops.cli.visible import clean
 from taskyard.settings import Settings
 from taskyard.store import BROKER, RECORDS
 from taskyard.wire.redaction import redact_text
@@ -120,7 +121,8 @@ def _print(finding: Finding) -> None:
     line.append(f"{finding.subject:<10} ", style="bold")
     line.append(clean(redact_text(finding.detail)))
     if finding.remedy:
-        line.append(f" {finding.remedy}" if finding.detail.endswith(".") else f". {finding.remedy}")
+        remedy = clean(finding.remedy)
+        line.append(f" {remedy}" if finding.detail.endswith(".") else f". {remedy}")
     out().print(line, soft_wrap=True)
 
 

@@ -14,12 +14,13 @@ from sqlalchemy import Engine
 from taskyard import database
 from taskyard.control import Edit, local_identity
 from taskyard.errors import Refused
-from taskyard.ops.cli.console import clean, out, print_json, say
+from taskyard.ops.cli.console import out, print_json, say
 from taskyard.ops.cli.dlq.replays import Replay, Verdict, Wish, replay_one
 from taskyard.ops.cli.ids import written
 from taskyard.ops.cli.options import Json
 from taskyard.ops.cli.payload import read_payload
 from taskyard.ops.cli.place import find_place
+from taskyard.ops.cli.visible import one_line
 
 __all__ = ["LIMIT", "command"]
 
@@ -95,9 +96,9 @@ def _within_limit(names: list[str]) -> list[str]:
 
 def _print(replay: Replay) -> None:
     line = Text(f"{replay.verdict:<8}", style=_STYLES[replay.verdict])
-    line.append(f" {replay.letter}", style="bold")
+    line.append(f" {one_line(replay.letter)}", style="bold")
     if replay.why:
-        line.append(f": {clean(replay.why)}")
+        line.append(f": {one_line(replay.why)}")
     if replay.job_id is not None:
-        line.append(f". See: taskyard jobs wait {replay.job_id}")
+        line.append(f". See: taskyard jobs wait {one_line(replay.job_id)}")
     out().print(line, soft_wrap=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_format
 from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
@@ -15,6 +14,7 @@ from taskyard.ops.cli.ids import written
 from taskyard.ops.cli.jobs.find import find_job
 from taskyard.ops.cli.options import Json
 from taskyard.ops.cli.place import find_place
+from taskyard.ops.cli.visible import json_text, one_line
 
 __all__ = ["DEFAULT_TIMEOUT_S", "command", "result_text"]
 
@@ -67,7 +67,7 @@ def _many(handles: Sequence[JobHandle], timeout: float, *, replay: bool, json: b
         told["state"] = handle.state()
         ended.append(told)
         if not json:
-            say(f"{handle.job_id} {told['state']} {told.get('error', '')}".rstrip())
+            say(one_line(f"{handle.job_id} {told['state']} {told.get('error', '')}"))
     if json:
         print_json(ended)
     if codes:
@@ -76,4 +76,4 @@ def _many(handles: Sequence[JobHandle], timeout: float, *, replay: bool, json: b
 
 def result_text(result: Any) -> str:
     """A result for people: JSON, indented."""
-    return json_format.dumps(result, indent=2, ensure_ascii=False)
+    return json_text(result)
