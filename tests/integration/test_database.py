@@ -27,6 +27,7 @@ from taskyard.database.partitions import PARTITIONED, partitions
 from taskyard.database.tables import METADATA
 from taskyard.errors import InvalidSettings, SchemaMismatch, ServerUnreachable
 from taskyard.jobs import Category
+from taskyard.jobs.letter_states import LetterStatus, ReplayOutcome
 
 NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)  # a Wednesday
 
@@ -107,9 +108,13 @@ def test_the_tables_in_code_have_the_columns_of_the_database(database: Engine) -
         assert {column["name"] for column in found.get_columns(table.name)} == set(table.c.keys())
 
 
-def test_the_database_knows_the_same_categories_and_actions_as_the_code(database: Engine) -> None:
+def test_the_database_knows_the_same_lists_of_words_as_the_code(database: Engine) -> None:
     categories = allowed_values(database, "dead_letter_queue", "dead_letter_queue_category")
     assert categories == {category.value for category in Category}
+    statuses = allowed_values(database, "dead_letter_queue", "dead_letter_queue_status")
+    assert statuses == {status.value for status in LetterStatus}
+    outcomes = allowed_values(database, "dead_letter_queue", "dead_letter_queue_outcome")
+    assert outcomes == {outcome.value for outcome in ReplayOutcome}
     actions = allowed_values(database, "operator_audit_log", "operator_audit_log_action")
     assert actions == {action.value for action in Action}
 

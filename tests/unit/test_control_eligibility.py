@@ -1,4 +1,4 @@
-"""Which letters may be replayed."""
+"""Which letters may be replayed: the whole table, with and without an edit and force."""
 
 from __future__ import annotations
 
@@ -7,55 +7,76 @@ import pytest
 from taskyard.control.eligibility import Candidate, check_replayable
 from taskyard.errors import Refused
 from taskyard.jobs import Category
+from taskyard.jobs.letter_states import OPEN, LetterStatus
+from taskyard.jobs.replay_rules import NEEDS, Needs, replay_eligible
+
+SETTLED = [status for status in LetterStatus if status not in OPEN]
+REFUSALS = {
+    Needs.NOTHING: "marked as not replay-eligible; force it",
+    Needs.EDITED_PAYLOAD: "replay it with an edited payload",
+    Needs.FORCE: "Force the replay if it is wanted now",
+    Needs.A_NEW_JOB: "is undecodable: no worker can read its message",
+}
 
 
-def candidate(category: str = "timeout", status: str = "pending", **changes: object) -> Candidate:
-    fields = {"letter_id": "ab12", "status": status, "category": category, "eligible": True}
-    return Candidate(**fields | changes)  # type: ignore[arg-type] # the fields' own types
+def candidate(
+    category: Category = Category.TIMEOUT,
+    status: LetterStatus = LetterStatus.PENDING,
+    *,
+    eligible: bool | None = None,
+    replayed: str | None = None,
+) -> Candidate:
+    marked = replay_eligible(category) if eligible is None else eligible
+    return Candidate("ab12", status, category, marked, replayed)
 
 
-@pytest.mark.parametrize("status", ["pending", "manual_review"])
-@pytest.mark.parametrize(
-    "category", sorted(set(Category) - {"undecodable", "validation_error", "expired"})
-)
-def test_an_open_letter_of_an_ordinary_category_may_be_replayed(status: str, category: str) -> None:
-    check_replayable(candidate(category, status), edited=False, forced=False)
+def granted(needed: Needs, *, marked: bool, edited: bool, forced: bool) -> bool:
+    """The rule once more, in other words."""
+    match needed:
+        case Needs.NOTHING:
+            return marked or forced
+        case Needs.EDITED_PAYLOAD:
+            return edited
+        case Needs.FORCE:
+            return forced
+        case Needs.A_NEW_JOB:
+            return False
 
 
-@pytest.mark.parametrize("status", ["retry_scheduled", "completed", "cancelled", "deleted"])
-def test_a_letter_that_is_not_open_may_not(status: str) -> None:
-    with pytest.raises(Refused, match=f"has status '{status}'; a replay takes pending"):
-        check_replayable(candidate(status=status), edited=True, forced=True)
+@pytest.mark.parametrize("status", OPEN)
+@pytest.mark.parametrize("category", Category)
+@pytest.mark.parametrize("marked", [True, False])
+@pytest.mark.parametrize("edited", [True, False])
+@pytest.mark.parametrize("forced", [True, False])
+def test_an_open_letter_is_replayed_if_what_its_category_needs_is_there(
+    status: LetterStatus, category: Category, marked: bool, edited: bool, forced: bool
+) -> None:
+    letter, needed = candidate(category, status, eligible=marked), NEEDS[category]
+    if granted(needed, marked=marked, edited=edited, forced=forced):
+        check_replayable(letter, edited=edited, forced=forced)
+        return
+    with pytest.raises(Refused, match=REFUSALS[needed]):
+        check_replayable(letter, edited=edited, forced=forced)
+
+
+@pytest.mark.parametrize("status", SETTLED)
+@pytest.mark.parametrize("category", Category)
+def test_a_letter_that_is_not_open_is_never_replayed(
+    category: Category, status: LetterStatus
+) -> None:
+    with pytest.raises(Refused, match=f"has status {status.value!r}|was already replayed"):
+        check_replayable(candidate(category, status), edited=True, forced=True)
+
+
+def test_the_refusal_of_a_settled_letter_says_which_ones_a_replay_takes() -> None:
+    letter = candidate(status=LetterStatus.DELETED)
+    with pytest.raises(Refused, match=r"has status 'deleted'; a replay takes pending or manual_"):
+        check_replayable(letter, edited=True, forced=True)
 
 
 def test_a_second_replay_says_when_and_by_whom_the_first_was() -> None:
-    letter = candidate(status="replayed", replayed="at 2026-01-02 03:04:05 UTC by ops@example.com")
+    letter = candidate(
+        status=LetterStatus.REPLAYED, replayed="at 2026-01-02 03:04:05 UTC by ops@example.com"
+    )
     with pytest.raises(Refused, match="already replayed at 2026-01-02 03:04:05 UTC by ops@"):
         check_replayable(letter, edited=False, forced=True)
-
-
-@pytest.mark.parametrize(("edited", "forced"), [(False, False), (True, False), (True, True)])
-def test_an_undecodable_message_is_never_replayed(edited: bool, forced: bool) -> None:
-    with pytest.raises(Refused, match="undecodable"):
-        check_replayable(candidate("undecodable", eligible=False), edited=edited, forced=forced)
-
-
-def test_a_validation_error_needs_an_edited_payload_and_no_force_replaces_it() -> None:
-    letter = candidate("validation_error", eligible=False)
-    with pytest.raises(Refused, match="edited payload"):
-        check_replayable(letter, edited=False, forced=True)
-    check_replayable(letter, edited=True, forced=False)
-
-
-def test_an_expired_letter_needs_force() -> None:
-    letter = candidate("expired", eligible=False)
-    with pytest.raises(Refused, match="expired"):
-        check_replayable(letter, edited=True, forced=False)
-    check_replayable(letter, edited=False, forced=True)
-
-
-def test_a_letter_that_is_marked_as_not_eligible_needs_force() -> None:
-    letter = candidate("timeout", eligible=False)
-    with pytest.raises(Refused, match="not replay-eligible"):
-        check_replayable(letter, edited=True, forced=False)
-    check_replayable(letter, edited=False, forced=True)

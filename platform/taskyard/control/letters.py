@@ -12,10 +12,10 @@ from typing import Any, Final
 from sqlalchemy import Engine, Select, func, select
 
 from taskyard.control.edits import captured
-from taskyard.control.eligibility import OPEN
 from taskyard.control.prefixes import find_id
 from taskyard.database.tables import LETTERS
 from taskyard.errors import Refused
+from taskyard.jobs.letter_states import OPEN, LetterStatus
 from taskyard.wire import RawMessage, redact
 
 __all__ = ["LIMIT", "Filters", "Stats", "list", "message", "show", "stats"]
@@ -45,7 +45,7 @@ _BYTES: Final = ("body", "raw_envelope")
 class Filters:
     """Which letters; None does not filter. Deleted ones are seen only by asking for them."""
 
-    status: str | None = None
+    status: LetterStatus | None = None
     failure_category: str | None = None
     job_type: str | None = None
     queue: str | None = None
@@ -65,7 +65,7 @@ class Filters:
         if self.until is not None:
             query = query.where(LETTERS.c.decided_at < self.until)
         if self.status is None:
-            return query.where(LETTERS.c.status != "deleted")
+            return query.where(LETTERS.c.status != LetterStatus.DELETED)
         return query.where(LETTERS.c.status == self.status)
 
 

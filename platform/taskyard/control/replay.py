@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, func, select, update
+from sqlalchemy import Connection, Engine, select
 
 from taskyard import outbox
 from taskyard.audit import Action, Outcome
@@ -19,8 +19,11 @@ from taskyard.control.eligibility import Candidate, check_replayable
 from taskyard.control.identity import Identity
 from taskyard.control.prefixes import find_id
 from taskyard.control.reasons import Mode, check_reason
+from taskyard.control.status import mark_replayed
 from taskyard.control.verb import Attempt, attempting
 from taskyard.database.tables import AUDIT, LETTERS
+from taskyard.jobs import Category
+from taskyard.jobs.letter_states import LetterStatus
 
 __all__ = ["KIND", "ReplayRequested", "replay"]
 
@@ -76,12 +79,13 @@ def _lock(connection: Connection, name: str | uuid.UUID, attempt: Attempt) -> Ma
 def _validate(
     connection: Connection, row: Mapping[str, Any], payload: Edit | None, *, force: bool
 ) -> None:
+    status = LetterStatus(row["status"])
     candidate = Candidate(
         letter_id=str(row["id"]),
-        status=row["status"],
-        category=row["failure_category"],
+        status=status,
+        category=Category(row["failure_category"]),
         eligible=row["replay_eligible"],
-        replayed=_last_replay(connection, row) if row["status"] == "replayed" else None,
+        replayed=_last_replay(connection, row) if status is LetterStatus.REPLAYED else None,
     )
     check_replayable(candidate, edited=payload is not None, forced=force)
     message = captured(row)
@@ -109,11 +113,7 @@ def _act(
     payload: Edit | None,
     force: bool,
 ) -> ReplayRequested:
-    connection.execute(
-        update(LETTERS)
-        .where(LETTERS.c.id == row["id"], LETTERS.c.decided_at == row["decided_at"])
-        .values(status="replayed", replayed_at=func.clock_timestamp(), replay_outcome=None)
-    )
+    mark_replayed(connection, row["id"])
     attempt.write(connection, Outcome.REQUESTED, _detail(queue, payload, force=force))
     outbox.put(connection, _intent(row, attempt.request_id, queue, payload))
     return ReplayRequested(

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from taskyard.jobs.policies import Category
+from taskyard.jobs.replay_rules import replay_eligible
 from taskyard.records import Record
 from taskyard.wire.exact import clean_text, pack
 from taskyard.wire.letters import Letter, RawMessage, letter_id
 
 __all__ = ["build_letter"]
-
-_NOT_ELIGIBLE: Final = frozenset(
-    {Category.UNDECODABLE, Category.VALIDATION_ERROR, Category.EXPIRED}
-)
 
 
 def build_letter(record: Record, message: RawMessage) -> Letter:
@@ -46,7 +43,7 @@ def build_letter(record: Record, message: RawMessage) -> Letter:
         attempts=record.history,
         first_failure_us=record.number("first_failure") or decided,
         last_failure_us=decided,
-        replay_eligible=category not in _NOT_ELIGIBLE,
+        replay_eligible=replay_eligible(category),
         escalate_to=_text(cause.get("escalate_to")),
         worker=record.fields.get("worker"),
         evidence=_evidence(cause.get("evidence")),

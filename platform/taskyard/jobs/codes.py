@@ -7,17 +7,26 @@ from typing import Final
 
 from taskyard.errors import CodedError
 
-__all__ = ["RESULT_INVALID", "RESULT_TOO_LARGE", "VALIDATION_ERROR", "code_of"]
+__all__ = [
+    "INTERNAL_ERROR",
+    "RESULT_INVALID",
+    "RESULT_TOO_LARGE",
+    "TIMEOUT",
+    "VALIDATION_ERROR",
+    "code_of",
+]
 
+TIMEOUT: Final = "timeout"
+INTERNAL_ERROR: Final = "internal_error"
 VALIDATION_ERROR: Final = "validation_error"
 RESULT_INVALID: Final = "result_invalid"
 RESULT_TOO_LARGE: Final = "result_too_large"
 
 # The most derived class wins. Names stand for classes of libraries that may not be installed.
 _CODES: Final[dict[str, str]] = {
-    "SoftTimeLimitExceeded": "timeout",
-    "TimeLimitExceeded": "timeout",
-    "TimeoutError": "timeout",
+    "SoftTimeLimitExceeded": TIMEOUT,
+    "TimeLimitExceeded": TIMEOUT,
+    "TimeoutError": TIMEOUT,
     "ReadTimeout": "network_timeout",
     "ConnectTimeout": "network_timeout",
     "ConnectionError": "temporary_failure",

@@ -17,6 +17,7 @@ from typing import Final, Self, assert_never
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from taskyard.jobs.unretried import NEVER_RETRIED, category_exhausted, category_unretried
 from taskyard.wire.category import Category
 
 __all__ = [
@@ -128,14 +129,14 @@ class RetryPolicy(BaseModel):
     ) -> Verdict:
         """Decide on failure number `attempts` (from 1) with error `code`.
 
-        A code that is never retried is `non_retryable`, or `timeout` / `validation_error` where
-        the code says so; spent retries are `retry_exhausted`. `retry_after_s` may ask for a longer
-        wait than the policy's, up to `LONGEST_DELAY`; one that is no number is ignored.
+        The category of a death is that of `taskyard.jobs.unretried`. `retry_after_s` (seconds) may
+        ask for a longer wait than the policy's, up to `LONGEST_DELAY`; one that is no number is
+        ignored.
         """
         if not self.retries(code):
-            return Dead(_UNRETRIED.get(code, Category.NON_RETRYABLE))
+            return Dead(category_unretried(code))
         if attempts > self.max_retries:
-            return Dead(Category.TIMEOUT if code == "timeout" else Category.RETRY_EXHAUSTED)
+            return Dead(category_exhausted(code))
         delay = self.delay(attempts, rng)
         if retry_after_s is not None and not math.isnan(retry_after_s):
             bounded_s = min(max(retry_after_s, 0.0), LONGEST_DELAY.total_seconds())
@@ -143,12 +144,4 @@ class RetryPolicy(BaseModel):
         return Retry(delay)
 
 
-_UNRETRIED: Final = {
-    "timeout": Category.TIMEOUT,
-    "validation_error": Category.VALIDATION_ERROR,
-    "internal_error": Category.INTERNAL_ERROR,
-}
-
-DEFAULT_POLICY: Final = RetryPolicy(
-    no_retry_errors=("validation_error", "result_invalid", "result_too_large")
-)
+DEFAULT_POLICY: Final = RetryPolicy(no_retry_errors=tuple(NEVER_RETRIED))

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from taskyard.clock import to_us
 from taskyard.jobs import Category
+from taskyard.jobs.replay_rules import replay_eligible
 from taskyard.mirror.deliveries import Delivery
 from taskyard.wire import Letter, RawMessage, Stamp, clean_text, letter_id, pack
 
@@ -57,7 +58,7 @@ def letter_of_drop(delivery: Delivery) -> Letter:
         error_message=f"the broker dropped the message from {death.get('queue')!r}: {reason}",
         first_failure_us=at_us,
         last_failure_us=at_us,
-        replay_eligible=category is not Category.EXPIRED,
+        replay_eligible=replay_eligible(category),
         evidence={"x-death": _plain(headers["x-death"])},
     )
 

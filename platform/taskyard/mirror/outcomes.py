@@ -7,17 +7,10 @@ from typing import Final
 
 from sqlalchemy import Connection, text
 
-from taskyard.jobs import State
+from taskyard.jobs.letter_states import OUTCOMES
 from taskyard.ledger import Entry
 
 __all__ = ["note_outcomes"]
-
-# A job that an operator cancelled or aborted proved nothing about its replay: no outcome.
-_OUTCOMES: Final = {
-    State.COMPLETED: "success",
-    State.DEAD_LETTERED: "failed",
-    State.FAILED: "failed",
-}
 
 # A redirect moves the generation too, so a letter takes the first end of any later generation.
 _STATEMENT: Final = text(
@@ -45,7 +38,7 @@ _STATEMENT: Final = text(
 
 def note_outcomes(connection: Connection, entries: Sequence[Entry]) -> None:
     """Set `replay_outcome` on the letters whose replays ended in `entries`."""
-    ended = [entry for entry in entries if entry.state in _OUTCOMES and entry.number("generation")]
+    ended = [entry for entry in entries if entry.state in OUTCOMES and entry.number("generation")]
     if not ended:
         return
     connection.execute(
@@ -55,6 +48,6 @@ def note_outcomes(connection: Connection, entries: Sequence[Entry]) -> None:
             "epochs": [entry.epoch for entry in ended],
             "generations": [entry.number("generation") for entry in ended],
             "versions": [entry.version for entry in ended],
-            "outcomes": [_OUTCOMES[entry.state] for entry in ended],
+            "outcomes": [OUTCOMES[entry.state].value for entry in ended],
         },
     )

@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from taskyard.clock import from_us
 from taskyard.jobs import Category
+from taskyard.jobs.letter_states import first_status
+from taskyard.jobs.replay_rules import replay_eligible
 from taskyard.mirror.reading import Readable, Unreadable
 
 __all__ = ["junk_row", "row", "salvaged_row"]
@@ -57,7 +59,7 @@ def row(item: Readable) -> dict[str, Any]:
         "first_failure_at": from_us(letter.first_failure_us),
         "last_failure_at": item.decided_at,
         "replay_eligible": letter.replay_eligible,
-        "status": "pending" if letter.escalate_to is None else "manual_review",
+        "status": first_status(letter.escalate_to).value,
         "mirror_error": None,
         "raw_envelope": None,
     }
@@ -83,8 +85,8 @@ def junk_row(item: Unreadable) -> dict[str, Any]:
         "failure_code": "undecodable",
         "content_type": _fit("content_type", item.delivery.content_type),
         "content_encoding": _fit("content_encoding", item.delivery.content_encoding),
-        "replay_eligible": False,
-        "status": "pending",
+        "replay_eligible": replay_eligible(Category.UNDECODABLE),
+        "status": first_status(None).value,
         "mirror_error": why,
         "raw_envelope": item.delivery.body,
     }

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Any
 
-from sqlalchemy import Engine, func, select, update
+from sqlalchemy import Engine, select
 
-from taskyard.control.eligibility import OPEN
+from taskyard.control.status import mark_replayed
 from taskyard.database.tables import LETTERS
 from taskyard.deadletters import KeptLetters, LetterBox
 from taskyard.errors import UnreadableCopy
+from taskyard.jobs.letter_states import OPEN, OUTCOMES, ReplayOutcome
 from taskyard.jobs.states import TERMINAL, State
 from taskyard.reconcile.kinds import Kind
 from taskyard.reconcile.report import Budget, Finding
@@ -20,8 +21,6 @@ from taskyard.records import Records
 from taskyard.wire import letter_id
 
 __all__ = ["letter_of", "missing_letters", "not_mirrored", "waiting_letters"]
-
-_ENDS: Final = {State.COMPLETED: "success", State.DEAD_LETTERED: "failed", State.FAILED: "failed"}
 
 
 def not_mirrored(engine: Engine, dead: Sequence[Seen]) -> list[Seen]:
@@ -82,20 +81,15 @@ def _judge(engine: Engine, row: Any, seen: Seen) -> Iterator[Finding]:
         yield Finding(Kind.LETTER_WITHOUT_RECORD, str(row.id))
     elif seen.epoch == row.epoch and seen.generation > row.generation:
         ended = seen.state in TERMINAL or seen.state is State.DEAD_LETTERED
-        outcome = _ENDS.get(seen.state) if ended else None
+        outcome = OUTCOMES.get(seen.state) if ended else None
         yield Finding(
             Kind.LETTER_BEHIND, str(row.id), lambda: _mark_replayed(engine, row.id, outcome)
         )
 
 
-def _mark_replayed(engine: Engine, letter: uuid.UUID, outcome: str | None) -> bool:
-    change = (
-        update(LETTERS)
-        .where(LETTERS.c.id == letter, LETTERS.c.status.in_(OPEN))
-        .values(status="replayed", replayed_at=func.clock_timestamp(), replay_outcome=outcome)
-    )
+def _mark_replayed(engine: Engine, letter: uuid.UUID, outcome: ReplayOutcome | None) -> bool:
     with engine.begin() as connection:
-        return connection.execute(change).rowcount > 0
+        return mark_replayed(connection, letter, outcome)
 
 
 def letter_of(seen: Seen) -> str:

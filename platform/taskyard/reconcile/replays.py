@@ -11,7 +11,9 @@ from sqlalchemy import Connection, Engine, func, select, update
 from taskyard import audit, outbox
 from taskyard.audit import Outcome
 from taskyard.control.replay import KIND
+from taskyard.control.status import reopen
 from taskyard.database.tables import LETTERS, OUTBOX
+from taskyard.jobs.letter_states import LetterStatus
 from taskyard.jobs.states import State
 from taskyard.reconcile.kinds import Kind
 from taskyard.reconcile.messages import Messages
@@ -58,7 +60,7 @@ def lost_replays(engine: Engine, records: Records, limit: int) -> Iterator[Findi
         select(OUTBOX.c.id, OUTBOX.c.job_id, OUTBOX.c.epoch, LETTERS.c.generation)
         .join(LETTERS, LETTERS.c.id == func.uuid(OUTBOX.c.payload["letter_id"].astext))
         .where(OUTBOX.c.kind == KIND, OUTBOX.c.done_at.is_not(None))
-        .where(LETTERS.c.status == "replayed", LETTERS.c.replay_outcome.is_(None))
+        .where(LETTERS.c.status == LetterStatus.REPLAYED, LETTERS.c.replay_outcome.is_(None))
         .order_by(OUTBOX.c.position.desc())
         .limit(limit)
     )
@@ -106,12 +108,7 @@ def _refuse(engine: Engine, intent: uuid.UUID) -> bool:
         row = _held(connection, intent)
         if row is None:
             return False
-        connection.execute(
-            update(LETTERS)
-            .where(LETTERS.c.id == uuid.UUID(row.payload["letter_id"]))
-            .where(LETTERS.c.status == "replayed")
-            .values(status=row.payload["status_before"], replayed_at=None)
-        )
+        reopen(connection, uuid.UUID(row.payload["letter_id"]), row.payload["status_before"])
         outbox.finish(connection, intent)
         why = "asked for before a restore, and nothing is known of the job since; judge it anew"
         audit.answer(connection, intent, audit.refused(why), {"by": "reconcile"})

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, select
 
 from taskyard.control.edits import Edit, captured, edited
+from taskyard.control.status import reopen
 from taskyard.database.tables import LETTERS
 from taskyard.errors import Refused
 from taskyard.outbox import Intent
@@ -92,12 +93,7 @@ def publish(publisher: PublisherPort, replay: Replay, opened: Opened) -> None:
 
 def reopen_letter(connection: Connection, intent: Intent) -> None:
     """Give a letter whose replay was refused its former status back."""
-    connection.execute(
-        update(LETTERS)
-        .where(LETTERS.c.id == uuid.UUID(intent.payload["letter_id"]))
-        .where(LETTERS.c.status == "replayed")
-        .values(status=intent.payload["status_before"], replayed_at=None)
-    )
+    reopen(connection, uuid.UUID(intent.payload["letter_id"]), intent.payload["status_before"])
 
 
 def _letter(connection: Connection, intent: Intent) -> Mapping[str, Any]:

@@ -5,24 +5,16 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
 
 from celery.exceptions import Reject
 from pydantic import ValidationError
 
 from taskyard.jobs import Catalogue, RetryPolicy
-from taskyard.jobs.codes import VALIDATION_ERROR
 from taskyard.jobs.outcomes import Failed, Failure, Retrying
 from taskyard.jobs.policies import DEFAULT_POLICY, Category, Dead, Retry
+from taskyard.jobs.unretried import NEVER_RETRIED
 
 __all__ = ["Rules", "judge"]
-
-_NEVER_AGAIN: Final = {
-    VALIDATION_ERROR: Category.VALIDATION_ERROR,
-    "result_invalid": Category.NON_RETRYABLE,
-    "result_too_large": Category.NON_RETRYABLE,
-    Reject.__name__: Category.REJECTED,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +39,8 @@ def judge(
     failure: Failure, attempts: int, policy: RetryPolicy, rng: random.Random
 ) -> Retrying | Failed:
     """The outcome of failure number `attempts` (from 1) under `policy`."""
-    category = _NEVER_AGAIN.get(failure.code) or _NEVER_AGAIN.get(failure.error_class)
+    never = Category.REJECTED if failure.error_class == Reject.__name__ else None
+    category = NEVER_RETRIED.get(failure.code, never)
     if category is not None:
         return Failed(failure, category, policy.escalate_on_failure)
     verdict = policy.judge(failure.code, attempts, rng=rng, retry_after_s=failure.retry_after_s)

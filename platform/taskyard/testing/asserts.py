@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 from pydantic import BaseModel
 
 from taskyard.jobs import Category
+from taskyard.jobs.letter_states import LetterStatus
 from taskyard.jobs.states import State
 from taskyard.testing.client import EnqueuedJob
 from taskyard.testing.yard import Yard
@@ -77,7 +78,7 @@ def assert_dead_lettered(
         letter
         for letter in yard.letters
         if letter.job_type == job_type
-        and yard.letter_status(letter) != "replayed"
+        and yard.letter_status(letter) is not LetterStatus.REPLAYED
         and code in (_ANY, letter.code)
         and category in (_ANY, letter.category)
     ]

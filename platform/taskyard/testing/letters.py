@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from taskyard.errors import NotFound, TaskyardError
+from taskyard.jobs.letter_states import LetterStatus, first_status
 from taskyard.settings import Settings
 from taskyard.wire.headers import Stamp
 from taskyard.wire.letters import Letter, RawMessage
@@ -26,15 +27,14 @@ class LetterShelf:
     """Letters by id, in the order of their deaths; each has the status of its row."""
 
     _letters: dict[str, Letter] = field(default_factory=dict)
-    _status: dict[str, str] = field(default_factory=dict)
+    _status: dict[str, LetterStatus] = field(default_factory=dict)
 
     def post(self, letter: Letter) -> None:
         """Take a letter as it travels; the same one again changes nothing."""
         sent = Letter.parse(letter.encode())
         if sent.letter_id not in self._letters:
             self._letters[sent.letter_id] = sent
-            escalated = sent.escalate_to is not None
-            self._status[sent.letter_id] = "manual_review" if escalated else "pending"
+            self._status[sent.letter_id] = first_status(sent.escalate_to)
 
     def all(self) -> list[Letter]:
         """Every letter, replayed ones included, oldest first."""
@@ -42,15 +42,15 @@ class LetterShelf:
 
     def standing(self) -> list[Letter]:
         """The letters that nobody has replayed."""
-        return [letter for letter in self.all() if self.status(letter) != "replayed"]
+        return [letter for letter in self.all() if self.status(letter) is not LetterStatus.REPLAYED]
 
-    def status(self, letter: Letter) -> str:
+    def status(self, letter: Letter) -> LetterStatus:
         """`pending`, `manual_review` or `replayed`."""
         return self._status[letter.letter_id]
 
     def mark_replayed(self, letter: Letter) -> None:
         """Its replay is under way."""
-        self._status[letter.letter_id] = "replayed"
+        self._status[letter.letter_id] = LetterStatus.REPLAYED
 
     def find(self, name: str) -> Letter:
         """The letter of this id, or the last one of the job of this id; raises `NotFound`."""

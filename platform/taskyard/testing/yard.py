@@ -11,6 +11,7 @@ from taskyard.client import JobHandle
 from taskyard.clock import from_us
 from taskyard.errors import NotFound, TaskyardError
 from taskyard.jobs import Catalogue, registry
+from taskyard.jobs.letter_states import LetterStatus
 from taskyard.jobs.registry import Registry
 from taskyard.runner import Rules
 from taskyard.settings import Settings
@@ -183,7 +184,7 @@ class Yard(MemoryClient):
         """Every dead letter, oldest first; replayed ones included."""
         return self._letters.all()
 
-    def letter_status(self, letter: Letter) -> str:
+    def letter_status(self, letter: Letter) -> LetterStatus:
         """`pending`, `manual_review` or `replayed`."""
         return self._letters.status(letter)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
@@ -14,34 +13,23 @@ from taskyard import database
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.control import letters
 from taskyard.jobs import Category
+from taskyard.jobs.letter_states import LetterStatus
 from taskyard.ops.cli.console import note, print_json, put, with_sentences
 from taskyard.ops.cli.ids import short
-from taskyard.ops.cli.options import Json, moment_of
+from taskyard.ops.cli.options import Json, Limit, moment_of
 from taskyard.ops.cli.place import find_place
 from taskyard.ops.cli.times import age
 
-__all__ = ["Status", "command", "letter_table"]
-
-
-class Status(StrEnum):
-    """What has become of a letter; the database holds the same list as a CHECK constraint."""
-
-    PENDING = "pending"
-    MANUAL_REVIEW = "manual_review"
-    RETRY_SCHEDULED = "retry_scheduled"
-    REPLAYED = "replayed"
-    COMPLETED = "completed"
-    CANCELLED = "cancelled"
-    DELETED = "deleted"
+__all__ = ["command", "letter_table"]
 
 
 def command(
     category: Annotated[Category | None, typer.Option(help="Only this category.")] = None,
     job_type: Annotated[str | None, typer.Option("--type", help="Only this job type.")] = None,
     queue: Annotated[str | None, typer.Option(help="Only this queue.")] = None,
-    status: Annotated[Status | None, typer.Option(help="Only this status.")] = None,
+    status: Annotated[LetterStatus | None, typer.Option(help="Only this status.")] = None,
     since: Annotated[str | None, typer.Option(help="Died since: 15m, 2h, 7d, or a time.")] = None,
-    limit: Annotated[int, typer.Option(help=f"At most, up to {letters.LIMIT}.")] = 50,
+    limit: Limit = 50,
     json: Json = False,
 ) -> None:
     """List the newest dead letters.
@@ -51,7 +39,7 @@ def command(
     settings = find_place(quiet=json).settings
     now = SYSTEM_CLOCK.now()
     filters = letters.Filters(
-        status=None if status is None else status.value,
+        status=status,
         failure_category=None if category is None else category.value,
         job_type=job_type,
         queue=queue,

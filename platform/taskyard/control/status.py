@@ -1,0 +1,41 @@
+"""A letter's way from open to replayed, and back where its replay came to nothing."""
+
+from __future__ import annotations
+
+import uuid
+
+from sqlalchemy import Connection, func, update
+
+from taskyard.database.tables import LETTERS
+from taskyard.jobs.letter_states import OPEN, LetterStatus, ReplayOutcome
+
+__all__ = ["mark_replayed", "reopen"]
+
+
+def mark_replayed(
+    connection: Connection, letter_id: uuid.UUID, outcome: ReplayOutcome | None = None
+) -> bool:
+    """Mark an open letter as replayed in the caller's transaction; False if it is not open.
+
+    `outcome` is how the replayed job ended, None while that is not known.
+    """
+    change = (
+        update(LETTERS)
+        .where(LETTERS.c.id == letter_id, LETTERS.c.status.in_(OPEN))
+        .values(
+            status=LetterStatus.REPLAYED,
+            replayed_at=func.clock_timestamp(),
+            replay_outcome=outcome,
+        )
+    )
+    return connection.execute(change).rowcount > 0
+
+
+def reopen(connection: Connection, letter_id: uuid.UUID, status: str) -> bool:
+    """Give a replayed letter its former `status` back; False if it is not marked as replayed."""
+    change = (
+        update(LETTERS)
+        .where(LETTERS.c.id == letter_id, LETTERS.c.status == LetterStatus.REPLAYED)
+        .values(status=LetterStatus(status), replayed_at=None)
+    )
+    return connection.execute(change).rowcount > 0

@@ -1,0 +1,43 @@
+"""What a replay needs before a letter of each category may be sent again: one table.
+
+The mark `replay_eligible` of a letter follows from it, and so does what an operator is refused.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+from taskyard.wire.category import Category
+
+__all__ = ["NEEDS", "Needs", "replay_eligible"]
+
+
+class Needs(StrEnum):
+    """What must come with a replay, lest it end as the job did."""
+
+    NOTHING = "nothing"
+    EDITED_PAYLOAD = "an edited payload"
+    FORCE = "force"
+    A_NEW_JOB = "a new job"
+
+
+NEEDS: Final[dict[Category, Needs]] = {
+    Category.TIMEOUT: Needs.NOTHING,
+    Category.RETRY_EXHAUSTED: Needs.NOTHING,
+    Category.CIRCUIT_OPEN: Needs.NOTHING,
+    Category.NON_RETRYABLE: Needs.NOTHING,
+    Category.VALIDATION_ERROR: Needs.EDITED_PAYLOAD,
+    Category.POISON: Needs.NOTHING,
+    Category.EXPIRED: Needs.FORCE,
+    Category.UNKNOWN_TASK: Needs.NOTHING,
+    Category.UNKNOWN_HISTORY: Needs.NOTHING,
+    Category.UNDECODABLE: Needs.A_NEW_JOB,
+    Category.REJECTED: Needs.NOTHING,
+    Category.INTERNAL_ERROR: Needs.NOTHING,
+}
+
+
+def replay_eligible(category: Category) -> bool:
+    """Whether a letter of this category may be replayed as it is: the mark it is born with."""
+    return NEEDS[category] is Needs.NOTHING
