@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json as json_format
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, assert_never
 
 import typer
 from rich.console import RenderableType
@@ -14,15 +13,17 @@ from sqlalchemy import Engine
 from taskyard import database
 from taskyard.clock import from_us
 from taskyard.control import letters
+from taskyard.jobs import Category
+from taskyard.jobs.letter_states import OPEN
+from taskyard.jobs.replay_rules import NEEDS, Needs
 from taskyard.ops.cli.console import grid, print_json, put, say, with_sentences
 from taskyard.ops.cli.ids import written
 from taskyard.ops.cli.options import Json
 from taskyard.ops.cli.place import find_place
 from taskyard.ops.cli.times import moment
+from taskyard.ops.cli.visible import json_text
 
 __all__ = ["command"]
-
-_OPEN: Final = ("pending", "manual_review")
 
 
 def command(
@@ -113,22 +114,24 @@ def _attempts(notes: list[dict[str, Any]]) -> RenderableType:
 
 
 def _next(letter: dict[str, Any]) -> str:
-    if letter["status"] not in _OPEN:
+    if letter["status"] not in OPEN:
         return f"taskyard jobs show {letter['original_request_id']}"
     command = f'taskyard dlq replay {letter["id"]} --reason "why it will work now"'
-    match letter["failure_category"]:
-        case "undecodable":
+    match NEEDS[Category(letter["failure_category"])]:
+        case Needs.A_NEW_JOB:
             return "enqueue the job anew; no worker can read this message"
-        case "validation_error":
+        case Needs.EDITED_PAYLOAD:
             return f"{command} --payload @corrected.json"
-        case "expired":
+        case Needs.FORCE:
             return f"{command} --force"
-        case _:
+        case Needs.NOTHING:
             return command
+        case never:
+            assert_never(never)
 
 
 def _compact(value: object) -> str | None:
-    return json_format.dumps(value, ensure_ascii=False) if value else None
+    return json_text(value, indent=None) if value else None
 
 
 def _bytes(facts: dict[str, Any] | None) -> str | None:
