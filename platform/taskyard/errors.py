@@ -13,6 +13,7 @@ __all__ = [
     "DuplicateName",
     "GateClosed",
     "InvalidPayload",
+    "InvalidReason",
     "InvalidSettings",
     "JobFailed",
     "LeaseLost",
@@ -134,6 +135,12 @@ class Refused(TaskyardError):
     """An operator verb cannot be applied to this job or letter as it is now."""
 
     exit_code = 5
+
+
+class InvalidReason(Refused):
+    """The reason of an operator verb is missing or tells an auditor nothing: a word to correct."""
+
+    exit_code = 2
 
 
 class GateClosed(TaskyardError):

@@ -276,9 +276,10 @@ def test_a_reason_that_says_nothing_is_refused_with_a_good_one(connected: Shell)
         "dlq", "replay", "0123456789", "--reason", "fix it", TASKYARD_TRUST_LOCAL="1"
     )
 
-    assert ran.code == 5
+    assert ran.code == 2
     assert "the reason 'fix it' tells an auditor nothing" in ran.err
     assert 'for example: "Infrastructure recovered' in ran.err
+    assert ran.err.endswith("See: taskyard dlq replay --help\n")
 
 
 @pytest.mark.parametrize("words", [("dlq", "replay", "0123456789"), ("reconcile", "--accept")])
@@ -288,7 +289,7 @@ def test_the_command_line_always_wants_a_reason(
 ) -> None:
     ran = connected.run(*words, TASKYARD_TRUST_LOCAL="1", TASKYARD_REQUIRE_REASON=mode)
 
-    assert ran.code == 5
+    assert ran.code == 2
     assert 'a reason is required, for example: "Infrastructure recovered' in ran.err
 
 
@@ -313,22 +314,50 @@ def test_more_letters_than_a_person_can_judge_are_refused(connected: Shell) -> N
 
     ran = connected.run("dlq", "replay", "-", "--reason", "The shop is back", stdin=ids)
 
-    assert ran.code == 5
+    assert ran.code == 2
     assert "101 letters at once are more than one person judged; the limit is 100" in ran.err
 
 
 def test_no_ids_on_standard_input_are_told(connected: Shell) -> None:
     ran = connected.run("jobs", "show", "-", stdin="\n\n")
 
-    assert ran.code == 4
-    assert "no id was given" in ran.err
+    assert ran.code == 2
+    assert "no id was given; expected ids, or lines with ids on standard input." in ran.err
 
 
 def test_a_bad_time_is_told_with_good_ones(connected: Shell) -> None:
     ran = connected.run("dlq", "list", "--since", "yesterday")
 
     assert ran.code == 2
-    assert "--since takes a duration such as 2h or a time such as 2025-06-01T08:00" in ran.err
+    assert ran.err == (
+        "error: Invalid value for --since: expected a duration such as 2h or a time such as "
+        "2025-06-01T08:00, got 'yesterday'. See: taskyard dlq list --help\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("jobs list --limit 5000", "for '--limit': expected 1 to 1000, got 5000."),
+        ("dlq list --limit 0", "for '--limit': expected 1 to 1000, got 0."),
+        ("jobs list --limit x", "for '--limit': expected a valid integer."),
+        ("jobs wait 123456 --timeout nan", "for '--timeout': expected seconds from 0, got nan."),
+        ("jobs wait 123456 --timeout -1", "for '--timeout': expected seconds from 0, got -1."),
+        ("jobs enqueue plan_generation {} --countdown soon", "for '--countdown': expected a valid"),
+        ("jobs list --since 2x", "for --since: expected a duration such as 90s, 15m"),
+        ("migrate --check --to 0001", "for --check: it is compared with head; leave --to out."),
+        ("jobs list --state asleep", "for '--state': 'asleep' is not one of"),
+        ("dlq list --category odd", "for '--category': 'odd' is not one of"),
+    ],
+)
+def test_wrong_words_have_one_exit_code_and_name_the_help(
+    connected: Shell, words: str, sentence: str
+) -> None:
+    ran = connected.run(*words.split())
+
+    assert (ran.code, ran.out) == (2, "")
+    assert f"error: Invalid value {sentence}" in ran.err
+    assert ran.err.endswith(" --help\n")
 
 
 def test_with_json_a_refusal_is_a_document_too(connected: Shell) -> None:

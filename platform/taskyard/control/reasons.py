@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-from taskyard.errors import Refused
+from taskyard.errors import InvalidReason
 
 __all__ = ["MINIMUM_LENGTH", "UNSPECIFIED", "Mode", "check_reason"]
 
@@ -42,7 +42,7 @@ _EXAMPLE: Final = "Infrastructure recovered after 2-hour outage, ticket 12345"
 
 
 def check_reason(reason: str | None, mode: Mode = "strict") -> str:
-    """The reason to audit; raises `Refused` with a good example if it says nothing.
+    """The reason to audit; raises `InvalidReason` with a good example if it says nothing.
 
     None stands for the older calls that cannot give one: `compatible` writes
     `unspecified (compatibility)`, `strict` refuses them.
@@ -50,15 +50,15 @@ def check_reason(reason: str | None, mode: Mode = "strict") -> str:
     if reason is None:
         if mode == "compatible":
             return UNSPECIFIED
-        raise Refused(f'a reason is required, for example: "{_EXAMPLE}"')
+        raise InvalidReason(f'a reason is required, for example: "{_EXAMPLE}"')
     said = " ".join(reason.replace("\x00", " ").split())
     if _says_nothing(said):
-        raise Refused(
+        raise InvalidReason(
             f"the reason {said[:60]!r} tells an auditor nothing; expected at least "
             f'{MINIMUM_LENGTH} characters that say why, for example: "{_EXAMPLE}"'
         )
     if len(said) > _MAXIMUM_LENGTH:
-        raise Refused(f"a reason has at most {_MAXIMUM_LENGTH} characters, got {len(said)}")
+        raise InvalidReason(f"a reason has at most {_MAXIMUM_LENGTH} characters, got {len(said)}")
     return said
 
 

@@ -57,7 +57,7 @@ def _sentence(error: BaseException, path: str) -> tuple[str, int]:
     if isinstance(error, TaskyardError):
         return with_next_step(error, path), error.exit_code
     if hasattr(error, "format_message"):  # Typer's own: a word that it does not understand
-        return _usage(error), USAGE
+        return _usage(error, path), USAGE
     if isinstance(error, ModuleNotFoundError) and error.name is not None:
         package = error.name.partition(".")[0]
         if package in _OPS_EXTRA | _WORKER_EXTRA:
@@ -72,9 +72,9 @@ def _sentence(error: BaseException, path: str) -> tuple[str, int]:
     return text, FAULT
 
 
-def _usage(error: BaseException) -> str:
+def _usage(error: BaseException, path: str) -> str:
     context = getattr(error, "ctx", None)
-    path = "taskyard" if context is None else context.command_path
+    path = path if context is None else context.command_path
     message = error.format_message() if hasattr(error, "format_message") else str(error)
     if not message:
         return ""
@@ -82,6 +82,8 @@ def _usage(error: BaseException) -> str:
         " ".join(message.split())
         .replace("'. Did", "': did")
         .replace("Value error, ", "")
+        .replace("Input should be ", "expected ")
+        .partition(", unable to parse")[0]
         .rstrip(".")
     )
     return f"{said}{'' if said.endswith('?') else '.'} See: {path} --help"

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from taskyard.errors import NotFound
+import typer
 
 __all__ = ["SHORT", "short", "written"]
 
@@ -14,7 +14,10 @@ SHORT: Final = 8  # enough to tell 10,000 random ids apart, and fit for a table
 
 
 def written(arguments: Sequence[str]) -> list[str]:
-    """The ids meant by `arguments`; `-` stands for the first word of each line of stdin."""
+    """The ids meant by `arguments`; `-` stands for the first word of each line of stdin.
+
+    Raises `typer.BadParameter` if there is none.
+    """
     found: list[str] = []
     for argument in arguments:
         if argument == "-":
@@ -23,7 +26,9 @@ def written(arguments: Sequence[str]) -> list[str]:
             found.append(argument.strip())
     ids = list(dict.fromkeys(name for name in found if name))
     if not ids:
-        raise NotFound("no id was given: expected ids, or lines with ids on standard input")
+        raise typer.BadParameter(
+            "no id was given; expected ids, or lines with ids on standard input", param_hint="ID..."
+        )
     return ids
 
 

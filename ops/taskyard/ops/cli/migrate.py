@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from taskyard import database
-from taskyard.errors import SchemaMismatch
 from taskyard.ops.cli.console import print_json, say
 from taskyard.ops.cli.options import Json
 from taskyard.ops.cli.place import find_place
@@ -32,7 +31,7 @@ def command(
     """
     url = find_place(quiet=json).settings.need_database_url()
     if check and to != "head":
-        raise SchemaMismatch("--check compares with head; leave --to out")
+        raise typer.BadParameter("it is compared with head; leave --to out", param_hint="--check")
     status = database.check(url) if check else database.migrate(url, to)
     if json:
         print_json(asdict(status))

@@ -7,6 +7,7 @@ from typing import Final
 
 from taskyard.errors import (
     InvalidPayload,
+    InvalidReason,
     InvalidSettings,
     NotFound,
     NotPermitted,
@@ -30,8 +31,8 @@ _STEPS: Final[tuple[tuple[tuple[type[TaskyardError], ...], str], ...]] = (
     ),
     ((UnknownQueue, UnknownPriority), "See: taskyard env"),
     ((UnknownJobType, InvalidSettings, ServerUnreachable, PublishFailed), "See: taskyard check"),
+    ((InvalidPayload, InvalidReason), "See: {path} --help"),
     ((Refused, NotFound), "See: {noun} list"),
-    ((InvalidPayload,), "See: {path} --help"),
 )
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final
 
 import typer
 
-from taskyard.errors import InvalidPayload
+__all__ = ["MOST_ROWS", "Json", "Limit", "duration", "moment_of", "patience"]
 
-__all__ = ["Json", "duration", "moment_of"]
-
+# A page that a person reads, and the most that the queries behind it give.
+MOST_ROWS: Final = 1000
+_SINCE: Final = "--since"
 _UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
@@ -26,16 +28,39 @@ Json = Annotated[
 ]
 
 
+def _few(rows: int) -> int:
+    if not 1 <= rows <= MOST_ROWS:
+        raise typer.BadParameter(f"expected 1 to {MOST_ROWS}, got {rows}")
+    return rows
+
+
+Limit = Annotated[
+    int, typer.Option(help=f"At most so many rows, up to {MOST_ROWS}.", callback=_few)
+]
+
+
+def patience(seconds: float) -> float:
+    """A time to wait; raises `typer.BadParameter` unless it is finite and not negative."""
+    if not 0 <= seconds < math.inf:
+        raise typer.BadParameter(f"expected seconds from 0, got {seconds:g}")
+    return seconds
+
+
 def duration(text: str) -> timedelta:
-    """`90s`, `15m`, `2h`, `7d` or `1w`; raises `InvalidPayload`."""
+    """`90s`, `15m`, `2h`, `7d` or `1w`; raises `typer.BadParameter`."""
     found = re.fullmatch(r"(\d{1,6})([smhdw])", text.strip().lower())
     if found is None:
-        raise InvalidPayload(f"expected a duration such as 90s, 15m, 2h, 7d or 1w, got {text!r}")
+        raise typer.BadParameter(
+            f"expected a duration such as 90s, 15m, 2h, 7d or 1w, got {text!r}", param_hint=_SINCE
+        )
     return timedelta(seconds=int(found[1]) * _UNITS_S[found[2]])
 
 
 def moment_of(text: str | None, now: datetime) -> datetime | None:
-    """A moment: so long ago (`2h`), or ISO 8601 (UTC where it names no zone)."""
+    """A moment: so long ago (`2h`), or ISO 8601 (UTC where it names no zone).
+
+    Raises `typer.BadParameter`.
+    """
     if text is None:
         return None
     if re.fullmatch(r"\d+[a-zA-Z]", text.strip()):
@@ -43,7 +68,8 @@ def moment_of(text: str | None, now: datetime) -> datetime | None:
     try:
         moment = datetime.fromisoformat(text.strip())
     except ValueError:
-        raise InvalidPayload(
-            f"--since takes a duration such as 2h or a time such as 2025-06-01T08:00, got {text!r}"
+        raise typer.BadParameter(
+            f"expected a duration such as 2h or a time such as 2025-06-01T08:00, got {text!r}",
+            param_hint=_SINCE,
         ) from None
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)

@@ -13,7 +13,6 @@ from sqlalchemy import Engine
 
 from taskyard import database
 from taskyard.control import Edit, local_identity
-from taskyard.errors import Refused
 from taskyard.ops.cli.console import out, print_json, say
 from taskyard.ops.cli.dlq.replays import Replay, Verdict, Wish, replay_one
 from taskyard.ops.cli.ids import written
@@ -87,9 +86,10 @@ def _replay_all(
 
 def _within_limit(names: list[str]) -> list[str]:
     if len(names) > LIMIT:
-        raise Refused(
+        raise typer.BadParameter(
             f"{len(names)} letters at once are more than one person judged; the limit is {LIMIT}. "
-            "Replay a few, see that they complete (taskyard jobs wait), then the next"
+            "Replay a few, see that they complete (taskyard jobs wait), then the next",
+            param_hint="ID...",
         )
     return names
 

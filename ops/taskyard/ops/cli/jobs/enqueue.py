@@ -10,7 +10,7 @@ from taskyard.client import JobHandle, Taskyard
 from taskyard.jobs import Catalogue, registry
 from taskyard.ops.cli.console import print_json, say
 from taskyard.ops.cli.jobs.wait import DEFAULT_TIMEOUT_S, result_text
-from taskyard.ops.cli.options import Json
+from taskyard.ops.cli.options import Json, patience
 from taskyard.ops.cli.payload import read_payload
 from taskyard.ops.cli.place import find_place
 
@@ -32,7 +32,7 @@ def command(
     countdown: Annotated[float | None, typer.Option(help="Seconds before it may start.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the result.")] = False,
     timeout: Annotated[
-        float, typer.Option(help="Seconds that --wait takes at most.")
+        float, typer.Option(help="Seconds that --wait takes at most.", callback=patience)
     ] = DEFAULT_TIMEOUT_S,
     json: Json = False,
 ) -> None:

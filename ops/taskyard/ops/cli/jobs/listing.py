@@ -11,7 +11,7 @@ from taskyard.clock import SYSTEM_CLOCK
 from taskyard.jobs.states import State
 from taskyard.ops.cli.console import note, print_json, put, with_sentences
 from taskyard.ops.cli.ids import short
-from taskyard.ops.cli.options import Json, moment_of
+from taskyard.ops.cli.options import Json, Limit, moment_of
 from taskyard.ops.cli.place import find_place
 from taskyard.ops.cli.times import age, lasted
 
@@ -25,7 +25,7 @@ def command(
     since: Annotated[
         str | None, typer.Option(help="Changed since: 15m, 2h, 7d, or a time.")
     ] = None,
-    limit: Annotated[int, typer.Option(help=f"At most, up to {ledger.SEARCH_LIMIT}.")] = 50,
+    limit: Limit = 50,
     json: Json = False,
 ) -> None:
     """List the newest jobs of the ledger.

@@ -12,7 +12,7 @@ from taskyard.errors import DeadLettered, JobFailed, NotFound, ResultTimeout
 from taskyard.ops.cli.console import print_json, say
 from taskyard.ops.cli.ids import written
 from taskyard.ops.cli.jobs.find import find_job
-from taskyard.ops.cli.options import Json
+from taskyard.ops.cli.options import Json, patience
 from taskyard.ops.cli.place import find_place
 from taskyard.ops.cli.visible import json_text, one_line
 
@@ -26,7 +26,7 @@ def command(
         list[str], typer.Argument(metavar="ID...", help="Ids, their beginnings, or - for stdin.")
     ],
     timeout: Annotated[
-        float, typer.Option(help="Seconds to wait for each job.")
+        float, typer.Option(help="Seconds to wait for each job.", callback=patience)
     ] = DEFAULT_TIMEOUT_S,
     replay: Annotated[
         bool, typer.Option("--replay", help="Wait on while a job is a dead letter.")
