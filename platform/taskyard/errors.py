@@ -138,7 +138,7 @@ class Refused(TaskyardError):
 
 
 class InvalidReason(Refused):
-    """The reason of an operator verb is missing or tells an auditor nothing: a word to correct."""
+    """The reason of an operator verb is missing, tells an auditor nothing or hides something."""
 
     exit_code = 2
 

@@ -162,6 +162,24 @@ def test_a_bad_reason_is_refused_and_audited(database: Engine) -> None:
         assert connection.scalar(query) == "fix it"
 
 
+def test_what_a_refused_call_hid_is_audited_in_plain_sight(database: Engine) -> None:
+    letter_id = stored(database)
+    someone = Identity(f"{uuid.uuid4()}@example.com", "token")
+    with pytest.raises(Refused, match="character 7 is U"):
+        replay(
+            database,
+            letter_id,
+            identity=someone,
+            reason="Outage\u202e over, ticket\x00 \ud800 12345",
+            on_behalf_of="eve\x1b[2J",
+        )
+    with database.connect() as connection:
+        query = select(AUDIT).where(AUDIT.c.operator_identity == someone.subject)
+        entry = connection.execute(query).one()
+    assert entry.reason == "Outage\\u202e over, ticket\\x00 \\ud800 12345"
+    assert entry.on_behalf_of == "eve\\x1b[2J"
+
+
 def test_a_call_of_old_without_a_reason_is_marked_as_such(database: Engine) -> None:
     letter_id = stored(database)
     replay(database, letter_id, identity=OPS, reason=None, require_reason="compatible")

@@ -43,6 +43,45 @@ def test_a_call_without_a_reason_is_refused_where_reasons_are_strict() -> None:
         check_reason(None, "strict")
 
 
-def test_white_space_and_nul_do_not_make_a_reason_longer() -> None:
+def test_white_space_does_not_make_a_reason_longer() -> None:
     with pytest.raises(Refused, match="at least 10 characters"):
-        check_reason("a\x00\n\n\n      b c d")
+        check_reason("a\t\n\n\n      b c d")
+
+
+@pytest.mark.parametrize(
+    ("hidden", "name"),
+    [
+        ("\x00", r"U\+0000 \(a control character\)"),
+        ("\x1b[2J", r"U\+001B \(a control character\)"),
+        ("\r", r"U\+000D"),
+        ("\x9b", r"U\+009B"),
+        ("\u202e", r"U\+202E \(RIGHT-TO-LEFT OVERRIDE\)"),
+        ("\u2066", r"U\+2066 \(LEFT-TO-RIGHT ISOLATE\)"),
+        ("\u200b", r"U\+200B \(ZERO WIDTH SPACE\)"),
+        ("\ud800", r"U\+D800"),
+    ],
+)
+def test_what_hides_or_reorders_text_is_refused_by_name_and_place(hidden: str, name: str) -> None:
+    with pytest.raises(Refused, match=f"character 7 is {name}.*Remove it"):
+        check_reason(f"Outage{hidden} over, ticket 12345")
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "Störung behoben, Ticket 12345",
+        "\u0645\u06cc\u200c\u0634\u0648\u062f, ticket 12345",  # Persian, with a joiner
+        "\u5168\u7cfb\u7d71\u304c\u5fa9\u65e7\u3057\u307e\u3057\u305f, ticket 12345",
+    ],
+)
+def test_every_language_is_plain_text(reason: str) -> None:
+    assert check_reason(reason) == reason
+
+
+def test_a_reason_of_several_lines_is_kept_on_one() -> None:
+    assert check_reason("Outage over,\r\n\tticket\n12345") == "Outage over, ticket 12345"
+
+
+def test_a_reason_longer_than_2000_characters_is_refused_with_its_length() -> None:
+    with pytest.raises(Refused, match="at most 2000 characters, got 2001"):
+        check_reason("ab cd efg" + "h" * 1992)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Final, Literal
 
 from taskyard.errors import InvalidReason
+from taskyard.wire.steering import STEERING
 
 __all__ = ["MINIMUM_LENGTH", "UNSPECIFIED", "Mode", "check_reason"]
 
@@ -42,16 +44,17 @@ _EXAMPLE: Final = "Infrastructure recovered after 2-hour outage, ticket 12345"
 
 
 def check_reason(reason: str | None, mode: Mode = "strict") -> str:
-    """The reason to audit; raises `InvalidReason` with a good example if it says nothing.
+    """The reason to audit, on one line; raises `InvalidReason` if it says nothing or hides some.
 
-    None stands for the older calls that cannot give one: `compatible` writes
-    `unspecified (compatibility)`, `strict` refuses them.
+    10 to 2,000 characters of text; the message has a good example. None stands for the older calls
+    that cannot give one: `compatible` writes `unspecified (compatibility)`, `strict` refuses them.
     """
     if reason is None:
         if mode == "compatible":
             return UNSPECIFIED
         raise InvalidReason(f'a reason is required, for example: "{_EXAMPLE}"')
-    said = " ".join(reason.replace("\x00", " ").split())
+    _refuse_hidden(reason.replace("\r\n", "\n"))
+    said = " ".join(reason.split())
     if _says_nothing(said):
         raise InvalidReason(
             f"the reason {said[:60]!r} tells an auditor nothing; expected at least "
@@ -60,6 +63,18 @@ def check_reason(reason: str | None, mode: Mode = "strict") -> str:
     if len(said) > _MAXIMUM_LENGTH:
         raise InvalidReason(f"a reason has at most {_MAXIMUM_LENGTH} characters, got {len(said)}")
     return said
+
+
+def _refuse_hidden(reason: str) -> None:
+    """An audit log is read in terminals and spreadsheets: nothing in it may change what is seen."""
+    found = STEERING.search(reason)
+    if found is None:
+        return
+    name = unicodedata.name(found[0], "a control character")
+    raise InvalidReason(
+        f"a reason is plain text, but character {found.start() + 1} is U+{ord(found[0]):04X} "
+        f"({name}), which hides or reorders what is read. Remove it"
+    )
 
 
 def _says_nothing(said: str) -> bool:

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Final
 
 from sqlalchemy import Connection, Engine
 
@@ -18,10 +19,13 @@ from taskyard import audit
 from taskyard.audit import Action, Outcome
 from taskyard.control.identity import Identity
 from taskyard.errors import InvalidPayload, NotFound, NotPermitted, Refused
+from taskyard.wire.steering import escaped
 
 __all__ = ["Attempt", "attempting"]
 
 log = logging.getLogger(__name__)
+
+_LONGEST: Final = 2000
 
 
 @dataclass(slots=True)
@@ -91,4 +95,5 @@ def _record(engine: Engine, attempt: Attempt, outcome: str, error: Exception) ->
 
 
 def _storable(text: str) -> str:
-    return text.replace("\x00", "")[:2000]
+    """What a caller wrote, as the audit log can hold it and nobody can misread it."""
+    return escaped(text)[:_LONGEST]

@@ -8,24 +8,17 @@ U+200D stay: Persian words and many emoji need them, and they move nothing.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
+
+from taskyard.wire.steering import STEERING, escaped
 
 __all__ = ["clean", "json_text", "one_line"]
-
-_STEERING: Final = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 but tab and newline, DEL, C1
-    "\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
-    "\U000e0000-\U000e007f\ud800-\udfff]"  # tags; lone surrogates, which UTF-8 cannot hold
-)
-_BYTE: Final = 0xFF
-_PLANE: Final = 0xFFFF
 
 
 def clean(text: str) -> str:
     """`text` with what steers a terminal escaped; tabs and newlines stay."""
-    return _STEERING.sub(_escaped, text)
+    return escaped(text)
 
 
 def one_line(text: object) -> str:
@@ -38,11 +31,4 @@ def json_text(
 ) -> str:
     """`document` as JSON that a terminal shows as it is, and that parses to the same values."""
     text = json.dumps(document, indent=indent, ensure_ascii=False, default=default)
-    return _STEERING.sub(lambda found: json.dumps(found[0])[1:-1], text)
-
-
-def _escaped(found: re.Match[str]) -> str:
-    code = ord(found[0])
-    if code <= _BYTE:
-        return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if code <= _PLANE else f"\\U{code:08x}"
+    return STEERING.sub(lambda found: json.dumps(found[0])[1:-1], text)
