@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from functools import wraps
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -15,10 +14,12 @@ from celery.worker.consumer import Consumer
 from taskyard.engine.promoter import Promoter
 from taskyard.errors import InvalidSettings
 from taskyard.install.adopt import adopt
+from taskyard.install.announcer import Announcer
 from taskyard.install.beat import watch_beat
 from taskyard.install.broker_url import broker_url
 from taskyard.install.consumer import InstalledConsumer
 from taskyard.install.modes import Modes
+from taskyard.install.registry import watch_registry
 from taskyard.install.yard import AppYard
 from taskyard.settings import Settings, load
 
@@ -58,7 +59,7 @@ def install(
     app.taskyard = yard
     _adopt_tasks(app, yard)
     _configure(app, transport=transport)
-    app.steps["consumer"].add(Promoter)
+    app.steps["consumer"].update((Promoter, Announcer))
     watch_beat(yard)
     signals.worker_shutdown.connect(
         lambda **_: yard.close(), weak=False, dispatch_uid=f"taskyard-close-{id(app)}"
@@ -74,21 +75,9 @@ def _adopt_tasks(app: Any, yard: AppYard) -> None:
             adopt(task, yard)
 
     app.on_after_finalize.connect(adopt_all, weak=False)
-    for maker in ("_task_from_fun", "register_task"):
-        setattr(app, maker, _adopting(app, yard, getattr(app, maker)))
+    watch_registry(app, yard)
     if app.finalized:
         adopt_all()
-
-
-def _adopting(app: Any, yard: AppYard, make: Any) -> Any:
-    @wraps(make)
-    def made(*args: Any, **options: Any) -> Any:
-        task = make(*args, **options)
-        if app.finalized:
-            adopt(task, yard)
-        return task
-
-    return made
 
 
 def _configure(app: Any, *, transport: bool) -> None:

@@ -12,6 +12,7 @@ from taskyard.deadletters import LetterBox
 from taskyard.engine.yard import Yard
 from taskyard.install.broker_url import SUPPORTED, app_settings, broker_url
 from taskyard.install.keys import AppKeys
+from taskyard.install.layout import Layout
 from taskyard.install.marks import MODE, QUEUE
 from taskyard.install.modes import Mode, Modes
 from taskyard.install.observer import Observer
@@ -101,7 +102,7 @@ class AppYard(Yard):
         url = urlsplit(self.settings.need_broker_url())
         if url.scheme.startswith("redis"):
             options = dict(self.app.conf.broker_transport_options or {})
-            return AppRedisPublisher(self.settings, options)
+            return AppRedisPublisher(self.settings, Layout.of(options))
         return make_publisher(self.settings, self.records.now_us)
 
     def close(self) -> None:

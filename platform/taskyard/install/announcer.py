@@ -1,0 +1,74 @@
+"""A bootstep of every installed worker: it says which queues it reads, and where they lie.
+
+In a thread of its own: a worker that is only watched must not wait for the records.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Any, Final
+
+from celery import bootsteps
+
+from taskyard.broker import RedisPublisher
+from taskyard.install.layout import Layout
+from taskyard.install.places import RABBIT, Place, Places, broker_mark
+from taskyard.install.yard import AppYard
+
+__all__ = ["EVERY_S", "Announcer", "announce"]
+
+log = logging.getLogger(__name__)
+
+EVERY_S: Final = 60.0
+
+
+class Announcer(bootsteps.StartStopStep):  # type: ignore[misc]
+    """At once and every `EVERY_S`, since queues may be added to a worker that runs."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def __init__(self, consumer: Any, **kwargs: Any) -> None:
+        super().__init__(consumer, **kwargs)
+        self._stop = threading.Event()
+
+    def start(self, consumer: Any) -> None:
+        """Start the thread."""
+        self._stop = threading.Event()
+        threading.Thread(
+            target=_repeat, args=(consumer, self._stop), name="taskyard-places", daemon=True
+        ).start()
+
+    def stop(self, consumer: Any) -> None:
+        """Let the thread end; it is not waited for."""
+        self._stop.set()
+
+
+def _repeat(consumer: Any, stop: threading.Event) -> None:
+    while not stop.is_set():
+        try:
+            queues = [queue.name for queue in list(consumer.task_consumer.queues)]
+            announce(consumer.app.taskyard, queues)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the worker must not notice
+            log.warning(
+                "relay and reconciler were not told of this worker's queues: %s: %s",
+                type(error).__name__,
+                error,
+                extra={"action": "places_not_told"},
+            )
+        stop.wait(EVERY_S)
+
+
+def announce(yard: AppYard, queues: list[str]) -> None:
+    """Write down that workers of this app read `queues`; raises redis-py's errors."""
+    if not yard.broker_supported:
+        return
+    publisher, namespace = yard.publisher, yard.given.namespace
+    mark = RABBIT
+    if isinstance(publisher, RedisPublisher):
+        mark = broker_mark(publisher.client, namespace)
+    layout = Layout.of(dict(yard.app.conf.broker_transport_options or {}))
+    now_us = yard.watching.now_us()
+    Places(yard.watching.client, namespace).tell(
+        Place(queue, mark, layout, now_us) for queue in queues
+    )

@@ -1,0 +1,106 @@
+"""The operators' publisher: our queues, and those of installed apps where these are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from redis.exceptions import RedisError
+
+from taskyard.broker import Publisher, RedisPublisher, make_publisher
+from taskyard.errors import PublishFailed, Refused
+from taskyard.install.layout import Layout
+from taskyard.install.places import RABBIT, Place, Places, find_mark
+from taskyard.install.publisher import AppRedisPublisher
+from taskyard.records import Records
+from taskyard.settings import Settings
+from taskyard.wire.headers import Stamp
+from taskyard.wire.letters import RawMessage
+
+__all__ = ["FleetPublisher"]
+
+
+class FleetPublisher:
+    """A `Publisher` that looks up the place of a queue which the settings do not name.
+
+    A queue of which no worker has spoken is published to as kombu's own defaults have it.
+    """
+
+    def __init__(self, settings: Settings, records: Records) -> None:
+        self._settings = settings
+        self._own = make_publisher(settings, records.now_us)
+        self._places = Places(records.client, settings.namespace)
+        self._by_layout: dict[Layout, RedisPublisher] = {}
+
+    def check(self, queue: str) -> None:
+        """Raise `Refused` where a message to `queue` would lie where no worker reads it."""
+        self._place(queue)
+
+    def publish(
+        self,
+        message: RawMessage,
+        *,
+        queue: str,
+        priority: int | None,
+        job_id: str,
+        stamp: Stamp,
+        strip: Iterable[str] = (),
+    ) -> None:
+        """As `Publisher.publish`."""
+        self._reaching(queue, job_id).publish(
+            message, queue=queue, priority=priority, job_id=job_id, stamp=stamp, strip=strip
+        )
+
+    def publish_later(
+        self,
+        message: RawMessage,
+        *,
+        queue: str,
+        priority: int | None,
+        job_id: str,
+        stamp: Stamp,
+        due_us: int,
+    ) -> None:
+        """As `Publisher.publish_later`."""
+        self._reaching(queue, job_id).publish_later(
+            message, queue=queue, priority=priority, job_id=job_id, stamp=stamp, due_us=due_us
+        )
+
+    def close(self) -> None:
+        """Let the connection go."""
+        self._own.close()
+
+    def _reaching(self, queue: str, job_id: str) -> Publisher:
+        try:
+            place = self._place(queue)
+        except (Refused, RedisError) as error:
+            raise PublishFailed(f"job {job_id} was not published: {error}") from error
+        if place is None or not isinstance(self._own, RedisPublisher):
+            return self._own
+        made = self._by_layout.get(place.layout)
+        if made is None:
+            made = AppRedisPublisher(self._settings, place.layout, self._own.client)
+            self._by_layout[place.layout] = made
+        return made
+
+    def _place(self, queue: str) -> Place | None:
+        if queue in self._settings.queues:
+            return None
+        places = self._places.of(queue)
+        if len(places) > 1:
+            raise Refused(
+                f"the workers of queue {queue!r} read {len(places)} different places of that "
+                "name: give each app a namespace of its own (TASKYARD_NAMESPACE)"
+            )
+        for place in places:
+            if place.mark != self._mark():
+                raise Refused(
+                    f"the workers of queue {queue!r} read it at another broker than this relay's: "
+                    "set TASKYARD_BROKER_URL of relay and mirror to the app's broker"
+                )
+            return place
+        return None
+
+    def _mark(self) -> str:
+        if isinstance(self._own, RedisPublisher):
+            return find_mark(self._own.client, self._settings.namespace)
+        return RABBIT

@@ -1,0 +1,52 @@
+"""How an app's Redis transport names its keys: `broker_transport_options` as kombu reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+from taskyard.broker.envelope import SEPARATOR
+from taskyard.queues import URGENCY_STEPS
+
+__all__ = ["PLAIN", "Layout"]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The names behind a queue's: kombu's own where an app says nothing."""
+
+    prefix: str = ""
+    separator: str = SEPARATOR
+    steps: tuple[int, ...] = URGENCY_STEPS
+    unacked: str = "unacked"
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Self:
+        """From the app's `broker_transport_options`."""
+        return cls(
+            prefix=str(options.get("global_keyprefix") or ""),
+            separator=str(options.get("sep") or SEPARATOR),
+            steps=tuple(int(step) for step in options.get("priority_steps") or URGENCY_STEPS),
+            unacked=str(options.get("unacked_key") or "unacked"),
+        )
+
+    def step(self, priority: int) -> int:
+        """The step that takes a message of this priority."""
+        return max((step for step in self.steps if step <= priority), default=self.steps[0])
+
+    def key(self, queue: str, step: int) -> str:
+        """The list of a queue's messages of one step."""
+        return f"{self.prefix}{queue}{self.separator}{step}" if step else f"{self.prefix}{queue}"
+
+    def keys(self, queue: str) -> list[str]:
+        """All lists of a queue."""
+        return [self.key(queue, step) for step in self.steps]
+
+    @property
+    def unacked_key(self) -> str:
+        """The hash of what workers hold."""
+        return self.prefix + self.unacked
+
+
+PLAIN: Final = Layout()
