@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 from sqlalchemy import Engine
 
-from taskyard.broker import make_publisher
 from taskyard.gate import Gate
+from taskyard.install import FleetPublisher
 from taskyard.records import Records
 from taskyard.relay import Relay
 from taskyard.settings import Settings
@@ -22,8 +22,9 @@ __all__ = ["relaying"]
 def relaying(settings: Settings, engine: Engine) -> Iterator[None]:
     """Carry out operators' intents while the context is open."""
     client = connect(settings.need_redis_url())
-    publisher, gate = make_publisher(settings), Gate(settings.namespace, client)
-    relay = Relay(settings, engine, Records(client, settings), publisher, gate)
+    records, gate = Records(client, settings), Gate(settings.namespace, client)
+    publisher = FleetPublisher(settings, records)
+    relay = Relay(settings, engine, records, publisher, gate, queues=publisher)
     stop = threading.Event()
     thread = threading.Thread(target=relay.run, args=(stop,), name="relay-under-test")
     thread.start()

@@ -5,20 +5,16 @@ from __future__ import annotations
 import base64
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import redis
 
-from taskyard.broker import queue_key
-from taskyard.broker.connection import transport_options
-from taskyard.deadletters import mirror_queue
 from taskyard.jobs.states import State
-from taskyard.queues import URGENCY_STEPS
 from taskyard.reconcile.report import Budget
 from taskyard.reconcile.seen import Seen
-from taskyard.settings import Settings
+from taskyard.reconcile.whereabouts import Whereabouts
 from taskyard.transport.stored import stored_parts
 from taskyard.wire.headers import Stamp
 
@@ -58,22 +54,20 @@ def _carries(stamp: Position | None, seen: Seen) -> bool:
     )
 
 
-def count_messages(client: redis.Redis, settings: Settings, queues: Iterable[str]) -> int:
+def count_messages(client: redis.Redis, where: Whereabouts) -> int:
     """How many messages there are, without looking at them."""
     with client.pipeline(transaction=False) as pipe:
-        for name in _lists(settings, queues):
+        for name in where.lists:
             pipe.llen(name)
-        pipe.hlen(transport_options(settings)["unacked_key"])
-        pipe.hlen(f"{settings.namespace}:delayed:messages")
+        for name in (*where.held, where.delayed):
+            pipe.hlen(name)
         return sum(pipe.execute())
 
 
-def find_messages(
-    client: redis.Redis, settings: Settings, queues: Iterable[str], budget: Budget
-) -> Messages:
+def find_messages(client: redis.Redis, where: Whereabouts, budget: Budget) -> Messages:
     """Every message; one that moves from place to place meanwhile may be missed, so look twice."""
     found = Messages()
-    for document in _documents(client, settings, queues):
+    for document in _documents(client, where):
         if not budget.ask():
             break
         _note(found, document)
@@ -109,20 +103,15 @@ def _letter(document: Any) -> str | None:
         return None
 
 
-def _documents(client: redis.Redis, settings: Settings, queues: Iterable[str]) -> Iterator[Any]:
-    options = transport_options(settings)
-    for name in _lists(settings, queues):
+def _documents(client: redis.Redis, where: Whereabouts) -> Iterator[Any]:
+    for name in where.lists:
         for raw in _list(client, name):
             yield _loaded(raw)
-    for _, stored in client.hscan_iter(options["unacked_key"], count=_CHUNK):
-        yield stored_parts(stored)[0]
-    for _, entry in client.hscan_iter(f"{settings.namespace}:delayed:messages", count=_CHUNK):
+    for name in where.held:
+        for _, stored in client.hscan_iter(name, count=_CHUNK):
+            yield stored_parts(stored)[0]
+    for _, entry in client.hscan_iter(where.delayed, count=_CHUNK):
         yield _loaded(entry.partition(b"\n")[2])
-
-
-def _lists(settings: Settings, queues: Iterable[str]) -> list[str]:
-    names = [queue_key(name, step) for name in sorted(set(queues)) for step in URGENCY_STEPS]
-    return [*names, mirror_queue(settings).name]
 
 
 def _list(client: redis.Redis, key: str) -> Iterator[bytes]:

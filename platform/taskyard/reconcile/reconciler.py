@@ -19,10 +19,12 @@ from taskyard.gate import Gate
 from taskyard.jobs.states import State
 from taskyard.reconcile import ledger, letters, replays
 from taskyard.reconcile.messages import Messages, count_messages, find_messages
+from taskyard.reconcile.onward import onward_queues
 from taskyard.reconcile.pairs import compare_pairs
 from taskyard.reconcile.report import Budget, Report
 from taskyard.reconcile.seen import Seen, read_records, scan_records, server_now_us
 from taskyard.reconcile.strands import Rescue, may_be_stranded, strands
+from taskyard.reconcile.whereabouts import Whereabouts, survey
 from taskyard.records import Records
 from taskyard.settings import Settings
 from taskyard.store import BROKER, connect, reachable
@@ -132,11 +134,17 @@ class Reconciler:
         self, report: Report, look: _Look, budget: Budget, most_messages: int | None
     ) -> None:
         """A Redis broker: what is nowhere in two looks, and whose record stood still, is lost."""
+        queues = onward_queues(self._records.client, self._records.keys, look.suspects)
         with reachable(check_broker_url(self._settings), variable=BROKER):
-            if not self._find_messages(report, look, budget, most_messages):
+            where = survey(self._settings, self._records, self._broker, queues.values())
+            if not self._find_messages(report, look, budget, where, most_messages):
                 return
         lost = [seen for seen in look.suspects if not look.messages.serves(seen)]
-        report.take(strands(self._unmoved(lost), self._rescue))
+        unseen = {one.job_id: where.why_unseen(queues[one.job_id]) for one in lost}
+        certain = [seen for seen in lost if unseen[seen.job_id] is None]
+        report.take(strands(self._unmoved(certain), self._rescue))
+        for seen in self._unmoved(lost):
+            report.suspect(f"stranded_{seen.state}", unseen[seen.job_id])
         gone = [
             seen
             for seen in self._unmoved(look.unmirrored)
@@ -146,18 +154,21 @@ class Reconciler:
         self._take_missing(report, gone)
 
     def _find_messages(
-        self, report: Report, look: _Look, budget: Budget, most_messages: int | None
+        self,
+        report: Report,
+        look: _Look,
+        budget: Budget,
+        where: Whereabouts,
+        most_messages: int | None,
     ) -> bool:
         """Fill `look.messages`; False if not all of them could be seen."""
         report.take(compare_pairs(self._broker, self._settings, budget))
-        names = {self._settings.broker_name(queue) for queue in self._settings.queues}
-        names |= {self._settings.broker_name(seen.texts["queue"]) for seen in look.suspects}
-        report.looked_at["messages"] = count_messages(self._broker, self._settings, names)
+        report.looked_at["messages"] = count_messages(self._broker, where)
         if most_messages is not None and report.looked_at["messages"] > most_messages:
             report.unseen.append(_TOO_MANY)
             return False
         for _ in range(2):
-            found = find_messages(self._broker, self._settings, names, budget)
+            found = find_messages(self._broker, where, budget)
             look.messages.merge(found)
         if budget.spent:
             report.unseen.append("the budget of time ended before all messages were seen")
@@ -169,12 +180,9 @@ class Reconciler:
         unsent = [seen for seen in look.suspects if _never_confirmed(seen)]
         report.take(strands(self._unmoved(unsent), self._rescue))
         self._take_missing(report, self._unmoved(look.unmirrored))
-        rest = [seen for seen in look.suspects if not _never_confirmed(seen)]
-        for seen in rest:
-            name = f"stranded_{seen.state}"
-            report.suspected[name] = report.suspected.get(name, 0) + 1
-        if rest:
-            report.unseen.append(_RABBIT)
+        for seen in look.suspects:
+            if not _never_confirmed(seen):
+                report.suspect(f"stranded_{seen.state}", _RABBIT)
 
     @property
     def _rescue(self) -> Rescue:

@@ -75,6 +75,14 @@ class Report:
             if self.repairing and finding.mend is not None and self._mended(finding, finding.mend):
                 self.repaired[finding.kind] += 1
 
+    def suspect(self, name: str, why: str | None) -> None:
+        """Count what may be drift; `why` it cannot be verified, None where it was."""
+        if why is None:
+            return
+        self.suspected[name] = self.suspected.get(name, 0) + 1
+        if why not in self.unseen:
+            self.unseen.append(why)
+
     def _mended(self, finding: Finding, mend: Callable[[], bool]) -> bool:
         """One that cannot be mended must not keep the others from it."""
         try:

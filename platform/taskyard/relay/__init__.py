@@ -1,6 +1,6 @@
 """The relay: operators' intents from the outbox to the job's record and the broker."""
 
-from taskyard.relay.ports import GatePort, PublisherPort, RecordsPort
+from taskyard.relay.ports import GatePort, PublisherPort, QueuesPort, RecordsPort
 from taskyard.relay.relay import Relay
 
-__all__ = ["GatePort", "PublisherPort", "RecordsPort", "Relay"]
+__all__ = ["GatePort", "PublisherPort", "QueuesPort", "RecordsPort", "Relay"]

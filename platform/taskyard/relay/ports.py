@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine
 
 from taskyard.wire import RawMessage, Stamp
 
-__all__ = ["GatePort", "Opened", "PublisherPort", "RecordsPort"]
+__all__ = ["GatePort", "Opened", "PublisherPort", "QueuesPort", "RecordsPort"]
 
 
 class Opened(Protocol):
@@ -68,6 +68,14 @@ class PublisherPort(Protocol):
         strip: Iterable[str],
     ) -> None:
         """Publish with confirmation; raises `PublishFailed`."""
+        ...
+
+
+class QueuesPort(Protocol):
+    """Where queues lie that the settings do not name."""
+
+    def check(self, queue: str) -> None:
+        """Raise `Refused` where a message to `queue` would lie where no worker reads it."""
         ...
 
 

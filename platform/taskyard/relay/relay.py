@@ -30,7 +30,7 @@ from taskyard.errors import (
     UnknownQueue,
 )
 from taskyard.outbox import Intent
-from taskyard.relay.ports import GatePort, Opened, PublisherPort, RecordsPort
+from taskyard.relay.ports import GatePort, Opened, PublisherPort, QueuesPort, RecordsPort
 from taskyard.relay.replays import Replay, open_generation, prepare, publish, reopen_letter
 from taskyard.settings import Settings
 
@@ -53,8 +53,10 @@ class Relay:
         records: RecordsPort,
         publisher: PublisherPort,
         gate: GatePort,
+        queues: QueuesPort | None = None,
     ) -> None:
-        self._settings, self._engine = settings, engine
+        """`queues` is asked before a record moves; without it every queue counts as reached."""
+        self._settings, self._engine, self._queues = settings, engine, queues
         self._records, self._publisher, self._gate = records, publisher, gate
 
     def run(self, stop: threading.Event) -> None:
@@ -104,6 +106,8 @@ class Relay:
             self._refuse(connection, intent, error)
             return
         try:
+            if self._queues is not None:
+                self._queues.check(replay.queue)
             opened = open_generation(self._records, replay)
         except _REFUSALS as error:
             self._refuse(connection, intent, error)

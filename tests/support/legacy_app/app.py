@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 from celery import Celery
@@ -26,7 +27,10 @@ app.conf.update(
     worker_prefetch_multiplier=1,
     worker_send_task_events=True,
     broker_connection_retry_on_startup=True,
-    broker_transport_options={"visibility_timeout": 30},
+    broker_transport_options={
+        "visibility_timeout": 30,
+        **json.loads(os.environ.get("LEGACY_OPTIONS", "{}")),
+    },
     accept_content=["json", "yaml"],
     beat_schedule={
         "tick": {"task": "legacy.tick", "schedule": 1.0, "options": {"expires": 30}},

@@ -10,8 +10,8 @@ import typer
 from sqlalchemy import Engine
 
 from taskyard import database
-from taskyard.broker import make_publisher
 from taskyard.control import Identity, local_identity
+from taskyard.install import FleetPublisher
 from taskyard.ops.cli.console import print_json, put, say, table
 from taskyard.ops.cli.options import Json
 from taskyard.ops.cli.place import find_place
@@ -47,7 +47,7 @@ def command(
     url = settings.need_database_url()
     with database.opened(url, application_name="taskyard reconcile") as engine:
         records = Records(connect(settings.need_redis_url()), settings)
-        reconciler = Reconciler(settings, engine, records, make_publisher(settings, records.now_us))
+        reconciler = Reconciler(settings, engine, records, FleetPublisher(settings, records))
         wish = _Accept(local_identity(settings), reason) if accept else None
         with closing(reconciler), reachable(settings.need_redis_url()):
             report = _look(reconciler, engine, wish, repair=repair, budget_s=budget)

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 from taskyard import database
-from taskyard.broker import make_publisher
 from taskyard.gate import Gate
+from taskyard.install import FleetPublisher
 from taskyard.ops.cli.duty import run_until_stopped
 from taskyard.ops.cli.place import find_place
 from taskyard.reconcile import Reconciler, watch
@@ -31,10 +31,11 @@ def command() -> None:
     url = settings.need_database_url()
     client = connect(settings.need_redis_url())
     records = Records(client, settings)
-    publisher = make_publisher(settings, records.now_us)
+    publisher = FleetPublisher(settings, records)
     database.check(url)
     with database.opened(url, application_name="taskyard relay") as engine:
-        relay = Relay(settings, engine, records, publisher, Gate(settings.namespace, client))
+        gate = Gate(settings.namespace, client)
+        relay = Relay(settings, engine, records, publisher, gate, queues=publisher)
         with closing(Reconciler(settings, engine, records, publisher)) as reconciler:
             run_until_stopped(
                 "relay",

@@ -1,0 +1,49 @@
+"""Where the message of a waiting job belongs: not always to the queue that the record names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import redis
+from pydantic import ValidationError
+
+from taskyard.engine.next_message import NextMessage
+from taskyard.jobs.states import State
+from taskyard.reconcile.seen import Seen
+from taskyard.records import Keys, Record
+
+__all__ = ["HEIR", "onward_queues"]
+
+# A replaced task's job goes on when its heir's turn has come, in a chain after the others: until
+# then there is no message with its id, and nothing is wrong.
+HEIR: Final = "\x00heir"
+_FIELDS: Final = ("next", "history")
+
+
+def onward_queues(client: redis.Redis, keys: Keys, seen: Sequence[Seen]) -> dict[str, str]:
+    """The queue of each job's next message by job id; `HEIR` where a replacement must come first.
+
+    Empty where that cannot be read.
+    """
+    waiting = [one for one in seen if one.state is State.RETRYING]
+    with client.pipeline(transaction=False) as pipe:
+        for one in waiting:
+            pipe.hmget(keys.record(one.job_id), _FIELDS)
+        rows = pipe.execute()
+    found = {one.job_id: one.texts["queue"] for one in seen}
+    for one, row in zip(waiting, rows, strict=True):
+        found[one.job_id] = _queue(one, row)
+    return found
+
+
+def _queue(seen: Seen, row: Sequence[Any]) -> str:
+    fields = {name: raw.decode() for name, raw in zip(_FIELDS, row, strict=True) if raw}
+    record = Record(seen.job_id, fields)
+    try:
+        kept, history = NextMessage.of(record), record.history
+    except ValidationError:
+        return ""
+    if history and history[-1].code == "replaced":
+        return HEIR
+    return seen.texts["queue"] if kept is None else kept.queue

@@ -1,0 +1,76 @@
+"""Every key of a Redis broker where a message may lie: our queues and those of installed apps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import redis
+
+from taskyard.broker.connection import transport_options
+from taskyard.deadletters import mirror_queue
+from taskyard.install.layout import PLAIN
+from taskyard.install.places import Place, Places, find_mark
+from taskyard.reconcile.onward import HEIR
+from taskyard.records import Records
+from taskyard.settings import Settings
+
+__all__ = ["Whereabouts", "survey"]
+
+
+@dataclass(frozen=True, slots=True)
+class Whereabouts:
+    """`lists` of queues, `held` by workers, `delayed`; `known` queues are those that were judged.
+
+    `elsewhere` are queues of installed apps whose broker is another than this one.
+    """
+
+    lists: tuple[str, ...]
+    held: tuple[str, ...]
+    delayed: str
+    known: frozenset[str]
+    elsewhere: frozenset[str]
+
+    def why_unseen(self, queue: str) -> str | None:
+        """Why nothing can be said of a job whose message belongs there; None where it can."""
+        if queue == HEIR:
+            return "replaced tasks: their jobs go on when the replacement's turn has come"
+        if queue in self.elsewhere:
+            return f"queue {queue!r} lies at another broker than TASKYARD_BROKER_URL"
+        if queue not in self.known:
+            name = repr(queue) if queue else "without a name"
+            return (
+                f"queue {name}: neither the settings nor a worker of an installed app names it, "
+                "so its messages may lie where nobody looked"
+            )
+        return None
+
+
+def survey(
+    settings: Settings, records: Records, broker: redis.Redis, queues: Iterable[str]
+) -> Whereabouts:
+    """Where to look, also for `queues` that nobody has named: in every layout that is known."""
+    places = Places(records.client, settings.namespace).all()
+    mark = find_mark(broker, settings.namespace)
+    here = [place for place in places if place.mark == mark]
+    layouts = {PLAIN} | {place.layout for place in here}
+    named = {place.queue for place in here}
+    names = named | {settings.broker_name(name) for name in settings.queues}
+    names |= {_name(settings, queue) for queue in queues} - {"", HEIR}
+    lists = {key for layout in layouts for name in names for key in layout.keys(name)}
+    held = {transport_options(settings)["unacked_key"]} | {one.unacked_key for one in layouts}
+    return Whereabouts(
+        lists=(*sorted(lists), mirror_queue(settings).name),
+        held=tuple(sorted(held)),
+        delayed=f"{settings.namespace}:delayed:messages",
+        known=frozenset(settings.queues) | named,
+        elsewhere=frozenset(_elsewhere(places, mark) - named - set(settings.queues)),
+    )
+
+
+def _elsewhere(places: Iterable[Place], mark: str) -> set[str]:
+    return {place.queue for place in places if place.mark != mark}
+
+
+def _name(settings: Settings, queue: str) -> str:
+    return settings.broker_name(queue) if queue in settings.queues else queue
