@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from sqlalchemy import Connection
 
 from taskyard import database, ledger
 from taskyard.clock import SYSTEM_CLOCK
@@ -14,6 +15,7 @@ from taskyard.ops.cli.ids import short
 from taskyard.ops.cli.options import Json, Limit, moment_of
 from taskyard.ops.cli.place import find_place
 from taskyard.ops.cli.times import age, lasted
+from taskyard.settings import Settings
 
 __all__ = ["command"]
 
@@ -33,8 +35,6 @@ def command(
     The ledger follows the live records by a moment; `taskyard jobs show` reads both.
     """
     settings = find_place(quiet=json).settings
-    if queue is not None:
-        settings.queue(queue)
     now = SYSTEM_CLOCK.now()
     wanted = ledger.Wanted(
         state=None if state is None else state.value,
@@ -44,6 +44,8 @@ def command(
     )
     with database.opened(settings.need_database_url()) as engine, engine.connect() as connection:
         rows = ledger.newest(connection, wanted, limit)
+        if not rows and queue is not None:
+            _check_queue(connection, settings, queue)
     if json:
         print_json(rows)
         return
@@ -70,3 +72,9 @@ def command(
         note("no job fits. Enqueue one: taskyard jobs enqueue TYPE PAYLOAD")
     elif len(rows) == limit:
         note(f"the newest {limit}; more with --limit, or narrow with --state, --type, --since")
+
+
+def _check_queue(connection: Connection, settings: Settings, queue: str) -> None:
+    """Raise `UnknownQueue` for a name that neither the settings nor any job of the ledger has."""
+    if not ledger.newest(connection, ledger.Wanted(queue=queue), 1):
+        settings.queue(queue)
