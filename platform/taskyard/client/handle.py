@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
+
+from kombu.utils.json import loads
 
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.errors import DeadLettered, JobFailed, NotFound, ResultTimeout
@@ -52,7 +53,8 @@ class JobHandle:
         Raises `DeadLettered` at once when the job is a dead letter, unless `wait_for_replay`: then
         it waits on for an operator's replay. Raises `JobFailed` for a job that was cancelled,
         aborted or given up, `ResultTimeout` after `timeout` (seconds or timedelta, None waits for
-        ever), `NotFound` for an unknown job or a result past its `result_ttl_s`.
+        ever), `NotFound` for an unknown job or a result past its `result_ttl_s`. Of an installed
+        app's task it reads the record's copy; where there is none, `NotFound` says whom to ask.
         """
         seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
         clock = SYSTEM_CLOCK
@@ -75,7 +77,7 @@ class JobHandle:
     def _ended(self, record: Record) -> Any:
         match record.state:
             case State.COMPLETED:
-                return self._stored()
+                return self._stored(record)
             case State.DEAD_LETTERED:
                 letter = letter_id(self.job_id, record.epoch, record.generation)
                 cause = record.cause
@@ -88,12 +90,29 @@ class JobHandle:
             case state:
                 raise JobFailed(self.job_id, state)
 
-    def _stored(self) -> Any:
+    def _stored(self, record: Record) -> Any:
+        records, own = self._yard.records, record.job_type in self._yard.catalogue
         with reachable(self._yard.settings.need_redis_url()):
-            raw = self._yard.records.result(self.job_id)
-        if raw is None:
+            raw = None if own else records.client.get(records.keys.kept_result(self.job_id))
+            if raw is None:
+                raw = records.result(self.job_id)
+        if raw is None and own:
             raise NotFound(
                 f"job {self.job_id} is completed, its result has expired after "
                 f"{self._yard.settings.result_ttl_s} s (TASKYARD_RESULT_TTL_S)"
             )
-        return json.loads(raw)["result"]
+        try:
+            return loads(raw or b"")["result"]
+        except (ValueError, LookupError, TypeError) as error:
+            raise NotFound(self._of_an_app(record)) from error
+
+    def _of_an_app(self, record: Record) -> str:
+        """Why nothing here has a result of a type that this client does not know, and who may."""
+        settings = self._yard.settings
+        return (
+            f"job {self.job_id} is completed, its result is not kept here. {record.job_type!r} is "
+            "no job type that this client knows. If it is a task of an installed Celery app, its "
+            f"own backend has the result: app.AsyncResult({self.job_id!r}).get(). The record "
+            f"copies one only under protect, as JSON of at most {settings.max_result_bytes} bytes, "
+            f"for {settings.result_ttl_s} s (TASKYARD_RESULT_TTL_S)"
+        )

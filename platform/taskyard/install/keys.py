@@ -15,4 +15,4 @@ class AppKeys(Keys):
 
     def result(self, job_id: str) -> str:
         """What the record keeps for a continuation that must be repeated."""
-        return f"{self.namespace}:result:{job_id}"
+        return self.kept_result(job_id)

@@ -40,6 +40,10 @@ class Keys:
         """Celery's result key; a channel of the same name tells of its end."""
         return f"{self.prefix}celery-task-meta-{job_id}"
 
+    def kept_result(self, job_id: str) -> str:
+        """The record's own copy of an installed app's result, which the app keeps elsewhere."""
+        return f"{self.namespace}:result:{job_id}"
+
     def script_keys(self, job_id: str) -> list[str]:
         """KEYS of every record script: record, stream, gaps, result."""
         return [self.record(job_id), self.lifecycle, self.gaps, self.result(job_id)]
