@@ -13,11 +13,13 @@ from taskyard.transport.order import Order
 STEPS = (0, 3, 6, 9)
 
 
-def served(order: Order, queues: list[str], pops: int) -> Counter[tuple[str, int]]:
+def served(
+    order: Order, queues: list[str], pops: int, batch: int = 16
+) -> Counter[tuple[str, int]]:
     """Who is served first, as if every list were full."""
     firsts: Counter[tuple[str, int]] = Counter()
     for _ in range(pops):
-        pairs, wanted = order.next(queues, 16)
+        pairs, wanted = order.next(queues, batch)
         firsts[pairs[0]] += wanted
     return firsts
 
@@ -52,9 +54,17 @@ def test_every_pop_looks_everywhere_and_never_asks_for_more_than_it_may(
 def test_the_least_urgent_level_of_every_queue_gets_its_floor(fairness: int, count: int) -> None:
     queues = [f"q{i}" for i in range(count)]
     pops = fairness * count * 4
-    firsts = served(Order(STEPS, fairness), queues, pops)
+    firsts = served(Order(STEPS, fairness), queues, pops, batch=1)
     assert sum(firsts[queue, 9] for queue in queues) == pops // fairness
     assert all(firsts[queue, 9] for queue in queues)
+
+
+@given(fairness=st.integers(2, 20), batch=st.integers(1, 32))
+def test_the_floor_is_a_share_of_the_messages_not_of_the_pops(fairness: int, batch: int) -> None:
+    pops = 40 * fairness
+    firsts = served(Order(STEPS, fairness), ["a"], pops, batch)
+    share = firsts["a", 9] / sum(firsts.values())
+    assert 1 / (fairness + batch) <= share <= 1 / fairness
 
 
 def test_without_fairness_urgency_is_absolute() -> None:

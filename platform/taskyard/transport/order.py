@@ -10,9 +10,10 @@ __all__ = ["Order"]
 class Order:
     """Which lists a pop looks into, and in which order.
 
-    Normally level by level, the queues of one level in rotation. Every `fairness`-th pop runs the
-    other way round, for one message: so the least urgent level and the last queue get at least
-    one in `fairness` pops, however much urgent work there is. 0 switches that off.
+    Normally level by level, the queues of one level in rotation. As soon as `fairness` - 1 messages
+    were asked for, one pop runs the other way round, for one message: so the least urgent level and
+    the last queue get one in `fairness` messages, or one in two pops where a pop asks for more,
+    however much urgent work there is. 0 switches that off.
     """
 
     def __init__(self, steps: Sequence[int], fairness: int) -> None:
@@ -20,17 +21,18 @@ class Order:
             raise ValueError(f"fairness must be 0 (off) or at least 2, got {fairness}")
         self._steps = tuple(steps)
         self._fairness = fairness
-        self._pops = 0
+        self._asked = 0
         self._turn = 0
         self._floor_turn = 0
 
     def next(self, queues: Sequence[str], batch: int) -> tuple[list[tuple[str, int]], int]:
         """((queue, step) in order of service, how many messages) of the next pop."""
-        self._pops += 1
-        if self._fairness and self._pops % self._fairness == 0:
+        if self._fairness and self._asked >= self._fairness - 1:
+            self._asked = 0
             # A turn of its own: one shared with the usual pops would meet the same queues for ever.
             self._floor_turn += 1
             return self._pairs(queues, self._floor_turn)[::-1], min(batch, 1)
+        self._asked += batch
         self._turn += 1
         return self._pairs(queues, self._turn), batch
 
