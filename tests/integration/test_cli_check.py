@@ -49,8 +49,12 @@ def test_with_everything_in_place_nothing_is_wrong(shell: Shell) -> None:
     ran = shell.run("check")
 
     assert ran.code == 0
-    assert ran.out.endswith("nothing is wrong\n")
+    assert ran.out.endswith("nothing is wrong (1 warning)\n")
     assert "✓ Redis      Valkey " in ran.out
+    assert (
+        "! workers    no worker consumes any queue (plan, exec, locator, ops). "
+        "Start one for all of them: taskyard worker\n"
+    ) in ran.out
     assert "✓ Postgres   the schema is at " in ran.out
     assert "✗" not in ran.out
 
@@ -61,7 +65,8 @@ def test_the_same_as_a_document(shell: Shell) -> None:
     assert ran.code == 0
     assert ran.document["ok"] is True
     subjects = {finding["subject"] for finding in ran.document["findings"]}
-    assert subjects == {"settings", "job types", "handlers", "Redis", "broker", "Postgres"}
+    servers = {"Redis", "broker", "workers", "Postgres"}
+    assert subjects == {"settings", "job types", "handlers"} | servers
 
 
 def test_without_settings_each_missing_url_is_an_error(tmp_path: Path) -> None:

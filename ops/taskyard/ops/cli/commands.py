@@ -26,6 +26,14 @@ COMMANDS: Final[Mapping[str, Command | Noun]] = {
     "reconcile": Command(
         f"{_CLI}.reconcile", "Compare broker, records and ledger; repair what is safe."
     ),
+    "queues": Noun(
+        "See what waits and who works.",
+        {
+            "list": Command(
+                f"{_CLI}.queues.listing", "List the queues: what waits, and who consumes it."
+            ),
+        },
+    ),
     "jobs": Noun(
         "Enqueue jobs and look after them.",
         {

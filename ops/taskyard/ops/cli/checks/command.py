@@ -20,6 +20,7 @@ from taskyard.ops.cli.checks import (
     postgres_server,
     rabbitmq_server,
     redis_server,
+    workers,
 )
 from taskyard.ops.cli.checks.finding import Finding, Level, judged
 from taskyard.ops.cli.console import out, print_json
@@ -87,6 +88,7 @@ def findings(*, quiet: bool) -> Iterator[Finding]:
         yield from judged("handlers", lambda: jobs.handlers(settings, catalogue, registry))
     yield from judged("Redis", lambda: _redis(settings))
     yield from judged("broker", lambda: _broker(settings))
+    yield from judged("workers", lambda: workers.look_at(settings))
     yield from judged("Postgres", lambda: postgres_server.look_at(settings.need_database_url()))
 
 

@@ -13,6 +13,7 @@ from taskyard.ops.cli.jobs.wait import DEFAULT_TIMEOUT_S, result_text
 from taskyard.ops.cli.options import Json, patience
 from taskyard.ops.cli.payload import read_payload
 from taskyard.ops.cli.place import find_place
+from taskyard.ops.cli.queues.unserved import warn_if_unserved
 
 __all__ = ["command"]
 
@@ -56,6 +57,8 @@ def command(
         )
         if not json:
             say(f"{handle.job_id} {'created' if handle.created else 'existed already'}")
+        if wait and not json:
+            warn_if_unserved(settings, handle.record())
         result = handle.result(timeout) if wait else None
         if json:
             print_json(_document(handle, result, wait=wait))

@@ -12,6 +12,7 @@ from taskyard.clock import SYSTEM_CLOCK
 from taskyard.jobs.states import State
 from taskyard.ops.cli.console import note, print_json, put, with_sentences
 from taskyard.ops.cli.ids import short
+from taskyard.ops.cli.jobs.present import present
 from taskyard.ops.cli.options import Json, Limit, moment_of
 from taskyard.ops.cli.place import find_place
 from taskyard.ops.cli.times import age, lasted
@@ -43,7 +44,7 @@ def command(
         since=moment_of(since, now),
     )
     with database.opened(settings.need_database_url()) as engine, engine.connect() as connection:
-        rows = ledger.newest(connection, wanted, limit)
+        rows = [present(row) for row in ledger.newest(connection, wanted, limit)]
         if not rows and queue is not None:
             _check_queue(connection, settings, queue)
     if json:

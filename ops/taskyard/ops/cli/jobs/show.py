@@ -7,14 +7,18 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import RenderableType
+from rich.text import Text
 
 from taskyard.clock import from_us
+from taskyard.errors import TaskyardError
 from taskyard.jobs.states import State
 from taskyard.ops.cli.console import grid, print_json, put, say, table, with_sentences
 from taskyard.ops.cli.ids import written
-from taskyard.ops.cli.jobs.view import JobView, look_up, next_command
+from taskyard.ops.cli.jobs.view import JobView, look_up
 from taskyard.ops.cli.options import Json
 from taskyard.ops.cli.place import find_place
+from taskyard.ops.cli.queues.look import QueueState
+from taskyard.ops.cli.queues.unserved import NO_WORKER
 from taskyard.ops.cli.times import moment
 from taskyard.records import Records
 from taskyard.store import connect
@@ -54,13 +58,28 @@ def _facts(view: JobView) -> Iterator[tuple[str, object]]:
     yield "queue", view.fact("queue") and f"{view.fact('queue')}, priority {priority or '?'}"
     yield "state", view.state.value + (" (the record has expired)" * _is_past(view))
     yield "ledger", _ledger(view)
-    yield "attempts", view.fact("attempts")
+    yield "attempts", view.attempts
     yield "replays", view.record.generation or None
     yield "admitted", moment(from_us(record.epoch)) if record.epoch else None
     yield "progress", _progress(record.progress)
     yield "cause", _cause(record.cause)
     yield "letter", view.letter
-    yield "next", next_command(view.state, view.job_id, view.letter)
+    yield "workers", _workers(view)
+    yield "next", view.next
+
+
+def _workers(view: JobView) -> str | None:
+    match view.place:
+        case None:
+            return None
+        case QueueState(consumers=0):
+            return f"none: {NO_WORKER}"
+        case QueueState(consumers=int() as consumers):
+            return f"{consumers} consume{'s' * (consumers == 1)} this queue"
+        case QueueState():
+            return "unknown (some worker does not say what it consumes)"
+        case TaskyardError() as error:
+            return f"unknown ({error})"
 
 
 def _is_past(view: JobView) -> bool:
@@ -123,4 +142,4 @@ def _failed_attempts(view: JobView) -> RenderableType:
         )
         for note in view.record.history
     ]
-    return table(columns, rows, title="failed attempts" if rows else "no failed attempt")
+    return table(columns, rows, title="failed attempts") if rows else Text("no failed attempt")

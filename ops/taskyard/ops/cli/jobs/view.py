@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from taskyard import database, ledger
@@ -11,13 +11,16 @@ from taskyard.clock import from_us
 from taskyard.errors import NotFound, TaskyardError
 from taskyard.jobs.states import State
 from taskyard.ops.cli.jobs.find import find_job
+from taskyard.ops.cli.jobs.present import present
 from taskyard.ops.cli.jobs.silence import SILENT
+from taskyard.ops.cli.queues.look import QueueState
+from taskyard.ops.cli.queues.unserved import WAITING, start_worker, state_of
 from taskyard.records import Record, Records
 from taskyard.settings import Settings
 from taskyard.store import reachable
 from taskyard.wire.letters import letter_id
 
-__all__ = ["JobView", "Ledger", "look_up", "next_command", "read_ledger"]
+__all__ = ["JobView", "Ledger", "look_up", "read_ledger"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +42,16 @@ class Ledger:
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """Record and ledger of one job side by side."""
+    """Record and ledger of one job side by side.
+
+    `place` is the queue that a waiting job waits in, or why the broker could not tell it;
+    `start_worker` is set where it waits in vain: nobody consumes that queue.
+    """
 
     record: Record
     ledger: Ledger
+    place: QueueState | TaskyardError | None = None
+    start_worker: str | None = None
 
     @property
     def job_id(self) -> str:
@@ -70,6 +79,25 @@ class JobView:
         live = self.record.fields.get({"job_type": "type"}.get(name, name))
         return live or (self.ledger.row or {}).get(name)
 
+    @property
+    def attempts(self) -> int | None:
+        """How often a worker began it in this generation, the run at work included."""
+        begun = _count(self.record, "begins")
+        return (self.ledger.row or {}).get("attempts") if begun is None else begun
+
+    @property
+    def next(self) -> str | None:
+        """What an operator would do next, None where nothing is left to do."""
+        match self.state:
+            case State.ACCEPTED | State.RUNNING | State.RETRYING | State.REROUTED:
+                return self.start_worker or f"taskyard jobs wait {self.job_id}"
+            case State.DEAD_LETTERED:
+                return f"taskyard dlq show {self.letter}"
+            case State.COMPLETED:
+                return f"taskyard jobs wait {self.job_id}"
+            case _:
+                return None
+
     def document(self) -> dict[str, Any]:
         """The view as one JSON document."""
         return {
@@ -82,8 +110,19 @@ class JobView:
             "ledger": "unknown" if self.ledger.unknown else self.ledger.row,
             "ledger_unknown": self.ledger.unknown,
             "history": self.ledger.events,
-            "next": next_command(self.state, self.job_id, self.letter),
+            "workers": self._workers(),
+            "next": self.next,
         }
+
+    def _workers(self) -> int | str | None:
+        """How many consume the queue it waits in; None where it waits in none."""
+        match self.place:
+            case None:
+                return None
+            case QueueState(consumers=int() as consumers):
+                return consumers
+            case _:
+                return "unknown"
 
     def _live(self) -> dict[str, Any]:
         record = self.record
@@ -92,7 +131,8 @@ class JobView:
             "epoch": record.epoch,
             "admitted_at": from_us(record.epoch),
             "generation": record.generation,
-            "attempts": _count(record, "attempts"),
+            "attempts": _count(record, "begins"),
+            "failures": _count(record, "attempts"),
             "deaths": _count(record, "deaths"),
             "progress": record.progress,
             "cause": record.cause,
@@ -115,7 +155,17 @@ def look_up(settings: Settings, records: Records, name: str) -> JobView:
         if view.ledger.silence is not None:
             raise view.ledger.silence
         raise NotFound(f"there is no job {name!r}. See: taskyard jobs list")
-    return view
+    return _with_place(settings, view)
+
+
+def _with_place(settings: Settings, view: JobView) -> JobView:
+    queue = view.fact("queue")
+    if view.state not in WAITING or not queue:
+        return view
+    place = state_of(settings, queue)
+    in_vain = isinstance(place, QueueState) and place.unserved
+    start = start_worker(settings, queue) if in_vain else None
+    return replace(view, place=place, start_worker=start)
 
 
 def read_ledger(settings: Settings, job_id: str) -> Ledger:
@@ -131,17 +181,4 @@ def read_ledger(settings: Settings, job_id: str) -> Ledger:
         return Ledger()
     except SILENT as error:
         return Ledger(silence=error)
-    return Ledger(row, events)
-
-
-def next_command(state: State, job_id: str, letter: str | None) -> str | None:
-    """What an operator would do next, None where nothing is left to do."""
-    match state:
-        case State.ACCEPTED | State.RUNNING | State.RETRYING | State.REROUTED:
-            return f"taskyard jobs wait {job_id}"
-        case State.DEAD_LETTERED:
-            return f"taskyard dlq show {letter}"
-        case State.COMPLETED:
-            return f"taskyard jobs wait {job_id}"
-        case _:
-            return None
+    return Ledger(present(row), events)

@@ -14,6 +14,7 @@ from taskyard.ops.cli.ids import written
 from taskyard.ops.cli.jobs.find import find_job
 from taskyard.ops.cli.options import Json, patience
 from taskyard.ops.cli.place import find_place
+from taskyard.ops.cli.queues.unserved import warn_if_unserved
 from taskyard.ops.cli.visible import json_text, one_line
 
 __all__ = ["DEFAULT_TIMEOUT_S", "command", "result_text"]
@@ -40,6 +41,9 @@ def command(
     settings = find_place(quiet=json).settings
     with Taskyard(settings) as yard:
         handles = [yard.job(find_job(settings, yard.records, name)) for name in written(jobs)]
+        if not json:
+            for handle in handles:
+                warn_if_unserved(settings, handle.record())
         if len(handles) == 1:
             _one(handles[0], timeout, replay=replay, json=json)
         else:

@@ -1,0 +1,3 @@
+"""`taskyard queues`: what waits where, and who consumes it."""
+
+__all__: list[str] = []

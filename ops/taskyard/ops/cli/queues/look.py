@@ -1,0 +1,137 @@
+"""The work queues as the broker has them: how many messages wait, and how many consume them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+from redis import Redis
+
+from taskyard.broker import connection, is_amqp, make_app, queue_key
+from taskyard.broker.connection import check_broker_url
+from taskyard.errors import ServerUnreachable
+from taskyard.jobs import Catalogue
+from taskyard.queues import URGENCY_STEPS
+from taskyard.settings import Settings
+from taskyard.store import BROKER, connect, reachable
+from taskyard.wire import redact_url
+
+__all__ = ["QueueState", "look"]
+
+_NOT_FOUND: Final = 404
+# Workers that tell no queues with their heartbeat are asked; one that is busy answers late.
+_ANSWER_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class QueueState:
+    """One queue; what the broker could not be asked is None, which is not the same as 0."""
+
+    queue: str
+    waiting: int | None
+    consumers: int | None
+
+    @property
+    def unserved(self) -> bool:
+        """Whether it is certain that nobody consumes it."""
+        return self.consumers == 0
+
+
+def look(settings: Settings, names: Iterable[str] | None = None) -> list[QueueState]:
+    """The state of the queues called `names`, of all configured ones if None.
+
+    Raises `ServerUnreachable`.
+    """
+    wanted = list(settings.queues if names is None else names)
+    at_broker = {name: _broker_name(settings, name) for name in wanted}
+    seen = _rabbitmq if is_amqp(settings) else _redis
+    waiting, consumers = seen(settings, list(at_broker.values()))
+    return [
+        QueueState(name, waiting[theirs], consumers[theirs]) for name, theirs in at_broker.items()
+    ]
+
+
+Counts = Mapping[str, int | None]
+
+
+def _broker_name(settings: Settings, name: str) -> str:
+    """A queue that the settings do not have belongs to an existing app, under its own name."""
+    return settings.broker_name(name) if name in settings.queues else name
+
+
+def _redis(settings: Settings, names: Sequence[str]) -> tuple[Counts, Counts]:
+    url = check_broker_url(settings)
+    with connect(url, retries=0, variable=BROKER) as client, reachable(url, variable=BROKER):
+        waiting: Counts = {name: _length(client, name) for name in names}
+        told, untold = _heartbeats(client, settings.namespace)
+    if all(told[name] for name in names):
+        return waiting, told
+    answers = _answers(settings)
+    missing = None if untold else 0
+    return waiting, {name: told[name] or answers[name] or missing for name in names}
+
+
+def _length(client: Redis, name: str) -> int:
+    with client.pipeline(transaction=False) as pipe:
+        for step in URGENCY_STEPS:
+            pipe.llen(queue_key(name, step))
+        # A key that is no list holds no message.
+        found = pipe.execute(raise_on_error=False)
+    return sum(size for size in found if isinstance(size, int))
+
+
+def _heartbeats(client: Redis, namespace: str) -> tuple[Counter[str], bool]:
+    """How many live consumers name each queue, and whether some live one names none."""
+    owners: Any = client.smembers(f"{namespace}:owners")
+    keys = [f"{namespace}:owner:{owner.decode()}" for owner in owners]
+    beats: Any = client.mget(keys) if keys else []
+    alive = [beat.decode().split("\n") for beat in beats if beat is not None]
+    return Counter(name for names in alive for name in names), ["1"] in alive
+
+
+def _answers(settings: Settings) -> Counter[str]:
+    """What the workers themselves say: also those of other versions and of Celery's own kind."""
+    app: Celery = make_app(settings, Catalogue.load(*settings.job_types))
+    try:
+        answers = app.control.inspect(timeout=_ANSWER_S).active_queues() or {}
+    except OperationalError as error:
+        raise _away(settings, error) from error
+    finally:
+        app.close()
+    return Counter(queue["name"] for queues in answers.values() for queue in queues)
+
+
+def _rabbitmq(settings: Settings, names: Sequence[str]) -> tuple[Counts, Counts]:
+    waiting: dict[str, int | None] = {}
+    consumers: dict[str, int | None] = {}
+    with connection(settings) as broker:
+        try:
+            broker.connect()
+            for name in names:
+                waiting[name], consumers[name] = _declared(broker, name)
+        except broker.connection_errors as error:
+            raise _away(settings, error) from error
+    return waiting, consumers
+
+
+def _declared(broker: Any, name: str) -> tuple[int | None, int | None]:
+    """Asked on a channel that is thrown away: the server closes it where it refuses."""
+    try:
+        with broker.channel() as channel:
+            answer = channel.queue_declare(queue=name, passive=True)
+    except broker.channel_errors as error:
+        return (0, 0) if error.code == _NOT_FOUND else (None, None)
+    return answer.message_count, answer.consumer_count
+
+
+def _away(settings: Settings, error: object) -> ServerUnreachable:
+    return ServerUnreachable(
+        "the broker",
+        redact_url(settings.need_broker_url()),
+        error,
+        "Start it, or correct TASKYARD_BROKER_URL; `taskyard check` tells when it answers.",
+    )

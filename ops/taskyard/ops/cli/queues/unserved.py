@@ -1,0 +1,44 @@
+"""What to say where jobs wait in a queue that no worker consumes."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from taskyard.errors import TaskyardError
+from taskyard.jobs.states import State
+from taskyard.ops.cli.console import note
+from taskyard.ops.cli.queues.look import QueueState, look
+from taskyard.records import Record
+from taskyard.settings import Settings
+
+__all__ = ["NO_WORKER", "WAITING", "start_worker", "state_of", "warn_if_unserved"]
+
+NO_WORKER: Final = "no worker consumes this queue"
+WAITING: Final = frozenset({State.ACCEPTED, State.RETRYING, State.REROUTED})
+
+
+def start_worker(settings: Settings, queue: str) -> str:
+    """The command that starts a worker for `queue`."""
+    if queue in settings.queues:
+        return f"taskyard worker --pool {queue}"
+    return f"celery -A APP worker -Q {queue}"
+
+
+def state_of(settings: Settings, queue: str) -> QueueState | TaskyardError:
+    """The queue's state, or why the broker could not tell it."""
+    try:
+        return look(settings, [queue])[0]
+    except TaskyardError as error:
+        return error
+
+
+def warn_if_unserved(settings: Settings, record: Record) -> None:
+    """A line on standard error before a wait that would last until a worker comes."""
+    if record.state not in WAITING or not record.queue:
+        return
+    found = state_of(settings, record.queue)
+    if isinstance(found, QueueState) and found.unserved:
+        note(
+            f"no worker consumes queue {record.queue!r}, so job {record.job_id} waits. "
+            f"Start one: {start_worker(settings, record.queue)}"
+        )

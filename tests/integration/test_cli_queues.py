@@ -1,0 +1,171 @@
+"""`taskyard queues list`, and what is said of a job that waits where no worker comes."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from kombu import Connection
+
+from servers import Servers
+from support.shell import Shell
+from taskyard.broker import connection
+from taskyard.client import Taskyard
+from taskyard.ops.cli.checks.finding import Level
+from taskyard.ops.cli.checks.workers import judge
+from taskyard.ops.cli.queues.look import QueueState, look
+from taskyard.settings import Settings, load
+from taskyard.store import connect
+
+BUTTON = {"html": "<button>Buy</button>"}
+
+
+@pytest.fixture(params=["valkey_url", "rabbitmq_url"])
+def shell(
+    request: pytest.FixtureRequest, tmp_path: Path, servers: Servers, database_url: str
+) -> Shell:
+    broker: Callable[[], str] = getattr(servers, request.param)
+    variables = {
+        "TASKYARD_BROKER_URL": broker(),
+        "TASKYARD_REDIS_URL": servers.valkey_url(),
+        "TASKYARD_DATABASE_URL": database_url,
+        "TASKYARD_NAMESPACE": f"t{uuid.uuid4().hex[:10]}",
+    }
+    return Shell(tmp_path, variables)
+
+
+@pytest.fixture
+def settings(shell: Shell) -> Settings:
+    return load(shell.variables, shell.folder).settings
+
+
+@pytest.fixture
+def waiting(settings: Settings) -> Iterator[str]:
+    """The id of a job that waits in `locator`."""
+    with Taskyard(settings) as yard:
+        yield yard.enqueue("batch_locator_generation", BUTTON).job_id
+
+
+@pytest.fixture
+def consumer(settings: Settings) -> Iterator[Callable[[str], None]]:
+    """Consumes a queue, as far as an operator can see."""
+    broker: Connection = connection(settings)
+
+    def consume(queue: str) -> None:
+        name = settings.broker_name(queue)
+        if settings.need_broker_url().startswith("amqp"):
+            broker.default_channel.basic_consume(name, no_ack=False, callback=lambda _: None)
+        else:
+            beat(settings, name)
+
+    yield consume
+    broker.release()
+
+
+def beat(settings: Settings, told: str) -> None:
+    """A live worker's heartbeat."""
+    with connect(settings.need_redis_url()) as client:
+        client.sadd(f"{settings.namespace}:owners", "someone")
+        client.set(f"{settings.namespace}:owner:someone", told, ex=60)
+
+
+def test_a_job_without_a_worker_is_told_with_the_command_that_starts_one(
+    shell: Shell, waiting: str
+) -> None:
+    ran = shell.run("jobs", "show", waiting)
+    document = shell.run("jobs", "show", waiting, "--json").document
+
+    assert "workers   none: no worker consumes this queue\n" in ran.out
+    assert "next      taskyard worker --pool locator\n" in ran.out
+    assert (document["workers"], document["next"]) == (0, "taskyard worker --pool locator")
+
+
+def test_who_waits_for_it_is_told_before(shell: Shell, waiting: str) -> None:
+    said = (
+        f"no worker consumes queue 'locator', so job {waiting} waits. "
+        "Start one: taskyard worker --pool locator\n"
+    )
+
+    ran = shell.run("jobs", "wait", waiting, "--timeout", "0.1")
+
+    assert ran.code == 7
+    assert ran.err.startswith(said)
+
+
+def test_enqueue_with_wait_tells_it_too(shell: Shell) -> None:
+    words = ("jobs", "enqueue", "batch_locator_generation", '{"html": "<a>a</a>"}')
+
+    ran = shell.run(*words, "--wait", "--timeout", "0.1")
+
+    assert ran.code == 7
+    assert "Start one: taskyard worker --pool locator\n" in ran.err
+
+
+def test_with_a_consumer_it_waits_for_its_turn(
+    shell: Shell, waiting: str, consumer: Callable[[str], None]
+) -> None:
+    consumer("locator")
+
+    ran = shell.run("jobs", "show", waiting)
+
+    assert "workers   1 consumes this queue\n" in ran.out
+    assert f"next      taskyard jobs wait {waiting}\n" in ran.out
+
+
+def test_the_list_counts_messages_and_consumers(shell: Shell, waiting: str) -> None:
+    ran = shell.run("queues", "list")
+    rows = {row["queue"]: row for row in shell.run("queues", "list", "--json").document}
+
+    assert ran.out.splitlines()[0].split() == ["queue", "waiting", "workers", "priorities"]
+    assert "locator  1        0        1-3\n" in ran.out
+    assert "no worker consumes queue 'plan'. Start one: taskyard worker --pool plan\n" in ran.err
+    assert rows["locator"] == {"queue": "locator", "waiting": 1, "consumers": 0}
+    assert rows["ops"]["waiting"] == 0
+
+
+def test_check_warns_of_the_queues_that_nobody_consumes(
+    shell: Shell, waiting: str, consumer: Callable[[str], None]
+) -> None:
+    with_all = shell.run("check")
+    consumer("locator")
+    with_one = shell.run("check")
+
+    assert "no worker consumes any queue (plan, exec, locator, ops), where 1 waits." in with_all.out
+    assert "✓ workers    consume locator\n" in with_one.out
+    assert "! workers    no worker consumes queue 'ops'. Start one: taskyard worker" in with_one.out
+    assert (with_all.code, with_one.code) == (0, 0)
+
+
+def test_a_worker_that_does_not_name_its_queues_is_unknown_and_not_none(
+    tmp_path: Path, servers: Servers
+) -> None:
+    url = servers.valkey_url()
+    settings = Settings(broker_url=url, redis_url=url, namespace=f"t{uuid.uuid4().hex[:10]}")
+    beat(settings, "1")  # as a version before did
+
+    (state,) = look(settings, ["ops"])
+    (finding,) = judge(settings, [state])
+
+    assert state == QueueState("ops", waiting=0, consumers=None)
+    assert (finding.level, finding.detail) == (
+        Level.WARNING,
+        "unknown for ops: a worker does not say what it consumes",
+    )
+
+
+def test_with_the_broker_away_the_workers_are_unknown_and_the_job_is_shown(
+    shell: Shell, waiting: str
+) -> None:
+    away = {"TASKYARD_BROKER_URL": "redis://:hunter2@127.0.0.1:1/0"}
+
+    ran = shell.run("jobs", "show", waiting, **away)
+    checked = shell.run("check", **away)
+    listed = shell.run("queues", "list", **away)
+
+    assert ran.code == 0
+    assert "workers   unknown (Redis at redis://:[redacted]@127.0.0.1:1/0 does not" in ran.out
+    assert "! workers    unknown: the broker could not be asked." in checked.out
+    assert (listed.code, listed.out) == (3, "")
+    assert "hunter2" not in ran.out + checked.out + listed.err
