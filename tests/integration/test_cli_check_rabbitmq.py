@@ -84,16 +84,27 @@ def test_a_queue_with_other_arguments_is_told_with_the_policy_that_rabbitmq_take
 
     ran = shell.run("check")
 
-    assert ran.code == 2
-    assert f"✗ broker     queue {name} exists with other arguments" in ran.out
-    assert "inequivalent arg 'x-" in ran.out
-    assert "no policy can give it priorities. Run: rabbitmqctl set_policy --vhost / " in ran.out
+    assert ran.code == 0
+    assert f"! broker     queue {name} exists and is used as it is, though it has no" in ran.out
+    assert "it has no x-max-priority: every job waits its turn" in ran.out
+    assert "though never priorities" in ran.out
+    assert "Run: rabbitmqctl set_policy --vhost / " in ran.out
     (line,) = [line for line in ran.out.splitlines() if "set_policy" in line]
     program, *words = shlex.split(line.partition("Run: ")[2])
     assert program == "rabbitmqctl"
     servers.rabbitmq.ctl(*words)
     policies = servers.rabbitmq.ctl("list_queues", "name", "policy")
     assert f"{name}\ttaskyard-{name}" in policies
+
+
+def test_what_workers_choose_and_why_is_told(shell: Shell) -> None:
+    auto = shell.run("check")
+    quorum = shell.run("check", TASKYARD_RABBITMQ_QUEUE_TYPE="quorum")
+
+    assert ": classic queues with four priorities, since quorum queues have none" in auto.out
+    assert "! broker     RabbitMQ 3.1" in quorum.out
+    assert "TASKYARD_RABBITMQ_QUEUE_TYPE=classic has them" in quorum.out
+    assert quorum.code == 0
 
 
 def test_a_rabbitmq_that_does_not_answer_names_the_brokers_variable(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from taskyard.broker.app import make_app
 from taskyard.broker.connection import connection, is_amqp, transport_options
 from taskyard.broker.envelope import encode, queue_key
 from taskyard.broker.publisher import Publisher, make_publisher
+from taskyard.broker.rabbit_start import describe, settle_queues
 from taskyard.broker.redis_publisher import PROMOTE_BATCH, RedisPublisher
 
 __all__ = [
@@ -11,10 +12,12 @@ __all__ = [
     "Publisher",
     "RedisPublisher",
     "connection",
+    "describe",
     "encode",
     "is_amqp",
     "make_app",
     "make_publisher",
     "queue_key",
+    "settle_queues",
     "transport_options",
 ]

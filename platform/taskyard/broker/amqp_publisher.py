@@ -12,14 +12,14 @@ from kombu import Connection, Producer
 from kombu.exceptions import OperationalError
 from kombu.transport.native_delayed_delivery import calculate_routing_key, level_name
 
-from taskyard.broker.confirmed import publish_confirmed
+from taskyard.broker.confirmed import abandon, publish_confirmed
 from taskyard.broker.connection import connection
-from taskyard.broker.delay_exchanges import bind_delay, declare_delay
+from taskyard.broker.delay_exchanges import bind_delay, declare_delay, delay_prefix
 from taskyard.broker.foreign import own_priority, queue_name
 from taskyard.broker.headers import headers_of
 from taskyard.clock import to_us
 from taskyard.errors import PublishFailed
-from taskyard.queues import kombu_queues, rabbit_priority
+from taskyard.queues import RabbitChoice, choose, rabbit_priority, rabbit_queues
 from taskyard.settings import Settings
 from taskyard.wire.exact import unpack
 from taskyard.wire.headers import Stamp
@@ -73,16 +73,15 @@ class AmqpPublisher:
         """Put a message into the delay exchanges, in whole seconds; raises `PublishFailed`."""
         seconds = max(1, ceil((due_us - self._now_us()) / 1_000_000))
         options = self._options(message, queue, priority, stamp, ("eta",))
-        route = {
-            "exchange": level_name(_TOP_LEVEL, self.settings.namespace),
-            "routing_key": calculate_routing_key(seconds, queue_name(self.settings, queue)),
-        }
-        self._send(job_id, message.body, {**route, **options}, delayed=queue)
+        key = calculate_routing_key(seconds, queue_name(self.settings, queue))
+        self._send(job_id, message.body, {"routing_key": key, **options}, delayed=queue)
 
     def close(self) -> None:
         """Let the connection go."""
         with self._lock:
-            self._drop()
+            if self._connection is not None:
+                self._connection.release()
+            self._forget()
 
     def _options(
         self,
@@ -108,12 +107,13 @@ class AmqpPublisher:
             try:
                 producer = self._producer()
                 if delayed is not None:
-                    self._prepare_delay(producer.channel, delayed)
+                    level = self._prepare_delay(producer.channel, delayed)
+                    options = {"exchange": level, **options}
                 publish_confirmed(producer, body, self.settings.publish_timeout_s, **options)
             except PublishFailed:
                 raise
             except self._errors() as error:
-                self._drop()
+                self._abandon()
                 raise PublishFailed(f"job {job_id} was not published: {error}") from error
 
     def _priority(self, message: RawMessage, queue: str, priority: int | None) -> int | None:
@@ -123,19 +123,27 @@ class AmqpPublisher:
         wanted = configured.default_priority if priority is None else priority
         return rabbit_priority(configured, wanted)
 
-    def _prepare_delay(self, channel: Any, queue: str) -> None:
+    def _prepare_delay(self, channel: Any, queue: str) -> str:
+        """The exchange where a wait for `queue` begins, declared and bound."""
+        choice = self._choice(channel)
+        prefix = delay_prefix(self.settings, choice)
         if not self._delay_ready:
-            declare_delay(channel, self.settings)
+            declare_delay(channel, self.settings, choice)
             self._delay_ready = True
         if queue not in self.settings.queues and queue not in self._bound:
-            bind_delay(channel, self.settings, queue)
+            bind_delay(channel, prefix, queue)
             self._bound.add(queue)
+        return str(level_name(_TOP_LEVEL, prefix))
+
+    def _choice(self, channel: Any) -> RabbitChoice:
+        properties = channel.connection.server_properties
+        return choose(properties, self.settings.rabbitmq_queue_type)
 
     def _producer(self) -> Producer:
         if self._connection is None:
             self._connection = connection(self.settings)
             channel = self._connection.default_channel
-            for queue in kombu_queues(self.settings, rabbit=True):
+            for queue in rabbit_queues(self.settings):
                 queue(channel).declare()
         return Producer(self._connection.default_channel)
 
@@ -146,12 +154,15 @@ class AmqpPublisher:
             found += tuple(self._connection.channel_errors)
         return found
 
-    def _drop(self) -> None:
+    def _abandon(self) -> None:
         if self._connection is not None:
-            self._connection.release()
-            self._connection = None
-            self._delay_ready = False
-            self._bound.clear()
+            abandon(self._connection)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._connection = None
+        self._delay_ready = False
+        self._bound.clear()
 
 
 def _own_clock_us() -> int:

@@ -7,20 +7,27 @@ from __future__ import annotations
 
 from typing import Any
 
-from kombu import Producer
+from kombu import Connection, Producer
+from kombu.exceptions import OperationalError
 
 from taskyard.errors import LetterUnroutable
 
-__all__ = ["publish_confirmed"]
+__all__ = ["abandon", "publish_confirmed"]
 
 
 def publish_confirmed(producer: Producer, body: bytes, timeout_s: float, **options: Any) -> None:
-    """Publish and wait at most `timeout_s`; raises `LetterUnroutable` if no queue took it."""
+    """Publish and wait for each answer at most `timeout_s`.
+
+    Raises `LetterUnroutable` if no queue took it, kombu's `OperationalError` if no answer came:
+    then the message may still arrive, and the connection must be abandoned.
+    """
     returned: list[Any] = []
+    blocked: list[Any] = []
 
     def note(*details: Any) -> None:
         returned.append(details)
 
+    producer.channel.connection.on_blocked = blocked.append
     events = producer.channel.events["basic_return"]
     events.add(note)
     try:
@@ -33,9 +40,25 @@ def publish_confirmed(producer: Producer, body: bytes, timeout_s: float, **optio
             confirm_timeout=timeout_s,
             **options,
         )
+    except TimeoutError as error:
+        raise OperationalError(_late(timeout_s, blocked=bool(blocked))) from error
     finally:
         events.discard(note)
     if returned:
         raise LetterUnroutable(
             f"no queue takes exchange {options['exchange']!r}, key {options['routing_key']!r}"
         )
+
+
+def abandon(connection: Connection) -> None:
+    """Close it without a word to the server: one that blocks publishers would never answer."""
+    connection.collect()
+
+
+def _late(timeout_s: float, *, blocked: bool) -> str:
+    why = (
+        "it blocks publishers, for want of memory or disk"
+        if blocked
+        else "it may be overloaded or out of reach"
+    )
+    return f"RabbitMQ did not confirm within {timeout_s:g} s: {why}; see rabbitmqctl status"

@@ -10,7 +10,7 @@ from kombu import Connection, Producer
 from kombu.exceptions import OperationalError
 
 from taskyard.broker import connection, is_amqp
-from taskyard.broker.confirmed import publish_confirmed
+from taskyard.broker.confirmed import abandon, publish_confirmed
 from taskyard.deadletters.kept import KeptLetters
 from taskyard.deadletters.topology import exchange, mirror_queue, review_queue
 from taskyard.errors import LetterUnroutable, PublishFailed
@@ -44,7 +44,7 @@ class LetterBox:
             try:
                 self._post(letter)
             except self._errors() as error:
-                self._drop()
+                self._abandon()
                 raise PublishFailed(
                     f"letter {letter.letter_id} was not published: {error}"
                 ) from error
@@ -53,7 +53,9 @@ class LetterBox:
     def close(self) -> None:
         """Let the connection go."""
         with self._lock:
-            self._drop()
+            if self._connection is not None:
+                self._connection.release()
+                self._connection = None
 
     def _post(self, letter: Letter) -> None:
         producer = self._producer()
@@ -102,7 +104,7 @@ class LetterBox:
             found += tuple(self._connection.channel_errors)
         return found
 
-    def _drop(self) -> None:
+    def _abandon(self) -> None:
         if self._connection is not None:
-            self._connection.release()
+            abandon(self._connection)
             self._connection = None

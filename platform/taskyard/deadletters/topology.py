@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from kombu import Exchange, Queue
 
+from taskyard.broker import is_amqp
+from taskyard.queues import RabbitQueue, Wish
 from taskyard.settings import Settings
 
 __all__ = ["exchange", "mirror_queue", "review_queue"]
@@ -17,11 +19,15 @@ def exchange(settings: Settings) -> Exchange:
 def mirror_queue(settings: Settings) -> Queue:
     """The durable queue that the mirror reads; it takes every letter."""
     name = f"{settings.namespace}.dead-letter.mirror"
+    if is_amqp(settings):
+        wish = Wish(settings.rabbitmq_queue_type)
+        return RabbitQueue.wished(name, wish, exchange(settings), "#")
     return Queue(name, exchange(settings), routing_key="#", durable=True)
 
 
-def review_queue(settings: Settings, name: str, limit: int) -> Queue:
+def review_queue(settings: Settings, name: str, limit: int) -> RabbitQueue:
     """The bounded queue of an escalation on RabbitMQ; the oldest letter makes room."""
     bounds = {"x-max-length": limit, "x-overflow": "drop-head"}
     full = settings.broker_name(name)
-    return Queue(full, Exchange(""), routing_key=full, durable=True, queue_arguments=bounds)
+    wish = Wish(settings.rabbitmq_queue_type, bounds=bounds)
+    return RabbitQueue.wished(full, wish, Exchange(""), full)

@@ -10,6 +10,7 @@ from celery.worker.consumer import Consumer
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from taskyard.broker import settle_queues
 from taskyard.clock import to_us
 from taskyard.deadletters import build_letter
 from taskyard.engine.duties import defer
@@ -43,6 +44,11 @@ class JobConsumer(Consumer):  # type: ignore[misc]
     """Celery's consumer with a way out for every message."""
 
     _flush_entry: Any = None
+
+    def update_strategies(self) -> None:
+        """Celery calls it just before it sets the prefetch and consumes: the queues come first."""
+        settle_queues(self.app.taskyard.settings, self.app, self.connection)
+        super().update_strategies()
 
     def on_send_event_buffered(self) -> None:
         """Publish buffered task events together, at most every `EVENT_INTERVAL_S`."""

@@ -6,13 +6,23 @@ from taskyard.queues.priorities import (
     caller_priority,
     rabbit_priority,
 )
-from taskyard.queues.topology import kombu_queues, route
+from taskyard.queues.rabbit_choice import RabbitChoice, choose
+from taskyard.queues.rabbit_existing import Declared, look_at
+from taskyard.queues.rabbit_queue import RabbitQueue, Wish
+from taskyard.queues.topology import kombu_queues, rabbit_queues, route
 
 __all__ = [
     "URGENCY_STEPS",
+    "Declared",
+    "RabbitChoice",
+    "RabbitQueue",
+    "Wish",
     "broker_priority",
     "caller_priority",
+    "choose",
     "kombu_queues",
+    "look_at",
     "rabbit_priority",
+    "rabbit_queues",
     "route",
 ]

@@ -13,6 +13,7 @@ from taskyard.settings import QueueSettings
 __all__ = ["URGENCY_STEPS", "broker_priority", "caller_priority", "rabbit_priority"]
 
 URGENCY_STEPS: Final = (0, 3, 6, 9)
+RABBIT_LEVELS: Final = (5, 3, 2, 1)
 
 
 def broker_priority(queue: QueueSettings, priority: int) -> int:
@@ -21,8 +22,12 @@ def broker_priority(queue: QueueSettings, priority: int) -> int:
 
 
 def rabbit_priority(queue: QueueSettings, priority: int) -> int:
-    """RabbitMQ's priority of a caller's: the most urgent is 4, what lies below 2 shares the 1."""
-    return max(len(URGENCY_STEPS) - (queue.priorities - priority), 1)
+    """RabbitMQ's priority of a caller's: 5, 3, 2 from the most urgent down, and 1 for the rest.
+
+    A classic queue with four priorities takes the 5 for its 4; a quorum queue, which tells only
+    two apart, takes what is over 4 for urgent. So nobody needs to know a queue's type to publish.
+    """
+    return RABBIT_LEVELS[min(queue.priorities - priority, len(RABBIT_LEVELS) - 1)]
 
 
 def caller_priority(queue: QueueSettings, step: int) -> int:

@@ -5,38 +5,30 @@ from __future__ import annotations
 from kombu import Exchange, Queue
 
 from taskyard.jobs import Catalogue
-from taskyard.queues.priorities import URGENCY_STEPS, broker_priority, rabbit_priority
+from taskyard.queues.priorities import broker_priority, rabbit_priority
+from taskyard.queues.rabbit_queue import RabbitQueue, Wish
 from taskyard.settings import Settings
 
-__all__ = ["kombu_queues", "rabbit_arguments", "route"]
+__all__ = ["kombu_queues", "rabbit_queues", "route"]
 
 
 def kombu_queues(settings: Settings, *, rabbit: bool) -> list[Queue]:
-    """One durable queue for each configured one, on the default exchange.
-
-    On RabbitMQ classic queues with four priorities: quorum queues have none before 4.0. What that
-    broker itself drops goes to the dead-letter exchange too.
-    """
+    """One durable queue for each configured one, on the default exchange."""
+    if rabbit:
+        return list(rabbit_queues(settings))
     names = [settings.broker_name(name) for name in settings.queues]
-    return [
-        Queue(
-            name,
-            Exchange(""),
-            routing_key=name,
-            durable=True,
-            queue_arguments=rabbit_arguments(settings, name) if rabbit else None,
-        )
-        for name in names
-    ]
+    return [Queue(name, Exchange(""), routing_key=name, durable=True) for name in names]
 
 
-def rabbit_arguments(settings: Settings, name: str) -> dict[str, object]:
-    """The arguments of a work queue on RabbitMQ."""
-    return {
-        "x-max-priority": len(URGENCY_STEPS),
-        "x-dead-letter-exchange": f"{settings.namespace}.dead-letter",
-        "x-dead-letter-routing-key": f"{name}.broker.rejected",
-    }
+def rabbit_queues(settings: Settings) -> list[RabbitQueue]:
+    """The same on RabbitMQ; what that broker itself drops goes to the dead-letter exchange too."""
+    found = []
+    for queue in settings.queues:
+        name = settings.broker_name(queue)
+        dead_letter = (f"{settings.namespace}.dead-letter", f"{name}.broker.rejected")
+        wish = Wish(settings.rabbitmq_queue_type, dead_letter, priorities=True)
+        found.append(RabbitQueue.wished(name, wish, Exchange(""), name))
+    return found
 
 
 def route(

@@ -107,7 +107,7 @@ def _redis(settings: Settings) -> Iterator[Finding]:
 
 def _broker(settings: Settings) -> Iterator[Finding]:
     if is_amqp(settings):
-        yield from rabbitmq_server.look_at(settings)
+        yield from rabbitmq_server.look_at_broker(settings)
         return
     url = check_broker_url(settings)
     if settings.redis_url is not None and same_redis(settings):

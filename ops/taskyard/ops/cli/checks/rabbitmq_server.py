@@ -2,44 +2,42 @@
 
 from __future__ import annotations
 
-import json
-import re
-import shlex
 from collections.abc import Iterator
 from typing import Any, Final
 
-from kombu import Connection, Queue
+from kombu import Connection
 
-from taskyard.broker import connection
+from taskyard.broker import connection, describe
+from taskyard.broker.rabbit_losses import losses, policy_command
 from taskyard.errors import ServerUnreachable
 from taskyard.ops.cli.checks.finding import Finding
-from taskyard.queues import kombu_queues
+from taskyard.queues import Declared, RabbitQueue, choose, look_at, rabbit_queues
+from taskyard.queues.rabbit_choice import version_of
 from taskyard.settings import Settings
 from taskyard.wire import redact_url
 
-__all__ = ["judge_version", "look_at", "policy_command"]
+__all__ = ["judge_choice", "judge_version", "look_at_broker"]
 
 _MINIMUM: Final = (3, 10)
-_NOT_FOUND: Final = 404
-_OTHER_ARGUMENTS: Final = 406
 
 
-def look_at(settings: Settings) -> Iterator[Finding]:
+def look_at_broker(settings: Settings) -> Iterator[Finding]:
     """What is to be said about the broker; declares nothing that is not there already.
 
     Raises `ServerUnreachable`.
     """
     with connection(settings) as broker:
         _connect(broker, settings.need_broker_url())
-        yield judge_version(broker.connection.server_properties)
+        properties = broker.connection.server_properties
+        yield judge_version(properties)
+        yield judge_choice(settings, properties)
         yield from _queues(broker, settings)
 
 
 def judge_version(facts: dict[str, Any]) -> Finding:
     """Whether the version in the server's greeting is new enough."""
-    version = _text(facts.get("version"))
-    numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
-    if numbers < _MINIMUM:
+    version = str(facts.get("version") or "")
+    if version_of(facts) < _MINIMUM:
         wanted = ".".join(str(number) for number in _MINIMUM)
         return Finding.error(
             "broker", f"RabbitMQ {version or '(no version)'} is too old", f"Upgrade to {wanted}."
@@ -47,15 +45,12 @@ def judge_version(facts: dict[str, Any]) -> Finding:
     return Finding.ok("broker", f"RabbitMQ {version} answers")
 
 
-def policy_command(queue: Queue, vhost: str) -> str:
-    """The command that gives an existing queue the dead-letter exchange."""
-    arguments = queue.queue_arguments
-    names = ("dead-letter-exchange", "dead-letter-routing-key")
-    definition = json.dumps({name: arguments[f"x-{name}"] for name in names})
-    words = ["--vhost", vhost, "--apply-to", "queues", f"taskyard-{queue.name}"]
-    return shlex.join(
-        ["rabbitmqctl", "set_policy", *words, f"^{re.escape(queue.name)}$", definition]
-    )
+def judge_choice(settings: Settings, facts: dict[str, Any]) -> Finding:
+    """What workers choose on this server and why; a warning where it costs what was asked for."""
+    choice, told = choose(facts, settings.rabbitmq_queue_type), describe(settings, facts)
+    if choice.cost:
+        return Finding.warning("broker", told, "Change one of both if that is not meant.")
+    return Finding.ok("broker", told)
 
 
 def _connect(broker: Connection, url: str) -> None:
@@ -72,46 +67,33 @@ def _connect(broker: Connection, url: str) -> None:
 
 def _queues(broker: Connection, settings: Settings) -> Iterator[Finding]:
     missing, present = [], []
-    for queue in kombu_queues(settings, rabbit=True):
-        code, said = _declared(broker, queue, passive=True)
-        if code is None:
-            code, said = _declared(broker, queue, passive=False)
-        if code is None:
-            present.append(queue.name)
-        elif code == _NOT_FOUND:
+    properties = broker.connection.server_properties
+    for queue in rabbit_queues(settings):
+        try:
+            found = look_at(broker.connection, queue.name)
+        except broker.channel_errors as error:
+            yield Finding.error("broker", f"queue {queue.name}: {error}", "Ask who runs it.")
+            continue
+        if found is None:
             missing.append(queue.name)
-        elif code == _OTHER_ARGUMENTS:
-            yield _other_arguments(queue, said, broker.virtual_host)
+        elif lost := losses(queue, found, properties):
+            yield _differing(queue, found, lost, broker)
         else:
-            yield Finding.error("broker", f"queue {queue.name}: {said}", "Ask who runs it.")
+            present.append(queue.name)
     if present:
         yield Finding.ok("broker", f"work queues as they should be: {', '.join(present)}")
     if missing:
         yield Finding.ok("broker", f"work queues that will be declared: {', '.join(missing)}")
 
 
-def _declared(broker: Connection, queue: Queue, *, passive: bool) -> tuple[int | None, str]:
-    """The server's code and words if it refuses, on a channel that is thrown away: it closes it.
-
-    `passive` asks whether the queue is there; otherwise also whether its arguments are ours.
-    """
-    try:
-        with broker.channel() as channel:
-            queue(channel).queue_declare(passive=passive)
-    except broker.channel_errors as error:
-        return int(error.code), _text(error.reply_text)
-    return None, ""
-
-
-def _other_arguments(queue: Queue, said: str, vhost: str) -> Finding:
-    return Finding.error(
-        "broker",
-        f"queue {queue.name} exists with other arguments, so our declaration is refused ({said})",
-        "Drain and delete it, and it is declared anew. Where that cannot be, this policy gives it "
-        "the dead-letter exchange (a queue follows one policy: merge it with its own), but no "
-        f"policy can give it priorities. Run: {policy_command(queue, vhost)}",
-    )
-
-
-def _text(value: Any) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value or "")
+def _differing(queue: RabbitQueue, found: Declared, lost: list[str], broker: Connection) -> Finding:
+    properties = broker.connection.server_properties
+    command = policy_command(queue, found, properties, broker.virtual_host)
+    remedy = "Drain it, delete it and start a worker, which declares it anew."
+    if command:
+        remedy += (
+            " Where that cannot be, a policy gives it the dead-letter exchange, though never "
+            f"priorities (a queue follows one policy: merge it with its own). Run: {command}"
+        )
+    told = f"queue {queue.name} exists and is used as it is, though {'; '.join(lost)}"
+    return Finding.warning("broker", told, remedy)

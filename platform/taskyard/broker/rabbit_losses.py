@@ -1,0 +1,91 @@
+"""What is lost by a RabbitMQ queue that exists and differs, and the policy that mends a part."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from taskyard.queues import Declared, RabbitChoice, RabbitQueue, choose
+
+__all__ = ["losses", "policy_command"]
+
+# What a policy can give, by the type of the queue that is there; x-max-priority is none of it.
+_BY_POLICY: Final = {
+    "classic": ("dead-letter-exchange", "dead-letter-routing-key"),
+    "quorum": (
+        "dead-letter-exchange",
+        "dead-letter-routing-key",
+        "dead-letter-strategy",
+        "overflow",
+        "delivery-limit",
+    ),
+}
+_DROPS: Final = ("x-expires", "x-message-ttl", "x-max-length", "x-max-length-bytes")
+
+
+def losses(queue: RabbitQueue, declared: Declared, properties: Mapping[str, Any]) -> list[str]:
+    """What is lost by each difference, in words; empty where nothing is."""
+    choice = choose(properties, queue.wish.asked)
+    differences = declared.differences(queue.wish.arguments(choice))
+    if "x-queue-type" in differences:
+        # What only the other type has is told by the type.
+        shared = queue.wish.arguments(_as_found(choice, declared))
+        differences = {**declared.differences(shared), "x-queue-type": differences["x-queue-type"]}
+    priorities = choose(properties, "quorum").priorities
+    told = [_loss(name, *pair, priorities) for name, pair in differences.items()]
+    return [text for text in told if text]
+
+
+def policy_command(
+    queue: RabbitQueue, declared: Declared, properties: Mapping[str, Any], vhost: str
+) -> str:
+    """The command that gives an existing queue what a policy can; empty where that is nothing."""
+    choice = _as_found(choose(properties, queue.wish.asked), declared)
+    wished = queue.wish.arguments(choice)
+    missing = {
+        name: wished[f"x-{name}"]
+        for name in _BY_POLICY[choice.queue_type]
+        if f"x-{name}" in wished and f"x-{name}" not in declared.arguments
+    }
+    if "dead-letter-exchange" not in missing:
+        # An argument of the queue wins over every policy.
+        return ""
+    words = ["--vhost", vhost, "--apply-to", "queues", f"taskyard-{queue.name}"]
+    pattern, definition = f"^{re.escape(queue.name)}$", json.dumps(missing)
+    return shlex.join(["rabbitmqctl", "set_policy", *words, pattern, definition])
+
+
+def _as_found(choice: RabbitChoice, declared: Declared) -> RabbitChoice:
+    quorum = declared.arguments.get("x-queue-type") == "quorum"
+    return replace(choice, queue_type="quorum" if quorum else "classic")
+
+
+def _loss(name: str, wished: Any, found: Any, quorum_priorities: int) -> str:  # noqa: PLR0911 - one loss a line
+    match name:
+        case "x-max-priority" if found is None:
+            return "it has no x-max-priority: every job waits its turn, urgent ones too"
+        case "x-max-priority" if wished is not None and found < wished:
+            return f"it has only {found} priorities, expected {wished}"
+        case "x-dead-letter-exchange" if found is None:
+            return (
+                "it has no x-dead-letter-exchange: unless a policy gives it one, what RabbitMQ "
+                "itself drops from it (expired, too many) is gone without a letter"
+            )
+        case "x-dead-letter-exchange":
+            return f"what RabbitMQ itself drops from it goes to {found!r} and becomes no letter"
+        case "x-queue-type" if found == "quorum":
+            levels = "two priorities" if quorum_priorities > 1 else "no priorities"
+            return f"it is a quorum queue, which has {levels}"
+        case "x-queue-type":
+            return "it is a classic queue, which one node holds alone"
+        case "durable":
+            return "it is not durable: a restart of RabbitMQ loses its messages"
+        case "auto_delete":
+            return "it goes, with its messages, when its last consumer leaves"
+        case limit if limit in _DROPS and found is not None:
+            return f"its {limit} is {found}: RabbitMQ drops what is beyond that"
+    return ""

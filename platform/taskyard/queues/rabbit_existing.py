@@ -1,0 +1,119 @@
+"""Queues that exist on RabbitMQ: taken as they are, and how they differ from what is wished.
+
+The server refuses another declaration (406) and names one argument that differs, never all. A
+declaration that follows its corrections is accepted in the end, and then says what is there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from amqp.exceptions import ChannelError, NotFound, PreconditionFailed
+
+__all__ = ["Declared", "declare_or_accept", "look_at"]
+
+# A queue has about twenty arguments and flags; more corrections than that are no progress.
+_MOST_CORRECTIONS: Final = 30
+_DIFFERS: Final = re.compile(r"inequivalent arg '(?P<name>[^']+)' .*but current is (?P<is>.*)$")
+_VALUE: Final = re.compile(r"(?:the value )?'(?P<value>.*?)'(?: of type '(?P<type>\w+)')?$")
+_UNFIT: Final = re.compile(r"invalid arg '[^']+' .* of queue type rabbit_classic_queue")
+_FLAGS: Final = ("durable", "auto_delete", "exclusive")
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """A queue as it is: its arguments, its flags, and the server's answer to the declaration."""
+
+    name: str
+    arguments: Mapping[str, Any]
+    flags: Mapping[str, bool] = field(default_factory=lambda: {"durable": True})
+    answer: Any = None
+
+    def differences(self, wished: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+        """Argument or flag -> (wished, found); None stands for an absent one."""
+        found = {**_plain(self.arguments), **{k: v for k, v in self.flags.items() if _odd(k, v)}}
+        wanted = _plain(wished)
+        names = sorted({*found, *wanted})
+        pairs = {name: (wanted.get(name), found.get(name)) for name in names}
+        return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def declare_or_accept(connection: Any, name: str, wished: Mapping[str, Any]) -> Declared:
+    """Declare the durable queue `name`; one that exists with other arguments is taken as it is.
+
+    `connection` is py-amqp's. Raises its channel errors for every other refusal.
+    """
+    try:
+        answer = _declare(connection, name, wished, {"durable": True})
+    except PreconditionFailed as error:
+        if _DIFFERS.search(str(error.reply_text)) is None:
+            raise
+        return _as_it_is(connection, name)
+    return Declared(name, dict(wished), answer=answer)
+
+
+def look_at(connection: Any, name: str) -> Declared | None:
+    """The queue `name` as it is, None if there is none; raises py-amqp's channel errors."""
+    try:
+        with connection.channel() as channel:
+            channel.queue_declare(queue=name, passive=True)
+    except NotFound:
+        return None
+    return _as_it_is(connection, name)
+
+
+def _as_it_is(connection: Any, name: str) -> Declared:
+    arguments: dict[str, Any] = {}
+    flags = {"durable": True}
+    for _ in range(_MOST_CORRECTIONS):
+        try:
+            answer = _declare(connection, name, arguments, flags)
+        except PreconditionFailed as error:
+            if not _correct(str(error.reply_text), arguments, flags):
+                raise
+        else:
+            return Declared(name, arguments, flags, answer)
+    raise ChannelError(f"queue {name} does not settle after {_MOST_CORRECTIONS} corrections")
+
+
+def _declare(
+    connection: Any, name: str, arguments: Mapping[str, Any], flags: Mapping[str, bool]
+) -> Any:
+    # On a channel of its own: a refusal closes it, with whatever consumers it has.
+    with connection.channel() as channel:
+        options = {"durable": False, "auto_delete": False, **flags}
+        return channel.queue_declare(queue=name, arguments=dict(arguments), **options)
+
+
+def _correct(said: str, arguments: dict[str, Any], flags: dict[str, bool]) -> bool:
+    """Take over what the server says is there; False where it says something else."""
+    if _UNFIT.search(said) and "x-queue-type" not in arguments:
+        arguments["x-queue-type"] = "quorum"
+        return True
+    named = _DIFFERS.search(said)
+    value = None if named is None else _VALUE.search(named["is"].strip())
+    if named is None or value is None:
+        return False
+    if named["name"] in _FLAGS:
+        flags[named["name"]] = value["value"] == "true"
+        return True
+    arguments[named["name"]] = _typed(value["value"], value["type"])
+    return True
+
+
+def _typed(value: str, kind: str | None) -> Any:
+    if kind in ("longstr", None) or not value.lstrip("-").isdecimal():
+        return value == "true" if kind == "bool" else value
+    return int(value)
+
+
+def _plain(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what the server takes for granted."""
+    return {k: v for k, v in arguments.items() if (k, v) != ("x-queue-type", "classic")}
+
+
+def _odd(flag: str, value: bool) -> bool:
+    return value is not (flag == "durable")

@@ -1,0 +1,77 @@
+"""A queue on RabbitMQ that is declared as the server allows, and taken as it is where it exists."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from kombu import Exchange, Queue
+
+from taskyard.queues.priorities import URGENCY_STEPS
+from taskyard.queues.rabbit_choice import RabbitChoice, choose
+from taskyard.queues.rabbit_existing import Declared, declare_or_accept
+
+__all__ = ["BROKER_DELIVERY_LIMIT", "RabbitQueue", "Wish"]
+
+# Ours (`delivery_limit`) is counted in the record and says why; this one only ends what goes round
+# while Redis is away. The server's own default, 20, would come before a long outage is over.
+BROKER_DELIVERY_LIMIT: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a queue should be; `dead_letter` is exchange and key for what the broker drops."""
+
+    asked: str
+    dead_letter: tuple[str, str] | None = None
+    priorities: bool = False
+    bounds: Mapping[str, object] = field(default_factory=dict)
+
+    def arguments(self, choice: RabbitChoice) -> dict[str, object]:
+        """The declaration's arguments where the server allows that choice."""
+        found: dict[str, object] = {"x-queue-type": choice.queue_type, **self.bounds}
+        if self.dead_letter is not None:
+            exchange, key = self.dead_letter
+            found |= {"x-dead-letter-exchange": exchange, "x-dead-letter-routing-key": key}
+        if choice.queue_type == "classic":
+            return found | ({"x-max-priority": len(URGENCY_STEPS)} if self.priorities else {})
+        if self.dead_letter is None:
+            # What RabbitMQ drops from here is gone, so it must not; -1 is for "never".
+            return found | ({"x-delivery-limit": -1} if choice.drops_by_default else {})
+        # At least once needs the overflow: a queue that drops its head cannot wait for a letter.
+        safe = {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
+        return found | safe | {"x-delivery-limit": BROKER_DELIVERY_LIMIT}
+
+
+class RabbitQueue(Queue):  # type: ignore[misc]
+    """kombu's durable queue with a `wish`; its arguments are known once it has been declared."""
+
+    attrs = (*Queue.attrs, ("wish", None))
+    wish: Wish
+
+    @classmethod
+    def wished(cls, name: str, wish: Wish, exchange: Exchange, routing_key: str) -> RabbitQueue:
+        """A queue that nothing has been asked about yet."""
+        made: RabbitQueue = cls(name, exchange, routing_key=routing_key, durable=True, wish=wish)
+        return made
+
+    def settle(self, connection: Any) -> Declared:
+        """Declare it on py-amqp's `connection` or take it as it is, and remember what it is.
+
+        Raises py-amqp's channel errors.
+        """
+        wished = self.wish.arguments(choose(connection.server_properties, self.wish.asked))
+        declared = declare_or_accept(connection, self.name, wished)
+        # Celery asks the arguments whether it is a quorum queue, which takes no global prefetch.
+        self.queue_arguments = dict(declared.arguments)
+        return declared
+
+    def queue_declare(
+        self, nowait: bool = False, passive: bool = False, channel: Any = None
+    ) -> Any:
+        """As kombu's, but no queue that exists is refused."""
+        own = channel or self.channel
+        if passive:
+            return super().queue_declare(nowait=nowait, passive=True, channel=own)
+        return self.settle(own.connection).answer
