@@ -9,6 +9,7 @@ import pytest
 from redis import Redis
 
 from servers import RedisServer
+from support.handlers import Notes
 from support.waiting import eventually
 from support.worker import Worker
 from support.yard import House, fresh_settings
@@ -100,20 +101,20 @@ def test_a_full_server_is_waited_for(house: House, worker: Worker, server: Redis
     assert_all_end(house, worker, jobs)
 
 
-def test_a_full_server_still_lets_a_worker_finish_what_it_holds_when_there_is_room_again(
+def test_work_that_is_done_waits_for_room_and_is_not_done_again(
     house: House, worker: Worker, server: RedisServer
 ) -> None:
     jobs = in_the_middle(house)
-    with Redis.from_url(server.url) as client:
-        client.config_set("maxmemory", 1)
-        # The two at work end now: their outcome cannot be written, so they run again later.
-        client.config_set("maxmemory", 0)
-        house.open_gate("go")
-        client.config_set("maxmemory", 1)
-        worker.await_log("Redis is away")
+    with Redis.from_url(server.url) as client, client.pipeline() as pipe:
+        # In one step: the gate opens, and there is no room left for what comes of it.
+        Notes(pipe, house.settings.namespace).open_gate("go")
+        pipe.config_set("maxmemory", 1)
+        pipe.execute()
+        worker.await_log("no answer from Redis to finish")
         client.config_set("maxmemory", 0)
     for job in jobs:
         assert house.await_end(job) is State.COMPLETED, worker.log[-4000:]
+        assert house.runs(job) == 1
     house.await_quiet()
     assert worker.running
 

@@ -1,6 +1,7 @@
 """Records: the live state of every job in Redis, moved only by scripts that follow the table."""
 
 from taskyard.records.answers import (
+    OWN_ID,
     Admission,
     Admitted,
     BeginAnswer,
@@ -16,12 +17,14 @@ from taskyard.records.answers import (
     Stale,
     Superseded,
     UnknownHistory,
+    WithoutRun,
 )
 from taskyard.records.keys import Keys
 from taskyard.records.record import Record
 from taskyard.records.records import Records
 
 __all__ = [
+    "OWN_ID",
     "Admission",
     "Admitted",
     "BeginAnswer",
@@ -40,4 +43,5 @@ __all__ = [
     "Stale",
     "Superseded",
     "UnknownHistory",
+    "WithoutRun",
 ]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from taskyard.jobs.outcomes import Decision
 from taskyard.jobs.states import State
 
 __all__ = [
+    "OWN_ID",
     "Admission",
     "Admitted",
     "BeginAnswer",
@@ -24,6 +26,7 @@ __all__ = [
     "Stale",
     "Superseded",
     "UnknownHistory",
+    "WithoutRun",
 ]
 
 
@@ -58,9 +61,17 @@ class Publication:
     delay_s: float
 
 
+OWN_ID: Final = "-"
+
+
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """One job to admit; see `Records.admit`."""
+    """One job to admit; see `Records.admit`.
+
+    `call` names the caller's one call: asked again by the same, admission answers `created` again,
+    however far the job has come. Without a name every repeat is another's; `OWN_ID` where the id
+    itself was made for the call.
+    """
 
     job_id: str
     job_type: str
@@ -68,6 +79,7 @@ class Admission:
     priority: int
     unique_for_s: float
     publication: Publication | None
+    call: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +139,8 @@ class UnknownHistory:
     """No record, and the message is too old to tell whether it ran before."""
 
 
-BeginAnswer = Run | Done | Decided | Held | Stale | Ended | UnknownHistory
+WithoutRun = Done | Decided | Held | Stale | Ended | UnknownHistory
+BeginAnswer = Run | WithoutRun
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
-from typing import Any, Final
-
-from celery.exceptions import Reject
-from redis.exceptions import RedisError
+from typing import Any, Final, assert_never
 
 from taskyard.clock import Clock
 from taskyard.errors import DeadLettered
@@ -24,6 +21,7 @@ from taskyard.jobs.outcomes import Completed, Decision, Failed, Failure, Outcome
 from taskyard.jobs.policies import Category
 from taskyard.jobs.registry import Handler
 from taskyard.records import (
+    BeginAnswer,
     Decided,
     Done,
     Ended,
@@ -33,6 +31,7 @@ from taskyard.records import (
     Stale,
     Superseded,
     UnknownHistory,
+    WithoutRun,
 )
 from taskyard.records.answers import Finished
 from taskyard.runner.cause import decision_of, encode_cause, plain_failure
@@ -40,6 +39,7 @@ from taskyard.runner.failures import describe_failure
 from taskyard.runner.invoke import invoke, payload_of
 from taskyard.runner.judge import Rules, judge
 from taskyard.runner.lease import Lease, LeaseKeeper
+from taskyard.runner.patience import AFTER, BEFORE, ask
 from taskyard.runner.results import EncodeResult, encode_result
 from taskyard.runner.shield import exposed, shielded
 from taskyard.runner.signals import JobDeferred, JobRetrying, JobSkipped, ended_by_signal
@@ -117,9 +117,11 @@ class Runner:
 
     # -- begin ---------------------------------------------------------------------------------
 
-    def _begin(self, delivery: Delivery) -> Any:
-        try:
-            return self.records.begin(
+    def _begin(self, delivery: Delivery) -> BeginAnswer:
+        return ask(
+            "begin",
+            delivery.job_id,
+            lambda: self.records.begin(
                 delivery.job_id,
                 delivery.stamp,
                 holder=delivery.holder,
@@ -128,17 +130,11 @@ class Runner:
                 job_type=delivery.job_type,
                 queue=delivery.queue,
                 priority=delivery.priority,
-            )
-        except RedisError as error:
-            log.warning(
-                "job %s not begun, Redis is away: %s",
-                delivery.job_id,
-                error,
-                extra={"action": "begin_unreachable", "job_id": delivery.job_id},
-            )
-            raise Reject(f"records unreachable: {error}", requeue=True) from error
+            ),
+            BEFORE,
+        )
 
-    def _without_run(self, delivery: Delivery, answer: Any, decode: DecodeResult) -> Any:
+    def _without_run(self, delivery: Delivery, answer: WithoutRun, decode: DecodeResult) -> Any:
         match answer:
             case Done(meta):
                 if meta is None:
@@ -156,7 +152,8 @@ class Runner:
                 raise JobSkipped(f"the job is {state}; this message is older")
             case UnknownHistory():
                 raise self._unknown_history(delivery)
-        raise TypeError(f"begin answered {answer!r}")
+            case _:
+                assert_never(answer)
 
     def _dead(self, job_id: str, epoch: int, generation: int) -> DeadLettered:
         cause = self.records.read(job_id).cause
@@ -268,24 +265,19 @@ class Runner:
         self, delivery: Delivery, run: Run, outcome: Outcome, stored: bytes
     ) -> Finished | Superseded:
         facts = decision_of(outcome, stored)
-        try:
-            return self.records.finish(
+        return ask(
+            "finish",
+            delivery.job_id,
+            lambda: self.records.finish(
                 delivery.job_id,
                 epoch=run.epoch,
                 generation=run.generation,
                 seq=run.seq,
                 token=run.token,
                 **facts,
-            )
-        except RedisError as error:
-            # Not recorded: the work will be done again, which is what at-least-once means.
-            log.error(
-                "job %s: outcome not recorded, Redis is away: %s",
-                delivery.job_id,
-                error,
-                extra={"action": "finish_unreachable", "job_id": delivery.job_id},
-            )
-            raise Reject(f"records unreachable: {error}", requeue=True) from error
+            ),
+            AFTER,
+        )
 
 
 class _Watch:

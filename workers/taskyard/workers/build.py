@@ -6,6 +6,7 @@ from celery import Celery
 
 from taskyard.broker import make_app
 from taskyard.engine.consumer import JobConsumer
+from taskyard.engine.forking import keep_pages_shared
 from taskyard.engine.promoter import Promoter
 from taskyard.engine.task import make_task
 from taskyard.engine.yard import Yard
@@ -35,6 +36,7 @@ def build_app(settings: Settings, catalogue: Catalogue, handlers: Registry) -> C
     app.taskyard = Yard(settings, catalogue)
     app.conf.worker_consumer = f"{JobConsumer.__module__}:{JobConsumer.__qualname__}"
     app.steps["consumer"].add(Promoter)
+    keep_pages_shared()
     for handler in handlers.handlers():
         make_task(app, app.taskyard, handler)
     return app
