@@ -47,7 +47,7 @@ chaos: $(STAMP) ## Blow every storm over 20,000 jobs (JOBS=, RATE= a second); wr
 
 .PHONY: bench
 bench: $(STAMP) ## Measure beside Celery and others; QUICK=1 takes under 3 minutes; writes build/bench.json
-	$(BIN)/python -m bench $(if $(QUICK),--quick)
+	PYTHONPATH=.:tests $(BIN)/python -m bench $(if $(QUICK),--quick)
 
 .PHONY: check
 check: $(STAMP) ## Check style, types, layers and files

@@ -6,48 +6,96 @@ import argparse
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from bench.contenders import CELERY, NAIVE_LOCK, RIVALS, TASKYARD
+from bench.contenders import (
+    CELERY,
+    CELERY_RABBITMQ,
+    NAIVE_LOCK,
+    RIVALS,
+    TASKYARD,
+    TASKYARD_RABBITMQ,
+)
+from bench.course import Figures, Outcome, Part, announce, run
 from bench.environments import prepare
 from bench.machine import describe
-from bench.measure import measure
-from bench.plan import FULL, QUICK
+from bench.parts import PARTS
+from bench.plan import FULL, QUICK, Plan
 from bench.processes import ROOT, Bench
 from bench.report import show
 from taskyard.ops.embedded import EmbeddedStack
 
 BUILD = ROOT / "build"
+_CONTENDERS = (TASKYARD, CELERY, NAIVE_LOCK, TASKYARD_RABBITMQ, CELERY_RABBITMQ, *RIVALS)
 
 
 def main() -> int:
-    """Run the bench; the rivals' environments are installed on the first run."""
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="under three minutes, fewer rounds")
-    parser.add_argument("--out", type=Path, default=BUILD / "bench.json", help="where to write")
-    options = parser.parse_args()
+    """Run the bench; exit code 1 if a part failed. The others' figures are written all the same."""
+    options = _options()
     plan = QUICK if options.quick else FULL
-    BUILD.mkdir(exist_ok=True)
+    parts = [part for part in PARTS if not options.only or part.name in options.only]
+    announce(parts, plan, _say)
+    # Some parts are no report: the last whole one stays.
+    out = options.out or BUILD / ("bench-parts.json" if options.only else "bench.json")
+    figures = _measured(parts, plan, out)
+    show(figures)
+    sys.stdout.write(f"written to {out}\n")
+    failed = [each for each in figures["course"]["parts"] if each["outcome"] is Outcome.FAILED]
+    return int(bool(failed))
+
+
+def _measured(parts: Sequence[Part], plan: Plan, out: Path) -> Figures:
     home = BUILD / "bench-home"
+    home.parent.mkdir(exist_ok=True)
     shutil.rmtree(home, ignore_errors=True)
     with EmbeddedStack(home) as stack:
         bench = Bench(stack.redis_url, BUILD)
-        for rival in RIVALS:
-            prepare(rival, bench.environments)
-        head: dict[str, Any] = {
+        if any(part.name == "rivals" for part in parts):
+            for rival in RIVALS:
+                prepare(rival, bench.environments)
+        head: Figures = {
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "form": "quick" if options.quick else "full",
+            "form": plan.form,
             "machine": describe(bench.url),
-            "settings": {each.name: each.note for each in (TASKYARD, CELERY, NAIVE_LOCK, *RIVALS)},
+            "settings": {each.name: each.note for each in _CONTENDERS},
         }
-        figures = measure(bench, stack.database_url, plan)
+        # What is there already survives an interruption; the last whole report stays until then.
+        partial = out.with_suffix(".partial.json")
+        figures = head | run(
+            parts,
+            bench,
+            stack.database_url,
+            plan,
+            _say,
+            lambda found: _write(partial, {**head, **found}),
+        )
     shutil.rmtree(home, ignore_errors=True)
-    options.out.write_text(json.dumps({**head, **figures}, indent=2) + "\n", "utf-8")
-    show(figures)
-    sys.stdout.write(f"written to {options.out}\n")
-    return 0
+    partial.replace(out)
+    return figures
+
+
+def _write(path: Path, figures: Figures) -> None:
+    path.write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a few minutes, fewer rounds")
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=[part.name for part in PARTS],
+        help="measure this part alone; may be repeated",
+    )
+    parser.add_argument("--out", type=Path, help="where to write, build/bench.json by default")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -21,9 +21,9 @@ _PATIENCE_S = 60.0
 
 def pickup_ms(bench: Bench, contender: Contender, count: int) -> list[float]:
     """From admission to the start of the attempt, by the server's own clock, sorted."""
-    client = redis.Redis.from_url(bench.url)
-    client.flushall()
-    with bench.workers(contender), yard_at(bench.url) as yard:
+    bench.empty()
+    client = bench.client(contender)
+    with bench.workers(contender), yard_at(bench.redis_of(contender)) as yard:
         yard.enqueue("noop", {}).result(_PATIENCE_S)
         for _ in range(count):
             time.sleep(_PAUSE_S)
@@ -41,10 +41,10 @@ def pickup_ms(bench: Bench, contender: Contender, count: int) -> list[float]:
 
 def idle_cpu_percent(bench: Bench, contender: Contender, seconds: float) -> float:
     """Processor time of all processes of a worker that has nothing to do, in percent of a core."""
-    redis.Redis.from_url(bench.url).flushall()
+    bench.empty()
     with bench.workers(contender) as workers:
         bench.send(contender, 20, "noop", 10, "send")
-        with redis.Redis.from_url(bench.url) as client:
+        with bench.client(contender) as client:
             _await_empty(contender, client)
         return _spent(workers, seconds)
 

@@ -3,75 +3,83 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Final
 
 import redis
 
-from bench.contenders import TASKYARD
+from bench.contenders import TASKYARD, Contender
+from bench.deadline import Deadline
 from bench.processes import Bench
+from bench.spread import Spread, ratios, spread
 from bench.throughput import await_level
+from bench.turns import in_turns
 
 __all__ = ["Flatness", "flatness"]
 
-_SMALL = 1_000
+_SMALL: Final = 1_000
 # Every turn starts with this much more than it measures, for the worker to get going.
 _LEAD, _MEASURED = 300, 1_500
+_STEPS: Final = ("", "\x06\x163", "\x06\x166", "\x06\x169")
 
 
 @dataclass(frozen=True)
 class Flatness:
-    """Jobs a second at both depths; `ratio` is the median of the turns' ratios."""
+    """Jobs a second at both depths; `ratio` is that of the long backlog by the short one."""
 
     largest: int
     jobs_per_s_small: float
     jobs_per_s_large: float
-    ratio: float
+    ratio: Spread
 
 
-def flatness(bench: Bench, largest: int, turns: int) -> Flatness:
+def flatness(bench: Bench, largest: int, rounds: int, deadline: Deadline) -> Flatness:
     """Fill one namespace with `largest` jobs and measure it in turns with one of 1,000."""
-    client = redis.Redis.from_url(bench.url)
-    client.flushall()
-    large = [0.0] * turns
-    small = [0.0] * turns
-    bench.send_as(_namespace("large"), TASKYARD, largest, "noop", 100, "send_many")
-    for turn in range(turns):
-        bench.send_as(
-            _namespace("small"), TASKYARD, _SMALL + _LEAD + _MEASURED, "noop", 100, "send_many"
-        )
-        small[turn] = _measure(bench, client, "small")
-        large[turn] = _measure(bench, client, "large")
-        client.delete("small.exec")
-    client.flushall()
-    client.close()
+    small, large = _in_namespace("small"), _in_namespace("large")
+    bench.empty()
+    _fill(bench, large, largest)
+    with bench.client(TASKYARD) as client:
+        found = in_turns((small, large), rounds, deadline, lambda one: _turn(bench, client, one))
+    bench.empty()
+    shallow, deep = found[small.name], found[large.name]
     return Flatness(
         largest=largest,
-        jobs_per_s_small=statistics.median(small),
-        jobs_per_s_large=statistics.median(large),
-        ratio=statistics.median(b / a for a, b in zip(small, large, strict=True)),
+        jobs_per_s_small=statistics.median(shallow),
+        jobs_per_s_large=statistics.median(deep),
+        ratio=spread(ratios(deep, shallow)),
     )
 
 
-def _namespace(name: str) -> dict[str, str]:
-    # The stream's budget must not end in the middle: a thinned ledger would be cheaper.
-    return {"TASKYARD_NAMESPACE": name, "TASKYARD_LIFECYCLE_MAX_EVENTS": "10000000"}
-
-
-def _measure(bench: Bench, client: redis.Redis, name: str) -> float:
-    queue = f"{name}.exec"
-    contender = replace(
-        TASKYARD,
-        argv=tuple(queue if word == "exec" else word for word in TASKYARD.argv),
-        backlog=lambda server: sum(_depths(server, queue)),
-    )
+def _turn(bench: Bench, client: redis.Redis, contender: Contender) -> float:
+    if contender.name == "small":
+        client.delete(*_keys("small"))
+        _fill(bench, contender, _SMALL + _LEAD + _MEASURED)
     depth = contender.backlog(client)
-    with bench.workers(contender, _namespace(name)) as workers:
-        start, before = await_level(contender, client, depth - _LEAD, workers)
-        end, after = await_level(contender, client, before - _MEASURED, workers)
+    with bench.workers(contender, _variables(contender)) as workers, bench.gauge(contender) as left:
+        start, before = await_level(contender, left, depth - _LEAD, workers)
+        end, after = await_level(contender, left, before - _MEASURED, workers)
     return (before - after) / (end - start)
 
 
-def _depths(server: redis.Redis, queue: str) -> Iterator[int]:
-    for step in ("", "\x06\x163", "\x06\x166", "\x06\x169"):
-        yield int(server.llen(queue + step))
+def _fill(bench: Bench, contender: Contender, count: int) -> None:
+    bench.send_as(_variables(contender), contender, count, "noop", 100, "send_many")
+
+
+def _variables(contender: Contender) -> Mapping[str, str]:
+    # The stream's budget must not end in the middle: a thinned ledger would be cheaper.
+    return {"TASKYARD_NAMESPACE": contender.name, "TASKYARD_LIFECYCLE_MAX_EVENTS": "10000000"}
+
+
+def _in_namespace(name: str) -> Contender:
+    queue = f"{name}.exec"
+    argv = tuple(queue if word == "exec" else word for word in TASKYARD.argv)
+    return replace(TASKYARD, name=name, argv=argv, backlog=_depth_of(name))
+
+
+def _depth_of(name: str) -> Callable[[redis.Redis], int]:
+    return lambda client: sum(int(client.llen(key)) for key in _keys(name))
+
+
+def _keys(name: str) -> list[str]:
+    return [f"{name}.exec{step}" for step in _STEPS]

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import redis
 
-__all__ = ["CELERY", "NAIVE_LOCK", "RIVALS", "TASKYARD", "Contender"]
+__all__ = [
+    "CELERY",
+    "CELERY_RABBITMQ",
+    "NAIVE_LOCK",
+    "RIVALS",
+    "TASKYARD",
+    "TASKYARD_RABBITMQ",
+    "Contender",
+]
 
 PROCESSES = 2
 _STEPS = ("", "\x06\x163", "\x06\x166", "\x06\x169")
@@ -21,6 +29,8 @@ class Contender:
 
     `argv` follows the Python of its environment; `copies` of it make `PROCESSES` processes.
     `packages` are installed into an environment of its own; without any it runs in ours.
+    `database` is its own of the Redis server. With a `rabbit_queue` its messages go to RabbitMQ,
+    which is asked for the backlog; records and results stay in Redis.
     """
 
     name: str
@@ -30,6 +40,8 @@ class Contender:
     note: str
     copies: int = 1
     packages: Sequence[str] = ()
+    database: int = 0
+    rabbit_queue: str | None = None
 
     def python(self, environments: Path) -> str:
         """The interpreter that it runs in."""
@@ -38,7 +50,8 @@ class Contender:
 
 def _celery(app: str, queue: str) -> tuple[str, ...]:
     head = ("-m", "celery", "-A", app, "worker", "-Q", queue, "-c", str(PROCESSES))
-    return (*head, "-l", "WARNING")
+    # Two nodes of one name lock each other out of RabbitMQ.
+    return (*head, "-l", "WARNING", "-n", f"{app.rpartition('.')[2]}@%h")
 
 
 def _lists(queue: str) -> Callable[[redis.Redis], int]:
@@ -71,6 +84,7 @@ CELERY = Contender(
     _celery("bench.apps.celery_bare", "bench"),
     _lists("bench"),
     "acks_late, reject_on_worker_lost, Redis result backend, events, stock transport",
+    database=1,
 )
 NAIVE_LOCK = Contender(
     "Celery + lock",
@@ -78,6 +92,21 @@ NAIVE_LOCK = Contender(
     _celery("bench.apps.celery_naive_lock", "bench"),
     _lists("bench"),
     "the same, with the run book's Redis lock and cached result",
+    database=2,
+)
+TASKYARD_RABBITMQ = replace(
+    TASKYARD,
+    name="Taskyard on RabbitMQ",
+    note="the same; every publish confirmed and mandatory, records in Redis",
+    rabbit_queue="exec",
+)
+CELERY_RABBITMQ = replace(
+    CELERY,
+    name="Celery on RabbitMQ",
+    app="celery_rabbitmq",
+    argv=_celery("bench.apps.celery_rabbitmq", "bench"),
+    note="the same with confirm_publish: every publish confirmed",
+    rabbit_queue="bench",
 )
 RIVALS = (
     Contender(

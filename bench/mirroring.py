@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import statistics
-import subprocess
-import sys
 import time
 import uuid
 from dataclasses import dataclass
 
 import redis
-from sqlalchemy import create_engine, text
 
+from bench.mirror_process import mirror_process
 from bench.processes import Bench, Workers
 from taskyard.broker import connection
 from taskyard.database import migrate
@@ -23,7 +21,7 @@ from taskyard.wire.letters import Letter, RawMessage, letter_id
 
 __all__ = ["Mirrored", "mirror_letters"]
 
-_PATIENCE_S = 600.0
+_PATIENCE_S = 300.0
 _AT_ONCE = 500
 
 
@@ -42,29 +40,18 @@ def mirror_letters(bench: Bench, database_url: str, count: int) -> Mirrored:
     client = redis.Redis.from_url(bench.url)
     client.flushall()
     _fill(settings, client, count)
-    argv = [sys.executable, "-m", "taskyard.ops.cli", "mirror"]
-    variables = {**bench.environment(), "TASKYARD_DATABASE_URL": database_url}
-    log = (bench.folder / "bench-logs" / "mirror.log").open("ab")
-    process = subprocess.Popen(argv, env=variables, cwd=bench.folder, stdout=log, stderr=log)  # noqa: S603
-    try:
-        return _watched(process, client, mirror_queue(settings).name, count)
-    finally:
-        process.kill()
-        process.wait()
-        log.close()
-        _forget(database_url)
-        client.close()
+    with mirror_process(bench, database_url) as workers:
+        found = _watched(workers, client, mirror_queue(settings).name, count)
+    client.close()
+    return found
 
 
-def _watched(
-    process: subprocess.Popen[bytes], client: redis.Redis, queue: str, count: int
-) -> Mirrored:
-    workers = Workers([process])
+def _watched(workers: Workers, client: redis.Redis, queue: str, count: int) -> Mirrored:
     until = time.monotonic() + _PATIENCE_S
     times: list[tuple[float, int]] = []
     memory: list[int] = []
     while not times or times[-1][1] > 0:
-        if time.monotonic() > until or process.poll() is not None:
+        if time.monotonic() > until or workers.ended():
             raise TimeoutError(f"the mirror stopped with {times[-1:]} letters left")
         left = client.llen(queue) + client.hlen("unacked")
         times.append((time.monotonic(), left))
@@ -135,10 +122,3 @@ def _letter() -> Letter:
         last_failure_us=now_us,
         replay_eligible=True,
     )
-
-
-def _forget(database_url: str) -> None:
-    engine = create_engine(database_url)
-    with engine.begin() as opened:
-        opened.execute(text("TRUNCATE dead_letter_queue"))
-    engine.dispose()

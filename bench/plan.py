@@ -9,47 +9,69 @@ __all__ = ["FULL", "QUICK", "Plan"]
 
 @dataclass(frozen=True)
 class Plan:
-    """Rounds and counts; the defaults are the whole."""
+    """Rounds and counts; the defaults are the whole.
 
-    rounds: int = 5
-    jobs: int = 3_000
-    payload_rounds: int = 3
-    payload_jobs: int = 1_500
-    io_rounds: int = 3
-    io_jobs: int = 1_000
+    Rounds are at most so many: a part whose time is up makes fewer, and says how many.
+    `longest_s` bounds the run; a part that could only begin after it is left out and named.
+    """
+
+    form: str = "full"
+    longest_s: float = 1_800.0
+    rounds: int = 20
+    jobs: int = 1_000
+    payload_rounds: int = 8
+    payload_jobs: int = 400
+    io_rounds: int = 8
+    io_jobs: int = 400
+    memory_rounds: int = 3
+    memory_jobs: int = 1_000
     rival_rounds: int = 3
     rival_jobs: int = 2_000
     rival_io_jobs: int = 600
     slow_rival_jobs: int = 200
-    many_rounds: int = 5
+    many_rounds: int = 12
     many_jobs: int = 10_000
+    rabbitmq_rounds: int = 12
+    rabbitmq_many_rounds: int = 8
+    rabbitmq_many_jobs: int = 3_000
     pickups: int = 400
     idle_s: float = 15.0
     backlog: int = 1_000_000
     backlog_turns: int = 5
     letters: int = 200_000
+    ledger_jobs: int = 30_000
     counted_jobs: int = 1_000
+    sampled_jobs: int = 6_000
 
 
 FULL = Plan()
-# Under three minutes with the rivals' environments built: enough for a direction.
+# Enough for a direction.
 QUICK = Plan(
+    form="quick",
+    longest_s=300.0,
     rounds=3,
-    jobs=1_200,
+    jobs=600,
     payload_rounds=1,
-    payload_jobs=400,
+    payload_jobs=200,
     io_rounds=1,
-    io_jobs=400,
+    io_jobs=200,
+    memory_rounds=1,
+    memory_jobs=400,
     rival_rounds=1,
     rival_jobs=800,
     rival_io_jobs=0,
     slow_rival_jobs=100,
     many_rounds=3,
     many_jobs=5_000,
+    rabbitmq_rounds=3,
+    rabbitmq_many_rounds=1,
+    rabbitmq_many_jobs=1_000,
     pickups=60,
     idle_s=3.0,
     backlog=10_000,
     backlog_turns=1,
     letters=5_000,
+    ledger_jobs=3_000,
     counted_jobs=200,
+    sampled_jobs=1_500,
 )

@@ -1,4 +1,4 @@
-"""The table on screen, and what is missing from it."""
+"""The tables on screen."""
 
 from __future__ import annotations
 
@@ -7,64 +7,70 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["TARGETS", "promise", "show"]
+from bench.course import minutes
+from bench.promises import FIGURES, kept
 
-# Key -> (at least, at most), as promised.
-TARGETS: Final[dict[str, tuple[float | None, float | None]]] = {
-    "throughput_vs_celery": (1.4, None),
-    "throughput_vs_naive_lock": (2.0, None),
-    "enqueue_vs_celery": (1.0, None),
-    "enqueue_many_vs_celery": (8, None),
-    "worker_memory_vs_celery": (None, 1.10),
-    "redis_round_trips_per_job": (1.95, 2.05),
-    "backlog_flatness": (0.90, None),
-    "mirror_rows_per_s": (5000, None),
-    "mirror_memory_growth": (None, 1.10),
-    "pickup_ms_p99": (None, 20),
-    "idle_cpu_percent": (None, 1),
-}
-_NOT_MEASURED: Final = (
-    "RabbitMQ: not measured by this version of the bench; the figures are those of Redis/Valkey."
-)
+__all__ = ["show"]
+
+_KEPT: Final = {True: "yes", False: "NO", None: ""}
+# Figure names are looked for in bench.json and must not be cut.
+_LEAST_WIDTH: Final = 110
+_MISSING: Final = "not measured"
 
 
-def promise(key: str) -> str:
-    """What a figure must keep to, in words."""
-    least, most = TARGETS[key]
-    words = [f"at least {least:g}"] if least is not None else []
-    words += [f"at most {most:g}"] if most is not None else []
-    return ", ".join(words)
-
-
-def show(figures: dict[str, Any]) -> None:
-    """Print targets and rates."""
+def show(report: dict[str, Any]) -> None:
+    """Print figures, rates, ledger and what the run took."""
     console = Console()
-    console.print(_targets(figures))
-    console.print(_rates(figures))
-    console.print(_NOT_MEASURED)
+    console.width = max(console.width, _LEAST_WIDTH)
+    console.print(_figures(report))
+    if "noop" in report or "rivals_noop" in report or "rabbitmq_noop" in report:
+        console.print(_rates(report))
+    if "ledger_lag" in report:
+        console.print(_ledger(report["ledger_lag"]))
+    console.print(_course(report["course"]))
 
 
-def _targets(figures: dict[str, Any]) -> Table:
-    table = Table("figure", "found", "promised", "", title="Taskyard")
-    for key, (least, most) in TARGETS.items():
-        found = figures[key]
-        kept = (least is None or found >= least) and (most is None or found <= most)
-        table.add_row(key, f"{found:g}", promise(key), "yes" if kept else "NO")
+def _figures(report: dict[str, Any]) -> Table:
+    table = Table("figure", "found", "turns", "promised", "kept", title="Taskyard")
+    for key, promise in FIGURES.items():
+        found = report.get(key)
+        shown = _MISSING if found is None else f"{found:g}"
+        table.add_row(key, shown, _range(report, key), str(promise), _KEPT[kept(key, report)])
     return table
 
 
-def _rates(figures: dict[str, Any]) -> Table:
+def _range(report: dict[str, Any], key: str) -> str:
+    turns = report.get(f"{key}_turns")
+    return "" if turns is None else f"{turns['lowest']:g} - {turns['highest']:g}"
+
+
+def _rates(report: dict[str, Any]) -> Table:
     table = Table("library", "no-op/s", "5 ms I/O/s", "enqueue/s", title="Medians, 2 processes")
-    beside = {"Celery", "Celery + lock", "Taskyard"}
-    for name in sorted(beside):
-        columns = (figures["noop"], figures["io_5ms"], figures["enqueue"])
-        table.add_row(name, *(_cell(column, name) for column in columns))
-    for name in figures["rivals_noop"]:
-        columns = (figures["rivals_noop"], figures["rivals_io_5ms"], figures["rivals_enqueue"])
-        if name not in beside:
+    for kind in ("", "rabbitmq_", "rivals_"):
+        columns = [report.get(f"{kind}{name}", {}) for name in ("noop", "io_5ms", "enqueue")]
+        for name in columns[0]:
             table.add_row(name, *(_cell(column, name) for column in columns))
+        table.add_section()
     return table
 
 
 def _cell(column: dict[str, float], name: str) -> str:
     return f"{column[name]:,.0f}" if name in column else "-"
+
+
+def _ledger(lag: dict[str, Any]) -> Table:
+    table = Table("ledger beside a worker at full speed", "")
+    for name, value in lag.items():
+        table.add_row(name, f"{value:,g}")
+    return table
+
+
+def _course(course: dict[str, Any]) -> Table:
+    table = Table(
+        "part", "took", "expected", "", title=f"The run: {minutes(course['seconds'])} min"
+    )
+    for each in course["parts"]:
+        took, expected = minutes(each["seconds"]), minutes(each["expected_s"])
+        told = f"{each['outcome']}{each['why'] and ': '}{each['why']}"
+        table.add_row(each["part"], took, expected, told)
+    return table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from bench.processes import Bench, Workers
 from bench.throughput import await_level
 
 __all__ = ["RoundTrips", "count_round_trips"]
+
+_PATIENCE_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -29,17 +32,17 @@ def count_round_trips(bench: Bench, contender: Contender, count: int) -> RoundTr
 
     What a script calls inside the server is no round trip and is not counted.
     """
-    client = redis.Redis.from_url(bench.url)
-    client.flushall()
-    with bench.workers(contender) as workers:
+    bench.empty()
+    client = bench.client(contender)
+    with bench.workers(contender) as workers, bench.gauge(contender) as left:
         # Connections and scripts are there before the counting starts.
         bench.send(contender, 50, "noop", 100, "send")
-        await_level(contender, client, 0, workers)
+        await_level(contender, left, 0, workers)
         seen: Counter[str] = Counter()
         watcher = threading.Thread(target=_watch, args=(bench.url, seen), daemon=True)
         watcher.start()
         bench.send(contender, count, "noop", 100, "send")
-        await_level(contender, client, 0, workers)
+        await_level(contender, left, 0, workers)
         _await_unacked(client)
         ports = _ports(workers)
         client.publish("bench:stop", "now")
@@ -60,8 +63,11 @@ def _watch(url: str, seen: Counter[str]) -> None:
 
 
 def _await_unacked(client: redis.Redis) -> None:
+    until = time.monotonic() + _PATIENCE_S
     while client.hlen("unacked"):
-        continue
+        if time.monotonic() > until:
+            raise TimeoutError(f"messages are unacknowledged {_PATIENCE_S:g} s after the last job")
+        time.sleep(0.01)
 
 
 def _ports(workers: Workers) -> dict[int, set[str]]:

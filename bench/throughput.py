@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-
-import redis
 
 from bench.contenders import Contender
 from bench.processes import Bench, Workers
 
-__all__ = ["Drained", "await_level", "drain"]
+__all__ = ["Drained", "await_level", "drain", "measured"]
 
 # Measured between these shares of the backlog: starting up and running dry are other questions.
 _FROM, _TO = 0.85, 0.05
 _LOOK_EVERY_S = 0.01
-_PATIENCE_S = 300.0
+_PATIENCE_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -29,40 +28,50 @@ class Drained:
     children_cpu_ms: float
 
 
-def drain(
-    bench: Bench, contender: Contender, count: int, body: str, size: int, how: str = "send"
+def drain(bench: Bench, contender: Contender, count: int, body: str, size: int) -> Drained:
+    """Enqueue `count` jobs on an empty server, start the worker, measure how they go away."""
+    bench.empty()
+    enqueued = bench.send(contender, count, body, size, "send")
+    with bench.gauge(contender) as left:
+        total = left()
+        with bench.workers(contender) as workers:
+            return measured(contender, workers, left, total, enqueued)
+
+
+def measured(
+    contender: Contender,
+    workers: Workers,
+    left: Callable[[], int],
+    total: int,
+    enqueued_per_s: float,
 ) -> Drained:
-    """Enqueue `count` jobs, start the worker, measure how they go away."""
-    client = redis.Redis.from_url(bench.url)
-    client.flushall()
-    enqueued = bench.send(contender, count, body, size, how)
-    total = contender.backlog(client)
-    with bench.workers(contender) as workers:
-        start, before = await_level(contender, client, int(total * _FROM), workers)
-        cpu_before = workers.cpu_s()
-        end, after = await_level(contender, client, int(total * _TO), workers)
-        cpu = [b - a for a, b in zip(cpu_before, workers.cpu_s(), strict=False)]
-        pss = workers.pss_kib()
-    client.close()
+    """What happens between the two levels of a backlog of `total` jobs."""
+    start, before = await_level(contender, left, int(total * _FROM), workers)
+    cpu_before = workers.cpu_s()
+    end, after = await_level(contender, left, int(total * _TO), workers)
+    cpu = [b - a for a, b in zip(cpu_before, workers.cpu_s(), strict=False)]
     done = before - after
     return Drained(
-        enqueued_per_s=enqueued,
+        enqueued_per_s=enqueued_per_s,
         jobs_per_s=done / (end - start),
-        pss_kib=pss,
+        pss_kib=workers.pss_kib(),
         main_cpu_ms=cpu[0] * 1000 / done,
         children_cpu_ms=sum(cpu[1:]) * 1000 / done,
     )
 
 
 def await_level(
-    contender: Contender, client: redis.Redis, level: int, workers: Workers
+    contender: Contender, left: Callable[[], int], level: int, workers: Workers
 ) -> tuple[float, int]:
     """(when, how many were left) as soon as the backlog is at `level` or below."""
     until = time.monotonic() + _PATIENCE_S
     while True:
-        left, now = contender.backlog(client), time.monotonic()
-        if left <= level:
-            return now, left
+        count, now = left(), time.monotonic()
+        if count <= level:
+            return now, count
         if now > until or workers.ended():
-            raise TimeoutError(f"{contender.name}: {left} jobs left, expected {level}")
+            raise TimeoutError(
+                f"{contender.name}: {count} jobs left, expected {level} within {_PATIENCE_S:g} s; "
+                f"see its log in build/bench-logs"
+            )
         time.sleep(_LOOK_EVERY_S)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from bench.apps.sampler import watch
 from bench.apps.work import payload, wait
 from taskyard.client import EnqueueRequest, Taskyard
 from taskyard.jobs import Catalogue, JobType
@@ -12,6 +13,7 @@ from taskyard.settings import Settings, load
 from taskyard.workers.build import build_app
 
 _handlers = Registry()
+watch()
 
 
 @_handlers.job("noop", queue="exec")

@@ -1,0 +1,81 @@
+"""What is measured of Taskyard for itself: attention, commands, time, backlog, mirror, ledger."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import asdict
+from typing import Any
+
+from bench.attention import idle_cpu_percent, pickup_ms
+from bench.backlog import flatness
+from bench.contenders import CELERY, TASKYARD
+from bench.course import Figures, Stage
+from bench.ledger_lag import ledger_lag
+from bench.mirroring import mirror_letters
+from bench.round_trips import count_round_trips
+from bench.where import where_time_goes
+
+__all__ = ["attention", "backlog", "commands", "ledger", "mirror", "steps"]
+
+
+def attention(stage: Stage) -> Figures:
+    """An idle worker: pick-up of a job, and the cost of waiting."""
+    bench, plan = stage.bench, stage.plan
+    waits = pickup_ms(bench, TASKYARD, plan.pickups)
+    return {
+        "pickup_ms_median": round(statistics.median(waits), 2),
+        "pickup_ms_p99": round(waits[int(len(waits) * 0.99)], 2),
+        "idle_cpu_percent": round(idle_cpu_percent(bench, TASKYARD, plan.idle_s), 2),
+        "idle_cpu_percent_celery": round(idle_cpu_percent(bench, CELERY, plan.idle_s), 2),
+    }
+
+
+def commands(stage: Stage) -> Figures:
+    """Commands a job sends to Redis, counted on the wire."""
+    ours = count_round_trips(stage.bench, TASKYARD, stage.plan.counted_jobs)
+    celery = count_round_trips(stage.bench, CELERY, stage.plan.counted_jobs)
+    return {
+        "redis_round_trips_per_job": round(ours.child, 3),
+        "redis_commands_per_job_main": round(ours.main, 3),
+        "redis_commands_per_job_celery": round(celery.child, 3),
+        "redis_commands_per_job_main_celery": round(celery.main, 3),
+    }
+
+
+def steps(stage: Stage) -> Figures:
+    """Where the time of one job goes."""
+    return {"where_time_goes": where_time_goes(stage.bench, stage.plan.sampled_jobs)}
+
+
+def backlog(stage: Stage) -> Figures:
+    """A long backlog and a short one."""
+    found = flatness(stage.bench, stage.plan.backlog, stage.plan.backlog_turns, stage.deadline)
+    turns = asdict(found.ratio)
+    return {
+        "backlog_flatness": found.ratio.median,
+        "backlog_flatness_turns": turns,
+        "backlog": {
+            "largest": found.largest,
+            "jobs_per_s_small": round(found.jobs_per_s_small),
+            "jobs_per_s_large": round(found.jobs_per_s_large),
+        },
+    }
+
+
+def mirror(stage: Stage) -> Figures:
+    """The mirror's rows into Postgres."""
+    found = mirror_letters(stage.bench, stage.database_url, stage.plan.letters)
+    return {
+        "mirror_rows_per_s": round(found.rows_per_s),
+        "mirror_memory_growth": round(found.memory_growth, 3),
+        "mirror_letters": stage.plan.letters,
+    }
+
+
+def ledger(stage: Stage) -> Figures:
+    """How far the ledger falls behind a worker at full speed."""
+    found: dict[str, Any] = asdict(
+        ledger_lag(stage.bench, stage.database_url, stage.plan.ledger_jobs)
+    )
+    rounded = {k: round(v, 2) if isinstance(v, float) else v for k, v in found.items()}
+    return {"ledger_lag": rounded}

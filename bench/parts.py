@@ -1,0 +1,28 @@
+"""The parts of a run in their order, with what each takes on two cores."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from bench.alone import attention, backlog, commands, ledger, mirror, steps
+from bench.beside import bodies, enqueue_many, memory, throughput
+from bench.course import Part
+from bench.rabbitmq import rabbitmq
+from bench.rivals import rivals
+
+__all__ = ["PARTS"]
+
+PARTS: Final = (
+    Part("throughput", "no-op jobs beside Celery and the lock", throughput, 240, 30),
+    Part("many", "enqueue_many beside Celery's delay in a loop", enqueue_many, 50, 10),
+    Part("bodies", "a body of 5 ms, payloads of 64 KiB", bodies, 150, 30),
+    Part("memory", "what a worker needs", memory, 60, 15),
+    Part("rabbitmq", "both on RabbitMQ", rabbitmq, 130, 35),
+    Part("rivals", "Dramatiq, RQ, arq, taskiq, huey", rivals, 360, 45),
+    Part("attention", "an idle worker: pick-up, processor time", attention, 70, 20),
+    Part("commands", "commands a job sends to Redis", commands, 25, 10),
+    Part("steps", "where the time of one job goes", steps, 20, 8),
+    Part("mirror", "letters into Postgres", mirror, 75, 6),
+    Part("ledger", "the ledger beside a worker at full speed", ledger, 110, 15),
+    Part("backlog", "a million jobs waiting", backlog, 240, 20),
+)

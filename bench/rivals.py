@@ -1,0 +1,41 @@
+"""The other libraries, with Taskyard in the same turns; each worker starts anew."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from bench.beside import KIB, enqueued, median, rates
+from bench.contenders import RIVALS, TASKYARD, Contender
+from bench.course import Figures, Stage
+from bench.throughput import Drained, drain
+from bench.turns import in_turns
+
+__all__ = ["rivals"]
+
+# Those that start a process for a job, or look for work at intervals.
+_SLOW: Final = frozenset({"RQ (fork)"})
+_ALL: Final = (TASKYARD, *RIVALS)
+
+
+def rivals(stage: Stage) -> Figures:
+    """No-op and 5 ms jobs of 1 KiB."""
+    plan = stage.plan
+
+    def one(contender: Contender) -> tuple[Drained, Drained | None]:
+        slow = contender.name in _SLOW
+        jobs = plan.slow_rival_jobs if slow else plan.rival_jobs
+        noop = drain(stage.bench, contender, jobs, "noop", KIB)
+        if not plan.rival_io_jobs:
+            return noop, None
+        jobs = plan.slow_rival_jobs if slow else plan.rival_io_jobs
+        return noop, drain(stage.bench, contender, jobs, "io", KIB)
+
+    runs = in_turns(_ALL, plan.rival_rounds, stage.deadline, one)
+    figures: Figures = {"rivals_noop": {}, "rivals_io_5ms": {}, "rivals_enqueue": {}}
+    for name, done in runs.items():
+        noops, waits = [noop for noop, _ in done], [io for _, io in done if io is not None]
+        figures["rivals_noop"][name] = median(rates(noops))
+        figures["rivals_enqueue"][name] = median(enqueued(noops))
+        if waits:
+            figures["rivals_io_5ms"][name] = median(rates(waits))
+    return figures

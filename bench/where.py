@@ -1,0 +1,135 @@
+"""Where the time of one job goes: samples of main process and children, sorted into steps.
+
+It is real time: what a process waits for the server, or for a core that others have, included.
+Only waiting for the next job is left out.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from bench.apps.sampler import FOLDER_VARIABLE
+from bench.contenders import TASKYARD
+from bench.processes import Bench
+from bench.throughput import await_level
+
+__all__ = ["CHILD", "MAIN", "WAITING", "shares", "where_time_goes"]
+
+Steps = Sequence[tuple[str, Sequence[str]]]
+WAITING: Final = "waiting"
+_REST: Final = "everything else"
+
+# A sample belongs to the step of its innermost frame that a step knows; the first step wins.
+MAIN: Final[Steps] = (
+    (WAITING, ("kombu.utils.eventio:_epoll.poll",)),
+    ("events for Flower", ("celery.events.",)),
+    (
+        "message decoded, checked, turned into a request",
+        (
+            "taskyard.transport.stored:",
+            "taskyard.engine.consumer:",
+            "taskyard.engine.request:JobRequest.__init__",
+            "celery.worker.strategy:",
+            "kombu.message:",
+            "kombu.transport.virtual.base:Channel.basic_consume",
+        ),
+    ),
+    (
+        "pop and acknowledgements: one script a batch",
+        (
+            "taskyard.transport.",
+            "kombu.transport.redis:MultiChannelPoller",
+            "kombu.transport.redis:Transport",
+            "kombu.transport.virtual.base:QoS",
+        ),
+    ),
+    (
+        "job into the child's pipe",
+        (
+            "celery.concurrency.asynpool:AsynPool",
+            "celery.concurrency.base:",
+            "celery.worker.request:create_request_cls.<locals>.Request.execute_using_pool",
+            "billiard.pool:Pool.",
+        ),
+    ),
+    (
+        "result from the child: read, noted, acknowledged",
+        (
+            "celery.concurrency.asynpool:ResultHandler",
+            "billiard.pool:",
+            "celery.worker.request:",
+            "celery.worker.state:",
+            "taskyard.engine.",
+        ),
+    ),
+    (
+        "the event loop: sockets, timers",
+        ("kombu.asynchronous.", "celery.concurrency.asynpool:", "celery.worker.loops:"),
+    ),
+)
+CHILD: Final[Steps] = (
+    (WAITING, ("billiard.connection:Connection._recv",)),
+    ("`begin`: the right to run, one round trip", ("taskyard.records.records:Records.begin",)),
+    (
+        "`finish`: decision, result, history, one round trip",
+        ("taskyard.records.records:Records.finish",),
+    ),
+    ("job read from the pipe, answer written to it", ("billiard.",)),
+    (
+        "Taskyard's pipeline around the handler",
+        ("taskyard.runner.", "taskyard.engine.", "taskyard.wire.", "taskyard.clock:"),
+    ),
+    ("Celery's tracing around it", ("celery.", "kombu.")),
+)
+
+
+def where_time_goes(bench: Bench, count: int) -> dict[str, dict[str, float]]:
+    """Percent of the time that main process and children spend on a step while jobs are drained."""
+    folder = bench.folder / "bench-samples"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    bench.empty()
+    bench.send(TASKYARD, count, "noop", 1024, "send")
+    variables = {FOLDER_VARIABLE: str(folder)}
+    with bench.gauge(TASKYARD) as left, bench.workers(TASKYARD, variables) as workers:
+        await_level(TASKYARD, left, 0, workers)
+    bench.empty()
+    main, children = _read(folder, "main.json"), _read(folder, "child-*.json")
+    return {"main": shares(main, MAIN), "child": shares(children, CHILD)}
+
+
+def shares(stacks: Mapping[str, int], steps: Steps) -> dict[str, float]:
+    """Percent of each step, the largest first, waiting left out, the rest last.
+
+    `stacks` are `module:function` joined by `;`, the innermost first, with how often each was seen.
+    """
+    seen: Counter[str] = Counter()
+    for stack, count in stacks.items():
+        seen[_step(stack.split(";"), steps)] += count
+    del seen[WAITING]
+    rest, total = seen.pop(_REST, 0), sum(seen.values())
+    total += rest
+    if not total:
+        return {}
+    ordered = [*seen.most_common(), (_REST, rest)]
+    return {step: round(100 * count / total, 1) for step, count in ordered}
+
+
+def _step(frames: Sequence[str], steps: Steps) -> str:
+    for frame in frames:
+        for step, beginnings in steps:
+            if frame.startswith(tuple(beginnings)):
+                return step
+    return _REST
+
+
+def _read(folder: Path, pattern: str) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for path in folder.glob(pattern):
+        found.update(json.loads(path.read_text("utf-8")))
+    return found
