@@ -74,7 +74,8 @@ def test_a_batch_costs_one_pop_and_a_turn_one_acknowledgement(post: Post) -> Non
     # One script a batch takes the acknowledgements of the one before along.
     assert counted["evalsha"] <= 3 + 3
     assert counted.get("hdel", 0) == counted["zrem"]
-    assert 32 <= counted["hdel"] <= 48
+    # A pop without any proves by one that removes nothing that it can record what it pops.
+    assert 32 <= counted["hdel"] <= 48 + 3
     assert counted["rpop"] <= 8 * 4
 
 
@@ -274,7 +275,7 @@ def test_a_key_of_another_type_stops_neither_consumer_nor_other_queues(
         post.send("mended", queue="odd")
         taken.await_count(5)
     told = [record for record in caplog.records if vars(record).get("action")]
-    assert [vars(record)["action"] for record in told] == ["queue_key_wrong_type"]
+    assert [vars(record)["action"] for record in told] == ["key_misplaced"]
     assert post.queue("odd") in told[0].getMessage()
 
 

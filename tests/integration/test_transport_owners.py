@@ -18,7 +18,7 @@ from kombu import Exchange, Queue
 from servers import Servers
 from support.post import Post
 from support.waiting import eventually
-from taskyard.transport.channel import OWNER_TTL_S
+from taskyard.transport.holdings import OWNER_TTL_S
 from taskyard.transport.qos import RESTORE_BATCH
 
 HOLDER = """

@@ -50,7 +50,7 @@ LIMITS = {
     "one promotion from the delay store": ["broker:PROMOTE_BATCH"],
     "promotions": ["engine.promoter:INTERVAL_S", "engine.promoter:_ROUNDS"],
     "one round trip of `enqueue_many`": ["client.taskyard:_CHUNK"],
-    "heartbeat of a consumer": ["transport.channel:OWNER_TTL_S"],
+    "heartbeat of a consumer": ["transport.holdings:OWNER_TTL_S"],
     "messages restored at once": ["transport.qos:RESTORE_BATCH"],
     "task events for monitors": ["engine.consumer:EVENT_INTERVAL_S", "engine.consumer:EVENT_BATCH"],
     "what waits to be observed by `taskyard.install`": ["install.observer:_WAITING"],

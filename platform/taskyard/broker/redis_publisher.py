@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from typing import Any, Final
 
 import redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from taskyard.broker.connection import check_broker_url
 from taskyard.broker.envelope import encode, queue_key
@@ -17,14 +18,18 @@ from taskyard.errors import PublishFailed
 from taskyard.queues import URGENCY_STEPS, broker_priority
 from taskyard.records import Publication
 from taskyard.settings import Settings
-from taskyard.store import BROKER, Argument, Script, connect
+from taskyard.store import BROKER, Argument, Script, connect, named
 from taskyard.wire.headers import Stamp
 from taskyard.wire.letters import RawMessage
 
 __all__ = ["PROMOTE_BATCH", "RedisPublisher"]
 
+log = logging.getLogger(__name__)
+
 # One batch must not hold up the server: 100 moves take well under a millisecond.
 PROMOTE_BATCH: Final = 100
+# A message whose list is none, until it is tried again.
+_ODD_LIST_WAIT_MS: Final = 5_000
 
 
 class RedisPublisher:
@@ -54,7 +59,7 @@ class RedisPublisher:
         `strip` names headers to clear (`expires`, `eta`). Raises `PublishFailed`.
         """
         key, document = self._prepare(message, queue, priority, stamp, strip)
-        self._send(job_id, lambda: self.client.lpush(key, document))
+        self._send(job_id, lambda: self.client.lpush(key, document), {key: "list"})
 
     def publish_later(
         self,
@@ -70,7 +75,8 @@ class RedisPublisher:
         key, document = self._prepare(message, queue, priority, stamp, ("eta",))
         member = f"{job_id}:{stamp.generation}:{stamp.seq}"
         arguments: Sequence[Argument] = [member, due_us // 1000, f"{key}\n{document}"]
-        self._send(job_id, lambda: self._defer(self.client, self._delay_keys, arguments))
+        types = self._delay_types
+        self._send(job_id, lambda: self._defer(self.client, list(types), arguments), types)
 
     def place(self, queue: str, priority: int) -> tuple[str, int]:
         """(the broker's name of `queue`, the step of `priority`)."""
@@ -84,15 +90,27 @@ class RedisPublisher:
 
     def promote(self, batch: int = PROMOTE_BATCH) -> int:
         """Move at most `batch` due messages to their queues; returns how many were due."""
-        return int(self._promote(self.client, self._delay_keys, [batch]))
+        types = self._delay_types
+        try:
+            due, *odd = self._promote(self.client, list(types), [batch, _ODD_LIST_WAIT_MS])
+        except ResponseError as error:
+            raise named(self.client, error, types) from None
+        for key in dict.fromkeys(odd):
+            self._tell_odd(key.decode())
+        return int(due)
+
+    def _tell_odd(self, key: str) -> None:
+        error = named(self.client, ResponseError(f"WRONGTYPE of {key!r}"), {key: "list"})
+        facts = {"action": "key_misplaced", "key": key}
+        log.error("delayed messages wait for their queue: %s", error, extra=facts)
 
     def waiting(self) -> int:
         """How many messages the delay store holds."""
         return int(self.client.zcard(self._delayed))
 
     @property
-    def _delay_keys(self) -> list[str]:
-        return [self._delayed, self._messages]
+    def _delay_types(self) -> dict[str, str]:
+        return {self._delayed: "zset", self._messages: "hash"}
 
     def _prepare(
         self,
@@ -127,11 +145,12 @@ class RedisPublisher:
             configured, configured.default_priority if priority is None else priority
         )
 
-    def _send(self, job_id: str, command: Any) -> None:
+    def _send(self, job_id: str, command: Any, types: Mapping[str, str]) -> None:
         try:
             command()
         except RedisError as error:
-            raise PublishFailed(f"job {job_id} was not published: {error}") from error
+            told = named(self.client, error, types) if isinstance(error, ResponseError) else error
+            raise PublishFailed(f"job {job_id} was not published: {told}") from error
 
 
 def _script(name: str) -> Script:

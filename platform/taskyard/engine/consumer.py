@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from datetime import UTC, datetime
+from time import monotonic, sleep
 from typing import Any, Final
 
 from celery.worker.consumer import Consumer
@@ -15,6 +16,7 @@ from taskyard.clock import to_us
 from taskyard.deadletters import build_letter
 from taskyard.engine.duties import defer
 from taskyard.engine.message import job_id_of, raw_message, stamp_of, task_of
+from taskyard.engine.reconnecting import Reconnecting
 from taskyard.engine.yard import Yard
 from taskyard.errors import TaskyardError
 from taskyard.jobs.outcomes import Failed
@@ -44,6 +46,23 @@ class JobConsumer(Consumer):  # type: ignore[misc]
     """Celery's consumer with a way out for every message."""
 
     _flush_entry: Any = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._reconnecting = Reconnecting()
+
+    def on_connection_error_after_connected(self, exc: BaseException) -> None:
+        """Celery's clearing up, then a wait where one loss follows another."""
+        super().on_connection_error_after_connected(exc)
+        wait_s = self._reconnecting.wait_s(monotonic())
+        if wait_s > 0:
+            log.warning(
+                "the broker is lost again, connecting in %.1f s: %s",
+                wait_s,
+                exc,
+                extra={"action": "reconnect_waits", "wait_s": wait_s},
+            )
+            sleep(wait_s)
 
     def update_strategies(self) -> None:
         """Celery calls it just before it sets the prefetch and consumes: the queues come first."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from time import monotonic
 from typing import Any, Final
 
 from celery import bootsteps
@@ -16,6 +17,8 @@ log = logging.getLogger(__name__)
 
 INTERVAL_S: Final = 0.2
 _ROUNDS: Final = 20
+# After a failure: asking five times a second would only fill the log.
+_PAUSE_S: Final = 1.0
 
 
 class Promoter(bootsteps.StartStopStep):  # type: ignore[misc]
@@ -26,6 +29,7 @@ class Promoter(bootsteps.StartStopStep):  # type: ignore[misc]
     def __init__(self, consumer: Any, **kwargs: Any) -> None:
         super().__init__(consumer, **kwargs)
         self._entry: Any = None
+        self._quiet_until = float("-inf")
 
     def start(self, consumer: Any) -> None:
         """Start the timer."""
@@ -33,7 +37,7 @@ class Promoter(bootsteps.StartStopStep):  # type: ignore[misc]
         if not isinstance(publisher, RedisPublisher):
             # RabbitMQ promotes by itself: its delay exchanges lead to the queues.
             return
-        self._entry = consumer.timer.call_repeatedly(INTERVAL_S, _promote, (publisher,))
+        self._entry = consumer.timer.call_repeatedly(INTERVAL_S, self._promote, (publisher,))
 
     def stop(self, consumer: Any) -> None:
         """Stop the timer."""
@@ -41,15 +45,15 @@ class Promoter(bootsteps.StartStopStep):  # type: ignore[misc]
             self._entry.cancel()
             self._entry = None
 
-
-def _promote(publisher: RedisPublisher) -> None:
-    try:
-        for _ in range(_ROUNDS):
-            if publisher.promote() < PROMOTE_BATCH:
-                return
-    except RedisError as error:
-        log.warning(
-            "delayed messages not promoted, Redis is away: %s",
-            error,
-            extra={"action": "promote_unreachable"},
-        )
+    def _promote(self, publisher: RedisPublisher) -> None:
+        if monotonic() < self._quiet_until:
+            return
+        try:
+            for _ in range(_ROUNDS):
+                if publisher.promote() < PROMOTE_BATCH:
+                    return
+        except RedisError as error:
+            self._quiet_until = monotonic() + _PAUSE_S
+            log.warning(
+                "delayed messages not promoted: %s", error, extra={"action": "promote_unreachable"}
+            )

@@ -8,6 +8,7 @@ from importlib import resources
 from typing import Any
 
 import redis
+from redis.exceptions import ResponseError
 
 from taskyard.errors import Refused
 from taskyard.jobs.outcomes import Decision
@@ -31,7 +32,7 @@ from taskyard.records.keys import Keys
 from taskyard.records.parse import parse_admitted, parse_begin, parse_decided
 from taskyard.records.record import Record
 from taskyard.settings import Settings
-from taskyard.store import Argument, Script
+from taskyard.store import Argument, Script, named
 from taskyard.wire.headers import Stamp
 
 __all__ = ["Records"]
@@ -281,13 +282,24 @@ class Records:
 
     def read(self, job_id: str) -> Record:
         """The record as it is; state `none` if there is none."""
-        raw = self.client.hgetall(self.keys.record(job_id))
+        key = self.keys.record(job_id)
+        try:
+            raw = self.client.hgetall(key)
+        except ResponseError as error:
+            raise named(self.client, error, {key: "hash"}) from None
         fields = {_text(name): _text(value) for name, value in raw.items()}
         return Record(job_id, fields)
 
     def _call(self, name: str, job_id: str, arguments: Sequence[Argument]) -> Any:
-        return self._scripts[name](self.client, self.keys.script_keys(job_id), [job_id, *arguments])
+        keys = self.keys.script_keys(job_id)
+        try:
+            return self._scripts[name](self.client, keys, [job_id, *arguments])
+        except ResponseError as error:
+            raise named(self.client, error, dict(zip(keys, _TYPES, strict=True))) from None
 
+
+# Of the keys of every script.
+_TYPES = ("hash", "stream", "hash", "string")
 
 _NAMES = (
     "admit",

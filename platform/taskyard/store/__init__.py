@@ -2,6 +2,7 @@
 
 from taskyard.store.address import SCHEMES, SentinelAddress, sentinel_address
 from taskyard.store.client import BROKER, RECORDS, connect, reachable
+from taskyard.store.misplaced import Misplaced, is_misplaced, named
 from taskyard.store.scripts import Argument, Script
 
 __all__ = [
@@ -9,9 +10,12 @@ __all__ = [
     "RECORDS",
     "SCHEMES",
     "Argument",
+    "Misplaced",
     "Script",
     "SentinelAddress",
     "connect",
+    "is_misplaced",
+    "named",
     "reachable",
     "sentinel_address",
 ]

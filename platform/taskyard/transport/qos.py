@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 import logging
+from time import monotonic
 from typing import Any, Final
 
 from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
+from redis.exceptions import ResponseError
 
+from taskyard.transport.complaints import PAUSE_S
 from taskyard.transport.stored import mark_redelivered, stored_parts
 
-__all__ = ["RESTORE_BATCH", "QoS"]
+__all__ = ["RESTORE_BATCH", "RETURN_S", "QoS"]
 
 log = logging.getLogger(__name__)
 
 # One sweep must not stall the event loop: 100 restores are 100 pipelined commands.
 RESTORE_BATCH: Final = 100
+# How long a message that came back before is kept when it is to go back again.
+RETURN_S: Final = 1.0
 
 
 class QoS(kombu_redis.QoS):  # type: ignore[misc]
@@ -25,7 +30,9 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._done: list[str] = []
-        self._returns: list[str] = []
+        # Tag -> when it goes back. Until then the message keeps its place in the prefetch count.
+        self._returns: dict[str, float] = {}
+        self._quiet_until = 0.0
 
     def append(self, message: Any, delivery_tag: str) -> None:
         """Note a delivered message; Redis has it as unacknowledged since its pop."""
@@ -39,18 +46,37 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
             self.flush()
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        """Give back to the end of the queue, or drop."""
+        """Give back to the end of the queue, or drop.
+
+        A message that came back before waits for `RETURN_S` first: what makes this worker give it
+        back would make it do so again at once, and a loop without a pause serves nobody.
+        """
         if not requeue:
             self.ack(delivery_tag)
             return
+        if self._came_back(delivery_tag):
+            self._returns[delivery_tag] = monotonic() + RETURN_S
+            return
+        # Noted before it is tried: what could not go back is tried again by `flush`.
+        self._returns[delivery_tag] = monotonic()
+        self._give_back(delivery_tag)
+
+    def _came_back(self, tag: str) -> bool:
+        """Whether the message was out before; without a consumer nobody would flush later."""
+        message = self._delivered.get(tag)
+        if message is None or not self.channel.active_queues:
+            return False
+        return bool((message.delivery_info or {}).get("redelivered"))
+
+    def _give_back(self, tag: str) -> None:
         try:
-            self.restore_by_tag(delivery_tag, leftmost=True)
-        except self.channel.connection_errors:
-            # A worker that keeps its place for a message it could not give back goes deaf.
-            self._returns.append(delivery_tag)
-            raise
-        finally:
-            virtual.QoS.ack(self, delivery_tag)
+            self.restore_by_tag(tag, leftmost=True)
+        except ResponseError as error:
+            self.channel.tolerate(error)
+            self._returns[tag] = monotonic() + PAUSE_S
+            return
+        self._returns.pop(tag, None)
+        virtual.QoS.ack(self, tag)
 
     def take_done(self) -> list[str]:
         """The tags to acknowledge now; the caller sends them or puts them back with `undo`."""
@@ -62,18 +88,23 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
         self._done = tags + self._done
 
     def flush(self) -> None:
-        """Give back what could not be given back, then send the acknowledgements left."""
-        while self._returns:
-            self.restore_by_tag(self._returns[0], leftmost=True)
-            self._returns.pop(0)
+        """Give back what is due to go back, then send the acknowledgements left."""
+        now = monotonic()
+        if now < self._quiet_until:
+            return
+        for tag in [tag for tag, due in self._returns.items() if due <= now]:
+            self._give_back(tag)
         tags = self.take_done()
         if not tags:
             return
         try:
             self.channel.acknowledge(tags)
-        except BaseException:
+        except BaseException as error:
             self.undo(tags)
-            raise
+            if not isinstance(error, ResponseError):
+                raise
+            self.channel.tolerate(error)
+            self._quiet_until = now + PAUSE_S
 
     def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:
         """Return one message to its queue, as the last or (default) the next one."""
@@ -89,7 +120,11 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
         self._flush()
         with self.channel.conn_or_acquire(client) as connection:
             for tag in reversed(self._delivered):
-                self.restore_by_tag(tag, client=connection)
+                try:
+                    self.restore_by_tag(tag, client=connection)
+                except ResponseError as error:
+                    # The next sweep of anybody finds it: its owner is about to sign off.
+                    self.channel.tolerate(error)
         self._delivered.clear()
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
@@ -103,8 +138,12 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
         found = self.channel.sweep(num or RESTORE_BATCH, self.visibility_timeout)
         # Each becomes the next one, so the youngest goes first.
         for tag, stored in sorted(found, key=_age, reverse=True):
-            with self.channel.conn_or_acquire() as connection:
-                self._restore(connection, tag, stored, "next")
+            try:
+                with self.channel.conn_or_acquire() as connection:
+                    self._restore(connection, tag, stored, "next")
+            except ResponseError as error:
+                self.channel.tolerate(error)
+                continue
             log.warning(
                 "a message of a dead or overdue consumer is back in its queue: %s",
                 tag,
@@ -114,12 +153,13 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
     def _restore(self, client: Any, tag: str, stored: bytes, place: str) -> None:
         message, exchange, routing_key = stored_parts(stored)
         if isinstance(message, bytes):
-            self.channel.put_back(client, tag, message, routing_key, place)
+            self.channel.put_back(client, tag, message, [routing_key], place)
             return
         step = self.channel._get_message_priority(message, reverse=False)
         body = json.dumps(mark_redelivered(message)).encode()
-        for queue in self.channel.queues_of(exchange, routing_key):
-            self.channel.put_back(client, tag, body, self.channel._q_for_pri(queue, step), place)
+        queues = self.channel.queues_of(exchange, routing_key)
+        lists = [self.channel._q_for_pri(queue, step) for queue in queues]
+        self.channel.put_back(client, tag, body, lists, place)
 
 
 def _age(found: tuple[str, bytes]) -> tuple[str, int]:

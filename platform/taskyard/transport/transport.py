@@ -7,9 +7,10 @@ from time import monotonic
 from typing import Any, Final
 
 from kombu.transport import redis as kombu_redis
-from redis.exceptions import OutOfMemoryError, ReadOnlyError
+from redis.exceptions import ResponseError
 
-from taskyard.transport.channel import HEARTBEAT_S, Channel, SentinelChannel
+from taskyard.transport.channel import Channel, SentinelChannel
+from taskyard.transport.holdings import HEARTBEAT_S
 from taskyard.transport.wake import POLL_S
 
 __all__ = ["Poller", "SentinelTransport", "Transport"]
@@ -18,8 +19,9 @@ __all__ = ["Poller", "SentinelTransport", "Transport"]
 log = logging.getLogger(__name__)
 
 
-# What may pass by itself or with a new connection: a failover, a server that is full.
-_PASSING: Final = (ReadOnlyError, OutOfMemoryError)
+# Whatever a server refuses may pass, by itself or with a new connection: a failover, a full disk
+# or memory, a withdrawn permission, a key of another type. It must not end a worker.
+_PASSING: Final = (ResponseError,)
 
 # Under the second that the server's own mutex and Celery's timer have.
 _SWEEP_S: Final = 0.9

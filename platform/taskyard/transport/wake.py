@@ -55,10 +55,10 @@ class Wake:
         self._socket = connection._sock
         self.waiting = False
 
-    def wait(self, now: float) -> None:
-        """Nothing to do until told, or until `interval_s` has passed."""
+    def wait(self, now: float, longest_s: float | None = None) -> None:
+        """Nothing to do until told, or until `longest_s` (default `interval_s`) has passed."""
         self.waiting = True
-        self._again_at = now + self.interval_s
+        self._again_at = now + (self.interval_s if longest_s is None else longest_s)
 
     def overdue(self, now: float) -> bool:
         """Whether to ask again although nothing was told."""

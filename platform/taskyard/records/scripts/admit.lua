@@ -4,6 +4,17 @@
 -- first message as the record keeps it until the broker has confirmed it.
 local DELAYED, MESSAGES, WIDTH = KEYS[5], KEYS[6], 9
 
+-- Raises where a message could not be published for its keys' types. A script is not undone: the
+-- record would stand, and its message be nowhere.
+local function check_place(list, delay_us)
+  if list == '' then return end
+  redis.call('LLEN', list)
+  if delay_us > 0 then
+    redis.call('ZCARD', DELAYED)
+    redis.call('HLEN', MESSAGES)
+  end
+end
+
 -- Where records and broker share this Redis, the message is published in the same step.
 local function publish(job_id, list, message, due_us)
   if due_us == nil then
@@ -24,6 +35,7 @@ local function admit(at, now)
     return {'0', record.state, record.epoch, record.generation, record.seq, record.published or '0'}
   end
 
+  check_place(list, delay_us)
   -- A second life of the same id must sort after the first, also when the clock stepped back.
   local epoch = int(math.max(now, num(record.epoch) + 1))
   local token = record.token

@@ -6,6 +6,10 @@
 local owner, serial, wanted = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local lists = tonumber(ARGV[4])
 
+-- A script is not undone: what is popped before a write that is refused would be nowhere. So both
+-- keys are written to first, without tags by removing what is not there. Asked for their size they
+-- would be tracked, and every change of them would wake this connection.
+if #ARGV == 4 + lists then ARGV[5 + lists] = '' end
 for i = 5 + lists, #ARGV do
   redis.call('HDEL', KEYS[1], ARGV[i])
   redis.call('ZREM', KEYS[2], ARGV[i])

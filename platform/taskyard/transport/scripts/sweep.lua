@@ -1,7 +1,11 @@
 -- What must go back: messages of dead owners at once, anyone's after the visibility timeout.
 -- KEYS: unacked hash, unacked index, owners set, mutex. ARGV: heartbeat key prefix,
 -- visibility timeout (s), limit, interval (ms). Answers tag, stored value, tag, ...
-if not redis.call('SET', KEYS[4], '1', 'NX', 'PX', ARGV[4]) then return {} end
+if not redis.call('SET', KEYS[4], '1', 'NX', 'PX', ARGV[4]) then
+  -- One that never ends is nobody's: whatever put it there, sweeping must go on.
+  if redis.call('PTTL', KEYS[4]) ~= -1 then return {} end
+  redis.call('SET', KEYS[4], '1', 'PX', ARGV[4])
+end
 local limit = tonumber(ARGV[3])
 local time = redis.call('TIME')
 local oldest = tonumber(time[1]) - tonumber(ARGV[2])

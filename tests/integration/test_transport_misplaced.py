@@ -1,0 +1,262 @@
+"""A key of ours holds another type: it is named, the rest is served, nothing is lost or hot."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from servers import RedisServer
+from support.waiting import eventually
+from support.worker import Worker
+from support.yard import House, fresh_settings
+from taskyard.client import JobHandle
+from taskyard.errors import ServerRefused
+from taskyard.jobs.states import State
+
+WATCHED_S = 3.0
+# An idle worker of two processes sends about 8 commands a second (promoter, heartbeat, sweep).
+COMMANDS, EVENTS = 400, 60
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    started = RedisServer(tmp_path / "server")
+    started.start()
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def house(server: RedisServer) -> Iterator[House]:
+    opened = House(fresh_settings(server.url, lease_s=2))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def worker(house: House, start_worker: Callable[..., Worker]) -> Worker:
+    started = start_worker(settings=house.settings, queues=("exec", "plan"))
+    started.await_log(" ready.")
+    return started
+
+
+def misplace(house: House, key: str) -> None:
+    """Put a string where `key` was: whatever it held is the fault's own damage."""
+    pipe = house.redis.pipeline()
+    pipe.delete(key)
+    pipe.set(key, "not what it should be")
+    pipe.execute()
+
+
+def commands(house: House) -> int:
+    return int(house.redis.info("stats")["total_commands_processed"])
+
+
+def assert_calm(house: House, worker: Worker) -> None:
+    """For three seconds neither the server nor the log is flooded, and the worker lives."""
+    asked, told, until = commands(house), worker.log.count("\n["), time.monotonic() + WATCHED_S
+    eventually(lambda: time.monotonic() > until, "time passes")
+    assert commands(house) - asked < COMMANDS
+    assert worker.log.count("\n[") - told < EVENTS, worker.log[-6000:]
+    assert worker.running
+
+
+def assert_told(worker: Worker, key: str) -> None:
+    """The log names the key and how to free it without losing what it holds."""
+    worker.await_log(f"the key {key!r} holds something else")
+    assert f"RENAME {key} {key}.kept" in worker.log
+
+
+def assert_served(house: House, worker: Worker) -> None:
+    job = house.act(job_type="plan_act", value="served meanwhile")
+    assert house.await_end(job) is State.COMPLETED, worker.log[-6000:]
+
+
+def mend(house: House, key: str, *jobs: JobHandle) -> None:
+    """As the message says; then everything ends and nothing is left."""
+    house.redis.rename(key, f"{key}.kept")
+    for job in jobs:
+        assert house.await_end(job) is State.COMPLETED
+    house.await_quiet()
+
+
+def held_at_gate(house: House) -> JobHandle:
+    job = house.act(gate="go", value="through the gate")
+    eventually(lambda: house.runs(job) == 1, "it is at work")
+    return job
+
+
+# -- what the transport keeps ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["unacked", "unacked_index"])
+def test_without_its_record_of_what_is_out_a_worker_takes_nothing_and_loses_nothing(
+    house: House, worker: Worker, name: str
+) -> None:
+    key = f"{house.settings.namespace}:{name}"
+    misplace(house, key)
+    jobs = [house.act(value=number) for number in range(5)]
+    assert_told(worker, key)
+    assert_calm(house, worker)
+    assert house.queued() == len(jobs)
+    mend(house, key, *jobs)
+
+
+@pytest.mark.parametrize("name", ["unacked", "unacked_index"])
+def test_a_job_that_ends_meanwhile_is_acknowledged_when_its_key_is_free_again(
+    house: House, worker: Worker, name: str
+) -> None:
+    job = held_at_gate(house)
+    key = f"{house.settings.namespace}:{name}"
+    house.redis.rename(key, f"{key}.before")
+    house.redis.set(key, "not what it should be")
+    house.open_gate("go")
+    assert house.await_end(job) is State.COMPLETED
+    assert_told(worker, key)
+    assert_calm(house, worker)
+    house.redis.rename(f"{key}.before", key)
+    house.await_quiet()
+    assert "Connection to broker lost" not in worker.log
+    assert house.runs(job) == 1
+
+
+def test_without_the_set_of_owners_a_worker_works_on(house: House, worker: Worker) -> None:
+    key = f"{house.settings.namespace}:owners"
+    misplace(house, key)
+    assert_told(worker, key)
+    assert_served(house, worker)
+    assert_calm(house, worker)
+    mend(house, key, house.act())
+    eventually(lambda: house.redis.type(key) == b"set", "the owners are written again")
+
+
+def test_a_heartbeat_and_a_mutex_are_written_over(house: House, worker: Worker) -> None:
+    (owner,) = house.redis.smembers(f"{house.settings.namespace}:owners")
+    heartbeat = f"{house.settings.namespace}:owner:{owner.decode()}"
+    mutex = f"{house.settings.namespace}:unacked_mutex"
+    for key in (heartbeat, mutex):
+        house.redis.delete(key)
+        house.redis.sadd(key, "not what it should be")
+    for key in (heartbeat, mutex):
+        eventually(
+            lambda key=key: house.redis.type(key) in (b"string", b"none"),  # type: ignore[misc]
+            "it is written over",
+        )
+    assert_served(house, worker)
+    house.await_quiet()
+
+
+def test_a_work_list_does_not_keep_the_others_waiting(house: House, worker: Worker) -> None:
+    key = house.settings.broker_name("exec")
+    misplace(house, key)
+    assert_told(worker, key)
+    assert_served(house, worker)
+    assert_calm(house, worker)
+    with pytest.raises(ServerRefused, match="WRONGTYPE"):
+        house.act(priority=5, idempotency_key="again")
+    house.redis.rename(key, f"{key}.kept")
+    again = house.act(priority=5, idempotency_key="again")
+    assert again.created
+    assert house.await_end(again) is State.COMPLETED
+
+
+def test_what_cannot_go_back_to_its_list_goes_back_later(house: House, worker: Worker) -> None:
+    job = house.act("kill", times=1, gate="go")
+    key = house.settings.broker_name("exec")
+    urgent = [key + step for step in ("", "\x06\x163", "\x06\x166", "\x06\x169")]
+    for each in urgent:
+        misplace(house, each)
+    house.open_gate("go")
+    eventually(lambda: house.runs(job) >= 1, "it ran")
+    assert_calm(house, worker)
+    for each in urgent:
+        house.redis.delete(each)
+    assert house.await_end(job) is State.COMPLETED, worker.log[-6000:]
+    house.await_quiet()
+
+
+# -- the delay store -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["delayed", "delayed:messages"])
+def test_a_retry_waits_for_the_delay_store_while_other_jobs_run(
+    house: House, worker: Worker, name: str
+) -> None:
+    key = f"{house.settings.namespace}:{name}"
+    misplace(house, key)
+    job = house.act("fail", times=1, job_type="plan_act", value="in the end")
+    assert_told(worker, key)
+    assert_served(house, worker)
+    assert_calm(house, worker)
+    with pytest.raises(ServerRefused):
+        house.act(countdown=1, idempotency_key="later")
+    mend(house, key, job)
+    assert house.act(countdown=0.1, idempotency_key="later").created
+    house.await_quiet()
+
+
+def test_a_due_message_whose_list_is_none_keeps_no_other_waiting(
+    house: House, worker: Worker
+) -> None:
+    key = house.settings.broker_name("exec")
+    stuck = house.act(countdown=0.5, priority=5)
+    misplace(house, key)
+    after = house.act(countdown=0.6, job_type="plan_act")
+    assert house.await_end(after) is State.COMPLETED, worker.log[-6000:]
+    assert_told(worker, key)
+    assert_calm(house, worker)
+    mend(house, key, stuck)
+
+
+# -- records, ledger, letters ----------------------------------------------------------------------
+
+
+def test_without_the_ledger_stream_no_job_begins_and_none_is_lost(
+    house: House, worker: Worker
+) -> None:
+    held, waiting = held_at_gate(house), house.act(value="behind it")
+    key = f"{house.settings.namespace}:lifecycle"
+    misplace(house, key)
+    house.open_gate("go")
+    assert_told(worker, key)
+    assert_calm(house, worker)
+    with pytest.raises(ServerRefused):
+        house.act()
+    mend(house, key, held, waiting)
+
+
+def test_a_record_keeps_only_its_own_job_waiting(house: House, worker: Worker) -> None:
+    held = held_at_gate(house)
+    key = house.yard.records.keys.record(held.job_id)
+    misplace(house, key)
+    house.open_gate("go")
+    assert_told(worker, key)
+    assert_served(house, worker)
+    assert_calm(house, worker)
+    mend(house, key, held)
+
+
+def test_a_result_is_written_over(house: House, worker: Worker) -> None:
+    held = held_at_gate(house)
+    key = house.yard.records.keys.result(held.job_id)
+    house.redis.sadd(key, "not what it should be")
+    house.open_gate("go")
+    assert held.result(30) == "through the gate", worker.log[-4000:]
+    house.await_quiet()
+
+
+def test_a_letter_waits_for_its_list_while_other_jobs_run(house: House, worker: Worker) -> None:
+    key = f"{house.settings.namespace}.dead-letter.mirror"
+    misplace(house, key)
+    dying = house.act("fail", job_type="exec_act")
+    assert house.await_end(dying) is State.DEAD_LETTERED
+    assert_told(worker, key)
+    assert_served(house, worker)
+    assert_calm(house, worker)
+    house.redis.rename(key, f"{key}.kept")
+    eventually(lambda: house.letters_of(dying), "its letter", why=lambda: worker.log[-6000:])
+    house.await_quiet()
+    assert len(house.letters_of(dying)) == 1
