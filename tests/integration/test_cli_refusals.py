@@ -97,7 +97,7 @@ def test_an_unknown_job_type_is_told_with_the_nearest_one(connected: Shell) -> N
 
     assert ran.code == 2
     assert "there is no job type 'plan_generatoin'. Did you mean 'plan_generation'?" in ran.err
-    assert ran.err.endswith("See: taskyard check\n")
+    assert ran.err.endswith("See: taskyard types list\n")
 
 
 def test_an_unknown_queue_is_told_with_the_known_ones(connected: Shell) -> None:

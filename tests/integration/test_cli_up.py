@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -250,6 +251,60 @@ def test_a_letter_is_found_shown_replayed_once_and_its_job_completes(shell: Shel
     assert again.code == 5
     assert f"letter {letter['id']} was already replayed at " in again.err
     assert again.err.endswith("See: taskyard dlq list\n")
+
+
+def test_a_replayed_letter_tells_who_replayed_it_why_and_what_became_of_it(shell: Shell) -> None:
+    job_id = shell.run("jobs", "enqueue", "element_healing", LOST).out.split()[0]
+    letter = one_letter(shell, job_id)["id"]
+    words = ("dlq", "replay", letter, "--reason", REASON)
+    assert shell.run(*words, TASKYARD_TRUST_LOCAL="1").code == 0
+
+    def outcome() -> Any:
+        told = shell.run("dlq", "show", letter, "--json").document
+        return told if told["replay_outcome"] and told["next_letter"] else None
+
+    told = eventually(outcome, "the end of the replay")
+    shown = shell.run("dlq", "show", letter).out
+    new = shell.run("dlq", "show", told["next_letter"], "--json").document
+
+    assert (told["replayable"], told["replay_outcome"]) == (False, "failed")
+    (replay,) = told["replays"]
+    assert (replay["outcome"], replay["generation"], replay["reason"]) == ("applied", 1, REASON)
+    assert re.search(r"eligible +no: was already replayed at .* UTC by local:", shown)
+    assert re.search(rf"replayed +.* UTC by {re.escape(replay['by'])}\n", shown)
+    assert re.search(rf"  reason +{re.escape(REASON)}\n", shown)
+    assert re.search(r"  into +generation 1 \(applied\)\n", shown)
+    assert re.search(rf"  ended +failed: its new letter is {told['next_letter']}\n", shown)
+    assert shown.endswith(f"next  taskyard dlq show {told['next_letter']}\n")
+    assert (new["original_request_id"], new["generation"], new["replayable"]) == (job_id, 1, True)
+
+
+def test_a_job_that_completed_after_a_replay_has_no_cause_in_the_list(shell: Shell) -> None:
+    job_id = shell.run("jobs", "enqueue", "element_healing", LOST).out.split()[0]
+    letter = one_letter(shell, job_id)["id"]
+
+    def row(state: str) -> Any:
+        listed = shell.run("jobs", "list", "--type", "element_healing", "--json").document
+        found = [row for row in listed if (row["job_id"], row["state"]) == (job_id, state)]
+        return found[0] if found else None
+
+    dead = eventually(lambda: row("dead_lettered"), "the dead job in the list")
+    words = ("dlq", "replay", letter, "--reason", REASON, "--payload", FOUND)
+    assert shell.run(*words, TASKYARD_TRUST_LOCAL="1").code == 0
+    completed = eventually(lambda: row("completed"), "the completed job in the list")
+    shown = shell.run("jobs", "show", job_id)
+
+    assert (dead["code"], dead["letter_id"]) == ("low_confidence", letter)
+    assert (completed["code"], completed["category"], completed["letter_id"]) == (None, None, None)
+    assert "low_confidence" in shown.out  # in the history
+
+
+def test_every_pool_of_up_consumes_its_queue(shell: Shell) -> None:
+    rows = shell.run("queues", "list", "--json").document
+
+    assert {row["queue"]: row["consumers"] for row in rows} == dict.fromkeys(
+        ("plan", "exec", "locator", "ops"), 1
+    )
 
 
 def test_many_letters_are_counted_and_a_refusal_does_not_stop_the_rest(shell: Shell) -> None:

@@ -65,7 +65,7 @@ def test_the_page_lists_every_exit_code() -> None:
     [
         (Refused("no."), "taskyard dlq replay", "no. See: taskyard dlq list"),
         (UnknownQueue("none"), "taskyard worker", "none. See: taskyard env"),
-        (UnknownJobType("none"), "taskyard jobs enqueue", "none. See: taskyard check"),
+        (UnknownJobType("none"), "taskyard jobs enqueue", "none. See: taskyard types list"),
         (InvalidPayload("a\n  b"), "taskyard jobs enqueue", "  See: taskyard jobs enqueue --help"),
         (NotPermitted("no"), "taskyard dlq replay", 'eval "$(taskyard env --export)"'),
         (Refused("Run: it"), "taskyard jobs show", "Run: it"),

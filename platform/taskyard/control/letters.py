@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -18,7 +18,7 @@ from taskyard.errors import Refused
 from taskyard.jobs.letter_states import OPEN, LetterStatus
 from taskyard.wire import RawMessage, redact
 
-__all__ = ["LIMIT", "Filters", "Stats", "list", "message", "show", "stats"]
+__all__ = ["LIMIT", "Filters", "Stats", "count", "list", "message", "show", "stats"]
 
 # A page that a person reads; more is a query for the database.
 LIMIT: Final = 1000
@@ -81,11 +81,12 @@ class Stats:
 def list(  # noqa: A001 - it reads `letters.list`
     engine: Engine, filters: Filters | None = None, limit: int = 50
 ) -> tuple[dict[str, Any], ...]:
-    """The newest letters that fit `filters`, at most `LIMIT`: no payloads, `attempts` a count."""
+    """The newest letters that fit, at most `LIMIT`: no payloads, `attempts` as `count` has it."""
     if not 1 <= limit <= LIMIT:
         raise Refused(f"limit must lie between 1 and {LIMIT}, got {limit}")
     columns = [LETTERS.c[name] for name in _COLUMNS]
-    attempts = func.jsonb_array_length(LETTERS.c.attempts).label("attempts")
+    last = LETTERS.c.attempts[-1]["attempt"].as_integer()
+    attempts = func.coalesce(last, 0).label("attempts")
     query = (Filters() if filters is None else filters).on(select(*columns, attempts))
     query = query.order_by(LETTERS.c.decided_at.desc(), LETTERS.c.id).limit(limit)
     with engine.connect() as connection:
@@ -97,6 +98,14 @@ def show(engine: Engine, name: str | uuid.UUID) -> dict[str, Any]:
     with engine.connect() as connection:
         query = select(LETTERS).where(LETTERS.c.id == find_id(connection, name))
         return _shown(dict(connection.execute(query).mappings().one()))
+
+
+def count(attempts: Sequence[Mapping[str, Any]]) -> int:
+    """How often a worker began the job in the generation that died: the last attempt's number.
+
+    Attempts that a drain gave back have a number and no note, since they count against nothing.
+    """
+    return int(attempts[-1]["attempt"]) if attempts else 0
 
 
 def message(engine: Engine, name: str | uuid.UUID) -> RawMessage:

@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 import yaml
 from pydantic import ValidationError
@@ -18,7 +18,9 @@ from pydantic import ValidationError
 from taskyard.errors import InvalidSettings, UnknownJobType
 from taskyard.jobs.types import JobType
 
-__all__ = ["Catalogue", "define"]
+__all__ = ["BUILT_IN", "Catalogue", "define", "layers"]
+
+BUILT_IN: Final = "built in"
 
 _SECTIONS = ("job_types", "job_retry_policies")
 
@@ -32,10 +34,9 @@ class Catalogue(Mapping[str, JobType]):
     @classmethod
     def load(cls, *files: Path) -> Self:
         """The built-in types, overridden by `files` in order; raises `InvalidSettings`."""
-        builtin = resources.files("taskyard.jobs").joinpath("builtin.yaml").read_text("utf-8")
-        merged = _parse(builtin, "the built-in job types")
-        for file in files:
-            _merge(merged, _parse(_read(file), str(file)))
+        merged: dict[str, dict[str, object]] = {}
+        for _, raw in layers(*files):
+            _merge(merged, raw)
         return cls({name: define(name, raw) for name, raw in merged.items()})
 
     def __getitem__(self, name: str) -> JobType:
@@ -60,6 +61,14 @@ class Catalogue(Mapping[str, JobType]):
     def with_type(self, job_type: JobType) -> Catalogue:
         """A copy that also knows `job_type`."""
         return Catalogue({**self._types, job_type.name: job_type})
+
+
+def layers(*files: Path) -> Iterator[tuple[str, dict[str, dict[str, object]]]]:
+    """What the built-in types and each of `files` say, with its source; a later one wins."""
+    text = resources.files("taskyard.jobs").joinpath("builtin.yaml").read_text("utf-8")
+    yield BUILT_IN, _parse(text, "the built-in job types")
+    for file in files:
+        yield str(file), _parse(_read(file), str(file))
 
 
 def _unknown(name: str, known: Mapping[str, JobType]) -> str:

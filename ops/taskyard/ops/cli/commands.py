@@ -34,6 +34,15 @@ COMMANDS: Final[Mapping[str, Command | Noun]] = {
             ),
         },
     ),
+    "types": Noun(
+        "See how each job type is treated.",
+        {
+            "list": Command(f"{_CLI}.types.listing", "List the job types and how they retry."),
+            "show": Command(
+                f"{_CLI}.types.show", "Show a job type's policy in force and where it comes from."
+            ),
+        },
+    ),
     "jobs": Noun(
         "Enqueue jobs and look after them.",
         {

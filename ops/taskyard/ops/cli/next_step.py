@@ -30,7 +30,8 @@ _STEPS: Final[tuple[tuple[tuple[type[TaskyardError], ...], str], ...]] = (
         'For the servers of this machine run: eval "$(taskyard env --export)"',
     ),
     ((UnknownQueue, UnknownPriority), "See: taskyard env"),
-    ((UnknownJobType, InvalidSettings, ServerUnreachable, PublishFailed), "See: taskyard check"),
+    ((UnknownJobType,), "See: taskyard types list"),
+    ((InvalidSettings, ServerUnreachable, PublishFailed), "See: taskyard check"),
     ((InvalidPayload, InvalidReason), "See: {path} --help"),
     ((Refused, NotFound), "See: {noun} list"),
 )

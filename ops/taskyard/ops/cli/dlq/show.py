@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
+from dataclasses import asdict
 from typing import Annotated, Any, assert_never
 
 import typer
@@ -13,10 +13,12 @@ from sqlalchemy import Engine
 from taskyard import database
 from taskyard.clock import from_us
 from taskyard.control import letters
+from taskyard.control.sequel import Sequel, follow
 from taskyard.jobs import Category
 from taskyard.jobs.letter_states import OPEN
 from taskyard.jobs.replay_rules import NEEDS, Needs
 from taskyard.ops.cli.console import grid, print_json, put, say, with_sentences
+from taskyard.ops.cli.dlq.afterwards import afterwards
 from taskyard.ops.cli.ids import written
 from taskyard.ops.cli.options import Json
 from taskyard.ops.cli.place import find_place
@@ -41,32 +43,45 @@ def command(
     """
     settings = find_place(quiet=json).settings
     with database.opened(settings.need_database_url()) as engine:
-        found = [_read(engine, name, raw=raw) for name in written(ids)]
-    if json or raw:
-        print_json(found[0] if len(found) == 1 else found)
+        if raw:
+            _print_documents([_message(engine, name) for name in written(ids)])
+            return
+        found = [letters.show(engine, name) for name in written(ids)]
+        told = [(letter, follow(engine, letter)) for letter in found]
+    if json:
+        _print_documents([_document(letter, sequel) for letter, sequel in told])
         return
-    for letter in found:
-        _print(letter)
+    for letter, sequel in told:
+        _print(letter, sequel)
 
 
-def _read(engine: Engine, name: str, *, raw: bool) -> dict[str, Any]:
-    if raw:
-        return letters.message(engine, name).model_dump(mode="json")
-    return letters.show(engine, name)
+def _message(engine: Engine, name: str) -> dict[str, Any]:
+    return letters.message(engine, name).model_dump(mode="json")
 
 
-def _print(letter: dict[str, Any]) -> None:
-    put(grid(list(_facts(letter))))
+def _print_documents(documents: list[dict[str, Any]]) -> None:
+    print_json(documents[0] if len(documents) == 1 else documents)
+
+
+def _document(letter: dict[str, Any], sequel: Sequel) -> dict[str, Any]:
+    """Named as in `dlq list` and `jobs show`: `attempts` is a number, what failed a list."""
+    failed = letter["attempts"]
+    told = {"attempts": letters.count(failed), "failed_attempts": failed}
+    return {**letter, **told, "replayable": sequel.why_not is None, **asdict(sequel)}
+
+
+def _print(letter: dict[str, Any], sequel: Sequel) -> None:
+    put(grid(list(_facts(letter, sequel))))
     if letter["attempts"]:
         say("")
         put(_attempts(letter["attempts"]))
     if letter["traceback"]:
         say("\n" + str(letter["traceback"]).rstrip())
     say("")
-    put(grid([("next", _next(letter))]))
+    put(grid([("next", _next(letter, sequel))]))
 
 
-def _facts(letter: dict[str, Any]) -> Iterator[tuple[str, object]]:
+def _facts(letter: dict[str, Any], sequel: Sequel) -> Iterator[tuple[str, object]]:
     yield "letter", letter["id"]
     yield "job", letter["original_request_id"]
     yield "type", letter["job_type"]
@@ -75,10 +90,11 @@ def _facts(letter: dict[str, Any]) -> Iterator[tuple[str, object]]:
     yield "code", letter["failure_code"]
     yield "cause", letter["failure_reason"]
     yield "error", letter["error_class"]
-    yield "status", _status(letter)
-    yield "eligible", "yes" if letter["replay_eligible"] else "no"
+    yield "status", letter["status"]
+    yield from afterwards(letter, sequel)
     yield "died", moment(letter["decided_at"])
     yield "first failure", moment(letter["first_failure_at"])
+    yield "attempts", letters.count(letter["attempts"])
     yield "replays before", letter["generation"] or None
     yield "worker", letter["worker"]
     yield "escalate to", letter["escalate_to"]
@@ -88,13 +104,6 @@ def _facts(letter: dict[str, Any]) -> Iterator[tuple[str, object]]:
     yield "kwargs", _compact(letter["kwargs"])
     yield "body", _bytes(letter.get("body"))
     yield "mirror error", letter["mirror_error"]
-
-
-def _status(letter: dict[str, Any]) -> str:
-    replayed = letter["replayed_at"]
-    if not isinstance(replayed, datetime):
-        return str(letter["status"])
-    return f"{letter['status']} at {moment(replayed)}, outcome: {letter['replay_outcome'] or '?'}"
 
 
 def _attempts(notes: list[dict[str, Any]]) -> RenderableType:
@@ -113,7 +122,9 @@ def _attempts(notes: list[dict[str, Any]]) -> RenderableType:
     return with_sentences(columns, rows)
 
 
-def _next(letter: dict[str, Any]) -> str:
+def _next(letter: dict[str, Any], sequel: Sequel) -> str:
+    if sequel.next_letter is not None:
+        return f"taskyard dlq show {sequel.next_letter}"
     if letter["status"] not in OPEN:
         return f"taskyard jobs show {letter['original_request_id']}"
     command = f'taskyard dlq replay {letter["id"]} --reason "why it will work now"'

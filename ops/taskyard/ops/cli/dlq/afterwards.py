@@ -1,0 +1,49 @@
+"""What became of a letter after it was replayed, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from taskyard.control.sequel import PENDING, ReplayTold, Sequel
+from taskyard.jobs.letter_states import LetterStatus, ReplayOutcome
+from taskyard.ops.cli.times import moment
+
+__all__ = ["afterwards"]
+
+
+def afterwards(letter: dict[str, Any], sequel: Sequel) -> Iterator[tuple[str, object]]:
+    """Names and values: may it be replayed, was it, by whom, and how that ended."""
+    yield "eligible", "yes" if sequel.why_not is None else f"no: {sequel.why_not}"
+    for replay in sequel.replays:
+        yield "replayed", f"{moment(replay.at)} by {_who(replay)}"
+        yield "  reason", replay.reason
+        yield "  into", _into(replay)
+    if letter["status"] == LetterStatus.REPLAYED:
+        yield "  ended", _end(letter, sequel)
+
+
+def _who(replay: ReplayTold) -> str:
+    behalf = f", on behalf of {replay.on_behalf_of}" if replay.on_behalf_of else ""
+    return f"{replay.by}{behalf}"
+
+
+def _into(replay: ReplayTold) -> str:
+    ways = [f"queue {replay.queue}"] if replay.queue else []
+    ways += ["edited payload"] if replay.edited else []
+    ways += ["forced"] if replay.forced else []
+    told = "the relay has not answered yet" if replay.outcome == PENDING else replay.outcome
+    return f"generation {replay.generation} ({', '.join([*ways, told])})"
+
+
+def _end(letter: dict[str, Any], sequel: Sequel) -> str:
+    match letter["replay_outcome"]:
+        case ReplayOutcome.SUCCESS:
+            return "success"
+        case ReplayOutcome.FAILED if sequel.next_letter is not None:
+            return f"failed: its new letter is {sequel.next_letter}"
+        case ReplayOutcome.FAILED:
+            return "failed"
+    if sequel.job_state is None or sequel.job_generation == letter["generation"]:
+        return "not known yet: the ledger has not heard of the new generation"
+    return f"no outcome yet: the job is {sequel.job_state}"

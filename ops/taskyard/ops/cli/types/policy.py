@@ -1,0 +1,74 @@
+"""Everything that decides how a job of a type is treated: value and origin, field by field."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+from taskyard.jobs import RetryPolicy
+from taskyard.ops.cli.place import Place
+from taskyard.ops.cli.types.origins import DEFAULT, Known
+
+__all__ = ["Fact", "facts", "never_retried", "waits_ms"]
+
+# Bounds that no type has of its own; a queue of settings holds for all of them.
+_SETTINGS: Final = (
+    "death_limit",
+    "delivery_limit",
+    "unique_for_s",
+    "result_ttl_s",
+    "max_payload_bytes",
+    "max_result_bytes",
+)
+_SHOWN: Final = 5
+_POLICY: Final = tuple(RetryPolicy.model_fields)
+_OWN: Final = ("sla_s", "time_limit_s", "soft_time_limit_s", "payload_model", "shed_class", "owner")
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One field: its value in force, and who set it."""
+
+    name: str
+    value: Any
+    origin: str
+
+
+def facts(known: Known, place: Place) -> Iterator[Fact]:
+    """Every field, in the order in which a job meets them; raises `UnknownQueue`."""
+    job_type, settings = known.job_type, place.settings
+    yield Fact("queue", job_type.queue, known.origin("queue"))
+    if job_type.priority is None:
+        default = settings.queue(job_type.queue).default_priority
+        yield Fact("priority", default, f"middle of queue {job_type.queue}")
+    else:
+        yield Fact("priority", job_type.priority, known.origin("priority"))
+    for name in _OWN:
+        yield Fact(name, getattr(job_type, name), known.origin(name))
+    policy = job_type.policy.model_dump(mode="json")
+    for name in _POLICY:
+        yield Fact(name, policy[name], known.origin(f"policy.{name}"))
+    yield Fact("never_retried", never_retried(job_type.policy), "computed")
+    yield Fact("waits_ms", waits_ms(job_type.policy), "computed")
+    for name in _SETTINGS:
+        yield Fact(name, getattr(settings, name), place.origins.get(name, DEFAULT))
+
+
+def never_retried(policy: RetryPolicy) -> str:
+    """The error codes that end a job at its first failure; those that are denied win."""
+    denied = ", ".join(policy.no_retry_errors)
+    if policy.retry_on_errors is None:
+        return denied or "none"
+    return f"all but {', '.join(policy.retry_on_errors) or 'none'}"
+
+
+def waits_ms(policy: RetryPolicy) -> list[int]:
+    """The longest wait before each of the first five retries; with jitter, half of it is random."""
+    steady = policy.model_copy(update={"jitter": False})
+    count = min(policy.max_retries, _SHOWN)
+    rng = random.Random(0)  # noqa: S311 - without jitter it is not asked
+    delays = [steady.delay(retry, rng) for retry in range(1, count + 1)]
+    return [round(delay / timedelta(milliseconds=1)) for delay in delays]

@@ -1,0 +1,72 @@
+"""`taskyard types show`: everything that decides how a type's jobs are treated."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from taskyard.ops.cli.console import grid, note, print_json, put, say, table
+from taskyard.ops.cli.options import Json
+from taskyard.ops.cli.place import find_place
+from taskyard.ops.cli.types.origins import Known, known_types, the_type
+from taskyard.ops.cli.types.policy import Fact, facts
+
+__all__ = ["command"]
+
+
+def command(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The job type's name.")],
+    json: Json = False,
+) -> None:
+    """Show a job type's policy in force and where it comes from.
+
+    An origin is a file, the handler's decorator, a setting, or `default` where nobody set it. What
+    `enqueue` is given for one job (queue, priority, retries, time limits) comes before all of them.
+    """
+    place = find_place(quiet=json)
+    types, silence = known_types(place.settings)
+    known = the_type(types, name)
+    found = list(facts(known, place))
+    if json:
+        told = {fact.name: {"value": fact.value, "origin": fact.origin} for fact in found}
+        print_json({"name": name, "handler": known.handler, "fields": told})
+        return
+    put(grid([("type", name), ("handler", _handler(known, silence))]))
+    say("")
+    rows = [(fact.name, _text(fact), fact.origin) for fact in found]
+    put(table(("field", "value", "origin"), rows, folded=2))
+    if silence is not None:
+        note(f"handlers are unknown: {silence}")
+
+
+def _handler(known: Known, silence: str | None) -> str:
+    if known.handler is None:
+        return "unknown" if silence is not None else "none here: a worker of this machine has none"
+    return known.handler
+
+
+def _text(fact: Fact) -> str:
+    return f"{_value(fact)}{_unit(fact)}"
+
+
+def _value(fact: Fact) -> str:
+    match fact.value:
+        case None:
+            return "every code" if fact.name == "retry_on_errors" else "none"
+        case bool():
+            return "yes" if fact.value else "no"
+        case list() as items:
+            return ", ".join(str(item) for item in items) or "none"
+        case float() as number:
+            return f"{number:g}"
+        case value:
+            return str(value)
+
+
+def _unit(fact: Fact) -> str:
+    if fact.value in (None, []):
+        return ""
+    units: dict[str, Any] = {"s": " s", "ms": " ms", "bytes": " bytes"}
+    unit: str = units.get(fact.name.rsplit("_", 1)[-1], "")
+    return unit

@@ -1,0 +1,147 @@
+"""What became of a dead letter: who replayed it and why, and how that ended."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Engine, select
+
+from taskyard.audit import Action, Outcome
+from taskyard.control.eligibility import Candidate, check_replayable
+from taskyard.database.tables import AUDIT, LEDGER, LETTERS
+from taskyard.errors import Refused
+from taskyard.jobs import Category
+from taskyard.jobs.letter_states import LetterStatus
+from taskyard.wire.redaction import redact_text
+
+__all__ = ["PENDING", "ReplayTold", "Sequel", "follow"]
+
+PENDING = "pending"
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayTold:
+    """One replay as the audit log has it.
+
+    `outcome` is `applied`, `refused: <why>`, or `pending` while the relay has not answered;
+    `generation` is the one that it opens, `queue` a redirect's.
+    """
+
+    at: datetime
+    by: str
+    on_behalf_of: str | None
+    reason: str
+    outcome: str
+    generation: int
+    queue: str | None
+    edited: bool
+    forced: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Sequel:
+    """`why_not` is why it cannot be replayed as it is now, None if it can.
+
+    `next_letter` is the letter of a later generation of the same life, if that died too;
+    `job_state` and `job_generation` are the ledger's, None where it has forgotten the job.
+    """
+
+    why_not: str | None
+    replays: tuple[ReplayTold, ...]
+    next_letter: uuid.UUID | None
+    job_state: str | None
+    job_generation: int | None
+
+
+def follow(engine: Engine, letter: Mapping[str, Any]) -> Sequel:
+    """The sequel of a letter as `letters.show` gives it."""
+    with engine.connect() as connection:
+        replays = _replays(connection, letter)
+        job = _job(connection, letter)
+        return Sequel(
+            why_not=_why_not(letter, replays),
+            replays=replays,
+            next_letter=_next_letter(connection, letter),
+            job_state=None if job is None else job["state"],
+            job_generation=None if job is None else job["generation"],
+        )
+
+
+def _why_not(letter: Mapping[str, Any], replays: tuple[ReplayTold, ...]) -> str | None:
+    by = f" by {replays[-1].by}" if replays else ""
+    candidate = Candidate(
+        letter_id=str(letter["id"]),
+        status=LetterStatus(letter["status"]),
+        category=Category(letter["failure_category"]),
+        eligible=letter["replay_eligible"],
+        replayed=letter["replayed_at"] and f"at {letter['replayed_at']:%Y-%m-%d %H:%M:%S} UTC{by}",
+    )
+    try:
+        check_replayable(candidate, edited=False, forced=False)
+    except Refused as refusal:
+        return str(refusal).removeprefix(f"letter {letter['id']} ")
+    return None
+
+
+def _replays(connection: Connection, letter: Mapping[str, Any]) -> tuple[ReplayTold, ...]:
+    """Those that were asked for, oldest first; calls that were refused at once are not among."""
+    rows = connection.execute(
+        select(AUDIT)
+        .where(
+            AUDIT.c.dead_letter_id == letter["id"],
+            AUDIT.c.action_type == Action.CONTROLLED_REPLAY,
+        )
+        .order_by(AUDIT.c.id)
+    ).mappings()
+    asked: dict[uuid.UUID, Mapping[str, Any]] = {}
+    answers: dict[uuid.UUID, str] = {}
+    for row in rows:
+        if row["outcome"] == Outcome.REQUESTED:
+            asked[row["request_id"]] = dict(row)
+        else:
+            answers[row["request_id"]] = row["outcome"]
+    generation = letter["generation"] + 1
+    return tuple(
+        _told(row, answers.get(request, PENDING), generation) for request, row in asked.items()
+    )
+
+
+def _told(row: Mapping[str, Any], outcome: str, generation: int) -> ReplayTold:
+    detail = row["detail"] or {}
+    return ReplayTold(
+        at=row["performed_at"],
+        by=row["operator_identity"],
+        on_behalf_of=row["on_behalf_of"],
+        reason=redact_text(row["reason"]),
+        outcome=outcome,
+        generation=generation,
+        queue=detail.get("queue"),
+        edited="payload_sha256" in detail,
+        forced=bool(detail.get("force")),
+    )
+
+
+def _next_letter(connection: Connection, letter: Mapping[str, Any]) -> uuid.UUID | None:
+    query = (
+        select(LETTERS.c.id)
+        .where(
+            LETTERS.c.original_request_id == letter["original_request_id"],
+            LETTERS.c.epoch == letter["epoch"],
+            LETTERS.c.generation > letter["generation"],
+        )
+        .order_by(LETTERS.c.generation)
+        .limit(1)
+    )
+    return connection.scalar(query)
+
+
+def _job(connection: Connection, letter: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    query = select(LEDGER.c.state, LEDGER.c.generation).where(
+        LEDGER.c.job_id == letter["original_request_id"], LEDGER.c.epoch == letter["epoch"]
+    )
+    row = connection.execute(query).mappings().one_or_none()
+    return None if row is None else dict(row)

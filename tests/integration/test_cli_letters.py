@@ -1,0 +1,141 @@
+"""`taskyard dlq`: letters in Postgres, with nobody but the operator at work."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+
+from servers import Servers
+from support.letters import DIED_US, make_delivery, make_letter
+from support.shell import Shell
+from taskyard.clock import from_us
+from taskyard.database import create_partitions, engine
+from taskyard.mirror.letters import store_letters
+from taskyard.wire import Letter
+
+REASON = "The shop is back, ticket 4711"
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Engine]:
+    opened = engine(database_url)
+    yield opened
+    opened.dispose()
+
+
+@pytest.fixture
+def shell(tmp_path: Path, servers: Servers, database_url: str) -> Shell:
+    variables = {
+        "TASKYARD_REDIS_URL": servers.valkey_url(),
+        "TASKYARD_BROKER_URL": servers.valkey_url(),
+        "TASKYARD_DATABASE_URL": database_url,
+        "TASKYARD_NAMESPACE": f"t{uuid.uuid4().hex[:10]}",
+        "TASKYARD_TRUST_LOCAL": "1",
+    }
+    return Shell(tmp_path, variables)
+
+
+def stored(database: Engine, **changes: Any) -> Letter:
+    letter = make_letter(**changes)
+    with database.begin() as connection:
+        create_partitions(connection, from_us(DIED_US))
+        store_letters(connection, [make_delivery(letter)])
+    return letter
+
+
+def attempt(number: int, outcome: str = "retrying") -> dict[str, Any]:
+    times = {"started_us": DIED_US - 20, "ended_us": DIED_US - 10}
+    told = {"code": "timeout", "error": "timed out"}
+    return {"attempt": number, "worker": "w", "outcome": outcome, **times, **told}
+
+
+def test_attempts_are_one_number_in_every_view(shell: Shell, database: Engine) -> None:
+    # The second one was given back by a drain: it has a number, and counts against nothing.
+    letter = stored(database, attempts=[attempt(1), attempt(3, "dead_lettered")])
+    find = ("dlq", "list", "--since", "2025-01-01", "--json")
+
+    (row,) = [row for row in shell.run(*find).document if row["id"] == letter.letter_id]
+    shown = shell.run("dlq", "show", letter.letter_id, "--json").document
+    text = shell.run("dlq", "show", letter.letter_id).out
+
+    assert row["attempts"] == shown["attempts"] == 3
+    assert [note["attempt"] for note in shown["failed_attempts"]] == [1, 3]
+    assert "attempts       3\n" in text
+
+
+def test_a_letter_of_a_job_that_never_ran_has_no_attempt(shell: Shell, database: Engine) -> None:
+    letter = stored(database, category="expired", attempts=[attempt(0, "dead_lettered")])
+
+    assert shell.run("dlq", "show", letter.letter_id, "--json").document["attempts"] == 0
+
+
+@pytest.mark.parametrize(
+    ("category", "eligible"),
+    [
+        ("retry_exhausted", "yes"),
+        ("validation_error", "no: failed validation and would fail again; replay it with an edit"),
+        ("expired", "no: expired: its sender did not want it run so late. Force the replay if"),
+        ("undecodable", "no: is undecodable: no worker can read its message, so it cannot be"),
+    ],
+)
+def test_a_letter_says_whether_it_can_be_replayed_and_why_not(
+    shell: Shell, database: Engine, category: str, eligible: str
+) -> None:
+    letter = stored(database, category=category, replay_eligible=category == "retry_exhausted")
+
+    text = shell.run("dlq", "show", letter.letter_id).out
+    document = shell.run("dlq", "show", letter.letter_id, "--json").document
+
+    assert f"eligible       {eligible}" in text
+    assert document["replayable"] is (eligible == "yes")
+    assert (document["why_not"] is None) is document["replayable"]
+
+
+def test_a_replay_that_nobody_has_carried_out_is_told_as_such(
+    shell: Shell, database: Engine
+) -> None:
+    letter = stored(database)
+    words = ("dlq", "replay", letter.letter_id, "--reason", f"{REASON}, password=hunter2")
+    assert shell.run(*words, "--payload", "{}", "--queue", "exec").out.startswith("pending")
+
+    text = shell.run("dlq", "show", letter.letter_id).out
+
+    assert "eligible       no: was already replayed at " in text
+    assert f"  reason       {REASON}, password=[redacted]\n" in text
+    assert (
+        "  into         generation 1 (queue exec, edited payload, the relay has not answered yet)\n"
+    ) in text
+    assert "  ended        not known yet: the ledger has not heard of the new generation\n" in text
+    assert text.endswith(f"next  taskyard jobs show {letter.job_id}\n")
+
+
+def test_what_a_job_wrote_into_its_letter_cannot_steer_the_terminal(
+    shell: Shell, database: Engine
+) -> None:
+    evil = "\x1b]0;owned\x07\x1b[2J\u202egnp.exe\x9b31m\rok"
+    letter = stored(
+        database,
+        error_message=evil,
+        traceback=f"Traceback:\n{evil}",
+        code="x\x1bc",
+        worker=evil,
+        args=[{evil: evil}],
+        attempts=[{**attempt(1), "error": evil, "worker": evil}],
+    )
+    listed = ("dlq", "list", "--since", "2025-01-01")
+
+    runs = [
+        shell.run(*words, *json)
+        for words in (listed, ("dlq", "show", letter.letter_id))
+        for json in ((), ("--json",))
+    ]
+
+    for ran in runs:
+        assert not {"\x1b", "\x07", "\u202e", "\x9b", "\r"} & set(ran.out + ran.err)
+    assert r"\x1b]0;owned\x07\x1b[2J\u202egnp.exe\x9b31m\x0dok" in runs[2].out
+    assert runs[3].document["failure_reason"] == evil

@@ -1,0 +1,115 @@
+"""`taskyard types`: the policy in force, field by field, with its origin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from support.shell import Shell
+from taskyard.jobs import Catalogue, JobType, RetryPolicy
+from taskyard.jobs.registry import Registry
+from taskyard.ops.cli.types.listing import waits
+from taskyard.ops.cli.types.origins import by_decorator
+from taskyard.ops.cli.types.policy import never_retried, waits_ms
+
+OWN = """
+job_types:
+  test_execution:
+    time_limit_s: 90
+  send_invoice:
+    queue: ops
+    priority: 4
+    owner: billing
+job_retry_policies:
+  test_execution:
+    max_retries: 4
+"""
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    (tmp_path / "own.yaml").write_text(OWN)
+    return Shell(tmp_path, {"TASKYARD_JOB_TYPES": "own.yaml", "TASKYARD_DEATH_LIMIT": "5"})
+
+
+def test_each_field_has_the_value_in_force_and_its_origin(shell: Shell) -> None:
+    told = shell.run("types", "show", "test_execution", "--json").document
+    fields = told["fields"]
+
+    assert told["name"] == "test_execution"
+    assert told["handler"] == "taskyard.tasks.handlers.test_execution"
+    assert fields["time_limit_s"] == {"value": 90.0, "origin": "own.yaml"}
+    assert fields["max_retries"] == {"value": 4, "origin": "own.yaml"}
+    assert fields["base_delay_ms"] == {"value": 5000, "origin": "built in"}
+    assert fields["waits_ms"] == {"value": [5000, 10000, 15000, 20000], "origin": "computed"}
+    assert fields["jitter"] == {"value": True, "origin": "default"}
+    assert fields["priority"] == {"value": 3, "origin": "middle of queue exec"}
+    assert fields["death_limit"] == {"value": 5, "origin": "TASKYARD_DEATH_LIMIT"}
+    assert fields["unique_for_s"] == {"value": 86400, "origin": "default"}
+    missing = (
+        set(JobType.model_fields) - {"name", "policy"} | set(RetryPolicy.model_fields)
+    ) - set(fields)
+    assert missing == set()
+
+
+def test_the_same_as_text(shell: Shell) -> None:
+    lines = [
+        " ".join(line.split())
+        for line in shell.run("types", "show", "send_invoice").out.split("\n")
+    ]
+
+    assert "handler none here: a worker of this machine has none" in lines
+    assert "queue ops own.yaml" in lines
+    assert "priority 4 own.yaml" in lines
+    assert "owner billing own.yaml" in lines
+    assert "no_retry_errors validation_error, result_invalid, result_too_large default" in lines
+    assert "retry_on_errors every code default" in lines
+    assert "death_limit 5 TASKYARD_DEATH_LIMIT" in lines
+
+
+def test_the_list_has_a_line_for_each_type(shell: Shell) -> None:
+    lines = [line.split() for line in shell.run("types", "list").out.splitlines()]
+    named = {row["name"]: row for row in shell.run("types", "list", "--json").document}
+
+    assert [line[0] for line in lines[1:]] == [*Catalogue.load(), "send_invoice"]
+    assert lines[-1][-2:] == ["none", "here"]
+    assert named["test_execution"]["policy"]["max_retries"] == 4
+
+
+def test_an_unknown_type_is_told_with_the_nearest_one(shell: Shell) -> None:
+    ran = shell.run("types", "show", "send_invioce")
+
+    assert ran.code == 2
+    assert "there is no job type 'send_invioce'. Did you mean 'send_invoice'?" in ran.err
+    assert ran.err.endswith("See: taskyard types list\n")
+
+
+def test_a_type_that_only_a_decorator_defines_names_its_handler() -> None:
+    registry = Registry()
+
+    @registry.job("weigh", queue="ops", policy={"max_retries": 1})
+    def weigh(payload: object) -> None: ...
+
+    source = f"decorator of {weigh.__module__}.{weigh.__qualname__}"
+    assert by_decorator(registry["weigh"]) == {"queue": source, "policy.max_retries": source}
+
+
+@pytest.mark.parametrize(
+    ("policy", "told"),
+    [
+        (RetryPolicy(max_retries=2), "up to 1, 2 s"),
+        (RetryPolicy(max_retries=9, jitter=False, max_delay_ms=3000), "1, 2, 3, 3, 3 ... s"),
+        (RetryPolicy(backoff_strategy="immediate"), "none"),
+        (RetryPolicy(max_retries=0), "no retry"),
+    ],
+)
+def test_waits_are_told_for_the_first_retries(policy: RetryPolicy, told: str) -> None:
+    assert waits(policy) == told
+    assert len(waits_ms(policy)) == min(policy.max_retries, 5)
+
+
+def test_what_is_never_retried_follows_from_both_lists() -> None:
+    assert never_retried(RetryPolicy()) == "none"
+    assert never_retried(RetryPolicy(no_retry_errors=("a", "b"))) == "a, b"
+    assert never_retried(RetryPolicy(retry_on_errors=("a",))) == "all but a"
