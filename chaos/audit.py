@@ -12,6 +12,8 @@ from typing import Any, Final
 from sqlalchemy import text
 
 from chaos.jobs import EFFECTS
+from chaos.load import DOOMED, POISON
+from chaos.poison import cases_of, verdict
 from chaos.town import Town
 from taskyard.jobs.states import State
 from taskyard.reconcile import Reconciler
@@ -39,6 +41,8 @@ class Audit:
     doubled: int = 0
     doubled_without_inbox: int = 0
     letters_without_row: int = 0
+    poison: int = 0
+    poison_exact: int = 0
     dead_lettered: int = 0
     drift: dict[str, int] = field(default_factory=dict)
     differences: dict[str, list[str]] = field(default_factory=dict)
@@ -70,6 +74,7 @@ def audit(town: Town, kinds: Mapping[str, str]) -> Audit:
     _outcomes(town, seen, kinds, states)
     _effects(town, seen, kinds, states)
     _letters(town, seen, states)
+    _poison(town, seen, kinds)
     _ledger(town, seen, states)
     _drift(town, seen)
     return seen
@@ -82,13 +87,13 @@ def _outcomes(
     open_ = [job for job, state in states.items() if state not in ends]
     seen.lost += seen.name("no outcome", open_)
     seen.dead_lettered = sum(state is State.DEAD_LETTERED for state in states.values())
-    doomed = [job for job, kind in kinds.items() if kind == "doomed"]
+    doomed = [job for job, kind in kinds.items() if kind in {DOOMED, POISON}]
     saved = [job for job in doomed if states[job] is State.COMPLETED]
-    seen.name("completed although doomed", saved)
+    seen.name("completed although doomed or poison", saved)
     died = [
         job
         for job, state in states.items()
-        if state is State.DEAD_LETTERED and kinds[job] != "doomed"
+        if state is State.DEAD_LETTERED and kinds[job] not in {DOOMED, POISON}
     ]
     seen.name(STORM_DEATHS, [f"{job}: {_cause(town, job)}" for job in died])
 
@@ -131,6 +136,16 @@ def _letters(town: Town, seen: Audit, states: Mapping[str, State]) -> None:
     seen.letters_without_row = seen.name("letter without a row", missing)
     seen.doubled += seen.name("letter in two rows", list(doubled))
     seen.name("letter of a job that is not dead", [str(one) for one in known - set(wanted)])
+
+
+def _poison(town: Town, seen: Audit, kinds: Mapping[str, str]) -> None:
+    jobs = [job for job, kind in kinds.items() if kind == POISON]
+    faults = {
+        job: verdict(case, town.settings.death_limit) for job, case in cases_of(town, jobs).items()
+    }
+    wrong = [f"{job}: {fault}" for job, fault in faults.items() if fault is not None]
+    seen.poison, seen.poison_exact = len(jobs), len(jobs) - len(wrong)
+    seen.name("poison not at its configured count", wrong)
 
 
 def _ledger(town: Town, seen: Audit, states: Mapping[str, State]) -> None:

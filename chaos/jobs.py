@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from functools import cache
 from typing import Any, Final
@@ -15,11 +16,12 @@ from sqlalchemy import Connection, Engine, create_engine, text
 from taskyard.errors import CodedError
 from taskyard.jobs import JobContext, job
 
-__all__ = ["DATABASE_VARIABLE", "EFFECTS", "WITNESS_VARIABLE", "Deed"]
+__all__ = ["DATABASE_VARIABLE", "EFFECTS", "POISONINGS", "WITNESS_VARIABLE", "Deed"]
 
 WITNESS_VARIABLE: Final = "CHAOS_WITNESS_URL"
 DATABASE_VARIABLE: Final = "CHAOS_DATABASE_URL"
 EFFECTS: Final = "effects"
+POISONINGS: Final = "poisonings"
 # Long enough for a database that is away for half a minute.
 _POLICY: Final = {
     "max_retries": 12,
@@ -31,7 +33,10 @@ _POLICY: Final = {
 
 
 class Deed(BaseModel):
-    """`kind`: `plain`, `flaky` (its first attempt fails), `doomed` (it always fails)."""
+    """`kind`: `plain`, `flaky` (its first attempt fails), `doomed` (it always fails).
+
+    `poison` kills the process that runs it, each time.
+    """
 
     number: int
     kind: str = "plain"
@@ -56,14 +61,21 @@ def storm_deed(deed: Deed, context: JobContext) -> int:
     """Apply both effects."""
     if deed.kind == "doomed":
         raise CodedError("doomed", "told to fail for good")
+    if deed.kind == "poison":
+        _tell(POISONINGS, context)
+        os.kill(os.getpid(), signal.SIGKILL)
     if deed.kind == "flaky" and context.attempt == 1:
         raise CodedError("flaky", "told to fail once")
     with _database(os.getpid()).begin() as connection:
         if context.once(connection):
             _apply(connection, context.job_id)
-    note: dict[str, Any] = {"job": context.job_id, "at": time.time()}
-    _witness(os.getpid()).rpush(EFFECTS, json.dumps(note))
+    _tell(EFFECTS, context)
     return deed.number
+
+
+def _tell(what: str, context: JobContext) -> None:
+    note: dict[str, Any] = {"job": context.job_id, "at": time.time()}
+    _witness(os.getpid()).rpush(what, json.dumps(note))
 
 
 def _apply(connection: Connection, job_id: str) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["put", "read_json", "table", "write_json", "write_table"]
+from chaos.storms import STORMS
+
+__all__ = ["failed", "put", "read_json", "said", "table", "write_json", "write_table"]
 
 _MARK: Final = re.compile(r"(<!-- storms -->\n).*?(<!-- /storms -->)", re.DOTALL)
 _COLUMNS: Final = (
@@ -20,15 +23,32 @@ _COLUMNS: Final = (
     "doubled",
     "doubled_without_inbox",
     "letters_without_row",
+    "poison",
     "recovery_s",
     "calm_s",
 )
 
 
-def write_json(file: Path, seed: int, results: Sequence[dict[str, Any]]) -> None:
+_MUST_BE_0: Final = ("lost", "doubled", "letters_without_row")
+# Whatever fault ends, work goes on within this.
+RESUMED_S: Final = 45.0
+
+
+def failed(result: dict[str, Any]) -> bool:
+    """Whether a storm's result breaks a promise; a storm that was skipped shows nothing."""
+    if result["skipped"]:
+        return False
+    return (
+        any(result[name] for name in _MUST_BE_0)
+        or result["poison"] != result["poison_exact"]
+        or (result["recovery_s"] or 0.0) > RESUMED_S
+    )
+
+
+def write_json(file: Path, results: Sequence[dict[str, Any]]) -> None:
     """Everything, for machines."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps({"seed": seed, "storms": list(results)}, indent=2) + "\n")
+    file.write_text(json.dumps({"storms": list(results)}, indent=2) + "\n")
 
 
 def read_json(file: Path) -> list[dict[str, Any]]:
@@ -37,27 +57,52 @@ def read_json(file: Path) -> list[dict[str, Any]]:
 
 
 def put(results: Sequence[dict[str, Any]], one: dict[str, Any]) -> list[dict[str, Any]]:
-    """The results with `one` in the place of its storm's and broker's earlier one."""
-    key = (one["storm"], one["broker"])
-    keys = [(result["storm"], result["broker"]) for result in results]
-    if key not in keys:
-        return [*results, one]
-    return [one if known == key else old for known, old in zip(keys, results, strict=True)]
+    """The results with `one` in the place of its storm's and broker's earlier one, in order."""
+    known = {_key(result): result for result in (*results, one)}
+    return [known[key] for key in sorted(known)]
+
+
+def _key(result: dict[str, Any]) -> tuple[int, bool]:
+    return list(STORMS).index(result["storm"]), result["broker"] != "redis"
+
+
+def said(results: Sequence[dict[str, Any]]) -> str:
+    """What was run, from the results themselves: runs of different sizes are each told."""
+    sizes = Counter(
+        (result["jobs"], result["broker"], result["rate"], result["seed"])
+        for result in results
+        if not result["skipped"]
+    )
+    runs = [
+        f"{count} storms of {jobs:,} jobs over {broker} at {rate:g} a second, seed {seed}"
+        for (jobs, broker, rate, seed), count in sizes.most_common()
+    ]
+    minutes = sum(result["took_s"] or 0.0 for result in results) / 60
+    return (
+        f"{'; '.join(runs)}. Two workers of two processes each, on two cores with everything "
+        f"else; {minutes:.0f} minutes in all, without the servers' starts."
+    )
 
 
 def table(results: Sequence[dict[str, Any]]) -> str:
     """The numbers as a Markdown table; a storm that was skipped says why."""
     lines = [" | ".join(_COLUMNS), " | ".join("---" for _ in _COLUMNS)]
     for result in results:
-        cells = [str(result.get(name, "")) for name in _COLUMNS]
+        cells = [_cell(result, name) for name in _COLUMNS]
         if result["skipped"]:
             cells[2:] = [f"skipped: {result['skipped']}", *[""] * (len(_COLUMNS) - 3)]
         lines.append(" | ".join(cells))
     return "\n".join(f"| {line} |" for line in lines) + "\n"
 
 
-def write_table(page: Path, results: Sequence[dict[str, Any]], said: str) -> None:
+def _cell(result: dict[str, Any], name: str) -> str:
+    if name == "poison" and not result["skipped"]:
+        return f"{result['poison']}/{result['poison_exact']}"
+    return str(result.get(name, ""))
+
+
+def write_table(page: Path, results: Sequence[dict[str, Any]]) -> None:
     """Replace the page's table, with what was run in front of it."""
-    whole = page.read_text("utf-8")
-    made = _MARK.sub(lambda found: f"{found[1]}{said}\n\n{table(results)}{found[2]}", whole)
+    whole, made_of = page.read_text("utf-8"), f"{said(results)}\n\n{table(results)}"
+    made = _MARK.sub(lambda found: f"{found[1]}{made_of}{found[2]}", whole)
     page.write_text(made, "utf-8")

@@ -30,9 +30,10 @@ from taskyard.ops.embedded.stack import EmbeddedStack
 from taskyard.ops.embedded.waiting import until
 from taskyard.settings import Settings
 
-__all__ = ["ROOT", "Town", "await_gone", "send"]
+__all__ = ["BROKERS", "ROOT", "Town", "await_gone", "send"]
 
 ROOT: Final = Path(__file__).resolve().parents[1]
+BROKERS: Final = ("redis", "rabbitmq")
 WORKERS: Final = 2
 CONCURRENCY: Final = 2
 # Short, so that a storm shows what returns and not how long one waits.
@@ -87,12 +88,11 @@ class Town:
         *,
         proxied: bool = False,
         shifts_s: Sequence[float] = (0, 0),
-        redis_folder: Path | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.broker, self._proxied, self._shifts = folder, broker, proxied, shifts_s
         self.stack = EmbeddedStack(folder / "home")
-        self.redis = RedisServer(redis_folder or folder / "redis")
+        self.redis = RedisServer(folder / "redis")
         self.rabbitmq = RabbitMQ(folder / "rabbitmq") if broker == "rabbitmq" else None
         self.witness_server = RedisServer(folder / "witness")
         self.proxies: dict[str, Proxy] = {}
@@ -187,8 +187,7 @@ class Town:
         for number in range(WORKERS):
             worker = self._worker(number)
             self.workers.append(worker)
-            self._running.callback(worker.stop)
-            worker.launch()
+            self._running.callback(_end, worker.launch())
         for worker in self.workers:
             worker.await_log(" ready.", within_s=90)
 
@@ -201,7 +200,7 @@ class Town:
             folder,
             queues=("exec",),
             concurrency=CONCURRENCY,
-            modules=("chaos.clocks", "chaos.jobs"),
+            modules=("chaos.quiet", "chaos.clocks", "chaos.jobs"),
             environment={
                 WITNESS_VARIABLE: self.witness_server.url,
                 DATABASE_VARIABLE: url,
@@ -214,6 +213,8 @@ class Town:
 
     def mend(self) -> None:
         """Start again whatever ended, as a supervisor does."""
+        if not self.stack.postgres.running:
+            self.stack.postgres.start()
         for servant in self.servants:
             servant.ensure()
         for worker in self.workers:
@@ -247,6 +248,12 @@ class Town:
                 self.rabbitmq.start()
             case _:
                 self.stack.postgres.start()
+
+
+def _end(worker: Worker) -> None:
+    """All is counted by then; a warm end would only take its time."""
+    worker.kill_session()
+    worker.wait()
 
 
 def _family(pid: int) -> list[int]:

@@ -1,0 +1,99 @@
+"""Disks without room: a small file system for a server's data, and RabbitMQ's own alarm."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from chaos.faults import Faults
+from taskyard.ops.embedded.home import Home
+
+__all__ = ["SmallDisk", "disk_alarm", "fill"]
+
+_FULL_S: Final = (2.0, 7.0)
+# No disk has as much free, so RabbitMQ takes its own for full.
+_ALWAYS_FULL: Final = "1000000GB"
+_USUAL: Final = "50MB"
+
+
+def _place(folder: Path, server: str) -> Path:
+    return folder / "home" / "postgres" if server == "postgres" else folder / "redis"
+
+
+class SmallDisk:
+    """A file system in memory for `server`'s data in the town's `folder`.
+
+    1 GiB: 20,000 jobs with their logs fit in, and filling it takes a moment. `reason` says why
+    there can be none.
+    """
+
+    SIZE: Final = "1g"
+
+    def __init__(self, folder: Path, server: str) -> None:
+        self._place, self.reason = _place(folder, server), ""
+        if server == "postgres":
+            # The servers' home refuses a folder that holds something before it was opened.
+            Home.open(folder / "home")
+
+    def mount(self) -> bool:
+        """Whether it stands."""
+        self._place.mkdir(parents=True, exist_ok=True)
+        options = f"size={self.SIZE},mode=0700,uid={os.geteuid()},gid={os.getegid()}"
+        words = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(self._place)]
+        try:
+            done = subprocess.run(words, capture_output=True, text=True, check=False)  # noqa: S603 - fixed words
+        except OSError as error:
+            self.reason = str(error)
+            return False
+        self.reason = done.stderr.strip()
+        return done.returncode == 0
+
+    def unmount(self) -> None:
+        """Take it away."""
+        subprocess.run(["umount", str(self._place)], capture_output=True, check=False)  # noqa: S603, S607 - fixed words
+
+
+def fill(server: str) -> Callable[[Faults], None]:
+    """The file system of a server's data has no byte left for a while."""
+
+    def blow(faults: Faults) -> None:
+        ballast = _place(faults.town.folder, server) / "ballast"
+        try:
+            _fill_up(ballast)
+            faults.hold(*_FULL_S)
+        finally:
+            ballast.unlink()
+        # PostgreSQL ends where not even its log has room; a supervisor starts it again.
+        faults.town.mend()
+        faults.over(f"the disk of {server} full")
+
+    return blow
+
+
+def _fill_up(ballast: Path) -> None:
+    free = shutil.disk_usage(ballast.parent).free
+    with ballast.open("wb") as out:
+        try:
+            os.posix_fallocate(out.fileno(), 0, max(free - 4096, 1))
+            while True:
+                out.seek(0, os.SEEK_END)
+                out.write(b"x" * 512)
+                out.flush()
+        except OSError:
+            pass  # full, as it should be
+
+
+def disk_alarm(faults: Faults) -> None:
+    """RabbitMQ takes its disk for full: it stops reading from whoever publishes."""
+    rabbitmq = faults.town.rabbitmq
+    assert rabbitmq is not None
+    rabbitmq.ctl("set_disk_free_limit", _ALWAYS_FULL)
+    try:
+        faults.hold(*_FULL_S)
+    finally:
+        rabbitmq.ctl("set_disk_free_limit", _USUAL)
+    faults.over("the disk of rabbitmq full (its alarm)")

@@ -1,0 +1,100 @@
+"""What is enqueued under a storm: at a steady rate, of four kinds, by a client that insists."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from redis.exceptions import RedisError
+
+from chaos.town import Town
+from taskyard.client import EnqueueRequest
+from taskyard.errors import TaskyardError
+
+__all__ = ["DOOMED", "POISON", "RATES", "Plan", "enqueue"]
+
+# Jobs a second that two cores carry with everything on them: servers, workers, mirror, client.
+RATES: Final = {"redis": 300.0, "rabbitmq": 200.0}
+PLAIN, FLAKY, DOOMED, POISON = "plain", "flaky", "doomed", "poison"
+_KINDS: Final = (PLAIN,) * 18 + (FLAKY, DOOMED)
+# Each kills three processes: more of them would be a storm of their own.
+_POISON_EVERY: Final = 500
+_BATCH_S: Final = 0.1
+_AGAIN_S: Final = 0.25
+# A storm may stop the client for as long as it takes to send everything, and for this long.
+_PATIENCE_S: Final = 300.0
+# Below this a storm's waits are as they stand; a run that is longer stretches them.
+_SHORT_S: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do; the same seed draws the same faults and kinds of jobs. `rate` is a second's."""
+
+    storm: str
+    broker: str
+    jobs: int
+    seed: int
+    rate: float
+
+    @property
+    def load_s(self) -> float:
+        """How long jobs come in."""
+        return self.jobs / self.rate
+
+    @property
+    def stretch(self) -> float:
+        """By how much the waits between faults grow, so that a long storm lets work be done."""
+        return max(1.0, self.load_s / _SHORT_S)
+
+    def kinds(self) -> list[str]:
+        """The kind of each job: one in 500 (at least two) is poison, spread evenly."""
+        rng = random.Random(self.seed)  # noqa: S311 - repeatable
+        drawn = [rng.choice(_KINDS) for _ in range(self.jobs)]
+        every = min(_POISON_EVERY, max(2, self.jobs // 2))
+        drawn[every // 2 :: every] = [POISON] * len(drawn[every // 2 :: every])
+        return drawn
+
+
+def enqueue(plan: Plan, town: Town) -> dict[str, str]:
+    """Enqueue at the plan's rate; the kind of each job by its id."""
+    kinds: dict[str, str] = {}
+    started_s = time.monotonic()
+    for batch in _batches(plan):
+        ids = _insist(town, batch, started_s + 2 * plan.load_s + _PATIENCE_S)
+        kinds.update(zip(ids, batch.values(), strict=True))
+        ahead_s = len(kinds) / plan.rate - (time.monotonic() - started_s)
+        if ahead_s > 0:
+            time.sleep(ahead_s)
+    return kinds
+
+
+def _batches(plan: Plan) -> Iterator[dict[int, str]]:
+    kinds, size = plan.kinds(), max(1, round(plan.rate * _BATCH_S))
+    for start in range(0, plan.jobs, size):
+        yield dict(enumerate(kinds[start : start + size], start))
+
+
+def _insist(town: Town, batch: dict[int, str], until_s: float) -> list[str]:
+    """As a service does it: with keys, again until all of them are confirmed."""
+    requests = [
+        EnqueueRequest(
+            job_type="storm_deed",
+            payload={"number": number, "kind": kind},
+            idempotency_key=str(number),
+        )
+        for number, kind in batch.items()
+    ]
+    while True:
+        try:
+            return [handle.job_id for handle in town.client.enqueue_many(requests)]
+        except (TaskyardError, RedisError, OSError) as error:
+            if time.monotonic() > until_s:
+                raise RuntimeError(
+                    f"the jobs {min(batch)} to {max(batch)} were still not accepted: {error}. "
+                    "Look at what the servers said in the storm's folder"
+                ) from error
+            time.sleep(_AGAIN_S)
