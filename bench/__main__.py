@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import signal
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -34,6 +35,8 @@ _CONTENDERS = (TASKYARD, CELERY, NAIVE_LOCK, TASKYARD_RABBITMQ, CELERY_RABBITMQ,
 def main() -> int:
     """Run the bench; exit code 1 if a part failed. The others' figures are written all the same."""
     options = _options()
+    # Workers that wait for their turn are stopped; ended this way, they would stay so for ever.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     plan = QUICK if options.quick else FULL
     parts = [part for part in PARTS if not options.only or part.name in options.only]
     announce(parts, plan, _say)

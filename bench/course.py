@@ -102,7 +102,9 @@ def run(
     for number, part in enumerate(parts, 1):
         gone = minutes(plan.longest_s - whole.left_s)
         say(f"[{number}/{len(parts)}] {part.name}, at {gone}: {part.title}")
-        limit_s = min(whole.left_s, part.expected(plan) * _PATIENCE)
+        # Nobody makes more rounds at the cost of those who come after.
+        spare_s = whole.left_s - sum(each.expected(plan) for each in parts[number:])
+        limit_s = min(spare_s, part.expected(plan) * _PATIENCE)
         stage = Stage(bench, database_url, plan, Deadline(limit_s, clock))
         found, told = _one(part, stage, whole, clock)
         say(f"      {told.outcome} in {minutes(told.seconds)}{told.why and ': '}{told.why}")

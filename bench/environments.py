@@ -10,6 +10,8 @@ from bench.contenders import Contender
 
 __all__ = ["prepare"]
 
+_WITHIN_S = 300.0
+
 
 def prepare(contender: Contender, folder: Path) -> None:
     """Install a contender's packages, unless exactly these are installed already."""
@@ -20,5 +22,5 @@ def prepare(contender: Contender, folder: Path) -> None:
         return
     venv.create(home, with_pip=True, clear=True)
     argv = [str(home / "bin" / "python"), "-m", "pip", "install", "--quiet", *contender.packages]
-    subprocess.run(argv, check=True, stderr=subprocess.DEVNULL)  # noqa: S603 - our own list
+    subprocess.run(argv, check=True, timeout=_WITHIN_S, stderr=subprocess.DEVNULL)  # noqa: S603 - our own list
     stamp.write_text(wanted, "utf-8")

@@ -13,16 +13,16 @@ from bench.rivals import rivals
 __all__ = ["PARTS"]
 
 PARTS: Final = (
-    Part("throughput", "no-op jobs beside Celery and the lock", throughput, 240, 30),
+    Part("throughput", "no-op jobs beside Celery and the lock", throughput, 240, 25),
     Part("many", "enqueue_many beside Celery's delay in a loop", enqueue_many, 50, 10),
-    Part("bodies", "a body of 5 ms, payloads of 64 KiB", bodies, 150, 30),
-    Part("memory", "what a worker needs", memory, 60, 15),
-    Part("rabbitmq", "both on RabbitMQ", rabbitmq, 130, 35),
-    Part("rivals", "Dramatiq, RQ, arq, taskiq, huey", rivals, 360, 45),
+    Part("bodies", "a body of 5 ms, payloads of 64 KiB", bodies, 150, 22),
+    Part("memory", "what a worker needs", memory, 60, 12),
+    Part("rabbitmq", "both on RabbitMQ", rabbitmq, 145, 25),
+    Part("rivals", "Dramatiq, RQ, arq, taskiq, huey", rivals, 360, 28),
     Part("attention", "an idle worker: pick-up, processor time", attention, 70, 20),
-    Part("commands", "commands a job sends to Redis", commands, 25, 10),
-    Part("steps", "where the time of one job goes", steps, 20, 8),
-    Part("mirror", "letters into Postgres", mirror, 75, 6),
-    Part("ledger", "the ledger beside a worker at full speed", ledger, 110, 15),
-    Part("backlog", "a million jobs waiting", backlog, 240, 20),
+    Part("commands", "commands a job sends to Redis", commands, 25, 7),
+    Part("steps", "where the time of one job goes", steps, 20, 5),
+    Part("mirror", "letters into Postgres", mirror, 75, 3),
+    Part("ledger", "the ledger beside a worker at full speed", ledger, 110, 10),
+    Part("backlog", "a million jobs waiting", backlog, 240, 14),
 )

@@ -92,15 +92,23 @@ def test_no_part_begins_after_the_longest_time() -> None:
     assert last["why"] == "the run's 100 s were used up before it began"
 
 
-def test_a_part_may_begin_rounds_for_one_and_a_half_of_what_is_expected() -> None:
-    watch, seen = Watch(), []
+def _deadlines(*expected_s: float) -> list[float]:
+    seen: list[float] = []
 
     def measure(stage: Stage) -> Figures:
         seen.append(stage.deadline.left_s)
         return {}
 
-    _run(watch, Part("one", "", measure, 10, 2), Part("two", "", measure, 1000, 2))
-    assert seen == [15.0, 100.0]
+    _run(Watch(), *(Part("any", "", measure, seconds, 2) for seconds in expected_s))
+    return seen
+
+
+def test_a_part_may_begin_rounds_for_one_and_a_half_of_what_is_expected() -> None:
+    assert _deadlines(10, 20) == [15, 30]
+
+
+def test_a_part_makes_no_rounds_at_the_cost_of_those_after_it() -> None:
+    assert _deadlines(50, 40, 10) == [50, 60, 15]
 
 
 def test_the_plan_is_told_before_the_run() -> None:
