@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,10 +9,11 @@ from taskyard.broker.delay_exchanges import delay_prefix
 from taskyard.broker.rabbit_losses import losses
 from taskyard.queues import RabbitQueue, choose
 from taskyard.settings import Settings
+from taskyard.wire.logs import logger
 
 __all__ = ["describe", "settle_queues"]
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 
 def settle_queues(settings: Settings, app: Any, connection: Any) -> None:

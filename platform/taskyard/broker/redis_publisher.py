@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from typing import Any, Final
@@ -21,10 +20,11 @@ from taskyard.settings import Settings
 from taskyard.store import BROKER, Argument, Script, connect, named
 from taskyard.wire.headers import Stamp
 from taskyard.wire.letters import RawMessage
+from taskyard.wire.logs import logger
 
 __all__ = ["PROMOTE_BATCH", "RedisPublisher"]
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 # One batch must not hold up the server: 100 moves take well under a millisecond.
 PROMOTE_BATCH: Final = 100

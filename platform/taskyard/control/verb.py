@@ -6,7 +6,6 @@ raises on the way is audited too, in a transaction of its own, since the verb's 
 
 from __future__ import annotations
 
-import logging
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,11 +18,12 @@ from taskyard import audit
 from taskyard.audit import Action, Outcome
 from taskyard.control.identity import Identity
 from taskyard.errors import InvalidPayload, NotFound, NotPermitted, Refused
+from taskyard.wire.logs import logger
 from taskyard.wire.steering import escaped
 
 __all__ = ["Attempt", "attempting"]
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 _LONGEST: Final = 2000
 

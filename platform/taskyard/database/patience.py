@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 from typing import Final
@@ -10,10 +9,11 @@ from typing import Final
 from sqlalchemy.exc import SQLAlchemyError
 
 from taskyard.errors import SchemaMismatch, ServerUnreachable
+from taskyard.wire.logs import logger
 
 __all__ = ["FIRST_WAIT_S", "LONGEST_WAIT_S", "repeat"]
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 FIRST_WAIT_S: Final = 0.5
 LONGEST_WAIT_S: Final = 15.0

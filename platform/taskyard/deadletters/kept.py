@@ -7,7 +7,6 @@ letter is found near the moment of its decision without any index.
 
 from __future__ import annotations
 
-import logging
 import zlib
 from typing import Any, Final
 
@@ -17,10 +16,11 @@ from redis.exceptions import RedisError
 from taskyard.errors import UnreadableCopy
 from taskyard.settings import Settings
 from taskyard.wire.letters import Letter
+from taskyard.wire.logs import logger
 
 __all__ = ["KeptLetters"]
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 # With `letters_kept` at its default at most 640 MB, if every letter were that large.
 _LARGEST_BYTES: Final = 65_536

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from datetime import UTC, datetime
 from time import monotonic, sleep
 from typing import Any, Final
@@ -25,10 +24,11 @@ from taskyard.jobs.states import State
 from taskyard.records import Decided, Held
 from taskyard.runner.cause import encode_cause, plain_failure
 from taskyard.wire import Stamp, clean_text
+from taskyard.wire.logs import logger
 
 __all__ = ["JobConsumer"]
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 _LONGEST_NAME: Final = 255
 _LONGEST_LIMIT_S: Final = 10**8
 # What is due this soon may wait in the worker.

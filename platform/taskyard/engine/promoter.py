@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from time import monotonic
 from typing import Any, Final
 
@@ -10,10 +9,11 @@ from celery import bootsteps
 from redis.exceptions import RedisError
 
 from taskyard.broker import PROMOTE_BATCH, RedisPublisher
+from taskyard.wire.logs import logger
 
 __all__ = ["INTERVAL_S", "Promoter"]
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 INTERVAL_S: Final = 0.2
 _ROUNDS: Final = 20

@@ -6,7 +6,6 @@ back instead: the decision is in the record, so its next delivery only repeats t
 
 from __future__ import annotations
 
-import logging
 import uuid
 from typing import Any, Final
 
@@ -30,10 +29,11 @@ from taskyard.runner import JobDeferred, JobRetrying, judge
 from taskyard.runner.cause import decision_of, encode_cause, plain_failure
 from taskyard.wire.headers import Stamp
 from taskyard.wire.letters import letter_id
+from taskyard.wire.logs import logger
 
 __all__ = ["HOLDER", "JobRequest", "unwrapped"]
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 HOLDER: Final = "taskyard_holder"
 _FAILED: Final = (TaskyardError, RedisError, OperationalError, OSError)

@@ -5,7 +5,6 @@ In a thread of its own: a worker that is only watched must not wait for the reco
 
 from __future__ import annotations
 
-import logging
 import threading
 from typing import Any, Final
 
@@ -15,10 +14,11 @@ from taskyard.broker import RedisPublisher
 from taskyard.install.layout import Layout
 from taskyard.install.places import RABBIT, Place, Places, broker_mark
 from taskyard.install.yard import AppYard
+from taskyard.wire.logs import logger
 
 __all__ = ["EVERY_S", "Announcer", "announce"]
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 EVERY_S: Final = 60.0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -21,10 +20,11 @@ from taskyard.install.observation import Buried, Watched
 from taskyard.install.yard import AppYard
 from taskyard.jobs.policies import Category
 from taskyard.runner.cause import plain_failure
+from taskyard.wire.logs import logger
 
 __all__ = ["InstalledConsumer"]
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 
 class InstalledConsumer(JobConsumer):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -10,7 +9,6 @@ from urllib.parse import urlsplit
 from celery import signals
 from celery.utils.imports import symbol_by_name
 from celery.worker.consumer import Consumer
-
 from taskyard.engine.promoter import Promoter
 from taskyard.errors import InvalidSettings
 from taskyard.install.adopt import adopt
@@ -22,10 +20,11 @@ from taskyard.install.modes import Modes
 from taskyard.install.registry import watch_registry
 from taskyard.install.yard import AppYard
 from taskyard.settings import Settings, load
+from taskyard.wire.logs import logger
 
 __all__ = ["install"]
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 _TRANSPORT: Final = "taskyard.transport:Transport"
 

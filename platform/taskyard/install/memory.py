@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from celery import states
 from kombu.utils.json import dumps, loads
 
 from taskyard.runner import JobSkipped
+from taskyard.wire.logs import logger
 
 __all__ = ["keep", "recall", "recall_failure"]
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 
 def keep(value: Any, limit: int) -> bytes:

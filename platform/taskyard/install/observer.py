@@ -6,7 +6,6 @@ the app's tasks, acknowledgements and results do not notice.
 
 from __future__ import annotations
 
-import logging
 import os
 import queue
 import threading
@@ -20,13 +19,14 @@ from taskyard.records import Decided, Held, Record, Run, Superseded
 from taskyard.runner.cause import encode_cause
 from taskyard.wire.headers import Stamp
 from taskyard.wire.letters import RawMessage
+from taskyard.wire.logs import logger
 
 if TYPE_CHECKING:
     from taskyard.install.yard import AppYard
 
 __all__ = ["Observer"]
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 # About 20 MiB of small messages; beyond it watching gives up what it cannot write.
 _WAITING: Final = 10_000

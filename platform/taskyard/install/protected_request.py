@@ -6,7 +6,6 @@ stands between the app's own `Request` class, whose methods come first, and Cele
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
@@ -26,10 +25,11 @@ from taskyard.jobs.states import State
 from taskyard.records import Decided
 from taskyard.runner.cause import decision_of, plain_failure
 from taskyard.wire.headers import HEADER
+from taskyard.wire.logs import logger
 
 __all__ = ["ProtectedRequest"]
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 
 class ProtectedRequest(JobRequest):

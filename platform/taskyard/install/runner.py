@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -34,10 +33,11 @@ from taskyard.runner.cause import encode_cause
 from taskyard.runner.pipeline import Delivery
 from taskyard.runner.shield import shielded
 from taskyard.wire.headers import Stamp
+from taskyard.wire.logs import logger
 
 __all__ = ["TaskRunner"]
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 
 class TaskRunner(Runner):

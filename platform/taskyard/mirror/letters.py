@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import uuid
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -17,10 +16,11 @@ from taskyard.mirror.deliveries import Delivery
 from taskyard.mirror.halving import store
 from taskyard.mirror.reading import Readable, Unreadable, holds_nul, read
 from taskyard.mirror.rows import junk_row, row, salvaged_row
+from taskyard.wire.logs import logger
 
 __all__ = ["store_letters"]
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 _KEY: Final = ("id", "decided_at")
 # What operators and the job's end write; a letter that comes again must not undo it.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,10 +17,11 @@ from taskyard.database.tables import REJECTS
 from taskyard.mirror.halving import store
 from taskyard.mirror.outcomes import note_outcomes
 from taskyard.mirror.stream import StreamEntry
+from taskyard.wire.logs import logger
 
 __all__ = ["store_events"]
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 _REJECT_NAMESPACE: Final = uuid.UUID("0c7f0ad5-92a8-5bb5-9a52-31f1a4b7f0e4")
 _TEXT_LENGTH: Final = 10_000

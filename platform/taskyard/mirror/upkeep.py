@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from datetime import timedelta
 from typing import Final
 
@@ -11,10 +10,11 @@ from sqlalchemy import Engine
 from taskyard.clock import Clock
 from taskyard.database import create_partitions, drop_partitions_before
 from taskyard.settings import Settings
+from taskyard.wire.logs import logger
 
 __all__ = ["EVERY_S", "keep_partitions"]
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 EVERY_S: Final = 3600.0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,11 +22,12 @@ from taskyard.reconcile.seen import Seen
 from taskyard.records import Records
 from taskyard.store import Script
 from taskyard.wire import RawMessage, Stamp, letter_id
+from taskyard.wire.logs import logger
 from taskyard.wire.unsent import Unsent
 
 __all__ = ["Rescue", "may_be_stranded", "strands"]
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 _KINDS: Final = {
     State.ACCEPTED: Kind.STRANDED_ACCEPTED,

@@ -12,10 +12,11 @@ from taskyard.database.patience import repeat
 from taskyard.errors import PublishFailed, ServerRefused
 from taskyard.reconcile.reconciler import Reconciler
 from taskyard.reconcile.report import Report
+from taskyard.wire.logs import logger
 
 __all__ = ["EVERY_S", "watch"]
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 EVERY_S: Final = 60.0
 # Less than a command's: nobody waits for it, and the servers have other work.

@@ -7,7 +7,6 @@ twice is the publication: both copies carry the same stamp, and only one of them
 
 from __future__ import annotations
 
-import logging
 import threading
 from datetime import timedelta
 from typing import Final
@@ -33,10 +32,11 @@ from taskyard.outbox import Intent
 from taskyard.relay.ports import GatePort, Opened, PublisherPort, QueuesPort, RecordsPort
 from taskyard.relay.replays import Replay, open_generation, prepare, publish, reopen_letter
 from taskyard.settings import Settings
+from taskyard.wire.logs import logger
 
 __all__ = ["Relay"]
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 _IDLE_S: Final = 0.2  # how long an operator's verb may wait for a relay that has nothing to do
 _LONGEST_WAIT_S: Final = 60

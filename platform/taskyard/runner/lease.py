@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import threading
 from dataclasses import dataclass, field
@@ -12,10 +11,11 @@ from redis.exceptions import RedisError
 
 from taskyard.jobs.states import State
 from taskyard.records import Records
+from taskyard.wire.logs import logger
 
 __all__ = ["Lease", "LeaseKeeper"]
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 
 @dataclass(slots=True)

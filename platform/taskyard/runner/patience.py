@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Final, TypeVar
 
@@ -11,9 +10,11 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from taskyard.wire.logs import logger
+
 __all__ = ["AFTER", "BEFORE", "ask"]
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 # Waits of 0.1 s, then twice as long each time up to 2 s; what the client itself tries comes on top.
 _BASE_S: Final = 0.05

@@ -7,7 +7,6 @@ Two round trips to Redis for a job that succeeds: `begin` and `finish`.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -45,10 +44,11 @@ from taskyard.runner.shield import exposed, shielded
 from taskyard.runner.signals import JobDeferred, JobRetrying, JobSkipped, ended_by_signal
 from taskyard.wire.headers import Stamp
 from taskyard.wire.letters import letter_id
+from taskyard.wire.logs import logger
 
 __all__ = ["Delivery", "Runner"]
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 # What a handler can raise. A task of its own event loop that was cancelled is its failure too.
 _HANDLERS_OWN: Final = (

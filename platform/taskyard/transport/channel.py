@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from queue import Empty
 from time import monotonic
 from typing import Any, Final
@@ -10,19 +9,20 @@ from typing import Any, Final
 from kombu.transport import redis as kombu_redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ResponseError
-
 from taskyard.store import Misplaced, is_misplaced
 from taskyard.transport.complaints import PAUSE_S
 from taskyard.transport.holdings import HoldingChannel, script
 from taskyard.transport.order import Order
 from taskyard.transport.pops import Found, Pop
-from taskyard.transport.qos import QoS
 from taskyard.transport.stored import message_of, suffix_of
 from taskyard.transport.wake import Wake
+from taskyard.wire.logs import logger
+
+from taskyard.transport.qos import QoS
 
 __all__ = ["BATCH", "Channel", "SentinelChannel"]
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 # A pop takes at most this many messages, also where the prefetch count would allow more.
 BATCH: Final = 32

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from time import monotonic
 from typing import Final
 
 from redis.exceptions import ResponseError
 
 from taskyard.store import Misplaced
+from taskyard.wire.logs import logger
 
 __all__ = ["PAUSE_S", "Complaints"]
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 # How long what met such a key waits before it tries again.
 PAUSE_S: Final = 1.0

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-import logging
 from time import monotonic
 from typing import Any, Final
 
 from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
 from redis.exceptions import ResponseError
-
 from taskyard.transport.complaints import PAUSE_S
 from taskyard.transport.stored import mark_redelivered, stored_parts
+from taskyard.wire.logs import logger
 
 __all__ = ["RESTORE_BATCH", "RETURN_S", "QoS"]
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 # One sweep must not stall the event loop: 100 restores are 100 pipelined commands.
 RESTORE_BATCH: Final = 100

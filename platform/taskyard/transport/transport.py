@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 from time import monotonic
 from typing import Any, Final
 
 from kombu.transport import redis as kombu_redis
 from redis.exceptions import ResponseError
-
-from taskyard.transport.channel import Channel, SentinelChannel
 from taskyard.transport.holdings import HEARTBEAT_S
 from taskyard.transport.wake import POLL_S
+from taskyard.wire.logs import logger
+
+from taskyard.transport.channel import Channel, SentinelChannel
 
 __all__ = ["Poller", "SentinelTransport", "Transport"]
 
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 
 # Whatever a server refuses may pass, by itself or with a new connection: a failover, a full disk

@@ -6,14 +6,15 @@ one message when such a key changes. Where tracking is refused the caller polls 
 
 from __future__ import annotations
 
-import logging
 from typing import Any, Final
 
 from redis.exceptions import ResponseError
 
+from taskyard.wire.logs import logger
+
 __all__ = ["POLL_S", "RECHECK_S", "Wake"]
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 # Without tracking: how often an idle consumer asks.
 POLL_S: Final = 0.015

@@ -14,6 +14,7 @@ from taskyard.errors import UnknownJobType
 from taskyard.jobs import Catalogue
 from taskyard.jobs.registry import Registry
 from taskyard.settings import Settings
+from taskyard.workers.logs import mask_secrets
 
 __all__ = ["build_app"]
 
@@ -37,6 +38,7 @@ def build_app(settings: Settings, catalogue: Catalogue, handlers: Registry) -> C
     app.conf.worker_consumer = f"{JobConsumer.__module__}:{JobConsumer.__qualname__}"
     app.steps["consumer"].add(Promoter)
     keep_pages_shared()
+    mask_secrets()
     for handler in handlers.handlers():
         make_task(app, app.taskyard, handler)
     return app

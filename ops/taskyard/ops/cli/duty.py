@@ -9,10 +9,11 @@ from collections.abc import Callable
 from types import FrameType
 
 from taskyard.ops.cli.visible import clean
+from taskyard.wire.logs import logger, redact_handlers
 
 __all__ = ["run_until_stopped"]
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 
 class _Visible(logging.Formatter):
@@ -28,6 +29,7 @@ def run_until_stopped(name: str, run: Callable[[threading.Event], None]) -> None
     handler = logging.StreamHandler()
     handler.setFormatter(_Visible("%(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    redact_handlers(logging.getLogger())
     stop = threading.Event()
 
     def ask(number: int, _frame: FrameType | None) -> None:

@@ -1,0 +1,54 @@
+"""Log lines without secrets: what an error of a job or a server says may hold a password.
+
+Every module of ours takes its logger from `logger`. Where a process of ours sets up the handlers,
+they have the filter too, so that it covers what Celery and others log of a job's failure.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from taskyard.wire.redaction import redact, redact_text
+
+__all__ = ["Redacting", "logger", "redact_handlers"]
+
+_OWN: Final = frozenset(vars(logging.makeLogRecord({})))
+_FORMATTER: Final = logging.Formatter()
+
+
+class Redacting(logging.Filter):
+    """Masks secrets in a record's message, traceback and extra fields; it drops no record."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Always True. A message that holds no secret keeps its template and arguments."""
+        try:
+            said = record.getMessage()
+        except Exception:  # noqa: BLE001 - the handler will meet it again, and report it
+            return True
+        shown = redact_text(said)
+        if shown != said:
+            record.msg, record.args = shown, ()
+        if record.exc_info and not record.exc_text:
+            record.exc_text = _FORMATTER.formatException(record.exc_info)
+        if record.exc_text:
+            record.exc_text = redact_text(record.exc_text)
+        for name in vars(record).keys() - _OWN:
+            setattr(record, name, redact({name: getattr(record, name)})[name])
+        return True
+
+
+_REDACTING: Final = Redacting()
+
+
+def logger(name: str) -> logging.Logger:
+    """The logger called `name`, whose records hold no secrets whatever handles them."""
+    found = logging.getLogger(name)
+    found.addFilter(_REDACTING)  # a filter that is there is not added again
+    return found
+
+
+def redact_handlers(of: logging.Logger) -> None:
+    """Have the handlers of a logger mask secrets, whoever logs."""
+    for handler in of.handlers:
+        handler.addFilter(_REDACTING)
