@@ -39,7 +39,7 @@ A_LIFE_US = 10**12
 INDEX = st.integers(0, 5)
 HOLDER = st.sampled_from(["h1", "h2", "h3"])
 CALLS = st.one_of(
-    st.tuples(st.just("admit"), st.sampled_from([0, 90_000])),
+    st.tuples(st.just("admit"), st.sampled_from([0, 90_000]), st.sampled_from(["", "c1", "c2"])),
     st.tuples(st.just("begin"), INDEX, HOLDER, st.sampled_from(["p1", "p2"])),
     st.tuples(st.just("begin"), INDEX, HOLDER, st.just("p1")),
     st.tuples(st.just("finish"), INDEX, st.sampled_from(Decision)),
@@ -71,10 +71,11 @@ class Side:
     def _stamp(self, index: int) -> Stamp | None:
         return self.stamps[-1 - index % len(self.stamps)]
 
-    def _admit(self, unique_for_s: float) -> Any:
+    def _admit(self, unique_for_s: float, call: str) -> Any:
         answer = self.records.admit(
-            self.job_id, job_type="t", queue="exec", priority=3, unique_for_s=unique_for_s
-        )
+            self.job_id, job_type="t", queue="exec", priority=3,
+            unique_for_s=unique_for_s, call=call,
+        )  # fmt: skip
         self.stamps.append(Stamp(answer.epoch, answer.generation, answer.seq))
         return answer
 

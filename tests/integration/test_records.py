@@ -15,11 +15,14 @@ from taskyard.errors import Refused
 from taskyard.jobs.outcomes import Decision
 from taskyard.jobs.states import State
 from taskyard.records import (
+    OWN_ID,
+    Admission,
     Decided,
     Done,
     Ended,
     Held,
     NotHeld,
+    Publication,
     Record,
     Records,
     Replayed,
@@ -60,6 +63,12 @@ class House:
             job_id, job_type="plan", queue="plan", priority=3, unique_for_s=unique_for_s
         )
         return Stamp(admitted.epoch, admitted.generation, admitted.seq)
+
+    def created(self, call: str) -> bool:
+        """Whether an admission by `call` hears that it made the job."""
+        return self.records.admit(
+            JOB, job_type="plan", queue="plan", priority=3, unique_for_s=0, call=call
+        ).created
 
     def begin(self, stamp: Stamp | None, holder: str = "h1", worker: str = "w1") -> Any:
         return self.records.begin(
@@ -196,6 +205,54 @@ def test_a_live_job_is_never_admitted_twice_even_without_uniqueness(house: House
     stamp, _ = house.dead()
     assert house.admit().epoch == stamp.epoch
     assert house.read().state is State.DEAD_LETTERED
+
+
+def test_the_call_that_made_a_job_hears_so_again_and_no_other(house: House) -> None:
+    assert [house.created(call) for call in ("one", "one", "two", "", "one")] == [
+        True, True, False, False, True,
+    ]  # fmt: skip
+    assert [event["event"] for event in house.events()] == ["admit"]
+
+
+def test_a_repeated_call_gives_no_second_life_to_a_job_that_has_ended_since(house: House) -> None:
+    assert house.created("one")
+    stamp = Stamp(house.read().epoch)
+    house.complete(house.run(stamp))
+    assert house.created("one")
+    assert (house.read().state, house.read().epoch) == (State.COMPLETED, stamp.epoch)
+    assert house.created("two"), "it was not unique any more: another call makes another life"
+    assert house.read().epoch > stamp.epoch
+    assert not house.created("one")
+
+
+def test_a_call_that_made_a_dead_letter_hears_so_again(house: House) -> None:
+    assert house.created("one")
+    house.bury(house.run(Stamp(house.read().epoch)))
+    assert house.created("one")
+    assert house.read().state is State.DEAD_LETTERED
+
+
+def test_an_id_that_was_made_for_its_call_is_admitted_once(house: House) -> None:
+    assert house.created(OWN_ID)
+    stamp = Stamp(house.read().epoch)
+    assert house.created(OWN_ID)
+    house.complete(house.run(stamp))
+    assert house.created(OWN_ID)
+    assert house.read().epoch == stamp.epoch
+
+
+def test_a_record_that_cannot_be_written_keeps_no_message_of_those_before_it(house: House) -> None:
+    there = Publication("list", "head ", " tail", "delayed", "messages", 0)
+    jobs = [Admission(name, "plan", "plan", 3, 0, there, name) for name in ("a", "b", "c", "d")]
+    house.client.lpush(house.records.keys.record("c"), "no hash")
+    with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+        house.records.admit_many(jobs)
+    told = [house.records.read(name) for name in ("a", "b")]
+    assert [record.state for record in told] == [State.ACCEPTED] * 2
+    assert house.client.lrange("list", 0, -1) == [
+        f"head {record.epoch} tail".encode() for record in reversed(told)
+    ]
+    assert not house.client.exists(house.records.keys.record("d"))
 
 
 # --- begin ---------------------------------------------------------------------------------------

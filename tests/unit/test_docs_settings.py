@@ -49,7 +49,7 @@ LIMITS = {
     "an idle consumer asks": ["transport.wake:RECHECK_S"],
     "one promotion from the delay store": ["broker:PROMOTE_BATCH"],
     "promotions": ["engine.promoter:INTERVAL_S", "engine.promoter:_ROUNDS"],
-    "one round trip of `enqueue_many`": ["client.taskyard:_CHUNK"],
+    "`enqueue_many`": ["records.records:_GROUP", "records.records:_AHEAD"],
     "heartbeat of a consumer": ["transport.holdings:OWNER_TTL_S"],
     "messages restored at once": ["transport.qos:RESTORE_BATCH"],
     "task events for monitors": ["engine.consumer:EVENT_INTERVAL_S", "engine.consumer:EVENT_BATCH"],

@@ -10,7 +10,7 @@ import base64
 import json
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from celery import Celery
 
@@ -45,7 +45,8 @@ class MessageTemplate:
         headers = {**task.headers, HEADER: "@@stamp@@"}
         document = encode(message, queue=queue, step=step, headers=headers, tag="@@id@@")
         document = document.replace('"body": ""', '"body": "@@body@@"', 1)
-        self._parts = _GAP.split(document)
+        form = _GAP.sub(r"%(\1)s", document.replace("%", "%%"))
+        self._head, _, self._tail = form.partition("%(stamp)s")
 
     def fill(
         self,
@@ -60,16 +61,13 @@ class MessageTemplate:
         """The document up to its epoch, and from behind it."""
         body = f"[[{payload_json}], {{}}, {_EMBED}]".encode()
         override = "" if policy is None else f', "policy": {json.dumps(dict(policy))}'
-        gaps: dict[str, Any] = {
+        gaps = {
             "id": f'"{job_id}"',
             "body": f'"{base64.b64encode(body).decode("ascii")}"',
             "argsrepr": json.dumps(argsrepr),
-            "expires": json.dumps(expires),
+            "expires": "null" if expires is None else json.dumps(expires),
             "reply_to": json.dumps(reply_to or ""),
-            "stamp": "\x00",
         }
-        parts = list(self._parts)
-        parts[1::2] = [gaps[name] for name in parts[1::2]]
-        head, _, tail = "".join(parts).partition("\x00")
+        head, tail = self._head % gaps, self._tail % gaps
         epoch_at = f'{{"v": {SCHEMA}, "epoch": '
         return head + epoch_at, f', "generation": 0, "seq": 0{override}}}{tail}'

@@ -11,7 +11,7 @@ from celery import Celery
 from taskyard.broker.template import MessageTemplate
 from taskyard.client.requests import CheckedRequest
 from taskyard.wire.letters import RawMessage
-from taskyard.wire.redaction import redact
+from taskyard.wire.redaction import redacted_repr
 
 __all__ = ["fill", "first_message"]
 
@@ -53,7 +53,7 @@ def fill(template: MessageTemplate, request: CheckedRequest) -> tuple[str, str]:
 
 
 def _argsrepr(request: CheckedRequest) -> str:
-    return repr((redact(request.payload),))[:_SHOWN]
+    return f"({redacted_repr(request.payload)},)"[:_SHOWN]
 
 
 def _expires(request: CheckedRequest) -> str | None:

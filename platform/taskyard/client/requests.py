@@ -19,6 +19,7 @@ from taskyard.settings import Settings
 
 __all__ = ["CheckedRequest", "EnqueueRequest", "check"]
 
+_ENCODER: Final = json.JSONEncoder(allow_nan=False)
 _DEEPEST: Final = 100
 _LONGEST_S: Final = 10**9
 _JOB_IDS: Final = uuid.UUID("a3c9a0fe-6d37-5b1e-9f0c-1f1f6b5a7d22")
@@ -47,6 +48,7 @@ class CheckedRequest:
     """A request that will be accepted: names resolved, durations in seconds, payload as data."""
 
     job_id: str
+    keyed: bool
     job_type: JobType
     queue: str
     priority: int
@@ -72,6 +74,7 @@ def check(request: EnqueueRequest, settings: Settings, catalogue: Catalogue) -> 
     _check_model(job_type, payload)
     return CheckedRequest(
         job_id=_job_id(request, settings.namespace),
+        keyed=request.idempotency_key is not None,
         job_type=job_type,
         queue=queue,
         priority=_priority(request, job_type, queue, settings),
@@ -91,7 +94,7 @@ def _payload(payload: Any) -> Any:
 
 def _encoded(job_type: str, payload: Any, limit: int) -> str:
     try:
-        encoded = json.dumps(payload, allow_nan=False)
+        encoded = _ENCODER.encode(payload)
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidPayload(
             f"the payload of {job_type!r} is not JSON: {error}. Pass dicts, lists, texts, finite "

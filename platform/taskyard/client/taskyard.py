@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import datetime
 from functools import cached_property
-from typing import Any, Final, Self
+from typing import Any, Self
 
 from celery import Celery
 from redis.exceptions import RedisError
@@ -15,22 +16,21 @@ from redis.exceptions import RedisError
 from taskyard.broker import RedisPublisher, make_app, make_publisher
 from taskyard.broker.connection import same_redis
 from taskyard.broker.template import MessageTemplate
+from taskyard.client.batch import Batch
 from taskyard.client.handle import JobHandle
+from taskyard.client.ids import new_call_id
 from taskyard.client.messages import fill, first_message
 from taskyard.client.requests import CheckedRequest, EnqueueRequest, Seconds, check
 from taskyard.errors import PublishFailed
 from taskyard.jobs import Catalogue, registry
 from taskyard.jobs.states import State
-from taskyard.records import Admission, Admitted, Publication, Records
+from taskyard.records import OWN_ID, Admission, Admitted, Publication, Records
 from taskyard.settings import Settings, load
 from taskyard.store import connect, reachable
 from taskyard.wire.headers import Stamp
 from taskyard.wire.unsent import Unsent
 
 __all__ = ["Taskyard"]
-
-# A pipeline holds its replies in memory and the server for its length: 1,000 jobs are about 1 MiB.
-_CHUNK: Final = 1_000
 
 
 class Taskyard:
@@ -102,8 +102,8 @@ class Taskyard:
         )
         checked = check(request, self.settings, self.catalogue)
         with reachable(self._url):
-            admitted = self.records.admit_many([self._admission(checked)])[0]
-            return self._settled(checked, admitted)
+            (admission,) = self._admissions([checked])
+            return self._settled(checked, self.records.admit_many([admission])[0])
 
     async def aenqueue(self, job_type: str, payload: Any, **options: Any) -> JobHandle:
         """`enqueue` for asyncio: the same arguments, in one thread of this client."""
@@ -113,29 +113,23 @@ class Taskyard:
         )
 
     def enqueue_many(self, requests: Iterable[EnqueueRequest]) -> list[JobHandle]:
-        """Enqueue many jobs, 1,000 a round trip; handles come in the requests' order.
+        """Enqueue many jobs, 50 a script, while the next are made; handles in the requests' order.
 
         Every request is checked before the first is sent. Raises as `enqueue` does; if Redis fails
         in between, `PublishFailed` says how many are known to be enqueued, and those with an
         idempotency key are safe to repeat.
         """
-        checked = [check(request, self.settings, self.catalogue) for request in requests]
-        handles: list[JobHandle] = []
+        batch = Batch([check(request, self.settings, self.catalogue) for request in requests])
         with reachable(self._url):
             self.records.client.ping()
-        for start in range(0, len(checked), _CHUNK):
-            chunk = checked[start : start + _CHUNK]
-            try:
-                admitted = self.records.admit_many([self._admission(request) for request in chunk])
-                for pair in zip(chunk, admitted, strict=True):
-                    handles.append(self._settled(*pair))  # noqa: PERF401 - counted if one fails
-            except (RedisError, PublishFailed) as error:
-                raise PublishFailed(
-                    f"{len(handles)} of {len(checked)} jobs are enqueued; the fate of the next "
-                    f"{len(chunk) - (len(handles) - start)} is unknown ({error}). "
-                    "Repeat those that have an idempotency key"
-                ) from error
-        return handles
+        admissions = self._admissions(batch.departures())
+        try:
+            with closing(self.records.admit_ahead(admissions)) as admitted:
+                for answers in admitted:
+                    batch.arrive(answers, self._settled)
+        except (RedisError, PublishFailed) as error:
+            raise batch.broken(error) from error
+        return batch.handles
 
     def job(self, job_id: str) -> JobHandle:
         """The handle of a job enqueued elsewhere."""
@@ -161,16 +155,19 @@ class Taskyard:
         """Close."""
         self.close()
 
-    def _admission(self, request: CheckedRequest) -> Admission:
-        name = request.job_type.name
-        return Admission(
-            request.job_id,
-            name,
-            request.queue,
-            request.priority,
-            request.unique_for_s,
-            self._publication(request),
-        )
+    def _admissions(self, requests: Iterable[CheckedRequest]) -> Iterator[Admission]:
+        """What admission is told, with a name for this call: a lost reply is asked for again."""
+        call = new_call_id()
+        for place, request in enumerate(requests):
+            yield Admission(
+                request.job_id,
+                request.job_type.name,
+                request.queue,
+                request.priority,
+                request.unique_for_s,
+                self._publication(request),
+                f"{call}{place}" if request.keyed else OWN_ID,
+            )
 
     def _publication(self, request: CheckedRequest) -> Publication:
         """What admission's script publishes itself, or keeps until the broker has confirmed."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from taskyard.jobs.outcomes import Decision
 from taskyard.jobs.states import State
@@ -22,11 +22,14 @@ from taskyard.records.answers import (
 __all__ = ["parse_admitted", "parse_begin", "parse_decided"]
 
 
+_STATES: Final = {state.value.encode(): state for state in State}
+
+
 def parse_admitted(raw: Sequence[bytes]) -> Admitted:
     """The reply of `admit`."""
     return Admitted(
         created=raw[0] == b"1",
-        state=State(raw[1].decode()),
+        state=_STATES[raw[1]],
         epoch=int(raw[2]),
         generation=int(raw[3]),
         seq=int(raw[4]),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Generator, Iterable, Sequence
 from importlib import resources
+from itertools import islice
 from typing import Any
 
 import redis
@@ -33,6 +34,7 @@ from taskyard.records.parse import parse_admitted, parse_begin, parse_decided
 from taskyard.records.record import Record
 from taskyard.settings import Settings
 from taskyard.store import Argument, Script, named
+from taskyard.store.pipelined import PipelinedCalls
 from taskyard.wire.headers import Stamp
 
 __all__ = ["Records"]
@@ -44,7 +46,8 @@ _THIN_AT = 0.6
 
 # A script must not hold up the server: 50 admissions take about a millisecond.
 _GROUP = 50
-_GROUPS_A_TRIP = 20
+# One that the server works on and one that waits for it; more would only lie in buffers.
+_AHEAD = 2
 _NOWHERE = Publication("", "", "", "", "", 0)
 
 
@@ -68,30 +71,36 @@ class Records:
         priority: int,
         unique_for_s: float,
         publication: Publication | None = None,
+        call: str = "",
     ) -> Admitted:
         """The record of a new job, or the one its id already has.
 
         With a `publication` the same script also publishes a created job's message, which needs
         records and broker in one Redis.
         """
-        job = Admission(job_id, job_type, queue, priority, unique_for_s, publication)
+        job = Admission(job_id, job_type, queue, priority, unique_for_s, publication, call)
         return self.admit_many([job])[0]
 
     def admit_many(self, jobs: Sequence[Admission]) -> list[Admitted]:
-        """`admit` for many, 50 a script and 1,000 a round trip; answers in the jobs' order."""
-        groups = [jobs[start : start + _GROUP] for start in range(0, len(jobs), _GROUP)]
-        script = self._scripts["admit"]
-        if len(groups) == 1:
-            return [parse_admitted(raw) for raw in script(self.client, *self._admission(jobs))]
-        answers: list[Admitted] = []
-        for start in range(0, len(groups), _GROUPS_A_TRIP):
-            with self.client.pipeline(transaction=False) as pipe:
-                script.queue_load(pipe)
-                for group in groups[start : start + _GROUPS_A_TRIP]:
-                    script.queue(pipe, *self._admission(group))
-                for replies in pipe.execute()[1:]:
-                    answers.extend(parse_admitted(raw) for raw in replies)
-        return answers
+        """`admit` for many; answers in the jobs' order."""
+        if len(jobs) > _GROUP:
+            return [answer for answers in self.admit_ahead(jobs) for answer in answers]
+        replies = self._scripts["admit"](self.client, *self._admission(jobs)) if jobs else []
+        return [parse_admitted(raw) for raw in replies]
+
+    def admit_ahead(self, jobs: Iterable[Admission]) -> Generator[list[Admitted]]:
+        """`admit` for any number, 50 a script; the answers of 50 at a time, in the jobs' order.
+
+        The server works on some while the next are taken from `jobs`. Close it if you stop early.
+        """
+        left = iter(jobs)
+        with PipelinedCalls(self.client, self._scripts["admit"]) as calls:
+            while group := list(islice(left, _GROUP)):
+                calls.send(*self._admission(group))
+                if len(calls) > _AHEAD:
+                    yield [parse_admitted(raw) for raw in calls.receive()]
+            while calls:
+                yield [parse_admitted(raw) for raw in calls.receive()]
 
     def _admission(self, jobs: Sequence[Admission]) -> tuple[list[str], list[Argument]]:
         first = jobs[0].publication or _NOWHERE
@@ -103,7 +112,7 @@ class Records:
             out = job.publication or _NOWHERE
             arguments += [job.job_id, job.job_type, job.queue, job.priority]
             arguments += [int(job.unique_for_s * _US), out.list_key, out.head, out.tail]
-            arguments.append(int(out.delay_s * _US))
+            arguments += [int(out.delay_s * _US), job.call]
         return keys, arguments
 
     def confirm(self, job_id: str, epoch: int) -> None:

@@ -10,8 +10,10 @@ from taskyard.testing.draft import Draft, Position
 __all__ = ["admit", "replay"]
 
 
-def admit(draft: Draft, message: Position, unique_for_us: int) -> Admitted:
-    """A new life, or the one that the id already has."""
+def admit(draft: Draft, message: Position, unique_for_us: int, call: str) -> Admitted:
+    """A new life, or the one that the id already has; `created` for the call that made it."""
+    if call and draft.text("call") == call:
+        return _admitted(draft, created=True)
     ended = draft.state in TERMINAL and draft.now >= draft.number("unique_until")
     if draft.state is not State.NONE and not ended:
         return _admitted(draft, created=False)
@@ -20,7 +22,7 @@ def admit(draft: Draft, message: Position, unique_for_us: int) -> Admitted:
     token = draft.text("token")
     draft.clear()
     draft.birth(message, epoch)
-    draft.set(token=token, unique_until=draft.now + unique_for_us)
+    draft.set(token=token, unique_until=draft.now + unique_for_us, call=call or None)
     draft.shelf.deliveries.pop(draft.job_id, None)
     facts = {"type": message.job_type, "queue": message.queue, "priority": message.priority}
     draft.move(Event.ADMIT, **facts)

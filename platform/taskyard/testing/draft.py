@@ -26,6 +26,7 @@ _OF_ONE_GENERATION: Final = (
 _TOMBSTONE: Final = (
     "state", "epoch", "generation", "seq", "version", "type", "queue", "token", "decision",
     "decided", "decided_token", "decided_holder", "request", "unique_until", "ended",
+    "call",
 )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -59,10 +59,15 @@ class MemoryRecords(Records):
         """The records of new jobs, or those their ids already have; nothing is published here."""
         return [self._admit(job) for job in jobs]
 
+    def admit_ahead(self, jobs: Iterable[Admission]) -> Generator[list[Admitted]]:
+        """One at a time: there is no server to keep busy."""
+        for job in jobs:
+            yield [self._admit(job)]
+
     def _admit(self, job: Admission) -> Admitted:
         message = Position(None, 0, 0, job.job_type, job.queue, job.priority)
         with self._draft(job.job_id) as draft:
-            return admit(draft, message, int(job.unique_for_s * _US))
+            return admit(draft, message, int(job.unique_for_s * _US), job.call)
 
     def confirm(self, job_id: str, epoch: int) -> None:
         """Note that the first message of this life was published."""

@@ -1,8 +1,8 @@
 -- Admission: the records of new jobs, or those that their ids already have; one reply a job.
 -- KEYS: the four of every script for the first job, the delay store's two, then record and result
--- of each further job. ARGV: nine values a job. Without a list the text before the epoch is the
+-- of each further job. ARGV: ten values a job. Without a list the text before the epoch is the
 -- first message as the record keeps it until the broker has confirmed it.
-local DELAYED, MESSAGES, WIDTH = KEYS[5], KEYS[6], 9
+local DELAYED, MESSAGES, WIDTH = KEYS[5], KEYS[6], 10
 
 -- Raises where a message could not be published for its keys' types. A script is not undone: the
 -- record would stand, and its message be nowhere.
@@ -15,10 +15,19 @@ local function check_place(list, delay_us)
   end
 end
 
--- Where records and broker share this Redis, the message is published in the same step.
+-- An id that was made for this very call: nothing of an earlier life can be left.
+local OWN_ID = '-'
+
+-- Where records and broker share this Redis, the message is published in the same step. A command
+-- costs more than its work, so what goes to one list goes there at once, in the jobs' order.
+local LISTS, MESSAGES_OF = {}, {}
+
 local function publish(job_id, list, message, due_us)
   if due_us == nil then
-    redis.call('LPUSH', list, message)
+    if not MESSAGES_OF[list] then
+      LISTS[#LISTS + 1], MESSAGES_OF[list] = list, {}
+    end
+    table.insert(MESSAGES_OF[list], message)
     return
   end
   local member = job_id .. ':0:0'
@@ -26,13 +35,22 @@ local function publish(job_id, list, message, due_us)
   redis.call('ZADD', DELAYED, int(math.floor(due_us / 1000)), member)
 end
 
+local function push()
+  for _, list in ipairs(LISTS) do redis.call('LPUSH', list, unpack(MESSAGES_OF[list])) end
+end
+
 local function admit(at, now)
   local job_id, job_type, queue, priority = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   local unique_us, list, delay_us = tonumber(ARGV[at + 4]), ARGV[at + 5], tonumber(ARGV[at + 8])
+  local call = ARGV[at + 9]
   local record = read(KEY_RECORD)
+  -- The caller that made the job asks again: its reply was lost. Also when the job has ended since:
+  -- it would run a second time.
+  local repeated = call ~= '' and record.call == call
   local reusable = record.state and TERMINAL[record.state] and now >= num(record.unique_until)
-  if record.state and not reusable then
-    return {'0', record.state, record.epoch, record.generation, record.seq, record.published or '0'}
+  if record.state and (repeated or not reusable) then
+    return {repeated and '1' or '0', record.state, record.epoch, record.generation, record.seq,
+            record.published or '0'}
   end
 
   check_place(list, delay_us)
@@ -43,11 +61,12 @@ local function admit(at, now)
   record.token = token
   record.unique_until = int(now + unique_us)
   record.published = list ~= '' and '1' or '0'
+  if call ~= '' then record.call = call end
   if list == '' and ARGV[at + 6] ~= '' then record.unsent = ARGV[at + 6] end
-  remove(KEY_RECORD, KEY_RESULT, KEY_RECORD .. ':deliveries')
+  if call ~= OWN_ID then remove(KEY_RECORD, KEY_RESULT, KEY_RECORD .. ':deliveries') end
   move(job_id, record, 'admit', now, {'type', job_type, 'queue', queue, 'priority', priority})
   write(KEY_RECORD, record, {'state', 'epoch', 'generation', 'seq', 'version', 'type', 'queue',
-        'priority', 'admitted', 'unique_until', 'token', 'published', 'unsent'})
+        'priority', 'admitted', 'unique_until', 'token', 'published', 'unsent', 'call'})
   if list ~= '' then
     local message = ARGV[at + 6] .. epoch .. ARGV[at + 7]
     publish(job_id, list, message, delay_us > 0 and now + delay_us or nil)
@@ -55,10 +74,17 @@ local function admit(at, now)
   return {'1', record.state, epoch, '0', '0', record.published}
 end
 
-local replies = {}
-local now = now_us()
-for job = 0, #ARGV / WIDTH - 1 do
-  if job > 0 then KEY_RECORD, KEY_RESULT = KEYS[5 + 2 * job], KEYS[6 + 2 * job] end
-  replies[#replies + 1] = admit(1 + WIDTH * job, now)
+local function admit_all()
+  local replies, now = {}, now_us()
+  for job = 0, #ARGV / WIDTH - 1 do
+    if job > 0 then KEY_RECORD, KEY_RESULT = KEYS[5 + 2 * job], KEYS[6 + 2 * job] end
+    replies[#replies + 1] = admit(1 + WIDTH * job, now)
+  end
+  return replies
 end
-return replies
+
+-- A job whose record cannot be written must not keep the messages of those before it.
+local done, answer = pcall(admit_all)
+push()
+if not done then error(answer, 0) end
+return answer

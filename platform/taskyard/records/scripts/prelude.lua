@@ -45,15 +45,19 @@ end
 local ESSENTIAL = {fail = true, replay = true, cancel = true, abort = true,
                    force_complete = true, delete = true, undelete = true}
 
+-- The stream's, asked for once a call.
+local LENGTH
+
 -- Append one event with the job's own version. Over the budget only essential ones, the rest is counted.
 local function emit(job_id, record, event, now, extra)
-  local length = redis.call('XLEN', KEY_STREAM)
+  LENGTH = LENGTH or redis.call('XLEN', KEY_STREAM)
   -- The end of a replayed job is an operator's answer, so it is essential too.
   local essential = ESSENTIAL[event] or (event == 'complete' and num(record.generation) > 0)
-  if length >= STREAM_THIN and not essential then
+  if LENGTH >= STREAM_THIN and not essential then
     redis.call('HINCRBY', KEY_GAPS, event, 1)
     return
   end
+  LENGTH = LENGTH + 1
   redis.call('XADD', KEY_STREAM, '*', 'job', job_id, 'epoch', record.epoch, 'version', record.version,
              'event', event, 'state', record.state, 'at', int(now), 'generation', record.generation,
              'seq', record.seq, unpack(extra))
@@ -192,9 +196,11 @@ local function place(job_id, record, message, now)
 end
 
 -- What is left of an ended job: enough to recognise a late duplicate, nothing more.
--- `request` lets a repeated replay hear that it was done; the `decided` ones a repeated finish.
+-- `request` lets a repeated replay hear that it was done; the `decided` ones a repeated finish; `call`
+-- a repeated admission.
 local TOMBSTONE = {'state', 'epoch', 'generation', 'seq', 'version', 'type', 'queue', 'token', 'decision',
-                   'decided', 'decided_token', 'decided_holder', 'request', 'unique_until', 'ended'}
+                   'decided', 'decided_token', 'decided_holder', 'request', 'unique_until', 'ended',
+                   'call'}
 
 local function bury(key, record, now, window_us)
   record.ended = int(now)

@@ -1,0 +1,44 @@
+"""Many requests on their way, counted for whoever must know after a failure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from taskyard.client.handle import JobHandle
+from taskyard.client.requests import CheckedRequest
+from taskyard.errors import PublishFailed
+from taskyard.records import Admitted
+
+__all__ = ["Batch"]
+
+
+class Batch:
+    """The requests of one call, of which some are sent, and some of those have their handle."""
+
+    def __init__(self, requests: Sequence[CheckedRequest]) -> None:
+        self.handles: list[JobHandle] = []
+        self._requests = requests
+        self._sent = 0
+
+    def departures(self) -> Iterator[CheckedRequest]:
+        """The requests in their order; what was taken counts as sent."""
+        for request in self._requests:
+            self._sent += 1
+            yield request
+
+    def arrive(
+        self,
+        answers: Iterable[Admitted],
+        settle: Callable[[CheckedRequest, Admitted], JobHandle],
+    ) -> None:
+        """Turn the answers to the oldest requests without a handle into handles."""
+        for answer in answers:
+            self.handles.append(settle(self._requests[len(self.handles)], answer))
+
+    def broken(self, error: Exception) -> PublishFailed:
+        """What to tell when `error` has ended the way."""
+        known, unknown = len(self.handles), self._sent - len(self.handles)
+        return PublishFailed(
+            f"{known} of {len(self._requests)} jobs are enqueued; the fate of the next {unknown} "
+            f"is unknown ({error}). Repeat those that have an idempotency key"
+        )

@@ -1,0 +1,90 @@
+"""Calls of a script that run ahead of their replies."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from types import TracebackType
+from typing import Any, Self
+
+import redis
+from redis.exceptions import NoScriptError
+
+from taskyard.store.scripts import Argument, Script
+
+__all__ = ["PipelinedCalls"]
+
+
+class PipelinedCalls:
+    """One connection: the server works on one call while the caller prepares the next.
+
+    Its length is how many calls have no reply yet; the caller bounds it. A connection that is lost
+    is opened again, as often as the client's own, and what had no reply is sent again in its order:
+    the script must answer a repeat as it answered first.
+    """
+
+    def __init__(self, client: redis.Redis, script: Script) -> None:
+        # redis-py leaves what a connection does untyped.
+        self._pool: Any = client.connection_pool
+        self._script = script
+        self._waiting: deque[Sequence[Argument]] = deque()
+        self._written = 0
+        self._loaded = False
+
+    def __enter__(self) -> Self:
+        """Take a connection."""
+        self._connection = self._pool.get_connection()
+        self._retry = deepcopy(self._connection.retry)
+        self._retry.update_supported_errors([NoScriptError])
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Give the connection back, or close it if replies are still to come."""
+        if self._waiting:
+            self._connection.disconnect()
+        self._pool.release(self._connection)
+
+    def __len__(self) -> int:
+        """How many calls have no reply yet."""
+        return len(self._waiting)
+
+    def send(self, keys: Sequence[str], arguments: Sequence[Argument]) -> None:
+        """Send a call; raises redis-py's errors."""
+        self._waiting.append((len(keys), *keys, *arguments))
+        self._persist(self._write)
+
+    def receive(self) -> Any:
+        """The reply of the oldest call; raises redis-py's errors."""
+        reply = self._persist(self._read)
+        self._waiting.popleft()
+        self._written -= 1
+        return reply
+
+    def _write(self) -> None:
+        while self._written < len(self._waiting):
+            # The first call of a connection brings the source along.
+            script = (
+                ("EVALSHA", self._script.sha) if self._loaded else ("EVAL", self._script.source)
+            )
+            packed = self._connection.pack_command(*script, *self._waiting[self._written])
+            # A ping between the calls would take the reply of one of them for its own.
+            self._connection.send_packed_command(packed, check_health=self._written == 0)
+            self._loaded = True
+            self._written += 1
+
+    def _read(self) -> Any:
+        self._write()
+        return self._connection.read_response()
+
+    def _persist(self, act: Callable[[], Any]) -> Any:
+        return self._retry.call_with_retry(act, self._lose)
+
+    def _lose(self, _: Exception) -> None:
+        self._connection.disconnect()
+        self._written, self._loaded = 0, False
