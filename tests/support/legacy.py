@@ -94,6 +94,7 @@ class Legacy:
     folder: Path
     notes_url: str = ""
     transport: bool = False
+    admit: bool = False
     options: dict[str, Any] = field(default_factory=dict)
     prefix: str = field(default_factory=lambda: f"l{uuid.uuid4().hex[:10]}")
     processes: list[Process] = field(default_factory=list)
@@ -111,6 +112,7 @@ class Legacy:
             "PYTHONPATH": f"{TESTS}:{os.environ.get('PYTHONPATH', '')}",
             "LEGACY_MODE": mode or self.mode,
             "LEGACY_TRANSPORT": "1" if self.transport else "",
+            "LEGACY_ADMIT": "1" if self.admit else "",
             "LEGACY_PREFIX": self.prefix,
             "LEGACY_OPTIONS": json.dumps(self.options),
             "LEGACY_BROKER": self.broker,

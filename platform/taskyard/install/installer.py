@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from celery import signals
 from celery.utils.imports import symbol_by_name
 from celery.worker.consumer import Consumer
+
 from taskyard.engine.promoter import Promoter
 from taskyard.errors import InvalidSettings
 from taskyard.install.adopt import adopt
@@ -18,6 +19,7 @@ from taskyard.install.broker_url import broker_url
 from taskyard.install.consumer import InstalledConsumer
 from taskyard.install.modes import Modes
 from taskyard.install.registry import watch_registry
+from taskyard.install.witness import watch_publishing
 from taskyard.install.yard import AppYard
 from taskyard.settings import Settings, load
 from taskyard.wire.logs import logger
@@ -36,6 +38,7 @@ def install(
     tasks: Mapping[str, str] | None = None,
     settings: Settings | None = None,
     transport: bool = False,
+    admit: bool = False,
 ) -> Any:
     """Install Taskyard on an existing Celery app, in its workers, producers and beat.
 
@@ -43,7 +46,9 @@ def install(
     runs, a letter before every lost acknowledgement) or "off"; `tasks` sets it by name pattern,
     and a task's own attribute `taskyard` wins. Settings come from `TASKYARD_*` and
     `taskyard.toml` unless given. The app keeps its broker, backend and queues; `transport=True`
-    has a Redis broker consumed by `taskyard.transport`.
+    has a Redis broker consumed by `taskyard.transport`. `admit=True` gives each protected task
+    that this process publishes its record at once, not only when a worker begins it; only where
+    every worker of its queue protects, since no other would end that record.
 
     Connects to nothing and starts nothing. Returns the app. Raises `MissingSetting` without
     TASKYARD_REDIS_URL, `InvalidSettings` for an unknown mode or a second installation.
@@ -60,6 +65,8 @@ def install(
     _configure(app, transport=transport)
     app.steps["consumer"].update((Promoter, Announcer))
     watch_beat(yard)
+    if admit:
+        watch_publishing(app, yard)
     signals.worker_shutdown.connect(
         lambda **_: yard.close(), weak=False, dispatch_uid=f"taskyard-close-{id(app)}"
     )

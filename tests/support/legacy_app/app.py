@@ -42,6 +42,7 @@ if MODE != "none":
         mode=MODE,
         tasks={"legacy.watched": "observe", "legacy.left_alone": "off"},
         transport=bool(os.environ.get("LEGACY_TRANSPORT")),
+        admit=bool(os.environ.get("LEGACY_ADMIT")),
     )
 
 from support.legacy_app import tasks  # noqa: E402, F401 - registered where Celery apps do it

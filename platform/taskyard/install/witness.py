@@ -1,0 +1,169 @@
+"""The producer's side: a protected task has its record before a worker sees it.
+
+`install(app, admit=True)` turns it on. A thread writes the records: the caller waits for nothing
+and hears of nothing, as without Taskyard. A process that is killed leaves the last 20 ms unwritten.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import queue
+import threading
+from functools import cache
+from typing import Any, Final
+
+from celery.app.amqp import AMQP
+
+from taskyard.install.captor import Captor, queue_named
+from taskyard.install.modes import Mode
+from taskyard.install.yard import AppYard
+from taskyard.records import Admission
+from taskyard.wire.logs import logger
+
+__all__ = ["Witness", "watch_publishing"]
+
+log = logger(__name__)
+
+# About 10 MiB; a producer that is this far ahead of the records goes on without them.
+_WAITING: Final = 50_000
+_BATCH: Final = 500
+# One round trip for what is published within it; a person who looks does not notice.
+_GATHER_S: Final = 0.02
+# How long a script's end may wait for its last records.
+_EXIT_S: Final = 2.0
+
+Published = tuple[str, str, str, bool]
+
+
+class Witness:
+    """One queue and one thread a process, started by the first publication."""
+
+    def __init__(self, yard: AppYard) -> None:
+        self._yard = yard
+        self._queue: queue.Queue[Published | None] = queue.Queue(_WAITING)
+        self._thread: threading.Thread | None = None
+        self._pid = 0
+        self.dropped = 0
+
+    def tell(self, job_id: str, name: str, queue_name: str, *, published: bool) -> None:
+        """Note a publication, or a failed one; never waits and never raises."""
+        try:
+            self._start()
+            self._queue.put_nowait((job_id, name, queue_name, published))
+        except queue.Full:
+            self._drop(1, "the records do not keep up")
+        except RuntimeError as error:
+            self._drop(1, str(error))
+
+    def close(self) -> None:
+        """Write what is known, for at most two seconds."""
+        if self._thread is not None and self._pid == os.getpid():
+            try:
+                self._queue.put_nowait(None)
+            except queue.Full:
+                return
+            self._thread.join(_EXIT_S)
+            self._thread = None
+
+    def _start(self) -> None:
+        if self._pid == os.getpid() and self._thread is not None:
+            return
+        if self._pid != os.getpid():
+            self._queue = queue.Queue(_WAITING)  # a parent's lock may be held for ever in a child
+            self._pid = os.getpid()
+        self._thread = threading.Thread(target=self._run, name="taskyard-witness", daemon=True)
+        self._thread.start()
+        atexit.register(self.close)
+
+    def _run(self) -> None:
+        waiting, ending = self._queue, threading.Event()
+        while not ending.is_set():
+            told = waiting.get()
+            batch = [] if told is None else [told]
+            if told is not None:
+                ending.wait(_GATHER_S)
+            while told is not None and len(batch) < _BATCH and not waiting.empty():
+                told = waiting.get_nowait()
+                if told is not None:
+                    batch.append(told)
+            if told is None:
+                ending.set()
+            self._write(batch)
+
+    def _write(self, batch: list[Published]) -> None:
+        for published in (True, False):
+            jobs = [
+                Admission(job_id, name, queue_name, 0, 0, None)
+                for job_id, name, queue_name, sent in batch
+                if sent is published
+            ]
+            try:
+                if jobs:
+                    self._yard.records.witness_many(jobs, published=published)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the app must not notice
+                self._drop(len(jobs), f"{type(error).__name__}: {error}")
+
+    def _drop(self, count: int, why: str) -> None:
+        before = self.dropped
+        self.dropped += count
+        if self.dropped.bit_length() != before.bit_length():
+            log.warning(
+                "%d publications have no record before a worker sees them: %s",
+                self.dropped,
+                why,
+                extra={"action": "publication_not_recorded"},
+            )
+
+
+def watch_publishing(app: Any, yard: AppYard) -> None:
+    """Tell a witness of every publication of a protected task, also of those that fail."""
+    witness = Witness(yard)
+
+    def watch(**_: Any) -> None:
+        amqp = app.amqp
+        if getattr(type(amqp), "send_task_message", None) is not AMQP.send_task_message:
+            log.warning(
+                "publications are not recorded: %s sends messages by itself",
+                type(amqp).__name__,
+                extra={"action": "publications_not_watched"},
+            )
+            return
+        # Not before the first publication: it reads what the app may still configure.
+        plain = cache(amqp._create_task_sender)
+
+        def send_task_message(producer: Any, name: str, message: Any, **options: Any) -> Any:
+            if isinstance(producer, Captor) or yard.mode(name) is not Mode.PROTECT:
+                return plain()(producer, name, message, **options)
+            facts = (_job_id(message), name, _queue(app, options))
+            try:
+                sent = plain()(producer, name, message, **options)
+            except BaseException:
+                witness.tell(*facts, published=False)
+                raise
+            witness.tell(*facts, published=True)
+            return sent
+
+        amqp.send_task_message = send_task_message
+
+    # An app that only publishes may never be finalised.
+    app.on_after_configure.connect(watch, weak=False)
+    if app.configured:
+        watch()
+
+
+def _job_id(message: Any) -> str:
+    # Protocol 1 has it in the body.
+    return str(message.headers.get("id") or message.body["id"])
+
+
+def _queue(app: Any, options: dict[str, Any]) -> str:
+    """The queue that it goes to, empty where only the broker knows."""
+    wanted, exchange = options.get("queue"), options.get("exchange")
+    if wanted is not None:
+        return str(getattr(wanted, "name", wanted))
+    if exchange is None:
+        return str(app.amqp.default_queue.name)
+    key = str(options.get("routing_key") or "")
+    found = queue_named(app, str(getattr(exchange, "name", exchange)), key, "")
+    return found if found in app.amqp.queues else ""
