@@ -115,6 +115,20 @@ class Records:
             arguments += [int(out.delay_s * _US), job.call]
         return keys, arguments
 
+    def witness_many(self, jobs: Sequence[Admission], *, published: bool) -> int:
+        """Records of jobs that their producer has published itself, or failed to.
+
+        A job that has a record, of whatever state, keeps it. Returns how many are new. Of an
+        `Admission` only id, type and queue count.
+        """
+        script = self._scripts["witness"]
+        with self.client.pipeline(transaction=False) as pipe:
+            script.queue_load(pipe)
+            for job in jobs:
+                facts: list[Argument] = [job.job_id, job.job_type, job.queue, int(published)]
+                script.queue(pipe, self.keys.script_keys(job.job_id), facts)
+            return sum(pipe.execute()[1:])
+
     def confirm(self, job_id: str, epoch: int) -> None:
         """Note that the broker has the first message of this life."""
         self._call("confirm", job_id, [epoch])
@@ -321,6 +335,7 @@ _NAMES = (
     "release",
     "renew",
     "replay",
+    "witness",
 )
 
 
