@@ -4,12 +4,48 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 __all__ = ["Proxy"]
 
 CHUNK = 65_536
+
+
+@dataclass
+class _Loss:
+    """Replies that never arrive: the first ones to requests with `to` in them pass."""
+
+    to: bytes
+    passing: int
+    times: int
+
+    def takes(self) -> bool:
+        """Whether the reply that has just come is one of them."""
+        if self.passing > 0:
+            self.passing -= 1
+            return False
+        self.times -= 1
+        return self.times >= 0
+
+
+class _Link:
+    """One connection: whether what it has asked last is a request whose reply is to be lost."""
+
+    def __init__(self, proxy: Proxy) -> None:
+        self._proxy = proxy
+        self._asked = False
+
+    def asks(self, data: bytes) -> bool:
+        loss = self._proxy.loss
+        self._asked = self._asked or (loss is not None and loss.to in data)
+        return True
+
+    def answers(self, data: bytes) -> bool:
+        loss = self._proxy.loss
+        return not (data and self._asked and loss is not None and loss.takes())
 
 
 class Proxy:
@@ -23,6 +59,7 @@ class Proxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self.delay_s = 0.0
+        self.loss: _Loss | None = None
         self._flows = asyncio.Event()
         self._flows.set()
 
@@ -34,6 +71,18 @@ class Proxy:
     def cut(self) -> int:
         """Reset every connection; how many there were. New ones are accepted."""
         return asyncio.run_coroutine_threadsafe(self._cut(), self._loop).result(10)
+
+    def lose_replies(self, to: bytes, *, after: int = 0, times: int = 1) -> None:
+        """Cut a connection when the reply comes to what it asked with `to`; `after` replies pass.
+
+        The server has done what it was asked by then.
+        """
+        self.loss = _Loss(to, after, times)
+
+    @property
+    def lost(self) -> bool:
+        """Whether everything that was to be lost is lost."""
+        return self.loss is not None and self.loss.times <= 0
 
     def swallow(self) -> None:
         """Forward nothing any more: connections stand, and nobody answers."""
@@ -56,16 +105,27 @@ class Proxy:
             writer.transport.abort()
             return
         self._writers |= {writer, below}
+        link = _Link(self)
         try:
-            await asyncio.gather(self._pump(reader, below), self._pump(above, writer))
+            await asyncio.gather(
+                self._pump(reader, below, link.asks), self._pump(above, writer, link.answers)
+            )
         finally:
             self._writers -= {writer, below}
             for one in (writer, below):
                 one.transport.abort()
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        passes: Callable[[bytes], bool],
+    ) -> None:
         try:
             while data := await reader.read(CHUNK):
+                if not passes(data):
+                    writer.transport.abort()
+                    return
                 if self.delay_s:
                     await asyncio.sleep(self.delay_s)
                 await self._flows.wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from urllib.parse import quote
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from taskyard.wire.redaction import MASK, redact, redact_text, redact_url
+from taskyard.wire.redaction import MASK, redact, redact_text, redact_url, redacted_repr
 
 SECRET = "hunter2"  # noqa: S105 - it must never be shown
 SECRET_KEYS = [
@@ -26,6 +27,17 @@ SECRET_KEYS = [
     "aws_credentials",
     "Set-Cookie",
     "private_key",
+]
+NAMES_IN_TEXT = [
+    "password",
+    "passwd",
+    "passphrase",
+    "pwd",
+    "secret",
+    "token",
+    "apikey",
+    "api_key",
+    "api-key",
 ]
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -80,6 +92,66 @@ def test_the_original_is_left_alone(value: Any) -> None:
     document = {"password": SECRET, "value": value}
     redact(document)
     assert document == {"password": SECRET, "value": value}
+
+
+@given(JSON, st.sampled_from(SECRET_KEYS), WORDS)
+def test_what_is_shown_of_a_value_is_the_repr_of_what_redaction_leaves(
+    around: Any, key: str, secret: str
+) -> None:
+    texts = (f"{key}={secret}", f"redis://:{secret}@host", f"Bearer {secret}", secret)
+    for value in (around, {key: secret}, [around, {"inner": {key: secret}}], *texts, list(texts)):
+        assert redacted_repr(value) == repr(redact(value))
+
+
+@pytest.mark.parametrize("value", [(1, ("a",)), {"a": (1,)}, [[[]] * 3] * 20, "a (b) c", {}, None])
+def test_a_value_without_a_secret_is_shown_as_redaction_would(value: Any) -> None:
+    assert redacted_repr(value) == repr(redact(value))
+
+
+def deep(value: Any, levels: int) -> Any:
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+def test_what_is_nested_beyond_the_bound_is_not_shown() -> None:
+    assert SECRET not in redacted_repr(deep(SECRET, 40))
+
+
+# What a case-insensitive expression takes for an ASCII letter, besides its capital.
+LOOKALIKES = [
+    (letter, chr(code))
+    for letter in "abcdefghijklmnopqrstuvwxyz"
+    for code in range(128, 0x11000)
+    if re.fullmatch(letter, chr(code), re.IGNORECASE)
+]
+
+
+def test_the_lookalikes_are_those_that_are_known() -> None:
+    assert [letter for letter, _ in LOOKALIKES] == ["i", "i", "k", "s"]
+
+
+@pytest.mark.parametrize(("letter", "lookalike"), LOOKALIKES)
+def test_a_lookalike_of_a_letter_or_its_capital_hides_no_secret(
+    letter: str, lookalike: str
+) -> None:
+    def spellings(word: str) -> tuple[str, str]:
+        return word.upper(), word.lower().replace(letter, lookalike)
+
+    for name in (name for key in (*SECRET_KEYS, "signature") for name in spellings(key)):
+        assert SECRET not in redacted_repr({name: SECRET}), name
+    for name in (name for key in NAMES_IN_TEXT for name in spellings(key)):
+        assert SECRET not in redacted_repr([f"{name}={SECRET}"]), name
+        assert SECRET not in redact_text(f"{name}: '{SECRET}'"), name
+    for name in spellings("authorization"):
+        assert SECRET not in redact_text(f"{name}: Basic {SECRET}"), name
+    for name in spellings("bearer"):
+        assert SECRET not in redact_text(f"{name} {SECRET * 2}"), name
+
+
+@pytest.mark.parametrize("word", ["bearer", "Bearer", "BEARER", "BeArEr"])
+def test_a_bearer_token_is_masked_however_the_word_is_written(word: str) -> None:
+    assert redact_text(f"sent {word} {SECRET * 2}") == f"sent {word} {MASK}"
 
 
 def test_a_bottomless_structure_ends_in_a_mask() -> None:
