@@ -12,6 +12,7 @@ from taskyard.errors import InvalidSettings
 from taskyard.queues import URGENCY_STEPS
 from taskyard.settings import Settings
 from taskyard.store import SCHEMES, sentinel_address
+from taskyard.transport import BURST
 
 __all__ = ["Wiring", "check_broker_url", "connection", "same_redis", "transport_options", "wiring"]
 
@@ -40,6 +41,7 @@ def transport_options(settings: Settings) -> dict[str, Any]:
         "unacked_restore_throttle": 1,
         "priority_steps": list(URGENCY_STEPS),
         "queue_order_strategy": "priority",
+        "burst": BURST,
         "unacked_key": f"{prefix}unacked",
         "unacked_index_key": f"{prefix}unacked_index",
         "unacked_mutex_key": f"{prefix}unacked_mutex",

@@ -9,16 +9,16 @@ from typing import Any, Final
 from kombu.transport import redis as kombu_redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ResponseError
+
 from taskyard.store import Misplaced, is_misplaced
 from taskyard.transport.complaints import PAUSE_S
 from taskyard.transport.holdings import HoldingChannel, script
 from taskyard.transport.order import Order
 from taskyard.transport.pops import Found, Pop
+from taskyard.transport.qos import QoS
 from taskyard.transport.stored import message_of, suffix_of
 from taskyard.transport.wake import Wake
 from taskyard.wire.logs import logger
-
-from taskyard.transport.qos import QoS
 
 __all__ = ["BATCH", "Channel", "SentinelChannel"]
 
@@ -33,7 +33,8 @@ class _AtomicChannel(HoldingChannel):
 
     QoS = QoS
     fairness = 10
-    from_transport_options = (*HoldingChannel.from_transport_options, "fairness")
+    burst = 1
+    from_transport_options = (*HoldingChannel.from_transport_options, "fairness", "burst")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._serial = 0
@@ -275,4 +276,5 @@ class SentinelChannel(_AtomicChannel, kombu_redis.SentinelChannel):  # type: ign
         "owner_prefix",
         "owners_key",
         "fairness",
+        "burst",
     )

@@ -9,7 +9,9 @@ from typing import Any, Final
 from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
 from redis.exceptions import ResponseError
+
 from taskyard.transport.complaints import PAUSE_S
+from taskyard.transport.pace import Pace
 from taskyard.transport.stored import mark_redelivered, stored_parts
 from taskyard.wire.logs import logger
 
@@ -21,6 +23,8 @@ log = logger(__name__)
 RESTORE_BATCH: Final = 100
 # How long a message that came back before is kept when it is to go back again.
 RETURN_S: Final = 1.0
+# How long an acknowledgement waits for a pop to take it along, while jobs end quickly.
+_ACK_DELAY_S: Final = 0.005
 
 
 class QoS(kombu_redis.QoS):  # type: ignore[misc]
@@ -32,6 +36,40 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
         # Tag -> when it goes back. Until then the message keeps its place in the prefetch count.
         self._returns: dict[str, float] = {}
         self._quiet_until = 0.0
+        self._pace = Pace()
+        self._done_since = 0.0
+
+    # -- how many may be out -------------------------------------------------------------------
+
+    def can_consume(self) -> bool:
+        """Whether to send a pop."""
+        room = self.can_consume_max_estimate()
+        return room is None or room > 0
+
+    def can_consume_max_estimate(self) -> int | None:
+        """How many messages the next pop may take; None without a prefetch count.
+
+        While jobs end quickly a consumer may hold `burst` times its prefetch count, and a pop
+        waits until half of that is free: one for four messages costs little more than one for one.
+        """
+        if not self.prefetch_count:
+            return None
+        held = self._held()
+        limit: int = self.prefetch_count
+        if not self._bursts(monotonic()):
+            return max(limit - held, 0)
+        limit *= self.channel.burst
+        free = limit - held
+        return free if free >= limit // 2 else 0
+
+    def _bursts(self, now: float) -> bool:
+        burst = self.channel.burst
+        return burst > 1 and self._pace.quick(self.prefetch_count * burst, now)
+
+    def _held(self) -> int:
+        return len(self._delivered) - len(self._dirty)
+
+    # -- acknowledging and giving back ---------------------------------------------------------
 
     def append(self, message: Any, delivery_tag: str) -> None:
         """Note a delivered message; Redis has it as unacknowledged since its pop."""
@@ -39,10 +77,16 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
 
     def ack(self, delivery_tag: str) -> None:
         """Acknowledge: with the next pop, or at the latest with the next tick of the loop."""
+        now = monotonic()
+        if not self._done:
+            self._done_since = now
         self._done.append(delivery_tag)
         virtual.QoS.ack(self, delivery_tag)
+        self._pace.note(now)
         if not self.channel.in_loop:
             self.flush()
+        elif len(self._done) == 1 and self._bursts(now):
+            self.channel.connection.tick_within(_ACK_DELAY_S)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         """Give back to the end of the queue, or drop.
@@ -85,6 +129,13 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
     def undo(self, tags: list[str]) -> None:
         """Tags whose acknowledgement did not reach the server."""
         self._done = tags + self._done
+
+    def flush_left(self) -> None:
+        """`flush` what no pop took along, unless one will soon: quick jobs end in batches."""
+        now = monotonic()
+        waits = self._held() and self._bursts(now)
+        if self._returns or not waits or now - self._done_since >= _ACK_DELAY_S:
+            self.flush()
 
     def flush(self) -> None:
         """Give back what is due to go back, then send the acknowledgements left."""

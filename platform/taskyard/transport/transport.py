@@ -7,11 +7,11 @@ from typing import Any, Final
 
 from kombu.transport import redis as kombu_redis
 from redis.exceptions import ResponseError
+
+from taskyard.transport.channel import Channel, SentinelChannel
 from taskyard.transport.holdings import HEARTBEAT_S
 from taskyard.transport.wake import POLL_S
 from taskyard.wire.logs import logger
-
-from taskyard.transport.channel import Channel, SentinelChannel
 
 __all__ = ["Poller", "SentinelTransport", "Transport"]
 
@@ -37,7 +37,7 @@ class Poller(kombu_redis.MultiChannelPoller):  # type: ignore[misc]
         super().on_poll_start()
         for channel in self._channels:
             if channel.active_queues:
-                channel.qos.flush()
+                channel.qos.flush_left()
 
     def beat(self) -> None:
         """Keep this process' owners alive."""
@@ -78,6 +78,7 @@ class _OwnPoller:
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
         """Join Celery's event loop: acknowledgements per tick, a heartbeat, a clock for polling."""
         self.in_loop = True
+        self._loop = loop
         super().register_with_event_loop(connection, loop)  # type: ignore[misc]
         for entry in self._entries:
             entry.cancel()
@@ -86,8 +87,13 @@ class _OwnPoller:
             loop.call_repeatedly(HEARTBEAT_S, self._start_polling, loop),
         )
 
+    _loop: Any = None
     _entries: tuple[Any, ...] = ()
     _clock: Any = None
+
+    def tick_within(self, seconds: float) -> None:
+        """Let the loop come round at the latest after `seconds`, also if nothing happens."""
+        self._loop.call_later(seconds, _nothing)
 
     def _beat(self) -> None:
         try:
@@ -98,7 +104,7 @@ class _OwnPoller:
     def _start_polling(self, loop: Any) -> None:
         """Where the server refuses to tell us, an empty timer keeps the loop ticking."""
         if self._clock is None and any(channel.polls for channel in self.cycle._channels):
-            self._clock = loop.call_repeatedly(POLL_S, lambda: None)
+            self._clock = loop.call_repeatedly(POLL_S, _nothing)
 
 
 class Transport(_OwnPoller, kombu_redis.Transport):  # type: ignore[misc]
@@ -113,3 +119,7 @@ class SentinelTransport(_OwnPoller, kombu_redis.SentinelTransport):  # type: ign
 
     Channel = SentinelChannel
     connection_errors = (*kombu_redis.SentinelTransport.connection_errors, *_PASSING)
+
+
+def _nothing() -> None:
+    """A timer that only wakes the loop."""

@@ -8,7 +8,7 @@ if not redis.call('SET', KEYS[4], '1', 'NX', 'PX', ARGV[4]) then
 end
 local limit = tonumber(ARGV[3])
 local time = redis.call('TIME')
-local oldest = tonumber(time[1]) - tonumber(ARGV[2])
+local oldest = tonumber(time[1]) + tonumber(time[2]) / 1000000 - tonumber(ARGV[2])
 local tags = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', oldest, 'LIMIT', 0, limit)
 
 local dead, any = {}, false
