@@ -18,7 +18,7 @@ from taskyard.broker.delay_exchanges import bind_delay, declare_delay, delay_pre
 from taskyard.broker.foreign import own_priority, queue_name
 from taskyard.broker.headers import headers_of
 from taskyard.clock import to_us
-from taskyard.errors import PublishFailed
+from taskyard.errors import LetterUnroutable, PublishFailed
 from taskyard.queues import RabbitChoice, choose, rabbit_priority, rabbit_queues
 from taskyard.settings import Settings
 from taskyard.wire.exact import unpack
@@ -104,17 +104,23 @@ class AmqpPublisher:
         self, job_id: str, body: bytes, options: dict[str, Any], *, delayed: str | None = None
     ) -> None:
         with self._lock:
+            reused = self._connection is not None
             try:
-                producer = self._producer()
-                if delayed is not None:
-                    level = self._prepare_delay(producer.channel, delayed)
-                    options = {"exchange": level, **options}
-                publish_confirmed(producer, body, self.settings.publish_timeout_s, **options)
-            except PublishFailed:
+                self._send_once(body, options, delayed)
+            except LetterUnroutable:
                 raise
             except self._errors() as error:
                 self._abandon()
-                raise PublishFailed(f"job {job_id} was not published: {error}") from error
+                if not reused or isinstance(error, OperationalError):
+                    raise PublishFailed(f"job {job_id} was not published: {error}") from error
+                # The server left while nobody looked; a second message of a job changes nothing.
+                self._send(job_id, body, options, delayed=delayed)
+
+    def _send_once(self, body: bytes, options: dict[str, Any], delayed: str | None) -> None:
+        producer = self._producer()
+        if delayed is not None:
+            options = {"exchange": self._prepare_delay(producer.channel, delayed), **options}
+        publish_confirmed(producer, body, self.settings.publish_timeout_s, **options)
 
     def _priority(self, message: RawMessage, queue: str, priority: int | None) -> int | None:
         configured = self.settings.queues.get(queue)

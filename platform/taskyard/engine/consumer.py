@@ -16,6 +16,7 @@ from taskyard.deadletters import build_letter
 from taskyard.engine.duties import defer
 from taskyard.engine.message import job_id_of, raw_message, stamp_of, task_of
 from taskyard.engine.reconnecting import Reconnecting
+from taskyard.engine.task_events import UnconfirmedEvents
 from taskyard.engine.yard import Yard
 from taskyard.errors import TaskyardError
 from taskyard.jobs.outcomes import Failed
@@ -42,7 +43,7 @@ EVENT_INTERVAL_S: Final = 0.1
 EVENT_BATCH: Final = 1_000
 
 
-class JobConsumer(Consumer):  # type: ignore[misc]
+class JobConsumer(UnconfirmedEvents, Consumer):  # type: ignore[misc]
     """Celery's consumer with a way out for every message."""
 
     _flush_entry: Any = None
@@ -152,17 +153,17 @@ class JobConsumer(Consumer):  # type: ignore[misc]
         if not (message.delivery_info or {}).get("redelivered"):
             return False
         yard: Yard = self.app.taskyard
+        limit = yard.settings.delivery_limit
         try:
             count = yard.records.deliver(job_id_of(message))
+            if count <= limit or _is_decided(yard, message):
+                return False
         except RedisError as error:
             log.warning(
                 "a redelivery was not counted, Redis is away: %s",
                 error,
                 extra={"action": "deliver_unreachable"},
             )
-            return False
-        limit = yard.settings.delivery_limit
-        if count <= limit:
             return False
         text = f"deliveries reached {count}, the limit is {limit}"
         evidence: dict[str, object] = {"counter": "deliveries", "count": count, "limit": limit}
@@ -219,6 +220,16 @@ class JobConsumer(Consumer):  # type: ignore[misc]
         record = yard.records.read(job_id)
         if isinstance(answer, Decided) and record.state is State.DEAD_LETTERED:
             yard.letters.post(build_letter(record, raw_message(message)))
+
+
+def _is_decided(yard: Yard, message: Any) -> bool:
+    """Whether this message's attempt has an outcome, and only the publication of it is repeated.
+
+    That may take as long as a broker takes nothing; it is no sign of poison.
+    """
+    record, stamp = yard.records.read(job_id_of(message)), stamp_of(message)
+    own = (0, 0) if stamp is None else (stamp.generation, stamp.seq)
+    return record.state is State.DEAD_LETTERED or own < (record.generation, record.number("seq"))
 
 
 def _fault(message: Any) -> str | None:  # noqa: PLR0911 - one fault a line

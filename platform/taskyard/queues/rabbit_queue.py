@@ -15,8 +15,8 @@ from taskyard.queues.rabbit_existing import Declared, declare_or_accept
 __all__ = ["BROKER_DELIVERY_LIMIT", "RabbitQueue", "Wish"]
 
 # Ours (`delivery_limit`) is counted in the record and says why; this one only ends what goes round
-# while Redis is away. The server's own default, 20, would come before a long outage is over.
-BROKER_DELIVERY_LIMIT: Final = 100
+# while Redis is away. The server's own default, 20, would come before a short outage is over.
+BROKER_DELIVERY_LIMIT: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
