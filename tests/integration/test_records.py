@@ -33,6 +33,7 @@ from taskyard.records import (
     UnknownHistory,
 )
 from taskyard.records.answers import Finished
+from taskyard.records.record import HISTORY_LINES
 from taskyard.settings import Settings
 from taskyard.wire import Stamp
 
@@ -756,6 +757,15 @@ def test_condemning_a_message_ahead_of_its_record_condemns_the_later_position(ho
 
 
 # --- replay --------------------------------------------------------------------------------------
+
+
+def test_the_history_keeps_the_first_attempt_and_the_last_ones(house: House) -> None:
+    stamp = house.admit()
+    for seq in range(HISTORY_LINES + 20):
+        house.retry(house.run(at(stamp, seq=seq), f"h{seq}"))
+    attempts = [note.attempt for note in house.read().history]
+    assert attempts == [1, *range(22, HISTORY_LINES + 21)]
+    assert house.read().number("attempts") == HISTORY_LINES + 20
 
 
 def test_a_replay_opens_the_next_generation_with_fresh_counters(house: House) -> None:

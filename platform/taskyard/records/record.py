@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from taskyard.jobs.states import State
 from taskyard.wire.letters import AttemptNote
 
-__all__ = ["Record"]
+__all__ = ["HISTORY_LINES", "Record"]
+
+# A letter shows the first attempt and the last ones; a policy may retry for ever.
+HISTORY_LINES: Final = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,7 @@ class Record:
 
     @property
     def history(self) -> list[AttemptNote]:
-        """Failed attempts of this generation, oldest first."""
+        """Failed attempts of this generation, oldest first: the first and the last 49."""
         # Not `splitlines`: an error text may hold U+2028, which JSON leaves as it is.
         lines = self.fields.get("history", "").split("\n")
         return [AttemptNote.model_validate_json(line) for line in lines if line]

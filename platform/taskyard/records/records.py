@@ -31,7 +31,7 @@ from taskyard.records.answers import (
 )
 from taskyard.records.keys import Keys
 from taskyard.records.parse import parse_admitted, parse_begin, parse_decided
-from taskyard.records.record import Record
+from taskyard.records.record import HISTORY_LINES, Record
 from taskyard.settings import Settings
 from taskyard.store import Argument, Script, named
 from taskyard.store.pipelined import PipelinedCalls
@@ -354,6 +354,7 @@ def _tables(settings: Settings) -> str:
     thin = int(settings.lifecycle_max_events * _THIN_AT)
     return (
         f"local TRANSITIONS = {{{rows}}}\nlocal TERMINAL = {{{ends}}}\nlocal STREAM_THIN = {thin}\n"
+        f"local HISTORY_LINES = {HISTORY_LINES}\n"
     )
 
 

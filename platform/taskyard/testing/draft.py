@@ -13,6 +13,7 @@ from typing import Final
 from taskyard.jobs.outcomes import Decision
 from taskyard.jobs.states import TRANSITIONS, Event, State
 from taskyard.records import Decided
+from taskyard.records.record import HISTORY_LINES
 from taskyard.testing.shelf import Shelf
 
 __all__ = ["LEASE_EXPIRED", "Draft", "Position"]
@@ -168,7 +169,10 @@ class Draft:
             "code": code,
             "error": message,
         }
-        self.set(history=self.fields.get("history", "") + json.dumps(line) + "\n")
+        lines = [*self.fields.get("history", "").splitlines(keepends=True), json.dumps(line) + "\n"]
+        if len(lines) > HISTORY_LINES:
+            del lines[1]
+        self.set(history="".join(lines))
 
     def note_lost(self, code: str = "lease_expired", evidence: str = LEASE_EXPIRED) -> None:
         """The attempt before this one ended without a decision."""

@@ -1,5 +1,5 @@
--- Shared by every script. Python puts TRANSITIONS, TERMINAL (from the state table) and
--- STREAM_THIN before it. Times are microseconds of the server's clock; bodies are opaque bytes.
+-- Shared by every script. Python puts TRANSITIONS, TERMINAL (from the state table), STREAM_THIN and
+-- HISTORY_LINES before it. Times are microseconds of the server's clock; bodies are opaque bytes.
 local KEY_RECORD, KEY_STREAM, KEY_GAPS, KEY_RESULT = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 
 
@@ -210,12 +210,21 @@ local function bury(key, record, now, window_us)
   redis.call('PEXPIRE', key, int(math.ceil(keep_us / 1000)))
 end
 
+-- The first attempt and the last ones, as many as a policy without end may have had.
+local function shortened(history)
+  local _, lines = string.gsub(history, '\n', '')
+  if lines <= HISTORY_LINES then return history end
+  local first = string.find(history, '\n', 1, true)
+  local second = string.find(history, '\n', first + 1, true)
+  return string.sub(history, 1, first) .. string.sub(history, second + 1)
+end
+
 -- One line of the attempts' history; numbers go as strings, cjson would round them.
 local function note(record, now, outcome, code, message)
   local line = cjson.encode({
     attempt = record.begins or '0', worker = record.worker or '', started_us = record.started or int(now),
     ended_us = int(now), outcome = outcome, code = code, error = message})
-  record.history = (record.history or '') .. line .. '\n'
+  record.history = shortened((record.history or '') .. line .. '\n')
 end
 
 -- The running attempt ended without a decision, and its lease or its process is gone.
