@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, insert, literal, select
 
 from taskyard.database.tables import AUDIT
+from taskyard.wire.redaction import redact_text
 
 __all__ = ["Action", "Entry", "Outcome", "answer", "refused", "rows_of", "write"]
 
@@ -37,8 +38,8 @@ class Outcome(StrEnum):
 
 
 def refused(why: object) -> str:
-    """The outcome of a verb that could not be applied."""
-    return f"refused: {why}".replace("\x00", "")[:2000]
+    """The outcome of a verb that could not be applied, at most 2,000 characters, secrets masked."""
+    return redact_text(f"refused: {why}".replace("\x00", ""))[:2000]
 
 
 @dataclass(frozen=True, slots=True)

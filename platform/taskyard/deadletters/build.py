@@ -11,6 +11,7 @@ from taskyard.jobs.replay_rules import replay_eligible
 from taskyard.records import Record
 from taskyard.wire.exact import clean_text, pack
 from taskyard.wire.letters import Letter, RawMessage, letter_id
+from taskyard.wire.redaction import redact_text
 
 __all__ = ["build_letter"]
 
@@ -37,8 +38,8 @@ def build_letter(record: Record, message: RawMessage) -> Letter:
         category=category,
         code=clean_text(str(cause.get("code", ""))),
         error_class=clean_text(str(cause.get("error_class", ""))),
-        error_message=clean_text(str(cause.get("message", ""))),
-        traceback=clean_text(str(cause.get("traceback", ""))),
+        error_message=_error_text(cause.get("message")),
+        traceback=_error_text(cause.get("traceback")),
         fingerprint=str(cause.get("fingerprint", "")),
         attempts=record.history,
         first_failure_us=record.number("first_failure") or decided,
@@ -75,6 +76,11 @@ def _evidence(value: object) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         return {} if value is None else {"evidence": pack(value)}
     return {clean_text(str(k)): pack(v) for k, v in value.items()}
+
+
+def _error_text(value: object) -> str:
+    """What an error says, without its secrets: a letter lies in Postgres for months."""
+    return "" if value is None else redact_text(clean_text(str(value)))
 
 
 def _text(value: object) -> str | None:

@@ -12,6 +12,7 @@ from taskyard.jobs.outcomes import Failure
 from taskyard.runner import describe_failure
 from taskyard.runner.failures import TRACEBACK_LIMIT
 from taskyard.wire.exact import clean_text
+from taskyard.wire.redaction import redact_text
 
 __all__ = ["failure_seen"]
 
@@ -24,4 +25,4 @@ def failure_seen(job_type: str, error: BaseException, trace: Any) -> Failure:
     described = describe_failure(job_type, error)
     frames = "|".join(f"{PurePath(file).name}:{name}" for file, name in _FRAME.findall(text))
     mark = hashlib.sha256(f"{job_type}|{type(error).__name__}|{frames}".encode()).hexdigest()[:16]
-    return replace(described, traceback=text[-TRACEBACK_LIMIT:], fingerprint=mark)
+    return replace(described, traceback=redact_text(text)[-TRACEBACK_LIMIT:], fingerprint=mark)

@@ -10,6 +10,7 @@ from typing import Final, Self
 
 from taskyard.clock import from_us
 from taskyard.jobs import Event, State
+from taskyard.wire.redaction import redact_text
 
 __all__ = ["Entry"]
 
@@ -19,7 +20,10 @@ _TEXTS: Final = ("type", "queue", "worker", "code", "category", "letter", "error
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A parsed entry; `detail` holds its optional fields under their names in the stream."""
+    """A parsed entry; `detail` holds its optional fields under their names in the stream.
+
+    What an error says is kept without its secrets.
+    """
 
     job: str
     epoch: int
@@ -37,6 +41,8 @@ class Entry:
             name: _number(texts, name) for name in _NUMBERS if texts.get(name)
         }
         detail |= {name: texts[name] for name in _TEXTS if texts.get(name)}
+        if "error" in detail:
+            detail["error"] = redact_text(texts["error"])
         if "letter" in detail:
             uuid.UUID(texts["letter"])
         return cls(

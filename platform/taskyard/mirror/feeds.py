@@ -7,7 +7,7 @@ from typing import Final
 
 from sqlalchemy import Engine
 
-from taskyard.clock import Clock
+from taskyard.clock import SYSTEM_CLOCK, Clock
 from taskyard.mirror.deliveries import Delivery, LetterSource
 from taskyard.mirror.letters import store_letters
 from taskyard.mirror.lifecycle import store_events
@@ -23,8 +23,14 @@ _RECLAIM_EVERY_S: Final = 5.0
 class LetterFeed:
     """Dead letters into `dead_letter_queue`. A batch is kept until it is committed."""
 
-    def __init__(self, engine: Engine, source: LetterSource, batch: int = BATCH) -> None:
-        self._engine, self._source, self._batch = engine, source, batch
+    def __init__(
+        self,
+        engine: Engine,
+        source: LetterSource,
+        clock: Clock = SYSTEM_CLOCK,
+        batch: int = BATCH,
+    ) -> None:
+        self._engine, self._source, self._clock, self._batch = engine, source, clock, batch
         self._held: Sequence[Delivery] = ()
 
     def step(self, wait_s: float) -> int:
@@ -33,7 +39,7 @@ class LetterFeed:
         if not self._held:
             return 0
         with self._engine.begin() as connection:
-            store_letters(connection, self._held)
+            store_letters(connection, self._held, self._clock)
         # Committed. If the acknowledgement fails, the batch comes again and changes nothing.
         done, self._held = self._held, ()
         self._source.acknowledge(done)

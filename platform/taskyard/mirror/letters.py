@@ -10,6 +10,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, func, select
 from sqlalchemy.dialects.postgresql import Insert, insert
 
+from taskyard.clock import SYSTEM_CLOCK, Clock
 from taskyard.database.bulk import insert_from_arrays, write_rows
 from taskyard.database.tables import LETTERS
 from taskyard.mirror.deliveries import Delivery
@@ -27,8 +28,13 @@ _KEY: Final = ("id", "decided_at")
 _OPERATORS: Final = frozenset({"status", "replayed_at", "replay_outcome", "mirrored_at"})
 
 
-def store_letters(connection: Connection, deliveries: Sequence[Delivery]) -> None:
-    """Store `deliveries` in the caller's transaction; storing them again changes nothing."""
+def store_letters(
+    connection: Connection, deliveries: Sequence[Delivery], clock: Clock = SYSTEM_CLOCK
+) -> None:
+    """Store `deliveries` in the caller's transaction; storing them again changes nothing.
+
+    `clock` dates what is no letter and so has no time of its own.
+    """
     items = [read(delivery) for delivery in deliveries]
     letters = _latest(item for item in items if isinstance(item, Readable))
     # A job that handles text with NUL fails in thousands; halving would find them one by one.
@@ -36,7 +42,7 @@ def store_letters(connection: Connection, deliveries: Sequence[Delivery]) -> Non
     store(connection, [item for item in letters if holds_nul(item)], _write_salvaged, _salvage)
     for item in items:
         if isinstance(item, Unreadable):
-            _insert_once(connection, junk_row(item))
+            _insert_once(connection, junk_row(item, clock.now()))
 
 
 def _latest(items: Iterable[Readable]) -> list[Readable]:

@@ -18,6 +18,7 @@ from taskyard.mirror.halving import store
 from taskyard.mirror.outcomes import note_outcomes
 from taskyard.mirror.stream import StreamEntry
 from taskyard.wire.logs import logger
+from taskyard.wire.redaction import redact_text
 
 __all__ = ["store_events"]
 
@@ -84,4 +85,4 @@ def _reject(connection: Connection, raw: StreamEntry, why: str) -> None:
 
 
 def _clean(text: str) -> str:
-    return text.replace("\x00", "\N{REPLACEMENT CHARACTER}")
+    return redact_text(text.replace("\x00", "\N{REPLACEMENT CHARACTER}"))

@@ -50,7 +50,7 @@ class Mirror:
         self._settings, self._engine, self._clock = settings, engine, clock
         consumer = f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"
         stream = LifecycleStream(client, settings.namespace, consumer)
-        self._letters = LetterFeed(engine, letters)
+        self._letters = LetterFeed(engine, letters, clock)
         self._events = EventFeed(engine, stream, clock)
 
     def run_once(self, wait_s: float = 0.0) -> Mirrored:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from datetime import UTC, datetime
+from datetime import datetime
 from hashlib import sha256
 from typing import Any, Final
 
@@ -12,6 +12,7 @@ from taskyard.jobs import Category
 from taskyard.jobs.letter_states import first_status
 from taskyard.jobs.replay_rules import replay_eligible
 from taskyard.mirror.reading import Readable, Unreadable
+from taskyard.wire import redact_text
 
 __all__ = ["junk_row", "row", "salvaged_row"]
 
@@ -70,15 +71,15 @@ def salvaged_row(item: Readable, why: str) -> dict[str, Any]:
     kept = {name: _fit(name, value) for name, value in row(item).items()}
     kept |= {"attempts": [], "evidence": {}, "headers": None, "properties": None}
     kept |= {"args": None, "kwargs": None}
-    return kept | {"mirror_error": _text(why, 2000), "raw_envelope": item.delivery.body}
+    return kept | {"mirror_error": _why(why), "raw_envelope": item.delivery.body}
 
 
-def junk_row(item: Unreadable) -> dict[str, Any]:
-    """A row for bytes that are no letter: its id is the hash of the bytes, its time is now."""
-    why = _text(item.why, 2000)
+def junk_row(item: Unreadable, now: datetime) -> dict[str, Any]:
+    """A row for bytes that are no letter: its id is the hash of the bytes, its time is `now`."""
+    why = _why(item.why)
     return {
         "id": uuid.uuid5(_JUNK_NAMESPACE, sha256(item.delivery.body).hexdigest()),
-        "decided_at": datetime.now(UTC),
+        "decided_at": now,
         "version": 0,
         "failure_category": Category.UNDECODABLE.value,
         "failure_reason": why,
@@ -101,6 +102,11 @@ def _fit(name: str, value: Any) -> Any:
         # `version` may not be NULL; 0 yields to every later copy.
         return value if within else 0 if name in {"version", "schema_version"} else None
     return value
+
+
+def _why(words: str) -> str:
+    """Why the row is not whole; Postgres quotes values in its refusals."""
+    return _text(redact_text(words), 2000)
 
 
 def _text(value: str, length: int) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, exists, func, insert, or_, select, update
 
 from taskyard.database.tables import OUTBOX
+from taskyard.wire.redaction import redact_text
 
 __all__ = ["Intent", "claim", "finish", "postpone", "put"]
 
@@ -74,12 +75,12 @@ def finish(connection: Connection, intent_id: uuid.UUID) -> None:
 
 
 def postpone(connection: Connection, intent_id: uuid.UUID, wait: timedelta, error: str) -> None:
-    """Leave an intent open for another try after `wait`, with what went wrong."""
+    """Leave an intent open for another try after `wait`, with what went wrong, secrets masked."""
     _set(
         connection,
         intent_id,
         not_before=func.clock_timestamp() + wait,
-        last_error=error.replace("\x00", "")[:2000],
+        last_error=redact_text(error.replace("\x00", ""))[:2000],
     )
 
 

@@ -9,6 +9,7 @@ from taskyard.jobs.outcomes import Completed, Decision, Failed, Failure, Outcome
 from taskyard.jobs.policies import Category
 from taskyard.runner.failures import MESSAGE_LIMIT
 from taskyard.wire.exact import clean_text
+from taskyard.wire.redaction import redact_text
 
 __all__ = ["decision_of", "encode_cause", "plain_failure"]
 
@@ -37,7 +38,7 @@ def plain_failure(
     evidence: dict[str, object] | None = None,
 ) -> Failed:
     """A death without an exception of the handler's: expired, unknown, invalid."""
-    text = clean_text(message)[:MESSAGE_LIMIT]
+    text = redact_text(clean_text(message))[:MESSAGE_LIMIT]
     return Failed(Failure(code, error_class, text, "", "", details=evidence), category)
 
 

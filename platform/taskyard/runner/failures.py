@@ -12,6 +12,7 @@ from taskyard.errors import CodedError
 from taskyard.jobs.codes import code_of
 from taskyard.jobs.outcomes import Failure
 from taskyard.wire.exact import clean_text, pack
+from taskyard.wire.redaction import redact_text
 
 __all__ = ["MESSAGE_LIMIT", "TRACEBACK_LIMIT", "describe_failure"]
 
@@ -20,14 +21,17 @@ TRACEBACK_LIMIT: Final = 16_000
 
 
 def describe_failure(job_type: str, error: BaseException) -> Failure:
-    """The facts of an exception; the last lines of a long traceback are the ones kept."""
+    """The facts of an exception; the last lines of a long traceback are the ones kept.
+
+    Secrets in its texts are masked before they are cut: half a URL no longer looks like one.
+    """
     coded = error if isinstance(error, CodedError) else None
     text = _trace(error)
     return Failure(
         code=code_of(error),
         error_class=type(error).__name__,
-        message=clean_text(_message(error))[:MESSAGE_LIMIT],
-        traceback=clean_text(text)[-TRACEBACK_LIMIT:],
+        message=redact_text(clean_text(_message(error)))[:MESSAGE_LIMIT],
+        traceback=redact_text(clean_text(text))[-TRACEBACK_LIMIT:],
         fingerprint=_fingerprint(job_type, error),
         retry_after_s=None if coded is None else coded.retry_after_s,
         details=None if coded is None else {str(k): pack(v) for k, v in coded.details.items()},
