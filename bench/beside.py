@@ -24,6 +24,7 @@ __all__ = [
     "memory",
     "rates",
     "throughput",
+    "times_ours",
     "versus",
 ]
 
@@ -46,6 +47,7 @@ def throughput(stage: Stage) -> Figures:
         **versus("worker_cpu_vs_celery", cpu_ms(ours), cpu_ms(celery)),
         **versus("enqueue_vs_celery", enqueued(ours), enqueued(celery)),
         "noop": {name: median(rates(done)) for name, done in runs.items()},
+        "noop_times_taskyard": times_ours(runs, TASKYARD),
         "enqueue": {name: median(enqueued(done)) for name, done in runs.items()},
         "main_cpu_ms": {name: median([r.main_cpu_ms for r in done]) for name, done in runs.items()},
         "children_cpu_ms": {
@@ -105,6 +107,12 @@ def versus(key: str, ours: Sequence[float], theirs: Sequence[float]) -> Figures:
     """The figure under its key, and under `turns` how far its turns lay apart."""
     found = spread(ratios(ours, theirs))
     return {key: found.median, f"{key}_turns": asdict(found)}
+
+
+def times_ours(runs: Runs, ours: Contender) -> dict[str, float]:
+    """Everybody's rate as a multiple of ours: again the median of the turns' ratios."""
+    own = rates(runs[ours.name])
+    return {name: spread(ratios(rates(done), own)).median for name, done in runs.items()}
 
 
 def rates(runs: Sequence[Drained]) -> list[float]:

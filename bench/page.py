@@ -81,11 +81,11 @@ def _rates(report: dict[str, Any]) -> str:
 
 def _rows(report: dict[str, Any], kind: str) -> list[str]:
     noop, io, enqueue = (report.get(f"{kind}{name}", {}) for name in ("noop", "io_5ms", "enqueue"))
+    times = report.get(f"{kind}noop_times_taskyard", {})
     found = []
-    for name, rate in noop.items():
-        ours = next(value for key, value in noop.items() if key.startswith("Taskyard"))
+    for name in noop:
         cells = (_cell(column, name) for column in (noop, io, enqueue))
-        found.append(f"| {name} | {' | '.join(cells)} | {rate / ours:.2f} |")
+        found.append(f"| {name} | {' | '.join(cells)} | {times[name]:.2f} |")
     return found
 
 
@@ -104,16 +104,19 @@ def _rabbitmq(report: dict[str, Any]) -> str:
         enqueue, cpu_ms = report["rabbitmq_enqueue"][name], report["rabbitmq_cpu_ms"][name]
         lines.append(f"| {name} | {rate:,.0f} | {enqueue:,.0f} | {cpu_ms:.2f} |")
     many = report["rabbitmq_enqueue_many"]
-    return "\n".join([*lines, "", f"`enqueue_many` reached {many:,} jobs/s there."])
+    said = f"RabbitMQ {report['rabbitmq_version']}. `enqueue_many` reached {many:,} jobs/s there."
+    return "\n".join([*lines, "", said])
 
 
 def _costs(report: dict[str, Any]) -> str:
+    if "main_cpu_ms" not in report:
+        return ""
     lines = [
         "| library | main process, CPU ms a job | children, CPU ms a job | memory (PSS), MiB |",
         "| --- | --- | --- | --- |",
     ]
     memory = report.get("memory_mib", {})
-    for name, main in report.get("main_cpu_ms", {}).items():
+    for name, main in report["main_cpu_ms"].items():
         children = report["children_cpu_ms"][name]
         lines.append(f"| {name} | {main:.2f} | {children:.2f} | {_cell(memory, name)} |")
     return "\n".join(lines)

@@ -37,7 +37,7 @@ class Plan:
     pickups: int = 400
     idle_s: float = 15.0
     backlog: int = 1_000_000
-    backlog_turns: int = 5
+    backlog_turns: int = 8
     letters: int = 200_000
     ledger_jobs: int = 30_000
     counted_jobs: int = 1_000

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Final
 
+from kombu import Connection
+
 from bench.beside import KIB, cpu_ms, enqueued, median, rates, versus
 from bench.contenders import CELERY_RABBITMQ, TASKYARD_RABBITMQ, Contender
 from bench.course import Figures, NotMeasured, Stage
@@ -26,6 +28,7 @@ def rabbitmq(stage: Stage) -> Figures:
     """No-op jobs of 1 KiB, `enqueue`, and `enqueue_many` against `delay` in a loop."""
     plan = stage.plan
     with _bench_with_rabbitmq(stage.bench) as bench, standing(bench, _BOTH) as ready:
+        version = _version(bench.broker_of(TASKYARD_RABBITMQ))
         runs = in_turns(
             _BOTH,
             plan.rabbitmq_rounds,
@@ -44,6 +47,7 @@ def rabbitmq(stage: Stage) -> Figures:
         **versus("rabbitmq_worker_cpu_vs_celery", cpu_ms(runs[ours]), cpu_ms(runs[celery])),
         **versus("rabbitmq_enqueue_vs_celery", enqueued(runs[ours]), enqueued(runs[celery])),
         **versus("rabbitmq_enqueue_many_vs_celery", many[ours], many[celery]),
+        "rabbitmq_version": version,
         "rabbitmq_noop": {name: median(rates(done)) for name, done in runs.items()},
         "rabbitmq_cpu_ms": {name: median(cpu_ms(done)) for name, done in runs.items()},
         "rabbitmq_enqueue": {name: median(enqueued(done)) for name, done in runs.items()},
@@ -54,6 +58,11 @@ def rabbitmq(stage: Stage) -> Figures:
 def _many(ready: Standing, contender: Contender, count: int) -> float:
     how = "send_many" if contender is TASKYARD_RABBITMQ else "send"
     return ready.enqueue(contender, count, "noop", KIB, how)
+
+
+def _version(url: str) -> str:
+    with Connection(url) as opened:
+        return str(opened.connection.server_properties["version"])
 
 
 @contextmanager

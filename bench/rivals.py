@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from bench.beside import KIB, enqueued, median, rates
+from bench.beside import KIB, enqueued, median, rates, times_ours
 from bench.contenders import RIVALS, TASKYARD, Contender
 from bench.course import Figures, Stage
 from bench.throughput import Drained, drain
@@ -31,11 +31,11 @@ def rivals(stage: Stage) -> Figures:
         return noop, drain(stage.bench, contender, jobs, "io", KIB)
 
     runs = in_turns(_ALL, plan.rival_rounds, stage.deadline, one)
-    figures: Figures = {"rivals_noop": {}, "rivals_io_5ms": {}, "rivals_enqueue": {}}
-    for name, done in runs.items():
-        noops, waits = [noop for noop, _ in done], [io for _, io in done if io is not None]
-        figures["rivals_noop"][name] = median(rates(noops))
-        figures["rivals_enqueue"][name] = median(enqueued(noops))
-        if waits:
-            figures["rivals_io_5ms"][name] = median(rates(waits))
-    return figures
+    noops = {name: [noop for noop, _ in done] for name, done in runs.items()}
+    waits = {name: [io for _, io in done if io is not None] for name, done in runs.items()}
+    return {
+        "rivals_noop": {name: median(rates(done)) for name, done in noops.items()},
+        "rivals_noop_times_taskyard": times_ours(noops, TASKYARD),
+        "rivals_enqueue": {name: median(enqueued(done)) for name, done in noops.items()},
+        "rivals_io_5ms": {name: median(rates(done)) for name, done in waits.items() if done},
+    }

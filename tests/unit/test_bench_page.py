@@ -96,8 +96,11 @@ def test_the_ledgers_lag_is_told_with_its_bound() -> None:
 
 
 def test_rates_are_told_as_multiples_of_taskyards_in_the_same_turns() -> None:
-    text = render({**BARE, "rivals_noop": {"Taskyard": 500.0, "Dramatiq": 2000.0}})
-    assert "| Dramatiq | 2,000 | - | - | 4.00 |" in text
+    rivals = {
+        "rivals_noop": {"Taskyard": 500.0, "Dramatiq": 2000.0},
+        "rivals_noop_times_taskyard": {"Taskyard": 1.0, "Dramatiq": 4.2},
+    }
+    assert "| Dramatiq | 2,000 | - | - | 4.20 |" in render({**BARE, **rivals})
 
 
 def test_the_words_around_the_figures_stay() -> None:
