@@ -1,0 +1,53 @@
+"""A connection to the broker for one purpose, so that no other traffic delays it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from kombu import Connection, Producer
+from kombu.exceptions import OperationalError
+
+from taskyard.broker.confirmed import abandon
+from taskyard.broker.connection import connection
+from taskyard.settings import Settings
+
+__all__ = ["OwnConnection"]
+
+
+class OwnConnection:
+    """Opened when it is first needed, and anew after a failure; one thread at a time may use it.
+
+    `prepare` gets the channel of each connection that is opened, to declare what it needs.
+    """
+
+    def __init__(self, settings: Settings, prepare: Callable[[Any], None]) -> None:
+        self._settings, self._prepare = settings, prepare
+        self._connection: Connection | None = None
+
+    def producer(self) -> Producer:
+        """A producer on the connection's channel; raises one of `errors`."""
+        if self._connection is None:
+            self._connection = connection(self._settings)
+            self._prepare(self._connection.default_channel)
+        return Producer(self._connection.default_channel)
+
+    def errors(self) -> tuple[type[BaseException], ...]:
+        """What says that the broker is away or refuses, by its own client."""
+        found: tuple[type[BaseException], ...] = (OperationalError, OSError)
+        if self._connection is not None:
+            found += tuple(self._connection.connection_errors)
+            found += tuple(self._connection.channel_errors)
+        return found
+
+    def abandon(self) -> None:
+        """Forget it after a failure, without a word to a server that may not answer."""
+        if self._connection is not None:
+            abandon(self._connection)
+            self._connection = None
+
+    def close(self) -> None:
+        """Let it go."""
+        if self._connection is not None:
+            self._connection.release()
+            self._connection = None

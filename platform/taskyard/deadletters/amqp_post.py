@@ -1,0 +1,39 @@
+"""Letters by RabbitMQ: each is published mandatory, and the server confirms it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kombu import Producer
+
+from taskyard.broker.confirmed import publish_confirmed
+from taskyard.deadletters.post import JSON, REVIEW_LIMIT
+from taskyard.deadletters.topology import exchange, mirror_queue, review_queue
+from taskyard.settings import Settings
+from taskyard.wire.letters import Letter
+
+__all__ = ["AmqpPost"]
+
+
+class AmqpPost:
+    """Waits at most `publish_timeout_s` for each confirmation."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._exchange, self._queue = exchange(settings).name, mirror_queue(settings)
+
+    def prepare(self, channel: Any) -> None:
+        """Declare the mirror's queue and its binding."""
+        self._queue(channel).declare()
+
+    def send(self, producer: Producer, letter: Letter) -> None:
+        """Publish the letter; raises `LetterUnroutable`, or an error of the client."""
+        body = letter.encode()
+        self._publish(producer, body, exchange=self._exchange, routing_key=letter.routing_key())
+        if letter.escalate_to is not None:
+            review = review_queue(self._settings, letter.escalate_to, REVIEW_LIMIT)
+            review(producer.channel).declare()
+            self._publish(producer, body, exchange="", routing_key=review.name)
+
+    def _publish(self, producer: Producer, body: bytes, **route: str) -> None:
+        publish_confirmed(producer, body, self._settings.publish_timeout_s, **route, **JSON)

@@ -1,0 +1,48 @@
+"""Letters by Redis: the push into a bound queue's list is the confirmation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kombu import Producer
+
+from taskyard.deadletters.post import JSON, REVIEW_LIMIT
+from taskyard.deadletters.topology import exchange, mirror_queue
+from taskyard.errors import LetterUnroutable
+from taskyard.settings import Settings
+from taskyard.wire.letters import Letter
+
+__all__ = ["RedisPost"]
+
+
+class RedisPost:
+    """kombu's exchange is a set of bindings in Redis; the queues it names get a copy each."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._exchange, self._queue = exchange(settings), mirror_queue(settings)
+
+    def prepare(self, channel: Any) -> None:
+        """Declare the mirror's queue and its binding."""
+        self._queue(channel).declare()
+
+    def send(self, producer: Producer, letter: Letter) -> None:
+        """Publish the letter; raises `LetterUnroutable`, or an error of the client."""
+        body, key = letter.encode(), letter.routing_key()
+        self._check_bound(producer.channel, key)
+        producer.publish(body, exchange=self._exchange, routing_key=key, **JSON)
+        if letter.escalate_to is not None:
+            self._escalate(producer, letter.escalate_to, body)
+
+    def _check_bound(self, channel: Any, key: str) -> None:
+        if channel._lookup(self._exchange.name, key):
+            return
+        # The binding is gone (a flushed broker): kombu would drop the letter without a word.
+        self.prepare(channel)
+        if not channel._lookup(self._exchange.name, key):
+            raise LetterUnroutable(f"no queue takes letters with routing key {key}")
+
+    def _escalate(self, producer: Producer, queue: str, body: bytes) -> None:
+        name = self._settings.broker_name(queue)
+        producer.publish(body, exchange="", routing_key=name, **JSON)
+        producer.channel.client.ltrim(name, 0, REVIEW_LIMIT - 1)
