@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import shutil
@@ -63,13 +62,17 @@ class Yard:
         )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=["redis", "rabbitmq"])
 def yard(
-    servers: Servers, database_url: str, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    servers: Servers,
+    database_url: str,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Yard]:
     url = servers.valkey_url()
-    settings = fresh_settings(url, trust_local=True)
-    app = Legacy("protect", url, url, settings, tmp_path_factory.mktemp("foreign"))
+    broker = url if request.param == "redis" else servers.rabbitmq_url()
+    settings = fresh_settings(url, broker_url=broker, trust_local=True)
+    app = Legacy("protect", broker, url, settings, tmp_path_factory.mktemp("foreign"))
     try:
         app.worker()
         with mirroring(settings, database_url) as database, relaying(settings, database):
@@ -86,21 +89,11 @@ def by_send_task(yard: Yard, task: str, arguments: list[Any]) -> str:
 
 
 def by_hand(yard: Yard, task: str, arguments: list[Any]) -> str:
-    """The least that protocol 2 asks for, pushed into the list."""
-    job_id, queue = str(uuid.uuid4()), f"{yard.app.prefix}.work"
+    """The least that protocol 2 asks for, without any library of Celery's."""
+    job_id = str(uuid.uuid4())
+    headers = {"lang": "by hand", "task": task, "id": job_id}
     body = json.dumps([arguments, {}, {}]).encode()
-    message = {
-        "body": base64.b64encode(body).decode(),
-        "content-type": "application/json",
-        "content-encoding": "utf-8",
-        "headers": {"lang": "by hand", "task": task, "id": job_id},
-        "properties": {
-            "body_encoding": "base64",
-            "delivery_tag": str(uuid.uuid4()),
-            "delivery_info": {"exchange": "", "routing_key": queue},
-        },
-    }
-    yard.app.redis.lpush(queue, json.dumps(message))
+    yard.app.at_broker.push(f"{yard.app.prefix}.work", headers, body)
     return job_id
 
 

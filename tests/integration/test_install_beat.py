@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
 from celery import Celery
 from celery.beat import ScheduleEntry
 from celery.schedules import crontab, schedule
@@ -15,9 +16,13 @@ from support.yard import fresh_settings
 from taskyard.install.beat import due_time, entry_id
 
 
-def test_two_beats_schedule_and_each_due_time_runs_once(servers: Servers, tmp_path: Path) -> None:
+@pytest.mark.parametrize("broker", ["redis", "rabbitmq"])
+def test_two_beats_schedule_and_each_due_time_runs_once(
+    broker: str, servers: Servers, tmp_path: Path
+) -> None:
     url = servers.valkey_url()
-    legacy = Legacy("protect", url, url, fresh_settings(url), tmp_path)
+    at = url if broker == "redis" else servers.rabbitmq_url()
+    legacy = Legacy("protect", at, url, fresh_settings(url, broker_url=at), tmp_path)
     try:
         legacy.worker()
         beats = [legacy.beat("left"), legacy.beat("right")]

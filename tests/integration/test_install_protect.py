@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 
 from servers import Servers
 from support.legacy import Legacy
@@ -16,10 +14,23 @@ from support.waiting import SOON_S, eventually
 from support.yard import fresh_settings
 
 
-@pytest.fixture(scope="module")
-def app(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Legacy]:
+def legacy_on(broker: str, servers: Servers, folder: Path, **fields: Any) -> Legacy:
+    """The protected app with `broker` of either kind; its records are in Valkey."""
     url = servers.valkey_url()
-    legacy = Legacy("protect", url, url, fresh_settings(url), tmp_path_factory.mktemp("protect"))
+    at = url if broker == "redis" else servers.rabbitmq_url()
+    return Legacy("protect", at, url, fresh_settings(url, broker_url=at, **fields), folder)
+
+
+@pytest.fixture(scope="module", params=["redis", "rabbitmq"])
+def broker(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def app(
+    broker: str, servers: Servers, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Legacy]:
+    legacy = legacy_on(broker, servers, tmp_path_factory.mktemp("protect"))
     try:
         legacy.worker()
         yield legacy
@@ -47,7 +58,7 @@ def test_the_same_id_twice_runs_once(app: Legacy, tasks: Any) -> None:
     tasks.once.apply_async(task_id=first.id)
     tasks.ignored.delay(f"after:{first.id}")
     app.await_notes(f"after:{first.id}", 1)
-    eventually(lambda: app.redis.llen(f"{app.prefix}.work") == 0, "an empty queue")
+    eventually(lambda: app.at_broker.queued(f"{app.prefix}.work") == 0, "an empty queue")
     assert app.notes(f"{first.id}:runs") == ["1"]
 
 
@@ -56,8 +67,7 @@ def test_the_same_id_at_once_waits_for_the_other(app: Legacy, tasks: Any) -> Non
     first = tasks.gated.apply_async((gate,), task_id=f"{app.prefix}-at-once")
     tasks.gated.apply_async((gate,), task_id=first.id)
     app.await_notes(f"{first.id}:runs", 1)
-    delayed = f"{app.settings.namespace}:delayed"
-    eventually(lambda: app.redis.zcard(delayed) == 1, "the second put off", why=app.logs)
+    eventually(lambda: app.at_broker.waiting() == 1, "the second put off", why=app.logs)
     app.open_gate(gate)
     assert first.get(timeout=SOON_S) == 1
 
@@ -89,19 +99,15 @@ def test_spent_retries_leave_one_letter_with_every_attempt(app: Legacy, tasks: A
 
 def test_a_retry_waits_at_the_broker_and_not_in_a_worker(app: Legacy, tasks: Any) -> None:
     result = tasks.later.delay()
-    delayed, member = f"{app.settings.namespace}:delayed", f"{result.id}:0:1"
-    eventually(lambda: app.redis.zscore(delayed, member), "it in the delay store", why=app.logs)
-    assert app.record(result.id)["state"] == "retrying"
+    app.await_state(result.id, "retrying")
+    eventually(app.at_broker.waiting, "it in the delay store", why=app.logs)
     assert result.get(timeout=SOON_S) == 1
 
 
 def test_a_message_with_a_date_waits_at_the_broker(app: Legacy, tasks: Any) -> None:
-    result = tasks.once.apply_async(countdown=600)
-    delayed = f"{app.settings.namespace}:delayed"
-    member = f"{result.id}:0:0"
-    eventually(lambda: app.redis.zscore(delayed, member), "it in the delay store", why=app.logs)
-    assert app.record(result.id)["state"] == "accepted"
-    app.redis.zadd(delayed, {member: 0})
+    result = tasks.once.apply_async(countdown=4)
+    app.await_state(result.id, "accepted")
+    eventually(app.at_broker.waiting, "it in the delay store", why=app.logs)
     assert result.get(timeout=SOON_S) == 1
 
 
@@ -199,11 +205,9 @@ def test_without_a_stored_result_the_record_gives_the_continuation(app: Legacy, 
 
 
 def test_a_worker_that_is_killed_leaves_its_job_to_the_next(
-    servers: Servers, tmp_path: Path
+    broker: str, servers: Servers, tmp_path: Path
 ) -> None:
-    url = servers.valkey_url()
-    settings = fresh_settings(url, lease_s=2)
-    legacy = Legacy("protect", url, url, settings, tmp_path)
+    legacy = legacy_on(broker, servers, tmp_path, lease_s=2)
     try:
         worker = legacy.worker("first")
         with legacy.producer() as tasks:
@@ -211,7 +215,7 @@ def test_a_worker_that_is_killed_leaves_its_job_to_the_next(
             result = tasks.gated.delay(gate)
             legacy.await_notes(f"{result.id}:runs", 1)
             worker.kill()
-            _return_unacknowledged(legacy.redis, legacy)
+            legacy.at_broker.return_unacknowledged(legacy.prefix)
             legacy.worker("second")
             legacy.await_notes(f"{result.id}:runs", 2)
             legacy.open_gate(gate, 2)
@@ -220,19 +224,8 @@ def test_a_worker_that_is_killed_leaves_its_job_to_the_next(
         legacy.close()
 
 
-def _return_unacknowledged(client: redis.Redis, app: Legacy) -> None:
-    """What the visibility timeout would do, at once."""
-    for tag, stored in client.hgetall("unacked").items():
-        message, _, key = json.loads(stored)
-        if key.startswith(app.prefix):
-            client.rpush(key, json.dumps(message))
-            client.hdel("unacked", tag)
-            client.zrem("unacked_index", tag)
-
-
-def test_a_warm_shutdown_ends_with_zero(servers: Servers, tmp_path: Path) -> None:
-    url = servers.valkey_url()
-    legacy = Legacy("protect", url, url, fresh_settings(url), tmp_path)
+def test_a_warm_shutdown_ends_with_zero(broker: str, servers: Servers, tmp_path: Path) -> None:
+    legacy = legacy_on(broker, servers, tmp_path)
     try:
         worker = legacy.worker()
         worker.terminate()

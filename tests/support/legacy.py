@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import gc
 import importlib
 import json
@@ -19,9 +18,9 @@ from typing import Any
 
 import redis
 
+from support.legacy_broker import Broker, RabbitBroker, RedisBroker
 from support.waiting import eventually
 from support.worker import TESTS, environment_of
-from taskyard.deadletters import mirror_queue
 from taskyard.settings import Settings
 from taskyard.wire.letters import Letter
 
@@ -102,6 +101,10 @@ class Legacy:
     def __post_init__(self) -> None:
         self.notes_url = self.notes_url or self.settings.need_redis_url()
         self.redis = redis.Redis.from_url(self.notes_url)
+        rabbit = self.broker.startswith("amqp")
+        self.at_broker: Broker = (
+            RabbitBroker(self.settings) if rabbit else RedisBroker(self.settings, self.redis)
+        )
 
     # -- processes -----------------------------------------------------------------------------
 
@@ -122,7 +125,8 @@ class Legacy:
         }
 
     def worker(self, name: str = "worker", mode: str | None = None, *options: str) -> Process:
-        argv = ["worker", "-n", f"{name}@%h", "-c", "2", "-l", "INFO"]
+        # On RabbitMQ a node's mailbox is its own: two apps' workers may not share a name there.
+        argv = ["worker", "-n", f"{name}-{self.prefix}@%h", "-c", "2", "-l", "INFO"]
         argv += ["--without-gossip", "--without-mingle", *options]
         process = self._launch(name, argv, mode)
         process.await_log(" ready.")
@@ -190,10 +194,8 @@ class Legacy:
         return [f[b"event"].decode() for _, f in entries if f[b"job"].decode() == job_id]
 
     def letters(self, job_id: str) -> list[Letter]:
-        """The letters of one job that wait for the mirror, on a Redis broker."""
-        raws = self.redis.lrange(mirror_queue(self.settings).name, 0, -1)
-        found = [Letter.parse(base64.b64decode(json.loads(raw)["body"])) for raw in raws]
-        return [letter for letter in found if letter.job_id == job_id]
+        """The letters of one job that wait for the mirror."""
+        return [letter for letter in self.at_broker.letters() if letter.job_id == job_id]
 
     def await_letter(self, job_id: str) -> Letter:
         """The only letter of a job, once it is there."""

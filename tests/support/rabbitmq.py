@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+
+from amqp.exceptions import NotFound
 
 from support.waiting import eventually
 from taskyard.broker import connection
@@ -10,22 +12,38 @@ from taskyard.deadletters import mirror_queue
 from taskyard.settings import Settings
 from taskyard.wire.letters import Letter
 
-__all__ = ["letters_of"]
+__all__ = ["count_messages", "letters_of", "take_letters"]
 
 
-def letters_of(settings: Settings, count: int, why: Callable[[], str] = str) -> list[Letter]:
-    """The first `count` letters that wait for the mirror, once they are there; they stay."""
+def take_letters(settings: Settings) -> list[Letter]:
+    """The letters that wait for the mirror; after that they do not."""
     with connection(settings) as broker:
         queue = mirror_queue(settings)(broker.default_channel)
         queue.declare()
-        found: list[Letter] = []
+        bodies = [message.body for message in iter(lambda: queue.get(no_ack=True), None)]
+        return [Letter.parse(body.encode() if isinstance(body, str) else body) for body in bodies]
 
-        def taken() -> bool:
-            message = queue.get()
-            if message is not None:
-                body = message.body
-                found.append(Letter.parse(body.encode() if isinstance(body, str) else body))
-            return len(found) >= count
 
-        eventually(taken, f"{count} letters", why=why)
-        return found
+def letters_of(settings: Settings, count: int, why: Callable[[], str] = str) -> list[Letter]:
+    """The first `count` letters, once they are there."""
+    found: list[Letter] = []
+
+    def enough() -> bool:
+        found.extend(take_letters(settings))
+        return len(found) >= count
+
+    eventually(enough, f"{count} letters", why=why)
+    return found
+
+
+def count_messages(settings: Settings, names: Iterable[str]) -> int:
+    """How many messages lie in these queues, those that a worker holds left out."""
+    total = 0
+    with connection(settings) as broker:
+        for name in names:
+            try:
+                with broker.channel() as channel:
+                    total += channel.queue_declare(queue=name, passive=True).message_count
+            except NotFound:
+                continue
+    return total
