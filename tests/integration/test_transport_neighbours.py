@@ -1,10 +1,12 @@
-"""Stock Celery beside ours on the same queues: producer, worker, `inspect`, events."""
+"""Stock Celery beside ours on the same queues: producer, worker, `inspect`, events, Flower."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from servers import RedisServer
+from servers import RedisServer, free_port
 from support.waiting import eventually
 from support.worker import Worker
 from support.yard import House, fresh_settings
@@ -151,3 +153,55 @@ def test_stock_celery_hears_the_events_of_our_worker(
                 return False
 
             eventually(told, "the events of the job's way")
+
+
+@contextmanager
+def flower(folder: Path, url: str) -> Iterator[str]:
+    """A stock Flower, which knows nothing but the broker; its API's address."""
+    port = free_port()
+    argv = [sys.executable, "-m", "celery", "--broker", url, "flower", "--address=127.0.0.1"]
+    argv += [f"--port={port}", "--enable_events=True"]
+    environment = {**os.environ, "FLOWER_UNAUTHENTICATED_API": "true"}
+    with (folder / "flower.log").open("wb") as log:
+        process = subprocess.Popen(argv, cwd=folder, env=environment, stdout=log, stderr=log)
+        try:
+            yield f"http://127.0.0.1:{port}/api"
+        finally:
+            process.kill()
+            process.wait()
+
+
+def asked(address: str) -> dict[str, Any]:
+    """What Flower's API answers; nothing while it is not there yet."""
+    try:
+        with urllib.request.urlopen(address, timeout=10) as answer:  # noqa: S310 - our own
+            found: dict[str, Any] = json.loads(answer.read())
+    except OSError:
+        return {}
+    return found
+
+
+def test_flower_shows_our_worker_and_its_jobs(
+    house: House, worker: Worker, server: RedisServer, tmp_path: Path
+) -> None:
+    with flower(tmp_path, server.url) as api:
+
+        def told() -> str:
+            return (tmp_path / "flower.log").read_text("utf-8", "replace")[-4000:]
+
+        workers = eventually(lambda: asked(f"{api}/workers?refresh=1"), "a worker", why=told)
+        (name,) = workers
+        assert name.startswith("worker@")
+        assert "raw_act" in workers[name]["registered"]
+        assert [queue["name"] for queue in workers[name]["active_queues"]] == ["exec"]
+
+        def shown() -> dict[str, Any]:
+            # A first job may pass before Flower hears events.
+            job = house.yard.enqueue("raw_act", {"n": 1})
+            assert job.result(30) == {"n": 1}
+            task = asked(f"{api}/task/info/{job.job_id}")
+            return task if task.get("state") == "SUCCESS" else {}
+
+        task = eventually(shown, "a job that succeeded", why=told)
+        assert (task["name"], task["worker"]) == ("raw_act", name)
+        assert task["uuid"] in asked(f"{api}/tasks")

@@ -62,6 +62,7 @@ class Proxy:
         self.loss: _Loss | None = None
         self._flows = asyncio.Event()
         self._flows.set()
+        self._stalled: set[asyncio.StreamWriter] = set()
 
     @property
     def port(self) -> int:
@@ -87,6 +88,10 @@ class Proxy:
     def swallow(self) -> None:
         """Forward nothing any more: connections stand, and nobody answers."""
         self._loop.call_soon_threadsafe(self._flows.clear)
+
+    def stall(self) -> None:
+        """The connections there are stand, and nobody answers on them; new ones are served."""
+        self._loop.call_soon_threadsafe(lambda: self._stalled.update(self._writers))
 
     def flow(self) -> None:
         """Forward again, also what was held back."""
@@ -129,6 +134,8 @@ class Proxy:
                 if self.delay_s:
                     await asyncio.sleep(self.delay_s)
                 await self._flows.wait()
+                if writer in self._stalled:
+                    continue
                 writer.write(data)
                 await writer.drain()
             if writer.can_write_eof():

@@ -215,11 +215,12 @@ class _AtomicChannel(HoldingChannel):
         pop = Pop([(queue, step) for step in self.priority_steps], self._reserve(1), 1)
         arguments = self._pop_arguments(pop)[2:]
         count = len(pop.asked) + 2
-        client = self.plain(self._create_client())
+        client = self._create_client()
         try:
-            answer = self._popping(client, arguments[:count], arguments[count:])
+            answer = self._popping(self.plain(client), arguments[:count], arguments[count:])
         except ResponseError as error:
             self.refuse(error)
+        self._maybe_update_queues_expire(client, queue)
         batch = self._batch(pop, answer)
         if not batch:
             raise Empty

@@ -39,6 +39,26 @@ class Poller(kombu_redis.MultiChannelPoller):  # type: ignore[misc]
             if channel.active_queues:
                 channel.qos.flush_left()
 
+    def _register_BRPOP(self, channel: Any) -> None:  # noqa: N802 - kombu's name
+        self._follow(channel, channel.client, "BRPOP")
+        super()._register_BRPOP(channel)
+
+    def _register_LISTEN(self, channel: Any) -> None:  # noqa: N802 - kombu's name
+        self._follow(channel, channel.subclient, "LISTEN")
+        super()._register_LISTEN(channel)
+
+    def _follow(self, channel: Any, client: Any, kind: str) -> None:
+        """Watch the socket that redis-py has put in the place of a lost one.
+
+        It connects anew by itself, at a health check or a send; the poll would wait on the old one.
+        """
+        connection = getattr(client, "connection", None)
+        watched = self._chan_to_sock.get((channel, client, kind))
+        if connection is None or watched is None:
+            return
+        if connection._sock is not None and connection._sock is not watched:
+            self._register(channel, client, kind)
+
     def beat(self) -> None:
         """Keep this process' owners alive."""
         for channel in self._channels:
