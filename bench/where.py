@@ -100,6 +100,7 @@ def where_time_goes(bench: Bench, count: int) -> dict[str, dict[str, float]]:
         await_level(TASKYARD, left, 0, workers)
     bench.empty()
     main, children = _read(folder, "main.json"), _read(folder, "child-*.json")
+    shutil.rmtree(folder)
     return {"main": shares(main, MAIN), "child": shares(children, CHILD)}
 
 
