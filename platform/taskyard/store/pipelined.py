@@ -8,6 +8,7 @@ from copy import deepcopy
 from types import TracebackType
 from typing import Any, Self
 
+import hiredis
 import redis
 from redis.exceptions import NoScriptError
 
@@ -72,9 +73,11 @@ class PipelinedCalls:
             script = (
                 ("EVALSHA", self._script.sha) if self._loaded else ("EVAL", self._script.source)
             )
-            packed = self._connection.pack_command(*script, *self._waiting[self._written])
+            # redis-py's own packing looks at each of the hundreds of arguments first.
+            command: Any = (*script, *self._waiting[self._written])
+            packed = hiredis.pack_command(command)
             # A ping between the calls would take the reply of one of them for its own.
-            self._connection.send_packed_command(packed, check_health=self._written == 0)
+            self._connection.send_packed_command([packed], check_health=self._written == 0)
             self._loaded = True
             self._written += 1
 

@@ -3,9 +3,15 @@
 local KEY_RECORD, KEY_STREAM, KEY_GAPS, KEY_RESULT = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 
 
+-- Most of what a call writes is one moment, so the last text is kept.
+local PRINTED, PRINTED_TEXT = false, ''
+
 local function int(number)
   -- Lua prints 1.7e+15 where we need every digit; doubles hold microseconds until the year 2255.
-  return string.format('%.0f', number)
+  if number ~= PRINTED then
+    PRINTED, PRINTED_TEXT = number, string.format('%.0f', number)
+  end
+  return PRINTED_TEXT
 end
 
 local function now_us()
