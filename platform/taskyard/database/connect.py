@@ -25,6 +25,8 @@ _KEEPALIVE: Final = {
     "tcp_user_timeout": 30_000,
 }
 _DRIVER: Final = "postgresql+psycopg2"
+# The credentials stand beside it, or redaction would mask them in the example.
+_FORM: Final = "postgresql://host:5432/name, with user:password@ before the host where it has them"
 _DIALECTS: Final = frozenset({"postgres", "postgresql", _DRIVER})
 
 
@@ -62,12 +64,12 @@ def _parse(url: str) -> URL:
     try:
         parsed = make_url(url)
     except ArgumentError as error:
-        msg = "TASKYARD_DATABASE_URL is no URL; expected postgresql://user:password@host:5432/name"
+        msg = f"TASKYARD_DATABASE_URL is no URL; expected {_FORM}"
         raise InvalidSettings(msg) from error
     if parsed.drivername not in _DIALECTS:
         msg = (
             f"TASKYARD_DATABASE_URL names {parsed.drivername!r}; expected a PostgreSQL URL such as "
-            "postgresql://user:password@host:5432/name"
+            f"{_FORM}"
         )
         raise InvalidSettings(msg)
     return parsed.set(drivername=_DRIVER)

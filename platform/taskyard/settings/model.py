@@ -83,7 +83,7 @@ class Settings(BaseModel):
     @classmethod
     def _has_scheme(cls, url: str | None) -> str | None:
         if url is not None and "://" not in url:
-            raise ValueError("expected a URL such as redis://host:6379/0")
+            raise ValueError("expected a URL such as redis://host:6379/0 or postgresql://host/name")
         return url
 
     @model_validator(mode="after")

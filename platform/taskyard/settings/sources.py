@@ -106,5 +106,7 @@ def _describe(error: ValidationError, origins: Mapping[str, str]) -> str:
         place = f"{field} (from {origin})" if origin else "settings"
         came = "" if not fault["loc"] else f", got: {fault['input']!r}"
         secret = field.endswith("_url")
-        lines.append(f"{place}: {fault['msg']}{'' if secret else came}")
+        lines.append(
+            f"{place}: {fault['msg'].removeprefix('Value error, ')}{'' if secret else came}"
+        )
     return "\n".join(lines)

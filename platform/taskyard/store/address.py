@@ -12,7 +12,11 @@ __all__ = ["SCHEMES", "SentinelAddress", "sentinel_address"]
 
 SCHEMES: Final = ("redis", "rediss", "sentinel")
 _SENTINEL_PORT: Final = 26379
-_FORM: Final = "sentinel://[user:password@]host:port,host:port/primary-name[/database]"
+# The credentials stand beside it, or redaction would mask them in the example.
+_FORM: Final = (
+    "sentinel://host:port,host:port/primary-name[/database], with user:password@ before the first "
+    "host where the primary has them"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,8 +53,9 @@ def connect(url: str, *, retries: int = 3, variable: str = RECORDS) -> redis.Red
     except ValueError:
         # redis-py's own words would quote a part of the password.
         raise InvalidSettings(
-            f"{variable}: expected redis://[user:password@]host:port/database with special "
-            f"characters of the password percent-encoded, got {redact_url(url)}"
+            f"{variable}: expected redis://host:port/database, with user:password@ before the host "
+            "where it has them and special characters of the password percent-encoded, "
+            f"got {redact_url(url)}"
         ) from None
 
 

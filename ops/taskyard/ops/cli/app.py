@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, NoReturn, cast
 
 import typer
 from typer.main import get_command
 
 from taskyard.ops.cli.commands import COMMANDS
 from taskyard.ops.cli.failures import Switches, tell
+from taskyard.ops.cli.ids import check_utf8
 from taskyard.ops.cli.lazy import Group, pending
+from taskyard.ops.cli.streams import BROKEN_PIPE, silence
 
 __all__ = ["run"]
 
@@ -20,12 +22,25 @@ def run(words: Sequence[str]) -> int:
     """Run `taskyard` with these words; the exit code."""
     # What a person must read is printed by the commands; without a handler Python would print too.
     logging.getLogger().addHandler(logging.NullHandler())
-    switches = Switches()
+    switches = Switches(json="--json" in words)
     try:
+        _check_words(words)
         code = _root().main(list(words), prog_name="taskyard", standalone_mode=False, obj=switches)
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # Typer's help had no reader
+            silence()
+            return BROKEN_PIPE
+        return tell(end, switches)
     except BaseException as error:  # noqa: BLE001 - told in one line, whatever it is
         return tell(error, switches)
     return code if isinstance(code, int) else 0
+
+
+def _check_words(words: Sequence[str]) -> None:
+    """Raise `typer.BadParameter` for bytes that are no UTF-8; a file may have such a name."""
+    for word in words:
+        if not word.startswith("@"):
+            check_utf8(word)
 
 
 def _root() -> Any:
@@ -48,14 +63,24 @@ def _options(
     traceback: Annotated[
         bool, typer.Option("--traceback", help="Show the stack trace of a failure.")
     ] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Print the version and exit.",
+            is_eager=True,
+            callback=lambda wanted: _tell_version() if wanted else None,
+        ),
+    ] = False,
 ) -> None:
     context.obj.traceback = traceback
-    if version:
-        from importlib.metadata import version as installed  # noqa: PLC0415 - for this option alone
 
-        typer.echo(installed("taskyard"))
-        raise typer.Exit
+
+def _tell_version() -> NoReturn:
+    from importlib.metadata import version as installed  # noqa: PLC0415 - for this option alone
+
+    typer.echo(installed("taskyard"))
+    raise typer.Exit
 
 
 _options.__doc__ = __help__

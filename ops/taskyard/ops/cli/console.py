@@ -6,7 +6,6 @@ Text that comes from jobs is never trusted: it may hold Rich's markup or a termi
 from __future__ import annotations
 
 import base64
-import os
 import sys
 from collections.abc import Sequence
 from datetime import datetime
@@ -19,13 +18,13 @@ from rich.console import Console, Group, OverflowMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from taskyard.ops.cli.streams import leave
 from taskyard.ops.cli.visible import clean, json_text, one_line
 from taskyard.wire.redaction import redact_text
 
 __all__ = [
     "err",
     "grid",
-    "leave",
     "note",
     "out",
     "print_error",
@@ -38,7 +37,6 @@ __all__ = [
 
 _WIDE: Final = 10_000  # nothing is cut or wrapped where a program reads
 _ROOMY: Final = 120  # columns of a terminal; under it, sentences beside a table are unreadable
-_BROKEN_PIPE: Final = 141  # 128 + SIGPIPE
 
 
 class _Console(Console):
@@ -147,12 +145,6 @@ def grid(rows: Sequence[tuple[str, object]]) -> Table:
         if value is not None and value != "":
             made.add_row(name, _cell(value))
     return made
-
-
-def leave() -> NoReturn:
-    """Exit as a program that SIGPIPE ended; Python's own flush at exit must not fail again."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    raise SystemExit(_BROKEN_PIPE)
 
 
 def _cell(value: object) -> Text:

@@ -12,6 +12,7 @@ import typer
 from taskyard.errors import TaskyardError
 from taskyard.ops.cli.console import print_error
 from taskyard.ops.cli.next_step import with_next_step
+from taskyard.ops.cli.streams import FULL, silence
 from taskyard.ops.cli.visible import clean, json_text
 
 __all__ = ["Switches", "tell"]
@@ -47,7 +48,9 @@ def tell(error: BaseException, switches: Switches) -> int:
     text, code = _sentence(error, switches.path)
     if not text:  # no word was given, and the help that Typer printed is the answer
         return code
-    if switches.json:
+    if isinstance(error, OSError) and error.errno in FULL:
+        silence()
+    elif switches.json:
         _print_document(error, text, code)
     print_error(text)
     return code
@@ -63,6 +66,8 @@ def _sentence(error: BaseException, path: str) -> tuple[str, int]:
         if package in _OPS_EXTRA | _WORKER_EXTRA:
             extra = "ops" if package in _OPS_EXTRA else "worker"
             return f"{package} is not installed. Run: pip install 'taskyard[{extra}]'", USAGE
+    if isinstance(error, OSError) and error.errno in FULL:
+        return f"the output cannot be written: {error.strerror}. Make room, then run it again", 1
     if any(base.__module__.partition(".")[0] in _SERVERS for base in type(error).__mro__):
         return f"a server failed ({_first_line(error)}). See: taskyard check", UNREACHABLE
     text = (

@@ -8,7 +8,7 @@ from typing import Final
 
 import typer
 
-__all__ = ["SHORT", "short", "written"]
+__all__ = ["SHORT", "check_utf8", "short", "written"]
 
 SHORT: Final = 8  # enough to tell 10,000 random ids apart, and fit for a table
 
@@ -21,7 +21,7 @@ def written(arguments: Sequence[str]) -> list[str]:
     found: list[str] = []
     for argument in arguments:
         if argument == "-":
-            found += [line.split()[0] for line in sys.stdin if line.strip()]
+            found += [check_utf8(line.split()[0]) for line in sys.stdin if line.strip()]
         else:
             found.append(argument.strip())
     ids = list(dict.fromkeys(name for name in found if name))
@@ -30,6 +30,13 @@ def written(arguments: Sequence[str]) -> list[str]:
             "no id was given; expected ids, or lines with ids on standard input", param_hint="ID..."
         )
     return ids
+
+
+def check_utf8(word: str) -> str:
+    """`word`; raises `typer.BadParameter` if Python could only keep its bytes."""
+    if any("\ud800" <= char <= "\udfff" for char in word):
+        raise typer.BadParameter(f"expected text in UTF-8, got {word[:60]!r}")
+    return word
 
 
 def short(full: object) -> str:

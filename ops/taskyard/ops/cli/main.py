@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from taskyard.ops.cli.streams import open_missing
+
 __all__ = ["main"]
 
 _MISSING_EXTRA = 2
@@ -12,6 +14,7 @@ _INTERRUPTED = 130
 
 def main() -> None:
     """`taskyard`, as the installed script calls it."""
+    open_missing()
     try:
         from taskyard.ops.cli.app import run  # noqa: PLC0415 - its libraries may be missing
     except ModuleNotFoundError as error:

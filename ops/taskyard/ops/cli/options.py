@@ -56,6 +56,13 @@ def duration(text: str) -> timedelta:
     return timedelta(seconds=int(found[1]) * _UNITS_S[found[2]])
 
 
+def _ago(past: timedelta, now: datetime) -> datetime:
+    try:
+        return now - past
+    except OverflowError:
+        return datetime.min.replace(tzinfo=UTC)  # before the calendar: since ever
+
+
 def moment_of(text: str | None, now: datetime) -> datetime | None:
     """A moment: so long ago (`2h`), or ISO 8601 (UTC where it names no zone).
 
@@ -64,7 +71,7 @@ def moment_of(text: str | None, now: datetime) -> datetime | None:
     if text is None:
         return None
     if re.fullmatch(r"\d+[a-zA-Z]", text.strip()):
-        return now - duration(text)
+        return _ago(duration(text), now)
     try:
         moment = datetime.fromisoformat(text.strip())
     except ValueError:

@@ -11,14 +11,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
-from taskyard.errors import ServerUnreachable
+from taskyard.errors import InvalidSettings, ServerUnreachable
 from taskyard.ops.cli.console import note
 from taskyard.settings import Settings, load
 
 __all__ = ["EMBEDDED_ORIGIN", "URLS", "Place", "find_place"]
 
 URLS: Final = ("broker_url", "redis_url", "database_url")
+_EXAMPLES: Final = {
+    "broker_url": "redis://host:6379/0 or amqp://host:5672//",
+    "redis_url": "redis://host:6379/0",
+    "database_url": "postgresql://host:5432/name",
+}
 EMBEDDED_ORIGIN: Final = "taskyard up"
 
 
@@ -42,6 +48,7 @@ def find_place(*, quiet: bool) -> Place:
     """
     loaded = load()
     settings = loaded.settings
+    _check_ports(settings)
     if any(getattr(settings, name) is not None for name in URLS):
         return Place(settings, loaded.origins, {})
     urls = _embedded(settings.home)
@@ -53,6 +60,25 @@ def find_place(*, quiet: bool) -> Place:
     if not quiet:
         note(f"using the servers that `taskyard up` runs in {settings.home}")
     return Place(found.settings, origins, urls, settings.home)
+
+
+def _check_ports(settings: Settings) -> None:
+    """Raise `InvalidSettings` for a port that is none, before each library says it differently.
+
+    With several hosts in it a URL is read by its server's own library.
+    """
+    for name in URLS:
+        url = getattr(settings, name)
+        try:
+            parts = urlsplit(url or "")
+            if "," not in parts.netloc:
+                _ = parts.port, parts.netloc.encode("utf-8")
+        except ValueError as error:
+            said = "the host is no UTF-8" if isinstance(error, UnicodeError) else str(error)
+            raise InvalidSettings(
+                f"TASKYARD_{name.upper()} cannot be read: {said}. Expected a URL such as "
+                f"{_EXAMPLES[name]}"
+            ) from None
 
 
 def _embedded(home: Path) -> Mapping[str, str] | None:

@@ -44,7 +44,7 @@ def find_job(settings: Settings, records: Records, name: str) -> str:
     if not found:
         if silence is not None:
             raise silence
-        raise NotFound(f"there is no job {name!r}. See: taskyard jobs list")
+        raise NotFound(f"there is no job {name[:60]!r}. See: taskyard jobs list")
     if len(found) > 1:
         more = " and more" if len(found) > _SHOWN else ""
         some = ", ".join(found[:_SHOWN])

@@ -154,7 +154,7 @@ def look_up(settings: Settings, records: Records, name: str) -> JobView:
     if view.state is State.NONE and view.ledger.row is None:
         if view.ledger.silence is not None:
             raise view.ledger.silence
-        raise NotFound(f"there is no job {name!r}. See: taskyard jobs list")
+        raise NotFound(f"there is no job {name[:60]!r}. See: taskyard jobs list")
     return _with_place(settings, view)
 
 
