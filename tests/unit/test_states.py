@@ -5,11 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
-from taskyard.errors import TransitionRefused
 from taskyard.jobs.states import (
     CELERY_NAMES,
     LIVE,
@@ -17,8 +12,6 @@ from taskyard.jobs.states import (
     TRANSITIONS,
     Event,
     State,
-    allowed,
-    target,
 )
 
 PAGE = (Path(__file__).parents[2] / "docs" / "states.md").read_text("utf-8")
@@ -77,7 +70,9 @@ def test_every_live_state_can_reach_an_end() -> None:
     for start in LIVE:
         reached, frontier = {start}, {start}
         while frontier:
-            frontier = {TRANSITIONS[s, e] for s in frontier for e in allowed(s)} - reached
+            frontier = {
+                to for (source, _), to in TRANSITIONS.items() if source in frontier
+            } - reached
             reached |= frontier
         assert reached & TERMINAL, f"{start} leads nowhere"
 
@@ -90,19 +85,3 @@ def test_an_ended_job_takes_only_a_repeated_cancel_or_an_undelete() -> None:
 def test_only_running_jobs_have_an_attempt_to_finish_or_to_give_up() -> None:
     ends = {Event.COMPLETE, Event.RETRY, Event.RELEASE, Event.LOSE}
     assert {state for state, event in TRANSITIONS if event in ends} == {State.RUNNING}
-
-
-@given(st.sampled_from(State), st.sampled_from(Event))
-def test_target_follows_the_table_and_refuses_everything_else(state: State, event: Event) -> None:
-    if (state, event) in TRANSITIONS:
-        assert target(state, event) is TRANSITIONS[state, event]
-        return
-    with pytest.raises(TransitionRefused) as refusal:
-        target(state, event)
-    takes = ", ".join(allowed(state)) or "nothing, it is terminal"
-    text = str(refusal.value)
-    assert text.startswith("a job in state ")
-    assert text.endswith(f"; it takes: {takes}.")
-    assert f"{state.value!r}" in text
-    assert f"{event.value!r}" in text
-    assert (refusal.value.state, refusal.value.event) == (state, event)

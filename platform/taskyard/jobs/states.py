@@ -9,9 +9,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final
 
-from taskyard.errors import TransitionRefused
-
-__all__ = ["CELERY_NAMES", "LIVE", "TERMINAL", "TRANSITIONS", "Event", "State", "allowed", "target"]
+__all__ = ["CELERY_NAMES", "LIVE", "TERMINAL", "TRANSITIONS", "Event", "State"]
 
 
 class State(StrEnum):
@@ -104,17 +102,3 @@ CELERY_NAMES: Final[dict[State, str]] = {
     _S.CANCELLED: "REVOKED",
     _S.ABORTED: "REVOKED",
 }
-
-
-def allowed(state: State) -> tuple[Event, ...]:
-    """The events that `state` takes, in the table's order."""
-    return tuple(event for (source, event) in TRANSITIONS if source is state)
-
-
-def target(state: State, event: Event) -> State:
-    """Where `event` leads from `state`; raises `TransitionRefused` if the table has no such row."""
-    try:
-        return TRANSITIONS[state, event]
-    except KeyError:
-        takes = ", ".join(allowed(state)) or "nothing, it is terminal"
-        raise TransitionRefused(state.value, event.value, takes) from None

@@ -3,7 +3,6 @@
 from taskyard.queues.priorities import (
     URGENCY_STEPS,
     broker_priority,
-    caller_priority,
     rabbit_priority,
 )
 from taskyard.queues.rabbit_choice import RabbitChoice, choose
@@ -18,7 +17,6 @@ __all__ = [
     "RabbitQueue",
     "Wish",
     "broker_priority",
-    "caller_priority",
     "choose",
     "kombu_queues",
     "look_at",

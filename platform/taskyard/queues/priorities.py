@@ -10,7 +10,7 @@ from typing import Final
 
 from taskyard.settings import QueueSettings
 
-__all__ = ["URGENCY_STEPS", "broker_priority", "caller_priority", "rabbit_priority"]
+__all__ = ["URGENCY_STEPS", "broker_priority", "rabbit_priority"]
 
 URGENCY_STEPS: Final = (0, 3, 6, 9)
 RABBIT_LEVELS: Final = (5, 3, 2, 1)
@@ -28,8 +28,3 @@ def rabbit_priority(queue: QueueSettings, priority: int) -> int:
     two apart, takes what is over 4 for urgent. So nobody needs to know a queue's type to publish.
     """
     return RABBIT_LEVELS[min(queue.priorities - priority, len(RABBIT_LEVELS) - 1)]
-
-
-def caller_priority(queue: QueueSettings, step: int) -> int:
-    """The highest caller's priority that maps to a Redis step."""
-    return max(queue.priorities - URGENCY_STEPS.index(step), 1)

@@ -13,7 +13,7 @@ __all__ = ["GatePort", "Opened", "PublisherPort", "QueuesPort", "RecordsPort"]
 
 
 class Opened(Protocol):
-    """A generation that is open; `already` if the same request had opened it before."""
+    """A generation that is open, by this request now or before."""
 
     @property
     def generation(self) -> int:
@@ -23,11 +23,6 @@ class Opened(Protocol):
     @property
     def seq(self) -> int:
         """Its count of retries: 0."""
-        ...
-
-    @property
-    def already(self) -> bool:
-        """Whether a relay had come this far and died."""
         ...
 
     @property
