@@ -10,4 +10,5 @@ pin client pyproject.toml
 pin worker pyproject.toml --extra worker
 pin ops pyproject.toml --extra ops
 pin embedded pyproject.toml --extra embedded
-pin dev pyproject.toml --extra embedded --group dev requirements/build.in
+pin flower pyproject.toml --extra flower
+pin dev pyproject.toml --extra embedded --extra flower --group dev requirements/build.in

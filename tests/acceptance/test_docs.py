@@ -1,5 +1,6 @@
 """Every command and every Python block in the README and in docs/ runs as it stands there."""
 
+import json
 import os
 import re
 import signal
@@ -7,8 +8,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
+
+from servers import free_port
+from support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -16,6 +21,7 @@ FENCE = re.compile(r"^```(sh|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # Started in the background by the fixture, as the reader's first shell does; and the tests'
 # own environment is active already.
 NOT_AGAIN = {"taskyard up", ". .venv/bin/activate"}
+FLOWER = re.search(r"^celery .* flower .*$", (ROOT / "README.md").read_text(), re.MULTILINE)
 
 
 def _blocks(page: Path) -> list[tuple[str, str]]:
@@ -61,6 +67,31 @@ def test_every_block_of_the_page_runs(page: Path, folder: Path) -> None:
     assert "Traceback (most recent call last)" not in done.stderr
 
 
+def test_flower_as_the_readme_starts_it_shows_every_worker(folder: Path) -> None:
+    assert FLOWER is not None
+    port = free_port()
+    command = FLOWER[0].replace("5555", str(port)).replace("celery", _tool("celery"), 1)
+    up = f'{_wait_until_ready()}\neval "$(taskyard env --export)"\nexec {command}'
+    with (folder / "flower.log").open("w") as log:
+        flower = subprocess.Popen(
+            ["bash", "-c", up], cwd=folder, env=_environment(), stdout=log, stderr=log
+        )
+    try:
+        eventually(lambda: _pools(port) == {"plan", "exec", "locator", "ops"}, "Flower's workers",
+                   why=(folder / "flower.log").read_text)  # fmt: skip
+    finally:
+        flower.terminate()
+        flower.wait(timeout=30)
+
+
+def _pools(port: int) -> set[str]:
+    try:
+        with urlopen(f"http://127.0.0.1:{port}/workers?json=1", timeout=5) as answer:
+            return {row["hostname"].split(".")[0] for row in json.load(answer)["data"]}
+    except OSError:
+        return set()
+
+
 def _wait_until_ready() -> str:
     ready = (
         'eval "$(taskyard env --export)" 2>/dev/null && celery -A taskyard.workers.app inspect ping'
@@ -72,7 +103,7 @@ def _shell(text: str) -> str:
     """The block itself; a make target is only resolved, for this very test runs under one."""
     lines = []
     for line in text.splitlines():
-        if line.strip() in NOT_AGAIN:
+        if line.strip() in NOT_AGAIN or (FLOWER and line == FLOWER[0]):  # it runs on
             continue
         made = re.match(r"make ([a-z-]+)", line)
         lines.append(f"make -C {ROOT} -n {made[1]} > /dev/null" if made else line)

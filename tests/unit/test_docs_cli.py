@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from pathlib import Path
 
 import pytest
+import typer
 
 from taskyard import errors
 from taskyard.errors import (
@@ -20,6 +22,7 @@ from taskyard.ops.cli import failures
 from taskyard.ops.cli.commands import COMMANDS
 from taskyard.ops.cli.lazy import Noun
 from taskyard.ops.cli.next_step import with_next_step
+from taskyard.ops.cli.streams import BROKEN_PIPE
 
 PAGE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text("utf-8")
 
@@ -57,7 +60,41 @@ def test_the_page_lists_every_exit_code() -> None:
         if isinstance(kind, type) and issubclass(kind, TaskyardError)
     }
 
-    assert told == {0, 141} | own | raised
+    assert told == {0, BROKEN_PIPE} | own | raised
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (TaskyardError("odd"), 1),
+        (OSError(errno.ENOSPC, "No space left on device"), 1),
+        (errors.InvalidReason("says nothing"), 2),
+        (InvalidPayload("no"), 2),
+        (UnknownJobType("no"), 2),
+        (errors.MissingSetting("TASKYARD_X", "a server", "Set it"), 2),
+        (typer.BadParameter("no"), 2),
+        (ModuleNotFoundError("no", name="lxml"), 2),
+        (errors.ServerUnreachable("Redis", "redis://", "refused", "Start it"), 3),
+        (errors.SchemaMismatch("old"), 3),
+        (errors.NotFound("none"), 4),
+        (Refused("no"), 5),
+        (errors.GateClosed("shut"), 5),
+        (NotPermitted("no"), 6),
+        (errors.ResultTimeout("late"), 7),
+        (errors.DeadLettered("id"), 8),
+        (errors.JobFailed("id", "cancelled"), 8),
+        (RuntimeError("a fault"), 70),
+        (KeyboardInterrupt(), 130),
+        (SystemExit(BROKEN_PIPE), 141),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else str(value),
+)
+def test_a_failure_ends_with_its_code_which_the_page_lists(
+    error: BaseException, code: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert failures.tell(error, failures.Switches()) == code
+    assert re.search(rf"^\| {code} \| ", PAGE, re.MULTILINE)
+    assert "Traceback" not in "".join(capfd.readouterr())
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ def command(json: Json = False) -> None:
     if json:
         print_json([_document(known) for known in types.values()])
         return
-    columns = ("type", "queue", "retries", "waits", "time limit", "owner", "handler")
+    columns = ("type", "queue", "retries", "waits", "limit", "handler")
     rows = [_row(known.job_type, known.handler) for known in types.values()]
     put(table(columns, rows))
     if silence is not None:
@@ -37,8 +37,7 @@ def _row(job_type: JobType, handler: str | None) -> tuple[object, ...]:
         job_type.policy.max_retries,
         waits(job_type.policy),
         f"{job_type.time_limit_s:g} s",
-        job_type.owner,
-        handler or "none here",
+        "here" if handler is not None else "none here",
     )
 
 
