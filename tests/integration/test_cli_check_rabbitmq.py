@@ -107,6 +107,17 @@ def test_what_workers_choose_and_why_is_told(shell: Shell) -> None:
     assert quorum.code == 0
 
 
+def test_a_job_type_that_may_run_longer_than_rabbitmq_waits_is_told(shell: Shell) -> None:
+    file = shell.folder / "types.yaml"
+    file.write_text("job_types: {plan_generation: {time_limit_s: 7200}}")
+
+    ran = shell.run("check", TASKYARD_JOB_TYPES=str(file))
+
+    assert ran.code == 0
+    assert "! job types  plan_generation may run 7200 s, and RabbitMQ takes a message" in ran.out
+    assert ran.out.count("consumer_timeout") == 2
+
+
 def test_a_rabbitmq_that_does_not_answer_names_the_brokers_variable(tmp_path: Path) -> None:
     ran = Shell(tmp_path).run(
         "check", "--json", TASKYARD_BROKER_URL="amqp://guest:hunter2@127.0.0.1:1//"

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
+from taskyard.broker import is_amqp
 from taskyard.errors import TaskyardError
 from taskyard.jobs import Catalogue, JobType
 from taskyard.jobs.registry import ENTRY_POINTS, Registry
 from taskyard.ops.cli.checks.finding import Finding
 from taskyard.settings import Settings
 
-__all__ = ["handlers", "job_types"]
+__all__ = ["CONSUMER_TIMEOUT_S", "handlers", "job_types"]
+
+# RabbitMQ's default: https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout. No client
+# can ask the server what it is set to.
+CONSUMER_TIMEOUT_S: Final = 1_800
 
 
 def job_types(settings: Settings, catalogue: Catalogue) -> Iterator[Finding]:
     """Every type names a queue and a priority that exist, and a model that can be imported."""
     for job_type in catalogue.values():
         yield from _faults(settings, job_type)
+    if settings.broker_url is not None and is_amqp(settings):
+        yield from _held_too_long(catalogue)
     sources = ", ".join(str(file) for file in settings.job_types) or "built in"
     yield Finding.ok("job types", f"{len(catalogue)} ({sources}): {', '.join(catalogue)}")
 
@@ -31,6 +39,18 @@ def _faults(settings: Settings, job_type: JobType) -> Iterator[Finding]:
         remedy = "" if str(error).endswith(".") else "Correct its job type file."
         named = f"{job_type.name}: {error}"
         yield Finding.error("job types", named, remedy, exit_code=error.exit_code)
+
+
+def _held_too_long(catalogue: Catalogue) -> Iterator[Finding]:
+    long = [job for job in catalogue.values() if job.time_limit_s > CONSUMER_TIMEOUT_S]
+    for job_type in long:
+        yield Finding.warning(
+            "job types",
+            f"{job_type.name} may run {job_type.time_limit_s:g} s, and RabbitMQ takes a message "
+            f"away that is held for {CONSUMER_TIMEOUT_S} s, unless its consumer_timeout says "
+            "otherwise: the job would begin again",
+            "Raise consumer_timeout in rabbitmq.conf above the longest time limit.",
+        )
 
 
 def handlers(settings: Settings, catalogue: Catalogue, registry: Registry) -> Iterator[Finding]:
