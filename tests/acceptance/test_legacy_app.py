@@ -234,3 +234,13 @@ def test_a_task_called_directly_just_runs(shop: Shop) -> None:
     assert shop.tasks.add(1, 2) == 3
     assert shop.tasks.add.apply((1, 2)).get() == 3
     assert shop.tasks.auto.apply((0,)).get() == 0
+
+
+def test_a_dated_task_reads_its_own_date(shop: Shop) -> None:
+    result = shop.tasks.envelope.apply_async(countdown=2)
+    assert shop.get(result)["eta"] is not None
+
+
+def test_a_retry_keeps_the_priority_that_it_came_with(shop: Shop) -> None:
+    result = shop.tasks.envelope.apply_async((True,), priority=4)
+    assert shop.get(result)["priority"] == 4

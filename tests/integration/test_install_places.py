@@ -138,7 +138,7 @@ def test_a_named_queue_is_published_to_where_its_workers_read(
     publisher.check(here.queue)
     send(publisher, here.queue, priority=4)
     (raw,) = records.client.lrange(f"{settings.namespace}/{here.queue}~2", 0, -1)
-    assert json.loads(raw)["properties"]["priority"] == 2
+    assert json.loads(raw)["properties"]["priority"] == 4
 
 
 def test_workers_that_disagree_are_refused_and_told_what_to_do(

@@ -8,7 +8,7 @@ from kombu import Producer
 
 from taskyard.engine.next_message import NextMessage
 from taskyard.engine.request import HOLDER
-from taskyard.install.marks import QUEUE
+from taskyard.install.marks import ETA, QUEUE
 from taskyard.wire.exact import pack
 from taskyard.wire.headers import HEADER
 from taskyard.wire.letters import RawMessage
@@ -16,7 +16,7 @@ from taskyard.wire.letters import RawMessage
 __all__ = ["Captor", "queue_named"]
 
 # What belongs to one delivery and must not travel with the next message.
-_OURS: Final = frozenset({HOLDER, HEADER, QUEUE})
+_OURS: Final = frozenset({HOLDER, HEADER, QUEUE, ETA})
 
 
 class Captor(Producer):  # type: ignore[misc]

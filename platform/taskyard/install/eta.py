@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from taskyard.clock import to_us
 from taskyard.engine.message import job_id_of, raw_message, stamp_of, task_of
+from taskyard.install.marks import ETA
 from taskyard.install.yard import AppYard
 from taskyard.wire.headers import Stamp
 
@@ -36,8 +37,9 @@ def put_off(yard: AppYard, message: Any, due_us: int) -> None:
     """Publish the message for later; raises `PublishFailed` and redis-py's errors."""
     job_id = job_id_of(message)
     stamp = stamp_of(message) or _first_stamp(yard, message, job_id)
+    raw = raw_message(message)
     yard.publisher.publish_later(
-        raw_message(message),
+        raw.model_copy(update={"headers": {**raw.headers, ETA: raw.headers.get("eta")}}),
         queue=yard.source(message),
         priority=None,
         job_id=job_id,

@@ -8,7 +8,7 @@ from redis.exceptions import RedisError
 
 from taskyard.broker import Publisher, RedisPublisher, make_publisher
 from taskyard.errors import PublishFailed, Refused
-from taskyard.install.layout import Layout
+from taskyard.install.layout import PLAIN, Layout
 from taskyard.install.places import RABBIT, Place, Places, find_mark
 from taskyard.install.publisher import AppRedisPublisher
 from taskyard.records import Records
@@ -74,12 +74,13 @@ class FleetPublisher:
             place = self._place(queue)
         except (Refused, RedisError) as error:
             raise PublishFailed(f"job {job_id} was not published: {error}") from error
-        if place is None or not isinstance(self._own, RedisPublisher):
+        if queue in self._settings.queues or not isinstance(self._own, RedisPublisher):
             return self._own
-        made = self._by_layout.get(place.layout)
+        layout = PLAIN if place is None else place.layout
+        made = self._by_layout.get(layout)
         if made is None:
-            made = AppRedisPublisher(self._settings, place.layout, self._own.client)
-            self._by_layout[place.layout] = made
+            made = AppRedisPublisher(self._settings, layout, self._own.client)
+            self._by_layout[layout] = made
         return made
 
     def _place(self, queue: str) -> Place | None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["ACKS_BEFORE", "ATTEMPT", "MODE", "QUEUE"]
+__all__ = ["ACKS_BEFORE", "ATTEMPT", "ETA", "MODE", "QUEUE"]
 
 # On a message and on the request in the child: the queue that it came from.
 QUEUE: Final = "taskyard_queue"
+# On a message that waited at the broker: the date that it came with, for the task to read.
+ETA: Final = "taskyard_eta"
 # On the request in the child: the protected attempt that runs.
 ATTEMPT: Final = "taskyard_attempt"
 # On a task: its mode, and how it acknowledged before.

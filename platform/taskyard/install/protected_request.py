@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 
 from taskyard.engine.duties import post_letter
 from taskyard.engine.request import JobRequest, unwrapped
-from taskyard.install.marks import QUEUE
+from taskyard.install.marks import ETA, QUEUE
 from taskyard.install.standing import standing
 from taskyard.jobs.outcomes import Decision
 from taskyard.jobs.policies import Category
@@ -41,6 +41,8 @@ class ProtectedRequest(JobRequest):
         if HEADER not in self._request_dict:
             # Protocol 1 has its headers elsewhere.
             self._request_dict[HEADER] = (message.headers or {}).get(HEADER)
+        if self._request_dict.get("eta") is None:
+            self._request_dict["eta"] = self._request_dict.get(ETA)
         self._stamp = standing(self._stamp, self._request_dict.get("retries"))
         self._death: BaseException | None = None
         self._revocation: tuple[Any, ...] | None = None

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import redis
 
 from taskyard.broker import RedisPublisher
+from taskyard.broker.envelope import encode
 from taskyard.broker.foreign import own_priority
+from taskyard.broker.headers import headers_of
 from taskyard.install.layout import Layout
 from taskyard.settings import Settings
+from taskyard.wire.headers import Stamp
 from taskyard.wire.letters import RawMessage
 
 __all__ = ["AppRedisPublisher"]
@@ -22,8 +27,16 @@ class AppRedisPublisher(RedisPublisher):
         super().__init__(settings, client)
         self._layout = layout
 
-    def _own_step(self, message: RawMessage) -> int:
-        return self._layout.step(own_priority(message))
-
-    def _list_key(self, name: str, step: int) -> str:
-        return self._layout.key(name, step)
+    def _prepare(
+        self,
+        message: RawMessage,
+        queue: str,
+        priority: int | None,
+        stamp: Stamp,
+        strip: Iterable[str],
+    ) -> tuple[str, str]:
+        """The message keeps the priority that it came with; the step is only the list's."""
+        own = own_priority(message)
+        headers = headers_of(message, stamp, strip)
+        document = encode(message, queue=queue, step=own, headers=headers)
+        return self._layout.key(queue, self._layout.step(own)), document

@@ -93,6 +93,14 @@ def whoami(self: Any) -> dict[str, Any]:
     return {"id": self.request.id, "retries": self.request.retries, "key": info["routing_key"]}
 
 
+@task(name="legacy.envelope", bind=True, max_retries=1, default_retry_delay=0)
+def envelope(self: Any, again: bool = False) -> dict[str, Any]:
+    """What the message says of itself, at the second try if `again`."""
+    if again and self.request.retries == 0:
+        raise self.retry(countdown=0.2)
+    return {"eta": self.request.eta, "priority": self.request.delivery_info["priority"]}
+
+
 @task(name="legacy.fail")
 def fail(text: str) -> None:
     raise ValueError(text)
