@@ -171,6 +171,10 @@ class PublishFailed(TaskyardError):
     exit_code = 3
 
 
+class NotReplicated(PublishFailed):
+    """Jobs are enqueued, but too few replicas confirmed them: a failover now could lose them."""
+
+
 class LetterUnroutable(PublishFailed):
     """No queue is bound to the dead-letter exchange, so a letter would be lost."""
 

@@ -49,7 +49,7 @@ LIMITS = {
     "an idle consumer asks": ["transport.wake:RECHECK_S"],
     "one promotion from the delay store": ["broker:PROMOTE_BATCH"],
     "promotions": ["engine.promoter:INTERVAL_S", "engine.promoter:_ROUNDS"],
-    "`enqueue_many`": ["records.records:_GROUP", "records.records:_AHEAD"],
+    "`enqueue_many`": ["records.admissions:_GROUP", "records.admissions:_AHEAD"],
     "heartbeat of a consumer": ["transport.holdings:OWNER_TTL_S"],
     "deliveries by a quorum queue of RabbitMQ": ["queues.rabbit_queue:BROKER_DELIVERY_LIMIT"],
     "messages restored at once": ["transport.qos:RESTORE_BATCH"],

@@ -17,7 +17,7 @@ from taskyard.errors import PublishFailed
 from taskyard.queues import URGENCY_STEPS, broker_priority
 from taskyard.records import Publication
 from taskyard.settings import Settings
-from taskyard.store import BROKER, Argument, Script, connect, named
+from taskyard.store import BROKER, TRIES, Argument, Script, connect, named
 from taskyard.wire.headers import Stamp
 from taskyard.wire.letters import RawMessage
 from taskyard.wire.logs import logger
@@ -38,7 +38,8 @@ class RedisPublisher:
     def __init__(self, settings: Settings, client: redis.Redis | None = None) -> None:
         self.settings = settings
         if client is None:
-            client = connect(check_broker_url(settings), variable=BROKER)
+            timeout_s = settings.publish_timeout_s / TRIES
+            client = connect(check_broker_url(settings), variable=BROKER, timeout_s=timeout_s)
         self.client = client
         self._delayed = f"{settings.namespace}:delayed"
         self._messages = f"{settings.namespace}:delayed:messages"

@@ -21,12 +21,12 @@ from taskyard.client.handle import JobHandle
 from taskyard.client.ids import new_call_id
 from taskyard.client.messages import fill, first_message
 from taskyard.client.requests import CheckedRequest, EnqueueRequest, Seconds, check
-from taskyard.errors import PublishFailed
+from taskyard.errors import InvalidSettings, PublishFailed
 from taskyard.jobs import Catalogue, registry
 from taskyard.jobs.states import State
 from taskyard.records import OWN_ID, Admission, Admitted, Publication, Records
 from taskyard.settings import Settings, load
-from taskyard.store import connect, reachable
+from taskyard.store import TRIES, connect, reachable
 from taskyard.wire.headers import Stamp
 from taskyard.wire.unsent import Unsent
 
@@ -50,7 +50,14 @@ class Taskyard:
         self.catalogue = catalogue
         self._url = self.settings.need_redis_url()
         self._one_redis = same_redis(self.settings)
-        self.records = Records(connect(self._url), self.settings)
+        if self.settings.replicas and not self._one_redis:
+            raise InvalidSettings(
+                f"TASKYARD_REPLICAS is {self.settings.replicas}; it counts replicas of the one "
+                "Redis that holds records and queues; here the broker is another server. Unset it: "
+                "RabbitMQ confirms each message itself, and a second Redis is not waited for"
+            )
+        client = connect(self._url, timeout_s=self.settings.publish_timeout_s / TRIES)
+        self.records = Records(client, self.settings)
         self.publisher = make_publisher(self.settings, self.records.now_us)
         self._templates: dict[tuple[str, str, int], MessageTemplate] = {}
 
@@ -86,7 +93,8 @@ class Taskyard:
         `policy` overrides fields of the type's retry policy.
 
         Raises `UnknownJobType`, `UnknownQueue`, `UnknownPriority`, `InvalidPayload`,
-        `PayloadTooLarge`, `ServerUnreachable`, `PublishFailed`.
+        `PayloadTooLarge`, `ServerUnreachable`, `PublishFailed`; `NotReplicated` where
+        `replicas` must confirm and too few do.
         """
         request = EnqueueRequest(
             job_type=job_type,

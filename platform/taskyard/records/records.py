@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator, Iterable, Sequence
-from importlib import resources
-from itertools import islice
 from typing import Any
 
 import redis
@@ -13,7 +11,8 @@ from redis.exceptions import ResponseError
 
 from taskyard.errors import Refused
 from taskyard.jobs.outcomes import Decision
-from taskyard.jobs.states import TERMINAL, TRANSITIONS, Event, State
+from taskyard.jobs.states import Event, State
+from taskyard.records.admissions import Admissions
 from taskyard.records.answers import (
     Admission,
     Admitted,
@@ -30,25 +29,16 @@ from taskyard.records.answers import (
     Superseded,
 )
 from taskyard.records.keys import Keys
-from taskyard.records.parse import parse_admitted, parse_begin, parse_decided
-from taskyard.records.record import HISTORY_LINES, Record
+from taskyard.records.parse import parse_begin, parse_decided
+from taskyard.records.record import Record
+from taskyard.records.source import script_source
 from taskyard.settings import Settings
 from taskyard.store import Argument, Script, named
-from taskyard.store.pipelined import PipelinedCalls
 from taskyard.wire.headers import Stamp
 
 __all__ = ["Records"]
 
 _US = 1_000_000
-# The stream thins to failures at this share of its budget.
-_THIN_AT = 0.6
-
-
-# A script must not hold up the server: 50 admissions take about a millisecond.
-_GROUP = 50
-# One that the server works on and one that waits for it; more would only lie in buffers.
-_AHEAD = 2
-_NOWHERE = Publication("", "", "", "", "", 0)
 
 
 class Records:
@@ -59,8 +49,9 @@ class Records:
         self.settings = settings
         self.keys = Keys(settings.namespace)
         self._window_us = settings.dedupe_window_s * _US
-        prelude = _tables(settings) + _source("prelude")
-        self._scripts = {name: Script(prelude + _source(name)) for name in _NAMES}
+        budget = settings.lifecycle_max_events
+        self._scripts = {name: Script(script_source(name, budget)) for name in _NAMES}
+        self._admissions = Admissions(client, settings, self.keys, self._scripts["admit"])
 
     def admit(
         self,
@@ -83,37 +74,14 @@ class Records:
 
     def admit_many(self, jobs: Sequence[Admission]) -> list[Admitted]:
         """`admit` for many; answers in the jobs' order."""
-        if len(jobs) > _GROUP:
-            return [answer for answers in self.admit_ahead(jobs) for answer in answers]
-        replies = self._scripts["admit"](self.client, *self._admission(jobs)) if jobs else []
-        return [parse_admitted(raw) for raw in replies]
+        return self._admissions.many(jobs)
 
     def admit_ahead(self, jobs: Iterable[Admission]) -> Generator[list[Admitted]]:
         """`admit` for any number, 50 a script; the answers of 50 at a time, in the jobs' order.
 
         The server works on some while the next are taken from `jobs`. Close it if you stop early.
         """
-        left = iter(jobs)
-        with PipelinedCalls(self.client, self._scripts["admit"]) as calls:
-            while group := list(islice(left, _GROUP)):
-                calls.send(*self._admission(group))
-                if len(calls) > _AHEAD:
-                    yield [parse_admitted(raw) for raw in calls.receive()]
-            while calls:
-                yield [parse_admitted(raw) for raw in calls.receive()]
-
-    def _admission(self, jobs: Sequence[Admission]) -> tuple[list[str], list[Argument]]:
-        first = jobs[0].publication or _NOWHERE
-        keys = [*self.keys.script_keys(jobs[0].job_id), first.delayed_key, first.messages_key]
-        arguments: list[Argument] = []
-        for at, job in enumerate(jobs):
-            if at > 0:
-                keys += [self.keys.record(job.job_id), self.keys.result(job.job_id)]
-            out = job.publication or _NOWHERE
-            arguments += [job.job_id, job.job_type, job.queue, job.priority]
-            arguments += [int(job.unique_for_s * _US), out.list_key, out.head, out.tail]
-            arguments += [int(out.delay_s * _US), job.call]
-        return keys, arguments
+        return self._admissions.ahead(jobs)
 
     def witness_many(self, jobs: Sequence[Admission], *, published: bool) -> int:
         """Records of jobs that their producer has published itself, or failed to.
@@ -341,21 +309,6 @@ _NAMES = (
 
 def _text(raw: bytes | str) -> str:
     return raw if isinstance(raw, str) else raw.decode("utf-8", "replace")
-
-
-def _source(name: str) -> str:
-    return resources.files("taskyard.records").joinpath(f"scripts/{name}.lua").read_text("utf-8")
-
-
-def _tables(settings: Settings) -> str:
-    """The state table and the stream's budget as Lua."""
-    rows = ", ".join(f"['{source}:{event}']='{to}'" for (source, event), to in TRANSITIONS.items())
-    ends = ", ".join(f"['{state}']=true" for state in sorted(TERMINAL))
-    thin = int(settings.lifecycle_max_events * _THIN_AT)
-    return (
-        f"local TRANSITIONS = {{{rows}}}\nlocal TERMINAL = {{{ends}}}\nlocal STREAM_THIN = {thin}\n"
-        f"local HISTORY_LINES = {HISTORY_LINES}\n"
-    )
 
 
 def _position(stamp: Stamp | None) -> list[str | int]:

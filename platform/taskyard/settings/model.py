@@ -67,6 +67,7 @@ class Settings(BaseModel):
     lifecycle_max_events: int = Field(default=1_000_000, ge=100)
     letters_kept: int = Field(default=10_000, ge=0)
     publish_timeout_s: float = Field(default=5, gt=0)
+    replicas: int = Field(default=0, ge=0)
     rabbitmq_queue_type: Literal["auto", "classic", "quorum"] = "auto"
     letter_retention_days: int = Field(default=90, ge=1)
     ledger_retention_days: int = Field(default=30, ge=1)

@@ -18,25 +18,32 @@ from taskyard.errors import InvalidSettings, ServerRefused, ServerUnreachable
 from taskyard.store.address import SentinelAddress, sentinel_address
 from taskyard.wire.redaction import redact_url
 
-__all__ = ["BROKER", "LOST", "RECORDS", "connect", "reachable"]
+__all__ = ["BROKER", "LOST", "RECORDS", "TRIES", "connect", "reachable"]
 
 LOST: Final = (RedisConnectionError, RedisTimeoutError)
 RECORDS: Final = "TASKYARD_REDIS_URL"
 BROKER: Final = "TASKYARD_BROKER_URL"
 _SOCKET_TIMEOUT_S: Final = 5.0
+TRIES: Final = 4
 
 
-def connect(url: str, *, retries: int = 3, variable: str = RECORDS) -> redis.Redis:
+def connect(
+    url: str,
+    *,
+    retries: int = TRIES - 1,
+    variable: str = RECORDS,
+    timeout_s: float = _SOCKET_TIMEOUT_S,
+) -> redis.Redis:
     """A client for `url`, which `variable` names; nothing is sent yet.
 
     Raises `InvalidSettings` for a URL it cannot read.
 
     Every script here answers the same when it is asked twice, so a lost connection is retried
-    `retries` times, 0.05 to 1 s apart.
+    `retries` times, 0.05 to 1 s apart; each try takes at most `timeout_s`.
     """
     options: dict[str, Any] = {
-        "socket_timeout": _SOCKET_TIMEOUT_S,
-        "socket_connect_timeout": _SOCKET_TIMEOUT_S,
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": timeout_s,
         "socket_keepalive": True,
         "health_check_interval": 30,
         "retry": Retry(ExponentialWithJitterBackoff(cap=1.0, base=0.05), retries),

@@ -1,0 +1,115 @@
+"""A producer that wants its jobs on a replica before it goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from time import monotonic
+
+import pytest
+from redis import Redis
+
+from servers import LOOPBACK, RedisServer
+from support.waiting import eventually
+from support.yard import catalogue, fresh_settings
+from taskyard.client import EnqueueRequest, Taskyard
+from taskyard.errors import InvalidSettings, NotReplicated
+from taskyard.jobs.states import State
+from taskyard.records import Records
+
+PATIENCE_S = 1.0
+
+
+@dataclass
+class Pair:
+    """A primary and its replica, and a client that waits for the replica."""
+
+    primary: RedisServer
+    replica: RedisServer
+    yard: Taskyard
+    replica_pid: int
+
+    def on_replica(self, job_id: str) -> State:
+        with Redis.from_url(self.replica.url) as client:
+            return Records(client, self.yard.settings).read(job_id).state
+
+
+@pytest.fixture(scope="module")
+def servers_in_a_row(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RedisServer]]:
+    folder = tmp_path_factory.mktemp("replicas")
+    primary = RedisServer(folder / "primary", ["--repl-diskless-sync-delay", "0"])
+    primary.start()
+    replica = RedisServer(folder / "replica", ["--replicaof", f"{LOOPBACK} {primary.port}"])
+    replica.start()
+    yield [primary, replica]
+    replica.stop()
+    primary.stop()
+
+
+@pytest.fixture
+def pair(servers_in_a_row: list[RedisServer]) -> Iterator[Pair]:
+    primary, replica = servers_in_a_row
+    settings = fresh_settings(primary.url, replicas=1, publish_timeout_s=PATIENCE_S)
+    with Redis.from_url(primary.url) as client, Taskyard(settings, catalogue()) as yard:
+        eventually(lambda: client.execute_command("WAIT", 1, 100) == 1, "the replica follows")
+        yield Pair(primary, replica, yard, replica.pid)
+
+
+@pytest.fixture
+def silent(pair: Pair) -> Iterator[Pair]:
+    """The replica is stopped in the middle of its work; it goes on at the end."""
+    os.kill(pair.replica_pid, signal.SIGSTOP)
+    yield pair
+    os.kill(pair.replica_pid, signal.SIGCONT)
+
+
+def test_what_enqueue_returns_is_on_the_replica(pair: Pair) -> None:
+    for number in range(50):
+        job = pair.yard.enqueue("exec_act", {"do": "return"}, idempotency_key=f"key {number}")
+        assert pair.on_replica(job.job_id) is State.ACCEPTED
+
+
+def test_so_is_all_that_enqueue_many_returns(pair: Pair) -> None:
+    requests = [EnqueueRequest(job_type="exec_act", payload={"do": "return"}) for _ in range(120)]
+    states = {pair.on_replica(job.job_id) for job in pair.yard.enqueue_many(requests)}
+    assert states == {State.ACCEPTED}
+
+
+def test_a_flushed_script_cache_costs_nothing(pair: Pair) -> None:
+    with Redis.from_url(pair.primary.url) as client:
+        client.script_flush()
+    job = pair.yard.enqueue("exec_act", {"do": "return"})
+    assert pair.on_replica(job.job_id) is State.ACCEPTED
+
+
+def test_a_silent_replica_is_told_in_time_and_a_repeat_waits_again(silent: Pair) -> None:
+    started = monotonic()
+    with pytest.raises(NotReplicated) as caught:
+        silent.yard.enqueue("exec_act", {"do": "return"}, idempotency_key="pay")
+    assert monotonic() - started < 3 * PATIENCE_S
+    assert str(caught.value) == (
+        "1 jobs are enqueued, but within 1 s 0 of 1 replicas confirmed it: a failover now could "
+        "lose them. Enqueue again with the same idempotency keys: that waits again and doubles "
+        "nothing"
+    )
+    # The repeat changes nothing on the primary, and is no less careful for that.
+    with pytest.raises(NotReplicated):
+        silent.yard.enqueue("exec_act", {"do": "return"}, idempotency_key="pay")
+
+
+def test_when_it_follows_again_the_repeat_finds_the_job(silent: Pair) -> None:
+    with pytest.raises(NotReplicated):
+        silent.yard.enqueue("exec_act", {"do": "return"}, idempotency_key="pay")
+    os.kill(silent.replica_pid, signal.SIGCONT)
+    job = silent.yard.enqueue("exec_act", {"do": "return"}, idempotency_key="pay")
+    assert not job.created
+    assert silent.on_replica(job.job_id) is State.ACCEPTED
+
+
+def test_where_the_broker_is_another_server_it_is_refused_at_once() -> None:
+    settings = fresh_settings("redis://127.0.0.1:1/0", replicas=1)
+    apart = settings.model_copy(update={"broker_url": "amqp://127.0.0.1:2//"})
+    with pytest.raises(InvalidSettings, match="counts replicas of the one Redis"):
+        Taskyard(apart, catalogue())
