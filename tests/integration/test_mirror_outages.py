@@ -16,6 +16,7 @@ from sqlalchemy.pool import NullPool
 from servers import Servers
 from support.letters import make_letter
 from support.waiting import eventually
+from support.yard import fresh_settings
 from taskyard.broker import connection as broker_connection
 from taskyard.clock import SystemClock
 from taskyard.database import engine
@@ -23,6 +24,7 @@ from taskyard.database.partitions import partitions
 from taskyard.database.tables import EVENTS, LETTERS
 from taskyard.deadletters import LetterBox, mirror_queue
 from taskyard.errors import ServerUnreachable
+from taskyard.jobs.states import State
 from taskyard.mirror import Mirror, Mirrored
 from taskyard.mirror.kombu_letters import KombuLetters
 from taskyard.mirror.upkeep import keep_partitions
@@ -195,3 +197,30 @@ def test_weeks_past_their_retention_are_dropped(database: Engine, settings: Sett
     assert before
     assert after
     assert not set(before) & set(after)
+
+
+def test_postgres_may_be_away_until_the_streams_budget_is_spent(
+    servers: Servers, database: Engine
+) -> None:
+    """Over 60 % of the budget only failures are kept, what is left out is counted, jobs go on."""
+    made = House(fresh_settings(servers.valkey_url(), lifecycle_max_events=100), database)
+    try:
+        made.mirror.run_once()
+        with away(servers, database):
+            for number in range(80):
+                made.admit(f"budget-{number}")
+            letter = made.post()
+            with pytest.raises(ServerUnreachable):
+                made.mirror.run_once()
+            assert made.client.xlen(f"{made.settings.namespace}:lifecycle") == 60
+            gaps = made.client.hgetall(f"{made.settings.namespace}:lifecycle:gaps")
+            assert gaps == {b"admit": b"20"}
+        with made.running():
+            eventually(lambda: made.has(letter), "the letter")
+            eventually(lambda: made.knows("budget-59"), "what the stream kept")
+        assert not made.knows("budget-60")
+        assert made.records.read("budget-79").state is State.ACCEPTED
+    finally:
+        made.source.close()
+        made.box.close()
+        made.client.close()

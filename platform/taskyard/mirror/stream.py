@@ -10,6 +10,7 @@ import redis
 from redis.exceptions import ResponseError
 
 from taskyard.records.keys import Keys
+from taskyard.store import named
 
 __all__ = ["GROUP", "LifecycleStream", "StreamEntry"]
 
@@ -104,7 +105,7 @@ class LifecycleStream:
     def _create_group(self, cause: ResponseError) -> None:
         """The group is missing at first start and after a flush; any other refusal is raised."""
         if not str(cause).startswith(("NOGROUP", "ERR no such key", "no such key")):
-            raise cause
+            raise named(self._client, cause, {self._key: "stream"})
         try:
             self._client.xgroup_create(self._key, GROUP, id="0", mkstream=True)
         except ResponseError as error:

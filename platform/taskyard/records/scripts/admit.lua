@@ -54,6 +54,9 @@ local function admit(at, now)
   end
 
   check_place(list, delay_us)
+  -- Where memory is full this is refused. Redis looks only at the first write of a script, and what
+  -- removes is allowed then: without it a full server would take jobs until it is killed.
+  redis.call('SETRANGE', KEY_RECORD .. ':deliveries', 0, '')
   -- A second life of the same id must sort after the first, also when the clock stepped back.
   local epoch = int(math.max(now, num(record.epoch) + 1))
   local token = record.token

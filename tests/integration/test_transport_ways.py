@@ -1,0 +1,142 @@
+"""Every way of a job meets every fault of its Redis: retry, letter, enqueue; told and bounded."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from servers import RedisServer
+from support.waiting import eventually
+from support.worker import Worker
+from support.yard import House, fresh_settings
+from taskyard.client import JobHandle
+from taskyard.errors import TaskyardError
+from taskyard.jobs.states import State
+
+WATCHED_S = 3.0
+EVENTS = 80
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    started = RedisServer(tmp_path / "server")
+    started.start()
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def house(server: RedisServer) -> Iterator[House]:
+    opened = House(fresh_settings(server.url, lease_s=2))
+    yield opened
+    opened.close()
+
+
+@contextmanager
+def connections_lost(server: RedisServer) -> Iterator[None]:
+    with Redis.from_url(server.url) as client:
+        client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    yield
+
+
+@contextmanager
+def scripts_flushed(server: RedisServer) -> Iterator[None]:
+    with Redis.from_url(server.url) as client:
+        client.script_flush()
+    yield
+
+
+@contextmanager
+def read_only(server: RedisServer) -> Iterator[None]:
+    with Redis.from_url(server.url) as client:
+        client.replicaof("127.0.0.1", 1)
+        try:
+            yield
+        finally:
+            client.replicaof("NO", "ONE")
+
+
+@contextmanager
+def full(server: RedisServer) -> Iterator[None]:
+    with Redis.from_url(server.url) as client:
+        client.config_set("maxmemory", 1)
+        try:
+            yield
+        finally:
+            client.config_set("maxmemory", 0)
+
+
+Fault = Callable[[RedisServer], AbstractContextManager[None]]
+PASSING: dict[str, Fault] = {"lost": connections_lost, "flushed": scripts_flushed}
+LASTING: dict[str, Fault] = {"read-only": read_only, "full": full}
+
+
+def at_work(house: House) -> list[JobHandle]:
+    """One that will be retried from the delay store, one that will die, one that will succeed."""
+    kinds = [
+        ("plan_act", "fail", 1),
+        ("exec_act", "gate then fail", -1),
+        ("exec_act", "return", -1),
+    ]
+    jobs = [
+        house.act(do, job_type=job_type, times=times, gate="go", value="done")
+        for job_type, do, times in kinds
+    ]
+    eventually(lambda: len(house.notes.order()) >= 2, "two are at work")
+    return jobs
+
+
+def assert_all_end(house: House, worker: Worker, jobs: list[JobHandle]) -> None:
+    ends = [house.await_end(job) for job in jobs]
+    assert ends == [State.COMPLETED, State.DEAD_LETTERED, State.COMPLETED], worker.log[-6000:]
+    eventually(lambda: house.letters_of(jobs[1]), "the letter", why=lambda: worker.log[-6000:])
+    house.await_quiet()
+    assert len({letter["letter_id"] for letter in house.letters()}) == 1
+    assert worker.running
+
+
+@pytest.mark.parametrize("fault", [*PASSING, *LASTING])
+def test_retry_letter_and_result_survive(
+    house: House, server: RedisServer, start_worker: Callable[..., Worker], fault: str
+) -> None:
+    worker = start_worker(settings=house.settings, queues=("exec", "plan"))
+    worker.await_log(" ready.")
+    jobs = at_work(house)
+    house.open_gate("go")
+    with {**PASSING, **LASTING}[fault](server):
+        if fault in LASTING:
+            told, until = worker.log.count("\n["), time.monotonic() + WATCHED_S
+            eventually(lambda: time.monotonic() > until, "time passes")
+            assert worker.log.count("\n[") - told < EVENTS, worker.log[-6000:]
+    assert_all_end(house, worker, jobs)
+
+
+@pytest.mark.parametrize("fault", LASTING)
+@pytest.mark.parametrize("countdown", [None, 0.5], ids=["at once", "later"])
+def test_an_enqueue_that_is_refused_says_so_and_may_be_repeated(
+    house: House, server: RedisServer, fault: str, countdown: float | None
+) -> None:
+    with (
+        LASTING[fault](server),
+        pytest.raises(TaskyardError, match=r"read only|maxmemory|Redis"),
+    ):
+        house.act(idempotency_key="once", countdown=countdown)
+    job = house.act(idempotency_key="once", countdown=countdown)
+    assert job.created
+    assert house.queued() + house.delayed() == 1
+
+
+@pytest.mark.parametrize("fault", PASSING)
+@pytest.mark.parametrize("countdown", [None, 0.5], ids=["at once", "later"])
+def test_an_enqueue_after_a_passing_fault_goes_through(
+    house: House, server: RedisServer, fault: str, countdown: float | None
+) -> None:
+    house.act(idempotency_key="before", countdown=countdown)
+    with PASSING[fault](server):
+        assert house.act(idempotency_key="once", countdown=countdown).created
+    assert house.queued() + house.delayed() == 2
