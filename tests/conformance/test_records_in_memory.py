@@ -25,7 +25,7 @@ from servers import Servers
 from support.yard import fresh_settings
 from taskyard.errors import Refused
 from taskyard.jobs.outcomes import Decision
-from taskyard.records import Records, Run
+from taskyard.records import Admission, Records, Run
 from taskyard.testing.clock import YardClock
 from taskyard.testing.records import MemoryRecords
 from taskyard.testing.shelf import Shelf
@@ -39,6 +39,7 @@ A_LIFE_US = 10**12
 INDEX = st.integers(0, 5)
 HOLDER = st.sampled_from(["h1", "h2", "h3"])
 CALLS = st.one_of(
+    st.tuples(st.just("witness"), st.booleans()),
     st.tuples(st.just("admit"), st.sampled_from([0, 90_000]), st.sampled_from(["", "c1", "c2"])),
     st.tuples(st.just("begin"), INDEX, HOLDER, st.sampled_from(["p1", "p2"])),
     st.tuples(st.just("begin"), INDEX, HOLDER, st.just("p1")),
@@ -78,6 +79,10 @@ class Side:
         )  # fmt: skip
         self.stamps.append(Stamp(answer.epoch, answer.generation, answer.seq))
         return answer
+
+    def _witness(self, published: bool) -> int:
+        job = Admission(self.job_id, "t", "exec", 3, 0, None)
+        return self.records.witness_many([job], published=published)
 
     def _begin(self, index: int, holder: str, process: str) -> Any:
         answer = self.records.begin(

@@ -13,9 +13,7 @@ from taskyard.transport.order import Order
 STEPS = (0, 3, 6, 9)
 
 
-def served(
-    order: Order, queues: list[str], pops: int, batch: int = 16
-) -> Counter[tuple[str, int]]:
+def served(order: Order, queues: list[str], pops: int, batch: int = 16) -> Counter[tuple[str, int]]:
     """Who is served first, as if every list were full."""
     firsts: Counter[tuple[str, int]] = Counter()
     for _ in range(pops):

@@ -6,12 +6,13 @@ waiting for their confirmation would stop the consumer, which alone makes room t
 
 from __future__ import annotations
 
-import logging
 from typing import Any
+
+from taskyard.wire.logs import logger
 
 __all__ = ["UnconfirmedEvents"]
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 
 class UnconfirmedEvents:

@@ -7,7 +7,7 @@ from taskyard.jobs.states import TERMINAL, Event, State
 from taskyard.records import Admitted, Replayed
 from taskyard.testing.draft import Draft, Position
 
-__all__ = ["admit", "replay"]
+__all__ = ["admit", "replay", "witness"]
 
 
 def admit(draft: Draft, message: Position, unique_for_us: int, call: str) -> Admitted:
@@ -28,6 +28,18 @@ def admit(draft: Draft, message: Position, unique_for_us: int, call: str) -> Adm
     draft.move(Event.ADMIT, **facts)
     draft.save()
     return _admitted(draft, created=True)
+
+
+def witness(draft: Draft, message: Position, *, published: bool) -> bool:
+    """The record of a job that its producer published itself, unless it has one."""
+    if draft.state is not State.NONE:
+        return False
+    draft.birth(message, draft.now)
+    draft.drop("priority")
+    draft.set(published=int(published))
+    draft.move(Event.ADMIT, type=message.job_type, queue=message.queue)
+    draft.save()
+    return True
 
 
 def _admitted(draft: Draft, *, created: bool) -> Admitted:

@@ -29,7 +29,7 @@ from taskyard.records import (
 from taskyard.records.answers import Finished
 from taskyard.settings import Settings
 from taskyard.testing.begin import Caller, begin, lease_end
-from taskyard.testing.births import admit, replay
+from taskyard.testing.births import admit, replay, witness
 from taskyard.testing.draft import Draft, Position
 from taskyard.testing.ends import condemn, lose, release
 from taskyard.testing.finish import finish
@@ -63,6 +63,15 @@ class MemoryRecords(Records):
         """One at a time: there is no server to keep busy."""
         for job in jobs:
             yield [self._admit(job)]
+
+    def witness_many(self, jobs: Sequence[Admission], *, published: bool) -> int:
+        """Records of jobs that their producer has published itself; how many are new."""
+        return sum(self._witness(job, published) for job in jobs)
+
+    def _witness(self, job: Admission, published: bool) -> bool:
+        message = Position(None, 0, 0, job.job_type, job.queue, None)
+        with self._draft(job.job_id) as draft:
+            return witness(draft, message, published=published)
 
     def _admit(self, job: Admission) -> Admitted:
         message = Position(None, 0, 0, job.job_type, job.queue, job.priority)
