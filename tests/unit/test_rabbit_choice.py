@@ -88,8 +88,9 @@ def test_the_choice_says_why(version: str, asked: str, told: str) -> None:
 def test_the_description_names_the_exchanges_of_what_waits() -> None:
     told = describe(settings(), server("4.0.1"))
 
-    assert "our own exchanges taskyard.quorum_celery_delayed_*, also quorum" in told
-    assert "taskyard_celery_delayed_*, also classic" in describe(settings(), server("3.10.8"))
+    assert "our own exchanges taskyard.quorum_celery_delayed_*, quorum" in told
+    assert "taskyard.quorum_celery_delayed_*, quorum" in describe(settings(), server("3.10.8"))
+    assert "taskyard_celery_delayed_*, classic" in describe(settings(), server("3.9.29"))
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,12 @@ from kombu.transport.native_delayed_delivery import calculate_routing_key, level
 
 from taskyard.broker.confirmed import abandon, publish_confirmed
 from taskyard.broker.connection import connection
-from taskyard.broker.delay_exchanges import bind_delay, declare_delay, delay_prefix
+from taskyard.broker.delay_exchanges import bind_delay, declare_delay, delay_prefix, delay_type
 from taskyard.broker.foreign import own_priority, queue_name
 from taskyard.broker.headers import headers_of
 from taskyard.clock import to_us
 from taskyard.errors import LetterUnroutable, PublishFailed
-from taskyard.queues import RabbitChoice, choose, rabbit_priority, rabbit_queues
+from taskyard.queues import rabbit_priority, rabbit_queues
 from taskyard.settings import Settings
 from taskyard.wire.exact import unpack
 from taskyard.wire.headers import Stamp
@@ -131,19 +131,15 @@ class AmqpPublisher:
 
     def _prepare_delay(self, channel: Any, queue: str) -> str:
         """The exchange where a wait for `queue` begins, declared and bound."""
-        choice = self._choice(channel)
-        prefix = delay_prefix(self.settings, choice)
+        kind = delay_type(channel.connection.server_properties)
+        prefix = delay_prefix(self.settings, kind)
         if not self._delay_ready:
-            declare_delay(channel, self.settings, choice)
+            declare_delay(channel, self.settings, kind)
             self._delay_ready = True
         if queue not in self.settings.queues and queue not in self._bound:
             bind_delay(channel, prefix, queue)
             self._bound.add(queue)
         return str(level_name(_TOP_LEVEL, prefix))
-
-    def _choice(self, channel: Any) -> RabbitChoice:
-        properties = channel.connection.server_properties
-        return choose(properties, self.settings.rabbitmq_queue_type)
 
     def _producer(self) -> Producer:
         if self._connection is None:

@@ -2,34 +2,48 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
 from kombu.transport.native_delayed_delivery import (
     CELERY_DELAYED_DELIVERY_EXCHANGE,
     declare_native_delayed_delivery_exchanges_and_queues,
 )
 
-from taskyard.queues import RabbitChoice
+from taskyard.queues import QueueType, product_of, version_of
 from taskyard.settings import Settings
 
-__all__ = ["bind_delay", "declare_delay", "delay_prefix"]
+__all__ = ["bind_delay", "declare_delay", "delay_prefix", "delay_type"]
+
+# From here on a quorum queue can hand on at least once what has waited in it; see
+# https://www.rabbitmq.com/docs/quorum-queues#dead-lettering.
+_AT_LEAST_ONCE: Final = (3, 10)
 
 
-def delay_prefix(settings: Settings, choice: RabbitChoice) -> str:
+def delay_type(properties: Mapping[str, Any]) -> QueueType:
+    """The type of the levels, whatever the work queues' is: quorum where the server can.
+
+    A quorum queue hands an expired message on only when the next queue has confirmed it. A classic
+    one forgets it at once: if the server is killed within the next half second, it is lost.
+    """
+    can = product_of(properties) == "RabbitMQ" and version_of(properties) >= _AT_LEAST_ONCE
+    return "quorum" if can else "classic"
+
+
+def delay_prefix(settings: Settings, kind: QueueType) -> str:
     """What the levels' names begin with.
 
     Levels of quorum queues have names of their own: where the classic ones exist, what waits in
     them still finds its way, and no declaration is refused.
     """
-    kind = "" if choice.queue_type == "classic" else ".quorum"
-    return f"{settings.namespace}{kind}"
+    return f"{settings.namespace}{'' if kind == 'classic' else '.quorum'}"
 
 
-def declare_delay(channel: Any, settings: Settings, choice: RabbitChoice) -> None:
+def declare_delay(channel: Any, settings: Settings, kind: QueueType) -> None:
     """Declare 28 levels (2^0 to 2^27 s) and bind every work queue behind them."""
-    prefix = delay_prefix(settings, choice)
+    prefix = delay_prefix(settings, kind)
     client = channel.connection.client
-    declare_native_delayed_delivery_exchanges_and_queues(client, choice.queue_type, prefix)
+    declare_native_delayed_delivery_exchanges_and_queues(client, kind, prefix)
     for queue in settings.queues:
         bind_delay(channel, prefix, settings.broker_name(queue))
 

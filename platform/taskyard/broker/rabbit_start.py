@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from taskyard.broker.delay_exchanges import delay_prefix
+from taskyard.broker.delay_exchanges import delay_prefix, delay_type
 from taskyard.broker.rabbit_losses import losses
 from taskyard.queues import RabbitQueue, choose
 from taskyard.settings import Settings
@@ -43,9 +43,9 @@ def settle_queues(settings: Settings, app: Any, connection: Any) -> None:
 def describe(settings: Settings, properties: Mapping[str, Any]) -> str:
     """What is chosen for this server and why, for messages that wait too."""
     choice = choose(properties, settings.rabbitmq_queue_type)
-    prefix = delay_prefix(settings, choice)
+    kind = delay_type(properties)
     return (
-        f"{choice}. What waits goes through our own exchanges {prefix}_celery_delayed_*, also "
-        f"{choice.queue_type}: Celery's native ones reach no queue of the default exchange, and "
-        "all namespaces would share them"
+        f"{choice}. What waits goes through our own exchanges {delay_prefix(settings, kind)}"
+        f"_celery_delayed_*, {kind}: Celery's native ones reach no queue of the default exchange, "
+        "and all namespaces would share them"
     )

@@ -5,7 +5,7 @@ from taskyard.queues.priorities import (
     broker_priority,
     rabbit_priority,
 )
-from taskyard.queues.rabbit_choice import RabbitChoice, choose
+from taskyard.queues.rabbit_choice import QueueType, RabbitChoice, choose, product_of, version_of
 from taskyard.queues.rabbit_existing import Declared, look_at
 from taskyard.queues.rabbit_queue import RabbitQueue, Wish
 from taskyard.queues.topology import kombu_queues, rabbit_queues, route
@@ -13,6 +13,7 @@ from taskyard.queues.topology import kombu_queues, rabbit_queues, route
 __all__ = [
     "URGENCY_STEPS",
     "Declared",
+    "QueueType",
     "RabbitChoice",
     "RabbitQueue",
     "Wish",
@@ -20,7 +21,9 @@ __all__ = [
     "choose",
     "kombu_queues",
     "look_at",
+    "product_of",
     "rabbit_priority",
     "rabbit_queues",
     "route",
+    "version_of",
 ]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-__all__ = ["QUORUM_PRIORITIES", "RabbitChoice", "choose", "version_of"]
+__all__ = ["QUORUM_PRIORITIES", "QueueType", "RabbitChoice", "choose", "product_of", "version_of"]
 
 # From here on quorum queues serve urgent messages (over 4) before the others; see
 # https://www.rabbitmq.com/docs/quorum-queues#priorities.
@@ -39,7 +39,7 @@ class RabbitChoice:
 
 def choose(properties: Mapping[str, Any], asked: str) -> RabbitChoice:
     """The choice for a server; `asked` is the setting `rabbitmq_queue_type`."""
-    product, version = _text(properties.get("product")), version_of(properties)
+    product, version = product_of(properties), version_of(properties)
     server = f"{product or 'a broker without a name'} {_text(properties.get('version'))}".strip()
     has_priorities = product == "RabbitMQ" and version >= QUORUM_PRIORITIES
     if asked == "quorum":
@@ -64,6 +64,11 @@ def _asked_for_quorum(server: str, *, has_priorities: bool) -> RabbitChoice:
         f"priorities. RabbitMQ {since} brings them; TASKYARD_RABBITMQ_QUEUE_TYPE=classic has them"
     )
     return RabbitChoice(server, "quorum", 1, reason, cost)
+
+
+def product_of(properties: Mapping[str, Any]) -> str:
+    """What the server calls itself, empty where it tells nothing."""
+    return _text(properties.get("product"))
 
 
 def version_of(properties: Mapping[str, Any]) -> tuple[int, ...]:

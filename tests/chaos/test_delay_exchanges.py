@@ -1,0 +1,72 @@
+"""RabbitMQ is killed while what has waited moves on to its queue: nothing of it is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from kombu import Connection
+
+from servers import RabbitMQ
+from support.waiting import eventually
+from taskyard.broker.amqp_publisher import AmqpPublisher
+from taskyard.clock import SYSTEM_CLOCK, to_us
+from taskyard.settings import Settings
+from taskyard.wire.headers import Stamp
+from taskyard.wire.letters import RawMessage
+
+WAIT_S = 1
+# The first messages have moved on, the last ones not yet, when the server dies.
+PUBLISHED_FOR_S = WAIT_S + 0.4
+BODY = RawMessage(body=b"[[], {}, {}]", headers={"task": "exec_act"}, properties={})
+
+
+@pytest.fixture
+def rabbitmq(tmp_path: Path) -> Iterator[RabbitMQ]:
+    server = RabbitMQ(tmp_path / "rabbitmq")
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+def publish(publisher: AmqpPublisher, number: int) -> str:
+    job_id = f"job-{number}"
+    now_us = to_us(SYSTEM_CLOCK.now())
+    publisher.publish_later(
+        BODY.model_copy(update={"headers": {**BODY.headers, "id": job_id}}),
+        queue="exec",
+        priority=None,
+        job_id=job_id,
+        stamp=Stamp(now_us, seq=1),
+        due_us=now_us + WAIT_S * 1_000_000,
+    )
+    return job_id
+
+
+def test_a_retry_that_was_just_due_survives_the_death_of_the_server(rabbitmq: RabbitMQ) -> None:
+    settings = Settings(namespace="hop", broker_url=rabbitmq.url)
+    with closing(AmqpPublisher(settings)) as publisher:
+        sent = {publish(publisher, 0)}  # declares, which takes its time
+        until_s = time.monotonic() + PUBLISHED_FOR_S
+        while time.monotonic() < until_s:
+            sent.add(publish(publisher, len(sent)))
+    os.kill(rabbitmq.pid, signal.SIGKILL)
+    rabbitmq.stop()
+    rabbitmq.start()
+    found: set[str] = set()
+    with Connection(rabbitmq.url) as connection:
+        channel = connection.default_channel
+
+        def all_there() -> bool:
+            while (message := channel.basic_get("hop.exec", no_ack=True)) is not None:
+                found.add(message.headers["id"])
+            return found == sent
+
+        eventually(all_there, "every retry", why=lambda: f"lost: {sorted(sent - found)}")
