@@ -2,35 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
-from taskyard.clock import to_us
 from taskyard.engine.message import job_id_of, raw_message, stamp_of, task_of
 from taskyard.install.marks import ETA
 from taskyard.install.yard import AppYard
 from taskyard.wire.headers import Stamp
 
-__all__ = ["due_ahead_us", "put_off"]
-
-# What is due within this stays in the worker: nothing gains from the way to the delay store.
-_AT_ONCE_US: Final = 1_000_000
-
-
-def due_ahead_us(message: Any) -> int | None:
-    """When the message is due, if that is more than a second ahead; None for a date of no sense."""
-    eta = (message.headers or {}).get("eta")
-    if not isinstance(eta, str):
-        return None
-    try:
-        moment = datetime.fromisoformat(eta)
-    except ValueError:
-        return None
-    # Celery's messages without a zone are in UTC unless the app says otherwise; those stay.
-    if moment.tzinfo is None:
-        return None
-    due = to_us(moment)
-    return due if due - to_us(datetime.now(UTC)) > _AT_ONCE_US else None
+__all__ = ["put_off"]
 
 
 def put_off(yard: AppYard, message: Any, due_us: int) -> None:
@@ -60,7 +39,5 @@ def _first_stamp(yard: AppYard, message: Any, job_id: str) -> Stamp:
         priority=0,
         unique_for_s=0,
     )
-    if admitted is None:
-        raise TypeError("admission outside a pipeline answers at once")
     yard.records.confirm(job_id, admitted.epoch)
     return Stamp(admitted.epoch)

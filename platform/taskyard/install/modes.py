@@ -60,8 +60,3 @@ class Modes:
         if name.startswith("celery.") and name not in _BUILT_IN:
             return Mode.OFF
         return self.default
-
-    @property
-    def uses_protect(self) -> bool:
-        """Whether any task can be protected by these."""
-        return Mode.PROTECT in (self.default, *self.patterns.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -52,10 +53,11 @@ class AppYard(Yard):
 
     @cached_property
     def records(self) -> Records:
-        """The records, of this process."""
-        records = Records(connect(self.settings.need_redis_url()), self.settings)
-        records.keys = AppKeys(self.settings.namespace)
-        return records
+        """The records, of this process; none waits for replicas, which are a client's matter.
+
+        A worker's main loop admits here, and must not stand still while a replica is silent.
+        """
+        return self._records({"replicas": 0})
 
     @cached_property
     def runner(self) -> TaskRunner:
@@ -69,10 +71,12 @@ class AppYard(Yard):
         A short lease, since another worker may protect, and wait for what has ended unseen.
         """
         lease_s = min(self.settings.lease_s, _WATCH_S)
-        own = self.settings.model_copy(update={"death_limit": _NEVER, "lease_s": lease_s})
-        records = Records(connect(self.settings.need_redis_url()), own)
-        records.keys = AppKeys(self.settings.namespace)
-        return records
+        return self._records({"death_limit": _NEVER, "lease_s": lease_s, "replicas": 0})
+
+    def _records(self, own: Mapping[str, Any]) -> Records:
+        settings = self.settings.model_copy(update=own)
+        keys = AppKeys(settings.namespace)
+        return Records(connect(settings.need_redis_url()), settings, keys)
 
     @cached_property
     def watched_letters(self) -> LetterBox:

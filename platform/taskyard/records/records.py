@@ -42,12 +42,12 @@ _US = 1_000_000
 
 
 class Records:
-    """The records of one namespace."""
+    """The records of one namespace; `keys` where their names are others than `Keys` has them."""
 
-    def __init__(self, client: redis.Redis, settings: Settings) -> None:
+    def __init__(self, client: redis.Redis, settings: Settings, keys: Keys | None = None) -> None:
         self.client = client
         self.settings = settings
-        self.keys = Keys(settings.namespace)
+        self.keys = Keys(settings.namespace) if keys is None else keys
         self._window_us = settings.dedupe_window_s * _US
         budget = settings.lifecycle_max_events
         self._scripts = {name: Script(script_source(name, budget)) for name in _NAMES}
