@@ -1,6 +1,7 @@
 """The settings page and the settings object say the same."""
 
 import re
+import tomllib
 from datetime import timedelta
 from importlib import import_module
 from pathlib import Path
@@ -11,11 +12,14 @@ import yaml
 from taskyard import ledger, store
 from taskyard.control import letters, prefixes
 from taskyard.database import connect
+from taskyard.database.migrate import MINIMUM_POSTGRES
 from taskyard.jobs.catalogue import Catalogue
+from taskyard.ops.cli.checks import rabbitmq_server, redis_server
 from taskyard.ops.cli.jobs import find
 from taskyard.settings import Settings
 
-PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "settings.md"
 
 
 def _rows() -> dict[str, list[str]]:
@@ -47,15 +51,53 @@ def _limits() -> dict[str, str]:
 LIMITS = {
     "one pop": ["transport.channel:BATCH"],
     "an idle consumer asks": ["transport.wake:RECHECK_S"],
+    "messages held while jobs end quickly": [
+        "transport.pace:BURST",
+        "transport.pace:QUICK_S",
+    ],
+    "an acknowledgement waits for a pop": ["transport.qos:_ACK_DELAY_S"],
+    "a message that goes back a second time": ["transport.qos:RETURN_S"],
+    "a key of another type than ours": [
+        "transport.complaints:PAUSE_S",
+        "transport.complaints:_AGAIN_S",
+    ],
+    "a dead consumer's messages are looked for": ["transport.transport:_SWEEP_S"],
     "one promotion from the delay store": ["broker:PROMOTE_BATCH"],
-    "promotions": ["engine.promoter:INTERVAL_S", "engine.promoter:_ROUNDS"],
+    "promotions": [
+        "engine.promoter:INTERVAL_S",
+        "engine.promoter:_ROUNDS",
+        "engine.promoter:_PAUSE_S",
+    ],
     "`enqueue_many`": ["records.admissions:_GROUP", "records.admissions:_AHEAD"],
     "heartbeat of a consumer": ["transport.holdings:OWNER_TTL_S"],
     "deliveries by a quorum queue of RabbitMQ": ["queues.rabbit_queue:BROKER_DELIVERY_LIMIT"],
     "messages restored at once": ["transport.qos:RESTORE_BATCH"],
     "task events for monitors": ["engine.consumer:EVENT_INTERVAL_S", "engine.consumer:EVENT_BATCH"],
     "what waits to be observed by `taskyard.install`": ["install.observer:_WAITING"],
+    "what waits to be recorded by `install(…, admit=True)`": ["install.witness:_WAITING"],
+    "records of publications": [
+        "install.witness:_BATCH",
+        "install.witness:_GATHER_S",
+        "install.witness:_EXIT_S",
+    ],
+    "where an installed app's queues lie": [
+        "install.announcer:EVERY_S",
+        "install.places:_FORMER_US",
+        "install.places:_FORGOTTEN_US",
+    ],
+    "a watched task's lease": ["install.yard:_WATCH_S"],
     "connecting to Redis, to Postgres": ["store.client:_SOCKET_TIMEOUT_S"],
+    "tries of one command": ["store.client:TRIES"],
+    "patience around a handler": [
+        "runner.patience:BEFORE",
+        "runner.patience:AFTER",
+        "runner.patience:_LONGEST_WAIT_S",
+    ],
+    "a worker that lost Redis": ["engine.reconnecting:_FIRST_S", "engine.reconnecting:LONGEST_S"],
+    "failed attempts in a record": ["records.record:HISTORY_LINES"],
+    "what a payload may be nested": ["client.requests:_DEEPEST"],
+    "an id or a task's name in a message": ["engine.message:_LONGEST_NAME"],
+    "asking for a result": ["client.handle:_FIRST_WAIT_S", "client.handle:_LONGEST_WAIT_S"],
     "error message, traceback in a letter": [
         "runner.failures:MESSAGE_LIMIT",
         "runner.failures:TRACEBACK_LIMIT",
@@ -86,6 +128,8 @@ LIMITS = {
         "reconcile.report:EXAMPLES",
     ],
     "letters per `dlq replay`": ["ops.cli.dlq.replay:LIMIT"],
+    "`jobs wait`": ["ops.cli.jobs.wait:DEFAULT_TIMEOUT_S"],
+    "workers asked by `queues list`": ["ops.cli.queues.look:_ANSWER_S"],
     "waiting for the relay's answer": ["ops.cli.dlq.replays:_WAIT_S"],
     "a listing": ["ledger.search:SEARCH_LIMIT"],
     "the beginning of an id": ["control.prefixes:MINIMUM_PREFIX"],
@@ -111,7 +155,26 @@ def _number(place):
     value = getattr(import_module(f"taskyard.{module}"), name)
     if isinstance(value, timedelta):
         return value.days / (7 if name == "AHEAD" else 1)
-    return value / 1000 if name.endswith("_MS") else value
+    if name == "_FORGOTTEN_US":
+        return value / 86_400_000_000
+    units = {"_MS": 1_000, "_US": 1_000_000}
+    return value / units.get(name[-3:], 1)
+
+
+def test_limits_that_stand_in_a_row_s_reason_are_what_the_code_holds():
+    page = PAGE.read_text()
+    assert f"waits {_number('broker.redis_publisher:_ODD_LIST_WAIT_MS'):g} s" in page
+    assert f"after {_number('engine.reconnecting:_CALM_S'):g} s without a loss" in page
+
+
+def test_the_page_names_the_oldest_servers_that_check_takes():
+    part = PAGE.read_text().partition("## Servers")[2].partition("\n## ")[0]
+    told = dict(re.findall(r"^\| (\w+) \| ([\d.]+) \|$", part, re.MULTILINE))
+    python = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
+    least = {**redis_server._MINIMUM, "RabbitMQ": rabbitmq_server._MINIMUM}
+    expected = {name: ".".join(map(str, numbers)) for name, numbers in least.items()}
+    expected |= {"Python": python.removeprefix(">="), "PostgreSQL": str(MINIMUM_POSTGRES)}
+    assert told == expected
 
 
 def test_two_limits_that_the_page_tells_as_one_are_one():
