@@ -95,6 +95,15 @@ def test_a_job_that_does_not_end_takes_nothing_more_than_the_prefetch_count(desk
     assert desk.room == PREFETCH
 
 
+def test_what_is_held_beyond_the_prefetch_count_is_too_much_once_nothing_ends(desk: Desk) -> None:
+    desk.warm_up()
+    desk.take(8)
+    desk.finish(1, 0.001)
+    assert desk.qos.surplus() == 0
+    desk.now += 1.0
+    assert desk.qos.surplus() == 7 - PREFETCH
+
+
 def test_slow_jobs_are_acknowledged_at_the_next_tick(desk: Desk) -> None:
     desk.take(2)
     desk.finish(1, 60.0)

@@ -34,6 +34,10 @@ class Pace:
         self._interval_s += _WEIGHT * (interval - self._interval_s)
         self._last = now
 
+    def silent_s(self, now: float) -> float:
+        """How long ago the last acknowledgement was."""
+        return now - self._last
+
     def quick(self, held: int, now: float) -> bool:
         """Whether `held` messages would be done within `QUICK_S`, as far as one can tell."""
         return self._interval_s * held < QUICK_S and now - self._last < QUICK_S

@@ -25,6 +25,8 @@ RESTORE_BATCH: Final = 100
 RETURN_S: Final = 1.0
 # How long an acknowledgement waits for a pop to take it along, while jobs end quickly.
 _ACK_DELAY_S: Final = 0.005
+# How long nothing must have ended before what is held beyond the prefetch count is too much.
+_SURPLUS_S: Final = 1.0
 
 
 class QoS(kombu_redis.QoS):  # type: ignore[misc]
@@ -38,6 +40,8 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
         self._quiet_until = 0.0
         self._pace = Pace()
         self._done_since = 0.0
+        # Tags that no process has begun: they go back as they came.
+        self._unbegun: set[str] = set()
 
     # -- how many may be out -------------------------------------------------------------------
 
@@ -61,6 +65,18 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
         limit *= self.channel.burst
         free = limit - held
         return free if free >= limit // 2 else 0
+
+    def surplus(self) -> int:
+        """How many messages beyond the prefetch count wait here while nothing ends any more."""
+        now = monotonic()
+        if not self.prefetch_count or self._pace.silent_s(now) < _SURPLUS_S:
+            return 0
+        surplus: int = self._held() - self.prefetch_count
+        return max(surplus, 0)
+
+    def note_unbegun(self, delivery_tag: str) -> None:
+        """Let the coming `reject` return a message as the next one, not marked as redelivered."""
+        self._unbegun.add(delivery_tag)
 
     def _bursts(self, now: float) -> bool:
         burst = self.channel.burst
@@ -97,7 +113,7 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
         if not requeue:
             self.ack(delivery_tag)
             return
-        if self._came_back(delivery_tag):
+        if self._came_back(delivery_tag) and delivery_tag not in self._unbegun:
             self._returns[delivery_tag] = monotonic() + RETURN_S
             return
         # Noted before it is tried: what could not go back is tried again by `flush`.
@@ -113,12 +129,13 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
 
     def _give_back(self, tag: str) -> None:
         try:
-            self.restore_by_tag(tag, leftmost=True)
+            self.restore_by_tag(tag, leftmost=tag not in self._unbegun)
         except ResponseError as error:
             self.channel.tolerate(error)
             self._returns[tag] = monotonic() + PAUSE_S
             return
         self._returns.pop(tag, None)
+        self._unbegun.discard(tag)
         virtual.QoS.ack(self, tag)
 
     def take_done(self) -> list[str]:
@@ -163,7 +180,8 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
             if stored is None:
                 connection.zrem(self.unacked_index_key, tag)
             else:
-                self._restore(connection, tag, stored, "last" if leftmost else "next")
+                place = "last" if leftmost else "next"
+                self._restore(connection, tag, stored, place, began=tag not in self._unbegun)
 
     def restore_unacked(self, client: Any = None) -> None:
         """Return everything that is out, the oldest to be consumed first."""
@@ -200,13 +218,15 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
                 extra={"action": "message_restored", "tag": tag},
             )
 
-    def _restore(self, client: Any, tag: str, stored: bytes, place: str) -> None:
+    def _restore(
+        self, client: Any, tag: str, stored: bytes, place: str, *, began: bool = True
+    ) -> None:
         message, exchange, routing_key = stored_parts(stored)
         if isinstance(message, bytes):
             self.channel.put_back(client, tag, message, [routing_key], place)
             return
         step = self.channel._get_message_priority(message, reverse=False)
-        body = json.dumps(mark_redelivered(message)).encode()
+        body = json.dumps(mark_redelivered(message) if began else message).encode()
         queues = self.channel.queues_of(exchange, routing_key)
         lists = [self.channel._q_for_pri(queue, step) for queue in queues]
         self.channel.put_back(client, tag, body, lists, place)

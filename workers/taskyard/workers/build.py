@@ -8,6 +8,7 @@ from taskyard.broker import make_app
 from taskyard.engine.consumer import JobConsumer
 from taskyard.engine.forking import keep_pages_shared
 from taskyard.engine.promoter import Promoter
+from taskyard.engine.surplus import Surplus
 from taskyard.engine.task import make_task
 from taskyard.engine.yard import Yard
 from taskyard.errors import UnknownJobType
@@ -36,7 +37,7 @@ def build_app(settings: Settings, catalogue: Catalogue, handlers: Registry) -> C
     app = make_app(settings, catalogue)
     app.taskyard = Yard(settings, catalogue)
     app.conf.worker_consumer = f"{JobConsumer.__module__}:{JobConsumer.__qualname__}"
-    app.steps["consumer"].add(Promoter)
+    app.steps["consumer"].update((Promoter, Surplus))
     keep_pages_shared()
     mask_secrets()
     for handler in handlers.handlers():
