@@ -29,7 +29,8 @@ def call_replicated(
     WAIT go in one trip on one connection: WAIT counts what its own connection wrote, and a repeated
     call may write nothing. Raises redis-py's errors.
     """
-    wait = ("WAIT", replicas, int(within_s * 1000))
+    # WAIT with 0 would wait for ever.
+    wait = ("WAIT", replicas, max(1, int(within_s * 1000)))
     try:
         return _trip(client, script, keys, arguments, mark, wait, load=False)
     except NoScriptError:
