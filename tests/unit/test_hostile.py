@@ -6,7 +6,7 @@ import json
 import pytest
 
 from taskyard.deadletters import build_letter
-from taskyard.engine.consumer import _fault
+from taskyard.engine.shape import fault_of
 from taskyard.errors import CodedError, InvalidPayload
 from taskyard.jobs.outcomes import Failure
 from taskyard.records import Record
@@ -42,7 +42,7 @@ class Message:
     ],
 )
 def test_a_header_that_would_kill_a_worker_is_a_fault(headers):
-    assert _fault(Message(**headers))
+    assert fault_of(Message(**headers))
 
 
 @pytest.mark.parametrize(
@@ -57,12 +57,12 @@ def test_a_header_that_would_kill_a_worker_is_a_fault(headers):
     ],
 )
 def test_a_body_of_another_shape_is_a_fault(body):
-    assert _fault(Message(body))
+    assert fault_of(Message(body))
 
 
 def test_a_plain_message_of_any_client_has_no_fault():
-    assert _fault(Message([[1], {}, {"callbacks": None, "chain": [{"task": "x"}]}])) is None
-    assert _fault(Message([[1], {}, None], timelimit=[10, None], stamped_headers=["a"])) is None
+    assert fault_of(Message([[1], {}, {"callbacks": None, "chain": [{"task": "x"}]}])) is None
+    assert fault_of(Message([[1], {}, None], timelimit=[10, None], stamped_headers=["a"])) is None
 
 
 @pytest.mark.parametrize("code", [["x"], "", "\ud800", "a b", "x" * 101, None])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 
 import pytest
 from celery import Celery, chain, chord, group
@@ -14,7 +13,6 @@ from taskyard.errors import InvalidSettings, MissingSetting
 from taskyard.install import Mode, install, plan
 from taskyard.install.adopt import composed_request
 from taskyard.install.captor import queue_named
-from taskyard.install.eta import due_ahead_us
 from taskyard.install.modes import Modes
 from taskyard.install.protected_request import ProtectedRequest
 from taskyard.install.replacement import bearer
@@ -155,14 +153,3 @@ def test_a_queue_is_found_by_exchange_and_key(app: Celery) -> None:
     assert queue_named(app, "shop", "order.placed.now", "x") == "placed"
     assert queue_named(app, "shop", "order.paid", "x") == "all"
     assert queue_named(app, "elsewhere", "key", "x") == "key"
-
-
-def test_a_date_of_a_second_or_less_stays_in_the_worker() -> None:
-    class Message:
-        def __init__(self, eta: object) -> None:
-            self.headers = {"eta": eta}
-
-    now = datetime.now(UTC)
-    assert due_ahead_us(Message((now + timedelta(seconds=9)).isoformat())) is not None
-    for eta in (None, 7, "soon", now.isoformat(), (now + timedelta(days=1)).isoformat()[:19]):
-        assert due_ahead_us(Message(eta)) is None

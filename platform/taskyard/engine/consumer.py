@@ -4,39 +4,31 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from time import monotonic, sleep
-from typing import Any, Final
+from typing import Any, Final, assert_never
 
 from celery.worker.consumer import Consumer
-from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from taskyard.broker import settle_queues
 from taskyard.clock import to_us
-from taskyard.deadletters import build_letter
-from taskyard.engine.duties import defer
-from taskyard.engine.message import job_id_of, raw_message, stamp_of, task_of
+from taskyard.engine.duties import NOT_DISCHARGED, defer, duty_of
+from taskyard.engine.eta import due_ahead_us
+from taskyard.engine.message import job_id_of, stamp_of, task_of
 from taskyard.engine.reconnecting import Reconnecting
+from taskyard.engine.shape import fault_of
 from taskyard.engine.task_events import UnconfirmedEvents
 from taskyard.engine.yard import Yard
-from taskyard.errors import TaskyardError
 from taskyard.jobs.outcomes import Failed
 from taskyard.jobs.policies import Category
 from taskyard.jobs.states import State
-from taskyard.records import Decided, Held
+from taskyard.records import Decided, Ended, Held, Stale
 from taskyard.runner.cause import encode_cause, plain_failure
-from taskyard.wire import Stamp, clean_text
+from taskyard.wire import Stamp
 from taskyard.wire.logs import logger
 
 __all__ = ["JobConsumer"]
 
 log = logger(__name__)
-_LONGEST_NAME: Final = 255
-_LONGEST_LIMIT_S: Final = 10**8
-# What is due this soon may wait in the worker.
-_SOON_US: Final = 1_000_000
-_FAILED = (TaskyardError, RedisError, OperationalError, OSError)
-
-
 # Events are for people: ten publications a second show as much as one for each task, and cost a
 # tenth of the main process' time where that costs more than half of it.
 EVENT_INTERVAL_S: Final = 0.1
@@ -109,36 +101,45 @@ class JobConsumer(UnconfirmedEvents, Consumer):  # type: ignore[misc]
         handle = super().create_task_handler(*args, **kwargs)
 
         def on_task_received(message: Any) -> Any:
-            fault = _fault(message)
-            if fault is None and (self._delivered_too_often(message) or self._put_off(message)):
+            fault = fault_of(message)
+            if fault is not None:
+                text = f"the message is no valid task: {fault}"
+                return self._die(message, Category.UNDECODABLE, "malformed", "Malformed", text)
+            if self._delivered_too_often(message) or self._put_off(message):
                 return None
-            if fault is None:
-                try:
-                    return handle(message)
-                except self.connection_errors:
-                    raise
-                except Exception as error:
-                    # Let out, it would end this worker, and the next one that takes the message.
-                    log.exception("a message could not be taken", extra={"action": "not_taken"})
-                    fault = f"{type(error).__name__}: {error}"
-            text = f"the message is no valid task: {fault}"
-            return self._die(message, Category.UNDECODABLE, "malformed", "Malformed", text)
+            try:
+                return handle(message)
+            except self.connection_errors:
+                raise
+            except Exception as error:
+                # Let out, it would end this worker, and the next one that takes the message.
+                log.exception("a message could not be taken", extra={"action": "not_taken"})
+                return self._die_untaken(message, error)
 
         return on_task_received
+
+    def _die_untaken(self, message: Any, error: Exception) -> None:
+        """The message may be sound and this worker at fault: its letter may be replayed."""
+        text = (
+            f"worker {self.hostname} could not take the message: {type(error).__name__}: {error}; "
+            "mend what its log shows under action=not_taken, then replay"
+        )
+        self._die(message, Category.INTERNAL_ERROR, "not_taken", type(error).__name__, text)
 
     def _put_off(self, message: Any) -> bool:
         """A message whose ETA is ahead waits in the delay store, not in this worker.
 
         Celery would hold it here, past the visibility timeout, and count it as redelivered.
         """
-        due_us, now_us = _due_us(message), to_us(datetime.now(UTC))
-        if due_us is None or due_us - now_us <= _SOON_US:
+        now_us = to_us(datetime.now(UTC))
+        due_us = due_ahead_us(message, now_us)
+        if due_us is None:
             return False
         yard: Yard = self.app.taskyard
         stamp = stamp_of(message) or Stamp(now_us, sent_us=due_us)
         try:
             defer(yard, job_id_of(message), message, stamp, due_us - now_us).discharge()
-        except _FAILED as error:
+        except NOT_DISCHARGED as error:
             log.warning(
                 "a message could not be put off, this worker holds it: %s",
                 error,
@@ -183,7 +184,7 @@ class JobConsumer(UnconfirmedEvents, Consumer):  # type: ignore[misc]
         outcome = plain_failure(category, code, kind, text, evidence)
         try:
             self._publish_letter(message, outcome)
-        except (*_FAILED, ValueError, TypeError) as error:
+        except (*NOT_DISCHARGED, ValueError, TypeError) as error:
             log.error(
                 "a message could not be dead-lettered and goes back: %s",
                 error,
@@ -213,13 +214,18 @@ class JobConsumer(UnconfirmedEvents, Consumer):  # type: ignore[misc]
             category=outcome.category,
             message=failure.message,
         )
-        if isinstance(answer, Held):
-            # The job runs under another message; this one has nothing to say before that ends.
-            defer(yard, job_id, message, stamp_of(message), answer.remaining_us).discharge()
-            return
-        record = yard.records.read(job_id)
-        if isinstance(answer, Decided) and record.state is State.DEAD_LETTERED:
-            yard.letters.post(build_letter(record, raw_message(message)))
+        stamp = stamp_of(message)
+        match answer:
+            case Decided():
+                policy = None if stamp is None else stamp.policy
+                duty_of(yard, job_id, message, answer, policy).discharge()
+            case Held(remaining_us):
+                # The job runs under another message; this one has to wait for its end.
+                defer(yard, job_id, message, stamp, remaining_us).discharge()
+            case Stale() | Ended():
+                return
+            case _:
+                assert_never(answer)
 
 
 def _is_decided(yard: Yard, message: Any) -> bool:
@@ -230,85 +236,3 @@ def _is_decided(yard: Yard, message: Any) -> bool:
     record, stamp = yard.records.read(job_id_of(message)), stamp_of(message)
     own = (0, 0) if stamp is None else (stamp.generation, stamp.seq)
     return record.state is State.DEAD_LETTERED or own < (record.generation, record.number("seq"))
-
-
-def _fault(message: Any) -> str | None:  # noqa: PLR0911 - one fault a line
-    """What is wrong with the shape of a message that claims to be a task, None if nothing is."""
-    headers = message.headers or {}
-    if "task" not in headers:
-        return None
-    for name in ("id", "task"):
-        if not _is_name(headers.get(name)):
-            return f"header {name!r} must be a short plain text, got {headers.get(name)!r:.60}"
-    for name in ("content_type", "content_encoding"):
-        value = getattr(message, name, None)
-        if value is not None and not isinstance(value, str):
-            return f"{name} must be a text, got {value!r:.60}"
-    try:
-        Stamp.read(headers)
-    except ValueError as error:
-        # Judged as one without a stamp, a stale message could run again.
-        return str(error)
-    limits = headers.get("timelimit")
-    if limits is not None and not _are_limits(limits):
-        return f"header 'timelimit' must be two numbers or nulls, got {limits!r:.60}"
-    stamped = headers.get("stamped_headers")
-    if stamped is not None and not _are_texts(stamped):
-        return f"header 'stamped_headers' must be a list of texts, got {stamped!r:.60}"
-    return _body_fault(message)
-
-
-def _are_limits(limits: Any) -> bool:
-    if not isinstance(limits, list | tuple) or len(limits) != 2:  # noqa: PLR2004 - hard, soft
-        return False
-    return all(
-        item is None or (isinstance(item, int | float) and 0 < item < _LONGEST_LIMIT_S)
-        for item in limits
-    )
-
-
-def _due_us(message: Any) -> int | None:
-    """When a message's ETA is, in microseconds; None where it has none that can be read."""
-    eta = (message.headers or {}).get("eta")
-    if not isinstance(eta, str):
-        return None
-    try:
-        moment = datetime.fromisoformat(eta)
-        return to_us(moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC))
-    except (ValueError, OverflowError):
-        return None
-
-
-def _is_name(value: Any) -> bool:
-    """Whether a header can be a key: a text of a key's length that every store can hold."""
-    return isinstance(value, str) and 0 < len(value) <= _LONGEST_NAME and clean_text(value) == value
-
-
-def _are_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
-
-
-def _body_fault(message: Any) -> str | None:
-    try:
-        payload = message.payload
-    except Exception:  # noqa: BLE001 - Celery's own path reports what cannot be decoded
-        return None
-    if not isinstance(payload, list | tuple) or len(payload) != 3:  # noqa: PLR2004 - protocol 2
-        return "the body must be [args, kwargs, embed]"
-    args, kwargs, embed = payload
-    if not isinstance(args, list | tuple) or not isinstance(kwargs, dict):
-        return "args must be a list and kwargs a mapping"
-    if embed is not None and not isinstance(embed, dict):
-        return "embed must be a mapping"
-    for name in ("callbacks", "errbacks", "chain"):
-        if not _are_signatures((embed or {}).get(name)):
-            return f"embed {name!r} must be a list of signatures"
-    return None
-
-
-def _are_signatures(value: Any) -> bool:
-    if value is None:
-        return True
-    return isinstance(value, list) and all(
-        isinstance(item, dict) and isinstance(item.get("options", {}), dict) for item in value
-    )

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
+
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
 
 from taskyard.deadletters import build_letter
 from taskyard.engine.message import raw_message
 from taskyard.engine.next_message import NextMessage
 from taskyard.engine.yard import Yard
+from taskyard.errors import TaskyardError
 from taskyard.jobs.outcomes import Decision
 from taskyard.jobs.states import State
 from taskyard.records import Decided, Record
 from taskyard.wire.headers import Stamp
 
-__all__ = ["Duty", "defer", "duty_of", "post_letter", "republish"]
+__all__ = ["NOT_DISCHARGED", "Duty", "defer", "duty_of", "post_letter", "republish"]
 
+# What a duty raises that could not be discharged: the message goes back, its next delivery repeats.
+NOT_DISCHARGED: Final = (TaskyardError, RedisError, OperationalError, OSError)
 # Half of the promoter's interval: a shorter wait is over before the delay store would notice.
 _AT_ONCE_US = 100_000
 

@@ -7,24 +7,23 @@ back instead: the decision is in the record, so its next delivery only repeats t
 from __future__ import annotations
 
 import uuid
-from typing import Any, Final
+from typing import Any, Final, assert_never
 
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
 from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
 from celery.exceptions import Ignore, Reject, Retry
 from celery.worker import state as worker_state
 from celery.worker.request import Request
-from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from taskyard.engine.duties import Duty, defer, duty_of, post_letter, republish
+from taskyard.engine.duties import NOT_DISCHARGED, Duty, defer, duty_of, post_letter, republish
 from taskyard.engine.message import stamp_of
 from taskyard.engine.yard import Yard
-from taskyard.errors import DeadLettered, TaskyardError
+from taskyard.errors import DeadLettered
 from taskyard.jobs.outcomes import Decision, Failed, Failure, Retrying
 from taskyard.jobs.policies import Category
 from taskyard.jobs.states import State
-from taskyard.records import Decided, Held, Record, Superseded
+from taskyard.records import Decided, Ended, Held, Record, Stale, Superseded
 from taskyard.runner import JobDeferred, JobRetrying, judge
 from taskyard.runner.cause import decision_of, encode_cause, plain_failure
 from taskyard.wire.headers import Stamp
@@ -36,7 +35,6 @@ __all__ = ["HOLDER", "JobRequest", "unwrapped"]
 log = logger(__name__)
 
 HOLDER: Final = "taskyard_holder"
-_FAILED: Final = (TaskyardError, RedisError, OperationalError, OSError)
 
 
 class JobRequest(Request):  # type: ignore[misc]
@@ -76,7 +74,7 @@ class JobRequest(Request):  # type: ignore[misc]
     def _discharged(self, duty: Duty) -> bool:
         try:
             duty.discharge()
-        except _FAILED as error:
+        except NOT_DISCHARGED as error:
             log.error(
                 "job %s: %s not published, the message goes back: %s",
                 self.id,
@@ -319,8 +317,10 @@ class JobRequest(Request):  # type: ignore[misc]
             case Held(remaining_us):
                 self._duty = defer(self._yard, self.id, self.message, self._stamp, remaining_us)
                 self.acknowledge()
-            case _:
+            case Stale() | Ended():
                 self.acknowledge()
+            case _:
+                assert_never(answer)
 
 
 def unwrapped(error: Any) -> BaseException:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
-from kombu.exceptions import OperationalError
-from redis.exceptions import RedisError
-
+from taskyard.clock import to_us
 from taskyard.engine.consumer import JobConsumer
+from taskyard.engine.duties import NOT_DISCHARGED
+from taskyard.engine.eta import due_ahead_us
 from taskyard.engine.message import job_id_of, raw_message, task_of
-from taskyard.errors import TaskyardError
 from taskyard.install.adopt import adopt
 from taskyard.install.captor import queue_named
-from taskyard.install.eta import due_ahead_us, put_off
+from taskyard.install.eta import put_off
 from taskyard.install.marks import QUEUE
 from taskyard.install.modes import Mode
 from taskyard.install.observation import Buried, Watched
@@ -63,7 +63,7 @@ class InstalledConsumer(JobConsumer):
                 )
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Any:
-        """Celery's handler; a protected task's message is checked before, and may be put off."""
+        """Celery's handler; a protected task's message is checked and may be put off before."""
         guarded = super().create_task_handler(*args, **kwargs)
         plain = self._as_ever.create_task_handler(*args, **kwargs)
 
@@ -71,17 +71,17 @@ class InstalledConsumer(JobConsumer):
             setattr(message, QUEUE, self._queue_of(message))
             if self._yard.mode(task_of(message)) is not Mode.PROTECT:
                 return plain(message)
-            return None if self._put_off(message) else guarded(message)
+            return guarded(message)
 
         return on_task_received
 
     def _put_off(self, message: Any) -> bool:
-        due_us = due_ahead_us(message)
+        due_us = due_ahead_us(message, to_us(datetime.now(UTC)))
         if due_us is None or job_id_of(message) in self.controller.state.revoked:
             return False
         try:
             put_off(self._yard, message, due_us)
-        except (TaskyardError, RedisError, OperationalError, OSError) as error:
+        except NOT_DISCHARGED as error:
             log.warning(
                 "job %s waits in this worker, not at the broker: %s",
                 job_id_of(message),

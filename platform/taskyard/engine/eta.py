@@ -1,0 +1,33 @@
+"""When a message is due, as Celery's own worker reads its ETA."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from taskyard.clock import to_us
+
+__all__ = ["due_ahead_us"]
+
+# What is due within this stays in the worker: nothing gains from the way to the delay store.
+_AT_ONCE_US: Final = 1_000_000
+
+
+def due_ahead_us(message: Any, now_us: int) -> int | None:
+    """When the message is due, if that is more than a second after `now_us`; else None.
+
+    None also for an ETA that cannot be read: what Celery says to it comes later.
+    """
+    due_us = _due_us((message.headers or {}).get("eta"))
+    return None if due_us is None or due_us - now_us <= _AT_ONCE_US else due_us
+
+
+def _due_us(eta: Any) -> int | None:
+    if not isinstance(eta, str):
+        return None
+    try:
+        moment = datetime.fromisoformat(eta)
+        # Celery's worker takes a date without a zone for UTC, whatever the app's own zone is.
+        return to_us(moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC))
+    except (ValueError, OverflowError):
+        return None

@@ -1,0 +1,82 @@
+"""The shape of a message: what Celery takes for granted and would end a worker by."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from taskyard.wire import Stamp, clean_text
+
+__all__ = ["fault_of"]
+
+_LONGEST_NAME: Final = 255
+_LONGEST_LIMIT_S: Final = 10**8
+
+
+def fault_of(message: Any) -> str | None:  # noqa: PLR0911 - one fault a line
+    """What is wrong with the shape of a message that claims to be a task, None if nothing is."""
+    headers = message.headers or {}
+    if "task" not in headers:
+        return None
+    for name in ("id", "task"):
+        if not _is_name(headers.get(name)):
+            return f"header {name!r} must be a short plain text, got {headers.get(name)!r:.60}"
+    for name in ("content_type", "content_encoding"):
+        value = getattr(message, name, None)
+        if value is not None and not isinstance(value, str):
+            return f"{name} must be a text, got {value!r:.60}"
+    try:
+        Stamp.read(headers)
+    except ValueError as error:
+        # Judged as one without a stamp, a stale message could run again.
+        return str(error)
+    limits = headers.get("timelimit")
+    if limits is not None and not _are_limits(limits):
+        return f"header 'timelimit' must be two numbers or nulls, got {limits!r:.60}"
+    stamped = headers.get("stamped_headers")
+    if stamped is not None and not _are_texts(stamped):
+        return f"header 'stamped_headers' must be a list of texts, got {stamped!r:.60}"
+    return _body_fault(message)
+
+
+def _are_limits(limits: Any) -> bool:
+    if not isinstance(limits, list | tuple) or len(limits) != 2:  # noqa: PLR2004 - hard, soft
+        return False
+    return all(
+        item is None or (isinstance(item, int | float) and 0 < item < _LONGEST_LIMIT_S)
+        for item in limits
+    )
+
+
+def _is_name(value: Any) -> bool:
+    """Whether a header can be a key: a text of a key's length that every store can hold."""
+    return isinstance(value, str) and 0 < len(value) <= _LONGEST_NAME and clean_text(value) == value
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _body_fault(message: Any) -> str | None:
+    try:
+        payload = message.payload
+    except Exception:  # noqa: BLE001 - Celery's own path reports what cannot be decoded
+        return None
+    if not isinstance(payload, list | tuple) or len(payload) != 3:  # noqa: PLR2004 - protocol 2
+        return "the body must be [args, kwargs, embed]"
+    args, kwargs, embed = payload
+    if not isinstance(args, list | tuple) or not isinstance(kwargs, dict):
+        return "args must be a list and kwargs a mapping"
+    if embed is not None and not isinstance(embed, dict):
+        return "embed must be a mapping"
+    for name in ("callbacks", "errbacks", "chain"):
+        if not _are_signatures((embed or {}).get(name)):
+            return f"embed {name!r} must be a list of signatures"
+    return None
+
+
+def _are_signatures(value: Any) -> bool:
+    if value is None:
+        return True
+    return isinstance(value, list) and all(
+        isinstance(item, dict) and isinstance(item.get("options", {}), dict) for item in value
+    )

@@ -1,0 +1,160 @@
+"""What the consumer does with a message before and after Celery's own handler."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import pytest
+from redis.exceptions import RedisError
+
+from taskyard.engine.consumer import JobConsumer
+from taskyard.install.consumer import InstalledConsumer
+from taskyard.install.modes import Mode
+from taskyard.jobs.outcomes import Decision
+from taskyard.jobs.replay_rules import replay_eligible
+from taskyard.settings import Settings
+from taskyard.testing.clock import YardClock
+from taskyard.testing.records import MemoryRecords
+from taskyard.testing.shelf import Shelf
+from taskyard.wire.headers import Stamp
+
+SETTINGS = Settings(redis_url="redis://nowhere:1/0")
+
+
+class Message:
+    """A kombu message as far as a consumer looks at it."""
+
+    content_type, content_encoding = "application/json", "utf-8"
+    body, payload = b"[[], {}, {}]", [[], {}, {}]
+    delivery_info: ClassVar[dict[str, Any]] = {"routing_key": "work"}
+    properties: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, **headers: Any) -> None:
+        self.headers = {"id": "job-1", "task": "t", **headers}
+        self.fate = ""
+
+    def ack_log_error(self, *_: Any) -> None:
+        self.fate = "acknowledged"
+
+    def reject_log_error(self, *_: Any, requeue: bool) -> None:
+        self.fate = "back" if requeue else "dropped"
+
+
+class Publisher:
+    """Notes what is published, or fails."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error, self.calls = error, 0
+
+    def publish(self, *_: Any, **__: Any) -> None:
+        self.calls += 1
+        if self.error is not None:
+            raise self.error
+
+    publish_later = publish
+
+
+def yard_with(publisher: Publisher) -> Any:
+    letters: list[Any] = []
+    return SimpleNamespace(
+        settings=SETTINGS,
+        records=MemoryRecords(Shelf(YardClock(datetime.now(UTC))), SETTINGS),
+        publisher=publisher,
+        posted=letters,
+        letters=SimpleNamespace(post=letters.append),
+        source=lambda _message: "work",
+        home=lambda _record, _message: "work",
+        mode=lambda _task: Mode.PROTECT,
+    )
+
+
+def consumer_of(kind: type[JobConsumer], yard: Any, strategy: Callable[..., Any]) -> Any:
+    """A consumer that is connected to nothing."""
+    consumer = object.__new__(kind)
+    consumer.hostname, consumer.connection_errors = "one@here", (ConnectionError,)
+    consumer.app = SimpleNamespace(
+        taskyard=yard,
+        amqp=SimpleNamespace(queues={}),
+        conf=SimpleNamespace(task_queues=None, task_default_exchange=""),
+    )
+    consumer.strategies, consumer.on_task_message = {"t": strategy}, set()
+    consumer._maximum_prefetch_restored = True
+    consumer.controller = SimpleNamespace(state=SimpleNamespace(revoked=set()))
+    consumer.task_consumer = SimpleNamespace(_active_tags={})
+    return consumer
+
+
+def closed(*_: Any) -> None:
+    raise ValueError("Pool not running")
+
+
+def test_a_message_that_this_worker_cannot_take_is_a_letter_that_may_be_replayed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    yard, message = yard_with(Publisher()), Message()
+    consumer_of(JobConsumer, yard, closed).create_task_handler()(message)
+    (letter,) = yard.posted
+    assert (letter.category, letter.code) == ("internal_error", "not_taken")
+    assert replay_eligible(letter.category)
+    assert letter.error_message == (
+        "worker one@here could not take the message: ValueError: Pool not running; "
+        "mend what its log shows under action=not_taken, then replay"
+    )
+    assert message.fate == "acknowledged"
+    assert "not_taken" in [vars(record).get("action") for record in caplog.records]
+
+
+def test_a_message_of_another_shape_is_no_valid_task() -> None:
+    yard = yard_with(Publisher())
+    consumer_of(JobConsumer, yard, closed).create_task_handler()(Message(timelimit="ab"))
+    (letter,) = yard.posted
+    assert (letter.category, letter.code) == ("undecodable", "malformed")
+    assert "the message is no valid task: header 'timelimit'" in letter.error_message
+
+
+def test_a_lost_connection_is_left_to_celery() -> None:
+    def lost(*_: Any) -> None:
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        consumer_of(JobConsumer, yard_with(Publisher()), lost).create_task_handler()(Message())
+
+
+def test_a_retry_that_was_decided_is_published_though_its_message_cannot_be_taken() -> None:
+    yard = yard_with(Publisher())
+    run = yard.records.begin(
+        "job-1", Stamp(5), holder="h", worker="w", job_type="t", queue="work", priority=None
+    )
+    yard.records.finish(
+        "job-1", Decision.RETRYING, epoch=5, generation=0, seq=0, token=run.token, delay_s=9.0
+    )
+    message = Message(taskyard={"v": 1, "epoch": 5, "generation": 0, "seq": 0})
+    consumer_of(JobConsumer, yard, closed).create_task_handler()(message)
+    assert (yard.publisher.calls, yard.posted, message.fate) == (1, [], "acknowledged")
+
+
+@pytest.mark.parametrize("kind", [JobConsumer, InstalledConsumer])
+def test_a_message_that_cannot_be_put_off_is_tried_and_told_once(
+    kind: type[JobConsumer], caplog: pytest.LogCaptureFixture
+) -> None:
+    taken: list[Any] = []
+    publisher = Publisher(RedisError("away"))
+    handle = consumer_of(kind, yard_with(publisher), lambda *a: taken.append(a))
+    with caplog.at_level(logging.WARNING):
+        eta = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+        handle.create_task_handler()(Message(eta=eta))
+    assert (publisher.calls, len(taken)) == (1, 1)
+    assert len(caplog.records) == 1
+
+
+def test_an_installed_consumer_looks_at_the_shape_before_the_date() -> None:
+    yard = yard_with(Publisher())
+    eta = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    message = Message(eta=eta, timelimit="ab")
+    consumer_of(InstalledConsumer, yard, closed).create_task_handler()(message)
+    assert yard.publisher.calls == 0
+    assert [letter.code for letter in yard.posted] == ["malformed"]
