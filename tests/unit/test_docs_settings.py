@@ -55,6 +55,10 @@ LIMITS = {
         "transport.pace:BURST",
         "transport.pace:QUICK_S",
     ],
+    "what is held beyond the prefetch count goes back": [
+        "transport.qos:_SURPLUS_S",
+        "engine.surplus:INTERVAL_S",
+    ],
     "an acknowledgement waits for a pop": ["transport.qos:_ACK_DELAY_S"],
     "a message that goes back a second time": ["transport.qos:RETURN_S"],
     "a key of another type than ours": [
