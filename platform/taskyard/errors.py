@@ -17,7 +17,6 @@ __all__ = [
     "InvalidSettings",
     "JobFailed",
     "LeaseLost",
-    "LetterUnroutable",
     "MissingSetting",
     "NotFound",
     "NotPermitted",
@@ -34,6 +33,7 @@ __all__ = [
     "UnknownPriority",
     "UnknownQueue",
     "UnreadableCopy",
+    "Unroutable",
 ]
 
 
@@ -175,8 +175,8 @@ class NotReplicated(PublishFailed):
     """Jobs are enqueued, but too few replicas confirmed them: a failover now could lose them."""
 
 
-class LetterUnroutable(PublishFailed):
-    """No queue is bound to the dead-letter exchange, so a letter would be lost."""
+class Unroutable(PublishFailed):
+    """No queue takes a job's message or a letter, so the broker would drop it."""
 
 
 class UnreadableCopy(TaskyardError):

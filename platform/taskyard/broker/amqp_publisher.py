@@ -18,7 +18,7 @@ from taskyard.broker.delay_exchanges import bind_delay, declare_delay, delay_pre
 from taskyard.broker.foreign import own_priority, queue_name
 from taskyard.broker.headers import headers_of
 from taskyard.clock import to_us
-from taskyard.errors import LetterUnroutable, PublishFailed
+from taskyard.errors import PublishFailed, Unroutable
 from taskyard.queues import rabbit_priority, rabbit_queues
 from taskyard.settings import Settings
 from taskyard.wire.exact import unpack
@@ -107,7 +107,7 @@ class AmqpPublisher:
             reused = self._connection is not None
             try:
                 self._send_once(body, options, delayed)
-            except LetterUnroutable:
+            except Unroutable:
                 raise
             except self._errors() as error:
                 self._abandon()

@@ -10,7 +10,7 @@ from typing import Any
 from kombu import Connection, Producer
 from kombu.exceptions import OperationalError
 
-from taskyard.errors import LetterUnroutable
+from taskyard.errors import Unroutable
 
 __all__ = ["abandon", "publish_confirmed"]
 
@@ -18,7 +18,7 @@ __all__ = ["abandon", "publish_confirmed"]
 def publish_confirmed(producer: Producer, body: bytes, timeout_s: float, **options: Any) -> None:
     """Publish and wait for each answer at most `timeout_s`.
 
-    Raises `LetterUnroutable` if no queue took it, kombu's `OperationalError` if no answer came:
+    Raises `Unroutable` if no queue took it, kombu's `OperationalError` if no answer came:
     then the message may still arrive, and the connection must be abandoned.
     """
     returned: list[Any] = []
@@ -45,14 +45,21 @@ def publish_confirmed(producer: Producer, body: bytes, timeout_s: float, **optio
     finally:
         events.discard(note)
     if returned:
-        raise LetterUnroutable(
-            f"no queue takes exchange {options['exchange']!r}, key {options['routing_key']!r}"
-        )
+        raise Unroutable(_nobody(options["exchange"], options["routing_key"]))
 
 
 def abandon(connection: Connection) -> None:
     """Close it without a word to the server: one that blocks publishers would never answer."""
     connection.collect()
+
+
+def _nobody(exchange: str, key: str) -> str:
+    taker = "its queue is" if exchange == "" else "a queue's binding is"
+    return (
+        f"RabbitMQ returned what was published to exchange {exchange!r} with key {key!r}: expected "
+        f"a queue that takes it, {taker} gone. Every new connection declares ours, so start a "
+        "worker or repeat this; a queue of your own you declare and bind yourself"
+    )
 
 
 def _late(timeout_s: float, *, blocked: bool) -> str:

@@ -27,7 +27,7 @@ class AmqpPost:
         self._queue(channel).declare()
 
     def send(self, producer: Producer, letter: Letter) -> None:
-        """Publish the letter; raises `LetterUnroutable`, or an error of the client."""
+        """Publish the letter; raises `Unroutable`, or an error of the client."""
         body = letter.encode()
         self._publish(producer, body, exchange=self._exchange, routing_key=letter.routing_key())
         if letter.escalate_to is not None:

@@ -25,7 +25,7 @@ class Post(Protocol):
     def send(self, producer: Producer, letter: Letter) -> None:
         """Publish to the exchange and, escalated, to the review queue.
 
-        Returns when at least one queue has the letter; raises `LetterUnroutable` if none takes it,
+        Returns when at least one queue has the letter; raises `Unroutable` if none takes it,
         or what the broker's client raises.
         """
         ...

@@ -8,7 +8,7 @@ from kombu import Producer
 
 from taskyard.deadletters.post import JSON, REVIEW_LIMIT
 from taskyard.deadletters.topology import exchange, mirror_queue
-from taskyard.errors import LetterUnroutable
+from taskyard.errors import Unroutable
 from taskyard.settings import Settings
 from taskyard.wire.letters import Letter
 
@@ -27,7 +27,7 @@ class RedisPost:
         self._queue(channel).declare()
 
     def send(self, producer: Producer, letter: Letter) -> None:
-        """Publish the letter; raises `LetterUnroutable`, or an error of the client."""
+        """Publish the letter; raises `Unroutable`, or an error of the client."""
         body, key = letter.encode(), letter.routing_key()
         self._check_bound(producer.channel, key)
         producer.publish(body, exchange=self._exchange, routing_key=key, **JSON)
@@ -35,12 +35,22 @@ class RedisPost:
             self._escalate(producer, letter.escalate_to, body)
 
     def _check_bound(self, channel: Any, key: str) -> None:
-        if channel._lookup(self._exchange.name, key):
+        """The mirror's own queue, by its name: a queue that others bound leads to no Postgres."""
+        mirror = self._queue.name
+        if mirror in channel._lookup(self._exchange.name, key):
             return
-        # The binding is gone (a flushed broker): kombu would drop the letter without a word.
+        # The binding is gone (a flushed broker): kombu would drop the letter without a word. It
+        # remembers what this process bound, and declares that again only when it is forgotten.
+        channel.state.binding_delete(mirror, self._exchange.name, self._queue.routing_key)
         self.prepare(channel)
-        if not channel._lookup(self._exchange.name, key):
-            raise LetterUnroutable(f"no queue takes letters with routing key {key}")
+        bound = channel._lookup(self._exchange.name, key)
+        if mirror not in bound:
+            raise Unroutable(
+                f"expected queue {mirror!r} to take the letter with routing key {key!r}, but "
+                f"exchange {self._exchange.name!r} leads to {', '.join(bound) or 'no queue'} even "
+                "after the queue was declared. Look at what deletes or evicts keys "
+                "_kombu.binding.* in Redis (maxmemory-policy must be noeviction), then repeat"
+            )
 
     def _escalate(self, producer: Producer, queue: str, body: bytes) -> None:
         name = self._settings.broker_name(queue)
