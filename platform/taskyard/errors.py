@@ -6,6 +6,7 @@ A message says what was expected, what came and what to do next; the facts are a
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 __all__ = [
     "CodedError",
@@ -20,6 +21,7 @@ __all__ = [
     "MissingSetting",
     "NotFound",
     "NotPermitted",
+    "NotReplicated",
     "PayloadTooLarge",
     "PublishFailed",
     "Refused",
@@ -172,7 +174,41 @@ class PublishFailed(TaskyardError):
 
 
 class NotReplicated(PublishFailed):
-    """Jobs are enqueued, but too few replicas confirmed them: a failover now could lose them."""
+    """Jobs are enqueued, but too few replicas confirmed them: a failover now could lose them.
+
+    `job_ids` names these jobs, `unkeyed` those of them without an idempotency key; jobs of the same
+    call before them are confirmed, jobs after them are not enqueued.
+    """
+
+    def __init__(
+        self,
+        job_ids: Sequence[str],
+        *,
+        unkeyed: Sequence[str],
+        confirmed: int,
+        wanted: int,
+        within_s: float,
+    ) -> None:
+        self.job_ids, self.unkeyed = tuple(job_ids), tuple(unkeyed)
+        self.confirmed, self.wanted, self.within_s = confirmed, wanted, within_s
+        one = len(self.job_ids) == 1
+        jobs = "1 job is" if one else f"{len(self.job_ids)} jobs are"
+        replicas = "1 replica" if wanted == 1 else f"{wanted} replicas"
+        super().__init__(
+            f"{jobs} enqueued, but within {within_s:g} s {confirmed} of {replicas} confirmed it: "
+            f"a failover now could lose {'it' if one else 'them'}. {self._next()}"
+        )
+
+    def _next(self) -> str:
+        again = "Enqueue again with the same idempotency key: that waits again and doubles nothing"
+        if not self.unkeyed:
+            return again
+        named = ", ".join(self.unkeyed)
+        warning = (
+            f"Do not enqueue again what has no idempotency key, it would run twice: {named}. "
+            "After a failover look for them with: taskyard jobs show"
+        )
+        return warning if len(self.unkeyed) == len(self.job_ids) else f"{again}. {warning}"
 
 
 class Unroutable(PublishFailed):

@@ -18,6 +18,7 @@ from taskyard.client import EnqueueRequest, Taskyard
 from taskyard.errors import InvalidSettings, NotReplicated
 from taskyard.jobs.states import State
 from taskyard.records import Records
+from taskyard.store import Script, call_replicated
 
 PATIENCE_S = 1.0
 
@@ -90,13 +91,35 @@ def test_a_silent_replica_is_told_in_time_and_a_repeat_waits_again(silent: Pair)
         silent.yard.enqueue("exec_act", {"do": "return"}, idempotency_key="pay")
     assert monotonic() - started < 3 * PATIENCE_S
     assert str(caught.value) == (
-        "1 jobs are enqueued, but within 1 s 0 of 1 replicas confirmed it: a failover now could "
-        "lose them. Enqueue again with the same idempotency keys: that waits again and doubles "
-        "nothing"
+        "1 job is enqueued, but within 1 s 0 of 1 replica confirmed it: a failover now could lose "
+        "it. Enqueue again with the same idempotency key: that waits again and doubles nothing"
     )
     # The repeat changes nothing on the primary, and is no less careful for that.
     with pytest.raises(NotReplicated):
         silent.yard.enqueue("exec_act", {"do": "return"}, idempotency_key="pay")
+
+
+def test_enqueue_many_tells_which_jobs_no_replica_has_and_what_would_double(silent: Pair) -> None:
+    keyed = [None, "pay", None]
+    requests = [
+        EnqueueRequest(job_type="exec_act", payload={"do": "return"}, idempotency_key=key)
+        for key in keyed
+    ]
+    with pytest.raises(NotReplicated) as caught:
+        silent.yard.enqueue_many(requests)
+    error = caught.value
+    assert (error.confirmed, error.wanted, len(error.job_ids)) == (0, 1, 3)
+    assert error.unkeyed == (error.job_ids[0], error.job_ids[2])
+    assert str(error) == (
+        "3 jobs are enqueued, but within 1 s 0 of 1 replica confirmed it: a failover now could "
+        "lose them. Enqueue again with the same idempotency key: that waits again and doubles "
+        "nothing. Do not enqueue again what has no idempotency key, it would run twice: "
+        f"{error.job_ids[0]}, {error.job_ids[2]}. After a failover look for them "
+        "with: taskyard jobs show"
+    )
+    with Redis.from_url(silent.primary.url) as client:
+        records = Records(client, silent.yard.settings)
+        assert {records.read(job_id).state for job_id in error.job_ids} == {State.ACCEPTED}
 
 
 def test_when_it_follows_again_the_repeat_finds_the_job(silent: Pair) -> None:
@@ -106,6 +129,13 @@ def test_when_it_follows_again_the_repeat_finds_the_job(silent: Pair) -> None:
     job = silent.yard.enqueue("exec_act", {"do": "return"}, idempotency_key="pay")
     assert not job.created
     assert silent.on_replica(job.job_id) is State.ACCEPTED
+
+
+def test_less_than_a_millisecond_does_not_wait_for_ever(silent: Pair) -> None:
+    script = Script("return 7")
+    with Redis.from_url(silent.primary.url, socket_timeout=PATIENCE_S) as client:
+        answer = call_replicated(client, script, [], [], mark="mark", replicas=1, within_s=0.0001)
+    assert answer == (7, 0)
 
 
 def test_where_the_broker_is_another_server_it_is_refused_at_once() -> None:

@@ -35,6 +35,7 @@ from taskyard.records import (
 from taskyard.records.answers import Finished
 from taskyard.records.record import HISTORY_LINES
 from taskyard.settings import Settings
+from taskyard.store import Misplaced
 from taskyard.wire import Stamp
 
 JOB = "job-1"
@@ -246,14 +247,23 @@ def test_a_record_that_cannot_be_written_keeps_no_message_of_those_before_it(hou
     there = Publication("list", "head ", " tail", "delayed", "messages", 0)
     jobs = [Admission(name, "plan", "plan", 3, 0, there, name) for name in ("a", "b", "c", "d")]
     house.client.lpush(house.records.keys.record("c"), "no hash")
-    with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+    with pytest.raises(Misplaced) as caught:
         house.records.admit_many(jobs)
+    assert caught.value.key == house.records.keys.record("c")
     told = [house.records.read(name) for name in ("a", "b")]
     assert [record.state for record in told] == [State.ACCEPTED] * 2
     assert house.client.lrange("list", 0, -1) == [
         f"head {record.epoch} tail".encode() for record in reversed(told)
     ]
     assert not house.client.exists(house.records.keys.record("d"))
+
+
+def test_admitting_ahead_names_a_key_of_another_type(house: House) -> None:
+    there = Publication("list", "head ", " tail", "delayed", "messages", 0)
+    jobs = [Admission(f"j{n}", "plan", "plan", 3, 0, there, f"c{n}") for n in range(120)]
+    house.client.set("list", "no list")
+    with pytest.raises(Misplaced, match="RENAME list list.kept"):
+        list(house.records.admit_ahead(jobs))
 
 
 # --- begin ---------------------------------------------------------------------------------------

@@ -155,7 +155,7 @@ def test_a_work_list_does_not_keep_the_others_waiting(house: House, worker: Work
     assert_told(worker, key)
     assert_served(house, worker)
     assert_calm(house, worker)
-    with pytest.raises(ServerRefused, match="WRONGTYPE"):
+    with pytest.raises(ServerRefused, match=f"RENAME {key} {key}.kept"):
         house.act(priority=5, idempotency_key="again")
     house.redis.rename(key, f"{key}.kept")
     again = house.act(priority=5, idempotency_key="again")

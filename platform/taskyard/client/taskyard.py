@@ -21,7 +21,7 @@ from taskyard.client.handle import JobHandle
 from taskyard.client.ids import new_call_id
 from taskyard.client.messages import fill, first_message
 from taskyard.client.requests import CheckedRequest, EnqueueRequest, Seconds, check
-from taskyard.errors import InvalidSettings, PublishFailed
+from taskyard.errors import InvalidSettings, NotReplicated, PublishFailed
 from taskyard.jobs import Catalogue, registry
 from taskyard.jobs.states import State
 from taskyard.records import OWN_ID, Admission, Admitted, Publication, Records
@@ -125,7 +125,7 @@ class Taskyard:
 
         Every request is checked before the first is sent. Raises as `enqueue` does; if Redis fails
         in between, `PublishFailed` says how many are known to be enqueued, and those with an
-        idempotency key are safe to repeat.
+        idempotency key are safe to repeat. `NotReplicated` names the jobs at which it stopped.
         """
         batch = Batch([check(request, self.settings, self.catalogue) for request in requests])
         with reachable(self._url):
@@ -135,6 +135,9 @@ class Taskyard:
             with closing(self.records.admit_ahead(admissions)) as admitted:
                 for answers in admitted:
                     batch.arrive(answers, self._settled)
+        except NotReplicated:
+            # It names its jobs itself, and their fate is known.
+            raise
         except (RedisError, PublishFailed) as error:
             raise batch.broken(error) from error
         return batch.handles

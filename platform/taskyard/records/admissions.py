@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from time import monotonic
 from typing import Final
 
 import redis
+from redis.exceptions import ResponseError
 
 from taskyard.errors import NotReplicated
-from taskyard.records.answers import Admission, Admitted, Publication
+from taskyard.records.answers import OWN_ID, Admission, Admitted, Publication
 from taskyard.records.keys import Keys
 from taskyard.records.parse import parse_admitted
 from taskyard.settings import Settings
-from taskyard.store import TRIES, Argument, Script, call_replicated
+from taskyard.store import TRIES, Argument, Script, call_replicated, named
 from taskyard.store.pipelined import PipelinedCalls
 
 __all__ = ["Admissions"]
@@ -39,8 +42,10 @@ class Admissions:
             return [answer for answers in self.ahead(jobs) for answer in answers]
         if jobs and self._settings.replicas:
             return self._replicated(jobs)
-        replies = self._script(self._client, *self._call(jobs)) if jobs else []
-        return [parse_admitted(raw) for raw in replies]
+        if not jobs:
+            return []
+        with self._naming(jobs):
+            return [parse_admitted(raw) for raw in self._script(self._client, *self._call(jobs))]
 
     def ahead(self, jobs: Iterable[Admission]) -> Generator[list[Admitted]]:
         """`many`, 50 a script; the answers of 50 at a time, in the jobs' order.
@@ -52,36 +57,62 @@ class Admissions:
             while group := list(islice(left, _GROUP)):
                 yield self._replicated(group)
             return
+        groups: deque[list[Admission]] = deque()
         with PipelinedCalls(self._client, self._script) as calls:
             while group := list(islice(left, _GROUP)):
+                groups.append(group)
                 calls.send(*self._call(group))
                 if len(calls) > _AHEAD:
-                    yield [parse_admitted(raw) for raw in calls.receive()]
+                    yield self._received(calls, groups.popleft())
             while calls:
-                yield [parse_admitted(raw) for raw in calls.receive()]
+                yield self._received(calls, groups.popleft())
+
+    def _received(self, calls: PipelinedCalls, jobs: Sequence[Admission]) -> list[Admitted]:
+        with self._naming(jobs):
+            return [parse_admitted(raw) for raw in calls.receive()]
 
     def _replicated(self, jobs: Sequence[Admission]) -> list[Admitted]:
         """`many` that waits for replicas, as long as a publication may; raises `NotReplicated`."""
         wanted, patience_s = self._settings.replicas, self._settings.publish_timeout_s
         until = monotonic() + patience_s
         while True:
-            replies, confirmed = call_replicated(
-                self._client,
-                self._script,
-                *self._call(jobs),
-                mark=f"{self._settings.namespace}:replicated",
-                replicas=wanted,
-                # The answer has to come before the socket gives up.
-                within_s=patience_s / TRIES / 2,
-            )
+            with self._naming(jobs):
+                replies, confirmed = call_replicated(
+                    self._client,
+                    self._script,
+                    *self._call(jobs),
+                    mark=f"{self._settings.namespace}:replicated",
+                    replicas=wanted,
+                    # The answer has to come before the socket gives up.
+                    within_s=patience_s / TRIES / 2,
+                )
             if confirmed >= wanted:
                 return [parse_admitted(raw) for raw in replies]
             if monotonic() >= until:
                 raise NotReplicated(
-                    f"{len(jobs)} jobs are enqueued, but within {patience_s:g} s {confirmed} of "
-                    f"{wanted} replicas confirmed it: a failover now could lose them. Enqueue "
-                    "again with the same idempotency keys: that waits again and doubles nothing"
+                    [job.job_id for job in jobs],
+                    unkeyed=[job.job_id for job in jobs if job.call == OWN_ID],
+                    confirmed=confirmed,
+                    wanted=wanted,
+                    within_s=patience_s,
                 )
+
+    @contextmanager
+    def _naming(self, jobs: Sequence[Admission]) -> Iterator[None]:
+        """Raise `Misplaced` where admitting `jobs` fails for the type of a key."""
+        try:
+            yield
+        except ResponseError as error:
+            raise named(self._client, error, self._types(jobs)) from None
+
+    def _types(self, jobs: Sequence[Admission]) -> dict[str, str]:
+        types = {self._keys.lifecycle: "stream", self._keys.gaps: "hash"}
+        for job in jobs:
+            record, out = self._keys.record(job.job_id), job.publication or _NOWHERE
+            types |= {record: "hash", f"{record}:deliveries": "string", out.list_key: "list"}
+            types |= {out.delayed_key: "zset", out.messages_key: "hash"}
+        types.pop("", None)
+        return types
 
     def _call(self, jobs: Sequence[Admission]) -> tuple[list[str], list[Argument]]:
         first = jobs[0].publication or _NOWHERE
