@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from typing import Any
 
 import pytest
 
@@ -54,3 +55,27 @@ def test_a_row_that_holds_no_message_is_refused() -> None:
     row = {"id": "x", "raw_envelope": b"junk", "mirror_error": "not a letter"}
     with pytest.raises(Refused, match="holds no message: not a letter"):
         captured(row)
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "called_with"),
+    [
+        (["", 7], {}, "2 positional arguments,"),
+        ([""], {"cents": 9}, "1 positional argument and cents,"),
+        ([], {"customer": ""}, "0 positional arguments and customer,"),
+    ],
+)
+def test_a_payload_does_not_replace_the_arguments_of_a_task_that_is_called_otherwise(
+    args: list[Any], kwargs: dict[str, Any], called_with: str
+) -> None:
+    message = make_message("j", body=json.dumps([args, kwargs, {}]).encode())
+    with pytest.raises(Refused, match=called_with) as caught:
+        edited(message, Edit([{"n": 2}], payload_only=True))
+    assert "give all its arguments: --args '[...]' and --kwargs '{...}'" in str(caught.value)
+    assert json.loads(edited(message, Edit(["Ada"], {"cents": 9})).body)[0] == ["Ada"]
+
+
+def test_a_payload_replaces_one_and_what_is_too_broken_to_be_called() -> None:
+    for body in ([[1], {}, {}], ["broken", None, {}]):
+        message = make_message("j", body=json.dumps(body).encode())
+        assert json.loads(edited(message, Edit([2], payload_only=True)).body) == [[2], {}, {}]

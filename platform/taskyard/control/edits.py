@@ -26,10 +26,15 @@ _PARTS: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """New arguments of a job; raises `InvalidPayload` if they are not JSON."""
+    """New arguments of a job; raises `InvalidPayload` if they are not JSON.
+
+    `payload_only` says that `args` is one payload, as a job of the catalogue has it: a task that
+    was called in another way refuses it instead of losing its other arguments.
+    """
 
     args: list[Any] = field(default_factory=list)
     kwargs: dict[str, Any] = field(default_factory=dict)
+    payload_only: bool = False
 
     def __post_init__(self) -> None:
         try:
@@ -60,8 +65,14 @@ def captured(row: Mapping[str, Any]) -> RawMessage:
 
 
 def edited(message: RawMessage, edit: Edit) -> RawMessage:
-    """`message` with new arguments; raises `Refused` if its embed cannot be read and kept."""
-    body = json.dumps([edit.args, edit.kwargs, _embed(message)]).encode()
+    """`message` with new arguments; raises `Refused` where that would lose something."""
+    args, kwargs, embed = _parts(message)
+    if edit.payload_only and not _is_payload(args, kwargs):
+        raise Refused(
+            f"the task was called with {_call(args, kwargs)}, and one payload would replace all of "
+            "that; give all its arguments: --args '[...]' and --kwargs '{...}' in JSON"
+        )
+    body = json.dumps([edit.args, edit.kwargs, embed]).encode()
     dropped = _SHOWN_ARGUMENTS | {"compression"}
     headers = {name: value for name, value in message.headers.items() if name not in dropped}
     return RawMessage(
@@ -73,8 +84,21 @@ def edited(message: RawMessage, edit: Edit) -> RawMessage:
     )
 
 
-def _embed(message: RawMessage) -> object:
-    """The third part of the body, whatever state the first two are in."""
+def _is_payload(args: object, kwargs: object) -> bool:
+    """Whether the arguments are one payload, or too broken to be anything."""
+    if not isinstance(args, list) or not isinstance(kwargs, dict):
+        return True
+    return len(args) == 1 and not kwargs
+
+
+def _call(args: Any, kwargs: Any) -> str:
+    """How many arguments, and the names of those that have one; values may be secret."""
+    named = f" and {', '.join(map(str, kwargs))}" if kwargs else ""
+    return f"{len(args)} positional argument{'s' * (len(args) != 1)}{named}"
+
+
+def _parts(message: RawMessage) -> list[Any]:
+    """[args, kwargs, embed], whatever state the first two are in."""
     try:
         parts = json.loads(_plain(message))
     except (ValueError, zlib.error) as error:
@@ -87,7 +111,7 @@ def _embed(message: RawMessage) -> object:
             "the message's body is not [args, kwargs, embed], so its callbacks would be lost; "
             "enqueue the job anew instead"
         )
-    return parts[2]
+    return parts
 
 
 def _plain(message: RawMessage) -> bytes:

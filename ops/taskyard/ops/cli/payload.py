@@ -7,9 +7,31 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from taskyard.control import Edit
 from taskyard.errors import InvalidPayload
 
-__all__ = ["read_payload"]
+__all__ = ["read_edit", "read_payload"]
+
+
+def read_edit(payload: str | None, args: str | None, kwargs: str | None) -> Edit | None:
+    """A job's new arguments as options give them, None without any; raises `InvalidPayload`."""
+    if payload is None and args is None and kwargs is None:
+        return None
+    if payload is not None:
+        if args is not None or kwargs is not None:
+            raise InvalidPayload(
+                "--payload is the one argument of a job, --args and --kwargs are all those of a "
+                "task; give one or the other"
+            )
+        return Edit(args=[read_payload(payload)], payload_only=True)
+    positional = [] if args is None else read_payload(args)
+    named = {} if kwargs is None else read_payload(kwargs)
+    if not isinstance(positional, list) or not isinstance(named, dict):
+        raise InvalidPayload(
+            "--args is a JSON list of all positional arguments, --kwargs a JSON object of all "
+            f"named ones; got {type(positional).__name__} and {type(named).__name__}"
+        )
+    return Edit(args=positional, kwargs=named)
 
 
 def read_payload(written: str) -> Any:

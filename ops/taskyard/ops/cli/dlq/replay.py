@@ -12,12 +12,12 @@ from rich.text import Text
 from sqlalchemy import Engine
 
 from taskyard import database
-from taskyard.control import Edit, local_identity
+from taskyard.control import local_identity
 from taskyard.ops.cli.console import out, print_json, say
 from taskyard.ops.cli.dlq.replays import Replay, Verdict, Wish, replay_one
 from taskyard.ops.cli.ids import written
 from taskyard.ops.cli.options import Json
-from taskyard.ops.cli.payload import read_payload
+from taskyard.ops.cli.payload import read_edit
 from taskyard.ops.cli.place import find_place
 from taskyard.ops.cli.visible import one_line
 
@@ -43,6 +43,13 @@ def command(
     payload: Annotated[
         str | None, typer.Option(help="A corrected payload: JSON, @FILE, or - for stdin.")
     ] = None,
+    args: Annotated[
+        str | None,
+        typer.Option(help="For a task of an existing app: all positional arguments, a JSON list."),
+    ] = None,
+    kwargs: Annotated[
+        str | None, typer.Option(help="The same for named arguments, a JSON object.")
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Also if it expired or is marked as not eligible.")
     ] = False,
@@ -57,7 +64,7 @@ def command(
     settings = find_place(quiet=json).settings
     if queue is not None:
         settings.queue(queue)
-    edit = None if payload is None else Edit(args=[read_payload(payload)])
+    edit = read_edit(payload, args, kwargs)
     wish = Wish(local_identity(settings), reason, queue, edit, force=force)
     with database.opened(settings.need_database_url(), application_name="taskyard dlq") as engine:
         done = _replay_all(engine, names, wish, quiet=json)

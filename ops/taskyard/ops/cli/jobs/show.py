@@ -11,7 +11,7 @@ from rich.text import Text
 
 from taskyard.clock import from_us
 from taskyard.errors import TaskyardError
-from taskyard.jobs.states import State
+from taskyard.jobs.states import TERMINAL, State
 from taskyard.ops.cli.console import grid, print_json, put, say, table, with_sentences
 from taskyard.ops.cli.ids import written
 from taskyard.ops.cli.jobs.view import JobView, look_up
@@ -58,7 +58,7 @@ def _facts(view: JobView) -> Iterator[tuple[str, object]]:
     yield "queue", view.fact("queue") and f"{view.fact('queue')}, priority {priority or '?'}"
     yield "state", view.state.value + (" (the record has expired)" * _is_past(view))
     yield "ledger", _ledger(view)
-    yield "attempts", view.attempts
+    yield "attempts", _attempts(view)
     yield "replays", view.record.generation or None
     yield "admitted", moment(from_us(record.epoch)) if record.epoch else None
     yield "progress", _progress(record.progress)
@@ -66,6 +66,12 @@ def _facts(view: JobView) -> Iterator[tuple[str, object]]:
     yield "letter", view.letter
     yield "workers", _workers(view)
     yield "next", view.next
+
+
+def _attempts(view: JobView) -> object:
+    if view.attempts is None and view.ledger.unknown is not None:
+        return "unknown (an ended job's are in the ledger)"
+    return view.attempts
 
 
 def _workers(view: JobView) -> str | None:
@@ -142,4 +148,8 @@ def _failed_attempts(view: JobView) -> RenderableType:
         )
         for note in view.record.history
     ]
-    return table(columns, rows, title="failed attempts") if rows else Text("no failed attempt")
+    if rows:
+        return table(columns, rows, title="failed attempts")
+    if view.ledger.unknown is not None and view.state in TERMINAL:
+        return Text("failed attempts unknown: Postgres, which has the history, does not answer")
+    return Text("no failed attempt")
