@@ -30,6 +30,7 @@ from taskyard.records import Decided, Run, Superseded
 from taskyard.records.answers import Finished
 from taskyard.runner import JobSkipped, Runner, describe_failure
 from taskyard.runner.cause import encode_cause
+from taskyard.runner.patience import AFTER, ask
 from taskyard.runner.pipeline import Delivery
 from taskyard.runner.shield import shielded
 from taskyard.wire.headers import Stamp
@@ -95,15 +96,11 @@ class TaskRunner(Runner):
                 raise error
 
     def _written(self, case: _Case, decision: Decision, **facts: Any) -> Finished:
-        answer = self._asked(case, decision, facts)
-        if isinstance(answer, Superseded):
-            raise JobSkipped(f"superseded: the job is {answer.state}")
-        return answer
-
-    def _asked(self, case: _Case, decision: Decision, facts: Any) -> Finished | Superseded:
         job_id, run = case.delivery.job_id, case.run
-        try:
-            return self.records.finish(
+        answer = ask(
+            "finish",
+            job_id,
+            lambda: self.records.finish(
                 job_id,
                 decision,
                 epoch=run.epoch,
@@ -111,16 +108,12 @@ class TaskRunner(Runner):
                 seq=run.seq,
                 token=run.token,
                 **facts,
-            )
-        except RedisError as error:
-            # Not recorded: the work will be done again, which is what at-least-once means.
-            log.error(
-                "job %s: outcome not recorded, Redis is away: %s",
-                job_id,
-                error,
-                extra={"action": "finish_unreachable", "job_id": job_id},
-            )
-            raise Reject(f"records unreachable: {error}", requeue=True) from error
+            ),
+            AFTER,
+        )
+        if isinstance(answer, Superseded):
+            raise JobSkipped(f"superseded: the job is {answer.state}")
+        return answer
 
     def _retrying(self, case: _Case, retry: Any) -> TaskRetrying:
         kept = case.attempt.next_message

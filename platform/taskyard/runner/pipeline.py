@@ -151,16 +151,17 @@ class Runner:
             case Stale(state) | Ended(state):
                 raise JobSkipped(f"the job is {state}; this message is older")
             case UnknownHistory():
-                raise self._unknown_history(delivery)
+                return self._without_run(delivery, self._condemn(delivery), decode)
             case _:
                 assert_never(answer)
 
     def _dead(self, job_id: str, epoch: int, generation: int) -> DeadLettered:
-        cause = self.records.read(job_id).cause
+        cause = ask("read", job_id, lambda: self.records.read(job_id), BEFORE).cause
         letter = letter_id(job_id, epoch, generation)
         return DeadLettered(letter, cause.get("code", ""), cause.get("message", ""))
 
-    def _unknown_history(self, delivery: Delivery) -> Exception:
+    def _condemn(self, delivery: Delivery) -> Decided | Held | Stale | Ended:
+        """Let a job of unknown history die, unless another delivery of it has come further."""
         outcome = plain_failure(
             Category.UNKNOWN_HISTORY,
             "unknown_history",
@@ -168,20 +169,22 @@ class Runner:
             "the job has no record and its message is older than the dedupe window "
             f"({self.records.settings.dedupe_window_s} s): it may have run before",
         )
-        answer = self.records.condemn(
+        return ask(
+            "condemn",
             delivery.job_id,
-            delivery.stamp,
-            job_type=delivery.job_type,
-            queue=delivery.queue,
-            priority=delivery.priority,
-            cause=encode_cause(outcome),
-            code=outcome.failure.code,
-            category=outcome.category,
-            message=outcome.failure.message,
+            lambda: self.records.condemn(
+                delivery.job_id,
+                delivery.stamp,
+                job_type=delivery.job_type,
+                queue=delivery.queue,
+                priority=delivery.priority,
+                cause=encode_cause(outcome),
+                code=outcome.failure.code,
+                category=outcome.category,
+                message=outcome.failure.message,
+            ),
+            BEFORE,
         )
-        if isinstance(answer, Decided):
-            return self._dead(delivery.job_id, answer.epoch, answer.generation)
-        return JobDeferred(1_000_000, "another delivery of this job is under way")
 
     # -- the attempt ---------------------------------------------------------------------------
 

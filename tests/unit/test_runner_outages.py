@@ -1,0 +1,121 @@
+"""Every question that the pipeline of one attempt puts to Redis is asked again, then given up."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from celery.exceptions import Reject
+from redis.exceptions import RedisError
+
+from taskyard.clock import SYSTEM_CLOCK
+from taskyard.errors import DeadLettered
+from taskyard.install import runner as installed
+from taskyard.install.endings import Returned
+from taskyard.install.runner import TaskRunner
+from taskyard.jobs import Catalogue
+from taskyard.jobs.outcomes import Decision
+from taskyard.jobs.states import State
+from taskyard.records import Decided, Ended, Held, Stale
+from taskyard.runner import JobDeferred, JobRetrying, JobSkipped, Rules, pipeline
+from taskyard.runner.pipeline import Delivery
+from taskyard.settings import Settings
+from taskyard.testing.clock import YardClock
+from taskyard.testing.records import MemoryRecords
+from taskyard.testing.shelf import Shelf
+from taskyard.wire.headers import Stamp
+
+SETTINGS = Settings(redis_url="redis://nowhere:1/0")
+OLD = Stamp(1, sent_us=1)
+
+
+@pytest.fixture
+def runner() -> TaskRunner:
+    records = MemoryRecords(Shelf(YardClock(datetime.now(UTC))), SETTINGS)
+    return TaskRunner(records, Rules(Catalogue({}), random.SystemRandom()), SYSTEM_CLOCK)
+
+
+def delivery(stamp: Stamp | None) -> Delivery:
+    return Delivery("job-1", "t", "work", None, stamp, "holder", "1", "worker", None)
+
+
+def run(runner: TaskRunner, stamp: Stamp | None = None) -> Any:
+    attempt: Any = SimpleNamespace(call=lambda body: Returned(body()))
+    task = SimpleNamespace(ignore_result=True)
+    return runner.run_task(task, delivery(stamp), attempt, lambda: 7)
+
+
+def stumble(runner: TaskRunner, name: str, times: int) -> list[int]:
+    """Let the records fail `times` times at `name`; the list grows with each call."""
+    act: Callable[..., Any] = getattr(runner.records, name)
+    calls: list[int] = []
+
+    def stumbling(*args: Any, **kwargs: Any) -> Any:
+        calls.append(1)
+        if len(calls) <= times:
+            raise RedisError("away")
+        return act(*args, **kwargs)
+
+    setattr(runner.records, name, stumbling)
+    return calls
+
+
+def test_the_outcome_of_an_installed_task_is_asked_to_be_recorded_again(runner: TaskRunner) -> None:
+    calls = stumble(runner, "finish", 1)
+    assert run(runner) == 7
+    assert len(calls) == 2
+    assert runner.records.read("job-1").state == State.COMPLETED
+
+
+def test_an_outcome_that_cannot_be_recorded_sends_the_message_back(
+    runner: TaskRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(installed, "AFTER", 1)
+    stumble(runner, "finish", 9)
+    with pytest.raises(Reject) as caught:
+        run(runner)
+    assert caught.value.requeue
+
+
+@pytest.mark.parametrize("step", ["condemn", "read"])
+def test_a_job_of_unknown_history_dies_in_spite_of_a_short_outage(
+    runner: TaskRunner, step: str
+) -> None:
+    calls = stumble(runner, step, 1)
+    with pytest.raises(DeadLettered, match="unknown_history"):
+        run(runner, OLD)
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("step", ["condemn", "read"])
+def test_an_outage_that_lasts_sends_it_back(
+    runner: TaskRunner, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "BEFORE", 1)
+    stumble(runner, step, 9)
+    with pytest.raises(Reject) as caught:
+        run(runner, OLD)
+    assert caught.value.requeue
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (Stale(State.RUNNING), JobSkipped),
+        (Ended(State.CANCELLED), JobSkipped),
+        (Held(7), JobDeferred),
+        (Decided(Decision.RETRYING, 1, 9, 1, 0), JobRetrying),
+    ],
+)
+def test_where_another_delivery_came_further_its_answer_is_taken_as_what_it_is(
+    runner: TaskRunner, answer: Any, told: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner.records, "condemn", lambda *_, **__: answer)
+    with pytest.raises(told) as caught:
+        run(runner, OLD)
+    if isinstance(caught.value, JobDeferred):
+        assert caught.value.wait_us == 7
