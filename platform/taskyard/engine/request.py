@@ -222,9 +222,25 @@ class JobRequest(Request):  # type: ignore[misc]
         """Publish and acknowledge a decision that the main process made or found."""
         policy = None if self._stamp is None else self._stamp.policy
         self._duty = duty_of(self._yard, self.id, self.message, decided, policy)
-        if decided.decision is Decision.DEAD_LETTERED:
-            self._tell_failure(decided)
+        if decided.decision is Decision.DEAD_LETTERED and not self._told(decided):
+            self.reject(requeue=True)
+            return
         self.acknowledge()
+
+    def _told(self, decided: Decided) -> bool:
+        """Tell a death; False where that failed: the next delivery finds the decision."""
+        try:
+            self._tell_failure(decided)
+        except Exception as error:  # noqa: BLE001 - any result backend's errors; billiard drops them
+            log.error(
+                "job %s: its death was not told, the message goes back: %s: %s",
+                self.id,
+                type(error).__name__,
+                error,
+                extra={"action": "death_not_told", "job_id": self.id},
+            )
+            return False
+        return True
 
     def _tell_failure(self, decided: Decided) -> None:
         """Celery's side of a death: the result, errbacks, chord and event."""
@@ -252,18 +268,18 @@ class JobRequest(Request):  # type: ignore[misc]
         worker_state.task_ready(self)
         worker_state.revoked.discard(self.id)
         self._already_revoked = True
-        if expired:
-            outcome = plain_failure(
-                Category.EXPIRED, "expired", "Expired", f"the message expired at {self.expires}"
-            )
-        else:
-            outcome = plain_failure(
-                Category.REJECTED, "revoked", "Revoked", "revoked by a control command of Celery"
-            )
+        outcome = self._revocation_outcome(terminated, expired)
         if terminated:
             self._on_terminated(outcome)
         else:
             self._condemn(outcome)
+
+    def _revocation_outcome(self, terminated: bool, expired: bool) -> Failed:
+        if expired:
+            text = f"the message expired at {self.expires}"
+            return plain_failure(Category.EXPIRED, "expired", "Expired", text)
+        text = "revoked by a control command of Celery"
+        return plain_failure(Category.REJECTED, "revoked", "Revoked", text)
 
     def _on_terminated(self, outcome: Failed) -> None:
         """Celery's `revoke(terminate=True)` has killed the child in the middle."""

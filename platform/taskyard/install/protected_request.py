@@ -19,11 +19,11 @@ from taskyard.engine.duties import post_letter
 from taskyard.engine.request import JobRequest, unwrapped
 from taskyard.install.marks import ETA, QUEUE
 from taskyard.install.standing import standing
-from taskyard.jobs.outcomes import Decision
+from taskyard.jobs.outcomes import Failed
 from taskyard.jobs.policies import Category
 from taskyard.jobs.states import State
 from taskyard.records import Decided
-from taskyard.runner.cause import decision_of, plain_failure
+from taskyard.runner.cause import plain_failure
 from taskyard.wire.headers import HEADER
 from taskyard.wire.logs import logger
 
@@ -122,32 +122,10 @@ class ProtectedRequest(JobRequest):
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
         """Record the death; Celery announces it, and its acknowledgement publishes the letter."""
         self._revocation = (reason, terminated, signum, expired)
-        if not terminated:
-            super()._announce_revoked(reason, terminated, signum, expired)
-            return
-        try:
-            self._settle(self._record_terminated())
-        except RedisError as error:
-            log.error(
-                "job %s: its termination was not recorded, Redis is away: %s",
-                self.id,
-                error,
-                extra={"action": "terminate_unreachable", "job_id": self.id},
-            )
-            Request._announce_revoked(self, *self._revocation)
+        super()._announce_revoked(reason, terminated, signum, expired)
 
-    def _record_terminated(self) -> Decided:
-        record = self._yard.records.read(self.id)
-        outcome = plain_failure(
-            Category.REJECTED, "terminated", "Terminated", "terminated by a control command"
-        )
-        self._yard.records.finish(
-            self.id,
-            epoch=record.epoch,
-            generation=record.generation,
-            seq=record.number("seq"),
-            holder=self._holder,
-            **decision_of(outcome),
-        )
-        seq = record.number("seq")
-        return Decided(Decision.DEAD_LETTERED, seq, 0, record.epoch, record.generation)
+    def _revocation_outcome(self, terminated: bool, expired: bool) -> Failed:
+        if not terminated:
+            return super()._revocation_outcome(terminated, expired)
+        text = "terminated by a control command"
+        return plain_failure(Category.REJECTED, "terminated", "Terminated", text)

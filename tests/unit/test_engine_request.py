@@ -1,0 +1,211 @@
+"""The main process' side of a death: what follows where it cannot be told, or was no death."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from billiard.einfo import ExceptionInfo
+from billiard.exceptions import WorkerLostError
+from celery import Celery
+from redis.exceptions import RedisError
+
+from taskyard.engine.request import HOLDER, JobRequest
+from taskyard.install.protected_request import ProtectedRequest
+from taskyard.jobs.outcomes import Decision
+from taskyard.jobs.states import State
+from taskyard.records import Run
+from taskyard.settings import Settings
+from taskyard.testing.clock import YardClock
+from taskyard.testing.records import MemoryRecords
+from taskyard.testing.shelf import Shelf
+from taskyard.wire.headers import Stamp
+
+SETTINGS = Settings(redis_url="redis://nowhere:1/0", death_limit=1)
+STAMP = Stamp(5)
+
+
+def nothing() -> None:
+    """A task's body."""
+
+
+class Backend:
+    """A result backend that notes what it is told, or is away."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self.told: list[str] = []
+
+    def mark_as_failure(self, *_: Any, **__: Any) -> None:
+        self._tell("failure")
+
+    def mark_as_revoked(self, *_: Any, **__: Any) -> None:
+        self._tell("revoked")
+
+    def _tell(self, what: str) -> None:
+        if self.error is not None:
+            raise self.error
+        self.told.append(what)
+
+
+class Yard:
+    """What a request needs of one, without servers."""
+
+    def __init__(self) -> None:
+        self.settings = SETTINGS
+        self.records = MemoryRecords(Shelf(YardClock(datetime.now(UTC))), SETTINGS)
+        self.posted: list[Any] = []
+        self.published: list[Any] = []
+        self.letters = SimpleNamespace(post=self.posted.append)
+        publish = lambda raw, **_: self.published.append(raw)  # noqa: E731 - two names, one act
+        self.publisher = SimpleNamespace(publish=publish, publish_later=publish)
+
+    def source(self, _message: Any) -> str:
+        return "work"
+
+    def home(self, _record: Any, _message: Any) -> str:
+        return "work"
+
+
+class Desk:
+    """One delivery of a job of one task, and what became of its message."""
+
+    def __init__(self, app: Celery, kind: type[JobRequest]) -> None:
+        self.yard, self.backend, self.fates = Yard(), Backend(), []
+        task = app.task(name="t", shared=False, acks_late=True, yard=self.yard)(nothing)
+        task.backend = self.backend
+        message = SimpleNamespace(
+            headers={"id": "job-1", "task": "t", "taskyard": STAMP.header()},
+            body=b"[[], {}, {}]",
+            payload=[[], {}, {}],
+            properties={},
+            delivery_info={"routing_key": "work"},
+            content_type="application/json",
+            content_encoding="utf-8",
+        )
+        self.request = kind(
+            message,
+            app=app,
+            task=task,
+            on_ack=lambda *_: self.fates.append("acknowledged"),
+            on_reject=lambda *_: self.fates.append("back" if _[-1] else "dropped"),
+        )
+
+    def begin(self) -> Run:
+        run = self.yard.records.begin(
+            "job-1",
+            STAMP,
+            holder=self.request._request_dict[HOLDER],
+            worker="w",
+            job_type="t",
+            queue="work",
+            priority=None,
+        )
+        assert isinstance(run, Run)
+        return run
+
+    def lose_child(self) -> None:
+        try:
+            raise WorkerLostError("signal 9 (SIGKILL)")  # noqa: TRY301 - Celery wants one raised
+        except WorkerLostError:
+            self.request.on_failure(ExceptionInfo())
+
+    def terminate(self) -> None:
+        self.request._announce_revoked("terminated", True, "9", False)
+
+    @property
+    def state(self) -> str:
+        return self.yard.records.read("job-1").state
+
+
+@pytest.fixture
+def app() -> Iterator[Celery]:
+    with Celery("shop", broker="redis://nowhere:1/0", set_as_current=False) as made:
+        yield made
+
+
+@pytest.fixture(params=[JobRequest, ProtectedRequest])
+def desk(request: pytest.FixtureRequest, app: Celery) -> Desk:
+    return Desk(app, request.param)
+
+
+@pytest.fixture
+def protected(app: Celery) -> Desk:
+    return Desk(app, ProtectedRequest)
+
+
+def test_a_death_is_told_then_its_letter_posted_then_its_message_acknowledged(desk: Desk) -> None:
+    desk.begin()
+    desk.lose_child()
+    assert (desk.backend.told, len(desk.yard.posted)) == (["failure"], 1)
+    assert desk.fates == ["acknowledged"]
+
+
+@pytest.mark.parametrize("error", [RedisError("away"), OSError("a backend of another kind")])
+def test_a_death_that_cannot_be_told_sends_its_message_back(
+    desk: Desk, error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    desk.begin()
+    desk.backend.error = error
+    with caplog.at_level(logging.ERROR):
+        desk.lose_child()
+    assert (desk.fates, desk.state) == (["back"], State.DEAD_LETTERED)
+    told = [r for r in caplog.records if vars(r).get("action") == "death_not_told"]
+    assert [str(error) in record.getMessage() for record in told] == [True]
+
+
+def test_a_terminated_attempt_is_a_letter_and_revoked_for_celery(protected: Desk) -> None:
+    protected.begin()
+    protected.terminate()
+    assert [letter.code for letter in protected.yard.posted] == ["terminated"]
+    assert (protected.backend.told, protected.fates) == (["revoked"], ["acknowledged"])
+
+
+def test_terminated_before_it_began_is_a_letter_too(protected: Desk) -> None:
+    admitted = protected.yard.records.admit(
+        "job-1", job_type="t", queue="work", priority=0, unique_for_s=0
+    )
+    protected.request._stamp = Stamp(admitted.epoch)
+    protected.terminate()
+    assert [letter.code for letter in protected.yard.posted] == ["terminated"]
+    assert (protected.backend.told, protected.fates) == (["revoked"], ["acknowledged"])
+
+
+def test_terminated_just_after_its_retry_was_decided_the_retry_is_published(
+    protected: Desk,
+) -> None:
+    run = protected.begin()
+    protected.yard.records.finish(
+        "job-1", Decision.RETRYING, epoch=5, generation=0, seq=0, token=run.token, delay_s=9.0
+    )
+    protected.terminate()
+    assert (protected.state, len(protected.yard.published)) == (State.RETRYING, 1)
+    assert (protected.yard.posted, protected.backend.told) == ([], [])
+    assert protected.fates == ["acknowledged"]
+
+
+def test_terminated_just_after_it_completed_it_stays_completed(protected: Desk) -> None:
+    run = protected.begin()
+    protected.yard.records.finish(
+        "job-1", Decision.COMPLETED, epoch=5, generation=0, seq=0, token=run.token
+    )
+    protected.terminate()
+    assert (protected.state, protected.fates) == (State.COMPLETED, ["back"])
+    assert (protected.yard.posted, protected.backend.told) == ([], [])
+
+
+def test_terminated_while_redis_is_away_the_message_goes_back(
+    protected: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    protected.begin()
+
+    def away(*_: Any, **__: Any) -> None:
+        raise RedisError("away")
+
+    monkeypatch.setattr(protected.yard.records, "finish", away)
+    protected.terminate()
+    assert (protected.fates, protected.backend.told) == (["back"], [])
