@@ -144,7 +144,7 @@ def test_an_unknown_type_is_answered_with_the_nearest_and_the_known() -> None:
         Catalogue.load()["plan_generatoin"]
     text = str(refusal.value)
     assert text.startswith("there is no job type 'plan_generatoin'. Did you mean 'plan_generation'")
-    assert text.endswith("Define more in a file named by TASKYARD_JOB_TYPES.")
+    assert text.endswith("or define it in a file that TASKYARD_JOB_TYPES names.")
 
 
 def test_asking_whether_a_type_exists_does_not_raise() -> None:

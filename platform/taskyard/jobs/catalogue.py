@@ -76,7 +76,8 @@ def _unknown(name: str, known: Mapping[str, JobType]) -> str:
     hint = f"Did you mean {near[0]!r}? " if near else ""
     return (
         f"there is no job type {name!r}. {hint}Known: {', '.join(sorted(known))}. "
-        "Define more in a file named by TASKYARD_JOB_TYPES."
+        "Import the module with its @job handler, or define it in a file that TASKYARD_JOB_TYPES "
+        "names."
     )
 
 
