@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from kombu import Connection
@@ -153,6 +154,47 @@ def test_a_worker_that_does_not_name_its_queues_is_unknown_and_not_none(
         Level.WARNING,
         "unknown for ops: a worker does not say what it consumes",
     )
+
+
+@pytest.fixture
+def on_redis(servers: Servers) -> Settings:
+    url = servers.valkey_url()
+    return Settings(broker_url=url, redis_url=url, namespace=f"t{uuid.uuid4().hex[:10]}")
+
+
+def test_a_stock_worker_that_is_too_busy_to_answer_is_unknown_and_not_none(
+    on_redis: Settings,
+) -> None:
+    """It has no heartbeat either; all that is known of it is that it hears what is broadcast."""
+    (before,) = look(on_redis, ["ops"])
+    with connect(on_redis.need_broker_url()) as client, client.pubsub() as busy:
+        database = client.connection_pool.connection_kwargs.get("db", 0)
+        busy.psubscribe(f"/{database}.{on_redis.broker_name('celery')}.pidbox")
+        assert busy.get_message(timeout=5) is not None
+        (state,) = look(on_redis, ["ops"])
+
+    assert before.unserved
+    assert state == QueueState("ops", waiting=0, consumers=None)
+
+
+def test_a_queue_that_may_not_be_read_is_unknown_and_one_of_another_type_is_empty(
+    on_redis: Settings,
+) -> None:
+    url = urlsplit(on_redis.need_broker_url())
+    barred = url._replace(netloc=f"barred:pw@{url.hostname}:{url.port}").geturl()
+    with connect(on_redis.need_broker_url()) as client:
+        client.set(on_redis.broker_name("ops"), "no list")
+        beat(on_redis, on_redis.broker_name("ops"))  # so that nobody has to be asked
+        may = ["resetkeys", "~*:owner*", "&*", "+@all"]
+        client.execute_command("ACL", "SETUSER", "barred", "on", ">pw", *may)
+        try:
+            (other_type,) = look(on_redis, ["ops"])
+            (unreadable,) = look(on_redis.model_copy(update={"broker_url": barred}), ["ops"])
+        finally:
+            client.execute_command("ACL", "DELUSER", "barred")
+            client.delete(on_redis.broker_name("ops"))
+
+    assert (other_type.waiting, unreadable.waiting) == (0, None)
 
 
 def test_with_the_broker_away_the_workers_are_unknown_and_the_job_is_shown(

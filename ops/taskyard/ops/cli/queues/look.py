@@ -10,6 +10,7 @@ from typing import Any, Final
 from celery import Celery
 from kombu.exceptions import OperationalError
 from redis import Redis
+from redis.exceptions import RedisError
 
 from taskyard.broker import connection, is_amqp, make_app, queue_key
 from taskyard.broker.connection import check_broker_url
@@ -70,18 +71,28 @@ def _redis(settings: Settings, names: Sequence[str]) -> tuple[Counts, Counts]:
         told, untold = _heartbeats(client, settings.namespace)
     if all(told[name] for name in names):
         return waiting, told
-    answers = _answers(settings)
-    missing = None if untold else 0
-    return waiting, {name: told[name] or answers[name] or missing for name in names}
+    with reachable(url, variable=BROKER):
+        answers, complete = _answers(settings)
+    certain = complete and not untold
+    # A worker with a heartbeat answers too, so the two overlap and are not added.
+    seen = {name: max(told[name], answers[name]) for name in names}
+    return waiting, {name: n if n > 0 or certain else None for name, n in seen.items()}
 
 
-def _length(client: Redis, name: str) -> int:
+def _length(client: Redis, name: str) -> int | None:
+    """What its lists hold, None where one of them could not be asked."""
     with client.pipeline(transaction=False) as pipe:
         for step in URGENCY_STEPS:
             pipe.llen(queue_key(name, step))
-        # A key that is no list holds no message.
-        found = pipe.execute(raise_on_error=False)
+        found: list[Any] = pipe.execute(raise_on_error=False)
+    if any(isinstance(size, RedisError) and not _no_list(size) for size in found):
+        return None
     return sum(size for size in found if isinstance(size, int))
+
+
+def _no_list(error: RedisError) -> bool:
+    """A key of another type holds no message; every other refusal says nothing of the list."""
+    return str(error).startswith("WRONGTYPE")
 
 
 def _heartbeats(client: Redis, namespace: str) -> tuple[Counter[str], bool]:
@@ -93,16 +104,29 @@ def _heartbeats(client: Redis, namespace: str) -> tuple[Counter[str], bool]:
     return Counter(name for names in alive for name in names), ["1"] in alive
 
 
-def _answers(settings: Settings) -> Counter[str]:
-    """What the workers themselves say: also those of other versions and of Celery's own kind."""
+def _answers(settings: Settings) -> tuple[Counter[str], bool]:
+    """What the workers say, those of Celery's own kind too, and whether all that listen did."""
     app: Celery = make_app(settings, Catalogue.load(*settings.job_types))
     try:
         answers = app.control.inspect(timeout=_ANSWER_S).active_queues() or {}
+        listening = _listening(app)
     except OperationalError as error:
         raise _away(settings, error) from error
     finally:
         app.close()
-    return Counter(queue["name"] for queues in answers.values() for queue in queues)
+    told = Counter(queue["name"] for queues in answers.values() for queue in queues)
+    return told, len(answers) >= listening
+
+
+def _listening(app: Celery) -> int:
+    """How many workers hear what is broadcast: Redis counts who gets a message, kombu does not.
+
+    An empty message is passed over by every worker.
+    """
+    with app.connection_for_write() as broker:
+        channel = broker.default_channel
+        topic = channel._get_publish_topic(app.control.mailbox.exchange.name, "")
+        return int(channel.client.publish(topic, ""))
 
 
 def _rabbitmq(settings: Settings, names: Sequence[str]) -> tuple[Counts, Counts]:
