@@ -37,3 +37,29 @@ def test_a_read_only_phase_leaves_no_consumer_deaf(tmp_path: Path) -> None:
     finally:
         connection.release()
         server.stop()
+
+
+@pytest.mark.parametrize("answer", ["ack", "reject", "requeue"])
+def test_an_answer_that_comes_after_its_connection_was_lost_is_no_fault_and_the_message_is_back(
+    tmp_path: Path, answer: str
+) -> None:
+    server = RedisServer(tmp_path)
+    server.start()
+    connection = Connection(server.url, transport=TRANSPORT)
+    try:
+        got: list[Any] = []
+        channel = connection.channel()
+        Producer(channel).publish({"a": 1}, routing_key=QUEUE.name, serializer="json")
+        Consumer(channel, [QUEUE], on_message=got.append, prefetch_count=1).consume()
+        while not got:
+            connection.drain_events(timeout=10)
+        # What Celery's consumer does when its connection is lost; the hub's callbacks come later.
+        connection.collect()
+        getattr(got[0], answer)()
+        with Consumer(connection.channel(), [QUEUE], on_message=got.append, prefetch_count=1):
+            while len(got) == 1:
+                connection.drain_events(timeout=10)
+            got[1].ack()
+    finally:
+        connection.release()
+        server.stop()

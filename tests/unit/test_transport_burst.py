@@ -20,6 +20,7 @@ class Channel:
     unacked_key, unacked_index_key, unacked_mutex_key = "unacked", "index", "mutex"
     unacked_mutex_expire, visibility_timeout, unacked_restore_limit = 300, 3600, None
     in_loop, burst, active_queues, do_restore = True, BURST, {"q"}, False
+    closed = False
 
     def __init__(self) -> None:
         self.acknowledged: list[list[str]] = []

@@ -92,7 +92,13 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
         virtual.QoS.append(self, message, delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
-        """Acknowledge: with the next pop, or at the latest with the next tick of the loop."""
+        """Acknowledge: with the next pop, or at the latest with the next tick of the loop.
+
+        Celery's hub does it a tick late. On a channel that was closed meanwhile it is too late: the
+        message went back, or goes back when its owner counts as dead.
+        """
+        if self.channel.closed:
+            return
         now = monotonic()
         if not self._done:
             self._done_since = now
@@ -112,6 +118,8 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
         """
         if not requeue:
             self.ack(delivery_tag)
+            return
+        if self.channel.closed:
             return
         if self._came_back(delivery_tag) and delivery_tag not in self._unbegun:
             self._returns[delivery_tag] = monotonic() + RETURN_S
