@@ -7,6 +7,7 @@ survives, even of a body that nobody can decode.
 from __future__ import annotations
 
 import base64
+import re
 import uuid
 from typing import Any, Final, Self
 
@@ -101,8 +102,10 @@ class Letter(BaseModel):
 
     def routing_key(self) -> str:
         """`<queue>.<type>.<category>` with dots in names as colons, within 200 bytes."""
-        name = self.job_type.replace(".", ":").encode()[:150].decode("utf-8", "ignore")
-        queue = self.queue.replace(".", ":").encode()[:30].decode("utf-8", "ignore")
+        # kombu's topic `#` is the expression `.*?`, which no line break matches.
+        name, queue = (":".join(re.split(r"[.\r\n]", text)) for text in (self.job_type, self.queue))
+        name = name.encode()[:150].decode("utf-8", "ignore")
+        queue = queue.encode()[:30].decode("utf-8", "ignore")
         return f"{queue}.{name}.{self.category}"
 
     @classmethod
