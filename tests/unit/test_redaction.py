@@ -27,17 +27,14 @@ SECRET_KEYS = [
     "aws_credentials",
     "Set-Cookie",
     "private_key",
-]
-NAMES_IN_TEXT = [
-    "password",
-    "passwd",
-    "passphrase",
+    "private-key",
+    "pass",
+    "db_pass",
+    "passcode",
     "pwd",
-    "secret",
-    "token",
-    "apikey",
-    "api_key",
-    "api-key",
+    "signature",
+    "credential",
+    "cookie",
 ]
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -140,7 +137,7 @@ def test_a_lookalike_of_a_letter_or_its_capital_hides_no_secret(
 
     for name in (name for key in (*SECRET_KEYS, "signature") for name in spellings(key)):
         assert SECRET not in redacted_repr({name: SECRET}), name
-    for name in (name for key in NAMES_IN_TEXT for name in spellings(key)):
+    for name in (name for key in SECRET_KEYS for name in spellings(key)):
         assert SECRET not in redacted_repr([f"{name}={SECRET}"]), name
         assert SECRET not in redact_text(f"{name}: '{SECRET}'"), name
     for name in spellings("authorization"):
@@ -171,6 +168,52 @@ def test_pairs_in_free_text_are_masked(key: str, secret: str, around: str) -> No
         shown = redact_text(f"{around} {pair} {around}")
         assert secret not in shown
         assert key in shown, "the key stays, so that a reader knows what stood there"
+
+
+@pytest.mark.parametrize("key", SECRET_KEYS)
+@pytest.mark.parametrize("pair", ["{}={}", "{}: {}", "'{}': '{}'", '{{"{}":"{}"}}', "--{} = {}"])
+def test_what_is_masked_as_a_key_is_masked_in_free_text_too(key: str, pair: str) -> None:
+    shown = redact_text(f"sent {pair.format(key, SECRET)} on")
+    assert SECRET not in shown
+    assert key in shown
+    assert MASK in shown
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Cookie: sessionid={0}; csrf={0}",
+        "Set-Cookie: id={0}; Path=/",
+        "{{'Cookie': 'a={0}; b=\"{0}\"'}}",
+    ],
+)
+def test_every_cookie_of_a_header_is_masked_and_the_next_line_is_not(header: str) -> None:
+    shown = redact_text(f"{header.format(SECRET)}\nHost: example")
+    assert SECRET not in shown
+    assert shown.endswith("\nHost: example")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "bypass=on",
+        "compass: north",
+        "passed: 3, failed: 4",
+        "passenger=7",
+        "passes: 2",
+        "it did pass the gate: well",
+        "the api keys: none",
+        "sign: off",
+        "privately: said",
+    ],
+)
+def test_an_ordinary_word_hides_nothing(text: str) -> None:
+    assert redact_text(text) == text
+
+
+@pytest.mark.parametrize("key", ["bypass", "compass", "passed", "passenger", "passes", "private"])
+def test_the_value_of_an_ordinary_key_is_shown(key: str) -> None:
+    assert redact({key: "on"}) == {key: "on"}
 
 
 @given(WORDS, WORDS)

@@ -21,6 +21,11 @@ HOSTILE = [
     "authorization: ",
     "authorization=token",
     "bearer ",
+    "cookie",
+    "cookie: ",
+    "pass",
+    "pass-",
+    "private_",
     "x://",
     "x://a:",
     "x://a:b@",
@@ -51,6 +56,7 @@ def test_a_hostile_text_is_redacted_in_time(piece: str, before: str, after: str)
         "--db-password=hunter2",
         "cannot reach redis://user:hunter2@host,redis://user:hunter2@other",
         "authorization: Basic   hunter2",
+        "Cookie: sessionid=hunter2; csrf",
     ],
 )
 def test_a_secret_is_masked_although_the_text_was_cut_behind_it(text: str) -> None:

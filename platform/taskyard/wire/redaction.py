@@ -3,31 +3,58 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 __all__ = ["MASK", "redact", "redact_text", "redact_url", "redacted_repr"]
 
 MASK: Final = "[redacted]"
+# The one table of what names a secret, in a key and in free text alike; what is looked for, and the
+# words without one of which it is not, are made of it. An underscore may be a dash or nothing.
 _WORDS: Final = (
-    r"pass(?:word|wd|phrase|code)?s?(?:$|[_-])|pwd|secret|token|api[-_]?key|authorization|"
-    r"credential|cookie|private[-_]?key|passwords?(?:[_-]|$)|signature"
-)
-_SECRET_KEY: Final = re.compile(_WORDS, re.IGNORECASE)
-# What a job's error says may be written to hurt: each expression takes time that grows with the
-# text and no faster, so a run of characters is entered at its start alone and never given back.
-_NAME: Final = (
-    r"(?<![\w-])(?=[\w-]*?(?:passwords?|passwd|passphrase|pwd|secret|token|api[-_]?key))[\w-]++"
-)
+    "pass", "password", "passwd", "passphrase", "passcode", "pwd", "secret", "token", "api_key",
+    "authorization", "credential", "cookie", "private_key", "signature",
+)  # fmt: skip
+# Alone it is no bypass, compass or passenger, and nothing that has passed.
+_ALONE: Final = {"pass": "(?<!by)(?<!com)pass(?![a-z0-9])"}
+# What holds more than one word has an expression of its own.
+_LONG: Final = ("authorization", "cookie")
+
+
+def _any_of(words: Iterable[str]) -> str:
+    return "|".join(_ALONE.get(word, word.replace("_", "[-_]?")) for word in words)
+
+
+def _name(words: Iterable[str]) -> str:
+    """A name in free text with one of `words` in it.
+
+    What a job's error says may be written to hurt: each expression takes time that grows with the
+    text and no faster, so a run of characters is entered at its start alone and never given back.
+    """
+    return rf"(?<![\w-])(?=[\w-]*?(?:{_any_of(words)}))[\w-]++"
+
+
+def _spellings(words: Iterable[str]) -> tuple[str, ...]:
+    """Each spelling in small letters, without those that another one is a part of."""
+    every = {word.replace("_", sign) for word in words for sign in ("_", "-", "")}
+    return tuple(sorted(one for one in every if not any(x in one for x in every - {one})))
+
+
+_NAMED: Final = _spellings(_WORDS)
+_SECRET_KEY: Final = re.compile(_any_of(_WORDS), re.IGNORECASE)
 # A quote that a cut left open hides the rest of the line.
 _QUOTED_PAIR: Final = re.compile(
-    rf"(?i)((?P<open>[\"']?){_NAME}(?P=open)\s*+[=:]\s*+)"
+    rf"(?i)((?P<open>[\"']?){_name(_WORDS)}(?P=open)\s*+[=:]\s*+)"
     r"(?P<quote>[\"'])(?:[^\\\n\"']|\\.|(?!(?P=quote))[\"'])*+(?P=quote)?+"
 )
-_BARE_PAIR: Final = re.compile(rf"(?i)([\"']?{_NAME}[\"']?\s*+[=:]\s*+)(?![\"'])([^\s,;&}}]+)")
-_NAMED: Final = (
-    "password", "passwd", "passphrase", "pwd", "secret", "token", "apikey", "api_key", "api-key",
-)  # fmt: skip
+_BARE_PAIR: Final = re.compile(
+    rf"(?i)([\"']?{_name(word for word in _WORDS if word not in _LONG)}[\"']?\s*+[=:]\s*+)"
+    r"(?![\"'])([^\s,;&}]+)"
+)
+# A header's cookies are pairs under names of their own, up to the end of the line.
+_COOKIES: Final = re.compile(
+    rf"(?i)([\"']?{_name(['cookie'])}[\"']?\s*+[=:]\s*+)(?![\"'])([^\r\n\"']+)"
+)
 _AUTHORIZATION: Final = re.compile(
     r"(?i)(authorization[\"']?\s*+[=:]\s*+[\"']?(?:(?:basic|bearer|digest|token)\s++)?)([^\s\"',;]+)"
 )
@@ -55,20 +82,22 @@ _RULES: Final[
     (("authorization",), _AUTHORIZATION, rf"\1{MASK}"),
     (("bearer",), _BEARER, rf"\1{MASK}"),
     (_NAMED, _QUOTED_PAIR, rf"\1{MASK}"),
+    (("cookie",), _COOKIES, rf"\1{MASK}"),
     (_NAMED, _BARE_PAIR, rf"\1{MASK}"),
 )
-# The same for a whole value: a secret in it has one of these in its key or beside it. The letter is
-# a rare one of its words, looked for first.
-_TRACES: Final = {
-    "/": ("://",),
-    "z": ("authorization",),
-    "w": ("pwd",),
-    "b": ("bearer",),
-    "v": ("private",),
-    "k": ("token", "cookie", "apikey", "api_key", "api-key"),
-    "d": ("credential",),
-    "s": ("secret", "signature", "pass"),
-}
+# The same for a whole value: a secret in it has one of these in its key or beside it. Each stands
+# under a rare letter of its own, which is looked for first.
+_RARE: Final = "/zwbvkds"
+
+
+def _by_letter(words: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = dict.fromkeys(_RARE, ())
+    for word in words:
+        found[next(letter for letter in _RARE if letter in word)] += (word,)
+    return found
+
+
+_TRACES: Final = _by_letter(("://", "bearer", *_NAMED))
 
 
 def redact(value: Any, depth: int = 0) -> Any:
