@@ -11,6 +11,7 @@ from kombu.transport.native_delayed_delivery import MAX_NUMBER_OF_BITS_TO_USE, l
 
 from support.rabbitmq import count_messages, take_letters
 from taskyard.broker import connection
+from taskyard.broker.delay_exchanges import delay_prefix, delay_type
 from taskyard.deadletters import mirror_queue
 from taskyard.settings import Settings
 from taskyard.wire.letters import Letter
@@ -88,8 +89,10 @@ class RabbitBroker:
         return count_messages(self._settings, [queue])
 
     def waiting(self) -> int:
-        levels = range(MAX_NUMBER_OF_BITS_TO_USE)
-        names = [level_name(level, self._settings.namespace) for level in levels]
+        with connection(self._settings) as broker:
+            kind = delay_type(broker.default_channel.connection.server_properties)
+        prefix = delay_prefix(self._settings, kind)
+        names = [level_name(level, prefix) for level in range(MAX_NUMBER_OF_BITS_TO_USE)]
         return count_messages(self._settings, names)
 
     def letters(self) -> list[Letter]:
