@@ -25,7 +25,7 @@ from servers import Servers
 from support.yard import fresh_settings
 from taskyard.errors import Refused
 from taskyard.jobs.outcomes import Decision
-from taskyard.records import Admission, Records, Run
+from taskyard.records import Records, Run, Witnessed
 from taskyard.testing.clock import YardClock
 from taskyard.testing.records import MemoryRecords
 from taskyard.testing.shelf import Shelf
@@ -81,7 +81,7 @@ class Side:
         return answer
 
     def _witness(self, published: bool) -> int:
-        job = Admission(self.job_id, "t", "exec", 3, 0, None)
+        job = Witnessed(self.job_id, "t", "exec")
         return self.records.witness_many([job], published=published)
 
     def _begin(self, index: int, holder: str, process: str) -> Any:
@@ -174,10 +174,16 @@ class Side:
             "result": self.records.result(self.job_id),
             "progress": record.progress,
             "decision": record.fields.get("decision"),
+            "ends": self._ends(),
             "published": record.fields.get("published") == "1",
             **counters,
             **texts,
         }
+
+    def _ends(self) -> bool:
+        if isinstance(self.records, MemoryRecords):
+            return self.records.shelf.ends(self.job_id)
+        return self.records.client.pttl(self.records.keys.record(self.job_id)) > 0
 
     def _events(self) -> list[tuple[str, str]]:
         if isinstance(self.records, MemoryRecords):

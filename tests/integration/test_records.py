@@ -31,6 +31,7 @@ from taskyard.records import (
     Stale,
     Superseded,
     UnknownHistory,
+    Witnessed,
 )
 from taskyard.records.answers import Finished
 from taskyard.records.record import HISTORY_LINES
@@ -262,8 +263,35 @@ def test_admitting_ahead_names_a_key_of_another_type(house: House) -> None:
     there = Publication("list", "head ", " tail", "delayed", "messages", 0)
     jobs = [Admission(f"j{n}", "plan", "plan", 3, 0, there, f"c{n}") for n in range(120)]
     house.client.set("list", "no list")
-    with pytest.raises(Misplaced, match="RENAME list list.kept"):
+    with pytest.raises(Misplaced, match=r"RENAME list list\.kept"):
         list(house.records.admit_ahead(jobs))
+
+
+# --- witness -------------------------------------------------------------------------------------
+
+
+def test_the_record_of_a_failed_publication_ends_after_the_dedupe_window(house: House) -> None:
+    assert house.records.witness_many([Witnessed(JOB, "plan", "plan")], published=False) == 1
+    assert 0 < house.client.pttl(house.key) <= WINDOW_S * 1000
+
+
+def test_a_witnessed_publication_has_no_end(house: House) -> None:
+    house.records.witness_many([Witnessed(JOB, "plan", "plan")], published=True)
+    assert house.client.pttl(house.key) == -1
+
+
+def test_a_failed_publication_whose_message_came_all_the_same_has_no_end(house: House) -> None:
+    house.records.witness_many([Witnessed(JOB, "plan", "plan")], published=False)
+    house.run(None)
+    assert house.client.pttl(house.key) == -1
+
+
+def test_a_failed_publication_that_succeeds_later_has_no_end(house: House) -> None:
+    failed = [Witnessed(JOB, "plan", "plan")]
+    house.records.witness_many(failed, published=False)
+    assert house.records.witness_many(failed, published=True) == 0
+    assert house.client.pttl(house.key) == -1
+    assert house.read().fields["published"] == "1"
 
 
 # --- begin ---------------------------------------------------------------------------------------

@@ -6,12 +6,11 @@ the app's tasks, acknowledgements and results do not notice.
 
 from __future__ import annotations
 
-import os
 import queue
-import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from taskyard.deadletters import build_letter
+from taskyard.install.backlog import Backlog
 from taskyard.install.observation import Buried, Ended, Gone, Observation, Started, Watched
 from taskyard.jobs.outcomes import Decision
 from taskyard.jobs.states import TERMINAL, State
@@ -38,9 +37,7 @@ class Observer:
 
     def __init__(self, yard: AppYard) -> None:
         self._yard = yard
-        self._queue: queue.Queue[Observation | None] = queue.Queue(_WAITING)
-        self._thread: threading.Thread | None = None
-        self._pid = 0
+        self._backlog: Backlog[Observation] = Backlog("taskyard-observer", _WAITING, self._run)
         # By delivery: its job and its run; no run where another delivery has ended the account.
         self._running: dict[str, tuple[str, Run | None]] = {}
         self.dropped = 0
@@ -48,8 +45,7 @@ class Observer:
     def tell(self, seen: Observation) -> None:
         """Note what was seen; never waits and never raises."""
         try:
-            self._start()
-            self._queue.put_nowait(seen)
+            self._backlog.put(seen)
         except queue.Full:
             self.dropped += 1
             if self.dropped.bit_count() == 1:
@@ -63,22 +59,18 @@ class Observer:
 
     def close(self) -> None:
         """Write what is known, for at most five seconds."""
-        if self._thread is not None and self._pid == os.getpid():
-            self._queue.put(None)
-            self._thread.join(_SHUTDOWN_S)
-            self._thread = None
+        if not self._backlog.close(_SHUTDOWN_S):
+            log.error(
+                "not everything observed is written: the records did not keep up for %g s",
+                _SHUTDOWN_S,
+                extra={"action": "observations_left"},
+            )
 
-    def _start(self) -> None:
-        if self._thread is None or self._pid != os.getpid():
-            self._pid = os.getpid()
-            self._thread = threading.Thread(target=self._run, name="taskyard-observer", daemon=True)
-            self._thread.start()
-
-    def _run(self) -> None:
+    def _run(self, waiting: queue.Queue[Observation | None]) -> None:
         interval_s = self._yard.watching.settings.lease_s / 3
         while True:
             try:
-                seen = self._queue.get(timeout=interval_s)
+                seen = waiting.get(timeout=interval_s)
             except queue.Empty:
                 self._safely(self._renew)
                 continue

@@ -7,7 +7,6 @@ and hears of nothing, as without Taskyard. A process that is killed leaves the l
 from __future__ import annotations
 
 import atexit
-import os
 import queue
 import threading
 from functools import cache
@@ -15,10 +14,11 @@ from typing import Any, Final
 
 from celery.app.amqp import AMQP
 
+from taskyard.install.backlog import Backlog
 from taskyard.install.captor import Captor, queue_named
 from taskyard.install.modes import Mode
 from taskyard.install.yard import AppYard
-from taskyard.records import Admission
+from taskyard.records import Witnessed
 from taskyard.wire.logs import logger
 
 __all__ = ["Witness", "watch_publishing"]
@@ -41,16 +41,14 @@ class Witness:
 
     def __init__(self, yard: AppYard) -> None:
         self._yard = yard
-        self._queue: queue.Queue[Published | None] = queue.Queue(_WAITING)
-        self._thread: threading.Thread | None = None
-        self._pid = 0
+        self._backlog: Backlog[Published] = Backlog("taskyard-witness", _WAITING, self._run)
         self.dropped = 0
+        atexit.register(self.close)
 
     def tell(self, job_id: str, name: str, queue_name: str, *, published: bool) -> None:
         """Note a publication, or a failed one; never waits and never raises."""
         try:
-            self._start()
-            self._queue.put_nowait((job_id, name, queue_name, published))
+            self._backlog.put((job_id, name, queue_name, published))
         except queue.Full:
             self._drop(1, "the records do not keep up")
         except RuntimeError as error:
@@ -58,26 +56,15 @@ class Witness:
 
     def close(self) -> None:
         """Write what is known, for at most two seconds."""
-        if self._thread is not None and self._pid == os.getpid():
-            try:
-                self._queue.put_nowait(None)
-            except queue.Full:
-                return
-            self._thread.join(_EXIT_S)
-            self._thread = None
+        if not self._backlog.close(_EXIT_S):
+            log.warning(
+                "not every publication has its record: the records did not keep up for %g s",
+                _EXIT_S,
+                extra={"action": "publications_left"},
+            )
 
-    def _start(self) -> None:
-        if self._pid == os.getpid() and self._thread is not None:
-            return
-        if self._pid != os.getpid():
-            self._queue = queue.Queue(_WAITING)  # a parent's lock may be held for ever in a child
-            self._pid = os.getpid()
-        self._thread = threading.Thread(target=self._run, name="taskyard-witness", daemon=True)
-        self._thread.start()
-        atexit.register(self.close)
-
-    def _run(self) -> None:
-        waiting, ending = self._queue, threading.Event()
+    def _run(self, waiting: queue.Queue[Published | None]) -> None:
+        ending = threading.Event()
         while not ending.is_set():
             told = waiting.get()
             batch = [] if told is None else [told]
@@ -94,7 +81,7 @@ class Witness:
     def _write(self, batch: list[Published]) -> None:
         for published in (True, False):
             jobs = [
-                Admission(job_id, name, queue_name, 0, 0, None)
+                Witnessed(job_id, name, queue_name)
                 for job_id, name, queue_name, sent in batch
                 if sent is published
             ]

@@ -18,6 +18,7 @@ from taskyard.records.answers import (
     Superseded,
     UnknownHistory,
     WithoutRun,
+    Witnessed,
 )
 from taskyard.records.keys import Keys
 from taskyard.records.record import Record
@@ -44,4 +45,5 @@ __all__ = [
     "Superseded",
     "UnknownHistory",
     "WithoutRun",
+    "Witnessed",
 ]

@@ -27,6 +27,7 @@ __all__ = [
     "Superseded",
     "UnknownHistory",
     "WithoutRun",
+    "Witnessed",
 ]
 
 
@@ -59,6 +60,15 @@ class Publication:
     delayed_key: str
     messages_key: str
     delay_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Witnessed:
+    """One job that its producer has published itself; `queue` empty where only the broker knows."""
+
+    job_id: str
+    job_type: str
+    queue: str
 
 
 OWN_ID: Final = "-"

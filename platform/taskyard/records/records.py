@@ -27,6 +27,7 @@ from taskyard.records.answers import (
     Requeue,
     Stale,
     Superseded,
+    Witnessed,
 )
 from taskyard.records.keys import Keys
 from taskyard.records.parse import parse_begin, parse_decided
@@ -83,17 +84,18 @@ class Records:
         """
         return self._admissions.ahead(jobs)
 
-    def witness_many(self, jobs: Sequence[Admission], *, published: bool) -> int:
+    def witness_many(self, jobs: Sequence[Witnessed], *, published: bool) -> int:
         """Records of jobs that their producer has published itself, or failed to.
 
-        A job that has a record, of whatever state, keeps it. Returns how many are new. Of an
-        `Admission` only id, type and queue count.
+        A job that has a record, of whatever state, keeps it. Returns how many are new. The record
+        of a failed publication ends after the dedupe window, unless its message comes all the same.
         """
         script = self._scripts["witness"]
         with self.client.pipeline(transaction=False) as pipe:
             script.queue_load(pipe)
             for job in jobs:
-                facts: list[Argument] = [job.job_id, job.job_type, job.queue, int(published)]
+                facts: list[Argument] = [job.job_id, job.job_type, job.queue]
+                facts += [int(published), self._window_us // 1000]
                 script.queue(pipe, self.keys.script_keys(job.job_id), facts)
             return sum(pipe.execute()[1:])
 

@@ -55,6 +55,8 @@ def begin(
     _start(draft, message, caller)
     draft.set(lease_until=lease_end(draft, settings))
     draft.save()
+    # What a failed publication left would end by itself.
+    draft.shelf.end_at(draft.job_id, None)
     return _run(draft)
 
 

@@ -30,15 +30,21 @@ def admit(draft: Draft, message: Position, unique_for_us: int, call: str) -> Adm
     return _admitted(draft, created=True)
 
 
-def witness(draft: Draft, message: Position, *, published: bool) -> bool:
+def witness(draft: Draft, message: Position, *, published: bool, window_us: int) -> bool:
     """The record of a job that its producer published itself, unless it has one."""
     if draft.state is not State.NONE:
+        # Only what a failed publication left ends by itself without being a tombstone.
+        if published and draft.state is State.ACCEPTED and draft.shelf.ends(draft.job_id):
+            draft.patch(published=1)
+            draft.shelf.end_at(draft.job_id, None)
         return False
     draft.birth(message, draft.now)
     draft.drop("priority")
     draft.set(published=int(published))
     draft.move(Event.ADMIT, type=message.job_type, queue=message.queue)
     draft.save()
+    if not published:
+        draft.shelf.end_at(draft.job_id, draft.now + window_us)
     return True
 
 

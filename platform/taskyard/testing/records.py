@@ -25,6 +25,7 @@ from taskyard.records import (
     Requeue,
     Stale,
     Superseded,
+    Witnessed,
 )
 from taskyard.records.answers import Finished
 from taskyard.settings import Settings
@@ -64,14 +65,15 @@ class MemoryRecords(Records):
         for job in jobs:
             yield [self._admit(job)]
 
-    def witness_many(self, jobs: Sequence[Admission], *, published: bool) -> int:
+    def witness_many(self, jobs: Sequence[Witnessed], *, published: bool) -> int:
         """Records of jobs that their producer has published itself; how many are new."""
         return sum(self._witness(job, published) for job in jobs)
 
-    def _witness(self, job: Admission, published: bool) -> bool:
+    def _witness(self, job: Witnessed, published: bool) -> bool:
         message = Position(None, 0, 0, job.job_type, job.queue, None)
+        window_us = self.settings.dedupe_window_s * _US
         with self._draft(job.job_id) as draft:
-            return witness(draft, message, published=published)
+            return witness(draft, message, published=published, window_us=window_us)
 
     def _admit(self, job: Admission) -> Admitted:
         message = Position(None, 0, 0, job.job_type, job.queue, job.priority)
@@ -82,6 +84,8 @@ class MemoryRecords(Records):
         """Note that the first message of this life was published."""
         with self._draft(job_id) as draft:
             if draft.text("epoch") == str(epoch):
+                if draft.text("published") == "0":
+                    self.shelf.end_at(job_id, None)
                 draft.patch(published=1)
 
     def begin(

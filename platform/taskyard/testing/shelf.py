@@ -40,6 +40,10 @@ class Shelf:
         self._records.pop(job_id, None)
         self._ends.pop(job_id, None)
 
+    def ends(self, job_id: str) -> bool:
+        """Whether the record ends by itself."""
+        return job_id in self._ends
+
     def end_at(self, job_id: str, end_us: int | None) -> None:
         """Let the record end then; None: never."""
         self._ends.pop(job_id, None)

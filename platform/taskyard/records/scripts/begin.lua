@@ -10,6 +10,8 @@ local PROCESS_GONE = 'its process was gone before the worker knew that it had be
 
 local record = read(KEY_RECORD)
 local now = now_us()
+-- What a failed publication left ends by itself, unless its message did come.
+local ending = record.published == '0'
 if not record.state and sent_us > 0 and now - sent_us > window_us then return {'unknown_history'} end
 
 local answer
@@ -63,4 +65,5 @@ move(job_id, record, 'begin', now, {'attempt', record.begins, 'worker', worker, 
 write(KEY_RECORD, record, {'state', 'epoch', 'generation', 'seq', 'version', 'type', 'queue', 'priority',
       'admitted', 'token', 'begins', 'deaths', 'attempts', 'deliveries', 'holder', 'worker', 'process', 'started',
       'lease_until', 'published', 'history'})
+if ending then redis.call('PERSIST', KEY_RECORD) end
 return run()
