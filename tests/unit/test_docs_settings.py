@@ -93,8 +93,10 @@ LIMITS = {
     "connecting to Redis, to Postgres": ["store.client:_SOCKET_TIMEOUT_S"],
     "tries of one command": ["store.client:TRIES"],
     "patience around a handler": [
-        "runner.patience:BEFORE",
-        "runner.patience:AFTER",
+        "runner.patience:_BEFORE_REPEATS",
+        "runner.patience:_BEFORE_S",
+        "runner.patience:_AFTER_REPEATS",
+        "runner.patience:_AFTER_S",
         "runner.patience:_LONGEST_WAIT_S",
     ],
     "a worker that lost Redis": ["engine.reconnecting:_FIRST_S", "engine.reconnecting:LONGEST_S"],

@@ -45,7 +45,8 @@ def connect(
         "socket_timeout": timeout_s,
         "socket_connect_timeout": timeout_s,
         "socket_keepalive": True,
-        "health_check_interval": 30,
+        # No ping before a command: redis-py would retry it inside of each of our retries.
+        "health_check_interval": 0,
         "retry": Retry(ExponentialWithJitterBackoff(cap=1.0, base=0.05), retries),
         "retry_on_error": [*LOST, ReadOnlyError],
     }
