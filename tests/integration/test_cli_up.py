@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -384,3 +385,16 @@ def test_ctrl_c_lets_a_running_job_finish(tmp_path: Path) -> None:
         settings = load(stack.environment(), tmp_path).settings
         with connect(stack.redis_url) as client:
             assert Records(client, settings).read(job_id).state == "completed"
+
+
+@pytest.mark.parametrize("pid_file", ["valkey.pid", "postmaster.pid"])
+def test_a_server_that_dies_ends_it_with_the_reason_and_the_next_step(
+    tmp_path: Path, pid_file: str
+) -> None:
+    with Up(tmp_path, "--no-workers") as up:
+        up.wait_for("mirror ready")
+        (file,) = (tmp_path / ".taskyard").rglob(pid_file)
+        os.kill(int(file.read_text().splitlines()[0]), signal.SIGKILL)
+        assert up.code() == 1, up.log
+    assert re.search(r"(Valkey|PostgreSQL) has ended, so everything stops", up.log)
+    assert "Start again with: taskyard up" in up.log

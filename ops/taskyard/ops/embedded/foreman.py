@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import queue
 import signal
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -21,20 +22,24 @@ from taskyard.ops.embedded.leash import LeashedProcess
 __all__ = ["Foreman"]
 
 TURN_S = 0.1
+FAREWELL_S = 5.0
 FAILED = 1
 KILLED_BASE = 128
 
 
 class Foreman(Manager):  # type: ignore[misc]  # honcho publishes no types
-    """Runs the added commands until one ends or a signal asks for the end of all.
+    """Runs the added commands until one ends, a signal asks for the end of all, or `fault` does.
 
     `returncode` afterwards: 0 if asked and all drained; 128 + the signal if asked and some had
     to be killed; else the code of the command that ended by itself, 1 for a success, since none
     was expected to end.
     """
 
-    def __init__(self, printer: Any, *, drain_s: float, clock: Clock) -> None:
+    def __init__(
+        self, printer: Any, *, drain_s: float, clock: Clock, fault: Callable[[], str | None]
+    ) -> None:
         super().__init__(printer)
+        self._fault = fault
         self._drain_s = drain_s
         self._steady = clock
         self._asked: list[int] = []
@@ -71,12 +76,24 @@ class Foreman(Manager):  # type: ignore[misc]  # honcho publishes no types
             self._handle(self.events.get(timeout=TURN_S))
         except queue.Empty:
             self._bury_lost_watchers()
+        self._look_for_fault()
         if len(self._asked) > self._heard:
             self._obey(self._asked[self._heard])
             self._heard += 1
         if self._kill_at_s is not None and self._steady.monotonic_s() >= self._kill_at_s:
             self._say(f"not drained after {self._drain_s:g} s, killing")
             self._kill()
+
+    def _look_for_fault(self) -> None:
+        if self._terminating:
+            return
+        fault = self._fault()
+        if fault is not None:
+            self._say(fault)
+            self._code = FAILED
+            # Nobody can finish anything now: no more time than a farewell takes.
+            self._drain_s = min(self._drain_s, FAREWELL_S)
+            self._drain()
 
     def _handle(self, event: Any) -> None:
         if event.type == "line":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -19,6 +19,7 @@ def run_processes(
     *,
     environment: Mapping[str, str],
     drain_s: float,
+    fault: Callable[[], str | None] = lambda: None,
     folder: Path | None = None,
     output: TextIO | None = None,
     clock: Clock = SYSTEM_CLOCK,
@@ -27,15 +28,16 @@ def run_processes(
 
     Ctrl-C or SIGTERM drains: SIGTERM to each command (not to its children: a Celery worker
     finishes its jobs with them), up to `drain_s` seconds, then SIGKILL. A second one kills at
-    once. If a command ends by itself, the log says which and with what code, and all stop.
+    once. If a command ends by itself, the log says which and with what code, and all stop. So do
+    they if `fault`, asked ten times a second, says why they cannot go on.
 
-    The code is 0 if asked and all drained, 128 + the signal if some had to be killed, else that
-    of the command that ended by itself (1 if it was 0). `environment` comes on top of this
+    The code is 0 if asked and all drained, 128 + the signal if some had to be killed, 1 after a
+    fault, else that of the command that ended by itself (1 if it was 0). `environment` comes on top of this
     process's. Lines are coloured only on a terminal. Call it from the main thread.
     """
     foreman_module = load("taskyard.ops.embedded.foreman")
     printer = load("honcho.printer").Printer(sys.stdout if output is None else output)
-    foreman = foreman_module.Foreman(printer, drain_s=drain_s, clock=clock)
+    foreman = foreman_module.Foreman(printer, drain_s=drain_s, clock=clock, fault=fault)
     # Python holds back what it writes to a pipe; a killed command would take it along.
     variables = {**os.environ, "PYTHONUNBUFFERED": "1", **environment}
     for name, words in commands.items():

@@ -85,6 +85,16 @@ class EmbeddedStack:
     ) -> None:
         self.stop()
 
+    def fault(self) -> str | None:
+        """Which server has ended although nobody stopped it, and what to do; None if both run."""
+        for server in self.servers:
+            if not server.running:
+                return (
+                    f"{server.role} has ended, so everything stops. Its last words are in "
+                    f"{server.log}; what was stored is kept. Start again with: taskyard up"
+                )
+        return None
+
     @property
     def redis_url(self) -> str:
         """Where records live: `redis://:password@127.0.0.1:port/0`."""

@@ -49,7 +49,9 @@ def command(
         schema = database.migrate(stack.database_url)
         commands = processes(settings, workers=workers, concurrency=concurrency)
         banner(settings, stack.home.path, schema, list(commands))
-        code = run_processes(commands, environment=_environment(stack), drain_s=drain)
+        code = run_processes(
+            commands, environment=_environment(stack), drain_s=drain, fault=stack.fault
+        )
     raise typer.Exit(code)
 
 
