@@ -42,7 +42,9 @@ def exec_queue(asked: str = "auto") -> RabbitQueue:
         ("4.1.2", "quorum", "quorum", 2),
     ],
 )
-def test_the_choice(version: str, asked: str, queue_type: str, priorities: int) -> None:
+def test_the_servers_version_decides_the_type_of_queues_unless_one_is_asked_for(
+    version: str, asked: str, queue_type: str, priorities: int
+) -> None:
     choice = choose(server(version), asked)
 
     assert (choice.queue_type, choice.priorities) == (queue_type, priorities)
@@ -183,6 +185,44 @@ def test_a_classic_queue_of_before_an_upgrade_lacks_only_its_replicas() -> None:
     assert losses(exec_queue(), as_found(OURS), server("4.1.2")) == [
         "it is a classic queue, which one node holds alone"
     ]
+
+
+QUORUM = {
+    "x-queue-type": "quorum",
+    "x-dead-letter-exchange": "taskyard.dead-letter",
+    "x-dead-letter-routing-key": "exec.broker.rejected",
+    "x-dead-letter-strategy": "at-least-once",
+    "x-overflow": "reject-publish",
+    "x-delivery-limit": BROKER_DELIVERY_LIMIT,
+}
+
+
+@pytest.mark.parametrize(
+    ("missing", "lost"),
+    [
+        ("x-delivery-limit", "its x-delivery-limit is 20 by default, after which a message"),
+        ("x-dead-letter-strategy", "its x-dead-letter-strategy is at-most-once"),
+        ("x-overflow", "its x-overflow is drop-head"),
+    ],
+)
+def test_a_quorum_queue_that_lacks_one_argument_loses_by_it_and_a_policy_adds_it(
+    missing: str, lost: str
+) -> None:
+    found = as_found({name: value for name, value in QUORUM.items() if name != missing})
+
+    (told,) = losses(exec_queue(), found, server("4.1.2"))
+    command = policy_command(exec_queue(), found, server("4.1.2"), "/")
+
+    assert lost in told
+    assert f'"{missing.removeprefix("x-")}": ' in command
+    assert "dead-letter-exchange" not in command
+
+
+@pytest.mark.parametrize(("limit", "lost"), [(20, True), (1000, False), (5000, False), (-1, False)])
+def test_a_delivery_limit_loses_only_where_it_ends_a_message_sooner(limit: int, lost: bool) -> None:
+    found = as_found({**QUORUM, "x-delivery-limit": limit})
+
+    assert bool(losses(exec_queue(), found, server("4.1.2"))) is lost
 
 
 def test_the_policy_fits_the_queue_that_is_there() -> None:

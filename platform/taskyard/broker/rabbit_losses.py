@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -24,6 +24,10 @@ _BY_POLICY: Final = {
         "delivery-limit",
     ),
 }
+# RabbitMQ's own, since 4.0, where neither the queue nor a policy has one.
+_SERVERS_LIMIT: Final = 20
+# What a letter of RabbitMQ itself needs to arrive, and what is there where nobody asked for it.
+_AT_LEAST_ONCE: Final = {"x-dead-letter-strategy": "at-most-once", "x-overflow": "drop-head"}
 _DROPS: Final = ("x-expires", "x-message-ttl", "x-max-length", "x-max-length-bytes")
 
 
@@ -37,7 +41,37 @@ def losses(queue: RabbitQueue, declared: Declared, properties: Mapping[str, Any]
         differences = {**declared.differences(shared), "x-queue-type": differences["x-queue-type"]}
     priorities = choose(properties, "quorum").priorities
     told = [_loss(name, *pair, priorities) for name, pair in differences.items()]
+    told += _quorum_losses(differences, drops_by_default=choice.drops_by_default)
     return [text for text in told if text]
+
+
+def _quorum_losses(
+    differences: Mapping[str, tuple[Any, Any]], *, drops_by_default: bool
+) -> Iterator[str]:
+    """Where a quorum queue drops sooner, or its dead letters may get lost on their way."""
+    wished, found = differences.get("x-delivery-limit", (None, None))
+    if wished is not None and _drops_sooner(found, wished, drops_by_default=drops_by_default):
+        limit = f"{_SERVERS_LIMIT} by default" if found is None else found
+        expected = "no limit (-1)" if wished == -1 else wished
+        yield (
+            f"its x-delivery-limit is {limit}, after which a message is dropped, "
+            f"expected {expected}"
+        )
+    if "x-dead-letter-exchange" in differences:
+        return  # which is told, and without it there is no letter to lose
+    for name, default in _AT_LEAST_ONCE.items():
+        wished, found = differences.get(name, (None, None))
+        if wished is not None:
+            yield (
+                f"its {name} is {found or default}, expected {wished}: unless a policy makes it "
+                "so, what RabbitMQ itself drops from it may become no letter"
+            )
+
+
+def _drops_sooner(found: int | None, wished: int, *, drops_by_default: bool) -> bool:
+    if found is None:
+        return drops_by_default
+    return found != -1 and (wished == -1 or found < wished)
 
 
 def policy_command(
@@ -51,12 +85,19 @@ def policy_command(
         for name in _BY_POLICY[choice.queue_type]
         if f"x-{name}" in wished and f"x-{name}" not in declared.arguments
     }
-    if "dead-letter-exchange" not in missing:
-        # An argument of the queue wins over every policy.
+    if "x-dead-letter-exchange" in wished and _leads_elsewhere(wished, declared):
+        # An argument of the queue wins over every policy; with another exchange, no letter is ours.
+        return ""
+    if not missing:
         return ""
     words = ["--vhost", vhost, "--apply-to", "queues", f"taskyard-{queue.name}"]
     pattern, definition = f"^{re.escape(queue.name)}$", json.dumps(missing)
     return shlex.join(["rabbitmqctl", "set_policy", *words, pattern, definition])
+
+
+def _leads_elsewhere(wished: Mapping[str, Any], declared: Declared) -> bool:
+    found = declared.arguments.get("x-dead-letter-exchange")
+    return found is not None and found != wished["x-dead-letter-exchange"]
 
 
 def _as_found(choice: RabbitChoice, declared: Declared) -> RabbitChoice:
