@@ -58,17 +58,18 @@ def declare_or_accept(connection: Any, name: str, wished: Mapping[str, Any]) -> 
 def look_at(connection: Any, name: str) -> Declared | None:
     """The queue `name` as it is, None if there is none; raises py-amqp's channel errors."""
     try:
-        with connection.channel() as channel:
-            channel.queue_declare(queue=name, passive=True)
+        return _as_it_is(connection, name)
     except NotFound:
         return None
-    return _as_it_is(connection, name)
 
 
 def _as_it_is(connection: Any, name: str) -> Declared:
     arguments: dict[str, Any] = {}
     flags = {"durable": True}
     for _ in range(_MOST_CORRECTIONS):
+        # Only what is there may be declared: one that was deleted meanwhile would come back without
+        # its arguments, by a mere look. What is deleted between these two lines still does.
+        _check_exists(connection, name)
         try:
             answer = _declare(connection, name, arguments, flags)
         except PreconditionFailed as error:
@@ -76,7 +77,16 @@ def _as_it_is(connection: Any, name: str) -> Declared:
                 raise
         else:
             return Declared(name, arguments, flags, answer)
-    raise ChannelError(f"queue {name} does not settle after {_MOST_CORRECTIONS} corrections")
+    raise ChannelError(
+        f"expected queue {name} to be as RabbitMQ says within {_MOST_CORRECTIONS} corrections, but "
+        "it still names other arguments: somebody declares it anew again and again. Stop that, "
+        "see rabbitmqctl list_queues name arguments, then try again"
+    )
+
+
+def _check_exists(connection: Any, name: str) -> None:
+    with connection.channel() as channel:
+        channel.queue_declare(queue=name, passive=True)
 
 
 def _declare(
