@@ -152,6 +152,17 @@ def test_workers_that_disagree_are_refused_and_told_what_to_do(
         send(publisher, here.queue)
 
 
+def test_what_a_later_version_adds_is_ignored(records: Records, settings: Settings) -> None:
+    places, mine = Places(records.client, settings.namespace), place(records)
+    places.tell([mine])
+    ((field, told),) = records.client.hgetall(places.key).items()
+    document = json.loads(told)
+    assert document["version"] == 1
+    document["layout"]["later"] = document["later"] = "unknown"
+    records.client.hset(places.key, field, json.dumps(document))
+    assert places.of(mine.queue) == [mine]
+
+
 def test_a_former_fleet_does_not_count_against_the_present_one(
     records: Records, settings: Settings
 ) -> None:

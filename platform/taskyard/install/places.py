@@ -11,7 +11,7 @@ import hashlib
 import json
 import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
 
 import redis
@@ -22,6 +22,8 @@ __all__ = ["RABBIT", "Place", "Places", "broker_mark", "find_mark"]
 
 # No Redis holds this as a mark; RabbitMQ has no keys that could name one broker.
 RABBIT: Final = "rabbitmq"
+# What readers of this version understand; a later one may add fields, which these then ignore.
+_VERSION: Final = 1
 # A worker speaks every minute: what is this much older than the newest was said by a former fleet.
 _FORMER_US: Final = 300 * 1_000_000
 # As long as letters of a queue that nobody reads any more may wait to be judged.
@@ -49,7 +51,9 @@ class Places:
         """Write down what a worker reads now, and drop what nobody has said for a month."""
         with self._client.pipeline(transaction=False) as pipe:
             for place in places:
-                pipe.hset(self.key, _field(place), json.dumps(asdict(place)))
+                pipe.hset(
+                    self.key, _field(place), json.dumps({"version": _VERSION, **asdict(place)})
+                )
             pipe.execute()
         known = self._read()
         newest_us = max((place.seen_us for _, place in known), default=0)
@@ -101,6 +105,7 @@ def _field(place: Place) -> str:
 
 
 def _place(document: dict[str, Any]) -> Place:
-    layout = dict(document["layout"])
+    known = {field.name for field in fields(Layout)}
+    layout = {name: value for name, value in document["layout"].items() if name in known}
     layout["steps"] = tuple(layout["steps"])
     return Place(document["queue"], document["mark"], Layout(**layout), int(document["seen_us"]))
