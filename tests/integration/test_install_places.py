@@ -141,12 +141,12 @@ def test_a_named_queue_is_published_to_where_its_workers_read(
     assert json.loads(raw)["properties"]["priority"] == 4
 
 
-def test_workers_that_disagree_are_refused_and_told_what_to_do(
+def test_workers_that_disagree_are_waited_for_and_told_what_to_do(
     publisher: FleetPublisher, records: Records, settings: Settings
 ) -> None:
     here = place(records)
     Places(records.client, settings.namespace).tell([here, replace(here, layout=PLAIN)])
-    with pytest.raises(Refused, match=r"2 different places .* \(TASKYARD_NAMESPACE\)"):
+    with pytest.raises(PublishFailed, match=r"2 different places .* \(TASKYARD_NAMESPACE\)"):
         publisher.check(here.queue)
     with pytest.raises(PublishFailed, match=r"job j was not published: .* 2 different places"):
         send(publisher, here.queue)

@@ -32,7 +32,11 @@ class FleetPublisher:
         self._by_layout: dict[Layout, RedisPublisher] = {}
 
     def check(self, queue: str) -> None:
-        """Raise `Refused` where a message to `queue` would lie where no worker reads it."""
+        """Raise where a message to `queue` would lie where no worker reads it.
+
+        `PublishFailed` where its workers disagree: for minutes after an app changes its keys that
+        passes by itself. `Refused` where they read it at another broker.
+        """
         self._place(queue)
 
     def publish(
@@ -72,7 +76,7 @@ class FleetPublisher:
     def _reaching(self, queue: str, job_id: str) -> Publisher:
         try:
             place = self._place(queue)
-        except (Refused, RedisError) as error:
+        except (Refused, PublishFailed, RedisError) as error:
             raise PublishFailed(f"job {job_id} was not published: {error}") from error
         if queue in self._settings.queues or not isinstance(self._own, RedisPublisher):
             return self._own
@@ -88,9 +92,10 @@ class FleetPublisher:
             return None
         places = self._places.of(queue)
         if len(places) > 1:
-            raise Refused(
+            raise PublishFailed(
                 f"the workers of queue {queue!r} read {len(places)} different places of that "
-                "name: give each app a namespace of its own (TASKYARD_NAMESPACE)"
+                "name. It waits until they agree, minutes after the last old worker has ended; "
+                "two apps need a namespace each (TASKYARD_NAMESPACE)"
             )
         for place in places:
             if place.mark != self._mark():

@@ -21,6 +21,7 @@ from taskyard.control.replay import KIND
 from taskyard.database.patience import repeat
 from taskyard.errors import (
     GateClosed,
+    PublishFailed,
     Refused,
     SchemaMismatch,
     ServerUnreachable,
@@ -113,6 +114,8 @@ class Relay:
             self._refuse(connection, intent, error)
         except (RedisError, ServerUnreachable) as error:
             self._postpone(connection, intent, f"the record was not reached: {error}")
+        except PublishFailed as error:
+            self._postpone(connection, intent, str(error))
         else:
             self._publish(connection, intent, replay, opened)
 
