@@ -70,7 +70,10 @@ class QueuesPort(Protocol):
     """Where queues lie that the settings do not name."""
 
     def check(self, queue: str) -> None:
-        """Raise `Refused` where a message to `queue` would lie where no worker reads it."""
+        """Raise where a message to `queue` would lie where no worker reads it.
+
+        `Refused` where an operator must act, `PublishFailed` where waiting may help.
+        """
         ...
 
 
