@@ -92,6 +92,20 @@ def test_a_server_that_turned_read_only_is_waited_for(
     assert_all_end(house, worker, jobs)
 
 
+def test_a_restarted_redis_is_no_death_of_the_job_it_cut_off(
+    house: House, worker: Worker, server: RedisServer
+) -> None:
+    job = house.act(gate="go")
+    eventually(lambda: house.runs(job) == 1, "the first start")
+    server.stop()
+    server.start()
+    eventually(lambda: house.runs(job) == 2, "it runs again", within_s=60, why=lambda: worker.log)
+    # The one that runs now; one that was cut off and counted would be the second.
+    assert job.record().number("deaths") == 1
+    house.open_gate("go")
+    assert house.await_end(job) is State.COMPLETED
+
+
 def test_a_full_server_is_waited_for(house: House, worker: Worker, server: RedisServer) -> None:
     jobs = in_the_middle(house)
     with Redis.from_url(server.url) as client:

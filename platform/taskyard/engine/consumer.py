@@ -61,6 +61,8 @@ class JobConsumer(UnconfirmedEvents, Consumer):  # type: ignore[misc]
         """Celery calls it just before it sets the prefetch and consumes: the queues come first."""
         settle_queues(self.app.taskyard.settings, self.app, self.connection)
         super().update_strategies()
+        # Before the first message: what this worker was cut off from must not wait for its lease.
+        self.app.taskyard.releases.settle()
 
     def on_send_event_buffered(self) -> None:
         """Publish buffered task events together, at most every `EVENT_INTERVAL_S`."""

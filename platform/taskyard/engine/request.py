@@ -129,18 +129,12 @@ class JobRequest(Request):  # type: ignore[misc]
 
     def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
         """Cut off by a lost connection: the next delivery may begin at once, and nothing counts."""
-        super().cancel(pool, signal, emit_retry)
-        if self.acknowledged:
-            return
         try:
-            self._yard.records.release(self.id, self._holder)
-        except RedisError as error:
-            log.warning(
-                "job %s: its lease was not released, Redis is away: %s",
-                self.id,
-                error,
-                extra={"action": "release_unreachable", "job_id": self.id},
-            )
+            super().cancel(pool, signal, emit_retry)
+        finally:
+            # Also where announcing it fails, which needs the servers whose loss is the reason.
+            if not self.acknowledged:
+                self._yard.releases.owe(self.id, self._holder)
 
     def _announce_cancelled(self, emit_retry: bool = True) -> None:
         # First of all: the announcement needs the servers whose loss is the reason. Should it

@@ -10,6 +10,7 @@ from taskyard.broker import Publisher, make_publisher
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.deadletters import LetterBox
 from taskyard.engine.message import broker_queue
+from taskyard.engine.releases import Releases
 from taskyard.jobs import Catalogue
 from taskyard.records import Record, Records
 from taskyard.runner import Rules, Runner
@@ -32,6 +33,11 @@ class Yard:
     def records(self) -> Records:
         """The records, of this process."""
         return Records(connect(self.settings.need_redis_url()), self.settings)
+
+    @cached_property
+    def releases(self) -> Releases:
+        """Leases to give back, in the main process."""
+        return Releases(self.records)
 
     @cached_property
     def runner(self) -> Runner:

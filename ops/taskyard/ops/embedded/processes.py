@@ -32,8 +32,8 @@ def run_processes(
     they if `fault`, asked ten times a second, says why they cannot go on.
 
     The code is 0 if asked and all drained, 128 + the signal if some had to be killed, 1 after a
-    fault, else that of the command that ended by itself (1 if it was 0). `environment` comes on top of this
-    process's. Lines are coloured only on a terminal. Call it from the main thread.
+    fault, else that of the command that ended by itself (1 if it was 0). `environment` comes on top
+    of this process's. Lines are coloured only on a terminal. Call it from the main thread.
     """
     foreman_module = load("taskyard.ops.embedded.foreman")
     printer = load("honcho.printer").Printer(sys.stdout if output is None else output)

@@ -1,0 +1,51 @@
+"""Leases of attempts that a lost connection has cut off: given back now, or when Redis answers."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+from redis.exceptions import RedisError
+
+from taskyard.records import Records
+from taskyard.wire.logs import logger
+
+__all__ = ["MOST_OWED", "Releases"]
+
+log = logger(__name__)
+
+# More than any worker has at work; a lease that is forgotten costs its job one death.
+MOST_OWED: Final = 1_000
+
+
+class Releases:
+    """What one worker owes, in its main process.
+
+    The connection that was lost is often that of the records too. Without a release each such
+    loss counts as a death, and three of them bury a job that never failed.
+    """
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+        self._owed: deque[tuple[str, str]] = deque(maxlen=MOST_OWED)
+
+    def owe(self, job_id: str, holder: str) -> None:
+        """Give the lease of this delivery back, later if Redis is away."""
+        self._owed.append((job_id, holder))
+        self.settle()
+
+    def settle(self) -> None:
+        """Give back what is owed, until Redis does not answer."""
+        while self._owed:
+            job_id, holder = self._owed[0]
+            try:
+                self._records.release(job_id, holder)
+            except RedisError as error:
+                log.warning(
+                    "job %s: its lease is not released yet, Redis is away: %s",
+                    job_id,
+                    error,
+                    extra={"action": "release_unreachable", "job_id": job_id},
+                )
+                return
+            self._owed.popleft()
