@@ -15,6 +15,7 @@ from sqlalchemy.pool import NullPool
 from servers import Servers
 from support.waiting import eventually
 from taskyard.audit import Action
+from taskyard.clock import to_us
 from taskyard.database import (
     check,
     create_partitions,
@@ -23,7 +24,7 @@ from taskyard.database import (
     migrate,
     opened,
 )
-from taskyard.database.partitions import PARTITIONED, partitions
+from taskyard.database.partitions import PARTITIONED, AgedOut, partitions
 from taskyard.database.tables import METADATA
 from taskyard.errors import InvalidSettings, SchemaMismatch, ServerUnreachable
 from taskyard.jobs import Category
@@ -183,15 +184,17 @@ def test_two_mirrors_may_create_weeks_at_once(database: Engine) -> None:
         assert sorted(pool.map(create, range(4)))[:3] == [0, 0, 0]
 
 
-def insert_letter(database: Engine, decided_at: datetime) -> None:
+def insert_letter(
+    database: Engine, decided_at: datetime, mirrored_at: datetime = NOW, status: str = "pending"
+) -> None:
     with database.begin() as connection:
         connection.execute(
             text(
                 "INSERT INTO dead_letter_queue (id, decided_at, failure_category, failure_reason, "
-                "replay_eligible, mirror_error, raw_envelope) "
-                "VALUES (gen_random_uuid(), :at, 'timeout', 'x', false, 'x', 'x')"
+                "replay_eligible, mirror_error, raw_envelope, mirrored_at, status) "
+                "VALUES (gen_random_uuid(), :at, 'timeout', 'x', false, 'x', 'x', :came, :status)"
             ),
-            {"at": decided_at},
+            {"at": decided_at, "came": mirrored_at, "status": status},
         )
 
 
@@ -210,16 +213,60 @@ def test_a_row_without_a_week_moves_into_it_when_the_week_is_created(database: E
     assert homes(database) == ["dead_letter_queue_p20260302"]
 
 
+def age_out(database: Engine, table: str = "dead_letter_queue") -> AgedOut:
+    with database.begin() as connection:
+        return drop_partitions_before(connection, table, NOW - timedelta(days=2))
+
+
 def test_ageing_out_drops_whole_weeks_and_old_rows_without_a_week(database: Engine) -> None:
     with database.begin() as connection:
         create_partitions(connection, NOW)
     for age in (timedelta(days=400), timedelta(weeks=1), timedelta()):
-        insert_letter(database, NOW - age)
+        insert_letter(database, NOW - age, mirrored_at=NOW - age)
+    insert_letter(database, NOW - timedelta(weeks=1), NOW - timedelta(weeks=1), "replayed")
+    gone = AgedOut(("dead_letter_queue_p20260223",), rows=3, open_letters=2, kept=0)
+    assert age_out(database) == gone
     with database.begin() as connection:
-        dropped = drop_partitions_before(connection, "dead_letter_queue", NOW - timedelta(days=2))
-        assert dropped == ["dead_letter_queue_p20260223"]
         assert "dead_letter_queue_p20260223" not in partitions(connection, "dead_letter_queue")
     assert homes(database) == ["dead_letter_queue_p20260302"]
+
+
+def test_a_letter_is_as_old_as_it_has_been_here_whatever_its_date_says(database: Engine) -> None:
+    with database.begin() as connection:
+        create_partitions(connection, NOW)
+    for age in (timedelta(days=20_000), timedelta(weeks=1), timedelta(days=-400)):
+        insert_letter(database, NOW - age)
+    gone = AgedOut(("dead_letter_queue_p20260223",), rows=0, open_letters=0, kept=1)
+    assert age_out(database) == gone
+    assert homes(database) == ["dead_letter_queue_default"] * 3
+
+
+def test_history_is_as_old_as_its_last_change_not_as_its_admission(database: Engine) -> None:
+    with database.begin() as connection:
+        create_partitions(connection, NOW)
+        for job, changed in (("replayed", NOW), ("ended", NOW - timedelta(days=3))):
+            for age in (timedelta(days=40), timedelta(weeks=1)):
+                row = {"job": job, "epoch": to_us(NOW - age), "at": changed}
+                connection.execute(
+                    text(
+                        "INSERT INTO job_ledger (job_id, epoch, version, state, updated_at) "
+                        "VALUES (:job, :epoch, 9, 'accepted', :at)"
+                    ),
+                    row,
+                )
+                connection.execute(
+                    text(
+                        "INSERT INTO job_events (job_id, epoch, version, event, state, at) "
+                        "VALUES (:job, :epoch, 9, 'replay', 'accepted', :at)"
+                    ),
+                    row,
+                )
+    for table in ("job_ledger", "job_events"):
+        aged = age_out(database, table)
+        assert aged == AgedOut((f"{table}_p20260223",), rows=2, open_letters=0, kept=1)
+        with database.connect() as connection:
+            left = connection.scalars(text(f"SELECT job_id FROM {table}")).all()  # noqa: S608
+        assert left == ["replayed"] * 2
 
 
 @pytest.mark.parametrize(

@@ -1,20 +1,30 @@
 """Weekly partitions: created ahead, aged out by dropping a week at once.
 
 A row outside every week (a clock that was wrong, a letter that was late) lies in the default
-partition; creating its week later moves it there.
+partition; creating its week later moves it there. A week is of a letter's decision or a job's
+admission; the age that counts is how long a letter has been here, and when a job last changed.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from sqlalchemy import Connection, text
 
 from taskyard.clock import to_us
+from taskyard.jobs.letter_states import OPEN
 
-__all__ = ["AHEAD", "PARTITIONED", "create_partitions", "drop_partitions_before", "partitions"]
+__all__ = [
+    "AHEAD",
+    "PARTITIONED",
+    "AgedOut",
+    "create_partitions",
+    "drop_partitions_before",
+    "partitions",
+]
 
 AHEAD: Final = timedelta(weeks=3)
 # Table -> the column of its ranges; None of the names below ever comes from outside.
@@ -23,6 +33,14 @@ PARTITIONED: Final = {
     "job_ledger": "epoch",
     "job_events": "epoch",
 }
+# Table -> the column that a row's age is counted from. A decision may be dated by a wrong clock or
+# have waited in a backlog; a job that was admitted long ago may have been replayed today.
+_AGED_BY: Final = {
+    "dead_letter_queue": "mirrored_at",
+    "job_ledger": "updated_at",
+    "job_events": "at",
+}
+_OPEN: Final = ", ".join(f"'{status}'" for status in OPEN)
 _WEEK: Final = timedelta(weeks=1)
 _LOCK: Final = 0x7461736B70617274  # "taskpart": two mirrors start at once
 _LOCK_TIMEOUT: Final = "2s"  # waiting for a table lock also holds up everyone behind it
@@ -47,21 +65,46 @@ def create_partitions(connection: Connection, now: datetime, ahead: timedelta = 
     return created
 
 
-def drop_partitions_before(connection: Connection, table: str, cutoff: datetime) -> list[str]:
-    """Drop the weeks of `table` that ended before `cutoff`, whatever they hold; their names.
+@dataclass(frozen=True, slots=True)
+class AgedOut:
+    """What one call of `drop_partitions_before` did."""
 
-    Older rows of the default partition go too. Raises KeyError for a table without partitions.
+    weeks: tuple[str, ...]
+    rows: int
+    """Rows that are gone, those without a week included."""
+    open_letters: int
+    """Letters among them that still waited for an operator."""
+    kept: int
+    """Younger rows of these weeks, which now lie in the default partition."""
+
+
+def drop_partitions_before(connection: Connection, table: str, cutoff: datetime) -> AgedOut:
+    """Drop the weeks of `table` that ended before `cutoff`, and older rows without a week.
+
+    A row of such a week that is younger than `cutoff` is kept. Raises KeyError for a table without
+    partitions.
     """
-    column = PARTITIONED[table]
+    aged = _AGED_BY[table]
     _lock(connection)
     old = [name for name in partitions(connection, table) if _week_of(name) + _WEEK <= cutoff]
+    rows = open_letters = kept = 0
     for name in old:
+        # Detached first: from here on nobody writes to it, and its rows fit the default partition.
+        connection.execute(text(f"ALTER TABLE {table} DETACH PARTITION {name}"))
+        kept += connection.execute(
+            text(f"INSERT INTO {table} SELECT * FROM {name} WHERE {aged} >= :cutoff"),  # noqa: S608 - PARTITIONED
+            {"cutoff": cutoff},
+        ).rowcount
+        counts = f"SELECT {_counts(table)} FROM {name} WHERE {aged} < :cutoff"  # noqa: S608 - PARTITIONED
+        gone, waited = connection.execute(text(counts), {"cutoff": cutoff}).one()
+        rows, open_letters = rows + gone, open_letters + waited
         connection.execute(text(f"DROP TABLE {name}"))
-    connection.execute(
-        text(f"DELETE FROM {table}_default WHERE {column} < :cutoff"),  # noqa: S608 - PARTITIONED
-        {"cutoff": _bound(column, cutoff)},
+    deleted = (
+        f"WITH gone AS (DELETE FROM {table}_default WHERE {aged} < :cutoff RETURNING *) "  # noqa: S608 - PARTITIONED
+        f"SELECT {_counts(table)} FROM gone"
     )
-    return old
+    gone, waited = connection.execute(text(deleted), {"cutoff": cutoff}).one()
+    return AgedOut(tuple(old), rows + gone, open_letters + waited, kept)
 
 
 def partitions(connection: Connection, table: str) -> list[str]:
@@ -96,6 +139,13 @@ def _create(connection: Connection, table: str, column: str, week: datetime) -> 
     )
 
 
+def _counts(table: str) -> str:
+    """The columns of a query for how many rows there are, and how many of them are open letters."""
+    if table != "dead_letter_queue":
+        return "count(*), 0"
+    return f"count(*), count(*) FILTER (WHERE status IN ({_OPEN}))"
+
+
 def _name(table: str, week: datetime) -> str:
     return f"{table}_p{week:%Y%m%d}"
 
@@ -107,10 +157,6 @@ def _week_of(name: str) -> datetime:
 def _monday(moment: datetime) -> datetime:
     day = moment.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     return day - timedelta(days=day.weekday())
-
-
-def _bound(column: str, moment: datetime) -> datetime | int:
-    return to_us(moment) if column == "epoch" else moment
 
 
 def _literal(column: str, moment: datetime) -> str:

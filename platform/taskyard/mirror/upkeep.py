@@ -9,6 +9,7 @@ from sqlalchemy import Engine
 
 from taskyard.clock import Clock
 from taskyard.database import create_partitions, drop_partitions_before
+from taskyard.database.partitions import AgedOut
 from taskyard.settings import Settings
 from taskyard.wire.logs import logger
 
@@ -32,11 +33,32 @@ def keep_partitions(engine: Engine, settings: Settings, clock: Clock) -> None:
     }
     for table, kept in days.items():
         with engine.begin() as connection:
-            cutoff = now - timedelta(days=kept)
-            for name in drop_partitions_before(connection, table, cutoff):
-                log.warning(
-                    "dropped %s, past %d days",
-                    name,
-                    kept,
-                    extra={"action": "partition_dropped", "partition": name},
-                )
+            aged = drop_partitions_before(connection, table, now - timedelta(days=kept))
+        _tell(table, kept, aged)
+
+
+def _tell(table: str, days: int, aged: AgedOut) -> None:
+    for name in aged.weeks:
+        log.warning(
+            "dropped %s, past %d days",
+            name,
+            days,
+            extra={"action": "partition_dropped", "partition": name},
+        )
+    if aged.rows or aged.kept:
+        log.warning(
+            "%s: %d rows past %d days are gone, %d younger ones of their weeks are kept",
+            table,
+            aged.rows,
+            days,
+            aged.kept,
+            extra={"action": "rows_aged_out", "rows": aged.rows, "kept": aged.kept},
+        )
+    if aged.open_letters:
+        log.warning(
+            "%d letters that still waited for an operator are gone: nobody replayed them within "
+            "%d days. Look at them sooner, or raise TASKYARD_LETTER_RETENTION_DAYS",
+            aged.open_letters,
+            days,
+            extra={"action": "open_letters_aged_out", "letters": aged.open_letters},
+        )
