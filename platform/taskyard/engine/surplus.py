@@ -11,6 +11,7 @@ from typing import Any, Final
 from celery import bootsteps
 from celery.worker import state as worker_state
 
+from taskyard.transport import QoS
 from taskyard.wire.logs import logger
 
 __all__ = ["INTERVAL_S", "Surplus"]
@@ -30,9 +31,10 @@ class Surplus(bootsteps.StartStopStep):  # type: ignore[misc]
         self._entry: Any = None
 
     def start(self, consumer: Any) -> None:
-        """Start the timer; only pools with an event loop queue what they hold where we can see."""
+        """Start the timer, where our transport serves a pool with an event loop."""
         semaphore = consumer.controller.semaphore
-        if semaphore is not None and hasattr(consumer.task_consumer.channel.qos, "surplus"):
+        qos = getattr(consumer.task_consumer.channel, "qos", None)
+        if semaphore is not None and isinstance(qos, QoS):
             self._entry = consumer.timer.call_repeatedly(
                 INTERVAL_S, self._give_back, (consumer, semaphore)
             )

@@ -7,6 +7,7 @@ workers, Flower and clients in other languages share the queues.
 
 from taskyard.transport.channel import Channel, SentinelChannel
 from taskyard.transport.pace import BURST
+from taskyard.transport.qos import QoS
 from taskyard.transport.transport import SentinelTransport, Transport
 
-__all__ = ["BURST", "Channel", "SentinelChannel", "SentinelTransport", "Transport"]
+__all__ = ["BURST", "Channel", "QoS", "SentinelChannel", "SentinelTransport", "Transport"]
