@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from chaos.storms import STORMS
+
 from taskyard.reconcile import MEANINGS
 
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
@@ -12,3 +14,10 @@ def test_the_page_lists_every_kind_of_drift_with_its_repair() -> None:
     for kind, meaning in MEANINGS.items():
         repair = meaning.repair or "none: reported"
         assert f"| `{kind.value}` | {meaning.text} | {repair} |" in lines
+
+
+def test_the_page_has_a_result_of_each_storm_over_each_broker() -> None:
+    rows = [line.split(" | ")[:2] for line in PAGE.read_text().splitlines()]
+    for name, storm in STORMS.items():
+        for broker in storm.brokers:
+            assert [f"| {name}", broker] in rows
