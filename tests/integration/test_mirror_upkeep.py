@@ -1,4 +1,4 @@
-"""Ageing out: what is past its retention goes, is counted, and nothing younger goes with it."""
+"""Ageing out: what is past its retention goes, is counted, and no wrong clock takes the rest."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sqlalchemy.pool import NullPool
 
 from servers import Servers
 from support.letters import make_delivery, make_letter
-from taskyard.clock import SYSTEM_CLOCK, to_us
+from taskyard.clock import SYSTEM_CLOCK, SystemClock, to_us
 from taskyard.database import create_partitions, engine, migrate
 from taskyard.database.partitions import partitions
 from taskyard.database.tables import EVENTS, LEDGER, LETTERS
@@ -21,6 +21,16 @@ from taskyard.mirror.lifecycle import store_events
 from taskyard.mirror.stream import StreamEntry
 from taskyard.mirror.upkeep import keep_partitions
 from taskyard.settings import Settings
+
+
+class Off(SystemClock):
+    """A clock that is wrong."""
+
+    def __init__(self, by: timedelta) -> None:
+        self._by = by
+
+    def now(self) -> datetime:
+        return super().now() + self._by
 
 
 @pytest.fixture
@@ -100,3 +110,19 @@ def test_history_of_a_job_that_was_admitted_long_ago_and_replayed_today_stays(
     with database.connect() as connection:
         for table in (LEDGER, EVENTS):
             assert connection.scalar(select(func.count()).select_from(table)) == 1
+
+
+@pytest.mark.parametrize("hours", [2400, 2, -2400])
+def test_clocks_that_differ_drop_nothing_and_are_told(
+    database: Engine, settings: Settings, caplog: pytest.LogCaptureFixture, hours: int
+) -> None:
+    store(database, 100)
+    with database.begin() as connection:
+        create_partitions(connection, datetime.now(UTC) - timedelta(days=200))
+        connection.execute(update(LETTERS).values(mirrored_at=func.now() - timedelta(days=95)))
+    keep_partitions(database, settings, Off(timedelta(hours=hours)))
+    assert letters(database) == 1
+    assert actions(caplog).count("upkeep_clocks_differ") == 1
+    assert "Set the wrong one (NTP)" in caplog.text
+    keep_partitions(database, settings, Off(timedelta(minutes=50)))
+    assert letters(database) == 0

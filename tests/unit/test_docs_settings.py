@@ -118,6 +118,7 @@ LIMITS = {
         "mirror.lifecycle:_TEXT_LENGTH",
     ],
     "partitions": ["database.partitions:AHEAD", "mirror.upkeep:EVERY_S"],
+    "ageing out": ["mirror.upkeep:EVERY_S", "mirror.upkeep:_CLOCKS_MAY_DIFFER_S"],
     "patience with a server that is away": [
         "database.patience:FIRST_WAIT_S",
         "database.patience:LONGEST_WAIT_S",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, func, select
 
 from taskyard.clock import Clock
 from taskyard.database import create_partitions, drop_partitions_before
@@ -18,14 +18,23 @@ __all__ = ["EVERY_S", "keep_partitions"]
 log = logger(__name__)
 
 EVERY_S: Final = 3600.0
+# Two machines that keep time differ by less than a second; one that is ahead would drop everything.
+_CLOCKS_MAY_DIFFER_S: Final = 3600.0
 
 
 def keep_partitions(engine: Engine, settings: Settings, clock: Clock) -> None:
-    """Create what the next weeks need and drop what is past its retention."""
-    now = clock.now()
+    """Create what the next weeks need and drop what is past its retention.
+
+    While this machine's clock and Postgres' are over an hour apart nothing is dropped.
+    """
     with engine.begin() as connection:
+        own, theirs = clock.now(), connection.execute(select(func.now())).scalar_one()
+        now = min(own, theirs)
         for name in create_partitions(connection, now):
             log.info("created %s", name, extra={"action": "partition_created", "partition": name})
+    if abs((own - theirs).total_seconds()) > _CLOCKS_MAY_DIFFER_S:
+        _tell_clocks(own, theirs)
+        return
     days = {
         "dead_letter_queue": settings.letter_retention_days,
         "job_ledger": settings.ledger_retention_days,
@@ -35,6 +44,16 @@ def keep_partitions(engine: Engine, settings: Settings, clock: Clock) -> None:
         with engine.begin() as connection:
             aged = drop_partitions_before(connection, table, now - timedelta(days=kept))
         _tell(table, kept, aged)
+
+
+def _tell_clocks(own: datetime, theirs: datetime) -> None:
+    log.error(
+        "nothing is aged out: this machine's clock says %s, Postgres' says %s; they may differ by "
+        "an hour. Set the wrong one (NTP); the next try is in an hour or at the mirror's start",
+        own.isoformat(timespec="seconds"),
+        theirs.isoformat(timespec="seconds"),
+        extra={"action": "upkeep_clocks_differ", "apart_s": (own - theirs).total_seconds()},
+    )
 
 
 def _tell(table: str, days: int, aged: AgedOut) -> None:
