@@ -6,31 +6,21 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
 
 import pytest
-import redis
-from sqlalchemy import Engine, create_engine, func, make_url, select, text
+from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.pool import NullPool
 
 from servers import Servers
-from support.letters import make_letter
+from support.mirrored import House
 from support.waiting import eventually
 from support.yard import fresh_settings
-from taskyard.broker import connection as broker_connection
-from taskyard.clock import SystemClock
 from taskyard.database import engine
 from taskyard.database.partitions import partitions
-from taskyard.database.tables import EVENTS, LETTERS
-from taskyard.deadletters import LetterBox, mirror_queue
 from taskyard.errors import ServerUnreachable
 from taskyard.jobs.states import State
-from taskyard.mirror import Mirror, Mirrored
-from taskyard.mirror.kombu_letters import KombuLetters
-from taskyard.mirror.upkeep import keep_partitions
-from taskyard.records import Records
+from taskyard.mirror import Mirrored
 from taskyard.settings import Settings
-from taskyard.wire import Letter
 
 
 @pytest.fixture(scope="module")
@@ -40,57 +30,11 @@ def database(database_url: str) -> Iterator[Engine]:
     made.dispose()
 
 
-class House:
-    """A mirror of one test's namespace, and what it should have mirrored."""
-
-    def __init__(self, settings: Settings, database: Engine) -> None:
-        self.settings, self.database = settings, database
-        self.client = redis.Redis.from_url(settings.need_redis_url())
-        self.records = Records(self.client, settings)
-        self.source = KombuLetters(
-            broker_connection(settings), mirror_queue(settings), prefetch=500
-        )
-        self.box = LetterBox(settings)
-        self.mirror = Mirror(settings, engine=database, client=self.client, letters=self.source)
-
-    def post(self) -> Letter:
-        letter = make_letter()
-        self.box.post(letter)
-        return letter
-
-    def admit(self, job: str) -> None:
-        self.records.admit(job, job_type="t", queue="plan", priority=3, unique_for_s=0)
-
-    def has(self, letter: Letter) -> bool:
-        query = select(func.count()).where(LETTERS.c.original_request_id == letter.job_id)
-        with self.database.connect() as connection:
-            return connection.scalar(query) == 1
-
-    def knows(self, job: str) -> bool:
-        query = select(func.count()).where(EVENTS.c.job_id == job)
-        with self.database.connect() as connection:
-            return connection.scalar(query) == 1
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        stop = threading.Event()
-        thread = threading.Thread(target=self.mirror.run, args=(stop,))
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join(timeout=30)
-        assert not thread.is_alive()
-
-
 @pytest.fixture
 def house(settings: Settings, database: Engine) -> Iterator[House]:
     made = House(settings, database)
     yield made
-    made.source.close()
-    made.box.close()
-    made.client.close()
+    made.close()
 
 
 @contextmanager
@@ -180,25 +124,6 @@ def test_a_fault_of_our_own_ends_the_whole_mirror(
         house.mirror.run(threading.Event())
 
 
-class Later(SystemClock):
-    """A clock that is 200 days ahead."""
-
-    def now(self) -> datetime:
-        return super().now() + timedelta(days=200)
-
-
-def test_weeks_past_their_retention_are_dropped(database: Engine, settings: Settings) -> None:
-    keep_partitions(database, settings, SystemClock())
-    with database.connect() as connection:
-        before = partitions(connection, "dead_letter_queue")
-    keep_partitions(database, settings, Later())
-    with database.connect() as connection:
-        after = partitions(connection, "dead_letter_queue")
-    assert before
-    assert after
-    assert not set(before) & set(after)
-
-
 def test_postgres_may_be_away_until_the_streams_budget_is_spent(
     servers: Servers, database: Engine
 ) -> None:
@@ -221,6 +146,4 @@ def test_postgres_may_be_away_until_the_streams_budget_is_spent(
         assert not made.knows("budget-60")
         assert made.records.read("budget-79").state is State.ACCEPTED
     finally:
-        made.source.close()
-        made.box.close()
-        made.client.close()
+        made.close()
