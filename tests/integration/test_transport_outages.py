@@ -98,6 +98,9 @@ def test_a_restarted_redis_is_no_death_of_the_job_it_cut_off(
     job = house.act(gate="go")
     eventually(lambda: house.runs(job) == 1, "the first start")
     server.stop()
+    # However long it is away, it is looked for every two seconds.
+    patient = "Trying again in 2.00 seconds"
+    eventually(lambda: worker.log.count(patient) >= 2, "two waits of 2 s", why=lambda: worker.log)
     server.start()
     eventually(lambda: house.runs(job) == 2, "it runs again", within_s=60, why=lambda: worker.log)
     # The one that runs now; one that was cut off and counted would be the second.

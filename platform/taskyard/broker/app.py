@@ -28,6 +28,7 @@ def make_app(settings: Settings, catalogue: Catalogue, name: str = "taskyard") -
         broker_transport=broker.transport,
         broker_transport_options={**transport_options(settings), **broker.options},
         broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
         # RabbitMQ closes a channel whose message was held too long; without this the worker ends.
         broker_channel_error_retry=True,
         result_backend=f"{records.backend}+{records.url}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 from time import monotonic, sleep
 from typing import Any, Final, assert_never
 
@@ -14,7 +15,7 @@ from taskyard.clock import to_us
 from taskyard.engine.duties import NOT_DISCHARGED, defer, duty_of
 from taskyard.engine.eta import due_ahead_us
 from taskyard.engine.message import job_id_of, stamp_of, task_of
-from taskyard.engine.reconnecting import Reconnecting
+from taskyard.engine.reconnecting import LONGEST_S, Reconnecting
 from taskyard.engine.shape import fault_of
 from taskyard.engine.task_events import UnconfirmedEvents
 from taskyard.engine.yard import Yard
@@ -56,6 +57,16 @@ class JobConsumer(UnconfirmedEvents, Consumer):  # type: ignore[misc]
                 extra={"action": "reconnect_waits", "wait_s": wait_s},
             )
             sleep(wait_s)
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """Celery's way back to the broker, where it may try for ever at most `LONGEST_S` apart.
+
+        kombu waits 2 s longer each time, up to 30: a server that came and went would be missed.
+        """
+        if not self.app.conf.broker_connection_max_retries:
+            intervals = {"interval_start": 0.5, "interval_step": 0.5, "interval_max": LONGEST_S}
+            conn.ensure_connection = partial(conn.ensure_connection, **intervals)
+        return super().ensure_connected(conn)
 
     def update_strategies(self) -> None:
         """Celery calls it just before it sets the prefetch and consumes: the queues come first."""
