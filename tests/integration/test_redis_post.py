@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 import pytest
@@ -81,3 +82,16 @@ def test_where_the_mirrors_queue_cannot_be_bound_the_letter_is_refused_with_a_ne
     assert mirror_queue(settings).name in str(caught.value)
     assert f"leads to {own}" in str(caught.value)
     assert client.llen(own) == 0
+
+
+def test_each_death_is_one_warning_with_job_letter_and_cause(
+    box: LetterBox, caplog: pytest.LogCaptureFixture
+) -> None:
+    letter = make_letter(error_message="no customer; password=hunter2")
+    with caplog.at_level(logging.WARNING):
+        box.post(letter)
+    (record,) = [one for one in caplog.records if vars(one).get("action") == "dead_lettered"]
+    told = record.getMessage()
+    assert told.startswith(f"job {letter.job_id} ({letter.job_type}) is dead letter ")
+    assert "no customer" in told
+    assert "hunter2" not in told

@@ -15,8 +15,11 @@ from taskyard.errors import PublishFailed
 from taskyard.settings import Settings
 from taskyard.store import connect
 from taskyard.wire.letters import Letter
+from taskyard.wire.logs import logger
 
 __all__ = ["LetterBox"]
+
+log = logger(__name__)
 
 
 class LetterBox:
@@ -45,6 +48,16 @@ class LetterBox:
                 raise PublishFailed(
                     f"letter {letter.letter_id} was not published: {error}"
                 ) from error
+        # One line a death, whatever its category: Celery's own say INFO, or nothing.
+        log.warning(
+            "job %s (%s) is dead letter %s, %s: %.500s",
+            letter.job_id,
+            letter.job_type,
+            letter.letter_id,
+            letter.category,
+            letter.error_message,
+            extra={"action": "dead_lettered", "job_id": letter.job_id},
+        )
         self._kept.keep(letter)
 
     def close(self) -> None:

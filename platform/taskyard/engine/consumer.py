@@ -210,12 +210,6 @@ class JobConsumer(UnconfirmedEvents, Consumer):  # type: ignore[misc]
     def _publish_letter(self, message: Any, outcome: Failed) -> None:
         yard: Yard = self.app.taskyard
         job_id, failure = job_id_of(message), outcome.failure
-        log.warning(
-            "message of job %s is a dead letter: %s",
-            job_id,
-            failure.message,
-            extra={"action": "message_buried", "job_id": job_id},
-        )
         answer = yard.records.condemn(
             job_id,
             stamp_of(message),
