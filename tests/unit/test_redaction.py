@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 from urllib.parse import quote
@@ -237,3 +238,23 @@ def test_a_password_with_an_at_sign_is_masked_whole() -> None:
 def test_a_url_without_a_password_is_shown_as_it_is(url: str) -> None:
     assert redact_url(url) == url
     assert redact_text(url) == url
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"Authorization: ApiKey {SECRET}",
+        f"Authorization: AWS4-HMAC-SHA256 Credential=AKIA/2020, Signature={SECRET}",
+        f"PASSWORD := {SECRET}",
+        f"password => '{SECRET}'",
+        json.dumps({"body": json.dumps({"password": SECRET})}),
+        json.dumps({"a": json.dumps({"b": json.dumps({"token": f'x" {SECRET}'})})}),
+    ],
+)
+def test_no_scheme_sign_or_text_inside_of_text_hides_a_secret(text: str) -> None:
+    assert SECRET not in redact_text(text)
+
+
+def test_what_follows_a_quoted_secret_stays() -> None:
+    inner = json.dumps({"password": "x", "customer": "Ada"})
+    assert "Ada" in redact_text(json.dumps({"body": inner}))

@@ -42,21 +42,23 @@ def _spellings(words: Iterable[str]) -> tuple[str, ...]:
 
 _NAMED: Final = _spellings(_WORDS)
 _SECRET_KEY: Final = re.compile(_any_of(_WORDS), re.IGNORECASE)
-# A quote that a cut left open hides the rest of the line.
+# What stands between a name and its value.
+_SIGN: Final = r"\s*+(?:=>|:=|[=:])\s*+"
+# A quote that a cut left open hides the rest of the line. Text inside of text has its quotes escaped.
 _QUOTED_PAIR: Final = re.compile(
-    rf"(?i)((?P<open>[\"']?){_name(_WORDS)}(?P=open)\s*+[=:]\s*+)"
-    r"(?P<quote>[\"'])(?:[^\\\n\"']|\\.|(?!(?P=quote))[\"'])*+(?P=quote)?+"
+    rf"(?i)((?P<open>\\*+[\"']|){_name(_WORDS)}(?P=open){_SIGN})"
+    r"(?P<quote>\\*+[\"'])(?:(?!(?P=quote))(?:[^\\\n]|\\.))*+(?P=quote)?+"
 )
 _BARE_PAIR: Final = re.compile(
-    rf"(?i)([\"']?{_name(word for word in _WORDS if word not in _LONG)}[\"']?\s*+[=:]\s*+)"
-    r"(?![\"'])([^\s,;&}]+)"
+    rf"(?i)([\"']?{_name(word for word in _WORDS if word not in _LONG)}[\"']?{_SIGN})"
+    r"(?!\\*+[\"'])([^\s,;&}]+)"
 )
 # A header's cookies are pairs under names of their own, up to the end of the line.
-_COOKIES: Final = re.compile(
-    rf"(?i)([\"']?{_name(['cookie'])}[\"']?\s*+[=:]\s*+)(?![\"'])([^\r\n\"']+)"
-)
+_COOKIES: Final = re.compile(rf"(?i)([\"']?{_name(['cookie'])}[\"']?{_SIGN})(?![\"'])([^\r\n\"']+)")
+# A scheme and what belongs to it, up to the end of the line; or one word.
 _AUTHORIZATION: Final = re.compile(
-    r"(?i)(authorization[\"']?\s*+[=:]\s*+[\"']?(?:(?:basic|bearer|digest|token)\s++)?)([^\s\"',;]+)"
+    rf"(?i)(authorization[\"']?{_SIGN}[\"']?(?:(?:basic|bearer|digest|token)\s++)?)"
+    r"([^\s\"',;]++(?:[ \t]++[^\r\n\"']++)?)"
 )
 _BEARER: Final = re.compile(r"(?i)\b(bearer\s++)([\w.~+/=-]{8,})")
 _WORD: Final = re.compile(r"[^\s\"']+")
