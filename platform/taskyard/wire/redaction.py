@@ -44,10 +44,11 @@ _NAMED: Final = _spellings(_WORDS)
 _SECRET_KEY: Final = re.compile(_any_of(_WORDS), re.IGNORECASE)
 # What stands between a name and its value.
 _SIGN: Final = r"\s*+(?:=>|:=|[=:])\s*+"
-# A quote that a cut left open hides the rest of the line. Text inside of text has its quotes escaped.
+# A quote that a cut left open hides the rest of the line. Text inside of text has its quotes
+# escaped, and one more backslash before such a quote is the value's own.
 _QUOTED_PAIR: Final = re.compile(
     rf"(?i)((?P<open>\\*+[\"']|){_name(_WORDS)}(?P=open){_SIGN})"
-    r"(?P<quote>\\*+[\"'])(?:(?!(?P=quote))(?:[^\\\n]|\\.))*+(?P=quote)?+"
+    r"(?P<quote>\\*+[\"'])(?:(?!(?<!\\)(?P=quote))(?:[^\\\n]|\\.))*+(?P=quote)?+"
 )
 _BARE_PAIR: Final = re.compile(
     rf"(?i)([\"']?{_name(word for word in _WORDS if word not in _LONG)}[\"']?{_SIGN})"
