@@ -22,6 +22,7 @@ from taskyard.jobs.outcomes import Decision
 from taskyard.jobs.states import State
 from taskyard.records import Decided, Ended, Held, Stale
 from taskyard.runner import JobDeferred, JobRetrying, JobSkipped, Rules, pipeline
+from taskyard.runner.patience import Patience
 from taskyard.runner.pipeline import Delivery
 from taskyard.settings import Settings
 from taskyard.testing.clock import YardClock
@@ -31,6 +32,7 @@ from taskyard.wire.headers import Stamp
 
 SETTINGS = Settings(redis_url="redis://nowhere:1/0")
 OLD = Stamp(1, sent_us=1)
+ONCE_MORE = Patience(repeats=1, within_s=60)
 
 
 @pytest.fixture
@@ -74,7 +76,7 @@ def test_the_outcome_of_an_installed_task_is_asked_to_be_recorded_again(runner: 
 def test_an_outcome_that_cannot_be_recorded_sends_the_message_back(
     runner: TaskRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(installed, "AFTER", 1)
+    monkeypatch.setattr(installed, "AFTER", ONCE_MORE)
     stumble(runner, "finish", 9)
     with pytest.raises(Reject) as caught:
         run(runner)
@@ -95,7 +97,7 @@ def test_a_job_of_unknown_history_dies_in_spite_of_a_short_outage(
 def test_an_outage_that_lasts_sends_it_back(
     runner: TaskRunner, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "BEFORE", 1)
+    monkeypatch.setattr(pipeline, "BEFORE", ONCE_MORE)
     stumble(runner, step, 9)
     with pytest.raises(Reject) as caught:
         run(runner, OLD)
