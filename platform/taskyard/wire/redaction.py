@@ -47,7 +47,7 @@ _SIGN: Final = r"\s*+(?:=>|:=|[=:])\s*+"
 # A quote that a cut left open hides the rest of the line. Text inside of text has its quotes
 # escaped, and one more backslash before such a quote is the value's own.
 _QUOTED_PAIR: Final = re.compile(
-    rf"(?i)((?P<open>\\*+[\"']|){_name(_WORDS)}(?P=open){_SIGN})"
+    rf"(?i)((?P<open>(?<!\\)\\*+[\"']|){_name(_WORDS)}(?P=open){_SIGN})"
     r"(?P<quote>\\*+[\"'])(?:(?!(?<!\\)(?P=quote))(?:[^\\\n]|\\.))*+(?P=quote)?+"
 )
 _BARE_PAIR: Final = re.compile(
