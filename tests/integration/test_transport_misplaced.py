@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -19,14 +18,6 @@ from taskyard.jobs.states import State
 WATCHED_S = 3.0
 # An idle worker of two processes sends about 8 commands a second (promoter, heartbeat, sweep).
 COMMANDS, EVENTS = 400, 60
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[RedisServer]:
-    started = RedisServer(tmp_path / "server")
-    started.start()
-    yield started
-    started.stop()
 
 
 @pytest.fixture

@@ -40,14 +40,6 @@ def raw_act(self, payload):
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[RedisServer]:
-    started = RedisServer(tmp_path / "server")
-    started.start()
-    yield started
-    started.stop()
-
-
-@pytest.fixture
 def house(server: RedisServer) -> Iterator[House]:
     # The default namespace: the names are those that every Celery client uses.
     opened = House(fresh_settings(server.url, namespace="taskyard"))

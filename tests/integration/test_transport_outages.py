@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from redis import Redis
@@ -17,14 +16,6 @@ from taskyard.client import JobHandle
 from taskyard.jobs.states import State
 
 JOBS = 40
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[RedisServer]:
-    started = RedisServer(tmp_path / "server")
-    started.start()
-    yield started
-    started.stop()
 
 
 @pytest.fixture

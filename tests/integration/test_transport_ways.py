@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 
 import pytest
 from redis import Redis
@@ -20,14 +19,6 @@ from taskyard.jobs.states import State
 
 WATCHED_S = 3.0
 EVENTS = 80
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[RedisServer]:
-    started = RedisServer(tmp_path / "server")
-    started.start()
-    yield started
-    started.stop()
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.pool import NullPool
 
-from servers import Servers
+from servers import RedisServer, Servers
 from support.worker import Worker
 from support.yard import House, fresh_settings
 from taskyard.database import migrate
@@ -23,6 +23,15 @@ from taskyard.settings import Settings
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     with Servers(tmp_path_factory.mktemp("servers")) as running:
         yield running
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis of one test's own, to be restarted, filled or cut off."""
+    started = RedisServer(tmp_path / "server")
+    started.start()
+    yield started
+    started.stop()
 
 
 @pytest.fixture
