@@ -15,6 +15,8 @@ from typing import Any
 
 import redis
 from pydantic import BaseModel
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from taskyard.errors import CodedError
 from taskyard.jobs import JobContext, job
@@ -81,7 +83,9 @@ class Act(BaseModel):
 @cache
 def _notes(pid: int) -> Notes:
     settings = load().settings
-    return Notes(redis.Redis.from_url(settings.need_redis_url()), settings.namespace)
+    # A client that asks again would note one run twice.
+    client = redis.Redis.from_url(settings.need_redis_url(), retry=Retry(NoBackoff(), 0))
+    return Notes(client, settings.namespace)
 
 
 def _begin(act: Act, context: JobContext) -> bool:
