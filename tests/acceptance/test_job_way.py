@@ -346,6 +346,11 @@ def test_poison_names_its_counter_and_its_evidence(day: Day) -> None:
     assert "SIGKILL" in evidence["last_evidence"]
 
 
+def test_a_handler_out_of_memory_says_what_its_process_held(day: Day) -> None:
+    evidence = day.deaths["a handler out of memory"].record().cause["evidence"]
+    assert 10 < evidence["process_peak_memory_mib"] < 20_000
+
+
 def test_a_task_that_nobody_has_is_a_letter_and_a_failure(day: Day) -> None:
     with day.database.connect() as connection:
         (row,) = stored_letters(connection, day.unknown_task)

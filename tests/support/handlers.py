@@ -100,6 +100,8 @@ def _misbehave(act: Act, context: JobContext) -> Any:
             raise CodedError(act.code, f"told to fail with {act.code}")
         case "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        case "hoard":
+            return b"x" * (act.value * 1_048_576)
         case "exit":
             raise SystemExit(3)
         case "memory":

@@ -14,6 +14,8 @@ from billiard.exceptions import WorkerLostError
 from celery import Celery
 from redis.exceptions import RedisError
 
+from taskyard.clock import SYSTEM_CLOCK
+from taskyard.engine.process_memory import ProcessMemory
 from taskyard.engine.request import HOLDER, JobRequest
 from taskyard.install.protected_request import ProtectedRequest
 from taskyard.jobs.outcomes import Decision
@@ -61,6 +63,7 @@ class Yard:
         self.posted: list[Any] = []
         self.published: list[Any] = []
         self.letters = SimpleNamespace(post=self.posted.append)
+        self.memory = ProcessMemory(SYSTEM_CLOCK)
         publish = lambda raw, **_: self.published.append(raw)  # noqa: E731 - two names, one act
         self.publisher = SimpleNamespace(publish=publish, publish_later=publish)
 

@@ -146,6 +146,7 @@ class JobRequest(Request):  # type: ignore[misc]
 
     def _on_lost(self, evidence: str) -> None:
         """The child said nothing of use; the record says what follows, and counts a death."""
+        evidence += self._yard.memory.last_words(self.id)
         worker_state.task_ready(self)
         log.error(
             "job %s was lost in its process: %s",
@@ -172,7 +173,7 @@ class JobRequest(Request):  # type: ignore[misc]
     def _on_hard_limit(self, error: TimeLimitExceeded) -> None:
         """The child is killed for overtime: a handler's outcome, so the policy decides."""
         worker_state.task_ready(self)
-        text = f"hard time limit exceeded: {error}"
+        text = f"hard time limit exceeded: {error}{self._yard.memory.last_words(self.id)}"
         failure = Failure("timeout", "TimeLimitExceeded", text, "", "")
         try:
             answer = self._judge_overtime(failure)

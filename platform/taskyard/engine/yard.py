@@ -10,6 +10,7 @@ from taskyard.broker import Publisher, make_publisher
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.deadletters import LetterBox
 from taskyard.engine.message import broker_queue
+from taskyard.engine.process_memory import ProcessMemory
 from taskyard.engine.releases import Releases
 from taskyard.jobs import Catalogue
 from taskyard.records import Record, Records
@@ -38,6 +39,11 @@ class Yard:
     def releases(self) -> Releases:
         """Leases to give back, in the main process."""
         return Releases(self.records)
+
+    @cached_property
+    def memory(self) -> ProcessMemory:
+        """What the pool's processes hold, in the main process."""
+        return ProcessMemory(SYSTEM_CLOCK)
 
     @cached_property
     def runner(self) -> Runner:

@@ -10,6 +10,7 @@ from celery import signals
 from celery.utils.imports import symbol_by_name
 from celery.worker.consumer import Consumer
 
+from taskyard.engine.memory_watch import MemoryWatch
 from taskyard.engine.promoter import Promoter
 from taskyard.errors import InvalidSettings
 from taskyard.install.adopt import adopt
@@ -63,7 +64,7 @@ def install(
     app.taskyard = yard
     _adopt_tasks(app, yard)
     _configure(app, transport=transport)
-    app.steps["consumer"].update((Promoter, Announcer))
+    app.steps["consumer"].update((Promoter, Announcer, MemoryWatch))
     watch_beat(yard)
     if admit:
         watch_publishing(app, yard)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import wraps
 from typing import Any, Final
@@ -90,6 +91,8 @@ class ObservedRequest(Request):  # type: ignore[misc]
     # -- telling -------------------------------------------------------------------------------
 
     def _tell_failure(self, error: BaseException, trace: Any) -> None:
+        lost = isinstance(error, WorkerLostError | SystemExit)
+        memory = self.task.yard.memory.last_words(self.id) if lost else ""
         match error:
             case Terminated():
                 return
@@ -101,9 +104,10 @@ class ObservedRequest(Request):  # type: ignore[misc]
             case Ignore() | Reject(requeue=True):
                 self._tell_once(Gone(self._watched))
             case WorkerLostError() | SystemExit() if self._requeued:
-                self._tell_once(Gone(self._watched, lost=str(error)))
+                self._tell_once(Gone(self._watched, lost=f"{error}{memory}"))
             case _:
                 failure = failure_seen(self._type, error, trace)
+                failure = replace(failure, message=f"{failure.message}{memory}")
                 self._tell_dead(Failed(failure, self._category(failure.code, error)))
 
     def _category(self, code: str, error: BaseException) -> Category:

@@ -28,7 +28,7 @@ from taskyard.jobs.outcomes import Decision, Failed
 from taskyard.jobs.policies import Category
 from taskyard.records import Decided, Run, Superseded
 from taskyard.records.answers import Finished
-from taskyard.runner import JobSkipped, Runner, describe_failure
+from taskyard.runner import JobSkipped, Runner, failure_here
 from taskyard.runner.cause import encode_cause
 from taskyard.runner.patience import AFTER, ask
 from taskyard.runner.pipeline import Delivery
@@ -163,7 +163,7 @@ class TaskRunner(Runner):
             raise Reject(f"replacement not published: {error}", requeue=True) from error
 
     def _bury(self, case: _Case, error: BaseException) -> None:
-        failure = describe_failure(case.delivery.job_type, error)
+        failure = failure_here(case.delivery.job_type, error)
         outcome = Failed(failure, _category(case.task, failure.code, error))
         self._written(
             case,

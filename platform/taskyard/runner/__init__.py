@@ -1,6 +1,6 @@
 """The way of one attempt: begin, decode, run, judge, finish; each a named step."""
 
-from taskyard.runner.failures import describe_failure
+from taskyard.runner.failures import describe_failure, failure_here
 from taskyard.runner.judge import Rules, judge
 from taskyard.runner.pipeline import Runner
 from taskyard.runner.signals import JobDeferred, JobRetrying, JobSkipped
@@ -12,5 +12,6 @@ __all__ = [
     "Rules",
     "Runner",
     "describe_failure",
+    "failure_here",
     "judge",
 ]

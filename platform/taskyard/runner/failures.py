@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import resource
+import sys
 import traceback
+from dataclasses import replace
 from pathlib import PurePath
 from types import TracebackType
 from typing import Final
@@ -14,7 +17,7 @@ from taskyard.jobs.outcomes import Failure
 from taskyard.wire.exact import clean_text, pack
 from taskyard.wire.redaction import redact_text
 
-__all__ = ["MESSAGE_LIMIT", "TRACEBACK_LIMIT", "describe_failure"]
+__all__ = ["MESSAGE_LIMIT", "TRACEBACK_LIMIT", "describe_failure", "failure_here"]
 
 MESSAGE_LIMIT: Final = 2_000
 TRACEBACK_LIMIT: Final = 16_000
@@ -36,6 +39,17 @@ def describe_failure(job_type: str, error: BaseException) -> Failure:
         retry_after_s=None if coded is None else coded.retry_after_s,
         details=None if coded is None else {str(k): pack(v) for k, v in coded.details.items()},
     )
+
+
+def failure_here(job_type: str, error: BaseException) -> Failure:
+    """The facts of an exception of this process: of a MemoryError also what the process held."""
+    failure = describe_failure(job_type, error)
+    if not isinstance(error, MemoryError):
+        return failure
+    # In bytes on macOS, elsewhere in KiB.
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return replace(failure, details={"process_peak_memory_mib": peak // 1_048_576})
 
 
 def _message(error: BaseException) -> str:

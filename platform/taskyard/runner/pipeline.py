@@ -34,7 +34,7 @@ from taskyard.records import (
 )
 from taskyard.records.answers import Finished
 from taskyard.runner.cause import decision_of, encode_cause, plain_failure
-from taskyard.runner.failures import describe_failure
+from taskyard.runner.failures import failure_here
 from taskyard.runner.invoke import invoke, payload_of
 from taskyard.runner.judge import Rules, judge
 from taskyard.runner.lease import Lease, LeaseKeeper
@@ -210,7 +210,7 @@ class Runner:
             # A process that is told to end decides nothing: who ends it does, or counts a death.
             if isinstance(error, SystemExit) and ended_by_signal(error):
                 raise
-            failure = describe_failure(delivery.job_type, error)
+            failure = failure_here(delivery.job_type, error)
             return self._judge(failure, delivery, run)
 
     def _judge(self, failure: Failure, delivery: Delivery, run: Run) -> Retrying | Failed:

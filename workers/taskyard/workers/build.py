@@ -7,6 +7,7 @@ from celery import Celery
 from taskyard.broker import make_app
 from taskyard.engine.consumer import JobConsumer
 from taskyard.engine.forking import keep_pages_shared
+from taskyard.engine.memory_watch import MemoryWatch
 from taskyard.engine.promoter import Promoter
 from taskyard.engine.surplus import Surplus
 from taskyard.engine.task import make_task
@@ -37,7 +38,7 @@ def build_app(settings: Settings, catalogue: Catalogue, handlers: Registry) -> C
     app = make_app(settings, catalogue)
     app.taskyard = Yard(settings, catalogue)
     app.conf.worker_consumer = f"{JobConsumer.__module__}:{JobConsumer.__qualname__}"
-    app.steps["consumer"].update((Promoter, Surplus))
+    app.steps["consumer"].update((Promoter, Surplus, MemoryWatch))
     keep_pages_shared()
     mask_secrets()
     for handler in handlers.handlers():

@@ -1,0 +1,97 @@
+"""What is known of the memory of a pool's process that died: the last look, and the kernel's word.
+
+"signal 9" alone does not tell an operator's `kill` from a kernel that ran out of memory.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from taskyard.clock import Clock
+
+__all__ = ["ProcessMemory", "oom_kills"]
+
+_MIB: Final = 1_048_576
+_RESIDENT: Final = re.compile(r"^VmRSS:\s+(\d+) kB$", re.MULTILINE)
+_OOM_KILLS: Final = re.compile(r"^oom_kill (\d+)$", re.MULTILINE)
+
+
+@dataclass(slots=True)
+class _Look:
+    """A job's process: its bytes, when they were read, the OOM kills before its first look."""
+
+    resident: int
+    at_s: float
+    oom_kills: int | None
+
+
+class ProcessMemory:
+    """Looks at the processes of running jobs, in /proc; without one there is nothing to tell."""
+
+    def __init__(self, clock: Clock, root: Path = Path("/")) -> None:
+        self._clock, self._root = clock, root
+        self._looks: dict[str, _Look] = {}
+
+    def look(self, running: Mapping[str, int]) -> None:
+        """Read the memory of each running job's process (job id -> pid); forget the others."""
+        kills = oom_kills(self._root) if running else None
+        self._looks = {job_id: look for job_id, look in self._looks.items() if job_id in running}
+        for job_id, pid in running.items():
+            resident = self._resident(pid)
+            if resident is None:
+                continue
+            before = self._looks.get(job_id)
+            first_kills = kills if before is None else before.oom_kills
+            self._looks[job_id] = _Look(resident, self._clock.monotonic_s(), first_kills)
+
+    def last_words(self, job_id: str) -> str:
+        """What is known of a job whose process is gone, as the end of a sentence; may be empty."""
+        look = self._looks.pop(job_id, None)
+        if look is None:
+            return ""
+        ago_s = self._clock.monotonic_s() - look.at_s
+        held = f"{look.resident / _MIB:,.0f} MiB"
+        words = f"; it held {held} of memory when last seen, {ago_s:.1f} s before"
+        kills = oom_kills(self._root)
+        if kills is not None and look.oom_kills is not None and kills > look.oom_kills:
+            words += ", and while it ran the kernel killed in its memory group (OOM)"
+        return words
+
+    def _resident(self, pid: int) -> int | None:
+        # A process that has ended and was not waited for yet has a status without memory.
+        found = _RESIDENT.search(_text(self._root / "proc" / str(pid) / "status"))
+        return None if found is None else int(found[1]) * 1024
+
+
+def oom_kills(root: Path = Path("/")) -> int | None:
+    """How often the kernel killed in this process's memory group; None where no group tells.
+
+    `memory.events` of cgroup v2, `memory.oom_control` of v1. A container sees its own group at the
+    mount's root, whatever /proc calls it.
+    """
+    mount = root / "sys/fs/cgroup"
+    for line in _text(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            folder, name = mount, "memory.events"
+        elif "memory" in controllers.split(","):
+            folder, name = mount / "memory", "memory.oom_control"
+        else:
+            continue
+        for place in (folder / path.lstrip("/"), folder):
+            found = _OOM_KILLS.search(_text(place / name))
+            if found is not None:
+                return int(found[1])
+    return None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8", "replace")
+    except OSError:
+        # Gone, or another system than Linux.
+        return ""
