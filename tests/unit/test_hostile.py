@@ -6,6 +6,7 @@ import json
 import pytest
 
 from taskyard.deadletters import build_letter
+from taskyard.engine.message import raw_message
 from taskyard.engine.shape import fault_of
 from taskyard.errors import CodedError, InvalidPayload
 from taskyard.jobs.outcomes import Failure
@@ -13,6 +14,7 @@ from taskyard.records import Record
 from taskyard.runner.failures import describe_failure
 from taskyard.runner.results import encode_result
 from taskyard.wire import Letter, RawMessage, Stamp, pack
+from taskyard.wire.unread import UNREAD
 
 
 class Message:
@@ -142,3 +144,15 @@ def test_a_stamp_counts_only_what_the_scripts_can_count():
         ValueError, match="epoch must be a whole number from 0, got 9007199254740992"
     ):
         Stamp.read({"taskyard": {"v": 1, "epoch": 2**53, "generation": 0, "seq": 0}})
+
+
+def test_a_text_body_that_utf8_cannot_hold_is_captured():
+    message = Message()
+    message.body, message.properties = '[["\ud800\udc80"], {}, {}]', {}
+    assert raw_message(message).body.decode("utf-8", "surrogatepass") == message.body
+
+
+def test_properties_that_nobody_can_read_are_a_fault():
+    message = Message()
+    message.headers = {UNREAD: b"\x80\x00\x01\xff"}
+    assert "header 'taskyard_unread' holds them" in str(fault_of(message))

@@ -1,5 +1,6 @@
 """The broker: publishing with confirmation, waiting in the delay store, the Celery app's wiring."""
 
+from taskyard.broker.any_header import read_any_header
 from taskyard.broker.app import make_app
 from taskyard.broker.connection import connection, is_amqp, transport_options
 from taskyard.broker.envelope import encode, queue_key
@@ -18,6 +19,7 @@ __all__ = [
     "make_app",
     "make_publisher",
     "queue_key",
+    "read_any_header",
     "settle_queues",
     "transport_options",
 ]

@@ -8,6 +8,7 @@ from urllib.parse import quote, urlsplit
 
 from kombu import Connection
 
+from taskyard.broker.any_header import read_any_header
 from taskyard.errors import InvalidSettings
 from taskyard.queues import URGENCY_STEPS
 from taskyard.settings import Settings
@@ -102,4 +103,6 @@ def connection(settings: Settings) -> Connection:
     """A connection to the broker; nothing is sent yet. Raises `InvalidSettings`."""
     wires = wiring(check_broker_url(settings))
     options = {**transport_options(settings), **wires.options}
-    return Connection(wires.url, transport=wires.transport, transport_options=options)
+    made = Connection(wires.url, transport=wires.transport, transport_options=options)
+    read_any_header(made)
+    return made

@@ -10,8 +10,9 @@ from typing import Any, Final, assert_never
 from celery.worker.consumer import Consumer
 from redis.exceptions import RedisError
 
-from taskyard.broker import settle_queues
+from taskyard.broker import read_any_header, settle_queues
 from taskyard.clock import to_us
+from taskyard.engine.blocked_start import BlockedStart
 from taskyard.engine.duties import NOT_DISCHARGED, defer, duty_of
 from taskyard.engine.eta import due_ahead_us
 from taskyard.engine.message import job_id_of, stamp_of, task_of
@@ -36,7 +37,7 @@ EVENT_INTERVAL_S: Final = 0.1
 EVENT_BATCH: Final = 1_000
 
 
-class JobConsumer(UnconfirmedEvents, Consumer):  # type: ignore[misc]
+class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[misc]
     """Celery's consumer with a way out for every message."""
 
     _flush_entry: Any = None
@@ -66,6 +67,7 @@ class JobConsumer(UnconfirmedEvents, Consumer):  # type: ignore[misc]
         if not self.app.conf.broker_connection_max_retries:
             intervals = {"interval_start": 0.5, "interval_step": 0.5, "interval_max": LONGEST_S}
             conn.ensure_connection = partial(conn.ensure_connection, **intervals)
+        read_any_header(conn)
         return super().ensure_connected(conn)
 
     def update_strategies(self) -> None:

@@ -19,7 +19,7 @@ def raw_message(message: Any) -> RawMessage:
     """The message as it came: bytes stay bytes."""
     body = message.body
     return RawMessage(
-        body=body.encode("utf-8", "surrogateescape")
+        body=body.encode("utf-8", "surrogatepass")
         if isinstance(body, str)
         else bytes(body or b""),
         headers=_packed(message.headers),

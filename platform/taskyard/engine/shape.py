@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from taskyard.wire import Stamp, clean_text
+from taskyard.wire.unread import UNREAD
 
 __all__ = ["fault_of"]
 
@@ -15,6 +16,8 @@ _LONGEST_LIMIT_S: Final = 10**8
 def fault_of(message: Any) -> str | None:  # noqa: PLR0911 - one fault a line
     """What is wrong with the shape of a message that claims to be a task, None if nothing is."""
     headers = message.headers or {}
+    if UNREAD in headers:
+        return f"its AMQP properties cannot be read; header {UNREAD!r} holds them as they came"
     if "task" not in headers:
         return None
     for name in ("id", "task"):

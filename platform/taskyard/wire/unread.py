@@ -1,0 +1,10 @@
+"""The header of a message whose own headers nobody could read."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["UNREAD"]
+
+UNREAD: Final = "taskyard_unread"
+"""Holds the message's AMQP properties as bytes, flags first, in the place of all headers."""
