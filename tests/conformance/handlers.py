@@ -139,6 +139,8 @@ def _misbehave(act: Act, context: JobContext, diary: Diary) -> Any:
             return "x" * 300_000
         case "not_json":
             return {"a set": {1, 2}}
+        case "nan":
+            return {"a number": float("nan")}
         case "report":
             context.progress(0.5, "half way")
     while act.do == "hang" or (act.do == "wait" and diary.is_shut):

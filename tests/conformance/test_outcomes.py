@@ -89,6 +89,7 @@ def test_a_policy_that_came_with_the_job_wins_over_its_types(stage: Stage) -> No
     [
         ("big", "non_retryable", "result_too_large", 1),
         ("not_json", "non_retryable", "result_invalid", 1),
+        ("nan", "non_retryable", "result_invalid", 1),
         ("exit", "retry_exhausted", "system_exit", 3),
     ],
 )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import uuid
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 from taskyard.deadletters import build_letter
@@ -69,7 +70,8 @@ class MemoryWorker:
         try:
             self.fates.strike_before_begin(message.job_id)
             with self.runner.limits(job_type):
-                self.runner.run(handler, delivery, args, kwargs, encode=_encode, decode=_decode)
+                encode = partial(_encode, message.job_id)
+                self.runner.run(handler, delivery, args, kwargs, encode=encode, decode=_decode)
         except JobRetrying as retry:
             self._retry(message, retry.epoch, retry.generation, retry.seq, retry.due_us)
         except JobDeferred as deferred:
@@ -224,8 +226,11 @@ def _stamp(message: Message) -> Stamp | None:
         return None
 
 
-def _encode(value: Any) -> bytes:
-    return json.dumps({"status": "SUCCESS", "result": value}).encode()
+def _encode(job_id: str, value: Any) -> bytes:
+    """As a worker stores it: as long, and as strict about what JSON has no word for."""
+    date = datetime.now(UTC).isoformat()
+    meta = {"status": "SUCCESS", "result": value, "traceback": None, "children": []}
+    return json.dumps({**meta, "date_done": date, "task_id": job_id}, allow_nan=False).encode()
 
 
 def _decode(meta: bytes) -> Any:
