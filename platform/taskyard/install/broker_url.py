@@ -7,9 +7,9 @@ from urllib.parse import urlsplit
 
 from taskyard.settings import Settings
 
-__all__ = ["SUPPORTED", "app_settings", "broker_url"]
+__all__ = ["app_settings", "broker_url", "own_url", "why_unsupported"]
 
-SUPPORTED: Final = ("redis", "rediss", "amqp", "amqps", "pyamqp")
+SUPPORTED: Final = ("redis", "amqp")
 
 
 def broker_url(app: Any) -> str:
@@ -23,13 +23,59 @@ def broker_url(app: Any) -> str:
     return f"{kind}://{rest}"
 
 
+def own_url(app: Any, settings: Settings) -> str | None:
+    """The one URL by which retries, waiting messages and letters reach the app's broker.
+
+    Where its own URL is not all that it takes, that is TASKYARD_BROKER_URL, by which mirror and
+    relay reach the same broker: of the same kind, on one of its hosts. None where there is none.
+    """
+    url, given = broker_url(app), settings.broker_url or ""
+    if _kind(url) not in SUPPORTED:
+        return None
+    if not _takes_more(app):
+        return url
+    same = _kind(given) == _kind(url) and urlsplit(given).hostname in _hosts(app)
+    return given if same else None
+
+
+def why_unsupported(app: Any, settings: Settings) -> str | None:
+    """What speaks against protecting tasks at the app's broker."""
+    if own_url(app, settings) is not None:
+        return None
+    if _kind(broker_url(app)) in SUPPORTED:
+        return (
+            "the broker is reached by broker_use_ssl or by one of several URLs, which retries and "
+            "letters cannot follow: set TASKYARD_BROKER_URL to one URL that reaches it, with what "
+            "TLS needs (rediss://host?ssl_ca_certs=/path, amqps://host)"
+        )
+    return "the broker is neither one Redis nor RabbitMQ: nothing could wait there"
+
+
 def app_settings(app: Any, settings: Settings) -> Settings:
     """`settings` as the app's processes use them.
 
     Retries and waiting messages go through the app's own broker, and so do letters; where that
     broker is of another kind, letters go to the records' Redis. The app's queues keep their names.
     """
-    url = broker_url(app)
-    if urlsplit(url).scheme not in SUPPORTED:
-        url = settings.broker_url or settings.need_redis_url()
+    url = own_url(app, settings) or settings.broker_url or settings.need_redis_url()
     return settings.model_copy(update={"broker_url": url, "queues": {}})
+
+
+def _takes_more(app: Any) -> bool:
+    """Whether one URL does not say how the app's broker is reached."""
+    return len(_urls(app)) > 1 or bool(app.conf.broker_use_ssl)
+
+
+def _urls(app: Any) -> list[str]:
+    urls = app.conf.broker_write_url or app.conf.broker_url or ""
+    return urls.split(";") if isinstance(urls, str) else list(urls)
+
+
+def _hosts(app: Any) -> set[str | None]:
+    return {urlsplit(url).hostname for url in _urls(app)}
+
+
+def _kind(url: str) -> str:
+    """Redis or RabbitMQ, with TLS or without; otherwise the scheme itself."""
+    scheme = urlsplit(url).scheme
+    return {"rediss": "redis", "amqps": "amqp", "pyamqp": "amqp"}.get(scheme, scheme)

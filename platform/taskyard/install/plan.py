@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from taskyard.install.broker_url import SUPPORTED, broker_url
+from taskyard.install.broker_url import why_unsupported
 from taskyard.install.marks import ACKS_BEFORE
 from taskyard.install.modes import Mode, Modes
 from taskyard.install.verdict import judge_task
 from taskyard.install.yard import AppYard
+from taskyard.settings import load
 
 __all__ = ["TaskPlan", "plan"]
 
@@ -36,13 +37,14 @@ def plan(app: Any, mode: str | None = None) -> list[TaskPlan]:
     yard = getattr(app, "taskyard", None)
     modes = yard.modes if mode is None and isinstance(yard, AppYard) else None
     modes = modes or Modes.read(mode or Mode.PROTECT, None)
-    supported = broker_url(app).split(":", 1)[0] in SUPPORTED
+    settings = yard.given if isinstance(yard, AppYard) else load().settings
+    against = why_unsupported(app, settings)
     names = sorted(name for name in app.tasks if not name.startswith("celery."))
-    return [_plan(app.tasks[name], modes, supported=supported) for name in names]
+    return [_plan(app.tasks[name], modes, against) for name in names]
 
 
-def _plan(task: Any, modes: Modes, *, supported: bool) -> TaskPlan:
-    verdict = judge_task(task, modes, broker_supported=supported)
+def _plan(task: Any, modes: Modes, against_broker: str | None) -> TaskPlan:
+    verdict = judge_task(task, modes, against_broker)
     before = getattr(task, ACKS_BEFORE, task.acks_late)
     late = verdict.mode is Mode.PROTECT
     return TaskPlan(

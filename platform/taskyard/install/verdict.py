@@ -22,8 +22,11 @@ class Verdict:
     warnings: tuple[str, ...] = ()
 
 
-def judge_task(task: Any, modes: Modes, *, broker_supported: bool) -> Verdict:
-    """The verdict on a bound task; raises `InvalidSettings` for an unknown mode of its own."""
+def judge_task(task: Any, modes: Modes, against_broker: str | None) -> Verdict:
+    """The verdict on a bound task; raises `InvalidSettings` for an unknown mode of its own.
+
+    `against_broker` is what its app's broker cannot do.
+    """
     asked = modes.of(task.name, getattr(task, "taskyard", None))
     if asked is Mode.OFF:
         return Verdict(Mode.OFF)
@@ -31,18 +34,18 @@ def judge_task(task: Any, modes: Modes, *, broker_supported: bool) -> Verdict:
         return Verdict(Mode.OFF, (f"its strategy {task.Strategy} takes messages by itself",))
     if asked is Mode.OBSERVE:
         return Verdict(Mode.OBSERVE)
-    against = tuple(_objections(task, broker_supported=broker_supported))
+    against = tuple(_objections(task, against_broker))
     return Verdict(Mode.OBSERVE if against else Mode.PROTECT, against)
 
 
-def _objections(task: Any, *, broker_supported: bool) -> list[str]:
+def _objections(task: Any, against_broker: str | None) -> list[str]:
     found = []
     if acks_early_on_purpose(task):
         found.append("acks_late=False is its own wish: acknowledged before it runs, so no lease")
     if task.serializer != "json":
         found.append(f"serializer {task.serializer!r}: operators could not read or edit a message")
-    if not broker_supported:
-        found.append("the broker is neither one Redis nor RabbitMQ: nothing could wait there")
+    if against_broker is not None:
+        found.append(against_broker)
     return found
 
 

@@ -11,7 +11,7 @@ from taskyard.broker import Publisher, make_publisher
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.deadletters import LetterBox
 from taskyard.engine.yard import Yard
-from taskyard.install.broker_url import SUPPORTED, app_settings, broker_url
+from taskyard.install.broker_url import app_settings, own_url, why_unsupported
 from taskyard.install.keys import AppKeys
 from taskyard.install.layout import Layout
 from taskyard.install.marks import MODE, QUEUE
@@ -49,7 +49,7 @@ class AppYard(Yard):
     @cached_property
     def broker_supported(self) -> bool:
         """Whether retries and waiting messages have a place at the app's broker."""
-        return urlsplit(broker_url(self.app)).scheme in SUPPORTED
+        return own_url(self.app, self.given) is not None
 
     @cached_property
     def records(self) -> Records:
@@ -85,7 +85,7 @@ class AppYard(Yard):
 
     def verdict(self, task: Any) -> Verdict:
         """What becomes of a bound task."""
-        return judge_task(task, self.modes, broker_supported=self.broker_supported)
+        return judge_task(task, self.modes, why_unsupported(self.app, self.given))
 
     def mode(self, name: str) -> Mode:
         """The mode of a task by name, also of one that nobody has."""
