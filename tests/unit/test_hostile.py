@@ -56,6 +56,12 @@ def test_a_header_that_would_kill_a_worker_is_a_fault(headers):
         [[], {}, {"callbacks": 5}],
         [[], {}, {"errbacks": [None]}],
         [[], {}, {"callbacks": [{"options": None}]}],
+        [[], {}, {"chain": [{}]}],
+        [[], {}, {"chain": [{"task": "x", "args": 5}]}],
+        [[], {}, {"chord": 5}],
+        [[], {}, {"chord": {"task": "x", "kwargs": [1]}}],
+        [[], {}, {"id": "another job"}],
+        [[], {}, {"taskyard_holder": "another delivery"}],
     ],
 )
 def test_a_body_of_another_shape_is_a_fault(body):

@@ -26,7 +26,7 @@ from taskyard.jobs.states import State
 from taskyard.records import Decided, Ended, Held, Record, Stale, Superseded
 from taskyard.runner import JobDeferred, JobRetrying, judge
 from taskyard.runner.cause import decision_of, encode_cause, plain_failure
-from taskyard.wire.headers import Stamp
+from taskyard.wire.headers import HEADER, Stamp
 from taskyard.wire.letters import letter_id
 from taskyard.wire.logs import logger
 
@@ -45,6 +45,9 @@ class JobRequest(Request):  # type: ignore[misc]
         self._duty: Duty | None = None
         self._holder = uuid.uuid4().hex
         self._request_dict[HOLDER] = self._holder
+        if HEADER not in self._request_dict:
+            # Protocol 1 has its headers elsewhere: without its stamp a retry would count as stale.
+            self._request_dict[HEADER] = (message.headers or {}).get(HEADER)
         self._stamp = stamp_of(message)
 
     @property
@@ -194,7 +197,7 @@ class JobRequest(Request):  # type: ignore[misc]
     def _judge_overtime(self, failure: Failure) -> Decided | None:
         record = self._yard.records.read(self.id)
         override = None if self._stamp is None else self._stamp.policy
-        policy = self._yard.rules.policy(self.name, override)
+        policy = self._yard.rules.policy(self.task.name, override)
         outcome = judge(failure, record.number("attempts") + 1, policy, self._yard.rules.rng)
         return self._decide(record, outcome)
 
@@ -304,7 +307,7 @@ class JobRequest(Request):  # type: ignore[misc]
             answer = self._yard.records.condemn(
                 self.id,
                 self._stamp,
-                job_type=self.name,
+                job_type=self.task.name,
                 queue=self._yard.source(self.message),
                 priority=None,
                 cause=encode_cause(outcome),

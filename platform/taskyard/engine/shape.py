@@ -11,6 +11,30 @@ __all__ = ["fault_of"]
 
 _LONGEST_NAME: Final = 255
 _LONGEST_LIMIT_S: Final = 10**8
+_CONTINUATIONS: Final = frozenset({"callbacks", "errbacks", "chain", "chord"})
+# What Celery's child and we read of a request beside its message's headers. Celery lays a body's
+# `embed` over all of that: one job's message would run as another job.
+_OF_THE_REQUEST: Final = frozenset(
+    {
+        "args",
+        "called_directly",
+        "correlation_id",
+        "delivery_info",
+        "headers",
+        "hostname",
+        "id",
+        "is_eager",
+        "kwargs",
+        "properties",
+        "reply_to",
+        "task",
+        "taskyard",
+        "taskyard_attempt",
+        "taskyard_holder",
+        "taskyard_queue",
+        "timelimit",
+    }
+)
 
 
 def fault_of(message: Any) -> str | None:  # noqa: PLR0911 - one fault a line
@@ -71,15 +95,33 @@ def _body_fault(message: Any) -> str | None:
         return "args must be a list and kwargs a mapping"
     if embed is not None and not isinstance(embed, dict):
         return "embed must be a mapping"
+    return _embed_fault(embed or {}, message.headers or {})
+
+
+def _embed_fault(embed: dict[str, Any], headers: Any) -> str | None:
     for name in ("callbacks", "errbacks", "chain"):
-        if not _are_signatures((embed or {}).get(name)):
+        if not _are_signatures(embed.get(name)):
             return f"embed {name!r} must be a list of signatures"
+    if embed.get("chord") is not None and not _is_signature(embed["chord"]):
+        return "embed 'chord' must be a signature"
+    for name in embed.keys() - _CONTINUATIONS:
+        if name in _OF_THE_REQUEST or name in headers:
+            return f"embed {name!r:.60} would take the place of the message's own"
     return None
 
 
 def _are_signatures(value: Any) -> bool:
     if value is None:
         return True
-    return isinstance(value, list) and all(
-        isinstance(item, dict) and isinstance(item.get("options", {}), dict) for item in value
+    return isinstance(value, list) and all(_is_signature(item) for item in value)
+
+
+def _is_signature(value: Any) -> bool:
+    """Whether Celery can make a task's message of it: the rest it has defaults for."""
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("task"), str)
+        and isinstance(value.get("args") or [], list | tuple)
+        and isinstance(value.get("kwargs") or {}, dict)
+        and isinstance(value.get("options", {}), dict)
     )

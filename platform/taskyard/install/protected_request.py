@@ -24,7 +24,6 @@ from taskyard.jobs.policies import Category
 from taskyard.jobs.states import State
 from taskyard.records import Decided
 from taskyard.runner.cause import plain_failure
-from taskyard.wire.headers import HEADER
 from taskyard.wire.logs import logger
 
 __all__ = ["ProtectedRequest"]
@@ -38,9 +37,6 @@ class ProtectedRequest(JobRequest):
     def __init__(self, message: Any, **options: Any) -> None:
         super().__init__(message, **options)
         self._request_dict[QUEUE] = self._yard.source(message)
-        if HEADER not in self._request_dict:
-            # Protocol 1 has its headers elsewhere.
-            self._request_dict[HEADER] = (message.headers or {}).get(HEADER)
         if self._request_dict.get("eta") is None:
             self._request_dict["eta"] = self._request_dict.get(ETA)
         self._stamp = standing(self._stamp, self._request_dict.get("retries"))
