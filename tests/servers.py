@@ -1,8 +1,9 @@
 """The real servers that tests talk to: one of each a session, started when first asked for.
 
 Valkey and PostgreSQL come from the wheels of the `embedded` extra; `redis-server` and RabbitMQ are
-the machine's own, on ports of their own, with nothing in the machine's folders. All of them end
-with this process, even if it is killed.
+the machine's own, on ports of their own, with nothing in the machine's folders. Another RabbitMQ is
+the one whose `rabbitmq-server` and `rabbitmqctl` are in the folder `TASKYARD_TEST_RABBITMQ`. All of
+them end with this process, even if it is killed.
 """
 
 from __future__ import annotations
@@ -30,10 +31,14 @@ __all__ = ["RabbitMQ", "RedisServer", "Servers", "require_or_skip"]
 
 START_S = 90.0
 RABBITMQ_BINARIES = Path("/usr/lib/rabbitmq/bin")
+OTHER_RABBITMQ = "TASKYARD_TEST_RABBITMQ"
 
 
 def require_or_skip(binary: str) -> Path:
     """Where `binary` is; without it the test is skipped locally and FAILS where CI=true."""
+    other = os.environ.get(OTHER_RABBITMQ)
+    if other is not None and binary.startswith("rabbitmq"):
+        return _asked_for(Path(other) / binary)
     # Debian's /usr/sbin/rabbitmq-server changes to the user and the folders of the service.
     found = shutil.which(binary, path=f"{RABBITMQ_BINARIES}:{os.environ['PATH']}:/usr/sbin")
     if found is not None:
@@ -42,6 +47,16 @@ def require_or_skip(binary: str) -> Path:
     if os.environ.get("CI") == "true":
         pytest.fail(f"{reason}, and CI must have it")
     pytest.skip(reason)
+
+
+def _asked_for(program: Path) -> Path:
+    # The machine's own in its place would pass for the version that was asked for.
+    if not os.access(program, os.X_OK):
+        pytest.fail(
+            f"{OTHER_RABBITMQ}: expected a folder with the program {program.name}, got "
+            f"{program.parent}; unset it to use the machine's own RabbitMQ"
+        )
+    return program
 
 
 def free_port() -> int:

@@ -7,13 +7,16 @@ from datetime import UTC, datetime, timedelta
 from itertools import combinations, pairwise
 
 from conformance.stage import Stage
+from support.rabbitmq import chosen
 from taskyard.jobs.states import State
 
 # Redis serves the least urgent list first at every tenth pop, so that nothing waits for ever.
 OUT_OF_TURN = {"memory": 0, "redis": 1, "rabbitmq": 0}
 
 
-def test_the_most_urgent_job_of_a_queue_is_served_first_on_four_levels(stage: Stage) -> None:
+def test_the_most_urgent_job_of_a_queue_is_served_first_on_the_levels_there_are(
+    stage: Stage,
+) -> None:
     run = uuid.uuid4().hex[:6]
     with stage.holding():
         jobs = [
@@ -25,6 +28,11 @@ def test_the_most_urgent_job_of_a_queue_is_served_first_on_four_levels(stage: St
     served = [label.split()[1:] for label in stage.diary.labels() if label.startswith(run)]
     levels = [int(level) for level, _ in served]
     assert len(levels) == 8
+    if stage.name == "rabbitmq" and chosen(stage.client.settings).priorities == 2:
+        # Two urgent ones for each other one, which come in their own order.
+        assert sorted(levels[:3])[1:] == [5, 5]
+        assert [level for level in levels if level != 5] == [2, 3, 4, 2, 3, 4]
+        return
     assert _out_of_turn(levels) <= OUT_OF_TURN[stage.name], levels
     for priority in "2345":
         assert [number for level, number in served if level == priority] == ["0", "1"]

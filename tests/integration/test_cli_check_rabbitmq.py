@@ -10,6 +10,7 @@ import pytest
 from kombu import Connection
 
 from servers import Servers
+from support.rabbitmq import chosen
 from support.shell import Shell
 from taskyard.broker import connection
 from taskyard.ops.cli.checks import rabbitmq_server
@@ -97,13 +98,15 @@ def test_a_queue_with_other_arguments_is_told_with_the_policy_that_rabbitmq_take
     assert f"{name}\ttaskyard-{name}" in policies
 
 
-def test_what_workers_choose_and_why_is_told(shell: Shell) -> None:
+def test_what_workers_choose_and_why_is_told(shell: Shell, settings: Settings) -> None:
     auto = shell.run("check")
     quorum = shell.run("check", TASKYARD_RABBITMQ_QUEUE_TYPE="quorum")
 
-    assert ": classic queues with four priorities, since quorum queues have none" in auto.out
-    assert "! broker     RabbitMQ 3.1" in quorum.out
-    assert "TASKYARD_RABBITMQ_QUEUE_TYPE=classic has them" in quorum.out
+    choice = chosen(settings)
+    assert f"✓ broker     {choice}" in auto.out
+    mark = "✓" if choice.queue_type == "quorum" else "!"
+    assert f"{mark} broker     {choice.server}: quorum queues with " in quorum.out
+    assert ("TASKYARD_RABBITMQ_QUEUE_TYPE=classic has them" in quorum.out) is (mark == "!")
     assert quorum.code == 0
 
 

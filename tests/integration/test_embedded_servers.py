@@ -646,6 +646,18 @@ def test_the_test_servers_answer_and_leave_nothing(tmp_path: Path) -> None:
     assert all(gone(pid) for pid in pids)
 
 
+def test_another_rabbitmq_is_taken_from_its_folder_and_never_replaced_by_the_machines_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    module = _servers_module()
+    monkeypatch.setenv("TASKYARD_TEST_RABBITMQ", str(tmp_path))
+    with pytest.raises(pytest.fail.Exception, match="expected a folder with the program rabbitmq"):
+        module.require_or_skip("rabbitmq-server")
+    program = tmp_path / "rabbitmq-server"
+    program.touch(mode=0o755)
+    assert module.require_or_skip("rabbitmq-server") == program
+
+
 def test_a_missing_server_skips_locally_and_fails_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
     module = _servers_module()
     monkeypatch.delenv("CI", raising=False)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from servers import Servers
-from support.rabbitmq import letters_of
+from support.rabbitmq import chosen, letters_of
 from support.waiting import eventually
 from support.worker import Worker
 from support.yard import catalogue, fresh_settings
@@ -88,12 +89,18 @@ def test_a_queue_that_is_missing_is_seen_as_missing(settings: Settings) -> None:
 
 
 def test_a_worker_says_at_its_start_what_it_chose_and_why(
-    start_worker: Callable[..., Worker],
+    settings: Settings, start_worker: Callable[..., Worker]
 ) -> None:
     worker = start_worker(queues=("exec",))
     worker.await_log(" ready.")
-    assert ": classic queues with four priorities, since quorum queues have none" in worker.log
+    choice = chosen(settings)
+    assert f"{choice.server}: {choice.queue_type} queues with " in worker.log
+    assert f"priorities, {choice.reason}. What waits goes through our own" in worker.log
     assert "exists and is used as it is" not in worker.log
+    with connection(settings) as broker:
+        found = look_at(broker.connection, settings.broker_name("exec"))
+    assert found is not None
+    assert found.arguments["x-queue-type"] == choice.queue_type
 
 
 @pytest.mark.parametrize("arguments", [{}, {"x-queue-type": "quorum"}])
@@ -139,7 +146,8 @@ def test_quorum_queues_carry_jobs_retries_and_letters_where_they_are_asked_for(
 ) -> None:
     worker = start_worker()
     worker.await_log(" ready.")
-    assert "quorum queues with no priorities, as rabbitmq_queue_type asks" in worker.log
+    levels = {1: "no", 2: "two", 4: "four"}[chosen(settings).priorities]
+    assert f"quorum queues with {levels} priorities, as rabbitmq_queue_type asks" in worker.log
     ran = yard.enqueue("exec_act", {"do": "return", "value": 7}, priority=5)
     late = yard.enqueue("exec_act", {"do": "return", "value": 8}, countdown=1)
     died = yard.enqueue(
@@ -167,3 +175,20 @@ def test_what_a_canvas_publishes_finds_a_queue_that_was_there_before(
     name = settings.broker_name("exec")
     with connection(settings) as broker:
         assert broker.default_channel.basic_get(name, no_ack=True) is not None
+
+
+def test_urgent_jobs_that_wait_make_no_other_wait_longer(
+    settings: Settings, yard: Taskyard, start_worker: Callable[..., Worker]
+) -> None:
+    start_worker(queues=("exec",)).await_log(" ready.")
+    first = yard.enqueue("exec_act", {"do": "return", "value": 1}, countdown=4, priority=2)
+    began_s = time.monotonic()
+    eventually(lambda: time.monotonic() - began_s > 3, "most of its wait is over")
+    # They come to the same level of the delay exchanges, and would stand before it there.
+    urgent = [
+        yard.enqueue("exec_act", {"do": "return", "value": 2}, countdown=4, priority=5)
+        for _ in range(20)
+    ]
+    assert first.result(30) == 1
+    assert all(job.state() is not State.COMPLETED for job in urgent)
+    assert [job.result(30) for job in urgent] == [2] * 20

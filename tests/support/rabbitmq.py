@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 from amqp.exceptions import NotFound
 
+from servers import RabbitMQ
 from support.waiting import eventually
 from taskyard.broker import connection
 from taskyard.deadletters import mirror_queue
+from taskyard.queues import RabbitChoice, choose
 from taskyard.settings import Settings
 from taskyard.wire.letters import Letter
 
-__all__ = ["count_messages", "letters_of", "take_letters"]
+__all__ = ["chosen", "count_messages", "letters_of", "memory_alarm", "take_letters"]
+
+
+@contextmanager
+def memory_alarm(rabbitmq: RabbitMQ) -> Iterator[None]:
+    """RabbitMQ takes nothing from publishers meanwhile."""
+    rabbitmq.ctl("set_vm_memory_high_watermark", "0")
+    try:
+        yield
+    finally:
+        rabbitmq.ctl("set_vm_memory_high_watermark", "0.9")
+
+
+def chosen(settings: Settings) -> RabbitChoice:
+    """What is chosen for the server that the tests talk to, of whatever version it is."""
+    with connection(settings) as broker:
+        properties = broker.default_channel.connection.server_properties
+    return choose(properties, settings.rabbitmq_queue_type)
 
 
 def take_letters(settings: Settings) -> list[Letter]:

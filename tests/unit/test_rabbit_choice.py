@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from taskyard.broker import describe
+from taskyard.broker.delay_exchanges import waits_apart
 from taskyard.broker.rabbit_losses import losses, policy_command
 from taskyard.ops.cli.checks.finding import Level
 from taskyard.ops.cli.checks.rabbitmq_server import judge_choice
@@ -33,13 +34,17 @@ def exec_queue(asked: str = "auto") -> RabbitQueue:
         ("3.10.8", "auto", "classic", 4),
         ("3.13.7", "auto", "classic", 4),
         ("4.0.1", "auto", "quorum", 2),
-        ("4.3.0", "auto", "quorum", 2),
+        ("4.2.9", "auto", "quorum", 2),
+        ("4.3.0", "auto", "quorum", 4),
+        ("5.0.0", "auto", "quorum", 4),
         ("4.1.0-rc.1", "auto", "quorum", 2),
         ("", "auto", "classic", 4),
         ("3.10.8", "classic", "classic", 4),
         ("4.1.2", "classic", "classic", 4),
         ("3.10.8", "quorum", "quorum", 1),
         ("4.1.2", "quorum", "quorum", 2),
+        ("4.3.6", "classic", "classic", 4),
+        ("4.3.6", "quorum", "quorum", 4),
     ],
 )
 def test_the_servers_version_decides_the_type_of_queues_unless_one_is_asked_for(
@@ -70,8 +75,13 @@ def test_another_broker_of_the_same_protocol_gets_classic_queues() -> None:
             "auto",
             (
                 "RabbitMQ 4.1.2: quorum queues with two priorities, since its quorum queues have "
-                "priorities: the most urgent one, and the others"
+                "them: two jobs of the most urgent one are served for each other job"
             ),
+        ),
+        (
+            "4.3.6",
+            "auto",
+            "RabbitMQ 4.3.6: quorum queues with four priorities, since its quorum queues have them",
         ),
         (
             "3.12.0",
@@ -85,6 +95,23 @@ def test_another_broker_of_the_same_protocol_gets_classic_queues() -> None:
 )
 def test_the_choice_says_why(version: str, asked: str, told: str) -> None:
     assert str(choose(server(version), asked)).startswith(told)
+
+
+@pytest.mark.parametrize(
+    ("version", "priority", "apart"),
+    [
+        ("4.0.5", 5, True),
+        ("4.2.1", 255, True),
+        ("4.0.5", 4, False),
+        ("4.0.5", None, False),
+        ("3.10.8", 5, False),
+        ("4.3.6", 5, False),
+    ],
+)
+def test_urgent_jobs_wait_apart_where_they_would_hold_up_what_waits_with_them(
+    version: str, priority: int | None, apart: bool
+) -> None:
+    assert waits_apart(server(version), priority) is apart
 
 
 def test_the_description_names_the_exchanges_of_what_waits() -> None:
@@ -179,6 +206,20 @@ def test_what_is_lost_by_a_difference(found: Declared, lost: list[str]) -> None:
 
     assert len(told) == len(lost)
     assert all(part in text for part, text in zip(lost, told, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("version", "lost"),
+    [
+        ("3.10.8", ["it is a quorum queue, which has no priorities"]),
+        ("4.1.2", ["it is a quorum queue, which has two priorities"]),
+        ("4.3.6", []),
+    ],
+)
+def test_a_quorum_queue_in_a_classic_ones_place_has_the_servers_priorities(
+    version: str, lost: list[str]
+) -> None:
+    assert losses(exec_queue("classic"), as_found(QUORUM), server(version)) == lost
 
 
 def test_a_classic_queue_of_before_an_upgrade_lacks_only_its_replicas() -> None:

@@ -1,5 +1,6 @@
 """The broker: publishing with confirmation, waiting in the delay store, the Celery app's wiring."""
 
+from taskyard.broker.amqp_publisher import AmqpPublisher
 from taskyard.broker.any_header import read_any_header
 from taskyard.broker.app import make_app
 from taskyard.broker.connection import connection, is_amqp, transport_options
@@ -10,6 +11,7 @@ from taskyard.broker.redis_publisher import PROMOTE_BATCH, RedisPublisher
 
 __all__ = [
     "PROMOTE_BATCH",
+    "AmqpPublisher",
     "Publisher",
     "RedisPublisher",
     "connection",

@@ -14,9 +14,15 @@ from kombu.transport.native_delayed_delivery import calculate_routing_key, level
 
 from taskyard.broker.confirmed import abandon, publish_confirmed
 from taskyard.broker.connection import connection
-from taskyard.broker.delay_exchanges import bind_delay, declare_delay, delay_prefix, delay_type
+from taskyard.broker.delay_exchanges import (
+    bind_delay,
+    declare_delay,
+    delay_prefix,
+    delay_type,
+    waits_apart,
+)
 from taskyard.broker.foreign import own_priority, queue_name
-from taskyard.broker.headers import headers_of
+from taskyard.broker.headers import headers_of, own_headers
 from taskyard.clock import to_us
 from taskyard.errors import PublishFailed, Unroutable
 from taskyard.queues import rabbit_priority, rabbit_queues
@@ -42,8 +48,8 @@ class AmqpPublisher:
         self._now_us = _own_clock_us if now_us is None else now_us
         self._lock = threading.RLock()
         self._connection: Connection | None = None
-        self._delay_ready = False
-        self._bound: set[str] = set()
+        self._delays: set[str] = set()
+        self._bound: set[tuple[str, str]] = set()
 
     def publish(
         self,
@@ -76,6 +82,12 @@ class AmqpPublisher:
         key = calculate_routing_key(seconds, queue_name(self.settings, queue))
         self._send(job_id, message.body, {"routing_key": key, **options}, delayed=queue)
 
+    def renew(self, message: RawMessage, *, job_id: str, queue: str) -> None:
+        """Publish a message as it is to the end of the broker's `queue`; raises `PublishFailed`."""
+        options = self._own_options(message, own_headers(message))
+        options["priority"] = _given_priority(message)
+        self._send(job_id, message.body, {"exchange": "", "routing_key": queue, **options})
+
     def close(self) -> None:
         """Let the connection go."""
         with self._lock:
@@ -91,13 +103,16 @@ class AmqpPublisher:
         stamp: Stamp,
         strip: Iterable[str],
     ) -> dict[str, Any]:
+        options = self._own_options(message, headers_of(message, stamp, strip))
+        return {**options, "priority": self._priority(message, queue, priority)}
+
+    def _own_options(self, message: RawMessage, headers: dict[str, Any]) -> dict[str, Any]:
         own = {k: unpack(v) for k, v in message.properties.items() if k in _OWN_PROPERTIES}
         return {
             **own,
-            "headers": headers_of(message, stamp, strip),
+            "headers": headers,
             "content_type": message.content_type or "application/data",
             "content_encoding": message.content_encoding or "binary",
-            "priority": self._priority(message, queue, priority),
         }
 
     def _send(
@@ -119,26 +134,28 @@ class AmqpPublisher:
     def _send_once(self, body: bytes, options: dict[str, Any], delayed: str | None) -> None:
         producer = self._producer()
         if delayed is not None:
-            options = {"exchange": self._prepare_delay(producer.channel, delayed), **options}
+            entry = self._prepare_delay(producer.channel, delayed, options["priority"])
+            options = {"exchange": entry, **options}
         publish_confirmed(producer, body, self.settings.publish_timeout_s, **options)
 
     def _priority(self, message: RawMessage, queue: str, priority: int | None) -> int | None:
         configured = self.settings.queues.get(queue)
         if configured is None:
-            return own_priority(message)
+            return _given_priority(message)
         wanted = configured.default_priority if priority is None else priority
         return rabbit_priority(configured, wanted)
 
-    def _prepare_delay(self, channel: Any, queue: str) -> str:
+    def _prepare_delay(self, channel: Any, queue: str, priority: int | None) -> str:
         """The exchange where a wait for `queue` begins, declared and bound."""
-        kind = delay_type(channel.connection.server_properties)
-        prefix = delay_prefix(self.settings, kind)
-        if not self._delay_ready:
-            declare_delay(channel, self.settings, kind)
-            self._delay_ready = True
-        if queue not in self.settings.queues and queue not in self._bound:
+        properties = channel.connection.server_properties
+        kind, apart = delay_type(properties), waits_apart(properties, priority)
+        prefix = delay_prefix(self.settings, kind, apart=apart)
+        if prefix not in self._delays:
+            declare_delay(channel, self.settings, kind, prefix)
+            self._delays.add(prefix)
+        if queue not in self.settings.queues and (prefix, queue) not in self._bound:
             bind_delay(channel, prefix, queue)
-            self._bound.add(queue)
+            self._bound.add((prefix, queue))
         return str(level_name(_TOP_LEVEL, prefix))
 
     def _producer(self) -> Producer:
@@ -163,8 +180,13 @@ class AmqpPublisher:
 
     def _forget(self) -> None:
         self._connection = None
-        self._delay_ready = False
+        self._delays.clear()
         self._bound.clear()
+
+
+def _given_priority(message: RawMessage) -> int | None:
+    # Absent is not 0: a quorum queue of RabbitMQ 4.3 takes it for 4.
+    return own_priority(message) if "priority" in message.properties else None
 
 
 def _own_clock_us() -> int:

@@ -10,14 +10,18 @@ from kombu.transport.native_delayed_delivery import (
     declare_native_delayed_delivery_exchanges_and_queues,
 )
 
-from taskyard.queues import QueueType, product_of, version_of
+from taskyard.queues import QueueType, product_of, quorum_priorities, version_of
 from taskyard.settings import Settings
 
-__all__ = ["bind_delay", "declare_delay", "delay_prefix", "delay_type"]
+__all__ = ["bind_delay", "declare_delay", "delay_prefix", "delay_type", "waits_apart"]
 
 # From here on a quorum queue can hand on at least once what has waited in it; see
 # https://www.rabbitmq.com/docs/quorum-queues#dead-lettering.
 _AT_LEAST_ONCE: Final = (3, 10)
+_FAMILIES: Final[Mapping[QueueType, str]] = {"classic": "", "quorum": ".quorum"}
+# Of a quorum queue with two priorities.
+_TWO: Final = 2
+_HIGHEST_NORMAL: Final = 4
 
 
 def delay_type(properties: Mapping[str, Any]) -> QueueType:
@@ -30,18 +34,27 @@ def delay_type(properties: Mapping[str, Any]) -> QueueType:
     return "quorum" if can else "classic"
 
 
-def delay_prefix(settings: Settings, kind: QueueType) -> str:
+def waits_apart(properties: Mapping[str, Any], priority: int | None) -> bool:
+    """Whether a message of this priority (the broker's) waits in levels for urgent ones only.
+
+    A queue lets go of what has waited long enough only from its head. With two priorities
+    (RabbitMQ 4.0 to 4.2) that is an urgent message, were it the last to come: an earlier one behind
+    it would be late, by as much as the level's wait.
+    """
+    return quorum_priorities(properties) == _TWO and (priority or 0) > _HIGHEST_NORMAL
+
+
+def delay_prefix(settings: Settings, kind: QueueType, *, apart: bool = False) -> str:
     """What the levels' names begin with.
 
     Levels of quorum queues have names of their own: where the classic ones exist, what waits in
     them still finds its way, and no declaration is refused.
     """
-    return f"{settings.namespace}{'' if kind == 'classic' else '.quorum'}"
+    return f"{settings.namespace}{_FAMILIES[kind]}{'.urgent' if apart else ''}"
 
 
-def declare_delay(channel: Any, settings: Settings, kind: QueueType) -> None:
+def declare_delay(channel: Any, settings: Settings, kind: QueueType, prefix: str) -> None:
     """Declare 28 levels (2^0 to 2^27 s) and bind every work queue behind them."""
-    prefix = delay_prefix(settings, kind)
     client = channel.connection.client
     declare_native_delayed_delivery_exchanges_and_queues(client, kind, prefix)
     for queue in settings.queues:

@@ -9,19 +9,26 @@ from taskyard.wire.exact import unpack
 from taskyard.wire.headers import HEADER, Stamp
 from taskyard.wire.letters import RawMessage
 
-__all__ = ["headers_of"]
+__all__ = ["headers_of", "own_headers"]
 
 # What Celery's own headers say about time; a retry starts without `eta`, a replay without both.
 _STRIPPED: Final = frozenset({"expires", "eta"})
 # kombu hands over a decompressed body; what the broker counted belongs to the earlier delivery.
-_OF_THE_PAST: Final = frozenset({"compression", "x-death", "x-delivery-count", "redelivered"})
+_OF_THE_PAST: Final = frozenset(
+    {"compression", "x-death", "x-delivery-count", "x-acquired-count", "redelivered"}
+)
 
 
 def headers_of(message: RawMessage, stamp: Stamp, strip: Iterable[str]) -> dict[str, Any]:
     """The message's own headers, with the stamp of where the job stands now."""
-    headers = {k: unpack(v) for k, v in message.headers.items() if k not in _OF_THE_PAST}
+    headers = own_headers(message)
     headers |= {name: None for name in strip if name in _STRIPPED}
     if stamp.generation and not stamp.seq and headers.get("retries"):
         headers["retries"] = 0  # a replay starts with all its retries, those of Celery too
     headers[HEADER] = stamp.header()
     return headers
+
+
+def own_headers(message: RawMessage) -> dict[str, Any]:
+    """The message's headers without what the broker counted."""
+    return {k: unpack(v) for k, v in message.headers.items() if k not in _OF_THE_PAST}

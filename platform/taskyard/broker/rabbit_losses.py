@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from taskyard.queues import Declared, RabbitChoice, RabbitQueue, choose
+from taskyard.queues import Declared, RabbitChoice, RabbitQueue, choose, quorum_priorities
 
 __all__ = ["losses", "policy_command"]
 
@@ -39,7 +39,7 @@ def losses(queue: RabbitQueue, declared: Declared, properties: Mapping[str, Any]
         # What only the other type has is told by the type.
         shared = queue.wish.arguments(_as_found(choice, declared))
         differences = {**declared.differences(shared), "x-queue-type": differences["x-queue-type"]}
-    priorities = choose(properties, "quorum").priorities
+    priorities = quorum_priorities(properties)
     told = [_loss(name, *pair, priorities) for name, pair in differences.items()]
     told += _quorum_losses(differences, drops_by_default=choice.drops_by_default)
     return [text for text in told if text]
@@ -105,7 +105,7 @@ def _as_found(choice: RabbitChoice, declared: Declared) -> RabbitChoice:
     return replace(choice, queue_type="quorum" if quorum else "classic")
 
 
-def _loss(name: str, wished: Any, found: Any, quorum_priorities: int) -> str:  # noqa: PLR0911 - one loss a line
+def _loss(name: str, wished: Any, found: Any, quorum_levels: int) -> str:  # noqa: PLR0911 - one loss a line
     match name:
         case "x-max-priority" if found is None:
             return "it has no x-max-priority: every job waits its turn, urgent ones too"
@@ -119,8 +119,8 @@ def _loss(name: str, wished: Any, found: Any, quorum_priorities: int) -> str:  #
         case "x-dead-letter-exchange":
             return f"what RabbitMQ itself drops from it goes to {found!r} and becomes no letter"
         case "x-queue-type" if found == "quorum":
-            levels = "two priorities" if quorum_priorities > 1 else "no priorities"
-            return f"it is a quorum queue, which has {levels}"
+            levels = {1: "no priorities", 2: "two priorities"}.get(quorum_levels)
+            return "" if levels is None else f"it is a quorum queue, which has {levels}"
         case "x-queue-type":
             return "it is a classic queue, which one node holds alone"
         case "durable":

@@ -17,6 +17,7 @@ from taskyard.engine.duties import NOT_DISCHARGED, defer, duty_of
 from taskyard.engine.eta import due_ahead_us
 from taskyard.engine.message import job_id_of, stamp_of, task_of
 from taskyard.engine.reconnecting import LONGEST_S, Reconnecting
+from taskyard.engine.returns import Returns
 from taskyard.engine.shape import fault_of
 from taskyard.engine.task_events import UnconfirmedEvents
 from taskyard.engine.yard import Yard
@@ -116,6 +117,7 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
         handle = super().create_task_handler(*args, **kwargs)
 
         def on_task_received(message: Any) -> Any:
+            self._watch_returns(message)
             fault = fault_of(message)
             if fault is not None:
                 text = f"the message is no valid task: {fault}"
@@ -132,6 +134,18 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
                 return self._die_untaken(message, error)
 
         return on_task_received
+
+    def _watch_returns(self, message: Any) -> None:
+        """See to it that RabbitMQ drops no message for having gone back too often."""
+        if "x-delivery-count" in (message.headers or {}):
+            returns = Returns(self.app.taskyard, self.timer.call_after)
+            returns.watch(message, self._consumed_queue(message))
+
+    def _consumed_queue(self, message: Any) -> str | None:
+        """The broker's queue that the message came from, told by the consumer's tag."""
+        tag = (message.delivery_info or {}).get("consumer_tag")
+        tags = self.task_consumer._active_tags
+        return next((str(name) for name in tags if tag is not None and tags[name] == tag), None)
 
     def _die_untaken(self, message: Any, error: Exception) -> None:
         """The message may be sound and this worker at fault: its letter may be replayed."""
@@ -197,6 +211,7 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
     ) -> None:
         """Record the death, publish its letter, acknowledge; failing that, put the message back."""
         outcome = plain_failure(category, code, kind, text, evidence)
+        self._watch_returns(message)
         try:
             self._publish_letter(message, outcome)
         except (*NOT_DISCHARGED, ValueError, TypeError) as error:

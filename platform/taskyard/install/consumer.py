@@ -93,12 +93,11 @@ class InstalledConsumer(JobConsumer):
         return True
 
     def _queue_of(self, message: Any) -> str:
-        """The queue that the message came from: RabbitMQ tells by the consumer's tag."""
+        """The queue that the message came from; without a consumer's tag what its route says."""
+        consumed = self._consumed_queue(message)
+        if consumed is not None:
+            return consumed
         info = message.delivery_info or {}
-        tag = info.get("consumer_tag")
-        for name, known in self.task_consumer._active_tags.items():
-            if tag is not None and known == tag:
-                return str(name)
         exchange, key = str(info.get("exchange") or ""), str(info.get("routing_key") or "")
         return queue_named(self.app, exchange, key, "")
 

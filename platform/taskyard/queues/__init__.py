@@ -5,7 +5,14 @@ from taskyard.queues.priorities import (
     broker_priority,
     rabbit_priority,
 )
-from taskyard.queues.rabbit_choice import QueueType, RabbitChoice, choose, product_of, version_of
+from taskyard.queues.rabbit_choice import (
+    QueueType,
+    RabbitChoice,
+    choose,
+    product_of,
+    quorum_priorities,
+    version_of,
+)
 from taskyard.queues.rabbit_existing import Declared, look_at
 from taskyard.queues.rabbit_queue import RabbitQueue, Wish
 from taskyard.queues.topology import kombu_queues, rabbit_queues, route
@@ -22,6 +29,7 @@ __all__ = [
     "kombu_queues",
     "look_at",
     "product_of",
+    "quorum_priorities",
     "rabbit_priority",
     "rabbit_queues",
     "route",

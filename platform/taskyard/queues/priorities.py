@@ -24,7 +24,8 @@ def broker_priority(queue: QueueSettings, priority: int) -> int:
 def rabbit_priority(queue: QueueSettings, priority: int) -> int:
     """RabbitMQ's priority of a caller's: 5, 3, 2 from the most urgent down, and 1 for the rest.
 
-    A classic queue with four priorities takes the 5 for its 4; a quorum queue, which tells only
-    two apart, takes what is over 4 for urgent. So nobody needs to know a queue's type to publish.
+    A classic queue with four priorities takes the 5 for its 4; a quorum queue before 4.3, which
+    tells only two apart, takes what is over 4 for urgent. So nobody needs to know a queue's type to
+    publish.
     """
     return RABBIT_LEVELS[min(queue.priorities - priority, len(RABBIT_LEVELS) - 1)]

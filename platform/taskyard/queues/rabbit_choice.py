@@ -6,11 +6,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-__all__ = ["QUORUM_PRIORITIES", "QueueType", "RabbitChoice", "choose", "product_of", "version_of"]
+__all__ = [
+    "QueueType",
+    "RabbitChoice",
+    "choose",
+    "product_of",
+    "quorum_priorities",
+    "version_of",
+]
 
-# From here on quorum queues serve urgent messages (over 4) before the others; see
-# https://www.rabbitmq.com/docs/quorum-queues#priorities.
-QUORUM_PRIORITIES: Final = (4, 0)
+# From here on quorum queues serve two urgent messages (over 4) for each other one, and from 4.3 on
+# the most urgent first, as classic ones do; see https://www.rabbitmq.com/docs/quorum-queues#priorities.
+_QUORUM_TWO: Final = (4, 0)
+_QUORUM_ALL: Final = (4, 3)
+_FOUR: Final = 4
+_MEANING: Final = {
+    1: "",
+    2: (
+        ": two jobs of the most urgent one are served for each other job, first come, first served "
+        "among these. RabbitMQ 4.3 and classic queues tell four apart"
+    ),
+    _FOUR: "",
+}
 
 QueueType = Literal["classic", "quorum"]
 
@@ -39,31 +56,37 @@ class RabbitChoice:
 
 def choose(properties: Mapping[str, Any], asked: str) -> RabbitChoice:
     """The choice for a server; `asked` is the setting `rabbitmq_queue_type`."""
-    product, version = product_of(properties), version_of(properties)
+    product = product_of(properties)
     server = f"{product or 'a broker without a name'} {_text(properties.get('version'))}".strip()
-    has_priorities = product == "RabbitMQ" and version >= QUORUM_PRIORITIES
+    levels = quorum_priorities(properties)
     if asked == "quorum":
-        return _asked_for_quorum(server, has_priorities=has_priorities)
+        return _asked_for_quorum(server, levels)
     if asked == "classic":
-        return RabbitChoice(server, "classic", 4, "as rabbitmq_queue_type asks")
-    if has_priorities:
-        reason = "since its quorum queues have priorities: the most urgent one, and the others"
-        return RabbitChoice(server, "quorum", 2, reason, drops_by_default=True)
-    since = ".".join(str(number) for number in QUORUM_PRIORITIES)
-    reason = f"since quorum queues have none before RabbitMQ {since}"
-    return RabbitChoice(server, "classic", 4, reason)
+        return RabbitChoice(server, "classic", _FOUR, "as rabbitmq_queue_type asks")
+    if levels > 1:
+        reason = f"since its quorum queues have them{_MEANING[levels]}"
+        return RabbitChoice(server, "quorum", levels, reason, drops_by_default=True)
+    reason = f"since quorum queues have none before RabbitMQ {_dotted(_QUORUM_TWO)}"
+    return RabbitChoice(server, "classic", _FOUR, reason)
 
 
-def _asked_for_quorum(server: str, *, has_priorities: bool) -> RabbitChoice:
-    reason = "as rabbitmq_queue_type asks"
-    if has_priorities:
-        return RabbitChoice(server, "quorum", 2, reason, drops_by_default=True)
-    since = ".".join(str(number) for number in QUORUM_PRIORITIES)
+def _asked_for_quorum(server: str, levels: int) -> RabbitChoice:
+    reason = f"as rabbitmq_queue_type asks{_MEANING[levels]}"
+    if levels > 1:
+        return RabbitChoice(server, "quorum", levels, reason, drops_by_default=True)
     cost = (
         "every job waits its turn, urgent ones too: quorum queues of this version have no "
-        f"priorities. RabbitMQ {since} brings them; TASKYARD_RABBITMQ_QUEUE_TYPE=classic has them"
+        f"priorities. RabbitMQ {_dotted(_QUORUM_TWO)} brings two, {_dotted(_QUORUM_ALL)} all; "
+        "TASKYARD_RABBITMQ_QUEUE_TYPE=classic has them"
     )
     return RabbitChoice(server, "quorum", 1, reason, cost)
+
+
+def quorum_priorities(properties: Mapping[str, Any]) -> int:
+    """How many of our four priorities a quorum queue of this server tells apart."""
+    if product_of(properties) != "RabbitMQ" or version_of(properties) < _QUORUM_TWO:
+        return 1
+    return 2 if version_of(properties) < _QUORUM_ALL else _FOUR
 
 
 def product_of(properties: Mapping[str, Any]) -> str:
@@ -75,6 +98,10 @@ def version_of(properties: Mapping[str, Any]) -> tuple[int, ...]:
     """Major and minor number, empty where the server tells none."""
     parts = _text(properties.get("version")).split(".")[:2]
     return tuple(int(part) for part in parts if part.isdecimal())
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(str(number) for number in version)
 
 
 def _text(value: Any) -> str:

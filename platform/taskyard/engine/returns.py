@@ -1,0 +1,80 @@
+"""Messages that went back to a quorum queue of RabbitMQ again and again: published anew instead.
+
+Such a queue counts what comes back, and drops it at its limit, which RabbitMQ 4 sets at 20 where
+nobody else did. A message that only waits for Redis or for its letter must not reach that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from taskyard.broker import AmqpPublisher
+from taskyard.engine.message import job_id_of, raw_message
+from taskyard.engine.yard import Yard
+from taskyard.errors import PublishFailed
+from taskyard.wire.logs import logger
+
+__all__ = ["HELD_S", "RENEW_AT", "Returns"]
+
+log = logger(__name__)
+
+# Half of RabbitMQ's 20: a worker that dies with the message, or loses its connection, counts too.
+RENEW_AT: Final = 10
+# Between two tries to publish what is held; each of them may take `publish_timeout_s`.
+HELD_S: Final = 5.0
+
+Later = Callable[[float, Callable[[], None]], object]
+
+
+class Returns:
+    """What goes back by one worker. `later` is its timer: seconds, and what to do then."""
+
+    def __init__(self, yard: Yard, later: Later) -> None:
+        self._yard, self._later = yard, later
+
+    def watch(self, message: Any, queue: str | None) -> None:
+        """Let a message from the broker's `queue` go back by a publication, if it often came back.
+
+        What counts is the broker's own `x-delivery-count`; without a known queue nothing changes.
+        """
+        count = (message.headers or {}).get("x-delivery-count")
+        if queue is None or not isinstance(count, int) or count < RENEW_AT:
+            return
+        publisher = self._yard.publisher
+        if not isinstance(publisher, AmqpPublisher):
+            return  # The header is a stranger's: only RabbitMQ counts.
+        drop = message.reject_log_error
+
+        def go_back(logger: Any, errors: Any, requeue: bool = False) -> None:
+            if requeue:
+                self._renew(publisher, message, queue, errors)
+            else:
+                drop(logger, errors, requeue=False)
+
+        message.reject_log_error = go_back
+
+    def _renew(self, publisher: AmqpPublisher, message: Any, queue: str, errors: Any) -> None:
+        """Publish it at the end of its queue, then acknowledge; until that succeeds, hold it."""
+        if not message.channel.is_open:
+            return  # The connection is lost, and the broker has taken the message back itself.
+        job_id = job_id_of(message)
+        try:
+            publisher.renew(raw_message(message), job_id=job_id, queue=queue)
+        except PublishFailed as error:
+            log.warning(
+                "job %s came back too often to go back once more, this worker holds it: %s",
+                job_id,
+                error,
+                extra={"action": "return_held", "job_id": job_id, "queue": queue},
+            )
+            self._later(HELD_S, lambda: self._renew(publisher, message, queue, errors))
+            return
+        log.info(
+            "job %s came back %d times and was published anew, before queue %s drops it",
+            job_id,
+            message.headers["x-delivery-count"],
+            queue,
+            extra={"action": "return_renewed", "job_id": job_id, "queue": queue},
+        )
+        message.ack_log_error(log, errors)
