@@ -42,6 +42,7 @@ def mirroring(settings: Settings, database_url: str) -> Iterator[Engine]:
 
 
 def stored_letters(connection: Connection, job_id: str) -> list[dict[str, Any]]:
-    """The rows of one job's letters."""
+    """The rows of one job's letters, the newest last."""
     query = select(LETTERS).where(LETTERS.c.original_request_id == job_id)
+    query = query.order_by(LETTERS.c.epoch, LETTERS.c.generation)
     return [dict(row) for row in connection.execute(query).mappings()]
