@@ -78,7 +78,90 @@ def test_the_table_shows_the_change(shell: Shell) -> None:
     assert "shop.mail: observe, not more: acks_late=False" in ran.err
 
 
-def test_an_app_that_is_not_there_is_refused_with_a_remedy(shell: Shell) -> None:
-    ran = shell.run("check", "nothing:app")
+BROKEN = """
+from settings_of_ours import BROKER
+
+
+def connect():
+    return BROKER["url"]
+"""
+
+
+def test_a_module_that_is_not_there_is_told_with_where_it_was_looked_for(shell: Shell) -> None:
+    for name in ("nothing:app", "nothing", "nothing.at.all:app"):
+        ran = shell.run("check", name)
+        assert ran.code == 2
+        assert ran.err == (
+            f"error: there is no module 'nothing': looked for in {shell.folder} and on Python's "
+            "path. Expected what `celery -A` takes, a module and the app in it, as in "
+            "myapp:celery. Run it in the folder that holds the module, or set PYTHONPATH: "
+            f"taskyard check {name}\n"
+        )
+
+
+@pytest.mark.parametrize("name", ["shop:celery", "shop.celery"])
+def test_a_wrong_attribute_is_told_with_the_app_that_is_there(shell: Shell, name: str) -> None:
+    ran = shell.run("check", name)
     assert ran.code == 2
-    assert "no Celery app 'nothing:app'" in ran.err
+    assert ran.err.startswith("error: the module 'shop' is there and has no 'celery'. Expected ")
+    assert ran.err.endswith(" Run: taskyard check shop:app\n")
+
+
+def test_what_is_no_app_is_told_with_what_came(shell: Shell) -> None:
+    ran = shell.run("check", "shop:pay")
+    assert ran.code == 2
+    assert ran.err.startswith("error: 'shop:pay' is no Celery app, got: ")
+    (shell.folder / "bare.py").write_text("")
+    ran = shell.run("check", "bare")
+    assert "the module 'bare' is there and has neither an `app` nor a `celery`." in ran.err
+    assert ran.err.endswith("It makes none; name the module that does: taskyard check MODULE:APP\n")
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("1 / 0", "ZeroDivisionError: division by zero (broken.py, line 2)"),
+        ("import no_such_thing", "ModuleNotFoundError: No module named 'no_such_thing' (broken.py"),
+        ("def app(:", "SyntaxError: invalid syntax (broken.py, line 2)"),
+        ("import sys; sys.exit('no config')", "SystemExit: no config (broken.py, line 2)"),
+        ("import os; os.none", "AttributeError: module 'os' has no attribute 'none' (broken.py"),
+        ("import json; json.loads('{')", "failed: JSONDecodeError: Expecting property name"),
+        ("import deep; deep.connect()", "KeyError: 'url' (deep.py, line 6)"),
+        ("raise ValueError('one\\ntwo, password=hunter2')", "ValueError: one two, password=[redac"),
+    ],
+)
+def test_an_exception_in_the_module_is_told_with_its_line(
+    shell: Shell, lines: str, said: str
+) -> None:
+    (shell.folder / "settings_of_ours.py").write_text("BROKER = {}\n")
+    (shell.folder / "deep.py").write_text(BROKEN)
+    (shell.folder / "broken.py").write_text(f"# the app\n{lines}\n")
+    ran = shell.run("check", "broken:app")
+    assert ran.code == 2
+    assert ran.err.startswith(
+        "error: the module 'broken' is there, importing it failed: "
+    ), ran.err  # fmt: skip
+    assert said in ran.err
+    assert ran.err.endswith(" Mend that, then run again: taskyard check broken:app\n")
+    assert "no Celery app" not in ran.err
+
+
+def test_a_package_whose_celery_module_fails_is_not_told_to_be_without_an_app(
+    shell: Shell,
+) -> None:
+    (shell.folder / "proj").mkdir()
+    (shell.folder / "proj" / "__init__.py").write_text("")
+    (shell.folder / "proj" / "celery.py").write_text("import no_such_thing\n")
+    ran = shell.run("check", "proj")
+    assert "importing it failed: ModuleNotFoundError: No module named 'no_such_thing'" in ran.err
+    assert str(Path("proj", "celery.py")) + ", line 1" in ran.err
+
+
+def test_settings_that_only_the_first_look_loads_are_the_app_s_own_fault(shell: Shell) -> None:
+    (shell.folder / "late.py").write_text(
+        "from celery import Celery\napp = Celery('late')\napp.config_from_object('no_settings')\n"
+    )
+    ran = shell.run("check", "late:app")
+    assert ran.code == 2
+    assert "the app of 'late:app' is there, its settings or tasks cannot be loaded: " in ran.err
+    assert "ModuleNotFoundError: No module named 'no_settings'" in ran.err

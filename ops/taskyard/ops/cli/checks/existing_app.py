@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any
 
-from celery.app.utils import find_app
-
-from taskyard.errors import InvalidSettings
 from taskyard.install import TaskPlan, plan
+from taskyard.ops.cli.checks.named_app import load_app
 from taskyard.ops.cli.console import note, print_json, put, table
 
 __all__ = ["report"]
@@ -27,20 +22,6 @@ def report(name: str, mode: str | None, *, json: bool) -> None:
     for task in found:
         for warning in task.warnings:
             note(f"{task.name}: {task.mode}, not more: {warning}")
-
-
-def load_app(name: str) -> Any:
-    """The Celery app, found as `celery -A` finds it; raises `InvalidSettings`."""
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        return find_app(name)
-    except Exception as error:
-        # Whatever an app's module raises when it is imported is its own.
-        raise InvalidSettings(
-            f"no Celery app {name!r} ({error}); expected what `celery -A` takes, as in myapp:celery"
-        ) from error
-    finally:
-        sys.path.pop(0)
 
 
 def _row(task: TaskPlan) -> tuple[str, ...]:

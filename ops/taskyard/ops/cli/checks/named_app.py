@@ -1,0 +1,189 @@
+"""The Celery app that a person names, or which of the ways it could not be had came true."""
+
+from __future__ import annotations
+
+import sys
+import sysconfig
+import traceback
+from importlib import import_module
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+from celery import Celery
+from celery.app.utils import find_app
+
+from taskyard.errors import InvalidSettings
+
+__all__ = ["load_app"]
+
+_LIBRARIES: Final = tuple(
+    Path(sysconfig.get_path(kind)) for kind in ("stdlib", "platstdlib", "purelib", "platlib")
+)
+_LONGEST: Final = 500
+
+
+def load_app(name: str) -> Celery:
+    """The app that `celery -A` would find, configured; raises `InvalidSettings` saying what came.
+
+    Told apart are: a module that is not there, one that fails while it is imported, a name that is
+    not in it or no app, and an app whose own settings cannot be loaded.
+    """
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        found = _find(name)
+        if not isinstance(found, Celery):
+            raise InvalidSettings(_no_app(name, found))
+        _load_settings(name, found)
+    finally:
+        if here in sys.path:
+            sys.path.remove(here)
+    return found
+
+
+def _find(name: str) -> Any:
+    try:
+        return find_app(name)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - what a module raises is its own
+        cause = _hidden(name) or _first(name, error)
+        raise InvalidSettings(_why(name, cause)) from cause
+
+
+def _first(name: str, error: BaseException) -> BaseException:
+    """What came up first: Celery hides it in two ways.
+
+    It looks for an absent attribute as a module once more, and puts its own words before those of a
+    ValueError.
+    """
+    again = isinstance(error, ModuleNotFoundError) and error.name == name and ":" in name
+    reworded = isinstance(error, ValueError) and str(error).startswith("Couldn't import ")
+    return (error.__context__ or error) if again or reworded else error
+
+
+def _load_settings(name: str, app: Celery) -> None:
+    """An app reads its settings and binds its tasks at the first look, not at its import."""
+    try:
+        _ = app.conf.broker_url, app.tasks
+    except (Exception, SystemExit) as error:
+        raise InvalidSettings(
+            f"the app of {name!r} is there, its settings or tasks cannot be loaded: "
+            f"{_told(name, error)}. Expected an app that a worker could start with. Mend that, "
+            f"then run again: taskyard check {name}"
+        ) from error
+
+
+def _hidden(name: str) -> BaseException | None:
+    """Why `shop.celery` cannot be imported, where Celery would only say that `shop` has no app."""
+    module = sys.modules.get(name)
+    if not hasattr(module, "__path__"):
+        return None
+    try:
+        import_module(f"{name}.celery")
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the same
+        absent = isinstance(error, ModuleNotFoundError) and error.name == f"{name}.celery"
+        return None if absent else error
+    return None
+
+
+def _why(name: str, error: BaseException) -> str:
+    module = _module(name)
+    if isinstance(error, ModuleNotFoundError) and _is_within(module, error.name):
+        parent, _, last = module.rpartition(".")
+        if parent in sys.modules and ":" not in name:  # Celery takes myapp.celery for myapp:celery
+            return _no_attribute(f"{parent}:{last}")
+        return (
+            f"there is no module {error.name!r}: looked for in {Path.cwd()} and on Python's path. "
+            f"{_EXPECTED}. Run it in the folder that holds the module, or set PYTHONPATH: "
+            f"taskyard check {name}"
+        )
+    if isinstance(error, AttributeError) and _frame(name, error) is None:
+        return _no_attribute(name)
+    return (
+        f"the module {module!r} is there, importing it failed: {_told(name, error)}. "
+        "Expected a module that a worker could import. Mend that, then run again: "
+        f"taskyard check {name}"
+    )
+
+
+_EXPECTED: Final = "Expected what `celery -A` takes, a module and the app in it, as in myapp:celery"
+
+
+def _module(name: str) -> str:
+    """The module that was asked for: all of a name without a colon may be one."""
+    return name.partition(":")[0]
+
+
+def _is_within(module: str, absent: str | None) -> bool:
+    """Whether what is absent is the module itself or a package above it."""
+    return absent is not None and f"{module}.".startswith(f"{absent}.")
+
+
+def _no_attribute(name: str) -> str:
+    module, _, attribute = name.partition(":")
+    has = f"has no {attribute!r}" if attribute else "has neither an `app` nor a `celery`"
+    return f"the module {module!r} is there and {has}. {_EXPECTED}. {_instead(module)}"
+
+
+def _no_app(name: str, found: object) -> str:
+    kind = type(found).__name__
+    return f"{name!r} is no Celery app, got: {kind}. {_EXPECTED}. {_instead(_module(name))}"
+
+
+def _instead(module: str) -> str:
+    """The apps that the module does have, as the next command."""
+    known = vars(sys.modules[module]) if module in sys.modules else {}
+    apps = [name for name, value in known.items() if isinstance(value, Celery)]
+    if not apps:
+        return "It makes none; name the module that does: taskyard check MODULE:APP"
+    return "Run: " + " or ".join(f"taskyard check {module}:{name}" for name in apps)
+
+
+def _told(name: str, error: BaseException) -> str:
+    """Kind and words of an exception, and where in the user's own files it came up."""
+    text = error.msg if isinstance(error, SyntaxError) else error
+    words = " ".join(str(text).split())[:_LONGEST]
+    said = f"{type(error).__name__}: {words}" if words else type(error).__name__
+    place = _place(name, error)
+    return f"{said} ({place})" if place else said
+
+
+def _place(name: str, error: BaseException) -> str | None:
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{_shown(error.filename)}, line {error.lineno}"
+    found = _frame(name, error)
+    if found is None:
+        return None
+    frame, line = found
+    return f"{_shown(frame.f_code.co_filename)}, line {line}"
+
+
+def _frame(name: str, error: BaseException) -> tuple[FrameType, int] | None:
+    """The last line of the user's that ran: libraries' lines below it would not tell what to mend.
+
+    A module that is installed is the user's all the same, if it is of the package that was named.
+    """
+    package = name.partition(":")[0].partition(".")[0]
+    own = [
+        (frame, line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if _is_own(frame, package)
+    ]
+    return own[-1] if own else None
+
+
+def _is_own(frame: FrameType, package: str) -> bool:
+    top = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+    if top == package:
+        return True
+    file = frame.f_code.co_filename
+    return (
+        top != "taskyard"
+        and not file.startswith("<")
+        and not any(Path(file).is_relative_to(folder) for folder in _LIBRARIES)
+    )
+
+
+def _shown(file: str) -> str:
+    path = Path(file)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else file
