@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from kombu.utils.json import loads
 
+from taskyard.client.patience import NoAnswer, ask
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.errors import DeadLettered, JobFailed, NotFound, ResultTimeout
 from taskyard.jobs.states import LIVE, State
@@ -20,8 +23,12 @@ if TYPE_CHECKING:
 
 __all__ = ["JobHandle"]
 
+T = TypeVar("T")
+
 _FIRST_WAIT_S: Final = 0.01
 _LONGEST_WAIT_S: Final = 0.25
+# Also a wait that is over is worth one answer, or a timeout of 0 could never see a result.
+_LAST_ASK_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +62,17 @@ class JobHandle:
         aborted or given up, `ResultTimeout` after `timeout` (seconds or timedelta, None waits for
         ever), `NotFound` for an unknown job or a result past its `result_ttl_s`. Of an installed
         app's task it reads the record's copy; where there is none, `NotFound` says whom to ask.
+        Where Redis says nothing, `ResultTimeout` comes at most a second after `timeout`.
         """
         seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
         clock = SYSTEM_CLOCK
         end = None if seconds is None else clock.monotonic_s() + seconds
         wait_s = _FIRST_WAIT_S
         while True:
-            record = self.record()
+            record = self._asked(self.record, seconds, end)
             waits = record.state in LIVE - {State.DEAD_LETTERED}
             if not waits and not (wait_for_replay and record.state is State.DEAD_LETTERED):
-                return self._ended(record)
+                return self._asked(partial(self._ended, record), seconds, end)
             left = wait_s if end is None else end - clock.monotonic_s()
             if left <= 0:
                 raise ResultTimeout(
@@ -73,6 +81,17 @@ class JobHandle:
                 )
             clock.wait_s(min(wait_s, left))
             wait_s = min(wait_s * 1.5, _LONGEST_WAIT_S)
+
+    def _asked(self, act: Callable[[], T], seconds: float | None, end: float | None) -> T:
+        """What `act` reads; raises `ResultTimeout` where Redis says nothing until `end`."""
+        left = None if end is None else max(end - SYSTEM_CLOCK.monotonic_s(), _LAST_ASK_S)
+        try:
+            return ask(act, left)
+        except NoAnswer:
+            raise ResultTimeout(
+                f"job {self.job_id}: Redis was silent when {seconds:g} s were over, so nothing is "
+                "known of its end. Ask again once it answers, which `taskyard check` tells"
+            ) from None
 
     def _ended(self, record: Record) -> Any:
         match record.state:

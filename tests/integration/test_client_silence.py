@@ -1,0 +1,78 @@
+"""Waiting for a result where Redis takes connections and says nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from time import monotonic
+from urllib.parse import urlsplit
+
+import pytest
+
+from servers import Servers
+from support.proxy import Proxy
+from support.yard import House, fresh_settings
+from taskyard.errors import ResultTimeout, ServerUnreachable
+
+# What a slow machine may take beyond the promise, which is a second at most; a client without it
+# is patient for more than five.
+SLACK_S = 2.0
+
+
+@pytest.fixture
+def proxy(servers: Servers) -> Iterator[Proxy]:
+    direct = urlsplit(servers.valkey_url())
+    with Proxy(str(direct.hostname), int(direct.port or 0)) as running:
+        yield running
+
+
+@pytest.fixture
+def house(proxy: Proxy, servers: Servers) -> Iterator[House]:
+    direct = servers.valkey_url()
+    url = direct.replace(f":{urlsplit(direct).port}/", f":{proxy.port}/")
+    opened = House(fresh_settings(url))
+    yield opened
+    proxy.flow()
+    opened.close()
+
+
+@pytest.mark.parametrize("timeout", [0, 0.2, 1])
+def test_the_wait_is_over_when_the_caller_said_so(
+    house: House, proxy: Proxy, timeout: float
+) -> None:
+    job = house.act()
+    proxy.swallow()
+    began = monotonic()
+    with pytest.raises(ResultTimeout) as told:
+        job.result(timeout)
+    assert monotonic() - began < timeout + SLACK_S
+    assert str(told.value) == (
+        f"job {job.job_id}: Redis was silent when {timeout:g} s were over, so nothing is known of "
+        "its end. Ask again once it answers, which `taskyard check` tells"
+    )
+
+
+def test_so_it_is_on_a_connection_that_was_never_made(house: House, proxy: Proxy) -> None:
+    job = house.act()
+    house.yard.records.client.connection_pool.disconnect()
+    proxy.swallow()
+    began = monotonic()
+    with pytest.raises(ResultTimeout):
+        job.result(0.2)
+    assert monotonic() - began < 0.2 + SLACK_S
+
+
+def test_a_longer_wait_hears_that_the_server_is_away(house: House, proxy: Proxy) -> None:
+    job = house.act()
+    proxy.swallow()
+    with pytest.raises(ServerUnreachable):
+        job.result(60)
+
+
+def test_after_the_silence_the_same_handle_goes_on(house: House, proxy: Proxy) -> None:
+    job = house.act()
+    proxy.swallow()
+    with pytest.raises(ResultTimeout, match="Redis was silent"):
+        job.result(0.1)
+    proxy.flow()
+    with pytest.raises(ResultTimeout, match=r"is still accepted after 5 s"):
+        job.result(5)
