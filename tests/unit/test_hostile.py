@@ -68,7 +68,33 @@ def test_a_body_of_another_shape_is_a_fault(body):
     assert fault_of(Message(body))
 
 
+def first_protocol(**told: object) -> Message:
+    message = Message({"task": "t", "id": "1", "args": [], "kwargs": {}, **told})
+    message.headers = {}
+    return message
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"id": None},
+        {"id": [1]},
+        {"id": "a\x00b"},
+        {"id": "\ud800"},
+        {"task": [1]},
+        {"args": 5},
+        {"kwargs": []},
+        {"timelimit": "ab"},
+        {"callbacks": 5},
+        {"chord": 5},
+    ],
+)
+def test_a_message_of_the_first_protocol_is_looked_at_as_well(told):
+    assert fault_of(first_protocol(**told))
+
+
 def test_a_plain_message_of_any_client_has_no_fault():
+    assert fault_of(first_protocol(timelimit=[10, None], callbacks=None)) is None
     assert fault_of(Message([[1], {}, {"callbacks": None, "chain": [{"task": "x"}]}])) is None
     assert fault_of(Message([[1], {}, None], timelimit=[10, None], stamped_headers=["a"])) is None
 

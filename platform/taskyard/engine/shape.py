@@ -43,7 +43,7 @@ def fault_of(message: Any) -> str | None:  # noqa: PLR0911 - one fault a line
     if UNREAD in headers:
         return f"its AMQP properties cannot be read; header {UNREAD!r} holds them as they came"
     if "task" not in headers:
-        return None
+        return _first_protocol_fault(message)
     for name in ("id", "task"):
         if not _is_name(headers.get(name)):
             return f"header {name!r} must be a short plain text, got {headers.get(name)!r:.60}"
@@ -56,13 +56,45 @@ def fault_of(message: Any) -> str | None:  # noqa: PLR0911 - one fault a line
     except ValueError as error:
         # Judged as one without a stamp, a stale message could run again.
         return str(error)
-    limits = headers.get("timelimit")
-    if limits is not None and not _are_limits(limits):
-        return f"header 'timelimit' must be two numbers or nulls, got {limits!r:.60}"
+    limits = _limits_fault(headers)
+    if limits is not None:
+        return limits
     stamped = headers.get("stamped_headers")
     if stamped is not None and not _are_texts(stamped):
         return f"header 'stamped_headers' must be a list of texts, got {stamped!r:.60}"
     return _body_fault(message)
+
+
+def _first_protocol_fault(message: Any) -> str | None:
+    """Protocol 1 says in its body what later ones say in headers; None where it says no task."""
+    try:
+        told = message.payload
+    except Exception:  # noqa: BLE001 - Celery's own path reports what cannot be decoded
+        return None
+    if not isinstance(told, dict) or "task" not in told:
+        return None
+    for name in ("id", "task"):
+        if not _is_name(told.get(name)):
+            return f"{name!r} in the body must be a short plain text, got {told.get(name)!r:.60}"
+    args, kwargs = told.get("args", []), told.get("kwargs", {})
+    return _limits_fault(told) or _call_fault(args, kwargs) or _embed_fault(_embed_of(told), {})
+
+
+def _embed_of(told: dict[str, Any]) -> dict[str, Any]:
+    return {name: told[name] for name in ("callbacks", "errbacks", "chord") if name in told}
+
+
+def _limits_fault(told: Any) -> str | None:
+    limits = told.get("timelimit")
+    if limits is None or _are_limits(limits):
+        return None
+    return f"'timelimit' must be two numbers or nulls, got {limits!r:.60}"
+
+
+def _call_fault(args: Any, kwargs: Any) -> str | None:
+    if not isinstance(args, list | tuple) or not isinstance(kwargs, dict):
+        return "args must be a list and kwargs a mapping"
+    return None
 
 
 def _are_limits(limits: Any) -> bool:
@@ -91,11 +123,9 @@ def _body_fault(message: Any) -> str | None:
     if not isinstance(payload, list | tuple) or len(payload) != 3:  # noqa: PLR2004 - protocol 2
         return "the body must be [args, kwargs, embed]"
     args, kwargs, embed = payload
-    if not isinstance(args, list | tuple) or not isinstance(kwargs, dict):
-        return "args must be a list and kwargs a mapping"
     if embed is not None and not isinstance(embed, dict):
-        return "embed must be a mapping"
-    return _embed_fault(embed or {}, message.headers or {})
+        return _call_fault(args, kwargs) or "embed must be a mapping"
+    return _call_fault(args, kwargs) or _embed_fault(embed or {}, message.headers or {})
 
 
 def _embed_fault(embed: dict[str, Any], headers: Any) -> str | None:
