@@ -13,6 +13,7 @@ import pytest
 from support.shell import PROGRAM, Shell
 from taskyard.ops.cli.commands import COMMANDS
 from taskyard.ops.cli.lazy import Command, Noun
+from taskyard.ops.embedded import EmbeddedStack
 
 LIGHT = """
 import sys
@@ -54,6 +55,17 @@ def test_passwords_are_masked_unless_asked_for(shell: Shell) -> None:
     assert "hunter2" not in masked.out
     assert "redis://:[redacted]@127.0.0.1:6379/0" in masked.out
     assert url in shown.out
+
+
+def test_the_export_names_the_file_that_the_settings_came_from(shell: Shell) -> None:
+    home = shell.folder / ".taskyard"
+    (shell.folder / "cell.toml").write_text(f'home = "{home}"\n')
+    with EmbeddedStack(home):
+        plain = shell.run("env", "--export", "--json").document
+        named = shell.run("env", "--export", TASKYARD_CONFIG="cell.toml").out
+
+    assert "TASKYARD_CONFIG" not in plain
+    assert f"export TASKYARD_CONFIG={shell.folder / 'cell.toml'}\n" in named
 
 
 def test_the_help_of_all_commands_loads_no_server_s_library() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
@@ -18,6 +19,7 @@ from taskyard.wire import redact_url
 __all__ = ["command"]
 
 TRUST_LOCAL: Final = {"TASKYARD_TRUST_LOCAL": "1"}
+_CONFIG: Final = "TASKYARD_CONFIG"
 
 
 def command(
@@ -48,12 +50,18 @@ def command(
 
 def _export(*, json: bool) -> None:
     """The passwords are shown, since a shell needs them."""
-    variables = {**environment_of(load().settings.home), **TRUST_LOCAL}
+    variables = {**environment_of(load().settings.home), **TRUST_LOCAL, **_config()}
     if json:
         print_json(variables)
         return
     for name, value in variables.items():
         say(f"export {name}={shlex.quote(value)}")
+
+
+def _config() -> dict[str, str]:
+    """The file that is in force by name: the shell has to find it from any folder."""
+    named = os.environ.get(_CONFIG)
+    return {} if named is None else {_CONFIG: str(Path(named).absolute())}
 
 
 def _shown(place: Place, *, show_secrets: bool) -> dict[str, dict[str, Any]]:
