@@ -176,8 +176,9 @@ class PublishFailed(TaskyardError):
 class NotReplicated(PublishFailed):
     """Jobs are enqueued, but too few replicas confirmed them: a failover now could lose them.
 
-    `job_ids` names these jobs, `unkeyed` those of them without an idempotency key; jobs of the same
-    call before them are confirmed, jobs after them are not enqueued.
+    `job_ids` names these jobs, `unkeyed` those of them without an idempotency key. `requests` are
+    the places in the call's list, from 0, of all that is not known to be replicated: first these
+    jobs, in their order, then what is `not_enqueued`. What lies before them is confirmed.
     """
 
     def __init__(
@@ -188,15 +189,29 @@ class NotReplicated(PublishFailed):
         confirmed: int,
         wanted: int,
         within_s: float,
+        requests: range | None = None,
     ) -> None:
         self.job_ids, self.unkeyed = tuple(job_ids), tuple(unkeyed)
         self.confirmed, self.wanted, self.within_s = confirmed, wanted, within_s
+        self.requests = range(len(self.job_ids)) if requests is None else requests
+        self.not_enqueued = self.requests[len(self.job_ids) :]
         one = len(self.job_ids) == 1
         jobs = "1 job is" if one else f"{len(self.job_ids)} jobs are"
         replicas = "1 replica" if wanted == 1 else f"{wanted} replicas"
         super().__init__(
             f"{jobs} enqueued, but within {within_s:g} s {confirmed} of {replicas} confirmed it: "
-            f"a failover now could lose {'it' if one else 'them'}. {self._next()}"
+            f"a failover now could lose {'it' if one else 'them'}. {self._next()}{self._rest()}"
+        )
+
+    def within(self, requests: range) -> NotReplicated:
+        """The same of a longer call, of whose list `requests` are the places from its jobs on."""
+        return NotReplicated(
+            self.job_ids,
+            unkeyed=self.unkeyed,
+            confirmed=self.confirmed,
+            wanted=self.wanted,
+            within_s=self.within_s,
+            requests=requests,
         )
 
     def _next(self) -> str:
@@ -209,6 +224,20 @@ class NotReplicated(PublishFailed):
             "After a failover look for them with: taskyard jobs show"
         )
         return warning if len(self.unkeyed) == len(self.job_ids) else f"{again}. {warning}"
+
+    def _rest(self) -> str:
+        """What the call's list holds beside these jobs, counted from 1 as people do."""
+        told = []
+        if self.requests.start > 0:
+            told.append(f"requests 1 to {self.requests.start} of the call are confirmed")
+        if self.not_enqueued:
+            first, last = self.not_enqueued[0] + 1, self.requests.stop
+            told.append(
+                f"request {last} is not enqueued, enqueue it"
+                if first == last
+                else f"requests {first} to {last} are not enqueued, enqueue them"
+            )
+        return f". The {'; the '.join(told)}" if told else ""
 
 
 class Unroutable(PublishFailed):

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from time import monotonic
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -17,7 +18,7 @@ from support.yard import catalogue, fresh_settings
 from taskyard.client import EnqueueRequest, Taskyard
 from taskyard.errors import InvalidSettings, NotReplicated
 from taskyard.jobs.states import State
-from taskyard.records import Records
+from taskyard.records import Records, admissions
 from taskyard.store import Script, call_replicated
 
 PATIENCE_S = 1.0
@@ -120,6 +121,43 @@ def test_enqueue_many_tells_which_jobs_no_replica_has_and_what_would_double(sile
     with Redis.from_url(silent.primary.url) as client:
         records = Records(client, silent.yard.settings)
         assert {records.read(job_id).state for job_id in error.job_ids} == {State.ACCEPTED}
+
+
+def test_a_call_of_several_scripts_names_every_request_that_no_replica_is_known_to_have(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admitted: list[int] = []
+    real = admissions.call_replicated
+
+    def stop_the_replica_after_the_first(*arguments: Any, **options: Any) -> Any:
+        if admitted:
+            os.kill(pair.replica_pid, signal.SIGSTOP)
+        admitted.append(1)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(admissions, "call_replicated", stop_the_replica_after_the_first)
+    requests = [
+        EnqueueRequest(
+            job_type="exec_act", payload={"do": "return"}, idempotency_key=f"many {number}"
+        )
+        for number in range(120)
+    ]
+    try:
+        with pytest.raises(NotReplicated) as caught:
+            pair.yard.enqueue_many(requests)
+    finally:
+        os.kill(pair.replica_pid, signal.SIGCONT)
+    error = caught.value
+    assert (error.requests, error.not_enqueued) == (range(50, 120), range(100, 120))
+    assert len(error.job_ids) == 50
+    assert str(error).endswith(
+        ". The requests 1 to 50 of the call are confirmed; the requests 101 to 120 are not "
+        "enqueued, enqueue them"
+    )
+    monkeypatch.undo()
+    again = pair.yard.enqueue_many(requests)
+    assert [job.created for job in again] == [False] * 100 + [True] * 20
+    assert [job.job_id for job in again[50:100]] == list(error.job_ids)
 
 
 def test_when_it_follows_again_the_repeat_finds_the_job(silent: Pair) -> None:

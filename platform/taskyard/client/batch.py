@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from taskyard.client.handle import JobHandle
 from taskyard.client.requests import CheckedRequest
-from taskyard.errors import PublishFailed
+from taskyard.errors import NotReplicated, PublishFailed
 from taskyard.records import Admitted
 
 __all__ = ["Batch"]
@@ -34,6 +34,10 @@ class Batch:
         """Turn the answers to the oldest requests without a handle into handles."""
         for answer in answers:
             self.handles.append(settle(self._requests[len(self.handles)], answer))
+
+    def unreplicated(self, error: NotReplicated) -> NotReplicated:
+        """`error`, which knows the script's jobs alone, as the whole call has to hear it."""
+        return error.within(range(len(self.handles), len(self._requests)))
 
     def broken(self, error: Exception) -> PublishFailed:
         """What to tell when `error` has ended the way."""

@@ -125,7 +125,8 @@ class Taskyard:
 
         Every request is checked before the first is sent. Raises as `enqueue` does; if Redis fails
         in between, `PublishFailed` says how many are known to be enqueued, and those with an
-        idempotency key are safe to repeat. `NotReplicated` names the jobs at which it stopped.
+        idempotency key are safe to repeat. `NotReplicated` names the jobs at which it stopped, and
+        which requests behind them are not enqueued.
         """
         batch = Batch([check(request, self.settings, self.catalogue) for request in requests])
         with reachable(self._url):
@@ -135,9 +136,8 @@ class Taskyard:
             with closing(self.records.admit_ahead(admissions)) as admitted:
                 for answers in admitted:
                     batch.arrive(answers, self._settled)
-        except NotReplicated:
-            # It names its jobs itself, and their fate is known.
-            raise
+        except NotReplicated as error:
+            raise batch.unreplicated(error) from error
         except (RedisError, PublishFailed) as error:
             raise batch.broken(error) from error
         return batch.handles
