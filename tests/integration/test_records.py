@@ -275,6 +275,28 @@ def test_the_record_of_a_failed_publication_ends_after_the_dedupe_window(house: 
     assert 0 < house.client.pttl(house.key) <= WINDOW_S * 1000
 
 
+def test_a_key_of_another_type_is_named_and_the_others_are_witnessed(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = house.records.keys.record("odd")
+    house.client.lpush(key, "no hash")
+    jobs = [Witnessed(name, "plan", "plan") for name in ("first", "odd", "last")]
+    assert house.records.witness_many(jobs, published=True) == 2
+    states = [house.records.read(name).state for name in ("first", "last")]
+    assert states == [State.ACCEPTED] * 2
+    assert house.client.lrange(key, 0, -1) == [b"no hash"]
+    (told,) = [record for record in caplog.records if vars(record).get("action")]
+    assert (vars(told)["action"], vars(told)["key"]) == ("key_misplaced", key)
+    assert f"job odd has no record: the key {key!r} holds something else: a list" in told.message
+
+
+def test_a_stream_of_another_type_is_raised_by_name(house: House) -> None:
+    house.client.delete(house.records.keys.lifecycle)
+    house.client.set(house.records.keys.lifecycle, "no stream")
+    with pytest.raises(Misplaced, match="holds something else: a string, expected a stream"):
+        house.records.witness_many([Witnessed(JOB, "plan", "plan")], published=True)
+
+
 def test_a_witnessed_publication_has_no_end(house: House) -> None:
     house.records.witness_many([Witnessed(JOB, "plan", "plan")], published=True)
     assert house.client.pttl(house.key) == -1

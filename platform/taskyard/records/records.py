@@ -33,6 +33,7 @@ from taskyard.records.keys import Keys
 from taskyard.records.parse import parse_begin, parse_decided
 from taskyard.records.record import Record
 from taskyard.records.source import script_source
+from taskyard.records.witnesses import witness
 from taskyard.settings import Settings
 from taskyard.store import Argument, Script, named
 from taskyard.wire.headers import Stamp
@@ -89,15 +90,13 @@ class Records:
 
         A job that has a record, of whatever state, keeps it. Returns how many are new. The record
         of a failed publication ends after the dedupe window, unless its message comes all the same.
+        Where something else lies under a record's key, the log names it and the others are written;
+        raises `Misplaced` for a key that they share.
         """
-        script = self._scripts["witness"]
-        with self.client.pipeline(transaction=False) as pipe:
-            script.queue_load(pipe)
-            for job in jobs:
-                facts: list[Argument] = [job.job_id, job.job_type, job.queue]
-                facts += [int(published), self._window_us // 1000]
-                script.queue(pipe, self.keys.script_keys(job.job_id), facts)
-            return sum(pipe.execute()[1:])
+        script, window_ms = self._scripts["witness"], self._window_us // 1000
+        return witness(
+            self.client, script, self.keys, jobs, published=published, window_ms=window_ms
+        )
 
     def confirm(self, job_id: str, epoch: int) -> None:
         """Note that the broker has the first message of this life."""
