@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import uuid
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from taskyard.clock import to_us
 from taskyard.control.edits import Edit, captured, edited
 from taskyard.control.eligibility import Candidate, check_replayable
 from taskyard.control.identity import Identity
+from taskyard.control.payloads import KnownTypes, check_edit
 from taskyard.control.prefixes import find_id
 from taskyard.control.reasons import Mode, check_reason
 from taskyard.control.status import mark_replayed
@@ -32,12 +34,17 @@ KIND: Final = "replay"
 
 @dataclass(frozen=True, slots=True)
 class ReplayRequested:
-    """A replay that the relay will carry out; `generation` is the one that it opens."""
+    """A replay that the relay will carry out; `generation` is the one that it opens.
+
+    `payload_checked` is None without an edited payload, False where this process does not know the
+    type's model: then its worker checks it.
+    """
 
     request_id: uuid.UUID
     letter_id: uuid.UUID
     job_id: str
     generation: int
+    payload_checked: bool | None = None
 
 
 def replay(
@@ -51,12 +58,15 @@ def replay(
     force: bool = False,
     on_behalf_of: str | None = None,
     require_reason: Mode = "strict",
+    known: KnownTypes | None = None,
 ) -> ReplayRequested:
     """Ask for the replay of a letter, named by its id or the first six characters or more.
 
     `queue` redirects it, `payload` replaces its arguments, `force` overrides expiry and the mark
-    "not eligible". Letter, audit row and intent are one transaction. Raises `NotPermitted`,
-    `NotFound`, `Refused` (a second replay among others); each of them is audited.
+    "not eligible". Letter, audit row and intent are one transaction. `known` is what this process
+    knows of the workers' types: it refuses a payload that does not fit before anything is asked.
+    Raises `NotPermitted`, `NotFound`, `InvalidPayload`, `Refused` (a second replay among others);
+    each of them is audited.
     """
     attempt = Attempt(Action.CONTROLLED_REPLAY, identity, reason, on_behalf_of)
     with attempting(engine, attempt):
@@ -65,7 +75,9 @@ def replay(
         with engine.begin() as connection:
             row = _lock(connection, letter_id, attempt)
             _validate(connection, row, payload, force=force)
-            return _act(connection, row, attempt, queue=queue, payload=payload, force=force)
+            checked = None if payload is None else check_edit(known, row["job_type"], payload)
+            asked = _act(connection, row, attempt, queue=queue, payload=payload, force=force)
+            return dataclasses.replace(asked, payload_checked=checked)
 
 
 def _lock(connection: Connection, name: str | uuid.UUID, attempt: Attempt) -> Mapping[str, Any]:

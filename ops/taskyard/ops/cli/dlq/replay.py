@@ -13,7 +13,8 @@ from sqlalchemy import Engine
 
 from taskyard import database
 from taskyard.control import local_identity
-from taskyard.ops.cli.console import out, print_json, say
+from taskyard.ops.cli.console import note, out, print_json, say
+from taskyard.ops.cli.dlq.known import known_types
 from taskyard.ops.cli.dlq.replays import Replay, Verdict, Wish, replay_one
 from taskyard.ops.cli.ids import written
 from taskyard.ops.cli.options import Json
@@ -65,7 +66,8 @@ def command(
     if queue is not None:
         settings.queue(queue)
     edit = read_edit(payload, args, kwargs)
-    wish = Wish(local_identity(settings), reason, queue, edit, force=force)
+    known = None if edit is None else known_types(settings)
+    wish = Wish(local_identity(settings), reason, queue, edit, force=force, known=known)
     with database.opened(settings.need_database_url(), application_name="taskyard dlq") as engine:
         done = _replay_all(engine, names, wish, quiet=json)
     counts = Counter(replay.verdict for replay in done)
@@ -109,3 +111,5 @@ def _print(replay: Replay) -> None:
     if replay.job_id is not None:
         line.append(f". See: taskyard jobs wait {one_line(replay.job_id)}")
     out().print(line, soft_wrap=True)
+    if replay.payload_checked is False:
+        note("its job type's model is not known here: the payload is checked by the worker")

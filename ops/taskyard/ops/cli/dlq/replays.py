@@ -8,7 +8,7 @@ from typing import Final
 
 from sqlalchemy import Engine
 
-from taskyard.control import Edit, Identity, replay, wait_outcome
+from taskyard.control import Edit, Identity, KnownTypes, ReplayRequested, replay, wait_outcome
 from taskyard.errors import InvalidPayload, NotFound, Refused
 
 __all__ = ["Replay", "Verdict", "Wish", "replay_one"]
@@ -26,18 +26,22 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What the operator wants of every letter that was named."""
+    """What the operator wants of every letter that was named; `known` judges an `edit`."""
 
     identity: Identity
     reason: str | None
     queue: str | None = None
     edit: Edit | None = None
     force: bool = False
+    known: KnownTypes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """One letter's outcome; `job_id` is None where nothing was asked for."""
+    """One letter's outcome; `job_id` is None where nothing was asked for.
+
+    `payload_checked` is None without an edited payload, False where its worker checks it.
+    """
 
     letter: str
     verdict: Verdict
@@ -45,6 +49,7 @@ class Replay:
     request_id: str | None = None
     why: str = ""
     exit_code: int = 0
+    payload_checked: bool | None = None
 
 
 def replay_one(engine: Engine, name: str, wish: Wish, *, alone: bool = True) -> Replay:
@@ -59,16 +64,26 @@ def replay_one(engine: Engine, name: str, wish: Wish, *, alone: bool = True) -> 
             payload=wish.edit,
             force=wish.force,
             require_reason="strict",  # TASKYARD_REQUIRE_REASON is for programs that cannot give one
+            known=wish.known,
         )
     except (Refused, NotFound, InvalidPayload) as error:
         if alone:
             raise
         return Replay(name, Verdict.REFUSED, why=str(error), exit_code=error.exit_code)
-    letter, job_id, request_id = str(asked.letter_id), asked.job_id, str(asked.request_id)
-    answer = wait_outcome(engine, asked.request_id, _WAIT_S)
+    return _answered(asked, wait_outcome(engine, asked.request_id, _WAIT_S))
+
+
+def _answered(asked: ReplayRequested, answer: str) -> Replay:
     verdict, why = _read(answer)
-    code = Refused.exit_code if verdict is Verdict.REFUSED else 0
-    return Replay(letter, verdict, job_id, request_id, why, code)
+    return Replay(
+        str(asked.letter_id),
+        verdict,
+        asked.job_id,
+        str(asked.request_id),
+        why,
+        Refused.exit_code if verdict is Verdict.REFUSED else 0,
+        asked.payload_checked,
+    )
 
 
 def _read(answer: str) -> tuple[Verdict, str]:

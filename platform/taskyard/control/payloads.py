@@ -1,0 +1,76 @@
+"""An edited payload before it is sent: judged by what this process knows of the job's type."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from pydantic import BaseModel, ValidationError
+
+from taskyard.control.edits import Edit
+from taskyard.errors import InvalidPayload
+from taskyard.jobs import Catalogue
+from taskyard.jobs.registry import Handler
+from taskyard.jobs.types import describe
+
+__all__ = ["KnownTypes", "check_edit"]
+
+
+class Handlers(Protocol):
+    """The handlers that this process has imported, by job type."""
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is one."""
+        ...
+
+    def __getitem__(self, name: str) -> Handler:
+        """It."""
+        ...
+
+
+class KnownTypes:
+    """Job types and handlers as an operator's process has them: all, some or none of a worker's."""
+
+    def __init__(self, catalogue: Catalogue, handlers: Handlers) -> None:
+        self._catalogue, self._handlers = catalogue, handlers
+
+    def handles(self, job_type: str | None) -> bool:
+        """Whether the handler itself is here."""
+        return job_type in self._handlers
+
+    def model(self, job_type: str) -> type[BaseModel] | None:
+        """What a worker would validate the payload with; None where that is not known here.
+
+        The handler's annotation decides, since it is what a worker asks; the type's own model is
+        what `enqueue` asks. Raises `InvalidSettings` for a model that cannot be imported.
+        """
+        if job_type in self._handlers:
+            own = self._handlers[job_type].payload_model
+            if own is not None:
+                return own
+        return self._catalogue[job_type].model() if job_type in self._catalogue else None
+
+
+def check_edit(known: KnownTypes | None, job_type: str | None, edit: Edit) -> bool:
+    """Whether the payload was checked; raises `InvalidPayload` where it was and does not fit."""
+    model = None if known is None or job_type is None else known.model(job_type)
+    if model is None or job_type is None:
+        # A handler that takes any payload leaves nothing to check.
+        return known is not None and known.handles(job_type)
+    try:
+        model.model_validate(_payload(job_type, edit.args, edit.kwargs))
+    except ValidationError as error:
+        raise InvalidPayload(describe(job_type, error)) from error
+    return True
+
+
+def _payload(job_type: str, args: list[Any], kwargs: Mapping[str, Any]) -> Any:
+    """A job has one payload: its only positional argument, or its named ones as a mapping."""
+    if len(args) == 1 and not kwargs:
+        return args[0]
+    if not args:
+        return dict(kwargs)
+    raise InvalidPayload(
+        f"a job of type {job_type!r} takes one payload, got {len(args)} positional arguments and "
+        f"{len(kwargs)} named ones; give it as --payload"
+    )
