@@ -18,6 +18,7 @@ from taskyard.database import create_partitions, engine
 from taskyard.mirror.letters import store_letters
 from taskyard.wire import Letter
 
+PLAN = '{"feature": "Feature: a\\n  Scenario: b\\n    Given c", "base_url": "http://shop"}'
 REASON = "The shop is back, ticket 4711"
 
 
@@ -101,7 +102,7 @@ def test_a_replay_that_nobody_has_carried_out_is_told_as_such(
 ) -> None:
     letter = stored(database)
     words = ("dlq", "replay", letter.letter_id, "--reason", f"{REASON}, password=hunter2")
-    assert shell.run(*words, "--payload", "{}", "--queue", "exec").out.startswith("pending")
+    assert shell.run(*words, "--payload", PLAN, "--queue", "exec").out.startswith("pending")
 
     text = shell.run("dlq", "show", letter.letter_id).out
 
@@ -112,6 +113,53 @@ def test_a_replay_that_nobody_has_carried_out_is_told_as_such(
     ) in text
     assert "  ended        not known yet: the ledger has not heard of the new generation\n" in text
     assert text.endswith(f"next  taskyard jobs show {letter.job_id}\n")
+
+
+def test_a_payload_that_does_not_fit_is_refused_before_anything_is_asked(
+    shell: Shell, database: Engine
+) -> None:
+    letter = stored(database)
+
+    ran = shell.run("dlq", "replay", letter.letter_id, "--reason", REASON, "--payload", "{}")
+    shown = shell.run("dlq", "show", letter.letter_id, "--json").document
+
+    assert ran.code == 2
+    assert "does not fit job type 'plan_generation':\n  feature: Field required" in ran.err
+    assert (shown["status"], shown["replays"]) == ("pending", [])
+
+
+def test_a_payload_that_only_its_worker_can_check_is_said_to_be(
+    shell: Shell, database: Engine
+) -> None:
+    first, second = (stored(database, job_type="shop.pay") for _ in range(2))
+    words = ("--reason", REASON, "--payload", "{}")
+
+    ran = shell.run("dlq", "replay", first.letter_id, *words)
+    (told,) = shell.run("dlq", "replay", second.letter_id, *words, "--json").document["letters"]
+
+    assert ran.code == 0
+    assert "model is not known here: the payload is checked by the worker\n" in ran.err
+    assert told["payload_checked"] is False
+
+
+TRACE = """Traceback (most recent call last):
+  File "shop.py", line 3, in pay
+    charge(card)
+ValueError: no such card"""
+
+
+def test_a_cause_of_many_lines_is_listed_by_its_meaning_and_shown_whole(
+    shell: Shell, database: Engine
+) -> None:
+    letter = stored(database, error_message=TRACE, code="charge")
+
+    listed = shell.run("dlq", "list", "--since", "2025-01-01").out
+    shown = shell.run("dlq", "show", letter.letter_id).out
+
+    (line,) = [line for line in listed.splitlines() if line.startswith(letter.letter_id[:8])]
+    assert line.endswith("charge: ValueError: no such card")
+    for part in TRACE.splitlines():
+        assert part.strip() in shown
 
 
 def test_what_a_job_wrote_into_its_letter_cannot_steer_the_terminal(

@@ -15,6 +15,7 @@ from taskyard.control import letters
 from taskyard.jobs import Category
 from taskyard.jobs.letter_states import LetterStatus
 from taskyard.ops.cli.console import note, print_json, put, with_sentences
+from taskyard.ops.cli.gist import gist
 from taskyard.ops.cli.ids import short
 from taskyard.ops.cli.options import Json, Limit, moment_of
 from taskyard.ops.cli.place import find_place
@@ -81,7 +82,5 @@ def letter_table(rows: Sequence[dict[str, Any]], now: datetime) -> RenderableTyp
 
 
 def _cause(row: dict[str, Any]) -> str:
-    """The first line: a message may go on for a page."""
-    lines = str(row["failure_reason"] or "").strip().splitlines()
-    said = lines[0] if lines else ""
+    said = gist(str(row["failure_reason"] or ""))
     return f"{row['failure_code']}: {said}" if row["failure_code"] else said
