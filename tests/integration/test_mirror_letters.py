@@ -168,6 +168,23 @@ def test_a_message_that_the_broker_dropped_becomes_a_letter(database: Engine) ->
     assert not any(name.startswith("x-") for name in stored["headers"])
 
 
+def test_a_dropped_message_that_no_parser_gets_through_is_a_letter_all_the_same(
+    database: Engine,
+) -> None:
+    death = {
+        "reason": "expired",
+        "queue": "plan",
+        "count": 1,
+        "time": datetime(2026, 1, 2, tzinfo=UTC),
+    }
+    headers = {**make_message("dropped-2").headers, "x-death": [death]}
+    body = b"[" * 100_000
+    keep(database, Delivery(body, headers, {}, "application/json", "utf-8"))
+    stored = row(database)
+    assert (stored["failure_category"], stored["args"]) == ("expired", None)
+    assert captured(stored).body == body
+
+
 def waits_for_a_lock(database: Engine) -> bool:
     query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = :n"
     with database.connect() as connection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import sys
@@ -206,6 +207,16 @@ def test_a_message_in_any_place_keeps_its_job_from_being_stranded(yard: Yard, pl
             )
             yard.client.zadd(f"{yard.settings.namespace}:delayed", {"m": 1})
     assert yard.look().drift[Kind.STRANDED_RUNNING] == 0
+
+
+@pytest.mark.parametrize("place", ["list", "body"])
+def test_junk_that_no_parser_gets_through_does_not_end_the_look(yard: Yard, place: str) -> None:
+    deep = b"[" * 100_000
+    body = base64.b64encode(deep).decode()
+    document = {"body": body, "headers": {}, "properties": {"body_encoding": "base64"}}
+    raw = deep if place == "list" else json.dumps(document).encode()
+    yard.client.lpush(yard.settings.broker_name("plan"), raw)
+    assert yard.look().looked_at["messages"] == 1
 
 
 def test_an_overdue_retry_whose_message_is_gone_is_told(yard: Yard) -> None:

@@ -189,3 +189,17 @@ def test_what_a_stock_consumer_held_goes_back_also_where_its_binding_is_gone(
 def _swept(post: Post, channel: object) -> bool:
     channel.qos.restore_visible()  # type: ignore[attr-defined]
     return bool(post.waiting())
+
+
+def test_an_infinite_priority_does_not_keep_a_dead_owners_messages(post: Post) -> None:
+    post.send(1)
+    [raw] = post.waiting()
+    document = json.loads(raw)
+    document["properties"]["priority"] = float("inf")
+    post.redis.lpop(post.queue())
+    post.redis.lpush(post.queue(), json.dumps(document))
+    with holder(post, 1) as process, post.taking("other") as survivor:
+        process.send_signal(signal.SIGKILL)
+        survivor.await_that(lambda: not post.unacked(), "a survivor gave it back", 15)
+    with post.taking() as taken:
+        assert taken.await_count(1) == [1]

@@ -34,7 +34,7 @@ def test_a_body_under_a_compression_header_is_read_whether_or_not_it_still_is(co
     assert "compression" not in message.headers
 
 
-@pytest.mark.parametrize("body", [b"\x80\x04pickle", b"{}", b"[1, 2]", b"\xff"])
+@pytest.mark.parametrize("body", [b"\x80\x04pickle", b"{}", b"[1, 2]", b"\xff", b"[" * 10**5])
 def test_an_edit_is_refused_where_callbacks_would_be_lost(body: bytes) -> None:
     with pytest.raises(Refused, match="its callbacks would be lost"):
         edited(make_message("j", body=body), Edit([2]))

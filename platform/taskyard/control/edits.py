@@ -101,7 +101,7 @@ def _parts(message: RawMessage) -> list[Any]:
     """[args, kwargs, embed], whatever state the first two are in."""
     try:
         parts = json.loads(_plain(message))
-    except (ValueError, zlib.error) as error:
+    except (ValueError, RecursionError, zlib.error) as error:
         raise Refused(
             f"the message's body ({message.content_type or 'no content type'}) cannot be read "
             f"({error}), so its callbacks would be lost; enqueue the job anew instead"

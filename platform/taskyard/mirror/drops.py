@@ -90,7 +90,7 @@ def _arguments(delivery: Delivery) -> tuple[list[Any] | None, dict[str, Any] | N
         match json.loads(delivery.body):
             case [list(args), dict(kwargs), _]:
                 return pack(args), {clean_text(str(k)): pack(v) for k, v in kwargs.items()}
-    except ValueError:
+    except (ValueError, RecursionError):
         pass  # not JSON: the bytes are kept, only the convenience of seeing arguments is not
     return None, None
 

@@ -99,7 +99,7 @@ def _letter(document: Any) -> str | None:
         if document["properties"].get("body_encoding") == "base64":
             body = base64.b64decode(body)
         return str(json.loads(body)["letter_id"])
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         return None
 
 
@@ -128,5 +128,5 @@ def _list(client: redis.Redis, key: str) -> Iterator[bytes]:
 def _loaded(raw: bytes) -> Any:
     try:
         return json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None

@@ -243,6 +243,13 @@ class _AtomicChannel(HoldingChannel):
             step = self._get_message_priority(message, reverse=False)
             self.refuse(error, self._q_for_pri(queue, step))
 
+    def _get_message_priority(self, message: Any, reverse: bool = False) -> int:
+        """kombu's, which an infinite priority (JSON's 1e999) would end: it counts as none."""
+        try:
+            return int(super()._get_message_priority(message, reverse=reverse))
+        except OverflowError:
+            return int(super()._get_message_priority({}, reverse=reverse))
+
     def _size(self, queue: str) -> int:
         """How many messages wait; declaring a queue asks, which must not end a worker."""
         try:
