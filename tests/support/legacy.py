@@ -125,12 +125,15 @@ class Legacy:
         }
 
     def worker(self, name: str = "worker", mode: str | None = None, *options: str) -> Process:
-        # On RabbitMQ a node's mailbox is its own: two apps' workers may not share a name there.
-        argv = ["worker", "-n", f"{name}-{self.prefix}@%h", "-c", "2", "-l", "INFO"]
-        argv += ["--without-gossip", "--without-mingle", *options]
-        process = self._launch(name, argv, mode)
+        process = self.starting(name, mode, "--without-gossip", "--without-mingle", *options)
         process.await_log(" ready.")
         return process
+
+    def starting(self, name: str, mode: str | None, *options: str) -> Process:
+        """A worker that is not waited for, with `options` alone."""
+        # On RabbitMQ a node's mailbox is its own: two apps' workers may not share a name there.
+        argv = ["worker", "-n", f"{name}-{self.prefix}@%h", "-c", "2", "-l", "INFO"]
+        return self._launch(name, [*argv, *options], mode)
 
     def beat(self, name: str) -> Process:
         schedule = str(self.folder / f"{name}.schedule")

@@ -1,51 +1,35 @@
-"""The consumer's own connection: a worker that RabbitMQ keeps from starting says why.
+"""A worker that starts while RabbitMQ blocks publishers does not wait for the end of that.
 
-Celery publishes on it in one place: a starting worker asks the others for their state (mingle).
-While RabbitMQ lacks memory or disk it reads nothing more from a connection that has published, so
-that the worker waits there, without a time limit.
+A starting worker asks the others for their state (mingle), where the app confirms what it publishes
+it would wait for the confirmation, without a time limit: silent, and off the queues whose messages
+may be what fills the broker. Remote control is for people, like task events, and goes unconfirmed.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from taskyard.wire.logs import logger
+from kombu import pools
 
 __all__ = ["BlockedStart"]
 
-log = logger(__name__)
-
 
 class BlockedStart:
-    """For Celery's consumer: the log tells that the broker's alarm keeps it from starting."""
+    """For Celery's consumer: its process' remote control waits for no confirmation."""
 
     app: Any
-    ensure_connected: Any
 
-    def connection_for_read(self, heartbeat: float | None = None) -> Any:
-        """Celery's, on which RabbitMQ's word that it blocks is heard."""
-        connection = self.app.connection_for_read(heartbeat=heartbeat)
-        if connection.transport.driver_type == "amqp":
-            connection.transport_options = {
-                **(connection.transport_options or {}),
-                "on_blocked": _tell_blocked,
-                "on_unblocked": _tell_unblocked,
-            }
-        return self.ensure_connected(connection)
+    def connect(self) -> Any:
+        """Celery's connection; what is asked and answered goes over another one."""
+        connection = super().connect()  # type: ignore[misc]
+        options = connection.transport_options or {}
+        if connection.transport.driver_type == "amqp" and options.get("confirm_publish"):
+            # Children forget it when they are forked.
+            self.app.control.mailbox.producer_pool = self._unconfirmed()
+        return connection
 
-
-def _tell_blocked(_: str) -> None:
-    log.warning(
-        "this worker waits to start: RabbitMQ lacks memory or disk and reads nothing more from it, "
-        "since it has asked the other workers for their state; it starts when the alarm ends. Free "
-        "what `rabbitmqctl status` names under Alarms, or start it with --without-mingle: then it "
-        "works off its queues meanwhile",
-        extra={"action": "start_blocked"},
-    )
-
-
-def _tell_unblocked() -> None:
-    log.warning(
-        "RabbitMQ reads from this worker again, it goes on",
-        extra={"action": "start_unblocked"},
-    )
+    def _unconfirmed(self) -> Any:
+        connection = self.app.connection_for_write()
+        options = {**(connection.transport_options or {}), "confirm_publish": False}
+        connection.transport_options = options
+        return pools.producers[connection]
