@@ -1,5 +1,6 @@
 """The ledger: every job's history and present state in Postgres, fed by the lifecycle stream."""
 
+from taskyard.ledger.causes import messages_of
 from taskyard.ledger.entries import Entry
 from taskyard.ledger.read import history, job
 from taskyard.ledger.search import SEARCH_LIMIT, Wanted, ids_starting_with, newest
@@ -12,6 +13,7 @@ __all__ = [
     "history",
     "ids_starting_with",
     "job",
+    "messages_of",
     "newest",
     "write",
     "write_present",

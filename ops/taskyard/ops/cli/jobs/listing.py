@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
 
 import typer
 from sqlalchemy import Connection
@@ -11,12 +12,14 @@ from taskyard import database, ledger
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.jobs.states import State
 from taskyard.ops.cli.console import note, print_json, put, with_sentences
+from taskyard.ops.cli.gist import gist
 from taskyard.ops.cli.ids import short
 from taskyard.ops.cli.jobs.present import present
 from taskyard.ops.cli.options import Json, Limit, moment_of
 from taskyard.ops.cli.place import find_place
 from taskyard.ops.cli.times import age, lasted
 from taskyard.settings import Settings
+from taskyard.wire.redaction import redact_text
 
 __all__ = ["command"]
 
@@ -44,7 +47,7 @@ def command(
         since=moment_of(since, now),
     )
     with database.opened(settings.need_database_url()) as engine, engine.connect() as connection:
-        rows = [present(row) for row in ledger.newest(connection, wanted, limit)]
+        rows = _with_causes(connection, ledger.newest(connection, wanted, limit))
         if not rows and queue is not None:
             _check_queue(connection, settings, queue)
     if json:
@@ -63,7 +66,7 @@ def command(
                     row["attempts"],
                     lasted(row["started_at"], row["ended_at"]) if row["ended_at"] else None,
                     age(row["updated_at"], now),
-                    row["code"],
+                    _cause(row),
                 )
                 for row in rows
             ],
@@ -73,6 +76,18 @@ def command(
         note("no job fits. Enqueue one: taskyard jobs enqueue TYPE PAYLOAD")
     elif len(rows) == limit:
         note(f"the newest {limit}; more with --limit, or narrow with --state, --type, --since")
+
+
+def _with_causes(connection: Connection, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    said = ledger.messages_of(connection, rows)
+    words = {life: redact_text(text) for life, text in said.items()}
+    return [present({**row, "error": words.get((row["job_id"], row["epoch"]))}) for row in rows]
+
+
+def _cause(row: Mapping[str, Any]) -> str | None:
+    """Code and words; a job that died without either has none."""
+    told = [str(row["code"] or ""), gist(str(row["error"] or ""))]
+    return ": ".join(part for part in told if part) or None
 
 
 def _check_queue(connection: Connection, settings: Settings, queue: str) -> None:

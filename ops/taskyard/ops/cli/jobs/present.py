@@ -10,7 +10,7 @@ from taskyard.jobs.states import State
 __all__ = ["present"]
 
 _CAUSED: Final = frozenset({State.RETRYING, State.DEAD_LETTERED, State.FAILED})
-_CAUSE: Final = ("code", "category", "letter_id")
+_CAUSE: Final = ("code", "category", "letter_id", "error")
 
 
 def present(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -21,4 +21,4 @@ def present(row: Mapping[str, Any]) -> dict[str, Any]:
     """
     if State(row["state"]) in _CAUSED:
         return dict(row)
-    return {**row, **dict.fromkeys(_CAUSE)}
+    return {**row, **dict.fromkeys(name for name in _CAUSE if name in row)}

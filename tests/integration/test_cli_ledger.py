@@ -1,0 +1,182 @@
+"""What `taskyard jobs` tells from the ledger: causes in the list, a job without its record."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+from servers import Servers
+from support.shell import Shell
+from taskyard import ledger
+from taskyard.clock import from_us
+from taskyard.database import create_partitions, engine
+from taskyard.jobs import Event, State
+from taskyard.wire import letter_id
+
+DIED_US = 1_760_000_000_000_000  # in October 2025
+LIST = ("jobs", "list", "--since", "2025-01-01", "--limit", "1000")
+NOWHERE = "redis://:hunter2@127.0.0.1:1/0"
+TRACE = """Traceback (most recent call last):
+  File "shop.py", line 3, in pay
+ValueError: no such card, password=hunter2"""
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Engine]:
+    opened = engine(database_url)
+    with opened.begin() as connection:
+        create_partitions(connection, from_us(DIED_US))
+    yield opened
+    opened.dispose()
+
+
+@pytest.fixture
+def shell(tmp_path: Path, servers: Servers, database_url: str) -> Shell:
+    variables = {
+        "TASKYARD_REDIS_URL": servers.valkey_url(),
+        "TASKYARD_BROKER_URL": servers.valkey_url(),
+        "TASKYARD_DATABASE_URL": database_url,
+        "TASKYARD_NAMESPACE": f"t{uuid.uuid4().hex[:10]}",
+    }
+    return Shell(tmp_path, variables)
+
+
+def told(database: Engine, *story: tuple[Event, State, dict[str, str | int]]) -> str:
+    """A job with this story in the ledger, and its id."""
+    job = str(uuid.uuid4())
+    place: dict[str, str | int] = {"type": "plan_generation", "queue": "plan", "generation": 0}
+    with database.begin() as connection:
+        ledger.write(
+            connection,
+            [
+                ledger.Entry(
+                    job, DIED_US, at + 1, event, state, from_us(DIED_US + at), place | more
+                )
+                for at, (event, state, more) in enumerate(story)
+            ],
+        )
+    return job
+
+
+def died(database: Engine, error: str = TRACE) -> str:
+    cause: dict[str, str | int] = {"attempt": 1, "code": "charge", "error": error}
+    return told(
+        database,
+        (Event.ADMIT, State.ACCEPTED, {}),
+        (Event.BEGIN, State.RUNNING, {"attempt": 1}),
+        (Event.FAIL, State.DEAD_LETTERED, cause),
+    )
+
+
+def line_of(out: str, job: str) -> str:
+    (line,) = [line for line in out.splitlines() if line.startswith(job[:8])]
+    return line
+
+
+def test_the_list_tells_a_cause_by_code_and_words(shell: Shell, database: Engine) -> None:
+    job = died(database)
+
+    out = shell.run(*LIST).out
+    (row,) = [row for row in shell.run(*LIST, "--json").document if row["job_id"] == job]
+
+    assert line_of(out, job).endswith("charge: ValueError: no such card, password=[redacted]")
+    assert row["code"] == "charge"
+    assert row["error"] == TRACE.replace("hunter2", "[redacted]")
+
+
+def test_the_words_are_those_of_the_last_failure(shell: Shell, database: Engine) -> None:
+    failed: dict[str, str | int] = {"attempt": 1, "code": "timeout", "error": "the first"}
+    again: dict[str, str | int] = {"attempt": 2, "code": "timeout", "error": "the second"}
+    job = told(
+        database,
+        (Event.ADMIT, State.ACCEPTED, {}),
+        (Event.BEGIN, State.RUNNING, {"attempt": 1}),
+        (Event.RETRY, State.RETRYING, failed),
+        (Event.BEGIN, State.RUNNING, {"attempt": 2}),
+        (Event.RETRY, State.RETRYING, again),
+    )
+
+    assert line_of(shell.run(*LIST).out, job).endswith("timeout: the second")
+
+
+def test_a_failure_that_is_not_why_the_job_is_where_it_is_is_no_cause(
+    shell: Shell, database: Engine
+) -> None:
+    failed: dict[str, str | int] = {"attempt": 1, "code": "timeout", "error": "overcome"}
+    job = told(
+        database,
+        (Event.BEGIN, State.RUNNING, {"attempt": 1}),
+        (Event.RETRY, State.RETRYING, failed),
+        (Event.BEGIN, State.RUNNING, {"attempt": 2}),
+        (Event.COMPLETE, State.COMPLETED, {"attempt": 2}),
+    )
+
+    (row,) = [row for row in shell.run(*LIST, "--json").document if row["job_id"] == job]
+
+    assert (row["code"], row["error"]) == (None, None)
+    assert "overcome" not in line_of(shell.run(*LIST).out, job)
+
+
+def test_without_the_records_a_job_is_shown_as_the_ledger_has_it(
+    shell: Shell, database: Engine
+) -> None:
+    job = died(database, "timed out")
+    letter = letter_id(job, DIED_US, 0)
+
+    ran = shell.run("jobs", "show", job[:13], TASKYARD_REDIS_URL=NOWHERE)
+    document = shell.run("jobs", "show", job, "--json", TASKYARD_REDIS_URL=NOWHERE).document
+
+    assert ran.code == 0
+    assert f"job       {job}\n" in ran.out
+    assert "state     dead_lettered (by the ledger, which may be behind)\n" in ran.out
+    assert (
+        "record    unknown (Redis at redis://:[redacted]@127.0.0.1:1/0 does not answer" in ran.out
+    )
+    assert "attempts  1\n" in ran.out
+    assert "cause     charge\n" in ran.out
+    assert f"letter    {letter}\n" in ran.out
+    assert f"next      taskyard dlq show {letter}\n" in ran.out
+    assert "charge: timed out" in ran.out
+    assert "expired" not in ran.out
+    assert (document["state"], document["record"]) == ("dead_lettered", "unknown")
+    assert document["record_unknown"].startswith("Redis at redis://")
+    assert [event["event"] for event in document["history"]] == ["admit", "begin", "fail"]
+
+
+def test_without_the_records_a_job_that_waits_is_told_without_guesses(
+    shell: Shell, database: Engine
+) -> None:
+    job = told(database, (Event.ADMIT, State.ACCEPTED, {}))
+    away = {"TASKYARD_REDIS_URL": NOWHERE, "TASKYARD_BROKER_URL": NOWHERE}
+
+    ran = shell.run("jobs", "show", job, **away)
+
+    assert ran.code == 0
+    assert "state     accepted (by the ledger, which may be behind)\n" in ran.out
+    assert "workers   unknown (Redis at " in ran.out
+
+
+@pytest.mark.parametrize("database_url_of", ["this", "nowhere"])
+def test_where_nobody_knows_a_job_the_records_outage_is_the_answer(
+    shell: Shell, database: Engine, database_url_of: str
+) -> None:
+    away = {"TASKYARD_REDIS_URL": NOWHERE}
+    if database_url_of == "nowhere":
+        away["TASKYARD_DATABASE_URL"] = "postgresql://127.0.0.1:1/nothing"
+
+    ran = shell.run("jobs", "show", "0123456789", **away)
+
+    assert (ran.code, ran.out) == (3, "")
+    assert ran.err.startswith("error: Redis at redis://:[redacted]@127.0.0.1:1/0")
+    assert "there is no job" not in ran.err
+
+
+def test_waiting_for_a_job_needs_the_records_all_the_same(shell: Shell, database: Engine) -> None:
+    ran = shell.run("jobs", "wait", died(database), TASKYARD_REDIS_URL=NOWHERE)
+
+    assert ran.code == 3
+    assert ran.err.startswith("error: Redis at ")
