@@ -23,6 +23,9 @@ from taskyard.database import engine
 from taskyard.database.tables import LETTERS, OUTBOX
 from taskyard.errors import PublishFailed
 from taskyard.gate import Gate
+from taskyard.install import FleetPublisher, Place, Places
+from taskyard.install.layout import PLAIN, Layout
+from taskyard.install.places import broker_mark
 from taskyard.jobs.states import State
 from taskyard.mirror.letters import store_letters
 from taskyard.records import Records, Run
@@ -274,6 +277,49 @@ def test_a_broker_that_does_not_answer_postpones_and_never_refuses(
     assert yard.relay.run_once()
     assert yard.outcomes(asked) == ["requested", "applied"]
     assert yard.stamps() == {(letter.epoch, 1, 0)}
+
+
+def test_while_the_workers_of_an_app_read_different_places_a_replay_waits(
+    settings: Settings, yard: Yard
+) -> None:
+    queue = f"{settings.namespace}.orders"
+    publisher = FleetPublisher(settings, yard.records)
+    gate = Gate(settings.namespace, yard.client)
+    relay = Relay(settings, yard.database, yard.records, publisher, gate, queues=publisher)
+    places = Places(yard.client, settings.namespace)
+    mark = broker_mark(yard.client, settings.namespace)
+    new = Layout(prefix=f"{settings.namespace}/", separator="~", steps=(0, 5))
+    now_us = yard.records.now_us()
+    places.tell([Place(queue, mark, layout, now_us) for layout in (PLAIN, new)])
+    letter = died(yard.records).model_copy(update={"queue": queue})
+    with yard.database.begin() as connection:
+        store_letters(connection, [make_delivery(letter)])
+    asked = yard.replay(letter)
+
+    assert relay.run_once()
+    assert not relay.run_once()
+
+    with yard.database.begin() as connection:
+        row = connection.execute(select(OUTBOX)).mappings().one()
+        assert (row["attempts"], row["done_at"]) == (1, None)
+        assert row["not_before"] > row["created_at"]
+        assert f"the workers of queue {queue!r} read 2 different places" in row["last_error"]
+        connection.execute(update(OUTBOX).values(not_before=None))
+    assert yard.outcomes(asked) == ["requested"]
+    assert yard.records.read(letter.job_id).state is State.DEAD_LETTERED
+    assert lying(yard, queue, PLAIN, new) == [0, 0]
+
+    # The old workers have ended: only the new ones speak, minutes later.
+    places.tell([Place(queue, mark, new, now_us + 600_000_000)])
+    assert relay.run_once()
+    assert yard.outcomes(asked) == ["requested", "applied"]
+    assert yard.records.read(letter.job_id).state is State.ACCEPTED
+    assert lying(yard, queue, PLAIN, new) == [0, 1]
+    publisher.close()
+
+
+def lying(yard: Yard, queue: str, *layouts: Layout) -> list[int]:
+    return [sum(yard.client.llen(key) for key in layout.keys(queue)) for layout in layouts]
 
 
 def test_an_intent_that_nobody_foresaw_does_not_stop_the_others(yard: Yard) -> None:
