@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from struct import pack
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from kombu import Connection
 
 from taskyard.broker import read_any_header
+from taskyard.wire.decoded import Decoded
 from taskyard.wire.unread import UNREAD
 
 DELIVER = pack(">HH", 60, 60)
@@ -42,7 +44,7 @@ def handler(taken: list[Any]) -> Any:
     make = connection.transport_options["frame_handler"]
 
     class Counting:
-        bytes_recv = 0
+        bytes_recv, channels = 0, None
 
     return make(Counting(), lambda *frame: taken.append(frame[-1]))
 
@@ -80,7 +82,7 @@ def test_a_consumers_own_error_is_not_taken_for_the_headers() -> None:
     connection = Connection("amqp://")
     read_any_header(connection)
     on_frame = connection.transport_options["frame_handler"](
-        type("C", (), {"bytes_recv": 0}), consume
+        type("C", (), {"bytes_recv": 0, "channels": None}), consume
     )
     with pytest.raises(ValueError, match="the consumer's own"):
         give(on_frame, pack(">H", 0), b"")
@@ -90,3 +92,11 @@ def test_another_broker_is_left_alone() -> None:
     connection = Connection("memory://")
     read_any_header(connection)
     assert not connection.transport_options
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "utf-8"])
+def test_a_decoded_body_knows_its_bytes_and_travels_as_plain_text(encoding: str) -> None:
+    came = "é".encode("utf-16-le" if encoding == "utf-16" else encoding)
+    body = Decoded.of(came, encoding)
+    assert (body, body.came) == ("é", came)
+    assert type(pickle.loads(pickle.dumps(body))) is str  # noqa: S301 - its own

@@ -1,4 +1,4 @@
-"""Messages whose AMQP properties py-amqp cannot read, so that they end as letters all the same.
+"""Messages as they came over AMQP, also those whose properties py-amqp cannot read.
 
 RabbitMQ hands on what it was given: a text that is not UTF-8, a date that no calendar has, a table
 nested without end. py-amqp raises at the header frame, which ends the worker, and every next one
@@ -15,6 +15,7 @@ from amqp.exceptions import FrameSyntaxError
 from amqp.method_framing import frame_handler
 from amqp.serialization import decode_properties_basic
 
+from taskyard.wire.decoded import Decoded
 from taskyard.wire.unread import UNREAD
 
 __all__ = ["read_any_header"]
@@ -39,7 +40,7 @@ def read_any_header(connection: Any) -> None:
     """Have kombu's `connection`, to a broker of any kind, survive such messages from now on.
 
     What cannot be read arrives as a message of bytes without a task, whose header `UNREAD` holds
-    the properties as they came.
+    the properties as they came. Bodies are decoded as ever, but know their bytes.
     """
     if connection.transport.driver_type == "amqp":
         options = connection.transport_options or {}
@@ -48,7 +49,16 @@ def read_any_header(connection: Any) -> None:
 
 def _reading_any(connection: Any, callback: Callable[..., Any]) -> Callable[[Frame], Any]:
     """py-amqp's frame handler, which is asked again where the properties are at fault."""
-    plain = frame_handler(connection, callback)
+
+    def decoding(channel: int, signature: Any, arguments: Any, content: Any) -> Any:
+        taken = (connection.channels or {}).get(channel)
+        if taken is not None and content is not None:
+            # py-amqp's own way forgets the bytes: no letter and no retry would be what came.
+            taken.auto_decode = False
+            content.body = _decoded(content)
+        return callback(channel, signature, arguments, content)
+
+    plain = frame_handler(connection, decoding)
 
     def on_frame(frame: Frame) -> Any:
         try:
@@ -61,6 +71,17 @@ def _reading_any(connection: Any, callback: Callable[..., Any]) -> Callable[[Fra
         return plain((kind, channel, _as_bytes(header)))
 
     return on_frame
+
+
+def _decoded(content: Any) -> Any:
+    """The body as py-amqp would have it: bytes where its encoding is unknown or not true."""
+    encoding = content.properties.get("content_encoding")
+    if not encoding or not isinstance(content.body, bytes | bytearray | memoryview):
+        return content.body
+    try:
+        return Decoded.of(bytes(content.body), encoding)
+    except (UnicodeError, LookupError, ValueError):
+        return content.body
 
 
 def _readable(header: bytes) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from typing import Any, Final
 
+from taskyard.wire.decoded import bytes_of
 from taskyard.wire.exact import clean_text, pack
 from taskyard.wire.headers import HEADER, Stamp
 from taskyard.wire.letters import RawMessage
@@ -17,11 +18,8 @@ _UNIDENTIFIED: Final = uuid.UUID("c0a5b1de-53a0-5e6c-8c39-9a6f7a2e5d01")
 
 def raw_message(message: Any) -> RawMessage:
     """The message as it came: bytes stay bytes."""
-    body = message.body
     return RawMessage(
-        body=body.encode("utf-8", "surrogatepass")
-        if isinstance(body, str)
-        else bytes(body or b""),
+        body=bytes_of(message.body),
         headers=_packed(message.headers),
         properties=_packed(message.properties),
         content_type=_text(message.content_type),

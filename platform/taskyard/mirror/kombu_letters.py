@@ -15,6 +15,7 @@ from taskyard.errors import ServerUnreachable
 from taskyard.mirror.deliveries import Delivery
 from taskyard.transport.channel import Channel, SentinelChannel
 from taskyard.wire import redact_url
+from taskyard.wire.decoded import bytes_of
 
 __all__ = ["KombuLetters"]
 
@@ -116,9 +117,8 @@ def _settle(channel: Any, messages: Sequence[Message]) -> None:
 
 
 def _delivery(message: Message) -> Delivery:
-    body: Any = message.body
     return Delivery(
-        body=body.encode("utf-8", "surrogatepass") if isinstance(body, str) else bytes(body),
+        body=bytes_of(message.body),
         headers=message.headers or {},
         properties=message.properties or {},
         content_type=message.content_type,
