@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from datetime import datetime
 
+from taskyard.clock import SYSTEM_CLOCK
+from taskyard.errors import TaskyardError
 from taskyard.ops.cli.console import note, print_json, put, table
 from taskyard.ops.cli.options import Json
 from taskyard.ops.cli.place import find_place
-from taskyard.ops.cli.queues.look import look
+from taskyard.ops.cli.queues.apps import look_at_apps
+from taskyard.ops.cli.queues.look import QueueState, look
 from taskyard.ops.cli.queues.unserved import start_worker
+from taskyard.ops.cli.times import age
+from taskyard.settings import Settings
 
 __all__ = ["command"]
 
@@ -17,28 +23,41 @@ def command(json: Json = False) -> None:
     """List the queues: what waits, and who consumes it.
 
     Waiting are messages at the broker; what a retry's backoff or a countdown holds back is not
-    among them.
+    among them. Queues of installed apps are listed as their workers announce them.
     """
     settings = find_place(quiet=json).settings
-    states = look(settings)
+    states = look(settings) + _of_apps(settings)
     if json:
         print_json([asdict(state) for state in states])
         return
+    now = SYSTEM_CLOCK.now()
     rows = [
         (
             state.queue,
-            _told(state.waiting),
-            _told(state.consumers),
-            f"1-{settings.queue(state.queue).priorities}",
+            "unknown" if state.waiting is None else str(state.waiting),
+            _workers(state, now),
+            "the app's" if state.app else f"1-{settings.queue(state.queue).priorities}",
+            "an app" if state.app else "settings",
         )
         for state in states
     ]
-    put(table(("queue", "waiting", "workers", "priorities"), rows))
+    put(table(("queue", "waiting", "workers", "priorities", "of"), rows))
     for state in states:
         if state.unserved:
             start = start_worker(settings, state.queue)
             note(f"no worker consumes queue {state.queue!r}. Start one: {start}")
 
 
-def _told(number: int | None) -> str:
-    return "unknown" if number is None else str(number)
+def _of_apps(settings: Settings) -> list[QueueState]:
+    """What installed apps announced; where that cannot be read a line says so, in JSON too."""
+    try:
+        return look_at_apps(settings)
+    except TaskyardError as error:
+        note(f"the queues of installed apps are unknown: {error}")
+        return []
+
+
+def _workers(state: QueueState, now: datetime) -> str:
+    if state.consumers is not None:
+        return str(state.consumers)
+    return "unknown" if state.told_at is None else f"told {age(state.told_at, now)} ago"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 from celery import Celery
@@ -21,7 +22,16 @@ from taskyard.settings import Settings
 from taskyard.store import BROKER, connect, reachable
 from taskyard.wire import redact_url
 
-__all__ = ["QueueState", "look"]
+__all__ = [
+    "QueueState",
+    "ask_workers",
+    "away",
+    "declared",
+    "heartbeats",
+    "length",
+    "look",
+    "waiting_in",
+]
 
 _NOT_FOUND: Final = 404
 # Workers that tell no queues with their heartbeat are asked; one that is busy answers late.
@@ -30,11 +40,17 @@ _ANSWER_S: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class QueueState:
-    """One queue; what the broker could not be asked is None, which is not the same as 0."""
+    """One queue; what the broker could not be asked is None, which is not the same as 0.
+
+    `app` marks a queue of an installed Celery app: its workers said at `told_at` that they read it,
+    which they say every minute.
+    """
 
     queue: str
     waiting: int | None
     consumers: int | None
+    app: bool = False
+    told_at: datetime | None = None
 
     @property
     def unserved(self) -> bool:
@@ -56,6 +72,18 @@ def look(settings: Settings, names: Iterable[str] | None = None) -> list[QueueSt
     ]
 
 
+def waiting_in(settings: Settings, name: str) -> int | None:
+    """How many messages the queue `name` at the broker holds, None where it may not be read.
+
+    Raises `ServerUnreachable`, `InvalidSettings`.
+    """
+    if is_amqp(settings):
+        return _rabbitmq(settings, [name])[0][name]
+    url = check_broker_url(settings)
+    with connect(url, retries=0, variable=BROKER) as client, reachable(url, variable=BROKER):
+        return length(client, _keys(name))
+
+
 Counts = Mapping[str, int | None]
 
 
@@ -67,8 +95,8 @@ def _broker_name(settings: Settings, name: str) -> str:
 def _redis(settings: Settings, names: Sequence[str]) -> tuple[Counts, Counts]:
     url = check_broker_url(settings)
     with connect(url, retries=0, variable=BROKER) as client, reachable(url, variable=BROKER):
-        waiting: Counts = {name: _length(client, name) for name in names}
-        told, untold = _heartbeats(client, settings.namespace)
+        waiting: Counts = {name: length(client, _keys(name)) for name in names}
+        told, untold = heartbeats(client, settings.namespace)
     if all(told[name] for name in names):
         return waiting, told
     with reachable(url, variable=BROKER):
@@ -79,11 +107,15 @@ def _redis(settings: Settings, names: Sequence[str]) -> tuple[Counts, Counts]:
     return waiting, {name: n if n > 0 or certain else None for name, n in seen.items()}
 
 
-def _length(client: Redis, name: str) -> int | None:
-    """What its lists hold, None where one of them could not be asked."""
+def _keys(name: str) -> list[str]:
+    return [queue_key(name, step) for step in URGENCY_STEPS]
+
+
+def length(client: Redis, keys: Iterable[str]) -> int | None:
+    """What a queue's lists hold, None where one of them could not be asked."""
     with client.pipeline(transaction=False) as pipe:
-        for step in URGENCY_STEPS:
-            pipe.llen(queue_key(name, step))
+        for key in keys:
+            pipe.llen(key)
         found: list[Any] = pipe.execute(raise_on_error=False)
     if any(isinstance(size, RedisError) and not _no_list(size) for size in found):
         return None
@@ -95,7 +127,7 @@ def _no_list(error: RedisError) -> bool:
     return str(error).startswith("WRONGTYPE")
 
 
-def _heartbeats(client: Redis, namespace: str) -> tuple[Counter[str], bool]:
+def heartbeats(client: Redis, namespace: str) -> tuple[Counter[str], bool]:
     """How many live consumers name each queue, and whether some live one names none."""
     owners: Any = client.smembers(f"{namespace}:owners")
     keys = [f"{namespace}:owner:{owner.decode()}" for owner in owners]
@@ -106,16 +138,25 @@ def _heartbeats(client: Redis, namespace: str) -> tuple[Counter[str], bool]:
 
 def _answers(settings: Settings) -> tuple[Counter[str], bool]:
     """What the workers say, those of Celery's own kind too, and whether all that listen did."""
+    answers, listening = ask_workers(settings, "active_queues")
+    told = Counter(queue["name"] for queues in answers.values() for queue in queues)
+    return told, listening is not None and len(answers) >= listening
+
+
+def ask_workers(settings: Settings, question: str) -> tuple[Mapping[str, Any], int | None]:
+    """What each worker that answers within a second says, and how many hear the question.
+
+    How many is None on RabbitMQ, which does not tell. Raises `ServerUnreachable`.
+    """
     app: Celery = make_app(settings, Catalogue.load(*settings.job_types))
     try:
-        answers = app.control.inspect(timeout=_ANSWER_S).active_queues() or {}
-        listening = _listening(app)
+        answers = getattr(app.control.inspect(timeout=_ANSWER_S), question)() or {}
+        listening = None if is_amqp(settings) else _listening(app)
     except OperationalError as error:
-        raise _away(settings, error) from error
+        raise away(settings, error) from error
     finally:
         app.close()
-    told = Counter(queue["name"] for queues in answers.values() for queue in queues)
-    return told, len(answers) >= listening
+    return answers, listening
 
 
 def _listening(app: Celery) -> int:
@@ -136,13 +177,13 @@ def _rabbitmq(settings: Settings, names: Sequence[str]) -> tuple[Counts, Counts]
         try:
             broker.connect()
             for name in names:
-                waiting[name], consumers[name] = _declared(broker, name)
+                waiting[name], consumers[name] = declared(broker, name)
         except broker.connection_errors as error:
-            raise _away(settings, error) from error
+            raise away(settings, error) from error
     return waiting, consumers
 
 
-def _declared(broker: Any, name: str) -> tuple[int | None, int | None]:
+def declared(broker: Any, name: str) -> tuple[int | None, int | None]:
     """Asked on a channel that is thrown away: the server closes it where it refuses."""
     try:
         with broker.channel() as channel:
@@ -152,7 +193,8 @@ def _declared(broker: Any, name: str) -> tuple[int | None, int | None]:
     return answer.message_count, answer.consumer_count
 
 
-def _away(settings: Settings, error: object) -> ServerUnreachable:
+def away(settings: Settings, error: object) -> ServerUnreachable:
+    """The broker, which did not answer."""
     return ServerUnreachable(
         "the broker",
         redact_url(settings.need_broker_url()),

@@ -7,6 +7,7 @@ from typing import Final
 from taskyard.errors import TaskyardError
 from taskyard.jobs.states import State
 from taskyard.ops.cli.console import note
+from taskyard.ops.cli.queues.apps import look_at_apps
 from taskyard.ops.cli.queues.look import QueueState, look
 from taskyard.records import Record
 from taskyard.settings import Settings
@@ -27,6 +28,9 @@ def start_worker(settings: Settings, queue: str) -> str:
 def state_of(settings: Settings, queue: str) -> QueueState | TaskyardError:
     """The queue's state, or why the broker could not tell it."""
     try:
+        if queue not in settings.queues:
+            for state in look_at_apps(settings, [queue]):
+                return state
         return look(settings, [queue])[0]
     except TaskyardError as error:
         return error
