@@ -13,7 +13,7 @@ from taskyard.records import Records
 from taskyard.settings import Settings
 from taskyard.store import reachable
 
-__all__ = ["MINIMUM_PREFIX", "find_job"]
+__all__ = ["MINIMUM_PREFIX", "find_in_ledger", "find_job"]
 
 MINIMUM_PREFIX: Final = 6
 _SHOWN: Final = 5
@@ -32,19 +32,38 @@ def find_job(settings: Settings, records: Records, name: str) -> str:
     with reachable(settings.need_redis_url()):
         if records.read(name).state is not State.NONE:
             return name
+    _check_length(name)
+    found, silence = _in_ledger(settings, name)
+    found = found or _in_records(settings, records, name)
+    if not found:
+        if silence is not None:
+            raise silence
+        raise NotFound(f"there is no job {name[:60]!r}. See: taskyard jobs list")
+    return _only(name, found)
+
+
+def find_in_ledger(settings: Settings, name: str) -> str | None:
+    """As `find_job` where the records cannot be asked; None where the ledger knows none either.
+
+    Nobody can say then that there is no such job, so nothing is raised but `Refused`, and
+    `NotFound` for what is too short to be looked for.
+    """
+    _check_length(name)
+    found, _ = _in_ledger(settings, name)
+    return _only(name, found) if found else None
+
+
+def _check_length(name: str) -> None:
     if len(name) < MINIMUM_PREFIX:
         raise NotFound(
             f"{name!r} is no job's id: expected the whole id or at least {MINIMUM_PREFIX} of its "
             "first characters. See: taskyard jobs list"
         )
-    found, silence = _in_ledger(settings, name)
-    found = found or _in_records(settings, records, name)
+
+
+def _only(name: str, found: list[str]) -> str:
     if name in found:
         return name
-    if not found:
-        if silence is not None:
-            raise silence
-        raise NotFound(f"there is no job {name[:60]!r}. See: taskyard jobs list")
     if len(found) > 1:
         more = " and more" if len(found) > _SHOWN else ""
         some = ", ".join(found[:_SHOWN])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
 from rich.console import RenderableType
 from rich.text import Text
 
-from taskyard.clock import from_us
+from taskyard.clock import SYSTEM_CLOCK, from_us
 from taskyard.errors import TaskyardError
 from taskyard.jobs.states import TERMINAL, State
 from taskyard.ops.cli.console import grid, print_json, put, say, table, with_sentences
@@ -19,7 +20,7 @@ from taskyard.ops.cli.options import Json
 from taskyard.ops.cli.place import find_place
 from taskyard.ops.cli.queues.look import QueueState
 from taskyard.ops.cli.queues.unserved import NO_WORKER
-from taskyard.ops.cli.times import moment
+from taskyard.ops.cli.times import age, moment
 from taskyard.records import Records
 from taskyard.store import connect
 from taskyard.wire.redaction import redact, redact_text
@@ -38,7 +39,8 @@ def command(
     The live record comes from Redis, the history from Postgres; what cannot be asked is unknown.
     """
     settings = find_place(quiet=json).settings
-    records = Records(connect(settings.need_redis_url()), settings)
+    # A person waits, and much can be told without the records.
+    records = Records(connect(settings.need_redis_url(), retries=1), settings)
     views = [look_up(settings, records, name) for name in written(jobs)]
     if json:
         documents = [redact(view.document()) for view in views]
@@ -56,13 +58,14 @@ def _facts(view: JobView) -> Iterator[tuple[str, object]]:
     yield "job", view.job_id
     yield "type", view.fact("job_type")
     yield "queue", view.fact("queue") and f"{view.fact('queue')}, priority {priority or '?'}"
-    yield "state", view.state.value + (" (the record has expired)" * _is_past(view))
+    yield "state", view.state.value + _by_whom(view)
+    yield "record", view.record_unknown and f"unknown ({view.record_unknown})"
     yield "ledger", _ledger(view)
     yield "attempts", _attempts(view)
-    yield "replays", view.record.generation or None
-    yield "admitted", moment(from_us(record.epoch)) if record.epoch else None
+    yield "replays", view.generation or None
+    yield "admitted", moment(view.admitted_at)
     yield "progress", _progress(record.progress)
-    yield "cause", _cause(record.cause)
+    yield "cause", _cause(record.cause) or (view.silence and view.fact("code"))
     yield "letter", view.letter
     yield "workers", _workers(view)
     yield "next", view.next
@@ -82,14 +85,19 @@ def _workers(view: JobView) -> str | None:
             return f"none: {NO_WORKER}"
         case QueueState(consumers=int() as consumers):
             return f"{consumers} consume{'s' * (consumers == 1)} this queue"
+        case QueueState(told_at=datetime() as told_at):
+            return f"unknown (a worker of the app read it {age(told_at, SYSTEM_CLOCK.now())} ago)"
         case QueueState():
             return "unknown (some worker does not say what it consumes)"
         case TaskyardError() as error:
             return f"unknown ({error})"
 
 
-def _is_past(view: JobView) -> bool:
-    return view.record.state is State.NONE
+def _by_whom(view: JobView) -> str:
+    """Who says so where it is not the record."""
+    if view.silence is not None:
+        return " (by the ledger, which may be behind)"
+    return " (the record has expired)" if view.record.state is State.NONE else ""
 
 
 def _ledger(view: JobView) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from datetime import datetime
+from typing import Any, Final
 
 from taskyard import database, ledger
 from taskyard.clock import from_us
-from taskyard.errors import NotFound, TaskyardError
+from taskyard.errors import NotFound, ServerRefused, ServerUnreachable, TaskyardError
 from taskyard.jobs.states import State
-from taskyard.ops.cli.jobs.find import find_job
+from taskyard.ops.cli.jobs.find import find_in_ledger, find_job
 from taskyard.ops.cli.jobs.present import present
 from taskyard.ops.cli.jobs.silence import SILENT
 from taskyard.ops.cli.queues.look import QueueState
@@ -21,6 +22,8 @@ from taskyard.store import reachable
 from taskyard.wire.letters import letter_id
 
 __all__ = ["JobView", "Ledger", "look_up", "read_ledger"]
+
+_RECORDS: Final = "Redis"  # the role of the records' server in errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +48,20 @@ class JobView:
     """Record and ledger of one job side by side.
 
     `place` is the queue that a waiting job waits in, or why the broker could not tell it;
-    `start_worker` is set where it waits in vain: nobody consumes that queue.
+    `start_worker` is set where it waits in vain: nobody consumes that queue. `silence` is why the
+    record could not be read; then `record` is empty and means nothing.
     """
 
     record: Record
     ledger: Ledger
     place: QueueState | TaskyardError | None = None
     start_worker: str | None = None
+    silence: TaskyardError | None = None
+
+    @property
+    def record_unknown(self) -> str | None:
+        """Why the record could not be read, in words."""
+        return None if self.silence is None else str(self.silence)
 
     @property
     def job_id(self) -> str:
@@ -60,7 +70,7 @@ class JobView:
 
     @property
     def state(self) -> State:
-        """The record's state; the ledger's where the record has expired."""
+        """The record's state; the ledger's where the record has expired or cannot be read."""
         if self.record.state is State.NONE and self.ledger.row is not None:
             return State(self.ledger.row["state"])
         return self.record.state
@@ -78,6 +88,21 @@ class JobView:
         """A fact that both hold: the record's, else the ledger's."""
         live = self.record.fields.get({"job_type": "type"}.get(name, name))
         return live or (self.ledger.row or {}).get(name)
+
+    @property
+    def generation(self) -> int:
+        """How often it was replayed."""
+        if self.silence is None:
+            return self.record.generation
+        return int((self.ledger.row or {}).get("generation") or 0)
+
+    @property
+    def admitted_at(self) -> datetime | None:
+        """When this life began."""
+        if self.silence is None:
+            return from_us(self.record.epoch) if self.record.epoch else None
+        admitted: datetime | None = (self.ledger.row or {}).get("admitted_at")
+        return admitted
 
     @property
     def attempts(self) -> int | None:
@@ -106,7 +131,8 @@ class JobView:
             "type": self.fact("job_type"),
             "queue": self.fact("queue"),
             "letter": self.letter,
-            "record": None if self.record.state is State.NONE else self._live(),
+            "record": self._live(),
+            "record_unknown": self.record_unknown,
             "ledger": "unknown" if self.ledger.unknown else self.ledger.row,
             "ledger_unknown": self.ledger.unknown,
             "history": self.ledger.events,
@@ -124,8 +150,12 @@ class JobView:
             case _:
                 return "unknown"
 
-    def _live(self) -> dict[str, Any]:
+    def _live(self) -> dict[str, Any] | str | None:
         record = self.record
+        if self.silence is not None:
+            return "unknown"
+        if record.state is State.NONE:
+            return None
         return {
             "state": record.state,
             "epoch": record.epoch,
@@ -146,16 +176,32 @@ def _count(record: Record, name: str) -> int | None:
 
 
 def look_up(settings: Settings, records: Records, name: str) -> JobView:
-    """The view of the job that `name` is or begins; raises as `find_job` does."""
-    job_id = find_job(settings, records, name)
-    with reachable(settings.need_redis_url()):
-        record = records.read(job_id)
+    """The view of the job that `name` is or begins; raises as `find_job` does.
+
+    Without the records it is what the ledger knows, if that knows the job.
+    """
+    try:
+        job_id = find_job(settings, records, name)
+        with reachable(settings.need_redis_url()):
+            record = records.read(job_id)
+    except (ServerUnreachable, ServerRefused) as error:
+        if error.role != _RECORDS:
+            raise
+        return _by_ledger(settings, name, error)
     view = JobView(record, read_ledger(settings, job_id))
     if view.state is State.NONE and view.ledger.row is None:
         if view.ledger.silence is not None:
             raise view.ledger.silence
         raise NotFound(f"there is no job {name[:60]!r}. See: taskyard jobs list")
     return _with_place(settings, view)
+
+
+def _by_ledger(settings: Settings, name: str, silence: TaskyardError) -> JobView:
+    job_id = find_in_ledger(settings, name)
+    told = None if job_id is None else read_ledger(settings, job_id)
+    if job_id is None or told is None or told.row is None:
+        raise silence
+    return _with_place(settings, JobView(Record(job_id, {}), told, silence=silence))
 
 
 def _with_place(settings: Settings, view: JobView) -> JobView:
