@@ -14,6 +14,7 @@ from celery.exceptions import OperationalError
 
 from servers import Servers, free_port
 from support.legacy import Legacy
+from support.legacy_fixtures import BROKERS, legacy_on
 from support.waiting import SOON_S, eventually
 from support.yard import fresh_settings
 from taskyard.install import install
@@ -23,16 +24,10 @@ from taskyard.settings import Settings
 from taskyard.store import connect
 
 
-@pytest.fixture(params=["redis", "rabbitmq"])
+@pytest.fixture(params=BROKERS)
 def app(request: pytest.FixtureRequest, servers: Servers, tmp_path: Path) -> Iterator[Legacy]:
-    url = servers.valkey_url()
-    broker = url if request.param == "redis" else servers.rabbitmq_url()
-    settings = fresh_settings(url, broker_url=broker)
-    legacy = Legacy("protect", broker, url, settings, tmp_path, admit=True)
-    try:
+    with legacy_on(request.param, servers, tmp_path, admit=True) as legacy:
         yield legacy
-    finally:
-        legacy.close()
 
 
 def test_a_published_task_has_its_record_before_any_worker(app: Legacy) -> None:
@@ -126,11 +121,7 @@ def test_a_producer_does_not_notice_that_the_records_are_away(
 
 
 def test_a_script_that_only_publishes_leaves_its_record(servers: Servers, tmp_path: Path) -> None:
-    url = servers.valkey_url()
-    app = Legacy("protect", url, url, fresh_settings(url), tmp_path, admit=True)
-    try:
-        code = "from support.legacy_app.tasks import add; add.apply_async((1, 2), task_id='script')"
+    code = "from support.legacy_app.tasks import add; add.apply_async((1, 2), task_id='script')"
+    with legacy_on("redis", servers, tmp_path, admit=True) as app:
         subprocess.run([sys.executable, "-c", code], env=app.environment(), check=True, timeout=60)
         assert app.record("script")["state"] == "accepted"
-    finally:
-        app.close()

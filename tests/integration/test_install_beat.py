@@ -11,19 +11,15 @@ from celery.beat import ScheduleEntry
 from celery.schedules import crontab, schedule
 
 from servers import Servers
-from support.legacy import Legacy
-from support.yard import fresh_settings
+from support.legacy_fixtures import BROKERS, legacy_on
 from taskyard.install.beat import due_time, entry_id
 
 
-@pytest.mark.parametrize("broker", ["redis", "rabbitmq"])
+@pytest.mark.parametrize("broker", BROKERS)
 def test_two_beats_schedule_and_each_due_time_runs_once(
     broker: str, servers: Servers, tmp_path: Path
 ) -> None:
-    url = servers.valkey_url()
-    at = url if broker == "redis" else servers.rabbitmq_url()
-    legacy = Legacy("protect", at, url, fresh_settings(url, broker_url=at), tmp_path)
-    try:
+    with legacy_on(broker, servers, tmp_path) as legacy:
         legacy.worker()
         beats = [legacy.beat("left"), legacy.beat("right")]
         legacy.await_notes("ticks", 6)
@@ -31,8 +27,6 @@ def test_two_beats_schedule_and_each_due_time_runs_once(
         ran = legacy.notes("ticks")
         assert len(set(ran)) == len(ran)
         assert len(ran) < sent
-    finally:
-        legacy.close()
 
 
 def _entry(app: Celery, plan: object, last: datetime) -> ScheduleEntry:

@@ -9,6 +9,8 @@ import pytest
 from celery import Celery
 from kombu import Queue
 
+from servers import Servers
+from support.legacy_fixtures import BROKERS
 from taskyard.install import install
 from taskyard.install.eta import put_off
 from taskyard.install.yard import AppYard
@@ -18,10 +20,11 @@ from taskyard.settings import Settings
 LATER_S = 3600
 
 
-@pytest.fixture
-def yard(settings: Settings) -> Iterator[AppYard]:
+@pytest.fixture(params=BROKERS)
+def yard(request: pytest.FixtureRequest, servers: Servers, settings: Settings) -> Iterator[AppYard]:
     url = settings.need_redis_url()
-    app = Celery("dated", broker=url, backend=url, set_as_current=False)
+    broker = url if request.param == "redis" else servers.rabbitmq_url()
+    app = Celery("dated", broker=broker, backend=url, set_as_current=False)
     app.conf.task_default_queue = f"{settings.namespace}.dated"
     install(app, settings=settings.model_copy(update={"replicas": 1}))
     yield app.taskyard

@@ -9,19 +9,14 @@ import pytest
 
 from servers import Servers
 from support.legacy import Legacy
+from support.legacy_fixtures import BROKERS, legacy_on
 from support.waiting import SOON_S, eventually
-from support.yard import fresh_settings
 
 
-@pytest.fixture(params=["redis", "rabbitmq"])
+@pytest.fixture(params=BROKERS)
 def app(request: pytest.FixtureRequest, servers: Servers, tmp_path: Path) -> Iterator[Legacy]:
-    url = servers.valkey_url()
-    broker = url if request.param == "redis" else servers.rabbitmq_url()
-    legacy = Legacy("protect", broker, url, fresh_settings(url, broker_url=broker), tmp_path)
-    try:
+    with legacy_on(request.param, servers, tmp_path) as legacy:
         yield legacy
-    finally:
-        legacy.close()
 
 
 def test_a_mixed_fleet_runs_every_job_once(app: Legacy) -> None:
@@ -61,8 +56,7 @@ def test_removed_with_messages_in_flight_nothing_is_lost(app: Legacy) -> None:
         # On the way out: a worker that only watches moves what waits to its queue.
         watching = app.worker("watching", "observe")
         assert retried.get(timeout=SOON_S) == 1
-        delayed = f"{app.settings.namespace}:delayed"
-        eventually(lambda: app.redis.zcard(delayed) == 0, "nothing that waits", why=app.logs)
+        eventually(lambda: app.at_broker.waiting() == 0, "nothing that waits", why=app.logs)
         watching.terminate()
         app.worker("without", "none")
         assert dated.get(timeout=SOON_S) == 1

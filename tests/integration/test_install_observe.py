@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,25 +9,11 @@ import pytest
 
 from servers import RedisServer, Servers
 from support.legacy import Legacy
+from support.legacy_fixtures import BROKERS, legacy_fixtures
 from support.waiting import SOON_S, eventually
 from support.yard import fresh_settings
 
-
-@pytest.fixture(scope="module")
-def app(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Legacy]:
-    url = servers.valkey_url()
-    legacy = Legacy("observe", url, url, fresh_settings(url), tmp_path_factory.mktemp("observe"))
-    try:
-        legacy.worker()
-        yield legacy
-    finally:
-        legacy.close()
-
-
-@pytest.fixture(scope="module")
-def tasks(app: Legacy) -> Iterator[Any]:
-    with app.producer() as module:
-        yield module
+app, tasks = legacy_fixtures("observe")
 
 
 def test_a_job_is_recorded_from_begin_to_end(app: Legacy, tasks: Any) -> None:
@@ -81,16 +66,18 @@ def test_an_unknown_task_leaves_a_letter(app: Legacy, tasks: Any) -> None:
 def test_messages_stay_as_they_are(app: Legacy, tasks: Any) -> None:
     result = tasks.later.delay()
     assert result.get(timeout=SOON_S) == 1
-    assert app.redis.zcard(f"{app.settings.namespace}:delayed") == 0
+    assert app.at_broker.waiting() == 0
 
 
+@pytest.mark.parametrize("broker", BROKERS)
 def test_without_a_reachable_redis_the_app_works_as_before(
-    servers: Servers, tmp_path: Path
+    broker: str, servers: Servers, tmp_path: Path
 ) -> None:
+    gone = RedisServer(tmp_path / "gone").url
     url = servers.valkey_url()
-    records = RedisServer(tmp_path / "gone")
-    settings = fresh_settings(records.url)
-    legacy = Legacy("observe", url, url, settings, tmp_path, notes_url=url)
+    at = url if broker == "redis" else servers.rabbitmq_url()
+    settings = fresh_settings(gone, broker_url=at)
+    legacy = Legacy("observe", at, url, settings, tmp_path, notes_url=url)
     try:
         worker = legacy.worker()
         with legacy.producer() as tasks:

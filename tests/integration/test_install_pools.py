@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 
 from servers import Servers
-from support.legacy import Legacy
+from support.legacy_fixtures import BROKERS, legacy_on
 from support.waiting import SOON_S
-from support.yard import fresh_settings
 
 
+@pytest.mark.parametrize("broker", BROKERS)
 @pytest.mark.parametrize("pool", ["threads", "solo"])
-def test_another_pool_keeps_the_same_promises(servers: Servers, tmp_path: Path, pool: str) -> None:
-    url = servers.valkey_url()
-    legacy = Legacy("protect", url, url, fresh_settings(url), tmp_path)
-    try:
+def test_another_pool_keeps_the_same_promises(
+    broker: str, pool: str, servers: Servers, tmp_path: Path
+) -> None:
+    with legacy_on(broker, servers, tmp_path) as legacy:
         legacy.worker(pool, None, "-P", pool)
         with legacy.producer() as tasks:
             results = [tasks.once.delay() for _ in range(10)]
@@ -25,16 +25,28 @@ def test_another_pool_keeps_the_same_promises(servers: Servers, tmp_path: Path, 
             assert tasks.become.delay("chain").get(timeout=SOON_S) == 42
             failed = tasks.fail.delay("in another pool")
             assert legacy.await_letter(failed.id).error_message == "in another pool"
-    finally:
-        legacy.close()
+
+
+@pytest.mark.parametrize("broker", BROKERS)
+@pytest.mark.parametrize("pool", ["threads", "solo"])
+def test_another_pool_is_watched_as_prefork_is(
+    broker: str, pool: str, servers: Servers, tmp_path: Path
+) -> None:
+    with legacy_on(broker, servers, tmp_path, "observe") as legacy:
+        legacy.worker(pool, None, "-P", pool)
+        with legacy.producer() as tasks:
+            ended = tasks.insist.delay(3)
+            assert ended.get(timeout=SOON_S) == [3, "xx", 2]
+            legacy.await_state(ended.id, "completed")
+            assert legacy.events(ended.id)[-1] == "complete"
+            failed = tasks.fail.delay("in another pool")
+            assert legacy.await_letter(failed.id).error_message == "in another pool"
 
 
 def test_with_our_transport_a_killed_workers_job_is_back_in_seconds(
     servers: Servers, tmp_path: Path
 ) -> None:
-    url = servers.valkey_url()
-    legacy = Legacy("protect", url, url, fresh_settings(url, lease_s=2), tmp_path, transport=True)
-    try:
+    with legacy_on("redis", servers, tmp_path, transport=True, lease_s=2) as legacy:
         worker = legacy.worker("first")
         with legacy.producer() as tasks:
             gate = f"g-{legacy.prefix}"
@@ -45,5 +57,3 @@ def test_with_our_transport_a_killed_workers_job_is_back_in_seconds(
             legacy.await_notes(f"{result.id}:runs", 2)
             legacy.open_gate(gate, 2)
             assert result.get(timeout=SOON_S) == 2
-    finally:
-        legacy.close()

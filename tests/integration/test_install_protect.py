@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,38 +9,10 @@ import pytest
 
 from servers import Servers
 from support.legacy import Legacy
+from support.legacy_fixtures import BROKERS, legacy_fixtures, legacy_on
 from support.waiting import SOON_S, eventually
-from support.yard import fresh_settings
 
-
-def legacy_on(broker: str, servers: Servers, folder: Path, **fields: Any) -> Legacy:
-    """The protected app with `broker` of either kind; its records are in Valkey."""
-    url = servers.valkey_url()
-    at = url if broker == "redis" else servers.rabbitmq_url()
-    return Legacy("protect", at, url, fresh_settings(url, broker_url=at, **fields), folder)
-
-
-@pytest.fixture(scope="module", params=["redis", "rabbitmq"])
-def broker(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture(scope="module")
-def app(
-    broker: str, servers: Servers, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Legacy]:
-    legacy = legacy_on(broker, servers, tmp_path_factory.mktemp("protect"))
-    try:
-        legacy.worker()
-        yield legacy
-    finally:
-        legacy.close()
-
-
-@pytest.fixture(scope="module")
-def tasks(app: Legacy) -> Iterator[Any]:
-    with app.producer() as module:
-        yield module
+app, tasks = legacy_fixtures("protect")
 
 
 def test_a_job_is_recorded_from_begin_to_end(app: Legacy, tasks: Any) -> None:
@@ -204,11 +175,11 @@ def test_without_a_stored_result_the_record_gives_the_continuation(app: Legacy, 
     assert app.notes(f"{job_id}:runs") == ["1"]
 
 
+@pytest.mark.parametrize("broker", BROKERS)
 def test_a_worker_that_is_killed_leaves_its_job_to_the_next(
     broker: str, servers: Servers, tmp_path: Path
 ) -> None:
-    legacy = legacy_on(broker, servers, tmp_path, lease_s=2)
-    try:
+    with legacy_on(broker, servers, tmp_path, lease_s=2) as legacy:
         worker = legacy.worker("first")
         with legacy.producer() as tasks:
             gate = f"g-{legacy.prefix}"
@@ -220,16 +191,12 @@ def test_a_worker_that_is_killed_leaves_its_job_to_the_next(
             legacy.await_notes(f"{result.id}:runs", 2)
             legacy.open_gate(gate, 2)
             assert result.get(timeout=SOON_S) == 2
-    finally:
-        legacy.close()
 
 
+@pytest.mark.parametrize("broker", BROKERS)
 def test_a_warm_shutdown_ends_with_zero(broker: str, servers: Servers, tmp_path: Path) -> None:
-    legacy = legacy_on(broker, servers, tmp_path)
-    try:
+    with legacy_on(broker, servers, tmp_path) as legacy:
         worker = legacy.worker()
         worker.terminate()
         assert worker._process is not None
         assert worker._process.returncode == 0
-    finally:
-        legacy.close()

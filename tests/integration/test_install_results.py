@@ -9,24 +9,22 @@ import pytest
 
 from servers import Servers
 from support.legacy import Legacy
+from support.legacy_fixtures import BROKERS, legacy_on
 from support.waiting import SOON_S
-from support.yard import fresh_settings
 from taskyard.client import Taskyard
 from taskyard.errors import DeadLettered, NotFound
 
 
-@pytest.fixture(scope="module")
-def app(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Legacy]:
+@pytest.fixture(scope="module", params=BROKERS)
+def app(
+    request: pytest.FixtureRequest, servers: Servers, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Legacy]:
     """Its results lie in another database than the records."""
-    url = servers.valkey_url()
     backend = servers.valkey_url().removesuffix("/0") + "/5"
-    settings = fresh_settings(url)
-    legacy = Legacy("protect", url, backend, settings, tmp_path_factory.mktemp("results"))
-    try:
+    folder = tmp_path_factory.mktemp("results")
+    with legacy_on(request.param, servers, folder, backend=backend) as legacy:
         legacy.worker()
         yield legacy
-    finally:
-        legacy.close()
 
 
 @pytest.fixture(scope="module")
