@@ -2,7 +2,7 @@
 
 Valkey and PostgreSQL come from the wheels of the `embedded` extra; `redis-server` and RabbitMQ are
 the machine's own, on ports of their own, with nothing in the machine's folders. Another RabbitMQ is
-the one whose `rabbitmq-server` and `rabbitmqctl` are in the folder `TASKYARD_TEST_RABBITMQ`. All of
+the one whose `rabbitmq-server` and `rabbitmqctl` are in the folder `TEST_RABBITMQ`. All of
 them end with this process, even if it is killed.
 """
 
@@ -31,7 +31,8 @@ __all__ = ["RabbitMQ", "RedisServer", "Servers", "require_or_skip"]
 
 START_S = 90.0
 RABBITMQ_BINARIES = Path("/usr/lib/rabbitmq/bin")
-OTHER_RABBITMQ = "TASKYARD_TEST_RABBITMQ"
+# Not TASKYARD_...: every such variable is a setting, and an unknown one is refused.
+OTHER_RABBITMQ = "TEST_RABBITMQ"
 
 
 def require_or_skip(binary: str) -> Path:

@@ -650,7 +650,7 @@ def test_another_rabbitmq_is_taken_from_its_folder_and_never_replaced_by_the_mac
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     module = _servers_module()
-    monkeypatch.setenv("TASKYARD_TEST_RABBITMQ", str(tmp_path))
+    monkeypatch.setenv("TEST_RABBITMQ", str(tmp_path))
     with pytest.raises(pytest.fail.Exception, match="expected a folder with the program rabbitmq"):
         module.require_or_skip("rabbitmq-server")
     program = tmp_path / "rabbitmq-server"

@@ -75,6 +75,10 @@ LIMITS = {
     "`enqueue_many`": ["records.admissions:_GROUP", "records.admissions:_AHEAD"],
     "heartbeat of a consumer": ["transport.holdings:OWNER_TTL_S"],
     "deliveries by a quorum queue of RabbitMQ": ["queues.rabbit_queue:BROKER_DELIVERY_LIMIT"],
+    "a message that came back to a quorum queue": [
+        "engine.returns:RENEW_AT",
+        "engine.returns:HELD_S",
+    ],
     "messages restored at once": ["transport.qos:RESTORE_BATCH"],
     "task events for monitors": ["engine.consumer:EVENT_INTERVAL_S", "engine.consumer:EVENT_BATCH"],
     "what waits to be observed by `taskyard.install`": ["install.observer:_WAITING"],
