@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -18,9 +19,11 @@ from taskyard.clock import SYSTEM_CLOCK
 from taskyard.engine.process_memory import ProcessMemory
 from taskyard.engine.request import HOLDER, JobRequest
 from taskyard.install.protected_request import ProtectedRequest
+from taskyard.jobs import Catalogue
 from taskyard.jobs.outcomes import Decision
 from taskyard.jobs.states import State
 from taskyard.records import Run
+from taskyard.runner import Rules
 from taskyard.settings import Settings
 from taskyard.testing.clock import YardClock
 from taskyard.testing.records import MemoryRecords
@@ -60,6 +63,7 @@ class Yard:
     def __init__(self) -> None:
         self.settings = SETTINGS
         self.records = MemoryRecords(Shelf(YardClock(datetime.now(UTC))), SETTINGS)
+        self.rules = Rules(Catalogue({}), random.Random(0))  # noqa: S311 - jitter is no secret
         self.posted: list[Any] = []
         self.published: list[Any] = []
         self.letters = SimpleNamespace(post=self.posted.append)
@@ -176,6 +180,19 @@ def test_terminated_before_it_began_is_a_letter_too(protected: Desk) -> None:
     protected.terminate()
     assert [letter.code for letter in protected.yard.posted] == ["terminated"]
     assert (protected.backend.told, protected.fates) == (["revoked"], ["acknowledged"])
+
+
+def test_overtime_before_anything_was_recorded_decides_nothing(desk: Desk) -> None:
+    desk.request.on_timeout(soft=False, timeout=1)
+    assert (desk.state, desk.fates, desk.yard.posted) == (State.NONE, ["back"], [])
+
+
+def test_terminated_before_anything_was_recorded_is_a_letter_that_knows_its_type(
+    protected: Desk,
+) -> None:
+    protected.terminate()
+    [letter] = protected.yard.posted
+    assert (letter.job_type, letter.queue, letter.epoch) == ("t", "work", STAMP.epoch)
 
 
 def test_terminated_just_after_its_retry_was_decided_the_retry_is_published(

@@ -142,6 +142,12 @@ def test_a_message_stands_where_its_stamp_or_celerys_count_says() -> None:
     assert standing(Stamp(7, 1, 3), None) == Stamp(7, 1, 3)
 
 
+@pytest.mark.parametrize("junk", [True, -1, 2**31, 1.5, "2", [2]])
+def test_a_count_of_retries_that_is_none_counts_nothing(junk: object) -> None:
+    assert standing(None, junk) is None
+    assert standing(Stamp(7, 1, 3), junk) == Stamp(7, 1, 3)
+
+
 def test_a_queue_is_found_by_exchange_and_key(app: Celery) -> None:
     orders = Exchange("shop", type="topic")
     app.conf.task_queues = [

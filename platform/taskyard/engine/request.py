@@ -203,6 +203,9 @@ class JobRequest(Request):  # type: ignore[misc]
 
     def _decide(self, record: Record, outcome: Retrying | Failed) -> Decided | None:
         """Decide in the child's place; None where this delivery holds no attempt (any more)."""
+        if record.state is State.NONE:
+            # A decision would make a record of its own, without a type, a queue or an epoch.
+            return None
         answer = self._yard.records.finish(
             self.id,
             epoch=record.epoch,
@@ -295,7 +298,7 @@ class JobRequest(Request):  # type: ignore[misc]
             return
         if answer is not None:
             self._settle(answer)
-        elif record.state in (State.ACCEPTED, State.RETRYING):
+        elif record.state in (State.NONE, State.ACCEPTED, State.RETRYING):
             self._condemn(outcome)
         else:
             # Decided by the child just before: its next delivery repeats the publication.

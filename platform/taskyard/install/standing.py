@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from taskyard.wire.headers import Stamp
+from taskyard.wire.headers import MOST_RETRIES, Stamp
 
 __all__ = ["standing"]
 
 
 def standing(stamp: Stamp | None, retries: object) -> Stamp | None:
     """The stamp with the retries that it does not know of; None where nothing is known."""
-    count = retries if isinstance(retries, int) and retries > 0 else 0
+    # A bool is an int to Python and none to Redis; more than a stamp may hold fits no ledger.
+    count = retries if type(retries) is int and 0 < retries < MOST_RETRIES else 0
     if stamp is None:
         return Stamp(0, 0, count) if count else None
     return replace(stamp, seq=max(stamp.seq, count))

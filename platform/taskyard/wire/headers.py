@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Self
 
-__all__ = ["HEADER", "SCHEMA", "Stamp"]
+__all__ = ["HEADER", "MOST_RETRIES", "SCHEMA", "Stamp"]
 
 HEADER: Final = "taskyard"
 SCHEMA: Final = 1
+MOST_RETRIES: Final = 2**31
 # The scripts count in doubles: microseconds stay exact below 2^53, which is the year 2255.
-_LARGEST: Final = {"epoch": 2**53, "sent_us": 2**53, "generation": 2**31, "seq": 2**31}
+_LARGEST: Final = {"epoch": 2**53, "sent_us": 2**53, "generation": 2**31, "seq": MOST_RETRIES}
 
 
 @dataclass(frozen=True, slots=True)
