@@ -55,6 +55,7 @@ def test_with_everything_in_place_nothing_is_wrong(shell: Shell) -> None:
         "! workers    no worker consumes any queue (plan, exec, locator, ops). "
         "Start one for all of them: taskyard worker\n"
     ) in ran.out
+    assert "✓ letters    none waits for an operator\n" in ran.out
     assert "✓ Postgres   the schema is at " in ran.out
     assert "✗" not in ran.out
 
@@ -66,7 +67,7 @@ def test_the_same_as_a_document(shell: Shell) -> None:
     assert ran.document["ok"] is True
     subjects = {finding["subject"] for finding in ran.document["findings"]}
     servers = {"Redis", "broker", "workers", "Postgres"}
-    assert subjects == {"settings", "job types", "handlers"} | servers
+    assert subjects == {"settings", "job types", "handlers", "letters"} | servers
 
 
 def test_without_settings_each_missing_url_is_an_error(tmp_path: Path) -> None:

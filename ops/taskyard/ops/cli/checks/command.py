@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict
 from typing import Annotated, Final
 
@@ -17,6 +17,7 @@ from taskyard.jobs import Catalogue, registry
 from taskyard.ops.cli.checks import (
     existing_app,
     jobs,
+    letters,
     postgres_server,
     rabbitmq_server,
     redis_server,
@@ -79,6 +80,7 @@ def findings(*, quiet: bool) -> Iterator[Finding]:
         return
     yield Finding.ok("settings", _origins(place))
     settings = place.settings
+    types: Collection[str] = ()
     try:
         catalogue = Catalogue.load(*settings.job_types)
     except TaskyardError as error:
@@ -86,9 +88,11 @@ def findings(*, quiet: bool) -> Iterator[Finding]:
     else:
         yield from judged("job types", lambda: jobs.job_types(settings, catalogue))
         yield from judged("handlers", lambda: jobs.handlers(settings, catalogue, registry))
+        types = registry.under(catalogue)
     yield from judged("Redis", lambda: _redis(settings))
     yield from judged("broker", lambda: _broker(settings))
-    yield from judged("workers", lambda: workers.look_at(settings))
+    yield from judged("workers", lambda: workers.look_at(settings, types))
+    yield from judged("letters", lambda: letters.look_at(settings))
     yield from judged("Postgres", lambda: postgres_server.look_at(settings.need_database_url()))
 
 

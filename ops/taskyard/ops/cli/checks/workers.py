@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from taskyard.errors import InvalidSettings, TaskyardError
 from taskyard.ops.cli.checks.finding import Finding
-from taskyard.ops.cli.queues.look import QueueState, look
+from taskyard.ops.cli.queues.look import QueueState, ask_workers, look
 from taskyard.ops.cli.queues.unserved import start_worker
 from taskyard.settings import Settings
 
-__all__ = ["judge", "look_at"]
+__all__ = ["judge", "judge_types", "look_at"]
 
 
-def look_at(settings: Settings) -> Iterator[Finding]:
-    """Who consumes what, as far as the broker can be asked; it has a finding of its own."""
+def look_at(settings: Settings, types: Iterable[str]) -> Iterator[Finding]:
+    """Who consumes what and knows which of the `types`, as far as the broker can be asked.
+
+    What is wrong with the broker itself is a finding of its own.
+    """
     try:
         states = look(settings)
     except InvalidSettings:
@@ -25,6 +28,14 @@ def look_at(settings: Settings) -> Iterator[Finding]:
         )
         return
     yield from judge(settings, states)
+    if all(state.unserved for state in states):
+        return  # nobody is there to be asked
+    try:
+        answers, listening = ask_workers(settings, "registered")
+    except TaskyardError:
+        yield _types_unknown("the broker could not be asked")
+        return
+    yield judge_types(types, answers, listening)
 
 
 def judge(settings: Settings, states: list[QueueState]) -> Iterator[Finding]:
@@ -63,3 +74,34 @@ def _nobody(states: list[QueueState]) -> Finding:
 
 def _waiting(count: int | None) -> str:
     return f", where {count} wait{'s' * (count == 1)}" if count else ""
+
+
+def judge_types(
+    types: Iterable[str], answers: Mapping[str, list[str]], listening: int | None
+) -> Finding:
+    """Whether a worker that is up knows each of the `types`, by what workers have registered.
+
+    `listening` is how many were asked, None where the broker does not tell.
+    """
+    if not answers:
+        return _types_unknown("no worker answered within a second")
+    # Celery shows some of a task's attributes behind its name.
+    known = {task.partition(" [")[0] for tasks in answers.values() for task in tasks}
+    missing = [name for name in types if name not in known]
+    count = f"{len(answers)} worker{'s' * (len(answers) != 1)}"
+    if not missing:
+        return Finding.ok("workers", f"know every job type ({count} answered)")
+    named = ", ".join(missing)
+    if listening is not None and len(answers) < listening:
+        return _types_unknown(f"{count} of {listening} answered, and none of them knows {named}")
+    return Finding.warning(
+        "workers",
+        f"of {count} that answered none knows {named}: such jobs become dead letters",
+        "Start one whose environment has the handler; what runs is as it was when it started.",
+    )
+
+
+def _types_unknown(why: str) -> Finding:
+    return Finding.warning(
+        "workers", f"unknown whether they know the job types: {why}", "Ask again."
+    )

@@ -1,0 +1,89 @@
+"""Dead letters: how many wait for an operator, and whether the mirror keeps up with new ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from sqlalchemy import func, select, text
+from sqlalchemy.exc import DBAPIError
+
+from taskyard import database
+from taskyard.database.tables import LETTERS
+from taskyard.deadletters import mirror_queue
+from taskyard.errors import InvalidSettings, TaskyardError
+from taskyard.jobs.letter_states import OPEN
+from taskyard.ops.cli.checks.finding import Finding
+from taskyard.ops.cli.queues.look import waiting_in
+from taskyard.settings import Settings
+
+__all__ = ["look_at"]
+
+# Millions of letters are counted in less; who waits longer has another trouble.
+_COUNT_MS: Final = 2_000
+
+
+def look_at(settings: Settings) -> Iterator[Finding]:
+    """What waits in Postgres, and what has not come there yet."""
+    yield from _pending(settings)
+    yield from _unmirrored(settings)
+
+
+def _pending(settings: Settings) -> Iterator[Finding]:
+    try:
+        counts = _count(settings.need_database_url())
+    except InvalidSettings:
+        return  # what is missing or wrong has a finding of its own
+    except (TaskyardError, DBAPIError) as error:
+        away = isinstance(error, TaskyardError)
+        why = "Postgres could not be asked" if away else f"not counted within {_COUNT_MS} ms"
+        yield Finding.warning(
+            "letters",
+            f"unknown how many wait for an operator: {why}",
+            "See what it says below." if away else "See: taskyard dlq stats",
+        )
+        return
+    if not counts:
+        yield Finding.ok("letters", "none waits for an operator")
+        return
+    total = sum(counts.values())
+    by_status = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+    yield Finding.warning(
+        "letters",
+        f"{total} wait{'s' * (total == 1)} for an operator ({by_status})",
+        "See: taskyard dlq list",
+    )
+
+
+def _count(url: str) -> dict[str, int]:
+    query = (
+        select(LETTERS.c.status, func.count())
+        .where(LETTERS.c.status.in_(OPEN))
+        .group_by(LETTERS.c.status)
+    )
+    with (
+        database.opened(url, application_name="taskyard check") as engine,
+        engine.connect() as connection,
+    ):
+        connection.execute(text(f"SET LOCAL statement_timeout = {_COUNT_MS}"))
+        return {str(status): int(count) for status, count in connection.execute(query)}
+
+
+def _unmirrored(settings: Settings) -> Iterator[Finding]:
+    """Only what is amiss: a mirror that keeps up leaves nothing to be said."""
+    try:
+        waiting = waiting_in(settings, mirror_queue(settings).name)
+    except TaskyardError:
+        return  # the broker has a finding of its own
+    if waiting is None:
+        yield Finding.warning(
+            "letters",
+            "unknown how many wait for the mirror: the broker does not let its queue be read",
+            "Ask who runs the broker for the right to read it.",
+        )
+    elif waiting > 0:
+        yield Finding.warning(
+            "letters",
+            f"{waiting} wait{'s' * (waiting == 1)} for the mirror, Postgres has not heard of them",
+            "If that lasts, start one: taskyard mirror",
+        )
