@@ -60,6 +60,7 @@ LIMITS = {
         "engine.surplus:INTERVAL_S",
     ],
     "an acknowledgement waits for a pop": ["transport.qos:_ACK_DELAY_S"],
+    "a worker's process that died": ["engine.pool:LOOK_AGAIN_S", "engine.pool:LOOKS"],
     "a message that goes back a second time": ["transport.qos:RETURN_S"],
     "a key of another type than ours": [
         "transport.complaints:PAUSE_S",

@@ -8,6 +8,7 @@ from taskyard.broker import make_app
 from taskyard.engine.consumer import JobConsumer
 from taskyard.engine.forking import keep_pages_shared
 from taskyard.engine.memory_watch import MemoryWatch
+from taskyard.engine.pool import TaskPool
 from taskyard.engine.promoter import Promoter
 from taskyard.engine.surplus import Surplus
 from taskyard.engine.task import make_task
@@ -38,6 +39,7 @@ def build_app(settings: Settings, catalogue: Catalogue, handlers: Registry) -> C
     app = make_app(settings, catalogue)
     app.taskyard = Yard(settings, catalogue)
     app.conf.worker_consumer = f"{JobConsumer.__module__}:{JobConsumer.__qualname__}"
+    app.conf.worker_pool = f"{TaskPool.__module__}:{TaskPool.__qualname__}"
     app.steps["consumer"].update((Promoter, Surplus, MemoryWatch))
     keep_pages_shared()
     mask_secrets()

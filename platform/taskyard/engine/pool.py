@@ -1,0 +1,89 @@
+"""Celery's prefork pool, which sees a process' death at once and drains without waiting.
+
+The hooks are Celery's and billiard's private ones: their versions are pinned, and
+tests/integration/test_worker_pool.py fails where a new one no longer calls them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from billiard.pool import CLOSE
+from celery.concurrency import asynpool, prefork
+
+from taskyard.engine.draining import DrainingResults
+
+__all__ = ["LOOKS", "LOOK_AGAIN_S", "JobPool", "TaskPool"]
+
+LOOK_AGAIN_S: Final = 0.01
+# A process that has closed its files and lives on is found by Celery's look every 5 s.
+LOOKS: Final = 50
+
+
+class JobPool(asynpool.AsynPool):  # type: ignore[misc]
+    """The processes of one worker, as its main process sees them."""
+
+    ResultHandler = DrainingResults
+
+    # -- deaths --------------------------------------------------------------------------------
+
+    def _event_process_exit(self, hub: Any, proc: Any) -> None:
+        """Look for a death until it can be seen.
+
+        The kernel closes a dying process' files, which is the event, a moment before the process
+        can be waited for. Celery looks once, most often too early, and then every 5 s.
+        """
+        super()._event_process_exit(hub, proc)
+        # One that never came up would be replaced, and fail again, as fast as processes start.
+        if proc in self._pool and proc not in self._waiting_to_start:
+            self._look_later(hub, proc, LOOKS)
+
+    def _look_later(self, hub: Any, proc: Any, looks: int) -> None:
+        hub.call_later(LOOK_AGAIN_S, self._look_again, hub, proc, looks - 1)
+
+    def _look_again(self, hub: Any, proc: Any, looks: int) -> None:
+        if proc not in self._pool:
+            return
+        if not proc._is_alive():
+            self.maintain_pool()
+        elif looks > 0:
+            self._look_later(hub, proc, looks)
+
+    def process_flush_queues(self, proc: Any) -> None:
+        """Read what a dead process said before its jobs count as lost.
+
+        The rest of a half-read message must not be taken for the beginning of another.
+        """
+        if not self._result_handler._finish_partial_read(proc.outqR_fd, proc):
+            super().process_flush_queues(proc)
+
+    # -- drain ---------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Give up the jobs that no process can know of; at a drain, those alone.
+
+        Celery gives up every job whose process has not answered yet. What was written to a process
+        is run by it: at a drain it is finished and acknowledged, since it would run again.
+        """
+        if self._state != CLOSE:
+            super().flush()
+            return
+        for job in tuple(self._cache.values()):
+            if not job._accepted and (job._write_to is None or job in self.outbound_buffer):
+                job.discard()
+        self.outbound_buffer.clear()
+        self._finish_writing()
+
+    def _finish_writing(self) -> None:
+        """A job of which a part was written would swallow the word to leave that follows it."""
+        owners = {asynpool._get_job_writer(job): job for job in self._cache.values()}
+        for writer in tuple(self._active_writers):
+            job = owners.get(writer)
+            if job is not None:
+                self._flush_writer(job._write_to, writer)
+
+
+class TaskPool(prefork.TaskPool):  # type: ignore[misc]
+    """What `worker_pool` names."""
+
+    Pool = JobPool

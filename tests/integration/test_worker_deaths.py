@@ -1,0 +1,72 @@
+"""Processes of a worker that are killed: seen at once, and only what they did not tell is lost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from servers import Servers
+from support.waiting import eventually
+from support.worker import HANDLERS, Worker, gone
+from support.yard import House, fresh_settings
+from taskyard.jobs.states import State
+from taskyard.settings import Settings
+
+# Celery's look every 5 s makes 10 s of three deaths at the least. What is left to us is the start
+# of two processes, of which a busy machine makes a second or two.
+THREE_DEATHS_S = 5.0
+BIG = "x" * 200_000
+
+
+@pytest.fixture
+def settings(servers: Servers) -> Settings:
+    return fresh_settings(servers.valkey_url(), lease_s=2, visibility_timeout_s=4)
+
+
+def test_three_deaths_of_a_job_take_no_longer_than_the_start_of_its_processes(
+    house: House, start_worker: Callable[..., Worker]
+) -> None:
+    """A process that dies is replaced at once, not at Celery's next look."""
+    start_worker(concurrency=1).await_log(" ready.")
+    job = house.act("kill")
+    eventually(lambda: house.runs(job) == 1, "the first run")
+    first_s = time.monotonic()
+    assert house.await_end(job) is State.DEAD_LETTERED
+    assert time.monotonic() - first_s < THREE_DEATHS_S
+    assert house.story(job) == ["admit", *["begin", "lose"] * 2, "begin", "fail"]
+    assert house.runs(job) == 3
+
+
+def test_a_job_whose_process_told_its_outcome_and_was_killed_is_not_lost(
+    house: House, start_worker: Callable[..., Worker]
+) -> None:
+    """The death may be seen before the outcome was read, or while half of it was."""
+    jobs = [house.act(value=value) for _ in range(8) for value in (1, BIG)]
+    worker = start_worker(concurrency=2, modules=("support.last_words", HANDLERS))
+    for job in jobs:
+        assert house.await_end(job) is State.COMPLETED, worker.log[-3000:]
+    house.await_quiet()
+    eventually(lambda: worker.log.count("signal 9 (SIGKILL)") >= len(jobs), "a death for each job")
+    assert "was lost in its process" not in worker.log
+    assert [house.runs(job) for job in jobs] == [1] * len(jobs)
+    assert {tuple(house.story(job)) for job in jobs} == {("admit", "begin", "complete")}
+
+
+def test_the_processes_of_a_killed_worker_die_with_it_and_their_job_ends_once(
+    house: House, start_worker: Callable[..., Worker]
+) -> None:
+    """No orphan runs on, and another worker takes over what it ran."""
+    job = house.act(gate="orphan", value=1)
+    killed = start_worker("killed", concurrency=2)
+    eventually(lambda: house.runs(job) == 1, "the job runs")
+    children = killed.children()
+    killed.kill()
+    eventually(lambda: all(gone(pid) for pid in children), "its processes are gone")
+    house.open_gate("orphan")
+    start_worker("second", concurrency=1)
+    assert job.result(60) == 1
+    house.await_quiet()
+    assert house.runs(job) == 2
+    assert house.story(job) == ["admit", "begin", "begin", "complete"]
