@@ -10,13 +10,18 @@ import pytest
 from sqlalchemy import Engine, text
 
 from servers import Servers
+from support.rabbitmq import take_letters
 from support.yard import catalogue, fresh_settings
 from taskyard.broker import connection
 from taskyard.client import Taskyard
 from taskyard.database import engine
+from taskyard.deadletters import LetterBox, build_letter
 from taskyard.errors import PublishFailed
+from taskyard.jobs.policies import Category
 from taskyard.jobs.states import State
 from taskyard.reconcile import Kind, Reconciler
+from taskyard.runner.cause import encode_cause, plain_failure
+from taskyard.wire.letters import RawMessage
 
 
 @pytest.fixture
@@ -83,3 +88,37 @@ def test_what_cannot_be_seen_is_suspected_and_never_counted_as_drift(
     assert report.drift[Kind.STRANDED_RETRYING] == 0
     assert report.suspected == {"stranded_retrying": 1}
     assert "RabbitMQ lets nobody look into its queues" in report.unseen[0]
+
+
+def dead_letter(yard: Taskyard, job_type: str = "exec_act") -> None:
+    """A job that dies of its message, as a worker that has no handler for it lets it."""
+    job = yard.enqueue(job_type, {"do": "return"})
+    outcome = plain_failure(Category.UNKNOWN_TASK, "unknown_task", "NotRegistered", "no handler")
+    yard.records.condemn(
+        job.job_id,
+        None,
+        job_type=job_type,
+        queue="exec",
+        priority=None,
+        cause=encode_cause(outcome),
+        code="unknown_task",
+        category=outcome.category,
+        message="no handler",
+    )
+    box = LetterBox(yard.settings)
+    box.post(build_letter(job.record(), RawMessage(body=b"[[], {}, {}]")))
+    box.close()
+
+
+def test_a_letter_that_waits_for_a_mirror_is_suspected_and_not_published_again(
+    yard: Taskyard, reconciler: Reconciler
+) -> None:
+    dead_letter(yard)
+    for _ in range(2):
+        report = reconciler.run(repair=True)
+        assert report.drift[Kind.LETTER_MISSING] == 0
+        assert report.suspected == {"letter_missing": 1}
+        assert "See that the mirror runs" in report.unseen[0]
+    assert len(take_letters(yard.settings)) == 1
+    assert reconciler.run(repair=True).repaired[Kind.LETTER_MISSING] == 1
+    assert len(take_letters(yard.settings)) == 1

@@ -14,10 +14,11 @@ from sqlalchemy import Engine
 from taskyard.broker import Publisher, is_amqp
 from taskyard.broker.connection import check_broker_url, same_redis
 from taskyard.clock import SYSTEM_CLOCK, Clock
-from taskyard.deadletters import KeptLetters, LetterBox
+from taskyard.deadletters import KeptLetters, LetterBox, count_waiting
 from taskyard.gate import Gate
 from taskyard.jobs.states import State
 from taskyard.reconcile import ledger, letters, replays
+from taskyard.reconcile.kinds import Kind
 from taskyard.reconcile.messages import Messages, count_messages, find_messages
 from taskyard.reconcile.onward import onward_queues
 from taskyard.reconcile.pairs import compare_pairs
@@ -38,6 +39,10 @@ GRACE_S: Final = 60.0
 ROWS: Final = 20_000
 _RABBIT: Final = (
     "RabbitMQ lets nobody look into its queues: the suspected jobs may wait there or be stranded"
+)
+_LETTERS_UNSEEN: Final = (
+    "RabbitMQ holds letters for the mirror, or cannot be asked: the suspected ones may be among "
+    "them. See that the mirror runs, then look again"
 )
 _TOO_MANY: Final = "too many messages wait to look for single ones: run taskyard reconcile"
 
@@ -179,10 +184,21 @@ class Reconciler:
         """RabbitMQ: only a publication that was never confirmed is certain."""
         unsent = [seen for seen in look.suspects if _never_confirmed(seen)]
         report.take(strands(self._unmoved(unsent), self._rescue))
-        self._take_missing(report, self._unmoved(look.unmirrored))
+        self._judge_letters(report, self._unmoved(look.unmirrored))
         for seen in look.suspects:
             if not _never_confirmed(seen):
                 report.suspect(f"stranded_{seen.state}", _RABBIT)
+
+    def _judge_letters(self, report: Report, unmirrored: list[Seen]) -> None:
+        """Nobody can see whose letters wait for the mirror; a second copy of each would wait too."""
+        if not unmirrored:
+            return
+        waiting = count_waiting(self._settings)
+        if waiting == 0:
+            self._take_missing(report, unmirrored)
+            return
+        for _ in letters.not_mirrored(self._engine, unmirrored):
+            report.suspect(Kind.LETTER_MISSING.value, _LETTERS_UNSEEN)
 
     @property
     def _rescue(self) -> Rescue:
