@@ -109,6 +109,7 @@ LIMITS = {
     "what a payload may be nested": ["client.requests:_DEEPEST"],
     "an id or a task's name in a message": ["engine.message:_LONGEST_NAME"],
     "asking for a result": ["client.handle:_FIRST_WAIT_S", "client.handle:_LONGEST_WAIT_S"],
+    "a result's last answer": ["client.handle:_LAST_ASK_S"],
     "error message, traceback in a letter": [
         "runner.failures:MESSAGE_LIMIT",
         "runner.failures:TRACEBACK_LIMIT",
@@ -141,7 +142,9 @@ LIMITS = {
     ],
     "letters per `dlq replay`": ["ops.cli.dlq.replay:LIMIT"],
     "`jobs wait`": ["ops.cli.jobs.wait:DEFAULT_TIMEOUT_S"],
-    "workers asked by `queues list`": ["ops.cli.queues.look:_ANSWER_S"],
+    "workers asked by `queues list` and `check`": ["ops.cli.queues.look:_ANSWER_S"],
+    "letters counted by `check`": ["ops.cli.checks.letters:_COUNT_MS"],
+    "a cause of many lines in a list": ["ops.cli.gist:LONGEST"],
     "waiting for the relay's answer": ["ops.cli.dlq.replays:_WAIT_S"],
     "a listing": ["ledger.search:SEARCH_LIMIT"],
     "the beginning of an id": ["control.prefixes:MINIMUM_PREFIX"],
