@@ -190,7 +190,7 @@ class Reconciler:
                 report.suspect(f"stranded_{seen.state}", _RABBIT)
 
     def _judge_letters(self, report: Report, unmirrored: list[Seen]) -> None:
-        """Nobody can see whose letters wait for the mirror; a second copy of each would wait too."""
+        """Nobody sees whose letters wait for the mirror; a second copy of each would wait too."""
         if not unmirrored:
             return
         waiting = count_waiting(self._settings)
