@@ -11,7 +11,8 @@ _PREFIX = os.environ.get("LEGACY_PREFIX", "legacy")
 
 
 def client() -> redis.Redis:
-    return redis.Redis.from_url(_URL)
+    # redis-py gives up after 5 s unless told; a gate is waited for longer.
+    return redis.Redis.from_url(_URL, socket_timeout=70)
 
 
 def note(name: str, what: str = "1") -> int:
