@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from billiard.einfo import ExceptionInfo
-from billiard.exceptions import WorkerLostError
+from billiard.exceptions import Terminated, WorkerLostError
 from celery import Celery
 from redis.exceptions import RedisError
 
@@ -115,10 +115,10 @@ class Desk:
         assert isinstance(run, Run)
         return run
 
-    def lose_child(self) -> None:
+    def lose_child(self, error: Exception | None = None) -> None:
         try:
-            raise WorkerLostError("signal 9 (SIGKILL)")  # noqa: TRY301 - Celery wants one raised
-        except WorkerLostError:
+            raise error or WorkerLostError("signal 9 (SIGKILL)")  # Celery wants one raised
+        except (WorkerLostError, Terminated):
             self.request.on_failure(ExceptionInfo())
 
     def terminate(self) -> None:
@@ -149,6 +149,16 @@ def test_a_death_is_told_then_its_letter_posted_then_its_message_acknowledged(de
     desk.begin()
     desk.lose_child()
     assert (desk.backend.told, len(desk.yard.posted)) == (["failure"], 1)
+    assert desk.fates == ["acknowledged"]
+
+
+def test_a_process_that_the_pool_takes_for_terminated_is_lost_where_nobody_terminated_it(
+    desk: Desk,
+) -> None:
+    desk.begin()
+    desk.lose_child(Terminated(-9))
+    (letter,) = desk.yard.posted
+    assert (letter.category, letter.evidence["counter"]) == ("poison", "deaths")
     assert desk.fates == ["acknowledged"]
 
 

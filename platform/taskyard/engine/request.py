@@ -100,6 +100,10 @@ class JobRequest(Request):  # type: ignore[misc]
             return self._on_lost(str(error) or type(error).__name__)
         if isinstance(error, TimeLimitExceeded):
             return self._on_hard_limit(error)
+        if isinstance(error, Terminated) and not self._stopped_by_us():
+            # A process that outlived the end of one job, cut off with a connection, keeps that mark
+            # in the pool: when another job kills it, the pool tells of a revocation nobody asked.
+            return self._on_lost(f"its process was ended, and nobody asked for it: {error!r}")
         if self._is_untold(error) and not self._stopped_by_us():
             return self._on_lost(f"its process could not tell the outcome: {error!r:.500}")
         self._arm(error)
