@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from kombu import Producer
 
@@ -13,6 +13,10 @@ from taskyard.settings import Settings
 from taskyard.wire.letters import Letter
 
 __all__ = ["AmqpPost"]
+
+# RabbitMQ 4 takes messages of 16 MiB at most. A letter holds the job's, which it took, as base64
+# and its arguments once more; kombu tells in a header that a body is compressed, and undoes it.
+_COMPRESSED_OVER_BYTES: Final = 8 * 1024 * 1024
 
 
 class AmqpPost:
@@ -36,4 +40,7 @@ class AmqpPost:
             self._publish(producer, body, exchange="", routing_key=review.name)
 
     def _publish(self, producer: Producer, body: bytes, **route: str) -> None:
-        publish_confirmed(producer, body, self._settings.publish_timeout_s, **route, **JSON)
+        options: dict[str, Any] = {**route, **JSON}
+        if len(body) > _COMPRESSED_OVER_BYTES:
+            options["compression"] = "zlib"
+        publish_confirmed(producer, body, self._settings.publish_timeout_s, **options)

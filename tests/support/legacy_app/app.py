@@ -14,13 +14,23 @@ MODE = os.environ.get("LEGACY_MODE", "none")
 PREFIX = os.environ.get("LEGACY_PREFIX", "legacy")
 WORK = f"{PREFIX}.work"
 TOPIC = f"{PREFIX}.orders"
+# As Celery's guide has it for quorum queues, so that a countdown waits at RabbitMQ natively.
+QUORUM = bool(os.environ.get("LEGACY_QUORUM"))
+ARGUMENTS = {"x-queue-type": "quorum"} if QUORUM else None
 
 app = Celery("legacy", broker=os.environ["LEGACY_BROKER"], backend=os.environ.get("LEGACY_BACKEND"))
 app.conf.update(
     task_default_queue=WORK,
     task_queues=[
-        Queue(WORK),
-        Queue(TOPIC, Exchange(f"{PREFIX}.shop", type="topic"), routing_key="order.#"),
+        Queue(WORK, Exchange(f"{PREFIX}.all", type="topic"), WORK, queue_arguments=ARGUMENTS)
+        if QUORUM
+        else Queue(WORK),
+        Queue(
+            TOPIC,
+            Exchange(f"{PREFIX}.shop", type="topic"),
+            routing_key="order.#",
+            queue_arguments=ARGUMENTS,
+        ),
     ],
     result_expires=600,
     result_extended=True,
