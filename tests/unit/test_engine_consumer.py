@@ -137,6 +137,21 @@ def test_a_retry_that_was_decided_is_published_though_its_message_cannot_be_take
     assert (yard.publisher.calls, yard.posted, message.fate) == (1, [], "acknowledged")
 
 
+def test_a_finished_jobs_message_that_cannot_be_served_is_told_when_it_ends(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    yard = yard_with(Publisher())
+    run = yard.records.begin(
+        "job-1", Stamp(5), holder="h", worker="w", job_type="t", queue="work", priority=None
+    )
+    yard.records.finish("job-1", Decision.COMPLETED, epoch=5, generation=0, seq=0, token=run.token)
+    message = Message(taskyard={"v": 1, "epoch": 5, "generation": 0, "seq": 0})
+    consumer_of(JobConsumer, yard, closed).create_task_handler()(message)
+    assert (yard.posted, message.fate) == ([], "acknowledged")
+    [told] = [r for r in caplog.records if vars(r).get("action") == "ended_without_letter"]
+    assert "job job-1 is completed, so its message ends without a letter" in told.getMessage()
+
+
 @pytest.mark.parametrize("kind", [JobConsumer, InstalledConsumer])
 def test_a_message_that_cannot_be_put_off_is_tried_and_told_once(
     kind: type[JobConsumer], caplog: pytest.LogCaptureFixture

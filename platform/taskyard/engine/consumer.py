@@ -246,8 +246,15 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
             case Held(remaining_us):
                 # The job runs under another message; this one has to wait for its end.
                 defer(yard, job_id, message, stamp, remaining_us).discharge()
-            case Stale() | Ended():
-                return
+            case Stale(state) | Ended(state):
+                # A duplicate, or what should follow a finished job and never could be published.
+                log.error(
+                    "job %s is %s, so its message ends without a letter: %s",
+                    job_id,
+                    state,
+                    failure.message,
+                    extra={"action": "ended_without_letter", "job_id": job_id},
+                )
             case _:
                 assert_never(answer)
 

@@ -56,7 +56,7 @@ def fault_of(message: Any) -> str | None:  # noqa: PLR0911 - one fault a line
     except ValueError as error:
         # Judged as one without a stamp, a stale message could run again.
         return str(error)
-    limits = _limits_fault(headers)
+    limits = _limits_fault(headers, "header 'timelimit'")
     if limits is not None:
         return limits
     stamped = headers.get("stamped_headers")
@@ -77,18 +77,22 @@ def _first_protocol_fault(message: Any) -> str | None:
         if not _is_name(told.get(name)):
             return f"{name!r} in the body must be a short plain text, got {told.get(name)!r:.60}"
     args, kwargs = told.get("args", []), told.get("kwargs", {})
-    return _limits_fault(told) or _call_fault(args, kwargs) or _embed_fault(_embed_of(told), {})
+    return (
+        _limits_fault(told, "'timelimit' in the body")
+        or _call_fault(args, kwargs)
+        or _embed_fault(_embed_of(told), {})
+    )
 
 
 def _embed_of(told: dict[str, Any]) -> dict[str, Any]:
     return {name: told[name] for name in ("callbacks", "errbacks", "chord") if name in told}
 
 
-def _limits_fault(told: Any) -> str | None:
+def _limits_fault(told: Any, name: str) -> str | None:
     limits = told.get("timelimit")
     if limits is None or _are_limits(limits):
         return None
-    return f"'timelimit' must be two numbers or nulls, got {limits!r:.60}"
+    return f"{name} must be two numbers or nulls, got {limits!r:.60}"
 
 
 def _call_fault(args: Any, kwargs: Any) -> str | None:
