@@ -11,8 +11,10 @@ from servers import Servers
 from support.waiting import eventually
 from support.worker import HANDLERS, Worker, gone
 from support.yard import House, fresh_settings
+from taskyard.client import JobHandle
 from taskyard.jobs.states import State
 from taskyard.settings import Settings
+from taskyard.transport.qos import RETURN_S
 
 # Celery's look every 5 s makes 10 s of three deaths at the least. What is left to us is the start
 # of two processes, of which a busy machine makes a second or two.
@@ -37,6 +39,33 @@ def test_three_deaths_of_a_job_take_no_longer_than_the_start_of_its_processes(
     assert time.monotonic() - first_s < THREE_DEATHS_S
     assert house.story(job) == ["admit", *["begin", "lose"] * 2, "begin", "fail"]
     assert house.runs(job) == 3
+
+
+def test_a_counted_death_waits_for_nothing_but_a_process(
+    house: House, start_worker: Callable[..., Worker]
+) -> None:
+    """Other messages that go back a second time wait `RETURN_S`, since nothing might end them."""
+    start_worker(concurrency=1)
+    waits_s = []
+    # One after the other: the machine may be busy, and each would wait for the others' processes.
+    for _ in range(4):
+        job = house.act("kill")
+        assert house.await_end(job) is State.DEAD_LETTERED
+        waits_s.append(second_return_s(house, job))
+    assert min(waits_s) < RETURN_S
+
+
+def second_return_s(house: House, job: JobHandle) -> float:
+    """Seconds from a job's second death to its third begin, by the clock of Redis."""
+    stream = house.redis.xrange(f"{house.settings.namespace}:lifecycle")
+    found = [
+        (fields[b"event"], int(key.partition(b"-")[0]) / 1000)
+        for key, fields in stream
+        if fields[b"job"].decode() == job.job_id
+    ]
+    deaths = [at for event, at in found if event == b"lose"]
+    begins = [at for event, at in found if event == b"begin"]
+    return begins[2] - deaths[1]
 
 
 def test_a_job_whose_process_told_its_outcome_and_was_killed_is_not_lost(

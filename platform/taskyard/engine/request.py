@@ -23,9 +23,10 @@ from taskyard.errors import DeadLettered
 from taskyard.jobs.outcomes import Decision, Failed, Failure, Retrying
 from taskyard.jobs.policies import Category
 from taskyard.jobs.states import State
-from taskyard.records import Decided, Ended, Held, Record, Stale, Superseded
+from taskyard.records import Decided, Ended, Held, Record, Requeue, Stale, Superseded
 from taskyard.runner import JobDeferred, JobRetrying, judge
 from taskyard.runner.cause import decision_of, encode_cause, plain_failure
+from taskyard.transport import QoS
 from taskyard.wire.headers import HEADER, Stamp
 from taskyard.wire.letters import letter_id
 from taskyard.wire.logs import logger
@@ -174,8 +175,16 @@ class JobRequest(Request):  # type: ignore[misc]
             return
         if isinstance(answer, Decided):
             self._settle(answer)
-        else:
-            self.reject(requeue=True)
+            return
+        if isinstance(answer, Requeue):
+            self._note_counted()
+        self.reject(requeue=True)
+
+    def _note_counted(self) -> None:
+        """What is counted ends, so its way back needs no wait against a loop without a pause."""
+        qos = getattr(getattr(self.message, "channel", None), "qos", None)
+        if isinstance(qos, QoS):
+            qos.note_counted(self.message.delivery_tag)
 
     def _on_hard_limit(self, error: TimeLimitExceeded) -> None:
         """The child is killed for overtime: a handler's outcome, so the policy decides."""

@@ -42,6 +42,7 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
         self._done_since = 0.0
         # Tags that no process has begun: they go back as they came.
         self._unbegun: set[str] = set()
+        self._counted: set[str] = set()
 
     # -- how many may be out -------------------------------------------------------------------
 
@@ -77,6 +78,10 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
     def note_unbegun(self, delivery_tag: str) -> None:
         """Let the coming `reject` return a message as the next one, not marked as redelivered."""
         self._unbegun.add(delivery_tag)
+
+    def note_counted(self, delivery_tag: str) -> None:
+        """Let the coming `reject` return a message at once: a counter bounds how often it comes."""
+        self._counted.add(delivery_tag)
 
     def _bursts(self, now: float) -> bool:
         burst = self.channel.burst
@@ -114,14 +119,17 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
         """Give back to the end of the queue, or drop.
 
         A message that came back before waits for `RETURN_S` first: what makes this worker give it
-        back would make it do so again at once, and a loop without a pause serves nobody.
+        back would make it do so again at once, and a loop without a pause serves nobody. A death
+        that was counted (`note_counted`) does not wait.
         """
         if not requeue:
             self.ack(delivery_tag)
             return
         if self.channel.closed:
             return
-        if self._came_back(delivery_tag) and delivery_tag not in self._unbegun:
+        bounded = delivery_tag in self._unbegun or delivery_tag in self._counted
+        self._counted.discard(delivery_tag)
+        if self._came_back(delivery_tag) and not bounded:
             self._returns[delivery_tag] = monotonic() + RETURN_S
             return
         # Noted before it is tried: what could not go back is tried again by `flush`.
