@@ -192,6 +192,16 @@ def test_terminated_before_it_began_is_a_letter_too(protected: Desk) -> None:
     assert (protected.backend.told, protected.fates) == (["revoked"], ["acknowledged"])
 
 
+def test_a_retry_of_the_first_protocol_keeps_its_stamp_for_the_child(app: Celery) -> None:
+    told = {"id": "job-1", "task": "t", "args": [], "kwargs": {}}
+    message = SimpleNamespace(
+        headers={"taskyard": STAMP.header()}, payload=told, properties={}, delivery_info={}
+    )
+    task = app.task(name="t", shared=False, yard=Yard())(nothing)
+    first = JobRequest(message, app=app, task=task, headers=told, body=([], {}, {}), decoded=True)
+    assert first._request_dict["taskyard"] == STAMP.header()
+
+
 def test_overtime_before_anything_was_recorded_decides_nothing(desk: Desk) -> None:
     desk.request.on_timeout(soft=False, timeout=1)
     assert (desk.state, desk.fates, desk.yard.posted) == (State.NONE, ["back"], [])
