@@ -27,8 +27,9 @@ T = TypeVar("T")
 
 _FIRST_WAIT_S: Final = 0.01
 _LONGEST_WAIT_S: Final = 0.25
-# Also a wait that is over is worth one answer, or a timeout of 0 could never see a result.
-_LAST_ASK_S: Final = 0.5
+# Also a wait that is over is worth one answer, or a timeout of 0 could never see a result. And a
+# server that refuses is told as such: all tries of the client against one take less.
+_LAST_ASK_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
