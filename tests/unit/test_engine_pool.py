@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import pickle
+import struct
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import kombu.asynchronous
 import pytest
-from billiard.pool import CLOSE
+from billiard.pool import CLOSE, RUN
+from billiard.queues import _SimpleQueue
 from celery.concurrency import asynpool
 
+from taskyard.engine.draining import DrainingResults
 from taskyard.engine.pool import LOOK_AGAIN_S, LOOKS, JobPool
 
 
@@ -120,3 +126,75 @@ def test_a_drain_gives_up_only_what_no_process_can_have_seen(pool: JobPool) -> N
         "put back by a death",
     ]
     assert not pool.outbound_buffer
+
+
+# --- what a dead process said -----------------------------------------------------------------
+
+WORDS = [("outcome", "x" * 40_000), ("goodbye", 0)]
+
+
+class Dead:
+    """A process that is dead, and the pipe into which it spoke."""
+
+    def __init__(self) -> None:
+        self.outq = _SimpleQueue(rnonblock=True)
+        self.outqR_fd = self.outq._reader.fileno()
+
+    def said(self, raw: bytes) -> None:
+        os.write(self.outq._writer.fileno(), raw)
+
+    def _is_alive(self) -> bool:
+        return False
+
+
+@pytest.fixture
+def dead() -> Iterator[Dead]:
+    process = Dead()
+    yield process
+    process.outq.close()
+
+
+@pytest.fixture
+def heard(pool: JobPool, dead: Dead) -> list[Any]:
+    """What the pool hears; its event loop runs only where a test calls `handle_event`."""
+    results = DrainingResults.__new__(DrainingResults)
+    words: list[Any] = []
+    results.fileno_to_outq, results.on_state_change = {dead.outqR_fd: dead}, words.append
+    results.register_with_event_loop(kombu.asynchronous.Hub())
+    pool._result_handler, pool._state = results, RUN
+    return words
+
+
+def framed(*words: Any) -> bytes:
+    bodies = [pickle.dumps(word) for word in words]
+    return b"".join(struct.pack("!i", len(body)) + body for body in bodies)
+
+
+def test_what_a_process_said_and_nobody_has_read_is_heard_after_its_death(
+    pool: JobPool, dead: Dead, heard: list[Any]
+) -> None:
+    dead.said(framed(*WORDS))
+    pool.process_flush_queues(dead)
+    assert heard == WORDS
+
+
+def test_the_rest_of_what_was_half_read_is_heard_after_a_death(
+    pool: JobPool, dead: Dead, heard: list[Any]
+) -> None:
+    """Read from its middle it would be nonsense, and the job lost whose outcome it was."""
+    raw = framed(*WORDS)
+    dead.said(raw[:20_000])
+    pool._result_handler.handle_event(dead.outqR_fd)
+    assert heard == []
+    dead.said(raw[20_000:])
+    pool.process_flush_queues(dead)
+    assert heard == WORDS
+
+
+def test_a_process_killed_in_the_middle_of_its_words_is_not_waited_for(
+    pool: JobPool, dead: Dead, heard: list[Any]
+) -> None:
+    dead.said(framed(*WORDS)[:20_000])
+    pool._result_handler.handle_event(dead.outqR_fd)
+    pool.process_flush_queues(dead)
+    assert heard == []
