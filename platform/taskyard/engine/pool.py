@@ -1,7 +1,7 @@
 """Celery's prefork pool, which sees a process' death at once and drains without waiting.
 
-The hooks are Celery's and billiard's private ones: their versions are pinned, and
-tests/integration/test_worker_pool.py fails where a new one no longer calls them.
+The hooks are Celery's and billiard's private ones: their versions are pinned, and the tests of
+workers' drains and deaths fail where a new one no longer calls them.
 """
 
 from __future__ import annotations
