@@ -57,6 +57,16 @@ def test_a_retry_that_was_just_due_survives_the_death_of_the_server(rabbitmq: Ra
         until_s = time.monotonic() + PUBLISHED_FOR_S
         while time.monotonic() < until_s:
             sent.add(publish(publisher, len(sent)))
+    assert_survives(rabbitmq, sent)
+
+
+def test_the_first_retry_of_all_survives_the_death_of_the_server(rabbitmq: RabbitMQ) -> None:
+    settings = Settings(namespace="hop", broker_url=rabbitmq.url)
+    with closing(AmqpPublisher(settings)) as publisher:
+        assert_survives(rabbitmq, {publish(publisher, 0)})
+
+
+def assert_survives(rabbitmq: RabbitMQ, sent: set[str]) -> None:
     os.kill(rabbitmq.pid, signal.SIGKILL)
     rabbitmq.stop()
     rabbitmq.start()

@@ -139,7 +139,7 @@ def test_a_worker_goes_on_after_rabbitmq_closed_its_channel_for_a_message_held_t
     with hasty_consumer_timeout(servers.rabbitmq):
         worker = start_worker(queues=("exec",))
         held = yard.enqueue("exec_act", {"do": "return", "gate": "g", "value": 1})
-        worker.await_log("delivery acknowledgement on channel")
+        worker.await_log("Trying to re-establish the connection")
         notes.open_gate("g")
         assert held.result(30) == 1
         assert yard.enqueue("exec_act", {"do": "return", "value": 2}).result(30) == 2
