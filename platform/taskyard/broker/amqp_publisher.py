@@ -8,12 +8,10 @@ from datetime import UTC, datetime
 from math import ceil
 from typing import Any, Final
 
-from kombu import Connection, Producer
 from kombu.exceptions import OperationalError
 from kombu.transport.native_delayed_delivery import calculate_routing_key, level_name
 
-from taskyard.broker.confirmed import abandon, publish_confirmed
-from taskyard.broker.connection import connection
+from taskyard.broker.confirmed import publish_confirmed
 from taskyard.broker.delay_exchanges import (
     bind_delay,
     declare_delay,
@@ -23,6 +21,7 @@ from taskyard.broker.delay_exchanges import (
 )
 from taskyard.broker.foreign import own_priority, queue_name
 from taskyard.broker.headers import headers_of, own_headers
+from taskyard.broker.own_connection import OwnConnection
 from taskyard.clock import to_us
 from taskyard.errors import PublishFailed, Unroutable
 from taskyard.queues import rabbit_priority, rabbit_queues
@@ -47,7 +46,7 @@ class AmqpPublisher:
         self.settings = settings
         self._now_us = _own_clock_us if now_us is None else now_us
         self._lock = threading.RLock()
-        self._connection: Connection | None = None
+        self._own = OwnConnection(settings, self._prepare)
         self._delays: set[str] = set()
         self._bound: set[tuple[str, str]] = set()
 
@@ -91,9 +90,7 @@ class AmqpPublisher:
     def close(self) -> None:
         """Let the connection go."""
         with self._lock:
-            if self._connection is not None:
-                self._connection.release()
-            self._forget()
+            self._own.close()
 
     def _options(
         self,
@@ -119,20 +116,20 @@ class AmqpPublisher:
         self, job_id: str, body: bytes, options: dict[str, Any], *, delayed: str | None = None
     ) -> None:
         with self._lock:
-            reused = self._connection is not None
+            reused = self._own.is_open
             try:
                 self._send_once(body, options, delayed)
             except Unroutable:
                 raise
-            except self._errors() as error:
-                self._abandon()
+            except self._own.errors() as error:
+                self._own.abandon()
                 if not reused or isinstance(error, OperationalError):
                     raise PublishFailed(f"job {job_id} was not published: {error}") from error
                 # The server left while nobody looked; a second message of a job changes nothing.
                 self._send(job_id, body, options, delayed=delayed)
 
     def _send_once(self, body: bytes, options: dict[str, Any], delayed: str | None) -> None:
-        producer = self._producer()
+        producer = self._own.producer()
         if delayed is not None:
             entry = self._prepare_delay(producer.channel, delayed, options["priority"])
             options = {"exchange": entry, **options}
@@ -158,30 +155,12 @@ class AmqpPublisher:
             self._bound.add((prefix, queue))
         return str(level_name(_TOP_LEVEL, prefix))
 
-    def _producer(self) -> Producer:
-        if self._connection is None:
-            self._connection = connection(self.settings)
-            channel = self._connection.default_channel
-            for queue in rabbit_queues(self.settings):
-                queue(channel).declare()
-        return Producer(self._connection.default_channel)
-
-    def _errors(self) -> tuple[type[BaseException], ...]:
-        found: tuple[type[BaseException], ...] = (OperationalError, OSError)
-        if self._connection is not None:
-            found += tuple(self._connection.connection_errors)
-            found += tuple(self._connection.channel_errors)
-        return found
-
-    def _abandon(self) -> None:
-        if self._connection is not None:
-            abandon(self._connection)
-        self._forget()
-
-    def _forget(self) -> None:
-        self._connection = None
+    def _prepare(self, channel: Any) -> None:
+        """Declare the work queues; what waits is declared when something has to wait."""
         self._delays.clear()
         self._bound.clear()
+        for queue in rabbit_queues(self.settings):
+            queue(channel).declare()
 
 
 def _given_priority(message: RawMessage) -> int | None:

@@ -25,6 +25,11 @@ class OwnConnection:
         self._settings, self._prepare = settings, prepare
         self._connection: Connection | None = None
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it was opened and not let go since; the server may have left all the same."""
+        return self._connection is not None
+
     def producer(self) -> Producer:
         """A producer on the connection's channel; raises one of `errors`."""
         if self._connection is None:
