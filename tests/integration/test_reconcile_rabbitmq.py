@@ -20,7 +20,7 @@ from taskyard.errors import PublishFailed
 from taskyard.jobs.policies import Category
 from taskyard.jobs.states import State
 from taskyard.reconcile import Kind, Reconciler
-from taskyard.runner.cause import encode_cause, plain_failure
+from taskyard.runner.cause import death_of, plain_failure
 from taskyard.wire.letters import RawMessage
 
 
@@ -100,10 +100,7 @@ def dead_letter(yard: Taskyard, job_type: str = "exec_act") -> None:
         job_type=job_type,
         queue="exec",
         priority=None,
-        cause=encode_cause(outcome),
-        code="unknown_task",
-        category=outcome.category,
-        message="no handler",
+        **death_of(outcome),
     )
     box = LetterBox(yard.settings)
     box.post(build_letter(job.record(), RawMessage(body=b"[[], {}, {}]")))

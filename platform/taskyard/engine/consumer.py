@@ -25,7 +25,7 @@ from taskyard.jobs.outcomes import Failed
 from taskyard.jobs.policies import Category
 from taskyard.jobs.states import State
 from taskyard.records import Decided, Ended, Held, Stale
-from taskyard.runner.cause import encode_cause, plain_failure
+from taskyard.runner.cause import death_of, plain_failure
 from taskyard.wire import Stamp
 from taskyard.wire.logs import logger
 
@@ -226,19 +226,15 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
 
     def _publish_letter(self, message: Any, outcome: Failed) -> None:
         yard: Yard = self.app.taskyard
-        job_id, failure = job_id_of(message), outcome.failure
+        job_id, stamp = job_id_of(message), stamp_of(message)
         answer = yard.records.condemn(
             job_id,
-            stamp_of(message),
+            stamp,
             job_type=task_of(message),
             queue=yard.source(message),
             priority=None,
-            cause=encode_cause(outcome),
-            code=failure.code,
-            category=outcome.category,
-            message=failure.message,
+            **death_of(outcome),
         )
-        stamp = stamp_of(message)
         match answer:
             case Decided():
                 policy = None if stamp is None else stamp.policy
@@ -252,7 +248,7 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
                     "job %s is %s, so its message ends without a letter: %s",
                     job_id,
                     state,
-                    failure.message,
+                    outcome.failure.message,
                     extra={"action": "ended_without_letter", "job_id": job_id},
                 )
             case _:

@@ -15,7 +15,7 @@ from taskyard.install.observation import Buried, Ended, Gone, Observation, Start
 from taskyard.jobs.outcomes import Decision
 from taskyard.jobs.states import TERMINAL, State
 from taskyard.records import Decided, Held, Record, Run, Superseded
-from taskyard.runner.cause import encode_cause
+from taskyard.runner.cause import death_of
 from taskyard.wire.headers import Stamp
 from taskyard.wire.letters import RawMessage
 from taskyard.wire.logs import logger
@@ -174,17 +174,13 @@ class Observer:
 
     def _bury(self, delivery: Watched, outcome: Any, message: RawMessage) -> None:
         records = self._yard.watching
-        failure = outcome.failure
         answer = records.condemn(
             delivery.job_id,
             _position(records.read(delivery.job_id)),
             job_type=delivery.job_type,
             queue=delivery.queue,
             priority=None,
-            cause=encode_cause(outcome),
-            code=failure.code,
-            category=outcome.category,
-            message=failure.message,
+            **death_of(outcome),
         )
         if isinstance(answer, Decided):
             self._post(delivery.job_id, message)

@@ -11,7 +11,7 @@ from taskyard.runner.failures import MESSAGE_LIMIT
 from taskyard.wire.exact import clean_text
 from taskyard.wire.redaction import redact_text
 
-__all__ = ["decision_of", "encode_cause", "plain_failure"]
+__all__ = ["death_of", "decision_of", "encode_cause", "plain_failure"]
 
 
 def encode_cause(outcome: Failed) -> bytes:
@@ -54,11 +54,15 @@ def decision_of(outcome: Outcome, stored: bytes = b"") -> dict[str, Any]:
                 "code": failure.code,
                 "message": failure.message,
             }
-        case Failed(failure, category, _):
-            return {
-                "decision": Decision.DEAD_LETTERED,
-                "cause": encode_cause(outcome),
-                "code": failure.code,
-                "category": category,
-                "message": failure.message,
-            }
+        case Failed():
+            return {"decision": Decision.DEAD_LETTERED, **death_of(outcome)}
+
+
+def death_of(outcome: Failed) -> dict[str, Any]:
+    """The arguments of `Records.condemn` and `Records.finish` that say what a job died of."""
+    return {
+        "cause": encode_cause(outcome),
+        "code": outcome.failure.code,
+        "category": outcome.category,
+        "message": outcome.failure.message,
+    }

@@ -33,7 +33,7 @@ from taskyard.records import (
     WithoutRun,
 )
 from taskyard.records.answers import Finished
-from taskyard.runner.cause import decision_of, encode_cause, plain_failure
+from taskyard.runner.cause import death_of, decision_of, plain_failure
 from taskyard.runner.failures import failure_here
 from taskyard.runner.invoke import invoke, payload_of
 from taskyard.runner.judge import Rules, judge
@@ -178,10 +178,7 @@ class Runner:
                 job_type=delivery.job_type,
                 queue=delivery.queue,
                 priority=delivery.priority,
-                cause=encode_cause(outcome),
-                code=outcome.failure.code,
-                category=outcome.category,
-                message=outcome.failure.message,
+                **death_of(outcome),
             ),
             BEFORE,
         )

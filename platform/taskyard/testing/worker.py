@@ -17,7 +17,7 @@ from taskyard.jobs.registry import Registry
 from taskyard.jobs.states import State
 from taskyard.records import Decided, Held, Superseded
 from taskyard.runner import JobDeferred, JobRetrying, JobSkipped, Rules, judge
-from taskyard.runner.cause import decision_of, encode_cause, plain_failure
+from taskyard.runner.cause import death_of, decision_of, plain_failure
 from taskyard.runner.pipeline import Delivery
 from taskyard.testing.attempts import EagerRunner
 from taskyard.testing.broker import MemoryBroker, Message
@@ -127,17 +127,13 @@ class MemoryWorker:
         return expires is not None and self.runner.clock.now() > datetime.fromisoformat(expires)
 
     def _condemn(self, message: Message, outcome: Failed) -> None:
-        failure = outcome.failure
         answer = self.records.condemn(
             message.job_id,
             _stamp(message),
             job_type=str(message.raw.headers.get("task")),
             queue=message.queue,
             priority=None,
-            cause=encode_cause(outcome),
-            code=failure.code,
-            category=outcome.category,
-            message=failure.message,
+            **death_of(outcome),
         )
         match answer:
             case Decided():

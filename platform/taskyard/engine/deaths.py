@@ -1,0 +1,233 @@
+"""What the main process decides where no child could: lost, over time, expired, revoked.
+
+It asks the same scripts as a child would, so a decision that the child made just before stands.
+"""
+
+from __future__ import annotations
+
+from typing import Any, assert_never
+
+from billiard.exceptions import TimeLimitExceeded
+from celery.worker import state as worker_state
+from celery.worker.request import Request
+from redis.exceptions import RedisError
+
+from taskyard.engine.duties import Duty, defer, duty_of
+from taskyard.engine.yard import Yard
+from taskyard.errors import DeadLettered
+from taskyard.jobs.outcomes import Decision, Failed, Failure, Retrying
+from taskyard.jobs.policies import Category
+from taskyard.jobs.states import State
+from taskyard.records import Decided, Ended, Held, Record, Requeue, Stale, Superseded
+from taskyard.runner import judge
+from taskyard.runner.cause import death_of, decision_of, plain_failure
+from taskyard.transport import QoS
+from taskyard.wire.headers import Stamp
+from taskyard.wire.letters import letter_id
+from taskyard.wire.logs import logger
+
+__all__ = ["Deaths"]
+
+log = logger(__name__)
+
+
+class Deaths(Request):  # type: ignore[misc]
+    """The deaths of a delivery; its subclass publishes the duty, then acknowledges."""
+
+    _duty: Duty | None
+    _holder: str
+    _stamp: Stamp | None
+
+    @property
+    def _yard(self) -> Yard:
+        yard: Yard = self.task.yard
+        return yard
+
+    # -- a process that ended ------------------------------------------------------------------
+
+    def _on_lost(self, evidence: str) -> None:
+        """The child said nothing of use; the record says what follows, and counts a death."""
+        evidence += self._yard.memory.last_words(self.id)
+        worker_state.task_ready(self)
+        log.error(
+            "job %s was lost in its process: %s",
+            self.id,
+            evidence,
+            extra={"action": "child_lost", "job_id": self.id},
+        )
+        try:
+            answer = self._yard.records.lose(self.id, self._holder, evidence)
+        except RedisError as error:
+            self._unrecorded("death", "lose_unreachable", error)
+            return
+        if isinstance(answer, Decided):
+            self._settle(answer)
+            return
+        if isinstance(answer, Requeue):
+            self._note_counted()
+        self.reject(requeue=True)
+
+    def _note_counted(self) -> None:
+        """What is counted ends, so its way back needs no wait against a loop without a pause."""
+        qos = getattr(getattr(self.message, "channel", None), "qos", None)
+        if isinstance(qos, QoS):
+            qos.note_counted(self.message.delivery_tag)
+
+    # -- overtime ------------------------------------------------------------------------------
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:
+        """A soft limit is the child's to handle; the hard one was settled in `on_failure`."""
+        if soft:
+            super().on_timeout(soft, timeout)
+        elif not self.acknowledged:
+            self._on_hard_limit(TimeLimitExceeded(timeout))
+
+    def _on_hard_limit(self, error: TimeLimitExceeded) -> None:
+        """The child is killed for overtime: a handler's outcome, so the policy decides."""
+        worker_state.task_ready(self)
+        text = f"hard time limit exceeded: {error}{self._yard.memory.last_words(self.id)}"
+        failure = Failure("timeout", "TimeLimitExceeded", text, "", "")
+        try:
+            answer = self._judge_overtime(failure)
+        except RedisError as lost:
+            self._unrecorded("overtime", "overtime_unreachable", lost)
+            return
+        if answer is None:
+            self.reject(requeue=True)
+        else:
+            self._settle(answer)
+
+    def _judge_overtime(self, failure: Failure) -> Decided | None:
+        record = self._yard.records.read(self.id)
+        override = None if self._stamp is None else self._stamp.policy
+        policy = self._yard.rules.policy(self.task.name, override)
+        outcome = judge(failure, record.number("attempts") + 1, policy, self._yard.rules.rng)
+        return self._decide(record, outcome)
+
+    # -- expired or revoked --------------------------------------------------------------------
+
+    def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
+        """Expired or revoked: a letter instead of silence."""
+        if self.acknowledged:
+            return
+        worker_state.task_ready(self)
+        worker_state.revoked.discard(self.id)
+        self._already_revoked = True
+        outcome = self._revocation_outcome(terminated, expired)
+        if terminated:
+            self._on_terminated(outcome)
+        else:
+            self._condemn(outcome)
+
+    def _revocation_outcome(self, terminated: bool, expired: bool) -> Failed:
+        if expired:
+            text = f"the message expired at {self.expires}"
+            return plain_failure(Category.EXPIRED, "expired", "Expired", text)
+        text = "revoked by a control command of Celery"
+        return plain_failure(Category.REJECTED, "revoked", "Revoked", text)
+
+    def _on_terminated(self, outcome: Failed) -> None:
+        """Celery's `revoke(terminate=True)` has killed the child in the middle."""
+        try:
+            record = self._yard.records.read(self.id)
+            answer = self._decide(record, outcome)
+        except RedisError as error:
+            self._unrecorded("termination", "terminate_unreachable", error)
+            return
+        if answer is not None:
+            self._settle(answer)
+        elif record.state in (State.NONE, State.ACCEPTED, State.RETRYING):
+            self._condemn(outcome)
+        else:
+            # Decided by the child just before: its next delivery repeats the publication.
+            self.reject(requeue=True)
+
+    def _condemn(self, outcome: Failed) -> None:
+        """Let a message die that no attempt could decide about."""
+        try:
+            answer = self._yard.records.condemn(
+                self.id,
+                self._stamp,
+                job_type=self.task.name,
+                queue=self._yard.source(self.message),
+                priority=None,
+                **death_of(outcome),
+            )
+        except RedisError as error:
+            self._unrecorded(outcome.failure.code, "condemn_unreachable", error)
+            return
+        match answer:
+            case Decided():
+                self._settle(answer)
+            case Held(remaining_us):
+                self._duty = defer(self._yard, self.id, self.message, self._stamp, remaining_us)
+                self.acknowledge()
+            case Stale() | Ended():
+                self.acknowledge()
+            case _:
+                assert_never(answer)
+
+    # -- the decision, and who is told of it ---------------------------------------------------
+
+    def _decide(self, record: Record, outcome: Retrying | Failed) -> Decided | None:
+        """Decide in the child's place; None where this delivery holds no attempt (any more)."""
+        if record.state is State.NONE:
+            # A decision would make a record of its own, without a type, a queue or an epoch.
+            return None
+        answer = self._yard.records.finish(
+            self.id,
+            epoch=record.epoch,
+            generation=record.generation,
+            seq=record.number("seq"),
+            holder=self._holder,
+            **decision_of(outcome),
+        )
+        if isinstance(answer, Superseded):
+            return None
+        decision = Decision.RETRYING if isinstance(outcome, Retrying) else Decision.DEAD_LETTERED
+        return Decided(decision, answer.seq, answer.due_us, record.epoch, record.generation)
+
+    def _settle(self, decided: Decided) -> None:
+        """Publish and acknowledge a decision that the main process made or found."""
+        policy = None if self._stamp is None else self._stamp.policy
+        self._duty = duty_of(self._yard, self.id, self.message, decided, policy)
+        if decided.decision is Decision.DEAD_LETTERED and not self._told(decided):
+            self.reject(requeue=True)
+            return
+        self.acknowledge()
+
+    def _told(self, decided: Decided) -> bool:
+        """Tell a death; False where that failed: the next delivery finds the decision."""
+        try:
+            self._tell_failure(decided)
+        except Exception as error:  # noqa: BLE001 - any result backend's errors; billiard drops them
+            log.error(
+                "job %s: its death was not told, the message goes back: %s: %s",
+                self.id,
+                type(error).__name__,
+                error,
+                extra={"action": "death_not_told", "job_id": self.id},
+            )
+            return False
+        return True
+
+    def _tell_failure(self, decided: Decided) -> None:
+        """Celery's side of a death: the result, errbacks, chord and event."""
+        cause = self._yard.records.read(self.id).cause
+        letter = letter_id(self.id, decided.epoch, decided.generation)
+        error = DeadLettered(letter, cause.get("code", ""), cause.get("message", ""))
+        self.task.backend.mark_as_failure(
+            self.id, error, request=self._context, store_result=self.store_errors
+        )
+        self.send_event("task-failed", exception=repr(error), traceback="")
+
+    def _unrecorded(self, what: str, action: str, error: RedisError) -> None:
+        """Nothing was decided: the message goes back, and its next delivery is asked again."""
+        log.error(
+            "job %s: %s not recorded, Redis is away: %s",
+            self.id,
+            what,
+            error,
+            extra={"action": action, "job_id": self.id},
+        )
+        self.reject(requeue=True)
