@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from kombu.utils.json import loads
 
-from taskyard.client.patience import NoAnswer, ask
+from taskyard.client.patience import NoAnswer, ask_within
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.errors import DeadLettered, JobFailed, NotFound, ResultTimeout
 from taskyard.jobs.states import LIVE, State
@@ -87,7 +87,7 @@ class JobHandle:
         """What `act` reads; raises `ResultTimeout` where Redis says nothing until `end`."""
         left = None if end is None else max(end - SYSTEM_CLOCK.monotonic_s(), _LAST_ASK_S)
         try:
-            return ask(act, left)
+            return ask_within(left, act)
         except NoAnswer:
             raise ResultTimeout(
                 f"job {self.job_id}: Redis was silent when {seconds:g} s were over, so nothing is "
