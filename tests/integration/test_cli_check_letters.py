@@ -67,7 +67,7 @@ def test_letters_that_postgres_has_not_heard_of_are_told_too(
     none, waiting = found(place)
     assert (none.level, none.detail) == (Level.OK, "none waits for an operator")
     assert waiting.level is Level.WARNING
-    assert waiting.detail == "1 waits for the mirror, Postgres has not heard of them"
+    assert waiting.detail == "1 waits for the mirror, not yet in Postgres"
     assert waiting.remedy == "If that lasts, start one: taskyard mirror"
 
 
@@ -79,6 +79,23 @@ def test_a_count_that_takes_too_long_is_unknown(settings: Settings, database: En
     assert finding.level is Level.WARNING
     assert finding.detail == (
         "unknown how many wait for an operator: not counted within 2000 ms"
+    )  # fmt: skip
+
+
+def test_a_count_that_postgres_refuses_is_unknown_with_its_reason(
+    settings: Settings, database: Engine
+) -> None:
+    url = database.url.render_as_string(hide_password=False)
+    right = "SELECT ON dead_letter_queue"
+    with database.begin() as connection:
+        connection.execute(text(f"REVOKE {right} FROM CURRENT_USER"))
+    try:
+        (finding,) = found(settings.model_copy(update={"database_url": url}))
+    finally:
+        with database.begin() as connection:
+            connection.execute(text(f"GRANT {right} TO CURRENT_USER"))
+    assert finding.detail == (
+        "unknown how many wait for an operator: permission denied for table dead_letter_queue"
     )  # fmt: skip
 
 

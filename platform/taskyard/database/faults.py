@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["first_line", "is_away", "is_refused_data", "is_wrong_schema"]
+__all__ = ["first_line", "is_away", "is_out_of_time", "is_refused_data", "is_wrong_schema"]
 
 # Connection, resources (disk, memory, connections), operator intervention (shutdown), a standby.
 _AWAY: Final = ("08", "53", "57P", "25006")
 _WRONG_SCHEMA: Final = ("42P01", "42703", "42883")
+_CANCELLED: Final = "57014"
 # Data, constraint, program limit (an index row too long), internal (a value over 1 GB).
 _REFUSED: Final = ("22", "23", "54", "XX")
 
@@ -28,6 +29,11 @@ def is_wrong_schema(error: BaseException | None) -> bool:
     """Whether a table, column or function is missing."""
     code = _code(error)
     return code is not None and code.startswith(_WRONG_SCHEMA)
+
+
+def is_out_of_time(error: BaseException | None) -> bool:
+    """Whether a statement was cancelled, as `statement_timeout` does."""
+    return _code(error) == _CANCELLED
 
 
 def is_refused_data(error: BaseException) -> bool:

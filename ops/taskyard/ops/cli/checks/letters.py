@@ -9,6 +9,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.exc import DBAPIError
 
 from taskyard import database
+from taskyard.database.faults import first_line, is_out_of_time
 from taskyard.database.tables import LETTERS
 from taskyard.deadletters import mirror_queue
 from taskyard.errors import InvalidSettings, TaskyardError
@@ -34,21 +35,26 @@ def _pending(settings: Settings) -> Iterator[Finding]:
         counts = _count(settings.need_database_url())
     except InvalidSettings:
         return  # what is missing or wrong has a finding of its own
-    except (TaskyardError, DBAPIError) as error:
-        away = isinstance(error, TaskyardError)
-        why = "Postgres could not be asked" if away else f"not counted within {_COUNT_MS} ms"
-        yield Finding.warning(
-            "letters",
-            f"unknown how many wait for an operator: {why}",
-            "See what it says below." if away else "See: taskyard dlq stats",
-        )
-        return
+    except TaskyardError:
+        yield _uncounted("Postgres could not be asked", "See what it says below.")
+    except DBAPIError as error:
+        late = is_out_of_time(error.orig)
+        why = f"not counted within {_COUNT_MS} ms" if late else first_line(error.orig)
+        yield _uncounted(why, "See: taskyard dlq stats")
+    else:
+        yield _counted(counts)
+
+
+def _uncounted(why: str, remedy: str) -> Finding:
+    return Finding.warning("letters", f"unknown how many wait for an operator: {why}", remedy)
+
+
+def _counted(counts: dict[str, int]) -> Finding:
     if not counts:
-        yield Finding.ok("letters", "none waits for an operator")
-        return
+        return Finding.ok("letters", "none waits for an operator")
     total = sum(counts.values())
     by_status = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
-    yield Finding.warning(
+    return Finding.warning(
         "letters",
         f"{total} wait{'s' * (total == 1)} for an operator ({by_status})",
         "See: taskyard dlq list",
@@ -84,6 +90,6 @@ def _unmirrored(settings: Settings) -> Iterator[Finding]:
     elif waiting > 0:
         yield Finding.warning(
             "letters",
-            f"{waiting} wait{'s' * (waiting == 1)} for the mirror, Postgres has not heard of them",
+            f"{waiting} wait{'s' * (waiting == 1)} for the mirror, not yet in Postgres",
             "If that lasts, start one: taskyard mirror",
         )
