@@ -3,35 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from taskyard.control.edits import Edit
 from taskyard.errors import InvalidPayload
 from taskyard.jobs import Catalogue
-from taskyard.jobs.registry import Handler
+from taskyard.jobs.registry import Registry
 from taskyard.jobs.types import describe
 
 __all__ = ["KnownTypes", "check_edit"]
 
 
-class Handlers(Protocol):
-    """The handlers that this process has imported, by job type."""
-
-    def __contains__(self, name: object) -> bool:
-        """Whether there is one."""
-        ...
-
-    def __getitem__(self, name: str) -> Handler:
-        """It."""
-        ...
-
-
 class KnownTypes:
     """Job types and handlers as an operator's process has them: all, some or none of a worker's."""
 
-    def __init__(self, catalogue: Catalogue, handlers: Handlers) -> None:
+    def __init__(self, catalogue: Catalogue, handlers: Registry) -> None:
         self._catalogue, self._handlers = catalogue, handlers
 
     def handles(self, job_type: str | None) -> bool:

@@ -1,8 +1,9 @@
 """A worker that starts while RabbitMQ blocks publishers does not wait for the end of that.
 
-A starting worker asks the others for their state (mingle), where the app confirms what it publishes
-it would wait for the confirmation, without a time limit: silent, and off the queues whose messages
-may be what fills the broker. Remote control is for people, like task events, and goes unconfirmed.
+A starting worker asks the others for their state (mingle). Where the app confirms what it
+publishes, it would wait for that confirmation without a time limit: silent, and off the queues
+whose messages may be what fills the broker. Remote control is for people, like task events, and
+goes unconfirmed.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from taskyard.settings import Settings
 
 __all__ = ["app_settings", "broker_url", "own_url", "why_unsupported"]
 
-SUPPORTED: Final = ("redis", "amqp")
+_SUPPORTED: Final = ("redis", "amqp")
 
 
 def broker_url(app: Any) -> str:
@@ -30,7 +30,7 @@ def own_url(app: Any, settings: Settings) -> str | None:
     relay reach the same broker: of the same kind, on one of its hosts. None where there is none.
     """
     url, given = broker_url(app), settings.broker_url or ""
-    if _kind(url) not in SUPPORTED:
+    if _kind(url) not in _SUPPORTED:
         return None
     if not _takes_more(app):
         return url
@@ -42,7 +42,7 @@ def why_unsupported(app: Any, settings: Settings) -> str | None:
     """What speaks against protecting tasks at the app's broker."""
     if own_url(app, settings) is not None:
         return None
-    if _kind(broker_url(app)) in SUPPORTED:
+    if _kind(broker_url(app)) in _SUPPORTED:
         return (
             "the broker is reached by broker_use_ssl or by one of several URLs, which retries and "
             "letters cannot follow: set TASKYARD_BROKER_URL to one URL that reaches it, with what "

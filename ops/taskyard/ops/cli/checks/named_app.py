@@ -21,6 +21,7 @@ _LIBRARIES: Final = tuple(
     Path(sysconfig.get_path(kind)) for kind in ("stdlib", "platstdlib", "purelib", "platlib")
 )
 _LONGEST: Final = 500
+_EXPECTED: Final = "Expected what `celery -A` takes, a module and the app in it, as in myapp:celery"
 
 
 def load_app(name: str) -> Celery:
@@ -104,9 +105,6 @@ def _why(name: str, error: BaseException) -> str:
         "Expected a module that a worker could import. Mend that, then run again: "
         f"taskyard check {name}"
     )
-
-
-_EXPECTED: Final = "Expected what `celery -A` takes, a module and the app in it, as in myapp:celery"
 
 
 def _module(name: str) -> str:
