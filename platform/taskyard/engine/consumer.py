@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from functools import partial
 from time import monotonic, sleep
-from typing import Any, Final, assert_never
+from typing import Any, Final
 
 from celery.worker.consumer import Consumer
 from redis.exceptions import RedisError
@@ -13,7 +13,8 @@ from redis.exceptions import RedisError
 from taskyard.broker import read_any_header, settle_queues
 from taskyard.clock import to_us
 from taskyard.engine.blocked_start import BlockedStart
-from taskyard.engine.duties import NOT_DISCHARGED, defer, duty_of
+from taskyard.engine.condemn import condemn
+from taskyard.engine.duties import NOT_DISCHARGED, defer
 from taskyard.engine.eta import due_ahead_us
 from taskyard.engine.message import job_id_of, stamp_of, task_of
 from taskyard.engine.reconnecting import LONGEST_S, Reconnecting
@@ -21,11 +22,9 @@ from taskyard.engine.returns import Returns
 from taskyard.engine.shape import fault_of
 from taskyard.engine.task_events import UnconfirmedEvents
 from taskyard.engine.yard import Yard
-from taskyard.jobs.outcomes import Failed
 from taskyard.jobs.policies import Category
 from taskyard.jobs.states import State
-from taskyard.records import Decided, Ended, Held, Stale
-from taskyard.runner.cause import death_of, plain_failure
+from taskyard.runner.cause import plain_failure
 from taskyard.wire import Stamp
 from taskyard.wire.logs import logger
 
@@ -213,7 +212,7 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
         outcome = plain_failure(category, code, kind, text, evidence)
         self._watch_returns(message)
         try:
-            self._publish_letter(message, outcome)
+            condemn(self.app.taskyard, message, outcome)
         except (*NOT_DISCHARGED, ValueError, TypeError) as error:
             log.error(
                 "a message could not be dead-lettered and goes back: %s",
@@ -223,36 +222,6 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
             message.reject_log_error(log, self.connection_errors, requeue=True)
             return
         message.ack_log_error(log, self.connection_errors)
-
-    def _publish_letter(self, message: Any, outcome: Failed) -> None:
-        yard: Yard = self.app.taskyard
-        job_id, stamp = job_id_of(message), stamp_of(message)
-        answer = yard.records.condemn(
-            job_id,
-            stamp,
-            job_type=task_of(message),
-            queue=yard.source(message),
-            priority=None,
-            **death_of(outcome),
-        )
-        match answer:
-            case Decided():
-                policy = None if stamp is None else stamp.policy
-                duty_of(yard, job_id, message, answer, policy).discharge()
-            case Held(remaining_us):
-                # The job runs under another message; this one has to wait for its end.
-                defer(yard, job_id, message, stamp, remaining_us).discharge()
-            case Stale(state) | Ended(state):
-                # A duplicate, or what should follow a finished job and never could be published.
-                log.error(
-                    "job %s is %s, so its message ends without a letter: %s",
-                    job_id,
-                    state,
-                    outcome.failure.message,
-                    extra={"action": "ended_without_letter", "job_id": job_id},
-                )
-            case _:
-                assert_never(answer)
 
 
 def _is_decided(yard: Yard, message: Any) -> bool:

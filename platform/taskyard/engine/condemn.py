@@ -1,0 +1,51 @@
+"""The end of a message that reaches no task: its death in the record, then its letter."""
+
+from __future__ import annotations
+
+from typing import Any, assert_never
+
+from taskyard.engine.duties import defer, duty_of
+from taskyard.engine.message import job_id_of, stamp_of, task_of
+from taskyard.engine.yard import Yard
+from taskyard.jobs.outcomes import Failed
+from taskyard.records import Decided, Ended, Held, Stale
+from taskyard.runner.cause import death_of
+from taskyard.wire.logs import logger
+
+__all__ = ["condemn"]
+
+log = logger(__name__)
+
+
+def condemn(yard: Yard, message: Any, outcome: Failed) -> None:
+    """Record the death and publish what follows; raises one of `NOT_DISCHARGED`.
+
+    After that the message may be acknowledged.
+    """
+    job_id, stamp = job_id_of(message), stamp_of(message)
+    answer = yard.records.condemn(
+        job_id,
+        stamp,
+        job_type=task_of(message),
+        queue=yard.source(message),
+        priority=None,
+        **death_of(outcome),
+    )
+    match answer:
+        case Decided():
+            policy = None if stamp is None else stamp.policy
+            duty_of(yard, job_id, message, answer, policy).discharge()
+        case Held(remaining_us):
+            # The job runs under another message; this one has to wait for its end.
+            defer(yard, job_id, message, stamp, remaining_us).discharge()
+        case Stale(state) | Ended(state):
+            # A duplicate, or what should follow a finished job and never could be published.
+            log.error(
+                "job %s is %s, so its message ends without a letter: %s",
+                job_id,
+                state,
+                outcome.failure.message,
+                extra={"action": "ended_without_letter", "job_id": job_id},
+            )
+        case _:
+            assert_never(answer)
