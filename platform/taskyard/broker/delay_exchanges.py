@@ -13,7 +13,7 @@ from kombu.transport.native_delayed_delivery import (
     level_name,
 )
 
-from taskyard.queues import QueueType, product_of, quorum_priorities, version_of
+from taskyard.queues import QueueType, inquire, product_of, quorum_priorities, version_of
 from taskyard.settings import Settings
 
 __all__ = ["bind_delay", "declare_delay", "delay_prefix", "delay_type", "waits_apart"]
@@ -76,8 +76,7 @@ def declare_delay(channel: Any, settings: Settings, kind: QueueType, prefix: str
 
 def _is_there(client: Any, queue: str) -> bool:
     try:
-        with client.channel() as channel:
-            channel.queue_declare(queue=queue, passive=True)
+        inquire(client, queue)
     except NotFound:
         return False
     return True

@@ -7,6 +7,7 @@ from kombu.exceptions import OperationalError
 
 from taskyard.broker import connection
 from taskyard.deadletters.topology import mirror_queue
+from taskyard.queues import inquire
 from taskyard.settings import Settings
 
 __all__ = ["count_waiting"]
@@ -20,8 +21,7 @@ def count_waiting(settings: Settings) -> int | None:
     with connection(settings) as opened:
         lost = (OperationalError, OSError, *opened.connection_errors, *opened.channel_errors)
         try:
-            name = mirror_queue(settings).name
-            return int(opened.default_channel.queue_declare(name, passive=True).message_count)
+            return int(inquire(opened, mirror_queue(settings).name).message_count)
         except NotFound:
             return 0
         except lost:

@@ -13,7 +13,7 @@ from taskyard.queues.rabbit_choice import (
     quorum_priorities,
     version_of,
 )
-from taskyard.queues.rabbit_existing import Declared, look_at
+from taskyard.queues.rabbit_existing import Declared, inquire, look_at
 from taskyard.queues.rabbit_queue import RabbitQueue, Wish
 from taskyard.queues.topology import kombu_queues, rabbit_queues, route
 
@@ -26,6 +26,7 @@ __all__ = [
     "Wish",
     "broker_priority",
     "choose",
+    "inquire",
     "kombu_queues",
     "look_at",
     "product_of",

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from amqp.exceptions import ChannelError, NotFound, PreconditionFailed
 
-__all__ = ["Declared", "declare_or_accept", "look_at"]
+__all__ = ["Declared", "declare_or_accept", "inquire", "look_at"]
 
 # A queue has about twenty arguments and flags; more corrections than that are no progress.
 _MOST_CORRECTIONS: Final = 30
@@ -63,13 +63,23 @@ def look_at(connection: Any, name: str) -> Declared | None:
         return None
 
 
+def inquire(connection: Any, name: str) -> Any:
+    """What the server says of the queue `name`: its `message_count` and `consumer_count`.
+
+    `connection` is kombu's or py-amqp's. Raises py-amqp's channel errors, `NotFound` among them: on
+    a channel of its own, which the server closes where it refuses.
+    """
+    with connection.channel() as channel:
+        return channel.queue_declare(queue=name, passive=True)
+
+
 def _as_it_is(connection: Any, name: str) -> Declared:
     arguments: dict[str, Any] = {}
     flags = {"durable": True}
     for _ in range(_MOST_CORRECTIONS):
         # Only what is there may be declared: one that was deleted meanwhile would come back without
         # its arguments, by a mere look. What is deleted between these two lines still does.
-        _check_exists(connection, name)
+        inquire(connection, name)
         try:
             answer = _declare(connection, name, arguments, flags)
         except PreconditionFailed as error:
@@ -82,11 +92,6 @@ def _as_it_is(connection: Any, name: str) -> Declared:
         "it still names other arguments: somebody declares it anew again and again. Stop that, "
         "see rabbitmqctl list_queues name arguments, then try again"
     )
-
-
-def _check_exists(connection: Any, name: str) -> None:
-    with connection.channel() as channel:
-        channel.queue_declare(queue=name, passive=True)
 
 
 def _declare(

@@ -17,7 +17,7 @@ from taskyard.broker import connection, is_amqp, make_app, queue_key
 from taskyard.broker.connection import check_broker_url
 from taskyard.errors import ServerUnreachable
 from taskyard.jobs import Catalogue
-from taskyard.queues import URGENCY_STEPS
+from taskyard.queues import URGENCY_STEPS, inquire
 from taskyard.settings import Settings
 from taskyard.store import BROKER, connect, reachable
 from taskyard.wire import redact_url
@@ -184,10 +184,9 @@ def _rabbitmq(settings: Settings, names: Sequence[str]) -> tuple[Counts, Counts]
 
 
 def declared(broker: Any, name: str) -> tuple[int | None, int | None]:
-    """Asked on a channel that is thrown away: the server closes it where it refuses."""
+    """What waits in a queue and who consumes it; None for both where the server does not tell."""
     try:
-        with broker.channel() as channel:
-            answer = channel.queue_declare(queue=name, passive=True)
+        answer = inquire(broker, name)
     except broker.channel_errors as error:
         return (0, 0) if error.code == _NOT_FOUND else (None, None)
     return answer.message_count, answer.consumer_count
