@@ -61,6 +61,7 @@ LIMITS = {
     ],
     "an acknowledgement waits for a pop": ["transport.qos:_ACK_DELAY_S"],
     "a worker's process that died": ["engine.pool:LOOK_AGAIN_S", "engine.pool:LOOKS"],
+    "what a job's process holds": ["engine.memory_watch:INTERVAL_S"],
     "a message that goes back a second time": ["transport.qos:RETURN_S"],
     "a key of another type than ours": [
         "transport.complaints:PAUSE_S",
@@ -76,6 +77,7 @@ LIMITS = {
     "`enqueue_many`": ["records.admissions:_GROUP", "records.admissions:_AHEAD"],
     "heartbeat of a consumer": ["transport.holdings:OWNER_TTL_S"],
     "deliveries by a quorum queue of RabbitMQ": ["queues.rabbit_queue:BROKER_DELIVERY_LIMIT"],
+    "new delay levels on RabbitMQ": ["broker.delay_exchanges:_ON_DISK_S"],
     "a message that came back to a quorum queue": [
         "engine.returns:RENEW_AT",
         "engine.returns:HELD_S",
@@ -114,6 +116,7 @@ LIMITS = {
         "runner.failures:MESSAGE_LIMIT",
         "runner.failures:TRACEBACK_LIMIT",
     ],
+    "a letter on RabbitMQ": ["deadletters.amqp_post:_COMPRESSED_OVER_BYTES"],
     "a review queue": ["deadletters.post:REVIEW_LIMIT"],
     "a kept copy of a letter": ["deadletters.kept:_LARGEST_BYTES"],
     "one batch of the mirror": ["mirror.feeds:BATCH"],
