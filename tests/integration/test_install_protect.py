@@ -82,6 +82,15 @@ def test_a_message_with_a_date_waits_at_the_broker(app: Legacy, tasks: Any) -> N
     assert result.get(timeout=SOON_S) == 1
 
 
+@pytest.mark.parametrize("options", [{}, {"countdown": 1.5}])
+def test_a_message_that_has_waited_is_retried_with_a_wait(
+    app: Legacy, tasks: Any, options: dict[str, Any]
+) -> None:
+    result = tasks.patient.apply_async((3,), **options)
+    assert result.get(timeout=SOON_S) == 3, app.logs()
+    assert app.events(result.id).count("retry") == 3
+
+
 def test_a_killed_process_costs_nothing_but_time(app: Legacy, tasks: Any) -> None:
     result = tasks.crash.delay(1)
     assert result.get(timeout=SOON_S) == 2

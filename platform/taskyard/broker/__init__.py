@@ -4,6 +4,7 @@ from taskyard.broker.amqp_publisher import AmqpPublisher
 from taskyard.broker.any_header import read_any_header
 from taskyard.broker.app import make_app
 from taskyard.broker.connection import connection, is_amqp, transport_options
+from taskyard.broker.delay_exchanges import has_waited
 from taskyard.broker.envelope import encode, queue_key
 from taskyard.broker.publisher import Publisher, make_publisher
 from taskyard.broker.rabbit_start import describe, settle_queues
@@ -17,6 +18,7 @@ __all__ = [
     "connection",
     "describe",
     "encode",
+    "has_waited",
     "is_amqp",
     "make_app",
     "make_publisher",

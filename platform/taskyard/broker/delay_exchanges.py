@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from time import sleep
 from typing import Any, Final
@@ -16,7 +17,7 @@ from kombu.transport.native_delayed_delivery import (
 from taskyard.queues import QueueType, inquire, product_of, quorum_priorities, version_of
 from taskyard.settings import Settings
 
-__all__ = ["bind_delay", "declare_delay", "delay_prefix", "delay_type", "waits_apart"]
+__all__ = ["bind_delay", "declare_delay", "delay_prefix", "delay_type", "has_waited", "waits_apart"]
 
 # From here on a quorum queue can hand on at least once what has waited in it; see
 # https://www.rabbitmq.com/docs/quorum-queues#dead-lettering.
@@ -25,6 +26,7 @@ _FAMILIES: Final[Mapping[QueueType, str]] = {"classic": "", "quorum": ".quorum"}
 # A quorum queue that was declared just before RabbitMQ is killed is forgotten with what it has
 # confirmed (seen with 3.10, 4.0 and 4.3), or comes back and answers nobody; 0.5 s were too short.
 _ON_DISK_S: Final = 1.5
+_LEVEL: Final = re.compile(r"(^|_)celery_delayed_(\d+|delivery)$")
 # Of a quorum queue with two priorities.
 _TWO: Final = 2
 _HIGHEST_NORMAL: Final = 4
@@ -48,6 +50,14 @@ def waits_apart(properties: Mapping[str, Any], priority: int | None) -> bool:
     it would be late, by as much as the level's wait.
     """
     return quorum_priorities(properties) == _TWO and (priority or 0) > _HIGHEST_NORMAL
+
+
+def has_waited(delivery: Mapping[str, Any]) -> bool:
+    """Whether a message was delivered out of delay exchanges, ours or Celery's own.
+
+    RabbitMQ names the last of the levels, not the exchange behind it.
+    """
+    return _LEVEL.search(str(delivery.get("exchange") or "")) is not None
 
 
 def delay_prefix(settings: Settings, kind: QueueType, *, apart: bool = False) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from taskyard.broker import has_waited
 from taskyard.clock import to_us
 from taskyard.engine.consumer import JobConsumer
 from taskyard.engine.duties import NOT_DISCHARGED
@@ -68,9 +69,11 @@ class InstalledConsumer(JobConsumer):
         plain = self._as_ever.create_task_handler(*args, **kwargs)
 
         def on_task_received(message: Any) -> Any:
-            setattr(message, QUEUE, self._queue_of(message))
+            queue = self._queue_of(message)
+            setattr(message, QUEUE, queue)
             if self._yard.mode(task_of(message)) is not Mode.PROTECT:
                 return plain(message)
+            _forget_the_wait(message, queue)
             return guarded(message)
 
         return on_task_received
@@ -149,3 +152,13 @@ class InstalledConsumer(JobConsumer):
 
 def _nothing(*_: Any, **__: Any) -> None:
     return None
+
+
+def _forget_the_wait(message: Any, queue: str) -> None:
+    """Celery publishes a task's retry where its message came from: not where it has waited.
+
+    The key of a wait names its length before the queue, and no queue has such a name.
+    """
+    info = message.delivery_info or {}
+    if has_waited(info):
+        message.delivery_info = {**info, "exchange": "", "routing_key": queue}

@@ -137,6 +137,14 @@ def later(self: Any) -> int:
     return int(self.request.retries)
 
 
+@task(name="legacy.patient", bind=True, max_retries=3)
+def patient(self: Any, waits: int) -> int:
+    """Retry with a wait each time, so that a message that has waited is itself retried."""
+    if self.request.retries < waits:
+        raise self.retry(countdown=1.2)
+    return int(self.request.retries)
+
+
 @task(
     name="legacy.auto", bind=True, autoretry_for=(FlakyError,), max_retries=2, retry_backoff=False,
     default_retry_delay=0,
