@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from time import sleep
 
 import pytest
 
@@ -11,6 +12,8 @@ from servers import Servers
 from support.legacy import Legacy
 from support.legacy_fixtures import BROKERS, legacy_on
 from support.waiting import SOON_S, eventually
+
+EXPIRES_S = 0.5
 
 
 @pytest.fixture(params=BROKERS)
@@ -76,3 +79,14 @@ def test_a_retry_of_a_protected_worker_is_run_by_one_without(app: Legacy) -> Non
         app.open_gate(gate, 2)
         assert [result.get(timeout=SOON_S) for result in holding] == [1, 1]
         protecting.terminate()
+
+
+def test_what_expired_before_a_worker_came_leaves_a_letter(app: Legacy) -> None:
+    app.worker("before", "protect").terminate()
+    with app.producer() as tasks:
+        result = tasks.once.apply_async(expires=EXPIRES_S)
+        # RabbitMQ would drop it now, as Celery has it do.
+        sleep(2 * EXPIRES_S)
+        app.worker("after", "protect")
+        assert app.await_letter(result.id).category == "expired"
+    assert app.notes(f"{result.id}:runs") == []

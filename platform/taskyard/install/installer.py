@@ -18,6 +18,7 @@ from taskyard.install.announcer import Announcer
 from taskyard.install.beat import watch_beat
 from taskyard.install.broker_url import broker_url
 from taskyard.install.consumer import InstalledConsumer
+from taskyard.install.expiry import keep_expired
 from taskyard.install.modes import Modes
 from taskyard.install.registry import watch_registry
 from taskyard.install.witness import watch_publishing
@@ -66,6 +67,7 @@ def install(
     _configure(app, transport=transport)
     app.steps["consumer"].update((Promoter, Announcer, MemoryWatch))
     watch_beat(yard)
+    keep_expired(app, yard)
     if admit:
         watch_publishing(app, yard)
     signals.worker_shutdown.connect(
