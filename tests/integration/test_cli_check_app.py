@@ -165,3 +165,23 @@ def test_settings_that_only_the_first_look_loads_are_the_app_s_own_fault(shell: 
     assert ran.code == 2
     assert "the app of 'late:app' is there, its settings or tasks cannot be loaded: " in ran.err
     assert "ModuleNotFoundError: No module named 'no_settings'" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("broker", "strays"),
+    [
+        ("redis://other:1/0", True),
+        ("redis://nowhere:1/5", True),
+        ("amqp://nowhere:1//", True),
+        ("redis://:secret@nowhere:1", False),
+        ("rediss://nowhere:1/0", False),
+        ("", False),
+    ],
+)
+def test_an_app_whose_letters_nobody_would_see_is_told(
+    shell: Shell, broker: str, strays: bool
+) -> None:
+    ran = shell.run("check", "shop:app", TASKYARD_BROKER_URL=broker)
+    assert ran.code == 0
+    told = "publishes to redis://nowhere:1/0, and TASKYARD_BROKER_URL names another broker"
+    assert (told in ran.err) is strays, ran.err

@@ -138,7 +138,7 @@ def test_a_payload_that_only_its_worker_can_check_is_said_to_be(
     (told,) = shell.run("dlq", "replay", second.letter_id, *words, "--json").document["letters"]
 
     assert ran.code == 0
-    assert "model is not known here: the payload is checked by the worker\n" in ran.err
+    assert "is not known here: arguments that do not fit fail in the worker\n" in ran.err
     assert told["payload_checked"] is False
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import URL, ExceptionContext, make_url
 from sqlalchemy.exc import ArgumentError
 
-from taskyard.database.faults import first_line, is_away, is_wrong_schema
+from taskyard.database.faults import first_line, is_absent, is_away, is_wrong_schema
 from taskyard.errors import InvalidSettings, SchemaMismatch, ServerUnreachable, TaskyardError
 from taskyard.wire import redact_url
 
@@ -91,6 +91,12 @@ class _Namer:
 
     def _name(self, context: ExceptionContext) -> TaskyardError | None:
         error = context.original_exception
+        if is_absent(error):
+            msg = (
+                f"Postgres at {self._url} answers, and {first_line(error)}. Create the database "
+                "(createdb), or set TASKYARD_DATABASE_URL to another; then: taskyard migrate"
+            )
+            return SchemaMismatch(msg)
         if context.is_disconnect or is_away(error):
             remedy = (
                 "Check that the server runs and that TASKYARD_DATABASE_URL is right; "

@@ -5,16 +5,30 @@ The classes are those of https://www.postgresql.org/docs/current/errcodes-append
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
-__all__ = ["first_line", "is_away", "is_out_of_time", "is_refused_data", "is_wrong_schema"]
+__all__ = [
+    "first_line",
+    "is_absent",
+    "is_away",
+    "is_out_of_time",
+    "is_refused_data",
+    "is_wrong_schema",
+]
 
 # Connection, resources (disk, memory, connections), operator intervention (shutdown), a standby.
 _AWAY: Final = ("08", "53", "57P", "25006")
+_ABSENT: Final = re.compile(r'FATAL:  ?database ".*" does not exist')
 _WRONG_SCHEMA: Final = ("42P01", "42703", "42883")
 _CANCELLED: Final = "57014"
 # Data, constraint, program limit (an index row too long), internal (a value over 1 GB).
 _REFUSED: Final = ("22", "23", "54", "XX")
+
+
+def is_absent(error: BaseException | None) -> bool:
+    """Whether the server has no database of that name; before a connection there are only words."""
+    return _code(error) is None and _ABSENT.search(str(error)) is not None
 
 
 def is_away(error: BaseException | None) -> bool:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from taskyard.settings import Settings
+from taskyard.wire import redact_url
 
-__all__ = ["app_settings", "broker_url", "own_url", "why_unsupported"]
+__all__ = ["app_settings", "broker_url", "own_url", "strays_to", "why_unsupported"]
 
 _SUPPORTED: Final = ("redis", "amqp")
+_TLS: Final = ("rediss", "amqps")
+_PORTS: Final = {"redis": 6379, "amqp": 5672}
+_PORTS_TLS: Final = {"redis": 6379, "amqp": 5671}
+_DEFAULTS: Final = {"redis": "0", "amqp": "/"}
 
 
 def broker_url(app: Any) -> str:
@@ -49,6 +54,27 @@ def why_unsupported(app: Any, settings: Settings) -> str | None:
             "TLS needs (rediss://host?ssl_ca_certs=/path, amqps://host)"
         )
     return "the broker is neither one Redis nor RabbitMQ: nothing could wait there"
+
+
+def strays_to(app: Any, settings: Settings) -> str | None:
+    """The app's broker, without its password, where TASKYARD_BROKER_URL names another one.
+
+    Letters lie at the app's broker, and mirror and relay would look at the other. None where both
+    are one, as far as names tell, where the variable is not set, and where none of it is supported.
+    """
+    own, given = own_url(app, settings), settings.broker_url
+    if own is None or given is None or _place(own) == _place(given):
+        return None
+    return redact_url(own)
+
+
+def _place(url: str) -> tuple[str, str, int, str]:
+    """What makes two URLs the same place: kind, host, port, database or virtual host."""
+    parts, kind = urlsplit(url), _kind(url)
+    host = (parts.hostname or "localhost").lower()
+    port = parts.port or (_PORTS_TLS if parts.scheme in _TLS else _PORTS).get(kind, 0)
+    part = unquote(parts.path.removeprefix("/")) or _DEFAULTS.get(kind, "")
+    return kind, "127.0.0.1" if host == "localhost" else host, port, part
 
 
 def app_settings(app: Any, settings: Settings) -> Settings:

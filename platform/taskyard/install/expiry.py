@@ -30,6 +30,4 @@ def keep_expired(app: Any, yard: AppYard) -> None:
         if told and properties and yard.mode(sender) is Mode.PROTECT:
             properties.pop("expiration", None)
 
-    signals.before_task_publish.connect(
-        keep, weak=False, dispatch_uid=f"taskyard-expiry-{id(app)}"
-    )
+    signals.before_task_publish.connect(keep, weak=False, dispatch_uid=f"taskyard-expiry-{id(app)}")

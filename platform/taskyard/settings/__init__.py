@@ -1,6 +1,6 @@
 """Settings: one frozen object, read once from variables and `taskyard.toml`."""
 
-from taskyard.settings.model import QueueSettings, Settings
+from taskyard.settings.model import DEFAULT_QUEUES, QueueSettings, Settings
 from taskyard.settings.sources import Loaded, load
 
-__all__ = ["Loaded", "QueueSettings", "Settings", "load"]
+__all__ = ["DEFAULT_QUEUES", "Loaded", "QueueSettings", "Settings", "load"]

@@ -24,8 +24,8 @@ def read_edit(payload: str | None, args: str | None, kwargs: str | None) -> Edit
                 "task; give one or the other"
             )
         return Edit(args=[read_payload(payload)], payload_only=True)
-    positional = [] if args is None else read_payload(args)
-    named = {} if kwargs is None else read_payload(kwargs)
+    positional = [] if args is None else _read(args, "--args", "'[\"Ada\", 7]'")
+    named = {} if kwargs is None else _read(kwargs, "--kwargs", "'{\"cents\": 7}'")
     if not isinstance(positional, list) or not isinstance(named, dict):
         raise InvalidPayload(
             "--args is a JSON list of all positional arguments, --kwargs a JSON object of all "
@@ -36,22 +36,26 @@ def read_edit(payload: str | None, args: str | None, kwargs: str | None) -> Edit
 
 def read_payload(written: str) -> Any:
     """The document that `written` is (JSON) or names (`@FILE`, `-`); raises `InvalidPayload`."""
-    text, source = _text(written)
+    return _read(written, "the payload", '\'{"name": "value"}\'')
+
+
+def _read(written: str, what: str, example: str) -> Any:
+    text, source = _text(written, what)
     try:
         return json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
         raise InvalidPayload(
-            f'{source} is not JSON: {error}. Expected a document such as \'{{"name": "value"}}\', '
-            "@FILE, or - for standard input"
+            f"{source} is not JSON: {error}. Expected a document such as {example}, @FILE, or - "
+            "for standard input"
         ) from error
 
 
-def _text(written: str) -> tuple[str, str]:
+def _text(written: str, what: str) -> tuple[str, str]:
     try:
         if written == "-":
             return sys.stdin.read(), "standard input"
         if written.startswith("@"):
             return Path(written[1:]).read_text("utf-8"), written[1:]
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidPayload(f"the payload cannot be read: {error}") from error
-    return written, "the payload"
+        raise InvalidPayload(f"{what} cannot be read: {error}") from error
+    return written, what

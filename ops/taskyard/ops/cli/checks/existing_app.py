@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Any
 
-from taskyard.install import TaskPlan, plan
+from taskyard.install import TaskPlan, plan, strays_to
 from taskyard.ops.cli.checks.named_app import load_app
 from taskyard.ops.cli.console import note, print_json, put, table
+from taskyard.settings import load
 
 __all__ = ["report"]
 
 
 def report(name: str, mode: str | None, *, json: bool) -> None:
     """Print the plan of the app called `name`; raises `InvalidSettings`."""
-    found = plan(load_app(name), mode)
+    app = load_app(name)
+    found = plan(app, mode)
+    _tell_other_broker(name, app)
     if json:
         print_json([asdict(task) for task in found])
         return
@@ -22,6 +26,17 @@ def report(name: str, mode: str | None, *, json: bool) -> None:
     for task in found:
         for warning in task.warnings:
             note(f"{task.name}: {task.mode}, not more: {warning}")
+
+
+def _tell_other_broker(name: str, app: Any) -> None:
+    """The settings that mirror and relay have here may lead past the app's letters."""
+    other = strays_to(app, load().settings)
+    if other is not None:
+        note(
+            f"{name} publishes to {other}, and TASKYARD_BROKER_URL names another broker: mirror "
+            "and relay would wait there, and no letter of this app would reach an operator. Set it "
+            "to the app's broker for them"
+        )
 
 
 def _row(task: TaskPlan) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -23,7 +24,7 @@ def look_at(subject: str, url: str, variable: str) -> Iterator[Finding]:
             facts: Mapping[str, Any] = client.info()
         yield judge_version(subject, facts)
         yield judge_mode(subject, facts, variable)
-        yield _eviction(subject, facts)
+        yield _eviction(subject, facts, client)
         yield _persistence(subject, facts, client)
 
 
@@ -58,13 +59,13 @@ def judge_mode(subject: str, facts: Mapping[str, Any], variable: str) -> Finding
     return Finding.ok(subject, "one primary, no cluster")
 
 
-def _eviction(subject: str, facts: Mapping[str, Any]) -> Finding:
+def _eviction(subject: str, facts: Mapping[str, Any], client: redis.Redis) -> Finding:
     policy = str(facts.get("maxmemory_policy", "unknown"))
     if policy != "noeviction":
         return Finding.error(
             subject,
             f"maxmemory-policy is {policy}: under memory pressure it drops jobs silently",
-            "Run: redis-cli CONFIG SET maxmemory-policy noeviction",
+            f"Run: {_cli(client)} CONFIG SET maxmemory-policy noeviction",
         )
     return Finding.ok(subject, "maxmemory-policy is noeviction")
 
@@ -80,9 +81,17 @@ def _persistence(subject: str, facts: Mapping[str, Any], client: redis.Redis) ->
             "append-only file is off, snapshots are unknown: the server hides its configuration",
             "Ask who runs it; without persistence a restart loses every job.",
         )
-    remedy = "Run: redis-cli CONFIG SET appendonly yes"
+    remedy = f"Run: {_cli(client)} CONFIG SET appendonly yes"
     if snapshots:
         return Finding.warning(
             subject, f"append-only file is off; snapshots ({snapshots}) lose minutes", remedy
         )
     return Finding.warning(subject, "no persistence: a restart loses every job", remedy)
+
+
+def _cli(client: redis.Redis) -> str:
+    """The client that a person would take, on this server and not on the usual port."""
+    where = client.get_connection_kwargs()
+    if "host" not in where:
+        return "redis-cli"
+    return shlex.join(["redis-cli", "-h", str(where["host"]), "-p", str(where.get("port", 6379))])

@@ -109,7 +109,9 @@ def _print(replay: Replay) -> None:
     if replay.why:
         line.append(f": {one_line(replay.why)}")
     if replay.job_id is not None:
-        line.append(f". See: taskyard jobs wait {one_line(replay.job_id)}")
+        # Until the relay has come, the job is a dead letter still.
+        wait = "wait --replay" if replay.verdict is Verdict.PENDING else "wait"
+        line.append(f". See: taskyard jobs {wait} {one_line(replay.job_id)}")
     out().print(line, soft_wrap=True)
     if replay.payload_checked is False:
-        note("its job type's model is not known here: the payload is checked by the worker")
+        note("what it takes is not known here: arguments that do not fit fail in the worker")
