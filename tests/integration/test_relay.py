@@ -19,6 +19,7 @@ from taskyard import outbox
 from taskyard.audit import rows_of
 from taskyard.broker import RedisPublisher
 from taskyard.control import Edit, Identity, ReplayRequested, letters, replay, wait_outcome
+from taskyard.control.sequel import follow
 from taskyard.database import engine
 from taskyard.database.tables import LETTERS, OUTBOX
 from taskyard.errors import PublishFailed
@@ -28,6 +29,7 @@ from taskyard.install.layout import PLAIN, Layout
 from taskyard.install.places import broker_mark
 from taskyard.jobs.states import State
 from taskyard.mirror.letters import store_letters
+from taskyard.ops.cli.dlq.afterwards import waiting
 from taskyard.records import Records, Run
 from taskyard.relay import Relay
 from taskyard.settings import Settings
@@ -273,9 +275,17 @@ def test_a_broker_that_does_not_answer_postpones_and_never_refuses(
     with yard.database.begin() as connection:
         row = connection.execute(select(OUTBOX)).mappings().one()
         assert (row["attempts"], row["last_error"]) == (1, "the broker is away")
+    # Who asked hears why it is not done, and later, who looks at the letter.
+    why = "pending: the broker is away"
+    assert wait_outcome(yard.database, asked.request_id, 0) == why
+    (told,) = follow(yard.database, letters.show(yard.database, letter.letter_id)).replays
+    assert told.outcome == why
+    assert "tries again: the broker is away" in waiting(told.outcome.partition(": ")[2])
+    with yard.database.begin() as connection:
         connection.execute(update(OUTBOX).values(not_before=None))
     assert yard.relay.run_once()
     assert yard.outcomes(asked) == ["requested", "applied"]
+    assert wait_outcome(yard.database, asked.request_id, 0) == "applied"
     assert yard.stamps() == {(letter.epoch, 1, 0)}
 
 

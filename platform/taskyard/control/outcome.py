@@ -7,7 +7,7 @@ from typing import Final
 
 from sqlalchemy import Connection, Engine
 
-from taskyard import audit
+from taskyard import audit, outbox
 from taskyard.audit import Outcome
 from taskyard.clock import SYSTEM_CLOCK, Clock
 from taskyard.errors import NotFound
@@ -23,14 +23,16 @@ def wait_outcome(
 ) -> str:
     """`applied`, `refused: <why>`, or `pending` if there is no answer after `timeout_s`.
 
-    Pending is no failure: the intent is stored and will be carried out. Raises `NotFound`.
+    Pending is no failure: the intent is stored and will be carried out. Where the relay has tried
+    in vain and tries again, it is `pending: <why>`. Raises `NotFound`.
     """
     deadline_s = clock.monotonic_s() + timeout_s
     while True:
         with engine.connect() as connection:
             outcome = _outcome(connection, request_id)
+            why = outbox.why_waiting(connection, request_id) if outcome == PENDING else None
         if outcome != PENDING or clock.monotonic_s() >= deadline_s:
-            return outcome
+            return outcome if why is None else f"{PENDING}: {why}"
         clock.wait_s(_POLL_S)
 
 

@@ -16,6 +16,7 @@ from taskyard.database.tables import AUDIT, LEDGER, LETTERS
 from taskyard.errors import Refused
 from taskyard.jobs import Category
 from taskyard.jobs.letter_states import LetterStatus
+from taskyard.outbox import why_waiting
 from taskyard.wire.redaction import redact_text
 
 __all__ = ["PENDING", "ReplayTold", "Sequel", "follow"]
@@ -27,7 +28,8 @@ PENDING = "pending"
 class ReplayTold:
     """One replay as the audit log has it.
 
-    `outcome` is `applied`, `refused: <why>`, or `pending` while the relay has not answered;
+    `outcome` is `applied`, `refused: <why>`, `pending` while the relay has not answered, or
+    `pending: <why>` where it has tried in vain;
     `generation` is the one that it opens, `queue` a redirect's.
     """
 
@@ -106,8 +108,14 @@ def _replays(connection: Connection, letter: Mapping[str, Any]) -> tuple[ReplayT
             answers[row["request_id"]] = row["outcome"]
     generation = letter["generation"] + 1
     return tuple(
-        _told(row, answers.get(request, PENDING), generation) for request, row in asked.items()
+        _told(row, answers.get(request) or _pending(connection, request), generation)
+        for request, row in asked.items()
     )
+
+
+def _pending(connection: Connection, request: uuid.UUID) -> str:
+    why = why_waiting(connection, request)
+    return PENDING if why is None else f"{PENDING}: {redact_text(why)}"
 
 
 def _told(row: Mapping[str, Any], outcome: str, generation: int) -> ReplayTold:

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, exists, func, insert, or_, select, update
 from taskyard.database.tables import OUTBOX
 from taskyard.wire.redaction import redact_text
 
-__all__ = ["Intent", "claim", "finish", "postpone", "put"]
+__all__ = ["Intent", "claim", "finish", "postpone", "put", "why_waiting"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +82,12 @@ def postpone(connection: Connection, intent_id: uuid.UUID, wait: timedelta, erro
         not_before=func.clock_timestamp() + wait,
         last_error=redact_text(error.replace("\x00", ""))[:2000],
     )
+
+
+def why_waiting(connection: Connection, intent_id: uuid.UUID) -> str | None:
+    """What went wrong when an open intent was last tried; None before that, and once it is done."""
+    query = select(OUTBOX.c.last_error).where(OUTBOX.c.id == intent_id, OUTBOX.c.done_at.is_(None))
+    return connection.scalar(query)
 
 
 def _set(connection: Connection, intent_id: uuid.UUID, **values: Any) -> None:

@@ -9,7 +9,7 @@ from taskyard.control.sequel import PENDING, ReplayTold, Sequel
 from taskyard.jobs.letter_states import LetterStatus, ReplayOutcome
 from taskyard.ops.cli.times import moment
 
-__all__ = ["afterwards"]
+__all__ = ["afterwards", "waiting"]
 
 
 def afterwards(letter: dict[str, Any], sequel: Sequel) -> Iterator[tuple[str, object]]:
@@ -32,8 +32,16 @@ def _into(replay: ReplayTold) -> str:
     ways = [f"queue {replay.queue}"] if replay.queue else []
     ways += ["edited payload"] if replay.edited else []
     ways += ["forced"] if replay.forced else []
-    told = "the relay has not answered yet" if replay.outcome == PENDING else replay.outcome
+    head, _, why = replay.outcome.partition(": ")
+    told = waiting(why) if head == PENDING else replay.outcome
     return f"generation {replay.generation} ({', '.join([*ways, told])})"
+
+
+def waiting(why: str) -> str:
+    """Of a replay that the relay has not carried out: whether it knows of it, and what it lacks."""
+    if not why:
+        return "the relay has not answered yet and will carry it out"
+    return f"the relay could not carry it out yet and tries again: {why}"
 
 
 def _end(letter: dict[str, Any], sequel: Sequel) -> str:

@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 
 from taskyard.control import Edit, Identity, KnownTypes, ReplayRequested, replay, wait_outcome
 from taskyard.errors import InvalidPayload, NotFound, Refused
+from taskyard.ops.cli.dlq.afterwards import waiting
 
 __all__ = ["Replay", "Verdict", "Wish", "replay_one"]
 
@@ -87,8 +88,8 @@ def _answered(asked: ReplayRequested, answer: str) -> Replay:
 
 
 def _read(answer: str) -> tuple[Verdict, str]:
-    """The relay's answer: `applied`, `pending`, or `refused: why`."""
+    """The relay's answer: `applied`, `pending`, `pending: why`, or `refused: why`."""
     head, _, why = answer.partition(": ")
     if head == Verdict.PENDING:
-        return Verdict.PENDING, "the relay has not answered yet and will carry it out"
+        return Verdict.PENDING, waiting(why)
     return Verdict(head), why
