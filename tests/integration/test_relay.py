@@ -7,6 +7,8 @@ import json
 import threading
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -20,7 +22,7 @@ from taskyard.audit import rows_of
 from taskyard.broker import RedisPublisher
 from taskyard.control import Edit, Identity, ReplayRequested, letters, replay, wait_outcome
 from taskyard.control.sequel import follow
-from taskyard.database import engine
+from taskyard.database import create_partitions, engine
 from taskyard.database.tables import LETTERS, OUTBOX
 from taskyard.errors import PublishFailed
 from taskyard.gate import Gate
@@ -287,6 +289,26 @@ def test_a_broker_that_does_not_answer_postpones_and_never_refuses(
     assert yard.outcomes(asked) == ["requested", "applied"]
     assert wait_outcome(yard.database, asked.request_id, 0) == "applied"
     assert yard.stamps() == {(letter.epoch, 1, 0)}
+
+
+def test_a_letter_that_moves_into_the_partition_of_its_week_is_no_letter_of_the_past(
+    yard: Yard,
+) -> None:
+    letter = yard.letter()
+    asked = yard.replay(letter)
+    with ThreadPoolExecutor(1) as beside:
+        with yard.database.begin() as connection:
+            assert create_partitions(connection, datetime.now(UTC))
+            relayed = beside.submit(yard.relay.run_once)
+            eventually(lambda: waits_for_a_lock(yard), "the relay waits for the move")
+        assert relayed.result(20)
+    assert yard.outcomes(asked) == ["requested", "applied"]
+
+
+def waits_for_a_lock(yard: Yard) -> bool:
+    query = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+    with yard.database.connect() as connection:
+        return connection.execute(query).scalar_one() > 0
 
 
 def test_while_the_workers_of_an_app_read_different_places_a_replay_waits(
