@@ -9,6 +9,7 @@ from __future__ import annotations
 import queue
 from typing import TYPE_CHECKING, Any, Final
 
+from taskyard.clock import SYSTEM_CLOCK
 from taskyard.deadletters import build_letter
 from taskyard.install.backlog import Backlog
 from taskyard.install.observation import Buried, Ended, Gone, Observation, Started, Watched
@@ -30,6 +31,10 @@ log = logger(__name__)
 # About 20 MiB of small messages; beyond it watching gives up what it cannot write.
 _WAITING: Final = 10_000
 _SHUTDOWN_S: Final = 5.0
+# An attempt may end before the one whose retry it is: Celery publishes that first. For so long the
+# earlier end is waited for; where two deliveries overlap by themselves it need not come at all.
+_ORDER_S: Final = 1.0
+_LOOK_S: Final = 0.02
 
 
 class Observer:
@@ -40,6 +45,8 @@ class Observer:
         self._backlog: Backlog[Observation] = Backlog("taskyard-observer", _WAITING, self._run)
         # By delivery: its job and its run; no run where another delivery has ended the account.
         self._running: dict[str, tuple[str, Run | None]] = {}
+        # Ends that came before those of earlier deliveries, and until when they wait.
+        self._early: list[tuple[float, Ended]] = []
         self.dropped = 0
 
     def tell(self, seen: Observation) -> None:
@@ -70,13 +77,32 @@ class Observer:
         interval_s = self._yard.watching.settings.lease_s / 3
         while True:
             try:
-                seen = waiting.get(timeout=interval_s)
+                seen = waiting.get(timeout=_LOOK_S if self._early else interval_s)
             except queue.Empty:
-                self._safely(self._renew)
-                continue
-            if seen is None:
-                return
-            self._safely(self._write, seen)
+                if not self._early:
+                    self._safely(self._renew)
+            else:
+                if seen is None:
+                    self._write_early(all_of_them=True)
+                    return
+                self._safely(self._write, seen)
+            self._write_early()
+
+    def _write_early(self, *, all_of_them: bool = False) -> None:
+        for until_s, ended in tuple(self._early):
+            over = all_of_them or SYSTEM_CLOCK.monotonic_s() >= until_s
+            if over or not self._overtakes(ended.delivery):
+                self._early.remove((until_s, ended))
+                self._safely(self._finish, ended)
+
+    def _overtakes(self, delivery: Watched) -> bool:
+        """Whether an earlier delivery of the same job has not ended yet."""
+        for holder, (job_id, _) in self._running.items():
+            if holder == delivery.holder:
+                return False
+            if job_id == delivery.job_id:
+                return delivery.holder in self._running
+        return False
 
     def _safely(self, act: Any, *arguments: Any) -> None:
         try:
@@ -98,8 +124,10 @@ class Observer:
         match seen:
             case Started(delivery):
                 self._begin(delivery)
-            case Ended(delivery, decision, facts, message):
-                self._finish(delivery, decision, facts, message)
+            case Ended(delivery) if self._overtakes(delivery):
+                self._early.append((SYSTEM_CLOCK.monotonic_s() + _ORDER_S, seen))
+            case Ended():
+                self._finish(seen)
             case Gone(delivery, lost):
                 self._let_go(delivery, lost)
             case Buried(delivery, outcome, message):
@@ -128,13 +156,8 @@ class Observer:
             process=record.fields.get("process", "") if holder != delivery.holder else "",
         )
 
-    def _finish(
-        self,
-        delivery: Watched,
-        decision: Decision,
-        facts: dict[str, Any],
-        message: RawMessage | None,
-    ) -> None:
+    def _finish(self, ended: Ended) -> None:
+        delivery, decision, facts = ended.delivery, ended.decision, ended.facts
         if self._running.get(delivery.holder, ("", True))[1] is None:
             self._begin(delivery)
         answer = self._decide(delivery, decision, facts)
@@ -143,8 +166,8 @@ class Observer:
             # was closed by the first of them.
             self._begin(delivery)
             self._decide(delivery, decision, facts)
-        if message is not None:
-            self._post(delivery.job_id, message)
+        if ended.message is not None:
+            self._post(delivery.job_id, ended.message)
 
     def _decide(self, delivery: Watched, decision: Decision, facts: dict[str, Any]) -> Any:
         _, run = self._running.pop(delivery.holder, ("", None))

@@ -1,0 +1,118 @@
+"""What an observer writes of attempts that overlap: Celery publishes a retry before it ends."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from support.waiting import eventually
+from taskyard.install.observation import Ended, Gone, Started, Watched
+from taskyard.install.observer import Observer
+from taskyard.jobs.outcomes import Decision
+from taskyard.settings import Settings
+from taskyard.testing.clock import YardClock
+from taskyard.testing.records import MemoryRecords
+from taskyard.testing.shelf import Shelf
+
+JOB = "job-1"
+RETRY = {"delay_s": 0.0, "code": "retry", "message": "again"}
+DEATH = {"cause": b"{}", "code": "broken", "category": "retry_exhausted", "message": "broken"}
+
+
+class Desk:
+    """An observer over records in memory, and the events that it has written."""
+
+    def __init__(self) -> None:
+        self.shelf = Shelf(YardClock(datetime.now(UTC)))
+        records = MemoryRecords(self.shelf, Settings(redis_url="redis://nowhere:1/0"))
+        self.letters: list[Any] = []
+        box = SimpleNamespace(post=self.letters.append)
+        yard: Any = SimpleNamespace(records=records, watching=records, watched_letters=box)
+        self.observer = Observer(yard)
+
+    def story(self) -> list[str]:
+        self.observer.close()
+        return [event["event"] for event in self.shelf.events]
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk()
+
+
+def delivery(number: int) -> Watched:
+    return Watched(JOB, f"holder-{number}", "shop.pay", "shop", "worker-1")
+
+
+def retried(number: int) -> Ended:
+    return Ended(delivery(number), Decision.RETRYING, dict(RETRY))
+
+
+def died(number: int) -> Ended:
+    return Ended(delivery(number), Decision.DEAD_LETTERED, dict(DEATH))
+
+
+STORY = ["begin", "retry", "begin", "retry", "begin", "fail"]
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        (
+            Started(delivery(1)),
+            retried(1),
+            Started(delivery(2)),
+            retried(2),
+            Started(delivery(3)),
+            died(3),
+        ),
+        (
+            Started(delivery(1)),
+            Started(delivery(2)),
+            retried(1),
+            Started(delivery(3)),
+            retried(2),
+            died(3),
+        ),
+        (
+            Started(delivery(1)),
+            Started(delivery(2)),
+            retried(1),
+            Started(delivery(3)),
+            died(3),
+            retried(2),
+        ),
+        (
+            Started(delivery(1)),
+            Started(delivery(2)),
+            Started(delivery(3)),
+            died(3),
+            retried(2),
+            retried(1),
+        ),
+    ],
+    ids=["one by one", "overlapping", "the last overtakes", "all backwards"],
+)
+def test_every_attempt_is_in_the_story_once(desk: Desk, seen: tuple[Any, ...]) -> None:
+    for one in seen:
+        desk.observer.tell(one)
+    assert desk.story() == STORY
+
+
+def test_an_end_waits_for_an_earlier_one_only_so_long(desk: Desk) -> None:
+    desk.observer.tell(Started(delivery(1)))
+    desk.observer.tell(Started(delivery(2)))
+    desk.observer.tell(died(2))
+    eventually(lambda: len(desk.shelf.events) == 2, "the end is written")
+    assert desk.story() == ["begin", "fail"]
+
+
+def test_a_delivery_that_is_gone_is_waited_for_no_longer(desk: Desk) -> None:
+    desk.observer.tell(Started(delivery(1)))
+    desk.observer.tell(Started(delivery(2)))
+    desk.observer.tell(died(2))
+    desk.observer.tell(Gone(delivery(1)))
+    assert desk.story()[-1] == "fail"
