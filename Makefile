@@ -30,7 +30,7 @@ up: $(STAMP) ## Run the whole stack on this machine until Ctrl-C
 
 .PHONY: test
 test: $(STAMP) ## Run every test
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 .PHONY: test-unit
 test-unit: $(STAMP) ## Run the tests that need no server
