@@ -33,11 +33,11 @@ def exec_queue(asked: str = "auto") -> RabbitQueue:
     [
         ("3.10.8", "auto", "classic", 4),
         ("3.13.7", "auto", "classic", 4),
-        ("4.0.1", "auto", "quorum", 2),
-        ("4.2.9", "auto", "quorum", 2),
+        ("4.0.1", "auto", "classic", 4),
+        ("4.2.9", "auto", "classic", 4),
         ("4.3.0", "auto", "quorum", 4),
         ("5.0.0", "auto", "quorum", 4),
-        ("4.1.0-rc.1", "auto", "quorum", 2),
+        ("4.1.0-rc.1", "auto", "classic", 4),
         ("", "auto", "classic", 4),
         ("3.10.8", "classic", "classic", 4),
         ("4.1.2", "classic", "classic", 4),
@@ -67,15 +67,15 @@ def test_another_broker_of_the_same_protocol_gets_classic_queues() -> None:
             "auto",
             (
                 "RabbitMQ 3.10.8: classic queues with four priorities, since quorum queues have "
-                "none before RabbitMQ 4.0"
+                "them only from RabbitMQ 4.3 on"
             ),
         ),
         (
             "4.1.2",
-            "auto",
+            "quorum",
             (
-                "RabbitMQ 4.1.2: quorum queues with two priorities, since its quorum queues have "
-                "them: two jobs of the most urgent one are served for each other job"
+                "RabbitMQ 4.1.2: quorum queues with two priorities, as rabbitmq_queue_type asks: "
+                "two jobs of the most urgent one are served for each other job"
             ),
         ),
         (
@@ -145,7 +145,7 @@ def test_a_classic_work_queue_has_priorities_and_the_dead_letter_exchange() -> N
 
 
 def test_a_quorum_work_queue_dead_letters_at_least_once_and_ends_what_goes_round() -> None:
-    assert exec_queue().wish.arguments(choose(server("4.1.2"), "auto")) == {
+    assert exec_queue().wish.arguments(choose(server("4.3.6"), "auto")) == {
         "x-queue-type": "quorum",
         "x-dead-letter-exchange": "taskyard.dead-letter",
         "x-dead-letter-routing-key": "exec.broker.rejected",
@@ -223,7 +223,7 @@ def test_a_quorum_queue_in_a_classic_ones_place_has_the_servers_priorities(
 
 
 def test_a_classic_queue_of_before_an_upgrade_lacks_only_its_replicas() -> None:
-    assert losses(exec_queue(), as_found(OURS), server("4.1.2")) == [
+    assert losses(exec_queue(), as_found(OURS), server("4.3.6")) == [
         "it is a classic queue, which one node holds alone"
     ]
 
@@ -251,8 +251,8 @@ def test_a_quorum_queue_that_lacks_one_argument_loses_by_it_and_a_policy_adds_it
 ) -> None:
     found = as_found({name: value for name, value in QUORUM.items() if name != missing})
 
-    (told,) = losses(exec_queue(), found, server("4.1.2"))
-    command = policy_command(exec_queue(), found, server("4.1.2"), "/")
+    (told,) = losses(exec_queue("quorum"), found, server("4.1.2"))
+    command = policy_command(exec_queue("quorum"), found, server("4.1.2"), "/")
 
     assert lost in told
     assert f'"{missing.removeprefix("x-")}": ' in command
@@ -263,7 +263,7 @@ def test_a_quorum_queue_that_lacks_one_argument_loses_by_it_and_a_policy_adds_it
 def test_a_delivery_limit_loses_only_where_it_ends_a_message_sooner(limit: int, lost: bool) -> None:
     found = as_found({**QUORUM, "x-delivery-limit": limit})
 
-    assert bool(losses(exec_queue(), found, server("4.1.2"))) is lost
+    assert bool(losses(exec_queue("quorum"), found, server("4.1.2"))) is lost
 
 
 def test_the_policy_fits_the_queue_that_is_there() -> None:

@@ -62,12 +62,13 @@ def choose(properties: Mapping[str, Any], asked: str) -> RabbitChoice:
     if asked == "quorum":
         return _asked_for_quorum(server, levels)
     if asked == "classic":
-        return RabbitChoice(server, "classic", _FOUR, "as rabbitmq_queue_type asks")
-    if levels > 1:
-        reason = f"since its quorum queues have them{_MEANING[levels]}"
+        reason = "as rabbitmq_queue_type asks"
+        return RabbitChoice(server, "classic", _FOUR, reason, drops_by_default=levels > 1)
+    if levels == _FOUR:
+        reason = "since its quorum queues have them"
         return RabbitChoice(server, "quorum", levels, reason, drops_by_default=True)
-    reason = f"since quorum queues have none before RabbitMQ {_dotted(_QUORUM_TWO)}"
-    return RabbitChoice(server, "classic", _FOUR, reason)
+    reason = f"since quorum queues have them only from RabbitMQ {_dotted(_QUORUM_ALL)} on"
+    return RabbitChoice(server, "classic", _FOUR, reason, drops_by_default=levels > 1)
 
 
 def _asked_for_quorum(server: str, levels: int) -> RabbitChoice:
