@@ -18,7 +18,7 @@ from taskyard.errors import DeadLettered
 from taskyard.jobs.outcomes import Decision, Failed, Failure, Retrying
 from taskyard.jobs.policies import Category
 from taskyard.jobs.states import State
-from taskyard.records import Decided, Ended, Held, Record, Requeue, Stale, Superseded
+from taskyard.records import Decided, Ended, Held, NotHeld, Record, Requeue, Stale, Superseded
 from taskyard.runner import judge
 from taskyard.runner.cause import death_of, decision_of, plain_failure
 from taskyard.transport import QoS
@@ -49,23 +49,27 @@ class Deaths(Request):  # type: ignore[misc]
         """The child said nothing of use; the record says what follows, and counts a death."""
         evidence += self._yard.memory.last_words(self.id)
         worker_state.task_ready(self)
-        log.error(
-            "job %s was lost in its process: %s",
-            self.id,
-            evidence,
-            extra={"action": "child_lost", "job_id": self.id},
-        )
         try:
             answer = self._yard.records.lose(self.id, self._holder, evidence)
         except RedisError as error:
             self._unrecorded("death", "lose_unreachable", error)
             return
+        self._tell_lost(answer, evidence)
         if isinstance(answer, Decided):
             self._settle(answer)
             return
         if isinstance(answer, Requeue):
             self._note_counted()
         self.reject(requeue=True)
+
+    def _tell_lost(self, answer: Requeue | NotHeld | Decided, evidence: str) -> None:
+        facts = {"action": "child_lost", "job_id": self.id}
+        if isinstance(answer, NotHeld):
+            # Its outcome was recorded, and only its words to this process were not read any more.
+            told = "job %s: its process ended, but the record, %s, waits for it no longer: %s"
+            log.info(told, self.id, answer.state, evidence, extra=facts)
+        else:
+            log.error("job %s was lost in its process: %s", self.id, evidence, extra=facts)
 
     def _note_counted(self) -> None:
         """What is counted ends, so its way back needs no wait against a loop without a pause."""
