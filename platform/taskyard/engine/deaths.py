@@ -18,9 +18,9 @@ from taskyard.errors import DeadLettered
 from taskyard.jobs.outcomes import Decision, Failed, Failure, Retrying
 from taskyard.jobs.policies import Category
 from taskyard.jobs.states import State
-from taskyard.records import Decided, Ended, Held, NotHeld, Record, Requeue, Stale, Superseded
+from taskyard.records import Decided, Ended, Held, NotHeld, Record, Requeue, Stale
 from taskyard.runner import judge
-from taskyard.runner.cause import death_of, decision_of, plain_failure
+from taskyard.runner.cause import death_of, decide_for, plain_failure
 from taskyard.transport import QoS
 from taskyard.wire.headers import Stamp
 from taskyard.wire.letters import letter_id
@@ -178,18 +178,8 @@ class Deaths(Request):  # type: ignore[misc]
         if record.state is State.NONE:
             # A decision would make a record of its own, without a type, a queue or an epoch.
             return None
-        answer = self._yard.records.finish(
-            self.id,
-            epoch=record.epoch,
-            generation=record.generation,
-            seq=record.number("seq"),
-            holder=self._holder,
-            **decision_of(outcome),
-        )
-        if isinstance(answer, Superseded):
-            return None
-        decision = Decision.RETRYING if isinstance(outcome, Retrying) else Decision.DEAD_LETTERED
-        return Decided(decision, answer.seq, answer.due_us, record.epoch, record.generation)
+        finish = self._yard.records.finish
+        return decide_for(finish, record, outcome, job_id=self.id, holder=self._holder)
 
     def _settle(self, decided: Decided) -> None:
         """Publish and acknowledge a decision that the main process made or found."""

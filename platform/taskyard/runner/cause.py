@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from taskyard.jobs.outcomes import Completed, Decision, Failed, Failure, Outcome, Retrying
 from taskyard.jobs.policies import Category
+from taskyard.records import Decided, Record, Superseded
+from taskyard.records.answers import Finished
 from taskyard.runner.failures import MESSAGE_LIMIT
 from taskyard.wire.exact import clean_text
 from taskyard.wire.redaction import redact_text
 
-__all__ = ["death_of", "decision_of", "encode_cause", "plain_failure"]
+__all__ = ["death_of", "decide_for", "decision_of", "encode_cause", "plain_failure"]
 
 
 def encode_cause(outcome: Failed) -> bytes:
@@ -40,6 +43,32 @@ def plain_failure(
     """A death without an exception of the handler's: expired, unknown, invalid."""
     text = redact_text(clean_text(message))[:MESSAGE_LIMIT]
     return Failed(Failure(code, error_class, text, "", "", details=evidence), category)
+
+
+def decide_for(
+    finish: Callable[..., Finished | Superseded],
+    record: Record,
+    outcome: Retrying | Failed,
+    *,
+    job_id: str,
+    holder: str,
+) -> Decided | None:
+    """Decide an attempt in its process' place, by `Records.finish`; the delivery proves the right.
+
+    None where that delivery holds no attempt (any more).
+    """
+    answer = finish(
+        job_id,
+        epoch=record.epoch,
+        generation=record.generation,
+        seq=record.number("seq"),
+        holder=holder,
+        **decision_of(outcome),
+    )
+    if isinstance(answer, Superseded):
+        return None
+    decision = Decision.RETRYING if isinstance(outcome, Retrying) else Decision.DEAD_LETTERED
+    return Decided(decision, answer.seq, answer.due_us, record.epoch, record.generation)
 
 
 def decision_of(outcome: Outcome, stored: bytes = b"") -> dict[str, Any]:

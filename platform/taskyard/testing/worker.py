@@ -12,12 +12,12 @@ from typing import Any, Final
 from taskyard.deadletters import build_letter
 from taskyard.errors import DeadLettered
 from taskyard.jobs import Catalogue, Category, JobType
-from taskyard.jobs.outcomes import Decision, Failed, Failure, Retrying
+from taskyard.jobs.outcomes import Decision, Failed, Failure
 from taskyard.jobs.registry import Registry
 from taskyard.jobs.states import State
-from taskyard.records import Decided, Held, Superseded
+from taskyard.records import Decided, Held
 from taskyard.runner import JobDeferred, JobRetrying, JobSkipped, Rules, judge
-from taskyard.runner.cause import death_of, decision_of, plain_failure
+from taskyard.runner.cause import death_of, decide_for, plain_failure
 from taskyard.runner.pipeline import Delivery
 from taskyard.testing.attempts import EagerRunner
 from taskyard.testing.broker import MemoryBroker, Message
@@ -151,21 +151,12 @@ class MemoryWorker:
         override = None if delivery.stamp is None else delivery.stamp.policy
         policy = self.rules.policy(delivery.job_type, override)
         outcome = judge(failure, record.number("attempts") + 1, policy, self.rules.rng)
-        answer = self.records.finish(
-            message.job_id,
-            epoch=record.epoch,
-            generation=record.generation,
-            seq=record.number("seq"),
-            holder=delivery.holder,
-            **decision_of(outcome),
-        )
-        if isinstance(answer, Superseded):
+        finish, job_id = self.records.finish, message.job_id
+        decided = decide_for(finish, record, outcome, job_id=job_id, holder=delivery.holder)
+        if decided is None:
             self.broker.put_back(message)
-            return
-        dead = not isinstance(outcome, Retrying)
-        decision = Decision.DEAD_LETTERED if dead else Decision.RETRYING
-        place = record.epoch, record.generation
-        self._settle(message, Decided(decision, answer.seq, answer.due_us, *place))
+        else:
+            self._settle(message, decided)
 
     # -- what a decision obliges to ------------------------------------------------------------
 
