@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine, select
 
 from taskyard.audit import Action, Outcome
 from taskyard.control.eligibility import Candidate, check_replayable
+from taskyard.control.outcome import PENDING
 from taskyard.database.tables import AUDIT, LEDGER, LETTERS
 from taskyard.errors import Refused
 from taskyard.jobs import Category
@@ -19,9 +20,7 @@ from taskyard.jobs.letter_states import LetterStatus
 from taskyard.outbox import why_waiting
 from taskyard.wire.redaction import redact_text
 
-__all__ = ["PENDING", "ReplayTold", "Sequel", "follow"]
-
-PENDING = "pending"
+__all__ = ["ReplayTold", "Sequel", "follow"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from taskyard.control.sequel import PENDING, ReplayTold, Sequel
+from taskyard.control.outcome import PENDING
+from taskyard.control.sequel import ReplayTold, Sequel
 from taskyard.jobs.letter_states import LetterStatus, ReplayOutcome
 from taskyard.ops.cli.times import moment
 
