@@ -13,8 +13,8 @@ from celery.exceptions import ChordError, TaskRevokedError, TimeLimitExceeded
 
 from servers import Servers
 from support.legacy import Legacy
+from support.legacy_fixtures import legacy_on
 from support.waiting import SOON_S, eventually
-from support.yard import fresh_settings
 
 MODES = ("none", "observe", "protect")
 
@@ -39,17 +39,11 @@ class Shop:
 def shop(
     request: pytest.FixtureRequest, servers: Servers, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Shop]:
-    mode, kind = request.param
-    redis_url = servers.valkey_url()
-    broker = redis_url if kind == "redis" else servers.rabbitmq_url()
-    settings = fresh_settings(redis_url, broker_url=broker)
-    app = Legacy(mode, broker, redis_url, settings, tmp_path_factory.mktemp(mode))
-    try:
+    mode, broker = request.param
+    with legacy_on(broker, servers, tmp_path_factory.mktemp(mode), mode) as app:
         app.worker()
         with app.producer() as tasks:
             yield Shop(app, tasks)
-    finally:
-        app.close()
 
 
 def test_a_result_comes_back(shop: Shop) -> None:

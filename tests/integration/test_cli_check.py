@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 
 from servers import RedisServer, Servers
-from support.shell import Ran, Shell
+from support.shell import Ran, Shell, connected_shell
 from taskyard.jobs import Catalogue
 from taskyard.jobs.registry import Registry
 from taskyard.ops.cli.checks import jobs, redis_server
@@ -21,13 +20,7 @@ from taskyard.settings import Settings
 
 @pytest.fixture
 def shell(tmp_path: Path, servers: Servers, database_url: str) -> Shell:
-    variables = {
-        "TASKYARD_REDIS_URL": servers.valkey_url(),
-        "TASKYARD_BROKER_URL": servers.valkey_url(),
-        "TASKYARD_DATABASE_URL": database_url,
-        "TASKYARD_NAMESPACE": f"t{uuid.uuid4().hex[:10]}",
-    }
-    return Shell(tmp_path, variables)
+    return connected_shell(tmp_path, servers, database_url)
 
 
 @pytest.fixture

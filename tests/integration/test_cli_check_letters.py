@@ -9,11 +9,10 @@ import pytest
 from sqlalchemy import Engine, text
 
 from servers import Servers
-from support.letters import DIED_US, make_delivery, make_letter
+from support.dated import dated
+from support.letters import make_delivery, make_letter
 from support.shell import Shell
 from support.worker import environment_of
-from taskyard.clock import from_us
-from taskyard.database import create_partitions, engine
 from taskyard.deadletters import LetterBox
 from taskyard.mirror.letters import store_letters
 from taskyard.ops.cli.checks import letters
@@ -23,12 +22,10 @@ from taskyard.settings import Settings
 
 @pytest.fixture
 def database(database_url: str) -> Iterator[Engine]:
-    opened = engine(database_url)
-    with opened.begin() as connection:
-        connection.execute(text("TRUNCATE dead_letter_queue"))
-        create_partitions(connection, from_us(DIED_US))
-    yield opened
-    opened.dispose()
+    with dated(database_url) as opened:
+        with opened.begin() as connection:
+            connection.execute(text("TRUNCATE dead_letter_queue"))
+        yield opened
 
 
 @pytest.fixture(params=["redis", "rabbitmq"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import uuid
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from kombu import Connection
 
 from servers import Servers
 from support.rabbitmq import chosen
-from support.shell import Shell
+from support.shell import Shell, connected_shell
 from taskyard.broker import connection
 from taskyard.ops.cli.checks import rabbitmq_server
 from taskyard.ops.cli.checks.finding import Level
@@ -21,13 +20,7 @@ from taskyard.settings import Settings, load
 
 @pytest.fixture
 def shell(tmp_path: Path, servers: Servers, database_url: str) -> Shell:
-    variables = {
-        "TASKYARD_BROKER_URL": servers.rabbitmq_url(),
-        "TASKYARD_REDIS_URL": servers.valkey_url(),
-        "TASKYARD_DATABASE_URL": database_url,
-        "TASKYARD_NAMESPACE": f"t{uuid.uuid4().hex[:10]}",
-    }
-    return Shell(tmp_path, variables)
+    return connected_shell(tmp_path, servers, database_url, broker_url=servers.rabbitmq_url())
 
 
 @pytest.fixture

@@ -10,14 +10,14 @@ import pytest
 from sqlalchemy import Engine
 
 from servers import Servers
-from support.shell import Shell
+from support.dated import dated
+from support.letters import DIED_US
+from support.shell import Shell, connected_shell
 from taskyard import ledger
 from taskyard.clock import from_us
-from taskyard.database import create_partitions, engine
 from taskyard.jobs import Event, State
 from taskyard.wire import letter_id
 
-DIED_US = 1_760_000_000_000_000  # in October 2025
 LIST = ("jobs", "list", "--since", "2025-01-01", "--limit", "1000")
 NOWHERE = "redis://:hunter2@127.0.0.1:1/0"
 TRACE = """Traceback (most recent call last):
@@ -27,22 +27,13 @@ ValueError: no such card, password=hunter2"""
 
 @pytest.fixture
 def database(database_url: str) -> Iterator[Engine]:
-    opened = engine(database_url)
-    with opened.begin() as connection:
-        create_partitions(connection, from_us(DIED_US))
-    yield opened
-    opened.dispose()
+    with dated(database_url) as opened:
+        yield opened
 
 
 @pytest.fixture
 def shell(tmp_path: Path, servers: Servers, database_url: str) -> Shell:
-    variables = {
-        "TASKYARD_REDIS_URL": servers.valkey_url(),
-        "TASKYARD_BROKER_URL": servers.valkey_url(),
-        "TASKYARD_DATABASE_URL": database_url,
-        "TASKYARD_NAMESPACE": f"t{uuid.uuid4().hex[:10]}",
-    }
-    return Shell(tmp_path, variables)
+    return connected_shell(tmp_path, servers, database_url)
 
 
 def told(database: Engine, *story: tuple[Event, State, dict[str, str | int]]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from sqlalchemy import Engine
 
 from servers import Servers
 from support.letters import DIED_US, make_delivery, make_letter
-from support.shell import Shell
+from support.shell import Shell, connected_shell
 from taskyard.clock import from_us
 from taskyard.database import create_partitions, engine
 from taskyard.mirror.letters import store_letters
@@ -31,14 +30,7 @@ def database(database_url: str) -> Iterator[Engine]:
 
 @pytest.fixture
 def shell(tmp_path: Path, servers: Servers, database_url: str) -> Shell:
-    variables = {
-        "TASKYARD_REDIS_URL": servers.valkey_url(),
-        "TASKYARD_BROKER_URL": servers.valkey_url(),
-        "TASKYARD_DATABASE_URL": database_url,
-        "TASKYARD_NAMESPACE": f"t{uuid.uuid4().hex[:10]}",
-        "TASKYARD_TRUST_LOCAL": "1",
-    }
-    return Shell(tmp_path, variables)
+    return connected_shell(tmp_path, servers, database_url, TASKYARD_TRUST_LOCAL="1")
 
 
 def stored(database: Engine, **changes: Any) -> Letter:

@@ -11,7 +11,7 @@ import pytest
 from kombu import Connection
 
 from servers import Servers
-from support.shell import Shell
+from support.shell import Shell, connected_shell
 from taskyard.broker import connection
 from taskyard.client import Taskyard
 from taskyard.ops.cli.checks.finding import Level
@@ -28,13 +28,7 @@ def shell(
     request: pytest.FixtureRequest, tmp_path: Path, servers: Servers, database_url: str
 ) -> Shell:
     broker: Callable[[], str] = getattr(servers, request.param)
-    variables = {
-        "TASKYARD_BROKER_URL": broker(),
-        "TASKYARD_REDIS_URL": servers.valkey_url(),
-        "TASKYARD_DATABASE_URL": database_url,
-        "TASKYARD_NAMESPACE": f"t{uuid.uuid4().hex[:10]}",
-    }
-    return Shell(tmp_path, variables)
+    return connected_shell(tmp_path, servers, database_url, broker_url=broker())
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from servers import Servers
-from support.shell import Shell
+from support.shell import Shell, connected_shell
 from taskyard.records import Records
 from taskyard.settings import load
 from taskyard.store import connect
@@ -27,13 +27,7 @@ def shell(tmp_path: Path) -> Shell:
 @pytest.fixture
 def connected(tmp_path: Path, servers: Servers, database_url: str) -> Shell:
     """One with servers, in a namespace of its own."""
-    variables = {
-        "TASKYARD_REDIS_URL": servers.valkey_url(),
-        "TASKYARD_BROKER_URL": servers.valkey_url(),
-        "TASKYARD_DATABASE_URL": database_url,
-        "TASKYARD_NAMESPACE": f"t{uuid.uuid4().hex[:10]}",
-    }
-    return Shell(tmp_path, variables)
+    return connected_shell(tmp_path, servers, database_url)
 
 
 def test_a_missing_url_is_named_with_what_it_is_for_and_the_way_out(shell: Shell) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from urllib.parse import urlsplit
 
 import pytest
 
 from servers import Servers
-from support.proxy import Proxy
+from support.proxy import Proxy, through
 from support.yard import House, catalogue, fresh_settings
 from taskyard.broker import connection
 from taskyard.client import EnqueueRequest, Taskyard
@@ -22,17 +21,9 @@ FOR_EVER = 10_000
 
 
 @pytest.fixture
-def proxy(servers: Servers) -> Iterator[Proxy]:
-    direct = urlsplit(servers.valkey_url())
-    with Proxy(str(direct.hostname), int(direct.port or 0)) as running:
-        yield running
-
-
-@pytest.fixture
 def url(proxy: Proxy, servers: Servers) -> str:
     """The server behind the proxy."""
-    direct = servers.valkey_url()
-    return direct.replace(f":{urlsplit(direct).port}/", f":{proxy.port}/")
+    return through(proxy, servers.valkey_url())
 
 
 def known_script(house: House) -> House:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from time import monotonic
-from urllib.parse import urlsplit
 
 import pytest
 
 from servers import Servers
-from support.proxy import Proxy
+from support.proxy import Proxy, through
 from support.yard import House, fresh_settings
 from taskyard.errors import ResultTimeout, ServerUnreachable
 
@@ -19,16 +18,8 @@ SLACK_S = 2.0
 
 
 @pytest.fixture
-def proxy(servers: Servers) -> Iterator[Proxy]:
-    direct = urlsplit(servers.valkey_url())
-    with Proxy(str(direct.hostname), int(direct.port or 0)) as running:
-        yield running
-
-
-@pytest.fixture
 def house(proxy: Proxy, servers: Servers) -> Iterator[House]:
-    direct = servers.valkey_url()
-    url = direct.replace(f":{urlsplit(direct).port}/", f":{proxy.port}/")
+    url = through(proxy, servers.valkey_url())
     opened = House(fresh_settings(url))
     yield opened
     proxy.flow()

@@ -12,9 +12,9 @@ from kombu.transport.native_delayed_delivery import level_name
 
 from servers import Servers
 from support.legacy import Legacy
+from support.legacy_fixtures import legacy_on
 from support.rabbitmq import count_messages
 from support.waiting import SOON_S, eventually
-from support.yard import fresh_settings
 
 LEVEL_OF_16_S = 4
 
@@ -30,7 +30,7 @@ class QuorumLegacy(Legacy):
 class Shop:
     """The running app and the producer's view of its tasks."""
 
-    app: QuorumLegacy
+    app: Legacy
     tasks: Any
 
 
@@ -38,16 +38,11 @@ class Shop:
 def shop(
     request: pytest.FixtureRequest, servers: Servers, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Shop]:
-    settings = fresh_settings(servers.valkey_url(), broker_url=servers.rabbitmq_url())
-    folder = tmp_path_factory.mktemp(request.param)
-    broker, backend = servers.rabbitmq_url(), servers.valkey_url()
-    app = QuorumLegacy(request.param, broker, backend, settings, folder)
-    try:
+    mode, folder = request.param, tmp_path_factory.mktemp(request.param)
+    with legacy_on("rabbitmq", servers, folder, mode, kind=QuorumLegacy) as app:
         app.worker()
         with app.producer() as tasks:
             yield Shop(app, tasks)
-    finally:
-        app.close()
 
 
 def test_tasks_run_where_no_global_prefetch_is_allowed(shop: Shop) -> None:

@@ -13,12 +13,12 @@ import redis
 from kombu import Producer
 from sqlalchemy import Engine, select, text, update
 
+from support.dated import dated
 from support.letters import DIED_US, make_delivery, make_letter, make_message
 from support.waiting import eventually
 from taskyard.broker import connection as broker_connection
 from taskyard.clock import from_us
 from taskyard.control.edits import captured
-from taskyard.database import create_partitions, engine
 from taskyard.database.tables import LETTERS
 from taskyard.deadletters import LetterBox, exchange, mirror_queue
 from taskyard.errors import ServerUnreachable
@@ -32,11 +32,8 @@ from taskyard.wire import Letter
 
 @pytest.fixture(scope="module")
 def database(database_url: str) -> Iterator[Engine]:
-    made = engine(database_url)
-    with made.begin() as connection:
-        create_partitions(connection, from_us(DIED_US))
-    yield made
-    made.dispose()
+    with dated(database_url) as made:
+        yield made
 
 
 @pytest.fixture(autouse=True)

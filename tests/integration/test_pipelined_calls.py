@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 import redis
 from redis.exceptions import ConnectionError as NotConnected
 
 from servers import Servers
-from support.proxy import Proxy
+from support.proxy import Proxy, through
 from taskyard.store import Script, connect
 from taskyard.store.pipelined import PipelinedCalls
 
@@ -22,16 +21,8 @@ LIST = "pipelined:notes"
 
 
 @pytest.fixture
-def proxy(servers: Servers) -> Iterator[Proxy]:
-    direct = urlsplit(servers.valkey_url())
-    with Proxy(str(direct.hostname), int(direct.port or 0)) as running:
-        yield running
-
-
-@pytest.fixture
 def client(servers: Servers, proxy: Proxy) -> Iterator[redis.Redis]:
-    direct = servers.valkey_url()
-    with connect(direct.replace(f":{urlsplit(direct).port}/", f":{proxy.port}/")) as opened:
+    with connect(through(proxy, servers.valkey_url())) as opened:
         opened.script_flush()
         opened.delete(LIST)
         yield opened

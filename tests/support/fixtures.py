@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.pool import NullPool
 
 from servers import RedisServer, Servers
+from support.proxy import Proxy
 from support.worker import Worker
 from support.yard import House, fresh_settings
 from taskyard.database import migrate
@@ -32,6 +34,14 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
     started.start()
     yield started
     started.stop()
+
+
+@pytest.fixture
+def proxy(servers: Servers) -> Iterator[Proxy]:
+    """A way to Valkey that can be cut, silenced or delayed."""
+    direct = urlsplit(servers.valkey_url())
+    with Proxy(str(direct.hostname), int(direct.port or 0)) as running:
+        yield running
 
 
 @pytest.fixture

@@ -28,13 +28,14 @@ def legacy_on(
     transport: bool = False,
     admit: bool = False,
     backend: str | None = None,
+    kind: type[Legacy] = Legacy,
     **settings: Any,
 ) -> Iterator[Legacy]:
     """The app with a broker of `BROKERS`; its records and results are in Valkey."""
     url = servers.valkey_url()
     at = url if broker == "redis" else servers.rabbitmq_url()
     given = fresh_settings(url, broker_url=at, **settings)
-    app = Legacy(mode, at, backend or url, given, folder, transport=transport, admit=admit)
+    app = kind(mode, at, backend or url, given, folder, transport=transport, admit=admit)
     try:
         yield app
     finally:

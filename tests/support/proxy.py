@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
+from urllib.parse import urlsplit
 
-__all__ = ["Proxy"]
+__all__ = ["Proxy", "through"]
 
 CHUNK = 65_536
 
@@ -175,3 +176,8 @@ class Proxy:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()
+
+
+def through(proxy: Proxy, url: str) -> str:
+    """`url` by way of the proxy."""
+    return url.replace(f":{urlsplit(url).port}/", f":{proxy.port}/")

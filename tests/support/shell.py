@@ -7,12 +7,15 @@ import os
 import signal
 import subprocess
 import sys
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["PROGRAM", "Ran", "Shell"]
+from servers import Servers
+
+__all__ = ["PROGRAM", "Ran", "Shell", "connected_shell"]
 
 PROGRAM = (sys.executable, "-m", "taskyard.ops.cli")
 PATIENCE_S = 90.0
@@ -74,3 +77,24 @@ class Shell:
             preexec_fn=_heed_interrupts,  # noqa: PLW1509 - no thread of the tests runs here
             **options,
         )
+
+
+def connected_shell(
+    folder: Path,
+    servers: Servers,
+    database_url: str,
+    *,
+    broker_url: str | None = None,
+    **variables: str,
+) -> Shell:
+    """One with servers, in a namespace of its own; the broker is the records' Valkey by default."""
+    return Shell(
+        folder,
+        {
+            "TASKYARD_REDIS_URL": servers.valkey_url(),
+            "TASKYARD_BROKER_URL": broker_url or servers.valkey_url(),
+            "TASKYARD_DATABASE_URL": database_url,
+            "TASKYARD_NAMESPACE": f"t{uuid.uuid4().hex[:10]}",
+            **variables,
+        },
+    )

@@ -1,0 +1,23 @@
+"""A database with a place for the letters and jobs that tests date."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Engine
+
+from support.letters import DIED_US
+from taskyard.clock import from_us
+from taskyard.database import create_partitions, opened
+
+__all__ = ["dated"]
+
+
+@contextmanager
+def dated(url: str) -> Iterator[Engine]:
+    """An engine on `url`; the week of `DIED_US` has its partitions."""
+    with opened(url) as engine:
+        with engine.begin() as connection:
+            create_partitions(connection, from_us(DIED_US))
+        yield engine
