@@ -29,8 +29,12 @@ up: $(STAMP) ## Run the whole stack on this machine until Ctrl-C
 	$(BIN)/taskyard up
 
 .PHONY: test
-test: $(STAMP) ## Run every test
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+test: $(STAMP) ## Run the tests, except those that take long
+	$(BIN)/pytest -m "not slow" --numprocesses 2 --dist loadfile
+
+.PHONY: test-all
+test-all: test ## Run every test: `make test`, then long property runs, storms, documents' tours
+	$(BIN)/pytest -m slow --numprocesses 2 --dist loadfile
 
 .PHONY: test-unit
 test-unit: $(STAMP) ## Run the tests that need no server

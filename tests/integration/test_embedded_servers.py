@@ -628,7 +628,6 @@ def _servers_module() -> ModuleType:
 
 def test_the_test_servers_answer_and_leave_nothing(tmp_path: Path) -> None:
     module = _servers_module()
-    module.require_or_skip("redis-server")
     module.require_or_skip("rabbitmq-server")
     with module.Servers(tmp_path) as servers:
         for url in (servers.valkey_url(), servers.redis_url()):

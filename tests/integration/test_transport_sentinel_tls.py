@@ -12,7 +12,7 @@ import pytest
 from redis import Redis
 from redis.exceptions import RedisError
 
-from servers import RedisServer, free_port, require_or_skip
+from servers import RedisServer, free_port, redis_program, require_or_skip
 from support.waiting import eventually
 from support.worker import Worker
 from support.yard import House, catalogue, fresh_settings
@@ -48,7 +48,7 @@ def watched(tmp_path: Path) -> Iterator[Watched]:
         f"sentinel down-after-milliseconds {PRIMARY} 1000\n"
         f"sentinel failover-timeout {PRIMARY} 6000\n"
     )
-    argv = [str(require_or_skip("redis-server")), str(configuration), "--sentinel"]
+    argv = [str(redis_program()), str(configuration), "--sentinel"]
     sentinel = KeptProcess(Program(argv=argv, log=tmp_path / "sentinel.log", cwd=tmp_path))
     try:
         with Redis(host=LOOPBACK, port=port) as client:
