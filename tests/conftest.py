@@ -1,4 +1,4 @@
-"""The guard of the folders, after it the fixtures (support/fixtures.py), and the last lines of a run."""
+"""The guard of the folders, then the fixtures (support/fixtures.py), and a run's last lines."""
 
 from __future__ import annotations
 
