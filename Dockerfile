@@ -1,9 +1,9 @@
 # One image for every role; the command says which.
 FROM python:3.13-slim-bookworm AS build
 WORKDIR /src
-COPY requirements/build.in requirements/embedded.txt requirements/
+COPY requirements/build.in requirements/image.txt requirements/
 RUN python -m venv /opt/taskyard \
- && /opt/taskyard/bin/pip install --no-cache-dir --require-hashes --only-binary :all: -r requirements/embedded.txt
+ && /opt/taskyard/bin/pip install --no-cache-dir --require-hashes --only-binary :all: -r requirements/image.txt
 COPY . .
 RUN python -m venv /opt/build \
  && /opt/build/bin/pip install --no-cache-dir build \

@@ -172,7 +172,7 @@ class Town:
 
     @staticmethod
     def _catalogue() -> Catalogue:
-        return Catalogue.load().with_type(JobType(name="storm_deed", queue="exec"))
+        return Catalogue.load(built_in=True).with_type(JobType(name="storm_deed", queue="exec"))
 
     def _start_processes(self) -> None:
         environment = {

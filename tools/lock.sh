@@ -7,8 +7,8 @@ pin() {
     --no-emit-index-url --no-emit-find-links --no-annotate "${@:2}" -o "requirements/$1.txt"
 }
 pin client pyproject.toml
-pin worker pyproject.toml --extra worker
 pin ops pyproject.toml --extra ops
+pin image pyproject.toml --extra ops --extra builtin
 pin embedded pyproject.toml --extra embedded
 pin flower pyproject.toml --extra flower
-pin dev pyproject.toml --extra embedded --extra flower --group dev requirements/build.in
+pin dev pyproject.toml --extra builtin --extra embedded --extra flower --group dev requirements/build.in

@@ -30,7 +30,7 @@ def io(_: Any) -> None:
 def __getattr__(name: str) -> Any:
     if name != "app":
         raise AttributeError(name)
-    return build_app(load().settings, Catalogue.load(), _handlers)
+    return build_app(load().settings, Catalogue.load(built_in=True), _handlers)
 
 
 def yard() -> Taskyard:
@@ -44,7 +44,7 @@ def yard_at(url: str) -> Taskyard:
 
 
 def _types() -> Catalogue:
-    types = Catalogue.load()
+    types = Catalogue.load(built_in=True)
     for body in ("noop", "io"):
         types = types.with_type(JobType(name=body, queue="exec"))
     return types

@@ -20,7 +20,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^```(sh|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # Started in the background by the fixture, as the reader's first shell does; and the tests'
 # own environment is active already.
-NOT_AGAIN = {"taskyard up", ". .venv/bin/activate"}
+NOT_AGAIN = {"taskyard up --builtin", ". .venv/bin/activate"}
 FLOWER = re.search(r"^celery .* flower .*$", (ROOT / "README.md").read_text(), re.MULTILINE)
 
 
@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     where = tmp_path_factory.mktemp("docs")
     log = (where / "up.log").open("w")
     stack = subprocess.Popen(
-        [_tool("taskyard"), "up", "--concurrency", "1"],
+        [_tool("taskyard"), "up", "--builtin", "--concurrency", "1"],
         cwd=where, stdout=log, stderr=log, env=_environment(),
     )  # fmt: skip
     try:

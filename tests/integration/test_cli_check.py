@@ -149,7 +149,7 @@ def test_a_type_on_an_unknown_queue_and_without_a_handler_is_told_twice(shell: S
 
 def test_a_handler_without_a_type_is_an_error() -> None:
     registry = Registry()
-    catalogue = Catalogue.load()
+    catalogue = Catalogue.load(built_in=True)
 
     @registry.job("unheard_of")
     def handle(payload: dict[str, object]) -> None: ...

@@ -33,7 +33,7 @@ def shell(
 
 @pytest.fixture
 def settings(shell: Shell) -> Settings:
-    return load(shell.variables, shell.folder).settings
+    return load({**shell.variables, "TASKYARD_BUILTIN_JOBS": "1"}, shell.folder).settings
 
 
 @pytest.fixture

@@ -7,14 +7,16 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from servers import Servers
 from support.waiting import eventually
-from support.worker import Worker
+from support.worker import HANDLERS, Worker
 from support.yard import House, fresh_settings
 from taskyard.jobs.states import State
+from taskyard.settings import Settings
 
 PREFETCHED = 4
 
@@ -72,6 +74,27 @@ def test_a_worker_that_is_set_up_wrongly_says_one_sentence_and_ends(
     done = celery("worker", **variables)
     assert done.returncode != 0
     assert done.stdout + done.stderr == sentence + "\n"
+
+
+def test_another_packages_handlers_that_cannot_be_imported_are_one_line_and_no_end(
+    start_worker: Callable[..., Worker], house: House
+) -> None:
+    worker = start_worker(modules=(HANDLERS, "absent.handlers"), queues=("exec",))
+    assert house.act(value="done").result(60) == "done"
+    line = next(line for line in worker.log.splitlines() if "absent.handlers" in line)
+    assert "cannot be imported: ModuleNotFoundError: No module named 'absent'" in line
+    assert line.endswith("jobs of its types become dead letters in this worker")
+    assert "Traceback" not in worker.log
+
+
+def test_a_worker_without_any_handler_that_can_be_imported_says_so_and_ends(
+    settings: Settings, tmp_path: Path
+) -> None:
+    bare = settings.model_copy(update={"builtin_jobs": False})
+    worker = Worker(bare, tmp_path, modules=("absent.handlers",)).launch()
+    assert worker.wait() != 0
+    assert "taskyard: no handler can be imported, so every job would become a dead" in worker.log
+    assert "Traceback" not in worker.log
 
 
 # --- control ----------------------------------------------------------------------------------

@@ -10,6 +10,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.pool import NullPool
 
@@ -19,6 +21,12 @@ from support.worker import Worker
 from support.yard import House, fresh_settings
 from taskyard.database import migrate
 from taskyard.settings import Settings
+
+# Two cores may be busy with other work: a slow example is no fault of the code that draws it.
+hypothesis_settings.register_profile(
+    "taskyard", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+hypothesis_settings.load_profile("taskyard")
 
 
 @pytest.fixture(scope="session")

@@ -42,14 +42,15 @@ def _heed_interrupts() -> None:
 
 @dataclass
 class Shell:
-    """`variables` are the only `TASKYARD_*` ones that commands see."""
+    """`variables` are the only `TASKYARD_*` ones that commands see, but for the built-in jobs'."""
 
     folder: Path
     variables: dict[str, str] = field(default_factory=dict)
 
     def environ(self, variables: Mapping[str, str] | None = None) -> dict[str, str]:
         own = {name: value for name, value in os.environ.items() if name[:9] != "TASKYARD_"}
-        return {**own, "NO_COLOR": "1", **self.variables, **(variables or {})}
+        shown = {"NO_COLOR": "1", "TASKYARD_BUILTIN_JOBS": "1"}
+        return {**own, **shown, **self.variables, **(variables or {})}
 
     def run(self, *words: str, stdin: str = "", **variables: str) -> Ran:
         """Run a command to its end; a stack trace of its own fails the test."""

@@ -24,14 +24,14 @@ __all__ = ["House", "catalogue", "fresh_settings"]
 
 
 def fresh_settings(redis_url: str, **fields: Any) -> Settings:
-    """Settings with a namespace that nobody used before."""
-    urls = {"redis_url": redis_url, "broker_url": redis_url}
-    return Settings(**{"namespace": f"t{uuid.uuid4().hex[:10]}", **urls, **fields})
+    """Settings with a new namespace; the built-in jobs are there unless `fields` say otherwise."""
+    own = {"redis_url": redis_url, "broker_url": redis_url, "builtin_jobs": True}
+    return Settings(**{"namespace": f"t{uuid.uuid4().hex[:10]}", **own, **fields})
 
 
 def catalogue() -> Catalogue:
     """The built-in job types and those of the test handlers."""
-    known = Catalogue.load()
+    known = Catalogue.load(built_in=True)
     for handler in registry.handlers():
         if handler.job_type is not None:
             known = known.with_type(handler.job_type)

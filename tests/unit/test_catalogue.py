@@ -9,6 +9,7 @@ import pytest
 from taskyard.errors import InvalidPayload, InvalidSettings, UnknownJobType
 from taskyard.jobs.catalogue import Catalogue
 from taskyard.jobs.types import JobType
+from taskyard.settings import Settings
 
 
 def write(folder: Path, text: str, name: str = "types.yaml") -> Path:
@@ -19,12 +20,12 @@ def write(folder: Path, text: str, name: str = "types.yaml") -> Path:
 
 def refused(folder: Path, text: str) -> str:
     with pytest.raises(InvalidSettings) as refusal:
-        Catalogue.load(write(folder, text))
+        Catalogue.load(write(folder, text), built_in=True)
     return str(refusal.value)
 
 
 def test_the_built_in_types_have_their_queues_and_promises() -> None:
-    catalogue = Catalogue.load()
+    catalogue = Catalogue.load(built_in=True)
     assert {name: catalogue[name].queue for name in catalogue} == {
         "plan_generation": "plan",
         "test_execution": "exec",
@@ -43,10 +44,13 @@ def test_a_file_overrides_field_by_field_in_policies_too(tmp_path: Path) -> None
         "job_types: {plan_generation: {owner: others}}\n"
         "job_retry_policies: {test_execution: {max_retries: 9}}\n",
     )
-    catalogue = Catalogue.load(file)
+    catalogue = Catalogue.load(file, built_in=True)
     assert catalogue["plan_generation"].owner == "others"
     assert catalogue["plan_generation"].queue == "plan"
-    assert catalogue["plan_generation"].policy == Catalogue.load()["plan_generation"].policy
+    assert (
+        catalogue["plan_generation"].policy
+        == Catalogue.load(built_in=True)["plan_generation"].policy
+    )
     assert catalogue["test_execution"].policy.max_retries == 9
     assert catalogue["test_execution"].policy.retry_on_errors == (
         "browser_crash",
@@ -63,7 +67,15 @@ def test_a_later_file_wins_over_an_earlier_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "job_types:\n", "job_types: {}\n"])
 def test_an_empty_file_or_section_changes_nothing(tmp_path: Path, text: str) -> None:
-    assert dict(Catalogue.load(write(tmp_path, text))) == dict(Catalogue.load())
+    given = Catalogue.load(write(tmp_path, text), built_in=True)
+    assert dict(given) == dict(Catalogue.load(built_in=True))
+
+
+def test_without_being_asked_for_no_built_in_type_is_known(tmp_path: Path) -> None:
+    assert list(Catalogue.of(Settings())) == []
+    file = write(tmp_path, "job_types: {new: {queue: mail}}")
+    assert list(Catalogue.of(Settings(job_types=(file,)))) == ["new"]
+    assert "plan_generation" in Catalogue.of(Settings(builtin_jobs=True, job_types=(file,)))
 
 
 def test_broken_yaml_is_refused_with_its_place(tmp_path: Path) -> None:
@@ -141,20 +153,23 @@ def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
 
 def test_an_unknown_type_is_answered_with_the_nearest_and_the_known() -> None:
     with pytest.raises(UnknownJobType) as refusal:
-        Catalogue.load()["plan_generatoin"]
+        Catalogue.load(built_in=True)["plan_generatoin"]
     text = str(refusal.value)
     assert text.startswith("there is no job type 'plan_generatoin'. Did you mean 'plan_generation'")
-    assert text.endswith("or define it in a file that TASKYARD_JOB_TYPES names.")
+    assert text.endswith(
+        "or define it in a file that TASKYARD_JOB_TYPES names; the built-in types need "
+        "TASKYARD_BUILTIN_JOBS=1."
+    )
 
 
 def test_asking_whether_a_type_exists_does_not_raise() -> None:
-    catalogue = Catalogue.load()
+    catalogue = Catalogue.load(built_in=True)
     assert "plan_generation" in catalogue
     assert "nothing" not in catalogue
 
 
 def test_a_copy_with_a_type_leaves_the_original_alone() -> None:
-    catalogue = Catalogue.load()
+    catalogue = Catalogue.load(built_in=True)
     more = catalogue.with_type(JobType(name="new", queue="plan"))
     assert "new" in more
     assert "new" not in catalogue
@@ -188,6 +203,6 @@ def test_without_a_model_every_payload_fits() -> None:
 def test_a_file_that_raises_one_number_keeps_the_rest_of_the_policy(tmp_path):
     file = tmp_path / "types.yaml"
     file.write_text("job_retry_policies: {plan_generation: {max_retries: 5}}")
-    before = Catalogue.load()["plan_generation"].policy
-    after = Catalogue.load(file)["plan_generation"].policy
+    before = Catalogue.load(built_in=True)["plan_generation"].policy
+    after = Catalogue.load(file, built_in=True)["plan_generation"].policy
     assert after == before.model_copy(update={"max_retries": 5})

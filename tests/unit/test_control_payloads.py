@@ -28,7 +28,7 @@ def known() -> KnownTypes:
     @handlers.job("log")
     def log(payload: dict[str, Any]) -> None: ...
 
-    return KnownTypes(Catalogue.load(), handlers)
+    return KnownTypes(Catalogue.load(built_in=True), handlers)
 
 
 @pytest.mark.parametrize("edit", [Edit([{"cents": 7}]), Edit(kwargs={"cents": 7})])

@@ -163,7 +163,7 @@ def test_a_payload_nested_too_deep_is_refused_by_the_client(taskyard_yard):
     for _level in range(150):
         value = {"a": value}
     with pytest.raises(InvalidPayload, match="nested more than 100 levels"):
-        taskyard_yard.enqueue("test_execution", value)
+        taskyard_yard.enqueue("exec_act", value)
 
 
 def test_a_cancelled_loop_is_the_handlers_failure():

@@ -34,7 +34,7 @@ PODS = {
 
 
 def longest_limit_s(pool: str) -> float:
-    limits = [t.time_limit_s for t in Catalogue.load().values() if t.queue == pool]
+    limits = [t.time_limit_s for t in Catalogue.load(built_in=True).values() if t.queue == pool]
     return max(limits, default=300.0)
 
 
@@ -92,7 +92,8 @@ def test_every_variable_they_set_is_a_setting():
     lines = (ROOT / "k8s" / "base" / "urls.env").read_text().split()
     given = {line.partition("=")[0] for line in lines} | set(COMPOSE["x-taskyard"]["environment"])
     fields = {f"TASKYARD_{name.upper()}" for name in Settings.model_fields}
-    assert given == {"TASKYARD_BROKER_URL", "TASKYARD_REDIS_URL", "TASKYARD_DATABASE_URL"}
+    urls = {"TASKYARD_BROKER_URL", "TASKYARD_REDIS_URL", "TASKYARD_DATABASE_URL"}
+    assert given == urls | {"TASKYARD_BUILTIN_JOBS"}
     assert given <= fields
 
 

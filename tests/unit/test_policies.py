@@ -208,7 +208,7 @@ def test_a_wish_for_a_longer_wait_lengthens_it_within_reason(
 
 @pytest.mark.parametrize("name", RUNBOOK)
 def test_the_built_in_policies_are_those_of_the_runbook(name: str) -> None:
-    policy = Catalogue.load()[name].policy
+    policy = Catalogue.load(built_in=True)[name].policy
     written = policy.model_dump(mode="json", include=set(RUNBOOK[name]))
     assert written == RUNBOOK[name]
     assert policy.jitter, "jitter is on by default"
@@ -227,7 +227,7 @@ def test_the_built_in_policies_are_those_of_the_runbook(name: str) -> None:
 def test_the_runbooks_policies_wait_and_give_up_as_written(
     name: str, code: str, waits_ms: list[int]
 ) -> None:
-    policy = Catalogue.load()[name].policy.model_copy(update={"jitter": False})
+    policy = Catalogue.load(built_in=True)[name].policy.model_copy(update={"jitter": False})
     for attempts, wait_ms in enumerate(waits_ms, start=1):
         assert policy.judge(code, attempts, rng=SEEDED) == Retry(timedelta(milliseconds=wait_ms))
     spent = policy.judge(code, len(waits_ms) + 1, rng=SEEDED)
@@ -236,5 +236,7 @@ def test_the_runbooks_policies_wait_and_give_up_as_written(
 
 
 def test_the_runbooks_plan_policy_never_waits_over_ten_seconds() -> None:
-    policy = Catalogue.load()["plan_generation"].policy.model_copy(update={"jitter": False})
+    policy = Catalogue.load(built_in=True)["plan_generation"].policy.model_copy(
+        update={"jitter": False}
+    )
     assert policy.delay(5, SEEDED) == timedelta(seconds=10)

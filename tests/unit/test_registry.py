@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from importlib.metadata import EntryPoint
+
 import pytest
 from pydantic import BaseModel
 
 from taskyard.errors import DuplicateName, InvalidSettings
 from taskyard.jobs.catalogue import Catalogue
 from taskyard.jobs.context import JobContext
-from taskyard.jobs.registry import Registry
+from taskyard.jobs.registry import ENTRY_POINTS, Registry
 
 
 class Payload(BaseModel):
@@ -73,7 +76,7 @@ def test_what_only_a_decorator_defines_is_laid_under_the_catalogue() -> None:
     registry = Registry()
     registry.job("new", queue="exec", policy={"max_retries": 9})(plain)
     registry.job("plan_generation", queue="ops")(plain)
-    merged = registry.under(Catalogue.load())
+    merged = registry.under(Catalogue.load(built_in=True))
     assert merged["new"].policy.max_retries == 9
     assert merged["plan_generation"].queue == "plan", "the file wins"
 
@@ -108,3 +111,33 @@ def test_a_type_without_a_handler_is_not_contained() -> None:
     assert "new" not in registry
     with pytest.raises(KeyError):
         registry["new"]
+
+
+def _announce(monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:
+    entries = [EntryPoint(module, module, ENTRY_POINTS) for module in modules]
+    monkeypatch.setattr(sys.modules["taskyard.jobs.registry"], "entry_points", lambda **_: entries)
+
+
+def test_a_module_that_cannot_be_imported_costs_no_other_its_handlers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _announce(monkeypatch, "absent.jobs", "json", "also.absent")
+    assert Registry().load_entry_points(built_in=False) == [
+        (
+            "the job handlers 'absent.jobs' (entry point 'absent.jobs') cannot be imported: "
+            "ModuleNotFoundError: No module named 'absent'"
+        ),
+        (
+            "the job handlers 'also.absent' (entry point 'also.absent') cannot be imported: "
+            "ModuleNotFoundError: No module named 'also'"
+        ),
+    ]
+
+
+def test_the_built_in_jobs_are_imported_only_where_they_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _announce(monkeypatch, "taskyard.tasks.absent")
+    assert Registry().load_entry_points(built_in=False) == []
+    with pytest.raises(InvalidSettings, match="TASKYARD_BUILTIN_JOBS asks for them"):
+        Registry().load_entry_points(built_in=True)

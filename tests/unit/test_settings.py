@@ -131,10 +131,12 @@ def test_job_type_files_are_separated_as_in_a_path(tmp_path: Path) -> None:
     assert load({}, tmp_path).settings.job_types == (Path("one.yaml"),)
 
 
-def test_queues_add_to_the_default_ones(tmp_path: Path) -> None:
+def test_queues_of_ones_own_replace_all_but_ops(tmp_path: Path) -> None:
+    assert set(load({}, tmp_path).settings.queues) == {"plan", "exec", "locator", "ops"}
     write(tmp_path, "[queues.mail]\npriorities = 2\n")
-    queues = load({}, tmp_path).settings.queues
-    assert set(queues) == {"plan", "exec", "locator", "ops", "mail"}
+    assert set(load({}, tmp_path).settings.queues) == {"ops", "mail"}
+    with_built_in = load({"TASKYARD_BUILTIN_JOBS": "1"}, tmp_path).settings
+    assert set(with_built_in.queues) == {"plan", "exec", "locator", "ops", "mail"}
     given_as_json = json.dumps({"plan": {"sla_s": 3}})
     queues = load({"TASKYARD_QUEUES": given_as_json}, tmp_path).settings.queues
     assert queues["plan"] == QueueSettings(sla_s=3)

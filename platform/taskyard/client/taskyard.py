@@ -46,7 +46,7 @@ class Taskyard:
     ) -> None:
         self.settings = load().settings if settings is None else settings
         if catalogue is None:
-            catalogue = registry.under(Catalogue.load(*self.settings.job_types))
+            catalogue = registry.under(Catalogue.of(self.settings))
         self.catalogue = catalogue
         self._url = self.settings.need_redis_url()
         self._one_redis = same_redis(self.settings)

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from taskyard.errors import InvalidSettings, UnknownJobType
 from taskyard.jobs.types import JobType
+from taskyard.settings import Settings
 
 __all__ = ["BUILT_IN", "Catalogue", "define", "layers"]
 
@@ -32,10 +33,18 @@ class Catalogue(Mapping[str, JobType]):
         self._types = dict(types)
 
     @classmethod
-    def load(cls, *files: Path) -> Self:
-        """The built-in types, overridden by `files` in order; raises `InvalidSettings`."""
+    def of(cls, settings: Settings) -> Self:
+        """Return the types that `settings` ask for; raises `InvalidSettings`."""
+        return cls.load(*settings.job_types, built_in=settings.builtin_jobs)
+
+    @classmethod
+    def load(cls, *files: Path, built_in: bool = False) -> Self:
+        """Return the types of `files`, a later one wins; raises `InvalidSettings`.
+
+        With `built_in` the built-in types come before the first file.
+        """
         merged: dict[str, dict[str, object]] = {}
-        for _, raw in layers(*files):
+        for _, raw in layers(*files, built_in=built_in):
             _merge(merged, raw)
         return cls({name: define(name, raw) for name, raw in merged.items()})
 
@@ -63,10 +72,11 @@ class Catalogue(Mapping[str, JobType]):
         return Catalogue({**self._types, job_type.name: job_type})
 
 
-def layers(*files: Path) -> Iterator[tuple[str, dict[str, dict[str, object]]]]:
-    """What the built-in types and each of `files` say, with its source; a later one wins."""
-    text = resources.files("taskyard.jobs").joinpath("builtin.yaml").read_text("utf-8")
-    yield BUILT_IN, _parse(text, "the built-in job types")
+def layers(*files: Path, built_in: bool) -> Iterator[tuple[str, dict[str, dict[str, object]]]]:
+    """Yield what the built-in types, if asked for, and each of `files` say, with its source."""
+    if built_in:
+        text = resources.files("taskyard.jobs").joinpath("builtin.yaml").read_text("utf-8")
+        yield BUILT_IN, _parse(text, "the built-in job types")
     for file in files:
         yield str(file), _parse(_read(file), str(file))
 
@@ -75,9 +85,9 @@ def _unknown(name: str, known: Mapping[str, JobType]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"Did you mean {near[0]!r}? " if near else ""
     return (
-        f"there is no job type {name!r}. {hint}Known: {', '.join(sorted(known))}. "
+        f"there is no job type {name!r}. {hint}Known: {', '.join(sorted(known)) or 'none'}. "
         "Import the module with its @job handler, or define it in a file that TASKYARD_JOB_TYPES "
-        "names."
+        "names; the built-in types need TASKYARD_BUILTIN_JOBS=1."
     )
 
 

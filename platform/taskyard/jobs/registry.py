@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any, Final, TypeVar
@@ -19,6 +19,7 @@ from taskyard.jobs.types import JobType
 __all__ = ["ENTRY_POINTS", "Handler", "Registry", "job", "registry"]
 
 ENTRY_POINTS: Final = "taskyard.jobs"
+_BUILT_IN_MODULES: Final = "taskyard.tasks."
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -71,20 +72,32 @@ class Registry:
             raise DuplicateName(msg)
         self._handlers[handler.name] = handler
 
-    def load_entry_points(self) -> None:
-        """Import the modules of entry point group `taskyard.jobs`; raises `InvalidSettings`."""
+    def load_entry_points(self, *, built_in: bool) -> Sequence[str]:
+        """Import the modules of entry point group `taskyard.jobs`; return what failed, a line each.
+
+        Another package's module that cannot be imported costs its own handlers and no others. The
+        built-in jobs are imported only if `built_in`; raises `InvalidSettings` if that fails, since
+        they were asked for.
+        """
+        failures = []
         for entry in entry_points(group=ENTRY_POINTS):
+            is_builtin = entry.value.startswith(_BUILT_IN_MODULES)
+            if is_builtin and not built_in:
+                continue
             try:
                 entry.load()
-            except InvalidSettings:
-                raise
             except Exception as error:
-                ours = entry.value.startswith("taskyard.")
-                remedy = "Install 'taskyard[worker]'." if ours else "Mend the module."
-                raise InvalidSettings(
+                failure = (
                     f"the job handlers {entry.value!r} (entry point {entry.name!r}) cannot be "
-                    f"imported: {type(error).__name__}: {error}. {remedy}"
-                ) from error
+                    f"imported: {type(error).__name__}: {error}"
+                )
+                if is_builtin:
+                    raise InvalidSettings(
+                        f"{failure}. TASKYARD_BUILTIN_JOBS asks for them: install "
+                        "'taskyard[builtin]', or unset it."
+                    ) from error
+                failures.append(failure)
+        return failures
 
     def under(self, catalogue: Catalogue) -> Catalogue:
         """The catalogue with the types that only decorators define; what it has itself wins."""

@@ -5,12 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from taskyard.errors import MissingSetting, UnknownPriority, UnknownQueue
 
 __all__ = ["DEFAULT_QUEUES", "QueueSettings", "Settings"]
 
+_OPS = "ops"
 _NAME = r"^[a-zA-Z][a-zA-Z0-9_-]{0,62}$"
 
 
@@ -52,6 +60,7 @@ class Settings(BaseModel):
     redis_url: str | None = None
     database_url: str | None = None
     home: Path = Path(".taskyard")
+    builtin_jobs: bool = False
     job_types: tuple[Path, ...] = ()
     queues: dict[str, QueueSettings] = Field(default_factory=lambda: dict(DEFAULT_QUEUES))
 
@@ -77,8 +86,10 @@ class Settings(BaseModel):
 
     @field_validator("queues", mode="before")
     @classmethod
-    def _add_defaults(cls, queues: object) -> object:
-        return {**DEFAULT_QUEUES, **queues} if isinstance(queues, dict) else queues
+    def _keep_needed(cls, queues: object, info: ValidationInfo) -> object:
+        """Queues of one's own replace those of the built-in jobs, unless these are asked for."""
+        kept = DEFAULT_QUEUES if info.data.get("builtin_jobs") else {_OPS: DEFAULT_QUEUES[_OPS]}
+        return {**kept, **queues} if isinstance(queues, dict) else queues
 
     @field_validator("broker_url", "redis_url", "database_url")
     @classmethod

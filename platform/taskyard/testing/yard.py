@@ -49,7 +49,7 @@ class Yard(MemoryClient):
         seed: int = 0,
     ) -> None:
         given = Settings() if settings is None else settings
-        base = Catalogue.load(*given.job_types) if catalogue is None else catalogue
+        base = Catalogue.of(given) if catalogue is None else catalogue
         known = LiveCatalogue(base, handlers)
         super().__init__(given, known, YardClock() if clock is None else clock)
         self.inbox = MemoryInbox()

@@ -5,10 +5,11 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from taskyard.errors import TaskyardError
+from taskyard.errors import InvalidSettings, TaskyardError
 from taskyard.jobs import Catalogue, registry
 from taskyard.settings import load
 from taskyard.workers.build import build_app
+from taskyard.workers.logs import log_at_start
 
 __all__ = ["app"]  # noqa: F822 - made by __getattr__
 
@@ -16,8 +17,15 @@ __all__ = ["app"]  # noqa: F822 - made by __getattr__
 @cache
 def _build() -> Any:
     settings = load().settings
-    registry.load_entry_points()
-    return build_app(settings, Catalogue.load(*settings.job_types), registry)
+    failures = registry.load_entry_points(built_in=settings.builtin_jobs)
+    if failures and not registry.handlers():
+        raise InvalidSettings(
+            "no handler can be imported, so every job would become a dead letter: "
+            f"{'; '.join(failures)}. Mend the modules, then start again"
+        )
+    for failure in failures:
+        log_at_start(f"{failure}; jobs of its types become dead letters in this worker")
+    return build_app(settings, Catalogue.of(settings), registry)
 
 
 def __getattr__(name: str) -> Any:

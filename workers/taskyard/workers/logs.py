@@ -1,4 +1,4 @@
-"""The worker's log without secrets: Celery writes there what handlers raise, print and return."""
+"""The worker's log: without secrets, which handlers raise, print and return, and from its start."""
 
 from __future__ import annotations
 
@@ -7,9 +7,21 @@ from typing import Any
 
 from celery import signals
 
+from taskyard.wire.logs import logger as masked_logger
 from taskyard.wire.logs import redact_handlers
 
-__all__ = ["mask_secrets"]
+__all__ = ["log_at_start", "mask_secrets"]
+
+log = masked_logger(__name__)
+
+
+def log_at_start(failure: str) -> None:
+    """Log an error of the app's making once Celery has set up the log: before that it is lost."""
+
+    def report(**_: Any) -> None:
+        log.error("%s", failure, extra={"action": "handlers_not_imported"})
+
+    signals.after_setup_logger.connect(report, weak=False, dispatch_uid=f"taskyard-start-{failure}")
 
 
 def mask_secrets() -> None:

@@ -24,7 +24,7 @@ INTERRUPTED: Final = 130  # 128 + SIGINT
 
 _SERVERS: Final = frozenset({"redis", "kombu", "amqp", "sqlalchemy", "psycopg2"})
 _OPS_EXTRA: Final = frozenset({"alembic", "psycopg2", "rich", "sqlalchemy", "typer"})
-_WORKER_EXTRA: Final = frozenset({"gherkin", "lxml", "mechanicalsoup", "rapidfuzz"})
+_BUILTIN_EXTRA: Final = frozenset({"gherkin", "lxml", "mechanicalsoup", "rapidfuzz"})
 
 
 @dataclass(slots=True)
@@ -63,8 +63,8 @@ def _sentence(error: BaseException, path: str) -> tuple[str, int]:
         return _usage(error, path), USAGE
     if isinstance(error, ModuleNotFoundError) and error.name is not None:
         package = error.name.partition(".")[0]
-        if package in _OPS_EXTRA | _WORKER_EXTRA:
-            extra = "ops" if package in _OPS_EXTRA else "worker"
+        if package in _OPS_EXTRA | _BUILTIN_EXTRA:
+            extra = "ops" if package in _OPS_EXTRA else "builtin"
             return f"{package} is not installed. Run: pip install 'taskyard[{extra}]'", USAGE
     if isinstance(error, OSError) and error.errno in FULL:
         return f"the output cannot be written: {error.strerror}. Make room, then run it again", 1

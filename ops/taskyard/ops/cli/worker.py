@@ -40,7 +40,7 @@ def command(
     argv = words(settings, pool, concurrency, context.args, quiet=quiet)
     settings.need_broker_url()
     settings.need_redis_url()
-    Catalogue.load(*settings.job_types)
+    Catalogue.of(settings)
     sys.stdout.flush()
     os.execve(sys.executable, argv, {**os.environ, **place.environ})  # noqa: S606 - no shell wanted
 

@@ -111,7 +111,7 @@ def open_stage(concurrency: int = 1) -> Iterator[Stage]:
 
 def _up(folder: Path, concurrency: int) -> Program:
     """`taskyard up` that sees none of this shell's settings."""
-    words = ["up", "--concurrency", str(concurrency), "--drain", str(_DRAIN_S)]
+    words = ["up", "--builtin", "--concurrency", str(concurrency), "--drain", str(_DRAIN_S)]
     inherited = {name: value for name, value in os.environ.items() if name[:9] != "TASKYARD_"}
     return Program(
         argv=[sys.executable, "-m", "taskyard.ops.cli", *words],

@@ -5,6 +5,7 @@ Layout, all of it 0700 or 0600::
     lock             held while anything of a stack runs; its text is the owner's pid
     valkey.json      port and password, kept so that URLs stay the same across restarts
     postgres.json    the same, with the administrator's password
+    shared.json      variables that whoever uses the running servers needs too
     valkey/          append-only file and configuration
     postgres/data/   the cluster
     log/             one file a server
@@ -13,6 +14,7 @@ Layout, all of it 0700 or 0600::
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -64,6 +66,7 @@ class Home:
         self.postgres = path / "postgres"
         self.logs = path / "log"
         self._lock_file = path / "lock"
+        self._shared_file = path / "shared.json"
         self._lock_fd: int | None = None
 
     @classmethod
@@ -128,6 +131,17 @@ class Home:
             fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
             os.close(self._lock_fd)
             self._lock_fd = None
+
+    def share(self, variables: Mapping[str, str]) -> None:
+        """Keep `variables` for every process that uses the servers of this home."""
+        self._shared_file.write_text(json.dumps(dict(variables)), "utf-8")
+
+    def shared(self) -> dict[str, str]:
+        """Return the variables of the last start; empty before the first."""
+        if not self._shared_file.exists():
+            return {}
+        variables: dict[str, str] = json.loads(self._shared_file.read_text("utf-8"))
+        return variables
 
     def owner(self) -> int | None:
         """The living process that runs a stack here, None if there is none."""

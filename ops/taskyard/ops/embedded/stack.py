@@ -6,7 +6,7 @@ of it `initdb`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -35,12 +35,16 @@ class StackNotRunning(TaskyardError):
 class EmbeddedStack:
     """PostgreSQL and Valkey of one home, running while the context is open.
 
+    `shared` are variables that every process which uses the servers gets beside their URLs.
     Raises HomeInUse if another stack runs there, ServerUnreachable if a server does not start,
     WheelMissing without the `embedded` extra. Whatever way this process ends, they end too.
     """
 
-    def __init__(self, home: Path, *, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(
+        self, home: Path, *, shared: Mapping[str, str] | None = None, clock: Clock = SYSTEM_CLOCK
+    ) -> None:
         self.home = Home(home.expanduser().absolute())
+        self._shared = shared or {}
         self._clock = clock
         self.postgres = EmbeddedPostgres(self.home, clock=clock)
         self.valkey = EmbeddedValkey(self.home, clock=clock)
@@ -54,6 +58,7 @@ class EmbeddedStack:
         """Claim the home and start both; if one fails, nothing of either remains."""
         Home.open(self.home.path)
         self.home.lock(clock=self._clock)
+        self.home.share(self._shared)
         try:
             with ThreadPoolExecutor(len(self.servers)) as starters:
                 starts = [starters.submit(server.start, within_s) for server in self.servers]
@@ -117,6 +122,7 @@ class EmbeddedStack:
             "TASKYARD_REDIS_URL": self.redis_url,
             "TASKYARD_DATABASE_URL": self.database_url,
             HOME_VARIABLE: str(self.home.path),
+            **self.home.shared(),
         }
 
     def health(self) -> list[ServerHealth]:

@@ -16,8 +16,11 @@ __all__ = ["banner"]
 _NEXT: Final = (
     'eval "$(taskyard env --export)"   # in another shell: use these servers from here on',
     "taskyard check",
-    """taskyard jobs enqueue batch_locator_generation '{"html": "<button>Buy</button>"}' --wait""",
 )
+_ENQUEUE_BUILT_IN: Final = (
+    """taskyard jobs enqueue batch_locator_generation '{"html": "<button>Buy</button>"}' --wait"""
+)
+_ENQUEUE: Final = "taskyard jobs enqueue TYPE PAYLOAD --wait   # types: taskyard types list"
 
 
 def banner(settings: Settings, home: Path, schema: SchemaStatus, processes: Sequence[str]) -> None:
@@ -31,7 +34,8 @@ def banner(settings: Settings, home: Path, schema: SchemaStatus, processes: Sequ
         ("processes", ", ".join(servants)),
         ("workers", ", ".join(workers) or "none (--no-workers)"),
     ]
-    rows += [("next" if line == _NEXT[0] else "", line) for line in _NEXT]
+    steps = (*_NEXT, _ENQUEUE_BUILT_IN if settings.builtin_jobs else _ENQUEUE)
+    rows += [("next" if line == steps[0] else "", line) for line in steps]
     rows.append(("stop", "Ctrl-C: workers finish what they run"))
     put(grid(rows))
     say("")

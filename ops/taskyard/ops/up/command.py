@@ -9,7 +9,7 @@ from typing import Annotated, Final
 import typer
 
 from taskyard import database
-from taskyard.jobs import Catalogue
+from taskyard.jobs import Catalogue, registry
 from taskyard.ops.cli.console import note
 from taskyard.ops.cli.env import TRUST_LOCAL
 from taskyard.ops.cli.place import URLS
@@ -21,6 +21,7 @@ from taskyard.settings import Loaded, load
 __all__ = ["DRAIN_S", "command"]
 
 DRAIN_S: Final = 60.0
+_BUILTIN_JOBS: Final = {"TASKYARD_BUILTIN_JOBS": "1"}
 # Celery warns that root is dangerous with pickle; our workers take JSON alone.
 _NO_ROOT_WARNING: Final = {"PYTHONWARNINGS": "ignore:You're running the worker with superuser"}
 
@@ -35,16 +36,21 @@ def command(
     drain: Annotated[
         float, typer.Option(min=0, help="Seconds that jobs get to finish after Ctrl-C.")
     ] = DRAIN_S,
+    builtin: Annotated[
+        bool, typer.Option("--builtin", help="Know and run the built-in jobs too.")
+    ] = False,
 ) -> None:
     """Run everything on this machine until Ctrl-C.
 
     PostgreSQL and Valkey keep their data under TASKYARD_HOME (default: .taskyard here). Ctrl-C
     lets workers finish what they run; once more kills.
     """
-    loaded = load()
+    shared = _BUILTIN_JOBS if builtin else {}
+    loaded = load({**os.environ, **shared})
     _tell_unused(loaded)
-    Catalogue.load(*loaded.settings.job_types)
-    with EmbeddedStack(loaded.settings.home) as stack:
+    Catalogue.of(loaded.settings)
+    registry.load_entry_points(built_in=loaded.settings.builtin_jobs)  # each worker logs failures
+    with EmbeddedStack(loaded.settings.home, shared=shared) as stack:
         settings = load({**os.environ, **stack.environment()}).settings
         schema = database.migrate(stack.database_url)
         commands = processes(settings, workers=workers, concurrency=concurrency)

@@ -82,7 +82,7 @@ def findings(*, quiet: bool) -> Iterator[Finding]:
     settings = place.settings
     types: Collection[str] = ()
     try:
-        catalogue = Catalogue.load(*settings.job_types)
+        catalogue = Catalogue.of(settings)
     except TaskyardError as error:
         yield Finding("job types", Level.ERROR, str(error), exit_code=error.exit_code)
     else:

@@ -7,6 +7,7 @@ from typing import Final
 
 from taskyard.errors import TaskyardError
 from taskyard.jobs import Catalogue, JobType
+from taskyard.jobs.catalogue import BUILT_IN
 from taskyard.jobs.registry import ENTRY_POINTS, Registry
 from taskyard.ops.cli.checks.finding import Finding
 from taskyard.settings import Settings
@@ -25,8 +26,13 @@ def job_types(settings: Settings, catalogue: Catalogue) -> Iterator[Finding]:
     # Not asked through the broker's own code: a URL that it refuses is the broker's finding.
     if (settings.broker_url or "").startswith(("amqp", "pyamqp")):
         yield from _held_too_long(catalogue)
-    sources = ", ".join(str(file) for file in settings.job_types) or "built in"
-    yield Finding.ok("job types", f"{len(catalogue)} ({sources}): {', '.join(catalogue)}")
+    sources = [BUILT_IN] * settings.builtin_jobs + [str(file) for file in settings.job_types]
+    if sources:
+        yield Finding.ok(
+            "job types", f"{len(catalogue)} ({', '.join(sources)}): {', '.join(catalogue)}"
+        )
+    else:
+        yield Finding.ok("job types", "none in files: clients know the types they import")
 
 
 def _faults(settings: Settings, job_type: JobType) -> Iterator[Finding]:
@@ -55,7 +61,10 @@ def _held_too_long(catalogue: Catalogue) -> Iterator[Finding]:
 
 def handlers(settings: Settings, catalogue: Catalogue, registry: Registry) -> Iterator[Finding]:
     """Each handler has a type and each type has a handler."""
-    registry.load_entry_points()
+    for failure in registry.load_entry_points(built_in=settings.builtin_jobs):
+        yield Finding.error(
+            "handlers", failure, "Mend the module: a worker starts without its handlers."
+        )
     for name, job_type in registry.under(catalogue).items():
         if name not in catalogue:
             yield from _faults(settings, job_type)
@@ -69,7 +78,7 @@ def handlers(settings: Settings, catalogue: Catalogue, registry: Registry) -> It
     names = [handler.name for handler in found]
     homeless = [name for name in names if name not in catalogue and name not in own]
     idle = [name for name in catalogue if name not in names]
-    yield Finding.ok("handlers", f"{len(names)}: {', '.join(names)}")
+    yield _found(names)
     for name in homeless:
         yield Finding.error(
             "handlers",
@@ -83,3 +92,14 @@ def handlers(settings: Settings, catalogue: Catalogue, registry: Registry) -> It
             f"Name the handler's module as an entry point of group {ENTRY_POINTS!r}, "
             "or remove the type.",
         )
+
+
+def _found(names: list[str]) -> Finding:
+    if names:
+        return Finding.ok("handlers", f"{len(names)}: {', '.join(names)}")
+    return Finding.warning(
+        "handlers",
+        "none on this machine, so a worker here would run no job",
+        f"Name the modules of your handlers as entry points of group {ENTRY_POINTS!r} and install "
+        "their package; or set TASKYARD_BUILTIN_JOBS=1 for the built-in jobs.",
+    )

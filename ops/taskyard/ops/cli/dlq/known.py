@@ -17,7 +17,9 @@ def known_types(settings: Settings) -> KnownTypes:
     An operator's machine needs no handler: where they cannot be imported a line says why.
     """
     try:
-        registry.load_entry_points()
+        failures = registry.load_entry_points(built_in=settings.builtin_jobs)
     except InvalidSettings as error:
-        note(f"the payload is checked without handlers: {error}")
-    return KnownTypes(registry.under(Catalogue.load(*settings.job_types)), registry)
+        failures = [str(error)]
+    for failure in failures:
+        note(f"the payload is checked without some handlers: {failure}")
+    return KnownTypes(registry.under(Catalogue.of(settings)), registry)

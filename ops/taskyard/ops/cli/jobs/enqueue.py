@@ -8,7 +8,7 @@ import typer
 
 from taskyard.client import JobHandle, Taskyard
 from taskyard.jobs import Catalogue, registry
-from taskyard.ops.cli.console import print_json, say
+from taskyard.ops.cli.console import note, print_json, say
 from taskyard.ops.cli.jobs.wait import DEFAULT_TIMEOUT_S, result_text
 from taskyard.ops.cli.options import Json, patience
 from taskyard.ops.cli.payload import read_payload
@@ -43,9 +43,10 @@ def command(
     """
     body = read_payload(payload)
     settings = find_place(quiet=json).settings
-    if job_type not in Catalogue.load(*settings.job_types):
+    if job_type not in Catalogue.of(settings):
         # Perhaps its handler's decorator defines it.
-        registry.load_entry_points()
+        for failure in registry.load_entry_points(built_in=settings.builtin_jobs):
+            note(failure)
     with Taskyard(settings) as yard:
         handle = yard.enqueue(
             job_type,

@@ -148,7 +148,7 @@ def ask_workers(settings: Settings, question: str) -> tuple[Mapping[str, Any], i
 
     How many is None on RabbitMQ, which does not tell. Raises `ServerUnreachable`.
     """
-    app: Celery = make_app(settings, Catalogue.load(*settings.job_types))
+    app: Celery = make_app(settings, Catalogue.of(settings))
     try:
         answers = getattr(app.control.inspect(timeout=_ANSWER_S), question)() or {}
         listening = None if is_amqp(settings) else _listening(app)

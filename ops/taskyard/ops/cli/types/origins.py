@@ -38,8 +38,8 @@ def known_types(settings: Settings) -> tuple[dict[str, Known], str | None]:
 
     Raises `InvalidSettings` for a file that cannot be used.
     """
-    catalogue = Catalogue.load(*settings.job_types)
-    silence = _load_handlers()
+    catalogue = Catalogue.of(settings)
+    silence = _load_handlers(settings)
     handlers = {handler.name: handler for handler in registry.handlers()}
     files = _by_files(settings)
     found = {}
@@ -56,17 +56,17 @@ def the_type(types: Mapping[str, Known], name: str) -> Known:
     return types[catalogue[name].name]
 
 
-def _load_handlers() -> str | None:
+def _load_handlers(settings: Settings) -> str | None:
     try:
-        registry.load_entry_points()
+        failures = registry.load_entry_points(built_in=settings.builtin_jobs)
     except InvalidSettings as error:
         return str(error)
-    return None
+    return "; ".join(failures) or None
 
 
 def _by_files(settings: Settings) -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = {}
-    for source, types in layers(*settings.job_types):
+    for source, types in layers(*settings.job_types, built_in=settings.builtin_jobs):
         for name, raw in types.items():
             origins = found.setdefault(name, {})
             for field, value in raw.items():
