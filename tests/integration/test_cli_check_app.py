@@ -59,6 +59,43 @@ def test_each_task_is_told_with_what_speaks_against_it(shell: Shell) -> None:
     assert "serializer 'pickle'" in told["shop.export"]["warnings"][0]
 
 
+@pytest.mark.parametrize(
+    "how",
+    [
+        "app = Celery('parts', include=['parts_jobs.tasks'])",
+        "app = Celery('parts')\napp.conf.imports = ['parts_jobs.tasks']",
+        "app = Celery('parts')\napp.autodiscover_tasks(['parts_jobs'])",
+    ],
+    ids=["include", "imports", "autodiscover_tasks"],
+)
+def test_tasks_that_only_a_worker_imports_are_listed(shell: Shell, how: str) -> None:
+    (shell.folder / "parts.py").write_text(f"from celery import Celery\n{how}\n")
+    (shell.folder / "parts_jobs").mkdir()
+    (shell.folder / "parts_jobs" / "__init__.py").touch()
+    (shell.folder / "parts_jobs" / "tasks.py").write_text(
+        "from celery import shared_task\n@shared_task(name='parts.pay')\ndef pay(): ...\n"
+    )
+    ran = shell.run("check", "parts:app", "--json")
+    assert [task["name"] for task in ran.document] == ["parts.pay"]
+
+
+def test_a_module_of_tasks_that_cannot_be_imported_is_named(shell: Shell) -> None:
+    (shell.folder / "parts.py").write_text(
+        "from celery import Celery\napp = Celery('parts', include=['absent_tasks'])\n"
+    )
+    ran = shell.run("check", "parts:app")
+    assert ran.code == 2
+    assert "No module named 'absent_tasks'" in ran.err
+
+
+def test_an_app_without_tasks_is_said_to_have_none(shell: Shell) -> None:
+    (shell.folder / "bare.py").write_text("from celery import Celery\napp = Celery('bare')\n")
+    ran = shell.run("check", "bare:app")
+    assert ran.code == 0
+    assert "bare:app has no task but Celery's own" in ran.err
+    assert "task" not in ran.out
+
+
 def test_the_modes_of_an_installed_app_are_its_own(shell: Shell) -> None:
     told = {
         task["name"]: task["mode"] for task in shell.run("check", "there:app", "--json").document

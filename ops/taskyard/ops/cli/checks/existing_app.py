@@ -21,6 +21,13 @@ def report(name: str, mode: str | None, *, json: bool) -> None:
     if json:
         print_json([asdict(task) for task in found])
         return
+    if not found:
+        note(
+            f"{name} has no task but Celery's own. Expected tasks in its module, or in those that "
+            "`include`, `imports` or `autodiscover_tasks` names: a worker of this app would run "
+            "none either"
+        )
+        return
     columns = ("task", "mode", "acknowledged", "serializer", "results")
     put(table(columns, [_row(task) for task in found]))
     for task in found:

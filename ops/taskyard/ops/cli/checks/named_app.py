@@ -63,9 +63,14 @@ def _first(name: str, error: BaseException) -> BaseException:
 
 
 def _load_settings(name: str, app: Celery) -> None:
-    """An app reads its settings and binds its tasks at the first look, not at its import."""
+    """An app reads its settings and binds its tasks at the first look, not at its import.
+
+    A worker also imports the modules of `include`, `imports` and `autodiscover_tasks`.
+    """
     try:
-        _ = app.conf.broker_url, app.tasks
+        _ = app.conf.broker_url
+        app.loader.import_default_modules()
+        _ = app.tasks
     except (Exception, SystemExit) as error:
         raise InvalidSettings(
             f"the app of {name!r} is there, its settings or tasks cannot be loaded: "
