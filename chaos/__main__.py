@@ -1,6 +1,6 @@
-"""`python -m chaos`: every storm over every broker it is for; exit code 1 if a promise broke.
+"""`python -m chaos`: every storm over every set-up it is for; exit code 1 if a promise broke.
 
-Storms can be run one at a time: `--storm "kill workers" --broker redis --more` keeps what the
+Storms can be run one at a time: `--storm "kill workers" --setup redis --more` keeps what the
 report has of the others, and `--page PAGE --only-page` writes the page from it without a run.
 """
 
@@ -15,11 +15,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from chaos.load import RATES
 from chaos.report import failed, put, read_json, table, write_json, write_table
 from chaos.run import Plan, blow
+from chaos.setups import SETUPS
 from chaos.storms import STORMS
-from chaos.town import BROKERS, ROOT
+from chaos.town import ROOT
 
 
 def main() -> int:
@@ -42,20 +42,20 @@ def _plans(options: argparse.Namespace) -> list[Plan]:
     return [
         Plan(
             name,
-            broker,
+            setup,
             options.jobs,
             options.seed,
-            RATES[broker] if options.rate is None else options.rate,
+            SETUPS[setup].rate if options.rate is None else options.rate,
         )
         for name in options.storm or STORMS
-        for broker in options.broker or BROKERS
-        if broker in STORMS[name].brokers
+        for setup in options.setup or SETUPS
+        if setup in STORMS[name].setups
     ]
 
 
 def _one(plan: Plan) -> dict[str, Any]:
     folder = Path(tempfile.mkdtemp(prefix="taskyard-storm-"))
-    sys.stderr.write(f"{plan.storm} over {plan.broker} ...\n")
+    sys.stderr.write(f"{plan.storm} over {plan.setup} ...\n")
     result = blow(plan, folder).document()
     sys.stderr.write(f"  {result}\n")
     if failed(result):
@@ -75,10 +75,10 @@ def _rate(text: str) -> float:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m chaos", description=__doc__)
     parser.add_argument("--jobs", type=int, default=20_000)
-    parser.add_argument("--rate", type=_rate, help=f"jobs a second; without it {RATES}")
+    parser.add_argument("--rate", type=_rate, help="jobs a second; without it its set-up's own")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--storm", action="append", choices=list(STORMS), help="repeatable")
-    parser.add_argument("--broker", action="append", choices=BROKERS, help="repeatable")
+    parser.add_argument("--setup", action="append", choices=list(SETUPS), help="repeatable")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "chaos.json")
     parser.add_argument("--more", action="store_true", help="keep what OUT has of other storms")
     parser.add_argument("--page", type=Path, default=None, help="the page whose table to replace")

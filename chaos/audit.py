@@ -11,16 +11,18 @@ from typing import Any, Final
 
 from sqlalchemy import text
 
-from chaos.jobs import EFFECTS
+from chaos.effects import EFFECTS
 from chaos.load import DOOMED, POISON
 from chaos.poison import cases_of, verdict
 from chaos.town import Town
+from taskyard.install import FleetPublisher
 from taskyard.jobs.states import State
 from taskyard.reconcile import Reconciler
 from taskyard.wire.letters import letter_id
 
-__all__ = ["REPEATED", "STORM_DEATHS", "Audit", "audit", "states_of"]
+__all__ = ["LOST_IN_POP", "REPEATED", "STORM_DEATHS", "Audit", "audit", "states_of"]
 
+LOST_IN_POP: Final = "lost between kombu's pop and its note"
 STORM_DEATHS: Final = "dead-lettered by the storm (retries or deaths used up)"
 REPEATED: Final = "effect without inbox repeated (allowed)"
 _NAMED: Final = 10
@@ -39,6 +41,7 @@ class Audit:
     jobs: int
     lost: int = 0
     doubled: int = 0
+    lost_in_pop: int = 0
     doubled_without_inbox: int = 0
     letters_without_row: int = 0
     poison: int = 0
@@ -56,7 +59,7 @@ class Audit:
 
 def states_of(town: Town, job_ids: Sequence[str]) -> dict[str, State]:
     """The record's state of each job."""
-    records, found = town.client.records, {}
+    records, found = town.records, {}
     for start in range(0, len(job_ids), _CHUNK):
         chunk = job_ids[start : start + _CHUNK]
         with records.client.pipeline(transaction=False) as pipe:
@@ -67,11 +70,14 @@ def states_of(town: Town, job_ids: Sequence[str]) -> dict[str, State]:
     return found
 
 
-def audit(town: Town, kinds: Mapping[str, str]) -> Audit:
-    """Compare everything; `kinds` are the deeds' kinds by job id."""
+def audit(town: Town, kinds: Mapping[str, str], gone: Sequence[str] = ()) -> Audit:
+    """Compare everything; `kinds` are the deeds' kinds by job id.
+
+    `gone` are jobs whose message the app's own transport has lost: counted apart, not as lost.
+    """
     seen = Audit(len(kinds))
     states = states_of(town, list(kinds))
-    _outcomes(town, seen, kinds, states)
+    _outcomes(town, seen, kinds, states, gone)
     _effects(town, seen, kinds, states)
     _letters(town, seen, states)
     _poison(town, seen, kinds)
@@ -81,11 +87,17 @@ def audit(town: Town, kinds: Mapping[str, str]) -> Audit:
 
 
 def _outcomes(
-    town: Town, seen: Audit, kinds: Mapping[str, str], states: Mapping[str, State]
+    town: Town,
+    seen: Audit,
+    kinds: Mapping[str, str],
+    states: Mapping[str, State],
+    gone: Sequence[str],
 ) -> None:
     ends = (State.COMPLETED, State.DEAD_LETTERED)
     open_ = [job for job, state in states.items() if state not in ends]
-    seen.lost += seen.name("no outcome", open_)
+    seen.lost += seen.name("no outcome", sorted(set(open_) - set(gone)))
+    lost_in_pop = [f"{job}: {states[job].value}" for job in gone if job in set(open_)]
+    seen.lost_in_pop = seen.name(LOST_IN_POP, lost_in_pop)
     seen.dead_lettered = sum(state is State.DEAD_LETTERED for state in states.values())
     doomed = [job for job, kind in kinds.items() if kind in {DOOMED, POISON}]
     saved = [job for job in doomed if states[job] is State.COMPLETED]
@@ -99,7 +111,7 @@ def _outcomes(
 
 
 def _cause(town: Town, job_id: str) -> str:
-    cause = town.client.records.read(job_id).cause
+    cause = town.records.read(job_id).cause
     return f"{cause.get('code')}: {cause.get('message')} {cause.get('evidence', '')}"
 
 
@@ -125,7 +137,7 @@ def _letters(town: Town, seen: Audit, states: Mapping[str, State]) -> None:
     dead = [job for job, state in states.items() if state is State.DEAD_LETTERED]
     wanted = {}
     for job in dead:
-        record = town.client.records.read(job)
+        record = town.records.read(job)
         wanted[uuid.UUID(letter_id(job, record.epoch, record.generation))] = job
     with town.engine.connect() as connection:
         known = set(connection.scalars(text("SELECT id FROM dead_letter_queue")))
@@ -160,7 +172,11 @@ def _ledger(town: Town, seen: Audit, states: Mapping[str, State]) -> None:
 
 def _drift(town: Town, seen: Audit) -> None:
     reconciler = Reconciler(
-        town.settings, town.engine, town.client.records, town.client.publisher, grace_s=0
+        town.settings,
+        town.engine,
+        town.records,
+        FleetPublisher(town.settings, town.records),
+        grace_s=0,
     )
     try:
         report = reconciler.run()

@@ -1,8 +1,9 @@
-"""After the storm: until every job has its outcome and Postgres has been told of all of it."""
+"""After the storm: until every job has its outcome and Postgres has all of it."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass, field
 from typing import Final
 
 from redis.exceptions import RedisError
@@ -10,14 +11,15 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from chaos.audit import states_of
-from chaos.jobs import EFFECTS
+from chaos.effects import EFFECTS
 from chaos.load import Plan
+from chaos.stranded import GOES_ON_S, find_gone, find_stopped
 from chaos.town import Town
 from taskyard.errors import TaskyardError
 from taskyard.jobs.states import State
 from taskyard.ops.embedded.waiting import until
 
-__all__ = ["await_calm", "await_most"]
+__all__ = ["Calm", "await_calm", "await_most"]
 
 # The storm goes on until only the last few are left.
 _MOST: Final = 0.9
@@ -25,7 +27,21 @@ _MOST: Final = 0.9
 _CALM_S: Final = 600.0
 # A look must not cost what the jobs need.
 _LOOKED_AT: Final = 200
+_GONE_EVERY_S: Final = 5.0
 _ENDS: Final = (State.COMPLETED, State.DEAD_LETTERED)
+
+
+@dataclass(slots=True)
+class Calm:
+    """How it came; `lost_in_pop` are jobs whose message kombu's pop has lost.
+
+    `stopped` are the open jobs, each with the reason, that nothing went on with 45 s after the
+    storm.
+    """
+
+    seconds: float = 0.0
+    lost_in_pop: list[str] = field(default_factory=list)
+    stopped: list[str] = field(default_factory=list)
 
 
 def await_most(town: Town, plan: Plan) -> None:
@@ -38,31 +54,62 @@ def await_most(town: Town, plan: Plan) -> None:
     until(done, within_s=plan.load_s, every_s=0.25)
 
 
-def await_calm(town: Town, job_ids: list[str]) -> float:
-    """Until every job has its outcome and Postgres knows; how long it took, at most 10 minutes."""
-    left, started_s = sorted(job_ids), time.monotonic()
+def await_calm(town: Town, job_ids: list[str]) -> Calm:
+    """Until every job has its outcome and Postgres has all of it, at most 10 minutes."""
+    waiting = _Waiting(town, job_ids)
+    until(waiting.over, within_s=_CALM_S, every_s=0.5)
+    waiting.calm.seconds = round(waiting.waited_s, 1)
+    return waiting.calm
 
-    def settled() -> bool:
-        town.mend()
+
+class _Waiting:
+    def __init__(self, town: Town, job_ids: list[str]) -> None:
+        self._town, self._jobs, self._left = town, len(job_ids), sorted(job_ids)
+        self._started_s = self._looked_s = time.monotonic()
+        self._looked_for_stopped = False
+        self.calm = Calm()
+
+    @property
+    def waited_s(self) -> float:
+        return time.monotonic() - self._started_s
+
+    def over(self) -> bool:
+        """Whether all is calm; a server that does not answer yet is asked again."""
+        self._town.mend()
         try:
-            while left:
-                looked_at = left[:_LOOKED_AT]
-                states = states_of(town, looked_at)
-                open_ = [job for job in looked_at if states[job] not in _ENDS]
-                left[:_LOOKED_AT] = open_
-                if open_:
-                    return False
-            return _mirrored(town, len(job_ids))
+            return self._over()
         except (RedisError, SQLAlchemyError, TaskyardError):
             return False
 
-    until(settled, within_s=_CALM_S, every_s=0.5)
-    return round(time.monotonic() - started_s, 1)
+    def _over(self) -> bool:
+        if self.waited_s > GOES_ON_S and not self._looked_for_stopped:
+            self.calm.stopped = find_stopped(self._town, self._left)
+            self._looked_for_stopped = True
+        while self._left:
+            looked_at = self._left[:_LOOKED_AT]
+            states = states_of(self._town, looked_at)
+            open_ = [job for job in looked_at if states[job] not in _ENDS]
+            self._left[:_LOOKED_AT] = open_
+            if open_:
+                self._give_up_gone()
+                return False
+        return _mirrored(self._town, self._jobs - len(self.calm.lost_in_pop))
+
+    def _give_up_gone(self) -> None:
+        """What kombu's pop has lost has no outcome, however long one waits."""
+        if not self._town.setup.loses_pops:
+            return
+        if time.monotonic() - self._looked_s < _GONE_EVERY_S:
+            return
+        self._looked_s = time.monotonic()
+        gone = find_gone(self._town, self._left)
+        self.calm.lost_in_pop += gone
+        self._left = sorted(set(self._left) - set(gone))
 
 
 def _mirrored(town: Town, count: int) -> bool:
     """Whether no event and no letter is on its way any more."""
-    records = town.client.records
+    records = town.records
     if records.client.xlen(records.keys.lifecycle):
         return False
     query = "SELECT count(*) FROM job_ledger WHERE state IN ('completed', 'dead_lettered')"
@@ -71,5 +118,5 @@ def _mirrored(town: Town, count: int) -> bool:
         "(SELECT id FROM dead_letter_queue)"
     )
     with town.engine.connect() as connection:
-        told = connection.scalar(text(query))
-        return told == count and not connection.scalar(text(missing))
+        known = connection.scalar(text(query))
+        return known >= count and not connection.scalar(text(missing))

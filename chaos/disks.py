@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import errno
 import os
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +12,10 @@ from typing import Final
 from chaos.faults import Faults
 from taskyard.ops.embedded.home import Home
 
-__all__ = ["SmallDisk", "disk_alarm", "fill"]
+__all__ = ["SmallDisk", "disk_alarm", "fill", "fill_up"]
 
 _FULL_S: Final = (2.0, 7.0)
+_CHUNK: Final = 64 * 1024 * 1024
 # No disk has as much free, so RabbitMQ takes its own for full.
 _ALWAYS_FULL: Final = "1000000GB"
 _USUAL: Final = "50MB"
@@ -63,7 +64,7 @@ def fill(server: str) -> Callable[[Faults], None]:
     def blow(faults: Faults) -> None:
         ballast = _place(faults.town.folder, server) / "ballast"
         try:
-            _fill_up(ballast)
+            fill_up(ballast)
             faults.hold(*_FULL_S)
         finally:
             ballast.unlink()
@@ -74,17 +75,34 @@ def fill(server: str) -> Callable[[Faults], None]:
     return blow
 
 
-def _fill_up(ballast: Path) -> None:
-    free = shutil.disk_usage(ballast.parent).free
-    with ballast.open("wb") as out:
-        try:
-            os.posix_fallocate(out.fileno(), 0, max(free - 4096, 1))
-            while True:
-                out.seek(0, os.SEEK_END)
-                out.write(b"x" * 512)
-                out.flush()
-        except OSError:
-            pass  # full, as it should be
+def fill_up(ballast: Path) -> int:
+    """Fill the file system of `ballast` until it takes no further byte; how many it took.
+
+    Others write and delete there meanwhile, so that nobody can ask for all that is free at once:
+    what is asked for is halved until one byte is refused.
+    """
+    descriptor = os.open(ballast, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    try:
+        taken, wanted = 0, _CHUNK
+        while wanted:
+            if _allocate(descriptor, taken, wanted):
+                taken += wanted
+            else:
+                wanted //= 2
+        return taken
+    finally:
+        os.close(descriptor)
+
+
+def _allocate(descriptor: int, start: int, count: int) -> bool:
+    """Take `count` more bytes; False where they are not there."""
+    try:
+        os.posix_fallocate(descriptor, start, count)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        return False
+    return True
 
 
 def disk_alarm(faults: Faults) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import random
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from chaos.messages import held_by, held_messages
+from chaos.supervisor import Supervised
 from chaos.town import Town
 
 __all__ = ["Faults"]
@@ -14,13 +17,26 @@ __all__ = ["Faults"]
 
 @dataclass
 class Faults:
-    """What a storm did: the moments at which each fault was over; `stop` ends it."""
+    """What a storm did: the moments at which each fault was over; `stop` ends it.
+
+    `orphans` are jobs that a killed worker held, with the moment: as far as the broker shows them.
+    """
 
     town: Town
     rng: random.Random
     stop: threading.Event
     ended_at: list[float] = field(default_factory=list)
     told: list[str] = field(default_factory=list)
+    orphans: list[tuple[str, float]] = field(default_factory=list)
+
+    def kill(self, workers: Sequence[Supervised]) -> None:
+        """SIGKILL to workers; `orphans` gets the jobs that they held, and when they died."""
+        pids = [worker.pid for worker in workers]
+        self.town.supervisor.kill(workers)
+        if self.town.setup.broker != "redis":
+            return
+        held, died_at = held_messages(self.town), time.time()
+        self.orphans += [(job, died_at) for pid in pids for job in held_by(held, pid)]
 
     def over(self, what: str) -> None:
         """Note the end of a fault."""

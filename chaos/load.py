@@ -8,16 +8,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from amqp.exceptions import AMQPError
+from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
 from chaos.town import Town
-from taskyard.client import EnqueueRequest
 from taskyard.errors import TaskyardError
 
-__all__ = ["DOOMED", "POISON", "RATES", "Plan", "enqueue"]
+__all__ = ["DOOMED", "POISON", "Plan", "enqueue"]
 
-# Jobs a second that two cores carry with everything on them: servers, workers, mirror, client.
-RATES: Final = {"redis": 300.0, "rabbitmq": 200.0}
 PLAIN, FLAKY, DOOMED, POISON = "plain", "flaky", "doomed", "poison"
 _KINDS: Final = (PLAIN,) * 18 + (FLAKY, DOOMED)
 # Each kills three processes: more of them would be a storm of their own.
@@ -26,6 +25,8 @@ _BATCH_S: Final = 0.1
 _AGAIN_S: Final = 0.25
 # A storm may stop the client for as long as it takes to send everything, and for this long.
 _PATIENCE_S: Final = 300.0
+# What a client raises while its servers are down.
+_REFUSED: Final = (TaskyardError, RedisError, KombuError, AMQPError, OSError)
 # Below this a storm's waits are as they stand; a run that is longer stretches them.
 _SHORT_S: Final = 30.0
 
@@ -35,7 +36,7 @@ class Plan:
     """What to do; the same seed draws the same faults and kinds of jobs. `rate` is a second's."""
 
     storm: str
-    broker: str
+    setup: str
     jobs: int
     seed: int
     rate: float
@@ -79,19 +80,11 @@ def _batches(plan: Plan) -> Iterator[dict[int, str]]:
 
 
 def _insist(town: Town, batch: dict[int, str], until_s: float) -> list[str]:
-    """As a service does it: with keys, again until all of them are confirmed."""
-    requests = [
-        EnqueueRequest(
-            job_type="storm_deed",
-            payload={"number": number, "kind": kind},
-            idempotency_key=str(number),
-        )
-        for number, kind in batch.items()
-    ]
+    """As a service does it: under ids of its own, again until all of them are confirmed."""
     while True:
         try:
-            return [handle.job_id for handle in town.client.enqueue_many(requests)]
-        except (TaskyardError, RedisError, OSError) as error:
+            return town.fleet.send(batch)
+        except _REFUSED as error:
             if time.monotonic() > until_s:
                 raise RuntimeError(
                     f"the jobs {min(batch)} to {max(batch)} were still not accepted: {error}. "

@@ -16,7 +16,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from chaos.jobs import POISONINGS
+from chaos.effects import POISONINGS
 from chaos.town import Town
 
 __all__ = ["Case", "cases_of", "verdict"]

@@ -9,29 +9,33 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from chaos.setups import SETUPS
 from chaos.storms import STORMS
+from chaos.stranded import GOES_ON_S
 
 __all__ = ["failed", "put", "read_json", "said", "table", "write_json", "write_table"]
 
 _MARK: Final = re.compile(r"(<!-- storms -->\n).*?(<!-- /storms -->)", re.DOTALL)
 _COLUMNS: Final = (
     "storm",
-    "broker",
+    "setup",
     "jobs",
     "faults",
     "lost",
     "doubled",
     "doubled_without_inbox",
+    "lost_in_pop",
+    "stranded",
+    "ended_by_itself",
     "letters_without_row",
     "poison",
     "recovery_s",
+    "back_s",
     "calm_s",
 )
 
 
-_MUST_BE_0: Final = ("lost", "doubled", "letters_without_row")
-# Whatever fault ends, work goes on within this.
-RESUMED_S: Final = 45.0
+_MUST_BE_0: Final = ("lost", "doubled", "letters_without_row", "ended_by_itself")
 
 
 def failed(result: dict[str, Any]) -> bool:
@@ -41,7 +45,9 @@ def failed(result: dict[str, Any]) -> bool:
     return (
         any(result[name] for name in _MUST_BE_0)
         or result["poison"] != result["poison_exact"]
-        or (result["recovery_s"] or 0.0) > RESUMED_S
+        or (result["recovery_s"] or 0.0) > GOES_ON_S
+        # What kombu's transport holds for a dead worker waits for the visibility timeout.
+        or (bool(result["stranded"]) and not SETUPS[result["setup"]].loses_pops)
     )
 
 
@@ -62,20 +68,20 @@ def put(results: Sequence[dict[str, Any]], one: dict[str, Any]) -> list[dict[str
     return [known[key] for key in sorted(known)]
 
 
-def _key(result: dict[str, Any]) -> tuple[int, bool]:
-    return list(STORMS).index(result["storm"]), result["broker"] != "redis"
+def _key(result: dict[str, Any]) -> tuple[int, int]:
+    return list(STORMS).index(result["storm"]), list(SETUPS).index(result["setup"])
 
 
 def said(results: Sequence[dict[str, Any]]) -> str:
     """What was run, from the results themselves: runs of different sizes are each told."""
     sizes = Counter(
-        (result["jobs"], result["broker"], result["rate"], result["seed"])
+        (result["jobs"], result["setup"], result["rate"], result["seed"])
         for result in results
         if not result["skipped"]
     )
     runs = [
-        f"{count} storms of {jobs:,} jobs over {broker} at {rate:g} a second, seed {seed}"
-        for (jobs, broker, rate, seed), count in sizes.most_common()
+        f"{count} storms of {jobs:,} jobs over {setup} at {rate:g} a second, seed {seed}"
+        for (jobs, setup, rate, seed), count in sizes.most_common()
     ]
     minutes = sum(result["took_s"] or 0.0 for result in results) / 60
     return (

@@ -1,4 +1,4 @@
-"""One storm over one broker: load, faults, calm, audit."""
+"""One storm over one set-up: load, faults, calm, audit."""
 
 from __future__ import annotations
 
@@ -10,38 +10,51 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from chaos.audit import Audit, audit
 from chaos.calm import await_calm, await_most
 from chaos.disks import SmallDisk
+from chaos.effects import EFFECTS
 from chaos.faults import Faults
-from chaos.jobs import EFFECTS
 from chaos.load import Plan, enqueue
+from chaos.setups import SETUPS
 from chaos.storms import STORMS
+from chaos.stranded import waits
 from chaos.town import Town
 
 __all__ = ["Plan", "Result", "blow"]
+
+
+_NAMED: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
     """What a storm left behind; `skipped` says why there was none.
 
-    `recovery_s`: longest time from the end of a fault to the next effect. `calm_s`: from the end
-    of the storm until every job had its outcome and Postgres knew of it. `took_s`: all of it.
+    `recovery_s`: longest time from the end of a fault to the next effect. `back_s`: the same to
+    the next event of a job that was in hand; `stranded`: the jobs for which that took over 45 s,
+    or that nothing went on with 45 s after the storm. `calm_s`: from the end of the storm until
+    every job had its outcome and Postgres knew of it. `took_s`: all of it. `ended`: the workers,
+    mirrors and relays that ended by themselves.
     """
 
     storm: str
-    broker: str
+    setup: str
     seed: int
     rate: float
     faults: int = 0
     recovery_s: float | None = None
+    back_s: float | None = None
     calm_s: float | None = None
     took_s: float | None = None
     audit: Audit | None = None
     skipped: str = ""
+    stranded: int = 0
+    stranded_jobs: list[str] = field(default_factory=list)
+    ended_by_itself: int = 0
+    ended: list[str] = field(default_factory=list)
     told: list[str] = field(default_factory=list)
 
     def document(self) -> dict[str, Any]:
@@ -57,9 +70,10 @@ def blow(plan: Plan, folder: Path) -> Result:
     disk = SmallDisk(folder, storm.small_disk) if storm.small_disk else None
     if disk is not None and not disk.mount():
         why = f"no small file system can be mounted here: {disk.reason}"
-        return Result(plan.storm, plan.broker, plan.seed, plan.rate, skipped=why)
+        return Result(plan.storm, plan.setup, plan.seed, plan.rate, skipped=why)
     try:
-        with Town(folder, plan.broker, proxied=storm.proxied, shifts_s=storm.shifts_s) as town:
+        setup, shifts_s = SETUPS[plan.setup], storm.shifts_s
+        with Town(folder, setup, proxied=storm.proxied, shifts_s=shifts_s) as town:
             return _blow(plan, town)
     finally:
         if disk is not None:
@@ -77,18 +91,28 @@ def _blow(plan: Plan, town: Town) -> Result:
         finally:
             faults.stop.set()
         raging.result()
-    calm_s = await_calm(town, list(kinds))
-    found = audit(town, kinds)
+    calm = await_calm(town, list(kinds))
+    town.supervisor.ensure()
+    found, waited = audit(town, kinds, calm.lost_in_pop), waits(town, faults)
+    stranded = {entry.partition(":")[0]: entry for entry in calm.stopped}
+    stranded |= {job: f"{job}: went on after {after_s} s" for job, after_s in waited.late.items()}
+    for job in calm.lost_in_pop:
+        stranded.pop(job, None)
     return Result(
         plan.storm,
-        plan.broker,
+        plan.setup,
         plan.seed,
         plan.rate,
         faults=len(faults.ended_at),
         recovery_s=_recovery_s(town, faults),
-        calm_s=calm_s,
+        back_s=waited.longest_s,
+        calm_s=calm.seconds,
         took_s=round(time.monotonic() - started_s, 1),
         audit=found,
+        stranded=len(stranded),
+        stranded_jobs=sorted(stranded.values())[:_NAMED],
+        ended_by_itself=len(town.supervisor.ended),
+        ended=town.supervisor.ended,
         told=faults.told,
     )
 

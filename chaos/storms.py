@@ -9,14 +9,20 @@ from typing import Final
 
 from chaos.disks import disk_alarm, fill
 from chaos.faults import Faults
-from chaos.town import BROKERS, await_gone, send
+from chaos.setups import SETUPS
+from chaos.town import await_gone, send
 
 __all__ = ["STORMS", "Storm"]
 
 
+_ALL: Final = tuple(SETUPS)
+_NATIVE: Final = tuple(name for name, setup in SETUPS.items() if not setup.app)
+_RABBIT: Final = tuple(name for name, setup in SETUPS.items() if setup.broker == "rabbitmq")
+
+
 @dataclass(frozen=True, slots=True)
 class Storm:
-    """`blow` is called again and again with drawn waits between; `brokers` are those it is for.
+    """`blow` is called again and again with drawn waits between; `setups` are those it is for.
 
     `wait_s` is for a short run; a long one stretches it, so that its faults last to its end.
     `small_disk` names the server whose data lie on a file system that can be filled.
@@ -24,7 +30,7 @@ class Storm:
 
     blow: Callable[[Faults], None]
     wait_s: tuple[float, float]
-    brokers: tuple[str, ...] = BROKERS
+    setups: tuple[str, ...] = _NATIVE
     proxied: bool = False
     shifts_s: tuple[float, float] = (0.0, 0.0)
     small_disk: str = ""
@@ -41,19 +47,16 @@ def _kill_worker(faults: Faults) -> None:
     """One of them or all at once, and a supervisor that starts them again."""
     workers = faults.town.workers
     killed = faults.rng.sample(workers, faults.rng.randint(1, len(workers)))
-    for worker in killed:
-        worker.kill_session()
-    for worker in killed:
-        worker.wait()
+    faults.kill(killed)
     faults.town.mend()
     faults.over(f"{len(killed)} workers killed")
 
 
-def _kill_servant(faults: Faults) -> None:
-    servant = faults.rng.choice(faults.town.servants)
-    servant.kill()
+def _kill_daemon(faults: Faults) -> None:
+    daemon = faults.rng.choice(faults.town.daemons)
+    faults.town.supervisor.kill([daemon])
     faults.town.mend()
-    faults.over(f"{servant.name} killed")
+    faults.over(f"{daemon.name} killed")
 
 
 def _restart(server: str) -> Callable[[Faults], None]:
@@ -107,18 +110,18 @@ def _wrong_clocks(faults: Faults) -> None:
 
 
 STORMS: Final[Mapping[str, Storm]] = {
-    "kill children": Storm(_kill_child, (0.3, 1.0)),
-    "kill workers": Storm(_kill_worker, (1.0, 3.0)),
-    "kill mirror and relay": Storm(_kill_servant, (1.0, 2.5)),
-    "restart Redis": Storm(_restart("redis"), (0.5, 2.5)),
+    "kill children": Storm(_kill_child, (0.3, 1.0), setups=_ALL),
+    "kill workers": Storm(_kill_worker, (1.0, 3.0), setups=_ALL),
+    "kill mirror and relay": Storm(_kill_daemon, (1.0, 2.5)),
+    "restart Redis": Storm(_restart("redis"), (0.5, 2.5), setups=_ALL),
     "pause Redis": Storm(_freeze("redis"), (0.5, 3.0)),
-    "restart RabbitMQ": Storm(_restart("rabbitmq"), (1.0, 4.0), brokers=("rabbitmq",)),
-    "pause RabbitMQ": Storm(_freeze("rabbitmq"), (1.0, 3.0), brokers=("rabbitmq",)),
+    "restart RabbitMQ": Storm(_restart("rabbitmq"), (1.0, 4.0), setups=_RABBIT),
+    "pause RabbitMQ": Storm(_freeze("rabbitmq"), (1.0, 3.0), setups=("rabbitmq",)),
     "restart Postgres": Storm(_restart("postgres"), (0.5, 2.5)),
     "pause Postgres": Storm(_freeze("postgres"), (1.0, 3.0)),
-    "cut and delay connections": Storm(_cut, (0.5, 1.5), proxied=True),
+    "cut and delay connections": Storm(_cut, (0.5, 1.5), setups=_ALL, proxied=True),
     "fill the disk of Redis": Storm(fill("redis"), (1.0, 3.0), small_disk="redis"),
     "fill the disk of Postgres": Storm(fill("postgres"), (1.0, 3.0), small_disk="postgres"),
-    "fill the disk of RabbitMQ": Storm(disk_alarm, (1.0, 3.0), brokers=("rabbitmq",)),
+    "fill the disk of RabbitMQ": Storm(disk_alarm, (1.0, 3.0), setups=("rabbitmq",)),
     "wrong clocks": Storm(_wrong_clocks, (1.0, 5.0), shifts_s=(3600.0, -3600.0)),
 }

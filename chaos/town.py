@@ -4,79 +4,60 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Protocol, Self
 from urllib.parse import urlsplit
 
 import redis
 from sqlalchemy import make_url, text
 
-from chaos.clocks import SHIFT_VARIABLE
-from chaos.jobs import DATABASE_VARIABLE, WITNESS_VARIABLE
+from chaos.effects import DATABASE_VARIABLE, TABLE, WITNESS_VARIABLE
+from chaos.installed import InstalledFleet
+from chaos.native import NativeFleet
+from chaos.setups import Setup
+from chaos.supervisor import Daemon, Supervised, Supervisor
 from servers import RabbitMQ, RedisServer
 from support.proxy import Proxy
-from support.worker import Worker, environment_of
+from support.worker import environment_of
 from taskyard import database
-from taskyard.client import Taskyard
 from taskyard.inbox import create_table
-from taskyard.jobs import Catalogue, JobType
 from taskyard.ops.embedded.stack import EmbeddedStack
 from taskyard.ops.embedded.waiting import until
+from taskyard.records import Records
 from taskyard.settings import Settings
+from taskyard.store import connect
 
-__all__ = ["BROKERS", "ROOT", "Town", "await_gone", "send"]
+__all__ = ["ROOT", "Town", "await_gone", "send"]
 
 ROOT: Final = Path(__file__).resolve().parents[1]
-BROKERS: Final = ("redis", "rabbitmq")
 WORKERS: Final = 2
 CONCURRENCY: Final = 2
 # Short, so that a storm shows what returns and not how long one waits.
 LEASE_S: Final = 5.0
 VISIBILITY_S: Final = 20.0
 _END_S: Final = 20.0
+_READY_S: Final = 90.0
 
 
-@dataclass
-class Servant:
-    """Mirror or relay, as its own process."""
+class Fleet(Protocol):
+    """Who does the jobs: makes workers, and publishes for them."""
 
-    name: str
-    environment: dict[str, str]
-    folder: Path
-    _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+    def worker(self, number: int, concurrency: int, shift_s: float) -> Supervised:
+        """A worker that is not started yet; its wall clock is `shift_s` ahead."""
 
-    def start(self) -> None:
-        """Start it; what it says goes to a file."""
-        with (self.folder / f"{self.name}.log").open("ab") as log:
-            self._process = subprocess.Popen(  # noqa: S603 - our own program
-                [sys.executable, "-m", "taskyard.ops.cli", self.name],
-                env=self.environment,
-                cwd=self.folder,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+    def send(self, batch: Mapping[int, str]) -> list[str]:
+        """Enqueue jobs, the kind of each by its number; their ids. May be sent again."""
 
-    def kill(self) -> None:
-        """SIGKILL."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait(_END_S)
-
-    def ensure(self) -> None:
-        """Start it again if it ended."""
-        if self._process is None or self._process.poll() is not None:
-            self.start()
+    def close(self) -> None:
+        """Close connections."""
 
 
 class Town:
-    """`broker` is `redis` (Valkey; broker and records in one) or `rabbitmq`.
+    """Servers, mirror, relay and workers of one set-up.
 
     With `proxied` every connection of clients, workers, mirror and relay runs through a proxy.
     """
@@ -84,20 +65,22 @@ class Town:
     def __init__(
         self,
         folder: Path,
-        broker: str,
+        setup: Setup,
         *,
         proxied: bool = False,
         shifts_s: Sequence[float] = (0, 0),
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.broker, self._proxied, self._shifts = folder, broker, proxied, shifts_s
+        self.folder, self.setup, self._proxied, self._shifts = folder, setup, proxied, shifts_s
         self.stack = EmbeddedStack(folder / "home")
         self.redis = RedisServer(folder / "redis")
-        self.rabbitmq = RabbitMQ(folder / "rabbitmq") if broker == "rabbitmq" else None
+        rabbitmq = setup.broker == "rabbitmq"
+        self.rabbitmq = RabbitMQ(folder / "rabbitmq") if rabbitmq else None
         self.witness_server = RedisServer(folder / "witness")
         self.proxies: dict[str, Proxy] = {}
-        self.workers: list[Worker] = []
-        self.servants: list[Servant] = []
+        self.workers: list[Supervised] = []
+        self.daemons: list[Supervised] = []
+        self.supervisor = Supervisor()
         self._running = ExitStack()
 
     def __enter__(self) -> Self:
@@ -138,8 +121,10 @@ class Town:
         self._prepare_database()
         self.witness = redis.Redis.from_url(self.witness_server.url)
         self._running.callback(self.witness.close)
-        self.client = Taskyard(self.settings, self._catalogue())
-        self._running.callback(self.client.close)
+        self.records = Records(connect(self.settings.need_redis_url()), self.settings)
+        self._running.callback(self.records.client.close)
+        self.fleet = self._fleet()
+        self._running.callback(self.fleet.close)
         self._start_processes()
 
     def _keep(self, start: Callable[[], object], stop: Callable[[], object]) -> None:
@@ -163,64 +148,52 @@ class Town:
         self._running.callback(self.engine.dispose)
         with self.engine.begin() as connection:
             create_table(connection)
-            connection.execute(
-                text(
-                    "CREATE TABLE chaos_effects (job_id text, at timestamptz "
-                    "DEFAULT clock_timestamp())"
-                )
-            )
+            connection.execute(text(TABLE))
 
-    @staticmethod
-    def _catalogue() -> Catalogue:
-        return Catalogue.load(built_in=True).with_type(JobType(name="storm_deed", queue="exec"))
+    def _fleet(self) -> Fleet:
+        url = make_url(self.database_url).render_as_string(hide_password=False)
+        path = [str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
+        variables = {
+            WITNESS_VARIABLE: self.witness_server.url,
+            DATABASE_VARIABLE: url,
+            "PYTHONPATH": os.pathsep.join(path),
+            "PYTHONWARNINGS": "ignore:You're running the worker with superuser",
+        }
+        if not self.setup.app:
+            return NativeFleet(self.settings, self.folder, variables)
+        whole = {**self._environment(), **variables}
+        return InstalledFleet(self.setup, self.settings, self.folder, whole)
+
+    def _environment(self) -> dict[str, str]:
+        own = {name: value for name, value in os.environ.items() if name[:9] != "TASKYARD_"}
+        return {**own, **environment_of(self.settings)}
 
     def _start_processes(self) -> None:
-        environment = {
-            **{name: value for name, value in os.environ.items() if name[:9] != "TASKYARD_"},
-            **environment_of(self.settings),
-        }
+        self._running.callback(self.supervisor.stop)
         for name in ("mirror", "relay"):
-            servant = Servant(name, environment, self.folder)
-            servant.start()
-            self.servants.append(servant)
-            self._running.callback(servant.kill)
+            argv = [sys.executable, "-m", "taskyard.ops.cli", name]
+            daemon = Daemon(name, argv, self._environment(), self.folder)
+            self.supervisor.start(daemon)
+            self.daemons.append(daemon)
         for number in range(WORKERS):
-            worker = self._worker(number)
+            shift_s = self._shifts[number % len(self._shifts)]
+            worker = self.fleet.worker(number, CONCURRENCY, shift_s)
+            self.supervisor.start(worker)
             self.workers.append(worker)
-            self._running.callback(_end, worker.launch())
         for worker in self.workers:
-            worker.await_log(" ready.", within_s=90)
+            self._await_ready(worker)
 
-    def _worker(self, number: int) -> Worker:
-        url = make_url(self.database_url).render_as_string(hide_password=False)
-        folder = self.folder / f"worker-{number}"
-        path = [str(folder), str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
-        return Worker(
-            self.settings,
-            folder,
-            queues=("exec",),
-            concurrency=CONCURRENCY,
-            modules=("chaos.quiet", "chaos.clocks", "chaos.jobs"),
-            environment={
-                WITNESS_VARIABLE: self.witness_server.url,
-                DATABASE_VARIABLE: url,
-                SHIFT_VARIABLE: str(self._shifts[number % len(self._shifts)]),
-                "PYTHONPATH": os.pathsep.join(path),
-                "PYTHONWARNINGS": "ignore:You're running the worker with superuser",
-            },
-            name=f"worker-{number}",
-        )
+    @staticmethod
+    def _await_ready(worker: Supervised) -> None:
+        until(lambda: " ready." in worker.log or not worker.running, within_s=_READY_S)
+        if not worker.running or " ready." not in worker.log:
+            raise RuntimeError(f"{worker.name} did not get ready:\n{worker.log[-6000:]}")
 
     def mend(self) -> None:
         """Start again whatever ended, as a supervisor does."""
         if not self.stack.postgres.running:
             self.stack.postgres.start()
-        for servant in self.servants:
-            servant.ensure()
-        for worker in self.workers:
-            if not worker.running:
-                worker.kill_session()
-                worker.launch()
+        self.supervisor.ensure()
 
     # -- the servers' processes ----------------------------------------------------------------
 
@@ -248,12 +221,6 @@ class Town:
                 self.rabbitmq.start()
             case _:
                 self.stack.postgres.start()
-
-
-def _end(worker: Worker) -> None:
-    """All is counted by then; a warm end would only take its time."""
-    worker.kill_session()
-    worker.wait()
 
 
 def _family(pid: int) -> list[int]:

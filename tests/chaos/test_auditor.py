@@ -27,10 +27,10 @@ def case(**fields: Any) -> Case:
     return Case(**{**exact, **fields})
 
 
-def result(storm: str, broker: str, **fields: Any) -> dict[str, Any]:
+def result(storm: str, setup: str, **fields: Any) -> dict[str, Any]:
     calm = {
         "storm": storm,
-        "broker": broker,
+        "setup": setup,
         "jobs": 2000,
         "rate": 120.0,
         "seed": 1,
@@ -38,6 +38,8 @@ def result(storm: str, broker: str, **fields: Any) -> dict[str, Any]:
         "lost": 0,
         "doubled": 0,
         "letters_without_row": 0,
+        "ended_by_itself": 0,
+        "stranded": 0,
         "poison": 4,
         "poison_exact": 4,
         "recovery_s": 1.5,
@@ -99,6 +101,8 @@ def test_a_longer_storm_spreads_its_faults() -> None:
         {"lost": 1},
         {"doubled": 1},
         {"letters_without_row": 1},
+        {"ended_by_itself": 1},
+        {"stranded": 1},
         {"poison_exact": 3},
         {"recovery_s": 45.1},
     ],
@@ -106,6 +110,12 @@ def test_a_longer_storm_spreads_its_faults() -> None:
 def test_each_broken_promise_fails_the_run(broken: dict[str, Any]) -> None:
     assert not failed(result("pause Redis", "redis"))
     assert failed(result("pause Redis", "redis", **broken))
+
+
+def test_over_kombus_transport_what_it_loses_and_holds_back_is_counted_and_no_failure() -> None:
+    assert not failed(result("kill workers", "app-kombu", stranded=3, lost_in_pop=2))
+    assert failed(result("kill workers", "app-kombu", lost=1))
+    assert failed(result("kill workers", "app", stranded=3))
 
 
 def test_a_storm_that_is_run_again_takes_the_place_of_its_earlier_result(tmp_path: Path) -> None:
@@ -125,7 +135,7 @@ def test_a_storm_that_is_run_again_takes_the_place_of_its_earlier_result(tmp_pat
 def test_the_page_tells_each_size_that_was_run_and_keeps_what_is_around(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- storms -->\nold\n<!-- /storms -->\nafter\n")
-    skipped = {"storm": "pause Postgres", "broker": "redis", "skipped": "no", "took_s": None}
+    skipped = {"storm": "pause Postgres", "setup": "redis", "skipped": "no", "took_s": None}
     results = [
         result("pause Redis", "redis"),
         result("pause Redis", "rabbitmq", jobs=20_000, rate=250.0),

@@ -109,6 +109,11 @@ class Worker:
         """Whether the main process runs."""
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def exit_code(self) -> int | None:
+        """The main process' exit code, negative for a signal; None while it runs."""
+        return None if self._process is None else self._process.poll()
+
     def children(self) -> list[int]:
         """The pool's processes."""
         listed = Path(f"/proc/{self.pid}/task/{self.pid}/children")

@@ -16,8 +16,8 @@ def test_the_page_lists_every_kind_of_drift_with_its_repair() -> None:
         assert f"| `{kind.value}` | {meaning.text} | {repair} |" in lines
 
 
-def test_the_page_has_a_result_of_each_storm_over_each_broker() -> None:
+def test_the_page_has_a_result_of_each_storm_over_each_setup() -> None:
     rows = [line.split(" | ")[:2] for line in PAGE.read_text().splitlines()]
     for name, storm in STORMS.items():
-        for broker in storm.brokers:
-            assert [f"| {name}", broker] in rows
+        for setup in storm.setups:
+            assert [f"| {name}", setup] in rows

@@ -1,0 +1,119 @@
+"""An existing Celery app as its owners wrote it, and `install` as its last line.
+
+Its task does what the native handler does (`chaos.jobs`) in Celery's own words: `autoretry_for`,
+and `taskyard.inbox.once` in the transaction of its effect, by its task id.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import dataclass
+from typing import Any, Final
+
+from celery import Celery
+from kombu import Queue
+from sqlalchemy.exc import OperationalError
+
+from chaos.effects import apply_once, note_effect, note_poisoning
+from taskyard.install import install
+from taskyard.settings import Settings
+
+__all__ = ["QUEUE", "TASK", "Configuration", "make_app"]
+
+QUEUE: Final = "storm.work"
+TASK: Final = "storm.deed"
+_VISIBILITY_S: Final = 20
+_TIME_LIMIT_S: Final = 30
+
+
+class FlakyError(Exception):
+    """The first attempt of a flaky job fails."""
+
+
+class DoomedError(Exception):
+    """Every attempt of a doomed job fails."""
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """`backend` is empty in a producer that waits for no result."""
+
+    broker: str
+    backend: str
+    transport: bool
+    admit: bool
+
+    def variables(self) -> dict[str, str]:
+        """The environment by which a worker reads the same."""
+        return {
+            "CHAOS_BROKER": self.broker,
+            "CHAOS_BACKEND": self.backend,
+            "CHAOS_TRANSPORT": "1" if self.transport else "",
+            "CHAOS_ADMIT": "1" if self.admit else "",
+        }
+
+    @classmethod
+    def read(cls) -> Configuration:
+        """From the environment."""
+        own = os.environ
+        return cls(
+            own["CHAOS_BROKER"],
+            own["CHAOS_BACKEND"],
+            bool(own["CHAOS_TRANSPORT"]),
+            bool(own["CHAOS_ADMIT"]),
+        )
+
+
+def make_app(configuration: Configuration, settings: Settings | None = None) -> Any:
+    """The app with Taskyard installed; without `settings` they come from the environment."""
+    redis = configuration.broker.startswith("redis")
+    app = Celery("storm", broker=configuration.broker, backend=configuration.backend or None)
+    app.conf.update(
+        task_default_queue=QUEUE,
+        task_queues=[Queue(QUEUE)],
+        broker_connection_retry_on_startup=True,
+        # Celery gives up after 100 vain attempts by default; these servers always come back.
+        broker_connection_max_retries=None,
+        # Without confirmation a producer cannot know whether RabbitMQ has what it published.
+        broker_transport_options=(
+            {"visibility_timeout": _VISIBILITY_S, "socket_timeout": 10}
+            if redis
+            else {"confirm_publish": True}
+        ),
+    )
+    install(
+        app,
+        mode="protect",
+        settings=settings,
+        transport=configuration.transport and redis,
+        admit=configuration.admit,
+    )
+    _add_task(app)
+    return app
+
+
+def _add_task(app: Any) -> None:
+    @app.task(  # type: ignore[untyped-decorator]  # Celery's
+        name=TASK,
+        bind=True,
+        shared=False,
+        autoretry_for=(FlakyError, OperationalError),
+        max_retries=12,
+        retry_backoff=1,
+        retry_backoff_max=4,
+        retry_jitter=False,
+        time_limit=_TIME_LIMIT_S,
+    )
+    def deed(self: Any, number: int, kind: str) -> int:
+        job_id = self.request.id
+        if kind == "doomed":
+            raise DoomedError("asked to fail for good")
+        if kind == "poison":
+            note_poisoning(job_id)
+            os.kill(os.getpid(), signal.SIGKILL)
+        if kind == "flaky" and self.request.retries == 0:
+            raise FlakyError("asked to fail once")
+        apply_once(job_id)
+        note_effect(job_id)
+        return number

@@ -1,0 +1,91 @@
+"""Where the messages of a Redis broker are, read by the suite's own eyes: no product code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from chaos.app import QUEUE
+from chaos.town import Town
+
+__all__ = ["Messages", "find_messages", "held_by", "held_messages"]
+
+_CHUNK: Final = 1_000
+
+
+@dataclass(slots=True)
+class Messages:
+    """Job ids by place. `held` are unacknowledged messages: the tag of each job's message."""
+
+    queued: set[str] = field(default_factory=set)
+    delayed: set[str] = field(default_factory=set)
+    held: dict[str, str] = field(default_factory=dict)
+
+    def somewhere(self, job_id: str) -> bool:
+        """Whether the job has a message at all."""
+        return job_id in self.queued or job_id in self.delayed or job_id in self.held
+
+
+def find_messages(town: Town) -> Messages:
+    """Every message of the storm's queue. One on its way between two places may be missed."""
+    found = Messages(held=held_messages(town))
+    for key in town.records.client.scan_iter(f"{_queue(town)}*", count=_CHUNK, _type="LIST"):
+        found.queued |= {job for raw in _items(town, key) if (job := _job_of(raw))}
+    for _, entry in town.records.client.hscan_iter(f"{town.settings.namespace}:delayed:messages"):
+        job = _job_of(entry.partition(b"\n")[2])
+        if job:
+            found.delayed.add(job)
+    return found
+
+
+def held_messages(town: Town) -> dict[str, str]:
+    """The tag of each unacknowledged message by its job."""
+    raw: Any = town.records.client.hgetall(_unacked(town))
+    tags = {tag.decode(): _load(stored) for tag, stored in raw.items()}
+    return {
+        job: tag
+        for tag, stored in tags.items()
+        if isinstance(stored, list) and stored and (job := _id_in(stored[0]))
+    }
+
+
+def held_by(held: dict[str, str], pid: int) -> list[str]:
+    """The jobs that a worker held by our transport, whose tags are `<host>.<pid>.<id>:<n>`."""
+    return [job for job, tag in held.items() if tag.split(".")[-2:-1] == [str(pid)]]
+
+
+def _items(town: Town, key: bytes) -> Iterator[bytes]:
+    """A list from its left end, where new entries come: none is skipped."""
+    start = 0
+    while True:
+        chunk: Any = town.records.client.lrange(key, start, start + _CHUNK - 1)
+        yield from chunk
+        if len(chunk) < _CHUNK:
+            return
+        start += _CHUNK
+
+
+def _queue(town: Town) -> str:
+    return QUEUE if town.setup.app else f"{town.settings.namespace}:exec"
+
+
+def _unacked(town: Town) -> str:
+    return "unacked" if town.setup.app else f"{town.settings.namespace}:unacked"
+
+
+def _job_of(raw: bytes) -> str:
+    return _id_in(_load(raw))
+
+
+def _load(raw: bytes) -> Any:
+    try:
+        return json.loads(raw)
+    except ValueError:
+        return None
+
+
+def _id_in(document: Any) -> str:
+    headers = document.get("headers") if isinstance(document, dict) else None
+    return str(headers.get("id") or "") if isinstance(headers, dict) else ""

@@ -1,0 +1,173 @@
+"""Jobs that a fault left without anybody to go on with them, and how long that lasted.
+
+Two witnesses. The ledger says which jobs had begun when a fault ended and when each went on; so do
+the messages that killed workers held, as far as the broker shows them (Taskyard's transport). And
+a look 45 s after the storm says of each open job who will go on with it.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Final
+
+from sqlalchemy import text
+
+from chaos.faults import Faults
+from chaos.messages import Messages, find_messages
+from chaos.town import Town
+from taskyard.jobs.states import State
+
+__all__ = ["GOES_ON_S", "Waits", "find_gone", "find_stopped", "waits"]
+
+# Whatever fault ends, work goes on within this.
+GOES_ON_S: Final = 45.0
+_BETWEEN_LOOKS_S: Final = 1.0
+_ENDS: Final = (State.COMPLETED.value, State.DEAD_LETTERED.value)
+_CHUNK: Final = 1_000
+_HISTORY: Final = """
+    SELECT job_id, event, extract(epoch FROM at) FROM job_events ORDER BY job_id, version
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """`longest_s` that a job in hand waited after a fault; `late`: those over `GOES_ON_S`."""
+
+    longest_s: float
+    late: dict[str, float]
+
+
+def waits(town: Town, faults: Faults) -> Waits:
+    """How long each job that was in hand when a fault ended waited until it went on."""
+    histories: dict[str, list[tuple[float, str]]] = defaultdict(list)
+    with town.engine.connect() as connection:
+        for job_id, event, at in connection.execute(text(_HISTORY)):
+            histories[job_id].append((float(at), event))
+    ends = sorted(faults.ended_at)
+    longest: dict[str, float] = {}
+    for job_id, waited_s in (*_begun(histories, ends), *_orphans(histories, faults.orphans)):
+        longest[job_id] = max(longest.get(job_id, 0.0), waited_s)
+    late = {job: round(waited, 1) for job, waited in longest.items() if waited > GOES_ON_S}
+    return Waits(round(max(longest.values(), default=0.0), 2), late)
+
+
+def _begun(
+    histories: Mapping[str, list[tuple[float, str]]], ends: Sequence[float]
+) -> Iterator[tuple[str, float]]:
+    """Each job that had begun when a fault ended, with its wait from the first such fault."""
+    for job_id, history in histories.items():
+        for (began_at, event), (went_on_at, _) in pairwise(history):
+            if event == "begin" and (first := bisect_right(ends, began_at)) < len(ends):
+                yield job_id, max(went_on_at - ends[first], 0.0)
+
+
+def _orphans(
+    histories: Mapping[str, list[tuple[float, str]]], orphans: Sequence[tuple[str, float]]
+) -> Iterator[tuple[str, float]]:
+    """Each held message, with its job's wait: a second worker that died with it begins it anew."""
+    died: dict[str, list[float]] = defaultdict(list)
+    for job_id, died_at in orphans:
+        died[job_id].append(died_at)
+    for job_id, died_at in orphans:
+        went_on = min((at for at, _ in histories[job_id] if at > died_at), default=None)
+        again = [other for other in died[job_id] if other > died_at]
+        if went_on is not None and not (again and min(again) < went_on):
+            yield job_id, went_on - died_at
+
+
+def find_stopped(town: Town, job_ids: Sequence[str]) -> list[str]:
+    """The open jobs among `job_ids` that nobody will go on with, each with what is known of it."""
+    before = _stopped(town, job_ids)
+    time.sleep(_BETWEEN_LOOKS_S)
+    after = _stopped(town, list(before))
+    return [f"{job}: {after[job][1]}" for job in after if after[job] == before[job]]
+
+
+def find_gone(town: Town, job_ids: Sequence[str]) -> list[str]:
+    """The open jobs among `job_ids` whose message is nowhere at a Redis broker, in two looks."""
+    gone = list(job_ids)
+    for number in range(2):
+        if number:
+            time.sleep(_BETWEEN_LOOKS_S)
+        messages = find_messages(town)
+        states = _records(town, gone)
+        now_us = _now_us(town)
+        gone = [
+            job
+            for job in gone
+            if not messages.somewhere(job)
+            and states[job].state not in _ENDS
+            and not states[job].running(now_us)
+        ]
+    return gone
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    state: str
+    version: int
+    lease_until_us: int
+
+    def running(self, now_us: int) -> bool:
+        """Whether an attempt runs, as far as its lease says."""
+        return self.state == State.RUNNING.value and self.lease_until_us > now_us
+
+
+def _stopped(town: Town, job_ids: Sequence[str]) -> dict[str, tuple[int, str]]:
+    """The version of each job's record, and why nothing goes on with it."""
+    now_us, records = _now_us(town), _records(town, job_ids)
+    # The messages last: a job that went on meanwhile has moved its record.
+    messages = find_messages(town) if town.setup.broker == "redis" else None
+    found: dict[str, tuple[int, str]] = {}
+    for job, seen in records.items():
+        if seen.state in _ENDS or seen.running(now_us):
+            continue
+        why = _why_stopped(town, job, seen, messages)
+        if why:
+            found[job] = seen.version, why
+    return found
+
+
+def _why_stopped(town: Town, job: str, seen: _Seen, messages: Messages | None) -> str:
+    state = seen.state or "no record"
+    if messages is None:
+        # RabbitMQ shows no message: only a lease that ran out says that nobody goes on.
+        return f"{state}, its lease has expired" if seen.state == State.RUNNING.value else ""
+    if job in messages.queued or job in messages.delayed:
+        return ""
+    tag = messages.held.get(job)
+    if tag is None:
+        return f"{state}, its message is nowhere"
+    if town.setup.transport and not _lives(town, tag.rpartition(":")[0]):
+        return f"{state}, a dead worker holds its message"
+    if seen.state == State.RUNNING.value:
+        return f"{state}, its lease has expired and its message is unacknowledged"
+    return ""
+
+
+def _lives(town: Town, owner: str) -> bool:
+    return bool(town.records.client.exists(f"{town.settings.namespace}:owner:{owner}"))
+
+
+def _records(town: Town, job_ids: Sequence[str]) -> dict[str, _Seen]:
+    records, found = town.records, {}
+    for start in range(0, len(job_ids), _CHUNK):
+        chunk = job_ids[start : start + _CHUNK]
+        with records.client.pipeline(transaction=False) as pipe:
+            for job_id in chunk:
+                pipe.hmget(records.keys.record(job_id), "state", "version", "lease_until")
+            rows: Any = pipe.execute()
+        for job_id, (state, version, lease) in zip(chunk, rows, strict=True):
+            text_ = state.decode() if state else ""
+            found[job_id] = _Seen(text_, int(version or 0), int(lease or 0))
+    return found
+
+
+def _now_us(town: Town) -> int:
+    seconds, micros = town.records.client.time()
+    return int(seconds) * 1_000_000 + int(micros)
