@@ -23,7 +23,9 @@ __all__ = ["QUEUE", "TASK", "Configuration", "make_app"]
 
 QUEUE: Final = "storm.work"
 TASK: Final = "storm.deed"
+# Short, so that a storm shows what returns and not how long one waits.
 _VISIBILITY_S: Final = 20
+_SOCKET_S: Final = 10
 _TIME_LIMIT_S: Final = 30
 
 
@@ -43,6 +45,11 @@ class Configuration:
     backend: str
     transport: bool
     admit: bool
+
+    @property
+    def redis(self) -> bool:
+        """Whether the broker is Redis."""
+        return self.broker.startswith("redis")
 
     def variables(self) -> dict[str, str]:
         """The environment by which a worker reads the same."""
@@ -67,7 +74,6 @@ class Configuration:
 
 def make_app(configuration: Configuration, settings: Settings | None = None) -> Any:
     """The app with Taskyard installed; without `settings` they come from the environment."""
-    redis = configuration.broker.startswith("redis")
     app = Celery("storm", broker=configuration.broker, backend=configuration.backend or None)
     app.conf.update(
         task_default_queue=QUEUE,
@@ -75,22 +81,33 @@ def make_app(configuration: Configuration, settings: Settings | None = None) -> 
         broker_connection_retry_on_startup=True,
         # Celery gives up after 100 vain attempts by default; these servers always come back.
         broker_connection_max_retries=None,
-        # Without confirmation a producer cannot know whether RabbitMQ has what it published.
-        broker_transport_options=(
-            {"visibility_timeout": _VISIBILITY_S, "socket_timeout": 10}
-            if redis
-            else {"confirm_publish": True}
-        ),
+        broker_transport_options=_options(configuration),
     )
     install(
         app,
         mode="protect",
         settings=settings,
-        transport=configuration.transport and redis,
+        transport=configuration.transport and configuration.redis,
         admit=configuration.admit,
     )
     _add_task(app)
     return app
+
+
+def _options(configuration: Configuration) -> dict[str, Any]:
+    if not configuration.redis:
+        # Without confirmation a producer cannot know whether RabbitMQ has what it published.
+        return {"confirm_publish": True}
+    if configuration.transport:
+        # The visibility timeout stays an hour: a short one would bring back what is stranded.
+        return {"socket_timeout": _SOCKET_S}
+    return {
+        "visibility_timeout": _VISIBILITY_S,
+        # kombu looks for what is overdue every 100 s by default.
+        "unacked_restore_interval": 1,
+        "unacked_restore_throttle": 1,
+        "socket_timeout": _SOCKET_S,
+    }
 
 
 def _add_task(app: Any) -> None:

@@ -1,4 +1,7 @@
-"""build/chaos.json, and the table of docs/reliability.md."""
+"""build/chaos.json, and the table of docs/reliability.md.
+
+Results of an earlier version may lack a number: it counts as unknown, not as broken.
+"""
 
 from __future__ import annotations
 
@@ -43,11 +46,11 @@ def failed(result: dict[str, Any]) -> bool:
     if result["skipped"]:
         return False
     return (
-        any(result[name] for name in _MUST_BE_0)
+        any(result.get(name) for name in _MUST_BE_0)
         or result["poison"] != result["poison_exact"]
         or (result["recovery_s"] or 0.0) > GOES_ON_S
         # What kombu's transport holds for a dead worker waits for the visibility timeout.
-        or (bool(result["stranded"]) and not SETUPS[result["setup"]].loses_pops)
+        or (bool(result.get("stranded")) and not SETUPS[result["setup"]].loses_pops)
     )
 
 
@@ -83,10 +86,8 @@ def said(results: Sequence[dict[str, Any]]) -> str:
         f"{count} storms of {jobs:,} jobs over {setup} at {rate:g} a second, seed {seed}"
         for (jobs, setup, rate, seed), count in sizes.most_common()
     ]
-    minutes = sum(result["took_s"] or 0.0 for result in results) / 60
     return (
-        f"{'; '.join(runs)}. Two workers of two processes each, on two cores with everything "
-        f"else; {minutes:.0f} minutes in all, without the servers' starts."
+        f"{'; '.join(runs)}. Two workers of two processes each, on two cores with everything else."
     )
 
 
@@ -104,7 +105,7 @@ def table(results: Sequence[dict[str, Any]]) -> str:
 def _cell(result: dict[str, Any], name: str) -> str:
     if name == "poison" and not result["skipped"]:
         return f"{result['poison']}/{result['poison_exact']}"
-    return str(result.get(name, ""))
+    return str(result.get(name, "-"))
 
 
 def write_table(page: Path, results: Sequence[dict[str, Any]]) -> None:

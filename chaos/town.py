@@ -38,7 +38,6 @@ WORKERS: Final = 2
 CONCURRENCY: Final = 2
 # Short, so that a storm shows what returns and not how long one waits.
 LEASE_S: Final = 5.0
-VISIBILITY_S: Final = 20.0
 _END_S: Final = 20.0
 _READY_S: Final = 90.0
 
@@ -116,7 +115,6 @@ class Town:
             broker_url=broker_url,
             database_url=self.database_url,
             lease_s=LEASE_S,
-            visibility_timeout_s=VISIBILITY_S,
         )
         self._prepare_database()
         self.witness = redis.Redis.from_url(self.witness_server.url)
