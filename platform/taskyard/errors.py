@@ -214,6 +214,16 @@ class NotReplicated(PublishFailed):
             requests=requests,
         )
 
+    def of(self, job_id: str) -> NotReplicated:
+        """The same for one of the jobs, as the call that enqueued it alone has to hear it."""
+        return NotReplicated(
+            [job_id],
+            unkeyed=[job_id] if job_id in self.unkeyed else [],
+            confirmed=self.confirmed,
+            wanted=self.wanted,
+            within_s=self.within_s,
+        )
+
     def _next(self) -> str:
         again = "Enqueue again with the same idempotency key: that waits again and doubles nothing"
         if not self.unkeyed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
@@ -141,7 +141,7 @@ def test_duplicates_inside_one_round_trip_are_told_apart(apart: House) -> None:
     request = EnqueueRequest(job_type="exec_act", payload={}, idempotency_key="k")
     jobs = apart.yard.enqueue_many([request] * 3)
     assert [job.created for job in jobs] == [True, False, False]
-    assert apart.queued() >= 1
+    assert apart.queued() == 1
 
 
 def test_many_are_served_in_the_order_of_the_requests(
@@ -231,11 +231,11 @@ def test_records_and_broker_in_two_databases_work_like_one(
 def test_a_job_that_was_admitted_but_not_published_is_published_by_the_next_enqueue(
     apart: House, monkeypatch: pytest.MonkeyPatch, start_worker: Callable[..., Worker]
 ) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise PublishFailed("job k was not published: the broker went away")
+    def fail(_: object, messages: Sequence[object]) -> list[PublishFailed]:
+        return [PublishFailed("job k was not published: the broker went away") for _ in messages]
 
     with monkeypatch.context() as broken:
-        broken.setattr(RedisPublisher, "publish", fail)
+        broken.setattr(RedisPublisher, "publish_many", fail)
         with pytest.raises(PublishFailed, match="the broker went away"):
             apart.act(value=1, idempotency_key="k")
     assert apart.queued() == 0
@@ -256,7 +256,7 @@ def test_a_publication_whose_confirmation_was_lost_is_repeated_and_runs_once(
         raise RedisConnectionError("the records went away")
 
     with monkeypatch.context() as broken:
-        broken.setattr(apart.yard.records, "confirm", fail)
+        broken.setattr(apart.yard.records, "confirm_many", fail)
         with pytest.raises(ServerUnreachable, match="the records went away"):
             apart.act(value=1, idempotency_key="k")
     again = apart.act(value=1, idempotency_key="k")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -53,11 +53,11 @@ def fetch(yard: Taskyard, queue: str) -> list[Any]:
 def test_a_job_whose_publication_failed_is_published_from_its_record_and_only_once(
     yard: Taskyard, reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise PublishFailed("the broker is away")
+    def fail(messages: Sequence[object]) -> list[PublishFailed]:
+        return [PublishFailed("the broker is away") for _ in messages]
 
     with monkeypatch.context() as patch:
-        patch.setattr(yard.publisher, "publish", fail)
+        patch.setattr(yard.publisher, "publish_many", fail)
         with pytest.raises(PublishFailed):
             yard.enqueue("exec_act", {"do": "return"}, idempotency_key="k")
     assert reconciler.run().drift[Kind.UNPUBLISHED] == 1

@@ -61,6 +61,7 @@ class Proxy:
         self._server: asyncio.Server | None = None
         self.delay_s = 0.0
         self.loss: _Loss | None = None
+        self.held = 0
         self._flows = asyncio.Event()
         self._flows.set()
         self._stalled: set[asyncio.StreamWriter] = set()
@@ -134,7 +135,9 @@ class Proxy:
                     return
                 if self.delay_s:
                     await asyncio.sleep(self.delay_s)
+                self.held += 1
                 await self._flows.wait()
+                self.held -= 1
                 if writer in self._stalled:
                     continue
                 writer.write(data)

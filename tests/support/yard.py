@@ -132,14 +132,23 @@ class House:
 
     def close(self) -> None:
         """Let the connections go, and leave nothing in the shared server."""
-        # Celery's results unsubscribe when they are collected, which needs the server.
-        gc.collect()
-        self.yard.close()
+        self._close_client()
         for client in (self.redis, self.broker):
             keys = list(client.scan_iter(f"*{self.settings.namespace}*", count=1000))
             if keys:
                 client.delete(*keys)
             client.close()
+
+    def close_connections(self) -> None:
+        """Let the connections go; others in the namespace go on."""
+        self._close_client()
+        self.redis.close()
+        self.broker.close()
+
+    def _close_client(self) -> None:
+        # Celery's results unsubscribe when they are collected, which needs the server.
+        gc.collect()
+        self.yard.close()
 
 
 def _body(message: dict[str, Any]) -> bytes:

@@ -6,13 +6,16 @@ from taskyard.broker.app import make_app
 from taskyard.broker.connection import connection, is_amqp, transport_options
 from taskyard.broker.delay_exchanges import has_waited
 from taskyard.broker.envelope import encode, queue_key
-from taskyard.broker.publisher import Publisher, make_publisher
+from taskyard.broker.outgoing import Outgoing
+from taskyard.broker.publisher import BatchPublisher, Publisher, make_publisher
 from taskyard.broker.rabbit_start import describe, settle_queues
 from taskyard.broker.redis_publisher import PROMOTE_BATCH, RedisPublisher
 
 __all__ = [
     "PROMOTE_BATCH",
     "AmqpPublisher",
+    "BatchPublisher",
+    "Outgoing",
     "Publisher",
     "RedisPublisher",
     "connection",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from math import ceil
 from typing import Any, Final
@@ -12,6 +12,7 @@ from kombu.exceptions import OperationalError
 from kombu.transport.native_delayed_delivery import calculate_routing_key, level_name
 
 from taskyard.broker.confirmed import publish_confirmed
+from taskyard.broker.confirms import Batch, Confirms, Parcel
 from taskyard.broker.delay_exchanges import (
     bind_delay,
     declare_delay,
@@ -21,6 +22,7 @@ from taskyard.broker.delay_exchanges import (
 )
 from taskyard.broker.foreign import own_priority, queue_name
 from taskyard.broker.headers import headers_of, own_headers
+from taskyard.broker.outgoing import Outgoing
 from taskyard.broker.own_connection import OwnConnection
 from taskyard.clock import to_us
 from taskyard.errors import PublishFailed, Unroutable
@@ -49,6 +51,7 @@ class AmqpPublisher:
         self._own = OwnConnection(settings, self._prepare)
         self._delays: set[str] = set()
         self._bound: set[tuple[str, str]] = set()
+        self._confirms: Confirms | None = None
 
     def publish(
         self,
@@ -61,9 +64,7 @@ class AmqpPublisher:
         strip: Iterable[str] = (),
     ) -> None:
         """Put a message into `queue`; raises `PublishFailed`."""
-        name = queue_name(self.settings, queue)
-        options = self._options(message, queue, priority, stamp, strip)
-        self._send(job_id, message.body, {"exchange": "", "routing_key": name, **options})
+        self._send(job_id, message.body, self._at_once(message, queue, priority, stamp, strip))
 
     def publish_later(
         self,
@@ -76,10 +77,29 @@ class AmqpPublisher:
         due_us: int,
     ) -> None:
         """Put a message into the delay exchanges, in whole seconds; raises `PublishFailed`."""
-        seconds = max(1, ceil((due_us - self._now_us()) / 1_000_000))
-        options = self._options(message, queue, priority, stamp, ("eta",))
-        key = calculate_routing_key(seconds, queue_name(self.settings, queue))
-        self._send(job_id, message.body, {"routing_key": key, **options}, delayed=queue)
+        options = self._later(message, queue, priority, stamp, due_us)
+        self._send(job_id, message.body, options, delayed=queue)
+
+    def publish_many(self, messages: Sequence[Outgoing]) -> list[PublishFailed | None]:
+        """Publish all, wait for the confirmations together; an error for each that has none.
+
+        Where the broker closes the channel for one of them, each is published alone.
+        """
+        batch = Batch(len(messages))
+        with self._lock:
+            while batch.unknown:
+                reused = self._own.is_open
+                try:
+                    self._publish_batch(messages, batch)
+                except self._own.refusals():
+                    self._abandon()
+                    self._publish_each(messages, batch)
+                except self._own.errors() as error:
+                    self._abandon()
+                    # As for one message: an old connection may only have been closed.
+                    if not reused or isinstance(error, OperationalError):
+                        self._fail(messages, batch, error)
+        return batch.outcomes
 
     def renew(self, message: RawMessage, *, job_id: str, queue: str) -> None:
         """Publish a message as it is to the end of the broker's `queue`; raises `PublishFailed`."""
@@ -91,6 +111,80 @@ class AmqpPublisher:
         """Let the connection go."""
         with self._lock:
             self._own.close()
+            self._confirms = None
+
+    def disown(self) -> None:
+        """Let go, in the child of a fork, of what the parent uses; the child's own is made anew."""
+        # A thread of the parent may hold the lock, which this process has not.
+        self._lock = threading.RLock()
+        self._own.disown()
+        self._confirms = None
+
+    def _publish_batch(self, messages: Sequence[Outgoing], batch: Batch) -> None:
+        channel = self._own.producer().channel
+        if self._confirms is None:
+            self._confirms = Confirms(self._own.channel())
+        parcels = (self._parcel(channel, messages[at], batch, at) for at in sorted(batch.unknown))
+        self._confirms.publish(parcels, self.settings.publish_timeout_s)
+
+    def _parcel(self, channel: Any, one: Outgoing, batch: Batch, place: int) -> Parcel:
+        if one.due_us is None:
+            options = self._at_once(one.message, one.queue, one.priority, one.stamp, ())
+        else:
+            options = self._later(one.message, one.queue, one.priority, one.stamp, one.due_us)
+            entry = self._prepare_delay(channel, one.queue, options["priority"])
+            options = {"exchange": entry, **options}
+        return Parcel(batch, place, one.job_id, one.message.body, options)
+
+    def _publish_each(self, messages: Sequence[Outgoing], batch: Batch) -> None:
+        for place in sorted(batch.unknown):
+            one = messages[place]
+            place_of: dict[str, Any] = {
+                "queue": one.queue,
+                "priority": one.priority,
+                "job_id": one.job_id,
+                "stamp": one.stamp,
+            }
+            try:
+                if one.due_us is None:
+                    self.publish(one.message, **place_of)
+                else:
+                    self.publish_later(one.message, due_us=one.due_us, **place_of)
+            except PublishFailed as error:
+                batch.settle(place, error)
+            else:
+                batch.settle(place)
+
+    def _fail(self, messages: Sequence[Outgoing], batch: Batch, error: BaseException) -> None:
+        for place in list(batch.unknown):
+            failure = PublishFailed(f"job {messages[place].job_id} was not published: {error}")
+            failure.__cause__ = error
+            batch.settle(place, failure)
+
+    def _abandon(self) -> None:
+        self._own.abandon()
+        self._confirms = None
+
+    def _at_once(
+        self,
+        message: RawMessage,
+        queue: str,
+        priority: int | None,
+        stamp: Stamp,
+        strip: Iterable[str],
+    ) -> dict[str, Any]:
+        name = queue_name(self.settings, queue)
+        options = self._options(message, queue, priority, stamp, strip)
+        return {"exchange": "", "routing_key": name, **options}
+
+    def _later(
+        self, message: RawMessage, queue: str, priority: int | None, stamp: Stamp, due_us: int
+    ) -> dict[str, Any]:
+        """Without the exchange where the wait begins, which may be still to be declared."""
+        seconds = max(1, ceil((due_us - self._now_us()) / 1_000_000))
+        options = self._options(message, queue, priority, stamp, ("eta",))
+        key = calculate_routing_key(seconds, queue_name(self.settings, queue))
+        return {"routing_key": key, **options}
 
     def _options(
         self,
@@ -122,7 +216,7 @@ class AmqpPublisher:
             except Unroutable:
                 raise
             except self._own.errors() as error:
-                self._own.abandon()
+                self._abandon()
                 if not reused or isinstance(error, OperationalError):
                     raise PublishFailed(f"job {job_id} was not published: {error}") from error
                 # The server left while nobody looked; a second message of a job changes nothing.

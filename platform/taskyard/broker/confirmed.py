@@ -5,6 +5,7 @@ A broker confirms an unroutable message too; only `mandatory` makes it say that 
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from kombu import Connection, Producer
@@ -12,7 +13,7 @@ from kombu.exceptions import OperationalError
 
 from taskyard.errors import Unroutable
 
-__all__ = ["abandon", "publish_confirmed"]
+__all__ = ["abandon", "disown", "late", "publish_confirmed", "unroutable"]
 
 
 def publish_confirmed(producer: Producer, body: bytes, timeout_s: float, **options: Any) -> None:
@@ -41,11 +42,11 @@ def publish_confirmed(producer: Producer, body: bytes, timeout_s: float, **optio
             **options,
         )
     except TimeoutError as error:
-        raise OperationalError(_late(timeout_s, blocked=bool(blocked))) from error
+        raise OperationalError(late(timeout_s, blocked=bool(blocked))) from error
     finally:
         events.discard(note)
     if returned:
-        raise Unroutable(_nobody(options["exchange"], options["routing_key"]))
+        raise unroutable(options["exchange"], options["routing_key"])
 
 
 def abandon(connection: Connection) -> None:
@@ -53,16 +54,30 @@ def abandon(connection: Connection) -> None:
     connection.collect()
 
 
-def _nobody(exchange: str, key: str) -> str:
+def disown(connection: Connection) -> None:
+    """Close this process' copy of a connection that its parent goes on using.
+
+    Closing it as one's own would end it for the parent too: its socket is shut down then.
+    """
+    if not connection.connected:
+        return
+    transport = connection.connection.transport
+    sock, transport.sock = transport.sock, None
+    os.close(sock.detach())
+
+
+def unroutable(exchange: str, key: str) -> Unroutable:
+    """What to raise where the broker has returned a message, since no queue takes it."""
     taker = "its queue is" if exchange == "" else "a queue's binding is"
-    return (
+    return Unroutable(
         f"RabbitMQ returned what was published to exchange {exchange!r} with key {key!r}: expected "
         f"a queue that takes it, {taker} gone. Every new connection declares ours, so start a "
         "worker or repeat this; a queue of your own you declare and bind yourself"
     )
 
 
-def _late(timeout_s: float, *, blocked: bool) -> str:
+def late(timeout_s: float, *, blocked: bool) -> str:
+    """Why a confirmation may not have come."""
     why = (
         "it blocks publishers, for want of memory or disk"
         if blocked

@@ -8,7 +8,7 @@ from typing import Any
 from kombu import Connection, Producer
 from kombu.exceptions import OperationalError
 
-from taskyard.broker.confirmed import abandon
+from taskyard.broker.confirmed import abandon, disown
 from taskyard.broker.connection import connection
 from taskyard.settings import Settings
 
@@ -32,10 +32,15 @@ class OwnConnection:
 
     def producer(self) -> Producer:
         """A producer on the connection's channel; raises one of `errors`."""
-        if self._connection is None:
-            self._connection = connection(self._settings)
-            self._prepare(self._connection.default_channel)
-        return Producer(self._connection.default_channel)
+        return Producer(self._opened().default_channel)
+
+    def channel(self) -> Any:
+        """A channel beside the producer's; raises one of `errors`."""
+        return self._opened().channel()
+
+    def refusals(self) -> tuple[type[BaseException], ...]:
+        """Those of `errors` that are answers: the broker is there, and closed the channel."""
+        return () if self._connection is None else tuple(self._connection.channel_errors)
 
     def errors(self) -> tuple[type[BaseException], ...]:
         """What says that the broker is away or refuses, by its own client."""
@@ -50,6 +55,18 @@ class OwnConnection:
         if self._connection is not None:
             abandon(self._connection)
             self._connection = None
+
+    def disown(self) -> None:
+        """Forget, in the child of a fork, what its parent goes on using."""
+        if self._connection is not None:
+            disown(self._connection)
+            self._connection = None
+
+    def _opened(self) -> Connection:
+        if self._connection is None:
+            self._connection = connection(self._settings)
+            self._prepare(self._connection.default_channel)
+        return self._connection
 
     def close(self) -> None:
         """Let it go."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from taskyard.broker.amqp_publisher import AmqpPublisher
 from taskyard.broker.connection import is_amqp
+from taskyard.broker.outgoing import Outgoing
 from taskyard.broker.redis_publisher import RedisPublisher
+from taskyard.errors import PublishFailed
 from taskyard.settings import Settings
 from taskyard.wire.headers import Stamp
 from taskyard.wire.letters import RawMessage
@@ -52,7 +54,19 @@ class Publisher(Protocol):
         ...
 
 
-def make_publisher(settings: Settings, now_us: Callable[[], int] | None = None) -> Publisher:
+class BatchPublisher(Publisher, Protocol):
+    """One that also publishes many at once, and that a fork may pass on."""
+
+    def publish_many(self, messages: Sequence[Outgoing]) -> list[PublishFailed | None]:
+        """Publish all, in their order; an error for each that the broker has not confirmed."""
+        ...
+
+    def disown(self) -> None:
+        """Let go, in the child of a fork, of what the parent uses, without a word to the broker."""
+        ...
+
+
+def make_publisher(settings: Settings, now_us: Callable[[], int] | None = None) -> BatchPublisher:
     """The publisher of the broker in the settings; nothing is connected yet.
 
     Due times are by the records' clock, `now_us`. RabbitMQ is told how long to wait, and by a

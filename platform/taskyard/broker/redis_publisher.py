@@ -13,11 +13,12 @@ from taskyard.broker.connection import check_broker_url
 from taskyard.broker.envelope import encode, queue_key
 from taskyard.broker.foreign import own_priority, queue_name
 from taskyard.broker.headers import headers_of
+from taskyard.broker.outgoing import Outgoing
 from taskyard.errors import PublishFailed
 from taskyard.queues import URGENCY_STEPS, broker_priority
 from taskyard.records import Publication
 from taskyard.settings import Settings
-from taskyard.store import BROKER, TRIES, Argument, Script, connect, named
+from taskyard.store import BROKER, TRIES, Argument, Script, connect, disown, named
 from taskyard.wire.headers import Stamp
 from taskyard.wire.letters import RawMessage
 from taskyard.wire.logs import logger
@@ -73,11 +74,23 @@ class RedisPublisher:
         due_us: int,
     ) -> None:
         """Put a message into the delay store until `due_us`; raises `PublishFailed`."""
-        key, document = self._prepare(message, queue, priority, stamp, ("eta",))
-        member = f"{job_id}:{stamp.generation}:{stamp.seq}"
-        arguments: Sequence[Argument] = [member, due_us // 1000, f"{key}\n{document}"]
-        types = self._delay_types
+        later = Outgoing(message, queue, priority, job_id, stamp, due_us)
+        types, arguments = self._delay_types, self._waiting_entry(later, due_us)
         self._send(job_id, lambda: self._defer(self.client, list(types), arguments), types)
+
+    def publish_many(self, messages: Sequence[Outgoing]) -> list[PublishFailed | None]:
+        """Publish all in one round trip; an error for each that the server has not confirmed."""
+        with self.client.pipeline(transaction=False) as pipe:
+            self._defer.queue_load(pipe)
+            types = [self._queue(pipe, one) for one in messages]
+            try:
+                answers = pipe.execute(raise_on_error=False)[1:]
+            except RedisError as error:
+                answers = [error] * len(messages)
+        return [
+            self._failed(one.job_id, answer, expected) if isinstance(answer, RedisError) else None
+            for one, answer, expected in zip(messages, answers, types, strict=True)
+        ]
 
     def place(self, queue: str, priority: int) -> tuple[str, int]:
         """(the broker's name of `queue`, the step of `priority`)."""
@@ -137,6 +150,26 @@ class RedisPublisher:
         """Let the connection go."""
         self.client.close()
 
+    def disown(self) -> None:
+        """Let go, in the child of a fork, of what the parent uses; it is of no use any more."""
+        disown(self.client)
+
+    def _queue(self, pipe: Any, one: Outgoing) -> dict[str, str]:
+        """Append one message to a pipeline; returns the keys that it needs and their types."""
+        if one.due_us is not None:
+            types = self._delay_types
+            self._defer.queue(pipe, list(types), self._waiting_entry(one, one.due_us))
+            return types
+        key, document = self._prepare(one.message, one.queue, one.priority, one.stamp, ())
+        pipe.lpush(key, document)
+        return {key: "list"}
+
+    def _waiting_entry(self, one: Outgoing, due_us: int) -> Sequence[Argument]:
+        """What the delay store's script takes."""
+        key, document = self._prepare(one.message, one.queue, one.priority, one.stamp, ("eta",))
+        member = f"{one.job_id}:{one.stamp.generation}:{one.stamp.seq}"
+        return [member, due_us // 1000, f"{key}\n{document}"]
+
     def _own_step(self, message: RawMessage) -> int:
         return max(step for step in URGENCY_STEPS if step <= own_priority(message))
 
@@ -150,8 +183,13 @@ class RedisPublisher:
         try:
             command()
         except RedisError as error:
-            told = named(self.client, error, types) if isinstance(error, ResponseError) else error
-            raise PublishFailed(f"job {job_id} was not published: {told}") from error
+            raise self._failed(job_id, error, types) from error
+
+    def _failed(self, job_id: str, error: RedisError, types: Mapping[str, str]) -> PublishFailed:
+        cause = named(self.client, error, types) if isinstance(error, ResponseError) else error
+        failure = PublishFailed(f"job {job_id} was not published: {cause}")
+        failure.__cause__ = error
+        return failure
 
 
 def _script(name: str) -> Script:

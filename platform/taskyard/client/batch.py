@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from taskyard.client.handle import JobHandle
 from taskyard.client.requests import CheckedRequest
+from taskyard.client.sender import Settle
 from taskyard.errors import NotReplicated, PublishFailed
 from taskyard.records import Admitted
 
@@ -15,9 +16,13 @@ __all__ = ["Batch"]
 class Batch:
     """The requests of one call, of which some are sent, and some of those have their handle."""
 
-    def __init__(self, requests: Sequence[CheckedRequest]) -> None:
+    def __init__(
+        self,
+        requests: Sequence[CheckedRequest],
+        handle: Callable[[CheckedRequest, Admitted], JobHandle],
+    ) -> None:
         self.handles: list[JobHandle] = []
-        self._requests = requests
+        self._requests, self._handle = requests, handle
         self._sent = 0
 
     def departures(self) -> Iterator[CheckedRequest]:
@@ -26,14 +31,17 @@ class Batch:
             self._sent += 1
             yield request
 
-    def arrive(
-        self,
-        answers: Iterable[Admitted],
-        settle: Callable[[CheckedRequest, Admitted], JobHandle],
-    ) -> None:
-        """Turn the answers to the oldest requests without a handle into handles."""
-        for answer in answers:
-            self.handles.append(settle(self._requests[len(self.handles)], answer))
+    def arrive(self, answers: Sequence[Admitted], settle: Settle) -> None:
+        """Turn the answers to the oldest requests without a handle into handles.
+
+        Raises the first error of settling them; what came before it has its handle.
+        """
+        oldest = len(self.handles)
+        requests = self._requests[oldest : oldest + len(answers)]
+        for request, outcome in zip(requests, settle(requests, answers), strict=True):
+            if isinstance(outcome, Exception):
+                raise outcome
+            self.handles.append(self._handle(request, outcome))
 
     def unreplicated(self, error: NotReplicated) -> NotReplicated:
         """`error`, which knows the script's jobs alone, as the whole call has to hear it."""

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 from pydantic import BaseModel, ValidationError
 
@@ -17,7 +17,7 @@ from taskyard.errors import InvalidPayload, PayloadTooLarge
 from taskyard.jobs import Catalogue, JobType, RetryPolicy
 from taskyard.settings import Settings
 
-__all__ = ["CheckedRequest", "EnqueueRequest", "check"]
+__all__ = ["CheckedRequest", "EnqueueOptions", "EnqueueRequest", "check"]
 
 _ENCODER: Final = json.JSONEncoder(allow_nan=False)
 _DEEPEST: Final = 100
@@ -41,6 +41,19 @@ class EnqueueRequest:
     expires: datetime | Seconds | None = None
     reply_to: str | None = None
     policy: Mapping[str, object] | None = None
+
+
+class EnqueueOptions(TypedDict, total=False):
+    """The same fields as keywords, besides `job_type` and `payload`."""
+
+    queue: str | None
+    priority: int | None
+    idempotency_key: str | None
+    unique_for: Seconds | None
+    countdown: Seconds | None
+    expires: datetime | Seconds | None
+    reply_to: str | None
+    policy: Mapping[str, object] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +96,7 @@ def check(request: EnqueueRequest, settings: Settings, catalogue: Catalogue) -> 
         unique_for_s=_unique_for(request, settings),
         countdown_s=_seconds("countdown", request.countdown),
         expires=_expires(request.expires),
-        reply_to=request.reply_to,
+        reply_to=_reply_to(request.reply_to),
         policy=_policy(request.policy, job_type),
     )
 
@@ -161,6 +174,13 @@ def _unique_for(request: EnqueueRequest, settings: Settings) -> float:
     return _seconds("unique_for", request.unique_for)
 
 
+def _reply_to(reply_to: object) -> str | None:
+    # A longer one AMQP cannot carry, and where calls share a script it must not get that far.
+    if reply_to is None or (isinstance(reply_to, str) and len(reply_to.encode()) <= 255):  # noqa: PLR2004 - said in the text
+        return reply_to
+    raise InvalidPayload(f"reply_to must be a text of at most 255 bytes, got {reply_to!r:.60}")
+
+
 def _expires(expires: datetime | Seconds | None) -> datetime | float | None:
     if expires is None:
         return None
@@ -194,6 +214,12 @@ def _policy(policy: Mapping[str, object] | None, job_type: JobType) -> Mapping[s
         RetryPolicy.model_validate({**job_type.policy.model_dump(exclude_unset=True), **policy})
     except ValidationError as error:
         raise InvalidPayload(_policy_fault(error.errors(include_url=False)[0])) from error
+    try:
+        _ENCODER.encode(dict(policy))
+    except (TypeError, ValueError) as error:
+        raise InvalidPayload(
+            f"policy is not JSON: {error}. Pass numbers, texts and lists of texts"
+        ) from error
     return dict(policy)
 
 

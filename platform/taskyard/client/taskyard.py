@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from datetime import datetime
-from functools import cached_property
-from typing import Any, Self
+from functools import cached_property, partial
+from typing import Any, Self, Unpack
 
 from celery import Celery
 from redis.exceptions import RedisError
 
-from taskyard.broker import RedisPublisher, make_app, make_publisher
+from taskyard.broker import Publisher, make_app, make_publisher
 from taskyard.broker.connection import same_redis
-from taskyard.broker.template import MessageTemplate
+from taskyard.client.awaited import AwaitedResults
 from taskyard.client.batch import Batch
+from taskyard.client.forks import renew_in_children
 from taskyard.client.handle import JobHandle
-from taskyard.client.ids import new_call_id
-from taskyard.client.messages import fill, first_message
-from taskyard.client.requests import CheckedRequest, EnqueueRequest, Seconds, check
+from taskyard.client.listener import Listener
+from taskyard.client.requests import (
+    CheckedRequest,
+    EnqueueOptions,
+    EnqueueRequest,
+    Seconds,
+    check,
+)
+from taskyard.client.sender import Prepared, Sender
+from taskyard.client.shared_calls import SharedCalls
 from taskyard.errors import InvalidSettings, NotReplicated, PublishFailed
 from taskyard.jobs import Catalogue, registry
-from taskyard.jobs.states import State
-from taskyard.records import OWN_ID, Admission, Admitted, Publication, Records
+from taskyard.records import Admitted, Records
 from taskyard.settings import Settings, load
-from taskyard.store import TRIES, connect, reachable
-from taskyard.wire.headers import Stamp
-from taskyard.wire.unsent import Unsent
+from taskyard.store import TRIES, connect, disown, explained, reachable
 
 __all__ = ["Taskyard"]
 
@@ -49,26 +52,39 @@ class Taskyard:
             catalogue = registry.under(Catalogue.of(self.settings))
         self.catalogue = catalogue
         self._url = self.settings.need_redis_url()
-        self._one_redis = same_redis(self.settings)
-        if self.settings.replicas and not self._one_redis:
+        if self.settings.replicas and not same_redis(self.settings):
             raise InvalidSettings(
                 f"TASKYARD_REPLICAS is {self.settings.replicas}; it counts replicas of the one "
                 "Redis that holds records and queues; here the broker is another server. Unset it: "
                 "RabbitMQ confirms each message itself, and a second Redis is not waited for"
             )
-        client = connect(self._url, timeout_s=self.settings.publish_timeout_s / TRIES)
-        self.records = Records(client, self.settings)
-        self.publisher = make_publisher(self.settings, self.records.now_us)
-        self._templates: dict[tuple[str, str, int], MessageTemplate] = {}
+        self._open()
+        renew_in_children(self)
+
+    def _open(self) -> None:
+        """Make all that belongs to one process; nothing is connected yet."""
+        timeout_s = self.settings.publish_timeout_s
+        self.records = Records(connect(self._url, timeout_s=timeout_s / TRIES), self.settings)
+        publisher = make_publisher(self.settings, self.records.now_us)
+        self.publisher: Publisher = publisher
+        self._disown = publisher.disown
+        self._sender = Sender(self.settings, self.records, publisher, lambda: self.app)
+        self._calls = SharedCalls(self._sender.carry, self._explained, timeout_s)
+        self.awaited = AwaitedResults(
+            partial(Listener, self.records, self.catalogue), self._explained
+        )
+
+    def renew(self) -> None:
+        """Begin anew in the child of a fork, which calls this by itself; nothing is sent."""
+        disown(self.records.client)
+        self._disown()
+        self.__dict__.pop("app", None)
+        self._open()
 
     @cached_property
     def app(self) -> Celery:
         """The Celery app under it, for canvas and `AsyncResult`."""
         return make_app(self.settings, self.catalogue, "taskyard-client")
-
-    @cached_property
-    def _thread(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(max_workers=1, thread_name_prefix="taskyard-client")
 
     def enqueue(
         self,
@@ -108,17 +124,27 @@ class Taskyard:
             reply_to=reply_to,
             policy=policy,
         )
-        checked = check(request, self.settings, self.catalogue)
+        (prepared,) = self._prepared([request])
         with reachable(self._url):
-            (admission,) = self._admissions([checked])
-            return self._settled(checked, self.records.admit_many([admission])[0])
+            return self._handle(prepared.request, self._sender.send(prepared))
 
-    async def aenqueue(self, job_type: str, payload: Any, **options: Any) -> JobHandle:
-        """`enqueue` for asyncio: the same arguments, in one thread of this client."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(
-            self._thread, lambda: self.enqueue(job_type, payload, **options)
-        )
+    async def aenqueue(
+        self, job_type: str, payload: Any, **options: Unpack[EnqueueOptions]
+    ) -> JobHandle:
+        """`enqueue` for asyncio: the same arguments, answers and errors.
+
+        Calls of one moment go together, at most 50 a script; each has its own answer or error, and
+        one that is alone waits for no other. Calls of several event loops may share the client.
+
+        A call that is cancelled, for example by `asyncio.timeout`, may have enqueued its job or
+        not: before its script was sent it has not, after that nothing takes it back. With an
+        `idempotency_key` call again: that finds the job or makes it, and `created=False` may mean
+        that the cancelled call made it. Without a key a second call may make a second job.
+        """
+        request = EnqueueRequest(job_type=job_type, payload=payload, **options)
+        (prepared,) = self._prepared([request])
+        with reachable(self._url):
+            return self._handle(prepared.request, await self._calls.acall(prepared))
 
     def enqueue_many(self, requests: Iterable[EnqueueRequest]) -> list[JobHandle]:
         """Enqueue many jobs, 50 a script, while the next are made; handles in the requests' order.
@@ -128,14 +154,15 @@ class Taskyard:
         idempotency key are safe to repeat. `NotReplicated` names the jobs at which it stopped, and
         which requests behind them are not enqueued.
         """
-        batch = Batch([check(request, self.settings, self.catalogue) for request in requests])
+        checked = [check(request, self.settings, self.catalogue) for request in requests]
+        batch = Batch(checked, self._handle)
         with reachable(self._url):
             self.records.client.ping()
-        admissions = self._admissions(batch.departures())
+        departures, settle = self._sender.prepare(batch.departures()), self._sender.settling()
         try:
-            with closing(self.records.admit_ahead(admissions)) as admitted:
+            with closing(self._sender.ahead(departures)) as admitted:
                 for answers in admitted:
-                    batch.arrive(answers, self._settled)
+                    batch.arrive(answers, settle)
         except NotReplicated as error:
             raise batch.unreplicated(error) from error
         except (RedisError, PublishFailed) as error:
@@ -147,7 +174,9 @@ class Taskyard:
         return JobHandle(self, job_id, created=False)
 
     def close(self) -> None:
-        """Let the connections go."""
+        """Wait for the calls under way, and let the connections go."""
+        self._calls.close()
+        self.awaited.close()
         self.records.client.close()
         self.publisher.close()
         if "app" in self.__dict__:
@@ -155,8 +184,6 @@ class Taskyard:
             self.app.backend.result_consumer.stop()
             self.app.backend.client.connection_pool.disconnect()
             self.app.close()
-        if "_thread" in self.__dict__:
-            self._thread.shutdown()
 
     def __enter__(self) -> Self:
         """Use it as a context manager to close it."""
@@ -166,55 +193,12 @@ class Taskyard:
         """Close."""
         self.close()
 
-    def _admissions(self, requests: Iterable[CheckedRequest]) -> Iterator[Admission]:
-        """What admission is told, with a name for this call: a lost reply is asked for again."""
-        call = new_call_id()
-        for place, request in enumerate(requests):
-            yield Admission(
-                request.job_id,
-                request.job_type.name,
-                request.queue,
-                request.priority,
-                request.unique_for_s,
-                self._publication(request),
-                f"{call}{place}" if request.keyed else OWN_ID,
-            )
+    def _prepared(self, requests: Iterable[EnqueueRequest]) -> list[Prepared]:
+        checked = [check(request, self.settings, self.catalogue) for request in requests]
+        return list(self._sender.prepare(checked))
 
-    def _publication(self, request: CheckedRequest) -> Publication:
-        """What admission's script publishes itself, or keeps until the broker has confirmed."""
-        if not self._one_redis or not isinstance(self.publisher, RedisPublisher):
-            return Publication("", self._unsent(request), "", "", "", 0)
-        place = self.publisher.place(request.queue, request.priority)
-        key = (request.job_type.name, *place)
-        template = self._templates.get(key)
-        if template is None:
-            template = self._templates[key] = MessageTemplate(self.app, *key)
-        return self.publisher.publication(place, fill(template, request), request.countdown_s)
-
-    def _unsent(self, request: CheckedRequest) -> str:
-        message, policy = first_message(self.app, request), request.policy
-        kept = None if policy is None else dict(policy)
-        return Unsent(message=message, countdown_s=request.countdown_s, policy=kept).encode()
-
-    def _settled(self, request: CheckedRequest, admitted: Admitted) -> JobHandle:
-        """The handle, after the message is published where the script did not do it."""
-        if not admitted.published and admitted.state is State.ACCEPTED:
-            self._publish(request, admitted)
+    def _handle(self, request: CheckedRequest, admitted: Admitted) -> JobHandle:
         return JobHandle(self, request.job_id, created=admitted.created)
 
-    def _publish(self, request: CheckedRequest, admitted: Admitted) -> None:
-        """Broker and records apart: publish, then note the confirmation."""
-        stamp = Stamp(admitted.epoch, policy=request.policy)
-        place: dict[str, Any] = {
-            "queue": request.queue,
-            "priority": request.priority,
-            "job_id": request.job_id,
-            "stamp": stamp,
-        }
-        message = first_message(self.app, request)
-        if request.countdown_s > 0:
-            due_us = admitted.epoch + int(request.countdown_s * 1_000_000)
-            self.publisher.publish_later(message, due_us=due_us, **place)
-        else:
-            self.publisher.publish(message, **place)
-        self.records.confirm(request.job_id, admitted.epoch)
+    def _explained(self, error: Exception) -> Exception:
+        return explained(error, self._url) if isinstance(error, RedisError) else error

@@ -1,5 +1,6 @@
 """Records: the live state of every job in Redis, moved only by scripts that follow the table."""
 
+from taskyard.records.admissions import SCRIPTS_AHEAD
 from taskyard.records.answers import (
     OWN_ID,
     Admission,
@@ -20,17 +21,20 @@ from taskyard.records.answers import (
     WithoutRun,
     Witnessed,
 )
+from taskyard.records.ends import End
 from taskyard.records.keys import Keys
 from taskyard.records.record import Record
 from taskyard.records.records import Records
 
 __all__ = [
     "OWN_ID",
+    "SCRIPTS_AHEAD",
     "Admission",
     "Admitted",
     "BeginAnswer",
     "Decided",
     "Done",
+    "End",
     "Ended",
     "Held",
     "Keys",

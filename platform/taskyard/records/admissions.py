@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from time import monotonic
 from typing import Final
 
 import redis
-from redis.exceptions import ResponseError
+from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 
 from taskyard.errors import NotReplicated
 from taskyard.records.answers import OWN_ID, Admission, Admitted, Publication
@@ -20,14 +19,22 @@ from taskyard.settings import Settings
 from taskyard.store import TRIES, Argument, Script, call_replicated, named
 from taskyard.store.pipelined import PipelinedCalls
 
-__all__ = ["Admissions"]
+__all__ = ["SCRIPTS_AHEAD", "Admissions", "Upcoming"]
 
 _US: Final = 1_000_000
 # A script must not hold up the server: 50 admissions take about a millisecond.
 _GROUP: Final = 50
-# One that the server works on and one that waits for it; more would only lie in buffers.
-_AHEAD: Final = 2
+# Sent before the answer to the first is read: the one that the server works on, one that waits for
+# it, one whose answer is on its way; more would only lie in buffers.
+SCRIPTS_AHEAD: Final = 3
+# A script of large messages would hold up those of many small ones: it is closed at so many bytes.
+_GROUP_BYTES: Final = 1_048_576
 _NOWHERE: Final = Publication("", "", "", "", "", 0)
+# Answers that say nothing about a job: another server has to be found, or the script was forgotten.
+_LOST_SERVER: Final = (ReadOnlyError, NoScriptError)
+
+Upcoming = Callable[[], Admission | None]
+_Answer = list[Admitted] | ResponseError | NotReplicated
 
 
 class Admissions:
@@ -53,23 +60,73 @@ class Admissions:
         The server works on some while the next are taken from `jobs`. Close it if you stop early.
         """
         left = iter(jobs)
+        for group, answer in self._answers(lambda: next(left, None)):
+            if isinstance(answer, ResponseError):
+                raise named(self._client, answer, self._types(group))
+            if isinstance(answer, NotReplicated):
+                raise answer
+            yield answer
+
+    def each(self, upcoming: Upcoming) -> Generator[list[Admitted | Exception]]:
+        """`ahead` for jobs of many callers: each has its own answer, or its own error.
+
+        `upcoming` gives the next job, or None while there is none; it is asked before each script
+        and after each answer. The generator ends when there is none and every answer is yielded.
+        Raises redis-py's error when the server is lost: then no answer is known to what was taken
+        and not yielded. Close it if you stop early.
+        """
+        for group, answer in self._answers(upcoming):
+            if isinstance(answer, NotReplicated):
+                yield [answer.of(job.job_id) for job in group]
+            elif isinstance(answer, ResponseError):
+                yield self._apart(group, answer)
+            else:
+                yield list(answer)
+
+    def _apart(
+        self, group: Sequence[Admission], error: ResponseError
+    ) -> list[Admitted | Exception]:
+        """The answers to jobs of which one made the script of all fail with `error`.
+
+        Each is admitted by a script of its own; what the failed one has admitted answers the same.
+        """
+        if len(group) == 1:
+            return [named(self._client, error, self._types(group))]
+        left = iter(group)
+        answers = self._answers(lambda: next(left, None), size=1)
+        return [self._own(jobs, answer) for jobs, answer in answers]
+
+    def _own(self, jobs: Sequence[Admission], answer: _Answer) -> Admitted | Exception:
+        if isinstance(answer, ResponseError):
+            return named(self._client, answer, self._types(jobs))
+        return answer if isinstance(answer, NotReplicated) else answer[0]
+
+    def _answers(
+        self, upcoming: Upcoming, size: int = _GROUP
+    ) -> Generator[tuple[list[Admission], _Answer]]:
+        """Scripts of at most `size` jobs, and the answer to each in their order."""
         if self._settings.replicas:
-            while group := list(islice(left, _GROUP)):
-                yield self._replicated(group)
+            while group := _group(upcoming, size):
+                yield group, self._replicas_answer(group)
             return
         groups: deque[list[Admission]] = deque()
         with PipelinedCalls(self._client, self._script) as calls:
-            while group := list(islice(left, _GROUP)):
-                groups.append(group)
-                calls.send(*self._call(group))
-                if len(calls) > _AHEAD:
-                    yield self._received(calls, groups.popleft())
-            while calls:
-                yield self._received(calls, groups.popleft())
+            while True:
+                while len(calls) < SCRIPTS_AHEAD and (group := _group(upcoming, size)):
+                    groups.append(group)
+                    calls.send(*self._call(group))
+                if not calls:
+                    return
+                answer = _received(calls)
+                yield groups.popleft(), answer
 
-    def _received(self, calls: PipelinedCalls, jobs: Sequence[Admission]) -> list[Admitted]:
-        with self._naming(jobs):
-            return [parse_admitted(raw) for raw in calls.receive()]
+    def _replicas_answer(self, jobs: Sequence[Admission]) -> _Answer:
+        try:
+            return self._replicated(jobs)
+        except (NotReplicated, ResponseError) as error:
+            if isinstance(error, _LOST_SERVER):
+                raise
+            return error
 
     def _replicated(self, jobs: Sequence[Admission]) -> list[Admitted]:
         """`many` that waits for replicas, as long as a publication may; raises `NotReplicated`."""
@@ -126,3 +183,23 @@ class Admissions:
             arguments += [int(job.unique_for_s * _US), out.list_key, out.head, out.tail]
             arguments += [int(out.delay_s * _US), job.call]
         return keys, arguments
+
+
+def _group(upcoming: Upcoming, size: int) -> list[Admission]:
+    """The next jobs for one script."""
+    group: list[Admission] = []
+    space = _GROUP_BYTES
+    while len(group) < size and space > 0 and (job := upcoming()) is not None:
+        group.append(job)
+        out = job.publication or _NOWHERE
+        space -= len(out.head) + len(out.tail)
+    return group
+
+
+def _received(calls: PipelinedCalls) -> _Answer:
+    try:
+        return [parse_admitted(raw) for raw in calls.receive()]
+    except ResponseError as error:
+        if isinstance(error, _LOST_SERVER):
+            raise
+        return error

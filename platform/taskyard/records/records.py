@@ -7,12 +7,12 @@ from collections.abc import Generator, Iterable, Sequence
 from typing import Any
 
 import redis
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from taskyard.errors import Refused
 from taskyard.jobs.outcomes import Decision
 from taskyard.jobs.states import Event, State
-from taskyard.records.admissions import Admissions
+from taskyard.records.admissions import Admissions, Upcoming
 from taskyard.records.answers import (
     Admission,
     Admitted,
@@ -29,6 +29,7 @@ from taskyard.records.answers import (
     Superseded,
     Witnessed,
 )
+from taskyard.records.ends import End, read_ends, read_states
 from taskyard.records.keys import Keys
 from taskyard.records.parse import parse_begin, parse_decided
 from taskyard.records.record import Record
@@ -85,6 +86,13 @@ class Records:
         """
         return self._admissions.ahead(jobs)
 
+    def admit_each(self, upcoming: Upcoming) -> Generator[list[Admitted | Exception]]:
+        """`admit_ahead` for jobs of many callers: each has its own answer, or its own error.
+
+        `upcoming` gives the next job, or None while there is none; see `Admissions.each`.
+        """
+        return self._admissions.each(upcoming)
+
     def witness_many(self, jobs: Sequence[Witnessed], *, published: bool) -> int:
         """Records of jobs that their producer has published itself, or failed to.
 
@@ -101,6 +109,18 @@ class Records:
     def confirm(self, job_id: str, epoch: int) -> None:
         """Note that the broker has the first message of this life."""
         self._call("confirm", job_id, [epoch])
+
+    def confirm_many(self, lives: Sequence[tuple[str, int]]) -> list[RedisError | None]:
+        """`confirm` for many (job id, epoch) in one round trip; an error for each that has one."""
+        if not lives:
+            return []
+        script = self._scripts["confirm"]
+        with self.client.pipeline(transaction=False) as pipe:
+            script.queue_load(pipe)
+            for job_id, epoch in lives:
+                script.queue(pipe, self.keys.script_keys(job_id), [job_id, epoch])
+            answers = pipe.execute(raise_on_error=False)[1:]
+        return [answer if isinstance(answer, RedisError) else None for answer in answers]
 
     def begin(
         self,
@@ -264,7 +284,14 @@ class Records:
 
     def result(self, job_id: str) -> bytes | None:
         """The stored Celery result, None if there is none (any more)."""
-        raw = self.client.get(self.keys.result(job_id))
+        return self._get(self.keys.result(job_id))
+
+    def kept_result(self, job_id: str) -> bytes | None:
+        """The record's copy of an installed app's result, None if there is none."""
+        return self._get(self.keys.kept_result(job_id))
+
+    def _get(self, key: str) -> bytes | None:
+        raw = self.client.get(key)
         return raw.encode() if isinstance(raw, str) else raw
 
     def now_us(self) -> int:
@@ -281,6 +308,14 @@ class Records:
             raise named(self.client, error, {key: "hash"}) from None
         fields = {_text(name): _text(value) for name, value in raw.items()}
         return Record(job_id, fields)
+
+    def states(self, job_ids: Sequence[str]) -> list[tuple[State, str] | RedisError]:
+        """(state, job type) of many jobs in one round trip; an error for each that has one."""
+        return read_states(self.client, self.keys, job_ids)
+
+    def ends(self, job_ids: Sequence[str]) -> list[End]:
+        """Record and result of many jobs in one round trip."""
+        return read_ends(self.client, self.keys, job_ids)
 
     def _call(self, name: str, job_id: str, arguments: Sequence[Argument]) -> Any:
         keys = self.keys.script_keys(job_id)

@@ -14,11 +14,11 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
-from taskyard.errors import InvalidSettings, ServerRefused, ServerUnreachable
+from taskyard.errors import InvalidSettings, ServerRefused, ServerUnreachable, TaskyardError
 from taskyard.store.address import SentinelAddress, sentinel_address
 from taskyard.wire.redaction import redact_url
 
-__all__ = ["BROKER", "LOST", "RECORDS", "TRIES", "connect", "reachable"]
+__all__ = ["BROKER", "LOST", "RECORDS", "TRIES", "connect", "disown", "explained", "reachable"]
 
 LOST: Final = (RedisConnectionError, RedisTimeoutError)
 RECORDS: Final = "TASKYARD_REDIS_URL"
@@ -81,6 +81,15 @@ def _primary(address: SentinelAddress, options: dict[str, Any]) -> redis.Redis:
     return client
 
 
+def disown(client: redis.Redis) -> None:
+    """Let go, in the child of a fork, of a client that the parent goes on using.
+
+    Collected as it is, it would close its pool, whose lock a thread of the parent may have held
+    when it forked. Its connections close this process' copies of their sockets alone.
+    """
+    client.auto_close_connection_pool = False
+
+
 @contextmanager
 def reachable(url: str, *, variable: str = RECORDS) -> Iterator[None]:
     """Turn an error of Redis inside into `ServerUnreachable` or `ServerRefused`.
@@ -89,12 +98,17 @@ def reachable(url: str, *, variable: str = RECORDS) -> Iterator[None]:
     """
     try:
         yield
-    except LOST as error:
-        raise ServerUnreachable(
-            "Redis",
-            redact_url(url),
-            error,
-            f"Start it, or correct {variable}; `taskyard check` tells when it answers.",
-        ) from error
     except RedisError as error:
-        raise ServerRefused("Redis", redact_url(url), error) from error
+        raise explained(error, url, variable=variable) from error
+
+
+def explained(error: RedisError, url: str, *, variable: str = RECORDS) -> TaskyardError:
+    """The error of ours that says what `error` means for the server at `url`."""
+    if not isinstance(error, LOST):
+        return ServerRefused("Redis", redact_url(url), error)
+    return ServerUnreachable(
+        "Redis",
+        redact_url(url),
+        error,
+        f"Start it, or correct {variable}; `taskyard check` tells when it answers.",
+    )

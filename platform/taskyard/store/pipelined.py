@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import hiredis
 import redis
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, ResponseError
 
 from taskyard.store.scripts import Argument, Script
 
@@ -61,11 +61,23 @@ class PipelinedCalls:
         self._persist(self._write)
 
     def receive(self) -> Any:
-        """The reply of the oldest call; raises redis-py's errors."""
-        reply = self._persist(self._read)
+        """Return the reply of the oldest call; raises redis-py's errors.
+
+        A `ResponseError` is the reply of that call alone: the next call's can be received after it.
+        """
+        try:
+            reply = self._persist(self._read)
+        except ResponseError:
+            # Nothing is written where it stands for a lost connection (READONLY, NOSCRIPT).
+            if self._written:
+                self._drop_oldest()
+            raise
+        self._drop_oldest()
+        return reply
+
+    def _drop_oldest(self) -> None:
         self._waiting.popleft()
         self._written -= 1
-        return reply
 
     def _write(self) -> None:
         while self._written < len(self._waiting):

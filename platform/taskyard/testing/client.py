@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 from taskyard.client import EnqueueRequest, JobHandle, Taskyard
 from taskyard.client.messages import first_message
-from taskyard.client.requests import CheckedRequest, Seconds, check
+from taskyard.client.requests import CheckedRequest, EnqueueOptions, Seconds, check
 from taskyard.jobs import Catalogue
 from taskyard.settings import Settings
 from taskyard.testing.broker import MemoryBroker
@@ -79,7 +79,9 @@ class MemoryClient(Taskyard):
         )
         return self._accept(check(request, self.settings, self.catalogue))
 
-    async def aenqueue(self, job_type: str, payload: Any, **options: Any) -> JobHandle:
+    async def aenqueue(
+        self, job_type: str, payload: Any, **options: Unpack[EnqueueOptions]
+    ) -> JobHandle:
         """`enqueue` for asyncio; there is nothing to wait for."""
         return self.enqueue(job_type, payload, **options)
 

@@ -36,4 +36,13 @@ class YardHandle(JobHandle):
                 f"job {self.job_id} is {record.state}, and nothing runs while a test asks for its "
                 "result: call yard.run() first, or yard.settle() where it waits for its time"
             )
-        return self._ended(record)
+        return self._ended(record, self._raw)
+
+    async def aresult(
+        self,
+        timeout: timedelta | float | None = None,  # noqa: ASYNC109 - as `result`, whose error it has
+        *,
+        wait_for_replay: bool = False,
+    ) -> Any:
+        """`result`, for tests that are coroutines."""
+        return self.result(timeout, wait_for_replay=wait_for_replay)

@@ -1,0 +1,40 @@
+"""Answers from a thread to those who wait in event loops, or in threads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+__all__ = ["Answer", "answer"]
+
+# The loop that waits (None: a thread), its future, and the result or error.
+Answer = tuple[asyncio.AbstractEventLoop | None, Any, object]
+
+
+def answer(answers: Iterable[Answer]) -> None:
+    """Resolve the futures, each in its loop; a loop is woken once for all of its own."""
+    by_loop: defaultdict[asyncio.AbstractEventLoop | None, list[tuple[Any, object]]]
+    by_loop = defaultdict(list)
+    for loop, future, outcome in answers:
+        by_loop[loop].append((future, outcome))
+    for loop, resolved in by_loop.items():
+        if loop is None:
+            _resolve(resolved)
+            continue
+        try:
+            loop.call_soon_threadsafe(_resolve, resolved)
+        except RuntimeError:
+            # The loop is closed, and with it ended whoever waited.
+            continue
+
+
+def _resolve(resolved: Iterable[tuple[Any, object]]) -> None:
+    for future, outcome in resolved:
+        if future.done():
+            continue
+        if isinstance(outcome, Exception):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)

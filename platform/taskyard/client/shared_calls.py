@@ -1,0 +1,150 @@
+"""Calls that go together: while one script is under way, the next requests gather.
+
+One thread of the client carries the calls of all event loops and threads that share it. It sends
+what waits, at most 50 a script; a call that is alone waits for nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future
+from contextlib import closing
+from time import monotonic
+from typing import Final
+
+from taskyard.client.loops import Answer, answer
+from taskyard.client.sender import Outcome, Prepared, Upcoming
+from taskyard.errors import PublishFailed
+from taskyard.records import Admitted
+
+__all__ = ["SharedCalls"]
+
+Carry = Callable[[Upcoming], Generator[Sequence[Outcome]]]
+
+# A client without work keeps its thread so long: for a service with a call now and then.
+_LINGER_S: Final = 10.0
+
+
+class _Call:
+    """One call that waits for its answer; `loop` is None where a thread waits."""
+
+    __slots__ = ("future", "loop", "prepared", "since_s")
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        future: asyncio.Future[Admitted] | Future[Admitted],
+        loop: asyncio.AbstractEventLoop | None,
+    ) -> None:
+        self.prepared, self.future, self.loop = prepared, future, loop
+        self.since_s = monotonic()
+
+    def hears(self, outcome: Outcome) -> Answer:
+        return self.loop, self.future, outcome
+
+
+class SharedCalls:
+    """`carry` takes calls as long as there are any and yields their outcomes in their order.
+
+    `explain` makes of what ended a script the error that one of its calls raises. A call that has
+    waited for `patience_s` when that happens is not sent any more.
+    """
+
+    def __init__(
+        self, carry: Carry, explain: Callable[[Exception], Exception], patience_s: float
+    ) -> None:
+        self._carry, self._explain, self._patience_s = carry, explain, patience_s
+        self._waiting: deque[_Call] = deque()
+        self._under_way: deque[_Call] = deque()
+        self._lock = threading.Lock()
+        self._wake = threading.Condition(self._lock)
+        self._thread: threading.Thread | None = None
+        self._idle = False
+        self._linger_s = _LINGER_S
+
+    async def acall(self, prepared: Prepared) -> Admitted:
+        """Send it with others, and return its own answer or raise its own error.
+
+        Cancelled before its script is sent, it is not sent; after that it is not taken back.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Admitted] = loop.create_future()
+        self._submit(_Call(prepared, future, loop))
+        return await future
+
+    def call(self, prepared: Prepared) -> Admitted:
+        """`acall` for a thread."""
+        future: Future[Admitted] = Future()
+        self._submit(_Call(prepared, future, None))
+        return future.result()
+
+    def close(self) -> None:
+        """Wait until what was called is answered, and end the thread."""
+        with self._lock:
+            thread, self._linger_s = self._thread, 0
+            self._wake.notify()
+        if thread is not None:
+            thread.join()
+
+    def _submit(self, call: _Call) -> None:
+        with self._lock:
+            self._waiting.append(call)
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._run, name="taskyard-client", daemon=True
+                )
+                self._thread.start()
+            elif self._idle:
+                self._wake.notify()
+
+    def _run(self) -> None:
+        while self._has_work():
+            try:
+                self._carry_all()
+            except Exception as error:  # noqa: BLE001 - whoever called raises it
+                self._fail(error)
+
+    def _has_work(self) -> bool:
+        """Wait for a call; False if none came, and this thread is to end."""
+        with self._lock:
+            if not self._waiting:
+                self._idle = True
+                self._wake.wait(self._linger_s)
+                self._idle = False
+            if self._waiting:
+                return True
+            self._thread = None
+            return False
+
+    def _carry_all(self) -> None:
+        with closing(self._carry(self._next)) as answers:
+            for group in answers:
+                answer(self._under_way.popleft().hears(outcome) for outcome in group)
+
+    def _next(self) -> Prepared | None:
+        while self._waiting:
+            call = self._waiting.popleft()
+            if not call.future.cancelled():
+                self._under_way.append(call)
+                return call.prepared
+        return None
+
+    def _fail(self, error: Exception) -> None:
+        """Answer the calls under way, and those that have waited too long to be sent after them."""
+        failed: list[Answer] = []
+        while self._under_way:
+            failed.append(self._under_way.popleft().hears(self._explain(error)))
+        latest_s = monotonic() - self._patience_s
+        while self._waiting and self._waiting[0].since_s <= latest_s:
+            failed.append(self._waiting.popleft().hears(self._not_sent(error)))
+        answer(failed)
+
+    def _not_sent(self, error: Exception) -> Exception:
+        return PublishFailed(
+            "the job is not enqueued: its call waited for those before it for "
+            f"{self._patience_s:g} s, and they ended with: {self._explain(error)} "
+            "Enqueue it again, whether it has an idempotency key or not"
+        )
