@@ -7,7 +7,6 @@ import importlib
 import json
 import os
 import signal
-import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from typing import Any
 import redis
 
 from support.legacy_broker import Broker, RabbitBroker, RedisBroker
+from support.preloaded import Running, launch
 from support.waiting import eventually
 from support.worker import TESTS, environment_of
 from taskyard.settings import Settings
@@ -36,17 +36,16 @@ class Process:
     argv: list[str]
     environment: dict[str, str]
     log_file: Path
-    _process: subprocess.Popen[bytes] | None = None
+    _process: Running | None = None
 
     def start(self) -> None:
         with self.log_file.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "celery", "-A", MODULE, *self.argv],
-                env=self.environment,
-                cwd=self.log_file.parent,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
+            self._process = launch(
+                "celery",
+                ["-A", MODULE, *self.argv],
+                environment=self.environment,
+                folder=self.log_file.parent,
+                log=log,
             )
 
     @property

@@ -25,9 +25,9 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
-__all__ = ["Forked", "can_fork", "start"]
+__all__ = ["Forked", "Running", "can_fork", "launch", "start"]
 
 LIBRARIES = (
     "alembic.command",
@@ -46,7 +46,8 @@ LIBRARIES = (
 )
 # Ours, but for what a test may change by importing a module of its own first.
 OURS = ("taskyard.ops.cli.app", "taskyard.control", "taskyard.engine.consumer", "taskyard.install")
-START_S = 60.0
+# Pools for which Celery patches the standard library before anything else is imported.
+PATCHING = {"gevent", "eventlet", "--pool=gevent", "--pool=eventlet"}
 MAX_REQUEST = 1 << 20
 
 
@@ -123,6 +124,37 @@ def start(
     }
     socket.send_fds(connection, [json.dumps(request).encode()], list(files))
     return Forked(connection, int(connection.recv(64)))
+
+
+Running = subprocess.Popen[bytes] | Forked
+
+
+def launch(
+    module: str,
+    words: Sequence[str],
+    *,
+    environment: Mapping[str, str],
+    folder: Path,
+    log: IO[bytes],
+) -> Running:
+    """Start `python -m module words` in a session of its own that writes to `log`.
+
+    What patches the standard library before the first import is a new process.
+    """
+    if can_fork(environment) and not PATCHING.intersection(words):
+        with open(os.devnull, "rb") as nothing:
+            files = (nothing.fileno(), log.fileno(), log.fileno())
+            return start(
+                module, words, environment=environment, folder=folder, files=files, new_session=True
+            )
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *words],
+        env=dict(environment),
+        cwd=folder,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+    )
 
 
 @cache

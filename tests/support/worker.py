@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from support.preloaded import Running, launch
 from support.waiting import SOON_S, eventually
 from taskyard.settings import Settings
 
@@ -52,7 +53,7 @@ class Worker:
     options: Sequence[str] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     name: str = "worker"
-    _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+    _process: Running | None = field(default=None, init=False)
 
     @property
     def pid(self) -> int:
@@ -74,17 +75,13 @@ class Worker:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._announce_modules()
         queues = ",".join(self.settings.broker_name(queue) for queue in self.queues)
-        argv = [sys.executable, "-m", "celery", "-A", "taskyard.workers.app", "worker"]
-        argv += ["-Q", queues, "-c", str(self.concurrency), "-n", f"{self.name}@%h", "-l", "INFO"]
-        argv += ["--without-gossip", "--without-mingle", *self.options]
+        words = ["-A", "taskyard.workers.app", "worker"]
+        words += ["-Q", queues, "-c", str(self.concurrency), "-n", f"{self.name}@%h", "-l", "INFO"]
+        words += ["--without-gossip", "--without-mingle", *self.options]
+        environment = {**_own_environment(), **environment_of(self.settings), **self._variables()}
         with self._log_file.open("ab") as log:
-            self._process = subprocess.Popen(
-                argv,
-                env={**_own_environment(), **environment_of(self.settings), **self._variables()},
-                cwd=self.folder,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
+            self._process = launch(
+                "celery", words, environment=environment, folder=self.folder, log=log
             )
         return self
 
