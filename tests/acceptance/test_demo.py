@@ -16,9 +16,10 @@ from taskyard.clock import SYSTEM_CLOCK
 
 PROMISED_S = 60.0
 
-pytestmark = pytest.mark.skipif(
+runs_here = pytest.mark.skipif(
     "coverage" in sys.modules, reason="the minute is promised without a tracer"
 )
+pytestmark = [pytest.mark.slow, runs_here]
 
 
 @pytest.fixture

@@ -25,6 +25,8 @@ from support.yard import fresh_settings
 from taskyard.control import local_identity, replay
 from taskyard.ledger import history
 
+pytestmark = pytest.mark.slow
+
 CELERY_NODE = "celery-node@0.5.9"
 SCRIPT = Path(__file__).parents[1] / "support" / "foreign.js"
 

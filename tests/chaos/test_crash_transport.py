@@ -19,6 +19,8 @@ from servers import Servers
 from support.crash import Kills
 from support.post import Post
 
+pytestmark = pytest.mark.slow
+
 MESSAGES = 20_000
 KILLS = 40
 # The gap of kombu's transport is small: rounds of kills until one hits it.

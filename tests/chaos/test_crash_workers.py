@@ -30,6 +30,8 @@ from taskyard.client import EnqueueRequest
 from taskyard.inbox import create_table
 from taskyard.jobs.states import State
 
+pytestmark = pytest.mark.slow
+
 JOBS = int(os.environ.get("TASKYARD_CHAOS_JOBS", "2500"))
 WORKERS = 3
 PREFETCH_MULTIPLIER = 8  # times two children: sixteen messages are held

@@ -20,6 +20,8 @@ from taskyard.settings import Settings
 from taskyard.wire.headers import Stamp
 from taskyard.wire.letters import RawMessage
 
+pytestmark = pytest.mark.slow
+
 WAIT_S = 1
 # The first messages have moved on, the last ones not yet, when the server dies.
 PUBLISHED_FOR_S = WAIT_S + 0.4

@@ -34,6 +34,8 @@ from taskyard.relay import Relay
 from taskyard.settings import Settings
 from taskyard.wire.letters import letter_id
 
+pytestmark = pytest.mark.slow
+
 OPS = Identity("ops@example.com", via="token")
 WHY = "Infrastructure recovered after 2-hour outage"
 

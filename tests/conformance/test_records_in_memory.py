@@ -200,6 +200,9 @@ def _normal(answer: Any) -> Any:
     return type(answer).__name__, facts
 
 
+LONG_SEARCH = int(os.environ.get("TASKYARD_MODEL_EXAMPLES", "400"))
+
+
 @pytest.fixture(scope="module")
 def scripts(servers: Servers) -> Iterator[Records]:
     settings = fresh_settings(servers.valkey_url())
@@ -208,23 +211,23 @@ def scripts(servers: Servers) -> Iterator[Records]:
     client.close()
 
 
-@search(
-    max_examples=int(os.environ.get("TASKYARD_MODEL_EXAMPLES", "400")),
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
-@given(calls=st.lists(CALLS, min_size=5, max_size=40))
+@pytest.mark.parametrize("examples", [80, pytest.param(LONG_SEARCH, marks=pytest.mark.slow)])
 def test_every_call_has_the_same_answer_and_the_same_effect(
-    scripts: Records, calls: list[tuple[Any, ...]]
+    scripts: Records, examples: int
 ) -> None:
-    job_id = uuid.uuid4().hex
-    memory = MemoryRecords(Shelf(YardClock()), scripts.settings)
-    redis_side, memory_side = Side(scripts, job_id), Side(memory, job_id)
-    for number, (name, *arguments) in enumerate(calls):
-        told = f"call {number}, {name} {arguments}"
-        assert memory_side.call(name, *arguments) == redis_side.call(name, *arguments), told
-        assert memory_side.sight() == redis_side.sight(), told
-    scripts.client.delete(scripts.keys.lifecycle, *scripts.client.keys(f"*{job_id}*"))
+    @search(max_examples=examples, suppress_health_check=list(HealthCheck))
+    @given(calls=st.lists(CALLS, min_size=5, max_size=40))
+    def compare(calls: list[tuple[Any, ...]]) -> None:
+        job_id = uuid.uuid4().hex
+        memory = MemoryRecords(Shelf(YardClock()), scripts.settings)
+        redis_side, memory_side = Side(scripts, job_id), Side(memory, job_id)
+        for number, (name, *arguments) in enumerate(calls):
+            text = f"call {number}, {name} {arguments}"
+            assert memory_side.call(name, *arguments) == redis_side.call(name, *arguments), text
+            assert memory_side.sight() == redis_side.sight(), text
+        scripts.client.delete(scripts.keys.lifecycle, *scripts.client.keys(f"*{job_id}*"))
+
+    compare()
 
 
 def test_no_method_of_the_records_is_missing_in_memory() -> None:

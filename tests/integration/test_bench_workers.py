@@ -17,6 +17,8 @@ from bench.where import where_time_goes
 from servers import RedisServer
 from support.waiting import eventually
 
+pytestmark = pytest.mark.slow
+
 JOBS = 60
 
 

@@ -357,6 +357,7 @@ def test_without_a_relay_a_replay_is_pending_and_no_failure(
 # --- the end ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_without_workers_the_rest_runs_and_ends_with_0(tmp_path: Path) -> None:
     with Up(tmp_path, "--no-workers") as up:
         up.wait_for("workers     none (--no-workers)")
@@ -368,6 +369,7 @@ def test_without_workers_the_rest_runs_and_ends_with_0(tmp_path: Path) -> None:
     assert "celery" not in up.log
 
 
+@pytest.mark.slow
 def test_ctrl_c_lets_a_running_job_finish(tmp_path: Path) -> None:
     with Gate() as gate, Up(tmp_path) as up:
         up.wait_for("INFO locator.")
@@ -388,6 +390,7 @@ def test_ctrl_c_lets_a_running_job_finish(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("pid_file", ["valkey.pid", "postmaster.pid"])
+@pytest.mark.slow
 def test_a_server_that_dies_ends_it_with_the_reason_and_the_next_step(
     tmp_path: Path, pid_file: str
 ) -> None:

@@ -23,6 +23,8 @@ from taskyard.mirror.stream import LifecycleStream
 from taskyard.records import Records
 from taskyard.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 COUNT = 600
 KILLS = 4
 # Small batches and a word after each, so that a kill falls into the middle of the work.

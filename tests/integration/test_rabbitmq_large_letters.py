@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
 from servers import RabbitMQ, Servers
 from support.letters import make_letter
 from support.yard import fresh_settings
@@ -12,6 +14,8 @@ from taskyard.broker import connection
 from taskyard.deadletters import LetterBox, mirror_queue
 from taskyard.mirror.kombu_letters import KombuLetters
 from taskyard.wire.letters import Letter, RawMessage
+
+pytestmark = pytest.mark.slow
 
 # The default of RabbitMQ 4, also where the server at hand takes more by itself.
 MOST_BYTES = 16 * 1024 * 1024

@@ -67,6 +67,7 @@ def test_an_enqueue_that_rabbitmq_blocks_is_told_in_time_and_can_be_repeated(
     assert again.result(30) == 3
 
 
+@pytest.mark.slow
 def test_a_worker_serves_what_is_queued_while_publishers_are_blocked_and_publishes_after(
     servers: Servers, yard: Taskyard, start_worker: Callable[..., Worker], settings: Settings
 ) -> None:
@@ -94,6 +95,7 @@ def test_a_worker_serves_what_is_queued_while_publishers_are_blocked_and_publish
     assert worker.running
 
 
+@pytest.mark.slow
 def test_what_goes_back_again_and_again_is_not_dropped_at_a_quorum_queues_limit(
     servers: Servers, yard: Taskyard, start_worker: Callable[..., Worker], settings: Settings
 ) -> None:
@@ -133,6 +135,7 @@ def hasty_consumer_timeout(rabbitmq: RabbitMQ) -> Iterator[None]:
         tell("1800000", "60000")
 
 
+@pytest.mark.slow
 def test_a_worker_goes_on_after_rabbitmq_closed_its_channel_for_a_message_held_too_long(
     servers: Servers, yard: Taskyard, notes: Notes, start_worker: Callable[..., Worker]
 ) -> None:
@@ -146,6 +149,7 @@ def test_a_worker_goes_on_after_rabbitmq_closed_its_channel_for_a_message_held_t
     assert worker.running
 
 
+@pytest.mark.slow
 def test_a_worker_goes_on_after_rabbitmq_closed_every_connection(
     servers: Servers, yard: Taskyard, notes: Notes, start_worker: Callable[..., Worker]
 ) -> None:

@@ -48,11 +48,10 @@ from taskyard.settings import Settings
 from taskyard.wire import Stamp
 
 SEARCH = settings(
-    max_examples=int(os.environ.get("TASKYARD_MODEL_EXAMPLES", "600")),
     stateful_step_count=int(os.environ.get("TASKYARD_MODEL_STEPS", "50")),
-    deadline=None,
     suppress_health_check=list(HealthCheck),
 )
+LONG_SEARCH = int(os.environ.get("TASKYARD_MODEL_EXAMPLES", "600"))
 DEATH_LIMIT = 3
 EVENT_OF = {
     Decision.COMPLETED: Event.COMPLETE,
@@ -719,7 +718,10 @@ def client() -> Iterator[redis.Redis]:
         yield connection
 
 
-def test_the_scripts_do_what_the_model_says_in_any_order(client: redis.Redis) -> None:
+@pytest.mark.parametrize("examples", [100, pytest.param(LONG_SEARCH, marks=pytest.mark.slow)])
+def test_the_scripts_do_what_the_model_says_in_any_order(
+    client: redis.Redis, examples: int
+) -> None:
     records = Records(client, Settings(dedupe_window_s=7200, death_limit=DEATH_LIMIT))
     machine = type("Machine", (RecordsMachine,), {"client": client, "records": records})
-    run_state_machine_as_test(machine, settings=SEARCH)
+    run_state_machine_as_test(machine, settings=settings(SEARCH, max_examples=examples))

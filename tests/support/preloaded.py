@@ -142,7 +142,7 @@ def launch(
     What patches the standard library before the first import is a new process.
     """
     if can_fork(environment) and not PATCHING.intersection(words):
-        with open(os.devnull, "rb") as nothing:
+        with Path(os.devnull).open("rb") as nothing:
             files = (nothing.fileno(), log.fileno(), log.fileno())
             return start(
                 module, words, environment=environment, folder=folder, files=files, new_session=True
