@@ -200,7 +200,7 @@ def _serve(address: str) -> None:
         listener.listen()
         os.write(1, b"ready\n")
         while True:
-            ready, _, _ = select.select([0, listener], [], [])
+            ready, _, _ = select.select([0, listener.fileno()], [], [])
             if 0 in ready:  # nothing is ever written: whoever started this has ended
                 return
             connection, _ = listener.accept()
