@@ -120,6 +120,13 @@ class RedisServer:
             except NotConnected:
                 return False
 
+    def kill(self) -> None:
+        """End it in the middle of what it is asked: it still takes requests, but answers none."""
+        pid = self.pid
+        os.kill(pid, signal.SIGSTOP)
+        os.kill(pid, signal.SIGKILL)
+        self.stop()
+
     def stop(self) -> None:
         if self._process is not None:
             self._process.stop()

@@ -65,6 +65,7 @@ class Proxy:
         self._flows = asyncio.Event()
         self._flows.set()
         self._stalled: set[asyncio.StreamWriter] = set()
+        self._dead = False
 
     @property
     def port(self) -> int:
@@ -91,6 +92,15 @@ class Proxy:
         """Forward nothing any more: connections stand, and nobody answers."""
         self._loop.call_soon_threadsafe(self._flows.clear)
 
+    def die(self) -> None:
+        """Reset every connection, and each new one at once, as a server that was killed."""
+        self._dead = True
+        self.cut()
+
+    def revive(self) -> None:
+        """Take connections again."""
+        self._dead = False
+
     def stall(self) -> None:
         """The connections there are stand, and nobody answers on them; new ones are served."""
         self._loop.call_soon_threadsafe(lambda: self._stalled.update(self._writers))
@@ -106,6 +116,9 @@ class Proxy:
         return count
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._dead:
+            writer.transport.abort()
+            return
         try:
             above, below = await asyncio.open_connection(*self._upstream)
         except OSError:

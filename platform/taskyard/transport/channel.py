@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+from multiprocessing.util import Finalize
 from queue import Empty
 from time import monotonic
 from typing import Any, Final
@@ -9,8 +11,10 @@ from typing import Any, Final
 from kombu.transport import redis as kombu_redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from taskyard.store import Misplaced, is_misplaced
+from taskyard.transport.closing import leave_server
 from taskyard.transport.complaints import PAUSE_S
 from taskyard.transport.holdings import HoldingChannel, script
 from taskyard.transport.order import Order
@@ -26,6 +30,8 @@ log = logger(__name__)
 
 # A pop takes at most this many messages, also where the prefetch count would allow more.
 BATCH: Final = 32
+# How long a channel that closes waits for its last pop's answer, without a `socket_timeout`.
+SETTLE_S: Final = 5.0
 
 
 class _AtomicChannel(HoldingChannel):
@@ -34,15 +40,21 @@ class _AtomicChannel(HoldingChannel):
     QoS = QoS
     fairness = 10
     burst = 1
+    _closing = False
     from_transport_options = (*HoldingChannel.from_transport_options, "fairness", "burst")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._serial = 0
         self._sent = Pop()
+        # What a pop has brought and no consumer has been given yet.
+        self._brought: deque[Found] = deque()
         self._no_ack_queues: set[str] = set()
         self._wake = Wake()
         self._popping = script("pop")
         super().__init__(*args, **kwargs)
+        # kombu's own ending would return messages through a connection that may have forgotten its
+        # address, with a traceback at the end of the process.
+        self._at_exit = Finalize(self, self.close, exitpriority=1)
         self._order = Order(self.priority_steps, int(self.fairness))
 
     @property
@@ -126,8 +138,9 @@ class _AtomicChannel(HoldingChannel):
             self._rest(connection)
             raise Empty
         self._in_poll = None
-        for found in batch:
-            self._deliver_one(found)
+        self._brought.extend(batch)
+        while self._brought:
+            self._deliver_one(self._brought.popleft())
         return True
 
     def _read_reply(self, connection: Any) -> Any:
@@ -234,7 +247,67 @@ class _AtomicChannel(HoldingChannel):
             self.acknowledge([message.delivery_tag])
         return message
 
-    # -- publishing, counting, closing ---------------------------------------------------------
+    # -- closing -------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Return what is out, sign off and let every connection go, in any state and once.
+
+        kombu's asks the server in the middle of it: an error there leaves the rest open, and the
+        next `close` meets a connection that has forgotten its address.
+        """
+        if self._closing:
+            return
+        self._closing = True
+        self._at_exit.cancel()
+        try:
+            leave_server(self)
+        finally:
+            self._give_up_reply()
+            self._brought.clear()
+            self.qos.forget()
+            self.auto_delete_queues.clear()
+            super().close()
+
+    def settle_pop(self) -> None:
+        """Wait for the answer of a pop that is on its way, and return what it brings as it came.
+
+        No consumer is given it: its channel is about to end.
+        """
+        if self._in_poll and not self._wake.waiting:
+            try:
+                self._brought.extend(self._last_answer())
+            finally:
+                # Where it did not come, its acknowledgements are sent again.
+                self._give_up_reply()
+        while self._brought:
+            # The youngest first: each becomes the next of its queue.
+            self.qos.hand_back(self._brought[-1].tag)
+            self._brought.pop()
+
+    def _last_answer(self) -> list[Found]:
+        connection = self.client.connection
+        longest_s = SETTLE_S if self.socket_timeout is None else self.socket_timeout
+        if not connection.can_read(timeout=longest_s):
+            raise RedisTimeoutError(f"no answer to a pop within {longest_s:g} s")
+        answer = self._read_reply(connection)
+        sent, self._sent = self._sent, Pop()
+        return self._batch(sent, answer)
+
+    def basic_cancel(self, consumer_tag: str) -> Any:
+        """Cancel; while the channel closes at once, where kombu would wait for the end of a read.
+
+        By then the channel has no connection any more.
+        """
+        if self._closing:
+            return self._basic_cancel(consumer_tag)
+        return super().basic_cancel(consumer_tag)
+
+    def _unsubscribe_from(self, queue: str) -> None:
+        # The end of the connection ends its subscriptions.
+        if not self._closing:
+            super()._unsubscribe_from(queue)
+
+    # -- publishing, counting ------------------------------------------------------------------
 
     def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
         try:
@@ -257,19 +330,6 @@ class _AtomicChannel(HoldingChannel):
         except ResponseError as error:
             self.tolerate(error, *(self._q_for_pri(queue, step) for step in self.priority_steps))
             return 0
-
-    def close(self) -> None:
-        """Give back what is out and sign off."""
-        was_closed = self.closed
-        if self._wake.waiting:
-            # Nothing is on its way: kombu would wait here for an answer.
-            self.ask_again()
-        # Made before, since a closed channel has no connection left to make one from.
-        client = self._create_client() if not was_closed and self._serial else None
-        super().close()
-        if client is not None:
-            self.sign_off(client)
-            client.connection_pool.disconnect()
 
 
 class Channel(_AtomicChannel):

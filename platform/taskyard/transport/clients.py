@@ -7,6 +7,7 @@ from typing import Any
 
 import redis
 from kombu.transport import redis as kombu_redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 __all__ = ["PooledChannel"]
 
@@ -28,6 +29,9 @@ class PooledChannel(kombu_redis.Channel):  # type: ignore[misc]
         return self._cached[1]
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
+        if self.connection is None or self.connection.client is None:
+            # A late acknowledgement or publication: kombu would raise an AttributeError.
+            raise RedisConnectionError("the connection of this channel was closed; open another")
         parameters: dict[str, Any] = super()._connparams(asynchronous=asynchronous)
         # Only the consuming connection takes pushed messages, which need protocol 3.
         parameters["protocol"] = 3 if asynchronous and not self._making_pubsub else 2

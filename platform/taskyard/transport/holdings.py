@@ -37,6 +37,7 @@ class HoldingChannel(PooledChannel):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.owner = f"{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:12]}"
         self.complaints = Complaints()
+        self.has_beaten = False
         self._restoring, self._sweeping = script("restore"), script("sweep")
         super().__init__(*args, **kwargs)
 
@@ -92,6 +93,7 @@ class HoldingChannel(PooledChannel):
             with self.conn_or_acquire() as client, client.pipeline(transaction=False) as pipe:
                 pipe.set(self.owner_prefix + self.owner, queues, ex=OWNER_TTL_S)
                 pipe.sadd(self.owners_key, self.owner)
+                self.has_beaten = True
                 pipe.execute()
         except ResponseError as error:
             self.tolerate(error)

@@ -32,8 +32,12 @@ _SURPLUS_S: Final = 1.0
 class QoS(kombu_redis.QoS):  # type: ignore[misc]
     """kombu's bookkeeping, with the recording done by the pop and acknowledgements in batches."""
 
+    _on_collect: Any
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        # At the end of a process the channel closes as a whole.
+        self._on_collect.cancel()
         self._done: list[str] = []
         # Tag -> when it goes back. Until then the message keeps its place in the prefetch count.
         self._returns: dict[str, float] = {}
@@ -59,7 +63,7 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
         """
         if not self.prefetch_count:
             return None
-        held = self._held()
+        held = self.held()
         limit: int = self.prefetch_count
         if not self._bursts(monotonic()):
             return max(limit - held, 0)
@@ -72,7 +76,7 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
         now = monotonic()
         if not self.prefetch_count or self._pace.silent_s(now) < _SURPLUS_S:
             return 0
-        surplus: int = self._held() - self.prefetch_count
+        surplus: int = self.held() - self.prefetch_count
         return max(surplus, 0)
 
     def note_unbegun(self, delivery_tag: str) -> None:
@@ -87,7 +91,8 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
         burst = self.channel.burst
         return burst > 1 and self._pace.quick(self.prefetch_count * burst, now)
 
-    def _held(self) -> int:
+    def held(self) -> int:
+        """How many messages are out and neither acknowledged nor given back."""
         return len(self._delivered) - len(self._dirty)
 
     # -- acknowledging and giving back ---------------------------------------------------------
@@ -166,7 +171,7 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
     def flush_left(self) -> None:
         """`flush` what no pop took along, unless one will soon: quick jobs end in batches."""
         now = monotonic()
-        waits = self._held() and self._bursts(now)
+        waits = self.held() and self._bursts(now)
         if self._returns or not waits or now - self._done_since >= _ACK_DELAY_S:
             self.flush()
 
@@ -203,19 +208,33 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
         """Return everything that is out, the oldest to be consumed first."""
         self._flush()
         with self.channel.conn_or_acquire(client) as connection:
-            for tag in reversed(self._delivered):
+            for tag in list(reversed(self._delivered)):
                 try:
                     self.restore_by_tag(tag, client=connection)
                 except ResponseError as error:
                     # The next sweep of anybody finds it: its owner is about to sign off.
                     self.channel.tolerate(error)
-        self._delivered.clear()
+                del self._delivered[tag]
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
         """Acknowledge what is done, then return the rest."""
-        if self.channel is not None and self._done:
+        if self._done:
             self.flush()
         super().restore_unacked_once(stderr)
+
+    def hand_back(self, tag: str) -> None:
+        """Return a message that no consumer was given, as the next one and as it came."""
+        self.note_unbegun(tag)
+        self.restore_by_tag(tag)
+        self._unbegun.discard(tag)
+
+    def forget(self) -> None:
+        """Hold nothing any more; what Redis still has as unacknowledged is for a sweep."""
+        self._done.clear()
+        self._returns.clear()
+        self._dirty.clear()
+        self._delivered.clear()
+        self._delivered.restored = True
 
     def restore_visible(self, start: int = 0, num: int = RESTORE_BATCH, interval: int = 1) -> None:
         """Return what dead owners left and what is out for longer than the visibility timeout."""

@@ -99,7 +99,9 @@ class _OwnPoller:
         """Join Celery's event loop: acknowledgements per tick, a heartbeat, a clock for polling."""
         self.in_loop = True
         self._loop = loop
+        known = set(loop.on_tick)
         super().register_with_event_loop(connection, loop)  # type: ignore[misc]
+        self._ticks = loop.on_tick - known
         for entry in self._entries:
             entry.cancel()
         self._entries = (
@@ -107,7 +109,14 @@ class _OwnPoller:
             loop.call_repeatedly(HEARTBEAT_S, self._start_polling, loop),
         )
 
+    def close_connection(self, connection: Any) -> None:
+        """Close every channel, and leave the event loop, which kombu would go on ticking."""
+        if self._loop is not None:
+            self._loop.on_tick -= self._ticks
+        super().close_connection(connection)  # type: ignore[misc]
+
     _loop: Any = None
+    _ticks: frozenset[Any] | set[Any] = frozenset()
     _entries: tuple[Any, ...] = ()
     _clock: Any = None
 

@@ -1,0 +1,68 @@
+"""What a channel that closes still owes to its server."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+from redis.exceptions import ResponseError
+
+from taskyard.transport.holdings import OWNER_TTL_S
+from taskyard.wire.logs import logger
+
+__all__ = ["leave_server"]
+
+log = logger(__name__)
+
+
+def leave_server(channel: Any) -> None:
+    """Acknowledge, return what is out, sign off; log what Redis does not take, raise none of it.
+
+    What it did not take goes back when the channel's owner counts as dead.
+    """
+    faults = list(_faults(channel))
+    if not faults:
+        return
+    held = channel.qos.held()
+    log.log(
+        # Without a consumer nothing can be out.
+        logging.WARNING if channel.has_beaten else logging.DEBUG,
+        "a channel was closed while Redis did not answer or refused (%s); the messages that it "
+        "held, %d or more, go back to their queues within about %d s",
+        faults[-1],
+        held,
+        OWNER_TTL_S,
+        extra={"action": "channel_left", "held": held},
+    )
+
+
+def _faults(channel: Any) -> Iterator[Exception]:
+    """Take each step; the errors of those that failed."""
+    try:
+        channel.settle_pop()
+    except channel.connection_errors as error:
+        # That was the consuming connection; the other one may still stand.
+        yield error
+    for step in (_delete_reply_queues, _return_messages, _sign_off):
+        try:
+            step(channel)
+        except channel.connection_errors as error:
+            yield error
+            if not isinstance(error, ResponseError):
+                # No answer: each further step would wait for one as long as this did.
+                return
+
+
+def _delete_reply_queues(channel: Any) -> None:
+    for queue in channel.auto_delete_queues & set(channel._fanout_queues):
+        channel.queue_delete(queue)
+
+
+def _return_messages(channel: Any) -> None:
+    channel.qos.restore_unacked_once()
+
+
+def _sign_off(channel: Any) -> None:
+    if channel.has_beaten:
+        channel.sign_off(channel._create_client())
