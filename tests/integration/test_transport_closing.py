@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from celery.utils.threads import bound_open_broker_sockets
 from kombu import Connection, Consumer, Exchange, Queue
 from kombu.asynchronous.hub import Hub
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -63,12 +64,10 @@ class Consuming:
 
     def __init__(self, post: Post, way: Proxy) -> None:
         self.post, self.way = post, way
-        # Short, where the server is silent; the machine is not.
-        patience = {"socket_timeout": 1, "socket_connect_timeout": 1}
         self.connection = Connection(
             f"redis://127.0.0.1:{way.port}/0",
             transport=OURS,
-            transport_options={**post.options, **post.own, **patience},
+            transport_options={**post.options, **post.own, "socket_timeout": 10},
         )
         self.hub = Hub()
         self.taken: list[Any] = []
@@ -99,6 +98,7 @@ class Consuming:
             self.turn_until(lambda: self.channel._wake.waiting)
         # From now on the server hears and says nothing, so whatever is sent stays on its way.
         self.way.swallow()
+        self._expect_silence()
         if not held:
             self.post.send(*range(SENT))
         done = [self.taken.pop(0) for _ in range(2)] if doing.acknowledgements else []
@@ -112,6 +112,13 @@ class Consuming:
             self.connection.transport.cycle._register_BRPOP(self.channel)
             assert not self.channel.qos._done
         return [json.loads(message.body) for message in done]
+
+    def _expect_silence(self) -> None:
+        """Wait a second at most for each answer; a busy machine needed more before."""
+        bound_open_broker_sockets(self.connection, 1)
+        for channel in self.connection.transport.channels:
+            channel.socket_timeout = 1
+            channel.pool.connection_kwargs["socket_timeout"] = 1
 
     def turn_until(self, ask: Callable[[], bool]) -> None:
         """Let the loop run until `ask` is true."""
