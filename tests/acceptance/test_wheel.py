@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SERVICE = '''
+SERVICE = """
 from pydantic import BaseModel
 
 from taskyard.client import JobHandle, Taskyard
@@ -38,7 +38,7 @@ def enqueue(yard: Taskyard) -> JobHandle:
 
 reveal_type(enqueue)
 reveal_type(Yard().run())
-'''
+"""
 
 
 @pytest.fixture(scope="module")
@@ -75,5 +75,7 @@ def test_a_users_type_checker_sees_its_types(python: Path, tmp_path: Path) -> No
     argv += ["--config-file", "", "--cache-dir", str(tmp_path / "cache"), "service.py"]
     done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert '"def (yard: taskyard.client.taskyard.Taskyard) -> taskyard.client.handle.' in done.stdout
+    assert (
+        '"def (yard: taskyard.client.taskyard.Taskyard) -> taskyard.client.handle.' in done.stdout
+    )
     assert 'Revealed type is "int"' in done.stdout
