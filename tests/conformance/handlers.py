@@ -29,6 +29,10 @@ SOON = {"max_retries": 2, "backoff_strategy": "linear", "base_delay_ms": 150, "j
 NEVER = {"max_retries": 0, "backoff_strategy": "immediate", "base_delay_ms": 0}
 
 
+class Panic(BaseException):
+    """As an extension in another language has it."""
+
+
 def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -135,6 +139,8 @@ def _misbehave(act: Act, context: JobContext, diary: Diary) -> Any:
             World.die()
         case "exit":
             raise SystemExit(3)
+        case "panic":
+            raise Panic("in an extension")
         case "big":
             return "x" * 300_000
         case "not_json":

@@ -91,6 +91,7 @@ def test_a_policy_that_came_with_the_job_wins_over_its_types(stage: Stage) -> No
         ("not_json", "non_retryable", "result_invalid", 1),
         ("nan", "non_retryable", "result_invalid", 1),
         ("exit", "retry_exhausted", "system_exit", 3),
+        ("panic", "retry_exhausted", "exception", 3),
     ],
 )
 def test_a_result_that_cannot_be_kept_or_a_handler_that_leaves_is_a_failure(

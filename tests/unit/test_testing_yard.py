@@ -461,3 +461,14 @@ def test_an_ended_job_says_how(yard: Yard) -> None:
         job.result()
     yard.run()
     assert job.state() is State.CANCELLED
+
+
+@pytest.mark.parametrize("end", [pytest.fail, pytest.skip, pytest.exit])
+def test_what_ends_the_test_is_no_failure_of_the_handler(yard: Yard, shop: Shop, end: Any) -> None:
+    @shop.handlers.job("ending", queue="exec")
+    def ending(payload: Any) -> None:
+        end("from inside the handler")
+
+    yard.enqueue("ending", {})
+    with pytest.raises(end.Exception, match="from inside the handler"):
+        yard.run()

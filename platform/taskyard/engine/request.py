@@ -7,6 +7,7 @@ back instead: the decision is in the record, so its next delivery only repeats t
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from typing import Any, Final
 
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
@@ -16,6 +17,7 @@ from celery.exceptions import Ignore, Reject, Retry
 from taskyard.engine.deaths import Deaths
 from taskyard.engine.duties import NOT_DISCHARGED, Duty, defer, post_letter, republish
 from taskyard.engine.message import stamp_of
+from taskyard.engine.reports import escaped, wrap_on_success
 from taskyard.errors import DeadLettered
 from taskyard.jobs.policies import Category
 from taskyard.runner import JobDeferred, JobRetrying
@@ -37,11 +39,17 @@ class JobRequest(Deaths):
         super().__init__(message, **options)
         self._duty: Duty | None = None
         self._holder = uuid.uuid4().hex
+        self._killed = False
         self._request_dict[HOLDER] = self._holder
         if HEADER not in self._request_dict:
             # Protocol 1 has its headers elsewhere: without its stamp a retry would count as stale.
             self._request_dict[HEADER] = (message.headers or {}).get(HEADER)
         self._stamp = stamp_of(message)
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Check the successes that a pool reports."""
+        super().__init_subclass__(**options)
+        wrap_on_success(cls, _checked)
 
     # -- acknowledge: publish first ------------------------------------------------------------
 
@@ -122,8 +130,20 @@ class JobRequest(Deaths):
             case _:
                 return
 
+    def terminate(self, pool: Any, signal: Any = None) -> None:
+        """Ended by a control command."""
+        self._note_killed(pool)
+        super().terminate(pool, signal)
+
+    def _note_killed(self, pool: Any) -> None:
+        """Let an attempt in a greenlet of this process know that its end was asked for."""
+        if pool.is_green and self.time_start:
+            self._killed = True
+            self._yard.runner.killed.add(self._holder)
+
     def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
         """Cut off by a lost connection: the next delivery may begin at once, and nothing counts."""
+        self._note_killed(pool)
         try:
             super().cancel(pool, signal, emit_retry)
         finally:
@@ -136,6 +156,19 @@ class JobRequest(Deaths):
         # fail, the child's end would be taken for an operator's `revoke(terminate=True)`.
         self._already_cancelled = True
         super()._announce_cancelled(emit_retry=emit_retry)
+
+
+def _checked(on_success: Callable[..., Any]) -> Callable[..., Any]:
+    def checked(self: JobRequest, report: Any, **options: Any) -> Any:
+        if self._killed:
+            # gevent's pool reports a greenlet that was killed as a success, which acknowledges.
+            self._yard.runner.killed.discard(self._holder)
+            return None
+        if escaped(report) is not None:
+            return self.on_failure(report, return_ok=True)
+        return on_success(self, report, **options)
+
+    return checked
 
 
 def unwrapped(error: Any) -> BaseException:

@@ -24,7 +24,7 @@ from taskyard.install.endings import (
     Replaced,
     Returned,
 )
-from taskyard.runner.signals import ended_by_signal
+from taskyard.runner.process_end import ProcessEnd
 
 __all__ = ["Attempt"]
 
@@ -78,21 +78,25 @@ class Attempt:
         finally:
             del signature.delay
 
-    def call(self, body: Any) -> Ending:
-        """Run the body and say how it ended; a process that is told to end goes on ending."""
+    def call(self, body: Any, end: ProcessEnd) -> Ending:
+        """Run the body and say how it ended; a process that was asked to end goes on ending."""
         try:
             value = body()
-        except Ignore as error:
-            return Ignored(error) if self.replacement is None else Replaced(error)
-        except Reject as error:
-            return Rejected(error)
-        except Retry as error:
-            return Again(error) if self.next_message is not None else Ignored(error)
-        except (Exception, SystemExit) as error:
-            if isinstance(error, SystemExit) and ended_by_signal(error):
-                raise
-            return Raised(error)
+        except BaseException as error:  # noqa: BLE001 - whatever a task raises is its failure
+            end.go_on(error)
+            return self._ending_of(error)
         return Returned(value) if self._retry is None else Again(self._retry)
+
+    def _ending_of(self, error: BaseException) -> Ending:
+        match error:
+            case Ignore():
+                return Ignored(error) if self.replacement is None else Replaced(error)
+            case Reject():
+                return Rejected(error)
+            case Retry():
+                return Again(error) if self.next_message is not None else Ignored(error)
+            case _:
+                return Raised(error)
 
 
 def _nothing(*_: Any, **__: Any) -> None:

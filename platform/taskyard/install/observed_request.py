@@ -6,7 +6,6 @@ import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import wraps
 from typing import Any, Final
 
 from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
@@ -14,6 +13,7 @@ from celery.exceptions import Ignore, MaxRetriesExceededError, Reject, Retry
 from celery.worker.request import Request
 
 from taskyard.engine.message import raw_message
+from taskyard.engine.reports import escaped, wrap_on_success
 from taskyard.engine.request import unwrapped
 from taskyard.install.failure_seen import failure_seen
 from taskyard.install.observation import Buried, Ended, Gone, Started, Watched
@@ -31,11 +31,9 @@ class ObservedRequest(Request):  # type: ignore[misc]
     """Behaves as Celery's; every hook tells the observer afterwards what it saw."""
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Celery generates a subclass a task whose `on_success` asks no base class."""
+        """Watch the successes that a pool reports."""
         super().__init_subclass__(**options)
-        generated = cls.__dict__.get("on_success")
-        if generated is not None and cls.__module__ == Request.__module__:
-            cls.on_success = _watching(generated)
+        wrap_on_success(cls, _watching)
 
     def __init__(self, message: Any, **options: Any) -> None:
         super().__init__(message, **options)
@@ -133,9 +131,12 @@ class ObservedRequest(Request):  # type: ignore[misc]
 
 
 def _watching(on_success: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(on_success)
-    def watched(self: ObservedRequest, *arguments: Any, **options: Any) -> Any:
-        result = on_success(self, *arguments, **options)
+    def watched(self: ObservedRequest, report: Any, *arguments: Any, **options: Any) -> Any:
+        error = escaped(report)
+        if error is not None:
+            # Before Celery fails over it.
+            self._tell_failure(error, report.traceback)
+        result = on_success(self, report, *arguments, **options)
         # A failure that came this way has been told by `on_failure`.
         self._tell_once(Ended(self._watched, Decision.COMPLETED))
         return result

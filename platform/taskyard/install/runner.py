@@ -24,7 +24,8 @@ from taskyard.install.memory import keep, recall, recall_failure
 from taskyard.install.modes import Mode
 from taskyard.install.replacement import bearer, publish_replacement
 from taskyard.install.signals import TaskRetrying
-from taskyard.jobs.outcomes import Decision, Failed
+from taskyard.install.tracing import reportable
+from taskyard.jobs.outcomes import Decision, Failed, Failure
 from taskyard.jobs.policies import Category
 from taskyard.records import Decided, Run, Superseded
 from taskyard.records.answers import Finished
@@ -34,6 +35,7 @@ from taskyard.runner.patience import AFTER, ask
 from taskyard.runner.pipeline import Delivery
 from taskyard.runner.shield import shielded
 from taskyard.wire.headers import Stamp
+from taskyard.wire.letters import letter_id
 from taskyard.wire.logs import logger
 
 __all__ = ["TaskRunner"]
@@ -56,7 +58,7 @@ class TaskRunner(Runner):
         if not isinstance(answer, Run):
             return self._found(task, delivery, answer)
         with self._leased(delivery, answer):
-            ending = attempt.call(body)
+            ending = attempt.call(body, self._process_end(delivery))
         with shielded():
             return self._settle(_Case(task, delivery, answer, attempt), ending)
 
@@ -72,7 +74,7 @@ class TaskRunner(Runner):
         except DeadLettered as dead:
             if not isinstance(answer, Decided):
                 raise
-            raise (recall_failure(task, job_id) or dead) from None
+            raise reportable(recall_failure(task, job_id) or dead) from None
 
     def _settle(self, case: _Case, ending: Ending) -> Any:
         match ending:
@@ -91,9 +93,11 @@ class TaskRunner(Runner):
             case Rejected(error) if error.requeue:
                 self._release(case)
                 raise error
-            case Rejected(error) | Raised(error):
+            case Rejected(error):
                 self._bury(case, error)
                 raise error
+            case Raised(error):
+                raise self._failed(case, error)
 
     def _written(self, case: _Case, decision: Decision, **facts: Any) -> Finished:
         job_id, run = case.delivery.job_id, case.run
@@ -162,7 +166,18 @@ class TaskRunner(Runner):
             # Decided, not published: the next delivery starts this step again.
             raise Reject(f"replacement not published: {error}", requeue=True) from error
 
-    def _bury(self, case: _Case, error: BaseException) -> None:
+    def _failed(self, case: _Case, error: BaseException) -> BaseException:
+        """What Celery is given for the task's failure, once it is decided."""
+        failure = self._bury(case, error)
+        if isinstance(error, SystemExit | KeyboardInterrupt):
+            # As the task's result it would end whoever asks for that.
+            letter = letter_id(case.delivery.job_id, case.run.epoch, case.run.generation)
+            dead = DeadLettered(letter, failure.code, failure.message)
+            dead.__cause__ = error
+            return dead
+        return reportable(error)
+
+    def _bury(self, case: _Case, error: BaseException) -> Failure:
         failure = failure_here(case.delivery.job_type, error)
         outcome = Failed(failure, _category(case.task, failure.code, error))
         self._written(
@@ -173,6 +188,7 @@ class TaskRunner(Runner):
             category=outcome.category,
             message=failure.message,
         )
+        return failure
 
 
 class _Case:

@@ -13,6 +13,7 @@ from taskyard.engine.request import HOLDER
 from taskyard.install.attempt import Attempt
 from taskyard.install.marks import ATTEMPT, QUEUE
 from taskyard.install.standing import standing
+from taskyard.install.tracing import traced
 from taskyard.install.yard import AppYard
 from taskyard.runner.pipeline import Delivery
 
@@ -25,19 +26,42 @@ class ProtectedTask(Task):  # type: ignore[misc]
     abstract = True
     yard: AppYard
 
+    @property
+    def __trace__(self) -> Any:
+        """Celery's tracer, which it sets once for each process."""
+        return self.__dict__.get("__trace__")
+
+    @__trace__.setter
+    def __trace__(self, tracer: Any) -> None:
+        self.__dict__["__trace__"] = None if tracer is None else traced(self, tracer)
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the body: as an attempt in a worker, plainly where it is called or eager."""
         request = self.request
-        holder = request.get(HOLDER)
-        inside = request.get(ATTEMPT) is not None
-        if holder is None or inside or request.called_directly or request.is_eager:
+        if not self._begins_an_attempt():
             return super().__call__(*args, **kwargs)
         fix_continuations(request)
-        delivery = self._delivery(request, holder)
+        delivery = self._delivery(request, request.get(HOLDER))
         attempt = Attempt(self.app, delivery.queue)
         setattr(request, ATTEMPT, attempt)
-        run = super().__call__
-        return self.yard.runner.run_task(self, delivery, attempt, lambda: run(*args, **kwargs))
+        before_start, run = super().before_start, super().__call__
+
+        def body() -> Any:
+            before_start(request.id, request.args, request.kwargs)
+            return run(*args, **kwargs)
+
+        return self.yard.runner.run_task(self, delivery, attempt, body)
+
+    def _begins_an_attempt(self) -> bool:
+        request = self.request
+        inside = request.get(ATTEMPT) is not None
+        outside = request.called_directly or request.is_eager
+        return request.get(HOLDER) is not None and not inside and not outside
+
+    def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
+        """The task's own, within the attempt: what it raises is the attempt's failure."""
+        if not self._begins_an_attempt():
+            super().before_start(task_id, args, kwargs)
 
     def _delivery(self, request: Any, holder: str) -> Delivery:
         limits = request.timelimit or (None, None)

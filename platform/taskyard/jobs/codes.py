@@ -27,6 +27,7 @@ _CODES: Final[dict[str, str]] = {
     "SoftTimeLimitExceeded": TIMEOUT,
     "TimeLimitExceeded": TIMEOUT,
     "TimeoutError": TIMEOUT,
+    "Timeout": TIMEOUT,  # gevent's, and the base of those of requests
     "ReadTimeout": "network_timeout",
     "ConnectTimeout": "network_timeout",
     "ConnectionError": "temporary_failure",

@@ -7,11 +7,11 @@ Two round trips to Redis for a job that succeeds: `begin` and `finish`.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import cached_property
-from typing import Any, Final, assert_never
+from typing import Any, assert_never
 
 from taskyard.clock import Clock
 from taskyard.errors import DeadLettered
@@ -39,9 +39,10 @@ from taskyard.runner.invoke import invoke, payload_of
 from taskyard.runner.judge import Rules, judge
 from taskyard.runner.lease import Lease, LeaseKeeper
 from taskyard.runner.patience import AFTER, BEFORE, ask
+from taskyard.runner.process_end import ProcessEnd
 from taskyard.runner.results import EncodeResult, encode_result
 from taskyard.runner.shield import exposed, shielded
-from taskyard.runner.signals import JobDeferred, JobRetrying, JobSkipped, ended_by_signal
+from taskyard.runner.signals import JobDeferred, JobRetrying, JobSkipped
 from taskyard.wire.headers import Stamp
 from taskyard.wire.letters import letter_id
 from taskyard.wire.logs import logger
@@ -49,15 +50,6 @@ from taskyard.wire.logs import logger
 __all__ = ["Delivery", "Runner"]
 
 log = logger(__name__)
-
-# What a handler can raise. A task of its own event loop that was cancelled is its failure too.
-_HANDLERS_OWN: Final = (
-    Exception,
-    SystemExit,
-    KeyboardInterrupt,
-    GeneratorExit,
-    asyncio.CancelledError,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +78,17 @@ class Runner:
         self.rules = rules
         self.clock = clock
         self._keeper = LeaseKeeper(records.settings.lease_s)
+        self._of_thread = threading.local()
+        # Holders of deliveries that the worker has ended in this very process, in a greenlet.
+        self.killed: set[str] = set()
 
-    @cached_property
+    @property
     def _loops(self) -> asyncio.Runner:
-        return asyncio.Runner()
+        """The event loop of this thread, which is kept for its next attempts."""
+        if not hasattr(self._of_thread, "loops"):
+            self._of_thread.loops = asyncio.Runner()
+        loops: asyncio.Runner = self._of_thread.loops
+        return loops
 
     def run(
         self,
@@ -198,17 +197,19 @@ class Runner:
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
     ) -> Outcome:
+        end = self._process_end(delivery)
         try:
             payload = payload_of(args, kwargs)
             context = self._context(delivery, run, lease)
             with exposed():
                 return Completed(invoke(handler, payload, context, self._loops))
-        except _HANDLERS_OWN as error:
-            # A process that is told to end decides nothing: who ends it does, or counts a death.
-            if isinstance(error, SystemExit) and ended_by_signal(error):
-                raise
+        except BaseException as error:  # noqa: BLE001 - whatever a handler raises is its failure
+            end.go_on(error)
             failure = failure_here(delivery.job_type, error)
             return self._judge(failure, delivery, run)
+
+    def _process_end(self, delivery: Delivery) -> ProcessEnd:
+        return ProcessEnd(lambda: delivery.holder in self.killed, delivery.time_limit_s)
 
     def _judge(self, failure: Failure, delivery: Delivery, run: Run) -> Retrying | Failed:
         override = None if delivery.stamp is None else delivery.stamp.policy

@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from celery.exceptions import Ignore, Retry
 
-__all__ = ["JobDeferred", "JobRetrying", "JobSkipped", "ended_by_signal"]
-
-# billiard's handler of a terminating signal leaves with -(256 - number).
-_SIGNAL_EXITS: Final = range(-255, -191)
-
-
-def ended_by_signal(error: SystemExit) -> bool:
-    """Whether somebody ends this process, as opposed to a handler that leaves by itself."""
-    return error.code in _SIGNAL_EXITS
+__all__ = ["JobDeferred", "JobRetrying", "JobSkipped"]
 
 
 class JobRetrying(Retry):  # type: ignore[misc]

@@ -21,8 +21,9 @@ from taskyard.records import Run
 from taskyard.runner import Rules, Runner
 from taskyard.runner.lease import Lease, LeaseKeeper
 from taskyard.runner.pipeline import Delivery
+from taskyard.runner.process_end import ProcessEnd
 from taskyard.testing.clock import Alarm, YardClock
-from taskyard.testing.fate import OvertimeKill
+from taskyard.testing.fate import OvertimeKill, ProcessKilled
 from taskyard.testing.inbox import guard
 from taskyard.testing.records import MemoryRecords
 
@@ -100,9 +101,25 @@ class EagerRunner(Runner):
     def _alarm(self, after_s: float, ring: Callable[[], None]) -> Alarm:
         return self.clock.now() + timedelta(seconds=after_s), ring
 
+    def _process_end(self, delivery: Delivery) -> ProcessEnd:
+        return _EndOfTest()
+
     def _context(self, delivery: Delivery, run: Run, lease: Lease) -> JobContext:
         context = super()._context(delivery, run, lease)
         return replace(context, _once=guard(context._once))
+
+
+class _EndOfTest(ProcessEnd):
+    """Here a process ends as a test has ordered it, or with the test."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: False, None)
+
+    def go_on(self, error: BaseException) -> None:
+        """Let the ordered deaths pass, and `pytest.fail`, `pytest.skip` and `pytest.exit`."""
+        modules = {cls.__module__ for cls in type(error).__mro__}
+        if isinstance(error, ProcessKilled) or "_pytest.outcomes" in modules:
+            raise error
 
 
 def _soft_limit() -> None:

@@ -50,7 +50,7 @@ if MODE != "none":
     install(
         app,
         mode=MODE,
-        tasks={"legacy.watched": "observe", "legacy.left_alone": "off"},
+        tasks={"legacy.*watched": "observe", "legacy.left_alone": "off"},
         transport=bool(os.environ.get("LEGACY_TRANSPORT")),
         admit=bool(os.environ.get("LEGACY_ADMIT")),
     )

@@ -14,6 +14,7 @@ from celery.worker.request import Request
 
 from support.legacy_app.app import TOPIC, app
 from support.legacy_app.notes import await_gate, note
+from support.odd_exceptions import RAISED
 
 # Tests import this module several times, and Celery shares tasks between all apps of a process.
 task = partial(app.task, shared=False)
@@ -261,3 +262,40 @@ def errback(request: Any, exc: Any, traceback: Any) -> None:
 @task(name="legacy.callback", bind=True)
 def callback(self: Any, result: Any, name: str) -> None:
     note(name, str(result))
+
+
+@task(name="legacy.raises", bind=True, base=TellingTask, max_retries=0)
+def raises(self: Any, name: str) -> None:
+    note(f"{self.request.id}:runs")
+    raise RAISED[name]()
+
+
+@task(name="legacy.raises_watched", bind=True, max_retries=0)
+def raises_watched(self: Any, name: str) -> None:
+    note(f"{self.request.id}:runs")
+    raise RAISED[name]()
+
+
+@task(
+    name="legacy.raises_auto", bind=True, autoretry_for=(BaseException,), max_retries=2,
+    retry_backoff=False, default_retry_delay=0,
+)  # fmt: skip
+def raises_auto(self: Any, name: str, times: int) -> str:
+    """Fail so often; a name that is none of them waits at a gate of that name."""
+    if note(f"{self.request.id}:runs") > times:
+        return "sound"
+    if name in RAISED:
+        raise RAISED[name]()
+    await_gate(name)
+    return "waited"
+
+
+class StartsBadly(Task):
+    def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
+        note(f"{task_id}:runs")
+        raise RAISED[args[0]]() if args[0] in RAISED else ValueError(args[0])
+
+
+@task(name="legacy.starts_badly", base=StartsBadly)
+def starts_badly(name: str) -> str:
+    return name

@@ -1,0 +1,57 @@
+"""Celery's tracer, which a failure that is no ordinary `Exception` reaches as well.
+
+Celery lets such an exception pass through its tracer: a pool's process reports it, but threads,
+greenlets and solo never end the task, and its message is held for ever. What the pipeline has
+decided as the task's failure is therefore reported here, as Celery reports any other: the result,
+the hook `on_failure`, errbacks and the signal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from celery import states
+from celery.app.task import Context
+from celery.app.trace import TraceInfo, trace_ok_t
+
+__all__ = ["TaskFailed", "reportable", "traced"]
+
+
+class TaskFailed(BaseException):
+    """The task's failure is decided; `error` is what its code raised. Only `traced` catches it."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+def reportable(error: BaseException) -> BaseException:
+    """A decided failure in a form that Celery's tracer, or ours around it, takes."""
+    # Celery's lets a MemoryError pass as well.
+    taken = isinstance(error, Exception) and not isinstance(error, MemoryError)
+    return error if taken else TaskFailed(error)
+
+
+def traced(task: Any, tracer: Callable[..., Any]) -> Callable[..., Any]:
+    """Celery's `tracer` of `task`, with a report of what it lets pass."""
+
+    def trace(uuid: str, args: Any, kwargs: Any, request: Any = None) -> Any:
+        try:
+            return tracer(uuid, args, kwargs, request)
+        except TaskFailed as failed:
+            context = Context(request or {}, args=args, kwargs=kwargs, called_directly=False)
+            return _reported(task, context, failed.error)
+
+    return trace
+
+
+def _reported(task: Any, context: Any, error: BaseException) -> Any:
+    info = TraceInfo(states.FAILURE, error)
+    # The tracer has taken the request off the stack; the hooks read it there.
+    task.request_stack.push(context)
+    try:
+        report = info.handle_error_state(task, context)
+    finally:
+        task.request_stack.pop()
+    return trace_ok_t(report, info, 0.0, None)
