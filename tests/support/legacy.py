@@ -94,6 +94,7 @@ class Legacy:
     transport: bool = False
     admit: bool = False
     options: dict[str, Any] = field(default_factory=dict)
+    tls: dict[str, Any] | None = None
     prefix: str = field(default_factory=lambda: f"l{uuid.uuid4().hex[:10]}")
     processes: list[Process] = field(default_factory=list)
 
@@ -102,7 +103,7 @@ class Legacy:
         self.redis = redis.Redis.from_url(self.notes_url)
         rabbit = self.broker.startswith("amqp")
         self.at_broker: Broker = (
-            RabbitBroker(self.settings) if rabbit else RedisBroker(self.settings, self.redis)
+            RabbitBroker(self.settings) if rabbit else RedisBroker(self.settings)
         )
 
     # -- processes -----------------------------------------------------------------------------
@@ -117,6 +118,7 @@ class Legacy:
             "LEGACY_ADMIT": "1" if self.admit else "",
             "LEGACY_PREFIX": self.prefix,
             "LEGACY_OPTIONS": json.dumps(self.options),
+            "LEGACY_TLS": json.dumps(self.tls),
             "LEGACY_BROKER": self.broker,
             "LEGACY_BACKEND": self.backend,
             "LEGACY_NOTES": self.notes_url,
@@ -215,4 +217,5 @@ class Legacy:
             keys = list(self.redis.scan_iter(pattern, count=1000))
             if keys:
                 self.redis.delete(*keys)
+        self.at_broker.close()
         self.redis.close()

@@ -6,7 +6,6 @@ import base64
 import json
 from typing import Any, Protocol
 
-import redis
 from kombu.transport.native_delayed_delivery import MAX_NUMBER_OF_BITS_TO_USE, level_name
 
 from support.rabbitmq import count_messages, take_letters
@@ -14,6 +13,7 @@ from taskyard.broker import connection
 from taskyard.broker.delay_exchanges import delay_prefix, delay_type
 from taskyard.deadletters import mirror_queue
 from taskyard.settings import Settings
+from taskyard.store import connect
 from taskyard.wire.letters import Letter
 
 __all__ = ["Broker", "RabbitBroker", "RedisBroker"]
@@ -37,12 +37,16 @@ class Broker(Protocol):
     def push(self, queue: str, headers: dict[str, Any], body: bytes) -> None:
         """A JSON message as a client without any library would send it."""
 
+    def close(self) -> None:
+        """Let the connection go."""
+
 
 class RedisBroker:
     """kombu's lists and hashes."""
 
-    def __init__(self, settings: Settings, client: redis.Redis) -> None:
-        self._settings, self._client = settings, client
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._client = connect(settings.need_broker_url())
 
     def queued(self, queue: str) -> int:
         return int(self._client.llen(queue))
@@ -77,6 +81,9 @@ class RedisBroker:
         }
         self._client.lpush(queue, json.dumps(message))
 
+    def close(self) -> None:
+        self._client.close()
+
 
 class RabbitBroker:
     """Queues that only counts and deliveries tell of."""
@@ -109,3 +116,6 @@ class RabbitBroker:
                 body, content_type="application/json", content_encoding="utf-8", headers=headers
             )
             channel.basic_publish_confirm(message, exchange="", routing_key=queue, mandatory=True)
+
+    def close(self) -> None:
+        """Each question had a connection of its own."""

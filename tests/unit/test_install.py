@@ -12,7 +12,6 @@ from kombu import Exchange, Queue
 from taskyard.errors import InvalidSettings, MissingSetting
 from taskyard.install import Mode, install, plan
 from taskyard.install.adopt import composed_request
-from taskyard.install.broker_url import own_url
 from taskyard.install.captor import queue_named
 from taskyard.install.modes import Modes
 from taskyard.install.protected_request import ProtectedRequest
@@ -160,43 +159,3 @@ def test_a_queue_is_found_by_exchange_and_key(app: Celery) -> None:
     assert queue_named(app, "shop", "order.placed.now", "x") == "placed"
     assert queue_named(app, "shop", "order.paid", "x") == "all"
     assert queue_named(app, "elsewhere", "key", "x") == "key"
-
-
-TLS = {"ssl_ca_certs": "/ca.pem"}
-
-
-@pytest.mark.parametrize(
-    ("broker", "tls", "given", "url"),
-    [
-        ("redis://a:1/0", None, None, "redis://a:1/0"),
-        ("amqp://a", None, "redis://b", "amqp://guest:guest@a:5672//"),
-        (
-            "redis://a:1/0",
-            TLS,
-            "rediss://a:1/0?ssl_ca_certs=/ca.pem",
-            "rediss://a:1/0?ssl_ca_certs=/ca.pem",
-        ),
-        ("amqp://a;amqp://b", None, "amqp://b//", "amqp://b//"),
-        (["amqp://a", "amqp://b"], None, "amqps://a//", "amqps://a//"),
-        ("redis://a:1/0", TLS, None, None),
-        ("redis://a:1/0", TLS, "redis://elsewhere/0", None),
-        ("amqp://a;amqp://b", None, "redis://a/0", None),
-        ("memory://", None, "memory://", None),
-    ],
-)
-def test_what_is_published_goes_where_the_apps_workers_read(
-    broker: object, tls: object, given: str | None, url: str | None
-) -> None:
-    with Celery("shop", broker=broker, set_as_current=False) as app:
-        app.conf.broker_use_ssl = tls
-        assert own_url(app, Settings(broker_url=given)) == url
-
-
-def test_a_broker_that_one_url_does_not_reach_is_watched_and_says_what_to_set() -> None:
-    with Celery("shop", broker="redis://nowhere:1/0", set_as_current=False) as app:
-        app.conf.broker_use_ssl = TLS
-        app.task(name="a", lazy=False, shared=False)(nothing)
-        install(app, settings=SETTINGS)
-        [planned] = plan(app)
-    assert planned.mode is Mode.OBSERVE
-    assert "set TASKYARD_BROKER_URL to one URL that reaches it" in planned.warnings[0]

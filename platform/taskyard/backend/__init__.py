@@ -1,5 +1,5 @@
 """The record as Celery's result backend."""
 
-from taskyard.backend.record_backend import RecordBackend, SentinelRecordBackend
+from taskyard.backend.record_backend import RecordBackend
 
-__all__ = ["RecordBackend", "SentinelRecordBackend"]
+__all__ = ["RecordBackend"]

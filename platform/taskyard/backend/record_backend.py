@@ -10,21 +10,38 @@ import json
 from typing import Any, Final
 
 from celery import states
-from celery.backends.redis import RedisBackend, SentinelBackend
+from celery.backends.redis import RedisBackend
 
+from taskyard.address import redis_address
 from taskyard.jobs.states import CELERY_NAMES, State
 from taskyard.records import Keys
+from taskyard.store import make_pool
+from taskyard.wire import redact_url
 from taskyard.wire.letters import letter_id
 
-__all__ = ["DECIDED", "RecordBackend", "SentinelRecordBackend"]
+__all__ = ["DECIDED", "RecordBackend"]
 
 # Set on the request by the runner once the record holds the decision.
 DECIDED: Final = "taskyard_decided"
+_OF_THE_ADDRESS: Final = ("host", "port", "db", "username", "password")
 _FIELDS: Final = ("state", "epoch", "generation", "cause", "worker")
 
 
-class _FromRecord(RedisBackend):  # type: ignore[misc]
-    """Leaves to the record what the record knows."""
+class RecordBackend(RedisBackend):  # type: ignore[misc]
+    """Leaves to the record what the record knows; its URL may name Sentinels or a socket."""
+
+    def _params_from_url(self, url: str, defaults: dict[str, Any]) -> dict[str, Any]:
+        """Celery's reading of a URL drops what it does not know."""
+        address = redis_address(url)
+        kept = {name: value for name, value in defaults.items() if name not in _OF_THE_ADDRESS}
+        return {**kept, **address.options, **(address.tls or {})}
+
+    def _get_pool(self, **params: Any) -> Any:
+        return make_pool(redis_address(self.url), params)
+
+    def as_uri(self, include_password: bool = False) -> str:
+        """The URL, for people; Celery's own reading fails at several hosts."""
+        return str(self.url) if include_password else redact_url(self.url)
 
     def store_result(
         self,
@@ -88,11 +105,3 @@ class _FromRecord(RedisBackend):  # type: ignore[misc]
     def _exception(self, name: str, arguments: list[str]) -> Any:
         raw = {"exc_type": name, "exc_message": arguments, "exc_module": "taskyard.errors"}
         return self.exception_to_python(raw)
-
-
-class RecordBackend(_FromRecord):
-    """On one Redis or Valkey."""
-
-
-class SentinelRecordBackend(_FromRecord, SentinelBackend):  # type: ignore[misc]
-    """On the primary that Sentinel names."""

@@ -3,7 +3,7 @@
 from taskyard.broker.amqp_publisher import AmqpPublisher
 from taskyard.broker.any_header import read_any_header
 from taskyard.broker.app import make_app
-from taskyard.broker.connection import connection, is_amqp, transport_options
+from taskyard.broker.connection import connection, is_amqp, keep_transport, transport_options
 from taskyard.broker.delay_exchanges import has_waited
 from taskyard.broker.envelope import encode, queue_key
 from taskyard.broker.outgoing import Outgoing
@@ -23,6 +23,7 @@ __all__ = [
     "encode",
     "has_waited",
     "is_amqp",
+    "keep_transport",
     "make_app",
     "make_publisher",
     "queue_key",

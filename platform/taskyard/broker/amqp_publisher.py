@@ -5,14 +5,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from math import ceil
 from typing import Any, Final
 
+from kombu import Connection
 from kombu.exceptions import OperationalError
 from kombu.transport.native_delayed_delivery import calculate_routing_key, level_name
 
 from taskyard.broker.confirmed import publish_confirmed
 from taskyard.broker.confirms import Batch, Confirms, Parcel
+from taskyard.broker.connection import connection
 from taskyard.broker.delay_exchanges import (
     bind_delay,
     declare_delay,
@@ -44,11 +47,16 @@ _OWN_PROPERTIES: Final = frozenset(
 class AmqpPublisher:
     """One connection, shared by threads one at a time, and made anew when it breaks."""
 
-    def __init__(self, settings: Settings, now_us: Callable[[], int] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        now_us: Callable[[], int] | None = None,
+        connect: Callable[[], Connection] | None = None,
+    ) -> None:
         self.settings = settings
         self._now_us = _own_clock_us if now_us is None else now_us
         self._lock = threading.RLock()
-        self._own = OwnConnection(settings, self._prepare)
+        self._own = OwnConnection(connect or partial(connection, settings), self._prepare)
         self._delays: set[str] = set()
         self._bound: set[tuple[str, str]] = set()
         self._confirms: Confirms | None = None

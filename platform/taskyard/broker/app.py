@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from celery import Celery
+from celery.app.amqp import AMQP
 
-from taskyard.broker.connection import check_broker_url, is_amqp, transport_options, wiring
+from taskyard.broker.connection import (
+    BrokerConnection,
+    check_broker_url,
+    is_amqp,
+    transport_options,
+    wiring,
+)
 from taskyard.jobs import Catalogue
 from taskyard.queues import kombu_queues, route
 from taskyard.settings import Settings
 
 __all__ = ["make_app"]
+
+_BACKEND: Final = "taskyard.backend:RecordBackend"
+
+
+class _Amqp(AMQP):  # type: ignore[misc]
+    """Celery's, with connections that check each host's certificate for that host."""
+
+    Connection = BrokerConnection
 
 
 def make_app(settings: Settings, catalogue: Catalogue, name: str = "taskyard") -> Celery:
@@ -19,20 +34,21 @@ def make_app(settings: Settings, catalogue: Catalogue, name: str = "taskyard") -
 
     JSON only: a message of another content type becomes a dead letter, never code.
     """
-    app = Celery(name, set_as_current=False)
+    app = Celery(name, set_as_current=False, amqp=_Amqp)
     prefix = "" if settings.namespace == "taskyard" else f"{settings.namespace}:"
     broker = wiring(check_broker_url(settings))
-    records = wiring(settings.need_redis_url())
+    records = settings.need_redis_url()
     app.conf.update(
         broker_url=broker.url,
         broker_transport=broker.transport,
+        broker_use_ssl=broker.ssl or False,
         broker_transport_options={**transport_options(settings), **broker.options},
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         # RabbitMQ closes a channel whose message was held too long; without this the worker ends.
         broker_channel_error_retry=True,
-        result_backend=f"{records.backend}+{records.url}",
-        result_backend_transport_options={**records.options, "global_keyprefix": prefix},
+        result_backend=f"{_BACKEND}+{records}",
+        result_backend_transport_options={"global_keyprefix": prefix},
         result_expires=settings.result_ttl_s,
         result_serializer="json",
         task_serializer="json",

@@ -2,33 +2,66 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 from kombu import Connection
+from kombu.transport.redis import SentinelTransport
 
+from taskyard.address import (
+    AMQP_SCHEMES,
+    REDIS_SCHEMES,
+    RedisAddress,
+    amqp_address,
+    redis_address,
+    same_server,
+)
 from taskyard.broker.any_header import read_any_header
 from taskyard.errors import InvalidSettings
 from taskyard.queues import URGENCY_STEPS
 from taskyard.settings import Settings
-from taskyard.store import SCHEMES, sentinel_address
+from taskyard.store import BROKER
 from taskyard.transport import BURST
 
-__all__ = ["Wiring", "check_broker_url", "connection", "same_redis", "transport_options", "wiring"]
+__all__ = [
+    "BrokerConnection",
+    "Wiring",
+    "check_broker_url",
+    "connection",
+    "keep_transport",
+    "same_redis",
+    "transport_options",
+    "wiring",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Wiring:
-    """A Redis in kombu's and Celery's own words."""
+    """A broker in kombu's own words; `ssl` is what `Connection` and `broker_use_ssl` take."""
 
     url: str
     transport: str | None
-    backend: str
-    options: dict[str, Any]
+    ssl: Mapping[str, Any] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
-AMQP_SCHEMES = ("amqp", "amqps", "pyamqp")
+class _OfItsHost(dict[str, Any]):
+    """TLS options with the name of the host in use, also in copies of the connection."""
+
+
+class BrokerConnection(Connection):  # type: ignore[misc]
+    """kombu's, which names to each host of a cluster the host that its certificate must be for.
+
+    kombu writes the first host's name into the options that all of them share.
+    """
+
+    def _init_params(self, **params: Any) -> None:
+        tls = params["ssl"]
+        if isinstance(tls, _OfItsHost) or (tls and tls.get("server_hostname", "") is None):
+            params["ssl"] = _OfItsHost(tls, server_hostname=params["hostname"])
+        super()._init_params(**params)
 
 
 def transport_options(settings: Settings) -> dict[str, Any]:
@@ -57,14 +90,17 @@ def transport_options(settings: Settings) -> dict[str, Any]:
 
 
 def check_broker_url(settings: Settings) -> str:
-    """The broker's URL if its scheme is one that this version speaks; raises `InvalidSettings`."""
+    """The broker's URL if it is one that this version can read; raises `InvalidSettings`."""
     url = settings.need_broker_url()
     scheme = urlsplit(url).scheme
-    if scheme not in SCHEMES + AMQP_SCHEMES:
+    if scheme not in REDIS_SCHEMES + AMQP_SCHEMES:
         raise InvalidSettings(
-            f"TASKYARD_BROKER_URL: expected {'://, '.join(SCHEMES + AMQP_SCHEMES)}://, "
-            f"got {scheme}://"
+            f"{BROKER}: expected {'://, '.join(REDIS_SCHEMES + AMQP_SCHEMES)}://, got {scheme}://"
         )
+    try:
+        (amqp_address if scheme in AMQP_SCHEMES else redis_address)(url)
+    except InvalidSettings as error:
+        raise InvalidSettings(f"{BROKER}: {error}") from None
     return url
 
 
@@ -74,35 +110,72 @@ def is_amqp(settings: Settings) -> bool:
 
 
 def wiring(url: str) -> Wiring:
-    """How kombu and Celery are told of the Redis at `url`; raises `InvalidSettings`."""
+    """How kombu and Celery are told of the broker at `url`; raises `InvalidSettings`."""
     if urlsplit(url).scheme in AMQP_SCHEMES:
-        return Wiring(url, None, "", {})
-    address = sentinel_address(url)
-    if address is None:
-        return Wiring(url, "taskyard.transport:Transport", "taskyard.backend:RecordBackend", {})
-    user = (
-        f"{quote(address.username or '', safe='')}:{quote(address.password, safe='')}@"
-        if (address.password)
-        else ""
-    )
-    nodes = [f"sentinel://{user}{host}:{port}/{address.database}" for host, port in address.hosts]
-    return Wiring(
-        ";".join(nodes),
-        "taskyard.transport:SentinelTransport",
-        "taskyard.backend:SentinelRecordBackend",
-        {"master_name": address.primary},
-    )
+        amqp = amqp_address(url)
+        return Wiring(";".join(amqp.urls), None, amqp.tls)
+    redis = redis_address(url)
+    if redis.primary is None:
+        return Wiring(_kombu_url(redis), "taskyard.transport:Transport", redis.tls, redis.options)
+    nodes = (f"sentinel://{_user(redis)}{_place(*at)}/{redis.database}" for at in redis.hosts)
+    own = {"master_name": redis.primary, "sentinel_kwargs": dict(redis.sentinel)}
+    options = {**redis.options, **own}
+    return Wiring(";".join(nodes), "taskyard.transport:SentinelTransport", redis.tls, options)
+
+
+def _kombu_url(address: RedisAddress) -> str:
+    if address.path is not None:
+        # Before a plus stands kombu's transport, here the name of ours.
+        return f"taskyard+socket://{_user(address)}{quote(address.path)}?virtual_host={address.database}"
+    ((host, port),) = address.hosts
+    scheme = "redis" if address.tls is None else "rediss"
+    return f"{scheme}://{_user(address)}{_place(host, port)}/{address.database}"
+
+
+def _user(address: RedisAddress) -> str:
+    if address.username is None and address.password is None:
+        return ""
+    name, password = (quote(part or "", safe="") for part in (address.username, address.password))
+    return f"{name}:{password}@"
+
+
+def _place(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def same_redis(settings: Settings) -> bool:
-    """Whether records and broker share one Redis, so that one script can serve both."""
-    return not is_amqp(settings) and settings.need_broker_url() == settings.need_redis_url()
+    """Whether one script can serve records and broker: one database, under one account.
+
+    Raises `InvalidSettings`.
+    """
+    broker, records = check_broker_url(settings), settings.need_redis_url()
+    if is_amqp(settings) or not same_server(broker, records):
+        return False
+    # Another user may not push into the queues, or read the records.
+    return _account(broker) == _account(records)
+
+
+def _account(url: str) -> str:
+    return redis_address(url).username or "default"
 
 
 def connection(settings: Settings) -> Connection:
     """A connection to the broker; nothing is sent yet. Raises `InvalidSettings`."""
     wires = wiring(check_broker_url(settings))
     options = {**transport_options(settings), **wires.options}
-    made = Connection(wires.url, transport=wires.transport, transport_options=options)
+    made = BrokerConnection(
+        wires.url, transport=wires.transport, ssl=wires.ssl or False, transport_options=options
+    )
+    keep_transport(made)
     read_any_header(made)
     return made
+
+
+def keep_transport(connection: Any) -> None:
+    """Have a connection to Sentinels keep its transport where one of them does not answer.
+
+    After each failure kombu takes the next URL, and with it the transport of that URL's scheme.
+    The Sentinels are asked in turn anyway, by all URLs together.
+    """
+    if issubclass(connection.get_transport_cls(), SentinelTransport):
+        connection.cycle = None

@@ -9,8 +9,6 @@ from kombu import Connection, Producer
 from kombu.exceptions import OperationalError
 
 from taskyard.broker.confirmed import abandon, disown
-from taskyard.broker.connection import connection
-from taskyard.settings import Settings
 
 __all__ = ["OwnConnection"]
 
@@ -18,11 +16,12 @@ __all__ = ["OwnConnection"]
 class OwnConnection:
     """Opened when it is first needed, and anew after a failure; one thread at a time may use it.
 
-    `prepare` gets the channel of each connection that is opened, to declare what it needs.
+    `connect` makes it. `prepare` gets the channel of each connection that is opened, to declare
+    what it needs.
     """
 
-    def __init__(self, settings: Settings, prepare: Callable[[Any], None]) -> None:
-        self._settings, self._prepare = settings, prepare
+    def __init__(self, connect: Callable[[], Connection], prepare: Callable[[Any], None]) -> None:
+        self._connect, self._prepare = connect, prepare
         self._connection: Connection | None = None
 
     @property
@@ -64,7 +63,7 @@ class OwnConnection:
 
     def _opened(self) -> Connection:
         if self._connection is None:
-            self._connection = connection(self._settings)
+            self._connection = self._connect()
             self._prepare(self._connection.default_channel)
         return self._connection
 

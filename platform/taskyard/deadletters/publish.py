@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import threading
-from functools import cached_property
+from collections.abc import Callable
+from functools import cached_property, partial
 
-from taskyard.broker import is_amqp
+from kombu import Connection
+
+from taskyard.broker import connection, is_amqp
 from taskyard.broker.own_connection import OwnConnection
 from taskyard.deadletters.amqp_post import AmqpPost
 from taskyard.deadletters.kept import KeptLetters
@@ -13,7 +16,7 @@ from taskyard.deadletters.post import Post
 from taskyard.deadletters.redis_post import RedisPost
 from taskyard.errors import PublishFailed
 from taskyard.settings import Settings
-from taskyard.store import connect
+from taskyard.store import connect as connect_redis
 from taskyard.wire.letters import Letter
 from taskyard.wire.logs import logger
 
@@ -23,17 +26,20 @@ log = logger(__name__)
 
 
 class LetterBox:
-    """The way of letters to the dead-letter exchange; threads may share it."""
+    """The way of letters to the dead-letter exchange; threads may share it.
 
-    def __init__(self, settings: Settings) -> None:
+    `connect` makes the connection to the broker, by default to that of the settings.
+    """
+
+    def __init__(self, settings: Settings, connect: Callable[[], Connection] | None = None) -> None:
         self._settings = settings
         self._post: Post = AmqpPost(settings) if is_amqp(settings) else RedisPost(settings)
-        self._own = OwnConnection(settings, self._post.prepare)
+        self._own = OwnConnection(connect or partial(connection, settings), self._post.prepare)
         self._lock = threading.Lock()
 
     @cached_property
     def _kept(self) -> KeptLetters:
-        return KeptLetters(connect(self._settings.need_redis_url()), self._settings)
+        return KeptLetters(connect_redis(self._settings.need_redis_url()), self._settings)
 
     def post(self, letter: Letter) -> None:
         """Publish `letter`; raises `PublishFailed` unless at least one bound queue took it.

@@ -10,7 +10,7 @@ from typing import Any, Final
 from celery.worker.consumer import Consumer
 from redis.exceptions import RedisError
 
-from taskyard.broker import read_any_header, settle_queues
+from taskyard.broker import keep_transport, read_any_header, settle_queues
 from taskyard.clock import to_us
 from taskyard.engine.blocked_start import BlockedStart
 from taskyard.engine.condemn import condemn
@@ -67,6 +67,7 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
         if not self.app.conf.broker_connection_max_retries:
             intervals = {"interval_start": 0.5, "interval_step": 0.5, "interval_max": LONGEST_S}
             conn.ensure_connection = partial(conn.ensure_connection, **intervals)
+        keep_transport(conn)
         read_any_header(conn)
         return super().ensure_connected(conn)
 

@@ -1,10 +1,21 @@
 """Drop-in for an existing Celery app: `from taskyard.install import install; install(app)`."""
 
-from taskyard.install.broker_url import strays_to
+from taskyard.install.app_broker import AppBroker
+from taskyard.install.broker_choice import strays_to
 from taskyard.install.fleet_publisher import FleetPublisher
 from taskyard.install.installer import install
 from taskyard.install.modes import Mode
 from taskyard.install.places import Place, Places
 from taskyard.install.plan import TaskPlan, plan
 
-__all__ = ["FleetPublisher", "Mode", "Place", "Places", "TaskPlan", "install", "plan", "strays_to"]
+__all__ = [
+    "AppBroker",
+    "FleetPublisher",
+    "Mode",
+    "Place",
+    "Places",
+    "TaskPlan",
+    "install",
+    "plan",
+    "strays_to",
+]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
-from urllib.parse import urlsplit
+from typing import Any
 
 from celery import signals
 from celery.utils.imports import symbol_by_name
@@ -15,8 +14,8 @@ from taskyard.engine.promoter import Promoter
 from taskyard.errors import InvalidSettings
 from taskyard.install.adopt import adopt
 from taskyard.install.announcer import Announcer
+from taskyard.install.app_broker import AppBroker
 from taskyard.install.beat import watch_beat
-from taskyard.install.broker_url import broker_url
 from taskyard.install.consumer import InstalledConsumer
 from taskyard.install.expiry import keep_expired
 from taskyard.install.modes import Modes
@@ -29,8 +28,6 @@ from taskyard.wire.logs import logger
 __all__ = ["install"]
 
 log = logger(__name__)
-
-_TRANSPORT: Final = "taskyard.transport:Transport"
 
 
 def install(
@@ -112,13 +109,18 @@ def _consumer(own: Any) -> type:
 
 
 def _use_transport(app: Any) -> None:
-    scheme = urlsplit(broker_url(app)).scheme
-    if scheme not in ("redis", "rediss"):
+    broker = AppBroker(app)
+    transport = broker.own_transport
+    if transport is None:
         raise InvalidSettings(
-            f"install(transport=True) needs a broker at redis:// or rediss://, got {scheme}://"
+            "install(transport=True) needs a broker at redis://, rediss:// or sentinel://, got "
+            f"{broker.kind if broker.kind != 'redis' else 'redis+socket'}://"
         )
     namespace = app.taskyard.given.namespace
     own = dict(app.conf.broker_transport_options or {})
     owners = {"owner_prefix": f"{namespace}:owner:", "owners_key": f"{namespace}:owners"}
-    app.conf.broker_transport = _TRANSPORT
+    app.conf.broker_transport = transport
+    if broker.tls is not None:
+        # kombu knows by the scheme alone that rediss:// is TLS, unless a transport is named.
+        app.conf.broker_use_ssl = broker.tls
     app.conf.broker_transport_options = {**owners, **own}

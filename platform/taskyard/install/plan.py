@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from taskyard.install.broker_url import why_unsupported
+from taskyard.install.app_broker import AppBroker
+from taskyard.install.broker_choice import why_unsupported
 from taskyard.install.marks import ACKS_BEFORE
 from taskyard.install.modes import Mode, Modes
 from taskyard.install.verdict import judge_task
@@ -38,7 +39,7 @@ def plan(app: Any, mode: str | None = None) -> list[TaskPlan]:
     modes = yard.modes if mode is None and isinstance(yard, AppYard) else None
     modes = modes or Modes.read(mode or Mode.PROTECT, None)
     settings = yard.given if isinstance(yard, AppYard) else load().settings
-    against = why_unsupported(app, settings)
+    against = why_unsupported(AppBroker(app), settings)
     names = sorted(name for name in app.tasks if not name.startswith("celery."))
     return [_plan(app.tasks[name], modes, against) for name in names]
 

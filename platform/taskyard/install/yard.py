@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Final
-from urllib.parse import urlsplit
 
-from taskyard.broker import Publisher, make_publisher
+from kombu import Connection
+
+from taskyard.broker import AmqpPublisher, Publisher, connection, is_amqp
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.deadletters import LetterBox
 from taskyard.engine.yard import Yard
-from taskyard.install.broker_url import app_settings, own_url, why_unsupported
+from taskyard.install.app_broker import AppBroker
+from taskyard.install.broker_choice import app_settings, goes_by_own, why_unsupported
 from taskyard.install.keys import AppKeys
 from taskyard.install.layout import Layout
 from taskyard.install.marks import MODE, QUEUE
@@ -24,7 +26,7 @@ from taskyard.install.verdict import Verdict, judge_task
 from taskyard.jobs import Catalogue
 from taskyard.records import Record, Records
 from taskyard.settings import Settings
-from taskyard.store import connect
+from taskyard.store import TRIES, connect
 
 __all__ = ["AppYard"]
 
@@ -42,14 +44,30 @@ class AppYard(Yard):
         self.rules = OwnRetries.make()
 
     @cached_property
+    def broker(self) -> AppBroker:
+        """The app's broker, as its configuration has it."""
+        return AppBroker(self.app)
+
+    @cached_property
     def settings(self) -> Settings:  # type: ignore[override]
         """The given settings, on the app's broker."""
-        return app_settings(self.app, self.given)
+        return app_settings(self.broker, self.given)
 
     @cached_property
     def broker_supported(self) -> bool:
         """Whether retries and waiting messages have a place at the app's broker."""
-        return own_url(self.app, self.given) is not None
+        return why_unsupported(self.broker, self.given) is None
+
+    def connect(self) -> Connection:
+        """A connection for what Taskyard itself publishes."""
+        if goes_by_own(self.broker):
+            return self.broker.connect(self.settings)
+        return connection(self.settings)
+
+    @cached_property
+    def letters(self) -> LetterBox:
+        """Dead letters, in the main process."""
+        return LetterBox(self.settings, self.connect)
 
     @cached_property
     def records(self) -> Records:
@@ -81,11 +99,11 @@ class AppYard(Yard):
     @cached_property
     def watched_letters(self) -> LetterBox:
         """Letters of watched tasks, on a connection that protected ones do not wait for."""
-        return LetterBox(self.settings)
+        return LetterBox(self.settings, self.connect)
 
     def verdict(self, task: Any) -> Verdict:
         """What becomes of a bound task."""
-        return judge_task(task, self.modes, why_unsupported(self.app, self.given))
+        return judge_task(task, self.modes, why_unsupported(self.broker, self.given))
 
     def mode(self, name: str) -> Mode:
         """The mode of a task by name, also of one that nobody has."""
@@ -103,11 +121,14 @@ class AppYard(Yard):
     @cached_property
     def publisher(self) -> Publisher:
         """Retries and waiting messages, in the main process."""
-        url = urlsplit(self.settings.need_broker_url())
-        if url.scheme.startswith("redis"):
-            options = dict(self.app.conf.broker_transport_options or {})
-            return AppRedisPublisher(self.settings, Layout.of(options))
-        return make_publisher(self.settings, self.records.now_us)
+        if is_amqp(self.settings):
+            return AmqpPublisher(self.settings, self.records.now_us, self.connect)
+        layout = Layout.of(dict(self.app.conf.broker_transport_options or {}))
+        if not goes_by_own(self.broker):
+            return AppRedisPublisher(self.settings, layout)
+        timeout_s = self.settings.publish_timeout_s / TRIES
+        client = connect(self.broker.redis(), timeout_s=timeout_s)
+        return AppRedisPublisher(self.settings, layout, client)
 
     def close(self) -> None:
         """At the worker's end: what was observed is written."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -12,35 +12,47 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
-from redis.sentinel import Sentinel
+from redis.sentinel import Sentinel, SentinelConnectionPool
 
+from taskyard.address import RedisAddress, redis_address
 from taskyard.errors import InvalidSettings, ServerRefused, ServerUnreachable, TaskyardError
-from taskyard.store.address import SentinelAddress, sentinel_address
 from taskyard.wire.redaction import redact_url
 
-__all__ = ["BROKER", "LOST", "RECORDS", "TRIES", "connect", "disown", "explained", "reachable"]
+__all__ = [
+    "BROKER",
+    "LOST",
+    "RECORDS",
+    "TRIES",
+    "connect",
+    "disown",
+    "explained",
+    "make_pool",
+    "reachable",
+]
 
 LOST: Final = (RedisConnectionError, RedisTimeoutError)
 RECORDS: Final = "TASKYARD_REDIS_URL"
 BROKER: Final = "TASKYARD_BROKER_URL"
 _SOCKET_TIMEOUT_S: Final = 5.0
 TRIES: Final = 4
+_OF_TCP: Final = ("socket_keepalive", "socket_keepalive_options")
 
 
 def connect(
-    url: str,
+    at: str | RedisAddress,
     *,
     retries: int = TRIES - 1,
     variable: str = RECORDS,
     timeout_s: float = _SOCKET_TIMEOUT_S,
 ) -> redis.Redis:
-    """A client for `url`, which `variable` names; nothing is sent yet.
+    """A client for the URL or address `at`, which `variable` names; nothing is sent yet.
 
-    Raises `InvalidSettings` for a URL it cannot read.
+    Raises `InvalidSettings` for a URL it cannot read. What the URL says of timeouts counts.
 
     Every script here answers the same when it is asked twice, so a lost connection is retried
     `retries` times, 0.05 to 1 s apart; each try takes at most `timeout_s`.
     """
+    address = _read(at, variable)
     options: dict[str, Any] = {
         "socket_timeout": timeout_s,
         "socket_connect_timeout": timeout_s,
@@ -50,35 +62,43 @@ def connect(
         "retry": Retry(ExponentialWithJitterBackoff(cap=1.0, base=0.05), retries),
         "retry_on_error": [*LOST, ReadOnlyError],
     }
+    return redis.Redis.from_pool(make_pool(address, options))
+
+
+def _read(at: str | RedisAddress, variable: str) -> RedisAddress:
+    if isinstance(at, RedisAddress):
+        return at
     try:
-        address = sentinel_address(url)
+        return redis_address(at)
     except InvalidSettings as error:
         raise InvalidSettings(f"{variable}: {error}") from None
-    if address is not None:
-        return _primary(address, options)
-    try:
-        return redis.Redis.from_url(url, **options)
-    except ValueError:
-        # redis-py's own words would quote a part of the password.
-        raise InvalidSettings(
-            f"{variable}: expected redis://host:port/database, with user:password@ before the host "
-            "where it has them and special characters of the password percent-encoded, "
-            f"got {redact_url(url)}"
-        ) from None
 
 
-def _primary(address: SentinelAddress, options: dict[str, Any]) -> redis.Redis:
-    """A client of whatever server is the primary when it connects."""
-    options_of_nodes = {"socket_timeout": _SOCKET_TIMEOUT_S}
-    sentinel = Sentinel(address.hosts, sentinel_kwargs=options_of_nodes)  # type: ignore[no-untyped-call]
-    client: redis.Redis = sentinel.master_for(  # type: ignore[no-untyped-call]
-        address.primary,
-        db=address.database,
-        username=address.username,
-        password=address.password,
-        **options,
-    )
-    return client
+def make_pool(address: RedisAddress, options: Mapping[str, Any]) -> redis.ConnectionPool:
+    """redis-py's pool for an address; `options` are for its connections, the address' own count."""
+    options = {**options, "db": address.database, **address.options, **(address.tls or {})}
+    if "credential_provider" not in address.options:
+        options |= {"username": address.username, "password": address.password}
+    if address.primary is not None:
+        return _primary(address, address.primary, options)
+    if address.path is not None:
+        kept = {name: value for name, value in options.items() if name not in _OF_TCP}
+        return redis.ConnectionPool(
+            connection_class=redis.UnixDomainSocketConnection, path=address.path, **kept
+        )
+    ((host, port),) = address.hosts
+    kind = redis.Connection if address.tls is None else redis.SSLConnection
+    return redis.ConnectionPool(connection_class=kind, host=host, port=port, **options)
+
+
+def _primary(
+    address: RedisAddress, primary: str, options: Mapping[str, Any]
+) -> redis.ConnectionPool:
+    """A pool of connections to whatever server is the primary when it connects."""
+    of_nodes = {"socket_timeout": _SOCKET_TIMEOUT_S, **address.sentinel}
+    sentinel = Sentinel(address.hosts, sentinel_kwargs=of_nodes)  # type: ignore[no-untyped-call]
+    secure = address.tls is not None
+    return SentinelConnectionPool(primary, sentinel, ssl=secure, **options)  # type: ignore[no-untyped-call]
 
 
 def disown(client: redis.Redis) -> None:

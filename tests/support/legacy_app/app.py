@@ -41,6 +41,7 @@ app.conf.update(
         "visibility_timeout": 30,
         **json.loads(os.environ.get("LEGACY_OPTIONS", "{}")),
     },
+    broker_use_ssl=json.loads(os.environ.get("LEGACY_TLS", "null")),
     accept_content=["json", "yaml"],
     beat_schedule={
         "tick": {"task": "legacy.tick", "schedule": 1.0, "options": {"expires": 30}},

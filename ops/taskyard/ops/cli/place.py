@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from taskyard.address import AMQP_SCHEMES, REDIS_SCHEMES, server_at
 from taskyard.errors import InvalidSettings, ServerUnreachable
 from taskyard.ops.cli.console import note
 from taskyard.settings import Settings, load
@@ -48,7 +49,7 @@ def find_place(*, quiet: bool) -> Place:
     """
     loaded = load()
     settings = loaded.settings
-    _check_ports(settings)
+    _check_urls(settings)
     if any(getattr(settings, name) is not None for name in URLS):
         return Place(settings, loaded.origins, {})
     urls = _embedded(settings.home)
@@ -62,23 +63,32 @@ def find_place(*, quiet: bool) -> Place:
     return Place(found.settings, origins, urls, settings.home)
 
 
-def _check_ports(settings: Settings) -> None:
-    """Raise `InvalidSettings` for a port that is none, before each library says it differently.
+def _check_urls(settings: Settings) -> None:
+    """Raise `InvalidSettings` for a URL that cannot be read, before each library says it its way.
 
-    With several hosts in it a URL is read by its server's own library.
+    A scheme that is not known here is named by whoever needs the server.
     """
     for name in URLS:
         url = getattr(settings, name)
         try:
-            parts = urlsplit(url or "")
-            if "," not in parts.netloc:
-                _ = parts.port, parts.netloc.encode("utf-8")
-        except ValueError as error:
+            scheme = urlsplit(url or "").scheme
+            if scheme in REDIS_SCHEMES + AMQP_SCHEMES:
+                server_at(url)
+            else:
+                _check_port(url or "")
+        except (ValueError, InvalidSettings) as error:
             said = "the host is no UTF-8" if isinstance(error, UnicodeError) else str(error)
             raise InvalidSettings(
                 f"TASKYARD_{name.upper()} cannot be read: {said}. Expected a URL such as "
                 f"{_EXAMPLES[name]}"
             ) from None
+
+
+def _check_port(url: str) -> None:
+    """Raise ValueError for a port that is none; several hosts are read by the library itself."""
+    parts = urlsplit(url)
+    if "," not in parts.netloc:
+        _ = parts.port, parts.netloc.encode("utf-8")
 
 
 def _embedded(home: Path) -> Mapping[str, str] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from taskyard.install import TaskPlan, plan, strays_to
+from taskyard.install import AppBroker, TaskPlan, plan, strays_to
 from taskyard.ops.cli.checks.named_app import load_app
 from taskyard.ops.cli.console import note, print_json, put, table
 from taskyard.settings import load
@@ -37,12 +37,19 @@ def report(name: str, mode: str | None, *, json: bool) -> None:
 
 def _tell_other_broker(name: str, app: Any) -> None:
     """The settings that mirror and relay have here may lead past the app's letters."""
-    other = strays_to(app, load().settings)
+    broker = AppBroker(app)
+    other = strays_to(broker, load().settings)
     if other is not None:
         note(
             f"{name} publishes to {other}, and TASKYARD_BROKER_URL names another broker: mirror "
             "and relay would wait there, and no letter of this app would reach an operator. Set it "
             "to the app's broker for them"
+        )
+    if broker.reads_elsewhere:
+        note(
+            f"{name} reads from another broker than it publishes to, as far as the names in "
+            "broker_read_url and broker_write_url tell. Retries, waiting messages and letters go "
+            "where it publishes: set TASKYARD_BROKER_URL of mirror and relay to that one"
         )
 
 

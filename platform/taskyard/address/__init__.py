@@ -1,0 +1,22 @@
+"""Where a server is: a URL read once, for every client library, and compared by its meaning.
+
+redis-py, kombu and Celery read one URL in three ways, and each drops or refuses what it does not
+know. Here it is read as it was written, and each library gets its own options from that.
+"""
+
+from taskyard.address.amqp import AMQP_SCHEMES, AmqpAddress, amqp_address
+from taskyard.address.redis import REDIS_SCHEMES, RedisAddress, redis_address
+from taskyard.address.server import Server, same_server, server_at, server_of
+
+__all__ = [
+    "AMQP_SCHEMES",
+    "REDIS_SCHEMES",
+    "AmqpAddress",
+    "RedisAddress",
+    "Server",
+    "amqp_address",
+    "redis_address",
+    "same_server",
+    "server_at",
+    "server_of",
+]

@@ -1,0 +1,99 @@
+"""Whether two URLs mean the same server."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Self
+from urllib.parse import quote, urlsplit
+
+from taskyard.address.amqp import AMQP_SCHEMES, amqp_address
+from taskyard.address.redis import RedisAddress, redis_address
+
+__all__ = ["Server", "same_server", "server_at", "server_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What makes an address: neither credentials nor options, nor how a default is spelled.
+
+    `places` are the hosts with ports, or a socket's path; any of them leads to the one server or
+    cluster. `part` is the database or the virtual host, `primary` the name that Sentinels know.
+    """
+
+    kind: str
+    places: frozenset[str]
+    part: str
+    primary: str | None = None
+
+    @classmethod
+    def of(
+        cls,
+        kind: str,
+        hosts: Iterable[tuple[str, int]],
+        part: object,
+        *,
+        path: str | None = None,
+        primary: str | None = None,
+    ) -> Self:
+        """The server at any of `hosts`, or at the socket `path`."""
+        places = [_place(host, port) for host, port in hosts] if path is None else [path]
+        return cls(kind, frozenset(places), str(part), primary)
+
+    def url(self) -> str:
+        """A URL that says where it is and nothing more: no credentials, no TLS."""
+        part = quote(self.part, safe="")
+        if self.primary is not None:
+            hosts = ",".join(sorted(self.places))
+            return f"sentinel://{hosts}/{quote(self.primary, safe='')}/{part}"
+        place = min(self.places)
+        if place.startswith("/"):
+            return f"unix://{quote(place)}?db={part}"
+        return f"{self.kind}://{place}/{part}"
+
+    def is_same(self, other: Server) -> bool:
+        """Whether both name one server and one part of it, as far as names can say."""
+        return (
+            (self.kind, self.part, self.primary) == (other.kind, other.part, other.primary)
+        ) and bool(self.places & other.places)
+
+
+def _place(host: str, port: int) -> str:
+    name = _plain_host(host)
+    return f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
+
+
+def _plain_host(host: str) -> str:
+    """A host's name in small letters; this machine has one name, however it is spelled."""
+    name = host.strip().lower().rstrip(".")
+    if name in ("", "localhost", "localhost.localdomain"):
+        return "localhost"
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return name
+    return "localhost" if address.is_loopback else address.compressed
+
+
+def server_at(url: str) -> Server:
+    """The server that `url` names; raises `InvalidSettings` for a URL of no broker of ours."""
+    if urlsplit(url).scheme in AMQP_SCHEMES:
+        amqp = amqp_address(url)
+        return Server.of("amqp", amqp.hosts, amqp.virtual_host)
+    return server_of(redis_address(url))
+
+
+def server_of(address: RedisAddress) -> Server:
+    """The Redis at an address."""
+    return Server.of(
+        "redis", address.hosts, address.database, path=address.path, primary=address.primary
+    )
+
+
+def same_server(one: str, other: str) -> bool:
+    """Whether two URLs name one server and one database or virtual host in it.
+
+    Raises `InvalidSettings`.
+    """
+    return server_at(one).is_same(server_at(other))

@@ -1,0 +1,39 @@
+"""What a URL says of TLS, in the names that Celery's own URLs have: `ssl_ca_certs` and others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from taskyard.address.url import flag
+from taskyard.errors import InvalidSettings
+
+__all__ = ["TLS_PREFIX", "read_tls"]
+
+TLS_PREFIX: Final = "ssl_"
+_VERIFY: Final = ("required", "optional", "none")
+_FLAGS: Final = ("ssl_check_hostname",)
+
+
+def read_tls(options: Mapping[str, str], form: str) -> dict[str, Any]:
+    """The `ssl_*` options with their types; without a word of it the server is verified.
+
+    `ssl_cert_reqs` is required, optional or none, also spelled CERT_REQUIRED as in Celery's
+    documents. Raises `InvalidSettings`.
+    """
+    found: dict[str, Any] = {k: v for k, v in options.items() if k.startswith(TLS_PREFIX)}
+    asked = str(found.get("ssl_cert_reqs", "required"))
+    verify = asked.lower().removeprefix("cert_")
+    if verify not in _VERIFY:
+        raise InvalidSettings(
+            f"ssl_cert_reqs of {form}: expected {', '.join(_VERIFY)}, got {asked!r:.40}"
+        )
+    for name in _FLAGS:
+        if name in found:
+            try:
+                found[name] = flag(found[name])
+            except ValueError as error:
+                raise InvalidSettings(
+                    f"{name} of {form}: {error}, got {found[name]!r:.40}"
+                ) from None
+    return {**found, "ssl_cert_reqs": verify}

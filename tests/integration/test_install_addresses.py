@@ -1,0 +1,200 @@
+"""Retries, waiting messages and letters of a protected app go wherever its own tasks go."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from servers import RabbitMQ, Servers, free_port, require_or_skip
+from support.legacy import Legacy
+from support.tls import Certificates
+from support.waiting import SOON_S, eventually
+from support.yard import fresh_settings
+from taskyard.errors import ServerUnreachable
+from taskyard.ops.embedded.address import LOOPBACK
+from taskyard.ops.embedded.kept import KeptProcess, Program
+from taskyard.store import connect, reachable
+
+PASSWORD = "p@ss/w:rd#?%"  # noqa: S105 - each character of it means something in a URL
+SECRET = quote(PASSWORD, safe="")
+PRIMARY = "shop"
+
+
+@dataclass
+class App:
+    """How an app names its broker, and how mirror and relay name the same."""
+
+    broker: str
+    ours: str
+    tls: dict[str, Any] | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return Certificates.make(tmp_path_factory.mktemp("certificates"))
+
+
+@dataclass
+class Redis:
+    """One server by three ways: TLS with a client's certificate, a socket, and a Sentinel."""
+
+    tls_port: int
+    port: int
+    sentinel: int
+    socket: Path
+
+
+@pytest.fixture(scope="module")
+def redis(certificates: Certificates, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
+    folder = tmp_path_factory.mktemp("redis")
+    at = Redis(free_port(), free_port(), free_port(), folder / "r.sock")
+    server = [str(require_or_skip("redis-server")), "--bind", LOOPBACK, "--save", ""]
+    server += ["--port", str(at.port), "--tls-port", str(at.tls_port), "--dir", str(folder)]
+    server += ["--unixsocket", str(at.socket), "--requirepass", PASSWORD]
+    server += ["--masterauth", PASSWORD, "--tls-auth-clients", "yes"]
+    for option, file in {"cert": "server.pem", "key": "server.key", "ca-cert": "ca.pem"}.items():
+        server += [f"--tls-{option}-file", certificates.file(file)]
+    configuration = folder / "sentinel.conf"
+    configuration.write_text(
+        f"port {at.sentinel}\nbind {LOOPBACK}\ndir {folder}\n"
+        f"sentinel monitor {PRIMARY} {LOOPBACK} {at.port} 1\n"
+        f'sentinel auth-pass {PRIMARY} "{PASSWORD}"\n'
+    )
+    started: list[KeptProcess] = []
+    try:
+        _start(started, server, folder / "redis.log", f"redis://:{SECRET}@{LOOPBACK}:{at.port}")
+        sentinel = [str(require_or_skip("redis-server")), str(configuration), "--sentinel"]
+        url = f"sentinel://:{SECRET}@{LOOPBACK}:{at.sentinel}/{PRIMARY}"
+        _start(started, sentinel, folder / "sentinel.log", url)
+        yield at
+    finally:
+        for process in reversed(started):
+            process.stop()
+
+
+def _start(started: list[KeptProcess], argv: list[str], log: Path, url: str) -> None:
+    process = KeptProcess(Program(argv=argv, log=log, cwd=log.parent))
+    started.append(process)
+    eventually(lambda: _answers(url), f"{log.name} answers", why=process.log_tail)
+
+
+def _answers(url: str) -> bool:
+    with connect(url, retries=0) as client:
+        try:
+            with reachable(url):
+                return bool(client.ping())
+        except ServerUnreachable:
+            return False
+
+
+def _tls_query(redis: Redis, certificates: Certificates) -> App:
+    url = f"rediss://:{SECRET}@localhost:{redis.tls_port}/2?{certificates.query}"
+    return App(url, url)
+
+
+def _tls_configured(redis: Redis, certificates: Certificates) -> App:
+    tls = {
+        "ssl_cert_reqs": int(ssl.CERT_REQUIRED),
+        "ssl_ca_certs": certificates.file("ca.pem"),
+        "ssl_certfile": certificates.file("client.pem"),
+        "ssl_keyfile": certificates.file("client.key"),
+    }
+    url = f"redis://:{SECRET}@{LOOPBACK}:{redis.tls_port}/2"
+    return App(url, f"{url.replace('redis:', 'rediss:')}?{certificates.query}", tls)
+
+
+def _socket(redis: Redis, certificates: Certificates) -> App:
+    place = f"://:{SECRET}@{redis.socket}"
+    return App(f"redis+socket{place}?virtual_host=3", f"unix{place}?db=3")
+
+
+def _sentinels(redis: Redis, certificates: Certificates) -> App:
+    """The first of two Sentinels does not answer."""
+    nodes = [f"sentinel://:{SECRET}@{LOOPBACK}:{port}/4" for port in (1, redis.sentinel)]
+    hosts = f"{LOOPBACK}:1,{LOOPBACK}:{redis.sentinel}"
+    ours = f"sentinel://:{SECRET}@{hosts}/{PRIMARY}/4"
+    return App(";".join(nodes), ours, options={"master_name": PRIMARY})
+
+
+ON_REDIS = [_tls_query, _tls_configured, _socket, _sentinels]
+
+
+@pytest.mark.parametrize("way", ON_REDIS)
+def test_on_redis_it_is_retried_waits_and_dies_where_the_app_is(
+    way: Callable[[Redis, Certificates], App],
+    redis: Redis,
+    certificates: Certificates,
+    servers: Servers,
+    tmp_path: Path,
+) -> None:
+    _whole_way(way(redis, certificates), servers, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def rabbitmq(
+    certificates: Certificates, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[RabbitMQ, int]]:
+    """One with TLS that wants a client's certificate, an account and a virtual host of its own."""
+    port = free_port()
+    server = RabbitMQ(
+        tmp_path_factory.mktemp("rabbitmq"),
+        f"listeners.ssl.1 = {LOOPBACK}:{port}\n"
+        f"ssl_options.cacertfile = {certificates.file('ca.pem')}\n"
+        f"ssl_options.certfile = {certificates.file('server.pem')}\n"
+        f"ssl_options.keyfile = {certificates.file('server.key')}\n"
+        "ssl_options.verify = verify_peer\n"
+        "ssl_options.fail_if_no_peer_cert = true\n",
+    )
+    try:
+        server.start()
+        server.ctl("add_user", "sh:op", PASSWORD)
+        server.ctl("add_vhost", "/shop")
+        server.ctl("set_permissions", "-p", "/shop", "sh:op", ".*", ".*", ".*")
+        yield server, port
+    finally:
+        server.stop()
+
+
+def test_on_rabbitmq_it_is_retried_waits_and_dies_where_the_app_is(
+    rabbitmq: tuple[RabbitMQ, int], certificates: Certificates, servers: Servers, tmp_path: Path
+) -> None:
+    """The first of two hosts does not answer; the URLs know nothing of certificates."""
+    _, port = rabbitmq
+    hosts = [
+        f"amqps://sh%3Aop:{SECRET}@{place}//shop"
+        for place in (f"{LOOPBACK}:1", f"localhost:{port}")
+    ]
+    tls = {
+        "cert_reqs": int(ssl.CERT_REQUIRED),
+        "ca_certs": certificates.file("ca.pem"),
+        "certfile": certificates.file("client.pem"),
+        "keyfile": certificates.file("client.key"),
+    }
+    ours = ";".join(f"{url}?{certificates.query}" for url in hosts)
+    _whole_way(App(";".join(hosts), ours, tls), servers, tmp_path)
+
+
+def _whole_way(app: App, servers: Servers, folder: Path) -> None:
+    records = servers.valkey_url()
+    settings = fresh_settings(records, broker_url=app.ours)
+    legacy = Legacy(
+        "protect", app.broker, records, settings, folder, options=app.options, tls=app.tls
+    )
+    try:
+        worker = legacy.worker()
+        with legacy.producer() as tasks:
+            assert tasks.later.delay().get(timeout=SOON_S) == 1, worker.log[-4000:]
+            failed = tasks.fail.delay("why")
+            assert legacy.await_letter(failed.id).error_message == "why"
+        assert "not published" not in worker.log
+        assert SECRET not in worker.log
+        assert PASSWORD not in worker.log
+    finally:
+        legacy.close()
