@@ -53,7 +53,8 @@ def watched(tmp_path: Path) -> Iterator[Watched]:
     try:
         with Redis(host=LOOPBACK, port=port) as client:
             eventually(lambda: _knows_replica(client), "Sentinel knows the replica")
-        url = f"sentinel://{LOOPBACK}:{port}/{PRIMARY}/0"
+        # The first Sentinel does not answer.
+        url = f"sentinel://{LOOPBACK}:1,{LOOPBACK}:{port}/{PRIMARY}/0"
         yield Watched(primary, replica, sentinel, url)
     finally:
         sentinel.stop()

@@ -22,7 +22,7 @@ from taskyard.broker.any_header import read_any_header
 from taskyard.errors import InvalidSettings
 from taskyard.queues import URGENCY_STEPS
 from taskyard.settings import Settings
-from taskyard.store import BROKER
+from taskyard.store import BROKER, sentinel_options
 from taskyard.transport import BURST
 
 __all__ = [
@@ -118,7 +118,7 @@ def wiring(url: str) -> Wiring:
     if redis.primary is None:
         return Wiring(_kombu_url(redis), "taskyard.transport:Transport", redis.tls, redis.options)
     nodes = (f"sentinel://{_user(redis)}{_place(*at)}/{redis.database}" for at in redis.hosts)
-    own = {"master_name": redis.primary, "sentinel_kwargs": dict(redis.sentinel)}
+    own = {"master_name": redis.primary, "sentinel_kwargs": sentinel_options(redis)}
     options = {**redis.options, **own}
     return Wiring(";".join(nodes), "taskyard.transport:SentinelTransport", redis.tls, options)
 

@@ -9,6 +9,7 @@ from taskyard.store.client import (
     explained,
     make_pool,
     reachable,
+    sentinel_options,
 )
 from taskyard.store.misplaced import Misplaced, is_misplaced, named
 from taskyard.store.replicated import call_replicated
@@ -29,4 +30,5 @@ __all__ = [
     "make_pool",
     "named",
     "reachable",
+    "sentinel_options",
 ]

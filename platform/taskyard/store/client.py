@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 import redis
-from redis.backoff import ExponentialWithJitterBackoff
+from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -28,6 +28,7 @@ __all__ = [
     "explained",
     "make_pool",
     "reachable",
+    "sentinel_options",
 ]
 
 LOST: Final = (RedisConnectionError, RedisTimeoutError)
@@ -91,12 +92,20 @@ def make_pool(address: RedisAddress, options: Mapping[str, Any]) -> redis.Connec
     return redis.ConnectionPool(connection_class=kind, host=host, port=port, **options)
 
 
+def sentinel_options(address: RedisAddress) -> dict[str, Any]:
+    """Return redis-py's options for the connections to Sentinels.
+
+    By itself it tries one that does not answer for 5 s before it asks the next.
+    """
+    at_once = Retry(NoBackoff(), 0)
+    return {"socket_timeout": _SOCKET_TIMEOUT_S, "retry": at_once, **address.sentinel}
+
+
 def _primary(
     address: RedisAddress, primary: str, options: Mapping[str, Any]
 ) -> redis.ConnectionPool:
     """A pool of connections to whatever server is the primary when it connects."""
-    of_nodes = {"socket_timeout": _SOCKET_TIMEOUT_S, **address.sentinel}
-    sentinel = Sentinel(address.hosts, sentinel_kwargs=of_nodes)  # type: ignore[no-untyped-call]
+    sentinel = Sentinel(address.hosts, sentinel_kwargs=sentinel_options(address))  # type: ignore[no-untyped-call]
     secure = address.tls is not None
     return SentinelConnectionPool(primary, sentinel, ssl=secure, **options)  # type: ignore[no-untyped-call]
 

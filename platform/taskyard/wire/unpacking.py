@@ -1,0 +1,187 @@
+"""Compressed bodies, unpacked up to a limit: 200 kB may hold 200 MB.
+
+The names are kombu's, whose own way has no limit and takes what a message's header `compression`
+says. What needs a library beyond Python's own works where that is installed, as in kombu.
+"""
+
+from __future__ import annotations
+
+import bz2
+import lzma
+import zlib
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, Final, Protocol
+
+__all__ = ["UNPACKED_LIMIT", "CompressionFault", "UnpacksTooLarge", "knows", "unpack_body"]
+
+# As much as RabbitMQ 4 takes in one message that is not compressed.
+UNPACKED_LIMIT: Final = 16 * 1024 * 1024
+# What xz -9 needs for its dictionary, twice.
+_LZMA_MEMORY: Final = 128 * 1024 * 1024
+# So many bytes begin each stream of bz2, xz and zstd, and nothing else.
+_MAGIC: Final = 3
+
+
+class CompressionFault(ValueError):
+    """A body that is not what its compression says."""
+
+
+class UnpacksTooLarge(CompressionFault):
+    """A body that would be larger than the limit; nothing beyond the limit was unpacked."""
+
+    def __init__(self, packed: int, name: str, limit: int) -> None:
+        self.packed, self.name, self.limit = packed, name, limit
+        super().__init__(
+            f"its {packed:,} bytes ({name}) unpack to more than {limit:,} bytes, which is the limit"
+        )
+
+
+class _Stream(Protocol):
+    """One compressed stream as bz2, lzma and zstd of Python's library have it."""
+
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def needs_input(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        """Return at most `max_length` bytes; the rest of `data` is kept for the next call."""
+        ...
+
+
+def knows(name: str) -> bool:
+    """Whether `name` is a compression that can be undone here."""
+    return name in _STREAMS
+
+
+def unpack_body(body: bytes, name: str, limit: int = UNPACKED_LIMIT) -> bytes:
+    """Return `body` unpacked from the compression that kombu calls `name`.
+
+    Raises `UnpacksTooLarge` as soon as it grows over `limit` bytes, `CompressionFault` for a name
+    that is not known here or a body of another kind.
+    """
+    find = _STREAMS.get(name)
+    if find is None:
+        known = ", ".join(_STREAMS)
+        raise CompressionFault(f"compression {name!r:.60} is not known; known: {known}")
+    try:
+        open_stream, own_error = find()
+    except ImportError as error:
+        raise CompressionFault(f"compression {name!r} needs a library: {error}") from error
+    try:
+        found = _unpack(open_stream, body, limit)
+    except (own_error, ValueError, OSError, EOFError) as error:
+        raise CompressionFault(f"the body is no {name} of one piece: {error}") from error
+    if len(found) > limit:
+        raise UnpacksTooLarge(len(body), name, limit)
+    return bytes(found)
+
+
+def _unpack(open_stream: Callable[[], _Stream], body: bytes, limit: int) -> bytearray:
+    """Unpack all streams of `body`, and stop with one byte more than `limit`."""
+    found, rest = bytearray(), body
+    while True:
+        stream = open_stream()
+        found += stream.decompress(rest, limit + 1 - len(found))
+        while len(found) <= limit and not stream.eof and not stream.needs_input:
+            found += stream.decompress(b"", limit + 1 - len(found))
+        if len(found) > limit:
+            return found
+        if not stream.eof:
+            raise EOFError("it ends too early")
+        rest = stream.unused_data
+        # What follows and is no other stream of the kind is ignored, as by Python's own functions.
+        if not rest or rest[:_MAGIC] != body[:_MAGIC]:
+            return found
+
+
+class _Zlib:
+    """zlib's stream, which keeps the rest of its input where the caller must give it again."""
+
+    def __init__(self) -> None:
+        self._stream = zlib.decompressobj()
+
+    @property
+    def eof(self) -> bool:
+        return self._stream.eof
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._stream.unconsumed_tail
+
+    # zlib.decompress unpacks the first stream alone.
+    unused_data = b""
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        return self._stream.decompress(data or self._stream.unconsumed_tail, max_length)
+
+
+class _Brotli:
+    """brotli's stream; its library limits what one call returns since version 1.2."""
+
+    unused_data = b""
+
+    def __init__(self, library: Any) -> None:
+        self._stream = library.Decompressor()
+
+    @property
+    def eof(self) -> bool:
+        return bool(self._stream.is_finished())
+
+    @property
+    def needs_input(self) -> bool:
+        return bool(self._stream.can_accept_more_data())
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        return bytes(self._stream.process(data, output_buffer_limit=max_length))
+
+
+_Way = tuple[Callable[[], _Stream], type[Exception]]
+
+
+def _zlib() -> _Way:
+    return _Zlib, zlib.error
+
+
+def _bz2() -> _Way:
+    return bz2.BZ2Decompressor, OSError
+
+
+def _lzma() -> _Way:
+    return lambda: lzma.LZMADecompressor(memlimit=_LZMA_MEMORY), lzma.LZMAError
+
+
+def _brotli() -> _Way:
+    library = import_module("brotli")
+    if not hasattr(library.Decompressor, "can_accept_more_data"):
+        raise ImportError("brotli 1.2 or newer, which can stop at a limit")
+    return lambda: _Brotli(library), library.error
+
+
+def _zstd() -> _Way:
+    try:
+        library = import_module("compression.zstd")
+    except ImportError:
+        library = import_module("backports.zstd")
+    return library.ZstdDecompressor, library.ZstdError
+
+
+_STREAMS: Final[dict[str, Callable[[], _Way]]] = {
+    "application/x-gzip": _zlib,
+    "gzip": _zlib,
+    "zlib": _zlib,
+    "application/x-bz2": _bz2,
+    "bzip2": _bz2,
+    "bzip": _bz2,
+    "application/x-lzma": _lzma,
+    "lzma": _lzma,
+    "xz": _lzma,
+    "application/x-brotli": _brotli,
+    "brotli": _brotli,
+    "application/zstd": _zstd,
+    "zstd": _zstd,
+    "zstandard": _zstd,
+}
