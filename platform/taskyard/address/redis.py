@@ -79,7 +79,8 @@ def redis_address(url: str) -> RedisAddress:
     parts = read_url(url, form)
     if parts.scheme not in REDIS_SCHEMES:
         raise InvalidSettings(
-            f"expected {'://, '.join(REDIS_SCHEMES)}://, got {parts.scheme or 'no scheme'}://"
+            f"expected {form}, unix:// or sentinel://, with user:password@ before the host where "
+            f"it has them, got {parts.scheme or 'no scheme'}://"
         )
     _check_options(parts)
     common: dict[str, Any] = {
