@@ -81,12 +81,15 @@ class ServerRefused(TaskyardError):
 
     exit_code = 3
 
-    def __init__(self, role: str, url: str, cause: object) -> None:
+    def __init__(
+        self,
+        role: str,
+        url: str,
+        cause: object,
+        remedy: str = "Nothing was done; see what is wrong with: taskyard check",
+    ) -> None:
         self.role, self.url = role, url
-        super().__init__(
-            f"{role} at {url} refused: {cause}. Nothing was done; see what is wrong with: "
-            "taskyard check"
-        )
+        super().__init__(f"{role} at {url} refused: {cause}. {remedy}")
 
 
 class SchemaMismatch(TaskyardError):

@@ -17,7 +17,7 @@ from support.waiting import eventually
 from support.yard import fresh_settings
 from taskyard.database import engine
 from taskyard.database.partitions import partitions
-from taskyard.errors import ServerUnreachable
+from taskyard.errors import ServerRefused
 from taskyard.jobs.states import State
 from taskyard.mirror import Mirrored
 from taskyard.settings import Settings
@@ -82,7 +82,7 @@ def test_without_postgres_one_round_says_so_and_acknowledges_nothing(
 ) -> None:
     house.mirror.run_once()
     letter = house.post()
-    with away(servers, database), pytest.raises(ServerUnreachable, match="Postgres at"):
+    with away(servers, database), pytest.raises(ServerRefused, match="Postgres at"):
         house.mirror.run_once(wait_s=0.5)
     assert not house.has(letter)
     house.mirror.run_once()
@@ -135,7 +135,7 @@ def test_postgres_may_be_away_until_the_streams_budget_is_spent(
             for number in range(80):
                 made.admit(f"budget-{number}")
             letter = made.post()
-            with pytest.raises(ServerUnreachable):
+            with pytest.raises(ServerRefused):
                 made.mirror.run_once()
             assert made.client.xlen(f"{made.settings.namespace}:lifecycle") == 60
             gaps = made.client.hgetall(f"{made.settings.namespace}:lifecycle:gaps")

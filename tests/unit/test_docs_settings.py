@@ -11,7 +11,7 @@ import yaml
 
 from taskyard import ledger, store
 from taskyard.control import letters, prefixes
-from taskyard.database import connect
+from taskyard.database import conninfo
 from taskyard.database.migrate import MINIMUM_POSTGRES
 from taskyard.jobs.catalogue import Catalogue
 from taskyard.ops.cli.checks import rabbitmq_server, redis_server
@@ -119,7 +119,12 @@ LIMITS = {
     "a letter on RabbitMQ": ["deadletters.amqp_post:_COMPRESSED_OVER_BYTES"],
     "a review queue": ["deadletters.post:REVIEW_LIMIT"],
     "a kept copy of a letter": ["deadletters.kept:_LARGEST_BYTES"],
-    "one batch of the mirror": ["mirror.feeds:BATCH"],
+    "one batch of the mirror": ["mirror.feeds:BATCH", "mirror.halving:BATCH_BYTES"],
+    "a letter or event that is kept as its bytes alone": [
+        "mirror.halving:WHOLE_BYTES",
+        "database.bulk:PIECE_BYTES",
+    ],
+    "a refusal of Postgres that does not say whose fault it is": ["mirror.feeds:_UNCLEAR_TRIES"],
     "reclaim by the mirror": ["mirror.feeds:_RECLAIM_EVERY_S", "mirror.stream:_CLAIM_IDLE_MS"],
     "texts in Postgres": [
         "mirror.rows:_NAME_LENGTH",
@@ -196,7 +201,7 @@ def test_the_page_names_the_oldest_servers_that_check_takes():
 
 
 def test_two_limits_that_the_page_tells_as_one_are_one():
-    assert connect.CONNECT_TIMEOUT_S == store.client._SOCKET_TIMEOUT_S
+    assert conninfo.CONNECT_TIMEOUT_S == store.client._SOCKET_TIMEOUT_S
     assert letters.LIMIT == ledger.SEARCH_LIMIT
     assert find.MINIMUM_PREFIX == prefixes.MINIMUM_PREFIX
 

@@ -1,7 +1,7 @@
 """Postgres: the engine, the tables, their migrations and their partitions."""
 
 from taskyard.database.connect import engine, opened
-from taskyard.database.migrate import SchemaStatus, check, migrate
+from taskyard.database.migrate import SchemaStatus, check, encoding_fault, migrate
 from taskyard.database.partitions import create_partitions, drop_partitions_before
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "check",
     "create_partitions",
     "drop_partitions_before",
+    "encoding_fault",
     "engine",
     "migrate",
     "opened",

@@ -1,4 +1,4 @@
-"""Many rows in one statement: one array a column, unnested by the server.
+"""Many rows in one statement: one array a column, unnested by the server; and one huge value.
 
 The statement's text is the same for any number of rows, so it is compiled once; sending 500 rows
 this way takes a third of the time that 500 statements take.
@@ -7,12 +7,15 @@ this way takes a third of the time that 500 statements take.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Connection, Table, bindparam, cast, func, select
+from sqlalchemy import Column, Connection, Table, bindparam, cast, func, select, update
 from sqlalchemy.dialects.postgresql import ARRAY, Insert, insert
 
-__all__ = ["insert_from_arrays", "rows_as_arrays", "write_rows"]
+__all__ = ["PIECE_BYTES", "append_rest", "insert_from_arrays", "rows_as_arrays", "write_rows"]
+
+# Bytes travel as twice as many characters, of which the server makes several copies.
+PIECE_BYTES: Final = 64 * 2**20
 
 
 def insert_from_arrays(table: Table, names: Sequence[str]) -> Insert:
@@ -29,8 +32,17 @@ def rows_as_arrays(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     return {name: [row[name] for row in rows] for name in rows[0]}
 
 
-def write_rows(
-    connection: Connection, statement: Insert, rows: Sequence[Mapping[str, Any]]
+def write_rows(connection: Connection, statement: Insert, rows: Sequence[Mapping[str, Any]]) -> int:
+    """Execute a statement made by `insert_from_arrays` with `rows`; how many it changed."""
+    return connection.execute(statement, rows_as_arrays(rows)).rowcount
+
+
+def append_rest(
+    connection: Connection, column: Column[bytes], key: Mapping[str, Any], value: bytes
 ) -> None:
-    """Execute a statement made by `insert_from_arrays` with `rows`."""
-    connection.execute(statement, rows_as_arrays(rows))
+    """Append to a row what `value` has beyond its first `PIECE_BYTES`, a piece a statement."""
+    row = [column.table.c[name] == known for name, known in key.items()]
+    for start in range(PIECE_BYTES, len(value), PIECE_BYTES):
+        piece = value[start : start + PIECE_BYTES]
+        grown = update(column.table).where(*row).values({column: column.concat(piece)})
+        connection.execute(grown)

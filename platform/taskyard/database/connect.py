@@ -2,50 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
+import psycopg2
 from sqlalchemy import Engine, create_engine, event
-from sqlalchemy.engine import URL, ExceptionContext, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.engine import URL, ExceptionContext
 
-from taskyard.database.faults import first_line, is_absent, is_away, is_wrong_schema
-from taskyard.errors import InvalidSettings, SchemaMismatch, ServerUnreachable, TaskyardError
+from taskyard.database.conninfo import DRIVER, connection_parameters, names_timezone
+from taskyard.database.faults import (
+    Refusal,
+    first_line,
+    is_missing_database,
+    is_out_of_time,
+    is_refused_login,
+    is_refused_parameter,
+    is_refused_right,
+    is_wrong_option,
+    meaning,
+    reasons,
+)
+from taskyard.errors import (
+    InvalidSettings,
+    SchemaMismatch,
+    ServerRefused,
+    ServerUnreachable,
+    TaskyardError,
+)
 from taskyard.wire import redact_url
 
-__all__ = ["CONNECT_TIMEOUT_S", "engine", "opened"]
+__all__ = ["engine", "opened"]
 
-CONNECT_TIMEOUT_S: Final = 5
-# A server that vanishes without a word is noticed within half a minute, not after TCP's two hours.
-_KEEPALIVE: Final = {
-    "keepalives_idle": 15,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 30_000,
-}
-_DRIVER: Final = "postgresql+psycopg2"
-# The credentials stand beside it, or redaction would mask them in the example.
-_FORM: Final = "postgresql://host:5432/name, with user:password@ before the host where it has them"
-_DIALECTS: Final = frozenset({"postgres", "postgresql", _DRIVER})
+_NO_SCHEMA: Final = "3F000"
+_LOCAL: Final = "for servers on this machine: taskyard up"
 
 
 def engine(url: str, *, application_name: str = "taskyard") -> Engine:
     """An engine for `url`; nothing is connected before its first use.
 
-    Whatever it runs raises `ServerUnreachable` where Postgres is away, and `SchemaMismatch` where
-    a table or column is missing. Raises `InvalidSettings` if `url` names no Postgres.
+    What it runs raises `ServerUnreachable` where Postgres cannot be reached, `ServerRefused` where
+    it answers and does not serve, `SchemaMismatch` where a table or column is missing, and
+    `InvalidSettings` where the driver cannot use the URL. Raises `InvalidSettings` if `url` names
+    no Postgres.
     """
+    parameters = connection_parameters(url, application_name)
     made = create_engine(
-        _parse(url),
-        pool_pre_ping=True,
-        connect_args={
-            "connect_timeout": CONNECT_TIMEOUT_S,
-            "application_name": application_name,
-            "options": "-c timezone=UTC",
-            **_KEEPALIVE,
-        },
+        _display(parameters), creator=lambda: psycopg2.connect(**parameters), pool_pre_ping=True
     )
+    if not names_timezone(parameters):
+        event.listen(made, "connect", _set_timezone)
     event.listen(made, "handle_error", _Namer(redact_url(url)))
     return made
 
@@ -60,19 +66,24 @@ def opened(url: str, *, application_name: str = "taskyard") -> Iterator[Engine]:
         made.dispose()
 
 
-def _parse(url: str) -> URL:
-    try:
-        parsed = make_url(url)
-    except ArgumentError as error:
-        msg = f"TASKYARD_DATABASE_URL is no URL; expected {_FORM}"
-        raise InvalidSettings(msg) from error
-    if parsed.drivername not in _DIALECTS:
-        msg = (
-            f"TASKYARD_DATABASE_URL names {parsed.drivername!r}; expected a PostgreSQL URL such as "
-            f"{_FORM}"
-        )
-        raise InvalidSettings(msg)
-    return parsed.set(drivername=_DRIVER)
+def _display(parameters: Mapping[str, str]) -> URL:
+    """SQLAlchemy's URL of what it can express: the connections are made of `parameters`."""
+    port = parameters.get("port", "")
+    return URL.create(
+        DRIVER,
+        username=parameters.get("user"),
+        password=parameters.get("password"),
+        host=parameters.get("host"),
+        port=int(port) if port.isdigit() else None,
+        database=parameters.get("dbname"),
+    )
+
+
+def _set_timezone(connection: Any, _: object) -> None:
+    """Read every time in UTC, whose years fit Python's; a pooler refuses it as a start option."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET TIME ZONE 'UTC'")
+    connection.commit()
 
 
 class _Namer:
@@ -85,25 +96,56 @@ class _Namer:
         # A failed pre-ping is the pool's own business: it connects anew.
         if context.is_pre_ping:
             return
-        named = self._name(context)
-        if named is not None:
-            raise named from context.original_exception
-
-    def _name(self, context: ExceptionContext) -> TaskyardError | None:
         error = context.original_exception
-        if is_absent(error):
-            msg = (
+        named = self._of_login(error) if context.connection is None else None
+        named = named or self._of_statement(error, disconnect=context.is_disconnect)
+        if named is not None:
+            raise named from error
+
+    def _of_login(self, error: BaseException) -> TaskyardError | None:
+        if is_missing_database(error):
+            return SchemaMismatch(
                 f"Postgres at {self._url} answers, and {first_line(error)}. Create the database "
                 "(createdb), or set TASKYARD_DATABASE_URL to another; then: taskyard migrate"
             )
-            return SchemaMismatch(msg)
-        if context.is_disconnect or is_away(error):
-            remedy = (
-                "Check that the server runs and that TASKYARD_DATABASE_URL is right; "
-                "for servers on this machine: taskyard up"
+        if is_wrong_option(error):
+            return InvalidSettings(
+                f"TASKYARD_DATABASE_URL ({self._url}) cannot be used: {reasons(error)}"
             )
-            return ServerUnreachable("Postgres", self._url, first_line(error), remedy)
-        if is_wrong_schema(error):
-            msg = f"{first_line(error)}: the schema is not this version's. Run: taskyard migrate"
-            return SchemaMismatch(msg)
+        if is_refused_parameter(error):
+            remedy = (
+                "That is a start parameter of the connection: remove it from the query of "
+                "TASKYARD_DATABASE_URL (`options`) and from PGOPTIONS. Behind PgBouncer set what "
+                "it stood for at the server: ALTER ROLE name SET search_path = schema"
+            )
+            return ServerRefused("Postgres", self._url, reasons(error), remedy)
+        if is_refused_login(error):
+            remedy = (
+                "The server answers: check user, password and database in TASKYARD_DATABASE_URL, "
+                f"and the server's log; {_LOCAL}"
+            )
+            return ServerRefused("Postgres", self._url, reasons(error), remedy)
         return None
+
+    def _of_statement(self, error: BaseException, *, disconnect: bool) -> TaskyardError | None:
+        kind = Refusal.UNREACHABLE if disconnect else meaning(error)
+        match kind:
+            case Refusal.UNREACHABLE:
+                remedy = (
+                    f"Check that the server runs and that TASKYARD_DATABASE_URL is right; {_LOCAL}"
+                )
+                return ServerUnreachable("Postgres", self._url, reasons(error), remedy)
+            case Refusal.SCHEMA if getattr(error, "pgcode", None) == _NO_SCHEMA:
+                return SchemaMismatch(
+                    f"{first_line(error)}: the search_path names no schema that exists. Create it "
+                    "(CREATE SCHEMA); then: taskyard migrate"
+                )
+            case Refusal.SCHEMA:
+                return SchemaMismatch(
+                    f"{first_line(error)}: the schema is not this version's. Run: taskyard migrate"
+                )
+            case Refusal.PASSING if not (is_out_of_time(error) or is_refused_right(error)):
+                remedy = "Nothing was done; try again, and if that lasts see the server's log"
+                return ServerRefused("Postgres", self._url, first_line(error), remedy)
+            case _:
+                return None

@@ -1,48 +1,139 @@
-"""What a failure of Postgres means: away, the wrong schema, or data that it refuses.
+"""What a refusal of Postgres means: one table by SQLSTATE, and what stands in for a code.
 
-The classes are those of https://www.postgresql.org/docs/current/errcodes-appendix.html.
+The codes are those of https://www.postgresql.org/docs/current/errcodes-appendix.html.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Final
+from collections.abc import Mapping
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any, Final
 
 __all__ = [
+    "MEANINGS",
+    "Refusal",
     "first_line",
-    "is_absent",
-    "is_away",
+    "is_missing_database",
     "is_out_of_time",
-    "is_refused_data",
-    "is_wrong_schema",
+    "is_refused_login",
+    "is_refused_parameter",
+    "is_refused_right",
+    "is_wrong_option",
+    "meaning",
+    "reasons",
+    "refusal_of_values",
 ]
 
-# Connection, resources (disk, memory, connections), operator intervention (shutdown), a standby.
-_AWAY: Final = ("08", "53", "57P", "25006")
-_ABSENT: Final = re.compile(r'FATAL:  ?database ".*" does not exist')
-_WRONG_SCHEMA: Final = ("42P01", "42703", "42883")
+
+class Refusal(StrEnum):
+    """What a caller can do about a refusal."""
+
+    UNREACHABLE = "unreachable"
+    """The connection is lost, or the server starts or stops: the same again, later."""
+    PASSING = "passing"
+    """Locks, races, room or a read-only server: the same again, later."""
+    SCHEMA = "schema"
+    """A table, column, function or schema is missing: an operator migrates."""
+    DATA = "data"
+    """These values can never be stored, however often they are sent."""
+    UNCLEAR = "unclear"
+    """Only the next tries tell whether it passes."""
+
+
+# The longest prefix counts; a code without a row is unclear.
+MEANINGS: Final[Mapping[str, Refusal]] = MappingProxyType(
+    {
+        "08": Refusal.UNREACHABLE,  # connection
+        "21": Refusal.DATA,  # one statement touches a row twice; halved, none does
+        "22": Refusal.DATA,
+        "23": Refusal.DATA,  # a constraint; 23514 without its name is a partition's
+        "25006": Refusal.PASSING,  # a standby, or default_transaction_read_only
+        "25P03": Refusal.UNREACHABLE,  # idle_in_transaction_session_timeout ends the connection
+        "25P04": Refusal.UNREACHABLE,  # transaction_timeout ends it too
+        "28": Refusal.PASSING,  # login; an operator mends it
+        "3D": Refusal.SCHEMA,
+        "3F": Refusal.SCHEMA,
+        "40": Refusal.PASSING,  # serialization, deadlock
+        "42501": Refusal.PASSING,  # a right; an operator grants it
+        "42703": Refusal.SCHEMA,
+        "42883": Refusal.SCHEMA,
+        "42P01": Refusal.SCHEMA,
+        "53": Refusal.PASSING,  # disk, memory, connections
+        "54": Refusal.DATA,  # program limit: an index row or a value is too long
+        "55": Refusal.PASSING,  # a lock that is not free, an object in use
+        "57": Refusal.UNREACHABLE,  # shutdown, crash, start
+        "57014": Refusal.PASSING,  # statement_timeout, or somebody cancelled it
+        "58": Refusal.PASSING,  # input and output
+        "72": Refusal.PASSING,  # snapshot too old
+        "P0": Refusal.DATA,  # a trigger of the database's owner refuses the row
+        "XX": Refusal.UNCLEAR,  # internal: a partition that was just dropped, a damaged file
+    }
+)
 _CANCELLED: Final = "57014"
-# Data, constraint, program limit (an index row too long), internal (a value over 1 GB).
-_REFUSED: Final = ("22", "23", "54", "XX")
+_CHECK: Final = "23514"
+_RIGHT: Final = "42501"
+_TOO_LARGE: Final = "invalid memory alloc request size"  # an internal error, never translated
+# Before there is a connection the driver knows no code, only text.
+_MISSING_DATABASE: Final = re.compile(r'FATAL:  ?database ".*" does not exist')
+_LOGIN: Final = "FATAL:"
+_PARAMETER: Final = re.compile(
+    r"unsupported startup parameter|unrecognized configuration parameter|invalid command-line arg"
+    r"|invalid value for parameter|permission denied to set parameter|parameter \".*\" cannot be"
+    r"|requires a value"
+)
+_OPTION: Final = re.compile(
+    r"invalid (\w+ )?value|invalid connection option|invalid .* for connection option"
+    r"|definition of service|service file"
+)
+_ATTEMPT: Final = re.compile(r"^(?!\s)(.+)$", re.MULTILINE)
 
 
-def is_absent(error: BaseException | None) -> bool:
-    """Whether the server has no database of that name; before a connection there are only words."""
-    return _code(error) is None and _ABSENT.search(str(error)) is not None
-
-
-def is_away(error: BaseException | None) -> bool:
-    """Whether the server could not be reached or could not serve anybody."""
+def meaning(error: BaseException | None) -> Refusal | None:
+    """What the driver's `error` stands for; None if it is none of the driver's."""
     code = _code(error)
     if code is None:
-        return type(error).__name__ in {"OperationalError", "InterfaceError"}
-    return code.startswith(_AWAY)
+        lost = type(error).__name__ in {"OperationalError", "InterfaceError"}
+        return Refusal.UNREACHABLE if lost else None
+    if code == _CHECK and _constraint(error) is None:
+        # The row's week was attached or detached since the statement was planned.
+        return Refusal.PASSING
+    if code.startswith("XX") and _TOO_LARGE in str(error):
+        return Refusal.DATA
+    prefixes = (code[:length] for length in range(len(code), 1, -1))
+    return next((MEANINGS[prefix] for prefix in prefixes if prefix in MEANINGS), Refusal.UNCLEAR)
 
 
-def is_wrong_schema(error: BaseException | None) -> bool:
-    """Whether a table, column or function is missing."""
-    code = _code(error)
-    return code is not None and code.startswith(_WRONG_SCHEMA)
+def refusal_of_values(error: BaseException) -> Refusal | None:
+    """The `meaning` of what storing some values raised, through SQLAlchemy's wrapping."""
+    cause = getattr(error, "orig", None) or error
+    # The driver refuses NUL and lone surrogates before the server sees them, and json what is
+    # nested too deep.
+    if isinstance(cause, ValueError | OverflowError | RecursionError):
+        return Refusal.DATA
+    return meaning(cause)
+
+
+def is_missing_database(error: BaseException | None) -> bool:
+    """Whether the server has no database of that name."""
+    return _code(error) is None and _MISSING_DATABASE.search(str(error)) is not None
+
+
+def is_refused_login(error: BaseException | None) -> bool:
+    """Whether a server answers and lets nobody in this way."""
+    return _code(error) is None and _LOGIN in str(error)
+
+
+def is_refused_parameter(error: BaseException | None) -> bool:
+    """Whether it was a parameter of the connection that a server, or a pooler, refuses."""
+    return is_refused_login(error) and _PARAMETER.search(str(error)) is not None
+
+
+def is_wrong_option(error: BaseException | None) -> bool:
+    """Whether the driver's library itself cannot use an option, so that no server was asked."""
+    text = str(error)
+    return _code(error) is None and _LOGIN not in text and _OPTION.search(text) is not None
 
 
 def is_out_of_time(error: BaseException | None) -> bool:
@@ -50,12 +141,9 @@ def is_out_of_time(error: BaseException | None) -> bool:
     return _code(error) == _CANCELLED
 
 
-def is_refused_data(error: BaseException) -> bool:
-    """Whether these values themselves can never be stored, however often they are sent."""
-    if isinstance(error, ValueError | OverflowError):
-        return True  # the driver refuses NUL and lone surrogates before the server sees them
-    code = _code(getattr(error, "orig", None))
-    return code is not None and code.startswith(_REFUSED)
+def is_refused_right(error: BaseException | None) -> bool:
+    """Whether the role lacks a right, or a trigger says so."""
+    return _code(error) == _RIGHT
 
 
 def first_line(error: BaseException | None) -> str:
@@ -64,6 +152,16 @@ def first_line(error: BaseException | None) -> str:
     return lines[0] if lines else type(error).__name__
 
 
+def reasons(error: BaseException | None) -> str:
+    """Why each host that was tried did not let us in, without the driver's advice."""
+    return "; ".join(_ATTEMPT.findall(str(error).strip())) or type(error).__name__
+
+
 def _code(error: BaseException | None) -> str | None:
     code = getattr(error, "pgcode", None)
     return code if isinstance(code, str) else None
+
+
+def _constraint(error: BaseException | None) -> str | None:
+    diagnosis: Any = getattr(error, "diag", None)
+    return getattr(diagnosis, "constraint_name", None)

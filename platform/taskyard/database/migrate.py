@@ -16,9 +16,18 @@ from sqlalchemy import Connection, text
 from taskyard.database.connect import opened
 from taskyard.errors import InvalidSettings, SchemaMismatch
 
-__all__ = ["MINIMUM_POSTGRES", "VERSION_TABLE", "SchemaStatus", "check", "migrate"]
+__all__ = [
+    "ENCODING",
+    "MINIMUM_POSTGRES",
+    "VERSION_TABLE",
+    "SchemaStatus",
+    "check",
+    "encoding_fault",
+    "migrate",
+]
 
 MINIMUM_POSTGRES: Final = 14
+ENCODING: Final = "UTF8"
 # An own name, so that an application's Alembic can live in the same database.
 VERSION_TABLE: Final = "taskyard_schema"
 _FOLDER: Final = Path(__file__).parent / "migrations"
@@ -37,7 +46,8 @@ def migrate(url: str, to: str = "head") -> SchemaStatus:
     """Bring the schema to version `to`: `head`, `base` (nothing left) or a version's number.
 
     One transaction, one migrator at a time. Raises `InvalidSettings` for an unknown version,
-    `SchemaMismatch` for a server that is too old, `ServerUnreachable`.
+    `SchemaMismatch` for a server that is too old or a database that is not in UTF-8,
+    `ServerUnreachable`, `ServerRefused`.
     """
     with (
         opened(url, application_name="taskyard migrate") as database,
@@ -69,6 +79,7 @@ def _move(connection: Connection, to: str) -> None:
         if _is_down(connection, to):
             command.downgrade(config, to)
         else:
+            _check_encoding(connection)
             command.upgrade(config, to)
     except CommandError as error:
         known = ", ".join(["base", *_versions(), "head"])
@@ -97,6 +108,27 @@ def _config() -> Config:
     config = Config()
     config.set_main_option("script_location", str(_FOLDER).replace("%", "%%"))
     return config
+
+
+def encoding_fault(connection: Connection) -> str | None:
+    """What a database loses that is not in UTF-8, and what to do; None for one that is."""
+    encoding, name = connection.execute(
+        text("SELECT current_setting('server_encoding'), current_database()")
+    ).one()
+    if encoding == ENCODING:
+        return None
+    return (
+        f"the database {name} has the encoding {encoding}, expected {ENCODING}: it does not hold "
+        "every character that jobs and errors have, and what it refuses is kept only as bytes. "
+        f"Create another (createdb --encoding {ENCODING} --template template0 NAME), move what "
+        "this one holds (pg_dump, psql) and set TASKYARD_DATABASE_URL"
+    )
+
+
+def _check_encoding(connection: Connection) -> None:
+    fault = encoding_fault(connection)
+    if fault is not None:
+        raise SchemaMismatch(fault)
 
 
 def _check_server(connection: Connection) -> None:

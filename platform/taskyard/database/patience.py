@@ -1,4 +1,4 @@
-"""Going on for ever: a step that fails because a server is away is tried again, and says so."""
+"""Repeating a step for ever: an outage of a server is logged and waited for."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from taskyard.errors import SchemaMismatch, ServerUnreachable
+from taskyard.errors import SchemaMismatch, ServerRefused, ServerUnreachable
 from taskyard.wire.logs import logger
 
 __all__ = ["FIRST_WAIT_S", "LONGEST_WAIT_S", "repeat"]
@@ -17,7 +17,7 @@ log = logger(__name__)
 
 FIRST_WAIT_S: Final = 0.5
 LONGEST_WAIT_S: Final = 15.0
-_AWAY: Final = (ServerUnreachable, SchemaMismatch, SQLAlchemyError)
+_OUTAGES: Final = (ServerUnreachable, ServerRefused, SchemaMismatch, SQLAlchemyError)
 
 
 def repeat(
@@ -29,16 +29,16 @@ def repeat(
 ) -> None:
     """Do `step` again and again until `stop` is set; `name` begins the names of its log events.
 
-    A step that fails because a server is away (`also` adds other clients' errors) is repeated
-    after 0.5 s, then twice as long up to 15 s. Any other error is raised: it is a fault of ours,
-    and going on could lose something.
+    A step that fails because a server cannot be reached or refuses (`also` adds other clients'
+    errors) is repeated after 0.5 s, then twice as long up to 15 s. Any other error is raised: it is
+    a fault of ours, and going on could lose something.
     """
-    away: tuple[type[Exception], ...] = (*_AWAY, *also)
+    outages: tuple[type[Exception], ...] = (*_OUTAGES, *also)
     wait_s, failures = FIRST_WAIT_S, 0
     while not stop.is_set():
         try:
             step()
-        except away as error:
+        except outages as error:
             failures += 1
             log.warning(
                 "%s waits %.1f s after failure %d in a row: %s",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
 
 from taskyard.clock import SYSTEM_CLOCK, Clock
+from taskyard.database.faults import Refusal, meaning
 from taskyard.mirror.deliveries import Delivery, LetterSource
 from taskyard.mirror.letters import store_letters
 from taskyard.mirror.lifecycle import store_events
@@ -18,6 +21,32 @@ __all__ = ["BATCH", "EventFeed", "LetterFeed"]
 # Above 500 a batch gains little speed, and a failing one costs more to halve.
 BATCH: Final = 500
 _RECLAIM_EVERY_S: Final = 5.0
+_UNCLEAR_TRIES: Final = 5  # with the waits between them about 15 s
+
+
+class _Doubt:
+    """How often in a row one batch was refused without saying whose fault that is.
+
+    Once is a server's bad moment. What is still refused when it is spent, while the rest of the
+    batch is not, is refused data: one row does not hold up all that comes behind it.
+    """
+
+    def __init__(self) -> None:
+        self._refusals = 0
+
+    @property
+    def spent(self) -> bool:
+        return self._refusals >= _UNCLEAR_TRIES
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """Count a refusal of what is done inside; success forgets all of them."""
+        try:
+            yield
+        except DBAPIError as error:
+            self._refusals += meaning(error.orig) is Refusal.UNCLEAR
+            raise
+        self._refusals = 0
 
 
 class LetterFeed:
@@ -32,14 +61,15 @@ class LetterFeed:
     ) -> None:
         self._engine, self._source, self._clock, self._batch = engine, source, clock, batch
         self._held: Sequence[Delivery] = ()
+        self._doubt = _Doubt()
 
     def step(self, wait_s: float) -> int:
         """Store one batch; how many deliveries it had."""
         self._held = self._held or self._source.take(self._batch, wait_s)
         if not self._held:
             return 0
-        with self._engine.begin() as connection:
-            store_letters(connection, self._held, self._clock)
+        with self._doubt.counted(), self._engine.begin() as connection:
+            store_letters(connection, self._held, self._clock, unclear=self._doubt.spent)
         # Committed. If the acknowledgement fails, the batch comes again and changes nothing.
         done, self._held = self._held, ()
         self._source.acknowledge(done)
@@ -54,6 +84,7 @@ class EventFeed:
     ) -> None:
         self._engine, self._stream, self._clock, self._batch = engine, stream, clock, batch
         self._held: Sequence[StreamEntry] = ()
+        self._doubt = _Doubt()
         self._reclaim_at_s = clock.monotonic_s()
 
     def step(self, wait_s: float) -> int:
@@ -61,8 +92,8 @@ class EventFeed:
         self._held = self._held or self._reclaimed() or self._taken(wait_s)
         if not self._held:
             return 0
-        with self._engine.begin() as connection:
-            store_events(connection, self._held)
+        with self._doubt.counted(), self._engine.begin() as connection:
+            store_events(connection, self._held, unclear=self._doubt.spent)
         done, self._held = self._held, ()
         self._stream.settle(done)
         return len(done)

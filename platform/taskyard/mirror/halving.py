@@ -3,52 +3,90 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import StatementError
 
-from taskyard.database.faults import first_line, is_refused_data
+from taskyard.database.faults import Refusal, first_line, refusal_of_values
 
-__all__ = ["store"]
+__all__ = ["BATCH_BYTES", "WHOLE_BYTES", "Storing", "store"]
 
 T = TypeVar("T")
 
+# A statement of over 1 GB ends the connection, and a value travels in up to thrice its size.
+BATCH_BYTES: Final = 16 * 2**20
+WHOLE_BYTES: Final = 256 * 2**20
+_REFUSED: Final = frozenset({Refusal.DATA})
+
+
+@dataclass(frozen=True, slots=True)
+class Storing(Generic[T]):
+    """How items of one kind are stored."""
+
+    write: Callable[[Connection, Sequence[T]], None]
+    salvage: Sequence[Callable[[Connection, T, str], None]]
+    """What is tried with an item that was refused, and why it was: the most telling first. The
+    last takes anything."""
+    size: Callable[[T], int]
+    """About how many bytes an item has."""
+
 
 def store(
-    connection: Connection,
-    items: Sequence[T],
-    write: Callable[[Connection, Sequence[T]], None],
-    salvage: Callable[[Connection, T, str], None],
+    connection: Connection, items: Sequence[T], way: Storing[T], *, unclear: bool = False
 ) -> None:
     """Write `items` in the caller's transaction, halving the batch until each refused one is alone.
 
-    A refused item goes to `salvage` with Postgres's words. One bad row in 500 costs 9 more writes.
-    Whatever is not the data's fault is raised, and nothing of the batch stands.
+    One bad row in 500 costs 9 more writes. What is not the data's fault is raised, and nothing of
+    the batch stands. `unclear`: refusals that do not say whose fault they are count as the data's.
     """
     if not items:
         return
-    refusal = _refusal(connection, items, write)
-    if refusal is None:
-        return
+    refused = _REFUSED | {Refusal.UNCLEAR} if unclear else _REFUSED
     if len(items) == 1:
-        salvage(connection, items[0], refusal)
+        _store_one(connection, items[0], way, refused)
         return
-    middle = len(items) // 2
-    store(connection, items[:middle], write, salvage)
-    store(connection, items[middle:], write, salvage)
+    if (
+        sum(map(way.size, items)) > BATCH_BYTES
+        or _refusal(connection, lambda: way.write(connection, items), refused) is not None
+    ):
+        middle = len(items) // 2
+        store(connection, items[:middle], way, unclear=unclear)
+        store(connection, items[middle:], way, unclear=unclear)
+
+
+def _store_one(
+    connection: Connection, item: T, way: Storing[T], refused: frozenset[Refusal]
+) -> None:
+    if way.size(item) > WHOLE_BYTES:
+        why: str | None = f"it has {way.size(item)} bytes, more than one statement carries"
+    else:
+        why = _refusal(connection, lambda: way.write(connection, [item]), refused)
+    if why is None:
+        return
+    *tried, last = way.salvage
+    for salvage in tried:
+        if _refusal(connection, _bound(salvage, connection, item, why), refused) is None:
+            return
+    last(connection, item, why)
+
+
+def _bound(
+    salvage: Callable[[Connection, T, str], None], connection: Connection, item: T, why: str
+) -> Callable[[], None]:
+    return lambda: salvage(connection, item, why)
 
 
 def _refusal(
-    connection: Connection,
-    items: Sequence[T],
-    write: Callable[[Connection, Sequence[T]], None],
+    connection: Connection, write: Callable[[], None], refused: frozenset[Refusal]
 ) -> str | None:
+    """Why Postgres, or the driver, refuses what `write` does; None if it does not."""
     try:
         with connection.begin_nested():
-            write(connection, items)
-    except (DBAPIError, ValueError, OverflowError) as error:
-        if not is_refused_data(error):
+            write()
+    except (StatementError, ValueError, OverflowError, RecursionError) as error:
+        if refusal_of_values(error) not in refused:
             raise
-        return first_line(getattr(error, "orig", error))
+        return first_line(getattr(error, "orig", None) or error)
     return None

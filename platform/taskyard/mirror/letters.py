@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from functools import cache
 from typing import Any, Final
 
@@ -11,12 +12,12 @@ from sqlalchemy import Connection, func, select
 from sqlalchemy.dialects.postgresql import Insert, insert
 
 from taskyard.clock import SYSTEM_CLOCK, Clock
-from taskyard.database.bulk import insert_from_arrays, write_rows
+from taskyard.database.bulk import PIECE_BYTES, append_rest, insert_from_arrays, write_rows
 from taskyard.database.tables import LETTERS
 from taskyard.mirror.deliveries import Delivery
-from taskyard.mirror.halving import store
+from taskyard.mirror.halving import Storing, store
 from taskyard.mirror.reading import Readable, Unreadable, holds_nul, read
-from taskyard.mirror.rows import junk_row, row, salvaged_row
+from taskyard.mirror.rows import in_ascii, junk_row, row, salvaged_row
 from taskyard.wire.logs import logger
 
 __all__ = ["store_letters"]
@@ -29,20 +30,47 @@ _OPERATORS: Final = frozenset({"status", "replayed_at", "replay_outcome", "mirro
 
 
 def store_letters(
-    connection: Connection, deliveries: Sequence[Delivery], clock: Clock = SYSTEM_CLOCK
+    connection: Connection,
+    deliveries: Sequence[Delivery],
+    clock: Clock = SYSTEM_CLOCK,
+    *,
+    unclear: bool = False,
 ) -> None:
     """Store `deliveries` in the caller's transaction; storing them again changes nothing.
 
-    `clock` dates what is no letter and so has no time of its own.
+    `clock` dates what is no letter and so has no time of its own; `unclear` is that of `store`.
     """
     items = [read(delivery) for delivery in deliveries]
     letters = _latest(item for item in items if isinstance(item, Readable))
     # A job that handles text with NUL fails in thousands; halving would find them one by one.
-    store(connection, [item for item in letters if not holds_nul(item)], _write, _salvage)
-    store(connection, [item for item in letters if holds_nul(item)], _write_salvaged, _salvage)
-    for item in items:
-        if isinstance(item, Unreadable):
-            _insert_once(connection, junk_row(item, clock.now()))
+    clean = [item for item in letters if not holds_nul(item)]
+    nul = [item for item in letters if holds_nul(item)]
+    junk = [item for item in items if isinstance(item, Unreadable)]
+    now = clock.now()
+
+    def keep_bytes(connection: Connection, item: Readable, why: str) -> None:
+        _insert_junk(connection, Unreadable(item.delivery, why), now, in_ascii)
+
+    ways = (_salvage, _salvage_ascii, keep_bytes)
+    store(connection, clean, Storing(_write, ways, _size), unclear=unclear)
+    store(connection, nul, Storing(_write_salvaged, ways, _size), unclear=unclear)
+    store(connection, junk, _junk_way(now), unclear=unclear)
+
+
+def _size(item: Readable | Unreadable) -> int:
+    return len(item.delivery.body)
+
+
+def _junk_way(now: datetime) -> Storing[Unreadable]:
+    def write(connection: Connection, items: Sequence[Unreadable]) -> None:
+        for item in items:
+            _insert_junk(connection, item, now, dict)
+
+    def write_ascii(connection: Connection, item: Unreadable, _: str) -> None:
+        _insert_junk(connection, item, now, in_ascii)
+
+    # Its bytes alone are stored, in pieces where they are many: no size is too large.
+    return Storing(write, [write_ascii], lambda _: 0)
 
 
 def _latest(items: Iterable[Readable]) -> list[Readable]:
@@ -61,16 +89,40 @@ def _write(connection: Connection, items: Sequence[Readable]) -> None:
 
 def _write_salvaged(connection: Connection, items: Sequence[Readable]) -> None:
     why = "the letter holds a NUL character, which PostgreSQL does not store"
-    _write_all(connection, [salvaged_row(item, why) for item in items])
+    _write_raw(connection, [salvaged_row(item, why) for item in items])
 
 
 def _salvage(connection: Connection, item: Readable, why: str) -> None:
-    _write_all(connection, [salvaged_row(item, why)])
+    _write_raw(connection, [salvaged_row(item, why)])
     _log_raw(item.id, why)
 
 
-def _write_all(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
-    write_rows(connection, _upsert(tuple(rows[0])), rows)
+def _salvage_ascii(connection: Connection, item: Readable, why: str) -> None:
+    _write_raw(connection, [in_ascii(salvaged_row(item, why))])
+    _log_raw(item.id, why)
+
+
+def _write_all(connection: Connection, rows: Sequence[dict[str, Any]]) -> int:
+    return write_rows(connection, _upsert(tuple(rows[0])), rows)
+
+
+def _write_raw(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
+    small = [one for one in rows if len(one["raw_envelope"]) <= PIECE_BYTES]
+    if small:
+        _write_all(connection, small)
+    for large in (one for one in rows if len(one["raw_envelope"]) > PIECE_BYTES):
+        # A copy that changes nothing appends nothing.
+        if _write_all(connection, [_first_piece(large)]):
+            _append_envelope(connection, large)
+
+
+def _first_piece(row: dict[str, Any]) -> dict[str, Any]:
+    return row | {"raw_envelope": row["raw_envelope"][:PIECE_BYTES]}
+
+
+def _append_envelope(connection: Connection, row: dict[str, Any]) -> None:
+    key = {name: row[name] for name in _KEY}
+    append_rest(connection, LETTERS.c.raw_envelope, key, row["raw_envelope"])
 
 
 @cache
@@ -83,13 +135,20 @@ def _upsert(names: tuple[str, ...]) -> Insert:
     )
 
 
-def _insert_once(connection: Connection, values: dict[str, Any]) -> None:
+def _insert_junk(
+    connection: Connection,
+    item: Unreadable,
+    now: datetime,
+    spelled: Callable[[dict[str, Any]], dict[str, Any]],
+) -> None:
     """Insert unless the id is there under any time: partitions cannot hold that constraint."""
+    values = spelled(junk_row(item, now))
     key = int.from_bytes(values["id"].bytes[:8], signed=True)
     connection.execute(select(func.pg_advisory_xact_lock(key)))
     if connection.scalar(select(LETTERS.c.id).where(LETTERS.c.id == values["id"]).limit(1)):
         return
-    connection.execute(insert(LETTERS).values(values))
+    connection.execute(insert(LETTERS).values(_first_piece(values)))
+    _append_envelope(connection, values)
     _log_raw(values["id"], values["mirror_error"])
 
 

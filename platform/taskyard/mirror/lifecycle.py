@@ -5,16 +5,16 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import Final
 
 from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.exc import DBAPIError
 
 from taskyard import ledger
-from taskyard.database.faults import is_refused_data
+from taskyard.database.bulk import PIECE_BYTES, append_rest
 from taskyard.database.tables import REJECTS
-from taskyard.mirror.halving import store
+from taskyard.mirror.halving import Storing, store
 from taskyard.mirror.outcomes import note_outcomes
 from taskyard.mirror.stream import StreamEntry
 from taskyard.wire.logs import logger
@@ -34,15 +34,24 @@ class _Item:
     entry: ledger.Entry
 
 
-def store_events(connection: Connection, raws: Sequence[StreamEntry]) -> None:
-    """Store stream entries in the caller's transaction; storing them again changes nothing."""
+def store_events(
+    connection: Connection, raws: Sequence[StreamEntry], *, unclear: bool = False
+) -> None:
+    """Store stream entries in the caller's transaction; storing them again changes nothing.
+
+    `unclear` is that of `store`.
+    """
     items = []
     for raw in raws:
         try:
             items.append(_Item(raw, ledger.Entry.parse(raw.fields)))
         except ValueError as error:
             _reject(connection, raw, str(error))
-    store(connection, items, _write, _salvage)
+    store(connection, items, Storing(_write, (_salvage, _keep_bytes), _size), unclear=unclear)
+
+
+def _size(item: _Item) -> int:
+    return sum(len(name) + len(value) for name, value in item.raw.fields.items())
 
 
 def _write(connection: Connection, items: Sequence[_Item]) -> None:
@@ -52,30 +61,30 @@ def _write(connection: Connection, items: Sequence[_Item]) -> None:
 
 
 def _salvage(connection: Connection, item: _Item, why: str) -> None:
-    """Store the event with its texts cleaned; if it is still refused, keep its bytes."""
+    """Store the event with its texts cleaned."""
     detail = {
         name: _clean(value)[:_TEXT_LENGTH] if isinstance(value, str) else value
         for name, value in item.entry.detail.items()
     }
     cleaned = replace(item.entry, detail=detail | {"mirror_error": _clean(why)[:500]})
-    try:
-        with connection.begin_nested():
-            ledger.write(connection, [cleaned])
-            note_outcomes(connection, [cleaned])
-    except (DBAPIError, ValueError, OverflowError) as error:
-        if not is_refused_data(error):
-            raise
-        _reject(connection, item.raw, why)
+    ledger.write(connection, [cleaned])
+    note_outcomes(connection, [cleaned])
+
+
+def _keep_bytes(connection: Connection, item: _Item, why: str) -> None:
+    _reject(connection, item.raw, why)
 
 
 def _reject(connection: Connection, raw: StreamEntry, why: str) -> None:
+    """Keep the bytes of an entry, with ASCII alone beside them: any database holds that."""
     entry = b"\n".join(name + b"=" + value for name, value in raw.fields.items())
     values = {
-        "id": uuid.uuid5(_REJECT_NAMESPACE, f"{raw.id}:{entry.hex()}"),
-        "entry": entry,
-        "mirror_error": _clean(why)[:2000],
+        "id": uuid.uuid5(_REJECT_NAMESPACE, f"{raw.id}:{sha256(entry).hexdigest()}"),
+        "entry": entry[:PIECE_BYTES],
+        "mirror_error": _clean(why).encode("ascii", "backslashreplace").decode()[:2000],
     }
-    connection.execute(insert(REJECTS).values(values).on_conflict_do_nothing())
+    if connection.execute(insert(REJECTS).values(values).on_conflict_do_nothing()).rowcount:
+        append_rest(connection, REJECTS.c.entry, {"id": values["id"]}, entry)
     log.warning(
         "lifecycle entry %s cannot be stored: %s",
         raw.id,

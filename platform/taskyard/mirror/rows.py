@@ -8,13 +8,15 @@ from hashlib import sha256
 from typing import Any, Final
 
 from taskyard.clock import from_us
+from taskyard.database.bulk import PIECE_BYTES
 from taskyard.jobs import Category
 from taskyard.jobs.letter_states import first_status
 from taskyard.jobs.replay_rules import replay_eligible
+from taskyard.mirror.drops import is_drop
 from taskyard.mirror.reading import Readable, Unreadable
 from taskyard.wire import redact_text
 
-__all__ = ["junk_row", "row", "salvaged_row"]
+__all__ = ["in_ascii", "junk_row", "row", "salvaged_row"]
 
 _JUNK_NAMESPACE: Final = uuid.UUID("b2c6dc0e-6f1c-5b7e-8f1d-0d1d8e0c7a55")
 _INTEGER: Final = 2**31
@@ -27,6 +29,10 @@ _NAMES: Final = frozenset({"original_request_id", "job_type", "queue", "fingerpr
 
 def row(item: Readable) -> dict[str, Any]:
     """Every column that the mirror fills; the operator's columns keep what they have."""
+    return _columns(item) | {"first_failure_at": from_us(item.letter.first_failure_us)}
+
+
+def _columns(item: Readable) -> dict[str, Any]:
     letter, message = item.letter, item.letter.message
     return {
         "id": item.id,
@@ -57,7 +63,6 @@ def row(item: Readable) -> dict[str, Any]:
         "worker": letter.worker,
         "reply_to": letter.reply_to,
         "escalate_to": letter.escalate_to,
-        "first_failure_at": from_us(letter.first_failure_us),
         "last_failure_at": item.decided_at,
         "replay_eligible": letter.replay_eligible,
         "status": first_status(letter.escalate_to).value,
@@ -68,10 +73,39 @@ def row(item: Readable) -> dict[str, Any]:
 
 def salvaged_row(item: Readable, why: str) -> dict[str, Any]:
     """The same letter in what Postgres does take; the envelope itself is kept beside it."""
-    kept = {name: _fit(name, value) for name, value in row(item).items()}
+    kept = {name: _fit(name, value) for name, value in _columns(item).items()}
     kept |= {"attempts": [], "evidence": {}, "headers": None, "properties": None}
-    kept |= {"args": None, "kwargs": None}
-    return kept | {"mirror_error": _why(why), "raw_envelope": item.delivery.body}
+    kept |= {"args": None, "kwargs": None, "first_failure_at": _moment(item)}
+    if len(kept["body"]) > PIECE_BYTES:
+        kept["body"] = None  # the envelope has it
+    return kept | {"mirror_error": _why(why), "raw_envelope": _envelope(item)}
+
+
+def in_ascii(row: dict[str, Any]) -> dict[str, Any]:
+    """`row` with escapes for what a database in another encoding than UTF-8 may not hold."""
+    return {
+        name: _cut(name, value.encode("ascii", "backslashreplace").decode())
+        if isinstance(value, str)
+        else value
+        for name, value in row.items()
+    }
+
+
+def _moment(item: Readable) -> datetime | None:
+    try:
+        return from_us(item.letter.first_failure_us)
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def _envelope(item: Readable) -> bytes:
+    """What the whole letter can be read from again."""
+    if is_drop(item.delivery):
+        try:
+            return item.letter.encode()  # the broker's own bytes have no cause and no headers
+        except ValueError:
+            pass  # a lone surrogate in a header: the message's bytes are what there is
+    return item.delivery.body
 
 
 def junk_row(item: Unreadable, now: datetime) -> dict[str, Any]:
@@ -84,8 +118,8 @@ def junk_row(item: Unreadable, now: datetime) -> dict[str, Any]:
         "failure_category": Category.UNDECODABLE.value,
         "failure_reason": why,
         "failure_code": "undecodable",
-        "content_type": _fit("content_type", item.delivery.content_type),
-        "content_encoding": _fit("content_encoding", item.delivery.content_encoding),
+        "content_type": _named(item.delivery.content_type),
+        "content_encoding": _named(item.delivery.content_encoding),
         "replay_eligible": replay_eligible(Category.UNDECODABLE),
         "status": first_status(None).value,
         "mirror_error": why,
@@ -93,9 +127,14 @@ def junk_row(item: Unreadable, now: datetime) -> dict[str, Any]:
     }
 
 
+def _named(value: object) -> str | None:
+    """A header that a client may have filled with anything."""
+    return None if value is None else _text(str(value))[:_NAME_LENGTH]
+
+
 def _fit(name: str, value: Any) -> Any:
     if isinstance(value, str):
-        return _text(value, _NAME_LENGTH if name in _NAMES else _TEXT_LENGTH)
+        return _cut(name, _text(value))
     if isinstance(value, int) and not isinstance(value, bool):
         limit = _BIGINT if name in {"epoch", "version"} else _INTEGER
         within = -limit <= value < limit
@@ -104,11 +143,15 @@ def _fit(name: str, value: Any) -> Any:
     return value
 
 
+def _cut(name: str, text: str) -> str:
+    return text[: _NAME_LENGTH if name in _NAMES else _TEXT_LENGTH]
+
+
 def _why(words: str) -> str:
     """Why the row is not whole; Postgres quotes values in its refusals."""
-    return _text(redact_text(words), 2000)
+    return _text(redact_text(words))[:2000]
 
 
-def _text(value: str, length: int) -> str:
+def _text(value: str) -> str:
     whole = value.encode("utf-8", "replace").decode()
-    return whole.replace("\x00", "\N{REPLACEMENT CHARACTER}")[:length]
+    return whole.replace("\x00", "\N{REPLACEMENT CHARACTER}")

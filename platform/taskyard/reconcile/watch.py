@@ -9,7 +9,7 @@ from typing import Final
 from redis.exceptions import RedisError
 
 from taskyard.database.patience import repeat
-from taskyard.errors import PublishFailed, ServerRefused
+from taskyard.errors import PublishFailed
 from taskyard.reconcile.reconciler import Reconciler
 from taskyard.reconcile.report import Report
 from taskyard.wire.logs import logger
@@ -31,7 +31,7 @@ def watch(reconciler: Reconciler, stop: threading.Event) -> None:
         if not stop.wait(EVERY_S):
             _tell(reconciler.run(budget_s=_BUDGET_S, most_messages=_MOST_MESSAGES, stop=stop))
 
-    repeat("reconcile", step, stop, also=(RedisError, PublishFailed, ServerRefused))
+    repeat("reconcile", step, stop, also=(RedisError, PublishFailed))
 
 
 def _tell(report: Report) -> None:

@@ -24,6 +24,7 @@ from taskyard.errors import (
     PublishFailed,
     Refused,
     SchemaMismatch,
+    ServerRefused,
     ServerUnreachable,
     TaskyardError,
     TransitionRefused,
@@ -82,7 +83,7 @@ class Relay:
                 intent = outbox.claim(connection)
                 if intent is not None:
                     self._handle(connection, intent)
-        except (ServerUnreachable, SchemaMismatch, SQLAlchemyError):
+        except (ServerUnreachable, ServerRefused, SchemaMismatch, SQLAlchemyError):
             raise
         except Exception as error:
             if intent is None:
@@ -112,7 +113,7 @@ class Relay:
             opened = open_generation(self._records, replay)
         except _REFUSALS as error:
             self._refuse(connection, intent, error)
-        except (RedisError, ServerUnreachable) as error:
+        except (RedisError, ServerUnreachable, ServerRefused) as error:
             self._postpone(connection, intent, f"the record was not reached: {error}")
         except PublishFailed as error:
             self._postpone(connection, intent, str(error))

@@ -1,4 +1,4 @@
-"""Postgres: reachable, new enough, its schema at head."""
+"""Postgres: reachable, in UTF-8, new enough, its schema at head."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ def look_at(url: str) -> Iterator[Finding]:
         engine.connect() as connection,
     ):
         version = connection.scalar(text("SHOW server_version"))
+        fault = database.encoding_fault(connection)
     yield Finding.ok("Postgres", f"PostgreSQL {version} answers")
+    if fault is not None:
+        yield Finding.error("Postgres", fault, "", exit_code=3)
     status = database.check(url)
     yield Finding.ok("Postgres", f"the schema is at {status.current}, as expected")

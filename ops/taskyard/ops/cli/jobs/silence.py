@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from taskyard.errors import MissingSetting, SchemaMismatch, ServerUnreachable
+from taskyard.errors import MissingSetting, SchemaMismatch, ServerRefused, ServerUnreachable
 
 __all__ = ["SILENT"]
 
-SILENT: Final = (MissingSetting, SchemaMismatch, ServerUnreachable)
+SILENT: Final = (MissingSetting, SchemaMismatch, ServerRefused, ServerUnreachable)

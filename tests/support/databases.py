@@ -1,0 +1,48 @@
+"""Databases of one test's own, and URLs that reach them in other ways."""
+
+from __future__ import annotations
+
+import sys
+import uuid
+
+import pytest
+from sqlalchemy import create_engine, make_url, text
+from sqlalchemy.pool import NullPool
+
+from servers import Servers
+from taskyard.database import migrate
+from taskyard.ops.embedded.address import Address
+from taskyard.ops.embedded.postgres import ADMINISTRATOR
+
+__all__ = ["administrator_url", "migrate_as_before", "new_database", "with_query"]
+
+
+def new_database(servers: Servers, how: str = "") -> str:
+    """The URL of an empty database; `how` is the end of its CREATE DATABASE."""
+    name = f"t{uuid.uuid4().hex[:10]}"
+    admin = create_engine(servers.database_url(), poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name} {how}"))
+    return make_url(servers.database_url()).set(database=name).render_as_string(False)
+
+
+def migrate_as_before(url: str) -> None:
+    """Give a database that is not in UTF-8 its schema, as it was before that was refused."""
+    with pytest.MonkeyPatch.context() as patch:
+        # By its module: the package's attribute of that name is the function.
+        patch.setattr(sys.modules[migrate.__module__], "_check_encoding", lambda _: None)
+        migrate(url)
+
+
+def with_query(url: str, **query: str) -> str:
+    """`url` with more in its query."""
+    return make_url(url).update_query_dict(query).render_as_string(False)
+
+
+def administrator_url(servers: Servers, url: str) -> str:
+    """The same database as the server's superuser."""
+    servers.database_url()
+    address = Address.load(servers.stack.postgres.address_file)
+    assert address is not None
+    admin = make_url(url).set(username=ADMINISTRATOR, password=address.admin_password)
+    return admin.render_as_string(False)
