@@ -69,7 +69,7 @@ class LetterFeed:
         if not self._held:
             return 0
         with self._doubt.counted(), self._engine.begin() as connection:
-            store_letters(connection, self._held, self._clock, unclear=self._doubt.spent)
+            store_letters(connection, self._held, self._clock, self._doubt.spent)
         # Committed. If the acknowledgement fails, the batch comes again and changes nothing.
         done, self._held = self._held, ()
         self._source.acknowledge(done)

@@ -33,7 +33,6 @@ def store_letters(
     connection: Connection,
     deliveries: Sequence[Delivery],
     clock: Clock = SYSTEM_CLOCK,
-    *,
     unclear: bool = False,
 ) -> None:
     """Store `deliveries` in the caller's transaction; storing them again changes nothing.
