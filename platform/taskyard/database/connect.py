@@ -35,7 +35,6 @@ from taskyard.wire import redact_url
 __all__ = ["engine", "opened"]
 
 _NO_SCHEMA: Final = "3F000"
-_LOCAL: Final = "for servers on this machine: taskyard up"
 
 
 def engine(url: str, *, application_name: str = "taskyard") -> Engine:
@@ -121,8 +120,8 @@ class _Namer:
             return ServerRefused("Postgres", self._url, reasons(error), remedy)
         if is_refused_login(error):
             remedy = (
-                "The server answers: check user, password and database in TASKYARD_DATABASE_URL, "
-                f"and the server's log; {_LOCAL}"
+                "It answers: check user, password and database in TASKYARD_DATABASE_URL, and the "
+                "server's log"
             )
             return ServerRefused("Postgres", self._url, reasons(error), remedy)
         return None
@@ -132,7 +131,8 @@ class _Namer:
         match kind:
             case Refusal.UNREACHABLE:
                 remedy = (
-                    f"Check that the server runs and that TASKYARD_DATABASE_URL is right; {_LOCAL}"
+                    "Check that the server runs and that TASKYARD_DATABASE_URL is right; "
+                    "for servers on this machine: taskyard up"
                 )
                 return ServerUnreachable("Postgres", self._url, reasons(error), remedy)
             case Refusal.SCHEMA if getattr(error, "pgcode", None) == _NO_SCHEMA:
