@@ -21,6 +21,7 @@ from chaos.faults import Faults
 from chaos.messages import Messages, find_messages
 from chaos.town import Town
 from taskyard.jobs.states import State
+from taskyard.transport import read_owners
 
 __all__ = ["GOES_ON_S", "Waits", "find_gone", "find_stopped", "waits"]
 
@@ -151,7 +152,8 @@ def _why_stopped(town: Town, job: str, seen: _Seen, messages: Messages | None) -
 
 
 def _lives(town: Town, owner: str) -> bool:
-    return bool(town.records.client.exists(f"{town.settings.namespace}:owner:{owner}"))
+    now_us, owners = read_owners(town.records.client, f"{town.settings.namespace}:heartbeats")
+    return any(one.alive(now_us) for one in owners if one.name == owner)
 
 
 def _records(town: Town, job_ids: Sequence[str]) -> dict[str, _Seen]:

@@ -14,11 +14,10 @@ from servers import Servers
 from support.shell import Shell, connected_shell
 from taskyard.broker import connection
 from taskyard.client import Taskyard
-from taskyard.ops.cli.checks.finding import Level
-from taskyard.ops.cli.checks.workers import judge
 from taskyard.ops.cli.queues.look import QueueState, look
 from taskyard.settings import Settings, load
 from taskyard.store import connect
+from taskyard.transport.owners import describe
 
 BUTTON = {"html": "<button>Buy</button>"}
 
@@ -59,11 +58,13 @@ def consumer(settings: Settings) -> Iterator[Callable[[str], None]]:
     broker.release()
 
 
-def beat(settings: Settings, told: str) -> None:
+def beat(settings: Settings, queue: str) -> None:
     """A live worker's heartbeat."""
+    description = describe("unacked", "unacked_index", "~", [0], [queue])
     with connect(settings.need_redis_url()) as client:
-        client.sadd(f"{settings.namespace}:owners", "someone")
-        client.set(f"{settings.namespace}:owner:someone", told, ex=60)
+        seconds, micros = client.time()
+        told = f"{seconds * 1_000_000 + micros} {description}"
+        client.hset(f"{settings.namespace}:heartbeats", "someone", told)
 
 
 def test_a_job_without_a_worker_is_told_with_the_command_that_starts_one(
@@ -134,23 +135,6 @@ def test_check_warns_of_the_queues_that_nobody_consumes(
     assert (with_all.code, with_one.code) == (0, 0)
 
 
-def test_a_worker_that_does_not_name_its_queues_is_unknown_and_not_none(
-    tmp_path: Path, servers: Servers
-) -> None:
-    url = servers.valkey_url()
-    settings = Settings(broker_url=url, redis_url=url, namespace=f"t{uuid.uuid4().hex[:10]}")
-    beat(settings, "1")  # as a version before did
-
-    (state,) = look(settings, ["ops"])
-    (finding,) = judge(settings, [state])
-
-    assert state == QueueState("ops", waiting=0, consumers=None)
-    assert (finding.level, finding.detail) == (
-        Level.WARNING,
-        "unknown for ops: a worker does not say what it consumes",
-    )
-
-
 @pytest.fixture
 def on_redis(servers: Servers) -> Settings:
     url = servers.valkey_url()
@@ -180,7 +164,7 @@ def test_a_queue_that_may_not_be_read_is_unknown_and_one_of_another_type_is_empt
     with connect(on_redis.need_broker_url()) as client:
         client.set(on_redis.broker_name("ops"), "no list")
         beat(on_redis, on_redis.broker_name("ops"))  # so that nobody has to be asked
-        may = ["resetkeys", "~*:owner*", "&*", "+@all"]
+        may = ["resetkeys", "~*:heartbeats", "&*", "+@all"]
         client.execute_command("ACL", "SETUSER", "barred", "on", ">pw", *may)
         try:
             (other_type,) = look(on_redis, ["ops"])

@@ -57,7 +57,7 @@ def test_a_batch_is_popped_in_order_and_recorded_with_its_owner_in_one_step(post
         assert len(post.waiting()) == 4
         owner = taken.channel.owner
         assert sorted(post.unacked()) == [f"{owner}:{serial}".encode() for serial in range(6)]
-        assert post.redis.exists(f"{post.name}:owner:{owner}")
+        assert owner in post.owners()
 
 
 def test_a_batch_costs_one_pop_and_a_turn_one_acknowledgement(post: Post) -> None:
@@ -106,7 +106,7 @@ def test_what_a_closing_consumer_holds_goes_back_in_its_old_order(post: Post) ->
         taken.await_count(3)
         owner = taken.channel.owner
         taken.channel.close()
-        assert not post.redis.exists(f"{post.name}:owner:{owner}")
+        assert post.owners()[owner].signed_off
     assert not post.unacked()
     with post.taking() as taken:
         assert taken.await_count(5) == list(range(5))

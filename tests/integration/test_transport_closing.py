@@ -187,7 +187,9 @@ def test_a_consumer_closes_in_every_state_and_what_it_held_is_there(
 
 def all_that_is_there(post: Post) -> list[int]:
     """What a consumer gets once the owner of before counts as dead."""
-    post.redis.delete(*post.redis.keys(f"{post.name}:owner:*"), f"{post.name}:unacked_mutex")
+    for owner in post.owners():
+        post.silence(owner)
+    post.redis.delete(f"{post.name}:unacked_mutex")
     with post.taking() as taken:
         taken.channel.qos.restore_visible()
         taken.await_that(

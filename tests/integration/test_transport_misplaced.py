@@ -114,28 +114,25 @@ def test_a_job_that_ends_meanwhile_is_acknowledged_when_its_key_is_free_again(
     assert house.runs(job) == 1
 
 
-def test_without_the_set_of_owners_a_worker_works_on(house: House, worker: Worker) -> None:
-    key = f"{house.settings.namespace}:owners"
+def test_without_the_heartbeats_a_worker_works_on(house: House, worker: Worker) -> None:
+    key = f"{house.settings.namespace}:heartbeats"
     misplace(house, key)
     assert_told(worker, key)
     assert_served(house, worker)
     assert_calm(house, worker)
     mend(house, key, house.act())
-    eventually(lambda: house.redis.type(key) == b"set", "the owners are written again")
+    eventually(lambda: house.redis.type(key) == b"hash", "the heartbeats are written again")
 
 
-def test_a_heartbeat_and_a_mutex_are_written_over(house: House, worker: Worker) -> None:
-    (owner,) = house.redis.smembers(f"{house.settings.namespace}:owners")
-    heartbeat = f"{house.settings.namespace}:owner:{owner.decode()}"
+def test_a_mutex_is_written_over_and_what_is_no_heartbeat_is_passed_over(
+    house: House, worker: Worker
+) -> None:
+    house.redis.hset(f"{house.settings.namespace}:heartbeats", "someone", "no heartbeat")
+    house.redis.hset(f"{house.settings.namespace}:heartbeats", "another", "1 no heartbeat")
     mutex = f"{house.settings.namespace}:unacked_mutex"
-    for key in (heartbeat, mutex):
-        house.redis.delete(key)
-        house.redis.sadd(key, "not what it should be")
-    for key in (heartbeat, mutex):
-        eventually(
-            lambda key=key: house.redis.type(key) in (b"string", b"none"),  # type: ignore[misc]
-            "it is written over",
-        )
+    house.redis.delete(mutex)
+    house.redis.sadd(mutex, "not what it should be")
+    eventually(lambda: house.redis.type(mutex) in (b"string", b"none"), "it is written over")
     assert_served(house, worker)
     house.await_quiet()
 
@@ -156,6 +153,8 @@ def test_a_work_list_does_not_keep_the_others_waiting(house: House, worker: Work
 
 def test_what_cannot_go_back_to_its_list_goes_back_later(house: House, worker: Worker) -> None:
     job = house.act("kill", times=1, gate="go")
+    out = f"{house.settings.namespace}:unacked"
+    eventually(lambda: house.redis.hlen(out) == 1, "the worker has taken it from its list")
     key = house.settings.broker_name("exec")
     urgent = [key + step for step in ("", "\x06\x163", "\x06\x166", "\x06\x169")]
     for each in urgent:

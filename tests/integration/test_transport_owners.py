@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kombu import Exchange, Queue
@@ -18,7 +19,8 @@ from kombu import Exchange, Queue
 from servers import Servers
 from support.post import Post
 from support.waiting import eventually
-from taskyard.transport.holdings import OWNER_TTL_S
+from taskyard.transport.owners import OWNER_TTL_S, describe
+from taskyard.transport.pops import Pop
 from taskyard.transport.qos import RESTORE_BATCH
 
 HOLDER = """
@@ -98,12 +100,96 @@ def test_a_stock_consumer_has_no_heartbeat_and_keeps_its_visibility_timeout(post
 
 
 def test_an_owner_that_held_nothing_is_forgotten(post: Post) -> None:
-    post.redis.sadd(f"{post.name}:owners", "long.gone")
+    remember(post, "long.gone")
     with post.taking() as taken:
-        alive = taken.channel.owner.encode()
-        taken.await_that(
-            lambda: post.redis.smembers(f"{post.name}:owners") == {alive}, "the dead one is gone"
-        )
+        alive = taken.channel.owner
+        taken.await_that(lambda: set(post.owners()) == {alive}, "the dead one is gone")
+
+
+def remember(post: Post, owner: str, **options: Any) -> None:
+    """An owner that was last heard of long ago."""
+    options = {**post.options, **options}
+    steps = options.get("priority_steps", [0, 3, 6, 9])
+    keys = options["unacked_key"], options["unacked_index_key"]
+    text = describe(*keys, options.get("sep", "\x06\x16"), steps, [post.queue()])
+    post.redis.hset(f"{post.name}:heartbeats", owner, f"1 {text}")
+
+
+def sweep(post: Post, channel: Any, mutex: str | None = None) -> None:
+    """Sweep now, however short ago another did."""
+    post.redis.delete(mutex or post.options["unacked_mutex_key"])
+    channel.qos.restore_visible()
+
+
+def test_a_sweep_of_other_unacked_keys_forgets_no_owner_and_the_next_of_its_own_gives_back(
+    post: Post,
+) -> None:
+    """A mirror beside an app: one set of heartbeats, and what is out under different names."""
+    elsewhere = {
+        name: f"{post.options[name]}:mirror"
+        for name in ("unacked_key", "unacked_index_key", "unacked_mutex_key")
+    }
+    post.send(1)
+    with holder(post, 1) as process:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    (dead,) = post.owners()
+    post.silence(dead)
+    with post.connect(**elsewhere) as connection:
+        for _ in range(3):
+            sweep(post, connection.default_channel, elsewhere["unacked_mutex_key"])
+    assert (list(post.owners()), len(post.unacked())) == ([dead], 1)
+    with post.connect() as connection:
+        sweep(post, connection.default_channel)
+        assert (len(post.waiting()), len(post.unacked())) == (1, 0)
+        sweep(post, connection.default_channel)
+    assert not post.owners()
+
+
+def test_half_of_the_unacked_keys_in_common_is_not_enough_to_forget_an_owner(post: Post) -> None:
+    remember(post, "long.gone")
+    with post.connect(unacked_index_key=f"{post.name}:other_index") as connection:
+        sweep(post, connection.default_channel)
+    assert list(post.owners()) == ["long.gone"]
+
+
+def test_a_pop_that_comes_after_its_owner_was_forgotten_makes_it_known_again(post: Post) -> None:
+    """Its connection was lost, and the server executes what it had sent all the same."""
+    post.send(1)
+    with post.taking("other") as taken:
+        post.redis.delete(f"{post.name}:heartbeats")
+        pop = Pop([(post.queue(), 0)], 0, 1)
+        _, count, *words = taken.channel._pop_arguments(pop)
+        post.redis.evalsha(taken.channel._popping.sha, count, *words)
+        owner = taken.channel.owner
+        assert (list(post.owners()), len(post.unacked())) == ([owner], 1)
+
+
+def test_a_consumer_that_stood_still_says_that_it_lives_before_it_takes_more(post: Post) -> None:
+    with post.taking() as taken:
+        owner = taken.channel.owner
+        taken.turn()
+        post.silence(owner)
+        taken.channel._beaten_at -= 60
+        post.send(1)
+        taken.await_count(1)
+        sweep(post, taken.channel)
+        assert (len(post.unacked()), len(post.waiting())) == (1, 0)
+
+
+def test_a_message_goes_back_to_the_list_that_its_dead_owner_read(post: Post) -> None:
+    """Whoever sweeps may know other steps and separators: an app's own options."""
+    options = {"priority_steps": [0, 5], "sep": "~"}
+    post.send(1, priority=7)
+    (raw,) = post.redis.lrange(f"{post.queue()}\x06\x166", 0, -1)
+    post.redis.rename(f"{post.queue()}\x06\x166", f"{post.queue()}~5")
+    with post.taking(options=options) as taken:
+        taken.await_count(1)
+        post.silence(taken.channel.owner)
+        with post.connect() as connection:
+            sweep(post, connection.default_channel)
+        (back,) = post.redis.lrange(f"{post.queue()}~5", 0, -1)
+    assert json.loads(back)["body"] == json.loads(raw)["body"]
 
 
 def test_two_sweepers_give_a_message_back_once(post: Post) -> None:
@@ -111,7 +197,8 @@ def test_two_sweepers_give_a_message_back_once(post: Post) -> None:
     with holder(post, 1) as process:
         process.send_signal(signal.SIGKILL)
         with post.taking("a") as one, post.taking("b") as other:
-            post.redis.delete(*post.redis.keys(f"{post.name}:owner:*"))
+            (dead,) = set(post.owners()) - {one.channel.owner, other.channel.owner}
+            post.silence(dead)
             for _ in range(3):
                 post.redis.delete(f"{post.name}:unacked_mutex")
                 one.channel.qos.restore_visible()
@@ -129,8 +216,8 @@ def test_an_acknowledgement_beats_a_sweep_that_is_under_way(post: Post) -> None:
         found = list(taken.channel.sweep(10, -1))
         assert len(found) == 1
         taken.messages[0].ack()
-        for tag, stored in found:
-            taken.channel.qos._restore(taken.channel._create_client(), tag, stored, "next")
+        for swept in found:
+            taken.channel.qos._restore(taken.channel._create_client(), swept, "next")
     assert not post.waiting()
 
 
@@ -139,7 +226,7 @@ def test_one_sweep_gives_back_a_bounded_number(post: Post) -> None:
     tags = {f"long.gone:{serial}": '[{"a": 1}, "", "%s"]' % post.queue() for serial in range(count)}  # noqa: UP031
     post.redis.hset(post.options["unacked_key"], mapping=tags)
     post.redis.zadd(post.options["unacked_index_key"], dict.fromkeys(tags, time.time()))
-    post.redis.sadd(f"{post.name}:owners", "long.gone")
+    remember(post, "long.gone")
     with post.connect() as connection:
         channel = connection.channel()
         channel.qos.restore_visible()

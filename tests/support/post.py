@@ -12,6 +12,7 @@ import redis
 from kombu import Connection, Consumer, Producer, Queue
 
 from support.waiting import SOON_S, eventually
+from taskyard.transport import Owner, read_owners
 
 __all__ = ["OURS", "Post", "Taken"]
 
@@ -79,7 +80,7 @@ class Post:
             **options,
         }
         # Ours alone; kombu's own transport would not know them.
-        self.own = {"owner_prefix": f"{self.name}:owner:", "owners_key": f"{self.name}:owners"}
+        self.own = {"heartbeats_key": f"{self.name}:heartbeats"}
 
     def queue(self, name: str = "q") -> str:
         """The full name of a queue."""
@@ -128,6 +129,21 @@ class Post:
         found: dict[bytes, bytes] = self.redis.hgetall(self.options["unacked_key"])
         assert len(found) == self.redis.zcard(self.options["unacked_index_key"])
         return found
+
+    def owners(self) -> dict[str, Owner]:
+        """Every owner of a heartbeat, by name."""
+        _, found = read_owners(self.redis, f"{self.name}:heartbeats")
+        return {owner.name: owner for owner in found}
+
+    def silence(self, owner: str, ago_s: float = 3600) -> None:
+        """Let an owner's last heartbeat be long ago, where it is known."""
+        key = f"{self.name}:heartbeats"
+        beat = self.redis.hget(key, owner)
+        if beat is None:
+            return
+        us, _, description = beat.partition(b" ")
+        past = str(max(int(us) - int(ago_s * 1_000_000), 0)).encode()
+        self.redis.hset(key, owner, past + b" " + description)
 
     def close(self) -> None:
         """Leave nothing in the shared server."""

@@ -75,7 +75,7 @@ LIMITS = {
         "engine.promoter:_PAUSE_S",
     ],
     "`enqueue_many`": ["records.admissions:_GROUP", "records.admissions:_AHEAD"],
-    "heartbeat of a consumer": ["transport.holdings:OWNER_TTL_S"],
+    "heartbeat of a consumer": ["transport.owners:OWNER_TTL_S"],
     "deliveries by a quorum queue of RabbitMQ": ["queues.rabbit_queue:BROKER_DELIVERY_LIMIT"],
     "new delay levels on RabbitMQ": ["broker.delay_exchanges:_ON_DISK_S"],
     "a message that came back to a quorum queue": [

@@ -118,9 +118,9 @@ def _use_transport(app: Any) -> None:
         )
     namespace = app.taskyard.given.namespace
     own = dict(app.conf.broker_transport_options or {})
-    owners = {"owner_prefix": f"{namespace}:owner:", "owners_key": f"{namespace}:owners"}
+    heartbeats = {"heartbeats_key": f"{namespace}:heartbeats"}
     app.conf.broker_transport = transport
     if broker.tls is not None:
         # kombu knows by the scheme alone that rediss:// is TLS, unless a transport is named.
         app.conf.broker_use_ssl = broker.tls
-    app.conf.broker_transport_options = {**owners, **own}
+    app.conf.broker_transport_options = {**heartbeats, **own}

@@ -8,11 +8,21 @@ workers, Flower and clients in other languages share the queues.
 from kombu.transport import TRANSPORT_ALIASES
 
 from taskyard.transport.channel import Channel, SentinelChannel
+from taskyard.transport.owners import Owner, read_owners
 from taskyard.transport.pace import BURST
 from taskyard.transport.qos import QoS
 from taskyard.transport.transport import SentinelTransport, Transport
 
-__all__ = ["BURST", "Channel", "QoS", "SentinelChannel", "SentinelTransport", "Transport"]
+__all__ = [
+    "BURST",
+    "Channel",
+    "Owner",
+    "QoS",
+    "SentinelChannel",
+    "SentinelTransport",
+    "Transport",
+    "read_owners",
+]
 
 # kombu takes the transport of a socket's URL from what stands before its plus.
 TRANSPORT_ALIASES.setdefault("taskyard", "taskyard.transport:Transport")

@@ -80,6 +80,7 @@ class _AtomicChannel(HoldingChannel):
         queues = self.active_queues
         if not queues:
             return
+        self.beat_if_late()
         connection = self.client.connection
         self._wake.prepare(connection)
         asked, wanted = self._order.next(queues, self._credit())
@@ -109,10 +110,11 @@ class _AtomicChannel(HoldingChannel):
 
     def _pop_arguments(self, pop: Pop) -> list[Any]:
         lists = [self._q_for_pri(queue, step) for queue, step in pop.asked]
-        keys = self.full(self.unacked_key, self.unacked_index_key, *lists)
+        keys = self.full(self.unacked_key, self.unacked_index_key, self.heartbeats_key, *lists)
         suffixes = [suffix_of(queue) for queue, _ in pop.asked]
         head = [self._popping.sha, len(keys), *keys]
-        return [*head, self.owner, pop.first, pop.wanted, len(lists), *suffixes, *pop.tags]
+        owner = [self.owner, self.description]
+        return [*head, *owner, pop.first, pop.wanted, len(lists), *suffixes, *pop.tags]
 
     # -- reading its answer --------------------------------------------------------------------
 
@@ -227,8 +229,9 @@ class _AtomicChannel(HoldingChannel):
         """Take one message synchronously (`basic_get`), recorded in the same step."""
         pop = Pop([(queue, step) for step in self.priority_steps], self._reserve(1), 1)
         arguments = self._pop_arguments(pop)[2:]
-        count = len(pop.asked) + 2
+        count = len(pop.asked) + 3
         client = self._create_client()
+        self.has_beaten = True
         try:
             answer = self._popping(self.plain(client), arguments[:count], arguments[count:])
         except ResponseError as error:
@@ -341,8 +344,7 @@ class SentinelChannel(_AtomicChannel, kombu_redis.SentinelChannel):  # type: ign
 
     from_transport_options = (
         *kombu_redis.SentinelChannel.from_transport_options,
-        "owner_prefix",
-        "owners_key",
+        "heartbeats_key",
         "fairness",
         "burst",
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from taskyard.transport.holdings import OWNER_TTL_S
+from taskyard.transport.owners import OWNER_TTL_S
 from taskyard.wire.logs import logger
 
 __all__ = ["leave_server"]

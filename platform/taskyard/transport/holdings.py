@@ -7,6 +7,7 @@ import socket
 import uuid
 from collections.abc import Iterator
 from importlib import resources
+from time import monotonic
 from typing import Any, Final, NoReturn
 
 from kombu.transport import redis as kombu_redis
@@ -15,30 +16,27 @@ from redis.exceptions import ResponseError
 from taskyard.store import Script, is_misplaced, named
 from taskyard.transport.clients import PooledChannel
 from taskyard.transport.complaints import Complaints
+from taskyard.transport.owners import HEARTBEAT_S, OWNER_TTL_S, Swept, describe
 
-__all__ = ["HEARTBEAT_S", "OWNER_TTL_S", "HoldingChannel", "script"]
+__all__ = ["HoldingChannel", "script"]
 
-OWNER_TTL_S: Final = 10
-HEARTBEAT_S: Final = 2.0
 _SWEEP_INTERVAL_MS: Final = 900
 
 
 class HoldingChannel(PooledChannel):
     """A channel whose messages have an owner, which says every two seconds that it lives."""
 
-    owner_prefix = "taskyard:owner:"
-    owners_key = "taskyard:owners"
-    from_transport_options = (
-        *kombu_redis.Channel.from_transport_options,
-        "owner_prefix",
-        "owners_key",
-    )
+    heartbeats_key = "taskyard:heartbeats"
+    from_transport_options = (*kombu_redis.Channel.from_transport_options, "heartbeats_key")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.owner = f"{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:12]}"
         self.complaints = Complaints()
         self.has_beaten = False
         self._restoring, self._sweeping = script("restore"), script("sweep")
+        self._beating = script("beat")
+        self._beaten_at = float("-inf")
+        self._described: tuple[list[str], str] = ([], "")
         super().__init__(*args, **kwargs)
 
     # -- acknowledging and giving back ---------------------------------------------------------
@@ -72,8 +70,8 @@ class HoldingChannel(PooledChannel):
 
     def explained(self, error: ResponseError, *lists: str) -> ResponseError:
         """`error`, or one that names the key which is of another type than ours."""
-        ours = {self.unacked_key: "hash", self.unacked_index_key: "zset", self.owners_key: "set"}
-        expected = {**ours, **dict.fromkeys(lists, "list")}
+        hashes = dict.fromkeys((self.unacked_key, self.heartbeats_key), "hash")
+        expected = {**hashes, self.unacked_index_key: "zset", **dict.fromkeys(lists, "list")}
         full = dict(zip(self.full(*expected), expected.values(), strict=True))
         with self.conn_or_acquire() as client:
             return named(self.plain(client), error, full)
@@ -85,33 +83,46 @@ class HoldingChannel(PooledChannel):
 
     # -- owners --------------------------------------------------------------------------------
 
+    @property
+    def description(self) -> str:
+        """What sweeps and operators read of this owner: the keys of what it holds, its queues."""
+        queues = sorted(self.active_queues)
+        if not self._described[1] or self._described[0] != queues:
+            unacked, index = self.full(self.unacked_key, self.unacked_index_key)
+            text = describe(unacked, index, self.sep, self.priority_steps, queues)
+            self._described = queues, text
+        return self._described[1]
+
     def beat(self) -> None:
         """Say that this owner lives; what a silent one holds goes back after `OWNER_TTL_S`."""
-        # It names its queues, so that an operator hears of those that nobody consumes.
-        queues = "\n".join(sorted(self.active_queues)) or "1"
         try:
-            with self.conn_or_acquire() as client, client.pipeline(transaction=False) as pipe:
-                pipe.set(self.owner_prefix + self.owner, queues, ex=OWNER_TTL_S)
-                pipe.sadd(self.owners_key, self.owner)
-                self.has_beaten = True
-                pipe.execute()
+            self.has_beaten = True
+            with self.conn_or_acquire() as client:
+                keys = self.full(self.heartbeats_key)
+                self._beating(self.plain(client), keys, [self.owner, self.description])
         except ResponseError as error:
             self.tolerate(error)
+        self._beaten_at = monotonic()
 
-    def sweep(self, limit: int, visibility_timeout_s: float) -> Iterator[tuple[str, bytes]]:
-        """(tag, stored message) of what must go back; at most one sweeper a second in a fleet."""
-        mutex = self.unacked_mutex_key
-        keys = self.full(self.unacked_key, self.unacked_index_key, self.owners_key, mutex)
-        prefix = self.global_keyprefix + self.owner_prefix
-        arguments = [prefix, visibility_timeout_s, limit, _SWEEP_INTERVAL_MS]
+    def beat_if_late(self) -> None:
+        """After a standstill: what is popped now must not go back as a dead owner's."""
+        if monotonic() - self._beaten_at > 2 * HEARTBEAT_S:
+            self.beat()
+
+    def sweep(self, limit: int, visibility_timeout_s: float) -> Iterator[Swept]:
+        """What must go back; at most one sweeper a second in a fleet."""
+        names = (self.unacked_key, self.unacked_index_key, self.heartbeats_key)
+        keys = self.full(*names, self.unacked_mutex_key)
+        silent_us = int(OWNER_TTL_S * 1_000_000)
+        arguments = [silent_us, visibility_timeout_s, limit, _SWEEP_INTERVAL_MS]
         try:
             with self.conn_or_acquire() as client:
                 found = self._sweeping(self.plain(client), keys, arguments)
         except ResponseError as error:
             self.tolerate(error)
             return
-        for tag, stored in zip(found[::2], found[1::2], strict=True):
-            yield tag.decode(), stored
+        for tag, stored, description in zip(found[::3], found[1::3], found[2::3], strict=True):
+            yield Swept(tag.decode(), stored, description)
 
     def tolerate(self, error: ResponseError, *lists: str) -> None:
         """Tell of a key of another type than ours, and go on; raise anything else."""
@@ -120,8 +131,8 @@ class HoldingChannel(PooledChannel):
         self.complaints.tell(self.explained(error, *lists))
 
     def sign_off(self, client: Any) -> None:
-        """Take the heartbeat away: nothing of this owner is out any more."""
-        client.delete(self.owner_prefix + self.owner)
+        """Count as dead from now on: the next sweep gives back what is out all the same."""
+        client.hset(self.heartbeats_key, self.owner, f"0 {self.description}")
 
 
 def script(name: str) -> Script:

@@ -11,6 +11,7 @@ from kombu.transport import virtual
 from redis.exceptions import ResponseError
 
 from taskyard.transport.complaints import PAUSE_S
+from taskyard.transport.owners import Swept, list_of
 from taskyard.transport.pace import Pace
 from taskyard.transport.stored import mark_redelivered, stored_parts
 from taskyard.wire.logs import logger
@@ -202,7 +203,8 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
                 connection.zrem(self.unacked_index_key, tag)
             else:
                 place = "last" if leftmost else "next"
-                self._restore(connection, tag, stored, place, began=tag not in self._unbegun)
+                held = Swept(tag, stored, b"")
+                self._restore(connection, held, place, began=tag not in self._unbegun)
 
     def restore_unacked(self, client: Any = None) -> None:
         """Return everything that is out, the oldest to be consumed first."""
@@ -240,33 +242,34 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
         """Return what dead owners left and what is out for longer than the visibility timeout."""
         found = self.channel.sweep(num or RESTORE_BATCH, self.visibility_timeout)
         # Each becomes the next one, so the youngest goes first.
-        for tag, stored in sorted(found, key=_age, reverse=True):
+        for swept in sorted(found, key=_age, reverse=True):
             try:
                 with self.channel.conn_or_acquire() as connection:
-                    self._restore(connection, tag, stored, "next")
+                    self._restore(connection, swept, "next")
             except ResponseError as error:
                 self.channel.tolerate(error)
                 continue
             log.warning(
                 "a message of a dead or overdue consumer is back in its queue: %s",
-                tag,
-                extra={"action": "message_restored", "tag": tag},
+                swept.tag,
+                extra={"action": "message_restored", "tag": swept.tag},
             )
 
-    def _restore(
-        self, client: Any, tag: str, stored: bytes, place: str, *, began: bool = True
-    ) -> None:
-        message, exchange, routing_key = stored_parts(stored)
+    def _restore(self, client: Any, held: Swept, place: str, *, began: bool = True) -> None:
+        message, exchange, routing_key = stored_parts(held.stored)
         if isinstance(message, bytes):
-            self.channel.put_back(client, tag, message, [routing_key], place)
+            self.channel.put_back(client, held.tag, message, [routing_key], place)
             return
-        step = self.channel._get_message_priority(message, reverse=False)
+        priority = self.channel._get_message_priority(message, reverse=False)
         body = json.dumps(mark_redelivered(message) if began else message).encode()
         queues = self.channel.queues_of(exchange, routing_key)
-        lists = [self.channel._q_for_pri(queue, step) for queue in queues]
-        self.channel.put_back(client, tag, body, lists, place)
+        lists = [
+            list_of(held.description, queue, priority) or self.channel._q_for_pri(queue, priority)
+            for queue in queues
+        ]
+        self.channel.put_back(client, held.tag, body, lists, place)
 
 
-def _age(found: tuple[str, bytes]) -> tuple[str, int]:
-    owner, _, serial = found[0].rpartition(":")
+def _age(found: Swept) -> tuple[str, int]:
+    owner, _, serial = found.tag.rpartition(":")
     return owner, int(serial) if serial.isdecimal() else 0

@@ -9,7 +9,7 @@ from kombu.transport import redis as kombu_redis
 from redis.exceptions import ResponseError
 
 from taskyard.transport.channel import Channel, SentinelChannel
-from taskyard.transport.holdings import HEARTBEAT_S
+from taskyard.transport.owners import HEARTBEAT_S
 from taskyard.transport.wake import POLL_S
 from taskyard.wire.logs import logger
 

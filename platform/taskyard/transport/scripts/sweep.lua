@@ -1,6 +1,6 @@
 -- What must go back: messages of dead owners at once, anyone's after the visibility timeout.
--- KEYS: unacked hash, unacked index, owners set, mutex. ARGV: heartbeat key prefix,
--- visibility timeout (s), limit, interval (ms). Answers tag, stored value, tag, ...
+-- KEYS: unacked hash, unacked index, heartbeats, mutex. ARGV: how long an owner may be silent (us),
+-- visibility timeout (s), limit, interval (ms). Answers tag, stored value, owner's description, ...
 if not redis.call('SET', KEYS[4], '1', 'NX', 'PX', ARGV[4]) then
   -- One that never ends is nobody's: whatever put it there, sweeping must go on.
   if redis.call('PTTL', KEYS[4]) ~= -1 then return {} end
@@ -8,14 +8,29 @@ if not redis.call('SET', KEYS[4], '1', 'NX', 'PX', ARGV[4]) then
 end
 local limit = tonumber(ARGV[3])
 local time = redis.call('TIME')
-local oldest = tonumber(time[1]) + tonumber(time[2]) / 1000000 - tonumber(ARGV[2])
-local tags = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', oldest, 'LIMIT', 0, limit)
+local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+local oldest = now / 1000000 - tonumber(ARGV[2])
+local tags, taken = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', oldest, 'LIMIT', 0, limit), {}
+for _, tag in ipairs(tags) do taken[tag] = true end
 
-local dead, any = {}, false
-for _, owner in ipairs(redis.call('SMEMBERS', KEYS[3])) do
-  if redis.call('EXISTS', ARGV[1] .. owner) == 0 then
-    dead[owner] = true
-    any = true
+-- An owner is forgotten only by a sweep that has searched what it holds, and this one searches two
+-- keys: others share the heartbeats and keep what they hold elsewhere.
+local function holds_here(description)
+  local read, described = pcall(cjson.decode, description)
+  return read and type(described) == 'table' and described.unacked == KEYS[1]
+         and described.index == KEYS[2]
+end
+
+local descriptions, dead, any = {}, {}, false
+local beats = redis.pcall('HGETALL', KEYS[3])
+for i = 1, beats.err and 0 or #beats, 2 do
+  local us, description = string.match(beats[i + 1], '^(%d+) (.*)$')
+  if us then
+    descriptions[beats[i]] = description
+    if now - tonumber(us) > tonumber(ARGV[1]) and holds_here(description) then
+      dead[beats[i]] = true
+      any = true
+    end
   end
 end
 if any then
@@ -24,11 +39,11 @@ if any then
     local owner = string.match(tag, '^(.*):%d+$')
     if owner and dead[owner] then
       left[owner] = true
-      if #tags < limit then tags[#tags + 1] = tag end
+      if #tags < limit and not taken[tag] then tags[#tags + 1] = tag end
     end
   end
   for owner in pairs(dead) do
-    if not left[owner] then redis.call('SREM', KEYS[3], owner) end
+    if not left[owner] then redis.call('HDEL', KEYS[3], owner) end
   end
 end
 
@@ -38,6 +53,7 @@ for _, tag in ipairs(tags) do
   if stored then
     found[#found + 1] = tag
     found[#found + 1] = stored
+    found[#found + 1] = descriptions[string.match(tag, '^(.*):%d+$') or ''] or ''
   else
     redis.call('ZREM', KEYS[2], tag)
   end

@@ -45,7 +45,7 @@ def _redis(settings: Settings, found: Sequence[Sequence[Place]]) -> list[QueueSt
     url = check_broker_url(settings)
     with connect(url, retries=0, variable=BROKER) as client, reachable(url, variable=BROKER):
         mark = find_mark(client, settings.namespace)
-        told, _ = heartbeats(client, settings.namespace)
+        told = heartbeats(client, settings.namespace)
         states = []
         for places in found:
             sizes = [

@@ -20,6 +20,7 @@ from taskyard.jobs import Catalogue
 from taskyard.queues import URGENCY_STEPS, inquire
 from taskyard.settings import Settings
 from taskyard.store import BROKER, connect, reachable
+from taskyard.transport import read_owners
 from taskyard.wire import redact_url
 
 __all__ = [
@@ -96,15 +97,14 @@ def _redis(settings: Settings, names: Sequence[str]) -> tuple[Counts, Counts]:
     url = check_broker_url(settings)
     with connect(url, retries=0, variable=BROKER) as client, reachable(url, variable=BROKER):
         waiting: Counts = {name: length(client, _keys(name)) for name in names}
-        told, untold = heartbeats(client, settings.namespace)
+        told = heartbeats(client, settings.namespace)
     if all(told[name] for name in names):
         return waiting, told
     with reachable(url, variable=BROKER):
         answers, complete = _answers(settings)
-    certain = complete and not untold
     # A worker with a heartbeat answers too, so the two overlap and are not added.
     seen = {name: max(told[name], answers[name]) for name in names}
-    return waiting, {name: n if n > 0 or certain else None for name, n in seen.items()}
+    return waiting, {name: n if n > 0 or complete else None for name, n in seen.items()}
 
 
 def _keys(name: str) -> list[str]:
@@ -127,13 +127,10 @@ def _no_list(error: RedisError) -> bool:
     return str(error).startswith("WRONGTYPE")
 
 
-def heartbeats(client: Redis, namespace: str) -> tuple[Counter[str], bool]:
-    """How many live consumers name each queue, and whether some live one names none."""
-    owners: Any = client.smembers(f"{namespace}:owners")
-    keys = [f"{namespace}:owner:{owner.decode()}" for owner in owners]
-    beats: Any = client.mget(keys) if keys else []
-    alive = [beat.decode().split("\n") for beat in beats if beat is not None]
-    return Counter(name for names in alive for name in names), ["1"] in alive
+def heartbeats(client: Redis, namespace: str) -> Counter[str]:
+    """How many live consumers name each queue."""
+    now_us, owners = read_owners(client, f"{namespace}:heartbeats")
+    return Counter(name for owner in owners if owner.alive(now_us) for name in owner.queues)
 
 
 def _answers(settings: Settings) -> tuple[Counter[str], bool]:

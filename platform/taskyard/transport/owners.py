@@ -1,0 +1,113 @@
+"""Owners: the consumers that hold messages, as they describe themselves with every heartbeat.
+
+A hash has one field for each: the server's time of the heartbeat, then what it said. So a sweep
+knows which unacknowledged messages it must have searched before it forgets an owner, and an
+operator hears which queues a dead one read.
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, Self
+
+import redis
+
+__all__ = [
+    "HEARTBEAT_S",
+    "OWNER_TTL_S",
+    "Owner",
+    "Swept",
+    "describe",
+    "list_of",
+    "owner_of",
+    "read_owners",
+]
+
+HEARTBEAT_S: Final = 2.0
+OWNER_TTL_S: Final = 10.0
+"""How long an owner may be silent before it counts as dead."""
+
+
+class Swept(NamedTuple):
+    """A message that must go back; `description` is its owner's, empty where nobody knows one."""
+
+    tag: str
+    stored: bytes
+    description: bytes
+
+
+def describe(
+    unacked: str, index: str, separator: str, steps: Sequence[int], queues: Sequence[str]
+) -> str:
+    """The text of a heartbeat: full names of the keys that hold what is out, and the lists read."""
+    facts = {"unacked": unacked, "index": index, "sep": separator, "steps": list(steps)}
+    return json.dumps({**facts, "queues": list(queues)})
+
+
+def list_of(description: bytes, queue: str, priority: int) -> str | None:
+    """The list of `queue` that this owner reads for `priority`; None where it did not say."""
+    try:
+        told = json.loads(description)
+        steps, separator = told["steps"], told["sep"]
+        step = steps[bisect(steps, priority) - 1]
+    except (ValueError, KeyError, TypeError, IndexError):
+        return None
+    return f"{queue}{separator}{step}" if step else queue
+
+
+def owner_of(tag: str) -> str:
+    """The owner that a tag names; empty for a tag of kombu's own transport."""
+    owner, _, serial = tag.rpartition(":")
+    return owner if serial.isdecimal() else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """One consumer; `seen_us` is 0 where it signed off in order."""
+
+    name: str
+    seen_us: int
+    unacked: str
+    index: str
+    queues: tuple[str, ...]
+
+    @classmethod
+    def read(cls, name: bytes, beat: bytes) -> Self | None:
+        """From a field of the hash; None where it is no heartbeat."""
+        us, _, text = beat.partition(b" ")
+        try:
+            told: dict[str, Any] = json.loads(text)
+            keys = str(told["unacked"]), str(told["index"])
+            return cls(name.decode(), int(us), *keys, tuple(map(str, told["queues"])))
+        except (ValueError, KeyError, TypeError):
+            return None
+
+    def alive(self, now_us: int) -> bool:
+        """Whether it was heard of within `OWNER_TTL_S`."""
+        return now_us - self.seen_us <= OWNER_TTL_S * 1_000_000
+
+    @property
+    def signed_off(self) -> bool:
+        """Whether it ended in order, rather than falling silent."""
+        return self.seen_us == 0
+
+    @property
+    def process(self) -> str:
+        """Host and process id, for people."""
+        return self.name.rpartition(".")[0]
+
+
+def read_owners(client: redis.Redis, key: str) -> tuple[int, list[Owner]]:
+    """The server's time in microseconds and all owners in the hash `key`.
+
+    Raises redis-py's errors.
+    """
+    with client.pipeline(transaction=False) as pipe:
+        pipe.time()
+        pipe.hgetall(key)
+        (seconds, micros), beats = pipe.execute()
+    owners = [Owner.read(name, beat) for name, beat in beats.items()]
+    return seconds * 1_000_000 + micros, [owner for owner in owners if owner is not None]
