@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import json
+import lzma
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -25,13 +28,31 @@ def test_headers_that_described_the_old_arguments_are_dropped_and_others_kept() 
     assert message.headers == {"id": "j", "task": "t", "root_id": "r"}
 
 
-@pytest.mark.parametrize("compress", [zlib.compress, bytes])
-def test_a_body_under_a_compression_header_is_read_whether_or_not_it_still_is(compress) -> None:  # type: ignore[no-untyped-def] # two functions of the library
+@pytest.mark.parametrize(
+    ("name", "compress"),
+    [("application/x-gzip", zlib.compress), ("bzip2", bz2.compress), ("xz", lzma.compress)],
+)
+def test_a_compressed_body_is_edited_and_not_compressed_again(
+    name: str, compress: Callable[[bytes], bytes]
+) -> None:
     plain = make_message("j").body
-    headers = {"id": "j", "compression": "application/x-gzip"}
+    headers = {"id": "j", "compression": name}
     message = edited(make_message("j", headers=headers, body=compress(plain)), Edit([2]))
     assert json.loads(message.body)[2] == EMBED
     assert "compression" not in message.headers
+
+
+def test_a_body_that_unpacks_too_large_is_not_edited() -> None:
+    headers = {"id": "j", "compression": "zlib"}
+    message = make_message("j", headers=headers, body=zlib.compress(b"[" * 2_000))
+    with pytest.raises(Refused, match="too large to be edited: its"):
+        edited(message, Edit([2]), limit=1_999)
+
+
+def test_a_body_that_is_not_compressed_as_it_says_is_refused() -> None:
+    message = make_message("j", headers={"id": "j", "compression": "zlib"})
+    with pytest.raises(Refused, match="its callbacks would be lost"):
+        edited(message, Edit([2]))
 
 
 @pytest.mark.parametrize("body", [b"\x80\x04pickle", b"{}", b"[1, 2]", b"\xff", b"[" * 10**5])

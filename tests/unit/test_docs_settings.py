@@ -117,6 +117,8 @@ LIMITS = {
         "runner.failures:TRACEBACK_LIMIT",
     ],
     "a letter on RabbitMQ": ["deadletters.amqp_post:_COMPRESSED_OVER_BYTES"],
+    "a compressed letter": ["wire.letters:ENVELOPE_LIMIT"],
+    "arguments of a compressed message in its letter": ["deadletters.build:_SHOWN_BYTES"],
     "a review queue": ["deadletters.post:REVIEW_LIMIT"],
     "a kept copy of a letter": ["deadletters.kept:_LARGEST_BYTES"],
     "one batch of the mirror": ["mirror.feeds:BATCH", "mirror.halving:BATCH_BYTES"],

@@ -7,6 +7,7 @@ from taskyard.broker.connection import connection, is_amqp, keep_transport, tran
 from taskyard.broker.delay_exchanges import has_waited
 from taskyard.broker.envelope import encode, queue_key
 from taskyard.broker.outgoing import Outgoing
+from taskyard.broker.packed import body_as_it_came, keep_packed
 from taskyard.broker.publisher import BatchPublisher, Publisher, make_publisher
 from taskyard.broker.rabbit_start import describe, settle_queues
 from taskyard.broker.redis_publisher import PROMOTE_BATCH, RedisPublisher
@@ -18,11 +19,13 @@ __all__ = [
     "Outgoing",
     "Publisher",
     "RedisPublisher",
+    "body_as_it_came",
     "connection",
     "describe",
     "encode",
     "has_waited",
     "is_amqp",
+    "keep_packed",
     "keep_transport",
     "make_app",
     "make_publisher",

@@ -13,10 +13,8 @@ __all__ = ["headers_of", "own_headers"]
 
 # What Celery's own headers say about time; a retry starts without `eta`, a replay without both.
 _STRIPPED: Final = frozenset({"expires", "eta"})
-# kombu hands over a decompressed body; what the broker counted belongs to the earlier delivery.
-_OF_THE_PAST: Final = frozenset(
-    {"compression", "x-death", "x-delivery-count", "x-acquired-count", "redelivered"}
-)
+# What the broker counted belongs to the earlier delivery.
+_OF_THE_PAST: Final = frozenset({"x-death", "x-delivery-count", "x-acquired-count", "redelivered"})
 
 
 def headers_of(message: RawMessage, stamp: Stamp, strip: Iterable[str]) -> dict[str, Any]:

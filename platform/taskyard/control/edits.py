@@ -7,7 +7,6 @@ errbacks, chain, chord) stays the original's, so that a workflow goes on.
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -16,10 +15,11 @@ from pydantic import ValidationError
 
 from taskyard.errors import InvalidPayload, Refused
 from taskyard.wire import Letter, RawMessage
+from taskyard.wire.letters import plain_body
+from taskyard.wire.unpacking import UNPACKED_LIMIT, UnpacksTooLarge
 
 __all__ = ["Edit", "captured", "edited"]
 
-_ZLIB: Final = frozenset({"application/x-gzip", "gzip", "zlib"})  # kombu's names of zlib
 _SHOWN_ARGUMENTS: Final = frozenset({"argsrepr", "kwargsrepr"})
 _PARTS: Final = 3
 
@@ -64,9 +64,12 @@ def captured(row: Mapping[str, Any]) -> RawMessage:
     )
 
 
-def edited(message: RawMessage, edit: Edit) -> RawMessage:
-    """`message` with new arguments; raises `Refused` where that would lose something."""
-    args, kwargs, embed = _parts(message)
+def edited(message: RawMessage, edit: Edit, limit: int = UNPACKED_LIMIT) -> RawMessage:
+    """`message` with new arguments; raises `Refused` where that would lose something.
+
+    A compressed body is read up to `limit` bytes; the new one is not compressed.
+    """
+    args, kwargs, embed = _parts(message, limit)
     if edit.payload_only and not _is_payload(args, kwargs):
         raise Refused(
             f"the task was called with {_call(args, kwargs)}, and one payload would replace all of "
@@ -97,11 +100,16 @@ def _call(args: Any, kwargs: Any) -> str:
     return f"{len(args)} positional argument{'s' * (len(args) != 1)}{named}"
 
 
-def _parts(message: RawMessage) -> list[Any]:
+def _parts(message: RawMessage, limit: int) -> list[Any]:
     """[args, kwargs, embed], whatever state the first two are in."""
     try:
-        parts = json.loads(_plain(message))
-    except (ValueError, RecursionError, zlib.error) as error:
+        parts = json.loads(plain_body(message, limit))
+    except UnpacksTooLarge as error:
+        raise Refused(
+            f"the message's body is too large to be edited: {error}. Where it is meant, set "
+            "TASKYARD_MAX_UNPACKED_BYTES higher, here and for the workers"
+        ) from error
+    except (ValueError, RecursionError) as error:
         raise Refused(
             f"the message's body ({message.content_type or 'no content type'}) cannot be read "
             f"({error}), so its callbacks would be lost; enqueue the job anew instead"
@@ -112,10 +120,3 @@ def _parts(message: RawMessage) -> list[Any]:
             "enqueue the job anew instead"
         )
     return parts
-
-
-def _plain(message: RawMessage) -> bytes:
-    """The body as text bytes; kombu may have decompressed it already and left the header."""
-    if message.headers.get("compression") in _ZLIB and not message.body.lstrip().startswith(b"["):
-        return zlib.decompress(message.body)
-    return message.body

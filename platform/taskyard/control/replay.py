@@ -26,6 +26,7 @@ from taskyard.control.verb import Attempt, attempting
 from taskyard.database.tables import AUDIT, LETTERS
 from taskyard.jobs import Category
 from taskyard.jobs.letter_states import LetterStatus
+from taskyard.wire.unpacking import UNPACKED_LIMIT
 
 __all__ = ["KIND", "ReplayRequested", "replay"]
 
@@ -59,12 +60,14 @@ def replay(
     on_behalf_of: str | None = None,
     require_reason: Mode = "strict",
     known: KnownTypes | None = None,
+    max_unpacked_bytes: int = UNPACKED_LIMIT,
 ) -> ReplayRequested:
     """Ask for the replay of a letter, named by its id or the first six characters or more.
 
     `queue` redirects it, `payload` replaces its arguments, `force` overrides expiry and the mark
     "not eligible". Letter, audit row and intent are one transaction. `known` is what this process
     knows of the workers' types: it refuses a payload that does not fit before anything is asked.
+    A compressed body that `payload` edits may have `max_unpacked_bytes` at most.
     Raises `NotPermitted`, `NotFound`, `InvalidPayload`, `Refused` (a second replay among others);
     each of them is audited.
     """
@@ -74,7 +77,7 @@ def replay(
         attempt.reason = check_reason(reason, require_reason)
         with engine.begin() as connection:
             row = _lock(connection, letter_id, attempt)
-            _validate(connection, row, payload, force=force)
+            _validate(connection, row, payload, force=force, limit=max_unpacked_bytes)
             checked = None if payload is None else check_edit(known, row["job_type"], payload)
             asked = _act(connection, row, attempt, queue=queue, payload=payload, force=force)
             return dataclasses.replace(asked, payload_checked=checked)
@@ -89,7 +92,12 @@ def _lock(connection: Connection, name: str | uuid.UUID, attempt: Attempt) -> Ma
 
 
 def _validate(
-    connection: Connection, row: Mapping[str, Any], payload: Edit | None, *, force: bool
+    connection: Connection,
+    row: Mapping[str, Any],
+    payload: Edit | None,
+    *,
+    force: bool,
+    limit: int,
 ) -> None:
     status = LetterStatus(row["status"])
     candidate = Candidate(
@@ -102,7 +110,7 @@ def _validate(
     check_replayable(candidate, edited=payload is not None, forced=force)
     message = captured(row)
     if payload is not None:
-        edited(message, payload)  # refuse now what the relay could not build later
+        edited(message, payload, limit)  # refuse now what the relay could not build later
 
 
 def _last_replay(connection: Connection, row: Mapping[str, Any]) -> str:

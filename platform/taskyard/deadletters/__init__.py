@@ -1,9 +1,17 @@
 """Dead letters: the exchange, the envelope's making, and publishing that is confirmed."""
 
-from taskyard.deadletters.build import build_letter
+from taskyard.deadletters.build import build_letter, shown_arguments
 from taskyard.deadletters.kept import KeptLetters
 from taskyard.deadletters.publish import LetterBox
 from taskyard.deadletters.topology import exchange, mirror_queue
 from taskyard.deadletters.waiting import count_waiting
 
-__all__ = ["KeptLetters", "LetterBox", "build_letter", "count_waiting", "exchange", "mirror_queue"]
+__all__ = [
+    "KeptLetters",
+    "LetterBox",
+    "build_letter",
+    "count_waiting",
+    "exchange",
+    "mirror_queue",
+    "shown_arguments",
+]

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from taskyard.jobs.policies import Category
 from taskyard.jobs.replay_rules import replay_eligible
 from taskyard.records import Record
 from taskyard.wire.exact import clean_text, pack
-from taskyard.wire.letters import Letter, RawMessage, letter_id
+from taskyard.wire.letters import Letter, RawMessage, letter_id, plain_body
 from taskyard.wire.redaction import redact_text
 
-__all__ = ["build_letter"]
+__all__ = ["build_letter", "shown_arguments"]
+
+_SHOWN_BYTES: Final = 262_144
 
 
 def build_letter(record: Record, message: RawMessage) -> Letter:
     """The letter of a dead-lettered record: the same bytes for the same death, however often."""
     cause = record.cause
     category = _category(cause.get("category"))
-    args, kwargs = _arguments(message)
+    args, kwargs = shown_arguments(message)
     decided = record.number("decided")
     return Letter(
         letter_id=letter_id(record.job_id, record.epoch, record.generation),
@@ -51,10 +53,13 @@ def build_letter(record: Record, message: RawMessage) -> Letter:
     )
 
 
-def _arguments(message: RawMessage) -> tuple[list[Any] | None, dict[str, Any] | None]:
-    """Args and kwargs where the body is Celery's JSON, else (None, None)."""
+def shown_arguments(message: RawMessage) -> tuple[list[Any] | None, dict[str, Any] | None]:
+    """Args and kwargs where the body is Celery's JSON, else (None, None).
+
+    A compressed body is shown only where it is small: the letter must not be larger than what came.
+    """
     try:
-        args, kwargs, _ = json.loads(message.body)
+        args, kwargs, _ = json.loads(plain_body(message, _SHOWN_BYTES))
     except (ValueError, TypeError, RecursionError):
         return None, None
     if not isinstance(args, list) or not isinstance(kwargs, Mapping):

@@ -15,8 +15,9 @@ from redis.exceptions import RedisError
 
 from taskyard.errors import UnreadableCopy
 from taskyard.settings import Settings
-from taskyard.wire.letters import Letter
+from taskyard.wire.letters import ENVELOPE_LIMIT, Letter
 from taskyard.wire.logs import logger
+from taskyard.wire.unpacking import unpack_body
 
 __all__ = ["KeptLetters"]
 
@@ -72,6 +73,6 @@ class KeptLetters:
 
 def _parse(letter: str, fields: dict[bytes, bytes]) -> Letter:
     try:
-        return Letter.parse(zlib.decompress(fields[b"letter"]))
-    except (KeyError, ValueError, zlib.error) as error:
+        return Letter.parse(unpack_body(fields[b"letter"], "zlib", ENVELOPE_LIMIT))
+    except (KeyError, ValueError) as error:
         raise UnreadableCopy(f"letter {letter}", error) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
 from time import monotonic, sleep
@@ -10,7 +11,7 @@ from typing import Any, Final
 from celery.worker.consumer import Consumer
 from redis.exceptions import RedisError
 
-from taskyard.broker import keep_transport, read_any_header, settle_queues
+from taskyard.broker import keep_packed, keep_transport, read_any_header, settle_queues
 from taskyard.clock import to_us
 from taskyard.engine.blocked_start import BlockedStart
 from taskyard.engine.condemn import condemn
@@ -27,8 +28,9 @@ from taskyard.jobs.states import State
 from taskyard.runner.cause import plain_failure
 from taskyard.wire import Stamp
 from taskyard.wire.logs import logger
+from taskyard.wire.unpacking import UnpacksTooLarge
 
-__all__ = ["JobConsumer"]
+__all__ = ["JobConsumer", "undecodable"]
 
 log = logger(__name__)
 # Events are for people: ten publications a second show as much as one for each task, and cost a
@@ -74,9 +76,16 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
     def update_strategies(self) -> None:
         """Celery calls it just before it sets the prefetch and consumes: the queues come first."""
         settle_queues(self.app.taskyard.settings, self.app, self.connection)
+        # The channel that Celery consumes on, new with each connection.
+        keep_packed(self.connection.default_channel, self._unpacked_limit)
         super().update_strategies()
         # Before the first message: what this worker was cut off from must not wait for its lease.
         self.app.taskyard.releases.settle()
+
+    def _unpacked_limit(self, headers: Mapping[str, Any]) -> int | None:
+        """The most bytes that a compressed body may have; None for no limit."""
+        limit: int = self.app.taskyard.settings.max_unpacked_bytes
+        return limit
 
     def on_send_event_buffered(self) -> None:
         """Publish buffered task events together, at most every `EVENT_INTERVAL_S`."""
@@ -108,9 +117,9 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
         self._die(message, Category.UNDECODABLE, "invalid", type(exc).__name__, text)
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
-        """A body that cannot be decoded."""
-        text = f"the body cannot be decoded: {exc}"
-        self._die(message, Category.UNDECODABLE, "undecodable", type(exc).__name__, text)
+        """A body that cannot be decoded, or would be too large."""
+        code, text = undecodable(exc)
+        self._die(message, Category.UNDECODABLE, code, type(exc).__name__, text)
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Any:
         """Celery's handler, behind a check of the message's shape."""
@@ -223,6 +232,17 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
             message.reject_log_error(log, self.connection_errors, requeue=True)
             return
         message.ack_log_error(log, self.connection_errors)
+
+
+def undecodable(error: Exception) -> tuple[str, str]:
+    """The code and the text of a body that cannot be decoded."""
+    if isinstance(error, UnpacksTooLarge):
+        text = (
+            f"the compressed body was not unpacked: {error}. Where it is meant, set "
+            "TASKYARD_MAX_UNPACKED_BYTES of the workers higher, then replay with --force"
+        )
+        return "unpacks_too_large", text
+    return "undecodable", f"the body cannot be decoded: {error}"
 
 
 def _is_decided(yard: Yard, message: Any) -> bool:

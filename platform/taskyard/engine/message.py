@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from typing import Any, Final
 
-from taskyard.wire.decoded import bytes_of
+from taskyard.broker.packed import body_as_it_came
 from taskyard.wire.exact import clean_text, pack
 from taskyard.wire.headers import HEADER, Stamp
 from taskyard.wire.letters import RawMessage
 
-__all__ = ["broker_queue", "job_id_of", "raw_message", "stamp_in", "stamp_of", "task_of"]
+__all__ = [
+    "broker_queue",
+    "job_id_of",
+    "named_task",
+    "raw_message",
+    "stamp_in",
+    "stamp_of",
+    "task_of",
+]
 
 _LONGEST_NAME: Final = 255
 _UNIDENTIFIED: Final = uuid.UUID("c0a5b1de-53a0-5e6c-8c39-9a6f7a2e5d01")
 
 
 def raw_message(message: Any) -> RawMessage:
-    """The message as it came: bytes stay bytes."""
+    """The message as it came: bytes stay bytes, and packed where they were."""
     return RawMessage(
-        body=bytes_of(message.body),
+        body=body_as_it_came(message),
         headers=_packed(message.headers),
         properties=_packed(message.properties),
         content_type=_text(message.content_type),
@@ -63,7 +72,12 @@ def job_id_of(message: Any) -> str:
 
 def task_of(message: Any) -> str:
     """The task's name, `(none)` where the headers do not say."""
-    found = (message.headers or {}).get("task")
+    return named_task(message.headers or {})
+
+
+def named_task(headers: Mapping[str, Any]) -> str:
+    """The task's name in a message's headers, `(none)` where they do not say."""
+    found = headers.get("task")
     if not isinstance(found, str) or not found:
         return "(none)"
     return clean_text(found)[:_LONGEST_NAME]

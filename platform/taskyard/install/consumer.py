@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from taskyard.broker import has_waited
 from taskyard.clock import to_us
-from taskyard.engine.consumer import JobConsumer
+from taskyard.engine.consumer import JobConsumer, undecodable
 from taskyard.engine.duties import NOT_DISCHARGED
 from taskyard.engine.eta import due_ahead_us
-from taskyard.engine.message import job_id_of, raw_message, task_of
+from taskyard.engine.message import job_id_of, named_task, raw_message, task_of
 from taskyard.install.adopt import adopt
 from taskyard.install.captor import queue_named
 from taskyard.install.eta import put_off
@@ -44,6 +44,12 @@ class InstalledConsumer(JobConsumer):
     def _as_ever(self) -> Any:
         """Celery's own methods, or the app's."""
         return super(JobConsumer, self)
+
+    def _unpacked_limit(self, headers: Mapping[str, Any]) -> int | None:
+        """None for a task that is not protected, whose messages go the way that they went."""
+        if self._yard.mode(named_task(headers)) is not Mode.PROTECT:
+            return None
+        return super()._unpacked_limit(headers)
 
     def update_strategies(self) -> None:
         """Adopt what was registered past Celery's decorators, then as ever."""
@@ -126,9 +132,9 @@ class InstalledConsumer(JobConsumer):
         self._lost(message, outcome, lambda: self._as_ever.on_invalid_task(body, message, exc))
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
-        """A body that cannot be decoded."""
-        text = f"the body cannot be decoded: {exc}"
-        outcome = plain_failure(Category.UNDECODABLE, "undecodable", type(exc).__name__, text)
+        """A body that cannot be decoded, or would be too large."""
+        code, text = undecodable(exc)
+        outcome = plain_failure(Category.UNDECODABLE, code, type(exc).__name__, text)
         self._lost(message, outcome, lambda: self._as_ever.on_decode_error(message, exc))
 
     def _lost(self, message: Any, outcome: Any, as_ever: Callable[[], None]) -> None:

@@ -11,7 +11,11 @@ __all__ = ["Delivery", "LetterSource"]
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One message of the mirror's queue as it came; `tag` is the source's own."""
+    """One message of the mirror's queue; `tag` is the source's own.
+
+    A letter's `body` is unpacked, what the broker dropped has the bytes that came. `fault` is why a
+    body could not be unpacked.
+    """
 
     body: bytes
     headers: Mapping[str, Any] = field(default_factory=dict)
@@ -19,6 +23,7 @@ class Delivery:
     content_type: str | None = None
     content_encoding: str | None = None
     tag: object = None
+    fault: str = ""
 
 
 class LetterSource(Protocol):

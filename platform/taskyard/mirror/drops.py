@@ -5,16 +5,16 @@ See https://www.rabbitmq.com/docs/dlx#effects.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
 from taskyard.clock import to_us
+from taskyard.deadletters import shown_arguments
 from taskyard.jobs import Category
 from taskyard.jobs.replay_rules import replay_eligible
 from taskyard.mirror.deliveries import Delivery
-from taskyard.wire import Letter, RawMessage, Stamp, clean_text, letter_id, pack
+from taskyard.wire import Letter, RawMessage, Stamp, letter_id, pack
 
 __all__ = ["is_drop", "letter_of_drop"]
 
@@ -38,7 +38,8 @@ def letter_of_drop(delivery: Delivery) -> Letter:
     stamp = Stamp.read(headers) or Stamp(epoch=0)
     job_id = str(headers.get("id") or delivery.properties.get("correlation_id") or "")
     category = _CATEGORIES.get(reason, Category.REJECTED)
-    args, kwargs = _arguments(delivery)
+    message = _message(delivery)
+    args, kwargs = shown_arguments(message)
     return Letter(
         letter_id=letter_id(job_id, stamp.epoch, stamp.generation),
         job_id=job_id,
@@ -48,7 +49,7 @@ def letter_of_drop(delivery: Delivery) -> Letter:
         job_type=str(headers["task"]),
         queue=str(death.get("queue", "")),
         priority=delivery.properties.get("priority"),
-        message=_message(delivery),
+        message=message,
         args=args,
         kwargs=kwargs,
         reply_to=delivery.properties.get("reply_to"),
@@ -83,16 +84,6 @@ def _message(delivery: Delivery) -> RawMessage:
         content_type=delivery.content_type,
         content_encoding=delivery.content_encoding,
     )
-
-
-def _arguments(delivery: Delivery) -> tuple[list[Any] | None, dict[str, Any] | None]:
-    try:
-        match json.loads(delivery.body):
-            case [list(args), dict(kwargs), _]:
-                return pack(args), {clean_text(str(k)): pack(v) for k, v in kwargs.items()}
-    except (ValueError, RecursionError):
-        pass  # not JSON: the bytes are kept, only the convenience of seeing arguments is not
-    return None, None
 
 
 def _plain(value: Any) -> Any:

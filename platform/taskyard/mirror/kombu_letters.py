@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from kombu import Connection, Consumer, Message, Queue
 from kombu.transport import virtual
 
+from taskyard.broker import body_as_it_came, keep_packed
 from taskyard.clock import SYSTEM_CLOCK, Clock
 from taskyard.errors import ServerUnreachable
 from taskyard.mirror.deliveries import Delivery
+from taskyard.mirror.drops import is_drop
 from taskyard.transport.channel import Channel, SentinelChannel
 from taskyard.wire import redact_url
-from taskyard.wire.decoded import bytes_of
+from taskyard.wire.letters import ENVELOPE_LIMIT
+from taskyard.wire.unpacking import CompressionFault, unpack_body
 
 __all__ = ["KombuLetters"]
 
@@ -61,6 +65,7 @@ class KombuLetters:
         if self._consumer is not None:
             return
         channel = self._connection.channel()
+        keep_packed(channel)
         channel.basic_qos(0, self._prefetch, False)
         self._consumer = Consumer(
             channel,
@@ -71,7 +76,7 @@ class KombuLetters:
         self._consumer.consume()
 
     def _keep_undecoded(self, message: Message, _: Exception) -> None:
-        """What kombu cannot decompress is mirrored as it is."""
+        """What kombu cannot read is mirrored as it is."""
         self._buffer.append(message)
 
     def _gather(self, limit: int, deadline_s: float) -> None:
@@ -117,11 +122,19 @@ def _settle(channel: Any, messages: Sequence[Message]) -> None:
 
 
 def _delivery(message: Message) -> Delivery:
-    return Delivery(
-        body=bytes_of(message.body),
-        headers=message.headers or {},
+    headers = message.headers or {}
+    delivery = Delivery(
+        body=body_as_it_came(message),
+        headers=headers,
         properties=message.properties or {},
         content_type=message.content_type,
         content_encoding=message.content_encoding,
         tag=message,
     )
+    name = headers.get("compression")
+    if not name or is_drop(delivery):
+        return delivery  # what the broker dropped is kept in the bytes that came
+    try:
+        return replace(delivery, body=unpack_body(delivery.body, str(name), ENVELOPE_LIMIT))
+    except CompressionFault as fault:
+        return replace(delivery, fault=str(fault))

@@ -37,6 +37,8 @@ class Unreadable:
 
 def read(delivery: Delivery) -> Readable | Unreadable:
     """What `delivery` is; never raises, for whatever lies in the queue must end in a row."""
+    if delivery.fault:
+        return Unreadable(delivery, f"not a letter: {delivery.fault}")
     try:
         letter = letter_of_drop(delivery) if is_drop(delivery) else Letter.parse(delivery.body)
         key = uuid.UUID(letter.letter_id), from_us(letter.last_failure_us)

@@ -55,7 +55,7 @@ def prepare(connection: Connection, intent: Intent, settings: Settings) -> Repla
         job_type=row["job_type"],
         queue=queue,
         priority=_priority(settings, queue, row),
-        message=message if edit is None else edited(message, Edit(**edit)),
+        message=_edited(message, edit, settings),
     )
 
 
@@ -94,6 +94,12 @@ def publish(publisher: PublisherPort, replay: Replay, opened: Opened) -> None:
 def reopen_letter(connection: Connection, intent: Intent) -> None:
     """Give a letter whose replay was refused its former status back."""
     reopen(connection, uuid.UUID(intent.payload["letter_id"]), intent.payload["status_before"])
+
+
+def _edited(message: RawMessage, edit: Any, settings: Settings) -> RawMessage:
+    if edit is None:
+        return message
+    return edited(message, Edit(**edit), settings.max_unpacked_bytes)
 
 
 def _letter(connection: Connection, intent: Intent) -> Mapping[str, Any]:

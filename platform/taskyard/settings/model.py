@@ -73,6 +73,7 @@ class Settings(BaseModel):
     delivery_limit: int = Field(default=10, ge=1)
     max_payload_bytes: int = Field(default=262144, ge=1)
     max_result_bytes: int = Field(default=262144, ge=1)
+    max_unpacked_bytes: int = Field(default=16_777_216, ge=1)
     lifecycle_max_events: int = Field(default=1_000_000, ge=100)
     letters_kept: int = Field(default=10_000, ge=0)
     publish_timeout_s: float = Field(default=5, gt=0)

@@ -14,10 +14,22 @@ from typing import Any, Final, Self
 from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator
 
 from taskyard.wire.category import Category
+from taskyard.wire.unpacking import UNPACKED_LIMIT, CompressionFault, unpack_body
 
-__all__ = ["LETTER_NAMESPACE", "SCHEMA", "AttemptNote", "Letter", "RawMessage", "letter_id"]
+__all__ = [
+    "ENVELOPE_LIMIT",
+    "LETTER_NAMESPACE",
+    "SCHEMA",
+    "AttemptNote",
+    "Letter",
+    "RawMessage",
+    "letter_id",
+    "plain_body",
+]
 
 SCHEMA: Final = 1
+# The largest envelope that is unpacked; Postgres takes a larger one only in pieces.
+ENVELOPE_LIMIT: Final = 256 * 1024 * 1024
 LETTER_NAMESPACE: Final = uuid.UUID("6b0f8a52-6e0e-5d6c-9a37-3d4f6a1f2c11")
 
 
@@ -27,9 +39,10 @@ def letter_id(job_id: str, epoch: int, generation: int) -> str:
 
 
 class RawMessage(BaseModel):
-    """A broker message as it came: `body` in bytes, headers and properties packed.
+    """A broker message as it came: `body` in bytes, compressed where a header says so.
 
-    Packed values (`taskyard.wire.exact`) are plain JSON and lose nothing; publishing unpacks them.
+    Headers and properties are packed (`taskyard.wire.exact`): plain JSON that loses nothing, and
+    that publishing unpacks.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,6 +61,19 @@ class RawMessage(BaseModel):
     @classmethod
     def _decode(cls, body: object) -> object:
         return base64.b64decode(body, validate=True) if isinstance(body, str) else body
+
+
+def plain_body(message: RawMessage, limit: int = UNPACKED_LIMIT) -> bytes:
+    """The message's body, unpacked where its header `compression` says that it is compressed.
+
+    Raises `CompressionFault`, of which `UnpacksTooLarge` says that it is over `limit` bytes.
+    """
+    name = message.headers.get("compression")
+    if not name:
+        return message.body
+    if not isinstance(name, str):
+        raise CompressionFault(f"the header 'compression' must be a name, got {name!r:.60}")
+    return unpack_body(message.body, name, limit)
 
 
 class AttemptNote(BaseModel):

@@ -21,6 +21,8 @@ UNPACKED_LIMIT: Final = 16 * 1024 * 1024
 _LZMA_MEMORY: Final = 128 * 1024 * 1024
 # So many bytes begin each stream of bz2, xz and zstd, and nothing else.
 _MAGIC: Final = 3
+# Beside what is unpacked no copy of it is held.
+_PIECE: Final = 1024 * 1024
 
 
 class CompressionFault(ValueError):
@@ -52,9 +54,9 @@ class _Stream(Protocol):
         ...
 
 
-def knows(name: str) -> bool:
-    """Whether `name` is a compression that can be undone here."""
-    return name in _STREAMS
+def knows(name: object) -> bool:
+    """Whether `name` is one of kombu's own compressions, which can be stopped at a limit."""
+    return isinstance(name, str) and name in _STREAMS
 
 
 def unpack_body(body: bytes, name: str, limit: int = UNPACKED_LIMIT) -> bytes:
@@ -85,9 +87,9 @@ def _unpack(open_stream: Callable[[], _Stream], body: bytes, limit: int) -> byte
     found, rest = bytearray(), body
     while True:
         stream = open_stream()
-        found += stream.decompress(rest, limit + 1 - len(found))
+        found += stream.decompress(rest, min(_PIECE, limit + 1 - len(found)))
         while len(found) <= limit and not stream.eof and not stream.needs_input:
-            found += stream.decompress(b"", limit + 1 - len(found))
+            found += stream.decompress(b"", min(_PIECE, limit + 1 - len(found)))
         if len(found) > limit:
             return found
         if not stream.eof:

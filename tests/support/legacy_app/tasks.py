@@ -223,7 +223,7 @@ def early(self: Any) -> int:
 
 
 @task(name="legacy.watched", bind=True)
-def watched(self: Any) -> int:
+def watched(self: Any, text: str = "") -> int:
     return note(f"{self.request.id}:runs")
 
 

@@ -67,7 +67,15 @@ def command(
         settings.queue(queue)
     edit = read_edit(payload, args, kwargs)
     known = None if edit is None else known_types(settings)
-    wish = Wish(local_identity(settings), reason, queue, edit, force=force, known=known)
+    wish = Wish(
+        local_identity(settings),
+        reason,
+        queue,
+        edit,
+        force=force,
+        known=known,
+        max_unpacked_bytes=settings.max_unpacked_bytes,
+    )
     with database.opened(settings.need_database_url(), application_name="taskyard dlq") as engine:
         done = _replay_all(engine, names, wish, quiet=json)
     counts = Counter(replay.verdict for replay in done)

@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 from taskyard.control import Edit, Identity, KnownTypes, ReplayRequested, replay, wait_outcome
 from taskyard.errors import InvalidPayload, NotFound, Refused
 from taskyard.ops.cli.dlq.afterwards import waiting
+from taskyard.wire.unpacking import UNPACKED_LIMIT
 
 __all__ = ["Replay", "Verdict", "Wish", "replay_one"]
 
@@ -27,7 +28,10 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What the operator wants of every letter that was named; `known` judges an `edit`."""
+    """What the operator wants of every letter that was named.
+
+    `known` judges an `edit`; a compressed body that it changes may have `max_unpacked_bytes`.
+    """
 
     identity: Identity
     reason: str | None
@@ -35,6 +39,7 @@ class Wish:
     edit: Edit | None = None
     force: bool = False
     known: KnownTypes | None = None
+    max_unpacked_bytes: int = UNPACKED_LIMIT
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,7 @@ def replay_one(engine: Engine, name: str, wish: Wish, *, alone: bool = True) -> 
             force=wish.force,
             require_reason="strict",  # TASKYARD_REQUIRE_REASON is for programs that cannot give one
             known=wish.known,
+            max_unpacked_bytes=wish.max_unpacked_bytes,
         )
     except (Refused, NotFound, InvalidPayload) as error:
         if alone:

@@ -102,7 +102,7 @@ def _facts(letter: dict[str, Any], sequel: Sequel) -> Iterator[tuple[str, object
     yield "evidence", _compact(letter["evidence"])
     yield "args", _compact(letter["args"])
     yield "kwargs", _compact(letter["kwargs"])
-    yield "body", _bytes(letter.get("body"))
+    yield "body", _body(letter)
     yield "mirror error", letter["mirror_error"]
 
 
@@ -145,5 +145,10 @@ def _compact(value: object) -> str | None:
     return json_text(value, indent=None) if value else None
 
 
-def _bytes(facts: dict[str, Any] | None) -> str | None:
-    return None if facts is None else f"{facts['bytes']} bytes, sha256 {facts['sha256'][:16]}"
+def _body(letter: dict[str, Any]) -> str | None:
+    facts = letter.get("body")
+    if facts is None:
+        return None
+    packed = (letter.get("headers") or {}).get("compression")
+    how = f" compressed by {packed}" if packed else ""
+    return f"{facts['bytes']} bytes{how}, sha256 {facts['sha256'][:16]}"

@@ -1,0 +1,87 @@
+"""Messages that still know the bytes in which their body came, also where it was compressed.
+
+kombu unpacks a compressed body when it makes the message, without a limit, and forgets what came.
+Letters and retries carry what came, and 200 kB that unpack to 200 MB must not reach a worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from kombu import Message
+from kombu.compression import decompress
+
+from taskyard.wire.decoded import bytes_of
+from taskyard.wire.unpacking import CompressionFault, UnpacksTooLarge, knows, unpack_body
+
+__all__ = ["body_as_it_came", "keep_packed"]
+
+# By a message's headers: the most bytes that its body may have unpacked, None for no limit.
+LimitOf = Callable[[Mapping[str, Any]], int | None]
+
+
+def keep_packed(channel: Any, limit_of: LimitOf | None = None) -> None:
+    """Have kombu's `channel`, of a broker of any kind, make such messages from now on.
+
+    Without `limit_of` no body is unpacked: the message has it as it came.
+    A body over its limit, or one that is not what it says, is an error of the message, as any other
+    body that cannot be decoded: the consumer's `on_decode_error` gets it, with the body that came.
+    """
+    if not issubclass(channel.Message, _Packed):
+        own = {"limit_of": None if limit_of is None else staticmethod(limit_of)}
+        channel.Message = type(channel.Message.__name__, (channel.Message, _Packed), own)
+
+
+def body_as_it_came(message: Any) -> bytes:
+    """A message's body in the bytes that the broker had, compressed where they were."""
+    came = getattr(message, "came", None)
+    return bytes_of(message.body) if came is None else bytes(came)
+
+
+class _Packed(Message):  # type: ignore[misc]
+    """Between kombu's message of one transport and its base, which would unpack by itself."""
+
+    limit_of: LimitOf | None
+    came: bytes | None = None
+
+    def __init__(self, body: Any = None, *, headers: Any = None, **facts: Any) -> None:
+        name = (headers or {}).get("compression")
+        if not name:
+            super().__init__(body=body, headers=headers, **facts)
+            return
+        self.came = came = bytes_of(body)
+        try:
+            body = self._unpacked(came, name, headers)
+        except CompressionFault as fault:
+            self.errors, body = [(type(fault), _bare(fault), None)], came
+        others = {key: value for key, value in headers.items() if key != "compression"}
+        super().__init__(body=body, headers=others, **facts)
+        self.headers = headers
+
+    def _unpacked(self, body: bytes, name: Any, headers: Mapping[str, Any]) -> bytes:
+        if self.limit_of is None:
+            return body
+        limit = self.limit_of(headers)
+        if limit is not None and knows(name):
+            return unpack_body(body, name, limit)
+        found = _by_kombu(body, name)
+        if limit is not None and len(found) > limit:
+            raise UnpacksTooLarge(len(body), name, limit)
+        return found
+
+
+def _bare(error: Exception) -> Exception:
+    """The error without the frames in which it came up: they would keep what was unpacked."""
+    error.__traceback__ = error.__cause__ = error.__context__ = None
+    return error
+
+
+def _by_kombu(body: bytes, name: Any) -> bytes:
+    """Without a limit: for tasks that are only watched, and for a compression of the app's own."""
+    try:
+        return bytes_of(decompress(body, name))
+    except Exception as error:
+        raise CompressionFault(
+            f"the body cannot be unpacked by {name!r:.60}: {type(error).__name__}: {error}"
+        ) from error
