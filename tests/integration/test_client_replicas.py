@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from redis import Redis
 from servers import LOOPBACK, RedisServer
 from support.waiting import eventually
 from support.yard import catalogue, fresh_settings
-from taskyard.client import EnqueueRequest, Taskyard
+from taskyard.client import EnqueueRequest, JobHandle, Taskyard
 from taskyard.errors import InvalidSettings, NotReplicated
 from taskyard.jobs.states import State
 from taskyard.records import Records, admissions
@@ -158,6 +159,37 @@ def test_a_call_of_several_scripts_names_every_request_that_no_replica_is_known_
     again = pair.yard.enqueue_many(requests)
     assert [job.created for job in again] == [False] * 100 + [True] * 20
     assert [job.job_id for job in again[50:100]] == list(error.job_ids)
+
+
+def test_calls_that_share_a_script_are_on_the_replica_when_they_return(pair: Pair) -> None:
+    async def scenario() -> list[JobHandle]:
+        calls = [pair.yard.aenqueue("exec_act", {"do": "return"}) for _ in range(120)]
+        return list(await asyncio.gather(*calls))
+
+    states = {pair.on_replica(job.job_id) for job in asyncio.run(scenario())}
+    assert states == {State.ACCEPTED}
+
+
+def test_each_of_the_calls_that_share_a_script_hears_of_its_own_job(silent: Pair) -> None:
+    keys = [None, "pay", None, "ship"]
+
+    async def scenario() -> list[Any]:
+        calls = [
+            silent.yard.aenqueue("exec_act", {"do": "return"}, idempotency_key=key) for key in keys
+        ]
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    errors = asyncio.run(scenario())
+    assert [type(error) for error in errors] == [NotReplicated] * 4
+    assert [error.unkeyed == error.job_ids for error in errors] == [key is None for key in keys]
+    assert len({error.job_ids for error in errors}) == 4
+    assert all(
+        str(error).startswith("1 job is enqueued, but within 1 s 0 of 1") for error in errors
+    )
+    with Redis.from_url(silent.primary.url) as client:
+        records = Records(client, silent.yard.settings)
+        found = [records.read(error.job_ids[0]).state for error in errors]
+    assert found == [State.ACCEPTED] * 4
 
 
 def test_when_it_follows_again_the_repeat_finds_the_job(silent: Pair) -> None:

@@ -49,7 +49,7 @@ class Sender:
         publisher: BatchPublisher,
         app: Callable[[], Celery],
     ) -> None:
-        self._one_redis = same_redis(settings)
+        self.one_redis = same_redis(settings)
         self._records, self._publisher, self._app = records, publisher, app
         self._templates: dict[tuple[str, str, int], MessageTemplate] = {}
 
@@ -85,7 +85,7 @@ class Sender:
 
         It returns the answers, with an error in the place of each failure.
         """
-        if self._one_redis:
+        if self.one_redis:
             return lambda _, answers: answers
         return Publications(self._publisher, self._records, self._message).settled
 
@@ -111,7 +111,7 @@ class Sender:
 
     def _publication(self, request: CheckedRequest) -> Publication:
         """What admission's script publishes itself, or keeps until the broker has confirmed."""
-        if not self._one_redis or not isinstance(self._publisher, RedisPublisher):
+        if not self.one_redis or not isinstance(self._publisher, RedisPublisher):
             return Publication("", self._unsent(request), "", "", "", 0)
         place = self._publisher.place(request.queue, request.priority)
         key = (request.job_type.name, *place)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from contextlib import closing
 from datetime import datetime
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, Self, Unpack
 
 from celery import Celery
@@ -44,6 +44,8 @@ class Taskyard:
     `MissingSetting` or `InvalidSettings` at once.
     """
 
+    _app: Celery | None = None
+
     def __init__(
         self, settings: Settings | None = None, catalogue: Catalogue | None = None
     ) -> None:
@@ -69,7 +71,7 @@ class Taskyard:
         self.publisher: Publisher = publisher
         self._disown = publisher.disown
         self._sender = Sender(self.settings, self.records, publisher, lambda: self.app)
-        self._calls = SharedCalls(self._sender.carry, self._explained, timeout_s)
+        self._calls = SharedCalls(self._sender, self._explained, timeout_s)
         self.awaited = AwaitedResults(
             partial(Listener, self.records, self.catalogue), self._explained
         )
@@ -78,13 +80,16 @@ class Taskyard:
         """Begin anew in the child of a fork, which calls this by itself; nothing is sent."""
         disown(self.records.client)
         self._disown()
-        self.__dict__.pop("app", None)
+        self._app = None
         self._open()
 
-    @cached_property
+    @property
     def app(self) -> Celery:
         """The Celery app under it, for canvas and `AsyncResult`."""
-        return make_app(self.settings, self.catalogue, "taskyard-client")
+        # No `cached_property`: up to Python 3.11 it has a lock, which a fork may find taken.
+        if self._app is None:
+            self._app = make_app(self.settings, self.catalogue, "taskyard-client")
+        return self._app
 
     def enqueue(
         self,
@@ -126,7 +131,7 @@ class Taskyard:
         )
         (prepared,) = self._prepared([request])
         with reachable(self._url):
-            return self._handle(prepared.request, self._sender.send(prepared))
+            return self._handle(prepared.request, self._calls.call(prepared))
 
     async def aenqueue(
         self, job_type: str, payload: Any, **options: Unpack[EnqueueOptions]
@@ -179,11 +184,11 @@ class Taskyard:
         self.awaited.close()
         self.records.client.close()
         self.publisher.close()
-        if "app" in self.__dict__:
+        if self._app is not None:
             # kombu shares its broker connections by URL in the whole process; results are our own.
-            self.app.backend.result_consumer.stop()
-            self.app.backend.client.connection_pool.disconnect()
-            self.app.close()
+            self._app.backend.result_consumer.stop()
+            self._app.backend.client.connection_pool.disconnect()
+            self._app.close()
 
     def __enter__(self) -> Self:
         """Use it as a context manager to close it."""

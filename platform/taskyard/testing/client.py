@@ -96,8 +96,8 @@ class MemoryClient(Taskyard):
 
     def close(self) -> None:
         """Let go of what was opened."""
-        if "app" in self.__dict__:
-            self.app.close()
+        if self._app is not None:
+            self._app.close()
 
     def _accept(self, request: CheckedRequest) -> JobHandle:
         admitted = self.records.admit(
