@@ -9,12 +9,14 @@ from bench.beside import bodies, enqueue_many, memory, throughput
 from bench.course import Part
 from bench.rabbitmq import rabbitmq
 from bench.rivals import rivals
+from bench.service import service
 
 __all__ = ["PARTS"]
 
 PARTS: Final = (
     Part("throughput", "no-op jobs beside Celery and the lock", throughput, 240, 25),
     Part("many", "enqueue_many beside Celery's delay in a loop", enqueue_many, 50, 10),
+    Part("service", "1,000 aenqueue calls at once, 1,000 results awaited", service, 60, 20),
     Part("bodies", "a body of 5 ms, payloads of 64 KiB", bodies, 150, 22),
     Part("memory", "what a worker needs", memory, 60, 12),
     Part("rabbitmq", "both on RabbitMQ", rabbitmq, 145, 25),

@@ -42,6 +42,8 @@ class Plan:
     ledger_jobs: int = 30_000
     counted_jobs: int = 1_000
     sampled_jobs: int = 6_000
+    service_rounds: int = 30
+    awaited_s: float = 30.0
 
 
 FULL = Plan()
@@ -74,4 +76,6 @@ QUICK = Plan(
     ledger_jobs=3_000,
     counted_jobs=200,
     sampled_jobs=1_000,
+    service_rounds=8,
+    awaited_s=10.0,
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from celery import Celery
@@ -21,6 +21,8 @@ from taskyard.wire.letters import RawMessage
 __all__ = ["MessageTemplate"]
 
 _GAP: Final = re.compile(r'"@@(\w+)@@"')
+# What `json.dumps` does with a text, without the way there.
+_quoted: Final = json.encoder.encode_basestring_ascii
 _EMBED: Final = json.dumps({"callbacks": None, "errbacks": None, "chain": None, "chord": None})
 
 
@@ -45,8 +47,9 @@ class MessageTemplate:
         headers = {**task.headers, HEADER: "@@stamp@@"}
         document = encode(message, queue=queue, step=step, headers=headers, tag="@@id@@")
         document = document.replace('"body": ""', '"body": "@@body@@"', 1)
-        form = _GAP.sub(r"%(\1)s", document.replace("%", "%%"))
-        self._head, _, self._tail = form.partition("%(stamp)s")
+        # Texts and the names of what stands between them, in turns; the stamp parts head and tail.
+        head, _, tail = document.partition('"@@stamp@@"')
+        self._head, self._tail = _GAP.split(head), _GAP.split(tail)
 
     def fill(
         self,
@@ -64,10 +67,16 @@ class MessageTemplate:
         gaps = {
             "id": f'"{job_id}"',
             "body": f'"{base64.b64encode(body).decode("ascii")}"',
-            "argsrepr": json.dumps(argsrepr),
-            "expires": "null" if expires is None else json.dumps(expires),
-            "reply_to": json.dumps(reply_to or ""),
+            "argsrepr": _quoted(argsrepr),
+            "expires": "null" if expires is None else _quoted(expires),
+            "reply_to": '""' if reply_to is None else _quoted(reply_to),
         }
-        head, tail = self._head % gaps, self._tail % gaps
-        epoch_at = f'{{"v": {SCHEMA}, "epoch": '
-        return head + epoch_at, f', "generation": 0, "seq": 0{override}}}{tail}'
+        head = f'{_filled(self._head, gaps)}{{"v": {SCHEMA}, "epoch": '
+        return head, f', "generation": 0, "seq": 0{override}}}{_filled(self._tail, gaps)}'
+
+
+def _filled(parts: Sequence[str], gaps: Mapping[str, str]) -> str:
+    filled = list(parts)
+    for at in range(1, len(filled), 2):
+        filled[at] = gaps[filled[at]]
+    return "".join(filled)

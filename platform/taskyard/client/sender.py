@@ -37,10 +37,7 @@ Settle = Callable[[Sequence[CheckedRequest], Sequence[Outcome]], Sequence[Outcom
 
 
 class Sender:
-    """Sends requests to records and broker; safe to share between threads.
-
-    Each request goes under a name of its call: where a reply is lost, it is asked for again.
-    """
+    """Sends requests to records and broker; safe to share between threads."""
 
     def __init__(
         self,
@@ -53,20 +50,27 @@ class Sender:
         self._records, self._publisher, self._app = records, publisher, app
         self._templates: dict[tuple[str, str, int], MessageTemplate] = {}
 
-    def prepare(self, requests: Iterable[CheckedRequest]) -> Iterator[Prepared]:
-        """The requests of one call, ready to be sent."""
+    def prepare(self, request: CheckedRequest, place: int = 0, call: str = "") -> Prepared:
+        """Make all that is sent of a request; it goes under its `place` in a `call` of many.
+
+        Where the reply is lost, it is asked for again by that name.
+        """
+        name = f"{call or new_call_id()}{place}" if request.keyed else OWN_ID
+        admission = Admission(
+            request.job_id,
+            request.job_type.name,
+            request.queue,
+            request.priority,
+            request.unique_for_s,
+            self._publication(request),
+            name,
+        )
+        return Prepared(request, admission)
+
+    def prepare_all(self, requests: Iterable[CheckedRequest]) -> Iterator[Prepared]:
+        """The requests of one call, each when it is asked for."""
         call = new_call_id()
-        for place, request in enumerate(requests):
-            admission = Admission(
-                request.job_id,
-                request.job_type.name,
-                request.queue,
-                request.priority,
-                request.unique_for_s,
-                self._publication(request),
-                f"{call}{place}" if request.keyed else OWN_ID,
-            )
-            yield Prepared(request, admission)
+        return (self.prepare(request, place, call) for place, request in enumerate(requests))
 
     def send(self, prepared: Prepared) -> Admitted:
         """Send one in this thread; raises redis-py's errors and `PublishFailed`."""

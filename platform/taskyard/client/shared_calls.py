@@ -68,15 +68,15 @@ class SharedCalls:
         self._idle = False
         self._linger_s = _LINGER_S
 
-    async def acall(self, prepared: Prepared) -> Admitted:
-        """Send it with others, and return its own answer or raise its own error.
+    def acall(self, prepared: Prepared) -> asyncio.Future[Admitted]:
+        """Send it with others; the future, to be awaited, has its own answer or its own error.
 
         Cancelled before its script is sent, it is not sent; after that it is not taken back.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Admitted] = loop.create_future()
         self._submit(_Call(prepared, future, loop))
-        return await future
+        return future
 
     def call(self, prepared: Prepared) -> Admitted:
         """`acall` for a thread, which sends it itself while few others do."""

@@ -25,7 +25,7 @@ from taskyard.client.requests import (
     Seconds,
     check,
 )
-from taskyard.client.sender import Prepared, Sender
+from taskyard.client.sender import Sender
 from taskyard.client.shared_calls import SharedCalls
 from taskyard.errors import InvalidSettings, NotReplicated, PublishFailed
 from taskyard.jobs import Catalogue, registry
@@ -129,9 +129,10 @@ class Taskyard:
             reply_to=reply_to,
             policy=policy,
         )
-        (prepared,) = self._prepared([request])
+        checked = check(request, self.settings, self.catalogue)
+        prepared = self._sender.prepare(checked)
         with reachable(self._url):
-            return self._handle(prepared.request, self._calls.call(prepared))
+            return self._handle(checked, self._calls.call(prepared))
 
     async def aenqueue(
         self, job_type: str, payload: Any, **options: Unpack[EnqueueOptions]
@@ -147,9 +148,10 @@ class Taskyard:
         that the cancelled call made it. Without a key a second call may make a second job.
         """
         request = EnqueueRequest(job_type=job_type, payload=payload, **options)
-        (prepared,) = self._prepared([request])
+        checked = check(request, self.settings, self.catalogue)
+        prepared = self._sender.prepare(checked)
         with reachable(self._url):
-            return self._handle(prepared.request, await self._calls.acall(prepared))
+            return self._handle(checked, await self._calls.acall(prepared))
 
     def enqueue_many(self, requests: Iterable[EnqueueRequest]) -> list[JobHandle]:
         """Enqueue many jobs, 50 a script, while the next are made; handles in the requests' order.
@@ -163,7 +165,8 @@ class Taskyard:
         batch = Batch(checked, self._handle)
         with reachable(self._url):
             self.records.client.ping()
-        departures, settle = self._sender.prepare(batch.departures()), self._sender.settling()
+        departures = self._sender.prepare_all(batch.departures())
+        settle = self._sender.settling()
         try:
             with closing(self._sender.ahead(departures)) as admitted:
                 for answers in admitted:
@@ -197,10 +200,6 @@ class Taskyard:
     def __exit__(self, *_: object) -> None:
         """Close."""
         self.close()
-
-    def _prepared(self, requests: Iterable[EnqueueRequest]) -> list[Prepared]:
-        checked = [check(request, self.settings, self.catalogue) for request in requests]
-        return list(self._sender.prepare(checked))
 
     def _handle(self, request: CheckedRequest, admitted: Admitted) -> JobHandle:
         return JobHandle(self, request.job_id, created=admitted.created)
