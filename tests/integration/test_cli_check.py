@@ -14,7 +14,7 @@ from support.shell import Ran, Shell, connected_shell
 from taskyard.jobs import Catalogue
 from taskyard.jobs.registry import Registry
 from taskyard.ops.cli.checks import jobs, redis_server
-from taskyard.ops.cli.checks.finding import Finding, Level
+from taskyard.ops.cli.checks.finding import Finding, Level, judged
 from taskyard.settings import Settings
 
 
@@ -190,3 +190,13 @@ def test_a_cluster_and_a_replica_are_refused() -> None:
     assert "it is a cluster" in cluster.detail
     assert replica.level is Level.ERROR
     assert replica.remedy == "Point TASKYARD_REDIS_URL to the primary."
+
+
+def test_a_decorator_without_a_queue_is_one_finding_and_the_files_types_stay_known() -> None:
+    registry = Registry()
+    registry.job("new", policy={"max_retries": 9})(lambda payload: payload)
+    catalogue = Catalogue.load(built_in=True)
+    found = list(judged("handlers", lambda: jobs.handlers(Settings(), catalogue, registry)))
+    assert [finding.level for finding in found] == [Level.ERROR]
+    assert f"{__file__}:" in found[0].detail
+    assert list(jobs.known_types(catalogue, registry)) == list(catalogue)

@@ -37,7 +37,7 @@ def shell(tmp_path: Path, servers: Servers, database_url: str) -> Shell:
 
 
 def told(database: Engine, *story: tuple[Event, State, dict[str, str | int]]) -> str:
-    """A job with this story in the ledger, and its id."""
+    """A job with this story in the ledger, and its id; `after_s`: when in it something happens."""
     job = str(uuid.uuid4())
     place: dict[str, str | int] = {"type": "plan_generation", "queue": "plan", "generation": 0}
     with database.begin() as connection:
@@ -45,7 +45,13 @@ def told(database: Engine, *story: tuple[Event, State, dict[str, str | int]]) ->
             connection,
             [
                 ledger.Entry(
-                    job, DIED_US, at + 1, event, state, from_us(DIED_US + at), place | more
+                    job,
+                    DIED_US,
+                    at + 1,
+                    event,
+                    state,
+                    from_us(DIED_US + at + int(more.get("after_s", 0)) * 1_000_000),
+                    {k: v for k, v in (place | more).items() if k != "after_s"},
                 )
                 for at, (event, state, more) in enumerate(story)
             ],
@@ -110,6 +116,22 @@ def test_a_failure_that_is_not_why_the_job_is_where_it_is_is_no_cause(
 
     assert (row["code"], row["error"]) == (None, None)
     assert "overcome" not in line_of(shell.run(*LIST).out, job)
+
+
+def test_what_a_replayed_job_took_leaves_out_how_long_it_lay_dead(
+    shell: Shell, database: Engine
+) -> None:
+    job = told(
+        database,
+        (Event.ADMIT, State.ACCEPTED, {}),
+        (Event.BEGIN, State.RUNNING, {"attempt": 1}),
+        (Event.FAIL, State.DEAD_LETTERED, {"attempt": 1}),
+        (Event.REPLAY, State.ACCEPTED, {"generation": 1, "after_s": 86_400}),
+        (Event.BEGIN, State.RUNNING, {"generation": 1, "attempt": 1, "after_s": 90_000}),
+        (Event.COMPLETE, State.COMPLETED, {"generation": 1, "attempt": 1, "after_s": 90_007}),
+    )
+
+    assert " 7.0 s " in line_of(shell.run(*LIST).out, job)
 
 
 def test_without_the_records_a_job_is_shown_as_the_ledger_has_it(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from importlib.metadata import EntryPoint
+from pathlib import Path
+from types import FunctionType
 
 import pytest
 from pydantic import BaseModel
@@ -34,6 +36,10 @@ def three(payload: Payload, context: JobContext, more: int) -> None: ...
 
 
 def with_keyword(payload: Payload, *, mode: str = "x") -> None: ...
+
+
+def line_of(function: FunctionType) -> int:
+    return function.__code__.co_firstlineno
 
 
 def test_a_signature_says_model_context_and_kind() -> None:
@@ -70,6 +76,30 @@ def test_a_wrong_setting_in_the_decorator_is_refused() -> None:
     words = r"job type 'new': queueue: .* Did you mean 'queue'\?"
     with pytest.raises(InvalidSettings, match=words):
         Registry().job("new", queue="exec", queueue="exec")(plain)
+
+
+def test_a_wrong_setting_is_told_with_its_place_in_the_code() -> None:
+    with pytest.raises(InvalidSettings, match=rf"^{__file__}:{line_of(plain)}: job type 'new': "):
+        Registry().job("new", time_limit_s=-1)(plain)
+
+
+def test_a_decorator_needs_no_queue_where_a_file_defines_the_type(tmp_path: Path) -> None:
+    file = tmp_path / "types.yaml"
+    file.write_text("job_types: {new: {queue: plan}}")
+    registry = Registry()
+    registry.job("new", policy={"max_retries": 9})(plain)
+    assert registry.under(Catalogue.load(file))["new"].queue == "plan"
+
+
+def test_a_decorator_whose_queue_nothing_gives_is_told_with_its_place_in_the_code() -> None:
+    registry = Registry()
+    registry.job("new", policy={"max_retries": 9})(plain)
+    with pytest.raises(InvalidSettings) as refusal:
+        registry.under(Catalogue.load())
+    assert str(refusal.value) == (
+        f"{__file__}:{line_of(plain)}: job type 'new' has settings and no queue. Give its "
+        'decorator one (queue="exec"), or define the type in a file that TASKYARD_JOB_TYPES names'
+    )
 
 
 def test_what_only_a_decorator_defines_is_laid_under_the_catalogue() -> None:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from redis.exceptions import RedisError
 
+from taskyard.client.handle import LAST_ASK_S
 from taskyard.client.listener import Listener, Waiter
 from taskyard.errors import ResultTimeout, TaskyardError
 from taskyard.jobs.states import LIVE, State
@@ -20,8 +21,6 @@ __all__ = ["AwaitedResults"]
 
 # The subscription stays so long without anything awaited: a service awaits one now and then.
 _LINGER_S: Final = 10.0
-# Also a wait that is over is worth one answer, or a timeout of 0 could never see a result.
-_LAST_LOOK_S: Final = 1.0
 
 
 class AwaitedResults:
@@ -64,7 +63,7 @@ class AwaitedResults:
         waiter.looked = waiter.loop.create_future()
         self._move(waiter, enters=True)
         last: list[asyncio.Future[Any]] = [waiter.end, waiter.looked]
-        await asyncio.wait(last, timeout=_LAST_LOOK_S, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(last, timeout=LAST_ASK_S, return_when=asyncio.FIRST_COMPLETED)
         if waiter.end.done():
             return
         if waiter.looked.done():

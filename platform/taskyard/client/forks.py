@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import os
-from typing import Protocol
-from weakref import WeakSet
+from collections.abc import Callable
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 __all__ = ["renew_in_children"]
 
+T = TypeVar("T")
 
-class Renewable(Protocol):
-    """Something with threads, locks or connections of one process."""
-
-    def renew(self) -> None:
-        """Let go of what the parent uses, without a word to the servers, and make it anew."""
-        ...
+# Not a hook of the interpreter for each client: it never forgets one.
+_renewals: WeakKeyDictionary[Any, Callable[[Any], None]] = WeakKeyDictionary()
 
 
-# Not a hook for each client: the interpreter never forgets one.
-_clients: WeakSet[Renewable] = WeakSet()
+def renew_in_children(client: T, renew: Callable[[T], None]) -> None:
+    """Call `renew(client)` in every process that is forked from here on, first of all.
 
-
-def renew_in_children(client: Renewable) -> None:
-    """Call `client.renew()` in every process that is forked from here on, before anything else."""
-    _clients.add(client)
+    A client that nothing else holds is forgotten.
+    """
+    _renewals[client] = renew
 
 
 def _renew_all() -> None:
-    for client in list(_clients):
-        client.renew()
+    for client, renew in list(_renewals.items()):
+        renew(client)
 
 
 os.register_at_fork(after_in_child=_renew_all)

@@ -21,7 +21,7 @@ from taskyard.wire.letters import letter_id
 if TYPE_CHECKING:
     from taskyard.client.taskyard import Taskyard
 
-__all__ = ["JobHandle"]
+__all__ = ["LAST_ASK_S", "JobHandle"]
 
 T = TypeVar("T")
 
@@ -29,7 +29,7 @@ _FIRST_WAIT_S: Final = 0.01
 _LONGEST_WAIT_S: Final = 0.25
 # Also a wait that is over is worth one answer, or a timeout of 0 could never see a result. And a
 # server that refuses is told as such: all tries of the client against one take less.
-_LAST_ASK_S: Final = 1.0
+LAST_ASK_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,10 @@ class JobHandle:
         return self.record().state
 
     def progress(self) -> dict[str, Any]:
-        """What the handler last reported: `fraction` (0 to 1) and `note`; empty before that."""
+        """What the handler last reported: `fraction` (0 to 1) and `note`.
+
+        Empty before that, and when the job has ended.
+        """
         return self.record().progress
 
     def result(
@@ -104,7 +107,7 @@ class JobHandle:
 
     def _asked(self, act: Callable[[], T], seconds: float | None, end: float | None) -> T:
         """What `act` reads; raises `ResultTimeout` where Redis says nothing until `end`."""
-        left = None if end is None else max(end - SYSTEM_CLOCK.monotonic_s(), _LAST_ASK_S)
+        left = None if end is None else max(end - SYSTEM_CLOCK.monotonic_s(), LAST_ASK_S)
         try:
             return ask_within(left, act)
         except NoAnswer:

@@ -28,6 +28,7 @@ _LINGER_S: Final = 10.0
 # few. Measured: for 16 threads sharing is even, for 64 it does half as many again and its slowest
 # calls take a third. Where the broker is a server apart, its connection takes one thread at a time.
 _LANES: Final = 8
+_ONE_LANE: Final = 1
 
 
 class _Call:
@@ -59,7 +60,7 @@ class SharedCalls:
         self, sender: Sender, explain: Callable[[Exception], Exception], patience_s: float
     ) -> None:
         self._sender, self._explain, self._patience_s = sender, explain, patience_s
-        self._lanes = threading.Semaphore(_LANES if sender.one_redis else 1)
+        self._lanes = threading.Semaphore(_LANES if sender.one_redis else _ONE_LANE)
         self._waiting: deque[_Call] = deque()
         self._under_way: deque[_Call] = deque()
         self._lock = threading.Lock()

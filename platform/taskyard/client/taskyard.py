@@ -61,7 +61,7 @@ class Taskyard:
                 "RabbitMQ confirms each message itself, and a second Redis is not waited for"
             )
         self._open()
-        renew_in_children(self)
+        renew_in_children(self, Taskyard._renew)
 
     def _open(self) -> None:
         """Make all that belongs to one process; nothing is connected yet."""
@@ -76,8 +76,8 @@ class Taskyard:
             partial(Listener, self.records, self.catalogue), self._explained
         )
 
-    def renew(self) -> None:
-        """Begin anew in the child of a fork, which calls this by itself; nothing is sent."""
+    def _renew(self) -> None:
+        """Begin anew in the child of a fork; nothing is sent."""
         disown(self.records.client)
         self._disown()
         self._app = None

@@ -37,7 +37,8 @@ class JobContext:
 
     `attempt` counts from 1. `token` is the fencing token: it only grows, so a store that remembers
     the highest token it has seen can refuse a paused attempt that wakes up late. `deadline` is
-    when the hard time limit ends the attempt.
+    when the hard time limit ends the attempt, where the worker's pool has time limits: threads and
+    solo have none, so look at it there.
     """
 
     job_id: str

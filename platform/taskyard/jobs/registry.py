@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from typing import Any, Final, TypeVar
 
@@ -29,7 +29,8 @@ class Handler:
     """One registered function and what its signature says.
 
     `payload_model` is None where the handler takes the raw payload; `wants_context` where it takes
-    a second parameter. `job_type` is set where the decorator itself defines the type.
+    a second parameter. `job_type` is set where the decorator itself defines the type; where it
+    has settings but no queue, `lacks_queue` says where in the code: a job type file must have it.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Handler:
     wants_context: bool
     is_async: bool
     job_type: JobType | None
+    lacks_queue: str = ""
 
 
 class Registry:
@@ -52,12 +54,12 @@ class Registry:
         It takes `(payload)` or `(payload, context)`; a pydantic annotation on the payload makes it
         validated. With settings (`queue="exec"`, `policy={...}` and the other fields of `JobType`)
         it also defines the type for workers, unless a job type file does; a client reads only the
-        files. Raises `DuplicateName`, and pydantic's `ValidationError` for wrong settings.
+        files. Raises `DuplicateName`, and `InvalidSettings` with file and line for wrong settings.
         """
 
         def register(function: F) -> F:
-            job_type = define(name, type_settings) if type_settings else None
-            self._add(_inspect(name, function, job_type))
+            handler = _inspect(name, function)
+            self._add(_with_settings(handler, type_settings) if type_settings else handler)
             return function
 
         return register
@@ -100,9 +102,20 @@ class Registry:
         return failures
 
     def under(self, catalogue: Catalogue) -> Catalogue:
-        """The catalogue with the types that only decorators define; what it has itself wins."""
+        """Return the catalogue with the types that only decorators define; what it has itself wins.
+
+        Raises `InvalidSettings` for a decorator whose queue neither of them has.
+        """
         for handler in self.handlers():
-            if handler.job_type is not None and handler.name not in catalogue:
+            if handler.name in catalogue:
+                continue
+            if handler.lacks_queue:
+                raise InvalidSettings(
+                    f"{handler.lacks_queue}: job type {handler.name!r} has settings and no queue. "
+                    'Give its decorator one (queue="exec"), or define the type in a file that '
+                    "TASKYARD_JOB_TYPES names"
+                )
+            if handler.job_type is not None:
                 catalogue = catalogue.with_type(handler.job_type)
         return catalogue
 
@@ -123,7 +136,27 @@ def _origin(function: Callable[..., Any]) -> str:
     return f"{function.__module__}.{function.__qualname__}"
 
 
-def _inspect(name: str, function: Callable[..., Any], job_type: JobType | None) -> Handler:
+def _place(function: Callable[..., Any]) -> str:
+    """Where the function begins, as `file:line`."""
+    code = inspect.unwrap(function).__code__
+    return f"{code.co_filename}:{code.co_firstlineno}"
+
+
+def _with_settings(handler: Handler, settings: Mapping[str, Any]) -> Handler:
+    """The handler with the type that its decorator defines, or with what that lacks."""
+    place = _place(handler.function)
+    lacks_queue = "queue" not in settings
+    try:
+        # What else is wrong is wrong in any queue.
+        job_type = define(handler.name, {"queue": "", **settings})
+    except InvalidSettings as error:
+        raise InvalidSettings(f"{place}: {error}") from error
+    if lacks_queue:
+        return replace(handler, lacks_queue=place)
+    return replace(handler, job_type=job_type)
+
+
+def _inspect(name: str, function: Callable[..., Any]) -> Handler:
     parameters = [
         parameter
         for parameter in inspect.signature(function).parameters.values()
@@ -144,7 +177,7 @@ def _inspect(name: str, function: Callable[..., Any], job_type: JobType | None) 
         payload_model=annotation if is_model else None,
         wants_context=len(parameters) == 2,  # noqa: PLR2004 - the two parameters named above
         is_async=inspect.iscoroutinefunction(function),
-        job_type=job_type,
+        job_type=None,
     )
 
 

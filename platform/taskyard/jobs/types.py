@@ -21,8 +21,9 @@ class JobType(BaseModel):
 
     `sla_s` (seconds from admission to start), `owner` and `shed_class` are shown to operators;
     nothing enforces them yet. `time_limit_s` kills the attempt, `soft_time_limit_s` raises inside
-    it first. `payload_model` is `package.module:Class`, a pydantic model; None leaves payloads
-    unchecked.
+    it first: in pools of processes. With gevent the hard one alone holds, with threads or solo
+    neither, as in Celery. `payload_model` is `package.module:Class`, a pydantic model; None leaves
+    payloads unchecked.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -4,6 +4,7 @@ from taskyard.ledger.causes import messages_of
 from taskyard.ledger.entries import Entry
 from taskyard.ledger.read import history, job
 from taskyard.ledger.search import SEARCH_LIMIT, Wanted, ids_starting_with, newest
+from taskyard.ledger.starts import starts_after_replay
 from taskyard.ledger.write import write, write_present
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "job",
     "messages_of",
     "newest",
+    "starts_after_replay",
     "write",
     "write_present",
 ]

@@ -88,7 +88,7 @@ def findings(*, quiet: bool) -> Iterator[Finding]:
     else:
         yield from judged("job types", lambda: jobs.job_types(settings, catalogue))
         yield from judged("handlers", lambda: jobs.handlers(settings, catalogue, registry))
-        types = registry.under(catalogue)
+        types = jobs.known_types(catalogue, registry)
     yield from judged("Redis", lambda: _redis(settings))
     yield from judged("broker", lambda: _broker(settings))
     yield from judged("workers", lambda: workers.look_at(settings, types))

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from taskyard.errors import TaskyardError
+from taskyard.errors import InvalidSettings, TaskyardError
 from taskyard.jobs import Catalogue, JobType
 from taskyard.jobs.catalogue import BUILT_IN
 from taskyard.jobs.registry import ENTRY_POINTS, Registry
 from taskyard.ops.cli.checks.finding import Finding
 from taskyard.settings import Settings
 
-__all__ = ["CONSUMER_TIMEOUT_S", "handlers", "job_types"]
+__all__ = ["CONSUMER_TIMEOUT_S", "handlers", "job_types", "known_types"]
 
 # RabbitMQ's default: https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout. No client
 # can ask the server what it is set to.
@@ -92,6 +92,14 @@ def handlers(settings: Settings, catalogue: Catalogue, registry: Registry) -> It
             f"Name the handler's module as an entry point of group {ENTRY_POINTS!r}, "
             "or remove the type.",
         )
+
+
+def known_types(catalogue: Catalogue, registry: Registry) -> Catalogue:
+    """The types of files and decorators; of files alone where a decorator is wrong."""
+    try:
+        return registry.under(catalogue)
+    except InvalidSettings:
+        return catalogue
 
 
 def _found(names: list[str]) -> Finding:

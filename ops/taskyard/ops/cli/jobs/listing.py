@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
@@ -48,6 +49,7 @@ def command(
     )
     with database.opened(settings.need_database_url()) as engine, engine.connect() as connection:
         rows = _with_causes(connection, ledger.newest(connection, wanted, limit))
+        starts = ledger.starts_after_replay(connection, rows)
         if not rows and queue is not None:
             _check_queue(connection, settings, queue)
     if json:
@@ -64,7 +66,7 @@ def command(
                     row["queue"],
                     row["state"],
                     row["attempts"],
-                    lasted(row["started_at"], row["ended_at"]) if row["ended_at"] else None,
+                    _took(row, starts),
                     age(row["updated_at"], now),
                     _cause(row),
                 )
@@ -82,6 +84,14 @@ def _with_causes(connection: Connection, rows: Sequence[dict[str, Any]]) -> list
     said = ledger.messages_of(connection, rows)
     words = {life: redact_text(text) for life, text in said.items()}
     return [present({**row, "error": words.get((row["job_id"], row["epoch"]))}) for row in rows]
+
+
+def _took(row: Mapping[str, Any], starts: Mapping[tuple[str, int], datetime]) -> str | None:
+    """From the first start to the end; of a replayed job from its start after the last replay."""
+    if row["ended_at"] is None:
+        return None
+    again = starts.get((row["job_id"], row["epoch"]))
+    return lasted(again if row["generation"] else row["started_at"], row["ended_at"])
 
 
 def _cause(row: Mapping[str, Any]) -> str | None:
