@@ -26,6 +26,7 @@ LOST_IN_POP: Final = "lost between kombu's pop and its note"
 STORM_DEATHS: Final = "dead-lettered by the storm (retries or deaths used up)"
 REPEATED: Final = "effect without inbox repeated (allowed)"
 _NAMED: Final = 10
+_ENDS: Final = (State.COMPLETED, State.DEAD_LETTERED)
 _CHUNK: Final = 1_000
 _DECISIONS: Final = """
     SELECT job_id, count(*) FROM job_events
@@ -70,14 +71,22 @@ def states_of(town: Town, job_ids: Sequence[str]) -> dict[str, State]:
     return found
 
 
-def audit(town: Town, kinds: Mapping[str, str], gone: Sequence[str] = ()) -> Audit:
+def audit(
+    town: Town,
+    kinds: Mapping[str, str],
+    gone: Sequence[str] = (),
+    held_back: Sequence[str] = (),
+) -> Audit:
     """Compare everything; `kinds` are the deeds' kinds by job id.
 
-    `gone` are jobs whose message the app's own transport has lost: counted apart, not as lost.
+    `gone` are jobs whose message the app's own transport has lost, `held_back` those that come
+    back late: neither counts as lost.
     """
     seen = Audit(len(kinds))
     states = states_of(town, list(kinds))
-    _outcomes(town, seen, kinds, states, gone)
+    _outcomes(town, seen, kinds, states, {*gone, *held_back})
+    lost_in_pop = [f"{job}: {states[job].value}" for job in gone if states[job] not in _ENDS]
+    seen.lost_in_pop = seen.name(LOST_IN_POP, lost_in_pop)
     _effects(town, seen, kinds, states)
     _letters(town, seen, states)
     _poison(town, seen, kinds)
@@ -91,13 +100,10 @@ def _outcomes(
     seen: Audit,
     kinds: Mapping[str, str],
     states: Mapping[str, State],
-    gone: Sequence[str],
+    apart: set[str],
 ) -> None:
-    ends = (State.COMPLETED, State.DEAD_LETTERED)
-    open_ = [job for job, state in states.items() if state not in ends]
-    seen.lost += seen.name("no outcome", sorted(set(open_) - set(gone)))
-    lost_in_pop = [f"{job}: {states[job].value}" for job in gone if job in set(open_)]
-    seen.lost_in_pop = seen.name(LOST_IN_POP, lost_in_pop)
+    open_ = {job for job, state in states.items() if state not in _ENDS}
+    seen.lost += seen.name("no outcome", sorted(open_ - apart))
     seen.dead_lettered = sum(state is State.DEAD_LETTERED for state in states.values())
     doomed = [job for job, kind in kinds.items() if kind in {DOOMED, POISON}]
     saved = [job for job in doomed if states[job] is State.COMPLETED]

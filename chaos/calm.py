@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from chaos.audit import states_of
 from chaos.effects import EFFECTS
 from chaos.load import Plan
-from chaos.stranded import GOES_ON_S, find_gone, find_stopped
+from chaos.stranded import GOES_ON_S, HELD, find_gone, find_stopped
 from chaos.town import Town
 from taskyard.errors import TaskyardError
 from taskyard.jobs.states import State
@@ -36,12 +36,17 @@ class Calm:
     """How it came; `lost_in_pop` are jobs whose message kombu's pop has lost.
 
     `stopped` are the open jobs, each with the reason, that nothing went on with 45 s after the
-    storm.
+    storm; `held_back` those of them whose message a dead worker holds, so that they are not lost.
     """
 
     seconds: float = 0.0
     lost_in_pop: list[str] = field(default_factory=list)
-    stopped: list[str] = field(default_factory=list)
+    stopped: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def held_back(self) -> list[str]:
+        """Those that come back after the visibility timeout."""
+        return [job for job, why in self.stopped.items() if HELD in why]
 
 
 def await_most(town: Town, plan: Plan) -> None:
@@ -83,8 +88,12 @@ class _Waiting:
 
     def _over(self) -> bool:
         if self.waited_s > GOES_ON_S and not self._looked_for_stopped:
-            self.calm.stopped = find_stopped(self._town, self._left)
             self._looked_for_stopped = True
+            self.calm.stopped = find_stopped(self._town, self._left)
+            if self._nothing_moves():
+                # Nothing would come of waiting: what is left stands still.
+                self._left = []
+                return True
         while self._left:
             looked_at = self._left[:_LOOKED_AT]
             states = states_of(self._town, looked_at)
@@ -94,6 +103,14 @@ class _Waiting:
                 self._give_up_gone()
                 return False
         return _mirrored(self._town, self._jobs - len(self.calm.lost_in_pop))
+
+    def _nothing_moves(self) -> bool:
+        """Whether all that is left stands still; what kombu holds back comes back by itself."""
+        if not self.calm.stopped or self._town.setup.loses_pops:
+            return False
+        states = states_of(self._town, self._left)
+        open_ = [job for job, state in states.items() if state not in _ENDS]
+        return len(self.calm.stopped) == len(open_)
 
     def _give_up_gone(self) -> None:
         """What kombu's pop has lost has no outcome, however long one waits."""

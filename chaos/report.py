@@ -29,6 +29,7 @@ _COLUMNS: Final = (
     "doubled_without_inbox",
     "lost_in_pop",
     "stranded",
+    "named",
     "ended_by_itself",
     "letters_without_row",
     "poison",
@@ -38,7 +39,7 @@ _COLUMNS: Final = (
 )
 
 
-_MUST_BE_0: Final = ("lost", "doubled", "letters_without_row", "ended_by_itself")
+_MUST_BE_0: Final = ("lost", "doubled", "letters_without_row", "ended_by_itself", "unnamed")
 
 
 def failed(result: dict[str, Any]) -> bool:
@@ -105,6 +106,9 @@ def table(results: Sequence[dict[str, Any]]) -> str:
 def _cell(result: dict[str, Any], name: str) -> str:
     if name == "poison" and not result["skipped"]:
         return f"{result['poison']}/{result['poison_exact']}"
+    if name == "named" and "left_behind" in result:
+        named = result["left_behind"] - result["unnamed"]
+        return f"{named}/{result['left_behind']}" if result["left_behind"] else "-"
     return str(result.get(name, "-"))
 
 

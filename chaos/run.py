@@ -18,6 +18,7 @@ from chaos.disks import SmallDisk
 from chaos.effects import EFFECTS
 from chaos.faults import Faults
 from chaos.load import Plan, enqueue
+from chaos.named import Named, kill_all_and_reconcile
 from chaos.setups import SETUPS
 from chaos.storms import STORMS
 from chaos.stranded import waits
@@ -27,6 +28,9 @@ __all__ = ["Plan", "Result", "blow"]
 
 
 _NAMED: Final = 10
+# Of the faults of a storm that kills workers, one in so many kills all of them and asks
+# `taskyard reconcile` what stands still.
+_LOOK_EVERY: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,9 @@ class Result:
     skipped: str = ""
     stranded: int = 0
     stranded_jobs: list[str] = field(default_factory=list)
+    left_behind: int = 0
+    unnamed: int = 0
+    unnamed_jobs: list[str] = field(default_factory=list)
     ended_by_itself: int = 0
     ended: list[str] = field(default_factory=list)
     told: list[str] = field(default_factory=list)
@@ -81,10 +88,11 @@ def blow(plan: Plan, folder: Path) -> Result:
 
 
 def _blow(plan: Plan, town: Town) -> Result:
+    looks: list[Named] = []
     rng = random.Random(f"{plan.storm} {plan.seed}")  # noqa: S311 - repeatable is what it must be
     faults, started_s = Faults(town, rng, threading.Event()), time.monotonic()
     with ThreadPoolExecutor(1) as weather:
-        raging = weather.submit(_rage, plan, faults)
+        raging = weather.submit(_rage, plan, faults, looks)
         try:
             kinds = enqueue(plan, town)
             await_most(town, plan)
@@ -93,8 +101,8 @@ def _blow(plan: Plan, town: Town) -> Result:
         raging.result()
     calm = await_calm(town, list(kinds))
     town.supervisor.ensure()
-    found, waited = audit(town, kinds, calm.lost_in_pop), waits(town, faults)
-    stranded = {entry.partition(":")[0]: entry for entry in calm.stopped}
+    found, waited = audit(town, kinds, calm.lost_in_pop, calm.held_back), waits(town, faults)
+    stranded = {job: f"{job}: {why}" for job, why in calm.stopped.items()}
     stranded |= {job: f"{job}: went on after {after_s} s" for job, after_s in waited.late.items()}
     for job in calm.lost_in_pop:
         stranded.pop(job, None)
@@ -111,16 +119,22 @@ def _blow(plan: Plan, town: Town) -> Result:
         audit=found,
         stranded=len(stranded),
         stranded_jobs=sorted(stranded.values())[:_NAMED],
+        left_behind=sum(look.stranded for look in looks),
+        unnamed=sum(look.unnamed for look in looks),
+        unnamed_jobs=[line for look in looks for line in look.said],
         ended_by_itself=len(town.supervisor.ended),
         ended=town.supervisor.ended,
         told=faults.told,
     )
 
 
-def _rage(plan: Plan, faults: Faults) -> None:
+def _rage(plan: Plan, faults: Faults, looks: list[Named]) -> None:
     storm = STORMS[plan.storm]
     low_s, high_s = storm.wait_s
     while faults.pause(low_s * plan.stretch, high_s * plan.stretch):
+        if storm.looks and len(faults.ended_at) % _LOOK_EVERY == 0:
+            looks.append(kill_all_and_reconcile(faults))
+            continue
         storm.blow(faults)
         # What gave up because of it, such as a worker whose child died while it started.
         faults.town.mend()

@@ -25,6 +25,7 @@ class Storm:
     """`blow` is called again and again with drawn waits between; `setups` are those it is for.
 
     `wait_s` is for a short run; a long one stretches it, so that its faults last to its end.
+    With `looks` it stops now and then and compares `taskyard reconcile` with what it left behind.
     `small_disk` names the server whose data lie on a file system that can be filled.
     """
 
@@ -34,6 +35,7 @@ class Storm:
     proxied: bool = False
     shifts_s: tuple[float, float] = (0.0, 0.0)
     small_disk: str = ""
+    looks: bool = False
 
 
 def _kill_child(faults: Faults) -> None:

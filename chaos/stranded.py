@@ -23,10 +23,20 @@ from chaos.town import Town
 from taskyard.jobs.states import State
 from taskyard.transport import read_owners
 
-__all__ = ["GOES_ON_S", "Waits", "find_gone", "find_stopped", "waits"]
+__all__ = [
+    "GOES_ON_S",
+    "HELD",
+    "Waits",
+    "expired",
+    "find_gone",
+    "find_stopped",
+    "living_owners",
+    "waits",
+]
 
 # Whatever fault ends, work goes on within this.
 GOES_ON_S: Final = 45.0
+HELD: Final = "a dead worker holds its message"
 _BETWEEN_LOOKS_S: Final = 1.0
 _ENDS: Final = (State.COMPLETED.value, State.DEAD_LETTERED.value)
 _CHUNK: Final = 1_000
@@ -81,12 +91,12 @@ def _orphans(
             yield job_id, went_on - died_at
 
 
-def find_stopped(town: Town, job_ids: Sequence[str]) -> list[str]:
+def find_stopped(town: Town, job_ids: Sequence[str]) -> dict[str, str]:
     """The open jobs among `job_ids` that nobody will go on with, each with what is known of it."""
     before = _stopped(town, job_ids)
     time.sleep(_BETWEEN_LOOKS_S)
     after = _stopped(town, list(before))
-    return [f"{job}: {after[job][1]}" for job in after if after[job] == before[job]]
+    return {job: why for job, (_, why) in after.items() if after[job] == before[job]}
 
 
 def find_gone(town: Town, job_ids: Sequence[str]) -> list[str]:
@@ -124,17 +134,20 @@ def _stopped(town: Town, job_ids: Sequence[str]) -> dict[str, tuple[int, str]]:
     now_us, records = _now_us(town), _records(town, job_ids)
     # The messages last: a job that went on meanwhile has moved its record.
     messages = find_messages(town) if town.setup.broker == "redis" else None
+    living = living_owners(town)
     found: dict[str, tuple[int, str]] = {}
     for job, seen in records.items():
         if seen.state in _ENDS or seen.running(now_us):
             continue
-        why = _why_stopped(town, job, seen, messages)
+        why = _why_stopped(town, job, seen, messages, living)
         if why:
             found[job] = seen.version, why
     return found
 
 
-def _why_stopped(town: Town, job: str, seen: _Seen, messages: Messages | None) -> str:
+def _why_stopped(
+    town: Town, job: str, seen: _Seen, messages: Messages | None, living: set[str]
+) -> str:
     state = seen.state or "no record"
     if messages is None:
         # RabbitMQ shows no message: only a lease that ran out says that nobody goes on.
@@ -144,16 +157,30 @@ def _why_stopped(town: Town, job: str, seen: _Seen, messages: Messages | None) -
     tag = messages.held.get(job)
     if tag is None:
         return f"{state}, its message is nowhere"
-    if town.setup.transport and not _lives(town, tag.rpartition(":")[0]):
-        return f"{state}, a dead worker holds its message"
+    if town.setup.transport and tag.rpartition(":")[0] not in living:
+        return f"{state}, {HELD}"
     if seen.state == State.RUNNING.value:
         return f"{state}, its lease has expired and its message is unacknowledged"
     return ""
 
 
-def _lives(town: Town, owner: str) -> bool:
+def living_owners(town: Town) -> set[str]:
+    """The consumers by our transport whose heartbeat is not over."""
     now_us, owners = read_owners(town.records.client, f"{town.settings.namespace}:heartbeats")
-    return any(one.alive(now_us) for one in owners if one.name == owner)
+    return {owner.name for owner in owners if owner.alive(now_us)}
+
+
+def expired(town: Town) -> dict[str, bool]:
+    """Every job whose record is `running`: whether its lease is over."""
+    prefix = town.records.keys.record("")
+    keys = town.records.client.scan_iter(f"{prefix}*", count=_CHUNK, _type="HASH")
+    records = _records(town, [key.decode().removeprefix(prefix) for key in keys])
+    now_us = _now_us(town)
+    return {
+        job: not seen.running(now_us)
+        for job, seen in records.items()
+        if seen.state == State.RUNNING.value
+    }
 
 
 def _records(town: Town, job_ids: Sequence[str]) -> dict[str, _Seen]:

@@ -13,6 +13,7 @@ from typing import Final, Protocol, Self
 from urllib.parse import urlsplit
 
 import redis
+from kombu import Connection
 from sqlalchemy import make_url, text
 
 from chaos.effects import DATABASE_VARIABLE, TABLE, WITNESS_VARIABLE
@@ -24,6 +25,7 @@ from servers import RabbitMQ, RedisServer
 from support.proxy import Proxy
 from support.worker import environment_of
 from taskyard import database
+from taskyard.broker.delay_exchanges import declare_delay, delay_prefix, delay_type
 from taskyard.inbox import create_table
 from taskyard.ops.embedded.stack import EmbeddedStack
 from taskyard.ops.embedded.waiting import until
@@ -159,10 +161,11 @@ class Town:
         }
         if not self.setup.app:
             return NativeFleet(self.settings, self.folder, variables)
-        whole = {**self._environment(), **variables}
+        whole = {**self.environment(), **variables}
         return InstalledFleet(self.setup, self.settings, self.folder, whole)
 
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
+        """Of a process of ours in this set-up."""
         own = {name: value for name, value in os.environ.items() if name[:9] != "TASKYARD_"}
         return {**own, **environment_of(self.settings)}
 
@@ -170,7 +173,7 @@ class Town:
         self._running.callback(self.supervisor.stop)
         for name in ("mirror", "relay"):
             argv = [sys.executable, "-m", "taskyard.ops.cli", name]
-            daemon = Daemon(name, argv, self._environment(), self.folder)
+            daemon = Daemon(name, argv, self.environment(), self.folder)
             self.supervisor.start(daemon)
             self.daemons.append(daemon)
         for number in range(WORKERS):
@@ -180,6 +183,16 @@ class Town:
             self.workers.append(worker)
         for worker in self.workers:
             self._await_ready(worker)
+        if self.rabbitmq is not None:
+            self._declare_delays(self.rabbitmq)
+
+    def _declare_delays(self, rabbitmq: RabbitMQ) -> None:
+        """As at a broker that has been in use: RabbitMQ forgets new levels when it is killed."""
+        with Connection(rabbitmq.url) as connection:
+            channel = connection.default_channel
+            kind = delay_type(channel.connection.server_properties)
+            unbound = self.settings.model_copy(update={"queues": {}})
+            declare_delay(channel, unbound, kind, delay_prefix(self.settings, kind))
 
     @staticmethod
     def _await_ready(worker: Supervised) -> None:

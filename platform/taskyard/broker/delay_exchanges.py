@@ -72,21 +72,27 @@ def delay_prefix(settings: Settings, kind: QueueType, *, apart: bool = False) ->
 def declare_delay(channel: Any, settings: Settings, kind: QueueType, prefix: str) -> None:
     """Declare 28 levels (2^0 to 2^27 s) and bind every work queue behind them.
 
-    Where they are new it takes a moment more: before that they are no place to wait in.
+    Where they are new it takes a moment more: before that they are no place to wait in, whoever
+    has declared them. An exchange that is declared after that moment marks them as old enough.
     """
     client = channel.connection.client
-    last = level_name(0, prefix)
-    new = kind == "quorum" and not _is_there(client, last)
+    mark = f"{prefix}_celery_delayed_on_disk"
+    old = kind == "classic" or _are_old(client, level_name(0, prefix), mark)
     declare_native_delayed_delivery_exchanges_and_queues(client, kind, prefix)
     for queue in settings.queues:
         bind_delay(channel, prefix, settings.broker_name(queue))
-    if new:
+    if not old:
         sleep(_ON_DISK_S)
+        channel.exchange_declare(mark, "fanout", durable=True, auto_delete=False)
 
 
-def _is_there(client: Any, queue: str) -> bool:
+def _are_old(client: Any, last_level: str, mark: str) -> bool:
+    """Whether the level that is declared last is there, and the mark."""
     try:
-        inquire(client, queue)
+        inquire(client, last_level)
+        # On a channel of its own, which the server closes where there is none.
+        with client.channel() as channel:
+            channel.exchange_declare(mark, "fanout", passive=True)
     except NotFound:
         return False
     return True

@@ -1,0 +1,98 @@
+"""Whether `taskyard reconcile` names what a kill left behind, before it comes back.
+
+All workers die and stay dead until their leases and heartbeats are over. What nobody goes on with
+then is read from Redis, before and after the command runs; whatever stands there both times must be
+in its JSON document.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from chaos.faults import Faults
+from chaos.messages import held_messages
+from chaos.stranded import expired, living_owners
+from chaos.town import Town
+from taskyard.ops.embedded.waiting import until
+
+__all__ = ["Named", "kill_all_and_reconcile", "texts_in"]
+
+_DEAD_WITHIN_S: Final = 30.0
+_COMMAND_S: Final = 120.0
+_FIRST: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """One look: how many jobs stood still, and how many of them `reconcile` did not name.
+
+    `said`: the first of those, and what it said instead.
+    """
+
+    stranded: int
+    unnamed: int
+    said: list[str]
+
+
+def kill_all_and_reconcile(faults: Faults) -> Named:
+    """Kill every worker, run `taskyard reconcile --json`, start the workers again."""
+    town, workers = faults.town, list(faults.town.workers)
+    faults.kill(workers)
+    pids = {worker.pid for worker in workers}
+    until(lambda: _over(town, pids), within_s=_DEAD_WITHIN_S, every_s=0.2)
+    before = _stranded(town)
+    document = _reconcile(town)
+    truth = before & _stranded(town)
+    town.mend()
+    unnamed = sorted(truth - set(texts_in(document)))
+    faults.over(f"all workers killed, {len(truth)} jobs left behind, {len(unnamed)} not named")
+    said = [f"{name}: {document.get(name)}" for name in ("drift", "suspected", "unseen")]
+    return Named(len(truth), len(unnamed), [*unnamed[:_FIRST], *said] if unnamed else [])
+
+
+def texts_in(document: object) -> Iterator[str]:
+    """Every text of a JSON document, and every key."""
+    if isinstance(document, str):
+        yield document
+    elif isinstance(document, dict):
+        for name, value in document.items():
+            yield str(name)
+            yield from texts_in(value)
+    elif isinstance(document, list):
+        for value in document:
+            yield from texts_in(value)
+
+
+def _over(town: Town, pids: set[int]) -> bool:
+    """Whether no dead worker seems to live: neither by a lease nor by a heartbeat."""
+    running = expired(town)
+    if any(not over for over in running.values()):
+        return False
+    owners = living_owners(town)
+    return not any(owner.split(".")[-2:-1] == [str(pid)] for owner in owners for pid in pids)
+
+
+def _stranded(town: Town) -> set[str]:
+    found = {job for job, over in expired(town).items() if over}
+    if town.setup.broker == "redis" and town.setup.transport:
+        held, living = held_messages(town), living_owners(town)
+        found |= {job for job, tag in held.items() if tag.rpartition(":")[0] not in living}
+    return found
+
+
+def _reconcile(town: Town) -> dict[str, Any]:
+    """What the command prints; its exit code 1 says that something disagrees."""
+    argv = [sys.executable, "-m", "taskyard.ops.cli", "reconcile", "--json"]
+    done = subprocess.run(  # noqa: S603 - our own program
+        argv, env=town.environment(), capture_output=True, check=False, timeout=_COMMAND_S
+    )
+    try:
+        document: dict[str, Any] = json.loads(done.stdout)
+    except ValueError:
+        return {"unseen": [f"exit code {done.returncode}: {done.stderr.decode()[-2000:]}"]}
+    return document
