@@ -43,7 +43,7 @@ def shell(tmp_path: Path) -> Shell:
 def test_each_task_is_told_with_what_speaks_against_it(shell: Shell) -> None:
     ran = shell.run("check", "shop:app", "--json")
     assert ran.code == 0
-    told = {task["name"]: task for task in ran.document}
+    told = {task["name"]: task for task in ran.document["tasks"]}
     assert {name: task["mode"] for name, task in told.items()} == {
         "shop.pay": "protect",
         "shop.mail": "observe",
@@ -76,7 +76,7 @@ def test_tasks_that_only_a_worker_imports_are_listed(shell: Shell, how: str) -> 
         "from celery import shared_task\n@shared_task(name='parts.pay')\ndef pay(): ...\n"
     )
     ran = shell.run("check", "parts:app", "--json")
-    assert [task["name"] for task in ran.document] == ["parts.pay"]
+    assert [task["name"] for task in ran.document["tasks"]] == ["parts.pay"]
 
 
 def test_a_module_of_tasks_that_cannot_be_imported_is_named(shell: Shell) -> None:
@@ -97,15 +97,28 @@ def test_an_app_without_tasks_is_said_to_have_none(shell: Shell) -> None:
 
 
 def test_the_modes_of_an_installed_app_are_its_own(shell: Shell) -> None:
-    told = {
-        task["name"]: task["mode"] for task in shell.run("check", "there:app", "--json").document
-    }
+    tasks = shell.run("check", "there:app", "--json").document["tasks"]
+    told = {task["name"]: task["mode"] for task in tasks}
     assert told == {
         "shop.pay": "protect",
         "shop.mail": "observe",
         "shop.export": "observe",
         "shop.odd": "off",
     }
+
+
+def test_what_kombus_transport_leaves_unprotected_is_listed(shell: Shell) -> None:
+    by_kombu = "from taskyard.install import install\ninstall(app, transport=False)"
+    (shell.folder / "kombus.py").write_text(APP.format(install=by_kombu))
+    ran = shell.run("check", "kombus:app")
+    document = shell.run("check", "kombus:app", "--json").document
+    assert "kombu's own transport reads its queues (install says transport=False)" in ran.err
+    assert "comes back after visibility_timeout, 3600 s here" in ran.err
+    assert document["transport"] == {"own": False, "why": "install says transport=False"}
+    assert len(document["unprotected"]) == 3
+    for name in ("shop:app", "there:app"):
+        assert "kombu's own transport" not in shell.run("check", name).err
+        assert shell.run("check", name, "--json").document["unprotected"] == []
 
 
 def test_the_table_shows_the_change(shell: Shell) -> None:

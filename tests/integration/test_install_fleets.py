@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from time import sleep
+from typing import Any
 
 import pytest
 
 from servers import Servers
 from support.legacy import Legacy
-from support.legacy_fixtures import BROKERS, legacy_on
+from support.legacy_fixtures import TRANSPORTS, legacy_on
 from support.waiting import SOON_S, eventually
 
 EXPIRES_S = 0.5
 
 
-@pytest.fixture(params=BROKERS)
+@pytest.fixture(params=TRANSPORTS)
 def app(request: pytest.FixtureRequest, servers: Servers, tmp_path: Path) -> Iterator[Legacy]:
     with legacy_on(request.param, servers, tmp_path) as legacy:
         yield legacy
@@ -34,6 +35,29 @@ def test_a_mixed_fleet_runs_every_job_once(app: Legacy) -> None:
         assert [result.get(timeout=SOON_S) for result in retried] == [[3, "xx", 2]] * 10
         assert [result.get(timeout=SOON_S) for result in replaced] == [42] * 5
         assert all(len(app.notes(f"{result.id}:runs")) == 1 for result in plain)
+
+
+def test_in_a_fleet_of_both_transports_each_killed_worker_leaves_its_jobs_to_the_others(
+    servers: Servers, tmp_path: Path
+) -> None:
+    with legacy_on("redis", servers, tmp_path, lease_s=2) as app, app.producer() as tasks:
+        gate = f"g-{app.prefix}"
+        held: dict[str, list[Any]] = {}
+        for name, transport in (("ours", True), ("kombus", False)):
+            app.worker(name, "protect", transport=transport)
+            # One a process: what a worker of the two has, the other cannot take.
+            held[name] = [tasks.gated.delay(gate) for _ in range(2)]
+            for result in held[name]:
+                app.await_notes(f"{result.id}:runs", 1)
+        for worker in app.processes:
+            worker.kill()
+        app.open_gate(gate, 8)
+        app.worker("after", "protect", transport=True)
+        app.worker("after by kombu", "protect", transport=False)
+        assert [result.get(timeout=SOON_S) for result in held["ours"]] == [2, 2]
+        # What kombu's transport held is out until its visibility timeout.
+        app.at_broker.return_unacknowledged(app.prefix)
+        assert [result.get(timeout=SOON_S) for result in held["kombus"]] == [2, 2]
 
 
 def test_messages_of_before_are_run_after(app: Legacy) -> None:

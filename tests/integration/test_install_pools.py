@@ -46,7 +46,7 @@ def test_another_pool_is_watched_as_prefork_is(
 def test_with_our_transport_a_killed_workers_job_is_back_in_seconds(
     servers: Servers, tmp_path: Path
 ) -> None:
-    with legacy_on("redis", servers, tmp_path, transport=True, lease_s=2) as legacy:
+    with legacy_on("redis", servers, tmp_path, lease_s=2) as legacy:
         worker = legacy.worker("first")
         with legacy.producer() as tasks:
             gate = f"g-{legacy.prefix}"

@@ -219,6 +219,28 @@ def test_queues_of_equal_urgency_take_turns(post: Post) -> None:
         assert 8 <= taken.bodies.count("a") <= 12
 
 
+@pytest.mark.parametrize(
+    "strategy", ["priority", "sorted", "kombu.utils.scheduling:priority_cycle"]
+)
+def test_an_order_of_queues_that_stays_is_kept(post: Post, strategy: str) -> None:
+    for name in ("b", "a"):
+        post.send(*[name] * 5, queue=name)
+    options = {"fairness": 0, "queue_order_strategy": strategy}
+    with post.taking("b", "a", prefetch_count=1, options=options) as taken:
+        for count in range(1, 11):
+            taken.await_count(count)
+            taken.messages[-1].ack()
+        first, last = ("a", "b") if strategy == "sorted" else ("b", "a")
+        assert taken.bodies == [first] * 5 + [last] * 5
+
+
+def test_without_acknowledgements_as_an_app_has_it_nothing_is_lost_either(post: Post) -> None:
+    post.send(1)
+    with post.taking(options={"ack_emulation": False}) as taken:
+        taken.await_count(1)
+        assert len(post.unacked()) == 1
+
+
 # -- names and shapes ------------------------------------------------------------------------------
 
 

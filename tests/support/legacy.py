@@ -91,7 +91,8 @@ class Legacy:
     settings: Settings
     folder: Path
     notes_url: str = ""
-    transport: bool = False
+    # As `install` takes it: None decides by itself.
+    transport: bool | None = None
     admit: bool = False
     options: dict[str, Any] = field(default_factory=dict)
     tls: dict[str, Any] | None = None
@@ -108,13 +109,14 @@ class Legacy:
 
     # -- processes -----------------------------------------------------------------------------
 
-    def environment(self, mode: str | None = None) -> dict[str, str]:
+    def environment(self, mode: str | None = None, transport: bool | None = None) -> dict[str, str]:
+        transport = self.transport if transport is None else transport
         own = {k: v for k, v in os.environ.items() if not k.startswith(("TASKYARD_", "LEGACY_"))}
         return {
             **own,
             "PYTHONPATH": f"{TESTS}:{os.environ.get('PYTHONPATH', '')}",
             "LEGACY_MODE": mode or self.mode,
-            "LEGACY_TRANSPORT": "1" if self.transport else "",
+            "LEGACY_TRANSPORT": {None: "", True: "own", False: "kombu"}[transport],
             "LEGACY_ADMIT": "1" if self.admit else "",
             "LEGACY_PREFIX": self.prefix,
             "LEGACY_OPTIONS": json.dumps(self.options),
@@ -125,24 +127,35 @@ class Legacy:
             **environment_of(self.settings),
         }
 
-    def worker(self, name: str = "worker", mode: str | None = None, *options: str) -> Process:
-        process = self.starting(name, mode, "--without-gossip", "--without-mingle", *options)
+    def worker(
+        self,
+        name: str = "worker",
+        mode: str | None = None,
+        *options: str,
+        transport: bool | None = None,
+    ) -> Process:
+        options = ("--without-gossip", "--without-mingle", *options)
+        process = self.starting(name, mode, *options, transport=transport)
         process.await_log(" ready.")
         return process
 
-    def starting(self, name: str, mode: str | None, *options: str) -> Process:
+    def starting(
+        self, name: str, mode: str | None, *options: str, transport: bool | None = None
+    ) -> Process:
         """A worker that is not waited for, with `options` alone."""
         # On RabbitMQ a node's mailbox is its own: two apps' workers may not share a name there.
         argv = ["worker", "-n", f"{name}-{self.prefix}@%h", "-c", "2", "-l", "INFO"]
-        return self._launch(name, [*argv, *options], mode)
+        return self._launch(name, [*argv, *options], mode, transport)
 
     def beat(self, name: str) -> Process:
         schedule = str(self.folder / f"{name}.schedule")
         argv = ["beat", "-l", "INFO", "-s", schedule, "--pidfile=", "--max-interval", "1"]
         return self._launch(name, argv, None)
 
-    def _launch(self, name: str, argv: list[str], mode: str | None) -> Process:
-        process = Process(argv, self.environment(mode), self.folder / f"{name}.log")
+    def _launch(
+        self, name: str, argv: list[str], mode: str | None, transport: bool | None = None
+    ) -> Process:
+        process = Process(argv, self.environment(mode, transport), self.folder / f"{name}.log")
         process.start()
         self.processes.append(process)
         return process

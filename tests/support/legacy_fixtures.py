@@ -13,9 +13,11 @@ from servers import Servers
 from support.legacy import Legacy
 from support.yard import fresh_settings
 
-__all__ = ["BROKERS", "legacy_fixtures", "legacy_on"]
+__all__ = ["BROKERS", "TRANSPORTS", "legacy_fixtures", "legacy_on"]
 
 BROKERS: Final = ("redis", "rabbitmq")
+# Redis under kombu's own transport too.
+TRANSPORTS: Final = (*BROKERS, "redis by kombu")
 
 
 @contextmanager
@@ -25,15 +27,17 @@ def legacy_on(
     folder: Path,
     mode: str = "protect",
     *,
-    transport: bool = False,
+    transport: bool | None = None,
     admit: bool = False,
     backend: str | None = None,
     kind: type[Legacy] = Legacy,
     **settings: Any,
 ) -> Iterator[Legacy]:
-    """The app with a broker of `BROKERS`; its records and results are in Valkey."""
+    """The app with a broker of `TRANSPORTS`; its records and results are in Valkey."""
     url = servers.valkey_url()
-    at = url if broker == "redis" else servers.rabbitmq_url()
+    at = servers.rabbitmq_url() if broker == "rabbitmq" else url
+    if broker == "redis by kombu":
+        transport = False
     given = fresh_settings(url, broker_url=at, **settings)
     app = kind(mode, at, backend or url, given, folder, transport=transport, admit=admit)
     try:
@@ -45,7 +49,7 @@ def legacy_on(
 def legacy_fixtures(mode: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """A module's fixtures `app`, which has a worker, on each broker, and `tasks`, its producer."""
 
-    @pytest.fixture(scope="module", params=BROKERS)
+    @pytest.fixture(scope="module", params=TRANSPORTS if mode == "protect" else BROKERS)
     def app(
         request: pytest.FixtureRequest, servers: Servers, tmp_path_factory: pytest.TempPathFactory
     ) -> Iterator[Legacy]:

@@ -247,6 +247,6 @@ def test_a_broker_that_one_url_does_not_reach_is_watched_and_says_what_to_set(ap
     app.conf.update(REDIS_LIST)
     app.task(name="a", lazy=False, shared=False)(nothing)
     install(app, settings=given())
-    [planned] = plan(app)
+    [planned] = plan(app).tasks
     assert planned.mode is Mode.OBSERVE
     assert "set TASKYARD_BROKER_URL to the one that serves" in planned.warnings[0]

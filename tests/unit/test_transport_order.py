@@ -70,6 +70,12 @@ def test_without_fairness_urgency_is_absolute() -> None:
     assert set(firsts) == {("a", 0)}
 
 
+def test_where_queues_do_not_rotate_the_first_stays_first() -> None:
+    order = Order(STEPS, 0, rotates=False)
+    firsts = served(order, ["a", "b", "c"], 10, batch=1)
+    assert firsts == {("a", 0): 10}
+
+
 @pytest.mark.parametrize("fairness", [-1, 1])
 def test_a_fairness_that_means_nothing_is_refused(fairness: int) -> None:
     message = f"fairness must be 0 .off. or at least 2, got {fairness}"

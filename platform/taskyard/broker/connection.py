@@ -74,7 +74,6 @@ def transport_options(settings: Settings) -> dict[str, Any]:
         "visibility_timeout": settings.visibility_timeout_s,
         "unacked_restore_throttle": 1,
         "priority_steps": list(URGENCY_STEPS),
-        "queue_order_strategy": "priority",
         "burst": BURST,
         "unacked_key": f"{prefix}unacked",
         "unacked_index_key": f"{prefix}unacked_index",

@@ -6,7 +6,7 @@ from taskyard.install.fleet_publisher import FleetPublisher
 from taskyard.install.installer import install
 from taskyard.install.modes import Mode
 from taskyard.install.places import Place, Places
-from taskyard.install.plan import TaskPlan, plan
+from taskyard.install.plan import Plan, TaskPlan, plan
 
 __all__ = [
     "AppBroker",
@@ -14,6 +14,7 @@ __all__ = [
     "Mode",
     "Place",
     "Places",
+    "Plan",
     "TaskPlan",
     "install",
     "plan",

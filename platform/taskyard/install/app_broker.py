@@ -69,6 +69,17 @@ class AppBroker:
         return dict(ssl) if isinstance(ssl, Mapping) and ssl else None
 
     @property
+    def transport_class(self) -> type:
+        """Kombu's class for it, or the app's own."""
+        cls: type = self._written.get_transport_cls()
+        return cls
+
+    @property
+    def transport_options(self) -> Mapping[str, Any]:
+        """The app's own `broker_transport_options`."""
+        return dict(self._written.transport_options or {})
+
+    @property
     def own_transport(self) -> str | None:
         """The name of our transport for it, None where there is none or kombu takes no other."""
         if self.kind != "redis" or not self.is_one or "://" in (self._written.hostname or ""):

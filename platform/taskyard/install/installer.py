@@ -20,6 +20,7 @@ from taskyard.install.consumer import InstalledConsumer
 from taskyard.install.expiry import keep_expired
 from taskyard.install.modes import Modes
 from taskyard.install.registry import watch_registry
+from taskyard.install.transport_choice import choose_transport, own_options
 from taskyard.install.witness import watch_publishing
 from taskyard.install.yard import AppYard
 from taskyard.settings import Settings, load
@@ -36,7 +37,7 @@ def install(
     *,
     tasks: Mapping[str, str] | None = None,
     settings: Settings | None = None,
-    transport: bool = False,
+    transport: bool | None = None,
     admit: bool = False,
 ) -> Any:
     """Install Taskyard on an existing Celery app, in its workers, producers and beat.
@@ -44,13 +45,15 @@ def install(
     `mode` is "observe" (events and letters, nothing else changes), "protect" (leases, no double
     runs, a letter before every lost acknowledgement) or "off"; `tasks` sets it by name pattern,
     and a task's own attribute `taskyard` wins. Settings come from `TASKYARD_*` and
-    `taskyard.toml` unless given. The app keeps its broker, backend and queues; `transport=True`
-    has a Redis broker consumed by `taskyard.transport`. `admit=True` gives each protected task
+    `taskyard.toml` unless given. The app keeps its broker, backend and queues. A Redis broker is
+    consumed by `taskyard.transport` where `mode` or `tasks` protect; `transport=False` keeps
+    kombu's, `True` has ours where nothing is protected too. `admit=True` gives each protected task
     that this process publishes its record at once, not only when a worker begins it; only where
     every worker of its queue protects, since no other would end that record.
 
     Connects to nothing and starts nothing. Returns the app. Raises `MissingSetting` without
-    TASKYARD_REDIS_URL, `InvalidSettings` for an unknown mode or a second installation.
+    TASKYARD_REDIS_URL, `InvalidSettings` for an unknown mode or a second installation; when the
+    app reads its configuration, `InvalidSettings` for `transport=True` where ours cannot read.
     """
     if hasattr(app, "taskyard"):
         raise InvalidSettings(
@@ -61,7 +64,7 @@ def install(
     yard = AppYard(app, given, Modes.read(mode, tasks))
     app.taskyard = yard
     _adopt_tasks(app, yard)
-    _configure(app, transport=transport)
+    _configure(app, transport)
     app.steps["consumer"].update((Promoter, Announcer, MemoryWatch))
     watch_beat(yard)
     keep_expired(app, yard)
@@ -86,13 +89,12 @@ def _adopt_tasks(app: Any, yard: AppYard) -> None:
         adopt_all()
 
 
-def _configure(app: Any, *, transport: bool) -> None:
+def _configure(app: Any, asked: bool | None) -> None:
     """What the app's configuration must say, set whenever that is read."""
 
     def configure(**_: Any) -> None:
         app.conf.worker_consumer = _consumer(app.conf.worker_consumer)
-        if transport:
-            _use_transport(app)
+        _use_transport(app, asked)
 
     app.on_after_configure.connect(configure, weak=False)
     if app.configured:
@@ -108,19 +110,15 @@ def _consumer(own: Any) -> type:
     return type(cls.__name__, (InstalledConsumer, cls), {"__module__": cls.__module__})
 
 
-def _use_transport(app: Any) -> None:
+def _use_transport(app: Any, asked: bool | None) -> None:
+    yard: AppYard = app.taskyard
     broker = AppBroker(app)
-    transport = broker.own_transport
-    if transport is None:
-        raise InvalidSettings(
-            "install(transport=True) needs a broker at redis://, rediss:// or sentinel://, got "
-            f"{broker.kind if broker.kind != 'redis' else 'redis+socket'}://"
-        )
-    namespace = app.taskyard.given.namespace
-    own = dict(app.conf.broker_transport_options or {})
-    heartbeats = {"heartbeats_key": f"{namespace}:heartbeats"}
-    app.conf.broker_transport = transport
+    yard.transport = choose_transport(broker, yard.modes, asked)
+    if yard.transport.own is None:
+        return
+    app.conf.broker_transport = yard.transport.own
     if broker.tls is not None:
         # kombu knows by the scheme alone that rediss:// is TLS, unless a transport is named.
         app.conf.broker_use_ssl = broker.tls
-    app.conf.broker_transport_options = {**heartbeats, **own}
+    own = app.conf.broker_transport_options or {}
+    app.conf.broker_transport_options = own_options(yard.given.namespace, own)

@@ -1,4 +1,4 @@
-"""What `install` changes, task by task: the table of `taskyard check module:app`."""
+"""What `install` changes, as `taskyard check module:app` shows it: the transport, and each task."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from taskyard.install.app_broker import AppBroker
 from taskyard.install.broker_choice import why_unsupported
 from taskyard.install.marks import ACKS_BEFORE
 from taskyard.install.modes import Mode, Modes
+from taskyard.install.transport_choice import TransportChoice, choose_transport
 from taskyard.install.verdict import judge_task
 from taskyard.install.yard import AppYard
 from taskyard.settings import load
 
-__all__ = ["TaskPlan", "plan"]
+__all__ = ["Plan", "TaskPlan", "plan"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +30,22 @@ class TaskPlan:
     warnings: tuple[str, ...]
 
 
-def plan(app: Any, mode: str | None = None) -> list[TaskPlan]:
-    """The plan of every task that is not Celery's own, by name.
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What an app's workers do with Taskyard."""
+
+    tasks: tuple[TaskPlan, ...]
+    transport: TransportChoice
+
+    @property
+    def unprotected(self) -> tuple[str, ...]:
+        """What can happen to protected tasks all the same, over the transport that reads them."""
+        protects = any(task.mode is Mode.PROTECT for task in self.tasks)
+        return self.transport.unprotected if protects else ()
+
+
+def plan(app: Any, mode: str | None = None) -> Plan:
+    """The plan of every task that is not Celery's own, by name, and of their transport.
 
     `mode` is what `install` would be called with; without it the app's own `install` counts, or
     "protect". Raises `InvalidSettings`.
@@ -39,9 +54,13 @@ def plan(app: Any, mode: str | None = None) -> list[TaskPlan]:
     modes = yard.modes if mode is None and isinstance(yard, AppYard) else None
     modes = modes or Modes.read(mode or Mode.PROTECT, None)
     settings = yard.given if isinstance(yard, AppYard) else load().settings
-    against = why_unsupported(AppBroker(app), settings)
+    broker = AppBroker(app)
+    against = why_unsupported(broker, settings)
     names = sorted(name for name in app.tasks if not name.startswith("celery."))
-    return [_plan(app.tasks[name], modes, against) for name in names]
+    tasks = tuple(_plan(app.tasks[name], modes, against) for name in names)
+    if mode is None and isinstance(yard, AppYard):
+        return Plan(tasks, yard.transport)
+    return Plan(tasks, choose_transport(broker, modes, None))
 
 
 def _plan(task: Any, modes: Modes, against_broker: str | None) -> TaskPlan:

@@ -22,6 +22,7 @@ from taskyard.install.observer import Observer
 from taskyard.install.publisher import AppRedisPublisher
 from taskyard.install.rules import OwnRetries
 from taskyard.install.runner import TaskRunner
+from taskyard.install.transport_choice import TransportChoice
 from taskyard.install.verdict import Verdict, judge_task
 from taskyard.jobs import Catalogue
 from taskyard.records import Record, Records
@@ -40,6 +41,8 @@ class AppYard(Yard):
     def __init__(self, app: Any, given: Settings, modes: Modes) -> None:
         self.app, self.given, self.modes = app, given, modes
         self.verdicts: dict[str, Verdict] = {}
+        # Chosen when the app's configuration is read.
+        self.transport = TransportChoice()
         self.catalogue = Catalogue({})
         self.rules = OwnRetries.make()
 

@@ -9,6 +9,7 @@ from time import monotonic
 from typing import Any, Final
 
 from kombu.transport import redis as kombu_redis
+from kombu.utils.scheduling import round_robin_cycle
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -41,7 +42,6 @@ class _AtomicChannel(HoldingChannel):
     fairness = 10
     burst = 1
     _closing = False
-    from_transport_options = (*HoldingChannel.from_transport_options, "fairness", "burst")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._serial = 0
@@ -55,7 +55,9 @@ class _AtomicChannel(HoldingChannel):
         # kombu's own ending would return messages through a connection that may have forgotten its
         # address, with a traceback at the end of the process.
         self._at_exit = Finalize(self, self.close, exitpriority=1)
-        self._order = Order(self.priority_steps, int(self.fairness))
+        # kombu's strategies by another name than round robin want an order that stays.
+        rotates = type(self._queue_cycle) is round_robin_cycle
+        self._order = Order(self.priority_steps, int(self.fairness), rotates=rotates)
 
     @property
     def in_loop(self) -> bool:
@@ -83,6 +85,10 @@ class _AtomicChannel(HoldingChannel):
         self.beat_if_late()
         connection = self.client.connection
         self._wake.prepare(connection)
+        if not self._order.rotates:
+            queues = self._queue_cycle.consume(len(queues))
+            if not queues:
+                return
         asked, wanted = self._order.next(queues, self._credit())
         self._sent = Pop(asked, self._reserve(wanted), wanted, self.qos.take_done())
         try:
@@ -175,6 +181,9 @@ class _AtomicChannel(HoldingChannel):
     def _batch(self, sent: Pop, answer: list[Any]) -> list[Found]:
         """The messages of a pop's answer; a list that is none is told, not fatal."""
         batch, odd = sent.read(self.owner, answer)
+        if not self._order.rotates:
+            for found in batch:
+                self._queue_cycle.rotate(found.queue)
         for list_ in odd:
             key = self._q_for_pri(list_.queue, list_.step)
             if self.complaints.due(self.full(key)[0]):
@@ -335,16 +344,22 @@ class _AtomicChannel(HoldingChannel):
             return 0
 
 
+def _options(kombus: tuple[str, ...]) -> tuple[str, ...]:
+    """The transport options of kombu's channel and ours.
+
+    `ack_emulation` is none of them: what is popped is recorded, whatever it says.
+    """
+    own = ("heartbeats_key", "fairness", "burst")
+    return (*(name for name in kombus if name != "ack_emulation"), *own)
+
+
 class Channel(_AtomicChannel):
     """For one Redis or Valkey, plain or TLS."""
+
+    from_transport_options = _options(kombu_redis.Channel.from_transport_options)
 
 
 class SentinelChannel(_AtomicChannel, kombu_redis.SentinelChannel):  # type: ignore[misc]
     """For a primary that Sentinel names."""
 
-    from_transport_options = (
-        *kombu_redis.SentinelChannel.from_transport_options,
-        "heartbeats_key",
-        "fairness",
-        "burst",
-    )
+    from_transport_options = _options(kombu_redis.SentinelChannel.from_transport_options)

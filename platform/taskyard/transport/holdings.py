@@ -10,7 +10,6 @@ from importlib import resources
 from time import monotonic
 from typing import Any, Final, NoReturn
 
-from kombu.transport import redis as kombu_redis
 from redis.exceptions import ResponseError
 
 from taskyard.store import Script, is_misplaced, named
@@ -27,7 +26,6 @@ class HoldingChannel(PooledChannel):
     """A channel whose messages have an owner, which says every two seconds that it lives."""
 
     heartbeats_key = "taskyard:heartbeats"
-    from_transport_options = (*kombu_redis.Channel.from_transport_options, "heartbeats_key")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.owner = f"{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:12]}"

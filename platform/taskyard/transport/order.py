@@ -10,16 +10,18 @@ __all__ = ["Order"]
 class Order:
     """Which lists a pop looks into, and in which order.
 
-    Normally level by level, the queues of one level in rotation. As soon as `fairness` - 1 messages
-    were asked for, one pop runs the other way round, for one message: so the least urgent level and
-    the last queue get one in `fairness` messages, or one in four pops where a pop asks for more,
-    however much urgent work there is. 0 switches that off.
+    Normally level by level, the queues of one level in rotation; in the order given where they do
+    not rotate. As soon as `fairness` - 1 messages were asked for, one pop runs the other way round,
+    for one message: so the least urgent level and the last queue get one in `fairness` messages, or
+    one in four pops where a pop asks for more, however much urgent work there is. 0 switches that
+    off.
     """
 
-    def __init__(self, steps: Sequence[int], fairness: int) -> None:
+    def __init__(self, steps: Sequence[int], fairness: int, *, rotates: bool = True) -> None:
         if fairness < 0 or fairness == 1:
             raise ValueError(f"fairness must be 0 (off) or at least 2, got {fairness}")
         self._steps = tuple(steps)
+        self.rotates = rotates
         self._fairness = fairness
         self._asked = self._pops = 0
         self._turn = 0
@@ -43,6 +45,6 @@ class Order:
         return self._fairness > 0 and self._asked >= enough and self._pops >= min(enough, 3)
 
     def _pairs(self, queues: Sequence[str], turn: int) -> list[tuple[str, int]]:
-        start = turn % len(queues)
+        start = turn % len(queues) if self.rotates else 0
         rotated = [*queues[start:], *queues[:start]]
         return [(queue, step) for step in self._steps for queue in rotated]

@@ -52,7 +52,7 @@ if MODE != "none":
         app,
         mode=MODE,
         tasks={"legacy.*watched": "observe", "legacy.left_alone": "off"},
-        transport=bool(os.environ.get("LEGACY_TRANSPORT")),
+        transport={"": None, "own": True, "kombu": False}[os.environ.get("LEGACY_TRANSPORT", "")],
         admit=bool(os.environ.get("LEGACY_ADMIT")),
     )
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
-from taskyard.install import AppBroker, TaskPlan, plan, strays_to
+from taskyard.install import AppBroker, Plan, TaskPlan, plan, strays_to
 from taskyard.ops.cli.checks.named_app import load_app
 from taskyard.ops.cli.console import note, print_json, put, table
 from taskyard.settings import load
 
 __all__ = ["report"]
+
+_REMEDY: Final = (
+    "Taskyard's transport loses none of it and returns within seconds: it reads one Redis at "
+    "redis://, rediss:// or sentinel:// unless install says transport=False"
+)
 
 
 def report(name: str, mode: str | None, *, json: bool) -> None:
@@ -19,9 +24,9 @@ def report(name: str, mode: str | None, *, json: bool) -> None:
     found = plan(app, mode)
     _tell_other_broker(name, app)
     if json:
-        print_json([asdict(task) for task in found])
+        print_json(_document(found))
         return
-    if not found:
+    if not found.tasks:
         note(
             f"{name} has no task but Celery's own. Expected tasks in its module, or in those that "
             "`include`, `imports` or `autodiscover_tasks` names: a worker of this app would run "
@@ -29,10 +34,24 @@ def report(name: str, mode: str | None, *, json: bool) -> None:
         )
         return
     columns = ("task", "mode", "acknowledged", "serializer", "results")
-    put(table(columns, [_row(task) for task in found]))
-    for task in found:
+    put(table(columns, [_row(task) for task in found.tasks]))
+    for task in found.tasks:
         for warning in task.warnings:
             note(f"{task.name}: {task.mode}, not more: {warning}")
+    if found.unprotected:
+        note(
+            f"{name}: kombu's own transport reads its queues ({found.transport.why}), so not all "
+            f"is protected: {'; '.join(found.unprotected)}. {_REMEDY}"
+        )
+
+
+def _document(found: Plan) -> dict[str, Any]:
+    choice = found.transport
+    return {
+        "tasks": [asdict(task) for task in found.tasks],
+        "transport": {"own": choice.own is not None, "why": choice.why},
+        "unprotected": found.unprotected,
+    }
 
 
 def _tell_other_broker(name: str, app: Any) -> None:

@@ -1,0 +1,94 @@
+"""Which transport reads an installed app's queues: Taskyard's where it protects at one Redis.
+
+kombu's Redis transport pops a message and notes it in two steps, and what a killed worker held
+waits for the visibility timeout. Ours needs nothing of the records' server: the broker may be
+another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from kombu.transport import redis as kombu_redis
+
+from taskyard.errors import InvalidSettings
+from taskyard.install.app_broker import AppBroker
+from taskyard.install.modes import Mode, Modes
+
+__all__ = ["TransportChoice", "choose_transport", "own_options"]
+
+_VISIBILITY_S: Final = 3600
+_ROTATES: Final = "round_robin"
+
+
+@dataclass(frozen=True, slots=True)
+class TransportChoice:
+    """`own` is the name of our transport, None where kombu's stays, for the reason `why`.
+
+    `why` is empty too where there is nothing to choose: at another broker than Redis.
+    """
+
+    own: str | None = None
+    why: str = ""
+    visibility_timeout_s: float = _VISIBILITY_S
+
+    @property
+    def unprotected(self) -> tuple[str, ...]:
+        """What `protect` cannot keep from happening over kombu's Redis transport."""
+        if not self.why:
+            return ()
+        wait = f"visibility_timeout, {self.visibility_timeout_s:g} s here"
+        return (
+            "a message that a worker has popped and not yet noted when it is killed is lost",
+            "an entry of a list that is no message ends the worker that pops it, or is dropped",
+            f"what a killed worker held comes back after {wait}",
+        )
+
+
+def choose_transport(broker: AppBroker, modes: Modes, asked: bool | None) -> TransportChoice:
+    """The transport for an app's workers and producers.
+
+    `asked` is what `install` was told; None decides by itself. Raises `InvalidSettings` where ours
+    is asked for and cannot read this broker.
+    """
+    if broker.kind != "redis" and asked is not True:
+        return TransportChoice()
+    own = broker.own_transport
+    if asked is True and own is None:
+        raise InvalidSettings(
+            "install(transport=True) needs a broker at redis://, rediss:// or sentinel://, got "
+            f"{broker.kind if broker.kind != 'redis' else 'redis+socket'}://"
+        )
+    why = "" if asked is True else _why_kombus(broker, modes, asked)
+    visibility_s = float(broker.transport_options.get("visibility_timeout") or _VISIBILITY_S)
+    return TransportChoice(None if why else own, why, visibility_s)
+
+
+def _why_kombus(broker: AppBroker, modes: Modes, asked: bool | None) -> str:
+    if asked is False:
+        return "install says transport=False"
+    if Mode.PROTECT not in (modes.default, *modes.patterns.values()):
+        return "neither mode nor tasks of install say protect"
+    if broker.own_transport is None:
+        return "its URL names a socket or several servers, which only kombu's reads"
+    if broker.reads_elsewhere:
+        return "its workers read from another broker than it publishes to"
+    if broker.transport_class not in (kombu_redis.Transport, kombu_redis.SentinelTransport):
+        return f"the app names a transport of its own, {broker.transport_class.__name__}"
+    return ""
+
+
+def own_options(namespace: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The app's `broker_transport_options` as our transport takes them: its own come last.
+
+    An order of queues that stays is the app's wish: nothing of the last goes before the first's.
+    """
+    ours: dict[str, Any] = {
+        "heartbeats_key": f"{namespace}:heartbeats",
+        "unacked_restore_interval": 1,
+    }
+    if options.get("queue_order_strategy", _ROTATES) != _ROTATES:
+        ours["fairness"] = 0
+    return {**ours, **options}
