@@ -14,6 +14,7 @@ from conformance.handlers import FOLDER, Diary, World
 from conformance.stage import Seen, waits_between
 from taskyard.client import JobHandle
 from taskyard.jobs import JobType
+from taskyard.settings import Settings
 from taskyard.testing import ProcessKilled, Yard
 from taskyard.wire.letters import Letter
 
@@ -33,7 +34,7 @@ class MemoryStage:
     def opened(cls, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MemoryStage]:
         diary = Diary(folder)
         diary.prepare()
-        with Yard() as yard:
+        with Yard(Settings(builtin_jobs=True)) as yard:
             monkeypatch.setenv(FOLDER, str(folder))
             monkeypatch.setattr(World, "die", staticmethod(_killed))
             monkeypatch.setattr(World, "pass_s", staticmethod(yard.clock.wait_s))

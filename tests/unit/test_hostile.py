@@ -188,3 +188,9 @@ def test_properties_that_nobody_can_read_are_a_fault():
     message = Message()
     message.headers = {UNREAD: b"\x80\x00\x01\xff"}
     assert "header 'taskyard_unread' holds them" in str(fault_of(message))
+
+
+def test_a_summary_names_the_class_where_the_code_does_not():
+    assert describe_failure("t", KeyError("card")).summary == "KeyError: 'card'"
+    assert describe_failure("t", TimeoutError("late")).summary == "late"
+    assert describe_failure("t", CodedError("no_card", "pay by hand")).summary == "pay by hand"

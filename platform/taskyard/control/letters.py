@@ -30,6 +30,7 @@ _COLUMNS: Final = (
     "failure_category",
     "failure_code",
     "failure_reason",
+    "error_class",
     "fingerprint",
     "status",
     "replay_eligible",

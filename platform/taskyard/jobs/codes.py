@@ -8,6 +8,7 @@ from typing import Final
 from taskyard.errors import CodedError
 
 __all__ = [
+    "EXCEPTION",
     "INTERNAL_ERROR",
     "RESULT_INVALID",
     "RESULT_TOO_LARGE",
@@ -16,6 +17,7 @@ __all__ = [
     "code_of",
 ]
 
+EXCEPTION: Final = "exception"
 TIMEOUT: Final = "timeout"
 INTERNAL_ERROR: Final = "internal_error"
 VALIDATION_ERROR: Final = "validation_error"
@@ -46,4 +48,4 @@ def code_of(error: BaseException) -> str:
     for cls in type(error).__mro__:
         if cls.__name__ in _CODES and cls is not builtins.Exception:
             return _CODES[cls.__name__]
-    return "exception"
+    return EXCEPTION

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 
+from taskyard.jobs.codes import EXCEPTION
 from taskyard.jobs.policies import Category
 
 __all__ = ["Completed", "Decision", "Failed", "Failure", "Outcome", "Retrying"]
@@ -30,6 +31,11 @@ class Failure:
     fingerprint: str
     retry_after_s: float | None = None
     details: dict[str, object] | None = None
+
+    @property
+    def summary(self) -> str:
+        """The message, after the exception's class where the code does not name it."""
+        return f"{self.error_class}: {self.message}" if self.code == EXCEPTION else self.message
 
 
 @dataclass(frozen=True, slots=True)

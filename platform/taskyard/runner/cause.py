@@ -81,7 +81,7 @@ def decision_of(outcome: Outcome, stored: bytes = b"") -> dict[str, Any]:
                 "decision": Decision.RETRYING,
                 "delay_s": delay.total_seconds(),
                 "code": failure.code,
-                "message": failure.message,
+                "message": failure.summary,
             }
         case Failed():
             return {"decision": Decision.DEAD_LETTERED, **death_of(outcome)}
@@ -93,5 +93,5 @@ def death_of(outcome: Failed) -> dict[str, Any]:
         "cause": encode_cause(outcome),
         "code": outcome.failure.code,
         "category": outcome.category,
-        "message": outcome.failure.message,
+        "message": outcome.failure.summary,
     }

@@ -13,6 +13,7 @@ from taskyard import database
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.control import letters
 from taskyard.jobs import Category
+from taskyard.jobs.codes import EXCEPTION
 from taskyard.jobs.letter_states import LetterStatus
 from taskyard.ops.cli.console import note, print_json, put, with_sentences
 from taskyard.ops.cli.gist import gist
@@ -83,4 +84,6 @@ def letter_table(rows: Sequence[dict[str, Any]], now: datetime) -> RenderableTyp
 
 def _cause(row: dict[str, Any]) -> str:
     said = gist(str(row["failure_reason"] or ""))
-    return f"{row['failure_code']}: {said}" if row["failure_code"] else said
+    code = row["failure_code"]
+    named = f"{row['error_class']}: {said}" if code == EXCEPTION and row["error_class"] else said
+    return f"{code}: {named}" if code else named
