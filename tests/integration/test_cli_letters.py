@@ -153,9 +153,7 @@ def test_a_cause_of_many_lines_is_listed_by_its_meaning_and_shown_whole(
         assert part.strip() in shown
 
 
-def test_the_class_of_an_exception_without_a_code_is_listed(
-    shell: Shell, database: Engine
-) -> None:
+def test_the_class_of_an_exception_without_a_code_is_listed(shell: Shell, database: Engine) -> None:
     letter = stored(database, error_message="'card'", code="exception", error_class="KeyError")
     listed = shell.run("dlq", "list", "--since", "2025-01-01").out
     (line,) = [line for line in listed.splitlines() if line.startswith(letter.letter_id[:8])]
