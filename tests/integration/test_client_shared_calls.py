@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import threading
 from collections.abc import Awaitable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 
 from servers import Servers
-from support.proxy import Proxy, through
+from support.proxy import Cuts, Proxy, through
 from support.waiting import eventually, soon
 from support.yard import House, fresh_settings
 from taskyard.client import JobHandle
@@ -291,12 +290,7 @@ def test_connections_that_are_cut_again_and_again_lose_and_double_nothing(
     place: str, seed: int, proxy: Proxy, request: pytest.FixtureRequest
 ) -> None:
     house: House = request.getfixturevalue(place)
-    chance = random.Random(seed)  # noqa: S311 - it repeats
-    done = threading.Event()
-
-    def cut() -> None:
-        while not done.wait(chance.uniform(0.0, 0.05)):
-            proxy.cut()
+    cuts = Cuts(random.Random(seed), [proxy])  # noqa: S311 - it repeats
 
     async def scenario() -> list[list[Any]]:
         async def service(number: int) -> list[Any]:
@@ -304,17 +298,13 @@ def test_connections_that_are_cut_again_and_again_lose_and_double_nothing(
             for each in range(10):
                 key = None if each % 3 == 0 else f"{number % 20}-{each}"
                 found.append(await call(house, key))
+                cuts.after_an_answer()
             return found
 
         return list(await asyncio.gather(*(service(number) for number in range(40))))
 
-    cutting = threading.Thread(target=cut)
-    cutting.start()
-    try:
-        jobs = [job for each in asyncio.run(scenario()) for job in each]
-    finally:
-        done.set()
-        cutting.join()
+    jobs = [job for each in asyncio.run(scenario()) for job in each]
+    assert cuts.count > 5
     ids = {job.job_id for job in jobs}
     assert len(ids) == 40 * 4 + 20 * 6
     assert sum(job.created for job in jobs) == len(ids), "one call of each job hears `created`"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from servers import Servers
-from support.proxy import Proxy, through
+from support.proxy import Cuts, Proxy, through
 from support.rabbitmq import memory_alarm
 from support.yard import catalogue, fresh_settings
 from taskyard.broker import connection
@@ -117,13 +116,8 @@ def test_connections_that_are_cut_again_and_again_lose_nothing(
     yard: Taskyard, servers: Servers, proxy: Proxy, to_rabbitmq: Proxy, which: str
 ) -> None:
     """A confirmation that is lost makes a second message of the job, which changes nothing."""
-    cut = {"records": [proxy], "broker": [to_rabbitmq], "both": [proxy, to_rabbitmq]}[which]
-    chance = random.Random(which)  # noqa: S311 - it repeats
-    done = threading.Event()
-
-    def cutting() -> None:
-        while not done.wait(chance.uniform(0.02, 0.2)):
-            chance.choice(cut).cut()
+    which_of = {"records": [proxy], "broker": [to_rabbitmq], "both": [proxy, to_rabbitmq]}
+    cuts = Cuts(random.Random(which), which_of[which])  # noqa: S311 - it repeats
 
     async def service(number: int) -> list[Any]:
         found = []
@@ -132,6 +126,7 @@ def test_connections_that_are_cut_again_and_again_lose_nothing(
             while True:
                 try:
                     found.append(await yard.aenqueue("exec_act", {}, idempotency_key=key))
+                    cuts.after_an_answer()
                 except PublishFailed:
                     # The broker was lost twice in a row: whoever calls may repeat what has a key.
                     if key is not None:
@@ -142,13 +137,8 @@ def test_connections_that_are_cut_again_and_again_lose_nothing(
     async def scenario() -> list[list[Any]]:
         return list(await asyncio.gather(*(service(number) for number in range(20))))
 
-    thread = threading.Thread(target=cutting)
-    thread.start()
-    try:
-        jobs = [job for each in asyncio.run(scenario()) for job in each]
-    finally:
-        done.set()
-        thread.join()
+    jobs = [job for each in asyncio.run(scenario()) for job in each]
+    assert cuts.count >= 3
     ids = {job.job_id for job in jobs}
     assert ids <= set(take(yard, servers))
     assert len({job.job_id for job in jobs if job.created}) == sum(job.created for job in jobs)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
-__all__ = ["Proxy", "through"]
+__all__ = ["Cuts", "Proxy", "through"]
 
 CHUNK = 65_536
 
@@ -192,6 +193,26 @@ class Proxy:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()
+
+
+class Cuts:
+    """Cuts that follow progress: however slow the machine is, a repeated try gets through.
+
+    One of `proxies` is cut when some answers have come, while other calls are under way.
+    """
+
+    def __init__(self, chance: random.Random, proxies: Sequence[Proxy]) -> None:
+        self._chance, self._proxies = chance, proxies
+        self._answers_left = chance.randint(1, 20)
+        self.count = 0
+
+    def after_an_answer(self) -> None:
+        """Cut now and then."""
+        self._answers_left -= 1
+        if self._answers_left <= 0:
+            self._chance.choice(self._proxies).cut()
+            self._answers_left = self._chance.randint(5, 30)
+            self.count += 1
 
 
 def through(proxy: Proxy, url: str) -> str:
