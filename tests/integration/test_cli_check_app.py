@@ -235,3 +235,37 @@ def test_an_app_whose_letters_nobody_would_see_is_told(
     assert ran.code == 0
     told = "publishes to redis://nowhere:1/0, and TASKYARD_BROKER_URL names another broker"
     assert (told in ran.err) is strays, ran.err
+
+
+def test_a_task_whose_route_is_a_fanout_exchange_is_observed_and_says_why(tmp_path: Path) -> None:
+    (tmp_path / "cast.py").write_text(
+        APP.format(
+            install="from kombu import Queue\n"
+            "from kombu.common import Broadcast\n"
+            "app.conf.task_queues = [Queue('celery'), Broadcast('everywhere')]\n"
+            "app.conf.task_routes = {'shop.pay': {'queue': 'everywhere'}}"
+        )
+    )
+    shell = Shell(tmp_path, {"TASKYARD_REDIS_URL": "redis://nowhere:1/0"})
+    ran = shell.run("check", "cast:app")
+    assert ran.code == 0
+    assert (
+        "shop.pay: observe, not more: its route is the fanout exchange 'everywhere', from which "
+        "every worker runs its copy"
+    ) in " ".join(ran.err.split())
+
+
+def test_a_router_that_fails_leaves_the_route_unknown(tmp_path: Path) -> None:
+    (tmp_path / "lost.py").write_text(
+        APP.format(
+            install="def route(*args, **kwargs): raise KeyError('no table')\n"
+            "app.conf.task_routes = [route]"
+        )
+    )
+    shell = Shell(tmp_path, {"TASKYARD_REDIS_URL": "redis://nowhere:1/0"})
+    ran = shell.run("check", "lost:app", "--json")
+    [pay] = [task for task in ran.document if task["name"] == "shop.pay"]
+    assert pay["mode"] == "protect"
+    assert pay["warnings"] == [
+        "whether its route is a fanout exchange is unknown: KeyError: 'no table'"
+    ]

@@ -80,3 +80,13 @@ def test_a_second_replay_says_when_and_by_whom_the_first_was() -> None:
     )
     with pytest.raises(Refused, match="already replayed at 2026-01-02 03:04:05 UTC by ops@"):
         check_replayable(letter, edited=False, forced=True)
+
+
+@pytest.mark.parametrize("category", Category)
+@pytest.mark.parametrize("forced", [True, False])
+def test_a_copy_of_a_fanout_exchanges_message_is_never_replayed(
+    category: Category, forced: bool
+) -> None:
+    copy = Candidate("ab12", LetterStatus.PENDING, category, eligible=False, fanout="everywhere")
+    with pytest.raises(Refused, match=r"the fanout exchange 'everywhere'.*Publish the task anew"):
+        check_replayable(copy, edited=True, forced=forced)

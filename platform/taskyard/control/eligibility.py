@@ -15,18 +15,28 @@ __all__ = ["Candidate", "check_replayable"]
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """What the rule looks at; `replayed` says when and by whom, if ever."""
+    """What the rule looks at.
+
+    `replayed` says when and by whom, if ever; `fanout` which fanout exchange had the message.
+    """
 
     letter_id: str
     status: LetterStatus
     category: Category
     eligible: bool
     replayed: str | None = None
+    fanout: str | None = None
 
 
 def check_replayable(letter: Candidate, *, edited: bool, forced: bool) -> None:
     """Raise `Refused` with the reason and the way out, if there is one."""
     _check_open(letter)
+    _check(
+        letter.fanout is None,
+        f"letter {letter.letter_id} is one copy of a message of the fanout exchange "
+        f"{letter.fanout!r}: a replay would not reach the worker that it was meant for. "
+        "Publish the task anew, to every worker",
+    )
     match NEEDS[letter.category]:
         case Needs.A_NEW_JOB:
             raise Refused(

@@ -26,6 +26,7 @@ from taskyard.control.verb import Attempt, attempting
 from taskyard.database.tables import AUDIT, LETTERS
 from taskyard.jobs import Category
 from taskyard.jobs.letter_states import LetterStatus
+from taskyard.jobs.replay_rules import FANOUT
 from taskyard.wire.unpacking import UNPACKED_LIMIT
 
 __all__ = ["KIND", "ReplayRequested", "replay"]
@@ -106,6 +107,7 @@ def _validate(
         category=Category(row["failure_category"]),
         eligible=row["replay_eligible"],
         replayed=_last_replay(connection, row) if status is LetterStatus.REPLAYED else None,
+        fanout=(row["evidence"] or {}).get(FANOUT),
     )
     check_replayable(candidate, edited=payload is not None, forced=force)
     message = captured(row)

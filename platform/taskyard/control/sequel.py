@@ -17,6 +17,7 @@ from taskyard.database.tables import AUDIT, LEDGER, LETTERS
 from taskyard.errors import Refused
 from taskyard.jobs import Category
 from taskyard.jobs.letter_states import LetterStatus
+from taskyard.jobs.replay_rules import FANOUT
 from taskyard.outbox import why_waiting
 from taskyard.wire.redaction import redact_text
 
@@ -80,6 +81,7 @@ def _why_not(letter: Mapping[str, Any], replays: tuple[ReplayTold, ...]) -> str 
         category=Category(letter["failure_category"]),
         eligible=letter["replay_eligible"],
         replayed=letter["replayed_at"] and f"at {letter['replayed_at']:%Y-%m-%d %H:%M:%S} UTC{by}",
+        fanout=(letter["evidence"] or {}).get(FANOUT),
     )
     try:
         check_replayable(candidate, edited=False, forced=False)

@@ -24,6 +24,7 @@ def build_letter(record: Record, message: RawMessage) -> Letter:
     category = _category(cause.get("category"))
     args, kwargs = shown_arguments(message)
     decided = record.number("decided")
+    evidence = _evidence(cause.get("evidence"))
     return Letter(
         letter_id=letter_id(record.job_id, record.epoch, record.generation),
         job_id=record.job_id,
@@ -46,10 +47,10 @@ def build_letter(record: Record, message: RawMessage) -> Letter:
         attempts=record.history,
         first_failure_us=record.number("first_failure") or decided,
         last_failure_us=decided,
-        replay_eligible=replay_eligible(category),
+        replay_eligible=replay_eligible(category, evidence),
         escalate_to=_text(cause.get("escalate_to")),
         worker=record.fields.get("worker"),
-        evidence=_evidence(cause.get("evidence")),
+        evidence=evidence,
     )
 
 

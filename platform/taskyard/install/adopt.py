@@ -7,7 +7,7 @@ from typing import Any, Final
 from celery.utils.imports import symbol_by_name
 from celery.worker.request import Request
 
-from taskyard.install.marks import ACKS_BEFORE, MODE
+from taskyard.install.marks import ACKS_BEFORE, AS_BEFORE, MODE
 from taskyard.install.modes import Mode
 from taskyard.install.observed_request import ObservedRequest
 from taskyard.install.protected_request import ProtectedRequest
@@ -39,6 +39,9 @@ def adopt(task: Any, yard: AppYard) -> None:
         request = composed_request(task.Request, ObservedRequest)
         _become(task, (cls,), {**facts, "Request": request})
     elif verdict.mode is Mode.PROTECT:
+        observed = composed_request(task.Request, ObservedRequest)
+        before = {"Request": observed, **{name: getattr(task, name) for name in _LATE}}
+        setattr(task, AS_BEFORE, before)
         request = composed_request(task.Request, ProtectedRequest)
         _become(task, (ProtectedTask, cls), {**facts, "Request": request, **_LATE})
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 from celery import bootsteps
 
 from taskyard.broker import RedisPublisher
+from taskyard.install.fanout import is_bound_to_fanout
 from taskyard.install.layout import Layout
 from taskyard.install.places import RABBIT, Place, Places, broker_mark
 from taskyard.install.yard import AppYard
@@ -47,8 +48,7 @@ class Announcer(bootsteps.StartStopStep):  # type: ignore[misc]
 def _repeat(consumer: Any, stop: threading.Event) -> None:
     while not stop.is_set():
         try:
-            queues = [queue.name for queue in list(consumer.task_consumer.queues)]
-            announce(consumer.app.taskyard, queues)
+            announce(consumer.app.taskyard, _places(consumer.task_consumer.queues))
         except Exception as error:  # noqa: BLE001 - whatever it is, the worker must not notice
             log.warning(
                 "relay and reconciler were not told of this worker's queues: %s: %s",
@@ -57,6 +57,11 @@ def _repeat(consumer: Any, stop: threading.Event) -> None:
                 extra={"action": "places_not_told"},
             )
         stop.wait(EVERY_S)
+
+
+def _places(queues: Any) -> list[str]:
+    """The queues where a job waits; one of a fanout exchange holds copies, and is soon gone."""
+    return [queue.name for queue in list(queues) if not is_bound_to_fanout(queue)]
 
 
 def announce(yard: AppYard, queues: list[str]) -> None:

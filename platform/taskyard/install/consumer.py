@@ -12,10 +12,12 @@ from taskyard.engine.consumer import JobConsumer, undecodable
 from taskyard.engine.duties import NOT_DISCHARGED
 from taskyard.engine.eta import due_ahead_us
 from taskyard.engine.message import job_id_of, named_task, raw_message, task_of
+from taskyard.engine.shape import fault_of
 from taskyard.install.adopt import adopt
 from taskyard.install.captor import queue_named
 from taskyard.install.eta import put_off
-from taskyard.install.marks import QUEUE
+from taskyard.install.fanout import Copies, Copy, fanout_exchange, is_bound_to_fanout
+from taskyard.install.marks import COPY, QUEUE
 from taskyard.install.modes import Mode
 from taskyard.install.observation import Buried, Watched
 from taskyard.install.yard import AppYard
@@ -30,6 +32,8 @@ log = logger(__name__)
 
 class InstalledConsumer(JobConsumer):
     """Celery's (or the app's own) consumer, with a way out for what a protected app cannot run."""
+
+    strategies: Any
 
     def on_send_event_buffered(self) -> None:
         """Task events go out as the app has it."""
@@ -68,21 +72,51 @@ class InstalledConsumer(JobConsumer):
                     warning,
                     extra={"action": "task_not_protected", "task": name},
                 )
+        for queue in self.app.amqp.queues.consume_from.values():
+            if is_bound_to_fanout(queue):
+                log.info(
+                    "messages of the fanout exchange %s are observed, not protected: every worker "
+                    "runs its copy",
+                    queue.exchange.name,
+                    extra={"action": "fanout_observed", "exchange": queue.exchange.name},
+                )
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Any:
         """Celery's handler; a protected task's message is checked and may be put off before."""
         guarded = super().create_task_handler(*args, **kwargs)
         plain = self._as_ever.create_task_handler(*args, **kwargs)
+        observed = self._handler_of_copies(*args, **kwargs)
 
         def on_task_received(message: Any) -> Any:
             queue = self._queue_of(message)
             setattr(message, QUEUE, queue)
+            copy = self._copy(message, queue)
+            setattr(message, COPY, copy)
             if self._yard.mode(task_of(message)) is not Mode.PROTECT:
                 return plain(message)
+            if copy is not None and fault_of(message) is None:
+                return observed(message)
             _forget_the_wait(message, queue)
             return guarded(message)
 
         return on_task_received
+
+    def _handler_of_copies(self, *args: Any, **kwargs: Any) -> Any:
+        """Celery's handler, of a protected task's messages that are only observed."""
+        own, self.strategies = self.strategies, Copies(self.app, self)
+        try:
+            return self._as_ever.create_task_handler(*args, **kwargs)
+        finally:
+            self.strategies = own
+
+    def _copy(self, message: Any, queue: str) -> Copy | None:
+        exchange = fanout_exchange(self.app, message, queue)
+        if exchange is None:
+            return None
+        # At Redis workers may read the exchange under one queue's name. A queue of RabbitMQ holds
+        # one copy, which another worker gets if this one is lost.
+        shared = self.connection.transport.driver_type == "amqp"
+        return Copy(exchange, queue if shared else self.hostname)
 
     def _put_off(self, message: Any) -> bool:
         due_us = due_ahead_us(message, to_us(datetime.now(UTC)))

@@ -11,6 +11,7 @@ from typing import Any
 
 from celery import signals
 
+from taskyard.install.fanout import fanout_target
 from taskyard.install.modes import Mode
 from taskyard.install.yard import AppYard
 
@@ -24,10 +25,11 @@ def keep_expired(app: Any, yard: AppYard) -> None:
         sender: str = "",
         headers: dict[str, Any] | None = None,
         properties: dict[str, Any] | None = None,
-        **_: Any,
+        **options: Any,
     ) -> None:
         told = (headers or {}).get("expires") is not None
-        if told and properties and yard.mode(sender) is Mode.PROTECT:
+        protected = yard.mode(sender) is Mode.PROTECT and not fanout_target(app, options)
+        if told and properties and protected:
             properties.pop("expiration", None)
 
     signals.before_task_publish.connect(keep, weak=False, dispatch_uid=f"taskyard-expiry-{id(app)}")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["ACKS_BEFORE", "ATTEMPT", "ETA", "MODE", "QUEUE"]
+__all__ = ["ACKS_BEFORE", "AS_BEFORE", "ATTEMPT", "COPY", "ETA", "MODE", "QUEUE"]
 
 # On a message and on the request in the child: the queue that it came from.
 QUEUE: Final = "taskyard_queue"
+# On a message from a fanout exchange: which of its copies it is.
+COPY: Final = "taskyard_copy"
 # On a message that waited at the broker: the date that it came with, for the task to read.
 ETA: Final = "taskyard_eta"
 # On the request in the child: the protected attempt that runs.
@@ -15,3 +17,5 @@ ATTEMPT: Final = "taskyard_attempt"
 # On a task: its mode, and how it acknowledged before.
 MODE: Final = "taskyard_mode"
 ACKS_BEFORE: Final = "taskyard_acks_before"
+# On a protected task: what its class had for the names that protection sets.
+AS_BEFORE: Final = "taskyard_as_before"

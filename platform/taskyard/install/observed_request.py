@@ -16,10 +16,13 @@ from taskyard.engine.message import raw_message
 from taskyard.engine.reports import escaped, wrap_on_success
 from taskyard.engine.request import unwrapped
 from taskyard.install.failure_seen import failure_seen
+from taskyard.install.fanout import Copy, copy_id
+from taskyard.install.marks import COPY
 from taskyard.install.observation import Buried, Ended, Gone, Started, Watched
 from taskyard.install.observer import Observer
 from taskyard.jobs.outcomes import Decision, Failed
 from taskyard.jobs.policies import Category
+from taskyard.jobs.replay_rules import FANOUT
 from taskyard.runner.cause import decision_of, plain_failure
 
 __all__ = ["ObservedRequest"]
@@ -49,7 +52,13 @@ class ObservedRequest(Request):  # type: ignore[misc]
     @property
     def _watched(self) -> Watched:
         queue = self.task.yard.source(self.message)
-        return Watched(self.id, self._holder, self._type, queue, self.hostname)
+        job_id = self.id if self._copy is None else copy_id(self.id, self._copy)
+        return Watched(job_id, self._holder, self._type, queue, self.hostname)
+
+    @property
+    def _copy(self) -> Copy | None:
+        copy: Copy | None = getattr(self.message, COPY, None)
+        return copy
 
     def on_accepted(self, pid: int, time_accepted: float) -> None:
         """A process has it."""
@@ -84,6 +93,7 @@ class ObservedRequest(Request):  # type: ignore[misc]
         if self.time_start:
             self._tell_dead(outcome)
         else:
+            outcome = self._marked(outcome)
             self._tell_once(Buried(self._watched, outcome, raw_message(self.message)))
 
     # -- telling -------------------------------------------------------------------------------
@@ -120,9 +130,17 @@ class ObservedRequest(Request):  # type: ignore[misc]
         return Category.NON_RETRYABLE
 
     def _tell_dead(self, outcome: Failed) -> None:
+        outcome = self._marked(outcome)
         facts = decision_of(outcome)
         decision = facts.pop("decision")
         self._tell_once(Ended(self._watched, decision, facts, raw_message(self.message)))
+
+    def _marked(self, outcome: Failed) -> Failed:
+        """The death of a copy says so: no replay reaches the worker that it was meant for."""
+        if self._copy is None:
+            return outcome
+        details = {**(outcome.failure.details or {}), FANOUT: self._copy.exchange}
+        return replace(outcome, failure=replace(outcome.failure, details=details))
 
     def _tell_once(self, seen: Any) -> None:
         if not self._told:

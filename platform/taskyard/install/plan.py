@@ -7,10 +7,11 @@ from typing import Any
 
 from taskyard.install.app_broker import AppBroker
 from taskyard.install.broker_choice import why_unsupported
+from taskyard.install.fanout import fanout_route
 from taskyard.install.marks import ACKS_BEFORE
 from taskyard.install.modes import Mode, Modes
 from taskyard.install.transport_choice import TransportChoice, choose_transport
-from taskyard.install.verdict import judge_task
+from taskyard.install.verdict import Verdict, judge_task
 from taskyard.install.yard import AppYard
 from taskyard.settings import load
 
@@ -64,7 +65,7 @@ def plan(app: Any, mode: str | None = None) -> Plan:
 
 
 def _plan(task: Any, modes: Modes, against_broker: str | None) -> TaskPlan:
-    verdict = judge_task(task, modes, against_broker)
+    verdict = _on_its_route(task, judge_task(task, modes, against_broker))
     before = getattr(task, ACKS_BEFORE, task.acks_late)
     late = verdict.mode is Mode.PROTECT
     return TaskPlan(
@@ -76,6 +77,20 @@ def _plan(task: Any, modes: Modes, against_broker: str | None) -> TaskPlan:
         backend=_backend(task),
         warnings=verdict.warnings,
     )
+
+
+def _on_its_route(task: Any, verdict: Verdict) -> Verdict:
+    if verdict.mode is not Mode.PROTECT:
+        return verdict
+    try:
+        exchange = fanout_route(task)
+    except Exception as error:  # noqa: BLE001 - a router of the app may raise anything
+        text = f"whether its route is a fanout exchange is unknown: {type(error).__name__}: {error}"
+        return Verdict(verdict.mode, (*verdict.warnings, text))
+    if exchange is None:
+        return verdict
+    text = f"its route is the fanout exchange {exchange!r}, from which every worker runs its copy"
+    return Verdict(Mode.OBSERVE, (*verdict.warnings, text))
 
 
 def _acks(late: object) -> str:

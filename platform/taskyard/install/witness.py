@@ -16,6 +16,7 @@ from celery.app.amqp import AMQP
 
 from taskyard.install.backlog import Backlog
 from taskyard.install.captor import Captor, queue_named
+from taskyard.install.fanout import fanout_target
 from taskyard.install.modes import Mode
 from taskyard.install.yard import AppYard
 from taskyard.records import Witnessed
@@ -120,7 +121,8 @@ def watch_publishing(app: Any, yard: AppYard) -> None:
         plain = cache(amqp._create_task_sender)
 
         def send_task_message(producer: Any, name: str, message: Any, **options: Any) -> Any:
-            if isinstance(producer, Captor) or yard.mode(name) is not Mode.PROTECT:
+            watched = yard.mode(name) is Mode.PROTECT and not fanout_target(app, options)
+            if isinstance(producer, Captor) or not watched:
                 return plain()(producer, name, message, **options)
             facts = (_job_id(message), name, _queue(app, options))
             try:

@@ -5,12 +5,16 @@ The mark `replay_eligible` of a letter follows from it, and so does what an oper
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
 
 from taskyard.wire.category import Category
 
-__all__ = ["NEEDS", "Needs", "replay_eligible"]
+__all__ = ["FANOUT", "NEEDS", "Needs", "replay_eligible"]
+
+# In a letter's evidence: the fanout exchange whose message it is one worker's copy of.
+FANOUT: Final = "fanout_exchange"
 
 
 class Needs(StrEnum):
@@ -38,6 +42,6 @@ NEEDS: Final[dict[Category, Needs]] = {
 }
 
 
-def replay_eligible(category: Category) -> bool:
-    """Whether a letter of this category may be replayed as it is: the mark it is born with."""
-    return NEEDS[category] is Needs.NOTHING
+def replay_eligible(category: Category, evidence: Mapping[str, object] | None = None) -> bool:
+    """Whether such a letter may be replayed as it is: the mark it is born with."""
+    return NEEDS[category] is Needs.NOTHING and FANOUT not in (evidence or {})

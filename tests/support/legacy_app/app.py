@@ -7,6 +7,7 @@ import os
 
 from celery import Celery
 from kombu import Exchange, Queue
+from kombu.common import Broadcast
 
 from taskyard.install import install
 
@@ -17,6 +18,9 @@ TOPIC = f"{PREFIX}.orders"
 # As Celery's guide has it for quorum queues, so that a countdown waits at RabbitMQ natively.
 QUORUM = bool(os.environ.get("LEGACY_QUORUM"))
 ARGUMENTS = {"x-queue-type": "quorum"} if QUORUM else None
+# A fanout exchange, of which every worker has a queue of its own.
+EVERYWHERE = f"{PREFIX}.everywhere"
+BROADCAST = bool(os.environ.get("LEGACY_BROADCAST"))
 
 app = Celery("legacy", broker=os.environ["LEGACY_BROKER"], backend=os.environ.get("LEGACY_BACKEND"))
 app.conf.update(
@@ -31,7 +35,9 @@ app.conf.update(
             routing_key="order.#",
             queue_arguments=ARGUMENTS,
         ),
+        *([Broadcast(EVERYWHERE)] if BROADCAST else []),
     ],
+    task_routes={"legacy.everywhere": {"queue": EVERYWHERE}} if BROADCAST else None,
     result_expires=600,
     result_extended=True,
     worker_prefetch_multiplier=1,

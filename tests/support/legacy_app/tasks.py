@@ -299,3 +299,12 @@ class StartsBadly(Task):
 @task(name="legacy.starts_badly", base=StartsBadly)
 def starts_badly(name: str) -> str:
     return name
+
+
+@task(name="legacy.everywhere", bind=True)
+def everywhere(self: Any, do: str = "") -> str:
+    """What each worker is to do by itself."""
+    note(f"{self.request.id}:runs", self.request.hostname)
+    if do == "fail":
+        raise ValueError("on this worker")
+    return "done"
