@@ -264,7 +264,7 @@ def test_a_router_that_fails_leaves_the_route_unknown(tmp_path: Path) -> None:
     )
     shell = Shell(tmp_path, {"TASKYARD_REDIS_URL": "redis://nowhere:1/0"})
     ran = shell.run("check", "lost:app", "--json")
-    [pay] = [task for task in ran.document if task["name"] == "shop.pay"]
+    [pay] = [task for task in ran.document["tasks"] if task["name"] == "shop.pay"]
     assert pay["mode"] == "protect"
     assert pay["warnings"] == [
         "whether its route is a fanout exchange is unknown: KeyError: 'no table'"

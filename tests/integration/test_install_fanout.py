@@ -10,7 +10,7 @@ from kombu import Exchange
 
 from servers import Servers
 from support.legacy import Legacy
-from support.legacy_fixtures import legacy_on
+from support.legacy_fixtures import TRANSPORTS, legacy_on
 from support.waiting import SOON_S, eventually
 from taskyard.install import Places
 
@@ -20,20 +20,16 @@ WORKERS = ("first", "second")
 class BroadcastLegacy(Legacy):
     """The app with a queue of kombu's `Broadcast`."""
 
-    def environment(self, mode: str | None = None) -> dict[str, str]:
-        return {**super().environment(mode), "LEGACY_BROADCAST": "1"}
+    def environment(self, mode: str | None = None, transport: bool | None = None) -> dict[str, str]:
+        return {**super().environment(mode, transport), "LEGACY_BROADCAST": "1"}
 
 
-@pytest.fixture(scope="module", params=["redis", "our transport", "rabbitmq"])
+@pytest.fixture(scope="module", params=TRANSPORTS)
 def app(
     request: pytest.FixtureRequest, servers: Servers, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Legacy]:
-    broker = "rabbitmq" if request.param == "rabbitmq" else "redis"
-    ours = request.param == "our transport"
     folder = tmp_path_factory.mktemp("fanout")
-    with legacy_on(
-        broker, servers, folder, kind=BroadcastLegacy, transport=ours, admit=True
-    ) as legacy:
+    with legacy_on(request.param, servers, folder, kind=BroadcastLegacy, admit=True) as legacy:
         for name in WORKERS:
             legacy.starting(name, None, "-c", "1")
         for process in legacy.processes:

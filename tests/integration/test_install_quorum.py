@@ -22,8 +22,8 @@ LEVEL_OF_16_S = 4
 class QuorumLegacy(Legacy):
     """The app with quorum queues behind topic exchanges."""
 
-    def environment(self, mode: str | None = None) -> dict[str, str]:
-        return {**super().environment(mode), "LEGACY_QUORUM": "1"}
+    def environment(self, mode: str | None = None, transport: bool | None = None) -> dict[str, str]:
+        return {**super().environment(mode, transport), "LEGACY_QUORUM": "1"}
 
 
 @dataclass
