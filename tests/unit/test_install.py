@@ -38,7 +38,7 @@ def total(*numbers: int) -> int:
 
 
 def modes_of(app: Celery) -> dict[str, Mode]:
-    return {task.name: task.mode for task in plan(app)}
+    return {task.name: task.mode for task in plan(app).tasks}
 
 
 def test_without_a_redis_it_names_the_variable(app: Celery) -> None:
