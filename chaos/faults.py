@@ -33,6 +33,10 @@ class Faults:
         """SIGKILL to workers; `orphans` gets the jobs that they held, and when they died."""
         pids = [worker.pid for worker in workers]
         self.town.supervisor.kill(workers)
+        self.note_orphans(pids)
+
+    def note_orphans(self, pids: Sequence[int]) -> None:
+        """Whoever waits for the jobs of these dead workers waits from now on."""
         if self.town.setup.broker != "redis":
             return
         held, died_at = held_messages(self.town), time.time()

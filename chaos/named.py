@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -42,12 +42,14 @@ class Named:
 def kill_all_and_reconcile(faults: Faults) -> Named:
     """Kill every worker, run `taskyard reconcile --json`, start the workers again."""
     town, workers = faults.town, list(faults.town.workers)
-    faults.kill(workers)
-    pids = {worker.pid for worker in workers}
+    pids = [worker.pid for worker in workers]
+    town.supervisor.kill(workers)
     until(lambda: _over(town, pids), within_s=_DEAD_WITHIN_S, every_s=0.2)
     before = _stranded(town)
     document = _reconcile(town)
     truth = before & _stranded(town)
+    # The fault lasts until there are workers again.
+    faults.note_orphans(pids)
     town.mend()
     unnamed = sorted(truth - set(texts_in(document)))
     faults.over(f"all workers killed, {len(truth)} jobs left behind, {len(unnamed)} not named")
@@ -68,7 +70,7 @@ def texts_in(document: object) -> Iterator[str]:
             yield from texts_in(value)
 
 
-def _over(town: Town, pids: set[int]) -> bool:
+def _over(town: Town, pids: Sequence[int]) -> bool:
     """Whether no dead worker seems to live: neither by a lease nor by a heartbeat."""
     running = expired(town)
     if any(not over for over in running.values()):

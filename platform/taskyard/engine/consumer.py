@@ -18,7 +18,7 @@ from taskyard.engine.condemn import condemn
 from taskyard.engine.duties import NOT_DISCHARGED, defer
 from taskyard.engine.eta import due_ahead_us
 from taskyard.engine.message import job_id_of, stamp_of, task_of
-from taskyard.engine.reconnecting import LONGEST_S, Reconnecting
+from taskyard.engine.reconnecting import LONGEST_S, Reconnecting, close_in_two_steps
 from taskyard.engine.returns import Returns
 from taskyard.engine.shape import fault_of
 from taskyard.engine.task_events import UnconfirmedEvents
@@ -50,6 +50,8 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
 
     def on_connection_error_after_connected(self, exc: BaseException) -> None:
         """Celery's clearing up, then a wait where one loss follows another."""
+        if self.connection is not None:
+            close_in_two_steps(self.connection)
         super().on_connection_error_after_connected(exc)
         wait_s = self._reconnecting.wait_s(monotonic())
         if wait_s > 0:

@@ -1,10 +1,10 @@
-"""How long a consumer waits before it connects again."""
+"""How a consumer leaves a broken connection, and how long it waits before it connects again."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
-__all__ = ["LONGEST_S", "Reconnecting"]
+__all__ = ["LONGEST_S", "Reconnecting", "close_in_two_steps"]
 
 _FIRST_S: Final = 0.1
 LONGEST_S: Final = 2.0
@@ -31,3 +31,20 @@ class Reconnecting:
             self._wait_s = min(max(2 * self._wait_s, _FIRST_S), LONGEST_S)
         self._lost_at_s = now_s
         return self._wait_s
+
+
+def close_in_two_steps(connection: Any) -> None:
+    """Have `connection` close a channel again where the first attempt has left it half closed.
+
+    kombu's own Redis channel waits for the answer of its last pop before it closes. Where that does
+    not come, kombu ignores the error and forgets the server's address; the next close then raises
+    an AttributeError, which ends the worker. The second attempt has no pop to wait for.
+    """
+    close = connection.maybe_close_channel
+
+    def close_whole(channel: Any) -> None:
+        close(channel)
+        if not getattr(channel, "closed", True):
+            close(channel)
+
+    connection.maybe_close_channel = close_whole
