@@ -47,6 +47,8 @@ CALLS = st.one_of(
     st.tuples(st.just("finish_held"), INDEX, HOLDER, st.sampled_from(Decision)),
     st.tuples(st.sampled_from(["release", "lose"]), HOLDER),
     st.tuples(st.just("condemn"), INDEX),
+    st.tuples(st.just("other_task"), HOLDER),
+    st.tuples(st.just("other_task_dies")),
     st.tuples(st.just("replay"), INDEX, st.sampled_from(["r1", "r2", "r3"])),
     st.tuples(st.sampled_from(["renew", "progress"]), INDEX),
     st.tuples(st.sampled_from(["deliver", "expire_lease", "confirm"])),
@@ -97,6 +99,21 @@ class Side:
                 Stamp(*(a + b for a, b in zip(here, step, strict=True))) for step in later
             ]
         return answer
+
+    def _other_task(self, holder: str) -> Any:
+        """A message of another task with the same id, from a producer that knows no stamps."""
+        answer = self.records.begin(
+            self.job_id, None, holder=holder, worker="w", job_type="u", queue="exec", priority=None,
+        )  # fmt: skip
+        if isinstance(answer, Run):
+            self.runs.append(answer)
+        return answer
+
+    def _other_task_dies(self) -> Any:
+        return self.records.condemn(
+            self.job_id, None, job_type="u", queue="exec", priority=None, cause=b"{}", code="c",
+            category="timeout", message="m",
+        )  # fmt: skip
 
     def _finish(self, index: int, decision: Decision, holder: str | None = None) -> Any:
         if not self.runs:

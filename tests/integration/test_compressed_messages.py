@@ -90,7 +90,7 @@ def test_a_message_that_unpacks_too_large_is_a_letter_and_the_workers_memory_is_
         app.at_broker.push(f"{app.prefix}.work", headers, body)
     for headers in sent:
         letter = app.await_letter(headers["id"])
-        assert (letter.category, letter.code) == ("undecodable", "unpacks_too_large")
+        assert (letter.category, letter.code) == ("rejected", "unpacks_too_large")
         assert f"its {len(body):,} bytes (application/x-gzip)" in letter.error_message
         assert "set TASKYARD_MAX_UNPACKED_BYTES" in letter.error_message
         assert letter.message.body == body

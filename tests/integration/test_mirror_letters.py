@@ -133,15 +133,26 @@ def test_a_text_that_only_speaks_of_nul_is_stored_whole(database: Engine) -> Non
     "junk",
     [b"", b"junk", b"\x00\xff\x00", b"{}", b"[1]", b"null", b"[" * 100_000, b'{"letter_id": 1}'],
 )
-def test_bytes_that_are_no_letter_are_stored_once(database: Engine, junk: bytes) -> None:
-    keep(database, make_delivery(junk), make_delivery(make_letter()), make_delivery(junk))
-    keep(database, make_delivery(junk))
-    (raw,) = (found for found in rows(database) if found["raw_envelope"] is not None)
-    assert len(rows(database)) == 2
-    assert raw["raw_envelope"] == junk
-    assert raw["failure_category"] == "undecodable"
-    assert raw["mirror_error"].startswith("not a letter: ")
-    assert not raw["replay_eligible"]
+def test_bytes_that_are_no_letter_are_a_row_a_message(database: Engine, junk: bytes) -> None:
+    delivery = make_delivery(junk)
+    keep(database, delivery, make_delivery(make_letter()), make_delivery(junk))
+    keep(database, delivery)  # stored, and its acknowledgement was lost
+    raws = [found for found in rows(database) if found["raw_envelope"] is not None]
+    assert len(raws) == 2
+    assert len(rows(database)) == 3
+    for raw in raws:
+        assert raw["raw_envelope"] == junk
+        assert raw["failure_category"] == "undecodable"
+        assert raw["mirror_error"].startswith("not a letter: ")
+        assert "delivered before" not in raw["mirror_error"]
+        assert not raw["replay_eligible"]
+
+
+def test_junk_that_came_before_may_be_another_row_that_says_so(database: Engine) -> None:
+    keep(database, make_delivery(b"junk"))
+    keep(database, make_delivery(b"junk", delivered_before=True))
+    told = sorted(found["failure_reason"] for found in rows(database))
+    assert ["another row may hold the same" in why for why in told] == [False, True]
 
 
 @pytest.mark.parametrize("moment", [-(10**17), 10**30])
@@ -163,6 +174,34 @@ def test_a_message_that_the_broker_dropped_becomes_a_letter(database: Engine) ->
     assert stored["decided_at"] == died_at
     assert captured(stored).body == message.body
     assert not any(name.startswith("x-") for name in stored["headers"])
+
+
+def dropped(headers: dict[str, Any], **changes: Any) -> Delivery:
+    """A message that the broker dropped in one certain second."""
+    moment = datetime(2026, 1, 2, tzinfo=UTC)
+    death = {"reason": "expired", "queue": "plan", "count": 1, "time": moment}
+    body = make_message("x").body
+    return Delivery(
+        body, {**headers, "x-death": [death]}, {}, "application/json", "utf-8", **changes
+    )
+
+
+def test_dropped_messages_without_an_id_are_as_many_letters(database: Engine) -> None:
+    first, second = dropped({"task": "t"}), dropped({"task": "t"})
+    keep(database, first, second)
+    keep(database, first)  # stored, and its acknowledgement was lost
+    assert len(rows(database)) == 2
+    assert len({found["original_request_id"] for found in rows(database)}) == 2
+    keep(database, dropped({"task": "t"}, delivered_before=True))
+    [repeated] = [found for found in rows(database) if found["evidence"].get("possibly_repeated")]
+    assert "another letter may hold the same message" in repeated["failure_reason"]
+
+
+def test_dropped_messages_of_two_tasks_with_one_id_are_two_letters(database: Engine) -> None:
+    keep(database, dropped({"id": "j", "task": "a"}), dropped({"id": "j", "task": "b"}))
+    keep(database, dropped({"id": "j", "task": "b"}, delivered_before=True))
+    assert sorted(found["job_type"] for found in rows(database)) == ["a", "b"]
+    assert len({found["id"] for found in rows(database)}) == 2
 
 
 def test_a_dropped_message_that_no_parser_gets_through_is_a_letter_all_the_same(

@@ -38,6 +38,7 @@ from taskyard.records import (
     Records,
     Replayed,
     Requeue,
+    Reused,
     Run,
     Stale,
     Superseded,
@@ -489,6 +490,22 @@ class RecordsMachine(RuleBasedStateMachine):
             expected = Decided(expected.decision, 0, 0, answer.epoch, 0)
         same(answer, expected)
         self.check(name, still=not model.events)
+
+    @rule(name=JOBS, dies=st.booleans(), retries=st.integers(0, 1))
+    def another_task_has_the_id(self, name: str, dies: bool, retries: int) -> None:
+        """A message without a stamp that names another task changes nothing, whatever it wants."""
+        job, model = self.job(name), self.job(name).model
+        if job.stored.get(b"type") != b"t":
+            return
+        stamp = Stamp(0, 0, retries) if retries else None
+        place: dict[str, Any] = {"job_type": "u", "queue": "q", "priority": 1}
+        if dies:
+            cause = {"cause": b"{}", "code": "c", "category": "expired", "message": "late"}
+            answer: Any = self.records.condemn(name, stamp, **place, **cause)
+        else:
+            answer = self.records.begin(name, stamp, holder="other", worker="w", **place)
+        assert answer == Reused("t", model.state, model.epoch)
+        self.check(name, still=True)
 
     @rule(name=JOBS)
     def deliver(self, name: str) -> None:

@@ -75,7 +75,7 @@ class RedisBroker:
             "headers": headers,
             "properties": {
                 "body_encoding": "base64",
-                "delivery_tag": str(headers["id"]),
+                "delivery_tag": str(headers.get("id")),
                 "delivery_info": {"exchange": "", "routing_key": queue},
             },
         }

@@ -115,7 +115,7 @@ LIMITS = {
     "a worker that lost Redis": ["engine.reconnecting:_FIRST_S", "engine.reconnecting:LONGEST_S"],
     "failed attempts in a record": ["records.record:HISTORY_LINES"],
     "what a payload may be nested": ["client.requests:_DEEPEST"],
-    "an id or a task's name in a message": ["engine.message:_LONGEST_NAME"],
+    "an id or a task's name in a message": ["wire.headers:LONGEST_ID"],
     "asking for a result": ["client.handle:_FIRST_WAIT_S", "client.handle:_LONGEST_WAIT_S"],
     "awaiting results (`aresult`)": [
         "client.listener:_TURN_S",

@@ -18,7 +18,7 @@ from taskyard.wire import Letter, RawMessage
 from taskyard.wire.letters import plain_body
 from taskyard.wire.unpacking import UNPACKED_LIMIT, UnpacksTooLarge
 
-__all__ = ["Edit", "captured", "edited"]
+__all__ = ["Edit", "captured", "edited", "for_job"]
 
 _SHOWN_ARGUMENTS: Final = frozenset({"argsrepr", "kwargsrepr"})
 _PARTS: Final = 3
@@ -62,6 +62,16 @@ def captured(row: Mapping[str, Any]) -> RawMessage:
         content_type=row["content_type"],
         content_encoding=row["content_encoding"],
     )
+
+
+def for_job(message: RawMessage, job_id: str) -> RawMessage:
+    """`message` as one of the job `job_id`, which is the id of its letter's job.
+
+    The two differ where a message came without an id, or with the id of another job.
+    """
+    if "task" not in message.headers or message.headers.get("id") == job_id:
+        return message
+    return message.model_copy(update={"headers": {**message.headers, "id": job_id}})
 
 
 def edited(message: RawMessage, edit: Edit, limit: int = UNPACKED_LIMIT) -> RawMessage:

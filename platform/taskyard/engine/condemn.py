@@ -5,11 +5,20 @@ from __future__ import annotations
 from typing import Any, assert_never
 
 from taskyard.engine.duties import defer, duty_of
-from taskyard.engine.message import job_id_of, stamp_of, task_of
+from taskyard.engine.message import (
+    is_identified,
+    job_id_of,
+    raw_message,
+    stamp_of,
+    task_of,
+    was_delivered_before,
+)
+from taskyard.engine.own_letters import reused_duty, unidentified_letter
 from taskyard.engine.yard import Yard
 from taskyard.jobs.outcomes import Failed
-from taskyard.records import Decided, Ended, Held, Stale
+from taskyard.records import Decided, Ended, Held, Reused, Stale
 from taskyard.runner.cause import death_of
+from taskyard.wire.letters import Letter
 from taskyard.wire.logs import logger
 
 __all__ = ["condemn"]
@@ -22,6 +31,9 @@ def condemn(yard: Yard, message: Any, outcome: Failed) -> None:
 
     After that the message may be acknowledged.
     """
+    if not is_identified(message):
+        yard.letters.post(_unidentified(yard, message, outcome))
+        return
     job_id, stamp = job_id_of(message), stamp_of(message)
     answer = yard.records.condemn(
         job_id,
@@ -38,6 +50,9 @@ def condemn(yard: Yard, message: Any, outcome: Failed) -> None:
         case Held(remaining_us):
             # The job runs under another message; this one has to wait for its end.
             defer(yard, job_id, message, stamp, remaining_us).discharge()
+        case Reused():
+            named = {"given": job_id, "name": task_of(message)}
+            reused_duty(yard, message, answer, outcome, **named).discharge()
         case Stale(state) | Ended(state):
             # A duplicate, or what should follow a finished job and never could be published.
             log.error(
@@ -49,3 +64,14 @@ def condemn(yard: Yard, message: Any, outcome: Failed) -> None:
             )
         case _:
             assert_never(answer)
+
+
+def _unidentified(yard: Yard, message: Any, outcome: Failed) -> Letter:
+    return unidentified_letter(
+        raw_message(message),
+        outcome,
+        job_type=task_of(message),
+        queue=yard.source(message),
+        now_us=yard.records.now_us(),
+        delivered_before=was_delivered_before(message),
+    )

@@ -17,7 +17,8 @@ from taskyard.engine.blocked_start import BlockedStart
 from taskyard.engine.condemn import condemn
 from taskyard.engine.duties import NOT_DISCHARGED, defer
 from taskyard.engine.eta import due_ahead_us
-from taskyard.engine.message import job_id_of, stamp_of, task_of
+from taskyard.engine.message import is_identified, job_id_of, stamp_of, task_of
+from taskyard.engine.own_letters import reuse_in, reused_duty
 from taskyard.engine.reconnecting import LONGEST_S, Reconnecting, close_in_two_steps
 from taskyard.engine.returns import Returns
 from taskyard.engine.shape import fault_of
@@ -120,8 +121,8 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """A body that cannot be decoded, or would be too large."""
-        code, text = undecodable(exc)
-        self._die(message, Category.UNDECODABLE, code, type(exc).__name__, text)
+        category, code, text = undecodable(exc)
+        self._die(message, category, code, type(exc).__name__, text)
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Any:
         """Celery's handler, behind a check of the message's shape."""
@@ -178,7 +179,8 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
         yard: Yard = self.app.taskyard
         stamp = stamp_of(message) or Stamp(now_us, sent_us=due_us)
         try:
-            defer(yard, job_id_of(message), message, stamp, due_us - now_us).discharge()
+            if not self._reuses_id(message):
+                defer(yard, job_id_of(message), message, stamp, due_us - now_us).discharge()
         except NOT_DISCHARGED as error:
             log.warning(
                 "a message could not be put off, this worker holds it: %s",
@@ -187,6 +189,22 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
             )
             return False
         message.ack_log_error(log, self.connection_errors)
+        return True
+
+    def _reuses_id(self, message: Any) -> bool:
+        """Whether a message that would wait has another job's id; then its letter is published.
+
+        A message that waits has a stamp, by which it would pass for that job's. Raises one of
+        `NOT_DISCHARGED`.
+        """
+        if stamp_of(message) is not None or not is_identified(message):
+            return False
+        yard: Yard = self.app.taskyard
+        given, name = job_id_of(message), task_of(message)
+        reused = reuse_in(yard.records.read(given), name)
+        if reused is None:
+            return False
+        reused_duty(yard, message, reused, given=given, name=name).discharge()
         return True
 
     def _delivered_too_often(self, message: Any) -> bool:
@@ -236,15 +254,15 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
         message.ack_log_error(log, self.connection_errors)
 
 
-def undecodable(error: Exception) -> tuple[str, str]:
-    """The code and the text of a body that cannot be decoded."""
+def undecodable(error: Exception) -> tuple[Category, str, str]:
+    """Category, code and text of a body that cannot be decoded, or is too large to be unpacked."""
     if isinstance(error, UnpacksTooLarge):
         text = (
             f"the compressed body was not unpacked: {error}. Where it is meant, set "
-            "TASKYARD_MAX_UNPACKED_BYTES of the workers higher, then replay with --force"
+            "TASKYARD_MAX_UNPACKED_BYTES of the workers higher, then replay"
         )
-        return "unpacks_too_large", text
-    return "undecodable", f"the body cannot be decoded: {error}"
+        return Category.REJECTED, "unpacks_too_large", text
+    return Category.UNDECODABLE, "undecodable", f"the body cannot be decoded: {error}"
 
 
 def _is_decided(yard: Yard, message: Any) -> bool:

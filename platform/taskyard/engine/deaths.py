@@ -13,12 +13,13 @@ from celery.worker.request import Request
 from redis.exceptions import RedisError
 
 from taskyard.engine.duties import Duty, defer, duty_of
+from taskyard.engine.own_letters import reused_duty
 from taskyard.engine.yard import Yard
 from taskyard.errors import DeadLettered
 from taskyard.jobs.outcomes import Decision, Failed, Failure, Retrying
 from taskyard.jobs.policies import Category
 from taskyard.jobs.states import State
-from taskyard.records import Decided, Ended, Held, NotHeld, Record, Requeue, Stale
+from taskyard.records import Decided, Ended, Held, NotHeld, Record, Requeue, Reused, Stale
 from taskyard.runner import judge
 from taskyard.runner.cause import death_of, decide_for, plain_failure
 from taskyard.transport import QoS
@@ -165,6 +166,10 @@ class Deaths(Request):  # type: ignore[misc]
                 self._settle(answer)
             case Held(remaining_us):
                 self._duty = defer(self._yard, self.id, self.message, self._stamp, remaining_us)
+                self.acknowledge()
+            case Reused():
+                named = {"given": self.id, "name": self.task.name}
+                self._duty = reused_duty(self._yard, self.message, answer, outcome, **named)
                 self.acknowledge()
             case Stale() | Ended():
                 self.acknowledge()

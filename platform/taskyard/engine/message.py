@@ -8,20 +8,21 @@ from typing import Any, Final
 
 from taskyard.broker.packed import body_as_it_came
 from taskyard.wire.exact import clean_text, pack
-from taskyard.wire.headers import HEADER, Stamp
+from taskyard.wire.headers import HEADER, LONGEST_ID, Stamp, usable_id
 from taskyard.wire.letters import RawMessage
 
 __all__ = [
     "broker_queue",
+    "is_identified",
     "job_id_of",
     "named_task",
     "raw_message",
     "stamp_in",
     "stamp_of",
     "task_of",
+    "was_delivered_before",
 ]
 
-_LONGEST_NAME: Final = 255
 _UNIDENTIFIED: Final = uuid.UUID("c0a5b1de-53a0-5e6c-8c39-9a6f7a2e5d01")
 
 
@@ -60,14 +61,27 @@ def stamp_in(request: Any) -> Stamp | None:
         return None
 
 
+def is_identified(message: Any) -> bool:
+    """Whether the message has a usable id, by which its job is known again."""
+    return usable_id((message.headers or {}).get("id")) is not None
+
+
 def job_id_of(message: Any) -> str:
-    """The job's id; for a message without a usable one an id that its bytes always give."""
-    found = (message.headers or {}).get("id")
-    if isinstance(found, str) and 0 < len(found) <= _LONGEST_NAME and clean_text(found) == found:
+    """The job's id; for a message without a usable one an id that its bytes always give.
+
+    Equal messages have the same: it is good for counting deliveries, and for nothing else.
+    """
+    found = usable_id((message.headers or {}).get("id"))
+    if found is not None:
         return found
     raw = raw_message(message)
     # Not the delivery tag: it is another one at the next delivery.
     return str(uuid.uuid5(_UNIDENTIFIED, f"{raw.body.hex()}:{sorted(raw.headers.items())!r}"))
+
+
+def was_delivered_before(message: Any) -> bool:
+    """Whether the broker has given this message to a worker already, as far as it tells."""
+    return bool((message.delivery_info or {}).get("redelivered"))
 
 
 def task_of(message: Any) -> str:
@@ -80,7 +94,7 @@ def named_task(headers: Mapping[str, Any]) -> str:
     found = headers.get("task")
     if not isinstance(found, str) or not found:
         return "(none)"
-    return clean_text(found)[:_LONGEST_NAME]
+    return clean_text(found)[:LONGEST_ID]
 
 
 def broker_queue(message: Any) -> str | None:

@@ -17,10 +17,13 @@ from celery.exceptions import Ignore, Reject, Retry
 from taskyard.engine.deaths import Deaths
 from taskyard.engine.duties import NOT_DISCHARGED, Duty, defer, post_letter, republish
 from taskyard.engine.message import stamp_of
+from taskyard.engine.own_letters import reused_duty
 from taskyard.engine.reports import escaped, wrap_on_success
 from taskyard.errors import DeadLettered
 from taskyard.jobs.policies import Category
-from taskyard.runner import JobDeferred, JobRetrying
+from taskyard.jobs.states import State
+from taskyard.records import Reused
+from taskyard.runner import JobDeferred, JobIdReused, JobRetrying
 from taskyard.runner.cause import plain_failure
 from taskyard.wire.headers import HEADER, Stamp
 from taskyard.wire.logs import logger
@@ -125,6 +128,10 @@ class JobRequest(Deaths):
                 self._duty = republish(self._yard, self.id, self.message, stamp, error.due_us)
             case JobDeferred():
                 self._duty = defer(self._yard, self.id, self.message, self._stamp, error.wait_us)
+            case JobIdReused():
+                reused = Reused(error.job_type, State(error.state), error.epoch)
+                named = {"given": self.id, "name": self.task.name}
+                self._duty = reused_duty(self._yard, self.message, reused, **named)
             case DeadLettered():
                 self._duty = post_letter(self._yard, self.id, self.message)
             case _:

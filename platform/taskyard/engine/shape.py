@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from taskyard.wire import Stamp, clean_text
+from taskyard.wire import Stamp
+from taskyard.wire.headers import usable_id
 from taskyard.wire.unread import UNREAD
 
 __all__ = ["fault_of"]
 
-_LONGEST_NAME: Final = 255
 _LONGEST_LIMIT_S: Final = 10**8
 _CONTINUATIONS: Final = frozenset({"callbacks", "errbacks", "chain", "chord"})
 # What Celery's child and we read of a request beside its message's headers. Celery lays a body's
@@ -112,7 +112,7 @@ def _are_limits(limits: Any) -> bool:
 
 def _is_name(value: Any) -> bool:
     """Whether a header can be a key: a text of a key's length that every store can hold."""
-    return isinstance(value, str) and 0 < len(value) <= _LONGEST_NAME and clean_text(value) == value
+    return usable_id(value) is not None
 
 
 def _are_texts(value: Any) -> bool:

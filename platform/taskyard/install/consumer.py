@@ -11,7 +11,14 @@ from taskyard.clock import to_us
 from taskyard.engine.consumer import JobConsumer, undecodable
 from taskyard.engine.duties import NOT_DISCHARGED
 from taskyard.engine.eta import due_ahead_us
-from taskyard.engine.message import job_id_of, named_task, raw_message, task_of
+from taskyard.engine.message import (
+    is_identified,
+    job_id_of,
+    named_task,
+    raw_message,
+    task_of,
+    was_delivered_before,
+)
 from taskyard.engine.shape import fault_of
 from taskyard.install.adopt import adopt
 from taskyard.install.captor import queue_named
@@ -123,7 +130,8 @@ class InstalledConsumer(JobConsumer):
         if due_us is None or job_id_of(message) in self.controller.state.revoked:
             return False
         try:
-            put_off(self._yard, message, due_us)
+            if not self._reuses_id(message):
+                put_off(self._yard, message, due_us)
         except NOT_DISCHARGED as error:
             log.warning(
                 "job %s waits in this worker, not at the broker: %s",
@@ -167,8 +175,8 @@ class InstalledConsumer(JobConsumer):
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """A body that cannot be decoded, or would be too large."""
-        code, text = undecodable(exc)
-        outcome = plain_failure(Category.UNDECODABLE, code, type(exc).__name__, text)
+        category, code, text = undecodable(exc)
+        outcome = plain_failure(category, code, type(exc).__name__, text)
         self._lost(message, outcome, lambda: self._as_ever.on_decode_error(message, exc))
 
     def _lost(self, message: Any, outcome: Any, as_ever: Callable[[], None]) -> None:
@@ -182,12 +190,15 @@ class InstalledConsumer(JobConsumer):
             # Acknowledged: the signals, the event and the result are what Celery has left to do.
             message.reject_log_error = message.ack = _nothing
         elif mode is Mode.OBSERVE:
-            self._yard.observer.tell(Buried(self._watched(message), outcome, raw_message(message)))
+            before = was_delivered_before(message)
+            buried = Buried(self._watched(message), outcome, raw_message(message), before)
+            self._yard.observer.tell(buried)
         as_ever()
 
     def _watched(self, message: Any) -> Watched:
         queue = self._yard.source(message)
-        return Watched(job_id_of(message), "", task_of(message), queue, self.hostname)
+        job_id = job_id_of(message) if is_identified(message) else ""
+        return Watched(job_id, "", task_of(message), queue, self.hostname)
 
 
 def _nothing(*_: Any, **__: Any) -> None:

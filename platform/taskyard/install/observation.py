@@ -13,7 +13,10 @@ __all__ = ["Buried", "Ended", "Gone", "Observation", "Started", "Watched"]
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """The delivery that something happened to; `holder` tells two deliveries of a job apart."""
+    """The delivery that something happened to; `holder` tells two deliveries of a job apart.
+
+    `job_id` is empty where the message has none; it died before it started.
+    """
 
     job_id: str
     holder: str
@@ -49,11 +52,15 @@ class Gone:
 
 @dataclass(frozen=True, slots=True)
 class Buried:
-    """It died before it started; `outcome` says of what."""
+    """It died before it started; `outcome` says of what.
+
+    `delivered_before` counts for a message without an id: it may have left a letter already.
+    """
 
     delivery: Watched
     outcome: Any
     message: RawMessage
+    delivered_before: bool = False
 
 
 Observation = Started | Ended | Gone | Buried

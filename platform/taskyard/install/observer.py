@@ -7,10 +7,12 @@ the app's tasks, acknowledgements and results do not notice.
 from __future__ import annotations
 
 import queue
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.deadletters import build_letter
+from taskyard.engine.own_letters import reuse_in, reused_id, unidentified_letter
 from taskyard.install.backlog import Backlog
 from taskyard.install.observation import Buried, Ended, Gone, Observation, Started, Watched
 from taskyard.jobs.outcomes import Decision
@@ -35,6 +37,7 @@ _SHUTDOWN_S: Final = 5.0
 # earlier end is waited for; where two deliveries overlap by themselves it need not come at all.
 _ORDER_S: Final = 1.0
 _LOOK_S: Final = 0.02
+_OVER: Final = TERMINAL | {State.DEAD_LETTERED}
 
 
 class Observer:
@@ -121,6 +124,10 @@ class Observer:
                 self._yard.watching.renew(job_id, run.token)
 
     def _write(self, seen: Observation) -> None:
+        if isinstance(seen, Buried) and not seen.delivery.job_id:
+            self._bury_unidentified(seen)
+            return
+        seen = replace(seen, delivery=self._accounted(seen.delivery))
         match seen:
             case Started(delivery):
                 self._begin(delivery)
@@ -132,6 +139,21 @@ class Observer:
                 self._let_go(delivery, lost)
             case Buried(delivery, outcome, message):
                 self._bury(delivery, outcome, message)
+
+    def _accounted(self, delivery: Watched) -> Watched:
+        """The delivery under the id of its account: its own where another task's job has its id.
+
+        Celery runs both. While that other job is alive the two share one account, since a task may
+        have put another in its place.
+        """
+        if delivery.holder in self._running:
+            return replace(delivery, job_id=self._running[delivery.holder][0])
+        record = self._yard.records.read(delivery.job_id)
+        reused = reuse_in(record, delivery.job_type)
+        if reused is None or record.state not in _OVER:
+            return delivery
+        own = reused_id(delivery.job_id, delivery.job_type, reused.epoch)
+        return replace(delivery, job_id=own)
 
     # -- what is written -----------------------------------------------------------------------
 
@@ -207,6 +229,17 @@ class Observer:
         )
         if isinstance(answer, Decided):
             self._post(delivery.job_id, message)
+
+    def _bury_unidentified(self, seen: Buried) -> None:
+        letter = unidentified_letter(
+            seen.message,
+            seen.outcome,
+            job_type=seen.delivery.job_type,
+            queue=seen.delivery.queue,
+            now_us=self._yard.watching.now_us(),
+            delivered_before=seen.delivered_before,
+        )
+        self._yard.watched_letters.post(letter)
 
     def _post(self, job_id: str, message: RawMessage) -> None:
         record = self._yard.records.read(job_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -14,7 +15,9 @@ class Delivery:
     """One message of the mirror's queue; `tag` is the source's own.
 
     A letter's `body` is unpacked, what the broker dropped has the bytes that came. `fault` is why a
-    body could not be unpacked.
+    body could not be unpacked. `own_id` is for what has no id of its own: no two deliveries share
+    it, so that equal bytes are as many rows as there were messages. `delivered_before`: the broker
+    has handed the same message out before, which may have left a row already.
     """
 
     body: bytes
@@ -24,6 +27,8 @@ class Delivery:
     content_encoding: str | None = None
     tag: object = None
     fault: str = ""
+    delivered_before: bool = False
+    own_id: uuid.UUID = field(default_factory=uuid.uuid4)
 
 
 class LetterSource(Protocol):

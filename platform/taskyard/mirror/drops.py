@@ -5,6 +5,7 @@ See https://www.rabbitmq.com/docs/dlx#effects.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
@@ -15,6 +16,8 @@ from taskyard.jobs import Category
 from taskyard.jobs.replay_rules import replay_eligible
 from taskyard.mirror.deliveries import Delivery
 from taskyard.wire import Letter, RawMessage, Stamp, letter_id, pack
+from taskyard.wire.headers import usable_id
+from taskyard.wire.letters import LETTER_NAMESPACE, REPEATED
 
 __all__ = ["is_drop", "letter_of_drop"]
 
@@ -35,18 +38,19 @@ def letter_of_drop(delivery: Delivery) -> Letter:
     headers = delivery.headers
     death = headers["x-death"][0]
     reason, at_us = str(death.get("reason")), _time_us(death)
-    stamp = Stamp.read(headers) or Stamp(epoch=0)
-    job_id = str(headers.get("id") or delivery.properties.get("correlation_id") or "")
+    stamp, known = Stamp.read(headers), _job_id(delivery)
+    job_id, job_type = known or str(delivery.own_id), str(headers["task"])
+    repeated = known is None and delivery.delivered_before
     category = _CATEGORIES.get(reason, Category.REJECTED)
     message = _message(delivery)
     args, kwargs = shown_arguments(message)
     return Letter(
-        letter_id=letter_id(job_id, stamp.epoch, stamp.generation),
+        letter_id=_letter_id(job_id, stamp, job_type, at_us),
         job_id=job_id,
-        epoch=stamp.epoch,
-        generation=stamp.generation,
+        epoch=0 if stamp is None else stamp.epoch,
+        generation=0 if stamp is None else stamp.generation,
         version=0,
-        job_type=str(headers["task"]),
+        job_type=job_type,
         queue=str(death.get("queue", "")),
         priority=delivery.properties.get("priority"),
         message=message,
@@ -56,12 +60,28 @@ def letter_of_drop(delivery: Delivery) -> Letter:
         category=category,
         code=reason,
         error_class="BrokerDrop",
-        error_message=f"the broker dropped the message from {death.get('queue')!r}: {reason}",
+        error_message=f"the broker dropped the message from {death.get('queue')!r}: {reason}"
+        + (REPEATED if repeated else ""),
         first_failure_us=at_us,
         last_failure_us=at_us,
         replay_eligible=replay_eligible(category),
-        evidence={"x-death": _plain(headers["x-death"])},
+        evidence={
+            "x-death": _plain(headers["x-death"]),
+            **({"possibly_repeated": True} if repeated else {}),
+        },
     )
+
+
+def _job_id(delivery: Delivery) -> str | None:
+    found = usable_id(delivery.headers.get("id"))
+    return found or usable_id(delivery.properties.get("correlation_id"))
+
+
+def _letter_id(job_id: str, stamp: Stamp | None, job_type: str, at_us: int) -> str:
+    """A message without a stamp is told from others of its id by its task and its time."""
+    if stamp is not None:
+        return letter_id(job_id, stamp.epoch, stamp.generation)
+    return str(uuid.uuid5(LETTER_NAMESPACE, f"{job_id}:{job_type}:{at_us}"))
 
 
 def _time_us(death: Mapping[str, Any]) -> int:

@@ -130,6 +130,7 @@ def _delivery(message: Message) -> Delivery:
         content_type=message.content_type,
         content_encoding=message.content_encoding,
         tag=message,
+        delivered_before=bool((message.delivery_info or {}).get("redelivered")),
     )
     name = headers.get("compression")
     if not name or is_drop(delivery):

@@ -48,7 +48,7 @@ def store_letters(
     now = clock.now()
 
     def keep_bytes(connection: Connection, item: Readable, why: str) -> None:
-        _insert_junk(connection, Unreadable(item.delivery, why), now, in_ascii)
+        _insert_junk(connection, Unreadable(item.delivery, why, is_letter=True), now, in_ascii)
 
     ways = (_salvage, _salvage_ascii, keep_bytes)
     store(connection, clean, Storing(_write, ways, _size), unclear=unclear)

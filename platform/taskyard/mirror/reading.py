@@ -29,10 +29,11 @@ class Readable:
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """Bytes that are no letter, and why."""
+    """Bytes that are no letter, and why; or a letter of which nothing but its bytes can be kept."""
 
     delivery: Delivery
     why: str
+    is_letter: bool = False
 
 
 def read(delivery: Delivery) -> Readable | Unreadable:

@@ -18,6 +18,7 @@ from taskyard.wire import redact_text
 
 __all__ = ["in_ascii", "junk_row", "row", "salvaged_row"]
 
+_REPEATED: Final = "; they were delivered before, so another row may hold the same"
 _JUNK_NAMESPACE: Final = uuid.UUID("b2c6dc0e-6f1c-5b7e-8f1d-0d1d8e0c7a55")
 _INTEGER: Final = 2**31
 _BIGINT: Final = 2**63
@@ -109,10 +110,16 @@ def _envelope(item: Readable) -> bytes:
 
 
 def junk_row(item: Unreadable, now: datetime) -> dict[str, Any]:
-    """A row for bytes that are no letter: its id is the hash of the bytes, its time is `now`."""
-    why = _why(item.why)
+    """A row for bytes that are no letter, under an id of its delivery; its time is `now`.
+
+    A letter has its id in its bytes: their hash is the same at each delivery.
+    """
+    delivery = item.delivery
+    repeated = delivery.delivered_before and not item.is_letter
+    why = _why(f"{item.why}{_REPEATED if repeated else ''}")
+    by_bytes = uuid.uuid5(_JUNK_NAMESPACE, sha256(delivery.body).hexdigest())
     return {
-        "id": uuid.uuid5(_JUNK_NAMESPACE, sha256(item.delivery.body).hexdigest()),
+        "id": by_bytes if item.is_letter else delivery.own_id,
         "decided_at": now,
         "version": 0,
         "failure_category": Category.UNDECODABLE.value,

@@ -22,6 +22,7 @@ __all__ = [
     "Publication",
     "Replayed",
     "Requeue",
+    "Reused",
     "Run",
     "Stale",
     "Superseded",
@@ -149,7 +150,16 @@ class UnknownHistory:
     """No record, and the message is too old to tell whether it ran before."""
 
 
-WithoutRun = Done | Decided | Held | Stale | Ended | UnknownHistory
+@dataclass(frozen=True, slots=True)
+class Reused:
+    """The id is that of a job of another type, `job_type`, in its life `epoch`."""
+
+    job_type: str
+    state: State
+    epoch: int
+
+
+WithoutRun = Done | Decided | Held | Stale | Ended | UnknownHistory | Reused
 BeginAnswer = Run | WithoutRun
 
 

@@ -14,6 +14,7 @@ from taskyard.records.answers import (
     Done,
     Ended,
     Held,
+    Reused,
     Run,
     Stale,
     UnknownHistory,
@@ -69,6 +70,8 @@ def parse_begin(raw: Sequence[Any]) -> BeginAnswer:  # noqa: PLR0911 - one answe
             return Stale(State(raw[1].decode()))
         case b"ended":
             return Ended(State(raw[1].decode()))
+        case b"reused":
+            return Reused(raw[1].decode(), State(raw[2].decode()), int(raw[3]))
         case b"unknown_history":
             return UnknownHistory()
         case other:

@@ -25,6 +25,7 @@ from taskyard.records.answers import (
     Publication,
     Replayed,
     Requeue,
+    Reused,
     Stale,
     Superseded,
     Witnessed,
@@ -236,7 +237,7 @@ class Records:
         code: str,
         category: str,
         message: str,
-    ) -> Decided | Held | Stale | Ended:
+    ) -> Decided | Held | Stale | Ended | Reused:
         """Let a message die that no attempt could decide about."""
         arguments: list[Argument] = [
             *_position(stamp),
@@ -249,7 +250,7 @@ class Records:
             message,
         ]
         answer = parse_begin(self._call("condemn", job_id, arguments))
-        if not isinstance(answer, Decided | Held | Stale | Ended):
+        if not isinstance(answer, Decided | Held | Stale | Ended | Reused):
             raise TypeError(f"condemn answered {answer!r}")
         return answer
 

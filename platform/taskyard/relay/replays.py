@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, select
 
-from taskyard.control.edits import Edit, captured, edited
+from taskyard.control.edits import Edit, captured, edited, for_job
 from taskyard.control.status import reopen
 from taskyard.database.tables import LETTERS
 from taskyard.errors import Refused
@@ -44,7 +44,7 @@ def prepare(connection: Connection, intent: Intent, settings: Settings) -> Repla
     Raises `Refused`, `UnknownQueue`.
     """
     row = _letter(connection, intent)
-    message = captured(row)
+    message = for_job(captured(row), intent.job_id)
     edit = intent.payload["edit"]
     queue = intent.payload["queue"] or row["queue"]
     return Replay(

@@ -3,10 +3,11 @@
 from taskyard.runner.failures import describe_failure, failure_here
 from taskyard.runner.judge import Rules, judge
 from taskyard.runner.pipeline import Runner
-from taskyard.runner.signals import JobDeferred, JobRetrying, JobSkipped
+from taskyard.runner.signals import JobDeferred, JobIdReused, JobRetrying, JobSkipped
 
 __all__ = [
     "JobDeferred",
+    "JobIdReused",
     "JobRetrying",
     "JobSkipped",
     "Rules",

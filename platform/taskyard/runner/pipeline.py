@@ -1,6 +1,7 @@
 """The pipeline of one attempt, in the child process.
 
-begin -> (run | done | decided | held | stale | ended) -> decode -> invoke -> judge -> finish.
+begin -> (run | done | decided | held | stale | ended | reused) -> decode -> invoke -> judge ->
+finish.
 Two round trips to Redis for a job that succeeds: `begin` and `finish`.
 """
 
@@ -26,6 +27,7 @@ from taskyard.records import (
     Ended,
     Held,
     Records,
+    Reused,
     Run,
     Stale,
     Superseded,
@@ -42,7 +44,7 @@ from taskyard.runner.patience import AFTER, BEFORE, ask
 from taskyard.runner.process_end import ProcessEnd
 from taskyard.runner.results import EncodeResult, encode_result
 from taskyard.runner.shield import exposed, shielded
-from taskyard.runner.signals import JobDeferred, JobRetrying, JobSkipped
+from taskyard.runner.signals import JobDeferred, JobIdReused, JobRetrying, JobSkipped
 from taskyard.wire.headers import Stamp
 from taskyard.wire.letters import letter_id
 from taskyard.wire.logs import logger
@@ -102,8 +104,8 @@ class Runner:
     ) -> Any:
         """Run one attempt and return the job's result.
 
-        Raises `JobRetrying`, `JobDeferred`, `JobSkipped` or `DeadLettered` for the main process to
-        act on, and `Reject(requeue=True)` where Redis cannot be asked.
+        Raises `JobRetrying`, `JobDeferred`, `JobSkipped`, `JobIdReused` or `DeadLettered` for the
+        main process to act on, and `Reject(requeue=True)` where Redis cannot be asked.
         """
         with shielded():
             answer = self._begin(delivery)
@@ -149,6 +151,8 @@ class Runner:
                 raise JobDeferred(remaining_us, "another attempt holds the lease")
             case Stale(state) | Ended(state):
                 raise JobSkipped(f"the job is {state}; this message is older")
+            case Reused(job_type, state, epoch):
+                raise JobIdReused(job_type, state, epoch)
             case UnknownHistory():
                 return self._without_run(delivery, self._condemn(delivery), decode)
             case _:
@@ -159,7 +163,7 @@ class Runner:
         letter = letter_id(job_id, epoch, generation)
         return DeadLettered(letter, cause.get("code", ""), cause.get("message", ""))
 
-    def _condemn(self, delivery: Delivery) -> Decided | Held | Stale | Ended:
+    def _condemn(self, delivery: Delivery) -> Decided | Held | Stale | Ended | Reused:
         """Let a job of unknown history die, unless another delivery of it has come further."""
         outcome = plain_failure(
             Category.UNKNOWN_HISTORY,

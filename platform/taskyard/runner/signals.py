@@ -37,3 +37,11 @@ class JobSkipped(Ignore):  # type: ignore[misc]
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class JobIdReused(Ignore):  # type: ignore[misc]
+    """The id is that of a job of another type: publish the letter of this message, acknowledge."""
+
+    def __init__(self, job_type: str, state: str, epoch: int) -> None:
+        super().__init__(job_type, state, epoch)
+        self.job_type, self.state, self.epoch = job_type, state, epoch

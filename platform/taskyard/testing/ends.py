@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from taskyard.jobs.outcomes import Decision
 from taskyard.jobs.states import Event, State
-from taskyard.records import Decided, Ended, Held, NotHeld, Requeue, Stale
+from taskyard.records import Decided, Ended, Held, NotHeld, Requeue, Reused, Stale
 from taskyard.testing.draft import DECISION, LEASE, Draft, Position
 from taskyard.testing.place import place
 
@@ -33,7 +33,7 @@ def lose(draft: Draft, holder: str, evidence: str, death_limit: int) -> Requeue 
 
 def condemn(
     draft: Draft, message: Position, *, cause: bytes, code: str, category: str, text: str
-) -> Decided | Held | Stale | Ended:
+) -> Decided | Held | Stale | Ended | Reused:
     """Let a message die that no attempt could decide about."""
     answer = place(draft, message, None)
     if answer is not None:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from taskyard.jobs.outcomes import Decision
 from taskyard.jobs.states import TERMINAL, Event, State
-from taskyard.records import Decided, Held, Stale
+from taskyard.records import Decided, Held, Reused, Stale
 from taskyard.testing.draft import Draft, Position
 
 __all__ = ["place"]
 
 
-def place(draft: Draft, message: Position, holder: str | None) -> Decided | Held | Stale | None:
+def place(
+    draft: Draft, message: Position, holder: str | None
+) -> Decided | Held | Stale | Reused | None:
     """Bring the draft to where the message is; an answer settles the message instead."""
     if draft.state is State.NONE:
         draft.reborn(message)
         return None
+    known = draft.text("type")
+    if message.epoch is None and message.job_type and known and known != message.job_type:
+        return Reused(known, draft.state, draft.number("epoch"))
     # A message of a plain producer carries no stamp: it belongs to the life there is.
     epoch = draft.number("epoch") if message.epoch is None else message.epoch
     there = (epoch, message.generation, message.seq)

@@ -23,6 +23,7 @@ from taskyard.records import (
     Records,
     Replayed,
     Requeue,
+    Reused,
     Stale,
     Superseded,
     Witnessed,
@@ -150,7 +151,7 @@ class MemoryRecords(Records):
         code: str,
         category: str,
         message: str,
-    ) -> Decided | Held | Stale | Ended:
+    ) -> Decided | Held | Stale | Ended | Reused:
         """Let a message die that no attempt could decide about."""
         place = _position(stamp, job_type, queue, priority)
         with self._draft(job_id) as draft:

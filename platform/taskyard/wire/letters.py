@@ -19,6 +19,7 @@ from taskyard.wire.unpacking import UNPACKED_LIMIT, CompressionFault, unpack_bod
 __all__ = [
     "ENVELOPE_LIMIT",
     "LETTER_NAMESPACE",
+    "REPEATED",
     "SCHEMA",
     "AttemptNote",
     "Letter",
@@ -30,6 +31,10 @@ __all__ = [
 SCHEMA: Final = 1
 # The largest envelope that is unpacked; Postgres takes a larger one only in pieces.
 ENVELOPE_LIMIT: Final = 256 * 1024 * 1024
+# What the letter of a message without an id says where the broker has handed that out before.
+REPEATED: Final = (
+    "; it has no id and was delivered before, so another letter may hold the same message"
+)
 LETTER_NAMESPACE: Final = uuid.UUID("6b0f8a52-6e0e-5d6c-9a37-3d4f6a1f2c11")
 
 

@@ -186,9 +186,19 @@ local function ahead(job_id, record, message, now)
   return record
 end
 
+-- A message without a stamp that names another task is no message of this job: its producer has
+-- used one id for two. A stamp of this life may name another task, where one has replaced itself.
+local function reuses(record, message)
+  local named, known = message.type or '', record.type or ''
+  return message.epoch == '' and named ~= '' and known ~= '' and named ~= known
+end
+
 -- The record that a message finds or makes; or nil and the answer that settles the message.
 local function place(job_id, record, message, now)
   if not record.state then return reborn(message, now) end
+  if reuses(record, message) then
+    return nil, {'reused', record.type, record.state, record.epoch}
+  end
   -- A message of a plain producer carries no stamp: it belongs to the life there is, at its start.
   local epoch = message.epoch ~= '' and message.epoch or record.epoch
   local order = compare(record, epoch, message.generation, message.seq)
