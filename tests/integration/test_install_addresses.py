@@ -15,10 +15,13 @@ from servers import RabbitMQ, Servers, free_port, require_or_skip
 from support.legacy import Legacy
 from support.tls import Certificates
 from support.waiting import SOON_S, eventually
-from support.yard import fresh_settings
+from support.worker import Worker
+from support.yard import catalogue, fresh_settings
+from taskyard.client import Taskyard
 from taskyard.errors import ServerUnreachable
 from taskyard.ops.embedded.address import LOOPBACK
 from taskyard.ops.embedded.kept import KeptProcess, Program
+from taskyard.settings import Settings
 from taskyard.store import connect, reachable
 
 PASSWORD = "p@ss/w:rd#?%"  # noqa: S105 - each character of it means something in a URL
@@ -165,12 +168,13 @@ def rabbitmq(
 def test_on_rabbitmq_it_is_retried_waits_and_dies_where_the_app_is(
     rabbitmq: tuple[RabbitMQ, int], certificates: Certificates, servers: Servers, tmp_path: Path
 ) -> None:
-    """The first of two hosts does not answer; the URLs know nothing of certificates."""
-    _, port = rabbitmq
-    hosts = [
-        f"amqps://sh%3Aop:{SECRET}@{place}//shop"
-        for place in (f"{LOOPBACK}:1", f"localhost:{port}")
-    ]
+    _whole_way(_cluster(rabbitmq[1], certificates), servers, tmp_path)
+
+
+def _cluster(port: int, certificates: Certificates) -> App:
+    """The first of two hosts does not answer; the app's URLs know nothing of certificates."""
+    places = (f"{LOOPBACK}:1", f"localhost:{port}")
+    hosts = [f"amqps://sh%3Aop:{SECRET}@{place}//shop" for place in places]
     tls = {
         "cert_reqs": int(ssl.CERT_REQUIRED),
         "ca_certs": certificates.file("ca.pem"),
@@ -178,7 +182,41 @@ def test_on_rabbitmq_it_is_retried_waits_and_dies_where_the_app_is(
         "keyfile": certificates.file("client.key"),
     }
     ours = ";".join(f"{url}?{certificates.query}" for url in hosts)
-    _whole_way(App(";".join(hosts), ours, tls), servers, tmp_path)
+    return App(";".join(hosts), ours, tls)
+
+
+@pytest.mark.parametrize("way", [_socket, _sentinels])
+def test_a_worker_of_our_own_goes_that_way_too(
+    way: Callable[[Redis, Certificates], App],
+    redis: Redis,
+    certificates: Certificates,
+    start_worker: Callable[..., Worker],
+) -> None:
+    url = way(redis, certificates).ours
+    _own_way(fresh_settings(url), start_worker)
+
+
+def test_so_does_one_on_a_cluster_of_rabbitmq(
+    rabbitmq: tuple[RabbitMQ, int],
+    certificates: Certificates,
+    servers: Servers,
+    start_worker: Callable[..., Worker],
+) -> None:
+    url = _cluster(rabbitmq[1], certificates).ours
+    _own_way(fresh_settings(servers.valkey_url(), broker_url=url), start_worker)
+
+
+def _own_way(settings: Settings, start_worker: Callable[..., Worker]) -> None:
+    worker = start_worker(settings=settings, queues=("exec",))
+    worker.await_log(" ready.")
+    with Taskyard(settings, catalogue()) as yard:
+        waited = yard.enqueue("raw_act", {"n": 1}, countdown=1)
+        assert yard.enqueue("raw_act", {"n": 2}).result(SOON_S) == {"n": 2}, worker.log[-4000:]
+        assert waited.result(SOON_S) == {"n": 1}, worker.log[-4000:]
+        # Celery's own way to a result is the backend's.
+        again = yard.app.send_task("raw_act", ({"n": 3},), queue=settings.broker_name("exec"))
+        assert again.get(timeout=SOON_S) == {"n": 3}
+    assert PASSWORD not in worker.log
 
 
 def _whole_way(app: App, servers: Servers, folder: Path) -> None:

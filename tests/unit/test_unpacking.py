@@ -6,6 +6,7 @@ import bz2
 import lzma
 import subprocess
 import sys
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -114,3 +115,34 @@ except UnpacksTooLarge:
     done = subprocess.run(argv, input=packed, capture_output=True, timeout=60, check=True)
     # What is unpacked up to the limit, its copy, and the library's own.
     assert int(done.stdout) < 64 * 1024, done.stderr.decode()
+
+
+class OlderBrotli:
+    """brotli 1.1 as it is: no limit, and no word of whether it takes more."""
+
+    error = brotli.error
+
+    class Decompressor:
+        def __init__(self) -> None:
+            self._stream = brotli.Decompressor()
+            self.is_finished = self._stream.is_finished
+
+        def process(self, data: bytes) -> bytes:
+            return bytes(self._stream.process(data))
+
+
+def test_an_older_brotli_is_stopped_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "brotli", OlderBrotli)  # type: ignore[arg-type] # stands for it
+    packed = brotli.compress(BODY)
+    assert unpack_body(packed, "brotli", len(BODY)) == BODY
+    with pytest.raises(UnpacksTooLarge):
+        unpack_body(packed, "brotli", len(BODY) - 1)
+    with pytest.raises(CompressionFault, match="no brotli of one piece"):
+        unpack_body(packed[:-3], "brotli")
+    zeros = ZEROS["brotli"]()
+    tracemalloc.start()
+    with pytest.raises(UnpacksTooLarge):
+        unpack_body(zeros, "brotli")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 100 * MIB

@@ -122,7 +122,7 @@ class _Zlib:
 
 
 class _Brotli:
-    """brotli's stream; its library limits what one call returns since version 1.2."""
+    """brotli's stream."""
 
     unused_data = b""
 
@@ -139,6 +139,35 @@ class _Brotli:
 
     def decompress(self, data: bytes, max_length: int) -> bytes:
         return bytes(self._stream.process(data, output_buffer_limit=max_length))
+
+
+class _OlderBrotli:
+    """brotli before 1.2, which returns all that its input gives: so it gets one byte at a time.
+
+    One byte ends at most one block of the format, of 16 MiB.
+    """
+
+    unused_data = b""
+
+    def __init__(self, library: Any) -> None:
+        self._stream = library.Decompressor()
+        self._rest = memoryview(b"")
+
+    @property
+    def eof(self) -> bool:
+        return bool(self._stream.is_finished())
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._rest
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        found = bytearray()
+        self._rest = memoryview(data) if data else self._rest
+        while self._rest and len(found) < max_length:
+            found += self._stream.process(bytes(self._rest[:1]))
+            self._rest = self._rest[1:]
+        return bytes(found)
 
 
 _Way = tuple[Callable[[], _Stream], type[Exception]]
@@ -158,9 +187,9 @@ def _lzma() -> _Way:
 
 def _brotli() -> _Way:
     library = import_module("brotli")
-    if not hasattr(library.Decompressor, "can_accept_more_data"):
-        raise ImportError("brotli 1.2 or newer, which can stop at a limit")
-    return lambda: _Brotli(library), library.error
+    stops = hasattr(library.Decompressor, "can_accept_more_data")
+    kind: Any = _Brotli if stops else _OlderBrotli
+    return lambda: kind(library), library.error
 
 
 def _zstd() -> _Way:
