@@ -68,7 +68,8 @@ def _items(town: Town, key: bytes) -> Iterator[bytes]:
 
 
 def _queue(town: Town) -> str:
-    return QUEUE if town.setup.app else f"{town.settings.namespace}:exec"
+    namespace = town.settings.namespace
+    return QUEUE if town.setup.app else f"{namespace}:{namespace}.exec"
 
 
 def _unacked(town: Town) -> str:

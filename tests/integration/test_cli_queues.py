@@ -12,7 +12,8 @@ from kombu import Connection
 
 from servers import Servers
 from support.shell import Shell, connected_shell
-from taskyard.broker import connection
+from support.yard import list_key
+from taskyard.broker import connection, own_layout
 from taskyard.client import Taskyard
 from taskyard.ops.cli.queues.look import QueueState, look
 from taskyard.settings import Settings, load
@@ -148,7 +149,8 @@ def test_a_stock_worker_that_is_too_busy_to_answer_is_unknown_and_not_none(
     (before,) = look(on_redis, ["ops"])
     with connect(on_redis.need_broker_url()) as client, client.pubsub() as busy:
         database = client.connection_pool.connection_kwargs.get("db", 0)
-        busy.psubscribe(f"/{database}.{on_redis.broker_name('celery')}.pidbox")
+        prefix = own_layout(on_redis).prefix
+        busy.psubscribe(f"{prefix}/{database}.{on_redis.broker_name('celery')}.pidbox")
         assert busy.get_message(timeout=5) is not None
         (state,) = look(on_redis, ["ops"])
 
@@ -162,7 +164,7 @@ def test_a_queue_that_may_not_be_read_is_unknown_and_one_of_another_type_is_empt
     url = urlsplit(on_redis.need_broker_url())
     barred = url._replace(netloc=f"barred:pw@{url.hostname}:{url.port}").geturl()
     with connect(on_redis.need_broker_url()) as client:
-        client.set(on_redis.broker_name("ops"), "no list")
+        client.set(list_key(on_redis, "ops"), "no list")
         beat(on_redis, on_redis.broker_name("ops"))  # so that nobody has to be asked
         may = ["resetkeys", "~*:heartbeats", "&*", "+@all"]
         client.execute_command("ACL", "SETUSER", "barred", "on", ">pw", *may)
@@ -171,7 +173,7 @@ def test_a_queue_that_may_not_be_read_is_unknown_and_one_of_another_type_is_empt
             (unreadable,) = look(on_redis.model_copy(update={"broker_url": barred}), ["ops"])
         finally:
             client.execute_command("ACL", "DELUSER", "barred")
-            client.delete(on_redis.broker_name("ops"))
+            client.delete(list_key(on_redis, "ops"))
 
     assert (other_type.waiting, unreadable.waiting) == (0, None)
 

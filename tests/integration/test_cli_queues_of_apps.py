@@ -17,9 +17,9 @@ from support.waiting import eventually
 from support.worker import environment_of
 from support.yard import fresh_settings
 from taskyard.broker import connection
+from taskyard.broker.layout import PLAIN, Layout
 from taskyard.clock import SYSTEM_CLOCK, to_us
 from taskyard.install import Place, Places
-from taskyard.install.layout import PLAIN, Layout
 from taskyard.install.places import RABBIT, broker_mark
 from taskyard.ops.cli.queues.apps import look_at_apps
 from taskyard.ops.cli.queues.look import QueueState

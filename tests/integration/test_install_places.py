@@ -20,10 +20,10 @@ from support.mirror import mirroring, stored_letters
 from support.relay import relaying
 from support.waiting import eventually
 from support.yard import fresh_settings
+from taskyard.broker.layout import PLAIN, Layout
 from taskyard.control import Identity, replay
 from taskyard.errors import PublishFailed, Refused
 from taskyard.install import FleetPublisher, Place, Places
-from taskyard.install.layout import PLAIN, Layout
 from taskyard.install.places import broker_mark
 from taskyard.records import Records
 from taskyard.settings import Settings

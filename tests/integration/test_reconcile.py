@@ -17,6 +17,7 @@ import redis
 from sqlalchemy import Engine, select, text, update
 
 from support.letters import died, make_delivery, make_letter, make_message
+from support.yard import letters_key, list_key
 from taskyard.broker import RedisPublisher
 from taskyard.control import Identity, replay
 from taskyard.database import engine
@@ -84,13 +85,13 @@ class Yard:
         )
 
     def queued(self, queue: str = "plan") -> list[dict[str, Any]]:
-        name = self.settings.broker_name(queue)
+        name = list_key(self.settings, queue)
         keys = [name, *(f"{name}\x06\x16{step}" for step in (3, 6, 9))]
         return [json.loads(raw) for key in keys for raw in self.client.lrange(key, 0, -1)]
 
     def empty_queue(self, queue: str = "plan") -> None:
         """What a broker does that loses its data."""
-        name = self.settings.broker_name(queue)
+        name = list_key(self.settings, queue)
         self.client.delete(name, *(f"{name}\x06\x16{step}" for step in (3, 6, 9)))
 
     def letter(self) -> Letter:
@@ -191,7 +192,7 @@ def test_a_message_in_any_place_keeps_its_job_from_being_stranded(yard: Yard, pl
     job = yard.admit()
     yard.begin(job)
     yard.age(job, "lease_until")
-    name = yard.settings.broker_name("plan")
+    name = list_key(yard.settings, "plan")
     message = json.dumps({"headers": {"id": job}, "properties": {}})
     match place:
         case "queue":
@@ -215,7 +216,7 @@ def test_junk_that_no_parser_gets_through_does_not_end_the_look(yard: Yard, plac
     body = base64.b64encode(deep).decode()
     document = {"body": body, "headers": {}, "properties": {"body_encoding": "base64"}}
     raw = deep if place == "list" else json.dumps(document).encode()
-    yard.client.lpush(yard.settings.broker_name("plan"), raw)
+    yard.client.lpush(list_key(yard.settings, "plan"), raw)
     assert yard.look().looked_at["messages"] == 1
 
 
@@ -267,12 +268,12 @@ def test_a_letter_that_postgres_lost_is_published_again_from_its_copy(yard: Yard
     box = LetterBox(yard.settings)
     box.post(letter)
     box.close()
-    yard.client.delete(f"{yard.settings.namespace}.dead-letter.mirror")
+    yard.client.delete(letters_key(yard.settings))
     yard.age(letter.job_id)
     aged = yard.records.read(letter.job_id).number("decided")
     assert aged
     assert yard.look(repair=True).repaired[Kind.LETTER_MISSING] == 1
-    assert yard.client.llen(f"{yard.settings.namespace}.dead-letter.mirror") == 1
+    assert yard.client.llen(letters_key(yard.settings)) == 1
     assert yard.look().drift[Kind.LETTER_MISSING] == 0, "it is on its way"
 
 
@@ -385,7 +386,7 @@ def test_where_too_many_messages_wait_single_ones_are_not_looked_for_and_it_says
     job = yard.admit()
     yard.begin(job)
     yard.age(job, "lease_until")
-    yard.client.lpush(yard.settings.broker_name("plan"), "{}")
+    yard.client.lpush(list_key(yard.settings, "plan"), "{}")
     report = yard.look(most_messages=0)
     assert report.drift[Kind.STRANDED_RUNNING] == 0
     assert report.unseen == [

@@ -13,12 +13,12 @@ import redis
 from sqlalchemy import Engine, text
 
 from support.letters import died, make_delivery, make_message
+from taskyard.broker.layout import Layout
 from taskyard.control import Identity, replay
 from taskyard.database import engine
 from taskyard.engine.next_message import NextMessage
 from taskyard.gate import Gate
 from taskyard.install import FleetPublisher, Place, Places
-from taskyard.install.layout import Layout
 from taskyard.install.places import broker_mark
 from taskyard.jobs.outcomes import Decision
 from taskyard.mirror.letters import store_letters

@@ -11,8 +11,8 @@ from kombu import Queue
 
 from servers import Servers
 from support.letters import make_letter
-from support.yard import fresh_settings
-from taskyard.broker import connection
+from support.yard import fresh_settings, letters_key
+from taskyard.broker import connection, own_layout
 from taskyard.deadletters import LetterBox, exchange, mirror_queue
 from taskyard.errors import Unroutable
 from taskyard.settings import Settings
@@ -38,7 +38,7 @@ def box(settings: Settings) -> Iterator[LetterBox]:
 
 
 def bindings(settings: Settings) -> str:
-    return f"_kombu.binding.{exchange(settings).name}"
+    return f"{own_layout(settings).prefix}_kombu.binding.{exchange(settings).name}"
 
 
 def bind_own_queue(settings: Settings) -> str:
@@ -64,8 +64,8 @@ def test_a_letter_reaches_the_mirror_although_only_a_users_queue_is_still_bound(
 
     box.post(make_letter())
 
-    assert client.llen(mirror_queue(settings).name) == 2
-    assert client.llen(own) == 1
+    assert client.llen(letters_key(settings)) == 2
+    assert client.llen(own_layout(settings).key(own, 0)) == 1
 
 
 def test_where_the_mirrors_queue_cannot_be_bound_the_letter_is_refused_with_a_next_step(
@@ -81,7 +81,7 @@ def test_where_the_mirrors_queue_cannot_be_bound_the_letter_is_refused_with_a_ne
 
     assert mirror_queue(settings).name in str(caught.value)
     assert f"leads to {own}" in str(caught.value)
-    assert client.llen(own) == 0
+    assert client.llen(own_layout(settings).key(own, 0)) == 0
 
 
 def test_each_death_is_one_warning_with_job_letter_and_cause(

@@ -17,9 +17,11 @@ from sqlalchemy import Engine, event, func, select, text, update
 
 from support.letters import EMBED, died, make_delivery
 from support.waiting import eventually
+from support.yard import list_key
 from taskyard import outbox
 from taskyard.audit import rows_of
 from taskyard.broker import RedisPublisher
+from taskyard.broker.layout import PLAIN, Layout
 from taskyard.control import Edit, Identity, ReplayRequested, letters, replay, wait_outcome
 from taskyard.control.sequel import follow
 from taskyard.database import create_partitions, engine
@@ -27,7 +29,6 @@ from taskyard.database.tables import LETTERS, OUTBOX
 from taskyard.errors import PublishFailed
 from taskyard.gate import Gate
 from taskyard.install import FleetPublisher, Place, Places
-from taskyard.install.layout import PLAIN, Layout
 from taskyard.install.places import broker_mark
 from taskyard.jobs.states import State
 from taskyard.mirror.letters import store_letters
@@ -78,7 +79,7 @@ class Yard:
         return replay(self.database, letter.letter_id, identity=OPS, reason=WHY, **options)
 
     def messages(self, queue: str = "plan") -> list[dict[str, Any]]:
-        name = self.settings.broker_name(queue)
+        name = list_key(self.settings, queue)
         keys = [name, *(f"{name}\x06\x16{step}" for step in (3, 6, 9))]
         return [json.loads(raw) for key in keys for raw in self.client.lrange(key, 0, -1)]
 

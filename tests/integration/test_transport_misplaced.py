@@ -10,7 +10,7 @@ import pytest
 from servers import RedisServer
 from support.waiting import eventually
 from support.worker import Worker
-from support.yard import House, fresh_settings
+from support.yard import House, fresh_settings, letters_key, list_key
 from taskyard.client import JobHandle
 from taskyard.errors import ServerRefused
 from taskyard.jobs.states import State
@@ -138,7 +138,7 @@ def test_a_mutex_is_written_over_and_what_is_no_heartbeat_is_passed_over(
 
 
 def test_a_work_list_does_not_keep_the_others_waiting(house: House, worker: Worker) -> None:
-    key = house.settings.broker_name("exec")
+    key = list_key(house.settings, "exec")
     misplace(house, key)
     assert_told(worker, key)
     assert_served(house, worker)
@@ -155,7 +155,7 @@ def test_what_cannot_go_back_to_its_list_goes_back_later(house: House, worker: W
     job = house.act("kill", times=1, gate="go")
     out = f"{house.settings.namespace}:unacked"
     eventually(lambda: house.redis.hlen(out) == 1, "the worker has taken it from its list")
-    key = house.settings.broker_name("exec")
+    key = list_key(house.settings, "exec")
     urgent = [key + step for step in ("", "\x06\x163", "\x06\x166", "\x06\x169")]
     for each in urgent:
         misplace(house, each)
@@ -191,7 +191,7 @@ def test_a_retry_waits_for_the_delay_store_while_other_jobs_run(
 def test_a_due_message_whose_list_is_none_keeps_no_other_waiting(
     house: House, worker: Worker
 ) -> None:
-    key = house.settings.broker_name("exec")
+    key = list_key(house.settings, "exec")
     stuck = house.act(countdown=0.5, priority=5)
     misplace(house, key)
     after = house.act(countdown=0.6, job_type="plan_act")
@@ -239,7 +239,7 @@ def test_a_result_is_written_over(house: House, worker: Worker) -> None:
 
 
 def test_a_letter_waits_for_its_list_while_other_jobs_run(house: House, worker: Worker) -> None:
-    key = f"{house.settings.namespace}.dead-letter.mirror"
+    key = letters_key(house.settings)
     misplace(house, key)
     dying = house.act("fail", job_type="exec_act")
     assert house.await_end(dying) is State.DEAD_LETTERED

@@ -11,7 +11,7 @@ from servers import RedisServer
 from support.handlers import Notes
 from support.waiting import eventually
 from support.worker import Worker
-from support.yard import House, fresh_settings
+from support.yard import House, fresh_settings, list_key
 from taskyard.client import JobHandle
 from taskyard.jobs.states import State
 
@@ -139,7 +139,7 @@ def test_a_flushed_script_cache_is_filled_again_under_a_running_worker(
 def test_a_queue_key_of_another_type_is_told_while_other_levels_are_served(
     house: House, worker: Worker
 ) -> None:
-    urgent = house.settings.broker_name("exec")
+    urgent = list_key(house.settings, "exec")
     house.broker.set(urgent, "not a list")
     jobs = [house.act(priority=2) for _ in range(5)]
     worker.await_log("holds something else")
@@ -153,7 +153,7 @@ def test_a_queue_key_of_another_type_is_told_while_other_levels_are_served(
 def test_a_worker_starts_where_a_queue_key_is_of_another_type(
     house: House, start_worker: Callable[..., Worker]
 ) -> None:
-    urgent = house.settings.broker_name("exec")
+    urgent = list_key(house.settings, "exec")
     house.broker.set(urgent, "not a list")
     worker = start_worker(settings=house.settings, queues=("exec",))
     worker.await_log("holds something else")
@@ -169,7 +169,7 @@ def test_a_worker_starts_where_a_queue_key_is_of_another_type(
 def test_raw_junk_becomes_a_letter_and_the_worker_goes_on(
     house: House, worker: Worker, raw: bytes
 ) -> None:
-    house.broker.lpush(house.settings.broker_name("exec"), raw)
+    house.broker.lpush(list_key(house.settings, "exec"), raw)
     eventually(house.letters, "a letter", why=lambda: worker.log[-4000:])
     assert house.await_end(house.act()) is State.COMPLETED
     house.await_quiet()

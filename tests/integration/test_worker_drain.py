@@ -15,7 +15,7 @@ from support.pipes import unread_bytes
 from support.rabbitmq import count_messages
 from support.waiting import eventually
 from support.worker import Worker
-from support.yard import STEPS, catalogue, fresh_settings
+from support.yard import STEPS, catalogue, fresh_settings, list_key
 from taskyard.client import EnqueueRequest, JobHandle, Taskyard
 from taskyard.jobs.states import State
 from taskyard.settings import Settings
@@ -54,7 +54,7 @@ class Side:
         name = settings.broker_name("exec")
         if settings.broker_url != settings.redis_url:
             return count_messages(settings, [name])
-        return sum(self._client.llen(name + step) for step in STEPS)
+        return sum(self._client.llen(list_key(settings, "exec") + step) for step in STEPS)
 
 
 @pytest.fixture

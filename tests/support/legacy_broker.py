@@ -9,9 +9,9 @@ from typing import Any, Protocol
 from kombu.transport.native_delayed_delivery import MAX_NUMBER_OF_BITS_TO_USE, level_name
 
 from support.rabbitmq import count_messages, take_letters
+from support.yard import letters_key
 from taskyard.broker import connection
 from taskyard.broker.delay_exchanges import delay_prefix, delay_type
-from taskyard.deadletters import mirror_queue
 from taskyard.settings import Settings
 from taskyard.store import connect
 from taskyard.wire.letters import Letter
@@ -55,7 +55,7 @@ class RedisBroker:
         return int(self._client.zcard(f"{self._settings.namespace}:delayed"))
 
     def letters(self) -> list[Letter]:
-        raws = self._client.lrange(mirror_queue(self._settings).name, 0, -1)
+        raws = self._client.lrange(letters_key(self._settings), 0, -1)
         return [Letter.parse(base64.b64decode(json.loads(raw)["body"])) for raw in raws]
 
     def return_unacknowledged(self, queue: str) -> None:

@@ -10,12 +10,9 @@ from typing import Any
 import redis
 from sqlalchemy import Connection, Engine, select
 
-from taskyard.broker import connection
 from taskyard.database import engine
 from taskyard.database.tables import LETTERS
-from taskyard.deadletters import mirror_queue
-from taskyard.mirror import Mirror
-from taskyard.mirror.kombu_letters import KombuLetters
+from taskyard.mirror import Mirror, letter_source
 from taskyard.settings import Settings
 
 __all__ = ["mirroring", "stored_letters"]
@@ -26,7 +23,7 @@ def mirroring(settings: Settings, database_url: str) -> Iterator[Engine]:
     """Run a mirror of `settings` into the database; yields an engine to read it with."""
     database = engine(database_url)
     client = redis.Redis.from_url(settings.need_redis_url())
-    letters = KombuLetters(connection(settings), mirror_queue(settings), prefetch=500)
+    letters = letter_source(settings, client)
     mirror = Mirror(settings, engine=database, client=client, letters=letters)
     stop = threading.Event()
     thread = threading.Thread(target=mirror.run, args=(stop,), name="mirror-under-test")

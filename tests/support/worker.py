@@ -41,8 +41,9 @@ def gone(pid: int) -> bool:
 class Worker:
     """One `celery -A taskyard.workers.app worker`; as a context it is killed at the end.
 
-    `modules` are imported through the entry points of a distribution of its own, as the handlers
-    of any service are: first those that change something (seams), then the handlers.
+    Without `alone` it talks to other workers too, as Celery's do by default. `modules` are imported
+    through the entry points of a distribution of its own, as the handlers of any service are: first
+    those that change something (seams), then the handlers.
     """
 
     settings: Settings
@@ -53,6 +54,7 @@ class Worker:
     options: Sequence[str] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     name: str = "worker"
+    alone: bool = True
     _process: Running | None = field(default=None, init=False)
 
     @property
@@ -77,7 +79,8 @@ class Worker:
         queues = ",".join(self.settings.broker_name(queue) for queue in self.queues)
         words = ["-A", "taskyard.workers.app", "worker"]
         words += ["-Q", queues, "-c", str(self.concurrency), "-n", f"{self.name}@%h", "-l", "INFO"]
-        words += ["--without-gossip", "--without-mingle", *self.options]
+        words += ["--without-gossip", "--without-mingle"] if self.alone else []
+        words += self.options
         environment = {**_own_environment(), **environment_of(self.settings), **self._variables()}
         with self._log_file.open("ab") as log:
             self._process = launch(

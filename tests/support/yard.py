@@ -13,14 +13,16 @@ import redis
 
 from support import handlers
 from support.waiting import eventually
+from taskyard.broker import own_layout
 from taskyard.client import JobHandle, Taskyard
+from taskyard.deadletters import mirror_queue
 from taskyard.jobs import Catalogue, registry
 from taskyard.jobs.states import LIVE, State
 from taskyard.settings import Settings
 
 STEPS = ("", "\x06\x163", "\x06\x166", "\x06\x169")
 
-__all__ = ["House", "catalogue", "fresh_settings"]
+__all__ = ["House", "catalogue", "fresh_settings", "letters_key", "list_key"]
 
 
 def fresh_settings(redis_url: str, **fields: Any) -> Settings:
@@ -36,6 +38,16 @@ def catalogue() -> Catalogue:
         if handler.job_type is not None:
             known = known.with_type(handler.job_type)
     return known
+
+
+def list_key(settings: Settings, queue: str, step: int = 0) -> str:
+    """The Redis list of a configured queue's messages of one step, as the broker has it."""
+    return own_layout(settings).key(settings.broker_name(queue), step)
+
+
+def letters_key(settings: Settings) -> str:
+    """The Redis list of the letters that wait for the mirror."""
+    return own_layout(settings).key(mirror_queue(settings).name, 0)
 
 
 class House:
@@ -80,7 +92,7 @@ class House:
     @cached_property
     def queue_keys(self) -> list[str]:
         """Every list of every work queue, most urgent step first."""
-        names = [self.settings.broker_name(name) for name in self.settings.queues]
+        names = [list_key(self.settings, name) for name in self.settings.queues]
         return [name + step for name in names for step in STEPS]
 
     def queued(self) -> int:
@@ -108,7 +120,7 @@ class House:
 
     def letters(self) -> list[dict[str, Any]]:
         """The letters that wait for the mirror."""
-        key = f"{self.settings.namespace}.dead-letter.mirror"
+        key = letters_key(self.settings)
         found = [json.loads(raw) for raw in self.broker.lrange(key, 0, -1)]
         return [json.loads(_body(message)) for message in found]
 

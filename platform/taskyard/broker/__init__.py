@@ -3,9 +3,16 @@
 from taskyard.broker.amqp_publisher import AmqpPublisher
 from taskyard.broker.any_header import read_any_header
 from taskyard.broker.app import make_app
-from taskyard.broker.connection import connection, is_amqp, keep_transport, transport_options
+from taskyard.broker.connection import (
+    connection,
+    is_amqp,
+    keep_transport,
+    own_layout,
+    transport_options,
+)
 from taskyard.broker.delay_exchanges import has_waited
-from taskyard.broker.envelope import encode, queue_key
+from taskyard.broker.envelope import encode
+from taskyard.broker.layout import PLAIN, Layout
 from taskyard.broker.outgoing import Outgoing
 from taskyard.broker.packed import body_as_it_came, keep_packed
 from taskyard.broker.publisher import BatchPublisher, Publisher, make_publisher
@@ -13,9 +20,11 @@ from taskyard.broker.rabbit_start import describe, settle_queues
 from taskyard.broker.redis_publisher import PROMOTE_BATCH, RedisPublisher
 
 __all__ = [
+    "PLAIN",
     "PROMOTE_BATCH",
     "AmqpPublisher",
     "BatchPublisher",
+    "Layout",
     "Outgoing",
     "Publisher",
     "RedisPublisher",
@@ -29,7 +38,7 @@ __all__ = [
     "keep_transport",
     "make_app",
     "make_publisher",
-    "queue_key",
+    "own_layout",
     "read_any_header",
     "settle_queues",
     "transport_options",

@@ -16,6 +16,7 @@ from taskyard.broker.connection import (
 )
 from taskyard.jobs import Catalogue
 from taskyard.queues import kombu_queues, route
+from taskyard.records import Keys
 from taskyard.settings import Settings
 
 __all__ = ["make_app"]
@@ -35,7 +36,7 @@ def make_app(settings: Settings, catalogue: Catalogue, name: str = "taskyard") -
     JSON only: a message of another content type becomes a dead letter, never code.
     """
     app = Celery(name, set_as_current=False, amqp=_Amqp)
-    prefix = "" if settings.namespace == "taskyard" else f"{settings.namespace}:"
+    prefix = Keys(settings.namespace).prefix
     broker = wiring(check_broker_url(settings))
     records = settings.need_redis_url()
     app.conf.update(

@@ -19,8 +19,10 @@ from taskyard.address import (
     same_server,
 )
 from taskyard.broker.any_header import read_any_header
+from taskyard.broker.layout import Layout
 from taskyard.errors import InvalidSettings
 from taskyard.queues import URGENCY_STEPS
+from taskyard.records import Keys
 from taskyard.settings import Settings
 from taskyard.store import BROKER, sentinel_options
 from taskyard.transport import BURST
@@ -31,6 +33,7 @@ __all__ = [
     "check_broker_url",
     "connection",
     "keep_transport",
+    "own_layout",
     "same_redis",
     "transport_options",
     "wiring",
@@ -64,27 +67,36 @@ class BrokerConnection(Connection):  # type: ignore[misc]
         super()._init_params(**params)
 
 
-def transport_options(settings: Settings) -> dict[str, Any]:
-    """Options of kombu's transport: short timeouts, confirmation, our priorities and namespace."""
+def transport_options(settings: Settings, keyprefix: str | None = None) -> dict[str, Any]:
+    """Options of kombu's transport: short timeouts, confirmation, our priorities and namespace.
+
+    Outside the default namespace every key begins with it, kombu's own too, so that one pattern of
+    an ACL covers all of them. In the default one they are as stock and foreign clients have them.
+    `keyprefix` takes the place of both, None keeps them.
+    """
     if is_amqp(settings):
         timeout = settings.publish_timeout_s
         return {"confirm_publish": True, "connect_timeout": timeout, "write_timeout": timeout}
-    prefix = "" if settings.namespace == "taskyard" else f"{settings.namespace}:"
+    prefix = Keys(settings.namespace).prefix
     return {
+        "global_keyprefix": prefix if keyprefix is None else keyprefix,
         "visibility_timeout": settings.visibility_timeout_s,
         "unacked_restore_throttle": 1,
         "priority_steps": list(URGENCY_STEPS),
         "burst": BURST,
-        "unacked_key": f"{prefix}unacked",
-        "unacked_index_key": f"{prefix}unacked_index",
-        "unacked_mutex_key": f"{prefix}unacked_mutex",
         "unacked_restore_interval": 1,
-        "heartbeats_key": f"{settings.namespace}:heartbeats",
+        # kombu's client puts the prefix before this too.
+        "heartbeats_key": f"{settings.namespace}:heartbeats".removeprefix(prefix),
         "socket_timeout": settings.publish_timeout_s,
         "socket_connect_timeout": settings.publish_timeout_s,
         "socket_keepalive": True,
         "health_check_interval": 30,
     }
+
+
+def own_layout(settings: Settings) -> Layout:
+    """The names of our keys at a Redis broker."""
+    return Layout.of(transport_options(settings))
 
 
 def check_broker_url(settings: Settings) -> str:
@@ -157,10 +169,13 @@ def _account(url: str) -> str:
     return redis_address(url).username or "default"
 
 
-def connection(settings: Settings) -> Connection:
-    """A connection to the broker; nothing is sent yet. Raises `InvalidSettings`."""
+def connection(settings: Settings, keyprefix: str | None = None) -> Connection:
+    """A connection to the broker; nothing is sent yet. Raises `InvalidSettings`.
+
+    `keyprefix` is what keys begin with at a Redis broker instead of our own prefix.
+    """
     wires = wiring(check_broker_url(settings))
-    options = {**transport_options(settings), **wires.options}
+    options = {**transport_options(settings, keyprefix), **wires.options}
     made = BrokerConnection(
         wires.url, transport=wires.transport, ssl=wires.ssl or False, transport_options=options
     )

@@ -15,17 +15,11 @@ from typing import Any, Final
 from taskyard.wire.exact import unpack
 from taskyard.wire.letters import RawMessage
 
-__all__ = ["SEPARATOR", "encode", "queue_key"]
+__all__ = ["encode"]
 
-SEPARATOR: Final = "\x06\x16"
 _PERSISTENT: Final = 2
 # What belongs to one delivery is made anew; the rest of the properties is the message's own.
 _OF_ONE_DELIVERY: Final = frozenset({"delivery_tag", "delivery_info", "body_encoding", "priority"})
-
-
-def queue_key(queue: str, step: int) -> str:
-    """The list that holds a queue's messages of one priority step; step 0 has the bare name."""
-    return f"{queue}{SEPARATOR}{step}" if step else queue
 
 
 def encode(

@@ -9,10 +9,11 @@ from typing import Any, Final
 import redis
 from redis.exceptions import RedisError, ResponseError
 
-from taskyard.broker.connection import check_broker_url
-from taskyard.broker.envelope import encode, queue_key
+from taskyard.broker.connection import check_broker_url, own_layout
+from taskyard.broker.envelope import encode
 from taskyard.broker.foreign import own_priority, queue_name
 from taskyard.broker.headers import headers_of
+from taskyard.broker.layout import Layout
 from taskyard.broker.outgoing import Outgoing
 from taskyard.errors import PublishFailed
 from taskyard.queues import URGENCY_STEPS, broker_priority
@@ -36,8 +37,15 @@ _ODD_LIST_WAIT_MS: Final = 5_000
 class RedisPublisher:
     """Publishes messages byte-exact, with the stamp of where the job stands."""
 
-    def __init__(self, settings: Settings, client: redis.Redis | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        client: redis.Redis | None = None,
+        layout: Layout | None = None,
+    ) -> None:
+        """`layout` names the queues' keys, by default as our own workers read them."""
         self.settings = settings
+        self.layout = own_layout(settings) if layout is None else layout
         if client is None:
             timeout_s = settings.publish_timeout_s / TRIES
             client = connect(check_broker_url(settings), variable=BROKER, timeout_s=timeout_s)
@@ -100,7 +108,7 @@ class RedisPublisher:
         self, place: tuple[str, int], text: tuple[str, str], delay_s: float
     ) -> Publication:
         """What admission's own script pushes for a new job; the epoch goes between the texts."""
-        return Publication(queue_key(*place), *text, self._delayed, self._messages, delay_s)
+        return Publication(self.layout.key(*place), *text, self._delayed, self._messages, delay_s)
 
     def promote(self, batch: int = PROMOTE_BATCH) -> int:
         """Move at most `batch` due messages to their queues; returns how many were due."""
@@ -140,11 +148,7 @@ class RedisPublisher:
         step = self._step(queue, priority) if known else self._own_step(message)
         headers = headers_of(message, stamp, strip)
         document = encode(message, queue=name, step=step, headers=headers)
-        return self._list_key(name, step), document
-
-    def _list_key(self, name: str, step: int) -> str:
-        """The list that a pop of this step asks."""
-        return queue_key(name, step)
+        return self.layout.key(name, step), document
 
     def close(self) -> None:
         """Let the connection go."""

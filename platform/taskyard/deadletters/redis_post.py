@@ -49,10 +49,11 @@ class RedisPost:
                 f"expected queue {mirror!r} to take the letter with routing key {key!r}, but "
                 f"exchange {self._exchange.name!r} leads to {', '.join(bound) or 'no queue'} even "
                 "after the queue was declared. Look at what deletes or evicts keys "
-                "_kombu.binding.* in Redis (maxmemory-policy must be noeviction), then repeat"
+                f"{channel.global_keyprefix}_kombu.binding.* in Redis (maxmemory-policy must be "
+                "noeviction), then repeat"
             )
 
     def _escalate(self, producer: Producer, queue: str, body: bytes) -> None:
         name = self._settings.broker_name(queue)
         producer.publish(body, exchange="", routing_key=name, **JSON)
-        producer.channel.client.ltrim(name, 0, REVIEW_LIMIT - 1)
+        producer.channel.keep_newest(name, REVIEW_LIMIT)

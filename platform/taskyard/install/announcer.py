@@ -12,7 +12,6 @@ from celery import bootsteps
 
 from taskyard.broker import RedisPublisher
 from taskyard.install.fanout import is_bound_to_fanout
-from taskyard.install.layout import Layout
 from taskyard.install.places import RABBIT, Place, Places, broker_mark
 from taskyard.install.yard import AppYard
 from taskyard.wire.logs import logger
@@ -72,8 +71,7 @@ def announce(yard: AppYard, queues: list[str]) -> None:
     mark = RABBIT
     if isinstance(publisher, RedisPublisher):
         mark = broker_mark(publisher.client, namespace)
-    layout = Layout.of(dict(yard.app.conf.broker_transport_options or {}))
     now_us = yard.watching.now_us()
     Places(yard.watching.client, namespace).tell(
-        Place(queue, mark, layout, now_us) for queue in queues
+        Place(queue, mark, yard.layout, now_us) for queue in queues
     )

@@ -107,13 +107,16 @@ class AppBroker:
         """The address of a Redis, for clients of our own."""
         return _redis(self._written)
 
-    def connect(self, settings: Settings) -> Connection:
-        """A connection for what we publish: the app's address, with our time limits."""
+    def connect(self, settings: Settings, keyprefix: str | None = None) -> Connection:
+        """A connection for what we publish: the app's address, with our time limits.
+
+        `keyprefix` is as in `taskyard.broker.connection`.
+        """
         made = self._app.connection_for_write()
         own = dict(made.transport_options or {})
         if self.kind == "redis":
             own = {name: value for name, value in own.items() if name in _REACHING}
-        made.transport_options = {**own, **transport_options(settings)}
+        made.transport_options = {**own, **transport_options(settings, keyprefix)}
         keep_transport(made)
         read_any_header(made)
         return made

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from redis.exceptions import RedisError
 
 from taskyard.broker import Publisher, RedisPublisher, make_publisher
+from taskyard.broker.layout import PLAIN, Layout
 from taskyard.errors import PublishFailed, Refused
-from taskyard.install.layout import PLAIN, Layout
 from taskyard.install.places import RABBIT, Place, Places, find_mark
 from taskyard.install.publisher import AppRedisPublisher
 from taskyard.records import Records
@@ -83,7 +83,7 @@ class FleetPublisher:
         layout = PLAIN if place is None else place.layout
         made = self._by_layout.get(layout)
         if made is None:
-            made = AppRedisPublisher(self._settings, layout, self._own.client)
+            made = AppRedisPublisher(self._settings, self._own.client, layout)
             self._by_layout[layout] = made
         return made
 

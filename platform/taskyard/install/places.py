@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import redis
 
-from taskyard.install.layout import Layout
+from taskyard.broker.layout import Layout
 
 __all__ = ["RABBIT", "Place", "Places", "broker_mark", "find_mark"]
 

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import redis
-
 from taskyard.broker import RedisPublisher
 from taskyard.broker.envelope import encode
 from taskyard.broker.foreign import own_priority
 from taskyard.broker.headers import headers_of
-from taskyard.install.layout import Layout
-from taskyard.settings import Settings
 from taskyard.wire.headers import Stamp
 from taskyard.wire.letters import RawMessage
 
@@ -20,12 +16,6 @@ __all__ = ["AppRedisPublisher"]
 
 class AppRedisPublisher(RedisPublisher):
     """Knows `priority_steps`, `sep` and `global_keyprefix` of `broker_transport_options`."""
-
-    def __init__(
-        self, settings: Settings, layout: Layout, client: redis.Redis | None = None
-    ) -> None:
-        super().__init__(settings, client)
-        self._layout = layout
 
     def _prepare(
         self,
@@ -39,4 +29,4 @@ class AppRedisPublisher(RedisPublisher):
         own = own_priority(message)
         headers = headers_of(message, stamp, strip)
         document = encode(message, queue=queue, step=own, headers=headers)
-        return self._layout.key(queue, self._layout.step(own)), document
+        return self.layout.key(queue, self.layout.step(own)), document

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Final
 
 from kombu import Connection
 
-from taskyard.broker import AmqpPublisher, Publisher, connection, is_amqp
+from taskyard.broker import AmqpPublisher, Layout, Publisher, connection, is_amqp
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.deadletters import LetterBox
 from taskyard.engine.yard import Yard
 from taskyard.install.app_broker import AppBroker
 from taskyard.install.broker_choice import app_settings, goes_by_own, why_unsupported
 from taskyard.install.keys import AppKeys
-from taskyard.install.layout import Layout
 from taskyard.install.marks import MODE, QUEUE
 from taskyard.install.modes import Mode, Modes
 from taskyard.install.observer import Observer
@@ -61,16 +60,16 @@ class AppYard(Yard):
         """Whether retries and waiting messages have a place at the app's broker."""
         return why_unsupported(self.broker, self.given) is None
 
-    def connect(self) -> Connection:
-        """A connection for what Taskyard itself publishes."""
+    def connect(self, keyprefix: str | None = None) -> Connection:
+        """A connection for what Taskyard itself publishes; `keyprefix` as in `connection`."""
         if goes_by_own(self.broker):
-            return self.broker.connect(self.settings)
-        return connection(self.settings)
+            return self.broker.connect(self.settings, keyprefix)
+        return connection(self.settings, keyprefix)
 
     @cached_property
     def letters(self) -> LetterBox:
         """Dead letters, in the main process."""
-        return LetterBox(self.settings, self.connect)
+        return self._letter_box()
 
     @cached_property
     def records(self) -> Records:
@@ -102,7 +101,17 @@ class AppYard(Yard):
     @cached_property
     def watched_letters(self) -> LetterBox:
         """Letters of watched tasks, on a connection that protected ones do not wait for."""
-        return LetterBox(self.settings, self.connect)
+        return self._letter_box()
+
+    def _letter_box(self) -> LetterBox:
+        """Under the app's own `global_keyprefix` where it has one: it may be confined to it."""
+        prefix = self.layout.prefix if self.broker_supported else ""
+        return LetterBox(self.settings, partial(self.connect, prefix or None), prefix or None)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """The names of the app's keys, where its broker is Redis."""
+        return Layout.of(dict(self.app.conf.broker_transport_options or {}))
 
     def verdict(self, task: Any) -> Verdict:
         """What becomes of a bound task."""
@@ -126,12 +135,11 @@ class AppYard(Yard):
         """Retries and waiting messages, in the main process."""
         if is_amqp(self.settings):
             return AmqpPublisher(self.settings, self.records.now_us, self.connect)
-        layout = Layout.of(dict(self.app.conf.broker_transport_options or {}))
         if not goes_by_own(self.broker):
-            return AppRedisPublisher(self.settings, layout)
+            return AppRedisPublisher(self.settings, layout=self.layout)
         timeout_s = self.settings.publish_timeout_s / TRIES
         client = connect(self.broker.redis(), timeout_s=timeout_s)
-        return AppRedisPublisher(self.settings, layout, client)
+        return AppRedisPublisher(self.settings, client, self.layout)
 
     def close(self) -> None:
         """At the worker's end: what was observed is written."""

@@ -2,5 +2,6 @@
 
 from taskyard.mirror.deliveries import Delivery, LetterSource
 from taskyard.mirror.mirror import Mirror, Mirrored
+from taskyard.mirror.prefixed_letters import letter_source
 
-__all__ = ["Delivery", "LetterSource", "Mirror", "Mirrored"]
+__all__ = ["Delivery", "LetterSource", "Mirror", "Mirrored", "letter_source"]

@@ -13,7 +13,7 @@ from typing import Final
 
 import redis
 
-from taskyard.broker.connection import transport_options
+from taskyard.broker import own_layout
 from taskyard.reconcile.kinds import Kind
 from taskyard.reconcile.report import Budget, Finding
 from taskyard.settings import Settings
@@ -64,7 +64,7 @@ def _halves(
 
 
 def _pairs(settings: Settings) -> tuple[_Pair, _Pair]:
-    options = transport_options(settings)
+    layout = own_layout(settings)
     return (
         _Pair(
             f"{settings.namespace}:delayed:messages",
@@ -74,8 +74,8 @@ def _pairs(settings: Settings) -> tuple[_Pair, _Pair]:
             Kind.DELAYED_WITHOUT_TIME,
         ),
         _Pair(
-            options["unacked_key"],
-            options["unacked_index_key"],
+            layout.unacked_key,
+            f"{layout.prefix}unacked_index",
             _SECONDS,
             Kind.UNACKED_WITHOUT_MESSAGE,
             Kind.UNACKED_WITHOUT_TIME,

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import redis
 
-from taskyard.broker.connection import transport_options
+from taskyard.broker import PLAIN, own_layout
 from taskyard.deadletters import mirror_queue
-from taskyard.install.layout import PLAIN
 from taskyard.install.places import Place, Places, find_mark
 from taskyard.reconcile.onward import HEIR
 from taskyard.records import Records
@@ -53,15 +52,16 @@ def survey(
     places = Places(records.client, settings.namespace).all()
     mark = find_mark(broker, settings.namespace)
     here = [place for place in places if place.mark == mark]
-    layouts = {PLAIN} | {place.layout for place in here}
+    own = own_layout(settings)
+    layouts = {own, PLAIN} | {place.layout for place in here}
     named = {place.queue for place in here}
     names = named | {settings.broker_name(name) for name in settings.queues}
     names |= {_name(settings, queue) for queue in queues} - {"", HEIR}
     lists = {key for layout in layouts for name in names for key in layout.keys(name)}
-    held = {transport_options(settings)["unacked_key"]} | {one.unacked_key for one in layouts}
+    lists |= {layout.key(mirror_queue(settings).name, 0) for layout in layouts}
     return Whereabouts(
-        lists=(*sorted(lists), mirror_queue(settings).name),
-        held=tuple(sorted(held)),
+        lists=tuple(sorted(lists)),
+        held=tuple(sorted({layout.unacked_key for layout in layouts})),
         delayed=f"{settings.namespace}:delayed:messages",
         known=frozenset(settings.queues) | named,
         elsewhere=frozenset(_elsewhere(places, mark) - named - set(settings.queues)),

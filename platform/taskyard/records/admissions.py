@@ -173,7 +173,9 @@ class Admissions:
 
     def _call(self, jobs: Sequence[Admission]) -> tuple[list[str], list[Argument]]:
         first = jobs[0].publication or _NOWHERE
-        keys = [*self._keys.script_keys(jobs[0].job_id), first.delayed_key, first.messages_key]
+        keys = self._keys.script_keys(jobs[0].job_id)
+        # A key without a name is refused to a user who is confined to some; this one is not used.
+        keys += [first.delayed_key or keys[0], first.messages_key or keys[0]]
         arguments: list[Argument] = []
         for at, job in enumerate(jobs):
             if at > 0:

@@ -328,6 +328,15 @@ class _AtomicChannel(HoldingChannel):
             step = self._get_message_priority(message, reverse=False)
             self.refuse(error, self._q_for_pri(queue, step))
 
+    def _has_queue(self, queue: str, **kwargs: Any) -> bool:
+        """Whether anything waits; kombu's own asks for keys without the prefix."""
+        keys = self.full(*(self._q_for_pri(queue, step) for step in self.priority_steps))
+        return bool(self.plain(self._create_client()).exists(*keys))
+
+    def keep_newest(self, queue: str, limit: int) -> None:
+        """Drop all but the `limit` messages that came last, of those without a priority."""
+        self.plain(self._create_client()).ltrim(self.full(queue)[0], 0, limit - 1)
+
     def _get_message_priority(self, message: Any, reverse: bool = False) -> int:
         """kombu's, which an infinite priority (JSON's 1e999) would end: it counts as none."""
         try:

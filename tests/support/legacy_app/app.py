@@ -22,6 +22,9 @@ ARGUMENTS = {"x-queue-type": "quorum"} if QUORUM else None
 EVERYWHERE = f"{PREFIX}.everywhere"
 BROADCAST = bool(os.environ.get("LEGACY_BROADCAST"))
 
+OPTIONS = json.loads(os.environ.get("LEGACY_OPTIONS", "{}"))
+OF_RESULTS = {name: OPTIONS[name] for name in ("global_keyprefix",) if name in OPTIONS}
+
 app = Celery("legacy", broker=os.environ["LEGACY_BROKER"], backend=os.environ.get("LEGACY_BACKEND"))
 app.conf.update(
     task_default_queue=WORK,
@@ -43,10 +46,8 @@ app.conf.update(
     worker_prefetch_multiplier=1,
     worker_send_task_events=True,
     broker_connection_retry_on_startup=True,
-    broker_transport_options={
-        "visibility_timeout": 30,
-        **json.loads(os.environ.get("LEGACY_OPTIONS", "{}")),
-    },
+    broker_transport_options={"visibility_timeout": 30, **OPTIONS},
+    result_backend_transport_options=OF_RESULTS,
     broker_use_ssl=json.loads(os.environ.get("LEGACY_TLS", "null")),
     accept_content=["json", "yaml"],
     beat_schedule={

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from taskyard import database
-from taskyard.broker import connection
-from taskyard.deadletters import mirror_queue
-from taskyard.mirror import Mirror
-from taskyard.mirror.kombu_letters import KombuLetters
+from taskyard.mirror import Mirror, letter_source
 from taskyard.ops.cli.duty import run_until_stopped
 from taskyard.ops.cli.place import find_place
 from taskyard.store import connect
 
 __all__ = ["command"]
-
-_PREFETCH = 500
 
 
 def command() -> None:
@@ -25,10 +20,7 @@ def command() -> None:
     url = settings.need_database_url()
     database.check(url)
     with database.opened(url, application_name="taskyard mirror") as engine:
-        mirror = Mirror(
-            settings,
-            engine=engine,
-            client=connect(settings.need_redis_url()),
-            letters=KombuLetters(connection(settings), mirror_queue(settings), prefetch=_PREFETCH),
-        )
+        client = connect(settings.need_redis_url())
+        letters = letter_source(settings, client)
+        mirror = Mirror(settings, engine=engine, client=client, letters=letters)
         run_until_stopped("mirror", mirror.run)

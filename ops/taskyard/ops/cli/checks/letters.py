@@ -11,11 +11,10 @@ from sqlalchemy.exc import DBAPIError
 from taskyard import database
 from taskyard.database.faults import first_line, is_out_of_time
 from taskyard.database.tables import LETTERS
-from taskyard.deadletters import mirror_queue
 from taskyard.errors import InvalidSettings, TaskyardError
 from taskyard.jobs.letter_states import OPEN
 from taskyard.ops.cli.checks.finding import Finding
-from taskyard.ops.cli.queues.look import waiting_in
+from taskyard.ops.cli.queues.look import letters_waiting
 from taskyard.settings import Settings
 
 __all__ = ["look_at"]
@@ -78,7 +77,7 @@ def _count(url: str) -> dict[str, int]:
 def _unmirrored(settings: Settings) -> Iterator[Finding]:
     """Only what is amiss: a mirror that keeps up leaves nothing to be said."""
     try:
-        waiting = waiting_in(settings, mirror_queue(settings).name)
+        waiting = letters_waiting(settings)
     except TaskyardError:
         return  # the broker has a finding of its own
     if waiting is None:

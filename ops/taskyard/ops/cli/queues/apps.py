@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from taskyard.broker import connection, is_amqp
+from taskyard.broker import connection, is_amqp, own_layout
 from taskyard.broker.connection import check_broker_url
 from taskyard.clock import from_us
-from taskyard.install.layout import PLAIN
 from taskyard.install.places import RABBIT, Place, Places, find_mark
 from taskyard.ops.cli.queues.look import QueueState, away, declared, heartbeats, length
 from taskyard.settings import Settings
@@ -38,14 +37,15 @@ def look_at_apps(settings: Settings, names: Iterable[str] | None = None) -> list
 def _is_ours(settings: Settings, place: Place) -> bool:
     """Whether it is one that the settings have, under the keys that our own workers read."""
     names = {settings.broker_name(name) for name in settings.queues}
-    return place.queue in names and place.layout == PLAIN
+    return place.queue in names and place.layout == own_layout(settings)
 
 
 def _redis(settings: Settings, found: Sequence[Sequence[Place]]) -> list[QueueState]:
     url = check_broker_url(settings)
     with connect(url, retries=0, variable=BROKER) as client, reachable(url, variable=BROKER):
         mark = find_mark(client, settings.namespace)
-        told = heartbeats(client, settings.namespace)
+        prefixes = {place.layout.prefix for places in found for place in places}
+        told = {prefix: heartbeats(client, settings.namespace, prefix) for prefix in prefixes}
         states = []
         for places in found:
             sizes = [
@@ -53,7 +53,9 @@ def _redis(settings: Settings, found: Sequence[Sequence[Place]]) -> list[QueueSt
                 for place in places
             ]
             # A worker with kombu's own transport has no heartbeat, so nobody is no answer here.
-            states.append(_state(places, sizes, told[places[0].queue] or None))
+            name = places[0].queue
+            consumers = sum(told[prefix][name] for prefix in {at.layout.prefix for at in places})
+            states.append(_state(places, sizes, consumers or None))
     return states
 
 

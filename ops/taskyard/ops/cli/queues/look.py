@@ -13,11 +13,12 @@ from kombu.exceptions import OperationalError
 from redis import Redis
 from redis.exceptions import RedisError
 
-from taskyard.broker import connection, is_amqp, make_app, queue_key
+from taskyard.broker import connection, is_amqp, make_app, own_layout
 from taskyard.broker.connection import check_broker_url
+from taskyard.deadletters import LetterPrefixes, mirror_queue
 from taskyard.errors import ServerUnreachable
 from taskyard.jobs import Catalogue
-from taskyard.queues import URGENCY_STEPS, inquire
+from taskyard.queues import inquire
 from taskyard.settings import Settings
 from taskyard.store import BROKER, connect, reachable
 from taskyard.transport import read_owners
@@ -30,8 +31,8 @@ __all__ = [
     "declared",
     "heartbeats",
     "length",
+    "letters_waiting",
     "look",
-    "waiting_in",
 ]
 
 _NOT_FOUND: Final = 404
@@ -73,16 +74,21 @@ def look(settings: Settings, names: Iterable[str] | None = None) -> list[QueueSt
     ]
 
 
-def waiting_in(settings: Settings, name: str) -> int | None:
-    """How many messages the queue `name` at the broker holds, None where it may not be read.
+def letters_waiting(settings: Settings) -> int | None:
+    """How many letters wait for the mirror, those of apps with a prefix too.
 
-    Raises `ServerUnreachable`, `InvalidSettings`.
+    None where one of their queues may not be read. Raises `ServerUnreachable`, `InvalidSettings`,
+    `MissingSetting`.
     """
+    name = mirror_queue(settings).name
     if is_amqp(settings):
         return _rabbitmq(settings, [name])[0][name]
+    records = settings.need_redis_url()
+    with connect(records, retries=0) as client, reachable(records):
+        prefixes = {own_layout(settings).prefix, *LetterPrefixes(client, settings.namespace).all()}
     url = check_broker_url(settings)
     with connect(url, retries=0, variable=BROKER) as client, reachable(url, variable=BROKER):
-        return length(client, _keys(name))
+        return length(client, [prefix + name for prefix in sorted(prefixes)])
 
 
 Counts = Mapping[str, int | None]
@@ -94,9 +100,9 @@ def _broker_name(settings: Settings, name: str) -> str:
 
 
 def _redis(settings: Settings, names: Sequence[str]) -> tuple[Counts, Counts]:
-    url = check_broker_url(settings)
+    url, layout = check_broker_url(settings), own_layout(settings)
     with connect(url, retries=0, variable=BROKER) as client, reachable(url, variable=BROKER):
-        waiting: Counts = {name: length(client, _keys(name)) for name in names}
+        waiting: Counts = {name: length(client, layout.keys(name)) for name in names}
         told = heartbeats(client, settings.namespace)
     if all(told[name] for name in names):
         return waiting, told
@@ -105,10 +111,6 @@ def _redis(settings: Settings, names: Sequence[str]) -> tuple[Counts, Counts]:
     # A worker with a heartbeat answers too, so the two overlap and are not added.
     seen = {name: max(told[name], answers[name]) for name in names}
     return waiting, {name: n if n > 0 or complete else None for name, n in seen.items()}
-
-
-def _keys(name: str) -> list[str]:
-    return [queue_key(name, step) for step in URGENCY_STEPS]
 
 
 def length(client: Redis, keys: Iterable[str]) -> int | None:
@@ -127,9 +129,9 @@ def _no_list(error: RedisError) -> bool:
     return str(error).startswith("WRONGTYPE")
 
 
-def heartbeats(client: Redis, namespace: str) -> Counter[str]:
-    """How many live consumers name each queue."""
-    now_us, owners = read_owners(client, f"{namespace}:heartbeats")
+def heartbeats(client: Redis, namespace: str, prefix: str = "") -> Counter[str]:
+    """How many live consumers name each queue; `prefix` is an installed app's own."""
+    now_us, owners = read_owners(client, f"{prefix}{namespace}:heartbeats")
     return Counter(name for owner in owners if owner.alive(now_us) for name in owner.queues)
 
 

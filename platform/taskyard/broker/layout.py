@@ -1,4 +1,4 @@
-"""How an app's Redis transport names its keys: `broker_transport_options` as kombu reads them."""
+"""How a Redis transport names its keys: `broker_transport_options` as kombu reads them."""
 
 from __future__ import annotations
 
@@ -6,27 +6,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
-from taskyard.broker.envelope import SEPARATOR
 from taskyard.queues import URGENCY_STEPS
 
 __all__ = ["PLAIN", "Layout"]
 
+_SEPARATOR: Final = "\x06\x16"
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The names behind a queue's: kombu's own where an app says nothing."""
+    """The names behind a queue's: kombu's own where nothing is said; step 0 has the bare name."""
 
     prefix: str = ""
-    separator: str = SEPARATOR
+    separator: str = _SEPARATOR
     steps: tuple[int, ...] = URGENCY_STEPS
     unacked: str = "unacked"
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Self:
-        """From the app's `broker_transport_options`."""
+        """From `broker_transport_options`, ours or an app's."""
         return cls(
             prefix=str(options.get("global_keyprefix") or ""),
-            separator=str(options.get("sep") or SEPARATOR),
+            separator=str(options.get("sep") or _SEPARATOR),
             steps=tuple(int(step) for step in options.get("priority_steps") or URGENCY_STEPS),
             unacked=str(options.get("unacked_key") or "unacked"),
         )

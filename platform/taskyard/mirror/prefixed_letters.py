@@ -1,0 +1,115 @@
+"""The letters of a Redis broker: our own, and those of installed apps under their own prefixes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import redis
+
+from taskyard.broker import connection, is_amqp
+from taskyard.clock import SYSTEM_CLOCK, Clock
+from taskyard.deadletters import LetterPrefixes, mirror_queue
+from taskyard.errors import ServerUnreachable
+from taskyard.mirror.deliveries import Delivery, LetterSource
+from taskyard.mirror.kombu_letters import KombuLetters
+from taskyard.settings import Settings
+from taskyard.wire.refusals import Refusals
+
+__all__ = ["PrefixedLetters", "letter_source"]
+
+_LOOK_EVERY_S: Final = 5.0
+_PREFETCH: Final = 500
+# Enough for what is there; our own letters wait for it.
+_BRIEFLY_S: Final = 0.05
+
+
+def letter_source(settings: Settings, records: redis.Redis) -> KombuLetters | PrefixedLetters:
+    """Where a mirror of these settings finds its letters; nothing is connected yet."""
+
+    def opened(prefix: str | None) -> KombuLetters:
+        made = connection(settings, prefix)
+        return KombuLetters(made, mirror_queue(settings), prefetch=_PREFETCH)
+
+    if is_amqp(settings):
+        return opened(None)
+    return PrefixedLetters(opened(None), opened, LetterPrefixes(records, settings.namespace))
+
+
+class PrefixedLetters:
+    """A `LetterSource` over our own and one for each prefix; only one thread may use it.
+
+    `opened` makes the source of a prefix. One that cannot be read does not hold up the others: the
+    rights to it may differ.
+    """
+
+    def __init__(
+        self,
+        own: KombuLetters,
+        opened: Callable[[str], KombuLetters],
+        prefixes: LetterPrefixes,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._own, self._opened, self._prefixes, self._clock = own, opened, prefixes, clock
+        self._others: dict[str, KombuLetters] = {}
+        self._looked_at_s = float("-inf")
+        self._turn = 0
+        self._refusals = Refusals(clock=clock.monotonic_s)
+
+    def take(self, limit: int, wait_s: float) -> Sequence[Delivery]:
+        """The letters of one prefix, as `LetterSource.take`; our own come every second time."""
+        self._look()
+        self._turn += 1
+        if self._others and self._turn % 2:
+            for prefix, source in self._others.items():
+                found = self._taken(prefix, source, limit)
+                if found:
+                    return found
+        return [_tagged(self._own, delivery) for delivery in self._own.take(limit, wait_s)]
+
+    def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
+        """As `LetterSource.acknowledge`."""
+        by_source: dict[int, tuple[LetterSource, list[Delivery]]] = {}
+        for delivery in deliveries:
+            source, theirs = _untagged(delivery)
+            by_source.setdefault(id(source), (source, []))[1].append(theirs)
+        for source, own in by_source.values():
+            source.acknowledge(own)
+
+    def close(self) -> None:
+        """Give back what was not acknowledged and leave."""
+        for source in (*self._others.values(), self._own):
+            source.close()
+
+    def _look(self) -> None:
+        """Open what is new; a prefix that was once known is read until the mirror ends."""
+        now_s = self._clock.monotonic_s()
+        if now_s - self._looked_at_s < _LOOK_EVERY_S:
+            return
+        for prefix in self._prefixes.all():
+            if prefix not in self._others:
+                self._others[prefix] = self._opened(prefix)
+        self._looked_at_s = now_s
+
+    def _taken(self, prefix: str, source: LetterSource, limit: int) -> Sequence[Delivery]:
+        what = f"letters under the prefix {prefix!r} not taken"
+        if self._refusals.waits_s(what):
+            return []
+        try:
+            found = source.take(limit, _BRIEFLY_S)
+        except ServerUnreachable as error:
+            self._refusals.refused(what, error, action="prefix_unreachable")
+            return []
+        self._refusals.worked(what)
+        return [_tagged(source, delivery) for delivery in found]
+
+
+def _tagged(source: LetterSource, delivery: Delivery) -> Delivery:
+    return replace(delivery, tag=(source, delivery.tag))
+
+
+def _untagged(delivery: Delivery) -> tuple[LetterSource, Delivery]:
+    tagged: Any = delivery.tag
+    source, tag = tagged
+    return source, replace(delivery, tag=tag)
