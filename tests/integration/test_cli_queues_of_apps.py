@@ -16,7 +16,7 @@ from support.shell import Shell
 from support.waiting import eventually
 from support.worker import environment_of
 from support.yard import fresh_settings
-from taskyard.broker import connection
+from taskyard.broker import connection, own_layout
 from taskyard.broker.layout import PLAIN, Layout
 from taskyard.clock import SYSTEM_CLOCK, to_us
 from taskyard.install import Place, Places
@@ -117,7 +117,7 @@ def test_what_lies_at_another_broker_is_unknown_and_not_empty(
 def test_a_queue_of_the_settings_is_not_listed_twice(
     settings: Settings, records: Records, place: Place
 ) -> None:
-    tell(records, replace(place, queue=settings.broker_name("plan"), layout=PLAIN))
+    tell(records, replace(place, queue=settings.broker_name("plan"), layout=own_layout(settings)))
     assert look_at_apps(settings) == []
 
 

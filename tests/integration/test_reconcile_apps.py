@@ -13,6 +13,7 @@ import redis
 from sqlalchemy import Engine, text
 
 from support.letters import died, make_delivery, make_message
+from support.yard import list_key
 from taskyard.broker.layout import Layout
 from taskyard.control import Identity, replay
 from taskyard.database import engine
@@ -177,7 +178,7 @@ def test_a_replayed_job_in_a_queue_that_nobody_named_is_not_published_again(shop
     gate = Gate(shop.settings.namespace, shop.client)
     relay = Relay(shop.settings, shop.database, shop.records, shop.publisher, gate)
     assert relay.run_once()
-    shop.client.delete(*shop.client.scan_iter(f"{shop.settings.broker_name('plan')}*"))
+    shop.client.delete(*shop.client.scan_iter(f"{list_key(shop.settings, 'plan')}*"))
     shop.age(letter.job_id, queue=shop.queue)
     report = shop.look()
     assert report.repaired[Kind.UNPUBLISHED] + report.repaired[Kind.STRANDED_ACCEPTED] == 0
