@@ -16,6 +16,7 @@ from sqlalchemy import Engine, select, text, update
 from support.dated import dated
 from support.letters import DIED_US, make_delivery, make_letter, make_message
 from support.waiting import eventually
+from support.yard import letters_key
 from taskyard.broker import connection as broker_connection
 from taskyard.clock import from_us
 from taskyard.control.edits import captured
@@ -325,7 +326,7 @@ def test_raw_junk_in_the_queues_list_is_mirrored_like_everything_else(
 ) -> None:
     post(settings, make_letter())
     with redis.Redis.from_url(settings.need_broker_url()) as client:
-        client.lpush(mirror_queue(settings).name, raw)
+        client.lpush(letters_key(settings), raw)
     post(settings, make_letter())
     feed = LetterFeed(database, source)
     eventually(lambda: feed.step(wait_s=0.2) >= 0 and len(rows(database)) == 3, "three rows")
