@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from time import monotonic
@@ -14,10 +15,10 @@ import pytest
 from redis import Redis
 
 from servers import LOOPBACK, RedisServer
-from support.waiting import eventually
+from support.waiting import SOON_S, eventually, soon
 from support.yard import catalogue, fresh_settings
 from taskyard.client import EnqueueRequest, JobHandle, Taskyard
-from taskyard.errors import InvalidSettings, NotReplicated
+from taskyard.errors import InvalidSettings, NotReplicated, PublishFailed
 from taskyard.jobs.states import State
 from taskyard.records import Records, admissions
 from taskyard.store import Script, call_replicated
@@ -65,6 +66,35 @@ def silent(pair: Pair) -> Iterator[Pair]:
     """The replica is stopped in the middle of its work; it goes on at the end."""
     os.kill(pair.replica_pid, signal.SIGSTOP)
     yield pair
+    os.kill(pair.replica_pid, signal.SIGCONT)
+
+
+@pytest.fixture
+def gathered() -> threading.Event:
+    """A script is under way until it is set."""
+    event = threading.Event()
+    event.set()
+    return event
+
+
+@pytest.fixture
+def stops_after_a_script(
+    pair: Pair, gathered: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[list[int]]:
+    """The replica confirms one script, and is stopped before the second; the scripts so far."""
+    scripts: list[int] = []
+    real = admissions.call_replicated
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        scripts.append(1)
+        if len(scripts) == 2:
+            os.kill(pair.replica_pid, signal.SIGSTOP)
+        answer = real(*arguments, **options)
+        gathered.wait(SOON_S)
+        return answer
+
+    monkeypatch.setattr(admissions, "call_replicated", counted)
+    yield scripts
     os.kill(pair.replica_pid, signal.SIGCONT)
 
 
@@ -125,29 +155,16 @@ def test_enqueue_many_tells_which_jobs_no_replica_has_and_what_would_double(sile
 
 
 def test_a_call_of_several_scripts_names_every_request_that_no_replica_is_known_to_have(
-    pair: Pair, monkeypatch: pytest.MonkeyPatch
+    pair: Pair, stops_after_a_script: list[int]
 ) -> None:
-    admitted: list[int] = []
-    real = admissions.call_replicated
-
-    def stop_the_replica_after_the_first(*arguments: Any, **options: Any) -> Any:
-        if admitted:
-            os.kill(pair.replica_pid, signal.SIGSTOP)
-        admitted.append(1)
-        return real(*arguments, **options)
-
-    monkeypatch.setattr(admissions, "call_replicated", stop_the_replica_after_the_first)
     requests = [
         EnqueueRequest(
             job_type="exec_act", payload={"do": "return"}, idempotency_key=f"many {number}"
         )
         for number in range(120)
     ]
-    try:
-        with pytest.raises(NotReplicated) as caught:
-            pair.yard.enqueue_many(requests)
-    finally:
-        os.kill(pair.replica_pid, signal.SIGCONT)
+    with pytest.raises(NotReplicated) as caught:
+        pair.yard.enqueue_many(requests)
     error = caught.value
     assert (error.requests, error.not_enqueued) == (range(50, 120), range(100, 120))
     assert len(error.job_ids) == 50
@@ -155,7 +172,7 @@ def test_a_call_of_several_scripts_names_every_request_that_no_replica_is_known_
         ". The requests 1 to 50 of the call are confirmed; the requests 101 to 120 are not "
         "enqueued, enqueue them"
     )
-    monkeypatch.undo()
+    os.kill(pair.replica_pid, signal.SIGCONT)
     again = pair.yard.enqueue_many(requests)
     assert [job.created for job in again] == [False] * 100 + [True] * 20
     assert [job.job_id for job in again[50:100]] == list(error.job_ids)
@@ -170,26 +187,50 @@ def test_calls_that_share_a_script_are_on_the_replica_when_they_return(pair: Pai
     assert states == {State.ACCEPTED}
 
 
-def test_each_of_the_calls_that_share_a_script_hears_of_its_own_job(silent: Pair) -> None:
+def test_each_of_the_calls_that_share_a_script_hears_of_its_own_job(
+    pair: Pair, gathered: threading.Event, stops_after_a_script: list[int]
+) -> None:
     keys = [None, "pay", None, "ship"]
+    gathered.clear()
 
     async def scenario() -> list[Any]:
-        calls = [
-            silent.yard.aenqueue("exec_act", {"do": "return"}, idempotency_key=key) for key in keys
-        ]
-        return await asyncio.gather(*calls, return_exceptions=True)
+        def call(key: str | None) -> asyncio.Future[JobHandle]:
+            aenqueue = pair.yard.aenqueue("exec_act", {"do": "return"}, idempotency_key=key)
+            return asyncio.ensure_future(aenqueue)
 
-    errors = asyncio.run(scenario())
+        first = call("the first")
+        await soon(lambda: stops_after_a_script, "a script under way")
+        calls = [call(key) for key in keys]
+        await asyncio.sleep(0)
+        gathered.set()
+        return await asyncio.gather(first, *calls, return_exceptions=True)
+
+    first, *errors = asyncio.run(scenario())
+    assert first.created
     assert [type(error) for error in errors] == [NotReplicated] * 4
     assert [error.unkeyed == error.job_ids for error in errors] == [key is None for key in keys]
     assert len({error.job_ids for error in errors}) == 4
-    assert all(
-        str(error).startswith("1 job is enqueued, but within 1 s 0 of 1") for error in errors
-    )
-    with Redis.from_url(silent.primary.url) as client:
-        records = Records(client, silent.yard.settings)
+    assert all(str(error).startswith("1 job is enqueued, but within 1 s") for error in errors)
+    with Redis.from_url(pair.primary.url) as client:
+        records = Records(client, pair.yard.settings)
         found = [records.read(error.job_ids[0]).state for error in errors]
     assert found == [State.ACCEPTED] * 4
+
+
+def test_calls_that_wait_too_long_for_those_before_them_are_not_sent(silent: Pair) -> None:
+    async def scenario() -> list[Any]:
+        calls = [silent.yard.aenqueue("exec_act", {"do": "return"}) for _ in range(300)]
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    started = monotonic()
+    errors = asyncio.run(scenario())
+    assert monotonic() - started < 6 * PATIENCE_S
+    assert isinstance(errors[0], NotReplicated)
+    assert type(errors[-1]) is PublishFailed
+    assert str(errors[-1]) == (
+        "the job is not enqueued: its call waited 1 s for those before it, which failed: "
+        "0 of 1 replicas confirmed them. Enqueue it again, whether it has an idempotency key or not"
+    )
 
 
 def test_when_it_follows_again_the_repeat_finds_the_job(silent: Pair) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from taskyard.client.handle import JobHandle
+from taskyard.client.prepared import Outcome
 from taskyard.client.requests import CheckedRequest
-from taskyard.client.sender import Settle
 from taskyard.errors import NotReplicated, PublishFailed
 from taskyard.records import Admitted
 
@@ -31,17 +31,15 @@ class Batch:
             self._sent += 1
             yield request
 
-    def arrive(self, answers: Sequence[Admitted], settle: Settle) -> None:
-        """Turn the answers to the oldest requests without a handle into handles.
+    def arrive(self, outcomes: Iterable[Outcome]) -> None:
+        """Turn the outcomes of the oldest requests without a handle into handles.
 
-        Raises the first error of settling them; what came before it has its handle.
+        Raises the first error among them; what came before it has its handle.
         """
-        oldest = len(self.handles)
-        requests = self._requests[oldest : oldest + len(answers)]
-        for request, outcome in zip(requests, settle(requests, answers), strict=True):
+        for outcome in outcomes:
             if isinstance(outcome, Exception):
                 raise outcome
-            self.handles.append(self._handle(request, outcome))
+            self.handles.append(self._handle(self._requests[len(self.handles)], outcome))
 
     def unreplicated(self, error: NotReplicated) -> NotReplicated:
         """`error`, which knows the script's jobs alone, as the whole call has to hear it."""

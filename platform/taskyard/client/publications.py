@@ -3,64 +3,55 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from taskyard.broker import BatchPublisher, Outgoing
+from taskyard.client.prepared import Outcome, Prepared
 from taskyard.client.requests import CheckedRequest
 from taskyard.jobs.states import State
 from taskyard.records import SCRIPTS_AHEAD, Admitted, Records
 from taskyard.wire.headers import Stamp
 from taskyard.wire.letters import RawMessage
 
-__all__ = ["Outcome", "Publications"]
+__all__ = ["Publications"]
 
-Outcome = Admitted | Exception
 _Life = tuple[str, int]
 
 
 class Publications:
     """The publications of one run of scripts, group by group; one thread at a time may use it."""
 
-    def __init__(
-        self,
-        publisher: BatchPublisher,
-        records: Records,
-        message: Callable[[CheckedRequest], RawMessage],
-    ) -> None:
-        self._publisher, self._records, self._message = publisher, records, message
+    def __init__(self, publisher: BatchPublisher, records: Records) -> None:
+        self._publisher, self._records = publisher, records
         # A script that ran before the confirmation of another's job says that it is unpublished.
         self._confirmed: deque[set[_Life]] = deque(maxlen=SCRIPTS_AHEAD)
 
-    def settled(
-        self, requests: Sequence[CheckedRequest], answers: Sequence[Outcome]
-    ) -> list[Outcome]:
+    def settled(self, group: Sequence[Prepared], answers: Sequence[Outcome]) -> list[Outcome]:
         """Publish what a group owes; the answers, with an error in the place of each failure."""
-        errors = self._publish(self._owed(requests, answers))
+        errors = self._publish(self._owed(group, answers))
         return [
-            errors.get((request.job_id, answer.epoch), answer)
+            errors.get((one.request.job_id, answer.epoch), answer)
             if isinstance(answer, Admitted)
             else answer
-            for request, answer in zip(requests, answers, strict=True)
+            for one, answer in zip(group, answers, strict=True)
         ]
 
-    def _owed(
-        self, requests: Sequence[CheckedRequest], answers: Sequence[Outcome]
-    ) -> dict[_Life, CheckedRequest]:
-        """Each life that waits and whose message the broker has still to get, once."""
-        owed: dict[_Life, CheckedRequest] = {}
-        for request, answer in zip(requests, answers, strict=True):
-            if isinstance(answer, Exception) or answer.published:
+    def _owed(self, group: Sequence[Prepared], answers: Sequence[Outcome]) -> dict[_Life, Outgoing]:
+        """The message of each life that waits and that the broker has still to get, once."""
+        owed: dict[_Life, Outgoing] = {}
+        for one, answer in zip(group, answers, strict=True):
+            if isinstance(answer, Exception) or answer.published or one.message is None:
                 continue
-            life = (request.job_id, answer.epoch)
+            life = (one.request.job_id, answer.epoch)
             if answer.state is State.ACCEPTED and not any(life in each for each in self._confirmed):
-                owed.setdefault(life, request)
+                owed.setdefault(life, _outgoing(one.request, one.message, answer.epoch))
         return owed
 
-    def _publish(self, owed: Mapping[_Life, CheckedRequest]) -> dict[_Life, Exception]:
+    def _publish(self, owed: Mapping[_Life, Outgoing]) -> dict[_Life, Exception]:
         """Publish, then note the confirmations; what failed."""
         if not owed:
             return {}
-        failed = self._publisher.publish_many([self._outgoing(*each) for each in owed.items()])
+        failed = self._publisher.publish_many(list(owed.values()))
         errors: dict[_Life, Exception] = {
             life: error for life, error in zip(owed, failed, strict=True) if error is not None
         }
@@ -71,14 +62,14 @@ class Publications:
             life: error for life, error in zip(published, unnoted, strict=True) if error is not None
         }
 
-    def _outgoing(self, life: _Life, request: CheckedRequest) -> Outgoing:
-        job_id, epoch = life
-        due_us = epoch + int(request.countdown_s * 1_000_000)
-        return Outgoing(
-            self._message(request),
-            request.queue,
-            request.priority,
-            job_id,
-            Stamp(epoch, policy=request.policy),
-            due_us if request.countdown_s > 0 else None,
-        )
+
+def _outgoing(request: CheckedRequest, message: RawMessage, epoch: int) -> Outgoing:
+    due_us = epoch + int(request.countdown_s * 1_000_000)
+    return Outgoing(
+        message,
+        request.queue,
+        request.priority,
+        request.job_id,
+        Stamp(epoch, policy=request.policy),
+        due_us if request.countdown_s > 0 else None,
+    )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 
 from celery import Celery
 
@@ -14,26 +13,18 @@ from taskyard.broker.connection import same_redis
 from taskyard.broker.template import MessageTemplate
 from taskyard.client.ids import new_call_id
 from taskyard.client.messages import fill, first_message
-from taskyard.client.publications import Outcome, Publications
+from taskyard.client.prepared import Outcome, Prepared, Upcoming
+from taskyard.client.publications import Publications
 from taskyard.client.requests import CheckedRequest
 from taskyard.records import OWN_ID, Admission, Admitted, Publication, Records
 from taskyard.settings import Settings
 from taskyard.wire.letters import RawMessage
 from taskyard.wire.unsent import Unsent
 
-__all__ = ["Outcome", "Prepared", "Sender", "Settle", "Upcoming"]
+__all__ = ["Sender"]
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A request with its message made; what can be wrong with it alone is found before."""
-
-    request: CheckedRequest
-    admission: Admission
-
-
-Upcoming = Callable[[], Prepared | None]
-Settle = Callable[[Sequence[CheckedRequest], Sequence[Outcome]], Sequence[Outcome]]
+_Settle = Callable[[Sequence[Prepared], Sequence[Outcome]], Sequence[Outcome]]
 
 
 class Sender:
@@ -55,17 +46,17 @@ class Sender:
 
         Where the reply is lost, it is asked for again by that name.
         """
-        name = f"{call or new_call_id()}{place}" if request.keyed else OWN_ID
+        message = None if self.one_redis else first_message(self._app(), request)
         admission = Admission(
             request.job_id,
             request.job_type.name,
             request.queue,
             request.priority,
             request.unique_for_s,
-            self._publication(request),
-            name,
+            self._publication(request) if message is None else _kept(request, message),
+            f"{call or new_call_id()}{place}" if request.keyed else OWN_ID,
         )
-        return Prepared(request, admission)
+        return Prepared(request, admission, message)
 
     def prepare_all(self, requests: Iterable[CheckedRequest]) -> Iterator[Prepared]:
         """The requests of one call, each when it is asked for."""
@@ -75,23 +66,27 @@ class Sender:
     def send(self, prepared: Prepared) -> Admitted:
         """Send one in this thread; raises redis-py's errors and `PublishFailed`."""
         answers = self._records.admit_many([prepared.admission])
-        (outcome,) = self.settling()([prepared.request], answers)
+        (outcome,) = self._settling()([prepared], answers)
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
 
-    def ahead(self, requests: Iterable[Prepared]) -> Generator[list[Admitted]]:
-        """Admit many, in groups; what is yielded is still to be settled. Raises as `send`."""
-        return self._records.admit_ahead(each.admission for each in requests)
+    def ahead(self, requests: Iterable[Prepared]) -> Generator[Sequence[Outcome]]:
+        """Send the requests of one call; the outcomes of a script at a time, in their order.
 
-    def settling(self) -> Settle:
-        """What publishes the messages that the scripts of one run do not, group by group.
-
-        It returns the answers, with an error in the place of each failure.
+        Raises redis-py's errors and `NotReplicated` of a whole script.
         """
-        if self.one_redis:
-            return lambda _, answers: answers
-        return Publications(self._publisher, self._records, self._message).settled
+        taken: deque[Prepared] = deque()
+
+        def admissions() -> Iterator[Admission]:
+            for prepared in requests:
+                taken.append(prepared)
+                yield prepared.admission
+
+        settle = self._settling()
+        with closing(self._records.admit_ahead(admissions())) as answers:
+            for group in answers:
+                yield settle([taken.popleft() for _ in group], group)
 
     def carry(self, upcoming: Upcoming) -> Generator[Sequence[Outcome]]:
         """Send what `upcoming` gives until there is none; each has its own answer or error.
@@ -108,26 +103,32 @@ class Sender:
             taken.append(prepared)
             return prepared.admission
 
-        settle = self.settling()
+        settle = self._settling()
         with closing(self._records.admit_each(admission)) as answers:
             for group in answers:
-                yield settle([taken.popleft().request for _ in group], group)
+                yield settle([taken.popleft() for _ in group], group)
+
+    def _settling(self) -> _Settle:
+        """What publishes the messages that the scripts of one run do not, group by group."""
+        if self.one_redis:
+            return lambda _, answers: answers
+        return Publications(self._publisher, self._records).settled
 
     def _publication(self, request: CheckedRequest) -> Publication:
-        """What admission's script publishes itself, or keeps until the broker has confirmed."""
-        if not self.one_redis or not isinstance(self._publisher, RedisPublisher):
-            return Publication("", self._unsent(request), "", "", "", 0)
-        place = self._publisher.place(request.queue, request.priority)
+        """What admission's script publishes itself."""
+        publisher = self._publisher
+        if not isinstance(publisher, RedisPublisher):
+            raise TypeError(f"one Redis for records and broker needs its publisher, {publisher!r}")
+        place = publisher.place(request.queue, request.priority)
         key = (request.job_type.name, *place)
         template = self._templates.get(key)
         if template is None:
             template = self._templates[key] = MessageTemplate(self._app(), *key)
-        return self._publisher.publication(place, fill(template, request), request.countdown_s)
+        return publisher.publication(place, fill(template, request), request.countdown_s)
 
-    def _unsent(self, request: CheckedRequest) -> str:
-        kept = None if request.policy is None else dict(request.policy)
-        message = self._message(request)
-        return Unsent(message=message, countdown_s=request.countdown_s, policy=kept).encode()
 
-    def _message(self, request: CheckedRequest) -> RawMessage:
-        return first_message(self._app(), request)
+def _kept(request: CheckedRequest, message: RawMessage) -> Publication:
+    """What the record keeps until the broker has confirmed the message."""
+    policy = None if request.policy is None else dict(request.policy)
+    unsent = Unsent(message=message, countdown_s=request.countdown_s, policy=policy).encode()
+    return Publication("", unsent, "", "", "", 0)

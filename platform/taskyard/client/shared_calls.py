@@ -16,8 +16,9 @@ from time import monotonic
 from typing import Final
 
 from taskyard.client.loops import Answer, answer
-from taskyard.client.sender import Outcome, Prepared, Sender
-from taskyard.errors import PublishFailed
+from taskyard.client.prepared import Outcome, Prepared
+from taskyard.client.sender import Sender
+from taskyard.errors import NotReplicated, PublishFailed
 from taskyard.records import Admitted
 
 __all__ = ["SharedCalls"]
@@ -132,6 +133,9 @@ class SharedCalls:
         with closing(self._sender.carry(self._next)) as answers:
             for group in answers:
                 answer(self._under_way.popleft().hears(outcome) for outcome in group)
+                if isinstance(group[0], PublishFailed):
+                    # Each script may wait as long as a call for what this one waited for in vain.
+                    self._fail_late(group[0])
 
     def _next(self) -> Prepared | None:
         while self._waiting:
@@ -142,18 +146,26 @@ class SharedCalls:
         return None
 
     def _fail(self, error: Exception) -> None:
-        """Answer the calls under way, and those that have waited too long to be sent after them."""
+        """Answer the calls under way."""
         failed: list[Answer] = []
         while self._under_way:
             failed.append(self._under_way.popleft().hears(self._explain(error)))
+        answer(failed)
+        self._fail_late(error)
+
+    def _fail_late(self, error: Exception) -> None:
+        """Answer the calls that have waited too long for those that ended with `error`."""
+        failed: list[Answer] = []
         latest_s = monotonic() - self._patience_s
         while self._waiting and self._waiting[0].since_s <= latest_s:
             failed.append(self._waiting.popleft().hears(self._not_sent(error)))
         answer(failed)
 
     def _not_sent(self, error: Exception) -> Exception:
+        cause = str(self._explain(error)).rstrip(".")
+        if isinstance(error, NotReplicated):
+            cause = f"{error.confirmed} of {error.wanted} replicas confirmed them"
         return PublishFailed(
-            "the job is not enqueued: its call waited for those before it for "
-            f"{self._patience_s:g} s, and they ended with: {self._explain(error)} "
-            "Enqueue it again, whether it has an idempotency key or not"
+            f"the job is not enqueued: its call waited {self._patience_s:g} s for those before it, "
+            f"which failed: {cause}. Enqueue it again, whether it has an idempotency key or not"
         )

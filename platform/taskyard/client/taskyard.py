@@ -166,11 +166,10 @@ class Taskyard:
         with reachable(self._url):
             self.records.client.ping()
         departures = self._sender.prepare_all(batch.departures())
-        settle = self._sender.settling()
         try:
-            with closing(self._sender.ahead(departures)) as admitted:
-                for answers in admitted:
-                    batch.arrive(answers, settle)
+            with closing(self._sender.ahead(departures)) as arrivals:
+                for outcomes in arrivals:
+                    batch.arrive(outcomes)
         except NotReplicated as error:
             raise batch.unreplicated(error) from error
         except (RedisError, PublishFailed) as error:

@@ -1,0 +1,28 @@
+"""A request on its way, and what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from taskyard.client.requests import CheckedRequest
+from taskyard.records import Admission, Admitted
+from taskyard.wire.letters import RawMessage
+
+__all__ = ["Outcome", "Prepared", "Upcoming"]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """All that is sent of a request: what can be wrong with it alone was found before.
+
+    `message` is None where admission's own script publishes it.
+    """
+
+    request: CheckedRequest
+    admission: Admission
+    message: RawMessage | None
+
+
+Outcome = Admitted | Exception
+Upcoming = Callable[[], Prepared | None]
