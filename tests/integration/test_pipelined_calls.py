@@ -24,6 +24,7 @@ LIST = "pipelined:notes"
 def client(servers: Servers, proxy: Proxy) -> Iterator[redis.Redis]:
     with connect(through(proxy, servers.valkey_url())) as opened:
         opened.script_flush()
+        NOTE.known = FAULT.known = False
         opened.delete(LIST)
         yield opened
         opened.delete(LIST)
@@ -88,6 +89,16 @@ def test_a_server_that_forgets_the_script_in_between_is_told_it_again(client: re
     assert notes(client) == [1, 2, 3]
 
 
+def test_what_is_sent_at_once_is_answered_in_its_order(client: redis.Redis) -> None:
+    with PipelinedCalls(client, NOTE) as calls:
+        calls.send_all(([LIST], [number]) for number in range(20))
+        assert replies(calls) == list(range(20))
+        client.script_flush()
+        calls.send_all(([LIST], [number]) for number in range(20, 30))
+        assert replies(calls) == list(range(20, 30))
+    assert notes(client) == list(range(30))
+
+
 def test_a_connection_that_stays_lost_is_told_as_such(client: redis.Redis, proxy: Proxy) -> None:
     proxy.lose_replies(b"EVAL", times=1_000)
     with PipelinedCalls(client, NOTE) as calls:
@@ -104,11 +115,12 @@ def test_replies_that_nobody_waits_for_are_never_anothers(client: redis.Redis) -
     assert client.echo("own") == b"own"
 
 
-def test_a_fault_of_the_script_is_raised_in_its_place(client: redis.Redis) -> None:
+def test_a_fault_of_the_script_is_raised_in_its_place_and_no_other(client: redis.Redis) -> None:
     client.rpush(LIST, "no hash")
     with PipelinedCalls(client, FAULT) as calls:
         send(calls, 0, 1, 2)
         assert int(calls.receive()) == 0
         with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
             calls.receive()
+        assert int(calls.receive()) == 2
     assert client.echo("own") == b"own"

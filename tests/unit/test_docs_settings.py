@@ -77,7 +77,12 @@ LIMITS = {
     "jobs that go together (`enqueue_many`, concurrent calls)": [
         "records.admissions:_GROUP",
         "records.admissions:_GROUP_BYTES",
-        "records.admissions:SCRIPTS_AHEAD",
+    ],
+    "`enqueue_many`": ["records.admissions:SCRIPTS_AHEAD"],
+    "concurrent calls": [
+        "client.sender:_SCRIPTS",
+        "records.admissions:_TURN_BYTES",
+        "client.sender:_SCRIPTS_APART",
     ],
     "threads that share a client": ["client.shared_calls:_LANES", "client.shared_calls:_ONE_LANE"],
     "what a client keeps ready": ["client.shared_calls:_LINGER_S", "client.awaited:_LINGER_S"],

@@ -56,7 +56,7 @@ class Publications:
             life: error for life, error in zip(owed, failed, strict=True) if error is not None
         }
         published = [life for life in owed if life not in errors]
-        unnoted = self._records.confirm_many(published)
+        unnoted = self._records.confirm_many(published) if published else []
         self._confirmed.append(set(published))
         return errors | {
             life: error for life, error in zip(published, unnoted, strict=True) if error is not None

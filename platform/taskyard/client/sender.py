@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
+from typing import Final
 
 from celery import Celery
 
@@ -23,6 +24,12 @@ from taskyard.wire.unsent import Unsent
 
 __all__ = ["Sender"]
 
+
+# In one turn of calls that go together. A busy event loop lets another thread run only every 5 ms
+# (`sys.getswitchinterval`): with few scripts a turn it could not send what the loop makes.
+_SCRIPTS: Final = 16
+# Where each message is published apart and its confirmation awaited, the first would wait long.
+_SCRIPTS_APART: Final = 2
 
 _Settle = Callable[[Sequence[Prepared], Sequence[Outcome]], Sequence[Outcome]]
 
@@ -104,7 +111,8 @@ class Sender:
             return prepared.admission
 
         settle = self._settling()
-        with closing(self._records.admit_each(admission)) as answers:
+        scripts = _SCRIPTS if self.one_redis else _SCRIPTS_APART
+        with closing(self._records.admit_each(admission, scripts)) as answers:
             for group in answers:
                 yield settle([taken.popleft() for _ in group], group)
 

@@ -9,7 +9,7 @@ from time import monotonic
 from typing import Final
 
 import redis
-from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
+from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 
 from taskyard.errors import NotReplicated
 from taskyard.records.answers import OWN_ID, Admission, Admitted, Publication
@@ -29,9 +29,9 @@ _GROUP: Final = 50
 SCRIPTS_AHEAD: Final = 3
 # A script of large messages would hold up those of many small ones: it is closed at so many bytes.
 _GROUP_BYTES: Final = 1_048_576
+# What is sent at once has to arrive before the socket gives up.
+_TURN_BYTES: Final = 4_194_304
 _NOWHERE: Final = Publication("", "", "", "", "", 0)
-# Answers that say nothing about a job: another server has to be found, or the script was forgotten.
-_LOST_SERVER: Final = (ReadOnlyError, NoScriptError)
 
 Upcoming = Callable[[], Admission | None]
 _Answer = list[Admitted] | ResponseError | NotReplicated
@@ -60,28 +60,55 @@ class Admissions:
         The server works on some while the next are taken from `jobs`. Close it if you stop early.
         """
         left = iter(jobs)
-        for group, answer in self._answers(lambda: next(left, None)):
-            if isinstance(answer, ResponseError):
-                raise named(self._client, answer, self._types(group))
-            if isinstance(answer, NotReplicated):
-                raise answer
-            yield answer
+        if self._settings.replicas:
+            while group := _group(lambda: next(left, None)):
+                yield self._replicated(group)
+            return
+        groups: deque[list[Admission]] = deque()
+        with PipelinedCalls(self._client, self._script) as calls:
+            while True:
+                while len(calls) < SCRIPTS_AHEAD and (group := _group(lambda: next(left, None))):
+                    groups.append(group)
+                    calls.send(*self._call(group))
+                if not calls:
+                    return
+                yield self._admitted(calls, groups.popleft())
 
-    def each(self, upcoming: Upcoming) -> Generator[list[Admitted | Exception]]:
-        """`ahead` for jobs of many callers: each has its own answer, or its own error.
+    def _admitted(self, calls: PipelinedCalls, jobs: Sequence[Admission]) -> list[Admitted]:
+        with self._naming(jobs):
+            return [parse_admitted(raw) for raw in calls.receive()]
 
-        `upcoming` gives the next job, or None while there is none; it is asked before each script
-        and after each answer. The generator ends when there is none and every answer is yielded.
-        Raises redis-py's error when the server is lost: then no answer is known to what was taken
-        and not yielded. Close it if you stop early.
+    def each(self, upcoming: Upcoming, scripts: int) -> Generator[Sequence[Admitted | Exception]]:
+        """Admit jobs of many callers: each has its own answer, or its own error.
+
+        `upcoming` gives the next job, or None while there is none: then a turn begins, of at most
+        so many `scripts`, which go to the server at once and are answered at once. What comes
+        meanwhile is for the next turn. Raises redis-py's error when the server is lost: then no
+        answer is known to what was taken and not yielded. Close it if you stop early.
         """
-        for group, answer in self._answers(upcoming):
-            if isinstance(answer, NotReplicated):
-                yield [answer.of(job.job_id) for job in group]
-            elif isinstance(answer, ResponseError):
-                yield self._apart(group, answer)
-            else:
-                yield list(answer)
+        if self._settings.replicas:
+            while group := _group(upcoming):
+                yield self._own_answers(group, self._replicas_answer(group))
+            return
+        with PipelinedCalls(self._client, self._script) as calls:
+            while groups := _turn(upcoming, scripts):
+                calls.send_all(self._call(group) for group in groups)
+                known: list[Admitted | Exception] = []
+                try:
+                    for group in groups:
+                        known += self._own_answers(group, _received(calls))
+                except RedisError:
+                    if known:
+                        yield known
+                    raise
+                yield known
+
+    def _own_answers(
+        self, group: Sequence[Admission], answer: _Answer
+    ) -> Sequence[Admitted | Exception]:
+        if isinstance(answer, NotReplicated):
+            return [answer.of(job.job_id) for job in group]
+        return self._apart(group, answer) if isinstance(answer, ResponseError) else answer
 
     def _apart(
         self, group: Sequence[Admission], error: ResponseError
@@ -92,39 +119,23 @@ class Admissions:
         """
         if len(group) == 1:
             return [named(self._client, error, self._types(group))]
-        left = iter(group)
-        answers = self._answers(lambda: next(left, None), size=1)
-        return [self._own(jobs, answer) for jobs, answer in answers]
-
-    def _own(self, jobs: Sequence[Admission], answer: _Answer) -> Admitted | Exception:
-        if isinstance(answer, ResponseError):
-            return named(self._client, answer, self._types(jobs))
-        return answer if isinstance(answer, NotReplicated) else answer[0]
-
-    def _answers(
-        self, upcoming: Upcoming, size: int = _GROUP
-    ) -> Generator[tuple[list[Admission], _Answer]]:
-        """Scripts of at most `size` jobs, and the answer to each in their order."""
         if self._settings.replicas:
-            while group := _group(upcoming, size):
-                yield group, self._replicas_answer(group)
-            return
-        groups: deque[list[Admission]] = deque()
-        with PipelinedCalls(self._client, self._script) as calls:
-            while True:
-                while len(calls) < SCRIPTS_AHEAD and (group := _group(upcoming, size)):
-                    groups.append(group)
-                    calls.send(*self._call(group))
-                if not calls:
-                    return
-                answer = _received(calls)
-                yield groups.popleft(), answer
+            answers = [self._replicas_answer([job]) for job in group]
+        else:
+            with PipelinedCalls(self._client, self._script) as calls:
+                calls.send_all(self._call([job]) for job in group)
+                answers = [_received(calls) for _ in group]
+        return [
+            own
+            for job, answer in zip(group, answers, strict=True)
+            for own in self._own_answers([job], answer)
+        ]
 
     def _replicas_answer(self, jobs: Sequence[Admission]) -> _Answer:
         try:
             return self._replicated(jobs)
         except (NotReplicated, ResponseError) as error:
-            if isinstance(error, _LOST_SERVER):
+            if isinstance(error, ReadOnlyError):
                 raise
             return error
 
@@ -187,21 +198,35 @@ class Admissions:
         return keys, arguments
 
 
-def _group(upcoming: Upcoming, size: int) -> list[Admission]:
+def _turn(upcoming: Upcoming, scripts: int) -> list[list[Admission]]:
+    """The next jobs for at most so many scripts."""
+    groups: list[list[Admission]] = []
+    space = _TURN_BYTES
+    while len(groups) < scripts and space > 0 and (group := _group(upcoming)):
+        groups.append(group)
+        space -= sum(_size(job) for job in group)
+    return groups
+
+
+def _group(upcoming: Upcoming) -> list[Admission]:
     """The next jobs for one script."""
     group: list[Admission] = []
     space = _GROUP_BYTES
-    while len(group) < size and space > 0 and (job := upcoming()) is not None:
+    while len(group) < _GROUP and space > 0 and (job := upcoming()) is not None:
         group.append(job)
-        out = job.publication or _NOWHERE
-        space -= len(out.head) + len(out.tail)
+        space -= _size(job)
     return group
+
+
+def _size(job: Admission) -> int:
+    out = job.publication
+    return 0 if out is None else len(out.head) + len(out.tail)
 
 
 def _received(calls: PipelinedCalls) -> _Answer:
     try:
         return [parse_admitted(raw) for raw in calls.receive()]
     except ResponseError as error:
-        if isinstance(error, _LOST_SERVER):
+        if isinstance(error, ReadOnlyError):
             raise
         return error

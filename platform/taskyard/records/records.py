@@ -87,12 +87,14 @@ class Records:
         """
         return self._admissions.ahead(jobs)
 
-    def admit_each(self, upcoming: Upcoming) -> Generator[list[Admitted | Exception]]:
-        """`admit_ahead` for jobs of many callers: each has its own answer, or its own error.
+    def admit_each(
+        self, upcoming: Upcoming, scripts: int
+    ) -> Generator[Sequence[Admitted | Exception]]:
+        """`admit` for jobs of many callers: each has its own answer, or its own error.
 
         `upcoming` gives the next job, or None while there is none; see `Admissions.each`.
         """
-        return self._admissions.each(upcoming)
+        return self._admissions.each(upcoming, scripts)
 
     def witness_many(self, jobs: Sequence[Witnessed], *, published: bool) -> int:
         """Records of jobs that their producer has published itself, or failed to.
@@ -112,9 +114,12 @@ class Records:
         self._call("confirm", job_id, [epoch])
 
     def confirm_many(self, lives: Sequence[tuple[str, int]]) -> list[RedisError | None]:
-        """`confirm` for many (job id, epoch) in one round trip; an error for each that has one."""
-        if not lives:
-            return []
+        """`confirm` for many (job id, epoch) in one round trip; an error for each that has one.
+
+        Raises redis-py's error when the server is lost.
+        """
+        if len(lives) == 1:
+            return [self._confirmed(*lives[0])]
         script = self._scripts["confirm"]
         with self.client.pipeline(transaction=False) as pipe:
             script.queue_load(pipe)
@@ -122,6 +127,13 @@ class Records:
                 script.queue(pipe, self.keys.script_keys(job_id), [job_id, epoch])
             answers = pipe.execute(raise_on_error=False)[1:]
         return [answer if isinstance(answer, RedisError) else None for answer in answers]
+
+    def _confirmed(self, job_id: str, epoch: int) -> RedisError | None:
+        try:
+            self.confirm(job_id, epoch)
+        except ResponseError as error:
+            return error
+        return None
 
     def begin(
         self,

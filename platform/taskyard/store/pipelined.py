@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
+from itertools import islice
 from types import TracebackType
 from typing import Any, Self
 
@@ -31,13 +32,12 @@ class PipelinedCalls:
         self._script = script
         self._waiting: deque[Sequence[Argument]] = deque()
         self._written = 0
-        self._loaded = False
+        self._loaded = script.known
 
     def __enter__(self) -> Self:
         """Take a connection."""
         self._connection = self._pool.get_connection()
         self._retry = deepcopy(self._connection.retry)
-        self._retry.update_supported_errors([NoScriptError])
         return self
 
     def __exit__(
@@ -57,7 +57,12 @@ class PipelinedCalls:
 
     def send(self, keys: Sequence[str], arguments: Sequence[Argument]) -> None:
         """Send a call; raises redis-py's errors."""
-        self._waiting.append((len(keys), *keys, *arguments))
+        self.send_all([(keys, arguments)])
+
+    def send_all(self, calls: Iterable[tuple[Sequence[str], Sequence[Argument]]]) -> None:
+        """Send several calls at once; raises redis-py's errors."""
+        for keys, arguments in calls:
+            self._waiting.append((len(keys), *keys, *arguments))
         self._persist(self._write)
 
     def receive(self) -> Any:
@@ -68,11 +73,12 @@ class PipelinedCalls:
         try:
             reply = self._persist(self._read)
         except ResponseError:
-            # Nothing is written where it stands for a lost connection (READONLY, NOSCRIPT).
+            # Nothing is written where it stands for a lost connection (READONLY).
             if self._written:
                 self._drop_oldest()
             raise
         self._drop_oldest()
+        self._script.known = True
         return reply
 
     def _drop_oldest(self) -> None:
@@ -80,25 +86,35 @@ class PipelinedCalls:
         self._written -= 1
 
     def _write(self) -> None:
-        while self._written < len(self._waiting):
-            # The first call of a connection brings the source along.
-            script = (
-                ("EVALSHA", self._script.sha) if self._loaded else ("EVAL", self._script.source)
-            )
-            # redis-py's own packing looks at each of the hundreds of arguments first.
-            command: Any = (*script, *self._waiting[self._written])
-            packed = hiredis.pack_command(command)
-            # A ping between the calls would take the reply of one of them for its own.
-            self._connection.send_packed_command([packed], check_health=self._written == 0)
-            self._loaded = True
-            self._written += 1
+        unwritten = list(islice(self._waiting, self._written, None))
+        if not unwritten:
+            return
+        packed = [self._packed(call, first=at == 0) for at, call in enumerate(unwritten)]
+        # A ping between the calls would take the reply of one of them for its own.
+        self._connection.send_packed_command([b"".join(packed)], check_health=self._written == 0)
+        self._loaded = True
+        self._written += len(unwritten)
+
+    def _packed(self, call: Sequence[Argument], *, first: bool) -> bytes:
+        # The first call to a server that does not know the script brings its source along.
+        known = self._loaded or not first
+        script = ("EVALSHA", self._script.sha) if known else ("EVAL", self._script.source)
+        # redis-py's own packing looks at each of the hundreds of arguments first.
+        command: Any = (*script, *call)
+        packed: bytes = hiredis.pack_command(command)
+        return packed
 
     def _read(self) -> Any:
         self._write()
         return self._connection.read_response()
 
     def _persist(self, act: Callable[[], Any]) -> Any:
-        return self._retry.call_with_retry(act, self._lose)
+        while True:
+            try:
+                return self._retry.call_with_retry(act, self._lose)
+            except NoScriptError as error:
+                # The server forgot it, or is another one since a failover: no try that failed.
+                self._lose(error)
 
     def _lose(self, _: Exception) -> None:
         self._connection.disconnect()

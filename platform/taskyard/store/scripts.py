@@ -15,10 +15,14 @@ Argument = str | bytes | int | float
 
 
 class Script:
-    """One script. Calling it costs one round trip; two when the server's cache was flushed."""
+    """One script. Calling it costs one round trip; two when the server's cache was flushed.
+
+    `known` is whether a server has answered to it, which another server may not.
+    """
 
     def __init__(self, source: str) -> None:
         self.source = source
+        self.known = False
         self.sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
 
     def queue_load(self, pipeline: Any) -> None:
