@@ -149,6 +149,30 @@ def _others(report: dict[str, Any]) -> str:
     return " ".join(said)
 
 
+def _service(report: dict[str, Any]) -> str:
+    found = report.get("service")
+    if found is None:
+        return "The async service: not measured."
+    awaited, calls = found["awaited"], found["calls"]
+    columns = "calls/s | p99, ms | round trip, ms | CPU of the service, µs a call"
+    lines = [
+        f"| {calls:,} tasks that enqueue one after the other | {columns} |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, title in (("network", "over the network"), ("loopback", "on the same machine")):
+        one = found[name]
+        lines.append(
+            f"| {title} | {one['steady_per_s']:,} | {one['steady_p99_ms']:,} | "
+            f"{one['round_trip_ms']:g} | {one['cpu_us']:,} |"
+        )
+    said = (
+        f"{awaited['jobs']:,} results awaited: {awaited['begin_commands']:,} commands to begin, "
+        f"then {awaited['commands_per_s']:g} a second in {awaited['seconds']:.0f} s, and "
+        f"{awaited['cpu_percent']:g} % of a core."
+    )
+    return "\n".join([*lines, "", said])
+
+
 def _ledger(report: dict[str, Any]) -> str:
     lag = report.get("ledger_lag")
     if lag is None:
@@ -201,6 +225,7 @@ _BLOCKS: Final = (
     _rabbitmq,
     _costs,
     _others,
+    _service,
     _ledger,
     _steps,
     _course,

@@ -11,7 +11,7 @@ from bench.report import show
 
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 # The shape of the measurement, not what was found.
-HOW_IT_IS_MEASURED = {"85 %", "5 %", "5 ms"}
+HOW_IT_IS_MEASURED = {"85 %", "5 %", "5 ms", "2 ms", "1,000"}
 TURNS = {
     "median": 1.5,
     "lowest": 0.36,
@@ -81,6 +81,7 @@ def test_what_was_not_measured_says_so_and_is_not_called_kept() -> None:
         assert f"| `{key}` | not measured |" in text
     assert "The ledger's lag: not measured." in text
     assert "On RabbitMQ: not measured." in text
+    assert "The async service: not measured." in text
     assert "| rabbitmq | 0:03 | 0:35 | not measured: no RabbitMQ |" in text
 
 
@@ -93,6 +94,21 @@ def test_the_ledgers_lag_is_told_with_its_bound() -> None:
     text = render({**BARE, "ledger_lag": LAG})
     assert "The greatest lag was 1,234 events and 0.7 s" in text
     assert "bounded at 600,000 events" in text
+
+
+def test_the_async_service_is_told_with_what_its_network_is() -> None:
+    one = {"round_trip_ms": 4.2, "cpu_us": 55, "steady_per_s": 9_876, "steady_p99_ms": 98.7}
+    awaited = {
+        "jobs": 1000,
+        "seconds": 30.0,
+        "begin_commands": 1006,
+        "commands_per_s": 46.5,
+        "cpu_percent": 1.5,
+    }
+    service = {"calls": 1000, "one_way_ms": 2, "network": one, "loopback": one, "awaited": awaited}
+    text = render({**BARE, "service": service})
+    assert "| over the network | 9,876 | 98.7 | 4.2 | 55 |" in text
+    assert "1,000 results awaited: 1,006 commands to begin, then 46.5 a second in 30 s" in text
 
 
 def test_rates_are_told_as_multiples_of_taskyards_in_the_same_turns() -> None:

@@ -376,8 +376,10 @@ def test_a_job_that_enqueues_itself_for_ever_is_told(
 def test_an_async_test_enqueues_and_runs_async_handlers(yard: Yard) -> None:
     async def scenario() -> Any:
         job = await yard.aenqueue("awork", 5, priority=4)
+        with pytest.raises(ResultTimeout, match=r"call yard\.run\(\) first"):
+            await job.aresult(timeout=30)
         yard.run()
-        return job.result()
+        return await job.aresult()
 
     assert asyncio.run(scenario()) == 5
     assert yard.enqueued[0].priority == 4
