@@ -14,7 +14,7 @@ from servers import Servers
 from support.proxy import Cuts, Proxy, through
 from support.waiting import eventually, soon
 from support.yard import House, fresh_settings
-from taskyard.client import JobHandle
+from taskyard.client import JobHandle, shared_calls
 from taskyard.errors import InvalidPayload, PublishFailed, ServerRefused, ServerUnreachable
 
 ADMISSION = b"EVAL"
@@ -143,6 +143,26 @@ def test_several_loops_and_threads_share_one_client(house: House) -> None:
     jobs = [job for each in found for job in each]
     assert all(job.created for job in jobs)
     assert house.queued() == len({job.job_id for job in jobs}) == 8 * 50 + 8 * 20
+
+
+def test_threads_send_for_themselves_while_they_are_few_and_share_when_they_are_many(
+    house: House, proxy: Proxy
+) -> None:
+    house.act()
+    before = admissions(house)
+    shared = house.yard._calls
+    proxy.swallow()
+    with ThreadPoolExecutor(40) as pool:
+        jobs = [pool.submit(house.act, idempotency_key=str(number)) for number in range(40)]
+        gathered = f"all but {shared_calls._LANES} share scripts"
+        eventually(
+            lambda: len(shared._waiting) + len(shared._under_way) == 40 - shared_calls._LANES,
+            gathered,
+        )
+        proxy.flow()
+    assert all(job.result().created for job in jobs)
+    assert shared_calls._LANES < admissions(house) - before <= shared_calls._LANES + 4
+    assert house.queued() == 1 + 40
 
 
 # --- each its own error -------------------------------------------------------------------------

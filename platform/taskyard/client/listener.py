@@ -145,7 +145,8 @@ class Listener:
             self._heard_s, self._asked_s, self._silences = monotonic(), None, 0
             if message["type"] in ("subscribe", "message"):
                 job_id = self._wanted.get(message["channel"].decode())
-                self._due |= {job_id} if job_id is not None else set()
+                if job_id is not None:
+                    self._due.add(job_id)
 
     def _mistrust(self) -> None:
         """Make a connection anew that says nothing, and give up where that does not help."""
@@ -194,7 +195,7 @@ class Listener:
 
     def _know_type(self, job_id: str, job: _Job, job_type: str) -> None:
         """Listen also where a protected task of an installed app tells of its end."""
-        if job_type in self._catalogue:
+        if job_type == "" or job_type in self._catalogue:
             return
         channel = self._records.keys.kept_result(job_id)
         job.channels.add(channel)
