@@ -87,6 +87,7 @@ LIMITS = {
     "threads that share a client": ["client.shared_calls:_LANES", "client.shared_calls:_ONE_LANE"],
     "what a client keeps ready": ["client.shared_calls:_LINGER_S", "client.awaited:_LINGER_S"],
     "heartbeat of a consumer": ["transport.owners:OWNER_TTL_S"],
+    "heartbeat of a worker": ["records.fleet:GONE_S", "records.fleet:_FORGOTTEN_S"],
     "deliveries by a quorum queue of RabbitMQ": ["queues.rabbit_queue:BROKER_DELIVERY_LIMIT"],
     "new delay levels on RabbitMQ": ["broker.delay_exchanges:_ON_DISK_S"],
     "a message that came back to a quorum queue": [

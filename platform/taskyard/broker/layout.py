@@ -21,6 +21,7 @@ class Layout:
     separator: str = _SEPARATOR
     steps: tuple[int, ...] = URGENCY_STEPS
     unacked: str = "unacked"
+    index: str = "unacked_index"
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Self:
@@ -30,6 +31,7 @@ class Layout:
             separator=str(options.get("sep") or _SEPARATOR),
             steps=tuple(int(step) for step in options.get("priority_steps") or URGENCY_STEPS),
             unacked=str(options.get("unacked_key") or "unacked"),
+            index=str(options.get("unacked_index_key") or "unacked_index"),
         )
 
     def step(self, priority: int) -> int:
@@ -48,6 +50,11 @@ class Layout:
     def unacked_key(self) -> str:
         """The hash of what workers hold."""
         return self.prefix + self.unacked
+
+    @property
+    def index_key(self) -> str:
+        """The sorted set of when they took it."""
+        return self.prefix + self.index
 
 
 PLAIN: Final = Layout()

@@ -30,6 +30,11 @@ class Yard:
         # A seeded generator would give every forked child the same jitter.
         self.rules = Rules(catalogue, random.SystemRandom())
 
+    @property
+    def returns_abandoned(self) -> bool:
+        """Whether this worker brings back what dead ones held by kombu's own transport."""
+        return False
+
     @cached_property
     def records(self) -> Records:
         """The records, of this process."""

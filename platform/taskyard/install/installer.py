@@ -10,6 +10,7 @@ from celery.utils.imports import symbol_by_name
 from celery.worker.consumer import Consumer
 
 from taskyard.engine.memory_watch import MemoryWatch
+from taskyard.engine.presence import Presence
 from taskyard.engine.promoter import Promoter
 from taskyard.errors import InvalidSettings
 from taskyard.install.adopt import adopt
@@ -20,6 +21,7 @@ from taskyard.install.consumer import InstalledConsumer
 from taskyard.install.expiry import keep_expired
 from taskyard.install.modes import Modes
 from taskyard.install.registry import watch_registry
+from taskyard.install.returner import Returner
 from taskyard.install.transport_choice import choose_transport, own_options
 from taskyard.install.witness import watch_publishing
 from taskyard.install.yard import AppYard
@@ -65,7 +67,8 @@ def install(
     app.taskyard = yard
     _adopt_tasks(app, yard)
     _configure(app, transport)
-    app.steps["consumer"].update((Promoter, Announcer, MemoryWatch))
+    app.steps["consumer"].update((Promoter, Announcer, MemoryWatch, Returner))
+    app.steps["worker"].add(Presence)
     watch_beat(yard)
     keep_expired(app, yard)
     if admit:

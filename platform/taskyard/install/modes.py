@@ -50,6 +50,11 @@ class Modes:
         }
         return cls(Mode.read(default, "install(mode=…)"), patterns)
 
+    @property
+    def protect(self) -> bool:
+        """Whether some task is protected, besides those that say so themselves."""
+        return Mode.PROTECT in (self.default, *self.patterns.values())
+
     def of(self, name: str, own: object = None) -> Mode:
         """The mode of the task `name`; `own` is its attribute `taskyard`, which wins."""
         if own is not None:

@@ -15,7 +15,7 @@ from kombu.transport import redis as kombu_redis
 
 from taskyard.errors import InvalidSettings
 from taskyard.install.app_broker import AppBroker
-from taskyard.install.modes import Mode, Modes
+from taskyard.install.modes import Modes
 
 __all__ = ["TransportChoice", "choose_transport", "own_options"]
 
@@ -69,7 +69,7 @@ def choose_transport(broker: AppBroker, modes: Modes, asked: bool | None) -> Tra
 def _why_kombus(broker: AppBroker, modes: Modes, asked: bool | None) -> str:
     if asked is False:
         return "install says transport=False"
-    if Mode.PROTECT not in (modes.default, *modes.patterns.values()):
+    if not modes.protect:
         return "neither mode nor tasks of install say protect"
     if broker.own_transport is None:
         return "its URL names a socket or several servers, which only kombu's reads"

@@ -60,6 +60,11 @@ class AppYard(Yard):
         """Whether retries and waiting messages have a place at the app's broker."""
         return why_unsupported(self.broker, self.given) is None
 
+    @property
+    def returns_abandoned(self) -> bool:
+        """Where it protects at a Redis broker: only its own kind of message is safe to repeat."""
+        return self.broker_supported and self.broker.kind == "redis" and self.modes.protect
+
     def connect(self, keyprefix: str | None = None) -> Connection:
         """A connection for what Taskyard itself publishes; `keyprefix` as in `connection`."""
         if goes_by_own(self.broker):

@@ -23,11 +23,14 @@ from taskyard.records.answers import (
     Witnessed,
 )
 from taskyard.records.ends import End
+from taskyard.records.fleet import BEAT_S, GONE_S, Fleet, Member, lives
 from taskyard.records.keys import Keys
 from taskyard.records.record import Record
 from taskyard.records.records import Records
 
 __all__ = [
+    "BEAT_S",
+    "GONE_S",
     "OWN_ID",
     "SCRIPTS_AHEAD",
     "Admission",
@@ -37,8 +40,10 @@ __all__ = [
     "Done",
     "End",
     "Ended",
+    "Fleet",
     "Held",
     "Keys",
+    "Member",
     "NotHeld",
     "Publication",
     "Record",
@@ -52,4 +57,5 @@ __all__ = [
     "UnknownHistory",
     "WithoutRun",
     "Witnessed",
+    "lives",
 ]

@@ -11,6 +11,7 @@ from taskyard.store.client import (
     reachable,
     sentinel_options,
 )
+from taskyard.store.heartbeats import SIGNED_OFF, beat, read_beats
 from taskyard.store.misplaced import Misplaced, is_misplaced, named
 from taskyard.store.replicated import call_replicated
 from taskyard.store.scripts import Argument, Script
@@ -18,10 +19,12 @@ from taskyard.store.scripts import Argument, Script
 __all__ = [
     "BROKER",
     "RECORDS",
+    "SIGNED_OFF",
     "TRIES",
     "Argument",
     "Misplaced",
     "Script",
+    "beat",
     "call_replicated",
     "connect",
     "disown",
@@ -30,5 +33,6 @@ __all__ = [
     "make_pool",
     "named",
     "reachable",
+    "read_beats",
     "sentinel_options",
 ]

@@ -8,7 +8,8 @@ workers, Flower and clients in other languages share the queues.
 from kombu.transport import TRANSPORT_ALIASES
 
 from taskyard.transport.channel import Channel, SentinelChannel
-from taskyard.transport.owners import Owner, read_owners
+from taskyard.transport.giving_back import give_back
+from taskyard.transport.owners import Owner, owner_of, read_owners
 from taskyard.transport.pace import BURST
 from taskyard.transport.qos import QoS
 from taskyard.transport.transport import SentinelTransport, Transport
@@ -21,6 +22,8 @@ __all__ = [
     "SentinelChannel",
     "SentinelTransport",
     "Transport",
+    "give_back",
+    "owner_of",
     "read_owners",
 ]
 

@@ -12,7 +12,7 @@ from typing import Any, Final, NoReturn
 
 from redis.exceptions import ResponseError
 
-from taskyard.store import Script, is_misplaced, named
+from taskyard.store import SIGNED_OFF, Script, beat, is_misplaced, named
 from taskyard.transport.clients import PooledChannel
 from taskyard.transport.complaints import Complaints
 from taskyard.transport.owners import HEARTBEAT_S, OWNER_TTL_S, Swept, describe
@@ -32,7 +32,6 @@ class HoldingChannel(PooledChannel):
         self.complaints = Complaints()
         self.has_beaten = False
         self._restoring, self._sweeping = script("restore"), script("sweep")
-        self._beating = script("beat")
         self._beaten_at = float("-inf")
         self._described: tuple[list[str], str] = ([], "")
         super().__init__(*args, **kwargs)
@@ -95,9 +94,9 @@ class HoldingChannel(PooledChannel):
         """Say that this owner lives; what a silent one holds goes back after `OWNER_TTL_S`."""
         try:
             self.has_beaten = True
+            (key,) = self.full(self.heartbeats_key)
             with self.conn_or_acquire() as client:
-                keys = self.full(self.heartbeats_key)
-                self._beating(self.plain(client), keys, [self.owner, self.description])
+                beat(self.plain(client), key, self.owner, self.description)
         except ResponseError as error:
             self.tolerate(error)
         self._beaten_at = monotonic()
@@ -130,7 +129,7 @@ class HoldingChannel(PooledChannel):
 
     def sign_off(self, client: Any) -> None:
         """Count as dead from now on: the next sweep gives back what is out all the same."""
-        client.hset(self.heartbeats_key, self.owner, f"0 {self.description}")
+        client.hset(self.heartbeats_key, self.owner, f"{SIGNED_OFF} {self.description}")
 
 
 def script(name: str) -> Script:

@@ -15,6 +15,8 @@ from typing import Any, Final, NamedTuple, Self
 
 import redis
 
+from taskyard.store import SIGNED_OFF, read_beats
+
 __all__ = [
     "HEARTBEAT_S",
     "OWNER_TTL_S",
@@ -75,13 +77,12 @@ class Owner:
     queues: tuple[str, ...]
 
     @classmethod
-    def read(cls, name: bytes, beat: bytes) -> Self | None:
-        """From a field of the hash; None where it is no heartbeat."""
-        us, _, text = beat.partition(b" ")
+    def read(cls, name: str, seen_us: int, description: str) -> Self | None:
+        """From a heartbeat; None where another version's cannot be understood."""
         try:
-            told: dict[str, Any] = json.loads(text)
+            told: dict[str, Any] = json.loads(description)
             keys = str(told["unacked"]), str(told["index"])
-            return cls(name.decode(), int(us), *keys, tuple(map(str, told["queues"])))
+            return cls(name, seen_us, *keys, tuple(map(str, told["queues"])))
         except (ValueError, KeyError, TypeError):
             return None
 
@@ -92,7 +93,7 @@ class Owner:
     @property
     def signed_off(self) -> bool:
         """Whether it ended in order, rather than falling silent."""
-        return self.seen_us == 0
+        return self.seen_us == SIGNED_OFF
 
     @property
     def process(self) -> str:
@@ -105,9 +106,6 @@ def read_owners(client: redis.Redis, key: str) -> tuple[int, list[Owner]]:
 
     Raises redis-py's errors.
     """
-    with client.pipeline(transaction=False) as pipe:
-        pipe.time()
-        pipe.hgetall(key)
-        (seconds, micros), beats = pipe.execute()
-    owners = [Owner.read(name, beat) for name, beat in beats.items()]
-    return seconds * 1_000_000 + micros, [owner for owner in owners if owner is not None]
+    now_us, beats = read_beats(client, key)
+    owners = [Owner.read(name, us, description) for name, (us, description) in beats.items()]
+    return now_us, [owner for owner in owners if owner is not None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import uuid
 from typing import Any, Final
 
 __all__ = ["mark_redelivered", "message_of", "stored_parts", "suffix_of", "wrap_junk"]
@@ -92,10 +93,16 @@ def _raw_of(written: bytes) -> bytes:
 
 
 def mark_redelivered(message: dict[str, Any]) -> dict[str, Any]:
-    """The message with kombu's two marks of redelivery, where it has the places for them."""
+    """The message with kombu's two marks of redelivery, where it has the places for them.
+
+    Its delivery tag is another one: kombu's transport notes and acknowledges a message by the tag
+    in it, so that a worker which counted as dead would acknowledge what its successor holds.
+    """
     headers, properties = message.get("headers"), message.get("properties")
     if isinstance(headers, dict):
         headers["redelivered"] = True
-    if isinstance(properties, dict) and isinstance(properties.get("delivery_info"), dict):
-        properties["delivery_info"]["redelivered"] = True
+    if isinstance(properties, dict):
+        properties["delivery_tag"] = str(uuid.uuid4())
+        if isinstance(properties.get("delivery_info"), dict):
+            properties["delivery_info"]["redelivered"] = True
     return message

@@ -9,6 +9,7 @@ from taskyard.engine.consumer import JobConsumer
 from taskyard.engine.forking import keep_pages_shared
 from taskyard.engine.memory_watch import MemoryWatch
 from taskyard.engine.pool import TaskPool
+from taskyard.engine.presence import Presence
 from taskyard.engine.promoter import Promoter
 from taskyard.engine.surplus import Surplus
 from taskyard.engine.task import make_task
@@ -41,6 +42,7 @@ def build_app(settings: Settings, catalogue: Catalogue, handlers: Registry) -> C
     app.conf.worker_consumer = f"{JobConsumer.__module__}:{JobConsumer.__qualname__}"
     app.conf.worker_pool = f"{TaskPool.__module__}:{TaskPool.__qualname__}"
     app.steps["consumer"].update((Promoter, Surplus, MemoryWatch))
+    app.steps["worker"].add(Presence)
     keep_pages_shared()
     mask_secrets()
     for handler in handlers.handlers():

@@ -1,0 +1,129 @@
+"""A bootstep of every worker: it says that it lives, which queues it reads, and how it reads them.
+
+In a thread of its own, beside whatever the main loop does. A step of the worker, not of its
+consumer: one that has lost its broker still lives.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from time import monotonic
+from typing import Any, Final
+
+from celery import bootsteps
+from redis.exceptions import RedisError
+
+from taskyard.records import BEAT_S, Fleet, Member
+from taskyard.store import connect
+from taskyard.transport import SentinelTransport, Transport
+from taskyard.wire.logs import logger
+
+__all__ = ["Presence", "member_of"]
+
+log = logger(__name__)
+
+_FORGETS_EVERY: Final = 12
+_VISIBILITY_S: Final = 3600.0
+
+
+class Presence(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Every `BEAT_S`, until the worker ends in order and leaves."""
+
+    # Forked processes come before the thread.
+    requires = ("celery.worker.components:Pool",)
+
+    def __init__(self, worker: Any, **kwargs: Any) -> None:
+        super().__init__(worker, **kwargs)
+        self._beats: _Beats | None = None
+
+    def start(self, worker: Any) -> None:
+        """Start the thread."""
+        self._beats = _Beats(worker)
+        self._beats.start()
+
+    def stop(self, worker: Any) -> None:
+        """Leave; a server that does not answer is waited for as long as one heartbeat lasts."""
+        if self._beats is not None:
+            self._beats.ending.set()
+            self._beats.join(BEAT_S)
+
+    def terminate(self, worker: Any) -> None:
+        """A cold end is in order too: what the worker holds goes back."""
+        self.stop(worker)
+
+
+class _Beats(threading.Thread):
+    """The heartbeats of one worker."""
+
+    def __init__(self, worker: Any) -> None:
+        super().__init__(name="taskyard-presence", daemon=True)
+        self._worker, self._began_s = worker, monotonic()
+        self._member: Member | None = None
+        self._failing = False
+        self.ending = threading.Event()
+
+    def run(self) -> None:
+        """Beat until the worker ends."""
+        settings = self._worker.app.taskyard.settings
+        with closing(connect(settings.need_redis_url(), retries=0)) as client:
+            fleet = Fleet(client, settings.namespace)
+            beats = 0
+            while not self.ending.is_set():
+                self._try(lambda: self._beat(fleet))
+                beats += 1
+                if beats % _FORGETS_EVERY == 0:
+                    self._try(fleet.forget_old)
+                self.ending.wait(BEAT_S)
+            self._try(lambda: self._leave(fleet))
+
+    def _try(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except RedisError as error:
+            if not self._failing:
+                log.warning(
+                    "this worker cannot say that it lives, it tries again every %g s: %s",
+                    BEAT_S,
+                    error,
+                    extra={"action": "presence_not_written"},
+                )
+            self._failing = True
+        else:
+            self._failing = False
+
+    def _beat(self, fleet: Fleet) -> None:
+        if self._member is None:
+            self._member = fleet.join(member_of(self._worker), monotonic() - self._began_s)
+        else:
+            fleet.beat(replace(self._member, queues=_queues(self._worker)))
+
+    def _leave(self, fleet: Fleet) -> None:
+        if self._member is not None:
+            fleet.leave(self._member)
+
+
+def member_of(worker: Any) -> Member:
+    """What a worker says of itself when it starts."""
+    app = worker.app
+    with app.connection_for_read() as connection:
+        cls, options = connection.get_transport_cls(), connection.transport_options or {}
+    if cls.driver_type != "redis":
+        return Member(worker.hostname)
+    prefix = str(options.get("global_keyprefix") or "")
+    return Member(
+        worker.hostname,
+        unacked=prefix + str(options.get("unacked_key") or "unacked"),
+        index=prefix + str(options.get("unacked_index_key") or "unacked_index"),
+        visibility_timeout_s=float(options.get("visibility_timeout") or _VISIBILITY_S),
+        own=issubclass(cls, Transport | SentinelTransport),
+        returns=app.taskyard.returns_abandoned,
+    )
+
+
+def _queues(worker: Any) -> tuple[str, ...]:
+    """The queues that it reads now; none before it has begun to."""
+    consumer = getattr(getattr(worker, "consumer", None), "task_consumer", None)
+    return () if consumer is None else tuple(queue.name for queue in list(consumer.queues))

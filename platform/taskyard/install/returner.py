@@ -1,0 +1,178 @@
+"""A bootstep of protecting workers on Redis: what a dead worker began comes back by its record.
+
+Taskyard's transport names the owner of each message that is out, and gives back what a dead one
+held. kombu's does not: there a message waits for the visibility timeout. But the record of a job
+that has begun names its worker, and that worker's heartbeat says whether it lives.
+
+Returned is the message of a protected job whose record is running, whose lease expired a while ago
+and whose worker is gone. Should that worker come to life again, it meets what any does whose lease
+expired: another attempt has a newer token, so one outcome counts and the other is refused. Its late
+acknowledgement meets another delivery tag (`mark_redelivered`), so it removes nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import redis
+from celery import bootsteps
+from redis.exceptions import RedisError
+
+from taskyard.broker import RedisPublisher
+from taskyard.engine.message import named_task
+from taskyard.install.layout import Layout
+from taskyard.install.modes import Mode
+from taskyard.install.yard import AppYard
+from taskyard.jobs.states import State
+from taskyard.records import Fleet, Record, lives
+from taskyard.settings import Settings
+from taskyard.transport import give_back, owner_of
+from taskyard.transport.stored import stored_parts
+from taskyard.wire.headers import Stamp
+from taskyard.wire.logs import logger
+
+__all__ = ["Returner", "late_s", "return_abandoned"]
+
+log = logger(__name__)
+
+_CHUNK: Final = 200
+
+
+def late_s(settings: Settings) -> float:
+    """How long a lease must have been over, and how often a fleet looks.
+
+    A worker that lives renews one three times in its length.
+    """
+    return settings.lease_s / 3
+
+
+class Returner(bootsteps.StartStopStep):  # type: ignore[misc]
+    """In a thread of its own; one worker of a fleet looks every `late_s`."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def __init__(self, consumer: Any, **kwargs: Any) -> None:
+        super().__init__(consumer, **kwargs)
+        self._stop = threading.Event()
+
+    def start(self, consumer: Any) -> None:
+        """Start the thread, where there is anything to return."""
+        yard: AppYard = consumer.app.taskyard
+        if not yard.returns_abandoned:
+            return
+        self._stop = threading.Event()
+        threading.Thread(
+            target=_repeat, args=(yard, self._stop), name="taskyard-returner", daemon=True
+        ).start()
+
+    def stop(self, consumer: Any) -> None:
+        """Let the thread end; it is not waited for."""
+        self._stop.set()
+
+
+def _repeat(yard: AppYard, stop: threading.Event) -> None:
+    every_s = late_s(yard.settings)
+    while not stop.wait(every_s):
+        try:
+            return_abandoned(yard)
+        except RedisError as error:
+            log.warning(
+                "what dead workers held was not looked for, the next look is in %g s: %s",
+                every_s,
+                error,
+                extra={"action": "abandoned_not_sought"},
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Out:
+    """A message that is out by kombu's transport."""
+
+    tag: str
+    stored: bytes
+    headers: dict[str, Any]
+    priority: int
+
+    @property
+    def job_id(self) -> str:
+        return str(self.headers.get("id") or "")
+
+
+def return_abandoned(yard: AppYard) -> int:
+    """Return what dead workers began, and say how much; raises redis-py's errors.
+
+    0 too where another worker of the fleet has looked within the last seconds.
+    """
+    publisher = yard.publisher
+    if not isinstance(publisher, RedisPublisher):
+        return 0
+    broker, layout = publisher.client, Layout.of(yard.broker.transport_options)
+    turn = f"{yard.settings.namespace}:returning:{layout.unacked_key}"
+    if not broker.set(turn, "1", nx=True, px=int(late_s(yard.settings) * 900)):
+        return 0
+    found = [
+        out for out in _out(broker, layout) if yard.mode(named_task(out.headers)) is Mode.PROTECT
+    ]
+    return sum(_return(broker, layout, out, record) for out, record in _abandoned(yard, found))
+
+
+def _out(broker: redis.Redis, layout: Layout) -> Iterator[_Out]:
+    tags: Any = broker.zrange(layout.index_key, 0, -1)
+    names = [tag.decode() for tag in tags]
+    kombus = [name for name in names if not owner_of(name)]
+    for start in range(0, len(kombus), _CHUNK):
+        chunk = kombus[start : start + _CHUNK]
+        stored: Any = broker.hmget(layout.unacked_key, chunk)
+        for tag, raw in zip(chunk, stored, strict=True):
+            message = None if raw is None else stored_parts(raw)[0]
+            if isinstance(message, dict) and isinstance(message.get("headers"), dict):
+                yield _Out(tag, raw, message["headers"], _priority(message))
+
+
+def _priority(message: dict[str, Any]) -> int:
+    properties = message.get("properties")
+    value = properties.get("priority") if isinstance(properties, dict) else None
+    return value if isinstance(value, int) and value > 0 else 0
+
+
+def _abandoned(yard: AppYard, found: list[_Out]) -> Iterator[tuple[_Out, Record]]:
+    """Those whose attempt has nobody who runs it."""
+    if not found:
+        return
+    now_us, members = Fleet(yard.watching.client, yard.settings.namespace).read()
+    for out in found:
+        record = yard.watching.read(out.job_id)
+        late_us = now_us - int(late_s(yard.settings) * 1_000_000)
+        if record.state is not State.RUNNING or record.number("lease_until") > late_us:
+            continue
+        if not record.queue or _is_stale(out, record):
+            continue
+        if not lives(members, record.fields.get("worker", ""), record.number("started"), now_us):
+            yield out, record
+
+
+def _is_stale(out: _Out, record: Record) -> bool:
+    """Whether the message belongs to an earlier attempt than the one that runs."""
+    try:
+        stamp = Stamp.read(out.headers)
+    except ValueError:
+        return True
+    at = (record.epoch, record.generation, record.number("seq"))
+    return stamp is not None and (stamp.epoch, stamp.generation, stamp.seq) < at
+
+
+def _return(broker: redis.Redis, layout: Layout, out: _Out, record: Record) -> bool:
+    queue_list = layout.key(record.queue, layout.step(out.priority))
+    back = give_back(broker, layout.unacked_key, layout.index_key, out.tag, out.stored, queue_list)
+    if back:
+        log.warning(
+            "job %s: its worker %s is gone, its message is back in queue %s",
+            out.job_id,
+            record.fields.get("worker", ""),
+            record.queue,
+            extra={"action": "message_restored", "job_id": out.job_id, "tag": out.tag},
+        )
+    return back

@@ -1,0 +1,131 @@
+"""The workers of a namespace, as each says every few seconds that it lives.
+
+The record of a job names the worker that runs it. Whether that worker still lives is known here,
+whatever the broker.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Final, Self
+
+import redis
+
+from taskyard.store import beat, read_beats
+
+__all__ = ["BEAT_S", "GONE_S", "Fleet", "Member", "lives"]
+
+BEAT_S: Final = 5.0
+GONE_S: Final = 15.0
+"""How long a worker may be silent before it counts as gone."""
+# As long as an operator may want to hear of one that was never replaced.
+_FORGOTTEN_S: Final = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One worker process: its Celery name, and how its broker returns what it holds.
+
+    `unacked` and `index` are the full names of the keys that hold what is out at a Redis broker,
+    empty at RabbitMQ. `own` says that Taskyard's transport reads its queues. `returns`: it brings
+    back what dead workers hold by kombu's transport.
+    """
+
+    worker: str
+    queues: tuple[str, ...] = ()
+    unacked: str = ""
+    index: str = ""
+    visibility_timeout_s: float = 0.0
+    own: bool = False
+    returns: bool = False
+    instance: str = field(default_factory=lambda: uuid.uuid4().hex)
+    started_us: int = 0
+    seen_us: int = 0
+
+    @classmethod
+    def read(cls, instance: str, seen_us: int, description: str) -> Self | None:
+        """From a heartbeat; None where another version's cannot be understood."""
+        try:
+            told: dict[str, Any] = json.loads(description)
+            return cls(
+                worker=str(told["worker"]),
+                queues=tuple(map(str, told["queues"])),
+                unacked=str(told["unacked"]),
+                index=str(told["index"]),
+                visibility_timeout_s=float(told["visibility_timeout_s"]),
+                own=bool(told["own"]),
+                returns=bool(told["returns"]),
+                instance=instance,
+                started_us=int(told["started_us"]),
+                seen_us=seen_us,
+            )
+        except (ValueError, KeyError, TypeError):
+            return None
+
+    def describe(self) -> str:
+        """What `read` understands."""
+        told = asdict(self)
+        del told["instance"], told["seen_us"]
+        return json.dumps(told)
+
+    def alive(self, now_us: int) -> bool:
+        """Whether it was heard of within `GONE_S`."""
+        return now_us - self.seen_us <= GONE_S * 1_000_000
+
+
+class Fleet:
+    """All members, in the records' Redis; every method raises redis-py's errors."""
+
+    def __init__(self, client: redis.Redis, namespace: str) -> None:
+        self._client = client
+        self.key = f"{namespace}:workers"
+
+    def join(self, member: Member, started_s: float) -> Member:
+        """Add a worker that started so many seconds ago.
+
+        Earlier ones of its name are forgotten: it is in their place.
+        """
+        now_us, members = self.read()
+        joined = replace(member, started_us=now_us - int(started_s * 1_000_000))
+        self._forget(one for one in members if one.worker == member.worker)
+        self.beat(joined)
+        return joined
+
+    def beat(self, member: Member) -> None:
+        """Say that it lives."""
+        beat(self._client, self.key, member.instance, member.describe())
+
+    def leave(self, member: Member) -> None:
+        """Forget a worker that ends in order."""
+        self._client.hdel(self.key, member.instance)
+
+    def read(self) -> tuple[int, list[Member]]:
+        """The server's time in microseconds, and every member that has not left in order."""
+        now_us, beats = read_beats(self._client, self.key)
+        found = [Member.read(name, us, text) for name, (us, text) in beats.items()]
+        return now_us, [member for member in found if member is not None]
+
+    def forget_old(self) -> None:
+        """Forget those that have been silent for an hour."""
+        now_us, members = self.read()
+        oldest_us = now_us - _FORGOTTEN_S * 1_000_000
+        self._forget(member for member in members if member.seen_us < oldest_us)
+
+    def _forget(self, members: Iterable[Member]) -> None:
+        instances = [member.instance for member in members]
+        if instances:
+            self._client.hdel(self.key, *instances)
+
+
+def lives(members: Sequence[Member], worker: str, began_us: int, now_us: int) -> bool:
+    """Whether the process that began an attempt then under this worker's name is still there.
+
+    One of the same name that started later is its successor, not it.
+    """
+    return any(
+        member.worker == worker and member.started_us <= began_us and member.alive(now_us)
+        for member in members
+    )
