@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from taskyard.records import GONE_S, Fleet, Member, lives
+from taskyard.records import GONE_S, Fleet, Member, left_by_dead, lives
 from taskyard.settings import Settings
 
 
@@ -49,14 +49,25 @@ def test_one_that_is_silent_is_gone_and_one_that_left_is_forgotten(
     assert [(member.worker, member.alive(now_us)) for member in members] == [("a", False)]
 
 
-def test_a_successor_stands_in_the_place_of_its_name(fleet: Fleet, client: redis.Redis) -> None:
-    first = fleet.join(Member("a"), 0)
-    began_us = first.started_us + 1
-    second = fleet.join(Member("a"), 0)
+def test_a_successor_of_the_same_name_is_not_the_worker_that_is_gone(
+    fleet: Fleet, client: redis.Redis
+) -> None:
+    first = fleet.join(Member("a"), 10)
+    silence(client, fleet, first, GONE_S + 1)
+    fleet.join(Member("a"), 0)
     now_us, members = fleet.read()
-    assert [member.instance for member in members] == [second.instance]
-    assert not lives(members, "a", began_us, now_us)
+    assert not lives(members, "a", first.started_us + 1, now_us)
     assert lives(members, "a", now_us, now_us)
+
+
+def test_what_only_a_dead_worker_said_it_held_is_left_by_it(
+    fleet: Fleet, client: redis.Redis
+) -> None:
+    dead = fleet.join(Member("a", held=("1", "2", "3")), 0)
+    fleet.join(Member("b", held=("3", "4")), 0)
+    silence(client, fleet, dead, GONE_S + 1)
+    now_us, members = fleet.read()
+    assert left_by_dead(members, now_us) == {"1", "2"}
 
 
 def test_an_attempt_of_a_worker_that_nobody_knows_has_nobody_who_runs_it(fleet: Fleet) -> None:

@@ -5,9 +5,11 @@ held. kombu's does not: there a message waits for the visibility timeout. But th
 that has begun names its worker, and that worker's heartbeat says whether it lives.
 
 Returned is the message of a protected job whose record is running, whose lease expired a while ago
-and whose worker is gone. Should that worker come to life again, it meets what any does whose lease
-expired: another attempt has a newer token, so one outcome counts and the other is refused. Its late
-acknowledgement meets another delivery tag (`mark_redelivered`), so it removes nothing.
+and whose worker is gone; and what a worker that is gone said it held with its last heartbeat, for
+jobs that have not begun or are decided. Should that worker come to life again, it meets what any
+does whose lease expired: another attempt has a newer token, so one outcome counts and the other is
+refused. Its late acknowledgement meets another delivery tag (`mark_redelivered`), so it removes
+nothing.
 """
 
 from __future__ import annotations
@@ -23,11 +25,12 @@ from redis.exceptions import RedisError
 
 from taskyard.broker import RedisPublisher
 from taskyard.engine.message import named_task
+from taskyard.install.captor import queue_named
 from taskyard.install.layout import Layout
 from taskyard.install.modes import Mode
 from taskyard.install.yard import AppYard
 from taskyard.jobs.states import State
-from taskyard.records import Fleet, Record, lives
+from taskyard.records import Fleet, Record, left_by_dead, lives
 from taskyard.settings import Settings
 from taskyard.transport import give_back, owner_of
 from taskyard.transport.stored import stored_parts
@@ -89,20 +92,32 @@ def _repeat(yard: AppYard, stop: threading.Event) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Out:
-    """A message that is out by kombu's transport."""
+    """A message that is out by kombu's transport, and where it was published to."""
 
     tag: str
     stored: bytes
-    headers: dict[str, Any]
-    priority: int
+    message: dict[str, Any]
+    exchange: str
+    routing_key: str
+
+    @property
+    def headers(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.message["headers"]
+        return found
 
     @property
     def job_id(self) -> str:
         return str(self.headers.get("id") or "")
 
+    @property
+    def priority(self) -> int:
+        properties = self.message.get("properties")
+        value = properties.get("priority") if isinstance(properties, dict) else None
+        return value if isinstance(value, int) and value > 0 else 0
+
 
 def return_abandoned(yard: AppYard) -> int:
-    """Return what dead workers began, and say how much; raises redis-py's errors.
+    """Return what dead workers left, and say how much; raises redis-py's errors.
 
     0 too where another worker of the fleet has looked within the last seconds.
     """
@@ -116,7 +131,7 @@ def return_abandoned(yard: AppYard) -> int:
     found = [
         out for out in _out(broker, layout) if yard.mode(named_task(out.headers)) is Mode.PROTECT
     ]
-    return sum(_return(broker, layout, out, record) for out, record in _abandoned(yard, found))
+    return sum(_return(yard, layout, broker, out, record) for out, record in _left(yard, found))
 
 
 def _out(broker: redis.Redis, layout: Layout) -> Iterator[_Out]:
@@ -127,30 +142,28 @@ def _out(broker: redis.Redis, layout: Layout) -> Iterator[_Out]:
         chunk = kombus[start : start + _CHUNK]
         stored: Any = broker.hmget(layout.unacked_key, chunk)
         for tag, raw in zip(chunk, stored, strict=True):
-            message = None if raw is None else stored_parts(raw)[0]
+            message, *route = (None, "", "") if raw is None else stored_parts(raw)
             if isinstance(message, dict) and isinstance(message.get("headers"), dict):
-                yield _Out(tag, raw, message["headers"], _priority(message))
+                yield _Out(tag, raw, message, *route)
 
 
-def _priority(message: dict[str, Any]) -> int:
-    properties = message.get("properties")
-    value = properties.get("priority") if isinstance(properties, dict) else None
-    return value if isinstance(value, int) and value > 0 else 0
-
-
-def _abandoned(yard: AppYard, found: list[_Out]) -> Iterator[tuple[_Out, Record]]:
-    """Those whose attempt has nobody who runs it."""
+def _left(yard: AppYard, found: list[_Out]) -> Iterator[tuple[_Out, Record]]:
+    """What nobody works on, with its record: left at work by the record, or told by its worker."""
     if not found:
         return
-    now_us, members = Fleet(yard.watching.client, yard.settings.namespace).read()
+    records = yard.watching
+    now_us, members = Fleet(records.client, yard.settings.namespace).read()
+    left = left_by_dead(members, now_us)
+    late_us = now_us - int(late_s(yard.settings) * 1_000_000)
     for out in found:
-        record = yard.watching.read(out.job_id)
-        late_us = now_us - int(late_s(yard.settings) * 1_000_000)
-        if record.state is not State.RUNNING or record.number("lease_until") > late_us:
+        record = records.read(out.job_id)
+        if record.state is not State.RUNNING:
+            if out.tag in left:
+                yield out, record
             continue
-        if not record.queue or _is_stale(out, record):
-            continue
-        if not lives(members, record.fields.get("worker", ""), record.number("started"), now_us):
+        worker, began_us = record.fields.get("worker", ""), record.number("started")
+        late = record.number("lease_until") < late_us
+        if late and not _is_stale(out, record) and not lives(members, worker, began_us, now_us):
             yield out, record
 
 
@@ -164,15 +177,28 @@ def _is_stale(out: _Out, record: Record) -> bool:
     return stamp is not None and (stamp.epoch, stamp.generation, stamp.seq) < at
 
 
-def _return(broker: redis.Redis, layout: Layout, out: _Out, record: Record) -> bool:
-    queue_list = layout.key(record.queue, layout.step(out.priority))
-    back = give_back(broker, layout.unacked_key, layout.index_key, out.tag, out.stored, queue_list)
+def _queue(app: Any, out: _Out, record: Record) -> str:
+    """The queue that it came from; empty where that cannot be told."""
+    if not out.exchange:
+        return out.routing_key
+    if record.queue:
+        return record.queue
+    found = queue_named(app, out.exchange, out.routing_key, "")
+    return found if found in app.amqp.queues else ""
+
+
+def _return(yard: AppYard, layout: Layout, broker: redis.Redis, out: _Out, record: Record) -> bool:
+    queue = _queue(yard.app, out, record)
+    if not queue:
+        return False
+    queue_list = layout.key(queue, layout.step(out.priority))
+    keys = layout.unacked_key, layout.index_key
+    back = give_back(broker, *keys, out.tag, out.stored, queue_list)
     if back:
         log.warning(
-            "job %s: its worker %s is gone, its message is back in queue %s",
+            "job %s: the worker that held its message is gone, it is back in queue %s",
             out.job_id,
-            record.fields.get("worker", ""),
-            record.queue,
+            queue,
             extra={"action": "message_restored", "job_id": out.job_id, "tag": out.tag},
         )
     return back

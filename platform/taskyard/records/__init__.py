@@ -23,7 +23,7 @@ from taskyard.records.answers import (
     Witnessed,
 )
 from taskyard.records.ends import End
-from taskyard.records.fleet import BEAT_S, GONE_S, Fleet, Member, lives
+from taskyard.records.fleet import BEAT_S, GONE_S, Fleet, Member, left_by_dead, lives
 from taskyard.records.keys import Keys
 from taskyard.records.record import Record
 from taskyard.records.records import Records
@@ -57,5 +57,6 @@ __all__ = [
     "UnknownHistory",
     "WithoutRun",
     "Witnessed",
+    "left_by_dead",
     "lives",
 ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, Self
 
@@ -16,7 +16,7 @@ import redis
 
 from taskyard.store import beat, read_beats
 
-__all__ = ["BEAT_S", "GONE_S", "Fleet", "Member", "lives"]
+__all__ = ["BEAT_S", "GONE_S", "Fleet", "Member", "left_by_dead", "lives"]
 
 BEAT_S: Final = 5.0
 GONE_S: Final = 15.0
@@ -30,8 +30,9 @@ class Member:
     """One worker process: its Celery name, and how its broker returns what it holds.
 
     `unacked` and `index` are the full names of the keys that hold what is out at a Redis broker,
-    empty at RabbitMQ. `own` says that Taskyard's transport reads its queues. `returns`: it brings
-    back what dead workers hold by kombu's transport.
+    empty at RabbitMQ. `own` says that Taskyard's transport reads its queues; by kombu's `held` are
+    the tags of what it holds, which nothing else tells. `returns`: it brings back what dead workers
+    hold by kombu's transport.
     """
 
     worker: str
@@ -41,6 +42,7 @@ class Member:
     visibility_timeout_s: float = 0.0
     own: bool = False
     returns: bool = False
+    held: tuple[str, ...] = ()
     instance: str = field(default_factory=lambda: uuid.uuid4().hex)
     started_us: int = 0
     seen_us: int = 0
@@ -58,6 +60,7 @@ class Member:
                 visibility_timeout_s=float(told["visibility_timeout_s"]),
                 own=bool(told["own"]),
                 returns=bool(told["returns"]),
+                held=tuple(map(str, told["held"])),
                 instance=instance,
                 started_us=int(told["started_us"]),
                 seen_us=seen_us,
@@ -84,13 +87,9 @@ class Fleet:
         self.key = f"{namespace}:workers"
 
     def join(self, member: Member, started_s: float) -> Member:
-        """Add a worker that started so many seconds ago.
-
-        Earlier ones of its name are forgotten: it is in their place.
-        """
-        now_us, members = self.read()
+        """Add a worker that started so many seconds ago."""
+        now_us, _ = self.read()
         joined = replace(member, started_us=now_us - int(started_s * 1_000_000))
-        self._forget(one for one in members if one.worker == member.worker)
         self.beat(joined)
         return joined
 
@@ -112,12 +111,9 @@ class Fleet:
         """Forget those that have been silent for an hour."""
         now_us, members = self.read()
         oldest_us = now_us - _FORGOTTEN_S * 1_000_000
-        self._forget(member for member in members if member.seen_us < oldest_us)
-
-    def _forget(self, members: Iterable[Member]) -> None:
-        instances = [member.instance for member in members]
-        if instances:
-            self._client.hdel(self.key, *instances)
+        old = [member.instance for member in members if member.seen_us < oldest_us]
+        if old:
+            self._client.hdel(self.key, *old)
 
 
 def lives(members: Sequence[Member], worker: str, began_us: int, now_us: int) -> bool:
@@ -129,3 +125,9 @@ def lives(members: Sequence[Member], worker: str, began_us: int, now_us: int) ->
         member.worker == worker and member.started_us <= began_us and member.alive(now_us)
         for member in members
     )
+
+
+def left_by_dead(members: Sequence[Member], now_us: int) -> set[str]:
+    """The tags that a dead worker said it held, and that no living one says it holds."""
+    living = {tag for member in members if member.alive(now_us) for tag in member.held}
+    return {tag for member in members if not member.alive(now_us) for tag in member.held} - living
