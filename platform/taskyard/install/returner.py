@@ -24,9 +24,9 @@ from celery import bootsteps
 from redis.exceptions import RedisError
 
 from taskyard.broker import RedisPublisher
+from taskyard.broker.layout import Layout
 from taskyard.engine.message import named_task
 from taskyard.install.captor import queue_named
-from taskyard.install.layout import Layout
 from taskyard.install.modes import Mode
 from taskyard.install.yard import AppYard
 from taskyard.jobs.states import State
@@ -124,7 +124,7 @@ def return_abandoned(yard: AppYard) -> int:
     publisher = yard.publisher
     if not isinstance(publisher, RedisPublisher):
         return 0
-    broker, layout = publisher.client, Layout.of(yard.broker.transport_options)
+    broker, layout = publisher.client, yard.layout
     turn = f"{yard.settings.namespace}:returning:{layout.unacked_key}"
     if not broker.set(turn, "1", nx=True, px=int(late_s(yard.settings) * 900)):
         return 0
