@@ -87,7 +87,8 @@ def make_app(configuration: Configuration, settings: Settings | None = None) -> 
         app,
         mode="protect",
         settings=settings,
-        transport=configuration.transport and configuration.redis,
+        # Without the keyword an app at Redis has Taskyard's.
+        transport=None if configuration.transport else False,
         admit=configuration.admit,
     )
     _add_task(app)

@@ -19,6 +19,7 @@ from taskyard.engine.duties import NOT_DISCHARGED, defer
 from taskyard.engine.eta import due_ahead_us
 from taskyard.engine.message import is_identified, job_id_of, stamp_of, task_of
 from taskyard.engine.own_letters import reuse_in, reused_duty
+from taskyard.engine.pool import OwnPipesPool
 from taskyard.engine.reconnecting import LONGEST_S, Reconnecting, close_in_two_steps
 from taskyard.engine.returns import Returns
 from taskyard.engine.shape import fault_of
@@ -74,7 +75,11 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
             conn.ensure_connection = partial(conn.ensure_connection, **intervals)
         keep_transport(conn)
         read_any_header(conn)
-        return super().ensure_connected(conn)
+        connected = super().ensure_connected(conn)
+        processes = getattr(self.pool, "_pool", None)
+        if isinstance(processes, OwnPipesPool):
+            processes.read_new_processes()
+        return connected
 
     def update_strategies(self) -> None:
         """Celery calls it just before it sets the prefetch and consumes: the queues come first."""

@@ -1,4 +1,4 @@
-"""Celery's prefork pool, which sees a process' death at once and drains without waiting.
+"""Celery's prefork pool: no pipe of a killed process is used again, deaths are seen at once.
 
 The hooks are Celery's and billiard's private ones: their versions are pinned, and the tests of
 workers' drains and deaths fail where a new one no longer calls them.
@@ -6,6 +6,7 @@ workers' drains and deaths fail where a new one no longer calls them.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, Final
 
 from billiard.pool import CLOSE
@@ -13,14 +14,59 @@ from celery.concurrency import asynpool, prefork
 
 from taskyard.engine.draining import DrainingResults
 
-__all__ = ["LOOKS", "LOOK_AGAIN_S", "JobPool", "TaskPool"]
+__all__ = [
+    "LOOKS",
+    "LOOK_AGAIN_S",
+    "InstalledTaskPool",
+    "JobPool",
+    "OwnPipesPool",
+    "TaskPool",
+]
 
 LOOK_AGAIN_S: Final = 0.01
+UP_WITHIN_S: Final = 60.0
 # A process that has closed its files and lives on is found by Celery's look every 5 s.
 LOOKS: Final = 50
 
 
-class JobPool(asynpool.AsynPool):  # type: ignore[misc]
+class OwnPipesPool(asynpool.AsynPool):  # type: ignore[misc]
+    """A pool that gives the pipes of a killed process to no other, as an installed app has it."""
+
+    def __init__(self, *args: Any, proc_alive_timeout: float | None = None, **kwargs: Any) -> None:
+        # The main loop stands still while it connects or publishes, and reads nothing then: a new
+        # process that has said that it lives would be killed for its silence after 4 s.
+        longest = max(proc_alive_timeout or 0.0, UP_WITHIN_S)
+        super().__init__(*args, proc_alive_timeout=longest, **kwargs)
+
+    def read_new_processes(self) -> None:
+        """Read what new processes have said while the main loop stood still.
+
+        Before a timer holds their silence against them.
+        """
+        fds = {process.outqR_fd for process in self._waiting_to_start}
+        readable, _, _ = asynpool._select(fds, timeout=0)
+        for fd in readable:
+            self.handle_result_event(fd)
+
+    def _process_cleanup_queues(self, proc: Any) -> None:
+        """Replace the pipes of a killed process; those of one that left in order are used again.
+
+        It may have read half a message. Celery looks for the job whose message that was, and finds
+        none where the broker was lost in between: the next process would take the message's middle
+        for a length, and wait for ever.
+        """
+        if not proc.dead and proc.exitcode is not None and proc.exitcode < 0:
+            # While its pipes are open: their numbers stand in every index.
+            self.on_process_down(proc)
+            proc.dead = True
+            with suppress(ValueError):
+                if self.destroy_queues(self._find_worker_queues(proc), proc):
+                    self._queues[self.create_process_queues()] = None
+            return
+        super()._process_cleanup_queues(proc)
+
+
+class JobPool(OwnPipesPool):
     """The processes of one worker, as its main process sees them."""
 
     ResultHandler = DrainingResults
@@ -87,3 +133,9 @@ class TaskPool(prefork.TaskPool):  # type: ignore[misc]
     """What `worker_pool` names."""
 
     Pool = JobPool
+
+
+class InstalledTaskPool(prefork.TaskPool):  # type: ignore[misc]
+    """What `worker_pool` names in an installed app that has Celery's prefork pool."""
+
+    Pool = OwnPipesPool

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from celery import signals
 from celery.utils.imports import symbol_by_name
@@ -31,6 +31,10 @@ from taskyard.wire.logs import logger
 __all__ = ["install"]
 
 log = logger(__name__)
+
+# Names, since a producer needs no pool. An app's own pool stays.
+_PREFORK: Final = ("prefork", "processes", "celery.concurrency.prefork:TaskPool")
+_POOL: Final = "taskyard.engine.pool:InstalledTaskPool"
 
 
 def install(
@@ -97,6 +101,8 @@ def _configure(app: Any, asked: bool | None) -> None:
 
     def configure(**_: Any) -> None:
         app.conf.worker_consumer = _consumer(app.conf.worker_consumer)
+        if app.conf.worker_pool in _PREFORK:
+            app.conf.worker_pool = _POOL
         _use_transport(app, asked)
 
     app.on_after_configure.connect(configure, weak=False)

@@ -1,0 +1,97 @@
+"""The pipes of the pool: what a killed process has half read, what a new one has said."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from celery import Celery
+from celery.concurrency import get_implementation
+from celery.concurrency import thread as threads
+from kombu.asynchronous import Hub, get_event_loop, set_event_loop
+
+from support.waiting import eventually
+from taskyard.engine.pool import InstalledTaskPool, JobPool, OwnPipesPool
+from taskyard.install import install
+from taskyard.settings import Settings
+
+# A message that is read up to its middle: what follows looks like the length of a huge one.
+ARGUMENT = "x" * 4_000
+HALF_BYTES = 2_000
+
+
+@pytest.fixture
+def loop() -> Iterator[Any]:
+    before, hub = get_event_loop(), Hub()
+    set_event_loop(hub)
+    yield hub
+    set_event_loop(before)
+    hub.close()
+
+
+@pytest.fixture(params=[JobPool, OwnPipesPool], ids=["native", "installed"])
+def pool(request: pytest.FixtureRequest, loop: Any) -> Iterator[Any]:
+    made = request.param(1, threads=False)
+    made.register_with_event_loop(loop)
+    yield made
+    for process in made._pool:
+        os.kill(process.pid, signal.SIGKILL)
+    made.terminate()
+
+
+@pytest.fixture
+def await_(loop: Any) -> Callable[[Callable[[], object], str], None]:
+    """Run the event loop until a condition holds."""
+    ticks = loop.create_loop()
+    # The loop waits for an event only where it has no timer that is due.
+    loop.call_repeatedly(0.01, int)
+
+    def run(condition: Callable[[], object], what: str) -> None:
+        eventually(lambda: next(ticks) is not None or condition(), what, within_s=20)
+
+    return run
+
+
+def test_the_process_after_a_killed_one_does_the_next_job(
+    pool: Any, await_: Callable[[Callable[[], object], str], None]
+) -> None:
+    (victim,) = pool._pool
+    await_(lambda: victim.inqW_fd in pool._fileno_to_inq, "its first message")
+    os.kill(victim.pid, signal.SIGSTOP)
+    written = pool.apply_async(len, (ARGUMENT,))
+    await_(lambda: written._write_to is victim and not pool._active_writers, "a written job")
+    # What the process had read when it was killed.
+    assert len(os.read(victim.inq._reader.fileno(), HALF_BYTES)) == HALF_BYTES
+    # The broker is lost: jobs that no process has accepted are forgotten.
+    pool.flush()
+    os.kill(victim.pid, signal.SIGKILL)
+    await_(lambda: victim not in pool._pool, "another process")
+    results: list[int] = []
+    pool.apply_async(len, ("next",), callback=results.append)
+    await_(lambda: results, "the next job's result")
+    assert results == [4]
+
+
+def test_what_a_new_process_said_while_the_loop_stood_still_is_read_before_the_timers(
+    pool: Any, await_: Callable[[Callable[[], object], str], None]
+) -> None:
+    (victim,) = pool._pool
+    os.kill(victim.pid, signal.SIGKILL)
+    await_(lambda: victim not in pool._pool and pool._waiting_to_start, "another process")
+    (fresh,) = pool._waiting_to_start
+    eventually(lambda: select.select([fresh.outqR_fd], [], [], 0)[0], "its first message")
+    pool.read_new_processes()
+    assert not pool._waiting_to_start
+
+
+def test_an_installed_app_with_celerys_prefork_pool_has_this_one_and_any_other_pool_stays() -> None:
+    settings = Settings(redis_url="redis://127.0.0.1:1/0")
+    for own, expected in (("prefork", InstalledTaskPool), ("threads", threads.TaskPool)):
+        app = Celery("pools", broker="memory://", set_as_current=False)
+        app.conf.worker_pool = own
+        install(app, settings=settings)
+        assert get_implementation(app.conf.worker_pool) is expected
