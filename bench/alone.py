@@ -10,12 +10,13 @@ from bench.attention import idle_cpu_percent, pickup_ms
 from bench.backlog import flatness
 from bench.contenders import CELERY, TASKYARD
 from bench.course import Figures, Stage
+from bench.growth import grown
 from bench.ledger_lag import ledger_lag
 from bench.mirroring import mirror_letters
 from bench.round_trips import count_round_trips
 from bench.where import where_time_goes
 
-__all__ = ["attention", "backlog", "commands", "ledger", "mirror", "steps"]
+__all__ = ["attention", "backlog", "commands", "growth", "ledger", "mirror", "steps"]
 
 
 def attention(stage: Stage) -> Figures:
@@ -40,6 +41,12 @@ def commands(stage: Stage) -> Figures:
         "redis_commands_per_job_celery": round(celery.child, 3),
         "redis_commands_per_job_main_celery": round(celery.main, 3),
     }
+
+
+def growth(stage: Stage) -> Figures:
+    """What the main process keeps of the jobs it has served."""
+    found = grown(stage.bench, stage.plan.growth_jobs)
+    return {"worker_growth_mib": found.growth_mib, "worker_growth": asdict(found)}
 
 
 def steps(stage: Stage) -> Figures:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from bench.alone import attention, backlog, commands, ledger, mirror, steps
+from bench.alone import attention, backlog, commands, growth, ledger, mirror, steps
 from bench.beside import bodies, enqueue_many, memory, throughput
 from bench.course import Part
 from bench.rabbitmq import rabbitmq
@@ -19,6 +19,7 @@ PARTS: Final = (
     Part("service", "1,000 aenqueue calls at once, 1,000 results awaited", service, 60, 20),
     Part("bodies", "a body of 5 ms, payloads of 64 KiB", bodies, 150, 22),
     Part("memory", "what a worker needs", memory, 60, 12),
+    Part("growth", "what the main process keeps of 200,000 jobs", growth, 200, 12),
     Part("rabbitmq", "both on RabbitMQ", rabbitmq, 145, 25),
     Part("rivals", "Dramatiq, RQ, arq, taskiq, huey", rivals, 360, 28),
     Part("attention", "an idle worker: pick-up, processor time", attention, 70, 20),

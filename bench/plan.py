@@ -25,6 +25,7 @@ class Plan:
     io_jobs: int = 400
     memory_rounds: int = 3
     memory_jobs: int = 1_000
+    growth_jobs: int = 200_000
     rival_rounds: int = 3
     rival_jobs: int = 2_000
     rival_io_jobs: int = 600
@@ -59,6 +60,7 @@ QUICK = Plan(
     io_jobs=100,
     memory_rounds=1,
     memory_jobs=300,
+    growth_jobs=5_000,
     rival_rounds=1,
     rival_jobs=800,
     rival_io_jobs=0,

@@ -68,7 +68,11 @@ class Workers:
 
     def pss_kib(self) -> int:
         """Memory, each shared page counted in parts."""
-        return sum(_pss_kib(pid) for pid in self.pids())
+        return sum(_memory_kib(pid, "Pss:") for pid in self.pids())
+
+    def main_rss_kib(self) -> int:
+        """Memory of the first main process, shared pages included."""
+        return _memory_kib(self.started[0].pid, "Rss:")
 
     def cpu_s(self) -> list[float]:
         """Processor seconds so far, a number for each of `pids`."""
@@ -196,12 +200,12 @@ def _children(pid: int) -> list[int]:
     return [int(child) for child in text.split()]
 
 
-def _pss_kib(pid: int) -> int:
+def _memory_kib(pid: int, kind: str) -> int:
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text("utf-8").splitlines()
     except OSError:
         return 0
-    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return next(int(line.split()[1]) for line in lines if line.startswith(kind))
 
 
 def _cpu_s(pid: int) -> float:

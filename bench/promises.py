@@ -38,6 +38,7 @@ FIGURES: Final[dict[str, Promise]] = {
     "aenqueue_loopback_p99_ms": Promise(),
     "awaited_commands_per_s": Promise(None, 100),
     "worker_memory_vs_celery": Promise(None, 1.10),
+    "worker_growth_mib": Promise(None, 10),
     "redis_round_trips_per_job": Promise(1.95, 2.05),
     "backlog_flatness": Promise(0.90),
     "mirror_rows_per_s": Promise(5000),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from bench.contenders import CELERY, TASKYARD
+from bench.growth import grown
 from bench.ledger_lag import ledger_lag
 from bench.processes import Bench, Workers
 from bench.standing import standing
@@ -49,6 +50,12 @@ def test_paused_workers_take_nothing_until_they_run_again(bench: Bench) -> None:
         with workers.running():
             await_level(TASKYARD, left, 0, workers)
         eventually(lambda: _paused(workers), "every process of the worker is stopped")
+
+
+def test_the_main_process_keeps_nothing_of_the_jobs_it_has_served(bench: Bench) -> None:
+    """Its part of `make bench` serves 200,000; half a KiB a job would be 10 MiB here."""
+    found = grown(bench, 20_000)
+    assert found.growth_mib < 5
 
 
 def test_turns_of_standing_workers_measure_both_and_leave_nothing(bench: Bench) -> None:

@@ -24,6 +24,7 @@ from taskyard.engine.reconnecting import LONGEST_S, Reconnecting, close_in_two_s
 from taskyard.engine.returns import Returns
 from taskyard.engine.shape import fault_of
 from taskyard.engine.task_events import UnconfirmedEvents
+from taskyard.engine.timers import discard_cancelled
 from taskyard.engine.yard import Yard
 from taskyard.jobs.policies import Category
 from taskyard.jobs.states import State
@@ -49,6 +50,9 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._reconnecting = Reconnecting()
+        # A pool of processes: its jobs have time limits, and one thread has the timer.
+        if getattr(self.pool, "uses_semaphore", False):
+            discard_cancelled(self.timer)
 
     def on_connection_error_after_connected(self, exc: BaseException) -> None:
         """Celery's clearing up, then a wait where one loss follows another."""

@@ -41,6 +41,7 @@ app.conf.update(
         *([Broadcast(EVERYWHERE)] if BROADCAST else []),
     ],
     task_routes={"legacy.everywhere": {"queue": EVERYWHERE}} if BROADCAST else None,
+    task_acks_late=bool(os.environ.get("LEGACY_ACKS_LATE")),
     result_expires=600,
     result_extended=True,
     worker_prefetch_multiplier=1,

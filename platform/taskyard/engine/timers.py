@@ -1,0 +1,60 @@
+"""Cancelled timers leave the worker's heap with their jobs.
+
+kombu keeps a cancelled timer until it would be due. The pool sets one for each job, for its time
+limit: a worker of 2,000 jobs a second with limits of an hour would keep seven million of them.
+"""
+
+from __future__ import annotations
+
+import heapq
+from functools import partial
+from typing import Any, Final
+
+from kombu.asynchronous.timer import Entry, Timer
+
+__all__ = ["discard_cancelled"]
+
+# Fewer are not worth a pass over the heap.
+_AT_LEAST: Final = 64
+
+
+def discard_cancelled(timer: Any) -> None:
+    """Have `timer` drop what is cancelled: at most half of its heap is, beyond a few entries.
+
+    For one that a single thread uses, as the main loop of a pool of processes does. A timer of
+    another kind is left as it is.
+    """
+    if type(timer) is Timer:
+        timer.Entry = partial(_LeavingEntry, _Heap(timer))
+
+
+class _Heap:
+    """Counts what is cancelled since the last pass, so that a cancellation costs a few steps."""
+
+    def __init__(self, timer: Any) -> None:
+        self._timer, self._cancelled = timer, 0
+
+    def note_cancelled(self) -> None:
+        self._cancelled += 1
+        queue = self._timer._queue
+        if self._cancelled >= _AT_LEAST and self._cancelled * 2 > len(queue):
+            # In place: the hub and the timer's iterator hold this list.
+            queue[:] = [scheduled for scheduled in queue if not scheduled.entry.canceled]
+            heapq.heapify(queue)
+            self._cancelled = 0
+
+
+class _LeavingEntry(Entry):  # type: ignore[misc]
+    """kombu's entry, which says so when it is cancelled."""
+
+    __slots__ = ("_heap",)
+
+    def __init__(self, heap: _Heap, fun: Any, args: Any = None, kwargs: Any = None) -> None:
+        super().__init__(fun, args, kwargs)
+        self._heap = heap
+
+    def cancel(self) -> None:
+        """Cancel once."""
+        if not self.canceled:
+            super().cancel()
+            self._heap.note_cancelled()
