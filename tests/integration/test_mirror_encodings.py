@@ -11,6 +11,7 @@ from sqlalchemy import Engine, make_url, select, text
 
 from servers import Servers
 from support.databases import migrate_as_before, new_database
+from support.entries import make_entry
 from support.letters import DIED_US, make_delivery, make_letter, make_message
 from support.mirrored import House
 from support.shell import Shell
@@ -24,7 +25,6 @@ from taskyard.errors import SchemaMismatch
 from taskyard.mirror import Delivery
 from taskyard.mirror.letters import store_letters
 from taskyard.mirror.lifecycle import store_events
-from taskyard.mirror.stream import StreamEntry
 from taskyard.wire import Letter
 
 ENCODINGS = ("LATIN1", "SQL_ASCII")
@@ -145,20 +145,6 @@ def test_a_message_that_the_broker_dropped_is_kept_with_its_headers(old: Engine)
     assert captured(row).headers["note"] == "\u20ac"
 
 
-def entry(number: int, **fields: Any) -> StreamEntry:
-    known = {
-        "job": f"job-{number}",
-        "epoch": DIED_US,
-        "version": 1,
-        "event": "fail",
-        "state": "dead_lettered",
-        "at": DIED_US,
-    }
-    told = {name: str(value).encode("utf-8", "surrogatepass") for name, value in known.items()}
-    told |= {name: str(value).encode("utf-8", "surrogatepass") for name, value in fields.items()}
-    return StreamEntry(f"1-{number}", {name.encode(): value for name, value in told.items()})
-
-
 def count(database: Engine, table: str) -> int:
     with database.connect() as connection:
         return int(connection.scalar(text(f"SELECT count(*) FROM {table}")) or 0)  # noqa: S608
@@ -183,7 +169,7 @@ def count(database: Engine, table: str) -> int:
 def test_an_event_that_the_encoding_cannot_hold_is_kept_and_the_others_are_stored(
     old: Engine, fields: dict[str, Any]
 ) -> None:
-    batch = [entry(1), entry(2, **fields), entry(3)]
+    batch = [make_entry("1"), make_entry(**{"job": "2", **fields}), make_entry("3")]
     for _ in range(2):
         with old.begin() as connection:
             store_events(connection, batch)

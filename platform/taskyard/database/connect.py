@@ -15,6 +15,7 @@ from taskyard.database.faults import (
     Refusal,
     first_line,
     is_missing_database,
+    is_moved_partition,
     is_out_of_time,
     is_refused_login,
     is_refused_parameter,
@@ -85,6 +86,11 @@ def _set_timezone(connection: Any, _: object) -> None:
     connection.commit()
 
 
+def _is_for_callers(error: BaseException) -> bool:
+    """Whether who ran the statement knows better what to do about its refusal."""
+    return is_out_of_time(error) or is_refused_right(error) or is_moved_partition(error)
+
+
 class _Namer:
     """Turns the driver's errors into the ones that an operator can act on."""
 
@@ -144,7 +150,7 @@ class _Namer:
                 return SchemaMismatch(
                     f"{first_line(error)}: the schema is not this version's. Run: taskyard migrate"
                 )
-            case Refusal.PASSING if not (is_out_of_time(error) or is_refused_right(error)):
+            case Refusal.PASSING if not _is_for_callers(error):
                 remedy = "Nothing was done; try again, and if that lasts see the server's log"
                 return ServerRefused("Postgres", self._url, first_line(error), remedy)
             case _:

@@ -16,6 +16,7 @@ __all__ = [
     "Refusal",
     "first_line",
     "is_missing_database",
+    "is_moved_partition",
     "is_out_of_time",
     "is_refused_login",
     "is_refused_parameter",
@@ -96,8 +97,7 @@ def meaning(error: BaseException | None) -> Refusal | None:
     if code is None:
         lost = type(error).__name__ in {"OperationalError", "InterfaceError"}
         return Refusal.UNREACHABLE if lost else None
-    if code == _CHECK and _constraint(error) is None:
-        # The row's week was attached or detached since the statement was planned.
+    if is_moved_partition(error):
         return Refusal.PASSING
     if code.startswith("XX") and _TOO_LARGE in str(error):
         return Refusal.DATA
@@ -134,6 +134,11 @@ def is_wrong_option(error: BaseException | None) -> bool:
     """Whether the driver's library itself cannot use an option, so that no server was asked."""
     text = str(error)
     return _code(error) is None and _LOGIN not in text and _OPTION.search(text) is not None
+
+
+def is_moved_partition(error: BaseException | None) -> bool:
+    """Whether the row's week was attached or detached since the statement was planned."""
+    return _code(error) == _CHECK and _constraint(error) is None
 
 
 def is_out_of_time(error: BaseException | None) -> bool:

@@ -9,7 +9,12 @@ from typing import Final, Generic, TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.exc import StatementError
 
-from taskyard.database.faults import Refusal, first_line, refusal_of_values
+from taskyard.database.faults import (
+    Refusal,
+    first_line,
+    is_moved_partition,
+    refusal_of_values,
+)
 
 __all__ = ["BATCH_BYTES", "WHOLE_BYTES", "Storing", "store"]
 
@@ -18,6 +23,7 @@ T = TypeVar("T")
 # A statement of over 1 GB ends the connection, and a value travels in up to thrice its size.
 BATCH_BYTES: Final = 16 * 2**20
 WHOLE_BYTES: Final = 256 * 2**20
+_TRIES: Final = 3
 _REFUSED: Final = frozenset({Refusal.DATA})
 
 
@@ -79,14 +85,21 @@ def _bound(
 
 
 def _refusal(
-    connection: Connection, write: Callable[[], None], refused: frozenset[Refusal]
+    connection: Connection,
+    write: Callable[[], None],
+    refused: frozenset[Refusal],
+    tries: int = _TRIES,
 ) -> str | None:
     """Why Postgres, or the driver, refuses what `write` does; None if it does not."""
     try:
         with connection.begin_nested():
             write()
     except (StatementError, ValueError, OverflowError, RecursionError) as error:
+        cause = getattr(error, "orig", None) or error
+        if is_moved_partition(cause) and tries > 1:
+            # The next plan knows the week that was attached.
+            return _refusal(connection, write, refused, tries - 1)
         if refusal_of_values(error) not in refused:
             raise
-        return first_line(getattr(error, "orig", None) or error)
+        return first_line(cause)
     return None
