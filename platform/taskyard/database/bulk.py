@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, Insert, insert
 __all__ = ["PIECE_BYTES", "append_rest", "insert_from_arrays", "rows_as_arrays", "write_rows"]
 
 # Bytes travel as twice as many characters, of which the server makes several copies.
-PIECE_BYTES: Final = 64 * 2**20
+PIECE_BYTES: Final = 32 * 2**20
 
 
 def insert_from_arrays(table: Table, names: Sequence[str]) -> Insert:

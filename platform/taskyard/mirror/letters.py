@@ -25,6 +25,7 @@ __all__ = ["store_letters"]
 log = logger(__name__)
 
 _KEY: Final = ("id", "decided_at")
+_BYTES: Final = ("body", "raw_envelope")
 # What operators and the job's end write; a letter that comes again must not undo it.
 _OPERATORS: Final = frozenset({"status", "replayed_at", "replay_outcome", "mirrored_at"})
 
@@ -88,40 +89,42 @@ def _write(connection: Connection, items: Sequence[Readable]) -> None:
 
 def _write_salvaged(connection: Connection, items: Sequence[Readable]) -> None:
     why = "the letter holds a NUL character, which PostgreSQL does not store"
-    _write_raw(connection, [salvaged_row(item, why) for item in items])
+    _write_all(connection, [salvaged_row(item, why) for item in items])
 
 
 def _salvage(connection: Connection, item: Readable, why: str) -> None:
-    _write_raw(connection, [salvaged_row(item, why)])
+    _write_all(connection, [salvaged_row(item, why)])
     _log_raw(item.id, why)
 
 
 def _salvage_ascii(connection: Connection, item: Readable, why: str) -> None:
-    _write_raw(connection, [in_ascii(salvaged_row(item, why))])
+    _write_all(connection, [in_ascii(salvaged_row(item, why))])
     _log_raw(item.id, why)
 
 
-def _write_all(connection: Connection, rows: Sequence[dict[str, Any]]) -> int:
-    return write_rows(connection, _upsert(tuple(rows[0])), rows)
-
-
-def _write_raw(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
-    small = [one for one in rows if len(one["raw_envelope"]) <= PIECE_BYTES]
-    if small:
-        _write_all(connection, small)
-    for large in (one for one in rows if len(one["raw_envelope"]) > PIECE_BYTES):
+def _write_all(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
+    large = [one for one in rows if any(len(value) > PIECE_BYTES for value in _bytes_of(one))]
+    together = [one for one in rows if not any(one is other for other in large)]
+    if together:
+        write_rows(connection, _upsert(tuple(together[0])), together)
+    for one in large:
         # A copy that changes nothing appends nothing.
-        if _write_all(connection, [_first_piece(large)]):
-            _append_envelope(connection, large)
+        if write_rows(connection, _upsert(tuple(one)), [_first_pieces(one)]):
+            _append_rest(connection, one)
 
 
-def _first_piece(row: dict[str, Any]) -> dict[str, Any]:
-    return row | {"raw_envelope": row["raw_envelope"][:PIECE_BYTES]}
+def _bytes_of(row: dict[str, Any]) -> list[bytes]:
+    return [row[name] for name in _BYTES if row.get(name) is not None]
 
 
-def _append_envelope(connection: Connection, row: dict[str, Any]) -> None:
+def _first_pieces(row: dict[str, Any]) -> dict[str, Any]:
+    return row | {name: row[name][:PIECE_BYTES] for name in _BYTES if row.get(name) is not None}
+
+
+def _append_rest(connection: Connection, row: dict[str, Any]) -> None:
     key = {name: row[name] for name in _KEY}
-    append_rest(connection, LETTERS.c.raw_envelope, key, row["raw_envelope"])
+    for name in _BYTES:
+        append_rest(connection, LETTERS.c[name], key, row.get(name) or b"")
 
 
 @cache
@@ -146,8 +149,8 @@ def _insert_junk(
     connection.execute(select(func.pg_advisory_xact_lock(key)))
     if connection.scalar(select(LETTERS.c.id).where(LETTERS.c.id == values["id"]).limit(1)):
         return
-    connection.execute(insert(LETTERS).values(_first_piece(values)))
-    _append_envelope(connection, values)
+    connection.execute(insert(LETTERS).values(_first_pieces(values)))
+    _append_rest(connection, values)
     _log_raw(values["id"], values["mirror_error"])
 
 

@@ -23,5 +23,6 @@ def look_at(url: str) -> Iterator[Finding]:
     yield Finding.ok("Postgres", f"PostgreSQL {version} answers")
     if fault is not None:
         yield Finding.error("Postgres", fault, "", exit_code=3)
+        return  # `migrate` would refuse it too
     status = database.check(url)
     yield Finding.ok("Postgres", f"the schema is at {status.current}, as expected")
