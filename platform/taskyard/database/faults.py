@@ -11,9 +11,13 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final
 
+from sqlalchemy.exc import StatementError
+
 __all__ = [
     "MEANINGS",
+    "REFUSALS",
     "Refusal",
+    "cause_of",
     "first_line",
     "is_missing_database",
     "is_moved_partition",
@@ -72,6 +76,8 @@ MEANINGS: Final[Mapping[str, Refusal]] = MappingProxyType(
         "XX": Refusal.UNCLEAR,  # internal: a partition that was just dropped, a damaged file
     }
 )
+# What storing values may raise: the server's refusals, and the driver's before it is asked.
+REFUSALS: Final = (StatementError, ValueError, OverflowError, RecursionError)
 _CANCELLED: Final = "57014"
 _CHECK: Final = "23514"
 _RIGHT: Final = "42501"
@@ -105,9 +111,15 @@ def meaning(error: BaseException | None) -> Refusal | None:
     return next((MEANINGS[prefix] for prefix in prefixes if prefix in MEANINGS), Refusal.UNCLEAR)
 
 
+def cause_of(error: BaseException) -> BaseException:
+    """What the driver or Python raised, without SQLAlchemy's wrapping."""
+    wrapped: BaseException | None = getattr(error, "orig", None)
+    return error if wrapped is None else wrapped
+
+
 def refusal_of_values(error: BaseException) -> Refusal | None:
     """The `meaning` of what storing some values raised, through SQLAlchemy's wrapping."""
-    cause = getattr(error, "orig", None) or error
+    cause = cause_of(error)
     # The driver refuses NUL and lone surrogates before the server sees them, and json what is
     # nested too deep.
     if isinstance(cause, ValueError | OverflowError | RecursionError):

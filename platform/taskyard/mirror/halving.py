@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import StatementError
 
 from taskyard.database.faults import (
+    REFUSALS,
     Refusal,
+    cause_of,
     first_line,
     is_moved_partition,
     refusal_of_values,
@@ -94,8 +95,8 @@ def _refusal(
     try:
         with connection.begin_nested():
             write()
-    except (StatementError, ValueError, OverflowError, RecursionError) as error:
-        cause = getattr(error, "orig", None) or error
+    except REFUSALS as error:
+        cause = cause_of(error)
         if is_moved_partition(cause) and tries > 1:
             # The next plan knows the week that was attached.
             return _refusal(connection, write, refused, tries - 1)

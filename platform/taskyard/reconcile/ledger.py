@@ -11,7 +11,9 @@ from sqlalchemy import Engine, func, select, tuple_
 
 from taskyard import ledger
 from taskyard.clock import from_us
+from taskyard.database.faults import REFUSALS, Refusal, cause_of, first_line, refusal_of_values
 from taskyard.database.tables import LEDGER
+from taskyard.errors import Refused
 from taskyard.jobs.states import State
 from taskyard.reconcile.kinds import Kind
 from taskyard.reconcile.report import Budget, Finding
@@ -40,19 +42,37 @@ def behind(
     settled = [one for one in seen if one.touched_us < settled_us]
     if not settled:
         return
-    wanted = tuple_(LEDGER.c.job_id, LEDGER.c.epoch)
-    query = select(LEDGER.c.job_id, LEDGER.c.epoch, LEDGER.c.version).where(
-        wanted.in_([(one.job_id, one.epoch) for one in settled])
-    )
-    with engine.connect() as connection:
-        known = {(row.job_id, row.epoch): row.version for row in connection.execute(query)}
+    known = _versions(engine, settled)
     for one in settled:
-        if known.get((one.job_id, one.epoch), -1) < one.version:
+        version = known[one.job_id, one.epoch]
+        if version is not None and version < one.version:
             yield Finding(
                 Kind.LEDGER_BEHIND,
                 one.job_id,
                 lambda one=one: _write(engine, one),  # type: ignore[misc] # a bound default
             )
+
+
+def _versions(engine: Engine, seen: Sequence[Seen]) -> dict[tuple[str, int], int | None]:
+    """The version of each in the ledger, -1 where it has none.
+
+    None for an id that Postgres cannot hold (a NUL, a character that its encoding lacks): the
+    mirror keeps the bytes of such a job's events, and there is nothing to compare.
+    """
+    keys = [(one.job_id, one.epoch) for one in seen]
+    wanted = tuple_(LEDGER.c.job_id, LEDGER.c.epoch)
+    query = select(LEDGER.c.job_id, LEDGER.c.epoch, LEDGER.c.version).where(wanted.in_(keys))
+    try:
+        with engine.connect() as connection:
+            rows = connection.execute(query).all()
+    except REFUSALS as error:
+        if refusal_of_values(error) is not Refusal.DATA:
+            raise
+        if len(seen) == 1:
+            return dict.fromkeys(keys)
+        middle = len(seen) // 2
+        return _versions(engine, seen[:middle]) | _versions(engine, seen[middle:])
+    return dict.fromkeys(keys, -1) | {(row.job_id, row.epoch): row.version for row in rows}
 
 
 def forgotten(
@@ -99,8 +119,14 @@ def _write(engine: Engine, seen: Seen) -> bool:
         "worker": seen.texts["worker"] or None,
         "letter_id": uuid.UUID(letter) if dead else None,
     }
-    with engine.begin() as connection:
-        ledger.write_present(connection, [row])
+    try:
+        with engine.begin() as connection:
+            ledger.write_present(connection, [row])
+    except REFUSALS as error:
+        if refusal_of_values(error) is not Refusal.DATA:
+            raise
+        said = first_line(cause_of(error))
+        raise Refused(f"Postgres cannot hold what its record says: {said}") from error
     return True
 
 
