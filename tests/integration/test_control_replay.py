@@ -262,3 +262,30 @@ def test_only_open_letters_are_replayed(database: Engine) -> None:
 def test_waiting_for_an_unknown_request_is_an_error(database: Engine) -> None:
     with pytest.raises(NotFound, match="no operator action has the request id"):
         wait_outcome(database, uuid.uuid4(), timeout_s=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("job_id", {"job_id": "a\x00b"}),
+        ("job_type", {"job_type": "a\x00b"}),
+        ("queue", {"queue": "a\x00b"}),
+        ("queue", {"queue": "q" * 5_000, "error_message": "\x00"}),
+        ("epoch", {"epoch": 2**70}),
+        ("generation", {"generation": 2**40}),
+    ],
+)
+def test_a_letter_that_stands_under_another_name_than_its_own_is_not_replayed(
+    database: Engine, name: str, changes: dict[str, Any]
+) -> None:
+    letter_id = stored(database, **changes)
+    said = rf"the {name} of letter {letter_id} could not be stored .* Enqueue it anew"
+    with pytest.raises(Refused, match=said):
+        replay(database, letter_id, identity=OPS, reason=WHY, force=True)
+    assert intents(database) == []
+
+
+def test_a_letter_that_lost_only_texts_in_its_row_is_replayed(database: Engine) -> None:
+    letter_id = stored(database, error_message="a\x00b", args=["\x00"], job_id="job-raw")
+    assert letter_row(database, letter_id)["mirror_error"]
+    assert replay(database, letter_id, identity=OPS, reason=WHY).job_id == "job-raw"

@@ -18,10 +18,18 @@ from taskyard.wire import Letter, RawMessage
 from taskyard.wire.letters import plain_body
 from taskyard.wire.unpacking import UNPACKED_LIMIT, UnpacksTooLarge
 
-__all__ = ["Edit", "captured", "edited", "for_job"]
+__all__ = ["Edit", "captured", "check_identity", "edited", "for_job"]
 
 _SHOWN_ARGUMENTS: Final = frozenset({"argsrepr", "kwargsrepr"})
 _PARTS: Final = 3
+# Column -> the letter's field: what a replay goes by.
+_IDENTITY: Final = {
+    "original_request_id": "job_id",
+    "epoch": "epoch",
+    "generation": "generation",
+    "job_type": "job_type",
+    "queue": "queue",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +59,7 @@ def captured(row: Mapping[str, Any]) -> RawMessage:
     Where Postgres refused a part of the letter, the whole of it lies in `raw_envelope`.
     """
     if row["raw_envelope"] is not None:
-        try:
-            return Letter.parse(bytes(row["raw_envelope"])).message
-        except ValidationError as error:
-            raise Refused(f"letter {row['id']} holds no message: {row['mirror_error']}") from error
+        return _whole(row).message
     return RawMessage(
         body=bytes(row["body"]),
         headers=row["headers"] or {},
@@ -72,6 +77,29 @@ def for_job(message: RawMessage, job_id: str) -> RawMessage:
     if "task" not in message.headers or message.headers.get("id") == job_id:
         return message
     return message.model_copy(update={"headers": {**message.headers, "id": job_id}})
+
+
+def check_identity(row: Mapping[str, Any]) -> None:
+    """Raise `Refused` if the row names another job, life, type or queue than its letter.
+
+    What Postgres does not hold as it came stands there cleaned, and a replay goes by it.
+    """
+    if row["raw_envelope"] is None:
+        return
+    letter = _whole(row)
+    for column, name in _IDENTITY.items():
+        if row[column] != getattr(letter, name):
+            raise Refused(
+                f"the {name} of letter {row['id']} could not be stored as it came "
+                f"({row['mirror_error']}), so its replay would be another job's. Enqueue it anew"
+            )
+
+
+def _whole(row: Mapping[str, Any]) -> Letter:
+    try:
+        return Letter.parse(bytes(row["raw_envelope"]))
+    except ValidationError as error:
+        raise Refused(f"letter {row['id']} holds no message: {row['mirror_error']}") from error
 
 
 def edited(message: RawMessage, edit: Edit, limit: int = UNPACKED_LIMIT) -> RawMessage:

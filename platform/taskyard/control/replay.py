@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, select
 from taskyard import outbox
 from taskyard.audit import Action, Outcome
 from taskyard.clock import to_us
-from taskyard.control.edits import Edit, captured, edited
+from taskyard.control.edits import Edit, captured, check_identity, edited
 from taskyard.control.eligibility import Candidate, check_replayable
 from taskyard.control.identity import Identity
 from taskyard.control.payloads import KnownTypes, check_edit
@@ -110,6 +110,7 @@ def _validate(
         fanout=(row["evidence"] or {}).get(FANOUT),
     )
     check_replayable(candidate, edited=payload is not None, forced=force)
+    check_identity(row)
     message = captured(row)
     if payload is not None:
         edited(message, payload, limit)  # refuse now what the relay could not build later
