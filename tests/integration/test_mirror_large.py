@@ -115,8 +115,9 @@ def test_a_newer_version_replaces_all_pieces_and_an_older_one_none(database: Eng
 @pytest.mark.usefixtures("_small_limits")
 def test_junk_in_pieces_is_stored_once(database: Engine) -> None:
     junk = bytes(n % 251 for n in range(70 * PIECE + 3))
+    delivery = make_delivery(junk)
     for _ in range(2):
-        keep(database, make_delivery(junk), make_delivery(junk))
+        keep(database, delivery, delivery)
     assert row(database)["raw_envelope"] == junk
 
 
