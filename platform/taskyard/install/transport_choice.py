@@ -43,7 +43,8 @@ class TransportChoice:
         return (
             "a message that a worker has popped and not yet noted when it is killed is lost",
             "an entry of a list that is no message ends the worker that pops it, or is dropped",
-            f"what a killed worker held comes back after {wait}",
+            f"what a killed worker held comes back after {wait}; what it had begun, soon after its "
+            "lease, if another worker protects",
         )
 
 

@@ -3,7 +3,7 @@
 from taskyard.reconcile.accept import accept
 from taskyard.reconcile.kinds import MEANINGS, Kind
 from taskyard.reconcile.reconciler import Reconciler
-from taskyard.reconcile.report import Report
+from taskyard.reconcile.report import EXAMPLES, Report
 from taskyard.reconcile.watch import watch
 
-__all__ = ["MEANINGS", "Kind", "Reconciler", "Report", "accept", "watch"]
+__all__ = ["EXAMPLES", "MEANINGS", "Kind", "Reconciler", "Report", "accept", "watch"]

@@ -16,6 +16,7 @@ class Kind(StrEnum):
     STRANDED_ACCEPTED = "stranded_accepted"
     STRANDED_RUNNING = "stranded_running"
     STRANDED_RETRYING = "stranded_retrying"
+    HELD_BY_DEAD_WORKER = "held_by_dead_worker"
     LETTER_MISSING = "letter_missing"
     LETTER_WITHOUT_RECORD = "letter_without_record"
     LETTER_BEHIND = "letter_behind"
@@ -48,6 +49,10 @@ MEANINGS: Final[dict[Kind, Meaning]] = {
         "running with a lease that expired, and its message is nowhere", _REBUILT
     ),
     Kind.STRANDED_RETRYING: Meaning("its retry is overdue, and its message is nowhere", _REBUILT),
+    Kind.HELD_BY_DEAD_WORKER: Meaning(
+        "its message is in the hands of a worker that is gone, and comes back by itself",
+        "it goes back to its queue now, where that worker had been heard of",
+    ),
     Kind.LETTER_MISSING: Meaning(
         "dead-lettered, and its letter is neither in Postgres nor on its way",
         "the kept copy of the letter is published again; without one only reported",

@@ -18,32 +18,59 @@ from taskyard.reconcile.whereabouts import Whereabouts
 from taskyard.transport.stored import stored_parts
 from taskyard.wire.headers import Stamp
 
-__all__ = ["Messages", "count_messages", "find_messages"]
+__all__ = ["Held", "Messages", "count_messages", "find_held", "find_messages"]
 
 _CHUNK: Final = 500
 Position = tuple[int, int, int]
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A message that a worker holds: the keys that note it, its tag there, how it is stamped."""
+
+    unacked: str
+    index: str
+    tag: str
+    position: Position | None
+
+
 @dataclass(slots=True)
 class Messages:
-    """The stamps of every job's messages, None for one without, and the letters on their way."""
+    """The stamps of every job's messages, None for one without, and the letters on their way.
+
+    Those that workers hold stand in `held` too.
+    """
 
     stamps: dict[str, set[Position | None]] = field(default_factory=lambda: defaultdict(set))
+    waiting: dict[str, set[Position | None]] = field(default_factory=lambda: defaultdict(set))
+    held: dict[str, set[Held]] = field(default_factory=lambda: defaultdict(set))
     letters: set[str] = field(default_factory=set)
 
     def serves(self, seen: Seen) -> bool:
         """Whether some message will carry this record on."""
         return any(_carries(stamp, seen) for stamp in self.stamps.get(seen.job_id, ()))
 
+    def waits(self, seen: Seen) -> bool:
+        """Whether such a message waits for a worker: in a queue, or until it is due."""
+        return any(_carries(stamp, seen) for stamp in self.waiting.get(seen.job_id, ()))
+
+    def holding(self, seen: Seen) -> list[Held]:
+        """Such messages in the hands of workers."""
+        return [one for one in self.held.get(seen.job_id, ()) if _carries(one.position, seen)]
+
     def merge(self, other: Messages) -> None:
         """Add what another look saw."""
         for job_id, stamps in other.stamps.items():
             self.stamps[job_id] |= stamps
+        for job_id, stamps in other.waiting.items():
+            self.waiting[job_id] |= stamps
+        for job_id, held in other.held.items():
+            self.held[job_id] |= held
         self.letters |= other.letters
 
 
 def _carries(stamp: Position | None, seen: Seen) -> bool:
-    if stamp is None or stamp >= seen.position:
+    if seen.state is State.NONE or stamp is None or stamp >= seen.position:
         return True
     epoch, generation, seq = seen.position
     # The message whose own decision was this retry: its next delivery publishes the successor.
@@ -59,26 +86,43 @@ def count_messages(client: redis.Redis, where: Whereabouts) -> int:
     with client.pipeline(transaction=False) as pipe:
         for name in where.lists:
             pipe.llen(name)
-        for name in (*where.held, where.delayed):
+        for name in (*(unacked for unacked, _ in where.held), where.delayed):
             pipe.hlen(name)
         return sum(pipe.execute())
+
+
+def find_held(client: redis.Redis, where: Whereabouts, job_id: str) -> Messages:
+    """The messages of one job that workers hold."""
+    found = Messages()
+    for unacked, index in where.held:
+        for tag, stored in client.hscan_iter(unacked, count=_CHUNK):
+            document = stored_parts(stored)[0]
+            headers = document.get("headers") if isinstance(document, dict) else None
+            if isinstance(headers, dict) and headers.get("id") == job_id:
+                _note(found, document, (unacked, index, tag.decode("utf-8", "replace")))
+    return found
 
 
 def find_messages(client: redis.Redis, where: Whereabouts, budget: Budget) -> Messages:
     """Every message; one that moves from place to place meanwhile may be missed, so look twice."""
     found = Messages()
-    for document in _documents(client, where):
+    for document, place in _documents(client, where):
         if not budget.ask():
             break
-        _note(found, document)
+        _note(found, document, place)
     return found
 
 
-def _note(found: Messages, document: Any) -> None:
+def _note(found: Messages, document: Any, place: tuple[str, str, str] | None) -> None:
     headers = document.get("headers") if isinstance(document, dict) else None
     job_id = headers.get("id") if isinstance(headers, dict) else None
     if isinstance(headers, dict) and isinstance(job_id, str):
-        found.stamps[job_id].add(_position(headers))
+        position = _position(headers)
+        found.stamps[job_id].add(position)
+        if place is None:
+            found.waiting[job_id].add(position)
+        else:
+            found.held[job_id].add(Held(*place, position))
         return
     letter = _letter(document)
     if letter is not None:
@@ -103,15 +147,18 @@ def _letter(document: Any) -> str | None:
         return None
 
 
-def _documents(client: redis.Redis, where: Whereabouts) -> Iterator[Any]:
+def _documents(
+    client: redis.Redis, where: Whereabouts
+) -> Iterator[tuple[Any, tuple[str, str, str] | None]]:
+    """Each message, with unacked hash, index and tag where a worker holds it."""
     for name in where.lists:
         for raw in _list(client, name):
-            yield _loaded(raw)
-    for name in where.held:
-        for _, stored in client.hscan_iter(name, count=_CHUNK):
-            yield stored_parts(stored)[0]
+            yield _loaded(raw), None
+    for unacked, index in where.held:
+        for tag, stored in client.hscan_iter(unacked, count=_CHUNK):
+            yield stored_parts(stored)[0], (unacked, index, tag.decode("utf-8", "replace"))
     for _, entry in client.hscan_iter(where.delayed, count=_CHUNK):
-        yield _loaded(entry.partition(b"\n")[2])
+        yield _loaded(entry.partition(b"\n")[2]), None
 
 
 def _list(client: redis.Redis, key: str) -> Iterator[bytes]:

@@ -75,7 +75,7 @@ def _pairs(settings: Settings) -> tuple[_Pair, _Pair]:
         ),
         _Pair(
             layout.unacked_key,
-            f"{layout.prefix}unacked_index",
+            layout.index_key,
             _SECONDS,
             Kind.UNACKED_WITHOUT_MESSAGE,
             Kind.UNACKED_WITHOUT_TIME,

@@ -18,11 +18,13 @@ from taskyard.deadletters import KeptLetters, LetterBox, count_waiting
 from taskyard.gate import Gate
 from taskyard.jobs.states import State
 from taskyard.reconcile import ledger, letters, replays
+from taskyard.reconcile.abandoned import Abandoned
+from taskyard.reconcile.holders import look_for_holders
 from taskyard.reconcile.kinds import Kind
 from taskyard.reconcile.messages import Messages, count_messages, find_messages
 from taskyard.reconcile.onward import onward_queues
 from taskyard.reconcile.pairs import compare_pairs
-from taskyard.reconcile.report import Budget, Report
+from taskyard.reconcile.report import EXAMPLES, Budget, Report
 from taskyard.reconcile.seen import Seen, read_records, scan_records, server_now_us
 from taskyard.reconcile.strands import Rescue, may_be_stranded, strands
 from taskyard.reconcile.whereabouts import Whereabouts, survey
@@ -96,16 +98,19 @@ class Reconciler:
         restored: bool = False,
         budget_s: float = BUDGET_S,
         most_messages: int | None = None,
+        most_examples: int = EXAMPLES,
         stop: threading.Event | None = None,
     ) -> Report:
         """Compare everything once; with `repair` mend what can be mended.
 
         `restored`: also settle intents of jobs that Redis knows nothing of. With more than
-        `most_messages` at the broker none is looked at. `stop` ends it as a spent budget does.
+        `most_messages` at the broker none is looked at. `most_examples` of each kind are named.
+        `stop` ends it as a spent budget does.
         Raises `ServerUnreachable` or `ServerRefused` of broker and Postgres, redis-py's own errors
         of the records: a server that is away is no drift.
         """
-        report, budget = Report(repairing=repair), Budget(self._clock, budget_s, stop)
+        report = Report(repairing=repair, most_examples=most_examples)
+        budget = Budget(self._clock, budget_s, stop)
         started_s = self._clock.monotonic_s()
         with self._engine.connect() as connection:
             report.gate = self.gate.why_closed(connection)
@@ -144,6 +149,7 @@ class Reconciler:
             where = survey(self._settings, self._records, self._broker, queues.values())
             if not self._find_messages(report, look, budget, where, most_messages):
                 return
+            self._look_at_holders(report, look, where)
         lost = [seen for seen in look.suspects if not look.messages.serves(seen)]
         unseen = {one.job_id: where.why_unseen(queues[one.job_id]) for one in lost}
         certain = [seen for seen in lost if unseen[seen.job_id] is None]
@@ -157,6 +163,19 @@ class Reconciler:
             and not look.messages.serves(seen)
         ]
         self._take_missing(report, gone)
+
+    def _look_at_holders(self, report: Report, look: _Look, where: Whereabouts) -> None:
+        """What dead workers hold; without a wait, since a sweep is about to give it back."""
+        undelivered = letters.not_mirrored(self._engine, look.unmirrored)
+        Abandoned(
+            self._settings,
+            self._records,
+            self._broker,
+            where,
+            look.messages,
+            look_for_holders(self._settings, self._records, self._broker, where),
+            frozenset(seen.job_id for seen in undelivered),
+        ).tell(report, self._grace_s)
 
     def _find_messages(
         self,

@@ -20,11 +20,15 @@ EXAMPLES: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One disagreement; `mend` repairs it and says whether it did, None where nothing can."""
+    """One disagreement; `mend` repairs it and says whether it did, None where nothing can.
+
+    `detail` is what there is to say of this one.
+    """
 
     kind: Kind
     subject: str
     mend: Callable[[], bool] | None = None
+    detail: str = ""
 
 
 class Budget:
@@ -46,16 +50,19 @@ class Budget:
 class Report:
     """The result of one run. `complete` is False where the budget of time ended it.
 
-    `suspected` counts what may be drift and cannot be verified; `unseen` says why.
+    `suspected` counts what may be drift and cannot be verified; `unseen` says why. Of each kind
+    `most_examples` are named, with their details.
     """
 
     repairing: bool = False
+    most_examples: int = EXAMPLES
     complete: bool = True
     took_s: float = 0.0
     looked_at: dict[str, int] = field(default_factory=dict)
     drift: Counter[Kind] = field(default_factory=Counter)
     repaired: Counter[Kind] = field(default_factory=Counter)
     examples: dict[Kind, list[str]] = field(default_factory=dict)
+    details: dict[str, str] = field(default_factory=dict)
     suspected: dict[str, int] = field(default_factory=dict)
     unseen: list[str] = field(default_factory=list)
     gate: str | None = None
@@ -70,8 +77,10 @@ class Report:
         for finding in findings:
             self.drift[finding.kind] += 1
             shown = self.examples.setdefault(finding.kind, [])
-            if len(shown) < EXAMPLES:
+            if len(shown) < self.most_examples:
                 shown.append(finding.subject)
+                if finding.detail:
+                    self.details[finding.subject] = finding.detail
             if self.repairing and finding.mend is not None and self._mended(finding, finding.mend):
                 self.repaired[finding.kind] += 1
 
@@ -100,6 +109,7 @@ class Report:
             "drift": {kind.value: self.drift[kind] for kind in Kind},
             "repaired": {kind.value: self.repaired[kind] for kind in Kind if self.drift[kind]},
             "examples": {kind.value: shown for kind, shown in self.examples.items()},
+            "details": self.details,
             "meanings": {kind.value: MEANINGS[kind].text for kind in self.examples},
             "suspected": self.suspected,
             "unseen": self.unseen,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import redis
 
-from taskyard.broker import PLAIN, own_layout
+from taskyard.broker import PLAIN, Layout, own_layout
 from taskyard.deadletters import mirror_queue
 from taskyard.install.places import Place, Places, find_mark
 from taskyard.reconcile.onward import HEIR
@@ -21,14 +21,23 @@ __all__ = ["Whereabouts", "survey"]
 class Whereabouts:
     """`lists` of queues, `held` by workers, `delayed`; `known` queues are those that were judged.
 
-    `elsewhere` are queues of installed apps whose broker is another than this one.
+    `held` are pairs of keys: the messages that are out, and since when. `elsewhere` are queues of
+    installed apps whose broker is another than this one. `layouts` are all that are known here,
+    those of a queue by its name first.
     """
 
     lists: tuple[str, ...]
-    held: tuple[str, ...]
+    held: tuple[tuple[str, str], ...]
     delayed: str
     known: frozenset[str]
     elsewhere: frozenset[str]
+    layouts: tuple[tuple[str, Layout], ...] = ()
+
+    def layout(self, unacked: str, queue: str) -> Layout | None:
+        """How workers that hold messages under this key read `queue`; None where nobody said."""
+        fitting = [(name, one) for name, one in self.layouts if one.unacked_key == unacked]
+        own = [layout for name, layout in fitting if name == queue]
+        return next(iter(own or [layout for _, layout in fitting]), None)
 
     def why_unseen(self, queue: str) -> str | None:
         """Why nothing can be said of a job whose message belongs there; None where it can."""
@@ -61,10 +70,11 @@ def survey(
     lists |= {layout.key(mirror_queue(settings).name, 0) for layout in layouts}
     return Whereabouts(
         lists=tuple(sorted(lists)),
-        held=tuple(sorted({layout.unacked_key for layout in layouts})),
+        held=tuple(sorted({(layout.unacked_key, layout.index_key) for layout in layouts})),
         delayed=f"{settings.namespace}:delayed:messages",
         known=frozenset(settings.queues) | named,
         elsewhere=frozenset(_elsewhere(places, mark) - named - set(settings.queues)),
+        layouts=(*((place.queue, place.layout) for place in here), ("", own), ("", PLAIN)),
     )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Final
 
 import typer
@@ -15,7 +17,7 @@ from taskyard.install import FleetPublisher
 from taskyard.ops.cli.console import print_json, put, say, table
 from taskyard.ops.cli.options import Json
 from taskyard.ops.cli.place import find_place
-from taskyard.reconcile import MEANINGS, Kind, Reconciler, Report
+from taskyard.reconcile import EXAMPLES, MEANINGS, Kind, Reconciler, Report
 from taskyard.reconcile import accept as accept_restore
 from taskyard.records import Records
 from taskyard.store import connect, reachable
@@ -36,6 +38,9 @@ def command(
         str | None, typer.Option(help="Of --accept: what was restored; kept in the audit log.")
     ] = None,
     budget: Annotated[float, typer.Option(min=1, help="Seconds that it may take.")] = 30.0,
+    examples: Annotated[
+        int, typer.Option(min=1, help="How many of each kind are named, with --json.")
+    ] = EXAMPLES,
     json: Json = False,
 ) -> None:
     """Compare broker, records and ledger; repair what is safe.
@@ -50,7 +55,8 @@ def command(
         reconciler = Reconciler(settings, engine, records, FleetPublisher(settings, records))
         wish = _Accept(local_identity(settings), reason) if accept else None
         with closing(reconciler), reachable(settings.need_redis_url()):
-            report = _look(reconciler, engine, wish, repair=repair, budget_s=budget)
+            run = partial(reconciler.run, repair=repair, most_examples=examples)
+            report = _look(reconciler, engine, wish, run, budget)
     if json:
         print_json(report.document())
     else:
@@ -68,11 +74,15 @@ class _Accept:
 
 
 def _look(
-    reconciler: Reconciler, engine: Engine, wish: _Accept | None, *, repair: bool, budget_s: float
+    reconciler: Reconciler,
+    engine: Engine,
+    wish: _Accept | None,
+    run: Callable[..., Report],
+    budget_s: float,
 ) -> Report:
     """Errors of the broker are named where it is asked; what else Redis raises is the records'."""
     if wish is None:
-        return reconciler.run(repair=repair, budget_s=budget_s)
+        return run(budget_s=budget_s)
     return accept_restore(
         reconciler,
         engine,
@@ -102,7 +112,9 @@ def _print(report: Report) -> None:
 
 
 def _told(report: Report, kind: Kind) -> str:
-    return f"{MEANINGS[kind].text}, e.g. {report.examples[kind][0]}"
+    example = report.examples[kind][0]
+    detail = report.details.get(example)
+    return f"{MEANINGS[kind].text}, e.g. {example}" + (f": {detail}" if detail else "")
 
 
 def _print_verdict(report: Report) -> None:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
+from taskyard.clock import from_us
 from taskyard.errors import InvalidSettings, TaskyardError
 from taskyard.ops.cli.checks.finding import Finding
 from taskyard.ops.cli.queues.look import QueueState, ask_workers, look
 from taskyard.ops.cli.queues.unserved import start_worker
+from taskyard.ops.cli.times import age
+from taskyard.records import Fleet, Member
 from taskyard.settings import Settings
+from taskyard.store import connect, reachable
 
-__all__ = ["judge", "judge_types", "look_at"]
+__all__ = ["gone", "judge", "judge_types", "look_at"]
 
 
 def look_at(settings: Settings, types: Iterable[str]) -> Iterator[Finding]:
@@ -28,6 +32,7 @@ def look_at(settings: Settings, types: Iterable[str]) -> Iterator[Finding]:
         )
         return
     yield from judge(settings, states)
+    yield from gone(settings)
     if all(state.unserved for state in states):
         return  # nobody is there to be asked
     try:
@@ -60,6 +65,39 @@ def judge(settings: Settings, states: list[QueueState]) -> Iterator[Finding]:
             f"no worker consumes queue {state.queue!r}{_waiting(state.waiting)}",
             f"Start one: {start_worker(settings, state.queue)}",
         )
+
+
+def gone(settings: Settings) -> Iterator[Finding]:
+    """A warning for each worker that fell silent, while no other of its name has come."""
+    try:
+        url = settings.need_redis_url()
+        with connect(url, retries=0) as client, reachable(url):
+            now_us, members = Fleet(client, settings.namespace).read()
+    except TaskyardError:
+        return  # the records have a finding of their own
+    living = {member.worker for member in members if member.alive(now_us)}
+    for member in sorted(members, key=lambda one: one.worker):
+        if not member.alive(now_us) and member.worker not in living:
+            silent = age(from_us(member.seen_us), from_us(now_us))
+            queues = ", ".join(member.queues) or "no queue yet"
+            yield Finding.warning(
+                "workers",
+                f"worker {member.worker} is gone: it was last heard of {silent} ago, did not sign "
+                f"off, and read {queues}. {_what_it_held(member)}",
+                "Start it again; the jobs that wait for it: taskyard reconcile",
+            )
+
+
+def _what_it_held(member: Member) -> str:
+    if not member.unacked:
+        return "RabbitMQ gives back what it held at once"
+    if member.own:
+        return "What it held is given back within seconds where another worker of its app runs"
+    sooner = ", what it had begun or named sooner by workers that protect" * member.returns
+    return (
+        f"What it held comes back after its visibility timeout, {member.visibility_timeout_s:g} s"
+        f"{sooner}; with Taskyard's transport within seconds"
+    )
 
 
 def _nobody(states: list[QueueState]) -> Finding:

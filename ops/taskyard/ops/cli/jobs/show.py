@@ -15,6 +15,7 @@ from taskyard.errors import TaskyardError
 from taskyard.jobs.states import TERMINAL, State
 from taskyard.ops.cli.console import grid, print_json, put, say, table, with_sentences
 from taskyard.ops.cli.ids import written
+from taskyard.ops.cli.jobs.hands import Hands
 from taskyard.ops.cli.jobs.view import JobView, look_up
 from taskyard.ops.cli.options import Json
 from taskyard.ops.cli.place import find_place
@@ -68,6 +69,8 @@ def _facts(view: JobView) -> Iterator[tuple[str, object]]:
     yield "cause", _cause(record.cause) or (view.silence and view.fact("code"))
     yield "letter", view.letter
     yield "workers", _workers(view)
+    yield "lease", _lease(view.hands)
+    yield "message", _message(view.hands)
     yield "next", view.next
 
 
@@ -91,6 +94,38 @@ def _workers(view: JobView) -> str | None:
             return "unknown (some worker does not say what it consumes)"
         case TaskyardError() as error:
             return f"unknown ({error})"
+
+
+def _lease(hands: Hands | None) -> str | None:
+    """Of a running job."""
+    if hands is None or hands.lease_until is None:
+        return None
+    if not hands.expired:
+        return f"until {moment(hands.lease_until)}, renewed by {hands.worker}"
+    ago = age(hands.lease_until, SYSTEM_CLOCK.now())
+    alive = "lives" if hands.worker_lives else "is gone"
+    return f"expired {ago} ago, {moment(hands.lease_until)}; worker {hands.worker} {alive}"
+
+
+def _message(hands: Hands | None) -> str | None:
+    """Where it is, if that is more than to be expected."""
+    if hands is None:
+        return None
+    back = hands.back
+    if back is not None and back.at_us is None:
+        return f"held by {back.holder}, which is gone; {back.how}"
+    if back is not None and back.at_us is not None:
+        when = moment(from_us(back.at_us))
+        return f"held by {back.holder}, which is gone; it comes back about {when}: {back.how}"
+    if not hands.expired or hands.worker_lives:
+        return None
+    if hands.held is None:
+        return "given back by RabbitMQ when the worker's connection ended, or not to be seen"
+    return (
+        "held by another worker"
+        if hands.held
+        else ("in no worker's hands: it waits in its queue, or is lost. See: taskyard reconcile")
+    )
 
 
 def _by_whom(view: JobView) -> str:

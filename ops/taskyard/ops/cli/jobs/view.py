@@ -12,6 +12,7 @@ from taskyard.clock import from_us
 from taskyard.errors import NotFound, ServerRefused, ServerUnreachable, TaskyardError
 from taskyard.jobs.states import State
 from taskyard.ops.cli.jobs.find import find_in_ledger, find_job
+from taskyard.ops.cli.jobs.hands import Hands, look_at_hands
 from taskyard.ops.cli.jobs.present import present
 from taskyard.ops.cli.jobs.silence import SILENT
 from taskyard.ops.cli.queues.look import QueueState
@@ -49,7 +50,7 @@ class JobView:
 
     `place` is the queue that a waiting job waits in, or why the broker could not tell it;
     `start_worker` is set where it waits in vain: nobody consumes that queue. `silence` is why the
-    record could not be read; then `record` is empty and means nothing.
+    record could not be read; then `record` is empty and means nothing. `hands` say who works on it.
     """
 
     record: Record
@@ -57,6 +58,7 @@ class JobView:
     place: QueueState | TaskyardError | None = None
     start_worker: str | None = None
     silence: TaskyardError | None = None
+    hands: Hands | None = None
 
     @property
     def record_unknown(self) -> str | None:
@@ -137,6 +139,7 @@ class JobView:
             "ledger_unknown": self.ledger.unknown,
             "history": self.ledger.events,
             "workers": self._workers(),
+            "hands": None if self.hands is None else self.hands.document(),
             "next": self.next,
         }
 
@@ -193,7 +196,8 @@ def look_up(settings: Settings, records: Records, name: str) -> JobView:
         if view.ledger.silence is not None:
             raise view.ledger.silence
         raise NotFound(f"there is no job {name[:60]!r}. See: taskyard jobs list")
-    return _with_place(settings, view)
+    hands = look_at_hands(settings, records, record)
+    return _with_place(settings, replace(view, hands=hands))
 
 
 def _by_ledger(settings: Settings, name: str, silence: TaskyardError) -> JobView:

@@ -1,0 +1,154 @@
+"""Who holds a message that is out, whether it still lives, and when the message comes back if not.
+
+By Taskyard's transport a tag names its owner, whose heartbeat is at the broker. By kombu's a tag
+names nobody: there the record names the worker of a job that runs, and workers say with their
+heartbeat beside the records what else they hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+import redis
+
+from taskyard.jobs.states import State
+from taskyard.reconcile.messages import Held
+from taskyard.reconcile.seen import Seen
+from taskyard.reconcile.whereabouts import Whereabouts
+from taskyard.records import Fleet, Member, Records, left_by_dead, lives
+from taskyard.settings import Settings
+from taskyard.transport import OWNER_TTL_S, Owner, owner_of, read_owners
+
+__all__ = ["Holders", "Return", "look_for_holders"]
+
+_SECOND_US: Final = 1_000_000
+# kombu looks for what is overdue in every tenth of its rounds, which are 10 s apart.
+_KOMBU_LOOKS_S: Final = 100.0
+_KOMBU_VISIBILITY_S: Final = 3600.0
+# A sweep is a second after another, and gives back a bounded number.
+_SWEEP_S: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Return:
+    """A held message whose holder is gone: about when it comes back, and by whom.
+
+    `at_us` is None where nothing that runs would bring it back. `sure` says that the holder was
+    heard of before it fell silent, so that giving back its message harms nobody.
+    """
+
+    holder: str
+    at_us: int | None
+    how: str
+    sure: bool
+
+
+@dataclass(frozen=True)
+class Holders:
+    """All that live, and when they were last heard of; times are those of their own server."""
+
+    lease_s: float
+    owners_now_us: int
+    owners: Mapping[str, Owner]
+    members_now_us: int
+    members: Sequence[Member]
+
+    @cached_property
+    def _left(self) -> set[str]:
+        return left_by_dead(self.members, self.members_now_us)
+
+    @cached_property
+    def _named(self) -> set[str]:
+        """The tags that some worker, living or dead, says it holds."""
+        return {tag for member in self.members for tag in member.held}
+
+    def is_unknown(self, held: Held, seen: Seen) -> bool:
+        """Whether nothing tells whose hands a message is in: neither tag, record nor heartbeat."""
+        runs = seen.state is State.RUNNING
+        return not owner_of(held.tag) and not runs and held.tag not in self._named
+
+    def judge(self, held: Held, seen: Seen, since_us: int) -> Return | None:
+        """When a message comes back whose holder is gone; None where the holder lives or may live.
+
+        `since_us` is when it was taken, by the broker's index.
+        """
+        if seen.state is State.RUNNING and seen.numbers["lease_until"] > self.members_now_us:
+            return None
+        owner = owner_of(held.tag)
+        if owner:
+            return self._by_owner(held, owner, since_us)
+        return self._by_record(held, seen, since_us)
+
+    def _by_owner(self, held: Held, name: str, since_us: int) -> Return | None:
+        owner = self.owners.get(name)
+        if owner is not None and owner.alive(self.owners_now_us):
+            return None
+        holder = f"process {name.rpartition('.')[0]}"
+        if owner is None:
+            at_us, how = self._visibility(held, since_us)
+            return Return(holder, at_us, how, sure=False)
+        sweepers = [one for one in self.owners.values() if self._sweeps(one, held)]
+        if not sweepers:
+            queues = ", ".join(owner.queues) or "its queues"
+            how = f"no worker runs that would give it back: start one of {queues}"
+            return Return(holder, None, how, sure=True)
+        silent_us = owner.seen_us + int(OWNER_TTL_S * _SECOND_US)
+        at_us = max(silent_us, self.owners_now_us) + int(_SWEEP_S * _SECOND_US)
+        count = f"{len(sweepers)} consumer{'s' * (len(sweepers) != 1)}"
+        return Return(holder, at_us, f"{count} beside it give back what it held", sure=True)
+
+    def _sweeps(self, owner: Owner, held: Held) -> bool:
+        same = (owner.unacked, owner.index) == (held.unacked, held.index)
+        return same and owner.alive(self.owners_now_us)
+
+    def _by_record(self, held: Held, seen: Seen, since_us: int) -> Return | None:
+        worker, began_us = seen.texts["worker"], seen.numbers["started"]
+        if seen.state is not State.RUNNING:
+            if held.tag not in self._left:
+                return None
+            worker = next(one.worker for one in self.members if held.tag in one.held)
+        elif lives(self.members, worker, began_us, self.members_now_us):
+            return None
+        heard_of = any(one.worker == worker for one in self.members)
+        late_us, how = self._visibility(held, since_us)
+        if not any(self._returns(one, held) for one in self.members):
+            how = f"{how}; Taskyard's transport gives back within seconds"
+            return Return(f"worker {worker}", late_us, how, sure=heard_of)
+        wait_us = int(self.lease_s / 3 * _SECOND_US)
+        at_us = max(seen.numbers["lease_until"] + wait_us, self.members_now_us) + wait_us
+        how = f"a worker that protects its task gives it back; at the latest {how}"
+        return Return(f"worker {worker}", at_us, how, sure=heard_of)
+
+    def _returns(self, member: Member, held: Held) -> bool:
+        same = (member.unacked, member.index) == (held.unacked, held.index)
+        return same and member.returns and member.alive(self.members_now_us)
+
+    def _visibility(self, held: Held, since_us: int) -> tuple[int, str]:
+        """When any worker of kombu's transport would give it back, and in words."""
+        waits = [
+            one.visibility_timeout_s
+            for one in self.members
+            if (one.unacked, one.index) == (held.unacked, held.index)
+        ]
+        wait_s = max(waits, default=_KOMBU_VISIBILITY_S)
+        at_us = since_us + int((wait_s + _KOMBU_LOOKS_S) * _SECOND_US)
+        return at_us, f"after the visibility timeout ({wait_s:g} s)"
+
+
+def look_for_holders(
+    settings: Settings, records: Records, broker: redis.Redis, where: Whereabouts
+) -> Holders:
+    """Read both kinds of heartbeats; raises redis-py's errors."""
+    members_now_us, members = Fleet(records.client, settings.namespace).read()
+    prefixes = {layout.prefix for _, layout in where.layouts}
+    keys = {f"{settings.namespace}:heartbeats"}
+    keys |= {f"{prefix}{settings.namespace}:heartbeats" for prefix in prefixes}
+    owners: dict[str, Owner] = {}
+    owners_now_us = 0
+    for key in sorted(keys):
+        owners_now_us, found = read_owners(broker, key)
+        owners |= {owner.name: owner for owner in found}
+    return Holders(settings.lease_s, owners_now_us, owners, members_now_us, members)

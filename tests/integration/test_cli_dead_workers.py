@@ -1,0 +1,97 @@
+"""After a kill: what `jobs show`, `check` and `reconcile` say, and that they say nothing before."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from servers import Servers
+from support.held_shop import HeldShop
+from support.shell import Shell, connected_shell
+from taskyard.records import GONE_S
+from taskyard.settings import load
+
+
+@pytest.fixture
+def shell(tmp_path: Path, servers: Servers, database_url: str) -> Shell:
+    return connected_shell(tmp_path, servers, database_url)
+
+
+@pytest.fixture
+def shop(shell: Shell) -> Iterator[HeldShop]:
+    made = HeldShop(load(shell.variables, shell.folder).settings)
+    yield made
+    made.close()
+
+
+def test_by_our_transport_the_owner_is_gone_and_others_give_it_back(
+    shell: Shell, shop: HeldShop
+) -> None:
+    job = shop.begin("shop@dead", expired_s=180)
+    shop.hold(job)
+    shop.owner()
+    shop.owner("host.2.def", silent_s=1)
+    shop.member("shop@dead", silent_s=GONE_S + 60, own=True, queues=(shop.queue,))
+    shown = shell.run("jobs", "show", job)
+    hands = shell.run("jobs", "show", job, "--json").document["hands"]
+    checked = shell.run("check")
+    reconciled = shell.run("reconcile")
+
+    assert "lease     expired 3m ago, 20" in shown.out
+    assert "; worker shop@dead is gone\n" in shown.out
+    assert "message   held by process host.1, which is gone; it comes back about 20" in shown.out
+    assert (hands["lease_expired"], hands["worker_lives"]) == (True, False)
+    assert (hands["message_held"], hands["held_by_dead"]) == (True, "process host.1")
+    assert hands["back_at"] > hands["lease_until"]
+    assert "! workers    worker shop@dead is gone: it was last heard of 1m ago" in checked.out
+    assert f"did not sign off, and read {shop.queue}. What it held is given back" in checked.out
+    assert reconciled.code == 1
+    assert "held_by_dead_worker" in reconciled.out
+    assert "comes back about" in " ".join(reconciled.out.split())
+
+
+def test_by_kombus_transport_it_says_the_wait_and_what_would_be_sooner(
+    shell: Shell, shop: HeldShop
+) -> None:
+    job = shop.begin("shop@dead")
+    shop.hold(job, tag=str(uuid.uuid4()))
+    shop.member("shop@dead", silent_s=GONE_S + 1, queues=(shop.queue,))
+    shown = shell.run("jobs", "show", job)
+    checked = shell.run("check")
+
+    assert "message   held by worker shop@dead, which is gone; it comes back about 20" in shown.out
+    assert (
+        "after the visibility timeout (600 s); Taskyard's transport gives back within seconds"
+        in shown.out
+    )
+    assert "What it held comes back after its visibility timeout, 600 s; with" in checked.out
+
+
+def test_while_all_live_nothing_of_it_is_said(shell: Shell, shop: HeldShop) -> None:
+    job = shop.begin("shop@alive", expired_s=-20)
+    shop.hold(job)
+    shop.owner(silent_s=1)
+    shop.member("shop@alive", own=True)
+    shown = shell.run("jobs", "show", job)
+
+    assert ", renewed by shop@alive\n" in shown.out
+    assert "message " not in shown.out
+    assert "is gone" not in shell.run("check").out
+
+
+def test_a_worker_whose_name_lives_again_is_not_missed(shell: Shell, shop: HeldShop) -> None:
+    shop.member("shop@again", silent_s=GONE_S + 60)
+    shop.member("shop@again")
+    assert "is gone" not in shell.run("check").out
+
+
+def test_a_message_that_nobody_holds_is_for_the_reconciler(shell: Shell, shop: HeldShop) -> None:
+    job = shop.begin("shop@dead")
+    shown = shell.run("jobs", "show", job)
+    hands = shell.run("jobs", "show", job, "--json").document["hands"]
+
+    assert "message   in no worker's hands: it waits in its queue, or is lost." in shown.out
+    assert (hands["message_held"], hands["back_at"]) == (False, None)
