@@ -40,11 +40,11 @@ class TransportChoice:
         if not self.why:
             return ()
         wait = f"visibility_timeout, {self.visibility_timeout_s:g} s here"
+        begun = "what it had begun, soon after its lease, if another worker protects"
         return (
             "a message that a worker has popped and not yet noted when it is killed is lost",
             "an entry of a list that is no message ends the worker that pops it, or is dropped",
-            f"what a killed worker held comes back after {wait}; what it had begun, soon after its "
-            "lease, if another worker protects",
+            f"what a killed worker held comes back after {wait}; {begun}",
         )
 
 
