@@ -64,7 +64,7 @@ def test_a_running_job_of_a_dead_owner_is_named_with_who_gives_it_back(shop: Sho
     job = shop.begin()
     shop.hold(job)
     shop.owner()
-    shop.owner("host.2.def", silent_s=1)
+    shop.owner("host.2.def", silent_s=-600)
     told = shop.told(job)
     assert told.startswith("its lease expired at 20")
     assert "process host.1, which is gone, has held it since 20" in told
@@ -102,7 +102,7 @@ def test_a_job_that_is_not_running_is_stranded_by_a_dead_owner_too(shop: Shop, s
 def test_what_a_living_owner_holds_is_in_good_hands(shop: Shop) -> None:
     for job in (shop.begin(), shop.admit()):
         shop.hold(job, tag=f"{OWNER}:{job[:1].encode().hex()}")
-    shop.owner(silent_s=1)
+    shop.owner(silent_s=-600)
     report = shop.look()
     assert (report.drift[HELD], report.suspected) == (0, {})
 
