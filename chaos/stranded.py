@@ -30,6 +30,7 @@ __all__ = [
     "expired",
     "find_gone",
     "find_stopped",
+    "held_waits",
     "living_owners",
     "waits",
 ]
@@ -61,7 +62,7 @@ def waits(town: Town, faults: Faults) -> Waits:
             histories[job_id].append((float(at), event))
     ends = sorted(faults.ended_at)
     longest: dict[str, float] = {}
-    for job_id, waited_s in (*_begun(histories, ends), *_orphans(histories, faults.orphans)):
+    for job_id, waited_s in (*_begun(histories, ends), *held_waits(histories, faults.orphans)):
         longest[job_id] = max(longest.get(job_id, 0.0), waited_s)
     late = {job: round(waited, 1) for job, waited in longest.items() if waited > GOES_ON_S}
     return Waits(round(max(longest.values(), default=0.0), 2), late)
@@ -77,14 +78,20 @@ def _begun(
                 yield job_id, max(went_on_at - ends[first], 0.0)
 
 
-def _orphans(
+def held_waits(
     histories: Mapping[str, list[tuple[float, str]]], orphans: Sequence[tuple[str, float]]
 ) -> Iterator[tuple[str, float]]:
-    """Each held message, with its job's wait: a second worker that died with it begins it anew."""
+    """Each held message, with its job's wait: a second worker that died with it begins it anew.
+
+    Not of a retry that was decided: it is published when the message comes back, of which there is
+    no event, and then waits its turn at the end of the queue.
+    """
     died: dict[str, list[float]] = defaultdict(list)
     for job_id, died_at in orphans:
         died[job_id].append(died_at)
     for job_id, died_at in orphans:
+        if [event for at, event in histories[job_id] if at <= died_at][-1:] == ["retry"]:
+            continue
         went_on = min((at for at, _ in histories[job_id] if at > died_at), default=None)
         again = [other for other in died[job_id] if other > died_at]
         if went_on is not None and not (again and min(again) < went_on):

@@ -9,6 +9,7 @@ import pytest
 from chaos.load import POISON, Plan
 from chaos.poison import Case, verdict
 from chaos.report import failed, put, read_json, said, table, write_json, write_table
+from chaos.stranded import held_waits
 
 LIMIT = 3
 LOST = {"outcome": "lost", "code": "worker_lost"}
@@ -150,3 +151,19 @@ def test_the_page_tells_each_size_that_was_run_and_keeps_what_is_around(tmp_path
     assert "| pause Redis | redis | 2000 |" in table(results)
     assert "| 4/4 |" in table(results)
     assert "| skipped: no |" in table(results)
+
+
+@pytest.mark.parametrize(
+    ("history", "waited"),
+    [
+        ([(1.0, "begin"), (30.0, "begin")], [20.0]),
+        ([], []),
+        ([(30.0, "begin")], [20.0]),
+        # The wait of a decided retry in its queue is no event's.
+        ([(1.0, "begin"), (2.0, "retry"), (99.0, "begin")], []),
+    ],
+)
+def test_a_held_job_waits_from_its_workers_death_to_its_next_event(
+    history: list[tuple[float, str]], waited: list[float]
+) -> None:
+    assert [wait for _, wait in held_waits({"job": history}, [("job", 10.0)])] == waited
