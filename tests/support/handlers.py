@@ -26,7 +26,8 @@ __all__ = ["Act", "Notes"]
 
 POLL_S = 0.01
 AT_ONCE = {"max_retries": 2, "backoff_strategy": "immediate", "base_delay_ms": 0, "jitter": False}
-SOON = {"max_retries": 2, "backoff_strategy": "linear", "base_delay_ms": 150, "jitter": False}
+# Longer than a busy machine takes to publish a retry, so that it waits in the delay store.
+SOON = {"max_retries": 2, "backoff_strategy": "linear", "base_delay_ms": 1000, "jitter": False}
 NEVER = {"max_retries": 0, "backoff_strategy": "immediate", "base_delay_ms": 0}
 
 
