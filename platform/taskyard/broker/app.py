@@ -62,6 +62,7 @@ def make_app(settings: Settings, catalogue: Catalogue, name: str = "taskyard") -
         # Control commands reach every worker on the exchange: each namespace has its own.
         control_exchange=settings.broker_name("celery"),
         event_exchange=settings.broker_name("celeryev"),
+        event_queue_prefix=settings.broker_name("celeryev"),
         task_routes=[_router(settings, catalogue)],
         task_acks_late=True,
         task_reject_on_worker_lost=True,

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from taskyard.broker import is_amqp
 from taskyard.broker.connection import check_broker_url, same_redis
-from taskyard.errors import TaskyardError
+from taskyard.errors import InvalidSettings, MissingSetting, TaskyardError
 from taskyard.install import Mode
 from taskyard.jobs import Catalogue, registry
 from taskyard.ops.cli.checks import (
@@ -20,6 +20,7 @@ from taskyard.ops.cli.checks import (
     letters,
     postgres_server,
     rabbitmq_server,
+    redis_needs,
     redis_server,
     workers,
 )
@@ -106,7 +107,18 @@ def _origins(place: Place) -> str:
 
 
 def _redis(settings: Settings) -> Iterator[Finding]:
-    return redis_server.look_at("Redis", settings.need_redis_url(), RECORDS)
+    needs = [*redis_needs.of_records(settings)]
+    if _shares_redis(settings):
+        needs += redis_needs.of_broker(settings)
+    return redis_server.look_at("Redis", settings.need_redis_url(), RECORDS, needs)
+
+
+def _shares_redis(settings: Settings) -> bool:
+    """Whether the broker is the records' Redis; a URL that is wrong is the broker's finding."""
+    try:
+        return same_redis(settings)
+    except (MissingSetting, InvalidSettings):
+        return False
 
 
 def _broker(settings: Settings) -> Iterator[Finding]:
@@ -119,7 +131,7 @@ def _broker(settings: Settings) -> Iterator[Finding]:
             "broker", "the same server as the records: admission publishes in one step"
         )
         return
-    yield from redis_server.look_at("broker", url, BROKER)
+    yield from redis_server.look_at("broker", url, BROKER, redis_needs.of_broker(settings))
 
 
 def _print(finding: Finding) -> None:

@@ -11,6 +11,7 @@ from taskyard.broker import connection, describe
 from taskyard.broker.rabbit_losses import losses, policy_command
 from taskyard.errors import ServerUnreachable
 from taskyard.ops.cli.checks.finding import Finding
+from taskyard.ops.cli.checks.rabbitmq_rights import look_at_rights
 from taskyard.queues import Declared, RabbitQueue, choose, look_at, rabbit_queues
 from taskyard.queues.rabbit_choice import version_of
 from taskyard.settings import Settings
@@ -32,6 +33,7 @@ def look_at_broker(settings: Settings) -> Iterator[Finding]:
         yield judge_version(properties)
         yield judge_choice(settings, properties)
         yield from _queues(broker, settings)
+        yield from look_at_rights(broker, settings)
 
 
 def judge_version(facts: dict[str, Any]) -> Finding:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from taskyard.ops.cli.checks.finding import Finding
+from taskyard.ops.cli.checks.redis_needs import Need
+from taskyard.ops.cli.checks.redis_rights import look_at_rights
 from taskyard.store import connect, reachable
 
 __all__ = ["judge_mode", "judge_version", "look_at"]
@@ -17,15 +19,47 @@ __all__ = ["judge_mode", "judge_version", "look_at"]
 _MINIMUM: Final = {"Redis": (6, 2), "Valkey": (7, 2)}
 
 
-def look_at(subject: str, url: str, variable: str) -> Iterator[Finding]:
-    """What is to be said about the server at `url`, which `variable` names."""
+def look_at(subject: str, url: str, variable: str, needs: Iterable[Need]) -> Iterator[Finding]:
+    """What is to be said about the server at `url`, which `variable` names, and its user."""
     with connect(url, retries=0, variable=variable) as client:
         with reachable(url, variable=variable):
-            facts: Mapping[str, Any] = client.info()
+            told, facts = _facts(client)
         yield judge_version(subject, facts)
         yield judge_mode(subject, facts, variable)
-        yield _eviction(subject, facts, client)
-        yield _persistence(subject, facts, client)
+        if told:
+            yield _eviction(subject, facts, client)
+            yield _persistence(subject, facts, client)
+        else:
+            yield Finding.warning(
+                subject,
+                "its user may not run INFO: unknown whether memory pressure or a restart loses "
+                "jobs",
+                "Allow it (ACL SETUSER name +info), or ask who runs the server for "
+                "maxmemory-policy noeviction and appendonly yes.",
+            )
+        yield from look_at_rights(subject, client, needs)
+
+
+def _facts(client: redis.Redis) -> tuple[bool, Mapping[str, Any]]:
+    """Whether INFO may be run, and what it says; without it what the server's greeting says."""
+    try:
+        return True, client.info()
+    except NoPermissionError:
+        hello: Any = client.execute_command("HELLO")  # type: ignore[no-untyped-call]
+    pairs = {_text(name): _text(value) for name, value in _pairs(hello)}
+    product = "valkey" if pairs.get("server") == "valkey" else "redis"
+    mode, role = pairs.get("mode", ""), pairs.get("role", "master")
+    return False, {f"{product}_version": pairs.get("version"), "redis_mode": mode, "role": role}
+
+
+def _pairs(hello: Any) -> Iterable[tuple[Any, Any]]:
+    if isinstance(hello, dict):
+        return hello.items()
+    return zip(hello[::2], hello[1::2], strict=True)
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def judge_version(subject: str, facts: Mapping[str, Any]) -> Finding:

@@ -1,0 +1,161 @@
+"""What the user of a Redis has to be allowed, as commands that could be sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from taskyard.address import redis_address
+from taskyard.broker import own_layout
+from taskyard.deadletters import exchange, mirror_queue
+from taskyard.records import Keys
+from taskyard.settings import Settings
+
+__all__ = ["Need", "of_broker", "of_records"]
+
+# No job has such an id, and no queue such a name.
+_NONE = "check"
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """One command; `names` is the pattern of the key or channel in it, empty where it has none."""
+
+    words: tuple[str | int, ...]
+    names: str = ""
+
+    @property
+    def command(self) -> str:
+        """The command's name, as an ACL has it."""
+        first, second = str(self.words[0]).lower(), str(self.words[1:2] and self.words[1]).lower()
+        return f"{first}|{second}" if first in _WITH_SUBCOMMANDS else first
+
+
+_WITH_SUBCOMMANDS = {"client", "script", "xgroup", "xinfo"}
+
+
+def of_records(settings: Settings) -> Iterator[Need]:
+    """Clients, workers, mirror, relay and operators at the Redis of the records."""
+    space, keys = settings.namespace, Keys(settings.namespace)
+    yield from _scripts()
+    yield from _hash(keys.record(_NONE), keys.record("*"))
+    record = keys.record(_NONE)
+    for words in (
+        ("hmget", record, "f"),
+        ("exists", record),
+        ("persist", record),
+        ("type", record),
+    ):
+        yield Need(words, keys.record("*"))
+    yield Need(("pexpire", record, 1), keys.record("*"))
+    yield Need(("incr", f"{record}:deliveries"), keys.record("*"))
+    yield Need(("setrange", f"{record}:deliveries", 0, ""), keys.record("*"))
+    yield from _stream(keys.lifecycle)
+    yield Need(("hincrby", keys.gaps, "f", 1), keys.gaps)
+    result = f"{keys.prefix}celery-task-meta-"
+    yield from _string(f"{result}{_NONE}", f"{result}*")
+    yield Need(("publish", f"{result}{_NONE}", ""), f"{result}*")
+    yield Need(("subscribe", f"{result}{_NONE}"), f"{result}*")
+    yield from _string(f"{space}:gate", f"{space}:gate")
+    yield Need(("xadd", f"{space}:letters:kept", "*", "f", "v"), f"{space}:letters:kept")
+    yield Need(("xrange", f"{space}:letters:kept", "-", "+"), f"{space}:letters:kept")
+    yield from _set(f"{space}:letters:prefixes", f"{space}:letters:prefixes")
+    yield from _hash(f"{space}:places", f"{space}:places")
+    if settings.replicas:
+        yield Need(("wait", 0, 1))
+        yield from _string(f"{space}:replicated", f"{space}:replicated")
+
+
+def of_broker(settings: Settings) -> Iterator[Need]:
+    """The same at a Redis broker."""
+    space, layout = settings.namespace, own_layout(settings)
+    prefix = layout.prefix
+    yield from _scripts()
+    yield Need(("client", "tracking", "on", "noloop"))
+    yield Need(("scan", 0))
+    queues = [settings.broker_name(name) for name in settings.queues]
+    for queue in (*queues, mirror_queue(settings).name):
+        for step in layout.steps:
+            yield from _list(layout.key(queue, step), f"{prefix}{queue}*")
+    yield from _hash(layout.unacked_key, layout.unacked_key)
+    yield from _sorted(f"{prefix}unacked_index", f"{prefix}unacked_index")
+    mutex = f"{prefix}unacked_mutex"
+    yield Need(("set", mutex, 1), mutex)
+    yield Need(("pttl", mutex), mutex)
+    yield from _hash(f"{space}:heartbeats", f"{space}:heartbeats")
+    yield Need(("hsetnx", f"{space}:heartbeats", "f", "v"), f"{space}:heartbeats")
+    yield from _sorted(f"{space}:delayed", f"{space}:delayed*")
+    yield from _hash(f"{space}:delayed:messages", f"{space}:delayed*")
+    yield from _string(f"{space}:broker", f"{space}:broker")
+    bindings = f"{prefix}_kombu.binding*"
+    for kind in ("binding", "binding_permanent"):
+        yield from _set(f"{prefix}_kombu.{kind}.{exchange(settings).name}", bindings)
+    yield from _control(settings, prefix)
+
+
+def _control(settings: Settings, prefix: str) -> Iterator[Need]:
+    """Remote control and events, as Celery's workers have them."""
+    control, events = (settings.broker_name(name) for name in ("celery", "celeryev"))
+    mailbox = f"{prefix}worker@{_NONE}.{control}.pidbox"
+    yield from _list(mailbox, f"{prefix}*{control}.pidbox*")
+    yield from _list(f"{prefix}{events}.{_NONE}", f"{prefix}{events}*")
+    database = redis_address(settings.need_broker_url()).database
+    channel = f"{prefix}/{database}.{control}.pidbox"
+    yield Need(("publish", channel, ""), channel)
+    # A pattern is compared with those of the ACL letter by letter.
+    yield Need(("psubscribe", channel), channel)
+    told = f"{prefix}/{database}.{events}/"
+    yield Need(("publish", f"{told}worker.online", ""), f"{told}*")
+    yield Need(("psubscribe", f"{told}worker.*"), f"{told}worker.*")
+
+
+def _scripts() -> Iterator[Need]:
+    yield Need(("script", "load", "return 1"))
+    yield Need(("eval", "return 1", 0))
+    yield Need(("evalsha", "0" * 40, 0))
+    yield Need(("time",))
+
+
+def _each(names: str, *commands: tuple[str | int, ...]) -> Iterator[Need]:
+    for words in commands:
+        yield Need(words, names)
+
+
+def _hash(key: str, names: str) -> Iterator[Need]:
+    yield from _each(names, ("hset", key, "f", "v"), ("hdel", key, "f"), ("hget", key, "f"))
+    yield from _each(names, ("hgetall", key), ("hlen", key), ("hscan", key, 0), ("del", key))
+
+
+def _sorted(key: str, names: str) -> Iterator[Need]:
+    yield from _each(names, ("zadd", key, 1, "m"), ("zrangebyscore", key, 0, 1))
+    yield from _each(names, ("zrange", key, 0, 1), ("zscan", key, 0), ("zrem", key, "m"))
+    yield from _each(names, ("zscore", key, "m"), ("zcard", key))
+
+
+def _list(key: str, names: str) -> Iterator[Need]:
+    yield from _each(names, ("lpush", key, "v"), ("rpush", key, "v"), ("rpop", key), ("llen", key))
+    yield from _each(names, ("lrange", key, 0, 1), ("ltrim", key, 0, 1), ("del", key))
+
+
+def _set(key: str, names: str) -> Iterator[Need]:
+    yield from _each(names, ("sadd", key, "m"), ("srem", key, "m"), ("smembers", key))
+
+
+def _string(key: str, names: str) -> Iterator[Need]:
+    yield from _each(names, ("set", key, "v"), ("get", key), ("del", key))
+
+
+def _stream(key: str) -> Iterator[Need]:
+    yield from _each(
+        key,
+        ("xadd", key, "*", "f", "v"),
+        ("xgroup", "create", key, "mirror", 0),
+        ("xgroup", "delconsumer", key, "mirror", "c"),
+        ("xreadgroup", "group", "mirror", "c", "streams", key, ">"),
+        ("xautoclaim", key, "mirror", "c", 1, 0),
+        ("xinfo", "consumers", key, "mirror"),
+        ("xack", key, "mirror", "0-1"),
+        ("xdel", key, "0-1"),
+        ("xrange", key, "-", "+"),
+        ("xlen", key),
+    )

@@ -1,0 +1,111 @@
+"""Redis or Valkey: whether its user may do what Taskyard does there.
+
+Asked without doing any of it: what is put into a transaction is checked, and then discarded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import redis
+from redis.exceptions import NoPermissionError, ResponseError
+
+from taskyard.ops.cli.checks.finding import Finding
+from taskyard.ops.cli.checks.redis_needs import Need
+
+__all__ = ["Lacking", "lacking", "look_at_rights"]
+
+
+@dataclass(slots=True)
+class Lacking:
+    """What a user may not: run `commands`, touch `keys`, use `channels`; patterns, each once."""
+
+    commands: dict[str, None] = field(default_factory=dict)
+    keys: dict[str, None] = field(default_factory=dict)
+    channels: dict[str, None] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        """Whether anything is lacking."""
+        return bool(self.commands or self.keys or self.channels)
+
+    def note(self, need: Need, error: NoPermissionError) -> None:
+        """Sort a refusal by what the server says of it."""
+        said = str(error)
+        if "command" in said:
+            self.commands[need.command] = None
+        elif "channel" in said:
+            self.channels[need.names] = None
+        else:
+            self.keys[need.names] = None
+
+    def __str__(self) -> str:
+        """For a sentence: "may not run x, y; touch the keys z"."""
+        parts = [
+            ("run", self.commands),
+            ("touch the keys", self.keys),
+            ("use the channels", self.channels),
+        ]
+        return "; ".join(f"{verb} {', '.join(names)}" for verb, names in parts if names)
+
+    def words(self) -> str:
+        """What gives all of it, behind ACL SETUSER and the user's name."""
+        words = [f"+{name}" for name in self.commands]
+        words += [f"~{name}" for name in self.keys] + [f"&{name}" for name in self.channels]
+        return " ".join(words)
+
+
+def look_at_rights(subject: str, client: redis.Redis, needs: Iterable[Need]) -> Iterator[Finding]:
+    """One finding: the user may do all of `needs`, or what it may not."""
+    found, user = lacking(client, needs), _user(client)
+    if not found:
+        yield Finding.ok(subject, f"user {user} may do what Taskyard needs")
+        return
+    yield Finding.error(
+        subject,
+        f"user {user} may not {found}",
+        f"Run: ACL SETUSER {user} {found.words()}, then ACL SAVE or the same in the server's "
+        "configuration; docs/access.md lists all that is needed.",
+        exit_code=4,
+    )
+
+
+def lacking(client: redis.Redis, needs: Iterable[Need]) -> Lacking:
+    """What the client's user may not; raises redis-py's errors of a lost server."""
+    found = Lacking()
+    # redis-py leaves what a connection does untyped.
+    pool: Any = client.connection_pool
+    connection = pool.get_connection()
+    try:
+        if not _permits(connection, Need(("multi",)), found):
+            return found
+        for need in needs:
+            _permits(connection, need, found)
+        _permits(connection, Need(("discard",)), found)
+    finally:
+        # It may be in the middle of a transaction.
+        connection.disconnect()
+        pool.release(connection)
+    return found
+
+
+def _permits(connection: Any, need: Need, found: Lacking) -> bool:
+    connection.send_command(*need.words)
+    try:
+        connection.read_response()
+    except NoPermissionError as error:
+        found.note(need, error)
+        return False
+    except ResponseError:
+        # Full memory, a replica: findings of their own. It says nothing of a permission.
+        return True
+    return True
+
+
+def _user(client: redis.Redis) -> str:
+    try:
+        name: Any = client.acl_whoami()
+    except ResponseError:
+        return str(client.get_connection_kwargs().get("username") or "default")
+    return name.decode() if isinstance(name, bytes) else str(name)
