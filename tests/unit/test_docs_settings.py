@@ -62,17 +62,18 @@ LIMITS = {
     "an acknowledgement waits for a pop": ["transport.qos:_ACK_DELAY_S"],
     "a worker's process that died": ["engine.pool:LOOK_AGAIN_S", "engine.pool:LOOKS"],
     "what a job's process holds": ["engine.memory_watch:INTERVAL_S"],
-    "a message that goes back a second time": ["transport.qos:RETURN_S"],
-    "a key of another type than ours": [
-        "transport.complaints:PAUSE_S",
-        "transport.complaints:_AGAIN_S",
+    "a message that its task gives back a second time": ["transport.qos:RETURN_S"],
+    "what a server refuses: a permission, a key of another type, full memory": [
+        "wire.refusals:FIRST_WAIT_S",
+        "wire.refusals:LONGEST_WAIT_S",
+        "wire.refusals:_FORGOTTEN_S",
     ],
+    "messages held back for such a wait": ["engine.holding:MOST_HELD"],
     "a dead consumer's messages are looked for": ["transport.transport:_SWEEP_S"],
     "one promotion from the delay store": ["broker:PROMOTE_BATCH"],
     "promotions": [
         "engine.promoter:INTERVAL_S",
         "engine.promoter:_ROUNDS",
-        "engine.promoter:_PAUSE_S",
     ],
     "jobs that go together (`enqueue_many`, concurrent calls)": [
         "records.admissions:_GROUP",
@@ -207,7 +208,7 @@ def _number(place):
 def test_limits_that_stand_in_a_row_s_reason_are_what_the_code_holds():
     page = PAGE.read_text()
     assert f"waits {_number('broker.redis_publisher:_ODD_LIST_WAIT_MS'):g} s" in page
-    assert f"after {_number('engine.reconnecting:_CALM_S'):g} s without a loss" in page
+    assert f"after {_number('engine.reconnecting:CALM_S'):g} s without a loss" in page
 
 
 def test_the_page_names_the_oldest_servers_that_check_takes():

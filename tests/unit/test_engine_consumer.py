@@ -21,6 +21,7 @@ from taskyard.testing.clock import YardClock
 from taskyard.testing.records import MemoryRecords
 from taskyard.testing.shelf import Shelf
 from taskyard.wire.headers import Stamp
+from taskyard.wire.refusals import Refusals
 
 SETTINGS = Settings(redis_url="redis://nowhere:1/0")
 
@@ -65,6 +66,7 @@ def yard_with(publisher: Publisher) -> Any:
         records=MemoryRecords(Shelf(YardClock(datetime.now(UTC))), SETTINGS),
         publisher=publisher,
         posted=letters,
+        refusals=Refusals(),
         letters=SimpleNamespace(post=letters.append),
         source=lambda _message: "work",
         home=lambda _record, _message: "work",

@@ -61,7 +61,7 @@ def test_a_cause_is_logged_once_and_its_end_once(
             trying.now += 1
         assert len(caplog.records) == 1
     trying.fail("OOM", item="x")
-    assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR"]
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
     for item in (*JOBS, "x"):
         trying.refusals.worked("not written", item)
     assert [record.getMessage() for record in caplog.records][2:] == [

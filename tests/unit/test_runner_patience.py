@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import pickle
 from collections.abc import Callable
 
 import pytest
 from celery.exceptions import Reject
 from redis.exceptions import OutOfMemoryError, RedisError
 
-from taskyard.runner.patience import AFTER, BEFORE, Patience, ask
+from taskyard.runner import patience
+from taskyard.runner.patience import AFTER, BEFORE, Patience, Unreachable, ask
+from taskyard.wire.refusals import Refusals
 
 
 def failing(times: int, error: Exception) -> Callable[[], str]:
@@ -24,19 +27,37 @@ def failing(times: int, error: Exception) -> Callable[[], str]:
     return act
 
 
-def test_a_refusal_that_passes_is_told_and_costs_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING):
+@pytest.fixture(autouse=True)
+def fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing has failed in it yet."""
+    monkeypatch.setattr(patience, "_REFUSALS", Refusals())
+
+
+def test_a_refusal_that_passes_is_logged_once_with_its_end_and_costs_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.INFO):
         assert ask("finish", "job-1", failing(2, OutOfMemoryError("full")), AFTER) == "answer"
     actions = [vars(record)["action"] for record in caplog.records]
-    assert actions == ["finish_unreachable", "finish_unreachable"]
-    assert "job job-1: no answer from Redis to finish: full" in caplog.text
+    assert actions == ["finish_unreachable", "works_again"]
+    assert "no answer from Redis to finish: full" in caplog.text
 
 
-def test_one_that_lasts_sends_the_message_back(caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.raises(Reject) as caught, caplog.at_level(logging.WARNING):
-        ask("begin", "job-1", failing(9, RedisError("gone")), Patience(1, 60))
-    assert caught.value.requeue
-    assert [vars(record)["action"] for record in caplog.records][-1] == "begin_given_up"
+def test_one_that_lasts_sends_every_message_back_and_is_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.INFO):
+        for number in range(3):
+            with pytest.raises(Unreachable) as caught:
+                ask("begin", f"job-{number}", failing(9, RedisError("gone")), Patience(1, 60))
+            assert isinstance(caught.value, Reject)
+            assert caught.value.requeue
+    assert [vars(record)["action"] for record in caplog.records] == ["begin_unreachable"]
+
+
+def test_what_the_child_says_of_it_survives_the_way_to_the_main_process() -> None:
+    said = pickle.loads(pickle.dumps(Unreachable("gone")))  # noqa: S301 - our own bytes
+    assert (type(said), said.reason, said.requeue) == (Unreachable, "gone", True)
 
 
 def test_one_that_is_long_in_coming_ends_it_before_the_last_repeat() -> None:

@@ -10,6 +10,7 @@ import pytest
 from taskyard.transport import qos
 from taskyard.transport.pace import QUICK_S
 from taskyard.transport.qos import QoS
+from taskyard.wire.refusals import Refusals
 
 PREFETCH, BURST = 2, 4
 
@@ -24,6 +25,7 @@ class Channel:
 
     def __init__(self) -> None:
         self.acknowledged: list[list[str]] = []
+        self.refusals = Refusals()
         self.ticks: list[float] = []
         self.connection = SimpleNamespace(tick_within=self.ticks.append)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
+from time import monotonic
 from typing import Any, Final
 
 import redis
@@ -22,16 +24,15 @@ from taskyard.settings import Settings
 from taskyard.store import BROKER, TRIES, Argument, Script, connect, disown, named
 from taskyard.wire.headers import Stamp
 from taskyard.wire.letters import RawMessage
-from taskyard.wire.logs import logger
+from taskyard.wire.refusals import Refusals
 
 __all__ = ["PROMOTE_BATCH", "RedisPublisher"]
-
-log = logger(__name__)
 
 # One batch must not hold up the server: 100 moves take well under a millisecond.
 PROMOTE_BATCH: Final = 100
 # A message whose list is none, until it is tried again.
 _ODD_LIST_WAIT_MS: Final = 5_000
+_ODD_LIST_OVER_S: Final = 15.0
 
 
 class RedisPublisher:
@@ -53,6 +54,8 @@ class RedisPublisher:
         self._delayed = f"{settings.namespace}:delayed"
         self._messages = f"{settings.namespace}:delayed:messages"
         self._defer, self._promote = _script("defer"), _script("promote")
+        self._refusals = Refusals()
+        self._odd: dict[str, float] = {}
 
     def publish(
         self,
@@ -117,14 +120,22 @@ class RedisPublisher:
             due, *odd = self._promote(self.client, list(types), [batch, _ODD_LIST_WAIT_MS])
         except ResponseError as error:
             raise named(self.client, error, types) from None
-        for key in dict.fromkeys(odd):
-            self._tell_odd(key.decode())
+        self._note_odd({key.decode() for key in odd})
         return int(due)
 
-    def _tell_odd(self, key: str) -> None:
-        error = named(self.client, ResponseError(f"WRONGTYPE of {key!r}"), {key: "list"})
-        facts = {"action": "key_misplaced", "key": key}
-        log.error("delayed messages wait for their queue: %s", error, extra=facts)
+    def _note_odd(self, keys: set[str]) -> None:
+        now = monotonic()
+        for key in keys:
+            error = named(self.client, ResponseError(f"WRONGTYPE of {key!r}"), {key: "list"})
+            what = _delayed_of(key)
+            self._refusals.refused(
+                what, error, action="key_misplaced", facts={"key": key}, level=logging.ERROR
+            )
+            self._odd[key] = now
+        # They are tried again every few seconds: those that are not heard of have gone on.
+        for key in [key for key, seen in self._odd.items() if now - seen > _ODD_LIST_OVER_S]:
+            self._refusals.worked(_delayed_of(key))
+            del self._odd[key]
 
     def waiting(self) -> int:
         """How many messages the delay store holds."""
@@ -194,6 +205,10 @@ class RedisPublisher:
         failure = PublishFailed(f"job {job_id} was not published: {cause}")
         failure.__cause__ = error
         return failure
+
+
+def _delayed_of(key: str) -> str:
+    return f"delayed messages of {key} not moved there"
 
 
 def _script(name: str) -> Script:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from time import monotonic, sleep
 from typing import Any, Final
 
 from celery.worker.consumer import Consumer
+from celery.worker.state import maybe_shutdown
 from redis.exceptions import RedisError
 
 from taskyard.broker import keep_packed, keep_transport, read_any_header, settle_queues
@@ -17,10 +18,11 @@ from taskyard.engine.blocked_start import BlockedStart
 from taskyard.engine.condemn import condemn
 from taskyard.engine.duties import NOT_DISCHARGED, defer
 from taskyard.engine.eta import due_ahead_us
+from taskyard.engine.holding import Holding
 from taskyard.engine.message import is_identified, job_id_of, stamp_of, task_of
 from taskyard.engine.own_letters import reuse_in, reused_duty
 from taskyard.engine.pool import OwnPipesPool
-from taskyard.engine.reconnecting import LONGEST_S, Reconnecting, close_in_two_steps
+from taskyard.engine.reconnecting import CALM_S, LONGEST_S, Reconnecting, close_in_two_steps
 from taskyard.engine.returns import Returns
 from taskyard.engine.shape import fault_of
 from taskyard.engine.task_events import UnconfirmedEvents
@@ -33,13 +35,19 @@ from taskyard.wire import Stamp
 from taskyard.wire.logs import logger
 from taskyard.wire.unpacking import UnpacksTooLarge
 
-__all__ = ["JobConsumer", "undecodable"]
+__all__ = ["PUT_OFF", "JobConsumer", "undecodable"]
 
 log = logger(__name__)
 # Events are for people: ten publications a second show as much as one for each task, and cost a
 # tenth of the main process' time where that costs more than half of it.
 EVENT_INTERVAL_S: Final = 0.1
 EVENT_BATCH: Final = 1_000
+# How often a worker that waits for its broker looks whether it is told to end.
+_LOOK_S: Final = 0.2
+_EVENTS: Final = "task events not published"
+_DELIVER: Final = "redeliveries not counted"
+_LETTER: Final = "a message without a way to a task not dead-lettered"
+PUT_OFF: Final = "a message with an ETA not put off"
 
 
 class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[misc]
@@ -49,7 +57,8 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._reconnecting = Reconnecting()
+        self._reconnecting = Reconnecting(self.app.taskyard.refusals)
+        self.app.taskyard.holding = Holding(self)
         # A pool of processes: its jobs have time limits, and one thread has the timer.
         if getattr(self.pool, "uses_semaphore", False):
             discard_cancelled(self.timer)
@@ -59,15 +68,11 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
         if self.connection is not None:
             close_in_two_steps(self.connection)
         super().on_connection_error_after_connected(exc)
-        wait_s = self._reconnecting.wait_s(monotonic())
-        if wait_s > 0:
-            log.warning(
-                "the broker is lost again, connecting in %.1f s: %s",
-                wait_s,
-                exc,
-                extra={"action": "reconnect_waits", "wait_s": wait_s},
-            )
-            sleep(wait_s)
+        until = monotonic() + self._reconnecting.wait_s(monotonic(), exc)
+        while (left_s := until - monotonic()) > 0:
+            # A worker that is told to end while it waits ends.
+            maybe_shutdown()
+            sleep(min(left_s, _LOOK_S))
 
     def ensure_connected(self, conn: Any) -> Any:
         """Celery's way back to the broker, where it may try for ever at most `LONGEST_S` apart.
@@ -93,6 +98,8 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
         super().update_strategies()
         # Before the first message: what this worker was cut off from must not wait for its lease.
         self.app.taskyard.releases.settle()
+        reconnecting = self._reconnecting
+        self.timer.call_after(CALM_S, reconnecting.note_calm, (reconnecting.losses,))
 
     def _unpacked_limit(self, headers: Mapping[str, Any]) -> int | None:
         """The most bytes that a compressed body may have; None for no limit."""
@@ -107,10 +114,13 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
 
     def _flush_buffered(self) -> None:
         self._flush_entry = None
+        refusals = self.app.taskyard.refusals
         try:
             self._flush_events()
         except self.connection_errors as error:
-            log.warning("task events not published: %s", error, extra={"action": "events_late"})
+            refusals.refused(_EVENTS, error, action="events_late")
+        else:
+            refusals.worked(_EVENTS)
 
     def on_unknown_message(self, body: Any, message: Any) -> None:
         """No task header: nobody can run it."""
@@ -191,12 +201,10 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
             if not self._reuses_id(message):
                 defer(yard, job_id_of(message), message, stamp, due_us - now_us).discharge()
         except NOT_DISCHARGED as error:
-            log.warning(
-                "a message could not be put off, this worker holds it: %s",
-                error,
-                extra={"action": "put_off_failed"},
-            )
+            # This worker holds it until then, as Celery does.
+            yard.refusals.refused(PUT_OFF, error, action="put_off_failed")
             return False
+        yard.refusals.worked(PUT_OFF)
         message.ack_log_error(log, self.connection_errors)
         return True
 
@@ -224,14 +232,11 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
         limit = yard.settings.delivery_limit
         try:
             count = yard.records.deliver(job_id_of(message))
+            yard.refusals.worked(_DELIVER)
             if count <= limit or _is_decided(yard, message):
                 return False
         except RedisError as error:
-            log.warning(
-                "a redelivery was not counted, Redis is away: %s",
-                error,
-                extra={"action": "deliver_unreachable"},
-            )
+            yard.refusals.refused(_DELIVER, error, action="deliver_unreachable")
             return False
         text = f"deliveries reached {count}, the limit is {limit}"
         evidence: dict[str, object] = {"counter": "deliveries", "count": count, "limit": limit}
@@ -250,17 +255,21 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
         """Record the death, publish its letter, acknowledge; failing that, put the message back."""
         outcome = plain_failure(category, code, kind, text, evidence)
         self._watch_returns(message)
+        yard: Yard = self.app.taskyard
+        item = str(job_id_of(message))
         try:
-            condemn(self.app.taskyard, message, outcome)
+            condemn(yard, message, outcome)
         except (*NOT_DISCHARGED, ValueError, TypeError) as error:
-            log.error(
-                "a message could not be dead-lettered and goes back: %s",
-                error,
-                extra={"action": "letter_failed"},
-            )
-            message.reject_log_error(log, self.connection_errors, requeue=True)
+            wait_s = yard.refusals.refused(_LETTER, error, action="letter_failed", item=item)
+            give_back = partial(message.reject_log_error, log, self.connection_errors, requeue=True)
+            self._hold(message, give_back, wait_s)
             return
+        yard.refusals.worked(_LETTER, item)
         message.ack_log_error(log, self.connection_errors)
+
+    def _hold(self, message: Any, give_back: Callable[[], object], wait_s: float) -> None:
+        holding: Holding = self.app.taskyard.holding
+        holding.hold(message, give_back, wait_s)
 
 
 def undecodable(error: Exception) -> tuple[Category, str, str]:

@@ -5,7 +5,7 @@ It asks the same scripts as a child would, so a decision that the child made jus
 
 from __future__ import annotations
 
-from typing import Any, assert_never
+from typing import Any, Final, assert_never
 
 from billiard.exceptions import TimeLimitExceeded
 from celery.worker import state as worker_state
@@ -27,15 +27,19 @@ from taskyard.wire.headers import Stamp
 from taskyard.wire.letters import letter_id
 from taskyard.wire.logs import logger
 
-__all__ = ["Deaths"]
+__all__ = ["RECORDS", "Deaths"]
 
 log = logger(__name__)
+
+RECORDS: Final = "the records of jobs not reached"
+_ANNOUNCE: Final = "a death not announced"
 
 
 class Deaths(Request):  # type: ignore[misc]
     """The deaths of a delivery; its subclass publishes the duty, then acknowledges."""
 
     _duty: Duty | None
+    _held = False
     _holder: str
     _stamp: Stamp | None
 
@@ -53,7 +57,7 @@ class Deaths(Request):  # type: ignore[misc]
         try:
             answer = self._yard.records.lose(self.id, self._holder, evidence)
         except RedisError as error:
-            self._unrecorded("death", "lose_unreachable", error)
+            self._unrecorded("lose_unreachable", error)
             return
         self._tell_lost(answer, evidence)
         if isinstance(answer, Decided):
@@ -95,7 +99,7 @@ class Deaths(Request):  # type: ignore[misc]
         try:
             answer = self._judge_overtime(failure)
         except RedisError as lost:
-            self._unrecorded("overtime", "overtime_unreachable", lost)
+            self._unrecorded("overtime_unreachable", lost)
             return
         if answer is None:
             self.reject(requeue=True)
@@ -137,7 +141,7 @@ class Deaths(Request):  # type: ignore[misc]
             record = self._yard.records.read(self.id)
             answer = self._decide(record, outcome)
         except RedisError as error:
-            self._unrecorded("termination", "terminate_unreachable", error)
+            self._unrecorded("terminate_unreachable", error)
             return
         if answer is not None:
             self._settle(answer)
@@ -159,7 +163,7 @@ class Deaths(Request):  # type: ignore[misc]
                 **death_of(outcome),
             )
         except RedisError as error:
-            self._unrecorded(outcome.failure.code, "condemn_unreachable", error)
+            self._unrecorded("condemn_unreachable", error)
             return
         match answer:
             case Decided():
@@ -191,23 +195,17 @@ class Deaths(Request):  # type: ignore[misc]
         policy = None if self._stamp is None else self._stamp.policy
         self._duty = duty_of(self._yard, self.id, self.message, decided, policy)
         if decided.decision is Decision.DEAD_LETTERED and not self._told(decided):
-            self.reject(requeue=True)
             return
         self.acknowledge()
 
     def _told(self, decided: Decided) -> bool:
-        """Tell a death; False where that failed: the next delivery finds the decision."""
+        """Announce a death; where that fails the message goes back and finds the decision."""
         try:
             self._tell_failure(decided)
         except Exception as error:  # noqa: BLE001 - any result backend's errors; billiard drops them
-            log.error(
-                "job %s: its death was not told, the message goes back: %s: %s",
-                self.id,
-                type(error).__name__,
-                error,
-                extra={"action": "death_not_told", "job_id": self.id},
-            )
+            self._give_back(_ANNOUNCE, "death_not_told", error)
             return False
+        self._yard.refusals.worked(_ANNOUNCE, self.id)
         return True
 
     def _tell_failure(self, decided: Decided) -> None:
@@ -220,13 +218,21 @@ class Deaths(Request):  # type: ignore[misc]
         )
         self.send_event("task-failed", exception=repr(error), traceback="")
 
-    def _unrecorded(self, what: str, action: str, error: RedisError) -> None:
+    def _unrecorded(self, action: str, error: RedisError) -> None:
         """Nothing was decided: the message goes back, and its next delivery is asked again."""
-        log.error(
-            "job %s: %s not recorded, Redis is away: %s",
-            self.id,
-            what,
-            error,
-            extra={"action": action, "job_id": self.id},
-        )
-        self.reject(requeue=True)
+        self._give_back(RECORDS, action, error)
+
+    def _give_back(self, what: str, action: str, error: BaseException) -> None:
+        """Return the message after a wait that grows while `what` fails; logged once a cause."""
+        facts = {"job_id": self.id}
+        wait_s = self._yard.refusals.refused(what, error, action=action, item=self.id, facts=facts)
+        self._held = True
+
+        def give_back() -> None:
+            self._held = False
+            self.reject(requeue=True)
+
+        if self._yard.holding is None:
+            give_back()
+        else:
+            self._yard.holding.hold(self.message, give_back, wait_s)

@@ -9,16 +9,13 @@ from celery import bootsteps
 from redis.exceptions import RedisError
 
 from taskyard.broker import PROMOTE_BATCH, RedisPublisher
-from taskyard.wire.logs import logger
+from taskyard.wire.refusals import Refusals
 
 __all__ = ["INTERVAL_S", "Promoter"]
 
-log = logger(__name__)
-
 INTERVAL_S: Final = 0.2
 _ROUNDS: Final = 20
-# After a failure: asking five times a second would only fill the log.
-_PAUSE_S: Final = 1.0
+_PROMOTE: Final = "delayed messages not promoted"
 
 
 class Promoter(bootsteps.StartStopStep):  # type: ignore[misc]
@@ -30,6 +27,7 @@ class Promoter(bootsteps.StartStopStep):  # type: ignore[misc]
         super().__init__(consumer, **kwargs)
         self._entry: Any = None
         self._quiet_until = float("-inf")
+        self._refusals: Refusals = consumer.app.taskyard.refusals
 
     def start(self, consumer: Any) -> None:
         """Start the timer."""
@@ -50,10 +48,10 @@ class Promoter(bootsteps.StartStopStep):  # type: ignore[misc]
             return
         try:
             for _ in range(_ROUNDS):
-                if publisher.promote() < PROMOTE_BATCH:
+                full = publisher.promote() >= PROMOTE_BATCH
+                self._refusals.worked(_PROMOTE)
+                if not full:
                     return
         except RedisError as error:
-            self._quiet_until = monotonic() + _PAUSE_S
-            log.warning(
-                "delayed messages not promoted: %s", error, extra={"action": "promote_unreachable"}
-            )
+            wait_s = self._refusals.refused(_PROMOTE, error, action="promote_unreachable")
+            self._quiet_until = monotonic() + wait_s

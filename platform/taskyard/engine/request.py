@@ -13,8 +13,9 @@ from typing import Any, Final
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
 from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
 from celery.exceptions import Ignore, Reject, Retry
+from celery.worker import state as worker_state
 
-from taskyard.engine.deaths import Deaths
+from taskyard.engine.deaths import RECORDS, Deaths
 from taskyard.engine.duties import NOT_DISCHARGED, Duty, defer, post_letter, republish
 from taskyard.engine.message import stamp_of
 from taskyard.engine.own_letters import reused_duty
@@ -23,7 +24,7 @@ from taskyard.errors import DeadLettered
 from taskyard.jobs.policies import Category
 from taskyard.jobs.states import State
 from taskyard.records import Reused
-from taskyard.runner import JobDeferred, JobIdReused, JobRetrying
+from taskyard.runner import JobDeferred, JobIdReused, JobRetrying, Unreachable
 from taskyard.runner.cause import plain_failure
 from taskyard.wire.headers import HEADER, Stamp
 from taskyard.wire.logs import logger
@@ -58,15 +59,17 @@ class JobRequest(Deaths):
 
     def acknowledge(self) -> None:
         """Discharge the duty, then acknowledge; on failure the message goes back."""
-        if self.acknowledged:
+        if self.acknowledged or self._held:
             return
         if self._duty is not None and not self._discharged(self._duty):
-            super().reject(requeue=True)
             return
+        self._yard.refusals.worked(RECORDS, self.id)
         super().acknowledge()
 
     def reject(self, requeue: bool = False) -> None:
         """Give back; or, where Celery itself drops a message, a letter instead of silence."""
+        if self._held:
+            return
         if requeue or self.acknowledged or self._duty is not None:
             super().reject(requeue=requeue)
             return
@@ -74,18 +77,14 @@ class JobRequest(Deaths):
         self._condemn(plain_failure(Category.REJECTED, "rejected", "Rejected", text))
 
     def _discharged(self, duty: Duty) -> bool:
+        what = f"a {duty.name} not published"
         try:
             duty.discharge()
         except NOT_DISCHARGED as error:
-            log.error(
-                "job %s: %s not published, the message goes back: %s",
-                self.id,
-                duty.name,
-                error,
-                extra={"action": "publication_failed", "job_id": self.id},
-            )
+            self._give_back(what, "publication_failed", error)
             return False
         self._duty = None
+        self._yard.refusals.worked(what, self.id)
         return True
 
     # -- outcomes that the child reports -------------------------------------------------------
@@ -95,6 +94,9 @@ class JobRequest(Deaths):
     ) -> Any:
         """Arm what the outcome obliges to; decide where no child could."""
         error = unwrapped(exc_info.exception)
+        if isinstance(error, Unreachable) and not self._stopped_by_us():
+            worker_state.task_ready(self)
+            return self._give_back(RECORDS, "records_unreachable", error)
         if isinstance(error, SystemExit | WorkerLostError) and not self._stopped_by_us():
             return self._on_lost(str(error) or type(error).__name__)
         if isinstance(error, TimeLimitExceeded):

@@ -9,6 +9,7 @@ from typing import Any
 from taskyard.broker import Publisher, make_publisher
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.deadletters import LetterBox
+from taskyard.engine.holding import Holding
 from taskyard.engine.message import broker_queue
 from taskyard.engine.process_memory import ProcessMemory
 from taskyard.engine.releases import Releases
@@ -17,6 +18,7 @@ from taskyard.records import Record, Records
 from taskyard.runner import Rules, Runner
 from taskyard.settings import Settings
 from taskyard.store import connect
+from taskyard.wire.refusals import Refusals
 
 __all__ = ["Yard"]
 
@@ -39,6 +41,14 @@ class Yard:
     def records(self) -> Records:
         """The records, of this process."""
         return Records(connect(self.settings.need_redis_url()), self.settings)
+
+    # Set by the consumer, in the main process.
+    holding: Holding | None = None
+
+    @cached_property
+    def refusals(self) -> Refusals:
+        """What fails for longer than a moment, in the main process."""
+        return Refusals()
 
     @cached_property
     def releases(self) -> Releases:

@@ -21,6 +21,7 @@ __all__ = ["EVERY_S", "Announcer", "announce"]
 log = logger(__name__)
 
 EVERY_S: Final = 60.0
+_ANNOUNCE: Final = "this worker's queues not announced to relay and reconciler"
 
 
 class Announcer(bootsteps.StartStopStep):  # type: ignore[misc]
@@ -45,16 +46,14 @@ class Announcer(bootsteps.StartStopStep):  # type: ignore[misc]
 
 
 def _repeat(consumer: Any, stop: threading.Event) -> None:
+    refusals = consumer.app.taskyard.refusals
     while not stop.is_set():
         try:
             announce(consumer.app.taskyard, _places(consumer.task_consumer.queues))
         except Exception as error:  # noqa: BLE001 - whatever it is, the worker must not notice
-            log.warning(
-                "relay and reconciler were not told of this worker's queues: %s: %s",
-                type(error).__name__,
-                error,
-                extra={"action": "places_not_told"},
-            )
+            refusals.refused(_ANNOUNCE, error, action="places_not_told")
+        else:
+            refusals.worked(_ANNOUNCE)
         stop.wait(EVERY_S)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from taskyard.broker import has_waited
 from taskyard.clock import to_us
-from taskyard.engine.consumer import JobConsumer, undecodable
+from taskyard.engine.consumer import PUT_OFF, JobConsumer, undecodable
 from taskyard.engine.duties import NOT_DISCHARGED
 from taskyard.engine.eta import due_ahead_us
 from taskyard.engine.message import (
@@ -133,13 +133,10 @@ class InstalledConsumer(JobConsumer):
             if not self._reuses_id(message):
                 put_off(self._yard, message, due_us)
         except NOT_DISCHARGED as error:
-            log.warning(
-                "job %s waits in this worker, not at the broker: %s",
-                job_id_of(message),
-                error,
-                extra={"action": "not_put_off", "job_id": job_id_of(message)},
-            )
+            # It waits in this worker, as Celery has it.
+            self._yard.refusals.refused(PUT_OFF, error, action="not_put_off")
             return False
+        self._yard.refusals.worked(PUT_OFF)
         message.ack_log_error(log, self.connection_errors)
         return True
 

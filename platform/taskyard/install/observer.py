@@ -38,6 +38,7 @@ _SHUTDOWN_S: Final = 5.0
 _ORDER_S: Final = 1.0
 _LOOK_S: Final = 0.02
 _OVER: Final = TERMINAL | {State.DEAD_LETTERED}
+_OBSERVE: Final = "an observation not written"
 
 
 class Observer:
@@ -111,12 +112,10 @@ class Observer:
         try:
             act(*arguments)
         except Exception as error:  # noqa: BLE001 - whatever it is, the app must not notice
-            log.error(
-                "not written by the observer: %s: %s",
-                type(error).__name__,
-                error,
-                extra={"action": "observation_failed"},
-            )
+            # Nothing waits for it: what is observed next is tried at once.
+            self._yard.refusals.refused(_OBSERVE, error, action="observation_failed")
+        else:
+            self._yard.refusals.worked(_OBSERVE)
 
     def _renew(self) -> None:
         for job_id, run in list(self._running.values()):

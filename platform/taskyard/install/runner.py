@@ -29,7 +29,7 @@ from taskyard.jobs.outcomes import Decision, Failed, Failure
 from taskyard.jobs.policies import Category
 from taskyard.records import Decided, Run, Superseded
 from taskyard.records.answers import Finished
-from taskyard.runner import JobSkipped, Runner, failure_here
+from taskyard.runner import JobSkipped, Runner, Unreachable, failure_here
 from taskyard.runner.cause import encode_cause
 from taskyard.runner.patience import AFTER, ask
 from taskyard.runner.pipeline import Delivery
@@ -164,7 +164,7 @@ class TaskRunner(Runner):
             publish_replacement(signature, job_id, stamp)
         except (OperationalError, OSError) as error:
             # Decided, not published: the next delivery starts this step again.
-            raise Reject(f"replacement not published: {error}", requeue=True) from error
+            raise Unreachable(f"replacement not published: {error}") from error
 
     def _failed(self, case: _Case, error: BaseException) -> BaseException:
         """What Celery is given for the task's failure, once it is decided."""

@@ -35,6 +35,7 @@ from taskyard.relay.ports import GatePort, Opened, PublisherPort, QueuesPort, Re
 from taskyard.relay.replays import Replay, open_generation, prepare, publish, reopen_letter
 from taskyard.settings import Settings
 from taskyard.wire.logs import logger
+from taskyard.wire.refusals import Refusals
 
 __all__ = ["Relay"]
 
@@ -60,6 +61,7 @@ class Relay:
         """`queues` is asked before a record moves; without it every queue counts as reached."""
         self._settings, self._engine, self._queues = settings, engine, queues
         self._records, self._publisher, self._gate = records, publisher, gate
+        self._refusals = Refusals(longest_s=_LONGEST_WAIT_S)
 
     def run(self, stop: threading.Event) -> None:
         """Carry out intents until `stop`; it waits while a server is away or the gate is closed."""
@@ -130,6 +132,7 @@ class Relay:
             self._postpone(connection, intent, str(error))
             return
         outbox.finish(connection, intent.id)
+        self._refusals.worked(_postponed(intent), str(intent.id))
         detail = {"generation": opened.generation, "queue": replay.queue}
         audit.answer(connection, intent.id, Outcome.APPLIED, detail)
         log.info(
@@ -153,11 +156,12 @@ class Relay:
     def _postpone(self, connection: Connection, intent: Intent, why: str) -> None:
         wait = timedelta(seconds=min(2 ** min(intent.attempts, 10), _LONGEST_WAIT_S))
         outbox.postpone(connection, intent.id, wait, why)
-        log.warning(
-            "the %s of job %s waits %d s: %s",
-            intent.kind,
-            intent.job_id,
-            wait.total_seconds(),
-            why,
-            extra={"action": "relay_postponed", "job_id": intent.job_id, "request": str(intent.id)},
+        # Its own waits are in Postgres, so that they outlive this relay.
+        facts = {"job_id": intent.job_id, "request": str(intent.id)}
+        self._refusals.refused(
+            _postponed(intent), why, action="relay_postponed", item=str(intent.id), facts=facts
         )
+
+
+def _postponed(intent: Intent) -> str:
+    return f"the {intent.kind} of a job postponed"

@@ -2,6 +2,7 @@
 
 from taskyard.runner.failures import describe_failure, failure_here
 from taskyard.runner.judge import Rules, judge
+from taskyard.runner.patience import Unreachable
 from taskyard.runner.pipeline import Runner
 from taskyard.runner.signals import JobDeferred, JobIdReused, JobRetrying, JobSkipped
 
@@ -12,6 +13,7 @@ __all__ = [
     "JobSkipped",
     "Rules",
     "Runner",
+    "Unreachable",
     "describe_failure",
     "failure_here",
     "judge",

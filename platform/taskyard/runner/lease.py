@@ -6,16 +6,20 @@ import json
 import os
 import threading
 from dataclasses import dataclass, field
+from typing import Final
 
 from redis.exceptions import RedisError
 
 from taskyard.jobs.states import State
 from taskyard.records import Records
 from taskyard.wire.logs import logger
+from taskyard.wire.refusals import Refusals
 
 __all__ = ["Lease", "LeaseKeeper"]
 
 log = logger(__name__)
+
+_RENEW: Final = "a lease not renewed"
 
 
 @dataclass(slots=True)
@@ -62,6 +66,7 @@ class LeaseKeeper:
     def __init__(self, lease_s: float) -> None:
         self._interval_s = lease_s / 3
         self._leases: dict[int, Lease] = {}
+        self._refusals = Refusals()
         self._thread: threading.Thread | None = None
         self._pid = 0
 
@@ -92,9 +97,9 @@ class LeaseKeeper:
         try:
             lease.renew()
         except RedisError as error:
-            log.warning(
-                "lease of job %s not renewed: %s",
-                lease.job_id,
-                error,
-                extra={"action": "lease_not_renewed", "job_id": lease.job_id},
+            # Asked again after a third of a lease, whatever the wait: it is running out.
+            self._refusals.refused(
+                _RENEW, error, action="lease_not_renewed", facts={"job_id": lease.job_id}
             )
+        else:
+            self._refusals.worked(_RENEW)

@@ -13,10 +13,14 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from taskyard.wire.logs import logger
+from taskyard.wire.refusals import Refusals
 
-__all__ = ["AFTER", "BEFORE", "Patience", "ask"]
+__all__ = ["AFTER", "BEFORE", "Patience", "Unreachable", "ask"]
 
 log = logger(__name__)
+
+# Of this process: a pool has several, and each says it once.
+_REFUSALS: Final = Refusals()
 
 # Waits of 0.1 s, then twice as long each time up to 2 s; what the client itself tries comes on top.
 _BASE_S: Final = 0.05
@@ -45,33 +49,38 @@ AFTER: Final = Patience(_AFTER_REPEATS, _AFTER_S)
 _Answer = TypeVar("_Answer")
 
 
+class Unreachable(Reject):  # type: ignore[misc]
+    """The records did not answer or refused: the message goes back, to begin anew."""
+
+    def __init__(self, reason: str, requeue: bool = True) -> None:
+        super().__init__(reason, requeue)
+
+
 def ask(step: str, job_id: str, act: Callable[[], _Answer], patience: Patience) -> _Answer:
     """What `act` returns, asked again as `patience` says while Redis is away or refuses.
 
-    Raises `Reject(requeue=True)` after the last: the message goes back, its next delivery begins
-    anew. `step` names the log event of each failure, `<step>_unreachable`.
+    Raises `Unreachable` after the last. `step` names the log event, `<step>_unreachable`.
     """
+    what = f"no answer from Redis to {step}"
 
-    def tell(error: Exception) -> None:
-        log.warning(
-            "job %s: no answer from Redis to %s: %s",
-            job_id,
-            step,
-            error,
-            extra={"action": f"{step}_unreachable", "job_id": job_id},
-        )
+    def note(error: Exception) -> None:
+        facts = {"job_id": job_id}
+        _REFUSALS.refused(what, error, action=f"{step}_unreachable", item=job_id, facts=facts)
 
     backoff = ExponentialBackoff(cap=_LONGEST_WAIT_S, base=_BASE_S)
     retry = Retry(backoff, patience.repeats, supported_errors=(RedisError,))
     until = monotonic() + patience.within_s
     try:
-        return retry.call_with_retry(act, tell, is_retryable=lambda _: monotonic() < until)
+        answer = retry.call_with_retry(act, note, is_retryable=lambda _: monotonic() < until)
     except RedisError as error:
-        log.error(
-            "job %s: %s given up, the message goes back to its queue: %s",
+        # The main process logs it, holds the message and gives it back.
+        log.debug(
+            "job %s: %s given up: %s",
             job_id,
             step,
             error,
             extra={"action": f"{step}_given_up", "job_id": job_id},
         )
-        raise Reject(f"records unreachable: {error}", requeue=True) from error
+        raise Unreachable(f"no answer from Redis to {step}: {error}") from error
+    _REFUSALS.worked(what, job_id)
+    return answer

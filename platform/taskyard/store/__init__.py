@@ -12,7 +12,7 @@ from taskyard.store.client import (
     sentinel_options,
 )
 from taskyard.store.heartbeats import SIGNED_OFF, beat, read_beats
-from taskyard.store.misplaced import Misplaced, is_misplaced, named
+from taskyard.store.misplaced import Misplaced, is_misplaced, is_of_replica, named
 from taskyard.store.replicated import call_replicated
 from taskyard.store.scripts import Argument, Script
 
@@ -30,6 +30,7 @@ __all__ = [
     "disown",
     "explained",
     "is_misplaced",
+    "is_of_replica",
     "make_pool",
     "named",
     "reachable",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 
-__all__ = ["Misplaced", "is_misplaced", "named"]
+__all__ = ["Misplaced", "is_misplaced", "is_of_replica", "named"]
 
 
 class Misplaced(ResponseError):
@@ -30,6 +30,16 @@ def is_misplaced(error: BaseException) -> bool:
     # From a script the word stands behind "Error running script" on older servers.
     told = isinstance(error, ResponseError) and "WRONGTYPE" in str(error)
     return told or isinstance(error, Misplaced)
+
+
+def is_of_replica(error: BaseException) -> bool:
+    """Whether a replica refused what only its primary may do: the primary has to be found."""
+    # From a script the word stands behind "Error running script" on older servers.
+    return (
+        isinstance(error, ReadOnlyError)
+        or str(error).startswith("MASTERDOWN")
+        or (isinstance(error, ResponseError) and "READONLY" in str(error))
+    )
 
 
 def named(client: Any, error: ResponseError, expected: Mapping[str, str]) -> ResponseError:

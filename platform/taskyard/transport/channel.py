@@ -14,10 +14,10 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from taskyard.store import Misplaced, is_misplaced
+from taskyard.store import is_of_replica
 from taskyard.transport.closing import leave_server
-from taskyard.transport.complaints import PAUSE_S
-from taskyard.transport.holdings import HoldingChannel, script
+from taskyard.transport.holdings import script
+from taskyard.transport.listening import ListeningChannel
 from taskyard.transport.order import Order
 from taskyard.transport.pops import Found, Pop
 from taskyard.transport.qos import QoS
@@ -33,9 +33,10 @@ log = logger(__name__)
 BATCH: Final = 32
 # How long a channel that closes waits for its last pop's answer, without a `socket_timeout`.
 SETTLE_S: Final = 5.0
+_POP: Final = "no messages taken from the queues"
 
 
-class _AtomicChannel(HoldingChannel):
+class _AtomicChannel(ListeningChannel):
     """What our channels add to kombu's."""
 
     QoS = QoS
@@ -49,6 +50,7 @@ class _AtomicChannel(HoldingChannel):
         # What a pop has brought and no consumer has been given yet.
         self._brought: deque[Found] = deque()
         self._no_ack_queues: set[str] = set()
+        self._unread: set[str] = set()
         self._wake = Wake()
         self._popping = script("pop")
         super().__init__(*args, **kwargs)
@@ -131,15 +133,14 @@ class _AtomicChannel(HoldingChannel):
             return self._read_news(connection)
         try:
             answer = self._read_reply(connection)
-        except Misplaced as error:
+        except ResponseError as error:
             self._give_up_reply()
-            self._in_poll = connection
-            self._wake.wait(monotonic(), PAUSE_S)
-            self.complaints.tell(error)
+            self._wait_refused(connection, error)
             raise Empty from error
         except BaseException:
             self._give_up_reply()
             raise
+        self.refusals.worked(_POP)
         sent, self._sent = self._sent, Pop()
         batch = self._batch(sent, answer)
         if not batch:
@@ -159,17 +160,24 @@ class _AtomicChannel(HoldingChannel):
             connection.read_response()
             connection.send_command("EVALSHA", *self._pop_arguments(self._sent))
             return self._read_reply(connection)
-        except ResponseError as error:
-            if is_misplaced(error):
-                self.refuse(error)
-            # Read-only after a failover, a full disk, a withdrawn permission: it may pass, so the
-            # consumer reconnects (through Sentinel to the new primary) instead of ending.
-            log.warning("Redis refuses to pop: %s", error, extra={"action": "pop_refused"})
-            connection.disconnect()
-            raise RedisConnectionError(f"Redis refuses to pop: {error}") from error
+        except ResponseError:
+            raise
         except self.connection_errors:
             connection.disconnect()
             raise
+
+    def _wait_refused(self, connection: Any, error: ResponseError) -> None:
+        """Pop nothing for a while; what runs goes on, and so do the acknowledgements.
+
+        A replica's refusal is a lost connection: the consumer connects anew, to the new primary.
+        """
+        if is_of_replica(error):
+            log.warning("Redis refuses to pop: %s", error, extra={"action": "pop_refused"})
+            connection.disconnect()
+            raise RedisConnectionError(f"Redis refuses to pop: {error}") from error
+        wait_s = self.tolerate(_POP, error)
+        self._in_poll = connection
+        self._wake.wait(monotonic(), wait_s)
 
     def _give_up_reply(self) -> None:
         """The pop's answer will not come: its acknowledgements are sent again."""
@@ -179,17 +187,26 @@ class _AtomicChannel(HoldingChannel):
         self._sent = Pop()
 
     def _batch(self, sent: Pop, answer: list[Any]) -> list[Found]:
-        """The messages of a pop's answer; a list that is none is told, not fatal."""
-        batch, odd = sent.read(self.owner, answer)
+        """The messages of a pop's answer; a list that cannot be read keeps no other waiting."""
+        batch, unread = sent.read(self.owner, answer)
         if not self._order.rotates:
             for found in batch:
                 self._queue_cycle.rotate(found.queue)
-        for list_ in odd:
-            key = self._q_for_pri(list_.queue, list_.step)
-            if self.complaints.due(self.full(key)[0]):
-                error = self.explained(ResponseError(list_.error), key)
-                self.complaints.tell(error, self.full(key)[0])
+        if unread or self._unread:
+            errors = {self._q_for_pri(one.queue, one.step): one.error for one in unread}
+            self._note_unread(errors, asked_all=len(batch) < sent.wanted)
         return batch
+
+    def _note_unread(self, errors: dict[str, str], *, asked_all: bool) -> None:
+        for key, error in errors.items():
+            # Asked for at every pop, explained only where that is news.
+            if not self.refusals.waits_s(_unread(key)):
+                self.tolerate(_unread(key), ResponseError(error), key)
+        if asked_all:
+            for key in self._unread - errors.keys():
+                self.refusals.worked(_unread(key))
+            self._unread.clear()
+        self._unread |= errors.keys()
 
     def _deliver_one(self, found: Found) -> None:
         if found.queue in self._no_ack_queues:
@@ -229,6 +246,7 @@ class _AtomicChannel(HoldingChannel):
 
     def ask_if_overdue(self) -> None:
         """Ask again after the longest wait, so that a dead connection is noticed."""
+        self.listen_if_due()
         if self._wake.overdue(monotonic()):
             self.ask_again()
 
@@ -319,38 +337,9 @@ class _AtomicChannel(HoldingChannel):
         if not self._closing:
             super()._unsubscribe_from(queue)
 
-    # -- publishing, counting ------------------------------------------------------------------
 
-    def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
-        try:
-            super()._put(queue, message, **kwargs)
-        except ResponseError as error:
-            step = self._get_message_priority(message, reverse=False)
-            self.refuse(error, self._q_for_pri(queue, step))
-
-    def _has_queue(self, queue: str, **kwargs: Any) -> bool:
-        """Whether anything waits; kombu's own asks for keys without the prefix."""
-        keys = self.full(*(self._q_for_pri(queue, step) for step in self.priority_steps))
-        return bool(self.plain(self._create_client()).exists(*keys))
-
-    def keep_newest(self, queue: str, limit: int) -> None:
-        """Drop all but the `limit` messages that came last, of those without a priority."""
-        self.plain(self._create_client()).ltrim(self.full(queue)[0], 0, limit - 1)
-
-    def _get_message_priority(self, message: Any, reverse: bool = False) -> int:
-        """kombu's, which an infinite priority (JSON's 1e999) would end: it counts as none."""
-        try:
-            return int(super()._get_message_priority(message, reverse=reverse))
-        except OverflowError:
-            return int(super()._get_message_priority({}, reverse=reverse))
-
-    def _size(self, queue: str) -> int:
-        """How many messages wait; declaring a queue asks, which must not end a worker."""
-        try:
-            return int(super()._size(queue))
-        except ResponseError as error:
-            self.tolerate(error, *(self._q_for_pri(queue, step) for step in self.priority_steps))
-            return 0
+def _unread(key: str) -> str:
+    return f"the list {key!r} not read"
 
 
 def _options(kombus: tuple[str, ...]) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import uuid
@@ -12,14 +13,16 @@ from typing import Any, Final, NoReturn
 
 from redis.exceptions import ResponseError
 
-from taskyard.store import SIGNED_OFF, Script, beat, is_misplaced, named
+from taskyard.store import SIGNED_OFF, Misplaced, Script, beat, is_of_replica, named
 from taskyard.transport.clients import PooledChannel
-from taskyard.transport.complaints import Complaints
 from taskyard.transport.owners import HEARTBEAT_S, OWNER_TTL_S, Swept, describe
+from taskyard.wire.refusals import Refusals
 
 __all__ = ["HoldingChannel", "script"]
 
 _SWEEP_INTERVAL_MS: Final = 900
+_BEAT: Final = "heartbeat not written"
+_SWEEP: Final = "the messages of dead consumers not looked for"
 
 
 class HoldingChannel(PooledChannel):
@@ -29,7 +32,7 @@ class HoldingChannel(PooledChannel):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.owner = f"{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:12]}"
-        self.complaints = Complaints()
+        self.refusals = Refusals()
         self.has_beaten = False
         self._restoring, self._sweeping = script("restore"), script("sweep")
         self._beaten_at = float("-inf")
@@ -98,7 +101,10 @@ class HoldingChannel(PooledChannel):
             with self.conn_or_acquire() as client:
                 beat(self.plain(client), key, self.owner, self.description)
         except ResponseError as error:
-            self.tolerate(error)
+            # Tried again with the next beat: whoever falls silent loses what it holds.
+            self.tolerate(_BEAT, error)
+        else:
+            self.refusals.worked(_BEAT)
         self._beaten_at = monotonic()
 
     def beat_if_late(self) -> None:
@@ -108,6 +114,8 @@ class HoldingChannel(PooledChannel):
 
     def sweep(self, limit: int, visibility_timeout_s: float) -> Iterator[Swept]:
         """What must go back; at most one sweeper a second in a fleet."""
+        if self.refusals.waits_s(_SWEEP):
+            return
         names = (self.unacked_key, self.unacked_index_key, self.heartbeats_key)
         keys = self.full(*names, self.unacked_mutex_key)
         silent_us = int(OWNER_TTL_S * 1_000_000)
@@ -116,16 +124,27 @@ class HoldingChannel(PooledChannel):
             with self.conn_or_acquire() as client:
                 found = self._sweeping(self.plain(client), keys, arguments)
         except ResponseError as error:
-            self.tolerate(error)
+            self.tolerate(_SWEEP, error)
             return
+        self.refusals.worked(_SWEEP)
         for tag, stored, description in zip(found[::3], found[1::3], found[2::3], strict=True):
             yield Swept(tag.decode(), stored, description)
 
-    def tolerate(self, error: ResponseError, *lists: str) -> None:
-        """Tell of a key of another type than ours, and go on; raise anything else."""
-        if not is_misplaced(error):
+    def tolerate(self, what: str, error: ResponseError, *lists: str, item: str = "") -> float:
+        """Go on without `what`, which is refused; how long to wait before it is tried again.
+
+        A permission, a key of another type, a full server: another connection would be refused as
+        well. Raises the error where it is a replica's: there is a primary to be found.
+        """
+        if is_of_replica(error):
             raise error
-        self.complaints.tell(self.explained(error, *lists))
+        cause = self.explained(error, *lists)
+        action, facts = "redis_refuses", {}
+        if isinstance(cause, Misplaced):
+            action, facts = "key_misplaced", {"key": cause.key}
+        return self.refusals.refused(
+            what, cause, action=action, item=item, facts=facts, level=logging.ERROR
+        )
 
     def sign_off(self, client: Any) -> None:
         """Count as dead from now on: the next sweep gives back what is out all the same."""

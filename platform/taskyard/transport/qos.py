@@ -10,7 +10,6 @@ from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
 from redis.exceptions import ResponseError
 
-from taskyard.transport.complaints import PAUSE_S
 from taskyard.transport.owners import Swept, list_of
 from taskyard.transport.pace import Pace
 from taskyard.transport.stored import mark_redelivered, stored_parts
@@ -28,6 +27,9 @@ RETURN_S: Final = 1.0
 _ACK_DELAY_S: Final = 0.005
 # How long nothing must have ended before what is held beyond the prefetch count is too much.
 _SURPLUS_S: Final = 1.0
+_RETURN: Final = "a message not given back"
+_ACKNOWLEDGE: Final = "messages not acknowledged"
+_RESTORE: Final = "a message of a dead or overdue consumer not given back"
 
 
 class QoS(kombu_redis.QoS):  # type: ignore[misc]
@@ -153,9 +155,10 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
         try:
             self.restore_by_tag(tag, leftmost=tag not in self._unbegun)
         except ResponseError as error:
-            self.channel.tolerate(error)
-            self._returns[tag] = monotonic() + PAUSE_S
+            wait_s = self.channel.tolerate(_RETURN, error, item=tag)
+            self._returns[tag] = monotonic() + wait_s
             return
+        self.channel.refusals.worked(_RETURN, tag)
         self._returns.pop(tag, None)
         self._unbegun.discard(tag)
         virtual.QoS.ack(self, tag)
@@ -192,8 +195,9 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
             self.undo(tags)
             if not isinstance(error, ResponseError):
                 raise
-            self.channel.tolerate(error)
-            self._quiet_until = now + PAUSE_S
+            self._quiet_until = now + self.channel.tolerate(_ACKNOWLEDGE, error)
+        else:
+            self.channel.refusals.worked(_ACKNOWLEDGE)
 
     def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:
         """Return one message to its queue, as the last or (default) the next one."""
@@ -215,7 +219,7 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
                     self.restore_by_tag(tag, client=connection)
                 except ResponseError as error:
                     # The next sweep of anybody finds it: its owner is about to sign off.
-                    self.channel.tolerate(error)
+                    self.channel.tolerate(_RETURN, error, item=tag)
                 del self._delivered[tag]
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
@@ -247,8 +251,9 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
                 with self.channel.conn_or_acquire() as connection:
                     self._restore(connection, swept, "next")
             except ResponseError as error:
-                self.channel.tolerate(error)
+                self.channel.tolerate(_RESTORE, error, item=swept.tag)
                 continue
+            self.channel.refusals.worked(_RESTORE, swept.tag)
             log.warning(
                 "a message of a dead or overdue consumer is back in its queue: %s",
                 swept.tag,

@@ -70,6 +70,7 @@ class Refusals:
         action: str,
         item: str = "",
         facts: Mapping[str, Any] | None = None,
+        level: int = logging.WARNING,
     ) -> float:
         """Note a failure; how long to wait now, in seconds. Logs the first of each cause."""
         now = self._clock()
@@ -87,7 +88,7 @@ class Refusals:
         cause = _VARIABLE.sub("#", f"{type(error).__name__}: {error}")
         if cause not in failing.causes:
             failing.causes.add(cause)
-            self._log_first(what, error, {"action": action, **(facts or {})})
+            self._log_first(level, what, error, {"action": action, **(facts or {})})
         return wait_s
 
     def worked(self, what: str, item: str = "") -> None:
@@ -120,9 +121,9 @@ class Refusals:
     def _longer(self, wait_s: float) -> float:
         return min(2 * wait_s, self._longest_s) if wait_s else self._first_s
 
-    def _log_first(self, what: str, error: object, extra: dict[str, Any]) -> None:
+    def _log_first(self, level: int, what: str, error: object, extra: dict[str, Any]) -> None:
         log.log(
-            logging.ERROR,
+            level,
             "%s: %s. It is tried again after waits that grow to %g s, and logged again when it "
             "works or fails for another reason",
             what,
