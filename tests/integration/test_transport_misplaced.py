@@ -177,7 +177,9 @@ def test_a_retry_waits_for_the_delay_store_while_other_jobs_run(
 ) -> None:
     key = f"{house.settings.namespace}:{name}"
     misplace(house, key)
-    job = house.act("fail", times=1, job_type="plan_act", value="in the end")
+    # So long that a busy machine still has it wait, rather than published at once.
+    wait = {"max_retries": 1, "backoff_strategy": "linear", "base_delay_ms": 2000, "jitter": False}
+    job = house.act("fail", times=1, job_type="plan_act", value="in the end", policy=wait)
     assert_told(worker, key)
     assert_served(house, worker)
     assert_calm(house, worker)

@@ -6,6 +6,7 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
+from taskyard.store import is_misplaced
 from taskyard.transport.holdings import HoldingChannel
 
 __all__ = ["StoringChannel"]
@@ -34,7 +35,9 @@ class StoringChannel(HoldingChannel):
         try:
             size = int(super()._size(queue))
         except ResponseError as error:
-            self.tolerate(what, error, *self._lists_of(queue))
+            # A key of another type is named by whoever pops from it, or puts something there.
+            if not is_misplaced(error):
+                self.tolerate(what, error)
             return 0
         self.refusals.worked(what)
         return size
