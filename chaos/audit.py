@@ -20,13 +20,13 @@ from taskyard.jobs.states import State
 from taskyard.reconcile import Reconciler
 from taskyard.wire.letters import letter_id
 
-__all__ = ["LOST_IN_POP", "REPEATED", "STORM_DEATHS", "Audit", "audit", "states_of"]
+__all__ = ["ENDS", "LOST_IN_POP", "REPEATED", "STORM_DEATHS", "Audit", "audit", "states_of"]
 
 LOST_IN_POP: Final = "lost between kombu's pop and its note"
 STORM_DEATHS: Final = "dead-lettered by the storm (retries or deaths used up)"
 REPEATED: Final = "effect without inbox repeated (allowed)"
 _NAMED: Final = 10
-_ENDS: Final = (State.COMPLETED, State.DEAD_LETTERED)
+ENDS: Final = (State.COMPLETED, State.DEAD_LETTERED)
 _CHUNK: Final = 1_000
 _DECISIONS: Final = """
     SELECT job_id, count(*) FROM job_events
@@ -85,7 +85,7 @@ def audit(
     seen = Audit(len(kinds))
     states = states_of(town, list(kinds))
     _outcomes(town, seen, kinds, states, {*gone, *held_back})
-    lost_in_pop = [f"{job}: {states[job].value}" for job in gone if states[job] not in _ENDS]
+    lost_in_pop = [f"{job}: {states[job].value}" for job in gone if states[job] not in ENDS]
     seen.lost_in_pop = seen.name(LOST_IN_POP, lost_in_pop)
     _effects(town, seen, kinds, states)
     _letters(town, seen, states)
@@ -102,7 +102,7 @@ def _outcomes(
     states: Mapping[str, State],
     apart: set[str],
 ) -> None:
-    open_ = {job for job, state in states.items() if state not in _ENDS}
+    open_ = {job for job, state in states.items() if state not in ENDS}
     seen.lost += seen.name("no outcome", sorted(open_ - apart))
     seen.dead_lettered = sum(state is State.DEAD_LETTERED for state in states.values())
     doomed = [job for job, kind in kinds.items() if kind in {DOOMED, POISON}]

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from chaos.audit import ENDS, states_of
 from chaos.faults import Faults
 from chaos.messages import held_messages
 from chaos.stranded import expired, living_owners
@@ -83,7 +84,10 @@ def _stranded(town: Town) -> set[str]:
     found = {job for job, over in expired(town).items() if over}
     if town.setup.broker == "redis" and town.setup.transport:
         held, living = held_messages(town), living_owners(town)
-        found |= {job for job, tag in held.items() if tag.rpartition(":")[0] not in living}
+        dead = [job for job, tag in held.items() if tag.rpartition(":")[0] not in living]
+        # One that has ended waits for nothing: only its acknowledgement was not sent.
+        states = states_of(town, dead)
+        found |= {job for job in dead if states[job] not in ENDS}
     return found
 
 

@@ -113,7 +113,7 @@ def _wrong_clocks(faults: Faults) -> None:
 
 STORMS: Final[Mapping[str, Storm]] = {
     "kill children": Storm(_kill_child, (0.3, 1.0), setups=_ALL),
-    "kill workers": Storm(_kill_worker, (1.0, 3.0), setups=_ALL),
+    "kill workers": Storm(_kill_worker, (1.0, 3.0), setups=_ALL, looks=True),
     "kill mirror and relay": Storm(_kill_daemon, (1.0, 2.5)),
     "restart Redis": Storm(_restart("redis"), (0.5, 2.5), setups=_ALL),
     "pause Redis": Storm(_freeze("redis"), (0.5, 3.0)),
