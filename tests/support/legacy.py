@@ -59,12 +59,12 @@ class Process:
 
     def await_log(self, text: str, times: int = 1) -> None:
         eventually(
-            lambda: self.log.count(text) >= times or self._ended, text, why=lambda: self.log[-6000:]
+            lambda: self.log.count(text) >= times or self.ended, text, why=lambda: self.log[-6000:]
         )
-        assert not self._ended, self.log[-6000:]
+        assert not self.ended, self.log[-6000:]
 
     @property
-    def _ended(self) -> bool:
+    def ended(self) -> bool:
         return self._process is None or self._process.poll() is not None
 
     def terminate(self) -> None:
@@ -195,7 +195,8 @@ class Legacy:
             self.redis.rpush(f"{self.prefix}:gate:{name}", "open")
 
     def record(self, job_id: str) -> dict[str, str]:
-        raw = self.redis.hgetall(f"{self.settings.namespace}:job:{job_id}")
+        key = f"{self.settings.namespace}:job:{job_id}".encode("utf-8", "surrogatepass")
+        raw = self.redis.hgetall(key)
         return {k.decode(): v.decode("utf-8", "replace") for k, v in raw.items()}
 
     def await_state(self, job_id: str, state: str) -> dict[str, str]:

@@ -57,7 +57,11 @@ class House:
         self.settings = settings
         self.yard = Taskyard(settings, catalogue())
         self.redis = redis.Redis.from_url(settings.need_redis_url())
-        self.broker = redis.Redis.from_url(settings.need_broker_url())
+        at = settings.need_broker_url()
+        # With RabbitMQ as the broker the tests ask that themselves.
+        self.broker = redis.Redis.from_url(
+            at if at.startswith("redis") else settings.need_redis_url()
+        )
         self.notes = handlers.Notes(self.redis, settings.namespace)
 
     # -- jobs ----------------------------------------------------------------------------------

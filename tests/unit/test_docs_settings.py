@@ -179,6 +179,7 @@ LIMITS = {
     "the beginning of an id": ["control.prefixes:MINIMUM_PREFIX"],
     "a reason": ["control.reasons:MINIMUM_LENGTH", "control.reasons:_MAXIMUM_LENGTH"],
     "a retry's wait": ["jobs.policies:LONGEST_DELAY"],
+    "an ETA": ["broker.amqp_publisher:LONGEST_WAIT_S"],
     "time limit of a type without one": ["jobs.types:DEFAULT_TIME_LIMIT_S"],
     "drain of `taskyard up`": ["ops.up.command:DRAIN_S"],
 }

@@ -86,7 +86,7 @@ def consumer_of(kind: type[JobConsumer], yard: Any, strategy: Callable[..., Any]
     consumer.strategies, consumer.on_task_message = {"t": strategy}, set()
     consumer._maximum_prefetch_restored = True
     consumer.controller = SimpleNamespace(state=SimpleNamespace(revoked=set()))
-    consumer.task_consumer = SimpleNamespace(_active_tags={})
+    consumer.task_consumer = SimpleNamespace(_active_tags={}, channel=None)
     return consumer
 
 

@@ -2,17 +2,24 @@
 
 import asyncio
 import json
+from random import Random
 
 import pytest
 
+from taskyard.broker import AmqpPublisher
 from taskyard.deadletters import build_letter
 from taskyard.engine.message import raw_message
+from taskyard.engine.request_names import without_forged
 from taskyard.engine.shape import fault_of
 from taskyard.errors import CodedError, InvalidPayload
+from taskyard.jobs import Catalogue
+from taskyard.jobs.catalogue import define
 from taskyard.jobs.outcomes import Failure
 from taskyard.records import Record
+from taskyard.runner import Rules
 from taskyard.runner.failures import describe_failure
 from taskyard.runner.results import encode_result
+from taskyard.settings import Settings
 from taskyard.wire import Letter, RawMessage, Stamp, pack
 from taskyard.wire.unread import UNREAD
 
@@ -41,6 +48,19 @@ class Message:
         {"taskyard": {"v": 1, "epoch": 1, "generation": 0, "seq": 10**400}},
         {"taskyard": {"v": 2, "epoch": 1, "generation": 0, "seq": 0}},
         {"taskyard": []},
+        {"taskyard": {"v": 1, "epoch": 4 * 10**15, "generation": 0, "seq": 0}},
+        {"id": "another:deliveries"},
+        {"group": ["g"]},
+        {"group_index": "1"},
+        {"retries": -1},
+        {"stamps": 5},
+        {"headers": 5},
+        {"shadow": []},
+        {"eta": ""},
+        {"eta": "9999-12-31T23:59:59"},
+        {"expires": {}},
+        {"callbacks": [{"task": "t"}]},
+        {"chord": {"task": "t"}},
     ],
 )
 def test_a_header_that_would_kill_a_worker_is_a_fault(headers):
@@ -68,6 +88,32 @@ def test_a_body_of_another_shape_is_a_fault(body):
     assert fault_of(Message(body))
 
 
+def test_what_only_a_worker_may_say_is_not_taken_from_a_message():
+    own = {"traceparent": "00-1", "retries": 2, "_span": "x", "headers": {"a": 1}}
+    forged = dict.fromkeys(
+        ("taskyard_attempt", "taskyard_holder", "taskyard_decided", "get", "update", "children",
+         "_children", "called_directly", "is_eager", "delivery_info", "args"),
+        "junk",
+    )  # fmt: skip
+    assert without_forged({**own, **forged}) == own
+    assert without_forged({"retries": None, "replaced_task_nesting": None}) == {}
+
+
+def test_a_messages_policy_names_no_review_queue_of_its_own():
+    types = Catalogue({"t": define("t", {"queue": "exec", "policy": {"escalate_on_failure": "a"}})})
+    rules = Rules(types, Random(0))  # noqa: S311 - jitter is no secret
+    for name, escalates in (("a", "a"), ("exec", "a"), ([], "a"), (None, None)):
+        policy = rules.policy("t", {"escalate_on_failure": name, "max_retries": 9})
+        assert (policy.escalate_on_failure, policy.max_retries) == (escalates, 9)
+
+
+def test_a_message_is_published_again_without_the_user_that_rabbitmq_would_refuse():
+    publisher = AmqpPublisher(Settings(broker_url="amqp://nowhere"))
+    came = RawMessage(body=b"", properties={"user_id": "a client's", "message_id": "m"})
+    options = publisher._own_options(came, {})
+    assert (options.get("message_id"), "user_id" in options) == ("m", False)
+
+
 def first_protocol(**told: object) -> Message:
     message = Message({"task": "t", "id": "1", "args": [], "kwargs": {}, **told})
     message.headers = {}
@@ -87,6 +133,8 @@ def first_protocol(**told: object) -> Message:
         {"timelimit": "ab"},
         {"callbacks": 5},
         {"chord": 5},
+        {"group": []},
+        {"retries": "x"},
     ],
 )
 def test_a_message_of_the_first_protocol_is_looked_at_as_well(told):

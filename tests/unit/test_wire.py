@@ -29,7 +29,7 @@ JSON = st.recursive(
 )
 OBJECTS = st.dictionaries(st.text(), JSON, max_size=4)
 TIMES = st.integers(0, 2**53 - 1)
-STEPS = st.integers(0, 2**31 - 1)
+STEPS = st.integers(0, 2**30 - 1)
 STAMPS = st.builds(
     Stamp,
     epoch=TIMES,

@@ -1,6 +1,6 @@
 """The broker: publishing with confirmation, waiting in the delay store, the Celery app's wiring."""
 
-from taskyard.broker.amqp_publisher import AmqpPublisher
+from taskyard.broker.amqp_publisher import LONGEST_WAIT_S, AmqpPublisher
 from taskyard.broker.any_header import read_any_header
 from taskyard.broker.app import make_app
 from taskyard.broker.connection import (
@@ -20,6 +20,7 @@ from taskyard.broker.rabbit_start import describe, settle_queues
 from taskyard.broker.redis_publisher import PROMOTE_BATCH, RedisPublisher
 
 __all__ = [
+    "LONGEST_WAIT_S",
     "PLAIN",
     "PROMOTE_BATCH",
     "AmqpPublisher",

@@ -35,12 +35,16 @@ from taskyard.wire.exact import unpack
 from taskyard.wire.headers import Stamp
 from taskyard.wire.letters import RawMessage
 
-__all__ = ["AmqpPublisher"]
+__all__ = ["LONGEST_WAIT_S", "AmqpPublisher"]
 
 # The highest of the delay exchanges: 2^27 s are four years.
 _TOP_LEVEL: Final = 27
+LONGEST_WAIT_S: Final = 2 ** (_TOP_LEVEL + 1) - 1
+"""All levels together, eight and a half years: a longer wait would lead to no queue."""
+
+# Not `user_id`: RabbitMQ refuses one that is not the publishing connection's own.
 _OWN_PROPERTIES: Final = frozenset(
-    {"correlation_id", "reply_to", "message_id", "timestamp", "type", "user_id", "app_id"}
+    {"correlation_id", "reply_to", "message_id", "timestamp", "type", "app_id"}
 )
 
 
@@ -190,6 +194,11 @@ class AmqpPublisher:
     ) -> dict[str, Any]:
         """Without the exchange where the wait begins, which may be still to be declared."""
         seconds = max(1, ceil((due_us - self._now_us()) / 1_000_000))
+        if seconds > LONGEST_WAIT_S:
+            raise PublishFailed(
+                f"expected a wait of at most {LONGEST_WAIT_S} s (eight and a half years), got "
+                f"{seconds} s; give the message an earlier date"
+            )
         options = self._options(message, queue, priority, stamp, ("eta",))
         key = calculate_routing_key(seconds, queue_name(self.settings, queue))
         return {"routing_key": key, **options}

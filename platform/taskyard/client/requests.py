@@ -97,7 +97,7 @@ def check(request: EnqueueRequest, settings: Settings, catalogue: Catalogue) -> 
         countdown_s=_seconds("countdown", request.countdown),
         expires=_expires(request.expires),
         reply_to=_reply_to(request.reply_to),
-        policy=_policy(request.policy, job_type),
+        policy=_policy(request.policy, job_type, catalogue),
     )
 
 
@@ -204,7 +204,9 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _policy(policy: Mapping[str, object] | None, job_type: JobType) -> Mapping[str, object] | None:
+def _policy(
+    policy: Mapping[str, object] | None, job_type: JobType, catalogue: Catalogue
+) -> Mapping[str, object] | None:
     """`policy` if the type's own policy with these fields laid over it is one."""
     if policy is None:
         return None
@@ -220,7 +222,16 @@ def _policy(policy: Mapping[str, object] | None, job_type: JobType) -> Mapping[s
         raise InvalidPayload(
             f"policy is not JSON: {error}. Pass numbers, texts and lists of texts"
         ) from error
+    _check_review_queue(policy.get("escalate_on_failure"), catalogue)
     return dict(policy)
+
+
+def _check_review_queue(name: object, catalogue: Catalogue) -> None:
+    if name is not None and name not in catalogue.review_queues:
+        raise InvalidPayload(
+            f"policy: escalate_on_failure: expected a queue that a job type's policy names "
+            f"({', '.join(sorted(catalogue.review_queues)) or 'none does'}), got {name!r:.60}"
+        )
 
 
 def _policy_fault(fault: Any) -> str:

@@ -20,6 +20,7 @@ from taskyard.engine.duties import NOT_DISCHARGED, defer
 from taskyard.engine.eta import due_ahead_us
 from taskyard.engine.holding import Holding
 from taskyard.engine.message import is_identified, job_id_of, stamp_of, task_of
+from taskyard.engine.origin import QUEUE, note_queues, queue_by_tag
 from taskyard.engine.own_letters import reuse_in, reused_duty
 from taskyard.engine.pool import OwnPipesPool
 from taskyard.engine.reconnecting import CALM_S, LONGEST_S, Reconnecting, close_in_two_steps
@@ -140,14 +141,18 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """A body that cannot be decoded, or would be too large."""
+        self._note_queue(message)
         category, code, text = undecodable(exc)
         self._die(message, category, code, type(exc).__name__, text)
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Any:
         """Celery's handler, behind a check of the message's shape."""
         handle = super().create_task_handler(*args, **kwargs)
+        # Celery asks for the handler just before it consumes, and again after each reconnection.
+        note_queues(self.task_consumer.channel)
 
         def on_task_received(message: Any) -> Any:
+            self._note_queue(message)
             self._watch_returns(message)
             fault = fault_of(message)
             if fault is not None:
@@ -170,13 +175,13 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
         """See to it that RabbitMQ drops no message for having gone back too often."""
         if "x-delivery-count" in (message.headers or {}):
             returns = Returns(self.app.taskyard, self.timer.call_after)
-            returns.watch(message, self._consumed_queue(message))
+            returns.watch(message, queue_by_tag(message, self.task_consumer))
 
-    def _consumed_queue(self, message: Any) -> str | None:
-        """The broker's queue that the message came from, told by the consumer's tag."""
-        tag = (message.delivery_info or {}).get("consumer_tag")
-        tags = self.task_consumer._active_tags
-        return next((str(name) for name in tags if tag is not None and tags[name] == tag), None)
+    def _note_queue(self, message: Any) -> None:
+        """Mark the message with the queue that it was taken from."""
+        queue = queue_by_tag(message, self.task_consumer)
+        if queue is not None:
+            setattr(message, QUEUE, queue)
 
     def _die_untaken(self, message: Any, error: Exception) -> None:
         """The message may be sound and this worker at fault: its letter may be replayed."""

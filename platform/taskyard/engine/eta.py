@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from taskyard.broker import LONGEST_WAIT_S
 from taskyard.clock import to_us
 
-__all__ = ["due_ahead_us"]
+__all__ = ["due_ahead_us", "is_beyond_waiting", "is_date"]
 
 # What is due within this stays in the worker: nothing gains from the way to the delay store.
 _AT_ONCE_US: Final = 1_000_000
@@ -20,6 +21,17 @@ def due_ahead_us(message: Any, now_us: int) -> int | None:
     """
     due_us = _due_us((message.headers or {}).get("eta"))
     return None if due_us is None or due_us - now_us <= _AT_ONCE_US else due_us
+
+
+def is_beyond_waiting(eta: Any) -> bool:
+    """Whether the date lies further ahead than a message can wait at a broker."""
+    due_us = _due_us(eta)
+    return due_us is not None and due_us - to_us(datetime.now(UTC)) > LONGEST_WAIT_S * 1_000_000
+
+
+def is_date(eta: Any) -> bool:
+    """Whether it is the text of a date that can be read."""
+    return _due_us(eta) is not None
 
 
 def _due_us(eta: Any) -> int | None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from taskyard.broker.packed import body_as_it_came
+from taskyard.clock import to_us
+from taskyard.engine.origin import QUEUE
 from taskyard.wire.exact import clean_text, pack
 from taskyard.wire.headers import HEADER, LONGEST_ID, Stamp, usable_id
 from taskyard.wire.letters import RawMessage
@@ -17,12 +20,14 @@ __all__ = [
     "job_id_of",
     "named_task",
     "raw_message",
+    "read_stamp",
     "stamp_in",
     "stamp_of",
     "task_of",
     "was_delivered_before",
 ]
 
+_CLOCKS_MAY_DIFFER_US: Final = 86_400 * 1_000_000
 _UNIDENTIFIED: Final = uuid.UUID("c0a5b1de-53a0-5e6c-8c39-9a6f7a2e5d01")
 
 
@@ -45,10 +50,24 @@ def _text(value: Any) -> str | None:
     return None if value is None else clean_text(str(value))
 
 
+def read_stamp(headers: Mapping[str, Any]) -> Stamp | None:
+    """The stamp in a message's headers, None if there is none; raises ValueError if it is broken.
+
+    Admission mints epochs. One that is over a day ahead was minted by nobody, and would end every
+    life of its job that follows.
+    """
+    stamp = Stamp.read(headers)
+    if stamp is not None and stamp.epoch > to_us(datetime.now(UTC)) + _CLOCKS_MAY_DIFFER_US:
+        raise ValueError(
+            f"header {HEADER!r}: epoch must lie in the past, got {stamp.epoch}, over a day ahead"
+        )
+    return stamp
+
+
 def stamp_of(message: Any) -> Stamp | None:
     """The message's stamp; a broken one counts as absent."""
     try:
-        return Stamp.read(message.headers or {})
+        return read_stamp(message.headers or {})
     except ValueError:
         return None
 
@@ -56,7 +75,7 @@ def stamp_of(message: Any) -> Stamp | None:
 def stamp_in(request: Any) -> Stamp | None:
     """The stamp on Celery's request in the child; a broken one counts as absent."""
     try:
-        return Stamp.read({HEADER: getattr(request, HEADER, None)})
+        return read_stamp({HEADER: getattr(request, HEADER, None)})
     except ValueError:
         return None
 
@@ -98,7 +117,7 @@ def named_task(headers: Mapping[str, Any]) -> str:
 
 
 def broker_queue(message: Any) -> str | None:
-    """The queue at the broker that the message came from, as far as it tells."""
-    info = message.delivery_info or {}
-    found = info.get("routing_key")
+    """The queue at the broker that the message came from; without its mark, what it says itself."""
+    taken = getattr(message, QUEUE, None)
+    found = (message.delivery_info or {}).get("routing_key") if taken is None else taken
     return found if isinstance(found, str) else None

@@ -7,8 +7,8 @@ from typing import Any, Final
 from kombu import Producer
 
 from taskyard.engine.next_message import NextMessage
-from taskyard.engine.request import HOLDER
-from taskyard.install.marks import ETA, QUEUE
+from taskyard.engine.origin import HOLDER, QUEUE
+from taskyard.install.marks import ETA
 from taskyard.wire.exact import pack
 from taskyard.wire.headers import HEADER
 from taskyard.wire.letters import RawMessage

@@ -6,6 +6,9 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from celery.exceptions import InvalidTaskError
+from celery.worker import state as worker_state
+
 from taskyard.broker import has_waited
 from taskyard.clock import to_us
 from taskyard.engine.consumer import PUT_OFF, JobConsumer, undecodable
@@ -19,12 +22,20 @@ from taskyard.engine.message import (
     task_of,
     was_delivered_before,
 )
+from taskyard.engine.origin import QUEUE
 from taskyard.engine.shape import fault_of
 from taskyard.install.adopt import adopt
 from taskyard.install.captor import queue_named
 from taskyard.install.eta import put_off
-from taskyard.install.fanout import Copies, Copy, fanout_exchange, is_bound_to_fanout
-from taskyard.install.marks import COPY, QUEUE
+from taskyard.install.fanout import (
+    Copies,
+    Copy,
+    fanout_exchange,
+    is_bound_to_fanout,
+    leads_to_fanout,
+)
+from taskyard.install.fatal_shape import fatal_fault
+from taskyard.install.marks import COPY
 from taskyard.install.modes import Mode
 from taskyard.install.observation import Buried, Watched
 from taskyard.install.yard import AppYard
@@ -95,12 +106,15 @@ class InstalledConsumer(JobConsumer):
         observed = self._handler_of_copies(*args, **kwargs)
 
         def on_task_received(message: Any) -> Any:
-            queue = self._queue_of(message)
-            setattr(message, QUEUE, queue)
+            self._note_queue(message)
+            queue = self._yard.source(message)
             copy = self._copy(message, queue)
             setattr(message, COPY, copy)
-            if self._yard.mode(task_of(message)) is not Mode.PROTECT:
-                return plain(message)
+            match self._yard.mode(task_of(message)):
+                case Mode.OFF:
+                    return plain(message)
+                case Mode.OBSERVE:
+                    return self._watch(message, plain)
             if copy is not None and fault_of(message) is None:
                 return observed(message)
             _forget_the_wait(message, queue)
@@ -123,7 +137,24 @@ class InstalledConsumer(JobConsumer):
         # At Redis workers may read the exchange under one queue's name. A queue of RabbitMQ holds
         # one copy, which another worker gets if this one is lost.
         shared = self.connection.transport.driver_type == "amqp"
+        read = self.app.amqp.queues.get(queue)
+        if not shared and not (read is not None and leads_to_fanout(read)):
+            return None  # only RabbitMQ itself says through which exchange a message came
         return Copy(exchange, queue if shared else self.hostname)
+
+    def _watch(self, message: Any, plain: Callable[[Any], Any]) -> Any:
+        """Celery's own way; what would end this worker is an invalid task, which it drops."""
+        fault = fatal_fault(message)
+        if fault is not None:
+            return self.on_invalid_task(None, message, InvalidTaskError(fault))
+        try:
+            return plain(message)
+        except self.connection_errors:
+            raise
+        except Exception as error:
+            if any(request.message is message for request in worker_state.reserved_requests):
+                raise  # it has a process's place, which only a new worker gives back
+            return self.on_invalid_task(None, message, error)
 
     def _put_off(self, message: Any) -> bool:
         due_us = due_ahead_us(message, to_us(datetime.now(UTC)))
@@ -140,14 +171,13 @@ class InstalledConsumer(JobConsumer):
         message.ack_log_error(log, self.connection_errors)
         return True
 
-    def _queue_of(self, message: Any) -> str:
-        """The queue that the message came from; without a consumer's tag what its route says."""
-        consumed = self._consumed_queue(message)
-        if consumed is not None:
-            return consumed
-        info = message.delivery_info or {}
-        exchange, key = str(info.get("exchange") or ""), str(info.get("routing_key") or "")
-        return queue_named(self.app, exchange, key, "")
+    def _note_queue(self, message: Any) -> None:
+        """Mark the message; where no consumer told its queue, with what its route leads to."""
+        super()._note_queue(message)
+        if getattr(message, QUEUE, None) is None:
+            info = message.delivery_info or {}
+            exchange, key = str(info.get("exchange") or ""), str(info.get("routing_key") or "")
+            setattr(message, QUEUE, queue_named(self.app, exchange, key, ""))
 
     # -- what never reaches a task -------------------------------------------------------------
 
@@ -172,6 +202,7 @@ class InstalledConsumer(JobConsumer):
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """A body that cannot be decoded, or would be too large."""
+        self._note_queue(message)
         category, code, text = undecodable(exc)
         outcome = plain_failure(category, code, type(exc).__name__, text)
         self._lost(message, outcome, lambda: self._as_ever.on_decode_error(message, exc))

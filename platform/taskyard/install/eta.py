@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from taskyard.engine.eta import is_date
 from taskyard.engine.message import job_id_of, raw_message, stamp_of, task_of
 from taskyard.install.marks import ETA
 from taskyard.install.yard import AppYard
 from taskyard.wire.headers import Stamp
 
-__all__ = ["put_off"]
+__all__ = ["date_before_waiting", "put_off"]
 
 
 def put_off(yard: AppYard, message: Any, due_us: int) -> None:
@@ -25,6 +26,12 @@ def put_off(yard: AppYard, message: Any, due_us: int) -> None:
         stamp=stamp.moved(seq=stamp.seq, sent_us=due_us),
         due_us=due_us,
     )
+
+
+def date_before_waiting(message: Any) -> str | None:
+    """The date that a message had before it waited at the broker, for its task to read."""
+    found = (message.headers or {}).get(ETA)
+    return found if is_date(found) else None
 
 
 def _first_stamp(yard: AppYard, message: Any, job_id: str) -> Stamp:

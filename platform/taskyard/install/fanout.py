@@ -24,6 +24,7 @@ __all__ = [
     "fanout_target",
     "is_bound_to_fanout",
     "is_fanout",
+    "leads_to_fanout",
 ]
 
 _LONGEST_ID: Final = 255
@@ -48,6 +49,12 @@ def fanout_exchange(app: Any, message: Any, queue: str) -> str | None:
 def is_bound_to_fanout(queue: Any) -> bool:
     """Whether a kombu queue is bound to an exchange of the type fanout, as `Broadcast` is."""
     return queue.exchange is not None and queue.exchange.type == "fanout"
+
+
+def leads_to_fanout(queue: Any) -> bool:
+    """Whether any binding of a kombu queue is to an exchange of the type fanout."""
+    bound = [queue.exchange, *(each.exchange for each in queue.bindings or ())]
+    return any(each is not None and each.type == "fanout" for each in bound)
 
 
 def fanout_route(task: Any) -> str | None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["ACKS_BEFORE", "AS_BEFORE", "ATTEMPT", "COPY", "ETA", "MODE", "QUEUE"]
+__all__ = ["ACKS_BEFORE", "AS_BEFORE", "ATTEMPT", "COPY", "ETA", "MODE"]
 
-# On a message and on the request in the child: the queue that it came from.
-QUEUE: Final = "taskyard_queue"
 # On a message from a fanout exchange: which of its copies it is.
 COPY: Final = "taskyard_copy"
 # On a message that waited at the broker: the date that it came with, for the task to read.

@@ -12,7 +12,7 @@ from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
 from celery.exceptions import Ignore, MaxRetriesExceededError, Reject, Retry
 from celery.worker.request import Request
 
-from taskyard.engine.message import raw_message
+from taskyard.engine.message import job_id_of, raw_message
 from taskyard.engine.reports import escaped, wrap_on_success
 from taskyard.engine.request import unwrapped
 from taskyard.install.failure_seen import failure_seen
@@ -24,6 +24,7 @@ from taskyard.jobs.outcomes import Decision, Failed
 from taskyard.jobs.policies import Category
 from taskyard.jobs.replay_rules import FANOUT
 from taskyard.runner.cause import decision_of, plain_failure
+from taskyard.wire.headers import usable_id
 
 __all__ = ["ObservedRequest"]
 
@@ -52,7 +53,9 @@ class ObservedRequest(Request):  # type: ignore[misc]
     @property
     def _watched(self) -> Watched:
         queue = self.task.yard.source(self.message)
-        job_id = self.id if self._copy is None else copy_id(self.id, self._copy)
+        # Celery runs what no store could hold as a key.
+        own = usable_id(self.id) or job_id_of(self.message)
+        job_id = own if self._copy is None else copy_id(own, self._copy)
         return Watched(job_id, self._holder, self._type, queue, self.hostname)
 
     @property
@@ -142,6 +145,22 @@ class ObservedRequest(Request):  # type: ignore[misc]
         details = {**(outcome.failure.details or {}), FANOUT: self._copy.exchange}
         return replace(outcome, failure=replace(outcome.failure, details=details))
 
+    def _tell_success(self, outcome: Any) -> None:
+        """It succeeded; without a duration Celery failed before it ran, or ran it before."""
+        failed, _, runtime = outcome
+        if failed or runtime is not None or self._was_done_before:
+            self._tell_once(Ended(self._watched, Decision.COMPLETED))
+            return
+        text = "Celery could not begin the task and counted it as done; its log says why"
+        outcome = plain_failure(Category.INTERNAL_ERROR, "not_begun", "NotBegun", text)
+        self._tell_dead(outcome)
+
+    @property
+    def _was_done_before(self) -> bool:
+        """Whether Celery itself may have skipped a redelivery of what succeeded."""
+        skips = self._app.conf.worker_deduplicate_successful_tasks
+        return bool(skips and self.delivery_info.get("redelivered"))
+
     def _tell_once(self, seen: Any) -> None:
         if not self._told:
             self._told = True
@@ -156,7 +175,7 @@ def _watching(on_success: Callable[..., Any]) -> Callable[..., Any]:
             self._tell_failure(error, report.traceback)
         result = on_success(self, report, *arguments, **options)
         # A failure that came this way has been told by `on_failure`.
-        self._tell_once(Ended(self._watched, Decision.COMPLETED))
+        self._tell_success(report)
         return result
 
     return watched

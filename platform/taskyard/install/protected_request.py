@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 
 from taskyard.engine.duties import post_letter
 from taskyard.engine.request import JobRequest, unwrapped
-from taskyard.install.marks import ETA, QUEUE
+from taskyard.install.eta import date_before_waiting
 from taskyard.install.standing import standing
 from taskyard.jobs.outcomes import Failed
 from taskyard.jobs.policies import Category
@@ -36,9 +36,8 @@ class ProtectedRequest(JobRequest):
 
     def __init__(self, message: Any, **options: Any) -> None:
         super().__init__(message, **options)
-        self._request_dict[QUEUE] = self._yard.source(message)
         if self._request_dict.get("eta") is None:
-            self._request_dict["eta"] = self._request_dict.get(ETA)
+            self._request_dict["eta"] = date_before_waiting(message)
         self._stamp = standing(self._stamp, self._request_dict.get("retries"))
         self._death: BaseException | None = None
         self._revocation: tuple[Any, ...] | None = None

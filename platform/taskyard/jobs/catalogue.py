@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Final, Self
@@ -66,6 +67,12 @@ class Catalogue(Mapping[str, JobType]):
     def __len__(self) -> int:
         """How many types there are."""
         return len(self._types)
+
+    @cached_property
+    def review_queues(self) -> frozenset[str]:
+        """The queues that the types' policies escalate to; a message's own policy adds none."""
+        named = (job_type.policy.escalate_on_failure for job_type in self._types.values())
+        return frozenset(name for name in named if name is not None)
 
     def with_type(self, job_type: JobType) -> Catalogue:
         """A copy that also knows `job_type`."""

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from taskyard.clock import from_us
 from taskyard.mirror.deliveries import Delivery
 from taskyard.mirror.drops import is_drop, letter_of_drop
-from taskyard.wire import Letter
+from taskyard.wire import Letter, letter_id
 
 __all__ = ["Readable", "Unreadable", "holds_nul", "read"]
 
@@ -43,12 +43,18 @@ def read(delivery: Delivery) -> Readable | Unreadable:
     try:
         letter = letter_of_drop(delivery) if is_drop(delivery) else Letter.parse(delivery.body)
         key = uuid.UUID(letter.letter_id), from_us(letter.last_failure_us)
+        from_us(letter.first_failure_us)  # the row has it too, and must not be what fails
     except ValidationError as error:
         fault = error.errors(include_url=False, include_input=False)[0]
         field = ".".join(str(part) for part in fault["loc"]) or "(body)"
         return Unreadable(delivery, f"not a letter: {field}: {fault['msg']}")
     except (ValueError, OverflowError, OSError, RecursionError) as error:
         return Unreadable(delivery, f"not a letter: {error}")
+    own = letter_id(letter.job_id, letter.epoch, letter.generation)
+    if letter.letter_id != own:
+        # It would take the place of another job's letter.
+        why = f"not a letter: letter_id: expected that of its job, {own}, got {letter.letter_id}"
+        return Unreadable(delivery, why)
     return Readable(delivery, letter, *key)
 
 

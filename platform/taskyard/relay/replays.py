@@ -16,7 +16,7 @@ from taskyard.errors import Refused
 from taskyard.outbox import Intent
 from taskyard.relay.ports import Opened, PublisherPort, RecordsPort
 from taskyard.settings import Settings
-from taskyard.wire import RawMessage, Stamp
+from taskyard.wire import RawMessage, Stamp, unpack
 
 __all__ = ["Replay", "open_generation", "prepare", "publish", "reopen_letter"]
 
@@ -47,6 +47,7 @@ def prepare(connection: Connection, intent: Intent, settings: Settings) -> Repla
     message = for_job(captured(row), intent.job_id)
     edit = intent.payload["edit"]
     queue = intent.payload["queue"] or row["queue"]
+    _check_packed(message)
     return Replay(
         request_id=intent.id,
         job_id=intent.job_id,
@@ -112,6 +113,17 @@ def _letter(connection: Connection, intent: Intent) -> Mapping[str, Any]:
         if row is not None:
             return dict(row)
     raise Refused(f"letter {letter_id} is past its retention")
+
+
+def _check_packed(message: RawMessage) -> None:
+    """Raise `Refused` where headers or properties are packed as nothing of ours packs them."""
+    try:
+        unpack([message.headers, message.properties])
+    except (ValueError, TypeError, ArithmeticError, RecursionError) as error:
+        raise Refused(
+            "the letter's headers or properties hold packed values that cannot be read "
+            f"({type(error).__name__}: {error}); enqueue a new job"
+        ) from error
 
 
 def _priority(settings: Settings, queue: str, row: Mapping[str, Any]) -> int | None:

@@ -29,10 +29,17 @@ class Rules:
         base = self.catalogue[job_type].policy if job_type in self.catalogue else DEFAULT_POLICY
         if override is None:
             return base
+        own = {name: value for name, value in override.items() if self._may_say(name, value)}
         try:
-            return RetryPolicy.model_validate({**base.model_dump(exclude_unset=True), **override})
+            return RetryPolicy.model_validate({**base.model_dump(exclude_unset=True), **own})
         except ValidationError:
             return base
+
+    def _may_say(self, name: str, value: object) -> bool:
+        """Whether a message may; its letter would go to, and shorten, any queue that it names."""
+        if name != "escalate_on_failure" or value is None:
+            return True
+        return isinstance(value, str) and value in self.catalogue.review_queues
 
 
 def judge(

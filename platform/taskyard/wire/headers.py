@@ -12,17 +12,20 @@ __all__ = ["HEADER", "LONGEST_ID", "MOST_RETRIES", "SCHEMA", "Stamp", "usable_id
 
 HEADER: Final = "taskyard"
 SCHEMA: Final = 1
-MOST_RETRIES: Final = 2**31
+# The ledger's columns hold twice as much: what counts on from here still fits.
+MOST_RETRIES: Final = 2**30
 LONGEST_ID: Final = 255
+# The record of a job with such an id would lie under the key of another job's counter.
+_COUNTER: Final = ":deliveries"
 # The scripts count in doubles: microseconds stay exact below 2^53, which is the year 2255.
-_LARGEST: Final = {"epoch": 2**53, "sent_us": 2**53, "generation": 2**31, "seq": MOST_RETRIES}
+_LARGEST: Final = {"epoch": 2**53, "sent_us": 2**53, "generation": 2**30, "seq": MOST_RETRIES}
 
 
 def usable_id(value: object) -> str | None:
     """`value` if it can be a job's id: a text of a key's length that every store can hold."""
     if not isinstance(value, str) or not 0 < len(value) <= LONGEST_ID:
         return None
-    return value if clean_text(value) == value else None
+    return value if clean_text(value) == value and not value.endswith(_COUNTER) else None
 
 
 @dataclass(frozen=True, slots=True)

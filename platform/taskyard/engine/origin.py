@@ -1,0 +1,51 @@
+"""The queue that a message was taken from, which the message itself does not decide.
+
+A client writes the delivery's route into a Redis message, and chooses exchange and key at RabbitMQ.
+Where a retry goes, and which queue an operator reads, must not hang on that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from kombu.transport import virtual
+
+__all__ = ["HOLDER", "QUEUE", "note_queues", "queue_by_tag"]
+
+# On a message and on the request in the child: where it was taken from.
+QUEUE: Final = "taskyard_queue"
+# On the request in the child: which delivery it is.
+HOLDER: Final = "taskyard_holder"
+_NOTING: Final = "_taskyard_notes_queues"
+
+
+def note_queues(channel: Any) -> None:
+    """Have what is consumed from `channel`, from now on, carry its queue's name as `QUEUE`.
+
+    Only where kombu itself hands messages to consumers (Redis and others): a server's consumer tag
+    says it elsewhere.
+    """
+    if not isinstance(channel, virtual.Channel) or hasattr(channel, _NOTING):
+        return
+    plain = channel.basic_consume
+
+    def basic_consume(
+        queue: str, no_ack: bool, callback: Callable[[Any], Any], **options: Any
+    ) -> Any:
+        def noting(message: Any) -> Any:
+            setattr(message, QUEUE, queue)
+            return callback(message)
+
+        return plain(queue=queue, no_ack=no_ack, callback=noting, **options)
+
+    channel.basic_consume = basic_consume
+    setattr(channel, _NOTING, True)
+
+
+def queue_by_tag(message: Any, consumer: Any) -> str | None:
+    """The queue whose consumer RabbitMQ names on the delivery; None on other brokers."""
+    if isinstance(consumer.channel, virtual.Channel):
+        return None
+    tag, tags = (message.delivery_info or {}).get("consumer_tag"), consumer._active_tags
+    return next((str(name) for name in tags if tag is not None and tags[name] == tag), None)

@@ -1,0 +1,66 @@
+"""Which names of a message's headers may become attributes of Celery's request.
+
+Celery lays a message's headers over its request: a header named like one of the request's methods
+takes its place, one named like a mark of ours would be believed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from celery.app.task import Context
+
+from taskyard.wire.headers import HEADER
+
+__all__ = ["OF_THE_REQUEST", "is_ours", "without_forged"]
+
+_OURS: Final = "taskyard_"
+# What Celery's worker sets itself.
+_OF_THE_WORKER: Final = frozenset(
+    {
+        "args",
+        "called_directly",
+        "correlation_id",
+        "delivery_info",
+        "hostname",
+        "is_eager",
+        "kwargs",
+        "logfile",
+        "loglevel",
+        "properties",
+        "reply_to",
+        "soft_time_limit",
+        "time_limit",
+    }
+)
+_OF_THE_CLASS: Final = frozenset(
+    name
+    for name, value in vars(Context).items()
+    if callable(value) or isinstance(value, property) or name.startswith("_")
+)
+# Null stands for "not said", and Celery would count with it.
+_COUNTS: Final = ("retries", "replaced_task_nesting")
+
+OF_THE_REQUEST: Final = (
+    _OF_THE_WORKER | _OF_THE_CLASS | {"headers", "id", "task", "timelimit", HEADER}
+)
+"""What a message's body may not set: Celery lays that over the request as well."""
+
+
+def without_forged(headers: Mapping[str, Any]) -> dict[str, Any]:
+    """The headers without what only a worker may say; the rest, a client's own, stays."""
+    return {
+        name: value
+        for name, value in headers.items()
+        if not _is_forged(name) and not (name in _COUNTS and value is None)
+    }
+
+
+def is_ours(name: object) -> bool:
+    """Whether a header has a name of ours, other than the stamp's."""
+    return isinstance(name, str) and name.startswith(_OURS)
+
+
+def _is_forged(name: object) -> bool:
+    return name in _OF_THE_WORKER or name in _OF_THE_CLASS or is_ours(name)

@@ -1,0 +1,34 @@
+"""Whatever lies in the letters' queue becomes a row, and never another job's."""
+
+from typing import Any
+
+import pytest
+
+from support.hostile_letters import NOW, changed_letters, drops
+from support.letters import make_delivery, make_letter
+from taskyard.mirror.reading import Readable, Unreadable, read
+from taskyard.mirror.rows import junk_row, row, salvaged_row
+from taskyard.wire import letter_id
+
+
+@pytest.mark.parametrize("deliveries", [drops, changed_letters])
+def test_reading_what_anybody_may_have_put_there_never_raises(deliveries: Any) -> None:
+    for delivery in deliveries():
+        item = read(delivery)
+        match item:
+            case Readable():
+                assert str(item.id) == letter_id(
+                    item.letter.job_id, item.letter.epoch, item.letter.generation
+                )
+                row(item)
+                salvaged_row(item, "why")
+            case Unreadable():
+                junk_row(item, NOW)
+
+
+def test_a_letter_under_another_jobs_id_is_kept_as_what_it_is() -> None:
+    mine, theirs = make_letter(), make_letter()
+    forged = mine.model_copy(update={"letter_id": theirs.letter_id})
+    item = read(make_delivery(forged))
+    assert isinstance(item, Unreadable)
+    assert f"expected that of its job, {mine.letter_id}, got {theirs.letter_id}" in item.why
