@@ -6,6 +6,7 @@ killed in a worker that lives on; a killed main process is followed by another w
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from celery import chain
 from sqlalchemy import Engine
 
 from servers import Servers
+from support.ground import signature
+from support.legacy_broker import RedisBroker
 from support.mirror import mirroring, stored_letters
 from support.seams import FOLDER_VARIABLE, UNPROTECTED_VARIABLE, arm, is_armed
 from support.waiting import eventually
@@ -202,6 +205,37 @@ def test_a_main_process_killed_before_it_counts_a_death_counts_it_later(scene: S
     follow(scene, job, RERUN, 2)
     # Nobody could say that the attempt was lost; the end of its lease did.
     assert "lose" not in scene.story(job)
+
+
+@pytest.mark.parametrize(
+    "seam",
+    [
+        f"{when} {name}"
+        for name in ("condemn", "letter", "acknowledge")
+        for when in ("before", "after")
+    ],
+)
+def test_a_kill_around_the_letter_of_a_continuation_leaves_exactly_one_row(
+    scene: Scene, seam: str
+) -> None:
+    first, second = str(uuid.uuid4()), str(uuid.uuid4())
+    broken = {**signature("exec_act"), "subtask_type": "nothing of Celery's"}
+    broken["options"] = {"task_id": second}
+    body = json.dumps([[{"value": 1}], {}, {"callbacks": [broken]}]).encode()
+    settings = scene.house.settings
+    scene.arm(seam)
+    RedisBroker(settings).push(
+        settings.broker_name("exec"), {"id": first, "task": "exec_act"}, body
+    )
+    # The main process acknowledges; what comes before that is its child's.
+    if seam.endswith("acknowledge"):
+        scene.replace_worker()
+    else:
+        scene.await_kill(seam)
+    follow(scene, scene.house.yard.job(first), ["begin", "complete"], 1)
+    (row,) = eventually(lambda: scene.rows(scene.house.yard.job(second)), "its letter")
+    assert (row["failure_code"], row["status"]) == ("continuation_invalid", "pending")
+    assert scene.story(scene.house.yard.job(second)) == ["fail"]
 
 
 # --- without the protection -------------------------------------------------------------------

@@ -30,6 +30,7 @@ SEAMS: dict[str, tuple[type, str]] = {
     "begin": (Records, "begin"),
     "finish": (Records, "finish"),
     "lose": (Records, "lose"),
+    "condemn": (Records, "condemn"),
     "retry": (RedisPublisher, "publish"),
     "delayed retry": (RedisPublisher, "publish_later"),
     "letter": (LetterBox, "post"),

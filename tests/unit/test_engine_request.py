@@ -16,8 +16,9 @@ from celery import Celery
 from redis.exceptions import RedisError
 
 from taskyard.clock import SYSTEM_CLOCK
+from taskyard.engine.origin import HOLDER
 from taskyard.engine.process_memory import ProcessMemory
-from taskyard.engine.request import HOLDER, JobRequest
+from taskyard.engine.request import JobRequest
 from taskyard.install.protected_request import ProtectedRequest
 from taskyard.jobs import Catalogue
 from taskyard.jobs.outcomes import Decision

@@ -65,10 +65,9 @@ def test_the_longest_pattern_wins_and_the_tasks_own_word_over_it() -> None:
     assert modes.of("pay.now", "off") is Mode.OFF
 
 
-def test_celerys_own_tasks_are_left_alone_except_those_that_do_work() -> None:
-    modes = Modes.read("protect", None)
-    assert modes.of("celery.chord_unlock") is Mode.OFF
-    assert modes.of("celery.starmap") is Mode.PROTECT
+def test_celerys_own_tasks_have_the_apps_mode_unless_a_pattern_says_otherwise() -> None:
+    assert Modes.read("protect", None).of("celery.chord_unlock") is Mode.PROTECT
+    assert Modes.read("protect", {"celery.*": "off"}).of("celery.map") is Mode.OFF
 
 
 @pytest.mark.parametrize("late", [False, True])

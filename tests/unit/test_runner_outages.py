@@ -46,7 +46,7 @@ def delivery(stamp: Stamp | None) -> Delivery:
 
 
 def run(runner: TaskRunner, stamp: Stamp | None = None) -> Any:
-    attempt: Any = SimpleNamespace(call=lambda body, _: Returned(body()))
+    attempt: Any = SimpleNamespace(begun=lambda _: None, call=lambda body, _: Returned(body()))
     task = SimpleNamespace(ignore_result=True)
     return runner.run_task(task, delivery(stamp), attempt, lambda: 7)
 

@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
-from typing import Any, Final
+from functools import cached_property
+from typing import Any
 
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
 from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
 from celery.exceptions import Ignore, Reject, Retry
 from celery.worker import state as worker_state
 
+from taskyard.engine.continuations import fix_continuations
 from taskyard.engine.deaths import RECORDS, Deaths
 from taskyard.engine.duties import NOT_DISCHARGED, Duty, defer, post_letter, republish
+from taskyard.engine.guard import guard
 from taskyard.engine.message import stamp_of
+from taskyard.engine.origin import HOLDER, QUEUE
 from taskyard.engine.own_letters import reused_duty
 from taskyard.engine.reports import escaped, wrap_on_success
+from taskyard.engine.request_names import without_forged
 from taskyard.errors import DeadLettered
 from taskyard.jobs.policies import Category
 from taskyard.jobs.states import State
@@ -29,31 +34,38 @@ from taskyard.runner.cause import plain_failure
 from taskyard.wire.headers import HEADER, Stamp
 from taskyard.wire.logs import logger
 
-__all__ = ["HOLDER", "JobRequest", "unwrapped"]
+__all__ = ["JobRequest", "unwrapped"]
 
 log = logger(__name__)
-
-HOLDER: Final = "taskyard_holder"
 
 
 class JobRequest(Deaths):
     """One delivery of a job, in the main process."""
 
     def __init__(self, message: Any, **options: Any) -> None:
-        super().__init__(message, **options)
+        given = options.pop("headers", None)
+        told = without_forged(message.headers if given is None else given)
+        super().__init__(message, headers=told, **options)
         self._duty: Duty | None = None
         self._holder = uuid.uuid4().hex
         self._killed = False
         self._request_dict[HOLDER] = self._holder
-        if HEADER not in self._request_dict:
-            # Protocol 1 has its headers elsewhere: without its stamp a retry would count as stale.
-            self._request_dict[HEADER] = (message.headers or {}).get(HEADER)
+        self._request_dict[QUEUE] = self._yard.source(message)
+        # Protocol 1 has its headers elsewhere: without its stamp a retry would count as stale.
+        self._request_dict[HEADER] = (message.headers or {}).get(HEADER)
         self._stamp = stamp_of(message)
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Check the successes that a pool reports."""
         super().__init_subclass__(**options)
         wrap_on_success(cls, _checked)
+
+    @cached_property
+    def _context(self) -> Any:
+        """Celery's context of the task, with continuations as the child has them."""
+        context = super()._context
+        fix_continuations(context)
+        return context
 
     # -- acknowledge: publish first ------------------------------------------------------------
 
@@ -93,6 +105,7 @@ class JobRequest(Deaths):
         self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False
     ) -> Any:
         """Arm what the outcome obliges to; decide where no child could."""
+        guard(self.task)
         error = unwrapped(exc_info.exception)
         if isinstance(error, Unreachable) and not self._stopped_by_us():
             worker_state.task_ready(self)

@@ -6,20 +6,27 @@ import json
 import os
 import uuid
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from celery import Task, states
 
 from taskyard.backend.record_backend import DECIDED
 from taskyard.engine.continuations import fix_continuations
+from taskyard.engine.following import bury_if_done, publish_continuations
+from taskyard.engine.guard import guard
 from taskyard.engine.message import stamp_in
-from taskyard.engine.request import HOLDER, JobRequest
+from taskyard.engine.origin import HOLDER, QUEUE
+from taskyard.engine.request import JobRequest
 from taskyard.engine.yard import Yard
-from taskyard.errors import DeadLettered
+from taskyard.errors import DeadLettered, Refused
 from taskyard.jobs.registry import Handler
+from taskyard.runner import JobSkipped
 from taskyard.runner.pipeline import Delivery
 
-__all__ = ["JobTask", "make_task"]
+__all__ = ["PARTS", "JobTask", "make_task"]
+
+# On the request in the child: makes the context of a job type that is called within the attempt.
+PARTS: Final = "taskyard_parts"
 
 
 class JobTask(Task):  # type: ignore[misc]
@@ -35,31 +42,51 @@ class JobTask(Task):  # type: ignore[misc]
     handler: Handler
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the attempt; outside a worker (`task()`, eager) the handler's pipeline needs one."""
+        """Run the attempt; called by another task, a part of that one's.
+
+        Raises `Refused` where no job runs around it.
+        """
         request = self.request
+        if request.called_directly:
+            return self._run_part(args, kwargs)
         fix_continuations(request)
-        result = self.yard.runner.run(
-            self.handler,
-            self._delivery(request),
-            args,
-            kwargs,
-            encode=self._encode,
-            decode=self._decode,
-        )
+        guard(self)
+        try:
+            result = self.yard.runner.run(
+                self.handler,
+                self._delivery(request),
+                args,
+                kwargs,
+                encode=self._encode,
+                decode=self._decode,
+            )
+        except JobSkipped as skipped:
+            bury_if_done(self, skipped)
+            raise
         setattr(request, DECIDED, True)
+        publish_continuations(self, result)
         return result
+
+    def _run_part(self, args: Any, kwargs: Any) -> Any:
+        around = self.app.current_worker_task
+        part_of = None if around is None else around.request.get(PARTS)
+        if part_of is None:
+            raise Refused(
+                f"{self.name} is a job type: nothing calls its task directly but celery.map and "
+                "celery.starmap. Enqueue a job, or test its handler with taskyard.testing"
+            )
+        return self.yard.runner.run_part(self.handler, args, kwargs, part_of(self.name))
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
         """Celery's own entry; the pipeline stands in `__call__`."""
         return self(*args, **kwargs)
 
     def _delivery(self, request: Any) -> Delivery:
-        info = request.delivery_info or {}
         limits = request.timelimit or (None, None)
         return Delivery(
             job_id=request.id,
             job_type=self.name,
-            queue=self.yard.queue_of(info.get("routing_key")),
+            queue=str(request.get(QUEUE) or ""),
             priority=None,
             stamp=stamp_in(request),
             holder=getattr(request, HOLDER, None) or uuid.uuid4().hex,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from functools import cached_property
 from typing import Any
@@ -73,7 +74,22 @@ class Yard:
     @cached_property
     def letters(self) -> LetterBox:
         """Dead letters, in the main process."""
+        return self._letter_box()
+
+    def _letter_box(self) -> LetterBox:
         return LetterBox(self.settings)
+
+    @property
+    def letters_here(self) -> LetterBox:
+        """Dead letters, of whatever process asks: a forked one shares no connection."""
+        boxes, pid = self._boxes, os.getpid()
+        if pid not in boxes:
+            boxes[pid] = self._letter_box()
+        return boxes[pid]
+
+    @cached_property
+    def _boxes(self) -> dict[int, LetterBox]:
+        return {}
 
     def queue_of(self, broker_name: str | None) -> str:
         """The configured name of a broker's queue; the name itself if it is not one of ours."""

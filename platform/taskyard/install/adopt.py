@@ -7,6 +7,7 @@ from typing import Any, Final
 from celery.utils.imports import symbol_by_name
 from celery.worker.request import Request
 
+from taskyard.install.celery_tasks import run_of
 from taskyard.install.marks import ACKS_BEFORE, AS_BEFORE, MODE
 from taskyard.install.modes import Mode
 from taskyard.install.observed_request import ObservedRequest
@@ -14,7 +15,7 @@ from taskyard.install.protected_request import ProtectedRequest
 from taskyard.install.task import ProtectedTask
 from taskyard.install.yard import AppYard
 
-__all__ = ["adopt", "composed_request"]
+__all__ = ["adopt", "composed_request", "protect"]
 
 # What late acknowledgement needs; a task that wished for the opposite is not protected.
 _LATE: Final = {
@@ -34,16 +35,24 @@ def adopt(task: Any, yard: AppYard) -> None:
     yard.verdicts[task.name] = verdict
     setattr(task, ACKS_BEFORE, task.acks_late)
     setattr(task, MODE, verdict.mode)
-    cls, facts = type(task), {"yard": yard}
     if verdict.mode is Mode.OBSERVE:
         request = composed_request(task.Request, ObservedRequest)
-        _become(task, (cls,), {**facts, "Request": request})
+        _become(task, (type(task),), {"yard": yard, "Request": request})
     elif verdict.mode is Mode.PROTECT:
-        observed = composed_request(task.Request, ObservedRequest)
-        before = {"Request": observed, **{name: getattr(task, name) for name in _LATE}}
-        setattr(task, AS_BEFORE, before)
-        request = composed_request(task.Request, ProtectedRequest)
-        _become(task, (ProtectedTask, cls), {**facts, "Request": request, **_LATE})
+        protect(task, yard)
+
+
+def protect(task: Any, yard: Any) -> None:
+    """Give a bound task what protection needs."""
+    observed = composed_request(task.Request, ObservedRequest)
+    before = {"Request": observed, **{name: getattr(task, name) for name in _LATE}}
+    setattr(task, AS_BEFORE, before)
+    request = composed_request(task.Request, ProtectedRequest)
+    facts = {"yard": yard, "Request": request, **_LATE}
+    run = run_of(task)
+    if run is not None:
+        facts["run"] = run
+    _become(task, (ProtectedTask, type(task)), facts)
 
 
 def _become(task: Any, bases: tuple[type, ...], facts: dict[str, Any]) -> None:

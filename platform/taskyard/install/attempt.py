@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from celery.exceptions import Ignore, Reject, Retry
 
 from taskyard.engine.next_message import NextMessage
+from taskyard.errors import Refused
 from taskyard.install.captor import Captor
 from taskyard.install.endings import (
     Again,
@@ -24,6 +26,7 @@ from taskyard.install.endings import (
     Replaced,
     Returned,
 )
+from taskyard.jobs import JobContext
 from taskyard.runner.process_end import ProcessEnd
 
 __all__ = ["Attempt"]
@@ -38,6 +41,22 @@ class Attempt:
         self._retry: Retry | None = None
         self.replacement: Any = None
         self.delay_s = 0.0
+        self._context: JobContext | None = None
+        self._parts = 0
+
+    def begun(self, context: JobContext) -> None:
+        """The attempt has its lease: `context` is what a job type would see of it."""
+        self._context = context
+
+    def next_part(self, job_type: str) -> JobContext:
+        """The context of the next job type that the body calls, with a key of its own for `once`.
+
+        Raises `Refused` before the attempt has begun.
+        """
+        if self._context is None:
+            raise Refused(f"job type {job_type} is called before its job has begun")
+        at, self._parts = self._parts, self._parts + 1
+        return replace(self._context, job_id=f"{self._context.job_id}/{at}", job_type=job_type)
 
     @property
     def next_message(self) -> NextMessage | None:

@@ -31,7 +31,7 @@ def recall(task: Any, job_id: str, kept: bytes | None) -> Any:
         return meta["result"]
     if kept:
         return loads(kept)["result"]
-    raise JobSkipped("completed before; nothing kept its result")
+    raise JobSkipped(f"{JobSkipped.DONE}; nothing kept its result")
 
 
 def recall_failure(task: Any, job_id: str) -> BaseException | None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fnmatch import fnmatchcase
-from typing import Final, Self
+from typing import Self
 
 from taskyard.errors import InvalidSettings
 
@@ -28,10 +28,6 @@ class Mode(StrEnum):
         except ValueError:
             names = ", ".join(repr(str(mode)) for mode in cls)
             raise InvalidSettings(f"{where}: expected one of {names}, got {value!r}") from None
-
-
-# Celery's own tasks plan other tasks. Only these do an app's work, or end its jobs.
-_BUILT_IN: Final = frozenset({"celery.map", "celery.starmap", "celery.accumulate"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +58,4 @@ class Modes:
         matching = [pattern for pattern in self.patterns if fnmatchcase(name, pattern)]
         if matching:
             return self.patterns[max(matching, key=len)]
-        if name.startswith("celery.") and name not in _BUILT_IN:
-            return Mode.OFF
         return self.default

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from celery import states
+from celery.app.task import get_actual_ignore_result
 from celery.exceptions import MaxRetriesExceededError, Reject
-from kombu.exceptions import OperationalError
+from kombu.exceptions import EncodeError, OperationalError
 from redis.exceptions import RedisError
 
 from taskyard.errors import DeadLettered
@@ -57,7 +59,8 @@ class TaskRunner(Runner):
         answer = self._begin(delivery)
         if not isinstance(answer, Run):
             return self._found(task, delivery, answer)
-        with self._leased(delivery, answer):
+        with self._leased(delivery, answer) as lease:
+            attempt.begun(self._context(delivery, answer, lease))
             ending = attempt.call(body, self._process_end(delivery))
         with shielded():
             return self._settle(_Case(task, delivery, answer, attempt), ending)
@@ -68,7 +71,7 @@ class TaskRunner(Runner):
         try:
             return self._without_run(delivery, answer, lambda kept: recall(task, job_id, kept))
         except JobSkipped as skipped:
-            if not skipped.reason.startswith("completed before"):
+            if not skipped.reason.startswith(JobSkipped.DONE):
                 raise
             return recall(task, job_id, None)
         except DeadLettered as dead:
@@ -79,8 +82,11 @@ class TaskRunner(Runner):
     def _settle(self, case: _Case, ending: Ending) -> Any:
         match ending:
             case Returned(value):
-                limit = self.records.settings.max_result_bytes
-                self._written(case, Decision.COMPLETED, result=keep(value, limit))
+                try:
+                    stored = self._stored(case.task, value)
+                except EncodeError as error:
+                    raise self._failed(case, error) from error
+                self._written(case, Decision.COMPLETED, result=stored)
                 return value
             case Ignored(error):
                 self._written(case, Decision.COMPLETED)
@@ -98,6 +104,18 @@ class TaskRunner(Runner):
                 raise error
             case Raised(error):
                 raise self._failed(case, error)
+
+    def _stored(self, task: Any, value: Any) -> bytes:
+        """What the record keeps of a result, which the app's own backend stores.
+
+        Raises kombu's `EncodeError` where the backend could not: Celery finds that when the task is
+        completed here, and fails it, at each of its deliveries.
+        """
+        kept = keep(value, self.records.settings.max_result_bytes)
+        if not kept and not get_actual_ignore_result(task, task.request):
+            backend = task.backend
+            backend.encode(backend.encode_result(value, states.SUCCESS))
+        return kept
 
     def _written(self, case: _Case, decision: Decision, **facts: Any) -> Finished:
         job_id, run = case.delivery.job_id, case.run

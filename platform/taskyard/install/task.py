@@ -8,13 +8,17 @@ from typing import Any
 from celery import Task
 
 from taskyard.engine.continuations import fix_continuations
+from taskyard.engine.following import bury_if_done, publish_continuations
+from taskyard.engine.guard import guard
 from taskyard.engine.message import stamp_in
-from taskyard.engine.request import HOLDER
+from taskyard.engine.origin import HOLDER, QUEUE
+from taskyard.engine.task import PARTS
 from taskyard.install.attempt import Attempt
-from taskyard.install.marks import ATTEMPT, QUEUE
+from taskyard.install.marks import ATTEMPT
 from taskyard.install.standing import standing
 from taskyard.install.tracing import traced
 from taskyard.install.yard import AppYard
+from taskyard.runner import JobSkipped
 from taskyard.runner.pipeline import Delivery
 
 __all__ = ["ProtectedTask"]
@@ -41,16 +45,24 @@ class ProtectedTask(Task):  # type: ignore[misc]
         if not self._begins_an_attempt():
             return super().__call__(*args, **kwargs)
         fix_continuations(request)
+        guard(self)
         delivery = self._delivery(request, request.get(HOLDER))
         attempt = Attempt(self.app, delivery.queue)
         setattr(request, ATTEMPT, attempt)
+        setattr(request, PARTS, attempt.next_part)
         before_start, run = super().before_start, super().__call__
 
         def body() -> Any:
             before_start(request.id, request.args, request.kwargs)
             return run(*args, **kwargs)
 
-        return self.yard.runner.run_task(self, delivery, attempt, body)
+        try:
+            value = self.yard.runner.run_task(self, delivery, attempt, body)
+        except JobSkipped as skipped:
+            bury_if_done(self, skipped)
+            raise
+        publish_continuations(self, value)
+        return value
 
     def _begins_an_attempt(self) -> bool:
         request = self.request

@@ -15,6 +15,8 @@ from celery import states
 from celery.app.task import Context
 from celery.app.trace import TraceInfo, trace_ok_t
 
+from taskyard.engine.continuations import fix_continuations
+
 __all__ = ["TaskFailed", "reportable", "traced"]
 
 
@@ -41,6 +43,7 @@ def traced(task: Any, tracer: Callable[..., Any]) -> Callable[..., Any]:
             return tracer(uuid, args, kwargs, request)
         except TaskFailed as failed:
             context = Context(request or {}, args=args, kwargs=kwargs, called_directly=False)
+            fix_continuations(context)
             return _reported(task, context, failed.error)
 
     return trace

@@ -11,11 +11,12 @@ from kombu import Connection
 from taskyard.broker import AmqpPublisher, Layout, Publisher, connection, is_amqp
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.deadletters import LetterBox
+from taskyard.engine.message import broker_queue
 from taskyard.engine.yard import Yard
 from taskyard.install.app_broker import AppBroker
 from taskyard.install.broker_choice import app_settings, goes_by_own, why_unsupported
 from taskyard.install.keys import AppKeys
-from taskyard.install.marks import MODE, QUEUE
+from taskyard.install.marks import MODE
 from taskyard.install.modes import Mode, Modes
 from taskyard.install.observer import Observer
 from taskyard.install.publisher import AppRedisPublisher
@@ -70,11 +71,6 @@ class AppYard(Yard):
         if goes_by_own(self.broker):
             return self.broker.connect(self.settings, keyprefix)
         return connection(self.settings, keyprefix)
-
-    @cached_property
-    def letters(self) -> LetterBox:
-        """Dead letters, in the main process."""
-        return self._letter_box()
 
     @cached_property
     def records(self) -> Records:
@@ -153,7 +149,7 @@ class AppYard(Yard):
 
     def source(self, message: Any) -> str:
         """The broker's name of the queue that a message came from."""
-        return str(getattr(message, QUEUE, None) or super().source(message))
+        return broker_queue(message) or ""
 
     def home(self, record: Record, message: Any) -> str:
         """Where a job's next message belongs: where this one was."""

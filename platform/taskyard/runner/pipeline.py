@@ -116,6 +116,12 @@ class Runner:
             outcome, stored = self._checked(outcome, delivery, answer, encode)
             return self._finish(delivery, answer, outcome, stored)
 
+    def run_part(
+        self, handler: Handler, args: Sequence[Any], kwargs: Mapping[str, Any], context: JobContext
+    ) -> Any:
+        """Call a handler within the attempt that `context` is of; raises what it raises."""
+        return invoke(handler, payload_of(args, kwargs), context, self._loops)
+
     # -- begin ---------------------------------------------------------------------------------
 
     def _begin(self, delivery: Delivery) -> BeginAnswer:
@@ -139,7 +145,7 @@ class Runner:
         match answer:
             case Done(meta):
                 if meta is None:
-                    raise JobSkipped("completed before; its result has expired")
+                    raise JobSkipped(f"{JobSkipped.DONE}; its result has expired")
                 return decode(meta)
             case Decided(decision=Decision.RETRYING):
                 raise JobRetrying(

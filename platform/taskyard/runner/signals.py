@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from celery.exceptions import Ignore, Retry
 
@@ -33,6 +33,9 @@ class JobDeferred(Ignore):  # type: ignore[misc]
 
 class JobSkipped(Ignore):  # type: ignore[misc]
     """Nothing to do for this message: acknowledge it."""
+
+    DONE: Final = "completed before"
+    """How a reason begins where the job is completed and its result is gone."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)

@@ -15,6 +15,7 @@ from taskyard.engine.surplus import Surplus
 from taskyard.engine.task import make_task
 from taskyard.engine.yard import Yard
 from taskyard.errors import UnknownJobType
+from taskyard.install.native import protect_celery_tasks
 from taskyard.jobs import Catalogue
 from taskyard.jobs.registry import Registry
 from taskyard.settings import Settings
@@ -47,4 +48,5 @@ def build_app(settings: Settings, catalogue: Catalogue, handlers: Registry) -> C
     mask_secrets()
     for handler in handlers.handlers():
         make_task(app, app.taskyard, handler)
+    protect_celery_tasks(app, app.taskyard)
     return app

@@ -1,0 +1,204 @@
+"""A continuation that cannot be built or published: a dead letter of its own, and never a loop.
+
+Its id is its own, or one derived from its job's, so that however often it is tried there is one
+record and one letter of it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from celery.app.task import Context
+from kombu.utils.json import dumps
+
+from taskyard.deadletters import build_letter
+from taskyard.engine.continuations import (
+    Continuation,
+    continuation_id,
+    continuations_of,
+    fix_continuations,
+    is_invalid,
+)
+from taskyard.engine.header_faults import is_text
+from taskyard.engine.origin import QUEUE
+from taskyard.engine.yard import Yard
+from taskyard.errors import PublishFailed
+from taskyard.jobs.outcomes import Failed
+from taskyard.jobs.policies import Category
+from taskyard.jobs.states import State
+from taskyard.records import Decided
+from taskyard.runner.cause import death_of, plain_failure
+from taskyard.wire.exact import clean_text, pack
+from taskyard.wire.headers import LONGEST_ID, usable_id
+from taskyard.wire.letters import RawMessage
+from taskyard.wire.logs import logger
+
+__all__ = ["dead_letter", "dead_letter_following", "dead_letter_unpublished"]
+
+log = logger(__name__)
+
+_ARGUMENTS: Final = frozenset({"args", "kwargs"})
+
+
+def dead_letter(yard: Yard, request: Any, one: Continuation, error: BaseException) -> None:
+    """Record the continuation's death and publish its letter.
+
+    `request` is its job's. Raises one of `NOT_DISCHARGED` where that is not possible now.
+    """
+    job_id = _id_of(yard, request, one)
+    outcome = _outcome(request, one, error)
+    answer = yard.records.condemn(
+        job_id,
+        None,
+        job_type=_task_of(one),
+        queue=_queue_of(yard, request, one),
+        priority=None,
+        **death_of(outcome),
+    )
+    if not isinstance(answer, Decided):
+        log.error(
+            "job %s: its %s %d is known as job %s already and leaves no letter: %s",
+            request.id,
+            one.kind,
+            one.index,
+            job_id,
+            outcome.failure.message,
+            extra={"action": "continuation_known", "job_id": request.id},
+        )
+        return
+    record = yard.records.read(job_id)
+    if record.state is State.DEAD_LETTERED:
+        yard.letters_here.post(build_letter(record, _message(job_id, request, one)))
+
+
+def dead_letter_unpublished(yard: Yard, request: Any, value: Any, why: str) -> int:
+    """A letter for each continuation of a completed job of which no record knows; how many.
+
+    `value` is the job's result, None where it is gone. Raises one of `NOT_DISCHARGED`.
+    """
+    buried = 0
+    error = PublishFailed(why)
+    following = [*continuations_of(request, value)]
+    if request.chord:
+        following.append(Continuation("chord", 0, request.chord))
+    for one in following:
+        own = usable_id(_options(one).get("task_id"))
+        if own is None or yard.records.read(own).state is State.NONE:
+            dead_letter(yard, request, one, error)
+            buried += 1
+    return buried
+
+
+def dead_letter_following(yard: Yard, job_id: str, message: Any, why: str) -> int:
+    """The same for a message of a completed job, in the main process."""
+    stored = yard.records.result(job_id)
+    value = None if stored is None else json.loads(stored).get("result")
+    request = Context({**_told_by(message), "id": job_id, QUEUE: yard.source(message)})
+    fix_continuations(request)
+    return dead_letter_unpublished(yard, request, value, why)
+
+
+def _told_by(message: Any) -> dict[str, Any]:
+    """What a message says of its continuations, in either of Celery's protocols."""
+    headers = message.headers or {}
+    try:
+        payload = message.payload
+    except Exception:  # noqa: BLE001 - whatever cannot be decoded names no continuation
+        return {}
+    embed = payload if isinstance(payload, dict) else payload[2] or {}
+    told = {name: embed.get(name) for name in ("callbacks", "errbacks", "chain", "chord")}
+    return told | {name: headers.get(name) for name in ("root_id", "group")}
+
+
+def _id_of(yard: Yard, request: Any, one: Continuation) -> str:
+    """Its own id, unless a job that was published lives or has lived under it."""
+    own = usable_id(_options(one).get("task_id"))
+    # The parts of a chord share its body.
+    around = request.group if one.kind == "chord" and request.group else request.id
+    derived = continuation_id(around, one.kind, one.index)
+    if own is None:
+        return derived
+    known = yard.records.read(own)
+    same = known.state is State.DEAD_LETTERED and known.job_type == _task_of(one)
+    return own if same or known.state is State.NONE else derived
+
+
+def _outcome(request: Any, one: Continuation, error: BaseException) -> Failed:
+    invalid = is_invalid(error)
+    remedy = (
+        "replay it with an edited payload, or enqueue a new job"
+        if invalid
+        else "mend the cause, then replay it"
+    )
+    text = (
+        f"{one.kind} {one.index} of job {request.id} was not published: "
+        f"{type(error).__name__}: {error}. The job's own outcome stands; {remedy}"
+    )
+    given = one.signature if isinstance(one.signature, dict) else {"given": one.signature}
+    signature = {name: pack(value) for name, value in given.items() if name not in _ARGUMENTS}
+    return plain_failure(
+        Category.VALIDATION_ERROR if invalid else Category.INTERNAL_ERROR,
+        "continuation_invalid" if invalid else "continuation_unpublished",
+        type(error).__name__,
+        text,
+        {"kind": one.kind, "of_job": request.id, "signature": signature},
+    )
+
+
+def _message(job_id: str, request: Any, one: Continuation) -> RawMessage:
+    """The message that it would have been, without the options; a replay publishes it."""
+    given = one.signature if isinstance(one.signature, dict) else {}
+    options = _options(one)
+    args, kwargs = given.get("args") or [], given.get("kwargs") or {}
+    before = [] if given.get("immutable") else list(one.before)
+    embed = {
+        "callbacks": options.get("link"),
+        "errbacks": options.get("link_error"),
+        "chain": one.rest or None,
+        "chord": options.get("chord"),
+    }
+    headers = {
+        "lang": "py",
+        "task": _task_of(one),
+        "id": job_id,
+        "root_id": request.root_id or request.id,
+        "parent_id": request.id,
+        "group": options.get("group_id"),
+    }
+    return RawMessage(
+        body=_encoded([[*before, *args], kwargs, embed]),
+        headers={name: pack(value) for name, value in headers.items()},
+        properties={"correlation_id": job_id, "delivery_mode": 2},
+        content_type="application/json",
+        content_encoding="utf-8",
+    )
+
+
+def _encoded(body: Any) -> bytes:
+    try:
+        return str(dumps(body)).encode()
+    except (TypeError, ValueError, RecursionError):
+        # What JSON has no form for is kept for people; such a message could not be published.
+        return str(dumps(pack(body))).encode()
+
+
+def _options(one: Continuation) -> Mapping[str, Any]:
+    options = one.signature.get("options") if isinstance(one.signature, dict) else None
+    return options if isinstance(options, Mapping) else {}
+
+
+def _task_of(one: Continuation) -> str:
+    name = one.signature.get("task") if isinstance(one.signature, dict) else None
+    return clean_text(name)[:LONGEST_ID] if isinstance(name, str) and name else "(none)"
+
+
+def _queue_of(yard: Yard, request: Any, one: Continuation) -> str:
+    asked: Any = _options(one).get("queue")
+    name = _task_of(one)
+    if is_text(asked) and 0 < len(asked) <= LONGEST_ID:
+        return yard.queue_of(asked)
+    if name in yard.catalogue:
+        return yard.catalogue[name].queue
+    return str(request.get(QUEUE) or "")
