@@ -24,7 +24,7 @@ from support.mirror import mirroring, stored_letters
 from support.seams import FOLDER_VARIABLE, UNPROTECTED_VARIABLE, arm, is_armed
 from support.waiting import eventually
 from support.worker import HANDLERS, Worker, gone
-from support.yard import House, fresh_settings
+from support.yard import House, fresh_settings, list_key
 from taskyard.client import JobHandle
 from taskyard.jobs.states import State
 from taskyard.ledger import history
@@ -224,9 +224,7 @@ def test_a_kill_around_the_letter_of_a_continuation_leaves_exactly_one_row(
     body = json.dumps([[{"value": 1}], {}, {"callbacks": [broken]}]).encode()
     settings = scene.house.settings
     scene.arm(seam)
-    RedisBroker(settings).push(
-        settings.broker_name("exec"), {"id": first, "task": "exec_act"}, body
-    )
+    RedisBroker(settings).push(list_key(settings, "exec"), {"id": first, "task": "exec_act"}, body)
     # The main process acknowledges; what comes before that is its child's.
     if seam.endswith("acknowledge"):
         scene.replace_worker()

@@ -125,6 +125,7 @@ def test_an_errback_that_cannot_be_published_is_a_letter_beside_its_jobs(
     sound = {**signature(ground.same), "options": {"task_id": str(uuid.uuid4())}}
     job_id = send(ground, {"errbacks": [one, sound]}, ground.total, value="no list of numbers")
     eventually(lambda: letters_of(ground, job_id), "a letter of the errback", why=ground.log)
+    eventually(lambda: ground.letters(job_id), "the job's own letter", why=ground.log)
     ground.await_empty()
     assert ground.events(job_id) == ["begin", "fail"]
     assert len(ground.letters(job_id)) == 1

@@ -23,7 +23,7 @@ from support.legacy_fixtures import legacy_on
 from support.rabbitmq import count_messages
 from support.waiting import eventually
 from support.worker import Worker
-from support.yard import House, fresh_settings
+from support.yard import House, fresh_settings, list_key
 from taskyard.records import Records
 from taskyard.settings import Settings
 from taskyard.wire.headers import usable_id
@@ -78,12 +78,11 @@ class Sent:
         found = {}
         for mark, case in self.cases.items():
             letter = letters.get(mark)
-            own = case.headers.get("id", f"{self._run}-{mark}")
-            job_id = letter.job_id if letter is not None else own
+            own = usable_id(case.headers.get("id", f"{self._run}-{mark}"))
             words = ["ran"] * runs.get(mark, 0) + ["letter"] * (letter is not None)
-            # What Celery runs under an id that no store can hold is recorded under another one.
-            known = usable_id(job_id) is not None
-            found[mark] = (", ".join(words), state(job_id) if known else RECORDED[1])
+            # Without a usable id a letter has no record. What Celery runs so has one under another.
+            assumed = DEAD[1] if letter is not None else RECORDED[1]
+            found[mark] = (", ".join(words), assumed if own is None else state(own))
         return found
 
     def odd(self, endings: Mapping[str, tuple[str, str]], *expected: tuple[str, str]) -> str:
@@ -138,12 +137,13 @@ def test_a_native_worker_records_each_hostile_message_or_leaves_its_letter(
 ) -> None:
     worker = start_worker(queues=("exec",), concurrency=2)
     worker.await_log(" ready.")
-    sent = Sent(settings, settings.broker_name("exec"))
+    redis = broker == "redis"
+    sent = Sent(settings, list_key(settings, "exec") if redis else settings.broker_name("exec"))
     sent.push_all(
         cases(every_value=every_value), "exec_act", lambda mark: [{"value": mark, "label": mark}]
     )
-    left = house.leftovers if broker == "redis" else lambda: count_messages(settings, [sent.queue])
-    at_broker = RedisBroker(settings) if broker == "redis" else RabbitBroker(settings)
+    left = house.leftovers if redis else lambda: count_messages(settings, [sent.queue])
+    at_broker = RedisBroker(settings) if redis else RabbitBroker(settings)
 
     def untold() -> list[str]:
         return sent.untold([*house.notes.order(), *by_mark(at_broker.letters())])
@@ -205,3 +205,22 @@ def test_an_installed_app_records_each_hostile_message_or_leaves_its_letter(
     watched = (FAILED_AFTER_IT_RAN,) if app.mode == "observe" else ()
     assert not sent.odd(endings, RECORDED, DEAD, *watched)
     assert not wrong_queues(letters, sent.queue)
+
+
+@pytest.mark.parametrize("broker", ["redis"])
+def test_a_retry_goes_to_the_queue_that_its_message_was_taken_from_whatever_it_names(
+    app: Legacy,
+) -> None:
+    app.worker()
+    route = {"exchange": "nobody's", "routing_key": "nobody"}
+    job_id = str(uuid.uuid4())
+    sound = {"task": "legacy.envelope", "id": job_id}
+    push(
+        app.settings, f"{app.prefix}.work", [(Case("route", route, delivery=route), sound, [True])]
+    )
+    if app.mode == "protect":
+        app.await_state(job_id, "completed")
+        assert app.record(job_id)["queue"] == f"{app.prefix}.work"
+    else:
+        # Watching changes nothing: Celery itself publishes the retry to where the message says.
+        app.await_state(job_id, "retrying")

@@ -18,7 +18,8 @@ from support.legacy_broker import Broker, RabbitBroker, RedisBroker
 from support.legacy_fixtures import legacy_on
 from support.waiting import eventually
 from support.worker import Worker
-from support.yard import House, fresh_settings
+from support.yard import House, fresh_settings, list_key
+from taskyard.broker import own_layout
 from taskyard.settings import Settings
 from taskyard.wire.letters import Letter
 
@@ -28,11 +29,15 @@ GROUNDS: Final = ("native", "installed")
 
 
 class Ground(ABC):
-    """`same` returns its argument, `total` the sum of a list; neither retries."""
+    """`same` returns its argument, `total` the sum of a list; neither retries.
+
+    `mark` stands in the name of every queue of this ground, and of no other's.
+    """
 
     same: str
     total: str
     queue: str
+    mark: str
     at_broker: Broker
     redis: redis.Redis
     settings: Settings
@@ -40,7 +45,7 @@ class Ground(ABC):
     @property
     @abstractmethod
     def broker_queue(self) -> str:
-        """The name of `queue` at the broker."""
+        """Where messages of `queue` lie: its name at RabbitMQ, its list at Redis."""
 
     @abstractmethod
     def log(self) -> str:
@@ -101,9 +106,9 @@ class Ground(ABC):
     def _left(self) -> int:
         held = [
             value
-            for name in ("unacked", f"{self.settings.namespace}:unacked")
+            for name in ("unacked", own_layout(self.settings).unacked_key)
             for value in self.redis.hvals(name)
-            if self.broker_queue.encode() in value
+            if self.mark.encode() in value
         ]
         return self.at_broker.queued(self.broker_queue) + self.at_broker.waiting() + len(held)
 
@@ -120,12 +125,15 @@ class _Native(Ground):
     def __init__(self, house: House, worker: Worker) -> None:
         self.house, self.worker = house, worker
         self.settings, self.redis = house.settings, house.redis
+        self.mark = house.settings.namespace
         rabbit = self.settings.need_broker_url().startswith("amqp")
         self.at_broker = RabbitBroker(self.settings) if rabbit else RedisBroker(self.settings)
 
     @property
     def broker_queue(self) -> str:
-        return self.settings.broker_name(self.queue)
+        if self.settings.need_broker_url().startswith("amqp"):
+            return self.settings.broker_name(self.queue)
+        return list_key(self.settings, self.queue)
 
     def log(self) -> str:
         return self.worker.log[-6000:]
@@ -142,7 +150,7 @@ class _Installed(Ground):
     def __init__(self, app: Legacy) -> None:
         self.app, self.at_broker = app, app.at_broker
         self.settings, self.redis = app.settings, app.redis
-        self.queue = f"{app.prefix}.work"
+        self.queue, self.mark = f"{app.prefix}.work", app.prefix
 
     @property
     def broker_queue(self) -> str:

@@ -9,10 +9,10 @@ from celery import Celery, chain, chord, group
 from celery.worker.request import Request
 from kombu import Exchange, Queue
 
+from taskyard.engine.routes import queue_named
 from taskyard.errors import InvalidSettings, MissingSetting
 from taskyard.install import Mode, install, plan
 from taskyard.install.adopt import composed_request
-from taskyard.install.captor import queue_named
 from taskyard.install.modes import Modes
 from taskyard.install.protected_request import ProtectedRequest
 from taskyard.install.replacement import bearer

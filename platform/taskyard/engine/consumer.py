@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from celery.worker.consumer import Consumer
 from celery.worker.state import maybe_shutdown
+from kombu.transport import virtual
 from redis.exceptions import RedisError
 
 from taskyard.broker import keep_packed, keep_transport, read_any_header, settle_queues
@@ -25,6 +26,7 @@ from taskyard.engine.own_letters import reuse_in, reused_duty
 from taskyard.engine.pool import OwnPipesPool
 from taskyard.engine.reconnecting import CALM_S, LONGEST_S, Reconnecting, close_in_two_steps
 from taskyard.engine.returns import Returns
+from taskyard.engine.routes import queue_named
 from taskyard.engine.shape import fault_of
 from taskyard.engine.task_events import UnconfirmedEvents
 from taskyard.engine.timers import discard_cancelled
@@ -153,6 +155,7 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
 
         def on_task_received(message: Any) -> Any:
             self._note_queue(message)
+            self._correct_route(message)
             self._watch_returns(message)
             fault = fault_of(message)
             if fault is not None:
@@ -182,6 +185,20 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
         queue = queue_by_tag(message, self.task_consumer)
         if queue is not None:
             setattr(message, QUEUE, queue)
+
+    def _correct_route(self, message: Any) -> None:
+        """Celery publishes a task's own retry by the route that its message names.
+
+        Where the client has written that, and it leads elsewhere than to the queue that the message
+        was taken from, the retry would be lost.
+        """
+        taken = getattr(message, QUEUE, None)
+        if taken is None or not isinstance(self.task_consumer.channel, virtual.Channel):
+            return
+        info = message.delivery_info or {}
+        exchange, key = str(info.get("exchange") or ""), str(info.get("routing_key") or "")
+        if queue_named(self.app, exchange, key, taken) != taken:
+            message.delivery_info = {**info, "exchange": "", "routing_key": taken}
 
     def _die_untaken(self, message: Any, error: Exception) -> None:
         """The message may be sound and this worker at fault: its letter may be replayed."""

@@ -53,7 +53,8 @@ def republish(yard: Yard, job_id: str, message: Any, stamp: Stamp, due_us: int) 
         place, raw = _place(yard, record, message), raw_message(message)
         kept = NextMessage.of(record)
         if kept is not None:
-            place["queue"], raw = kept.queue, kept.message
+            # Celery's own tasks name a queue as the broker does.
+            place["queue"], raw = yard.queue_of(kept.queue), kept.message
         if due_us - now <= _AT_ONCE_US:
             yard.publisher.publish(raw, job_id=job_id, stamp=fresh, strip=("eta",), **place)
         else:

@@ -23,9 +23,9 @@ from taskyard.engine.message import (
     was_delivered_before,
 )
 from taskyard.engine.origin import QUEUE
+from taskyard.engine.routes import queue_named
 from taskyard.engine.shape import fault_of
 from taskyard.install.adopt import adopt
-from taskyard.install.captor import queue_named
 from taskyard.install.eta import put_off
 from taskyard.install.fanout import (
     Copies,

@@ -26,7 +26,7 @@ from redis.exceptions import RedisError
 from taskyard.broker import RedisPublisher
 from taskyard.broker.layout import Layout
 from taskyard.engine.message import named_task
-from taskyard.install.captor import queue_named
+from taskyard.engine.routes import queue_named
 from taskyard.install.modes import Mode
 from taskyard.install.yard import AppYard
 from taskyard.jobs.states import State

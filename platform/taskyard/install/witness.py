@@ -14,8 +14,9 @@ from typing import Any, Final
 
 from celery.app.amqp import AMQP
 
+from taskyard.engine.routes import queue_named
 from taskyard.install.backlog import Backlog
-from taskyard.install.captor import Captor, queue_named
+from taskyard.install.captor import Captor
 from taskyard.install.fanout import fanout_target
 from taskyard.install.modes import Mode
 from taskyard.install.yard import AppYard
