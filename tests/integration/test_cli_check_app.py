@@ -237,6 +237,20 @@ def test_an_app_whose_letters_nobody_would_see_is_told(
     assert (told in ran.err) is strays, ran.err
 
 
+@pytest.mark.parametrize(
+    ("read", "elsewhere"), [("redis://:secret@NOWHERE:1", False), ("redis://other:1/0", True)]
+)
+def test_an_app_that_reads_from_another_broker_than_it_publishes_to_is_told(
+    shell: Shell, read: str, elsewhere: bool
+) -> None:
+    source = APP.format(install=f"app.conf.broker_read_url = {read!r}")
+    (shell.folder / "split.py").write_text(source)
+    ran = shell.run("check", "split:app")
+    assert ran.code == 0
+    assert ("reads from another broker than it publishes to" in ran.err) is elsewhere, ran.err
+    assert "secret" not in ran.err
+
+
 def test_a_task_whose_route_is_a_fanout_exchange_is_observed_and_says_why(tmp_path: Path) -> None:
     (tmp_path / "cast.py").write_text(
         APP.format(
