@@ -33,7 +33,10 @@ test: $(STAMP) ## Run the tests, except those that take long
 	$(BIN)/pytest -m "not slow" --numprocesses 2 --dist loadfile
 
 .PHONY: test-all
-test-all: test ## Run every test: `make test`, then long property runs, storms, documents' tours
+test-all: test test-slow ## Run every test: `make test`, then `make test-slow`
+
+.PHONY: test-slow
+test-slow: $(STAMP) ## Run what takes long: property runs, storms, documents' tours
 	$(BIN)/pytest -m slow --numprocesses 2 --dist loadfile
 
 .PHONY: test-unit
