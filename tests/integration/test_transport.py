@@ -358,9 +358,9 @@ def test_an_idle_consumer_is_told_of_new_messages_at_once(post: Post) -> None:
             sent = len(taken.messages) + 1
             taken.await_count(sent)
             waits.append(time.monotonic() - taken.bodies[-1])
-    # A fifth of a poll's interval would do; the bound is that of a busy machine.
+    # Far below the second after which an idle consumer asks by itself.
     # The bounds of a busy machine; the bench measures the real ones.
-    assert sorted(waits)[len(waits) // 2] < 0.015
+    assert sorted(waits)[len(waits) // 2] < 0.2
     assert max(waits) < 1.0
 
 
