@@ -43,7 +43,6 @@ def read(delivery: Delivery) -> Readable | Unreadable:
     try:
         letter = letter_of_drop(delivery) if is_drop(delivery) else Letter.parse(delivery.body)
         key = uuid.UUID(letter.letter_id), from_us(letter.last_failure_us)
-        from_us(letter.first_failure_us)  # the row has it too, and must not be what fails
     except ValidationError as error:
         fault = error.errors(include_url=False, include_input=False)[0]
         field = ".".join(str(part) for part in fault["loc"]) or "(body)"
