@@ -147,7 +147,7 @@ def test_a_custom_task_class_sees_every_hook(shop: Shop) -> None:
         "on_success",
     ]
     assert len(shop.app.notes(f"{result.id}:call")) == 2
-    assert shop.app.notes(f"{result.id}:signals") == ["retry"]
+    assert shop.app.await_notes(f"{result.id}:signals", 1) == ["retry"]
 
 
 def test_a_custom_task_class_sees_its_failure(shop: Shop) -> None:
