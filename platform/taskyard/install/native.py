@@ -12,6 +12,7 @@ from taskyard.backend.record_backend import DECIDED
 from taskyard.broker import Publisher
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.deadletters import LetterBox
+from taskyard.engine.holding import Holding
 from taskyard.engine.process_memory import ProcessMemory
 from taskyard.engine.releases import Releases
 from taskyard.engine.yard import Yard
@@ -21,6 +22,7 @@ from taskyard.install.modes import Mode
 from taskyard.install.rules import OwnRetries
 from taskyard.install.runner import TaskRunner
 from taskyard.records import Records
+from taskyard.wire.refusals import Refusals
 
 __all__ = ["protect_celery_tasks"]
 
@@ -59,6 +61,16 @@ class CeleryTasksYard(Yard):
     def releases(self) -> Releases:
         """The worker's."""
         return self._worker.releases
+
+    @property
+    def holding(self) -> Holding | None:  # type: ignore[override]  # the consumer sets the worker's
+        """The worker's."""
+        return self._worker.holding
+
+    @property
+    def refusals(self) -> Refusals:
+        """The worker's."""
+        return self._worker.refusals
 
     @property
     def memory(self) -> ProcessMemory:
