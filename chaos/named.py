@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -20,6 +21,7 @@ from chaos.messages import held_messages
 from chaos.stranded import expired, living_owners
 from chaos.town import Town
 from taskyard.ops.embedded.waiting import until
+from taskyard.records import GONE_S
 
 __all__ = ["Named", "kill_all_and_reconcile", "texts_in"]
 
@@ -45,7 +47,13 @@ def kill_all_and_reconcile(faults: Faults) -> Named:
     town, workers = faults.town, list(faults.town.workers)
     pids = [worker.pid for worker in workers]
     town.supervisor.kill(workers)
-    until(lambda: _over(town, pids), within_s=_DEAD_WITHIN_S, every_s=0.2)
+    # By then every worker counts as gone, whatever its transport says of it.
+    gone_s = time.monotonic() + GONE_S
+    until(
+        lambda: time.monotonic() > gone_s and _over(town, pids),
+        within_s=_DEAD_WITHIN_S,
+        every_s=0.2,
+    )
     before = _stranded(town)
     document = _reconcile(town)
     truth = before & _stranded(town)
