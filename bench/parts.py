@@ -19,7 +19,7 @@ PARTS: Final = (
     Part("service", "1,000 aenqueue calls at once, 1,000 results awaited", service, 60, 20),
     Part("bodies", "a body of 5 ms, payloads of 64 KiB", bodies, 150, 22),
     Part("memory", "what a worker needs", memory, 60, 12),
-    Part("growth", "what the main process keeps of 200,000 jobs", growth, 200, 12),
+    Part("growth", "what the main process keeps of 200,000 jobs", growth, 190, 12),
     Part("rabbitmq", "both on RabbitMQ", rabbitmq, 145, 25),
     Part("rivals", "Dramatiq, RQ, arq, taskiq, huey", rivals, 360, 28),
     Part("attention", "an idle worker: pick-up, processor time", attention, 70, 20),
