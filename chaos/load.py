@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Final
 
@@ -60,12 +61,15 @@ class Plan:
         return drawn
 
 
-def enqueue(plan: Plan, town: Town) -> dict[str, str]:
-    """Enqueue at the plan's rate; the kind of each job by its id."""
+def enqueue(plan: Plan, town: Town, storm: Future[None]) -> dict[str, str]:
+    """Enqueue at the plan's rate; the kind of each job by its id.
+
+    Raises what ended `storm`: what it broke then would stay broken.
+    """
     kinds: dict[str, str] = {}
     started_s = time.monotonic()
     for batch in _batches(plan):
-        ids = _insist(town, batch, started_s + 2 * plan.load_s + _PATIENCE_S)
+        ids = _insist(town, batch, storm, started_s + 2 * plan.load_s + _PATIENCE_S)
         kinds.update(zip(ids, batch.values(), strict=True))
         ahead_s = len(kinds) / plan.rate - (time.monotonic() - started_s)
         if ahead_s > 0:
@@ -79,12 +83,14 @@ def _batches(plan: Plan) -> Iterator[dict[int, str]]:
         yield dict(enumerate(kinds[start : start + size], start))
 
 
-def _insist(town: Town, batch: dict[int, str], until_s: float) -> list[str]:
+def _insist(town: Town, batch: dict[int, str], storm: Future[None], until_s: float) -> list[str]:
     """As a service does it: under ids of its own, again until all of them are confirmed."""
     while True:
         try:
             return town.fleet.send(batch)
         except _REFUSED as error:
+            if storm.done():
+                storm.result()
             if time.monotonic() > until_s:
                 raise RuntimeError(
                     f"the jobs {min(batch)} to {max(batch)} were still not accepted: {error}. "

@@ -94,7 +94,7 @@ def _blow(plan: Plan, town: Town) -> Result:
     with ThreadPoolExecutor(1) as weather:
         raging = weather.submit(_rage, plan, faults, looks)
         try:
-            kinds = enqueue(plan, town)
+            kinds = enqueue(plan, town, raging)
             await_most(town, plan)
         finally:
             faults.stop.set()

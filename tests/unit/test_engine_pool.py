@@ -15,8 +15,7 @@ from billiard.pool import CLOSE, RUN
 from billiard.queues import _SimpleQueue
 from celery.concurrency import asynpool
 
-from taskyard.engine.draining import DrainingResults
-from taskyard.engine.pool import LOOK_AGAIN_S, LOOKS, JobPool
+from taskyard.engine.pool import LOOK_AGAIN_S, LOOKS, JobPool, OwnPipesPool
 
 
 class Hub:
@@ -154,14 +153,19 @@ def dead() -> Iterator[Dead]:
     process.outq.close()
 
 
+@pytest.fixture(params=[JobPool, OwnPipesPool], ids=["native", "installed"])
+def pool_of_dead(request: pytest.FixtureRequest) -> Any:
+    return request.param.__new__(request.param)
+
+
 @pytest.fixture
-def heard(pool: JobPool, dead: Dead) -> list[Any]:
+def heard(pool_of_dead: Any, dead: Dead) -> list[Any]:
     """What the pool hears; its event loop runs only where a test calls `handle_event`."""
-    results = DrainingResults.__new__(DrainingResults)
+    results = pool_of_dead.ResultHandler.__new__(pool_of_dead.ResultHandler)
     words: list[Any] = []
     results.fileno_to_outq, results.on_state_change = {dead.outqR_fd: dead}, words.append
     results.register_with_event_loop(kombu.asynchronous.Hub())
-    pool._result_handler, pool._state = results, RUN
+    pool_of_dead._result_handler, pool_of_dead._state = results, RUN
     return words
 
 
@@ -171,30 +175,30 @@ def framed(*words: Any) -> bytes:
 
 
 def test_what_a_process_said_and_nobody_has_read_is_heard_after_its_death(
-    pool: JobPool, dead: Dead, heard: list[Any]
+    pool_of_dead: Any, dead: Dead, heard: list[Any]
 ) -> None:
     dead.said(framed(*WORDS))
-    pool.process_flush_queues(dead)
+    pool_of_dead.process_flush_queues(dead)
     assert heard == WORDS
 
 
 def test_the_rest_of_what_was_half_read_is_heard_after_a_death(
-    pool: JobPool, dead: Dead, heard: list[Any]
+    pool_of_dead: Any, dead: Dead, heard: list[Any]
 ) -> None:
     """Read from its middle it would be nonsense, and the job lost whose outcome it was."""
     raw = framed(*WORDS)
     dead.said(raw[:20_000])
-    pool._result_handler.handle_event(dead.outqR_fd)
+    pool_of_dead._result_handler.handle_event(dead.outqR_fd)
     assert heard == []
     dead.said(raw[20_000:])
-    pool.process_flush_queues(dead)
+    pool_of_dead.process_flush_queues(dead)
     assert heard == WORDS
 
 
 def test_a_process_killed_in_the_middle_of_its_words_is_not_waited_for(
-    pool: JobPool, dead: Dead, heard: list[Any]
+    pool_of_dead: Any, dead: Dead, heard: list[Any]
 ) -> None:
     dead.said(framed(*WORDS)[:20_000])
-    pool._result_handler.handle_event(dead.outqR_fd)
-    pool.process_flush_queues(dead)
+    pool_of_dead._result_handler.handle_event(dead.outqR_fd)
+    pool_of_dead.process_flush_queues(dead)
     assert heard == []

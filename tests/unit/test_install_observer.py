@@ -16,6 +16,7 @@ from taskyard.settings import Settings
 from taskyard.testing.clock import YardClock
 from taskyard.testing.records import MemoryRecords
 from taskyard.testing.shelf import Shelf
+from taskyard.wire.refusals import Refusals
 
 JOB = "job-1"
 RETRY = {"delay_s": 0.0, "code": "retry", "message": "again"}
@@ -30,7 +31,9 @@ class Desk:
         records = MemoryRecords(self.shelf, Settings(redis_url="redis://nowhere:1/0"))
         self.letters: list[Any] = []
         box = SimpleNamespace(post=self.letters.append)
-        yard: Any = SimpleNamespace(records=records, watching=records, watched_letters=box)
+        yard: Any = SimpleNamespace(
+            records=records, watching=records, watched_letters=box, refusals=Refusals()
+        )
         self.observer = Observer(yard)
 
     def story(self) -> list[str]:

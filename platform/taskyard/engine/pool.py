@@ -65,6 +65,14 @@ class OwnPipesPool(asynpool.AsynPool):  # type: ignore[misc]
             return
         super()._process_cleanup_queues(proc)
 
+    def process_flush_queues(self, proc: Any) -> None:
+        """Read what a dead process said before its jobs count as lost.
+
+        The rest of a half-read message must not be taken for the beginning of another.
+        """
+        if not self._result_handler._finish_partial_read(proc.outqR_fd, proc):
+            super().process_flush_queues(proc)
+
 
 class JobPool(OwnPipesPool):
     """The processes of one worker, as its main process sees them."""
@@ -94,14 +102,6 @@ class JobPool(OwnPipesPool):
             self.maintain_pool()
         elif looks > 0:
             self._look_later(hub, proc, looks)
-
-    def process_flush_queues(self, proc: Any) -> None:
-        """Read what a dead process said before its jobs count as lost.
-
-        The rest of a half-read message must not be taken for the beginning of another.
-        """
-        if not self._result_handler._finish_partial_read(proc.outqR_fd, proc):
-            super().process_flush_queues(proc)
 
     # -- drain ---------------------------------------------------------------------------------
 
