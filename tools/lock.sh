@@ -11,4 +11,4 @@ pin ops pyproject.toml --extra ops
 pin image pyproject.toml --extra ops --extra builtin
 pin embedded pyproject.toml --extra embedded
 pin flower pyproject.toml --extra flower
-pin dev pyproject.toml --extra builtin --extra embedded --extra flower --group dev requirements/build.in
+pin dev pyproject.toml --extra builtin --extra embedded --extra flower --extra testing --group dev requirements/build.in

@@ -19,7 +19,6 @@ from taskyard.jobs.replay_rules import replay_eligible
 from taskyard.settings import Settings
 from taskyard.testing.clock import YardClock
 from taskyard.testing.records import MemoryRecords
-from taskyard.testing.shelf import Shelf
 from taskyard.wire.headers import Stamp
 from taskyard.wire.refusals import Refusals
 
@@ -63,7 +62,7 @@ def yard_with(publisher: Publisher) -> Any:
     letters: list[Any] = []
     return SimpleNamespace(
         settings=SETTINGS,
-        records=MemoryRecords(Shelf(YardClock(datetime.now(UTC))), SETTINGS),
+        records=MemoryRecords(YardClock(datetime.now(UTC)), SETTINGS),
         publisher=publisher,
         posted=letters,
         refusals=Refusals(),

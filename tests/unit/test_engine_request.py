@@ -28,7 +28,6 @@ from taskyard.runner import Rules
 from taskyard.settings import Settings
 from taskyard.testing.clock import YardClock
 from taskyard.testing.records import MemoryRecords
-from taskyard.testing.shelf import Shelf
 from taskyard.wire.headers import Stamp
 from taskyard.wire.refusals import Refusals
 
@@ -64,7 +63,7 @@ class Yard:
 
     def __init__(self) -> None:
         self.settings = SETTINGS
-        self.records = MemoryRecords(Shelf(YardClock(datetime.now(UTC))), SETTINGS)
+        self.records = MemoryRecords(YardClock(datetime.now(UTC)), SETTINGS)
         self.rules = Rules(Catalogue({}), random.Random(0))  # noqa: S311 - jitter is no secret
         self.posted: list[Any] = []
         self.published: list[Any] = []

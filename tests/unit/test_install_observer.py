@@ -15,7 +15,6 @@ from taskyard.jobs.outcomes import Decision
 from taskyard.settings import Settings
 from taskyard.testing.clock import YardClock
 from taskyard.testing.records import MemoryRecords
-from taskyard.testing.shelf import Shelf
 from taskyard.wire.refusals import Refusals
 
 JOB = "job-1"
@@ -27,8 +26,8 @@ class Desk:
     """An observer over records in memory, and the events that it has written."""
 
     def __init__(self) -> None:
-        self.shelf = Shelf(YardClock(datetime.now(UTC)))
-        records = MemoryRecords(self.shelf, Settings(redis_url="redis://nowhere:1/0"))
+        clock = YardClock(datetime.now(UTC))
+        records = self.records = MemoryRecords(clock, Settings(redis_url="redis://nowhere:1/0"))
         self.letters: list[Any] = []
         box = SimpleNamespace(post=self.letters.append)
         yard: Any = SimpleNamespace(
@@ -38,7 +37,7 @@ class Desk:
 
     def story(self) -> list[str]:
         self.observer.close()
-        return [event["event"] for event in self.shelf.events]
+        return [event["event"] for event in self.records.events(JOB)]
 
 
 @pytest.fixture
@@ -109,7 +108,7 @@ def test_an_end_waits_for_an_earlier_one_only_so_long(desk: Desk) -> None:
     desk.observer.tell(Started(delivery(1)))
     desk.observer.tell(Started(delivery(2)))
     desk.observer.tell(died(2))
-    eventually(lambda: len(desk.shelf.events) == 2, "the end is written")
+    eventually(lambda: len(desk.records.events(JOB)) == 2, "the end is written")
     assert desk.story() == ["begin", "fail"]
 
 

@@ -27,7 +27,6 @@ from taskyard.runner.pipeline import Delivery
 from taskyard.settings import Settings
 from taskyard.testing.clock import YardClock
 from taskyard.testing.records import MemoryRecords
-from taskyard.testing.shelf import Shelf
 from taskyard.wire.headers import Stamp
 
 SETTINGS = Settings(redis_url="redis://nowhere:1/0")
@@ -37,7 +36,7 @@ ONCE_MORE = Patience(repeats=1, within_s=60)
 
 @pytest.fixture
 def runner() -> TaskRunner:
-    records = MemoryRecords(Shelf(YardClock(datetime.now(UTC))), SETTINGS)
+    records = MemoryRecords(YardClock(datetime.now(UTC)), SETTINGS)
     return TaskRunner(records, Rules(Catalogue({}), random.SystemRandom()), SYSTEM_CLOCK)
 
 

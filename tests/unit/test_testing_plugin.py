@@ -93,6 +93,21 @@ def test_a_yard_needs_neither_sqlalchemy_nor_alembic() -> None:
     assert "install 'taskyard[testing]'" in done.stdout
 
 
+@pytest.mark.parametrize("missing", ["fakeredis", "lupa"])
+def test_a_yard_without_its_extra_says_what_to_install(missing: str) -> None:
+    script = (
+        f"import sys; sys.modules[{missing!r}] = None\n"
+        "from taskyard.testing import YardClock\n"
+        "from taskyard.testing import Yard\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("ImportError: a yard runs the record scripts in fakeredis, which"), last
+    assert last.endswith("install 'taskyard[testing]'")
+
+
 def test_every_public_name_is_there_and_no_other() -> None:
     for name in taskyard.testing.__all__:
         assert getattr(taskyard.testing, name).__name__ == name

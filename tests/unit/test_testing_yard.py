@@ -457,8 +457,7 @@ def test_the_same_seed_gives_the_same_jitter() -> None:
 
 def test_an_ended_job_says_how(yard: Yard) -> None:
     job = yard.enqueue("work", 1)
-    record = yard.records.shelf.read(job.job_id)
-    yard.records.shelf.write(job.job_id, record | {"state": State.CANCELLED.value})
+    yard.records.client.hset(yard.records.keys.record(job.job_id), "state", State.CANCELLED)
     with pytest.raises(JobFailed, match="is cancelled"):
         job.result()
     yard.run()

@@ -53,9 +53,11 @@ class Records:
         self.settings = settings
         self.keys = Keys(settings.namespace) if keys is None else keys
         self._window_us = settings.dedupe_window_s * _US
-        budget = settings.lifecycle_max_events
-        self._scripts = {name: Script(script_source(name, budget)) for name in _NAMES}
+        self._scripts = {name: Script(self._source(name)) for name in _NAMES}
         self._admissions = Admissions(client, settings, self.keys, self._scripts["admit"])
+
+    def _source(self, name: str) -> str:
+        return script_source(name, self.settings.lifecycle_max_events)
 
     def admit(
         self,

@@ -16,7 +16,6 @@ from taskyard.testing.broker import MemoryBroker
 from taskyard.testing.clock import YardClock
 from taskyard.testing.handle import YardHandle
 from taskyard.testing.records import MemoryRecords
-from taskyard.testing.shelf import Shelf
 from taskyard.wire.headers import Stamp
 
 __all__ = ["EnqueuedJob", "MemoryClient"]
@@ -46,7 +45,7 @@ class MemoryClient(Taskyard):
         self.settings = settings.model_copy(update=urls)
         self.catalogue = catalogue
         self.clock = clock
-        self.records: MemoryRecords = MemoryRecords(Shelf(clock), self.settings)
+        self.records: MemoryRecords = MemoryRecords(clock, self.settings)
         self.publisher = self.broker = MemoryBroker(self.settings)
         self.enqueued: list[EnqueuedJob] = []
 

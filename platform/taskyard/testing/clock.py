@@ -5,12 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from typing import Protocol
+from weakref import WeakSet
 
 from taskyard.clock import to_us
 
-__all__ = ["Alarm", "YardClock"]
+__all__ = ["Alarm", "Follower", "YardClock"]
 
 Alarm = tuple[datetime, Callable[[], None]]
+
+
+class Follower(Protocol):
+    """What keeps a copy of the time."""
+
+    def clock_moved(self) -> None:
+        """Take the clock's time."""
+        ...
 
 
 class YardClock:
@@ -24,6 +34,8 @@ class YardClock:
         self._start = datetime.now(UTC) if start is None else start
         self._now = self._start
         self._alarms: list[Alarm] = []
+        # One clock may serve many yards, one after the other.
+        self._followers: WeakSet[Follower] = WeakSet()
 
     def now(self) -> datetime:
         """Wall time, aware, UTC."""
@@ -48,9 +60,18 @@ class YardClock:
         end = self._now + by
         while self._alarms and self._alarms[0][0] <= end:
             moment, ring = self._alarms.pop(0)
-            self._now = max(self._now, moment)
+            self._move_to(max(self._now, moment))
             ring()
-        self._now = end
+        self._move_to(end)
+
+    def follow(self, follower: Follower) -> None:
+        """Call `follower.clock_moved()` whenever the time has changed, while it exists."""
+        self._followers.add(follower)
+
+    def _move_to(self, moment: datetime) -> None:
+        self._now = moment
+        for follower in list(self._followers):
+            follower.clock_moved()
 
     @contextmanager
     def alarms(self, alarms: list[Alarm]) -> Iterator[None]:

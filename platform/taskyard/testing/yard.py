@@ -211,8 +211,7 @@ class Yard(MemoryClient):
 
     def events(self, job: JobHandle | str) -> list[str]:
         """The names of a job's events, in order: `admit`, `begin`, `retry`, ..."""
-        found = self.records.shelf.events
-        return [event["event"] for event in found if event["job"] == _id_of(job)]
+        return [event["event"] for event in self.records.events(_id_of(job))]
 
 
 def _id_of(job: JobHandle | str) -> str:
