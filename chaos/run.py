@@ -57,6 +57,7 @@ class Result:
     skipped: str = ""
     stranded: int = 0
     stranded_jobs: list[str] = field(default_factory=list)
+    slowest_jobs: list[str] = field(default_factory=list)
     left_behind: int = 0
     unnamed: int = 0
     unnamed_jobs: list[str] = field(default_factory=list)
@@ -119,6 +120,7 @@ def _blow(plan: Plan, town: Town) -> Result:
         audit=found,
         stranded=len(stranded),
         stranded_jobs=sorted(stranded.values())[:_NAMED],
+        slowest_jobs=waited.slowest,
         left_behind=sum(look.stranded for look in looks),
         unnamed=sum(look.unnamed for look in looks),
         unnamed_jobs=[line for look in looks for line in look.said],

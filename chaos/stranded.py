@@ -41,6 +41,7 @@ HELD: Final = "a dead worker holds its message"
 _BETWEEN_LOOKS_S: Final = 1.0
 _ENDS: Final = (State.COMPLETED.value, State.DEAD_LETTERED.value)
 _CHUNK: Final = 1_000
+_SLOWEST: Final = 5
 _HISTORY: Final = """
     SELECT job_id, event, extract(epoch FROM at) FROM job_events ORDER BY job_id, version
 """
@@ -48,10 +49,14 @@ _HISTORY: Final = """
 
 @dataclass(frozen=True, slots=True)
 class Waits:
-    """`longest_s` that a job in hand waited after a fault; `late`: those over `GOES_ON_S`."""
+    """`longest_s` that a job in hand waited after a fault; `late`: those over `GOES_ON_S`.
+
+    `slowest` are the jobs that waited longest, each with its whole history.
+    """
 
     longest_s: float
     late: dict[str, float]
+    slowest: list[str]
 
 
 def waits(town: Town, faults: Faults) -> Waits:
@@ -65,7 +70,20 @@ def waits(town: Town, faults: Faults) -> Waits:
     for job_id, waited_s in (*_begun(histories, ends), *held_waits(histories, faults.orphans)):
         longest[job_id] = max(longest.get(job_id, 0.0), waited_s)
     late = {job: round(waited, 1) for job, waited in longest.items() if waited > GOES_ON_S}
-    return Waits(round(max(longest.values(), default=0.0), 2), late)
+    slowest = sorted(longest, key=lambda job: longest[job], reverse=True)[:_SLOWEST]
+    return Waits(
+        round(max(longest.values(), default=0.0), 2),
+        late,
+        [f"{job}: {longest[job]:.1f} s: {_told(histories[job], faults)}" for job in slowest],
+    )
+
+
+def _told(history: Sequence[tuple[float, str]], faults: Faults) -> str:
+    """The events of a job and the faults between them, in seconds from its first event."""
+    first, last = history[0][0], history[-1][0]
+    between = zip(faults.ended_at, faults.told, strict=True)
+    moments = [*history, *((at, what.upper()) for at, what in between if first <= at <= last)]
+    return ", ".join(f"{what} {at - first:.1f}" for at, what in sorted(moments))
 
 
 def _begun(

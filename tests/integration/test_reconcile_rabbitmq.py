@@ -20,7 +20,9 @@ from taskyard.errors import PublishFailed
 from taskyard.jobs.policies import Category
 from taskyard.jobs.states import State
 from taskyard.reconcile import Kind, Reconciler
+from taskyard.records import Fleet, Member
 from taskyard.runner.cause import death_of, plain_failure
+from taskyard.wire import Stamp
 from taskyard.wire.letters import RawMessage
 
 
@@ -88,6 +90,62 @@ def test_what_cannot_be_seen_is_suspected_and_never_counted_as_drift(
     assert report.drift[Kind.STRANDED_RETRYING] == 0
     assert report.suspected == {"stranded_retrying": 1}
     assert "RabbitMQ lets nobody look into its queues" in report.unseen[0]
+
+
+def begin(yard: Taskyard, worker: str) -> str:
+    """A job that `worker` has begun, with a lease that ended a second ago."""
+    job = yard.enqueue("exec_act", {"do": "return"})
+    record = job.record()
+    yard.records.begin(
+        job.job_id,
+        Stamp(record.epoch),
+        holder="delivery",
+        worker=worker,
+        job_type="exec_act",
+        queue="exec",
+        priority=None,
+    )
+    until_us = yard.records.now_us() - 1_000_000
+    yard.records.client.hset(yard.records.keys.record(job.job_id), "lease_until", until_us)
+    return job.job_id
+
+
+@pytest.fixture
+def fleet(yard: Taskyard) -> Fleet:
+    return Fleet(yard.records.client, yard.settings.namespace)
+
+
+def test_what_a_dead_worker_had_begun_is_named_without_a_grace_time(
+    yard: Taskyard, reconciler: Reconciler, fleet: Fleet
+) -> None:
+    patient = Reconciler(yard.settings, reconciler._engine, yard.records, yard.publisher)
+    jobs = sorted(begin(yard, "gone@host") for _ in range(2))
+    report = patient.run(repair=True)
+    assert sorted(report.examples[Kind.BEGUN_BY_DEAD_WORKER]) == jobs
+    assert report.suspected == {}
+    assert report.repaired[Kind.BEGUN_BY_DEAD_WORKER] == 0
+    queue = yard.settings.broker_name("exec")
+    told = report.details[jobs[0]]
+    assert told.startswith("its lease expired at 20")
+    assert told.endswith(f"its worker gone@host is gone; no worker reads queue {queue}: start one")
+    fleet.join(Member("new@host", queues=(queue,)), 0)
+    told = patient.run().details[jobs[0]]
+    assert told.endswith(f"RabbitMQ gives its message to one of the 1 that read queue {queue}")
+    patient.close()
+
+
+def test_what_a_living_worker_had_begun_is_suspected_and_its_successor_does_not_count(
+    yard: Taskyard, reconciler: Reconciler, fleet: Fleet
+) -> None:
+    fleet.join(Member("busy@host"), 60)
+    begin(yard, "busy@host")
+    report = reconciler.run()
+    assert report.drift[Kind.BEGUN_BY_DEAD_WORKER] == 0
+    assert report.suspected == {"stranded_running": 1}
+    # One of the same name that started after the attempt began.
+    left = begin(yard, "again@host")
+    fleet.join(Member("again@host"), 0)
+    assert reconciler.run().examples[Kind.BEGUN_BY_DEAD_WORKER] == [left]
 
 
 def dead_letter(yard: Taskyard, job_type: str = "exec_act") -> None:

@@ -8,17 +8,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from kombu import Queue
 
 from servers import Servers
 from support.seams import FOLDER_VARIABLE, UNPROTECTED_VARIABLE
 from support.waiting import eventually
 from support.worker import HANDLERS, Worker
 from support.yard import House, fresh_settings
+from taskyard.broker import connection
 from taskyard.client import JobHandle
 from taskyard.jobs.states import State
+from taskyard.records import Run
 from taskyard.settings import Settings
+from taskyard.wire import Stamp
 
 LEASE_S = 1
+LONG_LEASE_S = 4
 TAKEN_OVER = ["admit", "begin", "begin", "complete"]
 
 
@@ -165,6 +170,82 @@ def test_duplicates_of_a_running_job_wait_in_the_delay_store_and_not_in_a_worker
     # A slot is free: the duplicates hold none.
     assert house.act(value=2).result(30) == 2
     house.open_gate("held")
+    assert job.result(30) == 1
+    house.await_quiet()
+    assert house.runs(job) == 1
+
+
+# --- what a dead worker had begun -------------------------------------------------------------
+
+
+@pytest.fixture(params=["redis", "rabbitmq"])
+def either(request: pytest.FixtureRequest, servers: Servers) -> Settings:
+    """Both brokers; a lease that outlasts the time in which a message comes back."""
+    urls = {"broker_url": servers.rabbitmq_url()} if request.param == "rabbitmq" else {}
+    return fresh_settings(servers.valkey_url(), lease_s=LONG_LEASE_S, **urls)
+
+
+def come_back(settings: Settings, queue: str) -> None:
+    """Have the broker mark the only message of a queue as delivered before."""
+    with connection(settings) as opened:
+        message = Queue(settings.broker_name(queue), channel=opened.default_channel).get()
+        assert message is not None
+        message.requeue()
+
+
+def begin_and_die(house: House, job: JobHandle) -> None:
+    """A worker has begun `job` and is gone: its lease runs, nothing renews it."""
+    record = job.record()
+    answer = house.yard.records.begin(
+        job.job_id,
+        Stamp(record.epoch),
+        holder="dead",
+        worker="dead@host",
+        job_type="exec_act",
+        queue=record.queue,
+        priority=None,
+    )
+    assert isinstance(answer, Run)
+
+
+def test_a_dead_workers_job_goes_before_what_came_later_as_soon_as_its_lease_is_over(
+    either: Settings, start_worker: Callable[..., Worker]
+) -> None:
+    house = House(either)
+    worker = start_worker(settings=either, concurrency=1, queues=("exec",))
+    worker.await_log(" ready.")
+    guard = house.act(gate="guard", label="guard")
+    await_start(house, guard)
+    left = house.act(label="left")
+    come_back(either, "exec")
+    later = [house.act(gate=f"{n}", label=f"{n}") for n in range(5)]
+    begin_and_die(house, left)
+    house.open_gate("guard")
+    worker.await_log(f"job {left.job_id}: its message came back while the lease of another")
+    worker.await_log(f"job {left.job_id}: the lease of its earlier attempt is over")
+    for number in range(5):
+        house.open_gate(f"{number}")
+    for job in (left, *later):
+        house.await_state(job, State.COMPLETED)
+    order = house.notes.order()
+    # What the worker had taken meanwhile stays before it: one that runs and one for its place.
+    assert order.index("left") <= 3, order
+    assert house.story(left) == TAKEN_OVER
+    house.close()
+
+
+def test_a_message_that_came_back_waits_in_the_delay_store_once_the_other_attempt_renewed(
+    house: House, start_worker: Callable[..., Worker]
+) -> None:
+    job = house.act(gate="alive", value=1)
+    one = start_worker("one")
+    await_start(house, job)
+    two = start_worker("two")
+    awaited = f"job {job.job_id}: its message came back"
+    eventually(lambda: awaited in one.log + two.log, "the second delivery of the running job")
+    eventually(lambda: house.delayed() == 1, "the second delivery in the delay store")
+    eventually(lambda: house.unacked() == 0, "no worker holds the duplicate")
+    house.open_gate("alive")
     assert job.result(30) == 1
     house.await_quiet()
     assert house.runs(job) == 1

@@ -13,6 +13,7 @@ from celery.worker.request import Request
 from redis.exceptions import RedisError
 
 from taskyard.engine.duties import Duty, defer, duty_of
+from taskyard.engine.message import was_delivered_before
 from taskyard.engine.own_letters import reused_duty
 from taskyard.engine.yard import Yard
 from taskyard.errors import DeadLettered
@@ -33,6 +34,10 @@ log = logger(__name__)
 
 RECORDS: Final = "the records of jobs not reached"
 _ANNOUNCE: Final = "a death not announced"
+# A dead worker leaves as many as it had processes, and each waits for at most one lease.
+_MOST_LEASES: Final = 256
+# A lease that has ended must not seem to run by a rounding of the timer.
+_LEASE_MARGIN_S: Final = 0.1
 
 
 class Deaths(Request):  # type: ignore[misc]
@@ -78,9 +83,14 @@ class Deaths(Request):  # type: ignore[misc]
 
     def _note_counted(self) -> None:
         """What is counted ends, so its way back needs no wait against a loop without a pause."""
-        qos = getattr(getattr(self.message, "channel", None), "qos", None)
-        if isinstance(qos, QoS):
+        qos = self._own_qos()
+        if qos is not None:
             qos.note_counted(self.message.delivery_tag)
+
+    def _own_qos(self) -> QoS | None:
+        """That of Taskyard's transport; None at another one."""
+        qos = getattr(getattr(self.message, "channel", None), "qos", None)
+        return qos if isinstance(qos, QoS) else None
 
     # -- overtime ------------------------------------------------------------------------------
 
@@ -169,8 +179,7 @@ class Deaths(Request):  # type: ignore[misc]
             case Decided():
                 self._settle(answer)
             case Held(remaining_us):
-                self._duty = defer(self._yard, self.id, self.message, self._stamp, remaining_us)
-                self.acknowledge()
+                self._await_lease(remaining_us)
             case Reused():
                 named = {"given": self.id, "name": self.task.name}
                 self._duty = reused_duty(self._yard, self.message, answer, outcome, **named)
@@ -179,6 +188,58 @@ class Deaths(Request):  # type: ignore[misc]
                 self.acknowledge()
             case _:
                 assert_never(answer)
+
+    # -- the lease of another attempt ----------------------------------------------------------
+
+    def _await_lease(self, remaining_us: int) -> None:
+        """Let the message wait until the lease of another attempt is over.
+
+        A message that came back may be that of a dead worker. In the delay store it would lose its
+        place in the queue, and its job would wait for all that came later: this worker keeps it.
+        """
+        if self._held or self.acknowledged:
+            return
+        holding = self._yard.holding
+        if holding is None or not was_delivered_before(self.message):
+            self._defer(remaining_us)
+            return
+        self._held = True
+        wait_s = remaining_us / 1_000_000 + _LEASE_MARGIN_S
+        log.info(
+            "job %s: its message came back while the lease of another attempt runs; this worker "
+            "keeps the message for %.1f s, until that lease is over",
+            self.id,
+            wait_s,
+            extra={"action": "lease_awaited", "job_id": self.id, "wait_s": wait_s},
+        )
+        holding.hold(self.message, self._after_lease, wait_s, most=_MOST_LEASES)
+
+    def _after_lease(self) -> None:
+        """Return the message as the next one; to the delay store where the other attempt lives."""
+        self._held = False
+        try:
+            record = self._yard.records.read(self.id)
+            remaining_us = record.number("lease_until") - self._yard.records.now_us()
+        except RedisError as error:
+            self._unrecorded("lease_unreachable", error)
+            return
+        if record.state is State.RUNNING and remaining_us > 0:
+            self._defer(remaining_us)
+            return
+        log.info(
+            "job %s: the lease of its earlier attempt is over, its message is the next of its "
+            "queue",
+            self.id,
+            extra={"action": "lease_over", "job_id": self.id},
+        )
+        qos = self._own_qos()
+        if qos is not None:
+            qos.note_unbegun(self.message.delivery_tag)
+        self.reject(requeue=True)
+
+    def _defer(self, wait_us: int) -> None:
+        self._duty = defer(self._yard, self.id, self.message, self._stamp, wait_us)
+        self.acknowledge()
 
     # -- the decision, and who is told of it ---------------------------------------------------
 

@@ -23,12 +23,20 @@ class Holding:
         self._consumer = consumer
         self._held = 0
 
-    def hold(self, message: Any, give_back: Callable[[], object], wait_s: float) -> None:
+    def hold(
+        self,
+        message: Any,
+        give_back: Callable[[], object],
+        wait_s: float,
+        *,
+        most: int = MOST_HELD,
+    ) -> None:
         """Call `give_back` after `wait_s`, unless the connection was lost: the broker has it then.
 
-        Until then the message is unacknowledged, and a worker that ends returns it at once.
+        Until then the message is unacknowledged, and a worker that ends returns it at once. While
+        fewer than `most` are held, another message may be taken in its place.
         """
-        makes_room = self._held < MOST_HELD
+        makes_room = self._held < most
         self._held += 1
         if makes_room:
             self._consumer.qos.increment_eventually()

@@ -18,7 +18,7 @@ from celery.worker import state as worker_state
 
 from taskyard.engine.continuations import fix_continuations
 from taskyard.engine.deaths import RECORDS, Deaths
-from taskyard.engine.duties import NOT_DISCHARGED, Duty, defer, post_letter, republish
+from taskyard.engine.duties import NOT_DISCHARGED, Duty, post_letter, republish
 from taskyard.engine.guard import guard
 from taskyard.engine.message import stamp_of
 from taskyard.engine.origin import HOLDER, QUEUE
@@ -142,7 +142,7 @@ class JobRequest(Deaths):
                 stamp = Stamp(error.epoch, error.generation, error.seq, policy=policy)
                 self._duty = republish(self._yard, self.id, self.message, stamp, error.due_us)
             case JobDeferred():
-                self._duty = defer(self._yard, self.id, self.message, self._stamp, error.wait_us)
+                self._await_lease(error.wait_us)
             case JobIdReused():
                 reused = Reused(error.job_type, State(error.state), error.epoch)
                 named = {"given": self.id, "name": self.task.name}

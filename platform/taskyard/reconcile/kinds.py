@@ -17,6 +17,7 @@ class Kind(StrEnum):
     STRANDED_RUNNING = "stranded_running"
     STRANDED_RETRYING = "stranded_retrying"
     HELD_BY_DEAD_WORKER = "held_by_dead_worker"
+    BEGUN_BY_DEAD_WORKER = "begun_by_dead_worker"
     LETTER_MISSING = "letter_missing"
     LETTER_WITHOUT_RECORD = "letter_without_record"
     LETTER_BEHIND = "letter_behind"
@@ -52,6 +53,10 @@ MEANINGS: Final[dict[Kind, Meaning]] = {
     Kind.HELD_BY_DEAD_WORKER: Meaning(
         "its message is in the hands of a worker that is gone, and comes back by itself",
         "it goes back to its queue now, where that worker had been heard of",
+    ),
+    Kind.BEGUN_BY_DEAD_WORKER: Meaning(
+        "its worker is gone and its lease over; RabbitMQ gives its message to the next worker",
+        "",
     ),
     Kind.LETTER_MISSING: Meaning(
         "dead-lettered, and its letter is neither in Postgres nor on its way",

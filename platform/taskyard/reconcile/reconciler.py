@@ -19,16 +19,17 @@ from taskyard.gate import Gate
 from taskyard.jobs.states import State
 from taskyard.reconcile import ledger, letters, replays
 from taskyard.reconcile.abandoned import Abandoned
+from taskyard.reconcile.begun import begun_by_dead_workers, has_expired
 from taskyard.reconcile.holders import look_for_holders
 from taskyard.reconcile.kinds import Kind
 from taskyard.reconcile.messages import Messages, count_messages, find_messages
 from taskyard.reconcile.onward import onward_queues
 from taskyard.reconcile.pairs import compare_pairs
-from taskyard.reconcile.report import EXAMPLES, Budget, Report
+from taskyard.reconcile.report import EXAMPLES, Budget, Finding, Report
 from taskyard.reconcile.seen import Seen, read_records, scan_records, server_now_us
 from taskyard.reconcile.strands import Rescue, may_be_stranded, strands
 from taskyard.reconcile.whereabouts import Whereabouts, survey
-from taskyard.records import Records
+from taskyard.records import Fleet, Records
 from taskyard.settings import Settings
 from taskyard.store import BROKER, connect, reachable
 
@@ -54,6 +55,7 @@ class _Look:
     """What the scan of the records leaves for the other steps."""
 
     suspects: list[Seen] = field(default_factory=list)
+    expired: list[Seen] = field(default_factory=list)
     unmirrored: list[Seen] = field(default_factory=list)
     messages: Messages = field(default_factory=Messages)
 
@@ -129,11 +131,13 @@ class Reconciler:
     def _scan(self, report: Report, budget: Budget) -> _Look:
         """All records: the ledger is compared at once, the rest is kept for later."""
         look, count = _Look(), 0
-        settled_us = server_now_us(self._records.client) - int(self._grace_s * 1_000_000)
+        now_us = server_now_us(self._records.client)
+        settled_us = now_us - int(self._grace_s * 1_000_000)
         oldest_us = ledger.oldest_event_us(self._records)
         for batch in scan_records(self._records.client, self._records.keys, budget):
             count += len(batch)
             look.suspects += [seen for seen in batch if may_be_stranded(seen, settled_us)]
+            look.expired += [seen for seen in batch if has_expired(seen, now_us)]
             dead = [seen for seen in batch if _died_before(seen, settled_us)]
             look.unmirrored += letters.not_mirrored(self._engine, dead)
             report.take(ledger.behind(self._engine, batch, settled_us, oldest_us))
@@ -200,13 +204,22 @@ class Reconciler:
         return True
 
     def _judge_blindly(self, report: Report, look: _Look) -> None:
-        """RabbitMQ: only a publication that was never confirmed is certain."""
+        """RabbitMQ: a publication that was never confirmed is certain, and a worker's death."""
+        left = self._begun_by_dead_workers(look)
+        report.take(left)
+        named = {finding.subject for finding in left}
         unsent = [seen for seen in look.suspects if _never_confirmed(seen)]
         report.take(strands(self._unmoved(unsent), self._rescue))
         self._judge_letters(report, self._unmoved(look.unmirrored))
         for seen in look.suspects:
-            if not _never_confirmed(seen):
+            if not _never_confirmed(seen) and seen.job_id not in named:
                 report.suspect(f"stranded_{seen.state}", _RABBIT)
+
+    def _begun_by_dead_workers(self, look: _Look) -> list[Finding]:
+        """Without a grace time: a lease that is over and a heartbeat that fell silent are proof."""
+        now_us, members = Fleet(self._records.client, self._settings.namespace).read()
+        expired = self._unmoved(look.expired)
+        return list(begun_by_dead_workers(self._settings, expired, members, now_us))
 
     def _judge_letters(self, report: Report, unmirrored: list[Seen]) -> None:
         """Nobody sees whose letters wait for the mirror; a second copy of each would wait too."""
