@@ -20,6 +20,7 @@ class Faults:
     """What a storm did: the moments at which each fault was over; `stop` ends it.
 
     `orphans` are jobs that a killed worker held, with the moment: as far as the broker shows them.
+    `all_dead_until` are the moments at which workers were started again after all of them had died.
     """
 
     town: Town
@@ -28,6 +29,7 @@ class Faults:
     ended_at: list[float] = field(default_factory=list)
     told: list[str] = field(default_factory=list)
     orphans: list[tuple[str, float]] = field(default_factory=list)
+    all_dead_until: list[float] = field(default_factory=list)
 
     def kill(self, workers: Sequence[Supervised]) -> None:
         """SIGKILL to workers; `orphans` gets the jobs that they held, and when they died."""
@@ -42,9 +44,11 @@ class Faults:
         held, died_at = held_messages(self.town), time.time()
         self.orphans += [(job, died_at) for pid in pids for job in held_by(held, pid)]
 
-    def over(self, what: str) -> None:
-        """Note the end of a fault."""
+    def over(self, what: str, *, all_dead: bool = False) -> None:
+        """Note the end of a fault; `all_dead` says that no worker lived until now."""
         self.ended_at.append(time.time())
+        if all_dead:
+            self.all_dead_until.append(self.ended_at[-1])
         self.told.append(what)
 
     def hold(self, low_s: float, high_s: float) -> None:

@@ -51,7 +51,7 @@ def _kill_worker(faults: Faults) -> None:
     killed = faults.rng.sample(workers, faults.rng.randint(1, len(workers)))
     faults.kill(killed)
     faults.town.mend()
-    faults.over(f"{len(killed)} workers killed")
+    faults.over(f"{len(killed)} workers killed", all_dead=len(killed) == len(workers))
 
 
 def _kill_daemon(faults: Faults) -> None:

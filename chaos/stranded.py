@@ -27,10 +27,12 @@ __all__ = [
     "GOES_ON_S",
     "HELD",
     "Waits",
+    "begun_spans",
     "expired",
     "find_gone",
     "find_stopped",
-    "held_waits",
+    "held_spans",
+    "last_before",
     "living_owners",
     "waits",
 ]
@@ -45,6 +47,10 @@ _SLOWEST: Final = 5
 _HISTORY: Final = """
     SELECT job_id, event, extract(epoch FROM at) FROM job_events ORDER BY job_id, version
 """
+
+
+# A job, the end of a fault that it waited after, and when it went on; in seconds since 1970.
+Span = tuple[str, float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +71,10 @@ def waits(town: Town, faults: Faults) -> Waits:
     with town.engine.connect() as connection:
         for job_id, event, at in connection.execute(text(_HISTORY)):
             histories[job_id].append((float(at), event))
-    ends = sorted(faults.ended_at)
+    spans = *begun_spans(histories, faults.ended_at), *held_spans(histories, faults.orphans)
     longest: dict[str, float] = {}
-    for job_id, waited_s in (*_begun(histories, ends), *held_waits(histories, faults.orphans)):
+    for job_id, since, until in spans:
+        waited_s = until - last_before(until, since, faults.all_dead_until)
         longest[job_id] = max(longest.get(job_id, 0.0), waited_s)
     late = {job: round(waited, 1) for job, waited in longest.items() if waited > GOES_ON_S}
     slowest = sorted(longest, key=lambda job: longest[job], reverse=True)[:_SLOWEST]
@@ -86,20 +93,27 @@ def _told(history: Sequence[tuple[float, str]], faults: Faults) -> str:
     return ", ".join(f"{what} {at - first:.1f}" for at, what in sorted(moments))
 
 
-def _begun(
-    histories: Mapping[str, list[tuple[float, str]]], ends: Sequence[float]
-) -> Iterator[tuple[str, float]]:
-    """Each job that had begun when a fault ended, with its wait from the first such fault."""
+def last_before(until: float, since: float, all_dead_until: Sequence[float]) -> float:
+    """When a wait began: anew where all workers were dead, since nobody could have gone on."""
+    return max(at for at in (since, *all_dead_until) if at <= until)
+
+
+def begun_spans(
+    histories: Mapping[str, list[tuple[float, str]]], ended_at: Sequence[float]
+) -> Iterator[Span]:
+    """Of each job that had begun when a fault ended: the end of the first such fault."""
+    ends = sorted(ended_at)
     for job_id, history in histories.items():
         for (began_at, event), (went_on_at, _) in pairwise(history):
-            if event == "begin" and (first := bisect_right(ends, began_at)) < len(ends):
-                yield job_id, max(went_on_at - ends[first], 0.0)
+            first = bisect_right(ends, began_at)
+            if event == "begin" and first < len(ends) and ends[first] <= went_on_at:
+                yield job_id, ends[first], went_on_at
 
 
-def held_waits(
+def held_spans(
     histories: Mapping[str, list[tuple[float, str]]], orphans: Sequence[tuple[str, float]]
-) -> Iterator[tuple[str, float]]:
-    """Each held message, with its job's wait: a second worker that died with it begins it anew.
+) -> Iterator[Span]:
+    """Of each held message its worker's death: a second worker that died with it begins it anew.
 
     Not of a retry that was decided: it is published when the message comes back, of which there is
     no event, and then waits its turn at the end of the queue.
@@ -113,7 +127,7 @@ def held_waits(
         went_on = min((at for at, _ in histories[job_id] if at > died_at), default=None)
         again = [other for other in died[job_id] if other > died_at]
         if went_on is not None and not (again and min(again) < went_on):
-            yield job_id, went_on - died_at
+            yield job_id, died_at, went_on
 
 
 def find_stopped(town: Town, job_ids: Sequence[str]) -> dict[str, str]:

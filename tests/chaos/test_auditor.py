@@ -9,7 +9,7 @@ import pytest
 from chaos.load import POISON, Plan
 from chaos.poison import Case, verdict
 from chaos.report import failed, put, read_json, said, table, write_json, write_table
-from chaos.stranded import held_waits
+from chaos.stranded import begun_spans, held_spans, last_before
 
 LIMIT = 3
 LOST = {"outcome": "lost", "code": "worker_lost"}
@@ -166,4 +166,13 @@ def test_the_page_tells_each_size_that_was_run_and_keeps_what_is_around(tmp_path
 def test_a_held_job_waits_from_its_workers_death_to_its_next_event(
     history: list[tuple[float, str]], waited: list[float]
 ) -> None:
-    assert [wait for _, wait in held_waits({"job": history}, [("job", 10.0)])] == waited
+    spans = held_spans({"job": history}, [("job", 10.0)])
+    assert [until - since for _, since, until in spans] == waited
+
+
+def test_a_begun_job_waits_from_the_first_fault_or_from_when_workers_were_there_again() -> None:
+    history = {"job": [(1.0, "begin"), (90.0, "begin"), (91.0, "complete")]}
+    (span,) = begun_spans(history, [70.0, 10.0, 0.5])
+    assert span == ("job", 10.0, 90.0)
+    assert last_before(90.0, 10.0, []) == 10.0
+    assert last_before(90.0, 10.0, [5.0, 70.0, 95.0]) == 70.0

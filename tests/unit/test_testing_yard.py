@@ -182,6 +182,19 @@ def test_a_worker_that_vanishes_keeps_its_lease_until_it_runs_out(yard: Yard, sh
     assert yard.records.read(job.job_id).state is State.COMPLETED
 
 
+def test_what_a_vanished_worker_had_begun_goes_before_what_came_later(
+    yard: Yard, shop: Shop
+) -> None:
+    yard.enqueue("work", 1)
+    yard.kill_next_attempt(whole_worker=True)
+    yard.run()
+    for value in (2, 3):
+        yard.enqueue("work", value)
+    yard.clock.advance(30 * S)
+    yard.run()
+    assert shop.ran == [1, 2, 3]
+
+
 def test_a_message_that_kills_its_worker_before_begin_ends_at_the_delivery_limit(
     yard: Yard, shop: Shop
 ) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import count
 
 from taskyard.broker.headers import headers_of
 from taskyard.queues import broker_priority
@@ -35,6 +36,7 @@ class MemoryBroker:
     delivered: dict[str, list[Message]] = field(default_factory=dict)
     _ready: deque[Message] = field(default_factory=deque)
     _waiting: dict[str, tuple[int, Message]] = field(default_factory=dict)
+    _serial: Iterator[int] = field(default_factory=count)
 
     def publish(
         self,
@@ -70,12 +72,18 @@ class MemoryBroker:
         """A message that was delivered and not acknowledged is next again."""
         self._ready.appendleft(replace(message, redelivered=True))
 
+    def keep_until(self, message: Message, due_us: int) -> None:
+        """A redelivered message stays with its worker until `due_us`; then it is next again."""
+        self._waiting[f"{message.job_id}:kept:{next(self._serial)}"] = due_us, message
+
     def promote(self, now_us: int) -> None:
-        """Move what is due to its queue, in the order of its time."""
+        """Move what is due to its queue, in the order of its time; first what a worker kept."""
         due = sorted(
             (due_us, member) for member, (due_us, _) in self._waiting.items() if due_us <= now_us
         )
-        self._ready.extend(self._waiting.pop(member)[1] for _, member in due)
+        messages = [self._waiting.pop(member)[1] for _, member in due]
+        self._ready.extend(message for message in messages if not message.redelivered)
+        self._ready.extendleft(message for message in messages[::-1] if message.redelivered)
 
     def pop(self) -> Message | None:
         """The most urgent message that has waited longest, None if there is none."""

@@ -75,7 +75,7 @@ class MemoryWorker:
         except JobRetrying as retry:
             self._retry(message, retry.epoch, retry.generation, retry.seq, retry.due_us)
         except JobDeferred as deferred:
-            self._defer(message, deferred.wait_us)
+            self._await_lease(message, deferred.wait_us)
         except DeadLettered:
             self._post(message)
         except JobSkipped:
@@ -139,7 +139,7 @@ class MemoryWorker:
             case Decided():
                 self._settle(message, answer)
             case Held(remaining_us):
-                self._defer(message, remaining_us)
+                self._await_lease(message, remaining_us)
             case _:
                 return
 
@@ -175,8 +175,12 @@ class MemoryWorker:
         stamp = Stamp(epoch, generation, seq, sent_us=due_us, policy=policy)
         self._publish(message, stamp, due_us)
 
-    def _defer(self, message: Message, wait_us: int) -> None:
+    def _await_lease(self, message: Message, wait_us: int) -> None:
+        """Until another attempt's lease is over; what came back keeps its place in the queue."""
         now_us = self.broker_now_us
+        if message.redelivered:
+            self.broker.keep_until(message, now_us + wait_us)
+            return
         stamp = _stamp(message) or Stamp(self.records.read(message.job_id).epoch)
         kept = stamp.moved(seq=stamp.seq, sent_us=stamp.sent_us or stamp.epoch)
         self._publish(message, kept, now_us + wait_us)
