@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import select
 import signal
 from collections.abc import Callable, Iterator
+from inspect import isgenerator
 from typing import Any
 
 import pytest
@@ -22,6 +24,7 @@ from taskyard.settings import Settings
 # A message that is read up to its middle: what follows looks like the length of a huge one.
 ARGUMENT = "x" * 4_000
 HALF_BYTES = 2_000
+LARGER_THAN_A_PIPE = 1_000_000
 
 
 @pytest.fixture
@@ -77,15 +80,42 @@ def test_the_process_after_a_killed_one_does_the_next_job(
 
 
 def test_what_a_new_process_said_while_the_loop_stood_still_is_read_before_the_timers(
-    pool: Any, await_: Callable[[Callable[[], object], str], None]
+    pool: Any, loop: Any, await_: Callable[[Callable[[], object], str], None]
 ) -> None:
     (victim,) = pool._pool
+    note = pool.on_process_up
+
+    def note_unread(process: Any) -> None:
+        note(process)
+        # Else a fast process is heard in the very turn of the loop that has started it.
+        loop.remove_reader(process.outqR_fd)
+
+    pool.on_process_up = note_unread
     os.kill(victim.pid, signal.SIGKILL)
     await_(lambda: victim not in pool._pool and pool._waiting_to_start, "another process")
     (fresh,) = pool._waiting_to_start
     eventually(lambda: select.select([fresh.outqR_fd], [], [], 0)[0], "its first message")
     pool.read_new_processes()
     assert not pool._waiting_to_start
+
+
+def test_an_outcome_that_was_half_read_when_the_broker_was_lost_is_heard_after_that(
+    pool: Any, loop: Any, await_: Callable[[Callable[[], object], str], None]
+) -> None:
+    """Celery forgets with its event loop what it had read; the rest would be taken for a length."""
+    (process,) = pool._pool
+    await_(lambda: process.inqW_fd in pool._fileno_to_inq, "its first message")
+    results: list[str] = []
+    pool.apply_async(operator.mul, ("x", LARGER_THAN_A_PIPE), callback=results.append)
+    await_(lambda: isgenerator(loop.readers[process.outqR_fd][0]), "a half-read outcome")
+    # What Celery does where it loses its broker.
+    loop.reset()
+    pool.flush()
+    pool.register_with_event_loop(loop)
+    loop.call_repeatedly(0.01, int)
+    ticks = loop.create_loop()
+    eventually(lambda: next(ticks) is not None or results, "the outcome", within_s=20)
+    assert [len(result) for result in results] == [LARGER_THAN_A_PIPE]
 
 
 def test_an_installed_app_with_celerys_prefork_pool_has_this_one_and_any_other_pool_stays() -> None:

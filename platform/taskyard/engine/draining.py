@@ -8,13 +8,15 @@ from typing import Any, Final
 from billiard.pool import TERMINATE, WorkersJoined
 from celery.concurrency import asynpool
 
+from taskyard.engine.whole_results import WholeResults
+
 __all__ = ["LOOK_S", "DrainingResults"]
 
 # A process' last words wake the drain; only a death without any is found by looking.
 LOOK_S: Final = 0.05
 
 
-class DrainingResults(asynpool.ResultHandler):  # type: ignore[misc]
+class DrainingResults(WholeResults):
     """Reads what the processes say until the last of them has left.
 
     A process leaves when the main process has read what it said of every job, or after 30 s.

@@ -13,6 +13,7 @@ from billiard.pool import CLOSE
 from celery.concurrency import asynpool, prefork
 
 from taskyard.engine.draining import DrainingResults
+from taskyard.engine.whole_results import WholeResults
 
 __all__ = [
     "LOOKS",
@@ -31,6 +32,8 @@ LOOKS: Final = 50
 
 class OwnPipesPool(asynpool.AsynPool):  # type: ignore[misc]
     """A pool that gives the pipes of a killed process to no other, as an installed app has it."""
+
+    ResultHandler = WholeResults
 
     def __init__(self, *args: Any, proc_alive_timeout: float | None = None, **kwargs: Any) -> None:
         # The main loop stands still while it connects or publishes, and reads nothing then: a new
