@@ -106,8 +106,15 @@ def test_an_outcome_that_was_half_read_when_the_broker_was_lost_is_heard_after_t
     (process,) = pool._pool
     await_(lambda: process.inqW_fd in pool._fileno_to_inq, "its first message")
     results: list[str] = []
-    pool.apply_async(operator.mul, ("x", LARGER_THAN_A_PIPE), callback=results.append)
-    await_(lambda: isgenerator(loop.readers[process.outqR_fd][0]), "a half-read outcome")
+    job = pool.apply_async(operator.mul, ("x", LARGER_THAN_A_PIPE), callback=results.append)
+    await_(lambda: job._accepted, "its start")
+    # Unread, the pipe is filled; stopped, the process does not go on while the first part is read.
+    loop.remove_reader(process.outqR_fd)
+    eventually(lambda: select.select([process.outqR_fd], [], [], 0)[0], "its outcome")
+    os.kill(process.pid, signal.SIGSTOP)
+    pool.handle_result_event(process.outqR_fd)
+    assert isgenerator(loop.readers[process.outqR_fd][0])
+    os.kill(process.pid, signal.SIGCONT)
     # What Celery does where it loses its broker.
     loop.reset()
     pool.flush()
