@@ -79,8 +79,7 @@ def _acknowledge_first(request: Any) -> None:
     request.message.ack()
     request.message.channel.qos.flush()
     request.acknowledged = True
-    if request._duty is not None:
-        request._discharged(request._duty)
+    request._settling.discharge()
 
 
 _finish = Records.finish

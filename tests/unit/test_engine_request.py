@@ -189,7 +189,7 @@ def test_terminated_before_it_began_is_a_letter_too(protected: Desk) -> None:
     admitted = protected.yard.records.admit(
         "job-1", job_type="t", queue="work", priority=0, unique_for_s=0
     )
-    protected.request._stamp = Stamp(admitted.epoch)
+    protected.request._settling.stamp = Stamp(admitted.epoch)
     protected.terminate()
     assert [letter.code for letter in protected.yard.posted] == ["terminated"]
     assert (protected.backend.told, protected.fates) == (["revoked"], ["acknowledged"])

@@ -17,12 +17,11 @@ from taskyard.broker import keep_packed, keep_transport, read_any_header, settle
 from taskyard.clock import to_us
 from taskyard.engine.blocked_start import BlockedStart
 from taskyard.engine.condemn import condemn
-from taskyard.engine.duties import NOT_DISCHARGED, defer
+from taskyard.engine.duties import Owing, duty_of
 from taskyard.engine.eta import due_ahead_us
 from taskyard.engine.holding import Holding
 from taskyard.engine.message import is_identified, job_id_of, stamp_of, task_of
 from taskyard.engine.origin import QUEUE, note_queues, queue_by_tag
-from taskyard.engine.own_letters import reuse_in, reused_duty
 from taskyard.engine.pool import OwnPipesPool
 from taskyard.engine.reconnecting import CALM_S, LONGEST_S, Reconnecting, close_in_two_steps
 from taskyard.engine.returns import Returns
@@ -30,10 +29,13 @@ from taskyard.engine.routes import queue_named
 from taskyard.engine.shape import fault_of
 from taskyard.engine.task_events import UnconfirmedEvents
 from taskyard.engine.timers import discard_cancelled
+from taskyard.engine.unpublished import NOT_DISCHARGED
 from taskyard.engine.yard import Yard
 from taskyard.jobs.policies import Category
 from taskyard.jobs.states import State
 from taskyard.runner.cause import plain_failure
+from taskyard.runner.reused_ids import reuse_in
+from taskyard.runner.settlement import DeferMessage, PostOwnLetter, Settlement
 from taskyard.wire import Stamp
 from taskyard.wire.logs import logger
 from taskyard.wire.unpacking import UnpacksTooLarge
@@ -221,7 +223,7 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
         stamp = stamp_of(message) or Stamp(now_us, sent_us=due_us)
         try:
             if not self._reuses_id(message):
-                defer(yard, job_id_of(message), message, stamp, due_us - now_us).discharge()
+                self._publish(message, stamp, DeferMessage(due_us - now_us))
         except NOT_DISCHARGED as error:
             # This worker holds it until then, as Celery does.
             yard.refusals.refused(PUT_OFF, error, action="put_off_failed")
@@ -239,12 +241,18 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
         if stamp_of(message) is not None or not is_identified(message):
             return False
         yard: Yard = self.app.taskyard
-        given, name = job_id_of(message), task_of(message)
-        reused = reuse_in(yard.records.read(given), name)
+        reused = reuse_in(yard.records.read(job_id_of(message)), task_of(message))
         if reused is None:
             return False
-        reused_duty(yard, message, reused, given=given, name=name).discharge()
+        self._publish(message, None, PostOwnLetter(reused, None))
         return True
+
+    def _publish(self, message: Any, stamp: Stamp | None, settlement: Settlement) -> None:
+        """Publish what a message owes that reaches no task; raises one of `NOT_DISCHARGED`."""
+        owing = Owing(self.app.taskyard, message, job_id_of(message), task_of(message), stamp)
+        duty = duty_of(settlement, owing)
+        if duty is not None:
+            duty.discharge()
 
     def _delivered_too_often(self, message: Any) -> bool:
         """Count a redelivered message; one that kills its worker before `begin` ends here too."""

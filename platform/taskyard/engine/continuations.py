@@ -11,7 +11,7 @@ from amqp.exceptions import AMQPError
 from celery.exceptions import BackendError
 from kombu.exceptions import OperationalError, SerializationError, SerializerNotInstalled
 
-from taskyard.engine.duties import NOT_DISCHARGED
+from taskyard.engine.unpublished import NOT_DISCHARGED
 
 __all__ = [
     "Continuation",

@@ -4,25 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
-
-from kombu.exceptions import OperationalError
-from redis.exceptions import RedisError
+from functools import partial
+from typing import Any, assert_never
 
 from taskyard.deadletters import build_letter
+from taskyard.engine.lost_continuations import dead_letter_following
 from taskyard.engine.message import raw_message
 from taskyard.engine.next_message import NextMessage
 from taskyard.engine.yard import Yard
-from taskyard.errors import TaskyardError
-from taskyard.jobs.outcomes import Decision
+from taskyard.jobs.outcomes import Failed
 from taskyard.jobs.states import State
-from taskyard.records import Decided, Record
+from taskyard.records import Record, Reused
+from taskyard.runner.cause import death_of
+from taskyard.runner.reused_ids import reuse_death, reused_id
+from taskyard.runner.settlement import (
+    Acknowledge,
+    AwaitLease,
+    DeferMessage,
+    GiveBack,
+    PostContinuations,
+    PostLetter,
+    PostOwnLetter,
+    PublishRetry,
+    Settlement,
+    deferred_stamp,
+    log_without_letter,
+)
 from taskyard.wire.headers import Stamp
 
-__all__ = ["NOT_DISCHARGED", "Duty", "defer", "duty_of", "post_letter", "republish"]
+__all__ = ["Duty", "Owing", "duty_of"]
 
-# What a duty raises that could not be discharged: the message goes back, its next delivery repeats.
-NOT_DISCHARGED: Final = (TaskyardError, RedisError, OperationalError, OSError)
 # Half of the promoter's interval: a shorter wait is over before the delay store would notice.
 _AT_ONCE_US = 100_000
 
@@ -35,64 +46,95 @@ class Duty:
     discharge: Callable[[], None]
 
 
-def duty_of(yard: Yard, job_id: str, message: Any, decided: Decided, policy: Any = None) -> Duty:
-    """The publication that a decision obliges to."""
-    if decided.decision is Decision.RETRYING:
-        stamp = Stamp(decided.epoch, decided.generation, decided.seq, policy=policy)
-        return republish(yard, job_id, message, stamp, decided.due_us)
-    return post_letter(yard, job_id, message)
+@dataclass(frozen=True, slots=True)
+class Owing:
+    """The delivery that owes: the broker's message, and what it says of its job."""
+
+    yard: Yard
+    message: Any
+    job_id: str
+    job_type: str
+    stamp: Stamp | None
 
 
-def republish(yard: Yard, job_id: str, message: Any, stamp: Stamp, due_us: int) -> Duty:
+def duty_of(settlement: Settlement, owing: Owing) -> Duty | None:
+    """The publication that a settlement obliges to; None where nothing is owed."""
+    match settlement:
+        case PublishRetry(stamp, due_us):
+            return Duty("retry", partial(_publish_retry, owing, stamp, due_us))
+        case DeferMessage(wait_us) | AwaitLease(wait_us):
+            return Duty("defer", partial(_defer, owing, wait_us))
+        case PostLetter():
+            return Duty("letter", partial(_post_letter, owing.yard, owing.job_id, owing.message))
+        case PostOwnLetter(reused, outcome):
+            return Duty("letter", partial(_post_own_letter, owing, reused, outcome))
+        case PostContinuations(outcome):
+            return Duty("letter", partial(_post_continuations, owing, outcome))
+        case Acknowledge() | GiveBack():
+            return None
+        case _:
+            assert_never(settlement)
+
+
+def _publish_retry(owing: Owing, stamp: Stamp, due_us: int) -> None:
     """The next attempt's message, now or when it is due."""
-
-    def discharge() -> None:
-        now = yard.records.now_us()
-        fresh = stamp.moved(seq=stamp.seq, sent_us=max(now, due_us))
-        record = yard.records.read(job_id)
-        place, raw = _place(yard, record, message), raw_message(message)
-        kept = NextMessage.of(record)
-        if kept is not None:
-            # Celery's own tasks name a queue as the broker does.
-            place["queue"], raw = yard.queue_of(kept.queue), kept.message
-        if due_us - now <= _AT_ONCE_US:
-            yard.publisher.publish(raw, job_id=job_id, stamp=fresh, strip=("eta",), **place)
-        else:
-            yard.publisher.publish_later(raw, job_id=job_id, stamp=fresh, due_us=due_us, **place)
-
-    return Duty("retry", discharge)
+    yard, job_id = owing.yard, owing.job_id
+    now = yard.records.now_us()
+    fresh = stamp.moved(seq=stamp.seq, sent_us=max(now, due_us))
+    record = yard.records.read(job_id)
+    place, raw = _place(yard, record, owing.message), raw_message(owing.message)
+    kept = NextMessage.of(record)
+    if kept is not None:
+        # Celery's own tasks name a queue as the broker does.
+        place["queue"], raw = yard.queue_of(kept.queue), kept.message
+    if due_us - now <= _AT_ONCE_US:
+        yard.publisher.publish(raw, job_id=job_id, stamp=fresh, strip=("eta",), **place)
+    else:
+        yard.publisher.publish_later(raw, job_id=job_id, stamp=fresh, due_us=due_us, **place)
 
 
-def defer(yard: Yard, job_id: str, message: Any, stamp: Stamp | None, wait_us: int) -> Duty:
+def _defer(owing: Owing, wait_us: int) -> None:
     """The same message again, later."""
-
-    def discharge() -> None:
-        now = yard.records.now_us()
-        record = yard.records.read(job_id)
-        own = Stamp(record.epoch or now) if stamp is None else stamp
-        kept = own.moved(seq=own.seq, sent_us=own.sent_us or own.epoch)
-        yard.publisher.publish_later(
-            raw_message(message),
-            job_id=job_id,
-            stamp=kept,
-            due_us=now + wait_us,
-            **_place(yard, record, message),
-        )
-
-    return Duty("defer", discharge)
+    yard = owing.yard
+    now = yard.records.now_us()
+    record = yard.records.read(owing.job_id)
+    yard.publisher.publish_later(
+        raw_message(owing.message),
+        job_id=owing.job_id,
+        stamp=deferred_stamp(owing.stamp, record, now),
+        due_us=now + wait_us,
+        **_place(yard, record, owing.message),
+    )
 
 
-def post_letter(yard: Yard, job_id: str, message: Any) -> Duty:
+def _post_letter(yard: Yard, job_id: str, message: Any) -> None:
     """The dead letter of a record that was decided so."""
-
-    def discharge() -> None:
-        record = yard.records.read(job_id)
-        if record.state is not State.DEAD_LETTERED:
-            # Replayed or ended since: this death's letter was there, or nobody could have.
-            return
+    record = yard.records.read(job_id)
+    if record.state is State.DEAD_LETTERED:
         yard.letters.post(build_letter(record, raw_message(message)))
+    # Else it was replayed or ended since: this death's letter was there, or nobody could have.
 
-    return Duty("letter", discharge)
+
+def _post_own_letter(owing: Owing, reused: Reused, outcome: Failed | None) -> None:
+    """The letter of a message that uses the id of another job, and the record behind it."""
+    yard, name = owing.yard, owing.job_type
+    job_id = reused_id(owing.job_id, name, reused.epoch)
+    yard.records.condemn(
+        job_id,
+        None,
+        job_type=name,
+        queue=yard.source(owing.message),
+        priority=None,
+        **death_of(reuse_death(owing.job_id, name, reused, outcome)),
+    )
+    _post_letter(yard, job_id, owing.message)
+
+
+def _post_continuations(owing: Owing, outcome: Failed) -> None:
+    """Letters of what follows a completed job and could not be published."""
+    why = outcome.failure.message
+    if not dead_letter_following(owing.yard, owing.job_id, owing.message, why):
+        log_without_letter(owing.job_id, State.COMPLETED, outcome)
 
 
 def _place(yard: Yard, record: Record, message: Any) -> dict[str, Any]:

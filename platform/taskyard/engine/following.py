@@ -19,8 +19,8 @@ from taskyard.engine.continuations import (
     is_passing,
     whole,
 )
-from taskyard.engine.duties import NOT_DISCHARGED
 from taskyard.engine.lost_continuations import dead_letter, dead_letter_unpublished
+from taskyard.engine.unpublished import NOT_DISCHARGED
 from taskyard.runner import JobSkipped
 from taskyard.runner.shield import shielded
 

@@ -1,7 +1,8 @@
 """The request in the main process: publishes what a decision obliges to, then acknowledges.
 
-Hooks of Celery arm a duty; `acknowledge()` discharges it first. If that fails, the message goes
-back instead: the decision is in the record, so its next delivery only repeats the publication.
+Its methods are Celery's hooks; what follows from each is decided by `Settling`. If a publication
+fails, the message goes back instead: the decision is in the record, so its next delivery only
+repeats the publication.
 """
 
 from __future__ import annotations
@@ -15,50 +16,57 @@ from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
 from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
 from celery.exceptions import Ignore, Reject, Retry
 from celery.worker import state as worker_state
+from celery.worker.request import Request
 
 from taskyard.engine.continuations import fix_continuations
-from taskyard.engine.deaths import RECORDS, Deaths
-from taskyard.engine.duties import NOT_DISCHARGED, Duty, post_letter, republish
 from taskyard.engine.guard import guard
 from taskyard.engine.message import stamp_of
 from taskyard.engine.origin import HOLDER, QUEUE
-from taskyard.engine.own_letters import reused_duty
 from taskyard.engine.reports import escaped, wrap_on_success
 from taskyard.engine.request_names import without_forged
+from taskyard.engine.settling import RECORDS, Settling
+from taskyard.engine.yard import Yard
 from taskyard.errors import DeadLettered
+from taskyard.jobs.outcomes import Failed
 from taskyard.jobs.policies import Category
-from taskyard.jobs.states import State
-from taskyard.records import Reused
-from taskyard.runner import JobDeferred, JobIdReused, JobRetrying, Unreachable
+from taskyard.records import Decided
+from taskyard.runner import Unreachable
 from taskyard.runner.cause import plain_failure
+from taskyard.runner.settlement import reported_end
 from taskyard.wire.headers import HEADER, Stamp
-from taskyard.wire.logs import logger
+from taskyard.wire.letters import letter_id
 
 __all__ = ["JobRequest", "unwrapped"]
 
-log = logger(__name__)
 
-
-class JobRequest(Deaths):
+class JobRequest(Request):  # type: ignore[misc]
     """One delivery of a job, in the main process."""
 
     def __init__(self, message: Any, **options: Any) -> None:
         given = options.pop("headers", None)
         told = without_forged(message.headers if given is None else given)
         super().__init__(message, headers=told, **options)
-        self._duty: Duty | None = None
-        self._holder = uuid.uuid4().hex
         self._killed = False
-        self._request_dict[HOLDER] = self._holder
+        holder = uuid.uuid4().hex
+        self._request_dict[HOLDER] = holder
         self._request_dict[QUEUE] = self._yard.source(message)
         # Protocol 1 has its headers elsewhere: without its stamp a retry would count as stale.
         self._request_dict[HEADER] = (message.headers or {}).get(HEADER)
-        self._stamp = stamp_of(message)
+        stamp = self._stamp_of(message)
+        self._settling = Settling(self, self._yard, self.task.name, holder, stamp)
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Check the successes that a pool reports."""
         super().__init_subclass__(**options)
         wrap_on_success(cls, _checked)
+
+    @property
+    def _yard(self) -> Yard:
+        yard: Yard = self.task.yard
+        return yard
+
+    def _stamp_of(self, message: Any) -> Stamp | None:
+        return stamp_of(message)
 
     @cached_property
     def _context(self) -> Any:
@@ -70,34 +78,23 @@ class JobRequest(Deaths):
     # -- acknowledge: publish first ------------------------------------------------------------
 
     def acknowledge(self) -> None:
-        """Discharge the duty, then acknowledge; on failure the message goes back."""
-        if self.acknowledged or self._held:
+        """Publish what is owed, then acknowledge; on failure the message goes back."""
+        if self.acknowledged or self._settling.waits:
             return
-        if self._duty is not None and not self._discharged(self._duty):
-            return
-        self._yard.refusals.worked(RECORDS, self.id)
-        super().acknowledge()
+        if self._settling.discharge():
+            self._yard.refusals.worked(RECORDS, self.id)
+            super().acknowledge()
 
     def reject(self, requeue: bool = False) -> None:
         """Give back; or, where Celery itself drops a message, a letter instead of silence."""
-        if self._held:
+        if self._settling.waits:
             return
-        if requeue or self.acknowledged or self._duty is not None:
+        if requeue or self.acknowledged or self._settling.duty is not None:
             super().reject(requeue=requeue)
             return
         text = "Celery refused the message before it ran, for example for an impossible ETA"
-        self._condemn(plain_failure(Category.REJECTED, "rejected", "Rejected", text))
-
-    def _discharged(self, duty: Duty) -> bool:
-        what = f"a {duty.name} not published"
-        try:
-            duty.discharge()
-        except NOT_DISCHARGED as error:
-            self._give_back(what, "publication_failed", error)
-            return False
-        self._duty = None
-        self._yard.refusals.worked(what, self.id)
-        return True
+        outcome = plain_failure(Category.REJECTED, "rejected", "Rejected", text)
+        self._settling.condemn(outcome)
 
     # -- outcomes that the child reports -------------------------------------------------------
 
@@ -107,27 +104,36 @@ class JobRequest(Deaths):
         """Arm what the outcome obliges to; decide where no child could."""
         guard(self.task)
         error = unwrapped(exc_info.exception)
-        if isinstance(error, Unreachable) and not self._stopped_by_us():
-            worker_state.task_ready(self)
-            return self._give_back(RECORDS, "records_unreachable", error)
-        if isinstance(error, SystemExit | WorkerLostError) and not self._stopped_by_us():
-            return self._on_lost(str(error) or type(error).__name__)
         if isinstance(error, TimeLimitExceeded):
             return self._on_hard_limit(error)
-        if isinstance(error, Terminated) and not self._stopped_by_us():
-            # A process that outlived the end of one job, cut off with a connection, keeps that mark
-            # in the pool: when another job kills it, the pool tells of a revocation nobody asked.
-            return self._on_lost(f"its process was ended, and nobody asked for it: {error!r}")
-        if self._is_untold(error) and not self._stopped_by_us():
-            return self._on_lost(f"its process could not tell the outcome: {error!r:.500}")
-        self._arm(error)
+        if not self._stopped_by_us():
+            if isinstance(error, Unreachable):
+                worker_state.task_ready(self)
+                return self._settling.give_back(RECORDS, "records_unreachable", error)
+            evidence = self._evidence_of_loss(error)
+            if evidence:
+                worker_state.task_ready(self)
+                return self._settling.lost(evidence)
+        self._owe_for(error)
         return super().on_failure(_safe(exc_info, error), send_failed_event, return_ok)
 
-    def _is_untold(self, error: BaseException) -> bool:
-        """Whether this is no outcome: Celery's own code failed after the decision, or before it.
+    def _evidence_of_loss(self, error: BaseException) -> str:
+        """How the process ended that reported no outcome; empty where it reported one."""
+        if isinstance(error, SystemExit | WorkerLostError):
+            return str(error) or type(error).__name__
+        if isinstance(error, Terminated):
+            # A process that outlived the end of one job, cut off with a connection, keeps that mark
+            # in the pool: when another job kills it, the pool reports a revocation that none was.
+            return f"its process was ended, and nobody asked for it: {error!r}"
+        if self._is_no_outcome(error):
+            return f"its process could not report the outcome: {error!r:.500}"
+        return ""
+
+    def _is_no_outcome(self, error: BaseException) -> bool:
+        """Whether Celery's own code failed after the decision, or before it.
 
         A result backend that is away when a retry or a failure is to be stored raises in the
-        child, and takes the place of what the child had to say. The record knows better.
+        child, and takes the place of what the child had to report. The record knows better.
         """
         outcomes = DeadLettered | Ignore | Reject | Retry | Terminated | KeyboardInterrupt
         return not isinstance(error, outcomes)
@@ -135,22 +141,55 @@ class JobRequest(Deaths):
     def _stopped_by_us(self) -> bool:
         return bool(self._already_cancelled or self._already_revoked)
 
-    def _arm(self, error: BaseException) -> None:
-        match error:
-            case JobRetrying():
-                policy = None if self._stamp is None else self._stamp.policy
-                stamp = Stamp(error.epoch, error.generation, error.seq, policy=policy)
-                self._duty = republish(self._yard, self.id, self.message, stamp, error.due_us)
-            case JobDeferred():
-                self._await_lease(error.wait_us)
-            case JobIdReused():
-                reused = Reused(error.job_type, State(error.state), error.epoch)
-                named = {"given": self.id, "name": self.task.name}
-                self._duty = reused_duty(self._yard, self.message, reused, **named)
-            case DeadLettered():
-                self._duty = post_letter(self._yard, self.id, self.message)
-            case _:
-                return
+    def _owe_for(self, error: BaseException) -> None:
+        end = reported_end(error)
+        if end is not None:
+            self._settling.owe_for(end)
+
+    # -- ends that no child reports ------------------------------------------------------------
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:
+        """A soft limit is the child's to handle; the hard one was settled in `on_failure`."""
+        if soft:
+            super().on_timeout(soft, timeout)
+        elif not self.acknowledged:
+            self._on_hard_limit(TimeLimitExceeded(timeout))
+
+    def _on_hard_limit(self, error: TimeLimitExceeded) -> None:
+        worker_state.task_ready(self)
+        self._settling.overtime(error)
+
+    def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
+        """Expired or revoked: a letter instead of silence."""
+        if self.acknowledged:
+            return
+        worker_state.task_ready(self)
+        worker_state.revoked.discard(self.id)
+        self._already_revoked = True
+        outcome = self._revocation_outcome(terminated, expired)
+        if terminated:
+            self._settling.terminated(outcome)
+        else:
+            self._settling.condemn(outcome)
+
+    def _revocation_outcome(self, terminated: bool, expired: bool) -> Failed:
+        if expired:
+            text = f"the message expired at {self.expires}"
+            return plain_failure(Category.EXPIRED, "expired", "Expired", text)
+        text = "revoked by a control command of Celery"
+        return plain_failure(Category.REJECTED, "revoked", "Revoked", text)
+
+    def announce_death(self, decided: Decided) -> None:
+        """Celery's side of a death: the result, errbacks, chord and event."""
+        cause = self._yard.records.read(self.id).cause
+        letter = letter_id(self.id, decided.epoch, decided.generation)
+        error = DeadLettered(letter, cause.get("code", ""), cause.get("message", ""))
+        self.task.backend.mark_as_failure(
+            self.id, error, request=self._context, store_result=self.store_errors
+        )
+        self.send_event("task-failed", exception=repr(error), traceback="")
+
+    # -- ended on request ----------------------------------------------------------------------
 
     def terminate(self, pool: Any, signal: Any = None) -> None:
         """Ended by a control command."""
@@ -161,7 +200,7 @@ class JobRequest(Deaths):
         """Let an attempt in a greenlet of this process know that its end was asked for."""
         if pool.is_green and self.time_start:
             self._killed = True
-            self._yard.runner.killed.add(self._holder)
+            self._yard.runner.killed.add(self._settling.holder)
 
     def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
         """Cut off by a lost connection: the next delivery may begin at once, and nothing counts."""
@@ -171,7 +210,7 @@ class JobRequest(Deaths):
         finally:
             # Also where announcing it fails, which needs the servers whose loss is the reason.
             if not self.acknowledged:
-                self._yard.releases.owe(self.id, self._holder)
+                self._yard.releases.owe(self.id, self._settling.holder)
 
     def _announce_cancelled(self, emit_retry: bool = True) -> None:
         # First of all: the announcement needs the servers whose loss is the reason. Should it
@@ -184,7 +223,7 @@ def _checked(on_success: Callable[..., Any]) -> Callable[..., Any]:
     def checked(self: JobRequest, report: Any, **options: Any) -> Any:
         if self._killed:
             # gevent's pool reports a greenlet that was killed as a success, which acknowledges.
-            self._yard.runner.killed.discard(self._holder)
+            self._yard.runner.killed.discard(self._settling.holder)
             return None
         if escaped(report) is not None:
             return self.on_failure(report, return_ok=True)

@@ -12,7 +12,6 @@ from celery.worker import state as worker_state
 from taskyard.broker import has_waited
 from taskyard.clock import to_us
 from taskyard.engine.consumer import PUT_OFF, JobConsumer, undecodable
-from taskyard.engine.duties import NOT_DISCHARGED
 from taskyard.engine.eta import due_ahead_us
 from taskyard.engine.message import (
     is_identified,
@@ -25,6 +24,7 @@ from taskyard.engine.message import (
 from taskyard.engine.origin import QUEUE
 from taskyard.engine.routes import queue_named
 from taskyard.engine.shape import fault_of
+from taskyard.engine.unpublished import NOT_DISCHARGED
 from taskyard.install.adopt import adopt
 from taskyard.install.eta import put_off
 from taskyard.install.fanout import (

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.deadletters import build_letter
-from taskyard.engine.own_letters import reuse_in, reused_id, unidentified_letter
+from taskyard.engine.own_letters import unidentified_letter
 from taskyard.install.backlog import Backlog
 from taskyard.install.observation import Buried, Ended, Gone, Observation, Started, Watched
 from taskyard.jobs.outcomes import Decision
 from taskyard.jobs.states import TERMINAL, State
 from taskyard.records import Decided, Held, Record, Run, Superseded
 from taskyard.runner.cause import death_of
+from taskyard.runner.reused_ids import reuse_in, reused_id
 from taskyard.wire.headers import Stamp
 from taskyard.wire.letters import RawMessage
 from taskyard.wire.logs import logger

@@ -15,7 +15,6 @@ from celery.utils.saferepr import saferepr
 from celery.worker.request import Request
 from redis.exceptions import RedisError
 
-from taskyard.engine.duties import post_letter
 from taskyard.engine.request import JobRequest, unwrapped
 from taskyard.install.eta import date_before_waiting
 from taskyard.install.standing import standing
@@ -24,11 +23,10 @@ from taskyard.jobs.policies import Category
 from taskyard.jobs.states import State
 from taskyard.records import Decided
 from taskyard.runner.cause import plain_failure
-from taskyard.wire.logs import logger
+from taskyard.runner.settlement import PostLetter
+from taskyard.wire.headers import Stamp
 
 __all__ = ["ProtectedRequest"]
-
-log = logger(__name__)
 
 
 class ProtectedRequest(JobRequest):
@@ -38,21 +36,23 @@ class ProtectedRequest(JobRequest):
         super().__init__(message, **options)
         if self._request_dict.get("eta") is None:
             self._request_dict["eta"] = date_before_waiting(message)
-        self._stamp = standing(self._stamp, self._request_dict.get("retries"))
         self._death: BaseException | None = None
         self._revocation: tuple[Any, ...] | None = None
 
-    def _arm(self, error: BaseException) -> None:
+    def _stamp_of(self, message: Any) -> Stamp | None:
+        return standing(super()._stamp_of(message), self._request_dict.get("retries"))
+
+    def _owe_for(self, error: BaseException) -> None:
         if isinstance(error, Reject):
             owed = not error.requeue
         else:
             owed = not isinstance(error, Retry | Ignore)
         if owed:
-            self._duty = post_letter(self._yard, self.id, self.message)
+            self._settling.owe(PostLetter())
         else:
-            super()._arm(error)
+            super()._owe_for(error)
 
-    def _is_untold(self, error: BaseException) -> bool:
+    def _is_no_outcome(self, error: BaseException) -> bool:
         """Here a failure is any error of the application: only the record tells them apart."""
         if isinstance(error, Ignore | Reject | Retry | Terminated | KeyboardInterrupt):
             return False
@@ -64,7 +64,7 @@ class ProtectedRequest(JobRequest):
 
     def reject(self, requeue: bool = False) -> None:
         """A rejected message whose letter is owed ends with it; others as Celery does."""
-        if requeue or self._duty is None:
+        if requeue or self._settling.duty is None:
             super().reject(requeue)
             return
         self.acknowledge()
@@ -87,7 +87,7 @@ class ProtectedRequest(JobRequest):
             self._death = self._death or TimeLimitExceeded(timeout)
         super().on_timeout(soft, timeout)
 
-    def _tell_failure(self, decided: Decided) -> None:
+    def announce_death(self, decided: Decided) -> None:
         """Result, errbacks, chord, hook, signal and event of a death, in Celery's words."""
         if self._revocation is not None:
             Request._announce_revoked(self, *self._revocation)

@@ -8,7 +8,8 @@ from typing import Any
 
 from taskyard.jobs.outcomes import Completed, Decision, Failed, Failure, Outcome, Retrying
 from taskyard.jobs.policies import Category
-from taskyard.records import Decided, Record, Superseded
+from taskyard.jobs.states import State
+from taskyard.records import Decided, NotHeld, Record, Superseded
 from taskyard.records.answers import Finished
 from taskyard.runner.failures import MESSAGE_LIMIT
 from taskyard.wire.exact import clean_text
@@ -52,11 +53,14 @@ def decide_for(
     *,
     job_id: str,
     holder: str,
-) -> Decided | None:
+) -> Decided | NotHeld:
     """Decide an attempt in its process' place, by `Records.finish`; the delivery proves the right.
 
-    None where that delivery holds no attempt (any more).
+    `NotHeld` where that delivery holds no attempt (any more).
     """
+    if record.state is State.NONE:
+        # A decision would make a record of its own, without a type, a queue or an epoch.
+        return NotHeld(record.state)
     answer = finish(
         job_id,
         epoch=record.epoch,
@@ -66,7 +70,7 @@ def decide_for(
         **decision_of(outcome),
     )
     if isinstance(answer, Superseded):
-        return None
+        return NotHeld(answer.state)
     decision = Decision.RETRYING if isinstance(outcome, Retrying) else Decision.DEAD_LETTERED
     return Decided(decision, answer.seq, answer.due_us, record.epoch, record.generation)
 

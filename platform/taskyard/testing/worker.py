@@ -9,16 +9,35 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
 
+from celery.exceptions import Ignore, Retry
+
 from taskyard.deadletters import build_letter
 from taskyard.errors import DeadLettered
 from taskyard.jobs import Catalogue, Category, JobType
-from taskyard.jobs.outcomes import Decision, Failed, Failure
+from taskyard.jobs.outcomes import Failed, Failure
 from taskyard.jobs.registry import Registry
 from taskyard.jobs.states import State
-from taskyard.records import Decided, Held
-from taskyard.runner import JobDeferred, JobRetrying, JobSkipped, Rules, judge
+from taskyard.records import Reused
+from taskyard.runner import Rules, judge
 from taskyard.runner.cause import death_of, decide_for, plain_failure
 from taskyard.runner.pipeline import Delivery
+from taskyard.runner.reused_ids import reuse_death, reused_id
+from taskyard.runner.settlement import (
+    Acknowledge,
+    AwaitLease,
+    DeferMessage,
+    Delivered,
+    End,
+    GiveBack,
+    PostContinuations,
+    PostLetter,
+    PostOwnLetter,
+    PublishRetry,
+    deferred_stamp,
+    log_without_letter,
+    reported_end,
+    settle,
+)
 from taskyard.testing.attempts import EagerRunner
 from taskyard.testing.broker import MemoryBroker, Message
 from taskyard.testing.fate import Fates, OvertimeKill, ProcessKilled, WorkerKilled
@@ -72,22 +91,19 @@ class MemoryWorker:
             with self.runner.limits(job_type):
                 encode = partial(_encode, message.job_id)
                 self.runner.run(handler, delivery, args, kwargs, encode=encode, decode=_decode)
-        except JobRetrying as retry:
-            self._retry(message, retry.epoch, retry.generation, retry.seq, retry.due_us)
-        except JobDeferred as deferred:
-            self._await_lease(message, deferred.wait_us)
-        except DeadLettered:
-            self._post(message)
-        except JobSkipped:
-            return
+        except (Ignore, Retry, DeadLettered) as told:
+            end = reported_end(told)
+            if end is not None:
+                self._conclude(message, end)
         except WorkerKilled:
             # Nobody is left to tell the record: the lease runs out, the broker delivers again.
             self.broker.put_back(message)
         except OvertimeKill as killed:
             self._judge_overtime(message, delivery, killed)
         except ProcessKilled as killed:
-            answer = self.records.lose(message.job_id, delivery.holder, str(killed))
-            self._settle(message, answer if isinstance(answer, Decided) else None)
+            evidence = str(killed)
+            answer = self.records.lose(message.job_id, delivery.holder, evidence)
+            self._conclude(message, answer, lost=evidence)
 
     def _delivery(self, message: Message, name: str, job_type: JobType | None) -> Delivery:
         return Delivery(
@@ -135,13 +151,7 @@ class MemoryWorker:
             priority=None,
             **death_of(outcome),
         )
-        match answer:
-            case Decided():
-                self._settle(message, answer)
-            case Held(remaining_us):
-                self._await_lease(message, remaining_us)
-            case _:
-                return
+        self._conclude(message, answer, outcome)
 
     def _judge_overtime(self, message: Message, delivery: Delivery, killed: OvertimeKill) -> None:
         """Killed for overtime is a handler's outcome, so the policy decides."""
@@ -152,38 +162,35 @@ class MemoryWorker:
         policy = self.rules.policy(delivery.job_type, override)
         outcome = judge(failure, record.number("attempts") + 1, policy, self.rules.rng)
         finish, job_id = self.records.finish, message.job_id
-        decided = decide_for(finish, record, outcome, job_id=job_id, holder=delivery.holder)
-        if decided is None:
-            self.broker.put_back(message)
-        else:
-            self._settle(message, decided)
+        answer = decide_for(finish, record, outcome, job_id=job_id, holder=delivery.holder)
+        self._conclude(message, answer)
 
-    # -- what a decision obliges to ------------------------------------------------------------
+    # -- what an end obliges to -----------------------------------------------------------------
 
-    def _settle(self, message: Message, decided: Decided | None) -> None:
-        if decided is None:
-            self.broker.put_back(message)
-        elif decided.decision is Decision.RETRYING:
-            place = decided.epoch, decided.generation, decided.seq
-            self._retry(message, *place, decided.due_us)
-        else:
-            self._post(message)
-
-    def _retry(self, message: Message, epoch: int, generation: int, seq: int, due_us: int) -> None:
-        own = _stamp(message)
-        policy = None if own is None else own.policy
-        stamp = Stamp(epoch, generation, seq, sent_us=due_us, policy=policy)
-        self._publish(message, stamp, due_us)
-
-    def _await_lease(self, message: Message, wait_us: int) -> None:
-        """Until another attempt's lease is over; what came back keeps its place in the queue."""
-        now_us = self.broker_now_us
-        if message.redelivered:
-            self.broker.keep_until(message, now_us + wait_us)
-            return
-        stamp = _stamp(message) or Stamp(self.records.read(message.job_id).epoch)
-        kept = stamp.moved(seq=stamp.seq, sent_us=stamp.sent_us or stamp.epoch)
-        self._publish(message, kept, now_us + wait_us)
+    def _conclude(
+        self, message: Message, end: End, outcome: Failed | None = None, *, lost: str = ""
+    ) -> None:
+        stamp, job_id = _stamp(message), message.job_id
+        match settle(end, Delivered(job_id, stamp, outcome, lost, message.redelivered)):
+            case PublishRetry(again, due_us):
+                self._publish(message, again.moved(seq=again.seq, sent_us=due_us), due_us)
+            case DeferMessage(wait_us):
+                now_us = self.broker_now_us
+                kept = deferred_stamp(stamp, self.records.read(job_id), now_us)
+                self._publish(message, kept, now_us + wait_us)
+            case AwaitLease(wait_us):
+                self.broker.keep_until(message, self.broker_now_us + wait_us)
+            case PostLetter():
+                self._post(message, job_id)
+            case PostOwnLetter(reused, besides):
+                self._post_own(message, reused, besides)
+            case PostContinuations(died_of):
+                # Nothing here publishes continuations.
+                log_without_letter(job_id, State.COMPLETED, died_of)
+            case Acknowledge():
+                return
+            case GiveBack():
+                self.broker.put_back(message)
 
     def _publish(self, message: Message, stamp: Stamp, due_us: int) -> None:
         record = self.records.read(message.job_id)
@@ -204,8 +211,17 @@ class MemoryWorker:
         """The yard's time."""
         return self.records.now_us()
 
-    def _post(self, message: Message) -> None:
-        record = self.records.read(message.job_id)
+    def _post_own(self, message: Message, reused: Reused, outcome: Failed | None) -> None:
+        name = str(message.raw.headers.get("task"))
+        job_id = reused_id(message.job_id, name, reused.epoch)
+        death = reuse_death(message.job_id, name, reused, outcome)
+        self.records.condemn(
+            job_id, None, job_type=name, queue=message.queue, priority=None, **death_of(death)
+        )
+        self._post(message, job_id)
+
+    def _post(self, message: Message, job_id: str) -> None:
+        record = self.records.read(job_id)
         if record.state is State.DEAD_LETTERED:
             self.letters.post(build_letter(record, message.raw))
 

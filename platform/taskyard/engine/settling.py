@@ -1,0 +1,275 @@
+"""What the main process does about a delivery that ends: ask the record, publish, acknowledge.
+
+It asks the same scripts as a child would, so a decision that the child made just before stands.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Protocol
+
+from redis.exceptions import RedisError
+
+from taskyard.engine.duties import Duty, Owing, duty_of
+from taskyard.engine.message import was_delivered_before
+from taskyard.engine.unpublished import NOT_DISCHARGED
+from taskyard.engine.yard import Yard
+from taskyard.jobs.outcomes import Decision, Failed, Failure
+from taskyard.jobs.states import State
+from taskyard.records import Decided, NotHeld
+from taskyard.runner import judge
+from taskyard.runner.cause import death_of, decide_for
+from taskyard.runner.settlement import (
+    AwaitLease,
+    DeferMessage,
+    Delivered,
+    End,
+    GiveBack,
+    Settlement,
+    settle,
+)
+from taskyard.transport import QoS
+from taskyard.wire.headers import Stamp
+from taskyard.wire.logs import logger
+
+__all__ = ["RECORDS", "Delivery", "Settling"]
+
+log = logger(__name__)
+
+RECORDS: Final = "the records of jobs not reached"
+_ANNOUNCE: Final = "a death not announced"
+# A dead worker leaves as many as it had processes, and each waits for at most one lease.
+_MOST_LEASES: Final = 256
+# A lease that has ended must not seem to run by a rounding of the timer.
+_LEASE_MARGIN_S: Final = 0.1
+
+
+class Delivery(Protocol):
+    """The delivery, as its request has it."""
+
+    id: str
+    message: Any
+    acknowledged: bool
+
+    def acknowledge(self) -> None:
+        """Publish what is owed, then acknowledge."""
+
+    def reject(self, requeue: bool = False) -> None:
+        """Give the message back."""
+
+    def announce_death(self, decided: Decided) -> None:
+        """Celery's side of a death: the result, errbacks, chord and event; raises its errors."""
+
+
+class Settling:
+    """The end of one delivery. `holder` names its attempt in the record, `stamp` its message's."""
+
+    def __init__(
+        self, delivery: Delivery, yard: Yard, job_type: str, holder: str, stamp: Stamp | None
+    ) -> None:
+        self.duty: Duty | None = None
+        # While the message waits to be given back, nothing else may end it.
+        self.waits = False
+        self.holder, self.stamp = holder, stamp
+        self._delivery, self._yard, self._job_type = delivery, yard, job_type
+
+    def owe(self, settlement: Settlement) -> None:
+        """Publish this before the message is acknowledged."""
+        delivery = self._delivery
+        self.duty = duty_of(
+            settlement,
+            Owing(self._yard, delivery.message, delivery.id, self._job_type, self.stamp),
+        )
+
+    def owe_for(self, end: End) -> None:
+        """The same, for an end that the child reported."""
+        settlement = self._settlement(end)
+        if isinstance(settlement, AwaitLease):
+            self._await_lease(settlement.wait_us)
+        else:
+            self.owe(settlement)
+
+    def discharge(self) -> bool:
+        """Publish what is owed; where that fails the message goes back."""
+        duty = self.duty
+        if duty is None:
+            return True
+        what = f"a {duty.name} not published"
+        try:
+            duty.discharge()
+        except NOT_DISCHARGED as error:
+            self.give_back(what, "publication_failed", error)
+            return False
+        self.duty = None
+        self._yard.refusals.worked(what, self._delivery.id)
+        return True
+
+    # -- what ended it -------------------------------------------------------------------------
+
+    def lost(self, evidence: str) -> None:
+        """The child reported nothing of use; the record says what follows, and counts a death."""
+        evidence += self._yard.memory.last_words(self._delivery.id)
+        try:
+            answer = self._yard.records.lose(self._delivery.id, self.holder, evidence)
+        except RedisError as error:
+            self.give_back(RECORDS, "lose_unreachable", error)
+            return
+        self._conclude(answer, lost=evidence)
+
+    def overtime(self, limit: BaseException) -> None:
+        """The child is killed for overtime: a handler's outcome, so the policy decides."""
+        text = f"hard time limit exceeded: {limit}{self._yard.memory.last_words(self._delivery.id)}"
+        try:
+            answer = self._judge(Failure("timeout", "TimeLimitExceeded", text, "", ""))
+        except RedisError as error:
+            self.give_back(RECORDS, "overtime_unreachable", error)
+            return
+        self._conclude(answer)
+
+    def terminated(self, outcome: Failed) -> None:
+        """Celery's `revoke(terminate=True)` has killed the child in the middle."""
+        try:
+            record = self._yard.records.read(self._delivery.id)
+            answer = self._decide(record, outcome)
+        except RedisError as error:
+            self.give_back(RECORDS, "terminate_unreachable", error)
+            return
+        before = (State.NONE, State.ACCEPTED, State.RETRYING)
+        if isinstance(answer, NotHeld) and record.state in before:
+            self.condemn(outcome)
+        else:
+            self._conclude(answer)
+
+    def condemn(self, outcome: Failed) -> None:
+        """Let a message die that no attempt could decide about."""
+        try:
+            answer = self._yard.records.condemn(
+                self._delivery.id,
+                self.stamp,
+                job_type=self._job_type,
+                queue=self._yard.source(self._delivery.message),
+                priority=None,
+                **death_of(outcome),
+            )
+        except RedisError as error:
+            self.give_back(RECORDS, "condemn_unreachable", error)
+            return
+        self._conclude(answer, outcome)
+
+    # -- what follows --------------------------------------------------------------------------
+
+    def _judge(self, failure: Failure) -> Decided | NotHeld:
+        record = self._yard.records.read(self._delivery.id)
+        override = None if self.stamp is None else self.stamp.policy
+        policy = self._yard.rules.policy(self._job_type, override)
+        outcome = judge(failure, record.number("attempts") + 1, policy, self._yard.rules.rng)
+        return self._decide(record, outcome)
+
+    def _decide(self, record: Any, outcome: Any) -> Decided | NotHeld:
+        finish = self._yard.records.finish
+        return decide_for(finish, record, outcome, job_id=self._delivery.id, holder=self.holder)
+
+    def _conclude(self, end: End, outcome: Failed | None = None, *, lost: str = "") -> None:
+        settlement = self._settlement(end, outcome, lost)
+        match settlement:
+            case GiveBack(counted):
+                if counted:
+                    self._note_counted()
+                self._delivery.reject(requeue=True)
+                return
+            case AwaitLease(wait_us):
+                self._await_lease(wait_us)
+                return
+        self.owe(settlement)
+        match end:
+            case Decided(decision=Decision.DEAD_LETTERED) if not self._announced(end):
+                return
+        self._delivery.acknowledge()
+
+    def _settlement(self, end: End, outcome: Failed | None = None, lost: str = "") -> Settlement:
+        before = was_delivered_before(self._delivery.message)
+        return settle(end, Delivered(self._delivery.id, self.stamp, outcome, lost, before))
+
+    def _note_counted(self) -> None:
+        """What is counted ends, so its way back needs no wait against a loop without a pause."""
+        qos = self._own_qos()
+        if qos is not None:
+            qos.note_counted(self._delivery.message.delivery_tag)
+
+    def _own_qos(self) -> QoS | None:
+        """That of Taskyard's transport; None at another one."""
+        qos = getattr(getattr(self._delivery.message, "channel", None), "qos", None)
+        return qos if isinstance(qos, QoS) else None
+
+    # -- the lease of another attempt ----------------------------------------------------------
+
+    def _await_lease(self, remaining_us: int) -> None:
+        if self.waits or self._delivery.acknowledged:
+            return
+        holding = self._yard.holding
+        if holding is None:
+            self._defer(remaining_us)
+            return
+        self.waits = True
+        wait_s = remaining_us / 1_000_000 + _LEASE_MARGIN_S
+        log.info(
+            "job %s: its message came back while the lease of another attempt runs; this worker "
+            "keeps the message for %.1f s, until that lease is over",
+            self._delivery.id,
+            wait_s,
+            extra={"action": "lease_awaited", "job_id": self._delivery.id, "wait_s": wait_s},
+        )
+        holding.hold(self._delivery.message, self._after_lease, wait_s, most=_MOST_LEASES)
+
+    def _after_lease(self) -> None:
+        """Return the message as the next one; to the delay store where the other attempt lives."""
+        self.waits = False
+        job_id = self._delivery.id
+        try:
+            record = self._yard.records.read(job_id)
+            remaining_us = record.number("lease_until") - self._yard.records.now_us()
+        except RedisError as error:
+            self.give_back(RECORDS, "lease_unreachable", error)
+            return
+        if record.state is State.RUNNING and remaining_us > 0:
+            self._defer(remaining_us)
+            return
+        log.info(
+            "job %s: the lease of its earlier attempt is over, its message is the next of its "
+            "queue",
+            job_id,
+            extra={"action": "lease_over", "job_id": job_id},
+        )
+        qos = self._own_qos()
+        if qos is not None:
+            qos.note_unbegun(self._delivery.message.delivery_tag)
+        self._delivery.reject(requeue=True)
+
+    def _defer(self, wait_us: int) -> None:
+        self.owe(DeferMessage(wait_us))
+        self._delivery.acknowledge()
+
+    def _announced(self, decided: Decided) -> bool:
+        """Announce a death; where that fails the message goes back and finds the decision."""
+        try:
+            self._delivery.announce_death(decided)
+        except Exception as error:  # noqa: BLE001 - any result backend's errors; billiard drops them
+            self.give_back(_ANNOUNCE, "death_not_told", error)
+            return False
+        self._yard.refusals.worked(_ANNOUNCE, self._delivery.id)
+        return True
+
+    def give_back(self, what: str, action: str, error: BaseException) -> None:
+        """Return the message after a wait that grows while `what` fails; logged once a cause."""
+        job_id = self._delivery.id
+        facts = {"job_id": job_id}
+        wait_s = self._yard.refusals.refused(what, error, action=action, item=job_id, facts=facts)
+        self.waits = True
+
+        def give_back() -> None:
+            self.waits = False
+            self._delivery.reject(requeue=True)
+
+        if self._yard.holding is None:
+            give_back()
+        else:
+            self._yard.holding.hold(self._delivery.message, give_back, wait_s)

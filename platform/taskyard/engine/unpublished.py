@@ -1,0 +1,14 @@
+"""What an owed publication may raise: its message goes back, and its next delivery repeats it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+
+from taskyard.errors import TaskyardError
+
+__all__ = ["NOT_DISCHARGED"]
+
+NOT_DISCHARGED: Final = (TaskyardError, RedisError, OperationalError, OSError)

@@ -1,0 +1,223 @@
+"""What the end of a delivery obliges the main process to: the one place that decides and logs it.
+
+Workers, existing apps and `taskyard.testing` ask here. They differ only in how they publish what is
+owed, which must be published before the message is acknowledged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import assert_never
+
+from taskyard.errors import DeadLettered
+from taskyard.jobs.outcomes import Decision, Failed
+from taskyard.jobs.policies import Category
+from taskyard.jobs.states import State
+from taskyard.records import Decided, Ended, Held, NotHeld, Record, Requeue, Reused, Stale
+from taskyard.runner.signals import JobDeferred, JobIdReused, JobRetrying
+from taskyard.wire.headers import Stamp
+from taskyard.wire.logs import logger
+
+__all__ = [
+    "Acknowledge",
+    "AwaitLease",
+    "DeferMessage",
+    "Delivered",
+    "End",
+    "GiveBack",
+    "PostContinuations",
+    "PostLetter",
+    "PostOwnLetter",
+    "PublishRetry",
+    "Settlement",
+    "deferred_stamp",
+    "log_without_letter",
+    "reported_end",
+    "settle",
+]
+
+log = logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class PublishRetry:
+    """Publish the message of the next attempt, due at `due_us` (microseconds since the epoch)."""
+
+    stamp: Stamp
+    due_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeferMessage:
+    """Publish the same message again, `wait_us` from now."""
+
+    wait_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitLease:
+    """Keep the message here until the lease of another attempt is over, in `wait_us`.
+
+    It came back, so it may be that of a dead worker: in the delay store it would lose its place in
+    the queue, and its job would wait for all that came later.
+    """
+
+    wait_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class PostLetter:
+    """Publish the dead letter of the job's record."""
+
+
+@dataclass(frozen=True, slots=True)
+class PostOwnLetter:
+    """Publish a letter of this message alone: its id is another job's.
+
+    `outcome` is what it died of besides; None where it was sound.
+    """
+
+    reused: Reused
+    outcome: Failed | None
+
+
+@dataclass(frozen=True, slots=True)
+class PostContinuations:
+    """The job is completed; publish letters of the continuations that could not be published."""
+
+    outcome: Failed
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledge:
+    """Nothing is owed."""
+
+
+@dataclass(frozen=True, slots=True)
+class GiveBack:
+    """The message goes back to its queue; `counted` where the record bounds how often."""
+
+    counted: bool
+
+
+Settlement = (
+    PublishRetry
+    | DeferMessage
+    | AwaitLease
+    | PostLetter
+    | PostOwnLetter
+    | PostContinuations
+    | Acknowledge
+    | GiveBack
+)
+End = Decided | Held | Reused | Stale | Ended | Requeue | NotHeld
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The delivery that ended, and what is known of its end besides the records' answer.
+
+    `outcome` is what the main process let it die of; `lost` says how its process ended. A message
+    that was not `delivered_before` has no place in its queue to keep.
+    """
+
+    job_id: str
+    stamp: Stamp | None
+    outcome: Failed | None = None
+    lost: str = ""
+    delivered_before: bool = False
+
+
+def settle(end: End, delivered: Delivered) -> Settlement:  # noqa: PLR0911 - one match, one answer a case
+    """What `end` obliges to."""
+    _log(end, delivered)
+    outcome = delivered.outcome
+    match end:
+        case Decided(decision=Decision.RETRYING):
+            policy = None if delivered.stamp is None else delivered.stamp.policy
+            return PublishRetry(
+                Stamp(end.epoch, end.generation, end.seq, policy=policy), end.due_us
+            )
+        case Decided():
+            return PostLetter()
+        case Held(remaining_us):
+            # The job runs under another message; this one has to wait for its end.
+            wait = AwaitLease if delivered.delivered_before else DeferMessage
+            return wait(remaining_us)
+        case Reused():
+            return PostOwnLetter(end, outcome)
+        case Ended(State.COMPLETED) if outcome is not None and _is_poison(outcome):
+            # It came back so often for what follows it, which could not be published.
+            return PostContinuations(outcome)
+        case Stale() | Ended():
+            return Acknowledge()
+        case Requeue():
+            return GiveBack(counted=True)
+        case NotHeld():
+            # Decided before, or never begun: the next delivery is asked again.
+            return GiveBack(counted=False)
+        case _:
+            assert_never(end)
+
+
+def reported_end(error: BaseException) -> End | None:
+    """The end that the child of a job type reported by raising `error`; None if it owes nothing."""
+    match error:
+        case JobRetrying():
+            place = error.seq, error.due_us, error.epoch, error.generation
+            return Decided(Decision.RETRYING, *place)
+        case JobDeferred():
+            return Held(error.wait_us)
+        case JobIdReused():
+            return Reused(error.job_type, State(error.state), error.epoch)
+        case DeadLettered():
+            # The letter is built from the record, which knows the place.
+            return Decided(Decision.DEAD_LETTERED, 0, 0, 0, 0)
+        case _:
+            return None
+
+
+def deferred_stamp(stamp: Stamp | None, record: Record, now_us: int) -> Stamp:
+    """The stamp of a message that waits: its own, or that of the job's first message."""
+    own = Stamp(record.epoch or now_us) if stamp is None else stamp
+    return own.moved(seq=own.seq, sent_us=own.sent_us or own.epoch)
+
+
+def _is_poison(outcome: Failed) -> bool:
+    return outcome.category is Category.POISON
+
+
+def _log(end: End, delivered: Delivered) -> None:
+    job_id, outcome = delivered.job_id, delivered.outcome
+    match end:
+        case NotHeld(state) if delivered.lost:
+            # Its outcome was recorded, and only its report to this process was not read any more.
+            log.info(
+                "job %s: its process ended after its outcome was recorded, %s: %s",
+                job_id,
+                state,
+                delivered.lost,
+                extra={"action": "child_lost", "job_id": job_id},
+            )
+        case Requeue() | Decided() if delivered.lost:
+            log.error(
+                "job %s was lost in its process: %s",
+                job_id,
+                delivered.lost,
+                extra={"action": "child_lost", "job_id": job_id},
+            )
+        case Stale(state) | Ended(state) if outcome is not None and not (
+            state is State.COMPLETED and _is_poison(outcome)
+        ):
+            log_without_letter(job_id, state, outcome)
+
+
+def log_without_letter(job_id: str, state: State, outcome: Failed) -> None:
+    """A duplicate, or a message that comes back although its job is over."""
+    log.error(
+        "job %s is %s, so its message ends without a letter: %s",
+        job_id,
+        state,
+        outcome.failure.message,
+        extra={"action": "ended_without_letter", "job_id": job_id},
+    )
