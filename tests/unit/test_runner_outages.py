@@ -14,16 +14,15 @@ from redis.exceptions import RedisError
 
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.errors import DeadLettered
-from taskyard.install import runner as installed
 from taskyard.install.endings import Returned
 from taskyard.install.runner import TaskRunner
 from taskyard.jobs import Catalogue
 from taskyard.jobs.outcomes import Decision
 from taskyard.jobs.states import State
 from taskyard.records import Decided, Ended, Held, Stale
-from taskyard.runner import JobDeferred, JobRetrying, JobSkipped, Rules, pipeline
+from taskyard.runner import JobDeferred, JobRetrying, JobSkipped, Rules
 from taskyard.runner.patience import Patience
-from taskyard.runner.pipeline import Delivery
+from taskyard.runner.steps import AttemptSteps, Delivery
 from taskyard.settings import Settings
 from taskyard.testing.clock import YardClock
 from taskyard.testing.records import MemoryRecords
@@ -37,7 +36,8 @@ ONCE_MORE = Patience(repeats=1, within_s=60)
 @pytest.fixture
 def runner() -> TaskRunner:
     records = MemoryRecords(YardClock(datetime.now(UTC)), SETTINGS)
-    return TaskRunner(records, Rules(Catalogue({}), random.SystemRandom()), SYSTEM_CLOCK)
+    rules = Rules(Catalogue({}), random.SystemRandom())
+    return TaskRunner(AttemptSteps(records, rules, SYSTEM_CLOCK))
 
 
 def delivery(stamp: Stamp | None) -> Delivery:
@@ -52,7 +52,7 @@ def run(runner: TaskRunner, stamp: Stamp | None = None) -> Any:
 
 def stumble(runner: TaskRunner, name: str, times: int) -> list[int]:
     """Let the records fail `times` times at `name`; the list grows with each call."""
-    act: Callable[..., Any] = getattr(runner.records, name)
+    act: Callable[..., Any] = getattr(runner.steps.records, name)
     calls: list[int] = []
 
     def stumbling(*args: Any, **kwargs: Any) -> Any:
@@ -61,7 +61,7 @@ def stumble(runner: TaskRunner, name: str, times: int) -> list[int]:
             raise RedisError("away")
         return act(*args, **kwargs)
 
-    setattr(runner.records, name, stumbling)
+    setattr(runner.steps.records, name, stumbling)
     return calls
 
 
@@ -69,13 +69,13 @@ def test_the_outcome_of_an_installed_task_is_asked_to_be_recorded_again(runner: 
     calls = stumble(runner, "finish", 1)
     assert run(runner) == 7
     assert len(calls) == 2
-    assert runner.records.read("job-1").state == State.COMPLETED
+    assert runner.steps.records.read("job-1").state == State.COMPLETED
 
 
 def test_an_outcome_that_cannot_be_recorded_sends_the_message_back(
-    runner: TaskRunner, monkeypatch: pytest.MonkeyPatch
+    runner: TaskRunner,
 ) -> None:
-    monkeypatch.setattr(installed, "AFTER", ONCE_MORE)
+    runner.steps.after = ONCE_MORE
     stumble(runner, "finish", 9)
     with pytest.raises(Reject) as caught:
         run(runner)
@@ -93,10 +93,8 @@ def test_a_job_of_unknown_history_dies_in_spite_of_a_short_outage(
 
 
 @pytest.mark.parametrize("step", ["condemn", "read"])
-def test_an_outage_that_lasts_sends_it_back(
-    runner: TaskRunner, step: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pipeline, "BEFORE", ONCE_MORE)
+def test_an_outage_that_lasts_sends_it_back(runner: TaskRunner, step: str) -> None:
+    runner.steps.before = ONCE_MORE
     stumble(runner, step, 9)
     with pytest.raises(Reject) as caught:
         run(runner, OLD)
@@ -115,7 +113,7 @@ def test_an_outage_that_lasts_sends_it_back(
 def test_where_another_delivery_came_further_its_answer_is_taken_as_what_it_is(
     runner: TaskRunner, answer: Any, told: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner.records, "condemn", lambda *_, **__: answer)
+    monkeypatch.setattr(runner.steps.records, "condemn", lambda *_, **__: answer)
     with pytest.raises(told) as caught:
         run(runner, OLD)
     if isinstance(caught.value, JobDeferred):

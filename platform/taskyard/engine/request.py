@@ -200,7 +200,7 @@ class JobRequest(Request):  # type: ignore[misc]
         """Let an attempt in a greenlet of this process know that its end was asked for."""
         if pool.is_green and self.time_start:
             self._killed = True
-            self._yard.runner.killed.add(self._settling.holder)
+            self._yard.steps.killed.add(self._settling.holder)
 
     def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
         """Cut off by a lost connection: the next delivery may begin at once, and nothing counts."""
@@ -223,7 +223,7 @@ def _checked(on_success: Callable[..., Any]) -> Callable[..., Any]:
     def checked(self: JobRequest, report: Any, **options: Any) -> Any:
         if self._killed:
             # gevent's pool reports a greenlet that was killed as a success, which acknowledges.
-            self._yard.runner.killed.discard(self._settling.holder)
+            self._yard.steps.killed.discard(self._settling.holder)
             return None
         if escaped(report) is not None:
             return self.on_failure(report, return_ok=True)

@@ -21,7 +21,7 @@ from taskyard.engine.yard import Yard
 from taskyard.errors import DeadLettered, Refused
 from taskyard.jobs.registry import Handler
 from taskyard.runner import JobSkipped
-from taskyard.runner.pipeline import Delivery
+from taskyard.runner.steps import Delivery
 
 __all__ = ["PARTS", "JobTask", "make_task"]
 

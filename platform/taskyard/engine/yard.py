@@ -17,6 +17,7 @@ from taskyard.engine.releases import Releases
 from taskyard.jobs import Catalogue
 from taskyard.records import Record, Records
 from taskyard.runner import Rules, Runner
+from taskyard.runner.steps import AttemptSteps
 from taskyard.settings import Settings
 from taskyard.store import connect
 from taskyard.wire.refusals import Refusals
@@ -62,9 +63,14 @@ class Yard:
         return ProcessMemory(SYSTEM_CLOCK)
 
     @cached_property
+    def steps(self) -> AttemptSteps:
+        """What an attempt asks of the records, in a child."""
+        return AttemptSteps(self.records, self.rules, SYSTEM_CLOCK)
+
+    @cached_property
     def runner(self) -> Runner:
-        """The pipeline, in a child."""
-        return Runner(self.records, self.rules, SYSTEM_CLOCK)
+        """The attempt of a job type, in a child."""
+        return Runner(self.steps)
 
     @cached_property
     def publisher(self) -> Publisher:

@@ -10,7 +10,6 @@ from celery import states
 
 from taskyard.backend.record_backend import DECIDED
 from taskyard.broker import Publisher
-from taskyard.clock import SYSTEM_CLOCK
 from taskyard.deadletters import LetterBox
 from taskyard.engine.holding import Holding
 from taskyard.engine.process_memory import ProcessMemory
@@ -49,9 +48,9 @@ class CeleryTasksYard(Yard):
         return self._worker.records
 
     @cached_property
-    def runner(self) -> TaskRunner:
-        """The pipeline of a task that knows nothing of Taskyard, in a child."""
-        return _Runner(self.records, self.rules, SYSTEM_CLOCK)
+    def task_runner(self) -> TaskRunner:
+        """The attempt of a task that knows nothing of Taskyard, in a child."""
+        return _Runner(self.steps)
 
     def mode(self, name: str) -> Mode:
         """The mode of every task of such a worker."""

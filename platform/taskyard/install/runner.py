@@ -29,13 +29,12 @@ from taskyard.install.signals import TaskRetrying
 from taskyard.install.tracing import reportable
 from taskyard.jobs.outcomes import Decision, Failed, Failure
 from taskyard.jobs.policies import Category
-from taskyard.records import Decided, Run, Superseded
+from taskyard.records import Decided, Run
 from taskyard.records.answers import Finished
-from taskyard.runner import JobSkipped, Runner, Unreachable, failure_here
+from taskyard.runner import JobSkipped, Unreachable, failure_here
 from taskyard.runner.cause import encode_cause
-from taskyard.runner.patience import AFTER, ask
-from taskyard.runner.pipeline import Delivery
 from taskyard.runner.shield import shielded
+from taskyard.runner.steps import AttemptSteps, Delivery
 from taskyard.wire.headers import Stamp
 from taskyard.wire.letters import letter_id
 from taskyard.wire.logs import logger
@@ -45,8 +44,11 @@ __all__ = ["TaskRunner"]
 log = logger(__name__)
 
 
-class TaskRunner(Runner):
+class TaskRunner:
     """Runs attempts of tasks that know nothing of Taskyard; their exceptions stay their own."""
+
+    def __init__(self, steps: AttemptSteps) -> None:
+        self.steps = steps
 
     def run_task(
         self, task: Any, delivery: Delivery, attempt: Attempt, body: Callable[[], Any]
@@ -56,20 +58,20 @@ class TaskRunner(Runner):
         Raises `TaskRetrying`, `JobDeferred` or `JobSkipped` for the main process to act on, and
         `Reject(requeue=True)` where Redis cannot be asked.
         """
-        answer = self._begin(delivery)
+        answer = self.steps.begin(delivery)
         if not isinstance(answer, Run):
             return self._found(task, delivery, answer)
-        with self._leased(delivery, answer) as lease:
-            attempt.begun(self._context(delivery, answer, lease))
-            ending = attempt.call(body, self._process_end(delivery))
+        with self.steps.leased(delivery, answer) as lease:
+            attempt.begun(self.steps.context(delivery, answer, lease))
+            ending = attempt.call(body, self.steps.process_end(delivery))
         with shielded():
-            return self._settle(_Case(task, delivery, answer, attempt), ending)
+            return self._end(_Case(task, delivery, answer, attempt), ending)
 
     def _found(self, task: Any, delivery: Delivery, answer: Any) -> Any:
         """Nothing to run: what was decided before is told again, in the task's own words."""
         job_id = delivery.job_id
         try:
-            return self._without_run(delivery, answer, lambda kept: recall(task, job_id, kept))
+            return self.steps.without_run(delivery, answer, lambda kept: recall(task, job_id, kept))
         except JobSkipped as skipped:
             if not skipped.reason.startswith(JobSkipped.DONE):
                 raise
@@ -79,7 +81,7 @@ class TaskRunner(Runner):
                 raise
             raise reportable(recall_failure(task, job_id) or dead) from None
 
-    def _settle(self, case: _Case, ending: Ending) -> Any:
+    def _end(self, case: _Case, ending: Ending) -> Any:
         match ending:
             case Returned(value):
                 try:
@@ -111,31 +113,14 @@ class TaskRunner(Runner):
         Raises kombu's `EncodeError` where the backend could not: Celery finds that when the task is
         completed here, and fails it, at each of its deliveries.
         """
-        kept = keep(value, self.records.settings.max_result_bytes)
+        kept = keep(value, self.steps.records.settings.max_result_bytes)
         if not kept and not get_actual_ignore_result(task, task.request):
             backend = task.backend
             backend.encode(backend.encode_result(value, states.SUCCESS))
         return kept
 
     def _written(self, case: _Case, decision: Decision, **facts: Any) -> Finished:
-        job_id, run = case.delivery.job_id, case.run
-        answer = ask(
-            "finish",
-            job_id,
-            lambda: self.records.finish(
-                job_id,
-                decision,
-                epoch=run.epoch,
-                generation=run.generation,
-                seq=run.seq,
-                token=run.token,
-                **facts,
-            ),
-            AFTER,
-        )
-        if isinstance(answer, Superseded):
-            raise JobSkipped(f"superseded: the job is {answer.state}")
-        return answer
+        return self.steps.finish(case.delivery, case.run, decision=decision, **facts)
 
     def _retrying(self, case: _Case, retry: Any) -> TaskRetrying:
         kept = case.attempt.next_message
@@ -157,7 +142,7 @@ class TaskRunner(Runner):
         """The message goes back by its own wish: the attempt ends without counting."""
         job_id = case.delivery.job_id
         try:
-            self.records.release(job_id, case.delivery.holder)
+            self.steps.records.release(job_id, case.delivery.holder)
         except RedisError as error:
             log.warning(
                 "job %s: its lease was not released, Redis is away: %s",

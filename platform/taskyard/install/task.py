@@ -19,7 +19,7 @@ from taskyard.install.standing import standing
 from taskyard.install.tracing import traced
 from taskyard.install.yard import AppYard
 from taskyard.runner import JobSkipped
-from taskyard.runner.pipeline import Delivery
+from taskyard.runner.steps import Delivery
 
 __all__ = ["ProtectedTask"]
 
@@ -57,7 +57,7 @@ class ProtectedTask(Task):  # type: ignore[misc]
             return run(*args, **kwargs)
 
         try:
-            value = self.yard.runner.run_task(self, delivery, attempt, body)
+            value = self.yard.task_runner.run_task(self, delivery, attempt, body)
         except JobSkipped as skipped:
             bury_if_done(self, skipped)
             raise

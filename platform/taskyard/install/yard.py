@@ -9,7 +9,6 @@ from typing import Any, Final
 from kombu import Connection
 
 from taskyard.broker import AmqpPublisher, Layout, Publisher, connection, is_amqp
-from taskyard.clock import SYSTEM_CLOCK
 from taskyard.deadletters import LetterBox
 from taskyard.engine.message import broker_queue
 from taskyard.engine.yard import Yard
@@ -81,9 +80,9 @@ class AppYard(Yard):
         return self._records({"replicas": 0})
 
     @cached_property
-    def runner(self) -> TaskRunner:
-        """The pipeline, in a child."""
-        return TaskRunner(self.records, self.rules, SYSTEM_CLOCK)
+    def task_runner(self) -> TaskRunner:
+        """The attempt of a task that knows nothing of Taskyard, in a child."""
+        return TaskRunner(self.steps)
 
     @cached_property
     def watching(self) -> Records:

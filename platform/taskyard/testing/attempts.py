@@ -20,8 +20,8 @@ from taskyard.jobs.types import JobType
 from taskyard.records import Run
 from taskyard.runner import Rules, Runner
 from taskyard.runner.lease import Lease, LeaseKeeper
-from taskyard.runner.pipeline import Delivery
 from taskyard.runner.process_end import ProcessEnd
+from taskyard.runner.steps import AttemptSteps, Delivery
 from taskyard.testing.clock import Alarm, YardClock
 from taskyard.testing.fate import OvertimeKill, ProcessKilled
 from taskyard.testing.inbox import guard
@@ -49,14 +49,26 @@ class StillKeeper(LeaseKeeper):
             self.lease.renew()
 
 
+class EagerSteps(AttemptSteps):
+    """An attempt's steps in the test's own process."""
+
+    def process_end(self, delivery: Delivery) -> ProcessEnd:
+        """A process that ends as the test has ordered it."""
+        return _EndOfTest()
+
+    def context(self, delivery: Delivery, run: Run, lease: Lease) -> JobContext:
+        """Production's, whose `once` looks after the test's database."""
+        context = super().context(delivery, run, lease)
+        return replace(context, _once=guard(context._once))
+
+
 class EagerRunner(Runner):
     """`taskyard.runner.Runner` on the yard's clock."""
 
     def __init__(self, records: MemoryRecords, rules: Rules, clock: YardClock) -> None:
-        super().__init__(records, rules, clock)
         self._yard_clock = clock
         self._still = StillKeeper(records.settings.lease_s)
-        self._keeper = self._still
+        super().__init__(EagerSteps(records, rules, clock, keeper=self._still))
 
     @cached_property
     def _loops(self) -> asyncio.Runner:
@@ -94,19 +106,12 @@ class EagerRunner(Runner):
             self._still.renew()
 
     def _renewals(self, until_s: float) -> list[Alarm]:
-        interval_s = self.records.settings.lease_s / 3
+        interval_s = self.steps.records.settings.lease_s / 3
         count = int(until_s / interval_s)
         return [self._alarm(interval_s * n, self._still.renew) for n in range(1, count + 1)]
 
     def _alarm(self, after_s: float, ring: Callable[[], None]) -> Alarm:
-        return self.clock.now() + timedelta(seconds=after_s), ring
-
-    def _process_end(self, delivery: Delivery) -> ProcessEnd:
-        return _EndOfTest()
-
-    def _context(self, delivery: Delivery, run: Run, lease: Lease) -> JobContext:
-        context = super()._context(delivery, run, lease)
-        return replace(context, _once=guard(context._once))
+        return self.steps.clock.now() + timedelta(seconds=after_s), ring
 
 
 class _EndOfTest(ProcessEnd):

@@ -20,7 +20,6 @@ from taskyard.jobs.states import State
 from taskyard.records import Reused
 from taskyard.runner import Rules, judge
 from taskyard.runner.cause import death_of, decide_for, plain_failure
-from taskyard.runner.pipeline import Delivery
 from taskyard.runner.reused_ids import reuse_death, reused_id
 from taskyard.runner.settlement import (
     Acknowledge,
@@ -38,6 +37,7 @@ from taskyard.runner.settlement import (
     reported_end,
     settle,
 )
+from taskyard.runner.steps import Delivery
 from taskyard.testing.attempts import EagerRunner
 from taskyard.testing.broker import MemoryBroker, Message
 from taskyard.testing.fate import Fates, OvertimeKill, ProcessKilled, WorkerKilled
@@ -139,8 +139,8 @@ class MemoryWorker:
         return True
 
     def _expired(self, message: Message) -> bool:
-        expires = message.raw.headers.get("expires")
-        return expires is not None and self.runner.clock.now() > datetime.fromisoformat(expires)
+        expires, now = message.raw.headers.get("expires"), self.runner.steps.clock.now()
+        return expires is not None and now > datetime.fromisoformat(expires)
 
     def _condemn(self, message: Message, outcome: Failed) -> None:
         answer = self.records.condemn(
