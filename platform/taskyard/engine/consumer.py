@@ -31,16 +31,23 @@ from taskyard.engine.task_events import UnconfirmedEvents
 from taskyard.engine.timers import discard_cancelled
 from taskyard.engine.unpublished import NOT_DISCHARGED
 from taskyard.engine.yard import Yard
-from taskyard.jobs.policies import Category
+from taskyard.jobs.outcomes import Failed
 from taskyard.jobs.states import State
-from taskyard.runner.cause import plain_failure
+from taskyard.runner.plain_deaths import (
+    delivered_too_often,
+    invalid_task,
+    malformed,
+    no_task,
+    not_taken,
+    undecodable,
+    unknown_task,
+)
 from taskyard.runner.reused_ids import reuse_in
 from taskyard.runner.settlement import DeferMessage, PostOwnLetter, Settlement
 from taskyard.wire import Stamp
 from taskyard.wire.logs import logger
-from taskyard.wire.unpacking import UnpacksTooLarge
 
-__all__ = ["PUT_OFF", "JobConsumer", "undecodable"]
+__all__ = ["PUT_OFF", "JobConsumer"]
 
 log = logger(__name__)
 # Events are for people: ten publications a second show as much as one for each task, and cost a
@@ -58,6 +65,7 @@ PUT_OFF: Final = "a message with an ETA not put off"
 class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[misc]
     """Celery's consumer with a way out for every message."""
 
+    batches_events = True
     _flush_entry: Any = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -113,7 +121,9 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
 
     def on_send_event_buffered(self) -> None:
         """Publish buffered task events together, at most every `EVENT_INTERVAL_S`."""
-        if self.hub and self._flush_entry is None:
+        if not self.batches_events:
+            super().on_send_event_buffered()
+        elif self.hub and self._flush_entry is None:
             self.event_dispatcher.buffer_limit = EVENT_BATCH
             self._flush_entry = self.hub.call_later(EVENT_INTERVAL_S, self._flush_buffered)
 
@@ -127,33 +137,46 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
         else:
             refusals.worked(_EVENTS)
 
+    # -- what never reaches a task -------------------------------------------------------------
+
     def on_unknown_message(self, body: Any, message: Any) -> None:
-        """No task header: nobody can run it."""
-        text = "the message has no task header"
-        self._die(message, Category.UNDECODABLE, "no_task", "UnknownMessage", text)
+        """No task header: nothing can run it."""
+        self._refuse(message, no_task(), partial(super().on_unknown_message, body, message))
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
         """A task that no handler here is registered for."""
-        name = task_of(message)
-        text = f"worker {self.hostname} has no handler for {name!r}; deploy one, then replay"
-        self._die(message, Category.UNKNOWN_TASK, "unknown_task", "NotRegistered", text)
+        outcome = unknown_task(task_of(message), self.hostname)
+        self._refuse(message, outcome, partial(super().on_unknown_task, body, message, exc))
 
     def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
         """Headers or arguments of a shape that Celery refuses."""
-        text = f"the message is no valid task: {exc}"
-        self._die(message, Category.UNDECODABLE, "invalid", type(exc).__name__, text)
+        as_ever = partial(super().on_invalid_task, body, message, exc)
+        self._refuse(message, invalid_task(exc), as_ever)
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """A body that cannot be decoded, or would be too large."""
         self._note_queue(message)
-        category, code, text = undecodable(exc)
-        self._die(message, category, code, type(exc).__name__, text)
+        self._refuse(message, undecodable(exc), partial(super().on_decode_error, message, exc))
+
+    def _refuse(self, message: Any, outcome: Failed, _as_ever: Callable[[], object]) -> None:
+        """End a message with a letter, instead of as Celery does."""
+        self._die(message, outcome)
+
+    # -- the way to a task ---------------------------------------------------------------------
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Any:
         """Celery's handler, behind a check of the message's shape."""
-        handle = super().create_task_handler(*args, **kwargs)
         # Celery asks for the handler just before it consumes, and again after each reconnection.
         note_queues(self.task_consumer.channel)
+        return self._guarded(self._plain_handler(*args, **kwargs))
+
+    def _plain_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], Any]:
+        """Celery's own handler, or the app's."""
+        handle: Callable[[Any], Any] = super().create_task_handler(*args, **kwargs)
+        return handle
+
+    def _guarded(self, handle: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """`handle`, which only gets what it can take; everything else ends or waits here."""
 
         def on_task_received(message: Any) -> Any:
             self._note_queue(message)
@@ -161,8 +184,7 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
             self._watch_returns(message)
             fault = fault_of(message)
             if fault is not None:
-                text = f"the message is no valid task: {fault}"
-                return self._die(message, Category.UNDECODABLE, "malformed", "Malformed", text)
+                return self._die(message, malformed(fault))
             if self._delivered_too_often(message) or self._put_off(message):
                 return None
             try:
@@ -172,7 +194,7 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
             except Exception as error:
                 # Let out, it would end this worker, and the next one that takes the message.
                 log.exception("a message could not be taken", extra={"action": "not_taken"})
-                return self._die_untaken(message, error)
+                return self._die(message, not_taken(error, self.hostname))
 
         return on_task_received
 
@@ -201,14 +223,6 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
         exchange, key = str(info.get("exchange") or ""), str(info.get("routing_key") or "")
         if queue_named(self.app, exchange, key, taken) != taken:
             message.delivery_info = {**info, "exchange": "", "routing_key": taken}
-
-    def _die_untaken(self, message: Any, error: Exception) -> None:
-        """The message may be sound and this worker at fault: its letter may be replayed."""
-        text = (
-            f"worker {self.hostname} could not take the message: {type(error).__name__}: {error}; "
-            "mend what its log shows under action=not_taken, then replay"
-        )
-        self._die(message, Category.INTERNAL_ERROR, "not_taken", type(error).__name__, text)
 
     def _put_off(self, message: Any) -> bool:
         """A message whose ETA is ahead waits in the delay store, not in this worker.
@@ -268,22 +282,11 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
         except RedisError as error:
             yard.refusals.refused(_DELIVER, error, action="deliver_unreachable")
             return False
-        text = f"deliveries reached {count}, the limit is {limit}"
-        evidence: dict[str, object] = {"counter": "deliveries", "count": count, "limit": limit}
-        self._die(message, Category.POISON, "poison", "PoisonJob", text, evidence)
+        self._die(message, delivered_too_often(count, limit))
         return True
 
-    def _die(
-        self,
-        message: Any,
-        category: Category,
-        code: str,
-        kind: str,
-        text: str,
-        evidence: dict[str, object] | None = None,
-    ) -> None:
+    def _die(self, message: Any, outcome: Failed) -> None:
         """Record the death, publish its letter, acknowledge; failing that, put the message back."""
-        outcome = plain_failure(category, code, kind, text, evidence)
         self._watch_returns(message)
         yard: Yard = self.app.taskyard
         item = str(job_id_of(message))
@@ -300,17 +303,6 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
     def _hold(self, message: Any, give_back: Callable[[], object], wait_s: float) -> None:
         holding: Holding = self.app.taskyard.holding
         holding.hold(message, give_back, wait_s)
-
-
-def undecodable(error: Exception) -> tuple[Category, str, str]:
-    """Category, code and text of a body that cannot be decoded, or is too large to be unpacked."""
-    if isinstance(error, UnpacksTooLarge):
-        text = (
-            f"the compressed body was not unpacked: {error}. Where it is meant, set "
-            "TASKYARD_MAX_UNPACKED_BYTES of the workers higher, then replay"
-        )
-        return Category.REJECTED, "unpacks_too_large", text
-    return Category.UNDECODABLE, "undecodable", f"the body cannot be decoded: {error}"
 
 
 def _is_decided(yard: Yard, message: Any) -> bool:

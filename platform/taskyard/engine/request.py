@@ -28,10 +28,8 @@ from taskyard.engine.settling import RECORDS, Settling
 from taskyard.engine.yard import Yard
 from taskyard.errors import DeadLettered
 from taskyard.jobs.outcomes import Failed
-from taskyard.jobs.policies import Category
 from taskyard.records import Decided
-from taskyard.runner import Unreachable
-from taskyard.runner.cause import plain_failure
+from taskyard.runner import Unreachable, plain_deaths
 from taskyard.runner.settlement import reported_end
 from taskyard.wire.headers import HEADER, Stamp
 from taskyard.wire.letters import letter_id
@@ -92,9 +90,7 @@ class JobRequest(Request):  # type: ignore[misc]
         if requeue or self.acknowledged or self._settling.duty is not None:
             super().reject(requeue=requeue)
             return
-        text = "Celery refused the message before it ran, for example for an impossible ETA"
-        outcome = plain_failure(Category.REJECTED, "rejected", "Rejected", text)
-        self._settling.condemn(outcome)
+        self._settling.condemn(plain_deaths.rejected())
 
     # -- outcomes that the child reports -------------------------------------------------------
 
@@ -173,11 +169,7 @@ class JobRequest(Request):  # type: ignore[misc]
             self._settling.condemn(outcome)
 
     def _revocation_outcome(self, terminated: bool, expired: bool) -> Failed:
-        if expired:
-            text = f"the message expired at {self.expires}"
-            return plain_failure(Category.EXPIRED, "expired", "Expired", text)
-        text = "revoked by a control command of Celery"
-        return plain_failure(Category.REJECTED, "revoked", "Revoked", text)
+        return plain_deaths.expired(self.expires) if expired else plain_deaths.revoked()
 
     def announce_death(self, decided: Decided) -> None:
         """Celery's side of a death: the result, errbacks, chord and event."""

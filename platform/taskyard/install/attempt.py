@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 from celery.exceptions import Ignore, Reject, Retry
@@ -25,6 +24,7 @@ from taskyard.install.endings import (
     Rejected,
     Replaced,
     Returned,
+    delay_s_of,
 )
 from taskyard.jobs import JobContext
 from taskyard.runner.process_end import ProcessEnd
@@ -78,7 +78,7 @@ class Attempt:
             return
         options = signature.options
         countdown, eta = options.pop("countdown", None), options.pop("eta", None)
-        self.delay_s = _delay_s(countdown, eta)
+        self.delay_s = delay_s_of(countdown if eta is None else eta)
         options["producer"] = self._captor
 
     def keep(self, retry: Retry) -> None:
@@ -120,11 +120,3 @@ class Attempt:
 
 def _nothing(*_: Any, **__: Any) -> None:
     return None
-
-
-def _delay_s(countdown: float | None, eta: datetime | str | None) -> float:
-    if eta is None:
-        return max(float(countdown or 0), 0.0)
-    moment = datetime.fromisoformat(eta) if isinstance(eta, str) else eta
-    aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-    return max((aware - datetime.now(UTC)).total_seconds(), 0.0)

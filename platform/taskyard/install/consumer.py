@@ -11,7 +11,7 @@ from celery.worker import state as worker_state
 
 from taskyard.broker import has_waited
 from taskyard.clock import to_us
-from taskyard.engine.consumer import PUT_OFF, JobConsumer, undecodable
+from taskyard.engine.consumer import PUT_OFF, JobConsumer
 from taskyard.engine.eta import due_ahead_us
 from taskyard.engine.message import (
     is_identified,
@@ -39,8 +39,7 @@ from taskyard.install.marks import COPY
 from taskyard.install.modes import Mode
 from taskyard.install.observation import Buried, Watched
 from taskyard.install.yard import AppYard
-from taskyard.jobs.policies import Category
-from taskyard.runner.cause import plain_failure
+from taskyard.jobs.outcomes import Failed
 from taskyard.wire.logs import logger
 
 __all__ = ["InstalledConsumer"]
@@ -53,19 +52,13 @@ class InstalledConsumer(JobConsumer):
 
     strategies: Any
 
-    def on_send_event_buffered(self) -> None:
-        """Task events go out as the app has it."""
-        self._as_ever.on_send_event_buffered()
+    # Task events go out as the app has it.
+    batches_events = False
 
     @property
     def _yard(self) -> AppYard:
         yard: AppYard = self.app.taskyard
         return yard
-
-    @property
-    def _as_ever(self) -> Any:
-        """Celery's own methods, or the app's."""
-        return super(JobConsumer, self)
 
     def _unpacked_limit(self, headers: Mapping[str, Any]) -> int | None:
         """None for a task that is not protected, whose messages go the way that they went."""
@@ -102,7 +95,7 @@ class InstalledConsumer(JobConsumer):
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Any:
         """Celery's handler; a protected task's message is checked and may be put off before."""
         guarded = super().create_task_handler(*args, **kwargs)
-        plain = self._as_ever.create_task_handler(*args, **kwargs)
+        plain = self._plain_handler(*args, **kwargs)
         observed = self._handler_of_copies(*args, **kwargs)
 
         def on_task_received(message: Any) -> Any:
@@ -126,7 +119,7 @@ class InstalledConsumer(JobConsumer):
         """Celery's handler, of a protected task's messages that are only observed."""
         own, self.strategies = self.strategies, Copies(self.app, self)
         try:
-            return self._as_ever.create_task_handler(*args, **kwargs)
+            return self._plain_handler(*args, **kwargs)
         finally:
             self.strategies = own
 
@@ -181,38 +174,11 @@ class InstalledConsumer(JobConsumer):
 
     # -- what never reaches a task -------------------------------------------------------------
 
-    def on_unknown_message(self, body: Any, message: Any) -> None:
-        """No task header: a letter where the app is protected or observed; then as ever."""
-        outcome = plain_failure(
-            Category.UNDECODABLE, "no_task", "UnknownMessage", "the message has no task header"
-        )
-        self._lost(message, outcome, lambda: self._as_ever.on_unknown_message(body, message))
-
-    def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
-        """A task that nobody has here."""
-        text = f"no task {task_of(message)!r} on this worker"
-        outcome = plain_failure(Category.UNKNOWN_TASK, "unknown_task", "NotRegistered", text)
-        self._lost(message, outcome, lambda: self._as_ever.on_unknown_task(body, message, exc))
-
-    def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
-        """Headers or arguments of a shape that Celery refuses."""
-        text = f"the message is no valid task: {exc}"
-        outcome = plain_failure(Category.UNDECODABLE, "invalid", type(exc).__name__, text)
-        self._lost(message, outcome, lambda: self._as_ever.on_invalid_task(body, message, exc))
-
-    def on_decode_error(self, message: Any, exc: Exception) -> None:
-        """A body that cannot be decoded, or would be too large."""
-        self._note_queue(message)
-        category, code, text = undecodable(exc)
-        outcome = plain_failure(category, code, type(exc).__name__, text)
-        self._lost(message, outcome, lambda: self._as_ever.on_decode_error(message, exc))
-
-    def _lost(self, message: Any, outcome: Any, as_ever: Callable[[], None]) -> None:
+    def _refuse(self, message: Any, outcome: Failed, as_ever: Callable[[], object]) -> None:
         """Celery drops such a message: protected, only once its letter is published."""
         mode = self._yard.mode(task_of(message))
         if mode is Mode.PROTECT:
-            failure = outcome.failure
-            self._die(message, outcome.category, failure.code, failure.error_class, failure.message)
+            self._die(message, outcome)
             if message._state != "ACK":
                 return  # it went back to its queue
             # Acknowledged: the signals, the event and the result are what Celery has left to do.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from celery.exceptions import Ignore, Reject, Retry
 
-__all__ = ["Again", "Ending", "Ignored", "Raised", "Rejected", "Replaced", "Returned"]
+__all__ = ["Again", "Ending", "Ignored", "Raised", "Rejected", "Replaced", "Returned", "delay_s_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,3 +54,13 @@ class Raised:
 
 
 Ending = Returned | Again | Replaced | Ignored | Rejected | Raised
+
+
+def delay_s_of(when: datetime | str | float | None) -> float:
+    """Seconds until a retry that Celery was asked for: by a countdown, or by a date."""
+    if isinstance(when, str):
+        when = datetime.fromisoformat(when)
+    if isinstance(when, datetime):
+        aware = when if when.tzinfo is not None else when.replace(tzinfo=UTC)
+        return max((aware - datetime.now(UTC)).total_seconds(), 0.0)
+    return max(float(when or 0), 0.0)

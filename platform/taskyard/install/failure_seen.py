@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import replace
-from pathlib import PurePath
 from typing import Any, Final
 
+from celery.exceptions import MaxRetriesExceededError, Reject
+
 from taskyard.jobs.outcomes import Failure
+from taskyard.jobs.policies import Category
 from taskyard.runner import describe_failure
-from taskyard.runner.failures import TRACEBACK_LIMIT
+from taskyard.runner.failures import TRACEBACK_LIMIT, fingerprint_of
 from taskyard.wire.exact import clean_text
 from taskyard.wire.redaction import redact_text
 
-__all__ = ["failure_seen"]
+__all__ = ["category_of", "failure_seen"]
 
 _FRAME: Final = re.compile(r'^\s*File "(.+)", line \d+, in (\S+)', re.MULTILINE)
 
@@ -23,6 +24,21 @@ def failure_seen(job_type: str, error: BaseException, trace: Any) -> Failure:
     """The facts of an exception that came from another process with its traceback as text."""
     text = clean_text(str(trace or ""))
     described = describe_failure(job_type, error)
-    frames = "|".join(f"{PurePath(file).name}:{name}" for file, name in _FRAME.findall(text))
-    mark = hashlib.sha256(f"{job_type}|{type(error).__name__}|{frames}".encode()).hexdigest()[:16]
+    mark = fingerprint_of(job_type, error, _FRAME.findall(text))
     return replace(described, traceback=redact_text(text)[-TRACEBACK_LIMIT:], fingerprint=mark)
+
+
+def category_of(code: str, error: BaseException, *, retried: bool, lost: bool = False) -> Category:
+    """Why a task that knows nothing of Taskyard failed for good.
+
+    `code` is its failure's; `lost` says that its process has ended.
+    """
+    if isinstance(error, Reject):
+        return Category.REJECTED
+    if lost:
+        return Category.INTERNAL_ERROR
+    if code == "timeout":
+        return Category.TIMEOUT
+    if isinstance(error, MaxRetriesExceededError) or retried:
+        return Category.RETRY_EXHAUSTED
+    return Category.NON_RETRYABLE

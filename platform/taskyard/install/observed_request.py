@@ -5,17 +5,17 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
-from celery.exceptions import Ignore, MaxRetriesExceededError, Reject, Retry
+from celery.exceptions import Ignore, Reject, Retry
 from celery.worker.request import Request
 
 from taskyard.engine.message import job_id_of, raw_message
 from taskyard.engine.reports import escaped, wrap_on_success
 from taskyard.engine.request import unwrapped
-from taskyard.install.failure_seen import failure_seen
+from taskyard.install.endings import delay_s_of
+from taskyard.install.failure_seen import category_of, failure_seen
 from taskyard.install.fanout import Copy, copy_id
 from taskyard.install.marks import COPY
 from taskyard.install.observation import Buried, Ended, Gone, Started, Watched
@@ -108,7 +108,7 @@ class ObservedRequest(Request):  # type: ignore[misc]
             case Terminated():
                 return
             case Retry():
-                facts = {"delay_s": _delay_s(error.when), "code": "retry", "message": str(error)}
+                facts = {"delay_s": delay_s_of(error.when), "code": "retry", "message": str(error)}
                 self._tell_once(Ended(self._watched, Decision.RETRYING, facts))
             case Ignore() if str(error) != _REPLACED:
                 self._tell_once(Ended(self._watched, Decision.COMPLETED))
@@ -119,18 +119,9 @@ class ObservedRequest(Request):  # type: ignore[misc]
             case _:
                 failure = failure_seen(self._type, error, trace)
                 failure = replace(failure, message=f"{failure.message}{memory}")
-                self._tell_dead(Failed(failure, self._category(failure.code, error)))
-
-    def _category(self, code: str, error: BaseException) -> Category:
-        if isinstance(error, Reject):
-            return Category.REJECTED
-        if isinstance(error, WorkerLostError | SystemExit):
-            return Category.INTERNAL_ERROR
-        if code == "timeout":
-            return Category.TIMEOUT
-        if isinstance(error, MaxRetriesExceededError) or self._request_dict.get("retries"):
-            return Category.RETRY_EXHAUSTED
-        return Category.NON_RETRYABLE
+                retried = bool(self._request_dict.get("retries"))
+                category = category_of(failure.code, error, retried=retried, lost=lost)
+                self._tell_dead(Failed(failure, category))
 
     def _tell_dead(self, outcome: Failed) -> None:
         outcome = self._marked(outcome)
@@ -179,10 +170,3 @@ def _watching(on_success: Callable[..., Any]) -> Callable[..., Any]:
         return result
 
     return watched
-
-
-def _delay_s(when: Any) -> float:
-    if isinstance(when, datetime):
-        aware = when if when.tzinfo is not None else when.replace(tzinfo=UTC)
-        return max((aware - datetime.now(UTC)).total_seconds(), 0.0)
-    return max(float(when or 0), 0.0)

@@ -19,10 +19,9 @@ from taskyard.engine.request import JobRequest, unwrapped
 from taskyard.install.eta import date_before_waiting
 from taskyard.install.standing import standing
 from taskyard.jobs.outcomes import Failed
-from taskyard.jobs.policies import Category
 from taskyard.jobs.states import State
 from taskyard.records import Decided
-from taskyard.runner.cause import plain_failure
+from taskyard.runner import plain_deaths
 from taskyard.runner.settlement import PostLetter
 from taskyard.wire.headers import Stamp
 
@@ -122,5 +121,4 @@ class ProtectedRequest(JobRequest):
     def _revocation_outcome(self, terminated: bool, expired: bool) -> Failed:
         if not terminated:
             return super()._revocation_outcome(terminated, expired)
-        text = "terminated by a control command"
-        return plain_failure(Category.REJECTED, "terminated", "Terminated", text)
+        return plain_deaths.terminated()

@@ -7,7 +7,6 @@ from typing import Any
 
 from celery import states
 from celery.app.task import get_actual_ignore_result
-from celery.exceptions import MaxRetriesExceededError, Reject
 from kombu.exceptions import EncodeError, OperationalError
 from redis.exceptions import RedisError
 
@@ -22,13 +21,13 @@ from taskyard.install.endings import (
     Replaced,
     Returned,
 )
+from taskyard.install.failure_seen import category_of
 from taskyard.install.memory import keep, recall, recall_failure
 from taskyard.install.modes import Mode
 from taskyard.install.replacement import bearer, publish_replacement
 from taskyard.install.signals import TaskRetrying
 from taskyard.install.tracing import reportable
 from taskyard.jobs.outcomes import Decision, Failed, Failure
-from taskyard.jobs.policies import Category
 from taskyard.records import Decided, Run
 from taskyard.records.answers import Finished
 from taskyard.runner import JobSkipped, Unreachable, failure_here
@@ -182,7 +181,8 @@ class TaskRunner:
 
     def _bury(self, case: _Case, error: BaseException) -> Failure:
         failure = failure_here(case.delivery.job_type, error)
-        outcome = Failed(failure, _category(case.task, failure.code, error))
+        retried = bool(case.task.request.retries)
+        outcome = Failed(failure, category_of(failure.code, error, retried=retried))
         self._written(
             case,
             Decision.DEAD_LETTERED,
@@ -199,13 +199,3 @@ class _Case:
 
     def __init__(self, task: Any, delivery: Delivery, run: Run, attempt: Attempt) -> None:
         self.task, self.delivery, self.run, self.attempt = task, delivery, run, attempt
-
-
-def _category(task: Any, code: str, error: BaseException) -> Category:
-    if isinstance(error, Reject):
-        return Category.REJECTED
-    if code == "timeout":
-        return Category.TIMEOUT
-    if isinstance(error, MaxRetriesExceededError) or task.request.retries:
-        return Category.RETRY_EXHAUSTED
-    return Category.NON_RETRYABLE

@@ -6,6 +6,7 @@ import hashlib
 import resource
 import sys
 import traceback
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import PurePath
 from types import TracebackType
@@ -17,7 +18,13 @@ from taskyard.jobs.outcomes import Failure
 from taskyard.wire.exact import clean_text, pack
 from taskyard.wire.redaction import redact_text
 
-__all__ = ["MESSAGE_LIMIT", "TRACEBACK_LIMIT", "describe_failure", "failure_here"]
+__all__ = [
+    "MESSAGE_LIMIT",
+    "TRACEBACK_LIMIT",
+    "describe_failure",
+    "failure_here",
+    "fingerprint_of",
+]
 
 MESSAGE_LIMIT: Final = 2_000
 TRACEBACK_LIMIT: Final = 16_000
@@ -35,7 +42,7 @@ def describe_failure(job_type: str, error: BaseException) -> Failure:
         error_class=type(error).__name__,
         message=redact_text(clean_text(_message(error)))[:MESSAGE_LIMIT],
         traceback=redact_text(clean_text(text))[-TRACEBACK_LIMIT:],
-        fingerprint=_fingerprint(job_type, error),
+        fingerprint=fingerprint_of(job_type, error, _frames(error.__traceback__)),
         retry_after_s=None if coded is None else coded.retry_after_s,
         details=None if coded is None else {str(k): pack(v) for k, v in coded.details.items()},
     )
@@ -66,12 +73,14 @@ def _trace(error: BaseException) -> str:
         return f"(its traceback cannot be read: {type(broken).__name__})"
 
 
-def _fingerprint(job_type: str, error: BaseException) -> str:
-    """The same for the same job type, class and way through the code; line numbers vary."""
-    frames = "|".join(_frames(error.__traceback__))
-    return hashlib.sha256(f"{job_type}|{type(error).__name__}|{frames}".encode()).hexdigest()[:16]
+def fingerprint_of(job_type: str, error: BaseException, frames: Iterable[tuple[str, str]]) -> str:
+    """The same for the same job type, class and way through the code; line numbers vary.
+
+    `frames` are the file and the function of each, outermost first.
+    """
+    way = "|".join(f"{PurePath(file).name}:{function}" for file, function in frames)
+    return hashlib.sha256(f"{job_type}|{type(error).__name__}|{way}".encode()).hexdigest()[:16]
 
 
-def _frames(trace: TracebackType | None) -> list[str]:
-    summary = traceback.extract_tb(trace)
-    return [f"{PurePath(frame.filename).name}:{frame.name}" for frame in summary]
+def _frames(trace: TracebackType | None) -> list[tuple[str, str]]:
+    return [(frame.filename, frame.name) for frame in traceback.extract_tb(trace)]

@@ -15,7 +15,6 @@ from taskyard.clock import Clock
 from taskyard.errors import DeadLettered
 from taskyard.jobs import JobContext
 from taskyard.jobs.outcomes import Decision, Failed, Failure, Retrying
-from taskyard.jobs.policies import Category
 from taskyard.records import (
     BeginAnswer,
     Decided,
@@ -31,10 +30,11 @@ from taskyard.records import (
     WithoutRun,
 )
 from taskyard.records.answers import Finished
-from taskyard.runner.cause import death_of, plain_failure
+from taskyard.runner.cause import death_of
 from taskyard.runner.judge import Rules, judge
 from taskyard.runner.lease import Lease, LeaseKeeper
 from taskyard.runner.patience import AFTER, BEFORE, Patience, ask
+from taskyard.runner.plain_deaths import unknown_history
 from taskyard.runner.process_end import ProcessEnd
 from taskyard.runner.signals import JobDeferred, JobIdReused, JobRetrying, JobSkipped
 from taskyard.wire.headers import Stamp
@@ -137,13 +137,7 @@ class AttemptSteps:
 
     def _condemn(self, delivery: Delivery) -> Decided | Held | Stale | Ended | Reused:
         """Let a job of unknown history die, unless another delivery of it has come further."""
-        outcome = plain_failure(
-            Category.UNKNOWN_HISTORY,
-            "unknown_history",
-            "UnknownHistory",
-            "the job has no record and its message is older than the dedupe window "
-            f"({self.records.settings.dedupe_window_s} s): it may have run before",
-        )
+        outcome = unknown_history(self.records.settings.dedupe_window_s)
         return ask(
             "condemn",
             delivery.job_id,

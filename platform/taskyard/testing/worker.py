@@ -13,13 +13,13 @@ from celery.exceptions import Ignore, Retry
 
 from taskyard.deadletters import build_letter
 from taskyard.errors import DeadLettered
-from taskyard.jobs import Catalogue, Category, JobType
+from taskyard.jobs import Catalogue, JobType
 from taskyard.jobs.outcomes import Failed, Failure
 from taskyard.jobs.registry import Registry
 from taskyard.jobs.states import State
 from taskyard.records import Reused
-from taskyard.runner import Rules, judge
-from taskyard.runner.cause import death_of, decide_for, plain_failure
+from taskyard.runner import Rules, judge, plain_deaths
+from taskyard.runner.cause import death_of, decide_for
 from taskyard.runner.reused_ids import reuse_death, reused_id
 from taskyard.runner.settlement import (
     Acknowledge,
@@ -69,13 +69,9 @@ class MemoryWorker:
         if message.redelivered and self._too_often(message):
             return
         if name not in self.handlers:
-            text = f"no handler for {name!r} on this worker; deploy one, or reroute the job"
-            self._condemn(
-                message, plain_failure(Category.UNKNOWN_TASK, "unknown_task", "NotRegistered", text)
-            )
+            self._condemn(message, plain_deaths.unknown_task(name, WORKER))
         elif self._expired(message):
-            text = f"the message expired at {message.raw.headers['expires']}"
-            self._condemn(message, plain_failure(Category.EXPIRED, "expired", "Expired", text))
+            self._condemn(message, plain_deaths.expired(message.raw.headers["expires"]))
         else:
             self._attempt(message, name)
 
@@ -131,11 +127,7 @@ class MemoryWorker:
         count = self.records.deliver(message.job_id)
         if count <= limit:
             return False
-        text = f"deliveries reached {count}, the limit is {limit}"
-        evidence: dict[str, object] = {"counter": "deliveries", "count": count, "limit": limit}
-        self._condemn(
-            message, plain_failure(Category.POISON, "poison", "PoisonJob", text, evidence)
-        )
+        self._condemn(message, plain_deaths.delivered_too_often(count, limit))
         return True
 
     def _expired(self, message: Message) -> bool:
