@@ -22,8 +22,9 @@ from taskyard.errors import DeadLettered, Refused
 from taskyard.jobs.registry import Handler
 from taskyard.runner import JobSkipped
 from taskyard.runner.steps import Delivery
+from taskyard.wire.headers import Stamp
 
-__all__ = ["PARTS", "JobTask", "make_task"]
+__all__ = ["PARTS", "JobTask", "delivery_in", "make_task"]
 
 # On the request in the child: makes the context of a job type that is called within the attempt.
 PARTS: Final = "taskyard_parts"
@@ -54,7 +55,7 @@ class JobTask(Task):  # type: ignore[misc]
         try:
             result = self.yard.runner.run(
                 self.handler,
-                self._delivery(request),
+                delivery_in(self, stamp_in(request)),
                 args,
                 kwargs,
                 encode=self._encode,
@@ -81,20 +82,6 @@ class JobTask(Task):  # type: ignore[misc]
         """Celery's own entry; the pipeline stands in `__call__`."""
         return self(*args, **kwargs)
 
-    def _delivery(self, request: Any) -> Delivery:
-        limits = request.timelimit or (None, None)
-        return Delivery(
-            job_id=request.id,
-            job_type=self.name,
-            queue=str(request.get(QUEUE) or ""),
-            priority=None,
-            stamp=stamp_in(request),
-            holder=getattr(request, HOLDER, None) or uuid.uuid4().hex,
-            process=str(os.getpid()),
-            worker=request.hostname,
-            time_limit_s=limits[0] or self.time_limit,
-        )
-
     def _encode(self, value: Any) -> bytes:
         """Celery's own form of a successful result, without what only its own store would need."""
         request = self.request
@@ -114,6 +101,23 @@ class JobTask(Task):  # type: ignore[misc]
 
     def _decode(self, meta: bytes) -> Any:
         return json.loads(meta)["result"]
+
+
+def delivery_in(task: Any, stamp: Stamp | None) -> Delivery:
+    """The delivery that a task runs for in this child, by its request; `stamp` is the message's."""
+    request = task.request
+    limits = request.timelimit or (None, None)
+    return Delivery(
+        job_id=request.id,
+        job_type=task.name,
+        queue=str(request.get(QUEUE) or ""),
+        priority=None,
+        stamp=stamp,
+        holder=getattr(request, HOLDER, None) or uuid.uuid4().hex,
+        process=str(os.getpid()),
+        worker=request.hostname,
+        time_limit_s=limits[0] or task.time_limit,
+    )
 
 
 def make_task(app: Any, yard: Yard, handler: Handler) -> Any:

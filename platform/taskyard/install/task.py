@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from celery import Task
@@ -11,15 +10,14 @@ from taskyard.engine.continuations import fix_continuations
 from taskyard.engine.following import bury_if_done, publish_continuations
 from taskyard.engine.guard import guard
 from taskyard.engine.message import stamp_in
-from taskyard.engine.origin import HOLDER, QUEUE
-from taskyard.engine.task import PARTS
+from taskyard.engine.origin import HOLDER
+from taskyard.engine.task import PARTS, delivery_in
 from taskyard.install.attempt import Attempt
 from taskyard.install.marks import ATTEMPT
 from taskyard.install.standing import standing
 from taskyard.install.tracing import traced
 from taskyard.install.yard import AppYard
 from taskyard.runner import JobSkipped
-from taskyard.runner.steps import Delivery
 
 __all__ = ["ProtectedTask"]
 
@@ -46,7 +44,7 @@ class ProtectedTask(Task):  # type: ignore[misc]
             return super().__call__(*args, **kwargs)
         fix_continuations(request)
         guard(self)
-        delivery = self._delivery(request, request.get(HOLDER))
+        delivery = delivery_in(self, standing(stamp_in(request), request.retries))
         attempt = Attempt(self.app, delivery.queue)
         setattr(request, ATTEMPT, attempt)
         setattr(request, PARTS, attempt.next_part)
@@ -74,20 +72,6 @@ class ProtectedTask(Task):  # type: ignore[misc]
         """The task's own, within the attempt: what it raises is the attempt's failure."""
         if not self._begins_an_attempt():
             super().before_start(task_id, args, kwargs)
-
-    def _delivery(self, request: Any, holder: str) -> Delivery:
-        limits = request.timelimit or (None, None)
-        return Delivery(
-            job_id=request.id,
-            job_type=self.name,
-            queue=str(request.get(QUEUE) or ""),
-            priority=None,
-            stamp=standing(stamp_in(request), request.retries),
-            holder=holder,
-            process=str(os.getpid()),
-            worker=request.hostname,
-            time_limit_s=limits[0] or self.time_limit,
-        )
 
     @property
     def _attempt(self) -> Attempt | None:
