@@ -27,7 +27,7 @@ from taskyard.broker.foreign import own_priority, queue_name
 from taskyard.broker.headers import headers_of, own_headers
 from taskyard.broker.outgoing import Outgoing
 from taskyard.broker.own_connection import OwnConnection
-from taskyard.clock import to_us
+from taskyard.clock import seconds_of, to_us
 from taskyard.errors import PublishFailed, Unroutable
 from taskyard.queues import rabbit_priority, rabbit_queues
 from taskyard.settings import Settings
@@ -193,7 +193,7 @@ class AmqpPublisher:
         self, message: RawMessage, queue: str, priority: int | None, stamp: Stamp, due_us: int
     ) -> dict[str, Any]:
         """Without the exchange where the wait begins, which may be still to be declared."""
-        seconds = max(1, ceil((due_us - self._now_us()) / 1_000_000))
+        seconds = max(1, ceil(seconds_of(due_us - self._now_us())))
         if seconds > LONGEST_WAIT_S:
             raise PublishFailed(
                 f"expected a wait of at most {LONGEST_WAIT_S} s (eight and a half years), got "

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from taskyard.broker import BatchPublisher, Outgoing
 from taskyard.client.prepared import Outcome, Prepared
 from taskyard.client.requests import CheckedRequest
+from taskyard.clock import us_of
 from taskyard.jobs.states import State
 from taskyard.records import SCRIPTS_AHEAD, Admitted, Records
 from taskyard.wire.headers import Stamp
@@ -64,7 +65,7 @@ class Publications:
 
 
 def _outgoing(request: CheckedRequest, message: RawMessage, epoch: int) -> Outgoing:
-    due_us = epoch + int(request.countdown_s * 1_000_000)
+    due_us = epoch + us_of(request.countdown_s)
     return Outgoing(
         message,
         request.queue,

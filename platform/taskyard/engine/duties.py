@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, assert_never
 
+from taskyard.clock import us_of
 from taskyard.deadletters import build_letter
 from taskyard.engine.lost_continuations import dead_letter_following
 from taskyard.engine.message import raw_message
@@ -35,7 +36,7 @@ from taskyard.wire.headers import Stamp
 __all__ = ["Duty", "Owing", "duty_of"]
 
 # Half of the promoter's interval: a shorter wait is over before the delay store would notice.
-_AT_ONCE_US = 100_000
+_AT_ONCE_US = us_of(0.1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from taskyard.broker import LONGEST_WAIT_S
-from taskyard.clock import to_us
+from taskyard.clock import to_us, us_of
 
 __all__ = ["due_ahead_us", "is_beyond_waiting", "is_date"]
 
 # What is due within this stays in the worker: nothing gains from the way to the delay store.
-_AT_ONCE_US: Final = 1_000_000
+_AT_ONCE_US: Final = us_of(1)
 
 
 def due_ahead_us(message: Any, now_us: int) -> int | None:
@@ -26,7 +26,7 @@ def due_ahead_us(message: Any, now_us: int) -> int | None:
 def is_beyond_waiting(eta: Any) -> bool:
     """Whether the date lies further ahead than a message can wait at a broker."""
     due_us = _due_us(eta)
-    return due_us is not None and due_us - to_us(datetime.now(UTC)) > LONGEST_WAIT_S * 1_000_000
+    return due_us is not None and due_us - to_us(datetime.now(UTC)) > us_of(LONGEST_WAIT_S)
 
 
 def is_date(eta: Any) -> bool:

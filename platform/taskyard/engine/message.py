@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from taskyard.broker.packed import body_as_it_came
-from taskyard.clock import to_us
+from taskyard.clock import to_us, us_of
 from taskyard.engine.origin import QUEUE
 from taskyard.wire.exact import clean_text, pack
 from taskyard.wire.headers import HEADER, LONGEST_ID, Stamp, usable_id
@@ -27,7 +27,7 @@ __all__ = [
     "was_delivered_before",
 ]
 
-_CLOCKS_MAY_DIFFER_US: Final = 86_400 * 1_000_000
+_CLOCKS_MAY_DIFFER_US: Final = us_of(86_400)
 _UNIDENTIFIED: Final = uuid.UUID("c0a5b1de-53a0-5e6c-8c39-9a6f7a2e5d01")
 
 

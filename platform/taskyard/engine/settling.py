@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 
 from redis.exceptions import RedisError
 
+from taskyard.clock import seconds_of
 from taskyard.engine.duties import Duty, Owing, duty_of
 from taskyard.engine.message import was_delivered_before
 from taskyard.engine.unpublished import NOT_DISCHARGED
@@ -210,7 +211,7 @@ class Settling:
             self._defer(remaining_us)
             return
         self.waits = True
-        wait_s = remaining_us / 1_000_000 + _LEASE_MARGIN_S
+        wait_s = seconds_of(remaining_us) + _LEASE_MARGIN_S
         log.info(
             "job %s: its message came back while the lease of another attempt runs; this worker "
             "keeps the message for %.1f s, until that lease is over",

@@ -17,6 +17,7 @@ from typing import Any, Final
 import redis
 
 from taskyard.broker.layout import Layout
+from taskyard.clock import us_of
 
 __all__ = ["RABBIT", "Place", "Places", "broker_mark", "find_mark"]
 
@@ -25,9 +26,9 @@ RABBIT: Final = "rabbitmq"
 # What readers of this version understand; a later one may add fields, which these then ignore.
 _VERSION: Final = 1
 # A worker speaks every minute: what is this much older than the newest was said by a former fleet.
-_FORMER_US: Final = 300 * 1_000_000
+_FORMER_US: Final = us_of(300)
 # As long as letters of a queue that nobody reads any more may wait to be judged.
-_FORGOTTEN_US: Final = 30 * 86_400 * 1_000_000
+_FORGOTTEN_US: Final = us_of(30 * 86_400)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from redis.exceptions import RedisError
 
 from taskyard.broker import RedisPublisher
 from taskyard.broker.layout import Layout
+from taskyard.clock import us_of
 from taskyard.engine.message import named_task
 from taskyard.engine.routes import queue_named
 from taskyard.install.modes import Mode
@@ -154,7 +155,7 @@ def _left(yard: AppYard, found: list[_Out]) -> Iterator[tuple[_Out, Record]]:
     records = yard.watching
     now_us, members = Fleet(records.client, yard.settings.namespace).read()
     left = left_by_dead(members, now_us)
-    late_us = now_us - int(late_s(yard.settings) * 1_000_000)
+    late_us = now_us - us_of(late_s(yard.settings))
     for out in found:
         record = records.read(out.job_id)
         if record.state is not State.RUNNING:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import redis
 
-from taskyard.clock import from_us
+from taskyard.clock import from_us, us_of
 from taskyard.jobs.states import State
 from taskyard.reconcile.holders import Holders, Return
 from taskyard.reconcile.kinds import Kind
@@ -72,13 +72,13 @@ class Abandoned:
         for held in self.messages.holding(seen):
             taken_s: Any = self.broker.zscore(held.index, held.tag)
             if taken_s is not None:
-                found.append((held, int(float(taken_s) * 1_000_000)))
+                found.append((held, us_of(float(taken_s))))
         return found
 
     def _is_unknown(self, seen: Seen, holding: list[tuple[Held, int]], grace_s: float) -> bool:
         if seen.state not in (State.ACCEPTED, State.RETRYING) or not holding:
             return False
-        oldest_us = self.holders.owners_now_us - int(grace_s * 1_000_000)
+        oldest_us = self.holders.owners_now_us - us_of(grace_s)
         return all(
             self.holders.is_unknown(held, seen) and since_us < oldest_us
             for held, since_us in holding

@@ -14,6 +14,7 @@ from typing import Final
 
 import redis
 
+from taskyard.clock import us_of
 from taskyard.jobs.states import State
 from taskyard.reconcile.messages import Held
 from taskyard.reconcile.seen import Seen
@@ -24,7 +25,6 @@ from taskyard.transport import OWNER_TTL_S, Owner, owner_of, read_owners
 
 __all__ = ["Holders", "Return", "look_for_holders"]
 
-_SECOND_US: Final = 1_000_000
 # kombu looks for what is overdue in every tenth of its rounds, which are 10 s apart.
 _KOMBU_LOOKS_S: Final = 100.0
 _KOMBU_VISIBILITY_S: Final = 3600.0
@@ -95,8 +95,8 @@ class Holders:
             queues = ", ".join(owner.queues) or "its queues"
             how = f"no worker runs that would give it back: start one of {queues}"
             return Return(holder, None, how, sure=True)
-        silent_us = owner.seen_us + int(OWNER_TTL_S * _SECOND_US)
-        at_us = max(silent_us, self.owners_now_us) + int(_SWEEP_S * _SECOND_US)
+        silent_us = owner.seen_us + us_of(OWNER_TTL_S)
+        at_us = max(silent_us, self.owners_now_us) + us_of(_SWEEP_S)
         count = f"{len(sweepers)} consumer{'s' * (len(sweepers) != 1)}"
         return Return(holder, at_us, f"{count} beside it give back what it held", sure=True)
 
@@ -117,7 +117,7 @@ class Holders:
         if not any(self._returns(one, held) for one in self.members):
             how = f"{how}; Taskyard's transport gives back within seconds"
             return Return(f"worker {worker}", late_us, how, sure=heard_of)
-        wait_us = int(self.lease_s / 3 * _SECOND_US)
+        wait_us = us_of(self.lease_s / 3)
         at_us = max(seen.numbers["lease_until"] + wait_us, self.members_now_us) + wait_us
         how = f"a worker that protects its task gives it back; at the latest {how}"
         return Return(f"worker {worker}", at_us, how, sure=heard_of)
@@ -134,7 +134,7 @@ class Holders:
             if (one.unacked, one.index) == (held.unacked, held.index)
         ]
         wait_s = max(waits, default=_KOMBU_VISIBILITY_S)
-        at_us = since_us + int((wait_s + _KOMBU_LOOKS_S) * _SECOND_US)
+        at_us = since_us + us_of(wait_s + _KOMBU_LOOKS_S)
         return at_us, f"after the visibility timeout ({wait_s:g} s)"
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 from sqlalchemy import Engine, func, select, tuple_
 
 from taskyard import ledger
-from taskyard.clock import from_us
+from taskyard.clock import from_us, us_of
 from taskyard.database.faults import REFUSALS, Refusal, cause_of, first_line, refusal_of_values
 from taskyard.database.tables import LEDGER
 from taskyard.errors import Refused
@@ -24,7 +24,7 @@ from taskyard.wire import letter_id
 __all__ = ["behind", "forgotten", "oldest_event_us"]
 
 _ALIVE: Final = ("accepted", "running", "retrying", "rerouted")
-_SLACK_US: Final = 1_000_000
+_SLACK_US: Final = us_of(1)
 
 
 def oldest_event_us(records: Records) -> int | None:

@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 
 from taskyard.broker import Publisher, is_amqp
 from taskyard.broker.connection import check_broker_url, same_redis
-from taskyard.clock import SYSTEM_CLOCK, Clock
+from taskyard.clock import SYSTEM_CLOCK, Clock, us_of
 from taskyard.deadletters import KeptLetters, LetterBox, count_waiting
 from taskyard.gate import Gate
 from taskyard.jobs.states import State
@@ -132,7 +132,7 @@ class Reconciler:
         """All records: the ledger is compared at once, the rest is kept for later."""
         look, count = _Look(), 0
         now_us = server_now_us(self._records.client)
-        settled_us = now_us - int(self._grace_s * 1_000_000)
+        settled_us = now_us - us_of(self._grace_s)
         oldest_us = ledger.oldest_event_us(self._records)
         for batch in scan_records(self._records.client, self._records.keys, budget):
             count += len(batch)

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import redis
 
+from taskyard.clock import redis_time_us
 from taskyard.jobs.states import State
 from taskyard.reconcile.report import Budget
 from taskyard.records import Keys
@@ -68,8 +69,7 @@ class Seen:
 
 def server_now_us(client: redis.Redis) -> int:
     """Redis's time."""
-    seconds, micros = client.time()
-    return int(seconds) * 1_000_000 + int(micros)
+    return redis_time_us(client.time())
 
 
 def scan_records(client: redis.Redis, keys: Keys, budget: Budget) -> Iterator[list[Seen]]:

@@ -11,6 +11,7 @@ from typing import Final
 import redis
 from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 
+from taskyard.clock import us_of
 from taskyard.errors import NotReplicated
 from taskyard.records.answers import OWN_ID, Admission, Admitted, Publication
 from taskyard.records.keys import Keys
@@ -21,7 +22,6 @@ from taskyard.store.pipelined import PipelinedCalls
 
 __all__ = ["SCRIPTS_AHEAD", "Admissions", "Upcoming"]
 
-_US: Final = 1_000_000
 # A script must not hold up the server: 50 admissions take about a millisecond.
 _GROUP: Final = 50
 # Sent before the answer to the first is read: the one that the server works on, one that waits for
@@ -193,8 +193,8 @@ class Admissions:
                 keys += [self._keys.record(job.job_id), self._keys.result(job.job_id)]
             out = job.publication or _NOWHERE
             arguments += [job.job_id, job.job_type, job.queue, job.priority]
-            arguments += [int(job.unique_for_s * _US), out.list_key, out.head, out.tail]
-            arguments += [int(out.delay_s * _US), job.call]
+            arguments += [us_of(job.unique_for_s), out.list_key, out.head, out.tail]
+            arguments += [us_of(out.delay_s), job.call]
         return keys, arguments
 
 

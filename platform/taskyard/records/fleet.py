@@ -14,6 +14,7 @@ from typing import Any, Final, Self
 
 import redis
 
+from taskyard.clock import us_of
 from taskyard.store import beat, read_beats
 
 __all__ = ["BEAT_S", "GONE_S", "Fleet", "Member", "left_by_dead", "lives"]
@@ -76,7 +77,7 @@ class Member:
 
     def alive(self, now_us: int) -> bool:
         """Whether it was heard of within `GONE_S`."""
-        return now_us - self.seen_us <= GONE_S * 1_000_000
+        return now_us - self.seen_us <= us_of(GONE_S)
 
 
 class Fleet:
@@ -89,7 +90,7 @@ class Fleet:
     def join(self, member: Member, started_s: float) -> Member:
         """Add a worker that started so many seconds ago."""
         now_us, _ = self.read()
-        joined = replace(member, started_us=now_us - int(started_s * 1_000_000))
+        joined = replace(member, started_us=now_us - us_of(started_s))
         self.beat(joined)
         return joined
 
@@ -110,7 +111,7 @@ class Fleet:
     def forget_old(self) -> None:
         """Forget those that have been silent for an hour."""
         now_us, members = self.read()
-        oldest_us = now_us - _FORGOTTEN_S * 1_000_000
+        oldest_us = now_us - us_of(_FORGOTTEN_S)
         old = [member.instance for member in members if member.seen_us < oldest_us]
         if old:
             self._client.hdel(self.key, *old)

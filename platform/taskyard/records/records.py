@@ -9,6 +9,7 @@ from typing import Any
 import redis
 from redis.exceptions import RedisError, ResponseError
 
+from taskyard.clock import redis_time_us, us_of
 from taskyard.errors import Refused
 from taskyard.jobs.outcomes import Decision
 from taskyard.jobs.states import Event, State
@@ -42,8 +43,6 @@ from taskyard.wire.headers import Stamp
 
 __all__ = ["Records"]
 
-_US = 1_000_000
-
 
 class Records:
     """The records of one namespace; `keys` where their names are others than `Keys` has them."""
@@ -52,7 +51,7 @@ class Records:
         self.client = client
         self.settings = settings
         self.keys = Keys(settings.namespace) if keys is None else keys
-        self._window_us = settings.dedupe_window_s * _US
+        self._window_us = us_of(settings.dedupe_window_s)
         self._scripts = {name: Script(self._source(name)) for name in _NAMES}
         self._admissions = Admissions(client, settings, self.keys, self._scripts["admit"])
 
@@ -158,7 +157,7 @@ class Records:
             *_position(stamp),
             holder,
             worker,
-            int(self.settings.lease_s * _US),
+            us_of(self.settings.lease_s),
             self.settings.death_limit,
             self._window_us,
             0 if stamp is None or stamp.sent_us is None else stamp.sent_us,
@@ -171,7 +170,7 @@ class Records:
 
     def renew(self, job_id: str, token: int) -> tuple[bool, str]:
         """(whether the lease is kept, "cancel" if an operator asks, or the state that took it)."""
-        answer, detail = self._call("renew", job_id, [token, int(self.settings.lease_s * _US)])
+        answer, detail = self._call("renew", job_id, [token, us_of(self.settings.lease_s)])
         return answer == b"kept", detail.decode()
 
     def progress(self, job_id: str, token: int, fraction: float, note: str) -> bool:
@@ -207,7 +206,7 @@ class Records:
             result,
             self.settings.result_ttl_s * 1000,
             self._window_us,
-            int(delay_s * _US),
+            us_of(delay_s),
             cause,
             code,
             category,
@@ -311,8 +310,7 @@ class Records:
 
     def now_us(self) -> int:
         """Redis's time, by which everything in a record is dated."""
-        seconds, micros = self.client.time()
-        return int(seconds) * _US + int(micros)
+        return redis_time_us(self.client.time())
 
     def read(self, job_id: str) -> Record:
         """The record as it is; state `none` if there is none."""

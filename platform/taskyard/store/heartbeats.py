@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import redis
 
+from taskyard.clock import redis_time_us
 from taskyard.store.scripts import Script
 
 __all__ = ["SIGNED_OFF", "beat", "read_beats"]
@@ -38,13 +39,13 @@ def read_beats(client: redis.Redis, key: str) -> tuple[int, dict[str, tuple[int,
     with client.pipeline(transaction=False) as pipe:
         pipe.time()
         pipe.hgetall(key)
-        (seconds, micros), fields = pipe.execute()
+        now, fields = pipe.execute()
     beats = {}
     for name, value in fields.items():
         us, _, description = _text(value).partition(" ")
         if us.isdecimal():
             beats[_text(name)] = int(us), description
-    return int(seconds) * 1_000_000 + int(micros), beats
+    return redis_time_us(now), beats
 
 
 def _text(raw: bytes | str) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Final, Unpack
 from taskyard.client import EnqueueRequest, JobHandle, Taskyard
 from taskyard.client.messages import first_message
 from taskyard.client.requests import CheckedRequest, EnqueueOptions, Seconds, check
+from taskyard.clock import us_of
 from taskyard.jobs import Catalogue
 from taskyard.settings import Settings
 from taskyard.testing.broker import MemoryBroker
@@ -125,7 +126,7 @@ class MemoryClient(Taskyard):
         }
         message = first_message(self.app, request)
         if request.countdown_s > 0:
-            due_us = self.clock.now_us() + int(request.countdown_s * 1_000_000)
+            due_us = self.clock.now_us() + us_of(request.countdown_s)
             self.broker.publish_later(message, due_us=due_us, **place)
         else:
             self.broker.publish(message, **place)

@@ -13,6 +13,7 @@ from typing import Any, Final, NoReturn
 
 from redis.exceptions import ResponseError
 
+from taskyard.clock import us_of
 from taskyard.store import SIGNED_OFF, Misplaced, Script, beat, is_of_replica, named
 from taskyard.transport.clients import PooledChannel
 from taskyard.transport.owners import HEARTBEAT_S, OWNER_TTL_S, Swept, describe
@@ -118,7 +119,7 @@ class HoldingChannel(PooledChannel):
             return
         names = (self.unacked_key, self.unacked_index_key, self.heartbeats_key)
         keys = self.full(*names, self.unacked_mutex_key)
-        silent_us = int(OWNER_TTL_S * 1_000_000)
+        silent_us = us_of(OWNER_TTL_S)
         arguments = [silent_us, visibility_timeout_s, limit, _SWEEP_INTERVAL_MS]
         try:
             with self.conn_or_acquire() as client:

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple, Self
 
 import redis
 
+from taskyard.clock import us_of
 from taskyard.store import SIGNED_OFF, read_beats
 
 __all__ = [
@@ -88,7 +89,7 @@ class Owner:
 
     def alive(self, now_us: int) -> bool:
         """Whether it was heard of within `OWNER_TTL_S`."""
-        return now_us - self.seen_us <= OWNER_TTL_S * 1_000_000
+        return now_us - self.seen_us <= us_of(OWNER_TTL_S)
 
     @property
     def signed_off(self) -> bool:

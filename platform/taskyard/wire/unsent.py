@@ -6,6 +6,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
+from taskyard.clock import us_of
 from taskyard.wire.letters import RawMessage
 
 __all__ = ["Unsent"]
@@ -35,4 +36,4 @@ class Unsent(BaseModel):
 
     def due(self, epoch: int) -> int:
         """When it is to run, microseconds; 0 for now."""
-        return epoch + int(self.countdown_s * 1_000_000) if self.countdown_s > 0 else 0
+        return epoch + us_of(self.countdown_s) if self.countdown_s > 0 else 0

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from taskyard.client import JobHandle
-from taskyard.clock import SYSTEM_CLOCK, to_us
+from taskyard.clock import SYSTEM_CLOCK, seconds_of, to_us
 from taskyard.jobs.states import LIVE, State
 from taskyard.ops.cli.ids import short
 from taskyard.records import Record
@@ -52,7 +52,7 @@ def _time(record: Record) -> str:
     now_us = to_us(SYSTEM_CLOCK.now())
     running = record.state in LIVE - {State.DEAD_LETTERED}
     end_us = now_us if running else record.number("decided") or now_us
-    return f"{max(0, end_us - record.epoch) / 1_000_000:.1f} s"
+    return f"{seconds_of(max(0, end_us - record.epoch)):.1f} s"
 
 
 def _note(record: Record) -> str:

@@ -11,7 +11,7 @@ from rich.console import RenderableType
 from sqlalchemy import Engine
 
 from taskyard import database
-from taskyard.clock import from_us
+from taskyard.clock import from_us, seconds_of
 from taskyard.control import letters
 from taskyard.control.sequel import Sequel, follow
 from taskyard.jobs import Category
@@ -112,7 +112,7 @@ def _attempts(notes: list[dict[str, Any]]) -> RenderableType:
         (
             note.get("attempt"),
             moment(from_us(note["started_us"])),
-            f"{(note['ended_us'] - note['started_us']) / 1_000_000:.2f} s",
+            f"{seconds_of(note['ended_us'] - note['started_us']):.2f} s",
             note.get("worker"),
             note.get("outcome"),
             f"{note.get('code')}: {note.get('error')}",

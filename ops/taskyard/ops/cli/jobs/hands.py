@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 
 from taskyard.broker import is_amqp
 from taskyard.broker.connection import check_broker_url
-from taskyard.clock import from_us
+from taskyard.clock import from_us, us_of
 from taskyard.errors import TaskyardError
 from taskyard.jobs.states import State
 from taskyard.reconcile.holders import Return, look_for_holders
@@ -101,7 +101,7 @@ def _held(
     returns = []
     for held in holding:
         taken_s: Any = broker.zscore(held.index, held.tag)
-        back = holders.judge(held, seen, int(float(taken_s or 0) * 1_000_000))
+        back = holders.judge(held, seen, us_of(float(taken_s or 0)))
         if back is None:
             return True, None
         returns.append(back)
