@@ -27,6 +27,7 @@ __all__ = ["Named", "kill_all_and_reconcile", "texts_in"]
 
 _DEAD_WITHIN_S: Final = 30.0
 _COMMAND_S: Final = 120.0
+_ALL: Final = "1000000"
 _FIRST: Final = 10
 
 
@@ -103,6 +104,8 @@ def _stranded(town: Town) -> set[str]:
 def _reconcile(town: Town) -> dict[str, Any]:
     """What the command prints; its exit code 1 says that something disagrees."""
     argv = [sys.executable, "-m", "taskyard.ops.cli", "reconcile", "--json"]
+    # It names 20 of each kind unless it is asked for more.
+    argv += ["--examples", _ALL]
     done = subprocess.run(  # noqa: S603 - our own program
         argv, env=town.environment(), capture_output=True, check=False, timeout=_COMMAND_S
     )

@@ -21,7 +21,7 @@ from chaos.load import Plan, enqueue
 from chaos.named import Named, kill_all_and_reconcile
 from chaos.setups import SETUPS
 from chaos.storms import STORMS
-from chaos.stranded import waits
+from chaos.stranded import last_before, waits
 from chaos.town import Town
 
 __all__ = ["Plan", "Result", "blow"]
@@ -145,13 +145,13 @@ def _rage(plan: Plan, faults: Faults, looks: list[Named]) -> None:
 def _recovery_s(town: Town, faults: Faults) -> float | None:
     witnessed: Any = town.witness.lrange(EFFECTS, 0, -1)
     moments = sorted(json.loads(raw)["at"] for raw in witnessed)
-    waits = list(_waits(moments, faults.ended_at))
+    waits = list(_waits(moments, faults))
     return round(max(waits), 2) if waits else None
 
 
-def _waits(moments: list[float], ends: list[float]) -> Iterator[float]:
+def _waits(moments: list[float], faults: Faults) -> Iterator[float]:
     """From the end of each fault to the next effect; none where nothing was left to do."""
-    for end in ends:
+    for end in faults.ended_at:
         later = [moment for moment in moments if moment >= end]
         if later:
-            yield later[0] - end
+            yield later[0] - last_before(later[0], end, faults.all_dead_until)
