@@ -32,6 +32,7 @@ from taskyard.wire.headers import Stamp
 # Given by two different clocks; what follows from them is compared instead.
 OF_A_CLOCK = {"token", "epoch", "version", "due_us", "now_us", "decided_us", "remaining_us"}
 COUNTERS = ("generation", "seq", "attempts", "deaths", "deliveries", "begins")
+NESTING = ("nesting", "nested_generation", "nested_seq")
 A_LIFE_US = 10**12
 
 INDEX = st.integers(0, 5)
@@ -47,6 +48,8 @@ CALLS = st.one_of(
     st.tuples(st.just("condemn"), INDEX),
     st.tuples(st.just("other_task"), HOLDER),
     st.tuples(st.just("other_task_dies")),
+    st.tuples(st.just("replacement"), st.sampled_from([1, 2]), st.sampled_from([0, 1]), HOLDER),
+    st.tuples(st.just("replacement_dies"), st.sampled_from([1, 2])),
     st.tuples(st.just("replay"), INDEX, st.sampled_from(["r1", "r2", "r3"])),
     st.tuples(st.sampled_from(["renew", "progress"]), INDEX),
     st.tuples(st.sampled_from(["deliver", "expire_lease", "confirm"])),
@@ -96,7 +99,24 @@ class Side:
             self.stamps += [
                 Stamp(*(a + b for a, b in zip(here, step, strict=True))) for step in later
             ]
+            self.stamps += [Stamp(answer.epoch, answer.generation, answer.seq, nesting=1)]
         return answer
+
+    def _replacement(self, nesting: int, retries: int, holder: str) -> Any:
+        """A message that Celery has counted as another task in this one's place, unstamped."""
+        answer = self.records.begin(
+            self.job_id, Stamp(0, 0, retries, nesting=nesting), holder=holder, worker="w",
+            job_type="u", queue="exec", priority=None, process="p1",
+        )  # fmt: skip
+        if isinstance(answer, Run):
+            self.runs.append(answer)
+        return answer
+
+    def _replacement_dies(self, nesting: int) -> Any:
+        return self.records.condemn(
+            self.job_id, Stamp(0, nesting=nesting), job_type="u", queue="exec", priority=None,
+            cause=b"{}", code="c", category="timeout", message="m",
+        )  # fmt: skip
 
     def _other_task(self, holder: str) -> Any:
         """A message of another task with the same id, from a producer that knows no stamps."""
@@ -180,7 +200,9 @@ class Side:
         record = self.records.read(self.job_id)
         counters = {name: record.number(name) for name in COUNTERS}
         history = [(note.attempt, note.outcome, note.code, note.error) for note in record.history]
-        texts = {name: record.fields.get(name) or "" for name in ("type", "queue", "holder")}
+        texts = {
+            name: record.fields.get(name) or "" for name in ("type", "queue", "holder", *NESTING)
+        }
         return {
             "state": record.state,
             "fields": sorted(record.fields),

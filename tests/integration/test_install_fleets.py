@@ -37,6 +37,25 @@ def test_a_mixed_fleet_runs_every_job_once(app: Legacy) -> None:
         assert all(len(app.notes(f"{result.id}:runs")) == 1 for result in plain)
 
 
+@pytest.mark.parametrize("mode", ["observe", "none"])
+def test_what_replaces_a_task_that_another_worker_ran_has_its_id_and_runs(
+    servers: Servers, tmp_path: Path, mode: str
+) -> None:
+    """Celery stamps nothing, so its message names another task than the record of that id."""
+    # A lease that outlasts the test: none may wait for the end of another attempt's.
+    with legacy_on("redis", servers, tmp_path, admit=True, lease_s=300) as app:
+        ends_in = f"{app.prefix}.orders"
+        app.worker("first", mode, "-Q", f"{app.prefix}.work")
+        app.worker("last", "protect", "-Q", ends_in)
+        with app.producer() as tasks:
+            replaced = [tasks.become.apply_async((what, ends_in)) for what in ("task", "chain") * 5]
+            assert [result.get(timeout=SOON_S) for result in replaced] == [42] * 10
+            assert app.at_broker.letters() == []
+            for result in replaced:
+                record = app.await_state(result.id, "completed")
+                assert record["type"] == "legacy.become"
+
+
 def test_in_a_fleet_of_both_transports_each_killed_worker_leaves_its_jobs_to_the_others(
     servers: Servers, tmp_path: Path
 ) -> None:

@@ -488,6 +488,86 @@ def test_versions_jump_instead_of_repeating_when_the_record_was_lost(house: Hous
     assert len(set(versions)) == 3
 
 
+# --- replacements --------------------------------------------------------------------------------
+
+
+def replacement(nesting: int = 1, retries: int = 0) -> Stamp:
+    """What Celery counts in the message of another task in a job's place, without a stamp."""
+    return Stamp(0, 0, retries, nesting=nesting)
+
+
+def begin_other(house: House, stamp: Stamp | None, holder: str = "h2") -> Any:
+    return house.records.begin(
+        JOB, stamp, holder=holder, worker="w2", job_type="other", queue="exec", priority=3
+    )
+
+
+def test_the_task_in_a_jobs_place_runs_where_only_celery_counts_it(house: House) -> None:
+    house.admit()
+    run = begin_other(house, replacement())
+    assert isinstance(run, Run)
+    house.complete(run)
+    assert [event["event"] for event in house.events()] == ["admit", "begin", "complete"]
+
+
+def test_it_ends_an_attempt_whose_worker_has_not_reported_the_end_yet(house: House) -> None:
+    """A worker that only watches reports it later; a lease of 30 s must not hold the job up."""
+    house.run(house.admit())
+    run = begin_other(house, replacement())
+    assert isinstance(run, Run)
+    assert (run.seq, run.attempt, house.read().number("deaths")) == (1, 2, 1)
+    assert house.records.release(JOB, "h1") == NotHeld(State.RUNNING)
+    assert [event["event"] for event in house.events()] == ["admit", "begin", "retry", "begin"]
+    assert [(note.outcome, note.error) for note in house.read().history] == [
+        ("retrying", "replaced by other")
+    ]
+
+
+def test_it_runs_after_retries_that_celery_counts_no_more(house: House) -> None:
+    stamp = house.admit()
+    for seq in range(3):
+        house.retry(house.run(at(stamp, seq=seq)))
+    assert begin_other(house, replacement()).seq == 4
+    assert isinstance(house.begin(at(stamp, seq=3)), Stale)
+
+
+def test_it_is_known_again_and_does_not_run_twice(house: House) -> None:
+    house.admit()
+    run = begin_other(house, replacement())
+    assert isinstance(begin_other(house, replacement(), "h3"), Held)
+    house.retry(run)
+    assert begin_other(house, replacement(), "h3").seq == run.seq + 1, "only its retry goes out"
+    assert begin_other(house, replacement(retries=1), "h4").seq == run.seq + 1
+
+
+def test_each_further_replacement_is_a_step_and_the_one_before_is_stale(house: House) -> None:
+    house.admit()
+    begin_other(house, replacement())
+    assert isinstance(begin_other(house, replacement(2), "h3"), Run)
+    assert begin_other(house, replacement(1), "h4") == Stale(State.RUNNING)
+    assert house.begin(None, "h5") == Stale(State.RUNNING)
+
+
+def test_after_a_replay_the_message_from_before_is_stale(house: House) -> None:
+    stamp = house.admit()
+    house.bury(begin_other(house, replacement()))
+    house.replay(stamp)
+    assert isinstance(begin_other(house, replacement()), Stale)
+    replayed = replace(at(stamp, generation=1), nesting=1)
+    assert isinstance(begin_other(house, replayed), Run)
+
+
+def test_what_a_replayed_job_is_replaced_by_runs_in_its_generation(house: House) -> None:
+    stamp, _ = house.dead()
+    house.replay(stamp)
+    assert begin_other(house, replacement()).generation == 1
+
+
+def test_a_job_that_has_ended_stays_so_whatever_replaces_it(house: House) -> None:
+    house.complete(house.run(house.admit()))
+    assert begin_other(house, replacement()) == Done(b"42")
+
+
 # --- death and poison ----------------------------------------------------------------------------
 
 

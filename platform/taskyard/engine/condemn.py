@@ -8,8 +8,8 @@ from taskyard.engine.duties import Owing, duty_of
 from taskyard.engine.message import (
     is_identified,
     job_id_of,
+    position_of,
     raw_message,
-    stamp_of,
     task_of,
     was_delivered_before,
 )
@@ -31,7 +31,7 @@ def condemn(yard: Yard, message: Any, outcome: Failed) -> None:
     if not is_identified(message):
         yard.letters.post(_unidentified(yard, message, outcome))
         return
-    job_id, stamp = job_id_of(message), stamp_of(message)
+    job_id, stamp = job_id_of(message), position_of(message)
     answer = yard.records.condemn(
         job_id,
         stamp,

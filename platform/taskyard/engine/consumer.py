@@ -20,7 +20,7 @@ from taskyard.engine.condemn import condemn
 from taskyard.engine.duties import Owing, duty_of
 from taskyard.engine.eta import due_ahead_us
 from taskyard.engine.holding import Holding
-from taskyard.engine.message import is_identified, job_id_of, stamp_of, task_of
+from taskyard.engine.message import is_identified, job_id_of, position_of, stamp_of, task_of
 from taskyard.engine.origin import QUEUE, note_queues, queue_by_tag
 from taskyard.engine.pool import OwnPipesPool
 from taskyard.engine.reconnecting import CALM_S, LONGEST_S, Reconnecting, close_in_two_steps
@@ -234,7 +234,7 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
         if due_us is None:
             return False
         yard: Yard = self.app.taskyard
-        stamp = stamp_of(message) or Stamp(now_us, sent_us=due_us)
+        stamp = position_of(message) or Stamp(now_us, sent_us=due_us)
         try:
             if not self._reuses_id(message):
                 self._publish(message, stamp, DeferMessage(due_us - now_us))
@@ -252,7 +252,7 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
         A message that waits has a stamp, by which it would pass for that job's. Raises one of
         `NOT_DISCHARGED`.
         """
-        if stamp_of(message) is not None or not is_identified(message):
+        if position_of(message) is not None or not is_identified(message):
             return False
         yard: Yard = self.app.taskyard
         reused = reuse_in(yard.records.read(job_id_of(message)), task_of(message))

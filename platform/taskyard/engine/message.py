@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -11,7 +12,7 @@ from taskyard.broker.packed import body_as_it_came
 from taskyard.clock import to_us, us_of
 from taskyard.engine.origin import QUEUE
 from taskyard.wire.exact import clean_text, pack
-from taskyard.wire.headers import HEADER, LONGEST_ID, Stamp, usable_id
+from taskyard.wire.headers import HEADER, LONGEST_ID, MOST_RETRIES, Stamp, usable_id
 from taskyard.wire.letters import RawMessage
 
 __all__ = [
@@ -19,14 +20,17 @@ __all__ = [
     "is_identified",
     "job_id_of",
     "named_task",
+    "position_in",
+    "position_of",
     "raw_message",
     "read_stamp",
-    "stamp_in",
     "stamp_of",
     "task_of",
     "was_delivered_before",
 ]
 
+# How often `self.replace` has put another task in this one's place, as Celery counts it.
+_NESTING: Final = "replaced_task_nesting"
 _CLOCKS_MAY_DIFFER_US: Final = us_of(86_400)
 _UNIDENTIFIED: Final = uuid.UUID("c0a5b1de-53a0-5e6c-8c39-9a6f7a2e5d01")
 
@@ -72,12 +76,33 @@ def stamp_of(message: Any) -> Stamp | None:
         return None
 
 
-def stamp_in(request: Any) -> Stamp | None:
+def _stamp_in(request: Any) -> Stamp | None:
     """The stamp on Celery's request in the child; a broken one counts as absent."""
     try:
         return read_stamp({HEADER: getattr(request, HEADER, None)})
     except ValueError:
         return None
+
+
+def position_of(message: Any) -> Stamp | None:
+    """The message's stamp, with Celery's count of replacements; None where it has neither.
+
+    A worker that does not stamp counts those too.
+    """
+    return _with_nesting(stamp_of(message), (message.headers or {}).get(_NESTING))
+
+
+def position_in(request: Any) -> Stamp | None:
+    """The same of Celery's request in the child."""
+    return _with_nesting(_stamp_in(request), getattr(request, _NESTING, None))
+
+
+def _with_nesting(stamp: Stamp | None, nesting: object) -> Stamp | None:
+    # A bool is an int to Python and none to Redis; more than a stamp may hold fits no ledger.
+    count = nesting if type(nesting) is int and 0 < nesting < MOST_RETRIES else 0
+    if not count:
+        return stamp
+    return Stamp(0, nesting=count) if stamp is None else replace(stamp, nesting=count)
 
 
 def is_identified(message: Any) -> bool:

@@ -20,7 +20,7 @@ from celery.worker.request import Request
 
 from taskyard.engine.continuations import fix_continuations
 from taskyard.engine.guard import guard
-from taskyard.engine.message import stamp_of
+from taskyard.engine.message import position_of
 from taskyard.engine.origin import HOLDER, QUEUE
 from taskyard.engine.reports import escaped, wrap_on_success
 from taskyard.engine.request_names import without_forged
@@ -64,7 +64,7 @@ class JobRequest(Request):  # type: ignore[misc]
         return yard
 
     def _stamp_of(self, message: Any) -> Stamp | None:
-        return stamp_of(message)
+        return position_of(message)
 
     @cached_property
     def _context(self) -> Any:

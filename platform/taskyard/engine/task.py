@@ -14,7 +14,7 @@ from taskyard.backend.record_backend import DECIDED
 from taskyard.engine.continuations import fix_continuations
 from taskyard.engine.following import bury_if_done, publish_continuations
 from taskyard.engine.guard import guard
-from taskyard.engine.message import stamp_in
+from taskyard.engine.message import position_in
 from taskyard.engine.origin import HOLDER, QUEUE
 from taskyard.engine.request import JobRequest
 from taskyard.engine.yard import Yard
@@ -55,7 +55,7 @@ class JobTask(Task):  # type: ignore[misc]
         try:
             result = self.yard.runner.run(
                 self.handler,
-                delivery_in(self, stamp_in(request)),
+                delivery_in(self, position_in(request)),
                 args,
                 kwargs,
                 encode=self._encode,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from taskyard.engine.eta import is_date
-from taskyard.engine.message import job_id_of, raw_message, stamp_of, task_of
+from taskyard.engine.message import job_id_of, position_of, raw_message, task_of
 from taskyard.install.marks import ETA
 from taskyard.install.yard import AppYard
 from taskyard.wire.headers import Stamp
@@ -16,7 +16,8 @@ __all__ = ["date_before_waiting", "put_off"]
 def put_off(yard: AppYard, message: Any, due_us: int) -> None:
     """Publish the message for later; raises `PublishFailed` and redis-py's errors."""
     job_id = job_id_of(message)
-    stamp = stamp_of(message) or _first_stamp(yard, message, job_id)
+    # Celery's count of replacements says where the message stands, as soon as it begins.
+    stamp = position_of(message) or _first_stamp(yard, message, job_id)
     raw = raw_message(message)
     yard.publisher.publish_later(
         raw.model_copy(update={"headers": {**raw.headers, ETA: raw.headers.get("eta")}}),

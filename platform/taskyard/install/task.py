@@ -9,7 +9,7 @@ from celery import Task
 from taskyard.engine.continuations import fix_continuations
 from taskyard.engine.following import bury_if_done, publish_continuations
 from taskyard.engine.guard import guard
-from taskyard.engine.message import stamp_in
+from taskyard.engine.message import position_in
 from taskyard.engine.origin import HOLDER
 from taskyard.engine.task import PARTS, delivery_in
 from taskyard.install.attempt import Attempt
@@ -44,7 +44,7 @@ class ProtectedTask(Task):  # type: ignore[misc]
             return super().__call__(*args, **kwargs)
         fix_continuations(request)
         guard(self)
-        delivery = delivery_in(self, standing(stamp_in(request), request.retries))
+        delivery = delivery_in(self, standing(position_in(request), request.retries))
         attempt = Attempt(self.app, delivery.queue)
         setattr(request, ATTEMPT, attempt)
         setattr(request, PARTS, attempt.next_part)

@@ -165,6 +165,7 @@ class Records:
             queue,
             "" if priority is None else priority,
             process,
+            0 if stamp is None else stamp.nesting,
         ]
         return parse_begin(self._call("begin", job_id, arguments))
 
@@ -261,6 +262,7 @@ class Records:
             code,
             category,
             message,
+            0 if stamp is None else stamp.nesting,
         ]
         answer = parse_begin(self._call("condemn", job_id, arguments))
         if not isinstance(answer, Decided | Held | Stale | Ended | Reused):
@@ -363,5 +365,6 @@ def _text(raw: bytes | str) -> str:
 def _position(stamp: Stamp | None) -> list[str | int]:
     if stamp is None:
         return ["", 0, 0]
-    # Epoch 0: the message does not know its life, only how often Celery itself has retried it.
+    # Epoch 0: the message does not know its life, only how often Celery itself has retried it, or
+    # has put another task in its place.
     return [stamp.epoch or "", stamp.generation, stamp.seq]

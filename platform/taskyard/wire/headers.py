@@ -33,7 +33,8 @@ class Stamp:
     """Which life of a job a message belongs to; times are microseconds since the epoch.
 
     `epoch` is the life, `generation` counts replays and redirects in it, `seq` counts retries.
-    `sent_us` is the last publication. `policy` overrides the job type's retry policy.
+    `sent_us` is the last publication. `policy` overrides the job type's retry policy. `nesting`
+    counts how often the job has put another task in its place; Celery's own header carries it.
     """
 
     epoch: int
@@ -41,6 +42,7 @@ class Stamp:
     seq: int = 0
     sent_us: int | None = None
     policy: Mapping[str, object] | None = None
+    nesting: int = 0
 
     @classmethod
     def read(cls, headers: Mapping[str, object]) -> Self | None:

@@ -164,11 +164,12 @@ def elsewhere(self: Any) -> str:
 
 
 @task(name="legacy.become", bind=True)
-def become(self: Any, what: str) -> Any:
+def become(self: Any, what: str, ends_in: str | None = None) -> Any:
+    """`ends_in` is the queue of the task that has this one's id."""
     if what == "task":
-        return self.replace(add.s(40, 2))
+        return self.replace(add.s(40, 2).set(queue=ends_in))
     if what == "chain":
-        return self.replace(chain(add.s(1, 2), add.s(39)))
+        return self.replace(chain(add.s(1, 2), add.s(39).set(queue=ends_in)))
     return self.replace(group(add.s(number, number) for number in range(3)))
 
 

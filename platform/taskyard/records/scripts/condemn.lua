@@ -1,7 +1,7 @@
 -- A message dies before any attempt could decide: expired, invalid, unknown, delivered too often.
 local job_id = ARGV[1]
 local message = {epoch = ARGV[2], generation = ARGV[3], seq = ARGV[4], type = ARGV[5], queue = ARGV[6],
-                 priority = ARGV[7]}
+                 priority = ARGV[7], nesting = ARGV[12]}
 local cause, code, category, text = ARGV[8], ARGV[9], ARGV[10], ARGV[11]
 local record = read(KEY_RECORD)
 local now = now_us()

@@ -136,6 +136,8 @@ end
 -- Who decided, and what: gone as soon as another attempt runs.
 local DECISION = {'decision', 'decided', 'decided_token', 'decided_holder', 'due'}
 local LEASE = {'holder', 'process', 'lease_until'}
+-- How often the job has put another task in its place, and where the first message of that stood.
+local NESTING = {'nesting', 'nested_generation', 'nested_seq'}
 
 -- Counters, causes and requests belong to one generation.
 local function open_generation(record, generation)
@@ -187,28 +189,31 @@ local function ahead(job_id, record, message, now)
 end
 
 -- A message without a stamp that names another task is no message of this job: its producer has
--- used one id for two. A stamp of this life may name another task, where one has replaced itself.
+-- used one id for two. A stamp of this life may name another task, where one has replaced itself,
+-- and so may a message that Celery has counted as a replacement.
 local function reuses(record, message)
   local named, known = message.type or '', record.type or ''
-  return message.epoch == '' and named ~= '' and known ~= '' and named ~= known
+  return message.epoch == '' and num(message.nesting) == 0 and named ~= '' and known ~= ''
+         and named ~= known
 end
 
--- The record that a message finds or makes; or nil and the answer that settles the message.
-local function place(job_id, record, message, now)
-  if not record.state then return reborn(message, now) end
-  if reuses(record, message) then
-    return nil, {'reused', record.type, record.state, record.epoch}
-  end
-  -- A message of a plain producer carries no stamp: it belongs to the life there is, at its start.
-  local epoch = message.epoch ~= '' and message.epoch or record.epoch
-  local order = compare(record, epoch, message.generation, message.seq)
-  if order < 0 then return nil, behind(record, epoch, message.generation, message.seq) end
-  local remaining = num(record.lease_until) - now
-  if record.state == 'running' and remaining > 0 and record.holder ~= message.holder then
-    return nil, {'held', int(remaining)}
-  end
-  if order == 0 then return record end
-  return ahead(job_id, record, message, now)
+local function note_nesting(record, message, seq)
+  if num(message.nesting) <= num(record.nesting) then return end
+  record.nesting = message.nesting
+  record.nested_generation, record.nested_seq = message.generation, int(seq)
+end
+
+-- Where a message without a stamp stands: -1 where the job has put another task in its place since,
+-- 1 where the message is that other task and the first of it, 0 where its position says more.
+-- A worker without Taskyard, or one that only watches, counts the replacement and stamps nothing.
+local function nest(record, message)
+  local nesting, known = num(message.nesting), num(record.nesting)
+  if message.epoch ~= '' or (nesting == 0 and known == 0) then return 0 end
+  if nesting < known then return -1 end
+  if nesting > known then return 1 end
+  message.generation = record.nested_generation
+  message.seq = int(num(record.nested_seq) + num(message.seq))
+  return 0
 end
 
 -- What is left of an ended job: enough to recognise a late duplicate, nothing more.
@@ -243,6 +248,55 @@ local function note(record, now, outcome, code, message)
   record.history = shortened((record.history or '') .. line .. '\n')
 end
 
+-- The job has put another task in its place, and that is its next step. Whoever published it had
+-- come to its end, also where the record has not heard so yet: a worker that watches tells it later.
+local function replaced(job_id, record, message, now)
+  if TERMINAL[record.state] or record.state == 'dead_lettered' then return record end
+  local code, text = 'replaced', 'replaced by ' .. (message.type or '')
+  message.generation = record.generation
+  local seq = num(record.seq) + 1
+  record.seq = int(seq + num(message.seq))
+  if record.state == 'running' then
+    record.deaths = int(math.max(num(record.deaths) - 1, 0))
+    record.attempts = int(num(record.attempts) + 1)
+    note(record, now, 'retrying', code, text)
+    move(job_id, record, 'retry', now, {'attempt', record.begins, 'worker', record.worker or '', 'type',
+         record.type or '', 'queue', record.queue or '', 'code', code, 'error', text})
+    drop(record, LEASE)
+  elseif record.state == 'rerouted' then
+    move(job_id, record, 'requeue', now, {'type', record.type or '', 'queue', record.queue or ''})
+  end
+  note_nesting(record, message, seq)
+  return record
+end
+
+-- The record that a message finds or makes; or nil and the answer that settles the message.
+local function place(job_id, record, message, now)
+  if not record.state then
+    local seq = message.seq
+    record = reborn(message, now)
+    note_nesting(record, message, seq)
+    return record
+  end
+  if reuses(record, message) then
+    return nil, {'reused', record.type, record.state, record.epoch}
+  end
+  local nested = nest(record, message)
+  if nested < 0 then return nil, {'stale', record.state} end
+  if nested > 0 then return replaced(job_id, record, message, now) end
+  -- A message of a plain producer carries no stamp: it belongs to the life there is, at its start.
+  local epoch = message.epoch ~= '' and message.epoch or record.epoch
+  local order = compare(record, epoch, message.generation, message.seq)
+  if order < 0 then return nil, behind(record, epoch, message.generation, message.seq) end
+  local remaining = num(record.lease_until) - now
+  if record.state == 'running' and remaining > 0 and record.holder ~= message.holder then
+    return nil, {'held', int(remaining)}
+  end
+  if order > 0 then record = ahead(job_id, record, message, now) end
+  note_nesting(record, message, message.seq)
+  return record
+end
+
 -- The running attempt ended without a decision, and its lease or its process is gone.
 local function note_lost(record, now, code, evidence)
   if record.state == 'running' then note(record, now, 'lost', code, evidence) end
@@ -254,7 +308,7 @@ local function lay_down(record)
   drop(record, {'due', 'released'})
   write(KEY_RECORD, record, {'epoch', 'generation', 'seq', 'type', 'queue', 'priority', 'admitted', 'state',
         'version', 'attempts', 'deaths', 'deliveries', 'begins', 'cause', 'decision', 'decided', 'history',
-        'first_failure', 'token'})
+        'first_failure', 'token', unpack(NESTING)})
   redis.call('PERSIST', KEY_RECORD)
 end
 
