@@ -63,12 +63,12 @@ def test_it_fails_repairs_and_replays_within_a_minute(shell: Shell) -> None:
 def test_what_it_shows_is_what_postgres_holds(shell: Shell) -> None:
     document = shell.run("demo", "--json").document
 
-    jobs = [(job["name"], job["queue"], job["state"], job["attempts"]) for job in document["jobs"]]
-    assert jobs == [
-        ("plan", "plan", "completed", 1),
-        ("run", "exec", "completed", 1),
-        ("locate", "locator", "completed", 1),
-        ("run again", "exec", "completed", 2),
+    facts = ("name", "queue", "state", "attempts", "generation")
+    assert [tuple(job[fact] for fact in facts) for job in document["jobs"]] == [
+        ("plan", "plan", "completed", 1, 0),
+        ("run", "exec", "completed", 1, 0),
+        ("locate", "locator", "completed", 1, 0),
+        ("run again", "exec", "completed", 1, 1),
     ]
     assert document["letter"]["failure_code"] == "element_not_found"
     assert document["letter"]["replay_outcome"] == "success"

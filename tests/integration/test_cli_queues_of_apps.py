@@ -159,3 +159,18 @@ def test_records_that_do_not_answer_leave_the_apps_queues_unknown(
     assert ran.code == 0
     assert [row["queue"] for row in ran.document] == list(settings.queues)
     assert ran.err.startswith("the queues of installed apps are unknown: Redis at redis://:[redac")
+
+
+@pytest.mark.parametrize("verb", ["show", "wait"])
+def test_an_unknown_job_may_be_a_task_that_waits_in_a_queue_of_an_app(
+    records: Records, place: Place, settings: Settings, tmp_path: Path, verb: str, database_url: str
+) -> None:
+    tell(records, place)
+    shell = Shell(tmp_path, environment_of(settings) | {"TASKYARD_DATABASE_URL": database_url})
+
+    ran = shell.run("jobs", verb, "0123456789")
+
+    assert ran.code == 4
+    assert "no record before a worker begins it" in ran.err
+    assert "install(app, admit=True)" in ran.err
+    assert f"a queue of the app ({place.queue}), which `taskyard queues list` counts" in ran.err

@@ -127,8 +127,10 @@ class JobHandle:
                 raise DeadLettered(letter, cause.get("code", ""), cause.get("message", ""))
             case State.NONE:
                 raise NotFound(
-                    f"nothing is known of job {self.job_id}: it never was, or it ended longer ago "
-                    "than the records keep; its history is in: taskyard jobs show " + self.job_id
+                    f"nothing is known of job {self.job_id}: it never was, it ended longer ago "
+                    "than the records keep, or it is a task of an installed Celery app that no "
+                    "worker has begun (install(app, admit=True) gives such a task a record when it "
+                    f"is published). Its history is in: taskyard jobs show {self.job_id}"
                 )
             case state:
                 raise JobFailed(self.job_id, state)

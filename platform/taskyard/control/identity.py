@@ -31,7 +31,7 @@ def local_identity(settings: Settings) -> Identity:
     """
     if not settings.trust_local:
         raise NotPermitted(
-            "there is no verified identity. Use a token, or on a machine whose users you trust set "
+            "there is no verified identity. On a machine whose users you trust set "
             "TASKYARD_TRUST_LOCAL=1: actions are then audited as local:<user>@<host>"
         )
     return Identity(subject=f"local:{_user()}@{socket.gethostname()}", via="local")

@@ -139,7 +139,8 @@ class Settings(BaseModel):
         except KeyError:
             raise UnknownQueue(
                 f"there is no queue {name!r}. Known: {', '.join(sorted(self.queues))}. "
-                "Add one under [queues] in taskyard.toml."
+                "Add one under [queues] in taskyard.toml; settings that are made in code, as a "
+                "test's Yard has, take it as Settings(queues=...)."
             ) from None
 
     def check_priority(self, queue: str, priority: object) -> int:

@@ -6,6 +6,7 @@ Text that comes from jobs is never trusted: it may hold Rich's markup or a termi
 from __future__ import annotations
 
 import base64
+import re
 import sys
 from collections.abc import Sequence
 from datetime import datetime
@@ -14,7 +15,9 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 from uuid import UUID
 
+from rich.cells import cell_len
 from rich.console import Console, Group, OverflowMethod, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -36,6 +39,10 @@ __all__ = [
 ]
 
 _WIDE: Final = 10_000  # nothing is cut or wrapped where a program reads
+_INDENT: Final = 2
+_LEAST: Final = 20
+# A sentence, and the command that it ends with.
+_COMMAND: Final = re.compile(r"(.*?)(?: ((?:See|Run): .*))?")
 _ROOMY: Final = 120  # columns of a terminal; under it, sentences beside a table are unreadable
 
 
@@ -60,7 +67,7 @@ def err() -> Console:
 
 
 def say(text: str, style: str = "") -> None:
-    """A line of the answer; long ones are left to the terminal to wrap."""
+    """A line of the answer; the terminal wraps long ones, so that they can be copied whole."""
     out().print(clean(text), style=style, soft_wrap=True)
 
 
@@ -78,12 +85,30 @@ def put(thing: RenderableType) -> None:
 
 def note(text: str) -> None:
     """A line beside the answer."""
-    err().print(clean(text), style="dim", soft_wrap=True)
+    _print_sentences(clean(text), "dim")
 
 
 def print_error(text: str) -> None:
     """The red line."""
-    err().print(clean(redact_text(f"error: {text}")), style="red", soft_wrap=True)
+    _print_sentences(clean(redact_text(f"error: {text}")), "red")
+
+
+def _print_sentences(text: str, style: str) -> None:
+    """Print to standard error; at a terminal break lines between words and indent what follows.
+
+    The command at the end gets a line of its own, which the terminal wraps: it can be copied whole.
+    """
+    console = err()
+    for line in text.split("\n"):
+        if not console.is_terminal or cell_len(line) <= console.width:
+            console.print(line, style=style, soft_wrap=True)
+            continue
+        said, command = _COMMAND.fullmatch(line).groups()  # type: ignore[union-attr] # fits all
+        margin = " " * (len(line) - len(line.lstrip()) + _INDENT)
+        first, *others = Text(said).wrap(console, max(console.width - len(margin), _LEAST))
+        console.print(first.plain, style=style, soft_wrap=True)
+        for part in [*(other.plain for other in others), *([command] if command else [])]:
+            console.print(f"{margin}{part}", style=style, soft_wrap=True)
 
 
 def print_json(document: object) -> None:
@@ -128,11 +153,11 @@ def with_sentences(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> 
     with console.capture() as captured:
         console.print(table(columns[:-1], [row[:-1] for row in rows], folded=0))
     head, *lines = captured.get().splitlines()
-    told = [Text.from_ansi(head)]
+    told: list[RenderableType] = [Text.from_ansi(head)]
     for line, row in zip(lines, rows, strict=True):
         told.append(Text.from_ansi(line))
         if row[-1]:
-            told.append(Text("  ").append(_cell(row[-1])))
+            told.append(Padding(_cell(row[-1]), (0, 0, 0, _INDENT)))
     return Group(*told)
 
 

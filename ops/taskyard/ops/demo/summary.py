@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 from taskyard import audit, ledger
 from taskyard.control import letters
 from taskyard.errors import NotFound
-from taskyard.jobs.states import Event, State
+from taskyard.jobs.states import State
 from taskyard.ops.cli.console import table
 from taskyard.ops.cli.ids import short
 from taskyard.ops.cli.times import lasted
@@ -38,7 +38,7 @@ class Summary:
 
     def jobs_table(self) -> Table:
         """One line a job."""
-        columns = ("job", "id", "queue", "state", "attempts", "time")
+        columns = ("job", "id", "queue", "state", "attempts", "replays", "time")
         rows = [
             (
                 job["name"],
@@ -46,6 +46,7 @@ class Summary:
                 job["queue"],
                 job["state"],
                 job["attempts"],
+                job["generation"],
                 lasted(job["admitted_at"], job["ended_at"]),
             )
             for job in self.jobs
@@ -75,10 +76,8 @@ def read_summary(engine: Engine, cast: Cast, letter_id: str, request_id: str) ->
 
 
 def _job(connection: Any, name: str, job_id: str) -> dict[str, Any]:
-    """The ledger's row; `attempts` are all begins, those before the replay too."""
+    """The ledger's row, or that there is none yet."""
     try:
-        row = ledger.job(connection, job_id)
+        return {"name": name, **ledger.job(connection, job_id)}
     except NotFound:
         return {"name": name, "job_id": job_id, "state": "unknown"}
-    begun = [event for event in ledger.history(connection, job_id) if event["event"] == Event.BEGIN]
-    return {"name": name, **row, "attempts": len(begun)}

@@ -7,13 +7,14 @@ from typing import Final
 
 from taskyard import database, ledger
 from taskyard.errors import NotFound, Refused, TaskyardError
+from taskyard.install.places import Places
 from taskyard.jobs.states import State
 from taskyard.ops.cli.jobs.silence import SILENT
 from taskyard.records import Records
 from taskyard.settings import Settings
 from taskyard.store import reachable
 
-__all__ = ["MINIMUM_PREFIX", "find_in_ledger", "find_job"]
+__all__ = ["MINIMUM_PREFIX", "find_in_ledger", "find_job", "no_job"]
 
 MINIMUM_PREFIX: Final = 6
 _SHOWN: Final = 5
@@ -38,8 +39,23 @@ def find_job(settings: Settings, records: Records, name: str) -> str:
     if not found:
         if silence is not None:
             raise silence
-        raise NotFound(f"there is no job {name[:60]!r}. See: taskyard jobs list")
+        raise no_job(settings, records, name)
     return _only(name, found)
+
+
+def no_job(settings: Settings, records: Records, name: str) -> NotFound:
+    """What to raise for a job without a record; a task of an installed app may still be queued."""
+    text = f"there is no job {name[:60]!r}. "
+    with reachable(settings.need_redis_url()):
+        queues = sorted({place.queue for place in Places(records.client, settings.namespace).all()})
+    if queues:
+        some = ", ".join(queues[:_SHOWN]) + (", ..." if len(queues) > _SHOWN else "")
+        text += (
+            "A task of an installed Celery app has no record before a worker begins it, unless the "
+            "app is installed with install(app, admit=True): it may still wait in a queue of the "
+            f"app ({some}), which `taskyard queues list` counts. "
+        )
+    return NotFound(f"{text}See: taskyard jobs list")
 
 
 def find_in_ledger(settings: Settings, name: str) -> str | None:

@@ -11,7 +11,7 @@ from taskyard import database, ledger
 from taskyard.clock import from_us
 from taskyard.errors import NotFound, ServerRefused, ServerUnreachable, TaskyardError
 from taskyard.jobs.states import State
-from taskyard.ops.cli.jobs.find import find_in_ledger, find_job
+from taskyard.ops.cli.jobs.find import find_in_ledger, find_job, no_job
 from taskyard.ops.cli.jobs.hands import Hands, look_at_hands
 from taskyard.ops.cli.jobs.present import present
 from taskyard.ops.cli.jobs.silence import SILENT
@@ -195,7 +195,7 @@ def look_up(settings: Settings, records: Records, name: str) -> JobView:
     if view.state is State.NONE and view.ledger.row is None:
         if view.ledger.silence is not None:
             raise view.ledger.silence
-        raise NotFound(f"there is no job {name[:60]!r}. See: taskyard jobs list")
+        raise no_job(settings, records, name)
     hands = look_at_hands(settings, records, record)
     return _with_place(settings, replace(view, hands=hands))
 

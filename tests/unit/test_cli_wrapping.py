@@ -1,0 +1,86 @@
+"""At a terminal lines break between words, and what is wrapped is indented under its first line."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+from rich.text import Text
+
+from taskyard.ops.cli import console
+
+WIDTH = 60
+CAUSE = "exception: the card of the customer was refused by the bank, which gave no reason for it"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def at_terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Terminal]:
+    """Called by the test itself: between set-up and test pytest puts its own streams back."""
+    return partial(_open_terminal, monkeypatch)
+
+
+def _open_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    screen = Terminal()
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(f"sys.{name}", screen)
+    for name, value in {"TERM": "xterm", "NO_COLOR": "1", "COLUMNS": str(WIDTH)}.items():
+        monkeypatch.setenv(name, value)
+    return screen
+
+
+def lines(terminal: Terminal) -> list[str]:
+    return [line.rstrip() for line in Text.from_ansi(terminal.getvalue()).plain.splitlines()]
+
+
+def test_a_cause_below_its_row_is_indented_on_each_of_its_lines(
+    at_terminal: Callable[[], Terminal],
+) -> None:
+    terminal = at_terminal()
+    console.put(console.with_sentences(("id", "cause"), [("a1b2", CAUSE)]))
+
+    below = lines(terminal)[2:]
+    assert len(below) > 1
+    assert all(line.startswith("  ") and len(line) <= WIDTH for line in below)
+    assert " ".join(line.strip() for line in below) == CAUSE
+
+
+@pytest.mark.parametrize("tell", [console.note, console.print_error])
+def test_a_sentence_breaks_between_words_and_ends_with_its_whole_command(
+    at_terminal: Callable[[], Terminal], tell: object
+) -> None:
+    terminal = at_terminal()
+    command = "Run: taskyard worker --pool exec --concurrency 4 --hostname exec@one --loglevel INFO"
+    assert callable(tell)
+    tell(f"{CAUSE}. {command}")
+
+    first, *others, last = lines(terminal)
+    assert last == f"  {command}"
+    assert all(line.startswith("  ") and len(line) <= WIDTH for line in others)
+    said = " ".join([first, *(line.strip() for line in others)])
+    assert said.removeprefix("error: ") == f"{CAUSE}."
+
+
+def test_a_list_of_faults_keeps_its_lines_and_their_indents(
+    at_terminal: Callable[[], Terminal],
+) -> None:
+    terminal = at_terminal()
+    console.print_error(f"two faults:\n  {CAUSE}\n  short")
+
+    first, *others, last = lines(terminal)
+    assert (first, last) == ("error: two faults:", "  short")
+    assert others[0].startswith("  exception")
+    assert all(line.startswith("    ") for line in others[1:])
+
+
+def test_what_fits_stays_on_its_line(at_terminal: Callable[[], Terminal]) -> None:
+    terminal = at_terminal()
+    console.print_error("there is no job. See: taskyard jobs list")
+
+    assert lines(terminal) == ["error: there is no job. See: taskyard jobs list"]
