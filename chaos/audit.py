@@ -89,8 +89,10 @@ def audit(
     seen.lost_in_pop = seen.name(LOST_IN_POP, lost_in_pop)
     _effects(town, seen, kinds, states)
     _letters(town, seen, states)
-    _poison(town, seen, kinds)
-    _ledger(town, seen, states)
+    # Of what kombu's pop has lost there is no letter, and no event after its loss.
+    known = {job: kind for job, kind in kinds.items() if job not in gone or states[job] in ENDS}
+    _poison(town, seen, known)
+    _ledger(town, seen, {job: states[job] for job in known})
     _drift(town, seen)
     return seen
 
