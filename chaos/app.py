@@ -107,6 +107,8 @@ def _options(configuration: Configuration) -> dict[str, Any]:
         # kombu looks for what is overdue every 100 s by default.
         "unacked_restore_interval": 1,
         "unacked_restore_throttle": 1,
+        # A worker that is killed while it looks locks the others out, for 5 minutes by default.
+        "unacked_mutex_expire": 5,
         "socket_timeout": _SOCKET_S,
     }
 

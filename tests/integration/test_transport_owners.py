@@ -208,6 +208,23 @@ def test_two_sweepers_give_a_message_back_once(post: Post) -> None:
     assert not post.unacked()
 
 
+@pytest.mark.parametrize("life", [{"px": 300_000}, {}], ids=["five minutes", "for ever"])
+def test_a_lock_that_a_killed_worker_of_kombus_transport_left_stops_no_sweep(
+    post: Post, life: dict[str, int]
+) -> None:
+    """kombu's lives for five minutes, and both transports have one name for it."""
+    post.send(1)
+    with holder(post, 1) as process, post.connect() as connection:
+        process.send_signal(signal.SIGKILL)
+        (dead,) = post.owners()
+        post.silence(dead)
+        post.redis.set(f"{post.name}:unacked_mutex", "of a killed worker", **life)
+        connection.channel().qos.restore_visible()
+        assert len(post.waiting()) == 1
+        # The next look waits for its own.
+        assert 0 < post.redis.pttl(f"{post.name}:unacked_mutex") <= 1_000
+
+
 def test_an_acknowledgement_beats_a_sweep_that_is_under_way(post: Post) -> None:
     post.send(1)
     with post.taking() as taken:

@@ -2,8 +2,10 @@
 -- KEYS: unacked hash, unacked index, heartbeats, mutex. ARGV: how long an owner may be silent (us),
 -- visibility timeout (s), limit, interval (ms). Answers tag, stored value, owner's description, ...
 if not redis.call('SET', KEYS[4], '1', 'NX', 'PX', ARGV[4]) then
-  -- One that never ends is nobody's: whatever put it there, sweeping must go on.
-  if redis.call('PTTL', KEYS[4]) ~= -1 then return {} end
+  -- One that never ends, or later than ours, is kombu's or a stranger's. kombu's lasts five minutes,
+  -- also when its worker was killed. Two sweeps at once do no harm: one of them finds each message.
+  local left = redis.call('PTTL', KEYS[4])
+  if left >= 0 and left <= tonumber(ARGV[4]) then return {} end
   redis.call('SET', KEYS[4], '1', 'PX', ARGV[4])
 end
 local limit = tonumber(ARGV[3])
