@@ -1,0 +1,18 @@
+"""A worker whose waits after refusals stay short, so that many of them fit a test.
+
+Imported by a worker before its handlers.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Final
+
+from taskyard.engine import yard
+from taskyard.wire.refusals import Refusals
+
+__all__ = ["WAIT_S"]
+
+WAIT_S: Final = 0.1
+
+setattr(yard, "Refusals", partial(Refusals, first_s=WAIT_S, longest_s=WAIT_S))  # noqa: B010 - mypy
