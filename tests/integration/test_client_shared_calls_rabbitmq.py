@@ -21,6 +21,8 @@ from taskyard.errors import PublishFailed, Unroutable
 from taskyard.jobs.states import State
 
 ADMISSION = b"EVAL"
+# A blocked publication takes all of its time, so no longer than a busy machine needs.
+PATIENT_S = 6
 
 
 @pytest.fixture
@@ -102,8 +104,10 @@ def test_a_queue_that_is_gone_fails_its_own_calls_alone(yard: Taskyard, servers:
 
 
 def test_a_blocked_broker_is_told_to_each_call(yard: Taskyard, servers: Servers) -> None:
-    with memory_alarm(servers.rabbitmq):
-        errors = calls(yard, ["a", "b", None])
+    # In this time RabbitMQ must accept a new connection too, and report the alarm on it.
+    patient = yard.settings.model_copy(update={"publish_timeout_s": PATIENT_S})
+    with memory_alarm(servers.rabbitmq), Taskyard(patient, catalogue()) as blocked:
+        errors = calls(blocked, ["a", "b", None])
     assert [type(error) for error in errors] == [PublishFailed] * 3
     assert all("blocks publishers, for want of memory" in str(error) for error in errors)
     again = calls(yard, ["a", "b"])
