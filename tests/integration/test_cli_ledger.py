@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine
 
 from servers import Servers
-from support.dated import dated
 from support.letters import DIED_US
 from support.shell import Shell, connected_shell
 from taskyard import ledger
@@ -23,12 +21,6 @@ NOWHERE = "redis://:hunter2@127.0.0.1:1/0"
 TRACE = """Traceback (most recent call last):
   File "shop.py", line 3, in pay
 ValueError: no such card, password=hunter2"""
-
-
-@pytest.fixture
-def database(database_url: str) -> Iterator[Engine]:
-    with dated(database_url) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +12,12 @@ from servers import Servers
 from support.letters import DIED_US, make_delivery, make_letter
 from support.shell import Shell, connected_shell
 from taskyard.clock import from_us
-from taskyard.database import create_partitions, engine
+from taskyard.database import create_partitions
 from taskyard.mirror.letters import store_letters
 from taskyard.wire import Letter
 
 PLAN = '{"feature": "Feature: a\\n  Scenario: b\\n    Given c", "base_url": "http://shop"}'
 REASON = "The shop is back, ticket 4711"
-
-
-@pytest.fixture
-def database(database_url: str) -> Iterator[Engine]:
-    opened = engine(database_url)
-    yield opened
-    opened.dispose()
 
 
 @pytest.fixture

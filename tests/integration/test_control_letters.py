@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -14,17 +13,9 @@ from support.letters import DIED_US, make_delivery, make_letter
 from taskyard.clock import from_us
 from taskyard.control import letters
 from taskyard.control.letters import Filters
-from taskyard.database import engine
 from taskyard.database.tables import LETTERS
 from taskyard.errors import NotFound, Refused
 from taskyard.mirror.letters import store_letters
-
-
-@pytest.fixture(scope="module")
-def database(database_url: str) -> Iterator[Engine]:
-    made = engine(database_url)
-    yield made
-    made.dispose()
 
 
 @pytest.fixture(autouse=True)

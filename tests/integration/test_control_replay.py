@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,20 +13,12 @@ from support.letters import make_delivery, make_letter, make_message
 from support.waiting import eventually
 from taskyard.audit import Action
 from taskyard.control import Edit, Identity, ReplayRequested, replay, wait_outcome
-from taskyard.database import engine
 from taskyard.database.tables import AUDIT, LETTERS, OUTBOX
 from taskyard.errors import NotFound, NotPermitted, Refused
 from taskyard.mirror.letters import store_letters
 
 OPS = Identity("ops@example.com", via="token")
 WHY = "Infrastructure recovered after 2-hour outage"
-
-
-@pytest.fixture(scope="module")
-def database(database_url: str) -> Iterator[Engine]:
-    made = engine(database_url)
-    yield made
-    made.dispose()
 
 
 @pytest.fixture(autouse=True)

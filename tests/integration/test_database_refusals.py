@@ -33,12 +33,6 @@ WEEK = "dead_letter_queue_p20251006"  # of DIED_US
 
 
 @pytest.fixture(scope="module")
-def database(database_url: str) -> Iterator[Engine]:
-    with dated(database_url) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
 def admin(servers: Servers, database_url: str) -> Iterator[Engine]:
     """The server's superuser in the same database; each statement is a transaction."""
     made = create_engine(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 import redis
@@ -14,7 +13,6 @@ from support.letters import make_letter
 from support.waiting import eventually
 from taskyard.broker import connection as broker_connection
 from taskyard.clock import SYSTEM_CLOCK
-from taskyard.database import engine
 from taskyard.database.tables import EVENTS, LETTERS
 from taskyard.deadletters import LetterBox, mirror_queue
 from taskyard.mirror.feeds import EventFeed, LetterFeed
@@ -48,13 +46,6 @@ events = EventFeed(database, stream, SYSTEM_CLOCK, 20)
 while True:
     print(letters.step(0.1) + events.step(0.0), flush=True)
 """
-
-
-@pytest.fixture(scope="module")
-def database(database_url: str) -> Iterator[Engine]:
-    made = engine(database_url)
-    yield made
-    made.dispose()
 
 
 def count(database: Engine, table: object) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -23,12 +22,6 @@ from taskyard.mirror.lifecycle import store_events
 from taskyard.wire import Letter
 
 PIECE = 4_000
-
-
-@pytest.fixture(scope="module")
-def database(database_url: str) -> Iterator[Engine]:
-    with dated(database_url) as made:
-        yield made
 
 
 @pytest.fixture(autouse=True)

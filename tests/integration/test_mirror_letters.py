@@ -13,7 +13,6 @@ import redis
 from kombu import Producer
 from sqlalchemy import Engine, select, text, update
 
-from support.dated import dated
 from support.letters import DIED_US, make_delivery, make_letter, make_message
 from support.waiting import eventually
 from support.yard import letters_key
@@ -29,12 +28,6 @@ from taskyard.mirror.kombu_letters import KombuLetters
 from taskyard.mirror.letters import store_letters
 from taskyard.settings import Settings
 from taskyard.wire import Letter
-
-
-@pytest.fixture(scope="module")
-def database(database_url: str) -> Iterator[Engine]:
-    with dated(database_url) as made:
-        yield made
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,6 @@ from sqlalchemy import Engine, func, select, text, update
 from support.letters import DIED_US, die_again, died, make_delivery, make_letter
 from taskyard import ledger
 from taskyard.clock import SYSTEM_CLOCK
-from taskyard.database import engine
 from taskyard.database.tables import LETTERS, REJECTS
 from taskyard.errors import NotFound
 from taskyard.mirror.feeds import EventFeed
@@ -24,13 +23,6 @@ from taskyard.settings import Settings
 from taskyard.wire import Stamp
 
 EPOCH = DIED_US - 5
-
-
-@pytest.fixture(scope="module")
-def database(database_url: str) -> Iterator[Engine]:
-    made = engine(database_url)
-    yield made
-    made.dispose()
 
 
 @pytest.fixture(autouse=True)

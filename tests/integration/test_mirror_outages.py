@@ -15,19 +15,11 @@ from servers import Servers
 from support.mirrored import House
 from support.waiting import eventually
 from support.yard import fresh_settings
-from taskyard.database import engine
 from taskyard.database.partitions import partitions
 from taskyard.errors import ServerRefused
 from taskyard.jobs.states import State
 from taskyard.mirror import Mirrored
 from taskyard.settings import Settings
-
-
-@pytest.fixture(scope="module")
-def database(database_url: str) -> Iterator[Engine]:
-    made = engine(database_url)
-    yield made
-    made.dispose()
 
 
 @pytest.fixture

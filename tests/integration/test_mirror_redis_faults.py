@@ -13,15 +13,7 @@ from servers import RedisServer
 from support.mirrored import House
 from support.waiting import eventually
 from support.yard import fresh_settings
-from taskyard.database import engine
 from taskyard.errors import PublishFailed
-
-
-@pytest.fixture(scope="module")
-def database(database_url: str) -> Iterator[Engine]:
-    made = engine(database_url)
-    yield made
-    made.dispose()
 
 
 def _logged(caplog: pytest.LogCaptureFixture) -> list[str]:

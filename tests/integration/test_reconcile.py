@@ -20,7 +20,6 @@ from support.letters import died, make_delivery, make_letter, make_message
 from support.yard import letters_key, list_key
 from taskyard.broker import RedisPublisher
 from taskyard.control import Identity, replay
-from taskyard.database import engine
 from taskyard.database.tables import LEDGER, LETTERS, OUTBOX
 from taskyard.deadletters import LetterBox
 from taskyard.errors import PublishFailed
@@ -37,13 +36,6 @@ from taskyard.wire.unsent import Unsent
 AGO_US = 3_600_000_000
 OPS = Identity("ops@example.com", via="token")
 WHY = "Infrastructure recovered after 2-hour outage"
-
-
-@pytest.fixture(scope="module")
-def database(database_url: str) -> Iterator[Engine]:
-    made = engine(database_url)
-    yield made
-    made.dispose()
 
 
 class Yard:

@@ -16,7 +16,6 @@ from support.letters import died, make_delivery, make_message
 from support.yard import list_key
 from taskyard.broker.layout import Layout
 from taskyard.control import Identity, replay
-from taskyard.database import engine
 from taskyard.engine.next_message import NextMessage
 from taskyard.gate import Gate
 from taskyard.install import FleetPublisher, Place, Places
@@ -30,13 +29,6 @@ from taskyard.settings import Settings
 
 AGO_US = 3_600_000_000
 OPS = Identity("ops@example.com", via="token")
-
-
-@pytest.fixture(scope="module")
-def database(database_url: str) -> Iterator[Engine]:
-    made = engine(database_url)
-    yield made
-    made.dispose()
 
 
 class Shop:

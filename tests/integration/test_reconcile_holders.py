@@ -11,7 +11,6 @@ import pytest
 from sqlalchemy import Engine, text
 
 from support.held_shop import OWNER, HeldShop
-from taskyard.database import engine
 from taskyard.install import FleetPublisher
 from taskyard.jobs.outcomes import Decision
 from taskyard.reconcile import Kind, Reconciler, Report
@@ -19,13 +18,6 @@ from taskyard.records import GONE_S
 from taskyard.settings import Settings
 
 HELD = Kind.HELD_BY_DEAD_WORKER
-
-
-@pytest.fixture(scope="module")
-def database(database_url: str) -> Iterator[Engine]:
-    made = engine(database_url)
-    yield made
-    made.dispose()
 
 
 class Shop(HeldShop):

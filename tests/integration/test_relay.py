@@ -24,7 +24,7 @@ from taskyard.broker import RedisPublisher
 from taskyard.broker.layout import PLAIN, Layout
 from taskyard.control import Edit, Identity, ReplayRequested, letters, replay, wait_outcome
 from taskyard.control.sequel import follow
-from taskyard.database import create_partitions, engine
+from taskyard.database import create_partitions
 from taskyard.database.tables import LETTERS, OUTBOX
 from taskyard.errors import PublishFailed
 from taskyard.gate import Gate
@@ -44,13 +44,6 @@ WHY = "Infrastructure recovered after 2-hour outage"
 
 class Crash(BaseException):
     """The process dies here."""
-
-
-@pytest.fixture(scope="module")
-def database(database_url: str) -> Iterator[Engine]:
-    made = engine(database_url)
-    yield made
-    made.dispose()
 
 
 class Yard:

@@ -12,10 +12,11 @@ from urllib.parse import urlsplit
 import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.pool import NullPool
 
 from servers import RedisServer, Servers
+from support.dated import dated
 from support.proxy import Proxy
 from support.worker import Worker
 from support.yard import House, fresh_settings
@@ -87,3 +88,10 @@ def database_url(servers: Servers) -> str:
     url = make_url(servers.database_url()).set(database=name)
     migrate(url.render_as_string(hide_password=False))
     return url.render_as_string(hide_password=False)
+
+
+@pytest.fixture(scope="module")
+def database(database_url: str) -> Iterator[Engine]:
+    """Its engine; the week of the letters and jobs that tests date has its partitions."""
+    with dated(database_url) as opened:
+        yield opened
