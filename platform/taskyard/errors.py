@@ -36,6 +36,7 @@ __all__ = [
     "UnknownQueue",
     "UnreadableCopy",
     "Unroutable",
+    "UnsupportedCelery",
 ]
 
 
@@ -100,6 +101,12 @@ class SchemaMismatch(TaskyardError):
 
 class UnknownJobType(TaskyardError):
     """The job type is not defined."""
+
+    exit_code = 2
+
+
+class UnsupportedCelery(TaskyardError):
+    """The installed Celery is too old."""
 
     exit_code = 2
 

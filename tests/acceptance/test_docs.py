@@ -34,6 +34,7 @@ def _blocks(page: Path) -> list[tuple[str, str]]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with a running `taskyard up`, as in the README's first shell."""
     where = tmp_path_factory.mktemp("docs")
+    (where.parent / "taskyard").symlink_to(ROOT)  # beside it lies the checkout
     log = (where / "up.log").open("w")
     stack = subprocess.Popen(
         [_tool("taskyard"), "up", "--builtin", "--concurrency", "1"],
@@ -102,14 +103,33 @@ def _wait_until_ready() -> str:
 
 
 def _shell(text: str) -> str:
-    """The block itself; a make target is only resolved, for this very test runs under one."""
+    """The block itself; a make target is only resolved, for this very test runs under one.
+
+    What would be installed is built and read, its extras too, and left out of this environment.
+    """
     lines = []
     for line in text.splitlines():
         if line.strip() in NOT_AGAIN or (FLOWER and line == FLOWER[0]):  # it runs on
             continue
         made = re.match(r"make ([a-z-]+)", line)
-        lines.append(f"make -C {ROOT} -n {made[1]} > /dev/null" if made else line)
+        if made:
+            lines.append(f"make -C {ROOT} -n {made[1]} > /dev/null")
+        elif line.startswith("pip "):
+            lines.append(_offline(line))
+        else:
+            lines.append(line)
     return "\n".join(lines)
+
+
+def _offline(line: str) -> str:
+    offline = "--no-index --no-build-isolation"
+    if line.startswith("pip wheel "):
+        return line.replace("wheel", f"wheel {offline}", 1)
+    tried = line.replace("install", f"install --dry-run --no-deps {offline}", 1)
+    return (
+        f"{tried} > pip.log 2>&1 || {{ cat pip.log; exit 1; }}\n"
+        "if grep 'does not provide the extra' pip.log; then exit 1; fi"
+    )
 
 
 def _python(folder: Path, page: Path, number: int, text: str) -> str:

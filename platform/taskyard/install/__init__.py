@@ -1,5 +1,6 @@
 """Drop-in for an existing Celery app: `from taskyard.install import install; install(app)`."""
 
+import taskyard.engine  # noqa: F401 - an older Celery is refused before anything of it is imported
 from taskyard.install.app_broker import AppBroker
 from taskyard.install.broker_choice import strays_to
 from taskyard.install.fleet_publisher import FleetPublisher
