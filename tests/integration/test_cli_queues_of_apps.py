@@ -174,3 +174,15 @@ def test_an_unknown_job_may_be_a_task_that_waits_in_a_queue_of_an_app(
     assert "no record before a worker begins it" in ran.err
     assert "install(app, admit=True)" in ran.err
     assert f"a queue of the app ({place.queue}), which `taskyard queues list` counts" in ran.err
+
+
+def test_an_id_as_celery_makes_it_may_wait_for_the_first_worker_of_an_app(
+    settings: Settings, tmp_path: Path, database_url: str
+) -> None:
+    shell = Shell(tmp_path, environment_of(settings) | {"TASKYARD_DATABASE_URL": database_url})
+
+    ran = shell.run("jobs", "show", str(uuid.uuid4()))
+
+    assert ran.code == 4
+    assert "install(app, admit=True)" in ran.err
+    assert "(no worker of it has run yet)" in ran.err

@@ -18,6 +18,8 @@ __all__ = ["MINIMUM_PREFIX", "find_in_ledger", "find_job", "no_job"]
 
 MINIMUM_PREFIX: Final = 6
 _SHOWN: Final = 5
+# What Celery gives a task.
+_UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _PAGE: Final = 5_000
 _GLOB: Final = re.compile(r"([*?\[\]\\^])")
 
@@ -48,12 +50,13 @@ def no_job(settings: Settings, records: Records, name: str) -> NotFound:
     text = f"there is no job {name[:60]!r}. "
     with reachable(settings.need_redis_url()):
         queues = sorted({place.queue for place in Places(records.client, settings.namespace).all()})
-    if queues:
+    if queues or _UUID.fullmatch(name):
         some = ", ".join(queues[:_SHOWN]) + (", ..." if len(queues) > _SHOWN else "")
         text += (
             "A task of an installed Celery app has no record before a worker begins it, unless the "
             "app is installed with install(app, admit=True): it may still wait in a queue of the "
-            f"app ({some}), which `taskyard queues list` counts. "
+            f"app ({some or 'no worker of it has run yet'}), which `taskyard queues list` counts "
+            "as soon as a worker of the app has run. "
         )
     return NotFound(f"{text}See: taskyard jobs list")
 
