@@ -130,7 +130,7 @@ LIMITS = {
         "client.listener:_POLLS",
     ],
     "a silent subscription": ["client.listener:_QUIET_S"],
-    "a result's last answer": ["client.handle:LAST_ASK_S"],
+    "a result's last answer": ["client.patience:LAST_ASK_S"],
     "error message, traceback in a letter": [
         "runner.failures:MESSAGE_LIMIT",
         "runner.failures:TRACEBACK_LIMIT",

@@ -6,37 +6,54 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from kombu.utils.json import loads
 
-from taskyard.client.patience import NoAnswer, ask_within
+from taskyard.client.awaited import AwaitedResults
+from taskyard.client.patience import LAST_ASK_S, NoAnswer, ask_within
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.errors import DeadLettered, JobFailed, NotFound, ResultTimeout
+from taskyard.jobs import Catalogue
 from taskyard.jobs.states import LIVE, State
-from taskyard.records import Record
+from taskyard.records import Record, Records
+from taskyard.settings import Settings
 from taskyard.store import reachable
 from taskyard.wire.letters import letter_id
 
-if TYPE_CHECKING:
-    from taskyard.client.taskyard import Taskyard
-
-__all__ = ["LAST_ASK_S", "JobHandle"]
+__all__ = ["JobHandle"]
 
 T = TypeVar("T")
 
 _FIRST_WAIT_S: Final = 0.01
 _LONGEST_WAIT_S: Final = 0.25
-# Also a wait that is over is worth one answer, or a timeout of 0 could never see a result. And a
-# server that refuses is told as such: all tries of the client against one take less.
-LAST_ASK_S: Final = 1.0
+
+
+class Client(Protocol):
+    """What a handle asks of the client that made it."""
+
+    @property
+    def settings(self) -> Settings:
+        """Where Redis is, and how long results are kept."""
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The job types whose results are Taskyard's own."""
+
+    @property
+    def records(self) -> Records:
+        """The records."""
+
+    @property
+    def awaited(self) -> AwaitedResults:
+        """The results that asyncio waits for."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobHandle:
     """One job; `created` is False where the enqueue found the job that its key already had."""
 
-    _yard: Taskyard = field(repr=False)
+    _yard: Client = field(repr=False)
     job_id: str
     created: bool
 

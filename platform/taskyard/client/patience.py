@@ -5,9 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, wait
-from typing import TypeVar
+from typing import Final, TypeVar
 
-__all__ = ["NoAnswer", "ask_within"]
+__all__ = ["LAST_ASK_S", "NoAnswer", "ask_within"]
+
+# Also a wait that is over is worth one answer, or a timeout of 0 could never see a result. And a
+# server that refuses is told as such: all tries of the client against one take less.
+LAST_ASK_S: Final = 1.0
 
 T = TypeVar("T")
 

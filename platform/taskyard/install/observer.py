@@ -8,24 +8,22 @@ from __future__ import annotations
 
 import queue
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from taskyard.clock import SYSTEM_CLOCK
-from taskyard.deadletters import build_letter
+from taskyard.deadletters import LetterBox, build_letter
 from taskyard.engine.own_letters import unidentified_letter
 from taskyard.install.backlog import Backlog
 from taskyard.install.observation import Buried, Ended, Gone, Observation, Started, Watched
 from taskyard.jobs.outcomes import Decision
 from taskyard.jobs.states import TERMINAL, State
-from taskyard.records import Decided, Held, Record, Run, Superseded
+from taskyard.records import Decided, Held, Record, Records, Run, Superseded
 from taskyard.runner.cause import death_of
 from taskyard.runner.reused_ids import reuse_in, reused_id
 from taskyard.wire.headers import Stamp
 from taskyard.wire.letters import RawMessage
 from taskyard.wire.logs import logger
-
-if TYPE_CHECKING:
-    from taskyard.install.yard import AppYard
+from taskyard.wire.refusals import Refusals
 
 __all__ = ["Observer"]
 
@@ -42,10 +40,30 @@ _OVER: Final = TERMINAL | {State.DEAD_LETTERED}
 _OBSERVE: Final = "an observation not written"
 
 
+class Observed(Protocol):
+    """What an observer needs of its app."""
+
+    @property
+    def records(self) -> Records:
+        """The records, to read from."""
+
+    @property
+    def watching(self) -> Records:
+        """Records that count no death of a watched task."""
+
+    @property
+    def watched_letters(self) -> LetterBox:
+        """Where letters of watched tasks go."""
+
+    @property
+    def refusals(self) -> Refusals:
+        """What fails for longer than a moment."""
+
+
 class Observer:
     """One queue and one thread a process, started by the first observation."""
 
-    def __init__(self, yard: AppYard) -> None:
+    def __init__(self, yard: Observed) -> None:
         self._yard = yard
         self._backlog: Backlog[Observation] = Backlog("taskyard-observer", _WAITING, self._run)
         # By delivery: its job and its run; no run where another delivery has ended the account.
