@@ -14,7 +14,7 @@ from sqlalchemy import text
 from chaos.effects import EFFECTS
 from chaos.load import DOOMED, POISON
 from chaos.poison import cases_of, verdict
-from chaos.town import Town
+from chaos.town import Cluster
 from taskyard.install import FleetPublisher
 from taskyard.jobs.states import State
 from taskyard.reconcile import Reconciler
@@ -58,7 +58,7 @@ class Audit:
         return len(job_ids)
 
 
-def states_of(town: Town, job_ids: Sequence[str]) -> dict[str, State]:
+def states_of(town: Cluster, job_ids: Sequence[str]) -> dict[str, State]:
     """The record's state of each job."""
     records, found = town.records, {}
     for start in range(0, len(job_ids), _CHUNK):
@@ -72,7 +72,7 @@ def states_of(town: Town, job_ids: Sequence[str]) -> dict[str, State]:
 
 
 def audit(
-    town: Town,
+    town: Cluster,
     kinds: Mapping[str, str],
     gone: Sequence[str] = (),
     held_back: Sequence[str] = (),
@@ -98,7 +98,7 @@ def audit(
 
 
 def _outcomes(
-    town: Town,
+    town: Cluster,
     seen: Audit,
     kinds: Mapping[str, str],
     states: Mapping[str, State],
@@ -118,13 +118,13 @@ def _outcomes(
     seen.name(STORM_DEATHS, [f"{job}: {_cause(town, job)}" for job in died])
 
 
-def _cause(town: Town, job_id: str) -> str:
+def _cause(town: Cluster, job_id: str) -> str:
     cause = town.records.read(job_id).cause
     return f"{cause.get('code')}: {cause.get('message')} {cause.get('evidence', '')}"
 
 
 def _effects(
-    town: Town, seen: Audit, kinds: Mapping[str, str], states: Mapping[str, State]
+    town: Cluster, seen: Audit, kinds: Mapping[str, str], states: Mapping[str, State]
 ) -> None:
     witnessed: Any = town.witness.lrange(EFFECTS, 0, -1)
     plain = Counter(json.loads(raw)["job"] for raw in witnessed)
@@ -141,7 +141,7 @@ def _effects(
     seen.name("effect of an unknown job", [job for job in plain if job not in kinds])
 
 
-def _letters(town: Town, seen: Audit, states: Mapping[str, State]) -> None:
+def _letters(town: Cluster, seen: Audit, states: Mapping[str, State]) -> None:
     dead = [job for job, state in states.items() if state is State.DEAD_LETTERED]
     wanted = {}
     for job in dead:
@@ -158,7 +158,7 @@ def _letters(town: Town, seen: Audit, states: Mapping[str, State]) -> None:
     seen.name("letter of a job that is not dead", [str(one) for one in known - set(wanted)])
 
 
-def _poison(town: Town, seen: Audit, kinds: Mapping[str, str]) -> None:
+def _poison(town: Cluster, seen: Audit, kinds: Mapping[str, str]) -> None:
     jobs = [job for job, kind in kinds.items() if kind == POISON]
     faults = {
         job: verdict(case, town.settings.death_limit) for job, case in cases_of(town, jobs).items()
@@ -168,7 +168,7 @@ def _poison(town: Town, seen: Audit, kinds: Mapping[str, str]) -> None:
     seen.name("poison not at its configured count", wrong)
 
 
-def _ledger(town: Town, seen: Audit, states: Mapping[str, State]) -> None:
+def _ledger(town: Cluster, seen: Audit, states: Mapping[str, State]) -> None:
     with town.engine.connect() as connection:
         rows = connection.execute(text("SELECT job_id, state FROM job_ledger"))
         told = {row[0]: row[1] for row in rows}
@@ -178,7 +178,7 @@ def _ledger(town: Town, seen: Audit, states: Mapping[str, State]) -> None:
     seen.doubled += seen.name("outcome recorded twice", twice)
 
 
-def _drift(town: Town, seen: Audit) -> None:
+def _drift(town: Cluster, seen: Audit) -> None:
     reconciler = Reconciler(
         town.settings,
         town.engine,

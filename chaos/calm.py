@@ -14,7 +14,7 @@ from chaos.audit import states_of
 from chaos.effects import EFFECTS
 from chaos.load import Plan
 from chaos.stranded import GOES_ON_S, HELD, find_gone, find_stopped
-from chaos.town import Town
+from chaos.town import Cluster
 from taskyard.errors import TaskyardError
 from taskyard.jobs.states import State
 from taskyard.ops.embedded.waiting import until
@@ -49,7 +49,7 @@ class Calm:
         return [job for job, why in self.stopped.items() if HELD in why]
 
 
-def await_most(town: Town, plan: Plan) -> None:
+def await_most(town: Cluster, plan: Plan) -> None:
     """Until nine of ten jobs had their effect, or for as long again as they took to come."""
     wanted = plan.jobs * _MOST
 
@@ -59,7 +59,7 @@ def await_most(town: Town, plan: Plan) -> None:
     until(done, within_s=plan.load_s, every_s=0.25)
 
 
-def await_calm(town: Town, job_ids: list[str]) -> Calm:
+def await_calm(town: Cluster, job_ids: list[str]) -> Calm:
     """Until every job has its outcome and Postgres has all of it, at most 10 minutes."""
     waiting = _Waiting(town, job_ids)
     until(waiting.over, within_s=_CALM_S, every_s=0.5)
@@ -68,7 +68,7 @@ def await_calm(town: Town, job_ids: list[str]) -> Calm:
 
 
 class _Waiting:
-    def __init__(self, town: Town, job_ids: list[str]) -> None:
+    def __init__(self, town: Cluster, job_ids: list[str]) -> None:
         self._town, self._jobs, self._left = town, len(job_ids), sorted(job_ids)
         self._started_s = self._looked_s = time.monotonic()
         self._looked_for_stopped = False
@@ -124,7 +124,7 @@ class _Waiting:
         self._left = sorted(set(self._left) - set(gone))
 
 
-def _mirrored(town: Town, count: int) -> bool:
+def _mirrored(town: Cluster, count: int) -> bool:
     """Whether no event and no letter is on its way any more."""
     records = town.records
     if records.client.xlen(records.keys.lifecycle):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from chaos.messages import held_by, held_messages
 from chaos.supervisor import Supervised
-from chaos.town import Town
+from chaos.town import Cluster
 
 __all__ = ["Faults"]
 
@@ -23,7 +23,7 @@ class Faults:
     `all_dead_until` are the moments at which workers were started again after all of them had died.
     """
 
-    town: Town
+    town: Cluster
     rng: random.Random
     stop: threading.Event
     ended_at: list[float] = field(default_factory=list)

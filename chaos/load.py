@@ -13,7 +13,7 @@ from amqp.exceptions import AMQPError
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
-from chaos.town import Town
+from chaos.town import Cluster
 from taskyard.errors import TaskyardError
 
 __all__ = ["DOOMED", "POISON", "Plan", "enqueue"]
@@ -61,7 +61,7 @@ class Plan:
         return drawn
 
 
-def enqueue(plan: Plan, town: Town, storm: Future[None]) -> dict[str, str]:
+def enqueue(plan: Plan, town: Cluster, storm: Future[None]) -> dict[str, str]:
     """Enqueue at the plan's rate; the kind of each job by its id.
 
     Raises what ended `storm`: what it broke then would stay broken.
@@ -83,7 +83,7 @@ def _batches(plan: Plan) -> Iterator[dict[int, str]]:
         yield dict(enumerate(kinds[start : start + size], start))
 
 
-def _insist(town: Town, batch: dict[int, str], storm: Future[None], until_s: float) -> list[str]:
+def _insist(town: Cluster, batch: dict[int, str], storm: Future[None], until_s: float) -> list[str]:
     """As a service does it: under ids of its own, again until all of them are confirmed."""
     while True:
         try:

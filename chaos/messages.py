@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from chaos.app import QUEUE
-from chaos.town import Town
+from chaos.town import Cluster
 
 __all__ = ["Messages", "find_messages", "held_by", "held_messages"]
 
@@ -28,7 +28,7 @@ class Messages:
         return job_id in self.queued or job_id in self.delayed or job_id in self.held
 
 
-def find_messages(town: Town) -> Messages:
+def find_messages(town: Cluster) -> Messages:
     """Every message of the storm's queue. One on its way between two places may be missed."""
     found = Messages(held=held_messages(town))
     for key in town.records.client.scan_iter(f"{_queue(town)}*", count=_CHUNK, _type="LIST"):
@@ -40,7 +40,7 @@ def find_messages(town: Town) -> Messages:
     return found
 
 
-def held_messages(town: Town) -> dict[str, str]:
+def held_messages(town: Cluster) -> dict[str, str]:
     """The tag of each unacknowledged message by its job."""
     raw: Any = town.records.client.hgetall(_unacked(town))
     tags = {tag.decode(): _load(stored) for tag, stored in raw.items()}
@@ -56,7 +56,7 @@ def held_by(held: dict[str, str], pid: int) -> list[str]:
     return [job for job, tag in held.items() if tag.split(".")[-2:-1] == [str(pid)]]
 
 
-def _items(town: Town, key: bytes) -> Iterator[bytes]:
+def _items(town: Cluster, key: bytes) -> Iterator[bytes]:
     """A list from its left end, where new entries come: none is skipped."""
     start = 0
     while True:
@@ -67,12 +67,12 @@ def _items(town: Town, key: bytes) -> Iterator[bytes]:
         start += _CHUNK
 
 
-def _queue(town: Town) -> str:
+def _queue(town: Cluster) -> str:
     namespace = town.settings.namespace
     return QUEUE if town.setup.app else f"{namespace}:{namespace}.exec"
 
 
-def _unacked(town: Town) -> str:
+def _unacked(town: Cluster) -> str:
     return "unacked" if town.setup.app else f"{town.settings.namespace}:unacked"
 
 

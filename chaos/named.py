@@ -19,7 +19,7 @@ from chaos.audit import ENDS, states_of
 from chaos.faults import Faults
 from chaos.messages import held_messages
 from chaos.stranded import expired, living_owners
-from chaos.town import Town
+from chaos.town import Cluster
 from taskyard.ops.embedded.waiting import until
 from taskyard.records import GONE_S
 
@@ -81,7 +81,7 @@ def texts_in(document: object) -> Iterator[str]:
             yield from texts_in(value)
 
 
-def _over(town: Town, pids: Sequence[int]) -> bool:
+def _over(town: Cluster, pids: Sequence[int]) -> bool:
     """Whether no dead worker seems to live: neither by a lease nor by a heartbeat."""
     running = expired(town)
     if any(not over for over in running.values()):
@@ -90,7 +90,7 @@ def _over(town: Town, pids: Sequence[int]) -> bool:
     return not any(owner.split(".")[-2:-1] == [str(pid)] for owner in owners for pid in pids)
 
 
-def _stranded(town: Town) -> set[str]:
+def _stranded(town: Cluster) -> set[str]:
     found = {job for job, over in expired(town).items() if over}
     if town.setup.broker == "redis" and town.setup.transport:
         held, living = held_messages(town), living_owners(town)
@@ -101,7 +101,7 @@ def _stranded(town: Town) -> set[str]:
     return found
 
 
-def _reconcile(town: Town) -> dict[str, Any]:
+def _reconcile(town: Cluster) -> dict[str, Any]:
     """What the command prints; its exit code 1 says that something disagrees."""
     argv = [sys.executable, "-m", "taskyard.ops.cli", "reconcile", "--json"]
     # It names 20 of each kind unless it is asked for more.

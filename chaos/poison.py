@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from chaos.effects import POISONINGS
-from chaos.town import Town
+from chaos.town import Cluster
 
 __all__ = ["Case", "cases_of", "verdict"]
 
@@ -58,7 +58,7 @@ def verdict(case: Case, limit: int) -> str | None:
     return None
 
 
-def cases_of(town: Town, jobs: Sequence[str]) -> dict[str, Case]:
+def cases_of(town: Cluster, jobs: Sequence[str]) -> dict[str, Case]:
     """What is known of each of `jobs`."""
     witnessed: Any = town.witness.lrange(POISONINGS, 0, -1)
     runs = Counter(json.loads(raw)["job"] for raw in witnessed)

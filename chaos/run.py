@@ -22,7 +22,7 @@ from chaos.named import Named, kill_all_and_reconcile
 from chaos.setups import SETUPS
 from chaos.storms import STORMS
 from chaos.stranded import last_before, waits
-from chaos.town import Town
+from chaos.town import Cluster
 
 __all__ = ["Plan", "Result", "blow"]
 
@@ -81,14 +81,14 @@ def blow(plan: Plan, folder: Path) -> Result:
         return Result(plan.storm, plan.setup, plan.seed, plan.rate, skipped=why)
     try:
         setup, shifts_s = SETUPS[plan.setup], storm.shifts_s
-        with Town(folder, setup, proxied=storm.proxied, shifts_s=shifts_s) as town:
+        with Cluster(folder, setup, proxied=storm.proxied, shifts_s=shifts_s) as town:
             return _blow(plan, town)
     finally:
         if disk is not None:
             disk.unmount()
 
 
-def _blow(plan: Plan, town: Town) -> Result:
+def _blow(plan: Plan, town: Cluster) -> Result:
     looks: list[Named] = []
     rng = random.Random(f"{plan.storm} {plan.seed}")  # noqa: S311 - repeatable is what it must be
     faults, started_s = Faults(town, rng, threading.Event()), time.monotonic()
@@ -142,7 +142,7 @@ def _rage(plan: Plan, faults: Faults, looks: list[Named]) -> None:
         faults.town.mend()
 
 
-def _recovery_s(town: Town, faults: Faults) -> float | None:
+def _recovery_s(town: Cluster, faults: Faults) -> float | None:
     witnessed: Any = town.witness.lrange(EFFECTS, 0, -1)
     moments = sorted(json.loads(raw)["at"] for raw in witnessed)
     waits = list(_waits(moments, faults))

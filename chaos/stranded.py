@@ -19,7 +19,7 @@ from sqlalchemy import text
 
 from chaos.faults import Faults
 from chaos.messages import Messages, find_messages
-from chaos.town import Town
+from chaos.town import Cluster
 from taskyard.jobs.states import State
 from taskyard.transport import read_owners
 
@@ -65,7 +65,7 @@ class Waits:
     slowest: list[str]
 
 
-def waits(town: Town, faults: Faults) -> Waits:
+def waits(town: Cluster, faults: Faults) -> Waits:
     """How long each job that was in hand when a fault ended waited until it went on."""
     histories: dict[str, list[tuple[float, str]]] = defaultdict(list)
     with town.engine.connect() as connection:
@@ -130,7 +130,7 @@ def held_spans(
             yield job_id, died_at, went_on
 
 
-def find_stopped(town: Town, job_ids: Sequence[str]) -> dict[str, str]:
+def find_stopped(town: Cluster, job_ids: Sequence[str]) -> dict[str, str]:
     """The open jobs among `job_ids` that nobody will go on with, each with what is known of it."""
     before = _stopped(town, job_ids)
     time.sleep(_BETWEEN_LOOKS_S)
@@ -138,7 +138,7 @@ def find_stopped(town: Town, job_ids: Sequence[str]) -> dict[str, str]:
     return {job: why for job, (_, why) in after.items() if after[job] == before[job]}
 
 
-def find_gone(town: Town, job_ids: Sequence[str]) -> list[str]:
+def find_gone(town: Cluster, job_ids: Sequence[str]) -> list[str]:
     """The open jobs among `job_ids` whose message is nowhere at a Redis broker, in two looks."""
     gone = list(job_ids)
     for number in range(2):
@@ -168,7 +168,7 @@ class _Seen:
         return self.state == State.RUNNING.value and self.lease_until_us > now_us
 
 
-def _stopped(town: Town, job_ids: Sequence[str]) -> dict[str, tuple[int, str]]:
+def _stopped(town: Cluster, job_ids: Sequence[str]) -> dict[str, tuple[int, str]]:
     """The version of each job's record, and why nothing goes on with it."""
     now_us, records = _now_us(town), _records(town, job_ids)
     # The messages last: a job that went on meanwhile has moved its record.
@@ -185,7 +185,7 @@ def _stopped(town: Town, job_ids: Sequence[str]) -> dict[str, tuple[int, str]]:
 
 
 def _why_stopped(
-    town: Town, job: str, seen: _Seen, messages: Messages | None, living: set[str]
+    town: Cluster, job: str, seen: _Seen, messages: Messages | None, living: set[str]
 ) -> str:
     state = seen.state or "no record"
     if messages is None:
@@ -203,13 +203,13 @@ def _why_stopped(
     return ""
 
 
-def living_owners(town: Town) -> set[str]:
+def living_owners(town: Cluster) -> set[str]:
     """The consumers by our transport whose heartbeat is not over."""
     now_us, owners = read_owners(town.records.client, f"{town.settings.namespace}:heartbeats")
     return {owner.name for owner in owners if owner.alive(now_us)}
 
 
-def expired(town: Town) -> dict[str, bool]:
+def expired(town: Cluster) -> dict[str, bool]:
     """Every job whose record is `running`: whether its lease is over."""
     prefix = town.records.keys.record("")
     keys = town.records.client.scan_iter(f"{prefix}*", count=_CHUNK, _type="HASH")
@@ -222,7 +222,7 @@ def expired(town: Town) -> dict[str, bool]:
     }
 
 
-def _records(town: Town, job_ids: Sequence[str]) -> dict[str, _Seen]:
+def _records(town: Cluster, job_ids: Sequence[str]) -> dict[str, _Seen]:
     records, found = town.records, {}
     for start in range(0, len(job_ids), _CHUNK):
         chunk = job_ids[start : start + _CHUNK]
@@ -236,6 +236,6 @@ def _records(town: Town, job_ids: Sequence[str]) -> dict[str, _Seen]:
     return found
 
 
-def _now_us(town: Town) -> int:
+def _now_us(town: Cluster) -> int:
     seconds, micros = town.records.client.time()
     return int(seconds) * 1_000_000 + int(micros)

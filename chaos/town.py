@@ -33,7 +33,7 @@ from taskyard.records import Records
 from taskyard.settings import Settings
 from taskyard.store import connect
 
-__all__ = ["ROOT", "Town", "await_gone", "send"]
+__all__ = ["ROOT", "Cluster", "await_gone", "send"]
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 WORKERS: Final = 2
@@ -57,7 +57,7 @@ class Fleet(Protocol):
         """Close connections."""
 
 
-class Town:
+class Cluster:
     """Servers, mirror, relay and workers of one set-up.
 
     With `proxied` every connection of clients, workers, mirror and relay runs through a proxy.

@@ -32,7 +32,7 @@ SCRIPT = Path(__file__).parents[1] / "support" / "foreign.js"
 
 
 @dataclass
-class Yard:
+class ServerHarness:
     """The app, protected, with everything behind it running."""
 
     app: Legacy
@@ -70,7 +70,7 @@ def yard(
     servers: Servers,
     database_url: str,
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Yard]:
+) -> Iterator[ServerHarness]:
     url = servers.valkey_url()
     broker = url if request.param == "redis" else servers.rabbitmq_url()
     settings = fresh_settings(url, broker_url=broker, trust_local=True)
@@ -78,19 +78,19 @@ def yard(
     try:
         app.worker()
         with mirroring(settings, database_url) as database, relaying(settings, database):
-            yield Yard(app, database)
+            yield ServerHarness(app, database)
     finally:
         app.close()
 
 
-def by_send_task(yard: Yard, task: str, arguments: list[Any]) -> str:
+def by_send_task(yard: ServerHarness, task: str, arguments: list[Any]) -> str:
     """A Celery app that knows only names."""
     with Celery("stranger", broker=yard.app.broker, set_as_current=False) as stranger:
         sent = stranger.send_task(task, arguments, queue=f"{yard.app.prefix}.work")
         return str(sent.id)
 
 
-def by_hand(yard: Yard, task: str, arguments: list[Any]) -> str:
+def by_hand(yard: ServerHarness, task: str, arguments: list[Any]) -> str:
     """The least that protocol 2 asks for, without any library of Celery's."""
     job_id = str(uuid.uuid4())
     headers = {"lang": "by hand", "task": task, "id": job_id}
@@ -114,7 +114,7 @@ def node_modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def by_node(yard: Yard, folder: Path, task: str, arguments: list[Any]) -> list[str]:
+def by_node(yard: ServerHarness, folder: Path, task: str, arguments: list[Any]) -> list[str]:
     """celery-node publishes and waits: the id, then what it got."""
     script = shutil.copy(SCRIPT, folder)
     argv = [str(require_or_skip("node")), script, yard.app.broker, yard.app.backend]
@@ -132,7 +132,7 @@ def by_node(yard: Yard, folder: Path, task: str, arguments: list[Any]) -> list[s
 
 
 @pytest.mark.parametrize("send", [by_send_task, by_hand])
-def test_it_is_run_and_recorded(yard: Yard, send: Any) -> None:
+def test_it_is_run_and_recorded(yard: ServerHarness, send: Any) -> None:
     job_id = send(yard, "legacy.add", [1, 2])
     record = yard.app.await_state(job_id, "completed")
     assert record["type"] == "legacy.add"
@@ -140,7 +140,7 @@ def test_it_is_run_and_recorded(yard: Yard, send: Any) -> None:
 
 
 @pytest.mark.parametrize("send", [by_send_task, by_hand])
-def test_it_is_dead_lettered_and_replayed(yard: Yard, send: Any) -> None:
+def test_it_is_dead_lettered_and_replayed(yard: ServerHarness, send: Any) -> None:
     # The third run is the first of the replay that succeeds: it had three before it.
     job_id = send(yard, "legacy.insist", [4])
     letter = yard.await_letter(job_id)
@@ -151,20 +151,22 @@ def test_it_is_dead_lettered_and_replayed(yard: Yard, send: Any) -> None:
     yard.await_story(job_id, "replay", "begin", "complete")
 
 
-def test_a_replay_has_all_of_celerys_retries_again(yard: Yard) -> None:
+def test_a_replay_has_all_of_celerys_retries_again(yard: ServerHarness) -> None:
     job_id = by_send_task(yard, "legacy.insist", [99])
     yard.replay(yard.await_letter(job_id))
     yard.await_letter(job_id, 2)
     assert len(yard.app.notes(f"{job_id}:runs")) == 6
 
 
-def test_celery_node_gets_its_result(yard: Yard, node_modules: Path) -> None:
+def test_celery_node_gets_its_result(yard: ServerHarness, node_modules: Path) -> None:
     job_id, result, *_ = by_node(yard, node_modules, "legacy.add", [1, 2])
     assert json.loads(result) == 3
     yard.await_story(job_id, "begin", "complete")
 
 
-def test_celery_nodes_failure_is_dead_lettered_and_replayed(yard: Yard, node_modules: Path) -> None:
+def test_celery_nodes_failure_is_dead_lettered_and_replayed(
+    yard: ServerHarness, node_modules: Path
+) -> None:
     job_id, told, *_ = by_node(yard, node_modules, "legacy.fail", ["from afar"])
     assert told.startswith("failed:")
     letter = yard.await_letter(job_id)

@@ -22,7 +22,7 @@ from servers import Servers
 from support.mirror import mirroring, stored_letters
 from support.waiting import SOON_S, eventually
 from support.worker import Worker
-from support.yard import House, fresh_settings
+from support.yard import ServerHarness, fresh_settings
 from taskyard.client import JobHandle
 from taskyard.database.tables import LEDGER, LETTERS
 from taskyard.errors import DeadLettered
@@ -88,7 +88,7 @@ DEATHS = {
 class Day:
     """What was enqueued, by what must become of it."""
 
-    house: House
+    house: ServerHarness
     database: Engine
     plain: dict[str, tuple[JobHandle, int]] = field(default_factory=dict)
     misbehaving_once: dict[str, JobHandle] = field(default_factory=dict)
@@ -143,7 +143,7 @@ def day(
 ) -> Iterator[Day]:
     settings = fresh_settings(servers.valkey_url())
     folder: Path = tmp_path_factory.mktemp("day")
-    house = House(settings)
+    house = ServerHarness(settings)
     with (
         Worker(settings, folder, name="left").launch() as left,
         Worker(settings, folder, name="right").launch() as right,

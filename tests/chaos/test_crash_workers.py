@@ -25,7 +25,7 @@ from servers import Servers
 from support.crash import DATABASE_VARIABLE
 from support.waiting import eventually
 from support.worker import Worker
-from support.yard import House, fresh_settings
+from support.yard import ServerHarness, fresh_settings
 from taskyard.client import EnqueueRequest
 from taskyard.inbox import create_table
 from taskyard.jobs.states import State
@@ -56,7 +56,7 @@ REPORT = Path(__file__).resolve().parents[2] / "build" / "crashes.json"
 class Killer:
     """Kills a child or a whole worker in turn, and starts another worker for a dead one."""
 
-    house: House
+    house: ServerHarness
     workers: list[Worker]
     rng: random.Random = field(default_factory=random.Random)
     children: int = 0
@@ -150,7 +150,7 @@ def resumptions_s(orphans: list[tuple[str, int]], events: list[dict[str, str]]) 
     return waits
 
 
-def feed(house: House, numbers: range) -> list[str]:
+def feed(house: ServerHarness, numbers: range) -> list[str]:
     requests = [EnqueueRequest(job_type="effect_once", payload={"n": n}) for n in numbers]
     return [handle.job_id for handle in house.yard.enqueue_many(requests)]
 
@@ -166,14 +166,14 @@ def effects(database_url: str) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def house(servers: Servers) -> Iterator[House]:
-    opened = House(fresh_settings(servers.valkey_url(), lifecycle_max_events=1_000_000))
+def house(servers: Servers) -> Iterator[ServerHarness]:
+    opened = ServerHarness(fresh_settings(servers.valkey_url(), lifecycle_max_events=1_000_000))
     yield opened
     opened.close()
 
 
 @pytest.fixture
-def workers(house: House, tmp_path: Path, database_url: str) -> Iterator[list[Worker]]:
+def workers(house: ServerHarness, tmp_path: Path, database_url: str) -> Iterator[list[Worker]]:
     with ExitStack() as running:
         made = [
             Worker(
@@ -192,7 +192,7 @@ def workers(house: House, tmp_path: Path, database_url: str) -> Iterator[list[Wo
 
 @pytest.mark.timeout(int(PATIENCE_S) + 120)
 def test_jobs_survive_workers_that_are_killed_every_second(
-    house: House, workers: list[Worker], effects: Engine
+    house: ServerHarness, workers: list[Worker], effects: Engine
 ) -> None:
     started = time.monotonic()
     ids: list[str] = []

@@ -24,7 +24,7 @@ from support.mirror import mirroring, stored_letters
 from support.seams import FOLDER_VARIABLE, UNPROTECTED_VARIABLE, arm, is_armed
 from support.waiting import eventually
 from support.worker import HANDLERS, Worker, gone
-from support.yard import House, fresh_settings, list_key
+from support.yard import ServerHarness, fresh_settings, list_key
 from taskyard.client import JobHandle
 from taskyard.jobs.states import State
 from taskyard.ledger import history
@@ -42,7 +42,7 @@ DEAD = ["admit", "begin", "fail"]
 class Scene:
     """A house, its worker with seams, and a mirror."""
 
-    house: House
+    house: ServerHarness
     worker: Worker
     seams: Path
     database: Engine
@@ -78,14 +78,14 @@ def scene(
 ) -> Iterator[Scene]:
     settings = fresh_settings(servers.valkey_url(), visibility_timeout_s=VISIBILITY_S, lease_s=2)
     folder = tmp_path_factory.mktemp("seams")
-    house = House(settings)
+    house = ServerHarness(settings)
     worker = _worker(house, folder)
     with worker.launch(), mirroring(settings, database_url) as database:
         yield Scene(house, worker, folder / "armed", database)
     house.close()
 
 
-def _worker(house: House, folder: Path, **variables: str) -> Worker:
+def _worker(house: ServerHarness, folder: Path, **variables: str) -> Worker:
     variables[FOLDER_VARIABLE] = str(folder / "armed")
     (folder / "armed").mkdir(exist_ok=True)
     return Worker(
@@ -249,7 +249,7 @@ def test_acknowledging_before_publishing_would_lose_the_letter(
     servers: Servers, tmp_path: Path
 ) -> None:
     settings = fresh_settings(servers.valkey_url(), visibility_timeout_s=VISIBILITY_S)
-    house = House(settings)
+    house = ServerHarness(settings)
     worker = _worker(house, tmp_path, **{UNPROTECTED_VARIABLE: "acknowledge first"})
     arm(tmp_path / "armed", "before letter")
     with worker.launch():

@@ -20,7 +20,7 @@ from support.mirror import mirroring
 from support.shell import Shell
 from support.waiting import eventually
 from support.worker import Worker, environment_of
-from support.yard import House, fresh_settings
+from support.yard import ServerHarness, fresh_settings
 from taskyard.audit import rows_of
 from taskyard.client import JobHandle
 from taskyard.control import Identity, ReplayRequested, replay
@@ -62,10 +62,10 @@ class Counting:
         self.sent[options["job_id"], options["stamp"].generation] += 1
 
 
-class Yard:
+class RestoreHarness:
     """A worker, a mirror in the background, and a relay that works when it is told to."""
 
-    def __init__(self, house: House, database: Engine, url: str) -> None:
+    def __init__(self, house: ServerHarness, database: Engine, url: str) -> None:
         self.house, self.database, self.url = house, database, url
         settings, records = house.settings, house.yard.records
         self.gate = Gate(settings.namespace, records.client, Hours())  # type: ignore[arg-type] # all it asks
@@ -122,16 +122,18 @@ class Yard:
 
 
 @pytest.fixture
-def yard(house: House, database_url: str, start_worker: Callable[..., Worker]) -> Iterator[Yard]:
+def yard(
+    house: ServerHarness, database_url: str, start_worker: Callable[..., Worker]
+) -> Iterator[RestoreHarness]:
     start_worker()
     with mirroring(house.settings, database_url) as database:
-        made = Yard(house, database, database_url)
+        made = RestoreHarness(house, database, database_url)
         yield made
         made.reconciler.close()
 
 
 def test_a_postgres_restored_to_before_the_replays_publishes_none_of_them_again(
-    yard: Yard, tmp_path: Path
+    yard: RestoreHarness, tmp_path: Path
 ) -> None:
     asked_before, asked_after, never_asked = yard.die(), yard.die(), yard.die()
     letters = {job: yard.letter(job) for job in (asked_before, asked_after, never_asked)}
@@ -188,19 +190,19 @@ def test_a_flushed_redis_shuts_the_relay_and_its_letters_still_run(
     server = RedisServer(tmp_path / "redis")
     server.start()
     settings = fresh_settings(server.url)
-    house = House(settings)
+    house = ServerHarness(settings)
     try:
         with (
             Worker(settings, tmp_path).launch(),
             mirroring(settings, database_url) as database,
         ):
-            _flush(Yard(house, database, database_url))
+            _flush(RestoreHarness(house, database, database_url))
     finally:
         house.close()
         server.stop()
 
 
-def _flush(yard: Yard) -> None:
+def _flush(yard: RestoreHarness) -> None:
     first, second = yard.die(), yard.die()
     letters = {job: yard.letter(job) for job in (first, second)}
     yard.gate.beat(yard.database)
@@ -225,7 +227,9 @@ def _flush(yard: Yard) -> None:
     yard.reconciler.close()
 
 
-def test_a_running_relay_waits_for_the_gate_and_goes_on_without_a_restart(yard: Yard) -> None:
+def test_a_running_relay_waits_for_the_gate_and_goes_on_without_a_restart(
+    yard: RestoreHarness,
+) -> None:
     job = yard.die()
     yard.gate.beat(yard.database)
     yard.house.redis.delete(f"{yard.house.settings.namespace}:gate")
@@ -246,7 +250,7 @@ def test_a_running_relay_waits_for_the_gate_and_goes_on_without_a_restart(yard: 
 
 
 def test_the_command_tells_drift_and_gate_and_opens_it(
-    settings: Settings, database_url: str, house: House, tmp_path: Path
+    settings: Settings, database_url: str, house: ServerHarness, tmp_path: Path
 ) -> None:
     variables = {**environment_of(settings), "TASKYARD_DATABASE_URL": database_url}
     shell = Shell(tmp_path, variables)

@@ -13,7 +13,7 @@ from celery import chain
 from support.stumbles import FOLDER_VARIABLE
 from support.waiting import eventually
 from support.worker import HANDLERS, Worker
-from support.yard import House
+from support.yard import ServerHarness
 from taskyard.jobs.states import State
 from taskyard.wire.letters import letter_id
 
@@ -29,7 +29,7 @@ def arm(start_worker: Callable[..., Worker], tmp_path: Path) -> Callable[[str], 
 
 
 def test_a_retry_that_could_not_be_told_runs_all_the_same(
-    house: House, arm: Callable[[str], None]
+    house: ServerHarness, arm: Callable[[str], None]
 ) -> None:
     arm("mark_as_retry")
     job = house.act("fail", "exec_act", times=1, value=5)
@@ -40,7 +40,7 @@ def test_a_retry_that_could_not_be_told_runs_all_the_same(
 
 
 def test_a_death_that_could_not_be_told_leaves_its_letter(
-    house: House, arm: Callable[[str], None]
+    house: ServerHarness, arm: Callable[[str], None]
 ) -> None:
     arm("mark_as_failure")
     job = house.act("fail", "locator_act", code="hopeless")
@@ -52,7 +52,7 @@ def test_a_death_that_could_not_be_told_leaves_its_letter(
 
 
 def test_a_success_that_could_not_be_told_goes_on_to_the_next_link_once(
-    house: House, arm: Callable[[str], None]
+    house: ServerHarness, arm: Callable[[str], None]
 ) -> None:
     app, second = house.yard.app, str(uuid.uuid4())
     arm("mark_as_done")

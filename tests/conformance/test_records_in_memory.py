@@ -45,7 +45,7 @@ CALLS = st.one_of(
     st.tuples(st.just("finish"), INDEX, st.sampled_from(Decision)),
     st.tuples(st.just("finish_held"), INDEX, HOLDER, st.sampled_from(Decision)),
     st.tuples(st.sampled_from(["release", "lose"]), HOLDER),
-    st.tuples(st.just("condemn"), INDEX),
+    st.tuples(st.just("dead_letter"), INDEX),
     st.tuples(st.just("other_task"), HOLDER),
     st.tuples(st.just("other_task_dies")),
     st.tuples(st.just("replacement"), st.sampled_from([1, 2]), st.sampled_from([0, 1]), HOLDER),
@@ -113,7 +113,7 @@ class Side:
         return answer
 
     def _replacement_dies(self, nesting: int) -> Any:
-        return self.records.condemn(
+        return self.records.dead_letter(
             self.job_id, Stamp(0, nesting=nesting), job_type="u", queue="exec", priority=None,
             cause=b"{}", code="c", category="timeout", message="m",
         )  # fmt: skip
@@ -128,7 +128,7 @@ class Side:
         return answer
 
     def _other_task_dies(self) -> Any:
-        return self.records.condemn(
+        return self.records.dead_letter(
             self.job_id, None, job_type="u", queue="exec", priority=None, cause=b"{}", code="c",
             category="timeout", message="m",
         )  # fmt: skip
@@ -153,8 +153,8 @@ class Side:
     def _lose(self, holder: str) -> Any:
         return self.records.lose(self.job_id, holder, "evidence")
 
-    def _condemn(self, index: int) -> Any:
-        return self.records.condemn(
+    def _dead_letter(self, index: int) -> Any:
+        return self.records.dead_letter(
             self.job_id, self._stamp(index), job_type="t", queue="exec", priority=None,
             cause=b'{"category": "expired"}', code="expired", category="expired", message="late",
         )  # fmt: skip

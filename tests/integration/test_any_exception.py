@@ -14,7 +14,7 @@ from support import raising
 from support.odd_exceptions import RAISED, SIGNAL_EXIT
 from support.waiting import eventually
 from support.worker import HANDLERS, Worker
-from support.yard import House, fresh_settings
+from support.yard import ServerHarness, fresh_settings
 from taskyard.client import JobHandle
 from taskyard.jobs.states import State
 
@@ -28,7 +28,7 @@ class Pool:
 
     name: str
     worker: Worker
-    house: House
+    house: ServerHarness
 
     def send(self, job_type: str, name: str, times: int = -1) -> JobHandle:
         return self.house.yard.enqueue(job_type, {"name": name, "times": times})
@@ -51,7 +51,7 @@ def pool(
     size = 16 if request.param == "gevent" else 2
     with Worker(settings, folder, modules=MODULES, options=options, concurrency=size) as worker:
         worker.start()
-        house = House(settings)
+        house = ServerHarness(settings)
         yield Pool(request.param, worker, house)
         house.close()
 
@@ -114,7 +114,7 @@ def test_a_handler_over_its_hard_limit_has_failed_where_the_pool_has_limits(pool
 
 @pytest.mark.parametrize("job_type", ["exec_act", "clean_up_act"])
 def test_a_process_that_was_asked_to_end_has_no_outcome_whatever_its_clean_up_raises(
-    house: House, start_worker: Callable[..., Worker], job_type: str
+    house: ServerHarness, start_worker: Callable[..., Worker], job_type: str
 ) -> None:
     start_worker(concurrency=1, modules=MODULES)
     job = house.act(job_type=job_type, gate="open")
@@ -127,7 +127,7 @@ def test_a_process_that_was_asked_to_end_has_no_outcome_whatever_its_clean_up_ra
 
 
 def test_a_solo_worker_that_must_end_at_once_leaves_its_job_to_the_next(
-    house: House, start_worker: Callable[..., Worker]
+    house: ServerHarness, start_worker: Callable[..., Worker]
 ) -> None:
     first = start_worker(options=("-P", "solo"), modules=MODULES)
     first.await_log(" ready.")

@@ -15,7 +15,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from servers import Servers
 from support.waiting import eventually
 from support.worker import Worker
-from support.yard import House, catalogue, fresh_settings
+from support.yard import ServerHarness, catalogue, fresh_settings
 from taskyard.broker import RedisPublisher
 from taskyard.client import EnqueueRequest, JobHandle, Taskyard
 from taskyard.errors import (
@@ -37,19 +37,19 @@ NOBODY = "redis://:a-secret@127.0.0.1:1/0"
 
 
 @pytest.fixture
-def worked(house: House, start_worker: Callable[..., Worker]) -> House:
+def worked(house: ServerHarness, start_worker: Callable[..., Worker]) -> ServerHarness:
     """A house with a worker."""
     start_worker().await_log(" ready.")
     return house
 
 
 @pytest.fixture
-def apart(servers: Servers) -> Iterator[House]:
+def apart(servers: Servers) -> Iterator[ServerHarness]:
     """Records in one database of the server, the broker in another: two steps to enqueue."""
     url = servers.valkey_url()
     # A second delivery waits for the first one's lease.
     settings = fresh_settings(url, broker_url=url.removesuffix("/0") + "/1", lease_s=1)
-    opened = House(settings)
+    opened = ServerHarness(settings)
     yield opened
     opened.close()
 
@@ -69,7 +69,7 @@ def in_threads(act: Callable[[int], JobHandle]) -> list[JobHandle]:
 # --- idempotency ------------------------------------------------------------------------------
 
 
-def test_twenty_threads_with_one_key_create_one_job_that_runs_once(worked: House) -> None:
+def test_twenty_threads_with_one_key_create_one_job_that_runs_once(worked: ServerHarness) -> None:
     jobs = in_threads(lambda n: worked.act(value=n, idempotency_key="one"))
     assert len({job.job_id for job in jobs}) == 1
     assert Counter(job.created for job in jobs) == {True: 1, False: THREADS - 1}
@@ -79,7 +79,9 @@ def test_twenty_threads_with_one_key_create_one_job_that_runs_once(worked: House
     assert worked.story(jobs[0]) == ["admit", "begin", "complete"]
 
 
-def test_twenty_clients_with_one_key_publish_one_message(settings: Settings, house: House) -> None:
+def test_twenty_clients_with_one_key_publish_one_message(
+    settings: Settings, house: ServerHarness
+) -> None:
     clients = [Taskyard(settings, catalogue()) for _ in range(THREADS)]
     payload = {"value": 1}
     jobs = in_threads(lambda n: clients[n].enqueue("exec_act", payload, idempotency_key="one"))
@@ -89,21 +91,21 @@ def test_twenty_clients_with_one_key_publish_one_message(settings: Settings, hou
         client.close()
 
 
-def test_without_a_key_the_same_enqueues_are_many_jobs(house: House) -> None:
+def test_without_a_key_the_same_enqueues_are_many_jobs(house: ServerHarness) -> None:
     jobs = in_threads(lambda n: house.act(value=1))
     assert len({job.job_id for job in jobs}) == THREADS
     assert all(job.created for job in jobs)
     assert house.queued() == THREADS
 
 
-def test_one_key_of_two_job_types_is_two_jobs(house: House) -> None:
+def test_one_key_of_two_job_types_is_two_jobs(house: ServerHarness) -> None:
     one = house.act(idempotency_key="k")
     two = house.act(job_type="plan_act", idempotency_key="k")
     assert one.job_id != two.job_id
     assert two.created
 
 
-def test_a_key_is_free_again_when_its_uniqueness_is_over(worked: House) -> None:
+def test_a_key_is_free_again_when_its_uniqueness_is_over(worked: ServerHarness) -> None:
     first = worked.act(idempotency_key="k", unique_for=0.2)
     worked.await_end(first)
     second = eventually(
@@ -114,7 +116,9 @@ def test_a_key_is_free_again_when_its_uniqueness_is_over(worked: House) -> None:
     assert worked.runs(first) == 2
 
 
-def test_a_key_stays_taken_while_its_job_lives_however_short_its_uniqueness(house: House) -> None:
+def test_a_key_stays_taken_while_its_job_lives_however_short_its_uniqueness(
+    house: ServerHarness,
+) -> None:
     assert house.act(idempotency_key="k", unique_for=0).created
     assert not house.act(idempotency_key="k", unique_for=0).created
     assert house.queued() == 1
@@ -123,7 +127,9 @@ def test_a_key_stays_taken_while_its_job_lives_however_short_its_uniqueness(hous
 # --- many -------------------------------------------------------------------------------------
 
 
-def test_five_thousand_requests_come_back_in_their_order_with_duplicates_told(house: House) -> None:
+def test_five_thousand_requests_come_back_in_their_order_with_duplicates_told(
+    house: ServerHarness,
+) -> None:
     keys = [str(number % 4_000) for number in range(MANY)]
     requests = [
         EnqueueRequest(job_type="exec_act", payload={"label": key}, idempotency_key=key)
@@ -137,7 +143,7 @@ def test_five_thousand_requests_come_back_in_their_order_with_duplicates_told(ho
     assert len(house.events()) == 4_000
 
 
-def test_duplicates_inside_one_round_trip_are_told_apart(apart: House) -> None:
+def test_duplicates_inside_one_round_trip_are_told_apart(apart: ServerHarness) -> None:
     request = EnqueueRequest(job_type="exec_act", payload={}, idempotency_key="k")
     jobs = apart.yard.enqueue_many([request] * 3)
     assert [job.created for job in jobs] == [True, False, False]
@@ -145,7 +151,7 @@ def test_duplicates_inside_one_round_trip_are_told_apart(apart: House) -> None:
 
 
 def test_many_are_served_in_the_order_of_the_requests(
-    house: House, start_worker: Callable[..., Worker]
+    house: ServerHarness, start_worker: Callable[..., Worker]
 ) -> None:
     labels = [str(number) for number in range(50)]
     requests = [EnqueueRequest(job_type="exec_act", payload={"label": label}) for label in labels]
@@ -155,7 +161,7 @@ def test_many_are_served_in_the_order_of_the_requests(
     assert house.notes.order() == labels
 
 
-def test_one_bad_request_among_many_sends_none(house: House) -> None:
+def test_one_bad_request_among_many_sends_none(house: ServerHarness) -> None:
     good = EnqueueRequest(job_type="exec_act", payload={})
     bad = EnqueueRequest(job_type="exec_act", payload={}, priority=9)
     with pytest.raises(Exception, match="priorities 1 to 5"):
@@ -166,7 +172,7 @@ def test_one_bad_request_among_many_sends_none(house: House) -> None:
 # --- time -------------------------------------------------------------------------------------
 
 
-def test_a_countdown_waits_in_the_delay_store_and_then_runs(worked: House) -> None:
+def test_a_countdown_waits_in_the_delay_store_and_then_runs(worked: ServerHarness) -> None:
     job = worked.act(countdown=0.8, value=3)
     assert (worked.delayed(), worked.queued(), job.state()) == (1, 0, State.ACCEPTED)
     assert job.result(30) == 3
@@ -174,7 +180,7 @@ def test_a_countdown_waits_in_the_delay_store_and_then_runs(worked: House) -> No
     assert int(begun["at"]) - job.record().epoch >= 800_000
 
 
-def test_a_countdown_may_be_a_timedelta(house: House) -> None:
+def test_a_countdown_may_be_a_timedelta(house: ServerHarness) -> None:
     house.act(countdown=timedelta(hours=1))
     assert house.delayed() == 1
 
@@ -183,7 +189,7 @@ def test_a_countdown_may_be_a_timedelta(house: House) -> None:
     "expires", [0.2, timedelta(seconds=0.2), datetime.now(UTC) - timedelta(seconds=1)]
 )
 def test_what_expires_before_its_start_is_a_dead_letter_and_never_runs(
-    worked: House, expires: datetime | timedelta | float
+    worked: ServerHarness, expires: datetime | timedelta | float
 ) -> None:
     job = worked.act(countdown=0.4, expires=expires)
     with pytest.raises(DeadLettered, match="expired: the message expired"):
@@ -193,14 +199,14 @@ def test_what_expires_before_its_start_is_a_dead_letter_and_never_runs(
     assert letter["category"] == "expired"
 
 
-def test_what_starts_before_it_expires_runs(worked: House) -> None:
+def test_what_starts_before_it_expires_runs(worked: ServerHarness) -> None:
     assert worked.act(expires=3600, value=1).result(30) == 1
 
 
 # --- asyncio ----------------------------------------------------------------------------------
 
 
-def test_asyncio_enqueues_without_holding_the_loop(worked: House) -> None:
+def test_asyncio_enqueues_without_holding_the_loop(worked: ServerHarness) -> None:
     async def all_at_once() -> list[JobHandle]:
         acts = [
             worked.yard.aenqueue("exec_act", {"value": number}, priority=5) for number in range(10)
@@ -215,7 +221,7 @@ def test_asyncio_enqueues_without_holding_the_loop(worked: House) -> None:
 
 
 def test_records_and_broker_in_two_databases_work_like_one(
-    apart: House, start_worker: Callable[..., Worker]
+    apart: ServerHarness, start_worker: Callable[..., Worker]
 ) -> None:
     start_worker(settings=apart.settings)
     plain, later = apart.act(value=1), apart.act(value=2, countdown=0.3)
@@ -229,7 +235,7 @@ def test_records_and_broker_in_two_databases_work_like_one(
 
 
 def test_a_job_that_was_admitted_but_not_published_is_published_by_the_next_enqueue(
-    apart: House, monkeypatch: pytest.MonkeyPatch, start_worker: Callable[..., Worker]
+    apart: ServerHarness, monkeypatch: pytest.MonkeyPatch, start_worker: Callable[..., Worker]
 ) -> None:
     def fail(_: object, messages: Sequence[object]) -> list[PublishFailed]:
         return [PublishFailed("job k was not published: the broker went away") for _ in messages]
@@ -250,7 +256,7 @@ def test_a_job_that_was_admitted_but_not_published_is_published_by_the_next_enqu
 
 
 def test_a_publication_whose_confirmation_was_lost_is_repeated_and_runs_once(
-    apart: House, monkeypatch: pytest.MonkeyPatch, start_worker: Callable[..., Worker]
+    apart: ServerHarness, monkeypatch: pytest.MonkeyPatch, start_worker: Callable[..., Worker]
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise RedisConnectionError("the records went away")
@@ -271,7 +277,7 @@ def test_a_publication_whose_confirmation_was_lost_is_repeated_and_runs_once(
 # --- results ----------------------------------------------------------------------------------
 
 
-def test_a_result_that_takes_longer_than_the_timeout_says_how_to_look(house: House) -> None:
+def test_a_result_that_takes_longer_than_the_timeout_says_how_to_look(house: ServerHarness) -> None:
     job = house.act()
     with pytest.raises(ResultTimeout) as told:
         job.result(0.05)
@@ -280,7 +286,7 @@ def test_a_result_that_takes_longer_than_the_timeout_says_how_to_look(house: Hou
     )
 
 
-def test_a_timeout_of_zero_asks_once(worked: House) -> None:
+def test_a_timeout_of_zero_asks_once(worked: ServerHarness) -> None:
     job = worked.act(value=1)
     worked.await_end(job)
     assert job.result(0) == 1
@@ -288,7 +294,7 @@ def test_a_timeout_of_zero_asks_once(worked: House) -> None:
         worked.act(gate="never").result(timedelta(0))
 
 
-def test_nothing_is_known_of_a_job_that_never_was(house: House) -> None:
+def test_nothing_is_known_of_a_job_that_never_was(house: ServerHarness) -> None:
     with pytest.raises(NotFound, match="nothing is known of job no-such-job"):
         house.yard.job("no-such-job").result(0)
 
@@ -296,7 +302,7 @@ def test_nothing_is_known_of_a_job_that_never_was(house: House) -> None:
 def test_an_expired_result_is_told_as_such(
     servers: Servers, start_worker: Callable[..., Worker]
 ) -> None:
-    house = House(fresh_settings(servers.valkey_url(), result_ttl_s=1))
+    house = ServerHarness(fresh_settings(servers.valkey_url(), result_ttl_s=1))
     start_worker(settings=house.settings)
     job = house.act(value=1)
     assert job.result(30) == 1
@@ -310,7 +316,9 @@ def test_an_expired_result_is_told_as_such(
     house.close()
 
 
-def test_a_dead_letter_is_told_at_once_unless_one_waits_for_its_replay(worked: House) -> None:
+def test_a_dead_letter_is_told_at_once_unless_one_waits_for_its_replay(
+    worked: ServerHarness,
+) -> None:
     job = worked.act("fail", times=1, value="at last", policy={"max_retries": 0})
     with pytest.raises(DeadLettered, match="flaky: told to fail"):
         job.result(30)
@@ -322,7 +330,7 @@ def test_a_dead_letter_is_told_at_once_unless_one_waits_for_its_replay(worked: H
         assert waiting.result(30) == "at last"
 
 
-def replay(house: House, job: JobHandle) -> None:
+def replay(house: ServerHarness, job: JobHandle) -> None:
     """What the relay does for an operator's replay."""
     (letter,) = eventually(lambda: house.letters_of(job), "its letter")
     record = job.record()
@@ -344,7 +352,7 @@ def replay(house: House, job: JobHandle) -> None:
     )
 
 
-def test_a_job_that_an_operator_ended_is_told_as_failed(house: House) -> None:
+def test_a_job_that_an_operator_ended_is_told_as_failed(house: ServerHarness) -> None:
     job = house.act()
     house.redis.hset(house.yard.records.keys.record(job.job_id), "state", "cancelled")
     with pytest.raises(JobFailed, match=f"job {job.job_id} is cancelled"):
@@ -380,7 +388,7 @@ def test_an_unreachable_broker_is_told_though_the_records_answer(servers: Server
 
 def test_a_client_that_is_closed_leaves_no_connection_behind(servers: Servers) -> None:
     settings = fresh_settings(servers.valkey_url())
-    with House(settings).redis as eyes:
+    with ServerHarness(settings).redis as eyes:
         before = len(eyes.client_list())
         with Taskyard(settings, catalogue()) as yard:
             yard.enqueue("exec_act", {})

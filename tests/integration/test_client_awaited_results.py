@@ -14,7 +14,7 @@ from servers import Servers
 from support.proxy import Proxy, through
 from support.waiting import eventually, soon
 from support.worker import Worker
-from support.yard import House, fresh_settings
+from support.yard import ServerHarness, fresh_settings
 from taskyard.client import JobHandle, listener
 from taskyard.errors import (
     DeadLettered,
@@ -32,20 +32,20 @@ SLACK_S = 2.0
 
 
 @pytest.fixture(scope="module")
-def direct(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def direct(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerHarness]:
     """Past the proxy, with a worker."""
-    opened = House(fresh_settings(servers.valkey_url(), publish_timeout_s=2))
+    opened = ServerHarness(fresh_settings(servers.valkey_url(), publish_timeout_s=2))
     with Worker(opened.settings, tmp_path_factory.mktemp("worker"), queues=("exec",)).launch():
         yield opened
     opened.close()
 
 
 @pytest.fixture
-def house(direct: House, proxy: Proxy) -> Iterator[House]:
+def house(direct: ServerHarness, proxy: Proxy) -> Iterator[ServerHarness]:
     """The same behind the proxy, with a client of this test's own."""
     url = through(proxy, direct.settings.need_redis_url())
     urls = {"redis_url": url, "broker_url": url}
-    opened = House(direct.settings.model_copy(update=urls))
+    opened = ServerHarness(direct.settings.model_copy(update=urls))
     yield opened
     proxy.flow()
     opened.close_connections()
@@ -56,12 +56,12 @@ def without_the_poll(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listener, "_POLL_AFTER_S", 3_600.0)
 
 
-def subscriptions(house: House) -> list[int]:
+def subscriptions(house: ServerHarness) -> list[int]:
     """How many channels each connection listens to that listens to any."""
     return [int(client["sub"]) for client in house.redis.client_list() if int(client["sub"])]
 
 
-async def listens(house: House, count: int = 1) -> None:
+async def listens(house: ServerHarness, count: int = 1) -> None:
     await soon(lambda: sum(subscriptions(house)) >= count, "a subscription")
 
 
@@ -70,7 +70,7 @@ async def all_of(jobs: list[JobHandle], timeout_s: float = 60) -> list[Any]:
     return await asyncio.gather(*calls, return_exceptions=True)
 
 
-def test_many_results_are_awaited_through_one_subscription(house: House) -> None:
+def test_many_results_are_awaited_through_one_subscription(house: ServerHarness) -> None:
     jobs = [house.act(value=number, gate="open sesame") for number in range(120)]
 
     async def scenario() -> list[Any]:
@@ -84,14 +84,14 @@ def test_many_results_are_awaited_through_one_subscription(house: House) -> None
     eventually(lambda: not subscriptions(house), "nothing is listened to any more")
 
 
-def test_what_has_ended_already_is_found_by_looking(house: House) -> None:
+def test_what_has_ended_already_is_found_by_looking(house: ServerHarness) -> None:
     job = house.act(value=3)
     house.await_end(job)
     assert asyncio.run(job.aresult(0)) == 3
     assert asyncio.run(job.aresult()) == 3
 
 
-def test_a_job_may_be_awaited_by_many_and_in_many_loops(house: House) -> None:
+def test_a_job_may_be_awaited_by_many_and_in_many_loops(house: ServerHarness) -> None:
     jobs = [house.act(value=number, gate="many") for number in range(10)]
 
     async def scenario() -> list[Any]:
@@ -105,7 +105,7 @@ def test_a_job_may_be_awaited_by_many_and_in_many_loops(house: House) -> None:
     assert asyncio.run(scenario()) == [*range(10)] * 4
 
 
-def test_a_dead_letter_is_told_at_once_and_not_by_the_poll(house: House) -> None:
+def test_a_dead_letter_is_told_at_once_and_not_by_the_poll(house: ServerHarness) -> None:
     job = house.act("gate then fail", gate="dead", policy=LATER)
 
     async def scenario() -> Any:
@@ -119,7 +119,7 @@ def test_a_dead_letter_is_told_at_once_and_not_by_the_poll(house: House) -> None
     assert "flaky: told to fail after the gate" in str(error)
 
 
-def test_whoever_waits_for_a_replay_waits_on(house: House) -> None:
+def test_whoever_waits_for_a_replay_waits_on(house: ServerHarness) -> None:
     job = house.act("fail", policy=LATER)
     house.await_end(job)
     with pytest.raises(ResultTimeout, match=r"is still dead_lettered after 0\.1 s"):
@@ -127,7 +127,7 @@ def test_whoever_waits_for_a_replay_waits_on(house: House) -> None:
 
 
 def test_an_end_that_nothing_tells_of_is_found_by_the_poll(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    house: ServerHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listener, "_POLL_AFTER_S", 0.0)
     job = house.act(job_type="plan_act")
@@ -145,7 +145,7 @@ def test_an_end_that_nothing_tells_of_is_found_by_the_poll(
 
 @pytest.mark.parametrize("timeout", [0, 0.05, timedelta(seconds=0.05)])
 def test_a_result_that_takes_longer_than_the_timeout_says_how_to_look(
-    house: House, timeout: float | timedelta
+    house: ServerHarness, timeout: float | timedelta
 ) -> None:
     job = house.act(job_type="plan_act")
     seconds = 0.05 if timeout else 0
@@ -157,12 +157,12 @@ def test_a_result_that_takes_longer_than_the_timeout_says_how_to_look(
     )
 
 
-def test_nothing_is_known_of_a_job_that_never_was(house: House) -> None:
+def test_nothing_is_known_of_a_job_that_never_was(house: ServerHarness) -> None:
     with pytest.raises(NotFound, match="nothing is known of job no-such-job"):
         asyncio.run(house.yard.job("no-such-job").aresult())
 
 
-def test_a_record_that_is_none_fails_those_alone_who_await_it(house: House) -> None:
+def test_a_record_that_is_none_fails_those_alone_who_await_it(house: ServerHarness) -> None:
     odd, fine = house.act(job_type="plan_act"), house.act(job_type="plan_act")
     house.redis.delete(house.yard.records.keys.record(odd.job_id))
     house.redis.lpush(house.yard.records.keys.record(odd.job_id), "no hash")
@@ -176,7 +176,7 @@ def test_a_record_that_is_none_fails_those_alone_who_await_it(house: House) -> N
 
 
 def test_a_subscription_that_is_cut_is_made_again_and_misses_no_end(
-    house: House, proxy: Proxy
+    house: ServerHarness, proxy: Proxy
 ) -> None:
     jobs = [house.act(value=number, gate="cut") for number in range(40)]
 
@@ -192,7 +192,7 @@ def test_a_subscription_that_is_cut_is_made_again_and_misses_no_end(
     assert asyncio.run(scenario()) == list(range(40))
 
 
-def test_a_silent_server_is_told_when_the_time_is_over(house: House, proxy: Proxy) -> None:
+def test_a_silent_server_is_told_when_the_time_is_over(house: ServerHarness, proxy: Proxy) -> None:
     job = house.act(job_type="plan_act")
     proxy.swallow()
     began = monotonic()
@@ -207,7 +207,7 @@ def test_a_silent_server_is_told_when_the_time_is_over(house: House, proxy: Prox
     )
 
 
-def test_a_longer_wait_hears_that_the_server_is_away(house: House, proxy: Proxy) -> None:
+def test_a_longer_wait_hears_that_the_server_is_away(house: ServerHarness, proxy: Proxy) -> None:
     jobs = [house.act(job_type="plan_act"), house.act(job_type="plan_act")]
     proxy.swallow()
     errors = asyncio.run(all_of(jobs))
@@ -219,7 +219,7 @@ def test_a_longer_wait_hears_that_the_server_is_away(house: House, proxy: Proxy)
 
 
 def test_a_connection_that_stands_and_says_nothing_is_made_anew(
-    house: House, direct: House, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+    house: ServerHarness, direct: ServerHarness, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listener, "_QUIET_S", 0.1)
     job = house.act(value=7, gate="stalled")
@@ -234,7 +234,7 @@ def test_a_connection_that_stands_and_says_nothing_is_made_anew(
     assert asyncio.run(scenario()) == [7]
 
 
-def test_awaiting_may_be_cancelled_and_leaves_nothing(house: House) -> None:
+def test_awaiting_may_be_cancelled_and_leaves_nothing(house: ServerHarness) -> None:
     job = house.act(job_type="plan_act")
 
     async def scenario() -> None:
@@ -246,7 +246,7 @@ def test_awaiting_may_be_cancelled_and_leaves_nothing(house: House) -> None:
     eventually(lambda: not subscriptions(house), "nothing is listened to any more")
 
 
-def test_closing_the_client_ends_what_is_awaited(house: House) -> None:
+def test_closing_the_client_ends_what_is_awaited(house: ServerHarness) -> None:
     job = house.act(job_type="plan_act")
 
     async def scenario() -> Any:

@@ -9,7 +9,7 @@ import pytest
 
 from servers import Servers
 from support.proxy import Proxy, through
-from support.yard import House, catalogue, fresh_settings
+from support.yard import ServerHarness, catalogue, fresh_settings
 from taskyard.broker import connection
 from taskyard.client import EnqueueRequest, Taskyard
 from taskyard.errors import PublishFailed, ServerUnreachable
@@ -26,25 +26,25 @@ def url(proxy: Proxy, servers: Servers) -> str:
     return through(proxy, servers.valkey_url())
 
 
-def known_script(house: House) -> House:
+def known_script(house: ServerHarness) -> ServerHarness:
     """From here on the server knows the script, so that each admission is one request."""
     house.act()
     return house
 
 
 @pytest.fixture
-def house(url: str) -> Iterator[House]:
+def house(url: str) -> Iterator[ServerHarness]:
     """Records and broker in one Redis."""
-    opened = known_script(House(fresh_settings(url)))
+    opened = known_script(ServerHarness(fresh_settings(url)))
     yield opened
     opened.close()
 
 
 @pytest.fixture
-def apart(url: str, servers: Servers) -> Iterator[House]:
+def apart(url: str, servers: Servers) -> Iterator[ServerHarness]:
     """The broker in another database, which the proxy does not touch."""
     broker_url = servers.valkey_url().removesuffix("/0") + "/1"
-    opened = known_script(House(fresh_settings(url, broker_url=broker_url)))
+    opened = known_script(ServerHarness(fresh_settings(url, broker_url=broker_url)))
     yield opened
     opened.close()
 
@@ -55,7 +55,7 @@ def requests(keys: list[str]) -> list[EnqueueRequest]:
 
 @pytest.mark.parametrize("key", ["k", None])
 def test_who_made_the_job_hears_so_though_the_reply_was_lost(
-    house: House, proxy: Proxy, key: str | None
+    house: ServerHarness, proxy: Proxy, key: str | None
 ) -> None:
     proxy.lose_replies(ADMISSION)
     job = house.act(idempotency_key=key)
@@ -65,7 +65,9 @@ def test_who_made_the_job_hears_so_though_the_reply_was_lost(
     assert house.story(job) == ["admit"]
 
 
-def test_another_call_with_the_key_hears_that_the_job_was_there(house: House, proxy: Proxy) -> None:
+def test_another_call_with_the_key_hears_that_the_job_was_there(
+    house: ServerHarness, proxy: Proxy
+) -> None:
     assert house.act(idempotency_key="k").created
     proxy.lose_replies(ADMISSION)
     assert not house.act(idempotency_key="k").created
@@ -75,7 +77,7 @@ def test_another_call_with_the_key_hears_that_the_job_was_there(house: House, pr
 
 @pytest.mark.parametrize("groups_before", [0, 1, 3])
 def test_many_are_told_as_if_no_reply_had_been_lost(
-    house: House, proxy: Proxy, groups_before: int
+    house: ServerHarness, proxy: Proxy, groups_before: int
 ) -> None:
     house.act(idempotency_key="7")
     keys = [str(number) for number in range(250)]
@@ -88,7 +90,7 @@ def test_many_are_told_as_if_no_reply_had_been_lost(
 
 
 def test_many_without_a_key_are_enqueued_once_though_a_reply_was_lost(
-    house: House, proxy: Proxy
+    house: ServerHarness, proxy: Proxy
 ) -> None:
     proxy.lose_replies(ADMISSION, after=2)
     jobs = house.yard.enqueue_many([EnqueueRequest(job_type="exec_act", payload={})] * 500)
@@ -98,7 +100,7 @@ def test_many_without_a_key_are_enqueued_once_though_a_reply_was_lost(
 
 
 def test_a_reply_that_never_comes_tells_one_enqueue_that_the_server_is_away(
-    house: House, proxy: Proxy
+    house: ServerHarness, proxy: Proxy
 ) -> None:
     proxy.lose_replies(ADMISSION, times=FOR_EVER)
     with pytest.raises(ServerUnreachable):
@@ -108,7 +110,9 @@ def test_a_reply_that_never_comes_tells_one_enqueue_that_the_server_is_away(
     assert house.queued() == 2
 
 
-def test_replies_that_never_come_tell_many_how_far_they_got(house: House, proxy: Proxy) -> None:
+def test_replies_that_never_come_tell_many_how_far_they_got(
+    house: ServerHarness, proxy: Proxy
+) -> None:
     keys = [str(number) for number in range(500)]
     proxy.lose_replies(ADMISSION, after=2, times=FOR_EVER)
     with pytest.raises(PublishFailed) as told:
@@ -132,7 +136,9 @@ def test_replies_that_never_come_tell_many_how_far_they_got(house: House, proxy:
 # --- records and broker apart --------------------------------------------------------------------
 
 
-def test_apart_the_job_is_published_once_and_its_maker_told(apart: House, proxy: Proxy) -> None:
+def test_apart_the_job_is_published_once_and_its_maker_told(
+    apart: ServerHarness, proxy: Proxy
+) -> None:
     proxy.lose_replies(ADMISSION)
     job = apart.act(idempotency_key="k")
     assert proxy.lost
@@ -142,7 +148,9 @@ def test_apart_the_job_is_published_once_and_its_maker_told(apart: House, proxy:
     assert apart.queued() == 2, "the first enqueue has confirmed it"
 
 
-def test_apart_many_are_published_once_and_their_maker_told(apart: House, proxy: Proxy) -> None:
+def test_apart_many_are_published_once_and_their_maker_told(
+    apart: ServerHarness, proxy: Proxy
+) -> None:
     proxy.lose_replies(ADMISSION)
     jobs = apart.yard.enqueue_many(requests([str(number) for number in range(120)]))
     assert proxy.lost

@@ -13,7 +13,7 @@ import pytest
 from servers import Servers
 from support.proxy import Cuts, Proxy, through
 from support.waiting import eventually, soon
-from support.yard import House, fresh_settings
+from support.yard import ServerHarness, fresh_settings
 from taskyard.client import JobHandle, shared_calls
 from taskyard.errors import InvalidPayload, PublishFailed, ServerRefused, ServerUnreachable
 
@@ -22,9 +22,11 @@ FOR_EVER = 100_000
 
 
 @pytest.fixture
-def house(proxy: Proxy, servers: Servers) -> Iterator[House]:
+def house(proxy: Proxy, servers: Servers) -> Iterator[ServerHarness]:
     """Records and broker in one Redis behind the proxy."""
-    opened = House(fresh_settings(through(proxy, servers.valkey_url()), publish_timeout_s=2))
+    opened = ServerHarness(
+        fresh_settings(through(proxy, servers.valkey_url()), publish_timeout_s=2)
+    )
     yield opened
     proxy.loss = None
     proxy.flow()
@@ -32,17 +34,17 @@ def house(proxy: Proxy, servers: Servers) -> Iterator[House]:
 
 
 @pytest.fixture
-def apart(proxy: Proxy, servers: Servers) -> Iterator[House]:
+def apart(proxy: Proxy, servers: Servers) -> Iterator[ServerHarness]:
     """Records behind the proxy, the broker in another database, which the proxy does not touch."""
     broker_url = servers.valkey_url().removesuffix("/0") + "/1"
     url = through(proxy, servers.valkey_url())
-    opened = House(fresh_settings(url, broker_url=broker_url, publish_timeout_s=2))
+    opened = ServerHarness(fresh_settings(url, broker_url=broker_url, publish_timeout_s=2))
     yield opened
     proxy.loss = None
     opened.close()
 
 
-def call(house: House, key: str | None = None, **options: Any) -> Awaitable[JobHandle]:
+def call(house: ServerHarness, key: str | None = None, **options: Any) -> Awaitable[JobHandle]:
     return house.yard.aenqueue("exec_act", {"key": key}, idempotency_key=key, **options)
 
 
@@ -50,7 +52,7 @@ async def together(calls: Sequence[Awaitable[JobHandle]]) -> list[JobHandle | Ba
     return await asyncio.gather(*calls, return_exceptions=True)
 
 
-def admissions(house: House) -> int:
+def admissions(house: ServerHarness) -> int:
     """How many scripts the server has run for anybody."""
     found: dict[str, dict[str, int]] = house.redis.info("commandstats")
     return sum(found.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("eval", "evalsha"))
@@ -60,7 +62,7 @@ def admissions(house: House) -> int:
 
 
 def test_what_gathers_while_a_script_is_under_way_goes_fifty_a_script(
-    house: House, proxy: Proxy
+    house: ServerHarness, proxy: Proxy
 ) -> None:
     house.act()
 
@@ -83,7 +85,7 @@ def test_what_gathers_while_a_script_is_under_way_goes_fifty_a_script(
     assert house.queued() == 2 + 200
 
 
-def test_a_call_that_is_alone_goes_at_once_and_alone(house: House) -> None:
+def test_a_call_that_is_alone_goes_at_once_and_alone(house: ServerHarness) -> None:
     async def scenario() -> None:
         await call(house)
         before = admissions(house)
@@ -94,7 +96,7 @@ def test_a_call_that_is_alone_goes_at_once_and_alone(house: House) -> None:
     asyncio.run(scenario())
 
 
-def test_one_script_is_bounded_in_bytes_too(house: House, proxy: Proxy) -> None:
+def test_one_script_is_bounded_in_bytes_too(house: ServerHarness, proxy: Proxy) -> None:
     payload = {"data": "x" * 200_000}
 
     async def scenario() -> None:
@@ -113,7 +115,7 @@ def test_one_script_is_bounded_in_bytes_too(house: House, proxy: Proxy) -> None:
     assert house.queued() == 1 + 9
 
 
-def test_keys_that_meet_in_one_script_are_told_apart(house: House) -> None:
+def test_keys_that_meet_in_one_script_are_told_apart(house: ServerHarness) -> None:
     async def scenario() -> list[Any]:
         return await together([call(house, str(number % 40)) for number in range(200)])
 
@@ -125,7 +127,7 @@ def test_keys_that_meet_in_one_script_are_told_apart(house: House) -> None:
     assert house.queued() == 40
 
 
-def test_several_loops_and_threads_share_one_client(house: House) -> None:
+def test_several_loops_and_threads_share_one_client(house: ServerHarness) -> None:
     """Also loops that come one after the other, as `asyncio.run` makes them."""
 
     def in_a_loop(number: int) -> list[JobHandle]:
@@ -147,7 +149,7 @@ def test_several_loops_and_threads_share_one_client(house: House) -> None:
 
 
 def test_threads_send_for_themselves_while_they_are_few_and_share_when_they_are_many(
-    house: House, proxy: Proxy
+    house: ServerHarness, proxy: Proxy
 ) -> None:
     house.act()
     before = admissions(house)
@@ -169,7 +171,7 @@ def test_threads_send_for_themselves_while_they_are_few_and_share_when_they_are_
 # --- each its own error -------------------------------------------------------------------------
 
 
-def test_a_request_that_is_refused_fails_none_of_its_neighbours(house: House) -> None:
+def test_a_request_that_is_refused_fails_none_of_its_neighbours(house: ServerHarness) -> None:
     """The key of one record holds something else: the script of all ends there."""
 
     async def scenario() -> list[Any]:
@@ -188,7 +190,9 @@ def test_a_request_that_is_refused_fails_none_of_its_neighbours(house: House) ->
     assert house.queued() == 1 + 120
 
 
-def test_a_request_that_is_wrong_in_itself_is_refused_before_it_is_sent(house: House) -> None:
+def test_a_request_that_is_wrong_in_itself_is_refused_before_it_is_sent(
+    house: ServerHarness,
+) -> None:
     async def scenario() -> list[Any]:
         bad = house.yard.aenqueue("exec_act", {"number": float("nan")})
         return await together([call(house), bad, call(house)])
@@ -199,7 +203,7 @@ def test_a_request_that_is_wrong_in_itself_is_refused_before_it_is_sent(house: H
     assert last.created
 
 
-def test_a_server_that_is_lost_is_told_to_each_call(house: House, proxy: Proxy) -> None:
+def test_a_server_that_is_lost_is_told_to_each_call(house: ServerHarness, proxy: Proxy) -> None:
     async def scenario() -> list[Any]:
         await call(house)
         proxy.lose_replies(ADMISSION, times=FOR_EVER)
@@ -213,7 +217,7 @@ def test_a_server_that_is_lost_is_told_to_each_call(house: House, proxy: Proxy) 
 
 
 def test_whoever_waits_too_long_behind_a_lost_server_is_not_sent_and_says_so(
-    house: House, proxy: Proxy
+    house: ServerHarness, proxy: Proxy
 ) -> None:
     async def scenario() -> tuple[list[Any], list[Any]]:
         await call(house)
@@ -242,7 +246,9 @@ def test_whoever_waits_too_long_behind_a_lost_server_is_not_sent_and_says_so(
 # --- a call that is cancelled -------------------------------------------------------------------
 
 
-def test_a_call_that_is_cancelled_before_its_script_is_not_sent(house: House, proxy: Proxy) -> None:
+def test_a_call_that_is_cancelled_before_its_script_is_not_sent(
+    house: ServerHarness, proxy: Proxy
+) -> None:
     async def scenario() -> list[Any]:
         await call(house)
         proxy.swallow()
@@ -261,7 +267,9 @@ def test_a_call_that_is_cancelled_before_its_script_is_not_sent(house: House, pr
     assert house.queued() == 2 + 5
 
 
-def test_a_call_that_is_cancelled_under_way_disturbs_no_other(house: House, proxy: Proxy) -> None:
+def test_a_call_that_is_cancelled_under_way_disturbs_no_other(
+    house: ServerHarness, proxy: Proxy
+) -> None:
     async def scenario() -> tuple[JobHandle, JobHandle]:
         await call(house)
         proxy.swallow()
@@ -284,7 +292,7 @@ def test_a_call_that_is_cancelled_under_way_disturbs_no_other(house: House, prox
 
 @pytest.mark.parametrize("replies_before", [0, 1, 2])
 def test_a_lost_reply_is_asked_for_again_and_every_call_hears_the_truth(
-    house: House, proxy: Proxy, replies_before: int
+    house: ServerHarness, proxy: Proxy, replies_before: int
 ) -> None:
     known = house.act(idempotency_key="7")
 
@@ -310,7 +318,7 @@ def test_a_lost_reply_is_asked_for_again_and_every_call_hears_the_truth(
 def test_connections_that_are_cut_again_and_again_lose_and_double_nothing(
     place: str, seed: int, proxy: Proxy, request: pytest.FixtureRequest
 ) -> None:
-    house: House = request.getfixturevalue(place)
+    house: ServerHarness = request.getfixturevalue(place)
     cuts = Cuts(random.Random(seed), [proxy])  # noqa: S311 - it repeats
 
     async def scenario() -> list[list[Any]]:

@@ -9,7 +9,7 @@ import pytest
 
 from servers import Servers
 from support.proxy import Proxy, through
-from support.yard import House, fresh_settings
+from support.yard import ServerHarness, fresh_settings
 from taskyard.errors import ResultTimeout, ServerUnreachable
 
 # What a slow machine may take beyond the promise, which is a second at most; a client without it
@@ -18,9 +18,9 @@ SLACK_S = 2.0
 
 
 @pytest.fixture
-def house(proxy: Proxy, servers: Servers) -> Iterator[House]:
+def house(proxy: Proxy, servers: Servers) -> Iterator[ServerHarness]:
     url = through(proxy, servers.valkey_url())
-    opened = House(fresh_settings(url))
+    opened = ServerHarness(fresh_settings(url))
     yield opened
     proxy.flow()
     opened.close()
@@ -28,7 +28,7 @@ def house(proxy: Proxy, servers: Servers) -> Iterator[House]:
 
 @pytest.mark.parametrize("timeout", [0, 0.2, 1])
 def test_the_wait_is_over_when_the_caller_said_so(
-    house: House, proxy: Proxy, timeout: float
+    house: ServerHarness, proxy: Proxy, timeout: float
 ) -> None:
     job = house.act()
     proxy.swallow()
@@ -42,7 +42,7 @@ def test_the_wait_is_over_when_the_caller_said_so(
     )
 
 
-def test_so_it_is_on_a_connection_that_was_never_made(house: House, proxy: Proxy) -> None:
+def test_so_it_is_on_a_connection_that_was_never_made(house: ServerHarness, proxy: Proxy) -> None:
     job = house.act()
     house.yard.records.client.connection_pool.disconnect()
     proxy.swallow()
@@ -52,14 +52,14 @@ def test_so_it_is_on_a_connection_that_was_never_made(house: House, proxy: Proxy
     assert monotonic() - began < 0.2 + SLACK_S
 
 
-def test_a_longer_wait_hears_that_the_server_is_away(house: House, proxy: Proxy) -> None:
+def test_a_longer_wait_hears_that_the_server_is_away(house: ServerHarness, proxy: Proxy) -> None:
     job = house.act()
     proxy.swallow()
     with pytest.raises(ServerUnreachable):
         job.result(60)
 
 
-def test_after_the_silence_the_same_handle_goes_on(house: House, proxy: Proxy) -> None:
+def test_after_the_silence_the_same_handle_goes_on(house: ServerHarness, proxy: Proxy) -> None:
     job = house.act()
     proxy.swallow()
     with pytest.raises(ResultTimeout, match="Redis was silent"):

@@ -22,7 +22,7 @@ from support.letters import make_letter
 from support.rabbitmq import letters_of
 from support.waiting import SOON_S, eventually
 from support.worker import Worker
-from support.yard import House, catalogue, fresh_settings
+from support.yard import ServerHarness, catalogue, fresh_settings
 from taskyard.broker import connection
 from taskyard.client import Taskyard
 from taskyard.deadletters import exchange, mirror_queue
@@ -150,7 +150,7 @@ def _publish(broker: Any, queue: str, body: bytes) -> None:
 def _letters(settings: Settings, worker: Worker) -> list[Letter]:
     if settings.need_broker_url().startswith("amqp"):
         return letters_of(settings, 1, lambda: worker.log[-3000:])
-    house = House(settings)
+    house = ServerHarness(settings)
     try:
         eventually(house.letters, "a letter", why=lambda: worker.log[-3000:])
         return [Letter.model_validate(letter) for letter in house.letters()]

@@ -18,7 +18,7 @@ from support.mirror import mirroring, stored_letters
 from support.relay import relaying
 from support.waiting import eventually
 from support.worker import Worker
-from support.yard import House
+from support.yard import ServerHarness
 from taskyard.control import Identity, replay
 from taskyard.database import engine
 from taskyard.database.tables import GATE
@@ -92,7 +92,7 @@ def test_a_job_goes_its_whole_way_as_the_confined_user_of_its_namespace(
 ) -> None:
     settings = settings_of(redis_server, namespace, namespace)
     refused(redis_server)
-    house = House(settings)
+    house = ServerHarness(settings)
     running.callback(house.yard.close)
     database = running.enter_context(mirroring(settings, database_url))
     running.enter_context(relaying(settings, database))

@@ -23,7 +23,7 @@ from support.legacy_fixtures import legacy_on
 from support.rabbitmq import count_messages
 from support.waiting import eventually
 from support.worker import Worker
-from support.yard import House, fresh_settings, list_key
+from support.yard import ServerHarness, fresh_settings, list_key
 from taskyard.records import Records
 from taskyard.settings import Settings
 from taskyard.wire.headers import usable_id
@@ -129,7 +129,7 @@ def settings(servers: Servers, broker: str) -> Settings:
 
 @ON_BOTH
 def test_a_native_worker_records_each_hostile_message_or_leaves_its_letter(
-    house: House,
+    house: ServerHarness,
     settings: Settings,
     broker: str,
     every_value: bool,

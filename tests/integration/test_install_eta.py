@@ -13,7 +13,7 @@ from servers import Servers
 from support.legacy_fixtures import BROKERS
 from taskyard.install import install
 from taskyard.install.eta import put_off
-from taskyard.install.yard import AppYard
+from taskyard.install.installed_context import InstalledContext
 from taskyard.jobs.states import State
 from taskyard.settings import Settings
 
@@ -21,7 +21,9 @@ LATER_S = 3600
 
 
 @pytest.fixture(params=BROKERS)
-def yard(request: pytest.FixtureRequest, servers: Servers, settings: Settings) -> Iterator[AppYard]:
+def yard(
+    request: pytest.FixtureRequest, servers: Servers, settings: Settings
+) -> Iterator[InstalledContext]:
     url = settings.need_redis_url()
     broker = url if request.param == "redis" else servers.rabbitmq_url()
     app = Celery("dated", broker=broker, backend=url, set_as_current=False)
@@ -34,7 +36,7 @@ def yard(request: pytest.FixtureRequest, servers: Servers, settings: Settings) -
     app.close()
 
 
-def put_off_one(yard: AppYard, job_id: str) -> None:
+def put_off_one(yard: InstalledContext, job_id: str) -> None:
     """Publish a message with a date, take it from its queue and put it off."""
     queue = yard.app.conf.task_default_queue
     yard.app.send_task("pay", task_id=job_id, countdown=LATER_S)
@@ -45,7 +47,7 @@ def put_off_one(yard: AppYard, job_id: str) -> None:
         message.ack()
 
 
-def test_a_new_life_leaves_the_result_that_the_app_itself_keeps(yard: AppYard) -> None:
+def test_a_new_life_leaves_the_result_that_the_app_itself_keeps(yard: InstalledContext) -> None:
     job_id = f"{yard.settings.namespace}-pay"
     key = f"celery-task-meta-{job_id}"
     yard.records.client.set(key, "the app's")
@@ -54,7 +56,7 @@ def test_a_new_life_leaves_the_result_that_the_app_itself_keeps(yard: AppYard) -
     assert yard.records.client.getdel(key) == b"the app's"
 
 
-def test_a_workers_main_loop_waits_for_no_replica(yard: AppYard) -> None:
+def test_a_workers_main_loop_waits_for_no_replica(yard: InstalledContext) -> None:
     started = monotonic()
     put_off_one(yard, "pay")
     assert monotonic() - started < yard.settings.publish_timeout_s

@@ -18,8 +18,8 @@ from support.post import Post
 from support.waiting import SOON_S
 from support.yard import fresh_settings
 from taskyard.install import install
+from taskyard.install.installed_context import InstalledContext
 from taskyard.install.returner import late_s, return_abandoned
-from taskyard.install.yard import AppYard
 from taskyard.jobs.outcomes import Decision
 from taskyard.records import GONE_S, Fleet, Member, Run
 from taskyard.transport import give_back
@@ -42,7 +42,7 @@ class Shop:
         }
         tasks = {"shop.watched": "observe"}
         install(self.app, settings=self.settings, transport=False, tasks=tasks)
-        self.yard: AppYard = self.app.taskyard
+        self.yard: InstalledContext = self.app.taskyard
         self.queue = f"{self.name}.orders"
 
     def begin(self, worker: str = "shop@dead", expired_s: float | None = None) -> str:

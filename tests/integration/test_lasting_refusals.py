@@ -16,7 +16,7 @@ from servers import RedisServer, Servers
 from support.legacy import Legacy, Process
 from support.waiting import eventually
 from support.worker import Worker
-from support.yard import House, catalogue
+from support.yard import ServerHarness, catalogue
 from taskyard.client import JobHandle, Taskyard
 from taskyard.jobs.states import State
 from taskyard.settings import Settings
@@ -37,19 +37,19 @@ class Case:
 
     barred: str
     said: str
-    act: Callable[[House], JobHandle]
+    act: Callable[[ServerHarness], JobHandle]
     end: State = State.COMPLETED
 
 
-def plain(house: House) -> JobHandle:
+def plain(house: ServerHarness) -> JobHandle:
     return house.act()
 
 
-def late(house: House) -> JobHandle:
+def late(house: ServerHarness) -> JobHandle:
     return house.act(countdown=0.2)
 
 
-def fatal(house: House) -> JobHandle:
+def fatal(house: ServerHarness) -> JobHandle:
     return house.act("fail", policy={"max_retries": 0})
 
 
@@ -100,17 +100,17 @@ def worker(barrier: Barrier, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 @pytest.fixture
-def house(redis_server: RedisServer, worker: Worker) -> Iterator[House]:
+def house(redis_server: RedisServer, worker: Worker) -> Iterator[ServerHarness]:
     """Jobs are enqueued by a user who may do everything."""
     url = redis_server.url
-    opened = House(Settings(namespace=NAMESPACE, broker_url=url, redis_url=url))
+    opened = ServerHarness(Settings(namespace=NAMESPACE, broker_url=url, redis_url=url))
     yield opened
     opened.yard.close()
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_worker_waits_longer_each_time_and_says_it_once(
-    house: House, worker: Worker, barrier: Barrier, name: str
+    house: ServerHarness, worker: Worker, barrier: Barrier, name: str
 ) -> None:
     case, before = CASES[name], len(worker.log)
     barrier.set(case.barred)

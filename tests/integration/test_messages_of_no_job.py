@@ -19,7 +19,7 @@ from support.rabbitmq import take_letters
 from support.seams import FOLDER_VARIABLE, arm, is_armed
 from support.waiting import SOON_S, eventually
 from support.worker import HANDLERS, Worker
-from support.yard import House, fresh_settings
+from support.yard import ServerHarness, fresh_settings
 from taskyard.broker import connection
 from taskyard.control.edits import for_job
 from taskyard.install import FleetPublisher
@@ -216,7 +216,7 @@ def test_a_kill_after_the_letter_of_a_message_without_an_id_adds_one_that_says_s
 
 
 def on_redis(settings: Settings) -> list[Letter]:
-    house = House(settings)
+    house = ServerHarness(settings)
     try:
         return [Letter.model_validate(letter) for letter in reversed(house.letters())]
     finally:

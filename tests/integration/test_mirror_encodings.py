@@ -13,7 +13,7 @@ from servers import Servers
 from support.databases import migrate_as_before, new_database
 from support.entries import make_entry
 from support.letters import DIED_US, make_delivery, make_letter, make_message
-from support.mirrored import House
+from support.mirrored import MirrorHarness
 from support.shell import Shell
 from support.waiting import eventually
 from support.yard import fresh_settings
@@ -180,7 +180,7 @@ def test_an_event_that_the_encoding_cannot_hold_is_kept_and_the_others_are_store
 def test_a_running_mirror_outlives_what_its_database_cannot_hold(
     servers: Servers, old: Engine
 ) -> None:
-    house = House(fresh_settings(servers.valkey_url()), old)
+    house = MirrorHarness(fresh_settings(servers.valkey_url()), old)
     try:
         with house.running():
             letters = [

@@ -12,7 +12,7 @@ from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.pool import NullPool
 
 from servers import Servers
-from support.mirrored import House
+from support.mirrored import MirrorHarness
 from support.waiting import eventually
 from support.yard import fresh_settings
 from taskyard.database.partitions import partitions
@@ -23,8 +23,8 @@ from taskyard.settings import Settings
 
 
 @pytest.fixture
-def house(settings: Settings, database: Engine) -> Iterator[House]:
-    made = House(settings, database)
+def house(settings: Settings, database: Engine) -> Iterator[MirrorHarness]:
+    made = MirrorHarness(settings, database)
     yield made
     made.close()
 
@@ -46,7 +46,7 @@ def away(servers: Servers, database: Engine) -> Iterator[None]:
             connection.execute(text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true"))
 
 
-def test_one_round_mirrors_letters_and_events(house: House) -> None:
+def test_one_round_mirrors_letters_and_events(house: MirrorHarness) -> None:
     house.mirror.run_once()
     letter = house.post()
     house.admit("one-round")
@@ -55,7 +55,7 @@ def test_one_round_mirrors_letters_and_events(house: House) -> None:
     assert house.knows("one-round")
 
 
-def test_a_running_mirror_takes_what_comes_and_makes_its_partitions(house: House) -> None:
+def test_a_running_mirror_takes_what_comes_and_makes_its_partitions(house: MirrorHarness) -> None:
     with house.running():
         letter = house.post()
         house.admit("running")
@@ -70,7 +70,7 @@ def _weeks(database: Engine) -> list[str]:
 
 
 def test_without_postgres_one_round_says_so_and_acknowledges_nothing(
-    house: House, servers: Servers, database: Engine
+    house: MirrorHarness, servers: Servers, database: Engine
 ) -> None:
     house.mirror.run_once()
     letter = house.post()
@@ -82,7 +82,7 @@ def test_without_postgres_one_round_says_so_and_acknowledges_nothing(
 
 
 def test_an_outage_of_postgres_is_waited_for_and_then_made_up(
-    house: House,
+    house: MirrorHarness,
     servers: Servers,
     database: Engine,
     caplog: pytest.LogCaptureFixture,
@@ -105,7 +105,7 @@ def test_an_outage_of_postgres_is_waited_for_and_then_made_up(
 
 
 def test_a_fault_of_our_own_ends_the_whole_mirror(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    house: MirrorHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> None:
         raise TypeError("a fault of ours")
@@ -120,7 +120,7 @@ def test_postgres_may_be_away_until_the_streams_budget_is_spent(
     servers: Servers, database: Engine
 ) -> None:
     """Over 60 % of the budget only failures are kept, what is left out is counted, jobs go on."""
-    made = House(fresh_settings(servers.valkey_url(), lifecycle_max_events=100), database)
+    made = MirrorHarness(fresh_settings(servers.valkey_url(), lifecycle_max_events=100), database)
     try:
         made.mirror.run_once()
         with away(servers, database):

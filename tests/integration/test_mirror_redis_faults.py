@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine
 
 from servers import RedisServer
-from support.mirrored import House
+from support.mirrored import MirrorHarness
 from support.waiting import eventually
 from support.yard import fresh_settings
 from taskyard.errors import PublishFailed
@@ -29,15 +29,15 @@ def faulty(tmp_path: Path) -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-def house(faulty: RedisServer, database: Engine) -> Iterator[House]:
-    made = House(fresh_settings(faulty.url), database)
+def house(faulty: RedisServer, database: Engine) -> Iterator[MirrorHarness]:
+    made = MirrorHarness(fresh_settings(faulty.url), database)
     yield made
     made.close()
 
 
 @pytest.mark.parametrize("fault", ["lost", "read-only", "full"])
 def test_a_fault_of_redis_is_waited_for_and_loses_neither_letter_nor_event(
-    house: House, caplog: pytest.LogCaptureFixture, fault: str
+    house: MirrorHarness, caplog: pytest.LogCaptureFixture, fault: str
 ) -> None:
     caplog.set_level(logging.INFO, "taskyard")
     house.mirror.run_once()
@@ -66,7 +66,7 @@ def test_a_fault_of_redis_is_waited_for_and_loses_neither_letter_nor_event(
 
 
 def test_a_stream_of_another_type_is_told_while_letters_go_on(
-    house: House, caplog: pytest.LogCaptureFixture
+    house: MirrorHarness, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "taskyard")
     key = f"{house.settings.namespace}:lifecycle"

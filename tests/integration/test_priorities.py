@@ -9,7 +9,7 @@ import pytest
 
 from support.waiting import eventually
 from support.worker import Worker
-from support.yard import House
+from support.yard import ServerHarness
 
 # Every tenth pop serves the least urgent first, so that nothing waits for ever.
 FAIRNESS = 10
@@ -21,7 +21,7 @@ ON_FOUR_LEVELS = [(queue, level) for queue, levels in LEVELS.items() for level i
 class Line:
     """A worker held up by one job at a gate, while others gather behind it."""
 
-    def __init__(self, house: House, worker: Worker, queue: str) -> None:
+    def __init__(self, house: ServerHarness, worker: Worker, queue: str) -> None:
         self.house, self.worker, self.queue = house, worker, queue
         self.jobs = [self.add("first", 3, gate="line")]
         worker.await_log(" ready.")
@@ -42,7 +42,7 @@ class Line:
 
 
 @pytest.fixture
-def line(house: House, start_worker: Callable[..., Worker]) -> Callable[[str], Line]:
+def line(house: ServerHarness, start_worker: Callable[..., Worker]) -> Callable[[str], Line]:
     return lambda queue: Line(house, start_worker(queues=(queue,), concurrency=1), queue)
 
 

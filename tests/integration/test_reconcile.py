@@ -38,7 +38,7 @@ OPS = Identity("ops@example.com", via="token")
 WHY = "Infrastructure recovered after 2-hour outage"
 
 
-class Yard:
+class ServerHarness:
     """One namespace with everything that a reconciler compares."""
 
     def __init__(self, settings: Settings, database: Engine) -> None:
@@ -109,10 +109,10 @@ class Yard:
 
 
 @pytest.fixture
-def yard(settings: Settings, database: Engine) -> Iterator[Yard]:
+def yard(settings: Settings, database: Engine) -> Iterator[ServerHarness]:
     with database.begin() as connection:
         connection.execute(text("TRUNCATE dead_letter_queue, outbox, job_ledger, job_events"))
-    made = Yard(settings, database)
+    made = ServerHarness(settings, database)
     yield made
     made.reconciler.close()
     for key in made.client.scan_iter(f"*{settings.namespace}*", count=1000):
@@ -120,7 +120,7 @@ def yard(settings: Settings, database: Engine) -> Iterator[Yard]:
     made.client.close()
 
 
-def test_an_empty_yard_agrees_with_itself(yard: Yard) -> None:
+def test_an_empty_yard_agrees_with_itself(yard: ServerHarness) -> None:
     report = yard.look()
     assert (report.total, report.complete, report.gate) == (0, True, None)
     assert set(report.document()["drift"]) == {kind.value for kind in Kind}
@@ -134,7 +134,9 @@ def unsent(countdown_s: float = 0) -> Publication:
     return Publication("", kept.encode(), "", "", "", 0)
 
 
-def test_a_job_that_was_never_published_is_published_from_what_its_record_kept(yard: Yard) -> None:
+def test_a_job_that_was_never_published_is_published_from_what_its_record_kept(
+    yard: ServerHarness,
+) -> None:
     job = yard.admit(unsent())
     yard.age(job)
     assert yard.look().drift[Kind.UNPUBLISHED] == 1
@@ -148,14 +150,14 @@ def test_a_job_that_was_never_published_is_published_from_what_its_record_kept(y
     assert len(yard.queued()) == 1
 
 
-def test_a_countdown_that_was_never_published_waits_in_the_delay_store(yard: Yard) -> None:
+def test_a_countdown_that_was_never_published_waits_in_the_delay_store(yard: ServerHarness) -> None:
     job = yard.admit(unsent(countdown_s=7200))
     yard.age(job)
     assert yard.look(repair=True).repaired[Kind.UNPUBLISHED] == 1
     assert (yard.queued(), yard.publisher.waiting()) == ([], 1)
 
 
-def test_two_repairs_at_once_publish_once(yard: Yard) -> None:
+def test_two_repairs_at_once_publish_once(yard: ServerHarness) -> None:
     job = yard.admit(unsent())
     yard.age(job)
     version = yard.records.read(job).fields["version"]
@@ -168,7 +170,9 @@ def test_two_repairs_at_once_publish_once(yard: Yard) -> None:
     assert yard.queued() == []
 
 
-def test_a_running_job_without_a_message_is_told_and_nothing_is_invented(yard: Yard) -> None:
+def test_a_running_job_without_a_message_is_told_and_nothing_is_invented(
+    yard: ServerHarness,
+) -> None:
     job = yard.admit()
     yard.begin(job)
     yard.age(job, "lease_until")
@@ -180,7 +184,9 @@ def test_a_running_job_without_a_message_is_told_and_nothing_is_invented(yard: Y
 
 
 @pytest.mark.parametrize("place", ["queue", "unacked", "delayed"])
-def test_a_message_in_any_place_keeps_its_job_from_being_stranded(yard: Yard, place: str) -> None:
+def test_a_message_in_any_place_keeps_its_job_from_being_stranded(
+    yard: ServerHarness, place: str
+) -> None:
     job = yard.admit()
     yard.begin(job)
     yard.age(job, "lease_until")
@@ -203,7 +209,9 @@ def test_a_message_in_any_place_keeps_its_job_from_being_stranded(yard: Yard, pl
 
 
 @pytest.mark.parametrize("place", ["list", "body"])
-def test_junk_that_no_parser_gets_through_does_not_end_the_look(yard: Yard, place: str) -> None:
+def test_junk_that_no_parser_gets_through_does_not_end_the_look(
+    yard: ServerHarness, place: str
+) -> None:
     deep = b"[" * 100_000
     body = base64.b64encode(deep).decode()
     document = {"body": body, "headers": {}, "properties": {"body_encoding": "base64"}}
@@ -212,13 +220,13 @@ def test_junk_that_no_parser_gets_through_does_not_end_the_look(yard: Yard, plac
     assert yard.look().looked_at["messages"] == 1
 
 
-def test_an_overdue_retry_whose_message_is_gone_is_told(yard: Yard) -> None:
+def test_an_overdue_retry_whose_message_is_gone_is_told(yard: ServerHarness) -> None:
     job = yard.admit()
     yard.set(job, state="retrying", seq=1, due=1)
     assert yard.look().drift[Kind.STRANDED_RETRYING] == 1
 
 
-def test_a_replayed_job_whose_message_is_gone_runs_from_its_letter(yard: Yard) -> None:
+def test_a_replayed_job_whose_message_is_gone_runs_from_its_letter(yard: ServerHarness) -> None:
     letter = yard.letter()
     yard.replay(letter)
     assert yard.relay.run_once()
@@ -244,7 +252,7 @@ def test_a_replayed_job_whose_message_is_gone_runs_from_its_letter(yard: Yard) -
     ],
 )
 def test_half_a_pair_is_found_and_mended(
-    yard: Yard, kind: Kind, make: Callable[[redis.Redis, str], object]
+    yard: ServerHarness, kind: Kind, make: Callable[[redis.Redis, str], object]
 ) -> None:
     make(yard.client, yard.settings.namespace)
     assert yard.look().drift == {kind: 1}
@@ -255,7 +263,7 @@ def test_half_a_pair_is_found_and_mended(
 # -- letters and ledger ---------------------------------------------------------------------------
 
 
-def test_a_letter_that_postgres_lost_is_published_again_from_its_copy(yard: Yard) -> None:
+def test_a_letter_that_postgres_lost_is_published_again_from_its_copy(yard: ServerHarness) -> None:
     letter = died(yard.records)
     box = LetterBox(yard.settings)
     box.post(letter)
@@ -269,7 +277,7 @@ def test_a_letter_that_postgres_lost_is_published_again_from_its_copy(yard: Yard
     assert yard.look().drift[Kind.LETTER_MISSING] == 0, "it is on its way"
 
 
-def test_a_copy_that_nobody_can_read_is_told_and_the_look_goes_on(yard: Yard) -> None:
+def test_a_copy_that_nobody_can_read_is_told_and_the_look_goes_on(yard: ServerHarness) -> None:
     job = yard.admit(unsent())
     yard.age(job)
     yard.set(job, unsent="{")
@@ -284,19 +292,19 @@ def test_a_copy_that_nobody_can_read_is_told_and_the_look_goes_on(yard: Yard) ->
     assert set(report.repaired) == {Kind.LEDGER_BEHIND}
 
 
-def test_a_letter_without_a_copy_is_told(yard: Yard) -> None:
+def test_a_letter_without_a_copy_is_told(yard: ServerHarness) -> None:
     letter = died(yard.records)
     yard.age(letter.job_id)
     report = yard.look(repair=True)
     assert (report.drift[Kind.LETTER_MISSING], report.repaired[Kind.LETTER_MISSING]) == (1, 0)
 
 
-def test_a_letter_of_which_redis_knows_nothing_is_told(yard: Yard) -> None:
+def test_a_letter_of_which_redis_knows_nothing_is_told(yard: ServerHarness) -> None:
     yard.store(make_letter())
     assert yard.look(repair=True).drift == {Kind.LETTER_WITHOUT_RECORD: 1}
 
 
-def test_a_letter_that_was_replayed_before_the_restore_is_marked(yard: Yard) -> None:
+def test_a_letter_that_was_replayed_before_the_restore_is_marked(yard: ServerHarness) -> None:
     letter = yard.letter()
     yard.replay(letter)
     yard.relay.run_once()
@@ -306,7 +314,9 @@ def test_a_letter_that_was_replayed_before_the_restore_is_marked(yard: Yard) -> 
     assert yard.status(letter) == "replayed"
 
 
-def test_the_ledger_is_written_from_the_record_only_where_no_event_will_do_it(yard: Yard) -> None:
+def test_the_ledger_is_written_from_the_record_only_where_no_event_will_do_it(
+    yard: ServerHarness,
+) -> None:
     letter = died(yard.records)
     yard.age(letter.job_id)
     yard.no_events()
@@ -321,7 +331,7 @@ def test_the_ledger_is_written_from_the_record_only_where_no_event_will_do_it(ya
     assert str(row["letter_id"]) == letter.letter_id
 
 
-def test_a_job_that_only_the_ledger_remembers_is_told(yard: Yard) -> None:
+def test_a_job_that_only_the_ledger_remembers_is_told(yard: ServerHarness) -> None:
     job = yard.admit()
     yard.age(job)
     yard.no_events()
@@ -333,13 +343,13 @@ def test_a_job_that_only_the_ledger_remembers_is_told(yard: Yard) -> None:
 # -- intents --------------------------------------------------------------------------------------
 
 
-def open_again(yard: Yard) -> None:
+def open_again(yard: ServerHarness) -> None:
     with yard.database.begin() as connection:
         connection.execute(update(OUTBOX).values(done_at=None))
 
 
 def test_an_intent_that_was_carried_out_before_the_restore_is_finished_not_repeated(
-    yard: Yard,
+    yard: ServerHarness,
 ) -> None:
     letter = yard.letter()
     yard.replay(letter)
@@ -350,7 +360,7 @@ def test_an_intent_that_was_carried_out_before_the_restore_is_finished_not_repea
     assert len(yard.queued()) == 1
 
 
-def test_a_replay_that_redis_forgot_is_carried_out_again(yard: Yard) -> None:
+def test_a_replay_that_redis_forgot_is_carried_out_again(yard: ServerHarness) -> None:
     letter = yard.letter()
     before = yard.client.dump(yard.records.keys.record(letter.job_id))
     yard.replay(letter)
@@ -362,7 +372,9 @@ def test_a_replay_that_redis_forgot_is_carried_out_again(yard: Yard) -> None:
     assert len(yard.queued()) == 1
 
 
-def test_an_open_intent_of_an_unknown_job_is_refused_only_after_a_restore(yard: Yard) -> None:
+def test_an_open_intent_of_an_unknown_job_is_refused_only_after_a_restore(
+    yard: ServerHarness,
+) -> None:
     letter = yard.letter()
     yard.replay(letter)
     yard.client.delete(yard.records.keys.record(letter.job_id))
@@ -373,7 +385,7 @@ def test_an_open_intent_of_an_unknown_job_is_refused_only_after_a_restore(yard: 
 
 
 def test_where_too_many_messages_wait_single_ones_are_not_looked_for_and_it_says_so(
-    yard: Yard,
+    yard: ServerHarness,
 ) -> None:
     job = yard.admit()
     yard.begin(job)
@@ -387,7 +399,7 @@ def test_where_too_many_messages_wait_single_ones_are_not_looked_for_and_it_says
 
 
 def test_one_that_cannot_be_mended_does_not_keep_the_others_from_it(
-    yard: Yard, monkeypatch: pytest.MonkeyPatch
+    yard: ServerHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lost, fine = yard.admit(unsent()), yard.admit(unsent())
     for job in (lost, fine):
@@ -406,7 +418,7 @@ def test_one_that_cannot_be_mended_does_not_keep_the_others_from_it(
     assert told == f"unpublished {lost} was not repaired: the broker is away"
 
 
-def test_a_look_without_time_says_that_it_is_incomplete(yard: Yard) -> None:
+def test_a_look_without_time_says_that_it_is_incomplete(yard: ServerHarness) -> None:
     class Late:
         now_s = 0.0
 
@@ -426,7 +438,7 @@ def test_a_look_without_time_says_that_it_is_incomplete(yard: Yard) -> None:
 
 
 def test_the_relays_watch_only_reports_and_names_the_action(
-    yard: Yard, monkeypatch: pytest.MonkeyPatch
+    yard: ServerHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.modules["taskyard.reconcile.watch"], "EVERY_S", 0.01)
     yard.client.zadd(f"{yard.settings.namespace}:delayed", {"half": 1})

@@ -152,7 +152,7 @@ def dead_letter(yard: Taskyard, job_type: str = "exec_act") -> None:
     """A job that dies of its message, as a worker that has no handler for it lets it."""
     job = yard.enqueue(job_type, {"do": "return"})
     outcome = plain_failure(Category.UNKNOWN_TASK, "unknown_task", "NotRegistered", "no handler")
-    yard.records.condemn(
+    yard.records.dead_letter(
         job.job_id,
         None,
         job_type=job_type,

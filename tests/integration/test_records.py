@@ -36,7 +36,7 @@ from taskyard.records import (
 from taskyard.records.answers import Finished
 from taskyard.records.record import HISTORY_LINES
 from taskyard.settings import Settings
-from taskyard.store import Misplaced
+from taskyard.store import WrongKeyType
 from taskyard.wire import Stamp
 
 JOB = "job-1"
@@ -53,7 +53,7 @@ def client() -> Iterator[redis.Redis]:
         yield connection
 
 
-class House:
+class RecordsHarness:
     """Records with the arguments that a test does not care about filled in."""
 
     def __init__(self, client: redis.Redis, **settings: Any) -> None:
@@ -100,8 +100,8 @@ class House:
             run, Decision.DEAD_LETTERED, cause=b'{"code": "broken"}', category="timeout", **more
         )
 
-    def condemn(self, stamp: Stamp | None) -> Any:
-        return self.records.condemn(
+    def dead_letter(self, stamp: Stamp | None) -> Any:
+        return self.records.dead_letter(
             JOB,
             stamp,
             job_type="plan",
@@ -148,9 +148,9 @@ class House:
 
 
 @pytest.fixture
-def house(client: redis.Redis) -> House:
+def house(client: redis.Redis) -> RecordsHarness:
     client.flushall()
-    return House(client)
+    return RecordsHarness(client)
 
 
 def at(stamp: Stamp, *, generation: int = 0, seq: int = 0) -> Stamp:
@@ -160,7 +160,7 @@ def at(stamp: Stamp, *, generation: int = 0, seq: int = 0) -> Stamp:
 # --- admission -----------------------------------------------------------------------------------
 
 
-def test_the_first_admission_of_an_id_creates_its_record(house: House) -> None:
+def test_the_first_admission_of_an_id_creates_its_record(house: RecordsHarness) -> None:
     answer = house.records.admit(JOB, job_type="plan", queue="plan", priority=3, unique_for_s=60)
     assert (answer.created, answer.state, answer.published) == (True, State.ACCEPTED, False)
     record = house.read()
@@ -168,20 +168,24 @@ def test_the_first_admission_of_an_id_creates_its_record(house: House) -> None:
     assert house.client.pttl(house.key) == -1
 
 
-def test_a_second_admission_finds_the_first_and_says_whether_it_was_published(house: House) -> None:
+def test_a_second_admission_finds_the_first_and_says_whether_it_was_published(
+    house: RecordsHarness,
+) -> None:
     stamp = house.admit(60)
     house.records.confirm(JOB, stamp.epoch)
     again = house.records.admit(JOB, job_type="plan", queue="plan", priority=3, unique_for_s=60)
     assert (again.created, again.epoch, again.published) == (False, stamp.epoch, True)
 
 
-def test_the_confirmation_of_an_earlier_life_says_nothing_about_this_one(house: House) -> None:
+def test_the_confirmation_of_an_earlier_life_says_nothing_about_this_one(
+    house: RecordsHarness,
+) -> None:
     stamp = house.admit()
     house.records.confirm(JOB, stamp.epoch - 1)
     assert house.read().number("published") == 0
 
 
-def test_an_ended_job_is_found_again_while_its_uniqueness_lasts(house: House) -> None:
+def test_an_ended_job_is_found_again_while_its_uniqueness_lasts(house: RecordsHarness) -> None:
     stamp = house.admit(unique_for_s=86400)
     house.complete(house.run(stamp))
     assert house.client.pttl(house.key) > 80_000_000, "the tombstone outlives the window"
@@ -189,7 +193,9 @@ def test_an_ended_job_is_found_again_while_its_uniqueness_lasts(house: House) ->
     assert (again.created, again.state, again.epoch) == (False, State.COMPLETED, stamp.epoch)
 
 
-def test_after_uniqueness_a_new_life_has_a_greater_epoch_and_no_old_result(house: House) -> None:
+def test_after_uniqueness_a_new_life_has_a_greater_epoch_and_no_old_result(
+    house: RecordsHarness,
+) -> None:
     stamp = house.admit(unique_for_s=60)
     run = house.run(stamp)
     house.complete(run)
@@ -204,20 +210,22 @@ def test_after_uniqueness_a_new_life_has_a_greater_epoch_and_no_old_result(house
     assert house.run(second).token > run.token
 
 
-def test_a_live_job_is_never_admitted_twice_even_without_uniqueness(house: House) -> None:
+def test_a_live_job_is_never_admitted_twice_even_without_uniqueness(house: RecordsHarness) -> None:
     stamp, _ = house.dead()
     assert house.admit().epoch == stamp.epoch
     assert house.read().state is State.DEAD_LETTERED
 
 
-def test_the_call_that_made_a_job_hears_so_again_and_no_other(house: House) -> None:
+def test_the_call_that_made_a_job_hears_so_again_and_no_other(house: RecordsHarness) -> None:
     assert [house.created(call) for call in ("one", "one", "two", "", "one")] == [
         True, True, False, False, True,
     ]  # fmt: skip
     assert [event["event"] for event in house.events()] == ["admit"]
 
 
-def test_a_repeated_call_gives_no_second_life_to_a_job_that_has_ended_since(house: House) -> None:
+def test_a_repeated_call_gives_no_second_life_to_a_job_that_has_ended_since(
+    house: RecordsHarness,
+) -> None:
     assert house.created("one")
     stamp = Stamp(house.read().epoch)
     house.complete(house.run(stamp))
@@ -228,14 +236,14 @@ def test_a_repeated_call_gives_no_second_life_to_a_job_that_has_ended_since(hous
     assert not house.created("one")
 
 
-def test_a_call_that_made_a_dead_letter_hears_so_again(house: House) -> None:
+def test_a_call_that_made_a_dead_letter_hears_so_again(house: RecordsHarness) -> None:
     assert house.created("one")
     house.bury(house.run(Stamp(house.read().epoch)))
     assert house.created("one")
     assert house.read().state is State.DEAD_LETTERED
 
 
-def test_an_id_that_was_made_for_its_call_is_admitted_once(house: House) -> None:
+def test_an_id_that_was_made_for_its_call_is_admitted_once(house: RecordsHarness) -> None:
     assert house.created(OWN_ID)
     stamp = Stamp(house.read().epoch)
     assert house.created(OWN_ID)
@@ -244,11 +252,13 @@ def test_an_id_that_was_made_for_its_call_is_admitted_once(house: House) -> None
     assert house.read().epoch == stamp.epoch
 
 
-def test_a_record_that_cannot_be_written_keeps_no_message_of_those_before_it(house: House) -> None:
+def test_a_record_that_cannot_be_written_keeps_no_message_of_those_before_it(
+    house: RecordsHarness,
+) -> None:
     there = Publication("list", "head ", " tail", "delayed", "messages", 0)
     jobs = [Admission(name, "plan", "plan", 3, 0, there, name) for name in ("a", "b", "c", "d")]
     house.client.lpush(house.records.keys.record("c"), "no hash")
-    with pytest.raises(Misplaced) as caught:
+    with pytest.raises(WrongKeyType) as caught:
         house.records.admit_many(jobs)
     assert caught.value.key == house.records.keys.record("c")
     told = [house.records.read(name) for name in ("a", "b")]
@@ -259,24 +269,26 @@ def test_a_record_that_cannot_be_written_keeps_no_message_of_those_before_it(hou
     assert not house.client.exists(house.records.keys.record("d"))
 
 
-def test_admitting_ahead_names_a_key_of_another_type(house: House) -> None:
+def test_admitting_ahead_names_a_key_of_another_type(house: RecordsHarness) -> None:
     there = Publication("list", "head ", " tail", "delayed", "messages", 0)
     jobs = [Admission(f"j{n}", "plan", "plan", 3, 0, there, f"c{n}") for n in range(120)]
     house.client.set("list", "no list")
-    with pytest.raises(Misplaced, match=r"RENAME list list\.kept"):
+    with pytest.raises(WrongKeyType, match=r"RENAME list list\.kept"):
         list(house.records.admit_ahead(jobs))
 
 
 # --- witness -------------------------------------------------------------------------------------
 
 
-def test_the_record_of_a_failed_publication_ends_after_the_dedupe_window(house: House) -> None:
+def test_the_record_of_a_failed_publication_ends_after_the_dedupe_window(
+    house: RecordsHarness,
+) -> None:
     assert house.records.witness_many([Witnessed(JOB, "plan", "plan")], published=False) == 1
     assert 0 < house.client.pttl(house.key) <= WINDOW_S * 1000
 
 
 def test_a_key_of_another_type_is_named_and_the_others_are_witnessed(
-    house: House, caplog: pytest.LogCaptureFixture
+    house: RecordsHarness, caplog: pytest.LogCaptureFixture
 ) -> None:
     key = house.records.keys.record("odd")
     house.client.lpush(key, "no hash")
@@ -290,25 +302,27 @@ def test_a_key_of_another_type_is_named_and_the_others_are_witnessed(
     assert f"job odd has no record: the key {key!r} holds something else: a list" in told.message
 
 
-def test_a_stream_of_another_type_is_raised_by_name(house: House) -> None:
+def test_a_stream_of_another_type_is_raised_by_name(house: RecordsHarness) -> None:
     house.client.delete(house.records.keys.lifecycle)
     house.client.set(house.records.keys.lifecycle, "no stream")
-    with pytest.raises(Misplaced, match="holds something else: a string, expected a stream"):
+    with pytest.raises(WrongKeyType, match="holds something else: a string, expected a stream"):
         house.records.witness_many([Witnessed(JOB, "plan", "plan")], published=True)
 
 
-def test_a_witnessed_publication_has_no_end(house: House) -> None:
+def test_a_witnessed_publication_has_no_end(house: RecordsHarness) -> None:
     house.records.witness_many([Witnessed(JOB, "plan", "plan")], published=True)
     assert house.client.pttl(house.key) == -1
 
 
-def test_a_failed_publication_whose_message_came_all_the_same_has_no_end(house: House) -> None:
+def test_a_failed_publication_whose_message_came_all_the_same_has_no_end(
+    house: RecordsHarness,
+) -> None:
     house.records.witness_many([Witnessed(JOB, "plan", "plan")], published=False)
     house.run(None)
     assert house.client.pttl(house.key) == -1
 
 
-def test_a_failed_publication_that_succeeds_later_has_no_end(house: House) -> None:
+def test_a_failed_publication_that_succeeds_later_has_no_end(house: RecordsHarness) -> None:
     failed = [Witnessed(JOB, "plan", "plan")]
     house.records.witness_many(failed, published=False)
     assert house.records.witness_many(failed, published=True) == 0
@@ -319,14 +333,16 @@ def test_a_failed_publication_that_succeeds_later_has_no_end(house: House) -> No
 # --- begin ---------------------------------------------------------------------------------------
 
 
-def test_begin_grants_the_first_attempt(house: House) -> None:
+def test_begin_grants_the_first_attempt(house: RecordsHarness) -> None:
     stamp = house.admit()
     run = house.run(stamp)
     assert (run.attempt, run.attempts, run.epoch, run.cancel) == (1, 0, stamp.epoch, "")
     assert run.token >= stamp.epoch
 
 
-def test_a_repeated_begin_by_the_same_delivery_returns_the_same_token(house: House) -> None:
+def test_a_repeated_begin_by_the_same_delivery_returns_the_same_token(
+    house: RecordsHarness,
+) -> None:
     stamp = house.admit()
     first = house.run(stamp)
     house.expire_lease()
@@ -335,7 +351,7 @@ def test_a_repeated_begin_by_the_same_delivery_returns_the_same_token(house: Hou
     assert [event["event"] for event in house.events()] == ["admit", "begin"]
 
 
-def test_a_second_delivery_is_held_for_the_rest_of_the_lease(house: House) -> None:
+def test_a_second_delivery_is_held_for_the_rest_of_the_lease(house: RecordsHarness) -> None:
     stamp = house.admit()
     house.run(stamp)
     answer = house.begin(stamp, "h2")
@@ -343,7 +359,9 @@ def test_a_second_delivery_is_held_for_the_rest_of_the_lease(house: House) -> No
     assert 0 < answer.remaining_us <= 30_000_000
 
 
-def test_a_message_without_a_stamp_makes_a_record_that_admission_did_not(house: House) -> None:
+def test_a_message_without_a_stamp_makes_a_record_that_admission_did_not(
+    house: RecordsHarness,
+) -> None:
     run = house.run(None)
     record = house.read()
     assert (record.state, record.job_type, record.queue) == (State.RUNNING, "plan", "plan")
@@ -351,25 +369,29 @@ def test_a_message_without_a_stamp_makes_a_record_that_admission_did_not(house: 
     assert [event["version"] for event in house.events()] == ["1"]
 
 
-def test_a_message_without_a_stamp_belongs_to_the_life_there_is(house: House) -> None:
+def test_a_message_without_a_stamp_belongs_to_the_life_there_is(house: RecordsHarness) -> None:
     stamp = house.admit()
     assert house.run(None).epoch == stamp.epoch
 
 
-def test_begin_after_completion_hands_out_the_stored_result(house: House) -> None:
+def test_begin_after_completion_hands_out_the_stored_result(house: RecordsHarness) -> None:
     stamp = house.admit()
     house.complete(house.run(stamp), b"\x00\xff bytes as they are")
     assert house.begin(stamp, "h2") == Done(b"\x00\xff bytes as they are")
 
 
-def test_begin_after_the_result_has_expired_still_knows_that_it_is_done(house: House) -> None:
+def test_begin_after_the_result_has_expired_still_knows_that_it_is_done(
+    house: RecordsHarness,
+) -> None:
     stamp = house.admit()
     house.complete(house.run(stamp))
     house.client.delete(house.records.keys.result(JOB))
     assert house.begin(stamp, "h2") == Done(None)
 
 
-def test_begin_after_a_retry_decision_tells_to_publish_the_retry_again(house: House) -> None:
+def test_begin_after_a_retry_decision_tells_to_publish_the_retry_again(
+    house: RecordsHarness,
+) -> None:
     stamp = house.admit()
     finished = house.retry(house.run(stamp))
     assert isinstance(finished, Finished)
@@ -377,19 +399,21 @@ def test_begin_after_a_retry_decision_tells_to_publish_the_retry_again(house: Ho
     assert answer == Decided(Decision.RETRYING, 1, finished.due_us, stamp.epoch, 0)
 
 
-def test_begin_after_a_dead_letter_decision_tells_to_publish_the_letter_again(house: House) -> None:
+def test_begin_after_a_dead_letter_decision_tells_to_publish_the_letter_again(
+    house: RecordsHarness,
+) -> None:
     stamp, _ = house.dead()
     assert house.begin(stamp, "h2") == Decided(Decision.DEAD_LETTERED, 0, 0, stamp.epoch, 0)
 
 
-def test_a_message_behind_the_record_is_stale(house: House) -> None:
+def test_a_message_behind_the_record_is_stale(house: RecordsHarness) -> None:
     stamp = house.admit()
     house.retry(house.run(stamp))
     house.run(at(stamp, seq=1), "h2")
     assert house.begin(stamp, "h3") == Stale(State.RUNNING)
 
 
-def test_a_message_of_an_earlier_generation_is_stale(house: House) -> None:
+def test_a_message_of_an_earlier_generation_is_stale(house: RecordsHarness) -> None:
     stamp, _ = house.dead()
     house.replay(stamp)
     assert house.begin(stamp, "h2") == Stale(State.ACCEPTED)
@@ -397,14 +421,14 @@ def test_a_message_of_an_earlier_generation_is_stale(house: House) -> None:
 
 
 @pytest.mark.parametrize("state", [State.CANCELLED, State.ABORTED, State.FAILED])
-def test_begin_of_a_job_that_an_operator_ended_says_so(house: House, state: State) -> None:
+def test_begin_of_a_job_that_an_operator_ended_says_so(house: RecordsHarness, state: State) -> None:
     stamp = house.admit()
     house.client.hset(house.key, "state", state)
     assert house.begin(stamp) == Ended(state)
     assert house.begin(at(stamp, generation=1)) == Ended(state)
 
 
-def test_an_old_message_without_a_record_has_an_unknown_history(house: House) -> None:
+def test_an_old_message_without_a_record_has_an_unknown_history(house: RecordsHarness) -> None:
     now = house.admit().epoch
     house.forget()
     old = Stamp(epoch=now, sent_us=now - 2 * HOUR_US - 1_000_000)
@@ -412,25 +436,27 @@ def test_an_old_message_without_a_record_has_an_unknown_history(house: House) ->
     assert house.read().state is State.NONE
 
 
-def test_a_young_message_without_a_record_runs(house: House) -> None:
+def test_a_young_message_without_a_record_runs(house: RecordsHarness) -> None:
     now = house.admit().epoch
     house.forget()
     assert house.run(Stamp(epoch=now, sent_us=now)).epoch == now
 
 
-def test_an_old_message_with_a_record_runs(house: House) -> None:
+def test_an_old_message_with_a_record_runs(house: RecordsHarness) -> None:
     stamp = house.admit()
     house.run(replace(stamp, sent_us=1))
 
 
-def test_a_message_ahead_of_its_record_proves_the_later_position(house: House) -> None:
+def test_a_message_ahead_of_its_record_proves_the_later_position(house: RecordsHarness) -> None:
     stamp = house.admit()
     run = house.run(at(stamp, seq=2))
     assert (run.seq, run.attempts, run.attempt) == (2, 2, 3), "the spent retries stay spent"
     assert house.begin(at(stamp, seq=1), "h2") == Stale(State.RUNNING)
 
 
-def test_a_message_ahead_of_its_record_waits_for_a_lease_that_still_runs(house: House) -> None:
+def test_a_message_ahead_of_its_record_waits_for_a_lease_that_still_runs(
+    house: RecordsHarness,
+) -> None:
     stamp = house.admit()
     run = house.run(stamp)
     assert isinstance(house.begin(at(stamp, seq=1), "h2"), Held)
@@ -438,7 +464,9 @@ def test_a_message_ahead_of_its_record_waits_for_a_lease_that_still_runs(house: 
     assert isinstance(house.complete(run), Finished)
 
 
-def test_a_message_of_a_later_life_replaces_the_record_of_the_earlier_one(house: House) -> None:
+def test_a_message_of_a_later_life_replaces_the_record_of_the_earlier_one(
+    house: RecordsHarness,
+) -> None:
     stamp = house.admit()
     first = house.run(stamp)
     house.complete(first)
@@ -449,7 +477,9 @@ def test_a_message_of_a_later_life_replaces_the_record_of_the_earlier_one(house:
     assert isinstance(house.complete(first), Superseded)
 
 
-def test_a_later_generation_opens_a_dead_letter_whose_replay_was_forgotten(house: House) -> None:
+def test_a_later_generation_opens_a_dead_letter_whose_replay_was_forgotten(
+    house: RecordsHarness,
+) -> None:
     stamp = house.admit()
     for holder in ("h1", "h2"):
         house.run(stamp, holder)
@@ -462,14 +492,14 @@ def test_a_later_generation_opens_a_dead_letter_whose_replay_was_forgotten(house
     assert [event["event"] for event in house.events()][-2:] == ["replay", "begin"]
 
 
-def test_a_completed_job_is_not_run_again_by_a_message_ahead_of_it(house: House) -> None:
+def test_a_completed_job_is_not_run_again_by_a_message_ahead_of_it(house: RecordsHarness) -> None:
     stamp = house.admit()
     house.complete(house.run(stamp))
     for later in (at(stamp, seq=1), at(stamp, generation=1)):
         assert house.begin(later, "h2") == Done(b"42")
 
 
-def test_a_rerouted_job_runs_from_the_message_in_its_new_queue(house: House) -> None:
+def test_a_rerouted_job_runs_from_the_message_in_its_new_queue(house: RecordsHarness) -> None:
     stamp = house.admit()
     house.client.hset(house.key, "state", State.REROUTED)
     assert house.begin(stamp) == Ended(State.REROUTED)
@@ -477,7 +507,7 @@ def test_a_rerouted_job_runs_from_the_message_in_its_new_queue(house: House) -> 
     assert [event["event"] for event in house.events()] == ["admit", "requeue", "begin"]
 
 
-def test_versions_jump_instead_of_repeating_when_the_record_was_lost(house: House) -> None:
+def test_versions_jump_instead_of_repeating_when_the_record_was_lost(house: RecordsHarness) -> None:
     stamp = house.admit()
     house.run(stamp)
     house.forget()
@@ -496,13 +526,13 @@ def replacement(nesting: int = 1, retries: int = 0) -> Stamp:
     return Stamp(0, 0, retries, nesting=nesting)
 
 
-def begin_other(house: House, stamp: Stamp | None, holder: str = "h2") -> Any:
+def begin_other(house: RecordsHarness, stamp: Stamp | None, holder: str = "h2") -> Any:
     return house.records.begin(
         JOB, stamp, holder=holder, worker="w2", job_type="other", queue="exec", priority=3
     )
 
 
-def test_the_task_in_a_jobs_place_runs_where_only_celery_counts_it(house: House) -> None:
+def test_the_task_in_a_jobs_place_runs_where_only_celery_counts_it(house: RecordsHarness) -> None:
     house.admit()
     run = begin_other(house, replacement())
     assert isinstance(run, Run)
@@ -510,7 +540,9 @@ def test_the_task_in_a_jobs_place_runs_where_only_celery_counts_it(house: House)
     assert [event["event"] for event in house.events()] == ["admit", "begin", "complete"]
 
 
-def test_it_ends_an_attempt_whose_worker_has_not_reported_the_end_yet(house: House) -> None:
+def test_it_ends_an_attempt_whose_worker_has_not_reported_the_end_yet(
+    house: RecordsHarness,
+) -> None:
     """A worker that only watches reports it later; a lease of 30 s must not hold the job up."""
     house.run(house.admit())
     run = begin_other(house, replacement())
@@ -523,7 +555,7 @@ def test_it_ends_an_attempt_whose_worker_has_not_reported_the_end_yet(house: Hou
     ]
 
 
-def test_it_runs_after_retries_that_celery_counts_no_more(house: House) -> None:
+def test_it_runs_after_retries_that_celery_counts_no_more(house: RecordsHarness) -> None:
     stamp = house.admit()
     for seq in range(3):
         house.retry(house.run(at(stamp, seq=seq)))
@@ -531,7 +563,7 @@ def test_it_runs_after_retries_that_celery_counts_no_more(house: House) -> None:
     assert isinstance(house.begin(at(stamp, seq=3)), Stale)
 
 
-def test_it_is_known_again_and_does_not_run_twice(house: House) -> None:
+def test_it_is_known_again_and_does_not_run_twice(house: RecordsHarness) -> None:
     house.admit()
     run = begin_other(house, replacement())
     assert isinstance(begin_other(house, replacement(), "h3"), Held)
@@ -540,7 +572,9 @@ def test_it_is_known_again_and_does_not_run_twice(house: House) -> None:
     assert begin_other(house, replacement(retries=1), "h4").seq == run.seq + 1
 
 
-def test_each_further_replacement_is_a_step_and_the_one_before_is_stale(house: House) -> None:
+def test_each_further_replacement_is_a_step_and_the_one_before_is_stale(
+    house: RecordsHarness,
+) -> None:
     house.admit()
     begin_other(house, replacement())
     assert isinstance(begin_other(house, replacement(2), "h3"), Run)
@@ -548,7 +582,7 @@ def test_each_further_replacement_is_a_step_and_the_one_before_is_stale(house: H
     assert house.begin(None, "h5") == Stale(State.RUNNING)
 
 
-def test_after_a_replay_the_message_from_before_is_stale(house: House) -> None:
+def test_after_a_replay_the_message_from_before_is_stale(house: RecordsHarness) -> None:
     stamp = house.admit()
     house.bury(begin_other(house, replacement()))
     house.replay(stamp)
@@ -557,13 +591,13 @@ def test_after_a_replay_the_message_from_before_is_stale(house: House) -> None:
     assert isinstance(begin_other(house, replayed), Run)
 
 
-def test_what_a_replayed_job_is_replaced_by_runs_in_its_generation(house: House) -> None:
+def test_what_a_replayed_job_is_replaced_by_runs_in_its_generation(house: RecordsHarness) -> None:
     stamp, _ = house.dead()
     house.replay(stamp)
     assert begin_other(house, replacement()).generation == 1
 
 
-def test_a_job_that_has_ended_stays_so_whatever_replaces_it(house: House) -> None:
+def test_a_job_that_has_ended_stays_so_whatever_replaces_it(house: RecordsHarness) -> None:
     house.complete(house.run(house.admit()))
     assert begin_other(house, replacement()) == Done(b"42")
 
@@ -571,7 +605,9 @@ def test_a_job_that_has_ended_stays_so_whatever_replaces_it(house: House) -> Non
 # --- death and poison ----------------------------------------------------------------------------
 
 
-def test_the_third_death_is_a_poison_letter_that_names_counter_and_evidence(house: House) -> None:
+def test_the_third_death_is_a_poison_letter_that_names_counter_and_evidence(
+    house: RecordsHarness,
+) -> None:
     stamp = house.admit()
     for number in (1, 2):
         house.run(stamp, f"h{number}")
@@ -596,7 +632,7 @@ def test_the_third_death_is_a_poison_letter_that_names_counter_and_evidence(hous
     assert house.records.lose(JOB, "h3", "exit code 137") == answer, "asked again, answered again"
 
 
-def test_the_begin_after_three_expired_leases_is_a_poison_letter(house: House) -> None:
+def test_the_begin_after_three_expired_leases_is_a_poison_letter(house: RecordsHarness) -> None:
     stamp = house.admit()
     for number in (1, 2, 3):
         house.run(stamp, f"h{number}")
@@ -608,14 +644,16 @@ def test_the_begin_after_three_expired_leases_is_a_poison_letter(house: House) -
     assert house.client.hget(house.key, "holder") is None
 
 
-def test_an_attempt_that_decides_is_no_death(house: House) -> None:
+def test_an_attempt_that_decides_is_no_death(house: RecordsHarness) -> None:
     stamp = house.admit()
     for seq in range(5):
         house.retry(house.run(at(stamp, seq=seq), f"h{seq}"))
     assert (house.read().number("deaths"), house.read().number("attempts")) == (0, 5)
 
 
-def test_deliveries_are_counted_with_and_without_a_record_until_a_begin(house: House) -> None:
+def test_deliveries_are_counted_with_and_without_a_record_until_a_begin(
+    house: RecordsHarness,
+) -> None:
     assert [house.records.deliver(JOB) for _ in range(3)] == [1, 2, 3]
     stamp = house.admit()
     assert [house.records.deliver(JOB) for _ in range(2)] == [1, 2]
@@ -623,7 +661,7 @@ def test_deliveries_are_counted_with_and_without_a_record_until_a_begin(house: H
     assert house.records.deliver(JOB) == 1, "the message reached a worker that could begin it"
 
 
-def test_ten_drains_do_not_poison_a_job(house: House) -> None:
+def test_ten_drains_do_not_poison_a_job(house: RecordsHarness) -> None:
     stamp = house.admit()
     for number in range(12):
         assert house.records.deliver(JOB) == 1
@@ -635,7 +673,9 @@ def test_ten_drains_do_not_poison_a_job(house: House) -> None:
 # --- finish --------------------------------------------------------------------------------------
 
 
-def test_a_completed_job_leaves_a_result_and_a_tombstone_that_both_expire(house: House) -> None:
+def test_a_completed_job_leaves_a_result_and_a_tombstone_that_both_expire(
+    house: RecordsHarness,
+) -> None:
     stamp = house.admit()
     finished = house.complete(house.run(stamp))
     assert isinstance(finished, Finished)
@@ -644,7 +684,7 @@ def test_a_completed_job_leaves_a_result_and_a_tombstone_that_both_expire(house:
     assert 0 < house.client.pttl(house.key) <= WINDOW_S * 1000
 
 
-def test_a_repeated_finish_gets_the_same_answer_and_changes_nothing(house: House) -> None:
+def test_a_repeated_finish_gets_the_same_answer_and_changes_nothing(house: RecordsHarness) -> None:
     stamp = house.admit()
     first = house.run(stamp)
     retried = house.retry(first)
@@ -658,14 +698,16 @@ def test_a_repeated_finish_gets_the_same_answer_and_changes_nothing(house: House
     assert house.bury(second) == dead
 
 
-def test_a_repeated_completion_gets_the_same_answer_and_keeps_the_result(house: House) -> None:
+def test_a_repeated_completion_gets_the_same_answer_and_keeps_the_result(
+    house: RecordsHarness,
+) -> None:
     run = house.run(house.admit())
     first = house.complete(run)
     assert house.complete(run, b"another") == first
     assert house.client.get(house.records.keys.result(JOB)) == b"42"
 
 
-def test_the_main_process_finishes_by_its_delivery_and_may_ask_again(house: House) -> None:
+def test_the_main_process_finishes_by_its_delivery_and_may_ask_again(house: RecordsHarness) -> None:
     run = house.run(house.admit())
     first = house.bury(run, token=None, holder="h1")
     assert isinstance(first, Finished)
@@ -673,7 +715,7 @@ def test_the_main_process_finishes_by_its_delivery_and_may_ask_again(house: Hous
     assert isinstance(house.bury(run, token=None, holder="h2"), Superseded)
 
 
-def test_another_decision_after_the_first_is_superseded(house: House) -> None:
+def test_another_decision_after_the_first_is_superseded(house: RecordsHarness) -> None:
     run = house.run(house.admit())
     house.bury(run)
     answer = house.complete(run)
@@ -681,13 +723,15 @@ def test_another_decision_after_the_first_is_superseded(house: House) -> None:
     assert house.client.get(house.records.keys.result(JOB)) is None
 
 
-def test_an_expired_lease_whose_owner_finishes_late_is_accepted(house: House) -> None:
+def test_an_expired_lease_whose_owner_finishes_late_is_accepted(house: RecordsHarness) -> None:
     run = house.run(house.admit())
     house.expire_lease()
     assert isinstance(house.complete(run), Finished)
 
 
-def test_an_expired_lease_whose_owner_finishes_after_a_takeover_is_refused(house: House) -> None:
+def test_an_expired_lease_whose_owner_finishes_after_a_takeover_is_refused(
+    house: RecordsHarness,
+) -> None:
     stamp = house.admit()
     late = house.run(stamp)
     house.expire_lease()
@@ -699,7 +743,7 @@ def test_an_expired_lease_whose_owner_finishes_after_a_takeover_is_refused(house
 
 
 def test_a_finish_after_a_release_is_superseded_though_an_earlier_retry_was_alike(
-    house: House,
+    house: RecordsHarness,
 ) -> None:
     stamp = house.admit()
     house.retry(house.run(stamp))
@@ -708,21 +752,23 @@ def test_a_finish_after_a_release_is_superseded_though_an_earlier_retry_was_alik
     assert isinstance(house.retry(run), Superseded)
 
 
-def test_a_finish_after_a_condemnation_is_superseded_though_both_are_deaths(house: House) -> None:
+def test_a_finish_after_a_condemnation_is_superseded_though_both_are_deaths(
+    house: RecordsHarness,
+) -> None:
     stamp = house.admit()
     run = house.run(stamp)
     house.expire_lease()
-    assert isinstance(house.condemn(stamp), Decided)
+    assert isinstance(house.dead_letter(stamp), Decided)
     assert isinstance(house.bury(run), Superseded)
     assert house.read().cause == {"code": "expired"}
 
 
-def test_a_finish_for_another_life_is_superseded(house: House) -> None:
+def test_a_finish_for_another_life_is_superseded(house: RecordsHarness) -> None:
     run = house.run(house.admit())
     assert isinstance(house.complete(replace(run, epoch=run.epoch - 1)), Superseded)
 
 
-def test_a_finish_after_a_replay_is_superseded(house: House) -> None:
+def test_a_finish_after_a_replay_is_superseded(house: RecordsHarness) -> None:
     stamp, run = house.dead()
     house.replay(stamp)
     assert house.bury(run) == Superseded(State.ACCEPTED, 4)
@@ -730,7 +776,7 @@ def test_a_finish_after_a_replay_is_superseded(house: House) -> None:
 
 @pytest.mark.parametrize("decision", list(Decision))
 def test_what_an_attempt_decides_stands_when_its_record_was_lost(
-    house: House, decision: Decision
+    house: RecordsHarness, decision: Decision
 ) -> None:
     stamp = house.admit()
     house.retry(house.run(stamp))
@@ -747,7 +793,9 @@ def test_what_an_attempt_decides_stands_when_its_record_was_lost(
     assert len(versions) == len(set(versions))
 
 
-def test_after_a_lost_record_the_next_begin_knows_type_and_queue_again(house: House) -> None:
+def test_after_a_lost_record_the_next_begin_knows_type_and_queue_again(
+    house: RecordsHarness,
+) -> None:
     stamp = house.admit()
     run = house.run(stamp)
     house.forget()
@@ -756,7 +804,7 @@ def test_after_a_lost_record_the_next_begin_knows_type_and_queue_again(house: Ho
     assert (house.read().job_type, house.read().queue) == ("plan", "plan")
 
 
-def test_a_finish_is_told_on_the_channel_of_the_result(house: House) -> None:
+def test_a_finish_is_told_on_the_channel_of_the_result(house: RecordsHarness) -> None:
     run = house.run(house.admit())
     channel = house.records.keys.result(JOB)
     with house.client.pubsub(ignore_subscribe_messages=True) as listener:
@@ -768,7 +816,7 @@ def test_a_finish_is_told_on_the_channel_of_the_result(house: House) -> None:
     assert heard["data"] == b"42"
 
 
-def test_error_texts_of_any_kind_survive_in_the_history(house: House) -> None:
+def test_error_texts_of_any_kind_survive_in_the_history(house: RecordsHarness) -> None:
     text = 'line\nbreak \u2028 \u0085 \x1e "quoted" \\ \x00 ä 🙂'
     house.retry(house.run(house.admit()), message=text)
     assert [note.error for note in house.read().history] == [text]
@@ -777,7 +825,9 @@ def test_error_texts_of_any_kind_survive_in_the_history(house: House) -> None:
 # --- release and lose ----------------------------------------------------------------------------
 
 
-def test_a_release_gives_the_job_back_without_counting_and_can_be_repeated(house: House) -> None:
+def test_a_release_gives_the_job_back_without_counting_and_can_be_repeated(
+    house: RecordsHarness,
+) -> None:
     stamp = house.admit()
     house.run(stamp)
     assert house.records.release(JOB, "h1") == Requeue(State.ACCEPTED)
@@ -788,14 +838,14 @@ def test_a_release_gives_the_job_back_without_counting_and_can_be_repeated(house
     assert house.records.release(JOB, "h1") == NotHeld(State.RUNNING)
 
 
-def test_a_loss_counts_once_however_often_it_is_told(house: House) -> None:
+def test_a_loss_counts_once_however_often_it_is_told(house: RecordsHarness) -> None:
     house.run(house.admit())
     for _ in range(3):
         assert house.records.lose(JOB, "h1", "signal 9") == Requeue(State.ACCEPTED)
     assert house.read().number("deaths") == 1
 
 
-def test_a_release_after_a_decision_tells_what_to_publish(house: House) -> None:
+def test_a_release_after_a_decision_tells_what_to_publish(house: RecordsHarness) -> None:
     stamp = house.admit()
     retried = house.retry(house.run(stamp))
     assert isinstance(retried, Finished)
@@ -806,7 +856,7 @@ def test_a_release_after_a_decision_tells_what_to_publish(house: House) -> None:
     assert house.records.lose(JOB, "h2", "signal 9") == decided
 
 
-def test_a_release_by_a_delivery_that_holds_nothing_changes_nothing(house: House) -> None:
+def test_a_release_by_a_delivery_that_holds_nothing_changes_nothing(house: RecordsHarness) -> None:
     assert house.records.release(JOB, "h1") == NotHeld(State.NONE)
     stamp = house.admit()
     assert house.records.release(JOB, "h1") == NotHeld(State.ACCEPTED)
@@ -817,7 +867,7 @@ def test_a_release_by_a_delivery_that_holds_nothing_changes_nothing(house: House
 # --- renew and progress --------------------------------------------------------------------------
 
 
-def test_a_lease_is_renewed_and_progress_written_only_by_its_token(house: House) -> None:
+def test_a_lease_is_renewed_and_progress_written_only_by_its_token(house: RecordsHarness) -> None:
     stamp = house.admit()
     late = house.run(stamp)
     house.expire_lease()
@@ -834,72 +884,76 @@ def test_a_lease_is_renewed_and_progress_written_only_by_its_token(house: House)
     assert house.records.renew(JOB, taker.token) == (False, "none")
 
 
-def test_a_renewal_tells_of_an_operators_wish(house: House) -> None:
+def test_a_renewal_tells_of_an_operators_wish(house: RecordsHarness) -> None:
     run = house.run(house.admit())
     house.client.hset(house.key, "cancel", "cancel")
     assert house.records.renew(JOB, run.token) == (True, "cancel")
 
 
-# --- condemn -------------------------------------------------------------------------------------
+# --- dead_letter --------------------------------------------------------------------------------
 
 
-def test_a_message_without_a_record_can_be_condemned_and_again(house: House) -> None:
-    answer = house.condemn(None)
+def test_a_message_without_a_record_can_be_condemned_and_again(house: RecordsHarness) -> None:
+    answer = house.dead_letter(None)
     assert isinstance(answer, Decided)
     assert (house.read().state, house.read().cause) == (State.DEAD_LETTERED, {"code": "expired"})
     assert house.client.pttl(house.key) == -1
-    assert house.condemn(None) == answer
+    assert house.dead_letter(None) == answer
     assert [event["event"] for event in house.events()] == ["fail"]
 
 
-def test_a_condemned_job_waits_as_a_dead_letter(house: House) -> None:
+def test_a_condemned_job_waits_as_a_dead_letter(house: RecordsHarness) -> None:
     stamp = house.admit()
-    assert house.condemn(stamp) == Decided(Decision.DEAD_LETTERED, 0, 0, stamp.epoch, 0)
+    assert house.dead_letter(stamp) == Decided(Decision.DEAD_LETTERED, 0, 0, stamp.epoch, 0)
     note = house.read().history[0]
     assert (note.outcome, note.code, note.error) == ("dead_lettered", "expired", "it came too late")
 
 
-def test_a_running_job_cannot_be_condemned_before_its_lease_expires(house: House) -> None:
+def test_a_running_job_cannot_be_condemned_before_its_lease_expires(house: RecordsHarness) -> None:
     stamp = house.admit()
     house.run(stamp)
-    assert isinstance(house.condemn(stamp), Held)
+    assert isinstance(house.dead_letter(stamp), Held)
     house.expire_lease()
-    assert isinstance(house.condemn(stamp), Decided)
+    assert isinstance(house.dead_letter(stamp), Decided)
     assert [note.code for note in house.read().history] == ["lease_expired", "expired"]
 
 
-def test_a_stale_message_condemns_nothing(house: House) -> None:
+def test_a_stale_message_condemns_nothing(house: RecordsHarness) -> None:
     stamp, _ = house.dead()
     house.replay(stamp)
-    assert house.condemn(stamp) == Stale(State.ACCEPTED)
+    assert house.dead_letter(stamp) == Stale(State.ACCEPTED)
 
 
-def test_condemning_the_message_of_a_decided_retry_publishes_the_retry_again(house: House) -> None:
+def test_condemning_the_message_of_a_decided_retry_publishes_the_retry_again(
+    house: RecordsHarness,
+) -> None:
     stamp = house.admit()
     retried = house.retry(house.run(stamp))
     assert isinstance(retried, Finished)
     decided = Decided(Decision.RETRYING, 1, retried.due_us, stamp.epoch, 0)
-    assert house.condemn(stamp) == decided, "the first publication may never have happened"
+    assert house.dead_letter(stamp) == decided, "the first publication may never have happened"
 
 
-def test_an_ended_job_cannot_be_condemned(house: House) -> None:
+def test_an_ended_job_cannot_be_condemned(house: RecordsHarness) -> None:
     stamp = house.admit()
     house.complete(house.run(stamp))
-    assert house.condemn(stamp) == Ended(State.COMPLETED)
+    assert house.dead_letter(stamp) == Ended(State.COMPLETED)
 
 
-def test_condemning_a_message_ahead_of_its_record_condemns_the_later_position(house: House) -> None:
+def test_condemning_a_message_ahead_of_its_record_condemns_the_later_position(
+    house: RecordsHarness,
+) -> None:
     stamp, _ = house.dead()
     later = Decided(Decision.DEAD_LETTERED, 3, 0, stamp.epoch, 2)
-    assert house.condemn(at(stamp, generation=2, seq=3)) == later
+    assert house.dead_letter(at(stamp, generation=2, seq=3)) == later
     later = Decided(Decision.DEAD_LETTERED, 0, 0, stamp.epoch + 7, 0)
-    assert house.condemn(Stamp(stamp.epoch + 7)) == later
+    assert house.dead_letter(Stamp(stamp.epoch + 7)) == later
 
 
 # --- replay --------------------------------------------------------------------------------------
 
 
-def test_the_history_keeps_the_first_attempt_and_the_last_ones(house: House) -> None:
+def test_the_history_keeps_the_first_attempt_and_the_last_ones(house: RecordsHarness) -> None:
     stamp = house.admit()
     for seq in range(HISTORY_LINES + 20):
         house.retry(house.run(at(stamp, seq=seq), f"h{seq}"))
@@ -908,7 +962,7 @@ def test_the_history_keeps_the_first_attempt_and_the_last_ones(house: House) -> 
     assert house.read().number("attempts") == HISTORY_LINES + 20
 
 
-def test_a_replay_opens_the_next_generation_with_fresh_counters(house: House) -> None:
+def test_a_replay_opens_the_next_generation_with_fresh_counters(house: RecordsHarness) -> None:
     stamp = house.admit()
     house.retry(house.run(stamp))
     house.bury(house.run(at(stamp, seq=1), "h2"))
@@ -923,7 +977,7 @@ def test_a_replay_opens_the_next_generation_with_fresh_counters(house: House) ->
     assert (run.attempt, run.attempts, run.cancel) == (1, 0, "")
 
 
-def test_a_replay_repeated_with_its_request_is_the_same_replay(house: House) -> None:
+def test_a_replay_repeated_with_its_request_is_the_same_replay(house: RecordsHarness) -> None:
     stamp, _ = house.dead()
     first = house.replay(stamp)
     again = house.replay(stamp)
@@ -933,7 +987,7 @@ def test_a_replay_repeated_with_its_request_is_the_same_replay(house: House) -> 
 
 
 def test_a_replay_repeated_after_the_job_has_completed_still_says_that_it_was_done(
-    house: House,
+    house: RecordsHarness,
 ) -> None:
     stamp, _ = house.dead()
     house.replay(stamp)
@@ -942,14 +996,14 @@ def test_a_replay_repeated_after_the_job_has_completed_still_says_that_it_was_do
     assert (again.already, again.generation) == (True, 1)
 
 
-def test_a_second_replay_of_the_same_letter_is_refused(house: House) -> None:
+def test_a_second_replay_of_the_same_letter_is_refused(house: RecordsHarness) -> None:
     stamp, _ = house.dead()
     house.replay(stamp)
     with pytest.raises(Refused, match=r"job job-1 was not replayed: .* at generation 1$"):
         house.replay(stamp, "request-2")
 
 
-def test_a_replay_of_a_job_that_is_not_dead_is_refused(house: House) -> None:
+def test_a_replay_of_a_job_that_is_not_dead_is_refused(house: RecordsHarness) -> None:
     stamp = house.admit()
     with pytest.raises(Refused, match=r"^job job-1 was not replayed: the job is accepted$"):
         house.replay(stamp)
@@ -958,7 +1012,7 @@ def test_a_replay_of_a_job_that_is_not_dead_is_refused(house: House) -> None:
         house.replay(stamp)
 
 
-def test_a_replay_of_another_life_is_refused_with_both_named(house: House) -> None:
+def test_a_replay_of_another_life_is_refused_with_both_named(house: RecordsHarness) -> None:
     stamp, _ = house.dead()
     other = Stamp(stamp.epoch - 1)
     with pytest.raises(
@@ -967,7 +1021,7 @@ def test_a_replay_of_another_life_is_refused_with_both_named(house: House) -> No
         house.replay(other)
 
 
-def test_a_replay_restores_a_record_that_was_lost(house: House) -> None:
+def test_a_replay_restores_a_record_that_was_lost(house: RecordsHarness) -> None:
     stamp, run = house.dead()
     house.forget()
     assert house.replay(stamp).generation == 1
@@ -975,30 +1029,32 @@ def test_a_replay_restores_a_record_that_was_lost(house: House) -> None:
     assert house.run(at(stamp, generation=1), "h2").token > run.token
 
 
-def test_a_replay_goes_on_from_the_letter_where_the_record_is_behind_it(house: House) -> None:
+def test_a_replay_goes_on_from_the_letter_where_the_record_is_behind_it(
+    house: RecordsHarness,
+) -> None:
     stamp, _ = house.dead()
     assert house.replay(stamp, generation=4).generation == 5
 
 
-def test_a_replay_restores_a_life_that_the_record_forgot(house: House) -> None:
+def test_a_replay_restores_a_life_that_the_record_forgot(house: RecordsHarness) -> None:
     stamp = house.admit()
     house.complete(house.run(stamp))
     assert house.replay(Stamp(stamp.epoch + 9)).generation == 1
     assert house.read().epoch == stamp.epoch + 9
 
 
-def test_a_live_record_loses_a_time_to_live_that_it_brought_along(house: House) -> None:
+def test_a_live_record_loses_a_time_to_live_that_it_brought_along(house: RecordsHarness) -> None:
     stamp, _ = house.dead()
     # As an undelete finds it: the record of an ended job, with its end's time to live.
     house.client.pexpire(house.key, 60_000)
     house.replay(stamp)
     assert house.client.pttl(house.key) == -1
     house.client.pexpire(house.key, 60_000)
-    assert isinstance(house.condemn(at(stamp, generation=1)), Decided)
+    assert isinstance(house.dead_letter(at(stamp, generation=1)), Decided)
     assert house.client.pttl(house.key) == -1
 
 
-def test_tokens_grow_across_lives_also_when_the_clock_stepped_back(house: House) -> None:
+def test_tokens_grow_across_lives_also_when_the_clock_stepped_back(house: RecordsHarness) -> None:
     stamp = house.admit()
     run = house.run(stamp)
     ahead = run.token + HOUR_US
@@ -1011,8 +1067,8 @@ def test_tokens_grow_across_lives_also_when_the_clock_stepped_back(house: House)
 # --- the stream and the script cache -------------------------------------------------------------
 
 
-def test_every_script_survives_a_flushed_script_cache(house: House) -> None:
-    def flushed() -> House:
+def test_every_script_survives_a_flushed_script_cache(house: RecordsHarness) -> None:
+    def flushed() -> RecordsHarness:
         house.client.script_flush()
         return house
 
@@ -1024,14 +1080,14 @@ def test_every_script_survives_a_flushed_script_cache(house: House) -> None:
     assert flushed().records.progress(JOB, run.token, 1, "")
     assert flushed().records.release(JOB, "h1") == Requeue(State.ACCEPTED)
     flushed().retry(flushed().run(stamp, "h2"))
-    assert isinstance(flushed().condemn(at(stamp, seq=1)), Decided)
+    assert isinstance(flushed().dead_letter(at(stamp, seq=1)), Decided)
     assert flushed().replay(stamp).generation == 1
     assert isinstance(flushed().complete(flushed().run(at(stamp, generation=1), "h3")), Finished)
 
 
 def test_over_its_budget_the_stream_keeps_failures_and_counts_the_rest(client: redis.Redis) -> None:
     client.flushall()
-    house = House(client, lifecycle_max_events=100)
+    house = RecordsHarness(client, lifecycle_max_events=100)
     for number in range(60):
         house.admit(job_id=f"filler-{number}")
     stamp = house.admit()
@@ -1046,7 +1102,7 @@ def test_over_its_budget_the_stream_keeps_failures_and_counts_the_rest(client: r
     assert gaps == {"admit": 1, "begin": 3, "retry": 1}
 
 
-def test_an_event_says_where_the_job_stands_and_who_ran_it(house: House) -> None:
+def test_an_event_says_where_the_job_stands_and_who_ran_it(house: RecordsHarness) -> None:
     stamp = house.admit()
     run = house.run(stamp)
     house.bury(run)
@@ -1061,7 +1117,7 @@ def test_an_event_says_where_the_job_stands_and_who_ran_it(house: House) -> None
     assert (failed["job"], failed["epoch"]) == (JOB, str(stamp.epoch))
 
 
-def test_the_cause_of_death_is_kept_byte_for_byte(house: House) -> None:
+def test_the_cause_of_death_is_kept_byte_for_byte(house: RecordsHarness) -> None:
     cause = json.dumps({"code": "broken", "text": "ä \u2028 \x00"}, ensure_ascii=False).encode()
     house.finish(house.run(house.admit()), Decision.DEAD_LETTERED, cause=cause)
     assert house.client.hget(house.key, "cause") == cause
@@ -1069,7 +1125,7 @@ def test_the_cause_of_death_is_kept_byte_for_byte(house: House) -> None:
 
 
 def test_another_process_with_the_same_delivery_takes_over_and_counts_the_death(
-    house: House,
+    house: RecordsHarness,
 ) -> None:
     stamp = house.admit()
     begin = {"holder": "h1", "worker": "w", "job_type": "plan", "queue": "plan", "priority": 3}
@@ -1083,7 +1139,7 @@ def test_another_process_with_the_same_delivery_takes_over_and_counts_the_death(
     assert house.records.read(JOB).number("deaths") == 2
 
 
-def test_a_delivery_that_kills_each_process_unseen_is_poison_too(house: House) -> None:
+def test_a_delivery_that_kills_each_process_unseen_is_poison_too(house: RecordsHarness) -> None:
     stamp = house.admit()
     begin = {"holder": "h1", "worker": "w", "job_type": "plan", "queue": "plan", "priority": 3}
     answers = [house.records.begin(JOB, stamp, process=str(n), **begin) for n in range(4)]

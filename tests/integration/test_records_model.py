@@ -194,7 +194,7 @@ class Model:
         self.no_lease()
         return self.again()
 
-    def condemn(self, stamp: Stamp | None) -> Any:
+    def dead_letter(self, stamp: Stamp | None) -> Any:
         if (answer := self.place(stamp, None)) is not None:
             return answer
         if self.state is State.DEAD_LETTERED:
@@ -468,12 +468,12 @@ class RecordsMachine(RuleBasedStateMachine):
 
     @rule(name=JOBS, pick=RECENT)
     @RARELY
-    def condemn(self, name: str, pick: int) -> None:
+    def dead_letter(self, name: str, pick: int) -> None:
         job, model = self.job(name), self.job(name).model
         stamp = recent(job.messages, pick)
         if model.state is State.NONE:
             job.absent_deliveries = model.token = 0
-        answer = self.records.condemn(
+        answer = self.records.dead_letter(
             name,
             stamp,
             job_type="t",
@@ -484,7 +484,7 @@ class RecordsMachine(RuleBasedStateMachine):
             category="expired",
             message="late",
         )
-        expected = model.condemn(stamp)
+        expected = model.dead_letter(stamp)
         if isinstance(expected, Decided) and model.epoch == 0:
             assert isinstance(answer, Decided)
             expected = Decided(expected.decision, 0, 0, answer.epoch, 0)
@@ -501,7 +501,7 @@ class RecordsMachine(RuleBasedStateMachine):
         place: dict[str, Any] = {"job_type": "u", "queue": "q", "priority": 1}
         if dies:
             cause = {"cause": b"{}", "code": "c", "category": "expired", "message": "late"}
-            answer: Any = self.records.condemn(name, stamp, **place, **cause)
+            answer: Any = self.records.dead_letter(name, stamp, **place, **cause)
         else:
             answer = self.records.begin(name, stamp, holder="other", worker="w", **place)
         assert answer == Reused("t", model.state, model.epoch)

@@ -23,7 +23,7 @@ from taskyard.audit import rows_of
 from taskyard.broker import RedisPublisher
 from taskyard.broker.layout import PLAIN, Layout
 from taskyard.control import Edit, Identity, ReplayRequested, letters, replay, wait_outcome
-from taskyard.control.sequel import follow
+from taskyard.control.replay_history import follow
 from taskyard.database import create_partitions
 from taskyard.database.tables import LETTERS, OUTBOX
 from taskyard.errors import PublishFailed
@@ -46,7 +46,7 @@ class Crash(BaseException):
     """The process dies here."""
 
 
-class Yard:
+class ServerHarness:
     """One namespace with a job that died, its letter in Postgres, and a relay."""
 
     def __init__(self, settings: Settings, database: Engine) -> None:
@@ -98,10 +98,10 @@ class Yard:
 
 
 @pytest.fixture
-def yard(settings: Settings, database: Engine) -> Iterator[Yard]:
+def yard(settings: Settings, database: Engine) -> Iterator[ServerHarness]:
     with database.begin() as connection:
         connection.execute(text("TRUNCATE dead_letter_queue, outbox"))
-    made = Yard(settings, database)
+    made = ServerHarness(settings, database)
     yield made
     made.client.close()
 
@@ -112,7 +112,9 @@ def open_intents(database: Engine) -> int:
         return int(connection.scalar(query) or 0)
 
 
-def test_a_replay_moves_the_record_publishes_the_message_and_is_audited(yard: Yard) -> None:
+def test_a_replay_moves_the_record_publishes_the_message_and_is_audited(
+    yard: ServerHarness,
+) -> None:
     letter = yard.letter()
     asked = yard.replay(letter)
     assert yard.relay.run_once()
@@ -126,7 +128,7 @@ def test_a_replay_moves_the_record_publishes_the_message_and_is_audited(yard: Ya
     assert isinstance(yard.begin(letter, 1), Run)
 
 
-def test_the_answer_is_audited_for_the_same_people_as_the_request(yard: Yard) -> None:
+def test_the_answer_is_audited_for_the_same_people_as_the_request(yard: ServerHarness) -> None:
     asked = yard.replay(yard.letter(), on_behalf_of="customer@example.com")
     yard.relay.run_once()
     with yard.database.connect() as connection:
@@ -136,7 +138,7 @@ def test_the_answer_is_audited_for_the_same_people_as_the_request(yard: Yard) ->
         assert first[name] == last[name]
 
 
-def test_an_edited_payload_and_another_queue_arrive(yard: Yard) -> None:
+def test_an_edited_payload_and_another_queue_arrive(yard: ServerHarness) -> None:
     letter = yard.letter()
     yard.replay(letter, payload=Edit([{"n": 2}], {"k": 1}), queue="locator")
     yard.relay.run_once()
@@ -153,7 +155,7 @@ def decode(message: dict[str, Any]) -> object:
 # -- killed at every seam -----------------------------------------------------------------------
 
 
-def die_after_the_record_moved(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+def die_after_the_record_moved(yard: ServerHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = yard.records.replay
 
     def replay_and_die(**arguments: Any) -> None:
@@ -163,14 +165,14 @@ def die_after_the_record_moved(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(yard.records, "replay", replay_and_die)
 
 
-def die_before_the_publication(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+def die_before_the_publication(yard: ServerHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     def die(*_: object, **__: object) -> None:
         raise Crash
 
     monkeypatch.setattr(yard.publisher, "publish", die)
 
 
-def die_after_the_publication(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+def die_after_the_publication(yard: ServerHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     published = yard.publisher.publish
 
     def publish_and_die(*arguments: Any, **options: Any) -> None:
@@ -180,7 +182,7 @@ def die_after_the_publication(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(yard.publisher, "publish", publish_and_die)
 
 
-def die_before_the_commit(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+def die_before_the_commit(yard: ServerHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     def die(_: object) -> None:
         event.remove(yard.database, "commit", die)
         raise Crash
@@ -198,7 +200,7 @@ def die_before_the_commit(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_relay_that_dies_loses_nothing_and_the_next_one_doubles_nothing(
-    yard: Yard, monkeypatch: pytest.MonkeyPatch, seam: Any
+    yard: ServerHarness, monkeypatch: pytest.MonkeyPatch, seam: Any
 ) -> None:
     letter = yard.letter()
     asked = yard.replay(letter)
@@ -223,7 +225,7 @@ def test_a_relay_that_dies_loses_nothing_and_the_next_one_doubles_nothing(
 # -- refusals and delays ------------------------------------------------------------------------
 
 
-def test_a_record_that_moved_on_refuses_and_the_letter_is_open_again(yard: Yard) -> None:
+def test_a_record_that_moved_on_refuses_and_the_letter_is_open_again(yard: ServerHarness) -> None:
     letter = yard.letter()
     asked = yard.replay(letter)
     yard.records.replay(
@@ -244,7 +246,7 @@ def test_a_record_that_moved_on_refuses_and_the_letter_is_open_again(yard: Yard)
     assert open_intents(yard.database) == 0
 
 
-def test_an_unknown_queue_is_refused_before_the_record_moves(yard: Yard) -> None:
+def test_an_unknown_queue_is_refused_before_the_record_moves(yard: ServerHarness) -> None:
     letter = yard.letter()
     with yard.database.begin() as connection:
         connection.execute(update(LETTERS).values(status="manual_review"))
@@ -256,7 +258,7 @@ def test_an_unknown_queue_is_refused_before_the_record_moves(yard: Yard) -> None
 
 
 def test_a_broker_that_does_not_answer_postpones_and_never_refuses(
-    yard: Yard, monkeypatch: pytest.MonkeyPatch
+    yard: ServerHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     letter = yard.letter()
     asked = yard.replay(letter)
@@ -286,7 +288,7 @@ def test_a_broker_that_does_not_answer_postpones_and_never_refuses(
 
 
 def test_a_letter_that_moves_into_the_partition_of_its_week_is_no_letter_of_the_past(
-    yard: Yard,
+    yard: ServerHarness,
 ) -> None:
     letter = yard.letter()
     asked = yard.replay(letter)
@@ -299,14 +301,14 @@ def test_a_letter_that_moves_into_the_partition_of_its_week_is_no_letter_of_the_
     assert yard.outcomes(asked) == ["requested", "applied"]
 
 
-def waits_for_a_lock(yard: Yard) -> bool:
+def waits_for_a_lock(yard: ServerHarness) -> bool:
     query = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
     with yard.database.connect() as connection:
         return connection.execute(query).scalar_one() > 0
 
 
 def test_while_the_workers_of_an_app_read_different_places_a_replay_waits(
-    settings: Settings, yard: Yard
+    settings: Settings, yard: ServerHarness
 ) -> None:
     queue = f"{settings.namespace}.orders"
     publisher = FleetPublisher(settings, yard.records)
@@ -344,11 +346,11 @@ def test_while_the_workers_of_an_app_read_different_places_a_replay_waits(
     publisher.close()
 
 
-def lying(yard: Yard, queue: str, *layouts: Layout) -> list[int]:
+def lying(yard: ServerHarness, queue: str, *layouts: Layout) -> list[int]:
     return [sum(yard.client.llen(key) for key in layout.keys(queue)) for layout in layouts]
 
 
-def test_an_intent_that_nobody_foresaw_does_not_stop_the_others(yard: Yard) -> None:
+def test_an_intent_that_nobody_foresaw_does_not_stop_the_others(yard: ServerHarness) -> None:
     with yard.database.begin() as connection:
         for kind in ("replay", "invented_later"):
             outbox.put(connection, outbox.Intent(uuid.uuid4(), kind, kind, 1, {"edit": None}))
@@ -364,7 +366,7 @@ def test_an_intent_that_nobody_foresaw_does_not_stop_the_others(yard: Yard) -> N
     }
 
 
-def test_intents_of_one_job_wait_for_each_other_and_other_jobs_do_not(yard: Yard) -> None:
+def test_intents_of_one_job_wait_for_each_other_and_other_jobs_do_not(yard: ServerHarness) -> None:
     with yard.database.begin() as connection:
         for job in ("a", "a", "b"):
             outbox.put(connection, outbox.Intent(uuid.uuid4(), "replay", job, 1, {}))
@@ -377,7 +379,7 @@ def test_intents_of_one_job_wait_for_each_other_and_other_jobs_do_not(yard: Yard
             assert outbox.claim(three) is None
 
 
-def test_a_running_relay_answers_an_operator_within_two_seconds(yard: Yard) -> None:
+def test_a_running_relay_answers_an_operator_within_two_seconds(yard: ServerHarness) -> None:
     stop = threading.Event()
     thread = threading.Thread(target=yard.relay.run, args=(stop,))
     thread.start()

@@ -22,7 +22,7 @@ from support.post import OURS, Post
 from support.proxy import Proxy
 from support.waiting import eventually
 from support.worker import Worker
-from support.yard import House, fresh_settings
+from support.yard import ServerHarness, fresh_settings
 from taskyard.jobs.states import State
 
 SENT = 6
@@ -256,7 +256,7 @@ def test_a_closed_connection_leaves_nothing_in_the_event_loop(post: Post) -> Non
 def test_a_worker_outlives_every_restart_of_its_redis(
     server: RedisServer, start_worker: Callable[..., Worker]
 ) -> None:
-    with closing(House(fresh_settings(server.url))) as house:
+    with closing(ServerHarness(fresh_settings(server.url))) as house:
         worker = start_worker(settings=house.settings, queues=("exec",))
         worker.await_log(" ready.")
         jobs = []

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from support.waiting import eventually
 from support.worker import Worker
-from support.yard import House
+from support.yard import ServerHarness
 from taskyard.jobs.states import State
 
 WATCHED_S = 5.0
@@ -30,7 +30,7 @@ def cpu_s(pids: list[int]) -> float:
 
 
 def test_an_idle_worker_costs_hardly_anything(
-    house: House, start_worker: Callable[..., Worker]
+    house: ServerHarness, start_worker: Callable[..., Worker]
 ) -> None:
     worker = start_worker()
     worker.await_log(" ready.")
@@ -43,7 +43,7 @@ def test_an_idle_worker_costs_hardly_anything(
 
 
 def test_an_idle_worker_picks_a_job_up_at_once(
-    house: House, start_worker: Callable[..., Worker]
+    house: ServerHarness, start_worker: Callable[..., Worker]
 ) -> None:
     start_worker().await_log(" ready.")
     for _ in range(PICKUPS):

@@ -10,7 +10,7 @@ import pytest
 from servers import RedisServer
 from support.waiting import eventually
 from support.worker import Worker
-from support.yard import House, fresh_settings, letters_key, list_key
+from support.yard import ServerHarness, fresh_settings, letters_key, list_key
 from taskyard.client import JobHandle
 from taskyard.errors import ServerRefused
 from taskyard.jobs.states import State
@@ -21,20 +21,20 @@ COMMANDS, EVENTS = 400, 60
 
 
 @pytest.fixture
-def house(server: RedisServer) -> Iterator[House]:
-    opened = House(fresh_settings(server.url, lease_s=2))
+def house(server: RedisServer) -> Iterator[ServerHarness]:
+    opened = ServerHarness(fresh_settings(server.url, lease_s=2))
     yield opened
     opened.close()
 
 
 @pytest.fixture
-def worker(house: House, start_worker: Callable[..., Worker]) -> Worker:
+def worker(house: ServerHarness, start_worker: Callable[..., Worker]) -> Worker:
     started = start_worker(settings=house.settings, queues=("exec", "plan"))
     started.await_log(" ready.")
     return started
 
 
-def misplace(house: House, key: str) -> None:
+def misplace(house: ServerHarness, key: str) -> None:
     """Put a string where `key` was: whatever it held is the fault's own damage."""
     pipe = house.redis.pipeline()
     pipe.delete(key)
@@ -42,11 +42,11 @@ def misplace(house: House, key: str) -> None:
     pipe.execute()
 
 
-def commands(house: House) -> int:
+def commands(house: ServerHarness) -> int:
     return int(house.redis.info("stats")["total_commands_processed"])
 
 
-def assert_calm(house: House, worker: Worker) -> None:
+def assert_calm(house: ServerHarness, worker: Worker) -> None:
     """For three seconds neither the server nor the log is flooded, and the worker lives."""
     asked, told, until = commands(house), worker.log.count("\n["), time.monotonic() + WATCHED_S
     eventually(lambda: time.monotonic() > until, "time passes")
@@ -61,12 +61,12 @@ def assert_told(worker: Worker, key: str) -> None:
     assert f"RENAME {key} {key}.kept" in worker.log
 
 
-def assert_served(house: House, worker: Worker) -> None:
+def assert_served(house: ServerHarness, worker: Worker) -> None:
     job = house.act(job_type="plan_act", value="served meanwhile")
     assert house.await_end(job) is State.COMPLETED, worker.log[-6000:]
 
 
-def mend(house: House, key: str, *jobs: JobHandle) -> None:
+def mend(house: ServerHarness, key: str, *jobs: JobHandle) -> None:
     """As the message says; then everything ends and nothing is left."""
     house.redis.rename(key, f"{key}.kept")
     for job in jobs:
@@ -74,7 +74,7 @@ def mend(house: House, key: str, *jobs: JobHandle) -> None:
     house.await_quiet()
 
 
-def held_at_gate(house: House) -> JobHandle:
+def held_at_gate(house: ServerHarness) -> JobHandle:
     job = house.act(gate="go", value="through the gate")
     eventually(lambda: house.runs(job) == 1, "it is at work")
     return job
@@ -85,7 +85,7 @@ def held_at_gate(house: House) -> JobHandle:
 
 @pytest.mark.parametrize("name", ["unacked", "unacked_index"])
 def test_without_its_record_of_what_is_out_a_worker_takes_nothing_and_loses_nothing(
-    house: House, worker: Worker, name: str
+    house: ServerHarness, worker: Worker, name: str
 ) -> None:
     key = f"{house.settings.namespace}:{name}"
     misplace(house, key)
@@ -98,7 +98,7 @@ def test_without_its_record_of_what_is_out_a_worker_takes_nothing_and_loses_noth
 
 @pytest.mark.parametrize("name", ["unacked", "unacked_index"])
 def test_a_job_that_ends_meanwhile_is_acknowledged_when_its_key_is_free_again(
-    house: House, worker: Worker, name: str
+    house: ServerHarness, worker: Worker, name: str
 ) -> None:
     job = held_at_gate(house)
     key = f"{house.settings.namespace}:{name}"
@@ -114,7 +114,7 @@ def test_a_job_that_ends_meanwhile_is_acknowledged_when_its_key_is_free_again(
     assert house.runs(job) == 1
 
 
-def test_without_the_heartbeats_a_worker_works_on(house: House, worker: Worker) -> None:
+def test_without_the_heartbeats_a_worker_works_on(house: ServerHarness, worker: Worker) -> None:
     key = f"{house.settings.namespace}:heartbeats"
     misplace(house, key)
     assert_told(worker, key)
@@ -125,7 +125,7 @@ def test_without_the_heartbeats_a_worker_works_on(house: House, worker: Worker) 
 
 
 def test_a_mutex_is_written_over_and_what_is_no_heartbeat_is_passed_over(
-    house: House, worker: Worker
+    house: ServerHarness, worker: Worker
 ) -> None:
     house.redis.hset(f"{house.settings.namespace}:heartbeats", "someone", "no heartbeat")
     house.redis.hset(f"{house.settings.namespace}:heartbeats", "another", "1 no heartbeat")
@@ -137,7 +137,7 @@ def test_a_mutex_is_written_over_and_what_is_no_heartbeat_is_passed_over(
     house.await_quiet()
 
 
-def test_a_work_list_does_not_keep_the_others_waiting(house: House, worker: Worker) -> None:
+def test_a_work_list_does_not_keep_the_others_waiting(house: ServerHarness, worker: Worker) -> None:
     key = list_key(house.settings, "exec")
     misplace(house, key)
     assert_told(worker, key)
@@ -151,7 +151,9 @@ def test_a_work_list_does_not_keep_the_others_waiting(house: House, worker: Work
     assert house.await_end(again) is State.COMPLETED
 
 
-def test_what_cannot_go_back_to_its_list_goes_back_later(house: House, worker: Worker) -> None:
+def test_what_cannot_go_back_to_its_list_goes_back_later(
+    house: ServerHarness, worker: Worker
+) -> None:
     job = house.act("kill", times=1, gate="go")
     out = f"{house.settings.namespace}:unacked"
     eventually(lambda: house.redis.hlen(out) == 1, "the worker has taken it from its list")
@@ -173,7 +175,7 @@ def test_what_cannot_go_back_to_its_list_goes_back_later(house: House, worker: W
 
 @pytest.mark.parametrize("name", ["delayed", "delayed:messages"])
 def test_a_retry_waits_for_the_delay_store_while_other_jobs_run(
-    house: House, worker: Worker, name: str
+    house: ServerHarness, worker: Worker, name: str
 ) -> None:
     key = f"{house.settings.namespace}:{name}"
     misplace(house, key)
@@ -191,7 +193,7 @@ def test_a_retry_waits_for_the_delay_store_while_other_jobs_run(
 
 
 def test_a_due_message_whose_list_is_none_keeps_no_other_waiting(
-    house: House, worker: Worker
+    house: ServerHarness, worker: Worker
 ) -> None:
     key = list_key(house.settings, "exec")
     stuck = house.act(countdown=0.5, priority=5)
@@ -207,7 +209,7 @@ def test_a_due_message_whose_list_is_none_keeps_no_other_waiting(
 
 
 def test_without_the_ledger_stream_no_job_begins_and_none_is_lost(
-    house: House, worker: Worker
+    house: ServerHarness, worker: Worker
 ) -> None:
     held, waiting = held_at_gate(house), house.act(value="behind it")
     key = f"{house.settings.namespace}:lifecycle"
@@ -220,7 +222,7 @@ def test_without_the_ledger_stream_no_job_begins_and_none_is_lost(
     mend(house, key, held, waiting)
 
 
-def test_a_record_keeps_only_its_own_job_waiting(house: House, worker: Worker) -> None:
+def test_a_record_keeps_only_its_own_job_waiting(house: ServerHarness, worker: Worker) -> None:
     held = held_at_gate(house)
     key = house.yard.records.keys.record(held.job_id)
     misplace(house, key)
@@ -231,7 +233,7 @@ def test_a_record_keeps_only_its_own_job_waiting(house: House, worker: Worker) -
     mend(house, key, held)
 
 
-def test_a_result_is_written_over(house: House, worker: Worker) -> None:
+def test_a_result_is_written_over(house: ServerHarness, worker: Worker) -> None:
     held = held_at_gate(house)
     key = house.yard.records.keys.result(held.job_id)
     house.redis.sadd(key, "not what it should be")
@@ -240,7 +242,9 @@ def test_a_result_is_written_over(house: House, worker: Worker) -> None:
     house.await_quiet()
 
 
-def test_a_letter_waits_for_its_list_while_other_jobs_run(house: House, worker: Worker) -> None:
+def test_a_letter_waits_for_its_list_while_other_jobs_run(
+    house: ServerHarness, worker: Worker
+) -> None:
     key = letters_key(house.settings)
     misplace(house, key)
     dying = house.act("fail", job_type="exec_act")

@@ -18,7 +18,7 @@ from celery import Celery
 from servers import RedisServer, free_port
 from support.waiting import eventually
 from support.worker import Worker
-from support.yard import House, fresh_settings
+from support.yard import ServerHarness, fresh_settings
 from taskyard.jobs.states import State
 
 STOCK_APP = """
@@ -40,9 +40,9 @@ def raw_act(self, payload):
 
 
 @pytest.fixture
-def house(server: RedisServer) -> Iterator[House]:
+def house(server: RedisServer) -> Iterator[ServerHarness]:
     # The default namespace: the names are those that every Celery client uses.
-    opened = House(fresh_settings(server.url, namespace="taskyard"))
+    opened = ServerHarness(fresh_settings(server.url, namespace="taskyard"))
     yield opened
     opened.close()
 
@@ -72,7 +72,7 @@ def stock_worker(folder: Path, url: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 @pytest.fixture
-def worker(house: House, start_worker: Callable[..., Worker]) -> Worker:
+def worker(house: ServerHarness, start_worker: Callable[..., Worker]) -> Worker:
     # With gossip and mingle, as an operator starts it.
     started = start_worker(settings=house.settings, queues=("exec",))
     started.await_log(" ready.")
@@ -80,7 +80,7 @@ def worker(house: House, start_worker: Callable[..., Worker]) -> Worker:
 
 
 def test_a_stock_producers_job_runs_and_its_result_is_read_by_stock_celery(
-    house: House, worker: Worker, stock: Celery
+    house: ServerHarness, worker: Worker, stock: Celery
 ) -> None:
     sent = stock.send_task("raw_act", args=[{"n": 1}], queue="exec")
     assert sent.get(timeout=40) == {"n": 1}, worker.log[-3000:]
@@ -89,7 +89,7 @@ def test_a_stock_producers_job_runs_and_its_result_is_read_by_stock_celery(
 
 
 def test_a_stock_worker_shares_a_queue_with_ours_and_nothing_runs_nowhere(
-    house: House, worker: Worker, server: RedisServer, tmp_path: Path
+    house: ServerHarness, worker: Worker, server: RedisServer, tmp_path: Path
 ) -> None:
     with stock_worker(tmp_path, server.url):
         log = tmp_path / "stock.log"
@@ -126,7 +126,7 @@ def test_celery_inspect_and_control_reach_our_worker(worker: Worker, stock: Cele
 
 
 def test_stock_celery_hears_the_events_of_our_worker(
-    house: House, worker: Worker, stock: Celery
+    house: ServerHarness, worker: Worker, stock: Celery
 ) -> None:
     heard: list[dict[str, Any]] = []
     with stock.connection() as connection:
@@ -174,7 +174,7 @@ def asked(address: str) -> dict[str, Any]:
 
 
 def test_flower_shows_our_worker_and_its_jobs(
-    house: House, worker: Worker, server: RedisServer, tmp_path: Path
+    house: ServerHarness, worker: Worker, server: RedisServer, tmp_path: Path
 ) -> None:
     with flower(tmp_path, server.url) as api:
 

@@ -11,7 +11,7 @@ from servers import RedisServer
 from support.handlers import Notes
 from support.waiting import eventually
 from support.worker import Worker
-from support.yard import House, fresh_settings, list_key
+from support.yard import ServerHarness, fresh_settings, list_key
 from taskyard.client import JobHandle
 from taskyard.jobs.states import State
 
@@ -19,27 +19,27 @@ JOBS = 40
 
 
 @pytest.fixture
-def house(server: RedisServer) -> Iterator[House]:
-    opened = House(fresh_settings(server.url))
+def house(server: RedisServer) -> Iterator[ServerHarness]:
+    opened = ServerHarness(fresh_settings(server.url))
     yield opened
     opened.close()
 
 
 @pytest.fixture
-def worker(house: House, start_worker: Callable[..., Worker]) -> Worker:
+def worker(house: ServerHarness, start_worker: Callable[..., Worker]) -> Worker:
     started = start_worker(settings=house.settings, queues=("exec",))
     started.await_log(" ready.")
     return started
 
 
-def in_the_middle(house: House) -> list[JobHandle]:
+def in_the_middle(house: ServerHarness) -> list[JobHandle]:
     """Jobs of which two are at work, waiting at a gate, and the others behind them."""
     jobs = [house.act(gate="go") for _ in range(JOBS)]
     eventually(lambda: len(house.notes.order()) >= 2, "two are at work")
     return jobs
 
 
-def assert_all_end(house: House, worker: Worker, jobs: list[JobHandle]) -> None:
+def assert_all_end(house: ServerHarness, worker: Worker, jobs: list[JobHandle]) -> None:
     house.open_gate("go")
     for job in jobs:
         assert house.await_end(job) is State.COMPLETED, worker.log[-4000:]
@@ -50,7 +50,7 @@ def assert_all_end(house: House, worker: Worker, jobs: list[JobHandle]) -> None:
 
 
 def test_killed_connections_are_made_again(
-    house: House, worker: Worker, server: RedisServer
+    house: ServerHarness, worker: Worker, server: RedisServer
 ) -> None:
     jobs = in_the_middle(house)
     with Redis.from_url(server.url) as client:
@@ -60,7 +60,7 @@ def test_killed_connections_are_made_again(
 
 
 def test_a_restarted_server_is_found_again(
-    house: House, worker: Worker, server: RedisServer
+    house: ServerHarness, worker: Worker, server: RedisServer
 ) -> None:
     jobs = in_the_middle(house)
     server.stop()
@@ -70,7 +70,7 @@ def test_a_restarted_server_is_found_again(
 
 
 def test_a_server_that_turned_read_only_is_waited_for(
-    house: House, worker: Worker, server: RedisServer
+    house: ServerHarness, worker: Worker, server: RedisServer
 ) -> None:
     jobs = in_the_middle(house)
     with Redis.from_url(server.url) as client:
@@ -84,7 +84,7 @@ def test_a_server_that_turned_read_only_is_waited_for(
 
 
 def test_a_restarted_redis_is_no_death_of_the_job_it_cut_off(
-    house: House, worker: Worker, server: RedisServer
+    house: ServerHarness, worker: Worker, server: RedisServer
 ) -> None:
     job = house.act(gate="go")
     eventually(lambda: house.runs(job) == 1, "the first start")
@@ -100,7 +100,9 @@ def test_a_restarted_redis_is_no_death_of_the_job_it_cut_off(
     assert house.await_end(job) is State.COMPLETED
 
 
-def test_a_full_server_is_waited_for(house: House, worker: Worker, server: RedisServer) -> None:
+def test_a_full_server_is_waited_for(
+    house: ServerHarness, worker: Worker, server: RedisServer
+) -> None:
     jobs = in_the_middle(house)
     with Redis.from_url(server.url) as client:
         client.config_set("maxmemory", 1)
@@ -110,7 +112,7 @@ def test_a_full_server_is_waited_for(house: House, worker: Worker, server: Redis
 
 
 def test_work_that_is_done_waits_for_room_and_is_not_done_again(
-    house: House, worker: Worker, server: RedisServer
+    house: ServerHarness, worker: Worker, server: RedisServer
 ) -> None:
     jobs = in_the_middle(house)
     with Redis.from_url(server.url) as client, client.pipeline() as pipe:
@@ -128,7 +130,7 @@ def test_work_that_is_done_waits_for_room_and_is_not_done_again(
 
 
 def test_a_flushed_script_cache_is_filled_again_under_a_running_worker(
-    house: House, worker: Worker, server: RedisServer
+    house: ServerHarness, worker: Worker, server: RedisServer
 ) -> None:
     jobs = in_the_middle(house)
     with Redis.from_url(server.url) as client:
@@ -137,7 +139,7 @@ def test_a_flushed_script_cache_is_filled_again_under_a_running_worker(
 
 
 def test_a_queue_key_of_another_type_is_told_while_other_levels_are_served(
-    house: House, worker: Worker
+    house: ServerHarness, worker: Worker
 ) -> None:
     urgent = list_key(house.settings, "exec")
     house.broker.set(urgent, "not a list")
@@ -151,7 +153,7 @@ def test_a_queue_key_of_another_type_is_told_while_other_levels_are_served(
 
 
 def test_a_worker_starts_where_a_queue_key_is_of_another_type(
-    house: House, start_worker: Callable[..., Worker]
+    house: ServerHarness, start_worker: Callable[..., Worker]
 ) -> None:
     urgent = list_key(house.settings, "exec")
     house.broker.set(urgent, "not a list")
@@ -167,7 +169,7 @@ def test_a_worker_starts_where_a_queue_key_is_of_another_type(
     ids=["text", "cut", "a list", "no message", "binary", "huge"],
 )
 def test_raw_junk_becomes_a_letter_and_the_worker_goes_on(
-    house: House, worker: Worker, raw: bytes
+    house: ServerHarness, worker: Worker, raw: bytes
 ) -> None:
     house.broker.lpush(list_key(house.settings, "exec"), raw)
     eventually(house.letters, "a letter", why=lambda: worker.log[-4000:])

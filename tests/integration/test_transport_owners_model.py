@@ -30,8 +30,8 @@ from kombu import Connection
 from servers import Servers
 from support.post import OURS, Post
 from taskyard.store import Script
-from taskyard.transport.holdings import script as script_named
 from taskyard.transport.owners import owner_of
+from taskyard.transport.ownership import script as script_named
 from taskyard.transport.pops import Pop
 
 SEARCH = settings(

@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from servers import RedisServer, free_port, redis_program, require_or_skip
 from support.waiting import eventually
 from support.worker import Worker
-from support.yard import House, catalogue, fresh_settings
+from support.yard import ServerHarness, catalogue, fresh_settings
 from taskyard.client import JobHandle, Taskyard
 from taskyard.errors import PublishFailed, ServerUnreachable
 from taskyard.ops.embedded.address import LOOPBACK
@@ -137,7 +137,7 @@ def test_jobs_travel_through_tls_with_the_server_verified(
     tls_url: str, start_worker: Callable[..., Worker]
 ) -> None:
     settings = fresh_settings(tls_url)
-    house = House(settings)
+    house = ServerHarness(settings)
     worker = start_worker(settings=settings, queues=("exec",))
     worker.await_log(" ready.")
     jobs = [house.act(value=number) for number in range(10)]

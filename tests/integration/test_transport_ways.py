@@ -12,7 +12,7 @@ from redis import Redis
 from servers import RedisServer
 from support.waiting import eventually
 from support.worker import Worker
-from support.yard import House, fresh_settings
+from support.yard import ServerHarness, fresh_settings
 from taskyard.client import JobHandle
 from taskyard.errors import TaskyardError
 from taskyard.jobs.states import State
@@ -22,8 +22,8 @@ EVENTS = 80
 
 
 @pytest.fixture
-def house(server: RedisServer) -> Iterator[House]:
-    opened = House(fresh_settings(server.url, lease_s=2))
+def house(server: RedisServer) -> Iterator[ServerHarness]:
+    opened = ServerHarness(fresh_settings(server.url, lease_s=2))
     yield opened
     opened.close()
 
@@ -67,7 +67,7 @@ PASSING: dict[str, Fault] = {"lost": connections_lost, "flushed": scripts_flushe
 LASTING: dict[str, Fault] = {"read-only": read_only, "full": full}
 
 
-def at_work(house: House) -> list[JobHandle]:
+def at_work(house: ServerHarness) -> list[JobHandle]:
     """One that will be retried from the delay store, one that will die, one that will succeed."""
     kinds = [
         ("plan_act", "fail", 1),
@@ -82,7 +82,7 @@ def at_work(house: House) -> list[JobHandle]:
     return jobs
 
 
-def assert_all_end(house: House, worker: Worker, jobs: list[JobHandle]) -> None:
+def assert_all_end(house: ServerHarness, worker: Worker, jobs: list[JobHandle]) -> None:
     ends = [house.await_end(job) for job in jobs]
     assert ends == [State.COMPLETED, State.DEAD_LETTERED, State.COMPLETED], worker.log[-6000:]
     eventually(lambda: house.letters_of(jobs[1]), "the letter", why=lambda: worker.log[-6000:])
@@ -93,7 +93,7 @@ def assert_all_end(house: House, worker: Worker, jobs: list[JobHandle]) -> None:
 
 @pytest.mark.parametrize("fault", [*PASSING, *LASTING])
 def test_retry_letter_and_result_survive(
-    house: House, server: RedisServer, start_worker: Callable[..., Worker], fault: str
+    house: ServerHarness, server: RedisServer, start_worker: Callable[..., Worker], fault: str
 ) -> None:
     worker = start_worker(settings=house.settings, queues=("exec", "plan"))
     worker.await_log(" ready.")
@@ -110,7 +110,7 @@ def test_retry_letter_and_result_survive(
 @pytest.mark.parametrize("fault", LASTING)
 @pytest.mark.parametrize("countdown", [None, 0.5], ids=["at once", "later"])
 def test_an_enqueue_that_is_refused_says_so_and_may_be_repeated(
-    house: House, server: RedisServer, fault: str, countdown: float | None
+    house: ServerHarness, server: RedisServer, fault: str, countdown: float | None
 ) -> None:
     with (
         LASTING[fault](server),
@@ -125,7 +125,7 @@ def test_an_enqueue_that_is_refused_says_so_and_may_be_repeated(
 @pytest.mark.parametrize("fault", PASSING)
 @pytest.mark.parametrize("countdown", [None, 0.5], ids=["at once", "later"])
 def test_an_enqueue_after_a_passing_fault_goes_through(
-    house: House, server: RedisServer, fault: str, countdown: float | None
+    house: ServerHarness, server: RedisServer, fault: str, countdown: float | None
 ) -> None:
     house.act(idempotency_key="before", countdown=countdown)
     with PASSING[fault](server):

@@ -14,7 +14,7 @@ import pytest
 from servers import Servers
 from support.waiting import eventually
 from support.worker import HANDLERS, Worker
-from support.yard import House, fresh_settings
+from support.yard import ServerHarness, fresh_settings
 from taskyard.jobs.states import State
 from taskyard.settings import Settings
 
@@ -77,7 +77,7 @@ def test_a_worker_that_is_set_up_wrongly_says_one_sentence_and_ends(
 
 
 def test_another_packages_handlers_that_cannot_be_imported_are_one_line_and_no_end(
-    start_worker: Callable[..., Worker], house: House
+    start_worker: Callable[..., Worker], house: ServerHarness
 ) -> None:
     worker = start_worker(modules=(HANDLERS, "absent.handlers"), queues=("exec",))
     assert house.act(value="done").result(60) == "done"
@@ -101,7 +101,7 @@ def test_a_worker_without_any_handler_that_can_be_imported_says_so_and_ends(
 
 
 def test_ping_active_and_registered_answer(
-    house: House, start_worker: Callable[..., Worker]
+    house: ServerHarness, start_worker: Callable[..., Worker]
 ) -> None:
     worker = start_worker(concurrency=1)
     job = house.act(gate="asked")
@@ -118,7 +118,7 @@ def test_ping_active_and_registered_answer(
 
 
 def test_workers_of_another_namespace_do_not_answer(
-    house: House, servers: Servers, start_worker: Callable[..., Worker]
+    house: ServerHarness, servers: Servers, start_worker: Callable[..., Worker]
 ) -> None:
     stranger = fresh_settings(servers.valkey_url())
     start_worker("ours").await_log(" ready.")
@@ -129,7 +129,7 @@ def test_workers_of_another_namespace_do_not_answer(
 
 @pytest.mark.parametrize("terminate", [False, True])
 def test_a_queued_job_that_celery_revokes_is_a_dead_letter(
-    house: House, start_worker: Callable[..., Worker], terminate: bool
+    house: ServerHarness, start_worker: Callable[..., Worker], terminate: bool
 ) -> None:
     start_worker(concurrency=1, options=["--prefetch-multiplier", "4"])
     first, revoked = house.act(gate="busy"), house.act()
@@ -147,7 +147,7 @@ def test_a_queued_job_that_celery_revokes_is_a_dead_letter(
 
 
 def test_a_running_job_that_celery_terminates_is_a_dead_letter(
-    house: House, start_worker: Callable[..., Worker]
+    house: ServerHarness, start_worker: Callable[..., Worker]
 ) -> None:
     start_worker(concurrency=1)
     job = house.act(gate="never")
@@ -166,7 +166,9 @@ def test_a_running_job_that_celery_terminates_is_a_dead_letter(
 
 
 @pytest.fixture
-def draining(house: House, start_worker: Callable[..., Worker]) -> tuple[House, Worker, list[str]]:
+def draining(
+    house: ServerHarness, start_worker: Callable[..., Worker]
+) -> tuple[ServerHarness, Worker, list[str]]:
     """A worker of one process: one job runs at a gate, some are prefetched, some are queued."""
     jobs = [house.act(gate="drain", label=str(number), value=number) for number in range(8)]
     worker = start_worker("leaving", concurrency=1, options=["--prefetch-multiplier", "4"])
@@ -176,7 +178,7 @@ def draining(house: House, start_worker: Callable[..., Worker]) -> tuple[House, 
 
 
 def test_a_worker_that_drains_finishes_what_runs_and_gives_back_the_rest_uncounted(
-    draining: tuple[House, Worker, list[str]], start_worker: Callable[..., Worker]
+    draining: tuple[ServerHarness, Worker, list[str]], start_worker: Callable[..., Worker]
 ) -> None:
     house, worker, ids = draining
     worker.kill(signal.SIGTERM)
@@ -196,7 +198,7 @@ def test_a_worker_that_drains_finishes_what_runs_and_gives_back_the_rest_uncount
 
 
 def test_a_worker_that_is_told_to_stop_at_once_gives_its_job_back(
-    draining: tuple[House, Worker, list[str]], start_worker: Callable[..., Worker]
+    draining: tuple[ServerHarness, Worker, list[str]], start_worker: Callable[..., Worker]
 ) -> None:
     house, worker, ids = draining
     worker.kill(signal.SIGQUIT)
@@ -212,7 +214,7 @@ def test_a_worker_that_is_told_to_stop_at_once_gives_its_job_back(
 
 
 def test_a_worker_whose_terminal_sends_every_process_a_signal_still_drains(
-    draining: tuple[House, Worker, list[str]],
+    draining: tuple[ServerHarness, Worker, list[str]],
 ) -> None:
     house, worker, ids = draining
     os.killpg(worker.pid, signal.SIGINT)
@@ -225,7 +227,7 @@ def test_a_worker_whose_terminal_sends_every_process_a_signal_still_drains(
 
 
 def test_two_workers_share_one_queue_and_no_job_runs_twice(
-    house: House, start_worker: Callable[..., Worker]
+    house: ServerHarness, start_worker: Callable[..., Worker]
 ) -> None:
     # Four at a gate: neither worker, of two processes each, can hold them alone.
     jobs = [house.act(value=number, gate="both" if number < 4 else "") for number in range(100)]

@@ -10,7 +10,7 @@ import pytest
 from servers import Servers
 from support.waiting import eventually
 from support.worker import HANDLERS, Worker, gone
-from support.yard import House, fresh_settings
+from support.yard import ServerHarness, fresh_settings
 from taskyard.client import JobHandle
 from taskyard.jobs.states import State
 from taskyard.settings import Settings
@@ -28,7 +28,7 @@ def settings(servers: Servers) -> Settings:
 
 
 def test_three_deaths_of_a_job_take_no_longer_than_the_start_of_its_processes(
-    house: House, start_worker: Callable[..., Worker]
+    house: ServerHarness, start_worker: Callable[..., Worker]
 ) -> None:
     """A process that dies is replaced at once, not at Celery's next look."""
     start_worker(concurrency=1).await_log(" ready.")
@@ -42,7 +42,7 @@ def test_three_deaths_of_a_job_take_no_longer_than_the_start_of_its_processes(
 
 
 def test_a_counted_death_waits_for_nothing_but_a_process(
-    house: House, start_worker: Callable[..., Worker]
+    house: ServerHarness, start_worker: Callable[..., Worker]
 ) -> None:
     """Other messages that go back a second time wait `RETURN_S`, since nothing might end them."""
     start_worker(concurrency=1)
@@ -55,7 +55,7 @@ def test_a_counted_death_waits_for_nothing_but_a_process(
     assert min(waits_s) < RETURN_S
 
 
-def second_return_s(house: House, job: JobHandle) -> float:
+def second_return_s(house: ServerHarness, job: JobHandle) -> float:
     """Seconds from a job's second death to its third begin, by the clock of Redis."""
     stream = house.redis.xrange(f"{house.settings.namespace}:lifecycle")
     found = [
@@ -69,7 +69,7 @@ def second_return_s(house: House, job: JobHandle) -> float:
 
 
 def test_a_job_whose_process_told_its_outcome_and_was_killed_is_not_lost(
-    house: House, start_worker: Callable[..., Worker]
+    house: ServerHarness, start_worker: Callable[..., Worker]
 ) -> None:
     """The death may be seen before the outcome was read, or while half of it was."""
     jobs = [house.act(value=value) for _ in range(8) for value in (1, BIG)]
@@ -84,7 +84,7 @@ def test_a_job_whose_process_told_its_outcome_and_was_killed_is_not_lost(
 
 
 def test_the_processes_of_a_killed_worker_die_with_it_and_their_job_ends_once(
-    house: House, start_worker: Callable[..., Worker]
+    house: ServerHarness, start_worker: Callable[..., Worker]
 ) -> None:
     """No orphan runs on, and another worker takes over what it ran."""
     job = house.act(gate="orphan", value=1)

@@ -11,7 +11,7 @@ from servers import Servers
 from support import effects as effect_handlers
 from support.waiting import eventually
 from support.worker import HANDLERS, Worker
-from support.yard import House, fresh_settings
+from support.yard import ServerHarness, fresh_settings
 from taskyard.client import JobHandle
 from taskyard.database import engine
 from taskyard.inbox import create_table
@@ -36,7 +36,7 @@ def effects(database_url: str) -> Iterator[Engine]:
     database.dispose()
 
 
-def run(house: House, start_worker: Callable[..., Worker], **payload: object) -> JobHandle:
+def run(house: ServerHarness, start_worker: Callable[..., Worker], **payload: object) -> JobHandle:
     job = house.yard.enqueue("effect_act", payload)
     start_worker(modules=(HANDLERS, effect_handlers.__name__))
     house.await_end(job)
@@ -52,7 +52,7 @@ def applied(database: Engine, job: JobHandle) -> list[str]:
 
 @pytest.mark.parametrize("trouble", TROUBLES)
 def test_an_effect_under_once_applies_once_however_often_the_handler_runs(
-    house: House, effects: Engine, start_worker: Callable[..., Worker], trouble: str
+    house: ServerHarness, effects: Engine, start_worker: Callable[..., Worker], trouble: str
 ) -> None:
     job = run(house, start_worker, trouble=trouble, once=True)
     assert job.state() is State.COMPLETED
@@ -63,7 +63,7 @@ def test_an_effect_under_once_applies_once_however_often_the_handler_runs(
 
 @pytest.mark.parametrize("trouble", TROUBLES[:2])
 def test_the_same_effect_without_once_applies_twice(
-    house: House, effects: Engine, start_worker: Callable[..., Worker], trouble: str
+    house: ServerHarness, effects: Engine, start_worker: Callable[..., Worker], trouble: str
 ) -> None:
     job = run(house, start_worker, trouble=trouble, once=False)
     assert house.runs(job) == 2
@@ -71,7 +71,7 @@ def test_the_same_effect_without_once_applies_twice(
 
 
 def test_progress_is_seen_through_the_handle_while_the_job_runs(
-    house: House, start_worker: Callable[..., Worker]
+    house: ServerHarness, start_worker: Callable[..., Worker]
 ) -> None:
     job = house.act("report", gate="half", value=1)
     assert job.progress() == {}

@@ -14,7 +14,7 @@ from servers import Servers
 from support.seams import FOLDER_VARIABLE, UNPROTECTED_VARIABLE
 from support.waiting import eventually
 from support.worker import HANDLERS, Worker
-from support.yard import House, fresh_settings
+from support.yard import ServerHarness, fresh_settings
 from taskyard.broker import connection
 from taskyard.client import JobHandle
 from taskyard.jobs.states import State
@@ -50,13 +50,13 @@ def unprotected(folder: Path, what: str) -> dict[str, object]:
     return {"environment": variables, "modules": ("support.seams", HANDLERS)}
 
 
-def await_start(house: House, job: JobHandle, run: int = 1) -> int:
+def await_start(house: ServerHarness, job: JobHandle, run: int = 1) -> int:
     """Wait for the `run`-th start of the handler; the pid of its process."""
     eventually(lambda: house.runs(job) == run, f"run {run}")
     return int(house.notes.run_facts(job.job_id)[run - 1]["pid"])
 
 
-def begins(house: House, job: JobHandle) -> list[str]:
+def begins(house: ServerHarness, job: JobHandle) -> list[str]:
     return [event["event"] for event in house.events(job) if event["event"] == "begin"]
 
 
@@ -64,7 +64,7 @@ def begins(house: House, job: JobHandle) -> list[str]:
 
 
 def test_a_handler_that_outlasts_lease_and_visibility_keeps_its_job(
-    house: House, start_worker: Callable[..., Worker]
+    house: ServerHarness, start_worker: Callable[..., Worker]
 ) -> None:
     job = house.act(gate="long", value=1)
     start_worker("one")
@@ -84,7 +84,7 @@ def test_a_handler_that_outlasts_lease_and_visibility_keeps_its_job(
 
 
 def test_without_renewal_it_would_run_twice(
-    house: House, start_worker: Callable[..., Worker], tmp_path: Path
+    house: ServerHarness, start_worker: Callable[..., Worker], tmp_path: Path
 ) -> None:
     job = house.act(gate="long", value=1)
     start_worker(**unprotected(tmp_path, "no renewal"))
@@ -99,7 +99,7 @@ def test_without_renewal_it_would_run_twice(
 
 
 def test_a_paused_process_loses_its_job_and_its_late_outcome_is_not_recorded(
-    house: House, start_worker: Callable[..., Worker], stopped: list[int]
+    house: ServerHarness, start_worker: Callable[..., Worker], stopped: list[int]
 ) -> None:
     job = house.act("token", gate="paused")
     one = start_worker("one", concurrency=1)
@@ -119,7 +119,7 @@ def test_a_paused_process_loses_its_job_and_its_late_outcome_is_not_recorded(
 
 
 def test_without_the_token_the_late_outcome_would_be_recorded_over_the_running_attempt(
-    house: House, start_worker: Callable[..., Worker], stopped: list[int], tmp_path: Path
+    house: ServerHarness, start_worker: Callable[..., Worker], stopped: list[int], tmp_path: Path
 ) -> None:
     job = house.act("token", gate="paused")
     start_worker("one", concurrency=1, **unprotected(tmp_path, "no token"))
@@ -135,7 +135,7 @@ def test_without_the_token_the_late_outcome_would_be_recorded_over_the_running_a
 
 
 def test_a_late_failure_does_not_disturb_the_attempt_that_took_over(
-    house: House, start_worker: Callable[..., Worker], stopped: list[int]
+    house: ServerHarness, start_worker: Callable[..., Worker], stopped: list[int]
 ) -> None:
     job = house.act("gate then fail", times=1, gate="paused", value=2)
     one = start_worker("one", concurrency=1)
@@ -156,7 +156,7 @@ def test_a_late_failure_does_not_disturb_the_attempt_that_took_over(
 
 
 def test_duplicates_of_a_running_job_wait_in_the_delay_store_and_not_in_a_worker(
-    house: House, start_worker: Callable[..., Worker]
+    house: ServerHarness, start_worker: Callable[..., Worker]
 ) -> None:
     job = house.act(gate="held", value=1)
     key = next(key for key in house.queue_keys if house.broker.llen(key))
@@ -193,7 +193,7 @@ def come_back(settings: Settings, queue: str) -> None:
         message.requeue()
 
 
-def begin_and_die(house: House, job: JobHandle) -> None:
+def begin_and_die(house: ServerHarness, job: JobHandle) -> None:
     """A worker has begun `job` and is gone: its lease runs, nothing renews it."""
     record = job.record()
     answer = house.yard.records.begin(
@@ -211,7 +211,7 @@ def begin_and_die(house: House, job: JobHandle) -> None:
 def test_a_dead_workers_job_goes_before_what_came_later_as_soon_as_its_lease_is_over(
     either: Settings, start_worker: Callable[..., Worker]
 ) -> None:
-    house = House(either)
+    house = ServerHarness(either)
     worker = start_worker(settings=either, concurrency=1, queues=("exec",))
     worker.await_log(" ready.")
     guard = house.act(gate="guard", label="guard")
@@ -235,7 +235,7 @@ def test_a_dead_workers_job_goes_before_what_came_later_as_soon_as_its_lease_is_
 
 
 def test_a_message_that_came_back_waits_in_the_delay_store_once_the_other_attempt_renewed(
-    house: House, start_worker: Callable[..., Worker]
+    house: ServerHarness, start_worker: Callable[..., Worker]
 ) -> None:
     job = house.act(gate="alive", value=1)
     one = start_worker("one")

@@ -9,14 +9,14 @@ from collections.abc import Callable
 
 from support.waiting import eventually
 from support.worker import HANDLERS, Worker
-from support.yard import House
+from support.yard import ServerHarness
 from taskyard.jobs.states import State
 
 HOARD_MIB = 200
 
 
 def test_a_poison_jobs_evidence_names_the_memory_of_the_process_that_was_killed(
-    house: House, start_worker: Callable[..., Worker]
+    house: ServerHarness, start_worker: Callable[..., Worker]
 ) -> None:
     worker = start_worker("one", concurrency=1, modules=("support.memory_looks", HANDLERS))
     job = house.act(do="hoard", value=HOARD_MIB, gate="never")

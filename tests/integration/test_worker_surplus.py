@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 from support.waiting import eventually
 from support.worker import Worker
-from support.yard import House
+from support.yard import ServerHarness
 from taskyard.jobs.states import State
 
 QUICK, BEHIND = 300, 12
 
 
 def test_jobs_behind_a_long_one_go_to_a_worker_that_is_idle(
-    house: House, start_worker: Callable[..., Worker]
+    house: ServerHarness, start_worker: Callable[..., Worker]
 ) -> None:
     quick = [house.act() for _ in range(QUICK)]
     long = house.act(gate="long")

@@ -19,7 +19,7 @@ from servers import RedisServer, Servers
 from support.dated import dated
 from support.proxy import Proxy
 from support.worker import Worker
-from support.yard import House, fresh_settings
+from support.yard import ServerHarness, fresh_settings
 from taskyard.database import migrate
 from taskyard.settings import Settings
 
@@ -60,8 +60,8 @@ def settings(servers: Servers) -> Settings:
 
 
 @pytest.fixture
-def house(settings: Settings) -> Iterator[House]:
-    opened = House(settings)
+def house(settings: Settings) -> Iterator[ServerHarness]:
+    opened = ServerHarness(settings)
     yield opened
     opened.close()
 

@@ -18,7 +18,7 @@ from support.legacy_broker import Broker, RabbitBroker, RedisBroker
 from support.legacy_fixtures import legacy_on
 from support.waiting import eventually
 from support.worker import Worker
-from support.yard import House, fresh_settings, list_key
+from support.yard import ServerHarness, fresh_settings, list_key
 from taskyard.broker import own_layout
 from taskyard.settings import Settings
 from taskyard.wire.letters import Letter
@@ -122,7 +122,7 @@ class _Native(Ground):
 
     same, total, queue = "raw_act", "sum_act", "exec"
 
-    def __init__(self, house: House, worker: Worker) -> None:
+    def __init__(self, house: ServerHarness, worker: Worker) -> None:
         self.house, self.worker = house, worker
         self.settings, self.redis = house.settings, house.redis
         self.mark = house.settings.namespace
@@ -172,7 +172,7 @@ def ground_on(kind: str, broker: str, servers: Servers, folder: Path) -> Iterato
             yield _Installed(app)
         return
     at = servers.valkey_url() if broker == "redis" else servers.rabbitmq_url()
-    house = House(fresh_settings(servers.valkey_url(), broker_url=at))
+    house = ServerHarness(fresh_settings(servers.valkey_url(), broker_url=at))
     with Worker(house.settings, folder, queues=("plan", "exec")) as worker:
         worker.start()
         yield _Native(house, worker)

@@ -19,10 +19,10 @@ from taskyard.records import Records
 from taskyard.settings import Settings
 from taskyard.wire import Letter
 
-__all__ = ["House"]
+__all__ = ["MirrorHarness"]
 
 
-class House:
+class MirrorHarness:
     """A mirror of one test's namespace, and what it should have mirrored."""
 
     def __init__(self, settings: Settings, database: Engine) -> None:

@@ -30,7 +30,7 @@ SEAMS: dict[str, tuple[type, str]] = {
     "begin": (Records, "begin"),
     "finish": (Records, "finish"),
     "lose": (Records, "lose"),
-    "condemn": (Records, "condemn"),
+    "condemn": (Records, "dead_letter"),
     "retry": (RedisPublisher, "publish"),
     "delayed retry": (RedisPublisher, "publish_later"),
     "letter": (LetterBox, "post"),
@@ -79,7 +79,7 @@ def _acknowledge_first(request: Any) -> None:
     request.message.ack()
     request.message.channel.qos.flush()
     request.acknowledged = True
-    request._settling.discharge()
+    request._settling.publish()
 
 
 _finish = Records.finish

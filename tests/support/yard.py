@@ -22,7 +22,7 @@ from taskyard.settings import Settings
 
 STEPS = ("", "\x06\x163", "\x06\x166", "\x06\x169")
 
-__all__ = ["House", "catalogue", "fresh_settings", "letters_key", "list_key"]
+__all__ = ["ServerHarness", "catalogue", "fresh_settings", "letters_key", "list_key"]
 
 
 def fresh_settings(redis_url: str, **fields: Any) -> Settings:
@@ -50,7 +50,7 @@ def letters_key(settings: Settings) -> str:
     return own_layout(settings).key(mirror_queue(settings).name, 0)
 
 
-class House:
+class ServerHarness:
     """The client's side of one test, with eyes for everything that lies in Redis."""
 
     def __init__(self, settings: Settings) -> None:

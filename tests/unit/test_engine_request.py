@@ -58,7 +58,7 @@ class Backend:
         self.told.append(what)
 
 
-class Yard:
+class ContextHarness:
     """What a request needs of one, without servers."""
 
     def __init__(self) -> None:
@@ -85,7 +85,7 @@ class Desk:
     """One delivery of a job of one task, and what became of its message."""
 
     def __init__(self, app: Celery, kind: type[JobRequest]) -> None:
-        self.yard, self.backend, self.fates = Yard(), Backend(), []
+        self.yard, self.backend, self.fates = ContextHarness(), Backend(), []
         task = app.task(name="t", shared=False, acks_late=True, yard=self.yard)(nothing)
         task.backend = self.backend
         message = SimpleNamespace(
@@ -200,7 +200,7 @@ def test_a_retry_of_the_first_protocol_keeps_its_stamp_for_the_child(app: Celery
     message = SimpleNamespace(
         headers={"taskyard": STAMP.header()}, payload=told, properties={}, delivery_info={}
     )
-    task = app.task(name="t", shared=False, yard=Yard())(nothing)
+    task = app.task(name="t", shared=False, yard=ContextHarness())(nothing)
     first = JobRequest(message, app=app, task=task, headers=told, body=([], {}, {}), decoded=True)
     assert first._request_dict["taskyard"] == STAMP.header()
 

@@ -175,14 +175,14 @@ def test_an_exception_that_cannot_be_read_is_described_all_the_same():
 
 
 def test_a_result_whose_class_raises_is_a_failure():
-    class Odd(dict):
+    class UnreadableList(dict):
         def items(self):
             raise MemoryError
 
     def encode(value: object) -> bytes:
         return json.dumps(list(value.items())).encode()
 
-    assert isinstance(encode_result(Odd(), encode, 100), Failure)
+    assert isinstance(encode_result(UnreadableList(), encode, 100), Failure)
 
 
 def test_a_damaged_record_still_makes_a_letter_that_can_be_read():

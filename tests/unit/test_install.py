@@ -13,10 +13,10 @@ from taskyard.engine.routes import queue_named
 from taskyard.errors import InvalidSettings, MissingSetting
 from taskyard.install import Mode, install, plan
 from taskyard.install.adopt import composed_request
+from taskyard.install.effective_stamp import effective_stamp
 from taskyard.install.modes import Modes
 from taskyard.install.protected_request import ProtectedRequest
-from taskyard.install.replacement import bearer
-from taskyard.install.standing import standing
+from taskyard.install.replacement import successor_of
 from taskyard.settings import Settings
 from taskyard.wire.headers import Stamp
 
@@ -125,25 +125,25 @@ def test_the_bearer_of_a_jobs_id_is_found_in_every_canvas(app: Celery) -> None:
     add = app.task(name="add", shared=False)(total)
     for signature in (add.s(1), chain(add.s(1), add.s(2)), chord([add.s(1)], add.s())):
         signature.freeze("the-job")
-        found = bearer(signature, "the-job")
+        found = successor_of(signature, "the-job")
         assert found is not None
         assert found["task"] == "add"
     loose = group(add.s(1), add.s(2))
     loose.freeze("the-job")
-    assert bearer(loose, "the-job") is None
+    assert successor_of(loose, "the-job") is None
 
 
 def test_a_message_stands_where_its_stamp_or_celerys_count_says() -> None:
-    assert standing(None, 0) is None
-    assert standing(None, 2) == Stamp(0, 0, 2)
-    assert standing(Stamp(7, 1, 1), 2) == Stamp(7, 1, 2)
-    assert standing(Stamp(7, 1, 3), None) == Stamp(7, 1, 3)
+    assert effective_stamp(None, 0) is None
+    assert effective_stamp(None, 2) == Stamp(0, 0, 2)
+    assert effective_stamp(Stamp(7, 1, 1), 2) == Stamp(7, 1, 2)
+    assert effective_stamp(Stamp(7, 1, 3), None) == Stamp(7, 1, 3)
 
 
 @pytest.mark.parametrize("junk", [True, -1, 2**31, 1.5, "2", [2]])
 def test_a_count_of_retries_that_is_none_counts_nothing(junk: object) -> None:
-    assert standing(None, junk) is None
-    assert standing(Stamp(7, 1, 3), junk) == Stamp(7, 1, 3)
+    assert effective_stamp(None, junk) is None
+    assert effective_stamp(Stamp(7, 1, 3), junk) == Stamp(7, 1, 3)
 
 
 def test_a_queue_is_found_by_exchange_and_key(app: Celery) -> None:

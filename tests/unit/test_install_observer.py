@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from support.waiting import eventually
-from taskyard.install.observation import Ended, Gone, Started, Watched
+from taskyard.install.observation import Ended, Requeued, Started, Watched
 from taskyard.install.observer import Observer
 from taskyard.jobs.outcomes import Decision
 from taskyard.settings import Settings
@@ -116,5 +116,5 @@ def test_a_delivery_that_is_gone_is_waited_for_no_longer(desk: Desk) -> None:
     desk.observer.tell(Started(delivery(1)))
     desk.observer.tell(Started(delivery(2)))
     desk.observer.tell(died(2))
-    desk.observer.tell(Gone(delivery(1)))
+    desk.observer.tell(Requeued(delivery(1)))
     assert desk.story()[-1] == "fail"

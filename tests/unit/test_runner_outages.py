@@ -21,7 +21,7 @@ from taskyard.jobs.outcomes import Decision
 from taskyard.jobs.states import State
 from taskyard.records import Decided, Ended, Held, Stale
 from taskyard.runner import JobDeferred, JobRetrying, JobSkipped, Rules
-from taskyard.runner.patience import Patience
+from taskyard.runner.retry import Patience
 from taskyard.runner.steps import AttemptSteps, Delivery
 from taskyard.settings import Settings
 from taskyard.testing.clock import YardClock
@@ -82,7 +82,7 @@ def test_an_outcome_that_cannot_be_recorded_sends_the_message_back(
     assert caught.value.requeue
 
 
-@pytest.mark.parametrize("step", ["condemn", "read"])
+@pytest.mark.parametrize("step", ["dead_letter", "read"])
 def test_a_job_of_unknown_history_dies_in_spite_of_a_short_outage(
     runner: TaskRunner, step: str
 ) -> None:
@@ -92,7 +92,7 @@ def test_a_job_of_unknown_history_dies_in_spite_of_a_short_outage(
     assert len(calls) == 2
 
 
-@pytest.mark.parametrize("step", ["condemn", "read"])
+@pytest.mark.parametrize("step", ["dead_letter", "read"])
 def test_an_outage_that_lasts_sends_it_back(runner: TaskRunner, step: str) -> None:
     runner.steps.before = ONCE_MORE
     stumble(runner, step, 9)
@@ -113,7 +113,7 @@ def test_an_outage_that_lasts_sends_it_back(runner: TaskRunner, step: str) -> No
 def test_where_another_delivery_came_further_its_answer_is_taken_as_what_it_is(
     runner: TaskRunner, answer: Any, told: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner.steps.records, "condemn", lambda *_, **__: answer)
+    monkeypatch.setattr(runner.steps.records, "dead_letter", lambda *_, **__: answer)
     with pytest.raises(told) as caught:
         run(runner, OLD)
     if isinstance(caught.value, JobDeferred):

@@ -12,7 +12,7 @@ from typing import Any, Final
 from redis.exceptions import RedisError
 
 from taskyard.client.listener import Listener, Waiter
-from taskyard.client.patience import LAST_ASK_S
+from taskyard.client.timeouts import LAST_ASK_S
 from taskyard.errors import ResultTimeout, TaskyardError
 from taskyard.jobs.states import LIVE, State
 from taskyard.records import End

@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol, TypeVar
 from kombu.utils.json import loads
 
 from taskyard.client.awaited import AwaitedResults
-from taskyard.client.patience import LAST_ASK_S, NoAnswer, ask_within
+from taskyard.client.timeouts import LAST_ASK_S, NoAnswer, call_with_timeout
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.errors import DeadLettered, JobFailed, NotFound, ResultTimeout
 from taskyard.jobs import Catalogue
@@ -126,7 +126,7 @@ class JobHandle:
         """What `act` reads; raises `ResultTimeout` where Redis says nothing until `end`."""
         left = None if end is None else max(end - SYSTEM_CLOCK.monotonic_s(), LAST_ASK_S)
         try:
-            return ask_within(left, act)
+            return call_with_timeout(left, act)
         except NoAnswer:
             raise ResultTimeout(
                 f"job {self.job_id}: Redis was silent when {seconds:g} s were over, so nothing is "

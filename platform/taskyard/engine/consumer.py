@@ -16,21 +16,21 @@ from redis.exceptions import RedisError
 from taskyard.broker import keep_packed, keep_transport, read_any_header, settle_queues
 from taskyard.clock import to_us
 from taskyard.engine.blocked_start import BlockedStart
-from taskyard.engine.condemn import condemn
-from taskyard.engine.duties import Owing, duty_of
 from taskyard.engine.eta import due_ahead_us
 from taskyard.engine.holding import Holding
 from taskyard.engine.message import is_identified, job_id_of, position_of, stamp_of, task_of
 from taskyard.engine.origin import QUEUE, note_queues, queue_by_tag
+from taskyard.engine.pending import Owing, pending_publication
 from taskyard.engine.pool import OwnPipesPool
+from taskyard.engine.publish_errors import PUBLISH_ERRORS
 from taskyard.engine.reconnecting import CALM_S, LONGEST_S, Reconnecting, close_in_two_steps
 from taskyard.engine.returns import Returns
 from taskyard.engine.routes import queue_named
 from taskyard.engine.shape import fault_of
 from taskyard.engine.task_events import UnconfirmedEvents
 from taskyard.engine.timers import discard_cancelled
-from taskyard.engine.unpublished import NOT_DISCHARGED
-from taskyard.engine.yard import Yard
+from taskyard.engine.unrunnable import dead_letter
+from taskyard.engine.worker_context import WorkerContext
 from taskyard.jobs.outcomes import Failed
 from taskyard.jobs.states import State
 from taskyard.runner.plain_deaths import (
@@ -233,12 +233,12 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
         due_us = due_ahead_us(message, now_us)
         if due_us is None:
             return False
-        yard: Yard = self.app.taskyard
+        yard: WorkerContext = self.app.taskyard
         stamp = position_of(message) or Stamp(now_us, sent_us=due_us)
         try:
             if not self._reuses_id(message):
                 self._publish(message, stamp, DeferMessage(due_us - now_us))
-        except NOT_DISCHARGED as error:
+        except PUBLISH_ERRORS as error:
             # This worker holds it until then, as Celery does.
             yard.refusals.refused(PUT_OFF, error, action="put_off_failed")
             return False
@@ -254,7 +254,7 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
         """
         if position_of(message) is not None or not is_identified(message):
             return False
-        yard: Yard = self.app.taskyard
+        yard: WorkerContext = self.app.taskyard
         reused = reuse_in(yard.records.read(job_id_of(message)), task_of(message))
         if reused is None:
             return False
@@ -264,15 +264,15 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
     def _publish(self, message: Any, stamp: Stamp | None, settlement: Settlement) -> None:
         """Publish what a message owes that reaches no task; raises one of `NOT_DISCHARGED`."""
         owing = Owing(self.app.taskyard, message, job_id_of(message), task_of(message), stamp)
-        duty = duty_of(settlement, owing)
-        if duty is not None:
-            duty.discharge()
+        pending = pending_publication(settlement, owing)
+        if pending is not None:
+            pending.publish()
 
     def _delivered_too_often(self, message: Any) -> bool:
         """Count a redelivered message; one that kills its worker before `begin` ends here too."""
         if not (message.delivery_info or {}).get("redelivered"):
             return False
-        yard: Yard = self.app.taskyard
+        yard: WorkerContext = self.app.taskyard
         limit = yard.settings.delivery_limit
         try:
             count = yard.records.deliver(job_id_of(message))
@@ -288,11 +288,11 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
     def _die(self, message: Any, outcome: Failed) -> None:
         """Record the death, publish its letter, acknowledge; failing that, put the message back."""
         self._watch_returns(message)
-        yard: Yard = self.app.taskyard
+        yard: WorkerContext = self.app.taskyard
         item = str(job_id_of(message))
         try:
-            condemn(yard, message, outcome)
-        except (*NOT_DISCHARGED, ValueError, TypeError) as error:
+            dead_letter(yard, message, outcome)
+        except (*PUBLISH_ERRORS, ValueError, TypeError) as error:
             wait_s = yard.refusals.refused(_LETTER, error, action="letter_failed", item=item)
             give_back = partial(message.reject_log_error, log, self.connection_errors, requeue=True)
             self._hold(message, give_back, wait_s)
@@ -305,7 +305,7 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
         holding.hold(message, give_back, wait_s)
 
 
-def _is_decided(yard: Yard, message: Any) -> bool:
+def _is_decided(yard: WorkerContext, message: Any) -> bool:
     """Whether this message's attempt has an outcome, and only the publication of it is repeated.
 
     That may take as long as a broker takes nothing; it is no sign of poison.

@@ -11,7 +11,7 @@ from amqp.exceptions import AMQPError
 from celery.exceptions import BackendError
 from kombu.exceptions import OperationalError, SerializationError, SerializerNotInstalled
 
-from taskyard.engine.unpublished import NOT_DISCHARGED
+from taskyard.engine.publish_errors import PUBLISH_ERRORS
 
 __all__ = [
     "Continuation",
@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 _CONTINUATIONS: Final = uuid.UUID("1f0f3c56-5a56-5a0e-8a52-0c3a0f3f7a10")
-_PASSING: Final = (*NOT_DISCHARGED, AMQPError, BackendError)
+_PASSING: Final = (*PUBLISH_ERRORS, AMQPError, BackendError)
 # What says that a signature itself is at fault: it would fail the same way again.
 _INVALID: Final = (
     SerializationError,

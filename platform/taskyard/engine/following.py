@@ -20,9 +20,9 @@ from taskyard.engine.continuations import (
     whole,
 )
 from taskyard.engine.lost_continuations import dead_letter, dead_letter_unpublished
-from taskyard.engine.unpublished import NOT_DISCHARGED
+from taskyard.engine.publish_errors import PUBLISH_ERRORS
 from taskyard.runner import JobSkipped
-from taskyard.runner.shield import shielded
+from taskyard.runner.soft_limit import soft_limit_blocked
 
 __all__ = ["bury_if_done", "publish_continuations"]
 
@@ -35,7 +35,7 @@ def publish_continuations(task: Any, value: Any) -> None:
     request.callbacks = request.chain = None
     if not following:
         return
-    with shielded():
+    with soft_limit_blocked():
         siblings = _Siblings(task, sum(one.kind == "callback" for one in following))
         for one in following:
             try:
@@ -57,7 +57,7 @@ def bury_if_done(task: Any, skipped: JobSkipped) -> None:
         return
     try:
         dead_letter_unpublished(task.yard, task.request, None, skipped.reason)
-    except NOT_DISCHARGED as error:
+    except PUBLISH_ERRORS as error:
         raise Reject(f"no letters of what follows it: {error}", requeue=True) from error
 
 

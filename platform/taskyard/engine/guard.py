@@ -16,7 +16,7 @@ from celery.canvas import maybe_signature
 from taskyard.engine.continuations import Continuation, check_route, is_passing, whole
 from taskyard.engine.lost_continuations import dead_letter
 from taskyard.engine.origin import HOLDER
-from taskyard.engine.yard import Yard
+from taskyard.engine.worker_context import WorkerContext
 
 __all__ = ["guard"]
 
@@ -38,7 +38,7 @@ def guard(task: Any) -> None:
         amqp._retry_publish = partial(_chord_body, task.app, amqp._retry_publish)
 
 
-def _errbacks(yard: Yard, plain: Callable[..., Any], request: Any, *failure: Any) -> None:
+def _errbacks(yard: WorkerContext, plain: Callable[..., Any], request: Any, *failure: Any) -> None:
     if not _is_ours(request):
         plain(request, *failure)
         return
@@ -58,7 +58,7 @@ def _call_errback(plain: Callable[..., Any], alone: Any, failure: tuple[Any, ...
 
 
 def _chord_part(
-    yard: Yard, plain: Callable[..., Any], request: Any, *outcome: Any, **options: Any
+    yard: WorkerContext, plain: Callable[..., Any], request: Any, *outcome: Any, **options: Any
 ) -> None:
     if not _is_ours(request):
         plain(request, *outcome, **options)
@@ -91,7 +91,7 @@ def _chord_body(
         raise
 
 
-def _burying(yard: Yard, request: Any, one: Continuation, act: Callable[[], Any]) -> None:
+def _burying(yard: WorkerContext, request: Any, one: Continuation, act: Callable[[], Any]) -> None:
     try:
         act()
     except Exception as error:

@@ -23,7 +23,7 @@ from taskyard.engine.continuations import (
 )
 from taskyard.engine.header_faults import is_text
 from taskyard.engine.origin import QUEUE
-from taskyard.engine.yard import Yard
+from taskyard.engine.worker_context import WorkerContext
 from taskyard.errors import PublishFailed
 from taskyard.jobs.outcomes import Failed
 from taskyard.jobs.policies import Category
@@ -42,14 +42,14 @@ log = logger(__name__)
 _ARGUMENTS: Final = frozenset({"args", "kwargs"})
 
 
-def dead_letter(yard: Yard, request: Any, one: Continuation, error: BaseException) -> None:
+def dead_letter(yard: WorkerContext, request: Any, one: Continuation, error: BaseException) -> None:
     """Record the continuation's death and publish its letter.
 
     `request` is its job's. Raises one of `NOT_DISCHARGED` where that is not possible now.
     """
     job_id = _id_of(yard, request, one)
     outcome = _outcome(request, one, error)
-    answer = yard.records.condemn(
+    answer = yard.records.dead_letter(
         job_id,
         None,
         job_type=_task_of(one),
@@ -73,7 +73,7 @@ def dead_letter(yard: Yard, request: Any, one: Continuation, error: BaseExceptio
         yard.letters_here.post(build_letter(record, _message(job_id, request, one)))
 
 
-def dead_letter_unpublished(yard: Yard, request: Any, value: Any, why: str) -> int:
+def dead_letter_unpublished(yard: WorkerContext, request: Any, value: Any, why: str) -> int:
     """A letter for each continuation of a completed job of which no record knows; how many.
 
     `value` is the job's result, None where it is gone. Raises one of `NOT_DISCHARGED`.
@@ -91,7 +91,7 @@ def dead_letter_unpublished(yard: Yard, request: Any, value: Any, why: str) -> i
     return buried
 
 
-def dead_letter_following(yard: Yard, job_id: str, message: Any, why: str) -> int:
+def dead_letter_following(yard: WorkerContext, job_id: str, message: Any, why: str) -> int:
     """The same for a message of a completed job, in the main process."""
     stored = yard.records.result(job_id)
     value = None if stored is None else json.loads(stored).get("result")
@@ -112,7 +112,7 @@ def _told_by(message: Any) -> dict[str, Any]:
     return told | {name: headers.get(name) for name in ("root_id", "group")}
 
 
-def _id_of(yard: Yard, request: Any, one: Continuation) -> str:
+def _id_of(yard: WorkerContext, request: Any, one: Continuation) -> str:
     """Its own id, unless a job that was published lives or has lived under it."""
     own = usable_id(_options(one).get("task_id"))
     # The parts of a chord share its body.
@@ -194,7 +194,7 @@ def _task_of(one: Continuation) -> str:
     return clean_text(name)[:LONGEST_ID] if isinstance(name, str) and name else "(none)"
 
 
-def _queue_of(yard: Yard, request: Any, one: Continuation) -> str:
+def _queue_of(yard: WorkerContext, request: Any, one: Continuation) -> str:
     asked: Any = _options(one).get("queue")
     name = _task_of(one)
     if is_text(asked) and 0 < len(asked) <= LONGEST_ID:

@@ -25,7 +25,7 @@ from taskyard.engine.origin import HOLDER, QUEUE
 from taskyard.engine.reports import escaped, wrap_on_success
 from taskyard.engine.request_names import without_forged
 from taskyard.engine.settling import RECORDS, Settling
-from taskyard.engine.yard import Yard
+from taskyard.engine.worker_context import WorkerContext
 from taskyard.errors import DeadLettered
 from taskyard.jobs.outcomes import Failed
 from taskyard.records import Decided
@@ -59,8 +59,8 @@ class JobRequest(Request):  # type: ignore[misc]
         wrap_on_success(cls, _checked)
 
     @property
-    def _yard(self) -> Yard:
-        yard: Yard = self.task.yard
+    def _yard(self) -> WorkerContext:
+        yard: WorkerContext = self.task.yard
         return yard
 
     def _stamp_of(self, message: Any) -> Stamp | None:
@@ -79,7 +79,7 @@ class JobRequest(Request):  # type: ignore[misc]
         """Publish what is owed, then acknowledge; on failure the message goes back."""
         if self.acknowledged or self._settling.waits:
             return
-        if self._settling.discharge():
+        if self._settling.publish():
             self._yard.refusals.worked(RECORDS, self.id)
             super().acknowledge()
 
@@ -87,10 +87,10 @@ class JobRequest(Request):  # type: ignore[misc]
         """Give back; or, where Celery itself drops a message, a letter instead of silence."""
         if self._settling.waits:
             return
-        if requeue or self.acknowledged or self._settling.duty is not None:
+        if requeue or self.acknowledged or self._settling.pending is not None:
             super().reject(requeue=requeue)
             return
-        self._settling.condemn(plain_deaths.rejected())
+        self._settling.dead_letter(plain_deaths.rejected())
 
     # -- outcomes that the child reports -------------------------------------------------------
 
@@ -166,7 +166,7 @@ class JobRequest(Request):  # type: ignore[misc]
         if terminated:
             self._settling.terminated(outcome)
         else:
-            self._settling.condemn(outcome)
+            self._settling.dead_letter(outcome)
 
     def _revocation_outcome(self, terminated: bool, expired: bool) -> Failed:
         return plain_deaths.expired(self.expires) if expired else plain_deaths.revoked()

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from taskyard.broker import AmqpPublisher
 from taskyard.engine.message import job_id_of, raw_message
-from taskyard.engine.yard import Yard
+from taskyard.engine.worker_context import WorkerContext
 from taskyard.errors import PublishFailed
 from taskyard.wire.logs import logger
 
@@ -30,7 +30,7 @@ Later = Callable[[float, Callable[[], None]], object]
 class Returns:
     """What goes back by one worker. `later` is its timer: seconds, and what to do then."""
 
-    def __init__(self, yard: Yard, later: Later) -> None:
+    def __init__(self, yard: WorkerContext, later: Later) -> None:
         self._yard, self._later = yard, later
 
     def watch(self, message: Any, queue: str | None) -> None:

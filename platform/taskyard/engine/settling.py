@@ -10,10 +10,10 @@ from typing import Any, Final, Protocol
 from redis.exceptions import RedisError
 
 from taskyard.clock import seconds_of
-from taskyard.engine.duties import Duty, Owing, duty_of
 from taskyard.engine.message import was_delivered_before
-from taskyard.engine.unpublished import NOT_DISCHARGED
-from taskyard.engine.yard import Yard
+from taskyard.engine.pending import Owing, PendingPublication, pending_publication
+from taskyard.engine.publish_errors import PUBLISH_ERRORS
+from taskyard.engine.worker_context import WorkerContext
 from taskyard.jobs.outcomes import Decision, Failed, Failure
 from taskyard.jobs.states import State
 from taskyard.records import Decided, NotHeld
@@ -65,9 +65,14 @@ class Settling:
     """The end of one delivery. `holder` names its attempt in the record, `stamp` its message's."""
 
     def __init__(
-        self, delivery: Delivery, yard: Yard, job_type: str, holder: str, stamp: Stamp | None
+        self,
+        delivery: Delivery,
+        yard: WorkerContext,
+        job_type: str,
+        holder: str,
+        stamp: Stamp | None,
     ) -> None:
-        self.duty: Duty | None = None
+        self.pending: PendingPublication | None = None
         # While the message waits to be given back, nothing else may end it.
         self.waits = False
         self.holder, self.stamp = holder, stamp
@@ -76,7 +81,7 @@ class Settling:
     def owe(self, settlement: Settlement) -> None:
         """Publish this before the message is acknowledged."""
         delivery = self._delivery
-        self.duty = duty_of(
+        self.pending = pending_publication(
             settlement,
             Owing(self._yard, delivery.message, delivery.id, self._job_type, self.stamp),
         )
@@ -89,18 +94,18 @@ class Settling:
         else:
             self.owe(settlement)
 
-    def discharge(self) -> bool:
+    def publish(self) -> bool:
         """Publish what is owed; where that fails the message goes back."""
-        duty = self.duty
-        if duty is None:
+        pending = self.pending
+        if pending is None:
             return True
-        what = f"a {duty.name} not published"
+        what = f"a {pending.name} not published"
         try:
-            duty.discharge()
-        except NOT_DISCHARGED as error:
+            pending.publish()
+        except PUBLISH_ERRORS as error:
             self.give_back(what, "publication_failed", error)
             return False
-        self.duty = None
+        self.pending = None
         self._yard.refusals.worked(what, self._delivery.id)
         return True
 
@@ -136,14 +141,14 @@ class Settling:
             return
         before = (State.NONE, State.ACCEPTED, State.RETRYING)
         if isinstance(answer, NotHeld) and record.state in before:
-            self.condemn(outcome)
+            self.dead_letter(outcome)
         else:
             self._conclude(answer)
 
-    def condemn(self, outcome: Failed) -> None:
+    def dead_letter(self, outcome: Failed) -> None:
         """Let a message die that no attempt could decide about."""
         try:
-            answer = self._yard.records.condemn(
+            answer = self._yard.records.dead_letter(
                 self._delivery.id,
                 self.stamp,
                 job_type=self._job_type,
@@ -242,7 +247,7 @@ class Settling:
         )
         qos = self._own_qos()
         if qos is not None:
-            qos.note_unbegun(self._delivery.message.delivery_tag)
+            qos.mark_not_started(self._delivery.message.delivery_tag)
         self._delivery.reject(requeue=True)
 
     def _defer(self, wait_us: int) -> None:

@@ -17,7 +17,7 @@ from taskyard.engine.guard import guard
 from taskyard.engine.message import position_in
 from taskyard.engine.origin import HOLDER, QUEUE
 from taskyard.engine.request import JobRequest
-from taskyard.engine.yard import Yard
+from taskyard.engine.worker_context import WorkerContext
 from taskyard.errors import DeadLettered, Refused
 from taskyard.jobs.registry import Handler
 from taskyard.runner import JobSkipped
@@ -39,7 +39,7 @@ class JobTask(Task):  # type: ignore[misc]
     reject_on_worker_lost = True
     acks_on_failure_or_timeout = True
     throws = (DeadLettered,)
-    yard: Yard
+    yard: WorkerContext
     handler: Handler
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -120,7 +120,7 @@ def delivery_in(task: Any, stamp: Stamp | None) -> Delivery:
     )
 
 
-def make_task(app: Any, yard: Yard, handler: Handler) -> Any:
+def make_task(app: Any, yard: WorkerContext, handler: Handler) -> Any:
     """Register the Celery task of a handler."""
     job_type = yard.catalogue[handler.name]
     attributes = {

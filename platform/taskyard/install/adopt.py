@@ -8,12 +8,12 @@ from celery.utils.imports import symbol_by_name
 from celery.worker.request import Request
 
 from taskyard.install.celery_tasks import run_of
+from taskyard.install.installed_context import InstalledContext
 from taskyard.install.marks import ACKS_BEFORE, AS_BEFORE, MODE
 from taskyard.install.modes import Mode
 from taskyard.install.observed_request import ObservedRequest
 from taskyard.install.protected_request import ProtectedRequest
 from taskyard.install.task import ProtectedTask
-from taskyard.install.yard import AppYard
 
 __all__ = ["adopt", "composed_request", "protect"]
 
@@ -27,12 +27,12 @@ _LATE: Final = {
 }
 
 
-def adopt(task: Any, yard: AppYard) -> None:
+def adopt(task: Any, yard: InstalledContext) -> None:
     """Give a bound task what its mode needs; adopting it again changes nothing."""
     if hasattr(task, MODE):
         return
     verdict = yard.verdict(task)
-    yard.verdicts[task.name] = verdict
+    yard.task_modes[task.name] = verdict
     setattr(task, ACKS_BEFORE, task.acks_late)
     setattr(task, MODE, verdict.mode)
     if verdict.mode is Mode.OBSERVE:

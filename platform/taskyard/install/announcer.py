@@ -12,8 +12,8 @@ from celery import bootsteps
 
 from taskyard.broker import RedisPublisher
 from taskyard.install.fanout import is_bound_to_fanout
+from taskyard.install.installed_context import InstalledContext
 from taskyard.install.places import RABBIT, Place, Places, broker_mark
-from taskyard.install.yard import AppYard
 from taskyard.wire.logs import logger
 
 __all__ = ["EVERY_S", "Announcer", "announce"]
@@ -62,7 +62,7 @@ def _places(queues: Any) -> list[str]:
     return [queue.name for queue in list(queues) if not is_bound_to_fanout(queue)]
 
 
-def announce(yard: AppYard, queues: list[str]) -> None:
+def announce(yard: InstalledContext, queues: list[str]) -> None:
     """Write down that workers of this app read `queues`; raises redis-py's errors."""
     if not yard.broker_supported:
         return

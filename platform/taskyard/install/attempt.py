@@ -15,7 +15,7 @@ from celery.exceptions import Ignore, Reject, Retry
 
 from taskyard.engine.next_message import NextMessage
 from taskyard.errors import Refused
-from taskyard.install.captor import Captor
+from taskyard.install.capturing_producer import CapturingProducer
 from taskyard.install.endings import (
     Again,
     Ending,
@@ -36,7 +36,7 @@ class Attempt:
     """What the body of one attempt has asked for so far."""
 
     def __init__(self, app: Any, queue: str) -> None:
-        self._captor = Captor(app, queue)
+        self._captor = CapturingProducer(app, queue)
         self._catching = False
         self._retry: Retry | None = None
         self.replacement: Any = None

@@ -15,15 +15,15 @@ from typing import Any, Final
 from celery import signals
 from celery.schedules import schedule as interval
 
+from taskyard.install.installed_context import InstalledContext
 from taskyard.install.modes import Mode
-from taskyard.install.yard import AppYard
 
 __all__ = ["due_time", "entry_id", "watch_beat"]
 
 _ENTRIES: Final = uuid.UUID("0d6c2c5e-0f7a-5b63-9b0e-6a4f58a1c9d2")
 
 
-def watch_beat(yard: AppYard) -> None:
+def watch_beat(yard: InstalledContext) -> None:
     """From its start on, this process' beat gives protected entries their ids."""
 
     def on_start(sender: Any, **_: Any) -> None:
@@ -34,7 +34,7 @@ def watch_beat(yard: AppYard) -> None:
         signal.connect(on_start, weak=False, dispatch_uid=f"taskyard-beat-{id(yard.app)}")
 
 
-def _name_jobs(scheduler: Any, yard: AppYard) -> None:
+def _name_jobs(scheduler: Any, yard: InstalledContext) -> None:
     plain = scheduler.apply_async
 
     def apply_async(entry: Any, producer: Any = None, advance: bool = True, **options: Any) -> Any:

@@ -22,9 +22,9 @@ from taskyard.engine.message import (
     was_delivered_before,
 )
 from taskyard.engine.origin import QUEUE
+from taskyard.engine.publish_errors import PUBLISH_ERRORS
 from taskyard.engine.routes import queue_named
 from taskyard.engine.shape import fault_of
-from taskyard.engine.unpublished import NOT_DISCHARGED
 from taskyard.install.adopt import adopt
 from taskyard.install.eta import put_off
 from taskyard.install.fanout import (
@@ -35,10 +35,10 @@ from taskyard.install.fanout import (
     leads_to_fanout,
 )
 from taskyard.install.fatal_shape import fatal_fault
+from taskyard.install.installed_context import InstalledContext
 from taskyard.install.marks import COPY
 from taskyard.install.modes import Mode
-from taskyard.install.observation import Buried, Watched
-from taskyard.install.yard import AppYard
+from taskyard.install.observation import DeadBeforeStart, Watched
 from taskyard.jobs.outcomes import Failed
 from taskyard.wire.logs import logger
 
@@ -56,8 +56,8 @@ class InstalledConsumer(JobConsumer):
     batches_events = False
 
     @property
-    def _yard(self) -> AppYard:
-        yard: AppYard = self.app.taskyard
+    def _yard(self) -> InstalledContext:
+        yard: InstalledContext = self.app.taskyard
         return yard
 
     def _unpacked_limit(self, headers: Mapping[str, Any]) -> int | None:
@@ -74,7 +74,7 @@ class InstalledConsumer(JobConsumer):
         super().update_strategies()
 
     def _tell_verdicts(self) -> None:
-        for name, verdict in self._yard.verdicts.items():
+        for name, verdict in self._yard.task_modes.items():
             for warning in verdict.warnings:
                 log.warning(
                     "task %s is in mode %s: %s",
@@ -156,7 +156,7 @@ class InstalledConsumer(JobConsumer):
         try:
             if not self._reuses_id(message):
                 put_off(self._yard, message, due_us)
-        except NOT_DISCHARGED as error:
+        except PUBLISH_ERRORS as error:
             # It waits in this worker, as Celery has it.
             self._yard.refusals.refused(PUT_OFF, error, action="not_put_off")
             return False
@@ -185,7 +185,7 @@ class InstalledConsumer(JobConsumer):
             message.reject_log_error = message.ack = _nothing
         elif mode is Mode.OBSERVE:
             before = was_delivered_before(message)
-            buried = Buried(self._watched(message), outcome, raw_message(message), before)
+            buried = DeadBeforeStart(self._watched(message), outcome, raw_message(message), before)
             self._yard.observer.tell(buried)
         as_ever()
 

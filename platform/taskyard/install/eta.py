@@ -6,14 +6,14 @@ from typing import Any
 
 from taskyard.engine.eta import is_date
 from taskyard.engine.message import job_id_of, position_of, raw_message, task_of
+from taskyard.install.installed_context import InstalledContext
 from taskyard.install.marks import ETA
-from taskyard.install.yard import AppYard
 from taskyard.wire.headers import Stamp
 
 __all__ = ["date_before_waiting", "put_off"]
 
 
-def put_off(yard: AppYard, message: Any, due_us: int) -> None:
+def put_off(yard: InstalledContext, message: Any, due_us: int) -> None:
     """Publish the message for later; raises `PublishFailed` and redis-py's errors."""
     job_id = job_id_of(message)
     # Celery's count of replacements says where the message stands, as soon as it begins.
@@ -35,7 +35,7 @@ def date_before_waiting(message: Any) -> str | None:
     return found if is_date(found) else None
 
 
-def _first_stamp(yard: AppYard, message: Any, job_id: str) -> Stamp:
+def _first_stamp(yard: InstalledContext, message: Any, job_id: str) -> Stamp:
     """Where an unstamped message stands: at the start of the life that its job has or now gets."""
     record = yard.records.read(job_id)
     if record.epoch:

@@ -12,13 +12,13 @@ from typing import Any
 from celery import signals
 
 from taskyard.install.fanout import fanout_target
+from taskyard.install.installed_context import InstalledContext
 from taskyard.install.modes import Mode
-from taskyard.install.yard import AppYard
 
 __all__ = ["keep_expired"]
 
 
-def keep_expired(app: Any, yard: AppYard) -> None:
+def keep_expired(app: Any, yard: InstalledContext) -> None:
     """Have workers, not the broker, end what has expired; watched tasks stay as they are."""
 
     def keep(

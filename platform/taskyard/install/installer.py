@@ -19,12 +19,12 @@ from taskyard.install.app_broker import AppBroker
 from taskyard.install.beat import watch_beat
 from taskyard.install.consumer import InstalledConsumer
 from taskyard.install.expiry import keep_expired
+from taskyard.install.installed_context import InstalledContext
 from taskyard.install.modes import Modes
+from taskyard.install.publish_recorder import watch_publishing
 from taskyard.install.registry import watch_registry
 from taskyard.install.returner import Returner
 from taskyard.install.transport_choice import choose_transport, own_options
-from taskyard.install.witness import watch_publishing
-from taskyard.install.yard import AppYard
 from taskyard.settings import Settings, load
 from taskyard.wire.logs import logger
 
@@ -67,7 +67,7 @@ def install(
         )
     given = load().settings if settings is None else settings
     given.need_redis_url()
-    yard = AppYard(app, given, Modes.read(mode, tasks))
+    yard = InstalledContext(app, given, Modes.read(mode, tasks))
     app.taskyard = yard
     _adopt_tasks(app, yard)
     _configure(app, transport)
@@ -83,7 +83,7 @@ def install(
     return app
 
 
-def _adopt_tasks(app: Any, yard: AppYard) -> None:
+def _adopt_tasks(app: Any, yard: InstalledContext) -> None:
     """The tasks there are once the app is finalised, and each that is made after that."""
 
     def adopt_all(**_: Any) -> None:
@@ -120,7 +120,7 @@ def _consumer(own: Any) -> type:
 
 
 def _use_transport(app: Any, asked: bool | None) -> None:
-    yard: AppYard = app.taskyard
+    yard: InstalledContext = app.taskyard
     broker = AppBroker(app)
     yard.transport = choose_transport(broker, yard.modes, asked)
     if yard.transport.own is None:

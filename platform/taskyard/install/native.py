@@ -14,7 +14,7 @@ from taskyard.deadletters import LetterBox
 from taskyard.engine.holding import Holding
 from taskyard.engine.process_memory import ProcessMemory
 from taskyard.engine.releases import Releases
-from taskyard.engine.yard import Yard
+from taskyard.engine.worker_context import WorkerContext
 from taskyard.install.adopt import protect
 from taskyard.install.celery_tasks import CELERY_TASKS
 from taskyard.install.modes import Mode
@@ -26,18 +26,18 @@ from taskyard.wire.refusals import Refusals
 __all__ = ["protect_celery_tasks"]
 
 
-def protect_celery_tasks(app: Any, yard: Yard) -> None:
+def protect_celery_tasks(app: Any, yard: WorkerContext) -> None:
     """Have each of them run as one recorded job, with a letter when it fails."""
     app.finalize()
-    own = CeleryTasksYard(yard)
+    own = CeleryTasksContext(yard)
     for name in CELERY_TASKS:
         protect(app.tasks[name], own)
 
 
-class CeleryTasksYard(Yard):
+class CeleryTasksContext(WorkerContext):
     """What their requests and attempts need; connections are the worker's own."""
 
-    def __init__(self, worker: Yard) -> None:
+    def __init__(self, worker: WorkerContext) -> None:
         super().__init__(worker.settings, worker.catalogue)
         self._worker = worker
         self.rules = OwnRetries(worker.catalogue, random.SystemRandom())

@@ -8,7 +8,7 @@ from typing import Any
 from taskyard.jobs.outcomes import Decision
 from taskyard.wire.letters import RawMessage
 
-__all__ = ["Buried", "Ended", "Gone", "Observation", "Started", "Watched"]
+__all__ = ["DeadBeforeStart", "Ended", "Observation", "Requeued", "Started", "Watched"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
-class Gone:
+class Requeued:
     """It ended without one and its message is back in the queue; `lost` if its process died."""
 
     delivery: Watched
@@ -51,7 +51,7 @@ class Gone:
 
 
 @dataclass(frozen=True, slots=True)
-class Buried:
+class DeadBeforeStart:
     """It died before it started; `outcome` says of what.
 
     `delivered_before` counts for a message without an id: it may have left a letter already.
@@ -63,4 +63,4 @@ class Buried:
     delivered_before: bool = False
 
 
-Observation = Started | Ended | Gone | Buried
+Observation = Started | Ended | Requeued | DeadBeforeStart

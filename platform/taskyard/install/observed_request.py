@@ -18,7 +18,7 @@ from taskyard.install.endings import delay_s_of
 from taskyard.install.failure_seen import category_of, failure_seen
 from taskyard.install.fanout import Copy, copy_id
 from taskyard.install.marks import COPY
-from taskyard.install.observation import Buried, Ended, Gone, Started, Watched
+from taskyard.install.observation import DeadBeforeStart, Ended, Requeued, Started, Watched
 from taskyard.install.observer import Observer
 from taskyard.jobs.outcomes import Decision, Failed
 from taskyard.jobs.policies import Category
@@ -97,7 +97,7 @@ class ObservedRequest(Request):  # type: ignore[misc]
             self._tell_dead(outcome)
         else:
             outcome = self._marked(outcome)
-            self._tell_once(Buried(self._watched, outcome, raw_message(self.message)))
+            self._tell_once(DeadBeforeStart(self._watched, outcome, raw_message(self.message)))
 
     # -- telling -------------------------------------------------------------------------------
 
@@ -113,9 +113,9 @@ class ObservedRequest(Request):  # type: ignore[misc]
             case Ignore() if str(error) != _REPLACED:
                 self._tell_once(Ended(self._watched, Decision.COMPLETED))
             case Ignore() | Reject(requeue=True):
-                self._tell_once(Gone(self._watched))
+                self._tell_once(Requeued(self._watched))
             case WorkerLostError() | SystemExit() if self._requeued:
-                self._tell_once(Gone(self._watched, lost=f"{error}{memory}"))
+                self._tell_once(Requeued(self._watched, lost=f"{error}{memory}"))
             case _:
                 failure = failure_seen(self._type, error, trace)
                 failure = replace(failure, message=f"{failure.message}{memory}")

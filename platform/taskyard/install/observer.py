@@ -14,7 +14,14 @@ from taskyard.clock import SYSTEM_CLOCK
 from taskyard.deadletters import LetterBox, build_letter
 from taskyard.engine.own_letters import unidentified_letter
 from taskyard.install.backlog import Backlog
-from taskyard.install.observation import Buried, Ended, Gone, Observation, Started, Watched
+from taskyard.install.observation import (
+    DeadBeforeStart,
+    Ended,
+    Observation,
+    Requeued,
+    Started,
+    Watched,
+)
 from taskyard.jobs.outcomes import Decision
 from taskyard.jobs.states import TERMINAL, State
 from taskyard.records import Decided, Held, Record, Records, Run, Superseded
@@ -142,8 +149,8 @@ class Observer:
                 self._yard.watching.renew(job_id, run.token)
 
     def _write(self, seen: Observation) -> None:
-        if isinstance(seen, Buried) and not seen.delivery.job_id:
-            self._bury_unidentified(seen)
+        if isinstance(seen, DeadBeforeStart) and not seen.delivery.job_id:
+            self._dead_letter_unidentified(seen)
             return
         seen = replace(seen, delivery=self._accounted(seen.delivery))
         match seen:
@@ -153,10 +160,10 @@ class Observer:
                 self._early.append((SYSTEM_CLOCK.monotonic_s() + _ORDER_S, seen))
             case Ended():
                 self._finish(seen)
-            case Gone(delivery, lost):
+            case Requeued(delivery, lost):
                 self._let_go(delivery, lost)
-            case Buried(delivery, outcome, message):
-                self._bury(delivery, outcome, message)
+            case DeadBeforeStart(delivery, outcome, message):
+                self._dead_letter(delivery, outcome, message)
 
     def _accounted(self, delivery: Watched) -> Watched:
         """The delivery under the id of its account: its own where another task's job has its id.
@@ -235,9 +242,9 @@ class Observer:
         else:
             self._yard.watching.lose(delivery.job_id, delivery.holder, lost)
 
-    def _bury(self, delivery: Watched, outcome: Any, message: RawMessage) -> None:
+    def _dead_letter(self, delivery: Watched, outcome: Any, message: RawMessage) -> None:
         records = self._yard.watching
-        answer = records.condemn(
+        answer = records.dead_letter(
             delivery.job_id,
             _position(records.read(delivery.job_id)),
             job_type=delivery.job_type,
@@ -248,7 +255,7 @@ class Observer:
         if isinstance(answer, Decided):
             self._post(delivery.job_id, message)
 
-    def _bury_unidentified(self, seen: Buried) -> None:
+    def _dead_letter_unidentified(self, seen: DeadBeforeStart) -> None:
         letter = unidentified_letter(
             seen.message,
             seen.outcome,

@@ -8,11 +8,11 @@ from typing import Any
 from taskyard.install.app_broker import AppBroker
 from taskyard.install.broker_choice import why_unsupported
 from taskyard.install.fanout import fanout_route
+from taskyard.install.installed_context import InstalledContext
 from taskyard.install.marks import ACKS_BEFORE
 from taskyard.install.modes import Mode, Modes
+from taskyard.install.task_mode import TaskMode, judge_task
 from taskyard.install.transport_choice import TransportChoice, choose_transport
-from taskyard.install.verdict import Verdict, judge_task
-from taskyard.install.yard import AppYard
 from taskyard.settings import load
 
 __all__ = ["Plan", "TaskPlan", "plan"]
@@ -52,14 +52,14 @@ def plan(app: Any, mode: str | None = None) -> Plan:
     "protect". Raises `InvalidSettings`.
     """
     yard = getattr(app, "taskyard", None)
-    modes = yard.modes if mode is None and isinstance(yard, AppYard) else None
+    modes = yard.modes if mode is None and isinstance(yard, InstalledContext) else None
     modes = modes or Modes.read(mode or Mode.PROTECT, None)
-    settings = yard.given if isinstance(yard, AppYard) else load().settings
+    settings = yard.given if isinstance(yard, InstalledContext) else load().settings
     broker = AppBroker(app)
     against = why_unsupported(broker, settings)
     names = sorted(name for name in app.tasks if not name.startswith("celery."))
     tasks = tuple(_plan(app.tasks[name], modes, against) for name in names)
-    if mode is None and isinstance(yard, AppYard):
+    if mode is None and isinstance(yard, InstalledContext):
         return Plan(tasks, yard.transport)
     return Plan(tasks, choose_transport(broker, modes, None))
 
@@ -79,18 +79,18 @@ def _plan(task: Any, modes: Modes, against_broker: str | None) -> TaskPlan:
     )
 
 
-def _on_its_route(task: Any, verdict: Verdict) -> Verdict:
+def _on_its_route(task: Any, verdict: TaskMode) -> TaskMode:
     if verdict.mode is not Mode.PROTECT:
         return verdict
     try:
         exchange = fanout_route(task)
     except Exception as error:  # noqa: BLE001 - a router of the app may raise anything
         text = f"whether its route is a fanout exchange is unknown: {type(error).__name__}: {error}"
-        return Verdict(verdict.mode, (*verdict.warnings, text))
+        return TaskMode(verdict.mode, (*verdict.warnings, text))
     if exchange is None:
         return verdict
     text = f"its route is the fanout exchange {exchange!r}, from which every worker runs its copy"
-    return Verdict(Mode.OBSERVE, (*verdict.warnings, text))
+    return TaskMode(Mode.OBSERVE, (*verdict.warnings, text))
 
 
 def _acks(late: object) -> str:

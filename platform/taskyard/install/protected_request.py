@@ -16,8 +16,8 @@ from celery.worker.request import Request
 from redis.exceptions import RedisError
 
 from taskyard.engine.request import JobRequest, unwrapped
+from taskyard.install.effective_stamp import effective_stamp
 from taskyard.install.eta import date_before_waiting
-from taskyard.install.standing import standing
 from taskyard.jobs.outcomes import Failed
 from taskyard.jobs.states import State
 from taskyard.records import Decided
@@ -39,7 +39,7 @@ class ProtectedRequest(JobRequest):
         self._revocation: tuple[Any, ...] | None = None
 
     def _stamp_of(self, message: Any) -> Stamp | None:
-        return standing(super()._stamp_of(message), self._request_dict.get("retries"))
+        return effective_stamp(super()._stamp_of(message), self._request_dict.get("retries"))
 
     def _owe_for(self, error: BaseException) -> None:
         if isinstance(error, Reject):
@@ -63,7 +63,7 @@ class ProtectedRequest(JobRequest):
 
     def reject(self, requeue: bool = False) -> None:
         """A rejected message whose letter is owed ends with it; others as Celery does."""
-        if requeue or self._settling.duty is None:
+        if requeue or self._settling.pending is None:
             super().reject(requeue)
             return
         self.acknowledge()

@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 from taskyard.install.adopt import adopt
-from taskyard.install.yard import AppYard
+from taskyard.install.installed_context import InstalledContext
 
 __all__ = ["watch_registry"]
 
 
-def watch_registry(app: Any, yard: AppYard) -> None:
+def watch_registry(app: Any, yard: InstalledContext) -> None:
     """Adopt what is registered from now on, once the app is finalised."""
     cls = type(app._tasks)
 
@@ -28,7 +28,7 @@ def watch_registry(app: Any, yard: AppYard) -> None:
     )
 
 
-def _adopt_when_bound(task: Any, yard: AppYard) -> None:
+def _adopt_when_bound(task: Any, yard: InstalledContext) -> None:
     """`bind` comes right after the registration, and only then the task has its options."""
 
     def bind(app: Any) -> Any:

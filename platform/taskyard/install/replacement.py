@@ -7,13 +7,13 @@ from typing import Any, Final
 
 from taskyard.wire.headers import HEADER, Stamp
 
-__all__ = ["bearer", "publish_replacement"]
+__all__ = ["publish_replacement", "successor_of"]
 
 # They plan other tasks; the one that bears the job's id is among those.
 _PLANS: Final = frozenset({"celery.chain", "celery.group", "celery.chord"})
 
 
-def bearer(signature: Any, job_id: str) -> dict[str, Any] | None:
+def successor_of(signature: Any, job_id: str) -> dict[str, Any] | None:
     """The task within `signature` that has the job's id, None where there is none.
 
     In a chain it is the last one, in a chord its body.
@@ -29,7 +29,7 @@ def publish_replacement(signature: Any, job_id: str, stamp: Stamp) -> None:
 
     Raises what Celery's publishing raises.
     """
-    found = bearer(signature, job_id)
+    found = successor_of(signature, job_id)
     if found is not None:
         options = found["options"]
         options["headers"] = {**(options.get("headers") or {}), HEADER: stamp.header()}

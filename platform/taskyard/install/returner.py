@@ -28,8 +28,8 @@ from taskyard.broker.layout import Layout
 from taskyard.clock import us_of
 from taskyard.engine.message import named_task
 from taskyard.engine.routes import queue_named
+from taskyard.install.installed_context import InstalledContext
 from taskyard.install.modes import Mode
-from taskyard.install.yard import AppYard
 from taskyard.jobs.states import State
 from taskyard.records import Fleet, Record, left_by_dead, lives
 from taskyard.settings import Settings
@@ -64,7 +64,7 @@ class Returner(bootsteps.StartStopStep):  # type: ignore[misc]
 
     def start(self, consumer: Any) -> None:
         """Start the thread, where there is anything to return."""
-        yard: AppYard = consumer.app.taskyard
+        yard: InstalledContext = consumer.app.taskyard
         if not yard.returns_abandoned:
             return
         self._stop = threading.Event()
@@ -77,7 +77,7 @@ class Returner(bootsteps.StartStopStep):  # type: ignore[misc]
         self._stop.set()
 
 
-def _repeat(yard: AppYard, stop: threading.Event) -> None:
+def _repeat(yard: InstalledContext, stop: threading.Event) -> None:
     every_s = late_s(yard.settings)
     while not stop.wait(every_s):
         try:
@@ -117,7 +117,7 @@ class _Out:
         return value if isinstance(value, int) and value > 0 else 0
 
 
-def return_abandoned(yard: AppYard) -> int:
+def return_abandoned(yard: InstalledContext) -> int:
     """Return what dead workers left, and say how much; raises redis-py's errors.
 
     0 too where another worker of the fleet has looked within the last seconds.
@@ -148,7 +148,7 @@ def _out(broker: redis.Redis, layout: Layout) -> Iterator[_Out]:
                 yield _Out(tag, raw, message, *route)
 
 
-def _left(yard: AppYard, found: list[_Out]) -> Iterator[tuple[_Out, Record]]:
+def _left(yard: InstalledContext, found: list[_Out]) -> Iterator[tuple[_Out, Record]]:
     """What nobody works on, with its record: left at work by the record, or told by its worker."""
     if not found:
         return
@@ -188,7 +188,9 @@ def _queue(app: Any, out: _Out, record: Record) -> str:
     return found if found in app.amqp.queues else ""
 
 
-def _return(yard: AppYard, layout: Layout, broker: redis.Redis, out: _Out, record: Record) -> bool:
+def _return(
+    yard: InstalledContext, layout: Layout, broker: redis.Redis, out: _Out, record: Record
+) -> bool:
     queue = _queue(yard.app, out, record)
     if not queue:
         return False

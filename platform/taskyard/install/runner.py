@@ -22,9 +22,9 @@ from taskyard.install.endings import (
     Returned,
 )
 from taskyard.install.failure_seen import category_of
-from taskyard.install.memory import keep, recall, recall_failure
 from taskyard.install.modes import Mode
-from taskyard.install.replacement import bearer, publish_replacement
+from taskyard.install.replacement import publish_replacement, successor_of
+from taskyard.install.result_recall import keep, recall, recall_failure
 from taskyard.install.signals import TaskRetrying
 from taskyard.install.tracing import reportable
 from taskyard.jobs.outcomes import Decision, Failed, Failure
@@ -32,7 +32,7 @@ from taskyard.records import Decided, Run
 from taskyard.records.answers import Finished
 from taskyard.runner import JobSkipped, Unreachable, failure_here
 from taskyard.runner.cause import encode_cause
-from taskyard.runner.shield import shielded
+from taskyard.runner.soft_limit import soft_limit_blocked
 from taskyard.runner.steps import AttemptSteps, Delivery
 from taskyard.wire.headers import Stamp
 from taskyard.wire.letters import letter_id
@@ -63,7 +63,7 @@ class TaskRunner:
         with self.steps.leased(delivery, answer) as lease:
             attempt.begun(self.steps.context(delivery, answer, lease))
             ending = attempt.call(body, self.steps.process_end(delivery))
-        with shielded():
+        with soft_limit_blocked():
             return self._end(_Case(task, delivery, answer, attempt), ending)
 
     def _found(self, task: Any, delivery: Delivery, answer: Any) -> Any:
@@ -101,7 +101,7 @@ class TaskRunner:
                 self._release(case)
                 raise error
             case Rejected(error):
-                self._bury(case, error)
+                self._dead_letter(case, error)
                 raise error
             case Raised(error):
                 raise self._failed(case, error)
@@ -153,12 +153,12 @@ class TaskRunner:
     def _replace(self, case: _Case) -> None:
         """The job goes on under another task, or ends here if nobody looks after that one."""
         job_id, signature = case.delivery.job_id, case.attempt.replacement
-        heir = bearer(signature, job_id)
-        if heir is None or case.task.yard.mode(heir["task"]) is Mode.OFF:
+        successor = successor_of(signature, job_id)
+        if successor is None or case.task.yard.mode(successor["task"]) is Mode.OFF:
             self._written(case, Decision.COMPLETED)
             seq = case.run.seq
         else:
-            note = f"replaced by {heir['task']}"
+            note = f"replaced by {successor['task']}"
             done = self._written(case, Decision.RETRYING, code="replaced", message=note)
             seq = done.seq
         stamp = Stamp(case.run.epoch, case.run.generation, seq)
@@ -170,7 +170,7 @@ class TaskRunner:
 
     def _failed(self, case: _Case, error: BaseException) -> BaseException:
         """What Celery is given for the task's failure, once it is decided."""
-        failure = self._bury(case, error)
+        failure = self._dead_letter(case, error)
         if isinstance(error, SystemExit | KeyboardInterrupt):
             # As the task's result it would end whoever asks for that.
             letter = letter_id(case.delivery.job_id, case.run.epoch, case.run.generation)
@@ -179,7 +179,7 @@ class TaskRunner:
             return dead
         return reportable(error)
 
-    def _bury(self, case: _Case, error: BaseException) -> Failure:
+    def _dead_letter(self, case: _Case, error: BaseException) -> Failure:
         failure = failure_here(case.delivery.job_type, error)
         retried = bool(case.task.request.retries)
         outcome = Failed(failure, category_of(failure.code, error, retried=retried))

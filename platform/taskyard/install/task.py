@@ -13,10 +13,10 @@ from taskyard.engine.message import position_in
 from taskyard.engine.origin import HOLDER
 from taskyard.engine.task import PARTS, delivery_in
 from taskyard.install.attempt import Attempt
+from taskyard.install.effective_stamp import effective_stamp
+from taskyard.install.installed_context import InstalledContext
 from taskyard.install.marks import ATTEMPT
-from taskyard.install.standing import standing
 from taskyard.install.tracing import traced
-from taskyard.install.yard import AppYard
 from taskyard.runner import JobSkipped
 
 __all__ = ["ProtectedTask"]
@@ -26,7 +26,7 @@ class ProtectedTask(Task):  # type: ignore[misc]
     """Goes before the task's own class; every method asks the task's own first or next."""
 
     abstract = True
-    yard: AppYard
+    yard: InstalledContext
 
     @property
     def __trace__(self) -> Any:
@@ -44,7 +44,7 @@ class ProtectedTask(Task):  # type: ignore[misc]
             return super().__call__(*args, **kwargs)
         fix_continuations(request)
         guard(self)
-        delivery = delivery_in(self, standing(position_in(request), request.retries))
+        delivery = delivery_in(self, effective_stamp(position_in(request), request.retries))
         attempt = Attempt(self.app, delivery.queue)
         setattr(request, ATTEMPT, attempt)
         setattr(request, PARTS, attempt.next_part)

@@ -28,7 +28,7 @@ __all__ = [
     "Dead",
     "Retry",
     "RetryPolicy",
-    "Verdict",
+    "TaskMode",
 ]
 
 
@@ -59,7 +59,7 @@ class Dead:
     category: Category
 
 
-Verdict = Retry | Dead
+TaskMode = Retry | Dead
 
 
 class RetryPolicy(BaseModel):
@@ -126,7 +126,7 @@ class RetryPolicy(BaseModel):
         *,
         rng: random.Random,
         retry_after_s: float | None = None,
-    ) -> Verdict:
+    ) -> TaskMode:
         """Decide on failure number `attempts` (from 1) with error `code`.
 
         The category of a death is that of `taskyard.jobs.unretried`. `retry_after_s` (seconds) may

@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import Engine
 
 from taskyard.clock import SYSTEM_CLOCK, Clock
-from taskyard.database.patience import repeat
+from taskyard.database.retry import repeat
 from taskyard.mirror.deliveries import LetterSource
 from taskyard.mirror.feeds import EventFeed, LetterFeed
 from taskyard.mirror.stream import LifecycleStream

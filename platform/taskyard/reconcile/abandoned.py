@@ -12,10 +12,10 @@ from taskyard.clock import from_us, us_of
 from taskyard.jobs.states import State
 from taskyard.reconcile.holders import Holders, Return
 from taskyard.reconcile.kinds import Kind
+from taskyard.reconcile.message_locations import MessageLocations
 from taskyard.reconcile.messages import Held, Messages
 from taskyard.reconcile.report import Finding, Report
 from taskyard.reconcile.seen import BATCH, Seen, read_records
-from taskyard.reconcile.whereabouts import Whereabouts
 from taskyard.records import Records
 from taskyard.settings import Settings
 from taskyard.transport import give_back
@@ -40,7 +40,7 @@ class Abandoned:
     settings: Settings
     records: Records
     broker: redis.Redis
-    where: Whereabouts
+    where: MessageLocations
     messages: Messages
     holders: Holders
     undelivered: frozenset[str]

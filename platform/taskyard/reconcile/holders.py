@@ -16,9 +16,9 @@ import redis
 
 from taskyard.clock import us_of
 from taskyard.jobs.states import State
+from taskyard.reconcile.message_locations import MessageLocations
 from taskyard.reconcile.messages import Held
 from taskyard.reconcile.seen import Seen
-from taskyard.reconcile.whereabouts import Whereabouts
 from taskyard.records import Fleet, Member, Records, left_by_dead, lives
 from taskyard.settings import Settings
 from taskyard.transport import OWNER_TTL_S, Owner, owner_of, read_owners
@@ -139,7 +139,7 @@ class Holders:
 
 
 def look_for_holders(
-    settings: Settings, records: Records, broker: redis.Redis, where: Whereabouts
+    settings: Settings, records: Records, broker: redis.Redis, where: MessageLocations
 ) -> Holders:
     """Read both kinds of heartbeats; raises redis-py's errors."""
     members_now_us, members = Fleet(records.client, settings.namespace).read()

@@ -12,9 +12,9 @@ from typing import Any, Final
 import redis
 
 from taskyard.jobs.states import State
+from taskyard.reconcile.message_locations import MessageLocations
 from taskyard.reconcile.report import Budget
 from taskyard.reconcile.seen import Seen
-from taskyard.reconcile.whereabouts import Whereabouts
 from taskyard.transport.stored import stored_parts
 from taskyard.wire.headers import Stamp
 
@@ -81,7 +81,7 @@ def _carries(stamp: Position | None, seen: Seen) -> bool:
     )
 
 
-def count_messages(client: redis.Redis, where: Whereabouts) -> int:
+def count_messages(client: redis.Redis, where: MessageLocations) -> int:
     """How many messages there are, without looking at them."""
     with client.pipeline(transaction=False) as pipe:
         for name in where.lists:
@@ -91,7 +91,7 @@ def count_messages(client: redis.Redis, where: Whereabouts) -> int:
         return sum(pipe.execute())
 
 
-def find_held(client: redis.Redis, where: Whereabouts, job_id: str) -> Messages:
+def find_held(client: redis.Redis, where: MessageLocations, job_id: str) -> Messages:
     """The messages of one job that workers hold."""
     found = Messages()
     for unacked, index in where.held:
@@ -103,7 +103,7 @@ def find_held(client: redis.Redis, where: Whereabouts, job_id: str) -> Messages:
     return found
 
 
-def find_messages(client: redis.Redis, where: Whereabouts, budget: Budget) -> Messages:
+def find_messages(client: redis.Redis, where: MessageLocations, budget: Budget) -> Messages:
     """Every message; one that moves from place to place meanwhile may be missed, so look twice."""
     found = Messages()
     for document, place in _documents(client, where):
@@ -148,7 +148,7 @@ def _letter(document: Any) -> str | None:
 
 
 def _documents(
-    client: redis.Redis, where: Whereabouts
+    client: redis.Redis, where: MessageLocations
 ) -> Iterator[tuple[Any, tuple[str, str, str] | None]]:
     """Each message, with unacked hash, index and tag where a worker holds it."""
     for name in where.lists:

@@ -22,13 +22,13 @@ from taskyard.reconcile.abandoned import Abandoned
 from taskyard.reconcile.begun import begun_by_dead_workers, has_expired
 from taskyard.reconcile.holders import look_for_holders
 from taskyard.reconcile.kinds import Kind
+from taskyard.reconcile.message_locations import MessageLocations, survey
 from taskyard.reconcile.messages import Messages, count_messages, find_messages
-from taskyard.reconcile.onward import onward_queues
+from taskyard.reconcile.next_queue import onward_queues
 from taskyard.reconcile.pairs import compare_pairs
 from taskyard.reconcile.report import EXAMPLES, Budget, Finding, Report
 from taskyard.reconcile.seen import Seen, read_records, scan_records, server_now_us
-from taskyard.reconcile.strands import Rescue, may_be_stranded, strands
-from taskyard.reconcile.whereabouts import Whereabouts, survey
+from taskyard.reconcile.stranded import Republisher, may_be_stranded, strands
 from taskyard.records import Fleet, Records
 from taskyard.settings import Settings
 from taskyard.store import BROKER, connect, reachable
@@ -168,7 +168,7 @@ class Reconciler:
         ]
         self._take_missing(report, gone)
 
-    def _look_at_holders(self, report: Report, look: _Look, where: Whereabouts) -> None:
+    def _look_at_holders(self, report: Report, look: _Look, where: MessageLocations) -> None:
         """What dead workers hold; without a wait, since a sweep is about to give it back."""
         undelivered = letters.not_mirrored(self._engine, look.unmirrored)
         Abandoned(
@@ -186,7 +186,7 @@ class Reconciler:
         report: Report,
         look: _Look,
         budget: Budget,
-        where: Whereabouts,
+        where: MessageLocations,
         most_messages: int | None,
     ) -> bool:
         """Fill `look.messages`; False if not all of them could be seen."""
@@ -233,8 +233,8 @@ class Reconciler:
             report.suspect(Kind.LETTER_MISSING.value, _LETTERS_UNSEEN)
 
     @property
-    def _rescue(self) -> Rescue:
-        return Rescue(self._engine, self._records, self._publisher)
+    def _rescue(self) -> Republisher:
+        return Republisher(self._engine, self._records, self._publisher)
 
     def _take_missing(self, report: Report, gone: list[Seen]) -> None:
         still = letters.not_mirrored(self._engine, gone)

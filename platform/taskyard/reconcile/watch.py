@@ -8,7 +8,7 @@ from typing import Final
 
 from redis.exceptions import RedisError
 
-from taskyard.database.patience import repeat
+from taskyard.database.retry import repeat
 from taskyard.errors import PublishFailed
 from taskyard.reconcile.reconciler import Reconciler
 from taskyard.reconcile.report import Report

@@ -167,7 +167,7 @@ class Admissions:
 
     @contextmanager
     def _naming(self, jobs: Sequence[Admission]) -> Iterator[None]:
-        """Raise `Misplaced` where admitting `jobs` fails for the type of a key."""
+        """Raise `WrongKeyType` where admitting `jobs` fails for the type of a key."""
         try:
             yield
         except ResponseError as error:

@@ -55,7 +55,7 @@ def _run(raw: Sequence[bytes]) -> Run:
 
 
 def parse_begin(raw: Sequence[Any]) -> BeginAnswer:  # noqa: PLR0911 - one answer a line
-    """The reply of `begin` or `condemn`."""
+    """The reply of `begin` or `dead_letter`."""
     match raw[0]:
         case b"run":
             return _run(raw)

@@ -103,7 +103,7 @@ class Records:
         A job that has a record, of whatever state, keeps it. Returns how many are new. The record
         of a failed publication ends after the dedupe window, unless its message comes all the same.
         Where something else lies under a record's key, the log names it and the others are written;
-        raises `Misplaced` for a key that they share.
+        raises `WrongKeyType` for a key that they share.
         """
         script, window_ms = self._scripts["witness"], self._window_us // 1000
         return witness(
@@ -239,7 +239,7 @@ class Records:
             case _:
                 return NotHeld(State(raw[1].decode()))
 
-    def condemn(
+    def dead_letter(
         self,
         job_id: str,
         stamp: Stamp | None,
@@ -264,9 +264,9 @@ class Records:
             message,
             0 if stamp is None else stamp.nesting,
         ]
-        answer = parse_begin(self._call("condemn", job_id, arguments))
+        answer = parse_begin(self._call("dead_letter", job_id, arguments))
         if not isinstance(answer, Decided | Held | Stale | Ended | Reused):
-            raise TypeError(f"condemn answered {answer!r}")
+            raise TypeError(f"dead_letter answered {answer!r}")
         return answer
 
     def deliver(self, job_id: str) -> int:
@@ -346,7 +346,7 @@ _TYPES = ("hash", "stream", "hash", "string")
 _NAMES = (
     "admit",
     "begin",
-    "condemn",
+    "dead_letter",
     "confirm",
     "deliver",
     "finish",

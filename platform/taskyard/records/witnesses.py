@@ -10,7 +10,7 @@ from redis.exceptions import ResponseError
 
 from taskyard.records.answers import Witnessed
 from taskyard.records.keys import Keys
-from taskyard.store import Argument, Misplaced, Script, named
+from taskyard.store import Argument, Script, WrongKeyType, named
 from taskyard.wire.logs import logger
 
 __all__ = ["witness"]
@@ -49,7 +49,7 @@ def _new(client: redis.Redis, keys: Keys, job: Witnessed, answer: Any) -> int:
         raise answer
     of_script = keys.script_keys(job.job_id)
     error = named(client, answer, dict(zip(of_script, _TYPES, strict=True)))
-    if not isinstance(error, Misplaced) or error.key != keys.record(job.job_id):
+    if not isinstance(error, WrongKeyType) or error.key != keys.record(job.job_id):
         raise error
     facts = {"action": "key_misplaced", "key": error.key, "job_id": job.job_id}
     log.error("job %s has no record: %s", job.job_id, error, extra=facts)

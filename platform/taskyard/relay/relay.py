@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from taskyard import audit, outbox
 from taskyard.audit import Outcome
 from taskyard.control.replay import KIND
-from taskyard.database.patience import repeat
+from taskyard.database.retry import repeat
 from taskyard.errors import (
     GateClosed,
     PublishFailed,

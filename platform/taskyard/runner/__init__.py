@@ -2,8 +2,8 @@
 
 from taskyard.runner.failures import describe_failure, failure_here
 from taskyard.runner.judge import Rules, judge
-from taskyard.runner.patience import Unreachable
 from taskyard.runner.pipeline import Runner
+from taskyard.runner.retry import Unreachable
 from taskyard.runner.signals import JobDeferred, JobIdReused, JobRetrying, JobSkipped
 
 __all__ = [

@@ -92,7 +92,7 @@ def decision_of(outcome: Outcome, stored: bytes = b"") -> dict[str, Any]:
 
 
 def death_of(outcome: Failed) -> dict[str, Any]:
-    """The arguments of `Records.condemn` and `Records.finish` that say what a job died of."""
+    """The arguments of `Records.dead_letter` and `Records.finish` that say what a job died of."""
     return {
         "cause": encode_cause(outcome),
         "code": outcome.failure.code,

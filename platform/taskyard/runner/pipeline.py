@@ -22,8 +22,8 @@ from taskyard.runner.failures import failure_here
 from taskyard.runner.invoke import invoke, payload_of
 from taskyard.runner.lease import Lease
 from taskyard.runner.results import EncodeResult, encode_result
-from taskyard.runner.shield import exposed, shielded
 from taskyard.runner.signals import JobRetrying
+from taskyard.runner.soft_limit import soft_limit_allowed, soft_limit_blocked
 from taskyard.runner.steps import AttemptSteps, DecodeResult, Delivery
 from taskyard.wire.letters import letter_id
 
@@ -60,7 +60,7 @@ class Runner:
         Raises `JobRetrying`, `JobDeferred`, `JobSkipped`, `JobIdReused` or `DeadLettered` for the
         main process to act on, and `Reject(requeue=True)` where Redis cannot be asked.
         """
-        with shielded():
+        with soft_limit_blocked():
             answer = self.steps.begin(delivery)
             if not isinstance(answer, Run):
                 return self.steps.without_run(delivery, answer, decode)
@@ -90,7 +90,7 @@ class Runner:
         try:
             payload = payload_of(args, kwargs)
             context = self.steps.context(delivery, run, lease)
-            with exposed():
+            with soft_limit_allowed():
                 return Completed(invoke(handler, payload, context, self._loops))
         except BaseException as error:  # noqa: BLE001 - whatever a handler raises is its failure
             end.go_on(error)

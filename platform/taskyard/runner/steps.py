@@ -33,9 +33,9 @@ from taskyard.records.answers import Finished
 from taskyard.runner.cause import death_of
 from taskyard.runner.judge import Rules, judge
 from taskyard.runner.lease import Lease, LeaseKeeper
-from taskyard.runner.patience import AFTER, BEFORE, Patience, ask
 from taskyard.runner.plain_deaths import unknown_history
 from taskyard.runner.process_end import ProcessEnd
+from taskyard.runner.retry import AFTER, BEFORE, Patience, retry_redis
 from taskyard.runner.signals import JobDeferred, JobIdReused, JobRetrying, JobSkipped
 from taskyard.wire.headers import Stamp
 from taskyard.wire.letters import letter_id
@@ -87,7 +87,7 @@ class AttemptSteps:
 
     def begin(self, delivery: Delivery) -> BeginAnswer:
         """Ask for the right to run; raises `Unreachable` where Redis cannot be asked."""
-        return ask(
+        return retry_redis(
             "begin",
             delivery.job_id,
             lambda: self.records.begin(
@@ -126,22 +126,22 @@ class AttemptSteps:
             case Reused(job_type, state, epoch):
                 raise JobIdReused(job_type, state, epoch)
             case UnknownHistory():
-                return self.without_run(delivery, self._condemn(delivery), decode)
+                return self.without_run(delivery, self._dead_letter(delivery), decode)
             case _:
                 assert_never(answer)
 
     def _dead(self, job_id: str, epoch: int, generation: int) -> DeadLettered:
-        cause = ask("read", job_id, lambda: self.records.read(job_id), self.before).cause
+        cause = retry_redis("read", job_id, lambda: self.records.read(job_id), self.before).cause
         letter = letter_id(job_id, epoch, generation)
         return DeadLettered(letter, cause.get("code", ""), cause.get("message", ""))
 
-    def _condemn(self, delivery: Delivery) -> Decided | Held | Stale | Ended | Reused:
+    def _dead_letter(self, delivery: Delivery) -> Decided | Held | Stale | Ended | Reused:
         """Let a job of unknown history die, unless another delivery of it has come further."""
         outcome = unknown_history(self.records.settings.dedupe_window_s)
-        return ask(
+        return retry_redis(
             "condemn",
             delivery.job_id,
-            lambda: self.records.condemn(
+            lambda: self.records.dead_letter(
                 delivery.job_id,
                 delivery.stamp,
                 job_type=delivery.job_type,
@@ -191,7 +191,7 @@ class AttemptSteps:
         Raises `JobSkipped` where another attempt or an operator came first.
         """
         job_id = delivery.job_id
-        answer = ask(
+        answer = retry_redis(
             "finish",
             job_id,
             lambda: self.records.finish(

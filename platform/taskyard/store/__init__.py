@@ -12,9 +12,9 @@ from taskyard.store.client import (
     sentinel_options,
 )
 from taskyard.store.heartbeats import SIGNED_OFF, beat, read_beats
-from taskyard.store.misplaced import Misplaced, is_misplaced, is_of_replica, named
 from taskyard.store.replicated import call_replicated
 from taskyard.store.scripts import Argument, Script
+from taskyard.store.wrong_key_type import WrongKeyType, is_misplaced, is_of_replica, named
 
 __all__ = [
     "BROKER",
@@ -22,8 +22,8 @@ __all__ = [
     "SIGNED_OFF",
     "TRIES",
     "Argument",
-    "Misplaced",
     "Script",
+    "WrongKeyType",
     "beat",
     "call_replicated",
     "connect",

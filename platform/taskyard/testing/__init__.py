@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     )
     from taskyard.testing.client import EnqueuedJob
     from taskyard.testing.clock import YardClock
-    from taskyard.testing.fate import ProcessKilled
+    from taskyard.testing.faults import ProcessKilled
     from taskyard.testing.yard import Yard
 
 __all__ = [
@@ -33,7 +33,7 @@ __all__ = [
 
 _HOMES: Final = {
     "EnqueuedJob": "client",
-    "ProcessKilled": "fate",
+    "ProcessKilled": "faults",
     "Yard": "yard",
     "YardClock": "clock",
 }

@@ -23,7 +23,7 @@ from taskyard.runner.lease import Lease, LeaseKeeper
 from taskyard.runner.process_end import ProcessEnd
 from taskyard.runner.steps import AttemptSteps, Delivery
 from taskyard.testing.clock import Alarm, YardClock
-from taskyard.testing.fate import OvertimeKill, ProcessKilled
+from taskyard.testing.faults import OvertimeKill, ProcessKilled
 from taskyard.testing.inbox import guard
 from taskyard.testing.records import MemoryRecords
 

@@ -40,7 +40,7 @@ from taskyard.runner.settlement import (
 from taskyard.runner.steps import Delivery
 from taskyard.testing.attempts import EagerRunner
 from taskyard.testing.broker import MemoryBroker, Message
-from taskyard.testing.fate import Fates, OvertimeKill, ProcessKilled, WorkerKilled
+from taskyard.testing.faults import Faults, OvertimeKill, ProcessKilled, WorkerKilled
 from taskyard.testing.letters import LetterShelf
 from taskyard.testing.records import MemoryRecords
 from taskyard.wire.headers import Stamp
@@ -61,7 +61,7 @@ class MemoryWorker:
     catalogue: Catalogue
     rules: Rules
     runner: EagerRunner
-    fates: Fates
+    faults: Faults
 
     def serve(self, message: Message) -> None:
         """Bring one delivery to its acknowledgement, or put its message back."""
@@ -69,9 +69,9 @@ class MemoryWorker:
         if message.redelivered and self._too_often(message):
             return
         if name not in self.handlers:
-            self._condemn(message, plain_deaths.unknown_task(name, WORKER))
+            self._dead_letter(message, plain_deaths.unknown_task(name, WORKER))
         elif self._expired(message):
-            self._condemn(message, plain_deaths.expired(message.raw.headers["expires"]))
+            self._dead_letter(message, plain_deaths.expired(message.raw.headers["expires"]))
         else:
             self._attempt(message, name)
 
@@ -80,10 +80,10 @@ class MemoryWorker:
     def _attempt(self, message: Message, name: str) -> None:
         job_type = self._type_of(name)
         delivery = self._delivery(message, name, job_type)
-        handler = self.fates.bind(self.handlers[name], message.job_id)
+        handler = self.faults.bind(self.handlers[name], message.job_id)
         args, kwargs, _ = json.loads(message.raw.body)
         try:
-            self.fates.strike_before_begin(message.job_id)
+            self.faults.strike_before_begin(message.job_id)
             with self.runner.limits(job_type):
                 encode = partial(_encode, message.job_id)
                 self.runner.run(handler, delivery, args, kwargs, encode=encode, decode=_decode)
@@ -127,15 +127,15 @@ class MemoryWorker:
         count = self.records.deliver(message.job_id)
         if count <= limit:
             return False
-        self._condemn(message, plain_deaths.delivered_too_often(count, limit))
+        self._dead_letter(message, plain_deaths.delivered_too_often(count, limit))
         return True
 
     def _expired(self, message: Message) -> bool:
         expires, now = message.raw.headers.get("expires"), self.runner.steps.clock.now()
         return expires is not None and now > datetime.fromisoformat(expires)
 
-    def _condemn(self, message: Message, outcome: Failed) -> None:
-        answer = self.records.condemn(
+    def _dead_letter(self, message: Message, outcome: Failed) -> None:
+        answer = self.records.dead_letter(
             message.job_id,
             _stamp(message),
             job_type=str(message.raw.headers.get("task")),
@@ -207,7 +207,7 @@ class MemoryWorker:
         name = str(message.raw.headers.get("task"))
         job_id = reused_id(message.job_id, name, reused.epoch)
         death = reuse_death(message.job_id, name, reused, outcome)
-        self.records.condemn(
+        self.records.dead_letter(
             job_id, None, job_type=name, queue=message.queue, priority=None, **death_of(death)
         )
         self._post(message, job_id)

@@ -20,7 +20,7 @@ from taskyard.testing.broker import Message
 from taskyard.testing.catalogue import LiveCatalogue
 from taskyard.testing.client import MemoryClient
 from taskyard.testing.clock import YardClock
-from taskyard.testing.fate import Fate, Fates
+from taskyard.testing.faults import Fault, Faults
 from taskyard.testing.inbox import MemoryInbox
 from taskyard.testing.letters import UNSET, LetterShelf, Replays
 from taskyard.testing.worker import MemoryWorker
@@ -54,7 +54,7 @@ class Yard(MemoryClient):
         super().__init__(given, known, YardClock() if clock is None else clock)
         self.inbox = MemoryInbox()
         self._letters = LetterShelf()
-        self._fates = Fates()
+        self._faults = Faults()
         self._served: Message | None = None
         self._worker = self._make_worker(handlers, seed)
 
@@ -68,7 +68,7 @@ class Yard(MemoryClient):
             catalogue=self.catalogue,
             rules=rules,
             runner=EagerRunner(self.records, rules, self.clock),
-            fates=self._fates,
+            faults=self._faults,
         )
 
     # -- running -------------------------------------------------------------------------------
@@ -149,7 +149,7 @@ class Yard(MemoryClient):
         has the message and not yet a lease: deliveries are counted then, not deaths.
         """
         job_id = None if job is None else job.job_id
-        self._fates.coming += [Fate(job_id, after_handler, whole_worker, before_begin)] * times
+        self._faults.coming += [Fault(job_id, after_handler, whole_worker, before_begin)] * times
 
     def overtake(self) -> None:
         """From inside a handler: this attempt stalls, and another one of its job is served.

@@ -6,7 +6,7 @@ import json
 
 import redis
 
-from taskyard.transport.holdings import script
+from taskyard.transport.ownership import script
 from taskyard.transport.stored import mark_redelivered, stored_parts
 
 __all__ = ["give_back"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["BURST", "QUICK_S", "Pace"]
+__all__ = ["BURST", "QUICK_S", "AckRate"]
 
 # How many times their prefetch count our workers hold while jobs end quickly. Four messages a pop
 # halve the main process' share of it; eight saved no more.
@@ -17,7 +17,7 @@ QUICK_S: Final = 0.1
 _WEIGHT: Final = 0.1
 
 
-class Pace:
+class AckRate:
     """The rhythm of one consumer's acknowledgements; times are monotonic seconds.
 
     An exponentially weighted mean of the intervals between them. It starts slow, and idle time

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Found", "Odd", "Pop"]
+__all__ = ["Found", "Pop", "UnreadableList"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Odd:
+class UnreadableList:
     """A queue's list that Redis would not read, and why."""
 
     queue: str
@@ -36,14 +36,14 @@ class Pop:
     wanted: int = 0
     tags: list[str] = field(default_factory=list)
 
-    def read(self, owner: str, answer: list[Any]) -> tuple[list[Found], list[Odd]]:
+    def read(self, owner: str, answer: list[Any]) -> tuple[list[Found], list[UnreadableList]]:
         """The messages in the script's answer, and the lists that could not be read."""
         found: list[Found] = []
-        odd: list[Odd] = []
+        odd: list[UnreadableList] = []
         for place, raw in zip(answer[::2], answer[1::2], strict=True):
             queue, step = self.asked[abs(place) - 1]
             if place > 0:
                 found.append(Found(queue, f"{owner}:{self.first + len(found)}", raw))
             else:
-                odd.append(Odd(queue, step, raw.decode("utf-8", "replace")))
+                odd.append(UnreadableList(queue, step, raw.decode("utf-8", "replace")))
         return found, odd

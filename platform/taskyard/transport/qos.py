@@ -11,7 +11,7 @@ from kombu.transport import virtual
 from redis.exceptions import ResponseError
 
 from taskyard.transport.owners import Swept, list_of
-from taskyard.transport.pace import Pace
+from taskyard.transport.pace import AckRate
 from taskyard.transport.stored import mark_redelivered, stored_parts
 from taskyard.wire.logs import logger
 
@@ -45,7 +45,7 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
         # Tag -> when it goes back. Until then the message keeps its place in the prefetch count.
         self._returns: dict[str, float] = {}
         self._quiet_until = 0.0
-        self._pace = Pace()
+        self._pace = AckRate()
         self._done_since = 0.0
         # Tags that no process has begun: they go back as they came.
         self._unbegun: set[str] = set()
@@ -82,7 +82,7 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
         surplus: int = self.held() - self.prefetch_count
         return max(surplus, 0)
 
-    def note_unbegun(self, delivery_tag: str) -> None:
+    def mark_not_started(self, delivery_tag: str) -> None:
         """Let the coming `reject` return a message as the next one, not marked as redelivered."""
         self._unbegun.add(delivery_tag)
 
@@ -230,7 +230,7 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
 
     def hand_back(self, tag: str) -> None:
         """Return a message that no consumer was given, as the next one and as it came."""
-        self.note_unbegun(tag)
+        self.mark_not_started(tag)
         self.restore_by_tag(tag)
         self._unbegun.discard(tag)
 

@@ -7,7 +7,7 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from taskyard.store import is_misplaced
-from taskyard.transport.holdings import HoldingChannel
+from taskyard.transport.ownership import HoldingChannel
 
 __all__ = ["StoringChannel"]
 

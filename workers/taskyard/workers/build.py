@@ -8,12 +8,12 @@ from taskyard.broker import make_app
 from taskyard.engine.consumer import JobConsumer
 from taskyard.engine.forking import keep_pages_shared
 from taskyard.engine.memory_watch import MemoryWatch
+from taskyard.engine.over_prefetch import OverPrefetch
 from taskyard.engine.pool import TaskPool
 from taskyard.engine.presence import Presence
 from taskyard.engine.promoter import Promoter
-from taskyard.engine.surplus import Surplus
 from taskyard.engine.task import make_task
-from taskyard.engine.yard import Yard
+from taskyard.engine.worker_context import WorkerContext
 from taskyard.errors import UnknownJobType
 from taskyard.install.native import protect_celery_tasks
 from taskyard.jobs import Catalogue
@@ -39,10 +39,10 @@ def build_app(settings: Settings, catalogue: Catalogue, handlers: Registry) -> C
                 "which no job type file defines; define it, or give the decorator a queue"
             )
     app = make_app(settings, catalogue)
-    app.taskyard = Yard(settings, catalogue)
+    app.taskyard = WorkerContext(settings, catalogue)
     app.conf.worker_consumer = f"{JobConsumer.__module__}:{JobConsumer.__qualname__}"
     app.conf.worker_pool = f"{TaskPool.__module__}:{TaskPool.__qualname__}"
-    app.steps["consumer"].update((Promoter, Surplus, MemoryWatch))
+    app.steps["consumer"].update((Promoter, OverPrefetch, MemoryWatch))
     app.steps["worker"].add(Presence)
     keep_pages_shared()
     mask_secrets()

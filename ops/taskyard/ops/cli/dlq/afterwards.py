@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from taskyard.control.outcome import PENDING
-from taskyard.control.sequel import ReplayTold, Sequel
+from taskyard.control.replay_history import ReplayTold, Sequel
 from taskyard.jobs.letter_states import LetterStatus, ReplayOutcome
 from taskyard.ops.cli.times import moment
 

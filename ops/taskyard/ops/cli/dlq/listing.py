@@ -16,10 +16,10 @@ from taskyard.jobs import Category
 from taskyard.jobs.codes import EXCEPTION
 from taskyard.jobs.letter_states import LetterStatus
 from taskyard.ops.cli.console import note, print_json, put, with_sentences
-from taskyard.ops.cli.gist import gist
 from taskyard.ops.cli.ids import short
 from taskyard.ops.cli.options import Json, Limit, moment_of
 from taskyard.ops.cli.place import find_place
+from taskyard.ops.cli.summary_line import summary_line
 from taskyard.ops.cli.times import age
 
 __all__ = ["command", "letter_table"]
@@ -83,7 +83,7 @@ def letter_table(rows: Sequence[dict[str, Any]], now: datetime) -> RenderableTyp
 
 
 def _cause(row: dict[str, Any]) -> str:
-    said = gist(str(row["failure_reason"] or ""))
+    said = summary_line(str(row["failure_reason"] or ""))
     code = row["failure_code"]
     named = f"{row['error_class']}: {said}" if code == EXCEPTION and row["error_class"] else said
     return f"{code}: {named}" if code else named

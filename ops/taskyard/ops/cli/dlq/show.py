@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 from taskyard import database
 from taskyard.clock import from_us, seconds_of
 from taskyard.control import letters
-from taskyard.control.sequel import Sequel, follow
+from taskyard.control.replay_history import Sequel, follow
 from taskyard.jobs import Category
 from taskyard.jobs.letter_states import OPEN
 from taskyard.jobs.replay_rules import NEEDS, Needs

@@ -15,9 +15,9 @@ from taskyard.clock import from_us, us_of
 from taskyard.errors import TaskyardError
 from taskyard.jobs.states import State
 from taskyard.reconcile.holders import Return, look_for_holders
+from taskyard.reconcile.message_locations import survey
 from taskyard.reconcile.messages import find_held
 from taskyard.reconcile.seen import read_records
-from taskyard.reconcile.whereabouts import survey
 from taskyard.records import Fleet, Record, Records, lives
 from taskyard.settings import Settings
 from taskyard.store import BROKER, connect, reachable

@@ -13,11 +13,11 @@ from taskyard import database, ledger
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.jobs.states import State
 from taskyard.ops.cli.console import note, print_json, put, with_sentences
-from taskyard.ops.cli.gist import gist
 from taskyard.ops.cli.ids import short
 from taskyard.ops.cli.jobs.present import present
 from taskyard.ops.cli.options import Json, Limit, moment_of
 from taskyard.ops.cli.place import find_place
+from taskyard.ops.cli.summary_line import summary_line
 from taskyard.ops.cli.times import age, lasted
 from taskyard.settings import Settings
 from taskyard.wire.redaction import redact_text
@@ -96,7 +96,7 @@ def _took(row: Mapping[str, Any], starts: Mapping[tuple[str, int], datetime]) ->
 
 def _cause(row: Mapping[str, Any]) -> str | None:
     """Code and words; a job that died without either has none."""
-    told = [str(row["code"] or ""), gist(str(row["error"] or ""))]
+    told = [str(row["code"] or ""), summary_line(str(row["error"] or ""))]
     return ": ".join(part for part in told if part) or None
 
 

@@ -12,7 +12,7 @@ from taskyard.deadletters import build_letter
 from taskyard.engine.lost_continuations import dead_letter_following
 from taskyard.engine.message import raw_message
 from taskyard.engine.next_message import NextMessage
-from taskyard.engine.yard import Yard
+from taskyard.engine.worker_context import WorkerContext
 from taskyard.jobs.outcomes import Failed
 from taskyard.jobs.states import State
 from taskyard.records import Record, Reused
@@ -33,44 +33,46 @@ from taskyard.runner.settlement import (
 )
 from taskyard.wire.headers import Stamp
 
-__all__ = ["Duty", "Owing", "duty_of"]
+__all__ = ["Owing", "PendingPublication", "pending_publication"]
 
 # Half of the promoter's interval: a shorter wait is over before the delay store would notice.
 _AT_ONCE_US = us_of(0.1)
 
 
 @dataclass(frozen=True, slots=True)
-class Duty:
+class PendingPublication:
     """A publication owed; `name` is for the log."""
 
     name: str
-    discharge: Callable[[], None]
+    publish: Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Owing:
     """The delivery that owes: the broker's message, and what it says of its job."""
 
-    yard: Yard
+    yard: WorkerContext
     message: Any
     job_id: str
     job_type: str
     stamp: Stamp | None
 
 
-def duty_of(settlement: Settlement, owing: Owing) -> Duty | None:
+def pending_publication(settlement: Settlement, owing: Owing) -> PendingPublication | None:
     """The publication that a settlement obliges to; None where nothing is owed."""
     match settlement:
         case PublishRetry(stamp, due_us):
-            return Duty("retry", partial(_publish_retry, owing, stamp, due_us))
+            return PendingPublication("retry", partial(_publish_retry, owing, stamp, due_us))
         case DeferMessage(wait_us) | AwaitLease(wait_us):
-            return Duty("defer", partial(_defer, owing, wait_us))
+            return PendingPublication("defer", partial(_defer, owing, wait_us))
         case PostLetter():
-            return Duty("letter", partial(_post_letter, owing.yard, owing.job_id, owing.message))
+            return PendingPublication(
+                "letter", partial(_post_letter, owing.yard, owing.job_id, owing.message)
+            )
         case PostOwnLetter(reused, outcome):
-            return Duty("letter", partial(_post_own_letter, owing, reused, outcome))
+            return PendingPublication("letter", partial(_post_own_letter, owing, reused, outcome))
         case PostContinuations(outcome):
-            return Duty("letter", partial(_post_continuations, owing, outcome))
+            return PendingPublication("letter", partial(_post_continuations, owing, outcome))
         case Acknowledge() | GiveBack():
             return None
         case _:
@@ -108,7 +110,7 @@ def _defer(owing: Owing, wait_us: int) -> None:
     )
 
 
-def _post_letter(yard: Yard, job_id: str, message: Any) -> None:
+def _post_letter(yard: WorkerContext, job_id: str, message: Any) -> None:
     """The dead letter of a record that was decided so."""
     record = yard.records.read(job_id)
     if record.state is State.DEAD_LETTERED:
@@ -120,7 +122,7 @@ def _post_own_letter(owing: Owing, reused: Reused, outcome: Failed | None) -> No
     """The letter of a message that uses the id of another job, and the record behind it."""
     yard, name = owing.yard, owing.job_type
     job_id = reused_id(owing.job_id, name, reused.epoch)
-    yard.records.condemn(
+    yard.records.dead_letter(
         job_id,
         None,
         job_type=name,
@@ -138,7 +140,7 @@ def _post_continuations(owing: Owing, outcome: Failed) -> None:
         log_without_letter(owing.job_id, State.COMPLETED, outcome)
 
 
-def _place(yard: Yard, record: Record, message: Any) -> dict[str, Any]:
+def _place(yard: WorkerContext, record: Record, message: Any) -> dict[str, Any]:
     priority = record.fields.get("priority")
     return {
         "queue": yard.home(record, message),

@@ -11,7 +11,7 @@ from kombu import Connection
 from taskyard.broker import AmqpPublisher, Layout, Publisher, connection, is_amqp
 from taskyard.deadletters import LetterBox
 from taskyard.engine.message import broker_queue
-from taskyard.engine.yard import Yard
+from taskyard.engine.worker_context import WorkerContext
 from taskyard.install.app_broker import AppBroker
 from taskyard.install.broker_choice import app_settings, goes_by_own, why_unsupported
 from taskyard.install.keys import AppKeys
@@ -21,25 +21,25 @@ from taskyard.install.observer import Observer
 from taskyard.install.publisher import AppRedisPublisher
 from taskyard.install.rules import OwnRetries
 from taskyard.install.runner import TaskRunner
+from taskyard.install.task_mode import TaskMode, judge_task
 from taskyard.install.transport_choice import TransportChoice
-from taskyard.install.verdict import Verdict, judge_task
 from taskyard.jobs import Catalogue
 from taskyard.records import Record, Records
 from taskyard.settings import Settings
 from taskyard.store import TRIES, connect
 
-__all__ = ["AppYard"]
+__all__ = ["InstalledContext"]
 
 _NEVER: Final = 10**9
 _WATCH_S: Final = 5.0
 
 
-class AppYard(Yard):
+class InstalledContext(WorkerContext):
     """Connections and rules; the app's configuration is read when something is first used."""
 
     def __init__(self, app: Any, given: Settings, modes: Modes) -> None:
         self.app, self.given, self.modes = app, given, modes
-        self.verdicts: dict[str, Verdict] = {}
+        self.task_modes: dict[str, TaskMode] = {}
         # Chosen when the app's configuration is read.
         self.transport = TransportChoice()
         self.catalogue = Catalogue({})
@@ -113,7 +113,7 @@ class AppYard(Yard):
         """The names of the app's keys, where its broker is Redis."""
         return Layout.of(dict(self.app.conf.broker_transport_options or {}))
 
-    def verdict(self, task: Any) -> Verdict:
+    def verdict(self, task: Any) -> TaskMode:
         """What becomes of a bound task."""
         return judge_task(task, self.modes, why_unsupported(self.broker, self.given))
 

@@ -14,13 +14,13 @@ from taskyard.wire.exact import pack
 from taskyard.wire.headers import HEADER
 from taskyard.wire.letters import RawMessage
 
-__all__ = ["Captor"]
+__all__ = ["CapturingProducer"]
 
 # What belongs to one delivery and must not travel with the next message.
 _OURS: Final = frozenset({HOLDER, HEADER, QUEUE, ETA})
 
 
-class Captor(Producer):  # type: ignore[misc]
+class CapturingProducer(Producer):  # type: ignore[misc]
     """Serialises and compresses as the app's own producer; connects only to declare a queue."""
 
     def __init__(self, app: Any, queue: str) -> None:

@@ -14,14 +14,14 @@ from celery.worker import state as worker_state
 from taskyard.transport import QoS
 from taskyard.wire.logs import logger
 
-__all__ = ["INTERVAL_S", "Surplus"]
+__all__ = ["INTERVAL_S", "OverPrefetch"]
 
 log = logger(__name__)
 
 INTERVAL_S: Final = 0.5
 
 
-class Surplus(bootsteps.StartStopStep):  # type: ignore[misc]
+class OverPrefetch(bootsteps.StartStopStep):  # type: ignore[misc]
     """Gives back, newest first, what no process has begun; it is no redelivery."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
@@ -62,5 +62,5 @@ class Surplus(bootsteps.StartStopStep):  # type: ignore[misc]
             _, (request, *_), _ = waiting.pop()
             worker_state.task_ready(request)
             message = request.message
-            message.channel.qos.note_unbegun(message.delivery_tag)
+            message.channel.qos.mark_not_started(message.delivery_tag)
             message.requeue()

@@ -22,10 +22,10 @@ from taskyard.settings import Settings
 from taskyard.store import connect
 from taskyard.wire.refusals import Refusals
 
-__all__ = ["Yard"]
+__all__ = ["WorkerContext"]
 
 
-class Yard:
+class WorkerContext:
     """Connections and rules of one worker; nothing is connected before its first use."""
 
     def __init__(self, settings: Settings, catalogue: Catalogue) -> None:

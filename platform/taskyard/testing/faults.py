@@ -8,7 +8,7 @@ from typing import Any
 
 from taskyard.jobs.registry import Handler
 
-__all__ = ["Fate", "Fates", "OvertimeKill", "ProcessKilled", "WorkerKilled"]
+__all__ = ["Fault", "Faults", "OvertimeKill", "ProcessKilled", "WorkerKilled"]
 
 
 class ProcessKilled(BaseException):
@@ -31,7 +31,7 @@ class WorkerKilled(ProcessKilled):
 
 
 @dataclass(frozen=True, slots=True)
-class Fate:
+class Fault:
     """One death to come; `job_id` None: of whatever attempt is next."""
 
     job_id: str | None = None
@@ -46,10 +46,10 @@ class Fate:
 
 
 @dataclass
-class Fates:
+class Faults:
     """The deaths that a test ordered, in order."""
 
-    coming: list[Fate] = field(default_factory=list)
+    coming: list[Fault] = field(default_factory=list)
 
     def bind(self, handler: Handler, job_id: str) -> Handler:
         """`handler`, which meets its fate when it is called."""
@@ -62,7 +62,7 @@ class Fates:
         if fate is not None:
             raise WorkerKilled
 
-    def _take(self, job_id: str, *, before_begin: bool = False) -> Fate | None:
+    def _take(self, job_id: str, *, before_begin: bool = False) -> Fault | None:
         for fate in self.coming:
             if fate.job_id in (None, job_id) and fate.before_begin is before_begin:
                 self.coming.remove(fate)

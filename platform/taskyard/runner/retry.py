@@ -15,7 +15,7 @@ from redis.retry import Retry
 from taskyard.wire.logs import logger
 from taskyard.wire.refusals import Refusals
 
-__all__ = ["AFTER", "BEFORE", "Patience", "Unreachable", "ask"]
+__all__ = ["AFTER", "BEFORE", "Patience", "Unreachable", "retry_redis"]
 
 log = logger(__name__)
 
@@ -56,7 +56,7 @@ class Unreachable(Reject):  # type: ignore[misc]
         super().__init__(reason, requeue)
 
 
-def ask(step: str, job_id: str, act: Callable[[], _Answer], patience: Patience) -> _Answer:
+def retry_redis(step: str, job_id: str, act: Callable[[], _Answer], patience: Patience) -> _Answer:
     """What `act` returns, asked again as `patience` says while Redis is away or refuses.
 
     Raises `Unreachable` after the last. `step` names the log event, `<step>_unreachable`.

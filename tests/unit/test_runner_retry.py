@@ -10,8 +10,8 @@ import pytest
 from celery.exceptions import Reject
 from redis.exceptions import OutOfMemoryError, RedisError
 
-from taskyard.runner import patience
-from taskyard.runner.patience import AFTER, BEFORE, Patience, Unreachable, ask
+from taskyard.runner import retry
+from taskyard.runner.retry import AFTER, BEFORE, Patience, Unreachable, retry_redis
 from taskyard.wire.refusals import Refusals
 
 
@@ -30,14 +30,16 @@ def failing(times: int, error: Exception) -> Callable[[], str]:
 @pytest.fixture(autouse=True)
 def fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing has failed in it yet."""
-    monkeypatch.setattr(patience, "_REFUSALS", Refusals())
+    monkeypatch.setattr(retry, "_REFUSALS", Refusals())
 
 
 def test_a_refusal_that_passes_is_logged_once_with_its_end_and_costs_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with caplog.at_level(logging.INFO):
-        assert ask("finish", "job-1", failing(2, OutOfMemoryError("full")), AFTER) == "answer"
+        assert (
+            retry_redis("finish", "job-1", failing(2, OutOfMemoryError("full")), AFTER) == "answer"
+        )
     actions = [vars(record)["action"] for record in caplog.records]
     assert actions == ["finish_unreachable", "works_again"]
     assert "no answer from Redis to finish: full" in caplog.text
@@ -49,7 +51,9 @@ def test_one_that_lasts_sends_every_message_back_and_is_logged_once(
     with caplog.at_level(logging.INFO):
         for number in range(3):
             with pytest.raises(Unreachable) as caught:
-                ask("begin", f"job-{number}", failing(9, RedisError("gone")), Patience(1, 60))
+                retry_redis(
+                    "begin", f"job-{number}", failing(9, RedisError("gone")), Patience(1, 60)
+                )
             assert isinstance(caught.value, Reject)
             assert caught.value.requeue
     assert [vars(record)["action"] for record in caplog.records] == ["begin_unreachable"]
@@ -68,10 +72,10 @@ def test_one_that_is_long_in_coming_ends_it_before_the_last_repeat() -> None:
         raise RedisError("silent")
 
     with pytest.raises(Reject):
-        ask("finish", "job-1", act, Patience(repeats=9, within_s=0))
+        retry_redis("finish", "job-1", act, Patience(repeats=9, within_s=0))
     assert asked == ["once"]
 
 
 def test_another_error_is_not_taken_for_an_outage() -> None:
     with pytest.raises(ValueError, match="ours"):
-        ask("begin", "job-1", failing(1, ValueError("ours")), BEFORE)
+        retry_redis("begin", "job-1", failing(1, ValueError("ours")), BEFORE)

@@ -10,15 +10,15 @@ import redis
 from taskyard.broker import PLAIN, Layout, own_layout
 from taskyard.deadletters import mirror_queue
 from taskyard.install.places import Place, Places, find_mark
-from taskyard.reconcile.onward import HEIR
+from taskyard.reconcile.next_queue import HEIR
 from taskyard.records import Records
 from taskyard.settings import Settings
 
-__all__ = ["Whereabouts", "survey"]
+__all__ = ["MessageLocations", "survey"]
 
 
 @dataclass(frozen=True, slots=True)
-class Whereabouts:
+class MessageLocations:
     """`lists` of queues, `held` by workers, `delayed`; `known` queues are those that were judged.
 
     `held` are pairs of keys: the messages that are out, and since when. `elsewhere` are queues of
@@ -56,7 +56,7 @@ class Whereabouts:
 
 def survey(
     settings: Settings, records: Records, broker: redis.Redis, queues: Iterable[str]
-) -> Whereabouts:
+) -> MessageLocations:
     """Where to look, also for `queues` that nobody has named: in every layout that is known."""
     places = Places(records.client, settings.namespace).all()
     mark = find_mark(broker, settings.namespace)
@@ -68,7 +68,7 @@ def survey(
     names |= {_name(settings, queue) for queue in queues} - {"", HEIR}
     lists = {key for layout in layouts for name in names for key in layout.keys(name)}
     lists |= {layout.key(mirror_queue(settings).name, 0) for layout in layouts}
-    return Whereabouts(
+    return MessageLocations(
         lists=tuple(sorted(lists)),
         held=tuple(sorted({(layout.unacked_key, layout.index_key) for layout in layouts})),
         delayed=f"{settings.namespace}:delayed:messages",

@@ -10,10 +10,10 @@ from dataclasses import replace
 
 from taskyard.wire.headers import MOST_RETRIES, Stamp
 
-__all__ = ["standing"]
+__all__ = ["effective_stamp"]
 
 
-def standing(stamp: Stamp | None, retries: object) -> Stamp | None:
+def effective_stamp(stamp: Stamp | None, retries: object) -> Stamp | None:
     """The stamp with the retries that it does not know of; None where nothing is known."""
     # A bool is an int to Python and none to Redis; more than a stamp may hold fits no ledger.
     count = retries if type(retries) is int and 0 < retries < MOST_RETRIES else 0

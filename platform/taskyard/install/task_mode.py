@@ -9,33 +9,33 @@ from celery.app.annotations import resolve_all
 
 from taskyard.install.modes import Mode, Modes
 
-__all__ = ["Verdict", "acks_early_on_purpose", "judge_task"]
+__all__ = ["TaskMode", "acks_early_on_purpose", "judge_task"]
 
 _STRATEGY: Final = "celery.worker.strategy:default"
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class TaskMode:
     """The mode of a task; `warnings` say why it is less than what was asked for."""
 
     mode: Mode
     warnings: tuple[str, ...] = ()
 
 
-def judge_task(task: Any, modes: Modes, against_broker: str | None) -> Verdict:
+def judge_task(task: Any, modes: Modes, against_broker: str | None) -> TaskMode:
     """The verdict on a bound task; raises `InvalidSettings` for an unknown mode of its own.
 
     `against_broker` is what its app's broker cannot do.
     """
     asked = modes.of(task.name, getattr(task, "taskyard", None))
     if asked is Mode.OFF:
-        return Verdict(Mode.OFF)
+        return TaskMode(Mode.OFF)
     if task.Strategy != _STRATEGY:
-        return Verdict(Mode.OFF, (f"its strategy {task.Strategy} takes messages by itself",))
+        return TaskMode(Mode.OFF, (f"its strategy {task.Strategy} takes messages by itself",))
     if asked is Mode.OBSERVE:
-        return Verdict(Mode.OBSERVE)
+        return TaskMode(Mode.OBSERVE)
     against = tuple(_objections(task, against_broker))
-    return Verdict(Mode.OBSERVE if against else Mode.PROTECT, against)
+    return TaskMode(Mode.OBSERVE if against else Mode.PROTECT, against)
 
 
 def _objections(task: Any, against_broker: str | None) -> list[str]:

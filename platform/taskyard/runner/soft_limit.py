@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-__all__ = ["exposed", "shielded"]
+__all__ = ["soft_limit_allowed", "soft_limit_blocked"]
 
 _SOFT_LIMIT: Final = frozenset({signal.SIGUSR1})
 
 
 @contextmanager
-def shielded() -> Iterator[None]:
+def soft_limit_blocked() -> Iterator[None]:
     """Hold the signal back; what arrives is for the handler inside, or is dropped at the end."""
     if not _in_main_thread():
         yield
@@ -30,7 +30,7 @@ def shielded() -> Iterator[None]:
 
 
 @contextmanager
-def exposed() -> Iterator[None]:
+def soft_limit_allowed() -> Iterator[None]:
     """Let the signal through, also one that was held back: it raises here or further inside."""
     if not _in_main_thread():
         yield

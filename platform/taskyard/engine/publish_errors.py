@@ -9,6 +9,6 @@ from redis.exceptions import RedisError
 
 from taskyard.errors import TaskyardError
 
-__all__ = ["NOT_DISCHARGED"]
+__all__ = ["PUBLISH_ERRORS"]
 
-NOT_DISCHARGED: Final = (TaskyardError, RedisError, OperationalError, OSError)
+PUBLISH_ERRORS: Final = (TaskyardError, RedisError, OperationalError, OSError)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["LONGEST", "gist"]
+__all__ = ["LONGEST", "summary_line"]
 
 # As much of a text of many lines as a list shows; `show` has the whole.
 LONGEST: Final = 200
 _TRACE: Final = "Traceback (most recent call last):"
 
 
-def gist(text: str) -> str:
+def summary_line(text: str) -> str:
     """One line that carries the meaning of `text`; what is one line already stays as it is.
 
     Of a Python traceback that is the exception, which stands below its frames. Elsewhere the first

@@ -16,14 +16,14 @@ from celery.app.amqp import AMQP
 
 from taskyard.engine.routes import queue_named
 from taskyard.install.backlog import Backlog
-from taskyard.install.captor import Captor
+from taskyard.install.capturing_producer import CapturingProducer
 from taskyard.install.fanout import fanout_target
+from taskyard.install.installed_context import InstalledContext
 from taskyard.install.modes import Mode
-from taskyard.install.yard import AppYard
 from taskyard.records import Witnessed
 from taskyard.wire.logs import logger
 
-__all__ = ["Witness", "watch_publishing"]
+__all__ = ["PublishRecorder", "watch_publishing"]
 
 log = logger(__name__)
 
@@ -38,10 +38,10 @@ _EXIT_S: Final = 2.0
 Published = tuple[str, str, str, bool]
 
 
-class Witness:
+class PublishRecorder:
     """One queue and one thread a process, started by the first publication."""
 
-    def __init__(self, yard: AppYard) -> None:
+    def __init__(self, yard: InstalledContext) -> None:
         self._yard = yard
         self._backlog: Backlog[Published] = Backlog("taskyard-witness", _WAITING, self._run)
         self.dropped = 0
@@ -105,9 +105,9 @@ class Witness:
             )
 
 
-def watch_publishing(app: Any, yard: AppYard) -> None:
+def watch_publishing(app: Any, yard: InstalledContext) -> None:
     """Tell a witness of every publication of a protected task, also of those that fail."""
-    witness = Witness(yard)
+    witness = PublishRecorder(yard)
 
     def watch(**_: Any) -> None:
         amqp = app.amqp
@@ -123,7 +123,7 @@ def watch_publishing(app: Any, yard: AppYard) -> None:
 
         def send_task_message(producer: Any, name: str, message: Any, **options: Any) -> Any:
             watched = yard.mode(name) is Mode.PROTECT and not fanout_target(app, options)
-            if isinstance(producer, Captor) or not watched:
+            if isinstance(producer, CapturingProducer) or not watched:
                 return plain()(producer, name, message, **options)
             facts = (_job_id(message), name, _queue(app, options))
             try:

@@ -14,7 +14,7 @@ from typing import Any, Final, NoReturn
 from redis.exceptions import ResponseError
 
 from taskyard.clock import us_of
-from taskyard.store import SIGNED_OFF, Misplaced, Script, beat, is_of_replica, named
+from taskyard.store import SIGNED_OFF, Script, WrongKeyType, beat, is_of_replica, named
 from taskyard.transport.clients import PooledChannel
 from taskyard.transport.owners import HEARTBEAT_S, OWNER_TTL_S, Swept, describe
 from taskyard.wire.refusals import Refusals
@@ -55,7 +55,7 @@ class HoldingChannel(PooledChannel):
     def put_back(self, client: Any, tag: str, body: bytes, lists: list[str], place: str) -> None:
         """Move one message from the unacknowledged ones to lists: as the next or the last.
 
-        Raises `Misplaced` where one of them is no list; the message stays unacknowledged then.
+        Raises `WrongKeyType` where one of them is no list; the message stays unacknowledged then.
         """
         keys = self.full(self.unacked_key, self.unacked_index_key, *lists)
         try:
@@ -141,7 +141,7 @@ class HoldingChannel(PooledChannel):
             raise error
         cause = self.explained(error, *lists)
         action, facts = "redis_refuses", {}
-        if isinstance(cause, Misplaced):
+        if isinstance(cause, WrongKeyType):
             action, facts = "key_misplaced", {"key": cause.key}
         return self.refusals.refused(
             what, cause, action=action, item=item, facts=facts, level=logging.ERROR

@@ -7,10 +7,10 @@ from typing import Any
 
 from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 
-__all__ = ["Misplaced", "is_misplaced", "is_of_replica", "named"]
+__all__ = ["WrongKeyType", "is_misplaced", "is_of_replica", "named"]
 
 
-class Misplaced(ResponseError):
+class WrongKeyType(ResponseError):
     """A key holds another type than ours, so that a command was refused; nothing was changed.
 
     An error of redis-py's family, since whoever can go on without Redis can go on without the key.
@@ -29,7 +29,7 @@ def is_misplaced(error: BaseException) -> bool:
     """Whether a command was refused for the type of a key."""
     # From a script the word stands behind "Error running script" on older servers.
     told = isinstance(error, ResponseError) and "WRONGTYPE" in str(error)
-    return told or isinstance(error, Misplaced)
+    return told or isinstance(error, WrongKeyType)
 
 
 def is_of_replica(error: BaseException) -> bool:
@@ -43,11 +43,11 @@ def is_of_replica(error: BaseException) -> bool:
 
 
 def named(client: Any, error: ResponseError, expected: Mapping[str, str]) -> ResponseError:
-    """`Misplaced` for the first of the `expected` (key -> type) that is of another type.
+    """`WrongKeyType` for the first of the `expected` (key -> type) that is of another type.
 
     `error` itself where none is (any more) or nobody can be asked: Redis names no key.
     """
-    if isinstance(error, Misplaced) or not is_misplaced(error):
+    if isinstance(error, WrongKeyType) or not is_misplaced(error):
         return error
     for key, kind in expected.items():
         try:
@@ -56,5 +56,5 @@ def named(client: Any, error: ResponseError, expected: Mapping[str, str]) -> Res
             return error
         name = found.decode() if isinstance(found, bytes) else str(found)
         if name not in (kind, "none"):
-            return Misplaced(key, kind, name)
+            return WrongKeyType(key, kind, name)
     return error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from taskyard.engine.duties import Owing, duty_of
 from taskyard.engine.message import (
     is_identified,
     job_id_of,
@@ -14,16 +13,17 @@ from taskyard.engine.message import (
     was_delivered_before,
 )
 from taskyard.engine.own_letters import unidentified_letter
-from taskyard.engine.yard import Yard
+from taskyard.engine.pending import Owing, pending_publication
+from taskyard.engine.worker_context import WorkerContext
 from taskyard.jobs.outcomes import Failed
 from taskyard.runner.cause import death_of
 from taskyard.runner.settlement import Delivered, settle
 from taskyard.wire.letters import Letter
 
-__all__ = ["condemn"]
+__all__ = ["dead_letter"]
 
 
-def condemn(yard: Yard, message: Any, outcome: Failed) -> None:
+def dead_letter(yard: WorkerContext, message: Any, outcome: Failed) -> None:
     """Record the death and publish what follows; raises one of `NOT_DISCHARGED`.
 
     After that the message may be acknowledged.
@@ -32,7 +32,7 @@ def condemn(yard: Yard, message: Any, outcome: Failed) -> None:
         yard.letters.post(_unidentified(yard, message, outcome))
         return
     job_id, stamp = job_id_of(message), position_of(message)
-    answer = yard.records.condemn(
+    answer = yard.records.dead_letter(
         job_id,
         stamp,
         job_type=task_of(message),
@@ -41,12 +41,12 @@ def condemn(yard: Yard, message: Any, outcome: Failed) -> None:
         **death_of(outcome),
     )
     settlement = settle(answer, Delivered(job_id, stamp, outcome))
-    duty = duty_of(settlement, Owing(yard, message, job_id, task_of(message), stamp))
-    if duty is not None:
-        duty.discharge()
+    pending = pending_publication(settlement, Owing(yard, message, job_id, task_of(message), stamp))
+    if pending is not None:
+        pending.publish()
 
 
-def _unidentified(yard: Yard, message: Any, outcome: Failed) -> Letter:
+def _unidentified(yard: WorkerContext, message: Any, outcome: Failed) -> Letter:
     return unidentified_letter(
         raw_message(message),
         outcome,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, wait
 from typing import Final, TypeVar
 
-__all__ = ["LAST_ASK_S", "NoAnswer", "ask_within"]
+__all__ = ["LAST_ASK_S", "NoAnswer", "call_with_timeout"]
 
 # Also a wait that is over is worth one answer, or a timeout of 0 could never see a result. And a
 # server that refuses is told as such: all tries of the client against one take less.
@@ -20,7 +20,7 @@ class NoAnswer(Exception):
     """There was no answer in time."""
 
 
-def ask_within(wait_s: float | None, act: Callable[[], T]) -> T:
+def call_with_timeout(wait_s: float | None, act: Callable[[], T]) -> T:
     """What `act` returns or raises, `NoAnswer` after `wait_s`; None waits as long as it takes.
 
     A client tries a silent server several times, each as long as its socket allows, and none of

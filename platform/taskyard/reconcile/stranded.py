@@ -25,7 +25,7 @@ from taskyard.wire import RawMessage, Stamp, letter_id
 from taskyard.wire.logs import logger
 from taskyard.wire.unsent import Unsent
 
-__all__ = ["Rescue", "may_be_stranded", "strands"]
+__all__ = ["Republisher", "may_be_stranded", "strands"]
 
 log = logger(__name__)
 
@@ -49,7 +49,7 @@ def may_be_stranded(seen: Seen, settled_us: int) -> bool:
             return False
 
 
-def strands(stranded: Sequence[Seen], rescue: Rescue) -> Iterator[Finding]:
+def strands(stranded: Sequence[Seen], rescue: Republisher) -> Iterator[Finding]:
     """One finding each; `stranded` are records whose message was looked for and not found."""
     for seen in stranded:
         if rescue.is_owed(seen):
@@ -75,7 +75,7 @@ class _Kept:
 
 
 @dataclass(frozen=True, slots=True)
-class Rescue:
+class Republisher:
     """Finds what was kept of a job's message and publishes it under the record's own stamp.
 
     Two sources: the first message, which the record keeps until the broker has confirmed it, and

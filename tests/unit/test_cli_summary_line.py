@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from taskyard.ops.cli.gist import LONGEST, gist
+from taskyard.ops.cli.summary_line import LONGEST, summary_line
 
 TRACE = """Traceback (most recent call last):
   File "shop.py", line 3, in pay
@@ -37,10 +37,10 @@ CHAIN = "\n\nDuring handling of the above exception, another exception occurred:
     ],
 )
 def test_a_text_says_what_it_means_in_one_line(text: str, said: str) -> None:
-    assert gist(text) == said
+    assert summary_line(text) == said
 
 
 def test_many_lines_are_cut_and_one_is_not() -> None:
-    assert len(gist("a\n" + "b" * 1000)) == LONGEST
-    assert gist("a\n" + "b" * 1000).endswith("…")
-    assert gist("b" * 1000) == "b" * 1000
+    assert len(summary_line("a\n" + "b" * 1000)) == LONGEST
+    assert summary_line("a\n" + "b" * 1000).endswith("…")
+    assert summary_line("b" * 1000) == "b" * 1000
