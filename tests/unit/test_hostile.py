@@ -18,7 +18,7 @@ from taskyard.jobs.outcomes import Failure
 from taskyard.records import Record
 from taskyard.runner import Rules
 from taskyard.runner.failures import describe_failure
-from taskyard.runner.results import encode_result
+from taskyard.runner.pipeline import encode_result
 from taskyard.settings import Settings
 from taskyard.wire import Letter, RawMessage, Stamp, pack
 from taskyard.wire.unread import UNREAD

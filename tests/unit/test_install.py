@@ -16,7 +16,7 @@ from taskyard.install.adopt import composed_request
 from taskyard.install.effective_stamp import effective_stamp
 from taskyard.install.modes import Modes
 from taskyard.install.protected_request import ProtectedRequest
-from taskyard.install.replacement import successor_of
+from taskyard.install.runner import successor_of
 from taskyard.settings import Settings
 from taskyard.wire.headers import Stamp
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskyard.transport.order import Order
+from taskyard.transport.pops import Order
 
 STEPS = (0, 3, 6, 9)
 

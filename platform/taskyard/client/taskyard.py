@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime
 from functools import partial
-from typing import Any, Self, Unpack
+from typing import Any, Self, TypeVar, Unpack
+from weakref import WeakKeyDictionary
 
 from celery import Celery
 from redis.exceptions import RedisError
@@ -14,10 +16,9 @@ from redis.exceptions import RedisError
 from taskyard.broker import Publisher, make_app, make_publisher
 from taskyard.broker.connection import same_redis
 from taskyard.client.awaited import AwaitedResults
-from taskyard.client.batch import Batch
-from taskyard.client.forks import renew_in_children
 from taskyard.client.handle import JobHandle
 from taskyard.client.listener import Listener
+from taskyard.client.prepared import Outcome
 from taskyard.client.requests import (
     CheckedRequest,
     EnqueueOptions,
@@ -34,6 +35,67 @@ from taskyard.settings import Settings, load
 from taskyard.store import TRIES, connect, disown, explained, reachable
 
 __all__ = ["Taskyard"]
+
+T = TypeVar("T")
+# Not a hook of the interpreter for each client: it never forgets one.
+_renewals: WeakKeyDictionary[Any, Callable[[Any], None]] = WeakKeyDictionary()
+
+
+def renew_in_children(client: T, renew: Callable[[T], None]) -> None:
+    """Call `renew(client)` in every process that is forked from here on, first of all.
+
+    A client that nothing else holds is forgotten.
+    """
+    _renewals[client] = renew
+
+
+def _renew_all() -> None:
+    for client, renew in list(_renewals.items()):
+        renew(client)
+
+
+os.register_at_fork(after_in_child=_renew_all)
+
+
+class Batch:
+    """The requests of one call, of which some are sent, and some of those have their handle."""
+
+    def __init__(
+        self,
+        requests: Sequence[CheckedRequest],
+        handle: Callable[[CheckedRequest, Admitted], JobHandle],
+    ) -> None:
+        self.handles: list[JobHandle] = []
+        self._requests, self._handle = requests, handle
+        self._sent = 0
+
+    def departures(self) -> Iterator[CheckedRequest]:
+        """The requests in their order; what was taken counts as sent."""
+        for request in self._requests:
+            self._sent += 1
+            yield request
+
+    def arrive(self, outcomes: Iterable[Outcome]) -> None:
+        """Turn the outcomes of the oldest requests without a handle into handles.
+
+        Raises the first error among them; what came before it has its handle.
+        """
+        for outcome in outcomes:
+            if isinstance(outcome, Exception):
+                raise outcome
+            self.handles.append(self._handle(self._requests[len(self.handles)], outcome))
+
+    def unreplicated(self, error: NotReplicated) -> NotReplicated:
+        """`error`, which knows the script's jobs alone, as the whole call has to hear it."""
+        return error.within(range(len(self.handles), len(self._requests)))
+
+    def broken(self, error: Exception) -> PublishFailed:
+        """What to tell when `error` has ended the way."""
+        known, unknown = len(self.handles), self._sent - len(self.handles)
+        return PublishFailed(
+            f"{known} of {len(self._requests)} jobs are enqueued; the fate of the next {unknown} "
+            f"is unknown ({error}). Repeat those that have an idempotency key"
+        )
 
 
 class Taskyard:

@@ -3,9 +3,8 @@
 from taskyard.deadletters.build import build_letter, shown_arguments
 from taskyard.deadletters.kept import KeptLetters
 from taskyard.deadletters.prefixes import LetterPrefixes
-from taskyard.deadletters.publish import LetterBox
+from taskyard.deadletters.publish import LetterBox, count_waiting
 from taskyard.deadletters.topology import exchange, mirror_queue
-from taskyard.deadletters.waiting import count_waiting
 
 __all__ = [
     "KeptLetters",

@@ -6,30 +6,122 @@ import threading
 from collections.abc import Callable
 from functools import cached_property, partial
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 
 import redis
-from kombu import Connection
+from amqp.exceptions import NotFound
+from kombu import Connection, Producer
+from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from taskyard.broker import connection, is_amqp
+from taskyard.broker.confirmed import publish_confirmed
 from taskyard.broker.own_connection import OwnConnection
-from taskyard.deadletters.amqp_post import AmqpPost
 from taskyard.deadletters.kept import KeptLetters
-from taskyard.deadletters.post import Post
+from taskyard.deadletters.post import JSON, REVIEW_LIMIT, Post
 from taskyard.deadletters.prefixes import LetterPrefixes
-from taskyard.deadletters.redis_post import RedisPost
-from taskyard.errors import PublishFailed
+from taskyard.deadletters.topology import exchange, mirror_queue, review_queue
+from taskyard.errors import PublishFailed, Unroutable
+from taskyard.queues import inquire
 from taskyard.settings import Settings
 from taskyard.store import connect as connect_redis
 from taskyard.wire.letters import Letter
 from taskyard.wire.logs import logger
 
-__all__ = ["LetterBox"]
+__all__ = ["LetterBox", "count_waiting"]
 
 log = logger(__name__)
 
 _NOTE_EVERY_S: Final = 60.0
+# RabbitMQ 4 takes messages of 16 MiB at most. A letter holds the job's, which it took, as base64
+# and its arguments once more; kombu tells in a header that a body is compressed, and undoes it.
+_COMPRESSED_OVER_BYTES: Final = 8 * 1024 * 1024
+
+
+class AmqpPost:
+    """Waits at most `publish_timeout_s` for each confirmation."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._exchange, self._queue = exchange(settings).name, mirror_queue(settings)
+
+    def prepare(self, channel: Any) -> None:
+        """Declare the mirror's queue and its binding."""
+        self._queue(channel).declare()
+
+    def send(self, producer: Producer, letter: Letter) -> None:
+        """Publish the letter; raises `Unroutable`, or an error of the client."""
+        body = letter.encode()
+        self._publish(producer, body, exchange=self._exchange, routing_key=letter.routing_key())
+        if letter.escalate_to is not None:
+            review = review_queue(self._settings, letter.escalate_to, REVIEW_LIMIT)
+            review(producer.channel).declare()
+            self._publish(producer, body, exchange="", routing_key=review.name)
+
+    def _publish(self, producer: Producer, body: bytes, **route: str) -> None:
+        options: dict[str, Any] = {**route, **JSON}
+        if len(body) > _COMPRESSED_OVER_BYTES:
+            options["compression"] = "zlib"
+        publish_confirmed(producer, body, self._settings.publish_timeout_s, **options)
+
+
+class RedisPost:
+    """kombu's exchange is a set of bindings in Redis; the queues it names get a copy each."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._exchange, self._queue = exchange(settings), mirror_queue(settings)
+
+    def prepare(self, channel: Any) -> None:
+        """Declare the mirror's queue and its binding."""
+        self._queue(channel).declare()
+
+    def send(self, producer: Producer, letter: Letter) -> None:
+        """Publish the letter; raises `Unroutable`, or an error of the client."""
+        body, key = letter.encode(), letter.routing_key()
+        self._check_bound(producer.channel, key)
+        producer.publish(body, exchange=self._exchange, routing_key=key, **JSON)
+        if letter.escalate_to is not None:
+            self._escalate(producer, letter.escalate_to, body)
+
+    def _check_bound(self, channel: Any, key: str) -> None:
+        """The mirror's own queue, by its name: a queue that others bound leads to no Postgres."""
+        mirror = self._queue.name
+        if mirror in channel._lookup(self._exchange.name, key):
+            return
+        # The binding is gone (a flushed broker): kombu would drop the letter without a word. It
+        # remembers what this process bound, and declares that again only when it is forgotten.
+        channel.state.binding_delete(mirror, self._exchange.name, self._queue.routing_key)
+        self.prepare(channel)
+        bound = channel._lookup(self._exchange.name, key)
+        if mirror not in bound:
+            raise Unroutable(
+                f"expected queue {mirror!r} to take the letter with routing key {key!r}, but "
+                f"exchange {self._exchange.name!r} leads to {', '.join(bound) or 'no queue'} even "
+                "after the queue was declared. Look at what deletes or evicts keys "
+                f"{channel.global_keyprefix}_kombu.binding.* in Redis (maxmemory-policy must be "
+                "noeviction), then repeat"
+            )
+
+    def _escalate(self, producer: Producer, queue: str, body: bytes) -> None:
+        name = self._settings.broker_name(queue)
+        producer.publish(body, exchange="", routing_key=name, **JSON)
+        producer.channel.keep_newest(name, REVIEW_LIMIT)
+
+
+def count_waiting(settings: Settings) -> int | None:
+    """Letters that wait in the mirror's queue, None if RabbitMQ does not say.
+
+    What a mirror has taken and not yet acknowledged is not among them.
+    """
+    with connection(settings) as opened:
+        lost = (OperationalError, OSError, *opened.connection_errors, *opened.channel_errors)
+        try:
+            return int(inquire(opened, mirror_queue(settings).name).message_count)
+        except NotFound:
+            return 0
+        except lost:
+            return None
 
 
 class LetterBox:

@@ -15,7 +15,6 @@ from redis.exceptions import RedisError
 
 from taskyard.broker import keep_packed, keep_transport, read_any_header, settle_queues
 from taskyard.clock import to_us
-from taskyard.engine.blocked_start import BlockedStart
 from taskyard.engine.eta import due_ahead_us
 from taskyard.engine.holding import Holding
 from taskyard.engine.message import is_identified, job_id_of, position_of, stamp_of, task_of
@@ -23,11 +22,17 @@ from taskyard.engine.origin import QUEUE, note_queues, queue_by_tag
 from taskyard.engine.pending import Owing, pending_publication
 from taskyard.engine.pool import OwnPipesPool
 from taskyard.engine.publish_errors import PUBLISH_ERRORS
-from taskyard.engine.reconnecting import CALM_S, LONGEST_S, Reconnecting, close_in_two_steps
+from taskyard.engine.reconnecting import (
+    CALM_S,
+    LONGEST_S,
+    BlockedStart,
+    Reconnecting,
+    UnconfirmedEvents,
+    close_in_two_steps,
+)
 from taskyard.engine.returns import Returns
 from taskyard.engine.routes import queue_named
 from taskyard.engine.shape import fault_of
-from taskyard.engine.task_events import UnconfirmedEvents
 from taskyard.engine.timers import discard_cancelled
 from taskyard.engine.unrunnable import dead_letter
 from taskyard.engine.worker_context import WorkerContext

@@ -5,13 +5,21 @@ from __future__ import annotations
 from typing import Any, Final
 
 from amqp.exceptions import AccessRefused
+from kombu import pools
 from redis.exceptions import ResponseError
 
 from taskyard.store import is_of_replica
 from taskyard.wire.logs import logger
 from taskyard.wire.refusals import Refusals
 
-__all__ = ["CALM_S", "LONGEST_S", "Reconnecting", "close_in_two_steps"]
+__all__ = [
+    "CALM_S",
+    "LONGEST_S",
+    "BlockedStart",
+    "Reconnecting",
+    "UnconfirmedEvents",
+    "close_in_two_steps",
+]
 
 log = logger(__name__)
 
@@ -20,6 +28,67 @@ LONGEST_S: Final = 2.0
 # A connection that held this long was a good one.
 CALM_S: Final = 10.0
 _REFUSED: Final = "the broker refuses what a worker needs to consume"
+
+
+# A starting worker asks the others for their state (mingle). Where the app confirms what it
+# publishes, it would wait for that confirmation without a time limit: silent, and off the queues
+# whose messages may be what fills the broker. Remote control is for people, like task events, and
+# goes unconfirmed.
+class BlockedStart:
+    """For Celery's consumer: its process' remote control waits for no confirmation."""
+
+    app: Any
+
+    def connect(self) -> Any:
+        """Celery's connection; what is asked and answered goes over another one."""
+        connection = super().connect()  # type: ignore[misc]
+        options = connection.transport_options or {}
+        if connection.transport.driver_type == "amqp" and options.get("confirm_publish"):
+            # Children forget it when they are forked.
+            self.app.control.mailbox.producer_pool = self._unconfirmed()
+        return connection
+
+    def _unconfirmed(self) -> Any:
+        connection = self.app.connection_for_write()
+        options = {**(connection.transport_options or {}), "confirm_publish": False}
+        connection.transport_options = options
+        return pools.producers[connection]
+
+
+# RabbitMQ stops reading from publishers while it lacks memory or disk. Task events are for people:
+# waiting for their confirmation would stop the consumer, which alone makes room there.
+class UnconfirmedEvents:
+    """For Celery's consumer: events unconfirmed, and none while RabbitMQ blocks publishers."""
+
+    app: Any
+    event_dispatcher: Any
+    ensure_connected: Any
+
+    def connection_for_write(self, url: str | None = None, heartbeat: float | None = None) -> Any:
+        """The connection of the event dispatcher; Celery's consumer uses it for nothing else."""
+        connection = self.app.connection_for_write(url=url, heartbeat=heartbeat)
+        if connection.transport.driver_type == "amqp":
+            connection.transport_options = {
+                **(connection.transport_options or {}),
+                "confirm_publish": False,
+                "on_blocked": self._on_blocked,
+                "on_unblocked": self._on_unblocked,
+            }
+        return self.ensure_connected(connection)
+
+    def _on_blocked(self, _: str) -> None:
+        log.warning(
+            "RabbitMQ blocks publishers for want of memory or disk: no task events until it has "
+            "some; jobs are served, their retries and letters wait",
+            extra={"action": "broker_blocked"},
+        )
+        if self.event_dispatcher is not None:
+            self.event_dispatcher.enabled = False
+
+    def _on_unblocked(self) -> None:
+        log.warning("RabbitMQ takes publications again", extra={"action": "broker_unblocked"})
+        if self.event_dispatcher is not None:
+            self.event_dispatcher.enabled = True
 
 
 class Reconnecting:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import uuid
+from dataclasses import replace
 from typing import Any
 
+from taskyard.deadletters import build_letter
 from taskyard.engine.message import (
     is_identified,
     job_id_of,
@@ -12,15 +15,48 @@ from taskyard.engine.message import (
     task_of,
     was_delivered_before,
 )
-from taskyard.engine.own_letters import unidentified_letter
 from taskyard.engine.pending import Owing, pending_publication
 from taskyard.engine.worker_context import WorkerContext
 from taskyard.jobs.outcomes import Failed
-from taskyard.runner.cause import death_of
+from taskyard.jobs.states import State
+from taskyard.records import Record
+from taskyard.runner.cause import death_of, encode_cause
 from taskyard.runner.settlement import Delivered, settle
-from taskyard.wire.letters import Letter
+from taskyard.wire.letters import REPEATED, Letter, RawMessage
 
-__all__ = ["dead_letter"]
+__all__ = ["dead_letter", "unidentified_letter"]
+
+
+# Such a message has nothing by which its next delivery is known again, so each delivery gets a
+# letter of its own, and says so where it may be a repetition.
+def unidentified_letter(
+    message: RawMessage,
+    outcome: Failed,
+    *,
+    job_type: str,
+    queue: str,
+    now_us: int,
+    delivered_before: bool,
+) -> Letter:
+    """The letter of a message without an id, which is given one; no record knows it."""
+    if delivered_before:
+        failure = outcome.failure
+        failure = replace(
+            failure,
+            message=f"{failure.message}{REPEATED}",
+            details={**(failure.details or {}), "possibly_repeated": True},
+        )
+        outcome = replace(outcome, failure=failure)
+    fields = {
+        "state": State.DEAD_LETTERED.value,
+        "epoch": str(now_us),
+        "version": "1",
+        "type": job_type,
+        "queue": queue,
+        "decided": str(now_us),
+        "cause": encode_cause(outcome).decode(),
+    }
+    return build_letter(Record(str(uuid.uuid4()), fields), message)
 
 
 def dead_letter(yard: WorkerContext, message: Any, outcome: Failed) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, Final
 
@@ -14,7 +15,6 @@ from taskyard.engine.message import broker_queue
 from taskyard.engine.worker_context import WorkerContext
 from taskyard.install.app_broker import AppBroker
 from taskyard.install.broker_choice import app_settings, goes_by_own, why_unsupported
-from taskyard.install.keys import AppKeys
 from taskyard.install.marks import MODE
 from taskyard.install.modes import Mode, Modes
 from taskyard.install.observer import Observer
@@ -24,7 +24,7 @@ from taskyard.install.runner import TaskRunner
 from taskyard.install.task_mode import TaskMode, judge_task
 from taskyard.install.transport_choice import TransportChoice
 from taskyard.jobs import Catalogue
-from taskyard.records import Record, Records
+from taskyard.records import Keys, Record, Records
 from taskyard.settings import Settings
 from taskyard.store import TRIES, connect
 
@@ -153,3 +153,12 @@ class InstalledContext(WorkerContext):
     def home(self, record: Record, message: Any) -> str:
         """Where a job's next message belongs: where this one was."""
         return self.source(message) or record.queue
+
+
+@dataclass(frozen=True, slots=True)
+class AppKeys(Keys):
+    """As `Keys`, with results in the namespace."""
+
+    def result(self, job_id: str) -> str:
+        """What the record keeps for a continuation that must be repeated."""
+        return self.kept_result(job_id)

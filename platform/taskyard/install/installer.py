@@ -18,11 +18,10 @@ from taskyard.install.announcer import Announcer
 from taskyard.install.app_broker import AppBroker
 from taskyard.install.beat import watch_beat
 from taskyard.install.consumer import InstalledConsumer
-from taskyard.install.expiry import keep_expired
+from taskyard.install.fanout import fanout_target
 from taskyard.install.installed_context import InstalledContext
-from taskyard.install.modes import Modes
+from taskyard.install.modes import Mode, Modes
 from taskyard.install.publish_recorder import watch_publishing
-from taskyard.install.registry import watch_registry
 from taskyard.install.returner import Returner
 from taskyard.install.transport_choice import choose_transport, own_options
 from taskyard.settings import Settings, load
@@ -131,3 +130,51 @@ def _use_transport(app: Any, asked: bool | None) -> None:
         app.conf.broker_use_ssl = broker.tls
     own = app.conf.broker_transport_options or {}
     app.conf.broker_transport_options = own_options(yard.given.namespace, own)
+
+
+# Celery tells RabbitMQ the time too, as a property of the message, and RabbitMQ drops it from its
+# queue by that. No worker sees it then: no outcome, and no letter unless the queue's own arguments
+# lead to the dead-letter exchange. The header that says the same to workers stays.
+def keep_expired(app: Any, yard: InstalledContext) -> None:
+    """Have workers, not the broker, end what has expired; watched tasks stay as they are."""
+
+    def keep(
+        sender: str = "",
+        headers: dict[str, Any] | None = None,
+        properties: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
+        told = (headers or {}).get("expires") is not None
+        protected = yard.mode(sender) is Mode.PROTECT and not fanout_target(app, options)
+        if told and properties and protected:
+            properties.pop("expiration", None)
+
+    signals.before_task_publish.connect(keep, weak=False, dispatch_uid=f"taskyard-expiry-{id(app)}")
+
+
+# The registry hears of every new task. Standing between the decorator and Celery would do too, but
+# then a warning of Celery's about the task would point at us instead of the app's own line.
+def watch_registry(app: Any, yard: InstalledContext) -> None:
+    """Adopt what is registered from now on, once the app is finalised."""
+    cls = type(app._tasks)
+
+    def register(registry: Any, name: str, task: Any) -> None:
+        cls.__setitem__(registry, name, task)
+        if app.finalized:
+            _adopt_when_bound(task, yard)
+
+    app._tasks.__class__ = type(
+        cls.__name__, (cls,), {"__module__": cls.__module__, "__setitem__": register}
+    )
+
+
+def _adopt_when_bound(task: Any, yard: InstalledContext) -> None:
+    """`bind` comes right after the registration, and only then the task has its options."""
+
+    def bind(app: Any) -> Any:
+        del task.bind
+        bound = task.bind(app)
+        adopt(task, yard)
+        return bound
+
+    task.bind = bind

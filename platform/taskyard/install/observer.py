@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.deadletters import LetterBox, build_letter
-from taskyard.engine.own_letters import unidentified_letter
+from taskyard.engine.unrunnable import unidentified_letter
 from taskyard.install.backlog import Backlog
 from taskyard.install.observation import (
     DeadBeforeStart,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Final
 
 from celery import states
 from celery.app.task import get_actual_ignore_result
+from celery.exceptions import Retry
 from kombu.exceptions import EncodeError, OperationalError
 from redis.exceptions import RedisError
 
@@ -23,24 +24,81 @@ from taskyard.install.endings import (
 )
 from taskyard.install.failure_seen import category_of
 from taskyard.install.modes import Mode
-from taskyard.install.replacement import publish_replacement, successor_of
 from taskyard.install.result_recall import keep, recall, recall_failure
-from taskyard.install.signals import TaskRetrying
 from taskyard.install.tracing import reportable
 from taskyard.jobs.outcomes import Decision, Failed, Failure
 from taskyard.records import Decided, Run
 from taskyard.records.answers import Finished
-from taskyard.runner import JobSkipped, Unreachable, failure_here
+from taskyard.runner import JobRetrying, JobSkipped, Unreachable, failure_here
 from taskyard.runner.cause import encode_cause
 from taskyard.runner.soft_limit import soft_limit_blocked
 from taskyard.runner.steps import AttemptSteps, Delivery
-from taskyard.wire.headers import Stamp
+from taskyard.wire.headers import HEADER, Stamp
 from taskyard.wire.letters import letter_id
 from taskyard.wire.logs import logger
 
-__all__ = ["TaskRunner"]
+__all__ = ["TaskRunner", "successor_of"]
 
 log = logger(__name__)
+
+# They plan other tasks; the one that bears the job's id is among those.
+_PLANS: Final = frozenset({"celery.chain", "celery.group", "celery.chord"})
+
+
+class TaskRetrying(JobRetrying):
+    """A decided retry that still says what Celery's own `Retry` said: the exception and when."""
+
+    def __init__(
+        self,
+        seq: int,
+        due_us: int,
+        epoch: int,
+        generation: int,
+        cause: str,
+        exc: BaseException | None = None,
+        when: Any = None,
+    ) -> None:
+        super().__init__(seq, due_us, epoch, generation, cause)
+        Retry.__init__(self, None, exc, when)
+
+    def __reduce__(self) -> Any:
+        """With everything, also across processes."""
+        facts = (self.seq, self.due_us, self.epoch, self.generation, self.cause)
+        return type(self), (*facts, self.exc, self.when)
+
+
+def successor_of(signature: Any, job_id: str) -> dict[str, Any] | None:
+    """The task within `signature` that has the job's id, None where there is none.
+
+    In a chain it is the last one, in a chord its body.
+    """
+    for found in _signatures(signature):
+        if found["task"] not in _PLANS and (found.get("options") or {}).get("task_id") == job_id:
+            return found
+    return None
+
+
+def publish_replacement(signature: Any, job_id: str, stamp: Stamp) -> None:
+    """Publish `signature`; whenever the message with the job's id comes, it says where it stands.
+
+    Raises what Celery's publishing raises.
+    """
+    found = successor_of(signature, job_id)
+    if found is not None:
+        options = found["options"]
+        options["headers"] = {**(options.get("headers") or {}), HEADER: stamp.header()}
+    signature.delay()
+
+
+def _signatures(value: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(value, dict):
+        if isinstance(value.get("task"), str):
+            yield value
+        for item in value.values():
+            yield from _signatures(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _signatures(item)
 
 
 class TaskRunner:

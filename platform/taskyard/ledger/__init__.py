@@ -1,10 +1,16 @@
 """The ledger: every job's history and present state in Postgres, fed by the lifecycle stream."""
 
-from taskyard.ledger.causes import messages_of
 from taskyard.ledger.entries import Entry
-from taskyard.ledger.read import history, job
-from taskyard.ledger.search import SEARCH_LIMIT, Wanted, ids_starting_with, newest
-from taskyard.ledger.starts import starts_after_replay
+from taskyard.ledger.read import (
+    SEARCH_LIMIT,
+    Wanted,
+    history,
+    ids_starting_with,
+    job,
+    messages_of,
+    newest,
+    starts_after_replay,
+)
 from taskyard.ledger.write import write, write_present
 
 __all__ = [

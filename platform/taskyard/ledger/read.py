@@ -2,14 +2,115 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, and_, func, select, tuple_
 
 from taskyard.database.tables import EVENTS, LEDGER
-from taskyard.errors import NotFound
+from taskyard.errors import NotFound, Refused
+from taskyard.jobs.states import Event
 
-__all__ = ["history", "job"]
+__all__ = [
+    "SEARCH_LIMIT",
+    "Wanted",
+    "history",
+    "ids_starting_with",
+    "job",
+    "messages_of",
+    "newest",
+    "starts_after_replay",
+]
+
+# A page that a person reads; more is a query for the database.
+SEARCH_LIMIT: Final = 1000
+
+
+def messages_of(
+    connection: Connection, rows: Iterable[Mapping[str, Any]]
+) -> dict[tuple[str, int], str]:
+    """The last error's words of each life among `rows`, by (job_id, epoch); some have none."""
+    lives = [(row["job_id"], row["epoch"]) for row in rows]
+    if not lives:
+        return {}
+    error = EVENTS.c.detail["error"].as_string()
+    query = (
+        select(EVENTS.c.job_id, EVENTS.c.epoch, error)
+        .where(tuple_(EVENTS.c.job_id, EVENTS.c.epoch).in_(lives), error.is_not(None))
+        .distinct(EVENTS.c.job_id, EVENTS.c.epoch)
+        .order_by(EVENTS.c.job_id, EVENTS.c.epoch, EVENTS.c.version.desc())
+    )
+    return {(job, epoch): text for job, epoch, text in connection.execute(query)}
+
+
+def starts_after_replay(
+    connection: Connection, rows: Iterable[Mapping[str, Any]]
+) -> dict[tuple[str, int], datetime]:
+    """The first start after the last replay of each life among `rows`, by (job_id, epoch).
+
+    One that was not replayed, or whose events have aged out, has none.
+    """
+    lives = [(row["job_id"], row["epoch"]) for row in rows if row["generation"]]
+    if not lives:
+        return {}
+    life = (EVENTS.c.job_id, EVENTS.c.epoch)
+    replayed = (
+        select(*life, func.max(EVENTS.c.version).label("version"))
+        .where(tuple_(*life).in_(lives), EVENTS.c.event == Event.REPLAY.value)
+        .group_by(*life)
+        .subquery()
+    )
+    again = and_(
+        EVENTS.c.job_id == replayed.c.job_id,
+        EVENTS.c.epoch == replayed.c.epoch,
+        EVENTS.c.version > replayed.c.version,
+    )
+    query = (
+        select(*life, func.min(EVENTS.c.at))
+        .join(replayed, again)
+        .where(EVENTS.c.event == Event.BEGIN.value)
+        .group_by(*life)
+    )
+    return {(job, epoch): at for job, epoch, at in connection.execute(query)}
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which jobs; None does not filter."""
+
+    state: str | None = None
+    job_type: str | None = None
+    queue: str | None = None
+    since: datetime | None = None
+
+
+def newest(connection: Connection, wanted: Wanted, limit: int = 50) -> list[dict[str, Any]]:
+    """The jobs that fit, last changed first; raises `Refused` outside 1 to `SEARCH_LIMIT`."""
+    if not 1 <= limit <= SEARCH_LIMIT:
+        raise Refused(f"limit must lie between 1 and {SEARCH_LIMIT}, got {limit}")
+    query = select(LEDGER)
+    for name in ("state", "job_type", "queue"):
+        value = getattr(wanted, name)
+        if value is not None:
+            query = query.where(LEDGER.c[name] == value)
+    if wanted.since is not None:
+        query = query.where(LEDGER.c.updated_at >= wanted.since)
+    query = query.order_by(LEDGER.c.updated_at.desc(), LEDGER.c.job_id).limit(limit)
+    return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def ids_starting_with(connection: Connection, prefix: str, limit: int) -> list[str]:
+    """The ids of at most `limit` jobs that begin with `prefix`, in order."""
+    query = (
+        select(LEDGER.c.job_id)
+        .where(LEDGER.c.job_id.startswith(prefix, autoescape=True))
+        .distinct()
+        .order_by(LEDGER.c.job_id)
+        .limit(limit)
+    )
+    return list(connection.scalars(query))
 
 
 def job(connection: Connection, job_id: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final
@@ -13,13 +13,12 @@ from sqlalchemy import Engine
 
 from taskyard.broker import Publisher, is_amqp
 from taskyard.broker.connection import check_broker_url, same_redis
-from taskyard.clock import SYSTEM_CLOCK, Clock, us_of
+from taskyard.clock import SYSTEM_CLOCK, Clock, from_us, us_of
 from taskyard.deadletters import KeptLetters, LetterBox, count_waiting
 from taskyard.gate import Gate
 from taskyard.jobs.states import State
 from taskyard.reconcile import ledger, letters, replays
 from taskyard.reconcile.abandoned import Abandoned
-from taskyard.reconcile.begun import begun_by_dead_workers, has_expired
 from taskyard.reconcile.holders import look_for_holders
 from taskyard.reconcile.kinds import Kind
 from taskyard.reconcile.message_locations import MessageLocations, survey
@@ -29,7 +28,7 @@ from taskyard.reconcile.pairs import compare_pairs
 from taskyard.reconcile.report import EXAMPLES, Budget, Finding, Report
 from taskyard.reconcile.seen import Seen, read_records, scan_records, server_now_us
 from taskyard.reconcile.stranded import Republisher, may_be_stranded, strands
-from taskyard.records import Fleet, Records
+from taskyard.records import Fleet, Member, Records, lives
 from taskyard.settings import Settings
 from taskyard.store import BROKER, connect, reachable
 
@@ -37,7 +36,6 @@ __all__ = ["BUDGET_S", "ROWS", "Reconciler"]
 
 BUDGET_S: Final = 30.0
 GRACE_S: Final = 60.0
-"""How long a message may be between two places, a publication unconfirmed, a mirror late."""
 # Rows of Postgres that one step looks at, the newest: the rest is told by later runs.
 ROWS: Final = 20_000
 _RABBIT: Final = (
@@ -48,6 +46,45 @@ _LETTERS_UNSEEN: Final = (
     "them. See that the mirror runs, then look again"
 )
 _TOO_MANY: Final = "too many messages wait to look for single ones: run taskyard reconcile"
+
+
+# Its queues cannot be searched, but the record of a running job names its worker and its lease. So
+# such a job is certain and named, while RabbitMQ still has its message for another worker.
+def has_expired(seen: Seen, now_us: int) -> bool:
+    """Whether the record says that the job runs, and its lease is over."""
+    return seen.state is State.RUNNING and seen.numbers["lease_until"] < now_us
+
+
+def begun_by_dead_workers(
+    settings: Settings, expired: Iterable[Seen], members: Sequence[Member], now_us: int
+) -> Iterator[Finding]:
+    """One finding for each of `expired` whose worker has fallen silent.
+
+    Nothing is repaired: a message that is published again would be a second one.
+    """
+    for seen in expired:
+        if lives(members, seen.texts["worker"], seen.numbers["started"], now_us):
+            continue
+        queue = _broker_queue(settings, seen.texts["queue"])
+        readers = sum(one.alive(now_us) and queue in one.queues for one in members)
+        detail = _detail(seen, queue, readers)
+        yield Finding(Kind.BEGUN_BY_DEAD_WORKER, seen.job_id, None, detail)
+
+
+def _broker_queue(settings: Settings, queue: str) -> str:
+    return settings.broker_name(queue) if queue in settings.queues else queue
+
+
+def _detail(seen: Seen, queue: str, readers: int) -> str:
+    worker = seen.texts["worker"] or "without a name"
+    lease = f"its lease expired at {from_us(seen.numbers['lease_until']):%Y-%m-%d %H:%M:%S} UTC"
+    gone = f"{lease}, its worker {worker} is gone"
+    if not readers:
+        return f"{gone}; no worker reads queue {queue}: start one"
+    return f"{gone}; RabbitMQ gives its message to one of the {readers} that read queue {queue}"
+
+
+"""How long a message may be between two places, a publication unconfirmed, a mirror late."""
 
 
 @dataclass(slots=True)

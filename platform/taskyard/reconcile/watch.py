@@ -7,14 +7,19 @@ import threading
 from typing import Final
 
 from redis.exceptions import RedisError
+from sqlalchemy import Engine
 
+from taskyard.audit import Action, Outcome
+from taskyard.control import Identity
+from taskyard.control.reasons import Mode, check_reason
+from taskyard.control.verb import Attempt, attempting
 from taskyard.database.retry import repeat
 from taskyard.errors import PublishFailed
-from taskyard.reconcile.reconciler import Reconciler
+from taskyard.reconcile.reconciler import BUDGET_S, Reconciler
 from taskyard.reconcile.report import Report
 from taskyard.wire.logs import logger
 
-__all__ = ["EVERY_S", "watch"]
+__all__ = ["EVERY_S", "accept", "watch"]
 
 log = logger(__name__)
 
@@ -22,6 +27,34 @@ EVERY_S: Final = 60.0
 # Less than a command's: nobody waits for it, and the servers have other work.
 _BUDGET_S: Final = 10.0
 _MOST_MESSAGES: Final = 20_000
+
+
+def accept(
+    reconciler: Reconciler,
+    engine: Engine,
+    identity: Identity,
+    reason: str | None,
+    *,
+    require_reason: Mode = "strict",
+    budget_s: float = BUDGET_S,
+) -> Report:
+    """Compare and repair once, then let relays publish again.
+
+    What was carried out before the restore is finished, what nothing is known of is refused, so
+    that an open gate repeats nothing. Raises `NotPermitted`, `Refused`.
+    """
+    attempt = Attempt(Action.ACCEPT_RESTORE, identity, reason)
+    with attempting(engine, attempt):
+        attempt.permit()
+        attempt.reason = check_reason(reason, require_reason)
+        report = reconciler.run(repair=True, restored=True, budget_s=budget_s)
+        with engine.begin() as connection:
+            drift = {kind.value: count for kind, count in report.drift.items() if count}
+            detail = {"gate": report.gate, "drift": drift, "complete": report.complete}
+            attempt.write(connection, Outcome.APPLIED, detail)
+            reconciler.gate.accept(connection)
+    report.gate = None
+    return report
 
 
 def watch(reconciler: Reconciler, stop: threading.Event) -> None:

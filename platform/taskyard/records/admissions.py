@@ -6,21 +6,24 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 
 import redis
 from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 
 from taskyard.clock import us_of
 from taskyard.errors import NotReplicated
-from taskyard.records.answers import OWN_ID, Admission, Admitted, Publication
+from taskyard.records.answers import OWN_ID, Admission, Admitted, Publication, Witnessed
 from taskyard.records.keys import Keys
 from taskyard.records.parse import parse_admitted
 from taskyard.settings import Settings
-from taskyard.store import TRIES, Argument, Script, call_replicated, named
+from taskyard.store import TRIES, Argument, Script, WrongKeyType, call_replicated, named
 from taskyard.store.pipelined import PipelinedCalls
+from taskyard.wire.logs import logger
 
-__all__ = ["SCRIPTS_AHEAD", "Admissions", "Upcoming"]
+__all__ = ["SCRIPTS_AHEAD", "Admissions", "Upcoming", "witness"]
+
+log = logger(__name__)
 
 # A script must not hold up the server: 50 admissions take about a millisecond.
 _GROUP: Final = 50
@@ -32,9 +35,45 @@ _GROUP_BYTES: Final = 1_048_576
 # What is sent at once has to arrive before the socket gives up.
 _TURN_BYTES: Final = 4_194_304
 _NOWHERE: Final = Publication("", "", "", "", "", 0)
-
 Upcoming = Callable[[], Admission | None]
 _Answer = list[Admitted] | ResponseError | NotReplicated
+_TYPES: Final = ("hash", "stream", "hash", "string")
+
+
+def witness(
+    client: redis.Redis,
+    script: Script,
+    keys: Keys,
+    jobs: Sequence[Witnessed],
+    *,
+    published: bool,
+    window_ms: int,
+) -> int:
+    """How many of `jobs` got a record; see `Records.witness_many`."""
+    with client.pipeline(transaction=False) as pipe:
+        script.queue_load(pipe)
+        for job in jobs:
+            facts: list[Argument] = [job.job_id, job.job_type, job.queue]
+            facts += [int(published), window_ms]
+            script.queue(pipe, keys.script_keys(job.job_id), facts)
+        # Each is a script of its own: one that is refused says nothing of the others.
+        answers = pipe.execute(raise_on_error=False)[1:]
+    return sum(_new(client, keys, job, told) for job, told in zip(jobs, answers, strict=True))
+
+
+def _new(client: redis.Redis, keys: Keys, job: Witnessed, answer: Any) -> int:
+    """1 for a job that has a new record, 0 for one that has none or had one; raises the others."""
+    if not isinstance(answer, Exception):
+        return int(answer)
+    if not isinstance(answer, ResponseError):
+        raise answer
+    of_script = keys.script_keys(job.job_id)
+    error = named(client, answer, dict(zip(of_script, _TYPES, strict=True)))
+    if not isinstance(error, WrongKeyType) or error.key != keys.record(job.job_id):
+        raise error
+    facts = {"action": "key_misplaced", "key": error.key, "job_id": job.job_id}
+    log.error("job %s has no record: %s", job.job_id, error, extra=facts)
+    return 0
 
 
 class Admissions:

@@ -13,7 +13,7 @@ from taskyard.clock import redis_time_us, us_of
 from taskyard.errors import Refused
 from taskyard.jobs.outcomes import Decision
 from taskyard.jobs.states import Event, State
-from taskyard.records.admissions import Admissions, Upcoming
+from taskyard.records.admissions import Admissions, Upcoming, witness
 from taskyard.records.answers import (
     Admission,
     Admitted,
@@ -36,7 +36,6 @@ from taskyard.records.keys import Keys
 from taskyard.records.parse import parse_begin, parse_decided
 from taskyard.records.record import Record
 from taskyard.records.source import script_source
-from taskyard.records.witnesses import witness
 from taskyard.settings import Settings
 from taskyard.store import Argument, Script, named
 from taskyard.wire.headers import Stamp

@@ -6,28 +6,33 @@ Two round trips to Redis for a job that succeeds: `begin` and `finish`.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from taskyard.errors import DeadLettered
+from pydantic import BaseModel, ValidationError
+
+from taskyard.errors import CodedError, DeadLettered
 from taskyard.jobs import JobContext
+from taskyard.jobs.codes import RESULT_INVALID, RESULT_TOO_LARGE, VALIDATION_ERROR
 from taskyard.jobs.outcomes import Completed, Failed, Failure, Outcome, Retrying
 from taskyard.jobs.registry import Handler
+from taskyard.jobs.types import describe
 from taskyard.records import (
     Run,
 )
 from taskyard.runner.cause import decision_of
 from taskyard.runner.failures import failure_here
-from taskyard.runner.invoke import invoke, payload_of
 from taskyard.runner.lease import Lease
-from taskyard.runner.results import EncodeResult, encode_result
 from taskyard.runner.signals import JobRetrying
 from taskyard.runner.soft_limit import soft_limit_allowed, soft_limit_blocked
 from taskyard.runner.steps import AttemptSteps, DecodeResult, Delivery
 from taskyard.wire.letters import letter_id
 
-__all__ = ["Runner"]
+__all__ = ["Runner", "encode_result"]
+
+EncodeResult = Callable[[Any], bytes]
 
 
 class Runner:
@@ -121,3 +126,59 @@ class Runner:
             case Failed(failure, _, _):
                 letter = letter_id(delivery.job_id, run.epoch, run.generation)
                 raise DeadLettered(letter, failure.code, failure.message)
+
+
+def encode_result(value: Any, encode: EncodeResult, limit: int) -> bytes | Failure:
+    """The stored bytes; or what is wrong with the result, with the way out.
+
+    `encode` may raise anything: it asks classes of the handler's. `limit` is bytes of the stored
+    form, which adds some 200 to the value's own.
+    """
+    try:
+        stored = encode(value)
+    except Exception as error:  # noqa: BLE001 - told as the job's failure
+        text = (
+            f"the result is not JSON: {type(error).__name__}: {error}"[:500]
+            + "; return JSON data or a pydantic model"
+        )
+        return Failure(RESULT_INVALID, "BadResult", text, "", "")
+    if len(stored) > limit:
+        text = f"the result has {len(stored)} bytes, the limit is {limit}; return a reference to it"
+        return Failure(RESULT_TOO_LARGE, "BadResult", text, "", "")
+    return stored
+
+
+def payload_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """A job has one payload: the only positional argument, or the keywords as a mapping."""
+    if len(args) == 1 and not kwargs:
+        return args[0]
+    if not args:
+        return dict(kwargs)
+    message = f"expected one payload, got {len(args)} arguments and {len(kwargs)} keywords"
+    raise CodedError(VALIDATION_ERROR, message)
+
+
+def invoke(handler: Handler, payload: Any, context: JobContext, loops: asyncio.Runner) -> Any:
+    """The handler's result as JSON-ready data; raises what the handler raises.
+
+    A payload that its model refuses is a `CodedError("validation_error")`.
+    """
+    argument = _validated(handler, payload)
+    arguments = (argument, context) if handler.wants_context else (argument,)
+    result = handler.function(*arguments)
+    if inspect.isawaitable(result):
+        result = loops.run(_settle(result))
+    return result.model_dump(mode="json") if isinstance(result, BaseModel) else result
+
+
+def _validated(handler: Handler, payload: Any) -> Any:
+    if handler.payload_model is None:
+        return payload
+    try:
+        return handler.payload_model.model_validate(payload)
+    except ValidationError as error:
+        raise CodedError(VALIDATION_ERROR, describe(handler.name, error)) from error
+
+
+async def _settle(awaitable: Any) -> Any:
+    return await awaitable

@@ -3,16 +3,18 @@
 from taskyard.store.client import (
     BROKER,
     RECORDS,
+    SIGNED_OFF,
     TRIES,
+    beat,
+    call_replicated,
     connect,
     disown,
     explained,
     make_pool,
     reachable,
+    read_beats,
     sentinel_options,
 )
-from taskyard.store.heartbeats import SIGNED_OFF, beat, read_beats
-from taskyard.store.replicated import call_replicated
 from taskyard.store.scripts import Argument, Script
 from taskyard.store.wrong_key_type import WrongKeyType, is_misplaced, is_of_replica, named
 

@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
 import redis
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ReadOnlyError, RedisError
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from taskyard.address import RedisAddress, redis_address
+from taskyard.clock import redis_time_us
 from taskyard.errors import InvalidSettings, ServerRefused, ServerUnreachable, TaskyardError
+from taskyard.store.scripts import Argument, Script
 from taskyard.wire.redaction import redact_url
 
 __all__ = [
     "BROKER",
-    "LOST",
     "RECORDS",
+    "SIGNED_OFF",
     "TRIES",
+    "beat",
+    "call_replicated",
     "connect",
     "disown",
     "explained",
     "make_pool",
     "reachable",
+    "read_beats",
     "sentinel_options",
 ]
 
@@ -37,6 +42,88 @@ BROKER: Final = "TASKYARD_BROKER_URL"
 _SOCKET_TIMEOUT_S: Final = 5.0
 TRIES: Final = 4
 _OF_TCP: Final = ("socket_keepalive", "socket_keepalive_options")
+SIGNED_OFF: Final = 0
+# KEYS: heartbeats. ARGV: name, description.
+_BEAT: Final = Script("""
+local time = redis.call('TIME')
+local us = string.format('%.0f', tonumber(time[1]) * 1000000 + tonumber(time[2]))
+redis.call('HSET', KEYS[1], ARGV[1], us .. ' ' .. ARGV[2])
+""")
+
+
+# A field is the time of its last heartbeat in microseconds, a space, and what the living says of
+# itself. It stays when it falls silent, so that what it left can be found.
+"""The time of one that ended in order."""
+
+
+def beat(client: Any, key: str, name: str, description: str) -> None:
+    """Say that `name` lives; raises redis-py's errors."""
+    _BEAT(client, [key], [name, description])
+
+
+def read_beats(client: redis.Redis, key: str) -> tuple[int, dict[str, tuple[int, str]]]:
+    """The server's time, and time and description of each heartbeat by name.
+
+    What is no heartbeat is left out. Raises redis-py's errors.
+    """
+    with client.pipeline(transaction=False) as pipe:
+        pipe.time()
+        pipe.hgetall(key)
+        now, fields = pipe.execute()
+    beats = {}
+    for name, value in fields.items():
+        us, _, description = _text(value).partition(" ")
+        if us.isdecimal():
+            beats[_text(name)] = int(us), description
+    return redis_time_us(now), beats
+
+
+def _text(raw: bytes | str) -> str:
+    return raw if isinstance(raw, str) else raw.decode("utf-8", "replace")
+
+
+def call_replicated(
+    client: redis.Redis,
+    script: Script,
+    keys: Sequence[str],
+    arguments: Sequence[Argument],
+    *,
+    mark: str,
+    replicas: int,
+    within_s: float,
+) -> tuple[Any, int]:
+    """(the script's answer, how many replicas have all that was written up to it).
+
+    The server waits for `replicas` of them, at most `within_s`. Call, a write to the key `mark` and
+    WAIT go in one trip on one connection: WAIT counts what its own connection wrote, and a repeated
+    call may write nothing. Raises redis-py's errors.
+    """
+    # WAIT with 0 would wait for ever.
+    wait = ("WAIT", replicas, max(1, int(within_s * 1000)))
+    try:
+        return _trip(client, script, keys, arguments, mark, wait, load=False)
+    except NoScriptError:
+        return _trip(client, script, keys, arguments, mark, wait, load=True)
+
+
+def _trip(
+    client: redis.Redis,
+    script: Script,
+    keys: Sequence[str],
+    arguments: Sequence[Argument],
+    mark: str,
+    wait: tuple[str, int, int],
+    *,
+    load: bool,
+) -> tuple[Any, int]:
+    with client.pipeline(transaction=False) as pipe:
+        if load:
+            script.queue_load(pipe)
+        script.queue(pipe, keys, arguments)
+        pipe.set(mark, 1)
+        pipe.execute_command(*wait)  # type: ignore[no-untyped-call]
+        *_, answer, _, confirmed = pipe.execute()
+    return answer, int(confirmed)
 
 
 def connect(

@@ -11,11 +11,13 @@ from taskyard.client import EnqueueRequest, JobHandle, Taskyard
 from taskyard.client.messages import first_message
 from taskyard.client.requests import CheckedRequest, EnqueueOptions, Seconds, check
 from taskyard.clock import us_of
+from taskyard.errors import ResultTimeout
 from taskyard.jobs import Catalogue
+from taskyard.jobs.states import LIVE, State
+from taskyard.records import Record
 from taskyard.settings import Settings
 from taskyard.testing.broker import MemoryBroker
 from taskyard.testing.clock import YardClock
-from taskyard.testing.handle import YardHandle
 from taskyard.testing.records import MemoryRecords
 from taskyard.wire.headers import Stamp
 
@@ -23,6 +25,41 @@ __all__ = ["EnqueuedJob", "MemoryClient"]
 
 # The name can never resolve (RFC 2606): whatever does connect fails, and says to what.
 _NOWHERE: Final = "redis://taskyard-testing.invalid/0"
+
+
+class YardHandle(JobHandle):
+    """`JobHandle`, which never waits: nothing could happen meanwhile."""
+
+    __slots__ = ()
+
+    def record(self) -> Record:
+        """Everything the record holds."""
+        return self._yard.records.read(self.job_id)
+
+    def result(
+        self, timeout: timedelta | float | None = None, *, wait_for_replay: bool = False
+    ) -> Any:
+        """The handler's result; the errors are those of `JobHandle.result`.
+
+        Raises `ResultTimeout` at once where production would wait.
+        """
+        record = self.record()
+        waits = LIVE if wait_for_replay else LIVE - {State.DEAD_LETTERED}
+        if record.state in waits:
+            raise ResultTimeout(
+                f"job {self.job_id} is {record.state}, and nothing runs while a test asks for its "
+                "result: call yard.run() first, or yard.settle() where it waits for its time"
+            )
+        return self._ended(record, self._raw)
+
+    async def aresult(
+        self,
+        timeout: timedelta | float | None = None,  # noqa: ASYNC109 - as `result`, whose error it has
+        *,
+        wait_for_replay: bool = False,
+    ) -> Any:
+        """`result`, for tests that are coroutines."""
+        return self.result(timeout, wait_for_replay=wait_for_replay)
 
 
 @dataclass(frozen=True, slots=True)

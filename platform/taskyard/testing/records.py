@@ -2,15 +2,64 @@
 
 from __future__ import annotations
 
-from typing import Any
+from importlib import resources
+from typing import Any, Final
 
 from taskyard.clock import to_us
 from taskyard.records import Records
 from taskyard.settings import Settings
 from taskyard.testing.clock import YardClock
-from taskyard.testing.storage import Storage
 
 __all__ = ["MemoryRecords"]
+
+_NOW: Final = "taskyard-testing:now"
+_LIFETIMES: Final = "taskyard-testing:lifetimes"
+
+
+try:
+    # fakeredis alone imports without Lua, and refuses every script later.
+    import lupa  # noqa: F401
+    from fakeredis import FakeRedis, FakeServer
+except ImportError as error:
+    raise ImportError(
+        f"a yard runs the record scripts in fakeredis, which cannot be imported ({error}); "
+        "install 'taskyard[testing]'"
+    ) from error
+
+
+class Storage:
+    """A server of its own; nothing of it outlives this object.
+
+    fakeredis reads the machine's clock. So `prelude` gives the scripts the yard's time, and what
+    ends by itself is removed when the yard's clock is moved.
+    """
+
+    def __init__(self, clock: YardClock) -> None:
+        self.clock = clock
+        # A server without a name is this client's alone.
+        self.client = FakeRedis(server=FakeServer())
+        self.clock_moved()
+        clock.follow(self)
+
+    @property
+    def prelude(self) -> str:
+        """The Lua that goes before each script."""
+        names = f"local NOW, LIFETIMES = '{_NOW}', '{_LIFETIMES}'\n"
+        return names + resources.files("taskyard.testing").joinpath("server.lua").read_text("utf-8")
+
+    def ends_by_itself(self, key: str) -> bool:
+        """Whether the key has a lifetime."""
+        return self.client.zscore(_LIFETIMES, key) is not None
+
+    def clock_moved(self) -> None:
+        """Take the clock's time, and forget what has ended by then."""
+        now_us = self.clock.now_us()
+        # The scripts split it into seconds and six digits.
+        self.client.set(_NOW, f"{now_us:07d}")
+        ended = self.client.zrangebyscore(_LIFETIMES, "-inf", now_us)
+        if ended:
+            self.client.delete(*ended)
+            self.client.zrem(_LIFETIMES, *ended)
 
 
 class MemoryRecords(Records):

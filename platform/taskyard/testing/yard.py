@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -10,14 +11,13 @@ from typing import Any, Final
 from taskyard.client import JobHandle
 from taskyard.clock import from_us
 from taskyard.errors import NotFound, TaskyardError
-from taskyard.jobs import Catalogue, registry
+from taskyard.jobs import Catalogue, JobType, registry
 from taskyard.jobs.letter_states import LetterStatus
 from taskyard.jobs.registry import Registry
 from taskyard.runner import Rules
 from taskyard.settings import Settings
 from taskyard.testing.attempts import EagerRunner, off_the_loop
 from taskyard.testing.broker import Message
-from taskyard.testing.catalogue import LiveCatalogue
 from taskyard.testing.client import MemoryClient
 from taskyard.testing.clock import YardClock
 from taskyard.testing.faults import Fault, Faults
@@ -26,10 +26,45 @@ from taskyard.testing.letters import UNSET, LetterShelf, Replays
 from taskyard.testing.worker import MemoryWorker
 from taskyard.wire.letters import Letter
 
-__all__ = ["BUSIEST", "Yard"]
+__all__ = ["Yard"]
 
 # Production would go on for ever with a job that enqueues itself; a test should be told.
 BUSIEST: Final = 10_000
+
+
+class LiveCatalogue(Catalogue):
+    """A catalogue and what the handlers' decorators define, read anew each time."""
+
+    def __init__(self, base: Catalogue, handlers: Registry) -> None:
+        super().__init__({})
+        self._base, self._handlers = base, handlers
+
+    def _now(self) -> Catalogue:
+        known = self._base
+        for handler in self._handlers.handlers():
+            if handler.job_type is not None:
+                known = known.with_type(handler.job_type)
+        return known
+
+    def __getitem__(self, name: str) -> JobType:
+        """The type called `name`; raises `UnknownJobType` with the nearest names."""
+        return self._now()[name]
+
+    def __contains__(self, name: object) -> bool:
+        """Whether the type is defined."""
+        return name in self._now()
+
+    def __iter__(self) -> Iterator[str]:
+        """Names, in the order of definition."""
+        return iter(self._now())
+
+    def __len__(self) -> int:
+        """How many types there are."""
+        return len(self._now())
+
+    def with_type(self, job_type: JobType) -> Catalogue:
+        """A copy that also knows `job_type`."""
+        return LiveCatalogue(self._base.with_type(job_type), self._handlers)
 
 
 class Yard(MemoryClient):

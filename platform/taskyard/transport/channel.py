@@ -17,9 +17,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from taskyard.store import is_of_replica
 from taskyard.transport.closing import leave_server
 from taskyard.transport.listening import ListeningChannel
-from taskyard.transport.order import Order
 from taskyard.transport.ownership import script
-from taskyard.transport.pops import Found, Pop
+from taskyard.transport.pops import Found, Order, Pop
 from taskyard.transport.qos import QoS
 from taskyard.transport.stored import message_of, suffix_of
 from taskyard.transport.wake import Wake

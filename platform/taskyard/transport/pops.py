@@ -6,7 +6,50 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Found", "Pop", "UnreadableList"]
+__all__ = ["Found", "Order", "Pop"]
+
+
+class Order:
+    """Which lists a pop looks into, and in which order.
+
+    Normally level by level, the queues of one level in rotation; in the order given where they do
+    not rotate. As soon as `fairness` - 1 messages were asked for, one pop runs the other way round,
+    for one message: so the least urgent level and the last queue get one in `fairness` messages, or
+    one in four pops where a pop asks for more, however much urgent work there is. 0 switches that
+    off.
+    """
+
+    def __init__(self, steps: Sequence[int], fairness: int, *, rotates: bool = True) -> None:
+        if fairness < 0 or fairness == 1:
+            raise ValueError(f"fairness must be 0 (off) or at least 2, got {fairness}")
+        self._steps = tuple(steps)
+        self.rotates = rotates
+        self._fairness = fairness
+        self._asked = self._pops = 0
+        self._turn = 0
+        self._floor_turn = 0
+
+    def next(self, queues: Sequence[str], batch: int) -> tuple[list[tuple[str, int]], int]:
+        """((queue, step) in order of service, how many messages) of the next pop."""
+        if self._is_floors_turn():
+            self._asked = self._pops = 0
+            # A turn of its own: one shared with the usual pops would meet the same queues for ever.
+            self._floor_turn += 1
+            return self._pairs(queues, self._floor_turn)[::-1], min(batch, 1)
+        self._asked += batch
+        self._pops += 1
+        self._turn += 1
+        return self._pairs(queues, self._turn), batch
+
+    def _is_floors_turn(self) -> bool:
+        # One message costs as much as a batch does, so it is not asked for in between too often.
+        enough = self._fairness - 1
+        return self._fairness > 0 and self._asked >= enough and self._pops >= min(enough, 3)
+
+    def _pairs(self, queues: Sequence[str], turn: int) -> list[tuple[str, int]]:
+        start = turn % len(queues) if self.rotates else 0
+        rotated = [*queues[start:], *queues[:start]]
+        return [(queue, step) for step in self._steps for queue in rotated]
 
 
 @dataclass(frozen=True, slots=True)

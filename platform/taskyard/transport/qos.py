@@ -6,16 +6,18 @@ import json
 from time import monotonic
 from typing import Any, Final
 
+import redis
 from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
 from redis.exceptions import ResponseError
 
 from taskyard.transport.owners import Swept, list_of
+from taskyard.transport.ownership import script
 from taskyard.transport.pace import AckRate
 from taskyard.transport.stored import mark_redelivered, stored_parts
 from taskyard.wire.logs import logger
 
-__all__ = ["RESTORE_BATCH", "RETURN_S", "QoS"]
+__all__ = ["RESTORE_BATCH", "RETURN_S", "QoS", "give_back"]
 
 log = logger(__name__)
 
@@ -30,6 +32,20 @@ _SURPLUS_S: Final = 1.0
 _RETURN: Final = "a message not given back"
 _ACKNOWLEDGE: Final = "messages not acknowledged"
 _RESTORE: Final = "a message of a dead or overdue consumer not given back"
+_RESTORE_SCRIPT = script("restore")
+
+
+def give_back(
+    client: redis.Redis, unacked: str, index: str, tag: str, stored: bytes, queue_list: str
+) -> bool:
+    """Make a message the next of its list, unless somebody has settled or returned it meanwhile.
+
+    All keys by their full names. Raises redis-py's errors; the message is still held then.
+    """
+    message, _, _ = stored_parts(stored)
+    if not isinstance(message, bytes):
+        message = json.dumps(mark_redelivered(message)).encode()
+    return bool(_RESTORE_SCRIPT(client, [unacked, index, queue_list], [tag, message, "next"]))
 
 
 class QoS(kombu_redis.QoS):  # type: ignore[misc]
