@@ -206,7 +206,7 @@ class AttemptSteps:
         )
         if isinstance(answer, Superseded):
             log.warning(
-                "job %s: the outcome of this attempt came too late, the job is %s",
+                "job %s: this attempt's outcome came too late, the job is %s",
                 job_id,
                 answer.state,
                 extra={"action": "superseded", "job_id": job_id},
