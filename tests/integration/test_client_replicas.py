@@ -219,7 +219,8 @@ def test_each_of_the_calls_that_share_a_script_hears_of_its_own_job(
 
 def test_calls_that_wait_too_long_for_those_before_them_are_not_sent(silent: Pair) -> None:
     async def scenario() -> list[Any]:
-        calls = [silent.yard.aenqueue("exec_act", {"do": "return"}) for _ in range(1_000)]  # more than go ahead together
+        # More than go ahead together.
+        calls = [silent.yard.aenqueue("exec_act", {"do": "return"}) for _ in range(1_000)]
         return await asyncio.gather(*calls, return_exceptions=True)
 
     started = monotonic()

@@ -17,7 +17,7 @@ from taskyard.broker import keep_packed, keep_transport, read_any_header, settle
 from taskyard.clock import to_us
 from taskyard.engine.eta import due_ahead_us
 from taskyard.engine.holding import Holding
-from taskyard.engine.message import is_identified, job_id_of, position_of, stamp_of, task_of
+from taskyard.engine.message import is_identified, job_id_of, position_of, task_of
 from taskyard.engine.origin import QUEUE, note_queues, queue_by_tag
 from taskyard.engine.pending import Owing, pending_publication
 from taskyard.engine.pool import OwnPipesPool
@@ -315,6 +315,8 @@ def _is_decided(yard: WorkerContext, message: Any) -> bool:
 
     That may take as long as a broker takes nothing; it is no sign of poison.
     """
-    record, stamp = yard.records.read(job_id_of(message)), stamp_of(message)
+    record, stamp = yard.records.read(job_id_of(message)), position_of(message)
+    if stamp is not None and stamp.nesting > record.number("nesting"):
+        return False  # it replaces the task that the record has come to
     own = (0, 0) if stamp is None else (stamp.generation, stamp.seq)
     return record.state is State.DEAD_LETTERED or own < (record.generation, record.number("seq"))
