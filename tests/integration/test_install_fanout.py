@@ -13,6 +13,7 @@ from support.legacy import Legacy
 from support.legacy_fixtures import TRANSPORTS, legacy_on
 from support.waiting import SOON_S, eventually
 from taskyard.install import Places
+from taskyard.ops.embedded.waiting import until
 
 WORKERS = ("first", "second")
 
@@ -40,7 +41,14 @@ def app(
 @pytest.fixture(scope="module")
 def tasks(app: Legacy) -> Iterator[Any]:
     with app.producer() as module:
+        eventually(lambda: _is_heard(app, module), "both workers listen", why=app.logs)
         yield module
+
+
+def _is_heard(app: Legacy, tasks: Any) -> bool:
+    """A worker that is ready may not listen yet, and then a copy at Redis does not reach it."""
+    probe = to_everyone(app, tasks)
+    return until(lambda: len(app.notes(f"{probe.id}:runs")) == len(WORKERS), within_s=2)
 
 
 def to_everyone(app: Legacy, tasks: Any, *arguments: str) -> Any:
