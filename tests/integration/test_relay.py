@@ -32,7 +32,7 @@ from taskyard.install import FleetPublisher, Place, Places
 from taskyard.install.places import broker_mark
 from taskyard.jobs.states import State
 from taskyard.mirror.letters import store_letters
-from taskyard.ops.cli.dlq.afterwards import waiting
+from taskyard.ops.cli.dlq.replay_history import waiting
 from taskyard.records import Records, Run
 from taskyard.relay import Relay
 from taskyard.settings import Settings

@@ -95,7 +95,7 @@ def test_no_failure_is_obeyed(switches: Switches, capsys: pytest.CaptureFixture[
 
 
 def test_no_line_of_a_log_is_obeyed() -> None:
-    from taskyard.ops.cli.duty import _Visible  # noqa: PLC0415 - nobody else needs it
+    from taskyard.ops.cli.daemon import _Visible  # noqa: PLC0415 - nobody else needs it
 
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)

@@ -11,7 +11,7 @@ import typer
 
 from taskyard.ops.cli.console import print_json, put, say, table
 from taskyard.ops.cli.options import Json
-from taskyard.ops.cli.place import URLS, Place, find_place
+from taskyard.ops.cli.target import URLS, Target, find_target
 from taskyard.ops.embedded import environment_of
 from taskyard.settings import load
 from taskyard.wire import redact_url
@@ -39,8 +39,8 @@ def command(
     if export:
         _export(json=json)
         return
-    place = find_place(quiet=json)
-    shown = _shown(place, show_secrets=show_secrets)
+    target = find_target(quiet=json)
+    shown = _shown(target, show_secrets=show_secrets)
     if json:
         print_json(shown)
         return
@@ -64,12 +64,12 @@ def _config() -> dict[str, str]:
     return {} if named is None else {_CONFIG: str(Path(named).absolute())}
 
 
-def _shown(place: Place, *, show_secrets: bool) -> dict[str, dict[str, Any]]:
-    values = place.settings.model_dump(mode="json")
+def _shown(target: Target, *, show_secrets: bool) -> dict[str, dict[str, Any]]:
+    values = target.settings.model_dump(mode="json")
     for name in URLS:
         if values[name] is not None and not show_secrets:
             values[name] = redact_url(values[name])
-    return {name: {"value": values[name], "origin": place.origins[name]} for name in values}
+    return {name: {"value": values[name], "origin": target.origins[name]} for name in values}
 
 
 def _text(value: object) -> str:

@@ -10,7 +10,7 @@ import typer
 from taskyard import database
 from taskyard.ops.cli.console import print_json, say
 from taskyard.ops.cli.options import Json
-from taskyard.ops.cli.place import find_place
+from taskyard.ops.cli.target import find_target
 
 __all__ = ["command"]
 
@@ -29,7 +29,7 @@ def command(
 
     One transaction, one migrator at a time: it is safe to start many at once.
     """
-    url = find_place(quiet=json).settings.need_database_url()
+    url = find_target(quiet=json).settings.need_database_url()
     if check and to != "head":
         raise typer.BadParameter("it is compared with head; leave --to out", param_hint="--check")
     status = database.check(url) if check else database.migrate(url, to)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from taskyard import database
 from taskyard.mirror import Mirror, letter_source
-from taskyard.ops.cli.duty import run_until_stopped
-from taskyard.ops.cli.place import find_place
+from taskyard.ops.cli.daemon import run_until_stopped
+from taskyard.ops.cli.target import find_target
 from taskyard.store import connect
 
 __all__ = ["command"]
@@ -16,7 +16,7 @@ def command() -> None:
 
     Any number may run side by side. While a server is away it waits and loses nothing.
     """
-    settings = find_place(quiet=False).settings
+    settings = find_target(quiet=False).settings
     url = settings.need_database_url()
     database.check(url)
     with database.opened(url, application_name="taskyard mirror") as engine:

@@ -16,7 +16,7 @@ from taskyard.control import Identity, local_identity
 from taskyard.install import FleetPublisher
 from taskyard.ops.cli.console import print_json, put, say, table
 from taskyard.ops.cli.options import Json
-from taskyard.ops.cli.place import find_place
+from taskyard.ops.cli.target import find_target
 from taskyard.reconcile import EXAMPLES, MEANINGS, Kind, Reconciler, Report
 from taskyard.reconcile import accept as accept_restore
 from taskyard.records import Records
@@ -48,7 +48,7 @@ def command(
     Without an option it changes nothing. Exit code 1 if something disagrees that was not repaired,
     or if the gate is closed. `--accept` needs an identity, as every operator's action does.
     """
-    settings = find_place(quiet=json).settings
+    settings = find_target(quiet=json).settings
     url = settings.need_database_url()
     with database.opened(url, application_name="taskyard reconcile") as engine:
         records = Records(connect(settings.need_redis_url()), settings)

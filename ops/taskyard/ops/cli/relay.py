@@ -10,8 +10,8 @@ from contextlib import closing
 from taskyard import database
 from taskyard.gate import Gate
 from taskyard.install import FleetPublisher
-from taskyard.ops.cli.duty import run_until_stopped
-from taskyard.ops.cli.place import find_place
+from taskyard.ops.cli.daemon import run_until_stopped
+from taskyard.ops.cli.target import find_target
 from taskyard.reconcile import Reconciler, watch
 from taskyard.records import Records
 from taskyard.relay import Relay
@@ -27,7 +27,7 @@ def command() -> None:
     restore it waits for `taskyard reconcile --accept`. Every minute it compares broker, records
     and ledger and logs what disagrees; if that fails for another reason than an outage, it ends.
     """
-    settings = find_place(quiet=False).settings
+    settings = find_target(quiet=False).settings
     url = settings.need_database_url()
     client = connect(settings.need_redis_url())
     records = Records(client, settings)
@@ -44,11 +44,11 @@ def command() -> None:
 
 
 def run_watched(
-    duty: Callable[[threading.Event], None],
+    daemon: Callable[[threading.Event], None],
     watcher: Callable[[threading.Event], None],
     stop: threading.Event,
 ) -> None:
-    """Run `duty` here and `watcher` in a thread until `stop` is set, or until one of them ends.
+    """Run `daemon` here and `watcher` in a thread until `stop` is set, or until one of them ends.
 
     What either raises is raised: a relay that nobody watches must not look healthy.
     """
@@ -56,7 +56,7 @@ def run_watched(
         watching = pool.submit(watcher, stop)
         watching.add_done_callback(lambda _: stop.set())
         try:
-            duty(stop)
+            daemon(stop)
         finally:
             stop.set()
     watching.result()

@@ -10,7 +10,7 @@ from typing import Annotated, Final
 import typer
 
 from taskyard.jobs import Catalogue
-from taskyard.ops.cli.place import find_place
+from taskyard.ops.cli.target import find_target
 from taskyard.settings import Settings
 
 __all__ = ["EVERY_POOL", "command", "words"]
@@ -35,14 +35,14 @@ def command(
     Whatever else is written goes to `celery worker` as it is, e.g. `--max-tasks-per-child 100`.
     SIGTERM or Ctrl-C lets it finish what it runs.
     """
-    place = find_place(quiet=False)
-    settings = place.settings
+    target = find_target(quiet=False)
+    settings = target.settings
     argv = words(settings, pool, concurrency, context.args, quiet=quiet)
     settings.need_broker_url()
     settings.need_redis_url()
     Catalogue.of(settings)
     sys.stdout.flush()
-    os.execve(sys.executable, argv, {**os.environ, **place.environ})  # noqa: S606 - no shell wanted
+    os.execve(sys.executable, argv, {**os.environ, **target.environ})  # noqa: S606 - no shell wanted
 
 
 def words(

@@ -12,7 +12,7 @@ from taskyard import database
 from taskyard.jobs import Catalogue, registry
 from taskyard.ops.cli.console import note
 from taskyard.ops.cli.env import TRUST_LOCAL
-from taskyard.ops.cli.place import URLS
+from taskyard.ops.cli.target import URLS
 from taskyard.ops.embedded import EmbeddedStack, run_processes
 from taskyard.ops.up.banner import banner
 from taskyard.ops.up.processes import processes

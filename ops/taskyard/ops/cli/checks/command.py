@@ -27,7 +27,7 @@ from taskyard.ops.cli.checks import (
 from taskyard.ops.cli.checks.finding import Finding, Level, judged
 from taskyard.ops.cli.console import out, print_json
 from taskyard.ops.cli.options import Json
-from taskyard.ops.cli.place import Place, find_place
+from taskyard.ops.cli.target import Target, find_target
 from taskyard.ops.cli.visible import clean
 from taskyard.settings import Settings
 from taskyard.store import BROKER, RECORDS
@@ -75,12 +75,12 @@ def command(
 def findings(*, quiet: bool) -> Iterator[Finding]:
     """All findings, in the order in which a person would look."""
     try:
-        place = find_place(quiet=quiet)
+        target = find_target(quiet=quiet)
     except TaskyardError as error:
         yield Finding("settings", Level.ERROR, str(error), exit_code=error.exit_code)
         return
-    yield Finding.ok("settings", _origins(place))
-    settings = place.settings
+    yield Finding.ok("settings", _origins(target))
+    settings = target.settings
     types: Collection[str] = ()
     try:
         catalogue = Catalogue.of(settings)
@@ -97,8 +97,8 @@ def findings(*, quiet: bool) -> Iterator[Finding]:
     yield from judged("Postgres", lambda: postgres_server.look_at(settings.need_database_url()))
 
 
-def _origins(place: Place) -> str:
-    given = [name for name, origin in place.origins.items() if origin != "default"]
+def _origins(target: Target) -> str:
+    given = [name for name, origin in target.origins.items() if origin != "default"]
     return (
         f"{len(given)} given ({', '.join(given)}), the others are defaults"
         if given

@@ -18,8 +18,8 @@ from taskyard.jobs.letter_states import LetterStatus
 from taskyard.ops.cli.console import note, print_json, put, with_sentences
 from taskyard.ops.cli.ids import short
 from taskyard.ops.cli.options import Json, Limit, moment_of
-from taskyard.ops.cli.place import find_place
 from taskyard.ops.cli.summary_line import summary_line
+from taskyard.ops.cli.target import find_target
 from taskyard.ops.cli.times import age
 
 __all__ = ["command", "letter_table"]
@@ -38,7 +38,7 @@ def command(
 
     Deleted ones are listed only with `--status deleted`.
     """
-    settings = find_place(quiet=json).settings
+    settings = find_target(quiet=json).settings
     now = SYSTEM_CLOCK.now()
     filters = letters.Filters(
         status=status,

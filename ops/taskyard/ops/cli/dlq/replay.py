@@ -19,7 +19,7 @@ from taskyard.ops.cli.dlq.replays import Replay, TaskMode, Wish, replay_one
 from taskyard.ops.cli.ids import written
 from taskyard.ops.cli.options import Json
 from taskyard.ops.cli.payload import read_edit
-from taskyard.ops.cli.place import find_place
+from taskyard.ops.cli.target import find_target
 from taskyard.ops.cli.visible import one_line
 
 __all__ = ["LIMIT", "command"]
@@ -62,7 +62,7 @@ def command(
     for each outcome; `pending` means that the relay will carry it out.
     """
     names = _within_limit(written(ids))
-    settings = find_place(quiet=json).settings
+    settings = find_target(quiet=json).settings
     if queue is not None:
         settings.queue(queue)
     edit = read_edit(payload, args, kwargs)

@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 
 from taskyard.control import Edit, Identity, KnownTypes, ReplayRequested, replay, wait_outcome
 from taskyard.errors import InvalidPayload, NotFound, Refused
-from taskyard.ops.cli.dlq.afterwards import waiting
+from taskyard.ops.cli.dlq.replay_history import waiting
 from taskyard.wire.unpacking import UNPACKED_LIMIT
 
 __all__ = ["Replay", "TaskMode", "Wish", "replay_one"]

@@ -18,10 +18,10 @@ from taskyard.jobs import Category
 from taskyard.jobs.letter_states import OPEN
 from taskyard.jobs.replay_rules import NEEDS, Needs
 from taskyard.ops.cli.console import grid, print_json, put, say, with_sentences
-from taskyard.ops.cli.dlq.afterwards import afterwards
+from taskyard.ops.cli.dlq.replay_history import replay_history
 from taskyard.ops.cli.ids import written
 from taskyard.ops.cli.options import Json
-from taskyard.ops.cli.place import find_place
+from taskyard.ops.cli.target import find_target
 from taskyard.ops.cli.times import moment
 from taskyard.ops.cli.visible import json_text
 
@@ -41,7 +41,7 @@ def command(
 
     `--raw` prints the message that a replay would send, as JSON with a body in base64.
     """
-    settings = find_place(quiet=json).settings
+    settings = find_target(quiet=json).settings
     with database.opened(settings.need_database_url()) as engine:
         if raw:
             _print_documents([_message(engine, name) for name in written(ids)])
@@ -91,7 +91,7 @@ def _facts(letter: dict[str, Any], sequel: Sequel) -> Iterator[tuple[str, object
     yield "cause", letter["failure_reason"]
     yield "error", letter["error_class"]
     yield "status", letter["status"]
-    yield from afterwards(letter, sequel)
+    yield from replay_history(letter, sequel)
     yield "died", moment(letter["decided_at"])
     yield "first failure", moment(letter["first_failure_at"])
     yield "attempts", letters.count(letter["attempts"])

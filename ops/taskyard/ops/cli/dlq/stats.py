@@ -9,7 +9,7 @@ from taskyard import database
 from taskyard.control import letters
 from taskyard.ops.cli.console import print_json, put, say, table
 from taskyard.ops.cli.options import Json
-from taskyard.ops.cli.place import find_place
+from taskyard.ops.cli.target import find_target
 
 __all__ = ["command"]
 
@@ -19,7 +19,7 @@ def command(json: Json = False) -> None:
 
     Categories are counted for the letters that wait for an operator.
     """
-    with database.opened(find_place(quiet=json).settings.need_database_url()) as engine:
+    with database.opened(find_target(quiet=json).settings.need_database_url()) as engine:
         counted = letters.stats(engine)
     if json:
         print_json(asdict(counted))

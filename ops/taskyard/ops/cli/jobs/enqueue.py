@@ -12,8 +12,8 @@ from taskyard.ops.cli.console import note, print_json, say
 from taskyard.ops.cli.jobs.wait import DEFAULT_TIMEOUT_S, result_text
 from taskyard.ops.cli.options import Json, patience
 from taskyard.ops.cli.payload import read_payload
-from taskyard.ops.cli.place import find_place
 from taskyard.ops.cli.queues.unserved import warn_if_unserved
+from taskyard.ops.cli.target import find_target
 
 __all__ = ["command"]
 
@@ -42,7 +42,7 @@ def command(
     When it returns, the broker has the message.
     """
     body = read_payload(payload)
-    settings = find_place(quiet=json).settings
+    settings = find_target(quiet=json).settings
     if job_type not in Catalogue.of(settings):
         # Perhaps its handler's decorator defines it.
         for failure in registry.load_entry_points(built_in=settings.builtin_jobs):

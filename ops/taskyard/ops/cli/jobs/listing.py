@@ -14,10 +14,10 @@ from taskyard.clock import SYSTEM_CLOCK
 from taskyard.jobs.states import State
 from taskyard.ops.cli.console import note, print_json, put, with_sentences
 from taskyard.ops.cli.ids import short
-from taskyard.ops.cli.jobs.present import present
+from taskyard.ops.cli.jobs.current_cause import with_current_cause
 from taskyard.ops.cli.options import Json, Limit, moment_of
-from taskyard.ops.cli.place import find_place
 from taskyard.ops.cli.summary_line import summary_line
+from taskyard.ops.cli.target import find_target
 from taskyard.ops.cli.times import age, lasted
 from taskyard.settings import Settings
 from taskyard.wire.redaction import redact_text
@@ -39,7 +39,7 @@ def command(
 
     The ledger follows the live records by a moment; `taskyard jobs show` reads both.
     """
-    settings = find_place(quiet=json).settings
+    settings = find_target(quiet=json).settings
     now = SYSTEM_CLOCK.now()
     wanted = ledger.Wanted(
         state=None if state is None else state.value,
@@ -83,7 +83,10 @@ def command(
 def _with_causes(connection: Connection, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     said = ledger.messages_of(connection, rows)
     words = {life: redact_text(text) for life, text in said.items()}
-    return [present({**row, "error": words.get((row["job_id"], row["epoch"]))}) for row in rows]
+    return [
+        with_current_cause({**row, "error": words.get((row["job_id"], row["epoch"]))})
+        for row in rows
+    ]
 
 
 def _took(row: Mapping[str, Any], starts: Mapping[tuple[str, int], datetime]) -> str | None:

@@ -18,9 +18,9 @@ from taskyard.ops.cli.ids import written
 from taskyard.ops.cli.jobs.hands import Hands
 from taskyard.ops.cli.jobs.view import JobView, look_up
 from taskyard.ops.cli.options import Json
-from taskyard.ops.cli.place import find_place
 from taskyard.ops.cli.queues.look import QueueState
 from taskyard.ops.cli.queues.unserved import NO_WORKER
+from taskyard.ops.cli.target import find_target
 from taskyard.ops.cli.times import age, moment
 from taskyard.records import Records
 from taskyard.store import connect
@@ -39,7 +39,7 @@ def command(
 
     The live record comes from Redis, the history from Postgres; what cannot be asked is unknown.
     """
-    settings = find_place(quiet=json).settings
+    settings = find_target(quiet=json).settings
     # A person waits, and much can be told without the records.
     records = Records(connect(settings.need_redis_url(), retries=1), settings)
     views = [look_up(settings, records, name) for name in written(jobs)]

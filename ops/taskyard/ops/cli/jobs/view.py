@@ -11,9 +11,9 @@ from taskyard import database, ledger
 from taskyard.clock import from_us
 from taskyard.errors import NotFound, ServerRefused, ServerUnreachable, TaskyardError
 from taskyard.jobs.states import State
+from taskyard.ops.cli.jobs.current_cause import with_current_cause
 from taskyard.ops.cli.jobs.find import find_in_ledger, find_job, no_job
 from taskyard.ops.cli.jobs.hands import Hands, look_at_hands
-from taskyard.ops.cli.jobs.present import present
 from taskyard.ops.cli.jobs.silence import SILENT
 from taskyard.ops.cli.queues.look import QueueState
 from taskyard.ops.cli.queues.unserved import WAITING, start_worker, state_of
@@ -231,4 +231,4 @@ def read_ledger(settings: Settings, job_id: str) -> Ledger:
         return Ledger()
     except SILENT as error:
         return Ledger(silence=error)
-    return Ledger(present(row), events)
+    return Ledger(with_current_cause(row), events)

@@ -13,8 +13,8 @@ from taskyard.ops.cli.console import print_json, say
 from taskyard.ops.cli.ids import written
 from taskyard.ops.cli.jobs.find import find_job
 from taskyard.ops.cli.options import Json, patience
-from taskyard.ops.cli.place import find_place
 from taskyard.ops.cli.queues.unserved import warn_if_unserved
+from taskyard.ops.cli.target import find_target
 from taskyard.ops.cli.visible import json_text, one_line
 
 __all__ = ["DEFAULT_TIMEOUT_S", "command", "result_text"]
@@ -38,7 +38,7 @@ def command(
 
     Exit code 8 for a job that ended without a result, 7 if it did not end in time.
     """
-    settings = find_place(quiet=json).settings
+    settings = find_target(quiet=json).settings
     with Taskyard(settings) as yard:
         handles = [yard.job(find_job(settings, yard.records, name)) for name in written(jobs)]
         if not json:

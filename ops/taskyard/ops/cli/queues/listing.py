@@ -9,10 +9,10 @@ from taskyard.clock import SYSTEM_CLOCK
 from taskyard.errors import TaskyardError
 from taskyard.ops.cli.console import note, print_json, put, table
 from taskyard.ops.cli.options import Json
-from taskyard.ops.cli.place import find_place
 from taskyard.ops.cli.queues.apps import look_at_apps
 from taskyard.ops.cli.queues.look import QueueState, look
 from taskyard.ops.cli.queues.unserved import start_worker
+from taskyard.ops.cli.target import find_target
 from taskyard.ops.cli.times import age
 from taskyard.settings import Settings
 
@@ -25,7 +25,7 @@ def command(json: Json = False) -> None:
     Waiting are messages at the broker; what a retry's backoff or a countdown holds back is not
     among them. Queues of installed apps are listed as their workers announce them.
     """
-    settings = find_place(quiet=json).settings
+    settings = find_target(quiet=json).settings
     states = look(settings) + _of_apps(settings)
     if json:
         print_json([asdict(state) for state in states])

@@ -6,7 +6,7 @@ from taskyard.jobs import JobType, RetryPolicy
 from taskyard.jobs.policies import Backoff
 from taskyard.ops.cli.console import note, print_json, put, table
 from taskyard.ops.cli.options import Json
-from taskyard.ops.cli.place import find_place
+from taskyard.ops.cli.target import find_target
 from taskyard.ops.cli.types.origins import Known, known_types
 from taskyard.ops.cli.types.policy import waits_ms
 
@@ -18,7 +18,7 @@ def command(json: Json = False) -> None:
 
     From the built-in file, the files of TASKYARD_JOB_TYPES and the decorators of this machine.
     """
-    types, silence = known_types(find_place(quiet=json).settings)
+    types, silence = known_types(find_target(quiet=json).settings)
     if json:
         print_json([_document(known) for known in types.values()])
         return

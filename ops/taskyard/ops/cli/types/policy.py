@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from taskyard.jobs import RetryPolicy
-from taskyard.ops.cli.place import Place
+from taskyard.ops.cli.target import Target
 from taskyard.ops.cli.types.origins import DEFAULT, Known
 
 __all__ = ["Fact", "facts", "never_retried", "waits_ms"]
@@ -37,9 +37,9 @@ class Fact:
     origin: str
 
 
-def facts(known: Known, place: Place) -> Iterator[Fact]:
+def facts(known: Known, target: Target) -> Iterator[Fact]:
     """Every field, in the order in which a job meets them; raises `UnknownQueue`."""
-    job_type, settings = known.job_type, place.settings
+    job_type, settings = known.job_type, target.settings
     yield Fact("queue", job_type.queue, known.origin("queue"))
     if job_type.priority is None:
         default = settings.queue(job_type.queue).default_priority
@@ -54,7 +54,7 @@ def facts(known: Known, place: Place) -> Iterator[Fact]:
     yield Fact("never_retried", never_retried(job_type.policy), "computed")
     yield Fact("waits_ms", waits_ms(job_type.policy), "computed")
     for name in _SETTINGS:
-        yield Fact(name, getattr(settings, name), place.origins.get(name, DEFAULT))
+        yield Fact(name, getattr(settings, name), target.origins.get(name, DEFAULT))
 
 
 def never_retried(policy: RetryPolicy) -> str:

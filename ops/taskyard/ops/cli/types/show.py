@@ -8,7 +8,7 @@ import typer
 
 from taskyard.ops.cli.console import grid, note, print_json, put, say, table
 from taskyard.ops.cli.options import Json
-from taskyard.ops.cli.place import find_place
+from taskyard.ops.cli.target import find_target
 from taskyard.ops.cli.types.origins import Known, known_types, the_type
 from taskyard.ops.cli.types.policy import Fact, facts
 
@@ -24,10 +24,10 @@ def command(
     An origin is a file, the handler's decorator, a setting, or `default` where nobody set it. What
     `enqueue` is given for one job (queue, priority, retries, time limits) comes before all of them.
     """
-    place = find_place(quiet=json)
-    types, silence = known_types(place.settings)
+    target = find_target(quiet=json)
+    types, silence = known_types(target.settings)
     known = the_type(types, name)
-    found = list(facts(known, place))
+    found = list(facts(known, target))
     if json:
         told = {fact.name: {"value": fact.value, "origin": fact.origin} for fact in found}
         print_json({"name": name, "handler": known.handler, "fields": told})

@@ -1,4 +1,4 @@
-"""A process that works until it is told to stop: the mirror and the relay."""
+"""A process that works until a signal stops it: the mirror and the relay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of a ledger's row is the job's present; what an earlier attempt left is its history."""
+"""The cause of a job's current state, as opposed to what an earlier attempt left."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any, Final
 
 from taskyard.jobs.states import State
 
-__all__ = ["present"]
+__all__ = ["with_current_cause"]
 
 _CAUSED: Final = frozenset({State.RETRYING, State.DEAD_LETTERED, State.FAILED})
 _CAUSE: Final = ("code", "category", "letter_id", "error")
 
 
-def present(row: Mapping[str, Any]) -> dict[str, Any]:
-    """`row` with its cause only where that is why the job is in this state.
+def with_current_cause(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `row`, without its cause where the cause does not explain the current state.
 
-    The ledger keeps the last cause it was told; a job that has been replayed, or whose retry
+    The ledger keeps the last cause that was reported; a job that has been replayed, or whose retry
     succeeded, has none. `taskyard jobs show` has every attempt's own.
     """
     if State(row["state"]) in _CAUSED:

@@ -1,7 +1,7 @@
-"""Where a command works: the settings in force, or the servers that `taskyard up` runs here.
+"""The target of a command: the settings in force, or the servers that `taskyard up` runs here.
 
-Only operator commands look for those servers. A client, `celery -A` and `install` never do: what
-they talk to must be said aloud.
+Only operator commands look for those servers. A client, `celery -A` and `install` never do: their
+servers must be named in their settings.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from taskyard.errors import InvalidSettings, ServerUnreachable
 from taskyard.ops.cli.console import note
 from taskyard.settings import Settings, load
 
-__all__ = ["EMBEDDED_ORIGIN", "URLS", "Place", "find_place"]
+__all__ = ["EMBEDDED_ORIGIN", "URLS", "Target", "find_target"]
 
 URLS: Final = ("broker_url", "redis_url", "database_url")
 _EXAMPLES: Final = {
@@ -30,7 +30,7 @@ EMBEDDED_ORIGIN: Final = "taskyard up"
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Target:
     """Settings with their origins; `environ` is what another process needs to work there too.
 
     `embedded` is the home whose servers are used, None where the settings name servers.
@@ -42,8 +42,8 @@ class Place:
     embedded: Path | None = None
 
 
-def find_place(*, quiet: bool) -> Place:
-    """The place to work in; unless `quiet`, says on stderr if it is the embedded one.
+def find_target(*, quiet: bool) -> Target:
+    """Return the servers to work with; unless `quiet`, name embedded ones on stderr.
 
     Raises `InvalidSettings`.
     """
@@ -51,16 +51,16 @@ def find_place(*, quiet: bool) -> Place:
     settings = loaded.settings
     _check_urls(settings)
     if any(getattr(settings, name) is not None for name in URLS):
-        return Place(settings, loaded.origins, {})
+        return Target(settings, loaded.origins, {})
     urls = _embedded(settings.home)
     if urls is None:
-        return Place(settings, loaded.origins, {})
+        return Target(settings, loaded.origins, {})
     found = load({**os.environ, **urls})
     origins = {**found.origins, **dict.fromkeys(URLS, EMBEDDED_ORIGIN)}
     origins["home"] = loaded.origins["home"]
     if not quiet:
         note(f"using the servers that `taskyard up` runs in {settings.home}")
-    return Place(found.settings, origins, urls, settings.home)
+    return Target(found.settings, origins, urls, settings.home)
 
 
 def _check_urls(settings: Settings) -> None:

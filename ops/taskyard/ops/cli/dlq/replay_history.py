@@ -10,10 +10,10 @@ from taskyard.control.replay_history import ReplayTold, Sequel
 from taskyard.jobs.letter_states import LetterStatus, ReplayOutcome
 from taskyard.ops.cli.times import moment
 
-__all__ = ["afterwards", "waiting"]
+__all__ = ["replay_history", "waiting"]
 
 
-def afterwards(letter: dict[str, Any], sequel: Sequel) -> Iterator[tuple[str, object]]:
+def replay_history(letter: dict[str, Any], sequel: Sequel) -> Iterator[tuple[str, object]]:
     """Names and values: may it be replayed, was it, by whom, and how that ended."""
     yield "eligible", "yes" if sequel.why_not is None else f"no: {sequel.why_not}"
     for replay in sequel.replays:
