@@ -23,7 +23,7 @@ from taskyard.audit import rows_of
 from taskyard.broker import RedisPublisher
 from taskyard.broker.layout import PLAIN, Layout
 from taskyard.control import Edit, Identity, ReplayRequested, letters, replay, wait_outcome
-from taskyard.control.replay_history import follow
+from taskyard.control.replay_history import replay_history_of
 from taskyard.database import create_partitions
 from taskyard.database.tables import LETTERS, OUTBOX
 from taskyard.errors import PublishFailed
@@ -276,9 +276,11 @@ def test_a_broker_that_does_not_answer_postpones_and_never_refuses(
     # Who asked hears why it is not done, and later, who looks at the letter.
     why = "pending: the broker is away"
     assert wait_outcome(yard.database, asked.request_id, 0) == why
-    (told,) = follow(yard.database, letters.show(yard.database, letter.letter_id)).replays
-    assert told.outcome == why
-    assert "tries again: the broker is away" in waiting(told.outcome.partition(": ")[2])
+    (replay,) = replay_history_of(
+        yard.database, letters.show(yard.database, letter.letter_id)
+    ).replays
+    assert replay.outcome == why
+    assert "tries again: the broker is away" in waiting(replay.outcome.partition(": ")[2])
     with yard.database.begin() as connection:
         connection.execute(update(OUTBOX).values(not_before=None))
     assert yard.relay.run_once()

@@ -22,7 +22,7 @@ from taskyard.control.payloads import KnownTypes, check_edit
 from taskyard.control.prefixes import find_id
 from taskyard.control.reasons import Mode, check_reason
 from taskyard.control.status import mark_replayed
-from taskyard.control.verb import Attempt, attempting
+from taskyard.control.verb import VerbCall, audited
 from taskyard.database.tables import AUDIT, LETTERS
 from taskyard.jobs import Category
 from taskyard.jobs.letter_states import LetterStatus
@@ -72,23 +72,23 @@ def replay(
     Raises `NotPermitted`, `NotFound`, `InvalidPayload`, `Refused` (a second replay among others);
     each of them is audited.
     """
-    attempt = Attempt(Action.CONTROLLED_REPLAY, identity, reason, on_behalf_of)
-    with attempting(engine, attempt):
-        attempt.permit()
-        attempt.reason = check_reason(reason, require_reason)
+    call = VerbCall(Action.CONTROLLED_REPLAY, identity, reason, on_behalf_of)
+    with audited(engine, call):
+        call.permit()
+        call.reason = check_reason(reason, require_reason)
         with engine.begin() as connection:
-            row = _lock(connection, letter_id, attempt)
+            row = _lock(connection, letter_id, call)
             _validate(connection, row, payload, force=force, limit=max_unpacked_bytes)
             checked = None if payload is None else check_edit(known, row["job_type"], payload)
-            asked = _act(connection, row, attempt, queue=queue, payload=payload, force=force)
+            asked = _act(connection, row, call, queue=queue, payload=payload, force=force)
             return dataclasses.replace(asked, payload_checked=checked)
 
 
-def _lock(connection: Connection, name: str | uuid.UUID, attempt: Attempt) -> Mapping[str, Any]:
-    attempt.dead_letter_id = find_id(connection, name)
-    query = select(LETTERS).where(LETTERS.c.id == attempt.dead_letter_id).with_for_update()
+def _lock(connection: Connection, name: str | uuid.UUID, call: VerbCall) -> Mapping[str, Any]:
+    call.dead_letter_id = find_id(connection, name)
+    query = select(LETTERS).where(LETTERS.c.id == call.dead_letter_id).with_for_update()
     row = dict(connection.execute(query).mappings().one())
-    attempt.target_request_id = row["original_request_id"]
+    call.target_request_id = row["original_request_id"]
     return row
 
 
@@ -130,17 +130,17 @@ def _last_replay(connection: Connection, row: Mapping[str, Any]) -> str:
 def _act(
     connection: Connection,
     row: Mapping[str, Any],
-    attempt: Attempt,
+    call: VerbCall,
     *,
     queue: str | None,
     payload: Edit | None,
     force: bool,
 ) -> ReplayRequested:
     mark_replayed(connection, row["id"])
-    attempt.write(connection, Outcome.REQUESTED, _detail(queue, payload, force=force))
-    outbox.put(connection, _intent(row, attempt.request_id, queue, payload))
+    call.write(connection, Outcome.REQUESTED, _detail(queue, payload, force=force))
+    outbox.put(connection, _intent(row, call.request_id, queue, payload))
     return ReplayRequested(
-        attempt.request_id, row["id"], row["original_request_id"], row["generation"] + 1
+        call.request_id, row["id"], row["original_request_id"], row["generation"] + 1
     )
 
 

@@ -21,11 +21,11 @@ from taskyard.jobs.replay_rules import FANOUT
 from taskyard.outbox import why_waiting
 from taskyard.wire.redaction import redact_text
 
-__all__ = ["ReplayTold", "Sequel", "follow"]
+__all__ = ["ReplayEntry", "ReplayHistory", "replay_history_of"]
 
 
 @dataclass(frozen=True, slots=True)
-class ReplayTold:
+class ReplayEntry:
     """One replay as the audit log has it.
 
     `outcome` is `applied`, `refused: <why>`, `pending` while the relay has not answered, or
@@ -45,26 +45,26 @@ class ReplayTold:
 
 
 @dataclass(frozen=True, slots=True)
-class Sequel:
-    """`why_not` is why it cannot be replayed as it is now, None if it can.
+class ReplayHistory:
+    """What followed a letter; `why_not` is why it cannot be replayed as it is, None if it can.
 
     `next_letter` is the letter of a later generation of the same life, if that died too;
-    `job_state` and `job_generation` are the ledger's, None where it has forgotten the job.
+    `job_state` and `job_generation` are the ledger's, None where it has deleted the job.
     """
 
     why_not: str | None
-    replays: tuple[ReplayTold, ...]
+    replays: tuple[ReplayEntry, ...]
     next_letter: uuid.UUID | None
     job_state: str | None
     job_generation: int | None
 
 
-def follow(engine: Engine, letter: Mapping[str, Any]) -> Sequel:
-    """The sequel of a letter as `letters.show` gives it."""
+def replay_history_of(engine: Engine, letter: Mapping[str, Any]) -> ReplayHistory:
+    """Return what followed the death of a letter that `letters.show` returned."""
     with engine.connect() as connection:
         replays = _replays(connection, letter)
         job = _job(connection, letter)
-        return Sequel(
+        return ReplayHistory(
             why_not=_why_not(letter, replays),
             replays=replays,
             next_letter=_next_letter(connection, letter),
@@ -73,7 +73,7 @@ def follow(engine: Engine, letter: Mapping[str, Any]) -> Sequel:
         )
 
 
-def _why_not(letter: Mapping[str, Any], replays: tuple[ReplayTold, ...]) -> str | None:
+def _why_not(letter: Mapping[str, Any], replays: tuple[ReplayEntry, ...]) -> str | None:
     by = f" by {replays[-1].by}" if replays else ""
     candidate = Candidate(
         letter_id=str(letter["id"]),
@@ -90,7 +90,7 @@ def _why_not(letter: Mapping[str, Any], replays: tuple[ReplayTold, ...]) -> str 
     return None
 
 
-def _replays(connection: Connection, letter: Mapping[str, Any]) -> tuple[ReplayTold, ...]:
+def _replays(connection: Connection, letter: Mapping[str, Any]) -> tuple[ReplayEntry, ...]:
     """Those that were asked for, oldest first; calls that were refused at once are not among."""
     rows = connection.execute(
         select(AUDIT)
@@ -109,7 +109,7 @@ def _replays(connection: Connection, letter: Mapping[str, Any]) -> tuple[ReplayT
             answers[row["request_id"]] = row["outcome"]
     generation = letter["generation"] + 1
     return tuple(
-        _told(row, answers.get(request) or _pending(connection, request), generation)
+        _entry(row, answers.get(request) or _pending(connection, request), generation)
         for request, row in asked.items()
     )
 
@@ -119,9 +119,9 @@ def _pending(connection: Connection, request: uuid.UUID) -> str:
     return PENDING if why is None else f"{PENDING}: {redact_text(why)}"
 
 
-def _told(row: Mapping[str, Any], outcome: str, generation: int) -> ReplayTold:
+def _entry(row: Mapping[str, Any], outcome: str, generation: int) -> ReplayEntry:
     detail = row["detail"] or {}
-    return ReplayTold(
+    return ReplayEntry(
         at=row["performed_at"],
         by=row["operator_identity"],
         on_behalf_of=row["on_behalf_of"],

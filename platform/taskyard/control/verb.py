@@ -1,6 +1,6 @@
 """The shape of every operator verb: permit -> validate -> act -> audit.
 
-A verb opens an `Attempt` with `attempting`, and inside it permits, validates and acts. What it
+A verb opens a `VerbCall` with `audited`, and inside it permits, validates and acts. What it
 raises on the way is audited too, in a transaction of its own, since the verb's is rolled back.
 """
 
@@ -21,7 +21,7 @@ from taskyard.errors import InvalidPayload, NotFound, NotPermitted, Refused
 from taskyard.wire.logs import logger
 from taskyard.wire.steering import escaped
 
-__all__ = ["Attempt", "attempting"]
+__all__ = ["VerbCall", "audited"]
 
 log = logger(__name__)
 
@@ -29,7 +29,7 @@ _LONGEST: Final = 2000
 
 
 @dataclass(slots=True)
-class Attempt:
+class VerbCall:
     """One call of a verb: who wants what, and, as far as it is known yet, of which job and letter.
 
     `on_behalf_of` is whom the caller names where that is not the identity itself.
@@ -52,7 +52,7 @@ class Attempt:
             )
 
     def write(self, connection: Connection, outcome: str, detail: Mapping[str, object]) -> None:
-        """Append this attempt's row to the audit log in the caller's transaction."""
+        """Append this call's row to the audit log in the caller's transaction."""
         behalf = None if self.on_behalf_of == self.identity.subject else self.on_behalf_of
         entry = audit.Entry(
             request_id=self.request_id,
@@ -70,27 +70,27 @@ class Attempt:
 
 
 @contextmanager
-def attempting(engine: Engine, attempt: Attempt) -> Iterator[Attempt]:
+def audited(engine: Engine, call: VerbCall) -> Iterator[VerbCall]:
     """Audit what is raised inside: a missing right as `denied`, anything else as `refused: why`."""
     try:
-        yield attempt
+        yield call
     except NotPermitted as error:
-        _record(engine, attempt, Outcome.DENIED, error)
+        _record(engine, call, Outcome.DENIED, error)
         raise
     except (Refused, NotFound, InvalidPayload) as error:
-        _record(engine, attempt, audit.refused(error), error)
+        _record(engine, call, audit.refused(error), error)
         raise
 
 
-def _record(engine: Engine, attempt: Attempt, outcome: str, error: Exception) -> None:
+def _record(engine: Engine, call: VerbCall, outcome: str, error: Exception) -> None:
     with engine.begin() as connection:
-        attempt.write(connection, outcome, {"why": _storable(str(error))})
+        call.write(connection, outcome, {"why": _storable(str(error))})
     log.warning(
         "%s by %s: %s",
-        attempt.action,
-        attempt.identity.subject,
+        call.action,
+        call.identity.subject,
         error,
-        extra={"action": "verb_refused", "verb": attempt.action.value},
+        extra={"action": "verb_refused", "verb": call.action.value},
     )
 
 

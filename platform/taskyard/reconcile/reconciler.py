@@ -19,15 +19,15 @@ from taskyard.gate import Gate
 from taskyard.jobs.states import State
 from taskyard.reconcile import ledger, letters, replays
 from taskyard.reconcile.abandoned import Abandoned
+from taskyard.reconcile.half_entries import find_half_entries
 from taskyard.reconcile.holders import look_for_holders
 from taskyard.reconcile.kinds import Kind
 from taskyard.reconcile.message_locations import MessageLocations, survey
 from taskyard.reconcile.messages import Messages, count_messages, find_messages
 from taskyard.reconcile.next_queue import onward_queues
-from taskyard.reconcile.pairs import compare_pairs
 from taskyard.reconcile.report import EXAMPLES, Budget, Finding, Report
 from taskyard.reconcile.seen import Seen, read_records, scan_records, server_now_us
-from taskyard.reconcile.stranded import Republisher, may_be_stranded, strands
+from taskyard.reconcile.stranded import Republisher, may_be_stranded, stranded_findings
 from taskyard.records import Fleet, Member, Records, lives
 from taskyard.settings import Settings
 from taskyard.store import BROKER, connect, reachable
@@ -194,7 +194,7 @@ class Reconciler:
         lost = [seen for seen in look.suspects if not look.messages.serves(seen)]
         unseen = {one.job_id: where.why_unseen(queues[one.job_id]) for one in lost}
         certain = [seen for seen in lost if unseen[seen.job_id] is None]
-        report.take(strands(self._unmoved(certain), self._rescue))
+        report.take(stranded_findings(self._unmoved(certain), self._republisher))
         for seen in self._unmoved(lost):
             report.suspect(f"stranded_{seen.state}", unseen[seen.job_id])
         gone = [
@@ -227,7 +227,7 @@ class Reconciler:
         most_messages: int | None,
     ) -> bool:
         """Fill `look.messages`; False if not all of them could be seen."""
-        report.take(compare_pairs(self._broker, self._settings, budget))
+        report.take(find_half_entries(self._broker, self._settings, budget))
         report.looked_at["messages"] = count_messages(self._broker, where)
         if most_messages is not None and report.looked_at["messages"] > most_messages:
             report.unseen.append(_TOO_MANY)
@@ -246,7 +246,7 @@ class Reconciler:
         report.take(left)
         named = {finding.subject for finding in left}
         unsent = [seen for seen in look.suspects if _never_confirmed(seen)]
-        report.take(strands(self._unmoved(unsent), self._rescue))
+        report.take(stranded_findings(self._unmoved(unsent), self._republisher))
         self._judge_letters(report, self._unmoved(look.unmirrored))
         for seen in look.suspects:
             if not _never_confirmed(seen) and seen.job_id not in named:
@@ -270,7 +270,7 @@ class Reconciler:
             report.suspect(Kind.LETTER_MISSING.value, _LETTERS_UNSEEN)
 
     @property
-    def _rescue(self) -> Republisher:
+    def _republisher(self) -> Republisher:
         return Republisher(self._engine, self._records, self._publisher)
 
     def _take_missing(self, report: Report, gone: list[Seen]) -> None:

@@ -25,7 +25,7 @@ from taskyard.wire import RawMessage, Stamp, letter_id
 from taskyard.wire.logs import logger
 from taskyard.wire.unsent import Unsent
 
-__all__ = ["Republisher", "may_be_stranded", "strands"]
+__all__ = ["Republisher", "may_be_stranded", "stranded_findings"]
 
 log = logger(__name__)
 
@@ -49,16 +49,16 @@ def may_be_stranded(seen: Seen, settled_us: int) -> bool:
             return False
 
 
-def strands(stranded: Sequence[Seen], rescue: Republisher) -> Iterator[Finding]:
-    """One finding each; `stranded` are records whose message was looked for and not found."""
+def stranded_findings(stranded: Sequence[Seen], republisher: Republisher) -> Iterator[Finding]:
+    """Yield one finding each; `stranded` are records whose message was not found anywhere."""
     for seen in stranded:
-        if rescue.is_owed(seen):
+        if republisher.is_owed(seen):
             continue
         kind = _KINDS[seen.state]
         if seen.state is State.ACCEPTED and seen.texts["published"] != "1":
             kind = Kind.UNPUBLISHED
         try:
-            mend = rescue.of(seen)
+            mend = republisher.of(seen)
         except UnreadableCopy:
             mend = None
             yield Finding(Kind.COPY_UNREADABLE, seen.job_id)

@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 from taskyard.audit import Action, Outcome
 from taskyard.control import Identity
 from taskyard.control.reasons import Mode, check_reason
-from taskyard.control.verb import Attempt, attempting
+from taskyard.control.verb import VerbCall, audited
 from taskyard.database.retry import repeat
 from taskyard.errors import PublishFailed
 from taskyard.reconcile.reconciler import BUDGET_S, Reconciler
@@ -43,15 +43,15 @@ def accept(
     What was carried out before the restore is finished, what nothing is known of is refused, so
     that an open gate repeats nothing. Raises `NotPermitted`, `Refused`.
     """
-    attempt = Attempt(Action.ACCEPT_RESTORE, identity, reason)
-    with attempting(engine, attempt):
-        attempt.permit()
-        attempt.reason = check_reason(reason, require_reason)
+    call = VerbCall(Action.ACCEPT_RESTORE, identity, reason)
+    with audited(engine, call):
+        call.permit()
+        call.reason = check_reason(reason, require_reason)
         report = reconciler.run(repair=True, restored=True, budget_s=budget_s)
         with engine.begin() as connection:
             drift = {kind.value: count for kind, count in report.drift.items() if count}
             detail = {"gate": report.gate, "drift": drift, "complete": report.complete}
-            attempt.write(connection, Outcome.APPLIED, detail)
+            call.write(connection, Outcome.APPLIED, detail)
             reconciler.gate.accept(connection)
     report.gate = None
     return report

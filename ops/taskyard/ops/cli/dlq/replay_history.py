@@ -6,30 +6,30 @@ from collections.abc import Iterator
 from typing import Any
 
 from taskyard.control.outcome import PENDING
-from taskyard.control.replay_history import ReplayTold, Sequel
+from taskyard.control.replay_history import ReplayEntry, ReplayHistory
 from taskyard.jobs.letter_states import LetterStatus, ReplayOutcome
 from taskyard.ops.cli.times import moment
 
 __all__ = ["replay_history", "waiting"]
 
 
-def replay_history(letter: dict[str, Any], sequel: Sequel) -> Iterator[tuple[str, object]]:
+def replay_history(letter: dict[str, Any], history: ReplayHistory) -> Iterator[tuple[str, object]]:
     """Names and values: may it be replayed, was it, by whom, and how that ended."""
-    yield "eligible", "yes" if sequel.why_not is None else f"no: {sequel.why_not}"
-    for replay in sequel.replays:
+    yield "eligible", "yes" if history.why_not is None else f"no: {history.why_not}"
+    for replay in history.replays:
         yield "replayed", f"{moment(replay.at)} by {_who(replay)}"
         yield "  reason", replay.reason
         yield "  into", _into(replay)
     if letter["status"] == LetterStatus.REPLAYED:
-        yield "  ended", _end(letter, sequel)
+        yield "  ended", _end(letter, history)
 
 
-def _who(replay: ReplayTold) -> str:
+def _who(replay: ReplayEntry) -> str:
     behalf = f", on behalf of {replay.on_behalf_of}" if replay.on_behalf_of else ""
     return f"{replay.by}{behalf}"
 
 
-def _into(replay: ReplayTold) -> str:
+def _into(replay: ReplayEntry) -> str:
     ways = [f"queue {replay.queue}"] if replay.queue else []
     ways += ["edited payload"] if replay.edited else []
     ways += ["forced"] if replay.forced else []
@@ -45,14 +45,14 @@ def waiting(why: str) -> str:
     return f"the relay could not carry it out yet and tries again: {why}"
 
 
-def _end(letter: dict[str, Any], sequel: Sequel) -> str:
+def _end(letter: dict[str, Any], history: ReplayHistory) -> str:
     match letter["replay_outcome"]:
         case ReplayOutcome.SUCCESS:
             return "success"
-        case ReplayOutcome.FAILED if sequel.next_letter is not None:
-            return f"failed: its new letter is {sequel.next_letter}"
+        case ReplayOutcome.FAILED if history.next_letter is not None:
+            return f"failed: its new letter is {history.next_letter}"
         case ReplayOutcome.FAILED:
             return "failed"
-    if sequel.job_state is None or sequel.job_generation == letter["generation"]:
+    if history.job_state is None or history.job_generation == letter["generation"]:
         return "not known yet: the ledger has not heard of the new generation"
-    return f"no outcome yet: the job is {sequel.job_state}"
+    return f"no outcome yet: the job is {history.job_state}"

@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 from taskyard import database
 from taskyard.clock import from_us, seconds_of
 from taskyard.control import letters
-from taskyard.control.replay_history import Sequel, follow
+from taskyard.control.replay_history import ReplayHistory, replay_history_of
 from taskyard.jobs import Category
 from taskyard.jobs.letter_states import OPEN
 from taskyard.jobs.replay_rules import NEEDS, Needs
@@ -47,12 +47,12 @@ def command(
             _print_documents([_message(engine, name) for name in written(ids)])
             return
         found = [letters.show(engine, name) for name in written(ids)]
-        told = [(letter, follow(engine, letter)) for letter in found]
+        told = [(letter, replay_history_of(engine, letter)) for letter in found]
     if json:
-        _print_documents([_document(letter, sequel) for letter, sequel in told])
+        _print_documents([_document(letter, history) for letter, history in told])
         return
-    for letter, sequel in told:
-        _print(letter, sequel)
+    for letter, history in told:
+        _print(letter, history)
 
 
 def _message(engine: Engine, name: str) -> dict[str, Any]:
@@ -63,25 +63,25 @@ def _print_documents(documents: list[dict[str, Any]]) -> None:
     print_json(documents[0] if len(documents) == 1 else documents)
 
 
-def _document(letter: dict[str, Any], sequel: Sequel) -> dict[str, Any]:
+def _document(letter: dict[str, Any], history: ReplayHistory) -> dict[str, Any]:
     """Named as in `dlq list` and `jobs show`: `attempts` is a number, what failed a list."""
     failed = letter["attempts"]
     told = {"attempts": letters.count(failed), "failed_attempts": failed}
-    return {**letter, **told, "replayable": sequel.why_not is None, **asdict(sequel)}
+    return {**letter, **told, "replayable": history.why_not is None, **asdict(history)}
 
 
-def _print(letter: dict[str, Any], sequel: Sequel) -> None:
-    put(grid(list(_facts(letter, sequel))))
+def _print(letter: dict[str, Any], history: ReplayHistory) -> None:
+    put(grid(list(_facts(letter, history))))
     if letter["attempts"]:
         say("")
         put(_attempts(letter["attempts"]))
     if letter["traceback"]:
         say("\n" + str(letter["traceback"]).rstrip())
     say("")
-    put(grid([("next", _next(letter, sequel))]))
+    put(grid([("next", _next(letter, history))]))
 
 
-def _facts(letter: dict[str, Any], sequel: Sequel) -> Iterator[tuple[str, object]]:
+def _facts(letter: dict[str, Any], history: ReplayHistory) -> Iterator[tuple[str, object]]:
     yield "letter", letter["id"]
     yield "job", letter["original_request_id"]
     yield "type", letter["job_type"]
@@ -91,7 +91,7 @@ def _facts(letter: dict[str, Any], sequel: Sequel) -> Iterator[tuple[str, object
     yield "cause", letter["failure_reason"]
     yield "error", letter["error_class"]
     yield "status", letter["status"]
-    yield from replay_history(letter, sequel)
+    yield from replay_history(letter, history)
     yield "died", moment(letter["decided_at"])
     yield "first failure", moment(letter["first_failure_at"])
     yield "attempts", letters.count(letter["attempts"])
@@ -122,9 +122,9 @@ def _attempts(notes: list[dict[str, Any]]) -> RenderableType:
     return with_sentences(columns, rows)
 
 
-def _next(letter: dict[str, Any], sequel: Sequel) -> str:
-    if sequel.next_letter is not None:
-        return f"taskyard dlq show {sequel.next_letter}"
+def _next(letter: dict[str, Any], history: ReplayHistory) -> str:
+    if history.next_letter is not None:
+        return f"taskyard dlq show {history.next_letter}"
     if letter["status"] not in OPEN:
         return f"taskyard jobs show {letter['original_request_id']}"
     command = f'taskyard dlq replay {letter["id"]} --reason "why it will work now"'

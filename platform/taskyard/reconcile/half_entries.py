@@ -1,7 +1,10 @@
-"""Two stores are pairs of a hash and a sorted set; half a pair is drift.
+"""Entries of two stores that lack their other half.
 
-Every candidate is judged again by the script that would mend it, so that a message on its way is
-never taken for half a pair.
+The delay store and the unacknowledged messages are each a hash of messages and a sorted set of
+times; an entry in only one of the two is drift.
+
+The script that would repair a candidate judges it again, so that a message that is being moved
+is never reported.
 """
 
 from __future__ import annotations
@@ -19,14 +22,14 @@ from taskyard.reconcile.report import Budget, Finding
 from taskyard.settings import Settings
 from taskyard.store import Script
 
-__all__ = ["compare_pairs"]
+__all__ = ["find_half_entries"]
 
 _COUNT: Final = 500
 _SECONDS, _MILLISECONDS = 1, 1000
 
 
 @dataclass(frozen=True, slots=True)
-class _Pair:
+class _Store:
     """`scale`: units a second of the sorted set's times."""
 
     messages: str
@@ -36,44 +39,44 @@ class _Pair:
     without_time: Kind
 
 
-def compare_pairs(client: redis.Redis, settings: Settings, budget: Budget) -> Iterator[Finding]:
-    """Halves in the delay store and among the unacknowledged messages."""
-    for pair in _pairs(settings):
+def find_half_entries(client: redis.Redis, settings: Settings, budget: Budget) -> Iterator[Finding]:
+    """Yield a finding for each half in the delay store and among the unacknowledged messages."""
+    for store in _stores(settings):
         messages = {
-            member for member, _ in client.hscan_iter(pair.messages, count=_COUNT) if budget.ask()
+            member for member, _ in client.hscan_iter(store.messages, count=_COUNT) if budget.ask()
         }
-        times = {member for member, _ in client.zscan_iter(pair.times, count=_COUNT)}
+        times = {member for member, _ in client.zscan_iter(store.times, count=_COUNT)}
         if not budget.ask():
             return
-        yield from _halves(client, pair, "message", times - messages, pair.without_message)
-        yield from _halves(client, pair, "time", messages - times, pair.without_time)
+        yield from _halves(client, store, "message", times - messages, store.without_message)
+        yield from _halves(client, store, "time", messages - times, store.without_time)
 
 
 def _halves(
-    client: redis.Redis, pair: _Pair, lacks: str, members: set[bytes], kind: Kind
+    client: redis.Redis, store: _Store, lacks: str, members: set[bytes], kind: Kind
 ) -> Iterator[Finding]:
-    script, keys = _SCRIPT, [pair.messages, pair.times]
+    script, keys = _SCRIPT, [store.messages, store.times]
 
     def mend(member: bytes) -> bool:
-        return bool(script(client, keys, [lacks, "mend", pair.scale, member]))
+        return bool(script(client, keys, [lacks, "mend", store.scale, member]))
 
     for member in sorted(members):
-        if script(client, keys, [lacks, "look", pair.scale, member]):
+        if script(client, keys, [lacks, "look", store.scale, member]):
             text = member.decode("utf-8", "replace")
             yield Finding(kind, text, lambda member=member: mend(member))  # type: ignore[misc]
 
 
-def _pairs(settings: Settings) -> tuple[_Pair, _Pair]:
+def _stores(settings: Settings) -> tuple[_Store, _Store]:
     layout = own_layout(settings)
     return (
-        _Pair(
+        _Store(
             f"{settings.namespace}:delayed:messages",
             f"{settings.namespace}:delayed",
             _MILLISECONDS,
             Kind.DELAYED_WITHOUT_MESSAGE,
             Kind.DELAYED_WITHOUT_TIME,
         ),
-        _Pair(
+        _Store(
             layout.unacked_key,
             layout.index_key,
             _SECONDS,
