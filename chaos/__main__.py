@@ -15,11 +15,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from chaos.cluster import ROOT
 from chaos.report import failed, put, read_json, table, write_json, write_table
-from chaos.run import Plan, blow
+from chaos.run import Plan, run_storm
 from chaos.setups import SETUPS
 from chaos.storms import STORMS
-from chaos.town import ROOT
 
 
 def main() -> int:
@@ -56,7 +56,7 @@ def _plans(options: argparse.Namespace) -> list[Plan]:
 def _one(plan: Plan) -> dict[str, Any]:
     folder = Path(tempfile.mkdtemp(prefix="taskyard-storm-"))
     sys.stderr.write(f"{plan.storm} over {plan.setup} ...\n")
-    result = blow(plan, folder).document()
+    result = run_storm(plan, folder).document()
     sys.stderr.write(f"  {result}\n")
     if failed(result):
         sys.stderr.write(f"  kept: {folder}\n")

@@ -11,10 +11,10 @@ from typing import Any, Final
 
 from sqlalchemy import text
 
+from chaos.cluster import Cluster
 from chaos.effects import EFFECTS
 from chaos.load import DOOMED, POISON
 from chaos.poison import cases_of, verdict
-from chaos.town import Cluster
 from taskyard.install import FleetPublisher
 from taskyard.jobs.states import State
 from taskyard.reconcile import Reconciler
@@ -58,9 +58,9 @@ class Audit:
         return len(job_ids)
 
 
-def states_of(town: Cluster, job_ids: Sequence[str]) -> dict[str, State]:
+def states_of(cluster: Cluster, job_ids: Sequence[str]) -> dict[str, State]:
     """The record's state of each job."""
-    records, found = town.records, {}
+    records, found = cluster.records, {}
     for start in range(0, len(job_ids), _CHUNK):
         chunk = job_ids[start : start + _CHUNK]
         with records.client.pipeline(transaction=False) as pipe:
@@ -72,7 +72,7 @@ def states_of(town: Cluster, job_ids: Sequence[str]) -> dict[str, State]:
 
 
 def audit(
-    town: Cluster,
+    cluster: Cluster,
     kinds: Mapping[str, str],
     gone: Sequence[str] = (),
     held_back: Sequence[str] = (),
@@ -83,22 +83,22 @@ def audit(
     back late: neither counts as lost.
     """
     seen = Audit(len(kinds))
-    states = states_of(town, list(kinds))
-    _outcomes(town, seen, kinds, states, {*gone, *held_back})
+    states = states_of(cluster, list(kinds))
+    _outcomes(cluster, seen, kinds, states, {*gone, *held_back})
     lost_in_pop = [f"{job}: {states[job].value}" for job in gone if states[job] not in ENDS]
     seen.lost_in_pop = seen.name(LOST_IN_POP, lost_in_pop)
-    _effects(town, seen, kinds, states)
-    _letters(town, seen, states)
+    _effects(cluster, seen, kinds, states)
+    _letters(cluster, seen, states)
     # Of what kombu's pop has lost there is no letter, and no event after its loss.
     known = {job: kind for job, kind in kinds.items() if job not in gone or states[job] in ENDS}
-    _poison(town, seen, known)
-    _ledger(town, seen, {job: states[job] for job in known})
-    _drift(town, seen)
+    _poison(cluster, seen, known)
+    _ledger(cluster, seen, {job: states[job] for job in known})
+    _drift(cluster, seen)
     return seen
 
 
 def _outcomes(
-    town: Cluster,
+    cluster: Cluster,
     seen: Audit,
     kinds: Mapping[str, str],
     states: Mapping[str, State],
@@ -115,20 +115,20 @@ def _outcomes(
         for job, state in states.items()
         if state is State.DEAD_LETTERED and kinds[job] not in {DOOMED, POISON}
     ]
-    seen.name(STORM_DEATHS, [f"{job}: {_cause(town, job)}" for job in died])
+    seen.name(STORM_DEATHS, [f"{job}: {_cause(cluster, job)}" for job in died])
 
 
-def _cause(town: Cluster, job_id: str) -> str:
-    cause = town.records.read(job_id).cause
+def _cause(cluster: Cluster, job_id: str) -> str:
+    cause = cluster.records.read(job_id).cause
     return f"{cause.get('code')}: {cause.get('message')} {cause.get('evidence', '')}"
 
 
 def _effects(
-    town: Cluster, seen: Audit, kinds: Mapping[str, str], states: Mapping[str, State]
+    cluster: Cluster, seen: Audit, kinds: Mapping[str, str], states: Mapping[str, State]
 ) -> None:
-    witnessed: Any = town.witness.lrange(EFFECTS, 0, -1)
-    plain = Counter(json.loads(raw)["job"] for raw in witnessed)
-    with town.engine.connect() as connection:
+    entries: Any = cluster.effects_log.lrange(EFFECTS, 0, -1)
+    plain = Counter(json.loads(raw)["job"] for raw in entries)
+    with cluster.engine.connect() as connection:
         rows = connection.execute(text("SELECT job_id, count(*) FROM chaos_effects GROUP BY 1"))
         once = {row[0]: int(row[1]) for row in rows}
     done = [job for job, state in states.items() if state is State.COMPLETED]
@@ -141,13 +141,13 @@ def _effects(
     seen.name("effect of an unknown job", [job for job in plain if job not in kinds])
 
 
-def _letters(town: Cluster, seen: Audit, states: Mapping[str, State]) -> None:
+def _letters(cluster: Cluster, seen: Audit, states: Mapping[str, State]) -> None:
     dead = [job for job, state in states.items() if state is State.DEAD_LETTERED]
     wanted = {}
     for job in dead:
-        record = town.records.read(job)
+        record = cluster.records.read(job)
         wanted[uuid.UUID(letter_id(job, record.epoch, record.generation))] = job
-    with town.engine.connect() as connection:
+    with cluster.engine.connect() as connection:
         known = set(connection.scalars(text("SELECT id FROM dead_letter_queue")))
         doubled = connection.scalars(
             text("SELECT id::text FROM dead_letter_queue GROUP BY id HAVING count(*) > 1")
@@ -158,18 +158,19 @@ def _letters(town: Cluster, seen: Audit, states: Mapping[str, State]) -> None:
     seen.name("letter of a job that is not dead", [str(one) for one in known - set(wanted)])
 
 
-def _poison(town: Cluster, seen: Audit, kinds: Mapping[str, str]) -> None:
+def _poison(cluster: Cluster, seen: Audit, kinds: Mapping[str, str]) -> None:
     jobs = [job for job, kind in kinds.items() if kind == POISON]
     faults = {
-        job: verdict(case, town.settings.death_limit) for job, case in cases_of(town, jobs).items()
+        job: verdict(case, cluster.settings.death_limit)
+        for job, case in cases_of(cluster, jobs).items()
     }
     wrong = [f"{job}: {fault}" for job, fault in faults.items() if fault is not None]
     seen.poison, seen.poison_exact = len(jobs), len(jobs) - len(wrong)
     seen.name("poison not at its configured count", wrong)
 
 
-def _ledger(town: Cluster, seen: Audit, states: Mapping[str, State]) -> None:
-    with town.engine.connect() as connection:
+def _ledger(cluster: Cluster, seen: Audit, states: Mapping[str, State]) -> None:
+    with cluster.engine.connect() as connection:
         rows = connection.execute(text("SELECT job_id, state FROM job_ledger"))
         told = {row[0]: row[1] for row in rows}
         twice = list(connection.scalars(text(_DECISIONS)))
@@ -178,12 +179,12 @@ def _ledger(town: Cluster, seen: Audit, states: Mapping[str, State]) -> None:
     seen.doubled += seen.name("outcome recorded twice", twice)
 
 
-def _drift(town: Cluster, seen: Audit) -> None:
+def _drift(cluster: Cluster, seen: Audit) -> None:
     reconciler = Reconciler(
-        town.settings,
-        town.engine,
-        town.records,
-        FleetPublisher(town.settings, town.records),
+        cluster.settings,
+        cluster.engine,
+        cluster.records,
+        FleetPublisher(cluster.settings, cluster.records),
         grace_s=0,
     )
     try:

@@ -26,7 +26,7 @@ def _place(folder: Path, server: str) -> Path:
 
 
 class SmallDisk:
-    """A file system in memory for `server`'s data in the town's `folder`.
+    """A file system in memory for `server`'s data in the cluster's `folder`.
 
     1 GiB: 20,000 jobs with their logs fit in, and filling it takes a moment. `reason` says why
     there can be none.
@@ -61,18 +61,18 @@ class SmallDisk:
 def fill(server: str) -> Callable[[Faults], None]:
     """The file system of a server's data has no byte left for a while."""
 
-    def blow(faults: Faults) -> None:
-        ballast = _place(faults.town.folder, server) / "ballast"
+    def inject(faults: Faults) -> None:
+        ballast = _place(faults.cluster.folder, server) / "ballast"
         try:
             fill_up(ballast)
             faults.hold(*_FULL_S)
         finally:
             ballast.unlink()
         # PostgreSQL ends where not even its log has room; a supervisor starts it again.
-        faults.town.mend()
+        faults.cluster.mend()
         faults.over(f"the disk of {server} full")
 
-    return blow
+    return inject
 
 
 def fill_up(ballast: Path) -> int:
@@ -107,7 +107,7 @@ def _allocate(descriptor: int, start: int, count: int) -> bool:
 
 def disk_alarm(faults: Faults) -> None:
     """RabbitMQ takes its disk for full: it stops reading from whoever publishes."""
-    rabbitmq = faults.town.rabbitmq
+    rabbitmq = faults.cluster.rabbitmq
     assert rabbitmq is not None
     rabbitmq.ctl("set_disk_free_limit", _ALWAYS_FULL)
     try:

@@ -53,11 +53,11 @@ def apply_once(job_id: str, first: Callable[[Connection], bool] | None = None) -
 
 def _note(what: str, job_id: str) -> None:
     note: dict[str, Any] = {"job": job_id, "at": time.time()}
-    _witness(os.getpid()).rpush(what, json.dumps(note))
+    _effects_log(os.getpid()).rpush(what, json.dumps(note))
 
 
 @cache
-def _witness(pid: int) -> redis.Redis:
+def _effects_log(pid: int) -> redis.Redis:
     """A client of each process."""
     return redis.Redis.from_url(os.environ[WITNESS_VARIABLE])
 

@@ -1,4 +1,4 @@
-"""What a storm has at hand: the town, its draws, and the notes of what it did."""
+"""What a storm works with: the cluster, its draws, and the notes of what it did."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from chaos.cluster import Cluster
 from chaos.messages import held_by, held_messages
 from chaos.supervisor import Supervised
-from chaos.town import Cluster
 
 __all__ = ["Faults"]
 
@@ -23,7 +23,7 @@ class Faults:
     `all_dead_until` are the moments at which workers were started again after all of them had died.
     """
 
-    town: Cluster
+    cluster: Cluster
     rng: random.Random
     stop: threading.Event
     ended_at: list[float] = field(default_factory=list)
@@ -34,14 +34,14 @@ class Faults:
     def kill(self, workers: Sequence[Supervised]) -> None:
         """SIGKILL to workers; `orphans` gets the jobs that they held, and when they died."""
         pids = [worker.pid for worker in workers]
-        self.town.supervisor.kill(workers)
+        self.cluster.supervisor.kill(workers)
         self.note_orphans(pids)
 
     def note_orphans(self, pids: Sequence[int]) -> None:
         """Whoever waits for the jobs of these dead workers waits from now on."""
-        if self.town.setup.broker != "redis":
+        if self.cluster.setup.broker != "redis":
             return
-        held, died_at = held_messages(self.town), time.time()
+        held, died_at = held_messages(self.cluster), time.time()
         self.orphans += [(job, died_at) for pid in pids for job in held_by(held, pid)]
 
     def over(self, what: str, *, all_dead: bool = False) -> None:

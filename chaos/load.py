@@ -13,7 +13,7 @@ from amqp.exceptions import AMQPError
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
-from chaos.town import Cluster
+from chaos.cluster import Cluster
 from taskyard.errors import TaskyardError
 
 __all__ = ["DOOMED", "POISON", "Plan", "enqueue"]
@@ -61,7 +61,7 @@ class Plan:
         return drawn
 
 
-def enqueue(plan: Plan, town: Cluster, storm: Future[None]) -> dict[str, str]:
+def enqueue(plan: Plan, cluster: Cluster, storm: Future[None]) -> dict[str, str]:
     """Enqueue at the plan's rate; the kind of each job by its id.
 
     Raises what ended `storm`: what it broke then would stay broken.
@@ -69,7 +69,7 @@ def enqueue(plan: Plan, town: Cluster, storm: Future[None]) -> dict[str, str]:
     kinds: dict[str, str] = {}
     started_s = time.monotonic()
     for batch in _batches(plan):
-        ids = _insist(town, batch, storm, started_s + 2 * plan.load_s + _PATIENCE_S)
+        ids = _insist(cluster, batch, storm, started_s + 2 * plan.load_s + _PATIENCE_S)
         kinds.update(zip(ids, batch.values(), strict=True))
         ahead_s = len(kinds) / plan.rate - (time.monotonic() - started_s)
         if ahead_s > 0:
@@ -83,11 +83,13 @@ def _batches(plan: Plan) -> Iterator[dict[int, str]]:
         yield dict(enumerate(kinds[start : start + size], start))
 
 
-def _insist(town: Cluster, batch: dict[int, str], storm: Future[None], until_s: float) -> list[str]:
+def _insist(
+    cluster: Cluster, batch: dict[int, str], storm: Future[None], until_s: float
+) -> list[str]:
     """As a service does it: under ids of its own, again until all of them are confirmed."""
     while True:
         try:
-            return town.fleet.send(batch)
+            return cluster.fleet.send(batch)
         except _REFUSED as error:
             if storm.done():
                 storm.result()

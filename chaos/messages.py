@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from chaos.app import QUEUE
-from chaos.town import Cluster
+from chaos.cluster import Cluster
 
 __all__ = ["Messages", "find_messages", "held_by", "held_messages"]
 
@@ -28,21 +28,23 @@ class Messages:
         return job_id in self.queued or job_id in self.delayed or job_id in self.held
 
 
-def find_messages(town: Cluster) -> Messages:
+def find_messages(cluster: Cluster) -> Messages:
     """Every message of the storm's queue. One on its way between two places may be missed."""
-    found = Messages(held=held_messages(town))
-    for key in town.records.client.scan_iter(f"{_queue(town)}*", count=_CHUNK, _type="LIST"):
-        found.queued |= {job for raw in _items(town, key) if (job := _job_of(raw))}
-    for _, entry in town.records.client.hscan_iter(f"{town.settings.namespace}:delayed:messages"):
+    found = Messages(held=held_messages(cluster))
+    for key in cluster.records.client.scan_iter(f"{_queue(cluster)}*", count=_CHUNK, _type="LIST"):
+        found.queued |= {job for raw in _items(cluster, key) if (job := _job_of(raw))}
+    for _, entry in cluster.records.client.hscan_iter(
+        f"{cluster.settings.namespace}:delayed:messages"
+    ):
         job = _job_of(entry.partition(b"\n")[2])
         if job:
             found.delayed.add(job)
     return found
 
 
-def held_messages(town: Cluster) -> dict[str, str]:
+def held_messages(cluster: Cluster) -> dict[str, str]:
     """The tag of each unacknowledged message by its job."""
-    raw: Any = town.records.client.hgetall(_unacked(town))
+    raw: Any = cluster.records.client.hgetall(_unacked(cluster))
     tags = {tag.decode(): _load(stored) for tag, stored in raw.items()}
     return {
         job: tag
@@ -56,24 +58,24 @@ def held_by(held: dict[str, str], pid: int) -> list[str]:
     return [job for job, tag in held.items() if tag.split(".")[-2:-1] == [str(pid)]]
 
 
-def _items(town: Cluster, key: bytes) -> Iterator[bytes]:
+def _items(cluster: Cluster, key: bytes) -> Iterator[bytes]:
     """A list from its left end, where new entries come: none is skipped."""
     start = 0
     while True:
-        chunk: Any = town.records.client.lrange(key, start, start + _CHUNK - 1)
+        chunk: Any = cluster.records.client.lrange(key, start, start + _CHUNK - 1)
         yield from chunk
         if len(chunk) < _CHUNK:
             return
         start += _CHUNK
 
 
-def _queue(town: Cluster) -> str:
-    namespace = town.settings.namespace
-    return QUEUE if town.setup.app else f"{namespace}:{namespace}.exec"
+def _queue(cluster: Cluster) -> str:
+    namespace = cluster.settings.namespace
+    return QUEUE if cluster.setup.app else f"{namespace}:{namespace}.exec"
 
 
-def _unacked(town: Cluster) -> str:
-    return "unacked" if town.setup.app else f"{town.settings.namespace}:unacked"
+def _unacked(cluster: Cluster) -> str:
+    return "unacked" if cluster.setup.app else f"{cluster.settings.namespace}:unacked"
 
 
 def _job_of(raw: bytes) -> str:

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from chaos.audit import ENDS, states_of
+from chaos.cluster import Cluster
 from chaos.faults import Faults
 from chaos.messages import held_messages
 from chaos.stranded import expired, living_owners
-from chaos.town import Cluster
 from taskyard.ops.embedded.waiting import until
 from taskyard.records import GONE_S
 
@@ -45,22 +45,22 @@ class Named:
 
 def kill_all_and_reconcile(faults: Faults) -> Named:
     """Kill every worker, run `taskyard reconcile --json`, start the workers again."""
-    town, workers = faults.town, list(faults.town.workers)
+    cluster, workers = faults.cluster, list(faults.cluster.workers)
     pids = [worker.pid for worker in workers]
-    town.supervisor.kill(workers)
+    cluster.supervisor.kill(workers)
     # By then every worker counts as gone, whatever its transport says of it.
     gone_s = time.monotonic() + GONE_S
     until(
-        lambda: time.monotonic() > gone_s and _over(town, pids),
+        lambda: time.monotonic() > gone_s and _over(cluster, pids),
         within_s=_DEAD_WITHIN_S,
         every_s=0.2,
     )
-    before = _stranded(town)
-    document = _reconcile(town)
-    truth = before & _stranded(town)
+    before = _stranded(cluster)
+    document = _reconcile(cluster)
+    truth = before & _stranded(cluster)
     # The fault lasts until there are workers again.
     faults.note_orphans(pids)
-    town.mend()
+    cluster.mend()
     unnamed = sorted(truth - set(texts_in(document)))
     told = f"all workers killed, {len(truth)} jobs left behind, {len(unnamed)} not named"
     faults.over(told, all_dead=True)
@@ -81,33 +81,33 @@ def texts_in(document: object) -> Iterator[str]:
             yield from texts_in(value)
 
 
-def _over(town: Cluster, pids: Sequence[int]) -> bool:
+def _over(cluster: Cluster, pids: Sequence[int]) -> bool:
     """Whether no dead worker seems to live: neither by a lease nor by a heartbeat."""
-    running = expired(town)
+    running = expired(cluster)
     if any(not over for over in running.values()):
         return False
-    owners = living_owners(town)
+    owners = living_owners(cluster)
     return not any(owner.split(".")[-2:-1] == [str(pid)] for owner in owners for pid in pids)
 
 
-def _stranded(town: Cluster) -> set[str]:
-    found = {job for job, over in expired(town).items() if over}
-    if town.setup.broker == "redis" and town.setup.transport:
-        held, living = held_messages(town), living_owners(town)
+def _stranded(cluster: Cluster) -> set[str]:
+    found = {job for job, over in expired(cluster).items() if over}
+    if cluster.setup.broker == "redis" and cluster.setup.transport:
+        held, living = held_messages(cluster), living_owners(cluster)
         dead = [job for job, tag in held.items() if tag.rpartition(":")[0] not in living]
         # One that has ended waits for nothing: only its acknowledgement was not sent.
-        states = states_of(town, dead)
+        states = states_of(cluster, dead)
         found |= {job for job in dead if states[job] not in ENDS}
     return found
 
 
-def _reconcile(town: Cluster) -> dict[str, Any]:
+def _reconcile(cluster: Cluster) -> dict[str, Any]:
     """What the command prints; its exit code 1 says that something disagrees."""
     argv = [sys.executable, "-m", "taskyard.ops.cli", "reconcile", "--json"]
     # It names 20 of each kind unless it is asked for more.
     argv += ["--examples", _ALL]
     done = subprocess.run(  # noqa: S603 - our own program
-        argv, env=town.environment(), capture_output=True, check=False, timeout=_COMMAND_S
+        argv, env=cluster.environment(), capture_output=True, check=False, timeout=_COMMAND_S
     )
     try:
         document: dict[str, Any] = json.loads(done.stdout)

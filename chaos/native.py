@@ -35,7 +35,7 @@ class NativeFleet:
             folder,
             queues=(_QUEUE,),
             concurrency=concurrency,
-            modules=("chaos.quiet", "chaos.clocks", "chaos.jobs"),
+            modules=("chaos.log_levels", "chaos.clocks", "chaos.jobs"),
             environment={
                 **self._variables,
                 SHIFT_VARIABLE: str(shift_s),

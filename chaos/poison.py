@@ -16,8 +16,8 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from chaos.cluster import Cluster
 from chaos.effects import POISONINGS
-from chaos.town import Cluster
 
 __all__ = ["Case", "cases_of", "verdict"]
 
@@ -58,11 +58,11 @@ def verdict(case: Case, limit: int) -> str | None:
     return None
 
 
-def cases_of(town: Cluster, jobs: Sequence[str]) -> dict[str, Case]:
+def cases_of(cluster: Cluster, jobs: Sequence[str]) -> dict[str, Case]:
     """What is known of each of `jobs`."""
-    witnessed: Any = town.witness.lrange(POISONINGS, 0, -1)
-    runs = Counter(json.loads(raw)["job"] for raw in witnessed)
-    with town.engine.connect() as connection:
+    entries: Any = cluster.effects_log.lrange(POISONINGS, 0, -1)
+    runs = Counter(json.loads(raw)["job"] for raw in entries)
+    with cluster.engine.connect() as connection:
         letters = _letters(connection, jobs)
         events = _events(connection, jobs)
     return {job: _case(job, letters, events, runs) for job in jobs}

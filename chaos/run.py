@@ -1,4 +1,4 @@
-"""One storm over one set-up: load, faults, calm, audit."""
+"""One storm over one set-up: load, faults, settling, audit."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import Any, Final
 
 from chaos.audit import Audit, audit
-from chaos.calm import await_calm, await_most
+from chaos.cluster import Cluster
 from chaos.disks import SmallDisk
 from chaos.effects import EFFECTS
 from chaos.faults import Faults
 from chaos.load import Plan, enqueue
 from chaos.named import Named, kill_all_and_reconcile
+from chaos.settle import await_most, await_settled
 from chaos.setups import SETUPS
 from chaos.storms import STORMS
 from chaos.stranded import last_before, waits
-from chaos.town import Cluster
 
-__all__ = ["Plan", "Result", "blow"]
+__all__ = ["Plan", "Result", "run_storm"]
 
 
 _NAMED: Final = 10
@@ -72,7 +72,7 @@ class Result:
         return {**whole, **counted}
 
 
-def blow(plan: Plan, folder: Path) -> Result:
+def run_storm(plan: Plan, folder: Path) -> Result:
     """Run one storm in `folder`."""
     storm = STORMS[plan.storm]
     disk = SmallDisk(folder, storm.small_disk) if storm.small_disk else None
@@ -81,31 +81,34 @@ def blow(plan: Plan, folder: Path) -> Result:
         return Result(plan.storm, plan.setup, plan.seed, plan.rate, skipped=why)
     try:
         setup, shifts_s = SETUPS[plan.setup], storm.shifts_s
-        with Cluster(folder, setup, proxied=storm.proxied, shifts_s=shifts_s) as town:
-            return _blow(plan, town)
+        with Cluster(folder, setup, proxied=storm.proxied, shifts_s=shifts_s) as cluster:
+            return _run_storm(plan, cluster)
     finally:
         if disk is not None:
             disk.unmount()
 
 
-def _blow(plan: Plan, town: Cluster) -> Result:
+def _run_storm(plan: Plan, cluster: Cluster) -> Result:
     looks: list[Named] = []
     rng = random.Random(f"{plan.storm} {plan.seed}")  # noqa: S311 - repeatable is what it must be
-    faults, started_s = Faults(town, rng, threading.Event()), time.monotonic()
-    with ThreadPoolExecutor(1) as weather:
-        raging = weather.submit(_rage, plan, faults, looks)
+    faults, started_s = Faults(cluster, rng, threading.Event()), time.monotonic()
+    with ThreadPoolExecutor(1) as pool:
+        injecting = pool.submit(_inject_faults, plan, faults, looks)
         try:
-            kinds = enqueue(plan, town, raging)
-            await_most(town, plan)
+            kinds = enqueue(plan, cluster, injecting)
+            await_most(cluster, plan)
         finally:
             faults.stop.set()
-        raging.result()
-    calm = await_calm(town, list(kinds))
-    town.supervisor.ensure()
-    found, waited = audit(town, kinds, calm.lost_in_pop, calm.held_back), waits(town, faults)
-    stranded = {job: f"{job}: {why}" for job, why in calm.stopped.items()}
+        injecting.result()
+    settled = await_settled(cluster, list(kinds))
+    cluster.supervisor.ensure()
+    found, waited = (
+        audit(cluster, kinds, settled.lost_in_pop, settled.held_back),
+        waits(cluster, faults),
+    )
+    stranded = {job: f"{job}: {why}" for job, why in settled.stopped.items()}
     stranded |= {job: f"{job}: went on after {after_s} s" for job, after_s in waited.late.items()}
-    for job in calm.lost_in_pop:
+    for job in settled.lost_in_pop:
         stranded.pop(job, None)
     return Result(
         plan.storm,
@@ -113,9 +116,9 @@ def _blow(plan: Plan, town: Cluster) -> Result:
         plan.seed,
         plan.rate,
         faults=len(faults.ended_at),
-        recovery_s=_recovery_s(town, faults),
+        recovery_s=_recovery_s(cluster, faults),
         back_s=waited.longest_s,
-        calm_s=calm.seconds,
+        calm_s=settled.seconds,
         took_s=round(time.monotonic() - started_s, 1),
         audit=found,
         stranded=len(stranded),
@@ -124,27 +127,27 @@ def _blow(plan: Plan, town: Cluster) -> Result:
         left_behind=sum(look.stranded for look in looks),
         unnamed=sum(look.unnamed for look in looks),
         unnamed_jobs=[line for look in looks for line in look.said],
-        ended_by_itself=len(town.supervisor.ended),
-        ended=town.supervisor.ended,
+        ended_by_itself=len(cluster.supervisor.ended),
+        ended=cluster.supervisor.ended,
         told=faults.told,
     )
 
 
-def _rage(plan: Plan, faults: Faults, looks: list[Named]) -> None:
+def _inject_faults(plan: Plan, faults: Faults, looks: list[Named]) -> None:
     storm = STORMS[plan.storm]
     low_s, high_s = storm.wait_s
     while faults.pause(low_s * plan.stretch, high_s * plan.stretch):
         if storm.looks and len(faults.ended_at) % _LOOK_EVERY == 0:
             looks.append(kill_all_and_reconcile(faults))
             continue
-        storm.blow(faults)
+        storm.inject(faults)
         # What gave up because of it, such as a worker whose child died while it started.
-        faults.town.mend()
+        faults.cluster.mend()
 
 
-def _recovery_s(town: Cluster, faults: Faults) -> float | None:
-    witnessed: Any = town.witness.lrange(EFFECTS, 0, -1)
-    moments = sorted(json.loads(raw)["at"] for raw in witnessed)
+def _recovery_s(cluster: Cluster, faults: Faults) -> float | None:
+    entries: Any = cluster.effects_log.lrange(EFFECTS, 0, -1)
+    moments = sorted(json.loads(raw)["at"] for raw in entries)
     waits = list(_waits(moments, faults))
     return round(max(waits), 2) if waits else None
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from chaos.cluster import await_gone, send
 from chaos.disks import disk_alarm, fill
 from chaos.faults import Faults
 from chaos.setups import SETUPS
-from chaos.town import await_gone, send
 
 __all__ = ["STORMS", "Storm"]
 
@@ -22,14 +22,14 @@ _RABBIT: Final = tuple(name for name, setup in SETUPS.items() if setup.broker ==
 
 @dataclass(frozen=True, slots=True)
 class Storm:
-    """`blow` is called again and again with drawn waits between; `setups` are those it is for.
+    """`inject` is called again and again with drawn waits between; `setups` are those it is for.
 
     `wait_s` is for a short run; a long one stretches it, so that its faults last to its end.
     With `looks` it stops now and then and compares `taskyard reconcile` with what it left behind.
     `small_disk` names the server whose data lie on a file system that can be filled.
     """
 
-    blow: Callable[[Faults], None]
+    inject: Callable[[Faults], None]
     wait_s: tuple[float, float]
     setups: tuple[str, ...] = _NATIVE
     proxied: bool = False
@@ -39,7 +39,7 @@ class Storm:
 
 
 def _kill_child(faults: Faults) -> None:
-    children = [pid for worker in faults.town.workers for pid in worker.children()]
+    children = [pid for worker in faults.cluster.workers for pid in worker.children()]
     if children:
         send([faults.rng.choice(children)], signal.SIGKILL)
         faults.over("a child killed")
@@ -47,36 +47,36 @@ def _kill_child(faults: Faults) -> None:
 
 def _kill_worker(faults: Faults) -> None:
     """One of them or all at once, and a supervisor that starts them again."""
-    workers = faults.town.workers
+    workers = faults.cluster.workers
     killed = faults.rng.sample(workers, faults.rng.randint(1, len(workers)))
     faults.kill(killed)
-    faults.town.mend()
+    faults.cluster.mend()
     faults.over(f"{len(killed)} workers killed", all_dead=len(killed) == len(workers))
 
 
 def _kill_daemon(faults: Faults) -> None:
-    daemon = faults.rng.choice(faults.town.daemons)
-    faults.town.supervisor.kill([daemon])
-    faults.town.mend()
+    daemon = faults.rng.choice(faults.cluster.daemons)
+    faults.cluster.supervisor.kill([daemon])
+    faults.cluster.mend()
     faults.over(f"{daemon.name} killed")
 
 
 def _restart(server: str) -> Callable[[Faults], None]:
-    def blow(faults: Faults) -> None:
-        pids = faults.town.pids(server)
+    def inject(faults: Faults) -> None:
+        pids = faults.cluster.pids(server)
         send(pids, signal.SIGKILL)
         await_gone(pids)
         faults.hold(0.0, 2.0)
-        faults.town.start(server)
-        faults.town.mend()
+        faults.cluster.start(server)
+        faults.cluster.mend()
         faults.over(f"{server} killed and started")
 
-    return blow
+    return inject
 
 
 def _freeze(server: str) -> Callable[[Faults], None]:
-    def blow(faults: Faults) -> None:
-        pids = faults.town.pids(server)
+    def inject(faults: Faults) -> None:
+        pids = faults.cluster.pids(server)
         send(pids, signal.SIGSTOP)
         try:
             # Longer than the clients' patience of five seconds, sometimes.
@@ -85,12 +85,12 @@ def _freeze(server: str) -> Callable[[Faults], None]:
             send(pids, signal.SIGCONT)
         faults.over(f"{server} paused")
 
-    return blow
+    return inject
 
 
 def _cut(faults: Faults) -> None:
-    name = faults.rng.choice(sorted(faults.town.proxies))
-    proxy = faults.town.proxies[name]
+    name = faults.rng.choice(sorted(faults.cluster.proxies))
+    proxy = faults.cluster.proxies[name]
     match faults.rng.choice(["cut", "delay", "swallow"]):
         case "cut":
             faults.over(f"{proxy.cut()} connections to {name} cut")

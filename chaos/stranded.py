@@ -17,9 +17,9 @@ from typing import Any, Final
 
 from sqlalchemy import text
 
+from chaos.cluster import Cluster
 from chaos.faults import Faults
 from chaos.messages import Messages, find_messages
-from chaos.town import Cluster
 from taskyard.jobs.states import State
 from taskyard.transport import read_owners
 
@@ -65,10 +65,10 @@ class Waits:
     slowest: list[str]
 
 
-def waits(town: Cluster, faults: Faults) -> Waits:
+def waits(cluster: Cluster, faults: Faults) -> Waits:
     """How long each job that was in hand when a fault ended waited until it went on."""
     histories: dict[str, list[tuple[float, str]]] = defaultdict(list)
-    with town.engine.connect() as connection:
+    with cluster.engine.connect() as connection:
         for job_id, event, at in connection.execute(text(_HISTORY)):
             histories[job_id].append((float(at), event))
     spans = *begun_spans(histories, faults.ended_at), *held_spans(histories, faults.orphans)
@@ -130,23 +130,23 @@ def held_spans(
             yield job_id, died_at, went_on
 
 
-def find_stopped(town: Cluster, job_ids: Sequence[str]) -> dict[str, str]:
+def find_stopped(cluster: Cluster, job_ids: Sequence[str]) -> dict[str, str]:
     """The open jobs among `job_ids` that nobody will go on with, each with what is known of it."""
-    before = _stopped(town, job_ids)
+    before = _stopped(cluster, job_ids)
     time.sleep(_BETWEEN_LOOKS_S)
-    after = _stopped(town, list(before))
+    after = _stopped(cluster, list(before))
     return {job: why for job, (_, why) in after.items() if after[job] == before[job]}
 
 
-def find_gone(town: Cluster, job_ids: Sequence[str]) -> list[str]:
+def find_gone(cluster: Cluster, job_ids: Sequence[str]) -> list[str]:
     """The open jobs among `job_ids` whose message is nowhere at a Redis broker, in two looks."""
     gone = list(job_ids)
     for number in range(2):
         if number:
             time.sleep(_BETWEEN_LOOKS_S)
-        messages = find_messages(town)
-        states = _records(town, gone)
-        now_us = _now_us(town)
+        messages = find_messages(cluster)
+        states = _records(cluster, gone)
+        now_us = _now_us(cluster)
         gone = [
             job
             for job in gone
@@ -168,24 +168,24 @@ class _Seen:
         return self.state == State.RUNNING.value and self.lease_until_us > now_us
 
 
-def _stopped(town: Cluster, job_ids: Sequence[str]) -> dict[str, tuple[int, str]]:
+def _stopped(cluster: Cluster, job_ids: Sequence[str]) -> dict[str, tuple[int, str]]:
     """The version of each job's record, and why nothing goes on with it."""
-    now_us, records = _now_us(town), _records(town, job_ids)
+    now_us, records = _now_us(cluster), _records(cluster, job_ids)
     # The messages last: a job that went on meanwhile has moved its record.
-    messages = find_messages(town) if town.setup.broker == "redis" else None
-    living = living_owners(town)
+    messages = find_messages(cluster) if cluster.setup.broker == "redis" else None
+    living = living_owners(cluster)
     found: dict[str, tuple[int, str]] = {}
     for job, seen in records.items():
         if seen.state in _ENDS or seen.running(now_us):
             continue
-        why = _why_stopped(town, job, seen, messages, living)
+        why = _why_stopped(cluster, job, seen, messages, living)
         if why:
             found[job] = seen.version, why
     return found
 
 
 def _why_stopped(
-    town: Cluster, job: str, seen: _Seen, messages: Messages | None, living: set[str]
+    cluster: Cluster, job: str, seen: _Seen, messages: Messages | None, living: set[str]
 ) -> str:
     state = seen.state or "no record"
     if messages is None:
@@ -196,25 +196,25 @@ def _why_stopped(
     tag = messages.held.get(job)
     if tag is None:
         return f"{state}, its message is nowhere"
-    if town.setup.transport and tag.rpartition(":")[0] not in living:
+    if cluster.setup.transport and tag.rpartition(":")[0] not in living:
         return f"{state}, {HELD}"
     if seen.state == State.RUNNING.value:
         return f"{state}, its lease has expired and its message is unacknowledged"
     return ""
 
 
-def living_owners(town: Cluster) -> set[str]:
+def living_owners(cluster: Cluster) -> set[str]:
     """The consumers by our transport whose heartbeat is not over."""
-    now_us, owners = read_owners(town.records.client, f"{town.settings.namespace}:heartbeats")
+    now_us, owners = read_owners(cluster.records.client, f"{cluster.settings.namespace}:heartbeats")
     return {owner.name for owner in owners if owner.alive(now_us)}
 
 
-def expired(town: Cluster) -> dict[str, bool]:
+def expired(cluster: Cluster) -> dict[str, bool]:
     """Every job whose record is `running`: whether its lease is over."""
-    prefix = town.records.keys.record("")
-    keys = town.records.client.scan_iter(f"{prefix}*", count=_CHUNK, _type="HASH")
-    records = _records(town, [key.decode().removeprefix(prefix) for key in keys])
-    now_us = _now_us(town)
+    prefix = cluster.records.keys.record("")
+    keys = cluster.records.client.scan_iter(f"{prefix}*", count=_CHUNK, _type="HASH")
+    records = _records(cluster, [key.decode().removeprefix(prefix) for key in keys])
+    now_us = _now_us(cluster)
     return {
         job: not seen.running(now_us)
         for job, seen in records.items()
@@ -222,8 +222,8 @@ def expired(town: Cluster) -> dict[str, bool]:
     }
 
 
-def _records(town: Cluster, job_ids: Sequence[str]) -> dict[str, _Seen]:
-    records, found = town.records, {}
+def _records(cluster: Cluster, job_ids: Sequence[str]) -> dict[str, _Seen]:
+    records, found = cluster.records, {}
     for start in range(0, len(job_ids), _CHUNK):
         chunk = job_ids[start : start + _CHUNK]
         with records.client.pipeline(transaction=False) as pipe:
@@ -236,6 +236,6 @@ def _records(town: Cluster, job_ids: Sequence[str]) -> dict[str, _Seen]:
     return found
 
 
-def _now_us(town: Cluster) -> int:
-    seconds, micros = town.records.client.time()
+def _now_us(cluster: Cluster) -> int:
+    seconds, micros = cluster.records.client.time()
     return int(seconds) * 1_000_000 + int(micros)

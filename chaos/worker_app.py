@@ -5,9 +5,9 @@ Alone, because the driver makes apps of its own from `chaos.app`, without an env
 
 from __future__ import annotations
 
-from chaos import quiet
+from chaos import log_levels
 from chaos.app import Configuration, make_app
 
-__all__ = ["app", "quiet"]
+__all__ = ["app", "log_levels"]
 
 app = make_app(Configuration.read())

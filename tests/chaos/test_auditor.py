@@ -29,7 +29,7 @@ def case(**fields: Any) -> Case:
 
 
 def result(storm: str, setup: str, **fields: Any) -> dict[str, Any]:
-    calm = {
+    flawless = {
         "storm": storm,
         "setup": setup,
         "jobs": 2000,
@@ -46,7 +46,7 @@ def result(storm: str, setup: str, **fields: Any) -> dict[str, Any]:
         "recovery_s": 1.5,
         "took_s": 60.0,
     }
-    return {**calm, **fields}
+    return {**flawless, **fields}
 
 
 @pytest.mark.parametrize(

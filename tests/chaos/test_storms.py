@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from chaos.audit import LOST_IN_POP, REPEATED, STORM_DEATHS, Audit
-from chaos.run import Plan, Result, blow
+from chaos.run import Plan, Result, run_storm
 from chaos.setups import SETUPS
 from chaos.stranded import GOES_ON_S
 
@@ -23,10 +23,10 @@ RATE = 40.0
 SEED = 7
 
 
-def run_storm(storm: str, setup: str, folder: Path) -> tuple[Result, Audit]:
+def audited_storm(storm: str, setup: str, folder: Path) -> tuple[Result, Audit]:
     if SETUPS[setup].broker == "rabbitmq":
         require_or_skip("rabbitmq-server")
-    result = blow(Plan(storm, setup, JOBS, SEED, RATE), folder)
+    result = run_storm(Plan(storm, setup, JOBS, SEED, RATE), folder)
     if result.audit is None:
         # Only where a small file system cannot be mounted; CI must be able to.
         assert os.environ.get("CI") != "true", result.skipped
@@ -53,7 +53,7 @@ def run_storm(storm: str, setup: str, folder: Path) -> tuple[Result, Audit]:
     ],
 )
 def test_a_storm_loses_nothing_and_doubles_nothing(storm: str, setup: str, tmp_path: Path) -> None:
-    result, audit = run_storm(storm, setup, tmp_path)
+    result, audit = audited_storm(storm, setup, tmp_path)
     whole = str(result.document())
     assert result.faults > 0, whole
     assert result.ended == [], whole

@@ -1,4 +1,4 @@
-"""A whole yard on this machine for one storm: servers, mirror, relay, workers, and a witness."""
+"""A whole cluster on this machine for one storm: servers, mirror, relay, workers, effects log."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Cluster:
         self.redis = RedisServer(folder / "redis")
         rabbitmq = setup.broker == "rabbitmq"
         self.rabbitmq = RabbitMQ(folder / "rabbitmq") if rabbitmq else None
-        self.witness_server = RedisServer(folder / "witness")
+        self.effects_server = RedisServer(folder / "effects")
         self.proxies: dict[str, Proxy] = {}
         self.workers: list[Supervised] = []
         self.daemons: list[Supervised] = []
@@ -101,7 +101,7 @@ class Cluster:
         self._running.close()
 
     def _start(self) -> None:
-        self._keep(self.witness_server.start, self.witness_server.stop)
+        self._keep(self.effects_server.start, self.effects_server.stop)
         self._keep(self.stack.start, self.stack.stop)
         self._keep(self.redis.start, self.redis.stop)
         if self.rabbitmq is not None:
@@ -119,8 +119,8 @@ class Cluster:
             lease_s=LEASE_S,
         )
         self._prepare_database()
-        self.witness = redis.Redis.from_url(self.witness_server.url)
-        self._running.callback(self.witness.close)
+        self.effects_log = redis.Redis.from_url(self.effects_server.url)
+        self._running.callback(self.effects_log.close)
         self.records = Records(connect(self.settings.need_redis_url()), self.settings)
         self._running.callback(self.records.client.close)
         self.fleet = self._fleet()
@@ -154,7 +154,7 @@ class Cluster:
         url = make_url(self.database_url).render_as_string(hide_password=False)
         path = [str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
         variables = {
-            WITNESS_VARIABLE: self.witness_server.url,
+            WITNESS_VARIABLE: self.effects_server.url,
             DATABASE_VARIABLE: url,
             "PYTHONPATH": os.pathsep.join(path),
             "PYTHONWARNINGS": "ignore:You're running the worker with superuser",
