@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from bench.benchmarks import BENCHMARKS
 from bench.contenders import (
     CELERY,
     CELERY_RABBITMQ,
@@ -19,13 +20,12 @@ from bench.contenders import (
     TASKYARD,
     TASKYARD_RABBITMQ,
 )
-from bench.course import Figures, Outcome, Part, announce, run
 from bench.environments import prepare
 from bench.machine import describe
-from bench.parts import PARTS
 from bench.plan import FULL, QUICK, Plan
 from bench.processes import ROOT, Bench
 from bench.report import show
+from bench.suite import Benchmark, Figures, Outcome, announce, run
 from taskyard.ops.embedded import EmbeddedStack
 
 BUILD = ROOT / "build"
@@ -33,29 +33,31 @@ _CONTENDERS = (TASKYARD, CELERY, NAIVE_LOCK, TASKYARD_RABBITMQ, CELERY_RABBITMQ,
 
 
 def main() -> int:
-    """Run the bench; exit code 1 if a part failed. The others' figures are written all the same."""
+    """Run the benchmarks; exit code 1 if one failed, with the figures of all others written."""
     options = _options()
     # Workers that wait for their turn are stopped; ended this way, they would stay so for ever.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     plan = QUICK if options.quick else FULL
-    parts = [part for part in PARTS if not options.only or part.name in options.only]
-    announce(parts, plan, _say)
+    benchmarks = [
+        benchmark for benchmark in BENCHMARKS if not options.only or benchmark.name in options.only
+    ]
+    announce(benchmarks, plan, _say)
     # Some parts are no report: the last whole one stays.
     out = options.out or BUILD / ("bench-parts.json" if options.only else "bench.json")
-    figures = _measured(parts, plan, out)
+    figures = _measured(benchmarks, plan, out)
     show(figures)
     sys.stdout.write(f"written to {out}\n")
     failed = [each for each in figures["course"]["parts"] if each["outcome"] is Outcome.FAILED]
     return int(bool(failed))
 
 
-def _measured(parts: Sequence[Part], plan: Plan, out: Path) -> Figures:
+def _measured(benchmarks: Sequence[Benchmark], plan: Plan, out: Path) -> Figures:
     home = BUILD / "bench-home"
     home.parent.mkdir(exist_ok=True)
     shutil.rmtree(home, ignore_errors=True)
     with EmbeddedStack(home) as stack:
         bench = Bench(stack.redis_url, BUILD)
-        if any(part.name == "rivals" for part in parts):
+        if any(benchmark.name == "rivals" for benchmark in benchmarks):
             for rival in RIVALS:
                 prepare(rival, bench.environments)
         head: Figures = {
@@ -67,7 +69,7 @@ def _measured(parts: Sequence[Part], plan: Plan, out: Path) -> Figures:
         # What is there already survives an interruption; the last whole report stays until then.
         partial = out.with_suffix(".partial.json")
         figures = head | run(
-            parts,
+            benchmarks,
             bench,
             stack.database_url,
             plan,
@@ -94,8 +96,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--only",
         action="append",
-        choices=[part.name for part in PARTS],
-        help="measure this part alone; may be repeated",
+        choices=[benchmark.name for benchmark in BENCHMARKS],
+        help="measure this benchmark alone; may be repeated",
     )
     parser.add_argument("--out", type=Path, help="where to write, build/bench.json by default")
     return parser.parse_args()

@@ -1,4 +1,4 @@
-"""What is measured of Taskyard for itself: attention, commands, time, backlog, mirror, ledger."""
+"""Benchmarks of Taskyard alone: pick-up latency, commands, profile, backlog, mirror, ledger."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import statistics
 from dataclasses import asdict
 from typing import Any
 
-from bench.attention import idle_cpu_percent, pickup_ms
 from bench.backlog import flatness
 from bench.contenders import CELERY, TASKYARD
-from bench.course import Figures, Stage
 from bench.growth import grown
 from bench.ledger_lag import ledger_lag
 from bench.mirroring import mirror_letters
+from bench.pickup_latency import idle_cpu_percent, pickup_ms
+from bench.profile import profile_job
 from bench.round_trips import count_round_trips
-from bench.where import where_time_goes
+from bench.suite import Figures, Stage
 
-__all__ = ["attention", "backlog", "commands", "growth", "ledger", "mirror", "steps"]
+__all__ = ["backlog", "commands", "growth", "ledger", "mirror", "pickup_latency", "profile"]
 
 
-def attention(stage: Stage) -> Figures:
+def pickup_latency(stage: Stage) -> Figures:
     """An idle worker: pick-up of a job, and the cost of waiting."""
     bench, plan = stage.bench, stage.plan
     waits = pickup_ms(bench, TASKYARD, plan.pickups)
@@ -49,18 +49,18 @@ def growth(stage: Stage) -> Figures:
     return {"worker_growth_mib": found.growth_mib, "worker_growth": asdict(found)}
 
 
-def steps(stage: Stage) -> Figures:
-    """Where the time of one job goes."""
-    return {"where_time_goes": where_time_goes(stage.bench, stage.plan.sampled_jobs)}
+def profile(stage: Stage) -> Figures:
+    """Profile: where the time of one job goes."""
+    return {"where_time_goes": profile_job(stage.bench, stage.plan.sampled_jobs)}
 
 
 def backlog(stage: Stage) -> Figures:
     """A long backlog and a short one."""
     found = flatness(stage.bench, stage.plan.backlog, stage.plan.backlog_turns, stage.deadline)
-    turns = asdict(found.ratio)
+    ratio = asdict(found.ratio)
     return {
         "backlog_flatness": found.ratio.median,
-        "backlog_flatness_turns": turns,
+        "backlog_flatness_turns": ratio,
         "backlog": {
             "largest": found.largest,
             "jobs_per_s_small": round(found.jobs_per_s_small),

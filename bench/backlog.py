@@ -11,10 +11,10 @@ import redis
 
 from bench.contenders import TASKYARD, Contender
 from bench.deadline import Deadline
+from bench.interleaved import interleaved
 from bench.processes import Bench
 from bench.spread import Spread, ratios, spread
 from bench.throughput import await_level
-from bench.turns import in_turns
 
 __all__ = ["Flatness", "flatness"]
 
@@ -40,7 +40,7 @@ def flatness(bench: Bench, largest: int, rounds: int, deadline: Deadline) -> Fla
     bench.empty()
     _fill(bench, large, largest)
     with bench.client(TASKYARD) as client:
-        found = in_turns((small, large), rounds, deadline, lambda one: _turn(bench, client, one))
+        found = interleaved((small, large), rounds, deadline, lambda one: _turn(bench, client, one))
     bench.empty()
     shallow, deep = found[small.name], found[large.name]
     return Flatness(

@@ -8,11 +8,11 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from bench.contenders import CELERY, NAIVE_LOCK, TASKYARD, Contender
-from bench.course import Figures, Stage
+from bench.interleaved import interleaved
+from bench.paused_workers import paused_workers
 from bench.spread import ratios, spread
-from bench.standing import standing
+from bench.suite import Figures, Stage
 from bench.throughput import Drained, drain
-from bench.turns import in_turns
 
 __all__ = [
     "KIB",
@@ -67,7 +67,7 @@ def enqueue_many(stage: Stage) -> Figures:
             return bench.send(contender, plan.many_jobs, "noop", KIB, "send_many")
         return bench.send(contender, plan.many_jobs // _FEWER, "noop", KIB, "send")
 
-    found = in_turns((TASKYARD, CELERY), plan.many_rounds, stage.deadline, one)
+    found = interleaved((TASKYARD, CELERY), plan.many_rounds, stage.deadline, one)
     ours = found[TASKYARD.name]
     figures = versus("enqueue_many_vs_celery", ours, found[CELERY.name])
     return {**figures, "enqueue_many": round(statistics.median(ours))}
@@ -96,7 +96,7 @@ def memory(stage: Stage) -> Figures:
     def one(contender: Contender) -> float:
         return float(drain(stage.bench, contender, plan.memory_jobs, "noop", KIB).pss_kib)
 
-    found = in_turns(_THREE, plan.memory_rounds, stage.deadline, one)
+    found = interleaved(_THREE, plan.memory_rounds, stage.deadline, one)
     return {
         **versus("worker_memory_vs_celery", found[TASKYARD.name], found[CELERY.name]),
         "memory_mib": {name: round(median(kib) / KIB, 1) for name, kib in found.items()},
@@ -138,8 +138,8 @@ def median(values: Sequence[float]) -> float:
 def _standing_turns(
     stage: Stage, contenders: Sequence[Contender], rounds: int, jobs: int, body: str, size: int
 ) -> Runs:
-    with standing(stage.bench, contenders) as ready:
-        return in_turns(
+    with paused_workers(stage.bench, contenders) as ready:
+        return interleaved(
             contenders, rounds, stage.deadline, lambda one: ready.turn(one, jobs, body, size)
         )
 

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from bench.course import minutes
 from bench.processes import ROOT
 from bench.promises import FIGURES, kept, not_kept
+from bench.suite import minutes
 
 __all__ = ["END", "START", "put", "render"]
 
@@ -203,12 +203,12 @@ def _steps(report: dict[str, Any]) -> str:
     return "\n\n".join(tables)
 
 
-def _course(report: dict[str, Any]) -> str:
+def _suite(report: dict[str, Any]) -> str:
     lines = ["| part of the run | took | expected | |", "| --- | --- | --- | --- |"]
     for each in report["course"]["parts"]:
         took, expected = minutes(each["seconds"]), minutes(each["expected_s"])
-        told = f"{each['outcome']}{each['why'] and ': '}{each['why']}"
-        lines.append(f"| {each['part']} | {took} | {expected} | {told} |")
+        outcome = f"{each['outcome']}{each['why'] and ': '}{each['why']}"
+        lines.append(f"| {each['part']} | {took} | {expected} | {outcome} |")
     return "\n".join(lines)
 
 
@@ -228,7 +228,7 @@ _BLOCKS: Final = (
     _service,
     _ledger,
     _steps,
-    _course,
+    _suite,
     _how,
 )
 

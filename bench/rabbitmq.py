@@ -13,10 +13,10 @@ from kombu import Connection
 
 from bench.beside import KIB, cpu_ms, enqueued, median, rates, versus
 from bench.contenders import CELERY_RABBITMQ, TASKYARD_RABBITMQ, Contender
-from bench.course import Figures, NotMeasured, Stage
+from bench.interleaved import interleaved
+from bench.paused_workers import PausedWorkers, paused_workers
 from bench.processes import Bench
-from bench.standing import Standing, standing
-from bench.turns import in_turns
+from bench.suite import Figures, NotMeasured, Stage
 from servers import RABBITMQ_BINARIES, RabbitMQ
 
 __all__ = ["rabbitmq"]
@@ -27,15 +27,15 @@ _BOTH: Final = (TASKYARD_RABBITMQ, CELERY_RABBITMQ)
 def rabbitmq(stage: Stage) -> Figures:
     """No-op jobs of 1 KiB, `enqueue`, and `enqueue_many` against `delay` in a loop."""
     plan = stage.plan
-    with _bench_with_rabbitmq(stage.bench) as bench, standing(bench, _BOTH) as ready:
+    with _bench_with_rabbitmq(stage.bench) as bench, paused_workers(bench, _BOTH) as ready:
         version = _version(bench.broker_of(TASKYARD_RABBITMQ))
-        runs = in_turns(
+        runs = interleaved(
             _BOTH,
             plan.rabbitmq_rounds,
             stage.deadline,
             lambda one: ready.turn(one, plan.jobs, "noop", KIB),
         )
-        many = in_turns(
+        many = interleaved(
             _BOTH,
             plan.rabbitmq_many_rounds,
             stage.deadline,
@@ -55,7 +55,7 @@ def rabbitmq(stage: Stage) -> Figures:
     }
 
 
-def _many(ready: Standing, contender: Contender, count: int) -> float:
+def _many(ready: PausedWorkers, contender: Contender, count: int) -> float:
     how = "send_many" if contender is TASKYARD_RABBITMQ else "send"
     return ready.enqueue(contender, count, "noop", KIB, how)
 

@@ -7,8 +7,8 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
-from bench.course import minutes
 from bench.promises import FIGURES, kept
+from bench.suite import minutes
 
 __all__ = ["show"]
 
@@ -27,7 +27,7 @@ def show(report: dict[str, Any]) -> None:
         console.print(_rates(report))
     if "ledger_lag" in report:
         console.print(_ledger(report["ledger_lag"]))
-    console.print(_course(report["course"]))
+    console.print(_suite(report["course"]))
 
 
 def _figures(report: dict[str, Any]) -> Table:
@@ -65,12 +65,10 @@ def _ledger(lag: dict[str, Any]) -> Table:
     return table
 
 
-def _course(course: dict[str, Any]) -> Table:
-    table = Table(
-        "part", "took", "expected", "", title=f"The run: {minutes(course['seconds'])} min"
-    )
-    for each in course["parts"]:
+def _suite(suite: dict[str, Any]) -> Table:
+    table = Table("part", "took", "expected", "", title=f"The run: {minutes(suite['seconds'])} min")
+    for each in suite["parts"]:
         took, expected = minutes(each["seconds"]), minutes(each["expected_s"])
-        told = f"{each['outcome']}{each['why'] and ': '}{each['why']}"
-        table.add_row(each["part"], took, expected, told)
+        outcome = f"{each['outcome']}{each['why'] and ': '}{each['why']}"
+        table.add_row(each["part"], took, expected, outcome)
     return table

@@ -6,9 +6,9 @@ from typing import Final
 
 from bench.beside import KIB, enqueued, median, rates, times_ours
 from bench.contenders import RIVALS, TASKYARD, Contender
-from bench.course import Figures, Stage
+from bench.interleaved import interleaved
+from bench.suite import Figures, Stage
 from bench.throughput import Drained, drain
-from bench.turns import in_turns
 
 __all__ = ["rivals"]
 
@@ -30,7 +30,7 @@ def rivals(stage: Stage) -> Figures:
         jobs = plan.slow_rival_jobs if slow else plan.rival_io_jobs
         return noop, drain(stage.bench, contender, jobs, "io", KIB)
 
-    runs = in_turns(_ALL, plan.rival_rounds, stage.deadline, one)
+    runs = interleaved(_ALL, plan.rival_rounds, stage.deadline, one)
     noops = {name: [noop for noop, _ in done] for name, done in runs.items()}
     waits = {name: [io for _, io in done if io is not None] for name, done in runs.items()}
     return {

@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 
 from bench.apps.taskyard_async import Awaited, Enqueued
 from bench.contenders import TASKYARD
-from bench.course import Figures, Stage
 from bench.processes import ROOT, Bench
 from bench.spread import spread
+from bench.suite import Figures, Stage
 
 __all__ = ["service"]
 

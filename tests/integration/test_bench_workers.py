@@ -10,10 +10,10 @@ import pytest
 from bench.contenders import CELERY, TASKYARD
 from bench.growth import grown
 from bench.ledger_lag import ledger_lag
+from bench.paused_workers import paused_workers
 from bench.processes import Bench, Workers
-from bench.standing import standing
+from bench.profile import profile_job
 from bench.throughput import await_level
-from bench.where import where_time_goes
 
 from servers import RedisServer
 from support.waiting import eventually
@@ -59,7 +59,7 @@ def test_the_main_process_keeps_nothing_of_the_jobs_it_has_served(bench: Bench) 
 
 
 def test_turns_of_standing_workers_measure_both_and_leave_nothing(bench: Bench) -> None:
-    with standing(bench, (TASKYARD, CELERY)) as ready:
+    with paused_workers(bench, (TASKYARD, CELERY)) as ready:
         for contender in (TASKYARD, CELERY, CELERY, TASKYARD):
             found = ready.turn(contender, JOBS, "noop", 10)
             assert found.jobs_per_s > 0
@@ -91,7 +91,7 @@ def test_the_ledger_has_every_job_and_its_lag_is_told(bench: Bench, database_url
 
 
 def test_the_time_of_a_job_is_shared_out_among_the_steps(bench: Bench) -> None:
-    found = where_time_goes(bench, 600)
+    found = profile_job(bench, 600)
     for process in ("main", "child"):
         assert sum(found[process].values()) == pytest.approx(100, abs=1)
         # Where a step's frames are renamed, its time turns up here.

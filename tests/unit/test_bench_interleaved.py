@@ -2,7 +2,7 @@
 
 from bench.contenders import CELERY, NAIVE_LOCK, TASKYARD, Contender
 from bench.deadline import Deadline
-from bench.turns import LEAST_ROUNDS, in_turns, order
+from bench.interleaved import LEAST_ROUNDS, interleaved, order
 
 from taskyard.clock import SYSTEM_CLOCK
 
@@ -23,13 +23,13 @@ def test_turns_run_in_that_order_and_are_kept_by_name() -> None:
         ran.append(contender.name)
         return len(ran)
 
-    found = in_turns((TASKYARD, CELERY), 4, Deadline(LONG_S), measure)
+    found = interleaved((TASKYARD, CELERY), 4, Deadline(LONG_S), measure)
     assert ran == ["Taskyard", "Celery", "Celery", "Taskyard"] * 2
     assert found == {"Taskyard": [1, 4, 5, 8], "Celery": [2, 3, 6, 7]}
 
 
 def test_past_the_deadline_only_the_least_rounds_are_run() -> None:
-    found = in_turns((TASKYARD, CELERY), 20, Deadline(-1.0), lambda _: 1)
+    found = interleaved((TASKYARD, CELERY), 20, Deadline(-1.0), lambda _: 1)
     assert [len(turns) for turns in found.values()] == [LEAST_ROUNDS, LEAST_ROUNDS]
 
 

@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 from bench.contenders import Contender
 from bench.deadline import Deadline
 
-__all__ = ["LEAST_ROUNDS", "in_turns", "order"]
+__all__ = ["LEAST_ROUNDS", "interleaved", "order"]
 
 T = TypeVar("T")
 # A median of fewer says nothing; so many are run even when the time is up.
@@ -20,7 +20,7 @@ def order(contenders: Sequence[Contender], turn: int) -> Sequence[Contender]:
     return contenders if turn % 2 == 0 else contenders[::-1]
 
 
-def in_turns(
+def interleaved(
     contenders: Sequence[Contender],
     rounds: int,
     deadline: Deadline,

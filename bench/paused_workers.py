@@ -1,4 +1,4 @@
-"""Workers that stand ready: started once, stopped (SIGSTOP) whenever it is not their turn.
+"""Workers that wait paused: started once, stopped (SIGSTOP) whenever it is not their turn.
 
 Neither their start nor their first jobs are measured, turns can be short and therefore close to
 each other in time, and whoever waits costs the others nothing.
@@ -16,7 +16,7 @@ from bench.contenders import Contender
 from bench.processes import Bench, Workers
 from bench.throughput import Drained, await_level, measured
 
-__all__ = ["Standing", "standing"]
+__all__ = ["PausedWorkers", "paused_workers"]
 
 _WARM_UP_JOBS: Final = 200
 # An empty queue is not the end: the last few jobs are still with the worker.
@@ -29,7 +29,7 @@ class _Ready:
     left: Callable[[], int]
 
 
-class Standing:
+class PausedWorkers:
     """The contenders of one comparison, each with its paused workers."""
 
     def __init__(self, bench: Bench, ready: dict[str, _Ready]) -> None:
@@ -58,7 +58,7 @@ class Standing:
 
 
 @contextmanager
-def standing(bench: Bench, contenders: Sequence[Contender]) -> Iterator[Standing]:
+def paused_workers(bench: Bench, contenders: Sequence[Contender]) -> Iterator[PausedWorkers]:
     """Start everybody's workers, warm them up one after the other, kill them at the end."""
     bench.empty()
     with ExitStack() as stack:
@@ -71,5 +71,5 @@ def standing(bench: Bench, contenders: Sequence[Contender]) -> Iterator[Standing
             time.sleep(_SETTLE_S)
             workers.pause()
             ready[each.name] = _Ready(workers, left)
-        yield Standing(bench, ready)
+        yield PausedWorkers(bench, ready)
     bench.empty()

@@ -18,7 +18,7 @@ from bench.contenders import TASKYARD
 from bench.processes import Bench
 from bench.throughput import await_level
 
-__all__ = ["CHILD", "MAIN", "WAITING", "shares", "where_time_goes"]
+__all__ = ["CHILD", "MAIN", "WAITING", "profile_job", "shares"]
 
 Steps = Sequence[tuple[str, Sequence[str]]]
 WAITING: Final = "waiting"
@@ -88,7 +88,7 @@ CHILD: Final[Steps] = (
 )
 
 
-def where_time_goes(bench: Bench, count: int) -> dict[str, dict[str, float]]:
+def profile_job(bench: Bench, count: int) -> dict[str, dict[str, float]]:
     """Percent of the time that main process and children spend on a step while jobs are drained."""
     folder = bench.folder / "bench-samples"
     shutil.rmtree(folder, ignore_errors=True)

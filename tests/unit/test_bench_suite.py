@@ -5,11 +5,11 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from bench.benchmarks import BENCHMARKS
 from bench.contenders import CELERY_RABBITMQ
-from bench.course import Figures, NotMeasured, Part, Stage, announce, minutes, run
-from bench.parts import PARTS
 from bench.plan import FULL, QUICK
 from bench.processes import Bench
+from bench.suite import Benchmark, Figures, NotMeasured, Stage, announce, minutes, run
 
 from taskyard.clock import SYSTEM_CLOCK
 
@@ -32,21 +32,21 @@ class Watch:
         self.at_s += seconds
 
 
-def _part(name: str, watch: Watch, takes_s: float, error: Exception | None = None) -> Part:
+def _part(name: str, watch: Watch, takes_s: float, error: Exception | None = None) -> Benchmark:
     def measure(_: Stage) -> Figures:
         watch.wait_s(takes_s)
         if error is not None:
             raise error
         return {name: takes_s}
 
-    return Part(name, f"title of {name}", measure, expected_s=10, quick_s=2)
+    return Benchmark(name, f"title of {name}", measure, expected_s=10, quick_s=2)
 
 
-def _run(watch: Watch, *parts: Part) -> tuple[Figures, list[Figures]]:
+def _run(watch: Watch, *benchmarks: Benchmark) -> tuple[Figures, list[Figures]]:
     kept: list[Figures] = []
     plan = replace(FULL, longest_s=100.0)
     found = run(
-        parts, BENCH, "", plan, lambda _: None, lambda so_far: kept.append(dict(so_far)), watch
+        benchmarks, BENCH, "", plan, lambda _: None, lambda so_far: kept.append(dict(so_far)), watch
     )
     return found, kept
 
@@ -99,7 +99,7 @@ def _deadlines(*expected_s: float) -> list[float]:
         seen.append(stage.deadline.left_s)
         return {}
 
-    _run(Watch(), *(Part("any", "", measure, seconds, 2) for seconds in expected_s))
+    _run(Watch(), *(Benchmark("any", "", measure, seconds, 2) for seconds in expected_s))
     return seen
 
 
@@ -113,16 +113,16 @@ def test_a_part_makes_no_rounds_at_the_cost_of_those_after_it() -> None:
 
 def test_the_plan_is_told_before_the_run() -> None:
     said: list[str] = []
-    announce(PARTS, FULL, said.append)
-    assert len(said) == 1 + len(PARTS)
-    for part, line in zip(PARTS, said[1:], strict=True):
-        assert f"{part.name} " in line
-        assert minutes(part.expected_s) in line
+    announce(BENCHMARKS, FULL, said.append)
+    assert len(said) == 1 + len(BENCHMARKS)
+    for benchmark, line in zip(BENCHMARKS, said[1:], strict=True):
+        assert f"{benchmark.name} " in line
+        assert minutes(benchmark.expected_s) in line
 
 
 def test_the_parts_of_both_forms_are_expected_to_fit() -> None:
     for plan in (FULL, QUICK):
-        assert sum(part.expected(plan) for part in PARTS) <= plan.longest_s
+        assert sum(benchmark.expected(plan) for benchmark in BENCHMARKS) <= plan.longest_s
     assert FULL.longest_s <= 30 * 60
 
 

@@ -1,6 +1,6 @@
 """Samples become shares of steps, by their innermost frame that a step knows."""
 
-from bench.where import CHILD, MAIN, shares
+from bench.profile import CHILD, MAIN, shares
 
 LOOP = "kombu.asynchronous.hub:Hub.create_loop;celery.worker.loops:asynloop"
 WORKLOOP = "billiard.pool:Worker.workloop;billiard.process:BaseProcess.run"
