@@ -107,7 +107,8 @@ def test_a_payload_that_does_not_fit_is_refused_before_anything_is_asked(
     shown = shell.run("dlq", "show", letter.letter_id, "--json").document
 
     assert ran.code == 2
-    assert "does not fit job type 'plan_generation':\n  feature: Field required" in ran.err
+    assert "does not fit job type 'plan_generation':\n  feature: this required field" in ran.err
+    assert "is missing; the payload has no fields" in ran.err
     assert (shown["status"], shown["replays"]) == ("pending", [])
 
 

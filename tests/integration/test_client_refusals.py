@@ -146,6 +146,14 @@ REFUSALS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
             "  password: Input should be a valid string, got: '[redacted]'"
         ),
     ),
+    "a payload that lacks a field": (
+        {"job_type": "order", "payload": {"password": "hunter2"}},
+        InvalidPayload,
+        (
+            "the payload does not fit job type 'order':\n"
+            "  number: this required field is missing; the payload has field 'password'"
+        ),
+    ),
     "a text where the model wants a mapping": (
         {"job_type": "order", "payload": "number 7"},
         InvalidPayload,

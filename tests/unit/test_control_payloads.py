@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from taskyard.control import Edit, KnownTypes
 from taskyard.control.payloads import check_edit
 from taskyard.errors import InvalidPayload
 from taskyard.jobs import Catalogue
 from taskyard.jobs.registry import Registry
+from taskyard.jobs.types import describe
 
 
 class Order(BaseModel):
@@ -61,3 +62,42 @@ def test_what_is_not_known_here_is_left_to_the_worker(
 ) -> None:
     assert not check_edit(known, job_type, Edit([1, 2]))
     assert not check_edit(None, "charge", Edit([1, 2]))
+
+
+class Line(BaseModel):
+    cents: int
+
+
+class Basket(BaseModel):
+    lines: list[Line]
+
+
+@pytest.mark.parametrize(
+    ("payload", "sentence"),
+    [
+        ({}, "lines: this required field is missing; the payload has no fields"),
+        ({"liness": []}, "lines: this required field is missing; the payload has field 'liness'"),
+        (
+            {"lines": [{"cent": 7, "password": "hunter2"}]},
+            (
+                "lines.0.cents: this required field is missing; "
+                "'lines.0' has fields 'cent', 'password'"
+            ),
+        ),
+        (
+            {name: name for name in "abcdefg"},
+            (
+                "lines: this required field is missing; "
+                "the payload has fields 'a', 'b', 'c', 'd', 'e' and 2 more"
+            ),
+        ),
+    ],
+)
+def test_a_missing_field_is_named_beside_the_fields_that_came(
+    payload: dict[str, object], sentence: str
+) -> None:
+    with pytest.raises(ValidationError) as raised:
+        Basket.model_validate(payload)
+
+    said = f"the payload does not fit job type 'buy':\n  {sentence}"
+    assert describe("buy", raised.value) == said

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from taskyard.errors import InvalidPayload, InvalidSettings
 from taskyard.jobs.policies import DEFAULT_POLICY, RetryPolicy
@@ -14,6 +16,9 @@ from taskyard.wire.redaction import redact
 __all__ = ["DEFAULT_TIME_LIMIT_S", "JobType", "describe"]
 
 DEFAULT_TIME_LIMIT_S: Final = 300.0
+# Of the fields that came, an error names so many, and of each name so many characters.
+_NAMES: Final = 5
+_NAME_LENGTH: Final = 40
 
 
 class JobType(BaseModel):
@@ -70,12 +75,33 @@ class JobType(BaseModel):
 
 def describe(job_type: str, error: ValidationError) -> str:
     """The first faults of a payload, a line each: field, expectation, what came."""
-    faults = [
-        f"  {'.'.join(str(part) for part in fault['loc']) or '(payload)'}: "
-        f"{fault['msg']}, got: {_shown(fault['loc'], fault['input'])}"
-        for fault in error.errors(include_url=False)[:5]
-    ]
+    faults = [f"  {_sentence(fault)}" for fault in error.errors(include_url=False)[:5]]
     return f"the payload does not fit job type {job_type!r}:\n" + "\n".join(faults)
+
+
+def _sentence(fault: ErrorDetails) -> str:
+    location, value = fault["loc"], fault["input"]
+    place = _path(location) or "(payload)"
+    if fault["type"] == "missing" and isinstance(value, Mapping):
+        # What came is the mapping around the field: its names are enough, its values may be long.
+        around = repr(_path(location[:-1])) if location[1:] else "the payload"
+        return f"{place}: this required field is missing; {around} has {_names(value)}"
+    return f"{place}: {fault['msg']}, got: {_shown(location, value)}"
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in location)
+
+
+def _names(fields: Mapping[object, object]) -> str:
+    """The names of the fields that came, short."""
+    if not fields:
+        return "no fields"
+    names = [repr(name)[:_NAME_LENGTH] for name in list(fields)[:_NAMES]]
+    more = len(fields) - len(names)
+    return f"{'field' if len(fields) == 1 else 'fields'} {', '.join(names)}" + (
+        f" and {more} more" if more else ""
+    )
 
 
 def _shown(location: tuple[int | str, ...], value: object) -> str:
