@@ -150,7 +150,7 @@ class Refused(TaskyardError):
 
 
 class InvalidReason(Refused):
-    """The reason of an operator verb is missing, tells an auditor nothing or hides something."""
+    """The reason of an operator verb is missing, too short, too general or hides text."""
 
     exit_code = 2
 

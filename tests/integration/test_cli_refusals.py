@@ -271,7 +271,7 @@ def test_a_reason_that_says_nothing_is_refused_with_a_good_one(connected: Shell)
     )
 
     assert ran.code == 2
-    assert "the reason 'fix it' tells an auditor nothing" in ran.err
+    assert "the reason 'fix it' is too short or too general" in ran.err
     assert 'for example: "Infrastructure recovered' in ran.err
     assert ran.err.endswith("See: taskyard dlq replay --help\n")
 

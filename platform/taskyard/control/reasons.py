@@ -44,7 +44,7 @@ _EXAMPLE: Final = "Infrastructure recovered after 2-hour outage, ticket 12345"
 
 
 def check_reason(reason: str | None, mode: Mode = "strict") -> str:
-    """The reason to audit, on one line; raises `InvalidReason` if it says nothing or hides some.
+    """The reason to audit, on one line; raises `InvalidReason` if it says nothing or hides text.
 
     10 to 2,000 characters of text; the message has a good example. None stands for the older calls
     that cannot give one: `compatible` writes `unspecified (compatibility)`, `strict` refuses them.
@@ -57,8 +57,8 @@ def check_reason(reason: str | None, mode: Mode = "strict") -> str:
     said = " ".join(reason.split())
     if _says_nothing(said):
         raise InvalidReason(
-            f"the reason {said[:60]!r} tells an auditor nothing; expected at least "
-            f'{MINIMUM_LENGTH} characters that say why, for example: "{_EXAMPLE}"'
+            f"the reason {said[:60]!r} is too short or too general. Say in at least "
+            f'{MINIMUM_LENGTH} characters what happened and why you act, for example: "{_EXAMPLE}"'
         )
     if len(said) > _MAXIMUM_LENGTH:
         raise InvalidReason(f"a reason has at most {_MAXIMUM_LENGTH} characters, got {len(said)}")
