@@ -10,6 +10,8 @@ import pytest
 from rich.text import Text
 
 from taskyard.ops.cli import console
+from taskyard.ops.cli.checks.command import print_finding
+from taskyard.ops.cli.checks.finding import Finding
 
 WIDTH = 60
 CAUSE = "exception: the card of the customer was refused by the bank, which gave no reason for it"
@@ -84,3 +86,30 @@ def test_what_fits_stays_on_its_line(at_terminal: Callable[[], Terminal]) -> Non
     console.print_error("there is no job. See: taskyard jobs list")
 
     assert lines(terminal) == ["error: there is no job. See: taskyard jobs list"]
+
+
+def test_a_part_of_an_answer_stays_under_its_column_and_no_word_is_broken(
+    at_terminal: Callable[[], Terminal],
+) -> None:
+    terminal = at_terminal()
+    url = "redis://" + "cache-of-the-shop." * 4 + "example:6379/0"
+    command = "taskyard worker --pool exec --concurrency 4 --hostname exec@one --loglevel INFO"
+    console.print_sentence(Text(f"! Redis      {CAUSE}: {url}. Run: {command}"), indent=13)
+
+    first, *others, last = lines(terminal)
+    assert first.startswith("! Redis      exception: the card")
+    assert last == f"{' ' * 13}Run: {command}"
+    assert others[-1] == f"{' ' * 13}{url}."
+    assert all(line.startswith(" " * 13) and len(line) <= WIDTH for line in others[:-1])
+    said = " ".join([first[13:], *(line.strip() for line in others)])
+    assert said == f"{CAUSE}: {url}."
+
+
+def test_a_finding_of_check_is_a_column_of_its_own(at_terminal: Callable[[], Terminal]) -> None:
+    terminal = at_terminal()
+    print_finding(Finding.warning("handlers", CAUSE, "Ask the bank."))
+
+    first, *others = lines(terminal)
+    assert first.startswith("! handlers   exception: ")
+    assert all(line.startswith(" " * 13) and len(line) <= WIDTH for line in [*others])
+    assert " ".join([first[13:], *(line.strip() for line in others)]) == f"{CAUSE}. Ask the bank."

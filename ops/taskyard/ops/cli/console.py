@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from enum import Enum
 from pathlib import Path
@@ -32,6 +32,7 @@ __all__ = [
     "out",
     "print_error",
     "print_json",
+    "print_sentence",
     "put",
     "say",
     "table",
@@ -42,7 +43,7 @@ _WIDE: Final = 10_000  # nothing is cut or wrapped where a program reads
 _INDENT: Final = 2
 _LEAST: Final = 20
 # A sentence, and the command that it ends with.
-_COMMAND: Final = re.compile(r"(.*?)(?: ((?:See|Run): .*))?")
+_COMMAND: Final = re.compile(r" (?=(?:See|Run): )")
 _ROOMY: Final = 120  # columns of a terminal; under it, sentences beside a table are unreadable
 
 
@@ -85,30 +86,46 @@ def put(thing: RenderableType) -> None:
 
 def note(text: str) -> None:
     """A line beside the answer."""
-    _print_sentences(clean(text), "dim")
+    _print_sentence(err(), Text(clean(text), style="dim"), _INDENT)
 
 
 def print_error(text: str) -> None:
     """The red line."""
-    _print_sentences(clean(redact_text(f"error: {text}")), "red")
+    _print_sentence(err(), Text(clean(redact_text(f"error: {text}")), style="red"), _INDENT)
 
 
-def _print_sentences(text: str, style: str) -> None:
-    """Print to standard error; at a terminal break lines between words and indent what follows.
+def print_sentence(text: Text, indent: int = _INDENT) -> None:
+    """A sentence of the answer, its parts styled; at a terminal what follows it is indented."""
+    _print_sentence(out(), text, indent)
+
+
+def _print_sentence(console: Console, text: Text, indent: int) -> None:
+    """Print it; at a terminal break lines between words and indent what follows the first.
 
     The command at the end gets a line of its own, which the terminal wraps: it can be copied whole.
     """
-    console = err()
-    for line in text.split("\n"):
-        if not console.is_terminal or cell_len(line) <= console.width:
-            console.print(line, style=style, soft_wrap=True)
+    for line in text.split("\n", allow_blank=True):
+        if not console.is_terminal or cell_len(line.plain) <= console.width:
+            console.print(line, soft_wrap=True)
             continue
-        said, command = _COMMAND.fullmatch(line).groups()  # type: ignore[union-attr] # fits all
-        margin = " " * (len(line) - len(line.lstrip()) + _INDENT)
-        first, *others = Text(said).wrap(console, max(console.width - len(margin), _LEAST))
-        console.print(first.plain, style=style, soft_wrap=True)
-        for part in [*(other.plain for other in others), *([command] if command else [])]:
-            console.print(f"{margin}{part}", style=style, soft_wrap=True)
+        margin = " " * (len(line) - len(line.plain.lstrip()) + indent)
+        for number, part in enumerate(_parts(console, line, len(margin))):
+            console.print(Text.assemble(margin, part) if number else part, soft_wrap=True)
+
+
+def _parts(console: Console, line: Text, margin: int) -> Iterator[Text]:
+    """The line broken between words so that each part but its command fits beside the margin."""
+    command = _COMMAND.search(line.plain)
+    said, rest = line, None
+    if command is not None:
+        said, rest = line[: command.start()], line[command.end() :]
+    head, body = said[:margin], said[margin:]
+    body.overflow = "ignore"  # a word that is longer than the line, such as a URL, stays whole
+    first, *others = body.wrap(console, max(console.width - margin, _LEAST))
+    yield head + first
+    yield from others
+    if rest is not None:
+        yield rest
 
 
 def print_json(document: object) -> None:

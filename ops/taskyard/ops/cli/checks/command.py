@@ -25,7 +25,7 @@ from taskyard.ops.cli.checks import (
     workers,
 )
 from taskyard.ops.cli.checks.finding import Finding, Level, judged
-from taskyard.ops.cli.console import out, print_json
+from taskyard.ops.cli.console import out, print_json, print_sentence
 from taskyard.ops.cli.options import Json
 from taskyard.ops.cli.target import Target, find_target
 from taskyard.ops.cli.visible import clean
@@ -33,8 +33,10 @@ from taskyard.settings import Settings
 from taskyard.store import BROKER, RECORDS
 from taskyard.wire.redaction import redact_text
 
-__all__ = ["command", "findings"]
+__all__ = ["command", "findings", "print_finding"]
 
+_SUBJECT: Final = 10  # columns of the longest but one; what it says begins in one column
+_DETAIL: Final = len("✓ ") + _SUBJECT + len(" ")
 _MARKS: Final = {Level.OK: "✓", Level.WARNING: "!", Level.ERROR: "✗"}
 _STYLES: Final = {Level.OK: "green", Level.WARNING: "yellow", Level.ERROR: "red"}
 
@@ -61,7 +63,7 @@ def command(
     for finding in findings(quiet=json):
         found.append(finding)
         if not json:
-            _print(finding)
+            print_finding(finding)
     errors = [finding for finding in found if finding.level is Level.ERROR]
     warnings = sum(finding.level is Level.WARNING for finding in found)
     if json:
@@ -134,14 +136,15 @@ def _broker(settings: Settings) -> Iterator[Finding]:
     yield from redis_server.look_at("broker", url, BROKER, redis_needs.of_broker(settings))
 
 
-def _print(finding: Finding) -> None:
+def print_finding(finding: Finding) -> None:
+    """Print it for a person; what does not fit its line stays under the detail."""
     line = Text(f"{_MARKS[finding.level]} ", style=_STYLES[finding.level])
-    line.append(f"{finding.subject:<10} ", style="bold")
+    line.append(f"{finding.subject:<{_SUBJECT}} ", style="bold")
     line.append(clean(redact_text(finding.detail)))
     if finding.remedy:
         remedy = clean(finding.remedy)
         line.append(f" {remedy}" if finding.detail.endswith(".") else f". {remedy}")
-    out().print(line, soft_wrap=True)
+    print_sentence(line, indent=_DETAIL)
 
 
 def _verdict(errors: int, warnings: int) -> Text:

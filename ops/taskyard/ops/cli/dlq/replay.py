@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 
 from taskyard import database
 from taskyard.control import local_identity
-from taskyard.ops.cli.console import note, out, print_json, say
+from taskyard.ops.cli.console import note, print_json, print_sentence, say
 from taskyard.ops.cli.dlq.known import known_types
 from taskyard.ops.cli.dlq.replays import Replay, TaskMode, Wish, replay_one
 from taskyard.ops.cli.ids import written
@@ -120,6 +120,6 @@ def _print(replay: Replay) -> None:
         # Until the relay has come, the job is a dead letter still.
         wait = "wait --replay" if replay.verdict is TaskMode.PENDING else "wait"
         line.append(f". See: taskyard jobs {wait} {one_line(replay.job_id)}")
-    out().print(line, soft_wrap=True)
+    print_sentence(line)
     if replay.payload_checked is False:
         note("what it takes is not known here: arguments that do not fit fail in the worker")
