@@ -74,7 +74,7 @@ def test_a_line_stays_one_line() -> None:
 def test_no_cell_of_a_table_or_grid_is_obeyed(capsys: pytest.CaptureFixture[str]) -> None:
     for raw, _ in STEERING.values():
         console.put(console.table(("id", "cause"), [(f"a{raw}", f"b{raw}\nc")]))
-        console.put(console.grid([("cause", f"b{raw}")]))
+        console.put_facts([("cause", f"b{raw}"), ("next", console.Command(f"c{raw}"))])
         console.put(console.with_sentences(("id", "cause"), [(f"a{raw}", f"b{raw}")]))
         console.say(f"c{raw}")
         console.note(f"d{raw}")

@@ -113,3 +113,26 @@ def test_a_finding_of_check_is_a_column_of_its_own(at_terminal: Callable[[], Ter
     assert first.startswith("! handlers   exception: ")
     assert all(line.startswith(" " * 13) and len(line) <= WIDTH for line in [*others])
     assert " ".join([first[13:], *(line.strip() for line in others)]) == f"{CAUSE}. Ask the bank."
+
+
+def test_a_command_among_facts_has_one_line_and_sentences_wrap_beside_it(
+    at_terminal: Callable[[], Terminal],
+) -> None:
+    terminal = at_terminal()
+    command = (
+        'taskyard dlq replay 0123456789abcdef --reason "why it will work now" --payload @c.json'
+    )
+    console.put_facts(
+        [
+            ("letter", "a1b2"),
+            ("nothing", None),
+            ("cause", CAUSE),
+            ("next", console.Command(command)),
+        ]
+    )
+
+    first, cause, *others, last = lines(terminal)
+    assert first == "letter  a1b2"
+    assert cause.startswith("cause   exception")
+    assert all(line.startswith(" " * 8) and len(line) <= WIDTH for line in others)
+    assert last == f"next    {command}"

@@ -8,9 +8,10 @@ from __future__ import annotations
 import base64
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from enum import Enum
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Final, NoReturn
 from uuid import UUID
@@ -26,14 +27,15 @@ from taskyard.ops.cli.visible import clean, json_text, one_line
 from taskyard.wire.redaction import redact_text
 
 __all__ = [
+    "Command",
     "err",
-    "grid",
     "note",
     "out",
     "print_error",
     "print_json",
     "print_sentence",
     "put",
+    "put_facts",
     "say",
     "table",
     "with_sentences",
@@ -178,14 +180,31 @@ def with_sentences(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> 
     return Group(*told)
 
 
-def grid(rows: Sequence[tuple[str, object]]) -> Table:
-    """Names and values, one a line; values that are None are left out."""
+class Command(str):
+    """A value that is a command: the terminal alone wraps its line, so it can be copied whole."""
+
+    __slots__ = ()
+
+
+def put_facts(rows: Iterable[tuple[str, object]]) -> None:
+    """Print names and values, one a line; values that are None or empty are left out."""
+    kept = [(name, value) for name, value in rows if value is not None and value != ""]
+    width = max((len(name) for name, _ in kept), default=0)
+    for is_command, run in groupby(kept, key=lambda row: isinstance(row[1], Command)):
+        if not is_command:
+            put(_grid(run, width))
+            continue
+        for name, value in run:
+            line = Text.assemble((name.ljust(width), "dim"), "  ", _cell(value))
+            out().print(line, soft_wrap=True)
+
+
+def _grid(rows: Iterable[tuple[str, object]], width: int) -> Table:
     made = Table.grid(padding=(0, 2))
-    made.add_column(style="dim", no_wrap=True)
+    made.add_column(style="dim", no_wrap=True, min_width=width)
     made.add_column(overflow="fold")
     for name, value in rows:
-        if value is not None and value != "":
-            made.add_row(name, _cell(value))
+        made.add_row(name, _cell(value))
     return made
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from taskyard.database import SchemaStatus
-from taskyard.ops.cli.console import grid, put, say
+from taskyard.ops.cli.console import Command, put_facts, say
 from taskyard.settings import Settings
 from taskyard.wire import redact_url
 
@@ -27,7 +27,7 @@ def banner(settings: Settings, home: Path, schema: SchemaStatus, processes: Sequ
     """Print it."""
     servants = ("mirror", "relay")
     workers = [name for name in processes if name not in servants]
-    rows = [
+    rows: list[tuple[str, object]] = [
         ("home", home),
         ("Valkey", f"{redact_url(settings.need_redis_url())} (broker and records)"),
         ("PostgreSQL", f"{redact_url(settings.need_database_url())} (schema {schema.current})"),
@@ -35,7 +35,7 @@ def banner(settings: Settings, home: Path, schema: SchemaStatus, processes: Sequ
         ("workers", ", ".join(workers) or "none (--no-workers)"),
     ]
     steps = (*_NEXT, _ENQUEUE_BUILT_IN if settings.builtin_jobs else _ENQUEUE)
-    rows += [("next" if line == steps[0] else "", line) for line in steps]
+    rows += [("next" if line == steps[0] else "", Command(line)) for line in steps]
     rows.append(("stop", "Ctrl-C: workers finish what they run"))
-    put(grid(rows))
+    put_facts(rows)
     say("")

@@ -17,7 +17,14 @@ from taskyard.control.replay_history import ReplayHistory, replay_history_of
 from taskyard.jobs import Category
 from taskyard.jobs.letter_states import OPEN
 from taskyard.jobs.replay_rules import NEEDS, Needs
-from taskyard.ops.cli.console import grid, print_json, put, say, with_sentences
+from taskyard.ops.cli.console import (
+    Command,
+    print_json,
+    put,
+    put_facts,
+    say,
+    with_sentences,
+)
 from taskyard.ops.cli.dlq.replay_history import replay_history
 from taskyard.ops.cli.ids import written
 from taskyard.ops.cli.options import Json
@@ -71,14 +78,14 @@ def _document(letter: dict[str, Any], history: ReplayHistory) -> dict[str, Any]:
 
 
 def _print(letter: dict[str, Any], history: ReplayHistory) -> None:
-    put(grid(list(_facts(letter, history))))
+    put_facts(_facts(letter, history))
     if letter["attempts"]:
         say("")
         put(_attempts(letter["attempts"]))
     if letter["traceback"]:
         say("\n" + str(letter["traceback"]).rstrip())
     say("")
-    put(grid([("next", _next(letter, history))]))
+    put_facts([("next", _next(letter, history))])
 
 
 def _facts(letter: dict[str, Any], history: ReplayHistory) -> Iterator[tuple[str, object]]:
@@ -124,19 +131,19 @@ def _attempts(notes: list[dict[str, Any]]) -> RenderableType:
 
 def _next(letter: dict[str, Any], history: ReplayHistory) -> str:
     if history.next_letter is not None:
-        return f"taskyard dlq show {history.next_letter}"
+        return Command(f"taskyard dlq show {history.next_letter}")
     if letter["status"] not in OPEN:
-        return f"taskyard jobs show {letter['original_request_id']}"
+        return Command(f"taskyard jobs show {letter['original_request_id']}")
     command = f'taskyard dlq replay {letter["id"]} --reason "why it will work now"'
     match NEEDS[Category(letter["failure_category"])]:
         case Needs.A_NEW_JOB:
             return "enqueue the job anew; no worker can read this message"
         case Needs.EDITED_PAYLOAD:
-            return f"{command} --payload @corrected.json"
+            return Command(f"{command} --payload @corrected.json")
         case Needs.FORCE:
-            return f"{command} --force"
+            return Command(f"{command} --force")
         case Needs.NOTHING:
-            return command
+            return Command(command)
         case never:
             assert_never(never)
 

@@ -13,7 +13,15 @@ from rich.text import Text
 from taskyard.clock import SYSTEM_CLOCK, from_us
 from taskyard.errors import TaskyardError
 from taskyard.jobs.states import TERMINAL, State
-from taskyard.ops.cli.console import grid, print_json, put, say, table, with_sentences
+from taskyard.ops.cli.console import (
+    Command,
+    print_json,
+    put,
+    put_facts,
+    say,
+    table,
+    with_sentences,
+)
 from taskyard.ops.cli.ids import written
 from taskyard.ops.cli.jobs.hands import Hands
 from taskyard.ops.cli.jobs.view import JobView, look_up
@@ -48,7 +56,7 @@ def command(
         print_json(documents[0] if len(documents) == 1 else documents)
         return
     for view in views:
-        put(grid(list(_facts(view))))
+        put_facts(_facts(view))
         say("")
         put(_history(view))
 
@@ -71,7 +79,7 @@ def _facts(view: JobView) -> Iterator[tuple[str, object]]:
     yield "workers", _workers(view)
     yield "lease", _lease(view.hands)
     yield "message", _message(view.hands)
-    yield "next", view.next
+    yield "next", view.next and Command(view.next)
 
 
 def _attempts(view: JobView) -> object:

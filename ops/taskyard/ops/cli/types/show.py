@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from taskyard.ops.cli.console import grid, note, print_json, put, say, table
+from taskyard.ops.cli.console import note, print_json, put, put_facts, say, table
 from taskyard.ops.cli.options import Json
 from taskyard.ops.cli.target import find_target
 from taskyard.ops.cli.types.origins import Known, known_types, the_type
@@ -32,7 +32,7 @@ def command(
         told = {fact.name: {"value": fact.value, "origin": fact.origin} for fact in found}
         print_json({"name": name, "handler": known.handler, "fields": told})
         return
-    put(grid([("type", name), ("handler", _handler(known, silence))]))
+    put_facts([("type", name), ("handler", _handler(known, silence))])
     say("")
     rows = [(fact.name, _text(fact), fact.origin) for fact in found]
     put(table(("field", "value", "origin"), rows, folded=2))
