@@ -555,6 +555,19 @@ def test_it_ends_an_attempt_whose_worker_has_not_reported_the_end_yet(
     ]
 
 
+def test_it_waits_for_the_lease_of_a_protected_attempt(house: RecordsHarness) -> None:
+    """Such an attempt decides before it is replaced; a forged count must not run beside it."""
+    house.admit()
+    first = house.records.begin(
+        JOB, None, holder="h1", worker="w", job_type="plan", queue="exec", priority=3, process="7"
+    )
+    assert isinstance(first, Run)
+    assert isinstance(begin_other(house, replacement()), Held)
+    assert house.read().state is State.RUNNING
+    house.complete(first)
+    assert begin_other(house, replacement()) == Done(b"42")
+
+
 def test_it_runs_after_retries_that_celery_counts_no_more(house: RecordsHarness) -> None:
     stamp = house.admit()
     for seq in range(3):

@@ -248,8 +248,20 @@ local function note(record, now, outcome, code, message)
   record.history = shortened((record.history or '') .. line .. '\n')
 end
 
+-- For how long the running attempt of another holder keeps this message waiting; 0 where none runs.
+local function held_us(record, message, now)
+  if record.state ~= 'running' or record.holder == message.holder then return 0 end
+  return math.max(num(record.lease_until) - now, 0)
+end
+
+-- An attempt that a worker only watches names no process. It may have ended long ago: the worker
+-- reports that later.
+local function is_watched(record)
+  return (record.process or '') == ''
+end
+
 -- The job has put another task in its place, and that is its next step. Whoever published it had
--- come to its end, also where the record has not heard so yet: a worker that watches tells it later.
+-- come to its end, also where the record does not show that yet.
 local function replaced(job_id, record, message, now)
   if TERMINAL[record.state] or record.state == 'dead_lettered' then return record end
   local code, text = 'replaced', 'replaced by ' .. (message.type or '')
@@ -283,15 +295,18 @@ local function place(job_id, record, message, now)
   end
   local nested = nest(record, message)
   if nested < 0 then return nil, {'stale', record.state} end
-  if nested > 0 then return replaced(job_id, record, message, now) end
+  local held = held_us(record, message, now)
+  if nested > 0 then
+    -- A protected attempt decides before it is replaced. The count is anybody's to write, so it ends
+    -- no lease of such an attempt.
+    if held > 0 and not is_watched(record) then return nil, {'held', int(held)} end
+    return replaced(job_id, record, message, now)
+  end
   -- A message of a plain producer carries no stamp: it belongs to the life there is, at its start.
   local epoch = message.epoch ~= '' and message.epoch or record.epoch
   local order = compare(record, epoch, message.generation, message.seq)
   if order < 0 then return nil, behind(record, epoch, message.generation, message.seq) end
-  local remaining = num(record.lease_until) - now
-  if record.state == 'running' and remaining > 0 and record.holder ~= message.holder then
-    return nil, {'held', int(remaining)}
-  end
+  if held > 0 then return nil, {'held', int(held)} end
   if order > 0 then record = ahead(job_id, record, message, now) end
   note_nesting(record, message, message.seq)
   return record
