@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -30,11 +31,11 @@ class Message:
 
     content_type, content_encoding = "application/json", "utf-8"
     body, payload = b"[[], {}, {}]", [[], {}, {}]
-    delivery_info: ClassVar[dict[str, Any]] = {"routing_key": "work"}
     properties: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, **headers: Any) -> None:
         self.headers = {"id": "job-1", "task": "t", **headers}
+        self.delivery_info: dict[str, Any] = {"routing_key": "work"}
         self.fate = ""
 
     def ack_log_error(self, *_: Any) -> None:
@@ -174,3 +175,22 @@ def test_an_installed_consumer_looks_at_the_shape_before_the_date() -> None:
     consumer_of(InstalledConsumer, yard, closed).create_task_handler()(message)
     assert yard.publisher.calls == 0
     assert [letter.code for letter in yard.posted] == ["malformed"]
+
+
+@pytest.mark.parametrize("nesting", [1, 2])
+def test_a_replacement_that_came_too_often_is_a_letter_though_it_has_begun_once(
+    nesting: int,
+) -> None:
+    """Without a stamp, its place in the job's life is where the record saw it first."""
+    yard = yard_with(Publisher())
+    begin = partial(yard.records.begin, worker="w", job_type="t", queue="work", priority=None)
+    begin("job-1", None, holder="h1")
+    assert begin("job-1", Stamp(0, nesting=nesting), holder="h2").seq == 1
+    yard.records.lose("job-1", "h2", "killed")
+    message = Message(replaced_task_nesting=nesting)
+    message.delivery_info = {"routing_key": "work", "redelivered": True}
+    for _ in range(SETTINGS.delivery_limit):
+        yard.records.deliver("job-1")
+    consumer_of(JobConsumer, yard, lambda *_: None).create_task_handler()(message)
+    assert [letter.code for letter in yard.posted] == ["poison"]
+    assert message.fate == "acknowledged"

@@ -315,8 +315,11 @@ def _is_decided(yard: WorkerContext, message: Any) -> bool:
 
     That may take as long as a broker takes nothing; it is no sign of poison.
     """
-    record, stamp = yard.records.read(job_id_of(message)), position_of(message)
-    if stamp is not None and stamp.nesting > record.number("nesting"):
-        return False  # it replaces the task that the record has come to
-    own = (0, 0) if stamp is None else (stamp.generation, stamp.seq)
+    record, stamp = yard.records.read(job_id_of(message)), position_of(message) or Stamp(0)
+    own = stamp.generation, stamp.seq
+    if not stamp.epoch:
+        if stamp.nesting != record.number("nesting"):
+            return False  # it replaces the task that the record has come to, or was replaced
+        first = record.number("nested_generation"), record.number("nested_seq")
+        own = first[0], first[1] + stamp.seq
     return record.state is State.DEAD_LETTERED or own < (record.generation, record.number("seq"))
