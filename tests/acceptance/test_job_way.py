@@ -88,7 +88,7 @@ DEATHS = {
 class Day:
     """What was enqueued, by what must become of it."""
 
-    house: ServerHarness
+    harness: ServerHarness
     database: Engine
     plain: dict[str, tuple[JobHandle, int]] = field(default_factory=dict)
     misbehaving_once: dict[str, JobHandle] = field(default_factory=dict)
@@ -104,7 +104,7 @@ class Day:
 
     def result(self, job_id: str) -> AsyncResult:
         """What a Celery client holds; made when needed, as it must not outlive the server."""
-        return self.house.yard.app.AsyncResult(job_id)
+        return self.harness.yard.app.AsyncResult(job_id)
 
     @property
     def completed(self) -> list[JobHandle]:
@@ -143,38 +143,38 @@ def day(
 ) -> Iterator[Day]:
     settings = fresh_settings(servers.valkey_url())
     folder: Path = tmp_path_factory.mktemp("day")
-    house = ServerHarness(settings)
+    harness = ServerHarness(settings)
     with (
         Worker(settings, folder, name="left").launch() as left,
         Worker(settings, folder, name="right").launch() as right,
         mirroring(settings, database_url) as database,
     ):
-        day = Day(house, database)
+        day = Day(harness, database)
         _enqueue(day)
         left.await_log(" ready.")
         right.await_log(" ready.")
         _await_evening(day)
         yield day
         del day
-    house.close()
+    harness.close()
 
 
 def _enqueue(day: Day) -> None:
-    house, app = day.house, day.house.yard.app
+    harness, app = day.harness, day.harness.yard.app
     for name, death in DEATHS.items():
-        day.deaths[name] = house.act(death.do, death.job_type, **death.options)
+        day.deaths[name] = harness.act(death.do, death.job_type, **death.options)
     for queue, act in ACTS.items():
         for trouble in ("fail", "kill"):
             if (trouble, queue) != ("kill", "plan"):
-                day.misbehaving_once[f"{trouble} {queue}"] = house.act(
+                day.misbehaving_once[f"{trouble} {queue}"] = harness.act(
                     trouble, act, times=1, value=7
                 )
     for limit, act in LIMITS.items():
-        day.misbehaving_once[limit] = house.act(
+        day.misbehaving_once[limit] = harness.act(
             "hang", act, times=1, value=7, policy={"max_retries": 1}
         )
     day.duplicates = [
-        house.act(value="first", idempotency_key="the same") for _ in range(DUPLICATES)
+        harness.act(value="first", idempotency_key="the same") for _ in range(DUPLICATES)
     ]
     day.unknown_task = str(uuid.uuid4())
     day.sent.append(app.send_task("nobody.has.it", args=[1], task_id=day.unknown_task))
@@ -183,8 +183,8 @@ def _enqueue(day: Day) -> None:
     _enqueue_canvas(day, app)
     for number in range(JOBS - len(DEATHS) - len(day.misbehaving_once) - OTHERS):
         queue = list(ACTS)[number % 4]
-        priority = number % house.settings.queue(queue).priorities + 1
-        job = house.act(job_type=ACTS[queue], value=number, priority=priority)
+        priority = number % harness.settings.queue(queue).priorities + 1
+        job = harness.act(job_type=ACTS[queue], value=number, priority=priority)
         day.plain[f"{queue} {number}"] = job, number
 
 
@@ -212,14 +212,14 @@ def _enqueue_canvas(day: Day, app: Celery) -> None:
 
 def _await_evening(day: Day) -> None:
     for job in [*day.completed, *day.duplicates, *day.deaths.values()]:
-        day.house.await_end(job)
+        day.harness.await_end(job)
     # Celery keeps every sent result until it was asked for, and then needs the server once more.
     for result in day.sent:
         result.get(timeout=SOON_S, propagate=False)
     day.sent.clear()
-    day.house.await_quiet()
+    day.harness.await_quiet()
     eventually(lambda: _mirrored(day) == len(day.dead), "all letters in Postgres")
-    eventually(lambda: not day.house.events(), "all events in Postgres")
+    eventually(lambda: not day.harness.events(), "all events in Postgres")
 
 
 def _mirrored(day: Day) -> int:
@@ -237,7 +237,7 @@ def test_the_day_had_two_hundred_jobs(day: Day) -> None:
 def test_every_plain_job_ran_once_and_returned_its_own_result(day: Day) -> None:
     for job, number in day.plain.values():
         assert job.result(0) == number
-        assert day.house.runs(job) == 1
+        assert day.harness.runs(job) == 1
         assert day.story(job) == ["admit", "begin", "complete"]
 
 
@@ -245,7 +245,7 @@ def test_every_plain_job_ran_once_and_returned_its_own_result(day: Day) -> None:
 def test_a_job_that_fails_once_is_run_again_and_completes(day: Day, trouble: str) -> None:
     job = day.misbehaving_once[trouble]
     assert job.result(0) == 7
-    assert day.house.runs(job) == 2
+    assert day.harness.runs(job) == 2
     assert day.story(job) == ["admit", "begin", "retry", "begin", "complete"]
 
 
@@ -255,14 +255,14 @@ def test_a_job_whose_process_is_killed_once_is_run_again_and_completes(
 ) -> None:
     job = day.misbehaving_once[f"kill {queue}"]
     assert job.result(0) == 7
-    assert day.house.runs(job) == 2
+    assert day.harness.runs(job) == 2
     assert day.story(job) == ["admit", "begin", "lose", "begin", "complete"]
 
 
 def test_five_enqueues_of_one_key_are_one_job_that_runs_once(day: Day) -> None:
     assert len({job.job_id for job in day.duplicates}) == 1
     assert [job.created for job in day.duplicates] == [True] + [False] * (DUPLICATES - 1)
-    assert day.house.runs(day.duplicates[0]) == 1
+    assert day.harness.runs(day.duplicates[0]) == 1
 
 
 def test_a_plain_celery_producer_gets_the_same_way(day: Day) -> None:
@@ -280,7 +280,7 @@ def test_a_plain_celery_producer_gets_the_same_way(day: Day) -> None:
 def test_a_chain_reaches_its_end(day: Day, name: str, end: int) -> None:
     links = day.chains[name]
     assert day.result(links[-1]).get(timeout=1) == end
-    assert [day.house.runs(link) for link in links] == [1, 2 if "middle" in name else 1, 1]
+    assert [day.harness.runs(link) for link in links] == [1, 2 if "middle" in name else 1, 1]
 
 
 def test_a_chord_sums_its_parts_though_one_was_retried(day: Day) -> None:
@@ -302,8 +302,8 @@ def test_the_record_tells_the_cause(day: Day, name: str) -> None:
     assert record.state is State.DEAD_LETTERED
     assert (record.cause["category"], record.cause["code"]) == (death.category, death.code)
     # A run that a lost connection cut off was given back, and counts as no death.
-    given_back = [event for event in day.house.events(job) if event["event"] == "release"]
-    begun = [facts["attempt"] for facts in day.house.notes.run_facts(job.job_id)]
+    given_back = [event for event in day.harness.events(job) if event["event"] == "release"]
+    begun = [facts["attempt"] for facts in day.harness.notes.run_facts(job.job_id)]
     assert begun == list(range(1, death.runs + len(given_back) + 1))
 
 
@@ -362,7 +362,7 @@ def test_a_task_that_nobody_has_is_a_letter_and_a_failure(day: Day) -> None:
 
 
 def test_nothing_is_left_in_any_queue_unacknowledged_or_delayed(day: Day) -> None:
-    assert day.house.leftovers() == {}
+    assert day.harness.leftovers() == {}
 
 
 def test_the_stream_holds_every_version_of_every_job_and_one_end_each(day: Day) -> None:
@@ -376,7 +376,7 @@ def test_the_stream_holds_every_version_of_every_job_and_one_end_each(day: Day) 
 
 def test_ledger_and_records_agree_on_every_job(day: Day) -> None:
     for job_id in day.job_ids:
-        record, row = day.house.yard.job(job_id).record(), day.row(job_id)
+        record, row = day.harness.yard.job(job_id).record(), day.row(job_id)
         assert row["state"] == record.state
         assert (row["epoch"], row["version"]) == (record.epoch, record.number("version"))
 
@@ -398,7 +398,7 @@ def test_postgres_counts_what_the_day_enqueued(day: Day) -> None:
 
 
 def test_a_stock_celery_client_reads_results_and_deaths(day: Day) -> None:
-    settings = day.house.settings
+    settings = day.harness.settings
     stock = Celery("stock", set_as_current=False, backend=settings.need_redis_url())
     stock.conf.result_backend_transport_options = {"global_keyprefix": f"{settings.namespace}:"}
     job, number = next(iter(day.plain.values()))

@@ -56,7 +56,7 @@ REPORT = Path(__file__).resolve().parents[2] / "build" / "crashes.json"
 class Killer:
     """Kills a child or a whole worker in turn, and starts another worker for a dead one."""
 
-    house: ServerHarness
+    harness: ServerHarness
     workers: list[Worker]
     rng: random.Random = field(default_factory=random.Random)
     children: int = 0
@@ -84,8 +84,8 @@ class Killer:
 
     def look(self) -> None:
         """What happened since the last look: jobs that ended, workers that began one."""
-        stream = f"{self.house.settings.namespace}:lifecycle"
-        entries = self.house.redis.xrange(stream, min=self._seen)
+        stream = f"{self.harness.settings.namespace}:lifecycle"
+        entries = self.harness.redis.xrange(stream, min=self._seen)
         for key, fields in entries:
             self._seen = b"(" + key
             self.done += fields[b"event"].decode() in ENDS
@@ -117,13 +117,13 @@ class Killer:
         worker.kill_session()
         worker.wait()
         self.whole += 1
-        seconds, microseconds = self.house.redis.time()
+        seconds, microseconds = self.harness.redis.time()
         self.orphans += [(job_id, seconds * 1_000_000 + microseconds) for job_id in held]
         self.start(worker)
 
     def held_by(self, pid: int) -> list[str]:
         """The jobs whose messages a worker's owner holds."""
-        entries = self.house.broker.hgetall(f"{self.house.settings.namespace}:unacked")
+        entries = self.harness.broker.hgetall(f"{self.harness.settings.namespace}:unacked")
         return [
             json.loads(stored)[0]["headers"]["id"]
             for tag, stored in entries.items()
@@ -150,9 +150,9 @@ def resumptions_s(orphans: list[tuple[str, int]], events: list[dict[str, str]]) 
     return waits
 
 
-def feed(house: ServerHarness, numbers: range) -> list[str]:
+def feed(harness: ServerHarness, numbers: range) -> list[str]:
     requests = [EnqueueRequest(job_type="effect_once", payload={"n": n}) for n in numbers]
-    return [handle.job_id for handle in house.yard.enqueue_many(requests)]
+    return [handle.job_id for handle in harness.yard.enqueue_many(requests)]
 
 
 @pytest.fixture
@@ -166,18 +166,18 @@ def effects(database_url: str) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def house(servers: Servers) -> Iterator[ServerHarness]:
+def harness(servers: Servers) -> Iterator[ServerHarness]:
     opened = ServerHarness(fresh_settings(servers.valkey_url(), lifecycle_max_events=1_000_000))
     yield opened
     opened.close()
 
 
 @pytest.fixture
-def workers(house: ServerHarness, tmp_path: Path, database_url: str) -> Iterator[list[Worker]]:
+def workers(harness: ServerHarness, tmp_path: Path, database_url: str) -> Iterator[list[Worker]]:
     with ExitStack() as running:
         made = [
             Worker(
-                house.settings,
+                harness.settings,
                 tmp_path / f"w{number}",
                 queues=("exec",),
                 modules=("support.crash",),
@@ -192,19 +192,19 @@ def workers(house: ServerHarness, tmp_path: Path, database_url: str) -> Iterator
 
 @pytest.mark.timeout(int(PATIENCE_S) + 120)
 def test_jobs_survive_workers_that_are_killed_every_second(
-    house: ServerHarness, workers: list[Worker], effects: Engine
+    harness: ServerHarness, workers: list[Worker], effects: Engine
 ) -> None:
     started = time.monotonic()
     ids: list[str] = []
 
     def fed_and_nearly_done() -> bool:
-        if len(ids) < JOBS and house.queued() < QUEUED:
+        if len(ids) < JOBS and harness.queued() < QUEUED:
             more = range(len(ids), min(len(ids) + FED, JOBS))
-            ids.extend(feed(house, more))
-        waiting = house.queued() + house.unacked() + house.delayed()
+            ids.extend(feed(harness, more))
+        waiting = harness.queued() + harness.unacked() + harness.delayed()
         return len(ids) == JOBS and waiting < JOBS // 50
 
-    killer = Killer(house, workers)
+    killer = Killer(harness, workers)
     thread = threading.Thread(target=killer.run, name="killer")
     thread.start()
     try:
@@ -212,22 +212,22 @@ def test_jobs_survive_workers_that_are_killed_every_second(
             fed_and_nearly_done,
             "nearly all are done while the killing goes on",
             within_s=PATIENCE_S,
-            why=lambda: str(house.leftovers()),
+            why=lambda: str(harness.leftovers()),
         )
     finally:
         killer.stopped.set()
         thread.join()
     # A job that was cut off in the last moment waits for its lease, as the promise says.
     eventually(
-        lambda: not house.leftovers(),
+        lambda: not harness.leftovers(),
         "nothing left",
         within_s=2 * RESUMED_WITHIN_S,
-        why=lambda: str(house.leftovers()),
+        why=lambda: str(harness.leftovers()),
     )
-    events = house.events()
+    events = harness.events()
     resumed_s = resumptions_s(killer.orphans, events)
     ended = Counter(event["job"] for event in events if event["event"] in ENDS)
-    states = Counter(house.yard.job(job_id).state() for job_id in ids)
+    states = Counter(harness.yard.job(job_id).state() for job_id in ids)
     with effects.connect() as connection:
         rows = connection.execute(text("SELECT job_id FROM effects")).scalars().all()
     applied = Counter(rows)

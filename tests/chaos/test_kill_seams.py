@@ -40,9 +40,9 @@ DEAD = ["admit", "begin", "fail"]
 
 @dataclass
 class Scene:
-    """A house, its worker with seams, and a mirror."""
+    """A harness, its worker with seams, and a mirror."""
 
-    house: ServerHarness
+    harness: ServerHarness
     worker: Worker
     seams: Path
     database: Engine
@@ -78,29 +78,29 @@ def scene(
 ) -> Iterator[Scene]:
     settings = fresh_settings(servers.valkey_url(), visibility_timeout_s=VISIBILITY_S, lease_s=2)
     folder = tmp_path_factory.mktemp("seams")
-    house = ServerHarness(settings)
-    worker = _worker(house, folder)
+    harness = ServerHarness(settings)
+    worker = _worker(harness, folder)
     with worker.launch(), mirroring(settings, database_url) as database:
-        yield Scene(house, worker, folder / "armed", database)
-    house.close()
+        yield Scene(harness, worker, folder / "armed", database)
+    harness.close()
 
 
-def _worker(house: ServerHarness, folder: Path, **variables: str) -> Worker:
+def _worker(harness: ServerHarness, folder: Path, **variables: str) -> Worker:
     variables[FOLDER_VARIABLE] = str(folder / "armed")
     (folder / "armed").mkdir(exist_ok=True)
     return Worker(
-        house.settings, folder, modules=("support.seams", HANDLERS), environment=variables
+        harness.settings, folder, modules=("support.seams", HANDLERS), environment=variables
     )
 
 
 def follow(scene: Scene, job: JobHandle, story: list[str], runs: int) -> None:
     """The job's whole story, its handler's runs, and nothing left anywhere."""
-    scene.house.await_end(job)
-    scene.house.await_quiet()
-    eventually(lambda: not scene.house.events(), "all events in Postgres")
+    scene.harness.await_end(job)
+    scene.harness.await_quiet()
+    eventually(lambda: not scene.harness.events(), "all events in Postgres")
     # Celery notices a dead child within 5 s; the lease may end before, and then no `lose` is told.
     assert [event for event in scene.story(job) if event != "lose"] == story
-    assert scene.house.runs(job) == runs
+    assert scene.harness.runs(job) == runs
 
 
 # --- a child is killed ------------------------------------------------------------------------
@@ -122,7 +122,7 @@ def test_a_child_killed_at_a_seam_costs_at_most_one_more_run(
     scene: Scene, seam: str, act: dict[str, Any], story: list[str], runs: int
 ) -> None:
     scene.arm(seam)
-    job = scene.house.act(value=5, **{"do": "return", **act})
+    job = scene.harness.act(value=5, **{"do": "return", **act})
     scene.await_kill(seam)
     follow(scene, job, story, runs)
     letters = eventually(lambda: scene.rows(job), "its letter") if story is DEAD else []
@@ -136,7 +136,7 @@ def test_a_child_killed_at_a_seam_costs_at_most_one_more_run(
 def test_a_child_killed_around_its_continuation_lets_it_run_exactly_once(
     scene: Scene, seam: str
 ) -> None:
-    app, first, second = scene.house.yard.app, str(uuid.uuid4()), str(uuid.uuid4())
+    app, first, second = scene.harness.yard.app, str(uuid.uuid4()), str(uuid.uuid4())
     links = chain(
         app.signature("exec_act", args=[{"value": {"value": 8}}]).set(task_id=first),
         app.signature("exec_act").set(task_id=second),
@@ -146,9 +146,9 @@ def test_a_child_killed_around_its_continuation_lets_it_run_exactly_once(
     result = links()
     scene.await_kill(seam)
     assert result.get(timeout=30) == 8
-    scene.house.await_quiet()
-    assert [scene.house.runs(link) for link in (first, second)] == [1, 1]
-    follow(scene, scene.house.yard.job(second), ["begin", "complete"], 1)
+    scene.harness.await_quiet()
+    assert [scene.harness.runs(link) for link in (first, second)] == [1, 1]
+    follow(scene, scene.harness.yard.job(second), ["begin", "complete"], 1)
 
 
 # --- the main process is killed ---------------------------------------------------------------
@@ -170,7 +170,7 @@ def test_a_main_process_killed_at_a_seam_repeats_the_publication_and_not_the_wor
     scene: Scene, seam: str, act: dict[str, Any], story: list[str], runs: int
 ) -> None:
     scene.arm(seam)
-    job = scene.house.act(value=6, **{"do": "return", **act})
+    job = scene.harness.act(value=6, **{"do": "return", **act})
     scene.replace_worker()
     follow(scene, job, story, runs)
     assert job.result(0) == 6
@@ -191,9 +191,9 @@ def test_a_main_process_killed_around_a_letter_leaves_exactly_one_row(
     scene: Scene, seam: str, act: dict[str, Any], story: list[str], runs: int
 ) -> None:
     scene.arm(seam)
-    job = scene.house.act(**{"do": "return", **act})
+    job = scene.harness.act(**{"do": "return", **act})
     scene.replace_worker()
-    scene.house.await_end(job)
+    scene.harness.await_end(job)
     if act.get("do") == "hang":
         # It runs about as long as a lease. One that a busy machine did not renew is over, and the
         # job rightly begins again; the record's history tells that from a run that should not be.
@@ -206,7 +206,7 @@ def test_a_main_process_killed_around_a_letter_leaves_exactly_one_row(
 
 def test_a_main_process_killed_before_it_counts_a_death_counts_it_later(scene: Scene) -> None:
     scene.arm("before lose")
-    job = scene.house.act("kill", times=1, value=4)
+    job = scene.harness.act("kill", times=1, value=4)
     scene.replace_worker()
     follow(scene, job, RERUN, 2)
     # Nobody could say that the attempt was lost; the end of its lease did.
@@ -228,7 +228,7 @@ def test_a_kill_around_the_letter_of_a_continuation_leaves_exactly_one_row(
     broken = {**signature("exec_act"), "subtask_type": "nothing of Celery's"}
     broken["options"] = {"task_id": second}
     body = json.dumps([[{"value": 1}], {}, {"callbacks": [broken]}]).encode()
-    settings = scene.house.settings
+    settings = scene.harness.settings
     scene.arm(seam)
     RedisBroker(settings).push(list_key(settings, "exec"), {"id": first, "task": "exec_act"}, body)
     # The main process acknowledges; what comes before that is its child's.
@@ -236,10 +236,10 @@ def test_a_kill_around_the_letter_of_a_continuation_leaves_exactly_one_row(
         scene.replace_worker()
     else:
         scene.await_kill(seam)
-    follow(scene, scene.house.yard.job(first), ["begin", "complete"], 1)
-    (row,) = eventually(lambda: scene.rows(scene.house.yard.job(second)), "its letter")
+    follow(scene, scene.harness.yard.job(first), ["begin", "complete"], 1)
+    (row,) = eventually(lambda: scene.rows(scene.harness.yard.job(second)), "its letter")
     assert (row["failure_code"], row["status"]) == ("continuation_invalid", "pending")
-    assert scene.story(scene.house.yard.job(second)) == ["fail"]
+    assert scene.story(scene.harness.yard.job(second)) == ["fail"]
 
 
 # --- without the protection -------------------------------------------------------------------
@@ -249,29 +249,29 @@ def test_acknowledging_before_publishing_would_lose_the_letter(
     servers: Servers, tmp_path: Path
 ) -> None:
     settings = fresh_settings(servers.valkey_url(), visibility_timeout_s=VISIBILITY_S)
-    house = ServerHarness(settings)
-    worker = _worker(house, tmp_path, **{UNPROTECTED_VARIABLE: "acknowledge first"})
+    harness = ServerHarness(settings)
+    worker = _worker(harness, tmp_path, **{UNPROTECTED_VARIABLE: "acknowledge first"})
     arm(tmp_path / "armed", "before letter")
     with worker.launch():
-        job = house.act("fail", "locator_act", code="hopeless")
+        job = harness.act("fail", "locator_act", code="hopeless")
         assert worker.wait() == -9
     assert job.state() is State.DEAD_LETTERED
-    assert house.leftovers() == {}
-    assert house.letters() == []
-    house.close()
+    assert harness.leftovers() == {}
+    assert harness.letters() == []
+    harness.close()
 
 
 # --- children ----------------------------------------------------------------------------------
 
 
 def test_children_die_with_their_main_process_and_their_job_runs_elsewhere(scene: Scene) -> None:
-    job = scene.house.act(gate="orphan", value=3)
-    eventually(lambda: scene.house.runs(job) == 1, "the handler's start")
+    job = scene.harness.act(gate="orphan", value=3)
+    eventually(lambda: scene.harness.runs(job) == 1, "the handler's start")
     children = scene.worker.children()
     assert children
     scene.worker.kill()
     eventually(lambda: all(gone(pid) for pid in children), "the children's end")
     scene.replace_worker()
-    eventually(lambda: scene.house.runs(job) == 2, "the second run")
-    scene.house.open_gate("orphan")
+    eventually(lambda: scene.harness.runs(job) == 2, "the second run")
+    scene.harness.open_gate("orphan")
     follow(scene, job, RERUN, 2)

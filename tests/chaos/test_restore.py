@@ -65,18 +65,18 @@ class Counting:
 class RestoreHarness:
     """A worker, a mirror in the background, and a relay that works when it is told to."""
 
-    def __init__(self, house: ServerHarness, database: Engine, url: str) -> None:
-        self.house, self.database, self.url = house, database, url
-        settings, records = house.settings, house.yard.records
+    def __init__(self, harness: ServerHarness, database: Engine, url: str) -> None:
+        self.harness, self.database, self.url = harness, database, url
+        settings, records = harness.settings, harness.yard.records
         self.gate = Gate(settings.namespace, records.client, Hours())  # type: ignore[arg-type] # all it asks
-        self.publisher = Counting(house.yard.publisher)
+        self.publisher = Counting(harness.yard.publisher)
         self.relay = Relay(settings, database, records, self.publisher, self.gate)
-        self.reconciler = Reconciler(settings, database, records, house.yard.publisher, grace_s=0)
+        self.reconciler = Reconciler(settings, database, records, harness.yard.publisher, grace_s=0)
 
     def die(self) -> JobHandle:
         """A job that fails for good, and would succeed when replayed; its letter is stored."""
-        job = self.house.act("fail", "locator_act", code="hopeless", times=1)
-        assert self.house.await_end(job) is State.DEAD_LETTERED
+        job = self.harness.act("fail", "locator_act", code="hopeless", times=1)
+        assert self.harness.await_end(job) is State.DEAD_LETTERED
         eventually(lambda: self.status(job), "its letter in Postgres")
         return job
 
@@ -123,11 +123,11 @@ class RestoreHarness:
 
 @pytest.fixture
 def yard(
-    house: ServerHarness, database_url: str, start_worker: Callable[..., Worker]
+    harness: ServerHarness, database_url: str, start_worker: Callable[..., Worker]
 ) -> Iterator[RestoreHarness]:
     start_worker()
-    with mirroring(house.settings, database_url) as database:
-        made = RestoreHarness(house, database, database_url)
+    with mirroring(harness.settings, database_url) as database:
+        made = RestoreHarness(harness, database, database_url)
         yield made
         made.reconciler.close()
 
@@ -144,11 +144,11 @@ def test_a_postgres_restored_to_before_the_replays_publishes_none_of_them_again(
     yard.ask(letters[asked_after])
     assert yard.carry_out() == 2
     for job in (asked_before, asked_after):
-        assert yard.house.await_end(job) is State.COMPLETED
+        assert yard.harness.await_end(job) is State.COMPLETED
     died_after = yard.die()
     for _ in range(3):
         yard.gate.beat(yard.database)
-    runs = {job: yard.house.runs(job) for job in (*letters, died_after)}
+    runs = {job: yard.harness.runs(job) for job in (*letters, died_after)}
 
     yard.restore(tmp_path / "ten minutes ago")
     assert (yard.status(asked_after), yard.status(died_after)) == ("pending", None)
@@ -169,8 +169,8 @@ def test_a_postgres_restored_to_before_the_replays_publishes_none_of_them_again(
     assert yard.outcomes(again)[-1].startswith("refused")
     assert set(yard.publisher.sent.values()) == {1}, "no generation was published twice"
     assert len(yard.publisher.sent) == 2
-    yard.house.await_quiet()
-    assert {job: yard.house.runs(job) for job in runs} == runs
+    yard.harness.await_quiet()
+    assert {job: yard.harness.runs(job) for job in runs} == runs
     eventually(lambda: yard.status(died_after) == "pending", "the letter that came after the dump")
     eventually(
         lambda: (yard.reconciler.run(repair=True), not yard.reconciler.run().total)[1],
@@ -190,15 +190,15 @@ def test_a_flushed_redis_shuts_the_relay_and_its_letters_still_run(
     server = RedisServer(tmp_path / "redis")
     server.start()
     settings = fresh_settings(server.url)
-    house = ServerHarness(settings)
+    harness = ServerHarness(settings)
     try:
         with (
             Worker(settings, tmp_path).launch(),
             mirroring(settings, database_url) as database,
         ):
-            _flush(RestoreHarness(house, database, database_url))
+            _flush(RestoreHarness(harness, database, database_url))
     finally:
-        house.close()
+        harness.close()
         server.stop()
 
 
@@ -207,7 +207,7 @@ def _flush(yard: RestoreHarness) -> None:
     letters = {job: yard.letter(job) for job in (first, second)}
     yard.gate.beat(yard.database)
     open_intent = yard.ask(letters[first])
-    yard.house.redis.flushall()
+    yard.harness.redis.flushall()
     with pytest.raises(GateClosed, match="Redis was flushed, replaced or restored"):
         yard.relay.run_once()
 
@@ -220,7 +220,7 @@ def _flush(yard: RestoreHarness) -> None:
     yard.ask(letters[first])
     assert yard.carry_out() == 1
     # The handler's notes were flushed too, so that it fails once more: as the next generation.
-    eventually(lambda: yard.house.runs(first), "a run from the letter alone")
+    eventually(lambda: yard.harness.runs(first), "a run from the letter alone")
     eventually(lambda: first.state() is State.DEAD_LETTERED, "its end")
     assert first.record().generation == 1
     assert yard.status(second) == "pending"
@@ -232,7 +232,7 @@ def test_a_running_relay_waits_for_the_gate_and_goes_on_without_a_restart(
 ) -> None:
     job = yard.die()
     yard.gate.beat(yard.database)
-    yard.house.redis.delete(f"{yard.house.settings.namespace}:gate")
+    yard.harness.redis.delete(f"{yard.harness.settings.namespace}:gate")
     stop = threading.Event()
     thread = threading.Thread(target=yard.relay.run, args=(stop,))
     thread.start()
@@ -250,14 +250,14 @@ def test_a_running_relay_waits_for_the_gate_and_goes_on_without_a_restart(
 
 
 def test_the_command_tells_drift_and_gate_and_opens_it(
-    settings: Settings, database_url: str, house: ServerHarness, tmp_path: Path
+    settings: Settings, database_url: str, harness: ServerHarness, tmp_path: Path
 ) -> None:
     variables = {**environment_of(settings), "TASKYARD_DATABASE_URL": database_url}
     shell = Shell(tmp_path, variables)
     fine = shell.run("reconcile", "--json")
     assert fine.document["gate"] == {"open": True, "why": None}
-    house.redis.set(f"{settings.namespace}:gate", "00000000-0000-0000-0000-000000000001 99")
-    house.redis.zadd(f"{settings.namespace}:delayed", {"half": 1})
+    harness.redis.set(f"{settings.namespace}:gate", "00000000-0000-0000-0000-000000000001 99")
+    harness.redis.zadd(f"{settings.namespace}:delayed", {"half": 1})
     shut = shell.run("reconcile")
     assert shut.code == 1
     assert "delayed_without_message" in shut.out
@@ -268,7 +268,7 @@ def test_the_command_tells_drift_and_gate_and_opens_it(
     assert (denied.code, "TASKYARD_TRUST_LOCAL" in denied.err) == (6, True)
     opened = shell.run("reconcile", "--accept", "--reason", WHY, TASKYARD_TRUST_LOCAL="1")
     assert "the gate is closed" not in opened.out
-    assert house.redis.zcard(f"{settings.namespace}:delayed") == 0
+    assert harness.redis.zcard(f"{settings.namespace}:delayed") == 0
     assert shell.run("reconcile", "--json").document["gate"]["open"]
 
 

@@ -28,15 +28,15 @@ class Pool:
 
     name: str
     worker: Worker
-    house: ServerHarness
+    harness: ServerHarness
 
     def send(self, job_type: str, name: str, times: int = -1) -> JobHandle:
-        return self.house.yard.enqueue(job_type, {"name": name, "times": times})
+        return self.harness.yard.enqueue(job_type, {"name": name, "times": times})
 
     def assert_sound(self) -> None:
         """The worker is there, and runs jobs."""
         job = self.send("raise_act", "Panic", times=0)
-        assert self.house.await_end(job) is State.COMPLETED, self.worker.log[-4000:]
+        assert self.harness.await_end(job) is State.COMPLETED, self.worker.log[-4000:]
         assert self.worker.running
 
 
@@ -51,23 +51,23 @@ def pool(
     size = 16 if request.param == "gevent" else 2
     with Worker(settings, folder, modules=MODULES, options=options, concurrency=size) as worker:
         worker.start()
-        house = ServerHarness(settings)
-        yield Pool(request.param, worker, house)
-        house.close()
+        harness = ServerHarness(settings)
+        yield Pool(request.param, worker, harness)
+        harness.close()
 
 
 def test_what_a_handler_raises_is_its_only_failure_and_the_letter_has_its_class(pool: Pool) -> None:
     jobs = {name: pool.send("raise_act", name) for name in RAISED}
     for name, job in jobs.items():
-        assert pool.house.await_end(job) is State.DEAD_LETTERED, (
+        assert pool.harness.await_end(job) is State.DEAD_LETTERED, (
             f"{name}\n{pool.worker.log[-4000:]}"
         )
-        eventually(lambda job=job: pool.house.letters_of(job), f"a letter of {name}")  # type: ignore[misc]
-        [letter] = pool.house.letters_of(job)
+        eventually(lambda job=job: pool.harness.letters_of(job), f"a letter of {name}")  # type: ignore[misc]
+        [letter] = pool.harness.letters_of(job)
         expected = "SystemExit" if name == SIGNAL_EXIT else name
         assert letter["error_class"] == expected
-        assert pool.house.runs(job) == 1, name
-        assert pool.house.story(job) == ["admit", "begin", "fail"], name
+        assert pool.harness.runs(job) == 1, name
+        assert pool.harness.story(job) == ["admit", "begin", "fail"], name
     pool.assert_sound()
 
 
@@ -75,12 +75,12 @@ def test_the_retry_policy_holds_for_what_is_no_ordinary_exception(pool: Pool) ->
     jobs = {name: pool.send("raise_retried", name) for name in RAISED}
     healed = {name: pool.send("raise_retried", name, times=1) for name in RAISED}
     for name, job in jobs.items():
-        assert pool.house.await_end(job) is State.DEAD_LETTERED, name
-        assert pool.house.runs(job) == 3, name
-        assert pool.house.story(job) == ["admit", *["begin", "retry"] * 2, "begin", "fail"]
+        assert pool.harness.await_end(job) is State.DEAD_LETTERED, name
+        assert pool.harness.runs(job) == 3, name
+        assert pool.harness.story(job) == ["admit", *["begin", "retry"] * 2, "begin", "fail"]
     for name, job in healed.items():
-        assert pool.house.await_end(job) is State.COMPLETED, name
-        assert pool.house.runs(job) == 2, name
+        assert pool.harness.await_end(job) is State.COMPLETED, name
+        assert pool.harness.runs(job) == 2, name
 
 
 def test_a_coroutine_that_was_cancelled_or_panics_has_failed(pool: Pool) -> None:
@@ -89,23 +89,23 @@ def test_a_coroutine_that_was_cancelled_or_panics_has_failed(pool: Pool) -> None
     jobs = [pool.send("raise_async", name) for name in ("CancelledError", "Panic", "SystemExit")]
     sound = [pool.send("raise_async", "Panic", times=0) for _ in range(4)]
     for job in jobs:
-        assert pool.house.await_end(job) is State.DEAD_LETTERED, pool.worker.log[-4000:]
-        assert pool.house.runs(job) == 1
+        assert pool.harness.await_end(job) is State.DEAD_LETTERED, pool.worker.log[-4000:]
+        assert pool.harness.runs(job) == 1
     for job in sound:
-        assert pool.house.await_end(job) is State.COMPLETED, pool.worker.log[-4000:]
+        assert pool.harness.await_end(job) is State.COMPLETED, pool.worker.log[-4000:]
 
 
 def test_a_handler_over_its_hard_limit_has_failed_where_the_pool_has_limits(pool: Pool) -> None:
     if pool.name in ("threads", "solo"):
         pytest.skip("Celery sets no time limits in this pool")
-    job = pool.house.act("hang", "hard_act")
-    assert pool.house.await_end(job) is State.DEAD_LETTERED
+    job = pool.harness.act("hang", "hard_act")
+    assert pool.harness.await_end(job) is State.DEAD_LETTERED
     eventually(
-        lambda: pool.house.letters_of(job), "its letter", why=lambda: pool.worker.log[-4000:]
+        lambda: pool.harness.letters_of(job), "its letter", why=lambda: pool.worker.log[-4000:]
     )
-    [letter] = pool.house.letters_of(job)
+    [letter] = pool.harness.letters_of(job)
     assert (letter["category"], letter["error_class"]) == ("timeout", "TimeLimitExceeded")
-    assert pool.house.runs(job) == 1
+    assert pool.harness.runs(job) == 1
     pool.assert_sound()
 
 
@@ -114,29 +114,29 @@ def test_a_handler_over_its_hard_limit_has_failed_where_the_pool_has_limits(pool
 
 @pytest.mark.parametrize("job_type", ["exec_act", "clean_up_act"])
 def test_a_process_that_was_asked_to_end_has_no_outcome_whatever_its_clean_up_raises(
-    house: ServerHarness, start_worker: Callable[..., Worker], job_type: str
+    harness: ServerHarness, start_worker: Callable[..., Worker], job_type: str
 ) -> None:
     start_worker(concurrency=1, modules=MODULES)
-    job = house.act(job_type=job_type, gate="open")
-    eventually(lambda: house.runs(job) == 1, "the first run")
-    os.kill(house.notes.run_facts(job.job_id)[0]["pid"], signal.SIGTERM)
-    eventually(lambda: house.runs(job) == 2, "the second run")
-    house.open_gate("open")
-    assert house.await_end(job) is State.COMPLETED
-    assert house.story(job) == ["admit", "begin", "lose", "begin", "complete"]
+    job = harness.act(job_type=job_type, gate="open")
+    eventually(lambda: harness.runs(job) == 1, "the first run")
+    os.kill(harness.notes.run_facts(job.job_id)[0]["pid"], signal.SIGTERM)
+    eventually(lambda: harness.runs(job) == 2, "the second run")
+    harness.open_gate("open")
+    assert harness.await_end(job) is State.COMPLETED
+    assert harness.story(job) == ["admit", "begin", "lose", "begin", "complete"]
 
 
 def test_a_solo_worker_that_must_end_at_once_leaves_its_job_to_the_next(
-    house: ServerHarness, start_worker: Callable[..., Worker]
+    harness: ServerHarness, start_worker: Callable[..., Worker]
 ) -> None:
     first = start_worker(options=("-P", "solo"), modules=MODULES)
     first.await_log(" ready.")
-    job = house.act(gate="open")
-    eventually(lambda: house.runs(job) == 1, "the first run")
+    job = harness.act(gate="open")
+    eventually(lambda: harness.runs(job) == 1, "the first run")
     first.kill(signal.SIGQUIT)
     start_worker("second", concurrency=1, modules=MODULES)
-    eventually(lambda: house.runs(job) == 2, "the second run", why=lambda: first.log[-4000:])
-    house.open_gate("open")
-    assert house.await_end(job) is State.COMPLETED
-    assert "fail" not in house.story(job)
-    assert house.letters_of(job) == []
+    eventually(lambda: harness.runs(job) == 2, "the second run", why=lambda: first.log[-4000:])
+    harness.open_gate("open")
+    assert harness.await_end(job) is State.COMPLETED
+    assert "fail" not in harness.story(job)
+    assert harness.letters_of(job) == []

@@ -17,7 +17,7 @@ import pytest
 from support.gate import Gate
 from support.letters import DIED_US, make_delivery, make_letter
 from support.shell import Shell
-from support.upstairs import Up
+from support.taskyard_up import Up
 from support.waiting import eventually
 from taskyard.clock import from_us
 from taskyard.database import create_partitions, engine

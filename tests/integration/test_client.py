@@ -37,10 +37,10 @@ NOBODY = "redis://:a-secret@127.0.0.1:1/0"
 
 
 @pytest.fixture
-def worked(house: ServerHarness, start_worker: Callable[..., Worker]) -> ServerHarness:
-    """A house with a worker."""
+def worked(harness: ServerHarness, start_worker: Callable[..., Worker]) -> ServerHarness:
+    """A harness with a worker."""
     start_worker().await_log(" ready.")
-    return house
+    return harness
 
 
 @pytest.fixture
@@ -80,27 +80,27 @@ def test_twenty_threads_with_one_key_create_one_job_that_runs_once(worked: Serve
 
 
 def test_twenty_clients_with_one_key_publish_one_message(
-    settings: Settings, house: ServerHarness
+    settings: Settings, harness: ServerHarness
 ) -> None:
     clients = [Taskyard(settings, catalogue()) for _ in range(THREADS)]
     payload = {"value": 1}
     jobs = in_threads(lambda n: clients[n].enqueue("exec_act", payload, idempotency_key="one"))
     assert Counter(job.created for job in jobs) == {True: 1, False: THREADS - 1}
-    assert house.queued() == 1
+    assert harness.queued() == 1
     for client in clients:
         client.close()
 
 
-def test_without_a_key_the_same_enqueues_are_many_jobs(house: ServerHarness) -> None:
-    jobs = in_threads(lambda n: house.act(value=1))
+def test_without_a_key_the_same_enqueues_are_many_jobs(harness: ServerHarness) -> None:
+    jobs = in_threads(lambda n: harness.act(value=1))
     assert len({job.job_id for job in jobs}) == THREADS
     assert all(job.created for job in jobs)
-    assert house.queued() == THREADS
+    assert harness.queued() == THREADS
 
 
-def test_one_key_of_two_job_types_is_two_jobs(house: ServerHarness) -> None:
-    one = house.act(idempotency_key="k")
-    two = house.act(job_type="plan_act", idempotency_key="k")
+def test_one_key_of_two_job_types_is_two_jobs(harness: ServerHarness) -> None:
+    one = harness.act(idempotency_key="k")
+    two = harness.act(job_type="plan_act", idempotency_key="k")
     assert one.job_id != two.job_id
     assert two.created
 
@@ -117,30 +117,30 @@ def test_a_key_is_free_again_when_its_uniqueness_is_over(worked: ServerHarness) 
 
 
 def test_a_key_stays_taken_while_its_job_lives_however_short_its_uniqueness(
-    house: ServerHarness,
+    harness: ServerHarness,
 ) -> None:
-    assert house.act(idempotency_key="k", unique_for=0).created
-    assert not house.act(idempotency_key="k", unique_for=0).created
-    assert house.queued() == 1
+    assert harness.act(idempotency_key="k", unique_for=0).created
+    assert not harness.act(idempotency_key="k", unique_for=0).created
+    assert harness.queued() == 1
 
 
 # --- many -------------------------------------------------------------------------------------
 
 
 def test_five_thousand_requests_come_back_in_their_order_with_duplicates_told(
-    house: ServerHarness,
+    harness: ServerHarness,
 ) -> None:
     keys = [str(number % 4_000) for number in range(MANY)]
     requests = [
         EnqueueRequest(job_type="exec_act", payload={"label": key}, idempotency_key=key)
         for key in keys
     ]
-    jobs = house.yard.enqueue_many(requests)
+    jobs = harness.yard.enqueue_many(requests)
     assert [job.created for job in jobs] == [True] * 4_000 + [False] * 1_000
     assert [job.job_id for job in jobs[4_000:]] == [job.job_id for job in jobs[:1_000]]
-    assert jobs[17].job_id == house.act(idempotency_key="17").job_id
-    assert house.queued() == 4_000
-    assert len(house.events()) == 4_000
+    assert jobs[17].job_id == harness.act(idempotency_key="17").job_id
+    assert harness.queued() == 4_000
+    assert len(harness.events()) == 4_000
 
 
 def test_duplicates_inside_one_round_trip_are_told_apart(apart: ServerHarness) -> None:
@@ -151,22 +151,22 @@ def test_duplicates_inside_one_round_trip_are_told_apart(apart: ServerHarness) -
 
 
 def test_many_are_served_in_the_order_of_the_requests(
-    house: ServerHarness, start_worker: Callable[..., Worker]
+    harness: ServerHarness, start_worker: Callable[..., Worker]
 ) -> None:
     labels = [str(number) for number in range(50)]
     requests = [EnqueueRequest(job_type="exec_act", payload={"label": label}) for label in labels]
-    house.yard.enqueue_many(requests)
+    harness.yard.enqueue_many(requests)
     start_worker(concurrency=1)
-    eventually(lambda: len(house.notes.order()) == 50, "all runs")
-    assert house.notes.order() == labels
+    eventually(lambda: len(harness.notes.order()) == 50, "all runs")
+    assert harness.notes.order() == labels
 
 
-def test_one_bad_request_among_many_sends_none(house: ServerHarness) -> None:
+def test_one_bad_request_among_many_sends_none(harness: ServerHarness) -> None:
     good = EnqueueRequest(job_type="exec_act", payload={})
     bad = EnqueueRequest(job_type="exec_act", payload={}, priority=9)
     with pytest.raises(Exception, match="priorities 1 to 5"):
-        house.yard.enqueue_many([good, bad])
-    assert house.queued() == 0
+        harness.yard.enqueue_many([good, bad])
+    assert harness.queued() == 0
 
 
 # --- time -------------------------------------------------------------------------------------
@@ -180,9 +180,9 @@ def test_a_countdown_waits_in_the_delay_store_and_then_runs(worked: ServerHarnes
     assert int(begun["at"]) - job.record().epoch >= 800_000
 
 
-def test_a_countdown_may_be_a_timedelta(house: ServerHarness) -> None:
-    house.act(countdown=timedelta(hours=1))
-    assert house.delayed() == 1
+def test_a_countdown_may_be_a_timedelta(harness: ServerHarness) -> None:
+    harness.act(countdown=timedelta(hours=1))
+    assert harness.delayed() == 1
 
 
 @pytest.mark.parametrize(
@@ -277,8 +277,10 @@ def test_a_publication_whose_confirmation_was_lost_is_repeated_and_runs_once(
 # --- results ----------------------------------------------------------------------------------
 
 
-def test_a_result_that_takes_longer_than_the_timeout_says_how_to_look(house: ServerHarness) -> None:
-    job = house.act()
+def test_a_result_that_takes_longer_than_the_timeout_says_how_to_look(
+    harness: ServerHarness,
+) -> None:
+    job = harness.act()
     with pytest.raises(ResultTimeout) as told:
         job.result(0.05)
     assert str(told.value) == (
@@ -294,26 +296,26 @@ def test_a_timeout_of_zero_asks_once(worked: ServerHarness) -> None:
         worked.act(gate="never").result(timedelta(0))
 
 
-def test_nothing_is_known_of_a_job_that_never_was(house: ServerHarness) -> None:
+def test_nothing_is_known_of_a_job_that_never_was(harness: ServerHarness) -> None:
     with pytest.raises(NotFound, match="nothing is known of job no-such-job"):
-        house.yard.job("no-such-job").result(0)
+        harness.yard.job("no-such-job").result(0)
 
 
 def test_an_expired_result_is_told_as_such(
     servers: Servers, start_worker: Callable[..., Worker]
 ) -> None:
-    house = ServerHarness(fresh_settings(servers.valkey_url(), result_ttl_s=1))
-    start_worker(settings=house.settings)
-    job = house.act(value=1)
+    harness = ServerHarness(fresh_settings(servers.valkey_url(), result_ttl_s=1))
+    start_worker(settings=harness.settings)
+    job = harness.act(value=1)
     assert job.result(30) == 1
-    key = house.yard.records.keys.result(job.job_id)
-    eventually(lambda: not house.redis.exists(key), "the result's expiry")
+    key = harness.yard.records.keys.result(job.job_id)
+    eventually(lambda: not harness.redis.exists(key), "the result's expiry")
     with pytest.raises(NotFound) as told:
         job.result(0)
     assert str(told.value) == (
         f"job {job.job_id} is completed, its result has expired after 1 s (TASKYARD_RESULT_TTL_S)"
     )
-    house.close()
+    harness.close()
 
 
 def test_a_dead_letter_is_told_at_once_unless_one_waits_for_its_replay(
@@ -330,11 +332,11 @@ def test_a_dead_letter_is_told_at_once_unless_one_waits_for_its_replay(
         assert waiting.result(30) == "at last"
 
 
-def replay(house: ServerHarness, job: JobHandle) -> None:
+def replay(harness: ServerHarness, job: JobHandle) -> None:
     """What the relay does for an operator's replay."""
-    (letter,) = eventually(lambda: house.letters_of(job), "its letter")
+    (letter,) = eventually(lambda: harness.letters_of(job), "its letter")
     record = job.record()
-    opened = house.yard.records.replay(
+    opened = harness.yard.records.replay(
         job_id=job.job_id,
         epoch=record.epoch,
         generation=0,
@@ -343,7 +345,7 @@ def replay(house: ServerHarness, job: JobHandle) -> None:
         queue="exec",
         priority=3,
     )
-    house.yard.publisher.publish(
+    harness.yard.publisher.publish(
         RawMessage.model_validate(letter["message"]),
         queue="exec",
         priority=3,
@@ -352,9 +354,9 @@ def replay(house: ServerHarness, job: JobHandle) -> None:
     )
 
 
-def test_a_job_that_an_operator_ended_is_told_as_failed(house: ServerHarness) -> None:
-    job = house.act()
-    house.redis.hset(house.yard.records.keys.record(job.job_id), "state", "cancelled")
+def test_a_job_that_an_operator_ended_is_told_as_failed(harness: ServerHarness) -> None:
+    job = harness.act()
+    harness.redis.hset(harness.yard.records.keys.record(job.job_id), "state", "cancelled")
     with pytest.raises(JobFailed, match=f"job {job.job_id} is cancelled"):
         job.result(0)
 

@@ -41,7 +41,7 @@ def direct(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 @pytest.fixture
-def house(direct: ServerHarness, proxy: Proxy) -> Iterator[ServerHarness]:
+def harness(direct: ServerHarness, proxy: Proxy) -> Iterator[ServerHarness]:
     """The same behind the proxy, with a client of this test's own."""
     url = through(proxy, direct.settings.need_redis_url())
     urls = {"redis_url": url, "broker_url": url}
@@ -56,13 +56,13 @@ def without_the_poll(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listener, "_POLL_AFTER_S", 3_600.0)
 
 
-def subscriptions(house: ServerHarness) -> list[int]:
+def subscriptions(harness: ServerHarness) -> list[int]:
     """How many channels each connection listens to that listens to any."""
-    return [int(client["sub"]) for client in house.redis.client_list() if int(client["sub"])]
+    return [int(client["sub"]) for client in harness.redis.client_list() if int(client["sub"])]
 
 
-async def listens(house: ServerHarness, count: int = 1) -> None:
-    await soon(lambda: sum(subscriptions(house)) >= count, "a subscription")
+async def listens(harness: ServerHarness, count: int = 1) -> None:
+    await soon(lambda: sum(subscriptions(harness)) >= count, "a subscription")
 
 
 async def all_of(jobs: list[JobHandle], timeout_s: float = 60) -> list[Any]:
@@ -70,48 +70,48 @@ async def all_of(jobs: list[JobHandle], timeout_s: float = 60) -> list[Any]:
     return await asyncio.gather(*calls, return_exceptions=True)
 
 
-def test_many_results_are_awaited_through_one_subscription(house: ServerHarness) -> None:
-    jobs = [house.act(value=number, gate="open sesame") for number in range(120)]
+def test_many_results_are_awaited_through_one_subscription(harness: ServerHarness) -> None:
+    jobs = [harness.act(value=number, gate="open sesame") for number in range(120)]
 
     async def scenario() -> list[Any]:
         awaited = asyncio.ensure_future(all_of(jobs))
-        await listens(house, len(jobs))
-        assert len(subscriptions(house)) == 1
-        house.open_gate("open sesame")
+        await listens(harness, len(jobs))
+        assert len(subscriptions(harness)) == 1
+        harness.open_gate("open sesame")
         return await awaited
 
     assert asyncio.run(scenario()) == list(range(120))
-    eventually(lambda: not subscriptions(house), "nothing is listened to any more")
+    eventually(lambda: not subscriptions(harness), "nothing is listened to any more")
 
 
-def test_what_has_ended_already_is_found_by_looking(house: ServerHarness) -> None:
-    job = house.act(value=3)
-    house.await_end(job)
+def test_what_has_ended_already_is_found_by_looking(harness: ServerHarness) -> None:
+    job = harness.act(value=3)
+    harness.await_end(job)
     assert asyncio.run(job.aresult(0)) == 3
     assert asyncio.run(job.aresult()) == 3
 
 
-def test_a_job_may_be_awaited_by_many_and_in_many_loops(house: ServerHarness) -> None:
-    jobs = [house.act(value=number, gate="many") for number in range(10)]
+def test_a_job_may_be_awaited_by_many_and_in_many_loops(harness: ServerHarness) -> None:
+    jobs = [harness.act(value=number, gate="many") for number in range(10)]
 
     async def scenario() -> list[Any]:
         awaited = asyncio.ensure_future(all_of(jobs * 3))
         in_a_thread = asyncio.to_thread(lambda: asyncio.run(all_of(jobs)))
         other = asyncio.ensure_future(in_a_thread)
-        await listens(house, len(jobs))
-        house.open_gate("many")
+        await listens(harness, len(jobs))
+        harness.open_gate("many")
         return [*await awaited, *await other]
 
     assert asyncio.run(scenario()) == [*range(10)] * 4
 
 
-def test_a_dead_letter_is_told_at_once_and_not_by_the_poll(house: ServerHarness) -> None:
-    job = house.act("gate then fail", gate="dead", policy=LATER)
+def test_a_dead_letter_is_told_at_once_and_not_by_the_poll(harness: ServerHarness) -> None:
+    job = harness.act("gate then fail", gate="dead", policy=LATER)
 
     async def scenario() -> Any:
         awaited = asyncio.ensure_future(all_of([job]))
-        await listens(house)
-        house.open_gate("dead")
+        await listens(harness)
+        harness.open_gate("dead")
         return await awaited
 
     (error,) = asyncio.run(scenario())
@@ -119,23 +119,23 @@ def test_a_dead_letter_is_told_at_once_and_not_by_the_poll(house: ServerHarness)
     assert "flaky: told to fail after the gate" in str(error)
 
 
-def test_whoever_waits_for_a_replay_waits_on(house: ServerHarness) -> None:
-    job = house.act("fail", policy=LATER)
-    house.await_end(job)
+def test_whoever_waits_for_a_replay_waits_on(harness: ServerHarness) -> None:
+    job = harness.act("fail", policy=LATER)
+    harness.await_end(job)
     with pytest.raises(ResultTimeout, match=r"is still dead_lettered after 0\.1 s"):
         asyncio.run(job.aresult(0.1, wait_for_replay=True))
 
 
 def test_an_end_that_nothing_tells_of_is_found_by_the_poll(
-    house: ServerHarness, monkeypatch: pytest.MonkeyPatch
+    harness: ServerHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listener, "_POLL_AFTER_S", 0.0)
-    job = house.act(job_type="plan_act")
+    job = harness.act(job_type="plan_act")
 
     async def scenario() -> Any:
         awaited = asyncio.ensure_future(all_of([job]))
-        await listens(house)
-        house.redis.hset(house.yard.records.keys.record(job.job_id), "state", "cancelled")
+        await listens(harness)
+        harness.redis.hset(harness.yard.records.keys.record(job.job_id), "state", "cancelled")
         return await awaited
 
     (error,) = asyncio.run(scenario())
@@ -145,9 +145,9 @@ def test_an_end_that_nothing_tells_of_is_found_by_the_poll(
 
 @pytest.mark.parametrize("timeout", [0, 0.05, timedelta(seconds=0.05)])
 def test_a_result_that_takes_longer_than_the_timeout_says_how_to_look(
-    house: ServerHarness, timeout: float | timedelta
+    harness: ServerHarness, timeout: float | timedelta
 ) -> None:
-    job = house.act(job_type="plan_act")
+    job = harness.act(job_type="plan_act")
     seconds = 0.05 if timeout else 0
     with pytest.raises(ResultTimeout) as caught:
         asyncio.run(job.aresult(timeout))
@@ -157,15 +157,15 @@ def test_a_result_that_takes_longer_than_the_timeout_says_how_to_look(
     )
 
 
-def test_nothing_is_known_of_a_job_that_never_was(house: ServerHarness) -> None:
+def test_nothing_is_known_of_a_job_that_never_was(harness: ServerHarness) -> None:
     with pytest.raises(NotFound, match="nothing is known of job no-such-job"):
-        asyncio.run(house.yard.job("no-such-job").aresult())
+        asyncio.run(harness.yard.job("no-such-job").aresult())
 
 
-def test_a_record_that_is_none_fails_those_alone_who_await_it(house: ServerHarness) -> None:
-    odd, fine = house.act(job_type="plan_act"), house.act(job_type="plan_act")
-    house.redis.delete(house.yard.records.keys.record(odd.job_id))
-    house.redis.lpush(house.yard.records.keys.record(odd.job_id), "no hash")
+def test_a_record_that_is_none_fails_those_alone_who_await_it(harness: ServerHarness) -> None:
+    odd, fine = harness.act(job_type="plan_act"), harness.act(job_type="plan_act")
+    harness.redis.delete(harness.yard.records.keys.record(odd.job_id))
+    harness.redis.lpush(harness.yard.records.keys.record(odd.job_id), "no hash")
     refused, late = asyncio.run(all_of([odd, fine], 0.2))
     assert isinstance(refused, ServerRefused)
     assert "holds something else: a list, expected a hash" in str(refused)
@@ -176,14 +176,14 @@ def test_a_record_that_is_none_fails_those_alone_who_await_it(house: ServerHarne
 
 
 def test_a_subscription_that_is_cut_is_made_again_and_misses_no_end(
-    house: ServerHarness, proxy: Proxy
+    harness: ServerHarness, proxy: Proxy
 ) -> None:
-    jobs = [house.act(value=number, gate="cut") for number in range(40)]
+    jobs = [harness.act(value=number, gate="cut") for number in range(40)]
 
     async def scenario() -> list[Any]:
         awaited = asyncio.ensure_future(all_of(jobs))
-        await listens(house, len(jobs))
-        house.open_gate("cut")
+        await listens(harness, len(jobs))
+        harness.open_gate("cut")
         for _ in range(10):
             await asyncio.to_thread(proxy.cut)
             await asyncio.sleep(0.02)
@@ -192,8 +192,10 @@ def test_a_subscription_that_is_cut_is_made_again_and_misses_no_end(
     assert asyncio.run(scenario()) == list(range(40))
 
 
-def test_a_silent_server_is_told_when_the_time_is_over(house: ServerHarness, proxy: Proxy) -> None:
-    job = house.act(job_type="plan_act")
+def test_a_silent_server_is_told_when_the_time_is_over(
+    harness: ServerHarness, proxy: Proxy
+) -> None:
+    job = harness.act(job_type="plan_act")
     proxy.swallow()
     began = monotonic()
     with pytest.raises(ResultTimeout) as caught:
@@ -207,8 +209,8 @@ def test_a_silent_server_is_told_when_the_time_is_over(house: ServerHarness, pro
     )
 
 
-def test_a_longer_wait_hears_that_the_server_is_away(house: ServerHarness, proxy: Proxy) -> None:
-    jobs = [house.act(job_type="plan_act"), house.act(job_type="plan_act")]
+def test_a_longer_wait_hears_that_the_server_is_away(harness: ServerHarness, proxy: Proxy) -> None:
+    jobs = [harness.act(job_type="plan_act"), harness.act(job_type="plan_act")]
     proxy.swallow()
     errors = asyncio.run(all_of(jobs))
     assert [type(error) for error in errors] == [ServerUnreachable] * 2
@@ -219,14 +221,14 @@ def test_a_longer_wait_hears_that_the_server_is_away(house: ServerHarness, proxy
 
 
 def test_a_connection_that_stands_and_says_nothing_is_made_anew(
-    house: ServerHarness, direct: ServerHarness, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+    harness: ServerHarness, direct: ServerHarness, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listener, "_QUIET_S", 0.1)
-    job = house.act(value=7, gate="stalled")
+    job = harness.act(value=7, gate="stalled")
 
     async def scenario() -> Any:
         awaited = asyncio.ensure_future(all_of([job]))
-        await listens(house)
+        await listens(harness)
         proxy.stall()
         direct.open_gate("stalled")
         return await awaited
@@ -234,8 +236,8 @@ def test_a_connection_that_stands_and_says_nothing_is_made_anew(
     assert asyncio.run(scenario()) == [7]
 
 
-def test_awaiting_may_be_cancelled_and_leaves_nothing(house: ServerHarness) -> None:
-    job = house.act(job_type="plan_act")
+def test_awaiting_may_be_cancelled_and_leaves_nothing(harness: ServerHarness) -> None:
+    job = harness.act(job_type="plan_act")
 
     async def scenario() -> None:
         async with asyncio.timeout(0.2):
@@ -243,16 +245,16 @@ def test_awaiting_may_be_cancelled_and_leaves_nothing(house: ServerHarness) -> N
 
     with pytest.raises(TimeoutError):
         asyncio.run(scenario())
-    eventually(lambda: not subscriptions(house), "nothing is listened to any more")
+    eventually(lambda: not subscriptions(harness), "nothing is listened to any more")
 
 
-def test_closing_the_client_ends_what_is_awaited(house: ServerHarness) -> None:
-    job = house.act(job_type="plan_act")
+def test_closing_the_client_ends_what_is_awaited(harness: ServerHarness) -> None:
+    job = harness.act(job_type="plan_act")
 
     async def scenario() -> Any:
         awaited = asyncio.ensure_future(all_of([job]))
-        await listens(house)
-        await asyncio.to_thread(house.yard.close)
+        await listens(harness)
+        await asyncio.to_thread(harness.yard.close)
         return await awaited
 
     (error,) = asyncio.run(scenario())

@@ -26,14 +26,14 @@ def url(proxy: Proxy, servers: Servers) -> str:
     return through(proxy, servers.valkey_url())
 
 
-def known_script(house: ServerHarness) -> ServerHarness:
+def known_script(harness: ServerHarness) -> ServerHarness:
     """From here on the server knows the script, so that each admission is one request."""
-    house.act()
-    return house
+    harness.act()
+    return harness
 
 
 @pytest.fixture
-def house(url: str) -> Iterator[ServerHarness]:
+def harness(url: str) -> Iterator[ServerHarness]:
     """Records and broker in one Redis."""
     opened = known_script(ServerHarness(fresh_settings(url)))
     yield opened
@@ -55,68 +55,70 @@ def requests(keys: list[str]) -> list[EnqueueRequest]:
 
 @pytest.mark.parametrize("key", ["k", None])
 def test_who_made_the_job_hears_so_though_the_reply_was_lost(
-    house: ServerHarness, proxy: Proxy, key: str | None
+    harness: ServerHarness, proxy: Proxy, key: str | None
 ) -> None:
     proxy.lose_replies(ADMISSION)
-    job = house.act(idempotency_key=key)
+    job = harness.act(idempotency_key=key)
     assert proxy.lost
     assert job.created
-    assert house.queued() == 2
-    assert house.story(job) == ["admit"]
+    assert harness.queued() == 2
+    assert harness.story(job) == ["admit"]
 
 
 def test_another_call_with_the_key_hears_that_the_job_was_there(
-    house: ServerHarness, proxy: Proxy
+    harness: ServerHarness, proxy: Proxy
 ) -> None:
-    assert house.act(idempotency_key="k").created
+    assert harness.act(idempotency_key="k").created
     proxy.lose_replies(ADMISSION)
-    assert not house.act(idempotency_key="k").created
+    assert not harness.act(idempotency_key="k").created
     assert proxy.lost
-    assert house.queued() == 2
+    assert harness.queued() == 2
 
 
 @pytest.mark.parametrize("groups_before", [0, 1, 3])
 def test_many_are_told_as_if_no_reply_had_been_lost(
-    house: ServerHarness, proxy: Proxy, groups_before: int
+    harness: ServerHarness, proxy: Proxy, groups_before: int
 ) -> None:
-    house.act(idempotency_key="7")
+    harness.act(idempotency_key="7")
     keys = [str(number) for number in range(250)]
     proxy.lose_replies(ADMISSION, after=groups_before)
-    jobs = house.yard.enqueue_many(requests([*keys, *keys[:50]]))
+    jobs = harness.yard.enqueue_many(requests([*keys, *keys[:50]]))
     assert proxy.lost
     assert [job.created for job in jobs] == [key != "7" for key in keys] + [False] * 50
-    assert house.queued() == 1 + 250
-    assert all(house.story(job) == ["admit"] for job in jobs[::50])
+    assert harness.queued() == 1 + 250
+    assert all(harness.story(job) == ["admit"] for job in jobs[::50])
 
 
 def test_many_without_a_key_are_enqueued_once_though_a_reply_was_lost(
-    house: ServerHarness, proxy: Proxy
+    harness: ServerHarness, proxy: Proxy
 ) -> None:
     proxy.lose_replies(ADMISSION, after=2)
-    jobs = house.yard.enqueue_many([EnqueueRequest(job_type="exec_act", payload={})] * 500)
+    jobs = harness.yard.enqueue_many([EnqueueRequest(job_type="exec_act", payload={})] * 500)
     assert proxy.lost
     assert all(job.created for job in jobs)
-    assert house.queued() == 1 + len({job.job_id for job in jobs}) == 501
+    assert harness.queued() == 1 + len({job.job_id for job in jobs}) == 501
 
 
 def test_a_reply_that_never_comes_tells_one_enqueue_that_the_server_is_away(
-    house: ServerHarness, proxy: Proxy
+    harness: ServerHarness, proxy: Proxy
 ) -> None:
     proxy.lose_replies(ADMISSION, times=FOR_EVER)
     with pytest.raises(ServerUnreachable):
-        house.act(idempotency_key="k")
+        harness.act(idempotency_key="k")
     proxy.loss = None
-    assert not house.act(idempotency_key="k").created, "another call: nobody can know whose it was"
-    assert house.queued() == 2
+    assert not harness.act(idempotency_key="k").created, (
+        "another call: nobody can know whose it was"
+    )
+    assert harness.queued() == 2
 
 
 def test_replies_that_never_come_tell_many_how_far_they_got(
-    house: ServerHarness, proxy: Proxy
+    harness: ServerHarness, proxy: Proxy
 ) -> None:
     keys = [str(number) for number in range(500)]
     proxy.lose_replies(ADMISSION, after=2, times=FOR_EVER)
     with pytest.raises(PublishFailed) as told:
-        house.yard.enqueue_many(requests(keys))
+        harness.yard.enqueue_many(requests(keys))
     proxy.loss = None
     counts = re.fullmatch(
         r"(\d+) of 500 jobs are enqueued; the fate of the next (\d+) is unknown \(.+\)\. "
@@ -127,10 +129,10 @@ def test_replies_that_never_come_tell_many_how_far_they_got(
     known, unknown = int(counts[1]), int(counts[2])
     assert known % 50 == 0
     assert 0 < unknown <= 150, "a few scripts are ahead of their replies"
-    assert known <= house.queued() - 1 <= known + unknown
-    again = house.yard.enqueue_many(requests(keys))
+    assert known <= harness.queued() - 1 <= known + unknown
+    again = harness.yard.enqueue_many(requests(keys))
     assert not any(job.created for job in again[:known])
-    assert house.queued() == 1 + 500
+    assert harness.queued() == 1 + 500
 
 
 # --- records and broker apart --------------------------------------------------------------------

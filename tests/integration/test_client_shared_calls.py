@@ -22,7 +22,7 @@ FOR_EVER = 100_000
 
 
 @pytest.fixture
-def house(proxy: Proxy, servers: Servers) -> Iterator[ServerHarness]:
+def harness(proxy: Proxy, servers: Servers) -> Iterator[ServerHarness]:
     """Records and broker in one Redis behind the proxy."""
     opened = ServerHarness(
         fresh_settings(through(proxy, servers.valkey_url()), publish_timeout_s=2)
@@ -44,17 +44,17 @@ def apart(proxy: Proxy, servers: Servers) -> Iterator[ServerHarness]:
     opened.close()
 
 
-def call(house: ServerHarness, key: str | None = None, **options: Any) -> Awaitable[JobHandle]:
-    return house.yard.aenqueue("exec_act", {"key": key}, idempotency_key=key, **options)
+def call(harness: ServerHarness, key: str | None = None, **options: Any) -> Awaitable[JobHandle]:
+    return harness.yard.aenqueue("exec_act", {"key": key}, idempotency_key=key, **options)
 
 
 async def together(calls: Sequence[Awaitable[JobHandle]]) -> list[JobHandle | BaseException]:
     return await asyncio.gather(*calls, return_exceptions=True)
 
 
-def admissions(house: ServerHarness) -> int:
+def admissions(harness: ServerHarness) -> int:
     """How many scripts the server has run for anybody."""
-    found: dict[str, dict[str, int]] = house.redis.info("commandstats")
+    found: dict[str, dict[str, int]] = harness.redis.info("commandstats")
     return sum(found.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("eval", "evalsha"))
 
 
@@ -62,101 +62,101 @@ def admissions(house: ServerHarness) -> int:
 
 
 def test_what_gathers_while_a_script_is_under_way_goes_fifty_a_script(
-    house: ServerHarness, proxy: Proxy
+    harness: ServerHarness, proxy: Proxy
 ) -> None:
-    house.act()
+    harness.act()
 
     async def scenario() -> list[JobHandle | BaseException]:
-        await call(house)
-        before = admissions(house)
+        await call(harness)
+        before = admissions(harness)
         proxy.swallow()
-        first = asyncio.ensure_future(call(house))
+        first = asyncio.ensure_future(call(harness))
         await soon(lambda: proxy.held > 0, "a script under way")
-        rest = [asyncio.ensure_future(call(house, str(number))) for number in range(199)]
+        rest = [asyncio.ensure_future(call(harness, str(number))) for number in range(199)]
         await asyncio.sleep(0)
         proxy.flow()
         jobs = await together([first, *rest])
         # A script whose reply is late is asked for again; a call by itself would make it 200.
-        assert 1 + 4 <= admissions(house) - before < 20
+        assert 1 + 4 <= admissions(harness) - before < 20
         return jobs
 
     jobs = asyncio.run(scenario())
     assert all(isinstance(job, JobHandle) and job.created for job in jobs)
-    assert house.queued() == 2 + 200
+    assert harness.queued() == 2 + 200
 
 
-def test_a_call_that_is_alone_goes_at_once_and_alone(house: ServerHarness) -> None:
+def test_a_call_that_is_alone_goes_at_once_and_alone(harness: ServerHarness) -> None:
     async def scenario() -> None:
-        await call(house)
-        before = admissions(house)
+        await call(harness)
+        before = admissions(harness)
         for number in range(5):
-            assert (await call(house, str(number))).created
-        assert admissions(house) - before == 5
+            assert (await call(harness, str(number))).created
+        assert admissions(harness) - before == 5
 
     asyncio.run(scenario())
 
 
-def test_one_script_is_bounded_in_bytes_too(house: ServerHarness, proxy: Proxy) -> None:
+def test_one_script_is_bounded_in_bytes_too(harness: ServerHarness, proxy: Proxy) -> None:
     payload = {"data": "x" * 200_000}
 
     async def scenario() -> None:
-        await call(house)
-        before = admissions(house)
+        await call(harness)
+        before = admissions(harness)
         proxy.swallow()
-        first = asyncio.ensure_future(call(house))
+        first = asyncio.ensure_future(call(harness))
         await soon(lambda: proxy.held > 0, "a script under way")
-        rest = [asyncio.ensure_future(house.yard.aenqueue("exec_act", payload)) for _ in range(8)]
+        rest = [asyncio.ensure_future(harness.yard.aenqueue("exec_act", payload)) for _ in range(8)]
         await asyncio.sleep(0)
         proxy.flow()
         await together([first, *rest])
-        assert 1 + 2 <= admissions(house) - before < 1 + 8
+        assert 1 + 2 <= admissions(harness) - before < 1 + 8
 
     asyncio.run(scenario())
-    assert house.queued() == 1 + 9
+    assert harness.queued() == 1 + 9
 
 
-def test_keys_that_meet_in_one_script_are_told_apart(house: ServerHarness) -> None:
+def test_keys_that_meet_in_one_script_are_told_apart(harness: ServerHarness) -> None:
     async def scenario() -> list[Any]:
-        return await together([call(house, str(number % 40)) for number in range(200)])
+        return await together([call(harness, str(number % 40)) for number in range(200)])
 
     jobs = asyncio.run(scenario())
     for key in range(40):
         same = jobs[key::40]
         assert len({job.job_id for job in same}) == 1
         assert sum(job.created for job in same) == 1
-    assert house.queued() == 40
+    assert harness.queued() == 40
 
 
-def test_several_loops_and_threads_share_one_client(house: ServerHarness) -> None:
+def test_several_loops_and_threads_share_one_client(harness: ServerHarness) -> None:
     """Also loops that come one after the other, as `asyncio.run` makes them."""
 
     def in_a_loop(number: int) -> list[JobHandle]:
         async def scenario() -> list[JobHandle]:
-            calls = [call(house, f"{number}-{each}") for each in range(50)]
+            calls = [call(harness, f"{number}-{each}") for each in range(50)]
             return list(await asyncio.gather(*calls))
 
         return asyncio.run(scenario())
 
     def in_a_thread(number: int) -> list[JobHandle]:
-        return [house.act(idempotency_key=f"thread {number}-{each}") for each in range(20)]
+        return [harness.act(idempotency_key=f"thread {number}-{each}") for each in range(20)]
 
     acts = [in_a_loop] * 8 + [in_a_thread] * 8
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda at: acts[at](at), range(len(acts))))
     jobs = [job for each in found for job in each]
     assert all(job.created for job in jobs)
-    assert house.queued() == len({job.job_id for job in jobs}) == 8 * 50 + 8 * 20
+    assert harness.queued() == len({job.job_id for job in jobs}) == 8 * 50 + 8 * 20
 
 
 def test_threads_send_for_themselves_while_they_are_few_and_share_when_they_are_many(
-    house: ServerHarness, proxy: Proxy
+    harness: ServerHarness, proxy: Proxy
 ) -> None:
-    house.act()
-    before = admissions(house)
-    shared = house.yard._calls
+    harness.act()
+    before = admissions(harness)
+    shared = harness.yard._calls
     proxy.swallow()
     with ThreadPoolExecutor(40) as pool:
-        jobs = [pool.submit(house.act, idempotency_key=str(number)) for number in range(40)]
+        jobs = [pool.submit(harness.act, idempotency_key=str(number)) for number in range(40)]
         gathered = f"all but {shared_calls._LANES} share scripts"
         eventually(
             lambda: len(shared._waiting) + len(shared._under_way) == 40 - shared_calls._LANES,
@@ -164,38 +164,38 @@ def test_threads_send_for_themselves_while_they_are_few_and_share_when_they_are_
         )
         proxy.flow()
     assert all(job.result().created for job in jobs)
-    assert shared_calls._LANES < admissions(house) - before <= shared_calls._LANES + 4
-    assert house.queued() == 1 + 40
+    assert shared_calls._LANES < admissions(harness) - before <= shared_calls._LANES + 4
+    assert harness.queued() == 1 + 40
 
 
 # --- each its own error -------------------------------------------------------------------------
 
 
-def test_a_request_that_is_refused_fails_none_of_its_neighbours(house: ServerHarness) -> None:
+def test_a_request_that_is_refused_fails_none_of_its_neighbours(harness: ServerHarness) -> None:
     """The key of one record holds something else: the script of all ends there."""
 
     async def scenario() -> list[Any]:
-        bad = await call(house, "bad")
-        house.redis.delete(house.yard.records.keys.record(bad.job_id))
-        house.redis.lpush(house.yard.records.keys.record(bad.job_id), "no hash")
+        bad = await call(harness, "bad")
+        harness.redis.delete(harness.yard.records.keys.record(bad.job_id))
+        harness.redis.lpush(harness.yard.records.keys.record(bad.job_id), "no hash")
         keys = [*map(str, range(60)), "bad", *map(str, range(60, 120))]
-        return await together([call(house, key) for key in keys])
+        return await together([call(harness, key) for key in keys])
 
     jobs = asyncio.run(scenario())
     error = jobs.pop(60)
     assert isinstance(error, ServerRefused)
     assert "holds something else: a list, expected a hash" in str(error)
     assert all(job.created for job in jobs)
-    assert all(house.story(job) == ["admit"] for job in jobs[::20])
-    assert house.queued() == 1 + 120
+    assert all(harness.story(job) == ["admit"] for job in jobs[::20])
+    assert harness.queued() == 1 + 120
 
 
 def test_a_request_that_is_wrong_in_itself_is_refused_before_it_is_sent(
-    house: ServerHarness,
+    harness: ServerHarness,
 ) -> None:
     async def scenario() -> list[Any]:
-        bad = house.yard.aenqueue("exec_act", {"number": float("nan")})
-        return await together([call(house), bad, call(house)])
+        bad = harness.yard.aenqueue("exec_act", {"number": float("nan")})
+        return await together([call(harness), bad, call(harness)])
 
     first, bad, last = asyncio.run(scenario())
     assert isinstance(bad, InvalidPayload)
@@ -203,11 +203,11 @@ def test_a_request_that_is_wrong_in_itself_is_refused_before_it_is_sent(
     assert last.created
 
 
-def test_a_server_that_is_lost_is_told_to_each_call(house: ServerHarness, proxy: Proxy) -> None:
+def test_a_server_that_is_lost_is_told_to_each_call(harness: ServerHarness, proxy: Proxy) -> None:
     async def scenario() -> list[Any]:
-        await call(house)
+        await call(harness)
         proxy.lose_replies(ADMISSION, times=FOR_EVER)
-        return await together([call(house) for _ in range(120)])
+        return await together([call(harness) for _ in range(120)])
 
     errors = asyncio.run(scenario())
     # Those who waited too long behind the others are not sent any more, and say so.
@@ -217,17 +217,17 @@ def test_a_server_that_is_lost_is_told_to_each_call(house: ServerHarness, proxy:
 
 
 def test_whoever_waits_too_long_behind_a_lost_server_is_not_sent_and_says_so(
-    house: ServerHarness, proxy: Proxy
+    harness: ServerHarness, proxy: Proxy
 ) -> None:
     async def scenario() -> tuple[list[Any], list[Any]]:
-        await call(house)
+        await call(harness)
         proxy.swallow()
-        first = asyncio.ensure_future(call(house))
+        first = asyncio.ensure_future(call(harness))
         await soon(lambda: proxy.held > 0, "a script under way")
-        late = [asyncio.ensure_future(call(house)) for _ in range(500)]
+        late = [asyncio.ensure_future(call(harness)) for _ in range(500)]
         errors = await together([first, *late])
         proxy.flow()
-        again = await together([call(house, "again")])
+        again = await together([call(harness, "again")])
         return errors, again
 
     errors, (again,) = asyncio.run(scenario())
@@ -240,21 +240,21 @@ def test_whoever_waits_too_long_behind_a_lost_server_is_not_sent_and_says_so(
     )
     assert str(unsent[0]).endswith("Enqueue it again, whether it has an idempotency key or not")
     assert again.created
-    eventually(lambda: house.queued() <= 2 + len(errors) - len(unsent), "none of those unsent")
+    eventually(lambda: harness.queued() <= 2 + len(errors) - len(unsent), "none of those unsent")
 
 
 # --- a call that is cancelled -------------------------------------------------------------------
 
 
 def test_a_call_that_is_cancelled_before_its_script_is_not_sent(
-    house: ServerHarness, proxy: Proxy
+    harness: ServerHarness, proxy: Proxy
 ) -> None:
     async def scenario() -> list[Any]:
-        await call(house)
+        await call(harness)
         proxy.swallow()
-        first = asyncio.ensure_future(call(house))
+        first = asyncio.ensure_future(call(harness))
         await soon(lambda: proxy.held > 0, "a script under way")
-        calls = [asyncio.ensure_future(call(house, str(number))) for number in range(10)]
+        calls = [asyncio.ensure_future(call(harness, str(number))) for number in range(10)]
         await asyncio.sleep(0)
         for each in calls[::2]:
             each.cancel()
@@ -264,27 +264,27 @@ def test_a_call_that_is_cancelled_before_its_script_is_not_sent(
     _, *jobs = asyncio.run(scenario())
     assert all(isinstance(each, asyncio.CancelledError) for each in jobs[::2])
     assert all(job.created for job in jobs[1::2])
-    assert house.queued() == 2 + 5
+    assert harness.queued() == 2 + 5
 
 
 def test_a_call_that_is_cancelled_under_way_disturbs_no_other(
-    house: ServerHarness, proxy: Proxy
+    harness: ServerHarness, proxy: Proxy
 ) -> None:
     async def scenario() -> tuple[JobHandle, JobHandle]:
-        await call(house)
+        await call(harness)
         proxy.swallow()
-        cancelled = asyncio.ensure_future(call(house, "k"))
+        cancelled = asyncio.ensure_future(call(harness, "k"))
         await soon(lambda: proxy.held > 0, "a script under way")
         cancelled.cancel()
-        other = asyncio.ensure_future(call(house, "other"))
+        other = asyncio.ensure_future(call(harness, "other"))
         await asyncio.sleep(0)
         proxy.flow()
-        return await other, await call(house, "k")
+        return await other, await call(harness, "k")
 
     other, again = asyncio.run(scenario())
     assert other.created
     assert not again.created, "the cancelled call had made it"
-    assert house.queued() == 3
+    assert harness.queued() == 3
 
 
 # --- connections that are cut in the middle -----------------------------------------------------
@@ -292,33 +292,33 @@ def test_a_call_that_is_cancelled_under_way_disturbs_no_other(
 
 @pytest.mark.parametrize("replies_before", [0, 1, 2])
 def test_a_lost_reply_is_asked_for_again_and_every_call_hears_the_truth(
-    house: ServerHarness, proxy: Proxy, replies_before: int
+    harness: ServerHarness, proxy: Proxy, replies_before: int
 ) -> None:
-    known = house.act(idempotency_key="7")
+    known = harness.act(idempotency_key="7")
 
     async def scenario() -> list[Any]:
-        await call(house)
+        await call(harness)
         proxy.lose_replies(ADMISSION, after=replies_before)
-        jobs = await together([call(house, str(number % 300)) for number in range(400)])
+        jobs = await together([call(harness, str(number % 300)) for number in range(400)])
         # Several replies may have come as one.
         while not proxy.lost:
-            assert not (await call(house, "7")).created
+            assert not (await call(harness, "7")).created
         return jobs
 
     jobs = asyncio.run(scenario())
     assert jobs[7].job_id == known.job_id
     assert [job.created for job in jobs[:300]] == [number != 7 for number in range(300)]
     assert not any(job.created for job in jobs[300:])
-    assert house.queued() == 2 + 299
-    assert all(house.story(job) == ["admit"] for job in jobs[:300:30])
+    assert harness.queued() == 2 + 299
+    assert all(harness.story(job) == ["admit"] for job in jobs[:300:30])
 
 
-@pytest.mark.parametrize("place", ["house", "apart"])
+@pytest.mark.parametrize("place", ["harness", "apart"])
 @pytest.mark.parametrize("seed", range(3))
 def test_connections_that_are_cut_again_and_again_lose_and_double_nothing(
     place: str, seed: int, proxy: Proxy, request: pytest.FixtureRequest
 ) -> None:
-    house: ServerHarness = request.getfixturevalue(place)
+    harness: ServerHarness = request.getfixturevalue(place)
     cuts = Cuts(random.Random(seed), [proxy])  # noqa: S311 - it repeats
 
     async def scenario() -> list[list[Any]]:
@@ -326,7 +326,7 @@ def test_connections_that_are_cut_again_and_again_lose_and_double_nothing(
             found = []
             for each in range(10):
                 key = None if each % 3 == 0 else f"{number % 20}-{each}"
-                found.append(await call(house, key))
+                found.append(await call(harness, key))
                 cuts.after_an_answer()
             return found
 
@@ -337,5 +337,5 @@ def test_connections_that_are_cut_again_and_again_lose_and_double_nothing(
     ids = {job.job_id for job in jobs}
     assert len(ids) == 40 * 4 + 20 * 6
     assert sum(job.created for job in jobs) == len(ids), "one call of each job hears `created`"
-    assert house.queued() == len(ids)
-    assert all(house.story(job_id) == ["admit"] for job_id in sorted(ids)[::25])
+    assert harness.queued() == len(ids)
+    assert all(harness.story(job_id) == ["admit"] for job_id in sorted(ids)[::25])

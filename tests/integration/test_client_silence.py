@@ -18,7 +18,7 @@ SLACK_S = 2.0
 
 
 @pytest.fixture
-def house(proxy: Proxy, servers: Servers) -> Iterator[ServerHarness]:
+def harness(proxy: Proxy, servers: Servers) -> Iterator[ServerHarness]:
     url = through(proxy, servers.valkey_url())
     opened = ServerHarness(fresh_settings(url))
     yield opened
@@ -28,9 +28,9 @@ def house(proxy: Proxy, servers: Servers) -> Iterator[ServerHarness]:
 
 @pytest.mark.parametrize("timeout", [0, 0.2, 1])
 def test_the_wait_is_over_when_the_caller_said_so(
-    house: ServerHarness, proxy: Proxy, timeout: float
+    harness: ServerHarness, proxy: Proxy, timeout: float
 ) -> None:
-    job = house.act()
+    job = harness.act()
     proxy.swallow()
     began = monotonic()
     with pytest.raises(ResultTimeout) as told:
@@ -42,9 +42,9 @@ def test_the_wait_is_over_when_the_caller_said_so(
     )
 
 
-def test_so_it_is_on_a_connection_that_was_never_made(house: ServerHarness, proxy: Proxy) -> None:
-    job = house.act()
-    house.yard.records.client.connection_pool.disconnect()
+def test_so_it_is_on_a_connection_that_was_never_made(harness: ServerHarness, proxy: Proxy) -> None:
+    job = harness.act()
+    harness.yard.records.client.connection_pool.disconnect()
     proxy.swallow()
     began = monotonic()
     with pytest.raises(ResultTimeout):
@@ -52,15 +52,15 @@ def test_so_it_is_on_a_connection_that_was_never_made(house: ServerHarness, prox
     assert monotonic() - began < 0.2 + SLACK_S
 
 
-def test_a_longer_wait_hears_that_the_server_is_away(house: ServerHarness, proxy: Proxy) -> None:
-    job = house.act()
+def test_a_longer_wait_hears_that_the_server_is_away(harness: ServerHarness, proxy: Proxy) -> None:
+    job = harness.act()
     proxy.swallow()
     with pytest.raises(ServerUnreachable):
         job.result(60)
 
 
-def test_after_the_silence_the_same_handle_goes_on(house: ServerHarness, proxy: Proxy) -> None:
-    job = house.act()
+def test_after_the_silence_the_same_handle_goes_on(harness: ServerHarness, proxy: Proxy) -> None:
+    job = harness.act()
     proxy.swallow()
     with pytest.raises(ResultTimeout, match="Redis was silent"):
         job.result(0.1)

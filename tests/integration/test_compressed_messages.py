@@ -150,12 +150,12 @@ def _publish(broker: Any, queue: str, body: bytes) -> None:
 def _letters(settings: Settings, worker: Worker) -> list[Letter]:
     if settings.need_broker_url().startswith("amqp"):
         return letters_of(settings, 1, lambda: worker.log[-3000:])
-    house = ServerHarness(settings)
+    harness = ServerHarness(settings)
     try:
-        eventually(house.letters, "a letter", why=lambda: worker.log[-3000:])
-        return [Letter.model_validate(letter) for letter in house.letters()]
+        eventually(harness.letters, "a letter", why=lambda: worker.log[-3000:])
+        return [Letter.model_validate(letter) for letter in harness.letters()]
     finally:
-        house.close_connections()
+        harness.close_connections()
 
 
 def test_what_rabbitmq_itself_drops_is_kept_as_it_came(servers: Servers) -> None:

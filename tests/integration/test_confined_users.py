@@ -92,22 +92,22 @@ def test_a_job_goes_its_whole_way_as_the_confined_user_of_its_namespace(
 ) -> None:
     settings = settings_of(redis_server, namespace, namespace)
     refused(redis_server)
-    house = ServerHarness(settings)
-    running.callback(house.yard.close)
+    harness = ServerHarness(settings)
+    running.callback(harness.yard.close)
     database = running.enter_context(mirroring(settings, database_url))
     running.enter_context(relaying(settings, database))
     worker = running.enter_context(Worker(settings, tmp_path, alone=False).launch())
     worker.await_log(" ready.")
-    plain, late = house.act(value=7), house.act(countdown=1)
-    again = house.act("fail", times=1, job_type="locator_act")
-    dead = house.act("fail", times=1, code="hopeless", policy={"max_retries": 0})
+    plain, late = harness.act(value=7), harness.act(countdown=1)
+    again = harness.act("fail", times=1, job_type="locator_act")
+    dead = harness.act("fail", times=1, code="hopeless", policy={"max_retries": 0})
     for job in (plain, late, again):
-        assert house.await_end(job) is State.COMPLETED, worker.log[-4000:]
+        assert harness.await_end(job) is State.COMPLETED, worker.log[-4000:]
     assert plain.result(timeout=10) == 7
-    assert house.await_end(dead) is State.DEAD_LETTERED
+    assert harness.await_end(dead) is State.DEAD_LETTERED
     replay(database, _letter(database, dead.job_id), identity=OPS, reason="its cause was mended")
-    house.await_state(dead, State.COMPLETED)
-    assert house.runs(dead) == 2
+    harness.await_state(dead, State.COMPLETED)
+    assert harness.runs(dead) == 2
     assert refused(redis_server) == []
     if namespace == "acme":
         assert _outside(redis_server, "acme:") == []

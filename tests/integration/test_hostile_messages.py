@@ -129,7 +129,7 @@ def settings(servers: Servers, broker: str) -> Settings:
 
 @ON_BOTH
 def test_a_native_worker_records_each_hostile_message_or_leaves_its_letter(
-    house: ServerHarness,
+    harness: ServerHarness,
     settings: Settings,
     broker: str,
     every_value: bool,
@@ -142,11 +142,11 @@ def test_a_native_worker_records_each_hostile_message_or_leaves_its_letter(
     sent.push_all(
         cases(every_value=every_value), "exec_act", lambda mark: [{"value": mark, "label": mark}]
     )
-    left = house.leftovers if redis else lambda: count_messages(settings, [sent.queue])
+    left = harness.leftovers if redis else lambda: count_messages(settings, [sent.queue])
     at_broker = RedisBroker(settings) if redis else RabbitBroker(settings)
 
     def untold() -> list[str]:
-        return sent.untold([*house.notes.order(), *by_mark(at_broker.letters())])
+        return sent.untold([*harness.notes.order(), *by_mark(at_broker.letters())])
 
     eventually(
         lambda: not (untold() or left()) or not worker.running,
@@ -156,13 +156,13 @@ def test_a_native_worker_records_each_hostile_message_or_leaves_its_letter(
     )
     assert worker.running, worker.log[-5000:]
     letters = by_mark(at_broker.letters())
-    records = Records(house.redis, settings)
+    records = Records(harness.redis, settings)
     endings = sent.endings(
-        Counter(house.notes.order()), letters, lambda job_id: records.read(job_id).state
+        Counter(harness.notes.order()), letters, lambda job_id: records.read(job_id).state
     )
     assert not sent.odd(endings, RECORDED, DEAD)
     assert not wrong_queues(letters, "exec")
-    assert not loops([(event["job"], event["event"]) for event in house.events()])
+    assert not loops([(event["job"], event["event"]) for event in harness.events()])
 
 
 @pytest.fixture(params=["protect", "observe"])

@@ -41,16 +41,16 @@ class Case:
     end: State = State.COMPLETED
 
 
-def plain(house: ServerHarness) -> JobHandle:
-    return house.act()
+def plain(harness: ServerHarness) -> JobHandle:
+    return harness.act()
 
 
-def late(house: ServerHarness) -> JobHandle:
-    return house.act(countdown=0.2)
+def late(harness: ServerHarness) -> JobHandle:
+    return harness.act(countdown=0.2)
 
 
-def fatal(house: ServerHarness) -> JobHandle:
-    return house.act("fail", policy={"max_retries": 0})
+def fatal(harness: ServerHarness) -> JobHandle:
+    return harness.act("fail", policy={"max_retries": 0})
 
 
 CASES = {
@@ -100,7 +100,7 @@ def worker(barrier: Barrier, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 @pytest.fixture
-def house(redis_server: RedisServer, worker: Worker) -> Iterator[ServerHarness]:
+def harness(redis_server: RedisServer, worker: Worker) -> Iterator[ServerHarness]:
     """Jobs are enqueued by a user who may do everything."""
     url = redis_server.url
     opened = ServerHarness(Settings(namespace=NAMESPACE, broker_url=url, redis_url=url))
@@ -110,25 +110,25 @@ def house(redis_server: RedisServer, worker: Worker) -> Iterator[ServerHarness]:
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_worker_waits_longer_each_time_and_says_it_once(
-    house: ServerHarness, worker: Worker, barrier: Barrier, name: str
+    harness: ServerHarness, worker: Worker, barrier: Barrier, name: str
 ) -> None:
     case, before = CASES[name], len(worker.log)
     barrier.set(case.barred)
     try:
-        jobs = [case.act(house) for _ in range(JOBS)]
+        jobs = [case.act(harness) for _ in range(JOBS)]
         watched(worker, before, case.said)
     finally:
         barrier.set()
     for job in jobs:
-        house.await_state(job, case.end)
+        harness.await_state(job, case.end)
     over = f"{case.said}: that is over"
     eventually(lambda: over in worker.log[before:], over, why=lambda: worker.log[before:])
     assert worker.running
     assert "Connection to broker lost" not in worker.log[before:], "no job was cut off for it"
-    assert all(house.runs(job) == 1 for job in jobs)
-    house.await_quiet()
+    assert all(harness.runs(job) == 1 for job in jobs)
+    harness.await_quiet()
     dead = [job.job_id for job in jobs] if case.end is State.DEAD_LETTERED else []
-    assert sorted(letter["job_id"] for letter in house.letters()) == sorted(dead)
+    assert sorted(letter["job_id"] for letter in harness.letters()) == sorted(dead)
 
 
 def watched(worker: Worker | Process, before: int, said: str) -> None:

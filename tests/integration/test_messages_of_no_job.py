@@ -216,8 +216,8 @@ def test_a_kill_after_the_letter_of_a_message_without_an_id_adds_one_that_says_s
 
 
 def on_redis(settings: Settings) -> list[Letter]:
-    house = ServerHarness(settings)
+    harness = ServerHarness(settings)
     try:
-        return [Letter.model_validate(letter) for letter in reversed(house.letters())]
+        return [Letter.model_validate(letter) for letter in reversed(harness.letters())]
     finally:
-        house.close_connections()
+        harness.close_connections()

@@ -180,25 +180,25 @@ def test_an_event_that_the_encoding_cannot_hold_is_kept_and_the_others_are_store
 def test_a_running_mirror_outlives_what_its_database_cannot_hold(
     servers: Servers, old: Engine
 ) -> None:
-    house = MirrorHarness(fresh_settings(servers.valkey_url()), old)
+    harness = MirrorHarness(fresh_settings(servers.valkey_url()), old)
     try:
-        with house.running():
+        with harness.running():
             letters = [
                 make_letter(f"{what}-{number}", **{k: v for k, v in kept.items() if k != "job_id"})
                 for number, (what, kept) in enumerate(FOREIGN.items())
             ]
             for letter in letters:
-                house.box.post(letter)
-            house.records.admit(
+                harness.box.post(letter)
+            harness.records.admit(
                 "job-\u20ac", job_type="\u20ac", queue="plan", priority=3, unique_for_s=0
             )
-            house.admit("sound")
-            last = house.post()
-            eventually(lambda: house.has(last), "the letter behind them")
-            eventually(lambda: house.knows("sound"), "the event behind it")
+            harness.admit("sound")
+            last = harness.post()
+            eventually(lambda: harness.has(last), "the letter behind them")
+            eventually(lambda: harness.knows("sound"), "the event behind it")
         assert count(old, "dead_letter_queue") == len(letters) + 1
     finally:
-        house.close()
+        harness.close()
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)

@@ -23,7 +23,7 @@ from taskyard.settings import Settings
 
 
 @pytest.fixture
-def house(settings: Settings, database: Engine) -> Iterator[MirrorHarness]:
+def harness(settings: Settings, database: Engine) -> Iterator[MirrorHarness]:
     made = MirrorHarness(settings, database)
     yield made
     made.close()
@@ -46,22 +46,22 @@ def away(servers: Servers, database: Engine) -> Iterator[None]:
             connection.execute(text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true"))
 
 
-def test_one_round_mirrors_letters_and_events(house: MirrorHarness) -> None:
-    house.mirror.run_once()
-    letter = house.post()
-    house.admit("one-round")
-    assert house.mirror.run_once(wait_s=0.5) == Mirrored(letters=1, events=1)
-    assert house.has(letter)
-    assert house.knows("one-round")
+def test_one_round_mirrors_letters_and_events(harness: MirrorHarness) -> None:
+    harness.mirror.run_once()
+    letter = harness.post()
+    harness.admit("one-round")
+    assert harness.mirror.run_once(wait_s=0.5) == Mirrored(letters=1, events=1)
+    assert harness.has(letter)
+    assert harness.knows("one-round")
 
 
-def test_a_running_mirror_takes_what_comes_and_makes_its_partitions(house: MirrorHarness) -> None:
-    with house.running():
-        letter = house.post()
-        house.admit("running")
-        eventually(lambda: house.has(letter), "the letter")
-        eventually(lambda: house.knows("running"), "the event")
-        eventually(lambda: _weeks(house.database), "partitions")
+def test_a_running_mirror_takes_what_comes_and_makes_its_partitions(harness: MirrorHarness) -> None:
+    with harness.running():
+        letter = harness.post()
+        harness.admit("running")
+        eventually(lambda: harness.has(letter), "the letter")
+        eventually(lambda: harness.knows("running"), "the event")
+        eventually(lambda: _weeks(harness.database), "partitions")
 
 
 def _weeks(database: Engine) -> list[str]:
@@ -70,19 +70,19 @@ def _weeks(database: Engine) -> list[str]:
 
 
 def test_without_postgres_one_round_says_so_and_acknowledges_nothing(
-    house: MirrorHarness, servers: Servers, database: Engine
+    harness: MirrorHarness, servers: Servers, database: Engine
 ) -> None:
-    house.mirror.run_once()
-    letter = house.post()
+    harness.mirror.run_once()
+    letter = harness.post()
     with away(servers, database), pytest.raises(ServerRefused, match="Postgres at"):
-        house.mirror.run_once(wait_s=0.5)
-    assert not house.has(letter)
-    house.mirror.run_once()
-    assert house.has(letter)
+        harness.mirror.run_once(wait_s=0.5)
+    assert not harness.has(letter)
+    harness.mirror.run_once()
+    assert harness.has(letter)
 
 
 def test_an_outage_of_postgres_is_waited_for_and_then_made_up(
-    house: MirrorHarness,
+    harness: MirrorHarness,
     servers: Servers,
     database: Engine,
     caplog: pytest.LogCaptureFixture,
@@ -92,28 +92,28 @@ def test_an_outage_of_postgres_is_waited_for_and_then_made_up(
     def logged() -> set[str]:
         return {str(getattr(record, "action", "")) for record in caplog.records}
 
-    with house.running():
+    with harness.running():
         with away(servers, database):
-            letter = house.post()
-            house.admit("outage")
+            letter = harness.post()
+            harness.admit("outage")
             waits = {"mirror_letters_waiting", "mirror_events_waiting"}
             eventually(lambda: waits <= logged(), "both feeds say that they wait")
-        eventually(lambda: house.has(letter), "the letter")
-        eventually(lambda: house.knows("outage"), "the event")
+        eventually(lambda: harness.has(letter), "the letter")
+        eventually(lambda: harness.knows("outage"), "the event")
         over = [f"mirror_{feed} stands still: that is over" for feed in ("letters", "events")]
         eventually(lambda: all(text in caplog.text for text in over), "both say that they go on")
 
 
 def test_a_fault_of_our_own_ends_the_whole_mirror(
-    house: MirrorHarness, monkeypatch: pytest.MonkeyPatch
+    harness: MirrorHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> None:
         raise TypeError("a fault of ours")
 
     monkeypatch.setattr("taskyard.mirror.feeds.store_letters", broken)
-    house.post()
+    harness.post()
     with pytest.raises(TypeError, match="a fault of ours"):
-        house.mirror.run(threading.Event())
+        harness.mirror.run(threading.Event())
 
 
 def test_postgres_may_be_away_until_the_streams_budget_is_spent(

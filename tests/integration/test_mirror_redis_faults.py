@@ -29,7 +29,7 @@ def faulty(tmp_path: Path) -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-def house(faulty: RedisServer, database: Engine) -> Iterator[MirrorHarness]:
+def harness(faulty: RedisServer, database: Engine) -> Iterator[MirrorHarness]:
     made = MirrorHarness(fresh_settings(faulty.url), database)
     yield made
     made.close()
@@ -37,47 +37,47 @@ def house(faulty: RedisServer, database: Engine) -> Iterator[MirrorHarness]:
 
 @pytest.mark.parametrize("fault", ["lost", "read-only", "full"])
 def test_a_fault_of_redis_is_waited_for_and_loses_neither_letter_nor_event(
-    house: MirrorHarness, caplog: pytest.LogCaptureFixture, fault: str
+    harness: MirrorHarness, caplog: pytest.LogCaptureFixture, fault: str
 ) -> None:
     caplog.set_level(logging.INFO, "taskyard")
-    house.mirror.run_once()
-    with house.running():
-        letter = house.post()
-        house.admit(f"before-{fault}")
-        eventually(lambda: house.has(letter), "the letter from before")
+    harness.mirror.run_once()
+    with harness.running():
+        letter = harness.post()
+        harness.admit(f"before-{fault}")
+        eventually(lambda: harness.has(letter), "the letter from before")
         match fault:
             case "lost":
-                house.client.execute_command("CLIENT", "KILL", "TYPE", "normal")
+                harness.client.execute_command("CLIENT", "KILL", "TYPE", "normal")
             case "read-only":
-                house.client.replicaof("127.0.0.1", 1)
+                harness.client.replicaof("127.0.0.1", 1)
                 eventually(lambda: "mirror_letters_waiting" in _logged(caplog), "it waits")
-                house.client.replicaof("NO", "ONE")
+                harness.client.replicaof("NO", "ONE")
             case "full":
-                house.client.config_set("maxmemory", 1)
+                harness.client.config_set("maxmemory", 1)
                 with pytest.raises(PublishFailed):
-                    house.post()
-                house.client.config_set("maxmemory", 0)
-        second = house.post()
-        house.admit(f"after-{fault}")
-        eventually(lambda: house.has(second), "the letter from after")
-        eventually(lambda: house.knows(f"after-{fault}"), "the event from after")
+                    harness.post()
+                harness.client.config_set("maxmemory", 0)
+        second = harness.post()
+        harness.admit(f"after-{fault}")
+        eventually(lambda: harness.has(second), "the letter from after")
+        eventually(lambda: harness.knows(f"after-{fault}"), "the event from after")
     waits = [name for name in _logged(caplog) if name.endswith("_waiting")]
     assert len(waits) < 40
 
 
 def test_a_stream_of_another_type_is_told_while_letters_go_on(
-    house: MirrorHarness, caplog: pytest.LogCaptureFixture
+    harness: MirrorHarness, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "taskyard")
-    key = f"{house.settings.namespace}:lifecycle"
-    house.client.set(key, "not a stream")
-    with house.running():
-        letter = house.post()
-        eventually(lambda: house.has(letter), "the letter")
+    key = f"{harness.settings.namespace}:lifecycle"
+    harness.client.set(key, "not a stream")
+    with harness.running():
+        letter = harness.post()
+        eventually(lambda: harness.has(letter), "the letter")
         eventually(lambda: "mirror_events_waiting" in _logged(caplog), "the other feed says so")
-        house.client.rename(key, f"{key}.kept")
-        house.admit("stream-mended")
-        eventually(lambda: house.knows("stream-mended"), "the event")
+        harness.client.rename(key, f"{key}.kept")
+        harness.admit("stream-mended")
+        eventually(lambda: harness.knows("stream-mended"), "the event")
     told = [r.getMessage() for r in caplog.records if getattr(r, "action", "").endswith("waiting")]
     assert len(told) < 20
     assert any(key in text for text in told)

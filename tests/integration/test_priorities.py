@@ -21,29 +21,29 @@ ON_FOUR_LEVELS = [(queue, level) for queue, levels in LEVELS.items() for level i
 class Line:
     """A worker held up by one job at a gate, while others gather behind it."""
 
-    def __init__(self, house: ServerHarness, worker: Worker, queue: str) -> None:
-        self.house, self.worker, self.queue = house, worker, queue
+    def __init__(self, harness: ServerHarness, worker: Worker, queue: str) -> None:
+        self.harness, self.worker, self.queue = harness, worker, queue
         self.jobs = [self.add("first", 3, gate="line")]
         worker.await_log(" ready.")
-        eventually(lambda: house.notes.order() == ["first"], "the first job at the gate")
+        eventually(lambda: harness.notes.order() == ["first"], "the first job at the gate")
 
     def add(self, label: str, priority: int, **payload: str) -> str:
         act = ACTS[self.queue]
-        return self.house.act(
+        return self.harness.act(
             job_type=act, label=label, priority=priority, **payload, policy={"max_retries": 0}
         ).job_id
 
     def order(self, count: int) -> list[str]:
         """Let them go; the labels in the order of their start, without the first."""
-        assert self.house.notes.order() == ["first"]
-        self.house.open_gate("line")
-        eventually(lambda: len(self.house.notes.order()) == count + 1, f"{count} more runs")
-        return self.house.notes.order()[1:]
+        assert self.harness.notes.order() == ["first"]
+        self.harness.open_gate("line")
+        eventually(lambda: len(self.harness.notes.order()) == count + 1, f"{count} more runs")
+        return self.harness.notes.order()[1:]
 
 
 @pytest.fixture
-def line(house: ServerHarness, start_worker: Callable[..., Worker]) -> Callable[[str], Line]:
-    return lambda queue: Line(house, start_worker(queues=(queue,), concurrency=1), queue)
+def line(harness: ServerHarness, start_worker: Callable[..., Worker]) -> Callable[[str], Line]:
+    return lambda queue: Line(harness, start_worker(queues=(queue,), concurrency=1), queue)
 
 
 def out_of_turn(labels: list[str]) -> int:

@@ -256,20 +256,20 @@ def test_a_closed_connection_leaves_nothing_in_the_event_loop(post: Post) -> Non
 def test_a_worker_outlives_every_restart_of_its_redis(
     server: RedisServer, start_worker: Callable[..., Worker]
 ) -> None:
-    with closing(ServerHarness(fresh_settings(server.url))) as house:
-        worker = start_worker(settings=house.settings, queues=("exec",))
+    with closing(ServerHarness(fresh_settings(server.url))) as harness:
+        worker = start_worker(settings=harness.settings, queues=("exec",))
         worker.await_log(" ready.")
         jobs = []
         for count in range(1, RESTARTS + 1):
-            begun = len(house.notes.order())
-            jobs += [house.act() for _ in range(40)]
+            begun = len(harness.notes.order())
+            jobs += [harness.act() for _ in range(40)]
             # In full swing acknowledgements travel with the pops.
-            eventually(lambda: len(house.notes.order()) > begun + 8, "jobs run")  # noqa: B023
+            eventually(lambda: len(harness.notes.order()) > begun + 8, "jobs run")  # noqa: B023
             server.kill()
             lost = "Connection to broker lost"
             eventually(lambda: worker.log.count(lost) >= count, "it is noticed")  # noqa: B023
             server.start()
         for job in jobs:
-            assert house.await_end(job) is State.COMPLETED, worker.log[-4000:]
+            assert harness.await_end(job) is State.COMPLETED, worker.log[-4000:]
         assert worker.running
         assert "Unrecoverable" not in worker.log

@@ -30,11 +30,11 @@ def cpu_s(pids: list[int]) -> float:
 
 
 def test_an_idle_worker_costs_hardly_anything(
-    house: ServerHarness, start_worker: Callable[..., Worker]
+    harness: ServerHarness, start_worker: Callable[..., Worker]
 ) -> None:
     worker = start_worker()
     worker.await_log(" ready.")
-    assert house.await_end(house.act()) is State.COMPLETED
+    assert harness.await_end(harness.act()) is State.COMPLETED
     pids = [worker.pid, *worker.children()]
     spent, since = cpu_s(pids), time.monotonic()
     eventually(lambda: time.monotonic() > since + WATCHED_S, "time passes")
@@ -43,14 +43,14 @@ def test_an_idle_worker_costs_hardly_anything(
 
 
 def test_an_idle_worker_picks_a_job_up_at_once(
-    house: ServerHarness, start_worker: Callable[..., Worker]
+    harness: ServerHarness, start_worker: Callable[..., Worker]
 ) -> None:
     start_worker().await_log(" ready.")
     for _ in range(PICKUPS):
-        job = house.act()
+        job = harness.act()
         eventually(lambda job=job: job.state() is State.COMPLETED, "it ran")  # type: ignore[misc]
     times: dict[str, dict[str, int]] = {}
-    for event in house.events():
+    for event in harness.events():
         times.setdefault(event["job"], {})[event["event"]] = int(event["at"])
     # The first one meets a worker that has just started.
     waits = sorted((at["begin"] - at["admit"]) / 1000 for at in list(times.values())[1:])

@@ -40,7 +40,7 @@ def raw_act(self, payload):
 
 
 @pytest.fixture
-def house(server: RedisServer) -> Iterator[ServerHarness]:
+def harness(server: RedisServer) -> Iterator[ServerHarness]:
     # The default namespace: the names are those that every Celery client uses.
     opened = ServerHarness(fresh_settings(server.url, namespace="taskyard"))
     yield opened
@@ -72,24 +72,24 @@ def stock_worker(folder: Path, url: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 @pytest.fixture
-def worker(house: ServerHarness, start_worker: Callable[..., Worker]) -> Worker:
+def worker(harness: ServerHarness, start_worker: Callable[..., Worker]) -> Worker:
     # With gossip and mingle, as an operator starts it.
-    started = start_worker(settings=house.settings, queues=("exec",))
+    started = start_worker(settings=harness.settings, queues=("exec",))
     started.await_log(" ready.")
     return started
 
 
 def test_a_stock_producers_job_runs_and_its_result_is_read_by_stock_celery(
-    house: ServerHarness, worker: Worker, stock: Celery
+    harness: ServerHarness, worker: Worker, stock: Celery
 ) -> None:
     sent = stock.send_task("raw_act", args=[{"n": 1}], queue="exec")
     assert sent.get(timeout=40) == {"n": 1}, worker.log[-3000:]
-    assert house.yard.job(sent.id).state() is State.COMPLETED
-    house.await_quiet()
+    assert harness.yard.job(sent.id).state() is State.COMPLETED
+    harness.await_quiet()
 
 
 def test_a_stock_worker_shares_a_queue_with_ours_and_nothing_runs_nowhere(
-    house: ServerHarness, worker: Worker, server: RedisServer, tmp_path: Path
+    harness: ServerHarness, worker: Worker, server: RedisServer, tmp_path: Path
 ) -> None:
     with stock_worker(tmp_path, server.url):
         log = tmp_path / "stock.log"
@@ -97,20 +97,20 @@ def test_a_stock_worker_shares_a_queue_with_ours_and_nothing_runs_nowhere(
         jobs: list[Any] = []
 
         def stock_has_taken_some() -> bool:
-            jobs.extend(house.yard.enqueue("raw_act", {"n": len(jobs)}) for _ in range(20))
-            return bool(house.redis.scard("stock:done"))
+            jobs.extend(harness.yard.enqueue("raw_act", {"n": len(jobs)}) for _ in range(20))
+            return bool(harness.redis.scard("stock:done"))
 
         eventually(stock_has_taken_some, "both take some")
 
         def ended() -> set[str]:
-            stock_done = {raw.decode() for raw in house.redis.smembers("stock:done")}
+            stock_done = {raw.decode() for raw in harness.redis.smembers("stock:done")}
             ours = {job.job_id for job in jobs if job.state() is State.COMPLETED}
             assert not stock_done & ours
             return stock_done | ours
 
         everything = {job.job_id for job in jobs}
         eventually(lambda: ended() == everything, "every job ran on one of them")
-        eventually(lambda: not house.leftovers(), "nothing is left")
+        eventually(lambda: not harness.leftovers(), "nothing is left")
 
 
 def test_celery_inspect_and_control_reach_our_worker(worker: Worker, stock: Celery) -> None:
@@ -126,7 +126,7 @@ def test_celery_inspect_and_control_reach_our_worker(worker: Worker, stock: Cele
 
 
 def test_stock_celery_hears_the_events_of_our_worker(
-    house: ServerHarness, worker: Worker, stock: Celery
+    harness: ServerHarness, worker: Worker, stock: Celery
 ) -> None:
     heard: list[dict[str, Any]] = []
     with stock.connection() as connection:
@@ -135,7 +135,7 @@ def test_stock_celery_hears_the_events_of_our_worker(
 
             def told() -> bool:
                 # A first job may pass before the subscription stands.
-                job = house.yard.enqueue("raw_act", {"n": 1})
+                job = harness.yard.enqueue("raw_act", {"n": 1})
                 with suppress(TimeoutError):
                     while True:
                         opened.drain_events(timeout=0.5)
@@ -174,7 +174,7 @@ def asked(address: str) -> dict[str, Any]:
 
 
 def test_flower_shows_our_worker_and_its_jobs(
-    house: ServerHarness, worker: Worker, server: RedisServer, tmp_path: Path
+    harness: ServerHarness, worker: Worker, server: RedisServer, tmp_path: Path
 ) -> None:
     with flower(tmp_path, server.url) as api:
 
@@ -189,7 +189,7 @@ def test_flower_shows_our_worker_and_its_jobs(
 
         def shown() -> dict[str, Any]:
             # A first job may pass before Flower hears events.
-            job = house.yard.enqueue("raw_act", {"n": 1})
+            job = harness.yard.enqueue("raw_act", {"n": 1})
             assert job.result(30) == {"n": 1}
             task = asked(f"{api}/task/info/{job.job_id}")
             return task if task.get("state") == "SUCCESS" else {}

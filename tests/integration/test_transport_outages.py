@@ -19,148 +19,148 @@ JOBS = 40
 
 
 @pytest.fixture
-def house(server: RedisServer) -> Iterator[ServerHarness]:
+def harness(server: RedisServer) -> Iterator[ServerHarness]:
     opened = ServerHarness(fresh_settings(server.url))
     yield opened
     opened.close()
 
 
 @pytest.fixture
-def worker(house: ServerHarness, start_worker: Callable[..., Worker]) -> Worker:
-    started = start_worker(settings=house.settings, queues=("exec",))
+def worker(harness: ServerHarness, start_worker: Callable[..., Worker]) -> Worker:
+    started = start_worker(settings=harness.settings, queues=("exec",))
     started.await_log(" ready.")
     return started
 
 
-def in_the_middle(house: ServerHarness) -> list[JobHandle]:
+def in_the_middle(harness: ServerHarness) -> list[JobHandle]:
     """Jobs of which two are at work, waiting at a gate, and the others behind them."""
-    jobs = [house.act(gate="go") for _ in range(JOBS)]
-    eventually(lambda: len(house.notes.order()) >= 2, "two are at work")
+    jobs = [harness.act(gate="go") for _ in range(JOBS)]
+    eventually(lambda: len(harness.notes.order()) >= 2, "two are at work")
     return jobs
 
 
-def assert_all_end(house: ServerHarness, worker: Worker, jobs: list[JobHandle]) -> None:
-    house.open_gate("go")
+def assert_all_end(harness: ServerHarness, worker: Worker, jobs: list[JobHandle]) -> None:
+    harness.open_gate("go")
     for job in jobs:
-        assert house.await_end(job) is State.COMPLETED, worker.log[-4000:]
-    house.await_quiet()
-    ends = [event["job"] for event in house.events() if event["event"] == "complete"]
+        assert harness.await_end(job) is State.COMPLETED, worker.log[-4000:]
+    harness.await_quiet()
+    ends = [event["job"] for event in harness.events() if event["event"] == "complete"]
     assert sorted(ends) == sorted(job.job_id for job in jobs)
     assert worker.running
 
 
 def test_killed_connections_are_made_again(
-    house: ServerHarness, worker: Worker, server: RedisServer
+    harness: ServerHarness, worker: Worker, server: RedisServer
 ) -> None:
-    jobs = in_the_middle(house)
+    jobs = in_the_middle(harness)
     with Redis.from_url(server.url) as client:
         for _ in range(3):
             client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-    assert_all_end(house, worker, jobs)
+    assert_all_end(harness, worker, jobs)
 
 
 def test_a_restarted_server_is_found_again(
-    house: ServerHarness, worker: Worker, server: RedisServer
+    harness: ServerHarness, worker: Worker, server: RedisServer
 ) -> None:
-    jobs = in_the_middle(house)
+    jobs = in_the_middle(harness)
     server.stop()
     worker.await_log("Connection to broker lost")
     server.start()
-    assert_all_end(house, worker, jobs)
+    assert_all_end(harness, worker, jobs)
 
 
 def test_a_server_that_turned_read_only_is_waited_for(
-    house: ServerHarness, worker: Worker, server: RedisServer
+    harness: ServerHarness, worker: Worker, server: RedisServer
 ) -> None:
-    jobs = in_the_middle(house)
+    jobs = in_the_middle(harness)
     with Redis.from_url(server.url) as client:
         client.config_set("replica-serve-stale-data", "yes")
         client.replicaof("127.0.0.1", 1)
-        house_refused = house.redis.role()
-        assert house_refused[0] in (b"slave", "slave")
+        redis_role = harness.redis.role()
+        assert redis_role[0] in (b"slave", "slave")
         worker.await_log("read only replica")
         client.replicaof("NO", "ONE")
-    assert_all_end(house, worker, jobs)
+    assert_all_end(harness, worker, jobs)
 
 
 def test_a_restarted_redis_is_no_death_of_the_job_it_cut_off(
-    house: ServerHarness, worker: Worker, server: RedisServer
+    harness: ServerHarness, worker: Worker, server: RedisServer
 ) -> None:
-    job = house.act(gate="go")
-    eventually(lambda: house.runs(job) == 1, "the first start")
+    job = harness.act(gate="go")
+    eventually(lambda: harness.runs(job) == 1, "the first start")
     server.stop()
     # However long it is away, it is looked for every two seconds.
     patient = "Trying again in 2.00 seconds"
     eventually(lambda: worker.log.count(patient) >= 2, "two waits of 2 s", why=lambda: worker.log)
     server.start()
-    eventually(lambda: house.runs(job) == 2, "it runs again", within_s=60, why=lambda: worker.log)
+    eventually(lambda: harness.runs(job) == 2, "it runs again", within_s=60, why=lambda: worker.log)
     # The one that runs now; one that was cut off and counted would be the second.
     assert job.record().number("deaths") == 1
-    house.open_gate("go")
-    assert house.await_end(job) is State.COMPLETED
+    harness.open_gate("go")
+    assert harness.await_end(job) is State.COMPLETED
 
 
 def test_a_full_server_is_waited_for(
-    house: ServerHarness, worker: Worker, server: RedisServer
+    harness: ServerHarness, worker: Worker, server: RedisServer
 ) -> None:
-    jobs = in_the_middle(house)
+    jobs = in_the_middle(harness)
     with Redis.from_url(server.url) as client:
         client.config_set("maxmemory", 1)
         worker.await_log("heartbeat not written")
         client.config_set("maxmemory", 0)
-    assert_all_end(house, worker, jobs)
+    assert_all_end(harness, worker, jobs)
 
 
 def test_work_that_is_done_waits_for_room_and_is_not_done_again(
-    house: ServerHarness, worker: Worker, server: RedisServer
+    harness: ServerHarness, worker: Worker, server: RedisServer
 ) -> None:
-    jobs = in_the_middle(house)
+    jobs = in_the_middle(harness)
     with Redis.from_url(server.url) as client, client.pipeline() as pipe:
         # In one step: the gate opens, and there is no room left for what comes of it.
-        Notes(pipe, house.settings.namespace).open_gate("go")
+        Notes(pipe, harness.settings.namespace).open_gate("go")
         pipe.config_set("maxmemory", 1)
         pipe.execute()
         worker.await_log("no answer from Redis to finish")
         client.config_set("maxmemory", 0)
     for job in jobs:
-        assert house.await_end(job) is State.COMPLETED, worker.log[-4000:]
-        assert house.runs(job) == 1
-    house.await_quiet()
+        assert harness.await_end(job) is State.COMPLETED, worker.log[-4000:]
+        assert harness.runs(job) == 1
+    harness.await_quiet()
     assert worker.running
 
 
 def test_a_flushed_script_cache_is_filled_again_under_a_running_worker(
-    house: ServerHarness, worker: Worker, server: RedisServer
+    harness: ServerHarness, worker: Worker, server: RedisServer
 ) -> None:
-    jobs = in_the_middle(house)
+    jobs = in_the_middle(harness)
     with Redis.from_url(server.url) as client:
         client.script_flush()
-    assert_all_end(house, worker, jobs)
+    assert_all_end(harness, worker, jobs)
 
 
 def test_a_queue_key_of_another_type_is_told_while_other_levels_are_served(
-    house: ServerHarness, worker: Worker
+    harness: ServerHarness, worker: Worker
 ) -> None:
-    urgent = list_key(house.settings, "exec")
-    house.broker.set(urgent, "not a list")
-    jobs = [house.act(priority=2) for _ in range(5)]
+    urgent = list_key(harness.settings, "exec")
+    harness.broker.set(urgent, "not a list")
+    jobs = [harness.act(priority=2) for _ in range(5)]
     worker.await_log("holds something else")
     for job in jobs:
-        assert house.await_end(job) is State.COMPLETED
-    house.broker.delete(urgent)
-    assert house.await_end(house.act(priority=5)) is State.COMPLETED
+        assert harness.await_end(job) is State.COMPLETED
+    harness.broker.delete(urgent)
+    assert harness.await_end(harness.act(priority=5)) is State.COMPLETED
     assert worker.running
 
 
 def test_a_worker_starts_where_a_queue_key_is_of_another_type(
-    house: ServerHarness, start_worker: Callable[..., Worker]
+    harness: ServerHarness, start_worker: Callable[..., Worker]
 ) -> None:
-    urgent = list_key(house.settings, "exec")
-    house.broker.set(urgent, "not a list")
-    worker = start_worker(settings=house.settings, queues=("exec",))
+    urgent = list_key(harness.settings, "exec")
+    harness.broker.set(urgent, "not a list")
+    worker = start_worker(settings=harness.settings, queues=("exec",))
     worker.await_log("holds something else")
-    assert house.await_end(house.act(priority=2)) is State.COMPLETED
-    house.broker.delete(urgent)
+    assert harness.await_end(harness.act(priority=2)) is State.COMPLETED
+    harness.broker.delete(urgent)
 
 
 @pytest.mark.parametrize(
@@ -169,11 +169,11 @@ def test_a_worker_starts_where_a_queue_key_is_of_another_type(
     ids=["text", "cut", "a list", "no message", "binary", "huge"],
 )
 def test_raw_junk_becomes_a_letter_and_the_worker_goes_on(
-    house: ServerHarness, worker: Worker, raw: bytes
+    harness: ServerHarness, worker: Worker, raw: bytes
 ) -> None:
-    house.broker.lpush(list_key(house.settings, "exec"), raw)
-    eventually(house.letters, "a letter", why=lambda: worker.log[-4000:])
-    assert house.await_end(house.act()) is State.COMPLETED
-    house.await_quiet()
-    assert [letter["category"] for letter in house.letters()] == ["undecodable"]
+    harness.broker.lpush(list_key(harness.settings, "exec"), raw)
+    eventually(harness.letters, "a letter", why=lambda: worker.log[-4000:])
+    assert harness.await_end(harness.act()) is State.COMPLETED
+    harness.await_quiet()
+    assert [letter["category"] for letter in harness.letters()] == ["undecodable"]
     assert worker.running

@@ -137,10 +137,10 @@ def test_jobs_travel_through_tls_with_the_server_verified(
     tls_url: str, start_worker: Callable[..., Worker]
 ) -> None:
     settings = fresh_settings(tls_url)
-    house = ServerHarness(settings)
+    harness = ServerHarness(settings)
     worker = start_worker(settings=settings, queues=("exec",))
     worker.await_log(" ready.")
-    jobs = [house.act(value=number) for number in range(10)]
+    jobs = [harness.act(value=number) for number in range(10)]
     assert [job.result(30) for job in jobs] == list(range(10)), worker.log[-4000:]
-    house.await_quiet()
-    house.close()
+    harness.await_quiet()
+    harness.close()

@@ -22,7 +22,7 @@ EVENTS = 80
 
 
 @pytest.fixture
-def house(server: RedisServer) -> Iterator[ServerHarness]:
+def harness(server: RedisServer) -> Iterator[ServerHarness]:
     opened = ServerHarness(fresh_settings(server.url, lease_s=2))
     yield opened
     opened.close()
@@ -67,7 +67,7 @@ PASSING: dict[str, Fault] = {"lost": connections_lost, "flushed": scripts_flushe
 LASTING: dict[str, Fault] = {"read-only": read_only, "full": full}
 
 
-def at_work(house: ServerHarness) -> list[JobHandle]:
+def at_work(harness: ServerHarness) -> list[JobHandle]:
     """One that will be retried from the delay store, one that will die, one that will succeed."""
     kinds = [
         ("plan_act", "fail", 1),
@@ -75,59 +75,59 @@ def at_work(house: ServerHarness) -> list[JobHandle]:
         ("exec_act", "return", -1),
     ]
     jobs = [
-        house.act(do, job_type=job_type, times=times, gate="go", value="done")
+        harness.act(do, job_type=job_type, times=times, gate="go", value="done")
         for job_type, do, times in kinds
     ]
-    eventually(lambda: len(house.notes.order()) >= 2, "two are at work")
+    eventually(lambda: len(harness.notes.order()) >= 2, "two are at work")
     return jobs
 
 
-def assert_all_end(house: ServerHarness, worker: Worker, jobs: list[JobHandle]) -> None:
-    ends = [house.await_end(job) for job in jobs]
+def assert_all_end(harness: ServerHarness, worker: Worker, jobs: list[JobHandle]) -> None:
+    ends = [harness.await_end(job) for job in jobs]
     assert ends == [State.COMPLETED, State.DEAD_LETTERED, State.COMPLETED], worker.log[-6000:]
-    eventually(lambda: house.letters_of(jobs[1]), "the letter", why=lambda: worker.log[-6000:])
-    house.await_quiet()
-    assert len({letter["letter_id"] for letter in house.letters()}) == 1
+    eventually(lambda: harness.letters_of(jobs[1]), "the letter", why=lambda: worker.log[-6000:])
+    harness.await_quiet()
+    assert len({letter["letter_id"] for letter in harness.letters()}) == 1
     assert worker.running
 
 
 @pytest.mark.parametrize("fault", [*PASSING, *LASTING])
 def test_retry_letter_and_result_survive(
-    house: ServerHarness, server: RedisServer, start_worker: Callable[..., Worker], fault: str
+    harness: ServerHarness, server: RedisServer, start_worker: Callable[..., Worker], fault: str
 ) -> None:
-    worker = start_worker(settings=house.settings, queues=("exec", "plan"))
+    worker = start_worker(settings=harness.settings, queues=("exec", "plan"))
     worker.await_log(" ready.")
-    jobs = at_work(house)
-    house.open_gate("go")
+    jobs = at_work(harness)
+    harness.open_gate("go")
     with {**PASSING, **LASTING}[fault](server):
         if fault in LASTING:
             told, until = worker.log.count("\n["), time.monotonic() + WATCHED_S
             eventually(lambda: time.monotonic() > until, "time passes")
             assert worker.log.count("\n[") - told < EVENTS, worker.log[-6000:]
-    assert_all_end(house, worker, jobs)
+    assert_all_end(harness, worker, jobs)
 
 
 @pytest.mark.parametrize("fault", LASTING)
 @pytest.mark.parametrize("countdown", [None, 0.5], ids=["at once", "later"])
 def test_an_enqueue_that_is_refused_says_so_and_may_be_repeated(
-    house: ServerHarness, server: RedisServer, fault: str, countdown: float | None
+    harness: ServerHarness, server: RedisServer, fault: str, countdown: float | None
 ) -> None:
     with (
         LASTING[fault](server),
         pytest.raises(TaskyardError, match=r"read only|maxmemory|Redis"),
     ):
-        house.act(idempotency_key="once", countdown=countdown)
-    job = house.act(idempotency_key="once", countdown=countdown)
+        harness.act(idempotency_key="once", countdown=countdown)
+    job = harness.act(idempotency_key="once", countdown=countdown)
     assert job.created
-    assert house.queued() + house.delayed() == 1
+    assert harness.queued() + harness.delayed() == 1
 
 
 @pytest.mark.parametrize("fault", PASSING)
 @pytest.mark.parametrize("countdown", [None, 0.5], ids=["at once", "later"])
 def test_an_enqueue_after_a_passing_fault_goes_through(
-    house: ServerHarness, server: RedisServer, fault: str, countdown: float | None
+    harness: ServerHarness, server: RedisServer, fault: str, countdown: float | None
 ) -> None:
-    house.act(idempotency_key="before", countdown=countdown)
+    harness.act(idempotency_key="before", countdown=countdown)
     with PASSING[fault](server):
-        assert house.act(idempotency_key="once", countdown=countdown).created
-    assert house.queued() + house.delayed() == 2
+        assert harness.act(idempotency_key="once", countdown=countdown).created
+    assert harness.queued() + harness.delayed() == 2

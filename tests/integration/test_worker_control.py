@@ -77,10 +77,10 @@ def test_a_worker_that_is_set_up_wrongly_says_one_sentence_and_ends(
 
 
 def test_another_packages_handlers_that_cannot_be_imported_are_one_line_and_no_end(
-    start_worker: Callable[..., Worker], house: ServerHarness
+    start_worker: Callable[..., Worker], harness: ServerHarness
 ) -> None:
     worker = start_worker(modules=(HANDLERS, "absent.handlers"), queues=("exec",))
-    assert house.act(value="done").result(60) == "done"
+    assert harness.act(value="done").result(60) == "done"
     line = next(line for line in worker.log.splitlines() if "absent.handlers" in line)
     assert "cannot be imported: ModuleNotFoundError: No module named 'absent'" in line
     assert line.endswith("jobs of its types become dead letters in this worker")
@@ -101,65 +101,65 @@ def test_a_worker_without_any_handler_that_can_be_imported_says_so_and_ends(
 
 
 def test_ping_active_and_registered_answer(
-    house: ServerHarness, start_worker: Callable[..., Worker]
+    harness: ServerHarness, start_worker: Callable[..., Worker]
 ) -> None:
     worker = start_worker(concurrency=1)
-    job = house.act(gate="asked")
-    eventually(lambda: house.runs(job) == 1, "the handler's start")
-    inspect = house.yard.app.control.inspect(timeout=5, limit=1)
+    job = harness.act(gate="asked")
+    eventually(lambda: harness.runs(job) == 1, "the handler's start")
+    inspect = harness.yard.app.control.inspect(timeout=5, limit=1)
     (name,) = inspect.ping()
     assert name.startswith(f"{worker.name}@")
     assert inspect.ping() == {name: {"ok": "pong"}}
     (active,) = inspect.active()[name]
     assert (active["id"], active["name"], active["acknowledged"]) == (job.job_id, "exec_act", False)
     assert {"exec_act", "plan_generation"} <= set(inspect.registered()[name])
-    house.open_gate("asked")
-    house.await_end(job)
+    harness.open_gate("asked")
+    harness.await_end(job)
 
 
 def test_workers_of_another_namespace_do_not_answer(
-    house: ServerHarness, servers: Servers, start_worker: Callable[..., Worker]
+    harness: ServerHarness, servers: Servers, start_worker: Callable[..., Worker]
 ) -> None:
     stranger = fresh_settings(servers.valkey_url())
     start_worker("ours").await_log(" ready.")
     start_worker("theirs", settings=stranger).await_log(" ready.")
-    replies = house.yard.app.control.ping(timeout=2)
+    replies = harness.yard.app.control.ping(timeout=2)
     assert [name.split("@")[0] for reply in replies for name in reply] == ["ours"]
 
 
 @pytest.mark.parametrize("terminate", [False, True])
 def test_a_queued_job_that_celery_revokes_is_a_dead_letter(
-    house: ServerHarness, start_worker: Callable[..., Worker], terminate: bool
+    harness: ServerHarness, start_worker: Callable[..., Worker], terminate: bool
 ) -> None:
     start_worker(concurrency=1, options=["--prefetch-multiplier", "4"])
-    first, revoked = house.act(gate="busy"), house.act()
-    eventually(lambda: house.unacked() == 2, "one running, one prefetched")
-    eventually(lambda: house.runs(first) == 1, "the first start")
+    first, revoked = harness.act(gate="busy"), harness.act()
+    eventually(lambda: harness.unacked() == 2, "one running, one prefetched")
+    eventually(lambda: harness.runs(first) == 1, "the first start")
     arguments = {"task_id": revoked.job_id, "terminate": terminate}
-    control = house.yard.app.control
+    control = harness.yard.app.control
     assert control.broadcast("revoke", arguments, reply=True, limit=1, timeout=10)
-    house.open_gate("busy")
-    house.await_end(first)
-    assert house.await_end(revoked) is State.DEAD_LETTERED
-    assert house.runs(revoked) == 0
-    house.await_quiet()
-    assert [letter["code"] for letter in house.letters_of(revoked)] == ["revoked"]
+    harness.open_gate("busy")
+    harness.await_end(first)
+    assert harness.await_end(revoked) is State.DEAD_LETTERED
+    assert harness.runs(revoked) == 0
+    harness.await_quiet()
+    assert [letter["code"] for letter in harness.letters_of(revoked)] == ["revoked"]
 
 
 def test_a_running_job_that_celery_terminates_is_a_dead_letter(
-    house: ServerHarness, start_worker: Callable[..., Worker]
+    harness: ServerHarness, start_worker: Callable[..., Worker]
 ) -> None:
     start_worker(concurrency=1)
-    job = house.act(gate="never")
-    eventually(lambda: house.runs(job) == 1, "the handler's start")
-    house.yard.app.control.revoke(job.job_id, terminate=True, signal="SIGKILL")
-    assert house.await_end(job) is State.DEAD_LETTERED
-    house.await_quiet()
-    assert [letter["code"] for letter in house.letters_of(job)] == ["revoked"]
-    assert house.runs(job) == 1
+    job = harness.act(gate="never")
+    eventually(lambda: harness.runs(job) == 1, "the handler's start")
+    harness.yard.app.control.revoke(job.job_id, terminate=True, signal="SIGKILL")
+    assert harness.await_end(job) is State.DEAD_LETTERED
+    harness.await_quiet()
+    assert [letter["code"] for letter in harness.letters_of(job)] == ["revoked"]
+    assert harness.runs(job) == 1
     # A replay of the same id is not skipped by the workers' memory of revoked ids.
-    house.open_gate("never")
-    assert house.act(value=1).result(30) == 1
+    harness.open_gate("never")
+    assert harness.act(value=1).result(30) == 1
 
 
 # --- stop -------------------------------------------------------------------------------------
@@ -167,76 +167,76 @@ def test_a_running_job_that_celery_terminates_is_a_dead_letter(
 
 @pytest.fixture
 def draining(
-    house: ServerHarness, start_worker: Callable[..., Worker]
+    harness: ServerHarness, start_worker: Callable[..., Worker]
 ) -> tuple[ServerHarness, Worker, list[str]]:
     """A worker of one process: one job runs at a gate, some are prefetched, some are queued."""
-    jobs = [house.act(gate="drain", label=str(number), value=number) for number in range(8)]
+    jobs = [harness.act(gate="drain", label=str(number), value=number) for number in range(8)]
     worker = start_worker("leaving", concurrency=1, options=["--prefetch-multiplier", "4"])
-    eventually(lambda: house.runs(jobs[0]) == 1, "the first start")
-    eventually(lambda: house.unacked() == PREFETCHED, "the prefetched ones")
-    return house, worker, [job.job_id for job in jobs]
+    eventually(lambda: harness.runs(jobs[0]) == 1, "the first start")
+    eventually(lambda: harness.unacked() == PREFETCHED, "the prefetched ones")
+    return harness, worker, [job.job_id for job in jobs]
 
 
 def test_a_worker_that_drains_finishes_what_runs_and_gives_back_the_rest_uncounted(
     draining: tuple[ServerHarness, Worker, list[str]], start_worker: Callable[..., Worker]
 ) -> None:
-    house, worker, ids = draining
+    harness, worker, ids = draining
     worker.kill(signal.SIGTERM)
     worker.await_log("Warm shutdown")
-    house.open_gate("drain")
+    harness.open_gate("drain")
     assert worker.wait() == 0
-    assert house.yard.job(ids[0]).result(0) == 0
-    assert (house.queued(), house.unacked(), house.delayed()) == (7, 0, 0)
+    assert harness.yard.job(ids[0]).result(0) == 0
+    assert (harness.queued(), harness.unacked(), harness.delayed()) == (7, 0, 0)
     for job_id in ids[1:]:
-        record = house.yard.job(job_id).record()
+        record = harness.yard.job(job_id).record()
         assert (record.state, record.number("deaths")) == (State.ACCEPTED, 0)
     start_worker("next")
-    assert [house.yard.job(job_id).result(30) for job_id in ids] == list(range(8))
-    house.await_quiet()
-    assert [house.runs(job_id) for job_id in ids] == [1] * 8
-    assert {tuple(house.story(job_id)) for job_id in ids} == {("admit", "begin", "complete")}
+    assert [harness.yard.job(job_id).result(30) for job_id in ids] == list(range(8))
+    harness.await_quiet()
+    assert [harness.runs(job_id) for job_id in ids] == [1] * 8
+    assert {tuple(harness.story(job_id)) for job_id in ids} == {("admit", "begin", "complete")}
 
 
 def test_a_worker_that_is_told_to_stop_at_once_gives_its_job_back(
     draining: tuple[ServerHarness, Worker, list[str]], start_worker: Callable[..., Worker]
 ) -> None:
-    house, worker, ids = draining
+    harness, worker, ids = draining
     worker.kill(signal.SIGQUIT)
     worker.wait()
-    house.open_gate("drain")
+    harness.open_gate("drain")
     start_worker("next")
-    assert [house.yard.job(job_id).result(60) for job_id in ids] == list(range(8))
-    house.await_quiet()
-    assert [house.runs(job_id) for job_id in ids] == [2] + [1] * 7
+    assert [harness.yard.job(job_id).result(60) for job_id in ids] == list(range(8))
+    harness.await_quiet()
+    assert [harness.runs(job_id) for job_id in ids] == [2] + [1] * 7
     # Nobody failed: the job's own retries are untouched.
-    assert "retry" not in house.story(ids[0])
-    assert house.letters() == []
+    assert "retry" not in harness.story(ids[0])
+    assert harness.letters() == []
 
 
 def test_a_worker_whose_terminal_sends_every_process_a_signal_still_drains(
     draining: tuple[ServerHarness, Worker, list[str]],
 ) -> None:
-    house, worker, ids = draining
+    harness, worker, ids = draining
     os.killpg(worker.pid, signal.SIGINT)
     worker.await_log("Warm shutdown")
-    house.open_gate("drain")
+    harness.open_gate("drain")
     # Celery's own word for Ctrl-C.
     assert worker.wait() == 1
-    assert house.yard.job(ids[0]).result(0) == 0
-    assert house.queued() == 7
+    assert harness.yard.job(ids[0]).result(0) == 0
+    assert harness.queued() == 7
 
 
 def test_two_workers_share_one_queue_and_no_job_runs_twice(
-    house: ServerHarness, start_worker: Callable[..., Worker]
+    harness: ServerHarness, start_worker: Callable[..., Worker]
 ) -> None:
     # Four at a gate: neither worker, of two processes each, can hold them alone.
-    jobs = [house.act(value=number, gate="both" if number < 4 else "") for number in range(100)]
+    jobs = [harness.act(value=number, gate="both" if number < 4 else "") for number in range(100)]
     start_worker("one")
     start_worker("two")
-    eventually(lambda: all(house.runs(job) for job in jobs[:4]), "both workers at work")
-    house.open_gate("both")
+    eventually(lambda: all(harness.runs(job) for job in jobs[:4]), "both workers at work")
+    harness.open_gate("both")
     assert [job.result(60) for job in jobs] == list(range(100))
-    house.await_quiet()
-    assert [house.runs(job) for job in jobs] == [1] * 100
-    workers = {event["worker"] for event in house.events() if event["event"] == "begin"}
+    harness.await_quiet()
+    assert [harness.runs(job) for job in jobs] == [1] * 100
+    workers = {event["worker"] for event in harness.events() if event["event"] == "begin"}
     assert {name.split("@")[0] for name in workers} == {"one", "two"}

@@ -28,36 +28,36 @@ def settings(servers: Servers) -> Settings:
 
 
 def test_three_deaths_of_a_job_take_no_longer_than_the_start_of_its_processes(
-    house: ServerHarness, start_worker: Callable[..., Worker]
+    harness: ServerHarness, start_worker: Callable[..., Worker]
 ) -> None:
     """A process that dies is replaced at once, not at Celery's next look."""
     start_worker(concurrency=1).await_log(" ready.")
-    job = house.act("kill")
-    eventually(lambda: house.runs(job) == 1, "the first run")
+    job = harness.act("kill")
+    eventually(lambda: harness.runs(job) == 1, "the first run")
     first_s = time.monotonic()
-    assert house.await_end(job) is State.DEAD_LETTERED
+    assert harness.await_end(job) is State.DEAD_LETTERED
     assert time.monotonic() - first_s < THREE_DEATHS_S
-    assert house.story(job) == ["admit", *["begin", "lose"] * 2, "begin", "fail"]
-    assert house.runs(job) == 3
+    assert harness.story(job) == ["admit", *["begin", "lose"] * 2, "begin", "fail"]
+    assert harness.runs(job) == 3
 
 
 def test_a_counted_death_waits_for_nothing_but_a_process(
-    house: ServerHarness, start_worker: Callable[..., Worker]
+    harness: ServerHarness, start_worker: Callable[..., Worker]
 ) -> None:
     """Other messages that go back a second time wait `RETURN_S`, since nothing might end them."""
     start_worker(concurrency=1)
     waits_s = []
     # One after the other: the machine may be busy, and each would wait for the others' processes.
     for _ in range(4):
-        job = house.act("kill")
-        assert house.await_end(job) is State.DEAD_LETTERED
-        waits_s.append(second_return_s(house, job))
+        job = harness.act("kill")
+        assert harness.await_end(job) is State.DEAD_LETTERED
+        waits_s.append(second_return_s(harness, job))
     assert min(waits_s) < RETURN_S
 
 
-def second_return_s(house: ServerHarness, job: JobHandle) -> float:
+def second_return_s(harness: ServerHarness, job: JobHandle) -> float:
     """Seconds from a job's second death to its third begin, by the clock of Redis."""
-    stream = house.redis.xrange(f"{house.settings.namespace}:lifecycle")
+    stream = harness.redis.xrange(f"{harness.settings.namespace}:lifecycle")
     found = [
         (fields[b"event"], int(key.partition(b"-")[0]) / 1000)
         for key, fields in stream
@@ -69,33 +69,33 @@ def second_return_s(house: ServerHarness, job: JobHandle) -> float:
 
 
 def test_a_job_whose_process_told_its_outcome_and_was_killed_is_not_lost(
-    house: ServerHarness, start_worker: Callable[..., Worker]
+    harness: ServerHarness, start_worker: Callable[..., Worker]
 ) -> None:
     """The death may be seen before the outcome was read, or while half of it was."""
-    jobs = [house.act(value=value) for _ in range(8) for value in (1, BIG)]
-    worker = start_worker(concurrency=2, modules=("support.last_words", HANDLERS))
+    jobs = [harness.act(value=value) for _ in range(8) for value in (1, BIG)]
+    worker = start_worker(concurrency=2, modules=("support.kill_after_result", HANDLERS))
     for job in jobs:
-        assert house.await_end(job) is State.COMPLETED, worker.log[-3000:]
-    house.await_quiet()
+        assert harness.await_end(job) is State.COMPLETED, worker.log[-3000:]
+    harness.await_quiet()
     eventually(lambda: worker.log.count("signal 9 (SIGKILL)") >= len(jobs), "a death for each job")
     assert "was lost in its process" not in worker.log
-    assert [house.runs(job) for job in jobs] == [1] * len(jobs)
-    assert {tuple(house.story(job)) for job in jobs} == {("admit", "begin", "complete")}
+    assert [harness.runs(job) for job in jobs] == [1] * len(jobs)
+    assert {tuple(harness.story(job)) for job in jobs} == {("admit", "begin", "complete")}
 
 
 def test_the_processes_of_a_killed_worker_die_with_it_and_their_job_ends_once(
-    house: ServerHarness, start_worker: Callable[..., Worker]
+    harness: ServerHarness, start_worker: Callable[..., Worker]
 ) -> None:
     """No orphan runs on, and another worker takes over what it ran."""
-    job = house.act(gate="orphan", value=1)
+    job = harness.act(gate="orphan", value=1)
     killed = start_worker("killed", concurrency=2)
-    eventually(lambda: house.runs(job) == 1, "the job runs")
+    eventually(lambda: harness.runs(job) == 1, "the job runs")
     children = killed.children()
     killed.kill()
     eventually(lambda: all(gone(pid) for pid in children), "its processes are gone")
-    house.open_gate("orphan")
+    harness.open_gate("orphan")
     start_worker("second", concurrency=1)
     assert job.result(60) == 1
-    house.await_quiet()
-    assert house.runs(job) == 2
-    assert house.story(job) == ["admit", "begin", "begin", "complete"]
+    harness.await_quiet()
+    assert harness.runs(job) == 2
+    assert harness.story(job) == ["admit", "begin", "begin", "complete"]

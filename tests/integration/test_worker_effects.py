@@ -36,11 +36,13 @@ def effects(database_url: str) -> Iterator[Engine]:
     database.dispose()
 
 
-def run(house: ServerHarness, start_worker: Callable[..., Worker], **payload: object) -> JobHandle:
-    job = house.yard.enqueue("effect_act", payload)
+def run(
+    harness: ServerHarness, start_worker: Callable[..., Worker], **payload: object
+) -> JobHandle:
+    job = harness.yard.enqueue("effect_act", payload)
     start_worker(modules=(HANDLERS, effect_handlers.__name__))
-    house.await_end(job)
-    house.await_quiet()
+    harness.await_end(job)
+    harness.await_quiet()
     return job
 
 
@@ -52,32 +54,32 @@ def applied(database: Engine, job: JobHandle) -> list[str]:
 
 @pytest.mark.parametrize("trouble", TROUBLES)
 def test_an_effect_under_once_applies_once_however_often_the_handler_runs(
-    house: ServerHarness, effects: Engine, start_worker: Callable[..., Worker], trouble: str
+    harness: ServerHarness, effects: Engine, start_worker: Callable[..., Worker], trouble: str
 ) -> None:
-    job = run(house, start_worker, trouble=trouble, once=True)
+    job = run(harness, start_worker, trouble=trouble, once=True)
     assert job.state() is State.COMPLETED
-    assert house.runs(job) == 2
+    assert harness.runs(job) == 2
     assert applied(effects, job) == ["main", "second"]
     assert job.result(0) == (trouble == "die before the commit")
 
 
 @pytest.mark.parametrize("trouble", TROUBLES[:2])
 def test_the_same_effect_without_once_applies_twice(
-    house: ServerHarness, effects: Engine, start_worker: Callable[..., Worker], trouble: str
+    harness: ServerHarness, effects: Engine, start_worker: Callable[..., Worker], trouble: str
 ) -> None:
-    job = run(house, start_worker, trouble=trouble, once=False)
-    assert house.runs(job) == 2
+    job = run(harness, start_worker, trouble=trouble, once=False)
+    assert harness.runs(job) == 2
     assert applied(effects, job) == ["main", "main", "second", "second"]
 
 
 def test_progress_is_seen_through_the_handle_while_the_job_runs(
-    house: ServerHarness, start_worker: Callable[..., Worker]
+    harness: ServerHarness, start_worker: Callable[..., Worker]
 ) -> None:
-    job = house.act("report", gate="half", value=1)
+    job = harness.act("report", gate="half", value=1)
     assert job.progress() == {}
     start_worker()
     eventually(job.progress, "progress")
     assert job.progress() == {"fraction": 0.5, "note": "half way"}
     assert job.state() is State.RUNNING
-    house.open_gate("half")
+    harness.open_gate("half")
     assert job.result(30) == 1

@@ -50,129 +50,131 @@ def unprotected(folder: Path, what: str) -> dict[str, object]:
     return {"environment": variables, "modules": ("support.seams", HANDLERS)}
 
 
-def await_start(house: ServerHarness, job: JobHandle, run: int = 1) -> int:
+def await_start(harness: ServerHarness, job: JobHandle, run: int = 1) -> int:
     """Wait for the `run`-th start of the handler; the pid of its process."""
-    eventually(lambda: house.runs(job) == run, f"run {run}")
-    return int(house.notes.run_facts(job.job_id)[run - 1]["pid"])
+    eventually(lambda: harness.runs(job) == run, f"run {run}")
+    return int(harness.notes.run_facts(job.job_id)[run - 1]["pid"])
 
 
-def begins(house: ServerHarness, job: JobHandle) -> list[str]:
-    return [event["event"] for event in house.events(job) if event["event"] == "begin"]
+def begins(harness: ServerHarness, job: JobHandle) -> list[str]:
+    return [event["event"] for event in harness.events(job) if event["event"] == "begin"]
 
 
 # --- renewal ----------------------------------------------------------------------------------
 
 
 def test_a_handler_that_outlasts_lease_and_visibility_keeps_its_job(
-    house: ServerHarness, start_worker: Callable[..., Worker]
+    harness: ServerHarness, start_worker: Callable[..., Worker]
 ) -> None:
-    job = house.act(gate="long", value=1)
+    job = harness.act(gate="long", value=1)
     start_worker("one")
-    await_start(house, job)
+    await_start(harness, job)
     start_worker("two")
     started_us = job.record().number("started")
     eventually(
         lambda: job.record().number("lease_until") > started_us + 4_000_000, "the third renewal"
     )
     # The visibility timeout has passed: the second delivery found the job held and waits.
-    eventually(lambda: house.delayed() == 1, "the second delivery in the delay store")
-    house.open_gate("long")
+    eventually(lambda: harness.delayed() == 1, "the second delivery in the delay store")
+    harness.open_gate("long")
     assert job.result(30) == 1
-    house.await_quiet()
-    assert house.runs(job) == 1
-    assert house.story(job) == ["admit", "begin", "complete"]
+    harness.await_quiet()
+    assert harness.runs(job) == 1
+    assert harness.story(job) == ["admit", "begin", "complete"]
 
 
 def test_without_renewal_it_would_run_twice(
-    house: ServerHarness, start_worker: Callable[..., Worker], tmp_path: Path
+    harness: ServerHarness, start_worker: Callable[..., Worker], tmp_path: Path
 ) -> None:
-    job = house.act(gate="long", value=1)
+    job = harness.act(gate="long", value=1)
     start_worker(**unprotected(tmp_path, "no renewal"))
-    await_start(house, job, run=2)
-    house.open_gate("long")
-    house.await_end(job)
-    house.await_quiet()
-    assert begins(house, job) == ["begin", "begin"]
+    await_start(harness, job, run=2)
+    harness.open_gate("long")
+    harness.await_end(job)
+    harness.await_quiet()
+    assert begins(harness, job) == ["begin", "begin"]
 
 
 # --- a paused process -------------------------------------------------------------------------
 
 
 def test_a_paused_process_loses_its_job_and_its_late_outcome_is_not_recorded(
-    house: ServerHarness, start_worker: Callable[..., Worker], stopped: list[int]
+    harness: ServerHarness, start_worker: Callable[..., Worker], stopped: list[int]
 ) -> None:
-    job = house.act("token", gate="paused")
+    job = harness.act("token", gate="paused")
     one = start_worker("one", concurrency=1)
-    stopped.append(await_start(house, job))
+    stopped.append(await_start(harness, job))
     os.kill(stopped[0], signal.SIGSTOP)
     start_worker("two", concurrency=1)
-    await_start(house, job, run=2)
-    first, second = (facts["token"] for facts in house.notes.run_facts(job.job_id))
+    await_start(harness, job, run=2)
+    first, second = (facts["token"] for facts in harness.notes.run_facts(job.job_id))
     assert second > first
-    house.open_gate("paused")
+    harness.open_gate("paused")
     assert job.result(30) == second
     os.kill(stopped[0], signal.SIGCONT)
     one.await_log("this attempt's outcome came too late, the job is completed")
-    house.await_quiet()
+    harness.await_quiet()
     assert job.result(0) == second
-    assert house.story(job) == TAKEN_OVER
+    assert harness.story(job) == TAKEN_OVER
 
 
 def test_without_the_token_the_late_outcome_would_be_recorded_over_the_running_attempt(
-    house: ServerHarness, start_worker: Callable[..., Worker], stopped: list[int], tmp_path: Path
+    harness: ServerHarness, start_worker: Callable[..., Worker], stopped: list[int], tmp_path: Path
 ) -> None:
-    job = house.act("token", gate="paused")
+    job = harness.act("token", gate="paused")
     start_worker("one", concurrency=1, **unprotected(tmp_path, "no token"))
-    stopped.append(await_start(house, job))
+    stopped.append(await_start(harness, job))
     os.kill(stopped[0], signal.SIGSTOP)
     start_worker("two", concurrency=1, **unprotected(tmp_path, "no token"))
-    stopped.append(await_start(house, job, run=2))
+    stopped.append(await_start(harness, job, run=2))
     os.kill(stopped[1], signal.SIGSTOP)
-    house.open_gate("paused")
+    harness.open_gate("paused")
     os.kill(stopped[0], signal.SIGCONT)
-    first = house.notes.run_facts(job.job_id)[0]["token"]
+    first = harness.notes.run_facts(job.job_id)[0]["token"]
     assert job.result(30) == first
 
 
 def test_a_late_failure_does_not_disturb_the_attempt_that_took_over(
-    house: ServerHarness, start_worker: Callable[..., Worker], stopped: list[int]
+    harness: ServerHarness, start_worker: Callable[..., Worker], stopped: list[int]
 ) -> None:
-    job = house.act("gate then fail", times=1, gate="paused", value=2)
+    job = harness.act("gate then fail", times=1, gate="paused", value=2)
     one = start_worker("one", concurrency=1)
-    stopped.append(await_start(house, job))
+    stopped.append(await_start(harness, job))
     os.kill(stopped[0], signal.SIGSTOP)
     start_worker("two", concurrency=1)
     assert job.result(30) == 2
-    house.open_gate("paused")
+    harness.open_gate("paused")
     os.kill(stopped[0], signal.SIGCONT)
     one.await_log("came too late")
-    house.await_quiet()
+    harness.await_quiet()
     assert job.state() is State.COMPLETED
-    assert house.story(job) == TAKEN_OVER
-    assert house.letters() == []
+    assert harness.story(job) == TAKEN_OVER
+    assert harness.letters() == []
 
 
 # --- held duplicates --------------------------------------------------------------------------
 
 
 def test_duplicates_of_a_running_job_wait_in_the_delay_store_and_not_in_a_worker(
-    house: ServerHarness, start_worker: Callable[..., Worker]
+    harness: ServerHarness, start_worker: Callable[..., Worker]
 ) -> None:
-    job = house.act(gate="held", value=1)
-    key = next(key for key in house.queue_keys if house.broker.llen(key))
-    (message,) = house.broker.lrange(key, 0, -1)
+    job = harness.act(gate="held", value=1)
+    key = next(key for key in harness.queue_keys if harness.broker.llen(key))
+    (message,) = harness.broker.lrange(key, 0, -1)
     start_worker(concurrency=2)
-    await_start(house, job)
+    await_start(harness, job)
     for _ in range(3):
-        house.broker.lpush(key, message)
-    eventually(lambda: house.delayed() == 1 and not house.queued(), "one waiting, collapsed of 3")
-    eventually(lambda: house.unacked() == 1, "only the running one in the worker")
+        harness.broker.lpush(key, message)
+    eventually(
+        lambda: harness.delayed() == 1 and not harness.queued(), "one waiting, collapsed of 3"
+    )
+    eventually(lambda: harness.unacked() == 1, "only the running one in the worker")
     # A slot is free: the duplicates hold none.
-    assert house.act(value=2).result(30) == 2
-    house.open_gate("held")
+    assert harness.act(value=2).result(30) == 2
+    harness.open_gate("held")
     assert job.result(30) == 1
-    house.await_quiet()
-    assert house.runs(job) == 1
+    harness.await_quiet()
+    assert harness.runs(job) == 1
 
 
 # --- what a dead worker had begun -------------------------------------------------------------
@@ -193,10 +195,10 @@ def come_back(settings: Settings, queue: str) -> None:
         message.requeue()
 
 
-def begin_and_die(house: ServerHarness, job: JobHandle) -> None:
+def begin_and_die(harness: ServerHarness, job: JobHandle) -> None:
     """A worker has begun `job` and is gone: its lease runs, nothing renews it."""
     record = job.record()
-    answer = house.yard.records.begin(
+    answer = harness.yard.records.begin(
         job.job_id,
         Stamp(record.epoch),
         holder="dead",
@@ -211,41 +213,41 @@ def begin_and_die(house: ServerHarness, job: JobHandle) -> None:
 def test_a_dead_workers_job_goes_before_what_came_later_as_soon_as_its_lease_is_over(
     either: Settings, start_worker: Callable[..., Worker]
 ) -> None:
-    house = ServerHarness(either)
+    harness = ServerHarness(either)
     worker = start_worker(settings=either, concurrency=1, queues=("exec",))
     worker.await_log(" ready.")
-    guard = house.act(gate="guard", label="guard")
-    await_start(house, guard)
-    left = house.act(label="left")
+    guard = harness.act(gate="guard", label="guard")
+    await_start(harness, guard)
+    left = harness.act(label="left")
     come_back(either, "exec")
-    later = [house.act(gate=f"{n}", label=f"{n}") for n in range(5)]
-    begin_and_die(house, left)
-    house.open_gate("guard")
+    later = [harness.act(gate=f"{n}", label=f"{n}") for n in range(5)]
+    begin_and_die(harness, left)
+    harness.open_gate("guard")
     worker.await_log(f"job {left.job_id}: its message came back while the lease of another")
     worker.await_log(f"job {left.job_id}: the lease of its earlier attempt is over")
     for number in range(5):
-        house.open_gate(f"{number}")
+        harness.open_gate(f"{number}")
     for job in (left, *later):
-        house.await_state(job, State.COMPLETED)
-    order = house.notes.order()
+        harness.await_state(job, State.COMPLETED)
+    order = harness.notes.order()
     # What the worker had taken meanwhile stays before it: one that runs and one for its place.
     assert order.index("left") <= 3, order
-    assert house.story(left) == TAKEN_OVER
-    house.close()
+    assert harness.story(left) == TAKEN_OVER
+    harness.close()
 
 
 def test_a_message_that_came_back_waits_in_the_delay_store_once_the_other_attempt_renewed(
-    house: ServerHarness, start_worker: Callable[..., Worker]
+    harness: ServerHarness, start_worker: Callable[..., Worker]
 ) -> None:
-    job = house.act(gate="alive", value=1)
+    job = harness.act(gate="alive", value=1)
     one = start_worker("one")
-    await_start(house, job)
+    await_start(harness, job)
     two = start_worker("two")
     awaited = f"job {job.job_id}: its message came back"
     eventually(lambda: awaited in one.log + two.log, "the second delivery of the running job")
-    eventually(lambda: house.delayed() == 1, "the second delivery in the delay store")
-    eventually(lambda: house.unacked() == 0, "no worker holds the duplicate")
-    house.open_gate("alive")
+    eventually(lambda: harness.delayed() == 1, "the second delivery in the delay store")
+    eventually(lambda: harness.unacked() == 0, "no worker holds the duplicate")
+    harness.open_gate("alive")
     assert job.result(30) == 1
-    house.await_quiet()
-    assert house.runs(job) == 1
+    harness.await_quiet()
+    assert harness.runs(job) == 1

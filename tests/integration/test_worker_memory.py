@@ -16,16 +16,16 @@ HOARD_MIB = 200
 
 
 def test_a_poison_jobs_evidence_names_the_memory_of_the_process_that_was_killed(
-    house: ServerHarness, start_worker: Callable[..., Worker]
+    harness: ServerHarness, start_worker: Callable[..., Worker]
 ) -> None:
     worker = start_worker("one", concurrency=1, modules=("support.memory_looks", HANDLERS))
-    job = house.act(do="hoard", value=HOARD_MIB, gate="never")
+    job = harness.act(do="hoard", value=HOARD_MIB, gate="never")
     for run in (1, 2, 3):
-        eventually(lambda run=run: house.runs(job) == run, f"run {run} has begun", within_s=60)
-        pid = house.notes.run_facts(job.job_id)[-1]["pid"]
+        eventually(lambda run=run: harness.runs(job) == run, f"run {run} has begun", within_s=60)
+        pid = harness.notes.run_facts(job.job_id)[-1]["pid"]
         eventually(lambda pid=pid: held(worker, pid) > HOARD_MIB, "a look at the hoard")
         os.kill(pid, signal.SIGKILL)
-    assert house.await_end(job) is State.DEAD_LETTERED
+    assert harness.await_end(job) is State.DEAD_LETTERED
     evidence = job.record().cause["evidence"]["last_evidence"]
     assert "signal 9 (SIGKILL)" in evidence
     told = re.search(r"it held (\d+) MiB of memory when last seen, \d+\.\d s before", evidence)

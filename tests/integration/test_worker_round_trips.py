@@ -48,9 +48,9 @@ class Ear:
 @pytest.fixture
 def alone() -> Iterator[ServerHarness]:
     with ValkeyServer(config={"maxmemory-policy": "noeviction"}) as server:
-        house = ServerHarness(fresh_settings(f"redis://{server.host}:{server.port}/0"))
-        yield house
-        house.close()
+        harness = ServerHarness(fresh_settings(f"redis://{server.host}:{server.port}/0"))
+        yield harness
+        harness.close()
 
 
 def ports_of(pid: int) -> set[str]:

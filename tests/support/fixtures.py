@@ -60,7 +60,7 @@ def settings(servers: Servers) -> Settings:
 
 
 @pytest.fixture
-def house(settings: Settings) -> Iterator[ServerHarness]:
+def harness(settings: Settings) -> Iterator[ServerHarness]:
     opened = ServerHarness(settings)
     yield opened
     opened.close()

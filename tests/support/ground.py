@@ -122,10 +122,10 @@ class _Native(Ground):
 
     same, total, queue = "raw_act", "sum_act", "exec"
 
-    def __init__(self, house: ServerHarness, worker: Worker) -> None:
-        self.house, self.worker = house, worker
-        self.settings, self.redis = house.settings, house.redis
-        self.mark = house.settings.namespace
+    def __init__(self, harness: ServerHarness, worker: Worker) -> None:
+        self.harness, self.worker = harness, worker
+        self.settings, self.redis = harness.settings, harness.redis
+        self.mark = harness.settings.namespace
         rabbit = self.settings.need_broker_url().startswith("amqp")
         self.at_broker = RabbitBroker(self.settings) if rabbit else RedisBroker(self.settings)
 
@@ -172,11 +172,11 @@ def ground_on(kind: str, broker: str, servers: Servers, folder: Path) -> Iterato
             yield _Installed(app)
         return
     at = servers.valkey_url() if broker == "redis" else servers.rabbitmq_url()
-    house = ServerHarness(fresh_settings(servers.valkey_url(), broker_url=at))
-    with Worker(house.settings, folder, queues=("plan", "exec")) as worker:
+    harness = ServerHarness(fresh_settings(servers.valkey_url(), broker_url=at))
+    with Worker(harness.settings, folder, queues=("plan", "exec")) as worker:
         worker.start()
-        yield _Native(house, worker)
-        house.close()
+        yield _Native(harness, worker)
+        harness.close()
 
 
 def signature(task: str, *args: Any) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""A result backend that is away once, just when the child has something to store.
+"""A result backend that fails once, just when the child has something to store.
 
 Imported by a worker before its handlers. A test arms it by a file in the folder that
-YARD_STUMBLES names, with the name of the backend's method.
+FAILING_BACKEND_FOLDER names, with the name of the backend's method.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from taskyard.backend import RecordBackend
 
 __all__ = ["FOLDER_VARIABLE"]
 
-FOLDER_VARIABLE = "YARD_STUMBLES"
+FOLDER_VARIABLE = "FAILING_BACKEND_FOLDER"
 
 
-def _stumble(method: str) -> None:
+def _fail_once(method: str) -> None:
     original = getattr(RecordBackend, method)
 
-    def stumbling(*arguments: Any, **options: Any) -> Any:
+    def failing_once(*arguments: Any, **options: Any) -> Any:
         try:
             (Path(os.environ[FOLDER_VARIABLE]) / method).unlink()
         except FileNotFoundError:
             return original(*arguments, **options)
         raise RedisConnectionError("the result backend is away")
 
-    setattr(RecordBackend, method, stumbling)
+    setattr(RecordBackend, method, failing_once)
 
 
 if FOLDER_VARIABLE in os.environ:
     for _method in ("mark_as_retry", "mark_as_done", "mark_as_failure"):
-        _stumble(_method)
+        _fail_once(_method)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from celery import chain
 
-from support.stumbles import FOLDER_VARIABLE
+from support.failing_backend import FOLDER_VARIABLE
 from support.waiting import eventually
 from support.worker import HANDLERS, Worker
 from support.yard import ServerHarness
@@ -23,43 +23,43 @@ def arm(start_worker: Callable[..., Worker], tmp_path: Path) -> Callable[[str], 
     """Let the backend's next call of a method fail in the child."""
     folder = tmp_path / "armed"
     folder.mkdir()
-    modules = ("support.stumbles", HANDLERS)
+    modules = ("support.failing_backend", HANDLERS)
     start_worker(modules=modules, environment={FOLDER_VARIABLE: str(folder)})
     return lambda method: (folder / method).touch()
 
 
 def test_a_retry_that_could_not_be_told_runs_all_the_same(
-    house: ServerHarness, arm: Callable[[str], None]
+    harness: ServerHarness, arm: Callable[[str], None]
 ) -> None:
     arm("mark_as_retry")
-    job = house.act("fail", "exec_act", times=1, value=5)
-    assert house.await_end(job) is State.COMPLETED
-    house.await_quiet()
-    assert house.story(job) == ["admit", "begin", "retry", "begin", "complete"]
-    assert house.runs(job) == 2
+    job = harness.act("fail", "exec_act", times=1, value=5)
+    assert harness.await_end(job) is State.COMPLETED
+    harness.await_quiet()
+    assert harness.story(job) == ["admit", "begin", "retry", "begin", "complete"]
+    assert harness.runs(job) == 2
 
 
 def test_a_death_that_could_not_be_told_leaves_its_letter(
-    house: ServerHarness, arm: Callable[[str], None]
+    harness: ServerHarness, arm: Callable[[str], None]
 ) -> None:
     arm("mark_as_failure")
-    job = house.act("fail", "locator_act", code="hopeless")
-    assert house.await_end(job) is State.DEAD_LETTERED
-    letters: Any = eventually(lambda: house.letters_of(job), "its letter")
+    job = harness.act("fail", "locator_act", code="hopeless")
+    assert harness.await_end(job) is State.DEAD_LETTERED
+    letters: Any = eventually(lambda: harness.letters_of(job), "its letter")
     assert letters[0]["letter_id"] == letter_id(job.job_id, job.record().epoch, 0)
-    house.await_quiet()
-    assert house.runs(job) == 1
+    harness.await_quiet()
+    assert harness.runs(job) == 1
 
 
 def test_a_success_that_could_not_be_told_goes_on_to_the_next_link_once(
-    house: ServerHarness, arm: Callable[[str], None]
+    harness: ServerHarness, arm: Callable[[str], None]
 ) -> None:
-    app, second = house.yard.app, str(uuid.uuid4())
+    app, second = harness.yard.app, str(uuid.uuid4())
     arm("mark_as_done")
     links = chain(
         app.signature("exec_act", args=[{"value": {"value": 8}}]),
         app.signature("exec_act").set(task_id=second),
     )
     assert links().get(timeout=30) == 8
-    house.await_quiet()
-    assert house.runs(second) == 1
+    harness.await_quiet()
+    assert harness.runs(second) == 1

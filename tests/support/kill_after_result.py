@@ -1,4 +1,4 @@
-"""For a worker under test: each of its processes is killed as soon as it has told an outcome."""
+"""For a worker under test: each of its processes is killed as soon as it has sent a result."""
 
 from __future__ import annotations
 
