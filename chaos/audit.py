@@ -172,9 +172,9 @@ def _poison(cluster: Cluster, seen: Audit, kinds: Mapping[str, str]) -> None:
 def _ledger(cluster: Cluster, seen: Audit, states: Mapping[str, State]) -> None:
     with cluster.engine.connect() as connection:
         rows = connection.execute(text("SELECT job_id, state FROM job_ledger"))
-        told = {row[0]: row[1] for row in rows}
+        by_ledger = {row[0]: row[1] for row in rows}
         twice = list(connection.scalars(text(_DECISIONS)))
-    other = [job for job, state in states.items() if told.get(job) != state.value]
+    other = [job for job, state in states.items() if by_ledger.get(job) != state.value]
     seen.name("ledger and record differ", other)
     seen.doubled += seen.name("outcome recorded twice", twice)
 

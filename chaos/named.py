@@ -62,8 +62,8 @@ def kill_all_and_reconcile(faults: Faults) -> Named:
     faults.note_orphans(pids)
     cluster.mend()
     unnamed = sorted(truth - set(texts_in(document)))
-    told = f"all workers killed, {len(truth)} jobs left behind, {len(unnamed)} not named"
-    faults.over(told, all_dead=True)
+    text = f"all workers killed, {len(truth)} jobs left behind, {len(unnamed)} not named"
+    faults.over(text, all_dead=True)
     said = [f"{name}: {document.get(name)}" for name in ("drift", "suspected", "unseen")]
     return Named(len(truth), len(unnamed), [*unnamed[:_FIRST], *said] if unnamed else [])
 

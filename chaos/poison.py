@@ -43,10 +43,10 @@ def verdict(case: Case, limit: int) -> str | None:
         return "it has no letter"
     if case.category != "poison" or case.evidence.get("counter") != "deaths":
         return f"it died of {case.category} {dict(case.evidence)}, expected poison by deaths"
-    told = case.evidence.get("count")
+    counted = case.evidence.get("count")
     lost = sum(note.get("outcome") == "lost" for note in case.attempts)
     for what, count, wanted in (
-        ("deaths in its cause", told, limit),
+        ("deaths in its cause", counted, limit),
         ("deaths in its letter's history", lost, limit),
         ("other outcomes in its letter's history", len(case.attempts) - lost, 0),
         ("begins in the ledger", case.begins, limit + case.releases),

@@ -81,11 +81,11 @@ def waits(cluster: Cluster, faults: Faults) -> Waits:
     return Waits(
         round(max(longest.values(), default=0.0), 2),
         late,
-        [f"{job}: {longest[job]:.1f} s: {_told(histories[job], faults)}" for job in slowest],
+        [f"{job}: {longest[job]:.1f} s: {_explained(histories[job], faults)}" for job in slowest],
     )
 
 
-def _told(history: Sequence[tuple[float, str]], faults: Faults) -> str:
+def _explained(history: Sequence[tuple[float, str]], faults: Faults) -> str:
     """The events of a job and the faults between them, in seconds from its first event."""
     first, last = history[0][0], history[-1][0]
     between = zip(faults.ended_at, faults.told, strict=True)

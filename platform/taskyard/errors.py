@@ -247,17 +247,17 @@ class NotReplicated(PublishFailed):
 
     def _rest(self) -> str:
         """What the call's list holds beside these jobs, counted from 1 as people do."""
-        told = []
+        clauses = []
         if self.requests.start > 0:
-            told.append(f"requests 1 to {self.requests.start} of the call are confirmed")
+            clauses.append(f"requests 1 to {self.requests.start} of the call are confirmed")
         if self.not_enqueued:
             first, last = self.not_enqueued[0] + 1, self.requests.stop
-            told.append(
+            clauses.append(
                 f"request {last} is not enqueued, enqueue it"
                 if first == last
                 else f"requests {first} to {last} are not enqueued, enqueue them"
             )
-        return f". The {'; the '.join(told)}" if told else ""
+        return f". The {'; the '.join(clauses)}" if clauses else ""
 
 
 class Unroutable(PublishFailed):

@@ -49,11 +49,13 @@ class ServerHarness:
     def await_story(self, job_id: str, *events: str) -> None:
         """Wait until the ledger's history of a job ends with these events."""
 
-        def told() -> list[str]:
+        def reported() -> list[str]:
             with self.database.connect() as connection:
                 return [event["event"] for event in history(connection, job_id)]
 
-        eventually(lambda: told()[-len(events) :] == list(events), f"{events}", why=self.app.logs)
+        eventually(
+            lambda: reported()[-len(events) :] == list(events), f"{events}", why=self.app.logs
+        )
 
     def replay(self, letter: dict[str, Any]) -> None:
         replay(
@@ -167,8 +169,8 @@ def test_celery_node_gets_its_result(yard: ServerHarness, node_modules: Path) ->
 def test_celery_nodes_failure_is_dead_lettered_and_replayed(
     yard: ServerHarness, node_modules: Path
 ) -> None:
-    job_id, told, *_ = by_node(yard, node_modules, "legacy.fail", ["from afar"])
-    assert told.startswith("failed:")
+    job_id, reported, *_ = by_node(yard, node_modules, "legacy.fail", ["from afar"])
+    assert reported.startswith("failed:")
     letter = yard.await_letter(job_id)
     assert letter["failure_category"] == "non_retryable"
     yard.replay(letter)

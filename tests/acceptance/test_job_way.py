@@ -327,10 +327,10 @@ def test_postgres_has_exactly_one_letter_with_the_cause_and_the_raw_body(
 def test_a_waiting_celery_client_is_told_of_the_letter(day: Day, name: str) -> None:
     job = day.deaths[name]
     result = day.result(job.job_id)
-    with pytest.raises(DeadLettered) as told:
+    with pytest.raises(DeadLettered) as raised:
         result.get(timeout=1)
-    assert told.value.dead_letter_id == letter_id(job.job_id, job.record().epoch, 0)
-    assert told.value.code == DEATHS[name].code
+    assert raised.value.dead_letter_id == letter_id(job.job_id, job.record().epoch, 0)
+    assert raised.value.code == DEATHS[name].code
     assert result.status == "FAILURE"
 
 

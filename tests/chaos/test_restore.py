@@ -277,7 +277,7 @@ def test_a_redis_that_is_away_is_no_drift(
 ) -> None:
     away = {"TASKYARD_REDIS_URL": "redis://127.0.0.1:1/0"}
     variables = {**environment_of(settings), "TASKYARD_DATABASE_URL": database_url, **away}
-    told = Shell(tmp_path, variables).run("reconcile")
-    assert told.code == 3
-    assert "does not answer" in told.err
-    assert RedisError.__name__ not in told.out
+    ran = Shell(tmp_path, variables).run("reconcile")
+    assert ran.code == 3
+    assert "does not answer" in ran.err
+    assert RedisError.__name__ not in ran.out

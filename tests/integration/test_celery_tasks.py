@@ -67,8 +67,8 @@ def test_what_is_accumulated_is_one_job(ground: Ground) -> None:
 
 
 def test_chunks_are_one_job_that_publishes_one_of_each_chunk(ground: Ground) -> None:
-    told = result_of(ground, "celery.chunks", task=signature(ground.same), it=[["a"], ["b"]], n=1)
-    (_group_id, _parent), children = told
+    reply = result_of(ground, "celery.chunks", task=signature(ground.same), it=[["a"], ["b"]], n=1)
+    (_group_id, _parent), children = reply
     assert len(children) == 2
     for (child, _), _ in children:
         ground.await_state(child, "completed")

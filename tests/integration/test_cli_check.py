@@ -138,10 +138,10 @@ def test_a_type_on_an_unknown_queue_and_without_a_handler_is_told_twice(shell: S
     ran = shell.run("check", "--json", TASKYARD_JOB_TYPES=str(file))
 
     assert ran.code == 2
-    told = [(error["subject"], error["detail"]) for error in errors(ran)]
-    assert told[0][0] == "job types"
-    assert told[0][1].startswith("paint: there is no queue 'walls'")
-    assert told[1] == (
+    reported = [(error["subject"], error["detail"]) for error in errors(ran)]
+    assert reported[0][0] == "job types"
+    assert reported[0][1].startswith("paint: there is no queue 'walls'")
+    assert reported[1] == (
         "handlers",
         "the job type 'paint' has no handler here, so its jobs become dead letters",
     )

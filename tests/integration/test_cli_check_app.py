@@ -43,20 +43,20 @@ def shell(tmp_path: Path) -> Shell:
 def test_each_task_is_told_with_what_speaks_against_it(shell: Shell) -> None:
     ran = shell.run("check", "shop:app", "--json")
     assert ran.code == 0
-    told = {task["name"]: task for task in ran.document["tasks"]}
-    assert {name: task["mode"] for name, task in told.items()} == {
+    shown = {task["name"]: task for task in ran.document["tasks"]}
+    assert {name: task["mode"] for name, task in shown.items()} == {
         "shop.pay": "protect",
         "shop.mail": "observe",
         "shop.export": "observe",
         "shop.odd": "off",
     }
-    assert (told["shop.pay"]["acks_before"], told["shop.pay"]["acks_with"]) == (
+    assert (shown["shop.pay"]["acks_before"], shown["shop.pay"]["acks_with"]) == (
         "before it runs",
         "after it ran",
     )
-    assert told["shop.export"]["backend"] == "none (ignore_result)"
-    assert "acks_late=False is its own wish" in told["shop.mail"]["warnings"][0]
-    assert "serializer 'pickle'" in told["shop.export"]["warnings"][0]
+    assert shown["shop.export"]["backend"] == "none (ignore_result)"
+    assert "acks_late=False is its own wish" in shown["shop.mail"]["warnings"][0]
+    assert "serializer 'pickle'" in shown["shop.export"]["warnings"][0]
 
 
 @pytest.mark.parametrize(
@@ -98,8 +98,8 @@ def test_an_app_without_tasks_is_said_to_have_none(shell: Shell) -> None:
 
 def test_the_modes_of_an_installed_app_are_its_own(shell: Shell) -> None:
     tasks = shell.run("check", "there:app", "--json").document["tasks"]
-    told = {task["name"]: task["mode"] for task in tasks}
-    assert told == {
+    shown = {task["name"]: task["mode"] for task in tasks}
+    assert shown == {
         "shop.pay": "protect",
         "shop.mail": "observe",
         "shop.export": "observe",
@@ -233,8 +233,8 @@ def test_an_app_whose_letters_nobody_would_see_is_told(
 ) -> None:
     ran = shell.run("check", "shop:app", TASKYARD_BROKER_URL=broker)
     assert ran.code == 0
-    told = "publishes to redis://nowhere:1/0, and TASKYARD_BROKER_URL names another broker"
-    assert (told in ran.err) is strays, ran.err
+    shown = "publishes to redis://nowhere:1/0, and TASKYARD_BROKER_URL names another broker"
+    assert (shown in ran.err) is strays, ran.err
 
 
 @pytest.mark.parametrize(

@@ -65,8 +65,8 @@ def test_queues_that_workers_declared_are_as_they_should_be(
     ran = shell.run("check")
 
     assert ran.code == 0
-    told = ", ".join(queue.name for queue in queues)
-    assert f"✓ broker     work queues as they should be: {told}\n" in ran.out
+    listed = ", ".join(queue.name for queue in queues)
+    assert f"✓ broker     work queues as they should be: {listed}\n" in ran.out
 
 
 def test_a_queue_with_other_arguments_is_told_with_the_policy_that_rabbitmq_takes(

@@ -28,7 +28,7 @@ def shell(tmp_path: Path, servers: Servers, database_url: str) -> Shell:
     return connected_shell(tmp_path, servers, database_url)
 
 
-def told(database: Engine, *story: tuple[Event, State, dict[str, str | int]]) -> str:
+def job_with(database: Engine, *story: tuple[Event, State, dict[str, str | int]]) -> str:
     """A job with this story in the ledger, and its id; `after_s`: when in it something happens."""
     job = str(uuid.uuid4())
     place: dict[str, str | int] = {"type": "plan_generation", "queue": "plan", "generation": 0}
@@ -53,7 +53,7 @@ def told(database: Engine, *story: tuple[Event, State, dict[str, str | int]]) ->
 
 def died(database: Engine, error: str = TRACE) -> str:
     cause: dict[str, str | int] = {"attempt": 1, "code": "charge", "error": error}
-    return told(
+    return job_with(
         database,
         (Event.ADMIT, State.ACCEPTED, {}),
         (Event.BEGIN, State.RUNNING, {"attempt": 1}),
@@ -80,7 +80,7 @@ def test_the_list_tells_a_cause_by_code_and_words(shell: Shell, database: Engine
 def test_the_words_are_those_of_the_last_failure(shell: Shell, database: Engine) -> None:
     failed: dict[str, str | int] = {"attempt": 1, "code": "timeout", "error": "the first"}
     again: dict[str, str | int] = {"attempt": 2, "code": "timeout", "error": "the second"}
-    job = told(
+    job = job_with(
         database,
         (Event.ADMIT, State.ACCEPTED, {}),
         (Event.BEGIN, State.RUNNING, {"attempt": 1}),
@@ -96,7 +96,7 @@ def test_a_failure_that_is_not_why_the_job_is_where_it_is_is_no_cause(
     shell: Shell, database: Engine
 ) -> None:
     failed: dict[str, str | int] = {"attempt": 1, "code": "timeout", "error": "overcome"}
-    job = told(
+    job = job_with(
         database,
         (Event.BEGIN, State.RUNNING, {"attempt": 1}),
         (Event.RETRY, State.RETRYING, failed),
@@ -113,7 +113,7 @@ def test_a_failure_that_is_not_why_the_job_is_where_it_is_is_no_cause(
 def test_what_a_replayed_job_took_leaves_out_how_long_it_lay_dead(
     shell: Shell, database: Engine
 ) -> None:
-    job = told(
+    job = job_with(
         database,
         (Event.ADMIT, State.ACCEPTED, {}),
         (Event.BEGIN, State.RUNNING, {"attempt": 1}),
@@ -155,7 +155,7 @@ def test_without_the_records_a_job_is_shown_as_the_ledger_has_it(
 def test_without_the_records_a_job_that_waits_is_told_without_guesses(
     shell: Shell, database: Engine
 ) -> None:
-    job = told(database, (Event.ADMIT, State.ACCEPTED, {}))
+    job = job_with(database, (Event.ADMIT, State.ACCEPTED, {}))
     away = {"TASKYARD_REDIS_URL": NOWHERE, "TASKYARD_BROKER_URL": NOWHERE}
 
     ran = shell.run("jobs", "show", job, **away)

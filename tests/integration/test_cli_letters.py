@@ -35,8 +35,8 @@ def stored(database: Engine, **changes: Any) -> Letter:
 
 def attempt(number: int, outcome: str = "retrying") -> dict[str, Any]:
     times = {"started_us": DIED_US - 20, "ended_us": DIED_US - 10}
-    told = {"code": "timeout", "error": "timed out"}
-    return {"attempt": number, "worker": "w", "outcome": outcome, **times, **told}
+    extra = {"code": "timeout", "error": "timed out"}
+    return {"attempt": number, "worker": "w", "outcome": outcome, **times, **extra}
 
 
 def test_attempts_are_one_number_in_every_view(shell: Shell, database: Engine) -> None:
@@ -92,8 +92,8 @@ def test_a_replay_that_nobody_has_carried_out_is_told_as_such(
 
     assert "eligible       no: was already replayed at " in text
     assert f"  reason       {REASON}, password=[redacted]\n" in text
-    told = "the relay has not answered yet and will carry it out"
-    assert f"  into         generation 1 (queue exec, edited payload, {told})\n" in text
+    extra = "the relay has not answered yet and will carry it out"
+    assert f"  into         generation 1 (queue exec, edited payload, {extra})\n" in text
     assert "  ended        not known yet: the ledger has not heard of the new generation\n" in text
     assert text.endswith(f"next  taskyard jobs show {letter.job_id}\n")
 
@@ -119,11 +119,11 @@ def test_a_payload_that_only_its_worker_can_check_is_said_to_be(
     words = ("--reason", REASON, "--payload", "{}")
 
     ran = shell.run("dlq", "replay", first.letter_id, *words)
-    (told,) = shell.run("dlq", "replay", second.letter_id, *words, "--json").document["letters"]
+    (extra,) = shell.run("dlq", "replay", second.letter_id, *words, "--json").document["letters"]
 
     assert ran.code == 0
     assert "is not known here: arguments that do not fit fail in the worker\n" in ran.err
-    assert told["payload_checked"] is False
+    assert extra["payload_checked"] is False
 
 
 TRACE = """Traceback (most recent call last):

@@ -64,8 +64,8 @@ def beat(settings: Settings, queue: str) -> None:
     description = describe("unacked", "unacked_index", "~", [0], [queue])
     with connect(settings.need_redis_url()) as client:
         seconds, micros = client.time()
-        told = f"{seconds * 1_000_000 + micros} {description}"
-        client.hset(f"{settings.namespace}:heartbeats", "someone", told)
+        heartbeat = f"{seconds * 1_000_000 + micros} {description}"
+        client.hset(f"{settings.namespace}:heartbeats", "someone", heartbeat)
 
 
 def test_a_job_without_a_worker_is_told_with_the_command_that_starts_one(

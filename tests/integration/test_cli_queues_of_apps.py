@@ -47,8 +47,8 @@ def place(records: Records) -> Place:
     )
 
 
-def tell(records: Records, *places: Place) -> None:
-    Places(records.client, records.settings.namespace).tell(places)
+def report(records: Records, *places: Place) -> None:
+    Places(records.client, records.settings.namespace).report(places)
 
 
 @pytest.mark.parametrize("kind", TRANSPORTS)
@@ -72,15 +72,17 @@ def test_the_queues_of_an_app_are_listed_as_soon_as_its_worker_is_up(
 
         eventually(lambda: f"{app.prefix}.work" in rows(), "the announcement", why=app.logs)
         found = rows()[f"{app.prefix}.work"]
-        told = shell.run("queues", "list")
+        listed = shell.run("queues", "list")
 
         assert found["waiting"] == 0
         assert found["consumers"] == (None if unknown else 1)
         assert found["told_at"] is not None
-        (line,) = [line for line in told.out.splitlines() if line.startswith(f"{app.prefix}.work")]
+        (line,) = [
+            line for line in listed.out.splitlines() if line.startswith(f"{app.prefix}.work")
+        ]
         assert line.endswith("the app's   an app")
         assert ("told " in line) is unknown
-        assert f"no worker consumes queue '{app.prefix}.work'" not in told.err
+        assert f"no worker consumes queue '{app.prefix}.work'" not in listed.err
         assert [row for row in rows() if row in settings.queues] == []
     finally:
         app.close()
@@ -89,7 +91,7 @@ def test_the_queues_of_an_app_are_listed_as_soon_as_its_worker_is_up(
 def test_what_waits_is_counted_under_the_keys_that_the_workers_read(
     settings: Settings, records: Records, place: Place
 ) -> None:
-    tell(records, place)
+    report(records, place)
     records.client.lpush(ODD.key(place.queue, 0), "a", "b")
     records.client.lpush(ODD.key(place.queue, 5), "c")
     try:
@@ -104,7 +106,7 @@ def test_what_waits_is_counted_under_the_keys_that_the_workers_read(
 def test_workers_that_disagree_are_one_row_of_both_places(
     settings: Settings, records: Records, place: Place
 ) -> None:
-    tell(records, place, replace(place, layout=PLAIN))
+    report(records, place, replace(place, layout=PLAIN))
     records.client.lpush(PLAIN.key(place.queue, 0), "a")
     (state,) = look_at_apps(settings)
     assert state.waiting == 1
@@ -113,7 +115,7 @@ def test_workers_that_disagree_are_one_row_of_both_places(
 def test_what_lies_at_another_broker_is_unknown_and_not_empty(
     settings: Settings, records: Records, place: Place
 ) -> None:
-    tell(records, replace(place, mark=uuid.uuid4().hex))
+    report(records, replace(place, mark=uuid.uuid4().hex))
     (state,) = look_at_apps(settings)
     assert (state.waiting, state.consumers) == (None, None)
 
@@ -121,7 +123,7 @@ def test_what_lies_at_another_broker_is_unknown_and_not_empty(
 def test_a_queue_of_the_settings_is_not_listed_twice(
     settings: Settings, records: Records, place: Place
 ) -> None:
-    tell(records, replace(place, queue=settings.broker_name("plan"), layout=own_layout(settings)))
+    report(records, replace(place, queue=settings.broker_name("plan"), layout=own_layout(settings)))
     assert look_at_apps(settings) == []
 
 
@@ -130,7 +132,7 @@ def test_on_rabbitmq_a_queue_that_nobody_consumes_is_said_to_be(
 ) -> None:
     there = settings.model_copy(update={"broker_url": servers.rabbitmq_url()})
     name = f"{settings.namespace}.orders"
-    tell(records, Place(name, RABBIT, PLAIN, to_us(SYSTEM_CLOCK.now())))
+    report(records, Place(name, RABBIT, PLAIN, to_us(SYSTEM_CLOCK.now())))
     with connection(there) as broker:
         broker.default_channel.queue_declare(queue=name, durable=True, auto_delete=False)
         try:
@@ -144,7 +146,7 @@ def test_a_waiting_job_of_an_app_is_not_said_to_be_without_a_worker(
     settings: Settings, records: Records, place: Place
 ) -> None:
     """Its workers may hear nothing of what is asked here: another prefix, another namespace."""
-    tell(records, place)
+    report(records, place)
     state = state_of(settings, place.queue)
     assert isinstance(state, QueueState)
     assert (state.consumers, state.app) == (None, True)
@@ -165,7 +167,7 @@ def test_records_that_do_not_answer_leave_the_apps_queues_unknown(
 def test_an_unknown_job_may_be_a_task_that_waits_in_a_queue_of_an_app(
     records: Records, place: Place, settings: Settings, tmp_path: Path, verb: str, database_url: str
 ) -> None:
-    tell(records, place)
+    report(records, place)
     shell = Shell(tmp_path, environment_of(settings) | {"TASKYARD_DATABASE_URL": database_url})
 
     ran = shell.run("jobs", verb, "0123456789")

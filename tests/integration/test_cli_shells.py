@@ -33,9 +33,9 @@ def run(shell: Shell, redirection: str, *words: str | bytes) -> tuple[int, str]:
         timeout=90,
         check=False,
     )
-    told = (done.stdout + done.stderr).decode()
-    assert "Traceback" not in told, told
-    assert "Exception ignored" not in told, told
+    text = (done.stdout + done.stderr).decode()
+    assert "Traceback" not in text, text
+    assert "Exception ignored" not in text, text
     return done.returncode, done.stderr.decode()
 
 
@@ -49,10 +49,10 @@ def run(shell: Shell, redirection: str, *words: str | bytes) -> tuple[int, str]:
     ],
 )
 def test_bytes_that_are_no_text_are_told(shell: Shell, words: tuple[str | bytes, ...]) -> None:
-    code, told = run(shell, "", *words)
+    code, text = run(shell, "", *words)
 
     assert code == 2
-    assert told == (
+    assert text == (
         f"error: Invalid value: expected text in UTF-8, got "
         f"{os.fsdecode(next(word for word in words if isinstance(word, bytes)))!r}. "
         "See: taskyard --help\n"
@@ -60,10 +60,10 @@ def test_bytes_that_are_no_text_are_told(shell: Shell, words: tuple[str | bytes,
 
 
 def test_bytes_that_are_no_text_are_told_on_standard_input_too(shell: Shell) -> None:
-    code, told = run(shell, r"< <(printf '\xff\xfe\n')", "jobs", "show", "-")
+    code, text = run(shell, r"< <(printf '\xff\xfe\n')", "jobs", "show", "-")
 
     assert code == 2
-    assert "expected text in UTF-8" in told
+    assert "expected text in UTF-8" in text
 
 
 @pytest.mark.parametrize(
@@ -74,11 +74,11 @@ def test_bytes_that_are_no_text_are_told_on_standard_input_too(shell: Shell) -> 
 def test_streams_may_be_closed_full_or_without_a_reader(
     shell: Shell, words: tuple[str, ...], redirection: str, code: int
 ) -> None:
-    found, told = run(shell, redirection, *words)
+    found, text = run(shell, redirection, *words)
 
     assert found in ({0, 141} if "PIPESTATUS" in redirection else {code})
     if code == 1:
-        assert told.endswith(
+        assert text.endswith(
             "error: the output cannot be written: No space left on device. "
             "Make room, then run it again\n"
         )
@@ -86,16 +86,16 @@ def test_streams_may_be_closed_full_or_without_a_reader(
 
 @pytest.mark.parametrize("words", [("--help",), ("dlq",)])
 def test_help_without_a_reader_ends_as_a_broken_pipe(shell: Shell, words: tuple[str, ...]) -> None:
-    code, told = run(shell, "| (exec 0<&-; sleep 2); exit ${PIPESTATUS[0]}", *words)
+    code, text = run(shell, "| (exec 0<&-; sleep 2); exit ${PIPESTATUS[0]}", *words)
 
-    assert (code, told) == (141, "")
+    assert (code, text) == (141, "")
 
 
 def test_ids_from_a_closed_standard_input_are_none(shell: Shell) -> None:
-    code, told = run(shell, "<&-", "jobs", "show", "-")
+    code, text = run(shell, "<&-", "jobs", "show", "-")
 
     assert code == 2
-    assert "no id was given" in told
+    assert "no id was given" in text
 
 
 def test_the_version_needs_no_command(shell: Shell) -> None:

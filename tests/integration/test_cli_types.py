@@ -34,11 +34,11 @@ def shell(tmp_path: Path) -> Shell:
 
 
 def test_each_field_has_the_value_in_force_and_its_origin(shell: Shell) -> None:
-    told = shell.run("types", "show", "test_execution", "--json").document
-    fields = told["fields"]
+    shown = shell.run("types", "show", "test_execution", "--json").document
+    fields = shown["fields"]
 
-    assert told["name"] == "test_execution"
-    assert told["handler"] == "taskyard.tasks.handlers.test_execution"
+    assert shown["name"] == "test_execution"
+    assert shown["handler"] == "taskyard.tasks.handlers.test_execution"
     assert fields["time_limit_s"] == {"value": 90.0, "origin": "own.yaml"}
     assert fields["max_retries"] == {"value": 4, "origin": "own.yaml"}
     assert fields["base_delay_ms"] == {"value": 5000, "origin": "built in"}
@@ -96,7 +96,7 @@ def test_a_type_that_only_a_decorator_defines_names_its_handler() -> None:
 
 
 @pytest.mark.parametrize(
-    ("policy", "told"),
+    ("policy", "shown"),
     [
         (RetryPolicy(max_retries=2), "up to 1, 2 s"),
         (RetryPolicy(max_retries=9, jitter=False, max_delay_ms=3000), "1, 2, 3, 3, 3 ... s"),
@@ -104,8 +104,8 @@ def test_a_type_that_only_a_decorator_defines_names_its_handler() -> None:
         (RetryPolicy(max_retries=0), "no retry"),
     ],
 )
-def test_waits_are_told_for_the_first_retries(policy: RetryPolicy, told: str) -> None:
-    assert waits(policy) == told
+def test_waits_are_told_for_the_first_retries(policy: RetryPolicy, shown: str) -> None:
+    assert waits(policy) == shown
     assert len(waits_ms(policy)) == min(policy.max_retries, 5)
 
 

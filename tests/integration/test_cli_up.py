@@ -261,22 +261,22 @@ def test_a_replayed_letter_tells_who_replayed_it_why_and_what_became_of_it(shell
     assert shell.run(*words, TASKYARD_TRUST_LOCAL="1").code == 0
 
     def outcome() -> Any:
-        told = shell.run("dlq", "show", letter, "--json").document
-        return told if told["replay_outcome"] and told["next_letter"] else None
+        document = shell.run("dlq", "show", letter, "--json").document
+        return document if document["replay_outcome"] and document["next_letter"] else None
 
-    told = eventually(outcome, "the end of the replay")
+    document = eventually(outcome, "the end of the replay")
     shown = shell.run("dlq", "show", letter).out
-    new = shell.run("dlq", "show", told["next_letter"], "--json").document
+    new = shell.run("dlq", "show", document["next_letter"], "--json").document
 
-    assert (told["replayable"], told["replay_outcome"]) == (False, "failed")
-    (replay,) = told["replays"]
+    assert (document["replayable"], document["replay_outcome"]) == (False, "failed")
+    (replay,) = document["replays"]
     assert (replay["outcome"], replay["generation"], replay["reason"]) == ("applied", 1, REASON)
     assert re.search(r"eligible +no: was already replayed at .* UTC by local:", shown)
     assert re.search(rf"replayed +.* UTC by {re.escape(replay['by'])}\n", shown)
     assert re.search(rf"  reason +{re.escape(REASON)}\n", shown)
     assert re.search(r"  into +generation 1 \(applied\)\n", shown)
-    assert re.search(rf"  ended +failed: its new letter is {told['next_letter']}\n", shown)
-    assert shown.endswith(f"next  taskyard dlq show {told['next_letter']}\n")
+    assert re.search(rf"  ended +failed: its new letter is {document['next_letter']}\n", shown)
+    assert shown.endswith(f"next  taskyard dlq show {document['next_letter']}\n")
     assert (new["original_request_id"], new["generation"], new["replayable"]) == (job_id, 1, True)
 
 

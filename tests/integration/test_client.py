@@ -281,9 +281,9 @@ def test_a_result_that_takes_longer_than_the_timeout_says_how_to_look(
     harness: ServerHarness,
 ) -> None:
     job = harness.act()
-    with pytest.raises(ResultTimeout) as told:
+    with pytest.raises(ResultTimeout) as raised:
         job.result(0.05)
-    assert str(told.value) == (
+    assert str(raised.value) == (
         f"job {job.job_id} is still accepted after 0.05 s; see: taskyard jobs show {job.job_id}"
     )
 
@@ -310,9 +310,9 @@ def test_an_expired_result_is_told_as_such(
     assert job.result(30) == 1
     key = harness.yard.records.keys.result(job.job_id)
     eventually(lambda: not harness.redis.exists(key), "the result's expiry")
-    with pytest.raises(NotFound) as told:
+    with pytest.raises(NotFound) as raised:
         job.result(0)
-    assert str(told.value) == (
+    assert str(raised.value) == (
         f"job {job.job_id} is completed, its result has expired after 1 s (TASKYARD_RESULT_TTL_S)"
     )
     harness.close()
@@ -372,12 +372,12 @@ def test_an_unreachable_redis_is_named_without_its_password() -> None:
             lambda: yard.job("j").state(),
             lambda: yard.job("j").result(0),
         ):
-            with pytest.raises(ServerUnreachable) as told:
+            with pytest.raises(ServerUnreachable) as raised:
                 act()
-            assert str(told.value).startswith("Redis at redis://")
-            assert "127.0.0.1:1/0 does not answer (" in str(told.value)
-            assert "correct TASKYARD_REDIS_URL" in str(told.value)
-            assert "a-secret" not in str(told.value)
+            assert str(raised.value).startswith("Redis at redis://")
+            assert "127.0.0.1:1/0 does not answer (" in str(raised.value)
+            assert "correct TASKYARD_REDIS_URL" in str(raised.value)
+            assert "a-secret" not in str(raised.value)
 
 
 def test_an_unreachable_broker_is_told_though_the_records_answer(servers: Servers) -> None:

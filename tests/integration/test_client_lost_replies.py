@@ -117,15 +117,15 @@ def test_replies_that_never_come_tell_many_how_far_they_got(
 ) -> None:
     keys = [str(number) for number in range(500)]
     proxy.lose_replies(ADMISSION, after=2, times=FOR_EVER)
-    with pytest.raises(PublishFailed) as told:
+    with pytest.raises(PublishFailed) as raised:
         harness.yard.enqueue_many(requests(keys))
     proxy.loss = None
     counts = re.fullmatch(
         r"(\d+) of 500 jobs are enqueued; the fate of the next (\d+) is unknown \(.+\)\. "
         r"Repeat those that have an idempotency key",
-        str(told.value),
+        str(raised.value),
     )
-    assert counts, str(told.value)
+    assert counts, str(raised.value)
     known, unknown = int(counts[1]), int(counts[2])
     assert known % 50 == 0
     assert 0 < unknown <= 150, "a few scripts are ahead of their replies"

@@ -233,18 +233,18 @@ REFUSALS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
 @pytest.mark.parametrize("case", REFUSALS)
 def test_a_bad_enqueue_is_refused_before_anything_is_sent(yard: Taskyard, case: str) -> None:
     options, error, message = REFUSALS[case]
-    with pytest.raises(error) as told:
+    with pytest.raises(error) as raised:
         yard.enqueue(**{"job_type": "exec_act", "payload": {}, **options})
-    assert type(told.value) is error
-    assert str(told.value).startswith(message)
+    assert type(raised.value) is error
+    assert str(raised.value).startswith(message)
 
 
 @pytest.mark.parametrize("case", REFUSALS)
 def test_many_are_refused_in_the_same_words(yard: Taskyard, case: str) -> None:
     options, error, message = REFUSALS[case]
-    with pytest.raises(error) as told:
+    with pytest.raises(error) as raised:
         yard.enqueue_many([EnqueueRequest(**{"job_type": "exec_act", "payload": {}, **options})])
-    assert str(told.value).startswith(message)
+    assert str(raised.value).startswith(message)
 
 
 def test_an_unknown_type_lists_all_that_are_known(yard: Taskyard) -> None:
@@ -270,9 +270,9 @@ def test_what_is_right_gets_as_far_as_the_server(yard: Taskyard, options: dict[s
 
 
 def test_a_client_without_urls_names_the_first_variable_that_is_missing() -> None:
-    with pytest.raises(MissingSetting) as told:
+    with pytest.raises(MissingSetting) as raised:
         Taskyard(Settings())
-    assert str(told.value) == (
+    assert str(raised.value) == (
         "TASKYARD_REDIS_URL is not set: it names the Redis that holds the job records. "
         "Set it, or start everything on this machine with: taskyard up"
     )

@@ -33,10 +33,10 @@ def test_the_wait_is_over_when_the_caller_said_so(
     job = harness.act()
     proxy.swallow()
     began = monotonic()
-    with pytest.raises(ResultTimeout) as told:
+    with pytest.raises(ResultTimeout) as raised:
         job.result(timeout)
     assert monotonic() - began < timeout + SLACK_S
-    assert str(told.value) == (
+    assert str(raised.value) == (
         f"job {job.job_id}: Redis was silent when {timeout:g} s were over, so nothing is known of "
         "its end. Ask again once it answers, which `taskyard check` tells"
     )

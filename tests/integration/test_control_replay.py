@@ -209,8 +209,8 @@ def test_an_edited_payload_travels_in_the_intent_and_leaves_a_hash_in_the_audit(
 ) -> None:
     letter_id = stored(database, category="validation_error", replay_eligible=False)
     replay(database, letter_id, identity=OPS, reason=WHY, payload=Edit([{"n": 2}]), queue="exec")
-    told = {"args": [{"n": 2}], "kwargs": {}, "payload_only": False}
-    assert intents(database)[0]["payload"]["edit"] == told
+    edit = {"args": [{"n": 2}], "kwargs": {}, "payload_only": False}
+    assert intents(database)[0]["payload"]["edit"] == edit
     detail = audit_rows(database, letter_id)[0]["detail"]
     assert detail["queue"] == "exec"
     assert len(detail["payload_sha256"]) == 64

@@ -131,10 +131,10 @@ def test_of_several_hosts_the_first_that_serves_is_used(url: str) -> None:
 def test_each_host_that_does_not_answer_is_named() -> None:
     with pytest.raises(ServerUnreachable) as caught:
         engine("postgresql://u:geheim@127.0.0.1:1,127.0.0.1:2/d").connect()
-    told = str(caught.value)
-    assert "port 1 failed: Connection refused; connection to server" in told
-    assert "port 2 failed: Connection refused)" in told
-    assert "geheim" not in told
+    message = str(caught.value)
+    assert "port 1 failed: Connection refused; connection to server" in message
+    assert "port 2 failed: Connection refused)" in message
+    assert "geheim" not in message
 
 
 def test_the_schema_is_made_and_found_where_the_search_path_says(url: str, ops_url: str) -> None:
@@ -168,11 +168,11 @@ def test_a_pooler_that_takes_no_options_works(url: str, pooler: Pooler) -> None:
 def test_a_refused_start_parameter_is_named_with_what_to_do(ops_url: str, pooler: Pooler) -> None:
     with pytest.raises(ServerRefused) as caught:
         shown(through(pooler, ops_url), "timezone")
-    told = str(caught.value)
-    assert "refused: " in told
-    assert "unsupported startup parameter: options" in told
-    assert "ALTER ROLE name SET search_path" in told
-    assert "does not answer" not in told
+    message = str(caught.value)
+    assert "refused: " in message
+    assert "unsupported startup parameter: options" in message
+    assert "ALTER ROLE name SET search_path" in message
+    assert "does not answer" not in message
 
 
 @pytest.mark.parametrize(

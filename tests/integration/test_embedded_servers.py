@@ -552,7 +552,7 @@ def test_what_has_not_drained_in_time_is_killed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ending", "code", "told"),
+    ("ending", "code", "reason"),
     [
         ("raise SystemExit(3)", 3, "exit code 3"),
         ("raise SystemExit(0)", 1, "exit code 0"),
@@ -560,13 +560,13 @@ def test_what_has_not_drained_in_time_is_killed() -> None:
     ],
 )
 def test_a_command_that_ends_by_itself_is_named_and_stops_the_others(
-    ending: str, code: int, told: str
+    ending: str, code: int, reason: str
 ) -> None:
     with Runner({"web": ending, "worker": POLITE}) as runner:
         found, output = runner.end()
 
     assert found == code
-    assert f"web ended unexpectedly ({told}), stopping the others" in output
+    assert f"web ended unexpectedly ({reason}), stopping the others" in output
     assert "worker stopped" in output
 
 

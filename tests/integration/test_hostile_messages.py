@@ -115,10 +115,10 @@ def wrong_queues(letters: dict[str, Letter], queue: str) -> set[str]:
 
 def loops(events: list[tuple[str, str]]) -> dict[str, list[str]]:
     """The jobs with more events than one message without a retry can have."""
-    told: dict[str, list[str]] = {}
+    events_of: dict[str, list[str]] = {}
     for job_id, event in events:
-        told.setdefault(job_id, []).append(event)
-    return {job_id: names for job_id, names in told.items() if len(names) > 2}
+        events_of.setdefault(job_id, []).append(event)
+    return {job_id: names for job_id, names in events_of.items() if len(names) > 2}
 
 
 @pytest.fixture

@@ -48,9 +48,9 @@ def inspected(app: Legacy) -> dict[str, Any]:
         queried = inspect.query_task(result.id)[node]
         assert queried == {result.id: ["active", active]}
         assert active["id"] == result.id
-    told = {name: value for name, value in active.items() if name not in OF_THE_RUN}
-    shown = str(told).replace(app.prefix, "APP")
-    return {"acknowledged": told["acknowledged"], "shown": shown}
+    fields = {name: value for name, value in active.items() if name not in OF_THE_RUN}
+    shown = str(fields).replace(app.prefix, "APP")
+    return {"acknowledged": fields["acknowledged"], "shown": shown}
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,7 @@ def test_a_named_queue_is_published_to_where_its_workers_read(
     publisher: FleetPublisher, records: Records, settings: Settings
 ) -> None:
     here = place(records)
-    Places(records.client, settings.namespace).tell([here])
+    Places(records.client, settings.namespace).report([here])
     publisher.check(here.queue)
     send(publisher, here.queue, priority=4)
     (raw,) = records.client.lrange(f"{settings.namespace}/{here.queue}~2", 0, -1)
@@ -145,7 +145,7 @@ def test_workers_that_disagree_are_waited_for_and_told_what_to_do(
     publisher: FleetPublisher, records: Records, settings: Settings
 ) -> None:
     here = place(records)
-    Places(records.client, settings.namespace).tell([here, replace(here, layout=PLAIN)])
+    Places(records.client, settings.namespace).report([here, replace(here, layout=PLAIN)])
     with pytest.raises(PublishFailed, match=r"2 different places .* \(TASKYARD_NAMESPACE\)"):
         publisher.check(here.queue)
     with pytest.raises(PublishFailed, match=r"job j was not published: .* 2 different places"):
@@ -154,9 +154,9 @@ def test_workers_that_disagree_are_waited_for_and_told_what_to_do(
 
 def test_what_a_later_version_adds_is_ignored(records: Records, settings: Settings) -> None:
     places, mine = Places(records.client, settings.namespace), place(records)
-    places.tell([mine])
-    ((field, told),) = records.client.hgetall(places.key).items()
-    document = json.loads(told)
+    places.report([mine])
+    ((field, value),) = records.client.hgetall(places.key).items()
+    document = json.loads(value)
     assert document["version"] == 1
     document["layout"]["later"] = document["later"] = "unknown"
     records.client.hset(places.key, field, json.dumps(document))
@@ -169,7 +169,7 @@ def test_a_former_fleet_does_not_count_against_the_present_one(
     here = place(records)
     former = replace(here, layout=PLAIN, seen_us=here.seen_us - 3_600_000_000)
     places = Places(records.client, settings.namespace)
-    places.tell([former, here])
+    places.report([former, here])
     assert places.of(here.queue) == [here]
 
 
@@ -177,9 +177,9 @@ def test_what_nobody_said_for_a_month_is_forgotten(records: Records, settings: S
     here = place(records)
     long_ago = replace(here, queue="old", seen_us=here.seen_us - 40 * 86_400_000_000)
     places = Places(records.client, settings.namespace)
-    places.tell([long_ago])
+    places.report([long_ago])
     assert places.of("old") == [long_ago]
-    places.tell([here])
+    places.report([here])
     assert places.all() == [here]
 
 
@@ -187,6 +187,6 @@ def test_a_queue_at_another_broker_is_refused_and_told_what_to_do(
     publisher: FleetPublisher, records: Records, settings: Settings
 ) -> None:
     there = place(records, mark=uuid.uuid4().hex)
-    Places(records.client, settings.namespace).tell([there])
+    Places(records.client, settings.namespace).report([there])
     with pytest.raises(Refused, match=r"another broker .* set TASKYARD_BROKER_URL"):
         publisher.check(there.queue)

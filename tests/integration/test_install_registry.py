@@ -56,6 +56,6 @@ def test_a_warning_about_a_task_points_at_the_apps_own_line(app: Any) -> None:
         return scale
 
     scaling(2)
-    with pytest.warns(DuplicateTaskNameWarning) as told:
+    with pytest.warns(DuplicateTaskNameWarning) as warned:
         scaling(3)
-    assert told[0].filename == __file__
+    assert warned[0].filename == __file__

@@ -52,9 +52,9 @@ def test_a_result_that_the_record_does_not_copy_names_who_has_it(
 ) -> None:
     job = tasks.watched.delay()
     app.await_state(job.id, "completed")
-    with pytest.raises(NotFound, match=r"'legacy\.watched' is no job type that") as told:
+    with pytest.raises(NotFound, match=r"'legacy\.watched' is no job type that") as raised:
         yard.job(job.id).result(SOON_S)
-    assert f"app.AsyncResult({job.id!r}).get()" in str(told.value)
+    assert f"app.AsyncResult({job.id!r}).get()" in str(raised.value)
 
 
 def test_a_result_in_another_format_under_celerys_key_is_not_mistaken(

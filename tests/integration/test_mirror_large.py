@@ -131,8 +131,8 @@ def test_a_batch_is_sent_in_statements_of_a_bounded_size(database: Engine) -> No
     sizes: list[int] = []
     batch = [make_delivery(make_letter(args=["x" * PIECE])) for _ in range(40)]
 
-    def measure(*told: Any) -> None:
-        sizes.append(len(str(told[3])))
+    def measure(*arguments: Any) -> None:
+        sizes.append(len(str(arguments[3])))
 
     event.listen(database, "before_cursor_execute", measure)
     try:

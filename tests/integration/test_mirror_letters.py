@@ -145,8 +145,8 @@ def test_bytes_that_are_no_letter_are_a_row_a_message(database: Engine, junk: by
 def test_junk_that_came_before_may_be_another_row_that_says_so(database: Engine) -> None:
     keep(database, make_delivery(b"junk"))
     keep(database, make_delivery(b"junk", delivered_before=True))
-    told = sorted(found["failure_reason"] for found in rows(database))
-    assert ["another row may hold the same" in why for why in told] == [False, True]
+    reasons = sorted(found["failure_reason"] for found in rows(database))
+    assert ["another row may hold the same" in why for why in reasons] == [False, True]
 
 
 @pytest.mark.parametrize("moment", [-(10**17), 10**30])

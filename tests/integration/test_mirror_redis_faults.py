@@ -78,6 +78,6 @@ def test_a_stream_of_another_type_is_told_while_letters_go_on(
         harness.client.rename(key, f"{key}.kept")
         harness.admit("stream-mended")
         eventually(lambda: harness.knows("stream-mended"), "the event")
-    told = [r.getMessage() for r in caplog.records if getattr(r, "action", "").endswith("waiting")]
-    assert len(told) < 20
-    assert any(key in text for text in told)
+    texts = [r.getMessage() for r in caplog.records if getattr(r, "action", "").endswith("waiting")]
+    assert len(texts) < 20
+    assert any(key in text for text in texts)

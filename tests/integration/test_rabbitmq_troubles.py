@@ -131,15 +131,15 @@ def test_what_goes_back_again_and_again_is_not_dropped_at_a_quorum_queues_limit(
 def hasty_consumer_timeout(rabbitmq: RabbitMQ) -> Iterator[None]:
     """Channels opened meanwhile are closed when a message is held for 2 s, not for 30 minutes."""
 
-    def tell(timeout: str, tick: str) -> None:
+    def set_timeouts(timeout: str, tick: str) -> None:
         rabbitmq.ctl("eval", f"application:set_env(rabbit, consumer_timeout, {timeout}).")
         rabbitmq.ctl("eval", f"application:set_env(rabbit, channel_tick_interval, {tick}).")
 
-    tell("2000", "500")
+    set_timeouts("2000", "500")
     try:
         yield
     finally:
-        tell("1800000", "60000")
+        set_timeouts("1800000", "60000")
 
 
 @pytest.mark.slow

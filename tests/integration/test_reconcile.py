@@ -414,8 +414,8 @@ def test_one_that_cannot_be_mended_does_not_keep_the_others_from_it(
     monkeypatch.setattr(yard.publisher, "publish", publish)
     report = yard.look(repair=True)
     assert (report.drift[Kind.UNPUBLISHED], report.repaired[Kind.UNPUBLISHED]) == (2, 1)
-    (told,) = report.unseen
-    assert told == f"unpublished {lost} was not repaired: the broker is away"
+    (reported,) = report.unseen
+    assert reported == f"unpublished {lost} was not repaired: the broker is away"
 
 
 def test_a_look_without_time_says_that_it_is_incomplete(yard: ServerHarness) -> None:
@@ -443,11 +443,11 @@ def test_the_relays_watch_only_reports_and_names_the_action(
     monkeypatch.setattr(sys.modules["taskyard.reconcile.watch"], "EVERY_S", 0.01)
     yard.client.zadd(f"{yard.settings.namespace}:delayed", {"half": 1})
     stop = threading.Event()
-    told: list[logging.LogRecord] = []
+    reported: list[logging.LogRecord] = []
 
     class Ear(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            told.append(record)
+            reported.append(record)
             stop.set()
 
     ear = Ear()
@@ -456,6 +456,6 @@ def test_the_relays_watch_only_reports_and_names_the_action(
         watch(yard.reconciler, stop)
     finally:
         logging.getLogger("taskyard.reconcile.watch").removeHandler(ear)
-    assert vars(told[0])["action"] == "reconcile_report"
-    assert vars(told[0])["drift"] == {"delayed_without_message": 1}
+    assert vars(reported[0])["action"] == "reconcile_report"
+    assert vars(reported[0])["drift"] == {"delayed_without_message": 1}
     assert yard.client.zcard(f"{yard.settings.namespace}:delayed") == 1

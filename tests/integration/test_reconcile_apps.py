@@ -46,7 +46,7 @@ class Shop:
     def announce(self, mark: str | None = None) -> None:
         mark = broker_mark(self.client, self.settings.namespace) if mark is None else mark
         place = Place(self.queue, mark, self.layout, self.records.now_us())
-        Places(self.client, self.settings.namespace).tell([place])
+        Places(self.client, self.settings.namespace).report([place])
 
     def run(self, queue: str | None = None) -> tuple[str, Run]:
         """A job that a worker began."""

@@ -31,7 +31,7 @@ class Shop(HeldShop):
     def look(self, **options: Any) -> Report:
         return self.reconciler.run(**options)
 
-    def told(self, job: str) -> str:
+    def detail(self, job: str) -> str:
         """What a look says of the one job that a dead worker holds."""
         report = self.look()
         assert report.examples[HELD] == [job], report.document()
@@ -57,18 +57,18 @@ def test_a_running_job_of_a_dead_owner_is_named_with_who_gives_it_back(shop: Sho
     shop.hold(job)
     shop.owner()
     shop.owner("host.2.def", silent_s=-600)
-    told = shop.told(job)
-    assert told.startswith("its lease expired at 20")
-    assert "process host.1, which is gone, has held it since 20" in told
-    assert told.endswith("1 consumer beside it give back what it held")
-    assert "; it comes back about 20" in told
+    detail = shop.detail(job)
+    assert detail.startswith("its lease expired at 20")
+    assert "process host.1, which is gone, has held it since 20" in detail
+    assert detail.endswith("1 consumer beside it give back what it held")
+    assert "; it comes back about 20" in detail
 
 
 def test_with_nobody_left_to_sweep_it_says_which_worker_to_start(shop: Shop) -> None:
     job = shop.begin()
     shop.hold(job)
     shop.owner()
-    assert shop.told(job).endswith(
+    assert shop.detail(job).endswith(
         f"no worker runs that would give it back: start one of {shop.queue}"
     )
 
@@ -88,7 +88,7 @@ def test_a_job_that_is_not_running_is_stranded_by_a_dead_owner_too(shop: Shop, s
             shop.client.hset(shop.records.keys.record(job), "decided", long_ago)
     shop.hold(job)
     shop.owner()
-    assert "process host.1, which is gone" in shop.told(job)
+    assert "process host.1, which is gone" in shop.detail(job)
 
 
 def test_what_a_living_owner_holds_is_in_good_hands(shop: Shop) -> None:
@@ -117,7 +117,7 @@ def test_an_owner_that_nobody_knows_has_the_visibility_timeout(shop: Shop) -> No
     job = shop.begin()
     shop.hold(job)
     shop.member("shop@alive")
-    assert shop.told(job).endswith("after the visibility timeout (600 s)")
+    assert shop.detail(job).endswith("after the visibility timeout (600 s)")
 
 
 def test_repairing_gives_it_back_to_the_list_that_its_fleet_reads(shop: Shop) -> None:
@@ -148,9 +148,9 @@ def test_by_kombus_transport_the_record_names_the_worker_and_the_wait(shop: Shop
     job = shop.begin("shop@dead")
     shop.hold(job, tag=str(uuid.uuid4()))
     shop.member("shop@other")
-    told = shop.told(job)
-    assert "worker shop@dead, which is gone, has held it since" in told
-    assert told.endswith(
+    detail = shop.detail(job)
+    assert "worker shop@dead, which is gone, has held it since" in detail
+    assert detail.endswith(
         "after the visibility timeout (600 s); Taskyard's transport gives back within seconds"
     )
 
@@ -159,7 +159,7 @@ def test_where_a_worker_returns_by_the_record_it_says_so(shop: Shop) -> None:
     job = shop.begin("shop@dead")
     shop.hold(job, tag=str(uuid.uuid4()))
     shop.member("shop@other", returns=True)
-    assert shop.told(job).endswith(
+    assert shop.detail(job).endswith(
         "a worker that protects its task gives it back; at the latest after the visibility "
         "timeout (600 s)"
     )
@@ -175,7 +175,7 @@ def test_what_a_dead_worker_said_it_held_is_named_though_it_has_not_begun(shop: 
     job = shop.admit()
     shop.hold(job, tag="t")
     shop.member("shop@dead", silent_s=GONE_S + 1, held=("t",))
-    assert "worker shop@dead, which is gone" in shop.told(job)
+    assert "worker shop@dead, which is gone" in shop.detail(job)
 
 
 def test_what_nobody_says_he_holds_is_suspected_and_it_says_why(shop: Shop) -> None:

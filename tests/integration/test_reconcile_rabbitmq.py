@@ -125,12 +125,14 @@ def test_what_a_dead_worker_had_begun_is_named_without_a_grace_time(
     assert report.suspected == {}
     assert report.repaired[Kind.BEGUN_BY_DEAD_WORKER] == 0
     queue = yard.settings.broker_name("exec")
-    told = report.details[jobs[0]]
-    assert told.startswith("its lease expired at 20")
-    assert told.endswith(f"its worker gone@host is gone; no worker reads queue {queue}: start one")
+    detail = report.details[jobs[0]]
+    assert detail.startswith("its lease expired at 20")
+    assert detail.endswith(
+        f"its worker gone@host is gone; no worker reads queue {queue}: start one"
+    )
     fleet.join(Member("new@host", queues=(queue,)), 0)
-    told = patient.run().details[jobs[0]]
-    assert told.endswith(f"RabbitMQ gives its message to one of the 1 that read queue {queue}")
+    detail = patient.run().details[jobs[0]]
+    assert detail.endswith(f"RabbitMQ gives its message to one of the 1 that read queue {queue}")
     patient.close()
 
 

@@ -263,10 +263,10 @@ def test_a_record_that_cannot_be_written_keeps_no_message_of_those_before_it(
     with pytest.raises(WrongKeyType) as caught:
         harness.records.admit_many(jobs)
     assert caught.value.key == harness.records.keys.record("c")
-    told = [harness.records.read(name) for name in ("a", "b")]
-    assert [record.state for record in told] == [State.ACCEPTED] * 2
+    found = [harness.records.read(name) for name in ("a", "b")]
+    assert [record.state for record in found] == [State.ACCEPTED] * 2
     assert harness.client.lrange("list", 0, -1) == [
-        f"head {record.epoch} tail".encode() for record in reversed(told)
+        f"head {record.epoch} tail".encode() for record in reversed(found)
     ]
     assert not harness.client.exists(harness.records.keys.record("d"))
 
@@ -299,9 +299,9 @@ def test_a_key_of_another_type_is_named_and_the_others_are_witnessed(
     states = [harness.records.read(name).state for name in ("first", "last")]
     assert states == [State.ACCEPTED] * 2
     assert harness.client.lrange(key, 0, -1) == [b"no hash"]
-    (told,) = [record for record in caplog.records if vars(record).get("action")]
-    assert (vars(told)["action"], vars(told)["key"]) == ("key_misplaced", key)
-    assert f"job odd has no record: the key {key!r} holds something else: a list" in told.message
+    (found,) = [record for record in caplog.records if vars(record).get("action")]
+    assert (vars(found)["action"], vars(found)["key"]) == ("key_misplaced", key)
+    assert f"job odd has no record: the key {key!r} holds something else: a list" in found.message
 
 
 def test_a_stream_of_another_type_is_raised_by_name(harness: RecordsHarness) -> None:

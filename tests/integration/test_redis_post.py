@@ -91,7 +91,7 @@ def test_each_death_is_one_warning_with_job_letter_and_cause(
     with caplog.at_level(logging.WARNING):
         box.post(letter)
     (record,) = [one for one in caplog.records if vars(one).get("action") == "dead_lettered"]
-    told = record.getMessage()
-    assert told.startswith(f"job {letter.job_id} ({letter.job_type}) is dead letter ")
-    assert "no customer" in told
-    assert "hunter2" not in told
+    text = record.getMessage()
+    assert text.startswith(f"job {letter.job_id} ({letter.job_type}) is dead letter ")
+    assert "no customer" in text
+    assert "hunter2" not in text

@@ -320,7 +320,7 @@ def test_while_the_workers_of_an_app_read_different_places_a_replay_waits(
     mark = broker_mark(yard.client, settings.namespace)
     new = Layout(prefix=f"{settings.namespace}/", separator="~", steps=(0, 5))
     now_us = yard.records.now_us()
-    places.tell([Place(queue, mark, layout, now_us) for layout in (PLAIN, new)])
+    places.report([Place(queue, mark, layout, now_us) for layout in (PLAIN, new)])
     letter = died(yard.records).model_copy(update={"queue": queue})
     with yard.database.begin() as connection:
         store_letters(connection, [make_delivery(letter)])
@@ -340,7 +340,7 @@ def test_while_the_workers_of_an_app_read_different_places_a_replay_waits(
     assert lying(yard, queue, PLAIN, new) == [0, 0]
 
     # The old workers have ended: only the new ones speak, minutes later.
-    places.tell([Place(queue, mark, new, now_us + 600_000_000)])
+    places.report([Place(queue, mark, new, now_us + 600_000_000)])
     assert relay.run_once()
     assert yard.outcomes(asked) == ["requested", "applied"]
     assert yard.records.read(letter.job_id).state is State.ACCEPTED

@@ -296,9 +296,9 @@ def test_a_key_of_another_type_stops_neither_consumer_nor_other_queues(
         post.redis.delete(post.queue("odd"))
         post.send("mended", queue="odd")
         taken.await_count(5)
-    told = [record for record in caplog.records if vars(record).get("action")]
-    assert [vars(record)["action"] for record in told] == ["key_misplaced"]
-    assert post.queue("odd") in told[0].getMessage()
+    logged = [record for record in caplog.records if vars(record).get("action")]
+    assert [vars(record)["action"] for record in logged] == ["key_misplaced"]
+    assert post.queue("odd") in logged[0].getMessage()
 
 
 def test_a_flushed_script_cache_is_filled_again(post: Post) -> None:
@@ -393,8 +393,8 @@ def test_where_tracking_is_refused_an_idle_consumer_polls(
     finally:
         post.redis.acl_deluser(user)
         post.close()
-    told = [record for record in caplog.records if vars(record).get("action")]
-    assert [vars(record)["action"] for record in told] == ["tracking_refused"]
+    logged = [record for record in caplog.records if vars(record).get("action")]
+    assert [vars(record)["action"] for record in logged] == ["tracking_refused"]
 
 
 def test_the_connection_of_a_url_names_our_transport(url: str) -> None:

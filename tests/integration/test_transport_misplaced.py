@@ -48,14 +48,18 @@ def commands(harness: ServerHarness) -> int:
 
 def assert_calm(harness: ServerHarness, worker: Worker) -> None:
     """For three seconds neither the server nor the log is flooded, and the worker lives."""
-    asked, told, until = commands(harness), worker.log.count("\n["), time.monotonic() + WATCHED_S
+    asked, lines_before, until = (
+        commands(harness),
+        worker.log.count("\n["),
+        time.monotonic() + WATCHED_S,
+    )
     eventually(lambda: time.monotonic() > until, "time passes")
     assert commands(harness) - asked < COMMANDS
-    assert worker.log.count("\n[") - told < EVENTS, worker.log[-6000:]
+    assert worker.log.count("\n[") - lines_before < EVENTS, worker.log[-6000:]
     assert worker.running
 
 
-def assert_told(worker: Worker, key: str) -> None:
+def assert_logged(worker: Worker, key: str) -> None:
     """The log names the key and how to free it without losing what it holds."""
     worker.await_log(f"the key {key!r} holds something else")
     assert f"RENAME {key} {key}.kept" in worker.log
@@ -90,7 +94,7 @@ def test_without_its_record_of_what_is_out_a_worker_takes_nothing_and_loses_noth
     key = f"{harness.settings.namespace}:{name}"
     misplace(harness, key)
     jobs = [harness.act(value=number) for number in range(5)]
-    assert_told(worker, key)
+    assert_logged(worker, key)
     assert_calm(harness, worker)
     assert harness.queued() == len(jobs)
     mend(harness, key, *jobs)
@@ -106,7 +110,7 @@ def test_a_job_that_ends_meanwhile_is_acknowledged_when_its_key_is_free_again(
     harness.redis.set(key, "not what it should be")
     harness.open_gate("go")
     assert harness.await_end(job) is State.COMPLETED
-    assert_told(worker, key)
+    assert_logged(worker, key)
     assert_calm(harness, worker)
     harness.redis.rename(f"{key}.before", key)
     harness.await_quiet()
@@ -117,7 +121,7 @@ def test_a_job_that_ends_meanwhile_is_acknowledged_when_its_key_is_free_again(
 def test_without_the_heartbeats_a_worker_works_on(harness: ServerHarness, worker: Worker) -> None:
     key = f"{harness.settings.namespace}:heartbeats"
     misplace(harness, key)
-    assert_told(worker, key)
+    assert_logged(worker, key)
     assert_served(harness, worker)
     assert_calm(harness, worker)
     mend(harness, key, harness.act())
@@ -142,7 +146,7 @@ def test_a_work_list_does_not_keep_the_others_waiting(
 ) -> None:
     key = list_key(harness.settings, "exec")
     misplace(harness, key)
-    assert_told(worker, key)
+    assert_logged(worker, key)
     assert_served(harness, worker)
     assert_calm(harness, worker)
     with pytest.raises(ServerRefused, match=f"RENAME {key} {key}.kept"):
@@ -184,7 +188,7 @@ def test_a_retry_waits_for_the_delay_store_while_other_jobs_run(
     # So long that a busy machine still has it wait, rather than published at once.
     wait = {"max_retries": 1, "backoff_strategy": "linear", "base_delay_ms": 2000, "jitter": False}
     job = harness.act("fail", times=1, job_type="plan_act", value="in the end", policy=wait)
-    assert_told(worker, key)
+    assert_logged(worker, key)
     assert_served(harness, worker)
     assert_calm(harness, worker)
     with pytest.raises(ServerRefused):
@@ -202,7 +206,7 @@ def test_a_due_message_whose_list_is_none_keeps_no_other_waiting(
     misplace(harness, key)
     after = harness.act(countdown=0.6, job_type="plan_act")
     assert harness.await_end(after) is State.COMPLETED, worker.log[-6000:]
-    assert_told(worker, key)
+    assert_logged(worker, key)
     assert_calm(harness, worker)
     mend(harness, key, stuck)
 
@@ -217,7 +221,7 @@ def test_without_the_ledger_stream_no_job_begins_and_none_is_lost(
     key = f"{harness.settings.namespace}:lifecycle"
     misplace(harness, key)
     harness.open_gate("go")
-    assert_told(worker, key)
+    assert_logged(worker, key)
     assert_calm(harness, worker)
     with pytest.raises(ServerRefused):
         harness.act()
@@ -229,7 +233,7 @@ def test_a_record_keeps_only_its_own_job_waiting(harness: ServerHarness, worker:
     key = harness.yard.records.keys.record(held.job_id)
     misplace(harness, key)
     harness.open_gate("go")
-    assert_told(worker, key)
+    assert_logged(worker, key)
     assert_served(harness, worker)
     assert_calm(harness, worker)
     mend(harness, key, held)
@@ -251,7 +255,7 @@ def test_a_letter_waits_for_its_list_while_other_jobs_run(
     misplace(harness, key)
     dying = harness.act("fail", job_type="exec_act")
     assert harness.await_end(dying) is State.DEAD_LETTERED
-    assert_told(worker, key)
+    assert_logged(worker, key)
     assert_served(harness, worker)
     assert_calm(harness, worker)
     harness.redis.rename(key, f"{key}.kept")

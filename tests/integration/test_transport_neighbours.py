@@ -133,7 +133,7 @@ def test_stock_celery_hears_the_events_of_our_worker(
         receiver = stock.events.Receiver(connection, handlers={"*": heard.append})
         with receiver.consumer_context() as (opened, _, _):
 
-            def told() -> bool:
+            def reported() -> bool:
                 # A first job may pass before the subscription stands.
                 job = harness.yard.enqueue("raw_act", {"n": 1})
                 with suppress(TimeoutError):
@@ -144,7 +144,7 @@ def test_stock_celery_hears_the_events_of_our_worker(
                             return types == ["task-received", "task-started", "task-succeeded"]
                 return False
 
-            eventually(told, "the events of the job's way")
+            eventually(reported, "the events of the job's way")
 
 
 @contextmanager
@@ -178,10 +178,10 @@ def test_flower_shows_our_worker_and_its_jobs(
 ) -> None:
     with flower(tmp_path, server.url) as api:
 
-        def told() -> str:
+        def reported() -> str:
             return (tmp_path / "flower.log").read_text("utf-8", "replace")[-4000:]
 
-        workers = eventually(lambda: asked(f"{api}/workers?refresh=1"), "a worker", why=told)
+        workers = eventually(lambda: asked(f"{api}/workers?refresh=1"), "a worker", why=reported)
         (name,) = workers
         assert name.startswith("worker@")
         assert "raw_act" in workers[name]["registered"]
@@ -194,6 +194,6 @@ def test_flower_shows_our_worker_and_its_jobs(
             task = asked(f"{api}/task/info/{job.job_id}")
             return task if task.get("state") == "SUCCESS" else {}
 
-        task = eventually(shown, "a job that succeeded", why=told)
+        task = eventually(shown, "a job that succeeded", why=reported)
         assert (task["name"], task["worker"]) == ("raw_act", name)
         assert task["uuid"] in asked(f"{api}/tasks")

@@ -101,9 +101,9 @@ def test_retry_letter_and_result_survive(
     harness.open_gate("go")
     with {**PASSING, **LASTING}[fault](server):
         if fault in LASTING:
-            told, until = worker.log.count("\n["), time.monotonic() + WATCHED_S
+            lines_before, until = worker.log.count("\n["), time.monotonic() + WATCHED_S
             eventually(lambda: time.monotonic() > until, "time passes")
-            assert worker.log.count("\n[") - told < EVENTS, worker.log[-6000:]
+            assert worker.log.count("\n[") - lines_before < EVENTS, worker.log[-6000:]
     assert_all_end(harness, worker, jobs)
 
 

@@ -28,9 +28,9 @@ def test_a_poison_jobs_evidence_names_the_memory_of_the_process_that_was_killed(
     assert harness.await_end(job) is State.DEAD_LETTERED
     evidence = job.record().cause["evidence"]["last_evidence"]
     assert "signal 9 (SIGKILL)" in evidence
-    told = re.search(r"it held (\d+) MiB of memory when last seen, \d+\.\d s before", evidence)
-    assert told is not None, evidence
-    assert HOARD_MIB < int(told[1]) < 2 * HOARD_MIB
+    seen = re.search(r"it held (\d+) MiB of memory when last seen, \d+\.\d s before", evidence)
+    assert seen is not None, evidence
+    assert HOARD_MIB < int(seen[1]) < 2 * HOARD_MIB
 
 
 def held(worker: Worker, pid: int) -> int:

@@ -33,7 +33,7 @@ class HeldShop:
         self.layout = Layout.of({"global_keyprefix": f"{settings.namespace}/", "sep": "~"})
         mark = broker_mark(self.client, settings.namespace)
         place = Place(self.queue, mark, self.layout, self.records.now_us())
-        Places(self.client, settings.namespace).tell([place])
+        Places(self.client, settings.namespace).report([place])
 
     def begin(self, worker: str = "shop@dead", expired_s: float = 5) -> str:
         """A job that a worker began, whose lease expired so many seconds ago."""
@@ -82,8 +82,8 @@ class HeldShop:
         fleet = Fleet(self.client, self.settings.namespace)
         given = {"visibility_timeout_s": 600.0, **keys, **facts}
         joined = fleet.join(Member(worker, **given), started_s=3600)
-        us, _, told = self.client.hget(fleet.key, joined.instance).partition(b" ")
-        beat = str(int(us) - int(silent_s * 1e6)).encode() + b" " + told
+        us, _, description = self.client.hget(fleet.key, joined.instance).partition(b" ")
+        beat = str(int(us) - int(silent_s * 1e6)).encode() + b" " + description
         self.client.hset(fleet.key, joined.instance, beat)
 
     def close(self) -> None:

@@ -68,8 +68,8 @@ class Shell:
             ran = self._fork(words, stdin, environment)
         else:
             ran = self._spawn(words, stdin, environment)
-        told = ran.err + (ran.out if ran.code else "")
-        assert "Traceback" not in told, told
+        output = ran.err + (ran.out if ran.code else "")
+        assert "Traceback" not in output, output
         return ran
 
     def _fork(self, words: Sequence[str], stdin: str, environment: Mapping[str, str]) -> Ran:

@@ -155,8 +155,8 @@ REDIS_LIST = {"broker_url": "redis://a;redis://b"}
 def test_a_broker_where_nothing_could_wait_is_watched_at_most(
     app: Celery, configuration: dict[str, Any], named: str | None, why: str | None
 ) -> None:
-    told = why_unsupported(broker_of(app, **configuration), given(named))
-    assert why in (told or "") if why else told is None
+    text = why_unsupported(broker_of(app, **configuration), given(named))
+    assert why in (text or "") if why else text is None
 
 
 def test_of_several_redis_servers_the_named_one_gets_what_we_publish(app: Celery) -> None:
@@ -171,7 +171,7 @@ def test_letters_of_another_kind_of_broker_go_to_the_records(app: Celery) -> Non
 
 
 @pytest.mark.parametrize(
-    ("configuration", "named", "told"),
+    ("configuration", "named", "text"),
     [
         ({"broker_url": "redis://h"}, "redis://u:p@H:6379/0?client_name=x", None),
         ({"broker_url": "redis://h"}, "redis://h/1", "redis://h:6379/0"),
@@ -183,9 +183,9 @@ def test_letters_of_another_kind_of_broker_go_to_the_records(app: Celery) -> Non
     ],
 )
 def test_another_broker_than_the_apps_is_told_by_its_meaning(
-    app: Celery, configuration: dict[str, Any], named: str | None, told: str | None
+    app: Celery, configuration: dict[str, Any], named: str | None, text: str | None
 ) -> None:
-    assert strays_to(broker_of(app, **configuration), given(named)) == told
+    assert strays_to(broker_of(app, **configuration), given(named)) == text
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from rich.text import Text
 
 from taskyard.ops.cli import console
-from taskyard.ops.cli.failures import Switches, tell
+from taskyard.ops.cli.failures import Switches, report_failure
 from taskyard.ops.cli.visible import clean, json_text, one_line
 
 STEERING = {
@@ -81,17 +81,17 @@ def test_no_cell_of_a_table_or_grid_is_obeyed(capsys: pytest.CaptureFixture[str]
         console.print_error(f"e{raw}")
         console.print_json({"f": raw})
 
-    told = capsys.readouterr()
-    assert not [raw for raw, _ in STEERING.values() if raw in told.out + told.err]
+    output = capsys.readouterr()
+    assert not [raw for raw, _ in STEERING.values() if raw in output.out + output.err]
 
 
 @pytest.mark.parametrize("switches", [Switches(), Switches(json=True), Switches(traceback=True)])
 def test_no_failure_is_obeyed(switches: Switches, capsys: pytest.CaptureFixture[str]) -> None:
-    tell(RuntimeError("\x1b[2J\u202egone"), switches)
+    report_failure(RuntimeError("\x1b[2J\u202egone"), switches)
 
-    told = capsys.readouterr()
-    assert not {"\x1b", "\u202e"} & set(told.out + told.err)
-    assert r"\x1b[2J\u202egone" in told.err
+    output = capsys.readouterr()
+    assert not {"\x1b", "\u202e"} & set(output.out + output.err)
+    assert r"\x1b[2J\u202egone" in output.err
 
 
 def test_no_line_of_a_log_is_obeyed() -> None:

@@ -53,14 +53,14 @@ def test_a_cause_below_its_row_is_indented_on_each_of_its_lines(
     assert " ".join(line.strip() for line in below) == CAUSE
 
 
-@pytest.mark.parametrize("tell", [console.note, console.print_error])
+@pytest.mark.parametrize("write", [console.note, console.print_error])
 def test_a_sentence_breaks_between_words_and_ends_with_its_whole_command(
-    at_terminal: Callable[[], Terminal], tell: object
+    at_terminal: Callable[[], Terminal], write: object
 ) -> None:
     terminal = at_terminal()
     command = "Run: taskyard worker --pool exec --concurrency 4 --hostname exec@one --loglevel INFO"
-    assert callable(tell)
-    tell(f"{CAUSE}. {command}")
+    assert callable(write)
+    write(f"{CAUSE}. {command}")
 
     first, *others, last = lines(terminal)
     assert last == f"  {command}"

@@ -27,7 +27,7 @@ from taskyard.ops.cli.streams import BROKEN_PIPE
 PAGE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text("utf-8")
 
 
-def told_commands() -> dict[str, str]:
+def documented_commands() -> dict[str, str]:
     rows = re.findall(r"^\| `taskyard ([a-z ]+)` \| (.+) \|$", PAGE, re.MULTILINE)
     return dict(rows)
 
@@ -48,11 +48,11 @@ def test_the_page_lists_every_command_with_its_own_sentence() -> None:
         for name, sentence in real_commands().items()
     }
 
-    assert told_commands() == real
+    assert documented_commands() == real
 
 
 def test_the_page_lists_every_exit_code() -> None:
-    told = {int(code) for code in re.findall(r"^\| (\d+) \| ", PAGE, re.MULTILINE)}
+    documented = {int(code) for code in re.findall(r"^\| (\d+) \| ", PAGE, re.MULTILINE)}
     own = {failures.USAGE, failures.UNREACHABLE, failures.FAULT, failures.INTERRUPTED}
     raised = {
         kind.exit_code
@@ -60,7 +60,7 @@ def test_the_page_lists_every_exit_code() -> None:
         if isinstance(kind, type) and issubclass(kind, TaskyardError)
     }
 
-    assert told == {0, BROKEN_PIPE} | own | raised
+    assert documented == {0, BROKEN_PIPE} | own | raised
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_the_page_lists_every_exit_code() -> None:
 def test_a_failure_ends_with_its_code_which_the_page_lists(
     error: BaseException, code: int, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert failures.tell(error, failures.Switches()) == code
+    assert failures.report_failure(error, failures.Switches()) == code
     assert re.search(rf"^\| {code} \| ", PAGE, re.MULTILINE)
     assert "Traceback" not in "".join(capfd.readouterr())
 

@@ -191,8 +191,8 @@ def test_the_page_lists_every_fixed_limit_and_no_other():
 
 @pytest.mark.parametrize("row", LIMITS)
 def test_a_fixed_limit_is_what_the_code_holds(row):
-    told = [float(n.replace(",", "")) for n in re.findall(r"\d[\d,.]*\d|\d", _limits()[row])]
-    assert told == [_number(place) for place in LIMITS[row]]
+    documented = [float(n.replace(",", "")) for n in re.findall(r"\d[\d,.]*\d|\d", _limits()[row])]
+    assert documented == [_number(place) for place in LIMITS[row]]
 
 
 def _number(place):
@@ -214,12 +214,12 @@ def test_limits_that_stand_in_a_row_s_reason_are_what_the_code_holds():
 
 def test_the_page_names_the_oldest_servers_that_check_takes():
     part = PAGE.read_text().partition("## Servers")[2].partition("\n## ")[0]
-    told = dict(re.findall(r"^\| (\w+) \| ([\d.]+) \|$", part, re.MULTILINE))
+    documented = dict(re.findall(r"^\| (\w+) \| ([\d.]+) \|$", part, re.MULTILINE))
     python = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
     least = {**redis_server._MINIMUM, "RabbitMQ": rabbitmq_server._MINIMUM}
     expected = {name: ".".join(map(str, numbers)) for name, numbers in least.items()}
     expected |= {"Python": python.removeprefix(">="), "PostgreSQL": str(MINIMUM_POSTGRES)}
-    assert told == expected
+    assert documented == expected
 
 
 def test_two_limits_that_the_page_tells_as_one_are_one():

@@ -150,8 +150,8 @@ def test_a_finished_jobs_message_that_cannot_be_served_is_told_when_it_ends(
     message = Message(taskyard={"v": 1, "epoch": 5, "generation": 0, "seq": 0})
     consumer_of(JobConsumer, yard, closed).create_task_handler()(message)
     assert (yard.posted, message.fate) == ([], "acknowledged")
-    [told] = [r for r in caplog.records if vars(r).get("action") == "ended_without_letter"]
-    assert "job job-1 is completed, so its message ends without a letter" in told.getMessage()
+    [logged] = [r for r in caplog.records if vars(r).get("action") == "ended_without_letter"]
+    assert "job job-1 is completed, so its message ends without a letter" in logged.getMessage()
 
 
 @pytest.mark.parametrize("kind", [JobConsumer, InstalledConsumer])

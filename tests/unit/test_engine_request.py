@@ -44,18 +44,18 @@ class Backend:
 
     def __init__(self) -> None:
         self.error: Exception | None = None
-        self.told: list[str] = []
+        self.reported: list[str] = []
 
     def mark_as_failure(self, *_: Any, **__: Any) -> None:
-        self._tell("failure")
+        self._report("failure")
 
     def mark_as_revoked(self, *_: Any, **__: Any) -> None:
-        self._tell("revoked")
+        self._report("revoked")
 
-    def _tell(self, what: str) -> None:
+    def _report(self, what: str) -> None:
         if self.error is not None:
             raise self.error
-        self.told.append(what)
+        self.reported.append(what)
 
 
 class ContextHarness:
@@ -151,7 +151,7 @@ def protected(app: Celery) -> Desk:
 def test_a_death_is_told_then_its_letter_posted_then_its_message_acknowledged(desk: Desk) -> None:
     desk.begin()
     desk.lose_child()
-    assert (desk.backend.told, len(desk.yard.posted)) == (["failure"], 1)
+    assert (desk.backend.reported, len(desk.yard.posted)) == (["failure"], 1)
     assert desk.fates == ["acknowledged"]
 
 
@@ -174,15 +174,15 @@ def test_a_death_that_cannot_be_told_sends_its_message_back(
     with caplog.at_level(logging.WARNING):
         desk.lose_child()
     assert (desk.fates, desk.state) == (["back"], State.DEAD_LETTERED)
-    told = [r for r in caplog.records if vars(r).get("action") == "death_not_told"]
-    assert [str(error) in record.getMessage() for record in told] == [True]
+    reported = [r for r in caplog.records if vars(r).get("action") == "death_not_told"]
+    assert [str(error) in record.getMessage() for record in reported] == [True]
 
 
 def test_a_terminated_attempt_is_a_letter_and_revoked_for_celery(protected: Desk) -> None:
     protected.begin()
     protected.terminate()
     assert [letter.code for letter in protected.yard.posted] == ["terminated"]
-    assert (protected.backend.told, protected.fates) == (["revoked"], ["acknowledged"])
+    assert (protected.backend.reported, protected.fates) == (["revoked"], ["acknowledged"])
 
 
 def test_terminated_before_it_began_is_a_letter_too(protected: Desk) -> None:
@@ -192,16 +192,16 @@ def test_terminated_before_it_began_is_a_letter_too(protected: Desk) -> None:
     protected.request._settling.stamp = Stamp(admitted.epoch)
     protected.terminate()
     assert [letter.code for letter in protected.yard.posted] == ["terminated"]
-    assert (protected.backend.told, protected.fates) == (["revoked"], ["acknowledged"])
+    assert (protected.backend.reported, protected.fates) == (["revoked"], ["acknowledged"])
 
 
 def test_a_retry_of_the_first_protocol_keeps_its_stamp_for_the_child(app: Celery) -> None:
-    told = {"id": "job-1", "task": "t", "args": [], "kwargs": {}}
+    fields = {"id": "job-1", "task": "t", "args": [], "kwargs": {}}
     message = SimpleNamespace(
-        headers={"taskyard": STAMP.header()}, payload=told, properties={}, delivery_info={}
+        headers={"taskyard": STAMP.header()}, payload=fields, properties={}, delivery_info={}
     )
     task = app.task(name="t", shared=False, yard=ContextHarness())(nothing)
-    first = JobRequest(message, app=app, task=task, headers=told, body=([], {}, {}), decoded=True)
+    first = JobRequest(message, app=app, task=task, headers=fields, body=([], {}, {}), decoded=True)
     assert first._request_dict["taskyard"] == STAMP.header()
 
 
@@ -227,7 +227,7 @@ def test_terminated_just_after_its_retry_was_decided_the_retry_is_published(
     )
     protected.terminate()
     assert (protected.state, len(protected.yard.published)) == (State.RETRYING, 1)
-    assert (protected.yard.posted, protected.backend.told) == ([], [])
+    assert (protected.yard.posted, protected.backend.reported) == ([], [])
     assert protected.fates == ["acknowledged"]
 
 
@@ -238,7 +238,7 @@ def test_terminated_just_after_it_completed_it_stays_completed(protected: Desk) 
     )
     protected.terminate()
     assert (protected.state, protected.fates) == (State.COMPLETED, ["back"])
-    assert (protected.yard.posted, protected.backend.told) == ([], [])
+    assert (protected.yard.posted, protected.backend.reported) == ([], [])
 
 
 def test_terminated_while_redis_is_away_the_message_goes_back(
@@ -251,4 +251,4 @@ def test_terminated_while_redis_is_away_the_message_goes_back(
 
     monkeypatch.setattr(protected.yard.records, "finish", away)
     protected.terminate()
-    assert (protected.fates, protected.backend.told) == (["back"], [])
+    assert (protected.fates, protected.backend.reported) == (["back"], [])

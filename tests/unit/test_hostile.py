@@ -114,14 +114,14 @@ def test_a_message_is_published_again_without_the_user_that_rabbitmq_would_refus
     assert (options.get("message_id"), "user_id" in options) == ("m", False)
 
 
-def first_protocol(**told: object) -> Message:
-    message = Message({"task": "t", "id": "1", "args": [], "kwargs": {}, **told})
+def first_protocol(**parts: object) -> Message:
+    message = Message({"task": "t", "id": "1", "args": [], "kwargs": {}, **parts})
     message.headers = {}
     return message
 
 
 @pytest.mark.parametrize(
-    "told",
+    "parts",
     [
         {"id": None},
         {"id": [1]},
@@ -137,8 +137,8 @@ def first_protocol(**told: object) -> Message:
         {"retries": "x"},
     ],
 )
-def test_a_message_of_the_first_protocol_is_looked_at_as_well(told):
-    assert fault_of(first_protocol(**told))
+def test_a_message_of_the_first_protocol_is_looked_at_as_well(parts):
+    assert fault_of(first_protocol(**parts))
 
 
 def test_a_plain_message_of_any_client_has_no_fault():

@@ -100,21 +100,21 @@ STORY = ["begin", "retry", "begin", "retry", "begin", "fail"]
 )
 def test_every_attempt_is_in_the_story_once(desk: Desk, seen: tuple[Any, ...]) -> None:
     for one in seen:
-        desk.observer.tell(one)
+        desk.observer.observe(one)
     assert desk.story() == STORY
 
 
 def test_an_end_waits_for_an_earlier_one_only_so_long(desk: Desk) -> None:
-    desk.observer.tell(Started(delivery(1)))
-    desk.observer.tell(Started(delivery(2)))
-    desk.observer.tell(died(2))
+    desk.observer.observe(Started(delivery(1)))
+    desk.observer.observe(Started(delivery(2)))
+    desk.observer.observe(died(2))
     eventually(lambda: len(desk.records.events(JOB)) == 2, "the end is written")
     assert desk.story() == ["begin", "fail"]
 
 
 def test_a_delivery_that_is_gone_is_waited_for_no_longer(desk: Desk) -> None:
-    desk.observer.tell(Started(delivery(1)))
-    desk.observer.tell(Started(delivery(2)))
-    desk.observer.tell(died(2))
-    desk.observer.tell(Requeued(delivery(1)))
+    desk.observer.observe(Started(delivery(1)))
+    desk.observer.observe(Started(delivery(2)))
+    desk.observer.observe(died(2))
+    desk.observer.observe(Requeued(delivery(1)))
     assert desk.story()[-1] == "fail"

@@ -60,7 +60,7 @@ def test_another_broker_of_the_same_protocol_gets_classic_queues() -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "asked", "told"),
+    ("version", "asked", "reported"),
     [
         (
             "3.10.8",
@@ -93,8 +93,8 @@ def test_another_broker_of_the_same_protocol_gets_classic_queues() -> None:
         ),
     ],
 )
-def test_the_choice_says_why(version: str, asked: str, told: str) -> None:
-    assert str(choose(server(version), asked)).startswith(told)
+def test_the_choice_says_why(version: str, asked: str, reported: str) -> None:
+    assert str(choose(server(version), asked)).startswith(reported)
 
 
 @pytest.mark.parametrize(
@@ -115,9 +115,9 @@ def test_urgent_jobs_wait_apart_where_they_would_hold_up_what_waits_with_them(
 
 
 def test_the_description_names_the_exchanges_of_what_waits() -> None:
-    told = describe(settings(), server("4.0.1"))
+    reported = describe(settings(), server("4.0.1"))
 
-    assert "our own exchanges taskyard.quorum_celery_delayed_*, quorum" in told
+    assert "our own exchanges taskyard.quorum_celery_delayed_*, quorum" in reported
     assert "taskyard.quorum_celery_delayed_*, quorum" in describe(settings(), server("3.10.8"))
     assert "taskyard_celery_delayed_*, classic" in describe(settings(), server("3.9.29"))
 
@@ -202,10 +202,10 @@ OURS = {
     ],
 )
 def test_what_is_lost_by_a_difference(found: Declared, lost: list[str]) -> None:
-    told = losses(exec_queue(), found, server("3.10.8"))
+    reported = losses(exec_queue(), found, server("3.10.8"))
 
-    assert len(told) == len(lost)
-    assert all(part in text for part, text in zip(lost, told, strict=True))
+    assert len(reported) == len(lost)
+    assert all(part in text for part, text in zip(lost, reported, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -251,10 +251,10 @@ def test_a_quorum_queue_that_lacks_one_argument_loses_by_it_and_a_policy_adds_it
 ) -> None:
     found = as_found({name: value for name, value in QUORUM.items() if name != missing})
 
-    (told,) = losses(exec_queue("quorum"), found, server("4.1.2"))
+    (reported,) = losses(exec_queue("quorum"), found, server("4.1.2"))
     command = policy_command(exec_queue("quorum"), found, server("4.1.2"), "/")
 
-    assert lost in told
+    assert lost in reported
     assert f'"{missing.removeprefix("x-")}": ' in command
     assert "dead-letter-exchange" not in command
 

@@ -102,7 +102,7 @@ def test_an_outage_that_lasts_sends_it_back(runner: TaskRunner, step: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("answer", "told"),
+    ("answer", "error_type"),
     [
         (Stale(State.RUNNING), JobSkipped),
         (Ended(State.CANCELLED), JobSkipped),
@@ -111,10 +111,10 @@ def test_an_outage_that_lasts_sends_it_back(runner: TaskRunner, step: str) -> No
     ],
 )
 def test_where_another_delivery_came_further_its_answer_is_taken_as_what_it_is(
-    runner: TaskRunner, answer: Any, told: type[Exception], monkeypatch: pytest.MonkeyPatch
+    runner: TaskRunner, answer: Any, error_type: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runner.steps.records, "dead_letter", lambda *_, **__: answer)
-    with pytest.raises(told) as caught:
+    with pytest.raises(error_type) as caught:
         run(runner, OLD)
     if isinstance(caught.value, JobDeferred):
         assert caught.value.wait_us == 7

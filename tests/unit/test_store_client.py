@@ -18,6 +18,6 @@ def test_a_url_that_cannot_be_read_is_told_by_its_variable(url: str, variable: s
 
 @pytest.mark.parametrize("variable", [RECORDS, BROKER])
 def test_a_server_that_is_away_is_told_by_its_variable(variable: str) -> None:
-    told = pytest.raises(ServerUnreachable, match=f"correct {variable};")
-    with told, reachable("redis://host/0", variable=variable):
+    refused = pytest.raises(ServerUnreachable, match=f"correct {variable};")
+    with refused, reachable("redis://host/0", variable=variable):
         raise NotConnected("refused")

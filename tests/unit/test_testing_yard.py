@@ -281,14 +281,14 @@ def test_work_that_takes_its_time_meets_its_limits(yard: Yard, shop: Shop) -> No
 def test_an_attempt_that_is_overtaken_knows_it_and_changes_nothing(
     yard: Yard, shop: Shop, queue: str
 ) -> None:
-    told: list[Any] = []
+    noted: list[Any] = []
 
     def overtaken(payload: Any, context: JobContext) -> str:
         if context.attempt > 1:
-            told.append(context.token)
+            noted.append(context.token)
             return "in time"
         yard.overtake()
-        told.extend([context.token, context.cancelled])
+        noted.extend([context.token, context.cancelled])
         with yard.inbox.begin() as session, pytest.raises(LeaseLost, match="lost its lease"):
             context.once(session)
         return "late"
@@ -301,7 +301,7 @@ def test_an_attempt_that_is_overtaken_knows_it_and_changes_nothing(
     yard.run()
     assert job.result() == "in time"
     assert yard.events(job) == ["admit", "begin", "begin", "complete"]
-    second, first, cancelled = told
+    second, first, cancelled = noted
     assert second > first
     assert cancelled
 

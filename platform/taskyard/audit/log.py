@@ -67,17 +67,17 @@ def answer(
     connection: Connection, request_id: uuid.UUID, outcome: str, detail: Mapping[str, object]
 ) -> None:
     """Append the answer to a requested action, by and for the same people as the request."""
-    told = [
+    copied = [
         column
         for column in AUDIT.c
         if column.name not in {"id", "outcome", "detail", "performed_at"}
     ]
     request = select(
-        *told,
+        *copied,
         literal(outcome).label("outcome"),
         literal(dict(detail), AUDIT.c.detail.type).label("detail"),
     ).where(AUDIT.c.request_id == request_id, AUDIT.c.outcome == Outcome.REQUESTED)
-    names = [column.name for column in told]
+    names = [column.name for column in copied]
     connection.execute(insert(AUDIT).from_select([*names, "outcome", "detail"], request))
 
 

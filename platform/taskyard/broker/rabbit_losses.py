@@ -40,9 +40,9 @@ def losses(queue: RabbitQueue, declared: Declared, properties: Mapping[str, Any]
         shared = queue.wish.arguments(_as_found(choice, declared))
         differences = {**declared.differences(shared), "x-queue-type": differences["x-queue-type"]}
     priorities = quorum_priorities(properties)
-    told = [_loss(name, *pair, priorities) for name, pair in differences.items()]
-    told += _quorum_losses(differences, drops_by_default=choice.drops_by_default)
-    return [text for text in told if text]
+    texts = [_loss(name, *pair, priorities) for name, pair in differences.items()]
+    texts += _quorum_losses(differences, drops_by_default=choice.drops_by_default)
+    return [text for text in texts if text]
 
 
 def _quorum_losses(

@@ -95,12 +95,12 @@ def dead_letter_following(yard: WorkerContext, job_id: str, message: Any, why: s
     """The same for a message of a completed job, in the main process."""
     stored = yard.records.result(job_id)
     value = None if stored is None else json.loads(stored).get("result")
-    request = Context({**_told_by(message), "id": job_id, QUEUE: yard.source(message)})
+    request = Context({**_request_fields(message), "id": job_id, QUEUE: yard.source(message)})
     fix_continuations(request)
     return dead_letter_unpublished(yard, request, value, why)
 
 
-def _told_by(message: Any) -> dict[str, Any]:
+def _request_fields(message: Any) -> dict[str, Any]:
     """What a message says of its continuations, in either of Celery's protocols."""
     headers = message.headers or {}
     try:
@@ -108,8 +108,8 @@ def _told_by(message: Any) -> dict[str, Any]:
     except Exception:  # noqa: BLE001 - whatever cannot be decoded names no continuation
         return {}
     embed = payload if isinstance(payload, dict) else payload[2] or {}
-    told = {name: embed.get(name) for name in ("callbacks", "errbacks", "chain", "chord")}
-    return told | {name: headers.get(name) for name in ("root_id", "group")}
+    embedded = {name: embed.get(name) for name in ("callbacks", "errbacks", "chain", "chord")}
+    return embedded | {name: headers.get(name) for name in ("root_id", "group")}
 
 
 def _id_of(yard: WorkerContext, request: Any, one: Continuation) -> str:

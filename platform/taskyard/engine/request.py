@@ -42,8 +42,8 @@ class JobRequest(Request):  # type: ignore[misc]
 
     def __init__(self, message: Any, **options: Any) -> None:
         given = options.pop("headers", None)
-        told = without_forged(message.headers if given is None else given)
-        super().__init__(message, headers=told, **options)
+        trusted = without_forged(message.headers if given is None else given)
+        super().__init__(message, headers=trusted, **options)
         self._killed = False
         holder = uuid.uuid4().hex
         self._request_dict[HOLDER] = holder

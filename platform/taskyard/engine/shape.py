@@ -47,17 +47,17 @@ def _misplaced_fault(headers: Any) -> str | None:
 def _first_protocol_fault(message: Any) -> str | None:
     """Protocol 1 says in its body what later ones say in headers; None where it says no task."""
     try:
-        told = message.payload
+        document = message.payload
     except Exception:  # noqa: BLE001 - Celery's own path reports what cannot be decoded
         return None
-    if not isinstance(told, dict) or "task" not in told:
+    if not isinstance(document, dict) or "task" not in document:
         return None
-    args, kwargs = told.get("args", []), told.get("kwargs", {})
+    args, kwargs = document.get("args", []), document.get("kwargs", {})
     return (
-        fault_of_headers({**told, "headers": None}, "{!r} in the body")
+        fault_of_headers({**document, "headers": None}, "{!r} in the body")
         or fault_of_headers({**_SOUND, **(message.headers or {})})
         or _call_fault(args, kwargs)
-        or _embed_fault({n: told[n] for n in _CONTINUATIONS if n in told}, {})
+        or _embed_fault({n: document[n] for n in _CONTINUATIONS if n in document}, {})
     )
 
 

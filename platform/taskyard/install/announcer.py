@@ -71,6 +71,6 @@ def announce(yard: InstalledContext, queues: list[str]) -> None:
     if isinstance(publisher, RedisPublisher):
         mark = broker_mark(publisher.client, namespace)
     now_us = yard.watching.now_us()
-    Places(yard.watching.client, namespace).tell(
+    Places(yard.watching.client, namespace).report(
         Place(queue, mark, yard.layout, now_us) for queue in queues
     )

@@ -72,10 +72,10 @@ class InstalledConsumer(JobConsumer):
         """Adopt what was registered past Celery's decorators, then as ever."""
         for task in self.app.tasks.values():
             adopt(task, self._yard)
-        self._tell_verdicts()
+        self._log_task_modes()
         super().update_strategies()
 
-    def _tell_verdicts(self) -> None:
+    def _log_task_modes(self) -> None:
         for name, verdict in self._yard.task_modes.items():
             for warning in verdict.warnings:
                 log.warning(
@@ -188,7 +188,7 @@ class InstalledConsumer(JobConsumer):
         elif mode is Mode.OBSERVE:
             before = was_delivered_before(message)
             buried = DeadBeforeStart(self._watched(message), outcome, raw_message(message), before)
-            self._yard.observer.tell(buried)
+            self._yard.observer.observe(buried)
         as_ever()
 
     def _watched(self, message: Any) -> Watched:

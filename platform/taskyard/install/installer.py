@@ -144,9 +144,9 @@ def keep_expired(app: Any, yard: InstalledContext) -> None:
         properties: dict[str, Any] | None = None,
         **options: Any,
     ) -> None:
-        told = (headers or {}).get("expires") is not None
+        expires = (headers or {}).get("expires") is not None
         protected = yard.mode(sender) is Mode.PROTECT and not fanout_target(app, options)
-        if told and properties and protected:
+        if expires and properties and protected:
             properties.pop("expiration", None)
 
     signals.before_task_publish.connect(keep, weak=False, dispatch_uid=f"taskyard-expiry-{id(app)}")

@@ -43,7 +43,7 @@ class ObservedRequest(Request):  # type: ignore[misc]
         super().__init__(message, **options)
         self._holder = uuid.uuid4().hex
         self._requeued = False
-        self._told = False
+        self._reported = False
 
     @property
     def _observer(self) -> Observer:
@@ -66,7 +66,7 @@ class ObservedRequest(Request):  # type: ignore[misc]
     def on_accepted(self, pid: int, time_accepted: float) -> None:
         """A process has it."""
         super().on_accepted(pid, time_accepted)
-        self._observer.tell(Started(self._watched))
+        self._observer.observe(Started(self._watched))
 
     def reject(self, requeue: bool = False) -> None:
         """Remember whether the message went back."""
@@ -80,13 +80,13 @@ class ObservedRequest(Request):  # type: ignore[misc]
         try:
             return super().on_failure(exc_info, send_failed_event, return_ok)
         finally:
-            self._tell_failure(unwrapped(exc_info.exception), exc_info.traceback)
+            self._report_failure(unwrapped(exc_info.exception), exc_info.traceback)
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
         """The hard limit ends it."""
         super().on_timeout(soft, timeout)
         if not soft:
-            self._tell_failure(TimeLimitExceeded(timeout), "")
+            self._report_failure(TimeLimitExceeded(timeout), "")
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
         """Expired, revoked or terminated."""
@@ -94,14 +94,14 @@ class ObservedRequest(Request):  # type: ignore[misc]
         category = Category.EXPIRED if expired else Category.REJECTED
         outcome = plain_failure(category, reason, reason.capitalize(), f"the task was {reason}")
         if self.time_start:
-            self._tell_dead(outcome)
+            self._report_death(outcome)
         else:
             outcome = self._marked(outcome)
-            self._tell_once(DeadBeforeStart(self._watched, outcome, raw_message(self.message)))
+            self._report_once(DeadBeforeStart(self._watched, outcome, raw_message(self.message)))
 
-    # -- telling -------------------------------------------------------------------------------
+    # -- reporting -----------------------------------------------------------------------------
 
-    def _tell_failure(self, error: BaseException, trace: Any) -> None:
+    def _report_failure(self, error: BaseException, trace: Any) -> None:
         lost = isinstance(error, WorkerLostError | SystemExit)
         memory = self.task.yard.memory.last_words(self.id) if lost else ""
         match error:
@@ -109,25 +109,25 @@ class ObservedRequest(Request):  # type: ignore[misc]
                 return
             case Retry():
                 facts = {"delay_s": delay_s_of(error.when), "code": "retry", "message": str(error)}
-                self._tell_once(Ended(self._watched, Decision.RETRYING, facts))
+                self._report_once(Ended(self._watched, Decision.RETRYING, facts))
             case Ignore() if str(error) != _REPLACED:
-                self._tell_once(Ended(self._watched, Decision.COMPLETED))
+                self._report_once(Ended(self._watched, Decision.COMPLETED))
             case Ignore() | Reject(requeue=True):
-                self._tell_once(Requeued(self._watched))
+                self._report_once(Requeued(self._watched))
             case WorkerLostError() | SystemExit() if self._requeued:
-                self._tell_once(Requeued(self._watched, lost=f"{error}{memory}"))
+                self._report_once(Requeued(self._watched, lost=f"{error}{memory}"))
             case _:
                 failure = failure_seen(self._type, error, trace)
                 failure = replace(failure, message=f"{failure.message}{memory}")
                 retried = bool(self._request_dict.get("retries"))
                 category = category_of(failure.code, error, retried=retried, lost=lost)
-                self._tell_dead(Failed(failure, category))
+                self._report_death(Failed(failure, category))
 
-    def _tell_dead(self, outcome: Failed) -> None:
+    def _report_death(self, outcome: Failed) -> None:
         outcome = self._marked(outcome)
         facts = decision_of(outcome)
         decision = facts.pop("decision")
-        self._tell_once(Ended(self._watched, decision, facts, raw_message(self.message)))
+        self._report_once(Ended(self._watched, decision, facts, raw_message(self.message)))
 
     def _marked(self, outcome: Failed) -> Failed:
         """The death of a copy says so: no replay reaches the worker that it was meant for."""
@@ -136,15 +136,15 @@ class ObservedRequest(Request):  # type: ignore[misc]
         details = {**(outcome.failure.details or {}), FANOUT: self._copy.exchange}
         return replace(outcome, failure=replace(outcome.failure, details=details))
 
-    def _tell_success(self, outcome: Any) -> None:
+    def _report_success(self, outcome: Any) -> None:
         """It succeeded; without a duration Celery failed before it ran, or ran it before."""
         failed, _, runtime = outcome
         if failed or runtime is not None or self._was_done_before:
-            self._tell_once(Ended(self._watched, Decision.COMPLETED))
+            self._report_once(Ended(self._watched, Decision.COMPLETED))
             return
         text = "Celery could not begin the task and counted it as done; its log says why"
         outcome = plain_failure(Category.INTERNAL_ERROR, "not_begun", "NotBegun", text)
-        self._tell_dead(outcome)
+        self._report_death(outcome)
 
     @property
     def _was_done_before(self) -> bool:
@@ -152,10 +152,10 @@ class ObservedRequest(Request):  # type: ignore[misc]
         skips = self._app.conf.worker_deduplicate_successful_tasks
         return bool(skips and self.delivery_info.get("redelivered"))
 
-    def _tell_once(self, seen: Any) -> None:
-        if not self._told:
-            self._told = True
-            self._observer.tell(seen)
+    def _report_once(self, seen: Any) -> None:
+        if not self._reported:
+            self._reported = True
+            self._observer.observe(seen)
 
 
 def _watching(on_success: Callable[..., Any]) -> Callable[..., Any]:
@@ -163,10 +163,10 @@ def _watching(on_success: Callable[..., Any]) -> Callable[..., Any]:
         error = escaped(report)
         if error is not None:
             # Before Celery fails over it.
-            self._tell_failure(error, report.traceback)
+            self._report_failure(error, report.traceback)
         result = on_success(self, report, *arguments, **options)
-        # A failure that came this way has been told by `on_failure`.
-        self._tell_success(report)
+        # A failure that came this way was reported by `on_failure`.
+        self._report_success(report)
         return result
 
     return watched

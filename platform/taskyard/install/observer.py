@@ -79,7 +79,7 @@ class Observer:
         self._early: list[tuple[float, Ended]] = []
         self.dropped = 0
 
-    def tell(self, seen: Observation) -> None:
+    def observe(self, seen: Observation) -> None:
         """Note what was seen; never waits and never raises."""
         try:
             self._backlog.put(seen)

@@ -48,7 +48,7 @@ class Places:
         self._client = client
         self.key = f"{namespace}:places"
 
-    def tell(self, places: Iterable[Place]) -> None:
+    def report(self, places: Iterable[Place]) -> None:
         """Write down what a worker reads now, and drop what nobody has said for a month."""
         with self._client.pipeline(transaction=False) as pipe:
             for place in places:

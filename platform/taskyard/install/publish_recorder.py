@@ -47,7 +47,7 @@ class PublishRecorder:
         self.dropped = 0
         atexit.register(self.close)
 
-    def tell(self, job_id: str, name: str, queue_name: str, *, published: bool) -> None:
+    def record(self, job_id: str, name: str, queue_name: str, *, published: bool) -> None:
         """Note a publication, or a failed one; never waits and never raises."""
         try:
             self._backlog.put((job_id, name, queue_name, published))
@@ -68,15 +68,15 @@ class PublishRecorder:
     def _run(self, waiting: queue.Queue[Published | None]) -> None:
         ending = threading.Event()
         while not ending.is_set():
-            told = waiting.get()
-            batch = [] if told is None else [told]
-            if told is not None:
+            entry = waiting.get()
+            batch = [] if entry is None else [entry]
+            if entry is not None:
                 ending.wait(_GATHER_S)
-            while told is not None and len(batch) < _BATCH and not waiting.empty():
-                told = waiting.get_nowait()
-                if told is not None:
-                    batch.append(told)
-            if told is None:
+            while entry is not None and len(batch) < _BATCH and not waiting.empty():
+                entry = waiting.get_nowait()
+                if entry is not None:
+                    batch.append(entry)
+            if entry is None:
                 ending.set()
             self._write(batch)
 
@@ -106,8 +106,8 @@ class PublishRecorder:
 
 
 def watch_publishing(app: Any, yard: InstalledContext) -> None:
-    """Tell a witness of every publication of a protected task, also of those that fail."""
-    witness = PublishRecorder(yard)
+    """Record every publication of a protected task, also of those that fail."""
+    recorder = PublishRecorder(yard)
 
     def watch(**_: Any) -> None:
         amqp = app.amqp
@@ -129,9 +129,9 @@ def watch_publishing(app: Any, yard: InstalledContext) -> None:
             try:
                 sent = plain()(producer, name, message, **options)
             except BaseException:
-                witness.tell(*facts, published=False)
+                recorder.record(*facts, published=False)
                 raise
-            witness.tell(*facts, published=True)
+            recorder.record(*facts, published=True)
             return sent
 
         amqp.send_task_message = send_task_message

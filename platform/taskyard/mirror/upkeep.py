@@ -33,7 +33,7 @@ def keep_partitions(engine: Engine, settings: Settings, clock: Clock) -> None:
         for name in create_partitions(connection, now):
             log.info("created %s", name, extra={"action": "partition_created", "partition": name})
     if abs((own - theirs).total_seconds()) > _CLOCKS_MAY_DIFFER_S:
-        _tell_clocks(own, theirs)
+        _log_clocks(own, theirs)
         return
     days = {
         "dead_letter_queue": settings.letter_retention_days,
@@ -43,10 +43,10 @@ def keep_partitions(engine: Engine, settings: Settings, clock: Clock) -> None:
     for table, kept in days.items():
         with engine.begin() as connection:
             aged = drop_partitions_before(connection, table, now - timedelta(days=kept))
-        _tell(table, kept, aged)
+        _log_aged_out(table, kept, aged)
 
 
-def _tell_clocks(own: datetime, theirs: datetime) -> None:
+def _log_clocks(own: datetime, theirs: datetime) -> None:
     log.error(
         "nothing is aged out: this machine's clock says %s, Postgres' says %s; they may differ by "
         "an hour. Set the wrong one (NTP); the next try is in an hour or at the mirror's start",
@@ -56,7 +56,7 @@ def _tell_clocks(own: datetime, theirs: datetime) -> None:
     )
 
 
-def _tell(table: str, days: int, aged: AgedOut) -> None:
+def _log_aged_out(table: str, days: int, aged: AgedOut) -> None:
     for name in aged.weeks:
         log.warning(
             "dropped %s, past %d days",

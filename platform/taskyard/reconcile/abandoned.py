@@ -45,7 +45,7 @@ class Abandoned:
     holders: Holders
     undelivered: frozenset[str]
 
-    def tell(self, report: Report, grace_s: float) -> None:
+    def add_findings(self, report: Report, grace_s: float) -> None:
         """Add what is found; what is held by nobody that is known, for `grace_s`, is suspected."""
         job_ids = sorted(self.messages.held)
         for start in range(0, len(job_ids), BATCH):
@@ -92,7 +92,7 @@ class Abandoned:
         mend = None
         if all(one.sure for one in returns):
             mend = self._giving_back(seen, [held for held, _ in holding])
-        return Finding(Kind.HELD_BY_DEAD_WORKER, seen.job_id, mend, _told(seen, since_us, first))
+        return Finding(Kind.HELD_BY_DEAD_WORKER, seen.job_id, mend, _detail(seen, since_us, first))
 
     def _giving_back(self, seen: Seen, holding: list[Held]) -> Callable[[], bool]:
         return lambda: sum(self._give_back(seen, held) for held in holding) > 0
@@ -126,7 +126,7 @@ class Abandoned:
         return self.settings.broker_name(queue) if known else queue
 
 
-def _told(seen: Seen, since_us: int, back: Return) -> str:
+def _detail(seen: Seen, since_us: int, back: Return) -> str:
     running = seen.state is State.RUNNING
     lease = f"its lease expired at {_moment(seen.numbers['lease_until'])}, " if running else ""
     held = f"{back.holder}, which is gone, has held it since {_moment(since_us)}"

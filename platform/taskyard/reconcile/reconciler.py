@@ -216,7 +216,7 @@ class Reconciler:
             look.messages,
             look_for_holders(self._settings, self._records, self._broker, where),
             frozenset(seen.job_id for seen in undelivered),
-        ).tell(report, self._grace_s)
+        ).add_findings(report, self._grace_s)
 
     def _find_messages(
         self,

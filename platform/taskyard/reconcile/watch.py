@@ -62,12 +62,12 @@ def watch(reconciler: Reconciler, stop: threading.Event) -> None:
 
     def step() -> None:
         if not stop.wait(EVERY_S):
-            _tell(reconciler.run(budget_s=_BUDGET_S, most_messages=_MOST_MESSAGES, stop=stop))
+            _log_report(reconciler.run(budget_s=_BUDGET_S, most_messages=_MOST_MESSAGES, stop=stop))
 
     repeat("reconcile", step, stop, also=(RedisError, PublishFailed))
 
 
-def _tell(report: Report) -> None:
+def _log_report(report: Report) -> None:
     found = {kind.value: count for kind, count in sorted(report.drift.items()) if count}
     level = logging.WARNING if found or report.gate else logging.INFO
     log.log(

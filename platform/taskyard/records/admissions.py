@@ -58,7 +58,7 @@ def witness(
             script.queue(pipe, keys.script_keys(job.job_id), facts)
         # Each is a script of its own: one that is refused says nothing of the others.
         answers = pipe.execute(raise_on_error=False)[1:]
-    return sum(_new(client, keys, job, told) for job, told in zip(jobs, answers, strict=True))
+    return sum(_new(client, keys, job, reply) for job, reply in zip(jobs, answers, strict=True))
 
 
 def _new(client: redis.Redis, keys: Keys, job: Witnessed, answer: Any) -> int:

@@ -52,18 +52,18 @@ class Member:
     def read(cls, instance: str, seen_us: int, description: str) -> Self | None:
         """From a heartbeat; None where another version's cannot be understood."""
         try:
-            told: dict[str, Any] = json.loads(description)
+            document: dict[str, Any] = json.loads(description)
             return cls(
-                worker=str(told["worker"]),
-                queues=tuple(map(str, told["queues"])),
-                unacked=str(told["unacked"]),
-                index=str(told["index"]),
-                visibility_timeout_s=float(told["visibility_timeout_s"]),
-                own=bool(told["own"]),
-                returns=bool(told["returns"]),
-                held=tuple(map(str, told["held"])),
+                worker=str(document["worker"]),
+                queues=tuple(map(str, document["queues"])),
+                unacked=str(document["unacked"]),
+                index=str(document["index"]),
+                visibility_timeout_s=float(document["visibility_timeout_s"]),
+                own=bool(document["own"]),
+                returns=bool(document["returns"]),
+                held=tuple(map(str, document["held"])),
                 instance=instance,
-                started_us=int(told["started_us"]),
+                started_us=int(document["started_us"]),
                 seen_us=seen_us,
             )
         except (ValueError, KeyError, TypeError):
@@ -71,9 +71,9 @@ class Member:
 
     def describe(self) -> str:
         """What `read` understands."""
-        told = asdict(self)
-        del told["instance"], told["seen_us"]
-        return json.dumps(told)
+        document = asdict(self)
+        del document["instance"], document["seen_us"]
+        return json.dumps(document)
 
     def alive(self, now_us: int) -> bool:
         """Whether it was heard of within `GONE_S`."""

@@ -28,8 +28,8 @@ class WrongKeyType(ResponseError):
 def is_misplaced(error: BaseException) -> bool:
     """Whether a command was refused for the type of a key."""
     # From a script the word stands behind "Error running script" on older servers.
-    told = isinstance(error, ResponseError) and "WRONGTYPE" in str(error)
-    return told or isinstance(error, WrongKeyType)
+    refused = isinstance(error, ResponseError) and "WRONGTYPE" in str(error)
+    return refused or isinstance(error, WrongKeyType)
 
 
 def is_of_replica(error: BaseException) -> bool:

@@ -87,8 +87,8 @@ class MemoryWorker:
             with self.runner.limits(job_type):
                 encode = partial(_encode, message.job_id)
                 self.runner.run(handler, delivery, args, kwargs, encode=encode, decode=_decode)
-        except (Ignore, Retry, DeadLettered) as told:
-            end = reported_end(told)
+        except (Ignore, Retry, DeadLettered) as signal:
+            end = reported_end(signal)
             if end is not None:
                 self._conclude(message, end)
         except WorkerKilled:

@@ -53,8 +53,8 @@ def describe(
 def list_of(description: bytes, queue: str, priority: int) -> str | None:
     """The list of `queue` that this owner reads for `priority`; None where it did not say."""
     try:
-        told = json.loads(description)
-        steps, separator = told["steps"], told["sep"]
+        document = json.loads(description)
+        steps, separator = document["steps"], document["sep"]
         step = steps[bisect(steps, priority) - 1]
     except (ValueError, KeyError, TypeError, IndexError):
         return None
@@ -81,9 +81,9 @@ class Owner:
     def read(cls, name: str, seen_us: int, description: str) -> Self | None:
         """From a heartbeat; None where another version's cannot be understood."""
         try:
-            told: dict[str, Any] = json.loads(description)
-            keys = str(told["unacked"]), str(told["index"])
-            return cls(name, seen_us, *keys, tuple(map(str, told["queues"])))
+            document: dict[str, Any] = json.loads(description)
+            keys = str(document["unacked"]), str(document["index"])
+            return cls(name, seen_us, *keys, tuple(map(str, document["queues"])))
         except (ValueError, KeyError, TypeError):
             return None
 

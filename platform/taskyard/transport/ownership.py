@@ -79,8 +79,8 @@ class HoldingChannel(PooledChannel):
 
     def refuse(self, error: ResponseError, *lists: str) -> NoReturn:
         """Raise `error`, or one that names the key."""
-        told = self.explained(error, *lists)
-        raise told from (None if told is error else error)
+        named_error = self.explained(error, *lists)
+        raise named_error from (None if named_error is error else error)
 
     # -- owners --------------------------------------------------------------------------------
 

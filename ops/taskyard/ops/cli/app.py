@@ -10,7 +10,7 @@ import typer
 from typer.main import get_command
 
 from taskyard.ops.cli.commands import COMMANDS
-from taskyard.ops.cli.failures import Switches, tell
+from taskyard.ops.cli.failures import Switches, report_failure
 from taskyard.ops.cli.ids import check_utf8
 from taskyard.ops.cli.lazy import Group, pending
 from taskyard.ops.cli.streams import BROKEN_PIPE, silence
@@ -30,9 +30,9 @@ def run(words: Sequence[str]) -> int:
         if isinstance(end.__context__, BrokenPipeError):  # Typer's help had no reader
             silence()
             return BROKEN_PIPE
-        return tell(end, switches)
+        return report_failure(end, switches)
     except BaseException as error:  # noqa: BLE001 - told in one line, whatever it is
-        return tell(error, switches)
+        return report_failure(error, switches)
     return code if isinstance(code, int) else 0
 
 
@@ -69,14 +69,14 @@ def _options(
             "--version",
             help="Print the version and exit.",
             is_eager=True,
-            callback=lambda wanted: _tell_version() if wanted else None,
+            callback=lambda wanted: _print_version() if wanted else None,
         ),
     ] = False,
 ) -> None:
     context.obj.traceback = traceback
 
 
-def _tell_version() -> NoReturn:
+def _print_version() -> NoReturn:
     from importlib.metadata import version as installed  # noqa: PLC0415 - for this option alone
 
     typer.echo(installed("taskyard"))

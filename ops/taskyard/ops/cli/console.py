@@ -172,12 +172,12 @@ def with_sentences(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> 
     with console.capture() as captured:
         console.print(table(columns[:-1], [row[:-1] for row in rows], folded=0))
     head, *lines = captured.get().splitlines()
-    told: list[RenderableType] = [Text.from_ansi(head)]
+    parts: list[RenderableType] = [Text.from_ansi(head)]
     for line, row in zip(lines, rows, strict=True):
-        told.append(Text.from_ansi(line))
+        parts.append(Text.from_ansi(line))
         if row[-1]:
-            told.append(Padding(_cell(row[-1]), (0, 0, 0, _INDENT)))
-    return Group(*told)
+            parts.append(Padding(_cell(row[-1]), (0, 0, 0, _INDENT)))
+    return Group(*parts)
 
 
 class Command(str):

@@ -15,7 +15,7 @@ from taskyard.ops.cli.next_step import with_next_step
 from taskyard.ops.cli.streams import FULL, silence
 from taskyard.ops.cli.visible import clean, json_text
 
-__all__ = ["Switches", "tell"]
+__all__ = ["Switches", "report_failure"]
 
 USAGE: Final = 2
 UNREACHABLE: Final = 3
@@ -36,7 +36,7 @@ class Switches:
     path: str = "taskyard"
 
 
-def tell(error: BaseException, switches: Switches) -> int:
+def report_failure(error: BaseException, switches: Switches) -> int:
     """Report `error` and return the exit code that stands for it."""
     match error:
         case SystemExit():
@@ -100,5 +100,5 @@ def _first_line(error: BaseException) -> str:
 
 
 def _print_document(error: BaseException, text: str, code: int) -> None:
-    told = {"kind": type(error).__name__, "message": text, "exit_code": code}
-    sys.stdout.write(json_text({"error": told}) + "\n")
+    document = {"kind": type(error).__name__, "message": text, "exit_code": code}
+    sys.stdout.write(json_text({"error": document}) + "\n")

@@ -97,7 +97,12 @@ def _print(report: Report) -> None:
     looked = ", ".join(f"{count} {name}" for name, count in report.looked_at.items())
     say(f"looked at {looked} in {report.took_s:.1f} s")
     rows = [
-        (kind.value, count, report.repaired[kind] if report.repairing else "-", _told(report, kind))
+        (
+            kind.value,
+            count,
+            report.repaired[kind] if report.repairing else "-",
+            _meaning(report, kind),
+        )
         for kind, count in sorted(report.drift.items())
     ]
     if rows:
@@ -111,7 +116,7 @@ def _print(report: Report) -> None:
     _print_verdict(report)
 
 
-def _told(report: Report, kind: Kind) -> str:
+def _meaning(report: Report, kind: Kind) -> str:
     example = report.examples[kind][0]
     detail = report.details.get(example)
     return f"{MEANINGS[kind].text}, e.g. {example}" + (f": {detail}" if detail else "")

@@ -27,7 +27,7 @@ def command(json: Json = False) -> None:
     with open_stage() as stage:
         with screen:
             summary = _play(stage, screen)
-        _tell(screen, summary)
+        _show_summary(screen, summary)
     elapsed_s = stage.elapsed_s
     screen.say(f"All of it in {elapsed_s:.1f} s, nothing is left behind.", "bold green")
     screen.say("Next: taskyard up")
@@ -42,13 +42,13 @@ def _play(stage: Stage, screen: Screen) -> Summary:
         screen.say(
             f"   they answer after {stage.elapsed_s:.1f} s; the sample shop is {stage.shop.url}"
         )
-        return _tell_story(Story(stage, screen, yard, engine))
+        return _play_story(Story(stage, screen, yard, engine))
     finally:
         engine.dispose()
         yard.close()
 
 
-def _tell_story(story: Story) -> Summary:
+def _play_story(story: Story) -> Summary:
     plan = story.plan()
     story.run(plan)
     doomed = story.fail(plan)
@@ -64,7 +64,7 @@ def _tell_story(story: Story) -> Summary:
     return seen[0]
 
 
-def _tell(screen: Screen, summary: Summary) -> None:
+def _show_summary(screen: Screen, summary: Summary) -> None:
     for thing in (summary.jobs_table(), summary.audit_table()):
         screen.say("")
         screen.show(thing)

@@ -92,7 +92,7 @@ class _Lines:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._told: dict[object, object] = {}
+        self._shown: dict[object, object] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -117,8 +117,8 @@ class _Lines:
 
     def update(self, cast: Cast) -> None:
         for row in cast.rows():
-            if self._told.get(row[_ID]) != row[_STATE]:
-                self._told[row[_ID]] = row[_STATE]
+            if self._shown.get(row[_ID]) != row[_STATE]:
+                self._shown[row[_ID]] = row[_STATE]
                 self.say(f"  {row[0]} ({row[_ID]}) is {row[_STATE]} {_aside(row)}".rstrip())
 
 

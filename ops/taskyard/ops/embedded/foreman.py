@@ -115,9 +115,9 @@ class Foreman(Manager):  # type: ignore[misc]  # honcho publishes no types
     def _ended(self, name: str, code: int) -> None:
         self._processes[name]["returncode"] = code
         if self._terminating:
-            self._say(f"{name} stopped ({_told(code)})")
+            self._say(f"{name} stopped ({_exit_text(code)})")
             return
-        self._say(f"{name} ended unexpectedly ({_told(code)}), stopping the others")
+        self._say(f"{name} ended unexpectedly ({_exit_text(code)}), stopping the others")
         self._code = _shell_code(code)
         self._drain()
 
@@ -174,7 +174,7 @@ class Foreman(Manager):  # type: ignore[misc]  # honcho publishes no types
         self._system_print(text + "\n")
 
 
-def _told(code: int) -> str:
+def _exit_text(code: int) -> str:
     return f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
 
 

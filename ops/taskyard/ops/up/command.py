@@ -47,7 +47,7 @@ def command(
     """
     shared = _BUILTIN_JOBS if builtin else {}
     loaded = load({**os.environ, **shared})
-    _tell_unused(loaded)
+    _note_unused(loaded)
     Catalogue.of(loaded.settings)
     registry.load_entry_points(built_in=loaded.settings.builtin_jobs)  # each worker logs failures
     with EmbeddedStack(loaded.settings.home, shared=shared) as stack:
@@ -66,7 +66,7 @@ def _environment(stack: EmbeddedStack) -> Mapping[str, str]:
     return {**stack.environment(), **TRUST_LOCAL, **_NO_ROOT_WARNING}
 
 
-def _tell_unused(loaded: Loaded) -> None:
+def _note_unused(loaded: Loaded) -> None:
     given = [name for name in URLS if loaded.origins[name] != "default"]
     if given:
         named = ", ".join(f"{name} (from {loaded.origins[name]})" for name in given)

@@ -22,7 +22,7 @@ def report(name: str, mode: str | None, *, json: bool) -> None:
     """Print the plan of the app called `name`; raises `InvalidSettings`."""
     app = load_app(name)
     found = plan(app, mode)
-    _tell_other_broker(name, app)
+    _note_other_broker(name, app)
     if json:
         print_json(_document(found))
         return
@@ -54,7 +54,7 @@ def _document(found: Plan) -> dict[str, Any]:
     }
 
 
-def _tell_other_broker(name: str, app: Any) -> None:
+def _note_other_broker(name: str, app: Any) -> None:
     """The settings that mirror and relay have here may lead past the app's letters."""
     broker = AppBroker(app)
     other = strays_to(broker, load().settings)

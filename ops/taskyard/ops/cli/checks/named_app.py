@@ -74,7 +74,7 @@ def _load_settings(name: str, app: Celery) -> None:
     except (Exception, SystemExit) as error:
         raise InvalidSettings(
             f"the app of {name!r} is there, its settings or tasks cannot be loaded: "
-            f"{_told(name, error)}. Expected an app that a worker could start with. Mend that, "
+            f"{_cause(name, error)}. Expected an app that a worker could start with. Mend that, "
             f"then run again: taskyard check {name}"
         ) from error
 
@@ -106,7 +106,7 @@ def _why(name: str, error: BaseException) -> str:
     if isinstance(error, AttributeError) and _frame(name, error) is None:
         return _no_attribute(name)
     return (
-        f"the module {module!r} is there, importing it failed: {_told(name, error)}. "
+        f"the module {module!r} is there, importing it failed: {_cause(name, error)}. "
         "Expected a module that a worker could import. Mend that, then run again: "
         f"taskyard check {name}"
     )
@@ -142,7 +142,7 @@ def _instead(module: str) -> str:
     return "Run: " + " or ".join(f"taskyard check {module}:{name}" for name in apps)
 
 
-def _told(name: str, error: BaseException) -> str:
+def _cause(name: str, error: BaseException) -> str:
     """Kind and words of an exception, and where in the user's own files it came up."""
     text = error.msg if isinstance(error, SyntaxError) else error
     words = " ".join(str(text).split())[:_LONGEST]

@@ -43,11 +43,11 @@ def look_at_rights(broker: Connection, settings: Settings) -> Iterator[Finding]:
     if not lacking:
         yield Finding.ok("broker", f"user {user} may configure, write and read what it needs")
         return
-    told = "; ".join(f"{right} {', '.join(names)}" for right, names in lacking.items())
+    text = "; ".join(f"{right} {', '.join(names)}" for right, names in lacking.items())
     where = shlex.quote(broker.virtual_host or "/")
     yield Finding.error(
         "broker",
-        f"user {user} may not {told}",
+        f"user {user} may not {text}",
         f"Ask who runs it to widen the three patterns (configure, write, read) of: rabbitmqctl "
         f"set_permissions -p {where} {user} …; docs/access.md has them.",
         exit_code=4,

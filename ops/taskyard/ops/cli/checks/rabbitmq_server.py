@@ -49,10 +49,10 @@ def judge_version(facts: dict[str, Any]) -> Finding:
 
 def judge_choice(settings: Settings, facts: dict[str, Any]) -> Finding:
     """What workers choose on this server and why; a warning where it costs what was asked for."""
-    choice, told = choose(facts, settings.rabbitmq_queue_type), describe(settings, facts)
+    choice, text = choose(facts, settings.rabbitmq_queue_type), describe(settings, facts)
     if choice.cost:
-        return Finding.warning("broker", told, "Change one of both if that is not meant.")
-    return Finding.ok("broker", told)
+        return Finding.warning("broker", text, "Change one of both if that is not meant.")
+    return Finding.ok("broker", text)
 
 
 def _connect(broker: Connection, url: str) -> None:
@@ -97,5 +97,5 @@ def _differing(queue: RabbitQueue, found: Declared, lost: list[str], broker: Con
             " Where that cannot be, a policy gives it the dead-letter exchange, though never "
             f"priorities (a queue follows one policy: merge it with its own). Run: {command}"
         )
-    told = f"queue {queue.name} exists and is used as it is, though {'; '.join(lost)}"
-    return Finding.warning("broker", told, remedy)
+    text = f"queue {queue.name} exists and is used as it is, though {'; '.join(lost)}"
+    return Finding.warning("broker", text, remedy)

@@ -104,9 +104,9 @@ def _control(settings: Settings, prefix: str) -> Iterator[Need]:
     yield Need(("publish", channel, ""), channel)
     # A pattern is compared with those of the ACL letter by letter.
     yield Need(("psubscribe", channel), channel)
-    told = f"{prefix}/{database}.{events}/"
-    yield Need(("publish", f"{told}worker.online", ""), f"{told}*")
-    yield Need(("psubscribe", f"{told}worker.*"), f"{told}worker.*")
+    events_channel = f"{prefix}/{database}.{events}/"
+    yield Need(("publish", f"{events_channel}worker.online", ""), f"{events_channel}*")
+    yield Need(("psubscribe", f"{events_channel}worker.*"), f"{events_channel}worker.*")
 
 
 def _scripts() -> Iterator[Need]:

@@ -23,10 +23,10 @@ def look_at(subject: str, url: str, variable: str, needs: Iterable[Need]) -> Ite
     """What is to be said about the server at `url`, which `variable` names, and its user."""
     with connect(url, retries=0, variable=variable) as client:
         with reachable(url, variable=variable):
-            told, facts = _facts(client)
+            answered, facts = _facts(client)
         yield judge_version(subject, facts)
         yield judge_mode(subject, facts, variable)
-        if told:
+        if answered:
             yield _eviction(subject, facts, client)
             yield _persistence(subject, facts, client)
         else:

@@ -80,8 +80,8 @@ def command(
         done = _replay_all(engine, names, wish, quiet=json)
     counts = Counter(replay.verdict for replay in done)
     if json:
-        told = {verdict.value: counts[verdict] for verdict in TaskMode}
-        print_json({**told, "letters": [asdict(replay) for replay in done]})
+        totals = {verdict.value: counts[verdict] for verdict in TaskMode}
+        print_json({**totals, "letters": [asdict(replay) for replay in done]})
     elif len(done) > 1:
         say(", ".join(f"{counts[verdict]} {verdict}" for verdict in TaskMode))
     failed = [replay.exit_code for replay in done if replay.exit_code]

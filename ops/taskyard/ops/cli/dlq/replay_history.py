@@ -34,8 +34,8 @@ def _into(replay: ReplayEntry) -> str:
     ways += ["edited payload"] if replay.edited else []
     ways += ["forced"] if replay.forced else []
     head, _, why = replay.outcome.partition(": ")
-    told = waiting(why) if head == PENDING else replay.outcome
-    return f"generation {replay.generation} ({', '.join([*ways, told])})"
+    text = waiting(why) if head == PENDING else replay.outcome
+    return f"generation {replay.generation} ({', '.join([*ways, text])})"
 
 
 def waiting(why: str) -> str:

@@ -54,11 +54,11 @@ def command(
             _print_documents([_message(engine, name) for name in written(ids)])
             return
         found = [letters.show(engine, name) for name in written(ids)]
-        told = [(letter, replay_history_of(engine, letter)) for letter in found]
+        extra = [(letter, replay_history_of(engine, letter)) for letter in found]
     if json:
-        _print_documents([_document(letter, history) for letter, history in told])
+        _print_documents([_document(letter, history) for letter, history in extra])
         return
-    for letter, history in told:
+    for letter, history in extra:
         _print(letter, history)
 
 
@@ -73,8 +73,8 @@ def _print_documents(documents: list[dict[str, Any]]) -> None:
 def _document(letter: dict[str, Any], history: ReplayHistory) -> dict[str, Any]:
     """Named as in `dlq list` and `jobs show`: `attempts` is a number, what failed a list."""
     failed = letter["attempts"]
-    told = {"attempts": letters.count(failed), "failed_attempts": failed}
-    return {**letter, **told, "replayable": history.why_not is None, **asdict(history)}
+    extra = {"attempts": letters.count(failed), "failed_attempts": failed}
+    return {**letter, **extra, "replayable": history.why_not is None, **asdict(history)}
 
 
 def _print(letter: dict[str, Any], history: ReplayHistory) -> None:

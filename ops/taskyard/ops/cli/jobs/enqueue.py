@@ -68,5 +68,5 @@ def command(
 
 
 def _document(handle: JobHandle, result: Any, *, wait: bool) -> dict[str, Any]:
-    told = {"job_id": handle.job_id, "created": handle.created, "state": handle.state()}
-    return {**told, "result": result} if wait else told
+    document = {"job_id": handle.job_id, "created": handle.created, "state": handle.state()}
+    return {**document, "result": result} if wait else document

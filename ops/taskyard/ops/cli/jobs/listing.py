@@ -99,8 +99,8 @@ def _took(row: Mapping[str, Any], starts: Mapping[tuple[str, int], datetime]) ->
 
 def _cause(row: Mapping[str, Any]) -> str | None:
     """Code and words; a job that died without either has none."""
-    told = [str(row["code"] or ""), summary_line(str(row["error"] or ""))]
-    return ": ".join(part for part in told if part) or None
+    parts = [str(row["code"] or ""), summary_line(str(row["error"] or ""))]
+    return ": ".join(part for part in parts if part) or None
 
 
 def _check_queue(connection: Connection, settings: Settings, queue: str) -> None:

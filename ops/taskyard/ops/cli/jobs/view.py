@@ -202,10 +202,10 @@ def look_up(settings: Settings, records: Records, name: str) -> JobView:
 
 def _by_ledger(settings: Settings, name: str, silence: TaskyardError) -> JobView:
     job_id = find_in_ledger(settings, name)
-    told = None if job_id is None else read_ledger(settings, job_id)
-    if job_id is None or told is None or told.row is None:
+    known = None if job_id is None else read_ledger(settings, job_id)
+    if job_id is None or known is None or known.row is None:
         raise silence
-    return _with_place(settings, JobView(Record(job_id, {}), told, silence=silence))
+    return _with_place(settings, JobView(Record(job_id, {}), known, silence=silence))
 
 
 def _with_place(settings: Settings, view: JobView) -> JobView:

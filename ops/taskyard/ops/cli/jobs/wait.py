@@ -62,16 +62,16 @@ def _many(handles: Sequence[JobHandle], timeout: float, *, replay: bool, json: b
     """One job's failure does not end the wait for the others; the first decides the exit code."""
     ended, codes = [], []
     for handle in handles:
-        told: dict[str, Any] = {"job_id": handle.job_id}
+        document: dict[str, Any] = {"job_id": handle.job_id}
         try:
-            told["result"] = handle.result(timeout, wait_for_replay=replay)
+            document["result"] = handle.result(timeout, wait_for_replay=replay)
         except (DeadLettered, JobFailed, NotFound, ResultTimeout) as error:
-            told["error"] = str(error)
+            document["error"] = str(error)
             codes.append(error.exit_code)
-        told["state"] = handle.state()
-        ended.append(told)
+        document["state"] = handle.state()
+        ended.append(document)
         if not json:
-            say(one_line(f"{handle.job_id} {told['state']} {told.get('error', '')}"))
+            say(one_line(f"{handle.job_id} {document['state']} {document.get('error', '')}"))
     if json:
         print_json(ended)
     if codes:

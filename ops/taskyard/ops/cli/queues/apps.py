@@ -45,7 +45,7 @@ def _redis(settings: Settings, found: Sequence[Sequence[Place]]) -> list[QueueSt
     with connect(url, retries=0, variable=BROKER) as client, reachable(url, variable=BROKER):
         mark = find_mark(client, settings.namespace)
         prefixes = {place.layout.prefix for places in found for place in places}
-        told = {prefix: heartbeats(client, settings.namespace, prefix) for prefix in prefixes}
+        counts = {prefix: heartbeats(client, settings.namespace, prefix) for prefix in prefixes}
         states = []
         for places in found:
             sizes = [
@@ -54,7 +54,7 @@ def _redis(settings: Settings, found: Sequence[Sequence[Place]]) -> list[QueueSt
             ]
             # A worker with kombu's own transport has no heartbeat, so nobody is no answer here.
             name = places[0].queue
-            consumers = sum(told[prefix][name] for prefix in {at.layout.prefix for at in places})
+            consumers = sum(counts[prefix][name] for prefix in {at.layout.prefix for at in places})
             states.append(_state(places, sizes, consumers or None))
     return states
 

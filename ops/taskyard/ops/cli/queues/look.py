@@ -103,13 +103,13 @@ def _redis(settings: Settings, names: Sequence[str]) -> tuple[Counts, Counts]:
     url, layout = check_broker_url(settings), own_layout(settings)
     with connect(url, retries=0, variable=BROKER) as client, reachable(url, variable=BROKER):
         waiting: Counts = {name: length(client, layout.keys(name)) for name in names}
-        told = heartbeats(client, settings.namespace)
-    if all(told[name] for name in names):
-        return waiting, told
+        counts = heartbeats(client, settings.namespace)
+    if all(counts[name] for name in names):
+        return waiting, counts
     with reachable(url, variable=BROKER):
         answers, complete = _answers(settings)
     # A worker with a heartbeat answers too, so the two overlap and are not added.
-    seen = {name: max(told[name], answers[name]) for name in names}
+    seen = {name: max(counts[name], answers[name]) for name in names}
     return waiting, {name: n if n > 0 or complete else None for name, n in seen.items()}
 
 
@@ -138,8 +138,8 @@ def heartbeats(client: Redis, namespace: str, prefix: str = "") -> Counter[str]:
 def _answers(settings: Settings) -> tuple[Counter[str], bool]:
     """What the workers say, those of Celery's own kind too, and whether all that listen did."""
     answers, listening = ask_workers(settings, "active_queues")
-    told = Counter(queue["name"] for queues in answers.values() for queue in queues)
-    return told, listening is not None and len(answers) >= listening
+    counts = Counter(queue["name"] for queues in answers.values() for queue in queues)
+    return counts, listening is not None and len(answers) >= listening
 
 
 def ask_workers(settings: Settings, question: str) -> tuple[Mapping[str, Any], int | None]:

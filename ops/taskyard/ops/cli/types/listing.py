@@ -49,8 +49,8 @@ def waits(policy: RetryPolicy) -> str:
         return "none"
     shown = waits_ms(policy)
     more = " ..." if policy.max_retries > len(shown) else ""
-    told = ", ".join(f"{wait / 1000:g}" for wait in shown)
-    return f"{'up to ' if policy.jitter else ''}{told}{more} s"
+    text = ", ".join(f"{wait / 1000:g}" for wait in shown)
+    return f"{'up to ' if policy.jitter else ''}{text}{more} s"
 
 
 def _document(known: Known) -> dict[str, object]:

@@ -29,8 +29,8 @@ def command(
     known = the_type(types, name)
     found = list(facts(known, target))
     if json:
-        told = {fact.name: {"value": fact.value, "origin": fact.origin} for fact in found}
-        print_json({"name": name, "handler": known.handler, "fields": told})
+        fields = {fact.name: {"value": fact.value, "origin": fact.origin} for fact in found}
+        print_json({"name": name, "handler": known.handler, "fields": fields})
         return
     put_facts([("type", name), ("handler", _handler(known, silence))])
     say("")
