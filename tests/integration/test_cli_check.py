@@ -147,6 +147,22 @@ def test_a_type_on_an_unknown_queue_and_without_a_handler_is_told_twice(shell: S
     )
 
 
+def test_types_that_decorators_define_are_one_finding_and_no_warning() -> None:
+    registry = Registry()
+    registry.job("paint", queue="exec")(lambda payload: payload)
+    registry.job("draw", queue="walls")(lambda payload: payload)
+
+    found = list(jobs.handlers(Settings(), Catalogue.load(built_in=False), registry))
+
+    (wrong,) = [finding for finding in found if finding.level is not Level.OK]
+    assert wrong.detail.startswith("draw: there is no queue 'walls'")
+    (said,) = [finding for finding in found if finding.detail.startswith("decorators alone")]
+    assert said.detail == (
+        "decorators alone define paint, draw: a service enqueues them if it imports their modules "
+        "or has them in a file of TASKYARD_JOB_TYPES"
+    )
+
+
 def test_a_handler_without_a_type_is_an_error() -> None:
     registry = Registry()
     catalogue = Catalogue.load(built_in=True)
