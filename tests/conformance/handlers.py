@@ -1,4 +1,4 @@
-"""The handlers of the suite: one act, told by the payload; the same on servers and in memory.
+"""The handlers of the suite: one act (support/acts.py); the same on servers and in memory.
 
 What they do is written into a folder, so that every kind of stage can be asked about it.
 """
@@ -7,52 +7,20 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
-from taskyard.errors import CodedError
+from support.acts import AT_ONCE, NEVER, POLL_S, Act, World, delayed, misbehave
 from taskyard.inbox import create_table
 from taskyard.jobs import JobContext, job
 
-__all__ = ["FOLDER", "Act", "Diary", "World"]
+__all__ = ["FOLDER", "Diary"]
 
 FOLDER = "CONFORMANCE_FOLDER"
-AT_ONCE = {"max_retries": 2, "backoff_strategy": "immediate", "base_delay_ms": 0, "jitter": False}
-SOON = {"max_retries": 2, "backoff_strategy": "linear", "base_delay_ms": 150, "jitter": False}
-NEVER = {"max_retries": 0, "backoff_strategy": "immediate", "base_delay_ms": 0}
-
-
-class Panic(BaseException):
-    """As an extension in another language has it."""
-
-
-def _die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-class World:
-    """What a stage without processes and without waiting does instead."""
-
-    die: Callable[[], None] = staticmethod(_die)
-    pass_s: Callable[[float], None] = staticmethod(time.sleep)
-
-
-class Act(BaseModel):
-    """`do` says what, for the first `times` runs (-1: always); otherwise it returns `value`."""
-
-    do: str = "return"
-    times: int = -1
-    value: Any = None
-    code: str = "flaky"
-    label: str = ""
-    retry_after_s: float | None = None
+SOON = delayed(150)
 
 
 class Diary:
@@ -121,37 +89,12 @@ def _act(act: Act, context: JobContext) -> Any:
         diary.apply_once(context)
         if run == 1:
             World.die()
-    if 0 <= act.times < run:
+    if not act.misbehaves_in(run):
         return act.value
-    return _misbehave(act, context, diary)
-
-
-def _misbehave(act: Act, context: JobContext, diary: Diary) -> Any:
-    match act.do:
-        case "fail":
-            raise CodedError(
-                act.code,
-                f"told to fail with {act.code}",
-                details={"hint": "told"},
-                retry_after_s=act.retry_after_s,
-            )
-        case "kill":
-            World.die()
-        case "exit":
-            raise SystemExit(3)
-        case "panic":
-            raise Panic("in an extension")
-        case "big":
-            return "x" * 300_000
-        case "not_json":
-            return {"a set": {1, 2}}
-        case "nan":
-            return {"a number": float("nan")}
-        case "report":
-            context.progress(0.5, "half way")
+    answer = misbehave(act, context)
     while act.do == "hang" or (act.do == "wait" and diary.is_shut):
-        World.pass_s(0.01)
-    return act.value
+        World.pass_s(POLL_S)
+    return answer
 
 
 @job("steady", queue="exec", policy=AT_ONCE)

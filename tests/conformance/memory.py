@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from conformance.handlers import FOLDER, Diary, World
+from conformance.handlers import FOLDER, Diary
 from conformance.stage import Seen, waits_between
+from support.acts import World
 from taskyard.client import JobHandle
 from taskyard.jobs import JobType
 from taskyard.settings import Settings

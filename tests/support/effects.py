@@ -9,7 +9,8 @@ from typing import Any
 import redis
 from sqlalchemy import text
 
-from support.handlers import AT_ONCE, Notes
+from support.acts import AT_ONCE
+from support.handlers import Notes
 from taskyard.database import engine
 from taskyard.errors import CodedError
 from taskyard.jobs import JobContext, job

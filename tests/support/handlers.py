@@ -1,4 +1,4 @@
-"""The handlers of the worker under test: one act, told by the payload, on every queue.
+"""The handlers of the worker under test: one act (support/acts.py) on every queue.
 
 Each run is noted in Redis before it acts, so a test sees what ran again.
 """
@@ -8,27 +8,23 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
 import time
 from functools import cache
 from typing import Any
 
 import redis
-from pydantic import BaseModel
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from support.acts import AT_ONCE, NEVER, POLL_S, Act, delayed, misbehave
 from taskyard.errors import CodedError
 from taskyard.jobs import JobContext, job
 from taskyard.settings import load
 
-__all__ = ["Act", "Notes"]
+__all__ = ["Notes"]
 
-POLL_S = 0.01
-AT_ONCE = {"max_retries": 2, "backoff_strategy": "immediate", "base_delay_ms": 0, "jitter": False}
 # Longer than a busy machine takes to publish a retry, so that it waits in the delay store.
-SOON = {"max_retries": 2, "backoff_strategy": "linear", "base_delay_ms": 1000, "jitter": False}
-NEVER = {"max_retries": 0, "backoff_strategy": "immediate", "base_delay_ms": 0}
+SOON = delayed(1000)
 
 
 class Notes:
@@ -70,17 +66,6 @@ class Notes:
         return f"{self._namespace}:notes:gate:{name}"
 
 
-class Act(BaseModel):
-    """`do` says what; `times` for how many runs (-1: always), after that it returns `value`."""
-
-    do: str = "return"
-    times: int = -1
-    value: Any = None
-    gate: str = ""
-    code: str = "flaky"
-    label: str = ""
-
-
 @cache
 def _notes(pid: int) -> Notes:
     settings = load().settings
@@ -91,37 +76,13 @@ def _notes(pid: int) -> Notes:
 
 def _begin(act: Act, context: JobContext) -> bool:
     """Note the run; whether it is one of those that misbehave."""
-    run = _notes(os.getpid()).note(context, act.label)
-    return act.times < 0 or run <= act.times
-
-
-def _misbehave(act: Act, context: JobContext) -> Any:
-    match act.do:
-        case "fail":
-            raise CodedError(act.code, f"told to fail with {act.code}")
-        case "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
-        case "hoard":
-            return b"x" * (act.value * 1_048_576)
-        case "exit":
-            raise SystemExit(3)
-        case "memory":
-            raise MemoryError("told to")
-        case "big":
-            return "x" * 300_000
-        case "not_json":
-            return {"a set": {1, 2}}
-        case "report":
-            context.progress(0.5, "half way")
-        case "token":
-            return context.token
-    return act.value
+    return act.misbehaves_in(_notes(os.getpid()).note(context, act.label))
 
 
 def _act(act: Act, context: JobContext) -> Any:
     if not _begin(act, context):
         return act.value
-    answer = _misbehave(act, context)
+    answer = misbehave(act, context)
     while act.gate and not _notes(os.getpid()).is_open(act.gate):
         time.sleep(POLL_S)
     while act.do == "hang":
@@ -134,7 +95,7 @@ def _act(act: Act, context: JobContext) -> Any:
 async def _act_async(act: Act, context: JobContext) -> Any:
     if not _begin(act, context):
         return act.value
-    answer = _misbehave(act, context)
+    answer = misbehave(act, context)
     # The gate is in Redis; nothing in this process could set an event.
     while act.gate and not _notes(os.getpid()).is_open(act.gate):  # noqa: ASYNC110
         await asyncio.sleep(POLL_S)

@@ -9,7 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from support.handlers import AT_ONCE, NEVER, POLL_S, _notes
+from support.acts import AT_ONCE, NEVER, POLL_S
+from support.handlers import _notes
 from support.odd_exceptions import RAISED
 from taskyard.jobs import JobContext, job
 
