@@ -7,6 +7,7 @@ import pickle
 import struct
 from collections import deque
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import kombu.asynchronous
@@ -84,6 +85,25 @@ def test_a_death_that_cannot_be_seen_yet_is_looked_for_again(pool: JobPool, hub:
     assert (pool._pool, list(hub.timers)) == ([], [])
     # Nobody else was looked at meanwhile.
     assert pool.looks == 2
+
+
+@pytest.mark.parametrize("kind", [JobPool, OwnPipesPool])
+def test_a_death_that_is_not_seen_yet_ends_no_worker_that_comes_back_to_its_broker(
+    kind: type[OwnPipesPool],
+) -> None:
+    """The broker is lost between the end of a process and the look that sees it."""
+    made, process = kind.__new__(kind), Process(looks=1)
+    made._pool, made._waiting_to_start = [process], set()
+    made.maintain_pool = lambda: None
+    inlet, outlet = os.pipe()
+    hub = kombu.asynchronous.Hub()
+    process._popen = SimpleNamespace(sentinel=inlet)
+    made._track_child_process(process, hub)
+    made._event_process_exit(hub, process)
+    made._track_child_process(process, hub)
+    assert hub.readers == {}
+    os.close(inlet)
+    os.close(outlet)
 
 
 def test_a_process_that_closed_its_files_and_lives_is_left_to_celery(

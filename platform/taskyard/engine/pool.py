@@ -51,6 +51,20 @@ class OwnPipesPool(asynpool.AsynPool):  # type: ignore[misc]
         for fd in readable:
             self.handle_result_event(fd)
 
+    def _track_child_process(self, proc: Any, hub: Any) -> None:
+        """Watch for the end of a process, unless the event of its end has come already.
+
+        Celery registers its pool anew after each loss of the broker, and would end the worker over
+        a process whose end is noticed and whose death could not be seen yet.
+        """
+        if getattr(proc, "_sentinel_poll", proc) is None:
+            self._look_for_death(hub, proc)
+        else:
+            super()._track_child_process(proc, hub)
+
+    def _look_for_death(self, hub: Any, proc: Any) -> None:
+        """Celery looks at all processes every 5 s."""
+
     def _process_cleanup_queues(self, proc: Any) -> None:
         """Replace the pipes of a killed process; those of one that left in order are used again.
 
@@ -91,6 +105,9 @@ class JobPool(OwnPipesPool):
         can be waited for. Celery looks once, most often too early, and then every 5 s.
         """
         super()._event_process_exit(hub, proc)
+        self._look_for_death(hub, proc)
+
+    def _look_for_death(self, hub: Any, proc: Any) -> None:
         # One that never came up would be replaced, and fail again, as fast as processes start.
         if proc in self._pool and proc not in self._waiting_to_start:
             self._look_later(hub, proc, LOOKS)
