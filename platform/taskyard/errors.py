@@ -118,7 +118,7 @@ class UnknownQueue(TaskyardError):
 
 
 class UnknownPriority(TaskyardError):
-    """The priority lies outside the queue's range."""
+    """The priority is outside the queue's range."""
 
     exit_code = 2
 
@@ -188,7 +188,7 @@ class NotReplicated(PublishFailed):
 
     `job_ids` names these jobs, `unkeyed` those of them without an idempotency key. `requests` are
     the places in the call's list, from 0, of all that is not known to be replicated: first these
-    jobs, in their order, then what is `not_enqueued`. What lies before them is confirmed.
+    jobs, in their order, then what is `not_enqueued`. What comes before them is confirmed.
     """
 
     def __init__(
@@ -298,7 +298,7 @@ class JobFailed(TaskyardError):
 
 
 class DeadLettered(TaskyardError):
-    """A job failed for good and lies in the dead letters under `dead_letter_id`.
+    """A job failed for good and is in the dead letters under `dead_letter_id`.
 
     It takes positional facts alone, so that a Celery result of any client rebuilds it.
     """

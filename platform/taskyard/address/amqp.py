@@ -118,7 +118,7 @@ def _check(part: Url) -> None:
 
 
 def _tls(part: Url) -> dict[str, Any]:
-    """py-amqp's options; without a word of it certificate and host name are verified."""
+    """py-amqp's options; by default certificate and host name are verified."""
     named = {_SYNONYMS.get(k, k): v for k, v in part.options.items() if _is_tls(k)}
     asked = named.get("ssl_cert_reqs")
     if asked in _VERIFY:

@@ -16,7 +16,7 @@ _FLAGS: Final = ("ssl_check_hostname",)
 
 
 def read_tls(options: Mapping[str, str], form: str) -> dict[str, Any]:
-    """The `ssl_*` options with their types; without a word of it the server is verified.
+    """The `ssl_*` options with their types; by default the server is verified.
 
     `ssl_cert_reqs` is required, optional or none, also spelled CERT_REQUIRED as in Celery's
     documents. Raises `InvalidSettings`.

@@ -1,4 +1,4 @@
-"""The audit log: what operators did, asked for and were refused, in rows that nobody can change."""
+"""The audit log: what operators did, asked for and were refused, in rows that cannot be changed."""
 
 from taskyard.audit.log import Action, Entry, Outcome, answer, refused, rows_of, write
 

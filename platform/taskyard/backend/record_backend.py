@@ -62,7 +62,7 @@ class RecordBackend(RedisBackend):  # type: ignore[misc]
     def mark_as_failure(
         self, task_id: str, exc: Any, *args: Any, request: Any = None, **kwargs: Any
     ) -> Any:
-        """A decided success stays one, whatever went wrong in telling of it."""
+        """A decided success stays one, whatever went wrong while it was reported."""
         if getattr(request, DECIDED, None):
             return None
         return super().mark_as_failure(task_id, exc, *args, request=request, **kwargs)

@@ -236,7 +236,7 @@ class AmqpPublisher:
                 self._abandon()
                 if not reused or isinstance(error, OperationalError):
                     raise PublishFailed(f"job {job_id} was not published: {error}") from error
-                # The server left while nobody looked; a second message of a job changes nothing.
+                # The server closed an idle connection; a second message of a job changes nothing.
                 self._send(job_id, body, options, delayed=delayed)
 
     def _send_once(self, body: bytes, options: dict[str, Any], delayed: str | None) -> None:

@@ -1,6 +1,6 @@
 """One publication to RabbitMQ that is confirmed, and an error where no queue took it.
 
-A broker confirms an unroutable message too; only `mandatory` makes it say that nobody got it.
+A broker confirms an unroutable message too; only `mandatory` makes it say that no queue got it.
 """
 
 from __future__ import annotations

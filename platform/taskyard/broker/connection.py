@@ -120,7 +120,7 @@ def is_amqp(settings: Settings) -> bool:
 
 
 def wiring(url: str) -> Wiring:
-    """How kombu and Celery are told of the broker at `url`; raises `InvalidSettings`."""
+    """The configuration of kombu and Celery for the broker at `url`; raises `InvalidSettings`."""
     if urlsplit(url).scheme in AMQP_SCHEMES:
         amqp = amqp_address(url)
         return Wiring(";".join(amqp.urls), None, amqp.tls)

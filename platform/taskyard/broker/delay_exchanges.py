@@ -24,7 +24,7 @@ __all__ = ["bind_delay", "declare_delay", "delay_prefix", "delay_type", "has_wai
 _AT_LEAST_ONCE: Final = (3, 10)
 _FAMILIES: Final[Mapping[QueueType, str]] = {"classic": "", "quorum": ".quorum"}
 # A quorum queue that was declared just before RabbitMQ is killed is forgotten with what it has
-# confirmed (seen with 3.10, 4.0 and 4.3), or comes back and answers nobody; 0.5 s were too short.
+# confirmed (seen with 3.10, 4.0 and 4.3), or comes back unable to answer; 0.5 s were too short.
 _ON_DISK_S: Final = 1.5
 _LEVEL: Final = re.compile(r"(^|_)celery_delayed_(\d+|delivery)$")
 # Of a quorum queue with two priorities.

@@ -42,7 +42,7 @@ class OwnConnection:
         return () if self._connection is None else tuple(self._connection.channel_errors)
 
     def errors(self) -> tuple[type[BaseException], ...]:
-        """What says that the broker is away or refuses, by its own client."""
+        """The client's own errors for a broker that is unreachable or refuses."""
         found: tuple[type[BaseException], ...] = (OperationalError, OSError)
         if self._connection is not None:
             found += tuple(self._connection.connection_errors)

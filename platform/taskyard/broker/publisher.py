@@ -69,7 +69,7 @@ class BatchPublisher(Publisher, Protocol):
 def make_publisher(settings: Settings, now_us: Callable[[], int] | None = None) -> BatchPublisher:
     """The publisher of the broker in the settings; nothing is connected yet.
 
-    Due times are by the records' clock, `now_us`. RabbitMQ is told how long to wait, and by a
+    Due times are by the records' clock, `now_us`. RabbitMQ gets the time to wait, and by a
     machine's own clock an hour behind it would wait an hour too long.
     """
     return AmqpPublisher(settings, now_us) if is_amqp(settings) else RedisPublisher(settings)

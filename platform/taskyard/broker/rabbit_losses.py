@@ -26,7 +26,7 @@ _BY_POLICY: Final = {
 }
 # RabbitMQ's own, since 4.0, where neither the queue nor a policy has one.
 _SERVERS_LIMIT: Final = 20
-# What a letter of RabbitMQ itself needs to arrive, and what is there where nobody asked for it.
+# What a letter of RabbitMQ itself needs to arrive, and what is there although it was not asked for.
 _AT_LEAST_ONCE: Final = {"x-dead-letter-strategy": "at-most-once", "x-overflow": "drop-head"}
 _DROPS: Final = ("x-expires", "x-message-ttl", "x-max-length", "x-max-length-bytes")
 
@@ -36,7 +36,7 @@ def losses(queue: RabbitQueue, declared: Declared, properties: Mapping[str, Any]
     choice = choose(properties, queue.wish.asked)
     differences = declared.differences(queue.wish.arguments(choice))
     if "x-queue-type" in differences:
-        # What only the other type has is told by the type.
+        # What only the other type has follows from the type.
         shared = queue.wish.arguments(_as_found(choice, declared))
         differences = {**declared.differences(shared), "x-queue-type": differences["x-queue-type"]}
     priorities = quorum_priorities(properties)
@@ -58,7 +58,7 @@ def _quorum_losses(
             f"expected {expected}"
         )
     if "x-dead-letter-exchange" in differences:
-        return  # which is told, and without it there is no letter to lose
+        return  # which is reported, and without it there is no letter to lose
     for name, default in _AT_LEAST_ONCE.items():
         wished, found = differences.get(name, (None, None))
         if wished is not None:

@@ -58,7 +58,7 @@ class AwaitedResults:
             raise self._explain(error) from error
         finally:
             self._move(waiter, enters=False)
-            # What the thread has still to say is for nobody, and no error that was overlooked.
+            # What the thread still returns is not needed, and is no error that was overlooked.
             waiter.end.cancel()
 
     async def _look_once_more(self, waiter: Waiter, seconds: float) -> None:

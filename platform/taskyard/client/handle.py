@@ -113,7 +113,7 @@ class JobHandle:
 
         All results that the coroutines of a client await share one subscription, so a thousand of
         them cost Redis little more than one. The end of a job is known at once where its worker
-        tells of it, within 5 to some 20 s where nothing does: an operator's verb, a task of an
+        reports it, within 5 to some 20 s where nothing does: an operator's verb, a task of an
         installed app whose results are in another server. Awaiting may be cancelled at any time.
         """
         awaited = self._yard.awaited

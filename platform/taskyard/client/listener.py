@@ -47,7 +47,7 @@ class Waiter:
 
 
 class _Job:
-    """A job that is awaited, and the channels that tell of it."""
+    """A job that is awaited, and the channels that announce its end."""
 
     def __init__(self, channel: str) -> None:
         self.waiters: set[Waiter] = set()
@@ -194,7 +194,7 @@ class Listener:
         answer(answers)
 
     def _know_type(self, job_id: str, job: _Job, job_type: str) -> None:
-        """Listen also where a protected task of an installed app tells of its end."""
+        """Listen also where a protected task of an installed app announces its end."""
         if job_type == "" or job_type in self._catalogue:
             return
         channel = self._records.keys.kept_result(job_id)

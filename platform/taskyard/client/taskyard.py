@@ -90,7 +90,7 @@ class Batch:
         return error.within(range(len(self.handles), len(self._requests)))
 
     def broken(self, error: Exception) -> PublishFailed:
-        """What to tell when `error` has ended the way."""
+        """What to report when `error` has ended the call."""
         known, unknown = len(self.handles), self._sent - len(self.handles)
         return PublishFailed(
             f"{known} of {len(self._requests)} jobs are enqueued; the fate of the next {unknown} "

@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 __all__ = ["LAST_ASK_S", "NoAnswer", "call_with_timeout"]
 
 # Also a wait that is over is worth one answer, or a timeout of 0 could never see a result. And a
-# server that refuses is told as such: all tries of the client against one take less.
+# server that refuses is reported as such: all tries of the client against one take less.
 LAST_ASK_S: Final = 1.0
 
 T = TypeVar("T")

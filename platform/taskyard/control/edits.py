@@ -56,7 +56,7 @@ class Edit:
 def captured(row: Mapping[str, Any]) -> RawMessage:
     """The message of a row of `dead_letter_queue`, byte-exact; raises `Refused` if there is none.
 
-    Where Postgres refused a part of the letter, the whole of it lies in `raw_envelope`.
+    Where Postgres refused a part of the letter, the whole of it is in `raw_envelope`.
     """
     if row["raw_envelope"] is not None:
         return _whole(row).message

@@ -132,7 +132,7 @@ def stats(engine: Engine) -> Stats:
 
 
 def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Secrets masked; bytes as size and hash, since nobody can redact what nobody can read."""
+    """Secrets masked; bytes as size and hash, since what cannot be read cannot be redacted."""
     shown = {name: redact(value) for name, value in row.items() if name not in _BYTES}
     for name in _BYTES:
         held = row.get(name)

@@ -95,5 +95,5 @@ def _record(engine: Engine, call: VerbCall, outcome: str, error: Exception) -> N
 
 
 def _storable(text: str) -> str:
-    """What a caller wrote, as the audit log can hold it and nobody can misread it."""
+    """What a caller wrote, as the audit log can hold it and no reader can misread it."""
     return escaped(text)[:_LONGEST]

@@ -133,7 +133,7 @@ def is_missing_database(error: BaseException | None) -> bool:
 
 
 def is_refused_login(error: BaseException | None) -> bool:
-    """Whether a server answers and lets nobody in this way."""
+    """Whether a server answers and refuses the login."""
     return _code(error) is None and _LOGIN in str(error)
 
 

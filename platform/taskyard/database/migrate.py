@@ -1,4 +1,4 @@
-"""Moving the schema between versions, and telling whether it is the one this version needs."""
+"""Moving the schema between versions, and checking whether it is the one this version needs."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Weekly partitions: created ahead, aged out by dropping a week at once.
 
-A row outside every week (a clock that was wrong, a letter that was late) lies in the default
+A row outside every week (a clock that was wrong, a letter that was late) is in the default
 partition; creating its week later moves it there. A week is of a letter's decision or a job's
 admission; the age that counts is how long a letter has been here, and when a job last changed.
 """
@@ -89,7 +89,7 @@ def drop_partitions_before(connection: Connection, table: str, cutoff: datetime)
     old = [name for name in partitions(connection, table) if _week_of(name) + _WEEK <= cutoff]
     rows = open_letters = kept = 0
     for name in old:
-        # Detached first: from here on nobody writes to it, and its rows fit the default partition.
+        # Detached first: from here on it gets no new rows, and its rows fit the default partition.
         connection.execute(text(f"ALTER TABLE {table} DETACH PARTITION {name}"))
         kept += connection.execute(
             text(f"INSERT INTO {table} SELECT * FROM {name} WHERE {aged} >= :cutoff"),  # noqa: S608 - PARTITIONED

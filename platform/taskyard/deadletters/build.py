@@ -85,7 +85,7 @@ def _evidence(value: object) -> dict[str, Any]:
 
 
 def _error_text(value: object) -> str:
-    """What an error says, without its secrets: a letter lies in Postgres for months."""
+    """What an error says, without its secrets: a letter stays in Postgres for months."""
     return "" if value is None else redact_text(clean_text(str(value)))
 
 

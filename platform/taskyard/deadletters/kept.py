@@ -1,8 +1,8 @@
 """Copies of the last letters, for the case that Postgres is restored to before they came.
 
-A restored Postgres has lost what was mirrored since, and the broker was told that it may forget
-it. The copies lie in a Redis stream that is bounded by their number; its ids are times, so that a
-letter is found near the moment of its decision without any index.
+A restored Postgres has lost what was mirrored since, and the broker has deleted what was
+acknowledged. The copies are in a Redis stream that is bounded by their number; its ids are times,
+so that a letter is found near the moment of its decision without any index.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class KeptLetters:
         self._key = f"{settings.namespace}:letters:kept"
 
     def keep(self, letter: Letter) -> None:
-        """Keep a copy; without one nothing is lost now, so that a failure is only told."""
+        """Keep a copy; without one nothing is lost now, so that a failure is only logged."""
         body = zlib.compress(letter.encode(), level=1)
         if self._limit == 0 or len(body) > _LARGEST_BYTES:
             return

@@ -10,7 +10,7 @@ from taskyard.wire.letters import Letter
 
 __all__ = ["JSON", "REVIEW_LIMIT", "Post"]
 
-# A review queue nobody reads must not fill the broker; the letters themselves are all in Postgres.
+# A review queue without a reader must not fill the broker; Postgres has all letters.
 REVIEW_LIMIT: Final = 10_000
 JSON: Final = {"content_type": "application/json", "content_encoding": "utf-8"}
 

@@ -1,7 +1,7 @@
-"""Under which prefixes letters lie at a Redis broker: our own, and those of installed apps.
+"""Under which prefixes letters are at a Redis broker: our own, and those of installed apps.
 
 An app whose `broker_transport_options` have a `global_keyprefix` may be confined to it, so its
-letters lie there too. The mirror learns of it here: it knows nothing of an app's configuration.
+letters are there too. The mirror learns of it here: it knows nothing of an app's configuration.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class LetterPrefixes:
         self._key = f"{namespace}:letters:prefixes"
 
     def note(self, prefix: str) -> None:
-        """Remember `prefix`, before the first letter lies under it; raises redis-py's errors."""
+        """Remember `prefix`, before the first letter is under it; raises redis-py's errors."""
         self._client.sadd(self._key, prefix)
 
     def all(self) -> list[str]:

@@ -34,7 +34,7 @@ log = logger(__name__)
 
 _NOTE_EVERY_S: Final = 60.0
 # RabbitMQ 4 takes messages of 16 MiB at most. A letter holds the job's, which it took, as base64
-# and its arguments once more; kombu tells in a header that a body is compressed, and undoes it.
+# and its arguments once more; kombu says in a header that a body is compressed, and undoes it.
 _COMPRESSED_OVER_BYTES: Final = 8 * 1024 * 1024
 
 
@@ -128,7 +128,7 @@ class LetterBox:
     """The way of letters to the dead-letter exchange; threads may share it.
 
     `connect` makes the connection to the broker, by default to that of the settings. `keyprefix` is
-    that under which letters lie by it at a Redis broker, where it is not our own.
+    that under which letters are by it at a Redis broker, where it is not our own.
     """
 
     def __init__(
@@ -183,7 +183,7 @@ class LetterBox:
         return (RedisError, *self._own.errors())
 
     def _note_prefix(self) -> None:
-        """Before the letter: the mirror would not look for it where it lies.
+        """Before the letter: the mirror would not look for it where it is.
 
         Again after a while, for records that were flushed.
         """

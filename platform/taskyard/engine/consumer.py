@@ -59,7 +59,7 @@ log = logger(__name__)
 # tenth of the main process' time where that costs more than half of it.
 EVENT_INTERVAL_S: Final = 0.1
 EVENT_BATCH: Final = 1_000
-# How often a worker that waits for its broker looks whether it is told to end.
+# How often a worker that waits for its broker looks whether it shall end.
 _LOOK_S: Final = 0.2
 _EVENTS: Final = "task events not published"
 _DELIVER: Final = "redeliveries not counted"
@@ -88,7 +88,7 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
         super().on_connection_error_after_connected(exc)
         until = monotonic() + self._reconnecting.wait_s(monotonic(), exc)
         while (left_s := until - monotonic()) > 0:
-            # A worker that is told to end while it waits ends.
+            # A worker that shall end while it waits ends.
             maybe_shutdown()
             sleep(min(left_s, _LOOK_S))
 

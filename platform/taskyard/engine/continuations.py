@@ -76,7 +76,7 @@ def check_route(signature: Any) -> None:
 
 
 def is_passing(error: BaseException) -> bool:
-    """Whether a server is away or refuses: the message goes back, its next delivery repeats.
+    """Whether a server is unreachable or refuses: the message goes back, its next delivery repeats.
 
     kombu calls an unknown serializer an error of the connection too, since a `KeyError` can be one
     on Redis; what it was stands behind.

@@ -29,7 +29,7 @@ class DrainingResults(WholeResults):
     partial_read_timeout = LOOK_S
 
     def on_stop_not_started(self) -> None:
-        """Celery calls it once every process was told to leave after its job."""
+        """Celery calls it once every process was asked to leave after its job."""
         if self._hub is None:
             super().on_stop_not_started()
             return

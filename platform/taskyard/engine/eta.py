@@ -24,7 +24,7 @@ def due_ahead_us(message: Any, now_us: int) -> int | None:
 
 
 def is_beyond_waiting(eta: Any) -> bool:
-    """Whether the date lies further ahead than a message can wait at a broker."""
+    """Whether the date is further ahead than a message can wait at a broker."""
     due_us = _due_us(eta)
     return due_us is not None and due_us - to_us(datetime.now(UTC)) > us_of(LONGEST_WAIT_S)
 

@@ -57,7 +57,7 @@ def _text(value: Any) -> str | None:
 def read_stamp(headers: Mapping[str, Any]) -> Stamp | None:
     """The stamp in a message's headers, None if there is none; raises ValueError if it is broken.
 
-    Admission mints epochs. One that is over a day ahead was minted by nobody, and would end every
+    Admission mints epochs. One that is over a day ahead comes from elsewhere, and would end every
     life of its job that follows.
     """
     stamp = Stamp.read(headers)
@@ -124,7 +124,7 @@ def job_id_of(message: Any) -> str:
 
 
 def was_delivered_before(message: Any) -> bool:
-    """Whether the broker has given this message to a worker already, as far as it tells."""
+    """Whether the broker has given this message to a worker already, as far as it says."""
     return bool((message.delivery_info or {}).get("redelivered"))
 
 

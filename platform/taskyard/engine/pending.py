@@ -115,7 +115,7 @@ def _post_letter(yard: WorkerContext, job_id: str, message: Any) -> None:
     record = yard.records.read(job_id)
     if record.state is State.DEAD_LETTERED:
         yard.letters.post(build_letter(record, raw_message(message)))
-    # Else it was replayed or ended since: this death's letter was there, or nobody could have.
+    # Else it was replayed or ended since: this death's letter was there, or it could not have been.
 
 
 def _post_own_letter(owing: Owing, reused: Reused, outcome: Failed | None) -> None:

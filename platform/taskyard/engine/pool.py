@@ -141,7 +141,7 @@ class JobPool(OwnPipesPool):
         self._finish_writing()
 
     def _finish_writing(self) -> None:
-        """A job of which a part was written would swallow the word to leave that follows it."""
+        """A job of which a part was written would swallow the command to leave that follows it."""
         owners = {asynpool._get_job_writer(job): job for job in self._cache.values()}
         for writer in tuple(self._active_writers):
             job = owners.get(writer)

@@ -30,7 +30,7 @@ class _Look:
 
 
 class ProcessMemory:
-    """Looks at the processes of running jobs, in /proc; without one there is nothing to tell."""
+    """Looks at the processes of running jobs, in /proc; without one there is nothing to report."""
 
     def __init__(self, clock: Clock, root: Path = Path("/")) -> None:
         self._clock, self._root = clock, root
@@ -68,7 +68,7 @@ class ProcessMemory:
 
 
 def oom_kills(root: Path = Path("/")) -> int | None:
-    """How often the kernel killed in this process's memory group; None where no group tells.
+    """How often the kernel killed in this process's memory group; None where no group is known.
 
     `memory.events` of cgroup v2, `memory.oom_control` of v1. A container sees its own group at the
     mount's root, whatever /proc calls it.

@@ -30,7 +30,7 @@ class Releases:
         self._owed: deque[tuple[str, str]] = deque(maxlen=MOST_OWED)
 
     def owe(self, job_id: str, holder: str) -> None:
-        """Give the lease of this delivery back, later if Redis is away."""
+        """Give the lease of this delivery back, later if Redis is unreachable."""
         self._owed.append((job_id, holder))
         self.settle()
 

@@ -128,7 +128,7 @@ class JobRequest(Request):  # type: ignore[misc]
     def _is_no_outcome(self, error: BaseException) -> bool:
         """Whether Celery's own code failed after the decision, or before it.
 
-        A result backend that is away when a retry or a failure is to be stored raises in the
+        A result backend that is unreachable when a retry or a failure is to be stored raises in the
         child, and takes the place of what the child had to report. The record knows better.
         """
         outcomes = DeadLettered | Ignore | Reject | Retry | Terminated | KeyboardInterrupt

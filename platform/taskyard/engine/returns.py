@@ -1,7 +1,7 @@
 """Messages that went back to a quorum queue of RabbitMQ again and again: published anew instead.
 
 Such a queue counts what comes back, and drops it at its limit, which RabbitMQ 4 sets at 20 where
-nobody else did. A message that only waits for Redis or for its letter must not reach that.
+no one else did. A message that only waits for Redis or for its letter must not reach that.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where an exchange and a key lead to, as an app's configuration tells."""
+"""Where an exchange and a key lead to, as an app's configuration says."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["queue_named"]
 
 
 def queue_named(app: Any, exchange: str, routing_key: str, here: str) -> str:
-    """The queue that an exchange and a key lead to, as the app's configuration tells.
+    """The queue that an exchange and a key lead to, as the app's configuration says.
 
     Of several, `here` if it is one of them, else the first; none that is known: the key itself.
     """

@@ -1,4 +1,4 @@
-"""The gate: whether Redis and Postgres still tell one story, or one of them was restored."""
+"""The gate: whether Redis and Postgres still agree, or one of them was restored."""
 
 from taskyard.gate.gate import BEAT_S, Gate
 from taskyard.gate.mark import Mark, disagreement

@@ -1,7 +1,7 @@
 """Closed after a restore: what an operator asked for before may have been carried out already.
 
-The mark lies in Postgres (`restore_gate`) and in Redis (`<namespace>:gate`). Relays advance both;
-a store that was restored, flushed or replaced falls behind and gives itself away.
+The mark is in Postgres (`restore_gate`) and in Redis (`<namespace>:gate`). Relays advance both;
+a store that was restored, flushed or replaced falls behind, which shows that it was.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ class Mark:
 
 
 def disagreement(postgres: Mark | None, redis: Mark | None) -> str | None:
-    """Why nothing may be published on the word of Postgres; None while both tell one story."""
+    """Why nothing may be published that Postgres asks for; None while both agree."""
     if redis is None:
         why = "Redis holds no mark, Postgres does: Redis was flushed, replaced or restored"
         return None if postgres is None else why

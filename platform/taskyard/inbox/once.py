@@ -1,4 +1,4 @@
-"""`once`: the first transaction to name a step of a job wins, every later one is told so.
+"""`once`: the first transaction to name a step of a job wins, every later one gets False.
 
 The row is written in the caller's own transaction: it commits with the effect or not at all. A
 second transaction at the same moment waits for the first to end.

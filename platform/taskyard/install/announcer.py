@@ -1,4 +1,4 @@
-"""A bootstep of every installed worker: it says which queues it reads, and where they lie.
+"""A bootstep of every installed worker: it says which queues it reads, and where they are.
 
 In a thread of its own: a worker that is only watched must not wait for the records.
 """

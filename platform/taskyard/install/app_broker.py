@@ -95,7 +95,7 @@ class AppBroker:
 
     @property
     def reads_elsewhere(self) -> bool:
-        """Whether workers read from another broker than is published to, as far as names tell."""
+        """Whether workers read from another broker than is published to, as far as names show."""
         read = _server(self._app.connection_for_read())
         return not (self.server is None or read is None or self.server.is_same(read))
 

@@ -1,7 +1,7 @@
 """Beat: an entry's due time names its job, so that two beats schedule one.
 
 A crontab's or solar schedule's due time is its own. An interval has none that two processes could
-agree on: there it is the period since 1970 that the moment lies in. One beat never falls twice
+agree on: there it is the period since 1970 that the moment is in. One beat never falls twice
 into a period, since its own firings are at least one period apart.
 """
 

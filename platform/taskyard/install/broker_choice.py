@@ -35,8 +35,8 @@ def why_unsupported(broker: AppBroker, settings: Settings) -> str | None:
 def strays_to(broker: AppBroker, settings: Settings) -> str | None:
     """The app's broker, without credentials, where TASKYARD_BROKER_URL names another one.
 
-    Letters lie at the app's broker, and mirror and relay would look at the other. None where both
-    are one, as far as names tell, where the variable is not set, and where none of it is supported.
+    Letters are at the app's broker, and mirror and relay would look at the other. None where both
+    are one, as far as names show, where the variable is not set, and where none of it is supported.
     """
     if why_unsupported(broker, settings) is not None or settings.broker_url is None:
         return None

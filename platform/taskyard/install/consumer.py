@@ -167,7 +167,7 @@ class InstalledConsumer(JobConsumer):
         return True
 
     def _note_queue(self, message: Any) -> None:
-        """Mark the message; where no consumer told its queue, with what its route leads to."""
+        """Mark the message; where no consumer named its queue, with what its route leads to."""
         super()._note_queue(message)
         if getattr(message, QUEUE, None) is None:
             info = message.delivery_info or {}

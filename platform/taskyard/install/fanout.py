@@ -88,7 +88,7 @@ def is_fanout(app: Any, exchange: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """One copy: `exchange` had the message, `name` tells the copy from the others."""
+    """One copy: `exchange` had the message, `name` distinguishes the copy from the others."""
 
     exchange: str
     name: str

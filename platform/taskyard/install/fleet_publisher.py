@@ -32,7 +32,7 @@ class FleetPublisher:
         self._by_layout: dict[Layout, RedisPublisher] = {}
 
     def check(self, queue: str) -> None:
-        """Raise where a message to `queue` would lie where no worker reads it.
+        """Raise where a message to `queue` would arrive where no worker reads it.
 
         `PublishFailed` where its workers disagree: for minutes after an app changes its keys that
         passes by itself. `Refused` where they read it at another broker.

@@ -118,7 +118,7 @@ class InstalledContext(WorkerContext):
         return judge_task(task, self.modes, why_unsupported(self.broker, self.given))
 
     def mode(self, name: str) -> Mode:
-        """The mode of a task by name, also of one that nobody has."""
+        """The mode of a task by name, also of a task that does not exist."""
         task = self.app.tasks.get(name)
         if task is None:
             return self.modes.of(name)

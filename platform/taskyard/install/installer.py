@@ -132,7 +132,7 @@ def _use_transport(app: Any, asked: bool | None) -> None:
     app.conf.broker_transport_options = own_options(yard.given.namespace, own)
 
 
-# Celery tells RabbitMQ the time too, as a property of the message, and RabbitMQ drops it from its
+# Celery gives RabbitMQ the time too, as a property of the message, and RabbitMQ drops it from its
 # queue by that. No worker sees it then: no outcome, and no letter unless the queue's own arguments
 # lead to the dead-letter exchange. The header that says the same to workers stays.
 def keep_expired(app: Any, yard: InstalledContext) -> None:

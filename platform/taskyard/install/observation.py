@@ -13,7 +13,7 @@ __all__ = ["DeadBeforeStart", "Ended", "Observation", "Requeued", "Started", "Wa
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """The delivery that something happened to; `holder` tells two deliveries of a job apart.
+    """The delivery that something happened to; `holder` distinguishes two deliveries of a job.
 
     `job_id` is empty where the message has none; it died before it started.
     """

@@ -32,7 +32,7 @@ _REPLACED: Final = "Replaced by new task"
 
 
 class ObservedRequest(Request):  # type: ignore[misc]
-    """Behaves as Celery's; every hook tells the observer afterwards what it saw."""
+    """Behaves as Celery's; every hook reports to the observer afterwards what it saw."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Watch the successes that a pool reports."""

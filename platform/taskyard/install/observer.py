@@ -1,4 +1,4 @@
-"""Watching: a thread that writes events and letters of what it is told, and never waits for it.
+"""Watching: a thread writes events and letters of what is reported; callers never wait for it.
 
 The main process only puts values into a bounded queue. Whatever fails here is logged and counted;
 the app's tasks, acknowledgements and results do not notice.

@@ -1,4 +1,4 @@
-"""Where the queues of installed apps lie, as their workers say.
+"""Where the queues of installed apps are, as their workers say.
 
 Relay and reconciler know nothing of an app's configuration. Its workers write down which queues
 they consume, under which keys, and a mark that they found at their broker: who finds another mark
@@ -27,7 +27,7 @@ RABBIT: Final = "rabbitmq"
 _VERSION: Final = 1
 # A worker speaks every minute: what is this much older than the newest was said by a former fleet.
 _FORMER_US: Final = us_of(300)
-# As long as letters of a queue that nobody reads any more may wait to be judged.
+# As long as letters of a queue that no worker reads any more may wait to be judged.
 _FORGOTTEN_US: Final = us_of(30 * 86_400)
 
 
@@ -49,7 +49,7 @@ class Places:
         self.key = f"{namespace}:places"
 
     def report(self, places: Iterable[Place]) -> None:
-        """Write down what a worker reads now, and drop what nobody has said for a month."""
+        """Write down what a worker reads now, and drop what no worker has said for a month."""
         with self._client.pipeline(transaction=False) as pipe:
             for place in places:
                 pipe.hset(

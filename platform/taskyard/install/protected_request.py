@@ -1,6 +1,6 @@
 """One delivery of a protected task in the main process: Celery's outcomes, the letter before them.
 
-What Celery tells about an outcome (result, errbacks, signals, events) stays as it was; this class
+What Celery reports about an outcome (result, errbacks, signals, events) stays as it was; this class
 stands between the app's own `Request` class, whose methods come first, and Celery's.
 """
 
@@ -52,7 +52,7 @@ class ProtectedRequest(JobRequest):
             super()._owe_for(error)
 
     def _is_no_outcome(self, error: BaseException) -> bool:
-        """Here a failure is any error of the application: only the record tells them apart."""
+        """Here a failure is any error of the application: only the record distinguishes them."""
         if isinstance(error, Ignore | Reject | Retry | Terminated | KeyboardInterrupt):
             return False
         try:
@@ -72,7 +72,7 @@ class ProtectedRequest(JobRequest):
     def on_failure(
         self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False
     ) -> Any:
-        """Remember what a death was, for those who are told of it."""
+        """Remember what a death was, for `announce_death`."""
         error = unwrapped(exc_info.exception)
         if isinstance(error, SystemExit):
             self._death = unwrapped(self._worker_lost_info(error).exception)
@@ -81,7 +81,7 @@ class ProtectedRequest(JobRequest):
         return super().on_failure(exc_info, send_failed_event, return_ok)
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
-        """Remember the limit, for those who are told of it."""
+        """Remember the limit, for `announce_death`."""
         if not soft:
             self._death = self._death or TimeLimitExceeded(timeout)
         super().on_timeout(soft, timeout)

@@ -149,7 +149,7 @@ def _out(broker: redis.Redis, layout: Layout) -> Iterator[_Out]:
 
 
 def _left(yard: InstalledContext, found: list[_Out]) -> Iterator[tuple[_Out, Record]]:
-    """What nobody works on, with its record: left at work by the record, or told by its worker."""
+    """What no worker runs, with its record: running by the record, or named by its worker."""
     if not found:
         return
     records = yard.watching
@@ -179,7 +179,7 @@ def _is_stale(out: _Out, record: Record) -> bool:
 
 
 def _queue(app: Any, out: _Out, record: Record) -> str:
-    """The queue that it came from; empty where that cannot be told."""
+    """The queue that it came from; empty where that is unknown."""
     if not out.exchange:
         return out.routing_key
     if record.queue:

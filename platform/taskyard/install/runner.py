@@ -125,7 +125,7 @@ class TaskRunner:
             return self._end(_Case(task, delivery, answer, attempt), ending)
 
     def _found(self, task: Any, delivery: Delivery, answer: Any) -> Any:
-        """Nothing to run: what was decided before is told again, in the task's own words."""
+        """Nothing to run: what was decided before is reported again, in the task's own words."""
         job_id = delivery.job_id
         try:
             return self.steps.without_run(delivery, answer, lambda kept: recall(task, job_id, kept))
@@ -209,7 +209,7 @@ class TaskRunner:
             )
 
     def _replace(self, case: _Case) -> None:
-        """The job goes on under another task, or ends here if nobody looks after that one."""
+        """The job goes on under another task, or ends here if that one is in mode `off`."""
         job_id, signature = case.delivery.job_id, case.attempt.replacement
         successor = successor_of(signature, job_id)
         if successor is None or case.task.yard.mode(successor["task"]) is Mode.OFF:

@@ -51,7 +51,7 @@ class TransportChoice:
 def choose_transport(broker: AppBroker, modes: Modes, asked: bool | None) -> TransportChoice:
     """The transport for an app's workers and producers.
 
-    `asked` is what `install` was told; None decides by itself. Raises `InvalidSettings` where ours
+    `asked` is what `install` was given; None decides by itself. Raises `InvalidSettings` where ours
     is asked for and cannot read this broker.
     """
     if broker.kind != "redis" and asked is not True:

@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 
-# A wait that nobody configured on purpose: longer ones are a doubled number or a broken header.
+# A wait that was not configured on purpose: longer ones are a doubled number or a broken header.
 LONGEST_DELAY: Final = timedelta(days=7)
 _LONGEST_MS: Final = LONGEST_DELAY / timedelta(milliseconds=1)
 

@@ -34,7 +34,7 @@ def is_drop(delivery: Delivery) -> bool:
 
 
 def letter_of_drop(delivery: Delivery) -> Letter:
-    """The letter that nobody could write; raises ValueError where a header is not as expected."""
+    """The letter that no worker wrote; raises ValueError where a header is not as expected."""
     headers = delivery.headers
     death = headers["x-death"][0]
     reason, at_us = str(death.get("reason")), _time_us(death)
@@ -78,7 +78,7 @@ def _job_id(delivery: Delivery) -> str | None:
 
 
 def _letter_id(job_id: str, stamp: Stamp | None, job_type: str, at_us: int) -> str:
-    """A message without a stamp is told from others of its id by its task and its time."""
+    """A message without a stamp is distinguished from others of its id by its task and its time."""
     if stamp is not None:
         return letter_id(job_id, stamp.epoch, stamp.generation)
     return str(uuid.uuid5(LETTER_NAMESPACE, f"{job_id}:{job_type}:{at_us}"))

@@ -1,4 +1,4 @@
-"""The mirror as a process: two feeds and the partitions' upkeep, until it is told to stop."""
+"""The mirror as a process: two feeds and the partitions' upkeep, until it shall stop."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Mirror:
         return Mirrored(letters=self._letters.step(wait_s), events=self._events.step(wait_s))
 
     def run(self, stop: threading.Event) -> None:
-        """Mirror until `stop` is set. While a server is away it waits and acknowledges nothing."""
+        """Mirror until `stop` is set; acknowledge nothing while a server is unreachable."""
         halt = threading.Event()
         with ThreadPoolExecutor(max_workers=3, thread_name_prefix="mirror") as pool:
             steps: dict[str, Callable[[], object]] = {

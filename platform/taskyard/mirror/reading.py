@@ -37,7 +37,7 @@ class Unreadable:
 
 
 def read(delivery: Delivery) -> Readable | Unreadable:
-    """What `delivery` is; never raises, for whatever lies in the queue must end in a row."""
+    """What `delivery` is; never raises, for whatever is in the queue must end in a row."""
     if delivery.fault:
         return Unreadable(delivery, f"not a letter: {delivery.fault}")
     try:

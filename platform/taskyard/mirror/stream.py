@@ -23,7 +23,7 @@ _FORGET_IDLE_MS: Final = 3_600_000
 
 @dataclass(frozen=True, slots=True)
 class StreamEntry:
-    """One entry as it lies in the stream."""
+    """One entry as it is in the stream."""
 
     id: str
     fields: Mapping[bytes, bytes]
@@ -49,7 +49,7 @@ class LifecycleStream:
         """Up to `limit` new entries, waiting `wait_ms` for the first.
 
         After a lost connection first those that are this consumer's already: their delivery, or
-        the word that they are settled, may have been lost on the way.
+        the report that they are settled, may have been lost on the way.
         """
         own = self._read("0", limit, 1) if self._unsure else []
         return own or self._read(">", limit, wait_ms)

@@ -45,7 +45,7 @@ def put(connection: Connection, intent: Intent) -> None:
 
 
 def claim(connection: Connection) -> Intent | None:
-    """Lock and return the oldest open intent that nobody holds, None if there is none.
+    """Lock and return the oldest open intent that no relay holds, None if there is none.
 
     Intents of one job are carried out in order: a younger one waits for an older.
     """

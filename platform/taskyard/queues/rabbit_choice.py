@@ -91,12 +91,12 @@ def quorum_priorities(properties: Mapping[str, Any]) -> int:
 
 
 def product_of(properties: Mapping[str, Any]) -> str:
-    """What the server calls itself, empty where it tells nothing."""
+    """What the server calls itself, empty where it says nothing."""
     return _text(properties.get("product"))
 
 
 def version_of(properties: Mapping[str, Any]) -> tuple[int, ...]:
-    """Major and minor number, empty where the server tells none."""
+    """Major and minor number, empty where the server names none."""
     parts = _text(properties.get("version")).split(".")[:2]
     return tuple(int(part) for part in parts if part.isdecimal())
 

@@ -15,7 +15,7 @@ from taskyard.queues.rabbit_existing import Declared, declare_or_accept
 __all__ = ["BROKER_DELIVERY_LIMIT", "RabbitQueue", "Wish"]
 
 # Ours (`delivery_limit`) is counted in the record and says why; this one only ends what goes round
-# while Redis is away. The server's own default, 20, would come before a short outage is over.
+# while Redis is unreachable. The server's own default, 20, is reached in a short outage.
 BROKER_DELIVERY_LIMIT: Final = 1_000
 
 

@@ -46,7 +46,7 @@ class Abandoned:
     undelivered: frozenset[str]
 
     def add_findings(self, report: Report, grace_s: float) -> None:
-        """Add what is found; what is held by nobody that is known, for `grace_s`, is suspected."""
+        """Add what is found; what no known worker holds, for `grace_s`, is suspected."""
         job_ids = sorted(self.messages.held)
         for start in range(0, len(job_ids), BATCH):
             batch = job_ids[start : start + BATCH]

@@ -1,7 +1,7 @@
 """Who holds a message that is out, whether it still lives, and when the message comes back if not.
 
 By Taskyard's transport a tag names its owner, whose heartbeat is at the broker. By kombu's a tag
-names nobody: there the record names the worker of a job that runs, and workers say with their
+names no worker: there the record names the worker of a job that runs, and workers say with their
 heartbeat beside the records what else they hold.
 """
 
@@ -37,7 +37,7 @@ class Return:
     """A held message whose holder is gone: about when it comes back, and by whom.
 
     `at_us` is None where nothing that runs would bring it back. `sure` says that the holder was
-    heard of before it fell silent, so that giving back its message harms nobody.
+    heard of before it fell silent, so that giving back its message is safe.
     """
 
     holder: str
@@ -66,7 +66,7 @@ class Holders:
         return {tag for member in self.members for tag in member.held}
 
     def is_unknown(self, held: Held, seen: Seen) -> bool:
-        """Whether nothing tells whose hands a message is in: neither tag, record nor heartbeat."""
+        """Whether it is unknown who holds a message: neither tag, record nor heartbeat."""
         runs = seen.state is State.RUNNING
         return not owner_of(held.tag) and not runs and held.tag not in self._named
 

@@ -1,4 +1,4 @@
-"""Every key of a Redis broker where a message may lie: our queues and those of installed apps."""
+"""Every key of a Redis broker where a message may be: our queues and those of installed apps."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class MessageLocations:
     layouts: tuple[tuple[str, Layout], ...] = ()
 
     def layout(self, unacked: str, queue: str) -> Layout | None:
-        """How workers that hold messages under this key read `queue`; None where nobody said."""
+        """How workers that hold messages under this key read `queue`; None where no worker said."""
         fitting = [(name, one) for name, one in self.layouts if one.unacked_key == unacked]
         own = [layout for name, layout in fitting if name == queue]
         return next(iter(own or [layout for _, layout in fitting]), None)
@@ -57,7 +57,7 @@ class MessageLocations:
 def survey(
     settings: Settings, records: Records, broker: redis.Redis, queues: Iterable[str]
 ) -> MessageLocations:
-    """Where to look, also for `queues` that nobody has named: in every layout that is known."""
+    """Where to look, also for `queues` that no worker has named: in every layout that is known."""
     places = Places(records.client, settings.namespace).all()
     mark = find_mark(broker, settings.namespace)
     here = [place for place in places if place.mark == mark]

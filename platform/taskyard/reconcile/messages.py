@@ -1,4 +1,4 @@
-"""Where messages lie on a Redis broker: in the queues, unacknowledged, in the delay store."""
+"""Where messages are on a Redis broker: in the queues, unacknowledged, in the delay store."""
 
 from __future__ import annotations
 

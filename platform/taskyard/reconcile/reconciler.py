@@ -36,7 +36,7 @@ __all__ = ["BUDGET_S", "ROWS", "Reconciler"]
 
 BUDGET_S: Final = 30.0
 GRACE_S: Final = 60.0
-# Rows of Postgres that one step looks at, the newest: the rest is told by later runs.
+# Rows of Postgres that one step looks at, the newest: the rest is reported by later runs.
 ROWS: Final = 20_000
 _RABBIT: Final = (
     "RabbitMQ lets nobody look into its queues: the suspected jobs may wait there or be stranded"
@@ -146,7 +146,7 @@ class Reconciler:
         `most_messages` at the broker none is looked at. `most_examples` of each kind are named.
         `stop` ends it as a spent budget does.
         Raises `ServerUnreachable` or `ServerRefused` of broker and Postgres, redis-py's own errors
-        of the records: a server that is away is no drift.
+        of the records: a server that is unreachable is no drift.
         """
         report = Report(repairing=repair, most_examples=most_examples)
         budget = Budget(self._clock, budget_s, stop)
@@ -259,7 +259,7 @@ class Reconciler:
         return list(begun_by_dead_workers(self._settings, expired, members, now_us))
 
     def _judge_letters(self, report: Report, unmirrored: list[Seen]) -> None:
-        """Nobody sees whose letters wait for the mirror; a second copy of each would wait too."""
+        """It is unknown whose letters wait for the mirror; second copies would wait as well."""
         if not unmirrored:
             return
         waiting = count_waiting(self._settings)

@@ -55,7 +55,7 @@ def _was_published(seen: Seen, messages: Messages) -> bool:
 
 
 def lost_replays(engine: Engine, records: Records, limit: int) -> Iterator[Finding]:
-    """Replays that count as done although the record still lies dead where the letter left it."""
+    """Replays that count as done although the record is still dead where the letter left it."""
     query = (
         select(OUTBOX.c.id, OUTBOX.c.job_id, OUTBOX.c.epoch, LETTERS.c.generation)
         .join(LETTERS, LETTERS.c.id == func.uuid(OUTBOX.c.payload["letter_id"].astext))

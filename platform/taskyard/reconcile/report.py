@@ -32,7 +32,7 @@ class Finding:
 
 
 class Budget:
-    """The time that a look may take; what it did not come to is told as incomplete."""
+    """The time that a look may take; what it did not come to is reported as incomplete."""
 
     def __init__(self, clock: Clock, seconds: float, stop: threading.Event | None = None) -> None:
         self._clock, self._stop = clock, stop

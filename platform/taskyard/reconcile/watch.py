@@ -24,7 +24,7 @@ __all__ = ["EVERY_S", "accept", "watch"]
 log = logger(__name__)
 
 EVERY_S: Final = 60.0
-# Less than a command's: nobody waits for it, and the servers have other work.
+# Less than a command's: no person waits for it, and the servers have other work.
 _BUDGET_S: Final = 10.0
 _MOST_MESSAGES: Final = 20_000
 

@@ -28,7 +28,7 @@ log = logger(__name__)
 # A script must not hold up the server: 50 admissions take about a millisecond.
 _GROUP: Final = 50
 # Sent before the answer to the first is read: the one that the server works on, one that waits for
-# it, one whose answer is on its way; more would only lie in buffers.
+# it, one whose answer is on its way; more would only stay in buffers.
 SCRIPTS_AHEAD: Final = 3
 # A script of large messages would hold up those of many small ones: it is closed at so many bytes.
 _GROUP_BYTES: Final = 1_048_576

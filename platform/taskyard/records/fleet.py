@@ -32,7 +32,7 @@ class Member:
 
     `unacked` and `index` are the full names of the keys that hold what is out at a Redis broker,
     empty at RabbitMQ. `own` says that Taskyard's transport reads its queues; by kombu's `held` are
-    the tags of what it holds, which nothing else tells. `returns`: it brings back what dead workers
+    the tags of what it holds, which nothing else says. `returns`: it brings back what dead workers
     hold by kombu's transport.
     """
 

@@ -11,7 +11,7 @@ __all__ = ["Keys"]
 class Keys:
     """Key names of one namespace.
 
-    The result lies under Celery's own key, so that every Celery client reads it; in a namespace
+    The result is under Celery's own key, so that every Celery client reads it; in a namespace
     other than the default it is prefixed like everything else.
     """
 
@@ -37,7 +37,7 @@ class Keys:
         return "" if self.namespace == "taskyard" else f"{self.namespace}:"
 
     def result(self, job_id: str) -> str:
-        """Celery's result key; a channel of the same name tells of its end."""
+        """Celery's result key; a channel of the same name announces its end."""
         return f"{self.prefix}celery-task-meta-{job_id}"
 
     def kept_result(self, job_id: str) -> str:

@@ -101,7 +101,7 @@ class Records:
 
         A job that has a record, of whatever state, keeps it. Returns how many are new. The record
         of a failed publication ends after the dedupe window, unless its message comes all the same.
-        Where something else lies under a record's key, the log names it and the others are written;
+        Where something else is under a record's key, the log names it and the others are written;
         raises `WrongKeyType` for a key that they share.
         """
         script, window_ms = self._scripts["witness"], self._window_us // 1000

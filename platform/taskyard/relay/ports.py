@@ -67,10 +67,10 @@ class PublisherPort(Protocol):
 
 
 class QueuesPort(Protocol):
-    """Where queues lie that the settings do not name."""
+    """Where queues are that the settings do not name."""
 
     def check(self, queue: str) -> None:
-        """Raise where a message to `queue` would lie where no worker reads it.
+        """Raise where a message to `queue` would arrive where no worker reads it.
 
         `Refused` where an operator must act, `PublishFailed` where waiting may help.
         """
@@ -81,7 +81,7 @@ class GatePort(Protocol):
     """What is closed after a restore."""
 
     def check(self, connection: Connection) -> None:
-        """Raise `GateClosed` unless Redis and Postgres tell one story."""
+        """Raise `GateClosed` unless Redis and Postgres agree."""
         ...
 
     def beat(self, engine: Engine) -> None:

@@ -64,7 +64,7 @@ class Relay:
         self._refusals = Refusals(longest_s=_LONGEST_WAIT_S)
 
     def run(self, stop: threading.Event) -> None:
-        """Carry out intents until `stop`; it waits while a server is away or the gate is closed."""
+        """Carry out intents until `stop`; it waits for an unreachable server or a closed gate."""
 
         def step() -> None:
             self._gate.beat(self._engine)
@@ -94,7 +94,7 @@ class Relay:
         return intent is not None
 
     def _set_aside(self, intent: Intent, error: Exception) -> None:
-        """An intent that fails in a way nobody foresaw must not stop all the others."""
+        """An intent that fails in an unforeseen way must not stop all the others."""
         log.error("intent %s failed", intent.id, exc_info=error, extra={"action": "relay_failed"})
         with self._engine.begin() as connection:
             self._postpone(connection, intent, f"{type(error).__name__}: {error}")

@@ -42,7 +42,7 @@ class Lease:
         return self._lost
 
     def progress(self, fraction: float, note: str) -> None:
-        """Write progress to the record; a Redis that is away costs the report, not the job."""
+        """Write progress to the record; an unreachable Redis costs the report, not the job."""
         try:
             self.records.progress(self.job_id, self.token, fraction, note)
         except RedisError as error:

@@ -136,7 +136,7 @@ def encode_result(value: Any, encode: EncodeResult, limit: int) -> bytes | Failu
     """
     try:
         stored = encode(value)
-    except Exception as error:  # noqa: BLE001 - told as the job's failure
+    except Exception as error:  # noqa: BLE001 - reported as the job's failure
         text = (
             f"the result is not JSON: {type(error).__name__}: {error}"[:500]
             + "; return JSON data or a pydantic model"

@@ -57,7 +57,7 @@ class Unreachable(Reject):  # type: ignore[misc]
 
 
 def retry_redis(step: str, job_id: str, act: Callable[[], _Answer], patience: Patience) -> _Answer:
-    """What `act` returns, asked again as `patience` says while Redis is away or refuses.
+    """What `act` returns, asked again as `patience` says while Redis is unreachable or refuses.
 
     Raises `Unreachable` after the last. `step` names the log event, `<step>_unreachable`.
     """

@@ -1,4 +1,4 @@
-"""What the child tells the main process: exceptions that survive the way between processes."""
+"""What the child reports to the main process: exceptions that survive the way between processes."""
 
 from __future__ import annotations
 

@@ -160,7 +160,7 @@ class AttemptSteps:
         return WatchedLease(self._keeper, lease)
 
     def process_end(self, delivery: Delivery) -> ProcessEnd:
-        """What tells the end of this process from a failure of the handler."""
+        """What distinguishes the end of this process from a failure of the handler."""
         return ProcessEnd(lambda: delivery.holder in self.killed, delivery.time_limit_s)
 
     def judge(self, failure: Failure, delivery: Delivery, run: Run) -> Retrying | Failed:

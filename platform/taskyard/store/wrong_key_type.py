@@ -45,7 +45,7 @@ def is_of_replica(error: BaseException) -> bool:
 def named(client: Any, error: ResponseError, expected: Mapping[str, str]) -> ResponseError:
     """`WrongKeyType` for the first of the `expected` (key -> type) that is of another type.
 
-    `error` itself where none is (any more) or nobody can be asked: Redis names no key.
+    `error` itself where none is (any more) or Redis cannot be asked: it names no key.
     """
     if isinstance(error, WrongKeyType) or not is_misplaced(error):
         return error

@@ -71,7 +71,7 @@ def assert_dead_lettered(
     category: Category | str = _ANY,
     count: int | None = None,
 ) -> list[Letter]:
-    """The dead letters of this type that nobody has replayed, by error code and category."""
+    """The dead letters of this type that were not replayed, by error code and category."""
     __tracebackhide__ = True
     wanted = {"code": code, "category": category if category is _ANY else Category(category).value}
     found = [

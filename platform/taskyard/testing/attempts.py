@@ -73,7 +73,7 @@ class EagerRunner(Runner):
     @cached_property
     def _loops(self) -> asyncio.Runner:
         loops = asyncio.Runner()
-        # A loop that nobody closes is a ResourceWarning in the user's test run.
+        # A loop that is never closed is a ResourceWarning in the user's test run.
         weakref.finalize(self, loops.close)
         return loops
 

@@ -12,7 +12,7 @@ __all__ = ["Fault", "Faults", "OvertimeKill", "ProcessKilled", "WorkerKilled"]
 
 
 class ProcessKilled(BaseException):
-    """The attempt's process is gone: nobody in it can catch this, decide or clean up.
+    """The attempt's process is gone: no code in it can catch this, decide or clean up.
 
     A handler under test may raise it too.
     """
@@ -27,7 +27,7 @@ class OvertimeKill(ProcessKilled):
 
 
 class WorkerKilled(ProcessKilled):
-    """The whole worker is gone, so that nobody can tell the record either."""
+    """The whole worker is gone, so that no process can write to the record either."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ class LetterShelf:
         return list(self._letters.values())
 
     def standing(self) -> list[Letter]:
-        """The letters that nobody has replayed."""
+        """The letters that were not replayed."""
         return [letter for letter in self.all() if self.status(letter) is not LetterStatus.REPLAYED]
 
     def status(self, letter: Letter) -> LetterStatus:

@@ -92,7 +92,7 @@ class MemoryWorker:
             if end is not None:
                 self._conclude(message, end)
         except WorkerKilled:
-            # Nobody is left to tell the record: the lease runs out, the broker delivers again.
+            # No process is left to write to the record: the lease expires, the broker redelivers.
             self.broker.put_back(message)
         except OvertimeKill as killed:
             self._judge_overtime(message, delivery, killed)

@@ -28,7 +28,7 @@ from taskyard.wire.letters import Letter
 
 __all__ = ["Yard"]
 
-# Production would go on for ever with a job that enqueues itself; a test should be told.
+# Production would go on for ever with a job that enqueues itself; a test should fail.
 BUSIEST: Final = 10_000
 
 
@@ -179,9 +179,10 @@ class Yard(MemoryClient):
         """Kill the process of the next `times` attempts, of `job` or of any.
 
         It dies before the handler's first line, or, `after_handler`, behind its last: the effect
-        is there, its outcome is not recorded. With `whole_worker` nobody tells the record either:
-        the next delivery waits until the lease has run out. `before_begin` kills the worker that
-        has the message and not yet a lease: deliveries are counted then, not deaths.
+        is there, its outcome is not recorded. With `whole_worker` no process writes to the
+        record either: the next delivery waits until the lease has run out. `before_begin` kills
+        the worker that has the message and not yet a lease: deliveries are counted then, not
+        deaths.
         """
         job_id = None if job is None else job.job_id
         self._faults.coming += [Fault(job_id, after_handler, whole_worker, before_begin)] * times

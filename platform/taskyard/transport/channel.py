@@ -216,7 +216,7 @@ class _AtomicChannel(ListeningChannel):
     # -- waiting -------------------------------------------------------------------------------
 
     def _rest(self, connection: Any) -> None:
-        """Nothing was there: keep the connection in the poll until it is told of more."""
+        """Nothing was there: keep the connection in the poll until the server announces more."""
         self._wake.wait(monotonic())
         if connection.can_read(timeout=0):
             # The news came in the same packet as the answer; the socket will not wake us again.
@@ -240,7 +240,7 @@ class _AtomicChannel(ListeningChannel):
 
     @property
     def polls(self) -> bool:
-        """Whether the server refused to tell of new messages, so that somebody must ask often."""
+        """Whether the server refused to announce new messages, so that we must ask often."""
         return bool(self.active_queues) and self._wake.refused
 
     def ask_if_overdue(self) -> None:

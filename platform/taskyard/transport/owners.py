@@ -35,7 +35,7 @@ OWNER_TTL_S: Final = 10.0
 
 
 class Swept(NamedTuple):
-    """A message that must go back; `description` is its owner's, empty where nobody knows one."""
+    """A message that must go back; `description` is its owner's, empty where it is unknown."""
 
     tag: str
     stored: bytes

@@ -143,7 +143,7 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
         """Give back to the end of the queue, or drop.
 
         A message that came back before waits for `RETURN_S` first: what makes this worker give it
-        back would make it do so again at once, and a loop without a pause serves nobody. A death
+        back would make it do so again at once, and a loop without a pause helps no one. A death
         that was counted (`note_counted`) does not wait.
         """
         if not requeue:
@@ -161,7 +161,7 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
         self._give_back(delivery_tag)
 
     def _came_back(self, tag: str) -> bool:
-        """Whether the message was out before; without a consumer nobody would flush later."""
+        """Whether the message was out before; without a consumer nothing would flush later."""
         message = self._delivered.get(tag)
         if message is None or not self.channel.active_queues:
             return False

@@ -1,4 +1,4 @@
-"""Messages as they lie in Redis: reading them, also the broken ones, and putting them back."""
+"""Messages as they are in Redis: reading them, also the broken ones, and putting them back."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def stored_parts(stored: bytes) -> tuple[dict[str, Any] | bytes, str, str]:
     parts = _loaded(stored)
     if isinstance(parts, list) and len(parts) == _PARTS and isinstance(parts[0], dict):
         return parts[0], parts[1], parts[2]
-    # Junk between brackets: our own suffix tells the queue.
+    # Junk between brackets: our own suffix names the queue.
     head, _, tail = stored.rpartition(b', "", ')
     return _raw_of(head[1:]), "", json.loads(tail[:-1])
 

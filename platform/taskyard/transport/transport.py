@@ -131,7 +131,7 @@ class _OwnPoller:
             log.warning("heartbeat not written: %s", error, extra={"action": "heartbeat_lost"})
 
     def _start_polling(self, loop: Any) -> None:
-        """Where the server refuses to tell us, an empty timer keeps the loop ticking."""
+        """Where the server refuses to notify us, an empty timer keeps the loop ticking."""
         if self._clock is None and any(channel.polls for channel in self.cycle._channels):
             self._clock = loop.call_repeatedly(POLL_S, _nothing)
 

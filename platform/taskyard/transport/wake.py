@@ -1,4 +1,4 @@
-"""Waiting without polling: the server tells a connection when a list it saw empty is filled.
+"""Waiting without polling: the server notifies a connection when a list it saw empty is filled.
 
 Redis and Valkey remember which keys a connection has read (`CLIENT TRACKING`, from 6.0) and push
 one message when such a key changes. Where tracking is refused the caller polls instead.
@@ -57,10 +57,10 @@ class Wake:
         self.waiting = False
 
     def wait(self, now: float, longest_s: float | None = None) -> None:
-        """Nothing to do until told, or until `longest_s` (default `interval_s`) has passed."""
+        """Nothing to do until notified, or until `longest_s` (default `interval_s`) has passed."""
         self.waiting = True
         self._again_at = now + (self.interval_s if longest_s is None else longest_s)
 
     def overdue(self, now: float) -> bool:
-        """Whether to ask again although nothing was told."""
+        """Whether to ask again although no notification came."""
         return self.waiting and now >= self._again_at

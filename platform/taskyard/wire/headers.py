@@ -15,7 +15,7 @@ SCHEMA: Final = 1
 # The ledger's columns hold twice as much: what counts on from here still fits.
 MOST_RETRIES: Final = 2**30
 LONGEST_ID: Final = 255
-# The record of a job with such an id would lie under the key of another job's counter.
+# The record of a job with such an id would be under the key of another job's counter.
 _COUNTER: Final = ":deliveries"
 # The scripts count in doubles: microseconds stay exact below 2^53, which is the year 2255.
 _LARGEST: Final = {"epoch": 2**53, "sent_us": 2**53, "generation": 2**30, "seq": MOST_RETRIES}

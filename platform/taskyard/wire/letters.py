@@ -1,7 +1,7 @@
 """The dead letter's envelope: a failed job's captured message and its cause of death.
 
 It travels as JSON on the dead-letter exchange. The captured body is base64, so that every byte
-survives, even of a body that nobody can decode.
+survives, even of a body that cannot be decoded.
 """
 
 from __future__ import annotations

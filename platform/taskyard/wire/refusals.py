@@ -46,7 +46,7 @@ class Refusals:
     """The failures of one process, by what failed; its threads may share it.
 
     `what` is what a person reads, such as "heartbeat not written", and the key. Where it fails for
-    some and works for others, `item` tells them apart, such as a job's id: the wait of an item
+    some and works for others, `item` distinguishes them, such as a job's id: the wait of an item
     grows with its own failures, that of all of them while none works.
     """
 

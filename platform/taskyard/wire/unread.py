@@ -1,4 +1,4 @@
-"""The header of a message whose own headers nobody could read."""
+"""The header of a message whose own headers could not be read."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def run(words: Sequence[str]) -> int:
             silence()
             return BROKEN_PIPE
         return report_failure(end, switches)
-    except BaseException as error:  # noqa: BLE001 - told in one line, whatever it is
+    except BaseException as error:  # noqa: BLE001 - reported in one line, whatever it is
         return report_failure(error, switches)
     return code if isinstance(code, int) else 0
 

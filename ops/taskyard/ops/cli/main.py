@@ -1,4 +1,4 @@
-"""The entry point: run one command, tell every failure in one line, exit with its code."""
+"""The entry point: run one command, report every failure in one line, exit with its code."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def run_watched(
 ) -> None:
     """Run `daemon` here and `watcher` in a thread until `stop` is set, or until one of them ends.
 
-    What either raises is raised: a relay that nobody watches must not look healthy.
+    What either raises is raised: a relay without its watcher must not look healthy.
     """
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="reconcile") as pool:
         watching = pool.submit(watcher, stop)

@@ -103,7 +103,7 @@ class Story:
         return handle
 
     def _await(self, what: str, handle: JobHandle, wanted: State) -> None:
-        """Wait for one state; any other end is told at once."""
+        """Wait for one state; any other end is reported at once."""
         others = frozenset(State) - LIVE - {State.NONE, wanted} | (
             {State.DEAD_LETTERED} - {wanted} if wanted is State.COMPLETED else frozenset()
         )

@@ -22,7 +22,7 @@ _STATE, _ID = COLUMNS.index("state"), COLUMNS.index("id")
 
 
 class Screen(Protocol):
-    """Where a scene is told."""
+    """Where a scene is shown."""
 
     def scene(self, text: str) -> None:
         """The first line of a scene; where people watch, they get time for the one before."""

@@ -35,7 +35,7 @@ class Address:
         return cls(ANY_FREE_PORT, secrets.token_hex(16), secrets.token_hex(16))
 
     def on_free_port(self) -> Self:
-        """The same port if nobody listens there, else another; the server's own bind decides."""
+        """The same port if it is free, else another; the server's own bind decides."""
         return replace(self, port=_free_port(self.port))
 
     def store(self, file: Path) -> None:

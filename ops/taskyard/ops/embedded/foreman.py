@@ -91,7 +91,7 @@ class Foreman(Manager):  # type: ignore[misc]  # honcho publishes no types
         if fault is not None:
             self._say(fault)
             self._code = FAILED
-            # Nobody can finish anything now: no more time than a farewell takes.
+            # No process can finish anything now: wait only as long as a clean exit takes.
             self._drain_s = min(self._drain_s, FAREWELL_S)
             self._drain()
 

@@ -33,7 +33,7 @@ class LeashedProcess(Process):  # type: ignore[misc]  # honcho publishes no type
         self._child_ctor = partial(Popen, shell=False)
 
     def run(self, events: Any = None, ignore_signals: bool = False) -> None:
-        """As honcho's, with a thread that watches both ends; a command not found is told."""
+        """As honcho's, with a thread that watches both ends; a command not found is reported."""
         threading.Thread(target=self._watch, args=(os.getppid(),), daemon=True).start()
         try:
             super().run(events, ignore_signals)

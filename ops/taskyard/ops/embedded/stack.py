@@ -91,7 +91,7 @@ class EmbeddedStack:
         self.stop()
 
     def fault(self) -> str | None:
-        """Which server has ended although nobody stopped it, and what to do; None if both run."""
+        """Which server has ended although it was not stopped, and what to do; None if both run."""
         for server in self.servers:
             if not server.running:
                 return (

@@ -1,6 +1,6 @@
 """A driver without a browser: pages over HTTP, forms sent by MechanicalSoup, no scripts run.
 
-It knows what markup alone tells: links, forms, labels, hidden elements. It neither runs scripts nor
+It knows what markup alone shows: links, forms, labels, hidden elements. It neither runs scripts nor
 reads style sheets nor checks fields before sending, so what waits for a script fails at once.
 """
 

@@ -20,7 +20,7 @@ _ENDS_THE_RUN = frozenset({"network_timeout", "browser_crash"})
 
 
 class Watch(Protocol):
-    """Who is told of progress before each step, and may end the run by raising."""
+    """Who gets the progress before each step, and may end the run by raising."""
 
     def __call__(self, done: int, total: int, note: str) -> None:
         """`done` of `total` steps are over; `note` names the next."""

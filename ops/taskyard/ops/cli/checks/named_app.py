@@ -27,8 +27,8 @@ _EXPECTED: Final = "Expected what `celery -A` takes, a module and the app in it,
 def load_app(name: str) -> Celery:
     """The app that `celery -A` would find, configured; raises `InvalidSettings` saying what came.
 
-    Told apart are: a module that is not there, one that fails while it is imported, a name that is
-    not in it or no app, and an app whose own settings cannot be loaded.
+    Its texts distinguish a module that is not there, one that fails while it is imported, a name
+    that is not in it or no app, and an app whose own settings cannot be loaded.
     """
     here = str(Path.cwd())
     sys.path.insert(0, here)
@@ -162,7 +162,7 @@ def _place(name: str, error: BaseException) -> str | None:
 
 
 def _frame(name: str, error: BaseException) -> tuple[FrameType, int] | None:
-    """The last line of the user's that ran: libraries' lines below it would not tell what to mend.
+    """The last line of the user's that ran: libraries' lines below it would not say what to repair.
 
     A module that is installed is the user's all the same, if it is of the package that was named.
     """

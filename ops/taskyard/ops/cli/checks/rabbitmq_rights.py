@@ -89,7 +89,7 @@ def _probes(broker: Connection, settings: Settings) -> Iterator[tuple[str, str, 
 
 
 def _declare_queue(name: str) -> Probe:
-    # A queue of a negative length is declared by nobody.
+    # No client can declare a queue of a negative length.
     arguments = {"x-max-length": -1}
     return lambda channel: channel.queue_declare(
         name, durable=True, auto_delete=False, arguments=arguments

@@ -34,7 +34,7 @@ def look_at(settings: Settings, types: Iterable[str]) -> Iterator[Finding]:
     yield from judge(settings, states)
     yield from gone(settings)
     if all(state.unserved for state in states):
-        return  # nobody is there to be asked
+        return  # no worker can be asked
     try:
         answers, listening = ask_workers(settings, "registered")
     except TaskyardError:
@@ -119,7 +119,7 @@ def judge_types(
 ) -> Finding:
     """Whether a worker that is up knows each of the `types`, by what workers have registered.
 
-    `listening` is how many were asked, None where the broker does not tell.
+    `listening` is how many were asked, None where the broker does not say.
     """
     if not answers:
         return _types_unknown("no worker answered within a second")

@@ -28,9 +28,9 @@ def find_job(settings: Settings, records: Records, name: str) -> str:
     """The id that `name` is or begins.
 
     A whole id is looked up in the records, a beginning in the ledger, or where that knows none
-    (the mirror may be behind, Postgres away) among the records. Raises `NotFound` if neither knows
-    it, what kept the ledger from answering if the records alone do not know it, or `Refused`
-    listing the candidates.
+    (the mirror may be behind, Postgres unreachable) among the records. Raises `NotFound` if
+    neither knows it, what kept the ledger from answering if the records alone do not know it, or
+    `Refused` listing the candidates.
     """
     with reachable(settings.need_redis_url()):
         if records.read(name).state is not State.NONE:
@@ -64,7 +64,7 @@ def no_job(settings: Settings, records: Records, name: str) -> NotFound:
 def find_in_ledger(settings: Settings, name: str) -> str | None:
     """As `find_job` where the records cannot be asked; None where the ledger knows none either.
 
-    Nobody can say then that there is no such job, so nothing is raised but `Refused`, and
+    Whether there is no such job is unknown then, so nothing is raised but `Refused`, and
     `NotFound` for what is too short to be looked for.
     """
     _check_length(name)

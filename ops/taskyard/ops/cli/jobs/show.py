@@ -48,7 +48,7 @@ def command(
     The live record comes from Redis, the history from Postgres; what cannot be asked is unknown.
     """
     settings = find_target(quiet=json).settings
-    # A person waits, and much can be told without the records.
+    # A person waits, and much is known without the records.
     records = Records(connect(settings.need_redis_url(), retries=1), settings)
     views = [look_up(settings, records, name) for name in written(jobs)]
     if json:

@@ -48,9 +48,10 @@ class Ledger:
 class JobView:
     """Record and ledger of one job side by side.
 
-    `place` is the queue that a waiting job waits in, or why the broker could not tell it;
-    `start_worker` is set where it waits in vain: nobody consumes that queue. `silence` is why the
-    record could not be read; then `record` is empty and means nothing. `hands` say who works on it.
+    `place` is the queue that a waiting job waits in, or why the broker could not say;
+    `start_worker` is set where it waits in vain: no worker consumes that queue. `silence` is why
+    the record could not be read; then `record` is empty and means nothing. `hands` say who works
+    on it.
     """
 
     record: Record
@@ -219,7 +220,7 @@ def _with_place(settings: Settings, view: JobView) -> JobView:
 
 
 def read_ledger(settings: Settings, job_id: str) -> Ledger:
-    """The ledger's part; an absent Postgres is told, never shown as an absent job."""
+    """The ledger's part; an unreachable Postgres is reported, never shown as an absent job."""
     try:
         with (
             database.opened(settings.need_database_url()) as engine,

@@ -18,7 +18,7 @@ __all__ = ["look_at_apps"]
 def look_at_apps(settings: Settings, names: Iterable[str] | None = None) -> list[QueueState]:
     """The state of the announced queues, of those called `names` only if given.
 
-    What lies at another broker than `TASKYARD_BROKER_URL` cannot be counted from here. Raises
+    What is at another broker than `TASKYARD_BROKER_URL` cannot be counted from here. Raises
     `MissingSetting`, `ServerUnreachable`, `ServerRefused`.
     """
     url = settings.need_redis_url()
@@ -52,7 +52,7 @@ def _redis(settings: Settings, found: Sequence[Sequence[Place]]) -> list[QueueSt
                 length(client, place.layout.keys(place.queue)) if place.mark == mark else None
                 for place in places
             ]
-            # A worker with kombu's own transport has no heartbeat, so nobody is no answer here.
+            # A worker with kombu's own transport has no heartbeat, so 0 heartbeats prove nothing.
             name = places[0].queue
             consumers = sum(counts[prefix][name] for prefix in {at.layout.prefix for at in places})
             states.append(_state(places, sizes, consumers or None))

@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 _NOT_FOUND: Final = 404
-# Workers that tell no queues with their heartbeat are asked; one that is busy answers late.
+# Workers whose heartbeat names no queues are asked; one that is busy answers late.
 _ANSWER_S: Final = 1.0
 
 
@@ -56,7 +56,7 @@ class QueueState:
 
     @property
     def unserved(self) -> bool:
-        """Whether it is certain that nobody consumes it."""
+        """Whether it is certain that no worker consumes it."""
         return self.consumers == 0
 
 
@@ -145,7 +145,7 @@ def _answers(settings: Settings) -> tuple[Counter[str], bool]:
 def ask_workers(settings: Settings, question: str) -> tuple[Mapping[str, Any], int | None]:
     """What each worker that answers within a second says, and how many hear the question.
 
-    How many is None on RabbitMQ, which does not tell. Raises `ServerUnreachable`.
+    How many is None on RabbitMQ, which does not say. Raises `ServerUnreachable`.
     """
     app: Celery = make_app(settings, Catalogue.of(settings))
     try:
@@ -183,7 +183,7 @@ def _rabbitmq(settings: Settings, names: Sequence[str]) -> tuple[Counts, Counts]
 
 
 def declared(broker: Any, name: str) -> tuple[int | None, int | None]:
-    """What waits in a queue and who consumes it; None for both where the server does not tell."""
+    """What waits in a queue and who consumes it; None for both where the server does not say."""
     try:
         answer = inquire(broker, name)
     except broker.channel_errors as error:

@@ -26,7 +26,7 @@ def start_worker(settings: Settings, queue: str) -> str:
 
 
 def state_of(settings: Settings, queue: str) -> QueueState | TaskyardError:
-    """The queue's state, or why the broker could not tell it."""
+    """The queue's state, or why the broker could not say."""
     try:
         if queue not in settings.queues:
             for state in look_at_apps(settings, [queue]):

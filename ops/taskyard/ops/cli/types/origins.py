@@ -1,4 +1,4 @@
-"""Where each field of a job type comes from: a file, a decorator, or nobody (the default)."""
+"""Where each field of a job type comes from: a file, a decorator, or the default."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Known:
 
 
 def known_types(settings: Settings) -> tuple[dict[str, Known], str | None]:
-    """Every type by name, and why this machine's handlers cannot be told, None if they can.
+    """Every type by name, and why this machine's handlers are unknown, None if they can.
 
     Raises `InvalidSettings` for a file that cannot be used.
     """

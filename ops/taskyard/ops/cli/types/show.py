@@ -21,7 +21,7 @@ def command(
 ) -> None:
     """Show a job type's policy in force and where it comes from.
 
-    An origin is a file, the handler's decorator, a setting, or `default` where nobody set it. What
+    An origin is a file, the handler's decorator, a setting, or `default` where it was not set. What
     `enqueue` is given for one job (queue, priority, retries, time limits) comes before all of them.
     """
     target = find_target(quiet=json)
