@@ -21,7 +21,7 @@ from taskyard.jobs.outcomes import Decision
 from taskyard.jobs.states import State
 from taskyard.records import Decided, Ended, Held, Stale
 from taskyard.runner import JobDeferred, JobRetrying, JobSkipped, Rules
-from taskyard.runner.retry import Patience
+from taskyard.runner.retry import RetryLimits
 from taskyard.runner.steps import AttemptSteps, Delivery
 from taskyard.settings import Settings
 from taskyard.testing.clock import YardClock
@@ -30,7 +30,7 @@ from taskyard.wire.headers import Stamp
 
 SETTINGS = Settings(redis_url="redis://nowhere:1/0")
 OLD = Stamp(1, sent_us=1)
-ONCE_MORE = Patience(repeats=1, within_s=60)
+ONCE_MORE = RetryLimits(repeats=1, within_s=60)
 
 
 @pytest.fixture

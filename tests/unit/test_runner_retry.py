@@ -11,7 +11,7 @@ from celery.exceptions import Reject
 from redis.exceptions import OutOfMemoryError, RedisError
 
 from taskyard.runner import retry
-from taskyard.runner.retry import AFTER, BEFORE, Patience, Unreachable, retry_redis
+from taskyard.runner.retry import AFTER, BEFORE, RetryLimits, Unreachable, retry_redis
 from taskyard.wire.refusals import Refusals
 
 
@@ -52,7 +52,7 @@ def test_one_that_lasts_sends_every_message_back_and_is_logged_once(
         for number in range(3):
             with pytest.raises(Unreachable) as caught:
                 retry_redis(
-                    "begin", f"job-{number}", failing(9, RedisError("gone")), Patience(1, 60)
+                    "begin", f"job-{number}", failing(9, RedisError("gone")), RetryLimits(1, 60)
                 )
             assert isinstance(caught.value, Reject)
             assert caught.value.requeue
@@ -72,7 +72,7 @@ def test_one_that_is_long_in_coming_ends_it_before_the_last_repeat() -> None:
         raise RedisError("silent")
 
     with pytest.raises(Reject):
-        retry_redis("finish", "job-1", act, Patience(repeats=9, within_s=0))
+        retry_redis("finish", "job-1", act, RetryLimits(repeats=9, within_s=0))
     assert asked == ["once"]
 
 

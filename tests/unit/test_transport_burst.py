@@ -102,9 +102,9 @@ def test_what_is_held_beyond_the_prefetch_count_is_too_much_once_nothing_ends(de
     desk.warm_up()
     desk.take(8)
     desk.finish(1, 0.001)
-    assert desk.qos.surplus() == 0
+    assert desk.qos.over_prefetch() == 0
     desk.now += 1.0
-    assert desk.qos.surplus() == 7 - PREFETCH
+    assert desk.qos.over_prefetch() == 7 - PREFETCH
 
 
 def test_slow_jobs_are_acknowledged_at_the_next_tick(desk: Desk) -> None:

@@ -155,15 +155,17 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
 
     def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
         """Headers or arguments of a shape that Celery refuses."""
-        as_ever = partial(super().on_invalid_task, body, message, exc)
-        self._refuse(message, invalid_task(exc), as_ever)
+        handle_as_celery = partial(super().on_invalid_task, body, message, exc)
+        self._refuse(message, invalid_task(exc), handle_as_celery)
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """A body that cannot be decoded, or would be too large."""
         self._note_queue(message)
         self._refuse(message, undecodable(exc), partial(super().on_decode_error, message, exc))
 
-    def _refuse(self, message: Any, outcome: Failed, _as_ever: Callable[[], object]) -> None:
+    def _refuse(
+        self, message: Any, outcome: Failed, _handle_as_celery: Callable[[], object]
+    ) -> None:
         """End a message with a letter, instead of as Celery does."""
         self._die(message, outcome)
 
@@ -255,7 +257,7 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
         """Whether a message that would wait has another job's id; then its letter is published.
 
         A message that waits has a stamp, by which it would pass for that job's. Raises one of
-        `NOT_DISCHARGED`.
+        `PUBLISH_ERRORS`.
         """
         if position_of(message) is not None or not is_identified(message):
             return False
@@ -267,7 +269,7 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
         return True
 
     def _publish(self, message: Any, stamp: Stamp | None, settlement: Settlement) -> None:
-        """Publish what a message owes that reaches no task; raises one of `NOT_DISCHARGED`."""
+        """Publish what a message owes that reaches no task; raises one of `PUBLISH_ERRORS`."""
         owing = Owing(self.app.taskyard, message, job_id_of(message), task_of(message), stamp)
         pending = pending_publication(settlement, owing)
         if pending is not None:

@@ -44,7 +44,7 @@ def _errbacks(yard: WorkerContext, plain: Callable[..., Any], request: Any, *fai
         return
     for index, one in enumerate(request.errbacks or ()):
         alone = Context(vars(request), errbacks=[whole(one)])
-        _burying(
+        _or_dead_letter(
             yard,
             request,
             Continuation("errback", index, one, (request.id,)),
@@ -71,7 +71,7 @@ def _chord_part(
         check_route(body)
         plain(request, *outcome, **options)
 
-    _burying(yard, request, Continuation("chord", 0, body), count)
+    _or_dead_letter(yard, request, Continuation("chord", 0, body), count)
 
 
 def _chord_body(
@@ -91,7 +91,9 @@ def _chord_body(
         raise
 
 
-def _burying(yard: WorkerContext, request: Any, one: Continuation, act: Callable[[], Any]) -> None:
+def _or_dead_letter(
+    yard: WorkerContext, request: Any, one: Continuation, act: Callable[[], Any]
+) -> None:
     try:
         act()
     except Exception as error:

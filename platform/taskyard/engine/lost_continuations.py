@@ -45,7 +45,7 @@ _ARGUMENTS: Final = frozenset({"args", "kwargs"})
 def dead_letter(yard: WorkerContext, request: Any, one: Continuation, error: BaseException) -> None:
     """Record the continuation's death and publish its letter.
 
-    `request` is its job's. Raises one of `NOT_DISCHARGED` where that is not possible now.
+    `request` is its job's. Raises one of `PUBLISH_ERRORS` where that is not possible now.
     """
     job_id = _id_of(yard, request, one)
     outcome = _outcome(request, one, error)
@@ -76,9 +76,9 @@ def dead_letter(yard: WorkerContext, request: Any, one: Continuation, error: Bas
 def dead_letter_unpublished(yard: WorkerContext, request: Any, value: Any, why: str) -> int:
     """A letter for each continuation of a completed job of which no record knows; how many.
 
-    `value` is the job's result, None where it is gone. Raises one of `NOT_DISCHARGED`.
+    `value` is the job's result, None where it is gone. Raises one of `PUBLISH_ERRORS`.
     """
-    buried = 0
+    dead_lettered = 0
     error = PublishFailed(why)
     following = [*continuations_of(request, value)]
     if request.chord:
@@ -87,8 +87,8 @@ def dead_letter_unpublished(yard: WorkerContext, request: Any, value: Any, why: 
         own = usable_id(_options(one).get("task_id"))
         if own is None or yard.records.read(own).state is State.NONE:
             dead_letter(yard, request, one, error)
-            buried += 1
-    return buried
+            dead_lettered += 1
+    return dead_lettered
 
 
 def dead_letter_following(yard: WorkerContext, job_id: str, message: Any, why: str) -> int:

@@ -46,10 +46,10 @@ class OverPrefetch(bootsteps.StartStopStep):  # type: ignore[misc]
             self._entry = None
 
     def _give_back(self, consumer: Any, semaphore: Any) -> None:
-        surplus = consumer.task_consumer.channel.qos.surplus()
+        over_prefetch = consumer.task_consumer.channel.qos.over_prefetch()
         # kombu has no other name for those who wait for a process, in their order.
         waiting = semaphore._waiting
-        count = min(surplus, len(waiting))
+        count = min(over_prefetch, len(waiting))
         if count == 0:
             return
         log.info(

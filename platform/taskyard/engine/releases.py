@@ -22,7 +22,7 @@ class Releases:
     """What one worker owes, in its main process.
 
     The connection that was lost is often that of the records too. Without a release each such
-    loss counts as a death, and three of them bury a job that never failed.
+    loss counts as a death, and three of them dead-letter a job that never failed.
     """
 
     def __init__(self, records: Records) -> None:

@@ -60,7 +60,7 @@ def unidentified_letter(
 
 
 def dead_letter(yard: WorkerContext, message: Any, outcome: Failed) -> None:
-    """Record the death and publish what follows; raises one of `NOT_DISCHARGED`.
+    """Record the death and publish what follows; raises one of `PUBLISH_ERRORS`.
 
     After that the message may be acknowledged.
     """

@@ -31,14 +31,14 @@ def adopt(task: Any, yard: InstalledContext) -> None:
     """Give a bound task what its mode needs; adopting it again changes nothing."""
     if hasattr(task, MODE):
         return
-    verdict = yard.verdict(task)
-    yard.task_modes[task.name] = verdict
+    task_mode = yard.task_mode_of(task)
+    yard.task_modes[task.name] = task_mode
     setattr(task, ACKS_BEFORE, task.acks_late)
-    setattr(task, MODE, verdict.mode)
-    if verdict.mode is Mode.OBSERVE:
+    setattr(task, MODE, task_mode.mode)
+    if task_mode.mode is Mode.OBSERVE:
         request = composed_request(task.Request, ObservedRequest)
         _become(task, (type(task),), {"yard": yard, "Request": request})
-    elif verdict.mode is Mode.PROTECT:
+    elif task_mode.mode is Mode.PROTECT:
         protect(task, yard)
 
 

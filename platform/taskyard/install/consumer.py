@@ -76,12 +76,12 @@ class InstalledConsumer(JobConsumer):
         super().update_strategies()
 
     def _log_task_modes(self) -> None:
-        for name, verdict in self._yard.task_modes.items():
-            for warning in verdict.warnings:
+        for name, task_mode in self._yard.task_modes.items():
+            for warning in task_mode.warnings:
                 log.warning(
                     "task %s is in mode %s: %s",
                     name,
-                    verdict.mode,
+                    task_mode.mode,
                     warning,
                     extra={"action": "task_not_protected", "task": name},
                 )
@@ -176,7 +176,9 @@ class InstalledConsumer(JobConsumer):
 
     # -- what never reaches a task -------------------------------------------------------------
 
-    def _refuse(self, message: Any, outcome: Failed, as_ever: Callable[[], object]) -> None:
+    def _refuse(
+        self, message: Any, outcome: Failed, handle_as_celery: Callable[[], object]
+    ) -> None:
         """Celery drops such a message: protected, only once its letter is published."""
         mode = self._yard.mode(task_of(message))
         if mode is Mode.PROTECT:
@@ -187,9 +189,9 @@ class InstalledConsumer(JobConsumer):
             message.reject_log_error = message.ack = _nothing
         elif mode is Mode.OBSERVE:
             before = was_delivered_before(message)
-            buried = DeadBeforeStart(self._watched(message), outcome, raw_message(message), before)
-            self._yard.observer.observe(buried)
-        as_ever()
+            dead = DeadBeforeStart(self._watched(message), outcome, raw_message(message), before)
+            self._yard.observer.observe(dead)
+        handle_as_celery()
 
     def _watched(self, message: Any) -> Watched:
         queue = self._yard.source(message)

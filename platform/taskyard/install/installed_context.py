@@ -86,7 +86,7 @@ class InstalledContext(WorkerContext):
 
     @cached_property
     def watching(self) -> Records:
-        """Records that count no death of a watched task: only what protects may condemn.
+        """Records that count no death of a watched task: only what protects may dead-letter.
 
         A short lease, since another worker may protect, and wait for what has ended unseen.
         """
@@ -113,7 +113,7 @@ class InstalledContext(WorkerContext):
         """The names of the app's keys, where its broker is Redis."""
         return Layout.of(dict(self.app.conf.broker_transport_options or {}))
 
-    def verdict(self, task: Any) -> TaskMode:
+    def task_mode_of(self, task: Any) -> TaskMode:
         """What becomes of a bound task."""
         return judge_task(task, self.modes, why_unsupported(self.broker, self.given))
 
@@ -123,7 +123,7 @@ class InstalledContext(WorkerContext):
         if task is None:
             return self.modes.of(name)
         adopted: Mode | None = getattr(task, MODE, None)
-        return self.verdict(task).mode if adopted is None else adopted
+        return self.task_mode_of(task).mode if adopted is None else adopted
 
     @cached_property
     def observer(self) -> Observer:

@@ -65,32 +65,32 @@ def plan(app: Any, mode: str | None = None) -> Plan:
 
 
 def _plan(task: Any, modes: Modes, against_broker: str | None) -> TaskPlan:
-    verdict = _on_its_route(task, judge_task(task, modes, against_broker))
+    task_mode = _on_its_route(task, judge_task(task, modes, against_broker))
     before = getattr(task, ACKS_BEFORE, task.acks_late)
-    late = verdict.mode is Mode.PROTECT
+    late = task_mode.mode is Mode.PROTECT
     return TaskPlan(
         name=task.name,
-        mode=verdict.mode,
+        mode=task_mode.mode,
         acks_before=_acks(before),
         acks_with=_acks(True if late else before),
         serializer=str(task.serializer),
         backend=_backend(task),
-        warnings=verdict.warnings,
+        warnings=task_mode.warnings,
     )
 
 
-def _on_its_route(task: Any, verdict: TaskMode) -> TaskMode:
-    if verdict.mode is not Mode.PROTECT:
-        return verdict
+def _on_its_route(task: Any, task_mode: TaskMode) -> TaskMode:
+    if task_mode.mode is not Mode.PROTECT:
+        return task_mode
     try:
         exchange = fanout_route(task)
     except Exception as error:  # noqa: BLE001 - a router of the app may raise anything
         text = f"whether its route is a fanout exchange is unknown: {type(error).__name__}: {error}"
-        return TaskMode(verdict.mode, (*verdict.warnings, text))
+        return TaskMode(task_mode.mode, (*task_mode.warnings, text))
     if exchange is None:
-        return verdict
+        return task_mode
     text = f"its route is the fanout exchange {exchange!r}, from which every worker runs its copy"
-    return TaskMode(Mode.OBSERVE, (*verdict.warnings, text))
+    return TaskMode(Mode.OBSERVE, (*task_mode.warnings, text))
 
 
 def _acks(late: object) -> str:

@@ -23,7 +23,7 @@ class TaskMode:
 
 
 def judge_task(task: Any, modes: Modes, against_broker: str | None) -> TaskMode:
-    """The verdict on a bound task; raises `InvalidSettings` for an unknown mode of its own.
+    """The mode of a bound task; raises `InvalidSettings` for an unknown mode of its own.
 
     `against_broker` is what its app's broker cannot do.
     """

@@ -27,8 +27,8 @@ __all__ = [
     "Category",
     "Dead",
     "Retry",
+    "RetryDecision",
     "RetryPolicy",
-    "TaskMode",
 ]
 
 
@@ -59,7 +59,7 @@ class Dead:
     category: Category
 
 
-TaskMode = Retry | Dead
+RetryDecision = Retry | Dead
 
 
 class RetryPolicy(BaseModel):
@@ -126,7 +126,7 @@ class RetryPolicy(BaseModel):
         *,
         rng: random.Random,
         retry_after_s: float | None = None,
-    ) -> TaskMode:
+    ) -> RetryDecision:
         """Decide on failure number `attempts` (from 1) with error `code`.
 
         The category of a death is that of `taskyard.jobs.unretried`. `retry_after_s` (seconds) may

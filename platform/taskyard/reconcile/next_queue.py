@@ -15,8 +15,8 @@ from taskyard.records import Keys, Record
 
 __all__ = ["HEIR", "onward_queues"]
 
-# A replaced task's job goes on when its heir's turn has come, in a chain after the others: until
-# then there is no message with its id, and nothing is wrong.
+# A replaced task's job goes on when its successor's turn has come, in a chain after the others:
+# until then there is no message with its id, and nothing is wrong.
 HEIR: Final = "\x00heir"
 _FIELDS: Final = ("next", "history")
 

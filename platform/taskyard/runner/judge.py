@@ -50,8 +50,8 @@ def judge(
     category = NEVER_RETRIED.get(failure.code, never)
     if category is not None:
         return Failed(failure, category, policy.escalate_on_failure)
-    verdict = policy.judge(failure.code, attempts, rng=rng, retry_after_s=failure.retry_after_s)
-    match verdict:
+    decision = policy.judge(failure.code, attempts, rng=rng, retry_after_s=failure.retry_after_s)
+    match decision:
         case Retry(delay):
             return Retrying(failure, delay)
         case Dead(category):

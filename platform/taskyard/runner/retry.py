@@ -15,7 +15,7 @@ from redis.retry import Retry
 from taskyard.wire.logs import logger
 from taskyard.wire.refusals import Refusals
 
-__all__ = ["AFTER", "BEFORE", "Patience", "Unreachable", "retry_redis"]
+__all__ = ["AFTER", "BEFORE", "RetryLimits", "Unreachable", "retry_redis"]
 
 log = logger(__name__)
 
@@ -28,7 +28,7 @@ _LONGEST_WAIT_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class RetryLimits:
     """How often to ask again, and for how long: no repeat begins after `within_s`."""
 
     repeats: int
@@ -42,8 +42,8 @@ _BEFORE_S: Final = 5.0
 _AFTER_REPEATS: Final = 11
 _AFTER_S: Final = 60.0
 
-BEFORE: Final = Patience(_BEFORE_REPEATS, _BEFORE_S)
-AFTER: Final = Patience(_AFTER_REPEATS, _AFTER_S)
+BEFORE: Final = RetryLimits(_BEFORE_REPEATS, _BEFORE_S)
+AFTER: Final = RetryLimits(_AFTER_REPEATS, _AFTER_S)
 
 
 _Answer = TypeVar("_Answer")
@@ -56,8 +56,8 @@ class Unreachable(Reject):  # type: ignore[misc]
         super().__init__(reason, requeue)
 
 
-def retry_redis(step: str, job_id: str, act: Callable[[], _Answer], patience: Patience) -> _Answer:
-    """What `act` returns, asked again as `patience` says while Redis is unreachable or refuses.
+def retry_redis(step: str, job_id: str, act: Callable[[], _Answer], limits: RetryLimits) -> _Answer:
+    """What `act` returns, asked again as `limits` says while Redis is unreachable or refuses.
 
     Raises `Unreachable` after the last. `step` names the log event, `<step>_unreachable`.
     """
@@ -68,8 +68,8 @@ def retry_redis(step: str, job_id: str, act: Callable[[], _Answer], patience: Pa
         _REFUSALS.refused(what, error, action=f"{step}_unreachable", item=job_id, facts=facts)
 
     backoff = ExponentialBackoff(cap=_LONGEST_WAIT_S, base=_BASE_S)
-    retry = Retry(backoff, patience.repeats, supported_errors=(RedisError,))
-    until = monotonic() + patience.within_s
+    retry = Retry(backoff, limits.repeats, supported_errors=(RedisError,))
+    until = monotonic() + limits.within_s
     try:
         answer = retry.call_with_retry(act, note, is_retryable=lambda _: monotonic() < until)
     except RedisError as error:

@@ -1,7 +1,7 @@
 """The steps of every attempt in the child process; the runners compose them.
 
 begin -> (run | done | decided | held | stale | ended | reused) -> leased -> finish. A Redis that
-does not answer is asked again as the patience of the step says.
+does not answer is asked again within the limits of the step.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from taskyard.runner.judge import Rules, judge
 from taskyard.runner.lease import Lease, LeaseKeeper
 from taskyard.runner.plain_deaths import unknown_history
 from taskyard.runner.process_end import ProcessEnd
-from taskyard.runner.retry import AFTER, BEFORE, Patience, retry_redis
+from taskyard.runner.retry import AFTER, BEFORE, RetryLimits, retry_redis
 from taskyard.runner.signals import JobDeferred, JobIdReused, JobRetrying, JobSkipped
 from taskyard.wire.headers import Stamp
 from taskyard.wire.letters import letter_id
@@ -76,8 +76,8 @@ class AttemptSteps:
         clock: Clock,
         *,
         keeper: LeaseKeeper | None = None,
-        before: Patience = BEFORE,
-        after: Patience = AFTER,
+        before: RetryLimits = BEFORE,
+        after: RetryLimits = AFTER,
     ) -> None:
         self.records, self.rules, self.clock = records, rules, clock
         self.before, self.after = before, after

@@ -90,13 +90,13 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
         free = limit - held
         return free if free >= limit // 2 else 0
 
-    def surplus(self) -> int:
+    def over_prefetch(self) -> int:
         """How many messages beyond the prefetch count wait here while nothing ends any more."""
         now = monotonic()
         if not self.prefetch_count or self._pace.silent_s(now) < _SURPLUS_S:
             return 0
-        surplus: int = self.held() - self.prefetch_count
-        return max(surplus, 0)
+        over_prefetch: int = self.held() - self.prefetch_count
+        return max(over_prefetch, 0)
 
     def mark_not_started(self, delivery_tag: str) -> None:
         """Let the coming `reject` return a message as the next one, not marked as redelivered."""

@@ -12,7 +12,7 @@ from taskyard.clock import SYSTEM_CLOCK
 from taskyard.control import letters, local_identity
 from taskyard.jobs.states import LIVE, State
 from taskyard.ops.cli.dlq.listing import letter_table
-from taskyard.ops.cli.dlq.replays import Replay, TaskMode, Wish, replay_one
+from taskyard.ops.cli.dlq.replays import Replay, ReplayStatus, Wish, replay_one
 from taskyard.ops.cli.ids import short
 from taskyard.ops.demo.cast import Cast, Role
 from taskyard.ops.demo.failure import DemoFailed
@@ -89,7 +89,7 @@ class Story:
         wish = Wish(local_identity(self.yard.settings), _REASON)
         replay = replay_one(self.engine, str(letter["id"]), wish)
         self.screen.say(f"   {replay.verdict} {replay.why}".rstrip())
-        if replay.verdict is TaskMode.REFUSED:
+        if replay.verdict is ReplayStatus.REFUSED:
             raise DemoFailed(f"the replay was refused: {replay.why}", self.stage.log)
         self._await("the replayed job's completion", doomed, State.COMPLETED)
         report = doomed.result(0)

@@ -65,7 +65,7 @@ class Foreman(Manager):  # type: ignore[misc]  # honcho publishes no types
                 self._send(name, signal.SIGKILL)
             for number, handler in before.items():
                 signal.signal(number, handler)
-        self.returncode = self._verdict()
+        self.returncode = self._exit_code()
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         """Only remember: printing inside a signal handler may meet a print in progress."""
@@ -75,7 +75,7 @@ class Foreman(Manager):  # type: ignore[misc]  # honcho publishes no types
         try:
             self._handle(self.events.get(timeout=TURN_S))
         except queue.Empty:
-            self._bury_lost_watchers()
+            self._reap_lost_watchers()
         self._look_for_fault()
         if len(self._asked) > self._heard:
             self._obey(self._asked[self._heard])
@@ -154,7 +154,7 @@ class Foreman(Manager):  # type: ignore[misc]  # honcho publishes no types
         except ProcessLookupError:
             return  # It ended by itself; its stop event is on the way.
 
-    def _bury_lost_watchers(self) -> None:
+    def _reap_lost_watchers(self) -> None:
         """A killed honcho process cannot report its command's end."""
         for name in self._running():
             watcher = self._processes[name]["process"]
@@ -165,7 +165,7 @@ class Foreman(Manager):  # type: ignore[misc]  # honcho publishes no types
     def _running(self) -> list[str]:
         return [name for name, facts in self._processes.items() if "returncode" not in facts]
 
-    def _verdict(self) -> int:
+    def _exit_code(self) -> int:
         if self._code is not None:
             return self._code
         return KILLED_BASE + self._asked[-1] if self._killed and self._asked else 0

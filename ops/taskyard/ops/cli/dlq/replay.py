@@ -15,7 +15,7 @@ from taskyard import database
 from taskyard.control import local_identity
 from taskyard.ops.cli.console import note, print_json, print_sentence, say
 from taskyard.ops.cli.dlq.known import known_types
-from taskyard.ops.cli.dlq.replays import Replay, TaskMode, Wish, replay_one
+from taskyard.ops.cli.dlq.replays import Replay, ReplayStatus, Wish, replay_one
 from taskyard.ops.cli.ids import written
 from taskyard.ops.cli.options import Json
 from taskyard.ops.cli.payload import read_edit
@@ -27,9 +27,9 @@ __all__ = ["LIMIT", "command"]
 # Each letter is judged by a person who read it; more than this many are a plan of their own.
 LIMIT: Final = 100
 _STYLES: Final = {
-    TaskMode.APPLIED: "green",
-    TaskMode.PENDING: "yellow",
-    TaskMode.REFUSED: "red",
+    ReplayStatus.APPLIED: "green",
+    ReplayStatus.PENDING: "yellow",
+    ReplayStatus.REFUSED: "red",
 }
 
 
@@ -80,10 +80,10 @@ def command(
         done = _replay_all(engine, names, wish, quiet=json)
     counts = Counter(replay.verdict for replay in done)
     if json:
-        totals = {verdict.value: counts[verdict] for verdict in TaskMode}
+        totals = {verdict.value: counts[verdict] for verdict in ReplayStatus}
         print_json({**totals, "letters": [asdict(replay) for replay in done]})
     elif len(done) > 1:
-        say(", ".join(f"{counts[verdict]} {verdict}" for verdict in TaskMode))
+        say(", ".join(f"{counts[verdict]} {verdict}" for verdict in ReplayStatus))
     failed = [replay.exit_code for replay in done if replay.exit_code]
     if failed:
         raise typer.Exit(failed[0])
@@ -118,7 +118,7 @@ def _print(replay: Replay) -> None:
         line.append(f": {one_line(replay.why)}")
     if replay.job_id is not None:
         # Until the relay has come, the job is a dead letter still.
-        wait = "wait --replay" if replay.verdict is TaskMode.PENDING else "wait"
+        wait = "wait --replay" if replay.verdict is ReplayStatus.PENDING else "wait"
         line.append(f". See: taskyard jobs {wait} {one_line(replay.job_id)}")
     print_sentence(line)
     if replay.payload_checked is False:

@@ -13,12 +13,12 @@ from taskyard.errors import InvalidPayload, NotFound, Refused
 from taskyard.ops.cli.dlq.replay_history import waiting
 from taskyard.wire.unpacking import UNPACKED_LIMIT
 
-__all__ = ["Replay", "TaskMode", "Wish", "replay_one"]
+__all__ = ["Replay", "ReplayStatus", "Wish", "replay_one"]
 
 _WAIT_S: Final = 2.0
 
 
-class TaskMode(StrEnum):
+class ReplayStatus(StrEnum):
     """What became of it so far."""
 
     APPLIED = "applied"
@@ -50,7 +50,7 @@ class Replay:
     """
 
     letter: str
-    verdict: TaskMode
+    verdict: ReplayStatus
     job_id: str | None = None
     request_id: str | None = None
     why: str = ""
@@ -76,7 +76,7 @@ def replay_one(engine: Engine, name: str, wish: Wish, *, alone: bool = True) -> 
     except (Refused, NotFound, InvalidPayload) as error:
         if alone:
             raise
-        return Replay(name, TaskMode.REFUSED, why=str(error), exit_code=error.exit_code)
+        return Replay(name, ReplayStatus.REFUSED, why=str(error), exit_code=error.exit_code)
     return _answered(asked, wait_outcome(engine, asked.request_id, _WAIT_S))
 
 
@@ -88,14 +88,14 @@ def _answered(asked: ReplayRequested, answer: str) -> Replay:
         asked.job_id,
         str(asked.request_id),
         why,
-        Refused.exit_code if verdict is TaskMode.REFUSED else 0,
+        Refused.exit_code if verdict is ReplayStatus.REFUSED else 0,
         asked.payload_checked,
     )
 
 
-def _read(answer: str) -> tuple[TaskMode, str]:
+def _read(answer: str) -> tuple[ReplayStatus, str]:
     """The relay's answer: `applied`, `pending`, `pending: why`, or `refused: why`."""
     head, _, why = answer.partition(": ")
-    if head == TaskMode.PENDING:
-        return TaskMode.PENDING, waiting(why)
-    return TaskMode(head), why
+    if head == ReplayStatus.PENDING:
+        return ReplayStatus.PENDING, waiting(why)
+    return ReplayStatus(head), why
