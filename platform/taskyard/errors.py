@@ -225,7 +225,7 @@ class NotReplicated(PublishFailed):
         )
 
     def of(self, job_id: str) -> NotReplicated:
-        """The same for one of the jobs, as the call that enqueued it alone has to hear it."""
+        """The same for one of the jobs, as the call that enqueued it alone has to report it."""
         return NotReplicated(
             [job_id],
             unkeyed=[job_id] if job_id in self.unkeyed else [],

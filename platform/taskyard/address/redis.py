@@ -120,7 +120,7 @@ def _sentinel(parts: Url, common: dict[str, Any], form: str) -> RedisAddress:
 
 
 def _check_options(parts: Url) -> None:
-    """Raise for an option that would be dropped without a word, or change what is answered."""
+    """Raise for an option that would be ignored silently, or change what is answered."""
     known = {*_OPTIONS, *_DATABASE, *_TLS}
     if parts.scheme == "sentinel":
         known.update(_SENTINEL_CREDENTIALS)

@@ -53,7 +53,7 @@ def _reading_any(connection: Any, callback: Callable[..., Any]) -> Callable[[Fra
     def decoding(channel: int, signature: Any, arguments: Any, content: Any) -> Any:
         taken = (connection.channels or {}).get(channel)
         if taken is not None and content is not None:
-            # py-amqp's own way forgets the bytes: no letter and no retry would be what came.
+            # py-amqp's own way drops the bytes: no letter and no retry would be what came.
             taken.auto_decode = False
             content.body = _decoded(content)
         return callback(channel, signature, arguments, content)

@@ -50,7 +50,7 @@ def publish_confirmed(producer: Producer, body: bytes, timeout_s: float, **optio
 
 
 def abandon(connection: Connection) -> None:
-    """Close it without a word to the server: one that blocks publishers would never answer."""
+    """Close it without a message to the server: one that blocks publishers would never answer."""
     connection.collect()
 
 

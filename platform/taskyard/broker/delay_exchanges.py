@@ -23,7 +23,7 @@ __all__ = ["bind_delay", "declare_delay", "delay_prefix", "delay_type", "has_wai
 # https://www.rabbitmq.com/docs/quorum-queues#dead-lettering.
 _AT_LEAST_ONCE: Final = (3, 10)
 _FAMILIES: Final[Mapping[QueueType, str]] = {"classic": "", "quorum": ".quorum"}
-# A quorum queue that was declared just before RabbitMQ is killed is forgotten with what it has
+# A quorum queue that was declared just before RabbitMQ is killed is lost with what it has
 # confirmed (seen with 3.10, 4.0 and 4.3), or comes back unable to answer; 0.5 s were too short.
 _ON_DISK_S: Final = 1.5
 _LEVEL: Final = re.compile(r"(^|_)celery_delayed_(\d+|delivery)$")
@@ -36,7 +36,7 @@ def delay_type(properties: Mapping[str, Any]) -> QueueType:
     """The type of the levels, whatever the work queues' is: quorum where the server can.
 
     A quorum queue hands an expired message on only when the next queue has confirmed it. A classic
-    one forgets it at once: if the server is killed within the next half second, it is lost.
+    one deletes it at once: if the server is killed within the next half second, it is lost.
     """
     can = product_of(properties) == "RabbitMQ" and version_of(properties) >= _AT_LEAST_ONCE
     return "quorum" if can else "classic"

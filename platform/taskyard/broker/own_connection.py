@@ -50,13 +50,13 @@ class OwnConnection:
         return found
 
     def abandon(self) -> None:
-        """Forget it after a failure, without a word to a server that may not answer."""
+        """Drop it after a failure, without a message to a server that may not answer."""
         if self._connection is not None:
             abandon(self._connection)
             self._connection = None
 
     def disown(self) -> None:
-        """Forget, in the child of a fork, what its parent goes on using."""
+        """Drop, in the child of a fork, what its parent continues to use."""
         if self._connection is not None:
             disown(self._connection)
             self._connection = None

@@ -1,6 +1,6 @@
 """Messages that still know the bytes in which their body came, also where it was compressed.
 
-kombu unpacks a compressed body when it makes the message, without a limit, and forgets what came.
+kombu unpacks a compressed body when it makes the message, without a limit, and drops what came.
 Letters and retries carry what came, and 200 kB that unpack to 200 MB must not reach a worker.
 """
 

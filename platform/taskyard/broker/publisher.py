@@ -62,7 +62,7 @@ class BatchPublisher(Publisher, Protocol):
         ...
 
     def disown(self) -> None:
-        """Let go, in the child of a fork, of what the parent uses, without a word to the broker."""
+        """Drop what the parent of a fork uses, without a message to the broker."""
         ...
 
 

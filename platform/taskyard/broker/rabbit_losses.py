@@ -13,7 +13,7 @@ from taskyard.queues import Declared, RabbitChoice, RabbitQueue, choose, quorum_
 
 __all__ = ["losses", "policy_command"]
 
-# What a policy can give, by the type of the queue that is there; x-max-priority is none of it.
+# What a policy can give, by the type of the queue that is there; x-max-priority is not among it.
 _BY_POLICY: Final = {
     "classic": ("dead-letter-exchange", "dead-letter-routing-key"),
     "quorum": (

@@ -30,7 +30,7 @@ __all__ = ["PROMOTE_BATCH", "RedisPublisher"]
 
 # One batch must not hold up the server: 100 moves take well under a millisecond.
 PROMOTE_BATCH: Final = 100
-# A message whose list is none, until it is tried again.
+# A message whose key holds no list, until it is tried again.
 _ODD_LIST_WAIT_MS: Final = 5_000
 _ODD_LIST_OVER_S: Final = 15.0
 
@@ -132,7 +132,7 @@ class RedisPublisher:
                 what, error, action="key_misplaced", facts={"key": key}, level=logging.ERROR
             )
             self._odd[key] = now
-        # They are tried again every few seconds: those that are not heard of have gone on.
+        # They are tried again every few seconds: those that are not refused again succeeded.
         for key in [key for key, seen in self._odd.items() if now - seen > _ODD_LIST_OVER_S]:
             self._refusals.worked(_delayed_of(key))
             del self._odd[key]

@@ -1,7 +1,8 @@
 """The thread's side of awaited results: whoever decides a job publishes on its result's channel.
 
-The records of the awaited jobs are read when their channel speaks. Behind that is a slow poll, for
-what ends without a word: an operator's verb, an installed app whose results are elsewhere.
+The records of the awaited jobs are read when a message comes on their channel. Behind
+that is a slow poll, for what ends without a message: an operator's verb, an installed app whose
+results are elsewhere.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _TURN_S: Final = 0.01
 _POLL_AFTER_S: Final = 5.0
 # Each second, however many results are awaited.
 _POLLS: Final = 50
-# A subscription of which nothing is heard is asked for a sign of life.
+# A subscription without messages is checked with a ping.
 _QUIET_S: Final = 10.0
 # Of one turn, so that new jobs need not wait for long behind old ones that end.
 _MESSAGES: Final = 500
@@ -101,7 +102,7 @@ class Listener:
                 del self._wanted[channel]
 
     def turn(self) -> None:
-        """Subscribe to what is new, hear what is said within a moment, look at what it names."""
+        """Subscribe to what is new, gather what is published, look at what it names."""
         self._subscribe()
         self._hear()
         self._poll()

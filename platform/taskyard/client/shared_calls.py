@@ -134,7 +134,7 @@ class SharedCalls:
             for group in answers:
                 answer(self._under_way.popleft().hears(outcome) for outcome in group)
                 if isinstance(group[0], PublishFailed):
-                    # Each script may wait as long as a call for what this one waited for in vain.
+                    # Each further script may wait as long as this one did.
                     self._fail_late(group[0])
 
     def _next(self) -> Prepared | None:

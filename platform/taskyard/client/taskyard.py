@@ -37,14 +37,14 @@ from taskyard.store import TRIES, connect, disown, explained, reachable
 __all__ = ["Taskyard"]
 
 T = TypeVar("T")
-# Not a hook of the interpreter for each client: it never forgets one.
+# Not a hook of the interpreter for each client: it would keep each one for ever.
 _renewals: WeakKeyDictionary[Any, Callable[[Any], None]] = WeakKeyDictionary()
 
 
 def renew_in_children(client: T, renew: Callable[[T], None]) -> None:
     """Call `renew(client)` in every process that is forked from here on, first of all.
 
-    A client that nothing else holds is forgotten.
+    A client that nothing else references is garbage-collected.
     """
     _renewals[client] = renew
 
@@ -86,7 +86,7 @@ class Batch:
             self.handles.append(self._handle(self._requests[len(self.handles)], outcome))
 
     def unreplicated(self, error: NotReplicated) -> NotReplicated:
-        """`error`, which knows the script's jobs alone, as the whole call has to hear it."""
+        """`error`, which knows the script's jobs alone, as the whole call has to report it."""
         return error.within(range(len(self.handles), len(self._requests)))
 
     def broken(self, error: Exception) -> PublishFailed:

@@ -29,7 +29,7 @@ class ReplayEntry:
     """One replay as the audit log has it.
 
     `outcome` is `applied`, `refused: <why>`, `pending` while the relay has not answered, or
-    `pending: <why>` where it has tried in vain;
+    `pending: <why>` where it has tried without success;
     `generation` is the one that it opens, `queue` a redirect's.
     """
 

@@ -30,7 +30,7 @@ DRIVER: Final = "postgresql+psycopg2"
 # The credentials stand beside it, or redaction would mask them in the example.
 FORM: Final = "postgresql://host:5432/name, with user:password@ before the host where it has them"
 _SCHEMES: Final = frozenset({"postgres", "postgresql", DRIVER})
-# A server that vanishes without a word is noticed within half a minute, not after TCP's two hours.
+# A server that vanishes without closing is noticed within half a minute, not after TCP's two hours.
 # All of it is the client's own: a pooler is asked for nothing that it may refuse.
 _DEFAULTS: Final = {
     "connect_timeout": str(CONNECT_TIMEOUT_S),
@@ -51,7 +51,7 @@ def connection_parameters(url: str, application_name: str) -> dict[str, str]:
     known = {*given, *_of_service(given.get("service") or os.environ.get("PGSERVICE"))}
     known |= {name for name, variable in _VARIABLES.items() if variable in os.environ}
     added = {name: value for name, value in _DEFAULTS.items() if name not in known}
-    # Whoever names the application, by URL, service or PGAPPNAME, is heard before this.
+    # Whoever names the application, by URL, service or PGAPPNAME, takes precedence over this.
     added["fallback_application_name"] = application_name
     return {**added, **given, "client_encoding": "UTF8"}
 

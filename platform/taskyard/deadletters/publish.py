@@ -89,8 +89,8 @@ class RedisPost:
         mirror = self._queue.name
         if mirror in channel._lookup(self._exchange.name, key):
             return
-        # The binding is gone (a flushed broker): kombu would drop the letter without a word. It
-        # remembers what this process bound, and declares that again only when it is forgotten.
+        # The binding is gone (a flushed broker): kombu would drop the letter silently. It
+        # remembers what this process bound, and declares that again only when it is removed here.
         channel.state.binding_delete(mirror, self._exchange.name, self._queue.routing_key)
         self.prepare(channel)
         bound = channel._lookup(self._exchange.name, key)

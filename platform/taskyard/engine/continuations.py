@@ -39,7 +39,7 @@ _INVALID: Final = (
     TypeError,
     ValueError,
 )
-# Elsewhere a message is dropped without a word that has no such name.
+# Elsewhere a message that has no such name is dropped silently.
 _NAMES: Final = ("queue", "exchange", "routing_key")
 
 

@@ -37,14 +37,14 @@ class OwnPipesPool(asynpool.AsynPool):  # type: ignore[misc]
 
     def __init__(self, *args: Any, proc_alive_timeout: float | None = None, **kwargs: Any) -> None:
         # The main loop stands still while it connects or publishes, and reads nothing then: a new
-        # process that has said that it lives would be killed for its silence after 4 s.
+        # process that has said that it lives would be killed after 4 s.
         longest = max(proc_alive_timeout or 0.0, UP_WITHIN_S)
         super().__init__(*args, proc_alive_timeout=longest, **kwargs)
 
     def read_new_processes(self) -> None:
         """Read what new processes have said while the main loop stood still.
 
-        Before a timer holds their silence against them.
+        Must run before the timer that kills a process which has not answered.
         """
         fds = {process.outqR_fd for process in self._waiting_to_start}
         readable, _, _ = asynpool._select(fds, timeout=0)

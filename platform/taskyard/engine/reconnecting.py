@@ -106,7 +106,7 @@ class Reconnecting:
         self.losses = 0
 
     def note_calm(self, losses: int) -> None:
-        """Some time after a connection was made: it is a good one if none was lost since."""
+        """Called some time after a connection was made: it is stable if none was lost since."""
         if losses == self.losses:
             self._refusals.worked(_REFUSED)
 
@@ -132,7 +132,7 @@ def close_in_two_steps(connection: Any) -> None:
     """Have `connection` close a channel again where the first attempt has left it half closed.
 
     kombu's own Redis channel waits for the answer of its last pop before it closes. Where that does
-    not come, kombu ignores the error and forgets the server's address; the next close then raises
+    not come, kombu ignores the error and drops the server's address; the next close then raises
     an AttributeError, which ends the worker. The second attempt has no pop to wait for.
     """
     close = connection.maybe_close_channel

@@ -14,7 +14,7 @@ __all__ = ["MOST_OWED", "Releases"]
 
 log = logger(__name__)
 
-# More than any worker has at work; a lease that is forgotten costs its job one death.
+# More than any worker has at work; a lease that is not given back costs its job one death.
 MOST_OWED: Final = 1_000
 
 

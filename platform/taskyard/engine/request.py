@@ -84,7 +84,7 @@ class JobRequest(Request):  # type: ignore[misc]
             super().acknowledge()
 
     def reject(self, requeue: bool = False) -> None:
-        """Give back; or, where Celery itself drops a message, a letter instead of silence."""
+        """Give back; or, where Celery itself drops a message, a letter instead of a silent loss."""
         if self._settling.waits:
             return
         if requeue or self.acknowledged or self._settling.pending is not None:
@@ -119,7 +119,7 @@ class JobRequest(Request):  # type: ignore[misc]
             return str(error) or type(error).__name__
         if isinstance(error, Terminated):
             # A process that outlived the end of one job, cut off with a connection, keeps that mark
-            # in the pool: when another job kills it, the pool reports a revocation that none was.
+            # in the pool: when another job kills it, the pool reports a false revocation.
             return f"its process was ended, and nobody asked for it: {error!r}"
         if self._is_no_outcome(error):
             return f"its process could not report the outcome: {error!r:.500}"
@@ -156,7 +156,7 @@ class JobRequest(Request):  # type: ignore[misc]
         self._settling.overtime(error)
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
-        """Expired or revoked: a letter instead of silence."""
+        """Expired or revoked: a letter instead of a silent loss."""
         if self.acknowledged:
             return
         worker_state.task_ready(self)

@@ -2,7 +2,7 @@
 
 A long outcome is read in pieces. Celery keeps what it has read in its event loop, and empties that
 loop when it loses its broker. Then it takes the rest of the outcome for the length of another one:
-the process is never heard again, or the worker ends.
+no further message of the process is read, or the worker ends.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ class InstalledContext(WorkerContext):
     def records(self) -> Records:
         """The records, of this process; none waits for replicas, which are a client's matter.
 
-        A worker's main loop admits here, and must not stand still while a replica is silent.
+        A worker's main loop admits here, and must not block while a replica does not answer.
         """
         return self._records({"replicas": 0})
 

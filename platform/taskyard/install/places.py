@@ -25,7 +25,7 @@ __all__ = ["RABBIT", "Place", "Places", "broker_mark", "find_mark"]
 RABBIT: Final = "rabbitmq"
 # What readers of this version understand; a later one may add fields, which these then ignore.
 _VERSION: Final = 1
-# A worker speaks every minute: what is this much older than the newest was said by a former fleet.
+# A worker reports every minute: what is this much older than the newest was said by a former fleet.
 _FORMER_US: Final = us_of(300)
 # As long as letters of a queue that no worker reads any more may wait to be judged.
 _FORGOTTEN_US: Final = us_of(30 * 86_400)

@@ -1,7 +1,7 @@
 """The producer's side: a protected task has its record before a worker sees it.
 
 `install(app, admit=True)` turns it on. A thread writes the records: the caller waits for nothing
-and hears of nothing, as without Taskyard. A process that is killed leaves the last 20 ms unwritten.
+and gets no report, as without Taskyard. A process that is killed leaves the last 20 ms unwritten.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The one table from exceptions to error codes; retry policies speak of codes alone."""
+"""The one table from exceptions to error codes; retry policies name codes alone."""
 
 from __future__ import annotations
 

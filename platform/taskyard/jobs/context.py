@@ -35,7 +35,7 @@ OnceGuard = Callable[[object, str, str], bool]
 class JobContext:
     """One attempt, seen from inside the handler.
 
-    `attempt` counts from 1. `token` is the fencing token: it only grows, so a store that remembers
+    `attempt` counts from 1. `token` is the fencing token: it only grows, so a store that keeps
     the highest token it has seen can refuse a paused attempt that wakes up late. `deadline` is
     when the hard time limit ends the attempt, where the worker's pool has time limits: threads and
     solo have none, so look at it there.

@@ -31,7 +31,7 @@ SEARCH_LIMIT: Final = 1000
 def messages_of(
     connection: Connection, rows: Iterable[Mapping[str, Any]]
 ) -> dict[tuple[str, int], str]:
-    """The last error's words of each life among `rows`, by (job_id, epoch); some have none."""
+    """The last error's text of each life among `rows`, by (job_id, epoch); some have none."""
     lives = [(row["job_id"], row["epoch"]) for row in rows]
     if not lives:
         return {}

@@ -40,7 +40,7 @@ class _Doubt:
 
     @contextmanager
     def counted(self) -> Iterator[None]:
-        """Count a refusal of what is done inside; success forgets all of them."""
+        """Count a refusal of what is done inside; success resets the count."""
         try:
             yield
         except DBAPIError as error:

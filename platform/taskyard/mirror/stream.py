@@ -30,7 +30,7 @@ class StreamEntry:
 
 
 class LifecycleStream:
-    """One consumer of the group `mirror`; `claim_idle_ms` is when a silent one counts as dead."""
+    """One consumer of the group `mirror`; `claim_idle_ms`: idle for so long, one counts as dead."""
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class LifecycleStream:
         self._unsure = unsure
 
     def forget_dead(self) -> None:
-        """Remove consumers that hold nothing and were silent for an hour."""
+        """Remove consumers that hold nothing and did nothing for an hour."""
         try:
             consumers: Any = self._client.xinfo_consumers(self._key, GROUP)
         except ResponseError as error:

@@ -1,4 +1,4 @@
-"""Jobs whose message is in the hands of a worker that is gone: when it comes back, or now."""
+"""Jobs whose message is held by a worker that is gone: when it comes back, or now."""
 
 from __future__ import annotations
 

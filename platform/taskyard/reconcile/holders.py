@@ -37,7 +37,7 @@ class Return:
     """A held message whose holder is gone: about when it comes back, and by whom.
 
     `at_us` is None where nothing that runs would bring it back. `sure` says that the holder was
-    heard of before it fell silent, so that giving back its message is safe.
+    seen alive before its heartbeat stopped, so that giving back its message is safe.
     """
 
     holder: str
@@ -48,7 +48,7 @@ class Return:
 
 @dataclass(frozen=True)
 class Holders:
-    """All that live, and when they were last heard of; times are those of their own server."""
+    """All that live, and when their last heartbeat came; times are those of their own server."""
 
     lease_s: float
     owners_now_us: int

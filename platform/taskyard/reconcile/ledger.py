@@ -1,4 +1,4 @@
-"""The ledger: behind the record, or the only one that remembers a job."""
+"""The ledger: behind the record, or the only store that still has a job."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def _post(box: LetterBox, letter: Any) -> bool:
 def waiting_letters(
     engine: Engine, records: Records, budget: Budget, limit: int
 ) -> Iterator[Finding]:
-    """Letters that wait for an operator although their job moved on, or is forgotten."""
+    """Letters that wait for an operator although their job moved on, or has no record any more."""
     query = (
         select(LETTERS.c.id, LETTERS.c.original_request_id, LETTERS.c.epoch, LETTERS.c.generation)
         .where(LETTERS.c.status.in_(OPEN), LETTERS.c.version > 0)

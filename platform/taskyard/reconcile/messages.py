@@ -55,7 +55,7 @@ class Messages:
         return any(_carries(stamp, seen) for stamp in self.waiting.get(seen.job_id, ()))
 
     def holding(self, seen: Seen) -> list[Held]:
-        """Such messages in the hands of workers."""
+        """Such messages that workers hold."""
         return [one for one in self.held.get(seen.job_id, ()) if _carries(one.position, seen)]
 
     def merge(self, other: Messages) -> None:

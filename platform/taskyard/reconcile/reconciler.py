@@ -58,7 +58,7 @@ def has_expired(seen: Seen, now_us: int) -> bool:
 def begun_by_dead_workers(
     settings: Settings, expired: Iterable[Seen], members: Sequence[Member], now_us: int
 ) -> Iterator[Finding]:
-    """One finding for each of `expired` whose worker has fallen silent.
+    """One finding for each of `expired` whose worker's heartbeat stopped.
 
     Nothing is repaired: a message that is published again would be a second one.
     """
@@ -253,7 +253,7 @@ class Reconciler:
                 report.suspect(f"stranded_{seen.state}", _RABBIT)
 
     def _begun_by_dead_workers(self, look: _Look) -> list[Finding]:
-        """Without a grace time: a lease that is over and a heartbeat that fell silent are proof."""
+        """Without a grace time: an expired lease and a heartbeat that stopped are proof."""
         now_us, members = Fleet(self._records.client, self._settings.namespace).read()
         expired = self._unmoved(look.expired)
         return list(begun_by_dead_workers(self._settings, expired, members, now_us))

@@ -40,7 +40,7 @@ class Budget:
         self.spent = False
 
     def ask(self) -> bool:
-        """Whether there is time left; once there is none, there is none any more."""
+        """Whether there is time left; once False, always False."""
         stopped = self._stop is not None and self._stop.is_set()
         self.spent = self.spent or stopped or self._clock.monotonic_s() >= self._end_s
         return not self.spent

@@ -22,7 +22,7 @@ __all__ = ["BEAT_S", "GONE_S", "Fleet", "Member", "left_by_dead", "lives"]
 BEAT_S: Final = 5.0
 GONE_S: Final = 15.0
 """How long a worker may be silent before it counts as gone."""
-# As long as an operator may want to hear of one that was never replaced.
+# As long as an operator may want to see one that was never replaced.
 _FORGOTTEN_S: Final = 3600.0
 
 
@@ -76,7 +76,7 @@ class Member:
         return json.dumps(document)
 
     def alive(self, now_us: int) -> bool:
-        """Whether it was heard of within `GONE_S`."""
+        """Whether its heartbeat came within `GONE_S`."""
         return now_us - self.seen_us <= us_of(GONE_S)
 
 
@@ -99,7 +99,7 @@ class Fleet:
         beat(self._client, self.key, member.instance, member.describe())
 
     def leave(self, member: Member) -> None:
-        """Forget a worker that ends in order."""
+        """Remove a worker that ends in order."""
         self._client.hdel(self.key, member.instance)
 
     def read(self) -> tuple[int, list[Member]]:
@@ -109,7 +109,7 @@ class Fleet:
         return now_us, [member for member in found if member is not None]
 
     def forget_old(self) -> None:
-        """Forget those that have been silent for an hour."""
+        """Remove those without a heartbeat for an hour."""
         now_us, members = self.read()
         oldest_us = now_us - us_of(_FORGOTTEN_S)
         old = [member.instance for member in members if member.seen_us < oldest_us]

@@ -89,7 +89,7 @@ def revoked() -> Failed:
 
 
 def terminated() -> Failed:
-    """Terminated in the middle, in the words of an existing app."""
+    """Terminated while it ran, as an existing app reports it."""
     text = "terminated by a control command"
     return plain_failure(Category.REJECTED, "terminated", "Terminated", text)
 

@@ -52,7 +52,7 @@ redis.call('HSET', KEYS[1], ARGV[1], us .. ' ' .. ARGV[2])
 
 
 # A field is the time of its last heartbeat in microseconds, a space, and what the living says of
-# itself. It stays when it falls silent, so that what it left can be found.
+# itself. It stays when its heartbeat stops, so that what it left can be found.
 """The time of one that ended in order."""
 
 

@@ -1,4 +1,4 @@
-"""Lua scripts: sent by hash, loaded again where the server has forgotten them."""
+"""Lua scripts: sent by hash, loaded again where the server has lost them."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class Faults:
     coming: list[Fault] = field(default_factory=list)
 
     def bind(self, handler: Handler, job_id: str) -> Handler:
-        """`handler`, which meets its fate when it is called."""
+        """`handler`, with its fault injected when it is called."""
         wrapped = self._async(handler, job_id) if handler.is_async else self._sync(handler, job_id)
         return replace(handler, function=wrapped)
 

@@ -53,7 +53,7 @@ class _AtomicChannel(ListeningChannel):
         self._wake = Wake()
         self._popping = script("pop")
         super().__init__(*args, **kwargs)
-        # kombu's own ending would return messages through a connection that may have forgotten its
+        # kombu's own ending would return messages through a connection that may have lost its
         # address, with a traceback at the end of the process.
         self._at_exit = Finalize(self, self.close, exitpriority=1)
         # kombu's strategies by another name than round robin want an order that stays.
@@ -282,7 +282,7 @@ class _AtomicChannel(ListeningChannel):
         """Return what is out, sign off and let every connection go, in any state and once.
 
         kombu's asks the server in the middle of it: an error there leaves the rest open, and the
-        next `close` meets a connection that has forgotten its address.
+        next `close` meets a connection that has lost its address.
         """
         if self._closing:
             return
@@ -344,7 +344,7 @@ def _unread(key: str) -> str:
 def _options(kombus: tuple[str, ...]) -> tuple[str, ...]:
     """The transport options of kombu's channel and ours.
 
-    `ack_emulation` is none of them: what is popped is recorded, whatever it says.
+    `ack_emulation` is not among them: what is popped is recorded, whatever it says.
     """
     own = ("heartbeats_key", "fairness", "burst")
     return (*(name for name in kombus if name != "ack_emulation"), *own)

@@ -17,7 +17,7 @@ log = logger(__name__)
 
 
 def leave_server(channel: Any) -> None:
-    """Acknowledge, return what is out, sign off; log what Redis does not take, raise none of it.
+    """Acknowledge, return what is out, sign off; log what Redis does not take, raise nothing.
 
     What it did not take goes back when the channel's owner counts as dead.
     """

@@ -1,8 +1,8 @@
 """Owners: the consumers that hold messages, as they describe themselves with every heartbeat.
 
 A hash has one field for each: the server's time of the heartbeat, then what it said. So a sweep
-knows which unacknowledged messages it must have searched before it forgets an owner, and an
-operator hears which queues a dead one read.
+knows which unacknowledged messages it must have searched before it removes an owner, and an
+operator sees which queues a dead one read.
 """
 
 from __future__ import annotations
@@ -88,12 +88,12 @@ class Owner:
             return None
 
     def alive(self, now_us: int) -> bool:
-        """Whether it was heard of within `OWNER_TTL_S`."""
+        """Whether its heartbeat came within `OWNER_TTL_S`."""
         return now_us - self.seen_us <= us_of(OWNER_TTL_S)
 
     @property
     def signed_off(self) -> bool:
-        """Whether it ended in order, rather than falling silent."""
+        """Whether it ended in order, instead of missing its heartbeats."""
         return self.seen_us == SIGNED_OFF
 
     @property

@@ -95,14 +95,14 @@ class HoldingChannel(PooledChannel):
         return self._described[1]
 
     def beat(self) -> None:
-        """Say that this owner lives; what a silent one holds goes back after `OWNER_TTL_S`."""
+        """Say that this owner lives; without that, what it holds goes back after `OWNER_TTL_S`."""
         try:
             self.has_beaten = True
             (key,) = self.full(self.heartbeats_key)
             with self.conn_or_acquire() as client:
                 beat(self.plain(client), key, self.owner, self.description)
         except ResponseError as error:
-            # Tried again with the next beat: whoever falls silent loses what it holds.
+            # Tried again with the next beat: an owner without a heartbeat loses what it holds.
             self.tolerate(_BEAT, error)
         else:
             self.refusals.worked(_BEAT)

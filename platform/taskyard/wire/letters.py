@@ -141,7 +141,7 @@ class Letter(BaseModel):
 
     @classmethod
     def parse(cls, body: bytes | str) -> Self:
-        """Read an envelope; raises pydantic's `ValidationError` if it is none."""
+        """Read an envelope; raises pydantic's `ValidationError` if it is not valid."""
         return cls.model_validate_json(body)
 
     def encode(self) -> bytes:

@@ -54,7 +54,7 @@ def build_app(settings: Settings, catalogue: Catalogue, handlers: Registry) -> C
 
 
 def keep_pages_shared() -> None:
-    """Before the first fork of a pool, take what lives out of the garbage collector's hands.
+    """Before the first fork of a pool, exempt what lives from garbage collection.
 
     A collection writes into every object that it looks at, so each child would soon copy every
     page of the modules that it inherited; here that was a fifth of a worker's memory.

@@ -53,7 +53,7 @@ class _Console(Console):
     """Rich's console; a reader who leaves early (`| head`) is no error."""
 
     def on_broken_pipe(self) -> NoReturn:
-        """Leave without a word."""
+        """Exit without output."""
         leave()
 
 

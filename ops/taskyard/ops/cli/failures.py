@@ -59,7 +59,7 @@ def report_failure(error: BaseException, switches: Switches) -> int:
 def _sentence(error: BaseException, path: str) -> tuple[str, int]:
     if isinstance(error, TaskyardError):
         return with_next_step(error, path), error.exit_code
-    if hasattr(error, "format_message"):  # Typer's own: a word that it does not understand
+    if hasattr(error, "format_message"):  # Typer's own: an argument that it does not understand
         return _usage(error, path), USAGE
     if isinstance(error, ModuleNotFoundError) and error.name is not None:
         package = error.name.partition(".")[0]

@@ -85,7 +85,7 @@ def _check_urls(settings: Settings) -> None:
 
 
 def _check_port(url: str) -> None:
-    """Raise ValueError for a port that is none; several hosts are read by the library itself."""
+    """Raise ValueError for an invalid port; several hosts are read by the library itself."""
     parts = urlsplit(url)
     if "," not in parts.netloc:
         _ = parts.port, parts.netloc.encode("utf-8")

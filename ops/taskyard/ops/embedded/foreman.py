@@ -68,7 +68,7 @@ class Foreman(Manager):  # type: ignore[misc]  # honcho publishes no types
         self.returncode = self._exit_code()
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
-        """Only remember: printing inside a signal handler may meet a print in progress."""
+        """Only store it: printing inside a signal handler may meet a print in progress."""
         self._asked.append(number)
 
     def _turn(self) -> None:

@@ -113,7 +113,7 @@ class Home:
         self._lock_fd = lock_fd
 
     def _take(self, lock_fd: int) -> bool:
-        """True once the lock is ours; raises while its owner lives, since waiting is then vain."""
+        """True once the lock is ours; raises while its owner lives: waiting is useless then."""
         try:
             fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

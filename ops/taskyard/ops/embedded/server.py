@@ -52,7 +52,7 @@ class EmbeddedServer(ABC):
 
     @abstractmethod
     def _ask(self, address: Address) -> str | None:
-        """None if the server answers, else why not; raises ServerUnreachable if waiting is vain."""
+        """None if it answers, else why not. Raises ServerUnreachable if waiting is useless."""
 
     @abstractmethod
     def _url(self, address: Address) -> str:

@@ -133,7 +133,7 @@ class EmbeddedStack:
 def environment_of(home: Path) -> dict[str, str]:
     """The variables of the stack that another process runs in `home`.
 
-    Raises StackNotRunning rather than hand out URLs of yesterday.
+    Raises StackNotRunning instead of returning outdated URLs.
     """
     stack = EmbeddedStack(home)
     if stack.home.owner() is None:

@@ -11,7 +11,7 @@ from taskyard.settings import Settings
 __all__ = ["processes"]
 
 _SELF: Final = (sys.executable, "-m", "taskyard.ops.cli")
-# One machine has no other workers to gossip with.
+# One machine has no other workers to exchange events with.
 _ALONE: Final = ("--without-gossip", "--without-mingle")
 # The runner puts time and name before each line, so Celery need not.
 _PLAIN_LOG: Final = (

@@ -143,7 +143,7 @@ def _instead(module: str) -> str:
 
 
 def _cause(name: str, error: BaseException) -> str:
-    """Kind and words of an exception, and where in the user's own files it came up."""
+    """Class and text of an exception, and where in the user's own files it came up."""
     text = error.msg if isinstance(error, SyntaxError) else error
     words = " ".join(str(text).split())[:_LONGEST]
     said = f"{type(error).__name__}: {words}" if words else type(error).__name__

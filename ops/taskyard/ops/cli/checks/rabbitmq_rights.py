@@ -118,6 +118,6 @@ def _unbind_exchange(name: str) -> Probe:
 
 
 def _publish(channel: Any) -> None:
-    """To no queue; the next request waits for the answer, which a publication has none of."""
+    """Publish to no queue; a publication has no answer, so the next request gets the refusal."""
     channel.basic_publish(Message(b""), exchange="", routing_key=f"check.{uuid.uuid4().hex}")
     channel.basic_qos(0, 1, False)

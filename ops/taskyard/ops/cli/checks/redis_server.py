@@ -1,4 +1,4 @@
-"""Redis or Valkey: reachable, new enough, no cluster, evicts nothing, forgets nothing."""
+"""Redis or Valkey: reachable, new enough, no cluster, evicts nothing, restarts without loss."""
 
 from __future__ import annotations
 

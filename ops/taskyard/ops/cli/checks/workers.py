@@ -68,7 +68,7 @@ def judge(settings: Settings, states: list[QueueState]) -> Iterator[Finding]:
 
 
 def gone(settings: Settings) -> Iterator[Finding]:
-    """A warning for each worker that fell silent, while no other of its name has come."""
+    """A warning for each worker whose heartbeat stopped, while no other of its name has come."""
     try:
         url = settings.need_redis_url()
         with connect(url, retries=0) as client, reachable(url):

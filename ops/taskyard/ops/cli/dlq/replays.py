@@ -44,7 +44,7 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """One letter's outcome; `job_id` is None where nothing was asked for.
+    """One letter's outcome; `job_id` is None where no replay was requested.
 
     `payload_checked` is None without an edited payload, False where its worker checks it.
     """

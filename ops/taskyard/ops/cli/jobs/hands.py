@@ -1,4 +1,4 @@
-"""In whose hands a live job is: its lease, whether its worker lives, when its message is back."""
+"""Who holds a live job: its lease, whether its worker lives, when its message is back."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _HELD = frozenset({State.ACCEPTED, State.RUNNING, State.RETRYING})
 
 @dataclass(frozen=True, slots=True)
 class Hands:
-    """`lease_until` and `worker` belong to a running job; `worker_lives` if it is heard of.
+    """`lease_until` and `worker` belong to a running job; `worker_lives` if its heartbeat was seen.
 
     `back` is set where the message is held by a worker that is gone; `held` where some worker holds
     it at all, None where that cannot be seen (RabbitMQ, or the broker does not answer).

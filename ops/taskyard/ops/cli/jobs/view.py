@@ -29,9 +29,9 @@ _RECORDS: Final = "Redis"  # the role of the records' server in errors
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """What Postgres says: `row` is None if it has not heard of the job, `events` are its history.
+    """What Postgres says: `row` is None if it does not know the job, `events` are its history.
 
-    `silence` is why it could not be asked; then the rest means nothing.
+    `silence` is why it did not answer; then the rest means nothing.
     """
 
     row: dict[str, Any] | None = None

@@ -143,7 +143,7 @@ def _answers(settings: Settings) -> tuple[Counter[str], bool]:
 
 
 def ask_workers(settings: Settings, question: str) -> tuple[Mapping[str, Any], int | None]:
-    """What each worker that answers within a second says, and how many hear the question.
+    """What each worker that answers within a second says, and how many receive the question.
 
     How many is None on RabbitMQ, which does not say. Raises `ServerUnreachable`.
     """
@@ -159,7 +159,7 @@ def ask_workers(settings: Settings, question: str) -> tuple[Mapping[str, Any], i
 
 
 def _listening(app: Celery) -> int:
-    """How many workers hear what is broadcast: Redis counts who gets a message, kombu does not.
+    """How many workers receive a broadcast: Redis counts who gets a message, kombu does not.
 
     An empty message is passed over by every worker.
     """
