@@ -13,6 +13,7 @@ import pytest
 from billiard.einfo import ExceptionInfo
 from billiard.exceptions import Terminated, WorkerLostError
 from celery import Celery
+from celery.worker import state as worker_state
 from redis.exceptions import RedisError
 
 from taskyard.clock import SYSTEM_CLOCK
@@ -176,6 +177,41 @@ def test_a_death_that_cannot_be_told_sends_its_message_back(
     assert (desk.fates, desk.state) == (["back"], State.DEAD_LETTERED)
     reported = [r for r in caplog.records if vars(r).get("action") == "death_not_told"]
     assert [str(error) in record.getMessage() for record in reported] == [True]
+
+
+@pytest.fixture
+def revoked(desk: Desk) -> Iterator[Desk]:
+    """A delivery whose job an operator has revoked at this worker."""
+    worker_state.revoked.add(desk.request.id)
+    yield desk
+    worker_state.revoked.discard(desk.request.id)
+
+
+def test_a_revocation_ends_with_the_death_so_that_a_replay_runs(revoked: Desk) -> None:
+    assert revoked.request.revoked()
+    assert [letter.code for letter in revoked.yard.posted] == ["revoked"]
+    assert "job-1" not in worker_state.revoked
+
+
+def test_a_revocation_outlasts_a_delivery_that_waits_for_another_attempt(revoked: Desk) -> None:
+    revoked.yard.records.begin(
+        "job-1", STAMP, holder="h", worker="w", job_type="t", queue="work", priority=None
+    )
+    assert revoked.request.revoked()
+    assert (revoked.fates, revoked.yard.posted) == (["acknowledged"], [])
+    assert "job-1" in worker_state.revoked, "its deferred message must not run"
+
+
+def test_a_revocation_outlasts_a_delivery_that_found_no_redis(
+    revoked: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: Any, **__: Any) -> None:
+        raise RedisError("away")
+
+    monkeypatch.setattr(revoked.yard.records, "dead_letter", away)
+    assert revoked.request.revoked()
+    assert (revoked.fates, revoked.yard.posted) == (["back"], [])
+    assert "job-1" in worker_state.revoked, "its next delivery must not run"
 
 
 def test_a_terminated_attempt_is_a_letter_and_revoked_for_celery(protected: Desk) -> None:

@@ -160,13 +160,15 @@ class JobRequest(Request):  # type: ignore[misc]
         if self.acknowledged:
             return
         worker_state.task_ready(self)
-        worker_state.revoked.discard(self.id)
         self._already_revoked = True
         outcome = self._revocation_outcome(terminated, expired)
         if terminated:
             self._settling.terminated(outcome)
         else:
             self._settling.dead_letter(outcome)
+        # Once it is dead, a replay may run. Until then its message comes again, and must not.
+        if expired or not self._settling.undecided:
+            worker_state.revoked.discard(self.id)
 
     def _revocation_outcome(self, terminated: bool, expired: bool) -> Failed:
         return plain_deaths.expired(self.expires) if expired else plain_deaths.revoked()

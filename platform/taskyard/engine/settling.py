@@ -75,6 +75,8 @@ class Settling:
         self.pending: PendingPublication | None = None
         # While the message waits to be given back, nothing else may end it.
         self.waits = False
+        # The record could not be asked, or another attempt of the job runs.
+        self.undecided = False
         self.holder, self.stamp = holder, stamp
         self._delivery, self._yard, self._job_type = delivery, yard, job_type
 
@@ -176,6 +178,7 @@ class Settling:
 
     def _conclude(self, end: End, outcome: Failed | None = None, *, lost: str = "") -> None:
         settlement = self._settlement(end, outcome, lost)
+        self.undecided = isinstance(settlement, AwaitLease | DeferMessage)
         match settlement:
             case GiveBack(counted):
                 if counted:
@@ -269,7 +272,7 @@ class Settling:
         job_id = self._delivery.id
         facts = {"job_id": job_id}
         wait_s = self._yard.refusals.refused(what, error, action=action, item=job_id, facts=facts)
-        self.waits = True
+        self.waits = self.undecided = True
 
         def give_back() -> None:
             self.waits = False
