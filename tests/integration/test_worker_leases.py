@@ -251,3 +251,28 @@ def test_a_message_that_came_back_waits_in_the_delay_store_once_the_other_attemp
     assert job.result(30) == 1
     harness.await_quiet()
     assert harness.runs(job) == 1
+
+
+def test_a_worker_that_drains_gives_back_at_once_what_waits_for_a_lease(
+    either: Settings, start_worker: Callable[..., Worker]
+) -> None:
+    """Its longest job may run for hours, and the dead worker's must not wait for that."""
+    harness = ServerHarness(either)
+    one = start_worker("one", settings=either, concurrency=2, queues=("exec",))
+    one.await_log(" ready.")
+    long, short = harness.act(gate="long"), harness.act(gate="short")
+    await_start(harness, long)
+    await_start(harness, short)
+    left = harness.act(value=1)
+    come_back(either, "exec")
+    begin_and_die(harness, left)
+    harness.open_gate("short")
+    one.await_log(f"job {left.job_id}: its message came back while the lease of another")
+    one.kill(signal.SIGTERM)
+    start_worker("two", settings=either, concurrency=1, queues=("exec",))
+    assert left.result(30) == 1
+    assert long.state() is State.RUNNING
+    harness.open_gate("long")
+    harness.await_state(long, State.COMPLETED)
+    assert harness.story(left) == TAKEN_OVER
+    harness.close()

@@ -81,6 +81,11 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
         if getattr(self.pool, "uses_semaphore", False):
             discard_cancelled(self.timer)
 
+    def stop(self) -> None:
+        """Take no more, and give back what is held: the pool's last job may run for hours."""
+        super().stop()
+        self.app.taskyard.holding.drain()
+
     def on_connection_error_after_connected(self, exc: BaseException) -> None:
         """Celery's clearing up, then a wait where one loss follows another."""
         if self.connection is not None:

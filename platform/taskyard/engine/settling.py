@@ -227,7 +227,13 @@ class Settling:
             wait_s,
             extra={"action": "lease_awaited", "job_id": self._delivery.id, "wait_s": wait_s},
         )
-        holding.hold(self._delivery.message, self._after_lease, wait_s, most=_MOST_LEASES)
+        holding.hold(
+            self._delivery.message,
+            self._after_lease,
+            wait_s,
+            most=_MOST_LEASES,
+            on_drain=self._return_as_next,
+        )
 
     def _after_lease(self) -> None:
         """Return the message as the next one; to the delay store where the other attempt lives."""
@@ -248,6 +254,10 @@ class Settling:
             job_id,
             extra={"action": "lease_over", "job_id": job_id},
         )
+        self._return_as_next()
+
+    def _return_as_next(self) -> None:
+        self.waits = False
         qos = self._own_qos()
         if qos is not None:
             qos.mark_not_started(self._delivery.message.delivery_tag)
