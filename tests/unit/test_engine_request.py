@@ -25,7 +25,7 @@ from taskyard.jobs import Catalogue
 from taskyard.jobs.outcomes import Decision
 from taskyard.jobs.states import State
 from taskyard.records import Run
-from taskyard.runner import Rules
+from taskyard.runner import Rules, plain_deaths
 from taskyard.settings import Settings
 from taskyard.testing.clock import YardClock
 from taskyard.testing.records import MemoryRecords
@@ -177,6 +177,25 @@ def test_a_death_that_cannot_be_told_sends_its_message_back(
     assert (desk.fates, desk.state) == (["back"], State.DEAD_LETTERED)
     reported = [r for r in caplog.records if vars(r).get("action") == "death_not_told"]
     assert [str(error) in record.getMessage() for record in reported] == [True]
+
+
+@pytest.mark.parametrize(("lease_s", "fates"), [(30.0, list[str]()), (3_600.0, ["acknowledged"])])
+def test_only_a_short_lease_is_awaited_in_the_worker(
+    desk: Desk, lease_s: float, fates: list[str]
+) -> None:
+    """RabbitMQ closes the channel of a worker that holds a message for long."""
+    held: list[float] = []
+    desk.yard.holding = SimpleNamespace(
+        hold=lambda _message, _give_back, wait_s, **_: held.append(wait_s)
+    )
+    desk.yard.records.settings = SETTINGS.model_copy(update={"lease_s": lease_s})
+    desk.yard.records.begin(
+        "job-1", STAMP, holder="h", worker="w", job_type="t", queue="work", priority=None
+    )
+    desk.request.message.delivery_info["redelivered"] = True
+    desk.request._settling.dead_letter(plain_deaths.revoked())
+    assert (desk.fates, len(desk.yard.published)) == (fates, len(fates))
+    assert len(held) == 1 - len(fates)
 
 
 @pytest.fixture

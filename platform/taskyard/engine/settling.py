@@ -40,6 +40,8 @@ RECORDS: Final = "the records of jobs not reached"
 _ANNOUNCE: Final = "a death not announced"
 # A dead worker leaves as many as it had processes, and each waits for at most one lease.
 _MOST_LEASES: Final = 256
+# RabbitMQ closes the channel of a worker that holds a message for half an hour, by default.
+_LONGEST_LEASE_S: Final = 300.0
 # A lease that has ended must not seem to run by a rounding of the timer.
 _LEASE_MARGIN_S: Final = 0.1
 
@@ -215,11 +217,11 @@ class Settling:
         if self.waits or self._delivery.acknowledged:
             return
         holding = self._yard.holding
-        if holding is None:
+        wait_s = seconds_of(remaining_us) + _LEASE_MARGIN_S
+        if holding is None or wait_s > _LONGEST_LEASE_S:
             self._defer(remaining_us)
             return
         self.waits = True
-        wait_s = seconds_of(remaining_us) + _LEASE_MARGIN_S
         log.info(
             "job %s: its message came back while the lease of another attempt runs; this worker "
             "keeps the message for %.1f s, until that lease is over",
