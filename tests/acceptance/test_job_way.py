@@ -124,7 +124,7 @@ class Day:
         with self.database.connect() as connection:
             return ledger_job(connection, job_id)
 
-    def story(self, job: JobHandle | str) -> list[str]:
+    def event_names(self, job: JobHandle | str) -> list[str]:
         """The events of a job in Postgres, whose versions must be complete."""
         with self.database.connect() as connection:
             events = history(connection, job if isinstance(job, str) else job.job_id)
@@ -238,7 +238,7 @@ def test_every_plain_job_ran_once_and_returned_its_own_result(day: Day) -> None:
     for job, number in day.plain.values():
         assert job.result(0) == number
         assert day.harness.runs(job) == 1
-        assert day.story(job) == ["admit", "begin", "complete"]
+        assert day.event_names(job) == ["admit", "begin", "complete"]
 
 
 @pytest.mark.parametrize("trouble", [*(f"fail {queue}" for queue in ACTS), *LIMITS])
@@ -246,7 +246,7 @@ def test_a_job_that_fails_once_is_run_again_and_completes(day: Day, trouble: str
     job = day.misbehaving_once[trouble]
     assert job.result(0) == 7
     assert day.harness.runs(job) == 2
-    assert day.story(job) == ["admit", "begin", "retry", "begin", "complete"]
+    assert day.event_names(job) == ["admit", "begin", "retry", "begin", "complete"]
 
 
 @pytest.mark.parametrize("queue", ["exec", "locator", "ops"])
@@ -256,7 +256,7 @@ def test_a_job_whose_process_is_killed_once_is_run_again_and_completes(
     job = day.misbehaving_once[f"kill {queue}"]
     assert job.result(0) == 7
     assert day.harness.runs(job) == 2
-    assert day.story(job) == ["admit", "begin", "lose", "begin", "complete"]
+    assert day.event_names(job) == ["admit", "begin", "lose", "begin", "complete"]
 
 
 def test_five_enqueues_of_one_key_are_one_job_that_runs_once(day: Day) -> None:
@@ -267,7 +267,7 @@ def test_five_enqueues_of_one_key_are_one_job_that_runs_once(day: Day) -> None:
 
 def test_a_plain_celery_producer_gets_the_same_way(day: Day) -> None:
     assert day.result(day.plain_celery).get(timeout=1) == "plain"
-    assert day.story(day.plain_celery) == ["begin", "complete"]
+    assert day.event_names(day.plain_celery) == ["begin", "complete"]
 
 
 # --- canvas -----------------------------------------------------------------------------------
@@ -368,9 +368,9 @@ def test_nothing_is_left_in_any_queue_unacknowledged_or_delayed(day: Day) -> Non
 def test_the_stream_holds_every_version_of_every_job_and_one_end_each(day: Day) -> None:
     ends = Counter()
     for job_id in day.job_ids:
-        story = day.story(job_id)
-        ends[job_id] = sum(name in ("complete", "fail") for name in story)
-        assert story[-1] in ("complete", "fail"), story
+        event_names = day.event_names(job_id)
+        ends[job_id] = sum(name in ("complete", "fail") for name in event_names)
+        assert event_names[-1] in ("complete", "fail"), event_names
     assert set(ends.values()) == {1}
 
 

@@ -46,7 +46,7 @@ class Scene:
     worker: Worker
     seams: Path
     database: Engine
-    fates: list[str] = field(default_factory=list)
+    settlements: list[str] = field(default_factory=list)
 
     def arm(self, seam: str) -> None:
         arm(self.seams, seam)
@@ -60,7 +60,7 @@ class Scene:
         assert self.worker.wait() == -9
         self.worker.launch()
 
-    def story(self, job: JobHandle) -> list[str]:
+    def event_names(self, job: JobHandle) -> list[str]:
         """The job's events in Postgres, whose versions must be complete."""
         with self.database.connect() as connection:
             events = history(connection, job.job_id)
@@ -93,13 +93,13 @@ def _worker(harness: ServerHarness, folder: Path, **variables: str) -> Worker:
     )
 
 
-def follow(scene: Scene, job: JobHandle, story: list[str], runs: int) -> None:
-    """The job's whole story, its handler's runs, and nothing left anywhere."""
+def follow(scene: Scene, job: JobHandle, event_names: list[str], runs: int) -> None:
+    """The job's whole list of events, its handler's runs, and nothing left anywhere."""
     scene.harness.await_end(job)
     scene.harness.await_quiet()
     eventually(lambda: not scene.harness.events(), "all events in Postgres")
     # Celery notices a dead child within 5 s; the lease may end before, and then no `lose` is told.
-    assert [event for event in scene.story(job) if event != "lose"] == story
+    assert [event for event in scene.event_names(job) if event != "lose"] == event_names
     assert scene.harness.runs(job) == runs
 
 
@@ -107,7 +107,7 @@ def follow(scene: Scene, job: JobHandle, story: list[str], runs: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seam", "act", "story", "runs"),
+    ("seam", "act", "event_names", "runs"),
     [
         ("before begin", {}, COMPLETED, 1),
         ("after begin", {}, RERUN, 1),
@@ -119,17 +119,17 @@ def follow(scene: Scene, job: JobHandle, story: list[str], runs: int) -> None:
     ids=lambda value: value if isinstance(value, str) else None,
 )
 def test_a_child_killed_at_a_seam_costs_at_most_one_more_run(
-    scene: Scene, seam: str, act: dict[str, Any], story: list[str], runs: int
+    scene: Scene, seam: str, act: dict[str, Any], event_names: list[str], runs: int
 ) -> None:
     scene.arm(seam)
     job = scene.harness.act(value=5, **{"do": "return", **act})
     scene.await_kill(seam)
-    follow(scene, job, story, runs)
-    letters = eventually(lambda: scene.rows(job), "its letter") if story is DEAD else []
+    follow(scene, job, event_names, runs)
+    letters = eventually(lambda: scene.rows(job), "its letter") if event_names is DEAD else []
     assert [str(row["id"]) for row in letters] == [
         letter_id(job.job_id, job.record().epoch, 0) for _ in letters
     ]
-    assert job.state() is (State.DEAD_LETTERED if story is DEAD else State.COMPLETED)
+    assert job.state() is (State.DEAD_LETTERED if event_names is DEAD else State.COMPLETED)
 
 
 @pytest.mark.parametrize("seam", ["after finish", "before continuation", "after continuation"])
@@ -155,7 +155,7 @@ def test_a_child_killed_around_its_continuation_lets_it_run_exactly_once(
 
 
 @pytest.mark.parametrize(
-    ("seam", "act", "story", "runs"),
+    ("seam", "act", "event_names", "runs"),
     [
         ("before retry", {"do": "fail", "times": 1}, RETRIED, 2),
         ("after retry", {"do": "fail", "times": 1}, RETRIED, 2),
@@ -167,18 +167,18 @@ def test_a_child_killed_around_its_continuation_lets_it_run_exactly_once(
     ids=lambda value: value if isinstance(value, str) else None,
 )
 def test_a_main_process_killed_at_a_seam_repeats_the_publication_and_not_the_work(
-    scene: Scene, seam: str, act: dict[str, Any], story: list[str], runs: int
+    scene: Scene, seam: str, act: dict[str, Any], event_names: list[str], runs: int
 ) -> None:
     scene.arm(seam)
     job = scene.harness.act(value=6, **{"do": "return", **act})
     scene.replace_worker()
-    follow(scene, job, story, runs)
+    follow(scene, job, event_names, runs)
     assert job.result(0) == 6
 
 
 @pytest.mark.parametrize("seam", ["before letter", "after letter"])
 @pytest.mark.parametrize(
-    ("act", "story", "runs"),
+    ("act", "event_names", "runs"),
     [
         ({"do": "fail", "code": "hopeless", "job_type": "locator_act"}, DEAD, 1),
         ({"do": "kill"}, ["admit", "begin", "begin", "begin", "fail"], 3),
@@ -188,7 +188,7 @@ def test_a_main_process_killed_at_a_seam_repeats_the_publication_and_not_the_wor
     ids=["failure", "poison", "hard limit", "expired"],
 )
 def test_a_main_process_killed_around_a_letter_leaves_exactly_one_row(
-    scene: Scene, seam: str, act: dict[str, Any], story: list[str], runs: int
+    scene: Scene, seam: str, act: dict[str, Any], event_names: list[str], runs: int
 ) -> None:
     scene.arm(seam)
     job = scene.harness.act(**{"do": "return", **act})
@@ -198,8 +198,11 @@ def test_a_main_process_killed_around_a_letter_leaves_exactly_one_row(
         # It runs about as long as a lease. One that a busy machine did not renew is over, and the
         # job rightly begins again; the record's history tells that from a run that should not be.
         expired = sum(note.code == "lease_expired" for note in job.record().history)
-        story, runs = [*story[:-1], *["begin"] * expired, story[-1]], runs + expired
-    follow(scene, job, story, runs)
+        event_names, runs = (
+            [*event_names[:-1], *["begin"] * expired, event_names[-1]],
+            runs + expired,
+        )
+    follow(scene, job, event_names, runs)
     (row,) = eventually(lambda: scene.rows(job), "its letter")
     assert str(row["id"]) == letter_id(job.job_id, job.record().epoch, 0)
 
@@ -210,7 +213,7 @@ def test_a_main_process_killed_before_it_counts_a_death_counts_it_later(scene: S
     scene.replace_worker()
     follow(scene, job, RERUN, 2)
     # Nobody could say that the attempt was lost; the end of its lease did.
-    assert "lose" not in scene.story(job)
+    assert "lose" not in scene.event_names(job)
 
 
 @pytest.mark.parametrize(
@@ -239,7 +242,7 @@ def test_a_kill_around_the_letter_of_a_continuation_leaves_exactly_one_row(
     follow(scene, scene.harness.yard.job(first), ["begin", "complete"], 1)
     (row,) = eventually(lambda: scene.rows(scene.harness.yard.job(second)), "its letter")
     assert (row["failure_code"], row["status"]) == ("continuation_invalid", "pending")
-    assert scene.story(scene.harness.yard.job(second)) == ["fail"]
+    assert scene.event_names(scene.harness.yard.job(second)) == ["fail"]
 
 
 # --- without the protection -------------------------------------------------------------------

@@ -93,7 +93,7 @@ class MemoryStage:
         self.client.catalogue = catalogue
         return job.job_id
 
-    def story(self, job: JobHandle | str) -> list[str]:
+    def event_names(self, job: JobHandle | str) -> list[str]:
         return self.client.events(job)
 
     def need_canvas(self) -> None:

@@ -151,7 +151,7 @@ class ServersStage:
             f"generation {asked.generation} of job {letter.job_id}",
         )
 
-    def story(self, job: JobHandle | str) -> list[str]:
+    def event_names(self, job: JobHandle | str) -> list[str]:
         handle = self.client.job(job) if isinstance(job, str) else job
         version = handle.record().number("version")
 

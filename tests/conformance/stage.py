@@ -85,7 +85,7 @@ class Stage(Protocol):
         """Put a message into the queue `exec` that no handler is registered for; its job's id."""
         ...
 
-    def story(self, job: JobHandle | str) -> list[str]:
+    def event_names(self, job: JobHandle | str) -> list[str]:
         """The events of a job, in order."""
         ...
 

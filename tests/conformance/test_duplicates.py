@@ -62,7 +62,7 @@ def test_a_message_of_a_completed_job_that_comes_again_runs_nothing(stage: Stage
     stage.settle(job)
     assert job.result(0) == "first"
     assert stage.diary.runs(job.job_id) == 1
-    assert stage.story(job) == ["admit", "begin", "complete"]
+    assert stage.event_names(job) == ["admit", "begin", "complete"]
 
 
 def test_a_message_of_a_dead_letter_that_comes_again_makes_no_second_letter(stage: Stage) -> None:
@@ -79,7 +79,7 @@ def test_a_process_that_dies_once_is_followed_by_another_attempt(stage: Stage) -
     stage.settle(job)
     assert job.result(0) == 7
     assert stage.diary.runs(job.job_id) == 2
-    assert stage.story(job) == ["admit", "begin", "lose", "begin", "complete"]
+    assert stage.event_names(job) == ["admit", "begin", "lose", "begin", "complete"]
 
 
 def test_a_process_that_dies_each_time_is_poison_exactly_at_its_count(stage: Stage) -> None:

@@ -52,7 +52,7 @@ def test_a_replayed_job_keeps_its_id_and_completes(stage: Stage) -> None:
     stage.settle(job)
     assert job.state() is State.COMPLETED
     assert job.result(0) == 7
-    assert stage.story(job) == ["admit", "begin", "fail", "replay", "begin", "complete"]
+    assert stage.event_names(job) == ["admit", "begin", "fail", "replay", "begin", "complete"]
     [letter] = stage.letters(job)
     assert letter.status == "replayed"
 

@@ -28,7 +28,7 @@ def test_a_job_that_succeeds_returns_its_handlers_result(stage: Stage, job_type:
     assert job.state() is State.COMPLETED
     assert job.result(0) == {"a": [1, None, "ü"]}
     assert stage.diary.runs(job.job_id) == 1
-    assert stage.story(job) == ["admit", "begin", "complete"]
+    assert stage.event_names(job) == ["admit", "begin", "complete"]
     assert stage.letters(job) == []
 
 
@@ -55,7 +55,7 @@ def test_a_job_that_fails_once_is_run_again_and_completes(stage: Stage, job_type
     stage.settle(job)
     assert job.result(0) == 7
     assert stage.diary.runs(job.job_id) == 2
-    assert stage.story(job) == ["admit", "begin", "retry", "begin", "complete"]
+    assert stage.event_names(job) == ["admit", "begin", "retry", "begin", "complete"]
 
 
 def test_retries_that_are_spent_end_in_one_letter(stage: Stage) -> None:
@@ -63,7 +63,7 @@ def test_retries_that_are_spent_end_in_one_letter(stage: Stage) -> None:
     stage.settle(job)
     assert job.state() is State.DEAD_LETTERED
     assert stage.diary.runs(job.job_id) == 3
-    assert stage.story(job) == ["admit", *["begin", "retry"] * 2, "begin", "fail"]
+    assert stage.event_names(job) == ["admit", *["begin", "retry"] * 2, "begin", "fail"]
     [letter] = stage.letters(job)
     assert (letter.category, letter.code) == ("retry_exhausted", "flaky")
     assert letter.outcomes == ["retrying", "retrying", "dead_lettered"]

@@ -67,7 +67,7 @@ def test_what_a_handler_raises_is_its_only_failure_and_the_letter_has_its_class(
         expected = "SystemExit" if name == SIGNAL_EXIT else name
         assert letter["error_class"] == expected
         assert pool.harness.runs(job) == 1, name
-        assert pool.harness.story(job) == ["admit", "begin", "fail"], name
+        assert pool.harness.event_names(job) == ["admit", "begin", "fail"], name
     pool.assert_sound()
 
 
@@ -77,7 +77,7 @@ def test_the_retry_policy_holds_for_what_is_no_ordinary_exception(pool: Pool) ->
     for name, job in jobs.items():
         assert pool.harness.await_end(job) is State.DEAD_LETTERED, name
         assert pool.harness.runs(job) == 3, name
-        assert pool.harness.story(job) == ["admit", *["begin", "retry"] * 2, "begin", "fail"]
+        assert pool.harness.event_names(job) == ["admit", *["begin", "retry"] * 2, "begin", "fail"]
     for name, job in healed.items():
         assert pool.harness.await_end(job) is State.COMPLETED, name
         assert pool.harness.runs(job) == 2, name
@@ -123,7 +123,7 @@ def test_a_process_that_was_asked_to_end_has_no_outcome_whatever_its_clean_up_ra
     eventually(lambda: harness.runs(job) == 2, "the second run")
     harness.open_gate("open")
     assert harness.await_end(job) is State.COMPLETED
-    assert harness.story(job) == ["admit", "begin", "lose", "begin", "complete"]
+    assert harness.event_names(job) == ["admit", "begin", "lose", "begin", "complete"]
 
 
 def test_a_solo_worker_that_must_end_at_once_leaves_its_job_to_the_next(
@@ -138,5 +138,5 @@ def test_a_solo_worker_that_must_end_at_once_leaves_its_job_to_the_next(
     eventually(lambda: harness.runs(job) == 2, "the second run", why=lambda: first.log[-4000:])
     harness.open_gate("open")
     assert harness.await_end(job) is State.COMPLETED
-    assert "fail" not in harness.story(job)
+    assert "fail" not in harness.event_names(job)
     assert harness.letters_of(job) == []

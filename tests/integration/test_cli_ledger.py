@@ -28,8 +28,8 @@ def shell(tmp_path: Path, servers: Servers, database_url: str) -> Shell:
     return connected_shell(tmp_path, servers, database_url)
 
 
-def job_with(database: Engine, *story: tuple[Event, State, dict[str, str | int]]) -> str:
-    """A job with this story in the ledger, and its id; `after_s`: when in it something happens."""
+def job_with(database: Engine, *steps: tuple[Event, State, dict[str, str | int]]) -> str:
+    """A job with these steps in the ledger, and its id; `after_s`: when in it something happens."""
     job = str(uuid.uuid4())
     place: dict[str, str | int] = {"type": "plan_generation", "queue": "plan", "generation": 0}
     with database.begin() as connection:
@@ -45,7 +45,7 @@ def job_with(database: Engine, *story: tuple[Event, State, dict[str, str | int]]
                     from_us(DIED_US + at + int(more.get("after_s", 0)) * 1_000_000),
                     {k: v for k, v in (place | more).items() if k != "after_s"},
                 )
-                for at, (event, state, more) in enumerate(story)
+                for at, (event, state, more) in enumerate(steps)
             ],
         )
     return job

@@ -76,7 +76,7 @@ def test_twenty_threads_with_one_key_create_one_job_that_runs_once(worked: Serve
     worked.await_end(jobs[0])
     worked.await_quiet()
     assert worked.runs(jobs[0]) == 1
-    assert worked.story(jobs[0]) == ["admit", "begin", "complete"]
+    assert worked.event_names(jobs[0]) == ["admit", "begin", "complete"]
 
 
 def test_twenty_clients_with_one_key_publish_one_message(
@@ -271,7 +271,7 @@ def test_a_publication_whose_confirmation_was_lost_is_repeated_and_runs_once(
     assert again.result(30) == 1
     apart.await_quiet()
     assert apart.runs(again) == 1
-    assert apart.story(again) == ["admit", "begin", "complete"]
+    assert apart.event_names(again) == ["admit", "begin", "complete"]
 
 
 # --- results ----------------------------------------------------------------------------------

@@ -62,7 +62,7 @@ def test_who_made_the_job_hears_so_though_the_reply_was_lost(
     assert proxy.lost
     assert job.created
     assert harness.queued() == 2
-    assert harness.story(job) == ["admit"]
+    assert harness.event_names(job) == ["admit"]
 
 
 def test_another_call_with_the_key_hears_that_the_job_was_there(
@@ -86,7 +86,7 @@ def test_many_are_told_as_if_no_reply_had_been_lost(
     assert proxy.lost
     assert [job.created for job in jobs] == [key != "7" for key in keys] + [False] * 50
     assert harness.queued() == 1 + 250
-    assert all(harness.story(job) == ["admit"] for job in jobs[::50])
+    assert all(harness.event_names(job) == ["admit"] for job in jobs[::50])
 
 
 def test_many_without_a_key_are_enqueued_once_though_a_reply_was_lost(

@@ -186,7 +186,7 @@ def test_a_request_that_is_refused_fails_none_of_its_neighbours(harness: ServerH
     assert isinstance(error, ServerRefused)
     assert "holds something else: a list, expected a hash" in str(error)
     assert all(job.created for job in jobs)
-    assert all(harness.story(job) == ["admit"] for job in jobs[::20])
+    assert all(harness.event_names(job) == ["admit"] for job in jobs[::20])
     assert harness.queued() == 1 + 120
 
 
@@ -310,7 +310,7 @@ def test_a_lost_reply_is_asked_for_again_and_every_call_hears_the_truth(
     assert [job.created for job in jobs[:300]] == [number != 7 for number in range(300)]
     assert not any(job.created for job in jobs[300:])
     assert harness.queued() == 2 + 299
-    assert all(harness.story(job) == ["admit"] for job in jobs[:300:30])
+    assert all(harness.event_names(job) == ["admit"] for job in jobs[:300:30])
 
 
 @pytest.mark.parametrize("place", ["harness", "apart"])
@@ -338,4 +338,4 @@ def test_connections_that_are_cut_again_and_again_lose_and_double_nothing(
     assert len(ids) == 40 * 4 + 20 * 6
     assert sum(job.created for job in jobs) == len(ids), "one call of each job hears `created`"
     assert harness.queued() == len(ids)
-    assert all(harness.story(job_id) == ["admit"] for job_id in sorted(ids)[::25])
+    assert all(harness.event_names(job_id) == ["admit"] for job_id in sorted(ids)[::25])

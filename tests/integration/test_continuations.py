@@ -94,11 +94,11 @@ def test_a_chains_step_that_cannot_be_published_is_a_letter_with_the_steps_behin
 
 
 def test_what_leaves_out_all_that_has_a_default_is_published(ground: Ground) -> None:
-    before = len(ground.story())
+    before = len(ground.event_names())
     job_id = send(ground, {"callbacks": [{"task": ground.same}], "chain": [{"task": ground.same}]})
 
     def completed() -> int:
-        return sum(event == "complete" for _, event in ground.story()[before:])
+        return sum(event == "complete" for _, event in ground.event_names()[before:])
 
     eventually(lambda: completed() == 3, "job, callback and chain", why=ground.log)
     assert letters_of(ground, job_id) == []

@@ -194,7 +194,9 @@ def test_a_worker_that_drains_finishes_what_runs_and_gives_back_the_rest_uncount
     assert [harness.yard.job(job_id).result(30) for job_id in ids] == list(range(8))
     harness.await_quiet()
     assert [harness.runs(job_id) for job_id in ids] == [1] * 8
-    assert {tuple(harness.story(job_id)) for job_id in ids} == {("admit", "begin", "complete")}
+    assert {tuple(harness.event_names(job_id)) for job_id in ids} == {
+        ("admit", "begin", "complete")
+    }
 
 
 def test_a_worker_that_is_told_to_stop_at_once_gives_its_job_back(
@@ -209,7 +211,7 @@ def test_a_worker_that_is_told_to_stop_at_once_gives_its_job_back(
     harness.await_quiet()
     assert [harness.runs(job_id) for job_id in ids] == [2] + [1] * 7
     # Nobody failed: the job's own retries are untouched.
-    assert "retry" not in harness.story(ids[0])
+    assert "retry" not in harness.event_names(ids[0])
     assert harness.letters() == []
 
 

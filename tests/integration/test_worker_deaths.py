@@ -37,7 +37,7 @@ def test_three_deaths_of_a_job_take_no_longer_than_the_start_of_its_processes(
     first_s = time.monotonic()
     assert harness.await_end(job) is State.DEAD_LETTERED
     assert time.monotonic() - first_s < THREE_DEATHS_S
-    assert harness.story(job) == ["admit", *["begin", "lose"] * 2, "begin", "fail"]
+    assert harness.event_names(job) == ["admit", *["begin", "lose"] * 2, "begin", "fail"]
     assert harness.runs(job) == 3
 
 
@@ -80,7 +80,7 @@ def test_a_job_whose_process_told_its_outcome_and_was_killed_is_not_lost(
     eventually(lambda: worker.log.count("signal 9 (SIGKILL)") >= len(jobs), "a death for each job")
     assert "was lost in its process" not in worker.log
     assert [harness.runs(job) for job in jobs] == [1] * len(jobs)
-    assert {tuple(harness.story(job)) for job in jobs} == {("admit", "begin", "complete")}
+    assert {tuple(harness.event_names(job)) for job in jobs} == {("admit", "begin", "complete")}
 
 
 def test_the_processes_of_a_killed_worker_die_with_it_and_their_job_ends_once(
@@ -98,4 +98,4 @@ def test_the_processes_of_a_killed_worker_die_with_it_and_their_job_ends_once(
     assert job.result(60) == 1
     harness.await_quiet()
     assert harness.runs(job) == 2
-    assert harness.story(job) == ["admit", "begin", "begin", "complete"]
+    assert harness.event_names(job) == ["admit", "begin", "begin", "complete"]

@@ -80,7 +80,7 @@ def test_a_handler_that_outlasts_lease_and_visibility_keeps_its_job(
     assert job.result(30) == 1
     harness.await_quiet()
     assert harness.runs(job) == 1
-    assert harness.story(job) == ["admit", "begin", "complete"]
+    assert harness.event_names(job) == ["admit", "begin", "complete"]
 
 
 def test_without_renewal_it_would_run_twice(
@@ -115,7 +115,7 @@ def test_a_paused_process_loses_its_job_and_its_late_outcome_is_not_recorded(
     one.await_log("this attempt's outcome came too late, the job is completed")
     harness.await_quiet()
     assert job.result(0) == second
-    assert harness.story(job) == TAKEN_OVER
+    assert harness.event_names(job) == TAKEN_OVER
 
 
 def test_without_the_token_the_late_outcome_would_be_recorded_over_the_running_attempt(
@@ -148,7 +148,7 @@ def test_a_late_failure_does_not_disturb_the_attempt_that_took_over(
     one.await_log("came too late")
     harness.await_quiet()
     assert job.state() is State.COMPLETED
-    assert harness.story(job) == TAKEN_OVER
+    assert harness.event_names(job) == TAKEN_OVER
     assert harness.letters() == []
 
 
@@ -232,7 +232,7 @@ def test_a_dead_workers_job_goes_before_what_came_later_as_soon_as_its_lease_is_
     order = harness.notes.order()
     # What the worker had taken meanwhile stays before it: one that runs and one for its place.
     assert order.index("left") <= 3, order
-    assert harness.story(left) == TAKEN_OVER
+    assert harness.event_names(left) == TAKEN_OVER
     harness.close()
 
 

@@ -76,9 +76,9 @@ class Ground(ABC):
 
     def events(self, job_id: str) -> list[str]:
         """The events of a job."""
-        return [event for job, event in self.story() if job == job_id]
+        return [event for job, event in self.event_names() if job == job_id]
 
-    def story(self) -> list[tuple[str, str]]:
+    def event_names(self) -> list[tuple[str, str]]:
         """Job and event of every entry in the lifecycle stream."""
         entries = self.redis.xrange(f"{self.settings.namespace}:lifecycle")
         return [(fields[b"job"].decode(), fields[b"event"].decode()) for _, fields in entries]

@@ -12,10 +12,10 @@ log = logger(__name__)
 _look = ProcessMemory.look
 
 
-def _look_and_tell(memory: ProcessMemory, running: Mapping[str, int]) -> None:
+def _look_and_log(memory: ProcessMemory, running: Mapping[str, int]) -> None:
     _look(memory, running)
     for job_id, seen in memory._looks.items():
         log.info("process %d held %d MiB", running[job_id], seen.resident // 1_048_576)
 
 
-ProcessMemory.look = _look_and_tell  # type: ignore[method-assign]
+ProcessMemory.look = _look_and_log  # type: ignore[method-assign]

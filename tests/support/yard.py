@@ -140,7 +140,7 @@ class ServerHarness:
         found = [{k.decode(): v.decode() for k, v in fields.items()} for _, fields in entries]
         return [event for event in found if job_id is None or event["job"] == job_id]
 
-    def story(self, job: JobHandle | str) -> list[str]:
+    def event_names(self, job: JobHandle | str) -> list[str]:
         """The names of a job's events, in order; fails unless its versions are complete."""
         events = self.events(job)
         assert [int(event["version"]) for event in events] == list(range(1, len(events) + 1))

@@ -36,13 +36,13 @@ class Message:
     def __init__(self, **headers: Any) -> None:
         self.headers = {"id": "job-1", "task": "t", **headers}
         self.delivery_info: dict[str, Any] = {"routing_key": "work"}
-        self.fate = ""
+        self.settlement = ""
 
     def ack_log_error(self, *_: Any) -> None:
-        self.fate = "acknowledged"
+        self.settlement = "acknowledged"
 
     def reject_log_error(self, *_: Any, requeue: bool) -> None:
-        self.fate = "back" if requeue else "dropped"
+        self.settlement = "back" if requeue else "dropped"
 
 
 class Publisher:
@@ -106,7 +106,7 @@ def test_a_message_that_this_worker_cannot_take_is_a_letter_that_may_be_replayed
         "worker one@here could not take the message: ValueError: Pool not running; "
         "mend what its log shows under action=not_taken, then replay"
     )
-    assert message.fate == "acknowledged"
+    assert message.settlement == "acknowledged"
     assert "not_taken" in [vars(record).get("action") for record in caplog.records]
 
 
@@ -136,7 +136,7 @@ def test_a_retry_that_was_decided_is_published_though_its_message_cannot_be_take
     )
     message = Message(taskyard={"v": 1, "epoch": 5, "generation": 0, "seq": 0})
     consumer_of(JobConsumer, yard, closed).create_task_handler()(message)
-    assert (yard.publisher.calls, yard.posted, message.fate) == (1, [], "acknowledged")
+    assert (yard.publisher.calls, yard.posted, message.settlement) == (1, [], "acknowledged")
 
 
 def test_a_finished_jobs_message_that_cannot_be_served_is_told_when_it_ends(
@@ -149,7 +149,7 @@ def test_a_finished_jobs_message_that_cannot_be_served_is_told_when_it_ends(
     yard.records.finish("job-1", Decision.COMPLETED, epoch=5, generation=0, seq=0, token=run.token)
     message = Message(taskyard={"v": 1, "epoch": 5, "generation": 0, "seq": 0})
     consumer_of(JobConsumer, yard, closed).create_task_handler()(message)
-    assert (yard.posted, message.fate) == ([], "acknowledged")
+    assert (yard.posted, message.settlement) == ([], "acknowledged")
     [logged] = [r for r in caplog.records if vars(r).get("action") == "ended_without_letter"]
     assert "job job-1 is completed, so its message ends without a letter" in logged.getMessage()
 
@@ -193,4 +193,4 @@ def test_a_replacement_that_came_too_often_is_a_letter_though_it_has_begun_once(
         yard.records.deliver("job-1")
     consumer_of(JobConsumer, yard, lambda *_: None).create_task_handler()(message)
     assert [letter.code for letter in yard.posted] == ["poison"]
-    assert message.fate == "acknowledged"
+    assert message.settlement == "acknowledged"

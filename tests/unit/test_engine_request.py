@@ -86,7 +86,7 @@ class Desk:
     """One delivery of a job of one task, and what became of its message."""
 
     def __init__(self, app: Celery, kind: type[JobRequest]) -> None:
-        self.yard, self.backend, self.fates = ContextHarness(), Backend(), []
+        self.yard, self.backend, self.settlements = ContextHarness(), Backend(), []
         task = app.task(name="t", shared=False, acks_late=True, yard=self.yard)(nothing)
         task.backend = self.backend
         message = SimpleNamespace(
@@ -102,8 +102,8 @@ class Desk:
             message,
             app=app,
             task=task,
-            on_ack=lambda *_: self.fates.append("acknowledged"),
-            on_reject=lambda *_: self.fates.append("back" if _[-1] else "dropped"),
+            on_ack=lambda *_: self.settlements.append("acknowledged"),
+            on_reject=lambda *_: self.settlements.append("back" if _[-1] else "dropped"),
         )
 
     def begin(self) -> Run:
@@ -153,7 +153,7 @@ def test_a_death_is_told_then_its_letter_posted_then_its_message_acknowledged(de
     desk.begin()
     desk.lose_child()
     assert (desk.backend.reported, len(desk.yard.posted)) == (["failure"], 1)
-    assert desk.fates == ["acknowledged"]
+    assert desk.settlements == ["acknowledged"]
 
 
 def test_a_process_that_the_pool_takes_for_terminated_is_lost_where_nobody_terminated_it(
@@ -163,7 +163,7 @@ def test_a_process_that_the_pool_takes_for_terminated_is_lost_where_nobody_termi
     desk.lose_child(Terminated(-9))
     (letter,) = desk.yard.posted
     assert (letter.category, letter.evidence["counter"]) == ("poison", "deaths")
-    assert desk.fates == ["acknowledged"]
+    assert desk.settlements == ["acknowledged"]
 
 
 @pytest.mark.parametrize("error", [RedisError("away"), OSError("a backend of another kind")])
@@ -174,7 +174,7 @@ def test_a_death_that_cannot_be_told_sends_its_message_back(
     desk.backend.error = error
     with caplog.at_level(logging.WARNING):
         desk.lose_child()
-    assert (desk.fates, desk.state) == (["back"], State.DEAD_LETTERED)
+    assert (desk.settlements, desk.state) == (["back"], State.DEAD_LETTERED)
     reported = [r for r in caplog.records if vars(r).get("action") == "death_not_told"]
     assert [str(error) in record.getMessage() for record in reported] == [True]
 
@@ -237,7 +237,7 @@ def test_a_terminated_attempt_is_a_letter_and_revoked_for_celery(protected: Desk
     protected.begin()
     protected.terminate()
     assert [letter.code for letter in protected.yard.posted] == ["terminated"]
-    assert (protected.backend.reported, protected.fates) == (["revoked"], ["acknowledged"])
+    assert (protected.backend.reported, protected.settlements) == (["revoked"], ["acknowledged"])
 
 
 def test_terminated_before_it_began_is_a_letter_too(protected: Desk) -> None:
@@ -247,7 +247,7 @@ def test_terminated_before_it_began_is_a_letter_too(protected: Desk) -> None:
     protected.request._settling.stamp = Stamp(admitted.epoch)
     protected.terminate()
     assert [letter.code for letter in protected.yard.posted] == ["terminated"]
-    assert (protected.backend.reported, protected.fates) == (["revoked"], ["acknowledged"])
+    assert (protected.backend.reported, protected.settlements) == (["revoked"], ["acknowledged"])
 
 
 def test_a_retry_of_the_first_protocol_keeps_its_stamp_for_the_child(app: Celery) -> None:
@@ -262,7 +262,7 @@ def test_a_retry_of_the_first_protocol_keeps_its_stamp_for_the_child(app: Celery
 
 def test_overtime_before_anything_was_recorded_decides_nothing(desk: Desk) -> None:
     desk.request.on_timeout(soft=False, timeout=1)
-    assert (desk.state, desk.fates, desk.yard.posted) == (State.NONE, ["back"], [])
+    assert (desk.state, desk.settlements, desk.yard.posted) == (State.NONE, ["back"], [])
 
 
 def test_terminated_before_anything_was_recorded_is_a_letter_that_knows_its_type(
@@ -283,7 +283,7 @@ def test_terminated_just_after_its_retry_was_decided_the_retry_is_published(
     protected.terminate()
     assert (protected.state, len(protected.yard.published)) == (State.RETRYING, 1)
     assert (protected.yard.posted, protected.backend.reported) == ([], [])
-    assert protected.fates == ["acknowledged"]
+    assert protected.settlements == ["acknowledged"]
 
 
 def test_terminated_just_after_it_completed_it_stays_completed(protected: Desk) -> None:
@@ -292,7 +292,7 @@ def test_terminated_just_after_it_completed_it_stays_completed(protected: Desk) 
         "job-1", Decision.COMPLETED, epoch=5, generation=0, seq=0, token=run.token
     )
     protected.terminate()
-    assert (protected.state, protected.fates) == (State.COMPLETED, ["back"])
+    assert (protected.state, protected.settlements) == (State.COMPLETED, ["back"])
     assert (protected.yard.posted, protected.backend.reported) == ([], [])
 
 
@@ -306,4 +306,4 @@ def test_terminated_while_redis_is_away_the_message_goes_back(
 
     monkeypatch.setattr(protected.yard.records, "finish", away)
     protected.terminate()
-    assert (protected.fates, protected.backend.reported) == (["back"], [])
+    assert (protected.settlements, protected.backend.reported) == (["back"], [])

@@ -37,15 +37,15 @@ class Message:
     body = b"[[], {}, {}]"
 
     def __init__(self, **headers: Any) -> None:
-        self.headers, self.fate = {"id": "job-1", **headers}, ""
+        self.headers, self.settlement = {"id": "job-1", **headers}, ""
         self.properties: dict[str, Any] = {"priority": 3}
         self.channel = SimpleNamespace(is_open=True)
 
     def ack_log_error(self, *_: Any) -> None:
-        self.fate = "acknowledged"
+        self.settlement = "acknowledged"
 
     def reject_log_error(self, *_: Any, requeue: bool = False) -> None:
-        self.fate = "back" if requeue else "dropped"
+        self.settlement = "back" if requeue else "dropped"
 
 
 Timer = list[tuple[float, Callable[[], None]]]
@@ -71,7 +71,7 @@ def test_a_message_that_came_back_often_is_published_then_acknowledged(timer: Ti
     returns(publisher, timer).watch(message, "work")
     message.reject_log_error(None, (), requeue=True)
     assert [sent.body for sent in publisher.sent] == [message.body]
-    assert message.fate == "acknowledged"
+    assert message.settlement == "acknowledged"
 
 
 def test_it_is_held_until_it_can_be_published(timer: Timer) -> None:
@@ -79,12 +79,12 @@ def test_it_is_held_until_it_can_be_published(timer: Timer) -> None:
     returns(publisher, timer).watch(message, "work")
     message.reject_log_error(None, (), requeue=True)
     for _ in range(2):
-        assert message.fate == ""
+        assert message.settlement == ""
         ((seconds, again),) = timer
         timer.clear()
         assert seconds == HELD_S
         again()
-    assert (len(publisher.sent), message.fate, timer) == (1, "acknowledged", [])
+    assert (len(publisher.sent), message.settlement, timer) == (1, "acknowledged", [])
 
 
 def test_what_is_held_is_the_brokers_again_when_the_connection_is_lost(timer: Timer) -> None:
@@ -94,14 +94,14 @@ def test_what_is_held_is_the_brokers_again_when_the_connection_is_lost(timer: Ti
     message.channel.is_open = False
     ((_, again),) = timer
     again()
-    assert (publisher.sent, message.fate, len(timer)) == ([], "", 1)
+    assert (publisher.sent, message.settlement, len(timer)) == ([], "", 1)
 
 
 def test_what_is_rejected_for_good_stays_rejected(timer: Timer) -> None:
     message = often()
     returns(Publisher(), timer).watch(message, "work")
     message.reject_log_error(None, (), requeue=False)
-    assert message.fate == "dropped"
+    assert message.settlement == "dropped"
 
 
 @pytest.mark.parametrize(
@@ -120,4 +120,4 @@ def test_others_go_back_as_ever(
 ) -> None:
     returns(publisher, timer).watch(message, queue)
     message.reject_log_error(None, (), requeue=True)
-    assert message.fate == "back"
+    assert message.settlement == "back"

@@ -35,7 +35,7 @@ class Desk:
         )
         self.observer = Observer(yard)
 
-    def story(self) -> list[str]:
+    def event_names(self) -> list[str]:
         self.observer.close()
         return [event["event"] for event in self.records.events(JOB)]
 
@@ -101,7 +101,7 @@ STORY = ["begin", "retry", "begin", "retry", "begin", "fail"]
 def test_every_attempt_is_in_the_story_once(desk: Desk, seen: tuple[Any, ...]) -> None:
     for one in seen:
         desk.observer.observe(one)
-    assert desk.story() == STORY
+    assert desk.event_names() == STORY
 
 
 def test_an_end_waits_for_an_earlier_one_only_so_long(desk: Desk) -> None:
@@ -109,7 +109,7 @@ def test_an_end_waits_for_an_earlier_one_only_so_long(desk: Desk) -> None:
     desk.observer.observe(Started(delivery(2)))
     desk.observer.observe(died(2))
     eventually(lambda: len(desk.records.events(JOB)) == 2, "the end is written")
-    assert desk.story() == ["begin", "fail"]
+    assert desk.event_names() == ["begin", "fail"]
 
 
 def test_a_delivery_that_is_gone_is_waited_for_no_longer(desk: Desk) -> None:
@@ -117,4 +117,4 @@ def test_a_delivery_that_is_gone_is_waited_for_no_longer(desk: Desk) -> None:
     desk.observer.observe(Started(delivery(2)))
     desk.observer.observe(died(2))
     desk.observer.observe(Requeued(delivery(1)))
-    assert desk.story()[-1] == "fail"
+    assert desk.event_names()[-1] == "fail"

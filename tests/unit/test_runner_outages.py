@@ -50,23 +50,23 @@ def run(runner: TaskRunner, stamp: Stamp | None = None) -> Any:
     return runner.run_task(task, delivery(stamp), attempt, lambda: 7)
 
 
-def stumble(runner: TaskRunner, name: str, times: int) -> list[int]:
+def fail_first(runner: TaskRunner, name: str, times: int) -> list[int]:
     """Let the records fail `times` times at `name`; the list grows with each call."""
     act: Callable[..., Any] = getattr(runner.steps.records, name)
     calls: list[int] = []
 
-    def stumbling(*args: Any, **kwargs: Any) -> Any:
+    def failing_first(*args: Any, **kwargs: Any) -> Any:
         calls.append(1)
         if len(calls) <= times:
             raise RedisError("away")
         return act(*args, **kwargs)
 
-    setattr(runner.steps.records, name, stumbling)
+    setattr(runner.steps.records, name, failing_first)
     return calls
 
 
 def test_the_outcome_of_an_installed_task_is_asked_to_be_recorded_again(runner: TaskRunner) -> None:
-    calls = stumble(runner, "finish", 1)
+    calls = fail_first(runner, "finish", 1)
     assert run(runner) == 7
     assert len(calls) == 2
     assert runner.steps.records.read("job-1").state == State.COMPLETED
@@ -76,7 +76,7 @@ def test_an_outcome_that_cannot_be_recorded_sends_the_message_back(
     runner: TaskRunner,
 ) -> None:
     runner.steps.after = ONCE_MORE
-    stumble(runner, "finish", 9)
+    fail_first(runner, "finish", 9)
     with pytest.raises(Reject) as caught:
         run(runner)
     assert caught.value.requeue
@@ -86,7 +86,7 @@ def test_an_outcome_that_cannot_be_recorded_sends_the_message_back(
 def test_a_job_of_unknown_history_dies_in_spite_of_a_short_outage(
     runner: TaskRunner, step: str
 ) -> None:
-    calls = stumble(runner, step, 1)
+    calls = fail_first(runner, step, 1)
     with pytest.raises(DeadLettered, match="unknown_history"):
         run(runner, OLD)
     assert len(calls) == 2
@@ -95,7 +95,7 @@ def test_a_job_of_unknown_history_dies_in_spite_of_a_short_outage(
 @pytest.mark.parametrize("step", ["dead_letter", "read"])
 def test_an_outage_that_lasts_sends_it_back(runner: TaskRunner, step: str) -> None:
     runner.steps.before = ONCE_MORE
-    stumble(runner, step, 9)
+    fail_first(runner, step, 9)
     with pytest.raises(Reject) as caught:
         run(runner, OLD)
     assert caught.value.requeue

@@ -10,7 +10,7 @@ import redis
 from taskyard.broker import PLAIN, Layout, own_layout
 from taskyard.deadletters import mirror_queue
 from taskyard.install.places import Place, Places, find_mark
-from taskyard.reconcile.next_queue import HEIR
+from taskyard.reconcile.next_queue import SUCCESSOR
 from taskyard.records import Records
 from taskyard.settings import Settings
 
@@ -41,7 +41,7 @@ class MessageLocations:
 
     def why_unseen(self, queue: str) -> str | None:
         """Why nothing can be said of a job whose message belongs there; None where it can."""
-        if queue == HEIR:
+        if queue == SUCCESSOR:
             return "replaced tasks: their jobs go on when the replacement's turn has come"
         if queue in self.elsewhere:
             return f"queue {queue!r} lies at another broker than TASKYARD_BROKER_URL"
@@ -65,7 +65,7 @@ def survey(
     layouts = {own, PLAIN} | {place.layout for place in here}
     named = {place.queue for place in here}
     names = named | {settings.broker_name(name) for name in settings.queues}
-    names |= {_name(settings, queue) for queue in queues} - {"", HEIR}
+    names |= {_name(settings, queue) for queue in queues} - {"", SUCCESSOR}
     lists = {key for layout in layouts for name in names for key in layout.keys(name)}
     lists |= {layout.key(mirror_queue(settings).name, 0) for layout in layouts}
     return MessageLocations(

@@ -13,16 +13,16 @@ from taskyard.jobs.states import State
 from taskyard.reconcile.seen import Seen
 from taskyard.records import Keys, Record
 
-__all__ = ["HEIR", "onward_queues"]
+__all__ = ["SUCCESSOR", "next_queues"]
 
 # A replaced task's job goes on when its successor's turn has come, in a chain after the others:
 # until then there is no message with its id, and nothing is wrong.
-HEIR: Final = "\x00heir"
+SUCCESSOR: Final = "\x00heir"
 _FIELDS: Final = ("next", "history")
 
 
-def onward_queues(client: redis.Redis, keys: Keys, seen: Sequence[Seen]) -> dict[str, str]:
-    """The queue of each job's next message by job id; `HEIR` where a replacement must come first.
+def next_queues(client: redis.Redis, keys: Keys, seen: Sequence[Seen]) -> dict[str, str]:
+    """The queue of each job's next message by job id; `SUCCESSOR` if a replacement comes first.
 
     Empty where that cannot be read.
     """
@@ -45,5 +45,5 @@ def _queue(seen: Seen, row: Sequence[Any]) -> str:
     except ValidationError:
         return ""
     if history and history[-1].code == "replaced":
-        return HEIR
+        return SUCCESSOR
     return seen.texts["queue"] if kept is None else kept.queue

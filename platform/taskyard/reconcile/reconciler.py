@@ -24,7 +24,7 @@ from taskyard.reconcile.holders import look_for_holders
 from taskyard.reconcile.kinds import Kind
 from taskyard.reconcile.message_locations import MessageLocations, survey
 from taskyard.reconcile.messages import Messages, count_messages, find_messages
-from taskyard.reconcile.next_queue import onward_queues
+from taskyard.reconcile.next_queue import next_queues
 from taskyard.reconcile.report import EXAMPLES, Budget, Finding, Report
 from taskyard.reconcile.seen import Seen, read_records, scan_records, server_now_us
 from taskyard.reconcile.stranded import Republisher, may_be_stranded, stranded_findings
@@ -185,7 +185,7 @@ class Reconciler:
         self, report: Report, look: _Look, budget: Budget, most_messages: int | None
     ) -> None:
         """A Redis broker: what is nowhere in two looks, and whose record stood still, is lost."""
-        queues = onward_queues(self._records.client, self._records.keys, look.suspects)
+        queues = next_queues(self._records.client, self._records.keys, look.suspects)
         with reachable(check_broker_url(self._settings), variable=BROKER):
             where = survey(self._settings, self._records, self._broker, queues.values())
             if not self._find_messages(report, look, budget, where, most_messages):
