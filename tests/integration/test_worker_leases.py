@@ -15,12 +15,14 @@ from support.seams import FOLDER_VARIABLE, UNPROTECTED_VARIABLE
 from support.waiting import eventually
 from support.worker import HANDLERS, Worker
 from support.yard import ServerHarness, fresh_settings
-from taskyard.broker import connection
+from taskyard.broker import RedisPublisher, connection
 from taskyard.client import JobHandle
+from taskyard.clock import us_of
 from taskyard.jobs.states import State
 from taskyard.records import Run
 from taskyard.settings import Settings
 from taskyard.wire import Stamp
+from taskyard.wire.letters import RawMessage
 
 LEASE_S = 1
 LONG_LEASE_S = 4
@@ -175,6 +177,20 @@ def test_duplicates_of_a_running_job_wait_in_the_delay_store_and_not_in_a_worker
     assert job.result(30) == 1
     harness.await_quiet()
     assert harness.runs(job) == 1
+
+
+def test_a_replacement_that_waits_keeps_its_place_beside_the_message_of_the_task_before(
+    harness: ServerHarness,
+) -> None:
+    """Both may come without a stamp; the job is what replaced the task, and must not be lost."""
+    publisher = RedisPublisher(harness.settings, harness.broker)
+    raw = RawMessage(body=b"[]", headers={"task": "other"}, properties={})
+    due_us = harness.yard.records.now_us() + us_of(600)
+    for stamp in (Stamp(0, nesting=1), Stamp(0), Stamp(0, nesting=1)):
+        publisher.publish_later(
+            raw, queue="exec", priority=None, job_id="job", stamp=stamp, due_us=due_us
+        )
+    assert harness.delayed() == 2
 
 
 # --- what a dead worker had begun -------------------------------------------------------------

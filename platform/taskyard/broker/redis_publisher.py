@@ -182,7 +182,11 @@ class RedisPublisher:
     def _waiting_entry(self, one: Outgoing, due_us: int) -> Sequence[Argument]:
         """What the delay store's script takes."""
         key, document = self._prepare(one.message, one.queue, one.priority, one.stamp, ("eta",))
-        member = f"{one.job_id}:{one.stamp.generation}:{one.stamp.seq}"
+        stamp = one.stamp
+        # The same message again takes its place; one without an epoch has only Celery's counts.
+        member = f"{one.job_id}:{stamp.generation}:{stamp.seq}"
+        if stamp.nesting:
+            member += f":{stamp.nesting}"
         return [member, due_us // 1000, f"{key}\n{document}"]
 
     def _own_step(self, message: RawMessage) -> int:
