@@ -290,5 +290,5 @@ def test_a_worker_that_drains_gives_back_at_once_what_waits_for_a_lease(
     assert long.state() is State.RUNNING
     harness.open_gate("long")
     harness.await_state(long, State.COMPLETED)
-    assert harness.story(left) == TAKEN_OVER
+    assert harness.event_names(left) == TAKEN_OVER
     harness.close()

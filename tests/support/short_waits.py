@@ -8,11 +8,11 @@ from __future__ import annotations
 from functools import partial
 from typing import Final
 
-from taskyard.engine import yard
+from taskyard.engine import worker_context
 from taskyard.wire.refusals import Refusals
 
 __all__ = ["WAIT_S"]
 
 WAIT_S: Final = 0.1
 
-setattr(yard, "Refusals", partial(Refusals, first_s=WAIT_S, longest_s=WAIT_S))  # noqa: B010 - mypy
+setattr(worker_context, "Refusals", partial(Refusals, first_s=WAIT_S, longest_s=WAIT_S))  # noqa: B010 - mypy

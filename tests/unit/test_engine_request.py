@@ -179,9 +179,11 @@ def test_a_death_that_cannot_be_told_sends_its_message_back(
     assert [str(error) in record.getMessage() for record in reported] == [True]
 
 
-@pytest.mark.parametrize(("lease_s", "fates"), [(30.0, list[str]()), (3_600.0, ["acknowledged"])])
+@pytest.mark.parametrize(
+    ("lease_s", "settlements"), [(30.0, list[str]()), (3_600.0, ["acknowledged"])]
+)
 def test_only_a_short_lease_is_awaited_in_the_worker(
-    desk: Desk, lease_s: float, fates: list[str]
+    desk: Desk, lease_s: float, settlements: list[str]
 ) -> None:
     """RabbitMQ closes the channel of a worker that holds a message for long."""
     held: list[float] = []
@@ -194,8 +196,8 @@ def test_only_a_short_lease_is_awaited_in_the_worker(
     )
     desk.request.message.delivery_info["redelivered"] = True
     desk.request._settling.dead_letter(plain_deaths.revoked())
-    assert (desk.fates, len(desk.yard.published)) == (fates, len(fates))
-    assert len(held) == 1 - len(fates)
+    assert (desk.settlements, len(desk.yard.published)) == (settlements, len(settlements))
+    assert len(held) == 1 - len(settlements)
 
 
 @pytest.fixture
@@ -217,7 +219,7 @@ def test_a_revocation_outlasts_a_delivery_that_waits_for_another_attempt(revoked
         "job-1", STAMP, holder="h", worker="w", job_type="t", queue="work", priority=None
     )
     assert revoked.request.revoked()
-    assert (revoked.fates, revoked.yard.posted) == (["acknowledged"], [])
+    assert (revoked.settlements, revoked.yard.posted) == (["acknowledged"], [])
     assert "job-1" in worker_state.revoked, "its deferred message must not run"
 
 
@@ -229,7 +231,7 @@ def test_a_revocation_outlasts_a_delivery_that_found_no_redis(
 
     monkeypatch.setattr(revoked.yard.records, "dead_letter", away)
     assert revoked.request.revoked()
-    assert (revoked.fates, revoked.yard.posted) == (["back"], [])
+    assert (revoked.settlements, revoked.yard.posted) == (["back"], [])
     assert "job-1" in worker_state.revoked, "its next delivery must not run"
 
 
