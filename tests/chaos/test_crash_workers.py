@@ -29,6 +29,7 @@ from support.yard import ServerHarness, fresh_settings
 from taskyard.client import EnqueueRequest
 from taskyard.inbox import create_table
 from taskyard.jobs.states import State
+from taskyard.settings import Settings
 
 pytestmark = pytest.mark.slow
 
@@ -166,10 +167,8 @@ def effects(database_url: str) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def harness(servers: Servers) -> Iterator[ServerHarness]:
-    opened = ServerHarness(fresh_settings(servers.valkey_url(), lifecycle_max_events=1_000_000))
-    yield opened
-    opened.close()
+def settings(servers: Servers) -> Settings:
+    return fresh_settings(servers.valkey_url(), lifecycle_max_events=1_000_000)
 
 
 @pytest.fixture

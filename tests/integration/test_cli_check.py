@@ -10,17 +10,12 @@ from typing import Any
 import pytest
 
 from servers import RedisServer, Servers
-from support.shell import Ran, Shell, connected_shell
+from support.shell import Ran, Shell
 from taskyard.jobs import Catalogue
 from taskyard.jobs.registry import Registry
 from taskyard.ops.cli.checks import jobs, redis_server
 from taskyard.ops.cli.checks.finding import Finding, Level, judged
 from taskyard.settings import Settings
-
-
-@pytest.fixture
-def shell(tmp_path: Path, servers: Servers, database_url: str) -> Shell:
-    return connected_shell(tmp_path, servers, database_url)
 
 
 @pytest.fixture

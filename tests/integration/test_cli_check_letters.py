@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, text
 
 from servers import Servers
-from support.dated import dated
 from support.letters import make_delivery, make_letter
 from support.shell import Shell
 from support.worker import environment_of
@@ -19,13 +17,7 @@ from taskyard.ops.cli.checks import letters
 from taskyard.ops.cli.checks.finding import Finding, Level
 from taskyard.settings import Settings
 
-
-@pytest.fixture
-def database(database_url: str) -> Iterator[Engine]:
-    with dated(database_url) as opened:
-        with opened.begin() as connection:
-            connection.execute(text("TRUNCATE dead_letter_queue"))
-        yield opened
+pytestmark = pytest.mark.usefixtures("empty_database")
 
 
 @pytest.fixture(params=["redis", "rabbitmq"])

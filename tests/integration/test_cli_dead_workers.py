@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from servers import Servers
 from support.held_shop import HeldShop
-from support.shell import Shell, connected_shell
+from support.shell import Shell
 from taskyard.records import GONE_S
 from taskyard.settings import load
-
-
-@pytest.fixture
-def shell(tmp_path: Path, servers: Servers, database_url: str) -> Shell:
-    return connected_shell(tmp_path, servers, database_url)
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import inspect
 import subprocess
 import sys
 from importlib import import_module
-from pathlib import Path
 
 import pytest
 
@@ -31,41 +30,36 @@ def every_command() -> list[Command]:
     return found
 
 
-@pytest.fixture
-def shell(tmp_path: Path) -> Shell:
-    return Shell(tmp_path)
+def test_every_setting_is_shown_with_its_value_and_origin(bare_shell: Shell) -> None:
+    (bare_shell.folder / "taskyard.toml").write_text("lease_s = 45\n")
 
-
-def test_every_setting_is_shown_with_its_value_and_origin(shell: Shell) -> None:
-    (shell.folder / "taskyard.toml").write_text("lease_s = 45\n")
-
-    shown = shell.run("env", "--json", TASKYARD_NAMESPACE="cell2").document
+    shown = bare_shell.run("env", "--json", TASKYARD_NAMESPACE="cell2").document
 
     assert shown["namespace"] == {"value": "cell2", "origin": "TASKYARD_NAMESPACE"}
-    assert shown["lease_s"] == {"value": 45.0, "origin": str(shell.folder / "taskyard.toml")}
+    assert shown["lease_s"] == {"value": 45.0, "origin": str(bare_shell.folder / "taskyard.toml")}
     assert shown["death_limit"] == {"value": 3, "origin": "default"}
 
 
-def test_passwords_are_masked_unless_asked_for(shell: Shell) -> None:
+def test_passwords_are_masked_unless_asked_for(bare_shell: Shell) -> None:
     url = "redis://:hunter2@127.0.0.1:6379/0"
 
-    masked = shell.run("env", TASKYARD_REDIS_URL=url)
-    shown = shell.run("env", "--show-secrets", TASKYARD_REDIS_URL=url)
+    masked = bare_shell.run("env", TASKYARD_REDIS_URL=url)
+    shown = bare_shell.run("env", "--show-secrets", TASKYARD_REDIS_URL=url)
 
     assert "hunter2" not in masked.out
     assert "redis://:[redacted]@127.0.0.1:6379/0" in masked.out
     assert url in shown.out
 
 
-def test_the_export_names_the_file_that_the_settings_came_from(shell: Shell) -> None:
-    home = shell.folder / ".taskyard"
-    (shell.folder / "cell.toml").write_text(f'home = "{home}"\n')
+def test_the_export_names_the_file_that_the_settings_came_from(bare_shell: Shell) -> None:
+    home = bare_shell.folder / ".taskyard"
+    (bare_shell.folder / "cell.toml").write_text(f'home = "{home}"\n')
     with EmbeddedStack(home):
-        plain = shell.run("env", "--export", "--json").document
-        named = shell.run("env", "--export", TASKYARD_CONFIG="cell.toml").out
+        plain = bare_shell.run("env", "--export", "--json").document
+        named = bare_shell.run("env", "--export", TASKYARD_CONFIG="cell.toml").out
 
     assert "TASKYARD_CONFIG" not in plain
-    assert f"export TASKYARD_CONFIG={shell.folder / 'cell.toml'}\n" in named
+    assert f"export TASKYARD_CONFIG={bare_shell.folder / 'cell.toml'}\n" in named
 
 
 def test_the_help_of_all_commands_loads_no_server_s_library() -> None:
@@ -92,20 +86,20 @@ def test_every_command_that_answers_answers_in_json(entry: Command) -> None:
     assert ("json" in parameters) is not bool(runs_on & set(words))
 
 
-def test_without_words_the_help_is_shown(shell: Shell) -> None:
-    ran = shell.run()
+def test_without_words_the_help_is_shown(bare_shell: Shell) -> None:
+    ran = bare_shell.run()
 
     assert "Run, watch and repair a task platform" in ran.out + ran.err
     assert "error:" not in ran.err
 
 
-def test_a_missing_extra_is_named_with_the_command_that_installs_it(shell: Shell) -> None:
-    (shell.folder / "typer.py").write_text("raise ModuleNotFoundError('no', name='typer')\n")
+def test_a_missing_extra_is_named_with_the_command_that_installs_it(bare_shell: Shell) -> None:
+    (bare_shell.folder / "typer.py").write_text("raise ModuleNotFoundError('no', name='typer')\n")
     code = "from taskyard.ops.cli.main import main; main()"
 
     done = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path.insert(0, '.'); {code}"],
-        cwd=shell.folder,
+        cwd=bare_shell.folder,
         capture_output=True,
         text=True,
         check=False,
@@ -119,11 +113,11 @@ def test_a_missing_extra_is_named_with_the_command_that_installs_it(shell: Shell
 
 
 @pytest.mark.parametrize("words", [("env", "--json"), ("env",)], ids=" ".join)
-def test_a_reader_who_leaves_early_is_no_error(shell: Shell, words: tuple[str, ...]) -> None:
+def test_a_reader_who_leaves_early_is_no_error(bare_shell: Shell, words: tuple[str, ...]) -> None:
     command = subprocess.Popen(
         [*PROGRAM, *words],
-        env=shell.environ(),
-        cwd=shell.folder,
+        env=bare_shell.environ(),
+        cwd=bare_shell.folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -138,7 +132,7 @@ def test_a_reader_who_leaves_early_is_no_error(shell: Shell, words: tuple[str, .
     assert command.returncode == 141
 
 
-def test_without_a_terminal_there_are_no_colours(shell: Shell) -> None:
-    ran = shell.run("check", TERM="xterm-256color")
+def test_without_a_terminal_there_are_no_colours(bare_shell: Shell) -> None:
+    ran = bare_shell.run("check", TERM="xterm-256color")
 
     assert "\x1b" not in ran.out + ran.err

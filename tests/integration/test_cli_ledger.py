@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import uuid
-from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine
 
-from servers import Servers
 from support.letters import DIED_US
-from support.shell import Shell, connected_shell
+from support.shell import Shell
 from taskyard import ledger
 from taskyard.clock import from_us
 from taskyard.jobs import Event, State
@@ -21,11 +19,6 @@ NOWHERE = "redis://:hunter2@127.0.0.1:1/0"
 TRACE = """Traceback (most recent call last):
   File "shop.py", line 3, in pay
 ValueError: no such card, password=hunter2"""
-
-
-@pytest.fixture
-def shell(tmp_path: Path, servers: Servers, database_url: str) -> Shell:
-    return connected_shell(tmp_path, servers, database_url)
 
 
 def job_with(database: Engine, *steps: tuple[Event, State, dict[str, str | int]]) -> str:

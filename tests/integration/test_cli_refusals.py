@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import uuid
-from pathlib import Path
 
 import pytest
 
-from servers import Servers
-from support.shell import Shell, connected_shell
+from support.shell import Shell
 from taskyard.records import Records
 from taskyard.settings import load
 from taskyard.store import connect
@@ -18,20 +16,8 @@ NO_DATABASE = "postgresql://someone:hunter2@127.0.0.1:1/nothing"
 BUTTON = '{"html": "<button>Buy</button>"}'
 
 
-@pytest.fixture
-def shell(tmp_path: Path) -> Shell:
-    """One without any setting."""
-    return Shell(tmp_path)
-
-
-@pytest.fixture
-def connected(tmp_path: Path, servers: Servers, database_url: str) -> Shell:
-    """One with servers, in a namespace of its own."""
-    return connected_shell(tmp_path, servers, database_url)
-
-
-def test_a_missing_url_is_named_with_what_it_is_for_and_the_way_out(shell: Shell) -> None:
-    ran = shell.run("jobs", "enqueue", "plan_generation", "{}")
+def test_a_missing_url_is_named_with_what_it_is_for_and_the_way_out(bare_shell: Shell) -> None:
+    ran = bare_shell.run("jobs", "enqueue", "plan_generation", "{}")
 
     assert ran.code == 2
     assert ran.out == ""
@@ -53,16 +39,16 @@ def test_a_missing_url_is_named_with_what_it_is_for_and_the_way_out(shell: Shell
     ],
 )
 def test_every_command_that_needs_a_server_names_its_variable(
-    shell: Shell, words: tuple[str, ...], variable: str
+    bare_shell: Shell, words: tuple[str, ...], variable: str
 ) -> None:
-    ran = shell.run(*words)
+    ran = bare_shell.run(*words)
 
     assert ran.code == 2
     assert ran.err.startswith(f"error: {variable} is not set: ")
 
 
-def test_an_unreachable_redis_is_told_without_its_password(shell: Shell) -> None:
-    ran = shell.run(
+def test_an_unreachable_redis_is_told_without_its_password(bare_shell: Shell) -> None:
+    ran = bare_shell.run(
         "jobs",
         "enqueue",
         "batch_locator_generation",
@@ -77,8 +63,8 @@ def test_an_unreachable_redis_is_told_without_its_password(shell: Shell) -> None
     assert "hunter2" not in ran.err
 
 
-def test_an_unreachable_postgres_is_told_without_its_password(shell: Shell) -> None:
-    ran = shell.run("dlq", "list", TASKYARD_DATABASE_URL=NO_DATABASE)
+def test_an_unreachable_postgres_is_told_without_its_password(bare_shell: Shell) -> None:
+    ran = bare_shell.run("dlq", "list", TASKYARD_DATABASE_URL=NO_DATABASE)
 
     assert ran.code == 3
     assert "error: Postgres at postgresql://someone:[redacted]@127.0.0.1:1/nothing" in ran.err
@@ -86,33 +72,31 @@ def test_an_unreachable_postgres_is_told_without_its_password(shell: Shell) -> N
     assert "hunter2" not in ran.err
 
 
-def test_an_unknown_job_type_is_told_with_the_nearest_one(connected: Shell) -> None:
-    ran = connected.run("jobs", "enqueue", "plan_generatoin", "{}")
+def test_an_unknown_job_type_is_told_with_the_nearest_one(shell: Shell) -> None:
+    ran = shell.run("jobs", "enqueue", "plan_generatoin", "{}")
 
     assert ran.code == 2
     assert "there is no job type 'plan_generatoin'. Did you mean 'plan_generation'?" in ran.err
     assert ran.err.endswith("See: taskyard types list\n")
 
 
-def test_an_unknown_queue_is_told_with_the_known_ones(connected: Shell) -> None:
-    ran = connected.run(
-        "jobs", "enqueue", "batch_locator_generation", BUTTON, "--queue", "locators"
-    )
+def test_an_unknown_queue_is_told_with_the_known_ones(shell: Shell) -> None:
+    ran = shell.run("jobs", "enqueue", "batch_locator_generation", BUTTON, "--queue", "locators")
 
     assert ran.code == 2
     assert "there is no queue 'locators'. Known: exec, locator, ops, plan." in ran.err
     assert ran.err.endswith("See: taskyard env\n")
 
 
-def test_an_unknown_pool_is_told_before_any_server_is_needed(shell: Shell) -> None:
-    ran = shell.run("worker", "--pool", "execs")
+def test_an_unknown_pool_is_told_before_any_server_is_needed(bare_shell: Shell) -> None:
+    ran = bare_shell.run("worker", "--pool", "execs")
 
     assert ran.code == 2
     assert "there is no queue 'execs'. Known: exec, locator, ops, plan." in ran.err
 
 
-def test_an_unknown_priority_is_told_with_the_range(connected: Shell) -> None:
-    ran = connected.run("jobs", "enqueue", "batch_locator_generation", BUTTON, "--priority", "5")
+def test_an_unknown_priority_is_told_with_the_range(shell: Shell) -> None:
+    ran = shell.run("jobs", "enqueue", "batch_locator_generation", BUTTON, "--priority", "5")
 
     assert ran.code == 2
     assert ran.err == (
@@ -121,8 +105,8 @@ def test_an_unknown_priority_is_told_with_the_range(connected: Shell) -> None:
     )
 
 
-def test_a_payload_that_does_not_fit_names_field_and_value(connected: Shell) -> None:
-    ran = connected.run("jobs", "enqueue", "batch_locator_generation", '{"html": 7}')
+def test_a_payload_that_does_not_fit_names_field_and_value(shell: Shell) -> None:
+    ran = shell.run("jobs", "enqueue", "batch_locator_generation", '{"html": 7}')
 
     assert ran.code == 2
     assert "the payload does not fit job type 'batch_locator_generation':\n  html: " in ran.err
@@ -139,28 +123,28 @@ def test_a_payload_that_does_not_fit_names_field_and_value(connected: Shell) -> 
     ],
 )
 def test_a_payload_that_is_no_json_is_told_with_an_example(
-    connected: Shell, payload: str, sentence: str
+    shell: Shell, payload: str, sentence: str
 ) -> None:
-    ran = connected.run("jobs", "enqueue", "batch_locator_generation", payload)
+    ran = shell.run("jobs", "enqueue", "batch_locator_generation", payload)
 
     assert ran.code == 2
     assert f"error: {sentence}" in ran.err
     assert ran.err.endswith("See: taskyard jobs enqueue --help\n")
 
 
-def test_a_broken_policy_file_is_told_by_name(connected: Shell) -> None:
-    broken = connected.folder / "types.yaml"
+def test_a_broken_policy_file_is_told_by_name(shell: Shell) -> None:
+    broken = shell.folder / "types.yaml"
     broken.write_text("job_retry_policies:\n  plan_generation:\n    max_retries: many\n")
 
-    ran = connected.run("worker", "--pool", "plan", TASKYARD_JOB_TYPES=str(broken))
+    ran = shell.run("worker", "--pool", "plan", TASKYARD_JOB_TYPES=str(broken))
 
     assert ran.code == 2
     assert "error: job type 'plan_generation': policy.max_retries: " in ran.err
     assert "got: 'many'" in ran.err
 
 
-def test_a_misspelled_setting_is_told_with_the_right_one(shell: Shell) -> None:
-    ran = shell.run("env", TASKYARD_REDI_URL="redis://127.0.0.1/0")
+def test_a_misspelled_setting_is_told_with_the_right_one(bare_shell: Shell) -> None:
+    ran = bare_shell.run("env", TASKYARD_REDI_URL="redis://127.0.0.1/0")
 
     assert ran.code == 2
     assert ran.err == (
@@ -169,23 +153,23 @@ def test_a_misspelled_setting_is_told_with_the_right_one(shell: Shell) -> None:
     )
 
 
-def test_a_misspelled_command_is_told_with_the_right_one(shell: Shell) -> None:
-    ran = shell.run("job", "list")
+def test_a_misspelled_command_is_told_with_the_right_one(bare_shell: Shell) -> None:
+    ran = bare_shell.run("job", "list")
 
     assert ran.code == 2
     assert ran.err == "error: No such command 'job': did you mean 'jobs'? See: taskyard --help\n"
 
 
-def test_a_misspelled_option_names_the_commands_help(shell: Shell) -> None:
-    ran = shell.run("jobs", "list", "--stat", "failed")
+def test_a_misspelled_option_names_the_commands_help(bare_shell: Shell) -> None:
+    ran = bare_shell.run("jobs", "list", "--stat", "failed")
 
     assert ran.code == 2
     assert ran.err.startswith("error: No such option: --stat")
     assert ran.err.endswith("See: taskyard jobs list --help\n")
 
 
-def test_an_unknown_job_id_names_the_list(connected: Shell) -> None:
-    ran = connected.run("jobs", "show", "0123456789")
+def test_an_unknown_job_id_names_the_list(shell: Shell) -> None:
+    ran = shell.run("jobs", "show", "0123456789")
 
     assert ran.code == 4
     assert ran.err == "error: there is no job '0123456789'. See: taskyard jobs list\n"
@@ -193,54 +177,54 @@ def test_an_unknown_job_id_names_the_list(connected: Shell) -> None:
 
 @pytest.mark.parametrize("verb", ["show", "wait"])
 def test_without_the_ledger_an_unknown_job_is_an_outage_and_no_absent_job(
-    connected: Shell, verb: str
+    shell: Shell, verb: str
 ) -> None:
-    ran = connected.run("jobs", verb, "0123456789", TASKYARD_DATABASE_URL=NO_DATABASE)
+    ran = shell.run("jobs", verb, "0123456789", TASKYARD_DATABASE_URL=NO_DATABASE)
 
     assert ran.code == 3
     assert ran.err.startswith("error: Postgres at postgresql://someone:[redacted]@127.0.0.1:1/")
     assert "there is no job" not in ran.err
 
 
-def test_without_the_ledgers_url_an_unknown_job_names_the_variable(connected: Shell) -> None:
-    del connected.variables["TASKYARD_DATABASE_URL"]
+def test_without_the_ledgers_url_an_unknown_job_names_the_variable(shell: Shell) -> None:
+    del shell.variables["TASKYARD_DATABASE_URL"]
 
-    ran = connected.run("jobs", "show", "0123456789")
+    ran = shell.run("jobs", "show", "0123456789")
 
     assert ran.code == 2
     assert ran.err.startswith("error: TASKYARD_DATABASE_URL is not set: ")
 
 
-def test_without_the_ledger_a_job_that_redis_knows_is_shown(connected: Shell) -> None:
-    settings = load(connected.variables, connected.folder).settings
+def test_without_the_ledger_a_job_that_redis_knows_is_shown(shell: Shell) -> None:
+    settings = load(shell.variables, shell.folder).settings
     with connect(settings.need_redis_url()) as client:
         Records(client, settings).admit(
             "lonely-job", job_type="any", queue="ops", priority=3, unique_for_s=0
         )
 
-    ran = connected.run("jobs", "show", "lonely", TASKYARD_DATABASE_URL=NO_DATABASE)
+    ran = shell.run("jobs", "show", "lonely", TASKYARD_DATABASE_URL=NO_DATABASE)
 
     assert ran.code == 0
     assert "job       lonely-job\n" in ran.out
     assert "ledger    unknown (Postgres at postgresql://someone:[redacted]@127.0.0.1:1/" in ran.out
 
 
-def test_a_beginning_that_is_too_short_is_told_with_the_length(connected: Shell) -> None:
-    ran = connected.run("jobs", "show", "0123")
+def test_a_beginning_that_is_too_short_is_told_with_the_length(shell: Shell) -> None:
+    ran = shell.run("jobs", "show", "0123")
 
     assert ran.code == 4
     assert "expected the whole id or at least 6 of its first characters" in ran.err
 
 
-def test_an_ambiguous_beginning_lists_the_candidates(connected: Shell) -> None:
-    settings = load(connected.variables, connected.folder).settings
+def test_an_ambiguous_beginning_lists_the_candidates(shell: Shell) -> None:
+    settings = load(shell.variables, shell.folder).settings
     with connect(settings.need_redis_url()) as client:
         for number in (1, 2):
             Records(client, settings).admit(
                 f"nightly-{number}", job_type="any", queue="ops", priority=3, unique_for_s=0
             )
 
-    ran = connected.run("jobs", "show", "nightly")
+    ran = shell.run("jobs", "show", "nightly")
 
     assert ran.code == 5
     assert ran.err == (
@@ -249,15 +233,15 @@ def test_an_ambiguous_beginning_lists_the_candidates(connected: Shell) -> None:
     )
 
 
-def test_an_unknown_letter_names_the_list(connected: Shell) -> None:
-    ran = connected.run("dlq", "show", "0123456789")
+def test_an_unknown_letter_names_the_list(shell: Shell) -> None:
+    ran = shell.run("dlq", "show", "0123456789")
 
     assert ran.code == 4
     assert ran.err == "error: there is no letter '0123456789'. See: taskyard dlq list\n"
 
 
-def test_a_replay_without_an_identity_says_how_to_get_one(connected: Shell) -> None:
-    ran = connected.run("dlq", "replay", "0123456789", "--reason", "The shop is back, ticket 7")
+def test_a_replay_without_an_identity_says_how_to_get_one(shell: Shell) -> None:
+    ran = shell.run("dlq", "replay", "0123456789", "--reason", "The shop is back, ticket 7")
 
     assert ran.code == 6
     assert "error: there is no verified identity." in ran.err
@@ -265,10 +249,8 @@ def test_a_replay_without_an_identity_says_how_to_get_one(connected: Shell) -> N
     assert ran.err.endswith('run: eval "$(taskyard env --export)"\n')
 
 
-def test_a_reason_that_says_nothing_is_refused_with_a_good_one(connected: Shell) -> None:
-    ran = connected.run(
-        "dlq", "replay", "0123456789", "--reason", "fix it", TASKYARD_TRUST_LOCAL="1"
-    )
+def test_a_reason_that_says_nothing_is_refused_with_a_good_one(shell: Shell) -> None:
+    ran = shell.run("dlq", "replay", "0123456789", "--reason", "fix it", TASKYARD_TRUST_LOCAL="1")
 
     assert ran.code == 2
     assert "the reason 'fix it' is too short or too general" in ran.err
@@ -279,16 +261,16 @@ def test_a_reason_that_says_nothing_is_refused_with_a_good_one(connected: Shell)
 @pytest.mark.parametrize("words", [("dlq", "replay", "0123456789"), ("reconcile", "--accept")])
 @pytest.mark.parametrize("mode", ["compatible", "strict"])
 def test_the_command_line_always_wants_a_reason(
-    connected: Shell, words: tuple[str, ...], mode: str
+    shell: Shell, words: tuple[str, ...], mode: str
 ) -> None:
-    ran = connected.run(*words, TASKYARD_TRUST_LOCAL="1", TASKYARD_REQUIRE_REASON=mode)
+    ran = shell.run(*words, TASKYARD_TRUST_LOCAL="1", TASKYARD_REQUIRE_REASON=mode)
 
     assert ran.code == 2
     assert 'a reason is required, for example: "Infrastructure recovered' in ran.err
 
 
-def test_a_broker_that_does_not_answer_is_told_by_its_own_variable(connected: Shell) -> None:
-    ran = connected.run("reconcile", TASKYARD_BROKER_URL=NOWHERE)
+def test_a_broker_that_does_not_answer_is_told_by_its_own_variable(shell: Shell) -> None:
+    ran = shell.run("reconcile", TASKYARD_BROKER_URL=NOWHERE)
 
     assert ran.code == 3
     assert "error: Redis at redis://:[redacted]@127.0.0.1:1/0 does not answer (" in ran.err
@@ -296,31 +278,31 @@ def test_a_broker_that_does_not_answer_is_told_by_its_own_variable(connected: Sh
     assert "TASKYARD_REDIS_URL" not in ran.err
 
 
-def test_records_that_do_not_answer_are_told_by_their_own_variable(connected: Shell) -> None:
-    ran = connected.run("reconcile", TASKYARD_REDIS_URL=NOWHERE)
+def test_records_that_do_not_answer_are_told_by_their_own_variable(shell: Shell) -> None:
+    ran = shell.run("reconcile", TASKYARD_REDIS_URL=NOWHERE)
 
     assert ran.code == 3
     assert "correct TASKYARD_REDIS_URL" in ran.err
 
 
-def test_more_letters_than_a_person_can_judge_are_refused(connected: Shell) -> None:
+def test_more_letters_than_a_person_can_judge_are_refused(shell: Shell) -> None:
     ids = "\n".join(str(uuid.uuid4()) for _ in range(101))
 
-    ran = connected.run("dlq", "replay", "-", "--reason", "The shop is back", stdin=ids)
+    ran = shell.run("dlq", "replay", "-", "--reason", "The shop is back", stdin=ids)
 
     assert ran.code == 2
     assert "101 letters at once are more than one person judged; the limit is 100" in ran.err
 
 
-def test_no_ids_on_standard_input_are_told(connected: Shell) -> None:
-    ran = connected.run("jobs", "show", "-", stdin="\n\n")
+def test_no_ids_on_standard_input_are_told(shell: Shell) -> None:
+    ran = shell.run("jobs", "show", "-", stdin="\n\n")
 
     assert ran.code == 2
     assert "no id was given; expected ids, or lines with ids on standard input." in ran.err
 
 
-def test_a_bad_time_is_told_with_good_ones(connected: Shell) -> None:
-    ran = connected.run("dlq", "list", "--since", "yesterday")
+def test_a_bad_time_is_told_with_good_ones(shell: Shell) -> None:
+    ran = shell.run("dlq", "list", "--since", "yesterday")
 
     assert ran.code == 2
     assert ran.err == (
@@ -345,17 +327,17 @@ def test_a_bad_time_is_told_with_good_ones(connected: Shell) -> None:
     ],
 )
 def test_wrong_words_have_one_exit_code_and_name_the_help(
-    connected: Shell, words: str, sentence: str
+    shell: Shell, words: str, sentence: str
 ) -> None:
-    ran = connected.run(*words.split())
+    ran = shell.run(*words.split())
 
     assert (ran.code, ran.out) == (2, "")
     assert f"error: Invalid value {sentence}" in ran.err
     assert ran.err.endswith(" --help\n")
 
 
-def test_with_json_a_refusal_is_a_document_too(connected: Shell) -> None:
-    ran = connected.run("jobs", "show", "0123456789", "--json")
+def test_with_json_a_refusal_is_a_document_too(shell: Shell) -> None:
+    ran = shell.run("jobs", "show", "0123456789", "--json")
 
     assert ran.code == 4
     assert ran.document == {
@@ -367,8 +349,10 @@ def test_with_json_a_refusal_is_a_document_too(connected: Shell) -> None:
     }
 
 
-def test_an_export_without_a_running_stack_names_the_command_that_starts_it(shell: Shell) -> None:
-    ran = shell.run("env", "--export")
+def test_an_export_without_a_running_stack_names_the_command_that_starts_it(
+    bare_shell: Shell,
+) -> None:
+    ran = bare_shell.run("env", "--export")
 
     assert ran.code == 3
     assert ran.err.endswith("Start them with: taskyard up\n")

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, insert, text, update
+from sqlalchemy import Engine, insert, update
 
 from support.letters import DIED_US, make_delivery, make_letter
 from taskyard.clock import from_us
@@ -17,11 +17,7 @@ from taskyard.database.tables import LETTERS
 from taskyard.errors import NotFound, Refused
 from taskyard.mirror.letters import store_letters
 
-
-@pytest.fixture(autouse=True)
-def _empty(database: Engine) -> None:
-    with database.begin() as connection:
-        connection.execute(text("TRUNCATE dead_letter_queue"))
+pytestmark = pytest.mark.usefixtures("empty_database")
 
 
 def stored(database: Engine, **changes: Any) -> str:

@@ -17,14 +17,10 @@ from taskyard.database.tables import AUDIT, LETTERS, OUTBOX
 from taskyard.errors import NotFound, NotPermitted, Refused
 from taskyard.mirror.letters import store_letters
 
+pytestmark = pytest.mark.usefixtures("empty_database")
+
 OPS = Identity("ops@example.com", via="token")
 WHY = "Infrastructure recovered after 2-hour outage"
-
-
-@pytest.fixture(autouse=True)
-def _empty(database: Engine) -> None:
-    with database.begin() as connection:
-        connection.execute(text("TRUNCATE dead_letter_queue, outbox"))
 
 
 def stored(database: Engine, **changes: Any) -> uuid.UUID:

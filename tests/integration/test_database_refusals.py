@@ -28,6 +28,8 @@ from taskyard.mirror.feeds import LetterFeed
 from taskyard.mirror.letters import store_letters
 from taskyard.mirror.lifecycle import store_events
 
+pytestmark = pytest.mark.usefixtures("empty_database")
+
 REFUSALS = (ServerUnreachable, ServerRefused, SchemaMismatch, SQLAlchemyError)
 WEEK = "dead_letter_queue_p20251006"  # of DIED_US
 
@@ -40,12 +42,6 @@ def admin(servers: Servers, database_url: str) -> Iterator[Engine]:
     )
     yield made
     made.dispose()
-
-
-@pytest.fixture(autouse=True)
-def _empty(database: Engine) -> None:
-    with database.begin() as connection:
-        connection.execute(text("TRUNCATE dead_letter_queue"))
 
 
 def run(engine: Engine, *statements: str) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy import Engine, make_url, select, text
 
 from servers import Servers
 from support.databases import migrate_as_before, new_database
+from support.dated import truncate
 from support.entries import make_entry
 from support.letters import DIED_US, make_delivery, make_letter, make_message
 from support.mirrored import MirrorHarness
@@ -28,7 +29,6 @@ from taskyard.mirror.lifecycle import store_events
 from taskyard.wire import Letter
 
 ENCODINGS = ("LATIN1", "SQL_ASCII")
-TABLES = "dead_letter_queue, job_ledger, job_events, lifecycle_rejects"
 
 
 def not_in_utf8(servers: Servers, encoding: str) -> str:
@@ -57,8 +57,7 @@ def old(old_url: str) -> Iterator[Engine]:
 @pytest.fixture(autouse=True)
 def _empty(request: pytest.FixtureRequest) -> None:
     if "old" in request.fixturenames:
-        with request.getfixturevalue("old").begin() as connection:
-            connection.execute(text(f"TRUNCATE {TABLES}"))
+        truncate(request.getfixturevalue("old"))
 
 
 def keep(database: Engine, *deliveries: Delivery) -> None:

@@ -21,13 +21,9 @@ from taskyard.mirror.letters import store_letters
 from taskyard.mirror.lifecycle import store_events
 from taskyard.wire import Letter
 
+pytestmark = pytest.mark.usefixtures("empty_database")
+
 PIECE = 4_000
-
-
-@pytest.fixture(autouse=True)
-def _empty(database: Engine) -> None:
-    with database.begin() as connection:
-        connection.execute(text("TRUNCATE dead_letter_queue, lifecycle_rejects"))
 
 
 @pytest.fixture

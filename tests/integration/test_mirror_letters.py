@@ -29,11 +29,7 @@ from taskyard.mirror.letters import store_letters
 from taskyard.settings import Settings
 from taskyard.wire import Letter
 
-
-@pytest.fixture(autouse=True)
-def _empty(database: Engine) -> None:
-    with database.begin() as connection:
-        connection.execute(text("TRUNCATE dead_letter_queue"))
+pytestmark = pytest.mark.usefixtures("empty_database")
 
 
 def keep(database: Engine, *deliveries: Delivery) -> None:

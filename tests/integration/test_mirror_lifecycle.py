@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import redis
-from sqlalchemy import Engine, func, select, text, update
+from sqlalchemy import Engine, func, select, update
 
 from support.letters import DIED_US, die_again, died, make_delivery, make_letter
 from taskyard import ledger
@@ -22,15 +22,9 @@ from taskyard.records import Records
 from taskyard.settings import Settings
 from taskyard.wire import Stamp
 
+pytestmark = pytest.mark.usefixtures("empty_database")
+
 EPOCH = DIED_US - 5
-
-
-@pytest.fixture(autouse=True)
-def _empty(database: Engine) -> None:
-    with database.begin() as connection:
-        connection.execute(
-            text("TRUNCATE dead_letter_queue, job_ledger, job_events, lifecycle_rejects")
-        )
 
 
 class Stream:

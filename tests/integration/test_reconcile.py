@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import redis
-from sqlalchemy import Engine, select, text, update
+from sqlalchemy import Engine, select, update
 
 from support.letters import died, make_delivery, make_letter, make_message
 from support.yard import letters_key, list_key
@@ -109,10 +109,8 @@ class ServerHarness:
 
 
 @pytest.fixture
-def yard(settings: Settings, database: Engine) -> Iterator[ServerHarness]:
-    with database.begin() as connection:
-        connection.execute(text("TRUNCATE dead_letter_queue, outbox, job_ledger, job_events"))
-    made = ServerHarness(settings, database)
+def yard(settings: Settings, empty_database: Engine) -> Iterator[ServerHarness]:
+    made = ServerHarness(settings, empty_database)
     yield made
     made.reconciler.close()
     for key in made.client.scan_iter(f"*{settings.namespace}*", count=1000):

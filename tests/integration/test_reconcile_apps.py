@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import redis
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
 from support.letters import died, make_delivery, make_message
 from support.yard import list_key
@@ -93,10 +93,8 @@ class Shop:
 
 
 @pytest.fixture
-def shop(settings: Settings, database: Engine) -> Iterator[Shop]:
-    with database.begin() as connection:
-        connection.execute(text("TRUNCATE dead_letter_queue, outbox, job_ledger, job_events"))
-    made = Shop(settings, database)
+def shop(settings: Settings, empty_database: Engine) -> Iterator[Shop]:
+    made = Shop(settings, empty_database)
     yield made
     made.reconciler.close()
     made.publisher.close()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
 from support.held_shop import OWNER, HeldShop
 from taskyard.install import FleetPublisher
@@ -39,10 +39,8 @@ class Shop(HeldShop):
 
 
 @pytest.fixture
-def shop(settings: Settings, database: Engine) -> Iterator[Shop]:
-    with database.begin() as connection:
-        connection.execute(text("TRUNCATE dead_letter_queue, outbox, job_ledger, job_events"))
-    made = Shop(settings, database)
+def shop(settings: Settings, empty_database: Engine) -> Iterator[Shop]:
+    made = Shop(settings, empty_database)
     yield made
     made.reconciler.close()
     made.publisher.close()

@@ -7,14 +7,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
 from servers import Servers
 from support.rabbitmq import take_letters
 from support.yard import catalogue, fresh_settings
 from taskyard.broker import connection
 from taskyard.client import Taskyard
-from taskyard.database import engine
 from taskyard.deadletters import LetterBox, build_letter
 from taskyard.errors import PublishFailed
 from taskyard.jobs.policies import Category
@@ -34,14 +33,10 @@ def yard(servers: Servers) -> Iterator[Taskyard]:
 
 
 @pytest.fixture
-def reconciler(yard: Taskyard, database_url: str) -> Iterator[Reconciler]:
-    database: Engine = engine(database_url)
-    with database.begin() as opened:
-        opened.execute(text("TRUNCATE dead_letter_queue, outbox, job_ledger, job_events"))
-    made = Reconciler(yard.settings, database, yard.records, yard.publisher, grace_s=0)
+def reconciler(yard: Taskyard, empty_database: Engine) -> Iterator[Reconciler]:
+    made = Reconciler(yard.settings, empty_database, yard.records, yard.publisher, grace_s=0)
     yield made
     made.close()
-    database.dispose()
 
 
 def fetch(yard: Taskyard, queue: str) -> list[Any]:

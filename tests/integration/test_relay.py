@@ -98,10 +98,8 @@ class ServerHarness:
 
 
 @pytest.fixture
-def yard(settings: Settings, database: Engine) -> Iterator[ServerHarness]:
-    with database.begin() as connection:
-        connection.execute(text("TRUNCATE dead_letter_queue, outbox"))
-    made = ServerHarness(settings, database)
+def yard(settings: Settings, empty_database: Engine) -> Iterator[ServerHarness]:
+    made = ServerHarness(settings, empty_database)
     yield made
     made.client.close()
 

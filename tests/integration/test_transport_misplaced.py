@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -14,6 +14,7 @@ from support.yard import ServerHarness, fresh_settings, letters_key, list_key
 from taskyard.client import JobHandle
 from taskyard.errors import ServerRefused
 from taskyard.jobs.states import State
+from taskyard.settings import Settings
 
 WATCHED_S = 3.0
 # An idle worker of two processes sends about 8 commands a second (promoter, heartbeat, sweep).
@@ -21,15 +22,13 @@ COMMANDS, EVENTS = 400, 60
 
 
 @pytest.fixture
-def harness(server: RedisServer) -> Iterator[ServerHarness]:
-    opened = ServerHarness(fresh_settings(server.url, lease_s=2))
-    yield opened
-    opened.close()
+def settings(server: RedisServer) -> Settings:
+    return fresh_settings(server.url, lease_s=2)
 
 
 @pytest.fixture
 def worker(harness: ServerHarness, start_worker: Callable[..., Worker]) -> Worker:
-    started = start_worker(settings=harness.settings, queues=("exec", "plan"))
+    started = start_worker(queues=("exec", "plan"))
     started.await_log(" ready.")
     return started
 

@@ -20,6 +20,7 @@ from support.waiting import eventually
 from support.worker import Worker
 from support.yard import ServerHarness, fresh_settings
 from taskyard.jobs.states import State
+from taskyard.settings import Settings
 
 STOCK_APP = """
 import os
@@ -40,11 +41,9 @@ def raw_act(self, payload):
 
 
 @pytest.fixture
-def harness(server: RedisServer) -> Iterator[ServerHarness]:
+def settings(server: RedisServer) -> Settings:
     # The default namespace: the names are those that every Celery client uses.
-    opened = ServerHarness(fresh_settings(server.url, namespace="taskyard"))
-    yield opened
-    opened.close()
+    return fresh_settings(server.url, namespace="taskyard")
 
 
 @pytest.fixture
@@ -74,7 +73,7 @@ def stock_worker(folder: Path, url: str) -> Iterator[subprocess.Popen[bytes]]:
 @pytest.fixture
 def worker(harness: ServerHarness, start_worker: Callable[..., Worker]) -> Worker:
     # With gossip and mingle, as an operator starts it.
-    started = start_worker(settings=harness.settings, queues=("exec",))
+    started = start_worker(queues=("exec",))
     started.await_log(" ready.")
     return started
 

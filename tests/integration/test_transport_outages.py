@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from redis import Redis
@@ -14,20 +14,19 @@ from support.worker import Worker
 from support.yard import ServerHarness, fresh_settings, list_key
 from taskyard.client import JobHandle
 from taskyard.jobs.states import State
+from taskyard.settings import Settings
 
 JOBS = 40
 
 
 @pytest.fixture
-def harness(server: RedisServer) -> Iterator[ServerHarness]:
-    opened = ServerHarness(fresh_settings(server.url))
-    yield opened
-    opened.close()
+def settings(server: RedisServer) -> Settings:
+    return fresh_settings(server.url)
 
 
 @pytest.fixture
 def worker(harness: ServerHarness, start_worker: Callable[..., Worker]) -> Worker:
-    started = start_worker(settings=harness.settings, queues=("exec",))
+    started = start_worker(queues=("exec",))
     started.await_log(" ready.")
     return started
 
@@ -157,7 +156,7 @@ def test_a_worker_starts_where_a_queue_key_is_of_another_type(
 ) -> None:
     urgent = list_key(harness.settings, "exec")
     harness.broker.set(urgent, "not a list")
-    worker = start_worker(settings=harness.settings, queues=("exec",))
+    worker = start_worker(queues=("exec",))
     worker.await_log("holds something else")
     assert harness.await_end(harness.act(priority=2)) is State.COMPLETED
     harness.broker.delete(urgent)

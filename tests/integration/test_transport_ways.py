@@ -16,16 +16,15 @@ from support.yard import ServerHarness, fresh_settings
 from taskyard.client import JobHandle
 from taskyard.errors import TaskyardError
 from taskyard.jobs.states import State
+from taskyard.settings import Settings
 
 WATCHED_S = 3.0
 EVENTS = 80
 
 
 @pytest.fixture
-def harness(server: RedisServer) -> Iterator[ServerHarness]:
-    opened = ServerHarness(fresh_settings(server.url, lease_s=2))
-    yield opened
-    opened.close()
+def settings(server: RedisServer) -> Settings:
+    return fresh_settings(server.url, lease_s=2)
 
 
 @contextmanager
@@ -95,7 +94,7 @@ def assert_all_end(harness: ServerHarness, worker: Worker, jobs: list[JobHandle]
 def test_retry_letter_and_result_survive(
     harness: ServerHarness, server: RedisServer, start_worker: Callable[..., Worker], fault: str
 ) -> None:
-    worker = start_worker(settings=harness.settings, queues=("exec", "plan"))
+    worker = start_worker(queues=("exec", "plan"))
     worker.await_log(" ready.")
     jobs = at_work(harness)
     harness.open_gate("go")

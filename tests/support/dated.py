@@ -1,17 +1,19 @@
-"""A database with a place for the letters and jobs that tests date."""
+"""A database with a place for the letters and jobs that tests date, and its emptying."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from support.letters import DIED_US
 from taskyard.clock import from_us
 from taskyard.database import create_partitions, opened
 
-__all__ = ["dated"]
+__all__ = ["dated", "truncate"]
+
+TABLES = "dead_letter_queue, outbox, job_ledger, job_events, lifecycle_rejects"
 
 
 @contextmanager
@@ -21,3 +23,9 @@ def dated(url: str) -> Iterator[Engine]:
         with engine.begin() as connection:
             create_partitions(connection, from_us(DIED_US))
         yield engine
+
+
+def truncate(database: Engine) -> None:
+    """Delete all that is known of letters and jobs; the audit log cannot be truncated."""
+    with database.begin() as connection:
+        connection.execute(text(f"TRUNCATE {TABLES}"))

@@ -16,8 +16,9 @@ from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.pool import NullPool
 
 from servers import RedisServer, Servers
-from support.dated import dated
+from support.dated import dated, truncate
 from support.proxy import Proxy
+from support.shell import Shell, connected_shell
 from support.worker import Worker
 from support.yard import ServerHarness, fresh_settings
 from taskyard.database import migrate
@@ -61,6 +62,7 @@ def settings(servers: Servers) -> Settings:
 
 @pytest.fixture
 def harness(settings: Settings) -> Iterator[ServerHarness]:
+    """On the servers of `settings`; a module that wants others has its own fixture of that name."""
     opened = ServerHarness(settings)
     yield opened
     opened.close()
@@ -95,3 +97,22 @@ def database(database_url: str) -> Iterator[Engine]:
     """Its engine; the week of the letters and jobs that tests date has its partitions."""
     with dated(database_url) as opened:
         yield opened
+
+
+@pytest.fixture
+def empty_database(database: Engine) -> Engine:
+    """The module's database without the letters, intents and jobs of the tests before."""
+    truncate(database)
+    return database
+
+
+@pytest.fixture
+def bare_shell(tmp_path: Path) -> Shell:
+    """One without any setting."""
+    return Shell(tmp_path)
+
+
+@pytest.fixture
+def shell(tmp_path: Path, servers: Servers, database_url: str) -> Shell:
+    """One with servers, in a namespace of its own."""
+    return connected_shell(tmp_path, servers, database_url)
