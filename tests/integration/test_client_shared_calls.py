@@ -164,7 +164,8 @@ def test_threads_send_for_themselves_while_they_are_few_and_share_when_they_are_
         )
         proxy.flow()
     assert all(job.result().created for job in jobs)
-    assert shared_calls._LANES < admissions(harness) - before <= shared_calls._LANES + 4
+    # How many calls a script finds waiting is up to the threads: far fewer scripts than calls.
+    assert shared_calls._LANES < admissions(harness) - before <= shared_calls._LANES + 16
     assert harness.queued() == 1 + 40
 
 

@@ -74,10 +74,10 @@ def gone(pid: int) -> bool:
     """Whether the process ended; one that nobody has reaped yet ended as well."""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+        state = Path(f"/proc/{pid}/stat").read_text()
+    except (ProcessLookupError, FileNotFoundError):
         return True
-    state = Path(f"/proc/{pid}/stat")
-    return state.exists() and state.read_text().rpartition(")")[2].split()[0] == "Z"
+    return state.rpartition(")")[2].split()[0] == "Z"
 
 
 def pid_of(server: EmbeddedServer) -> int:

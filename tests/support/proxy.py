@@ -168,6 +168,8 @@ class Proxy:
         task = self._loop.create_task(self._serve(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        # Also where it is cancelled before it has begun, or while it connects.
+        task.add_done_callback(lambda _: writer.transport.abort())
 
     async def _close(self) -> None:
         if self._server is not None:
