@@ -406,4 +406,7 @@ def test_a_stock_celery_client_reads_results_and_deaths(day: Day) -> None:
     dead = stock.AsyncResult(day.deaths["retries that are spent"].job_id)
     with pytest.raises(DeadLettered):
         dead.get(timeout=1)
+    # What `close` leaves open: the connection on which the results are announced, and the others.
+    stock.backend.result_consumer.stop()
+    stock.backend.client.close()
     stock.close()
