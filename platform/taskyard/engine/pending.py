@@ -33,10 +33,10 @@ from taskyard.runner.settlement import (
 )
 from taskyard.wire.headers import Stamp
 
-__all__ = ["Owing", "PendingPublication", "pending_publication"]
+__all__ = ["AT_ONCE_US", "Owing", "PendingPublication", "pending_publication"]
 
 # Half of the promoter's interval: a shorter wait is over before the delay store would notice.
-_AT_ONCE_US = us_of(0.1)
+AT_ONCE_US = us_of(0.1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ def _publish_retry(owing: Owing, stamp: Stamp, due_us: int) -> None:
     if kept is not None:
         # Celery's own tasks name a queue as the broker does.
         place["queue"], raw = yard.queue_of(kept.queue), kept.message
-    if due_us - now <= _AT_ONCE_US:
+    if due_us - now <= AT_ONCE_US:
         yard.publisher.publish(raw, job_id=job_id, stamp=fresh, strip=("eta",), **place)
     else:
         yard.publisher.publish_later(raw, job_id=job_id, stamp=fresh, due_us=due_us, **place)

@@ -109,8 +109,9 @@ class Story:
         )
 
         def reached() -> bool:
-            self.screen.update(self.cast)
             record = handle.record()
+            # After the look that may end the wait: its state is shown, too.
+            self.screen.update(self.cast)
             replaying = wanted is State.COMPLETED and record.generation > 0
             if record.state in others and not replaying:
                 cause = record.cause.get("message", "no cause is known")
