@@ -94,7 +94,7 @@ def _explained(history: Sequence[tuple[float, str]], faults: Faults) -> str:
 
 
 def last_before(until: float, since: float, all_dead_until: Sequence[float]) -> float:
-    """When a wait began: anew where all workers were dead, since nobody could have gone on."""
+    """When a wait began: anew where all workers were dead, for no worker could go on."""
     return max(at for at in (since, *all_dead_until) if at <= until)
 
 
