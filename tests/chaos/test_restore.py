@@ -21,9 +21,10 @@ from support.shell import Shell
 from support.waiting import eventually
 from support.worker import Worker, environment_of
 from support.yard import ServerHarness, fresh_settings
+from taskyard.access import Identity, Role
 from taskyard.audit import rows_of
 from taskyard.client import JobHandle
-from taskyard.control import Identity, ReplayRequested, replay
+from taskyard.control import ReplayRequested, replay
 from taskyard.database.tables import AUDIT, LETTERS
 from taskyard.errors import GateClosed
 from taskyard.gate import Gate
@@ -36,7 +37,7 @@ from taskyard.wire.letters import letter_id
 
 pytestmark = pytest.mark.slow
 
-OPS = Identity("ops@example.com", via="token")
+OPS = Identity("ops@example.com", via="token", role=Role.ADMIN)
 WHY = "Infrastructure recovered after 2-hour outage"
 
 

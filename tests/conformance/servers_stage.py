@@ -21,10 +21,11 @@ from support.mirror import mirroring, stored_letters
 from support.waiting import eventually
 from support.worker import Worker
 from support.yard import catalogue, fresh_settings
+from taskyard.access import Identity, Role
 from taskyard.client import EnqueueRequest, JobHandle, Taskyard
 from taskyard.client.messages import first_message
 from taskyard.client.requests import check
-from taskyard.control import Edit, Identity, replay
+from taskyard.control import Edit, replay
 from taskyard.database import migrate
 from taskyard.gate import Gate
 from taskyard.jobs.states import LIVE, State
@@ -36,7 +37,7 @@ from taskyard.wire.letters import AttemptNote
 
 __all__ = ["ServersStage"]
 
-OPERATOR = Identity("suite@example.com", via="token")
+OPERATOR = Identity("suite@example.com", via="token", role=Role.OPERATOR)
 REASON = "The conformance suite wants to see the job again"
 REST = set(State) - (LIVE - {State.DEAD_LETTERED}) - {State.NONE}
 

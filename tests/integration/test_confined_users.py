@@ -19,7 +19,8 @@ from support.relay import relaying
 from support.waiting import eventually
 from support.worker import Worker
 from support.yard import ServerHarness
-from taskyard.control import Identity, replay
+from taskyard.access import Identity, Role
+from taskyard.control import replay
 from taskyard.database import engine
 from taskyard.database.tables import GATE
 from taskyard.jobs.states import State
@@ -27,7 +28,7 @@ from taskyard.settings import Settings
 
 PAGE = Path(__file__).parents[2] / "docs" / "access.md"
 WORD = "confined"
-OPS = Identity("ops@example.com", via="token")
+OPS = Identity("ops@example.com", via="token", role=Role.OPERATOR)
 
 
 def documented_users() -> dict[str, list[str]]:

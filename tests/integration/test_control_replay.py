@@ -11,15 +11,15 @@ from sqlalchemy import Engine, event, select, text, update
 
 from support.letters import make_delivery, make_letter, make_message
 from support.waiting import eventually
-from taskyard.audit import Action
-from taskyard.control import Edit, Identity, ReplayRequested, replay, wait_outcome
+from taskyard.access import Identity, Role
+from taskyard.control import Edit, ReplayRequested, replay, wait_outcome
 from taskyard.database.tables import AUDIT, LETTERS, OUTBOX
 from taskyard.errors import NotFound, NotPermitted, Refused
 from taskyard.mirror.letters import store_letters
 
 pytestmark = pytest.mark.usefixtures("empty_database")
 
-OPS = Identity("ops@example.com", via="token")
+OPS = Identity("ops@example.com", via="token", role=Role.OPERATOR)
 WHY = "Infrastructure recovered after 2-hour outage"
 
 
@@ -77,7 +77,12 @@ def test_a_second_replay_fails_and_says_when_and_by_whom(database: Engine) -> No
     letter_id = stored(database)
     replay(database, letter_id, identity=OPS, reason=WHY)
     with pytest.raises(Refused, match=r"already replayed at 2\d{3}-.* UTC by ops@example.com"):
-        replay(database, letter_id, identity=Identity("b@example.com", "token"), reason=WHY)
+        replay(
+            database,
+            letter_id,
+            identity=Identity("b@example.com", via="token", role=Role.OPERATOR),
+            reason=WHY,
+        )
     assert len(intents(database)) == 1
     last = audit_rows(database, letter_id)[-1]
     assert last["operator_identity"] == "b@example.com"
@@ -128,7 +133,7 @@ def test_a_letter_may_be_named_by_the_start_of_its_id(database: Engine) -> None:
 
 def test_a_missing_right_is_denied_and_audited(database: Engine) -> None:
     letter_id = stored(database)
-    reader = Identity("reader@example.com", "token", may=frozenset({Action.CANCEL_REQUEST}))
+    reader = Identity("reader@example.com", via="token", role=Role.VIEWER)
     with pytest.raises(NotPermitted, match="may not do controlled_replay; allowed: cancel_request"):
         replay(database, letter_id, identity=reader, reason=WHY)
     assert letter_row(database, letter_id)["status"] == "pending"
@@ -141,7 +146,7 @@ def test_a_missing_right_is_denied_and_audited(database: Engine) -> None:
 
 def test_a_bad_reason_is_refused_and_audited(database: Engine) -> None:
     letter_id = stored(database)
-    someone = Identity(f"{uuid.uuid4()}@example.com", "token")
+    someone = Identity(f"{uuid.uuid4()}@example.com", via="token", role=Role.OPERATOR)
     with pytest.raises(Refused, match="is too short or too general"):
         replay(database, letter_id, identity=someone, reason="fix it")
     with database.connect() as connection:
@@ -151,7 +156,7 @@ def test_a_bad_reason_is_refused_and_audited(database: Engine) -> None:
 
 def test_what_a_refused_call_hid_is_audited_in_plain_sight(database: Engine) -> None:
     letter_id = stored(database)
-    someone = Identity(f"{uuid.uuid4()}@example.com", "token")
+    someone = Identity(f"{uuid.uuid4()}@example.com", via="token", role=Role.OPERATOR)
     with pytest.raises(Refused, match="character 7 is U"):
         replay(
             database,
@@ -176,7 +181,7 @@ def test_a_call_of_old_without_a_reason_is_marked_as_such(database: Engine) -> N
 def test_a_letter_that_is_not_there_is_not_found_and_the_attempt_is_audited(
     database: Engine,
 ) -> None:
-    someone = Identity(f"{uuid.uuid4()}@example.com", "token")
+    someone = Identity(f"{uuid.uuid4()}@example.com", via="token", role=Role.OPERATOR)
     with pytest.raises(NotFound, match="See: taskyard dlq list"):
         replay(database, uuid.uuid4(), identity=someone, reason=WHY)
     with database.connect() as connection:

@@ -14,7 +14,7 @@ from sqlalchemy.pool import NullPool
 
 from servers import Servers
 from support.waiting import eventually
-from taskyard.audit import Action
+from taskyard.access import Action
 from taskyard.clock import to_us
 from taskyard.database import (
     check,

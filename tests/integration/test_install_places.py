@@ -20,8 +20,9 @@ from support.mirror import mirroring, stored_letters
 from support.relay import relaying
 from support.waiting import eventually
 from support.yard import fresh_settings
+from taskyard.access import Identity, Role
 from taskyard.broker.layout import PLAIN, Layout
-from taskyard.control import Identity, replay
+from taskyard.control import replay
 from taskyard.errors import PublishFailed, Refused
 from taskyard.install import FleetPublisher, Place, Places
 from taskyard.install.places import broker_mark
@@ -29,7 +30,7 @@ from taskyard.records import Records
 from taskyard.settings import Settings
 from taskyard.wire import Stamp
 
-OPS = Identity("ops@example.com", via="token")
+OPS = Identity("ops@example.com", via="token", role=Role.OPERATOR)
 WHY = "The payment provider is back after its outage"
 ODD: dict[str, Any] = {"global_keyprefix": "shop:", "priority_steps": [0, 2, 5], "sep": "~"}
 

@@ -18,8 +18,9 @@ from sqlalchemy import Engine, select, update
 
 from support.letters import died, make_delivery, make_letter, make_message
 from support.yard import letters_key, list_key
+from taskyard.access import Identity, Role
 from taskyard.broker import RedisPublisher
-from taskyard.control import Identity, replay
+from taskyard.control import replay
 from taskyard.database.tables import LEDGER, LETTERS, OUTBOX
 from taskyard.deadletters import LetterBox
 from taskyard.errors import PublishFailed
@@ -34,7 +35,7 @@ from taskyard.wire import Letter
 from taskyard.wire.unsent import Unsent
 
 AGO_US = 3_600_000_000
-OPS = Identity("ops@example.com", via="token")
+OPS = Identity("ops@example.com", via="token", role=Role.OPERATOR)
 WHY = "Infrastructure recovered after 2-hour outage"
 
 

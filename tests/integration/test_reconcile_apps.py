@@ -14,8 +14,9 @@ from sqlalchemy import Engine
 
 from support.letters import died, make_delivery, make_message
 from support.yard import list_key
+from taskyard.access import Identity, Role
 from taskyard.broker.layout import Layout
-from taskyard.control import Identity, replay
+from taskyard.control import replay
 from taskyard.engine.next_message import NextMessage
 from taskyard.gate import Gate
 from taskyard.install import FleetPublisher, Place, Places
@@ -28,7 +29,7 @@ from taskyard.relay import Relay
 from taskyard.settings import Settings
 
 AGO_US = 3_600_000_000
-OPS = Identity("ops@example.com", via="token")
+OPS = Identity("ops@example.com", via="token", role=Role.OPERATOR)
 
 
 class Shop:

@@ -19,10 +19,11 @@ from support.letters import EMBED, died, make_delivery
 from support.waiting import eventually
 from support.yard import list_key
 from taskyard import outbox
+from taskyard.access import Identity, Role
 from taskyard.audit import rows_of
 from taskyard.broker import RedisPublisher
 from taskyard.broker.layout import PLAIN, Layout
-from taskyard.control import Edit, Identity, ReplayRequested, letters, replay, wait_outcome
+from taskyard.control import Edit, ReplayRequested, letters, replay, wait_outcome
 from taskyard.control.replay_history import replay_history_of
 from taskyard.database import create_partitions
 from taskyard.database.tables import LETTERS, OUTBOX
@@ -38,7 +39,7 @@ from taskyard.relay import Relay
 from taskyard.settings import Settings
 from taskyard.wire import HEADER, Letter, Stamp
 
-OPS = Identity("ops@example.com", via="token")
+OPS = Identity("ops@example.com", via="token", role=Role.OPERATOR)
 WHY = "Infrastructure recovered after 2-hour outage"
 
 

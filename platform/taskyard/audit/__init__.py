@@ -1,5 +1,5 @@
 """The audit log: what operators did, asked for and were refused, in rows that cannot be changed."""
 
-from taskyard.audit.log import Action, Entry, Outcome, answer, refused, rows_of, write
+from taskyard.audit.log import Entry, Outcome, answer, refused, rows_of, write
 
-__all__ = ["Action", "Entry", "Outcome", "answer", "refused", "rows_of", "write"]
+__all__ = ["Entry", "Outcome", "answer", "refused", "rows_of", "write"]

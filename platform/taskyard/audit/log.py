@@ -10,23 +10,11 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, literal, select
 
+from taskyard.access import Action
 from taskyard.database.tables import AUDIT
 from taskyard.wire.redaction import redact_text
 
-__all__ = ["Action", "Entry", "Outcome", "answer", "refused", "rows_of", "write"]
-
-
-class Action(StrEnum):
-    """What an operator can do; the database holds the same list as a CHECK constraint."""
-
-    MANUAL_REROUTE = "manual_reroute"
-    CANCEL_REQUEST = "cancel_request"
-    ABORT_REQUEST = "abort_request"
-    CONTROLLED_REPLAY = "controlled_replay"
-    CONTROLLED_RETRY = "controlled_retry"
-    FORCE_COMPLETE = "force_complete"
-    DELETE_DEAD_LETTER = "delete_dead_letter"
-    ACCEPT_RESTORE = "accept_restore"
+__all__ = ["Entry", "Outcome", "answer", "refused", "rows_of", "write"]
 
 
 class Outcome(StrEnum):

@@ -2,14 +2,13 @@
 
 from taskyard.control import letters
 from taskyard.control.edits import Edit
-from taskyard.control.identity import Identity, local_identity
+from taskyard.control.identity import local_identity
 from taskyard.control.outcome import wait_outcome
 from taskyard.control.payloads import KnownTypes
 from taskyard.control.replay import ReplayRequested, replay
 
 __all__ = [
     "Edit",
-    "Identity",
     "KnownTypes",
     "ReplayRequested",
     "letters",

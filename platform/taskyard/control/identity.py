@@ -1,30 +1,20 @@
-"""Who acts: a subject that was verified, and how. Never an argument that a caller may fill."""
+"""The identity of this machine's user, where the settings trust it."""
 
 from __future__ import annotations
 
 import os
 import pwd
 import socket
-from dataclasses import dataclass
 
-from taskyard.audit import Action
+from taskyard.access import Identity, Role
 from taskyard.errors import NotPermitted
 from taskyard.settings import Settings
 
-__all__ = ["Identity", "local_identity"]
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """A verified subject, the credential it came by (`via`), and the actions it may take."""
-
-    subject: str
-    via: str
-    may: frozenset[Action] = frozenset(Action)
+__all__ = ["local_identity"]
 
 
 def local_identity(settings: Settings) -> Identity:
-    """The user of this machine, where `trust_local` says that this is enough.
+    """Return the user of this machine as an admin, where `trust_local` says that this is enough.
 
     Raises `NotPermitted` with the remedy. The name is that of the process's user id: a variable
     such as USER can say anything.
@@ -34,7 +24,7 @@ def local_identity(settings: Settings) -> Identity:
             "there is no verified identity. On a machine whose users you trust set "
             "TASKYARD_TRUST_LOCAL=1: actions are then audited as local:<user>@<host>"
         )
-    return Identity(subject=f"local:{_user()}@{socket.gethostname()}", via="local")
+    return Identity(f"local:{_user()}@{socket.gethostname()}", via="local", role=Role.ADMIN)
 
 
 def _user() -> str:

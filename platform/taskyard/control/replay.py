@@ -13,11 +13,11 @@ from typing import Any, Final
 from sqlalchemy import Connection, Engine, select
 
 from taskyard import outbox
-from taskyard.audit import Action, Outcome
+from taskyard.access import Action, Identity
+from taskyard.audit import Outcome
 from taskyard.clock import to_us
 from taskyard.control.edits import Edit, captured, check_identity, edited
 from taskyard.control.eligibility import Candidate, check_replayable
-from taskyard.control.identity import Identity
 from taskyard.control.payloads import KnownTypes, check_edit
 from taskyard.control.prefixes import find_id
 from taskyard.control.reasons import Mode, check_reason
@@ -78,6 +78,7 @@ def replay(
         call.reason = check_reason(reason, require_reason)
         with engine.begin() as connection:
             row = _lock(connection, letter_id, call)
+            call.permit_on(*_touched(row, queue), domain=None)
             _validate(connection, row, payload, force=force, limit=max_unpacked_bytes)
             checked = None if payload is None else check_edit(known, row["job_type"], payload)
             asked = _act(connection, row, call, queue=queue, payload=payload, force=force)
@@ -90,6 +91,12 @@ def _lock(connection: Connection, name: str | uuid.UUID, call: VerbCall) -> Mapp
     row = dict(connection.execute(query).mappings().one())
     call.target_request_id = row["original_request_id"]
     return row
+
+
+def _touched(row: Mapping[str, Any], redirect: str | None) -> tuple[str, ...]:
+    """The queues that the replay touches; a letter that could not be read has none."""
+    own = () if row["queue"] is None else (row["queue"],)
+    return own if redirect is None else (*own, redirect)
 
 
 def _validate(

@@ -10,7 +10,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, select
 
-from taskyard.audit import Action, Outcome
+from taskyard.access import Action
+from taskyard.audit import Outcome
 from taskyard.control.eligibility import Candidate, check_replayable
 from taskyard.control.outcome import PENDING
 from taskyard.database.tables import AUDIT, LEDGER, LETTERS

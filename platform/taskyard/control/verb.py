@@ -15,8 +15,8 @@ from typing import Final
 from sqlalchemy import Connection, Engine
 
 from taskyard import audit
-from taskyard.audit import Action, Outcome
-from taskyard.control.identity import Identity
+from taskyard.access import Action, Identity
+from taskyard.audit import Outcome
 from taskyard.errors import InvalidPayload, NotFound, NotPermitted, Refused
 from taskyard.wire.logs import logger
 from taskyard.wire.steering import escaped
@@ -44,12 +44,12 @@ class VerbCall:
     dead_letter_id: uuid.UUID | None = None
 
     def permit(self) -> None:
-        """Raise `NotPermitted` unless the identity may take this action."""
-        if self.action not in self.identity.may:
-            raise NotPermitted(
-                f"{self.identity.subject} may not do {self.action}; "
-                f"allowed: {', '.join(sorted(self.identity.may)) or 'nothing'}"
-            )
+        """Raise `NotPermitted` unless the identity may take this action at all."""
+        self.identity.permit(self.action)
+
+    def permit_on(self, *queues: str, domain: str | None) -> None:
+        """Raise `NotPermitted` unless the target lies within the identity's bounds."""
+        self.identity.permit_on(self.action, queues=queues, domain=domain)
 
     def write(self, connection: Connection, outcome: str, detail: Mapping[str, object]) -> None:
         """Append this call's row to the audit log in the caller's transaction."""

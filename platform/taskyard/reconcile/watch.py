@@ -9,8 +9,8 @@ from typing import Final
 from redis.exceptions import RedisError
 from sqlalchemy import Engine
 
-from taskyard.audit import Action, Outcome
-from taskyard.control import Identity
+from taskyard.access import Action, Identity
+from taskyard.audit import Outcome
 from taskyard.control.reasons import Mode, check_reason
 from taskyard.control.verb import VerbCall, audited
 from taskyard.database.retry import repeat

@@ -12,7 +12,8 @@ import typer
 from sqlalchemy import Engine
 
 from taskyard import database
-from taskyard.control import Identity, local_identity
+from taskyard.access import Identity
+from taskyard.control import local_identity
 from taskyard.install import FleetPublisher
 from taskyard.ops.cli.console import print_json, put, say, table
 from taskyard.ops.cli.options import Json

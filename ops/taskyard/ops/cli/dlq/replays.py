@@ -8,7 +8,8 @@ from typing import Final
 
 from sqlalchemy import Engine
 
-from taskyard.control import Edit, Identity, KnownTypes, ReplayRequested, replay, wait_outcome
+from taskyard.access import Identity
+from taskyard.control import Edit, KnownTypes, ReplayRequested, replay, wait_outcome
 from taskyard.errors import InvalidPayload, NotFound, Refused
 from taskyard.ops.cli.dlq.replay_history import waiting
 from taskyard.wire.unpacking import UNPACKED_LIMIT

@@ -1,0 +1,82 @@
+"""An identity: a subject that was verified, how, and what it may do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from taskyard.access.actions import Action, Scope
+from taskyard.access.roles import RIGHTS, Role
+from taskyard.errors import NotPermitted
+
+__all__ = ["Identity"]
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A verified subject and its rights; never built from an argument that a caller may fill.
+
+    `via` names the credential: `local`, `token:<id>`, `key:<id>`. `queues` and `domains` bind it
+    to jobs of those queues and of types with those domains; None binds it to none. `granted` are
+    actions above its role that its token or grant names.
+    """
+
+    subject: str
+    via: str
+    role: Role
+    queues: frozenset[str] | None = None
+    domains: frozenset[str] | None = None
+    granted: frozenset[Action] = frozenset()
+
+    def may(self, action: Action) -> bool:
+        """Whether the role, or a grant by name, allows the action; bounds come on top."""
+        right = RIGHTS[action]
+        return self.role.includes(right.role) or (right.granted and action in self.granted)
+
+    def permit(self, action: Action) -> None:
+        """Raise `NotPermitted` unless the identity may take this action at all."""
+        right = RIGHTS[action]
+        if not self.may(action):
+            raise NotPermitted(
+                f"{self.subject} has the role {self.role} and may not do {action}; that needs the "
+                f"role {right.role}{' or a grant by name' if right.granted else ''}"
+            )
+        if right.scope is Scope.FLEET and self._bounds():
+            raise NotPermitted(
+                f"{self.subject} is bound to {self._bounds()} and may not do {action}, which "
+                "touches more than those; that needs an identity without such a bound"
+            )
+
+    def permit_on(self, action: Action, *, queues: Iterable[str], domain: str | None) -> None:
+        """Raise `NotPermitted` unless the target lies within the bounds.
+
+        `queues` are all that the action touches: a job's own, and the one that it goes to.
+        """
+        self.permit(action)
+        outside = [] if self.queues is None else sorted(set(queues) - self.queues)
+        if outside:
+            raise NotPermitted(
+                f"{self.subject} is bound to {self._bounds()} and may not do {action} in the "
+                f"queue {outside[0]!r}"
+            )
+        if self.domains is not None and domain not in self.domains:
+            owner = "has no domain" if domain is None else f"belongs to the domain {domain!r}"
+            raise NotPermitted(
+                f"{self.subject} is bound to {self._bounds()} and may not do {action} on a job "
+                f"whose type {owner}"
+            )
+
+    def sees(self, queue: str, domain: str | None) -> bool:
+        """Whether lists show this identity what belongs to the queue and the domain."""
+        return (self.queues is None or queue in self.queues) and (
+            self.domains is None or domain in self.domains
+        )
+
+    def _bounds(self) -> str:
+        """The bounds in words, empty without any."""
+        parts = [
+            f"{name} {', '.join(sorted(bound)) or 'none'}"
+            for name, bound in (("queues", self.queues), ("domains", self.domains))
+            if bound is not None
+        ]
+        return " and ".join(parts)
