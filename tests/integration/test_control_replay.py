@@ -134,7 +134,7 @@ def test_a_letter_may_be_named_by_the_start_of_its_id(database: Engine) -> None:
 def test_a_missing_right_is_denied_and_audited(database: Engine) -> None:
     letter_id = stored(database)
     reader = Identity("reader@example.com", via="token", role=Role.VIEWER)
-    with pytest.raises(NotPermitted, match="may not do controlled_replay; allowed: cancel_request"):
+    with pytest.raises(NotPermitted, match="has the role viewer and may not do controlled_replay"):
         replay(database, letter_id, identity=reader, reason=WHY)
     assert letter_row(database, letter_id)["status"] == "pending"
     with database.connect() as connection:
@@ -281,3 +281,20 @@ def test_a_letter_that_lost_only_texts_in_its_row_is_replayed(database: Engine) 
     letter_id = stored(database, error_message="a\x00b", args=["\x00"], job_id="job-raw")
     assert letter_row(database, letter_id)["mirror_error"]
     assert replay(database, letter_id, identity=OPS, reason=WHY).job_id == "job-raw"
+
+
+def test_whoever_is_bound_to_queues_replays_neither_from_nor_into_another(
+    database: Engine,
+) -> None:
+    letter_id = stored(database)
+    queue = letter_row(database, letter_id)["queue"]
+    for bound, redirect in (({"elsewhere"}, None), ({queue}, "elsewhere")):
+        someone = Identity(
+            f"{uuid.uuid4()}@example.com", "token", Role.OPERATOR, queues=frozenset(bound)
+        )
+        with pytest.raises(NotPermitted, match="is bound to queues"):
+            replay(database, letter_id, identity=someone, reason=WHY, queue=redirect)
+        with database.connect() as connection:
+            query = select(AUDIT.c.outcome).where(AUDIT.c.operator_identity == someone.subject)
+            assert connection.scalar(query) == "denied"
+    assert letter_row(database, letter_id)["status"] == "pending"
