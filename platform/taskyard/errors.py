@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 __all__ = [
     "CodedError",
+    "CredentialRefused",
     "DeadLettered",
     "DuplicateName",
     "GateClosed",
@@ -165,6 +166,14 @@ class NotPermitted(TaskyardError):
     """The caller has no verified identity or lacks the right for a verb."""
 
     exit_code = 6
+
+
+class CredentialRefused(NotPermitted):
+    """A signed credential does not hold; `code` says why, a value of `access.Fault`."""
+
+    def __init__(self, code: str, message: str) -> None:
+        self.code = code
+        super().__init__(message)
 
 
 class TransitionRefused(TaskyardError):

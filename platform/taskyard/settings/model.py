@@ -83,6 +83,9 @@ class Settings(BaseModel):
     ledger_retention_days: int = Field(default=30, ge=1)
 
     trust_local: bool = False
+    public_keys: Path | None = None
+    signing_key: Path | None = None
+    credential_ttl_s: int = Field(default=600, ge=1, le=3600)
     require_reason: Literal["compatible", "strict"] = "compatible"
 
     @field_validator("queues", mode="before")
