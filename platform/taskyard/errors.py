@@ -16,6 +16,7 @@ __all__ = [
     "GateClosed",
     "InvalidPayload",
     "InvalidReason",
+    "InvalidRights",
     "InvalidSettings",
     "JobFailed",
     "LeaseLost",
@@ -31,6 +32,7 @@ __all__ = [
     "ServerRefused",
     "ServerUnreachable",
     "TaskyardError",
+    "TokenRefused",
     "TransitionRefused",
     "UnknownJobType",
     "UnknownPriority",
@@ -156,6 +158,12 @@ class InvalidReason(Refused):
     exit_code = 2
 
 
+class InvalidRights(Refused):
+    """The subject or the rights of a token or a grant cannot be given as they are asked for."""
+
+    exit_code = 2
+
+
 class GateClosed(TaskyardError):
     """Redis or Postgres was restored: nothing asked for before is published until one accepts."""
 
@@ -170,6 +178,17 @@ class NotPermitted(TaskyardError):
 
 class CredentialRefused(NotPermitted):
     """A signed credential does not hold; `code` says why, a value of `access.Fault`."""
+
+    def __init__(self, code: str, message: str) -> None:
+        self.code = code
+        super().__init__(message)
+
+
+class TokenRefused(NotPermitted):
+    """A token does not identify its bearer; `code` says why, and no message holds its secret.
+
+    Codes: `malformed`, `unknown` (no such id, or a wrong secret), `rotated`, `revoked`, `expired`.
+    """
 
     def __init__(self, code: str, message: str) -> None:
         self.code = code

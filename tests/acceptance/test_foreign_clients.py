@@ -22,7 +22,8 @@ from support.mirror import mirroring, stored_letters
 from support.relay import relaying
 from support.waiting import eventually
 from support.yard import fresh_settings
-from taskyard.control import local_identity, replay
+from taskyard.control import replay
+from taskyard.control.identity import local_identity
 from taskyard.ledger import history
 
 pytestmark = pytest.mark.slow

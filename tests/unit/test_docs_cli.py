@@ -104,7 +104,7 @@ def test_a_failure_ends_with_its_code_which_the_page_lists(
         (UnknownQueue("none"), "taskyard worker", "none. See: taskyard env"),
         (UnknownJobType("none"), "taskyard jobs enqueue", "none. See: taskyard types list"),
         (InvalidPayload("a\n  b"), "taskyard jobs enqueue", "  See: taskyard jobs enqueue --help"),
-        (NotPermitted("no"), "taskyard dlq replay", 'eval "$(taskyard env --export)"'),
+        (NotPermitted("no"), "taskyard dlq replay", "taskyard tokens list"),
         (Refused("Run: it"), "taskyard jobs show", "Run: it"),
         (TaskyardError("odd"), "taskyard up", "odd"),
     ],

@@ -178,6 +178,11 @@ LIMITS = {
     "a listing": ["ledger.read:SEARCH_LIMIT"],
     "the beginning of an id": ["control.prefixes:MINIMUM_PREFIX"],
     "a reason": ["control.reasons:MINIMUM_LENGTH", "control.reasons:_MAXIMUM_LENGTH"],
+    "a token's lifetime": ["control.tokens:DEFAULT_LIFETIME", "control.tokens:LONGEST_LIFETIME"],
+    "the secret before a rotation": [
+        "control.tokens:DEFAULT_OVERLAP",
+        "control.tokens:LONGEST_OVERLAP",
+    ],
     "a retry's wait": ["jobs.policies:LONGEST_DELAY"],
     "an ETA": ["broker.amqp_publisher:LONGEST_WAIT_S"],
     "time limit of a type without one": ["jobs.types:DEFAULT_TIME_LIMIT_S"],
@@ -198,6 +203,8 @@ def test_a_fixed_limit_is_what_the_code_holds(row):
 def _number(place):
     module, _, name = place.partition(":")
     value = getattr(import_module(f"taskyard.{module}"), name)
+    if name == "DEFAULT_OVERLAP":
+        return value / timedelta(hours=1)
     if isinstance(value, timedelta):
         return value.days / (7 if name == "AHEAD" else 1)
     if name == "_FORGOTTEN_US":

@@ -1,8 +1,8 @@
 """Operator verbs, once: permit, validate, act, audit. Every surface only calls these."""
 
-from taskyard.control import letters
+from taskyard.control import letters, tokens, users
 from taskyard.control.edits import Edit
-from taskyard.control.identity import local_identity
+from taskyard.control.identity import granted_identity, identify
 from taskyard.control.outcome import wait_outcome
 from taskyard.control.payloads import KnownTypes
 from taskyard.control.replay import ReplayRequested, replay
@@ -11,8 +11,11 @@ __all__ = [
     "Edit",
     "KnownTypes",
     "ReplayRequested",
+    "granted_identity",
+    "identify",
     "letters",
-    "local_identity",
     "replay",
+    "tokens",
+    "users",
     "wait_outcome",
 ]

@@ -1,16 +1,128 @@
-"""The identity of this machine's user, where the settings trust it."""
+"""Who acts: the bearer of a token, this machine's user where it is trusted, or a granted name."""
 
 from __future__ import annotations
 
 import os
 import pwd
 import socket
+from collections.abc import Mapping
+from hmac import compare_digest
+from typing import Any, Final
 
-from taskyard.access import Identity, Role
-from taskyard.errors import NotPermitted
+from sqlalchemy import Connection, Engine, func, select, update
+
+from taskyard.access import Identity, Role, Token
+from taskyard.control.rights import identity_of
+from taskyard.database.tables import GRANTS, TOKENS
+from taskyard.errors import NotPermitted, TokenRefused
 from taskyard.settings import Settings
+from taskyard.wire.steering import STEERING
 
-__all__ = ["local_identity"]
+__all__ = ["granted_identity", "identify", "local_identity", "token_identity"]
+
+# What an unknown id's secret is compared with: it costs the same and never fits.
+_NO_DIGEST: Final = b"\x00" * 32
+
+
+def identify(engine: Engine, settings: Settings) -> Identity:
+    """Return who acts: the bearer of `TASKYARD_TOKEN`, or the local user where that is trusted.
+
+    A token that is refused does not fall back to local trust. Raises `TokenRefused`, and
+    `NotPermitted` where there is neither.
+    """
+    if settings.token is not None:
+        return token_identity(engine, Token.parse(settings.token.get_secret_value()))
+    return local_identity(settings)
+
+
+def token_identity(engine: Engine, token: Token) -> Identity:
+    """Return the identity of the token's bearer and note its use; raises `TokenRefused`.
+
+    Postgres' clock decides what has expired. An unknown id and a wrong secret are one answer.
+    """
+    with engine.begin() as connection:
+        now = func.clock_timestamp().label("now")
+        query = select(TOKENS, now).where(TOKENS.c.id == token.id)
+        row = _checked(token, connection.execute(query).mappings().one_or_none())
+        _note_use(connection, token.id)
+        return identity_of(row, f"token:{token.id}")
+
+
+def _checked(token: Token, row: Mapping[Any, Any] | None) -> Mapping[Any, Any]:
+    """Return `row`; raises `TokenRefused` unless the secret is the row's and still in force."""
+    current, previous = _digests(row)
+    given = token.digest()
+    # Both are compared whatever the first says, so that no answer comes sooner than another.
+    is_current, is_previous = compare_digest(given, current), compare_digest(given, previous)
+    if row is None or not (is_current or is_previous):
+        raise TokenRefused(
+            "unknown",
+            "the token is not one of this database, or its secret is wrong. Compare its id with: "
+            "taskyard tokens list. If it is lost, make another: taskyard tokens create",
+        )
+    refusal = _ended(row, is_current=is_current)
+    if refusal is not None:
+        raise refusal
+    return row
+
+
+def _ended(row: Mapping[str, Any], *, is_current: bool) -> TokenRefused | None:
+    """Say why a token whose secret is right is no longer in force."""
+    if row["revoked_at"] is not None:
+        return TokenRefused(
+            "revoked",
+            f"the token {row['id']} was revoked at {_time(row['revoked_at'])}. An admin can make "
+            "another: taskyard tokens create",
+        )
+    if row["expires_at"] <= row["now"]:
+        return TokenRefused(
+            "expired",
+            f"the token {row['id']} expired at {_time(row['expires_at'])}. An admin can make "
+            "another: taskyard tokens create",
+        )
+    if not is_current and row["previous_until"] <= row["now"]:
+        return TokenRefused(
+            "rotated",
+            f"the secret of the token {row['id']} was replaced and ended at "
+            f"{_time(row['previous_until'])}. Use the newer one, or get another: "
+            "taskyard tokens rotate",
+        )
+    return None
+
+
+def _digests(row: Mapping[str, Any] | None) -> tuple[bytes, bytes]:
+    """The digests of the secret and of the one before it."""
+    if row is None:
+        return _NO_DIGEST, _NO_DIGEST
+    previous = row["previous_sha256"]
+    return bytes(row["secret_sha256"]), _NO_DIGEST if previous is None else bytes(previous)
+
+
+def _note_use(connection: Connection, token_id: str) -> None:
+    """Note the minute of the last use; a token in steady use costs one write a minute."""
+    minute = func.date_trunc("minute", func.clock_timestamp())
+    is_older = TOKENS.c.last_used_at.is_(None) | (TOKENS.c.last_used_at < minute)
+    change = update(TOKENS).where(TOKENS.c.id == token_id, is_older).values(last_used_at=minute)
+    connection.execute(change)
+
+
+def granted_identity(engine: Engine, subject: str, via: str) -> Identity:
+    """Return the rights of a person whom something else has signed in: Flower, a proxy.
+
+    `subject` must have been verified by the caller, `via` names by what. Raises `NotPermitted`
+    where the subject has no grant.
+    """
+    row: Mapping[Any, Any] | None = None
+    if not STEERING.search(subject):  # no grant has such a name, and Postgres refuses a NUL
+        with engine.connect() as connection:
+            query = select(GRANTS).where(GRANTS.c.subject == subject)
+            row = connection.execute(query).mappings().one_or_none()
+    if row is None:
+        raise NotPermitted(
+            f"{subject[:200]!r} is signed in ({via}) and has no rights here. An admin gives some: "
+            "taskyard users grant"
+        )
+    return identity_of(row, via)
 
 
 def local_identity(settings: Settings) -> Identity:
@@ -21,8 +133,10 @@ def local_identity(settings: Settings) -> Identity:
     """
     if not settings.trust_local:
         raise NotPermitted(
-            "there is no verified identity. On a machine whose users you trust set "
-            "TASKYARD_TRUST_LOCAL=1: actions are then audited as local:<user>@<host>"
+            "there is no verified identity. Set TASKYARD_TOKEN to a token that an admin made for "
+            "you; or, on a machine whose users you trust, set TASKYARD_TRUST_LOCAL=1: actions are "
+            "then audited as local:<user>@<host>. For the servers that run on this machine, run: "
+            'eval "$(taskyard env --export)"'
         )
     return Identity(f"local:{_user()}@{socket.gethostname()}", via="local", role=Role.ADMIN)
 
@@ -33,3 +147,7 @@ def _user() -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:  # a container may run under an id that has no name
         return str(uid)
+
+
+def _time(moment: Any) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"

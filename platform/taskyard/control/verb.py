@@ -19,6 +19,7 @@ from taskyard.access import Action, Identity
 from taskyard.audit import Outcome
 from taskyard.errors import InvalidPayload, NotFound, NotPermitted, Refused
 from taskyard.wire.logs import logger
+from taskyard.wire.redaction import mask_tokens
 from taskyard.wire.steering import escaped
 
 __all__ = ["VerbCall", "audited"]
@@ -95,5 +96,5 @@ def _record(engine: Engine, call: VerbCall, outcome: str, error: Exception) -> N
 
 
 def _storable(text: str) -> str:
-    """What a caller wrote, as the audit log can hold it and no reader can misread it."""
-    return escaped(text)[:_LONGEST]
+    """What a caller wrote, as the audit log can hold it and no reader can misread or misuse it."""
+    return escaped(mask_tokens(text))[:_LONGEST]

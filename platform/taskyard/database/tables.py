@@ -13,15 +13,27 @@ from sqlalchemy import (
     Column,
     DateTime,
     Integer,
+    Interval,
     LargeBinary,
     MetaData,
     Table,
     Text,
     Uuid,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-__all__ = ["AUDIT", "EVENTS", "GATE", "LEDGER", "LETTERS", "METADATA", "OUTBOX", "REJECTS"]
+__all__ = [
+    "AUDIT",
+    "EVENTS",
+    "GATE",
+    "GRANTS",
+    "LEDGER",
+    "LETTERS",
+    "METADATA",
+    "OUTBOX",
+    "REJECTS",
+    "TOKENS",
+]
 
 METADATA: Final = MetaData()
 _TIME: Final = DateTime(timezone=True)
@@ -154,4 +166,37 @@ REJECTS: Final = Table(
     Column("entry", LargeBinary),
     Column("mirror_error", Text),
     Column("received_at", _TIME),
+)
+
+TOKENS: Final = Table(
+    "operator_tokens",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("subject", Text),
+    Column("role", Text),
+    Column("queues", ARRAY(Text)),
+    Column("domains", ARRAY(Text)),
+    Column("granted", ARRAY(Text)),
+    Column("secret_sha256", LargeBinary),
+    Column("lifetime", Interval),
+    Column("created_at", _TIME),
+    Column("created_by", Text),
+    Column("expires_at", _TIME),
+    Column("previous_sha256", LargeBinary),
+    Column("previous_until", _TIME),
+    Column("revoked_at", _TIME),
+    Column("revoked_by", Text),
+    Column("last_used_at", _TIME),
+)
+
+GRANTS: Final = Table(
+    "operator_grants",
+    METADATA,
+    Column("subject", Text, primary_key=True),
+    Column("role", Text),
+    Column("queues", ARRAY(Text)),
+    Column("domains", ARRAY(Text)),
+    Column("granted", ARRAY(Text)),
+    Column("granted_at", _TIME),
+    Column("granted_by", Text),
 )

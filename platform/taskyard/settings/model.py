@@ -9,6 +9,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    SecretStr,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -82,6 +83,7 @@ class Settings(BaseModel):
     letter_retention_days: int = Field(default=90, ge=1)
     ledger_retention_days: int = Field(default=30, ge=1)
 
+    token: SecretStr | None = None
     trust_local: bool = False
     public_keys: Path | None = None
     signing_key: Path | None = None

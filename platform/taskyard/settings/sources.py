@@ -105,7 +105,7 @@ def _describe(error: ValidationError, origins: Mapping[str, str]) -> str:
         origin = origins.get(str(fault["loc"][0])) if fault["loc"] else None
         place = f"{field} (from {origin})" if origin else "settings"
         came = "" if not fault["loc"] else f", got: {fault['input']!r}"
-        secret = field.endswith("_url")
+        secret = field.endswith("_url") or field == "token"
         lines.append(
             f"{place}: {fault['msg'].removeprefix('Value error, ')}{'' if secret else came}"
         )

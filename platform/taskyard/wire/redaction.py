@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-__all__ = ["MASK", "redact", "redact_text", "redact_url", "redacted_repr"]
+__all__ = ["MASK", "mask_tokens", "redact", "redact_text", "redact_url", "redacted_repr"]
 
 MASK: Final = "[redacted]"
 # The one table of what names a secret, in a key and in free text alike; what is looked for, and the
@@ -64,6 +64,9 @@ _AUTHORIZATION: Final = re.compile(
 _BEARER: Final = re.compile(r"(?i)\b(bearer\s++)([\w.~+/=-]{8,})")
 _WORD: Final = re.compile(r"[^\s\"']+")
 _URL_USER: Final = re.compile(r"(?i)(?<![\w+.-])[\w+.-]++://[^/:@]*+:")
+# A token of ours is known by its form, under whatever name it stands, also where it was cut.
+_TOKEN_START: Final = "ty_"  # noqa: S105 - what every token begins with
+_TOKEN: Final = re.compile(r"(ty_[0-9a-f]{12}_)[A-Za-z0-9_-]{8,}+")
 _DEEPEST: Final = 32
 
 
@@ -123,6 +126,7 @@ def _entry(key: Any, item: Any, depth: int) -> Any:
 
 def redact_text(text: str) -> str:
     """Free text (messages, tracebacks) with pairs of secret names, tokens and passwords masked."""
+    text = mask_tokens(text)
     folded = _folded(text)
     if "=" not in text and ":" not in text and "bearer" not in folded:
         return text
@@ -132,6 +136,11 @@ def redact_text(text: str) -> str:
     return text
 
 
+def mask_tokens(text: str) -> str:
+    """`text` with the secrets of operator tokens masked, and nothing else changed."""
+    return _TOKEN.sub(rf"\1{MASK}", text) if _TOKEN_START in text else text
+
+
 def redacted_repr(value: Any) -> str:
     """`repr(redact(value))`; where the plain repr has no trace of a secret, that is it."""
     shown = repr(value)
@@ -139,7 +148,7 @@ def redacted_repr(value: Any) -> str:
     # A bracket may be a tuple, which `redact` shows as a list, or a class of its own.
     if deep or "(" in shown or _has_trace(_folded(shown)):
         return repr(redact(value))
-    return shown
+    return mask_tokens(shown)
 
 
 def _has_trace(folded: str) -> bool:

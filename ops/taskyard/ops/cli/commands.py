@@ -61,4 +61,23 @@ COMMANDS: Final[Mapping[str, Command | Noun]] = {
             "replay": Command(f"{_CLI}.dlq.replay", "Send dead letters back to their queues."),
         },
     ),
+    "tokens": Noun(
+        "Make, renew and end operators' tokens.",
+        {
+            "create": Command(f"{_CLI}.tokens.create", "Make a token and show it once."),
+            "list": Command(f"{_CLI}.tokens.listing", "List the tokens, without their secrets."),
+            "rotate": Command(
+                f"{_CLI}.tokens.rotate", "Give a token a new secret and show it once."
+            ),
+            "revoke": Command(f"{_CLI}.tokens.revoke", "End a token at once."),
+        },
+    ),
+    "users": Noun(
+        "Give rights to people who sign in elsewhere.",
+        {
+            "grant": Command(f"{_CLI}.users.grant", "Give rights to a name, in place of others."),
+            "list": Command(f"{_CLI}.users.listing", "List the names that have rights."),
+            "revoke": Command(f"{_CLI}.users.revoke", "Take all rights from a name."),
+        },
+    ),
 }

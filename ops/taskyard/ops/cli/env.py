@@ -15,6 +15,7 @@ from taskyard.ops.cli.target import URLS, Target, find_target
 from taskyard.ops.embedded import environment_of
 from taskyard.settings import load
 from taskyard.wire import redact_url
+from taskyard.wire.redaction import MASK
 
 __all__ = ["command"]
 
@@ -69,6 +70,8 @@ def _shown(target: Target, *, show_secrets: bool) -> dict[str, dict[str, Any]]:
     for name in URLS:
         if values[name] is not None and not show_secrets:
             values[name] = redact_url(values[name])
+    if values["token"] is not None:  # shown once, when it was made
+        values["token"] = MASK
     return {name: {"value": values[name], "origin": target.origins[name]} for name in values}
 
 

@@ -27,7 +27,7 @@ _NAMED: Final = re.compile(r"taskyard [a-z]+|pip install|Run: ")
 _STEPS: Final[tuple[tuple[tuple[type[TaskyardError], ...], str], ...]] = (
     (
         (NotPermitted,),
-        'For the servers of this machine run: eval "$(taskyard env --export)"',
+        "An admin can give more rights; who has which, shows: taskyard tokens list",
     ),
     ((UnknownQueue, UnknownPriority), "See: taskyard env"),
     ((UnknownJobType,), "See: taskyard types list"),

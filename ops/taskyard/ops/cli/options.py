@@ -46,12 +46,12 @@ def patience(seconds: float) -> float:
     return seconds
 
 
-def duration(text: str) -> timedelta:
-    """`90s`, `15m`, `2h`, `7d` or `1w`; raises `typer.BadParameter`."""
+def duration(text: str, option: str = _SINCE) -> timedelta:
+    """`90s`, `15m`, `2h`, `7d` or `1w`; raises `typer.BadParameter` that names the option."""
     found = re.fullmatch(r"(\d{1,6})([smhdw])", text.strip().lower())
     if found is None:
         raise typer.BadParameter(
-            f"expected a duration such as 90s, 15m, 2h, 7d or 1w, got {text!r}", param_hint=_SINCE
+            f"expected a duration such as 90s, 15m, 2h, 7d or 1w, got {text!r}", param_hint=option
         )
     return timedelta(seconds=int(found[1]) * _UNITS_S[found[2]])
 

@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 
 from taskyard import database
 from taskyard.access import Identity
-from taskyard.control import local_identity
+from taskyard.control import identify
 from taskyard.install import FleetPublisher
 from taskyard.ops.cli.console import print_json, put, say, table
 from taskyard.ops.cli.options import Json
@@ -54,7 +54,7 @@ def command(
     with database.opened(url, application_name="taskyard reconcile") as engine:
         records = Records(connect(settings.need_redis_url()), settings)
         reconciler = Reconciler(settings, engine, records, FleetPublisher(settings, records))
-        wish = _Accept(local_identity(settings), reason) if accept else None
+        wish = _Accept(identify(engine, settings), reason) if accept else None
         with closing(reconciler), reachable(settings.need_redis_url()):
             run = partial(reconciler.run, repair=repair, most_examples=examples)
             report = _look(reconciler, engine, wish, run, budget)

@@ -12,7 +12,7 @@ from rich.text import Text
 from sqlalchemy import Engine
 
 from taskyard import database
-from taskyard.control import local_identity
+from taskyard.control import identify
 from taskyard.ops.cli.console import note, print_json, print_sentence, say
 from taskyard.ops.cli.dlq.known import known_types
 from taskyard.ops.cli.dlq.replays import Replay, ReplayStatus, Wish, replay_one
@@ -58,8 +58,8 @@ def command(
 ) -> None:
     """Send dead letters back to their queues.
 
-    Needs an identity: on a machine whose users you trust, TASKYARD_TRUST_LOCAL=1. Waits up to 2 s
-    for each outcome; `pending` means that the relay will carry it out.
+    Needs an identity: TASKYARD_TOKEN, or TASKYARD_TRUST_LOCAL=1 on a machine whose users you trust.
+    Waits up to 2 s for each outcome; `pending` means that the relay will carry it out.
     """
     names = _within_limit(written(ids))
     settings = find_target(quiet=json).settings
@@ -67,16 +67,16 @@ def command(
         settings.queue(queue)
     edit = read_edit(payload, args, kwargs)
     known = None if edit is None else known_types(settings)
-    wish = Wish(
-        local_identity(settings),
-        reason,
-        queue,
-        edit,
-        force=force,
-        known=known,
-        max_unpacked_bytes=settings.max_unpacked_bytes,
-    )
     with database.opened(settings.need_database_url(), application_name="taskyard dlq") as engine:
+        wish = Wish(
+            identify(engine, settings),
+            reason,
+            queue,
+            edit,
+            force=force,
+            known=known,
+            max_unpacked_bytes=settings.max_unpacked_bytes,
+        )
         done = _replay_all(engine, names, wish, quiet=json)
     counts = Counter(replay.verdict for replay in done)
     if json:

@@ -1,0 +1,92 @@
+"""The options that give rights, as `tokens create` and `users grant` take them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Final
+
+import typer
+
+from taskyard.access import RIGHTS, Action, Role
+from taskyard.control.rights import Rights
+from taskyard.errors import InvalidRights
+from taskyard.ops.cli.console import note
+from taskyard.settings import Settings
+
+__all__ = [
+    "Domains",
+    "Granted",
+    "Queues",
+    "Reason",
+    "RoleOption",
+    "bounds_text",
+    "note_unknown_queues",
+    "rights_of",
+]
+
+_BY_NAME: Final = ", ".join(action for action, right in RIGHTS.items() if right.granted)
+
+RoleOption = Annotated[Role, typer.Option(help="What they may do; see docs/security.md.")]
+Queues = Annotated[str | None, typer.Option(help="Only within these queues, separated by commas.")]
+Domains = Annotated[
+    str | None, typer.Option(help="Only for job types of these domains, separated by commas.")
+]
+Granted = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--grant", help=f"An action above the role, by name: {_BY_NAME}. May be repeated."
+    ),
+]
+Reason = Annotated[str | None, typer.Option(help="Why; kept in the audit log.")]
+
+
+def rights_of(
+    role: Role, queues: str | None, domains: str | None, granted: Sequence[str] | None
+) -> Rights:
+    """Return the rights that the options ask for; raises `InvalidRights`, `typer.BadParameter`."""
+    return Rights(
+        role,
+        _names(queues, "--queues"),
+        _names(domains, "--domains"),
+        frozenset(_action(name) for name in granted or ()),
+    )
+
+
+def _names(written: str | None, option: str) -> frozenset[str] | None:
+    if written is None:
+        return None
+    names = [name.strip() for name in written.split(",")]
+    if not all(names):
+        raise typer.BadParameter(
+            f"expected names separated by commas such as exec,plan; got {written!r}",
+            param_hint=option,
+        )
+    return frozenset(names)
+
+
+def _action(name: str) -> Action:
+    try:
+        return Action(name)
+    except ValueError:
+        raise InvalidRights(
+            f"there is no action {name[:60]!r}; what can be granted by name: {_BY_NAME}"
+        ) from None
+
+
+def note_unknown_queues(rights: Rights, settings: Settings) -> None:
+    """Name on standard error the queues that are not in the settings, which may be a typing error.
+
+    An installed app's queues need not be there.
+    """
+    for name in sorted((rights.queues or frozenset()) - settings.queues.keys()):
+        note(f"the queue {name!r} is not in the settings here; known: {', '.join(settings.queues)}")
+
+
+def bounds_text(queues: Iterable[str] | None, domains: Iterable[str] | None) -> str:
+    """The bounds in words: `queues exec, plan; domains billing`; `none` without any."""
+    parts = [
+        f"{kind} {', '.join(sorted(names)) or 'none'}"
+        for kind, names in (("queues", queues), ("domains", domains))
+        if names is not None
+    ]
+    return "; ".join(parts) or "none"

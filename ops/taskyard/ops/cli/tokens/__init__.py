@@ -1,0 +1,3 @@
+"""`taskyard tokens`: create, list, rotate and revoke, one verb a file."""
+
+__all__: list[str] = []

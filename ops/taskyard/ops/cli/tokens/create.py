@@ -1,0 +1,58 @@
+"""`taskyard tokens create`: a token for a person or a program."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from taskyard import database
+from taskyard.control import identify, tokens
+from taskyard.ops.cli.options import Json, duration
+from taskyard.ops.cli.rights import (
+    Domains,
+    Granted,
+    Queues,
+    Reason,
+    RoleOption,
+    note_unknown_queues,
+    rights_of,
+)
+from taskyard.ops.cli.target import find_target
+from taskyard.ops.cli.tokens.issued import print_issued
+
+__all__ = ["command"]
+
+
+def command(
+    subject: Annotated[
+        str, typer.Argument(help="Who acts with it, as the audit log names them: ada@example.com.")
+    ],
+    role: RoleOption,
+    reason: Reason = None,
+    expires: Annotated[
+        str, typer.Option(help="How long it lives: 12h, 30d, up to 366d.")
+    ] = f"{tokens.DEFAULT_LIFETIME.days}d",
+    queues: Queues = None,
+    domains: Domains = None,
+    grant: Granted = None,
+    json: Json = False,
+) -> None:
+    """Make a token and show it once.
+
+    Needs an identity that is an admin's without bounds; the first token is made where
+    TASKYARD_TRUST_LOCAL=1. Standard output is the token alone; the database keeps its hash.
+    """
+    settings = find_target(quiet=json).settings
+    rights = rights_of(role, queues, domains, grant)
+    lifetime = duration(expires, "--expires")
+    with database.opened(
+        settings.need_database_url(), application_name="taskyard tokens"
+    ) as engine:
+        identity = identify(engine, settings)
+        issued = tokens.create(
+            engine, subject, rights, identity=identity, reason=reason, lifetime=lifetime
+        )
+    if not json:
+        note_unknown_queues(rights, settings)
+    print_issued(issued, json=json)

@@ -1,0 +1,58 @@
+"""`taskyard tokens list`: who has one, with what rights, until when."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from taskyard import database
+from taskyard.clock import SYSTEM_CLOCK
+from taskyard.control import tokens
+from taskyard.control.tokens import TokenInfo, TokenState
+from taskyard.ops.cli.console import note, print_json, put, table
+from taskyard.ops.cli.options import Json
+from taskyard.ops.cli.rights import bounds_text
+from taskyard.ops.cli.target import find_target
+from taskyard.ops.cli.times import age, moment
+
+__all__ = ["command"]
+
+
+def command(
+    subject: Annotated[str | None, typer.Option(help="Only this person's or program's.")] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also those that expired or were revoked.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """List the tokens, without their secrets."""
+    settings = find_target(quiet=json).settings
+    with database.opened(settings.need_database_url()) as engine:
+        found = [
+            info
+            for info in tokens.list_tokens(engine, subject=subject)
+            if everything or info.state is TokenState.ACTIVE
+        ]
+    if json:
+        print_json([asdict(info) for info in found])
+        return
+    columns = ("id", "subject", "role", "state", "expires", "last used", "by name", "bounds")
+    put(table(columns, [_row(info) for info in found]))
+    if not found:
+        note("no token fits; those that ended are shown with --all")
+
+
+def _row(info: TokenInfo) -> tuple[object, ...]:
+    used = info.last_used_at
+    return (
+        info.id,
+        info.subject,
+        info.role,
+        info.state.value,
+        f"{moment(info.expires_at)}"[:16],
+        "never" if used is None else f"{age(used, SYSTEM_CLOCK.now())} ago",
+        ", ".join(info.granted) or "-",
+        bounds_text(info.queues, info.domains),
+    )

@@ -1,0 +1,54 @@
+"""`taskyard users grant`: rights for a name that something else signs in."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from taskyard import database
+from taskyard.control import identify, users
+from taskyard.ops.cli.console import print_json, say
+from taskyard.ops.cli.options import Json
+from taskyard.ops.cli.rights import (
+    Domains,
+    Granted,
+    Queues,
+    Reason,
+    RoleOption,
+    bounds_text,
+    note_unknown_queues,
+    rights_of,
+)
+from taskyard.ops.cli.target import find_target
+
+__all__ = ["command"]
+
+
+def command(
+    name: Annotated[
+        str, typer.Argument(help="Letter by letter as Flower or the proxy names them.")
+    ],
+    role: RoleOption,
+    reason: Reason = None,
+    queues: Queues = None,
+    domains: Domains = None,
+    grant: Granted = None,
+    json: Json = False,
+) -> None:
+    """Give rights to a name, in place of others.
+
+    For people whom something else signs in. A name without a grant may do nothing.
+    """
+    settings = find_target(quiet=json).settings
+    rights = rights_of(role, queues, domains, grant)
+    with database.opened(settings.need_database_url(), application_name="taskyard users") as engine:
+        given = users.grant(
+            engine, name, rights, identity=identify(engine, settings), reason=reason
+        )
+    if json:
+        print_json(asdict(given))
+        return
+    note_unknown_queues(rights, settings)
+    say(f"{given.subject} is {given.role}, bounds: {bounds_text(given.queues, given.domains)}")

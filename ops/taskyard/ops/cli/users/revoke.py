@@ -1,0 +1,46 @@
+"""`taskyard users revoke`: a name that something else signs in may do nothing from now on."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from taskyard import database
+from taskyard.control import identify, tokens, users
+from taskyard.control.tokens import TokenState
+from taskyard.ops.cli.console import note, print_json, say
+from taskyard.ops.cli.options import Json
+from taskyard.ops.cli.rights import Reason
+from taskyard.ops.cli.target import find_target
+
+__all__ = ["command"]
+
+
+def command(
+    name: Annotated[str, typer.Argument(help="The name, letter by letter.")],
+    reason: Reason = None,
+    json: Json = False,
+) -> None:
+    """Take all rights from a name.
+
+    Tokens of the same name are not touched; a line names those that are in force.
+    """
+    settings = find_target(quiet=json).settings
+    with database.opened(settings.need_database_url(), application_name="taskyard users") as engine:
+        taken = users.revoke(engine, name, identity=identify(engine, settings), reason=reason)
+        left = [
+            info.id
+            for info in tokens.list_tokens(engine, subject=name)
+            if info.state is TokenState.ACTIVE
+        ]
+    if json:
+        print_json({**asdict(taken), "active_tokens": left})
+        return
+    say(f"{taken.subject} has no rights any more")
+    if left:
+        note(
+            f"tokens of this name are still in force: {', '.join(left)}. "
+            f"Run: taskyard tokens revoke {left[0]}"
+        )
