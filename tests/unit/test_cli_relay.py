@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from taskyard.ops.cli.relay import run_watched
+from taskyard.ops.cli.relay import run_beside
 
 PATIENCE_S = 30.0
 
@@ -20,7 +20,7 @@ def test_a_watcher_that_dies_ends_the_relay_with_the_cause() -> None:
         raise ValueError("an unreadable record")
 
     with pytest.raises(ValueError, match="an unreadable record"):
-        run_watched(until_stopped, dies, threading.Event())
+        run_beside(until_stopped, {"watcher": dies}, threading.Event())
 
 
 def test_a_relay_that_dies_ends_the_watcher_with_the_cause() -> None:
@@ -34,8 +34,16 @@ def test_a_relay_that_dies_ends_the_watcher_with_the_cause() -> None:
         raise ValueError("no such intent")
 
     with pytest.raises(ValueError, match="no such intent"):
-        run_watched(dies, watcher, threading.Event())
+        run_beside(dies, {"watcher": watcher}, threading.Event())
     assert ended.is_set()
+
+
+def test_one_of_two_watchers_that_dies_ends_the_other_and_the_relay() -> None:
+    def dies(_: threading.Event) -> None:
+        raise ValueError("an unreadable seal")
+
+    with pytest.raises(ValueError, match="an unreadable seal"):
+        run_beside(until_stopped, {"one": until_stopped, "two": dies}, threading.Event())
 
 
 def test_both_end_when_they_are_told_to() -> None:
@@ -50,5 +58,5 @@ def test_both_end_when_they_are_told_to() -> None:
         stop.set()
         ended.append("relay")
 
-    run_watched(relay, watcher, stop)
+    run_beside(relay, {"watcher": watcher}, stop)
     assert sorted(ended) == ["relay", "watcher"]

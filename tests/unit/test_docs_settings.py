@@ -160,6 +160,8 @@ LIMITS = {
     ],
     "relay without work": ["relay.relay:_IDLE_S"],
     "an intent that is postponed": ["relay.relay:_LONGEST_WAIT_S"],
+    "the audit log is sealed": ["audit.sealer:EVERY_S"],
+    "findings of `audit verify` that are named": ["audit.findings:EXAMPLES"],
     "gate's beat": ["gate:BEAT_S"],
     "reconcile: grace": ["reconcile.reconciler:GRACE_S"],
     "reconcile: budget of time": ["reconcile.reconciler:BUDGET_S", "reconcile.watch:_BUDGET_S"],

@@ -1,5 +1,29 @@
-"""The audit log: what operators did, asked for and were refused, in rows that cannot be changed."""
+"""The audit log: what operators did, asked for and were refused, in rows that cannot be changed.
 
+A chain of seals makes a change show all the same: `Sealer` extends it, `verify` follows it.
+"""
+
+from taskyard.audit.findings import MEANINGS, Finding, Kind, Report
+from taskyard.audit.heads import Head, HeadFile, exported, given_heads
 from taskyard.audit.log import Entry, Outcome, answer, refused, rows_of, write
+from taskyard.audit.sealer import Sealer
+from taskyard.audit.verify import verify
 
-__all__ = ["Entry", "Outcome", "answer", "refused", "rows_of", "write"]
+__all__ = [
+    "MEANINGS",
+    "Entry",
+    "Finding",
+    "Head",
+    "HeadFile",
+    "Kind",
+    "Outcome",
+    "Report",
+    "Sealer",
+    "answer",
+    "exported",
+    "given_heads",
+    "refused",
+    "rows_of",
+    "verify",
+    "write",
+]

@@ -32,7 +32,10 @@ def refused(why: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One row. All rows of one call share its `request_id`."""
+    """One row. All rows of one call share its `request_id`.
+
+    Its time is when the row is written; a time that came from elsewhere belongs into `detail`.
+    """
 
     request_id: uuid.UUID
     action_type: Action
@@ -58,7 +61,7 @@ def answer(
     copied = [
         column
         for column in AUDIT.c
-        if column.name not in {"id", "outcome", "detail", "performed_at"}
+        if column.name not in {"id", "outcome", "detail", "performed_at", "transaction_id"}
     ]
     request = select(
         *copied,

@@ -32,6 +32,7 @@ __all__ = [
     "METADATA",
     "OUTBOX",
     "REJECTS",
+    "SEALS",
     "TOKENS",
 ]
 
@@ -132,6 +133,24 @@ AUDIT: Final = Table(
     Column("outcome", Text),
     Column("detail", _JSON),
     Column("performed_at", _TIME),
+    Column("transaction_id", BigInteger),
+)
+
+SEALS: Final = Table(
+    "audit_seals",
+    METADATA,
+    Column("seq", BigInteger, primary_key=True),
+    Column("form", Integer),
+    Column("cluster", Text),
+    Column("sealed_at", _TIME),
+    Column("closed_below", BigInteger),
+    Column("next_transaction", BigInteger),
+    Column("row_ids", ARRAY(BigInteger)),
+    Column("row_hashes", LargeBinary),
+    Column("last_id", BigInteger),
+    Column("archived_through", BigInteger),
+    Column("prev_hash", LargeBinary),
+    Column("hash", LargeBinary),
 )
 
 OUTBOX: Final = Table(

@@ -82,6 +82,7 @@ class Settings(BaseModel):
     rabbitmq_queue_type: Literal["auto", "classic", "quorum"] = "auto"
     letter_retention_days: int = Field(default=90, ge=1)
     ledger_retention_days: int = Field(default=30, ge=1)
+    audit_head_file: Path | None = None
 
     token: SecretStr | None = None
     trust_local: bool = False

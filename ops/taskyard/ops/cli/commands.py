@@ -80,4 +80,13 @@ COMMANDS: Final[Mapping[str, Command | Noun]] = {
             "revoke": Command(f"{_CLI}.users.revoke", "Take all rights from a name."),
         },
     ),
+    "audit": Noun(
+        "See who did what, and whether the log was changed.",
+        {
+            "verify": Command(
+                f"{_CLI}.audit.verify",
+                "Find what was changed in the audit log since it was sealed.",
+            ),
+        },
+    ),
 }

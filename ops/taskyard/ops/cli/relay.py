@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
+from functools import partial
 
-from taskyard import database
+from sqlalchemy import Engine
+
+from taskyard import audit, database
+from taskyard.audit import HeadFile, Sealer
 from taskyard.gate import Gate
 from taskyard.install import FleetPublisher
 from taskyard.ops.cli.daemon import run_until_stopped
@@ -15,9 +19,10 @@ from taskyard.ops.cli.target import find_target
 from taskyard.reconcile import Reconciler, watch
 from taskyard.records import Records
 from taskyard.relay import Relay
+from taskyard.settings import Settings
 from taskyard.store import connect
 
-__all__ = ["command", "run_watched"]
+__all__ = ["command", "run_beside"]
 
 
 def command() -> None:
@@ -25,7 +30,8 @@ def command() -> None:
 
     Any number may run side by side. While a server is away it waits and loses nothing; after a
     restore it waits for `taskyard reconcile --accept`. Every minute it compares broker, records
-    and ledger and logs what disagrees; if that fails for another reason than an outage, it ends.
+    and ledger and logs what disagrees; every five seconds it seals the audit log. If one of these
+    fails for another reason than an outage, it ends.
     """
     settings = find_target(quiet=False).settings
     url = settings.need_database_url()
@@ -37,26 +43,38 @@ def command() -> None:
         gate = Gate(settings.namespace, client)
         relay = Relay(settings, engine, records, publisher, gate, queues=publisher)
         with closing(Reconciler(settings, engine, records, publisher)) as reconciler:
-            run_until_stopped(
-                "relay",
-                lambda stop: run_watched(relay.run, lambda end: watch(reconciler, end), stop),
-            )
+            beside: dict[str, Callable[[threading.Event], None]] = {
+                "reconcile": partial(watch, reconciler),
+                "seal": _sealer(settings, engine).run,
+            }
+            run_until_stopped("relay", lambda stop: run_beside(relay.run, beside, stop))
 
 
-def run_watched(
+def _sealer(settings: Settings, engine: Engine) -> Sealer:
+    path = settings.audit_head_file
+    file = None if path is None else HeadFile(path)
+    last = None if file is None else file.last()
+    return Sealer(engine, lambda seal: audit.exported(seal, file), last)
+
+
+def run_beside(
     daemon: Callable[[threading.Event], None],
-    watcher: Callable[[threading.Event], None],
+    beside: Mapping[str, Callable[[threading.Event], None]],
     stop: threading.Event,
 ) -> None:
-    """Run `daemon` here and `watcher` in a thread until `stop` is set, or until one of them ends.
+    """Run `daemon` here and each of `beside` in a thread, until `stop` is set or one of them ends.
 
-    What either raises is raised: a relay without its watcher must not look healthy.
+    What one of them raises is raised: a relay without its watcher must not look healthy.
     """
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="reconcile") as pool:
-        watching = pool.submit(watcher, stop)
-        watching.add_done_callback(lambda _: stop.set())
+    with ExitStack() as threads:
+        running = []
+        for name, work in beside.items():
+            pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+            running.append(threads.enter_context(pool).submit(work, stop))
+            running[-1].add_done_callback(lambda _: stop.set())
         try:
             daemon(stop)
         finally:
             stop.set()
-    watching.result()
+    for each in running:
+        each.result()

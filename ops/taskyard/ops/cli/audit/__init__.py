@@ -1,0 +1,1 @@
+"""`taskyard audit`: who did what, and whether the log was changed."""

@@ -1,0 +1,72 @@
+"""`taskyard audit verify`: what was changed in the audit log since it was sealed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from taskyard import database
+from taskyard.audit import MEANINGS, Report, given_heads, verify
+from taskyard.clock import SYSTEM_CLOCK
+from taskyard.ops.cli.console import note, print_json, put, say, table
+from taskyard.ops.cli.options import Json
+from taskyard.ops.cli.target import find_target
+from taskyard.ops.cli.times import age
+
+__all__ = ["command"]
+
+_CHANGED: Final = 1
+
+
+def command(
+    head: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="HEAD", help="An exported head (SEQ:HASH), or a file that holds some."
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Find what was changed in the audit log since it was sealed.
+
+    Each row is compared with its seal, each seal with the one before, and the chain with the heads
+    that were exported: those of `--head`, and of the file that TASKYARD_AUDIT_HEAD_FILE names. Exit
+    code 1 if anything was changed.
+    """
+    settings = find_target(quiet=json).settings
+    heads = given_heads([*(head or []), *_own(settings.audit_head_file)])
+    with database.opened(settings.need_database_url(), application_name="taskyard audit") as engine:
+        report = verify(engine, heads)
+    if json:
+        print_json(report.document())
+    else:
+        _print(report)
+    if not report.intact:
+        raise typer.Exit(_CHANGED)
+
+
+def _own(path: Path | None) -> list[str]:
+    """The file of heads that the settings name, where this machine has it."""
+    return [str(path)] if path is not None and path.exists() and path.stat().st_size else []
+
+
+def _print(report: Report) -> None:
+    say(f"{report.rows} rows in {report.seals} seals; the head is {report.head or 'none yet'}")
+    if report.unsealed:
+        since = age(report.unsealed_since, SYSTEM_CLOCK.now())
+        say(f"{report.unsealed} rows are not sealed yet, the oldest for {since}; the relay does it")
+    if report.counts:
+        counted = sorted(report.counts.items())
+        rows = [(kind.value, count, MEANINGS[kind]) for kind, count in counted]
+        put(table(("found", "times", "meaning"), rows))
+        for finding in report.findings:
+            say(f"{finding.kind}: {finding.text}", "red")
+    for line in report.notes:
+        note(line)
+    if report.intact:
+        compared = f", and {report.heads} exported heads are in it" * bool(report.heads)
+        say(f"nothing sealed was changed{compared}", "green")
+    else:
+        say("the audit log was changed after it was sealed", "red")

@@ -1,0 +1,150 @@
+"""The chain of seals: each holds the hashes of its rows, and the hash of the seal before it.
+
+A seal names its rows one by one, not by a range: ids have gaps after rollbacks, and a long
+transaction commits lower ids than a shorter one has committed before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import Connection, insert, text
+
+from taskyard.audit.canonical import HASH_BYTES, digest, in_microseconds
+from taskyard.database.tables import SEALS
+
+__all__ = [
+    "GENESIS",
+    "SEAL_SQL",
+    "Seal",
+    "append",
+    "cluster_of",
+    "last_seal",
+    "read_seal",
+    "seals_after",
+]
+
+GENESIS: Final = bytes(HASH_BYTES)
+"""What stands for the hash before the first seal."""
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_PAGE: Final = 100
+SEAL_SQL: Final = (
+    f"seq, form, cluster, {in_microseconds('sealed_at')} AS sealed_us, "
+    "closed_below, next_transaction, row_ids, row_hashes, archived_through, prev_hash, hash"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """One link. All of it but `hash` goes into `hash`.
+
+    `cluster` is the system identifier of the servers that made it: transaction ids mean nothing in
+    another one, where the rows may have been restored. `closed_below`: every row of a transaction
+    below it is in this seal or an earlier one; None where more rows follow in the next seal.
+    `next_transaction`: no row that was committed by then has this transaction id or a higher one.
+    `archived_through`: the rows of seals up to this one were archived and removed.
+    """
+
+    seq: int
+    form: int
+    cluster: str
+    sealed_us: int
+    closed_below: int | None
+    next_transaction: int
+    row_ids: tuple[int, ...]
+    row_hashes: bytes
+    archived_through: int | None
+    prev_hash: bytes
+    hash: bytes = b""
+
+    def digest(self) -> bytes:
+        """The hash that its other fields have."""
+        return digest(
+            f"taskyard audit seal {self.form}",
+            str(self.seq),
+            self.cluster,
+            str(self.sealed_us),
+            None if self.closed_below is None else str(self.closed_below),
+            str(self.next_transaction),
+            ",".join(map(str, self.row_ids)),
+            self.row_hashes,
+            None if self.archived_through is None else str(self.archived_through),
+            self.prev_hash,
+        )
+
+    @property
+    def sealed_at(self) -> datetime:
+        """When it was made, by Postgres' clock."""
+        return _EPOCH + timedelta(microseconds=self.sealed_us)
+
+    def rows(self) -> Iterator[tuple[int, bytes]]:
+        """Each row's id with its hash; what has no partner is left out, and `digest` finds it."""
+        steps = range(0, len(self.row_hashes), HASH_BYTES)
+        hashes = [self.row_hashes[start : start + HASH_BYTES] for start in steps]
+        return zip(self.row_ids, hashes, strict=False)
+
+
+def append(connection: Connection, seal: Seal) -> None:
+    """Append a seal in the caller's transaction; two with one number cannot both be committed."""
+    connection.execute(
+        insert(SEALS).values(
+            seq=seal.seq,
+            form=seal.form,
+            cluster=seal.cluster,
+            sealed_at=seal.sealed_at,
+            closed_below=seal.closed_below,
+            next_transaction=seal.next_transaction,
+            row_ids=list(seal.row_ids),
+            row_hashes=seal.row_hashes,
+            last_id=max(seal.row_ids, default=0),
+            archived_through=seal.archived_through,
+            prev_hash=seal.prev_hash,
+            hash=seal.hash,
+        )
+    )
+
+
+def cluster_of(connection: Connection) -> str:
+    """The system identifier of these servers."""
+    return str(connection.scalar(text("SELECT system_identifier FROM pg_control_system()")))
+
+
+def last_seal(connection: Connection) -> Seal | None:
+    """The end of the chain."""
+    query = text(f"SELECT {SEAL_SQL} FROM audit_seals ORDER BY seq DESC LIMIT 1")  # noqa: S608 - constant
+    row = connection.execute(query).mappings().one_or_none()
+    return None if row is None else read_seal(dict(row))
+
+
+def seals_after(connection: Connection, seq: int) -> Iterator[list[Seal]]:
+    """The seals with higher numbers in their order, a page at a time."""
+    query = text(f"SELECT {SEAL_SQL} FROM audit_seals WHERE seq > :seq ORDER BY seq LIMIT {_PAGE}")  # noqa: S608 - constant
+    while True:
+        rows = connection.execute(query, {"seq": seq}).mappings().all()
+        if not rows:
+            return
+        page = [read_seal(dict(row)) for row in rows]
+        yield page
+        seq = page[-1].seq
+
+
+def read_seal(row: Mapping[str, Any]) -> Seal:
+    """A row that was read with `SEAL_SQL`, whatever somebody has written into it."""
+    # No time is an infinite one: as -1 it gives another hash.
+    sealed_us = int(row["sealed_us"]) if row["sealed_us"].lstrip("-").isdigit() else -1
+    return Seal(
+        seq=row["seq"],
+        form=row["form"],
+        cluster=row["cluster"],
+        sealed_us=sealed_us,
+        closed_below=row["closed_below"],
+        next_transaction=row["next_transaction"],
+        row_ids=tuple(-1 if found is None else int(found) for found in row["row_ids"]),
+        row_hashes=bytes(row["row_hashes"]),
+        archived_through=row["archived_through"],
+        prev_hash=bytes(row["prev_hash"]),
+        hash=bytes(row["hash"]),
+    )

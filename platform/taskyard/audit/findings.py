@@ -1,0 +1,105 @@
+"""What a verification of the audit log found."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final
+
+from taskyard.audit.heads import Head
+
+__all__ = ["EXAMPLES", "MEANINGS", "Finding", "Kind", "Report"]
+
+EXAMPLES: Final = 20
+"""How many findings of a kind are named; all are counted."""
+
+
+class Kind(StrEnum):
+    """What can be wrong."""
+
+    CHANGED = "changed"
+    MISSING = "missing"
+    INSERTED = "inserted"
+    BACKDATED = "backdated"
+    SEALED_TWICE = "sealed_twice"
+    SEAL_CHANGED = "seal_changed"
+    CHAIN_BROKEN = "chain_broken"
+    HEAD_DIFFERS = "head_differs"
+    HEAD_MISSING = "head_missing"
+
+
+MEANINGS: Final = {
+    Kind.CHANGED: "a row is not as it was sealed",
+    Kind.MISSING: "a sealed row is gone",
+    Kind.INSERTED: "a row was put among older ones after these were sealed",
+    Kind.BACKDATED: "a row's time lies before that of a seal which was made before the row",
+    Kind.SEALED_TWICE: "a row is in two seals",
+    Kind.SEAL_CHANGED: "a seal does not have the hash of what it holds",
+    Kind.CHAIN_BROKEN: "a seal does not follow from the one before it",
+    Kind.HEAD_DIFFERS: "a seal is not the one whose head was exported: the chain was rewritten",
+    Kind.HEAD_MISSING: "the seal of an exported head is gone: the chain was cut",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong, in words; `row` and `seal` where there is one."""
+
+    kind: Kind
+    text: str
+    row: int | None = None
+    seal: int | None = None
+
+
+@dataclass(slots=True)
+class Report:
+    """What was verified, and what is wrong: `counts` of all, `findings` the first of each kind.
+
+    `unsealed` rows wait for the sealer, the oldest since `unsealed_since`. `heads` of the exported
+    ones were found in the chain.
+    """
+
+    rows: int = 0
+    seals: int = 0
+    heads: int = 0
+    archived: int = 0
+    unsealed: int = 0
+    unsealed_since: datetime | None = None
+    head: Head | None = None
+    counts: Counter[Kind] = field(default_factory=Counter)
+    findings: list[Finding] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def intact(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.counts
+
+    def add(
+        self, kind: Kind, text: str, *, row: int | None = None, seal: int | None = None
+    ) -> None:
+        """Count a finding, and keep it if it is among the first of its kind."""
+        self.counts[kind] += 1
+        if self.counts[kind] <= EXAMPLES:
+            self.findings.append(Finding(kind, text, row, seal))
+
+    def document(self) -> dict[str, Any]:
+        """The report for a program."""
+        return {
+            "intact": self.intact,
+            "head": None if self.head is None else str(self.head),
+            "rows": self.rows,
+            "seals": self.seals,
+            "heads_found": self.heads,
+            "archived_rows": self.archived,
+            "unsealed_rows": self.unsealed,
+            "unsealed_since": self.unsealed_since,
+            "counts": {kind.value: count for kind, count in sorted(self.counts.items())},
+            "findings": [
+                {"kind": each.kind, "row": each.row, "seal": each.seal, "text": each.text}
+                for each in self.findings
+            ],
+            "notes": self.notes,
+        }

@@ -1,0 +1,128 @@
+"""Exported heads of the chain: kept outside Postgres, so that its owner cannot change them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from taskyard.audit.chain import Seal
+from taskyard.errors import InvalidPayload
+from taskyard.wire.logs import logger
+
+__all__ = ["Head", "HeadFile", "exported", "given_heads"]
+
+log = logger(__name__)
+
+_WRITTEN: Final = re.compile(r"(?:(?P<seq>\d{1,18}):)?(?P<hash>[0-9a-f]{64})")
+# In a line there may be other hashes, so the number is needed.
+_IN_LINE: Final = re.compile(r"(?<![0-9a-f:])(?P<seq>\d{1,18}):(?P<hash>[0-9a-f]{64})(?![0-9a-f])")
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The end of the chain as it was at some moment; written `seq:hash`, or the hash alone."""
+
+    seq: int | None
+    hash: bytes
+
+    def __str__(self) -> str:
+        return self.hash.hex() if self.seq is None else f"{self.seq}:{self.hash.hex()}"
+
+
+def exported(seal: Seal, file: HeadFile | None) -> None:
+    """Write the head into the log, and into the file where there is one."""
+    head = Head(seal.seq, seal.hash)
+    log.info(
+        "the audit log is sealed up to seal %d; its head is %s",
+        seal.seq,
+        head,
+        extra={"action": "audit_sealed", "head": str(head), "rows": len(seal.row_ids)},
+    )
+    if file is not None:
+        file.append(seal)
+
+
+class HeadFile:
+    """A file of heads, a JSON line each. It only grows: an earlier head is evidence too."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def append(self, seal: Seal) -> None:
+        """Add a line; a file that cannot be written is logged, and sealing goes on."""
+        line = {
+            "head": str(Head(seal.seq, seal.hash)),
+            "sealed_at": seal.sealed_at.isoformat(timespec="seconds"),
+        }
+        try:
+            # One write, in a line of its own also after a line that a kill cut off.
+            with self._path.open("ab") as file:
+                start = b"" if file.tell() == 0 or self._ends_whole() else b"\n"
+                file.write(start + json.dumps(line).encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            log.error(  # the log line before has the same head
+                "the head of the audit log could not be written to %s: %s. Mend the path that "
+                "TASKYARD_AUDIT_HEAD_FILE names; the next head is tried again",
+                self._path,
+                error,
+                extra={"action": "audit_head_not_written"},
+            )
+
+    def last(self) -> Head | None:
+        """The last head that can be read; None where there is none."""
+        if not self._path.exists():
+            return None
+        found = None
+        for found in _of_file(self._path):  # noqa: B007 - the last one
+            pass
+        return found
+
+    def _ends_whole(self) -> bool:
+        with self._path.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) == b"\n"
+
+
+def given_heads(words: list[str]) -> list[Head]:
+    """The heads that `words` are, or that the files hold which they name.
+
+    Raises `InvalidPayload` for a word that is neither, and for a file without any head.
+    """
+    heads: list[Head] = []
+    for word in words:
+        written = _WRITTEN.fullmatch(word.strip().lower())
+        if written is not None:
+            heads.append(_head(written))
+            continue
+        try:
+            found = list(_of_file(Path(word)))
+        except OSError as error:
+            raise InvalidPayload(
+                "expected a head (SEQ:HASH, or the hash alone), or a file with heads, got "
+                f"{word[:200]!r}: {error.strerror}"
+            ) from error
+        if not found:
+            raise InvalidPayload(f"the file {word} holds no head")
+        heads += found
+    return heads
+
+
+def _of_file(path: Path) -> Iterator[Head]:
+    """The heads of its lines, of a log's lines too; a line without one is passed over."""
+    with path.open("r", encoding="utf-8", errors="replace") as file:
+        for line in file:
+            found = _IN_LINE.search(line)
+            if found is not None:
+                yield _head(found)
+
+
+def _head(found: re.Match[str]) -> Head:
+    seq = found["seq"]
+    return Head(None if seq is None else int(seq), bytes.fromhex(found["hash"]))

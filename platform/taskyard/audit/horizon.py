@@ -1,0 +1,89 @@
+"""Whether a row can have come when it says: its id, transaction and time against earlier seals.
+
+A seal was made at a moment. All transactions below its `closed_below` were over, so their rows are
+in it or in earlier ones. A transaction from its `next_transaction` on began later: its rows have
+higher ids than all that are sealed there, and no earlier time than the seal.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from taskyard.audit.chain import Seal
+from taskyard.audit.findings import Kind
+
+__all__ = ["Horizons", "Written"]
+
+# A clock is set back, or the servers after a failover have another one.
+_CLOCK_MAY_STEP_US: Final = 60_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Of a row: its id, transaction and time in microseconds, None for one that is no moment."""
+
+    row_id: int
+    transaction: int
+    performed_us: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    seq: int
+    last_id: int
+    sealed_us: int
+
+
+class Horizons:
+    """What the seals so far say of the rows that come after them.
+
+    Only seals of the same cluster after its first whole pass say something: before that, rows with
+    another cluster's transaction ids may come.
+    """
+
+    def __init__(self) -> None:
+        self._cluster = ""
+        self._closed: tuple[int, int] | None = None  # transaction, seal
+        self._last_id = 0
+        # Both ascend; a seal that a later one with a lower number replaces says nothing of its own.
+        self._numbers: list[int] = []
+        self._moments: list[_Moment] = []
+
+    def enter(self, cluster: str) -> None:
+        """Forget what the transaction ids of other servers said: `cluster` seals the next rows."""
+        if cluster != self._cluster:
+            self._cluster, self._closed = cluster, None
+            self._numbers, self._moments = [], []
+
+    def add(self, seal: Seal) -> None:
+        """Take what this seal says; the rows of it were asked about before."""
+        self._last_id = max(self._last_id, *seal.row_ids, 0)
+        if seal.closed_below is not None:
+            before = 0 if self._closed is None else self._closed[0]
+            self._closed = (max(before, seal.closed_below), seal.seq)
+        if self._closed is None:
+            return
+        while self._numbers and self._numbers[-1] >= seal.next_transaction:
+            del self._numbers[-1], self._moments[-1]
+        self._numbers.append(seal.next_transaction)
+        self._moments.append(_Moment(seal.seq, self._last_id, seal.sealed_us))
+
+    def contradictions(self, row: Written) -> Iterator[tuple[Kind, int]]:
+        """What is wrong with a row that comes after these seals, and by which seal."""
+        if self._closed is not None and row.transaction < self._closed[0]:
+            yield Kind.INSERTED, self._closed[1]
+            return
+        place = bisect_right(self._numbers, row.transaction)
+        if not place:
+            return
+        moment = self._moments[place - 1]
+        if row.row_id <= moment.last_id:
+            yield Kind.INSERTED, moment.seq
+        if (
+            row.performed_us is not None
+            and row.performed_us < moment.sealed_us - _CLOCK_MAY_STEP_US
+        ):
+            yield Kind.BACKDATED, moment.seq

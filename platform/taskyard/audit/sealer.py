@@ -1,0 +1,215 @@
+"""The sealer: rows that are committed and in no seal yet go into the next one, every few seconds.
+
+A visible row is committed and never changes, so it can be sealed at once; writers are never waited
+for and never wait. What a running transaction commits later is found by its transaction id, which
+is not below the oldest one that ran before (`pg_snapshot_xmin`). Each seal is one transaction, so a
+sealer that is killed anywhere leaves a whole chain, and the rows that it had not sealed.
+
+Transaction ids are of one cluster of servers. Rows that were restored into another one are data
+with foreign ids: a sealer's first pass, and the first in a new cluster, looks at every row.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, text
+
+from taskyard.audit.canonical import FORM, ROW_SQL, in_microseconds, row_hash
+from taskyard.audit.chain import GENESIS, Seal, append, cluster_of, last_seal
+from taskyard.audit.heads import Head
+from taskyard.database.retry import repeat
+from taskyard.wire.logs import logger
+
+__all__ = ["EVERY_S", "Sealer"]
+
+log = logger(__name__)
+
+EVERY_S: Final = 5.0
+_BATCH: Final = 1000  # 40 kB a seal
+# One sealer at a time in a schema. Where two meet all the same, the seal's number stops one.
+_LOCK: Final = text(
+    "SELECT pg_try_advisory_xact_lock("
+    "hashtextextended('taskyard audit sealer ' || current_schema(), 0))"
+)
+_FLOOR: Final = text("SELECT coalesce(max(last_id), 0) FROM audit_seals WHERE cluster <> :cluster")
+_HASH: Final = text("SELECT hash FROM audit_seals WHERE seq = :seq")
+# Rows and horizon are of one snapshot, since they are of one statement. The horizon comes also
+# where no row does.
+_UNSEALED: Final = text(
+    f"""
+    SELECT pg_snapshot_xmin(pg_current_snapshot())::text AS horizon,
+        {in_microseconds("clock_timestamp()")} AS now_us, unsealed.*
+    FROM (SELECT 1) AS always LEFT JOIN LATERAL (
+        SELECT {ROW_SQL} FROM operator_audit_log AS written
+        WHERE written.id > :after AND written.transaction_id >= :since
+            AND NOT EXISTS (
+                SELECT FROM audit_seals AS seal, unnest(seal.row_ids) AS sealed(id)
+                WHERE seal.next_transaction > :since AND seal.last_id > :after
+                    AND sealed.id = written.id)
+        ORDER BY written.id LIMIT {_BATCH + 1}) AS unsealed ON true
+    ORDER BY unsealed.id::bigint
+    """  # noqa: S608 - constants
+)
+# Taken after the rows were read: whoever had an id by then has a lower one.
+_NEXT: Final = text("SELECT pg_current_xact_id()::text")
+
+
+@dataclass(frozen=True, slots=True)
+class _Position:
+    """Where to look: above the row `after`, from the transaction `since` on.
+
+    `floor` is the last row that another cluster sealed. `whole`: this pass reads all rows, and
+    `horizon` is that of its first look.
+    """
+
+    cluster: str
+    floor: int
+    after: int
+    since: int
+    whole: bool
+    horizon: int | None = None
+
+
+class Sealer:
+    """Seals what is committed; of any number of sealers of one schema one works at a time."""
+
+    def __init__(
+        self, engine: Engine, export: Callable[[Seal], None], exported: Head | None = None
+    ) -> None:
+        """`export` gets the head of the chain: at the start, and after each pass that sealed.
+
+        `exported` is the head that was exported last; a chain without it is reported.
+        """
+        self._engine, self._export = engine, export
+        self._expected = exported
+        self._position: _Position | None = None
+        self._head: Seal | None = None
+
+    def run(self, stop: threading.Event) -> None:
+        """Seal every `EVERY_S` until `stop` is set; an unreachable server is waited for."""
+
+        def step() -> None:
+            self.run_once()
+            stop.wait(EVERY_S)
+
+        repeat("audit_sealer", step, stop)
+
+    def run_once(self) -> int:
+        """Seal what is committed and export the head where it is another; the count of rows."""
+        before, rows, more = self._head, 0, True
+        while more:
+            with self._engine.begin() as connection:
+                if not connection.scalar(_LOCK):
+                    return rows
+                position = self._where(connection)
+                found = _read(connection, position)
+                head = self._extend(connection, position, found)
+            # Only what is committed counts.
+            self._position, self._head = found.next_position(position), head
+            rows, more = rows + len(found.batch), found.more
+        if self._head is not None and self._head != before:
+            self._export(self._head)
+            self._expected = Head(self._head.seq, self._head.hash)
+        return rows
+
+    def _extend(self, connection: Connection, position: _Position, found: _Found) -> Seal | None:
+        last = last_seal(connection)
+        if not found.batch:
+            return last
+        closed_below = None if found.more else found.closed_below(position)
+        made = _seal(connection, last, position.cluster, found, closed_below)
+        append(connection, made)
+        return made
+
+    def _where(self, connection: Connection) -> _Position:
+        """Where the step before ended; the beginning, unless this is the chain it was made on."""
+        cluster = cluster_of(connection)
+        known = self._position
+        if self._is_same_chain(connection) and known is not None and known.cluster == cluster:
+            return known
+        floor = int(connection.scalar(_FLOOR, {"cluster": cluster}) or 0)
+        return _Position(cluster, floor=floor, after=0, since=0, whole=True)
+
+    def _is_same_chain(self, connection: Connection) -> bool:
+        """Whether the chain holds what was exported; what it does not hold is reported once."""
+        if self._expected is None:
+            return True
+        found = connection.scalar(_HASH, {"seq": self._expected.seq})
+        if found is not None and bytes(found) == self._expected.hash:
+            return True
+        log.error(
+            "the chain of the audit log does not hold the head %s, which was exported: seals were "
+            "changed or removed, or Postgres was restored to an earlier moment. Sealing goes on. "
+            "Compare: taskyard audit verify --head %s",
+            self._expected,
+            self._expected,
+            extra={"action": "audit_chain_changed", "head": str(self._expected)},
+        )
+        self._expected = None
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What one look found: the rows to seal now, whether more follow, horizon and time."""
+
+    batch: Sequence[Mapping[str, Any]]
+    more: bool
+    horizon: int
+    now_us: int
+
+    def closed_below(self, position: _Position) -> int:
+        """Below which transaction nothing is left unsealed, once this look's rows are sealed.
+
+        A pass over all rows goes by their ids. What commits behind it is left to the next pass,
+        so the horizon of its first look is the one that holds.
+        """
+        return self.horizon if position.horizon is None else position.horizon
+
+    def next_position(self, position: _Position) -> _Position:
+        """Where the next look begins."""
+        closed_below = self.closed_below(position)
+        if not self.more:
+            after = position.floor
+            return replace(position, after=after, since=closed_below, whole=False, horizon=None)
+        if position.whole:
+            return replace(position, after=int(self.batch[-1]["id"]), horizon=closed_below)
+        return position
+
+
+def _read(connection: Connection, position: _Position) -> _Found:
+    limits = {"after": position.after, "since": position.since}
+    found = connection.execute(_UNSEALED, limits).mappings().all()
+    rows = [dict(row) for row in found if row["id"] is not None]
+    horizon, now_us = int(found[0]["horizon"]), int(found[0]["now_us"])
+    return _Found(rows[:_BATCH], len(rows) > _BATCH, horizon, now_us)
+
+
+def _seal(
+    connection: Connection,
+    last: Seal | None,
+    cluster: str,
+    found: _Found,
+    closed_below: int | None,
+) -> Seal:
+    """The seal after `last`; its own transaction is younger than all whose rows it holds."""
+    own = int(str(connection.scalar(_NEXT)))
+    # Rows that were restored from another cluster may have ids from its future.
+    youngest = max(int(row["transaction_id"]) for row in found.batch)
+    made = Seal(
+        seq=1 if last is None else last.seq + 1,
+        form=FORM,
+        cluster=cluster,
+        sealed_us=found.now_us,
+        closed_below=closed_below,
+        next_transaction=max(own, youngest + 1),
+        row_ids=tuple(int(row["id"]) for row in found.batch),
+        row_hashes=b"".join(row_hash(row) for row in found.batch),
+        archived_through=None,
+        prev_hash=GENESIS if last is None else last.hash,
+    )
+    return replace(made, hash=made.digest())

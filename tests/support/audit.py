@@ -1,0 +1,63 @@
+"""Rows of the audit log, and sealers that note what they export."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from sqlalchemy import Connection, Engine, text
+
+from taskyard import audit
+from taskyard.access import Action
+from taskyard.audit import Entry, Head, Outcome, Sealer
+from taskyard.audit.chain import Seal
+
+__all__ = ["count_of", "entry", "sealed", "sealer", "without_triggers", "write"]
+
+
+def entry(**changes: Any) -> Entry:
+    """A row with every column filled."""
+    values: dict[str, Any] = {
+        "request_id": uuid.uuid4(),
+        "action_type": Action.CONTROLLED_REPLAY,
+        "operator_identity": "ops@example.com",
+        "identity_via": "token:1a2b",
+        "on_behalf_of": "customer@example.com",
+        "reason": "Infrastructure recovered after 2-hour outage",
+        "target_request_id": "job-1",
+        "dead_letter_id": uuid.uuid4(),
+        "outcome": Outcome.REQUESTED,
+        "detail": {"queue": "exec", "n": 1.50, "text": 'ü "\\n'},
+    }
+    return Entry(**{**values, **changes})
+
+
+def write(database: Engine, count: int = 1, **changes: Any) -> None:
+    """Commit rows, a transaction each."""
+    for _ in range(count):
+        with database.begin() as connection:
+            audit.write(connection, entry(**changes))
+
+
+def sealer(database: Engine, exported: list[Seal] | None = None) -> Sealer:
+    """A sealer that appends what it exports."""
+    return Sealer(database, ([] if exported is None else exported).append)
+
+
+def sealed(database: Engine) -> Head:
+    """Seal all that is committed; the head."""
+    heads: list[Seal] = []
+    sealer(database, heads).run_once()
+    return Head(heads[-1].seq, heads[-1].hash)
+
+
+def count_of(database: Engine, query: str, **values: Any) -> int:
+    """The number that a query answers."""
+    with database.connect() as connection:
+        return int(connection.scalar(text(query), values) or 0)
+
+
+def without_triggers(connection: Connection) -> None:
+    """What only the owner of the tables can do, in the caller's transaction."""
+    for table in ("operator_audit_log", "audit_seals"):
+        connection.execute(text(f"ALTER TABLE {table} DISABLE TRIGGER ALL"))
