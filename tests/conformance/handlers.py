@@ -126,6 +126,11 @@ def warned(act: Act, context: JobContext) -> Any:
     return _act(act, context)
 
 
+@job("owned", queue="exec", policy=NEVER, domain="billing")
+def owned(act: Act, context: JobContext) -> Any:
+    return _act(act, context)
+
+
 @job("relayed", queue="exec", policy=NEVER)
 def relayed(payload: Any) -> Any:
     """What came, for chains."""

@@ -63,6 +63,7 @@ class MemoryStage:
             job_id=letter.job_id,
             generation=letter.generation,
             job_type=letter.job_type,
+            domain=letter.domain,
             queue=letter.queue,
             priority=letter.priority,
             category=letter.category.value,

@@ -175,6 +175,7 @@ def _seen(row: dict[str, Any]) -> Seen:
         job_id=row["original_request_id"],
         generation=row["generation"],
         job_type=row["job_type"],
+        domain=row["domain"],
         queue=row["queue"],
         priority=row["priority"],
         category=row["failure_category"],

@@ -30,6 +30,7 @@ class Seen:
     job_id: str
     generation: int
     job_type: str
+    domain: str | None
     queue: str
     priority: int | None
     category: str

@@ -29,6 +29,16 @@ def test_a_letter_holds_the_job_its_cause_and_its_message(stage: Stage) -> None:
     assert (letter.eligible, letter.status) == (True, "pending")
 
 
+def test_a_letter_names_the_domain_of_its_type_also_after_a_replay(stage: Stage) -> None:
+    job, other = stage.act("fail", "owned"), stage.act("fail", policy={"max_retries": 0})
+    stage.settle(job, other)
+    [letter], [foreign] = stage.letters(job), stage.letters(other)
+    assert (letter.domain, foreign.domain) == ("billing", None)
+    stage.replay(letter)
+    stage.settle(job)
+    assert [again.domain for again in stage.letters(job)] == ["billing", "billing"]
+
+
 def test_a_letter_holds_what_is_no_plain_text(stage: Stage) -> None:
     odd = "\ud800 \x00 \u2028 \U0001f4ee"
     job = stage.act("fail", value={odd: odd}, policy={"max_retries": 0})

@@ -239,7 +239,8 @@ def test_a_letter_is_found_shown_replayed_once_and_its_job_completes(shell: Shel
     shown = shell.run("dlq", "show", letter["id"][:8])
     assert "code           low_confidence" in shown.out
     assert f"next  taskyard dlq replay {letter['id']} --reason" in shown.out
-    raw = shell.run("dlq", "show", letter["id"], "--raw").document
+    why = ("--reason", "Compare the captured message with its source")
+    raw = shell.run("dlq", "show", letter["id"], "--raw", *why, **identified).document
     assert raw["headers"]["task"] == "element_healing"
 
     words = ("dlq", "replay", letter["id"], "--reason", REASON, "--payload", FOUND)

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import Engine, insert, update
 
 from support.letters import DIED_US, make_delivery, make_letter
+from taskyard.access import Identity, Role
 from taskyard.clock import from_us
 from taskyard.control import letters
 from taskyard.control.letters import Filters
@@ -50,6 +51,7 @@ def test_a_limit_out_of_range_is_refused(database: Engine, limit: int) -> None:
         ({"category": "timeout"}, {"failure_category": "timeout"}),
         ({"job_type": "test_execution"}, {"job_type": "test_execution"}),
         ({"queue": "exec"}, {"queue": "exec"}),
+        ({"domain": "shop"}, {"domain": "shop"}),
         ({"job_id": "wanted"}, {"original_request_id": "wanted"}),
         ({"fingerprint": "beef"}, {"fingerprint": "beef"}),
         ({"escalate_to": "review"}, {"status": "manual_review"}),
@@ -63,6 +65,36 @@ def test_each_filter_narrows(
     stored(database)
     stored(database, **{"job_id": "wanted", **changes})
     assert found(database, **filters) == ["wanted"]
+
+
+def test_an_identity_sees_what_lies_within_its_queues_and_domains(database: Engine) -> None:
+    places = [("exec", "shop"), ("exec", "billing"), ("exec", None), ("plan", "shop")]
+    names = {place: stored(database, queue=place[0], domain=place[1]) for place in places}
+    bounds = [
+        (None, None, places),
+        ({"exec"}, None, places[:3]),
+        (None, {"shop"}, [places[0], places[3]]),
+        ({"exec", "ops"}, {"shop", "billing"}, places[:2]),
+        (set(), None, []),
+    ]
+    for queues, domains, within in bounds:
+        someone = Identity(
+            "a@example.com",
+            via="test",
+            role=Role.VIEWER,
+            queues=None if queues is None else frozenset(queues),
+            domains=None if domains is None else frozenset(domains),
+        )
+        assert [place for place in places if someone.sees(*place)] == within
+        rows = letters.list(database, identity=someone)
+        assert {str(row["id"]) for row in rows} == {names[place] for place in within}
+        assert letters.stats(database, identity=someone).total == len(within)
+        for place, name in names.items():
+            if place in within:
+                assert str(letters.show(database, name, identity=someone)["id"]) == name
+            else:
+                with pytest.raises(NotFound, match=r"there is no letter .* taskyard dlq list"):
+                    letters.show(database, name, identity=someone)
 
 
 def test_deleted_letters_are_seen_only_by_asking_for_them(database: Engine) -> None:

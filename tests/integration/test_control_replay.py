@@ -283,6 +283,17 @@ def test_a_letter_that_lost_only_texts_in_its_row_is_replayed(database: Engine) 
     assert replay(database, letter_id, identity=OPS, reason=WHY).job_id == "job-raw"
 
 
+def test_whoever_is_bound_to_domains_replays_only_what_belongs_to_them(database: Engine) -> None:
+    someone = Identity(
+        "billing@example.com", "token", Role.OPERATOR, domains=frozenset({"billing"})
+    )
+    for domain, said in (("shop", "belongs to the domain 'shop'"), (None, "has no domain")):
+        with pytest.raises(NotPermitted, match=said):
+            replay(database, stored(database, domain=domain), identity=someone, reason=WHY)
+    own = stored(database, domain="billing")
+    assert replay(database, own, identity=someone, reason=WHY).letter_id == own
+
+
 def test_whoever_is_bound_to_queues_replays_neither_from_nor_into_another(
     database: Engine,
 ) -> None:

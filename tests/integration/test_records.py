@@ -56,9 +56,10 @@ def client() -> Iterator[redis.Redis]:
 class RecordsHarness:
     """Records with the arguments that a test does not care about filled in."""
 
-    def __init__(self, client: redis.Redis, **settings: Any) -> None:
+    def __init__(self, client: redis.Redis, domain: str = "", **settings: Any) -> None:
         self.client = client
-        self.records = Records(client, Settings(dedupe_window_s=WINDOW_S, **settings))
+        known = Settings(dedupe_window_s=WINDOW_S, **settings)
+        self.records = Records(client, known, domain_of=lambda _: domain)
         self.key = self.records.keys.record(JOB)
 
     def admit(self, unique_for_s: float = 0, job_id: str = JOB) -> Stamp:
@@ -1175,3 +1176,80 @@ def test_a_delivery_that_kills_each_process_unseen_is_poison_too(harness: Record
     answers = [harness.records.begin(JOB, stamp, process=str(n), **begin) for n in range(4)]
     assert isinstance(answers[-1], Decided)
     assert "process was gone" in harness.records.read(JOB).cause["evidence"]["last_evidence"]
+
+
+# --- domains -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def owned(harness: RecordsHarness) -> RecordsHarness:
+    """Of a process that knows the type's domain."""
+    return RecordsHarness(harness.client, domain="billing")
+
+
+def domains(harness: RecordsHarness) -> list[tuple[str, str | None]]:
+    return [(event["event"], event.get("domain")) for event in harness.events()]
+
+
+def test_every_event_of_a_job_names_the_domain_of_its_type(owned: RecordsHarness) -> None:
+    stamp = owned.admit()
+    owned.retry(owned.run(stamp))
+    run = owned.run(at(stamp, seq=1))
+    owned.bury(run)
+    owned.replay(stamp)
+    owned.complete(owned.run(at(stamp, generation=1)))
+    assert {domain for _, domain in domains(owned)} == {"billing"}
+    assert len(domains(owned)) == 8
+
+
+def test_without_a_domain_no_event_names_one(harness: RecordsHarness) -> None:
+    harness.complete(harness.run(harness.admit()))
+    assert {domain for _, domain in domains(harness)} == {None}
+
+
+def test_a_client_that_knows_no_domain_is_put_right_by_the_worker(
+    harness: RecordsHarness, owned: RecordsHarness
+) -> None:
+    stamp = harness.admit()
+    owned.bury(owned.run(stamp))
+    assert domains(owned) == [("admit", None), ("begin", "billing"), ("fail", "billing")]
+    assert owned.read().fields["domain"] == "billing"
+
+
+def test_a_client_that_names_another_domain_is_put_right_by_the_worker(
+    owned: RecordsHarness,
+) -> None:
+    other = RecordsHarness(owned.client, domain="shop")
+    owned.bury(owned.run(other.admit()))
+    assert domains(owned)[1:] == [("begin", "billing"), ("fail", "billing")]
+
+
+def test_a_worker_that_knows_no_domain_keeps_the_one_there_is(
+    harness: RecordsHarness, owned: RecordsHarness
+) -> None:
+    stamp = owned.admit()
+    harness.bury(harness.run(stamp))
+    assert domains(harness)[-1] == ("fail", "billing")
+
+
+def test_a_message_that_dies_unseen_has_its_types_domain(owned: RecordsHarness) -> None:
+    assert isinstance(owned.dead_letter(None), Decided)
+    assert domains(owned) == [("fail", "billing")]
+    assert owned.read().fields["domain"] == "billing"
+
+
+def test_a_plain_message_and_a_record_that_was_lost_have_it_too(owned: RecordsHarness) -> None:
+    run = owned.run(None)
+    owned.forget()
+    owned.run(Stamp(run.epoch, 0, 1), holder="h2")
+    assert domains(owned) == [("begin", "billing")] * 2
+
+
+def test_a_poison_letter_has_it_too(owned: RecordsHarness) -> None:
+    stamp = owned.admit()
+    for n in range(4):
+        answer = owned.begin(stamp, holder=f"h{n}")
+        owned.expire_lease()
+    assert isinstance(answer, Decided)
+    assert domains(owned)[-1] == ("fail", "billing")
+    assert owned.read().fields["domain"] == "billing"

@@ -128,7 +128,8 @@ class Taskyard:
     def _open(self) -> None:
         """Make all that belongs to one process; nothing is connected yet."""
         timeout_s = self.settings.publish_timeout_s
-        self.records = Records(connect(self._url, timeout_s=timeout_s / TRIES), self.settings)
+        client = connect(self._url, timeout_s=timeout_s / TRIES)
+        self.records = Records(client, self.settings, domain_of=self.catalogue.domain_of)
         publisher = make_publisher(self.settings, self.records.now_us)
         self.publisher: Publisher = publisher
         self._disown = publisher.disown

@@ -5,6 +5,7 @@ from taskyard.control.edits import Edit
 from taskyard.control.identity import granted_identity, identify
 from taskyard.control.outcome import wait_outcome
 from taskyard.control.payloads import KnownTypes
+from taskyard.control.read_payload import read_payload
 from taskyard.control.replay import ReplayRequested, replay
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "granted_identity",
     "identify",
     "letters",
+    "read_payload",
     "replay",
     "tokens",
     "users",

@@ -11,14 +11,14 @@ from typing import Any, Final
 
 from sqlalchemy import Engine, Select, func, select
 
-from taskyard.control.edits import captured
+from taskyard.access import Identity
 from taskyard.control.prefixes import find_id
 from taskyard.database.tables import LETTERS
-from taskyard.errors import Refused
+from taskyard.errors import NotFound, Refused
 from taskyard.jobs.letter_states import OPEN, LetterStatus
-from taskyard.wire import RawMessage, redact
+from taskyard.wire import redact
 
-__all__ = ["LIMIT", "Filters", "Stats", "count", "list", "message", "show", "stats"]
+__all__ = ["LIMIT", "Filters", "Stats", "count", "list", "show", "stats"]
 
 # A page that a person reads; more is a query for the database.
 LIMIT: Final = 1000
@@ -26,6 +26,7 @@ _COLUMNS: Final = (
     "id",
     "original_request_id",
     "job_type",
+    "domain",
     "queue",
     "failure_category",
     "failure_code",
@@ -40,6 +41,14 @@ _COLUMNS: Final = (
     "mirror_error",
 )
 _BYTES: Final = ("body", "raw_envelope")
+_EXACT: Final = (
+    "failure_category",
+    "job_type",
+    "domain",
+    "queue",
+    "original_request_id",
+    "fingerprint",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +58,7 @@ class Filters:
     status: LetterStatus | None = None
     failure_category: str | None = None
     job_type: str | None = None
+    domain: str | None = None
     queue: str | None = None
     original_request_id: str | None = None
     fingerprint: str | None = None
@@ -57,7 +67,7 @@ class Filters:
 
     def on(self, query: Select[Any]) -> Select[Any]:
         """`query` narrowed to these letters."""
-        for name in ("failure_category", "job_type", "queue", "original_request_id", "fingerprint"):
+        for name in _EXACT:
             wanted = getattr(self, name)
             if wanted is not None:
                 query = query.where(LETTERS.c[name] == wanted)
@@ -80,25 +90,41 @@ class Stats:
 
 
 def list(  # noqa: A001 - it reads `letters.list`
-    engine: Engine, filters: Filters | None = None, limit: int = 50
+    engine: Engine,
+    filters: Filters | None = None,
+    limit: int = 50,
+    *,
+    identity: Identity | None = None,
 ) -> tuple[dict[str, Any], ...]:
-    """The newest letters that fit, at most `LIMIT`: no payloads, `attempts` as `count` has it."""
+    """The newest letters that fit, at most `LIMIT`: no payloads, `attempts` as `count` has it.
+
+    With an `identity` only what lies within its queues and domains.
+    """
     if not 1 <= limit <= LIMIT:
         raise Refused(f"limit must lie between 1 and {LIMIT}, got {limit}")
     columns = [LETTERS.c[name] for name in _COLUMNS]
     last = LETTERS.c.attempts[-1]["attempt"].as_integer()
     attempts = func.coalesce(last, 0).label("attempts")
     query = (Filters() if filters is None else filters).on(select(*columns, attempts))
+    query = _seen_by(identity, query)
     query = query.order_by(LETTERS.c.decided_at.desc(), LETTERS.c.id).limit(limit)
     with engine.connect() as connection:
         return tuple(_shown(dict(row)) for row in connection.execute(query).mappings())
 
 
-def show(engine: Engine, name: str | uuid.UUID) -> dict[str, Any]:
-    """Everything about one letter, by id or a prefix of six characters; raises `NotFound`."""
+def show(
+    engine: Engine, name: str | uuid.UUID, *, identity: Identity | None = None
+) -> dict[str, Any]:
+    """Everything about one letter, by id or a prefix of six characters; raises `NotFound`.
+
+    With an `identity` what lies beyond its queues and domains is not found either.
+    """
     with engine.connect() as connection:
         query = select(LETTERS).where(LETTERS.c.id == find_id(connection, name))
-        return _shown(dict(connection.execute(query).mappings().one()))
+        row = connection.execute(_seen_by(identity, query)).mappings().one_or_none()
+    if row is None:
+        raise NotFound(f"there is no letter {str(name)!r}. See: taskyard dlq list")
+    return _shown(dict(row))
 
 
 def count(attempts: Sequence[Mapping[str, Any]]) -> int:
@@ -109,18 +135,12 @@ def count(attempts: Sequence[Mapping[str, Any]]) -> int:
     return int(attempts[-1]["attempt"]) if attempts else 0
 
 
-def message(engine: Engine, name: str | uuid.UUID) -> RawMessage:
-    """The captured message that a replay would send, secrets and all; raises `NotFound`."""
-    with engine.connect() as connection:
-        query = select(LETTERS).where(LETTERS.c.id == find_id(connection, name))
-        return captured(dict(connection.execute(query).mappings().one()))
-
-
-def stats(engine: Engine) -> Stats:
-    """Counts by status, and by category of what is open."""
+def stats(engine: Engine, *, identity: Identity | None = None) -> Stats:
+    """Counts by status, and by category of what is open; with an `identity` within its bounds."""
     query = select(LETTERS.c.status, LETTERS.c.failure_category, func.count()).group_by(
         LETTERS.c.status, LETTERS.c.failure_category
     )
+    query = _seen_by(identity, query)
     by_status: dict[str, int] = {}
     by_category: dict[str, int] = {}
     with engine.connect() as connection:
@@ -129,6 +149,16 @@ def stats(engine: Engine) -> Stats:
             if status in OPEN:
                 by_category[category] = by_category.get(category, 0) + count
     return Stats(sum(by_status.values()), by_status, by_category)
+
+
+def _seen_by(identity: Identity | None, query: Select[Any]) -> Select[Any]:
+    """`query` narrowed to what `identity.sees`: a letter without a queue lies within no bound."""
+    if identity is None:
+        return query
+    for column, bound in ((LETTERS.c.queue, identity.queues), (LETTERS.c.domain, identity.domains)):
+        if bound is not None:
+            query = query.where(column.in_(sorted(bound)))
+    return query
 
 
 def _shown(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def replay(
         call.reason = check_reason(reason, require_reason)
         with engine.begin() as connection:
             row = _lock(connection, letter_id, call)
-            call.permit_on(*_touched(row, queue), domain=None)
+            call.permit_on(*_touched(row, queue), domain=row["domain"])
             _validate(connection, row, payload, force=force, limit=max_unpacked_bytes)
             checked = None if payload is None else check_edit(known, row["job_type"], payload)
             asked = _act(connection, row, call, queue=queue, payload=payload, force=force)

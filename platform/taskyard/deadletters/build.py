@@ -32,6 +32,7 @@ def build_letter(record: Record, message: RawMessage) -> Letter:
         generation=record.generation,
         version=record.number("version"),
         job_type=record.job_type,
+        domain=_text(record.fields.get("domain")),
         queue=record.queue,
         priority=_priority(record.fields.get("priority")),
         message=message,

@@ -42,7 +42,8 @@ class WorkerContext:
     @cached_property
     def records(self) -> Records:
         """The records, of this process."""
-        return Records(connect(self.settings.need_redis_url()), self.settings)
+        client = connect(self.settings.need_redis_url())
+        return Records(client, self.settings, domain_of=self.catalogue.domain_of)
 
     # Set by the consumer, in the main process.
     holding: Holding | None = None

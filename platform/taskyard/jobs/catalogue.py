@@ -74,6 +74,10 @@ class Catalogue(Mapping[str, JobType]):
         named = (job_type.policy.escalate_on_failure for job_type in self._types.values())
         return frozenset(name for name in named if name is not None)
 
+    def domain_of(self, name: str) -> str:
+        """The domain of a type; empty where it has none or is not known here."""
+        return (self[name].domain or "") if name in self else ""
+
     def with_type(self, job_type: JobType) -> Catalogue:
         """A copy that also knows `job_type`."""
         return Catalogue({**self._types, job_type.name: job_type})

@@ -25,10 +25,11 @@ class JobType(BaseModel):
     """One job type: its name is the Celery task's name.
 
     `sla_s` (seconds from admission to start), `owner` and `shed_class` are shown to operators;
-    nothing enforces them yet. `time_limit_s` kills the attempt, `soft_time_limit_s` raises inside
-    it first: in pools of processes. With gevent the hard one alone holds, with threads or solo
-    neither, as in Celery. `payload_model` is `package.module:Class`, a pydantic model; None leaves
-    payloads unchecked.
+    nothing enforces them yet. `domain` is the service that owns the type's jobs: an operator who is
+    bound to domains may act on those alone. `time_limit_s` kills the attempt, `soft_time_limit_s`
+    raises inside it first: in pools of processes. With gevent the hard one alone holds, with
+    threads or solo neither, as in Celery. `payload_model` is `package.module:Class`, a pydantic
+    model; None leaves payloads unchecked.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,6 +44,7 @@ class JobType(BaseModel):
     payload_model: str | None = Field(default=None, pattern=r"^[\w.]+:\w+$")
     shed_class: str | None = None
     owner: str | None = None
+    domain: str | None = Field(default=None, pattern=r"^[^\s,]{1,200}$")
 
     def model(self) -> type[BaseModel] | None:
         """The payload's model, imported on demand; raises `InvalidSettings` if it is not there."""

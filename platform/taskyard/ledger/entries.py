@@ -15,7 +15,9 @@ from taskyard.wire.redaction import redact_text
 __all__ = ["Entry"]
 
 _NUMBERS: Final = ("priority", "generation", "seq", "attempt", "token", "due")
-_TEXTS: Final = ("type", "queue", "worker", "code", "category", "letter", "error", "by", "outcome")
+_TEXTS: Final = (
+    "type", "domain", "queue", "worker", "code", "category", "letter", "error", "by", "outcome",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ def _row(entry: Entry) -> dict[str, Any]:
         "generation": entry.number("generation"),
         "seq": entry.number("seq"),
         "job_type": entry.text("type"),
+        "domain": entry.text("domain"),
         "queue": entry.text("queue"),
         "priority": entry.number("priority"),
         "attempts": entry.number("attempt"),

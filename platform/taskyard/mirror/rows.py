@@ -25,7 +25,7 @@ _BIGINT: Final = 2**63
 # Postgres indexes at most 2,704 bytes a row; four bytes a character, two such columns an index.
 _NAME_LENGTH: Final = 300
 _TEXT_LENGTH: Final = 100_000
-_NAMES: Final = frozenset({"original_request_id", "job_type", "queue", "fingerprint"})
+_NAMES: Final = frozenset({"original_request_id", "job_type", "queue", "domain", "fingerprint"})
 
 
 def row(item: Readable) -> dict[str, Any]:
@@ -44,6 +44,7 @@ def _columns(item: Readable) -> dict[str, Any]:
         "version": letter.version,
         "schema_version": letter.schema_version,
         "job_type": letter.job_type,
+        "domain": letter.domain,
         "queue": letter.queue,
         "priority": letter.priority,
         "failure_category": letter.category.value,

@@ -107,6 +107,7 @@ def _write(engine: Engine, seen: Seen) -> bool:
         "generation": seen.generation,
         "seq": seen.numbers["seq"],
         "job_type": seen.texts["type"] or None,
+        "domain": seen.texts["domain"] or None,
         "queue": seen.texts["queue"] or None,
         "priority": int(seen.texts["priority"]) if seen.texts["priority"] else None,
         "attempts": None,

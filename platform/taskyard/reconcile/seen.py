@@ -28,7 +28,9 @@ _NUMBERS: Final = (
     "decided",
     "ended",
 )
-_TEXTS: Final = ("state", "published", "request", "type", "queue", "priority", "worker", "unsent")
+_TEXTS: Final = (
+    "state", "published", "request", "type", "domain", "queue", "priority", "worker", "unsent",
+)  # fmt: skip
 _FIELDS: Final = (*_NUMBERS, *_TEXTS)
 
 

@@ -79,8 +79,16 @@ def _new(client: redis.Redis, keys: Keys, job: Witnessed, answer: Any) -> int:
 class Admissions:
     """The script `admit` for one namespace."""
 
-    def __init__(self, client: redis.Redis, settings: Settings, keys: Keys, script: Script) -> None:
+    def __init__(
+        self,
+        client: redis.Redis,
+        settings: Settings,
+        keys: Keys,
+        script: Script,
+        domain_of: Callable[[str], str],
+    ) -> None:
         self._client, self._settings, self._keys, self._script = client, settings, keys, script
+        self._domain_of = domain_of
 
     def many(self, jobs: Sequence[Admission]) -> list[Admitted]:
         """Admit any number of jobs; answers in the jobs' order."""
@@ -233,7 +241,7 @@ class Admissions:
             out = job.publication or _NOWHERE
             arguments += [job.job_id, job.job_type, job.queue, job.priority]
             arguments += [us_of(job.unique_for_s), out.list_key, out.head, out.tail]
-            arguments += [us_of(out.delay_s), job.call]
+            arguments += [us_of(out.delay_s), job.call, self._domain_of(job.job_type)]
         return keys, arguments
 
 

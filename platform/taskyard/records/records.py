@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any
 
 import redis
@@ -40,19 +40,37 @@ from taskyard.settings import Settings
 from taskyard.store import Argument, Script, named
 from taskyard.wire.headers import Stamp
 
-__all__ = ["Records"]
+__all__ = ["Records", "no_domain"]
+
+
+def no_domain(_job_type: str) -> str:
+    """No type belongs to a domain."""
+    return ""
 
 
 class Records:
-    """The records of one namespace; `keys` where their names are others than `Keys` has them."""
+    """The records of one namespace; `keys` where their names are others than `Keys` has them.
 
-    def __init__(self, client: redis.Redis, settings: Settings, keys: Keys | None = None) -> None:
+    `domain_of` says which domain owns a job type, empty for none: records and events carry it.
+    """
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        settings: Settings,
+        keys: Keys | None = None,
+        *,
+        domain_of: Callable[[str], str] = no_domain,
+    ) -> None:
         self.client = client
         self.settings = settings
         self.keys = Keys(settings.namespace) if keys is None else keys
         self._window_us = us_of(settings.dedupe_window_s)
         self._scripts = {name: Script(self._source(name)) for name in _NAMES}
-        self._admissions = Admissions(client, settings, self.keys, self._scripts["admit"])
+        self._domain_of = domain_of
+        self._admissions = Admissions(
+            client, settings, self.keys, self._scripts["admit"], domain_of
+        )
 
     def _source(self, name: str) -> str:
         return script_source(name, self.settings.lifecycle_max_events)
@@ -165,6 +183,7 @@ class Records:
             "" if priority is None else priority,
             process,
             0 if stamp is None else stamp.nesting,
+            self._domain_of(job_type),
         ]
         return parse_begin(self._call("begin", job_id, arguments))
 
@@ -262,6 +281,7 @@ class Records:
             category,
             message,
             0 if stamp is None else stamp.nesting,
+            self._domain_of(job_type),
         ]
         answer = parse_begin(self._call("dead_letter", job_id, arguments))
         if not isinstance(answer, Decided | Held | Stale | Ended | Reused):

@@ -83,7 +83,9 @@ class MemoryClient(Taskyard):
         self.settings = settings.model_copy(update=urls)
         self.catalogue = catalogue
         self.clock = clock
-        self.records: MemoryRecords = MemoryRecords(clock, self.settings)
+        self.records: MemoryRecords = MemoryRecords(
+            clock, self.settings, domain_of=catalogue.domain_of
+        )
         self.publisher = self.broker = MemoryBroker(self.settings)
         self.enqueued: list[EnqueuedJob] = []
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import resources
 from typing import Any, Final
 
 from taskyard.clock import to_us
 from taskyard.records import Records
+from taskyard.records.records import no_domain
 from taskyard.settings import Settings
 from taskyard.testing.clock import YardClock
 
@@ -65,10 +67,17 @@ class Storage:
 class MemoryRecords(Records):
     """`taskyard.records.Records` without a server, in the time of `clock`."""
 
-    def __init__(self, clock: YardClock, settings: Settings) -> None:
+    def __init__(
+        self,
+        clock: YardClock,
+        settings: Settings,
+        *,
+        domain_of: Callable[[str], str] = no_domain,
+    ) -> None:
         self.storage = Storage(clock)
         # There are no replicas here to wait for.
-        super().__init__(self.storage.client, settings.model_copy(update={"replicas": 0}))
+        alone = settings.model_copy(update={"replicas": 0})
+        super().__init__(self.storage.client, alone, domain_of=domain_of)
 
     def _source(self, name: str) -> str:
         return self.storage.prelude + super()._source(name)

@@ -111,6 +111,7 @@ class Letter(BaseModel):
     generation: int
     version: int
     job_type: str
+    domain: str | None = None
     queue: str
     priority: int | None = None
     message: RawMessage

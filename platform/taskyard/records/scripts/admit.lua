@@ -1,8 +1,8 @@
 -- Admission: the records of new jobs, or those that their ids already have; one reply a job.
 -- KEYS: the four of every script for the first job, the delay store's two, then record and result
--- of each further job. ARGV: ten values a job. Without a list the text before the epoch is the
+-- of each further job. ARGV: eleven values a job. Without a list the text before the epoch is the
 -- first message as the record keeps it until the broker has confirmed it.
-local DELAYED, MESSAGES, WIDTH = KEYS[5], KEYS[6], 10
+local DELAYED, MESSAGES, WIDTH = KEYS[5], KEYS[6], 11
 
 -- Raises where a message could not be published for its keys' types. A script is not undone: the
 -- record would stand, and its message be nowhere.
@@ -42,7 +42,7 @@ end
 local function admit(at, now)
   local job_id, job_type, queue, priority = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   local unique_us, list, delay_us = tonumber(ARGV[at + 4]), ARGV[at + 5], tonumber(ARGV[at + 8])
-  local call = ARGV[at + 9]
+  local call, domain = ARGV[at + 9], ARGV[at + 10]
   local record = read(KEY_RECORD)
   -- The caller that made the job asks again: its reply was lost. Also when the job has ended since:
   -- it would run a second time.
@@ -65,11 +65,12 @@ local function admit(at, now)
   record.unique_until = int(now + unique_us)
   record.published = list ~= '' and '1' or '0'
   if call ~= '' then record.call = call end
+  if domain ~= '' then record.domain = domain end
   if list == '' and ARGV[at + 6] ~= '' then record.unsent = ARGV[at + 6] end
   if call ~= OWN_ID then remove(KEY_RECORD, KEY_RESULT, KEY_RECORD .. ':deliveries') end
   move(job_id, record, 'admit', now, {'type', job_type, 'queue', queue, 'priority', priority})
   write(KEY_RECORD, record, {'state', 'epoch', 'generation', 'seq', 'version', 'type', 'queue',
-        'priority', 'admitted', 'unique_until', 'token', 'published', 'unsent', 'call'})
+        'priority', 'admitted', 'unique_until', 'token', 'published', 'unsent', 'call', 'domain'})
   if list ~= '' then
     local message = ARGV[at + 6] .. epoch .. ARGV[at + 7]
     publish(job_id, list, message, delay_us > 0 and now + delay_us or nil)

@@ -1,7 +1,7 @@
 -- A message dies before any attempt could decide: expired, invalid, unknown, delivered too often.
 local job_id = ARGV[1]
 local message = {epoch = ARGV[2], generation = ARGV[3], seq = ARGV[4], type = ARGV[5], queue = ARGV[6],
-                 priority = ARGV[7], nesting = ARGV[12]}
+                 priority = ARGV[7], nesting = ARGV[12], domain = ARGV[13]}
 local cause, code, category, text = ARGV[8], ARGV[9], ARGV[10], ARGV[11]
 local record = read(KEY_RECORD)
 local now = now_us()
@@ -19,6 +19,7 @@ drop(record, DECISION)
 record.cause, record.decision, record.decided = cause, 'dead_lettered', int(now)
 record.first_failure = record.first_failure or int(now)
 note(record, now, 'dead_lettered', code, text)
+note_domain(record, message)
 move(job_id, record, 'fail', now, {'type', record.type or message.type, 'queue',
      record.queue or message.queue, 'code', code, 'category', category, 'error', text})
 lay_down(record)

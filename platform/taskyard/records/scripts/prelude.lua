@@ -63,6 +63,10 @@ local function emit(job_id, record, event, now, extra)
     redis.call('HINCRBY', KEY_GAPS, event, 1)
     return
   end
+  if record.domain then
+    extra[#extra + 1] = 'domain'
+    extra[#extra + 1] = record.domain
+  end
   LENGTH = LENGTH + 1
   redis.call('XADD', KEY_STREAM, '*', 'job', job_id, 'epoch', record.epoch, 'version', record.version,
              'event', event, 'state', record.state, 'at', int(now), 'generation', record.generation,
@@ -317,13 +321,18 @@ local function note_lost(record, now, code, evidence)
   if record.state == 'running' then note(record, now, 'lost', code, evidence) end
 end
 
+-- The worker's catalogue decides which domain owns the type: a client's may be older, or made up.
+local function note_domain(record, message)
+  if (message.domain or '') ~= '' then record.domain = message.domain end
+end
+
 -- The fields of a record that has just become a dead letter.
 local function lay_down(record)
   drop(record, LEASE)
   drop(record, {'due', 'released'})
   write(KEY_RECORD, record, {'epoch', 'generation', 'seq', 'type', 'queue', 'priority', 'admitted', 'state',
         'version', 'attempts', 'deaths', 'deliveries', 'begins', 'cause', 'decision', 'decided', 'history',
-        'first_failure', 'token', unpack(NESTING)})
+        'first_failure', 'token', 'domain', unpack(NESTING)})
   redis.call('PERSIST', KEY_RECORD)
 end
 

@@ -29,6 +29,7 @@ def command(
     category: Annotated[Category | None, typer.Option(help="Only this category.")] = None,
     job_type: Annotated[str | None, typer.Option("--type", help="Only this job type.")] = None,
     queue: Annotated[str | None, typer.Option(help="Only this queue.")] = None,
+    domain: Annotated[str | None, typer.Option(help="Only job types of this domain.")] = None,
     status: Annotated[LetterStatus | None, typer.Option(help="Only this status.")] = None,
     since: Annotated[str | None, typer.Option(help="Died since: 15m, 2h, 7d, or a time.")] = None,
     limit: Limit = 50,
@@ -45,6 +46,7 @@ def command(
         failure_category=None if category is None else category.value,
         job_type=job_type,
         queue=queue,
+        domain=domain,
         since=moment_of(since, now),
     )
     with database.opened(settings.need_database_url()) as engine:

@@ -11,8 +11,9 @@ from rich.console import RenderableType
 from sqlalchemy import Engine
 
 from taskyard import database
+from taskyard.access import Identity
 from taskyard.clock import from_us, seconds_of
-from taskyard.control import letters
+from taskyard.control import identify, letters, read_payload
 from taskyard.control.replay_history import ReplayHistory, replay_history_of
 from taskyard.jobs import Category
 from taskyard.jobs.letter_states import OPEN
@@ -42,16 +43,22 @@ def command(
     raw: Annotated[
         bool, typer.Option("--raw", help="The captured message as it is, with its secrets.")
     ] = False,
+    reason: Annotated[
+        str | None, typer.Option(help="Of --raw: why you read it; kept in the audit log.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Show one dead letter, secrets masked.
 
-    `--raw` prints the message that a replay would send, as JSON with a body in base64.
+    `--raw` prints the message that a replay would send, as JSON with a body in base64. It needs an
+    identity that may do `read_payload`, and a reason.
     """
     settings = find_target(quiet=json).settings
     with database.opened(settings.need_database_url()) as engine:
         if raw:
-            _print_documents([_message(engine, name) for name in written(ids)])
+            identity = identify(engine, settings)
+            messages = [_message(engine, name, identity, reason) for name in written(ids)]
+            _print_documents(messages)
             return
         found = [letters.show(engine, name) for name in written(ids)]
         extra = [(letter, replay_history_of(engine, letter)) for letter in found]
@@ -62,8 +69,9 @@ def command(
         _print(letter, history)
 
 
-def _message(engine: Engine, name: str) -> dict[str, Any]:
-    return letters.message(engine, name).model_dump(mode="json")
+def _message(engine: Engine, name: str, identity: Identity, reason: str | None) -> dict[str, Any]:
+    message = read_payload(engine, name, identity=identity, reason=reason)
+    return message.model_dump(mode="json")
 
 
 def _print_documents(documents: list[dict[str, Any]]) -> None:
@@ -92,6 +100,7 @@ def _facts(letter: dict[str, Any], history: ReplayHistory) -> Iterator[tuple[str
     yield "letter", letter["id"]
     yield "job", letter["original_request_id"]
     yield "type", letter["job_type"]
+    yield "domain", letter["domain"]
     yield "queue", f"{letter['queue']}, priority {letter['priority'] or '?'}"
     yield "category", letter["failure_category"]
     yield "code", letter["failure_code"]

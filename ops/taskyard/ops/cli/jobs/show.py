@@ -66,6 +66,7 @@ def _facts(view: JobView) -> Iterator[tuple[str, object]]:
     priority = view.fact("priority")
     yield "job", view.job_id
     yield "type", view.fact("job_type")
+    yield "domain", view.fact("domain")
     yield "queue", view.fact("queue") and f"{view.fact('queue')}, priority {priority or '?'}"
     yield "state", view.state.value + _by_whom(view)
     yield "record", view.record_unknown and f"unknown ({view.record_unknown})"

@@ -132,6 +132,7 @@ class JobView:
             "job_id": self.job_id,
             "state": self.state,
             "type": self.fact("job_type"),
+            "domain": self.fact("domain"),
             "queue": self.fact("queue"),
             "letter": self.letter,
             "record": self._live(),

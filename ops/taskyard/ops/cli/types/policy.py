@@ -25,7 +25,15 @@ _SETTINGS: Final = (
 )
 _SHOWN: Final = 5
 _POLICY: Final = tuple(RetryPolicy.model_fields)
-_OWN: Final = ("sla_s", "time_limit_s", "soft_time_limit_s", "payload_model", "shed_class", "owner")
+_OWN: Final = (
+    "sla_s",
+    "time_limit_s",
+    "soft_time_limit_s",
+    "payload_model",
+    "shed_class",
+    "owner",
+    "domain",
+)
 
 
 @dataclass(frozen=True, slots=True)

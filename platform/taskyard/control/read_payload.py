@@ -1,0 +1,53 @@
+"""Reading a letter's captured message, secrets and all: permitted, reasoned and audited."""
+
+from __future__ import annotations
+
+import uuid
+from hashlib import sha256
+from typing import Final
+
+from sqlalchemy import Engine, select
+
+from taskyard.access import Action, Identity
+from taskyard.audit import Outcome
+from taskyard.control.edits import captured
+from taskyard.control.prefixes import find_id
+from taskyard.control.reasons import Mode, check_reason
+from taskyard.control.verb import VerbCall, audited
+from taskyard.database.tables import LETTERS
+from taskyard.wire import RawMessage
+
+__all__ = ["read_payload"]
+
+_UNKNOWN: Final = "(unknown)"
+
+
+def read_payload(
+    engine: Engine,
+    letter_id: str | uuid.UUID,
+    *,
+    identity: Identity,
+    reason: str | None,
+    on_behalf_of: str | None = None,
+    require_reason: Mode = "strict",
+) -> RawMessage:
+    """Return the message that a replay would send, as it is.
+
+    It is returned only when the audit row is committed. Raises `NotPermitted`, `NotFound`,
+    `Refused` where the letter holds no message; each of them is audited.
+    """
+    call = VerbCall(Action.READ_PAYLOAD, identity, reason, on_behalf_of)
+    with audited(engine, call):
+        call.permit()
+        call.reason = check_reason(reason, require_reason)
+        with engine.begin() as connection:
+            call.dead_letter_id = find_id(connection, letter_id)
+            query = select(LETTERS).where(LETTERS.c.id == call.dead_letter_id)
+            row = dict(connection.execute(query).mappings().one())
+            call.target_request_id = row["original_request_id"]
+            # What could not be read names no queue, so it lies within no bound.
+            call.permit_on(row["queue"] or _UNKNOWN, domain=row["domain"])
+            message = captured(row)
+            digest = sha256(message.body).hexdigest()
+            call.write(connection, Outcome.APPLIED, {"body_sha256": digest})
+        return message

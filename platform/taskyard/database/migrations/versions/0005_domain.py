@@ -1,0 +1,27 @@
+"""The domain of a job's type, in letters and ledger."""
+
+from __future__ import annotations
+
+from alembic import op
+
+__all__ = ["down_revision", "downgrade", "revision", "upgrade"]
+
+revision = "0005"
+down_revision = "0004"
+
+_TABLES = ("dead_letter_queue", "job_ledger")
+
+
+def upgrade() -> None:
+    """Add the column to both and to all their weeks; rows that are there have none.
+
+    A column without a default rewrites no table.
+    """
+    for table in _TABLES:
+        op.get_bind().exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN domain text")
+
+
+def downgrade() -> None:
+    """Drop the column, and with it what is known of domains."""
+    for table in _TABLES:
+        op.get_bind().exec_driver_sql(f"ALTER TABLE {table} DROP COLUMN domain")
