@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import json
+import uuid
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,12 @@ from servers import Servers
 from support.audit import sealed, without_triggers, write
 from support.databases import new_database
 from support.shell import Shell, connected_shell
+from taskyard import audit
+from taskyard.access import Action, Identity, Role
+from taskyard.audit.read import Filters, list_rows
+from taskyard.control.export_audit import export_audit
 from taskyard.database import migrate, opened
+from taskyard.errors import NotPermitted
 
 
 @pytest.fixture
@@ -62,3 +70,189 @@ def test_a_word_that_is_no_head_is_refused(shell: Shell) -> None:
 
     assert ran.code == 2
     assert "expected a head (SEQ:HASH, or the hash alone), or a file with heads" in ran.err
+
+
+SPREADSHEET = '=HYPERLINK("http://evil/", "open")'
+WHY = "Audit of the third quarter, ticket 12345"
+
+
+@pytest.fixture
+def requested(database: Engine) -> uuid.UUID:
+    """A request of one test's own, that was asked for and refused, with what hurts readers."""
+    request_id = uuid.uuid4()
+    write(
+        database,
+        request_id=request_id,
+        reason=SPREADSHEET,
+        detail={"password": "hunter2", "text": "a\x1b[2J\u202eb"},
+    )
+    with database.begin() as connection:
+        audit.answer(connection, request_id, "refused: the job has ended", {})
+    return request_id
+
+
+def test_the_list_shows_the_newest_rows_that_fit(shell: Shell, requested: uuid.UUID) -> None:
+    rows = shell.run("audit", "list", "--limit", "2", "--json").document
+    text = shell.run("audit", "list", "--outcome", "refused", "--since", "1h").out
+
+    assert [row["outcome"] for row in rows] == ["refused: the job has ended", "requested"]
+    assert {row["request_id"] for row in rows} == {str(requested)}
+    line = next(line for line in text.splitlines() if line.startswith(str(requested)[:8]))
+    assert "controlled_replay" in line
+    assert "ops@example.com for customer@example.com" in line
+    assert "requested" not in text.replace("request ", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "fits"),
+    [
+        (("--action", "controlled_replay"), True),
+        (("--action", "whoami"), False),
+        (("--by", "ops@example.com"), True),
+        (("--by", "eve@example.com"), False),
+        (("--job", "job-1"), True),
+        (("--job", "job-2"), False),
+        (("--letter", str(uuid.uuid4())), False),
+        (("--outcome", "denied"), False),
+    ],
+)
+def test_the_list_is_narrowed_by_each_filter(
+    shell: Shell, requested: uuid.UUID, words: tuple[str, ...], fits: bool
+) -> None:
+    rows = shell.run("audit", "list", *words, "--json").document
+
+    assert (str(requested) in {row["request_id"] for row in rows}) is fits
+
+
+def test_a_request_is_shown_whole_with_the_seals_of_its_rows(
+    shell: Shell, database: Engine, requested: uuid.UUID
+) -> None:
+    head = sealed(database)
+    with database.begin() as connection:
+        audit.answer(connection, requested, "applied", {})
+
+    text = shell.run("audit", "show", str(requested)[:12]).out
+    rows = shell.run("audit", "show", str(requested), "--json").document
+
+    assert [row["seal"] for row in rows] == [head.seq, head.seq, None]
+    assert "by            ops@example.com, via token:1a2b" in text
+    assert "the job has ended" in text
+    assert "not yet" in text
+    assert "hunter2" not in text
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "said"),
+    [
+        ("elephant", 4, "is no request's id: expected a UUID or at least 6"),
+        ("00000000", 4, "the audit log has no request"),
+    ],
+)
+def test_a_request_that_is_not_there_is_not_found(
+    shell: Shell, name: str, code: int, said: str
+) -> None:
+    ran = shell.run("audit", "show", name)
+
+    assert (ran.code, said in ran.err) == (code, True)
+
+
+def test_an_export_has_a_line_a_row_and_leaves_a_row_of_its_own(
+    shell: Shell, database: Engine, requested: uuid.UUID
+) -> None:
+    ran = shell.run("audit", "export", "--reason", WHY, "--job", "job-1")
+
+    rows = [json.loads(line) for line in ran.out.splitlines()]
+    mine = [row for row in rows if row["request_id"] == str(requested)]
+    assert [row["outcome"] for row in mine] == ["requested", "refused: the job has ended"]
+    assert "hunter2" not in ran.out
+    assert "\x1b" not in ran.out
+    assert "\u202e" not in ran.out
+    assert mine[0]["detail"]["text"] == "a\x1b[2J\u202eb"
+    (own,) = list_rows(database, Filters(action=Action.EXPORT_AUDIT), 1)
+    assert own["outcome"] == "applied"
+    assert own["reason"] == WHY
+    assert own["detail"] == {"rows": len(rows), "filters": {"job": "job-1"}}
+    assert f"{len(rows)} rows; the export is request {own['request_id']}" in ran.err
+
+
+def test_a_spreadsheet_computes_nothing_of_an_export(
+    shell: Shell, requested: uuid.UUID, database: Engine
+) -> None:
+    write(database, operator_identity="\t@SUM(1)", reason="-1+2 of the outage", on_behalf_of=None)
+    words = ("--format", "csv", "--out", "audit.csv")
+    ran = shell.run("audit", "export", "--reason", WHY, *words)
+
+    path = shell.folder / "audit.csv"
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert (ran.code, ran.out) == (0, "")
+    assert oct(path.stat().st_mode & 0o777) == "0o600"
+    reasons = {row["reason"] for row in rows if row["request_id"] == str(requested)}
+    assert reasons == {f"'{SPREADSHEET}"}
+    assert (rows[-1]["operator_identity"], rows[-1]["reason"]) == (
+        "'\t@SUM(1)",
+        "'-1+2 of the outage",
+    )
+    assert not any(
+        cell.lstrip()[:1] in set("=+-@|%") - {""} for row in rows for cell in row.values()
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "variables", "code", "outcome"),
+    [
+        ((), {}, 2, "refused: a reason is required"),
+        (("--reason", "fix it"), {}, 2, "refused: the reason 'fix it' is too short"),
+        (("--reason", WHY), {"TASKYARD_TRUST_LOCAL": "0"}, 6, None),
+    ],
+)
+def test_an_export_without_identity_or_reason_is_refused_and_writes_nothing(
+    shell: Shell,
+    database: Engine,
+    words: tuple[str, ...],
+    variables: dict[str, str],
+    code: int,
+    outcome: str | None,
+) -> None:
+    before = list_rows(database, Filters(action=Action.EXPORT_AUDIT), 1)
+    ran = shell.run("audit", "export", "--out", "none.csv", *words, **variables)
+
+    assert ran.code == code
+    assert list(shell.folder.glob("*none*")) == []
+    rows = list_rows(database, Filters(action=Action.EXPORT_AUDIT), 1)
+    if outcome is None:
+        assert rows == before
+    else:
+        assert rows[0]["outcome"].startswith(outcome)
+
+
+def test_a_right_that_is_missing_denies_an_export(database: Engine) -> None:
+    operator = Identity("op@example.com", via="test", role=Role.OPERATOR)
+    with (
+        pytest.raises(NotPermitted, match="may not do export_audit"),
+        export_audit(database, Filters(), identity=operator, reason=WHY),
+    ):
+        pass
+
+    (row,) = list_rows(database, Filters(identity="op@example.com"), 1)
+    assert (row["action_type"], row["outcome"]) == ("export_audit", "denied")
+
+
+def test_an_export_of_many_pages_is_of_one_snapshot(database: Engine) -> None:
+    admin = Identity("admin@example.com", via="test", role=Role.ADMIN)
+    with database.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO operator_audit_log (request_id, action_type, operator_identity, "
+                "identity_via, reason, outcome) SELECT gen_random_uuid(), 'whoami', 'many', "
+                "'local', 'r', 'applied' FROM generate_series(1, 2500)"
+            )
+        )
+    with export_audit(database, Filters(identity="many"), identity=admin, reason=WHY) as export:
+        write(database, operator_identity="many")
+        ids = [row["id"] for row in export.rows]
+
+    assert export.count == len(set(ids)) == 2500
+    assert ids == sorted(ids)

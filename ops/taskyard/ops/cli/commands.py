@@ -83,6 +83,12 @@ COMMANDS: Final[Mapping[str, Command | Noun]] = {
     "audit": Noun(
         "See who did what, and whether the log was changed.",
         {
+            "list": Command(f"{_CLI}.audit.listing", "List who did what, the newest first."),
+            "show": Command(f"{_CLI}.audit.show", "Show all rows of one request, secrets masked."),
+            "export": Command(
+                f"{_CLI}.audit.export",
+                "Write rows of the audit log for an auditor, secrets masked.",
+            ),
             "verify": Command(
                 f"{_CLI}.audit.verify",
                 "Find what was changed in the audit log since it was sealed.",

@@ -1,0 +1,70 @@
+"""`taskyard audit list`: the newest rows of the audit log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from taskyard import database
+from taskyard.audit.read import list_rows
+from taskyard.clock import SYSTEM_CLOCK
+from taskyard.ops.cli.audit import filters as options
+from taskyard.ops.cli.console import note, print_json, put, with_sentences
+from taskyard.ops.cli.ids import short
+from taskyard.ops.cli.options import Json, Limit
+from taskyard.ops.cli.target import find_target
+from taskyard.ops.cli.times import age
+
+__all__ = ["command"]
+
+
+def command(
+    action: options.Action = None,
+    by: options.By = None,
+    outcome: options.Outcome = None,
+    job: options.Job = None,
+    letter: options.Letter = None,
+    since: options.Since = None,
+    limit: Limit = 50,
+    json: Json = False,
+) -> None:
+    """List who did what, the newest first."""
+    settings = find_target(quiet=json).settings
+    now = SYSTEM_CLOCK.now()
+    chosen = options.filters_of(
+        now, action=action, by=by, outcome=outcome, job=job, letter=letter, since=since
+    )
+    with database.opened(settings.need_database_url(), application_name="taskyard audit") as engine:
+        rows = list_rows(engine, chosen, limit)
+    if json:
+        print_json(rows)
+        return
+    columns = ("request", "age", "action", "outcome", "by", "on", "reason")
+    put(with_sentences(columns, [_cells(row, now) for row in rows]))
+    if not rows:
+        note("no row fits")
+    elif len(rows) == limit:
+        note(f"the newest {limit}; more with --limit, or narrow with --action, --by, --since")
+    else:
+        note("see all rows of one request: taskyard audit show REQUEST")
+
+
+def _cells(row: Mapping[str, Any], now: datetime) -> tuple[object, ...]:
+    behalf = row["on_behalf_of"]
+    return (
+        short(row["request_id"]),
+        age(row["performed_at"], now),
+        row["action_type"],
+        row["outcome"].partition(":")[0],
+        row["operator_identity"] + (f" for {behalf}" if behalf else ""),
+        _target(row),
+        row["reason"],
+    )
+
+
+def _target(row: Mapping[str, Any]) -> str:
+    if row["dead_letter_id"] is not None:
+        return f"letter {short(row['dead_letter_id'])}"
+    job = row["target_request_id"]
+    return "-" if job is None else f"job {short(job)}"

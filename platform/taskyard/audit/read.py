@@ -1,0 +1,146 @@
+"""Reading the audit log: lists, the rows of one call, all rows of an export; secrets masked."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, Select, func, select, text
+
+from taskyard.access import Action
+from taskyard.database.tables import AUDIT
+from taskyard.errors import NotFound, Refused
+from taskyard.wire.redaction import redact
+
+__all__ = ["COLUMNS", "LIMIT", "Filters", "list_rows", "rows_within", "show", "size_of"]
+
+LIMIT: Final = 1000
+"""A page that a person reads; more is an export."""
+COLUMNS: Final = tuple(column.name for column in AUDIT.c if column.name != "transaction_id")
+"""What is shown of a row; the transaction's number says something to the sealer alone."""
+_MINIMUM_PREFIX: Final = 6
+_PAGE: Final = 1000
+_SEAL: Final = text(
+    "SELECT seq FROM audit_seals WHERE next_transaction > :transaction AND :id = ANY(row_ids) "
+    "ORDER BY next_transaction LIMIT 1"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Which rows; None does not filter. `outcome` is the first word of the outcome."""
+
+    action: Action | None = None
+    identity: str | None = None
+    outcome: str | None = None
+    job: str | None = None
+    letter: uuid.UUID | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+    def on(self, query: Select[Any]) -> Select[Any]:
+        """`query` narrowed to these rows."""
+        equal = {
+            AUDIT.c.action_type: self.action,
+            AUDIT.c.operator_identity: self.identity,
+            AUDIT.c.target_request_id: self.job,
+            AUDIT.c.dead_letter_id: self.letter,
+        }
+        for column, wanted in equal.items():
+            if wanted is not None:
+                query = query.where(column == wanted)
+        if self.outcome is not None:
+            query = query.where(func.split_part(AUDIT.c.outcome, ":", 1) == self.outcome)
+        if self.since is not None:
+            query = query.where(AUDIT.c.performed_at >= self.since)
+        if self.until is not None:
+            query = query.where(AUDIT.c.performed_at < self.until)
+        return query
+
+    def document(self) -> dict[str, str]:
+        """The filters that are set, as the audit row of an export has them."""
+        return {name: str(value) for name, value in asdict(self).items() if value is not None}
+
+
+def list_rows(
+    engine: Engine, filters: Filters | None = None, limit: int = 50
+) -> tuple[dict[str, Any], ...]:
+    """The newest rows that fit, at most `LIMIT`."""
+    if not 1 <= limit <= LIMIT:
+        raise Refused(f"limit must lie between 1 and {LIMIT}, got {limit}")
+    query = (
+        (filters or Filters()).on(_SHOWN).order_by(AUDIT.c.performed_at.desc(), AUDIT.c.id.desc())
+    )
+    with engine.connect() as connection:
+        return tuple(_masked(row) for row in connection.execute(query.limit(limit)).mappings())
+
+
+def show(engine: Engine, name: str) -> tuple[dict[str, Any], ...]:
+    """Every row of one call, oldest first, each with its `seal` (None for one without).
+
+    `name` is its request id or the first six characters or more. Raises `NotFound`, `Refused`.
+    """
+    with engine.connect() as connection:
+        request_id = _find(connection, name)
+        query = select(AUDIT).where(AUDIT.c.request_id == request_id).order_by(AUDIT.c.id)
+        return tuple(
+            {**_masked(row), "seal": _seal_of(connection, row)}
+            for row in connection.execute(query).mappings().all()
+        )
+
+
+def size_of(connection: Connection, filters: Filters) -> int:
+    """How many rows fit."""
+    return connection.scalar(filters.on(select(func.count()).select_from(AUDIT))) or 0
+
+
+def rows_within(connection: Connection, filters: Filters) -> Iterator[dict[str, Any]]:
+    """All rows that fit, by their ids; one snapshot, if the caller's transaction has one."""
+    last = 0
+    while True:
+        query = filters.on(_SHOWN).where(AUDIT.c.id > last).order_by(AUDIT.c.id).limit(_PAGE)
+        rows = connection.execute(query).mappings().all()
+        for row in rows:
+            yield _masked(row)
+        if len(rows) < _PAGE:
+            return
+        last = rows[-1]["id"]
+
+
+_SHOWN: Final = select(*(AUDIT.c[name] for name in COLUMNS))
+
+
+def _masked(row: Mapping[Any, Any]) -> dict[str, Any]:
+    # `token:<id>` names a token and would be taken for its secret.
+    return {name: row[name] if name == "identity_via" else redact(row[name]) for name in COLUMNS}
+
+
+def _seal_of(connection: Connection, row: Mapping[Any, Any]) -> int | None:
+    values = {"transaction": row["transaction_id"], "id": row["id"]}
+    found: int | None = connection.scalar(_SEAL, values)
+    return found
+
+
+def _find(connection: Connection, name: str) -> uuid.UUID:
+    digits = name.strip().replace("-", "").lower()
+    if not re.fullmatch(r"[0-9a-f]{6,32}", digits):
+        raise NotFound(
+            f"{name[:60]!r} is no request's id: expected a UUID or at least {_MINIMUM_PREFIX} of "
+            "its first characters. See: taskyard audit list"
+        )
+    low, high = (uuid.UUID(digits.ljust(32, fill)) for fill in "0f")
+    query = select(AUDIT.c.request_id).where(AUDIT.c.request_id.between(low, high)).distinct()
+    found = list(connection.scalars(query.order_by(AUDIT.c.request_id).limit(3)))
+    if not found:
+        raise NotFound(f"the audit log has no request {name!r}. See: taskyard audit list")
+    if len(found) > 1:
+        raise Refused(
+            f"{name!r} is ambiguous: {', '.join(map(str, found[:2]))} and perhaps more. Give more "
+            "characters"
+        )
+    first: uuid.UUID = found[0]
+    return first

@@ -1,0 +1,54 @@
+"""Export of the audit log: permitted, reasoned, and audited itself before the first row is read."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Engine
+
+from taskyard.access import Action, Identity
+from taskyard.audit import Outcome
+from taskyard.audit.read import Filters, rows_within, size_of
+from taskyard.control.reasons import Mode, check_reason
+from taskyard.control.verb import VerbCall, audited
+
+__all__ = ["AuditExport", "export_audit"]
+
+
+@dataclass(frozen=True, slots=True)
+class AuditExport:
+    """The rows of an export, to be read once, and how many there are."""
+
+    request_id: uuid.UUID
+    count: int
+    rows: Iterator[dict[str, Any]]
+
+
+@contextmanager
+def export_audit(
+    engine: Engine,
+    filters: Filters,
+    *,
+    identity: Identity,
+    reason: str | None,
+    on_behalf_of: str | None = None,
+    require_reason: Mode = "strict",
+) -> Iterator[AuditExport]:
+    """Open an export of the rows that fit, secrets masked; all of one snapshot.
+
+    It does not hold its own audit row. Raises `NotPermitted`, `InvalidReason`; both are audited.
+    """
+    call = VerbCall(Action.EXPORT_AUDIT, identity, reason, on_behalf_of)
+    options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+    with audited(engine, call):
+        call.permit()
+        call.reason = check_reason(reason, require_reason)
+    with engine.connect().execution_options(**options) as snapshot:
+        count = size_of(snapshot, filters)
+        with engine.begin() as connection:
+            call.write(connection, Outcome.APPLIED, {"rows": count, "filters": filters.document()})
+        yield AuditExport(call.request_id, count, rows_within(snapshot, filters))
