@@ -24,6 +24,7 @@ from taskyard.database import (
     migrate,
     opened,
 )
+from taskyard.database.migrate import _FOLDER, _versions
 from taskyard.database.partitions import PARTITIONED, AgedOut, partitions
 from taskyard.database.tables import METADATA
 from taskyard.errors import InvalidSettings, SchemaMismatch, ServerUnreachable
@@ -77,6 +78,11 @@ def test_an_empty_database_goes_up_down_to_nothing_and_up_again(url: str) -> Non
     left = inspect(create_engine(url, poolclass=NullPool)).get_table_names()
     assert left == ["taskyard_schema"]
     assert migrate(url).current == check(url).expected
+
+
+def test_versions_follow_each_other_and_their_files_are_named_by_them() -> None:
+    files = sorted(path.name for path in (_FOLDER / "versions").glob("0*.py"))
+    assert [name[:4] for name in files] == _versions()
 
 
 def test_migrations_started_at_once_end_in_one_schema(url: str) -> None:

@@ -6,8 +6,8 @@ from alembic import op
 
 __all__ = ["down_revision", "downgrade", "revision", "upgrade"]
 
-revision = "0005"
-down_revision = "0004"
+revision = "0006"
+down_revision = "0005"
 
 _TABLES = ("dead_letter_queue", "job_ledger")
 
