@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import redis
-from sqlalchemy import Engine, create_engine, make_url, text
-from sqlalchemy.pool import NullPool
+from sqlalchemy import Engine
 
 from conformance.handlers import FOLDER, Diary
 from conformance.stage import Seen, waits_between
 from servers import Servers
+from support.databases import migrated_database
 from support.mirror import mirroring, stored_letters
 from support.waiting import eventually
 from support.worker import Worker
@@ -26,7 +26,6 @@ from taskyard.client import EnqueueRequest, JobHandle, Taskyard
 from taskyard.client.messages import first_message
 from taskyard.client.requests import check
 from taskyard.control import Edit, replay
-from taskyard.database import migrate
 from taskyard.gate import Gate
 from taskyard.jobs.states import LIVE, State
 from taskyard.ledger import history
@@ -67,7 +66,7 @@ class ServersStage:
         )
         with (
             Taskyard(settings, catalogue()) as client,
-            mirroring(settings, _new_database(servers)) as database,
+            mirroring(settings, migrated_database(servers)) as database,
             _relaying(settings, client, database),
             worker.launch() as running,
         ):
@@ -191,16 +190,6 @@ def _seen(row: dict[str, Any]) -> Seen:
         eligible=row["replay_eligible"],
         status=row["status"],
     )
-
-
-def _new_database(servers: Servers) -> str:
-    name = f"t{uuid.uuid4().hex[:10]}"
-    admin = create_engine(servers.database_url(), poolclass=NullPool, isolation_level="AUTOCOMMIT")
-    with admin.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    url = make_url(servers.database_url()).set(database=name).render_as_string(hide_password=False)
-    migrate(url)
-    return url
 
 
 @contextmanager

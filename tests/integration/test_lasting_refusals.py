@@ -21,6 +21,8 @@ from taskyard.client import JobHandle, Taskyard
 from taskyard.jobs.states import State
 from taskyard.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 NAMESPACE = "acme"
 # What a worker touches, so that one of them can be taken away.
 KEYS = (

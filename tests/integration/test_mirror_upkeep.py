@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import Engine, create_engine, func, make_url, select, text, update
-from sqlalchemy.pool import NullPool
+from sqlalchemy import Engine, func, select, update
 
 from servers import Servers
+from support.databases import migrated_database
 from support.letters import make_delivery, make_letter
 from taskyard.clock import SYSTEM_CLOCK, SystemClock, to_us
-from taskyard.database import create_partitions, engine, migrate
+from taskyard.database import create_partitions, engine
 from taskyard.database.partitions import partitions
 from taskyard.database.tables import EVENTS, LEDGER, LETTERS
 from taskyard.mirror.letters import store_letters
@@ -36,13 +35,7 @@ class Off(SystemClock):
 @pytest.fixture
 def database(servers: Servers) -> Iterator[Engine]:
     """A database of its own: ageing out would take other tests' rows."""
-    name = f"t{uuid.uuid4().hex[:10]}"
-    admin = create_engine(servers.database_url(), poolclass=NullPool, isolation_level="AUTOCOMMIT")
-    with admin.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    url = make_url(servers.database_url()).set(database=name).render_as_string(False)
-    migrate(url)
-    made = engine(url)
+    made = engine(migrated_database(servers))
     yield made
     made.dispose()
 

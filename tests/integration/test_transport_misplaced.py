@@ -16,6 +16,8 @@ from taskyard.errors import ServerRefused
 from taskyard.jobs.states import State
 from taskyard.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 WATCHED_S = 3.0
 # An idle worker of two processes sends about 8 commands a second (promoter, heartbeat, sweep).
 COMMANDS, EVENTS = 400, 60

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import uuid
+from functools import cache
 
 import pytest
 from sqlalchemy import create_engine, make_url, text
@@ -14,7 +15,13 @@ from taskyard.database import migrate
 from taskyard.ops.embedded.address import Address
 from taskyard.ops.embedded.postgres import ADMINISTRATOR
 
-__all__ = ["administrator_url", "migrate_as_before", "new_database", "with_query"]
+__all__ = [
+    "administrator_url",
+    "migrate_as_before",
+    "migrated_database",
+    "new_database",
+    "with_query",
+]
 
 
 def new_database(servers: Servers, how: str = "") -> str:
@@ -24,6 +31,19 @@ def new_database(servers: Servers, how: str = "") -> str:
     with admin.connect() as connection:
         connection.execute(text(f"CREATE DATABASE {name} {how}"))
     return make_url(servers.database_url()).set(database=name).render_as_string(False)
+
+
+def migrated_database(servers: Servers) -> str:
+    """The URL of a database with the schema: a copy of one that was migrated once a process."""
+    template = make_url(_template(servers)).database
+    return new_database(servers, f"TEMPLATE {template}")
+
+
+@cache
+def _template(servers: Servers) -> str:
+    url = new_database(servers)
+    migrate(url)
+    return url
 
 
 def migrate_as_before(url: str) -> None:

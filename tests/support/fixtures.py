@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,16 +11,15 @@ from urllib.parse import urlsplit
 import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
-from sqlalchemy import Engine, create_engine, make_url, text
-from sqlalchemy.pool import NullPool
+from sqlalchemy import Engine
 
 from servers import RedisServer, Servers
+from support.databases import migrated_database
 from support.dated import dated, truncate
 from support.proxy import Proxy
 from support.shell import Shell, connected_shell
 from support.worker import Worker
 from support.yard import ServerHarness, fresh_settings
-from taskyard.database import migrate
 from taskyard.settings import Settings
 
 # Two cores may be busy with other work: a slow example is no fault of the code that draws it.
@@ -83,13 +81,7 @@ def start_worker(settings: Settings, tmp_path: Path) -> Iterator[Callable[..., W
 @pytest.fixture(scope="module")
 def database_url(servers: Servers) -> str:
     """A migrated database of this module's own."""
-    name = f"t{uuid.uuid4().hex[:10]}"
-    admin = create_engine(servers.database_url(), poolclass=NullPool, isolation_level="AUTOCOMMIT")
-    with admin.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    url = make_url(servers.database_url()).set(database=name)
-    migrate(url.render_as_string(hide_password=False))
-    return url.render_as_string(hide_password=False)
+    return migrated_database(servers)
 
 
 @pytest.fixture(scope="module")

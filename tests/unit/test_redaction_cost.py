@@ -7,6 +7,8 @@ import pytest
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.wire.redaction import MASK, redact_text
 
+pytestmark = pytest.mark.slow
+
 LONG = 100_000
 # What an expression that enters a run again and again, or gives it back, needs minutes for.
 HOSTILE = [
