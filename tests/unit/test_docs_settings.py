@@ -161,6 +161,7 @@ LIMITS = {
     "relay without work": ["relay.relay:_IDLE_S"],
     "an intent that is postponed": ["relay.relay:_LONGEST_WAIT_S"],
     "the audit log is sealed": ["audit.sealer:EVERY_S"],
+    "denials without an identity": ["audit.unverified:MOST_A_MINUTE"],
     "findings of `audit verify` that are named": ["audit.findings:EXAMPLES"],
     "gate's beat": ["gate:BEAT_S"],
     "reconcile: grace": ["reconcile.reconciler:GRACE_S"],

@@ -7,6 +7,7 @@ from taskyard.audit.findings import MEANINGS, Finding, Kind, Report
 from taskyard.audit.heads import Head, HeadFile, exported, given_heads
 from taskyard.audit.log import Entry, Outcome, answer, refused, rows_of, write
 from taskyard.audit.sealer import Sealer
+from taskyard.audit.unverified import count_unverified, list_unverified
 from taskyard.audit.verify import verify
 
 __all__ = [
@@ -20,8 +21,10 @@ __all__ = [
     "Report",
     "Sealer",
     "answer",
+    "count_unverified",
     "exported",
     "given_heads",
+    "list_unverified",
     "refused",
     "rows_of",
     "verify",

@@ -34,6 +34,7 @@ __all__ = [
     "REJECTS",
     "SEALS",
     "TOKENS",
+    "UNVERIFIED",
 ]
 
 METADATA: Final = MetaData()
@@ -178,6 +179,15 @@ GATE: Final = Table(
     Column("token", Uuid),
     Column("beat", BigInteger),
     Column("beaten_at", _TIME),
+)
+
+UNVERIFIED: Final = Table(
+    "unverified_denials",
+    METADATA,
+    Column("minute", _TIME, primary_key=True),
+    Column("source", Text, primary_key=True),
+    Column("why", Text, primary_key=True),
+    Column("count", BigInteger),
 )
 
 REJECTS: Final = Table(

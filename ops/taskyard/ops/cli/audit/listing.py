@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from taskyard import database
+from taskyard.audit import list_unverified
 from taskyard.audit.read import list_rows
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.ops.cli.audit import filters as options
-from taskyard.ops.cli.console import note, print_json, put, with_sentences
+from taskyard.ops.cli.console import note, print_json, put, table, with_sentences
 from taskyard.ops.cli.ids import short
-from taskyard.ops.cli.options import Json, Limit
+from taskyard.ops.cli.options import Json, Limit, moment_of
 from taskyard.ops.cli.target import find_target
-from taskyard.ops.cli.times import age
+from taskyard.ops.cli.times import age, moment
 
 __all__ = ["command"]
 
@@ -26,12 +29,19 @@ def command(
     job: options.Job = None,
     letter: options.Letter = None,
     since: options.Since = None,
+    unverified: Annotated[
+        bool,
+        typer.Option("--unverified", help="Denied calls without an identity, counted by source."),
+    ] = False,
     limit: Limit = 50,
     json: Json = False,
 ) -> None:
     """List who did what, the newest first."""
     settings = find_target(quiet=json).settings
     now = SYSTEM_CLOCK.now()
+    if unverified:
+        _list_unverified(settings.need_database_url(), moment_of(since, now), limit, json=json)
+        return
     chosen = options.filters_of(
         now, action=action, by=by, outcome=outcome, job=job, letter=letter, since=since
     )
@@ -48,6 +58,22 @@ def command(
         note(f"the newest {limit}; more with --limit, or narrow with --action, --by, --since")
     else:
         note("see all rows of one request: taskyard audit show REQUEST")
+
+
+def _list_unverified(url: str, since: datetime | None, limit: int, *, json: bool) -> None:
+    with database.opened(url, application_name="taskyard audit") as engine:
+        rows = list_unverified(engine, since, limit)
+    if json:
+        print_json(rows)
+        return
+    columns = ("source", "why", "times", "first", "last")
+    lines = [
+        (row["source"], row["why"], row["count"], moment(row["first"]), moment(row["last"]))
+        for row in rows
+    ]
+    put(table(columns, lines))
+    if not rows:
+        note("no call without an identity was denied")
 
 
 def _cells(row: Mapping[str, Any], now: datetime) -> tuple[object, ...]:
