@@ -90,7 +90,7 @@ class Side:
     def _begin(self, index: int, holder: str, process: str) -> Any:
         answer = self.records.begin(
             self.job_id, self._stamp(index), holder=holder, worker="w", process=process,
-            job_type="t", queue="exec", priority=None,
+            job_type="t", queue="exec",
         )  # fmt: skip
         if isinstance(answer, Run):
             self.runs.append(answer)
@@ -106,7 +106,7 @@ class Side:
         """A message that Celery has counted as another task in this one's place, unstamped."""
         answer = self.records.begin(
             self.job_id, Stamp(0, 0, retries, nesting=nesting), holder=holder, worker="w",
-            job_type="u", queue="exec", priority=None, process="p1",
+            job_type="u", queue="exec", process="p1",
         )  # fmt: skip
         if isinstance(answer, Run):
             self.runs.append(answer)
@@ -114,14 +114,14 @@ class Side:
 
     def _replacement_dies(self, nesting: int) -> Any:
         return self.records.dead_letter(
-            self.job_id, Stamp(0, nesting=nesting), job_type="u", queue="exec", priority=None,
+            self.job_id, Stamp(0, nesting=nesting), job_type="u", queue="exec",
             cause=b"{}", code="c", category="timeout", message="m",
         )  # fmt: skip
 
     def _other_task(self, holder: str) -> Any:
         """A message of another task with the same id, from a producer that knows no stamps."""
         answer = self.records.begin(
-            self.job_id, None, holder=holder, worker="w", job_type="u", queue="exec", priority=None,
+            self.job_id, None, holder=holder, worker="w", job_type="u", queue="exec",
         )  # fmt: skip
         if isinstance(answer, Run):
             self.runs.append(answer)
@@ -129,7 +129,7 @@ class Side:
 
     def _other_task_dies(self) -> Any:
         return self.records.dead_letter(
-            self.job_id, None, job_type="u", queue="exec", priority=None, cause=b"{}", code="c",
+            self.job_id, None, job_type="u", queue="exec", cause=b"{}", code="c",
             category="timeout", message="m",
         )  # fmt: skip
 
@@ -155,7 +155,7 @@ class Side:
 
     def _dead_letter(self, index: int) -> Any:
         return self.records.dead_letter(
-            self.job_id, self._stamp(index), job_type="t", queue="exec", priority=None,
+            self.job_id, self._stamp(index), job_type="t", queue="exec",
             cause=b'{"category": "expired"}', code="expired", category="expired", message="late",
         )  # fmt: skip
 

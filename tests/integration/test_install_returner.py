@@ -55,7 +55,6 @@ class Shop:
             worker=worker,
             job_type="shop.pay",
             queue=self.queue,
-            priority=None,
         )
         assert isinstance(answer, Run)
         late = late_s(self.settings) + 5 if expired_s is None else expired_s

@@ -59,7 +59,6 @@ class Shop:
             worker="w",
             job_type="shop.pay",
             queue=self.queue if queue is None else queue,
-            priority=None,
         )
         assert isinstance(answer, Run)
         return job, answer

@@ -98,7 +98,6 @@ def begin(yard: Taskyard, worker: str) -> str:
         worker=worker,
         job_type="exec_act",
         queue="exec",
-        priority=None,
     )
     until_us = yard.records.now_us() - 1_000_000
     yard.records.client.hset(yard.records.keys.record(job.job_id), "lease_until", until_us)
@@ -154,7 +153,6 @@ def dead_letter(yard: Taskyard, job_type: str = "exec_act") -> None:
         None,
         job_type=job_type,
         queue="exec",
-        priority=None,
         **death_of(outcome),
     )
     box = LetterBox(yard.settings)

@@ -76,7 +76,7 @@ class RecordsHarness:
 
     def begin(self, stamp: Stamp | None, holder: str = "h1", worker: str = "w1") -> Any:
         return self.records.begin(
-            JOB, stamp, holder=holder, worker=worker, job_type="plan", queue="plan", priority=3
+            JOB, stamp, holder=holder, worker=worker, job_type="plan", queue="plan"
         )
 
     def run(self, stamp: Stamp | None, holder: str = "h1") -> Run:
@@ -107,7 +107,6 @@ class RecordsHarness:
             stamp,
             job_type="plan",
             queue="plan",
-            priority=3,
             cause=b'{"code": "expired"}',
             code="expired",
             category="expired",
@@ -535,7 +534,7 @@ def replacement(nesting: int = 1, retries: int = 0) -> Stamp:
 
 def begin_other(harness: RecordsHarness, stamp: Stamp | None, holder: str = "h2") -> Any:
     return harness.records.begin(
-        JOB, stamp, holder=holder, worker="w2", job_type="other", queue="exec", priority=3
+        JOB, stamp, holder=holder, worker="w2", job_type="other", queue="exec"
     )
 
 
@@ -566,7 +565,7 @@ def test_it_waits_for_the_lease_of_a_protected_attempt(harness: RecordsHarness) 
     """Such an attempt decides before it is replaced; a forged count must not run beside it."""
     harness.admit()
     first = harness.records.begin(
-        JOB, None, holder="h1", worker="w", job_type="plan", queue="exec", priority=3, process="7"
+        JOB, None, holder="h1", worker="w", job_type="plan", queue="exec", process="7"
     )
     assert isinstance(first, Run)
     assert isinstance(begin_other(harness, replacement()), Held)
@@ -1159,7 +1158,7 @@ def test_another_process_with_the_same_delivery_takes_over_and_counts_the_death(
     harness: RecordsHarness,
 ) -> None:
     stamp = harness.admit()
-    begin = {"holder": "h1", "worker": "w", "job_type": "plan", "queue": "plan", "priority": 3}
+    begin = {"holder": "h1", "worker": "w", "job_type": "plan", "queue": "plan"}
     first = harness.records.begin(JOB, stamp, process="11", **begin)
     again = harness.records.begin(JOB, stamp, process="11", **begin)
     other = harness.records.begin(JOB, stamp, process="12", **begin)
@@ -1172,7 +1171,7 @@ def test_another_process_with_the_same_delivery_takes_over_and_counts_the_death(
 
 def test_a_delivery_that_kills_each_process_unseen_is_poison_too(harness: RecordsHarness) -> None:
     stamp = harness.admit()
-    begin = {"holder": "h1", "worker": "w", "job_type": "plan", "queue": "plan", "priority": 3}
+    begin = {"holder": "h1", "worker": "w", "job_type": "plan", "queue": "plan"}
     answers = [harness.records.begin(JOB, stamp, process=str(n), **begin) for n in range(4)]
     assert isinstance(answers[-1], Decided)
     assert "process was gone" in harness.records.read(JOB).cause["evidence"]["last_evidence"]

@@ -359,9 +359,7 @@ class RecordsMachine(RuleBasedStateMachine):
     def begin_by(self, name: str, holder: str, stamp: Stamp | None) -> None:
         job, model = self.job(name), self.job(name).model
         was, holds, had_token = model.state, model.holder == holder, model.token
-        answer = self.records.begin(
-            name, stamp, holder=holder, worker="w", job_type="t", queue="q", priority=1
-        )
+        answer = self.records.begin(name, stamp, holder=holder, worker="w", job_type="t", queue="q")
         if model.state is State.NONE and stamp is not None and stamp.sent_us == 1:
             assert answer == UnknownHistory()
             return self.check(name, still=True)
@@ -478,7 +476,6 @@ class RecordsMachine(RuleBasedStateMachine):
             stamp,
             job_type="t",
             queue="q",
-            priority=1,
             cause=b"{}",
             code="expired",
             category="expired",
@@ -498,7 +495,7 @@ class RecordsMachine(RuleBasedStateMachine):
         if job.stored.get(b"type") != b"t":
             return
         stamp = Stamp(0, 0, retries) if retries else None
-        place: dict[str, Any] = {"job_type": "u", "queue": "q", "priority": 1}
+        place: dict[str, Any] = {"job_type": "u", "queue": "q"}
         if dies:
             cause = {"cause": b"{}", "code": "c", "category": "expired", "message": "late"}
             answer: Any = self.records.dead_letter(name, stamp, **place, **cause)

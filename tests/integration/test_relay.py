@@ -94,7 +94,6 @@ class ServerHarness:
             worker="w",
             job_type=letter.job_type,
             queue=letter.queue,
-            priority=letter.priority,
         )
 
 

@@ -221,7 +221,6 @@ def begin_and_die(harness: ServerHarness, job: JobHandle) -> None:
         worker="dead@host",
         job_type="exec_act",
         queue=record.queue,
-        priority=None,
     )
     assert isinstance(answer, Run)
 

@@ -45,7 +45,6 @@ class HeldShop:
             worker=worker,
             job_type="shop.pay",
             queue=self.queue,
-            priority=None,
         )
         assert isinstance(answer, Run)
         until = self.records.now_us() - int(expired_s * 1e6)

@@ -74,7 +74,7 @@ def died(records: Records, job_id: str | None = None) -> Letter:
 def die_again(records: Records, job: str, stamp: Stamp) -> Letter:
     """The letter of an attempt that `stamp` begins and that fails for good."""
     run = records.begin(
-        job, stamp, holder="h", worker="w", job_type="plan_generation", queue="plan", priority=3
+        job, stamp, holder="h", worker="w", job_type="plan_generation", queue="plan"
     )
     assert isinstance(run, Run)
     cause = {"category": "retry_exhausted", "code": "timeout", "message": "timed out"}

@@ -128,9 +128,7 @@ def test_a_lost_connection_is_left_to_celery() -> None:
 
 def test_a_retry_that_was_decided_is_published_though_its_message_cannot_be_taken() -> None:
     yard = yard_with(Publisher())
-    run = yard.records.begin(
-        "job-1", Stamp(5), holder="h", worker="w", job_type="t", queue="work", priority=None
-    )
+    run = yard.records.begin("job-1", Stamp(5), holder="h", worker="w", job_type="t", queue="work")
     yard.records.finish(
         "job-1", Decision.RETRYING, epoch=5, generation=0, seq=0, token=run.token, delay_s=9.0
     )
@@ -143,9 +141,7 @@ def test_a_finished_jobs_message_that_cannot_be_served_is_told_when_it_ends(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     yard = yard_with(Publisher())
-    run = yard.records.begin(
-        "job-1", Stamp(5), holder="h", worker="w", job_type="t", queue="work", priority=None
-    )
+    run = yard.records.begin("job-1", Stamp(5), holder="h", worker="w", job_type="t", queue="work")
     yard.records.finish("job-1", Decision.COMPLETED, epoch=5, generation=0, seq=0, token=run.token)
     message = Message(taskyard={"v": 1, "epoch": 5, "generation": 0, "seq": 0})
     consumer_of(JobConsumer, yard, closed).create_task_handler()(message)

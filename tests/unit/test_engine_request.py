@@ -114,7 +114,6 @@ class Desk:
             worker="w",
             job_type="t",
             queue="work",
-            priority=None,
         )
         assert isinstance(run, Run)
         return run
@@ -191,9 +190,7 @@ def test_only_a_short_lease_is_awaited_in_the_worker(
         hold=lambda _message, _give_back, wait_s, **_: held.append(wait_s)
     )
     desk.yard.records.settings = SETTINGS.model_copy(update={"lease_s": lease_s})
-    desk.yard.records.begin(
-        "job-1", STAMP, holder="h", worker="w", job_type="t", queue="work", priority=None
-    )
+    desk.yard.records.begin("job-1", STAMP, holder="h", worker="w", job_type="t", queue="work")
     desk.request.message.delivery_info["redelivered"] = True
     desk.request._settling.dead_letter(plain_deaths.revoked())
     assert (desk.settlements, len(desk.yard.published)) == (settlements, len(settlements))
@@ -215,9 +212,7 @@ def test_a_revocation_ends_with_the_death_so_that_a_replay_runs(revoked: Desk) -
 
 
 def test_a_revocation_outlasts_a_delivery_that_waits_for_another_attempt(revoked: Desk) -> None:
-    revoked.yard.records.begin(
-        "job-1", STAMP, holder="h", worker="w", job_type="t", queue="work", priority=None
-    )
+    revoked.yard.records.begin("job-1", STAMP, holder="h", worker="w", job_type="t", queue="work")
     assert revoked.request.revoked()
     assert (revoked.settlements, revoked.yard.posted) == (["acknowledged"], [])
     assert "job-1" in worker_state.revoked, "its deferred message must not run"

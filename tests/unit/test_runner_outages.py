@@ -41,7 +41,7 @@ def runner() -> TaskRunner:
 
 
 def delivery(stamp: Stamp | None) -> Delivery:
-    return Delivery("job-1", "t", "work", None, stamp, "holder", "1", "worker", None)
+    return Delivery("job-1", "t", "work", stamp, "holder", "1", "worker", None)
 
 
 def run(runner: TaskRunner, stamp: Stamp | None = None) -> Any:

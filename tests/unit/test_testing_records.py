@@ -47,9 +47,7 @@ def admission(job_id: str) -> Admission:
 
 
 def begun(records: Records, job_id: str, holder: str = "h") -> Run:
-    answer = records.begin(
-        job_id, None, holder=holder, worker="w", job_type="t", queue="exec", priority=None
-    )
+    answer = records.begin(job_id, None, holder=holder, worker="w", job_type="t", queue="exec")
     assert isinstance(answer, Run)
     return answer
 

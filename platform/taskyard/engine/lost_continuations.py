@@ -54,7 +54,6 @@ def dead_letter(yard: WorkerContext, request: Any, one: Continuation, error: Bas
         None,
         job_type=_task_of(one),
         queue=_queue_of(yard, request, one),
-        priority=None,
         **death_of(outcome),
     )
     if not isinstance(answer, Decided):

@@ -127,7 +127,6 @@ def _post_own_letter(owing: Owing, reused: Reused, outcome: Failed | None) -> No
         None,
         job_type=name,
         queue=yard.source(owing.message),
-        priority=None,
         **death_of(reuse_death(owing.job_id, name, reused, outcome)),
     )
     _post_letter(yard, job_id, owing.message)

@@ -157,7 +157,6 @@ class Settling:
                 self.stamp,
                 job_type=self._job_type,
                 queue=self._yard.source(self._delivery.message),
-                priority=None,
                 **death_of(outcome),
             )
         except RedisError as error:

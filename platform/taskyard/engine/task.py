@@ -111,7 +111,6 @@ def delivery_in(task: Any, stamp: Stamp | None) -> Delivery:
         job_id=request.id,
         job_type=task.name,
         queue=str(request.get(QUEUE) or ""),
-        priority=None,
         stamp=stamp,
         holder=getattr(request, HOLDER, None) or uuid.uuid4().hex,
         process=str(os.getpid()),

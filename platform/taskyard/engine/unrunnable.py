@@ -73,7 +73,6 @@ def dead_letter(yard: WorkerContext, message: Any, outcome: Failed) -> None:
         stamp,
         job_type=task_of(message),
         queue=yard.source(message),
-        priority=None,
         **death_of(outcome),
     )
     settlement = settle(answer, Delivered(job_id, stamp, outcome))

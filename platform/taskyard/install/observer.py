@@ -199,7 +199,6 @@ class Observer:
             worker=delivery.worker,
             job_type=delivery.job_type,
             queue=delivery.queue,
-            priority=None,
             process=record.fields.get("process", "") if holder != delivery.holder else "",
         )
 
@@ -249,7 +248,6 @@ class Observer:
             _position(records.read(delivery.job_id)),
             job_type=delivery.job_type,
             queue=delivery.queue,
-            priority=None,
             **death_of(outcome),
         )
         if isinstance(answer, Decided):

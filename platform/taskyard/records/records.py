@@ -162,7 +162,6 @@ class Records:
         worker: str,
         job_type: str,
         queue: str,
-        priority: int | None,
         process: str = "",
     ) -> BeginAnswer:
         """Ask for the right to run one attempt.
@@ -180,7 +179,6 @@ class Records:
             0 if stamp is None or stamp.sent_us is None else stamp.sent_us,
             job_type,
             queue,
-            "" if priority is None else priority,
             process,
             0 if stamp is None else stamp.nesting,
             self._domain_of(job_type),
@@ -264,7 +262,6 @@ class Records:
         *,
         job_type: str,
         queue: str,
-        priority: int | None,
         cause: bytes,
         code: str,
         category: str,
@@ -275,7 +272,6 @@ class Records:
             *_position(stamp),
             job_type,
             queue,
-            "" if priority is None else priority,
             cause,
             code,
             category,

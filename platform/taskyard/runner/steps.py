@@ -55,7 +55,6 @@ class Delivery:
     job_id: str
     job_type: str
     queue: str
-    priority: int | None
     stamp: Stamp | None
     holder: str
     process: str
@@ -98,7 +97,6 @@ class AttemptSteps:
                 worker=delivery.worker,
                 job_type=delivery.job_type,
                 queue=delivery.queue,
-                priority=delivery.priority,
             ),
             self.before,
         )
@@ -146,7 +144,6 @@ class AttemptSteps:
                 delivery.stamp,
                 job_type=delivery.job_type,
                 queue=delivery.queue,
-                priority=delivery.priority,
                 **death_of(outcome),
             ),
             self.before,

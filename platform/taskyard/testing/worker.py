@@ -106,7 +106,6 @@ class MemoryWorker:
             job_id=message.job_id,
             job_type=name,
             queue=message.queue,
-            priority=None,
             stamp=_stamp(message),
             holder=uuid.uuid4().hex,
             process=WORKER,
@@ -140,7 +139,6 @@ class MemoryWorker:
             _stamp(message),
             job_type=str(message.raw.headers.get("task")),
             queue=message.queue,
-            priority=None,
             **death_of(outcome),
         )
         self._conclude(message, answer, outcome)
@@ -208,7 +206,7 @@ class MemoryWorker:
         job_id = reused_id(message.job_id, name, reused.epoch)
         death = reuse_death(message.job_id, name, reused, outcome)
         self.records.dead_letter(
-            job_id, None, job_type=name, queue=message.queue, priority=None, **death_of(death)
+            job_id, None, job_type=name, queue=message.queue, **death_of(death)
         )
         self._post(message, job_id)
 

@@ -3,9 +3,8 @@ local job_id, holder, worker = ARGV[1], ARGV[5], ARGV[6]
 local lease_us, death_limit = tonumber(ARGV[7]), tonumber(ARGV[8])
 local window_us, sent_us = tonumber(ARGV[9]), tonumber(ARGV[10])
 local message = {epoch = ARGV[2], generation = ARGV[3], seq = ARGV[4], holder = holder,
-                 type = ARGV[11], queue = ARGV[12], priority = ARGV[13], nesting = ARGV[15],
-                 domain = ARGV[16]}
-local process = ARGV[14]
+                 type = ARGV[11], queue = ARGV[12], nesting = ARGV[14], domain = ARGV[15]}
+local process = ARGV[13]
 local LEASE_EXPIRED = 'the lease was not renewed'
 local PROCESS_GONE = 'its process was gone before the worker knew that it had begun'
 
@@ -50,7 +49,7 @@ if record.decision or record.released then
   drop(record, DECISION)
   drop(record, {'released'})
 end
-for _, name in ipairs({'type', 'queue', 'priority'}) do record[name] = record[name] or message[name] end
+for _, name in ipairs({'type', 'queue'}) do record[name] = record[name] or message[name] end
 note_domain(record, message)
 record.token = int(math.max(num(record.token) + 1, now))
 record.begins = int(num(record.begins) + 1)
@@ -64,7 +63,7 @@ record.lease_until = int(now + lease_us)
 record.published = '1'
 move(job_id, record, 'begin', now, {'attempt', record.begins, 'worker', worker, 'token', record.token,
      'type', record.type, 'queue', record.queue})
-write(KEY_RECORD, record, {'state', 'epoch', 'generation', 'seq', 'version', 'type', 'queue', 'priority',
+write(KEY_RECORD, record, {'state', 'epoch', 'generation', 'seq', 'version', 'type', 'queue',
       'admitted', 'token', 'begins', 'deaths', 'attempts', 'deliveries', 'holder', 'worker', 'process', 'started',
       'lease_until', 'published', 'history', 'domain', unpack(NESTING)})
 if ending then redis.call('PERSIST', KEY_RECORD) end

@@ -1,8 +1,8 @@
 -- A message dies before any attempt could decide: expired, invalid, unknown, delivered too often.
 local job_id = ARGV[1]
 local message = {epoch = ARGV[2], generation = ARGV[3], seq = ARGV[4], type = ARGV[5], queue = ARGV[6],
-                 priority = ARGV[7], nesting = ARGV[12], domain = ARGV[13]}
-local cause, code, category, text = ARGV[8], ARGV[9], ARGV[10], ARGV[11]
+                 nesting = ARGV[11], domain = ARGV[12]}
+local cause, code, category, text = ARGV[7], ARGV[8], ARGV[9], ARGV[10]
 local record = read(KEY_RECORD)
 local now = now_us()
 
