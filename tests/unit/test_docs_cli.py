@@ -20,8 +20,8 @@ from taskyard.errors import (
 )
 from taskyard.ops.cli import failures
 from taskyard.ops.cli.commands import COMMANDS
+from taskyard.ops.cli.failures import with_next_step
 from taskyard.ops.cli.lazy import Noun
-from taskyard.ops.cli.next_step import with_next_step
 from taskyard.ops.cli.streams import BROKEN_PIPE
 
 PAGE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text("utf-8")

@@ -138,7 +138,7 @@ LIMITS = {
     "a letter on RabbitMQ": ["deadletters.publish:_COMPRESSED_OVER_BYTES"],
     "a compressed letter": ["wire.letters:ENVELOPE_LIMIT"],
     "arguments of a compressed message in its letter": ["deadletters.build:_SHOWN_BYTES"],
-    "a review queue": ["deadletters.post:REVIEW_LIMIT"],
+    "a review queue": ["deadletters.publish:REVIEW_LIMIT"],
     "a kept copy of a letter": ["deadletters.kept:_LARGEST_BYTES"],
     "one batch of the mirror": ["mirror.feeds:BATCH", "mirror.halving:BATCH_BYTES"],
     "a letter or event that is kept as its bytes alone": [

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from functools import cached_property, partial
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import redis
 from amqp.exceptions import NotFound
@@ -18,7 +18,6 @@ from taskyard.broker import connection, is_amqp
 from taskyard.broker.confirmed import publish_confirmed
 from taskyard.broker.own_connection import OwnConnection
 from taskyard.deadletters.kept import KeptLetters
-from taskyard.deadletters.post import JSON, REVIEW_LIMIT, Post
 from taskyard.deadletters.prefixes import LetterPrefixes
 from taskyard.deadletters.topology import exchange, mirror_queue, review_queue
 from taskyard.errors import PublishFailed, Unroutable
@@ -28,7 +27,7 @@ from taskyard.store import connect as connect_redis
 from taskyard.wire.letters import Letter
 from taskyard.wire.logs import logger
 
-__all__ = ["LetterBox", "count_waiting"]
+__all__ = ["REVIEW_LIMIT", "LetterBox", "count_waiting"]
 
 log = logger(__name__)
 
@@ -36,6 +35,25 @@ _NOTE_EVERY_S: Final = 60.0
 # RabbitMQ 4 takes messages of 16 MiB at most. A letter holds the job's, which it took, as base64
 # and its arguments once more; kombu says in a header that a body is compressed, and undoes it.
 _COMPRESSED_OVER_BYTES: Final = 8 * 1024 * 1024
+# A review queue without a reader must not fill the broker; Postgres has all letters.
+REVIEW_LIMIT: Final = 10_000
+JSON: Final = {"content_type": "application/json", "content_encoding": "utf-8"}
+
+
+class Post(Protocol):
+    """One broker's way to take a letter for certain."""
+
+    def prepare(self, channel: Any) -> None:
+        """Declare the mirror's queue on the channel of a connection that was just opened."""
+        ...
+
+    def send(self, producer: Producer, letter: Letter) -> None:
+        """Publish to the exchange and, escalated, to the review queue.
+
+        Returns when at least one queue has the letter; raises `Unroutable` if none takes it,
+        or what the broker's client raises.
+        """
+        ...
 
 
 class AmqpPost:

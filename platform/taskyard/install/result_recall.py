@@ -1,4 +1,7 @@
-"""A completed task's result, for a continuation that must be repeated: where it is found again."""
+"""A completed task's result, for a continuation that must be repeated: where it is found again.
+
+Alone because it asks the app's result backend, and the runner the records.
+"""
 
 from __future__ import annotations
 

@@ -36,6 +36,7 @@ __all__ = ["BUDGET_S", "ROWS", "Reconciler"]
 
 BUDGET_S: Final = 30.0
 GRACE_S: Final = 60.0
+"""How long a message may be between two places, a publication unconfirmed, a mirror late."""
 # Rows of Postgres that one step looks at, the newest: the rest is reported by later runs.
 ROWS: Final = 20_000
 _RABBIT: Final = (
@@ -82,9 +83,6 @@ def _detail(seen: Seen, queue: str, readers: int) -> str:
     if not readers:
         return f"{gone}; no worker reads queue {queue}: start one"
     return f"{gone}; RabbitMQ gives its message to one of the {readers} that read queue {queue}"
-
-
-"""How long a message may be between two places, a publication unconfirmed, a mirror late."""
 
 
 @dataclass(slots=True)

@@ -1,4 +1,7 @@
-"""A script's source: the tables that Python owns, what all scripts share, and its own lines."""
+"""A script's source: the tables that Python owns, what all scripts share, and its own lines.
+
+Alone because only here do the scripts meet the state table.
+"""
 
 from __future__ import annotations
 

@@ -43,17 +43,15 @@ _SOCKET_TIMEOUT_S: Final = 5.0
 TRIES: Final = 4
 _OF_TCP: Final = ("socket_keepalive", "socket_keepalive_options")
 SIGNED_OFF: Final = 0
+"""The time of one that ended in order."""
+# A field is the time of its last heartbeat in microseconds, a space, and what the living says of
+# itself. It stays when its heartbeat stops, so that what it left can be found.
 # KEYS: heartbeats. ARGV: name, description.
 _BEAT: Final = Script("""
 local time = redis.call('TIME')
 local us = string.format('%.0f', tonumber(time[1]) * 1000000 + tonumber(time[2]))
 redis.call('HSET', KEYS[1], ARGV[1], us .. ' ' .. ARGV[2])
 """)
-
-
-# A field is the time of its last heartbeat in microseconds, a space, and what the living says of
-# itself. It stays when its heartbeat stops, so that what it left can be found.
-"""The time of one that ended in order."""
 
 
 def beat(client: Any, key: str, name: str, description: str) -> None:

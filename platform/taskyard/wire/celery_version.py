@@ -1,6 +1,6 @@
 """The oldest Celery that Taskyard runs on, asked for before anything of Celery is imported.
 
-It stands alone, because an older Celery fails at the imports of the modules that would ask.
+Alone because an older Celery fails at the imports of the modules that would ask.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import traceback
 from dataclasses import dataclass
@@ -9,22 +10,46 @@ from typing import Final
 
 import typer
 
-from taskyard.errors import TaskyardError
+from taskyard.errors import (
+    InvalidPayload,
+    InvalidReason,
+    InvalidSettings,
+    NotFound,
+    NotPermitted,
+    PublishFailed,
+    Refused,
+    ServerUnreachable,
+    TaskyardError,
+    UnknownJobType,
+    UnknownPriority,
+    UnknownQueue,
+)
 from taskyard.ops.cli.console import print_error
-from taskyard.ops.cli.next_step import with_next_step
 from taskyard.ops.cli.streams import FULL, silence
 from taskyard.ops.cli.visible import clean, json_text
 
-__all__ = ["Switches", "report_failure"]
+__all__ = ["Switches", "report_failure", "with_next_step"]
 
 USAGE: Final = 2
 UNREACHABLE: Final = 3
 FAULT: Final = 70  # EX_SOFTWARE of sysexits.h
 INTERRUPTED: Final = 130  # 128 + SIGINT
-
 _SERVERS: Final = frozenset({"redis", "kombu", "amqp", "sqlalchemy", "psycopg2"})
 _OPS_EXTRA: Final = frozenset({"alembic", "psycopg2", "rich", "sqlalchemy", "typer"})
 _BUILTIN_EXTRA: Final = frozenset({"gherkin", "lxml", "mechanicalsoup", "rapidfuzz"})
+_NAMED: Final = re.compile(r"taskyard [a-z]+|pip install|Run: ")
+# The first that fits; {path} is the command that failed, {noun} its first two words.
+_STEPS: Final[tuple[tuple[tuple[type[TaskyardError], ...], str], ...]] = (
+    (
+        (NotPermitted,),
+        "An admin can give more rights; who has which, shows: taskyard tokens list",
+    ),
+    ((UnknownQueue, UnknownPriority), "See: taskyard env"),
+    ((UnknownJobType,), "See: taskyard types list"),
+    ((InvalidSettings, ServerUnreachable, PublishFailed), "See: taskyard check"),
+    ((InvalidPayload, InvalidReason), "See: {path} --help"),
+    ((Refused, NotFound), "See: {noun} list"),
+)
 
 
 @dataclass(slots=True)
@@ -102,3 +127,22 @@ def _first_line(error: BaseException) -> str:
 def _print_document(error: BaseException, text: str, code: int) -> None:
     document = {"kind": type(error).__name__, "message": text, "exit_code": code}
     sys.stdout.write(json_text({"error": document}) + "\n")
+
+
+def with_next_step(error: TaskyardError, path: str) -> str:
+    """The error's sentence, ending with a command that helps; `path` is the one that failed."""
+    text = str(error)
+    if _NAMED.search(text):
+        return text
+    for kinds, step in _STEPS:
+        if isinstance(error, kinds):
+            noun = " ".join(path.split()[:2])
+            return f"{_ended(text)} {step.format(path=path, noun=noun)}"
+    return text
+
+
+def _ended(text: str) -> str:
+    """With a full stop; a list of faults gets a line of its own."""
+    if "\n" in text:
+        return f"{text}\n "
+    return text if text.endswith((".", "?", "!")) else f"{text}."

@@ -1,4 +1,7 @@
-"""Run named commands side by side, their output prefixed: worker, mirror, relay, web."""
+"""Run named commands side by side, their output prefixed: worker, mirror, relay, web.
+
+Alone because the foreman's file cannot be imported where its extra is not installed.
+"""
 
 from __future__ import annotations
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
 from taskyard import database
+from taskyard.database import SchemaStatus
 from taskyard.jobs import Catalogue, registry
-from taskyard.ops.cli.console import note
+from taskyard.ops.cli.console import Command, note, put_facts, say
 from taskyard.ops.cli.env import TRUST_LOCAL
 from taskyard.ops.cli.target import URLS
 from taskyard.ops.embedded import EmbeddedStack, run_processes
-from taskyard.ops.up.banner import banner
-from taskyard.ops.up.processes import processes
-from taskyard.settings import Loaded, load
+from taskyard.settings import Loaded, Settings, load
+from taskyard.wire import redact_url
 
 __all__ = ["DRAIN_S", "command"]
 
@@ -24,6 +26,25 @@ DRAIN_S: Final = 60.0
 _BUILTIN_JOBS: Final = {"TASKYARD_BUILTIN_JOBS": "1"}
 # Celery warns that root is dangerous with pickle; our workers take JSON alone.
 _NO_ROOT_WARNING: Final = {"PYTHONWARNINGS": "ignore:You're running the worker with superuser"}
+_NEXT: Final = (
+    'eval "$(taskyard env --export)"   # in another shell: use these servers from here on',
+    "taskyard check",
+)
+_ENQUEUE_BUILT_IN: Final = (
+    """taskyard jobs enqueue batch_locator_generation '{"html": "<button>Buy</button>"}' --wait"""
+)
+_ENQUEUE: Final = "taskyard jobs enqueue TYPE PAYLOAD --wait   # types: taskyard types list"
+_SELF: Final = (sys.executable, "-m", "taskyard.ops.cli")
+# One machine has no other workers to exchange events with.
+_ALONE: Final = ("--without-gossip", "--without-mingle")
+# The runner puts time and name before each line, so Celery need not.
+_PLAIN_LOG: Final = (
+    "--",
+    "worker.redirect_stdouts=false",
+    "worker.log_format=%(levelname)s %(message)s",
+    "worker.task_log_format=%(levelname)s %(task_name)s[%(task_id)s] %(message)s",
+)
+_RESERVED: Final = ("mirror", "relay", "system")
 
 
 def command(
@@ -71,3 +92,34 @@ def _note_unused(loaded: Loaded) -> None:
     if given:
         named = ", ".join(f"{name} (from {loaded.origins[name]})" for name in given)
         note(f"not used, since `up` runs its own servers: {named}")
+
+
+def banner(settings: Settings, home: Path, schema: SchemaStatus, processes: Sequence[str]) -> None:
+    """Print it."""
+    servants = ("mirror", "relay")
+    workers = [name for name in processes if name not in servants]
+    rows: list[tuple[str, object]] = [
+        ("home", home),
+        ("Valkey", f"{redact_url(settings.need_redis_url())} (broker and records)"),
+        ("PostgreSQL", f"{redact_url(settings.need_database_url())} (schema {schema.current})"),
+        ("processes", ", ".join(servants)),
+        ("workers", ", ".join(workers) or "none (--no-workers)"),
+    ]
+    steps = (*_NEXT, _ENQUEUE_BUILT_IN if settings.builtin_jobs else _ENQUEUE)
+    rows += [("next" if line == steps[0] else "", Command(line)) for line in steps]
+    rows.append(("stop", "Ctrl-C: workers finish what they run"))
+    put_facts(rows)
+    say("")
+
+
+def processes(
+    settings: Settings, *, workers: bool, concurrency: int
+) -> Mapping[str, Sequence[str]]:
+    """Name to words: mirror, relay and, unless `workers` is off, one worker for each queue."""
+    found: dict[str, Sequence[str]] = {"mirror": [*_SELF, "mirror"], "relay": [*_SELF, "relay"]}
+    if workers:
+        for queue in settings.queues:
+            options = ["--pool", queue, "--concurrency", str(concurrency), "--quiet"]
+            name = f"worker-{queue}" if queue in _RESERVED else queue
+            found[name] = [*_SELF, "worker", *options, *_ALONE, *_PLAIN_LOG]
+    return found

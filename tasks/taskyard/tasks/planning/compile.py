@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+
+from rapidfuzz import fuzz, process
 
 from taskyard.errors import CodedError
 from taskyard.tasks.models.flow import SetViewportStep, Step, UserFlow
 from taskyard.tasks.models.plan import Plan, PlannedFlow, PlanRequest, StepSource
 from taskyard.tasks.planning.actions import Site, Words
-from taskyard.tasks.planning.nearest import nearest_phrase
 from taskyard.tasks.planning.phrases import PHRASES
 from taskyard.tasks.planning.scenarios import Feature, GherkinStep, Scenario, read_feature
 
 __all__ = ["make_plan"]
 
 _TEST_ID_ATTRIBUTE = "data-testid"
+_QUOTED = re.compile(r"\"[^\"]*\"|'[^']*'")
 
 
 def make_plan(request: PlanRequest, before_each: Callable[[int, int], None] | None = None) -> Plan:
@@ -96,3 +99,14 @@ def _unmatched(step: GherkinStep, feature: Feature, file: str) -> CodedError:
         "language": feature.language,
     }
     return CodedError("unmatched_step", message, details=details)
+
+
+def nearest_phrase(text: str) -> str:
+    """The example of the phrase whose words are most like those of `text`, quotes left out."""
+    plain = {phrase.example: _unquoted(phrase.example) for phrase in PHRASES}
+    best = process.extractOne(_unquoted(text), plain, scorer=fuzz.token_sort_ratio)
+    return str(best[2])
+
+
+def _unquoted(text: str) -> str:
+    return _QUOTED.sub('""', text).lower()

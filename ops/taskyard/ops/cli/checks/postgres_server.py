@@ -1,4 +1,7 @@
-"""Postgres: reachable, in UTF-8, new enough, its schema at head."""
+"""Postgres: reachable, in UTF-8, new enough, its schema at head.
+
+Alone because each server that `check` asks has a file of its own.
+"""
 
 from __future__ import annotations
 

@@ -12,15 +12,17 @@ from rich.text import Text
 from sqlalchemy import Engine
 
 from taskyard import database
-from taskyard.control import identify
+from taskyard.control import KnownTypes, identify
+from taskyard.errors import InvalidSettings
+from taskyard.jobs import Catalogue, registry
 from taskyard.ops.cli.console import note, print_json, print_sentence, say
-from taskyard.ops.cli.dlq.known import known_types
 from taskyard.ops.cli.dlq.replays import Replay, ReplayStatus, Wish, replay_one
 from taskyard.ops.cli.ids import written
 from taskyard.ops.cli.options import Json
 from taskyard.ops.cli.payload import read_edit
 from taskyard.ops.cli.target import find_target
 from taskyard.ops.cli.visible import one_line
+from taskyard.settings import Settings
 
 __all__ = ["LIMIT", "command"]
 
@@ -123,3 +125,17 @@ def _print(replay: Replay) -> None:
     print_sentence(line)
     if replay.payload_checked is False:
         note("what it takes is not known here: arguments that do not fit fail in the worker")
+
+
+def known_types(settings: Settings) -> KnownTypes:
+    """The catalogue, and the handlers that are installed here; those of workers may be more.
+
+    An operator's machine needs no handler: where they cannot be imported a line says why.
+    """
+    try:
+        failures = registry.load_entry_points(built_in=settings.builtin_jobs)
+    except InvalidSettings as error:
+        failures = [str(error)]
+    for failure in failures:
+        note(f"the payload is checked without some handlers: {failure}")
+    return KnownTypes(registry.under(Catalogue.of(settings)), registry)
