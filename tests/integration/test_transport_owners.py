@@ -159,8 +159,7 @@ def test_a_pop_that_comes_after_its_owner_was_forgotten_makes_it_known_again(pos
     with post.taking("other") as taken:
         post.redis.delete(f"{post.name}:heartbeats")
         pop = Pop([(post.queue(), 0)], 0, 1)
-        _, count, *words = taken.channel._pop_arguments(pop)
-        post.redis.evalsha(taken.channel._popping.sha, count, *words)
+        taken.channel._popping(post.redis, *taken.channel._pop_call(pop))
         owner = taken.channel.owner
         assert (list(post.owners()), len(post.unacked())) == ([owner], 1)
 

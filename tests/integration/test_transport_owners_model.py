@@ -31,7 +31,6 @@ from servers import Servers
 from support.post import OURS, Post
 from taskyard.store import Script
 from taskyard.transport.owners import owner_of
-from taskyard.transport.ownership import script as script_named
 from taskyard.transport.pops import Pop
 
 SEARCH = settings(
@@ -171,8 +170,7 @@ class Owners(RuleBasedStateMachine):
         worker = data.draw(st.sampled_from(self.dead))
         with worker.channel() as channel, suppress(Empty):
             pop = Pop([(worker.fleet.queue, 0)], worker.serial, 1)
-            words = channel._pop_arguments(pop)[2:]
-            channel._popping(channel.plain(channel._create_client()), words[:4], words[4:])
+            channel._popping(channel.plain(channel._create_client()), *channel._pop_call(pop))
             channel._serial += 1
 
     @rule(number=WORKERS, limit=st.sampled_from([1, 2]))
@@ -249,7 +247,7 @@ def test_no_order_of_pops_deaths_and_sweeps_strands_a_message(url: str) -> None:
 def test_the_model_sees_the_lack_of_each_guard(
     url: str, script: str, guard: str, without: str
 ) -> None:
-    source = script_named(script).source
+    source = Script.of("taskyard.transport", script).source
     assert guard in source
     mutant = Script(source.replace(guard, without))
 

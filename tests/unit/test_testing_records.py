@@ -17,6 +17,7 @@ from taskyard.jobs.outcomes import Decision
 from taskyard.jobs.states import State
 from taskyard.records import Admission, Admitted, Records, Run, Witnessed
 from taskyard.settings import Settings
+from taskyard.store import read_lua
 from taskyard.testing import YardClock
 from taskyard.testing.records import MemoryRecords
 
@@ -66,7 +67,7 @@ def test_the_commands_of_lifetimes_that_scripts_use_are_those_that_follow_the_cl
     scripts = resources.files("taskyard.records").joinpath("scripts")
     source = "".join(file.read_text("utf-8") for file in scripts.iterdir())
     used = set(re.findall(r"redis\.p?call\('(\w+)'", source))
-    own = resources.files("taskyard.testing").joinpath("server.lua").read_text("utf-8")
+    own = read_lua("taskyard.testing", "server")
     known = set(re.findall(r"function own\.(\w+)", own))
     assert used & OF_LIFETIMES <= known, "give server.lua the others"
     assert known - used == set(), "server.lua has commands that no script uses any more"

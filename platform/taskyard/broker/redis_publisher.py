@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import resources
 from time import monotonic
 from typing import Any, Final
 
@@ -53,7 +52,9 @@ class RedisPublisher:
         self.client = client
         self._delayed = f"{settings.namespace}:delayed"
         self._messages = f"{settings.namespace}:delayed:messages"
-        self._defer, self._promote = _script("defer"), _script("promote")
+        self._defer, self._promote = (
+            Script.of("taskyard.broker", name) for name in ("defer", "promote")
+        )
         self._refusals = Refusals()
         self._odd: dict[str, float] = {}
 
@@ -213,8 +214,3 @@ class RedisPublisher:
 
 def _delayed_of(key: str) -> str:
     return f"delayed messages of {key} not moved there"
-
-
-def _script(name: str) -> Script:
-    folder = resources.files("taskyard.broker")
-    return Script(folder.joinpath(f"scripts/{name}.lua").read_text("utf-8"))

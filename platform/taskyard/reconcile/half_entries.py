@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import resources
 from typing import Final
 
 import redis
@@ -86,6 +85,4 @@ def _stores(settings: Settings) -> tuple[_Store, _Store]:
     )
 
 
-_SCRIPT = Script(
-    resources.files("taskyard.reconcile").joinpath("scripts/half.lua").read_text("utf-8")
-)
+_SCRIPT = Script.of("taskyard.reconcile", "half")

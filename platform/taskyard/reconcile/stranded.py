@@ -5,7 +5,6 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from typing import Final
 
 from pydantic import ValidationError
@@ -169,6 +168,4 @@ def _uuid(text: str) -> uuid.UUID | None:
         return None
 
 
-_RECOVER = Script(
-    resources.files("taskyard.reconcile").joinpath("scripts/recover.lua").read_text("utf-8")
-)
+_RECOVER = Script.of("taskyard.reconcile", "recover")

@@ -5,21 +5,22 @@ Alone because only here do the scripts meet the state table.
 
 from __future__ import annotations
 
-from importlib import resources
 from typing import Final
 
 from taskyard.jobs.states import TERMINAL, TRANSITIONS
 from taskyard.records.record import HISTORY_LINES
+from taskyard.store import read_lua
 
 __all__ = ["script_source"]
 
+_PACKAGE: Final = "taskyard.records"
 # The stream thins to failures at this share of its budget.
 _THIN_AT: Final = 0.6
 
 
 def script_source(name: str, stream_budget: int) -> str:
     """The Lua of the script `name`; `stream_budget` is in events."""
-    return _tables(stream_budget) + _file("prelude") + _file(name)
+    return _tables(stream_budget) + "".join(read_lua(_PACKAGE, part) for part in ("prelude", name))
 
 
 def _tables(stream_budget: int) -> str:
@@ -31,7 +32,3 @@ def _tables(stream_budget: int) -> str:
         f"local STREAM_THIN = {int(stream_budget * _THIN_AT)}\n"
         f"local HISTORY_LINES = {HISTORY_LINES}\n"
     )
-
-
-def _file(name: str) -> str:
-    return resources.files("taskyard.records").joinpath(f"scripts/{name}.lua").read_text("utf-8")

@@ -6,7 +6,6 @@ from taskyard.store.client import (
     SIGNED_OFF,
     TRIES,
     beat,
-    call_replicated,
     connect,
     disown,
     explained,
@@ -15,7 +14,7 @@ from taskyard.store.client import (
     read_beats,
     sentinel_options,
 )
-from taskyard.store.scripts import Argument, Script
+from taskyard.store.scripts import Argument, Script, call_replicated, read_lua
 from taskyard.store.wrong_key_type import WrongKeyType, is_misplaced, is_of_replica, named
 
 __all__ = [
@@ -37,5 +36,6 @@ __all__ = [
     "named",
     "reachable",
     "read_beats",
+    "read_lua",
     "sentinel_options",
 ]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
 import redis
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
+from redis.exceptions import ReadOnlyError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
@@ -17,7 +17,7 @@ from redis.sentinel import Sentinel, SentinelConnectionPool
 from taskyard.address import RedisAddress, redis_address
 from taskyard.clock import redis_time_us
 from taskyard.errors import InvalidSettings, ServerRefused, ServerUnreachable, TaskyardError
-from taskyard.store.scripts import Argument, Script
+from taskyard.store.scripts import Script
 from taskyard.wire.redaction import redact_url
 
 __all__ = [
@@ -26,7 +26,6 @@ __all__ = [
     "SIGNED_OFF",
     "TRIES",
     "beat",
-    "call_replicated",
     "connect",
     "disown",
     "explained",
@@ -78,50 +77,6 @@ def read_beats(client: redis.Redis, key: str) -> tuple[int, dict[str, tuple[int,
 
 def _text(raw: bytes | str) -> str:
     return raw if isinstance(raw, str) else raw.decode("utf-8", "replace")
-
-
-def call_replicated(
-    client: redis.Redis,
-    script: Script,
-    keys: Sequence[str],
-    arguments: Sequence[Argument],
-    *,
-    mark: str,
-    replicas: int,
-    within_s: float,
-) -> tuple[Any, int]:
-    """(the script's answer, how many replicas have all that was written up to it).
-
-    The server waits for `replicas` of them, at most `within_s`. Call, a write to the key `mark` and
-    WAIT go in one trip on one connection: WAIT counts what its own connection wrote, and a repeated
-    call may write nothing. Raises redis-py's errors.
-    """
-    # WAIT with 0 would wait for ever.
-    wait = ("WAIT", replicas, max(1, int(within_s * 1000)))
-    try:
-        return _trip(client, script, keys, arguments, mark, wait, load=False)
-    except NoScriptError:
-        return _trip(client, script, keys, arguments, mark, wait, load=True)
-
-
-def _trip(
-    client: redis.Redis,
-    script: Script,
-    keys: Sequence[str],
-    arguments: Sequence[Argument],
-    mark: str,
-    wait: tuple[str, int, int],
-    *,
-    load: bool,
-) -> tuple[Any, int]:
-    with client.pipeline(transaction=False) as pipe:
-        if load:
-            script.queue_load(pipe)
-        script.queue(pipe, keys, arguments)
-        pipe.set(mark, 1)
-        pipe.execute_command(*wait)  # type: ignore[no-untyped-call]
-        *_, answer, _, confirmed = pipe.execute()
-    return answer, int(confirmed)
 
 
 def connect(

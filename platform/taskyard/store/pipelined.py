@@ -17,6 +17,8 @@ from taskyard.store.scripts import Argument, Script
 
 __all__ = ["PipelinedCalls"]
 
+_Call = tuple[Sequence[str], Sequence[Argument]]
+
 
 class PipelinedCalls:
     """One connection: the server works on one call while the caller prepares the next.
@@ -30,7 +32,7 @@ class PipelinedCalls:
         # redis-py leaves what a connection does untyped.
         self._pool: Any = client.connection_pool
         self._script = script
-        self._waiting: deque[Sequence[Argument]] = deque()
+        self._waiting: deque[_Call] = deque()
         self._written = 0
         self._loaded = script.known
 
@@ -59,10 +61,9 @@ class PipelinedCalls:
         """Send a call; raises redis-py's errors."""
         self.send_all([(keys, arguments)])
 
-    def send_all(self, calls: Iterable[tuple[Sequence[str], Sequence[Argument]]]) -> None:
+    def send_all(self, calls: Iterable[_Call]) -> None:
         """Send several calls at once; raises redis-py's errors."""
-        for keys, arguments in calls:
-            self._waiting.append((len(keys), *keys, *arguments))
+        self._waiting.extend(calls)
         self._persist(self._write)
 
     def receive(self) -> Any:
@@ -95,12 +96,10 @@ class PipelinedCalls:
         self._loaded = True
         self._written += len(unwritten)
 
-    def _packed(self, call: Sequence[Argument], *, first: bool) -> bytes:
+    def _packed(self, call: _Call, *, first: bool) -> bytes:
         # The first call to a server that does not know the script brings its source along.
-        known = self._loaded or not first
-        script = ("EVALSHA", self._script.sha) if known else ("EVAL", self._script.source)
+        command: Any = self._script.command(*call, known=self._loaded or not first)
         # redis-py's own packing looks at each of the hundreds of arguments first.
-        command: Any = (*script, *call)
         packed: bytes = hiredis.pack_command(command)
         return packed
 

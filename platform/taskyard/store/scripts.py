@@ -1,17 +1,23 @@
-"""Lua scripts: sent by hash, loaded again where the server has lost them."""
+"""Lua scripts: read from their packages, sent by hash, sent whole where the server lacks them."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
+from importlib import resources
+from typing import Any, Self
 
 import redis
 from redis.exceptions import NoScriptError
 
-__all__ = ["Argument", "Script"]
+__all__ = ["Argument", "Script", "call_replicated", "read_lua"]
 
 Argument = str | bytes | int | float
+
+
+def read_lua(package: str, name: str) -> str:
+    """The source in the file `scripts/<name>.lua` of a package."""
+    return resources.files(package).joinpath(f"scripts/{name}.lua").read_text("utf-8")
 
 
 class Script:
@@ -25,6 +31,22 @@ class Script:
         self.known = False
         self.sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
 
+    @classmethod
+    def of(cls, package: str, name: str) -> Self:
+        """The script that a package has in `scripts/<name>.lua`."""
+        return cls(read_lua(package, name))
+
+    def command(
+        self, keys: Sequence[str], arguments: Sequence[Argument], *, known: bool = True
+    ) -> tuple[Argument, ...]:
+        """The words of a call: by hash, or with the source for a server that does not know it.
+
+        A server that answers `NoScriptError` to the first has done nothing, and learns the script
+        from the second.
+        """
+        head = ("EVALSHA", self.sha) if known else ("EVAL", self.source)
+        return (*head, len(keys), *keys, *arguments)
+
     def queue_load(self, pipeline: Any) -> None:
         """Append the source to a pipeline, so that the calls behind it find it."""
         pipeline.script_load(self.source)
@@ -37,10 +59,44 @@ class Script:
         self, client: redis.Redis, keys: Sequence[str], arguments: Sequence[Argument]
     ) -> Any:
         """The script's answer, in bytes; raises redis-py's errors."""
+        # redis-py's own `evalsha` costs a twentieth of a job's time in wrappers of itself.
+        execute: Any = client.execute_command
         try:
-            # redis-py's own `evalsha` costs a twentieth of a job's time in wrappers of itself.
-            return client.execute_command(  # type: ignore[no-untyped-call]
-                "EVALSHA", self.sha, len(keys), *keys, *arguments
-            )
+            return execute(*self.command(keys, arguments))
         except NoScriptError:
-            return client.eval(self.source, len(keys), *keys, *arguments)
+            return execute(*self.command(keys, arguments, known=False))
+
+
+def call_replicated(
+    client: redis.Redis,
+    script: Script,
+    keys: Sequence[str],
+    arguments: Sequence[Argument],
+    *,
+    mark: str,
+    replicas: int,
+    within_s: float,
+) -> tuple[Any, int]:
+    """(the script's answer, how many replicas have all that was written up to it).
+
+    The server waits for `replicas` of them, at most `within_s`. Call, a write to the key `mark` and
+    WAIT go in one trip on one connection: WAIT counts what its own connection wrote, and a repeated
+    call may write nothing. Raises redis-py's errors.
+    """
+    # WAIT with 0 would wait for ever.
+    wait = ("WAIT", replicas, max(1, int(within_s * 1000)))
+    try:
+        return _trip(client, script.command(keys, arguments), mark, wait)
+    except NoScriptError:
+        return _trip(client, script.command(keys, arguments, known=False), mark, wait)
+
+
+def _trip(
+    client: redis.Redis, call: Sequence[Argument], mark: str, wait: Sequence[Argument]
+) -> tuple[Any, int]:
+    with client.pipeline(transaction=False) as pipe:
+        pipe.execute_command(*call)  # type: ignore[no-untyped-call]
+        pipe.set(mark, 1)
+        pipe.execute_command(*wait)  # type: ignore[no-untyped-call]
+        answer, _, confirmed = pipe.execute()
+    return answer, int(confirmed)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import resources
 from typing import Any, Final
 
 from taskyard.clock import to_us
 from taskyard.records import Records
 from taskyard.records.records import no_domain
 from taskyard.settings import Settings
+from taskyard.store import read_lua
 from taskyard.testing.clock import YardClock
 
 __all__ = ["MemoryRecords"]
@@ -47,7 +47,7 @@ class Storage:
     def prelude(self) -> str:
         """The Lua that goes before each script."""
         names = f"local NOW, LIFETIMES = '{_NOW}', '{_LIFETIMES}'\n"
-        return names + resources.files("taskyard.testing").joinpath("server.lua").read_text("utf-8")
+        return names + read_lua("taskyard.testing", "server")
 
     def ends_by_itself(self, key: str) -> bool:
         """Whether the key has a lifetime."""

@@ -14,10 +14,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from taskyard.store import is_of_replica
+from taskyard.store import Argument, Script, is_of_replica
 from taskyard.transport.closing import leave_server
 from taskyard.transport.listening import ListeningChannel
-from taskyard.transport.ownership import script
 from taskyard.transport.pops import Found, Order, Pop
 from taskyard.transport.qos import QoS
 from taskyard.transport.stored import message_of, suffix_of
@@ -51,7 +50,7 @@ class _AtomicChannel(ListeningChannel):
         self._no_ack_queues: set[str] = set()
         self._unread: set[str] = set()
         self._wake = Wake()
-        self._popping = script("pop")
+        self._popping = Script.of("taskyard.transport", "pop")
         super().__init__(*args, **kwargs)
         # kombu's own ending would return messages through a connection that may have lost its
         # address, with a traceback at the end of the process.
@@ -93,7 +92,7 @@ class _AtomicChannel(ListeningChannel):
         asked, wanted = self._order.next(queues, self._credit())
         self._sent = Pop(asked, self._reserve(wanted), wanted, self.qos.take_done())
         try:
-            connection.send_command("EVALSHA", *self._pop_arguments(self._sent))
+            connection.send_command(*self._popping.command(*self._pop_call(self._sent)))
         except BaseException:
             self._give_up_reply()
             raise
@@ -115,13 +114,12 @@ class _AtomicChannel(ListeningChannel):
         first, self._serial = self._serial, self._serial + count
         return first
 
-    def _pop_arguments(self, pop: Pop) -> list[Any]:
+    def _pop_call(self, pop: Pop) -> tuple[list[str], list[Argument]]:
         lists = [self._q_for_pri(queue, step) for queue, step in pop.asked]
         keys = self.full(self.unacked_key, self.unacked_index_key, self.heartbeats_key, *lists)
         suffixes = [suffix_of(queue) for queue, _ in pop.asked]
-        head = [self._popping.sha, len(keys), *keys]
         owner = [self.owner, self.description]
-        return [*head, *owner, pop.first, pop.wanted, len(lists), *suffixes, *pop.tags]
+        return keys, [*owner, pop.first, pop.wanted, len(lists), *suffixes, *pop.tags]
 
     # -- reading its answer --------------------------------------------------------------------
 
@@ -155,9 +153,8 @@ class _AtomicChannel(ListeningChannel):
         try:
             return connection.read_response()
         except NoScriptError:
-            connection.send_command("SCRIPT", "LOAD", self._popping.source)
-            connection.read_response()
-            connection.send_command("EVALSHA", *self._pop_arguments(self._sent))
+            call = self._popping.command(*self._pop_call(self._sent), known=False)
+            connection.send_command(*call)
             return self._read_reply(connection)
         except ResponseError:
             raise
@@ -254,12 +251,10 @@ class _AtomicChannel(ListeningChannel):
     def _get(self, queue: str) -> dict[str, Any]:
         """Take one message synchronously (`basic_get`), recorded in the same step."""
         pop = Pop([(queue, step) for step in self.priority_steps], self._reserve(1), 1)
-        arguments = self._pop_arguments(pop)[2:]
-        count = len(pop.asked) + 3
         client = self._create_client()
         self.has_beaten = True
         try:
-            answer = self._popping(self.plain(client), arguments[:count], arguments[count:])
+            answer = self._popping(self.plain(client), *self._pop_call(pop))
         except ResponseError as error:
             self.refuse(error)
         self._maybe_update_queues_expire(client, queue)

@@ -7,7 +7,6 @@ import os
 import socket
 import uuid
 from collections.abc import Iterator
-from importlib import resources
 from time import monotonic
 from typing import Any, Final, NoReturn
 
@@ -19,7 +18,7 @@ from taskyard.transport.clients import PooledChannel
 from taskyard.transport.owners import HEARTBEAT_S, OWNER_TTL_S, Swept, describe
 from taskyard.wire.refusals import Refusals
 
-__all__ = ["HoldingChannel", "script"]
+__all__ = ["HoldingChannel"]
 
 _SWEEP_INTERVAL_MS: Final = 900
 _BEAT: Final = "heartbeat not written"
@@ -35,7 +34,9 @@ class HoldingChannel(PooledChannel):
         self.owner = f"{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:12]}"
         self.refusals = Refusals()
         self.has_beaten = False
-        self._restoring, self._sweeping = script("restore"), script("sweep")
+        self._restoring, self._sweeping = (
+            Script.of("taskyard.transport", name) for name in ("restore", "sweep")
+        )
         self._beaten_at = float("-inf")
         self._described: tuple[list[str], str] = ([], "")
         super().__init__(*args, **kwargs)
@@ -150,9 +151,3 @@ class HoldingChannel(PooledChannel):
     def sign_off(self, client: Any) -> None:
         """Count as dead from now on: the next sweep gives back what is out all the same."""
         client.hset(self.heartbeats_key, self.owner, f"{SIGNED_OFF} {self.description}")
-
-
-def script(name: str) -> Script:
-    """One of the transport's scripts."""
-    folder = resources.files("taskyard.transport")
-    return Script(folder.joinpath(f"scripts/{name}.lua").read_text("utf-8"))

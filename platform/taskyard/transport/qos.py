@@ -11,8 +11,8 @@ from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
 from redis.exceptions import ResponseError
 
+from taskyard.store import Script
 from taskyard.transport.owners import Swept, list_of
-from taskyard.transport.ownership import script
 from taskyard.transport.pace import AckRate
 from taskyard.transport.stored import mark_redelivered, stored_parts
 from taskyard.wire.logs import logger
@@ -32,7 +32,7 @@ _SURPLUS_S: Final = 1.0
 _RETURN: Final = "a message not given back"
 _ACKNOWLEDGE: Final = "messages not acknowledged"
 _RESTORE: Final = "a message of a dead or overdue consumer not given back"
-_RESTORE_SCRIPT = script("restore")
+_RESTORE_SCRIPT = Script.of("taskyard.transport", "restore")
 
 
 def give_back(
