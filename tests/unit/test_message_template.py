@@ -12,10 +12,9 @@ import pytest
 from celery import Celery
 
 from taskyard.broker.envelope import encode
-from taskyard.broker.template import MessageTemplate
 from taskyard.client import EnqueueRequest
 from taskyard.client.ids import new_call_id, new_job_id
-from taskyard.client.messages import fill, first_message
+from taskyard.client.messages import MessageTemplate, first_message
 from taskyard.client.requests import check
 from taskyard.jobs import Catalogue, JobType
 from taskyard.settings import Settings
@@ -55,7 +54,7 @@ def test_a_filled_template_is_the_message_that_celery_builds(
 ) -> None:
     request = EnqueueRequest(job_type=TYPE.name, payload=payload, **options)
     checked = check(request, Settings(), KNOWN)
-    head, tail = fill(MessageTemplate(app, TYPE.name, "exec", 3), checked)
+    head, tail = MessageTemplate(app, TYPE.name, "exec", 3).fill(checked)
     message = first_message(app, checked)
     headers = {**message.headers, HEADER: Stamp(EPOCH, policy=checked.policy).header()}
     built = encode(message, queue="exec", step=3, headers=headers, tag=checked.job_id)
@@ -65,7 +64,7 @@ def test_a_filled_template_is_the_message_that_celery_builds(
 def test_nothing_secret_is_shown_of_the_arguments(app: Celery) -> None:
     payload = {"token": "hunter2", "url": "redis://:hunter2@host", "plain": "shown"}
     checked = check(EnqueueRequest(job_type=TYPE.name, payload=payload), Settings(), KNOWN)
-    head, _ = fill(MessageTemplate(app, TYPE.name, "exec", 0), checked)
+    head, _ = MessageTemplate(app, TYPE.name, "exec", 0).fill(checked)
     assert "hunter2" not in head
     shown = json.loads(f"{head}0}}}}}}")["headers"]["argsrepr"]
     assert (

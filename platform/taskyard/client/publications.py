@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 
 from taskyard.broker import BatchPublisher, Outgoing
-from taskyard.client.prepared import Outcome, Prepared
+from taskyard.client.rendered import Outcome, Rendered
 from taskyard.client.requests import CheckedRequest
 from taskyard.clock import us_of
 from taskyard.jobs.states import State
@@ -27,7 +27,7 @@ class Publications:
         # A script that ran before the confirmation of another's job says that it is unpublished.
         self._confirmed: deque[set[_Life]] = deque(maxlen=SCRIPTS_AHEAD)
 
-    def settled(self, group: Sequence[Prepared], answers: Sequence[Outcome]) -> list[Outcome]:
+    def settled(self, group: Sequence[Rendered], answers: Sequence[Outcome]) -> list[Outcome]:
         """Publish what a group owes; the answers, with an error in the place of each failure."""
         errors = self._publish(self._owed(group, answers))
         return [
@@ -37,7 +37,7 @@ class Publications:
             for one, answer in zip(group, answers, strict=True)
         ]
 
-    def _owed(self, group: Sequence[Prepared], answers: Sequence[Outcome]) -> dict[_Life, Outgoing]:
+    def _owed(self, group: Sequence[Rendered], answers: Sequence[Outcome]) -> dict[_Life, Outgoing]:
         """The message of each life that waits and that the broker has still to get, once."""
         owed: dict[_Life, Outgoing] = {}
         for one, answer in zip(group, answers, strict=True):

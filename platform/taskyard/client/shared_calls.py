@@ -16,7 +16,7 @@ from time import monotonic
 from typing import Final
 
 from taskyard.client.loops import Answer, answer
-from taskyard.client.prepared import Outcome, Prepared
+from taskyard.client.rendered import Outcome, Rendered
 from taskyard.client.sender import Sender
 from taskyard.errors import NotReplicated, PublishFailed
 from taskyard.records import Admitted
@@ -35,15 +35,15 @@ _ONE_LANE: Final = 1
 class _Call:
     """One call that waits for its answer; `loop` is None where a thread waits."""
 
-    __slots__ = ("future", "loop", "prepared", "since_s")
+    __slots__ = ("future", "loop", "rendered", "since_s")
 
     def __init__(
         self,
-        prepared: Prepared,
+        rendered: Rendered,
         future: asyncio.Future[Admitted] | Future[Admitted],
         loop: asyncio.AbstractEventLoop | None,
     ) -> None:
-        self.prepared, self.future, self.loop = prepared, future, loop
+        self.rendered, self.future, self.loop = rendered, future, loop
         self.since_s = monotonic()
 
     def hears(self, outcome: Outcome) -> Answer:
@@ -70,25 +70,25 @@ class SharedCalls:
         self._idle = False
         self._linger_s = _LINGER_S
 
-    def acall(self, prepared: Prepared) -> asyncio.Future[Admitted]:
-        """Send it with others; the future, to be awaited, has its own answer or its own error.
+    def aadmit(self, rendered: Rendered) -> asyncio.Future[Admitted]:
+        """Admit it with others; the future, to be awaited, has its own answer or its own error.
 
         Cancelled before its script is sent, it is not sent; after that it is not taken back.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Admitted] = loop.create_future()
-        self._submit(_Call(prepared, future, loop))
+        self._submit(_Call(rendered, future, loop))
         return future
 
-    def call(self, prepared: Prepared) -> Admitted:
-        """`acall` for a thread, which sends it itself while few others do."""
+    def admit(self, rendered: Rendered) -> Admitted:
+        """`aadmit` for a thread, which sends it itself while few others do."""
         if self._lanes.acquire(blocking=False):
             try:
-                return self._sender.send(prepared)
+                return self._sender.send(rendered)
             finally:
                 self._lanes.release()
         future: Future[Admitted] = Future()
-        self._submit(_Call(prepared, future, None))
+        self._submit(_Call(rendered, future, None))
         return future.result()
 
     def close(self) -> None:
@@ -137,12 +137,12 @@ class SharedCalls:
                     # Each further script may wait as long as this one did.
                     self._fail_late(group[0])
 
-    def _next(self) -> Prepared | None:
+    def _next(self) -> Rendered | None:
         while self._waiting:
             call = self._waiting.popleft()
             if not call.future.cancelled():
                 self._under_way.append(call)
-                return call.prepared
+                return call.rendered
         return None
 
     def _fail(self, error: Exception) -> None:

@@ -18,7 +18,8 @@ from taskyard.broker.connection import same_redis
 from taskyard.client.awaited import AwaitedResults
 from taskyard.client.handle import JobHandle
 from taskyard.client.listener import Listener
-from taskyard.client.prepared import Outcome
+from taskyard.client.messages import Renderer
+from taskyard.client.rendered import Outcome
 from taskyard.client.requests import (
     CheckedRequest,
     EnqueueOptions,
@@ -133,7 +134,8 @@ class Taskyard:
         publisher = make_publisher(self.settings, self.records.now_us)
         self.publisher: Publisher = publisher
         self._disown = publisher.disown
-        self._sender = Sender(self.settings, self.records, publisher, lambda: self.app)
+        self._renderer = Renderer(self.settings, publisher, lambda: self.app)
+        self._sender = Sender(self.settings, self.records, publisher)
         self._calls = SharedCalls(self._sender, self._explained, timeout_s)
         self.awaited = AwaitedResults(
             partial(Listener, self.records, self.catalogue), self._explained
@@ -193,9 +195,10 @@ class Taskyard:
             policy=policy,
         )
         checked = check(request, self.settings, self.catalogue)
-        prepared = self._sender.prepare(checked)
+        rendered = self._renderer.render(checked)
         with reachable(self._url):
-            return self._handle(checked, self._calls.call(prepared))
+            admitted = self._calls.admit(rendered)
+        return self._handle(checked, admitted)
 
     async def aenqueue(
         self, job_type: str, payload: Any, **options: Unpack[EnqueueOptions]
@@ -212,9 +215,10 @@ class Taskyard:
         """
         request = EnqueueRequest(job_type=job_type, payload=payload, **options)
         checked = check(request, self.settings, self.catalogue)
-        prepared = self._sender.prepare(checked)
+        rendered = self._renderer.render(checked)
         with reachable(self._url):
-            return self._handle(checked, await self._calls.acall(prepared))
+            admitted = await self._calls.aadmit(rendered)
+        return self._handle(checked, admitted)
 
     def enqueue_many(self, requests: Iterable[EnqueueRequest]) -> list[JobHandle]:
         """Enqueue many jobs, 50 a script, while the next are made; handles in the requests' order.
@@ -228,7 +232,7 @@ class Taskyard:
         batch = Batch(checked, self._handle)
         with reachable(self._url):
             self.records.client.ping()
-        departures = self._sender.prepare_all(batch.departures())
+        departures = self._renderer.render_all(batch.departures())
         try:
             with closing(self._sender.ahead(departures)) as arrivals:
                 for outcomes in arrivals:

@@ -9,11 +9,11 @@ from taskyard.client.requests import CheckedRequest
 from taskyard.records import Admission, Admitted
 from taskyard.wire.letters import RawMessage
 
-__all__ = ["Outcome", "Prepared", "Upcoming"]
+__all__ = ["Outcome", "Rendered", "Upcoming"]
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class Rendered:
     """All that is sent of a request: what can be wrong with it alone was found before.
 
     `message` is None where admission's own script publishes it.
@@ -25,4 +25,4 @@ class Prepared:
 
 
 Outcome = Admitted | Exception
-Upcoming = Callable[[], Prepared | None]
+Upcoming = Callable[[], Rendered | None]
