@@ -8,6 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
+# The plugin is in this package, so what is imported here is imported in every project.
 if TYPE_CHECKING:
     from taskyard.testing.asserts import (
         assert_completed,

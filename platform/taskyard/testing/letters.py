@@ -5,17 +5,15 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from taskyard.errors import NotFound, TaskyardError
 from taskyard.jobs.letter_states import LetterStatus, first_status
 from taskyard.settings import Settings
+from taskyard.testing.broker import MemoryBroker
+from taskyard.testing.records import MemoryRecords
 from taskyard.wire.headers import Stamp
 from taskyard.wire.letters import Letter, RawMessage
-
-if TYPE_CHECKING:
-    from taskyard.testing.broker import MemoryBroker
-    from taskyard.testing.records import MemoryRecords
 
 __all__ = ["LetterShelf", "Replays"]
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+# No cycle: pytest imports this file in every project, which would start later.
 if TYPE_CHECKING:
     from taskyard.settings import Settings
     from taskyard.testing.yard import Yard
