@@ -55,7 +55,7 @@ def test_a_batch_is_popped_in_order_and_recorded_with_its_owner_in_one_step(post
         taken.await_count(6)
         assert taken.bodies == list(range(6))
         assert len(post.waiting()) == 4
-        owner = taken.channel.owner
+        owner = taken.channel.ownership.name
         assert sorted(post.unacked()) == [f"{owner}:{serial}".encode() for serial in range(6)]
         assert owner in post.owners()
 
@@ -104,7 +104,7 @@ def test_what_a_closing_consumer_holds_goes_back_in_its_old_order(post: Post) ->
     post.send(*range(5))
     with post.taking(prefetch_count=3) as taken:
         taken.await_count(3)
-        owner = taken.channel.owner
+        owner = taken.channel.ownership.name
         taken.channel.close()
         assert post.owners()[owner].signed_off
     assert not post.unacked()
@@ -172,7 +172,7 @@ def test_messages_of_a_lost_answer_are_not_written_over(post: Post) -> None:
         channel._brpop_start()
         eventually(lambda: len(post.unacked()) == 2, "the pop was carried out")
         connection.disconnect()
-        channel._give_up_reply()
+        channel.pops.give_up_reply()
         taken.await_count(2)
         assert len(post.unacked()) == 4
         assert sorted(taken.bodies) == [2, 3]

@@ -95,7 +95,7 @@ class Consuming:
             self.post.send(*range(SENT))
             self.turn_until(lambda: len(self.taken) == SENT // 2)
         else:
-            self.turn_until(lambda: self.channel._wake.waiting)
+            self.turn_until(lambda: self.channel.pops.wake.waiting)
         # From now on the server hears and says nothing, so whatever is sent stays on its way.
         self.way.swallow()
         self._expect_silence()
@@ -105,10 +105,10 @@ class Consuming:
         for message in done:
             message.ack()
         if doing.returns:
-            self.channel.qos._returns[self.taken[0].delivery_tag] = time.monotonic() + 60
+            self.channel.qos.giving_back.due[self.taken[0].delivery_tag] = time.monotonic() + 60
         if doing.acknowledgements == "travel" or doing.pops:
             self.channel._in_poll = None
-            self.channel._wake.waiting = False
+            self.channel.pops.wake.waiting = False
             self.connection.transport.cycle._register_BRPOP(self.channel)
             assert not self.channel.qos._done
         return [json.loads(message.body) for message in done]
@@ -233,7 +233,7 @@ def test_what_a_pop_brings_while_its_channel_closes_goes_back_as_it_came(post: P
     with post.taking(prefetch_count=4) as taken:
         taken.turn()
         taken.channel._in_poll = None
-        taken.channel._wake.waiting = False
+        taken.channel.pops.wake.waiting = False
         taken.connection.transport.cycle._register_BRPOP(taken.channel)
         taken.channel.close()
     assert not post.unacked()

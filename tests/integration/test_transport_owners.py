@@ -19,9 +19,9 @@ from kombu import Exchange, Queue
 from servers import Servers
 from support.post import Post
 from support.waiting import eventually
+from taskyard.transport.giving_back import RESTORE_BATCH
 from taskyard.transport.owners import OWNER_TTL_S, describe
 from taskyard.transport.pops import Pop
-from taskyard.transport.qos import RESTORE_BATCH
 
 HOLDER = """
 import sys
@@ -102,7 +102,7 @@ def test_a_stock_consumer_has_no_heartbeat_and_keeps_its_visibility_timeout(post
 def test_an_owner_that_held_nothing_is_forgotten(post: Post) -> None:
     remember(post, "long.gone")
     with post.taking() as taken:
-        alive = taken.channel.owner
+        alive = taken.channel.ownership.name
         taken.await_that(lambda: set(post.owners()) == {alive}, "the dead one is gone")
 
 
@@ -159,17 +159,17 @@ def test_a_pop_that_comes_after_its_owner_was_forgotten_makes_it_known_again(pos
     with post.taking("other") as taken:
         post.redis.delete(f"{post.name}:heartbeats")
         pop = Pop([(post.queue(), 0)], 0, 1)
-        taken.channel._popping(post.redis, *taken.channel._pop_call(pop))
-        owner = taken.channel.owner
+        taken.channel.pops.script(post.redis, *taken.channel.pops.call(pop))
+        owner = taken.channel.ownership.name
         assert (list(post.owners()), len(post.unacked())) == ([owner], 1)
 
 
 def test_a_consumer_that_stood_still_says_that_it_lives_before_it_takes_more(post: Post) -> None:
     with post.taking() as taken:
-        owner = taken.channel.owner
+        owner = taken.channel.ownership.name
         taken.turn()
         post.silence(owner)
-        taken.channel._beaten_at -= 60
+        taken.channel.ownership._beaten_at -= 60
         post.send(1)
         taken.await_count(1)
         sweep(post, taken.channel)
@@ -184,7 +184,7 @@ def test_a_message_goes_back_to_the_list_that_its_dead_owner_read(post: Post) ->
     post.redis.rename(f"{post.queue()}\x06\x166", f"{post.queue()}~5")
     with post.taking(options=options) as taken:
         taken.await_count(1)
-        post.silence(taken.channel.owner)
+        post.silence(taken.channel.ownership.name)
         with post.connect() as connection:
             sweep(post, connection.default_channel)
         (back,) = post.redis.lrange(f"{post.queue()}~5", 0, -1)
@@ -196,7 +196,10 @@ def test_two_sweepers_give_a_message_back_once(post: Post) -> None:
     with holder(post, 1) as process:
         process.send_signal(signal.SIGKILL)
         with post.taking("a") as one, post.taking("b") as other:
-            (dead,) = set(post.owners()) - {one.channel.owner, other.channel.owner}
+            (dead,) = set(post.owners()) - {
+                one.channel.ownership.name,
+                other.channel.ownership.name,
+            }
             post.silence(dead)
             for _ in range(3):
                 post.redis.delete(f"{post.name}:unacked_mutex")
@@ -229,11 +232,11 @@ def test_an_acknowledgement_beats_a_sweep_that_is_under_way(post: Post) -> None:
     with post.taking() as taken:
         taken.await_count(1)
         post.redis.delete(f"{post.name}:unacked_mutex")
-        found = list(taken.channel.sweep(10, -1))
+        found = list(taken.channel.ownership.sweep(10, -1))
         assert len(found) == 1
         taken.messages[0].ack()
         for swept in found:
-            taken.channel.qos._restore(taken.channel._create_client(), swept, "next")
+            taken.channel.qos.giving_back.restore(taken.channel._create_client(), swept, "next")
     assert not post.waiting()
 
 

@@ -72,11 +72,11 @@ class Worker:
     def channel(self) -> Iterator[Any]:
         """The channel as this worker has it."""
         channel = self.fleet.channel
-        channel.owner, channel._serial = self.owner, self.serial
+        channel.ownership.name, channel.pops.serial = self.owner, self.serial
         try:
             yield channel
         finally:
-            self.serial = channel._serial
+            self.serial = channel.pops.serial
 
 
 class Owners(RuleBasedStateMachine):
@@ -95,7 +95,7 @@ class Owners(RuleBasedStateMachine):
         self.started += 1
         worker = Worker(fleet, f"host.1.{self.started}")
         with worker.channel() as channel:
-            channel.beat()
+            channel.ownership.beat()
         return worker
 
     def teardown(self) -> None:
@@ -129,7 +129,7 @@ class Owners(RuleBasedStateMachine):
         worker = self.workers[number]
         if worker.taken:
             message = worker.taken.pop()
-            worker.fleet.channel.acknowledge([message.delivery_tag])
+            worker.fleet.channel.server.acknowledge([message.delivery_tag])
             self.acknowledged.add(json.loads(message.body))
 
     @rule(number=WORKERS)
@@ -150,7 +150,7 @@ class Owners(RuleBasedStateMachine):
     @rule(number=WORKERS)
     def beat(self, number: int) -> None:
         with self.workers[number].channel() as channel:
-            channel.beat()
+            channel.ownership.beat()
 
     @rule(number=WORKERS)
     def leave(self, number: int) -> None:
@@ -159,7 +159,7 @@ class Owners(RuleBasedStateMachine):
         with worker.channel() as channel:
             for message in worker.taken:
                 channel.qos.restore_by_tag(message.delivery_tag)
-            channel.sign_off(channel._create_client())
+            channel.ownership.sign_off(channel._create_client())
         self._replace(number)
 
     @rule(data=st.data())
@@ -170,8 +170,10 @@ class Owners(RuleBasedStateMachine):
         worker = data.draw(st.sampled_from(self.dead))
         with worker.channel() as channel, suppress(Empty):
             pop = Pop([(worker.fleet.queue, 0)], worker.serial, 1)
-            channel._popping(channel.plain(channel._create_client()), *channel._pop_call(pop))
-            channel._serial += 1
+            channel.pops.script(
+                channel.server.plain(channel._create_client()), *channel.pops.call(pop)
+            )
+            channel.pops.serial += 1
 
     @rule(number=WORKERS, limit=st.sampled_from([1, 2]))
     def sweep(self, number: int, limit: int) -> None:
@@ -255,7 +257,8 @@ def test_the_model_sees_the_lack_of_each_guard(
         def __init__(self, url: str) -> None:
             super().__init__(url)
             for fleet in self.fleets:
-                setattr(fleet.channel, {"sweep": "_sweeping", "pop": "_popping"}[script], mutant)
+                channel = fleet.channel
+                {"sweep": channel.ownership, "pop": channel.pops}[script].script = mutant
 
     with pytest.raises((AssertionError, KeyError)):
         run_state_machine_as_test(partial(Mutant, url), settings=QUICK)

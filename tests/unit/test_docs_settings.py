@@ -49,20 +49,20 @@ def _limits() -> dict[str, str]:
 
 # Row of the page -> where its numbers stand in the code, in the row's order.
 LIMITS = {
-    "one pop": ["transport.channel:BATCH"],
+    "one pop": ["transport.popper:BATCH"],
     "an idle consumer asks": ["transport.wake:RECHECK_S"],
     "messages held while jobs end quickly": [
         "transport.pace:BURST",
         "transport.pace:QUICK_S",
     ],
     "what is held beyond the prefetch count goes back": [
-        "transport.qos:_SURPLUS_S",
+        "transport.pace:_SURPLUS_S",
         "engine.over_prefetch:INTERVAL_S",
     ],
     "an acknowledgement waits for a pop": ["transport.qos:_ACK_DELAY_S"],
     "a worker's process that died": ["engine.pool:LOOK_AGAIN_S", "engine.pool:LOOKS"],
     "what a job's process holds": ["engine.memory_watch:INTERVAL_S"],
-    "a message that its task gives back a second time": ["transport.qos:RETURN_S"],
+    "a message that its task gives back a second time": ["transport.giving_back:RETURN_S"],
     "what a server refuses: a permission, a key of another type, full memory": [
         "wire.refusals:FIRST_WAIT_S",
         "wire.refusals:LONGEST_WAIT_S",
@@ -95,7 +95,7 @@ LIMITS = {
         "engine.returns:RENEW_AT",
         "engine.returns:HELD_S",
     ],
-    "messages restored at once": ["transport.qos:RESTORE_BATCH"],
+    "messages restored at once": ["transport.giving_back:RESTORE_BATCH"],
     "task events for monitors": ["engine.consumer:EVENT_INTERVAL_S", "engine.consumer:EVENT_BATCH"],
     "what waits to be observed by `taskyard.install`": ["install.observer:_WAITING"],
     "what waits to be recorded by `install(…, admit=True)`": ["install.publish_recorder:_WAITING"],

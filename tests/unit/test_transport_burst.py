@@ -25,12 +25,9 @@ class Channel:
 
     def __init__(self) -> None:
         self.acknowledged: list[list[str]] = []
-        self.refusals = Refusals()
+        self.server = SimpleNamespace(refusals=Refusals(), acknowledge=self.acknowledged.append)
         self.ticks: list[float] = []
         self.connection = SimpleNamespace(tick_within=self.ticks.append)
-
-    def acknowledge(self, tags: list[str]) -> None:
-        self.acknowledged.append(tags)
 
 
 class Desk:

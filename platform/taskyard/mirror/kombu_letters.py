@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any
 
 from kombu import Connection, Consumer, Message, Queue
-from kombu.transport import virtual
 
 from taskyard.broker import body_as_it_came, keep_packed
 from taskyard.clock import SYSTEM_CLOCK, Clock
@@ -115,10 +114,7 @@ def _settle(channel: Any, messages: Sequence[Message]) -> None:
         for message in messages:
             message.ack()
         return
-    tags = [message.delivery_tag for message in messages]
-    channel.acknowledge(tags)
-    for tag in tags:
-        virtual.QoS.ack(channel.qos, tag)  # only counts: the room for the next pops
+    channel.qos.ack_now([message.delivery_tag for message in messages])
 
 
 def _delivery(message: Message) -> Delivery:

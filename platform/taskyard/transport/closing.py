@@ -27,7 +27,7 @@ def leave_server(channel: Any) -> None:
     held = channel.qos.held()
     log.log(
         # Without a consumer nothing can be out.
-        logging.WARNING if channel.has_beaten else logging.DEBUG,
+        logging.WARNING if channel.ownership.has_beaten else logging.DEBUG,
         "a channel was closed while Redis did not answer or refused (%s); the messages that it "
         "held, %d or more, go back to their queues within about %d s",
         faults[-1],
@@ -40,7 +40,7 @@ def leave_server(channel: Any) -> None:
 def _faults(channel: Any) -> Iterator[Exception]:
     """Take each step; the errors of those that failed."""
     try:
-        channel.settle_pop()
+        channel.pops.settle()
     except channel.connection_errors as error:
         # That was the consuming connection; the other one may still stand.
         yield error
@@ -64,5 +64,5 @@ def _return_messages(channel: Any) -> None:
 
 
 def _sign_off(channel: Any) -> None:
-    if channel.has_beaten:
-        channel.sign_off(channel._create_client())
+    if channel.ownership.has_beaten:
+        channel.ownership.sign_off(channel._create_client())

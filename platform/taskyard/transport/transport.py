@@ -33,7 +33,8 @@ class Poller(kombu_redis.MultiChannelPoller):  # type: ignore[misc]
     def on_poll_start(self) -> None:
         """Start of a tick: pops for the channels that have room, then the acknowledgements left."""
         for channel in self._channels:
-            channel.ask_if_overdue()
+            channel.listen_if_due()
+            channel.pops.ask_if_overdue()
         super().on_poll_start()
         for channel in self._channels:
             if channel.active_queues:
@@ -63,7 +64,7 @@ class Poller(kombu_redis.MultiChannelPoller):  # type: ignore[misc]
         """Keep this process' owners alive."""
         for channel in self._channels:
             if channel.active_queues:
-                channel.beat()
+                channel.ownership.beat()
 
     def maybe_restore_messages(self) -> None:
         """Sweep, at most once a second however often an idle consumer comes round."""
@@ -79,7 +80,7 @@ class Poller(kombu_redis.MultiChannelPoller):  # type: ignore[misc]
             self._beaten_at = monotonic()
             self.beat()
             self.maybe_restore_messages()
-        if any(channel.polls for channel in self._channels):
+        if any(channel.pops.polls for channel in self._channels):
             longest = min(longest, POLL_S)
         return super().get(callback, timeout=longest)
 
@@ -132,7 +133,7 @@ class _OwnPoller:
 
     def _start_polling(self, loop: Any) -> None:
         """Where the server refuses to notify us, an empty timer keeps the loop ticking."""
-        if self._clock is None and any(channel.polls for channel in self.cycle._channels):
+        if self._clock is None and any(channel.pops.polls for channel in self.cycle._channels):
             self._clock = loop.call_repeatedly(POLL_S, _nothing)
 
 

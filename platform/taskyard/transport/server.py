@@ -1,0 +1,79 @@
+"""The Redis of one channel: its keys by their full names, and what to do where it refuses."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, NoReturn
+
+import redis
+from redis.exceptions import ResponseError
+
+from taskyard.store import WrongKeyType, is_of_replica, named
+from taskyard.wire.refusals import Refusals
+
+__all__ = ["Server"]
+
+
+class Server:
+    """What a channel and its collaborators ask of their Redis; `channel` is kombu's."""
+
+    def __init__(self, channel: Any) -> None:
+        self._channel = channel
+        self.refusals = Refusals()
+
+    def plain(self, client: Any) -> Any:
+        """A client of the same pool that leaves names as they are.
+
+        kombu's prefixing client knows only the first key of a script.
+        """
+        if not self._channel.global_keyprefix:
+            return client
+        return redis.Redis(connection_pool=client.connection_pool)
+
+    def full(self, *names: str) -> list[str]:
+        """Names as they stand in Redis, with the prefix of the channel."""
+        prefix = self._channel.global_keyprefix
+        return [prefix + name for name in names]
+
+    def acknowledge(self, tags: list[str]) -> None:
+        """Remove messages from the unacknowledged ones; one round trip."""
+        channel = self._channel
+        with channel.conn_or_acquire() as client, client.pipeline(transaction=False) as pipe:
+            pipe.hdel(channel.unacked_key, *tags)
+            pipe.zrem(channel.unacked_index_key, *tags)
+            try:
+                pipe.execute()
+            except ResponseError as error:
+                self.refuse(error)
+
+    # -- refusals ------------------------------------------------------------------------------
+
+    def explained(self, error: ResponseError, *lists: str) -> ResponseError:
+        """`error`, or one that names the key which is of another type than ours."""
+        channel = self._channel
+        hashes = dict.fromkeys((channel.unacked_key, channel.heartbeats_key), "hash")
+        expected = {**hashes, channel.unacked_index_key: "zset", **dict.fromkeys(lists, "list")}
+        full = dict(zip(self.full(*expected), expected.values(), strict=True))
+        with channel.conn_or_acquire() as client:
+            return named(self.plain(client), error, full)
+
+    def refuse(self, error: ResponseError, *lists: str) -> NoReturn:
+        """Raise `error`, or one that names the key."""
+        named_error = self.explained(error, *lists)
+        raise named_error from (None if named_error is error else error)
+
+    def tolerate(self, what: str, error: ResponseError, *lists: str, item: str = "") -> float:
+        """Go on without `what`, which is refused; how long to wait before it is tried again.
+
+        A permission, a key of another type, a full server: another connection would be refused as
+        well. Raises the error where it is a replica's: there is a primary to be found.
+        """
+        if is_of_replica(error):
+            raise error
+        cause = self.explained(error, *lists)
+        action, facts = "redis_refuses", {}
+        if isinstance(cause, WrongKeyType):
+            action, facts = "key_misplaced", {"key": cause.key}
+        return self.refusals.refused(
+            what, cause, action=action, item=item, facts=facts, level=logging.ERROR
+        )
