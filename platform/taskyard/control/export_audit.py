@@ -1,4 +1,7 @@
-"""Export of the audit log: permitted, reasoned, and audited itself before the first row is read."""
+"""Export of the audit log: permitted, reasoned, and audited itself before the first row is read.
+
+Alone because each operator verb has a file of its own.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Reading a letter's captured message, secrets and all: permitted, reasoned and audited."""
+"""Reading a letter's captured message, secrets and all: permitted, reasoned and audited.
+
+Alone because each operator verb has a file of its own.
+"""
 
 from __future__ import annotations
 
