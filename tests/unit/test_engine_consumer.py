@@ -179,7 +179,7 @@ def test_a_replacement_that_came_too_often_is_a_letter_though_it_has_begun_once(
 ) -> None:
     """Without a stamp, its place in the job's life is where the record saw it first."""
     yard = yard_with(Publisher())
-    begin = partial(yard.records.begin, worker="w", job_type="t", queue="work", priority=None)
+    begin = partial(yard.records.begin, worker="w", job_type="t", queue="work")
     begin("job-1", None, holder="h1")
     assert begin("job-1", Stamp(0, nesting=nesting), holder="h2").seq == 1
     yard.records.lose("job-1", "h2", "killed")

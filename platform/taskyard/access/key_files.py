@@ -12,6 +12,7 @@ from taskyard.access.keys import KeyRing, key_id_of
 from taskyard.clock import SYSTEM_CLOCK, Clock
 from taskyard.errors import InvalidSettings
 
+# No cycle: signing needs an extra, which is imported where a key is used.
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
