@@ -21,7 +21,7 @@ from taskyard.engine.request import JobRequest
 from taskyard.records import Records
 from taskyard.runner.lease import LeaseKeeper
 
-__all__ = ["FOLDER_VARIABLE", "UNPROTECTED_VARIABLE", "arm", "is_armed"]
+__all__ = ["FOLDER_VARIABLE", "NAMES", "UNPROTECTED_VARIABLE", "arm", "die_at", "is_armed"]
 
 FOLDER_VARIABLE = "YARD_SEAMS"
 UNPROTECTED_VARIABLE = "YARD_UNPROTECTED"
@@ -37,13 +37,15 @@ SEAMS: dict[str, tuple[type, str]] = {
     "continuation": (Signature, "apply_async"),
     "acknowledge": (Request, "acknowledge"),
 }
+# Modules that cut elsewhere add their names.
+NAMES = set(SEAMS)
 
 
 def arm(folder: Path, seam: str) -> None:
     """Let the next process that reaches `seam`, such as "before begin", die there."""
     when, _, name = seam.partition(" ")
     assert when in ("before", "after"), seam
-    assert name in SEAMS, seam
+    assert name in NAMES, seam
     folder.mkdir(exist_ok=True)
     (folder / seam).touch()
 
@@ -52,7 +54,8 @@ def is_armed(folder: Path, seam: str) -> bool:
     return (folder / seam).exists()
 
 
-def _die_at(seam: str) -> None:
+def die_at(seam: str) -> None:
+    """Die here if `seam` is armed."""
     try:
         (Path(os.environ[FOLDER_VARIABLE]) / seam).unlink()
     except FileNotFoundError:
@@ -64,9 +67,9 @@ def _cut(owner: type, method: str, name: str) -> None:
     original: Callable[..., Any] = getattr(owner, method)
 
     def cut(*arguments: Any, **keywords: Any) -> Any:
-        _die_at(f"before {name}")
+        die_at(f"before {name}")
         answer = original(*arguments, **keywords)
-        _die_at(f"after {name}")
+        die_at(f"after {name}")
         return answer
 
     setattr(owner, method, cut)

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, select
 
-from taskyard import outbox
+from taskyard import audit, outbox
 from taskyard.access import Action, Identity
 from taskyard.audit import Outcome
 from taskyard.clock import to_us
@@ -22,7 +22,7 @@ from taskyard.control.payloads import KnownTypes, check_edit
 from taskyard.control.prefixes import find_id
 from taskyard.control.reasons import Mode, check_reason
 from taskyard.control.status import mark_replayed
-from taskyard.control.verb import VerbCall, audited
+from taskyard.control.verb import MessageRef, VerbCall, audited
 from taskyard.database.tables import AUDIT, LETTERS
 from taskyard.jobs import Category
 from taskyard.jobs.letter_states import LetterStatus
@@ -62,22 +62,26 @@ def replay(
     require_reason: Mode = "strict",
     known: KnownTypes | None = None,
     max_unpacked_bytes: int = UNPACKED_LIMIT,
+    message: MessageRef | None = None,
 ) -> ReplayRequested:
     """Ask for the replay of a letter, named by its id or the first six characters or more.
 
     `queue` redirects it, `payload` replaces its arguments, `force` overrides expiry and the mark
     "not eligible". Letter, audit row and intent are one transaction. `known` is what this process
     knows of the workers' types: it refuses a payload that does not fit before anything is asked.
-    A compressed body that `payload` edits may have `max_unpacked_bytes` at most.
+    A compressed body that `payload` edits may have `max_unpacked_bytes` at most. `message` is the
+    operator's message that asks: where an earlier delivery of it has asked, that is the answer.
     Raises `NotPermitted`, `NotFound`, `InvalidPayload`, `Refused` (a second replay among others);
     each of them is audited.
     """
-    call = VerbCall(Action.CONTROLLED_REPLAY, identity, reason, on_behalf_of)
+    call = VerbCall(Action.CONTROLLED_REPLAY, identity, reason, on_behalf_of, message=message)
     with audited(engine, call):
         call.permit()
         call.reason = check_reason(reason, require_reason)
         with engine.begin() as connection:
             row = _lock(connection, letter_id, call)
+            if message is not None and audit.rows_of(connection, call.request_id):
+                return _asked(row, call)
             call.permit_on(*_touched(row, queue), domain=row["domain"])
             _validate(connection, row, payload, force=force, limit=max_unpacked_bytes)
             checked = None if payload is None else check_edit(known, row["job_type"], payload)
@@ -146,6 +150,10 @@ def _act(
     mark_replayed(connection, row["id"])
     call.write(connection, Outcome.REQUESTED, _detail(queue, payload, force=force))
     outbox.put(connection, _intent(row, call.request_id, queue, payload))
+    return _asked(row, call)
+
+
+def _asked(row: Mapping[str, Any], call: VerbCall) -> ReplayRequested:
     return ReplayRequested(
         call.request_id, row["id"], row["original_request_id"], row["generation"] + 1
     )

@@ -22,11 +22,22 @@ from taskyard.wire.logs import logger
 from taskyard.wire.redaction import mask_tokens
 from taskyard.wire.steering import escaped
 
-__all__ = ["VerbCall", "audited"]
+__all__ = ["MessageRef", "VerbCall", "audited"]
 
 log = logger(__name__)
 
 _LONGEST: Final = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class MessageRef:
+    """The operator's message that a call came by: `message_id` is its job's id.
+
+    Each delivery of it is the same call, under the same `request_id`.
+    """
+
+    request_id: uuid.UUID
+    message_id: str
 
 
 @dataclass(slots=True)
@@ -43,6 +54,11 @@ class VerbCall:
     request_id: uuid.UUID = field(default_factory=uuid.uuid4)
     target_request_id: str | None = None
     dead_letter_id: uuid.UUID | None = None
+    message: MessageRef | None = None
+
+    def __post_init__(self) -> None:
+        if self.message is not None:
+            self.request_id = self.message.request_id
 
     def permit(self) -> None:
         """Raise `NotPermitted` unless the identity may take this action at all."""
@@ -65,7 +81,9 @@ class VerbCall:
             target_request_id=self.target_request_id,
             dead_letter_id=self.dead_letter_id,
             outcome=outcome,
-            detail=detail,
+            detail=detail
+            if self.message is None
+            else {**detail, "message_id": self.message.message_id},
         )
         audit.write(connection, entry)
 
@@ -85,6 +103,8 @@ def audited(engine: Engine, call: VerbCall) -> Iterator[VerbCall]:
 
 def _record(engine: Engine, call: VerbCall, outcome: str, error: Exception) -> None:
     with engine.begin() as connection:
+        if call.message is not None and audit.rows_of(connection, call.request_id):
+            return  # An earlier delivery of the message was answered.
         call.write(connection, outcome, {"why": _storable(str(error))})
     log.warning(
         "%s by %s: %s",

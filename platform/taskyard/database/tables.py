@@ -30,6 +30,7 @@ __all__ = [
     "LEDGER",
     "LETTERS",
     "METADATA",
+    "NONCES",
     "OUTBOX",
     "REJECTS",
     "SEALS",
@@ -179,6 +180,14 @@ GATE: Final = Table(
     Column("token", Uuid),
     Column("beat", BigInteger),
     Column("beaten_at", _TIME),
+)
+
+NONCES: Final = Table(
+    "operator_nonces",
+    METADATA,
+    Column("nonce", Text, primary_key=True),
+    Column("message_id", Text),
+    Column("expires_at", _TIME),
 )
 
 UNVERIFIED: Final = Table(

@@ -9,6 +9,7 @@ from typing import Any, Final
 from taskyard.jobs.policies import Category
 from taskyard.jobs.replay_rules import replay_eligible
 from taskyard.records import Record
+from taskyard.wire.credentials import without_credential
 from taskyard.wire.exact import clean_text, pack
 from taskyard.wire.letters import Letter, RawMessage, letter_id, plain_body
 from taskyard.wire.redaction import redact_text
@@ -20,6 +21,7 @@ _SHOWN_BYTES: Final = 262_144
 
 def build_letter(record: Record, message: RawMessage) -> Letter:
     """The letter of a dead-lettered record: the same bytes for the same death, however often."""
+    message = without_credential(message)
     cause = record.cause
     category = _category(cause.get("category"))
     args, kwargs = shown_arguments(message)

@@ -18,6 +18,7 @@ from taskyard.clock import to_us
 from taskyard.engine.eta import due_ahead_us
 from taskyard.engine.holding import Holding
 from taskyard.engine.message import is_identified, job_id_of, position_of, task_of
+from taskyard.engine.operator_messages import take_credential
 from taskyard.engine.origin import QUEUE, note_queues, queue_by_tag
 from taskyard.engine.pending import Owing, pending_publication
 from taskyard.engine.pool import OwnPipesPool
@@ -192,6 +193,7 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
 
         def on_task_received(message: Any) -> Any:
             self._note_queue(message)
+            take_credential(message)
             self._correct_route(message)
             self._watch_returns(message)
             fault = fault_of(message)

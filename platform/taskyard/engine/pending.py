@@ -12,6 +12,7 @@ from taskyard.deadletters import build_letter
 from taskyard.engine.lost_continuations import dead_letter_following
 from taskyard.engine.message import raw_message
 from taskyard.engine.next_message import NextMessage
+from taskyard.engine.operator_messages import message_to_publish
 from taskyard.engine.worker_context import WorkerContext
 from taskyard.jobs.outcomes import Failed
 from taskyard.jobs.states import State
@@ -85,7 +86,7 @@ def _publish_retry(owing: Owing, stamp: Stamp, due_us: int) -> None:
     now = yard.records.now_us()
     fresh = stamp.moved(seq=stamp.seq, sent_us=max(now, due_us))
     record = yard.records.read(job_id)
-    place, raw = _place(yard, record, owing.message), raw_message(owing.message)
+    place, raw = _place(yard, record, owing.message), message_to_publish(owing.message)
     kept = NextMessage.of(record)
     if kept is not None:
         # Celery's own tasks name a queue as the broker does.
@@ -102,7 +103,7 @@ def _defer(owing: Owing, wait_us: int) -> None:
     now = yard.records.now_us()
     record = yard.records.read(owing.job_id)
     yard.publisher.publish_later(
-        raw_message(owing.message),
+        message_to_publish(owing.message),
         job_id=owing.job_id,
         stamp=deferred_stamp(owing.stamp, record, now),
         due_us=now + wait_us,

@@ -21,6 +21,7 @@ from celery.worker.request import Request
 from taskyard.engine.continuations import fix_continuations
 from taskyard.engine.guard import guard
 from taskyard.engine.message import position_of
+from taskyard.engine.operator_messages import credential_of
 from taskyard.engine.origin import HOLDER, QUEUE
 from taskyard.engine.reports import escaped, wrap_on_success
 from taskyard.engine.request_names import without_forged
@@ -31,6 +32,7 @@ from taskyard.jobs.outcomes import Failed
 from taskyard.records import Decided
 from taskyard.runner import Unreachable, plain_deaths
 from taskyard.runner.settlement import reported_end
+from taskyard.wire.credentials import CREDENTIAL
 from taskyard.wire.headers import HEADER, Stamp
 from taskyard.wire.letters import letter_id
 
@@ -48,6 +50,7 @@ class JobRequest(Request):  # type: ignore[misc]
         holder = uuid.uuid4().hex
         self._request_dict[HOLDER] = holder
         self._request_dict[QUEUE] = self._yard.source(message)
+        self._request_dict[CREDENTIAL] = credential_of(message)
         # Protocol 1 has its headers elsewhere: without its stamp a retry would count as stale.
         self._request_dict[HEADER] = (message.headers or {}).get(HEADER)
         stamp = self._stamp_of(message)

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from taskyard.broker import AmqpPublisher
-from taskyard.engine.message import job_id_of, raw_message
+from taskyard.engine.message import job_id_of
+from taskyard.engine.operator_messages import message_to_publish
 from taskyard.engine.worker_context import WorkerContext
 from taskyard.errors import PublishFailed
 from taskyard.wire.logs import logger
@@ -60,7 +61,7 @@ class Returns:
             return  # The connection is lost, and the broker has taken the message back itself.
         job_id = job_id_of(message)
         try:
-            publisher.renew(raw_message(message), job_id=job_id, queue=queue)
+            publisher.renew(message_to_publish(message), job_id=job_id, queue=queue)
         except PublishFailed as error:
             log.warning(
                 "job %s came back too often to go back once more, this worker holds it: %s",

@@ -22,6 +22,7 @@ from taskyard.errors import DeadLettered, Refused
 from taskyard.jobs.registry import Handler
 from taskyard.runner import JobSkipped
 from taskyard.runner.steps import Delivery
+from taskyard.wire.credentials import CREDENTIAL
 from taskyard.wire.headers import Stamp
 
 __all__ = ["PARTS", "JobTask", "delivery_in", "make_task"]
@@ -116,6 +117,7 @@ def delivery_in(task: Any, stamp: Stamp | None) -> Delivery:
         process=str(os.getpid()),
         worker=request.hostname,
         time_limit_s=limits[0] or task.time_limit,
+        credential=request.get(CREDENTIAL),
     )
 
 

@@ -38,7 +38,7 @@ class JobContext:
     `attempt` counts from 1. `token` is the fencing token: it only grows, so a store that keeps
     the highest token it has seen can refuse a paused attempt that wakes up late. `deadline` is
     when the hard time limit ends the attempt, where the worker's pool has time limits: threads and
-    solo have none, so look at it there.
+    solo have none, so look at it there. `credential` is what an operator's message was signed with.
     """
 
     job_id: str
@@ -48,6 +48,7 @@ class JobContext:
     epoch: int
     deadline: datetime | None
     link: AttemptLink
+    credential: str | None = field(default=None, repr=False)
     _once: OnceGuard | None = field(default=None, repr=False)
 
     @property

@@ -16,6 +16,7 @@ from taskyard.jobs import Category
 from taskyard.jobs.replay_rules import replay_eligible
 from taskyard.mirror.deliveries import Delivery
 from taskyard.wire import Letter, RawMessage, Stamp, letter_id, pack
+from taskyard.wire.credentials import without_credential
 from taskyard.wire.headers import usable_id
 from taskyard.wire.letters import LETTER_NAMESPACE, REPEATED
 
@@ -42,7 +43,7 @@ def letter_of_drop(delivery: Delivery) -> Letter:
     job_id, job_type = known or str(delivery.own_id), str(headers["task"])
     repeated = known is None and delivery.delivered_before
     category = _CATEGORIES.get(reason, Category.REJECTED)
-    message = _message(delivery)
+    message = without_credential(_message(delivery))
     args, kwargs = shown_arguments(message)
     return Letter(
         letter_id=_letter_id(job_id, stamp, job_type, at_us),

@@ -7,7 +7,7 @@ does not answer is asked again within the limits of the step.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, assert_never
 
@@ -60,6 +60,7 @@ class Delivery:
     process: str
     worker: str
     time_limit_s: float | None
+    credential: str | None = field(default=None, repr=False)
 
 
 class AttemptSteps:
@@ -177,6 +178,7 @@ class AttemptSteps:
             epoch=run.epoch,
             deadline=None if limit is None else self.clock.now() + timedelta(seconds=limit),
             link=lease,
+            credential=delivery.credential,
             _once=_once,
         )
 

@@ -6,7 +6,15 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-__all__ = ["MASK", "mask_tokens", "redact", "redact_text", "redact_url", "redacted_repr"]
+__all__ = [
+    "CREDENTIAL_TEXT",
+    "MASK",
+    "mask_tokens",
+    "redact",
+    "redact_text",
+    "redact_url",
+    "redacted_repr",
+]
 
 MASK: Final = "[redacted]"
 # The one table of what names a secret, in a key and in free text alike; what is looked for, and the
@@ -42,6 +50,10 @@ def _spellings(words: Iterable[str]) -> tuple[str, ...]:
 
 _NAMED: Final = _spellings(_WORDS)
 _SECRET_KEY: Final = re.compile(_any_of(_WORDS), re.IGNORECASE)
+_CREDENTIAL_START: Final = "v1."
+# A signed credential (taskyard.access.credential), whole or cut off.
+CREDENTIAL_TEXT: Final = r"v1\.[0-9a-f]{16}\.[A-Za-z0-9_-]{100,}+(?:\.[A-Za-z0-9_-]++)?+"
+_CREDENTIAL: Final = re.compile(CREDENTIAL_TEXT)
 # What stands between a name and its value.
 _SIGN: Final = r"\s*+(?:=>|:=|[=:])\s*+"
 # A quote that a cut left open hides the rest of the line. Text inside of text has its quotes
@@ -137,7 +149,9 @@ def redact_text(text: str) -> str:
 
 
 def mask_tokens(text: str) -> str:
-    """`text` with the secrets of operator tokens masked, and nothing else changed."""
+    """`text` with operators' tokens and credentials masked, and nothing else changed."""
+    if _CREDENTIAL_START in text:
+        text = _CREDENTIAL.sub(MASK, text)
     return _TOKEN.sub(rf"\1{MASK}", text) if _TOKEN_START in text else text
 
 

@@ -1,0 +1,93 @@
+"""What an operator task needs of a process: Postgres, the key ring, the job types."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+
+from taskyard import database
+from taskyard.access.operator_tasks import REPLAY_TASK
+from taskyard.access.verifier import Verifier
+from taskyard.control import Edit, KnownTypes, replay, wait_outcome
+from taskyard.control.operator_messages import OperatorMessage, accept
+from taskyard.errors import InvalidPayload
+from taskyard.jobs import Catalogue, JobContext
+from taskyard.jobs.registry import registry
+from taskyard.settings import Settings
+
+__all__ = ["MessageDesk", "ReplayArguments"]
+
+
+class ReplayArguments(BaseModel):
+    """What a message of `taskyard.ops.replay` may ask for, beside its credential.
+
+    `payload` is the one argument of a job; for a task of an existing app `args` and `kwargs` are
+    all its arguments. Without any of the three the job's own arguments stay.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    letter_id: str
+    reason: str | None = None
+    queue: str | None = None
+    payload: Any = None
+    args: list[Any] | None = None
+    kwargs: dict[str, Any] | None = None
+    force: bool = False
+    on_behalf_of: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("on_behalf_of", "operator_identity", "requestedBy"),
+    )
+
+    def edit(self) -> Edit | None:
+        """The new arguments, None where they stay; raises `InvalidPayload`."""
+        if "payload" in self.model_fields_set:
+            if self.args is not None or self.kwargs is not None:
+                raise InvalidPayload(
+                    "'payload' is the one argument of a job, 'args' and 'kwargs' are all those of "
+                    "a task; give one or the other"
+                )
+            return Edit(args=[self.payload], payload_only=True)
+        if self.args is None and self.kwargs is None:
+            return None
+        return Edit(args=self.args or [], kwargs=self.kwargs or {})
+
+
+class MessageDesk:
+    """Carries out operators' messages in one process; nothing is connected before the first."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._engine = database.engine(settings.need_database_url())
+        self._verifier = Verifier(settings)
+        self._known = KnownTypes(registry.under(Catalogue.of(settings)), registry)
+
+    def replay(self, arguments: Mapping[str, Any], context: JobContext) -> dict[str, Any]:
+        """Replay a letter as the message asks; raises what `accept` and `control.replay` raise."""
+        message = OperatorMessage(REPLAY_TASK, context.job_id, arguments, context.credential)
+        signed = accept(self._engine, self._verifier, message)
+        signed.raise_refusal()
+        wanted = ReplayArguments.model_validate(arguments)
+        asked = replay(
+            self._engine,
+            wanted.letter_id,
+            identity=signed.identity,
+            reason=wanted.reason,
+            queue=wanted.queue,
+            payload=wanted.edit(),
+            force=wanted.force,
+            on_behalf_of=wanted.on_behalf_of,
+            require_reason=self._settings.require_reason,
+            known=self._known,
+            max_unpacked_bytes=self._settings.max_unpacked_bytes,
+            message=signed.ref,
+        )
+        return {
+            "request_id": str(asked.request_id),
+            "letter_id": str(asked.letter_id),
+            "job_id": asked.job_id,
+            "generation": asked.generation,
+            "outcome": wait_outcome(self._engine, asked.request_id),
+        }

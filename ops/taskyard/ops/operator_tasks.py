@@ -1,0 +1,82 @@
+"""Operator tasks: verbs that a signed message asks for, on pool `ops`.
+
+Every worker imports this module, also one without the extra `ops`: what needs Postgres is imported
+when a message comes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
+
+from pydantic import ValidationError
+
+from taskyard.access.operator_tasks import REPLAY_TASK
+from taskyard.errors import (
+    CodedError,
+    CredentialRefused,
+    InvalidPayload,
+    NotFound,
+    NotPermitted,
+    Refused,
+    ServerUnreachable,
+)
+from taskyard.jobs import JobContext
+from taskyard.jobs.codes import VALIDATION_ERROR
+from taskyard.jobs.registry import job
+from taskyard.jobs.types import describe
+from taskyard.settings import load
+
+if TYPE_CHECKING:
+    from taskyard.ops.operator_desk import MessageDesk
+
+__all__ = ["NOT_PERMITTED", "REFUSED", "replay_letter"]
+
+NOT_PERMITTED: Final = "not_permitted"
+REFUSED: Final = "refused"
+_TEMPORARY: Final = "temporary_failure"
+
+
+@job(
+    REPLAY_TASK,
+    queue="ops",
+    time_limit_s=60,
+    policy={
+        "max_retries": 5,
+        "backoff_strategy": "exponential",
+        "base_delay_ms": 1000,
+        "max_delay_ms": 30_000,
+        "retry_on_errors": [_TEMPORARY],
+    },
+)
+def replay_letter(payload: Any, context: JobContext) -> dict[str, Any]:
+    """Replay a dead letter for whoever signed this message; what the audit log says of it.
+
+    Raises `CodedError`: `not_permitted`, `refused`, `validation_error`, or `temporary_failure`
+    while Postgres cannot be reached.
+    """
+    arguments: Mapping[str, Any] = payload if isinstance(payload, dict) else {}
+    try:
+        return _desk(os.getpid()).replay(arguments, context)
+    except CredentialRefused as error:
+        raise CodedError(NOT_PERMITTED, str(error), details={"fault": error.code}) from error
+    except NotPermitted as error:
+        raise CodedError(NOT_PERMITTED, str(error)) from error
+    except ValidationError as error:
+        raise CodedError(VALIDATION_ERROR, describe(REPLAY_TASK, error)) from error
+    except InvalidPayload as error:
+        raise CodedError(VALIDATION_ERROR, str(error)) from error
+    except (Refused, NotFound) as error:
+        raise CodedError(REFUSED, str(error)) from error
+    except ServerUnreachable as error:
+        raise CodedError(_TEMPORARY, str(error)) from error
+
+
+@cache
+def _desk(pid: int) -> MessageDesk:
+    """The connections of this process: a forked one shares none."""
+    from taskyard.ops.operator_desk import MessageDesk  # noqa: PLC0415 - extra `ops`
+
+    return MessageDesk(load().settings)

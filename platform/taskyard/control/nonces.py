@@ -1,0 +1,31 @@
+"""Used nonces: each belongs to one message, for as long as any receiver would take it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import Connection, delete, func, select
+from sqlalchemy.dialects.postgresql import insert
+
+from taskyard.access.credential import Fault, refusal
+from taskyard.database.tables import NONCES
+
+__all__ = ["bind_nonce", "drop_expired"]
+
+
+def bind_nonce(connection: Connection, nonce: str, message_id: str, expires_at: datetime) -> None:
+    """Bind the nonce to this message in the caller's transaction, or find that it is.
+
+    Raises `CredentialRefused` where it belongs to another message.
+    """
+    made = insert(NONCES).values(nonce=nonce, message_id=message_id, expires_at=expires_at)
+    connection.execute(made.on_conflict_do_nothing(index_elements=[NONCES.c.nonce]))
+    owner = connection.scalar(select(NONCES.c.message_id).where(NONCES.c.nonce == nonce))
+    if owner != message_id:
+        raise refusal(Fault.NONCE_USED)
+
+
+def drop_expired(connection: Connection) -> int:
+    """Forget the nonces that no receiver takes any more; how many."""
+    gone = delete(NONCES).where(NONCES.c.expires_at < func.clock_timestamp())
+    return connection.execute(gone).rowcount

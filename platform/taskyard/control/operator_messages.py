@@ -1,0 +1,110 @@
+"""An operator's message: who signed it, and the verb that it asks for, carried out once.
+
+A message may come again after its worker was killed. Its request id is derived from the nonce, so
+the next worker finds in the audit log what was done: verb and audit row are one transaction.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from sqlalchemy import Engine
+
+from taskyard import audit
+from taskyard.access import Identity
+from taskyard.access.credential import Call, Fault, refusal
+from taskyard.access.operator_tasks import call_of_task
+from taskyard.access.verifier import Verifier
+from taskyard.audit import Outcome
+from taskyard.control.nonces import bind_nonce, drop_expired
+from taskyard.control.verb import MessageRef
+from taskyard.errors import CredentialRefused, InvalidPayload, NotPermitted, Refused
+from taskyard.wire.logs import logger
+
+__all__ = ["OperatorMessage", "Signed", "accept", "request_id_of"]
+
+log = logger(__name__)
+
+_NAMESPACE: Final = uuid.UUID("5b1de0b4-7f3c-5c55-8f0e-2a7f5f4f1d0a")
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorMessage:
+    """One message of an operator task; `message_id` is its job's id."""
+
+    task: str
+    message_id: str
+    arguments: Mapping[str, Any]
+    credential: str | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """An operator's message whose credential holds; `rows` is what the audit log has of it."""
+
+    identity: Identity
+    ref: MessageRef
+    rows: tuple[Mapping[str, Any], ...]
+
+    def raise_refusal(self) -> None:
+        """Raise what an earlier delivery of this message was answered, if that was a refusal."""
+        for row in self.rows:
+            why = str(row["detail"].get("why", row["outcome"]))
+            if row["outcome"] == Outcome.DENIED:
+                raise NotPermitted(why)
+            if row["outcome"] not in (Outcome.REQUESTED, Outcome.APPLIED):
+                raise Refused(why)
+
+
+def request_id_of(nonce: str) -> uuid.UUID:
+    """The request id of a signed call: the same for each copy and each delivery of it."""
+    return uuid.uuid5(_NAMESPACE, nonce)
+
+
+def accept(engine: Engine, verifier: Verifier, message: OperatorMessage) -> Signed:
+    """Verify a message and bind its nonce to it; raises `CredentialRefused`.
+
+    A message that was accepted in time, and comes again when its credential has expired, is still
+    accepted if the verb was carried out: there is nothing left to do but to say so.
+    """
+    try:
+        return _accepted(engine, verifier, message)
+    except CredentialRefused as error:
+        log.warning(
+            "message %s of %s is denied: %s",
+            message.message_id,
+            message.task,
+            error,
+            extra={"action": "operator_message_denied", "code": error.code},
+        )
+        raise
+
+
+def _accepted(engine: Engine, verifier: Verifier, message: OperatorMessage) -> Signed:
+    call = _call_of(verifier.audience, message)
+    verified = verifier.authenticate(message.credential, call)
+    ref = MessageRef(request_id_of(verified.claims.nonce), message.message_id)
+    with engine.begin() as connection:
+        rows = tuple(audit.rows_of(connection, ref.request_id))
+        # The first row is the call's own; what follows it is the relay's answer.
+        if rows and rows[0]["detail"].get("message_id") != ref.message_id:
+            raise refusal(Fault.NONCE_USED)
+        if not rows:
+            verified.check_time(verifier.clock.now())
+            drop_expired(connection)
+            expires = datetime.fromtimestamp(verified.nonce_expires_at, UTC)
+            bind_nonce(connection, verified.claims.nonce, ref.message_id, expires)
+    return Signed(verified.identity, ref, rows)
+
+
+def _call_of(audience: str, message: OperatorMessage) -> Call:
+    try:
+        return call_of_task(audience, message.task, message.arguments)
+    except InvalidPayload:
+        # NaN, or nested too deeply: nobody can have signed that.
+        fault = Fault.UNSIGNED if message.credential is None else Fault.WRONG_ARGUMENTS
+        raise refusal(fault) from None

@@ -1,0 +1,81 @@
+"""The credential of an operator's message: taken out on receipt, before anything can show it.
+
+What is published again for the same job (a retry, a message that waits) is the message as it came,
+since its next delivery needs the credential too.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from celery.utils.saferepr import saferepr
+from kombu.utils.json import dumps
+
+from taskyard.engine.message import raw_message
+from taskyard.wire.credentials import CREDENTIAL
+from taskyard.wire.decoded import bytes_of
+from taskyard.wire.letters import RawMessage
+
+__all__ = ["credential_of", "message_to_publish", "take_credential"]
+
+# On a message from which the credential was taken: how it came.
+_AS_IT_CAME: Final = "taskyard_as_it_came"
+# Among the properties of RabbitMQ's messages their headers stand again.
+_COPIED: Final = "application_headers"
+_NEEDLE: Final = CREDENTIAL.encode()
+_JSON: Final = "application/json"
+_REPR_LENGTH: Final = 1024  # Celery's own
+
+
+def take_credential(message: Any) -> None:
+    """Move the argument `taskyard_credential` from the message's body to a mark on the message.
+
+    A body that cannot be read as a task's in JSON stays as it is; its letter is masked.
+    """
+    if message.body is None or _NEEDLE not in bytes_of(message.body):
+        return
+    kwargs = _kwargs_of(message)
+    if kwargs is None or CREDENTIAL not in kwargs:
+        return
+    as_it_came = raw_message(message)
+    found = kwargs.pop(CREDENTIAL)
+    message.body, message.content_encoding = dumps(message.payload).encode(), "utf-8"
+    message.came = None
+    message.headers = {
+        name: value for name, value in message.headers.items() if name != "compression"
+    }
+    if "kwargsrepr" in message.headers:
+        message.headers["kwargsrepr"] = saferepr(kwargs, _REPR_LENGTH)
+    if _COPIED in (message.properties or {}):
+        message.properties = {**message.properties, _COPIED: message.headers}
+    setattr(message, CREDENTIAL, found if isinstance(found, str) else "")
+    setattr(message, _AS_IT_CAME, as_it_came)
+
+
+def credential_of(message: Any) -> str | None:
+    """The credential that was taken from the message, None if it had none."""
+    found: str | None = getattr(message, CREDENTIAL, None)
+    return found
+
+
+def message_to_publish(message: Any) -> RawMessage:
+    """The message as it came, to be published again."""
+    found: RawMessage | None = getattr(message, _AS_IT_CAME, None)
+    return raw_message(message) if found is None else found
+
+
+def _kwargs_of(message: Any) -> dict[str, Any] | None:
+    """The named arguments in the decoded body, which the message keeps."""
+    if message.content_type != _JSON:
+        return None
+    try:
+        payload = message.payload
+    except Exception:  # noqa: BLE001 - Celery's own path reports what cannot be decoded
+        return None
+    if isinstance(payload, dict):  # Celery's protocol 1
+        kwargs = payload.get("kwargs")
+    elif isinstance(payload, list) and len(payload) > 1:
+        kwargs = payload[1]
+    else:
+        kwargs = None
+    return kwargs if isinstance(kwargs, dict) else None

@@ -1,0 +1,33 @@
+"""More seams of the worker under test: around each step of an operator's message."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from support import seams
+from support.seams import FOLDER_VARIABLE, die_at
+from taskyard.ops import operator_desk
+
+__all__ = ["STEPS"]
+
+STEPS = ("accept", "replay", "wait_outcome")
+seams.NAMES.update(STEPS)
+
+
+def _cut(name: str) -> None:
+    original: Callable[..., Any] = getattr(operator_desk, name)
+
+    def cut(*arguments: Any, **keywords: Any) -> Any:
+        die_at(f"before {name}")
+        answer = original(*arguments, **keywords)
+        die_at(f"after {name}")
+        return answer
+
+    setattr(operator_desk, name, cut)
+
+
+if FOLDER_VARIABLE in os.environ:
+    for _name in STEPS:
+        _cut(_name)
