@@ -27,7 +27,7 @@ from taskyard.access.identity import Identity
 from taskyard.access.roles import Role
 from taskyard.errors import InvalidSettings
 
-__all__ = ["KeyRing", "PublicKey", "key_id_of"]
+__all__ = ["KeyRing", "PublicKey", "bytes_of_text", "key_id_of", "text_of"]
 
 _PUBLIC_BYTES: Final = 32
 _SUBJECT: Final = re.compile(r"[^\s*]{1,200}")
@@ -41,7 +41,13 @@ def key_id_of(public_key: bytes) -> str:
     return sha256(public_key).hexdigest()[:16]
 
 
-def _key_bytes(value: object) -> bytes:
+def text_of(public_key: bytes) -> str:
+    """A public key as the key ring has it: base64url without padding."""
+    return base64.urlsafe_b64encode(public_key).decode().rstrip("=")
+
+
+def bytes_of_text(value: object) -> bytes:
+    """A public key from its text; raises ValueError."""
     if not isinstance(value, str):
         raise ValueError("expected the 32 bytes of an Ed25519 public key in base64url")
     try:
@@ -63,7 +69,7 @@ class PublicKey(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    public_key: Annotated[bytes, BeforeValidator(_key_bytes)]
+    public_key: Annotated[bytes, BeforeValidator(bytes_of_text)]
     subjects: frozenset[str] = Field(min_length=1)
     role: Role
     queues: frozenset[str] | None = None
@@ -178,7 +184,7 @@ def _table(name: str, key: PublicKey) -> str:
     # JSON's texts and lists of texts are TOML's too.
     lines = [
         f"[keys.{name}]",
-        f'public_key = "{base64.urlsafe_b64encode(key.public_key).decode().rstrip("=")}"',
+        f'public_key = "{text_of(key.public_key)}"',
         f"subjects = {json.dumps(sorted(key.subjects))}",
         f'role = "{key.role}"',
     ]

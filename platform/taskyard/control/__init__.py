@@ -1,6 +1,6 @@
 """Operator verbs, once: permit, validate, act, audit. Every surface only calls these."""
 
-from taskyard.control import letters, tokens, users
+from taskyard.control import keys, letters, tokens, users
 from taskyard.control.edits import Edit
 from taskyard.control.identity import granted_identity, identify
 from taskyard.control.outcome import wait_outcome
@@ -14,6 +14,7 @@ __all__ = [
     "ReplayRequested",
     "granted_identity",
     "identify",
+    "keys",
     "letters",
     "read_payload",
     "replay",

@@ -72,6 +72,22 @@ COMMANDS: Final[Mapping[str, Command | Noun]] = {
             "revoke": Command(f"{_CLI}.tokens.revoke", "End a token at once."),
         },
     ),
+    "keys": Noun(
+        "Make and end the keys that sign operators' messages.",
+        {
+            "create": Command(f"{_CLI}.keys.create", "Make a key that signs operators' messages."),
+            "list": Command(f"{_CLI}.keys.listing", "List the keys of the key ring."),
+            "retire": Command(
+                f"{_CLI}.keys.retire",
+                "End a key; by default an hour later, so that what it has signed is still "
+                "carried out.",
+            ),
+            "check": Command(
+                f"{_CLI}.keys.check", "Say whether what this shell signs would be accepted."
+            ),
+        },
+    ),
+    "sign": Command(f"{_CLI}.sign", "Sign the arguments of an operator task."),
     "users": Noun(
         "Give rights to people who sign in elsewhere.",
         {

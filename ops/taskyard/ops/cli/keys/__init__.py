@@ -1,0 +1,3 @@
+"""`taskyard keys`: the key ring, and private keys."""
+
+__all__: list[str] = []

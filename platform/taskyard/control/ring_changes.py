@@ -1,0 +1,68 @@
+"""Changing a key ring's file, so that whoever reads it sees the old ring or the new one."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from taskyard.access.key_files import read_ring
+from taskyard.access.keys import KeyRing
+from taskyard.errors import Refused
+
+__all__ = ["change_ring", "write_private"]
+
+_RING_MODE: Final = 0o644
+
+
+def change_ring(path: Path, change: Callable[[KeyRing], KeyRing]) -> KeyRing:
+    """Replace the ring by what `change` makes of it, one change at a time; the new ring.
+
+    A missing file is an empty ring. Raises `InvalidSettings` where the file cannot be read as a
+    ring, `Refused` where it cannot be written, and what `change` raises.
+    """
+    path = path.expanduser().resolve()  # a link stays one
+    try:
+        with path.with_name(f".{path.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            ring = change(read_ring(path) if path.exists() else KeyRing({}))
+            _replace(path, ring.render())
+    except OSError as error:
+        raise Refused(f"the key ring {path} cannot be written: {error.strerror}") from error
+    return ring
+
+
+def _replace(path: Path, text: str) -> None:
+    mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else _RING_MODE
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
+        try:
+            file.write(text)
+            file.flush()
+            os.fchmod(file.fileno(), mode)
+            os.fsync(file.fileno())
+            Path(file.name).replace(path)
+        except BaseException:
+            Path(file.name).unlink(missing_ok=True)
+            raise
+
+
+def write_private(path: Path, pem: bytes) -> None:
+    """Write a private key that its owner alone can read; raises `Refused`, also if it is there."""
+    path = path.expanduser()
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(pem)
+            file.flush()
+            os.fsync(file.fileno())
+    except FileExistsError:
+        raise Refused(
+            f"the file {path} exists already; a private key is never written over another. Name "
+            "another file, or remove it"
+        ) from None
+    except OSError as error:
+        raise Refused(f"the private key {path} cannot be written: {error.strerror}") from error

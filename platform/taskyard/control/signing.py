@@ -1,0 +1,73 @@
+"""Signing: the identity that this process has, put on a message that it publishes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from taskyard import database
+from taskyard.access import Identity
+from taskyard.access.credential import Call, sign
+from taskyard.access.key_files import read_ring, read_signing_key
+from taskyard.access.operator_tasks import OPERATOR_TASKS, call_of_task
+from taskyard.access.verifier import Verifier
+from taskyard.clock import SYSTEM_CLOCK, Clock
+from taskyard.control.identity import identify, local_identity
+from taskyard.errors import InvalidPayload, MissingSetting
+from taskyard.settings import Settings
+from taskyard.wire.credentials import CREDENTIAL
+
+__all__ = ["sign_call", "sign_task"]
+
+
+def sign_task(
+    settings: Settings, task: str, arguments: Mapping[str, Any], clock: Clock = SYSTEM_CLOCK
+) -> dict[str, Any]:
+    """The named arguments of an operator task with a credential for them, in place of an old one.
+
+    Raises `InvalidPayload` without the argument that the verb acts on, and as `sign_call`.
+    """
+    plain = {name: value for name, value in arguments.items() if name != CREDENTIAL}
+    target = OPERATOR_TASKS[task].target
+    if not isinstance(plain.get(target), str):
+        raise InvalidPayload(
+            f"{task} needs the named argument {target!r}, a text; got: {sorted(plain)}"
+        )
+    call = call_of_task(settings.namespace, task, plain)
+    return {**plain, CREDENTIAL: sign_call(settings, call, clock)}
+
+
+def sign_call(settings: Settings, call: Call, clock: Clock = SYSTEM_CLOCK) -> str:
+    """A credential of this process' identity for the call.
+
+    Raises `MissingSetting` without a signing key and `NotPermitted` without an identity. Where the
+    settings name a key ring, what it would refuse is refused here (`CredentialRefused`); an
+    identity whose role is above the key's signs with the key's.
+    """
+    if settings.signing_key is None:
+        raise MissingSetting(
+            "TASKYARD_SIGNING_KEY",
+            "the private key that signs operators' messages",
+            "Make one with: taskyard keys create",
+        )
+    key = read_signing_key(settings.signing_key.expanduser())
+    life = timedelta(seconds=settings.credential_ttl_s)
+    identity = _identity(settings)
+    if settings.public_keys is None:
+        return sign(key, identity, call, now=clock.now(), life=life)
+    bound = read_ring(settings.public_keys.expanduser()).get(key.key_id)
+    if bound is not None and not bound.role.includes(identity.role):
+        identity = replace(identity, role=bound.role)
+    text = sign(key, identity, call, now=clock.now(), life=life)
+    Verifier(settings, clock).verify(text, call)
+    return text
+
+
+def _identity(settings: Settings) -> Identity:
+    """Who runs this process; Postgres is asked for a token alone."""
+    if settings.token is None:
+        return local_identity(settings)
+    with database.opened(settings.need_database_url()) as engine:
+        return identify(engine, settings)
