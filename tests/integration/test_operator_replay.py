@@ -20,8 +20,9 @@ from support.waiting import SOON_S, eventually
 from support.worker import HANDLERS, Worker
 from support.yard import ServerHarness, fresh_settings
 from taskyard.access import Role
+from taskyard.audit import list_unverified
 from taskyard.database import create_partitions
-from taskyard.database.tables import AUDIT, LETTERS, NONCES
+from taskyard.database.tables import AUDIT, LETTERS, NONCES, UNVERIFIED
 from taskyard.errors import DeadLettered
 from taskyard.jobs.states import State
 from taskyard.mirror.letters import store_letters
@@ -161,6 +162,8 @@ def test_a_refusal_tells_why(scene: Scene) -> None:
 
 
 def test_messages_that_do_not_hold_are_denied_and_leave_the_letter_alone(scene: Scene) -> None:
+    with scene.database.begin() as connection:
+        connection.execute(UNVERIFIED.delete())
     letter_id = scene.letter()
     sound = scene.signed(letter_id)
     other = scene.signed(scene.letter())
@@ -177,6 +180,9 @@ def test_messages_that_do_not_hold_are_denied_and_leave_the_letter_alone(scene: 
         (late, "has expired"),
     ):
         assert said in scene.denied(kwargs)
+    counted = {row["why"]: row["count"] for row in list_unverified(scene.database, None, 100)}
+    assert (counted["unsigned"], counted["malformed"]) == (1, 3)
+    assert (counted["wrong_target"], counted["wrong_arguments"], counted["expired"]) == (1, 1, 1)
     assert scene.rows(letter_id) == []
     with scene.database.connect() as connection:
         query = select(LETTERS.c.status).where(LETTERS.c.id == uuid.UUID(letter_id))

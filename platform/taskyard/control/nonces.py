@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from hashlib import sha256
 
 from sqlalchemy import Connection, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
@@ -10,7 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from taskyard.access.credential import Fault, refusal
 from taskyard.database.tables import NONCES
 
-__all__ = ["bind_nonce", "drop_expired"]
+__all__ = ["bind_nonce", "drop_expired", "first_denial"]
 
 
 def bind_nonce(connection: Connection, nonce: str, message_id: str, expires_at: datetime) -> None:
@@ -23,6 +24,14 @@ def bind_nonce(connection: Connection, nonce: str, message_id: str, expires_at: 
     owner = connection.scalar(select(NONCES.c.message_id).where(NONCES.c.nonce == nonce))
     if owner != message_id:
         raise refusal(Fault.NONCE_USED)
+
+
+def first_denial(connection: Connection, message_id: str, expires_at: datetime) -> bool:
+    """Whether this message is denied for the first time, and not again after its worker's death."""
+    mark = sha256(f"denied:{message_id}".encode()).hexdigest()
+    made = insert(NONCES).values(nonce=mark, message_id=message_id, expires_at=expires_at)
+    done = connection.execute(made.on_conflict_do_nothing(index_elements=[NONCES.c.nonce]))
+    return done.rowcount > 0
 
 
 def drop_expired(connection: Connection) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import Engine
@@ -20,7 +20,7 @@ from taskyard.access.credential import Call, Fault, refusal
 from taskyard.access.operator_tasks import call_of_task
 from taskyard.access.verifier import Verifier
 from taskyard.audit import Outcome
-from taskyard.control.nonces import bind_nonce, drop_expired
+from taskyard.control.nonces import bind_nonce, drop_expired, first_denial
 from taskyard.control.verb import MessageRef
 from taskyard.errors import CredentialRefused, InvalidPayload, NotPermitted, Refused
 from taskyard.wire.logs import logger
@@ -29,6 +29,8 @@ __all__ = ["OperatorMessage", "Signed", "accept", "request_id_of"]
 
 log = logger(__name__)
 
+# A message whose denial was counted may come again until its job's end is known for sure.
+_REMEMBERED: Final = timedelta(hours=1)
 _NAMESPACE: Final = uuid.UUID("5b1de0b4-7f3c-5c55-8f0e-2a7f5f4f1d0a")
 
 
@@ -66,7 +68,7 @@ def request_id_of(nonce: str) -> uuid.UUID:
 
 
 def accept(engine: Engine, verifier: Verifier, message: OperatorMessage) -> Signed:
-    """Verify a message and bind its nonce to it; raises `CredentialRefused`.
+    """Verify a message and bind its nonce to it; raises `CredentialRefused`, which is counted.
 
     A message that was accepted in time, and comes again when its credential has expired, is still
     accepted if the verb was carried out: there is nothing left to do but to say so.
@@ -81,7 +83,18 @@ def accept(engine: Engine, verifier: Verifier, message: OperatorMessage) -> Sign
             error,
             extra={"action": "operator_message_denied", "code": error.code},
         )
+        _count(engine, verifier, message, error)
         raise
+
+
+def _count(
+    engine: Engine, verifier: Verifier, message: OperatorMessage, error: CredentialRefused
+) -> None:
+    """Count the denial once, however often the message is delivered."""
+    remembered = verifier.clock.now() + _REMEMBERED
+    with engine.begin() as connection:
+        if first_denial(connection, message.message_id, remembered):
+            audit.count_unverified(connection, message.task, error.code)
 
 
 def _accepted(engine: Engine, verifier: Verifier, message: OperatorMessage) -> Signed:
