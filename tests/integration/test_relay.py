@@ -132,7 +132,7 @@ def test_the_answer_is_audited_for_the_same_people_as_the_request(yard: ServerHa
     with yard.database.connect() as connection:
         first, last = rows_of(connection, asked.request_id)
     assert last["detail"] == {"generation": 1, "queue": "plan"}
-    for name in set(first) - {"id", "outcome", "detail", "performed_at", "xid"}:
+    for name in set(first) - {"id", "outcome", "detail", "performed_at", "transaction_id"}:
         assert first[name] == last[name]
 
 
