@@ -157,7 +157,7 @@ def test_a_time_zone_of_the_environment_is_the_users(
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("host=h dbname=d", "TASKYARD_DATABASE_URL is no URL; expected postgresql://host:5432"),
+        ("host=h dbname=d", "TASKYARD_DATABASE_URL is not a URL; expected postgresql://host:5432"),
         ("mysql://h/d", "TASKYARD_DATABASE_URL names 'mysql'; expected a PostgreSQL URL"),
         ("postgresql+asyncpg://h/d", "names 'postgresql\\+asyncpg'; expected a PostgreSQL URL"),
         ("postgresql://h/d?foo=1", 'cannot be read: invalid URI query parameter: "foo"'),

@@ -1,6 +1,6 @@
-"""Many rows in one statement: one array a column, unnested by the server; and one huge value.
+"""Write many rows in one statement (one array per column, unnested there), or one huge value.
 
-The statement's text is the same for any number of rows, so it is compiled once; sending 500 rows
+The statement's text is the same for any number of rows, so it is compiled once. Sending 500 rows
 this way takes a third of the time that 500 statements take.
 """
 
@@ -14,13 +14,13 @@ from sqlalchemy.dialects.postgresql import ARRAY, Insert, insert
 
 __all__ = ["PIECE_BYTES", "append_rest", "insert_from_arrays", "rows_as_arrays", "write_rows"]
 
-# Bytes travel as twice as many characters, of which the server makes several copies.
+# Bytes are sent as twice as many characters, and the server makes several copies of them.
 PIECE_BYTES: Final = 32 * 2**20
 
 
 def insert_from_arrays(table: Table, names: Sequence[str]) -> Insert:
-    """`INSERT INTO table (names) SELECT * FROM unnest(...)`, to be extended by ON CONFLICT."""
-    # One dimension, said aloud: a JSON value that is a list is a value, not a row of arrays.
+    """Return `INSERT INTO table (names) SELECT * FROM unnest(...)`; the caller adds ON CONFLICT."""
+    # One dimension is given explicitly: else SQLAlchemy would take a JSON list for a row of arrays.
     types = {name: ARRAY(table.c[name].type, dimensions=1) for name in names}
     arrays = [cast(bindparam(name, type_=types[name]), types[name]) for name in names]
     given = func.unnest(*arrays).table_valued(*names, name="given").render_derived()
@@ -28,19 +28,22 @@ def insert_from_arrays(table: Table, names: Sequence[str]) -> Insert:
 
 
 def rows_as_arrays(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """The parameters of such a statement; every row has the first one's columns."""
+    """Return the parameters of such a statement; every row has the same columns as the first."""
     return {name: [row[name] for row in rows] for name in rows[0]}
 
 
 def write_rows(connection: Connection, statement: Insert, rows: Sequence[Mapping[str, Any]]) -> int:
-    """Execute a statement made by `insert_from_arrays` with `rows`; how many it changed."""
+    """Execute a statement made by `insert_from_arrays` with `rows`.
+
+    Return how many rows it changed.
+    """
     return connection.execute(statement, rows_as_arrays(rows)).rowcount
 
 
 def append_rest(
     connection: Connection, column: Column[bytes], key: Mapping[str, Any], value: bytes
 ) -> None:
-    """Append to a row what `value` has beyond its first `PIECE_BYTES`, a piece a statement."""
+    """Append `value` after its first `PIECE_BYTES` to a row, one piece per statement."""
     row = [column.table.c[name] == known for name, known in key.items()]
     for start in range(PIECE_BYTES, len(value), PIECE_BYTES):
         piece = value[start : start + PIECE_BYTES]

@@ -1,4 +1,4 @@
-"""The engine: how this system reaches Postgres, and what its failures are called."""
+"""The SQLAlchemy engine for Postgres, and how its errors become Taskyard's errors."""
 
 from __future__ import annotations
 
@@ -39,12 +39,11 @@ _NO_SCHEMA: Final = "3F000"
 
 
 def engine(url: str, *, application_name: str = "taskyard") -> Engine:
-    """An engine for `url`; nothing is connected before its first use.
+    """Return an engine for `url`; it connects at its first use.
 
-    What it runs raises `ServerUnreachable` where Postgres cannot be reached, `ServerRefused` where
-    it answers and does not serve, `SchemaMismatch` where a table or column is missing, and
-    `InvalidSettings` where the driver cannot use the URL. Raises `InvalidSettings` if `url` names
-    no Postgres.
+    Its statements raise `ServerUnreachable` if Postgres cannot be reached, `ServerRefused` if it
+    answers with a refusal, `SchemaMismatch` if a table or column is missing, and `InvalidSettings`
+    if the driver cannot use the URL. Raises `InvalidSettings` if `url` does not name a Postgres.
     """
     parameters = connection_parameters(url, application_name)
     made = create_engine(
@@ -58,7 +57,7 @@ def engine(url: str, *, application_name: str = "taskyard") -> Engine:
 
 @contextmanager
 def opened(url: str, *, application_name: str = "taskyard") -> Iterator[Engine]:
-    """An `engine` whose connections are let go at the end, also of what fails."""
+    """Yield an `engine` and close its connections at the end, also after an error."""
     made = engine(url, application_name=application_name)
     try:
         yield made
@@ -67,7 +66,7 @@ def opened(url: str, *, application_name: str = "taskyard") -> Iterator[Engine]:
 
 
 def _display(parameters: Mapping[str, str]) -> URL:
-    """SQLAlchemy's URL of what it can express: the connections are made of `parameters`."""
+    """Return the URL for SQLAlchemy to show; connections are made from `parameters`."""
     port = parameters.get("port", "")
     return URL.create(
         DRIVER,
@@ -80,25 +79,28 @@ def _display(parameters: Mapping[str, str]) -> URL:
 
 
 def _set_timezone(connection: Any, _: object) -> None:
-    """Read every time in UTC, whose years fit Python's; a pooler refuses it as a start option."""
+    """Set the session to UTC, where every year fits Python's dates.
+
+    A pooler refuses a start option.
+    """
     with connection.cursor() as cursor:
         cursor.execute("SET TIME ZONE 'UTC'")
     connection.commit()
 
 
 def _is_for_callers(error: BaseException) -> bool:
-    """Whether who ran the statement knows better what to do about its refusal."""
+    """Return whether the caller of the statement handles this refusal itself."""
     return is_out_of_time(error) or is_refused_right(error) or is_moved_partition(error)
 
 
 class _Namer:
-    """Turns the driver's errors into the ones that an operator can act on."""
+    """Translates the driver's errors into errors that an operator can act on."""
 
     def __init__(self, url: str) -> None:
         self._url = url
 
     def __call__(self, context: ExceptionContext) -> None:
-        # A failed pre-ping is the pool's own business: it connects anew.
+        # A failed pre-ping is handled by the pool, which reconnects.
         if context.is_pre_ping:
             return
         error = context.original_exception
@@ -110,7 +112,8 @@ class _Namer:
     def _of_login(self, error: BaseException) -> TaskyardError | None:
         if is_missing_database(error):
             return SchemaMismatch(
-                f"Postgres at {self._url} answers, and {first_line(error)}. Create the database "
+                f"Postgres at {self._url} refuses the connection: {first_line(error)}. Create the "
+                f"database "
                 "(createdb), or set TASKYARD_DATABASE_URL to another; then: taskyard migrate"
             )
         if is_wrong_option(error):
@@ -119,15 +122,15 @@ class _Namer:
             )
         if is_refused_parameter(error):
             remedy = (
-                "That is a start parameter of the connection: remove it from the query of "
-                "TASKYARD_DATABASE_URL (`options`) and from PGOPTIONS. Behind PgBouncer set what "
-                "it stood for at the server: ALTER ROLE name SET search_path = schema"
+                "This is a start parameter of the connection: remove it from the query of "
+                "TASKYARD_DATABASE_URL (`options`) and from PGOPTIONS. Behind PgBouncer set it at "
+                "the server instead: ALTER ROLE name SET search_path = schema"
             )
             return ServerRefused("Postgres", self._url, reasons(error), remedy)
         if is_refused_login(error):
             remedy = (
-                "It answers: check user, password and database in TASKYARD_DATABASE_URL, and the "
-                "server's log"
+                "The server answers: check user, password and database in TASKYARD_DATABASE_URL, "
+                "and the server's log"
             )
             return ServerRefused("Postgres", self._url, reasons(error), remedy)
         return None
@@ -148,10 +151,11 @@ class _Namer:
                 )
             case Refusal.SCHEMA:
                 return SchemaMismatch(
-                    f"{first_line(error)}: the schema is not this version's. Run: taskyard migrate"
+                    f"{first_line(error)}: the schema does not fit this version. Run: taskyard "
+                    f"migrate"
                 )
             case Refusal.PASSING if not _is_for_callers(error):
-                remedy = "Nothing was done; try again, and if that lasts see the server's log"
+                remedy = "Nothing was done; try again, if it fails again, see the server's log"
                 return ServerRefused("Postgres", self._url, first_line(error), remedy)
             case _:
                 return None

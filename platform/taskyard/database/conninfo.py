@@ -1,7 +1,8 @@
-"""The database's URL, read as libpq reads it, and what this system adds to it.
+"""Parse the database's URL as libpq does, and add Taskyard's own connection parameters.
 
-What the URL, its service or libpq's own variables say is never overwritten. The one exception is
-`client_encoding`: what is written here may hold any character.
+Values from the URL, its service or libpq's own variables are never overwritten. The one exception
+is `client_encoding`: the data may hold any character.
+
 See https://www.postgresql.org/docs/current/libpq-connect.html.
 """
 
@@ -27,11 +28,11 @@ __all__ = ["CONNECT_TIMEOUT_S", "DRIVER", "FORM", "connection_parameters", "name
 
 CONNECT_TIMEOUT_S: Final = 5
 DRIVER: Final = "postgresql+psycopg2"
-# The credentials stand beside it, or redaction would mask them in the example.
-FORM: Final = "postgresql://host:5432/name, with user:password@ before the host where it has them"
+# The credentials are written after the example, or redaction would mask them in it.
+FORM: Final = "postgresql://host:5432/name, with user:password@ before the host if it needs them"
 _SCHEMES: Final = frozenset({"postgres", "postgresql", DRIVER})
-# A server that vanishes without closing is noticed within half a minute, not after TCP's two hours.
-# All of it is the client's own: a pooler is asked for nothing that it may refuse.
+# Notice a server that disappears without closing within half a minute, not after TCP's two hours.
+# These are settings of the client alone, so a pooler has nothing to refuse.
 _DEFAULTS: Final = {
     "connect_timeout": str(CONNECT_TIMEOUT_S),
     "keepalives_idle": "15",
@@ -42,22 +43,22 @@ _DEFAULTS: Final = {
 _VARIABLES: Final = {"connect_timeout": "PGCONNECT_TIMEOUT"}
 _USER: Final = re.compile(r"(?P<user>[^:/@?]*)(?::(?P<password>[^@]*))?@")
 _TIMEZONE: Final = re.compile(r"(?i)(?:-c\s*|--)timezone\s*=")
-_FORM_ENCODED: Final = re.compile(r"-c\+|\+-")  # SQLAlchemy writes a space as a plus
+_FORM_ENCODED: Final = re.compile(r"-c\+|\+-")  # SQLAlchemy writes a space as a plus sign
 
 
 def connection_parameters(url: str, application_name: str) -> dict[str, str]:
-    """What libpq connects to `url` with; raises `InvalidSettings` if it names no Postgres."""
+    """Return libpq's parameters for `url`; raises `InvalidSettings` if it names no Postgres."""
     given = _parse(url)
     known = {*given, *_of_service(given.get("service") or os.environ.get("PGSERVICE"))}
     known |= {name for name, variable in _VARIABLES.items() if variable in os.environ}
     added = {name: value for name, value in _DEFAULTS.items() if name not in known}
-    # Whoever names the application, by URL, service or PGAPPNAME, takes precedence over this.
+    # An application name from the URL, the service or PGAPPNAME takes precedence over this.
     added["fallback_application_name"] = application_name
     return {**added, **given, "client_encoding": "UTF8"}
 
 
 def names_timezone(parameters: Mapping[str, str]) -> bool:
-    """Whether the user chose a time zone, in the URL, the service or libpq's variables."""
+    """Return whether the user chose a time zone, in the URL, the service or libpq's variables."""
     service = _of_service(parameters.get("service") or os.environ.get("PGSERVICE"))
     options = parameters.get("options") or service.get("options") or os.environ.get("PGOPTIONS", "")
     return "PGTZ" in os.environ or _TIMEZONE.search(options) is not None
@@ -66,7 +67,7 @@ def names_timezone(parameters: Mapping[str, str]) -> bool:
 def _parse(url: str) -> dict[str, str]:
     scheme, colon, rest = url.partition("://")
     if not colon:
-        raise InvalidSettings(f"TASKYARD_DATABASE_URL is no URL; expected {FORM}")
+        raise InvalidSettings(f"TASKYARD_DATABASE_URL is not a URL; expected {FORM}")
     if scheme.lower() not in _SCHEMES:
         raise InvalidSettings(
             f"TASKYARD_DATABASE_URL names {scheme!r}; expected a PostgreSQL URL such as {FORM}"
@@ -83,10 +84,10 @@ def _parse(url: str) -> dict[str, str]:
 
 
 def _strict(rest: str, *, form: bool) -> str:
-    """What follows `://`, with all percent-encoded that libpq insists on.
+    """Return the part after `://`, with everything percent-encoded that libpq requires.
 
-    SQLAlchemy takes more than libpq: a password with `/` or `%`, an unencoded `=` in the query.
-    With `form`, its own scheme, a plus in the query is a space, as it is in such `options`.
+    SQLAlchemy accepts more than libpq: a password with `/` or `%`, an unencoded `=` in the query.
+    With `form`, a plus sign in the query is a space (form encoding).
     """
     place, mark, query = rest.partition("?")
     user = _USER.match(place)
@@ -98,7 +99,7 @@ def _strict(rest: str, *, form: bool) -> str:
 
 
 def _query(query: str) -> Iterator[str]:
-    """The parts of a query; SQLAlchemy names each host, with its port, in a part of its own."""
+    """Parse the query; SQLAlchemy gives each host, with its port, a parameter of its own."""
     pairs = [part.partition("=") for part in query.split("&") if part]
     hosts = [unquote(value) for name, _, value in pairs if name == "host"]
     several = len(hosts) > 1 or any(":" in host and not host.startswith("/") for host in hosts)
@@ -114,7 +115,10 @@ def _query(query: str) -> Iterator[str]:
 
 
 def _host_and_port(host: str) -> tuple[str, str]:
-    """`name:port`, `[address]:port` or only a name; an address of IPv6 has colons itself."""
+    """Split `name:port`, `[address]:port` or only a name.
+
+    An IPv6 address itself contains colons.
+    """
     name, _, port = host.rpartition(":")
     if name and (port.isdigit() or not port) and (":" not in name or name.endswith("]")):
         return name.strip("[]"), port
@@ -122,7 +126,10 @@ def _host_and_port(host: str) -> tuple[str, str]:
 
 
 def _of_service(name: str | None) -> Mapping[str, str]:
-    """What the connection service `name` sets; libpq itself complains where there is none."""
+    """Return the parameters of the connection service `name`.
+
+    Libpq reports a missing service itself.
+    """
     if name is None:
         return {}
     folder = os.environ.get("PGSYSCONFDIR")

@@ -1,4 +1,6 @@
-"""What a refusal of Postgres means: one table by SQLSTATE, and what stands in for a code.
+"""The meaning of each Postgres error.
+
+One table by SQLSTATE, and patterns for errors without a code.
 
 The codes are those of https://www.postgresql.org/docs/current/errcodes-appendix.html.
 """
@@ -36,18 +38,18 @@ class Refusal(StrEnum):
     """What a caller can do about a refusal."""
 
     UNREACHABLE = "unreachable"
-    """The connection is lost, or the server starts or stops: the same again, later."""
+    """The connection is lost, or the server starts or stops: try the same again later."""
     PASSING = "passing"
-    """Locks, races, room or a read-only server: the same again, later."""
+    """Locks, conflicts, no space or a read-only server: try the same again later."""
     SCHEMA = "schema"
-    """A table, column, function or schema is missing: an operator migrates."""
+    """A table, column, function or schema is missing: an operator must migrate."""
     DATA = "data"
-    """These values can never be stored, however often they are sent."""
+    """These values can never be stored; sending them again does not help."""
     UNCLEAR = "unclear"
-    """Only the next tries tell whether it passes."""
+    """The code does not say; only further attempts show whether it passes."""
 
 
-# The longest prefix counts; a code without a row is unclear.
+# The longest matching prefix counts; a code that is not listed is unclear.
 MEANINGS: Final[Mapping[str, Refusal]] = MappingProxyType(
     {
         "08": Refusal.UNREACHABLE,  # connection
@@ -76,12 +78,14 @@ MEANINGS: Final[Mapping[str, Refusal]] = MappingProxyType(
         "XX": Refusal.UNCLEAR,  # internal: a partition that was just dropped, a damaged file
     }
 )
-# What storing values may raise: the server's refusals, and the driver's before it is asked.
+# Errors that storing values may raise: the server's, and the driver's before it sends them.
 REFUSALS: Final = (StatementError, ValueError, OverflowError, RecursionError)
 _CANCELLED: Final = "57014"
 _CHECK: Final = "23514"
 _RIGHT: Final = "42501"
-_TOO_LARGE: Final = "invalid memory alloc request size"  # an internal error, never translated
+_TOO_LARGE: Final = (
+    "invalid memory alloc request size"  # an internal error; its text is never translated
+)
 # Before there is a connection the driver knows no code, only text.
 _MISSING_DATABASE: Final = re.compile(r'FATAL:  ?database ".*" does not exist')
 _LOGIN: Final = "FATAL:"
@@ -98,7 +102,7 @@ _ATTEMPT: Final = re.compile(r"^(?!\s)(.+)$", re.MULTILINE)
 
 
 def meaning(error: BaseException | None) -> Refusal | None:
-    """What the driver's `error` stands for; None if it is none of the driver's."""
+    """Return the meaning of the driver's `error`; None if the driver did not raise it."""
     code = _code(error)
     if code is None:
         lost = type(error).__name__ in {"OperationalError", "InterfaceError"}
@@ -112,65 +116,65 @@ def meaning(error: BaseException | None) -> Refusal | None:
 
 
 def cause_of(error: BaseException) -> BaseException:
-    """What the driver or Python raised, without SQLAlchemy's wrapping."""
+    """Return the error of the driver or of Python inside SQLAlchemy's wrapper."""
     wrapped: BaseException | None = getattr(error, "orig", None)
     return error if wrapped is None else wrapped
 
 
 def refusal_of_values(error: BaseException) -> Refusal | None:
-    """The `meaning` of what storing some values raised, through SQLAlchemy's wrapping."""
+    """Return the `meaning` of an error from storing values, also inside SQLAlchemy's wrapper."""
     cause = cause_of(error)
-    # The driver refuses NUL and lone surrogates before the server sees them, and json what is
-    # nested too deep.
+    # The driver refuses NUL and lone surrogates before it sends them, and json refuses values that
+    # are nested too deeply.
     if isinstance(cause, ValueError | OverflowError | RecursionError):
         return Refusal.DATA
     return meaning(cause)
 
 
 def is_missing_database(error: BaseException | None) -> bool:
-    """Whether the server has no database of that name."""
+    """Return whether the server has no database of that name."""
     return _code(error) is None and _MISSING_DATABASE.search(str(error)) is not None
 
 
 def is_refused_login(error: BaseException | None) -> bool:
-    """Whether a server answers and refuses the login."""
+    """Return whether a server answers and refuses the login."""
     return _code(error) is None and _LOGIN in str(error)
 
 
 def is_refused_parameter(error: BaseException | None) -> bool:
-    """Whether it was a parameter of the connection that a server, or a pooler, refuses."""
+    """Return whether the server, or a pooler, refuses a parameter of the connection."""
     return is_refused_login(error) and _PARAMETER.search(str(error)) is not None
 
 
 def is_wrong_option(error: BaseException | None) -> bool:
-    """Whether the driver's library itself cannot use an option, so that no server was asked."""
+    """Return whether the driver's library cannot use an option, so that no server was contacted."""
     text = str(error)
     return _code(error) is None and _LOGIN not in text and _OPTION.search(text) is not None
 
 
 def is_moved_partition(error: BaseException | None) -> bool:
-    """Whether the row's week was attached or detached since the statement was planned."""
+    """Return whether the row's week was attached or detached since the statement was planned."""
     return _code(error) == _CHECK and _constraint(error) is None
 
 
 def is_out_of_time(error: BaseException | None) -> bool:
-    """Whether a statement was cancelled, as `statement_timeout` does."""
+    """Return whether a statement was cancelled, as `statement_timeout` does."""
     return _code(error) == _CANCELLED
 
 
 def is_refused_right(error: BaseException | None) -> bool:
-    """Whether the role lacks a right, or a trigger says so."""
+    """Return whether the role lacks a right, or a trigger says so."""
     return _code(error) == _RIGHT
 
 
 def first_line(error: BaseException | None) -> str:
-    """The first line of the driver's text, which may go on for a page."""
+    """Return the first line of the driver's text, which can be a page long."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 
 
 def reasons(error: BaseException | None) -> str:
-    """Why each host that was tried did not let us in, without the driver's advice."""
+    """Return why each host refused or could not be reached, without the driver's advice."""
     return "; ".join(_ATTEMPT.findall(str(error).strip())) or type(error).__name__
 
 

@@ -1,4 +1,4 @@
-"""Moving the schema between versions, and checking whether it is the one this version needs."""
+"""Migrate the schema between versions, and check whether it is the one this version needs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = [
 
 MINIMUM_POSTGRES: Final = 14
 ENCODING: Final = "UTF8"
-# An own name, so that an application's Alembic can live in the same database.
+# A name of our own, so that an application's Alembic can use the same database.
 VERSION_TABLE: Final = "taskyard_schema"
 _FOLDER: Final = Path(__file__).parent / "migrations"
 _LOCK: Final = 0x7461736B79617264  # "taskyard": one migration at a time in a database
@@ -36,14 +36,14 @@ _LOCK: Final = 0x7461736B79617264  # "taskyard": one migration at a time in a da
 
 @dataclass(frozen=True, slots=True)
 class SchemaStatus:
-    """Where the schema stands (`current` is None in an empty database) and where it should."""
+    """The schema's version: `current` (None in an empty database) and `expected`."""
 
     current: str | None
     expected: str
 
 
 def migrate(url: str, to: str = "head") -> SchemaStatus:
-    """Bring the schema to version `to`: `head`, `base` (nothing left) or a version's number.
+    """Migrate the schema to version `to`: `head`, `base` (drops every table) or a version's number.
 
     One transaction, one migrator at a time. Raises `InvalidSettings` for an unknown version,
     `SchemaMismatch` for a server that is too old or a database that is not in UTF-8,
@@ -60,7 +60,10 @@ def migrate(url: str, to: str = "head") -> SchemaStatus:
 
 
 def check(url: str) -> SchemaStatus:
-    """The schema's status if it is the expected one; raises `SchemaMismatch` if it is not."""
+    """Return the schema's status if it is the expected one.
+
+    Raises `SchemaMismatch` if it is not.
+    """
     with (
         opened(url, application_name="taskyard check") as database,
         database.connect() as connection,
@@ -111,17 +114,20 @@ def _config() -> Config:
 
 
 def encoding_fault(connection: Connection) -> str | None:
-    """What a database loses that is not in UTF-8, and what to do; None for one that is."""
+    """Say what a database that is not in UTF-8 loses, and what to do.
+
+    None for a database in UTF-8.
+    """
     encoding, name = connection.execute(
         text("SELECT current_setting('server_encoding'), current_database()")
     ).one()
     if encoding == ENCODING:
         return None
     return (
-        f"the database {name} has the encoding {encoding}, expected {ENCODING}: it does not hold "
-        "every character that jobs and errors have, and what it refuses is kept only as bytes. "
-        f"Create another (createdb --encoding {ENCODING} --template template0 NAME), move what "
-        "this one holds (pg_dump, psql) and set TASKYARD_DATABASE_URL"
+        f"the database {name} has the encoding {encoding}, expected {ENCODING}: it cannot store "
+        f"every character of jobs and errors, and keeps a text that it refuses only as bytes. "
+        f"Create another (createdb --encoding {ENCODING} --template template0 NAME), move the "
+        f"data (pg_dump, psql) and set TASKYARD_DATABASE_URL"
     )
 
 
@@ -145,8 +151,8 @@ def _explain(status: SchemaStatus) -> str:
         return f"the database has no schema, expected {status.expected}. Run: taskyard migrate"
     if status.current not in _versions():
         return (
-            f"the database has schema {status.current}, this version knows {status.expected} at "
-            f"most. Upgrade taskyard, or run with the newer one: "
+            f"the database has schema {status.current}, the newest that this version knows is "
+            f"{status.expected}. Upgrade taskyard, or run with the newer one: "
             f"taskyard migrate --to {status.expected}"
         )
     return (

@@ -1,8 +1,8 @@
-"""Weekly partitions: created ahead, aged out by dropping a week at once.
+"""Weekly partitions: created in advance, and dropped as a whole when they are past retention.
 
-A row outside every week (a clock that was wrong, a letter that was late) is in the default
-partition; creating its week later moves it there. A week is of a letter's decision or a job's
-admission; the age that counts is how long a letter has been here, and when a job last changed.
+A row outside every week (from a wrong clock, or a late letter) is in the default partition;
+creating its week later moves it there. A letter's week is that of its decision, a job's that of its
+admission. Retention counts from when a letter was mirrored, and from when a job last changed.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ __all__ = [
 ]
 
 AHEAD: Final = timedelta(weeks=3)
-# Table -> the column of its ranges; None of the names below ever comes from outside.
+# Table -> the column of its ranges; the names below are constants, never input.
 PARTITIONED: Final = {
     "dead_letter_queue": "decided_at",
     "job_ledger": "epoch",
     "job_events": "epoch",
 }
-# Table -> the column that a row's age is counted from. A decision may be dated by a wrong clock or
-# have waited in a backlog; a job that was admitted long ago may have been replayed today.
+# Table -> the column that a row's age is counted from. A decision may have the time of a wrong
+# clock or have waited in a backlog; a job that was admitted long ago may have been replayed today.
 _AGED_BY: Final = {
     "dead_letter_queue": "mirrored_at",
     "job_ledger": "updated_at",
@@ -42,14 +42,14 @@ _AGED_BY: Final = {
 }
 _OPEN: Final = ", ".join(f"'{status}'" for status in OPEN)
 _WEEK: Final = timedelta(weeks=1)
-_LOCK: Final = 0x7461736B70617274  # "taskpart": two mirrors start at once
-_LOCK_TIMEOUT: Final = "2s"  # waiting for a table lock also holds up everyone behind it
+_LOCK: Final = 0x7461736B70617274  # "taskpart": a lock, for two mirrors may start at once
+_LOCK_TIMEOUT: Final = "2s"  # short: while it waits for a table lock, later statements wait too
 
 
 def create_partitions(connection: Connection, now: datetime, ahead: timedelta = AHEAD) -> list[str]:
-    """Create the missing weeks from last week's to the one `ahead` of `now`; their names.
+    """Create the missing weeks from last week's to the one `ahead` of `now`; return their names.
 
-    A week that is there costs nothing. Call it at start and every hour.
+    A week that exists already costs nothing. Call it at start and every hour.
     """
     _lock(connection)
     created = []
@@ -71,11 +71,11 @@ class AgedOut:
 
     weeks: tuple[str, ...]
     rows: int
-    """Rows that are gone, those without a week included."""
+    """Deleted rows, including those without a week."""
     open_letters: int
-    """Letters among them that still waited for an operator."""
+    """How many of these were letters that still waited for an operator."""
     kept: int
-    """Younger rows of these weeks, which now lie in the default partition."""
+    """Younger rows of these weeks, which were moved to the default partition."""
 
 
 def drop_partitions_before(connection: Connection, table: str, cutoff: datetime) -> AgedOut:
@@ -89,7 +89,8 @@ def drop_partitions_before(connection: Connection, table: str, cutoff: datetime)
     old = [name for name in partitions(connection, table) if _week_of(name) + _WEEK <= cutoff]
     rows = open_letters = kept = 0
     for name in old:
-        # Detached first: from here on it gets no new rows, and its rows fit the default partition.
+        # Detached first: it gets no new rows from here on, and the default partition accepts its
+        # rows.
         connection.execute(text(f"ALTER TABLE {table} DETACH PARTITION {name}"))
         kept += connection.execute(
             text(f"INSERT INTO {table} SELECT * FROM {name} WHERE {aged} >= :cutoff"),  # noqa: S608 - PARTITIONED
@@ -108,7 +109,7 @@ def drop_partitions_before(connection: Connection, table: str, cutoff: datetime)
 
 
 def partitions(connection: Connection, table: str) -> list[str]:
-    """The names of a table's weekly partitions, oldest first."""
+    """Return the names of a table's weekly partitions, oldest first."""
     names = connection.scalars(
         text(
             "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = :table ::regclass"
@@ -140,7 +141,7 @@ def _create(connection: Connection, table: str, column: str, week: datetime) -> 
 
 
 def _counts(table: str) -> str:
-    """The columns of a query for how many rows there are, and how many of them are open letters."""
+    """Return SQL columns that count the rows, and the open letters among them."""
     if table != "dead_letter_queue":
         return "count(*), 0"
     return f"count(*), count(*) FILTER (WHERE status IN ({_OPEN}))"

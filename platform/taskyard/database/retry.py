@@ -1,4 +1,4 @@
-"""Repeating a step for ever: an outage of a server is logged and waited for."""
+"""Repeat a step until it is stopped: an outage of a server is logged and waited for."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def repeat(
     *,
     also: tuple[type[Exception], ...] = (),
 ) -> None:
-    """Do `step` again and again until `stop` is set; `name` begins the names of its log events.
+    """Repeat `step` until `stop` is set; the names of its log events begin with `name`.
 
     A step that fails because a server cannot be reached or refuses (`also` adds other clients'
-    errors) is repeated after 0.5 s, then twice as long up to 15 s, at random up to half of it less.
-    Each cause is logged once, and once that it is over. Any other error is raised: it is a fault of
-    ours, and going on could lose something.
+    errors) is repeated after 0.5 s, then after twice as long, up to 15 s; each wait is shortened at
+    random by up to half. Each cause is logged once, and so is its end. Any other error is raised:
+    it is a defect of Taskyard, and continuing could lose data.
     """
     outages: tuple[type[Exception], ...] = (*_OUTAGES, *also)
     refusals = Refusals(first_s=FIRST_WAIT_S, longest_s=LONGEST_WAIT_S)

@@ -1,4 +1,4 @@
-"""Every table as SQLAlchemy Core knows it; the migrations own constraints, indexes, partitions.
+"""Every table for SQLAlchemy Core; the migrations define constraints, indexes and partitions.
 
 A test compares these columns with those of a migrated database.
 """
@@ -40,7 +40,7 @@ __all__ = [
 
 METADATA: Final = MetaData()
 _TIME: Final = DateTime(timezone=True)
-# None in Python is NULL in the table, never the JSON value null.
+# None in Python becomes NULL in the table, never the JSON value null.
 _JSON: Final = JSONB(none_as_null=True)
 
 LETTERS: Final = Table(

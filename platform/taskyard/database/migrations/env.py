@@ -1,4 +1,4 @@
-"""Alembic's entry: it runs inside the transaction that `taskyard.database.migrate` opened."""
+"""Alembic's entry point: it runs inside the transaction that `taskyard.database.migrate` opened."""
 
 from __future__ import annotations
 

@@ -178,7 +178,7 @@ _TABLES = (
 def upgrade() -> None:
     """Create everything."""
     for statements in (_LETTERS, _LEDGER, _AUDIT, _OUTBOX):
-        # The driver's own cursor: `op.execute` would read the colons and percents as parameters.
+        # The driver's own cursor: `op.execute` would take colons and percent signs for parameters.
         op.get_bind().exec_driver_sql(statements.replace("%", "%%"))
 
 

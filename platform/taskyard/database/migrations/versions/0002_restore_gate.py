@@ -1,4 +1,4 @@
-"""The gate after a restore, and the action that opens it."""
+"""The gate that closes after a restore, and the audited action that opens it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _ACTIONS = (
 
 
 def upgrade() -> None:
-    """Create the table, allow the action."""
+    """Create the table and allow the action."""
     op.get_bind().exec_driver_sql(_GATE)
     _allow((*_ACTIONS, "accept_restore"), checked=True)
 
