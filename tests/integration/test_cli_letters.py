@@ -63,8 +63,11 @@ def test_a_letter_of_a_job_that_never_ran_has_no_attempt(shell: Shell, database:
     ("category", "eligible"),
     [
         ("retry_exhausted", "yes"),
-        ("validation_error", "no: failed validation and would fail again; replay it with an edit"),
-        ("expired", "no: expired: its sender did not want it run so late. Force the replay if"),
+        (
+            "validation_error",
+            "no: failed validation and a replay would fail again; replay it with an edit",
+        ),
+        ("expired", "no: expired: its sender set a deadline, which has passed. To run it"),
         ("undecodable", "no: is undecodable: no worker can read its message, so it cannot be"),
     ],
 )

@@ -137,7 +137,7 @@ def test_an_ambiguous_prefix_lists_the_candidates(database: Engine) -> None:
 
 @pytest.mark.parametrize("name", ["", "abc", "zzzzzzzz", "'; DROP TABLE x", "a" * 40])
 def test_what_is_no_id_is_told_what_an_id_is(database: Engine, name: str) -> None:
-    with pytest.raises(NotFound, match="is no letter's id: expected a UUID or at least 6"):
+    with pytest.raises(NotFound, match="is not a letter's id: expected a UUID or at least 6"):
         letters.show(database, name)
 
 

@@ -220,7 +220,7 @@ def test_an_edited_payload_travels_in_the_intent_and_leaves_a_hash_in_the_audit(
 
 def test_an_edit_that_could_not_be_built_is_refused_at_once(database: Engine) -> None:
     letter_id = stored(database, message=make_message("j", body=b"\x80\x04pickle"))
-    with pytest.raises(Refused, match="its callbacks would be lost"):
+    with pytest.raises(Refused, match="an edit would lose its callbacks"):
         replay(database, letter_id, identity=OPS, reason=WHY, payload=Edit([1]))
     assert letter_row(database, letter_id)["status"] == "pending"
     assert intents(database) == []

@@ -12,9 +12,9 @@ from taskyard.jobs.replay_rules import NEEDS, Needs, replay_eligible
 
 SETTLED = [status for status in LetterStatus if status not in OPEN]
 REFUSALS = {
-    Needs.NOTHING: "marked as not replay-eligible; force it",
+    Needs.NOTHING: "marked as not replay-eligible; to replay it all the same, force it",
     Needs.EDITED_PAYLOAD: "replay it with an edited payload",
-    Needs.FORCE: "Force the replay if it is wanted now",
+    Needs.FORCE: "To run it all the same, force the replay",
     Needs.A_NEW_JOB: "is undecodable: no worker can read its message",
 }
 

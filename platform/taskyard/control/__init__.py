@@ -1,4 +1,7 @@
-"""Operator verbs, once: permit, validate, act, audit. Every surface only calls these."""
+"""Operator verbs: permit, validate, act, audit.
+
+The CLI and every other interface only calls these.
+"""
 
 from taskyard.control import keys, letters, tokens, users
 from taskyard.control.edits import Edit

@@ -1,7 +1,7 @@
-"""The captured message, as it is or with edited arguments.
+"""The captured message, unchanged or with edited arguments.
 
 An edited body is Celery's protocol 2 in JSON, `[args, kwargs, embed]`. The embed (callbacks,
-errbacks, chain, chord) stays the original's, so that a workflow goes on.
+errbacks, chain, chord) is kept from the original, so that a workflow goes on.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["Edit", "captured", "check_identity", "edited", "for_job"]
 
 _SHOWN_ARGUMENTS: Final = frozenset({"argsrepr", "kwargsrepr"})
 _PARTS: Final = 3
-# Column -> the letter's field: what a replay goes by.
+# Column -> the letter's field; a replay uses these.
 _IDENTITY: Final = {
     "original_request_id": "job_id",
     "epoch": "epoch",
@@ -36,8 +36,8 @@ _IDENTITY: Final = {
 class Edit:
     """New arguments of a job; raises `InvalidPayload` if they are not JSON.
 
-    `payload_only` says that `args` is one payload, as a job of the catalogue has it: a task that
-    was called in another way refuses it instead of losing its other arguments.
+    With `payload_only`, `args` is one payload, as a job of the catalogue has it. A task that was
+    called with other arguments refuses it, since it would lose them.
     """
 
     args: list[Any] = field(default_factory=list)
@@ -54,9 +54,11 @@ class Edit:
 
 
 def captured(row: Mapping[str, Any]) -> RawMessage:
-    """The message of a row of `dead_letter_queue`, byte-exact; raises `Refused` if there is none.
+    """Return the message of a row of `dead_letter_queue`, byte-exact.
 
-    Where Postgres refused a part of the letter, the whole of it is in `raw_envelope`.
+    Raises `Refused` if it has none.
+
+    If Postgres refused a part of the letter, the whole letter is in `raw_envelope`.
     """
     if row["raw_envelope"] is not None:
         return _whole(row).message
@@ -70,9 +72,9 @@ def captured(row: Mapping[str, Any]) -> RawMessage:
 
 
 def for_job(message: RawMessage, job_id: str) -> RawMessage:
-    """`message` as one of the job `job_id`, which is the id of its letter's job.
+    """Return `message` with the task id `job_id`, which is the job's id in its letter.
 
-    The two differ where a message came without an id, or with the id of another job.
+    The two differ if a message came without an id, or with the id of another job.
     """
     if "task" not in message.headers or message.headers.get("id") == job_id:
         return message
@@ -80,9 +82,9 @@ def for_job(message: RawMessage, job_id: str) -> RawMessage:
 
 
 def check_identity(row: Mapping[str, Any]) -> None:
-    """Raise `Refused` if the row names another job, life, type or queue than its letter.
+    """Raise `Refused` if the row names another job, epoch, type or queue than its letter.
 
-    What Postgres does not hold as it came stands there cleaned, and a replay goes by it.
+    A value that Postgres could not store is in the row in cleaned form, and a replay uses the row.
     """
     if row["raw_envelope"] is None:
         return
@@ -103,15 +105,15 @@ def _whole(row: Mapping[str, Any]) -> Letter:
 
 
 def edited(message: RawMessage, edit: Edit, limit: int = UNPACKED_LIMIT) -> RawMessage:
-    """`message` with new arguments; raises `Refused` where that would lose something.
+    """Return `message` with new arguments; raises `Refused` if that would lose something.
 
     A compressed body is read up to `limit` bytes; the new one is not compressed.
     """
     args, kwargs, embed = _parts(message, limit)
     if edit.payload_only and not _is_payload(args, kwargs):
         raise Refused(
-            f"the task was called with {_call(args, kwargs)}, and one payload would replace all of "
-            "that; give all its arguments: --args '[...]' and --kwargs '{...}' in JSON"
+            f"the task was called with {_call(args, kwargs)}, and one payload would replace all "
+            f"of these; give every argument: --args '[...]' and --kwargs '{...}' in JSON"
         )
     body = json.dumps([edit.args, edit.kwargs, embed]).encode()
     dropped = _SHOWN_ARGUMENTS | {"compression"}
@@ -126,35 +128,38 @@ def edited(message: RawMessage, edit: Edit, limit: int = UNPACKED_LIMIT) -> RawM
 
 
 def _is_payload(args: object, kwargs: object) -> bool:
-    """Whether the arguments are one payload, or too broken to be anything."""
+    """Return whether the arguments are one payload, or cannot be read at all."""
     if not isinstance(args, list) or not isinstance(kwargs, dict):
         return True
     return len(args) == 1 and not kwargs
 
 
 def _call(args: Any, kwargs: Any) -> str:
-    """How many arguments, and the names of those that have one; values may be secret."""
+    """Describe how many arguments there are, and the names of keyword ones.
+
+    Values may be secret.
+    """
     named = f" and {', '.join(map(str, kwargs))}" if kwargs else ""
     return f"{len(args)} positional argument{'s' * (len(args) != 1)}{named}"
 
 
 def _parts(message: RawMessage, limit: int) -> list[Any]:
-    """[args, kwargs, embed], whatever state the first two are in."""
+    """Return [args, kwargs, embed]; the first two may have any form."""
     try:
         parts = json.loads(plain_body(message, limit))
     except UnpacksTooLarge as error:
         raise Refused(
-            f"the message's body is too large to be edited: {error}. Where it is meant, set "
+            f"the message's body is too large to be edited: {error}. To allow it, set "
             "TASKYARD_MAX_UNPACKED_BYTES higher, here and for the workers"
         ) from error
     except (ValueError, RecursionError) as error:
         raise Refused(
             f"the message's body ({message.content_type or 'no content type'}) cannot be read "
-            f"({error}), so its callbacks would be lost; enqueue the job anew instead"
+            f"({error}), so an edit would lose its callbacks; enqueue the job anew instead"
         ) from error
     if not isinstance(parts, list) or len(parts) != _PARTS:
         raise Refused(
-            "the message's body is not [args, kwargs, embed], so its callbacks would be lost; "
+            "the message's body is not [args, kwargs, embed], so an edit would lose its callbacks; "
             "enqueue the job anew instead"
         )
     return parts

@@ -15,9 +15,10 @@ __all__ = ["Candidate", "check_replayable"]
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """What the rule looks at.
+    """The facts that the rule needs.
 
-    `replayed` says when and by whom, if ever; `fanout` which fanout exchange had the message.
+    `replayed` says when and by whom the letter was replayed, if ever; `fanout` names the fanout
+    exchange that carried the message.
     """
 
     letter_id: str
@@ -29,12 +30,12 @@ class Candidate:
 
 
 def check_replayable(letter: Candidate, *, edited: bool, forced: bool) -> None:
-    """Raise `Refused` with the reason and the way out, if there is one."""
+    """Raise `Refused` with the reason, and what to do instead if anything can be done."""
     _check_open(letter)
     _check(
         letter.fanout is None,
         f"letter {letter.letter_id} is one copy of a message of the fanout exchange "
-        f"{letter.fanout!r}: a replay would not reach the worker that it was meant for. "
+        f"{letter.fanout!r}: a replay would not reach the worker that this copy was for. "
         "Publish the task anew, to every worker",
     )
     match NEEDS[letter.category]:
@@ -46,21 +47,21 @@ def check_replayable(letter: Candidate, *, edited: bool, forced: bool) -> None:
         case Needs.EDITED_PAYLOAD:
             _check(
                 edited,
-                f"letter {letter.letter_id} failed validation and would fail again; "
+                f"letter {letter.letter_id} failed validation and a replay would fail again; "
                 "replay it with an edited payload",
             )
         case Needs.FORCE:
             _check(
                 forced,
-                f"letter {letter.letter_id} expired: its sender did not want it run so late. "
-                "Force the replay if it is wanted now",
+                f"letter {letter.letter_id} expired: its sender set a deadline, which has passed. "
+                f"To run it all the same, force the replay",
             )
         case Needs.NOTHING:
-            # What is marked all the same was marked by hand, or by a version that knows more.
+            # Any other letter with this mark was marked by hand, or by a newer version.
             _check(
                 letter.eligible or forced,
                 f"letter {letter.letter_id} is marked as not replay-eligible; "
-                "force it if you know why",
+                "to replay it all the same, force it",
             )
         case never:
             assert_never(never)

@@ -128,8 +128,8 @@ def granted_identity(engine: Engine, subject: str, via: str) -> Identity:
 def local_identity(settings: Settings) -> Identity:
     """Return the user of this machine as an admin, where `trust_local` says that this is enough.
 
-    Raises `NotPermitted` with the remedy. The name is that of the process's user id: a variable
-    such as USER can say anything.
+    Raises `NotPermitted`, which says what to set. The name comes from the process's user id, since
+    a variable such as USER can contain anything.
     """
     if not settings.trust_local:
         raise NotPermitted(
@@ -145,7 +145,7 @@ def _user() -> str:
     uid = os.getuid()
     try:
         return pwd.getpwuid(uid).pw_name
-    except KeyError:  # a container may run under an id that has no name
+    except KeyError:  # a container may run under an id without a name
         return str(uid)
 
 

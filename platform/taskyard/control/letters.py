@@ -1,4 +1,4 @@
-"""Reading dead letters: `letters.list`, `letters.show`, `letters.stats`, redacted for showing."""
+"""Read dead letters: `letters.list`, `letters.show`, `letters.stats`, with secrets masked."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from taskyard.wire import redact
 
 __all__ = ["LIMIT", "Filters", "Stats", "count", "list", "show", "stats"]
 
-# A page that a person reads; more is a query for the database.
+# As many as a person reads; to see more, query the database.
 LIMIT: Final = 1000
 _COLUMNS: Final = (
     "id",
@@ -53,7 +53,7 @@ _EXACT: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Which letters; None does not filter. Deleted ones are seen only by asking for them."""
+    """Which letters to select; None does not filter. Deleted ones only if `status` names them."""
 
     status: LetterStatus | None = None
     failure_category: str | None = None
@@ -101,7 +101,7 @@ def list(  # noqa: A001 - it reads `letters.list`
     With an `identity` only what lies within its queues and domains.
     """
     if not 1 <= limit <= LIMIT:
-        raise Refused(f"limit must lie between 1 and {LIMIT}, got {limit}")
+        raise Refused(f"limit must be from 1 to {LIMIT}, got {limit}")
     columns = [LETTERS.c[name] for name in _COLUMNS]
     last = LETTERS.c.attempts[-1]["attempt"].as_integer()
     attempts = func.coalesce(last, 0).label("attempts")
@@ -128,9 +128,11 @@ def show(
 
 
 def count(attempts: Sequence[Mapping[str, Any]]) -> int:
-    """How often a worker began the job in the generation that died: the last attempt's number.
+    """Return how often a worker began the job in the generation that died.
 
-    Attempts that a drain gave back have a number and no note, since they count against nothing.
+    The last attempt's number.
+
+    An attempt that a draining worker gave back has a number and no entry, since it does not count.
     """
     return int(attempts[-1]["attempt"]) if attempts else 0
 
@@ -162,7 +164,10 @@ def _seen_by(identity: Identity | None, query: Select[Any]) -> Select[Any]:
 
 
 def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Secrets masked; bytes as size and hash, since what cannot be read cannot be redacted."""
+    """Return the letter with secrets masked, and bytes as size and hash.
+
+    They cannot be redacted.
+    """
     shown = {name: redact(value) for name, value in row.items() if name not in _BYTES}
     for name in _BYTES:
         held = row.get(name)

@@ -1,4 +1,4 @@
-"""Waiting for the relay's answer to a verb."""
+"""Wait for the relay's answer to a verb."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _POLL_S: Final = 0.05
 def wait_outcome(
     engine: Engine, request_id: uuid.UUID, timeout_s: float = 2.0, clock: Clock = SYSTEM_CLOCK
 ) -> str:
-    """`applied`, `refused: <why>`, or `pending` if there is no answer after `timeout_s`.
+    """Return `applied`, `refused: <why>`, or `pending` if there is no answer after `timeout_s`.
 
-    Pending is no failure: the intent is stored and will be carried out. Where the relay has tried
-    in vain and tries again, it is `pending: <why>`. Raises `NotFound`.
+    Pending is not a failure: the intent is stored and will be carried out. If the relay has tried
+    without success and will try again, it is `pending: <why>`. Raises `NotFound`.
     """
     deadline_s = clock.monotonic_s() + timeout_s
     while True:

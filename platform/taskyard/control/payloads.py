@@ -1,4 +1,4 @@
-"""An edited payload before it is sent: judged by what this process knows of the job's type."""
+"""Check an edited payload before it is sent, by what this process knows of the job's type."""
 
 from __future__ import annotations
 
@@ -17,20 +17,22 @@ __all__ = ["KnownTypes", "check_edit"]
 
 
 class KnownTypes:
-    """Job types and handlers as an operator's process has them: all, some or none of a worker's."""
+    """Job types and handlers that an operator's process knows: all, some or none of a worker's."""
 
     def __init__(self, catalogue: Catalogue, handlers: Registry) -> None:
         self._catalogue, self._handlers = catalogue, handlers
 
     def handles(self, job_type: str | None) -> bool:
-        """Whether the handler itself is here."""
+        """Return whether the handler is installed in this process."""
         return job_type in self._handlers
 
     def model(self, job_type: str) -> type[BaseModel] | None:
-        """What a worker would validate the payload with; None where that is not known here.
+        """Return the model by which a worker would validate the payload.
 
-        The handler's annotation decides, since it is what a worker asks; the type's own model is
-        what `enqueue` asks. Raises `InvalidSettings` for a model that cannot be imported.
+        None if it is not known here.
+
+        The handler's annotation decides, since a worker uses it; `enqueue` uses the type's own
+        model. Raises `InvalidSettings` for a model that cannot be imported.
         """
         if job_type in self._handlers:
             own = self._handlers[job_type].payload_model
@@ -40,10 +42,13 @@ class KnownTypes:
 
 
 def check_edit(known: KnownTypes | None, job_type: str | None, edit: Edit) -> bool:
-    """Whether the payload was checked; raises `InvalidPayload` where it was and does not fit."""
+    """Return whether the payload was checked.
+
+    Raises `InvalidPayload` if it was and does not fit.
+    """
     model = None if known is None or job_type is None else known.model(job_type)
     if model is None or job_type is None:
-        # A handler that takes any payload leaves nothing to check.
+        # A handler without a model accepts any payload.
         return known is not None and known.handles(job_type)
     try:
         model.model_validate(_payload(job_type, edit.args, edit.kwargs))
@@ -53,12 +58,12 @@ def check_edit(known: KnownTypes | None, job_type: str | None, edit: Edit) -> bo
 
 
 def _payload(job_type: str, args: list[Any], kwargs: Mapping[str, Any]) -> Any:
-    """A job has one payload: its only positional argument, or its named ones as a mapping."""
+    """Return the one payload: the only positional argument, or the named ones as a mapping."""
     if len(args) == 1 and not kwargs:
         return args[0]
     if not args:
         return dict(kwargs)
     raise InvalidPayload(
         f"a job of type {job_type!r} takes one payload, got {len(args)} positional arguments and "
-        f"{len(kwargs)} named ones; give it as --payload"
+        f"{len(kwargs)} named ones; give the payload with --payload"
     )

@@ -1,4 +1,4 @@
-"""Naming a letter by the first characters of its id."""
+"""Find a letter by the first characters of its id."""
 
 from __future__ import annotations
 
@@ -19,11 +19,15 @@ _SHOWN: Final = 5
 
 
 def find_id(connection: Connection, name: str | uuid.UUID) -> uuid.UUID:
-    """The id that `name` is or begins; raises `NotFound`, or `Refused` listing the candidates."""
+    """Return the id that `name` is or begins.
+
+    Raises `NotFound`, or `Refused` with the candidates.
+    """
     digits = str(name).strip().replace("-", "").lower()
     if not re.fullmatch(r"[0-9a-f]{6,32}", digits):
         raise NotFound(
-            f"{str(name)[:60]!r} is no letter's id: expected a UUID or at least {MINIMUM_PREFIX} "
+            f"{str(name)[:60]!r} is not a letter's id: expected a UUID or at least "
+            f"{MINIMUM_PREFIX} "
             "of its first characters. See: taskyard dlq list"
         )
     low, high = (uuid.UUID(digits.ljust(_HEX_LENGTH, fill)) for fill in "0f")

@@ -1,4 +1,4 @@
-"""Reasons: why an operator acts, in words that an auditor can use."""
+"""Reasons: why an operator acts, in words that help an auditor."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Mode = Literal["compatible", "strict"]
 MINIMUM_LENGTH: Final = 10
 UNSPECIFIED: Final = "unspecified (compatibility)"
 _MAXIMUM_LENGTH: Final = 2000
-_FEWEST_LETTERS: Final = 4  # "aaaaaaaaaaaa" and "1234567890" say nothing
+_FEWEST_LETTERS: Final = 4  # Texts such as "aaaaaaaaaaaa" and "1234567890" give no reason.
 _THROW_AWAY: Final = frozenset(
     {
         "as discussed",
@@ -44,10 +44,11 @@ _EXAMPLE: Final = "Infrastructure recovered after 2-hour outage, ticket 12345"
 
 
 def check_reason(reason: str | None, mode: Mode = "strict") -> str:
-    """The reason to audit, on one line; raises `InvalidReason` if it says nothing or hides text.
+    """Return the reason for the audit log, on one line.
 
-    10 to 2,000 characters of text; the message has a good example. None stands for the older calls
-    that cannot give one: `compatible` writes `unspecified (compatibility)`, `strict` refuses them.
+    Raises `InvalidReason` if it gives no reason or hides text. Expected are 10 to 2,000 characters
+    of text; the error's message has a good example. None comes from older calls that cannot give a
+    reason: `compatible` then writes `unspecified (compatibility)`, `strict` refuses.
     """
     if reason is None:
         if mode == "compatible":
@@ -66,14 +67,17 @@ def check_reason(reason: str | None, mode: Mode = "strict") -> str:
 
 
 def _refuse_hidden(reason: str) -> None:
-    """An audit log is read in terminals and spreadsheets: nothing in it may change what is seen."""
+    """Refuse hidden characters.
+
+    Terminals and spreadsheets show the log, and must show all of it.
+    """
     found = STEERING.search(reason)
     if found is None:
         return
     name = unicodedata.name(found[0], "a control character")
     raise InvalidReason(
         f"a reason is plain text, but character {found.start() + 1} is U+{ord(found[0]):04X} "
-        f"({name}), which hides or reorders what is read. Remove it"
+        f"({name}), which hides or reorders text. Remove it"
     )
 
 

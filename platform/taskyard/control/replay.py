@@ -1,4 +1,4 @@
-"""Replay: a dead letter's message goes back to its queue as the job's next generation."""
+"""Replay: a dead letter's message returns to its queue as the job's next generation."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ KIND: Final = "replay"
 class ReplayRequested:
     """A replay that the relay will carry out; `generation` is the one that it opens.
 
-    `payload_checked` is None without an edited payload, False where this process does not know the
-    type's model: then its worker checks it.
+    `payload_checked` is None without an edited payload, and False if this process does not know the
+    type's model: then the worker checks the payload.
     """
 
     request_id: uuid.UUID
@@ -124,7 +124,7 @@ def _validate(
     check_identity(row)
     message = captured(row)
     if payload is not None:
-        edited(message, payload, limit)  # refuse now what the relay could not build later
+        edited(message, payload, limit)  # refuse now what the relay could not publish later
 
 
 def _last_replay(connection: Connection, row: Mapping[str, Any]) -> str:
@@ -178,7 +178,10 @@ def _intent(
 
 
 def _detail(queue: str | None, payload: Edit | None, *, force: bool) -> dict[str, object]:
-    """What the audit keeps: of an edited payload the hash alone, since it can be erased."""
+    """Return what the audit log keeps.
+
+    Of an edited payload only the hash, since payloads are erased.
+    """
     detail: dict[str, object] = {"force": force}
     if queue is not None:
         detail["queue"] = queue

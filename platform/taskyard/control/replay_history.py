@@ -1,4 +1,4 @@
-"""What became of a dead letter: who replayed it and why, and how that ended."""
+"""A dead letter's replays: who asked for them and why, and how they ended."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["ReplayEntry", "ReplayHistory", "replay_history_of"]
 
 @dataclass(frozen=True, slots=True)
 class ReplayEntry:
-    """One replay as the audit log has it.
+    """One replay in the audit log.
 
     `outcome` is `applied`, `refused: <why>`, `pending` while the relay has not answered, or
     `pending: <why>` where it has tried without success;
@@ -47,10 +47,10 @@ class ReplayEntry:
 
 @dataclass(frozen=True, slots=True)
 class ReplayHistory:
-    """What followed a letter; `why_not` is why it cannot be replayed as it is, None if it can.
+    """What followed a letter; `why_not` is why it cannot be replayed now, None if it can.
 
-    `next_letter` is the letter of a later generation of the same life, if that died too;
-    `job_state` and `job_generation` are the ledger's, None where it has deleted the job.
+    `next_letter` is the letter of a later generation of the same epoch, if that died too.
+    `job_state` and `job_generation` are the ledger's, None if the ledger has deleted the job.
     """
 
     why_not: str | None
@@ -92,7 +92,7 @@ def _why_not(letter: Mapping[str, Any], replays: tuple[ReplayEntry, ...]) -> str
 
 
 def _replays(connection: Connection, letter: Mapping[str, Any]) -> tuple[ReplayEntry, ...]:
-    """Those that were asked for, oldest first; calls that were refused at once are not among."""
+    """Return the requested replays, oldest first, without calls that were refused at once."""
     rows = connection.execute(
         select(AUDIT)
         .where(

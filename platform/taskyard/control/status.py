@@ -1,4 +1,4 @@
-"""A letter's way from open to replayed, and back where its replay came to nothing."""
+"""A letter's status: from open to replayed, and back if its replay is refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["mark_replayed", "reopen"]
 def mark_replayed(
     connection: Connection, letter_id: uuid.UUID, outcome: ReplayOutcome | None = None
 ) -> bool:
-    """Mark an open letter as replayed in the caller's transaction; False if it is not open.
+    """Mark an open letter as replayed in the caller's transaction; return False if it is not open.
 
     `outcome` is how the replayed job ended, None while that is not known.
     """
@@ -32,7 +32,10 @@ def mark_replayed(
 
 
 def reopen(connection: Connection, letter_id: uuid.UUID, status: str) -> bool:
-    """Give a replayed letter its former `status` back; False if it is not marked as replayed."""
+    """Give a replayed letter its former `status` back.
+
+    Return False if it is not marked as replayed.
+    """
     change = (
         update(LETTERS)
         .where(LETTERS.c.id == letter_id, LETTERS.c.status == LetterStatus.REPLAYED)

@@ -1,7 +1,7 @@
-"""The shape of every operator verb: permit -> validate -> act -> audit.
+"""The four steps of every operator verb: permit -> validate -> act -> audit.
 
-A verb opens a `VerbCall` with `audited`, and inside it permits, validates and acts. What it
-raises on the way is audited too, in a transaction of its own, since the verb's is rolled back.
+A verb opens a `VerbCall` with `audited`, and permits, validates and acts inside it. An error that
+it raises is audited too, in a separate transaction, since the verb's own is rolled back.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class MessageRef:
 
 @dataclass(slots=True)
 class VerbCall:
-    """One call of a verb: who wants what, and, as far as it is known yet, of which job and letter.
+    """One call of a verb: who wants what, and, once known, of which job and letter.
 
-    `on_behalf_of` is whom the caller names where that is not the identity itself.
+    `on_behalf_of` is the person that the caller names, if that is not the identity itself.
     """
 
     action: Action
@@ -90,7 +90,7 @@ class VerbCall:
 
 @contextmanager
 def audited(engine: Engine, call: VerbCall) -> Iterator[VerbCall]:
-    """Audit what is raised inside: a missing right as `denied`, anything else as `refused: why`."""
+    """Audit an error raised inside: a missing right as `denied`, any other as `refused: why`."""
     try:
         yield call
     except NotPermitted as error:
