@@ -1,4 +1,4 @@
-"""Dead letters: the exchange, the envelope's making, and publishing that is confirmed."""
+"""Dead letters: the exchange, building the envelope, and confirmed publishing."""
 
 from taskyard.deadletters.build import build_letter, shown_arguments
 from taskyard.deadletters.kept import KeptLetters

@@ -1,4 +1,4 @@
-"""From a record and the raw message to a letter."""
+"""Build a letter from a record and the raw message."""
 
 from __future__ import annotations
 
@@ -58,9 +58,10 @@ def build_letter(record: Record, message: RawMessage) -> Letter:
 
 
 def shown_arguments(message: RawMessage) -> tuple[list[Any] | None, dict[str, Any] | None]:
-    """Args and kwargs where the body is Celery's JSON, else (None, None).
+    """Return args and kwargs if the body is Celery's JSON, else (None, None).
 
-    A compressed body is shown only where it is small: the letter must not be larger than what came.
+    A compressed body is decoded only if it is small: the letter must not be larger than the
+    message.
     """
     try:
         args, kwargs, _ = json.loads(plain_body(message, _SHOWN_BYTES))
@@ -72,7 +73,7 @@ def shown_arguments(message: RawMessage) -> tuple[list[Any] | None, dict[str, An
 
 
 def _category(value: object) -> Category:
-    """The cause's category; a cause that somebody has damaged still makes a letter."""
+    """Return the cause's category; a record with a damaged cause still gives a letter."""
     known = {str(category): category for category in Category}
     return known.get(str(value), Category.INTERNAL_ERROR)
 
@@ -88,7 +89,7 @@ def _evidence(value: object) -> dict[str, Any]:
 
 
 def _error_text(value: object) -> str:
-    """What an error says, without its secrets: a letter stays in Postgres for months."""
+    """Return the error's text without secrets: a letter stays in Postgres for months."""
     return "" if value is None else redact_text(clean_text(str(value)))
 
 

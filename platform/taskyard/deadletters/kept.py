@@ -1,8 +1,8 @@
-"""Copies of the last letters, for the case that Postgres is restored to before they came.
+"""Copies of the last letters, in case Postgres is restored to a time before they were mirrored.
 
 A restored Postgres has lost what was mirrored since, and the broker has deleted what was
-acknowledged. The copies are in a Redis stream that is bounded by their number; its ids are times,
-so that a letter is found near the moment of its decision without any index.
+acknowledged. The copies are in a Redis stream of limited length. Its entry ids are times, so a
+letter is found by the time of its decision without an index.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["KeptLetters"]
 
 log = logger(__name__)
 
-# With `letters_kept` at its default at most 640 MB, if every letter were that large.
+# At the default `letters_kept`: at most 640 MB, if every letter is this large.
 _LARGEST_BYTES: Final = 65_536
 _SLACK_MS: Final = 5_000
 _CHUNK: Final = 200
@@ -39,7 +39,10 @@ class KeptLetters:
         self._key = f"{settings.namespace}:letters:kept"
 
     def keep(self, letter: Letter) -> None:
-        """Keep a copy; without one nothing is lost now, so that a failure is only logged."""
+        """Keep a copy of `letter`.
+
+        A failure is only logged, since the letter itself is published.
+        """
         body = zlib.compress(letter.encode(), level=1)
         if self._limit == 0 or len(body) > _LARGEST_BYTES:
             return
@@ -48,14 +51,14 @@ class KeptLetters:
             self._client.xadd(self._key, fields, maxlen=self._limit, approximate=True)
         except RedisError as error:
             log.warning(
-                "no copy of letter %s is kept: %s",
+                "no copy of letter %s was kept: %s. The letter itself is published",
                 letter.letter_id,
                 error,
                 extra={"action": "letter_not_kept", "letter": letter.letter_id},
             )
 
     def find(self, letter: str, decided_us: int) -> Letter | None:
-        """The copy of a letter that was decided then, None if there is none (any more).
+        """Return the copy of a letter decided at that time, None if there is none (any more).
 
         Raises `UnreadableCopy` if it is damaged.
         """

@@ -1,7 +1,8 @@
-"""Under which prefixes letters are at a Redis broker: our own, and those of installed apps.
+"""The key prefixes of letters at a Redis broker: our own, and those of installed apps.
 
-An app whose `broker_transport_options` have a `global_keyprefix` may be confined to it, so its
-letters are there too. The mirror learns of it here: it knows nothing of an app's configuration.
+An app whose `broker_transport_options` have a `global_keyprefix` may have rights to these keys
+only, so its letters have the prefix too. The mirror reads the prefixes here, since it does not know
+an app's configuration.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ class LetterPrefixes:
         self._key = f"{namespace}:letters:prefixes"
 
     def note(self, prefix: str) -> None:
-        """Remember `prefix`, before the first letter is under it; raises redis-py's errors."""
+        """Add `prefix`, before the first letter is published under it; raises redis-py's errors."""
         self._client.sadd(self._key, prefix)
 
     def all(self) -> list[str]:
-        """Every prefix that was noted; raises redis-py's errors."""
+        """Return every prefix that was added; raises redis-py's errors."""
         found: Any = self._client.smembers(self._key)
         return sorted(prefix.decode() for prefix in found)

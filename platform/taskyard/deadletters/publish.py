@@ -1,4 +1,4 @@
-"""Publishing a letter: confirmed, or an error; never a silent loss."""
+"""Publish a letter: it is confirmed, or an error is raised."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ __all__ = ["REVIEW_LIMIT", "LetterBox", "count_waiting"]
 log = logger(__name__)
 
 _NOTE_EVERY_S: Final = 60.0
-# RabbitMQ 4 takes messages of 16 MiB at most. A letter holds the job's, which it took, as base64
-# and its arguments once more; kombu says in a header that a body is compressed, and undoes it.
+# RabbitMQ 4 takes messages of 16 MiB at most. A letter holds the job's message as base64, and its
+# arguments a second time; kombu notes the compression in a header, and decompresses by it.
 _COMPRESSED_OVER_BYTES: Final = 8 * 1024 * 1024
 # A review queue without a reader must not fill the broker; Postgres has all letters.
 REVIEW_LIMIT: Final = 10_000
@@ -57,7 +57,7 @@ class Post(Protocol):
 
 
 class AmqpPost:
-    """Waits at most `publish_timeout_s` for each confirmation."""
+    """Publishes to RabbitMQ; waits at most `publish_timeout_s` for each confirmation."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -84,7 +84,10 @@ class AmqpPost:
 
 
 class RedisPost:
-    """kombu's exchange is a set of bindings in Redis; the queues it names get a copy each."""
+    """Publishes to Redis, where kombu's exchange is a set of bindings.
+
+    Each bound queue gets a copy.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -103,12 +106,16 @@ class RedisPost:
             self._escalate(producer, letter.escalate_to, body)
 
     def _check_bound(self, channel: Any, key: str) -> None:
-        """The mirror's own queue, by its name: a queue that others bound leads to no Postgres."""
+        """Check that the mirror's own queue is bound.
+
+        A queue that others bound does not lead to Postgres.
+        """
         mirror = self._queue.name
         if mirror in channel._lookup(self._exchange.name, key):
             return
-        # The binding is gone (a flushed broker): kombu would drop the letter silently. It
-        # remembers what this process bound, and declares that again only when it is removed here.
+        # If the binding is missing (a flushed broker), kombu would drop the letter without an
+        # error. kombu remembers what this process bound, and binds again only after that is removed
+        # here.
         channel.state.binding_delete(mirror, self._exchange.name, self._queue.routing_key)
         self.prepare(channel)
         bound = channel._lookup(self._exchange.name, key)
@@ -116,7 +123,7 @@ class RedisPost:
             raise Unroutable(
                 f"expected queue {mirror!r} to take the letter with routing key {key!r}, but "
                 f"exchange {self._exchange.name!r} leads to {', '.join(bound) or 'no queue'} even "
-                "after the queue was declared. Look at what deletes or evicts keys "
+                "after the queue was declared. Find out what deletes or evicts the keys "
                 f"{channel.global_keyprefix}_kombu.binding.* in Redis (maxmemory-policy must be "
                 "noeviction), then repeat"
             )
@@ -128,9 +135,9 @@ class RedisPost:
 
 
 def count_waiting(settings: Settings) -> int | None:
-    """Letters that wait in the mirror's queue, None if RabbitMQ does not say.
+    """Return how many letters wait in the mirror's queue; None if RabbitMQ does not say.
 
-    What a mirror has taken and not yet acknowledged is not among them.
+    Letters that a mirror has taken and not acknowledged are not counted.
     """
     with connection(settings) as opened:
         lost = (OperationalError, OSError, *opened.connection_errors, *opened.channel_errors)
@@ -143,10 +150,10 @@ def count_waiting(settings: Settings) -> int | None:
 
 
 class LetterBox:
-    """The way of letters to the dead-letter exchange; threads may share it.
+    """Publishes letters to the dead-letter exchange; threads may share it.
 
-    `connect` makes the connection to the broker, by default to that of the settings. `keyprefix` is
-    that under which letters are by it at a Redis broker, where it is not our own.
+    `connect` makes the connection to the broker, by default to the one in the settings. `keyprefix`
+    is the prefix of the letters' keys at a Redis broker, if it is not our own.
     """
 
     def __init__(
@@ -174,7 +181,7 @@ class LetterBox:
     def post(self, letter: Letter) -> None:
         """Publish `letter`; raises `PublishFailed` unless at least one bound queue took it.
 
-        A copy is kept afterwards; without one nothing is lost now, so that this raises nothing.
+        A copy is kept afterwards; a failure of that is only logged, since the letter is safe.
         """
         with self._lock:
             try:
@@ -185,9 +192,9 @@ class LetterBox:
                 raise PublishFailed(
                     f"letter {letter.letter_id} was not published: {error}"
                 ) from error
-        # One line a death, whatever its category: Celery's own say INFO, or nothing.
+        # One line for each dead letter, whatever its category: Celery's own logs INFO, or nothing.
         log.warning(
-            "job %s (%s) is dead letter %s, %s: %.500s",
+            "job %s (%s) became dead letter %s, category %s: %.500s",
             letter.job_id,
             letter.job_type,
             letter.letter_id,
@@ -201,9 +208,9 @@ class LetterBox:
         return (RedisError, *self._own.errors())
 
     def _note_prefix(self) -> None:
-        """Before the letter: the mirror would not look for it where it is.
+        """Store the prefix before the letter, so that the mirror looks under it.
 
-        Again after a while, for records that were flushed.
+        This repeats after a while, in case the records were flushed.
         """
         now = monotonic()
         if self._prefix is not None and now - self._noted_at >= _NOTE_EVERY_S:
@@ -211,6 +218,6 @@ class LetterBox:
             self._noted_at = now
 
     def close(self) -> None:
-        """Let the connection go."""
+        """Close the connection."""
         with self._lock:
             self._own.close()

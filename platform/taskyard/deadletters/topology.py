@@ -26,7 +26,10 @@ def mirror_queue(settings: Settings) -> Queue:
 
 
 def review_queue(settings: Settings, name: str, limit: int) -> RabbitQueue:
-    """The bounded queue of an escalation on RabbitMQ; the oldest letter makes room."""
+    """Return the review queue of an escalation (RabbitMQ).
+
+    When it is full, the oldest letter is dropped.
+    """
     bounds = {"x-max-length": limit, "x-overflow": "drop-head"}
     full = settings.broker_name(name)
     wish = Wish(settings.rabbitmq_queue_type, bounds=bounds)
