@@ -85,7 +85,7 @@ def test_a_letter_that_no_statement_carries_is_kept_as_its_bytes(database: Engin
     letter = large(45 * PIECE)
     keep(database, *(make_delivery(make_letter()) for _ in range(3)), make_delivery(letter))
     kept = rows(database).pop(uuid.UUID(letter.letter_id))
-    assert "more than one statement carries" in kept["mirror_error"]
+    assert "more than fit into one statement" in kept["mirror_error"]
     assert kept["original_request_id"] == "large"
     assert kept["replay_eligible"]
     assert captured(kept) == letter.message

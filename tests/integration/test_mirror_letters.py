@@ -142,7 +142,7 @@ def test_junk_that_came_before_may_be_another_row_that_says_so(database: Engine)
     keep(database, make_delivery(b"junk"))
     keep(database, make_delivery(b"junk", delivered_before=True))
     reasons = sorted(found["failure_reason"] for found in rows(database))
-    assert ["another row may hold the same" in why for why in reasons] == [False, True]
+    assert ["another row may have the same content" in why for why in reasons] == [False, True]
 
 
 @pytest.mark.parametrize("moment", [-(10**17), 10**30])

@@ -1,4 +1,4 @@
-"""What the mirror asks of whoever hands it dead letters."""
+"""The port through which the mirror takes dead letters."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ __all__ = ["Delivery", "LetterSource"]
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One message of the mirror's queue; `tag` is the source's own.
+    """One message of the mirror's queue; `tag` belongs to the source.
 
-    A letter's `body` is unpacked, what the broker dropped has the bytes that came. `fault` is why a
-    body could not be unpacked. `own_id` is for what has no id of its own: no two deliveries share
-    it, so that equal bytes are as many rows as there were messages. `delivered_before`: the broker
-    has handed the same message out before, which may have left a row already.
+    The `body` of a letter is decompressed; a message that the broker dropped keeps its bytes.
+    `fault` is why a body could not be decompressed. `own_id` identifies a message without an id of
+    its own: no two deliveries share it, so equal bytes become as many rows as there were messages.
+    `delivered_before`: the broker has delivered the same message before, so a row may exist
+    already.
     """
 
     body: bytes
@@ -35,9 +36,12 @@ class LetterSource(Protocol):
     """A queue of dead letters; a delivery that is not acknowledged comes again."""
 
     def take(self, limit: int, wait_s: float) -> Sequence[Delivery]:
-        """Up to `limit` deliveries, waiting `wait_s` for the first; may raise ServerUnreachable."""
+        """Return up to `limit` deliveries, waiting `wait_s` for the first.
+
+        May raise ServerUnreachable.
+        """
         ...
 
     def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
-        """Settle them; may raise ServerUnreachable, after which they come again."""
+        """Acknowledge them; may raise ServerUnreachable, after which they come again."""
         ...

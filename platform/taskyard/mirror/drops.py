@@ -1,4 +1,4 @@
-"""What RabbitMQ itself drops: the task's own message, with the header `x-death` that says why.
+"""Messages that RabbitMQ dropped itself: the task's message, whose header `x-death` says why.
 
 See https://www.rabbitmq.com/docs/dlx#effects.
 """
@@ -27,7 +27,7 @@ _DEATH_HEADERS: Final = ("x-death", "x-first-death-", "x-last-death-")
 
 
 def is_drop(delivery: Delivery) -> bool:
-    """Whether the broker put this message here, and not a worker."""
+    """Return whether the broker put this message into the queue, not a worker."""
     deaths = delivery.headers.get("x-death")
     if not isinstance(deaths, list) or not deaths or not isinstance(deaths[0], Mapping):
         return False
@@ -35,7 +35,7 @@ def is_drop(delivery: Delivery) -> bool:
 
 
 def letter_of_drop(delivery: Delivery) -> Letter:
-    """The letter that no worker wrote; raises ValueError where a header is not as expected."""
+    """Build the letter of a dropped message; raises ValueError if a header is not as expected."""
     headers = delivery.headers
     death = headers["x-death"][0]
     reason, at_us = str(death.get("reason")), _time_us(death)
@@ -79,7 +79,7 @@ def _job_id(delivery: Delivery) -> str | None:
 
 
 def _letter_id(job_id: str, stamp: Stamp | None, job_type: str, at_us: int) -> str:
-    """A message without a stamp is distinguished from others of its id by its task and its time."""
+    """Return a letter id; a message without a stamp is identified by its id, task and time."""
     if stamp is not None:
         return letter_id(job_id, stamp.epoch, stamp.generation)
     return str(uuid.uuid5(LETTER_NAMESPACE, f"{job_id}:{job_type}:{at_us}"))
@@ -108,5 +108,5 @@ def _message(delivery: Delivery) -> RawMessage:
 
 
 def _plain(value: Any) -> Any:
-    """`value` as plain JSON that loses nothing."""
+    """Return `value` as plain JSON without loss."""
     return pack(value)

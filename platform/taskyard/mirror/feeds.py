@@ -1,4 +1,4 @@
-"""Two feeds of one shape: take a batch, commit it, and only then settle it where it came from."""
+"""Two feeds of the same shape: take a batch, commit it, and only then acknowledge it."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from taskyard.mirror.stream import LifecycleStream, StreamEntry
 
 __all__ = ["BATCH", "EventFeed", "LetterFeed"]
 
-# Above 500 a batch gains little speed, and a failing one costs more to halve.
+# Above 500 a batch is hardly faster, and a failing one takes longer to halve.
 BATCH: Final = 500
 _RECLAIM_EVERY_S: Final = 5.0
-_UNCLEAR_TRIES: Final = 5  # with the waits between them about 15 s
+_UNCLEAR_TRIES: Final = 5  # together with the waits between them about 15 s
 
 
 class _Doubt:
-    """How often in a row one batch was refused without saying whose fault that is.
+    """Counts how often one batch was refused in a row, without saying whether the data is at fault.
 
-    Once is a server's bad moment. What is still refused when it is spent, while the rest of the
-    batch is not, is refused data: one row does not hold up all that comes behind it.
+    A first refusal may come from a server in trouble. If the refusals reach the limit while the
+    rest of the batch is stored, the data is at fault: one row must not hold up all later ones.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class _Doubt:
 
     @contextmanager
     def counted(self) -> Iterator[None]:
-        """Count a refusal of what is done inside; success resets the count."""
+        """Count a refusal raised inside; success resets the count."""
         try:
             yield
         except DBAPIError as error:
@@ -50,7 +50,7 @@ class _Doubt:
 
 
 class LetterFeed:
-    """Dead letters into `dead_letter_queue`. A batch is kept until it is committed."""
+    """Stores dead letters in `dead_letter_queue`. A batch is kept until it is committed."""
 
     def __init__(
         self,
@@ -64,20 +64,20 @@ class LetterFeed:
         self._doubt = _Doubt()
 
     def step(self, wait_s: float) -> int:
-        """Store one batch; how many deliveries it had."""
+        """Store one batch; return how many deliveries it had."""
         self._held = self._held or self._source.take(self._batch, wait_s)
         if not self._held:
             return 0
         with self._doubt.counted(), self._engine.begin() as connection:
             store_letters(connection, self._held, self._clock, self._doubt.spent)
-        # Committed. If the acknowledgement fails, the batch comes again and changes nothing.
+        # It is committed. If the acknowledgement fails, the batch comes again and changes nothing.
         done, self._held = self._held, ()
         self._source.acknowledge(done)
         return len(done)
 
 
 class EventFeed:
-    """The lifecycle stream into ledger and history. A batch is kept until it is committed."""
+    """Stores the lifecycle stream in ledger and history. A batch is kept until it is committed."""
 
     def __init__(
         self, engine: Engine, stream: LifecycleStream, clock: Clock, batch: int = BATCH
@@ -88,7 +88,7 @@ class EventFeed:
         self._reclaim_at_s = clock.monotonic_s()
 
     def step(self, wait_s: float) -> int:
-        """Store one batch; how many entries it had."""
+        """Store one batch; return how many entries it had."""
         self._held = self._held or self._reclaimed() or self._taken(wait_s)
         if not self._held:
             return 0
@@ -105,7 +105,7 @@ class EventFeed:
         if self._clock.monotonic_s() < self._reclaim_at_s:
             return ()
         found = self._stream.reclaim(self._batch)
-        if not found:  # a full batch of a dead consumer may be followed by more
+        if not found:  # there may be more after a full batch of a dead consumer
             self._stream.forget_dead()
             self._reclaim_at_s = self._clock.monotonic_s() + _RECLAIM_EVERY_S
         return found

@@ -1,4 +1,4 @@
-"""Storing a batch although Postgres refuses some of its rows."""
+"""Store a batch although Postgres refuses some of its rows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["BATCH_BYTES", "WHOLE_BYTES", "Storing", "store"]
 
 T = TypeVar("T")
 
-# A statement of over 1 GB ends the connection, and a value travels in up to thrice its size.
+# A statement of over 1 GB ends the connection, and a value is sent in up to three times its size.
 BATCH_BYTES: Final = 16 * 2**20
 WHOLE_BYTES: Final = 256 * 2**20
 _TRIES: Final = 3
@@ -34,8 +34,8 @@ class Storing(Generic[T]):
 
     write: Callable[[Connection, Sequence[T]], None]
     salvage: Sequence[Callable[[Connection, T, str], None]]
-    """What is tried with an item that was refused, and why it was: the most telling first. The
-    last takes anything."""
+    """What to try with an item that was refused: the most complete form first. The last form can "
+    "always be stored."""
     size: Callable[[T], int]
     """About how many bytes an item has."""
 
@@ -43,10 +43,11 @@ class Storing(Generic[T]):
 def store(
     connection: Connection, items: Sequence[T], way: Storing[T], *, unclear: bool = False
 ) -> None:
-    """Write `items` in the caller's transaction, halving the batch until each refused one is alone.
+    """Write `items` in the caller's transaction; halve the batch until each refused one is alone.
 
-    One bad row in 500 costs 9 more writes. What is not the data's fault is raised, and nothing of
-    the batch stands. `unclear`: refusals that do not say whose fault they are count as the data's.
+    One bad row in 500 costs 9 more writes. An error that is not the data's fault is raised, and
+    nothing of the batch is kept. With `unclear`, refusals that do not say whose fault they are
+    count as the data's.
     """
     if not items:
         return
@@ -67,7 +68,7 @@ def _store_one(
     connection: Connection, item: T, way: Storing[T], refused: frozenset[Refusal]
 ) -> None:
     if way.size(item) > WHOLE_BYTES:
-        why: str | None = f"it has {way.size(item)} bytes, more than one statement carries"
+        why: str | None = f"it has {way.size(item)} bytes, more than fit into one statement"
     else:
         why = _refusal(connection, lambda: way.write(connection, [item]), refused)
     if why is None:
@@ -91,14 +92,14 @@ def _refusal(
     refused: frozenset[Refusal],
     tries: int = _TRIES,
 ) -> str | None:
-    """Why Postgres, or the driver, refuses what `write` does; None if it does not."""
+    """Return why Postgres, or the driver, refuses the `write`; None if it does not."""
     try:
         with connection.begin_nested():
             write()
     except REFUSALS as error:
         cause = cause_of(error)
         if is_moved_partition(cause) and tries > 1:
-            # The next plan knows the week that was attached.
+            # The next plan includes the week that was attached meanwhile.
             return _refusal(connection, write, refused, tries - 1)
         if refusal_of_values(error) not in refused:
             raise

@@ -24,9 +24,9 @@ __all__ = ["KombuLetters"]
 
 
 class KombuLetters:
-    """Takes raw messages of `queue`; only one thread may use it.
+    """Takes raw messages from `queue`; only one thread may use it.
 
-    After a lost connection it starts anew, and what was not acknowledged comes again.
+    It reconnects after a lost connection, and what was not acknowledged comes again.
     """
 
     def __init__(
@@ -40,7 +40,10 @@ class KombuLetters:
         self._consumer: Consumer | None = None
 
     def take(self, limit: int, wait_s: float) -> Sequence[Delivery]:
-        """Up to `limit` deliveries, gathered for `wait_s` at most; raises `ServerUnreachable`."""
+        """Return up to `limit` deliveries, collected for at most `wait_s`.
+
+        Raises `ServerUnreachable`.
+        """
         with self._reachable():
             self._consume()
             self._gather(limit, self._clock.monotonic_s() + wait_s)
@@ -48,14 +51,14 @@ class KombuLetters:
         return [_delivery(message) for message in taken]
 
     def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
-        """Settle them; raises `ServerUnreachable`, after which they come again."""
+        """Acknowledge them; raises `ServerUnreachable`, after which they come again."""
         messages = [one.tag for one in deliveries if isinstance(one.tag, Message)]
         with self._reachable():
             for channel in {message.channel for message in messages}:
                 _settle(channel, [message for message in messages if message.channel is channel])
 
     def close(self) -> None:
-        """Give back what was not acknowledged and leave."""
+        """Give back what was not acknowledged, and close."""
         self._buffer.clear()
         self._consumer = None
         self._connection.release()
@@ -75,7 +78,7 @@ class KombuLetters:
         self._consumer.consume()
 
     def _keep_undecoded(self, message: Message, _: Exception) -> None:
-        """What kombu cannot read is mirrored as it is."""
+        """Keep a message that kombu cannot decode, so that it is mirrored as bytes."""
         self._buffer.append(message)
 
     def _gather(self, limit: int, deadline_s: float) -> None:
@@ -104,12 +107,12 @@ class KombuLetters:
                 "the broker",
                 redact_url(self._connection.as_uri(include_password=False)),
                 error,
-                "Start it, or correct TASKYARD_BROKER_URL; what it holds is not lost.",
+                "Start it, or correct TASKYARD_BROKER_URL. The messages in it are not lost.",
             ) from error
 
 
 def _settle(channel: Any, messages: Sequence[Message]) -> None:
-    """Acknowledge messages of one channel: on ours, all of them in one round trip."""
+    """Acknowledge messages of one channel: with our transport all of them in one round trip."""
     if not isinstance(channel, Channel | SentinelChannel):
         for message in messages:
             message.ack()
@@ -130,7 +133,7 @@ def _delivery(message: Message) -> Delivery:
     )
     name = headers.get("compression")
     if not name or is_drop(delivery):
-        return delivery  # what the broker dropped is kept in the bytes that came
+        return delivery  # a message that the broker dropped keeps its original bytes
     try:
         return replace(delivery, body=unpack_body(delivery.body, str(name), ENVELOPE_LIMIT))
     except CompressionFault as fault:

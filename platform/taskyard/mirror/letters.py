@@ -1,4 +1,4 @@
-"""Storing a batch of deliveries: one row a death, however often it is delivered."""
+"""Store a batch of deliveries: one row for each death, however often it is delivered."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ log = logger(__name__)
 
 _KEY: Final = ("id", "decided_at")
 _BYTES: Final = ("body", "raw_envelope")
-# What operators and the job's end write; a letter that comes again must not undo it.
+# Columns that operators and the job's end write; a letter that comes again must not reset them.
 _OPERATORS: Final = frozenset({"status", "replayed_at", "replay_outcome", "mirrored_at"})
 
 
@@ -38,11 +38,12 @@ def store_letters(
 ) -> None:
     """Store `deliveries` in the caller's transaction; storing them again changes nothing.
 
-    `clock` dates what is no letter and so has no time of its own; `unclear` is that of `store`.
+    `clock` gives the time of a message that is not a letter and has no time of its own; `unclear`
+    is that of `store`.
     """
     items = [read(delivery) for delivery in deliveries]
     letters = _latest(item for item in items if isinstance(item, Readable))
-    # A job that handles text with NUL fails in thousands; halving would find them one by one.
+    # A job that processes text with NUL fails in thousands; halving would find them one by one.
     clean = [item for item in letters if not holds_nul(item)]
     nul = [item for item in letters if holds_nul(item)]
     junk = [item for item in items if isinstance(item, Unreadable)]
@@ -69,18 +70,20 @@ def _junk_way(now: datetime) -> Storing[Unreadable]:
     def write_ascii(connection: Connection, item: Unreadable, _: str) -> None:
         _insert_junk(connection, item, now, in_ascii)
 
-    # Its bytes alone are stored, in pieces where they are many: no size is too large.
+    # Only its bytes are stored, in pieces if they are many, so that any size fits.
     return Storing(write, [write_ascii], lambda _: 0)
 
 
 def _latest(items: Iterable[Readable]) -> list[Readable]:
-    """One item a key, the highest version: a statement may not touch a row twice."""
+    """Return one item for each key, the highest version: a statement may not change a row twice."""
     latest: dict[tuple[object, object], Readable] = {}
     for item in items:
         known = latest.get((item.id, item.decided_at))
         if known is None or item.letter.version > known.letter.version:
             latest[item.id, item.decided_at] = item
-    return sorted(latest.values(), key=lambda item: item.id)  # one order everywhere: no deadlocks
+    return sorted(
+        latest.values(), key=lambda item: item.id
+    )  # the same order everywhere prevents deadlocks
 
 
 def _write(connection: Connection, items: Sequence[Readable]) -> None:
@@ -143,7 +146,7 @@ def _insert_junk(
     now: datetime,
     spelled: Callable[[dict[str, Any]], dict[str, Any]],
 ) -> None:
-    """Insert unless the id is there under any time: partitions cannot hold that constraint."""
+    """Insert unless the id exists with any time: a constraint over partitions cannot say that."""
     values = spelled(junk_row(item, now))
     key = int.from_bytes(values["id"].bytes[:8], signed=True)
     connection.execute(select(func.pg_advisory_xact_lock(key)))
@@ -156,7 +159,7 @@ def _insert_junk(
 
 def _log_raw(letter_id: uuid.UUID, why: str) -> None:
     log.warning(
-        "letter %s was stored raw: %s",
+        "letter %s could not be stored as a row, so its bytes were stored: %s",
         letter_id,
         why,
         extra={"action": "mirror_stored_raw", "letter": str(letter_id)},

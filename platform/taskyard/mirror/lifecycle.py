@@ -1,4 +1,4 @@
-"""Storing a batch of the lifecycle stream: history, ledger, and the outcome of replays."""
+"""Store a batch of the lifecycle stream: history, ledger, and the outcome of replays."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ log = logger(__name__)
 
 _REJECT_NAMESPACE: Final = uuid.UUID("0c7f0ad5-92a8-5bb5-9a52-31f1a4b7f0e4")
 _TEXT_LENGTH: Final = 10_000
-# A redirect moves the generation too, so a letter takes the first end of any later generation.
+# A redirect increases the generation too, so a letter takes the first end of any later generation.
 _STATEMENT: Final = text(
     """
     WITH ends AS (
@@ -116,7 +116,7 @@ def _keep_bytes(connection: Connection, item: _Item, why: str) -> None:
 
 
 def _reject(connection: Connection, raw: StreamEntry, why: str) -> None:
-    """Keep the bytes of an entry, with ASCII alone beside them: any database holds that."""
+    """Store an entry's bytes, and beside them an ASCII form, which any database can store."""
     entry = b"\n".join(name + b"=" + value for name, value in raw.fields.items())
     values = {
         "id": uuid.uuid5(_REJECT_NAMESPACE, f"{raw.id}:{sha256(entry).hexdigest()}"),

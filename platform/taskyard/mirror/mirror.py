@@ -1,4 +1,4 @@
-"""The mirror as a process: two feeds and the partitions' upkeep, until it shall stop."""
+"""The mirror as a process: two feeds and the upkeep of partitions, until it is stopped."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Mirrored:
 
 
 class Mirror:
-    """Copies letters and lifecycle into Postgres; any number of mirrors may run side by side."""
+    """Copies letters and lifecycle events into Postgres; any number of mirrors may run at once."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Mirror:
         self._events = EventFeed(engine, stream, clock)
 
     def run_once(self, wait_s: float = 0.0) -> Mirrored:
-        """One batch of each; raises `ServerUnreachable` where `run` would wait."""
+        """Store one batch of each; raises `ServerUnreachable` where `run` would wait."""
         return Mirrored(letters=self._letters.step(wait_s), events=self._events.step(wait_s))
 
     def run(self, stop: threading.Event) -> None:
@@ -86,7 +86,10 @@ class Mirror:
 
 
 def _watch(loops: list[Future[None]], stop: threading.Event) -> None:
-    """Return when `stop` is set or a loop has failed; half a mirror must not look alive."""
+    """Return when `stop` is set or a loop has failed.
+
+    A mirror with one loop must not look healthy.
+    """
     while not stop.is_set():
         done, _ = wait(loops, timeout=_WAIT_S, return_when=FIRST_COMPLETED)
         if done:

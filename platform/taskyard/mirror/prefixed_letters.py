@@ -1,4 +1,4 @@
-"""The letters of a Redis broker: our own, and those of installed apps under their own prefixes."""
+"""The letters at a Redis broker: our own, and those of installed apps under their own prefixes."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ __all__ = ["PrefixedLetters", "letter_source"]
 
 _LOOK_EVERY_S: Final = 5.0
 _PREFETCH: Final = 500
-# Enough for what is there; our own letters wait for it.
+# Enough to take what is there; our own letters wait meanwhile.
 _BRIEFLY_S: Final = 0.05
 
 
 def letter_source(settings: Settings, records: redis.Redis) -> KombuLetters | PrefixedLetters:
-    """Where a mirror of these settings finds its letters; nothing is connected yet."""
+    """Return the source of a mirror's letters for these settings; it connects later."""
 
     def opened(prefix: str | None) -> KombuLetters:
         made = connection(settings, prefix)
@@ -38,7 +38,7 @@ def letter_source(settings: Settings, records: redis.Redis) -> KombuLetters | Pr
 
 
 class PrefixedLetters:
-    """A `LetterSource` over our own and one for each prefix; only one thread may use it.
+    """A `LetterSource` over our own letters and over each prefix; only one thread may use it.
 
     `opened` makes the source of a prefix. One that cannot be read does not hold up the others: the
     rights to it may differ.
@@ -58,7 +58,10 @@ class PrefixedLetters:
         self._refusals = Refusals(clock=clock.monotonic_s)
 
     def take(self, limit: int, wait_s: float) -> Sequence[Delivery]:
-        """The letters of one prefix, as `LetterSource.take`; our own come every second time."""
+        """Take the letters of one prefix, as `LetterSource.take`.
+
+        Every second call takes our own.
+        """
         self._look()
         self._turn += 1
         if self._others and self._turn % 2:
@@ -69,7 +72,7 @@ class PrefixedLetters:
         return [_tagged(self._own, delivery) for delivery in self._own.take(limit, wait_s)]
 
     def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
-        """As `LetterSource.acknowledge`."""
+        """Acknowledge, as `LetterSource.acknowledge`."""
         by_source: dict[int, tuple[LetterSource, list[Delivery]]] = {}
         for delivery in deliveries:
             source, theirs = _untagged(delivery)
@@ -78,12 +81,12 @@ class PrefixedLetters:
             source.acknowledge(own)
 
     def close(self) -> None:
-        """Give back what was not acknowledged and leave."""
+        """Give back what was not acknowledged, and close."""
         for source in (*self._others.values(), self._own):
             source.close()
 
     def _look(self) -> None:
-        """Open what is new; a prefix that was once known is read until the mirror ends."""
+        """Open sources for new prefixes; a known prefix is read until the mirror ends."""
         now_s = self._clock.monotonic_s()
         if now_s - self._looked_at_s < _LOOK_EVERY_S:
             return

@@ -1,4 +1,4 @@
-"""Reading a delivery: the letter that it is, the drop that the broker made of it, or neither."""
+"""Read a delivery: a letter, a message that the broker dropped, or neither."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ __all__ = ["Readable", "Unreadable", "holds_nul", "read"]
 
 @dataclass(frozen=True, slots=True)
 class Readable:
-    """A letter with its key. The time of the decision travels in it, so every copy has the same."""
+    """A letter with its key.
+
+    It contains the time of its decision, so every copy has the same key.
+    """
 
     delivery: Delivery
     letter: Letter
@@ -29,7 +32,7 @@ class Readable:
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """Bytes that are no letter, and why; or a letter of which nothing but its bytes can be kept."""
+    """Bytes that are not a letter, and why; or a letter of which only the bytes can be stored."""
 
     delivery: Delivery
     why: str
@@ -37,7 +40,10 @@ class Unreadable:
 
 
 def read(delivery: Delivery) -> Readable | Unreadable:
-    """What `delivery` is; never raises, for whatever is in the queue must end in a row."""
+    """Return what `delivery` is.
+
+    Never raises, since every message in the queue must become a row.
+    """
     if delivery.fault:
         return Unreadable(delivery, f"not a letter: {delivery.fault}")
     try:
@@ -51,14 +57,15 @@ def read(delivery: Delivery) -> Readable | Unreadable:
         return Unreadable(delivery, f"not a letter: {error}")
     own = letter_id(letter.job_id, letter.epoch, letter.generation)
     if letter.letter_id != own and not is_drop(delivery):
-        # It would take the place of another job's letter. A drop's id is made here, from its facts.
+        # It would replace another job's letter. The id of a dropped message is made here from its
+        # facts.
         why = f"not a letter: letter_id: expected that of its job, {own}, got {letter.letter_id}"
         return Unreadable(delivery, why)
     return Readable(delivery, letter, *key)
 
 
 def holds_nul(item: Readable) -> bool:
-    """Whether a text or a key of the letter has a NUL; the captured body may have any byte."""
+    """Return whether a text or key of the letter has a NUL; the captured body may have any byte."""
     if b"\\u0000" not in item.delivery.body and b"\x00" not in item.delivery.body:
         return False
     return _nul(item.letter.model_dump(exclude={"message": {"body"}}))

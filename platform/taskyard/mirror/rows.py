@@ -1,4 +1,4 @@
-"""The row of `dead_letter_queue` that a letter becomes."""
+"""Convert a letter to its row of `dead_letter_queue`."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from taskyard.wire import redact_text
 
 __all__ = ["in_ascii", "junk_row", "row", "salvaged_row"]
 
-_REPEATED: Final = "; they were delivered before, so another row may hold the same"
+_REPEATED: Final = "; it was delivered before, so another row may have the same content"
 _JUNK_NAMESPACE: Final = uuid.UUID("b2c6dc0e-6f1c-5b7e-8f1d-0d1d8e0c7a55")
 _INTEGER: Final = 2**31
 _BIGINT: Final = 2**63
-# Postgres indexes at most 2,704 bytes a row; four bytes a character, two such columns an index.
+# Postgres indexes at most 2,704 bytes a row: four bytes a character, two such columns an index.
 _NAME_LENGTH: Final = 300
 _TEXT_LENGTH: Final = 100_000
 _NAMES: Final = frozenset({"original_request_id", "job_type", "queue", "domain", "fingerprint"})
 
 
 def row(item: Readable) -> dict[str, Any]:
-    """Every column that the mirror fills; the operator's columns keep what they have."""
+    """Return every column that the mirror fills; an operator's columns keep their values."""
     return _columns(item) | {"first_failure_at": from_us(item.letter.first_failure_us)}
 
 
@@ -74,17 +74,20 @@ def _columns(item: Readable) -> dict[str, Any]:
 
 
 def salvaged_row(item: Readable, why: str) -> dict[str, Any]:
-    """The same letter in what Postgres does take; the envelope itself is kept beside it."""
+    """Return the letter in a form that Postgres accepts.
+
+    The envelope itself is stored beside it.
+    """
     kept = {name: _fit(name, value) for name, value in _columns(item).items()}
     kept |= {"attempts": [], "evidence": {}, "headers": None, "properties": None}
     kept |= {"args": None, "kwargs": None, "first_failure_at": _moment(item)}
     if len(kept["body"]) > PIECE_BYTES:
-        kept["body"] = None  # the envelope has it
+        kept["body"] = None  # the envelope has the body
     return kept | {"mirror_error": _why(why), "raw_envelope": _envelope(item)}
 
 
 def in_ascii(row: dict[str, Any]) -> dict[str, Any]:
-    """`row` with escapes for what a database in another encoding than UTF-8 may not hold."""
+    """Return `row` with escapes for characters that a database not in UTF-8 may refuse."""
     return {
         name: _cut(name, value.encode("ascii", "backslashreplace").decode())
         if isinstance(value, str)
@@ -101,19 +104,21 @@ def _moment(item: Readable) -> datetime | None:
 
 
 def _envelope(item: Readable) -> bytes:
-    """What the whole letter can be read from again."""
+    """Return bytes from which the whole letter can be read again."""
     if is_drop(item.delivery):
         try:
-            return item.letter.encode()  # the broker's own bytes have no cause and no headers
+            return (
+                item.letter.encode()
+            )  # a message that is not a letter has no cause and no headers
         except ValueError:
-            pass  # a lone surrogate in a header: the message's bytes are what there is
+            pass  # a header with a lone surrogate: the message's bytes are kept
     return item.delivery.body
 
 
 def junk_row(item: Unreadable, now: datetime) -> dict[str, Any]:
-    """A row for bytes that are no letter, under an id of its delivery; its time is `now`.
+    """Return a row for bytes that are not a letter, with an id of its delivery; its time is `now`.
 
-    A letter has its id in its bytes: their hash is the same at each delivery.
+    A letter has its id in its bytes, so their hash is the same at each delivery.
     """
     delivery = item.delivery
     repeated = delivery.delivered_before and not item.is_letter
@@ -136,7 +141,7 @@ def junk_row(item: Unreadable, now: datetime) -> dict[str, Any]:
 
 
 def _named(value: object) -> str | None:
-    """A header that a client may have filled with anything."""
+    """Return a header's value, which a client may have filled with anything."""
     return None if value is None else _text(str(value))[:_NAME_LENGTH]
 
 
@@ -146,7 +151,7 @@ def _fit(name: str, value: Any) -> Any:
     if isinstance(value, int) and not isinstance(value, bool):
         limit = _BIGINT if name in {"epoch", "version"} else _INTEGER
         within = -limit <= value < limit
-        # `version` may not be NULL; 0 yields to every later copy.
+        # `version` may not be NULL; every later copy replaces 0.
         return value if within else 0 if name in {"version", "schema_version"} else None
     return value
 
@@ -156,7 +161,7 @@ def _cut(name: str, text: str) -> str:
 
 
 def _why(words: str) -> str:
-    """Why the row is not whole; Postgres quotes values in its refusals."""
+    """Return why the row is not whole; Postgres quotes values in its errors."""
     return _text(redact_text(words))[:2000]
 
 

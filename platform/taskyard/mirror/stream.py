@@ -1,4 +1,4 @@
-"""The lifecycle stream as a queue: a consumer group, settled entry by entry."""
+"""The lifecycle stream as a queue: a consumer group whose entries are acknowledged one by one."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from taskyard.store import named
 __all__ = ["GROUP", "LifecycleStream", "StreamEntry"]
 
 GROUP: Final = "mirror"
-# Longer than a batch takes. Where a living consumer waits longer for Postgres, two of them store
-# the same events, which changes nothing.
+# Longer than a batch takes. If a living consumer waits longer for Postgres, two consumers store the
+# same events, which changes nothing.
 _CLAIM_IDLE_MS: Final = 20_000
 _FORGET_IDLE_MS: Final = 3_600_000
 
@@ -30,7 +30,7 @@ class StreamEntry:
 
 
 class LifecycleStream:
-    """One consumer of the group `mirror`; `claim_idle_ms`: idle for so long, one counts as dead."""
+    """One consumer of the group `mirror`; one that is idle for `claim_idle_ms` counts as dead."""
 
     def __init__(
         self,
@@ -46,10 +46,10 @@ class LifecycleStream:
         self._unsure = False
 
     def take(self, limit: int, wait_ms: int) -> list[StreamEntry]:
-        """Up to `limit` new entries, waiting `wait_ms` for the first.
+        """Return up to `limit` new entries, waiting `wait_ms` for the first.
 
-        After a lost connection first those that are this consumer's already: their delivery, or
-        the report that they are settled, may have been lost on the way.
+        After a lost connection it first returns entries that this consumer has already: the reply
+        with them, or their acknowledgement, may have been lost with the connection.
         """
         own = self._read("0", limit, 1) if self._unsure else []
         return own or self._read(">", limit, wait_ms)
@@ -69,7 +69,7 @@ class LifecycleStream:
         return entries
 
     def reclaim(self, limit: int) -> list[StreamEntry]:
-        """Up to `limit` entries that a dead consumer left unsettled; now they are this one's."""
+        """Take over up to `limit` entries that a dead consumer left unacknowledged."""
         try:
             answer: Any = self._client.xautoclaim(
                 self._key, GROUP, self._consumer, self._claim_idle_ms, count=limit
@@ -103,7 +103,10 @@ class LifecycleStream:
                 self._client.xgroup_delconsumer(self._key, GROUP, consumer["name"])
 
     def _create_group(self, cause: ResponseError) -> None:
-        """The group is missing at first start and after a flush; any other refusal is raised."""
+        """Create the group, which is missing at first start and after a flush.
+
+        Raise other refusals.
+        """
         if not str(cause).startswith(("NOGROUP", "ERR no such key", "no such key")):
             raise named(self._client, cause, {self._key: "stream"})
         try:
@@ -114,7 +117,7 @@ class LifecycleStream:
 
 
 def _only(answer: Any) -> list[Any]:
-    """The entries of the one stream that was asked for, in either protocol's shape."""
+    """Return the entries of the one requested stream; the two Redis protocols differ in shape."""
     if not answer:
         return []
     streams = list(answer.values()) if isinstance(answer, dict) else [pair[1] for pair in answer]
@@ -123,7 +126,7 @@ def _only(answer: Any) -> list[Any]:
 
 
 def _entries(raw: Sequence[Any]) -> list[StreamEntry]:
-    # An entry that was deleted while pending comes with None for its fields.
+    # An entry that was deleted while pending has None for its fields.
     return [StreamEntry(_text(key), fields or {}) for key, fields in raw]
 
 

@@ -1,4 +1,4 @@
-"""Partitions: next weeks' are made before they are needed, old ones are dropped."""
+"""Create the partitions of the next weeks in time, and drop old ones."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ __all__ = ["EVERY_S", "keep_partitions"]
 log = logger(__name__)
 
 EVERY_S: Final = 3600.0
-# Two machines that keep time differ by less than a second; one that is ahead would drop everything.
+# Machines with synchronized clocks differ by less than a second; a wrong clock that is ahead would
+# drop everything.
 _CLOCKS_MAY_DIFFER_S: Final = 3600.0
 
 
 def keep_partitions(engine: Engine, settings: Settings, clock: Clock) -> None:
-    """Create what the next weeks need and drop what is past its retention.
+    """Create the partitions of the next weeks, and drop those past retention.
 
     While this machine's clock and Postgres' are over an hour apart nothing is dropped.
     """
@@ -31,7 +32,11 @@ def keep_partitions(engine: Engine, settings: Settings, clock: Clock) -> None:
         own, theirs = clock.now(), connection.execute(select(func.now())).scalar_one()
         now = min(own, theirs)
         for name in create_partitions(connection, now):
-            log.info("created %s", name, extra={"action": "partition_created", "partition": name})
+            log.info(
+                "created partition %s",
+                name,
+                extra={"action": "partition_created", "partition": name},
+            )
     if abs((own - theirs).total_seconds()) > _CLOCKS_MAY_DIFFER_S:
         _log_clocks(own, theirs)
         return
@@ -48,8 +53,9 @@ def keep_partitions(engine: Engine, settings: Settings, clock: Clock) -> None:
 
 def _log_clocks(own: datetime, theirs: datetime) -> None:
     log.error(
-        "nothing is aged out: this machine's clock says %s, Postgres' says %s; they may differ by "
-        "an hour. Set the wrong one (NTP); the next try is in an hour or at the mirror's start",
+        "old partitions are not dropped now: this machine's clock says %s, Postgres' says %s, and "
+        "at most an hour of difference is allowed. Set the wrong one (NTP). The next try is in "
+        "an hour or at the mirror's start",
         own.isoformat(timespec="seconds"),
         theirs.isoformat(timespec="seconds"),
         extra={"action": "upkeep_clocks_differ", "apart_s": (own - theirs).total_seconds()},
@@ -59,14 +65,14 @@ def _log_clocks(own: datetime, theirs: datetime) -> None:
 def _log_aged_out(table: str, days: int, aged: AgedOut) -> None:
     for name in aged.weeks:
         log.warning(
-            "dropped %s, past %d days",
+            "dropped partition %s, older than %d days",
             name,
             days,
             extra={"action": "partition_dropped", "partition": name},
         )
     if aged.rows or aged.kept:
         log.warning(
-            "%s: %d rows past %d days are gone, %d younger ones of their weeks are kept",
+            "%s: deleted %d rows older than %d days, and kept %d younger rows of the same weeks",
             table,
             aged.rows,
             days,
@@ -75,8 +81,8 @@ def _log_aged_out(table: str, days: int, aged: AgedOut) -> None:
         )
     if aged.open_letters:
         log.warning(
-            "%d letters that still waited for an operator are gone: nobody replayed them within "
-            "%d days. Look at them sooner, or raise TASKYARD_LETTER_RETENTION_DAYS",
+            "deleted %d letters that still waited for an operator: they were not replayed within "
+            "%d days. Handle letters sooner, or raise TASKYARD_LETTER_RETENTION_DAYS",
             aged.open_letters,
             days,
             extra={"action": "open_letters_aged_out", "letters": aged.open_letters},
