@@ -362,7 +362,7 @@ def test_an_intent_that_nobody_foresaw_does_not_stop_the_others(yard: ServerHarn
     assert errors == {
         None,
         "KeyError: 'letter_id'",
-        "this version knows no intent 'invented_later'",
+        "this version does not know the intent 'invented_later'",
     }
 
 

@@ -1,4 +1,4 @@
-"""The relay: operators' intents from the outbox to the job's record and the broker."""
+"""The relay: carries operators' intents from the outbox to the job's record and the broker."""
 
 from taskyard.relay.ports import GatePort, PublisherPort, QueuesPort, RecordsPort
 from taskyard.relay.relay import Relay

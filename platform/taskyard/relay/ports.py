@@ -1,4 +1,4 @@
-"""What the relay asks of records and broker."""
+"""The ports through which the relay uses records, broker, queues and gate."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["GatePort", "Opened", "PublisherPort", "QueuesPort", "RecordsPort"]
 
 
 class Opened(Protocol):
-    """A generation that is open, by this request now or before."""
+    """A generation that this request has opened, now or earlier."""
 
     @property
     def generation(self) -> int:
@@ -22,12 +22,12 @@ class Opened(Protocol):
 
     @property
     def seq(self) -> int:
-        """Its count of retries: 0."""
+        """The retry counter of the new message: 0."""
         ...
 
     @property
     def now_us(self) -> int:
-        """Redis's time, microseconds."""
+        """Redis's time in microseconds."""
         ...
 
 
@@ -45,7 +45,7 @@ class RecordsPort(Protocol):
         queue: str,
         priority: int | None,
     ) -> Opened:
-        """Open the generation after `generation`, once a request; raises `Refused`."""
+        """Open the generation after `generation`, once for each request; raises `Refused`."""
         ...
 
 
@@ -67,23 +67,23 @@ class PublisherPort(Protocol):
 
 
 class QueuesPort(Protocol):
-    """Where queues are that the settings do not name."""
+    """Finds queues that the settings do not name."""
 
     def check(self, queue: str) -> None:
-        """Raise where a message to `queue` would arrive where no worker reads it.
+        """Raise if no worker would read a message to `queue`.
 
-        `Refused` where an operator must act, `PublishFailed` where waiting may help.
+        `Refused` if an operator must act, `PublishFailed` if waiting may help.
         """
         ...
 
 
 class GatePort(Protocol):
-    """What is closed after a restore."""
+    """The gate that closes after a restore."""
 
     def check(self, connection: Connection) -> None:
         """Raise `GateClosed` unless Redis and Postgres agree."""
         ...
 
     def beat(self, engine: Engine) -> None:
-        """Keep both stores' marks going; raises `GateClosed`."""
+        """Advance the mark in both stores; raises `GateClosed`."""
         ...

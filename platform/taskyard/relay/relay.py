@@ -1,8 +1,8 @@
-"""The relay as a process: one intent after the other, each in one transaction.
+"""The relay as a process: one intent after another, each in one transaction.
 
-The transaction holds the intent's row from the claim to the commit. A crash anywhere gives it to
-the next relay, which finds by the request's id that the record was moved already. What can happen
-twice is the publication: both copies carry the same stamp, and only one of them can begin.
+The transaction locks the intent's row from the claim to the commit. After a crash at any point the
+next relay takes the intent, and finds by the request's id that the record was moved already. Only
+the publication can happen twice: both copies carry the same stamp, and only one of them can begin.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ __all__ = ["Relay"]
 
 log = logger(__name__)
 
-_IDLE_S: Final = 0.2  # how long an operator's verb may wait for a relay that has nothing to do
+_IDLE_S: Final = 0.2  # how long an operator's verb may wait for an idle relay
 _LONGEST_WAIT_S: Final = 60
 _REFUSALS: Final = (Refused, TransitionRefused, UnknownQueue)
 
 
 class Relay:
-    """Carries out intents; any number of relays may run side by side."""
+    """Carries out intents; any number of relays may run at once."""
 
     def __init__(
         self,
@@ -58,13 +58,16 @@ class Relay:
         gate: GatePort,
         queues: QueuesPort | None = None,
     ) -> None:
-        """`queues` is asked before a record moves; without it every queue counts as reached."""
+        """Check `queues` before a record moves; without it every queue counts as reachable."""
         self._settings, self._engine, self._queues = settings, engine, queues
         self._records, self._publisher, self._gate = records, publisher, gate
         self._refusals = Refusals(longest_s=_LONGEST_WAIT_S)
 
     def run(self, stop: threading.Event) -> None:
-        """Carry out intents until `stop`; it waits for an unreachable server or a closed gate."""
+        """Carry out intents until `stop` is set.
+
+        Wait for an unreachable server or a closed gate.
+        """
 
         def step() -> None:
             self._gate.beat(self._engine)
@@ -74,7 +77,7 @@ class Relay:
         repeat("relay", step, stop, also=(GateClosed, RedisError))
 
     def run_once(self) -> bool:
-        """Carry out, refuse or postpone the oldest intent that is free; False if there is none.
+        """Carry out, refuse or postpone the oldest free intent; return False if there is none.
 
         Raises `GateClosed` where `run` would wait.
         """
@@ -94,15 +97,22 @@ class Relay:
         return intent is not None
 
     def _set_aside(self, intent: Intent, error: Exception) -> None:
-        """An intent that fails in an unforeseen way must not stop all the others."""
-        log.error("intent %s failed", intent.id, exc_info=error, extra={"action": "relay_failed"})
+        """Postpone an intent that failed unexpectedly, so that it does not stop the others."""
+        log.error(
+            "intent %s failed and is postponed",
+            intent.id,
+            exc_info=error,
+            extra={"action": "relay_failed"},
+        )
         with self._engine.begin() as connection:
             self._postpone(connection, intent, f"{type(error).__name__}: {error}")
 
     def _handle(self, connection: Connection, intent: Intent) -> None:
         if intent.kind != KIND:
-            # A newer version wrote it, and a relay of that version will take it.
-            self._postpone(connection, intent, f"this version knows no intent {intent.kind!r}")
+            # A newer version wrote it, and a relay of that version will carry it out.
+            self._postpone(
+                connection, intent, f"this version does not know the intent {intent.kind!r}"
+            )
             return
         try:
             replay = prepare(connection, intent, self._settings)
@@ -116,7 +126,7 @@ class Relay:
         except _REFUSALS as error:
             self._refuse(connection, intent, error)
         except (RedisError, ServerUnreachable, ServerRefused) as error:
-            self._postpone(connection, intent, f"the record was not reached: {error}")
+            self._postpone(connection, intent, f"the record could not be reached: {error}")
         except PublishFailed as error:
             self._postpone(connection, intent, str(error))
         else:
@@ -125,7 +135,7 @@ class Relay:
     def _publish(
         self, connection: Connection, intent: Intent, replay: Replay, opened: Opened
     ) -> None:
-        """From here on the record has moved: nothing may refuse any more, only wait."""
+        """Publish. The record has moved, so from here on nothing may refuse, only postpone."""
         try:
             publish(self._publisher, replay, opened)
         except TaskyardError as error:
@@ -156,7 +166,7 @@ class Relay:
     def _postpone(self, connection: Connection, intent: Intent, why: str) -> None:
         wait = timedelta(seconds=min(2 ** min(intent.attempts, 10), _LONGEST_WAIT_S))
         outbox.postpone(connection, intent.id, wait, why)
-        # Its own waits are in Postgres, so that they outlive this relay.
+        # The waits of this intent are in Postgres, so that they survive this relay.
         facts = {"job_id": intent.job_id, "request": str(intent.id)}
         self._refusals.refused(
             _postponed(intent), why, action="relay_postponed", item=str(intent.id), facts=facts
@@ -164,4 +174,4 @@ class Relay:
 
 
 def _postponed(intent: Intent) -> str:
-    return f"the {intent.kind} of a job postponed"
+    return f"the {intent.kind} of a job is postponed"

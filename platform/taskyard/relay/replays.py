@@ -1,4 +1,4 @@
-"""Carrying out a replay: what to publish, the record's compare-and-set, the publication."""
+"""Carry out a replay: what to publish, the record's compare-and-set, the publication."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from taskyard.wire import RawMessage, Stamp, unpack
 
 __all__ = ["Replay", "open_generation", "prepare", "publish", "reopen_letter"]
 
-# A replay was asked for now: the sender's old deadlines no longer mean anything.
+# A replay was requested now: the sender's old deadlines no longer apply.
 _STRIPPED: Final = ("expires", "eta")
 
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """Everything that a replay needs, read from its intent and its letter."""
+    """Everything that a replay needs, from its intent and its letter."""
 
     request_id: uuid.UUID
     job_id: str
@@ -39,7 +39,7 @@ class Replay:
 
 
 def prepare(connection: Connection, intent: Intent, settings: Settings) -> Replay:
-    """Read the letter and settle every question that could stop the publication later.
+    """Read the letter, and check everything that could stop the publication later.
 
     Raises `Refused`, `UnknownQueue`.
     """
@@ -61,7 +61,7 @@ def prepare(connection: Connection, intent: Intent, settings: Settings) -> Repla
 
 
 def open_generation(records: RecordsPort, replay: Replay) -> Opened:
-    """The record's compare-and-set; raises `Refused`."""
+    """Open the generation with the record's compare-and-set; raises `Refused`."""
     return records.replay(
         job_id=replay.job_id,
         epoch=replay.epoch,
@@ -106,8 +106,8 @@ def _edited(message: RawMessage, edit: Any, settings: Settings) -> RawMessage:
 def _letter(connection: Connection, intent: Intent) -> Mapping[str, Any]:
     letter_id = uuid.UUID(intent.payload["letter_id"])
     query = select(LETTERS).where(LETTERS.c.id == letter_id)
-    # A statement that waited while the row moved from the default partition into a new week's finds
-    # it in neither (it knows the partitions of before the wait): the next one does.
+    # A statement that waited while the row moved from the default partition to a new week's finds
+    # it in neither (it was planned with the partitions of before the wait): the next one does.
     for _ in range(2):
         row = connection.execute(query).mappings().one_or_none()
         if row is not None:
@@ -116,7 +116,7 @@ def _letter(connection: Connection, intent: Intent) -> Mapping[str, Any]:
 
 
 def _check_packed(message: RawMessage) -> None:
-    """Raise `Refused` where headers or properties are packed as nothing of ours packs them."""
+    """Raise `Refused` if headers or properties hold packed values that Taskyard did not write."""
     try:
         unpack([message.headers, message.properties])
     except (ValueError, TypeError, ArithmeticError, RecursionError) as error:
@@ -127,9 +127,11 @@ def _check_packed(message: RawMessage) -> None:
 
 
 def _priority(settings: Settings, queue: str, row: Mapping[str, Any]) -> int | None:
-    """The letter's priority within what the queue has; a redirect may lead to one with fewer.
+    """Return the letter's priority within the queue's range.
 
-    Back in the queue of an existing app, which no setting names, the message keeps its own.
+    A redirect may lead to a smaller range.
+
+    In the queue of an existing app, which no setting names, the message keeps its own.
     """
     if queue == row["queue"] and queue not in settings.queues:
         return None
@@ -142,5 +144,5 @@ def _policy(message: RawMessage) -> Mapping[str, object] | None:
     try:
         stamp = Stamp.read(message.headers)
     except ValueError:
-        return None  # a stamp that is broken holds no policy; the new one replaces it
+        return None  # a broken stamp has no policy; the new stamp replaces it
     return None if stamp is None else stamp.policy
