@@ -1,4 +1,4 @@
-"""When two marks tell one story."""
+"""When the marks of Redis and Postgres agree."""
 
 import uuid
 
@@ -24,13 +24,15 @@ def test_one_beat_of_difference_is_a_writer_that_died_between_the_two(postgres: 
         (mark(3), mark(8), "Postgres is at least 20 s of relay time behind Redis"),
         (mark(8), mark(3), "Redis is at least 20 s of relay time behind Postgres"),
         (mark(8), None, "Redis was flushed, replaced or restored"),
-        (None, mark(8), "Postgres was replaced, or restored from before"),
-        (mark(8), mark(8, uuid.UUID(int=2)), "of different times or different yards"),
+        (None, mark(8), "Postgres was replaced, or restored to a time before"),
+        (
+            mark(8),
+            mark(8, uuid.UUID(int=2)),
+            "belong to different restores or different installations",
+        ),
     ],
 )
-def test_a_restored_store_gives_itself_away(
-    postgres: Mark | None, redis: Mark | None, why: str
-) -> None:
+def test_a_restored_store_is_noticed(postgres: Mark | None, redis: Mark | None, why: str) -> None:
     assert why in (disagreement(postgres, redis) or "")
 
 

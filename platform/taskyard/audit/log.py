@@ -1,4 +1,4 @@
-"""Writing and reading `operator_audit_log`; the database refuses every change to a row."""
+"""Write and read `operator_audit_log`; the database refuses every change to a row."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Entry", "Outcome", "answer", "refused", "rows_of", "write"]
 
 
 class Outcome(StrEnum):
-    """How it ended; a refusal carries its reason and is made by `refused`."""
+    """How a verb ended; `refused` builds a refusal, which carries its reason."""
 
     REQUESTED = "requested"
     APPLIED = "applied"
@@ -26,7 +26,7 @@ class Outcome(StrEnum):
 
 
 def refused(why: object) -> str:
-    """The outcome of a verb that could not be applied, at most 2,000 characters, secrets masked."""
+    """Return the outcome of a refused verb: at most 2,000 characters, secrets masked."""
     return redact_text(f"refused: {why}".replace("\x00", ""))[:2000]
 
 
@@ -57,7 +57,7 @@ def write(connection: Connection, entry: Entry) -> None:
 def answer(
     connection: Connection, request_id: uuid.UUID, outcome: str, detail: Mapping[str, object]
 ) -> None:
-    """Append the answer to a requested action, by and for the same people as the request."""
+    """Append the answer to a requested action, with the same identities as the request."""
     copied = [
         column
         for column in AUDIT.c
@@ -73,6 +73,6 @@ def answer(
 
 
 def rows_of(connection: Connection, request_id: uuid.UUID) -> list[dict[str, Any]]:
-    """Every row of one call, oldest first."""
+    """Return every row of one call, oldest first."""
     query = select(AUDIT).where(AUDIT.c.request_id == request_id).order_by(AUDIT.c.id)
     return [dict(row) for row in connection.execute(query).mappings()]

@@ -1,7 +1,7 @@
-"""Closed after a restore: what an operator asked for before may have been carried out already.
+"""The gate closes after a restore: intents from before it may have been carried out already.
 
-The mark is in Postgres (`restore_gate`) and in Redis (`<namespace>:gate`). Relays advance both;
-a store that was restored, flushed or replaced falls behind, which shows that it was.
+The mark is in Postgres (`restore_gate`) and in Redis (`<namespace>:gate`). Relays advance both. A
+store that was restored, flushed or replaced has an older mark, which shows it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from taskyard.errors import GateClosed
 __all__ = ["BEAT_S", "Gate", "Mark", "disagreement"]
 
 _REMEDY: Final = (
-    "Nothing that operators asked for is published until somebody has looked. See: taskyard "
-    "reconcile; then open the gate with: taskyard reconcile --accept"
+    "No replay is published until an operator has compared the stores. Run: taskyard reconcile; "
+    "then open the gate with: taskyard reconcile --accept"
 )
 BEAT_S: Final = 5.0
 """Seconds between two beats: a restore that goes back less than about two of them is not seen."""
@@ -74,7 +74,7 @@ def _compare(postgres: Mark, redis: Mark) -> str | None:
 
 
 class Gate:
-    """The gate of one namespace; safe to use by any number of processes."""
+    """The gate of one namespace; any number of processes may use it."""
 
     def __init__(self, namespace: str, client: redis.Redis, clock: Clock = SYSTEM_CLOCK) -> None:
         self._namespace, self._client, self._clock = namespace, client, clock
@@ -82,7 +82,7 @@ class Gate:
         self._beat_at_s = float("-inf")
 
     def why_closed(self, connection: Connection) -> str | None:
-        """What stands against publishing, None if the gate is open."""
+        """Return why nothing may be published, None if the gate is open."""
         return disagreement(self._in_postgres(connection), self._in_redis())
 
     def check(self, connection: Connection) -> None:
@@ -92,11 +92,12 @@ class Gate:
             raise GateClosed(f"the gate is closed: {why}. {_REMEDY}")
 
     def beat(self, engine: Engine) -> None:
-        """Advance the mark of both stores if it is time; raises `GateClosed` if they disagree."""
+        """Advance the mark in both stores if it is time; raises `GateClosed` if they disagree."""
         if self._clock.monotonic_s() < self._beat_at_s:
             return
         with engine.begin() as connection:
-            # The row's lock lets one process write both; without a row the insert is the lock.
+            # The row's lock lets only one process write both; if there is no row, the insert is the
+            # lock.
             known = self._in_postgres(connection, lock=True)
             self.check(connection)
             mark = Mark(uuid.uuid4(), 1) if known is None else Mark(known.token, known.beat + 1)
@@ -104,7 +105,7 @@ class Gate:
         self._beat_at_s = self._clock.monotonic_s() + BEAT_S
 
     def accept(self, connection: Connection) -> None:
-        """Make both stores agree from here on; the caller has compared them."""
+        """Make both stores agree from now on; the caller has compared them."""
         self._in_postgres(connection, lock=True)
         self._write(connection, Mark(uuid.uuid4(), 1))
 
@@ -124,5 +125,5 @@ class Gate:
         row = insert(GATE).values(**values, beaten_at=func.clock_timestamp())
         changed = {name: row.excluded[name] for name in ("token", "beat", "beaten_at")}
         connection.execute(row.on_conflict_do_update(index_elements=["namespace"], set_=changed))
-        # Before the commit: dying here leaves Redis one beat ahead, which is tolerated.
+        # Before the commit: after a crash here Redis is one beat ahead, which is tolerated.
         self._client.set(self._key, mark.encode())

@@ -1,4 +1,4 @@
-"""`once`: the first transaction to name a step of a job wins, every later one gets False.
+"""`once`: the first transaction that names a step of a job gets True, every later one gets False.
 
 The row is written in the caller's own transaction: it commits with the effect or not at all. A
 second transaction at the same moment waits for the first to end.
@@ -31,12 +31,12 @@ TABLE: Final = Table(
 
 
 def create_table(connection: Connection) -> None:
-    """Create `taskyard_inbox` in the handler's database if it is not there."""
+    """Create `taskyard_inbox` in the handler's database if it does not exist."""
     TABLE.create(connection, checkfirst=True)
 
 
 def once(handle: Handle, job_key: str, step: str = "main") -> bool:
-    """True the first time `step` of the job is reached in a transaction that commits.
+    """Return True the first time that `step` of the job is reached in a transaction that commits.
 
     `job_key` is `<job id>:<epoch>`. Works on PostgreSQL and SQLite; raises `InvalidSettings` on
     another database.
@@ -58,7 +58,7 @@ def once(handle: Handle, job_key: str, step: str = "main") -> bool:
 
 
 def expire(handle: Handle, before: datetime) -> int:
-    """Forget steps done before `before`; how many.
+    """Delete steps that were done before `before`; return how many.
 
     Keep them longer than a job may be replayed: a replay after that applies its effect again.
     """

@@ -1,4 +1,4 @@
-"""One entry of the lifecycle stream: an event of a job with the job's own version."""
+"""One entry of the lifecycle stream: an event of a job, with the job's own version."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TEXTS: Final = (
 class Entry:
     """A parsed entry; `detail` holds its optional fields under their names in the stream.
 
-    What an error says is kept without its secrets.
+    Error texts are kept without secrets.
     """
 
     job: str
@@ -58,12 +58,12 @@ class Entry:
         )
 
     def number(self, name: str) -> int | None:
-        """An optional field that counts."""
+        """Return an optional field that is a number."""
         value = self.detail.get(name)
         return value if isinstance(value, int) else None
 
     def text(self, name: str) -> str | None:
-        """An optional field that is text."""
+        """Return an optional field that is text."""
         value = self.detail.get(name)
         return value if isinstance(value, str) else None
 
@@ -88,4 +88,4 @@ def _time(fields: Mapping[str, str], name: str) -> datetime:
     try:
         return from_us(us)
     except (ValueError, OverflowError, OSError) as error:
-        raise ValueError(f"the field {name!r} is no time in microseconds: {us}") from error
+        raise ValueError(f"the field {name!r} is not a time in microseconds: {us}") from error

@@ -1,4 +1,4 @@
-"""Folding a batch of entries into one row a job."""
+"""Combine a batch of entries into one row for each job."""
 
 from __future__ import annotations
 
@@ -17,14 +17,17 @@ _ENDED = TERMINAL | {State.DEAD_LETTERED}
 
 
 def fold(entries: Iterable[Entry]) -> list[dict[str, Any]]:
-    """One ledger row a (job, epoch): the present from its last version, the rest gathered."""
+    """Return one ledger row for each (job, epoch).
+
+    The state of its last version, the rest gathered.
+    """
     rows: dict[tuple[str, int], dict[str, Any]] = {}
     for entry in sorted(entries, key=lambda entry: entry.version):
         row = _row(entry)
         known = rows.setdefault((entry.job, entry.epoch), row)
         if known is not row:
             _merge(known, row)
-    return [rows[key] for key in sorted(rows)]  # one order everywhere: no deadlocks
+    return [rows[key] for key in sorted(rows)]  # the same order everywhere prevents deadlocks
 
 
 def _row(entry: Entry) -> dict[str, Any]:
@@ -52,7 +55,7 @@ def _row(entry: Entry) -> dict[str, Any]:
 
 
 def _letter(entry: Entry) -> uuid.UUID | None:
-    """The letter of a death: named by the event, or known from the life and generation."""
+    """Return the letter id of a death: from the event, or computed from epoch and generation."""
     named, generation = entry.text("letter"), entry.number("generation")
     if named is not None:
         return uuid.UUID(named)

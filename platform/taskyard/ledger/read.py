@@ -1,4 +1,4 @@
-"""Reading a job's present and past."""
+"""Read a job's current state and history."""
 
 from __future__ import annotations
 
@@ -24,14 +24,17 @@ __all__ = [
     "starts_after_replay",
 ]
 
-# A page that a person reads; more is a query for the database.
+# As many as a person reads; to see more, query the database.
 SEARCH_LIMIT: Final = 1000
 
 
 def messages_of(
     connection: Connection, rows: Iterable[Mapping[str, Any]]
 ) -> dict[tuple[str, int], str]:
-    """The last error's text of each life among `rows`, by (job_id, epoch); some have none."""
+    """Return the last error's text of each job and epoch among `rows`, by (job_id, epoch).
+
+    Jobs without an error are left out.
+    """
     lives = [(row["job_id"], row["epoch"]) for row in rows]
     if not lives:
         return {}
@@ -48,9 +51,10 @@ def messages_of(
 def starts_after_replay(
     connection: Connection, rows: Iterable[Mapping[str, Any]]
 ) -> dict[tuple[str, int], datetime]:
-    """The first start after the last replay of each life among `rows`, by (job_id, epoch).
+    """Return the first start after the last replay of each job and epoch among `rows`.
 
-    One that was not replayed, or whose events have aged out, has none.
+    Keys are (job_id, epoch). A job that was not replayed, or whose events have aged out, is left
+    out.
     """
     lives = [(row["job_id"], row["epoch"]) for row in rows if row["generation"]]
     if not lives:
@@ -78,7 +82,7 @@ def starts_after_replay(
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which jobs; None does not filter."""
+    """Which jobs to select; None does not filter."""
 
     state: str | None = None
     job_type: str | None = None
@@ -87,9 +91,12 @@ class Wanted:
 
 
 def newest(connection: Connection, wanted: Wanted, limit: int = 50) -> list[dict[str, Any]]:
-    """The jobs that fit, last changed first; raises `Refused` outside 1 to `SEARCH_LIMIT`."""
+    """Return the matching jobs, last changed first.
+
+    Raises `Refused` outside 1 to `SEARCH_LIMIT`.
+    """
     if not 1 <= limit <= SEARCH_LIMIT:
-        raise Refused(f"limit must lie between 1 and {SEARCH_LIMIT}, got {limit}")
+        raise Refused(f"limit must be from 1 to {SEARCH_LIMIT}, got {limit}")
     query = select(LEDGER)
     for name in ("state", "job_type", "queue"):
         value = getattr(wanted, name)
@@ -102,7 +109,7 @@ def newest(connection: Connection, wanted: Wanted, limit: int = 50) -> list[dict
 
 
 def ids_starting_with(connection: Connection, prefix: str, limit: int) -> list[str]:
-    """The ids of at most `limit` jobs that begin with `prefix`, in order."""
+    """Return at most `limit` ids of jobs that begin with `prefix`, in order."""
     query = (
         select(LEDGER.c.job_id)
         .where(LEDGER.c.job_id.startswith(prefix, autoescape=True))
@@ -114,7 +121,7 @@ def ids_starting_with(connection: Connection, prefix: str, limit: int) -> list[s
 
 
 def job(connection: Connection, job_id: str) -> dict[str, Any]:
-    """The present of a job's latest life; raises `NotFound`."""
+    """Return the ledger's row of a job's latest epoch; raises `NotFound`."""
     query = select(LEDGER).where(LEDGER.c.job_id == job_id).order_by(LEDGER.c.epoch.desc()).limit(1)
     row = connection.execute(query).mappings().one_or_none()
     if row is None:
@@ -126,7 +133,7 @@ def job(connection: Connection, job_id: str) -> dict[str, Any]:
 
 
 def history(connection: Connection, job_id: str) -> list[dict[str, Any]]:
-    """Every stored event of a job's lives, in order; empty if there is none."""
+    """Return every stored event of a job's epochs, in order; empty if there is none."""
     query = (
         select(EVENTS).where(EVENTS.c.job_id == job_id).order_by(EVENTS.c.epoch, EVENTS.c.version)
     )

@@ -1,4 +1,4 @@
-"""Writing a batch of entries: the history as it is, the present only if it is newer."""
+"""Write a batch of entries: all of the history, the current state only if it is newer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _REPLACED: Final = ("state", "ended_at", "updated_at")
 def write(connection: Connection, entries: Sequence[Entry]) -> None:
     """Store `entries` in the caller's transaction; storing them again changes nothing.
 
-    Entries may come in any order: the version decides what is present, gaps are filled.
+    Entries may come in any order: the version decides which state is current, and gaps are filled.
     """
     if not entries:
         return
@@ -35,7 +35,7 @@ def write(connection: Connection, entries: Sequence[Entry]) -> None:
 
 
 def write_present(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write the present of jobs alone, each only where it is newer; a row has every column."""
+    """Write only current states of jobs, each only if it is newer; a row has every column."""
     write_rows(connection, _upsert(), rows)
 
 

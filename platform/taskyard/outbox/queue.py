@@ -1,6 +1,7 @@
-"""Putting intents, claiming them in order, finishing or postponing them.
+"""Add intents, claim them in order, finish or postpone them.
 
-A claimed row stays locked until the claimer's transaction ends, so a crash gives it back at once.
+A claimed row stays locked until the claimer's transaction ends, so after a crash it is free at
+once.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def finish(connection: Connection, intent_id: uuid.UUID) -> None:
 
 
 def postpone(connection: Connection, intent_id: uuid.UUID, wait: timedelta, error: str) -> None:
-    """Leave an intent open for another try after `wait`, with what went wrong, secrets masked."""
+    """Keep an intent open for another try after `wait`; store what went wrong, secrets masked."""
     _set(
         connection,
         intent_id,
@@ -85,7 +86,7 @@ def postpone(connection: Connection, intent_id: uuid.UUID, wait: timedelta, erro
 
 
 def why_waiting(connection: Connection, intent_id: uuid.UUID) -> str | None:
-    """What went wrong when an open intent was last tried; None before that, and once it is done."""
+    """Return why the last try of an open intent failed; None before a try, and once it is done."""
     query = select(OUTBOX.c.last_error).where(OUTBOX.c.id == intent_id, OUTBOX.c.done_at.is_(None))
     return connection.scalar(query)
 
