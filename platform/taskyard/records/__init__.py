@@ -1,4 +1,4 @@
-"""Records: the live state of every job in Redis, moved only by scripts that follow the table."""
+"""Records: the live state of every job in Redis, changed only by scripts that follow the table."""
 
 from taskyard.records.admissions import SCRIPTS_AHEAD
 from taskyard.records.answers import (

@@ -1,4 +1,4 @@
-"""Admitting many jobs: in groups, ahead of their replies, or with replicas as witnesses."""
+"""Admit many jobs: in groups, before earlier replies are read, or waiting for replicas."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ __all__ = ["SCRIPTS_AHEAD", "Admissions", "Upcoming", "witness"]
 
 log = logger(__name__)
 
-# A script must not hold up the server: 50 admissions take about a millisecond.
+# A script must not block the server: 50 admissions take about a millisecond.
 _GROUP: Final = 50
-# Sent before the answer to the first is read: the one that the server works on, one that waits for
-# it, one whose answer is on its way; more would only stay in buffers.
+# Sent before the first answer is read: one for the server to work on, one that waits, one whose
+# answer is on its way; more would only fill buffers.
 SCRIPTS_AHEAD: Final = 3
-# A script of large messages would hold up those of many small ones: it is closed at so many bytes.
+# A script of large messages would block the server longer: it is closed at this many bytes.
 _GROUP_BYTES: Final = 1_048_576
-# What is sent at once has to arrive before the socket gives up.
+# What is sent at once must arrive before the socket's timeout.
 _TURN_BYTES: Final = 4_194_304
 _NOWHERE: Final = Publication("", "", "", "", "", 0)
 Upcoming = Callable[[], Admission | None]
@@ -49,20 +49,23 @@ def witness(
     published: bool,
     window_ms: int,
 ) -> int:
-    """How many of `jobs` got a record; see `Records.witness_many`."""
+    """Return how many of `jobs` got a record; see `Records.witness_many`."""
     with client.pipeline(transaction=False) as pipe:
         script.queue_load(pipe)
         for job in jobs:
             facts: list[Argument] = [job.job_id, job.job_type, job.queue]
             facts += [int(published), window_ms]
             script.queue(pipe, keys.script_keys(job.job_id), facts)
-        # Each is a script of its own: one that is refused says nothing of the others.
+        # Each is a script of its own: a refused one says nothing about the others.
         answers = pipe.execute(raise_on_error=False)[1:]
     return sum(_new(client, keys, job, reply) for job, reply in zip(jobs, answers, strict=True))
 
 
 def _new(client: redis.Redis, keys: Keys, job: Witnessed, answer: Any) -> int:
-    """1 for a job that has a new record, 0 for one that has none or had one; raises the others."""
+    """Return 1 for a job with a new record, 0 for one that has none or had one.
+
+    Raise other errors.
+    """
     if not isinstance(answer, Exception):
         return int(answer)
     if not isinstance(answer, ResponseError):
@@ -72,7 +75,7 @@ def _new(client: redis.Redis, keys: Keys, job: Witnessed, answer: Any) -> int:
     if not isinstance(error, WrongKeyType) or error.key != keys.record(job.job_id):
         raise error
     facts = {"action": "key_misplaced", "key": error.key, "job_id": job.job_id}
-    log.error("job %s has no record: %s", job.job_id, error, extra=facts)
+    log.error("job %s got no record: %s", job.job_id, error, extra=facts)
     return 0
 
 
@@ -91,7 +94,7 @@ class Admissions:
         self._domain_of = domain_of
 
     def many(self, jobs: Sequence[Admission]) -> list[Admitted]:
-        """Admit any number of jobs; answers in the jobs' order."""
+        """Admit any number of jobs; return the answers in the jobs' order."""
         if len(jobs) > _GROUP:
             return [answer for answers in self.ahead(jobs) for answer in answers]
         if jobs and self._settings.replicas:
@@ -102,9 +105,10 @@ class Admissions:
             return [parse_admitted(raw) for raw in self._script(self._client, *self._call(jobs))]
 
     def ahead(self, jobs: Iterable[Admission]) -> Generator[list[Admitted]]:
-        """`many`, 50 a script; the answers of 50 at a time, in the jobs' order.
+        """Do as `many`, 50 jobs a script; yield the answers of 50 at a time, in the jobs' order.
 
-        The server works on some while the next are taken from `jobs`. Close it if you stop early.
+        The server works on some while the next are taken from `jobs`. Close the iterator if you
+        stop early.
         """
         left = iter(jobs)
         if self._settings.replicas:
@@ -126,12 +130,12 @@ class Admissions:
             return [parse_admitted(raw) for raw in calls.receive()]
 
     def each(self, upcoming: Upcoming, scripts: int) -> Generator[Sequence[Admitted | Exception]]:
-        """Admit jobs of many callers: each has its own answer, or its own error.
+        """Admit jobs of many callers: each gets its own answer, or its own error.
 
-        `upcoming` gives the next job, or None while there is none: then a turn begins, of at most
-        so many `scripts`, which go to the server at once and are answered at once. What comes
-        meanwhile is for the next turn. Raises redis-py's error when the server is lost: then no
-        answer is known to what was taken and not yielded. Close it if you stop early.
+        `upcoming` gives the next job, or None if there is none: then a turn begins. A turn sends at
+        most `scripts` scripts at once and yields their answers together. Jobs that come meanwhile
+        are for the next turn. Raises redis-py's error if the server is lost: then the answers to
+        jobs that were taken and not yielded are unknown. Close the iterator if you stop early.
         """
         if self._settings.replicas:
             while group := _group(upcoming):
@@ -160,9 +164,10 @@ class Admissions:
     def _apart(
         self, group: Sequence[Admission], error: ResponseError
     ) -> list[Admitted | Exception]:
-        """The answers to jobs of which one made the script of all fail with `error`.
+        """Yield answers to jobs of which one made their common script fail with `error`.
 
-        Each is admitted by a script of its own; what the failed one has admitted answers the same.
+        Each is admitted by a script of its own; one that the failed script admitted answers the
+        same.
         """
         if len(group) == 1:
             return [named(self._client, error, self._types(group))]
@@ -187,7 +192,10 @@ class Admissions:
             return error
 
     def _replicated(self, jobs: Sequence[Admission]) -> list[Admitted]:
-        """`many` that waits for replicas, as long as a publication may; raises `NotReplicated`."""
+        """Do as `many`, and wait for replicas as long as a publication may take.
+
+        Raises `NotReplicated`.
+        """
         wanted, patience_s = self._settings.replicas, self._settings.publish_timeout_s
         until = monotonic() + patience_s
         while True:
@@ -198,7 +206,7 @@ class Admissions:
                     *self._call(jobs),
                     mark=f"{self._settings.namespace}:replicated",
                     replicas=wanted,
-                    # The answer has to come before the socket gives up.
+                    # The answer must come before the socket's timeout.
                     within_s=patience_s / TRIES / 2,
                 )
             if confirmed >= wanted:
@@ -214,7 +222,7 @@ class Admissions:
 
     @contextmanager
     def _naming(self, jobs: Sequence[Admission]) -> Iterator[None]:
-        """Raise `WrongKeyType` where admitting `jobs` fails for the type of a key."""
+        """Raise `WrongKeyType` if admitting `jobs` fails because of a key's type."""
         try:
             yield
         except ResponseError as error:
@@ -232,7 +240,7 @@ class Admissions:
     def _call(self, jobs: Sequence[Admission]) -> tuple[list[str], list[Argument]]:
         first = jobs[0].publication or _NOWHERE
         keys = self._keys.script_keys(jobs[0].job_id)
-        # A key without a name is refused to a user who is confined to some; this one is not used.
+        # Redis refuses an empty key to a user whose keys are restricted; this key is not used.
         keys += [first.delayed_key or keys[0], first.messages_key or keys[0]]
         arguments: list[Argument] = []
         for at, job in enumerate(jobs):
@@ -246,7 +254,7 @@ class Admissions:
 
 
 def _turn(upcoming: Upcoming, scripts: int) -> list[list[Admission]]:
-    """The next jobs for at most so many scripts."""
+    """Return the next jobs for at most this many scripts."""
     groups: list[list[Admission]] = []
     space = _TURN_BYTES
     while len(groups) < scripts and space > 0 and (group := _group(upcoming)):
@@ -256,7 +264,7 @@ def _turn(upcoming: Upcoming, scripts: int) -> list[list[Admission]]:
 
 
 def _group(upcoming: Upcoming) -> list[Admission]:
-    """The next jobs for one script."""
+    """Return the next jobs for one script."""
     group: list[Admission] = []
     space = _GROUP_BYTES
     while len(group) < _GROUP and space > 0 and (job := upcoming()) is not None:

@@ -1,4 +1,4 @@
-"""What the scripts answer, as values; times in microseconds."""
+"""The scripts' answers as values; times in microseconds."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """The record of an enqueue; `created` is False where the id had one already.
+    """The record of an enqueue; `created` is False if the id had one already.
 
-    `published` says whether the broker has confirmed the first message of this life.
+    `published` says whether the broker has confirmed the first message of this epoch.
     """
 
     created: bool
@@ -65,7 +65,10 @@ class Publication:
 
 @dataclass(frozen=True, slots=True)
 class Witnessed:
-    """One job that its producer has published itself; `queue` empty where only the broker knows."""
+    """A job whose producer has published it already.
+
+    `queue` is empty if only the broker knows it.
+    """
 
     job_id: str
     job_type: str
@@ -79,9 +82,9 @@ OWN_ID: Final = "-"
 class Admission:
     """One job to admit; see `Records.admit`.
 
-    `call` names the caller's one call: asked again by the same, admission answers `created` again,
-    however far the job has come. Without a name every repeat is another's; `OWN_ID` where the id
-    itself was made for the call.
+    `call` names one call of the caller: a repeat with the same name gets `created` again, whatever
+    has happened to the job since. Without a name every repeat counts as another call; use `OWN_ID`
+    if the id itself was made for the call.
     """
 
     job_id: str
@@ -95,7 +98,10 @@ class Admission:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Go: `attempt` counts from 1, `attempts` are the handler outcomes before this one."""
+    """The attempt may run.
+
+    `attempt` counts from 1, `attempts` are earlier outcomes of the handler.
+    """
 
     attempt: int
     token: int
@@ -108,14 +114,14 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """Completed before; `meta` is the stored Celery result, None when it has expired."""
+    """The job completed before; `meta` is the stored Celery result, None if it has expired."""
 
     meta: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """Decided before: publish again what `decision` obliges to, then acknowledge."""
+    """Decided before: publish again what `decision` requires, then acknowledge."""
 
     decision: Decision
     seq: int
@@ -147,12 +153,12 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class UnknownHistory:
-    """No record, and the message is too old to tell whether it ran before."""
+    """There is no record, and the message is too old to know whether it ran before."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reused:
-    """The id is that of a job of another type, `job_type`, in its life `epoch`."""
+    """The id belongs to a job of another type, `job_type`, in its epoch `epoch`."""
 
     job_type: str
     state: State
@@ -165,7 +171,7 @@ BeginAnswer = Run | WithoutRun
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The decision stands. `due_us` is 0 except for a retry."""
+    """The decision is recorded. `due_us` is 0 except for a retry."""
 
     state: State
     version: int
@@ -176,7 +182,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Superseded:
-    """Someone else decided first; nothing was recorded."""
+    """Another process decided first; nothing was recorded."""
 
     state: State
     version: int
@@ -184,21 +190,21 @@ class Superseded:
 
 @dataclass(frozen=True, slots=True)
 class Requeue:
-    """The attempt is over without a decision; the message goes back."""
+    """The attempt ended without a decision; the message goes back."""
 
     state: State
 
 
 @dataclass(frozen=True, slots=True)
 class NotHeld:
-    """Not this delivery's job to end: it holds no attempt."""
+    """The delivery cannot end the job's attempt, since it holds none."""
 
     state: State
 
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """The next generation is open; `already` where the same request had opened it before."""
+    """The next generation is open; `already` if the same request had opened it before."""
 
     generation: int
     seq: int

@@ -1,4 +1,4 @@
-"""Where many jobs stand, and what is left of those that ended: a round trip each."""
+"""The states of many jobs, and the results of ended ones: one round trip each."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ class End:
 def read_states(
     client: redis.Redis, keys: Keys, job_ids: Sequence[str]
 ) -> list[tuple[State, str] | RedisError]:
-    """(state, job type) of each job, `State.NONE` without a record; an error where one is odd."""
+    """Return (state, job type) of each job, `State.NONE` without a record.
+
+    An error if it is unreadable.
+    """
     with client.pipeline(transaction=False) as pipe:
         for job_id in job_ids:
             pipe.hmget(keys.record(job_id), ("state", "type"))
@@ -49,7 +52,7 @@ def _state(
 
 
 def read_ends(client: redis.Redis, keys: Keys, job_ids: Sequence[str]) -> list[End]:
-    """Everything about each job; raises redis-py's errors."""
+    """Return everything about each job; raises redis-py's errors."""
     if not job_ids:
         return []
     with client.pipeline(transaction=False) as pipe:

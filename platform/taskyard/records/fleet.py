@@ -1,6 +1,6 @@
-"""The workers of a namespace, as each says every few seconds that it lives.
+"""The workers of a namespace, by the heartbeat that each writes every few seconds.
 
-The record of a job names the worker that runs it. Whether that worker still lives is known here,
+The record of a job names the worker that runs it. Here is known whether that worker still lives,
 whatever the broker.
 """
 
@@ -21,8 +21,8 @@ __all__ = ["BEAT_S", "GONE_S", "Fleet", "Member", "left_by_dead", "lives"]
 
 BEAT_S: Final = 5.0
 GONE_S: Final = 15.0
-"""How long a worker may be silent before it counts as gone."""
-# As long as an operator may want to see one that was never replaced.
+"""How long a worker may be silent before it counts as dead."""
+# How long an operator may want to see a worker that was never replaced.
 _FORGOTTEN_S: Final = 3600.0
 
 
@@ -30,10 +30,10 @@ _FORGOTTEN_S: Final = 3600.0
 class Member:
     """One worker process: its Celery name, and how its broker returns what it holds.
 
-    `unacked` and `index` are the full names of the keys that hold what is out at a Redis broker,
-    empty at RabbitMQ. `own` says that Taskyard's transport reads its queues; by kombu's `held` are
-    the tags of what it holds, which nothing else says. `returns`: it brings back what dead workers
-    hold by kombu's transport.
+    `unacked` and `index` are the full names of the keys with its unacknowledged messages at a Redis
+    broker, empty for RabbitMQ. `own`: it uses Taskyard's transport. With kombu's, `held` are the
+    tags that it holds, which no key says. `returns`: it gives back what dead workers with kombu's
+    transport hold.
     """
 
     worker: str
@@ -50,7 +50,7 @@ class Member:
 
     @classmethod
     def read(cls, instance: str, seen_us: int, description: str) -> Self | None:
-        """From a heartbeat; None where another version's cannot be understood."""
+        """Parse a heartbeat; None if it is of another version and cannot be understood."""
         try:
             document: dict[str, Any] = json.loads(description)
             return cls(
@@ -70,40 +70,40 @@ class Member:
             return None
 
     def describe(self) -> str:
-        """What `read` understands."""
+        """Return the heartbeat's text, which `read` parses."""
         document = asdict(self)
         del document["instance"], document["seen_us"]
         return json.dumps(document)
 
     def alive(self, now_us: int) -> bool:
-        """Whether its heartbeat came within `GONE_S`."""
+        """Return whether its heartbeat came within `GONE_S`."""
         return now_us - self.seen_us <= us_of(GONE_S)
 
 
 class Fleet:
-    """All members, in the records' Redis; every method raises redis-py's errors."""
+    """All workers, in the records' Redis; every method raises redis-py's errors."""
 
     def __init__(self, client: redis.Redis, namespace: str) -> None:
         self._client = client
         self.key = f"{namespace}:workers"
 
     def join(self, member: Member, started_s: float) -> Member:
-        """Add a worker that started so many seconds ago."""
+        """Add a worker that started this many seconds ago."""
         now_us, _ = self.read()
         joined = replace(member, started_us=now_us - us_of(started_s))
         self.beat(joined)
         return joined
 
     def beat(self, member: Member) -> None:
-        """Say that it lives."""
+        """Write the heartbeat."""
         beat(self._client, self.key, member.instance, member.describe())
 
     def leave(self, member: Member) -> None:
-        """Remove a worker that ends in order."""
+        """Remove a worker that shuts down normally."""
         self._client.hdel(self.key, member.instance)
 
     def read(self) -> tuple[int, list[Member]]:
-        """The server's time in microseconds, and every member that has not left in order."""
+        """Return the server's time in microseconds, and every worker that did not sign off."""
         now_us, beats = read_beats(self._client, self.key)
         found = [Member.read(name, us, text) for name, (us, text) in beats.items()]
         return now_us, [member for member in found if member is not None]
@@ -118,9 +118,9 @@ class Fleet:
 
 
 def lives(members: Sequence[Member], worker: str, began_us: int, now_us: int) -> bool:
-    """Whether the process that began an attempt then under this worker's name is still there.
+    """Return whether the process that began an attempt at that time under this name still lives.
 
-    One of the same name that started later is its successor, not it.
+    A process of the same name that started later is its successor.
     """
     return any(
         member.worker == worker and member.started_us <= began_us and member.alive(now_us)
@@ -129,6 +129,6 @@ def lives(members: Sequence[Member], worker: str, began_us: int, now_us: int) ->
 
 
 def left_by_dead(members: Sequence[Member], now_us: int) -> set[str]:
-    """The tags that a dead worker said it held, and that no living one says it holds."""
+    """Return the tags that a dead worker said it held, and that no living worker says it holds."""
     living = {tag for member in members if member.alive(now_us) for tag in member.held}
     return {tag for member in members if not member.alive(now_us) for tag in member.held} - living

@@ -1,4 +1,4 @@
-"""The names of every Redis key, in one place."""
+"""The names of every job's Redis keys, in one place."""
 
 from __future__ import annotations
 
@@ -28,22 +28,25 @@ class Keys:
 
     @property
     def gaps(self) -> str:
-        """How many events were left out of the stream, by event."""
+        """The counts of events left out of the stream, by event."""
         return f"{self.namespace}:lifecycle:gaps"
 
     @property
     def prefix(self) -> str:
-        """What goes before the names of the broker's and Celery's own keys."""
+        """The prefix of the broker's and Celery's own keys."""
         return "" if self.namespace == "taskyard" else f"{self.namespace}:"
 
     def result(self, job_id: str) -> str:
-        """Celery's result key; a channel of the same name announces its end."""
+        """Celery's result key; the channel of the same name announces the job's end."""
         return f"{self.prefix}celery-task-meta-{job_id}"
 
     def kept_result(self, job_id: str) -> str:
-        """The record's own copy of an installed app's result, which the app keeps elsewhere."""
+        """The record's copy of the result of an installed app's job.
+
+        The app stores its own elsewhere.
+        """
         return f"{self.namespace}:result:{job_id}"
 
     def script_keys(self, job_id: str) -> list[str]:
-        """KEYS of every record script: record, stream, gaps, result."""
+        """The KEYS of every record script: record, stream, gaps, result."""
         return [self.record(job_id), self.lifecycle, self.gaps, self.result(job_id)]

@@ -1,4 +1,4 @@
-"""From a script's reply to the value that callers match on."""
+"""Parse a script's reply into the value that callers match on."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _STATES: Final = {state.value.encode(): state for state in State}
 
 
 def parse_admitted(raw: Sequence[bytes]) -> Admitted:
-    """The reply of `admit`."""
+    """Parse the reply of `admit`."""
     return Admitted(
         created=raw[0] == b"1",
         state=_STATES[raw[1]],
@@ -39,7 +39,7 @@ def parse_admitted(raw: Sequence[bytes]) -> Admitted:
 
 
 def parse_decided(raw: Sequence[bytes]) -> Decided:
-    """The reply that starts with `decided`."""
+    """Parse a reply that starts with `decided`."""
     return Decided(
         decision=Decision(raw[1].decode()),
         seq=int(raw[2]),
@@ -55,12 +55,12 @@ def _run(raw: Sequence[bytes]) -> Run:
 
 
 def parse_begin(raw: Sequence[Any]) -> BeginAnswer:  # noqa: PLR0911 - one answer a line
-    """The reply of `begin` or `dead_letter`."""
+    """Parse the reply of `begin` or `dead_letter`."""
     match raw[0]:
         case b"run":
             return _run(raw)
         case b"done":
-            # A missing result is nil in Lua, which cuts the reply short.
+            # A missing result is nil in Lua, which shortens the reply.
             return Done(raw[1] if len(raw) > 1 and raw[1] else None)
         case b"decided":
             return parse_decided(raw)
@@ -75,4 +75,6 @@ def parse_begin(raw: Sequence[Any]) -> BeginAnswer:  # noqa: PLR0911 - one answe
         case b"unknown_history":
             return UnknownHistory()
         case other:
-            raise ValueError(f"the begin script gave {other!r}, which this version does not know")
+            raise ValueError(
+                f"the script begin answered {other!r}, which this version does not know"
+            )

@@ -1,4 +1,4 @@
-"""A record, read for people and letters."""
+"""A record, parsed for people and letters."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from taskyard.wire.letters import AttemptNote
 
 __all__ = ["HISTORY_LINES", "Record"]
 
-# A letter shows the first attempt and the last ones; a policy may retry for ever.
+# A letter has the first attempt and the last ones; a policy may retry without limit.
 HISTORY_LINES: Final = 50
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """The live state of one job; times in microseconds, 0 where something has not happened."""
+    """The live state of one job; times in microseconds, 0 if something has not happened."""
 
     job_id: str
     fields: dict[str, str]
 
     @property
     def state(self) -> State:
-        """Where it stands; `State.NONE` without a record."""
+        """The job's state; `State.NONE` without a record."""
         return State(self.fields.get("state", "none"))
 
     def number(self, name: str) -> int:
-        """A numeric field, 0 if absent or damaged."""
+        """Return a numeric field, 0 if it is absent or damaged."""
         value = self.fields.get(name, "")
         return int(value) if value.isascii() and value.isdigit() else 0
 
     @property
     def epoch(self) -> int:
-        """The life."""
+        """The job's epoch."""
         return self.number("epoch")
 
     @property
     def generation(self) -> int:
-        """Replays and redirects so far."""
+        """The number of replays and redirects so far."""
         return self.number("generation")
 
     @property
@@ -61,7 +61,7 @@ class Record:
     @property
     def history(self) -> list[AttemptNote]:
         """Failed attempts of this generation, oldest first: the first and the last 49."""
-        # Not `splitlines`: an error text may hold U+2028, which JSON leaves as it is.
+        # Not `splitlines`: an error text may contain U+2028, which JSON does not escape.
         lines = self.fields.get("history", "").split("\n")
         return [AttemptNote.model_validate_json(line) for line in lines if line]
 

@@ -1,4 +1,4 @@
-"""The record scripts as methods; each is one round trip and answers the same when repeated."""
+"""The record scripts as methods; each is one round trip and gives the same answer when repeated."""
 
 from __future__ import annotations
 
@@ -86,41 +86,44 @@ class Records:
         publication: Publication | None = None,
         call: str = "",
     ) -> Admitted:
-        """The record of a new job, or the one its id already has.
+        """Return the record of a new job, or the one that its id already has.
 
-        With a `publication` the same script also publishes a created job's message, which needs
-        records and broker in one Redis.
+        With a `publication` the same script also publishes the message of a created job, which
+        needs records and broker in one Redis.
         """
         job = Admission(job_id, job_type, queue, priority, unique_for_s, publication, call)
         return self.admit_many([job])[0]
 
     def admit_many(self, jobs: Sequence[Admission]) -> list[Admitted]:
-        """`admit` for many; answers in the jobs' order."""
+        """Do as `admit` for many jobs; return the answers in the jobs' order."""
         return self._admissions.many(jobs)
 
     def admit_ahead(self, jobs: Iterable[Admission]) -> Generator[list[Admitted]]:
-        """`admit` for any number, 50 a script; the answers of 50 at a time, in the jobs' order.
+        """Do as `admit` for any number of jobs, 50 a script.
 
-        The server works on some while the next are taken from `jobs`. Close it if you stop early.
+        Yield the answers of 50 at a time, in order.
+
+        The server works on some while the next are taken from `jobs`. Close the iterator if you
+        stop early.
         """
         return self._admissions.ahead(jobs)
 
     def admit_each(
         self, upcoming: Upcoming, scripts: int
     ) -> Generator[Sequence[Admitted | Exception]]:
-        """`admit` for jobs of many callers: each has its own answer, or its own error.
+        """Do as `admit` for jobs of many callers: each gets its own answer, or its own error.
 
-        `upcoming` gives the next job, or None while there is none; see `Admissions.each`.
+        `upcoming` gives the next job, or None if there is none; see `Admissions.each`.
         """
         return self._admissions.each(upcoming, scripts)
 
     def witness_many(self, jobs: Sequence[Witnessed], *, published: bool) -> int:
-        """Records of jobs that their producer has published itself, or failed to.
+        """Create records of jobs that their producer has published itself, or failed to publish.
 
-        A job that has a record, of whatever state, keeps it. Returns how many are new. The record
-        of a failed publication ends after the dedupe window, unless its message comes all the same.
-        Where something else is under a record's key, the log names it and the others are written;
-        raises `WrongKeyType` for a key that they share.
+        A job that has a record, in whatever state, keeps it. Returns how many are new. The record
+        of a failed publication expires after the dedupe window, unless its message comes all the
+        same. If a record's key has another type, the log names it and the other records are
+        written; raises `WrongKeyType` for a key that they share.
         """
         script, window_ms = self._scripts["witness"], self._window_us // 1000
         return witness(
@@ -128,13 +131,15 @@ class Records:
         )
 
     def confirm(self, job_id: str, epoch: int) -> None:
-        """Note that the broker has the first message of this life."""
+        """Note that the broker has confirmed the first message of this epoch."""
         self._call("confirm", job_id, [epoch])
 
     def confirm_many(self, lives: Sequence[tuple[str, int]]) -> list[RedisError | None]:
-        """`confirm` for many (job id, epoch) in one round trip; an error for each that has one.
+        """Do as `confirm` for many (job id, epoch) in one round trip.
 
-        Raises redis-py's error when the server is lost.
+        Return an error for each that failed.
+
+        Raises redis-py's error if the server is lost.
         """
         if len(lives) == 1:
             return [self._confirmed(*lives[0])]
@@ -166,8 +171,8 @@ class Records:
     ) -> BeginAnswer:
         """Ask for the right to run one attempt.
 
-        `holder` identifies the delivery, `process` who works on it: the same two asking again get
-        the same answer, another process with the same delivery takes over from a dead one.
+        `holder` identifies the delivery, `process` the process that works on it. The same two get
+        the same answer again; another process with the same delivery takes over from a dead one.
         """
         arguments = [
             *_position(stamp),
@@ -186,12 +191,15 @@ class Records:
         return parse_begin(self._call("begin", job_id, arguments))
 
     def renew(self, job_id: str, token: int) -> tuple[bool, str]:
-        """(whether the lease is kept, "cancel" if an operator asks, or the state that took it)."""
+        """Renew the lease; return whether it is kept, and a detail.
+
+        The detail is "cancel" if an operator asks for it, or the state that took the lease.
+        """
         answer, detail = self._call("renew", job_id, [token, us_of(self.settings.lease_s)])
         return answer == b"kept", detail.decode()
 
     def progress(self, job_id: str, token: int, fraction: float, note: str) -> bool:
-        """Write progress; False if this token no longer holds the job."""
+        """Write progress; return False if this token no longer holds the job."""
         body = json.dumps({"fraction": fraction, "note": note})
         return bool(self._call("progress", job_id, [token, body]))
 
@@ -240,7 +248,10 @@ class Records:
         return self._end(job_id, holder, Event.RELEASE, "")
 
     def lose(self, job_id: str, holder: str, evidence: str) -> Requeue | NotHeld | Decided:
-        """End this delivery's attempt as its process died; too many deaths are a poison letter."""
+        """End this delivery's attempt because its process died.
+
+        Too many deaths make a poison letter.
+        """
         return self._end(job_id, holder, Event.LOSE, evidence)
 
     def _end(
@@ -267,7 +278,7 @@ class Records:
         category: str,
         message: str,
     ) -> Decided | Held | Stale | Ended | Reused:
-        """Let a message die that no attempt could decide about."""
+        """Dead-letter a message about which no attempt could decide."""
         arguments: list[Argument] = [
             *_position(stamp),
             job_type,
@@ -281,7 +292,7 @@ class Records:
         ]
         answer = parse_begin(self._call("dead_letter", job_id, arguments))
         if not isinstance(answer, Decided | Held | Stale | Ended | Reused):
-            raise TypeError(f"dead_letter answered {answer!r}")
+            raise TypeError(f"the script dead_letter answered {answer!r}")
         return answer
 
     def deliver(self, job_id: str) -> int:
@@ -299,7 +310,7 @@ class Records:
         queue: str,
         priority: int | None,
     ) -> Replayed:
-        """Open the generation after `generation`; raises `Refused` with what stands in the way."""
+        """Open the generation after `generation`; raises `Refused`, which says what prevents it."""
         arguments: list[Argument] = [
             epoch,
             generation,
@@ -314,11 +325,11 @@ class Records:
         return Replayed(int(raw[1]), 0, raw[2] == b"1", int(raw[3]))
 
     def result(self, job_id: str) -> bytes | None:
-        """The stored Celery result, None if there is none (any more)."""
+        """Return the stored Celery result, None if there is none (any more)."""
         return self._get(self.keys.result(job_id))
 
     def kept_result(self, job_id: str) -> bytes | None:
-        """The record's copy of an installed app's result, None if there is none."""
+        """Return the record's copy of an installed app's result, None if there is none."""
         return self._get(self.keys.kept_result(job_id))
 
     def _get(self, key: str) -> bytes | None:
@@ -326,11 +337,11 @@ class Records:
         return raw.encode() if isinstance(raw, str) else raw
 
     def now_us(self) -> int:
-        """Redis's time, by which everything in a record is dated."""
+        """Return Redis's time; every time in a record is Redis's."""
         return redis_time_us(self.client.time())
 
     def read(self, job_id: str) -> Record:
-        """The record as it is; state `none` if there is none."""
+        """Return the record; state `none` if there is none."""
         key = self.keys.record(job_id)
         try:
             raw = self.client.hgetall(key)
@@ -340,11 +351,14 @@ class Records:
         return Record(job_id, fields)
 
     def states(self, job_ids: Sequence[str]) -> list[tuple[State, str] | RedisError]:
-        """(state, job type) of many jobs in one round trip; an error for each that has one."""
+        """Return (state, job type) of many jobs in one round trip.
+
+        An error for each that failed.
+        """
         return read_states(self.client, self.keys, job_ids)
 
     def ends(self, job_ids: Sequence[str]) -> list[End]:
-        """Record and result of many jobs in one round trip."""
+        """Return record and result of many jobs in one round trip."""
         return read_ends(self.client, self.keys, job_ids)
 
     def _call(self, name: str, job_id: str, arguments: Sequence[Argument]) -> Any:
@@ -355,7 +369,7 @@ class Records:
             raise named(self.client, error, dict(zip(keys, _TYPES, strict=True))) from None
 
 
-# Of the keys of every script.
+# KEYS of every script, in their order.
 _TYPES = ("hash", "stream", "hash", "string")
 
 _NAMES = (
@@ -380,6 +394,6 @@ def _text(raw: bytes | str) -> str:
 def _position(stamp: Stamp | None) -> list[str | int]:
     if stamp is None:
         return ["", 0, 0]
-    # Epoch 0: the message does not know its life, only how often Celery itself has retried it, or
-    # has put another task in its place.
+    # Epoch 0: the message does not know its epoch, only how often Celery itself has retried it, or
+    # has replaced it by another task.
     return [stamp.epoch or "", stamp.generation, stamp.seq]

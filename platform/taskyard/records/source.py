@@ -24,7 +24,7 @@ def script_source(name: str, stream_budget: int) -> str:
 
 
 def _tables(stream_budget: int) -> str:
-    """The state table and the bounds as Lua."""
+    """Return the state table and the limits as Lua."""
     rows = ", ".join(f"['{source}:{event}']='{to}'" for (source, event), to in TRANSITIONS.items())
     ends = ", ".join(f"['{state}']=true" for state in sorted(TERMINAL))
     return (
