@@ -195,7 +195,7 @@ def _why_stopped(
         return ""
     tag = messages.held.get(job)
     if tag is None:
-        return f"{state}, its message is nowhere"
+        return f"{state}, its message was not found anywhere"
     if cluster.setup.transport and tag.rpartition(":")[0] not in living:
         return f"{state}, {HELD}"
     if seen.state == State.RUNNING.value:

@@ -215,7 +215,7 @@ def _flush(yard: RestoreHarness) -> None:
     report = accept(yard.reconciler, yard.database, OPS, WHY)
     assert report.repaired[Kind.REPLAY_UNKNOWN] == 1
     assert set(letters.values()) <= set(report.examples[Kind.LETTER_WITHOUT_RECORD])
-    assert "refused: asked for before a restore" in yard.outcomes(open_intent)[-1]
+    assert "refused: requested before a restore" in yard.outcomes(open_intent)[-1]
     assert yard.carry_out() == 0
     assert not yard.publisher.sent
     yard.ask(letters[first])
@@ -262,7 +262,7 @@ def test_the_command_tells_drift_and_gate_and_opens_it(
     shut = shell.run("reconcile")
     assert shut.code == 1
     assert "delayed_without_message" in shut.out
-    assert "the gate is closed: Postgres holds no mark" in shut.out
+    assert "the gate is closed: Postgres has no mark" in shut.out
     assert "taskyard reconcile --accept" in shut.out
 
     denied = shell.run("reconcile", "--accept", "--reason", WHY)

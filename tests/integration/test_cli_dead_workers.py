@@ -34,12 +34,12 @@ def test_by_our_transport_the_owner_is_gone_and_others_give_it_back(
     reconciled = shell.run("reconcile")
 
     assert "lease     expired 3m ago, 20" in shown.out
-    assert "; worker shop@dead is gone\n" in shown.out
-    assert "message   held by process host.1, which is gone; it comes back about 20" in shown.out
+    assert "; worker shop@dead is dead\n" in shown.out
+    assert "message   held by process host.1, which is dead; it comes back at about 20" in shown.out
     assert (hands["lease_expired"], hands["worker_lives"]) == (True, False)
     assert (hands["message_held"], hands["held_by_dead"]) == (True, "process host.1")
     assert hands["back_at"] > hands["lease_until"]
-    assert "! workers    worker shop@dead is gone: it was last heard of 1m ago" in checked.out
+    assert "! workers    worker shop@dead is dead: it was last heard of 1m ago" in checked.out
     assert f"did not sign off, and read {shop.queue}. What it held is given back" in checked.out
     assert reconciled.code == 1
     assert "held_by_dead_worker" in reconciled.out
@@ -55,7 +55,9 @@ def test_by_kombus_transport_it_says_the_wait_and_what_would_be_sooner(
     shown = shell.run("jobs", "show", job)
     checked = shell.run("check")
 
-    assert "message   held by worker shop@dead, which is gone; it comes back about 20" in shown.out
+    assert (
+        "message   held by worker shop@dead, which is dead; it comes back at about 20" in shown.out
+    )
     assert (
         "after the visibility timeout (600 s); Taskyard's transport gives back within seconds"
         in shown.out
@@ -72,13 +74,13 @@ def test_while_all_live_nothing_of_it_is_said(shell: Shell, shop: HeldShop) -> N
 
     assert ", renewed by shop@alive\n" in shown.out
     assert "message " not in shown.out
-    assert "is gone" not in shell.run("check").out
+    assert "is dead" not in shell.run("check").out
 
 
 def test_a_worker_whose_name_lives_again_is_not_missed(shell: Shell, shop: HeldShop) -> None:
     shop.member("shop@again", silent_s=GONE_S + 60)
     shop.member("shop@again", silent_s=-600)
-    assert "is gone" not in shell.run("check").out
+    assert "is dead" not in shell.run("check").out
 
 
 def test_a_message_that_nobody_holds_is_for_the_reconciler(shell: Shell, shop: HeldShop) -> None:

@@ -391,7 +391,7 @@ def test_where_too_many_messages_wait_single_ones_are_not_looked_for_and_it_says
     report = yard.look(most_messages=0)
     assert report.drift[Kind.STRANDED_RUNNING] == 0
     assert report.unseen == [
-        "too many messages wait to look for single ones: run taskyard reconcile"
+        "too many messages wait to search for single ones: run taskyard reconcile"
     ]
 
 

@@ -155,9 +155,7 @@ def test_at_another_broker_a_job_is_suspected_and_it_says_why(shop: Shop) -> Non
     shop.stranded()
     report = shop.look()
     assert (stranded(report), report.suspected) == ({}, {"stranded_running": 1})
-    assert report.unseen == [
-        f"queue '{shop.queue}' lies at another broker than TASKYARD_BROKER_URL"
-    ]
+    assert report.unseen == [f"queue '{shop.queue}' is at another broker than TASKYARD_BROKER_URL"]
 
 
 def test_a_replayed_job_in_a_queue_that_nobody_named_is_not_published_again(shop: Shop) -> None:
@@ -196,4 +194,4 @@ def test_a_replaced_job_waits_for_its_replacement_without_a_message(shop: Shop) 
     shop.age(job)
     report = shop.look()
     assert (stranded(report), report.suspected) == ({}, {"stranded_retrying": 1})
-    assert "their jobs go on when the replacement's turn has come" in report.unseen[0]
+    assert "their jobs go on after their replacements" in report.unseen[0]

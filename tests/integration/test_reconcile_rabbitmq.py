@@ -84,7 +84,7 @@ def test_what_cannot_be_seen_is_suspected_and_never_counted_as_drift(
     report = reconciler.run(repair=True)
     assert report.drift[Kind.STRANDED_RETRYING] == 0
     assert report.suspected == {"stranded_retrying": 1}
-    assert "RabbitMQ lets nobody look into its queues" in report.unseen[0]
+    assert "RabbitMQ's queues cannot be searched" in report.unseen[0]
 
 
 def begin(yard: Taskyard, worker: str) -> str:
@@ -122,11 +122,11 @@ def test_what_a_dead_worker_had_begun_is_named_without_a_grace_time(
     detail = report.details[jobs[0]]
     assert detail.startswith("its lease expired at 20")
     assert detail.endswith(
-        f"its worker gone@host is gone; no worker reads queue {queue}: start one"
+        f"its worker gone@host is dead; no worker consumes queue {queue}: start one"
     )
     fleet.join(Member("new@host", queues=(queue,)), 0)
     detail = patient.run().details[jobs[0]]
-    assert detail.endswith(f"RabbitMQ gives its message to one of the 1 that read queue {queue}")
+    assert detail.endswith(f"RabbitMQ gives its message to one of the 1 that consume queue {queue}")
     patient.close()
 
 
@@ -168,7 +168,7 @@ def test_a_letter_that_waits_for_a_mirror_is_suspected_and_not_published_again(
         report = reconciler.run(repair=True)
         assert report.drift[Kind.LETTER_MISSING] == 0
         assert report.suspected == {"letter_missing": 1}
-        assert "See that the mirror runs" in report.unseen[0]
+        assert "Make sure that the mirror runs" in report.unseen[0]
     assert len(take_letters(yard.settings)) == 1
     assert reconciler.run(repair=True).repaired[Kind.LETTER_MISSING] == 1
     assert len(take_letters(yard.settings)) == 1

@@ -1,4 +1,4 @@
-"""Comparing broker, records, letters and ledger; repairing what can be repaired without harm."""
+"""Compare broker, records, letters and ledger, and repair what can be repaired without harm."""
 
 from taskyard.reconcile.kinds import MEANINGS, Kind
 from taskyard.reconcile.reconciler import Reconciler

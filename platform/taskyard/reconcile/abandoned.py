@@ -1,4 +1,4 @@
-"""Jobs whose message is held by a worker that is gone: when it comes back, or now."""
+"""Jobs whose message a dead worker holds: when it comes back, or giving it back now."""
 
 from __future__ import annotations
 
@@ -27,15 +27,18 @@ __all__ = ["Abandoned"]
 log = logger(__name__)
 
 _UNKNOWN: Final = (
-    "kombu's transport does not say who holds a message: some are in the hands of a worker without "
-    "Taskyard, or of one that is gone, and come back after its visibility timeout"
+    "kombu's transport does not say who holds a message: some are held by a worker without "
+    "Taskyard, or by a dead worker, and come back after the visibility timeout"
 )
 _OPEN: Final = frozenset({State.NONE, State.ACCEPTED, State.RUNNING, State.RETRYING})
 
 
 @dataclass(frozen=True, slots=True)
 class Abandoned:
-    """One look at what workers hold; `undelivered` are dead jobs whose letter is nowhere yet."""
+    """Compares what workers hold with the workers that live.
+
+    `undelivered` are dead-lettered jobs whose letter was not found anywhere.
+    """
 
     settings: Settings
     records: Records
@@ -46,7 +49,7 @@ class Abandoned:
     undelivered: frozenset[str]
 
     def add_findings(self, report: Report, grace_s: float) -> None:
-        """Add what is found; what no known worker holds, for `grace_s`, is suspected."""
+        """Add findings; a message that no known worker has held for `grace_s` is only suspected."""
         job_ids = sorted(self.messages.held)
         for start in range(0, len(job_ids), BATCH):
             batch = job_ids[start : start + BATCH]
@@ -67,7 +70,7 @@ class Abandoned:
                 report.suspect("held_unknown", _UNKNOWN)
 
     def _still_held(self, seen: Seen) -> list[tuple[Held, int]]:
-        """Those that are still out, with when they were taken."""
+        """Return the messages that are still held, with the time when they were taken."""
         found = []
         for held in self.messages.holding(seen):
             taken_s: Any = self.broker.zscore(held.index, held.tag)
@@ -113,7 +116,7 @@ class Abandoned:
         back = give_back(self.broker, *keys, held.tag, stored, layout.key(queue, step))
         if back:
             log.warning(
-                "job %s: its message, which a dead worker held, is back in queue %s",
+                "job %s: its message, which a dead worker held, was returned to queue %s",
                 seen.job_id,
                 queue,
                 extra={"action": "reconcile_given_back", "job_id": seen.job_id},
@@ -129,10 +132,10 @@ class Abandoned:
 def _detail(seen: Seen, since_us: int, back: Return) -> str:
     running = seen.state is State.RUNNING
     lease = f"its lease expired at {_moment(seen.numbers['lease_until'])}, " if running else ""
-    held = f"{back.holder}, which is gone, has held it since {_moment(since_us)}"
+    held = f"{back.holder}, which is dead, has held it since {_moment(since_us)}"
     if back.at_us is None:
         return f"{lease}{held}; {back.how}"
-    return f"{lease}{held}; it comes back about {_moment(back.at_us)}: {back.how}"
+    return f"{lease}{held}; it comes back at about {_moment(back.at_us)}: {back.how}"
 
 
 def _moment(us: int) -> str:

@@ -1,10 +1,10 @@
-"""Entries of two stores that lack their other half.
+"""Entries of two stores whose other half is missing.
 
 The delay store and the unacknowledged messages are each a hash of messages and a sorted set of
-times; an entry in only one of the two is drift.
+times; an entry in only one of the two is an inconsistency.
 
-The script that would repair a candidate judges it again, so that a message that is being moved
-is never reported.
+The script that repairs a candidate checks it again, so that a message that is being moved is never
+reported.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _SECONDS, _MILLISECONDS = 1, 1000
 
 @dataclass(frozen=True, slots=True)
 class _Store:
-    """`scale`: units a second of the sorted set's times."""
+    """A store of messages; `scale` is units per second of the sorted set's times."""
 
     messages: str
     times: str

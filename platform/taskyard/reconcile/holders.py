@@ -1,8 +1,8 @@
-"""Who holds a message that is out, whether it still lives, and when the message comes back if not.
+"""Which worker holds a message, whether it lives, and when the message comes back if it does not.
 
-By Taskyard's transport a tag names its owner, whose heartbeat is at the broker. By kombu's a tag
-names no worker: there the record names the worker of a job that runs, and workers say with their
-heartbeat beside the records what else they hold.
+With Taskyard's transport a tag names its owner, whose heartbeat is at the broker. With kombu's a
+tag names no worker: then the record names the worker of a running job, and workers list what else
+they hold in their heartbeat beside the records.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from taskyard.transport import OWNER_TTL_S, Owner, owner_of, read_owners
 
 __all__ = ["Holders", "Return", "look_for_holders"]
 
-# kombu looks for what is overdue in every tenth of its rounds, which are 10 s apart.
+# kombu looks for overdue messages in every tenth of its rounds, which are 10 s apart.
 _KOMBU_LOOKS_S: Final = 100.0
 _KOMBU_VISIBILITY_S: Final = 3600.0
-# A sweep is a second after another, and gives back a bounded number.
+# Two sweeps are a second apart, and each gives back a limited number.
 _SWEEP_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Return:
-    """A held message whose holder is gone: about when it comes back, and by whom.
+    """When a message that a dead worker holds comes back, and which worker returns it.
 
-    `at_us` is None where nothing that runs would bring it back. `sure` says that the holder was
-    seen alive before its heartbeat stopped, so that giving back its message is safe.
+    `at_us` is None if no running worker would return it. `sure`: the holder was seen alive before
+    its heartbeat stopped, so giving back its message is safe.
     """
 
     holder: str
@@ -48,7 +48,7 @@ class Return:
 
 @dataclass(frozen=True)
 class Holders:
-    """All that live, and when their last heartbeat came; times are those of their own server."""
+    """All live workers, and the time of their last heartbeat, by their own server's clock."""
 
     lease_s: float
     owners_now_us: int
@@ -62,16 +62,21 @@ class Holders:
 
     @cached_property
     def _named(self) -> set[str]:
-        """The tags that some worker, living or dead, says it holds."""
+        """Return the tags that some worker, living or dead, says it holds."""
         return {tag for member in self.members for tag in member.held}
 
     def is_unknown(self, held: Held, seen: Seen) -> bool:
-        """Whether it is unknown who holds a message: neither tag, record nor heartbeat."""
+        """Return whether the holder of a message is unknown.
+
+        Neither tag, record nor heartbeat names it.
+        """
         runs = seen.state is State.RUNNING
         return not owner_of(held.tag) and not runs and held.tag not in self._named
 
     def judge(self, held: Held, seen: Seen, since_us: int) -> Return | None:
-        """When a message comes back whose holder is gone; None where the holder lives or may live.
+        """Return when the message of a dead holder comes back.
+
+        None if the holder lives or may live.
 
         `since_us` is when it was taken, by the broker's index.
         """
@@ -93,12 +98,14 @@ class Holders:
         sweepers = [one for one in self.owners.values() if self._sweeps(one, held)]
         if not sweepers:
             queues = ", ".join(owner.queues) or "its queues"
-            how = f"no worker runs that would give it back: start one of {queues}"
+            how = f"no running worker would give it back: start one for {queues}"
             return Return(holder, None, how, sure=True)
         silent_us = owner.seen_us + us_of(OWNER_TTL_S)
         at_us = max(silent_us, self.owners_now_us) + us_of(_SWEEP_S)
         count = f"{len(sweepers)} consumer{'s' * (len(sweepers) != 1)}"
-        return Return(holder, at_us, f"{count} beside it give back what it held", sure=True)
+        return Return(
+            holder, at_us, f"{count} of the same broker will give back what it held", sure=True
+        )
 
     def _sweeps(self, owner: Owner, held: Held) -> bool:
         same = (owner.unacked, owner.index) == (held.unacked, held.index)
@@ -127,7 +134,7 @@ class Holders:
         return same and member.returns and member.alive(self.members_now_us)
 
     def _visibility(self, held: Held, since_us: int) -> tuple[int, str]:
-        """When any worker of kombu's transport would give it back, and in words."""
+        """Return when kombu's transport would give it back at the latest, and how, in words."""
         waits = [
             one.visibility_timeout_s
             for one in self.members

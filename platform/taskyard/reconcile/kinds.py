@@ -1,4 +1,4 @@
-"""Every kind of drift: what it means, and what repairing it does."""
+"""Every kind of inconsistency: what it means, and what repairing it does."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["MEANINGS", "Kind", "Meaning"]
 
 
 class Kind(StrEnum):
-    """What can disagree with what."""
+    """A kind of disagreement between the stores."""
 
     UNPUBLISHED = "unpublished"
     STRANDED_ACCEPTED = "stranded_accepted"
@@ -35,27 +35,29 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """`repair` is empty where nothing can be repaired without inventing something."""
+    """Texts of a kind; `repair` is empty if it cannot be repaired without inventing data."""
 
     text: str
     repair: str
 
 
-_REBUILT: Final = "published again from what was kept of it; without such a copy only reported"
+_REBUILT: Final = "published again from the stored copy; without a copy only reported"
 
 MEANINGS: Final[dict[Kind, Meaning]] = {
     Kind.UNPUBLISHED: Meaning("accepted, and the broker never confirmed its message", _REBUILT),
-    Kind.STRANDED_ACCEPTED: Meaning("accepted, and its message is nowhere", _REBUILT),
+    Kind.STRANDED_ACCEPTED: Meaning("accepted, and its message was not found anywhere", _REBUILT),
     Kind.STRANDED_RUNNING: Meaning(
-        "running with a lease that expired, and its message is nowhere", _REBUILT
+        "running with an expired lease, and its message was not found anywhere", _REBUILT
     ),
-    Kind.STRANDED_RETRYING: Meaning("its retry is overdue, and its message is nowhere", _REBUILT),
+    Kind.STRANDED_RETRYING: Meaning(
+        "its retry is overdue, and its message was not found anywhere", _REBUILT
+    ),
     Kind.HELD_BY_DEAD_WORKER: Meaning(
-        "its message is in the hands of a worker that is gone, and comes back by itself",
-        "it goes back to its queue now, where that worker had been heard of",
+        "a dead worker holds its message, which comes back by itself",
+        "the message returns to its queue now, if that worker was known",
     ),
     Kind.BEGUN_BY_DEAD_WORKER: Meaning(
-        "its worker is gone and its lease over; RabbitMQ gives its message to the next worker",
+        "its worker is dead and its lease expired; RabbitMQ gives its message to the next worker",
         "",
     ),
     Kind.LETTER_MISSING: Meaning(
@@ -63,7 +65,7 @@ MEANINGS: Final[dict[Kind, Meaning]] = {
         "the kept copy of the letter is published again; without one only reported",
     ),
     Kind.LETTER_WITHOUT_RECORD: Meaning(
-        "a letter waits in Postgres, and Redis knows nothing of its job", ""
+        "a letter waits in Postgres, and Redis has no record of its job", ""
     ),
     Kind.LETTER_BEHIND: Meaning(
         "a letter waits in Postgres, and its job was replayed already",
@@ -74,18 +76,18 @@ MEANINGS: Final[dict[Kind, Meaning]] = {
         "the intent is finished and audited",
     ),
     Kind.REPLAY_NOT_APPLIED: Meaning(
-        "a replay counts as done, and the record did not move",
+        "a replay counts as done, and the record was not changed",
         "the intent is opened again for the relay",
     ),
     Kind.REPLAY_UNKNOWN: Meaning(
-        "an intent from before a restore, and Redis knows nothing of its job",
-        "the intent is refused and its letter waits again: somebody must judge anew",
+        "an intent from before a restore, and Redis has no record of its job",
+        "the intent is refused and its letter waits again: an operator must decide again",
     ),
     Kind.LEDGER_BEHIND: Meaning(
         "the ledger is older than the record, and no event is on its way",
         "the ledger's row is written from the record",
     ),
-    Kind.JOB_FORGOTTEN: Meaning("alive in the ledger, and Redis knows nothing of it", ""),
+    Kind.JOB_FORGOTTEN: Meaning("not ended in the ledger, and Redis has no record of it", ""),
     Kind.DELAYED_WITHOUT_MESSAGE: Meaning(
         "a due time in the delay store without its message", "the time is removed"
     ),
@@ -96,10 +98,11 @@ MEANINGS: Final[dict[Kind, Meaning]] = {
         "a time of an unacknowledged message without the message", "the time is removed"
     ),
     Kind.UNACKED_WITHOUT_TIME: Meaning(
-        "an unacknowledged message that no sweep would find",
+        "an unacknowledged message without a time, which no sweep would find",
         "it gets its time, and goes back after the visibility timeout",
     ),
     Kind.COPY_UNREADABLE: Meaning(
-        "what was kept of a lost message or letter is damaged, so nothing can publish it again", ""
+        "the stored copy of a lost message or letter is damaged, so it cannot be published again",
+        "",
     ),
 }

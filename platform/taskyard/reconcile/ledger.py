@@ -1,4 +1,4 @@
-"""The ledger: behind the record, or the only store that still has a job."""
+"""Jobs whose ledger row is older than the record, or that only the ledger still has."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ _SLACK_US: Final = us_of(1)
 
 
 def oldest_event_us(records: Records) -> int | None:
-    """When the oldest event was appended that the mirror has not stored; None if there is none."""
+    """Return when the oldest event was appended that the mirror has not stored.
+
+    None without one.
+    """
     entries: Any = records.client.xrange(records.keys.lifecycle, count=1)
     return int(entries[0][0].partition(b"-")[0]) * 1000 if entries else None
 
@@ -36,7 +39,7 @@ def oldest_event_us(records: Records) -> int | None:
 def behind(
     engine: Engine, seen: Sequence[Seen], settled_us: int, oldest_us: int | None
 ) -> Iterator[Finding]:
-    """Rows older than their record although no event is on its way."""
+    """Yield rows that are older than their record although no event is on its way."""
     if oldest_us is not None:
         settled_us = min(settled_us, oldest_us - _SLACK_US)
     settled = [one for one in seen if one.touched_us < settled_us]
@@ -54,10 +57,10 @@ def behind(
 
 
 def _versions(engine: Engine, seen: Sequence[Seen]) -> dict[tuple[str, int], int | None]:
-    """The version of each in the ledger, -1 where it has none.
+    """Return the version of each job in the ledger, -1 if it has none.
 
-    None for an id that Postgres cannot hold (a NUL, a character that its encoding lacks): the
-    mirror keeps the bytes of such a job's events, and there is nothing to compare.
+    None for an id that Postgres cannot store (a NUL, a character that its encoding lacks): the
+    mirror keeps the events of such a job as bytes, so there is nothing to compare.
     """
     keys = [(one.job_id, one.epoch) for one in seen]
     wanted = tuple_(LEDGER.c.job_id, LEDGER.c.epoch)
@@ -78,7 +81,7 @@ def _versions(engine: Engine, seen: Sequence[Seen]) -> dict[tuple[str, int], int
 def forgotten(
     engine: Engine, records: Records, budget: Budget, limit: int, grace_s: float
 ) -> Iterator[Finding]:
-    """Jobs that the ledger counts as alive, and of which Redis knows nothing."""
+    """Yield jobs that have not ended in the ledger, and of which Redis has no record."""
     query = (
         select(LEDGER.c.job_id)
         .where(LEDGER.c.state.in_(_ALIVE))

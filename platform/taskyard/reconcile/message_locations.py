@@ -1,4 +1,4 @@
-"""Every key of a Redis broker where a message may be: our queues and those of installed apps."""
+"""Every key of a Redis broker that may hold messages: our queues and those of installed apps."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ __all__ = ["MessageLocations", "survey"]
 
 @dataclass(frozen=True, slots=True)
 class MessageLocations:
-    """`lists` of queues, `held` by workers, `delayed`; `known` queues are those that were judged.
+    """`lists` of queues, `held` by workers, `delayed`.
 
-    `held` are pairs of keys: the messages that are out, and since when. `elsewhere` are queues of
-    installed apps whose broker is another than this one. `layouts` are all that are known here,
-    those of a queue by its name first.
+    `known` queues are those that were looked up.
+
+    `held` are pairs of keys: the unacknowledged messages, and the times when they were taken.
+    `elsewhere` are queues of installed apps at another broker. `layouts` are all known layouts, and
+    those of a queue by its name come first.
     """
 
     lists: tuple[str, ...]
@@ -34,22 +36,28 @@ class MessageLocations:
     layouts: tuple[tuple[str, Layout], ...] = ()
 
     def layout(self, unacked: str, queue: str) -> Layout | None:
-        """How workers that hold messages under this key read `queue`; None where no worker said."""
+        """Return how workers that hold messages under this key read `queue`.
+
+        None if no worker said.
+        """
         fitting = [(name, one) for name, one in self.layouts if one.unacked_key == unacked]
         own = [layout for name, layout in fitting if name == queue]
         return next(iter(own or [layout for _, layout in fitting]), None)
 
     def why_unseen(self, queue: str) -> str | None:
-        """Why nothing can be said of a job whose message belongs there; None where it can."""
+        """Return why nothing is known of a job whose message belongs there.
+
+        None if it can be known.
+        """
         if queue == SUCCESSOR:
-            return "replaced tasks: their jobs go on when the replacement's turn has come"
+            return "replaced tasks: their jobs go on after their replacements"
         if queue in self.elsewhere:
-            return f"queue {queue!r} lies at another broker than TASKYARD_BROKER_URL"
+            return f"queue {queue!r} is at another broker than TASKYARD_BROKER_URL"
         if queue not in self.known:
             name = repr(queue) if queue else "without a name"
             return (
                 f"queue {name}: neither the settings nor a worker of an installed app names it, "
-                "so its messages may lie where nobody looked"
+                f"so its messages may be in keys that were not searched"
             )
         return None
 
@@ -57,7 +65,7 @@ class MessageLocations:
 def survey(
     settings: Settings, records: Records, broker: redis.Redis, queues: Iterable[str]
 ) -> MessageLocations:
-    """Where to look, also for `queues` that no worker has named: in every layout that is known."""
+    """Return where to search, also for `queues` that no worker has named: in every known layout."""
     places = Places(records.client, settings.namespace).all()
     mark = find_mark(broker, settings.namespace)
     here = [place for place in places if place.mark == mark]

@@ -1,4 +1,4 @@
-"""Where messages are on a Redis broker: in the queues, unacknowledged, in the delay store."""
+"""Find messages at a Redis broker: in the queues, unacknowledged, in the delay store."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Position = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A message that a worker holds: the keys that note it, its tag there, how it is stamped."""
+    """A message that a worker holds: its keys, its tag there, and its stamp."""
 
     unacked: str
     index: str
@@ -36,9 +36,9 @@ class Held:
 
 @dataclass(slots=True)
 class Messages:
-    """The stamps of every job's messages, None for one without, and the letters on their way.
+    """The stamps of every job's messages (None for one without), and the letters on their way.
 
-    Those that workers hold stand in `held` too.
+    Messages that workers hold are in `held` too.
     """
 
     stamps: dict[str, set[Position | None]] = field(default_factory=lambda: defaultdict(set))
@@ -47,19 +47,19 @@ class Messages:
     letters: set[str] = field(default_factory=set)
 
     def serves(self, seen: Seen) -> bool:
-        """Whether some message will carry this record on."""
+        """Return whether some message will continue this job."""
         return any(_carries(stamp, seen) for stamp in self.stamps.get(seen.job_id, ()))
 
     def waits(self, seen: Seen) -> bool:
-        """Whether such a message waits for a worker: in a queue, or until it is due."""
+        """Return whether such a message waits for a worker: in a queue, or until it is due."""
         return any(_carries(stamp, seen) for stamp in self.waiting.get(seen.job_id, ()))
 
     def holding(self, seen: Seen) -> list[Held]:
-        """Such messages that workers hold."""
+        """Return such messages that workers hold."""
         return [one for one in self.held.get(seen.job_id, ()) if _carries(one.position, seen)]
 
     def merge(self, other: Messages) -> None:
-        """Add what another look saw."""
+        """Add what another search found."""
         for job_id, stamps in other.stamps.items():
             self.stamps[job_id] |= stamps
         for job_id, stamps in other.waiting.items():
@@ -82,7 +82,7 @@ def _carries(stamp: Position | None, seen: Seen) -> bool:
 
 
 def count_messages(client: redis.Redis, where: MessageLocations) -> int:
-    """How many messages there are, without looking at them."""
+    """Count the messages without reading them."""
     with client.pipeline(transaction=False) as pipe:
         for name in where.lists:
             pipe.llen(name)
@@ -92,7 +92,7 @@ def count_messages(client: redis.Redis, where: MessageLocations) -> int:
 
 
 def find_held(client: redis.Redis, where: MessageLocations, job_id: str) -> Messages:
-    """The messages of one job that workers hold."""
+    """Find the messages of one job that workers hold."""
     found = Messages()
     for unacked, index in where.held:
         for tag, stored in client.hscan_iter(unacked, count=_CHUNK):
@@ -104,7 +104,10 @@ def find_held(client: redis.Redis, where: MessageLocations, job_id: str) -> Mess
 
 
 def find_messages(client: redis.Redis, where: MessageLocations, budget: Budget) -> Messages:
-    """Every message; one that moves from place to place meanwhile may be missed, so look twice."""
+    """Find every message.
+
+    One that moves from key to key meanwhile may be missed, so search twice.
+    """
     found = Messages()
     for document, place in _documents(client, where):
         if not budget.ask():
@@ -150,7 +153,7 @@ def _letter(document: Any) -> str | None:
 def _documents(
     client: redis.Redis, where: MessageLocations
 ) -> Iterator[tuple[Any, tuple[str, str, str] | None]]:
-    """Each message, with unacked hash, index and tag where a worker holds it."""
+    """Yield each message, with unacked hash, index and tag if a worker holds it."""
     for name in where.lists:
         for raw in _list(client, name):
             yield _loaded(raw), None
@@ -162,7 +165,7 @@ def _documents(
 
 
 def _list(client: redis.Redis, key: str) -> Iterator[bytes]:
-    """A list from its left end: new entries come there, so that none is skipped."""
+    """Yield a list from its left end: new entries are added there, so none is skipped."""
     start = 0
     while True:
         chunk: Any = client.lrange(key, start, start + _CHUNK - 1)

@@ -1,4 +1,4 @@
-"""Where the message of a waiting job belongs: not always to the queue that the record names."""
+"""The queue of a waiting job's next message, which is not always the queue in the record."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ from taskyard.records import Keys, Record
 
 __all__ = ["SUCCESSOR", "next_queues"]
 
-# A replaced task's job goes on when its successor's turn has come, in a chain after the others:
-# until then there is no message with its id, and nothing is wrong.
+# The job of a replaced task goes on after its replacement, in a chain after the others: until then
+# no message has its id, and that is correct.
 SUCCESSOR: Final = "\x00heir"
 _FIELDS: Final = ("next", "history")
 
 
 def next_queues(client: redis.Redis, keys: Keys, seen: Sequence[Seen]) -> dict[str, str]:
-    """The queue of each job's next message by job id; `SUCCESSOR` if a replacement comes first.
+    """Return the queue of each job's next message by job id.
 
-    Empty where that cannot be read.
+    `SUCCESSOR` if a replacement comes first.
+
+    Empty if it cannot be read.
     """
     waiting = [one for one in seen if one.state is State.RETRYING]
     with client.pipeline(transaction=False) as pipe:

@@ -1,4 +1,4 @@
-"""One run: records, then the broker twice, then Postgres; each step bounded by one budget."""
+"""One run: records, then the broker twice, then Postgres; one time budget limits every step."""
 
 from __future__ import annotations
 
@@ -40,28 +40,29 @@ GRACE_S: Final = 60.0
 # Rows of Postgres that one step looks at, the newest: the rest is reported by later runs.
 ROWS: Final = 20_000
 _RABBIT: Final = (
-    "RabbitMQ lets nobody look into its queues: the suspected jobs may wait there or be stranded"
+    "RabbitMQ's queues cannot be searched: the suspected jobs may wait there or be stranded"
 )
 _LETTERS_UNSEEN: Final = (
     "RabbitMQ holds letters for the mirror, or cannot be asked: the suspected ones may be among "
-    "them. See that the mirror runs, then look again"
+    "them. Make sure that the mirror runs, then run this again"
 )
-_TOO_MANY: Final = "too many messages wait to look for single ones: run taskyard reconcile"
+_TOO_MANY: Final = "too many messages wait to search for single ones: run taskyard reconcile"
 
 
-# Its queues cannot be searched, but the record of a running job names its worker and its lease. So
-# such a job is certain and named, while RabbitMQ still has its message for another worker.
+# RabbitMQ's queues cannot be searched, but the record of a running job names its worker and its
+# lease. So such a job is certain and named, while RabbitMQ still has its message for another
+# worker.
 def has_expired(seen: Seen, now_us: int) -> bool:
-    """Whether the record says that the job runs, and its lease is over."""
+    """Return whether the record says that the job runs, and its lease has expired."""
     return seen.state is State.RUNNING and seen.numbers["lease_until"] < now_us
 
 
 def begun_by_dead_workers(
     settings: Settings, expired: Iterable[Seen], members: Sequence[Member], now_us: int
 ) -> Iterator[Finding]:
-    """One finding for each of `expired` whose worker's heartbeat stopped.
+    """Yield one finding for each of `expired` whose worker's heartbeat stopped.
 
-    Nothing is repaired: a message that is published again would be a second one.
+    Nothing is repaired: publishing such a message again would create a second one.
     """
     for seen in expired:
         if lives(members, seen.texts["worker"], seen.numbers["started"], now_us):
@@ -79,15 +80,15 @@ def _broker_queue(settings: Settings, queue: str) -> str:
 def _detail(seen: Seen, queue: str, readers: int) -> str:
     worker = seen.texts["worker"] or "without a name"
     lease = f"its lease expired at {from_us(seen.numbers['lease_until']):%Y-%m-%d %H:%M:%S} UTC"
-    gone = f"{lease}, its worker {worker} is gone"
+    gone = f"{lease}, its worker {worker} is dead"
     if not readers:
-        return f"{gone}; no worker reads queue {queue}: start one"
-    return f"{gone}; RabbitMQ gives its message to one of the {readers} that read queue {queue}"
+        return f"{gone}; no worker consumes queue {queue}: start one"
+    return f"{gone}; RabbitMQ gives its message to one of the {readers} that consume queue {queue}"
 
 
 @dataclass(slots=True)
 class _Look:
-    """What the scan of the records leaves for the other steps."""
+    """What the scan of the records leaves to the other steps."""
 
     suspects: list[Seen] = field(default_factory=list)
     expired: list[Seen] = field(default_factory=list)
@@ -96,7 +97,7 @@ class _Look:
 
 
 class Reconciler:
-    """Compares the stores of one namespace; it is safe to run beside everything else."""
+    """Compares the stores of one namespace; it is safe to run while everything else runs."""
 
     def __init__(
         self,
@@ -122,7 +123,7 @@ class Reconciler:
         return LetterBox(self._settings)
 
     def close(self) -> None:
-        """Let the connections go that were opened here."""
+        """Close the connections that this object opened."""
         if "_box" in self.__dict__:
             self._box.close()
         if "_broker" in self.__dict__ and self._broker is not self._records.client:
@@ -140,11 +141,12 @@ class Reconciler:
     ) -> Report:
         """Compare everything once; with `repair` mend what can be mended.
 
-        `restored`: also settle intents of jobs that Redis knows nothing of. With more than
-        `most_messages` at the broker none is looked at. `most_examples` of each kind are named.
-        `stop` ends it as a spent budget does.
-        Raises `ServerUnreachable` or `ServerRefused` of broker and Postgres, redis-py's own errors
-        of the records: a server that is unreachable is no drift.
+        `restored`: also settle intents of jobs without a record in Redis. If the broker has more
+        than `most_messages`, none is read. `most_examples` of each kind are named. `stop` ends the
+        run as a spent budget does.
+
+        Raises `ServerUnreachable` or `ServerRefused` for broker and Postgres, and redis-py's own
+        errors for the records: an unreachable server is not an inconsistency.
         """
         report = Report(repairing=repair, most_examples=most_examples)
         budget = Budget(self._clock, budget_s, stop)
@@ -164,7 +166,7 @@ class Reconciler:
     # -- Redis ---------------------------------------------------------------------------------
 
     def _scan(self, report: Report, budget: Budget) -> _Look:
-        """All records: the ledger is compared at once, the rest is kept for later."""
+        """Scan all records: compare the ledger at once, keep the rest for later steps."""
         look, count = _Look(), 0
         now_us = server_now_us(self._records.client)
         settled_us = now_us - us_of(self._grace_s)
@@ -182,7 +184,10 @@ class Reconciler:
     def _judge(
         self, report: Report, look: _Look, budget: Budget, most_messages: int | None
     ) -> None:
-        """A Redis broker: what is nowhere in two looks, and whose record stood still, is lost."""
+        """Judge a Redis broker.
+
+        A message that two searches do not find is lost if its record did not change.
+        """
         queues = next_queues(self._records.client, self._records.keys, look.suspects)
         with reachable(check_broker_url(self._settings), variable=BROKER):
             where = survey(self._settings, self._records, self._broker, queues.values())
@@ -204,7 +209,7 @@ class Reconciler:
         self._take_missing(report, gone)
 
     def _look_at_holders(self, report: Report, look: _Look, where: MessageLocations) -> None:
-        """What dead workers hold; without a wait, since a sweep is about to give it back."""
+        """Find what dead workers hold, without a wait, since a sweep is about to give it back."""
         undelivered = letters.not_mirrored(self._engine, look.unmirrored)
         Abandoned(
             self._settings,
@@ -224,7 +229,7 @@ class Reconciler:
         where: MessageLocations,
         most_messages: int | None,
     ) -> bool:
-        """Fill `look.messages`; False if not all of them could be seen."""
+        """Fill `look.messages`; return False if not all of them could be read."""
         report.take(find_half_entries(self._broker, self._settings, budget))
         report.looked_at["messages"] = count_messages(self._broker, where)
         if most_messages is not None and report.looked_at["messages"] > most_messages:
@@ -234,12 +239,12 @@ class Reconciler:
             found = find_messages(self._broker, where, budget)
             look.messages.merge(found)
         if budget.spent:
-            report.unseen.append("the budget of time ended before all messages were seen")
+            report.unseen.append("the time budget ended before all messages were read")
             return False
         return True
 
     def _judge_blindly(self, report: Report, look: _Look) -> None:
-        """RabbitMQ: a publication that was never confirmed is certain, and a worker's death."""
+        """Judge RabbitMQ: only an unconfirmed publication and a worker's death are certain."""
         left = self._begun_by_dead_workers(look)
         report.take(left)
         named = {finding.subject for finding in left}
@@ -251,13 +256,16 @@ class Reconciler:
                 report.suspect(f"stranded_{seen.state}", _RABBIT)
 
     def _begun_by_dead_workers(self, look: _Look) -> list[Finding]:
-        """Without a grace time: an expired lease and a heartbeat that stopped are proof."""
+        """Find these without a grace time: an expired lease and a stopped heartbeat are proof."""
         now_us, members = Fleet(self._records.client, self._settings.namespace).read()
         expired = self._unmoved(look.expired)
         return list(begun_by_dead_workers(self._settings, expired, members, now_us))
 
     def _judge_letters(self, report: Report, unmirrored: list[Seen]) -> None:
-        """It is unknown whose letters wait for the mirror; second copies would wait as well."""
+        """Judge letters. It is unknown which letters wait for the mirror.
+
+        Second copies would wait too.
+        """
         if not unmirrored:
             return
         waiting = count_waiting(self._settings)
@@ -277,7 +285,7 @@ class Reconciler:
         report.take(letters.missing_letters(still, kept, self._box))
 
     def _unmoved(self, seen: Iterable[Seen]) -> list[Seen]:
-        """Those whose record is still what it was when it was scanned."""
+        """Return those whose record has not changed since the scan."""
         before = list(seen)
         if not before:
             return []
@@ -291,7 +299,7 @@ class Reconciler:
         self, report: Report, look: _Look, budget: Budget, *, restored: bool
     ) -> None:
         engine, records = self._engine, self._records
-        # First the intents: marking a letter as replayed must not hide an open one.
+        # First the intents: marking a letter as replayed must not hide an open intent.
         report.take(replays.open_replays(engine, records, look.messages, ROWS, restored=restored))
         report.take(replays.lost_replays(engine, records, ROWS))
         report.take(letters.waiting_letters(engine, records, budget, ROWS))

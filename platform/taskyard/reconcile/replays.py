@@ -1,4 +1,4 @@
-"""Operators' intents against the records that they were to move."""
+"""Operators' intents compared with the records that they should change."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["lost_replays", "open_replays"]
 def open_replays(
     engine: Engine, records: Records, messages: Messages, limit: int, *, restored: bool
 ) -> Iterator[Finding]:
-    """Intents that were carried out already; after a restore also those of unknown jobs."""
+    """Yield intents that were carried out already; after a restore also those of unknown jobs."""
     query = (
         select(OUTBOX.c.id, OUTBOX.c.job_id)
         .where(OUTBOX.c.kind == KIND, OUTBOX.c.done_at.is_(None))
@@ -55,7 +55,7 @@ def _was_published(seen: Seen, messages: Messages) -> bool:
 
 
 def lost_replays(engine: Engine, records: Records, limit: int) -> Iterator[Finding]:
-    """Replays that count as done although the record is still dead where the letter left it."""
+    """Yield replays that count as done although the record is still in the letter's generation."""
     query = (
         select(OUTBOX.c.id, OUTBOX.c.job_id, OUTBOX.c.epoch, LETTERS.c.generation)
         .join(LETTERS, LETTERS.c.id == func.uuid(OUTBOX.c.payload["letter_id"].astext))
@@ -84,7 +84,7 @@ def _with_records(engine: Engine, records: Records, query: Any) -> Iterator[tupl
 
 
 def _held(connection: Connection, intent: uuid.UUID) -> Any:
-    """The open intent, locked; None if a relay has it or had it."""
+    """Return the open intent, locked; None if a relay has it or had it."""
     query = (
         select(OUTBOX)
         .where(OUTBOX.c.id == intent, OUTBOX.c.done_at.is_(None))
@@ -110,7 +110,7 @@ def _refuse(engine: Engine, intent: uuid.UUID) -> bool:
             return False
         reopen(connection, uuid.UUID(row.payload["letter_id"]), row.payload["status_before"])
         outbox.finish(connection, intent)
-        why = "asked for before a restore, and nothing is known of the job since; judge it anew"
+        why = "requested before a restore, and Redis has no record of the job; decide again"
         audit.answer(connection, intent, audit.refused(why), {"by": "reconcile"})
     return True
 

@@ -1,4 +1,4 @@
-"""What a look found: numbers by kind, some examples, and what it could not see."""
+"""The report of a run: counts by kind, some examples, and what could not be checked."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from taskyard.reconcile.kinds import MEANINGS, Kind
 
 __all__ = ["EXAMPLES", "Budget", "Finding", "Report"]
 
-# A report is read by people; the numbers are complete, the examples need not be.
+# People read a report; the counts are complete, the examples need not be.
 EXAMPLES: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One disagreement; `mend` repairs it and says whether it did, None where nothing can.
+    """One disagreement; `mend` repairs it and returns whether it did, None if nothing can.
 
-    `detail` is what there is to say of this one.
+    `detail` describes this one.
     """
 
     kind: Kind
@@ -32,7 +32,7 @@ class Finding:
 
 
 class Budget:
-    """The time that a look may take; what it did not come to is reported as incomplete."""
+    """The time that a run may take; what it did not reach is reported as incomplete."""
 
     def __init__(self, clock: Clock, seconds: float, stop: threading.Event | None = None) -> None:
         self._clock, self._stop = clock, stop
@@ -40,7 +40,7 @@ class Budget:
         self.spent = False
 
     def ask(self) -> bool:
-        """Whether there is time left; once False, always False."""
+        """Return whether there is time left; once False, always False."""
         stopped = self._stop is not None and self._stop.is_set()
         self.spent = self.spent or stopped or self._clock.monotonic_s() >= self._end_s
         return not self.spent
@@ -48,10 +48,10 @@ class Budget:
 
 @dataclass(slots=True)
 class Report:
-    """The result of one run. `complete` is False where the budget of time ended it.
+    """The result of one run. `complete` is False if the time budget ended it.
 
-    `suspected` counts what may be drift and cannot be verified; `unseen` says why. Of each kind
-    `most_examples` are named, with their details.
+    `suspected` counts possible inconsistencies that cannot be verified; `unseen` says why. Of each
+    kind `most_examples` are named, with their details.
     """
 
     repairing: bool = False
@@ -85,7 +85,7 @@ class Report:
                 self.repaired[finding.kind] += 1
 
     def suspect(self, name: str, why: str | None) -> None:
-        """Count what may be drift; `why` it cannot be verified, None where it was."""
+        """Count a possible inconsistency; `why` says why it cannot be verified, None if it was."""
         if why is None:
             return
         self.suspected[name] = self.suspected.get(name, 0) + 1
@@ -93,7 +93,7 @@ class Report:
             self.unseen.append(why)
 
     def _mended(self, finding: Finding, mend: Callable[[], bool]) -> bool:
-        """One that cannot be mended must not keep the others from it."""
+        """Repair one finding; an error is logged, so that the next ones are still repaired."""
         try:
             return mend()
         except TaskyardError as error:
@@ -101,7 +101,7 @@ class Report:
             return False
 
     def document(self) -> dict[str, Any]:
-        """The report as plain data; every kind is named, also those without drift."""
+        """Return the report as plain data; every kind is named, also those with count 0."""
         return {
             "total": self.total,
             "complete": self.complete,

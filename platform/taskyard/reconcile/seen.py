@@ -1,4 +1,4 @@
-"""The records as a look sees them: only the fields that it compares, a bounded batch at a time."""
+"""The record fields that a run compares, read in batches of limited size."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _FIELDS: Final = (*_NUMBERS, *_TEXTS)
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One record; times in microseconds, 0 where something has not happened."""
+    """One record; times in microseconds, 0 if something has not happened."""
 
     job_id: str
     state: State
@@ -45,27 +45,27 @@ class Seen:
 
     @property
     def position(self) -> tuple[int, int, int]:
-        """(epoch, generation, seq), as a message is stamped."""
+        """(epoch, generation, seq), as in a message's stamp."""
         return self.epoch, self.generation, self.numbers["seq"]
 
     @property
     def epoch(self) -> int:
-        """The life."""
+        """The job's epoch."""
         return self.numbers["epoch"]
 
     @property
     def generation(self) -> int:
-        """Replays and redirects so far."""
+        """The number of replays and redirects so far."""
         return self.numbers["generation"]
 
     @property
     def version(self) -> int:
-        """How many events the record has behind it."""
+        """The number of events of the record so far."""
         return self.numbers["version"]
 
     @property
     def touched_us(self) -> int:
-        """The last time that the record notes."""
+        """The time of the last change that the record notes."""
         return max(self.numbers[name] for name in ("admitted", "started", "decided", "ended"))
 
 
@@ -75,7 +75,7 @@ def server_now_us(client: redis.Redis) -> int:
 
 
 def scan_records(client: redis.Redis, keys: Keys, budget: Budget) -> Iterator[list[Seen]]:
-    """Every record, a batch at a time; one that is written meanwhile may be missed or come twice.
+    """Yield every record in batches; one that is written meanwhile may be missed or come twice.
 
     Ends early when the budget is spent.
     """
@@ -93,7 +93,7 @@ def scan_records(client: redis.Redis, keys: Keys, budget: Budget) -> Iterator[li
 
 
 def read_records(client: redis.Redis, keys: Keys, job_ids: Sequence[str]) -> list[Seen]:
-    """The records of these jobs, in their order; state `none` where there is none."""
+    """Return the records of these jobs, in their order; state `none` if there is no record."""
     with client.pipeline(transaction=False) as pipe:
         for job_id in job_ids:
             pipe.hmget(keys.record(job_id), _FIELDS)

@@ -1,4 +1,4 @@
-"""Live jobs that no message will carry on, and the publication that frees them."""
+"""Live jobs without a message that would continue them, and the publication that repairs them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _KINDS: Final = {
 
 
 def may_be_stranded(seen: Seen, settled_us: int) -> bool:
-    """Whether the record alone gives reason to look for its message."""
+    """Return whether the record alone gives reason to search for its message."""
     match seen.state:
         case State.RUNNING:
             return seen.numbers["lease_until"] < settled_us
@@ -66,7 +66,7 @@ def stranded_findings(stranded: Sequence[Seen], republisher: Republisher) -> Ite
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """A message that was kept, and when it is due (microseconds, 0: now)."""
+    """A stored copy of a message, and when it is due (microseconds, 0: now)."""
 
     message: RawMessage
     stamp: Stamp
@@ -75,11 +75,11 @@ class _Kept:
 
 @dataclass(frozen=True, slots=True)
 class Republisher:
-    """Finds what was kept of a job's message and publishes it under the record's own stamp.
+    """Finds the stored copy of a job's message and publishes it with the record's own stamp.
 
-    Two sources: the first message, which the record keeps until the broker has confirmed it, and
-    the letter that a replayed job was replayed from. `begin` knows the stamp: should the message
-    turn up after all, one of the two is dropped.
+    There are two sources: the first message, which the record keeps until the broker has confirmed
+    it, and the letter from which the job was replayed. `begin` knows the stamp: if the lost message
+    appears again, one of the two is dropped.
     """
 
     engine: Engine
@@ -87,7 +87,7 @@ class Republisher:
     publisher: Publisher
 
     def is_owed(self, seen: Seen) -> bool:
-        """Whether an open intent still obliges the relay to publish it."""
+        """Return whether an open intent still makes the relay publish it."""
         request = _uuid(seen.texts["request"])
         if seen.generation == 0 or request is None:
             return False
@@ -96,7 +96,10 @@ class Republisher:
             return connection.scalar(query) is not None
 
     def of(self, seen: Seen) -> Callable[[], bool] | None:
-        """The publication, None where no copy of the message exists; raises `UnreadableCopy`."""
+        """Return the publication, None if no copy of the message exists.
+
+        Raises `UnreadableCopy`.
+        """
         kept = self._first(seen) or self._from_letter(seen)
         return None if kept is None else lambda: self._publish(seen, kept)
 
@@ -154,7 +157,7 @@ class Republisher:
             )
         self.records.confirm(seen.job_id, seen.epoch)
         log.warning(
-            "job %s is published again from what was kept of it",
+            "job %s is published again from its stored copy",
             seen.job_id,
             extra={"action": "reconcile_published", "job_id": seen.job_id},
         )

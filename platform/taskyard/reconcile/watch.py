@@ -1,4 +1,4 @@
-"""The periodic look: report only, in the log, as long as the process runs."""
+"""The periodic comparison: it only reports, in the log, while the process runs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def accept(
 ) -> Report:
     """Compare and repair once, then let relays publish again.
 
-    What was carried out before the restore is finished, what nothing is known of is refused, so
+    Intents carried out before the restore are finished, and intents of unknown jobs are refused, so
     that an open gate repeats nothing. Raises `NotPermitted`, `Refused`.
     """
     call = VerbCall(Action.ACCEPT_RESTORE, identity, reason)
@@ -72,7 +72,7 @@ def _log_report(report: Report) -> None:
     level = logging.WARNING if found or report.gate else logging.INFO
     log.log(
         level,
-        "reconcile: %d disagree of %d records%s%s",
+        "reconcile: %d disagreements in %d records%s%s",
         report.total,
         report.looked_at.get("records", 0),
         f" {found}; see: taskyard reconcile" if found else "",
@@ -82,6 +82,6 @@ def _log_report(report: Report) -> None:
 
 
 def _limits(report: Report) -> str:
-    limits = [] if report.complete else ["incomplete: the budget of time ended"]
+    limits = [] if report.complete else ["incomplete: the time budget ended"]
     limits += report.unseen
     return f" ({'; '.join(limits)})" if limits else ""
