@@ -151,10 +151,10 @@ def test_types_that_decorators_define_are_one_finding_and_no_warning() -> None:
 
     (wrong,) = [finding for finding in found if finding.level is not Level.OK]
     assert wrong.detail.startswith("draw: there is no queue 'walls'")
-    (said,) = [finding for finding in found if finding.detail.startswith("decorators alone")]
+    (said,) = [finding for finding in found if finding.detail.startswith("only decorators")]
     assert said.detail == (
-        "decorators alone define paint, draw: a service enqueues them if it imports their modules "
-        "or has them in a file of TASKYARD_JOB_TYPES"
+        "only decorators define paint, draw: a service can enqueue them if it imports their "
+        "modules, or if a file named by TASKYARD_JOB_TYPES defines them"
     )
 
 

@@ -57,7 +57,7 @@ def test_letters_that_postgres_has_not_heard_of_are_told_too(
     assert (none.level, none.detail) == (Level.OK, "none waits for an operator")
     assert waiting.level is Level.WARNING
     assert waiting.detail == "1 waits for the mirror, not yet in Postgres"
-    assert waiting.remedy == "If that lasts, start one: taskyard mirror"
+    assert waiting.remedy == "If they still wait later, start a mirror: taskyard mirror"
 
 
 def test_a_count_that_takes_too_long_is_unknown(settings: Settings, database: Engine) -> None:

@@ -79,7 +79,8 @@ def test_a_queue_with_other_arguments_is_told_with_the_policy_that_rabbitmq_take
     ran = shell.run("check")
 
     assert ran.code == 0
-    assert f"! broker     queue {name} exists and is used as it is, though it has no" in ran.out
+    assert f"! broker     queue {name} exists and is used as it is, with this loss: it has "
+    f"no" in ran.out
     assert "it has no x-max-priority: every job waits its turn" in ran.out
     assert "though never priorities" in ran.out
     assert "Run: rabbitmqctl set_policy --vhost / " in ran.out
@@ -110,7 +111,9 @@ def test_a_job_type_that_may_run_longer_than_rabbitmq_waits_is_told(shell: Shell
     ran = shell.run("check", TASKYARD_JOB_TYPES=str(file))
 
     assert ran.code == 0
-    assert "! job types  plan_generation may run 7200 s, and RabbitMQ takes a message" in ran.out
+    assert (
+        "! job types  plan_generation may run 7200 s, and RabbitMQ takes back a message" in ran.out
+    )
     assert ran.out.count("consumer_timeout") == 2
 
 

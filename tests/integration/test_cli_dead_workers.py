@@ -39,11 +39,11 @@ def test_by_our_transport_the_owner_is_gone_and_others_give_it_back(
     assert (hands["lease_expired"], hands["worker_lives"]) == (True, False)
     assert (hands["message_held"], hands["held_by_dead"]) == (True, "process host.1")
     assert hands["back_at"] > hands["lease_until"]
-    assert "! workers    worker shop@dead is dead: it was last heard of 1m ago" in checked.out
-    assert f"did not sign off, and read {shop.queue}. What it held is given back" in checked.out
+    assert "! workers    worker shop@dead is dead: its last heartbeat came 1m ago" in checked.out
+    assert f"did not sign off, and it consumed {shop.queue}. Its messages come back" in checked.out
     assert reconciled.code == 1
     assert "held_by_dead_worker" in reconciled.out
-    assert "comes back about" in " ".join(reconciled.out.split())
+    assert "comes back at about" in " ".join(reconciled.out.split())
 
 
 def test_by_kombus_transport_it_says_the_wait_and_what_would_be_sooner(
@@ -62,7 +62,7 @@ def test_by_kombus_transport_it_says_the_wait_and_what_would_be_sooner(
         "after the visibility timeout (600 s); Taskyard's transport gives back within seconds"
         in shown.out
     )
-    assert "What it held comes back after its visibility timeout, 600 s; with" in checked.out
+    assert "Its messages come back after the visibility timeout, 600 s; with" in checked.out
 
 
 def test_while_all_live_nothing_of_it_is_said(shell: Shell, shop: HeldShop) -> None:
@@ -88,5 +88,5 @@ def test_a_message_that_nobody_holds_is_for_the_reconciler(shell: Shell, shop: H
     shown = shell.run("jobs", "show", job)
     hands = shell.run("jobs", "show", job, "--json").document["hands"]
 
-    assert "message   in no worker's hands: it waits in its queue, or is lost." in shown.out
+    assert "message   no worker holds it: it waits in its queue, or is lost." in shown.out
     assert (hands["message_held"], hands["back_at"]) == (False, None)

@@ -130,7 +130,7 @@ def test_without_the_records_a_job_is_shown_as_the_ledger_has_it(
 
     assert ran.code == 0
     assert f"job       {job}\n" in ran.out
-    assert "state     dead_lettered (by the ledger, which may be behind)\n" in ran.out
+    assert "state     dead_lettered  (from the ledger, which may be behind)\n" in ran.out
     assert (
         "record    unknown (Redis at redis://:[redacted]@127.0.0.1:1/0 does not answer" in ran.out
     )
@@ -154,7 +154,7 @@ def test_without_the_records_a_job_that_waits_is_told_without_guesses(
     ran = shell.run("jobs", "show", job, **away)
 
     assert ran.code == 0
-    assert "state     accepted (by the ledger, which may be behind)\n" in ran.out
+    assert "state     accepted  (from the ledger, which may be behind)\n" in ran.out
     assert "workers   unknown (Redis at " in ran.out
 
 

@@ -97,7 +97,7 @@ def test_a_replay_that_nobody_has_carried_out_is_told_as_such(
     assert f"  reason       {REASON}, password=[redacted]\n" in text
     extra = "the relay has not answered yet and will carry it out"
     assert f"  into         generation 1 (queue exec, edited payload, {extra})\n" in text
-    assert "  ended        not known yet: the ledger has not heard of the new generation\n" in text
+    assert "  ended        not known yet: the new generation is not in the ledger\n" in text
     assert text.endswith(f"next  taskyard jobs show {letter.job_id}\n")
 
 
@@ -125,7 +125,7 @@ def test_a_payload_that_only_its_worker_can_check_is_said_to_be(
     (extra,) = shell.run("dlq", "replay", second.letter_id, *words, "--json").document["letters"]
 
     assert ran.code == 0
-    assert "is not known here: arguments that do not fit fail in the worker\n" in ran.err
+    assert "are not known here: arguments that do not fit will fail in the worker\n" in ran.err
     assert extra["payload_checked"] is False
 
 

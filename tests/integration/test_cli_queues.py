@@ -189,6 +189,6 @@ def test_with_the_broker_away_the_workers_are_unknown_and_the_job_is_shown(
 
     assert ran.code == 0
     assert "workers   unknown (Redis at redis://:[redacted]@127.0.0.1:1/0 does not" in ran.out
-    assert "! workers    unknown: the broker could not be asked." in checked.out
+    assert "it is unknown which workers run: the broker could not be asked." in checked.out
     assert (listed.code, listed.out) == (3, "")
     assert "hunter2" not in ran.out + checked.out + listed.err

@@ -59,7 +59,7 @@ def test_an_unreachable_redis_is_told_without_its_password(bare_shell: Shell) ->
 
     assert ran.code == 3
     assert "error: Redis at redis://:[redacted]@127.0.0.1:1/0 does not answer (" in ran.err
-    assert "`taskyard check` tells when it answers" in ran.err
+    assert "`taskyard check` shows when it answers" in ran.err
     assert "hunter2" not in ran.err
 
 
@@ -291,7 +291,7 @@ def test_more_letters_than_a_person_can_judge_are_refused(shell: Shell) -> None:
     ran = shell.run("dlq", "replay", "-", "--reason", "The shop is back", stdin=ids)
 
     assert ran.code == 2
-    assert "101 letters at once are more than one person judged; the limit is 100" in ran.err
+    assert "expected at most 100 letters at once, got 101" in ran.err
 
 
 def test_no_ids_on_standard_input_are_told(shell: Shell) -> None:
@@ -317,11 +317,14 @@ def test_a_bad_time_is_told_with_good_ones(shell: Shell) -> None:
         ("jobs list --limit 5000", "for '--limit': expected 1 to 1000, got 5000."),
         ("dlq list --limit 0", "for '--limit': expected 1 to 1000, got 0."),
         ("jobs list --limit x", "for '--limit': expected a valid integer."),
-        ("jobs wait 123456 --timeout nan", "for '--timeout': expected seconds from 0, got nan."),
-        ("jobs wait 123456 --timeout -1", "for '--timeout': expected seconds from 0, got -1."),
+        ("jobs wait 123456 --timeout nan", "for '--timeout': expected 0 seconds or more, got nan."),
+        ("jobs wait 123456 --timeout -1", "for '--timeout': expected 0 seconds or more, got -1."),
         ("jobs enqueue plan_generation {} --countdown soon", "for '--countdown': expected a valid"),
         ("jobs list --since 2x", "for --since: expected a duration such as 90s, 15m"),
-        ("migrate --check --to 0001", "for --check: it is compared with head; leave --to out."),
+        (
+            "migrate --check --to 0001",
+            "for --check: --check compares with head; do not use it with --to.",
+        ),
         ("jobs list --state asleep", "for '--state': 'asleep' is not one of"),
         ("dlq list --category odd", "for '--category': 'odd' is not one of"),
     ],

@@ -60,7 +60,7 @@ def test_the_same_as_text(shell: Shell) -> None:
         for line in shell.run("types", "show", "send_invoice").out.split("\n")
     ]
 
-    assert "handler none here: a worker of this machine has none" in lines
+    assert "handler none here: a worker on this machine has no handler either" in lines
     assert "queue ops own.yaml" in lines
     assert "priority 4 own.yaml" in lines
     assert "owner billing own.yaml" in lines

@@ -334,7 +334,7 @@ def test_letters_are_filtered_and_counted(shell: Shell) -> None:
     counted = shell.run("dlq", "stats", "--json").document
 
     assert letter["id"][:8] in mine.out
-    assert "no dead letter fits" in others.err
+    assert "no dead letter matches" in others.err
     assert counted["by_category"]["non_retryable"] >= 1
 
 

@@ -260,8 +260,8 @@ def test_a_second_stack_in_one_home_is_refused_with_the_owners_pid(
 
     assert refusal.value.pid == os.getpid()
     assert str(refusal.value) == (
-        f"{home} is in use by process {os.getpid()}: expected a home of its own for each stack. "
-        "Stop that one, or set TASKYARD_HOME to another folder."
+        f"{home} is in use by process {os.getpid()}: each stack needs its own home. "
+        "Stop the other one, or set TASKYARD_HOME to another folder."
     )
     assert [health.problem for health in stack.health()] == [None, None]
 
@@ -329,12 +329,12 @@ def test_a_cluster_of_another_version_is_refused(home: Path) -> None:
         stack.start()
 
 
-def test_a_lost_password_file_is_told_apart_from_a_dead_server(home: Path) -> None:
+def test_a_lost_password_file_and_a_dead_server_give_different_errors(home: Path) -> None:
     with EmbeddedStack(home) as stack:
         pass
     (home / "postgres.json").unlink()
 
-    with pytest.raises(ServerUnreachable, match="does not hold the password of its data"):
+    with pytest.raises(ServerUnreachable, match="has another password than the data"):
         stack.start()
 
 
@@ -402,7 +402,7 @@ def test_root_without_the_capability_is_told(
 ) -> None:
     monkeypatch.setattr(accounts, "_permitted_capabilities", lambda: 0)
 
-    with pytest.raises(InvalidSettings, match="CAP_DAC_OVERRIDE: expected one of them"):
+    with pytest.raises(InvalidSettings, match="CAP_DAC_OVERRIDE here: expected one of them"):
         accounts.account_for(tmp_path, extra.postgres_binaries())
 
 

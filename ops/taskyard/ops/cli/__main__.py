@@ -1,4 +1,4 @@
-"""`python -m taskyard.ops.cli`: the command line where the `taskyard` script is not on the path."""
+"""`python -m taskyard.ops.cli`: the command line, if the `taskyard` script is not on the path."""
 
 from taskyard.ops.cli.main import main
 

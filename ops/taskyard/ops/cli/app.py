@@ -1,4 +1,4 @@
-"""The command tree at work: parse, load the one command that was named, run it."""
+"""Run the command line: parse the words, import the one named command, run it."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ __all__ = ["run"]
 
 
 def run(words: Sequence[str]) -> int:
-    """Run `taskyard` with these words; the exit code."""
-    # What a person must read is printed by the commands; without a handler Python would print too.
+    """Run `taskyard` with these words; return the exit code."""
+    # The commands print what a person must read; without a handler Python would also print logs.
     logging.getLogger().addHandler(logging.NullHandler())
     switches = Switches(json="--json" in words)
     try:
         _check_words(words)
         code = _root().main(list(words), prog_name="taskyard", standalone_mode=False, obj=switches)
     except SystemExit as end:
-        if isinstance(end.__context__, BrokenPipeError):  # Typer's help had no reader
+        if isinstance(end.__context__, BrokenPipeError):  # nothing can read Typer's help
             silence()
             return BROKEN_PIPE
         return report_failure(end, switches)
-    except BaseException as error:  # noqa: BLE001 - reported in one line, whatever it is
+    except BaseException as error:  # noqa: BLE001 - any error is reported in one line
         return report_failure(error, switches)
     return code if isinstance(code, int) else 0
 
 
 def _check_words(words: Sequence[str]) -> None:
-    """Raise `typer.BadParameter` for bytes that are no UTF-8; a file may have such a name."""
+    """Raise `typer.BadParameter` for bytes that are not UTF-8, as a file name may have them."""
     for word in words:
         if not word.startswith("@"):
             check_utf8(word)
@@ -77,7 +77,7 @@ def _options(
 
 
 def _print_version() -> NoReturn:
-    from importlib.metadata import version as installed  # noqa: PLC0415 - for this option alone
+    from importlib.metadata import version as installed  # noqa: PLC0415 - only this option needs it
 
     typer.echo(installed("taskyard"))
     raise typer.Exit

@@ -1,4 +1,4 @@
-"""Every command of `taskyard`: where it lives and the sentence that `--help` shows for it."""
+"""Every command of `taskyard`: its module and the sentence that `--help` shows for it."""
 
 from __future__ import annotations
 
@@ -19,23 +19,24 @@ COMMANDS: Final[Mapping[str, Command | Noun]] = {
     ),
     "check": Command(f"{_CLI}.checks.command", "Say what is wrong, without running anything."),
     "env": Command(f"{_CLI}.env", "Print every setting in force and where it comes from."),
-    "migrate": Command(f"{_CLI}.migrate", "Bring the database schema to this version."),
+    "migrate": Command(f"{_CLI}.migrate", "Migrate the database schema to this version."),
     "worker": Command(f"{_CLI}.worker", "Run a Celery worker for one pool.", passes_rest=True),
     "mirror": Command(f"{_CLI}.mirror", "Copy dead letters and job history into Postgres."),
-    "relay": Command(f"{_CLI}.relay", "Carry out what operators asked for."),
+    "relay": Command(f"{_CLI}.relay", "Carry out operators' actions, such as replays."),
     "reconcile": Command(
         f"{_CLI}.reconcile", "Compare broker, records and ledger; repair what is safe."
     ),
     "queues": Noun(
-        "See what waits and who works.",
+        "See waiting jobs and their workers.",
         {
             "list": Command(
-                f"{_CLI}.queues.listing", "List the queues: what waits, and who consumes it."
+                f"{_CLI}.queues.listing",
+                "List the queues: how many jobs wait, and how many workers consume them.",
             ),
         },
     ),
     "types": Noun(
-        "See how each job type is treated.",
+        "See the policy of each job type.",
         {
             "list": Command(f"{_CLI}.types.listing", "List the job types and how they retry."),
             "show": Command(
@@ -44,7 +45,7 @@ COMMANDS: Final[Mapping[str, Command | Noun]] = {
         },
     ),
     "jobs": Noun(
-        "Enqueue jobs and look after them.",
+        "Enqueue jobs, show them and wait for them.",
         {
             "enqueue": Command(f"{_CLI}.jobs.enqueue", "Enqueue one job and print its id."),
             "list": Command(f"{_CLI}.jobs.listing", "List the newest jobs of the ledger."),
@@ -53,7 +54,7 @@ COMMANDS: Final[Mapping[str, Command | Noun]] = {
         },
     ),
     "dlq": Noun(
-        "Judge dead letters and replay them.",
+        "Show dead letters and replay them.",
         {
             "list": Command(f"{_CLI}.dlq.listing", "List the newest dead letters."),
             "show": Command(f"{_CLI}.dlq.show", "Show one dead letter, secrets masked."),

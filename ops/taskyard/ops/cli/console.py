@@ -1,6 +1,6 @@
-"""What people and scripts read: text and tables for the one, one JSON document for the other.
+"""Output for people and scripts: text and tables for people, one JSON document for scripts.
 
-Text that comes from jobs is never trusted: it may hold Rich's markup or a terminal's escapes.
+Text from jobs is never trusted: it may contain Rich's markup or a terminal's escape sequences.
 """
 
 from __future__ import annotations
@@ -41,16 +41,17 @@ __all__ = [
     "with_sentences",
 ]
 
-_WIDE: Final = 10_000  # nothing is cut or wrapped where a program reads
+_WIDE: Final = 10_000  # a program that reads the output needs whole lines
 _INDENT: Final = 2
 _LEAST: Final = 20
-# A sentence, and the command that it ends with.
+# A sentence, and the command at its end.
 _COMMAND: Final = re.compile(r" (?=(?:See|Run): )")
-_ROOMY: Final = 120  # columns of a terminal; under it, sentences beside a table are unreadable
+# Columns of a terminal; if it is narrower, sentences beside a table are unreadable.
+_ROOMY: Final = 120
 
 
 class _Console(Console):
-    """Rich's console; a reader who leaves early (`| head`) is no error."""
+    """Rich's console; a reader that closes the pipe early (`| head`) is not an error."""
 
     def on_broken_pipe(self) -> NoReturn:
         """Exit without output."""
@@ -58,24 +59,24 @@ class _Console(Console):
 
 
 def out() -> Console:
-    """Standard output."""
+    """Return the console for standard output."""
     width = None if sys.stdout.isatty() else _WIDE
     return _Console(width=width, highlight=False, markup=False, emoji=False)
 
 
 def err() -> Console:
-    """Standard error, for what is not the answer."""
+    """Return the console for standard error, for everything that is not the answer."""
     width = None if sys.stderr.isatty() else _WIDE
     return _Console(stderr=True, width=width, highlight=False, markup=False, emoji=False)
 
 
 def say(text: str, style: str = "") -> None:
-    """A line of the answer; the terminal wraps long ones, so that they can be copied whole."""
+    """Print a line of the answer; the terminal wraps long lines, so they can be copied whole."""
     out().print(clean(text), style=style, soft_wrap=True)
 
 
 def put(thing: RenderableType) -> None:
-    """A table or grid of the answer; for a program without the padding of its last column."""
+    """Print a table or grid of the answer; for a program without the padding of its last column."""
     console = out()
     if console.is_terminal:
         console.print(thing)
@@ -87,22 +88,22 @@ def put(thing: RenderableType) -> None:
 
 
 def note(text: str) -> None:
-    """A line beside the answer."""
+    """Print a line that is not part of the answer."""
     _print_sentence(err(), Text(clean(text), style="dim"), _INDENT)
 
 
 def print_error(text: str) -> None:
-    """The red line."""
+    """Print an error in red."""
     _print_sentence(err(), Text(clean(redact_text(f"error: {text}")), style="red"), _INDENT)
 
 
 def print_sentence(text: Text, indent: int = _INDENT) -> None:
-    """A sentence of the answer, its parts styled; at a terminal what follows it is indented."""
+    """Print a sentence of the answer in styled parts; at a terminal its next lines are indented."""
     _print_sentence(out(), text, indent)
 
 
 def _print_sentence(console: Console, text: Text, indent: int) -> None:
-    """Print it; at a terminal break lines between words and indent what follows the first.
+    """Print the sentence; at a terminal break lines between words and indent all but the first.
 
     The command at the end gets a line of its own, which the terminal wraps: it can be copied whole.
     """
@@ -116,13 +117,13 @@ def _print_sentence(console: Console, text: Text, indent: int) -> None:
 
 
 def _parts(console: Console, line: Text, margin: int) -> Iterator[Text]:
-    """The line broken between words so that each part but its command fits beside the margin."""
+    """Break the line between words, so that each part but its command fits beside the margin."""
     command = _COMMAND.search(line.plain)
     said, rest = line, None
     if command is not None:
         said, rest = line[: command.start()], line[command.end() :]
     head, body = said[:margin], said[margin:]
-    body.overflow = "ignore"  # a word that is longer than the line, such as a URL, stays whole
+    body.overflow = "ignore"  # a word that is longer than the line, such as a URL, is not broken
     first, *others = body.wrap(console, max(console.width - margin, _LEAST))
     yield head + first
     yield from others
@@ -131,7 +132,7 @@ def _parts(console: Console, line: Text, margin: int) -> Iterator[Text]:
 
 
 def print_json(document: object) -> None:
-    """The whole answer as one JSON document."""
+    """Print the whole answer as one JSON document."""
     try:
         sys.stdout.write(json_text(document, _plain) + "\n")
         sys.stdout.flush()
@@ -146,7 +147,7 @@ def table(
     *,
     folded: int = 1,
 ) -> Table:
-    """A table of one line a row, but that its last `folded` columns take the room that is left.
+    """Return a table with one line per row, whose last `folded` columns use the remaining width.
 
     A None is an empty cell. The first column holds what the next command needs: it is never cut.
     """
@@ -165,7 +166,7 @@ def table(
 
 
 def with_sentences(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> RenderableType:
-    """A table whose last column is a sentence; on a narrow terminal it gets a line of its own."""
+    """Return a table whose last column is a sentence; at a narrow terminal it gets its own line."""
     console = out()
     if not console.is_terminal or console.width >= _ROOMY:
         return table(columns, rows)
@@ -181,13 +182,13 @@ def with_sentences(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> 
 
 
 class Command(str):
-    """A value that is a command: the terminal alone wraps its line, so it can be copied whole."""
+    """A command to show: only the terminal wraps its line, so it can be copied whole."""
 
     __slots__ = ()
 
 
 def put_facts(rows: Iterable[tuple[str, object]]) -> None:
-    """Print names and values, one a line; values that are None or empty are left out."""
+    """Print names and values, one per line; values that are None or empty are left out."""
     kept = [(name, value) for name, value in rows if value is not None and value != ""]
     width = max((len(name) for name, _ in kept), default=0)
     for is_command, run in groupby(kept, key=lambda row: isinstance(row[1], Command)):
@@ -215,7 +216,7 @@ def _cell(value: object) -> Text:
 
 
 def _line(value: object) -> Text:
-    """A cell that stays on its line, whatever a job's name or queue contains."""
+    """Return a cell that stays on one line, whatever a job's name or queue contains."""
     return value if isinstance(value, Text) else Text("" if value is None else one_line(value))
 
 
@@ -230,4 +231,4 @@ def _plain(value: Any) -> object:
         case bytes():
             return {"base64": base64.b64encode(value).decode("ascii")}
         case _:
-            raise TypeError(f"{type(value).__name__} has no JSON form")
+            raise TypeError(f"{type(value).__name__} cannot be written as JSON")

@@ -1,4 +1,4 @@
-"""A process that works until a signal stops it: the mirror and the relay."""
+"""Run a process until a signal stops it: the mirror and the relay."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ log = logger(__name__)
 
 
 class _Visible(logging.Formatter):
-    """Log lines quote what jobs wrote, and a terminal may read them."""
+    """Escapes control characters.
+
+    Log lines quote text from jobs, and may be shown by a terminal.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, with what steers a terminal escaped."""
+        """Return the line with a terminal's control characters escaped."""
         return clean(super().format(record))
 
 

@@ -50,7 +50,7 @@ def command(
 
 
 def _export(*, json: bool) -> None:
-    """The passwords are shown, since a shell needs them."""
+    """Print lines for a shell, with passwords, since a shell needs them."""
     variables = {**environment_of(load().settings.home), **TRUST_LOCAL, **_config()}
     if json:
         print_json(variables)
@@ -60,7 +60,7 @@ def _export(*, json: bool) -> None:
 
 
 def _config() -> dict[str, str]:
-    """The file that is in force by name: the shell has to find it from any folder."""
+    """Return the file in force by its full path: the shell must find it from any folder."""
     named = os.environ.get(_CONFIG)
     return {} if named is None else {_CONFIG: str(Path(named).absolute())}
 

@@ -1,4 +1,4 @@
-"""Failures as one red line on stderr and an exit code; a stack trace only where asked for."""
+"""Report a failure as one red line on stderr and an exit code; a stack trace only on request."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ _STEPS: Final[tuple[tuple[tuple[type[TaskyardError], ...], str], ...]] = (
 
 @dataclass(slots=True)
 class Switches:
-    """What also matters when a command fails: two options, and the command's own words."""
+    """What else matters when a command fails: two options, and the command's own words."""
 
     traceback: bool = False
     json: bool = False
@@ -62,7 +62,7 @@ class Switches:
 
 
 def report_failure(error: BaseException, switches: Switches) -> int:
-    """Report `error` and return the exit code that stands for it."""
+    """Report `error` and return its exit code."""
     match error:
         case SystemExit():
             return error.code if isinstance(error.code, int) else int(error.code is not None)
@@ -71,7 +71,7 @@ def report_failure(error: BaseException, switches: Switches) -> int:
     if switches.traceback:
         sys.stderr.write(clean("".join(traceback.format_exception(error))))
     text, code = _sentence(error, switches.path)
-    if not text:  # no word was given, and the help that Typer printed is the answer
+    if not text:  # no command was given; the answer is the help that Typer printed
         return code
     if isinstance(error, OSError) and error.errno in FULL:
         silence()
@@ -84,7 +84,7 @@ def report_failure(error: BaseException, switches: Switches) -> int:
 def _sentence(error: BaseException, path: str) -> tuple[str, int]:
     if isinstance(error, TaskyardError):
         return with_next_step(error, path), error.exit_code
-    if hasattr(error, "format_message"):  # Typer's own: an argument that it does not understand
+    if hasattr(error, "format_message"):  # Typer's own error: an argument that it rejects
         return _usage(error, path), USAGE
     if isinstance(error, ModuleNotFoundError) and error.name is not None:
         package = error.name.partition(".")[0]
@@ -96,8 +96,8 @@ def _sentence(error: BaseException, path: str) -> tuple[str, int]:
     if any(base.__module__.partition(".")[0] in _SERVERS for base in type(error).__mro__):
         return f"a server failed ({_first_line(error)}). See: taskyard check", UNREACHABLE
     text = (
-        f"unexpected {type(error).__name__}: {_first_line(error)}. This is a fault of Taskyard; "
-        "for its stack trace run the same with: taskyard --traceback"
+        f"unexpected {type(error).__name__}: {_first_line(error)}. This is a defect of Taskyard. "
+        f"To see its stack trace, run the same command with: taskyard --traceback"
     )
     return text, FAULT
 

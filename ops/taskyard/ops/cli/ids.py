@@ -1,4 +1,4 @@
-"""Ids as people give them: as arguments, or one a line from standard input."""
+"""Ids from the command line: as arguments, or one per line from standard input."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import typer
 
 __all__ = ["SHORT", "check_utf8", "short", "written"]
 
-SHORT: Final = 8  # enough to tell 10,000 random ids apart, and fit for a table
+SHORT: Final = 8  # enough to distinguish 10,000 random ids, and short enough for a table
 
 
 def written(arguments: Sequence[str]) -> list[str]:
-    """The ids meant by `arguments`; `-` stands for the first word of each line of stdin.
+    """Return the ids in `arguments`; `-` stands for the first word of each line of stdin.
 
     Raises `typer.BadParameter` if there is none.
     """
@@ -33,13 +33,13 @@ def written(arguments: Sequence[str]) -> list[str]:
 
 
 def check_utf8(word: str) -> str:
-    """`word`; raises `typer.BadParameter` if Python could only keep its bytes."""
+    """Return `word`; raises `typer.BadParameter` if it is not UTF-8."""
     if any("\ud800" <= char <= "\udfff" for char in word):
         raise typer.BadParameter(f"expected text in UTF-8, got {word[:60]!r}")
     return word
 
 
 def short(full: object) -> str:
-    """The beginning of an id that tables show and commands take."""
+    """Return the first characters of an id, which tables show and commands accept."""
     text = str(full)
     return text[:SHORT]

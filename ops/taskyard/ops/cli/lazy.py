@@ -1,4 +1,4 @@
-"""Commands that are imported when they are named, so that `taskyard --help` starts at once."""
+"""Commands that are imported only when they are used, so that `taskyard --help` is fast."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Command", "Group", "Noun", "load", "pending"]
 class Command:
     """A verb: `module` holds a function `command`; `help` is its docstring's first sentence.
 
-    `passes_rest` leaves the words that it does not know to the command.
+    `passes_rest` passes words that it does not know to the command.
     """
 
     module: str
@@ -35,7 +35,7 @@ class Noun:
 
 
 class _Pending(TyperCommand):
-    """A line of help that stands for a command until it is named."""
+    """A placeholder for a command: its line of help, until the command is used."""
 
     def __init__(self, name: str, entry: Command) -> None:
         super().__init__(name, help=entry.help)
@@ -43,10 +43,10 @@ class _Pending(TyperCommand):
 
 
 class Group(TyperGroup):
-    """A group whose pending commands are loaded when a word resolves to them."""
+    """A group that imports a pending command when a word names it."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
-        """The command that the first word names, for real."""
+        """Import and return the command that the first word names."""
         name, command, rest = super().resolve_command(ctx, args)
         ctx.obj.path = f"{ctx.command_path} {name}"
         if isinstance(command, _Pending):
@@ -55,7 +55,7 @@ class Group(TyperGroup):
 
 
 def pending(name: str, entry: Command | Noun) -> TyperCommand | Group:
-    """A command or a group of them, not yet imported."""
+    """Return a placeholder for a command or a group of commands."""
     if isinstance(entry, Command):
         return _Pending(name, entry)
     commands: dict[str, Any] = {

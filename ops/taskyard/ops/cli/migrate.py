@@ -25,13 +25,15 @@ def command(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Bring the database schema to this version.
+    """Migrate the database schema to this version.
 
     One transaction, one migrator at a time: it is safe to start many at once.
     """
     url = find_target(quiet=json).settings.need_database_url()
     if check and to != "head":
-        raise typer.BadParameter("it is compared with head; leave --to out", param_hint="--check")
+        raise typer.BadParameter(
+            "--check compares with head; do not use it with --to", param_hint="--check"
+        )
     status = database.check(url) if check else database.migrate(url, to)
     if json:
         print_json(asdict(status))

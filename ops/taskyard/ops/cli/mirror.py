@@ -14,7 +14,7 @@ __all__ = ["command"]
 def command() -> None:
     """Copy dead letters and job history into Postgres.
 
-    Any number may run side by side. While a server is away it waits and loses nothing.
+    Any number may run side by side. While a server does not answer it waits and loses nothing.
     """
     settings = find_target(quiet=False).settings
     url = settings.need_database_url()

@@ -11,7 +11,7 @@ import typer
 
 __all__ = ["MOST_ROWS", "Json", "Limit", "duration", "moment_of", "patience"]
 
-# A page that a person reads, and the most that the queries behind it give.
+# As many as a person reads, and the limit of the queries that fetch them.
 MOST_ROWS: Final = 1000
 _SINCE: Final = "--since"
 _UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -40,9 +40,9 @@ Limit = Annotated[
 
 
 def patience(seconds: float) -> float:
-    """A time to wait; raises `typer.BadParameter` unless it is finite and not negative."""
+    """Parse a time to wait; raises `typer.BadParameter` unless it is finite and not negative."""
     if not 0 <= seconds < math.inf:
-        raise typer.BadParameter(f"expected seconds from 0, got {seconds:g}")
+        raise typer.BadParameter(f"expected 0 seconds or more, got {seconds:g}")
     return seconds
 
 
@@ -60,11 +60,11 @@ def _ago(past: timedelta, now: datetime) -> datetime:
     try:
         return now - past
     except OverflowError:
-        return datetime.min.replace(tzinfo=UTC)  # before the calendar: since ever
+        return datetime.min.replace(tzinfo=UTC)  # further back than the calendar: no limit
 
 
 def moment_of(text: str | None, now: datetime) -> datetime | None:
-    """A moment: so long ago (`2h`), or ISO 8601 (UTC where it names no zone).
+    """Parse a moment: a time ago (`2h`), or ISO 8601 (UTC if it names no zone).
 
     Raises `typer.BadParameter`.
     """

@@ -1,4 +1,4 @@
-"""A payload as people give it: JSON, a file with JSON, or standard input."""
+"""Read a payload from the command line: JSON, a file with JSON, or standard input."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["read_edit", "read_payload"]
 
 
 def read_edit(payload: str | None, args: str | None, kwargs: str | None) -> Edit | None:
-    """A job's new arguments as options give them, None without any; raises `InvalidPayload`."""
+    """Read a job's new arguments from options, None if there are none; raises `InvalidPayload`."""
     if payload is None and args is None and kwargs is None:
         return None
     if payload is not None:
         if args is not None or kwargs is not None:
             raise InvalidPayload(
-                "--payload is the one argument of a job, --args and --kwargs are all those of a "
-                "task; give one or the other"
+                "--payload is the only argument of a job, --args and --kwargs are all arguments "
+                "of a task; give either --payload or these"
             )
         return Edit(args=[read_payload(payload)], payload_only=True)
     positional = [] if args is None else _read(args, "--args", "'[\"Ada\", 7]'")
@@ -35,7 +35,10 @@ def read_edit(payload: str | None, args: str | None, kwargs: str | None) -> Edit
 
 
 def read_payload(written: str) -> Any:
-    """The document that `written` is (JSON) or names (`@FILE`, `-`); raises `InvalidPayload`."""
+    """Return the document that `written` is (JSON) or names (`@FILE`, `-`).
+
+    Raises `InvalidPayload`.
+    """
     return _read(written, "the payload", '\'{"name": "value"}\'')
 
 

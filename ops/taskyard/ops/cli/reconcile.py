@@ -30,17 +30,17 @@ _DRIFT: Final = 1
 
 def command(
     repair: Annotated[
-        bool, typer.Option("--repair", help="Mend what can be mended without harm.")
+        bool, typer.Option("--repair", help="Repair what can be repaired without harm.")
     ] = False,
     accept: Annotated[
         bool, typer.Option("--accept", help="After a restore: repair, then open the gate.")
     ] = False,
     reason: Annotated[
-        str | None, typer.Option(help="Of --accept: what was restored; kept in the audit log.")
+        str | None, typer.Option(help="With --accept: what was restored; kept in the audit log.")
     ] = None,
-    budget: Annotated[float, typer.Option(min=1, help="Seconds that it may take.")] = 30.0,
+    budget: Annotated[float, typer.Option(min=1, help="How many seconds it may take.")] = 30.0,
     examples: Annotated[
-        int, typer.Option(min=1, help="How many of each kind are named, with --json.")
+        int, typer.Option(min=1, help="With --json: how many of each kind are named.")
     ] = EXAMPLES,
     json: Json = False,
 ) -> None:
@@ -81,7 +81,7 @@ def _look(
     run: Callable[..., Report],
     budget_s: float,
 ) -> Report:
-    """Errors of the broker are named where it is asked; what else Redis raises is the records'."""
+    """Compare; errors of the broker are named there, and other Redis errors are the records'."""
     if wish is None:
         return run(budget_s=budget_s)
     return accept_restore(
@@ -96,7 +96,7 @@ def _look(
 
 def _print(report: Report) -> None:
     looked = ", ".join(f"{count} {name}" for name, count in report.looked_at.items())
-    say(f"looked at {looked} in {report.took_s:.1f} s")
+    say(f"compared {looked} in {report.took_s:.1f} s")
     rows = [
         (
             kind.value,
@@ -111,9 +111,9 @@ def _print(report: Report) -> None:
     for name, count in report.suspected.items():
         say(f"suspected: {count} {name}")
     for line in report.unseen:
-        say(f"not seen: {line}")
+        say(f"not checked: {line}")
     if not report.complete:
-        say("incomplete: the budget of time ended; give more with --budget", "yellow")
+        say("incomplete: the time budget ended; give more with --budget", "yellow")
     _print_verdict(report)
 
 
@@ -126,8 +126,8 @@ def _meaning(report: Report, kind: Kind) -> str:
 def _print_verdict(report: Report) -> None:
     if report.gate is not None:
         say(f"the gate is closed: {report.gate}", "red")
-        say("replays wait; open it with: taskyard reconcile --accept --reason '...'")
+        say("replays wait; open the gate with: taskyard reconcile --accept --reason '...'")
     elif not report.total:
         say("nothing disagrees", "green")
     elif not report.repairing and any(MEANINGS[kind].repair for kind in report.drift):
-        say("nothing was changed; mend with: taskyard reconcile --repair")
+        say("nothing was changed; repair with: taskyard reconcile --repair")

@@ -1,4 +1,4 @@
-"""`taskyard relay`: operators' intents from the outbox to record and broker."""
+"""`taskyard relay`: carry operators' intents from the outbox to record and broker."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["command", "run_beside"]
 
 
 def command() -> None:
-    """Carry out what operators asked for.
+    """Carry out operators' actions, such as replays.
 
     Any number may run side by side. While a server is away it waits and loses nothing; after a
     restore it waits for `taskyard reconcile --accept`. Every minute it compares broker, records

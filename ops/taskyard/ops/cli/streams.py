@@ -1,4 +1,4 @@
-"""Standard streams as a shell may leave them: closed, full, or without a reader."""
+"""Standard streams that a shell has closed, that are full, or that have no reader."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 
 def open_missing() -> None:
-    """Give streams that the shell has closed (`>&-`) an end: Python leaves None in their place."""
+    """Open streams that the shell has closed (`>&-`) on the null device.
+
+    Python leaves None for them.
+    """
     if sys.stdin is None:
-        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115, PTH123 - as long as we run
+        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115, PTH123 - open to the end
     if sys.stdout is None:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123
     if sys.stderr is None:
@@ -25,12 +28,12 @@ def open_missing() -> None:
 
 
 def silence() -> None:
-    """Send what standard output still buffers nowhere: Python's flush at exit must not fail too."""
+    """Discard what standard output still buffers, or Python's flush at exit would fail too."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def leave() -> NoReturn:
-    """Exit as a program that SIGPIPE ended: the reader of the output has gone."""
+    """Exit like a program ended by SIGPIPE: the reader of the output has ended."""
     silence()
     raise SystemExit(BROKEN_PIPE)

@@ -1,4 +1,4 @@
-"""What an error of many lines says, in one."""
+"""One line that summarizes an error text of many lines."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from typing import Final
 
 __all__ = ["LONGEST", "summary_line"]
 
-# As much of a text of many lines as a list shows; `show` has the whole.
+# How much of a long text a list shows; `show` prints all of it.
 LONGEST: Final = 200
 _TRACE: Final = "Traceback (most recent call last):"
 
 
 def summary_line(text: str) -> str:
-    """One line that carries the meaning of `text`; what is one line already stays as it is.
+    """Return one line with the meaning of `text`; a text of one line is not changed.
 
-    Of a Python traceback that is the exception, which stands below its frames. Elsewhere the first
-    words may only lead to the others ("1 validation error for Order"), so the lines are joined and
-    the end is cut.
+    For a Python traceback that is the exception below its frames. In other texts the first line may
+    only introduce the next ("1 validation error for Order"), so the lines are joined and the end is
+    cut.
     """
     lines = [line for line in text.splitlines() if line.strip()]
     if len(lines) <= 1:
@@ -25,7 +25,7 @@ def summary_line(text: str) -> str:
 
 
 def _exception(lines: list[str]) -> list[str]:
-    """The last exception of a traceback and what belongs to its message, empty without one.
+    """Return the last exception of a traceback with its message, empty if there is none.
 
     Frames are indented, and a chain ends with the exception that was not caught.
     """

@@ -1,7 +1,7 @@
-"""The target of a command: the settings in force, or the servers that `taskyard up` runs here.
+"""The servers that a command works with: from the settings, or those that `taskyard up` runs here.
 
-Only operator commands look for those servers. A client, `celery -A` and `install` never do: their
-servers must be named in their settings.
+Only operator commands look for the servers of `taskyard up`. A client, `celery -A` and `install`
+never do: their settings must name servers.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ EMBEDDED_ORIGIN: Final = "taskyard up"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Settings with their origins; `environ` is what another process needs to work there too.
+    """Settings with their origins; `environ` is what another process needs to use the same servers.
 
-    `embedded` is the home whose servers are used, None where the settings name servers.
+    `embedded` is the home whose servers are used, None if the settings name servers.
     """
 
     settings: Settings
@@ -64,9 +64,9 @@ def find_target(*, quiet: bool) -> Target:
 
 
 def _check_urls(settings: Settings) -> None:
-    """Raise `InvalidSettings` for a URL that cannot be read, before each library says it its way.
+    """Raise `InvalidSettings` for a URL that cannot be read, with one text for all libraries.
 
-    A scheme that is not known here is named by whoever needs the server.
+    An unknown scheme is reported by the code that needs the server.
     """
     for name in URLS:
         url = getattr(settings, name)
@@ -77,7 +77,7 @@ def _check_urls(settings: Settings) -> None:
             else:
                 _check_port(url or "")
         except (ValueError, InvalidSettings) as error:
-            said = "the host is no UTF-8" if isinstance(error, UnicodeError) else str(error)
+            said = "the host is not UTF-8" if isinstance(error, UnicodeError) else str(error)
             raise InvalidSettings(
                 f"TASKYARD_{name.upper()} cannot be read: {said}. Expected a URL such as "
                 f"{_EXAMPLES[name]}"
@@ -85,17 +85,17 @@ def _check_urls(settings: Settings) -> None:
 
 
 def _check_port(url: str) -> None:
-    """Raise ValueError for an invalid port; several hosts are read by the library itself."""
+    """Raise ValueError for an invalid port; with several hosts the library reads it."""
     parts = urlsplit(url)
     if "," not in parts.netloc:
         _ = parts.port, parts.netloc.encode("utf-8")
 
 
 def _embedded(home: Path) -> Mapping[str, str] | None:
-    """The URLs of the stack that runs in `home`, if one does."""
+    """Return the URLs of the stack that runs in `home`, if there is one."""
     if not home.expanduser().is_dir():
         return None
-    from taskyard.ops.embedded import (  # noqa: PLC0415 - most commands have URLs
+    from taskyard.ops.embedded import (  # noqa: PLC0415 - most commands get URLs from settings
         StackNotRunning,
         environment_of,
     )

@@ -1,4 +1,4 @@
-"""Times as people read them."""
+"""Times as text for people."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _STEPS = ((86400, "d"), (3600, "h"), (60, "m"))
 
 
 def age(then: datetime | None, now: datetime) -> str:
-    """How long ago: `12s`, `3m`, `2h`, `5d`; `?` where it is unknown."""
+    """Return how long ago: `12s`, `3m`, `2h`, `5d`; `?` if it is unknown."""
     if then is None:
         return "?"
     seconds = max(0, int((now - then).total_seconds()))
@@ -21,7 +21,7 @@ def age(then: datetime | None, now: datetime) -> str:
 
 
 def lasted(start: datetime | None, end: datetime | None) -> str:
-    """How long: `0.42 s`, `3.1 s`; `?` where it is unknown."""
+    """Return a duration: `0.42 s`, `3.1 s`; `?` if it is unknown."""
     if start is None or end is None:
         return "?"
     seconds = (end - start).total_seconds()
@@ -29,7 +29,7 @@ def lasted(start: datetime | None, end: datetime | None) -> str:
 
 
 def moment(then: datetime | None) -> str | None:
-    """UTC to the millisecond."""
+    """Return the time in UTC to the millisecond."""
     if then is None:
         return None
     return f"{then.astimezone(UTC):%Y-%m-%d %H:%M:%S}.{then.microsecond // 1000:03d} UTC"

@@ -1,4 +1,4 @@
-"""`taskyard worker`: Celery's worker for a pool, started with what a pool needs."""
+"""`taskyard worker`: start Celery's worker for a pool, with the options that the pool needs."""
 
 from __future__ import annotations
 
@@ -26,14 +26,16 @@ def command(
     ] = EVERY_POOL,
     concurrency: Annotated[
         int | None,
-        typer.Option("-c", "--concurrency", min=1, help="Processes; Celery takes one a CPU."),
+        typer.Option(
+            "-c", "--concurrency", min=1, help="Number of processes; the default is one per CPU."
+        ),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Without Celery's banner.")] = False,
 ) -> None:
     """Run a Celery worker for one pool.
 
-    Whatever else is written goes to `celery worker` as it is, e.g. `--max-tasks-per-child 100`.
-    SIGTERM or Ctrl-C lets it finish what it runs.
+    All other options are passed to `celery worker` unchanged, e.g. `--max-tasks-per-child 100`.
+    After SIGTERM or Ctrl-C it finishes its running jobs, then ends.
     """
     target = find_target(quiet=False)
     settings = target.settings
@@ -42,7 +44,7 @@ def command(
     settings.need_redis_url()
     Catalogue.of(settings)
     sys.stdout.flush()
-    os.execve(sys.executable, argv, {**os.environ, **target.environ})  # noqa: S606 - no shell wanted
+    os.execve(sys.executable, argv, {**os.environ, **target.environ})  # noqa: S606 - no shell needed
 
 
 def words(
@@ -53,7 +55,7 @@ def words(
     *,
     quiet: bool = False,
 ) -> list[str]:
-    """The command line of a pool's worker; raises `UnknownQueue`. What comes last wins."""
+    """Return the command line of a pool's worker; raises `UnknownQueue`. Later options win."""
     queues = list(settings.queues) if pool == EVERY_POOL else [pool]
     for queue in queues:
         settings.queue(queue)

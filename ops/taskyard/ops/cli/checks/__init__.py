@@ -1,3 +1,3 @@
-"""What `taskyard check` looks at, one subject a file."""
+"""The subjects that `taskyard check` examines, one per file."""
 
 __all__: list[str] = []

@@ -1,4 +1,4 @@
-"""`taskyard check`: everything that can be known without running a job."""
+"""`taskyard check`: everything that can be checked without running a job."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from taskyard.wire.redaction import redact_text
 
 __all__ = ["command", "findings", "print_finding"]
 
-_SUBJECT: Final = 10  # columns of the longest but one; what it says begins in one column
+_SUBJECT: Final = 10  # Width of the longest subject but one; all details begin in the same column.
 _DETAIL: Final = len("✓ ") + _SUBJECT + len(" ")
 _MARKS: Final = {Level.OK: "✓", Level.WARNING: "!", Level.ERROR: "✗"}
 _STYLES: Final = {Level.OK: "green", Level.WARNING: "yellow", Level.ERROR: "red"}
@@ -47,14 +47,15 @@ def command(
         typer.Argument(help="An existing Celery app, as `celery -A` takes it: myapp:celery."),
     ] = None,
     mode: Annotated[
-        Mode | None, typer.Option(help="With APP: the mode of install, if not the app's own.")
+        Mode | None,
+        typer.Option(help="With APP: the mode of install, if it differs from the app's own."),
     ] = None,
     json: Json = False,
 ) -> None:
     """Say what is wrong, without running anything.
 
-    With APP say instead what `taskyard.install` changes for each of its tasks. Exit code 0 only if
-    nothing is wrong; warnings do not count. Otherwise that of the first error.
+    With APP, say instead what `taskyard.install` changes for each of its tasks. The exit code is 0
+    if there is no error (warnings do not count), else that of the first error.
     """
     if app is not None:
         existing_app.report(app, mode, json=json)
@@ -75,7 +76,7 @@ def command(
 
 
 def findings(*, quiet: bool) -> Iterator[Finding]:
-    """All findings, in the order in which a person would look."""
+    """Yield all findings, in the order in which a person would look."""
     try:
         target = find_target(quiet=quiet)
     except TaskyardError as error:
@@ -116,7 +117,10 @@ def _redis(settings: Settings) -> Iterator[Finding]:
 
 
 def _shares_redis(settings: Settings) -> bool:
-    """Whether the broker is the records' Redis; a URL that is wrong is the broker's finding."""
+    """Return whether the broker is the records' Redis.
+
+    An invalid URL is reported with the broker.
+    """
     try:
         return same_redis(settings)
     except (MissingSetting, InvalidSettings):
@@ -137,7 +141,7 @@ def _broker(settings: Settings) -> Iterator[Finding]:
 
 
 def print_finding(finding: Finding) -> None:
-    """Print it for a person; what does not fit its line stays under the detail."""
+    """Print a finding for a person; text that does not fit into its line continues below it."""
     line = Text(f"{_MARKS[finding.level]} ", style=_STYLES[finding.level])
     line.append(f"{finding.subject:<{_SUBJECT}} ", style="bold")
     line.append(clean(redact_text(finding.detail)))

@@ -13,8 +13,8 @@ from taskyard.settings import load
 __all__ = ["report"]
 
 _REMEDY: Final = (
-    "Taskyard's transport loses none of it and returns within seconds: it reads one Redis at "
-    "redis://, rediss:// or sentinel:// unless install says transport=False"
+    "With Taskyard's transport nothing is lost, and messages come back within seconds. It needs a "
+    "single Redis at redis://, rediss:// or sentinel://, and an install without transport=False"
 )
 
 
@@ -28,20 +28,20 @@ def report(name: str, mode: str | None, *, json: bool) -> None:
         return
     if not found.tasks:
         note(
-            f"{name} has no task but Celery's own. Expected tasks in its module, or in those that "
-            "`include`, `imports` or `autodiscover_tasks` names: a worker of this app would run "
-            "none either"
+            f"{name} has no task but Celery's own. Expected tasks in its module, or in modules "
+            f"named by `include`, `imports` or `autodiscover_tasks`. A worker of this app would "
+            f"not find any either"
         )
         return
     columns = ("task", "mode", "acknowledged", "serializer", "results")
     put(table(columns, [_row(task) for task in found.tasks]))
     for task in found.tasks:
         for warning in task.warnings:
-            note(f"{task.name}: {task.mode}, not more: {warning}")
+            note(f"{task.name}: only {task.mode}: {warning}")
     if found.unprotected:
         note(
-            f"{name}: kombu's own transport reads its queues ({found.transport.why}), so not all "
-            f"is protected: {'; '.join(found.unprotected)}. {_REMEDY}"
+            f"{name}: kombu's own transport reads its queues ({found.transport.why}), so some "
+            f"things are not protected: {'; '.join(found.unprotected)}. {_REMEDY}"
         )
 
 
@@ -55,19 +55,19 @@ def _document(found: Plan) -> dict[str, Any]:
 
 
 def _note_other_broker(name: str, app: Any) -> None:
-    """The settings that mirror and relay have here may lead past the app's letters."""
+    """Warn if mirror and relay here would read another broker than that of the app's letters."""
     broker = AppBroker(app)
     other = strays_to(broker, load().settings)
     if other is not None:
         note(
             f"{name} publishes to {other}, and TASKYARD_BROKER_URL names another broker: mirror "
-            "and relay would wait there, and no letter of this app would reach an operator. Set it "
-            "to the app's broker for them"
+            f"and relay would read that one, and operators would see no letter of this app. Set "
+            f"the variable to the app's broker for mirror and relay"
         )
     if broker.reads_elsewhere:
         note(
-            f"{name} reads from another broker than it publishes to, as far as the names in "
-            "broker_read_url and broker_write_url tell. Retries, waiting messages and letters go "
+            f"broker_read_url and broker_write_url of {name} name different brokers. Retries, "
+            f"waiting messages and letters go "
             "where it publishes: set TASKYARD_BROKER_URL of mirror and relay to that one"
         )
 

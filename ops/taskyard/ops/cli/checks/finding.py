@@ -1,4 +1,4 @@
-"""One finding: a subject, how it stands, the cause and what to do."""
+"""One finding: a subject, its state, the cause and what to do."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Finding", "Level", "judged"]
 
 
 class Level(StrEnum):
-    """How it stands; only an `error` makes `taskyard check` fail."""
+    """The severity of a finding; only an `error` makes `taskyard check` fail."""
 
     OK = "ok"
     WARNING = "warning"
@@ -23,7 +23,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`detail` is what was seen, or the cause; `remedy` is empty where nothing is to be done."""
+    """`detail` is what was seen, or the cause; `remedy` is empty if nothing must be done."""
 
     subject: str
     level: Level
@@ -33,22 +33,22 @@ class Finding:
 
     @classmethod
     def ok(cls, subject: str, detail: str) -> Finding:
-        """As it should be."""
+        """Build a finding: as it should be."""
         return cls(subject, Level.OK, detail)
 
     @classmethod
     def warning(cls, subject: str, detail: str, remedy: str) -> Finding:
-        """It works, and something can be lost or go wrong."""
+        """Build a finding: it works, but something can be lost or fail."""
         return cls(subject, Level.WARNING, detail, remedy)
 
     @classmethod
     def error(cls, subject: str, detail: str, remedy: str, exit_code: int = 2) -> Finding:
-        """It does not work."""
+        """Build a finding: it does not work."""
         return cls(subject, Level.ERROR, detail, remedy, exit_code)
 
 
 def judged(subject: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
-    """The findings of `look`; what it raises is the last of them."""
+    """Return the findings of `look`; an error that it raises becomes the last finding."""
     try:
         yield from look()
     except TaskyardError as error:

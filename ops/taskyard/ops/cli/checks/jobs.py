@@ -20,10 +20,10 @@ CONSUMER_TIMEOUT_S: Final = 1_800
 
 
 def job_types(settings: Settings, catalogue: Catalogue) -> Iterator[Finding]:
-    """Every type names a queue and a priority that exist, and a model that can be imported."""
+    """Check that each type has an existing queue and priority, and a model that can be imported."""
     for job_type in catalogue.values():
         yield from _faults(settings, job_type)
-    # Not asked through the broker's own code: a URL that it refuses is the broker's finding.
+    # The broker's own code is not used here: an invalid broker URL is reported with the broker.
     if (settings.broker_url or "").startswith(("amqp", "pyamqp")):
         yield from _held_too_long(catalogue)
     sources = [BUILT_IN] * settings.builtin_jobs + [str(file) for file in settings.job_types]
@@ -52,18 +52,18 @@ def _held_too_long(catalogue: Catalogue) -> Iterator[Finding]:
     for job_type in long:
         yield Finding.warning(
             "job types",
-            f"{job_type.name} may run {job_type.time_limit_s:g} s, and RabbitMQ takes a message "
-            f"away that is held for {CONSUMER_TIMEOUT_S} s, unless its consumer_timeout says "
-            "otherwise: the job would begin again",
+            f"{job_type.name} may run {job_type.time_limit_s:g} s, and RabbitMQ takes back a "
+            f"message that is held for {CONSUMER_TIMEOUT_S} s (its default consumer_timeout): the "
+            f"job would begin again",
             "Raise consumer_timeout in rabbitmq.conf above the longest time limit.",
         )
 
 
 def handlers(settings: Settings, catalogue: Catalogue, registry: Registry) -> Iterator[Finding]:
-    """Each handler has a type and each type has a handler."""
+    """Check that each handler has a type and each type has a handler."""
     for failure in registry.load_entry_points(built_in=settings.builtin_jobs):
         yield Finding.error(
-            "handlers", failure, "Mend the module: a worker starts without its handlers."
+            "handlers", failure, "Correct the module: a worker would start without its handlers."
         )
     decorated = [
         job_type for name, job_type in registry.under(catalogue).items() if name not in catalogue
@@ -71,12 +71,12 @@ def handlers(settings: Settings, catalogue: Catalogue, registry: Registry) -> It
     for job_type in decorated:
         yield from _faults(settings, job_type)
     if decorated:
-        # What services import is not known here, and a client that imports the module is right.
+        # It is unknown here what services import, and a client that imports the module can enqueue.
         alone = ", ".join(job_type.name for job_type in decorated)
         yield Finding.ok(
             "handlers",
-            f"decorators alone define {alone}: a service enqueues them if it imports their modules "
-            "or has them in a file of TASKYARD_JOB_TYPES",
+            f"only decorators define {alone}: a service can enqueue them if it imports their "
+            f"modules, or if a file named by TASKYARD_JOB_TYPES defines them",
         )
     found = registry.handlers()
     own = {handler.name for handler in found if handler.job_type is not None}
@@ -100,7 +100,7 @@ def handlers(settings: Settings, catalogue: Catalogue, registry: Registry) -> It
 
 
 def known_types(catalogue: Catalogue, registry: Registry) -> Catalogue:
-    """The types of files and decorators; of files alone where a decorator is wrong."""
+    """Return the types of files and decorators; only those of files if a decorator is wrong."""
     try:
         return registry.under(catalogue)
     except InvalidSettings:
@@ -112,7 +112,7 @@ def _found(names: list[str]) -> Finding:
         return Finding.ok("handlers", f"{len(names)}: {', '.join(names)}")
     return Finding.warning(
         "handlers",
-        "none on this machine, so a worker here would run no job",
+        "there is none on this machine, so a worker here would run no job",
         f"Name the modules of your handlers as entry points of group {ENTRY_POINTS!r} and install "
         "their package; or set TASKYARD_BUILTIN_JOBS=1 for the built-in jobs.",
     )

@@ -19,12 +19,12 @@ from taskyard.settings import Settings
 
 __all__ = ["look_at"]
 
-# Millions of letters are counted in less; who waits longer has another trouble.
+# Millions of letters are counted in less; if it takes longer, the database has another problem.
 _COUNT_MS: Final = 2_000
 
 
 def look_at(settings: Settings) -> Iterator[Finding]:
-    """What waits in Postgres, and what has not come there yet."""
+    """Report how many letters wait in Postgres, and how many have not arrived there yet."""
     yield from _pending(settings)
     yield from _unmirrored(settings)
 
@@ -33,9 +33,9 @@ def _pending(settings: Settings) -> Iterator[Finding]:
     try:
         counts = _count(settings.need_database_url())
     except InvalidSettings:
-        return  # what is missing or wrong has a finding of its own
+        return  # another finding reports what is missing or wrong
     except TaskyardError:
-        yield _uncounted("Postgres could not be asked", "See what it says below.")
+        yield _uncounted("Postgres could not be asked", "See the finding about Postgres below.")
     except DBAPIError as error:
         late = is_out_of_time(error.orig)
         why = f"not counted within {_COUNT_MS} ms" if late else first_line(error.orig)
@@ -45,7 +45,7 @@ def _pending(settings: Settings) -> Iterator[Finding]:
 
 
 def _uncounted(why: str, remedy: str) -> Finding:
-    return Finding.warning("letters", f"unknown how many wait for an operator: {why}", remedy)
+    return Finding.warning("letters", f"it is unknown how many wait for an operator: {why}", remedy)
 
 
 def _counted(counts: dict[str, int]) -> Finding:
@@ -75,20 +75,20 @@ def _count(url: str) -> dict[str, int]:
 
 
 def _unmirrored(settings: Settings) -> Iterator[Finding]:
-    """Only what is amiss: a mirror that keeps up leaves nothing to be said."""
+    """Yield problems only: a mirror that keeps up needs no finding."""
     try:
         waiting = letters_waiting(settings)
     except TaskyardError:
-        return  # the broker has a finding of its own
+        return  # another finding reports the broker
     if waiting is None:
         yield Finding.warning(
             "letters",
-            "unknown how many wait for the mirror: the broker does not let its queue be read",
-            "Ask who runs the broker for the right to read it.",
+            "it is unknown how many wait for the mirror: the broker refuses to show its queue",
+            "Ask the broker's administrator for the right to read it.",
         )
     elif waiting > 0:
         yield Finding.warning(
             "letters",
             f"{waiting} wait{'s' * (waiting == 1)} for the mirror, not yet in Postgres",
-            "If that lasts, start one: taskyard mirror",
+            "If they still wait later, start a mirror: taskyard mirror",
         )

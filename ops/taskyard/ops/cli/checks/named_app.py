@@ -1,4 +1,4 @@
-"""The Celery app that a person names, or which of the ways it could not be had came true."""
+"""Import the Celery app that a person names, or explain which step failed."""
 
 from __future__ import annotations
 
@@ -21,14 +21,16 @@ _LIBRARIES: Final = tuple(
     Path(sysconfig.get_path(kind)) for kind in ("stdlib", "platstdlib", "purelib", "platlib")
 )
 _LONGEST: Final = 500
-_EXPECTED: Final = "Expected what `celery -A` takes, a module and the app in it, as in myapp:celery"
+_EXPECTED: Final = "Expected a module and the app in it, as for `celery -A`, such as myapp:celery"
 
 
 def load_app(name: str) -> Celery:
-    """The app that `celery -A` would find, configured; raises `InvalidSettings` saying what came.
+    """Return the app that `celery -A` would find, configured.
 
-    Its texts distinguish a module that is not there, one that fails while it is imported, a name
-    that is not in it or no app, and an app whose own settings cannot be loaded.
+    Raises `InvalidSettings` with the cause.
+
+    Its texts distinguish a missing module, a module that fails while it is imported, a name that is
+    not in it or is not an app, and an app whose own settings cannot be loaded.
     """
     here = str(Path.cwd())
     sys.path.insert(0, here)
@@ -46,15 +48,15 @@ def load_app(name: str) -> Celery:
 def _find(name: str) -> Any:
     try:
         return find_app(name)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - what a module raises is its own
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - an app's module may raise any error
         cause = _hidden(name) or _first(name, error)
         raise InvalidSettings(_why(name, cause)) from cause
 
 
 def _first(name: str, error: BaseException) -> BaseException:
-    """What came up first: Celery hides it in two ways.
+    """Return the first error, which Celery hides in two ways.
 
-    It looks for an absent attribute as a module once more, and puts its own words before those of a
+    It looks for an absent attribute as a module once more, and puts its own text before that of a
     ValueError.
     """
     again = isinstance(error, ModuleNotFoundError) and error.name == name and ":" in name
@@ -63,7 +65,7 @@ def _first(name: str, error: BaseException) -> BaseException:
 
 
 def _load_settings(name: str, app: Celery) -> None:
-    """An app reads its settings and binds its tasks at the first look, not at its import.
+    """Load settings and tasks as a worker does; an app does so at first use, not at its import.
 
     A worker also imports the modules of `include`, `imports` and `autodiscover_tasks`.
     """
@@ -73,20 +75,20 @@ def _load_settings(name: str, app: Celery) -> None:
         _ = app.tasks
     except (Exception, SystemExit) as error:
         raise InvalidSettings(
-            f"the app of {name!r} is there, its settings or tasks cannot be loaded: "
-            f"{_cause(name, error)}. Expected an app that a worker could start with. Mend that, "
+            f"the app of {name!r} exists, but its settings or tasks cannot be loaded: "
+            f"{_cause(name, error)}. Expected an app with which a worker can start. Correct it, "
             f"then run again: taskyard check {name}"
         ) from error
 
 
 def _hidden(name: str) -> BaseException | None:
-    """Why `shop.celery` cannot be imported, where Celery would only say that `shop` has no app."""
+    """Return why `shop.celery` cannot be imported; Celery would only say that `shop` has no app."""
     module = sys.modules.get(name)
     if not hasattr(module, "__path__"):
         return None
     try:
         import_module(f"{name}.celery")
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - the same
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - as above
         absent = isinstance(error, ModuleNotFoundError) and error.name == f"{name}.celery"
         return None if absent else error
     return None
@@ -96,54 +98,55 @@ def _why(name: str, error: BaseException) -> str:
     module = _module(name)
     if isinstance(error, ModuleNotFoundError) and _is_within(module, error.name):
         parent, _, last = module.rpartition(".")
-        if parent in sys.modules and ":" not in name:  # Celery takes myapp.celery for myapp:celery
+        # Celery accepts myapp.celery for myapp:celery.
+        if parent in sys.modules and ":" not in name:
             return _no_attribute(f"{parent}:{last}")
         return (
-            f"there is no module {error.name!r}: looked for in {Path.cwd()} and on Python's path. "
+            f"there is no module {error.name!r} in {Path.cwd()} or on Python's path. "
             f"{_EXPECTED}. Run it in the folder that holds the module, or set PYTHONPATH: "
             f"taskyard check {name}"
         )
     if isinstance(error, AttributeError) and _frame(name, error) is None:
         return _no_attribute(name)
     return (
-        f"the module {module!r} is there, importing it failed: {_cause(name, error)}. "
-        "Expected a module that a worker could import. Mend that, then run again: "
+        f"the module {module!r} exists, but importing it failed: {_cause(name, error)}. Expected "
+        f"a module that a worker can import. Correct it, then run again: "
         f"taskyard check {name}"
     )
 
 
 def _module(name: str) -> str:
-    """The module that was asked for: all of a name without a colon may be one."""
+    """Return the module's name; a name without a colon may be a module as a whole."""
     return name.partition(":")[0]
 
 
 def _is_within(module: str, absent: str | None) -> bool:
-    """Whether what is absent is the module itself or a package above it."""
+    """Return whether the missing module is the requested one or a package above it."""
     return absent is not None and f"{module}.".startswith(f"{absent}.")
 
 
 def _no_attribute(name: str) -> str:
     module, _, attribute = name.partition(":")
     has = f"has no {attribute!r}" if attribute else "has neither an `app` nor a `celery`"
-    return f"the module {module!r} is there and {has}. {_EXPECTED}. {_instead(module)}"
+    return f"the module {module!r} exists, but {has}. {_EXPECTED}. {_instead(module)}"
 
 
 def _no_app(name: str, found: object) -> str:
     kind = type(found).__name__
-    return f"{name!r} is no Celery app, got: {kind}. {_EXPECTED}. {_instead(_module(name))}"
+    return f"{name!r} is not a Celery app, got: {kind}. {_EXPECTED}. {_instead(_module(name))}"
 
 
 def _instead(module: str) -> str:
-    """The apps that the module does have, as the next command."""
+    """Return the next command, with the apps that the module does have."""
     known = vars(sys.modules[module]) if module in sys.modules else {}
     apps = [name for name, value in known.items() if isinstance(value, Celery)]
     if not apps:
-        return "It makes none; name the module that does: taskyard check MODULE:APP"
+        return "The module has no app; name the module that has one: taskyard check MODULE:APP"
     return "Run: " + " or ".join(f"taskyard check {module}:{name}" for name in apps)
 
 
 def _cause(name: str, error: BaseException) -> str:
-    """Class and text of an exception, and where in the user's own files it came up."""
+    """Return class and text of an exception, and where in the user's own files it was raised."""
     text = error.msg if isinstance(error, SyntaxError) else error
     words = " ".join(str(text).split())[:_LONGEST]
     said = f"{type(error).__name__}: {words}" if words else type(error).__name__
@@ -162,9 +165,9 @@ def _place(name: str, error: BaseException) -> str | None:
 
 
 def _frame(name: str, error: BaseException) -> tuple[FrameType, int] | None:
-    """The last line of the user's that ran: libraries' lines below it would not say what to repair.
+    """Return the last frame in the user's files; frames of libraries do not show what to repair.
 
-    A module that is installed is the user's all the same, if it is of the package that was named.
+    An installed module counts as the user's if it is of the package that was named.
     """
     package = name.partition(":")[0].partition(".")[0]
     own = [

@@ -16,7 +16,7 @@ __all__ = ["look_at"]
 
 
 def look_at(url: str) -> Iterator[Finding]:
-    """What is to be said about the database at `url`; raises what `database.check` raises."""
+    """Check the database at `url`; raises what `database.check` raises."""
     with (
         database.opened(url, application_name="taskyard check") as engine,
         engine.connect() as connection,
@@ -26,6 +26,6 @@ def look_at(url: str) -> Iterator[Finding]:
     yield Finding.ok("Postgres", f"PostgreSQL {version} answers")
     if fault is not None:
         yield Finding.error("Postgres", fault, "", exit_code=3)
-        return  # `migrate` would refuse it too
+        return  # `migrate` would refuse this database too
     status = database.check(url)
     yield Finding.ok("Postgres", f"the schema is at {status.current}, as expected")

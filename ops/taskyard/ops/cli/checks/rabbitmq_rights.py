@@ -1,7 +1,7 @@
-"""RabbitMQ: whether its user may configure, write and read what Taskyard has there.
+"""Check whether RabbitMQ's user may configure, write and read what Taskyard uses there.
 
-No client can ask for permissions. RabbitMQ looks at them before anything else, so each is tried by
-a request that it refuses for another reason, or that changes nothing.
+No client can query permissions. RabbitMQ checks them before anything else, so each one is tried
+with a request that it refuses for another reason, or that changes nothing.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ Probe = Callable[[Any], object]
 
 
 def look_at_rights(broker: Connection, settings: Settings) -> Iterator[Finding]:
-    """One finding: the user may do all that is needed, or what it may not.
+    """Return one finding: the user may do all that is needed, or what it may not do.
 
     Raises the broker's connection errors.
     """
     lacking: dict[str, list[str]] = {}
     for right, name, probe in _probes(broker, settings):
-        # What asks for two rights on one exchange is refused for the first of them, unnamed.
+        # If a request needs two rights on one exchange, the refusal does not say which one is
+        # missing.
         unclear = right == WRITE and name in lacking.get(READ, ())
         if not unclear and name not in lacking.get(right, ()) and _refused(broker, name, probe):
             lacking.setdefault(right, []).append(name)
@@ -48,14 +49,18 @@ def look_at_rights(broker: Connection, settings: Settings) -> Iterator[Finding]:
     yield Finding.error(
         "broker",
         f"user {user} may not {text}",
-        f"Ask who runs it to widen the three patterns (configure, write, read) of: rabbitmqctl "
-        f"set_permissions -p {where} {user} …; docs/access.md has them.",
+        f"Ask the broker's administrator to extend the three patterns (configure, write, read) "
+        f"of: rabbitmqctl "
+        f"set_permissions -p {where} {user} …; docs/access.md lists them.",
         exit_code=4,
     )
 
 
 def _refused(broker: Connection, name: str, probe: Probe) -> bool:
-    """Whether a permission on `name` is missing; on a channel of its own: refusals close it."""
+    """Return whether a permission on `name` is missing.
+
+    A refusal closes the channel, so use a new one.
+    """
     channel = broker.connection.channel()
     try:
         probe(channel)
@@ -69,7 +74,7 @@ def _refused(broker: Connection, name: str, probe: Probe) -> bool:
 
 
 def _probes(broker: Connection, settings: Settings) -> Iterator[tuple[str, str, Probe]]:
-    """(right, queue or exchange, request); of a binding the queue's side comes first."""
+    """Yield (right, queue or exchange, request); for a binding the queue's side comes first."""
     letters, mirror = exchange(settings).name, mirror_queue(settings).name
     work = [settings.broker_name(name) for name in settings.queues]
     control, events = (settings.broker_name(name) for name in ("celery", "celeryev"))
@@ -89,7 +94,7 @@ def _probes(broker: Connection, settings: Settings) -> Iterator[tuple[str, str, 
 
 
 def _declare_queue(name: str) -> Probe:
-    # No client can declare a queue of a negative length.
+    # No client can declare a queue with a negative length.
     arguments = {"x-max-length": -1}
     return lambda channel: channel.queue_declare(
         name, durable=True, auto_delete=False, arguments=arguments
@@ -108,16 +113,16 @@ def _consume(name: str) -> Probe:
 
 
 def _unbind(queue: str, name: str) -> Probe:
-    """Needs the right to write to the queue and to read from the exchange."""
+    """Unbind a queue: needs the right to write to the queue and to read from the exchange."""
     return lambda channel: channel.queue_unbind(queue, name, uuid.uuid4().hex)
 
 
 def _unbind_exchange(name: str) -> Probe:
-    """Needs the right to write to the exchange and to read from it."""
+    """Unbind an exchange: needs the rights to write to and read from the exchange."""
     return lambda channel: channel.exchange_unbind(name, name, uuid.uuid4().hex)
 
 
 def _publish(channel: Any) -> None:
-    """Publish to no queue; a publication has no answer, so the next request gets the refusal."""
+    """Publish to no queue; a publication has no answer, so the next request reports the refusal."""
     channel.basic_publish(Message(b""), exchange="", routing_key=f"check.{uuid.uuid4().hex}")
     channel.basic_qos(0, 1, False)

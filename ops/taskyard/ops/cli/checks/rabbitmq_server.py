@@ -1,4 +1,4 @@
-"""RabbitMQ: reachable, new enough, its work queues absent or as our workers declare them."""
+"""Check RabbitMQ: reachable, new enough, work queues absent or as our workers declare them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MINIMUM: Final = (3, 10)
 
 
 def look_at_broker(settings: Settings) -> Iterator[Finding]:
-    """What is to be said about the broker; declares nothing that is not there already.
+    """Check the broker; declares nothing that does not exist already.
 
     Raises `ServerUnreachable`.
     """
@@ -37,7 +37,7 @@ def look_at_broker(settings: Settings) -> Iterator[Finding]:
 
 
 def judge_version(facts: dict[str, Any]) -> Finding:
-    """Whether the version in the server's greeting is new enough."""
+    """Check the version in the server's greeting."""
     version = str(facts.get("version") or "")
     if version_of(facts) < _MINIMUM:
         wanted = ".".join(str(number) for number in _MINIMUM)
@@ -48,10 +48,13 @@ def judge_version(facts: dict[str, Any]) -> Finding:
 
 
 def judge_choice(settings: Settings, facts: dict[str, Any]) -> Finding:
-    """What workers choose on this server and why; a warning where it costs what was asked for."""
+    """Report the queue type that workers choose here, and why.
+
+    A warning if a wish cannot be met.
+    """
     choice, text = choose(facts, settings.rabbitmq_queue_type), describe(settings, facts)
     if choice.cost:
-        return Finding.warning("broker", text, "Change one of both if that is not meant.")
+        return Finding.warning("broker", text, "Change one of the two if you do not want this.")
     return Finding.ok("broker", text)
 
 
@@ -62,7 +65,7 @@ def _connect(broker: Connection, url: str) -> None:
     except lost as error:
         remedy = (
             "Start it, or correct TASKYARD_BROKER_URL (host, virtual host, user and its "
-            "permissions); `taskyard check` tells when it answers."
+            "permissions); `taskyard check` shows when it answers."
         )
         raise ServerUnreachable("RabbitMQ", redact_url(url), error, remedy) from error
 
@@ -74,7 +77,9 @@ def _queues(broker: Connection, settings: Settings) -> Iterator[Finding]:
         try:
             found = look_at(broker.connection, queue.name)
         except broker.channel_errors as error:
-            yield Finding.error("broker", f"queue {queue.name}: {error}", "Ask who runs it.")
+            yield Finding.error(
+                "broker", f"queue {queue.name}: {error}", "Ask the broker's administrator."
+            )
             continue
         if found is None:
             missing.append(queue.name)
@@ -91,11 +96,12 @@ def _queues(broker: Connection, settings: Settings) -> Iterator[Finding]:
 def _differing(queue: RabbitQueue, found: Declared, lost: list[str], broker: Connection) -> Finding:
     properties = broker.connection.server_properties
     command = policy_command(queue, found, properties, broker.virtual_host)
-    remedy = "Drain it, delete it and start a worker, which declares it anew."
+    remedy = "Drain it, delete it and start a worker, which declares it again."
     if command:
         remedy += (
-            " Where that cannot be, a policy gives it the dead-letter exchange, though never "
-            f"priorities (a queue follows one policy: merge it with its own). Run: {command}"
+            " If that is not possible, a policy can give it the dead-letter exchange, but no "
+            "priorities. A queue follows one policy only: merge this one into an existing policy. "
+            "Run: {command}"
         )
-    text = f"queue {queue.name} exists and is used as it is, though {'; '.join(lost)}"
+    text = f"queue {queue.name} exists and is used as it is, with this loss: {'; '.join(lost)}"
     return Finding.warning("broker", text, remedy)

@@ -1,4 +1,4 @@
-"""What the user of a Redis has to be allowed, as commands that could be sent."""
+"""The commands that the user of a Redis must be allowed to run, ready to be tried."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from taskyard.settings import Settings
 
 __all__ = ["Need", "of_broker", "of_records"]
 
-# No job has such an id, and no queue such a name.
+# No job has such an id, and no queue has such a name.
 _NONE = "check"
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """One command; `names` is the pattern of the key or channel in it, empty where it has none."""
+    """One command; `names` is the pattern of its key or channel, empty if it has none."""
 
     words: tuple[str | int, ...]
     names: str = ""
 
     @property
     def command(self) -> str:
-        """The command's name, as an ACL has it."""
+        """The command's name in an ACL."""
         first, second = str(self.words[0]).lower(), str(self.words[1:2] and self.words[1]).lower()
         return f"{first}|{second}" if first in _WITH_SUBCOMMANDS else first
 
@@ -35,7 +35,7 @@ _WITH_SUBCOMMANDS = {"client", "script", "xgroup", "xinfo"}
 
 
 def of_records(settings: Settings) -> Iterator[Need]:
-    """Clients, workers, mirror, relay and operators at the Redis of the records."""
+    """Yield what clients, workers, mirror, relay and operators need at the records' Redis."""
     space, keys = settings.namespace, Keys(settings.namespace)
     yield from _scripts()
     yield from _hash(keys.record(_NONE), keys.record("*"))
@@ -67,7 +67,7 @@ def of_records(settings: Settings) -> Iterator[Need]:
 
 
 def of_broker(settings: Settings) -> Iterator[Need]:
-    """The same at a Redis broker."""
+    """Yield what they need at a Redis broker."""
     space, layout = settings.namespace, own_layout(settings)
     prefix = layout.prefix
     yield from _scripts()
@@ -94,7 +94,7 @@ def of_broker(settings: Settings) -> Iterator[Need]:
 
 
 def _control(settings: Settings, prefix: str) -> Iterator[Need]:
-    """Remote control and events, as Celery's workers have them."""
+    """Yield what remote control and events of Celery's workers need."""
     control, events = (settings.broker_name(name) for name in ("celery", "celeryev"))
     mailbox = f"{prefix}worker@{_NONE}.{control}.pidbox"
     yield from _list(mailbox, f"{prefix}*{control}.pidbox*")
@@ -102,7 +102,7 @@ def _control(settings: Settings, prefix: str) -> Iterator[Need]:
     database = redis_address(settings.need_broker_url()).database
     channel = f"{prefix}/{database}.{control}.pidbox"
     yield Need(("publish", channel, ""), channel)
-    # A pattern is compared with those of the ACL letter by letter.
+    # Redis compares a pattern with those of the ACL character by character.
     yield Need(("psubscribe", channel), channel)
     events_channel = f"{prefix}/{database}.{events}/"
     yield Need(("publish", f"{events_channel}worker.online", ""), f"{events_channel}*")

@@ -1,6 +1,7 @@
-"""Redis or Valkey: whether its user may do what Taskyard does there.
+"""Check whether the user of a Redis or Valkey may do what Taskyard needs.
 
-Asked without doing any of it: what is put into a transaction is checked, and then discarded.
+Nothing is executed: Redis checks each command when it is queued in a transaction, and the
+transaction is then discarded.
 """
 
 from __future__ import annotations
@@ -20,18 +21,18 @@ __all__ = ["Lacking", "lacking", "look_at_rights"]
 
 @dataclass(slots=True)
 class Lacking:
-    """What a user may not: run `commands`, touch `keys`, use `channels`; patterns, each once."""
+    """Missing rights: `commands` to run, `keys` to touch, `channels` to use; each pattern once."""
 
     commands: dict[str, None] = field(default_factory=dict)
     keys: dict[str, None] = field(default_factory=dict)
     channels: dict[str, None] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        """Whether anything is lacking."""
+        """Return whether any right is missing."""
         return bool(self.commands or self.keys or self.channels)
 
     def note(self, need: Need, error: NoPermissionError) -> None:
-        """Sort a refusal by what the server says of it."""
+        """Add a refusal, sorted by the server's text."""
         said = str(error)
         if "command" in said:
             self.commands[need.command] = None
@@ -41,7 +42,7 @@ class Lacking:
             self.keys[need.names] = None
 
     def __str__(self) -> str:
-        """For a sentence: "may not run x, y; touch the keys z"."""
+        """Return text for a sentence: "may not run x, y; touch the keys z"."""
         parts = [
             ("run", self.commands),
             ("touch the keys", self.keys),
@@ -50,14 +51,14 @@ class Lacking:
         return "; ".join(f"{verb} {', '.join(names)}" for verb, names in parts if names)
 
     def words(self) -> str:
-        """What gives all of it, behind ACL SETUSER and the user's name."""
+        """Return the rules that give all rights, for ACL SETUSER after the user's name."""
         words = [f"+{name}" for name in self.commands]
         words += [f"~{name}" for name in self.keys] + [f"&{name}" for name in self.channels]
         return " ".join(words)
 
 
 def look_at_rights(subject: str, client: redis.Redis, needs: Iterable[Need]) -> Iterator[Finding]:
-    """One finding: the user may do all of `needs`, or what it may not."""
+    """Return one finding: the user may do all of `needs`, or what it may not do."""
     found, user = lacking(client, needs), _user(client)
     if not found:
         yield Finding.ok(subject, f"user {user} may do what Taskyard needs")
@@ -72,9 +73,12 @@ def look_at_rights(subject: str, client: redis.Redis, needs: Iterable[Need]) -> 
 
 
 def lacking(client: redis.Redis, needs: Iterable[Need]) -> Lacking:
-    """What the client's user may not; raises redis-py's errors of a lost server."""
+    """Return what the client's user may not do.
+
+    Raises redis-py's errors if the connection is lost.
+    """
     found = Lacking()
-    # redis-py leaves what a connection does untyped.
+    # redis-py does not type what a connection does.
     pool: Any = client.connection_pool
     connection = pool.get_connection()
     try:
@@ -84,7 +88,7 @@ def lacking(client: redis.Redis, needs: Iterable[Need]) -> Lacking:
             _permits(connection, need, found)
         _permits(connection, Need(("discard",)), found)
     finally:
-        # It may be in the middle of a transaction.
+        # The connection may be in the middle of a transaction.
         connection.disconnect()
         pool.release(connection)
     return found
@@ -98,7 +102,7 @@ def _permits(connection: Any, need: Need, found: Lacking) -> bool:
         found.note(need, error)
         return False
     except ResponseError:
-        # Full memory, a replica: findings of their own. It says nothing of a permission.
+        # Full memory, or a replica: other findings report them. They say nothing about permissions.
         return True
     return True
 

@@ -1,4 +1,4 @@
-"""Redis or Valkey: reachable, new enough, no cluster, evicts nothing, restarts without loss."""
+"""Check Redis or Valkey: reachable, new enough, no cluster, no eviction, safe to restart."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MINIMUM: Final = {"Redis": (6, 2), "Valkey": (7, 2)}
 
 
 def look_at(subject: str, url: str, variable: str, needs: Iterable[Need]) -> Iterator[Finding]:
-    """What is to be said about the server at `url`, which `variable` names, and its user."""
+    """Check the server at `url`, which `variable` names, and its user."""
     with connect(url, retries=0, variable=variable) as client:
         with reachable(url, variable=variable):
             answered, facts = _facts(client)
@@ -32,16 +32,16 @@ def look_at(subject: str, url: str, variable: str, needs: Iterable[Need]) -> Ite
         else:
             yield Finding.warning(
                 subject,
-                "its user may not run INFO: unknown whether memory pressure or a restart loses "
-                "jobs",
-                "Allow it (ACL SETUSER name +info), or ask who runs the server for "
+                "its user may not run INFO, so it is unknown whether low memory or a restart "
+                "loses jobs",
+                "Allow it (ACL SETUSER name +info), or ask the server's administrator for "
                 "maxmemory-policy noeviction and appendonly yes.",
             )
         yield from look_at_rights(subject, client, needs)
 
 
 def _facts(client: redis.Redis) -> tuple[bool, Mapping[str, Any]]:
-    """Whether INFO may be run, and what it says; without it what the server's greeting says."""
+    """Return whether INFO may be run, and its facts; else the facts of the server's greeting."""
     try:
         return True, client.info()
     except NoPermissionError:
@@ -63,7 +63,7 @@ def _text(value: Any) -> str:
 
 
 def judge_version(subject: str, facts: Mapping[str, Any]) -> Finding:
-    """Whether the product's version is new enough."""
+    """Check the product's version."""
     product = "Valkey" if "valkey_version" in facts else "Redis"
     version = str(facts.get("valkey_version") or facts.get("redis_version") or "")
     least = _MINIMUM[product]
@@ -77,18 +77,18 @@ def judge_version(subject: str, facts: Mapping[str, Any]) -> Finding:
 
 
 def judge_mode(subject: str, facts: Mapping[str, Any], variable: str) -> Finding:
-    """Whether it is one primary."""
+    """Check that it is one primary."""
     if facts.get("cluster_enabled") or facts.get("redis_mode") == "cluster":
         return Finding.error(
             subject,
             "it is a cluster, whose scripts cannot reach two keys of different slots",
-            f"Point {variable} to one primary (with Sentinel for failover); "
-            "beyond one primary, scale by namespaces.",
+            f"Set {variable} to one primary (with Sentinel for failover). For more load than one "
+            f"primary can take, use several namespaces.",
         )
     role = str(facts.get("role", "master"))
     if role != "master":
         return Finding.error(
-            subject, "it is a replica and takes no writes", f"Point {variable} to the primary."
+            subject, "it is a replica and takes no writes", f"Set {variable} to the primary."
         )
     return Finding.ok(subject, "one primary, no cluster")
 
@@ -98,7 +98,8 @@ def _eviction(subject: str, facts: Mapping[str, Any], client: redis.Redis) -> Fi
     if policy != "noeviction":
         return Finding.error(
             subject,
-            f"maxmemory-policy is {policy}: under memory pressure it drops jobs silently",
+            f"maxmemory-policy is {policy}: when memory is low, the server deletes jobs without "
+            f"an error",
             f"Run: {_cli(client)} CONFIG SET maxmemory-policy noeviction",
         )
     return Finding.ok(subject, "maxmemory-policy is noeviction")
@@ -112,19 +113,23 @@ def _persistence(subject: str, facts: Mapping[str, Any], client: redis.Redis) ->
     except (ResponseError, RedisError):
         return Finding.warning(
             subject,
-            "append-only file is off, snapshots are unknown: the server hides its configuration",
-            "Ask who runs it; without persistence a restart loses every job.",
+            "append-only file is off; snapshots are unknown, since the server does not show its "
+            "configuration",
+            "Ask the server's administrator; without persistence a restart loses every job.",
         )
     remedy = f"Run: {_cli(client)} CONFIG SET appendonly yes"
     if snapshots:
         return Finding.warning(
-            subject, f"append-only file is off; snapshots ({snapshots}) lose minutes", remedy
+            subject,
+            f"append-only file is off; with snapshots ({snapshots}) a restart loses the "
+            f"last minutes",
+            remedy,
         )
     return Finding.warning(subject, "no persistence: a restart loses every job", remedy)
 
 
 def _cli(client: redis.Redis) -> str:
-    """The client that a person would take, on this server and not on the usual port."""
+    """Return the command line client's call for this server, with its port if that is unusual."""
     where = client.get_connection_kwargs()
     if "host" not in where:
         return "redis-cli"

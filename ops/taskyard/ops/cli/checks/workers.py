@@ -1,4 +1,4 @@
-"""Workers: each queue has one, or the jobs in it wait."""
+"""Check workers: jobs wait in a queue that no worker consumes."""
 
 from __future__ import annotations
 
@@ -18,17 +18,19 @@ __all__ = ["gone", "judge", "judge_types", "look_at"]
 
 
 def look_at(settings: Settings, types: Iterable[str]) -> Iterator[Finding]:
-    """Who consumes what and knows which of the `types`, as far as the broker can be asked.
+    """Report which workers consume which queues and know which `types`, if the broker can be asked.
 
-    What is wrong with the broker itself is a finding of its own.
+    Problems of the broker itself are another finding.
     """
     try:
         states = look(settings)
     except InvalidSettings:
-        return  # what is missing or wrong has a finding of its own
+        return  # another finding reports what is missing or wrong
     except TaskyardError:
         yield Finding.warning(
-            "workers", "unknown: the broker could not be asked", "See what it says above."
+            "workers",
+            "it is unknown which workers run: the broker could not be asked",
+            "See the finding about the broker above.",
         )
         return
     yield from judge(settings, states)
@@ -44,7 +46,7 @@ def look_at(settings: Settings, types: Iterable[str]) -> Iterator[Finding]:
 
 
 def judge(settings: Settings, states: list[QueueState]) -> Iterator[Finding]:
-    """A warning for each queue without a worker: it may be meant so, but its jobs wait."""
+    """Warn about each queue without a worker: this may be intended, but its jobs wait."""
     served = [state.queue for state in states if state.consumers]
     unknown = [state.queue for state in states if state.consumers is None]
     if served:
@@ -52,8 +54,9 @@ def judge(settings: Settings, states: list[QueueState]) -> Iterator[Finding]:
     if unknown:
         yield Finding.warning(
             "workers",
-            f"unknown for {', '.join(unknown)}: a worker does not say what it consumes",
-            "Ask again, or see: celery -A taskyard.workers.app inspect active_queues",
+            f"it is unknown whether a worker consumes {', '.join(unknown)}: some worker does not "
+            f"say what it consumes",
+            "Run this again, or run: celery -A taskyard.workers.app inspect active_queues",
         )
     unserved = [state for state in states if state.unserved]
     if unserved and len(unserved) == len(states):
@@ -68,13 +71,13 @@ def judge(settings: Settings, states: list[QueueState]) -> Iterator[Finding]:
 
 
 def gone(settings: Settings) -> Iterator[Finding]:
-    """A warning for each worker whose heartbeat stopped, while no other of its name has come."""
+    """Warn about each worker whose heartbeat stopped, unless another with its name has started."""
     try:
         url = settings.need_redis_url()
         with connect(url, retries=0) as client, reachable(url):
             now_us, members = Fleet(client, settings.namespace).read()
     except TaskyardError:
-        return  # the records have a finding of their own
+        return  # another finding reports the records
     living = {member.worker for member in members if member.alive(now_us)}
     for member in sorted(members, key=lambda one: one.worker):
         if not member.alive(now_us) and member.worker not in living:
@@ -82,20 +85,20 @@ def gone(settings: Settings) -> Iterator[Finding]:
             queues = ", ".join(member.queues) or "no queue yet"
             yield Finding.warning(
                 "workers",
-                f"worker {member.worker} is gone: it was last heard of {silent} ago, did not sign "
-                f"off, and read {queues}. {_what_it_held(member)}",
-                "Start it again; the jobs that wait for it: taskyard reconcile",
+                f"worker {member.worker} is dead: its last heartbeat came {silent} ago, it did "
+                f"not sign off, and it consumed {queues}. {_what_it_held(member)}",
+                "Start it again. To see the jobs that wait for it, run: taskyard reconcile",
             )
 
 
 def _what_it_held(member: Member) -> str:
     if not member.unacked:
-        return "RabbitMQ gives back what it held at once"
+        return "RabbitMQ returned its messages at once"
     if member.own:
-        return "What it held is given back within seconds where another worker of its app runs"
-    sooner = ", what it had begun or named sooner by workers that protect" * member.returns
+        return "Its messages come back within seconds if another worker of its app runs"
+    sooner = ", or sooner, if a worker that protects them returns them" * member.returns
     return (
-        f"What it held comes back after its visibility timeout, {member.visibility_timeout_s:g} s"
+        f"Its messages come back after the visibility timeout, {member.visibility_timeout_s:g} s"
         f"{sooner}; with Taskyard's transport within seconds"
     )
 
@@ -117,13 +120,13 @@ def _waiting(count: int | None) -> str:
 def judge_types(
     types: Iterable[str], answers: Mapping[str, list[str]], listening: int | None
 ) -> Finding:
-    """Whether a worker that is up knows each of the `types`, by what workers have registered.
+    """Check whether running workers know each of the `types`, by their registered tasks.
 
-    `listening` is how many were asked, None where the broker does not say.
+    `listening` is how many received the question, None if the broker does not say.
     """
     if not answers:
         return _types_unknown("no worker answered within a second")
-    # Celery shows some of a task's attributes behind its name.
+    # Celery shows some of a task's attributes after its name.
     known = {task.partition(" [")[0] for tasks in answers.values() for task in tasks}
     missing = [name for name in types if name not in known]
     count = f"{len(answers)} worker{'s' * (len(answers) != 1)}"
@@ -135,11 +138,12 @@ def judge_types(
     return Finding.warning(
         "workers",
         f"of {count} that answered none knows {named}: such jobs become dead letters",
-        "Start one whose environment has the handler; what runs is as it was when it started.",
+        "Start a worker whose environment has the handler; running workers do not load new "
+        "handlers.",
     )
 
 
 def _types_unknown(why: str) -> Finding:
     return Finding.warning(
-        "workers", f"unknown whether they know the job types: {why}", "Ask again."
+        "workers", f"it is unknown whether they know the job types: {why}", "Run this again."
     )

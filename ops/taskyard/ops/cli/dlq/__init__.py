@@ -1,3 +1,3 @@
-"""`taskyard dlq`: list, show, stats and replay, one verb a file."""
+"""`taskyard dlq`: list, show, stats and replay, one verb per file."""
 
 __all__: list[str] = []

@@ -31,7 +31,7 @@ def command(
     queue: Annotated[str | None, typer.Option(help="Only this queue.")] = None,
     domain: Annotated[str | None, typer.Option(help="Only job types of this domain.")] = None,
     status: Annotated[LetterStatus | None, typer.Option(help="Only this status.")] = None,
-    since: Annotated[str | None, typer.Option(help="Died since: 15m, 2h, 7d, or a time.")] = None,
+    since: Annotated[str | None, typer.Option(help="Dead since: 15m, 2h, 7d, or a time.")] = None,
     limit: Limit = 50,
     json: Json = False,
 ) -> None:
@@ -56,15 +56,15 @@ def command(
         return
     put(letter_table(rows, now))
     if not rows:
-        note("no dead letter fits")
+        note("no dead letter matches")
     elif len(rows) == limit:
         note(f"the newest {limit}; more with --limit, or narrow with --category, --type, --since")
     else:
-        note("see one whole: taskyard dlq show ID")
+        note("to see one in full: taskyard dlq show ID")
 
 
 def letter_table(rows: Sequence[dict[str, Any]], now: datetime) -> RenderableType:
-    """Letters for people, one a line; the cause takes the room that is left."""
+    """Return a table of letters, one per line; the cause uses the remaining width."""
     columns = ("id", "age", "type", "category", "status", "attempts", "queue", "cause")
     return with_sentences(
         columns,

@@ -1,4 +1,7 @@
-"""`taskyard dlq replay`: dead letters back to their queues, permitted, reasoned and audited."""
+"""`taskyard dlq replay`: send dead letters back to their queues.
+
+Permitted, reasoned and audited.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ from taskyard.settings import Settings
 
 __all__ = ["LIMIT", "command"]
 
-# Each letter is judged by a person who read it; more than this many are a plan of their own.
+# A person has read and decided about each letter; more than this many need a plan.
 LIMIT: Final = 100
 _STYLES: Final = {
     ReplayStatus.APPLIED: "green",
@@ -37,12 +40,15 @@ _STYLES: Final = {
 
 def command(
     ids: Annotated[
-        list[str], typer.Argument(metavar="ID...", help="Ids, their beginnings, or - for stdin.")
+        list[str],
+        typer.Argument(metavar="ID...", help="Ids, their first characters, or - for stdin."),
     ],
     reason: Annotated[
         str | None, typer.Option(help="Why it will work now; kept in the audit log.")
     ] = None,
-    queue: Annotated[str | None, typer.Option(help="Another queue than the original.")] = None,
+    queue: Annotated[
+        str | None, typer.Option(help="Queue to use instead of the original one.")
+    ] = None,
     payload: Annotated[
         str | None, typer.Option(help="A corrected payload: JSON, @FILE, or - for stdin.")
     ] = None,
@@ -94,7 +100,7 @@ def command(
 def _replay_all(
     engine: Engine, names: Sequence[str], wish: Wish, *, quiet: bool
 ) -> Sequence[Replay]:
-    """One after the other; with more than one, a refusal does not stop the rest."""
+    """Replay one after another; with more than one, a refusal does not stop the rest."""
     done = []
     for name in names:
         done.append(replay_one(engine, name, wish, alone=len(names) == 1))
@@ -106,8 +112,9 @@ def _replay_all(
 def _within_limit(names: list[str]) -> list[str]:
     if len(names) > LIMIT:
         raise typer.BadParameter(
-            f"{len(names)} letters at once are more than one person judged; the limit is {LIMIT}. "
-            "Replay a few, see that they complete (taskyard jobs wait), then the next",
+            f"expected at most {LIMIT} letters at once, got {len(names)}: each must be checked by "
+            f"a person. Replay a few, see that they complete (taskyard jobs wait), then replay "
+            f"the next ones",
             param_hint="ID...",
         )
     return names
@@ -119,7 +126,7 @@ def _print(replay: Replay) -> None:
     if replay.why:
         line.append(f": {one_line(replay.why)}")
     if replay.job_id is not None:
-        # Until the relay has come, the job is a dead letter still.
+        # Until the relay has carried it out, the job is still a dead letter.
         wait = "wait --replay" if replay.verdict is ReplayStatus.PENDING else "wait"
         line.append(f". See: taskyard jobs {wait} {one_line(replay.job_id)}")
     print_sentence(line)

@@ -1,4 +1,4 @@
-"""What became of a letter after it was replayed, in words."""
+"""A letter's replays, in words."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["replay_history", "waiting"]
 
 
 def replay_history(letter: dict[str, Any], history: ReplayHistory) -> Iterator[tuple[str, object]]:
-    """Names and values: may it be replayed, was it, by whom, and how that ended."""
+    """Return names and values: may it be replayed, was it, by whom, and how did that end."""
     yield "eligible", "yes" if history.why_not is None else f"no: {history.why_not}"
     for replay in history.replays:
         yield "replayed", f"{moment(replay.at)} by {_who(replay)}"
@@ -39,7 +39,7 @@ def _into(replay: ReplayEntry) -> str:
 
 
 def waiting(why: str) -> str:
-    """Of a replay that the relay has not carried out: whether it knows of it, and what it lacks."""
+    """Describe a replay that the relay has not carried out, and what prevents it."""
     if not why:
         return "the relay has not answered yet and will carry it out"
     return f"the relay could not carry it out yet and tries again: {why}"
@@ -54,5 +54,5 @@ def _end(letter: dict[str, Any], history: ReplayHistory) -> str:
         case ReplayOutcome.FAILED:
             return "failed"
     if history.job_state is None or history.job_generation == letter["generation"]:
-        return "not known yet: the ledger has not heard of the new generation"
+        return "not known yet: the new generation is not in the ledger"
     return f"no outcome yet: the job is {history.job_state}"

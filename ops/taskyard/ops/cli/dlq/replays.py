@@ -1,4 +1,4 @@
-"""One letter's replay: the operator verb, and what the relay answered."""
+"""Replay one letter with the operator verb, and read the relay's answer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _WAIT_S: Final = 2.0
 
 
 class ReplayStatus(StrEnum):
-    """What became of it so far."""
+    """The state of a replay so far."""
 
     APPLIED = "applied"
     PENDING = "pending"
@@ -29,9 +29,9 @@ class ReplayStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What the operator wants of every letter that was named.
+    """What the operator wants for every letter that was named.
 
-    `known` judges an `edit`; a compressed body that it changes may have `max_unpacked_bytes`.
+    `known` checks an `edit`; a compressed body that it changes may have `max_unpacked_bytes`.
     """
 
     identity: Identity
@@ -45,9 +45,9 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """One letter's outcome; `job_id` is None where no replay was requested.
+    """One letter's outcome; `job_id` is None if no replay was requested.
 
-    `payload_checked` is None without an edited payload, False where its worker checks it.
+    `payload_checked` is None without an edited payload, False if its worker will check it.
     """
 
     letter: str
@@ -60,7 +60,7 @@ class Replay:
 
 
 def replay_one(engine: Engine, name: str, wish: Wish, *, alone: bool = True) -> Replay:
-    """Replay a letter; a refusal is raised if it is `alone`, else it is a value."""
+    """Replay a letter; a refusal is raised if it is the only one (`alone`), else it is returned."""
     try:
         asked = replay(
             engine,
@@ -95,7 +95,7 @@ def _answered(asked: ReplayRequested, answer: str) -> Replay:
 
 
 def _read(answer: str) -> tuple[ReplayStatus, str]:
-    """The relay's answer: `applied`, `pending`, `pending: why`, or `refused: why`."""
+    """Read the relay's answer: `applied`, `pending`, `pending: why`, or `refused: why`."""
     head, _, why = answer.partition(": ")
     if head == ReplayStatus.PENDING:
         return ReplayStatus.PENDING, waiting(why)

@@ -38,10 +38,11 @@ __all__ = ["command"]
 
 def command(
     ids: Annotated[
-        list[str], typer.Argument(metavar="ID...", help="Ids, their beginnings, or - for stdin.")
+        list[str],
+        typer.Argument(metavar="ID...", help="Ids, their first characters, or - for stdin."),
     ],
     raw: Annotated[
-        bool, typer.Option("--raw", help="The captured message as it is, with its secrets.")
+        bool, typer.Option("--raw", help="The captured message unchanged, with its secrets.")
     ] = False,
     reason: Annotated[
         str | None, typer.Option(help="Of --raw: why you read it; kept in the audit log.")
@@ -79,7 +80,7 @@ def _print_documents(documents: list[dict[str, Any]]) -> None:
 
 
 def _document(letter: dict[str, Any], history: ReplayHistory) -> dict[str, Any]:
-    """Named as in `dlq list` and `jobs show`: `attempts` is a number, what failed a list."""
+    """Return the letter with names as in `dlq list` and `jobs show`: `attempts` is a number."""
     failed = letter["attempts"]
     extra = {"attempts": letters.count(failed), "failed_attempts": failed}
     return {**letter, **extra, "replayable": history.why_not is None, **asdict(history)}
@@ -146,7 +147,7 @@ def _next(letter: dict[str, Any], history: ReplayHistory) -> str:
     command = f'taskyard dlq replay {letter["id"]} --reason "why it will work now"'
     match NEEDS[Category(letter["failure_category"])]:
         case Needs.A_NEW_JOB:
-            return "enqueue the job anew; no worker can read this message"
+            return "enqueue the job again; no worker can read this message"
         case Needs.EDITED_PAYLOAD:
             return Command(f"{command} --payload @corrected.json")
         case Needs.FORCE:

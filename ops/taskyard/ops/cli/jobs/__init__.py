@@ -1,3 +1,3 @@
-"""`taskyard jobs`: enqueue, list, show and wait, one verb a file."""
+"""`taskyard jobs`: enqueue, list, show and wait, one verb per file."""
 
 __all__: list[str] = []

@@ -1,4 +1,4 @@
-"""The cause of a job's current state, as opposed to what an earlier attempt left."""
+"""The cause of a job's current state, without causes that earlier attempts left."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _CAUSE: Final = ("code", "category", "letter_id", "error")
 
 
 def with_current_cause(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `row`, without its cause where the cause does not explain the current state.
+    """Return `row`, without its cause if the cause does not explain the current state.
 
-    The ledger keeps the last cause that was reported; a job that has been replayed, or whose retry
-    succeeded, has none. `taskyard jobs show` has every attempt's own.
+    The ledger keeps the last cause that was reported; a job that was replayed, or whose retry
+    succeeded, has none now. `taskyard jobs show` lists the cause of every attempt.
     """
     if State(row["state"]) in _CAUSED:
         return dict(row)

@@ -23,17 +23,21 @@ def command(
     payload: Annotated[
         str, typer.Argument(metavar="PAYLOAD", help="JSON, @FILE with JSON, or - for stdin.")
     ],
-    queue: Annotated[str | None, typer.Option(help="Another queue than the type's own.")] = None,
+    queue: Annotated[
+        str | None, typer.Option(help="Queue to use instead of the type's own.")
+    ] = None,
     priority: Annotated[
-        int | None, typer.Option(help="1 to the queue's highest, the most urgent.")
+        int | None, typer.Option(help="From 1 to the queue's highest, which is the most urgent.")
     ] = None,
     key: Annotated[
-        str | None, typer.Option("--key", help="Idempotency key: the same key, the same job.")
+        str | None, typer.Option("--key", help="Idempotency key: the same key gives the same job.")
     ] = None,
-    countdown: Annotated[float | None, typer.Option(help="Seconds before it may start.")] = None,
+    countdown: Annotated[
+        float | None, typer.Option(help="Seconds before the job may start.")
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the result.")] = False,
     timeout: Annotated[
-        float, typer.Option(help="Seconds that --wait takes at most.", callback=patience)
+        float, typer.Option(help="How many seconds --wait waits at most.", callback=patience)
     ] = DEFAULT_TIMEOUT_S,
     json: Json = False,
 ) -> None:
@@ -44,7 +48,7 @@ def command(
     body = read_payload(payload)
     settings = find_target(quiet=json).settings
     if job_type not in Catalogue.of(settings):
-        # Perhaps its handler's decorator defines it.
+        # The type may be defined by its handler's decorator.
         for failure in registry.load_entry_points(built_in=settings.builtin_jobs):
             note(failure)
     with Taskyard(settings) as yard:

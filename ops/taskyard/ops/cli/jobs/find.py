@@ -1,4 +1,4 @@
-"""A job by its id or the beginning of its id."""
+"""Find a job by its id or by the first characters of its id."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ __all__ = ["MINIMUM_PREFIX", "find_in_ledger", "find_job", "no_job"]
 
 MINIMUM_PREFIX: Final = 6
 _SHOWN: Final = 5
-# What Celery gives a task.
+# The form of the ids that Celery makes.
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _PAGE: Final = 5_000
 _GLOB: Final = re.compile(r"([*?\[\]\\^])")
 
 
 def find_job(settings: Settings, records: Records, name: str) -> str:
-    """The id that `name` is or begins.
+    """Return the id that `name` is or begins.
 
-    A whole id is looked up in the records, a beginning in the ledger, or where that knows none
-    (the mirror may be behind, Postgres unreachable) among the records. Raises `NotFound` if
-    neither knows it, what kept the ledger from answering if the records alone do not know it, or
-    `Refused` listing the candidates.
+    A whole id is searched in the records, its first characters in the ledger, or in the records if
+    the ledger finds none (the mirror may be behind, Postgres unreachable). Raises `NotFound` if
+    neither finds it, the ledger's error if it did not answer and the records do not find it, or
+    `Refused` with the candidates.
     """
     with reachable(settings.need_redis_url()):
         if records.read(name).state is not State.NONE:
@@ -46,26 +46,29 @@ def find_job(settings: Settings, records: Records, name: str) -> str:
 
 
 def no_job(settings: Settings, records: Records, name: str) -> NotFound:
-    """What to raise for a job without a record; a task of an installed app may still be queued."""
+    """Return the error for a job without a record.
+
+    A task of an installed app may still be queued.
+    """
     text = f"there is no job {name[:60]!r}. "
     with reachable(settings.need_redis_url()):
         queues = sorted({place.queue for place in Places(records.client, settings.namespace).all()})
     if queues or _UUID.fullmatch(name):
         some = ", ".join(queues[:_SHOWN]) + (", ..." if len(queues) > _SHOWN else "")
         text += (
-            "A task of an installed Celery app has no record before a worker begins it, unless the "
-            "app is installed with install(app, admit=True): it may still wait in a queue of the "
-            f"app ({some or 'no worker of it has run yet'}), which `taskyard queues list` counts "
-            "as soon as a worker of the app has run. "
+            "Without install(app, admit=True) a task of an installed Celery app has no record "
+            "before a worker begins it: it may still wait in a queue of the app "
+            "({some or 'no worker of it has run yet'}), which `taskyard queues list` counts once "
+            "a worker of the app has run. "
         )
     return NotFound(f"{text}See: taskyard jobs list")
 
 
 def find_in_ledger(settings: Settings, name: str) -> str | None:
-    """As `find_job` where the records cannot be asked; None where the ledger knows none either.
+    """Do as `find_job` if the records do not answer; None if the ledger does not find it either.
 
-    Whether there is no such job is unknown then, so nothing is raised but `Refused`, and
-    `NotFound` for what is too short to be looked for.
+    Then it is unknown whether the job exists, so it raises only `Refused`, and `NotFound` for a
+    name that is too short.
     """
     _check_length(name)
     found, _ = _in_ledger(settings, name)
@@ -75,7 +78,8 @@ def find_in_ledger(settings: Settings, name: str) -> str | None:
 def _check_length(name: str) -> None:
     if len(name) < MINIMUM_PREFIX:
         raise NotFound(
-            f"{name!r} is no job's id: expected the whole id or at least {MINIMUM_PREFIX} of its "
+            f"{name!r} is not a job's id: expected the whole id or at least {MINIMUM_PREFIX} of "
+            f"its "
             "first characters. See: taskyard jobs list"
         )
 
@@ -91,7 +95,7 @@ def _only(name: str, found: list[str]) -> str:
 
 
 def _in_ledger(settings: Settings, prefix: str) -> tuple[list[str], TaskyardError | None]:
-    """What the ledger knows, or why it could not be asked: an outage is no empty answer."""
+    """Return what the ledger finds, or why it did not answer: an outage is not an empty answer."""
     try:
         with (
             database.opened(settings.need_database_url()) as engine,
@@ -103,7 +107,7 @@ def _in_ledger(settings: Settings, prefix: str) -> tuple[list[str], TaskyardErro
 
 
 def _in_records(settings: Settings, records: Records, prefix: str) -> list[str]:
-    """Walks over the keys: slow where there are millions, but it needs nothing else."""
+    """Search all record keys: slow if there are millions, but it needs no other server."""
     own = records.keys.record("")
     pattern = own + _GLOB.sub(r"\\\1", prefix) + "*"
     found: list[str] = []

@@ -1,4 +1,7 @@
-"""Who holds a live job: its lease, whether its worker lives, when its message is back."""
+"""Which worker holds a live job.
+
+Its lease, its worker's heartbeat, and when its message comes back.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +34,8 @@ _HELD = frozenset({State.ACCEPTED, State.RUNNING, State.RETRYING})
 class Hands:
     """`lease_until` and `worker` belong to a running job; `worker_lives` if its heartbeat was seen.
 
-    `back` is set where the message is held by a worker that is gone; `held` where some worker holds
-    it at all, None where that cannot be seen (RabbitMQ, or the broker does not answer).
+    `back` is set if a dead worker holds the message. `held` says whether any worker holds it, None
+    if that cannot be seen (RabbitMQ, or the broker does not answer).
     """
 
     lease_until: datetime | None = None
@@ -43,7 +46,7 @@ class Hands:
     back: Return | None = None
 
     def document(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return plain data for JSON."""
         back = self.back
         at = None if back is None or back.at_us is None else from_us(back.at_us)
         return {
@@ -59,7 +62,7 @@ class Hands:
 
 
 def look_at_hands(settings: Settings, records: Records, record: Record) -> Hands | None:
-    """Of a job that has not ended; None for any other, and where the records do not answer."""
+    """Look up a job that has not ended; None for any other, and if the records do not answer."""
     if record.state not in _HELD:
         return None
     try:
@@ -77,7 +80,7 @@ def look_at_hands(settings: Settings, records: Records, record: Record) -> Hands
 def _message(
     settings: Settings, records: Records, record: Record
 ) -> tuple[bool | None, Return | None]:
-    """Whether workers hold its message, and when it comes back where those are gone."""
+    """Return whether workers hold its message, and when it comes back if they are dead."""
     try:
         if is_amqp(settings):
             return None, None

@@ -37,7 +37,7 @@ def command(
 ) -> None:
     """List the newest jobs of the ledger.
 
-    The ledger follows the live records by a moment; `taskyard jobs show` reads both.
+    The ledger is updated shortly after the live records; `taskyard jobs show` reads both.
     """
     settings = find_target(quiet=json).settings
     now = SYSTEM_CLOCK.now()
@@ -75,7 +75,7 @@ def command(
         )
     )
     if not rows:
-        note("no job fits. Enqueue one: taskyard jobs enqueue TYPE PAYLOAD")
+        note("no job matches. Enqueue one: taskyard jobs enqueue TYPE PAYLOAD")
     elif len(rows) == limit:
         note(f"the newest {limit}; more with --limit, or narrow with --state, --type, --since")
 
@@ -90,7 +90,10 @@ def _with_causes(connection: Connection, rows: Sequence[dict[str, Any]]) -> list
 
 
 def _took(row: Mapping[str, Any], starts: Mapping[tuple[str, int], datetime]) -> str | None:
-    """From the first start to the end; of a replayed job from its start after the last replay."""
+    """Return the time from the first start to the end.
+
+    For a replayed job, from the start after it.
+    """
     if row["ended_at"] is None:
         return None
     again = starts.get((row["job_id"], row["epoch"]))
@@ -98,12 +101,12 @@ def _took(row: Mapping[str, Any], starts: Mapping[tuple[str, int], datetime]) ->
 
 
 def _cause(row: Mapping[str, Any]) -> str | None:
-    """Code and words; a job that died without either has none."""
+    """Return code and text; a job that died without either has none."""
     parts = [str(row["code"] or ""), summary_line(str(row["error"] or ""))]
     return ": ".join(part for part in parts if part) or None
 
 
 def _check_queue(connection: Connection, settings: Settings, queue: str) -> None:
-    """Raise `UnknownQueue` for a name that neither the settings nor any job of the ledger has."""
+    """Raise `UnknownQueue` for a name that neither the settings nor any job in the ledger has."""
     if not ledger.newest(connection, ledger.Wanted(queue=queue), 1):
         settings.queue(queue)

@@ -39,13 +39,15 @@ __all__ = ["command"]
 
 def command(
     jobs: Annotated[
-        list[str], typer.Argument(metavar="ID...", help="Ids, their beginnings, or - for stdin.")
+        list[str],
+        typer.Argument(metavar="ID...", help="Ids, their first characters, or - for stdin."),
     ],
     json: Json = False,
 ) -> None:
     """Show all that is known about a job.
 
-    The live record comes from Redis, the history from Postgres; what cannot be asked is unknown.
+    The live record comes from Redis, the history from Postgres; a server that does not answer
+    leaves its part unknown.
     """
     settings = find_target(quiet=json).settings
     # A person waits, and much is known without the records.
@@ -85,7 +87,7 @@ def _facts(view: JobView) -> Iterator[tuple[str, object]]:
 
 def _attempts(view: JobView) -> object:
     if view.attempts is None and view.ledger.unknown is not None:
-        return "unknown (an ended job's are in the ledger)"
+        return "unknown (the ledger has those of an ended job)"
     return view.attempts
 
 
@@ -98,7 +100,8 @@ def _workers(view: JobView) -> str | None:
         case QueueState(consumers=int() as consumers):
             return f"{consumers} consume{'s' * (consumers == 1)} this queue"
         case QueueState(told_at=datetime() as told_at):
-            return f"unknown (a worker of the app read it {age(told_at, SYSTEM_CLOCK.now())} ago)"
+            return f"unknown (a worker of the app consumed it {age(told_at, SYSTEM_CLOCK.now())} "
+            f"ago)"
         case QueueState():
             return "unknown (some worker does not say what it consumes)"
         case TaskyardError() as error:
@@ -106,7 +109,7 @@ def _workers(view: JobView) -> str | None:
 
 
 def _lease(hands: Hands | None) -> str | None:
-    """Of a running job."""
+    """Describe the lease of a running job."""
     if hands is None or hands.lease_until is None:
         return None
     if not hands.expired:
@@ -117,30 +120,30 @@ def _lease(hands: Hands | None) -> str | None:
 
 
 def _message(hands: Hands | None) -> str | None:
-    """Where it is, if that is more than to be expected."""
+    """Say where the message is, if it is not where it is expected."""
     if hands is None:
         return None
     back = hands.back
     if back is not None and back.at_us is None:
-        return f"held by {back.holder}, which is gone; {back.how}"
+        return f"held by {back.holder}, which is dead; {back.how}"
     if back is not None and back.at_us is not None:
         when = moment(from_us(back.at_us))
-        return f"held by {back.holder}, which is gone; it comes back about {when}: {back.how}"
+        return f"held by {back.holder}, which is dead; it comes back at about {when}: {back.how}"
     if not hands.expired or hands.worker_lives:
         return None
     if hands.held is None:
-        return "given back by RabbitMQ when the worker's connection ended, or not to be seen"
+        return "RabbitMQ returned it when the worker's connection ended, or it cannot be seen"
     return (
         "held by another worker"
         if hands.held
-        else ("in no worker's hands: it waits in its queue, or is lost. See: taskyard reconcile")
+        else ("no worker holds it: it waits in its queue, or is lost. See: taskyard reconcile")
     )
 
 
 def _by_whom(view: JobView) -> str:
-    """Who says so where it is not the record."""
+    """Name the source of the state if it is not the record."""
     if view.silence is not None:
-        return " (by the ledger, which may be behind)"
+        return "  (from the ledger, which may be behind)"
     return " (the record has expired)" if view.record.state is State.NONE else ""
 
 
@@ -148,7 +151,7 @@ def _ledger(view: JobView) -> str:
     if view.ledger.unknown is not None:
         return f"unknown ({view.ledger.unknown})"
     if view.ledger.row is None:
-        return "has not heard of it yet (the mirror is behind?)"
+        return "has no row of it yet (the mirror may be behind)"
     state = str(view.ledger.row["state"])
     return state if state == view.state else f"{state} (behind the record)"
 
@@ -203,5 +206,5 @@ def _failed_attempts(view: JobView) -> RenderableType:
     if rows:
         return table(columns, rows, title="failed attempts")
     if view.ledger.unknown is not None and view.state in TERMINAL:
-        return Text("failed attempts unknown: Postgres, which has the history, does not answer")
+        return Text("failed attempts are unknown: Postgres, which has the history, does not answer")
     return Text("no failed attempt")

@@ -1,4 +1,4 @@
-"""Why the ledger says nothing: then what it holds is unknown, which is not the same as nothing."""
+"""Why the ledger did not answer: then its content is unknown, not empty."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All that is known about one job: its live record and its history in the ledger."""
+"""Everything that is known about one job: its live record and its history in the ledger."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from taskyard.wire.letters import letter_id
 
 __all__ = ["JobView", "Ledger", "look_up", "read_ledger"]
 
-_RECORDS: Final = "Redis"  # the role of the records' server in errors
+_RECORDS: Final = "Redis"  # how errors name the records' server
 
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """What Postgres says: `row` is None if it does not know the job, `events` are its history.
+    """Postgres's part: `row` is None if it does not know the job, `events` are the job's history.
 
     `silence` is why it did not answer; then the rest means nothing.
     """
@@ -40,7 +40,7 @@ class Ledger:
 
     @property
     def unknown(self) -> str | None:
-        """Why it could not be asked, in words."""
+        """Return why the ledger did not answer, in words."""
         return None if self.silence is None else str(self.silence)
 
 
@@ -48,10 +48,9 @@ class Ledger:
 class JobView:
     """Record and ledger of one job side by side.
 
-    `place` is the queue that a waiting job waits in, or why the broker could not say;
-    `start_worker` is set where it waits in vain: no worker consumes that queue. `silence` is why
-    the record could not be read; then `record` is empty and means nothing. `hands` say who works
-    on it.
+    `place` is the queue in which a waiting job waits, or why the broker could not say.
+    `start_worker` is set if no worker consumes that queue. `silence` is why the record could not be
+    read; then `record` is empty and means nothing. `hands` say which worker holds it.
     """
 
     record: Record
@@ -63,7 +62,7 @@ class JobView:
 
     @property
     def record_unknown(self) -> str | None:
-        """Why the record could not be read, in words."""
+        """Return why the record could not be read, in words."""
         return None if self.silence is None else str(self.silence)
 
     @property
@@ -88,20 +87,20 @@ class JobView:
         return letter_id(self.job_id, self.record.epoch, self.record.generation)
 
     def fact(self, name: str) -> Any:
-        """A fact that both hold: the record's, else the ledger's."""
+        """Return a fact that both hold: the record's, else the ledger's."""
         live = self.record.fields.get({"job_type": "type"}.get(name, name))
         return live or (self.ledger.row or {}).get(name)
 
     @property
     def generation(self) -> int:
-        """How often it was replayed."""
+        """The number of replays."""
         if self.silence is None:
             return self.record.generation
         return int((self.ledger.row or {}).get("generation") or 0)
 
     @property
     def admitted_at(self) -> datetime | None:
-        """When this life began."""
+        """When this epoch began."""
         if self.silence is None:
             return from_us(self.record.epoch) if self.record.epoch else None
         admitted: datetime | None = (self.ledger.row or {}).get("admitted_at")
@@ -109,13 +108,13 @@ class JobView:
 
     @property
     def attempts(self) -> int | None:
-        """How often a worker began it in this generation, the run at work included."""
+        """How often a worker began it in this generation, including the running attempt."""
         begun = _count(self.record, "begins")
         return (self.ledger.row or {}).get("attempts") if begun is None else begun
 
     @property
     def next(self) -> str | None:
-        """What an operator would do next, None where nothing is left to do."""
+        """The command that an operator would run next, None if nothing is left to do."""
         match self.state:
             case State.ACCEPTED | State.RUNNING | State.RETRYING | State.REROUTED:
                 return self.start_worker or f"taskyard jobs wait {self.job_id}"
@@ -146,7 +145,7 @@ class JobView:
         }
 
     def _workers(self) -> int | str | None:
-        """How many consume the queue it waits in; None where it waits in none."""
+        """How many workers consume the queue in which it waits; None if it waits in none."""
         match self.place:
             case None:
                 return None
@@ -176,14 +175,14 @@ class JobView:
 
 
 def _count(record: Record, name: str) -> int | None:
-    """A counter; None where an ended job's record no longer keeps it."""
+    """Return a counter; None if the record of an ended job no longer keeps it."""
     return record.number(name) if name in record.fields else None
 
 
 def look_up(settings: Settings, records: Records, name: str) -> JobView:
-    """The view of the job that `name` is or begins; raises as `find_job` does.
+    """Return the view of the job that `name` is or begins; raises as `find_job` does.
 
-    Without the records it is what the ledger knows, if that knows the job.
+    Without the records it shows the ledger's part, if the ledger knows the job.
     """
     try:
         job_id = find_job(settings, records, name)
@@ -221,7 +220,10 @@ def _with_place(settings: Settings, view: JobView) -> JobView:
 
 
 def read_ledger(settings: Settings, job_id: str) -> Ledger:
-    """The ledger's part; an unreachable Postgres is reported, never shown as an absent job."""
+    """Return the ledger's part.
+
+    An unreachable Postgres is reported, never shown as a missing job.
+    """
     try:
         with (
             database.opened(settings.need_database_url()) as engine,

@@ -1,4 +1,4 @@
-"""`taskyard jobs wait`: until a job has ended."""
+"""`taskyard jobs wait`: wait until a job has ended."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ DEFAULT_TIMEOUT_S: Final = 300.0
 
 def command(
     jobs: Annotated[
-        list[str], typer.Argument(metavar="ID...", help="Ids, their beginnings, or - for stdin.")
+        list[str],
+        typer.Argument(metavar="ID...", help="Ids, their first characters, or - for stdin."),
     ],
     timeout: Annotated[
         float, typer.Option(help="Seconds to wait for each job.", callback=patience)
     ] = DEFAULT_TIMEOUT_S,
     replay: Annotated[
-        bool, typer.Option("--replay", help="Wait on while a job is a dead letter.")
+        bool, typer.Option("--replay", help="Continue to wait while a job is a dead letter.")
     ] = False,
     json: Json = False,
 ) -> None:
@@ -59,7 +60,7 @@ def _one(handle: JobHandle, timeout: float, *, replay: bool, json: bool) -> None
 
 
 def _many(handles: Sequence[JobHandle], timeout: float, *, replay: bool, json: bool) -> None:
-    """One job's failure does not end the wait for the others; the first decides the exit code."""
+    """Wait for several jobs: one failure does not stop the others; the first sets the exit code."""
     ended, codes = [], []
     for handle in handles:
         document: dict[str, Any] = {"job_id": handle.job_id}
@@ -79,5 +80,5 @@ def _many(handles: Sequence[JobHandle], timeout: float, *, replay: bool, json: b
 
 
 def result_text(result: Any) -> str:
-    """A result for people: JSON, indented."""
+    """Return a result for people: JSON, indented."""
     return json_text(result)

@@ -1,3 +1,3 @@
-"""`taskyard queues`: what waits where, and who consumes it."""
+"""`taskyard queues`: how many jobs wait in each queue, and how many workers consume it."""
 
 __all__: list[str] = []

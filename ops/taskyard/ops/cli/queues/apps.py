@@ -1,4 +1,4 @@
-"""The queues of installed Celery apps, which no setting names: their workers announce them."""
+"""The queues of installed Celery apps: no setting names them, so their workers announce them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ["look_at_apps"]
 
 
 def look_at_apps(settings: Settings, names: Iterable[str] | None = None) -> list[QueueState]:
-    """The state of the announced queues, of those called `names` only if given.
+    """Return the state of the announced queues, only of those called `names` if given.
 
-    What is at another broker than `TASKYARD_BROKER_URL` cannot be counted from here. Raises
+    Queues at another broker than `TASKYARD_BROKER_URL` cannot be counted from here. Raises
     `MissingSetting`, `ServerUnreachable`, `ServerRefused`.
     """
     url = settings.need_redis_url()
@@ -35,7 +35,7 @@ def look_at_apps(settings: Settings, names: Iterable[str] | None = None) -> list
 
 
 def _is_ours(settings: Settings, place: Place) -> bool:
-    """Whether it is one that the settings have, under the keys that our own workers read."""
+    """Return whether the settings have this queue, under the keys that our own workers read."""
     names = {settings.broker_name(name) for name in settings.queues}
     return place.queue in names and place.layout == own_layout(settings)
 
@@ -52,7 +52,8 @@ def _redis(settings: Settings, found: Sequence[Sequence[Place]]) -> list[QueueSt
                 length(client, place.layout.keys(place.queue)) if place.mark == mark else None
                 for place in places
             ]
-            # A worker with kombu's own transport has no heartbeat, so 0 heartbeats prove nothing.
+            # A worker with kombu's own transport has no heartbeat here, so 0 heartbeats prove
+            # nothing.
             name = places[0].queue
             consumers = sum(counts[prefix][name] for prefix in {at.layout.prefix for at in places})
             states.append(_state(places, sizes, consumers or None))
@@ -76,7 +77,7 @@ def _rabbitmq(settings: Settings, found: Sequence[Sequence[Place]]) -> list[Queu
 def _state(
     places: Sequence[Place], sizes: Sequence[int | None], consumers: int | None
 ) -> QueueState:
-    """One row a queue; where its workers read it in several places, what waits in all of them."""
+    """Return one row for a queue; if workers read it under several keys, their sum."""
     known = [size for size in sizes if size is not None]
     waiting = sum(known) if len(known) == len(sizes) else None
     told_at = from_us(max(place.seen_us for place in places))

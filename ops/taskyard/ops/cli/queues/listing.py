@@ -20,10 +20,10 @@ __all__ = ["command"]
 
 
 def command(json: Json = False) -> None:
-    """List the queues: what waits, and who consumes it.
+    """List the queues: how many jobs wait, and how many workers consume them.
 
-    Waiting are messages at the broker; what a retry's backoff or a countdown holds back is not
-    among them. Queues of installed apps are listed as their workers announce them.
+    Waiting are messages at the broker; a job that waits for its backoff or countdown is not
+    counted. Queues of installed apps are listed as their workers announce them.
     """
     settings = find_target(quiet=json).settings
     states = look(settings) + _of_apps(settings)
@@ -49,7 +49,10 @@ def command(json: Json = False) -> None:
 
 
 def _of_apps(settings: Settings) -> list[QueueState]:
-    """What installed apps announced; where that cannot be read a line says so, in JSON too."""
+    """Return what installed apps announced.
+
+    If that cannot be read a line says so, also with JSON.
+    """
     try:
         return look_at_apps(settings)
     except TaskyardError as error:
@@ -60,4 +63,4 @@ def _of_apps(settings: Settings) -> list[QueueState]:
 def _workers(state: QueueState, now: datetime) -> str:
     if state.consumers is not None:
         return str(state.consumers)
-    return "unknown" if state.told_at is None else f"told {age(state.told_at, now)} ago"
+    return "unknown" if state.told_at is None else f"reported {age(state.told_at, now)} ago"

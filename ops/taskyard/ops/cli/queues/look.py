@@ -1,4 +1,4 @@
-"""The work queues as the broker has them: how many messages wait, and how many consume them."""
+"""The work queues at the broker: how many messages wait, and how many workers consume them."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ __all__ = [
 ]
 
 _NOT_FOUND: Final = 404
-# Workers whose heartbeat names no queues are asked; one that is busy answers late.
+# Workers whose heartbeat names no queues are asked directly; a busy one answers late.
 _ANSWER_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class QueueState:
-    """One queue; what the broker could not be asked is None, which is not the same as 0.
+    """One queue; a number that the broker did not give is None, which is not the same as 0.
 
-    `app` marks a queue of an installed Celery app: its workers said at `told_at` that they read it,
-    which they say every minute.
+    `app` marks a queue of an installed Celery app, whose workers announce every minute which queues
+    they consume, last at `told_at`.
     """
 
     queue: str
@@ -56,12 +56,12 @@ class QueueState:
 
     @property
     def unserved(self) -> bool:
-        """Whether it is certain that no worker consumes it."""
+        """Return whether it is certain that no worker consumes it."""
         return self.consumers == 0
 
 
 def look(settings: Settings, names: Iterable[str] | None = None) -> list[QueueState]:
-    """The state of the queues called `names`, of all configured ones if None.
+    """Return the state of the queues called `names`, of all configured ones if None.
 
     Raises `ServerUnreachable`.
     """
@@ -75,9 +75,9 @@ def look(settings: Settings, names: Iterable[str] | None = None) -> list[QueueSt
 
 
 def letters_waiting(settings: Settings) -> int | None:
-    """How many letters wait for the mirror, those of apps with a prefix too.
+    """Return how many letters wait for the mirror, including those of apps with a prefix.
 
-    None where one of their queues may not be read. Raises `ServerUnreachable`, `InvalidSettings`,
+    None if one of their queues may not be read. Raises `ServerUnreachable`, `InvalidSettings`,
     `MissingSetting`.
     """
     name = mirror_queue(settings).name
@@ -95,7 +95,7 @@ Counts = Mapping[str, int | None]
 
 
 def _broker_name(settings: Settings, name: str) -> str:
-    """A queue that the settings do not have belongs to an existing app, under its own name."""
+    """Return the queue's name at the broker; a queue without settings keeps its own name."""
     return settings.broker_name(name) if name in settings.queues else name
 
 
@@ -108,13 +108,13 @@ def _redis(settings: Settings, names: Sequence[str]) -> tuple[Counts, Counts]:
         return waiting, counts
     with reachable(url, variable=BROKER):
         answers, complete = _answers(settings)
-    # A worker with a heartbeat answers too, so the two overlap and are not added.
+    # A worker with a heartbeat answers too, so the two numbers overlap and are not added.
     seen = {name: max(counts[name], answers[name]) for name in names}
     return waiting, {name: n if n > 0 or complete else None for name, n in seen.items()}
 
 
 def length(client: Redis, keys: Iterable[str]) -> int | None:
-    """What a queue's lists hold, None where one of them could not be asked."""
+    """Return how many messages a queue's lists hold, None if one of them could not be read."""
     with client.pipeline(transaction=False) as pipe:
         for key in keys:
             pipe.llen(key)
@@ -125,27 +125,30 @@ def length(client: Redis, keys: Iterable[str]) -> int | None:
 
 
 def _no_list(error: RedisError) -> bool:
-    """A key of another type holds no message; every other refusal says nothing of the list."""
+    """Return whether the key has another type and so holds no message.
+
+    Other refusals are raised.
+    """
     return str(error).startswith("WRONGTYPE")
 
 
 def heartbeats(client: Redis, namespace: str, prefix: str = "") -> Counter[str]:
-    """How many live consumers name each queue; `prefix` is an installed app's own."""
+    """Count the live consumers of each queue; `prefix` is an installed app's own."""
     now_us, owners = read_owners(client, f"{prefix}{namespace}:heartbeats")
     return Counter(name for owner in owners if owner.alive(now_us) for name in owner.queues)
 
 
 def _answers(settings: Settings) -> tuple[Counter[str], bool]:
-    """What the workers say, those of Celery's own kind too, and whether all that listen did."""
+    """Return the workers' answers, Celery's own workers included, and whether all have answered."""
     answers, listening = ask_workers(settings, "active_queues")
     counts = Counter(queue["name"] for queues in answers.values() for queue in queues)
     return counts, listening is not None and len(answers) >= listening
 
 
 def ask_workers(settings: Settings, question: str) -> tuple[Mapping[str, Any], int | None]:
-    """What each worker that answers within a second says, and how many receive the question.
+    """Return the answer of each worker within a second, and how many received the question.
 
-    How many is None on RabbitMQ, which does not say. Raises `ServerUnreachable`.
+    The number is None on RabbitMQ, which does not say. Raises `ServerUnreachable`.
     """
     app: Celery = make_app(settings, Catalogue.of(settings))
     try:
@@ -159,9 +162,9 @@ def ask_workers(settings: Settings, question: str) -> tuple[Mapping[str, Any], i
 
 
 def _listening(app: Celery) -> int:
-    """How many workers receive a broadcast: Redis counts who gets a message, kombu does not.
+    """Count the workers that receive a broadcast: Redis returns the number, kombu drops it.
 
-    An empty message is passed over by every worker.
+    Every worker ignores an empty message.
     """
     with app.connection_for_write() as broker:
         channel = broker.default_channel
@@ -183,7 +186,7 @@ def _rabbitmq(settings: Settings, names: Sequence[str]) -> tuple[Counts, Counts]
 
 
 def declared(broker: Any, name: str) -> tuple[int | None, int | None]:
-    """What waits in a queue and who consumes it; None for both where the server does not say."""
+    """Return how many messages wait and how many consume; None for both if the server hides it."""
     try:
         answer = inquire(broker, name)
     except broker.channel_errors as error:
@@ -192,10 +195,10 @@ def declared(broker: Any, name: str) -> tuple[int | None, int | None]:
 
 
 def away(settings: Settings, error: object) -> ServerUnreachable:
-    """The broker, which did not answer."""
+    """Return the error for a broker that did not answer."""
     return ServerUnreachable(
         "the broker",
         redact_url(settings.need_broker_url()),
         error,
-        "Start it, or correct TASKYARD_BROKER_URL; `taskyard check` tells when it answers.",
+        "Start it, or correct TASKYARD_BROKER_URL; `taskyard check` shows when it answers.",
     )

@@ -1,4 +1,4 @@
-"""What to say where jobs wait in a queue that no worker consumes."""
+"""What to say about jobs that wait in a queue without a consumer."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ WAITING: Final = frozenset({State.ACCEPTED, State.RETRYING, State.REROUTED})
 
 
 def start_worker(settings: Settings, queue: str) -> str:
-    """The command that starts a worker for `queue`."""
+    """Return the command that starts a worker for `queue`."""
     if queue in settings.queues:
         return f"taskyard worker --pool {queue}"
     return f"celery -A APP worker -Q {queue}"
 
 
 def state_of(settings: Settings, queue: str) -> QueueState | TaskyardError:
-    """The queue's state, or why the broker could not say."""
+    """Return the queue's state, or why the broker could not say."""
     try:
         if queue not in settings.queues:
             for state in look_at_apps(settings, [queue]):
@@ -37,7 +37,7 @@ def state_of(settings: Settings, queue: str) -> QueueState | TaskyardError:
 
 
 def warn_if_unserved(settings: Settings, record: Record) -> None:
-    """A line on standard error before a wait that would last until a worker comes."""
+    """Print a warning before a wait that would last until a worker starts."""
     if record.state not in WAITING or not record.queue:
         return
     found = state_of(settings, record.queue)

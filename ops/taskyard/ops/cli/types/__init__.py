@@ -1,3 +1,3 @@
-"""`taskyard types`: how each job type is treated, and where that is written."""
+"""`taskyard types`: the policy of each job type, and where it is written."""
 
 __all__: list[str] = []

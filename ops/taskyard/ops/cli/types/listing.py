@@ -1,4 +1,4 @@
-"""`taskyard types list`: the job types and how they retry, one a line."""
+"""`taskyard types list`: the job types and how they retry, one per line."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def command(json: Json = False) -> None:
     put(table(columns, rows))
     if silence is not None:
         note(f"handlers are unknown: {silence}")
-    note("see one whole: taskyard types show NAME")
+    note("to see one in full: taskyard types show NAME")
 
 
 def _row(job_type: JobType, handler: str | None) -> tuple[object, ...]:
@@ -42,7 +42,7 @@ def _row(job_type: JobType, handler: str | None) -> tuple[object, ...]:
 
 
 def waits(policy: RetryPolicy) -> str:
-    """`up to 1, 2, 4 s`: the waits before the first retries."""
+    """Describe the waits before the first retries, such as `up to 1, 2, 4 s`."""
     if policy.max_retries == 0:
         return "no retry"
     if policy.backoff_strategy is Backoff.IMMEDIATE:

@@ -19,7 +19,9 @@ DEFAULT: Final = "default"
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A job type; `origins` has the fields that somebody set, a policy's as `policy.<field>`.
+    """A job type.
+
+    `origins` has the fields that were set explicitly, a policy's as `policy.<field>`.
 
     `handler` is the function's full name, None if this machine has none.
     """
@@ -29,12 +31,12 @@ class Known:
     handler: str | None
 
     def origin(self, field: str) -> str:
-        """Who set `field`."""
+        """Return where `field` was set."""
         return self.origins.get(field, DEFAULT)
 
 
 def known_types(settings: Settings) -> tuple[dict[str, Known], str | None]:
-    """Every type by name, and why this machine's handlers are unknown, None if they can.
+    """Return every type by name, and why this machine's handlers are unknown (None if known).
 
     Raises `InvalidSettings` for a file that cannot be used.
     """
@@ -51,7 +53,7 @@ def known_types(settings: Settings) -> tuple[dict[str, Known], str | None]:
 
 
 def the_type(types: Mapping[str, Known], name: str) -> Known:
-    """The type called `name`; raises `UnknownJobType` with the nearest name."""
+    """Return the type called `name`; raises `UnknownJobType` with the nearest name."""
     catalogue = Catalogue({known: found.job_type for known, found in types.items()})
     return types[catalogue[name].name]
 
@@ -78,7 +80,7 @@ def _by_files(settings: Settings) -> dict[str, dict[str, str]]:
 
 
 def by_decorator(handler: Handler | None) -> dict[str, str]:
-    """The origins of a type that only its handler's decorator defines."""
+    """Return the origins of a type that only its handler's decorator defines."""
     if handler is None or handler.job_type is None:
         return {}
     source = f"decorator of {_full_name(handler)}"

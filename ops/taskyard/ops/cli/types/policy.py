@@ -1,4 +1,4 @@
-"""Everything that decides how a job of a type is treated: value and origin, field by field."""
+"""All fields that decide how a type's jobs are handled: value and origin, one by one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from taskyard.ops.cli.types.origins import DEFAULT, Known
 
 __all__ = ["Fact", "facts", "never_retried", "waits_ms"]
 
-# Bounds that no type has of its own; a queue of settings holds for all of them.
+# Limits that no single type has; a queue from the settings applies them to all its types.
 _SETTINGS: Final = (
     "death_limit",
     "delivery_limit",
@@ -38,7 +38,7 @@ _OWN: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One field: its value in force, and who set it."""
+    """One field: its value in force, and where it was set."""
 
     name: str
     value: Any
@@ -46,7 +46,7 @@ class Fact:
 
 
 def facts(known: Known, target: Target) -> Iterator[Fact]:
-    """Every field, in the order in which a job meets them; raises `UnknownQueue`."""
+    """Return every field, in the order in which a job needs them; raises `UnknownQueue`."""
     job_type, settings = known.job_type, target.settings
     yield Fact("queue", job_type.queue, known.origin("queue"))
     if job_type.priority is None:
@@ -66,7 +66,7 @@ def facts(known: Known, target: Target) -> Iterator[Fact]:
 
 
 def never_retried(policy: RetryPolicy) -> str:
-    """The error codes that end a job at its first failure; those that are denied win."""
+    """Return the error codes that end a job at its first failure; denied codes take precedence."""
     denied = ", ".join(policy.no_retry_errors)
     if policy.retry_on_errors is None:
         return denied or "none"
@@ -74,9 +74,12 @@ def never_retried(policy: RetryPolicy) -> str:
 
 
 def waits_ms(policy: RetryPolicy) -> list[int]:
-    """The longest wait before each of the first five retries; with jitter, half of it is random."""
+    """Return the longest wait before each of the first five retries.
+
+    Jitter makes half of it random.
+    """
     steady = policy.model_copy(update={"jitter": False})
     count = min(policy.max_retries, _SHOWN)
-    rng = random.Random(0)  # noqa: S311 - without jitter it is not asked
+    rng = random.Random(0)  # noqa: S311 - not used without jitter
     delays = [steady.delay(retry, rng) for retry in range(1, count + 1)]
     return [round(delay / timedelta(milliseconds=1)) for delay in delays]

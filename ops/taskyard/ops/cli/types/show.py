@@ -1,4 +1,4 @@
-"""`taskyard types show`: everything that decides how a type's jobs are treated."""
+"""`taskyard types show`: all fields that decide how a type's jobs are handled."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def command(
 ) -> None:
     """Show a job type's policy in force and where it comes from.
 
-    An origin is a file, the handler's decorator, a setting, or `default` where it was not set. What
-    `enqueue` is given for one job (queue, priority, retries, time limits) comes before all of them.
+    An origin is a file, the handler's decorator, a setting, or `default` where it was not set.
+    Arguments of `enqueue` for one job (queue, priority, retries, time limits) override all of them.
     """
     target = find_target(quiet=json)
     types, silence = known_types(target.settings)
@@ -42,7 +42,8 @@ def command(
 
 def _handler(known: Known, silence: str | None) -> str:
     if known.handler is None:
-        return "unknown" if silence is not None else "none here: a worker of this machine has none"
+        return "unknown" if silence is not None else "none here: a worker on this machine has no "
+        "handler either"
     return known.handler
 
 
