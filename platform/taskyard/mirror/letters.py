@@ -81,9 +81,8 @@ def _latest(items: Iterable[Readable]) -> list[Readable]:
         known = latest.get((item.id, item.decided_at))
         if known is None or item.letter.version > known.letter.version:
             latest[item.id, item.decided_at] = item
-    return sorted(
-        latest.values(), key=lambda item: item.id
-    )  # the same order everywhere prevents deadlocks
+    # The same order everywhere prevents deadlocks.
+    return sorted(latest.values(), key=lambda item: item.id)
 
 
 def _write(connection: Connection, items: Sequence[Readable]) -> None:

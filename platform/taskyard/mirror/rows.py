@@ -107,9 +107,8 @@ def _envelope(item: Readable) -> bytes:
     """Return bytes from which the whole letter can be read again."""
     if is_drop(item.delivery):
         try:
-            return (
-                item.letter.encode()
-            )  # a message that is not a letter has no cause and no headers
+            # A message that is not a letter has no cause and no headers.
+            return item.letter.encode()
         except ValueError:
             pass  # a header with a lone surrogate: the message's bytes are kept
     return item.delivery.body

@@ -1,3 +1,3 @@
-"""The worker: a Celery app whose tasks, requests and consumer keep Taskyard's promises."""
+"""The worker: a Celery app with Taskyard's tasks, requests and consumer."""
 
 __all__: list[str] = []

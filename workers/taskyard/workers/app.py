@@ -1,4 +1,4 @@
-"""`celery -A taskyard.workers.app worker -Q exec`: the app, built when it is asked for."""
+"""`celery -A taskyard.workers.app worker -Q exec`: the app, built at first access."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from taskyard.settings import load
 from taskyard.workers.build import build_app
 from taskyard.workers.logs import log_at_start
 
-__all__ = ["app"]  # noqa: F822 - made by __getattr__
+__all__ = ["app"]  # noqa: F822 - created by __getattr__
 
 
 @cache
@@ -23,7 +23,7 @@ def _build() -> Any:
     if failures and not any(own):
         raise InvalidSettings(
             "no handler can be imported, so every job would become a dead letter: "
-            f"{'; '.join(failures)}. Mend the modules, then start again"
+            f"{'; '.join(failures)}. Correct the modules, then start again"
         )
     for failure in failures:
         log_at_start(f"{failure}; jobs of its types become dead letters in this worker")
@@ -36,5 +36,5 @@ def __getattr__(name: str) -> Any:
     try:
         return _build()
     except TaskyardError as error:
-        # Celery's command line imports this module: what a person reads there is this sentence.
+        # Celery's command line imports this module and shows this sentence to a person.
         raise SystemExit(f"taskyard: {error}") from None

@@ -1,4 +1,4 @@
-"""Building the worker's Celery app from settings, catalogue and handlers."""
+"""Build the worker's Celery app from settings, catalogue and handlers."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ __all__ = ["build_app"]
 
 
 def build_app(settings: Settings, catalogue: Catalogue, handlers: Registry) -> Celery:
-    """The app of `taskyard worker`; raises `UnknownJobType`, or `UnknownQueue` of a type.
+    """Return the app of `taskyard worker`; raises `UnknownJobType`, or `UnknownQueue` of a type.
 
-    What a decorator says of its type is the default; a job type file, which clients read too, wins.
+    A decorator's values are defaults; a job type file, which clients read too, overrides them.
     """
     catalogue = handlers.under(catalogue)
     for job_type in catalogue.values():
@@ -54,10 +54,10 @@ def build_app(settings: Settings, catalogue: Catalogue, handlers: Registry) -> C
 
 
 def keep_pages_shared() -> None:
-    """Before the first fork of a pool, exempt what lives from garbage collection.
+    """Before the first fork of a pool, exempt all live objects from garbage collection.
 
-    A collection writes into every object that it looks at, so each child would soon copy every
-    page of the modules that it inherited; here that was a fifth of a worker's memory.
+    A collection writes into every object that it examines, so each child would soon copy every page
+    of the modules that it inherited; here that was a fifth of a worker's memory.
     """
     signals.worker_before_create_process.connect(
         _freeze, weak=False, dispatch_uid="taskyard.workers.build"
@@ -65,7 +65,7 @@ def keep_pages_shared() -> None:
 
 
 def _freeze(**_: object) -> None:
-    # Once: what lives when a later child replaces another is the work of the moment.
+    # Only once: when a later child replaces another, the live objects are those of current work.
     if gc.get_freeze_count() == 0:
         gc.collect()
         gc.freeze()

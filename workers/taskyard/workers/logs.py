@@ -1,4 +1,4 @@
-"""The worker's log: without secrets, which handlers raise, print and return, and from its start."""
+"""The worker's log: without secrets from handlers' errors and output, and from its start on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ log = masked_logger(__name__)
 
 
 def log_at_start(failure: str) -> None:
-    """Log an error of the app's making once Celery has set up the log: before that it is lost."""
+    """Log an error of building the app once Celery has set up logging.
+
+    Before that it would be lost.
+    """
 
     def report(**_: Any) -> None:
         log.error("%s", failure, extra={"action": "handlers_not_imported"})
@@ -25,7 +28,7 @@ def log_at_start(failure: str) -> None:
 
 
 def mask_secrets() -> None:
-    """Have every handler that Celery sets up mask secrets; calling it again changes nothing."""
+    """Make every handler that Celery sets up mask secrets; calling it again changes nothing."""
     for signal in (signals.after_setup_logger, signals.after_setup_task_logger):
         signal.connect(_mask, dispatch_uid="taskyard.workers.logs")
 

@@ -1,3 +1,1 @@
-"""`taskyard demo`: a job's way, a failure, its repair and its replay, on real servers."""
-
-__all__: list[str] = []
+"""`taskyard demo`: a job, its failure, the repair and the replay, on real servers."""

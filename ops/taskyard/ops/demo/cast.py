@@ -1,4 +1,4 @@
-"""The jobs of the demonstration as they stand now, read from their records."""
+"""The demonstration's jobs and their current states, read from their records."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COLUMNS = ("job", "id", "queue", "state", "attempts", "time", "note")
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """One job under the name that the audience knows it by."""
+    """One job and its name in the demonstration."""
 
     name: str
     handle: JobHandle
@@ -26,12 +26,12 @@ class Role:
 
 @dataclass(slots=True)
 class Cast:
-    """All jobs so far, in the order of their entrance."""
+    """All jobs so far, in the order in which they were enqueued."""
 
     roles: list[Role] = field(default_factory=list)
 
     def rows(self) -> Sequence[Sequence[object]]:
-        """One row a job for `COLUMNS`."""
+        """Return one row per job for `COLUMNS`."""
         return [_row(role, role.handle.record()) for role in self.roles]
 
 
@@ -41,14 +41,14 @@ def _row(role: Role, record: Record) -> Sequence[object]:
         short(record.job_id),
         record.queue,
         record.state.value,
-        record.fields.get("attempts"),  # a completed job's record keeps no counters
+        record.fields.get("attempts"),  # the record of a completed job has no counters
         _time(record),
         _note(record),
     )
 
 
 def _time(record: Record) -> str:
-    """Since admission, until the decision if there is one."""
+    """Return the time since admission, until the decision if there is one."""
     now_us = to_us(SYSTEM_CLOCK.now())
     running = record.state in LIVE - {State.DEAD_LETTERED}
     end_us = now_us if running else record.number("decided") or now_us

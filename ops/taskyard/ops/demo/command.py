@@ -1,4 +1,4 @@
-"""`taskyard demo`: the whole platform in under a minute, leaving nothing behind."""
+"""`taskyard demo`: the whole platform in under a minute; nothing is left behind."""
 
 from __future__ import annotations
 
@@ -22,21 +22,23 @@ def command(json: Json = False) -> None:
     It starts servers and workers of its own in a temporary folder, stops them at the end, and
     fails if any step does not happen in time.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # clears up as after Ctrl-C
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # cleans up as after Ctrl-C
     screen = screen_for(silent=json)
     with open_stage() as stage:
         with screen:
             summary = _play(stage, screen)
         _show_summary(screen, summary)
     elapsed_s = stage.elapsed_s
-    screen.say(f"All of it in {elapsed_s:.1f} s, nothing is left behind.", "bold green")
+    screen.say(f"All of this took {elapsed_s:.1f} s, and nothing is left behind.", "bold green")
     screen.say("Next: taskyard up")
     if json:
         print_json({**summary.document(), "elapsed_s": round(elapsed_s, 1)})
 
 
 def _play(stage: Stage, screen: Screen) -> Summary:
-    screen.say("Starting PostgreSQL, Valkey, mirror, relay and four workers here, for this show.")
+    screen.say(
+        "Starting PostgreSQL, Valkey, mirror, relay and four workers here, for this demonstration."
+    )
     yard, engine = stage.connect()
     try:
         screen.say(
@@ -69,4 +71,4 @@ def _show_summary(screen: Screen, summary: Summary) -> None:
         screen.say("")
         screen.show(thing)
     screen.say("")
-    screen.say("Stopping what was started.")
+    screen.say("Stopping the servers and processes.")

@@ -10,7 +10,7 @@ __all__ = ["DemoFailed"]
 
 
 class DemoFailed(TaskyardError):
-    """Something that should have happened did not; `log` is what the processes wrote."""
+    """A step did not succeed; `log` is what the processes wrote."""
 
     exit_code = 1
 

@@ -1,4 +1,7 @@
-"""The story: plan, run, locate; break, see, repair, replay. Every result is read back."""
+"""The steps of the demonstration: plan, run, locate; break, see, repair, replay.
+
+The result of each step is read back.
+"""
 
 from __future__ import annotations
 
@@ -28,14 +31,17 @@ _MIRROR_S: Final = 10.0
 
 
 class Story:
-    """One showing; the scenes are called in the order in which they stand here."""
+    """One run of the demonstration.
+
+    Its steps are called in the order in which they are written here.
+    """
 
     def __init__(self, stage: Stage, screen: Screen, yard: Taskyard, engine: Engine) -> None:
         self.stage, self.screen, self.yard, self.engine = stage, screen, yard, engine
         self.cast = Cast()
 
     def plan(self) -> Any:
-        """A feature becomes a plan."""
+        """Make a plan from a feature."""
         self.screen.scene("1. A feature file becomes a plan (queue plan).")
         feature = files("taskyard.ops.demo").joinpath("demo.feature").read_text("utf-8")
         payload = {"feature": feature, "base_url": self.stage.shop.url, "file": "demo.feature"}
@@ -47,7 +53,7 @@ class Story:
         return plan
 
     def run(self, plan: Any) -> None:
-        """The plan runs against the shop, while another queue makes locators for its elements."""
+        """Run the plan against the shop, while another queue makes locators for its elements."""
         self.screen.scene("2. The plan runs (queue exec), locators are made (queue locator).")
         running = self._enqueue("run", "test_execution", plan)
         page = {"url": f"{self.stage.shop.url}/catalogue"}
@@ -61,7 +67,7 @@ class Story:
         )
 
     def fail(self, plan: Any) -> JobHandle:
-        """The shop is broken, so the same plan ends as a dead letter."""
+        """Break the shop, so that the same plan ends as a dead letter."""
         self.screen.scene("3. The shop renames its button, and the same plan runs again.")
         self.stage.shop.break_checkout()
         doomed = self._enqueue("run again", "test_execution", plan)
@@ -69,7 +75,7 @@ class Story:
         return doomed
 
     def find(self, doomed: JobHandle) -> dict[str, Any]:
-        """The letter as operators see it."""
+        """Show the letter as operators see it."""
         wanted = letters.Filters(original_request_id=doomed.job_id)
         found: list[dict[str, Any]] = []
 
@@ -77,13 +83,13 @@ class Story:
             found[:] = letters.list(self.engine, wanted)
             return bool(found)
 
-        self.stage.until("the letter's arrival in Postgres", mirrored, _MIRROR_S)
+        self.stage.until("the letter in Postgres", mirrored, _MIRROR_S)
         self.screen.scene("4. Operators see it with its cause: $ taskyard dlq list")
         self.screen.show(letter_table(found, SYSTEM_CLOCK.now()))
         return found[0]
 
     def replay(self, letter: dict[str, Any], doomed: JobHandle) -> Replay:
-        """The cause is repaired and the letter replayed, by the verb that operators use."""
+        """Repair the cause and replay the letter, by the verb that operators use."""
         self.stage.shop.repair()
         command = f'taskyard dlq replay {short(letter["id"])} --reason "{_REASON}"'
         self.screen.scene(f"5. The button is repaired, the letter replayed: $ {command}")
@@ -111,7 +117,7 @@ class Story:
 
         def reached() -> bool:
             record = handle.record()
-            # After the look that may end the wait: its state is shown, too.
+            # After the check that may end the wait, so that the last state is shown too.
             self.screen.update(self.cast)
             replaying = wanted is State.COMPLETED and record.generation > 0
             if record.state in others and not replaying:

@@ -1,4 +1,4 @@
-"""What the audience sees: a live table on a terminal, plain lines elsewhere, nothing if silent."""
+"""The output of the demonstration: a live table at a terminal, else plain lines, or nothing."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ _STATE, _ID = COLUMNS.index("state"), COLUMNS.index("id")
 
 
 class Screen(Protocol):
-    """Where a scene is shown."""
+    """Shows the steps."""
 
     def scene(self, text: str) -> None:
-        """The first line of a scene; where people watch, they get time for the one before."""
+        """Print the first line of a step; at a terminal wait first, so that people can read."""
         ...
 
     def say(self, text: str, style: str = "") -> None:
-        """A line of the story."""
+        """Print a line."""
         ...
 
     def show(self, thing: Any) -> None:
-        """A table."""
+        """Print a table."""
         ...
 
     def update(self, cast: Cast) -> None:
-        """The jobs as they stand now."""
+        """Show the jobs' current states."""
         ...
 
     def __enter__(self) -> Self:
-        """Begin."""
+        """Start the output."""
         ...
 
     def __exit__(
@@ -50,12 +50,12 @@ class Screen(Protocol):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End."""
+        """End the output."""
         ...
 
 
 class _Terminal:
-    """The story scrolls, the jobs' table stays below it."""
+    """The lines scroll, and the jobs' table stays below them."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -88,7 +88,7 @@ class _Terminal:
 
 
 class _Lines:
-    """A line for each sentence and for each change of a job's state."""
+    """Print one line for each sentence and for each change of a job's state."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -123,7 +123,7 @@ class _Lines:
 
 
 class _Silence(_Lines):
-    """For `--json`: the document is all."""
+    """Prints nothing, for `--json`: the output is the document alone."""
 
     def say(self, text: str, style: str = "") -> None:
         del text, style
@@ -133,7 +133,7 @@ class _Silence(_Lines):
 
 
 def screen_for(*, silent: bool) -> Screen:
-    """The screen that fits standard output."""
+    """Return the screen that fits standard output."""
     console = out()
     if silent:
         return _Silence(console)

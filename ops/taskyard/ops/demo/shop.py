@@ -1,4 +1,4 @@
-"""The sample shop as a process of its own, broken by a file and repaired by its removal."""
+"""The sample shop as a separate process; a file breaks it, and removing the file repairs it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FAULT: Final = "renamed_button"
 
 
 class DemoShop:
-    """Runs while the context is open; `url` is None until it answers."""
+    """Runs while the context is open; `url` is None until the shop answers."""
 
     def __init__(self, folder: Path) -> None:
         self._fault_file = folder / "shop-fault"
@@ -27,21 +27,21 @@ class DemoShop:
 
     @property
     def url(self) -> str | None:
-        """Where it is: the first line that it prints."""
+        """The shop's URL: the first line that the shop prints."""
         lines = self._address.read_text().splitlines() if self._address.exists() else []
         found = [line for line in lines if line.startswith("http://")]
         return found[0] if found else None
 
     def break_checkout(self) -> None:
-        """From now on the button "Place order" has another name."""
+        """Rename the button "Place order", so that the plan fails."""
         self._fault_file.write_text(FAULT)
 
     def repair(self) -> None:
-        """The button has its name again."""
+        """Give the button its name back."""
         self._fault_file.unlink()
 
     def __enter__(self) -> Self:
-        """Start it."""
+        """Start the shop."""
         words = ["-m", "taskyard.tasks.shop", "--fault-file", str(self._fault_file)]
         self._process = KeptProcess(
             Program(
@@ -60,6 +60,6 @@ class DemoShop:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Stop it."""
+        """Stop the shop."""
         if self._process is not None:
             self._process.stop()

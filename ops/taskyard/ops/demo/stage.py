@@ -1,4 +1,4 @@
-"""The stage: a temporary home, `taskyard up` and the shop in it, all gone afterwards."""
+"""The servers and processes of the demonstration in a temporary home, removed at the end."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from taskyard.settings import load
 __all__ = ["LONGEST_S", "Stage", "open_stage"]
 
 LONGEST_S: Final = 52.0
-"""All steps together; clearing up takes some seconds more, and a minute is promised."""
+"""Limit for all steps together; cleaning up takes some seconds more, and a minute is promised."""
 _START_S: Final = 25.0
 _DRAIN_S: Final = 5.0
 
 
 @dataclass(slots=True)
 class Stage:
-    """Everything that a scene needs; `until` fails the demonstration if it waits in vain."""
+    """Everything that a step needs; `until` fails the demonstration if it waits in vain."""
 
     folder: Path
     started_s: float
@@ -56,11 +56,11 @@ class Stage:
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds since the curtain rose."""
+        """Seconds since the demonstration began."""
         return SYSTEM_CLOCK.monotonic_s() - self.started_s
 
     def until(self, what: str, condition: Callable[[], bool], within_s: float) -> None:
-        """Wait for `condition`; raises `DemoFailed` saying that `what` did not happen."""
+        """Wait for `condition`; raises `DemoFailed`, which says that `what` did not happen."""
         patience_s = max(0.0, min(within_s, LONGEST_S - self.elapsed_s))
         try:
             reached = until(
@@ -74,7 +74,7 @@ class Stage:
             raise DemoFailed(f"{what} did not happen within {patience_s:.0f} s", self.log)
 
     def connect(self) -> tuple[Taskyard, Engine]:
-        """Wait for the servers and the schema; a client and a database."""
+        """Wait for the servers and the schema; return a client and a database."""
         self.until("the start of the servers", self._schema_is_there, _START_S)
         self.until("the shop's answer", lambda: self.shop.url is not None, _START_S)
         variables = {**environment_of(self.home), **TRUST_LOCAL}
@@ -91,7 +91,7 @@ class Stage:
 
 @contextmanager
 def open_stage(concurrency: int = 1) -> Iterator[Stage]:
-    """Start everything; afterwards stop it, and remove the folder unless something failed."""
+    """Start everything; at the end stop it, and remove the folder unless something failed."""
     started_s = SYSTEM_CLOCK.monotonic_s()
     folder = Path(tempfile.mkdtemp(prefix="taskyard-demo-"))
     try:
@@ -110,7 +110,7 @@ def open_stage(concurrency: int = 1) -> Iterator[Stage]:
 
 
 def _up(folder: Path, concurrency: int) -> Program:
-    """`taskyard up` that sees none of this shell's settings."""
+    """Start `taskyard up` without the settings of this shell."""
     words = ["up", "--builtin", "--concurrency", str(concurrency), "--drain", str(_DRAIN_S)]
     inherited = {name: value for name, value in os.environ.items() if name[:9] != "TASKYARD_"}
     return Program(

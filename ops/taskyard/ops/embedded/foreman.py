@@ -1,8 +1,8 @@
-"""honcho's manager with our ending: drain on the first signal, kill on the second.
+"""honcho's manager with another shutdown: drain on the first signal, kill on the second.
 
-honcho's own loop kills 5 s after the first process ended (`KILL_WAIT`), takes a second Ctrl-C for
-the first, stumbles over a signal that comes before all have started, and sends SIGTERM to whole
-process groups, which ends a Celery worker's pool in the middle of its jobs.
+honcho's own loop kills 5 s after the first process ended (`KILL_WAIT`), treats a second Ctrl-C like
+the first, fails on a signal that comes before all have started, and sends SIGTERM to whole process
+groups, which ends a Celery worker's pool in the middle of its jobs.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ KILLED_BASE = 128
 
 
 class Foreman(Manager):  # type: ignore[misc]  # honcho publishes no types
-    """Runs the added commands until one ends, a signal asks for the end of all, or `fault` does.
+    """Runs the added commands until one ends, a signal stops all, or `fault` reports a cause.
 
-    `returncode` afterwards: 0 if asked and all drained; 128 + the signal if asked and some had
-    to be killed; else the code of the command that ended by itself, 1 for a success, since none
+    `returncode` afterwards: 0 if a signal stopped them and all drained; 128 + the signal if some
+    had to be killed; else the code of the command that ended by itself, 1 for a success, since none
     was expected to end.
     """
 
@@ -68,7 +68,7 @@ class Foreman(Manager):  # type: ignore[misc]  # honcho publishes no types
         self.returncode = self._exit_code()
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
-        """Only store it: printing inside a signal handler may meet a print in progress."""
+        """Only store the signal: printing inside a signal handler may interrupt another print."""
         self._asked.append(number)
 
     def _turn(self) -> None:
@@ -81,7 +81,7 @@ class Foreman(Manager):  # type: ignore[misc]  # honcho publishes no types
             self._obey(self._asked[self._heard])
             self._heard += 1
         if self._kill_at_s is not None and self._steady.monotonic_s() >= self._kill_at_s:
-            self._say(f"not drained after {self._drain_s:g} s, killing")
+            self._say(f"not drained after {self._drain_s:g} s: killing all")
             self._kill()
 
     def _look_for_fault(self) -> None:
@@ -91,7 +91,7 @@ class Foreman(Manager):  # type: ignore[misc]  # honcho publishes no types
         if fault is not None:
             self._say(fault)
             self._code = FAILED
-            # No process can finish anything now: wait only as long as a clean exit takes.
+            # No process can finish work any more: wait only as long as a clean exit takes.
             self._drain_s = min(self._drain_s, FAREWELL_S)
             self._drain()
 
@@ -106,7 +106,7 @@ class Foreman(Manager):  # type: ignore[misc]  # honcho publishes no types
             self._ended(event.name, event.data["returncode"])
 
     def _catch_up(self, name: str) -> None:
-        """A command that started after the signal gets it now."""
+        """Send the signal to a command that started after it."""
         if self._killed:
             self._send(name, signal.SIGKILL)
         elif self._terminating:
@@ -124,12 +124,17 @@ class Foreman(Manager):  # type: ignore[misc]  # honcho publishes no types
     def _obey(self, number: int) -> None:
         asked = signal.Signals(number).name
         if self._heard > 0:
-            self._say(f"{asked} again, killing")
+            self._say(f"{asked} again: killing all")
             self._kill()
         elif self._terminating:
-            self._say(f"{asked} received, the others are already stopping; once more kills them")
+            self._say(
+                f"{asked} received, the others are already stopping; send it again to kill them"
+            )
         else:
-            self._say(f"{asked} received, draining for up to {self._drain_s:g} s; again kills")
+            self._say(
+                f"{asked} received, draining for up to {self._drain_s:g} s; send it again "
+                f"to kill all"
+            )
             self._drain()
 
     def _drain(self) -> None:
@@ -144,7 +149,7 @@ class Foreman(Manager):  # type: ignore[misc]  # honcho publishes no types
             self._send(name, signal.SIGKILL)
 
     def _send(self, name: str, number: signal.Signals) -> None:
-        """SIGTERM to the command alone, SIGKILL to its whole group."""
+        """Send SIGTERM to the command alone, SIGKILL to its whole group."""
         pid = self._processes[name].get("pid")
         if pid is None:
             return  # `_catch_up` sends it.
@@ -152,10 +157,10 @@ class Foreman(Manager):  # type: ignore[misc]  # honcho publishes no types
         try:
             send(pid, number)
         except ProcessLookupError:
-            return  # It ended by itself; its stop event is on the way.
+            return  # It ended by itself; its stop event will follow.
 
     def _reap_lost_watchers(self) -> None:
-        """A killed honcho process cannot report its command's end."""
+        """Report the end of a command whose honcho process was killed and cannot report it."""
         for name in self._running():
             watcher = self._processes[name]["process"]
             if not watcher.is_alive() and self.events.empty():

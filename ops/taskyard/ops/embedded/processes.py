@@ -27,21 +27,21 @@ def run_processes(
     output: TextIO | None = None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> int:
-    """Run `commands` (name to words) until one ends or a signal comes; the exit code.
+    """Run `commands` (name to words) until one ends or a signal comes; return the exit code.
 
-    Ctrl-C or SIGTERM drains: SIGTERM to each command (not to its children: a Celery worker
-    finishes its jobs with them), up to `drain_s` seconds, then SIGKILL. A second one kills at
-    once. If a command ends by itself, the log says which and with what code, and all stop. So do
-    they if `fault`, asked ten times a second, says why they cannot go on.
+    Ctrl-C or SIGTERM drains: each command gets SIGTERM (its children do not: a Celery worker
+    finishes its jobs with them) and up to `drain_s` seconds, then SIGKILL. A second signal kills at
+    once. If a command ends by itself, the log says which and with what code, and all stop. They
+    also stop if `fault`, called ten times a second, returns a reason.
 
-    The code is 0 if asked and all drained, 128 + the signal if some had to be killed, 1 after a
-    fault, else that of the command that ended by itself (1 if it was 0). `environment` comes on top
-    of this process's. Lines are coloured only on a terminal. Call it from the main thread.
+    The code is 0 after a signal if all drained, 128 + the signal if some had to be killed, 1 after
+    a fault, else that of the command that ended by itself (1 if it was 0). `environment` is added
+    to this process's. Lines are coloured only at a terminal. Call it from the main thread.
     """
     foreman_module = load("taskyard.ops.embedded.foreman")
     printer = load("honcho.printer").Printer(sys.stdout if output is None else output)
     foreman = foreman_module.Foreman(printer, drain_s=drain_s, clock=clock, fault=fault)
-    # Python holds back what it writes to a pipe; a killed command would take it along.
+    # Python buffers what it writes to a pipe, and a killed command would lose the buffer.
     variables = {**os.environ, "PYTHONUNBUFFERED": "1", **environment}
     for name, words in commands.items():
         foreman.add_process(name, list(words), env=variables, cwd=folder)

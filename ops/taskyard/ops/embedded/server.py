@@ -1,4 +1,4 @@
-"""What both embedded servers share: a kept address, a keeper, a start that waits for an answer."""
+"""What both embedded servers share: a stored address, a keeper, a start that awaits an answer."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from taskyard.ops.embedded.waiting import until
 __all__ = ["START_WITHIN_S", "EmbeddedServer", "ServerHealth"]
 
 START_WITHIN_S = 60.0
-"""Default patience with a start: recovery after a crash replays logs, on slow disks for long."""
+"""Default time for a start: recovery after a crash replays logs, which takes long on slow disks."""
 PORT_ATTEMPTS = 5
 PORT_TAKEN = ("Address already in use", "Address in use")
 
 
 @dataclass(frozen=True)
 class ServerHealth:
-    """One server's answer; `problem` is None if it is well."""
+    """One server's answer; `problem` is None if it is healthy."""
 
     role: str
     pid: int | None
@@ -31,7 +31,7 @@ class ServerHealth:
 
 
 class EmbeddedServer(ABC):
-    """One server of a home. Subclasses say how to prepare it, run it and ask it."""
+    """One server of a home. Subclasses prepare it, run it and ask it."""
 
     role: str
     name: str
@@ -44,19 +44,22 @@ class EmbeddedServer(ABC):
 
     @abstractmethod
     def _prepare(self, address: Address) -> None:
-        """What must exist before a first start."""
+        """Create what must exist before a first start."""
 
     @abstractmethod
     def _program(self, address: Address) -> Program:
-        """The command for this address."""
+        """Return the command for this address."""
 
     @abstractmethod
     def _ask(self, address: Address) -> str | None:
-        """None if it answers, else why not. Raises ServerUnreachable if waiting is useless."""
+        """Return None if it answers, else why not.
+
+        Raises ServerUnreachable if waiting is useless.
+        """
 
     @abstractmethod
     def _url(self, address: Address) -> str:
-        """The URL with its password."""
+        """Return the URL with its password."""
 
     @property
     @abstractmethod
@@ -65,12 +68,12 @@ class EmbeddedServer(ABC):
 
     @property
     def log(self) -> Path:
-        """The file that the server writes to."""
+        """The file to which the server writes its log."""
         return self.home.logs / f"{self.name}.log"
 
     @property
     def address_file(self) -> Path:
-        """The file that keeps port and passwords."""
+        """The file that stores port and passwords."""
         return self.home.path / f"{self.name}.json"
 
     @property
@@ -83,13 +86,13 @@ class EmbeddedServer(ABC):
 
     @property
     def running(self) -> bool:
-        """Whether this object's server runs."""
+        """Whether the server of this object runs."""
         return self._process is not None and self._process.running
 
     def start(self, within_s: float = START_WITHIN_S) -> None:
-        """Start and wait until it answers; no effect on one that runs.
+        """Start and wait until it answers; does nothing if it runs already.
 
-        Raises ServerUnreachable with the reason, after at most `within_s` seconds an attempt.
+        Raises ServerUnreachable with the reason, after at most `within_s` seconds per attempt.
         """
         if self.running:
             return
@@ -103,10 +106,12 @@ class EmbeddedServer(ABC):
             if self._start_at(address, within_s):
                 self._address = address
                 return
-        raise self.unreachable(f"{PORT_ATTEMPTS} free ports were taken before it could bind")
+        raise self.unreachable(
+            f"other processes took {PORT_ATTEMPTS} free ports before it could bind"
+        )
 
     def _start_at(self, address: Address, within_s: float) -> bool:
-        """True if it answers, False if another process took the port first."""
+        """Return True if it answers, False if another process took the port first."""
         process = self._process = KeptProcess(self._program(address))
         try:
             until(
@@ -124,10 +129,10 @@ class EmbeddedServer(ABC):
         tail = process.log_tail()
         if any(words in tail for words in PORT_TAKEN):
             return False
-        raise self.unreachable(f"{problem}, exit code {code}; its last words: {tail.strip()}")
+        raise self.unreachable(f"{problem}, exit code {code}; its last output: {tail.strip()}")
 
     def stop(self) -> int | None:
-        """Stop without loss and wait; the exit code, None if it was not started here."""
+        """Stop without loss and wait; return the exit code, None if it was not started here."""
         process, self._process = self._process, None
         return None if process is None else process.stop()
 
@@ -141,11 +146,14 @@ class EmbeddedServer(ABC):
             return ServerHealth(self.role, self.pid, str(error))
 
     def unreachable(self, cause: object) -> ServerUnreachable:
-        """The error of this server, without its password."""
+        """Return the error for this server, without its password."""
         return ServerUnreachable(
             f"embedded {self.role}", str(self.home.path), cause, f"Its log is {self.log}."
         )
 
     def _inherited(self) -> tuple[int, ...]:
-        """The home's lock goes to every server: it is free only when all of them have ended."""
+        """Return the descriptor of the home's lock for every server.
+
+        It is free only when all have ended.
+        """
         return () if self.home.lock_fd is None else (self.home.lock_fd,)

@@ -1,4 +1,4 @@
-"""Both servers of a home as one: started in parallel, stopped in reverse order.
+"""Both servers of a home: started in parallel, stopped in reverse order.
 
 Measured on two cores: about 0.1 s for an initialised home, about 0.7 s the first time, nearly all
 of it `initdb`.
@@ -23,7 +23,7 @@ __all__ = ["EmbeddedStack", "StackNotRunning", "environment_of"]
 
 
 class StackNotRunning(TaskyardError):
-    """No stack runs in this home, so it has no URLs that answer."""
+    """No stack runs in this home, so no URL of it answers."""
 
     exit_code = 3
 
@@ -35,9 +35,9 @@ class StackNotRunning(TaskyardError):
 class EmbeddedStack:
     """PostgreSQL and Valkey of one home, running while the context is open.
 
-    `shared` are variables that every process which uses the servers gets beside their URLs.
-    Raises HomeInUse if another stack runs there, ServerUnreachable if a server does not start,
-    WheelMissing without the `embedded` extra. Whatever way this process ends, they end too.
+    `shared` are variables that every process which uses the servers gets beside their URLs. Raises
+    HomeInUse if another stack runs there, ServerUnreachable if a server does not start,
+    WheelMissing without the `embedded` extra. However this process ends, the servers end too.
     """
 
     def __init__(
@@ -51,11 +51,11 @@ class EmbeddedStack:
 
     @property
     def servers(self) -> Sequence[EmbeddedServer]:
-        """Both, in the order of their start."""
+        """Both servers, in the order of their start."""
         return (self.postgres, self.valkey)
 
     def start(self, within_s: float = START_WITHIN_S) -> None:
-        """Claim the home and start both; if one fails, nothing of either remains."""
+        """Claim the home and start both; if one fails, stop the other."""
         Home.open(self.home.path)
         self.home.lock(clock=self._clock)
         self.home.share(self._shared)
@@ -69,7 +69,7 @@ class EmbeddedStack:
             raise
 
     def stop(self) -> None:
-        """Stop what runs, last started first, then give the home back."""
+        """Stop the running servers, last started first, then release the home."""
         try:
             self.valkey.stop()
         finally:
@@ -91,23 +91,26 @@ class EmbeddedStack:
         self.stop()
 
     def fault(self) -> str | None:
-        """Which server has ended although it was not stopped, and what to do; None if both run."""
+        """Return which server ended although it was not stopped, and what to do.
+
+        None if both run.
+        """
         for server in self.servers:
             if not server.running:
                 return (
-                    f"{server.role} has ended, so everything stops. Its last words are in "
-                    f"{server.log}; what was stored is kept. Start again with: taskyard up"
+                    f"{server.role} has ended, so everything stops. Its last output is in "
+                    f"{server.log}; stored data is kept. Start again with: taskyard up"
                 )
         return None
 
     @property
     def redis_url(self) -> str:
-        """Where records live: `redis://:password@127.0.0.1:port/0`."""
+        """The URL of the records: `redis://:password@127.0.0.1:port/0`."""
         return self.valkey.url
 
     @property
     def broker_url(self) -> str:
-        """The same database as the records, so that admission and publish are one script."""
+        """The records' database too, so that admission and publication are one script."""
         return self.valkey.url
 
     @property
@@ -126,12 +129,12 @@ class EmbeddedStack:
         }
 
     def health(self) -> list[ServerHealth]:
-        """Each server's own answer, now."""
+        """Return each server's answer now."""
         return [server.health() for server in self.servers]
 
 
 def environment_of(home: Path) -> dict[str, str]:
-    """The variables of the stack that another process runs in `home`.
+    """Return the variables of the stack that another process runs in `home`.
 
     Raises StackNotRunning instead of returning outdated URLs.
     """

