@@ -1,7 +1,7 @@
-"""Where a server is: a URL read once, for every client library, and compared by its meaning.
+"""Server addresses: a URL is parsed once, for every client library, and compared by its meaning.
 
-redis-py, kombu and Celery read one URL in three ways, and each drops or refuses what it does not
-know. Here it is read as it was written, and each library gets its own options from that.
+redis-py, kombu and Celery parse a URL in three ways, and each drops or refuses what it does not
+know. Here it is parsed as it was written, and each library gets its own options from that.
 """
 
 from taskyard.address.amqp import AMQP_SCHEMES, AmqpAddress, amqp_address

@@ -1,4 +1,4 @@
-"""RabbitMQ by its URL, or by one URL a host of a cluster with ; between them."""
+"""RabbitMQ's address in one URL, or in one URL for each host of a cluster, separated by ;."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ AMQP_SCHEMES: Final = ("amqp", "amqps", "pyamqp")
 _FORM: Final = "amqp://host:port/virtual-host (amqps:// with TLS)"
 _PORT: Final = 5672
 _TLS_PORT: Final = 5671
-# kombu reads these itself.
+# kombu reads these options itself.
 _OPTIONS: Final = ("heartbeat", "connect_timeout", "login_method")
 # RabbitMQ's own names for the same, see https://www.rabbitmq.com/docs/uri-query-parameters.
 _SYNONYMS: Final = {
@@ -49,10 +49,10 @@ _REQUIREMENTS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class AmqpAddress:
-    """One broker; `urls` are kombu's, in the order to try, without what `tls` holds.
+    """One broker; `urls` are kombu's, in the order to try, without the options in `tls`.
 
-    `tls` are py-amqp's options, None without TLS; a `server_hostname` of None in it stands for the
-    host of the URL in use.
+    `tls` are py-amqp's options, None without TLS; in them a `server_hostname` of None stands for
+    the host of the URL in use.
     """
 
     urls: tuple[str, ...]
@@ -62,14 +62,14 @@ class AmqpAddress:
 
 
 def amqp_address(url: str) -> AmqpAddress:
-    """The address in one URL, or in several of one cluster; raises `InvalidSettings`."""
+    """Parse one URL, or several of one cluster; raises `InvalidSettings`."""
     parts = [read_url(text, _FORM) for text in url.split(";")]
     for part in parts:
         _check(part)
     first = parts[0]
     if any((p.scheme, p.path) != (first.scheme, first.path) for p in parts):
         raise InvalidSettings(
-            "expected URLs of one cluster, got some that differ in scheme or virtual host"
+            "expected URLs of one cluster, got URLs with different schemes or virtual hosts"
         )
     secure = first.scheme == "amqps"
     default = _TLS_PORT if secure else _PORT
@@ -84,7 +84,7 @@ def amqp_address(url: str) -> AmqpAddress:
 
 
 def _common_tls(parts: list[Url]) -> dict[str, Any]:
-    """What the URLs say of TLS, which one of them may say for all."""
+    """Return the TLS options of all URLs; it is enough if one of them has options."""
     said = [part for part in parts if any(_is_tls(name) for name in part.options)] or parts[:1]
     found = [_tls(part) for part in said]
     if any(tls != found[0] for tls in found):
@@ -113,12 +113,12 @@ def _check(part: Url) -> None:
     if secret and part.scheme != "amqps":
         raise InvalidSettings(
             f"{secret[0]} asks for TLS, which {part.scheme}:// does not use. Write amqps://, or "
-            "leave it out"
+            f"remove the option"
         )
 
 
 def _tls(part: Url) -> dict[str, Any]:
-    """py-amqp's options; by default certificate and host name are verified."""
+    """Return py-amqp's options; by default certificate and host name are verified."""
     named = {_SYNONYMS.get(k, k): v for k, v in part.options.items() if _is_tls(k)}
     asked = named.get("ssl_cert_reqs")
     if asked in _VERIFY:

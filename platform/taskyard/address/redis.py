@@ -1,4 +1,7 @@
-"""A Redis by its URL: one server, a socket of this machine, or the primary that Sentinels name."""
+"""The address of a Redis in a URL.
+
+One server, a local socket, or the primary known to Sentinels.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +19,13 @@ REDIS_SCHEMES: Final = ("redis", "rediss", "unix", "redis+socket", "sentinel")
 _SOCKETS: Final = ("unix", "redis+socket")
 _PORT: Final = 6379
 _SENTINEL_PORT: Final = 26379
-# The credentials stand beside it, or redaction would mask them in the example.
+# The credentials are written after the example, or redaction would mask them in it.
 _FORMS: Final = {
     "sentinel": "sentinel://host:port,host:port/primary-name[/database]",
     "unix": "unix:///path/of/the.sock?db=0",
 }
 _FORM: Final = "redis://host:port/database (rediss:// with TLS)"
-# redis-py's own, as far as they are about the connection and change no answer.
+# redis-py's options that concern the connection and change no answer.
 _OPTIONS: Final[Mapping[str, Callable[[str], Any]]] = {
     "socket_timeout": float,
     "socket_connect_timeout": float,
@@ -51,7 +54,7 @@ _TLS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class RedisAddress:
-    """What a client needs to reach it; `hosts` are the Sentinels where `primary` names it.
+    """What a client needs to connect; with `primary`, `hosts` are the Sentinels that know it.
 
     `username` and `password` are the server's own. `tls` holds redis-py's `ssl_*` options, None
     without TLS; `options` its others. `sentinel` holds redis-py's options for the Sentinels.
@@ -69,18 +72,18 @@ class RedisAddress:
 
 
 def redis_address(url: str) -> RedisAddress:
-    """The address in a URL of one of `REDIS_SCHEMES`; raises `InvalidSettings`."""
+    """Parse a URL of one of `REDIS_SCHEMES`; raises `InvalidSettings`."""
     form = _FORMS.get("unix" if url.startswith(_SOCKETS) else url.partition("://")[0], _FORM)
     if ";" in url.partition("?")[0]:
         raise InvalidSettings(
-            f"expected one server, {form}, got several URLs. Name one of them; several Sentinels "
-            "stand in one URL, with commas between them"
+            f"expected one server, {form}, got several URLs. Name one of them; write several "
+            f"Sentinels into one URL, separated by commas"
         )
     parts = read_url(url, form)
     if parts.scheme not in REDIS_SCHEMES:
         raise InvalidSettings(
-            f"expected {form}, unix:// or sentinel://, with user:password@ before the host where "
-            f"it has them, got {parts.scheme or 'no scheme'}://"
+            f"expected {form}, unix:// or sentinel://, with user:password@ before the host if it "
+            f"needs them, got {parts.scheme or 'no scheme'}://"
         )
     _check_options(parts)
     common: dict[str, Any] = {
@@ -105,8 +108,8 @@ def _sentinel(parts: Url, common: dict[str, Any], form: str) -> RedisAddress:
     primary, _, path = parts.path.strip("/").partition("/")
     if not primary or not all(host for host, _ in parts.hosts):
         raise InvalidSettings(
-            f"a Sentinel URL has the form {form}, with user:password@ before the first host where "
-            "the primary has them"
+            f"a Sentinel URL has the form {form}, with user:password@ before the first host if "
+            f"the primary needs them"
         )
     secure = any(name.startswith(TLS_PREFIX) for name in parts.options)
     tls = read_tls(parts.options, form) if secure else None
@@ -120,7 +123,7 @@ def _sentinel(parts: Url, common: dict[str, Any], form: str) -> RedisAddress:
 
 
 def _check_options(parts: Url) -> None:
-    """Raise for an option that would be ignored silently, or change what is answered."""
+    """Raise for an option that would be ignored silently, or would change answers."""
     known = {*_OPTIONS, *_DATABASE, *_TLS}
     if parts.scheme == "sentinel":
         known.update(_SENTINEL_CREDENTIALS)
@@ -135,7 +138,7 @@ def _check_options(parts: Url) -> None:
     if named and parts.scheme not in ("rediss", "sentinel"):
         raise InvalidSettings(
             f"{named[0]} asks for TLS, which {parts.scheme}:// does not use. Write rediss://, or "
-            "leave it out"
+            f"remove the option"
         )
 
 
@@ -153,7 +156,7 @@ def _read(parts: Url, parsers: Mapping[str, Callable[[str], Any]], form: str) ->
 
 
 def _database(parts: Url, path: str, form: str) -> int:
-    """The number of the database: in the query where it stands there, otherwise in the path."""
+    """Return the database's number: from the query if it is there, otherwise from the path."""
     named = [parts.options[name] for name in _DATABASE if name in parts.options]
     text = (named[0] if named else path).strip("/") or "0"
     if not (text.isascii() and text.isdigit()):

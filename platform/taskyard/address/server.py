@@ -1,4 +1,4 @@
-"""Whether two URLs mean the same server."""
+"""Decide whether two URLs mean the same server."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ["Server", "same_server", "server_at", "server_of"]
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """What makes an address: neither credentials nor options, nor how a default is spelled.
+    """What identifies a server: no credentials, no options, and defaults written out.
 
-    `places` are the hosts with ports, or a socket's path; any of them leads to the one server or
+    `places` are the hosts with ports, or a socket's path; any of them leads to the same server or
     cluster. `part` is the database or the virtual host, `primary` the name that Sentinels know.
     """
 
@@ -37,12 +37,12 @@ class Server:
         path: str | None = None,
         primary: str | None = None,
     ) -> Self:
-        """The server at any of `hosts`, or at the socket `path`."""
+        """Return the server at any of `hosts`, or at the socket `path`."""
         places = [_place(host, port) for host, port in hosts] if path is None else [path]
         return cls(kind, frozenset(places), str(part), primary)
 
     def url(self) -> str:
-        """A URL that says where it is and nothing more: no credentials, no TLS."""
+        """Return a URL with only the location: no credentials, no TLS."""
         part = quote(self.part, safe="")
         if self.primary is not None:
             hosts = ",".join(sorted(self.places))
@@ -53,7 +53,7 @@ class Server:
         return f"{self.kind}://{place}/{part}"
 
     def is_same(self, other: Server) -> bool:
-        """Whether both name one server and one part of it, as far as names can say."""
+        """Return whether both name the same server and part of it, judged by their names."""
         return (
             (self.kind, self.part, self.primary) == (other.kind, other.part, other.primary)
         ) and bool(self.places & other.places)
@@ -65,7 +65,7 @@ def _place(host: str, port: int) -> str:
 
 
 def _plain_host(host: str) -> str:
-    """A host's name in small letters; this machine has one name, however it is spelled."""
+    """Return a host's name in small letters; all names of this machine become one."""
     name = host.strip().lower().rstrip(".")
     if name in ("", "localhost", "localhost.localdomain"):
         return "localhost"
@@ -77,7 +77,10 @@ def _plain_host(host: str) -> str:
 
 
 def server_at(url: str) -> Server:
-    """The server that `url` names; raises `InvalidSettings` for a URL of no broker of ours."""
+    """Return the server that `url` names.
+
+    Raises `InvalidSettings` for an unknown kind of broker.
+    """
     if urlsplit(url).scheme in AMQP_SCHEMES:
         amqp = amqp_address(url)
         return Server.of("amqp", amqp.hosts, amqp.virtual_host)
@@ -85,14 +88,14 @@ def server_at(url: str) -> Server:
 
 
 def server_of(address: RedisAddress) -> Server:
-    """The Redis at an address."""
+    """Return the Redis at an address."""
     return Server.of(
         "redis", address.hosts, address.database, path=address.path, primary=address.primary
     )
 
 
 def same_server(one: str, other: str) -> bool:
-    """Whether two URLs name one server and one database or virtual host in it.
+    """Return whether two URLs name one server, and one database or virtual host in it.
 
     Raises `InvalidSettings`.
     """

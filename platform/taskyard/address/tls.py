@@ -1,4 +1,7 @@
-"""What a URL says of TLS, in the names that Celery's own URLs have: `ssl_ca_certs` and others."""
+"""The TLS options of a URL, with the names that Celery's own URLs use.
+
+`ssl_ca_certs` and others.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,9 @@ _FLAGS: Final = ("ssl_check_hostname",)
 
 
 def read_tls(options: Mapping[str, str], form: str) -> dict[str, Any]:
-    """The `ssl_*` options with their types; by default the server is verified.
+    """Return the `ssl_*` options with their types; by default the server is verified.
 
-    `ssl_cert_reqs` is required, optional or none, also spelled CERT_REQUIRED as in Celery's
+    `ssl_cert_reqs` is required, optional or none, also written CERT_REQUIRED as in Celery's
     documents. Raises `InvalidSettings`.
     """
     found: dict[str, Any] = {k: v for k, v in options.items() if k.startswith(TLS_PREFIX)}

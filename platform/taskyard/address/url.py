@@ -1,4 +1,4 @@
-"""The parts of a URL, decoded; several hosts may stand between its credentials and its path."""
+"""The decoded parts of a URL; several hosts may be between its credentials and its path."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ __all__ = ["Url", "flag", "read_url"]
 
 @dataclass(frozen=True, slots=True)
 class Url:
-    """`path` has lost its first slash; `options` is the query, the last of equal names counts."""
+    """The path is without its first slash.
+
+    `options` is the query, in which the last of equal names counts.
+    """
 
     scheme: str
     username: str | None
@@ -25,16 +28,16 @@ class Url:
 
 
 def read_url(url: str, form: str) -> Url:
-    """Read `url`; raises `InvalidSettings`, which shows the `form` it should have.
+    """Parse `url`; raises `InvalidSettings`, which shows the expected `form`.
 
-    No part of the password is quoted: the libraries' own errors would.
+    No part of the password is quoted: the libraries' own errors would quote it.
     """
     try:
         parts = _split(url)
         hosts = tuple(_host(text) for text in parts.netloc.rpartition("@")[2].split(","))
     except ValueError:
         raise InvalidSettings(
-            f"expected {form}, with user:password@ before the host where it has them and special "
+            f"expected {form}, with user:password@ before the host if it needs them, and special "
             f"characters of the password percent-encoded, got {redact_url(url)}"
         ) from None
     credentials = parts.netloc.rpartition("@")[0]
@@ -52,18 +55,19 @@ def read_url(url: str, form: str) -> Url:
 def _split(url: str) -> SplitResult:
     parts = urlsplit(url)
     parts.netloc.encode("utf-8")
-    # A raw # in a password would end the URL there, and its first part pass for host and port.
+    # An unescaped # in a password would end the URL there, and its first part would look like host
+    # and port.
     if parts.fragment or not parts.netloc.isprintable():
         raise ValueError("a fragment")
     return parts
 
 
 def _host(text: str) -> tuple[str, int | None]:
-    """Host and port; raises ValueError for a port that is no number from 1 to 65535."""
+    """Return host and port; raises ValueError for a port that is not a number from 1 to 65535."""
     if text.startswith("["):
         name, _, rest = text[1:].partition("]")
         if rest and not rest.startswith(":"):
-            raise ValueError("behind an address in brackets stands :port")
+            raise ValueError("expected :port after an address in brackets")
         port = rest.removeprefix(":")
     else:
         name, _, port = text.partition(":")
@@ -75,7 +79,10 @@ def _host(text: str) -> tuple[str, int | None]:
 
 
 def flag(text: str) -> bool:
-    """Whether an option is switched on; raises ValueError for another word than yes or no."""
+    """Return whether an option is switched on.
+
+    Raises ValueError for a word other than yes or no.
+    """
     word = text.lower()
     if word in ("1", "true", "yes", "y", "on"):
         return True
