@@ -1,7 +1,7 @@
 """The record as Celery's result backend: results under Celery's own key, states from the record.
 
-A job's success is written by the script that decides it, in the same step as the record, so
-storing it again here is not needed; groups, chords and custom states work as in Celery.
+The script that decides a job's success also writes its result, in the same step as the record, so
+it is not stored again here. Groups, chords and custom states work as in Celery.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from taskyard.wire.letters import letter_id
 
 __all__ = ["DECIDED", "RecordBackend"]
 
-# Set on the request by the runner once the record holds the decision.
+# The runner sets it on the request once the record has the decision.
 DECIDED: Final = "taskyard_decided"
 _OF_THE_ADDRESS: Final = ("host", "port", "db", "username", "password")
 _FIELDS: Final = ("state", "epoch", "generation", "cause", "worker")
 
 
 class RecordBackend(RedisBackend):  # type: ignore[misc]
-    """Leaves to the record what the record knows; its URL may name Sentinels or a socket."""
+    """Uses the record for what it holds; the URL may name Sentinels or a socket."""
 
     def _params_from_url(self, url: str, defaults: dict[str, Any]) -> dict[str, Any]:
-        """Celery's reading of a URL drops what it does not know."""
+        """Parse the URL; Celery's own parsing drops options that it does not know."""
         address = redis_address(url)
         kept = {name: value for name, value in defaults.items() if name not in _OF_THE_ADDRESS}
         return {**kept, **address.options, **(address.tls or {})}
@@ -40,7 +40,7 @@ class RecordBackend(RedisBackend):  # type: ignore[misc]
         return make_pool(redis_address(self.url), params)
 
     def as_uri(self, include_password: bool = False) -> str:
-        """The URL, for people; Celery's own reading fails at several hosts."""
+        """Return the URL for people; Celery's own code fails with several hosts."""
         return str(self.url) if include_password else redact_url(self.url)
 
     def store_result(
@@ -52,7 +52,7 @@ class RecordBackend(RedisBackend):  # type: ignore[misc]
         request: Any = None,
         **kwargs: Any,
     ) -> Any:
-        """Store what the record does not say; a decided success and a retry are there already."""
+        """Store what the record does not have; a decided success or retry is stored already."""
         if getattr(request, DECIDED, None) and state in (states.SUCCESS, states.RETRY):
             return result
         return super().store_result(
@@ -62,7 +62,7 @@ class RecordBackend(RedisBackend):  # type: ignore[misc]
     def mark_as_failure(
         self, task_id: str, exc: Any, *args: Any, request: Any = None, **kwargs: Any
     ) -> Any:
-        """A decided success stays one, whatever went wrong while it was reported."""
+        """Keep a decided success, whatever went wrong while it was reported."""
         if getattr(request, DECIDED, None):
             return None
         return super().mark_as_failure(task_id, exc, *args, request=request, **kwargs)
@@ -75,7 +75,7 @@ class RecordBackend(RedisBackend):  # type: ignore[misc]
         if fields[0] is None:
             return dict(meta)
         if fields[0].decode() == State.COMPLETED:
-            # It ended between the two readings; what is still missing now has expired.
+            # The job ended between the two reads; what is still missing now has expired.
             meta = super()._get_task_meta_for(task_id)
             if meta.get("status") != states.PENDING:
                 return dict(meta)
