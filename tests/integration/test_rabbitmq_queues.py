@@ -95,7 +95,7 @@ def test_a_worker_says_at_its_start_what_it_chose_and_why(
     worker.await_log(" ready.")
     choice = chosen(settings)
     assert f"{choice.server}: {choice.queue_type} queues with " in worker.log
-    assert f"priorities, {choice.reason}. What waits goes through our own" in worker.log
+    assert f"priorities, {choice.reason}. Delayed messages go through our own" in worker.log
     assert "exists and is used as it is" not in worker.log
     with connection(settings) as broker:
         found = look_at(broker.connection, settings.broker_name("exec"))

@@ -54,7 +54,7 @@ def test_an_enqueue_that_rabbitmq_blocks_is_told_in_time_and_can_be_repeated(
     with memory_alarm(servers.rabbitmq):
         for _ in range(2):
             began = time.monotonic()
-            with pytest.raises(PublishFailed, match="blocks publishers, for want of memory"):
+            with pytest.raises(PublishFailed, match="blocks publishers, because memory"):
                 yard.enqueue("exec_act", {"do": "return", "value": 3}, idempotency_key="k")
             assert time.monotonic() - began < 4 * PUBLISH_TIMEOUT_S
         began = time.monotonic()

@@ -191,9 +191,9 @@ OURS = {
         (as_found({**OURS, "x-queue-mode": "lazy"}), []),
         (as_found({**OURS, "x-max-priority": 2}), ["it has only 2 priorities, expected 4"]),
         (as_found({**OURS, "x-message-ttl": 5}), ["its x-message-ttl is 5"]),
-        (as_found({**OURS, "x-dead-letter-exchange": "own"}), ["drops from it goes to 'own'"]),
+        (as_found({**OURS, "x-dead-letter-exchange": "own"}), ["drops from it go to 'own'"]),
         (as_found(OURS, durable=False), ["it is not durable"]),
-        (as_found(OURS, auto_delete=True), ["it goes, with its messages"]),
+        (as_found(OURS, auto_delete=True), ["it is deleted, with its messages"]),
         (as_found({}), ["it has no x-dead-letter-exchange", "it has no x-max-priority"]),
         (
             as_found({"x-queue-type": "quorum"}),
@@ -224,7 +224,7 @@ def test_a_quorum_queue_in_a_classic_ones_place_has_the_servers_priorities(
 
 def test_a_classic_queue_of_before_an_upgrade_lacks_only_its_replicas() -> None:
     assert losses(exec_queue(), as_found(OURS), server("4.3.6")) == [
-        "it is a classic queue, which one node holds alone"
+        "it is a classic queue, which is on one node only"
     ]
 
 

@@ -1,4 +1,4 @@
-"""The broker: publishing with confirmation, waiting in the delay store, the Celery app's wiring."""
+"""The broker: confirmed publishing, the delay store, and the Celery app's configuration."""
 
 from taskyard.broker.amqp_publisher import LONGEST_WAIT_S, AmqpPublisher
 from taskyard.broker.any_header import read_any_header

@@ -1,4 +1,4 @@
-"""Publishing to RabbitMQ: confirmed and mandatory; waiting in its delay exchanges."""
+"""Publish to RabbitMQ, confirmed and mandatory; delayed messages wait in its delay exchanges."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ from taskyard.wire.letters import RawMessage
 
 __all__ = ["LONGEST_WAIT_S", "AmqpPublisher"]
 
-# The highest of the delay exchanges: 2^27 s are four years.
+# The highest level of the delay exchanges: 2^27 s are four years.
 _TOP_LEVEL: Final = 27
 LONGEST_WAIT_S: Final = 2 ** (_TOP_LEVEL + 1) - 1
-"""All levels together, eight and a half years: a longer wait would lead to no queue."""
+"""All levels together, eight and a half years: a longer delay would lead to no queue."""
 
-# Not `user_id`: RabbitMQ refuses one that is not the publishing connection's own.
+# Not `user_id`: RabbitMQ refuses one that is not the publishing connection's own user.
 _OWN_PROPERTIES: Final = frozenset(
     {"correlation_id", "reply_to", "message_id", "timestamp", "type", "app_id"}
 )
 
 
 class AmqpPublisher:
-    """One connection, shared by threads one at a time, and made anew when it breaks."""
+    """One connection, used by one thread at a time, and reopened when it breaks."""
 
     def __init__(
         self,
@@ -88,14 +88,14 @@ class AmqpPublisher:
         stamp: Stamp,
         due_us: int,
     ) -> None:
-        """Put a message into the delay exchanges, in whole seconds; raises `PublishFailed`."""
+        """Put a message into the delay exchanges for whole seconds; raises `PublishFailed`."""
         options = self._later(message, queue, priority, stamp, due_us)
         self._send(job_id, message.body, options, delayed=queue)
 
     def publish_many(self, messages: Sequence[Outgoing]) -> list[PublishFailed | None]:
-        """Publish all, wait for the confirmations together; an error for each that has none.
+        """Publish all, wait for the confirmations together; return an error for each without one.
 
-        Where the broker closes the channel for one of them, each is published alone.
+        If the broker closes the channel because of one of them, each is published alone.
         """
         batch = Batch(len(messages))
         with self._lock:
@@ -108,26 +108,29 @@ class AmqpPublisher:
                     self._publish_each(messages, batch)
                 except self._own.errors() as error:
                     self._abandon()
-                    # As for one message: an old connection may only have been closed.
+                    # As for a single message: the server may have closed an idle connection.
                     if not reused or isinstance(error, OperationalError):
                         self._fail(messages, batch, error)
         return batch.outcomes
 
     def renew(self, message: RawMessage, *, job_id: str, queue: str) -> None:
-        """Publish a message as it is to the end of the broker's `queue`; raises `PublishFailed`."""
+        """Publish an unchanged message to the end of the broker's `queue`.
+
+        Raises `PublishFailed`.
+        """
         options = self._own_options(message, own_headers(message))
         options["priority"] = _given_priority(message)
         self._send(job_id, message.body, {"exchange": "", "routing_key": queue, **options})
 
     def close(self) -> None:
-        """Let the connection go."""
+        """Close the connection."""
         with self._lock:
             self._own.close()
             self._confirms = None
 
     def disown(self) -> None:
-        """Let go, in the child of a fork, of what the parent uses; the child's own is made anew."""
-        # A thread of the parent may hold the lock, which this process has not.
+        """Drop, in the child of a fork, what the parent uses; the child opens its own."""
+        # A thread of the parent, which does not exist in this process, may hold the lock.
         self._lock = threading.RLock()
         self._own.disown()
         self._confirms = None
@@ -192,12 +195,12 @@ class AmqpPublisher:
     def _later(
         self, message: RawMessage, queue: str, priority: int | None, stamp: Stamp, due_us: int
     ) -> dict[str, Any]:
-        """Without the exchange where the wait begins, which may be still to be declared."""
+        """Publish to the first delay exchange, which may still have to be declared."""
         seconds = max(1, ceil(seconds_of(due_us - self._now_us())))
         if seconds > LONGEST_WAIT_S:
             raise PublishFailed(
                 f"expected a wait of at most {LONGEST_WAIT_S} s (eight and a half years), got "
-                f"{seconds} s; give the message an earlier date"
+                f"{seconds} s; give the message an earlier time"
             )
         options = self._options(message, queue, priority, stamp, ("eta",))
         key = calculate_routing_key(seconds, queue_name(self.settings, queue))
@@ -236,7 +239,8 @@ class AmqpPublisher:
                 self._abandon()
                 if not reused or isinstance(error, OperationalError):
                     raise PublishFailed(f"job {job_id} was not published: {error}") from error
-                # The server closed an idle connection; a second message of a job changes nothing.
+                # The server closed an idle connection; publishing a job's message twice changes
+                # nothing.
                 self._send(job_id, body, options, delayed=delayed)
 
     def _send_once(self, body: bytes, options: dict[str, Any], delayed: str | None) -> None:
@@ -254,7 +258,7 @@ class AmqpPublisher:
         return rabbit_priority(configured, wanted)
 
     def _prepare_delay(self, channel: Any, queue: str, priority: int | None) -> str:
-        """The exchange where a wait for `queue` begins, declared and bound."""
+        """Declare and bind the exchange where a delay for `queue` begins; return its name."""
         properties = channel.connection.server_properties
         kind, apart = delay_type(properties), waits_apart(properties, priority)
         prefix = delay_prefix(self.settings, kind, apart=apart)
@@ -267,7 +271,10 @@ class AmqpPublisher:
         return str(level_name(_TOP_LEVEL, prefix))
 
     def _prepare(self, channel: Any) -> None:
-        """Declare the work queues; what waits is declared when something has to wait."""
+        """Declare the work queues.
+
+        Delay exchanges are declared when the first message needs them.
+        """
         self._delays.clear()
         self._bound.clear()
         for queue in rabbit_queues(self.settings):
@@ -275,7 +282,7 @@ class AmqpPublisher:
 
 
 def _given_priority(message: RawMessage) -> int | None:
-    # Absent is not 0: a quorum queue of RabbitMQ 4.3 takes it for 4.
+    # Absent differs from 0: a quorum queue of RabbitMQ 4.3 takes a missing priority for 4.
     return own_priority(message) if "priority" in message.properties else None
 
 

@@ -1,8 +1,8 @@
-"""Messages as they came over AMQP, also those whose properties py-amqp cannot read.
+"""Accept AMQP messages whose properties py-amqp cannot decode.
 
-RabbitMQ hands on what it was given: a text that is not UTF-8, a date that no calendar has, a table
-nested without end. py-amqp raises at the header frame, which ends the worker, and every next one
-that is sent the message.
+RabbitMQ delivers what it was given: text that is not UTF-8, an impossible date, a table nested
+without end. py-amqp raises at the header frame, which ends the worker, and then each next worker
+that gets the message.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["read_any_header"]
 Frame = tuple[int, int, bytes]
 
 _HEADER_FRAME: Final = 2
-# Class, weight and size of the body come first; what follows are the properties.
+# Class, weight and size of the body come first; the properties follow.
 _FIXED: Final = 12
 _UNREADABLE: Final = (
     ValueError,
@@ -37,10 +37,10 @@ _UNREADABLE: Final = (
 
 
 def read_any_header(connection: Any) -> None:
-    """Have kombu's `connection`, to a broker of any kind, survive such messages from now on.
+    """Make kombu's `connection`, to a broker of any kind, survive such messages from now on.
 
-    What cannot be read arrives as a message of bytes without a task, whose header `UNREAD` holds
-    the properties as they came. Bodies are decoded as ever, but know their bytes.
+    A message that cannot be decoded arrives as bytes without a task; its header `UNREAD` holds the
+    original properties. Bodies are decoded as usual, but keep their bytes.
     """
     if connection.transport.driver_type == "amqp":
         options = connection.transport_options or {}
@@ -48,12 +48,12 @@ def read_any_header(connection: Any) -> None:
 
 
 def _reading_any(connection: Any, callback: Callable[..., Any]) -> Callable[[Frame], Any]:
-    """py-amqp's frame handler, which is asked again where the properties are at fault."""
+    """Return py-amqp's frame handler, which is called again if the properties are at fault."""
 
     def decoding(channel: int, signature: Any, arguments: Any, content: Any) -> Any:
         taken = (connection.channels or {}).get(channel)
         if taken is not None and content is not None:
-            # py-amqp's own way drops the bytes: no letter and no retry would be what came.
+            # py-amqp's own code drops the bytes, so letters and retries could not be byte-exact.
             taken.auto_decode = False
             content.body = _decoded(content)
         return callback(channel, signature, arguments, content)
@@ -65,7 +65,7 @@ def _reading_any(connection: Any, callback: Callable[..., Any]) -> Callable[[Fra
             return plain(frame)
         except _UNREADABLE:
             kind, channel, header = frame
-            # Where the properties can be read the error is another's: a consumer was called.
+            # If the properties can be decoded, the error is a consumer's.
             if kind != _HEADER_FRAME or _readable(header):
                 raise
         return plain((kind, channel, _as_bytes(header)))
@@ -74,7 +74,7 @@ def _reading_any(connection: Any, callback: Callable[..., Any]) -> Callable[[Fra
 
 
 def _decoded(content: Any) -> Any:
-    """The body as py-amqp would have it: bytes where its encoding is unknown or not true."""
+    """Return the body as py-amqp decodes it: bytes if its encoding is unknown or wrong."""
     encoding = content.properties.get("content_encoding")
     if not encoding or not isinstance(content.body, bytes | bytearray | memoryview):
         return content.body
@@ -93,7 +93,7 @@ def _readable(header: bytes) -> bool:
 
 
 def _as_bytes(header: bytes) -> bytes:
-    """The same header with properties of our own, which hold those that came."""
+    """Return the header with properties of our own, which hold the original ones."""
     came, name = bytes(header[_FIXED:]), UNREAD.encode()
     table = struct.pack(">B", len(name)) + name + b"x" + struct.pack(">I", len(came)) + came
     properties = struct.pack(">H", 0xA000) + _short(b"application/octet-stream")

@@ -25,15 +25,15 @@ _BACKEND: Final = "taskyard.backend:RecordBackend"
 
 
 class _Amqp(AMQP):  # type: ignore[misc]
-    """Celery's, with connections that check each host's certificate for that host."""
+    """Celery's AMQP, with connections that check each host's certificate for that host."""
 
     Connection = BrokerConnection
 
 
 def make_app(settings: Settings, catalogue: Catalogue, name: str = "taskyard") -> Celery:
-    """A Celery app wired to the settings; nothing is connected. Raises `MissingSetting`.
+    """Return a Celery app configured from the settings; it connects later. Raises `MissingSetting`.
 
-    JSON only: a message of another content type becomes a dead letter, never code.
+    JSON only: a message of another content type becomes a dead letter, and is never executed.
     """
     app = Celery(name, set_as_current=False, amqp=_Amqp)
     prefix = Keys(settings.namespace).prefix
@@ -46,7 +46,8 @@ def make_app(settings: Settings, catalogue: Catalogue, name: str = "taskyard") -
         broker_transport_options={**transport_options(settings), **broker.options},
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        # RabbitMQ closes a channel whose message was held too long; without this the worker ends.
+        # RabbitMQ closes a channel that held a message too long; without this setting the worker
+        # ends.
         broker_channel_error_retry=True,
         result_backend=f"{_BACKEND}+{records}",
         result_backend_transport_options={"global_keyprefix": prefix},

@@ -1,6 +1,6 @@
-"""One publication to RabbitMQ that is confirmed, and an error where no queue took it.
+"""One confirmed publication to RabbitMQ, and an error if no queue took it.
 
-A broker confirms an unroutable message too; only `mandatory` makes it say that no queue got it.
+A broker confirms an unroutable message too; only `mandatory` makes it return the message.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ def abandon(connection: Connection) -> None:
 
 
 def disown(connection: Connection) -> None:
-    """Close this process' copy of a connection that its parent goes on using.
+    """Close this process' copy of a connection that its parent continues to use.
 
-    Closing it as one's own would end it for the parent too: its socket is shut down then.
+    An ordinary close would shut down the socket, and so end the connection for the parent too.
     """
     if not connection.connected:
         return
@@ -67,20 +67,21 @@ def disown(connection: Connection) -> None:
 
 
 def unroutable(exchange: str, key: str) -> Unroutable:
-    """What to raise where the broker has returned a message, since no queue takes it."""
-    taker = "its queue is" if exchange == "" else "a queue's binding is"
+    """Return the error for a message that the broker returned because no queue takes it."""
+    taker = "but its queue is" if exchange == "" else "but a queue's binding is"
     return Unroutable(
-        f"RabbitMQ returned what was published to exchange {exchange!r} with key {key!r}: expected "
-        f"a queue that takes it, {taker} gone. Every new connection declares ours, so start a "
-        "worker or repeat this; a queue of your own you declare and bind yourself"
+        f"RabbitMQ returned a message published to exchange {exchange!r} with key {key!r}: "
+        f"expected a queue that takes it, {taker} missing. Every new connection declares "
+        f"Taskyard's queues, so start a worker or try again; declare and bind a queue of your own "
+        f"yourself"
     )
 
 
 def late(timeout_s: float, *, blocked: bool) -> str:
-    """Why a confirmation may not have come."""
+    """Return why a confirmation may not have come."""
     why = (
-        "it blocks publishers, for want of memory or disk"
+        "it blocks publishers, because memory or disk space is low"
         if blocked
-        else "it may be overloaded or out of reach"
+        else "it may be overloaded or unreachable"
     )
     return f"RabbitMQ did not confirm within {timeout_s:g} s: {why}; see rabbitmqctl status"

@@ -1,4 +1,4 @@
-"""Many publications to RabbitMQ whose confirmations are awaited together."""
+"""Publish many messages to RabbitMQ and await their confirmations together."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ __all__ = ["Batch", "Confirms", "Parcel"]
 _PERSISTENT: Final = 2
 _OF_THE_METHOD: Final = ("exchange", "routing_key")
 _OF_THE_MESSAGE: Final = ("priority", "content_type", "content_encoding", "headers")
-# What py-amqp raises for a message that it cannot write, before it has written any of it.
+# What py-amqp raises for a message that it cannot encode, before it writes any of it.
 _UNWRITABLE: Final = (TypeError, ValueError, struct.error)
 
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """One message as kombu's `Producer.publish` would get it, of which batch, and where in it."""
+    """One message as for kombu's `Producer.publish`, with its batch and its place in it."""
 
     batch: Batch
     place: int
@@ -34,29 +34,29 @@ class Parcel:
 
     @property
     def mark(self) -> tuple[Any, ...]:
-        """By what a message that the broker returns is known again."""
+        """Return the mark by which a returned message is recognized."""
         options = self.options
         return options["exchange"], options["routing_key"], options.get("correlation_id")
 
 
 class Batch:
-    """What became of some messages: confirmed (None), failed, or still unknown."""
+    """The results of some messages: confirmed (None), failed, or still unknown."""
 
     def __init__(self, count: int) -> None:
         self.outcomes: list[PublishFailed | None] = [None] * count
         self.unknown = set(range(count))
 
     def settle(self, place: int, error: PublishFailed | None = None) -> None:
-        """Note that the message at `place` is confirmed, or why it is not published."""
+        """Note that the message at `place` is confirmed, or why it was not published."""
         self.outcomes[place] = error
         self.unknown.discard(place)
 
 
 class Confirms:
-    """A channel for batches alone; one thread at a time may use it.
+    """A channel only for batches; one thread at a time may use it.
 
-    The broker confirms by numbers, which count the publications of a channel. After a call that
-    has raised the channel is of no use any more, and its connection must be abandoned.
+    The broker confirms by numbers, which count the publications of a channel. After a call has
+    raised, the channel is unusable, and its connection must be abandoned.
     """
 
     def __init__(self, channel: Any) -> None:
@@ -70,10 +70,10 @@ class Confirms:
         channel.events["basic_return"].add(self._on_return)
 
     def publish(self, parcels: Iterable[Parcel], timeout_s: float) -> None:
-        """Publish all, and settle each in its batch; waits at most `timeout_s` for the last.
+        """Publish all, and settle each in its batch; wait at most `timeout_s` for the last.
 
-        Raises kombu's `OperationalError` where a confirmation does not come, and the errors of the
-        client: then what is unknown in its batch may still arrive.
+        Raises kombu's `OperationalError` if a confirmation does not come, and the client's errors:
+        then the unknown messages of its batch may still arrive.
         """
         blocked: list[Any] = []
         self._connection.on_blocked = blocked.append
@@ -99,7 +99,7 @@ class Confirms:
         self._waiting[number] = parcel
         try:
             message = self._channel.prepare_message(parcel.body, *kept, properties)
-            # The class' own waits for nothing; the channel's waits for each confirmation.
+            # The class' method waits for nothing; the channel's waits for each confirmation.
             publish = type(self._channel).basic_publish
             publish(self._channel, message, mandatory=True, timeout=timeout_s, **route)
         except _UNWRITABLE as error:
@@ -114,7 +114,7 @@ class Confirms:
 
     def _on_ack(self, number: int, multiple: bool) -> None:
         for parcel in self._numbered(number, multiple=multiple):
-            # The broker confirms an unroutable message too, after it has returned it.
+            # The broker confirms an unroutable message too, after returning it.
             error = unroutable(*parcel.mark[:2]) if parcel.mark in self._returned else None
             parcel.batch.settle(parcel.place, error)
 

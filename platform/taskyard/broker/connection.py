@@ -42,7 +42,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Wiring:
-    """A broker in kombu's own words; `ssl` is what `Connection` and `broker_use_ssl` take."""
+    """A broker's address for kombu; `ssl` is for `Connection` and `broker_use_ssl`."""
 
     url: str
     transport: str | None
@@ -55,9 +55,9 @@ class _OfItsHost(dict[str, Any]):
 
 
 class BrokerConnection(Connection):  # type: ignore[misc]
-    """kombu's, which names to each host of a cluster the host that its certificate must be for.
+    """kombu's connection, which checks the certificate of each host in a cluster for that host.
 
-    kombu writes the first host's name into the options that all of them share.
+    kombu writes the first host's name into the options that all hosts share.
     """
 
     def _init_params(self, **params: Any) -> None:
@@ -68,11 +68,11 @@ class BrokerConnection(Connection):  # type: ignore[misc]
 
 
 def transport_options(settings: Settings, keyprefix: str | None = None) -> dict[str, Any]:
-    """Options of kombu's transport: short timeouts, confirmation, our priorities and namespace.
+    """Return options of kombu's transport: short timeouts, confirmation, priorities and namespace.
 
     Outside the default namespace every key begins with it, kombu's own too, so that one pattern of
-    an ACL covers all of them. In the default one they are as stock and foreign clients have them.
-    `keyprefix` takes the place of both, None keeps them.
+    an ACL covers all of them. In the default namespace keys have kombu's usual names, for foreign
+    clients. `keyprefix` replaces both, None keeps them.
     """
     if is_amqp(settings):
         timeout = settings.publish_timeout_s
@@ -95,12 +95,12 @@ def transport_options(settings: Settings, keyprefix: str | None = None) -> dict[
 
 
 def own_layout(settings: Settings) -> Layout:
-    """The names of our keys at a Redis broker."""
+    """Return the names of our keys at a Redis broker."""
     return Layout.of(transport_options(settings))
 
 
 def check_broker_url(settings: Settings) -> str:
-    """The broker's URL if it is one that this version can read; raises `InvalidSettings`."""
+    """Return the broker's URL if this version can read it; raises `InvalidSettings`."""
     url = settings.need_broker_url()
     scheme = urlsplit(url).scheme
     if scheme not in REDIS_SCHEMES + AMQP_SCHEMES:
@@ -115,12 +115,15 @@ def check_broker_url(settings: Settings) -> str:
 
 
 def is_amqp(settings: Settings) -> bool:
-    """Whether the broker is RabbitMQ; raises `InvalidSettings` for an unknown scheme."""
+    """Return whether the broker is RabbitMQ; raises `InvalidSettings` for an unknown scheme."""
     return urlsplit(check_broker_url(settings)).scheme in AMQP_SCHEMES
 
 
 def wiring(url: str) -> Wiring:
-    """The configuration of kombu and Celery for the broker at `url`; raises `InvalidSettings`."""
+    """Return the configuration of kombu and Celery for the broker at `url`.
+
+    Raises `InvalidSettings`.
+    """
     if urlsplit(url).scheme in AMQP_SCHEMES:
         amqp = amqp_address(url)
         return Wiring(";".join(amqp.urls), None, amqp.tls)
@@ -135,7 +138,7 @@ def wiring(url: str) -> Wiring:
 
 def _kombu_url(address: RedisAddress) -> str:
     if address.path is not None:
-        # Before a plus stands kombu's transport, here the name of ours.
+        # kombu's transport stands before a plus sign; here it is the name of ours.
         return f"taskyard+socket://{_user(address)}{quote(address.path)}?virtual_host={address.database}"
     ((host, port),) = address.hosts
     scheme = "redis" if address.tls is None else "rediss"
@@ -154,14 +157,14 @@ def _place(host: str, port: int) -> str:
 
 
 def same_redis(settings: Settings) -> bool:
-    """Whether one script can serve records and broker: one database, under one account.
+    """Return whether one script can serve records and broker: one database, under one account.
 
     Raises `InvalidSettings`.
     """
     broker, records = check_broker_url(settings), settings.need_redis_url()
     if is_amqp(settings) or not same_server(broker, records):
         return False
-    # Another user may not push into the queues, or read the records.
+    # Another user may not have the right to push into the queues, or to read the records.
     return _account(broker) == _account(records)
 
 
@@ -170,9 +173,9 @@ def _account(url: str) -> str:
 
 
 def connection(settings: Settings, keyprefix: str | None = None) -> Connection:
-    """A connection to the broker; nothing is sent yet. Raises `InvalidSettings`.
+    """Return a connection to the broker; it connects later. Raises `InvalidSettings`.
 
-    `keyprefix` is what keys begin with at a Redis broker instead of our own prefix.
+    `keyprefix` replaces our own prefix of the keys at a Redis broker.
     """
     wires = wiring(check_broker_url(settings))
     options = {**transport_options(settings, keyprefix), **wires.options}
@@ -185,10 +188,10 @@ def connection(settings: Settings, keyprefix: str | None = None) -> Connection:
 
 
 def keep_transport(connection: Any) -> None:
-    """Have a connection to Sentinels keep its transport where one of them does not answer.
+    """Make a connection to Sentinels keep its transport when one of them does not answer.
 
-    After each failure kombu takes the next URL, and with it the transport of that URL's scheme.
-    The Sentinels are asked in turn anyway, by all URLs together.
+    After each failure kombu takes the next URL, and the transport of that URL's scheme. All URLs
+    together ask the Sentinels in turn anyway.
     """
     if issubclass(connection.get_transport_cls(), SentinelTransport):
         connection.cycle = None

@@ -19,41 +19,42 @@ from taskyard.settings import Settings
 
 __all__ = ["bind_delay", "declare_delay", "delay_prefix", "delay_type", "has_waited", "waits_apart"]
 
-# From here on a quorum queue can hand on at least once what has waited in it; see
+# From this version on a quorum queue can pass on expired messages at least once; see
 # https://www.rabbitmq.com/docs/quorum-queues#dead-lettering.
 _AT_LEAST_ONCE: Final = (3, 10)
 _FAMILIES: Final[Mapping[QueueType, str]] = {"classic": "", "quorum": ".quorum"}
-# A quorum queue that was declared just before RabbitMQ is killed is lost with what it has
-# confirmed (seen with 3.10, 4.0 and 4.3), or comes back unable to answer; 0.5 s were too short.
+# A quorum queue that was declared just before RabbitMQ is killed is lost, with its confirmed
+# messages (seen with 3.10, 4.0 and 4.3), or comes back unable to answer; 0.5 s were too short.
 _ON_DISK_S: Final = 1.5
 _LEVEL: Final = re.compile(r"(^|_)celery_delayed_(\d+|delivery)$")
-# Of a quorum queue with two priorities.
+# For a quorum queue with two priorities.
 _TWO: Final = 2
 _HIGHEST_NORMAL: Final = 4
 
 
 def delay_type(properties: Mapping[str, Any]) -> QueueType:
-    """The type of the levels, whatever the work queues' is: quorum where the server can.
+    """Return the queue type of the levels: quorum if the server can, whatever the work queues are.
 
-    A quorum queue hands an expired message on only when the next queue has confirmed it. A classic
-    one deletes it at once: if the server is killed within the next half second, it is lost.
+    A quorum queue passes on an expired message, and deletes it only when the next queue has
+    confirmed it. A classic queue deletes it at once: if the server is killed within the next half
+    second, it is lost.
     """
     can = product_of(properties) == "RabbitMQ" and version_of(properties) >= _AT_LEAST_ONCE
     return "quorum" if can else "classic"
 
 
 def waits_apart(properties: Mapping[str, Any], priority: int | None) -> bool:
-    """Whether a message of this priority (the broker's) waits in levels for urgent ones only.
+    """Return whether a message of the broker's `priority` waits in levels for urgent ones only.
 
-    A queue lets go of what has waited long enough only from its head. With two priorities
-    (RabbitMQ 4.0 to 4.2) that is an urgent message, were it the last to come: an earlier one behind
-    it would be late, by as much as the level's wait.
+    A queue releases expired messages only from its head. With two priorities (RabbitMQ 4.0 to 4.2)
+    the head is an urgent message, even the newest one: an earlier one behind it would be late, by
+    as much as the level's wait.
     """
     return quorum_priorities(properties) == _TWO and (priority or 0) > _HIGHEST_NORMAL
 
 
 def has_waited(delivery: Mapping[str, Any]) -> bool:
-    """Whether a message was delivered out of delay exchanges, ours or Celery's own.
+    """Return whether a message came out of delay exchanges, ours or Celery's own.
 
     RabbitMQ names the last of the levels, not the exchange behind it.
     """
@@ -61,10 +62,10 @@ def has_waited(delivery: Mapping[str, Any]) -> bool:
 
 
 def delay_prefix(settings: Settings, kind: QueueType, *, apart: bool = False) -> str:
-    """What the levels' names begin with.
+    """Return the prefix of the levels' names.
 
-    Levels of quorum queues have names of their own: where the classic ones exist, what waits in
-    them still finds its way, and no declaration is refused.
+    Levels of quorum queues have other names: messages in existing classic levels still arrive, and
+    no declaration is refused.
     """
     return f"{settings.namespace}{_FAMILIES[kind]}{'.urgent' if apart else ''}"
 
@@ -72,8 +73,8 @@ def delay_prefix(settings: Settings, kind: QueueType, *, apart: bool = False) ->
 def declare_delay(channel: Any, settings: Settings, kind: QueueType, prefix: str) -> None:
     """Declare 28 levels (2^0 to 2^27 s) and bind every work queue behind them.
 
-    Where they are new it takes a moment more: before that they are no place to wait in, whoever
-    has declared them. An exchange that is declared after that moment marks them as old enough.
+    New levels need a short time before messages may wait in them, whoever declared them. An
+    exchange that is declared after that time marks them as old enough.
     """
     client = channel.connection.client
     mark = f"{prefix}_celery_delayed_on_disk"
@@ -87,10 +88,10 @@ def declare_delay(channel: Any, settings: Settings, kind: QueueType, prefix: str
 
 
 def _are_old(client: Any, last_level: str, mark: str) -> bool:
-    """Whether the level that is declared last is there, and the mark."""
+    """Return whether the level that is declared last exists, and the mark."""
     try:
         inquire(client, last_level)
-        # On a channel of its own, which the server closes where there is none.
+        # On a separate channel, which the server closes if it does not exist.
         with client.channel() as channel:
             channel.exchange_declare(mark, "fanout", passive=True)
     except NotFound:
@@ -99,7 +100,7 @@ def _are_old(client: Any, last_level: str, mark: str) -> bool:
 
 
 def bind_delay(channel: Any, prefix: str, name: str) -> None:
-    """Lead what has waited for the queue `name` (the broker's) into it."""
+    """Bind the queue `name` (the broker's) to the exchange behind the levels."""
     channel.queue_bind(
         queue=name,
         exchange=f"{prefix}_{CELERY_DELAYED_DELIVERY_EXCHANGE}",

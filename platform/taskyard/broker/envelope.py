@@ -1,7 +1,7 @@
-"""kombu's wire format for Redis, written by us so that a script can publish it.
+"""kombu's wire format for Redis, written here so that a script can publish it.
 
-A message is one JSON document in the list of its queue and priority step: the left end is pushed,
-the right end is popped (kombu/transport/virtual/base.py and redis.py).
+A message is one JSON document in the list of its queue and priority step: it is pushed at the left
+end and popped at the right end (kombu/transport/virtual/base.py and redis.py).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from taskyard.wire.letters import RawMessage
 __all__ = ["encode"]
 
 _PERSISTENT: Final = 2
-# What belongs to one delivery is made anew; the rest of the properties is the message's own.
+# What belongs to one delivery is new; all other properties are the message's own.
 _OF_ONE_DELIVERY: Final = frozenset({"delivery_tag", "delivery_info", "body_encoding", "priority"})
 
 
@@ -30,7 +30,7 @@ def encode(
     headers: Mapping[str, Any],
     tag: str | None = None,
 ) -> str:
-    """The document that a pop of `queue` (the broker's name) will deliver."""
+    """Return the document that a pop of `queue` (the broker's name) will deliver."""
     own = {k: unpack(v) for k, v in message.properties.items() if k not in _OF_ONE_DELIVERY}
     document = {
         "body": base64.b64encode(message.body).decode("ascii"),

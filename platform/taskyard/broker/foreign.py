@@ -1,6 +1,6 @@
 """Queues that the settings do not know: those of an existing Celery app.
 
-They keep their own name, and the priority that a message came with keeps the broker's own meaning.
+They keep their own name, and a message's priority keeps the broker's own meaning.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ __all__ = ["own_priority", "queue_name"]
 
 
 def queue_name(settings: Settings, queue: str) -> str:
-    """The name at the broker."""
+    """Return the queue's name at the broker."""
     return settings.broker_name(queue) if queue in settings.queues else queue
 
 
 def own_priority(message: RawMessage) -> int:
-    """The broker's priority that a message came with, 0 where it says none."""
+    """Return the broker's priority of the message, 0 if it has none."""
     value = message.properties.get("priority")
     return value if isinstance(value, int) and value > 0 else 0

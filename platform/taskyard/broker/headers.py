@@ -11,14 +11,14 @@ from taskyard.wire.letters import RawMessage
 
 __all__ = ["headers_of", "own_headers"]
 
-# What Celery's own headers say about time; a retry starts without `eta`, a replay without both.
+# Times in Celery's own headers; a retry drops `eta`, a replay drops both.
 _STRIPPED: Final = frozenset({"expires", "eta"})
-# What the broker counted belongs to the earlier delivery.
+# The broker's counts belong to the earlier delivery.
 _OF_THE_PAST: Final = frozenset({"x-death", "x-delivery-count", "x-acquired-count", "redelivered"})
 
 
 def headers_of(message: RawMessage, stamp: Stamp, strip: Iterable[str]) -> dict[str, Any]:
-    """The message's own headers, with the stamp of where the job stands now."""
+    """Return the message's own headers, with the stamp of the job's current position."""
     headers = own_headers(message)
     headers |= {name: None for name in strip if name in _STRIPPED}
     if stamp.generation and not stamp.seq and headers.get("retries"):
@@ -28,5 +28,5 @@ def headers_of(message: RawMessage, stamp: Stamp, strip: Iterable[str]) -> dict[
 
 
 def own_headers(message: RawMessage) -> dict[str, Any]:
-    """The message's headers without what the broker counted."""
+    """Return the message's headers without the broker's counts."""
     return {k: unpack(v) for k, v in message.headers.items() if k not in _OF_THE_PAST}

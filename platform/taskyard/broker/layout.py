@@ -1,4 +1,4 @@
-"""How a Redis transport names its keys: `broker_transport_options` as kombu reads them."""
+"""The names of a Redis transport's keys, from `broker_transport_options` as kombu reads them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SEPARATOR: Final = "\x06\x16"
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The names behind a queue's: kombu's own where nothing is said; step 0 has the bare name."""
+    """The keys of a queue: kombu's names by default; step 0 has the bare name."""
 
     prefix: str = ""
     separator: str = _SEPARATOR
@@ -25,7 +25,7 @@ class Layout:
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Self:
-        """From `broker_transport_options`, ours or an app's."""
+        """Read `broker_transport_options`, ours or an app's."""
         return cls(
             prefix=str(options.get("global_keyprefix") or ""),
             separator=str(options.get("sep") or _SEPARATOR),
@@ -35,25 +35,25 @@ class Layout:
         )
 
     def step(self, priority: int) -> int:
-        """The step that takes a message of this priority."""
+        """Return the priority step for a message of this priority."""
         return max((step for step in self.steps if step <= priority), default=self.steps[0])
 
     def key(self, queue: str, step: int) -> str:
-        """The list of a queue's messages of one step."""
+        """Return the list of a queue's messages of one step."""
         return f"{self.prefix}{queue}{self.separator}{step}" if step else f"{self.prefix}{queue}"
 
     def keys(self, queue: str) -> list[str]:
-        """All lists of a queue."""
+        """Return all lists of a queue."""
         return [self.key(queue, step) for step in self.steps]
 
     @property
     def unacked_key(self) -> str:
-        """The hash of what workers hold."""
+        """The hash of unacknowledged messages."""
         return self.prefix + self.unacked
 
     @property
     def index_key(self) -> str:
-        """The sorted set of when they took it."""
+        """The sorted set of the times when they were taken."""
         return self.prefix + self.index
 
 

@@ -1,4 +1,4 @@
-"""A message on its way to the broker, among others."""
+"""A message to publish, one of many."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Outgoing"]
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """What `Publisher.publish` takes, or `publish_later` where there is a `due_us`."""
+    """The arguments of `Publisher.publish`, or of `publish_later` if there is a `due_us`."""
 
     message: RawMessage
     queue: str

@@ -1,4 +1,4 @@
-"""A connection to the broker for one purpose, so that no other traffic delays it."""
+"""A separate connection to the broker for one purpose, so that no other traffic delays it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["OwnConnection"]
 
 
 class OwnConnection:
-    """Opened when it is first needed, and anew after a failure; one thread at a time may use it.
+    """Opened when it is first needed, and again after a failure; one thread at a time may use it.
 
-    `connect` makes it. `prepare` gets the channel of each connection that is opened, to declare
-    what it needs.
+    `connect` creates it. `prepare` gets the channel of each new connection, to declare what it
+    needs.
     """
 
     def __init__(self, connect: Callable[[], Connection], prepare: Callable[[Any], None]) -> None:
@@ -26,19 +26,22 @@ class OwnConnection:
 
     @property
     def is_open(self) -> bool:
-        """Whether it was opened and not let go since; the server may have left all the same."""
+        """Whether it was opened and not closed since.
+
+        The server may have closed it all the same.
+        """
         return self._connection is not None
 
     def producer(self) -> Producer:
-        """A producer on the connection's channel; raises one of `errors`."""
+        """The producer on the connection's channel; raises one of `errors`."""
         return Producer(self._opened().default_channel)
 
     def channel(self) -> Any:
-        """A channel beside the producer's; raises one of `errors`."""
+        """Return a second channel, beside the producer's; raises one of `errors`."""
         return self._opened().channel()
 
     def refusals(self) -> tuple[type[BaseException], ...]:
-        """Those of `errors` that are answers: the broker is there, and closed the channel."""
+        """Those of `errors` that are answers: the broker is reachable, and closed the channel."""
         return () if self._connection is None else tuple(self._connection.channel_errors)
 
     def errors(self) -> tuple[type[BaseException], ...]:
@@ -68,7 +71,7 @@ class OwnConnection:
         return self._connection
 
     def close(self) -> None:
-        """Let it go."""
+        """Close it."""
         if self._connection is not None:
             self._connection.release()
             self._connection = None

@@ -1,7 +1,8 @@
-"""Messages that still know the bytes in which their body came, also where it was compressed.
+"""Messages that keep the original bytes of their body, also if it was compressed.
 
-kombu unpacks a compressed body when it makes the message, without a limit, and drops what came.
-Letters and retries carry what came, and 200 kB that unpack to 200 MB must not reach a worker.
+kombu decompresses a body when it creates the message, without a limit, and drops the original.
+Letters and retries carry the original, and 200 kB that decompress to 200 MB must not reach a
+worker.
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ from taskyard.wire.unpacking import CompressionFault, UnpacksTooLarge, knows, un
 
 __all__ = ["body_as_it_came", "keep_packed"]
 
-# By a message's headers: the most bytes that its body may have unpacked, None for no limit.
+# Headers -> how many bytes the decompressed body may have, None for no limit.
 LimitOf = Callable[[Mapping[str, Any]], int | None]
 
 
 def keep_packed(channel: Any, limit_of: LimitOf | None = None) -> None:
-    """Have kombu's `channel`, of a broker of any kind, make such messages from now on.
+    """Make kombu's `channel`, of a broker of any kind, create such messages from now on.
 
-    Without `limit_of` no body is unpacked: the message has it as it came.
-    A body over its limit, or one that is not what it says, is an error of the message, as any other
-    body that cannot be decoded: the consumer's `on_decode_error` gets it, with the body that came.
+    Without `limit_of` no body is decompressed. A body over its limit, or one that cannot be
+    decompressed, is an error of the message, like any body that cannot be decoded: the consumer's
+    `on_decode_error` gets it, with the original body.
     """
     if not issubclass(channel.Message, _Packed):
         own = {"limit_of": None if limit_of is None else staticmethod(limit_of)}
@@ -34,13 +35,13 @@ def keep_packed(channel: Any, limit_of: LimitOf | None = None) -> None:
 
 
 def body_as_it_came(message: Any) -> bytes:
-    """A message's body in the bytes that the broker had, compressed where they were."""
+    """Return a message's body in the bytes that the broker had, compressed if they were."""
     came = getattr(message, "came", None)
     return bytes_of(message.body) if came is None else bytes(came)
 
 
 class _Packed(Message):  # type: ignore[misc]
-    """Between kombu's message of one transport and its base, which would unpack by itself."""
+    """Stands between kombu's message class of a transport and its base, which would decompress."""
 
     limit_of: LimitOf | None
     came: bytes | None = None
@@ -72,16 +73,19 @@ class _Packed(Message):  # type: ignore[misc]
 
 
 def _bare(error: Exception) -> Exception:
-    """The error without the frames in which it came up: they would keep what was unpacked."""
+    """Return the error without its frames, which would keep the decompressed data in memory."""
     error.__traceback__ = error.__cause__ = error.__context__ = None
     return error
 
 
 def _by_kombu(body: bytes, name: Any) -> bytes:
-    """Without a limit: for tasks that are only watched, and for a compression of the app's own."""
+    """Decompress without a limit.
+
+    For tasks that are only observed, and for an app's own compression.
+    """
     try:
         return bytes_of(decompress(body, name))
     except Exception as error:
         raise CompressionFault(
-            f"the body cannot be unpacked by {name!r:.60}: {type(error).__name__}: {error}"
+            f"the body cannot be decompressed with {name!r:.60}: {type(error).__name__}: {error}"
         ) from error

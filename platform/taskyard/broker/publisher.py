@@ -1,4 +1,4 @@
-"""What every broker's publisher can do, and which one the settings ask for."""
+"""The interface of every broker's publisher, and the choice of one by the settings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Publisher", "make_publisher"]
 
 
 class Publisher(Protocol):
-    """Publishes messages byte-exact, with the stamp of where the job stands.
+    """Publishes messages byte-exact, with the stamp of the job's current position.
 
     Every method raises `PublishFailed` unless the broker has confirmed.
     """
@@ -46,19 +46,22 @@ class Publisher(Protocol):
         stamp: Stamp,
         due_us: int,
     ) -> None:
-        """Put a message where it waits until `due_us`, in no worker."""
+        """Publish a message that waits at the broker until `due_us`, in no worker."""
         ...
 
     def close(self) -> None:
-        """Let the connection go."""
+        """Close the connection."""
         ...
 
 
 class BatchPublisher(Publisher, Protocol):
-    """One that also publishes many at once, and that a fork may pass on."""
+    """A publisher that also publishes many at once, and that a forked child may drop."""
 
     def publish_many(self, messages: Sequence[Outgoing]) -> list[PublishFailed | None]:
-        """Publish all, in their order; an error for each that the broker has not confirmed."""
+        """Publish all, in their order.
+
+        Return an error for each that the broker has not confirmed.
+        """
         ...
 
     def disown(self) -> None:
@@ -67,9 +70,9 @@ class BatchPublisher(Publisher, Protocol):
 
 
 def make_publisher(settings: Settings, now_us: Callable[[], int] | None = None) -> BatchPublisher:
-    """The publisher of the broker in the settings; nothing is connected yet.
+    """Return the publisher for the broker in the settings; it connects later.
 
-    Due times are by the records' clock, `now_us`. RabbitMQ gets the time to wait, and by a
-    machine's own clock an hour behind it would wait an hour too long.
+    Due times use the records' clock, `now_us`. RabbitMQ gets the time to wait, and with a machine's
+    own clock that is an hour slow it would wait an hour too long.
     """
     return AmqpPublisher(settings, now_us) if is_amqp(settings) else RedisPublisher(settings)

@@ -1,4 +1,4 @@
-"""What is lost by a RabbitMQ queue that exists and differs, and the policy that mends a part."""
+"""What is lost with a RabbitMQ queue that exists and differs, and a policy that corrects a part."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from taskyard.queues import Declared, RabbitChoice, RabbitQueue, choose, quorum_
 
 __all__ = ["losses", "policy_command"]
 
-# What a policy can give, by the type of the queue that is there; x-max-priority is not among it.
+# What a policy can set, by the type of the existing queue; x-max-priority is not among it.
 _BY_POLICY: Final = {
     "classic": ("dead-letter-exchange", "dead-letter-routing-key"),
     "quorum": (
@@ -24,19 +24,19 @@ _BY_POLICY: Final = {
         "delivery-limit",
     ),
 }
-# RabbitMQ's own, since 4.0, where neither the queue nor a policy has one.
+# RabbitMQ's own default since 4.0, if neither the queue nor a policy sets one.
 _SERVERS_LIMIT: Final = 20
-# What a letter of RabbitMQ itself needs to arrive, and what is there although it was not asked for.
+# What RabbitMQ's own dead-lettering needs to be safe, and its value if it was not set.
 _AT_LEAST_ONCE: Final = {"x-dead-letter-strategy": "at-most-once", "x-overflow": "drop-head"}
 _DROPS: Final = ("x-expires", "x-message-ttl", "x-max-length", "x-max-length-bytes")
 
 
 def losses(queue: RabbitQueue, declared: Declared, properties: Mapping[str, Any]) -> list[str]:
-    """What is lost by each difference, in words; empty where nothing is."""
+    """Return what is lost by each difference, in words; empty if nothing is lost."""
     choice = choose(properties, queue.wish.asked)
     differences = declared.differences(queue.wish.arguments(choice))
     if "x-queue-type" in differences:
-        # What only the other type has follows from the type.
+        # Arguments that only the other type has follow from the type.
         shared = queue.wish.arguments(_as_found(choice, declared))
         differences = {**declared.differences(shared), "x-queue-type": differences["x-queue-type"]}
     priorities = quorum_priorities(properties)
@@ -48,7 +48,7 @@ def losses(queue: RabbitQueue, declared: Declared, properties: Mapping[str, Any]
 def _quorum_losses(
     differences: Mapping[str, tuple[Any, Any]], *, drops_by_default: bool
 ) -> Iterator[str]:
-    """Where a quorum queue drops sooner, or its dead letters may get lost on their way."""
+    """Yield how a quorum queue drops messages sooner, or may lose its dead letters."""
     wished, found = differences.get("x-delivery-limit", (None, None))
     if wished is not None and _drops_sooner(found, wished, drops_by_default=drops_by_default):
         limit = f"{_SERVERS_LIMIT} by default" if found is None else found
@@ -58,13 +58,13 @@ def _quorum_losses(
             f"expected {expected}"
         )
     if "x-dead-letter-exchange" in differences:
-        return  # which is reported, and without it there is no letter to lose
+        return  # which is reported already, and without it there are no letters to lose
     for name, default in _AT_LEAST_ONCE.items():
         wished, found = differences.get(name, (None, None))
         if wished is not None:
             yield (
-                f"its {name} is {found or default}, expected {wished}: unless a policy makes it "
-                "so, what RabbitMQ itself drops from it may become no letter"
+                f"its {name} is {found or default}, expected {wished}: unless a policy sets it, "
+                f"messages that RabbitMQ itself drops may be lost without a letter"
             )
 
 
@@ -77,7 +77,7 @@ def _drops_sooner(found: int | None, wished: int, *, drops_by_default: bool) -> 
 def policy_command(
     queue: RabbitQueue, declared: Declared, properties: Mapping[str, Any], vhost: str
 ) -> str:
-    """The command that gives an existing queue what a policy can; empty where that is nothing."""
+    """Return the command that gives an existing queue what a policy can set; empty if nothing."""
     choice = _as_found(choose(properties, queue.wish.asked), declared)
     wished = queue.wish.arguments(choice)
     missing = {
@@ -86,7 +86,8 @@ def policy_command(
         if f"x-{name}" in wished and f"x-{name}" not in declared.arguments
     }
     if "x-dead-letter-exchange" in wished and _leads_elsewhere(wished, declared):
-        # An argument of the queue wins over every policy; with another exchange, no letter is ours.
+        # An argument of the queue overrides every policy; with another exchange, letters are not
+        # ours.
         return ""
     if not missing:
         return ""
@@ -108,25 +109,26 @@ def _as_found(choice: RabbitChoice, declared: Declared) -> RabbitChoice:
 def _loss(name: str, wished: Any, found: Any, quorum_levels: int) -> str:  # noqa: PLR0911 - one loss a line
     match name:
         case "x-max-priority" if found is None:
-            return "it has no x-max-priority: every job waits its turn, urgent ones too"
+            return "it has no x-max-priority: urgent jobs are not served before others"
         case "x-max-priority" if wished is not None and found < wished:
             return f"it has only {found} priorities, expected {wished}"
         case "x-dead-letter-exchange" if found is None:
             return (
-                "it has no x-dead-letter-exchange: unless a policy gives it one, what RabbitMQ "
-                "itself drops from it (expired, too many) is gone without a letter"
+                "it has no x-dead-letter-exchange: unless a policy gives it one, messages that "
+                "RabbitMQ itself drops from it (expired, too many) are lost without a letter"
             )
         case "x-dead-letter-exchange":
-            return f"what RabbitMQ itself drops from it goes to {found!r} and becomes no letter"
+            return f"messages that RabbitMQ itself drops from it go to {found!r} and become no "
+            f"letters"
         case "x-queue-type" if found == "quorum":
             levels = {1: "no priorities", 2: "two priorities"}.get(quorum_levels)
             return "" if levels is None else f"it is a quorum queue, which has {levels}"
         case "x-queue-type":
-            return "it is a classic queue, which one node holds alone"
+            return "it is a classic queue, which is on one node only"
         case "durable":
             return "it is not durable: a restart of RabbitMQ loses its messages"
         case "auto_delete":
-            return "it goes, with its messages, when its last consumer leaves"
+            return "it is deleted, with its messages, when its last consumer disconnects"
         case limit if limit in _DROPS and found is not None:
-            return f"its {limit} is {found}: RabbitMQ drops what is beyond that"
+            return f"its {limit} is {found}: RabbitMQ drops messages beyond that"
     return ""

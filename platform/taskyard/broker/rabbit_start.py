@@ -1,4 +1,4 @@
-"""What a worker says of RabbitMQ at its start: what was chosen, and the queues that differ."""
+"""What a worker logs about RabbitMQ at its start: its choices, and the queues that differ."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ log = logger(__name__)
 
 
 def settle_queues(settings: Settings, app: Any, connection: Any) -> None:
-    """Declare the queues that this worker consumes, or take them as they are, and say so.
+    """Declare the queues that this worker consumes, or accept existing ones, and log it.
 
-    To be called before Celery sets the prefetch, since a quorum queue refuses a global one. On
-    another broker, or with queues of an app's own, it does nothing.
+    Call it before Celery sets the prefetch, since a quorum queue refuses a global one. For another
+    broker, or with queues of an app's own, it does nothing.
     """
     queues = [q for q in app.amqp.queues.consume_from.values() if isinstance(q, RabbitQueue)]
     if not queues:
@@ -32,8 +32,8 @@ def settle_queues(settings: Settings, app: Any, connection: Any) -> None:
         lost = losses(queue, queue.settle(server), properties)
         if lost:
             log.warning(
-                "queue %s exists and is used as it is, though %s. What a policy can mend is "
-                "printed by `taskyard check`, as rabbitmqctl set_policy",
+                "queue %s exists and is used as it is, with this loss: %s. `taskyard check` "
+                "prints the rabbitmqctl command for a policy that helps",
                 queue.name,
                 "; ".join(lost),
                 extra={"action": "queue_differs", "queue": queue.name},
@@ -41,11 +41,11 @@ def settle_queues(settings: Settings, app: Any, connection: Any) -> None:
 
 
 def describe(settings: Settings, properties: Mapping[str, Any]) -> str:
-    """What is chosen for this server and why, for messages that wait too."""
+    """Describe what is chosen for this server and why, also for delayed messages."""
     choice = choose(properties, settings.rabbitmq_queue_type)
     kind = delay_type(properties)
     return (
-        f"{choice}. What waits goes through our own exchanges {delay_prefix(settings, kind)}"
+        f"{choice}. Delayed messages go through our own exchanges {delay_prefix(settings, kind)}"
         f"_celery_delayed_*, {kind}: Celery's native ones reach no queue of the default exchange, "
         "and all namespaces would share them"
     )

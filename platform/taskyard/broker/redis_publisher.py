@@ -1,4 +1,4 @@
-"""Publishing to work queues and to the delay store; the reply of Redis is the confirmation."""
+"""Publish to work queues and to the delay store; the reply of Redis is the confirmation."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from taskyard.wire.refusals import Refusals
 
 __all__ = ["PROMOTE_BATCH", "RedisPublisher"]
 
-# One batch must not hold up the server: 100 moves take well under a millisecond.
+# One batch must not block the server: 100 moves take well under a millisecond.
 PROMOTE_BATCH: Final = 100
-# A message whose key holds no list, until it is tried again.
+# How long a message whose key has another type waits before the next try.
 _ODD_LIST_WAIT_MS: Final = 5_000
 _ODD_LIST_OVER_S: Final = 15.0
 
 
 class RedisPublisher:
-    """Publishes messages byte-exact, with the stamp of where the job stands."""
+    """Publishes messages byte-exact, with the stamp of the job's current position."""
 
     def __init__(
         self,
@@ -91,7 +91,10 @@ class RedisPublisher:
         self._send(job_id, lambda: self._defer(self.client, list(types), arguments), types)
 
     def publish_many(self, messages: Sequence[Outgoing]) -> list[PublishFailed | None]:
-        """Publish all in one round trip; an error for each that the server has not confirmed."""
+        """Publish all in one round trip.
+
+        Return an error for each that the server has not confirmed.
+        """
         with self.client.pipeline(transaction=False) as pipe:
             self._defer.queue_load(pipe)
             types = [self._queue(pipe, one) for one in messages]
@@ -105,17 +108,20 @@ class RedisPublisher:
         ]
 
     def place(self, queue: str, priority: int) -> tuple[str, int]:
-        """(the broker's name of `queue`, the step of `priority`)."""
+        """Return (the broker's name of `queue`, the step of `priority`)."""
         return self.settings.broker_name(queue), self._step(queue, priority)
 
     def publication(
         self, place: tuple[str, int], text: tuple[str, str], delay_s: float
     ) -> Publication:
-        """What admission's own script pushes for a new job; the epoch goes between the texts."""
+        """Return what admission's own script pushes for a new job.
+
+        The epoch goes between the texts.
+        """
         return Publication(self.layout.key(*place), *text, self._delayed, self._messages, delay_s)
 
     def promote(self, batch: int = PROMOTE_BATCH) -> int:
-        """Move at most `batch` due messages to their queues; returns how many were due."""
+        """Move at most `batch` due messages to their queues; return how many were due."""
         types = self._delay_types
         try:
             due, *odd = self._promote(self.client, list(types), [batch, _ODD_LIST_WAIT_MS])
@@ -133,13 +139,13 @@ class RedisPublisher:
                 what, error, action="key_misplaced", facts={"key": key}, level=logging.ERROR
             )
             self._odd[key] = now
-        # They are tried again every few seconds: those that are not refused again succeeded.
+        # They are tried again every few seconds; those that are not refused again have succeeded.
         for key in [key for key, seen in self._odd.items() if now - seen > _ODD_LIST_OVER_S]:
             self._refusals.worked(_delayed_of(key))
             del self._odd[key]
 
     def waiting(self) -> int:
-        """How many messages the delay store holds."""
+        """Return how many messages are in the delay store."""
         return int(self.client.zcard(self._delayed))
 
     @property
@@ -154,7 +160,7 @@ class RedisPublisher:
         stamp: Stamp,
         strip: Iterable[str],
     ) -> tuple[str, str]:
-        """The list's key and the document to push."""
+        """Return the list's key and the document to push."""
         name = queue_name(self.settings, queue)
         known = queue in self.settings.queues
         step = self._step(queue, priority) if known else self._own_step(message)
@@ -163,15 +169,15 @@ class RedisPublisher:
         return self.layout.key(name, step), document
 
     def close(self) -> None:
-        """Let the connection go."""
+        """Close the connection."""
         self.client.close()
 
     def disown(self) -> None:
-        """Let go, in the child of a fork, of what the parent uses; it is of no use any more."""
+        """Drop, in the child of a fork, what the parent uses; this object is unusable then."""
         disown(self.client)
 
     def _queue(self, pipe: Any, one: Outgoing) -> dict[str, str]:
-        """Append one message to a pipeline; returns the keys that it needs and their types."""
+        """Append one message to a pipeline; return the keys that it needs and their types."""
         if one.due_us is not None:
             types = self._delay_types
             self._defer.queue(pipe, list(types), self._waiting_entry(one, one.due_us))
@@ -181,10 +187,10 @@ class RedisPublisher:
         return {key: "list"}
 
     def _waiting_entry(self, one: Outgoing, due_us: int) -> Sequence[Argument]:
-        """What the delay store's script takes."""
+        """Return the arguments of the delay store's script."""
         key, document = self._prepare(one.message, one.queue, one.priority, one.stamp, ("eta",))
         stamp = one.stamp
-        # The same message again takes its place; one without an epoch has only Celery's counts.
+        # The same message again replaces it; one without an epoch has only Celery's counts.
         member = f"{one.job_id}:{stamp.generation}:{stamp.seq}"
         if stamp.nesting:
             member += f":{stamp.nesting}"
