@@ -209,7 +209,7 @@ def test_waiting_too_long_and_waiting_for_a_dead_letter_have_codes_of_their_own(
     dead = shell.run("jobs", "enqueue", "element_healing", LOST, "--wait")
 
     assert late.code == 7
-    assert "is still accepted after 0.1 s; see: taskyard jobs show" in late.err
+    assert "is still accepted after 0.1 s. See: taskyard jobs show" in late.err
     assert dead.code == 8
     assert "error: dead-lettered (low_confidence: " in dead.err
     assert "See: taskyard dlq show " in dead.err

@@ -284,7 +284,7 @@ def test_a_result_that_takes_longer_than_the_timeout_says_how_to_look(
     with pytest.raises(ResultTimeout) as raised:
         job.result(0.05)
     assert str(raised.value) == (
-        f"job {job.job_id} is still accepted after 0.05 s; see: taskyard jobs show {job.job_id}"
+        f"job {job.job_id} is still accepted after 0.05 s. See: taskyard jobs show {job.job_id}"
     )
 
 
@@ -296,8 +296,8 @@ def test_a_timeout_of_zero_asks_once(worked: ServerHarness) -> None:
         worked.act(gate="never").result(timedelta(0))
 
 
-def test_nothing_is_known_of_a_job_that_never_was(harness: ServerHarness) -> None:
-    with pytest.raises(NotFound, match="nothing is known of job no-such-job"):
+def test_a_job_that_was_never_enqueued_has_no_record(harness: ServerHarness) -> None:
+    with pytest.raises(NotFound, match="there is no record of job no-such-job"):
         harness.yard.job("no-such-job").result(0)
 
 
@@ -313,7 +313,8 @@ def test_an_expired_result_is_told_as_such(
     with pytest.raises(NotFound) as raised:
         job.result(0)
     assert str(raised.value) == (
-        f"job {job.job_id} is completed, its result has expired after 1 s (TASKYARD_RESULT_TTL_S)"
+        f"job {job.job_id} is completed, but its result has expired after 1 s "
+        "(TASKYARD_RESULT_TTL_S)"
     )
     harness.close()
 

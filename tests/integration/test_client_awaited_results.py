@@ -152,13 +152,13 @@ def test_a_result_that_takes_longer_than_the_timeout_says_how_to_look(
     with pytest.raises(ResultTimeout) as caught:
         asyncio.run(job.aresult(timeout))
     assert str(caught.value) == (
-        f"job {job.job_id} is still accepted after {seconds:g} s; "
-        f"see: taskyard jobs show {job.job_id}"
+        f"job {job.job_id} is still accepted after {seconds:g} s. "
+        f"See: taskyard jobs show {job.job_id}"
     )
 
 
-def test_nothing_is_known_of_a_job_that_never_was(harness: ServerHarness) -> None:
-    with pytest.raises(NotFound, match="nothing is known of job no-such-job"):
+def test_a_job_that_was_never_enqueued_has_no_record(harness: ServerHarness) -> None:
+    with pytest.raises(NotFound, match="there is no record of job no-such-job"):
         asyncio.run(harness.yard.job("no-such-job").aresult())
 
 
@@ -204,12 +204,14 @@ def test_a_silent_server_is_told_when_the_time_is_over(
         "a second later at most, and what a slow machine takes"
     )
     assert str(caught.value) == (
-        f"job {job.job_id}: Redis was silent when 0.2 s were over, so nothing is known of its end. "
-        "Ask again once it answers, which `taskyard check` tells"
+        f"job {job.job_id}: Redis did not answer when 0.2 s were over, so it is unknown whether "
+        "the job has ended. Ask again once Redis answers; `taskyard check` shows whether it does"
     )
 
 
-def test_a_longer_wait_hears_that_the_server_is_away(harness: ServerHarness, proxy: Proxy) -> None:
+def test_a_longer_wait_raises_that_the_server_does_not_answer(
+    harness: ServerHarness, proxy: Proxy
+) -> None:
     jobs = [harness.act(job_type="plan_act"), harness.act(job_type="plan_act")]
     proxy.swallow()
     errors = asyncio.run(all_of(jobs))
@@ -260,5 +262,5 @@ def test_closing_the_client_ends_what_is_awaited(harness: ServerHarness) -> None
     (error,) = asyncio.run(scenario())
     assert type(error) is TaskyardError
     assert str(error) == (
-        "the client was closed while a result was awaited; close it after what it does"
+        "the client was closed while a result was awaited; close it after its last call"
     )

@@ -121,7 +121,7 @@ def test_replies_that_never_come_tell_many_how_far_they_got(
         harness.yard.enqueue_many(requests(keys))
     proxy.loss = None
     counts = re.fullmatch(
-        r"(\d+) of 500 jobs are enqueued; the fate of the next (\d+) is unknown \(.+\)\. "
+        r"(\d+) of 500 jobs are enqueued; it is unknown whether the next (\d+) are \(.+\)\. "
         r"Repeat those that have an idempotency key",
         str(raised.value),
     )

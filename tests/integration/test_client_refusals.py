@@ -225,7 +225,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "uniqueness without a key": (
         {"unique_for": 60},
         InvalidPayload,
-        "unique_for needs an idempotency_key: it says what must be unique",
+        "unique_for needs an idempotency_key, which says what must be unique",
     ),
 }
 

@@ -229,7 +229,7 @@ def test_calls_that_wait_too_long_for_those_before_them_are_not_sent(silent: Pai
     assert isinstance(errors[0], NotReplicated)
     assert type(errors[-1]) is PublishFailed
     assert str(errors[-1]) == (
-        "the job is not enqueued: its call waited 1 s for those before it, which failed: "
+        "the job is not enqueued: its call waited 1 s behind earlier calls, which failed: "
         "0 of 1 replicas confirmed them. Enqueue it again, whether it has an idempotency key or not"
     )
 
@@ -253,5 +253,5 @@ def test_less_than_a_millisecond_does_not_wait_for_ever(silent: Pair) -> None:
 def test_where_the_broker_is_another_server_it_is_refused_at_once() -> None:
     settings = fresh_settings("redis://127.0.0.1:1/0", replicas=1)
     apart = settings.model_copy(update={"broker_url": "amqp://127.0.0.1:2//"})
-    with pytest.raises(InvalidSettings, match="counts replicas of the one Redis"):
+    with pytest.raises(InvalidSettings, match="counts replicas of a Redis that holds both"):
         Taskyard(apart, catalogue())

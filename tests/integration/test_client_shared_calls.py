@@ -236,7 +236,7 @@ def test_whoever_waits_too_long_behind_a_lost_server_is_not_sent_and_says_so(
     unsent = [error for error in errors if type(error) is PublishFailed]
     assert len(unsent) >= 300, "three scripts at most are ahead of their replies"
     assert str(unsent[0]).startswith(
-        "the job is not enqueued: its call waited 2 s for those before it, which failed: "
+        "the job is not enqueued: its call waited 2 s behind earlier calls, which failed: "
         "Redis at redis://"
     )
     assert str(unsent[0]).endswith("Enqueue it again, whether it has an idempotency key or not")

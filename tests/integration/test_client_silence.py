@@ -37,8 +37,9 @@ def test_the_wait_is_over_when_the_caller_said_so(
         job.result(timeout)
     assert monotonic() - began < timeout + SLACK_S
     assert str(raised.value) == (
-        f"job {job.job_id}: Redis was silent when {timeout:g} s were over, so nothing is known of "
-        "its end. Ask again once it answers, which `taskyard check` tells"
+        f"job {job.job_id}: Redis did not answer when {timeout:g} s were over, so it is unknown "
+        "whether the job has ended. Ask again once Redis answers; `taskyard check` shows whether "
+        "it does"
     )
 
 

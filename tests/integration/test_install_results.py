@@ -52,7 +52,7 @@ def test_a_result_that_the_record_does_not_copy_names_who_has_it(
 ) -> None:
     job = tasks.watched.delay()
     app.await_state(job.id, "completed")
-    with pytest.raises(NotFound, match=r"'legacy\.watched' is no job type that") as raised:
+    with pytest.raises(NotFound, match=r"does not know the job type 'legacy\.watched'") as raised:
         yard.job(job.id).result(SOON_S)
     assert f"app.AsyncResult({job.id!r}).get()" in str(raised.value)
 

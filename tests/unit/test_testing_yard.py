@@ -445,7 +445,7 @@ def test_a_replay_of_a_job_that_came_to_life_otherwise_is_refused(yard: Yard) ->
 def test_a_handle_of_an_unknown_job_knows_nothing(yard: Yard) -> None:
     job = yard.job("nobody")
     assert job.state() is State.NONE
-    with pytest.raises(NotFound, match="nothing is known of job nobody"):
+    with pytest.raises(NotFound, match="there is no record of job nobody"):
         job.result()
 
 

@@ -1,4 +1,4 @@
-"""The results that the coroutines of one client await: one subscription, in one thread, for all."""
+"""Results that coroutines of one client await: one subscription, in one thread, for all."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from taskyard.records import End
 
 __all__ = ["AwaitedResults"]
 
-# The subscription stays so long without anything awaited: a service awaits one now and then.
+# How long the subscription stays open when nothing is awaited: a service may await again soon.
 _LINGER_S: Final = 10.0
 
 
 class AwaitedResults:
-    """Safe to share between loops. `listener` makes what the thread works with.
+    """Event loops may share it. `listener` creates what the thread works with.
 
-    `explain` makes of an error of Redis the one that one waiter raises.
+    `explain` converts an error of Redis to the error that a waiter raises.
     """
 
     def __init__(
@@ -41,10 +41,10 @@ class AwaitedResults:
         self._closing = False
 
     async def end_of(self, job_id: str, seconds: float | None, *, replay: bool) -> End:
-        """Wait for a job's end; with `replay` a dead letter is none.
+        """Wait for a job's end; with `replay` a dead letter is not an end.
 
-        Raises `ResultTimeout` after `seconds` (None: never), a second later at most, and what an
-        error of Redis means.
+        Raises `ResultTimeout` after `seconds` (None: never), a second later at most, and the
+        explained error of Redis.
         """
         awaited = LIVE if replay else LIVE - {State.DEAD_LETTERED}
         waiter = Waiter(job_id, frozenset(set(State) - awaited))
@@ -58,7 +58,7 @@ class AwaitedResults:
             raise self._explain(error) from error
         finally:
             self._move(waiter, enters=False)
-            # What the thread still returns is not needed, and is no error that was overlooked.
+            # The thread's later result is not needed, so an error in it is not unhandled.
             waiter.end.cancel()
 
     async def _look_once_more(self, waiter: Waiter, seconds: float) -> None:
@@ -70,16 +70,17 @@ class AwaitedResults:
             return
         if waiter.looked.done():
             raise ResultTimeout(
-                f"job {waiter.job_id} is still {waiter.looked.result()} after {seconds:g} s; "
-                f"see: taskyard jobs show {waiter.job_id}"
+                f"job {waiter.job_id} is still {waiter.looked.result()} after {seconds:g} s. See: "
+                f"taskyard jobs show {waiter.job_id}"
             )
         raise ResultTimeout(
-            f"job {waiter.job_id}: Redis was silent when {seconds:g} s were over, so nothing is "
-            "known of its end. Ask again once it answers, which `taskyard check` tells"
+            f"job {waiter.job_id}: Redis did not answer when {seconds:g} s were over, so it is "
+            f"unknown whether the job has ended. Ask again once Redis answers; `taskyard check` "
+            f"shows whether it does"
         )
 
     def close(self) -> None:
-        """Give the connection back; what is awaited still fails."""
+        """Give the connection back; results that are still awaited fail."""
         with self._lock:
             thread, self._closing = self._thread, True
             self._wake.notify()
@@ -103,11 +104,11 @@ class AwaitedResults:
             try:
                 self._take_moves(listener)
                 listener.turn()
-            except Exception as error:  # noqa: BLE001 - whoever awaits raises it
+            except Exception as error:  # noqa: BLE001 - each waiter raises it
                 listener.fail(partial(self._explain, error))
         listener.fail(
             lambda: TaskyardError(
-                "the client was closed while a result was awaited; close it after what it does"
+                "the client was closed while a result was awaited; close it after its last call"
             )
         )
 

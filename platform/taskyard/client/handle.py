@@ -30,11 +30,11 @@ _LONGEST_WAIT_S: Final = 0.25
 
 
 class Client(Protocol):
-    """What a handle asks of the client that made it."""
+    """What a handle needs of the client that created it."""
 
     @property
     def settings(self) -> Settings:
-        """Where Redis is, and how long results are kept."""
+        """The settings: where Redis is, and how long results are kept."""
 
     @property
     def catalogue(self) -> Catalogue:
@@ -51,19 +51,19 @@ class Client(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class JobHandle:
-    """One job; `created` is False where the enqueue found the job that its key already had."""
+    """One job; `created` is False if the enqueue found the job of its idempotency key."""
 
     _yard: Client = field(repr=False)
     job_id: str
     created: bool
 
     def record(self) -> Record:
-        """Everything the record holds."""
+        """The job's record."""
         with reachable(self._yard.settings.need_redis_url()):
             return self._yard.records.read(self.job_id)
 
     def state(self) -> State:
-        """Where the job stands; `State.NONE` if nothing is known of it (any more)."""
+        """The job's state; `State.NONE` if there is no record of it (any more)."""
         return self.record().state
 
     def progress(self) -> dict[str, Any]:
@@ -79,11 +79,11 @@ class JobHandle:
         """Wait for the end and return the handler's result, as JSON data.
 
         Raises `DeadLettered` at once when the job is a dead letter, unless `wait_for_replay`: then
-        it waits on for an operator's replay. Raises `JobFailed` for a job that was cancelled,
-        aborted or given up, `ResultTimeout` after `timeout` (seconds or timedelta, None waits for
-        ever), `NotFound` for an unknown job or a result past its `result_ttl_s`. Of an installed
-        app's task it reads the record's copy; where there is none, `NotFound` says whom to ask.
-        Where Redis says nothing, `ResultTimeout` comes at most a second after `timeout`.
+        it continues to wait for an operator's replay. Raises `JobFailed` for a job that was
+        cancelled, aborted or given up, `ResultTimeout` after `timeout` (seconds or timedelta, None
+        waits for ever), `NotFound` for an unknown job or a result past its `result_ttl_s`. For an
+        installed app's task it reads the record's copy; without one, `NotFound` says where the
+        result is. If Redis does not answer, `ResultTimeout` comes at most a second after `timeout`.
         """
         seconds = _seconds(timeout)
         clock = SYSTEM_CLOCK
@@ -97,8 +97,8 @@ class JobHandle:
             left = wait_s if end is None else end - clock.monotonic_s()
             if left <= 0:
                 raise ResultTimeout(
-                    f"job {self.job_id} is still {record.state} after {seconds:g} s; "
-                    f"see: taskyard jobs show {self.job_id}"
+                    f"job {self.job_id} is still {record.state} after {seconds:g} s. See: "
+                    f"taskyard jobs show {self.job_id}"
                 )
             clock.wait_s(min(wait_s, left))
             wait_s = min(wait_s * 1.5, _LONGEST_WAIT_S)
@@ -112,9 +112,9 @@ class JobHandle:
         """`result` for asyncio: the same arguments, results and errors.
 
         All results that the coroutines of a client await share one subscription, so a thousand of
-        them cost Redis little more than one. The end of a job is known at once where its worker
-        reports it, within 5 to some 20 s where nothing does: an operator's verb, a task of an
-        installed app whose results are in another server. Awaiting may be cancelled at any time.
+        them cost Redis little more than one. The end of a job is known at once if its worker
+        reports it, and within about 5 to 20 s otherwise: after an operator's verb, or for a task of
+        an installed app whose results are in another server. Awaiting may be cancelled at any time.
         """
         awaited = self._yard.awaited
         end = await awaited.end_of(self.job_id, _seconds(timeout), replay=wait_for_replay)
@@ -123,18 +123,19 @@ class JobHandle:
         return self._ended(end.record, lambda _: raw)
 
     def _asked(self, act: Callable[[], T], seconds: float | None, end: float | None) -> T:
-        """What `act` reads; raises `ResultTimeout` where Redis says nothing until `end`."""
+        """Return what `act` reads; raises `ResultTimeout` if Redis does not answer until `end`."""
         left = None if end is None else max(end - SYSTEM_CLOCK.monotonic_s(), LAST_ASK_S)
         try:
             return call_with_timeout(left, act)
         except NoAnswer:
             raise ResultTimeout(
-                f"job {self.job_id}: Redis was silent when {seconds:g} s were over, so nothing is "
-                "known of its end. Ask again once it answers, which `taskyard check` tells"
+                f"job {self.job_id}: Redis did not answer when {seconds:g} s were over, so it is "
+                f"unknown whether the job has ended. Ask again once Redis answers; `taskyard "
+                f"check` shows whether it does"
             ) from None
 
     def _ended(self, record: Record, raw: Callable[[Record], bytes | None]) -> Any:
-        """The result that `raw` finds, or the error that says why there is none."""
+        """Return the result that `raw` finds, or raise the error that says why there is none."""
         match record.state:
             case State.COMPLETED:
                 return self._decoded(record, raw(record))
@@ -144,16 +145,19 @@ class JobHandle:
                 raise DeadLettered(letter, cause.get("code", ""), cause.get("message", ""))
             case State.NONE:
                 raise NotFound(
-                    f"nothing is known of job {self.job_id}: it never was, it ended longer ago "
-                    "than the records keep, or it is a task of an installed Celery app that no "
-                    "worker has begun (install(app, admit=True) gives such a task a record when it "
-                    f"is published). Its history is in: taskyard jobs show {self.job_id}"
+                    f"there is no record of job {self.job_id}: it was never enqueued, its record "
+                    f"has expired, or it is a task of an installed Celery app that no worker has "
+                    f"begun (install(app, admit=True) gives such a task a record when it is "
+                    f"published). For its history see: taskyard jobs show {self.job_id}"
                 )
             case state:
                 raise JobFailed(self.job_id, state)
 
     def _raw(self, record: Record) -> bytes | None:
-        """The stored result: of a type that this client does not know, first the record's copy."""
+        """Return the stored result.
+
+        For a type that this client does not know, first the record's copy.
+        """
         records, own = self._yard.records, record.job_type in self._yard.catalogue
         with reachable(self._yard.settings.need_redis_url()):
             raw = None if own else records.kept_result(self.job_id)
@@ -162,7 +166,7 @@ class JobHandle:
     def _decoded(self, record: Record, raw: bytes | None) -> Any:
         if raw is None and record.job_type in self._yard.catalogue:
             raise NotFound(
-                f"job {self.job_id} is completed, its result has expired after "
+                f"job {self.job_id} is completed, but its result has expired after "
                 f"{self._yard.settings.result_ttl_s} s (TASKYARD_RESULT_TTL_S)"
             )
         try:
@@ -171,11 +175,12 @@ class JobHandle:
             raise NotFound(self._of_an_app(record)) from error
 
     def _of_an_app(self, record: Record) -> str:
-        """Why nothing here has a result of a type that this client does not know, and who may."""
+        """Return why a type that this client does not know has no result here, and where it is."""
         settings = self._yard.settings
         return (
-            f"job {self.job_id} is completed, its result is not kept here. {record.job_type!r} is "
-            "no job type that this client knows. If it is a task of an installed Celery app, its "
+            f"job {self.job_id} is completed, but its result is not kept here. This client does "
+            f"not know the job type {record.job_type!r}. If it is a task of an installed Celery "
+            f"app, its "
             f"own backend has the result: app.AsyncResult({self.job_id!r}).get(). The record "
             f"copies one only under protect, as JSON of at most {settings.max_result_bytes} bytes, "
             f"for {settings.result_ttl_s} s (TASKYARD_RESULT_TTL_S)"

@@ -1,4 +1,4 @@
-"""Random ids, made from the system's randomness many at a time."""
+"""Random ids from the system's randomness, created many at a time."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _source: Final = _Source()
 
 
 def new_job_id() -> str:
-    """A random UUID (version 4)."""
+    """Return a random UUID (version 4)."""
     digits = _source.take()
     variant = _VARIANTS[digits[16]]
     head = f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-"
@@ -46,5 +46,5 @@ def new_job_id() -> str:
 
 
 def new_call_id() -> str:
-    """12 random digits: enough to tell apart the callers that share one idempotency key."""
+    """Return 12 random digits: enough to distinguish callers that share one idempotency key."""
     return _source.take()[:12]

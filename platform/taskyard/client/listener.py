@@ -1,8 +1,8 @@
-"""The thread's side of awaited results: whoever decides a job publishes on its result's channel.
+"""The thread that waits for results: whoever decides a job publishes on its result's channel.
 
-The records of the awaited jobs are read when a message comes on their channel. Behind
-that is a slow poll, for what ends without a message: an operator's verb, an installed app whose
-results are elsewhere.
+The records of the awaited jobs are read when a message comes on their channel. In addition there is
+a slow poll, for jobs that end without a message: by an operator's verb, or in an installed app
+whose results are elsewhere.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from taskyard.records import End, Records
 
 __all__ = ["Listener", "Waiter"]
 
-# How soon a job that begins to be awaited is subscribed to while others are listened for.
+# How soon a newly awaited job is subscribed to while others are listened for.
 _TURN_S: Final = 0.01
 _POLL_AFTER_S: Final = 5.0
-# Each second, however many results are awaited.
+# Read every second, however many results are awaited.
 _POLLS: Final = 50
 # A subscription without messages is checked with a ping.
 _QUIET_S: Final = 10.0
-# Of one turn, so that new jobs need not wait for long behind old ones that end.
+# Limit for one turn, so that new jobs need not wait long behind old ones that end.
 _MESSAGES: Final = 500
 
 
 class Waiter:
-    """One coroutine that awaits a job's end: its state is one of `ends` then.
+    """One coroutine that awaits a job's end, which is one of the states `ends`.
 
-    `looked` gets the state that the job is in when it is looked at.
+    `looked` gets the job's state when it is read.
     """
 
     def __init__(self, job_id: str, ends: frozenset[State]) -> None:
@@ -67,8 +67,7 @@ class Listener:
         self._subscribed: set[str] = set()
         self._due: set[str] = set()
         self._polled_s = self._heard_s = monotonic()
-        # Since when something was asked of the subscription that is not answered, and how often in
-        # a row nothing came.
+        # Since when the subscription owes an answer, and how often in a row nothing came.
         self._asked_s: float | None = None
         self._silences = 0
 
@@ -77,7 +76,7 @@ class Listener:
         return len(self._jobs)
 
     def enter(self, waiter: Waiter) -> None:
-        """Look at the waiter's job, now and whenever it may have ended."""
+        """Read the waiter's job, now and whenever it may have ended."""
         job_id = waiter.job_id
         job = self._jobs.get(job_id)
         if job is None:
@@ -85,12 +84,12 @@ class Listener:
             job = self._jobs[job_id] = _Job(channel)
             self._wanted[channel] = job_id
         job.waiters.add(waiter)
-        # Else it is looked at when the subscription is confirmed: what ended before is seen then.
+        # Else it is read when the subscription is confirmed: an end before that is seen then.
         if job.channels & self._subscribed:
             self._due.add(job_id)
 
     def leave(self, waiter: Waiter) -> None:
-        """Forget the waiter, and its job with the last one."""
+        """Remove the waiter, and its job with the last waiter."""
         job = self._jobs.get(waiter.job_id)
         if job is None:
             return
@@ -102,7 +101,7 @@ class Listener:
                 del self._wanted[channel]
 
     def turn(self) -> None:
-        """Subscribe to what is new, gather what is published, look at what it names."""
+        """Subscribe to new jobs, collect messages, read the jobs that they name."""
         self._subscribe()
         self._hear()
         self._poll()
@@ -110,7 +109,7 @@ class Listener:
             self._look([self._due.pop() for _ in range(min(len(self._due), _MESSAGES))])
 
     def fail(self, explain: Callable[[], Exception]) -> None:
-        """Answer every waiter with an error of its own, and begin anew."""
+        """Answer every waiter with an error of its own, and start again."""
         waiters = [waiter for job in self._jobs.values() for waiter in job.waiters]
         for known in (self._jobs, self._wanted, self._subscribed, self._due):
             known.clear()
@@ -150,7 +149,7 @@ class Listener:
                     self._due.add(job_id)
 
     def _mistrust(self) -> None:
-        """Make a connection anew that says nothing, and give up where that does not help."""
+        """Reopen a connection that gives no sign of life; give up if that does not help."""
         now_s = monotonic()
         if self._asked_s is None:
             if self._subscribed and now_s - self._heard_s > _QUIET_S:
@@ -160,7 +159,7 @@ class Listener:
             self.close()
             self._silences += 1
             if self._silences > 1:
-                raise RedisTimeoutError("nothing was heard of a subscription")
+                raise RedisTimeoutError("a subscription was not confirmed")
 
     def _poll(self) -> None:
         now_s = monotonic()
@@ -172,7 +171,7 @@ class Listener:
         self._due.update(job_id for job_id, _ in longest)
 
     def _look(self, job_ids: Sequence[str]) -> None:
-        """Answer those who wait for the end that these jobs have come to."""
+        """Answer the waiters whose jobs have reached an end."""
         now_s = monotonic()
         answers: list[Answer] = []
         ended: list[str] = []
@@ -187,7 +186,7 @@ class Listener:
             if any(found[0] in each.ends for each in job.waiters):
                 ended.append(job_id)
         for end in self._records.ends(ended):
-            # By what was read last: a replay may have begun between the two.
+            # By what was read last: a replay may have begun between the two reads.
             waiters = self._jobs[end.record.job_id].waiters
             answers += [
                 (each.loop, each.end, end) for each in waiters if end.record.state in each.ends
@@ -195,7 +194,7 @@ class Listener:
         answer(answers)
 
     def _know_type(self, job_id: str, job: _Job, job_type: str) -> None:
-        """Listen also where a protected task of an installed app announces its end."""
+        """Listen also on the channel where an installed app's protected task reports its end."""
         if job_type == "" or job_type in self._catalogue:
             return
         channel = self._records.keys.kept_result(job_id)

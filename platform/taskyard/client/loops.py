@@ -1,4 +1,4 @@
-"""Answers from a thread to those who wait in event loops, or in threads."""
+"""Deliver answers from a thread to waiting event loops or threads."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 __all__ = ["Answer", "answer"]
 
-# The loop that waits (None: a thread), its future, and the result or error.
+# The waiting loop (None: a thread), its future, and the result or error.
 Answer = tuple[asyncio.AbstractEventLoop | None, Any, object]
 
 
@@ -26,7 +26,7 @@ def answer(answers: Iterable[Answer]) -> None:
         try:
             loop.call_soon_threadsafe(_resolve, resolved)
         except RuntimeError:
-            # The loop is closed, and with it ended whoever waited.
+            # The loop is closed, so its waiters have ended.
             continue
 
 

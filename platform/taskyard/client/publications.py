@@ -1,4 +1,4 @@
-"""What admission leaves to be published where broker and records are apart."""
+"""Publish what admission leaves unpublished if broker and records are different servers."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _Life = tuple[str, int]
 
 
 class Publications:
-    """The publications of one run of scripts, group by group; one thread at a time may use it."""
+    """Publishes for one run of scripts, group by group; one thread at a time may use it."""
 
     def __init__(self, publisher: BatchPublisher, records: Records) -> None:
         self._publisher, self._records = publisher, records
-        # A script that ran before the confirmation of another's job says that it is unpublished.
+        # A script that ran before another job's confirmation reports that job as unpublished.
         self._confirmed: deque[set[_Life]] = deque(maxlen=SCRIPTS_AHEAD)
 
     def settled(self, group: Sequence[Rendered], answers: Sequence[Outcome]) -> list[Outcome]:
@@ -49,7 +49,7 @@ class Publications:
         return owed
 
     def _publish(self, owed: Mapping[_Life, Outgoing]) -> dict[_Life, Exception]:
-        """Publish, then note the confirmations; what failed."""
+        """Publish, then note the confirmations; return what failed."""
         if not owed:
             return {}
         failed = self._publisher.publish_many(list(owed.values()))

@@ -1,4 +1,4 @@
-"""A request on its way, and what became of it."""
+"""A request that is ready to be sent, and its outcome."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Outcome", "Rendered", "Upcoming"]
 class Rendered:
     """All that is sent of a request: what can be wrong with it alone was found before.
 
-    `message` is None where admission's own script publishes it.
+    `message` is None if admission's own script publishes it.
     """
 
     request: CheckedRequest

@@ -1,4 +1,4 @@
-"""One wish to enqueue, checked at the earliest moment."""
+"""Check a request to enqueue as early as possible."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class EnqueueOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class CheckedRequest:
-    """A request that will be accepted: names resolved, durations in seconds, payload as data."""
+    """A valid request: names resolved, durations in seconds, payload as data."""
 
     job_id: str
     keyed: bool
@@ -115,8 +115,9 @@ def _encoded(job_type: str, payload: Any, limit: int) -> str:
         ) from error
     if encoded.count("[") + encoded.count("{") > _DEEPEST and _depth(payload) > _DEEPEST:
         raise InvalidPayload(
-            f"the payload of {job_type!r} is nested more than {_DEEPEST} levels deep: what carries "
-            "and stores it stops at 200. Flatten it, or store it and pass a reference"
+            f"the payload of {job_type!r} is nested more than {_DEEPEST} levels deep, and brokers "
+            f"and stores allow 200 with the message around it. Flatten it, or store it and pass a "
+            f"reference"
         )
     if len(encoded) > limit:
         raise PayloadTooLarge(
@@ -127,7 +128,7 @@ def _encoded(job_type: str, payload: Any, limit: int) -> str:
 
 
 def _depth(payload: Any) -> int:
-    """How many levels of lists and mappings there are, without recursion."""
+    """Return how many levels of lists and mappings there are, without recursion."""
     deepest, waiting = 0, [(payload, 1)]
     while waiting:
         value, level = waiting.pop()
@@ -170,12 +171,12 @@ def _unique_for(request: EnqueueRequest, settings: Settings) -> float:
     if request.unique_for is None:
         return float(settings.unique_for_s) if request.idempotency_key is not None else 0.0
     if request.idempotency_key is None:
-        raise InvalidPayload("unique_for needs an idempotency_key: it says what must be unique")
+        raise InvalidPayload("unique_for needs an idempotency_key, which says what must be unique")
     return _seconds("unique_for", request.unique_for)
 
 
 def _reply_to(reply_to: object) -> str | None:
-    # A longer one AMQP cannot carry, and where calls share a script it must not get that far.
+    # AMQP cannot carry a longer one, and in a shared script the error would reach other calls.
     if reply_to is None or (isinstance(reply_to, str) and len(reply_to.encode()) <= 255):  # noqa: PLR2004 - said in the text
         return reply_to
     raise InvalidPayload(f"reply_to must be a text of at most 255 bytes, got {reply_to!r:.60}")
@@ -207,7 +208,7 @@ def _is_number(value: object) -> bool:
 def _policy(
     policy: Mapping[str, object] | None, job_type: JobType, catalogue: Catalogue
 ) -> Mapping[str, object] | None:
-    """`policy` if the type's own policy with these fields laid over it is one."""
+    """Return `policy` if it is valid when it overrides fields of the type's own policy."""
     if policy is None:
         return None
     if not isinstance(policy, Mapping):
@@ -235,7 +236,10 @@ def _check_review_queue(name: object, catalogue: Catalogue) -> None:
 
 
 def _policy_fault(fault: Any) -> str:
-    """One sentence: the field, what was expected, what came; a misspelt field gets its name."""
+    """Return one sentence: the field, what was expected, what came.
+
+    A misspelt field gets its name.
+    """
     place = ".".join(str(part) for part in fault["loc"])
     if not place:
         return f"policy: {fault['msg'].removeprefix('Value error, ')}"

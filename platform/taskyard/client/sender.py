@@ -17,17 +17,17 @@ from taskyard.settings import Settings
 __all__ = ["Sender"]
 
 
-# In one turn of calls that go together. A busy event loop lets another thread run only every 5 ms
-# (`sys.getswitchinterval`): with few scripts a turn it could not send what the loop makes.
+# Limit for one turn of shared calls. A busy event loop lets another thread run only every 5 ms
+# (`sys.getswitchinterval`): with few scripts a turn it could not send as fast as the loop calls.
 _SCRIPTS: Final = 16
-# Where each message is published apart and its confirmation awaited, the first would wait long.
+# If each message is published separately and its confirmation awaited, the first would wait long.
 _SCRIPTS_APART: Final = 2
 
 _Settle = Callable[[Sequence[Rendered], Sequence[Outcome]], Sequence[Outcome]]
 
 
 class Sender:
-    """Sends requests to records and broker; safe to share between threads."""
+    """Sends requests to records and broker; threads may share it."""
 
     def __init__(self, settings: Settings, records: Records, publisher: BatchPublisher) -> None:
         self.one_redis = same_redis(settings)
@@ -44,7 +44,7 @@ class Sender:
     def ahead(self, requests: Iterable[Rendered]) -> Generator[Sequence[Outcome]]:
         """Send the requests of one call; the outcomes of a script at a time, in their order.
 
-        Raises redis-py's errors and `NotReplicated` of a whole script.
+        Raises redis-py's errors, and `NotReplicated` for a whole script.
         """
         taken: deque[Rendered] = deque()
 
@@ -59,10 +59,10 @@ class Sender:
                 yield settle([taken.popleft() for _ in group], group)
 
     def carry(self, upcoming: Upcoming) -> Generator[Sequence[Outcome]]:
-        """Send what `upcoming` gives until there is none; each has its own answer or error.
+        """Send what `upcoming` gives until there is none; each gets its own answer or error.
 
-        Raises redis-py's error when the server is lost: what was taken and not answered may be
-        enqueued or not.
+        Raises redis-py's error if the server is lost: then requests that were taken and not
+        answered may be enqueued or not.
         """
         taken: deque[Rendered] = deque()
 
@@ -80,7 +80,7 @@ class Sender:
                 yield settle([taken.popleft() for _ in group], group)
 
     def _settling(self) -> _Settle:
-        """What publishes the messages that the scripts of one run do not, group by group."""
+        """Return what publishes the messages that the scripts of one run do not, group by group."""
         if self.one_redis:
             return lambda _, answers: answers
         return Publications(self._publisher, self._records).settled

@@ -1,7 +1,7 @@
-"""Calls that go together: while one script is under way, the next requests gather.
+"""Calls that share scripts: while one script is under way, the next requests are collected.
 
-One thread of the client carries the calls of all event loops, and of threads where there are many.
-It sends what waits, at most 50 a script; a call that is alone waits for no other.
+One thread of the client carries the calls of all event loops, and of threads if there are many. It
+sends what waits, at most 50 a script; a single call does not wait for others.
 """
 
 from __future__ import annotations
@@ -23,17 +23,18 @@ from taskyard.records import Admitted
 
 __all__ = ["SharedCalls"]
 
-# A client without work keeps its thread so long: for a service with a call now and then.
+# How long an idle client keeps its thread: for a service with a call now and then.
 _LINGER_S: Final = 10.0
-# So many threads send their calls themselves, each in a round trip of its own, which is quicker for
-# few. Measured: for 16 threads sharing is even, for 64 it does half as many again and its slowest
-# calls take a third. Where the broker is a server apart, its connection takes one thread at a time.
+# Up to this many threads send their calls themselves, each in a round trip of its own, which is
+# faster for few. Measured: for 16 threads sharing is equal; for 64 it does half as many again, and
+# its slowest calls take a third. If the broker is another server, its connection takes one thread
+# at a time.
 _LANES: Final = 8
 _ONE_LANE: Final = 1
 
 
 class _Call:
-    """One call that waits for its answer; `loop` is None where a thread waits."""
+    """One call that waits for its answer; `loop` is None if a thread waits."""
 
     __slots__ = ("future", "loop", "rendered", "since_s")
 
@@ -51,10 +52,10 @@ class _Call:
 
 
 class SharedCalls:
-    """Calls of any number of loops and threads, sent by `sender`.
+    """Collects calls of any number of loops and threads; `sender` sends them.
 
-    `explain` makes of what ended a script the error that one of its calls raises. A call that has
-    waited for `patience_s` when that happens is not sent any more.
+    `explain` converts an error that ended a script to the error that one of its calls raises. A
+    call that has waited for `patience_s` by then is not sent any more.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class SharedCalls:
     def aadmit(self, rendered: Rendered) -> asyncio.Future[Admitted]:
         """Admit it with others; the future, to be awaited, has its own answer or its own error.
 
-        Cancelled before its script is sent, it is not sent; after that it is not taken back.
+        If it is cancelled before its script is sent, it is not sent; later it is not taken back.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Admitted] = loop.create_future()
@@ -92,7 +93,7 @@ class SharedCalls:
         return future.result()
 
     def close(self) -> None:
-        """Wait until what was called is answered, and end the thread."""
+        """Wait until all calls are answered, and end the thread."""
         with self._lock:
             thread, self._linger_s = self._thread, 0
             self._wake.notify()
@@ -114,11 +115,11 @@ class SharedCalls:
         while self._has_work():
             try:
                 self._carry_all()
-            except Exception as error:  # noqa: BLE001 - whoever called raises it
+            except Exception as error:  # noqa: BLE001 - each caller raises it
                 self._fail(error)
 
     def _has_work(self) -> bool:
-        """Wait for a call; False if none came, and this thread is to end."""
+        """Wait for a call; return False if none came and this thread must end."""
         with self._lock:
             if not self._waiting:
                 self._idle = True
@@ -134,7 +135,7 @@ class SharedCalls:
             for group in answers:
                 answer(self._under_way.popleft().hears(outcome) for outcome in group)
                 if isinstance(group[0], PublishFailed):
-                    # Each further script may wait as long as this one did.
+                    # Each further script may take as long as this one did.
                     self._fail_late(group[0])
 
     def _next(self) -> Rendered | None:
@@ -154,7 +155,7 @@ class SharedCalls:
         self._fail_late(error)
 
     def _fail_late(self, error: Exception) -> None:
-        """Answer the calls that have waited too long for those that ended with `error`."""
+        """Answer the calls that have waited too long behind those that ended with `error`."""
         failed: list[Answer] = []
         latest_s = monotonic() - self._patience_s
         while self._waiting and self._waiting[0].since_s <= latest_s:
@@ -166,6 +167,7 @@ class SharedCalls:
         if isinstance(error, NotReplicated):
             cause = f"{error.confirmed} of {error.wanted} replicas confirmed them"
         return PublishFailed(
-            f"the job is not enqueued: its call waited {self._patience_s:g} s for those before it, "
-            f"which failed: {cause}. Enqueue it again, whether it has an idempotency key or not"
+            f"the job is not enqueued: its call waited {self._patience_s:g} s behind earlier "
+            f"calls, which failed: {cause}. Enqueue it again, whether it has an idempotency key "
+            f"or not"
         )

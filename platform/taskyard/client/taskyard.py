@@ -1,4 +1,4 @@
-"""The client: enqueue jobs and look after them."""
+"""The client: enqueue jobs, and get their state and result."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ from taskyard.store import TRIES, connect, disown, explained, reachable
 __all__ = ["Taskyard"]
 
 T = TypeVar("T")
-# Not a hook of the interpreter for each client: it would keep each one for ever.
+# Not a hook of the interpreter for each client: that would keep each client in memory for ever.
 _renewals: WeakKeyDictionary[Any, Callable[[Any], None]] = WeakKeyDictionary()
 
 
 def renew_in_children(client: T, renew: Callable[[T], None]) -> None:
-    """Call `renew(client)` in every process that is forked from here on, first of all.
+    """Call `renew(client)` first of all in every process that is forked from now on.
 
     A client that nothing else references is garbage-collected.
     """
@@ -59,7 +59,7 @@ os.register_at_fork(after_in_child=_renew_all)
 
 
 class Batch:
-    """The requests of one call, of which some are sent, and some of those have their handle."""
+    """The requests of one call: some are sent, and some of these have their handle."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class Batch:
         self._sent = 0
 
     def departures(self) -> Iterator[CheckedRequest]:
-        """The requests in their order; what was taken counts as sent."""
+        """Yield the requests in their order; a request that was taken counts as sent."""
         for request in self._requests:
             self._sent += 1
             yield request
@@ -79,7 +79,7 @@ class Batch:
     def arrive(self, outcomes: Iterable[Outcome]) -> None:
         """Turn the outcomes of the oldest requests without a handle into handles.
 
-        Raises the first error among them; what came before it has its handle.
+        Raises the first error among them; earlier requests have their handles.
         """
         for outcome in outcomes:
             if isinstance(outcome, Exception):
@@ -87,20 +87,20 @@ class Batch:
             self.handles.append(self._handle(self._requests[len(self.handles)], outcome))
 
     def unreplicated(self, error: NotReplicated) -> NotReplicated:
-        """`error`, which knows the script's jobs alone, as the whole call has to report it."""
+        """Return `error`, which knows only the script's jobs, as the error of the whole call."""
         return error.within(range(len(self.handles), len(self._requests)))
 
     def broken(self, error: Exception) -> PublishFailed:
-        """What to report when `error` has ended the call."""
+        """Return what to report when `error` has ended the call."""
         known, unknown = len(self.handles), self._sent - len(self.handles)
         return PublishFailed(
-            f"{known} of {len(self._requests)} jobs are enqueued; the fate of the next {unknown} "
-            f"is unknown ({error}). Repeat those that have an idempotency key"
+            f"{known} of {len(self._requests)} jobs are enqueued; it is unknown whether the next "
+            f"{unknown} are ({error}). Repeat those that have an idempotency key"
         )
 
 
 class Taskyard:
-    """A connection to one yard; safe to share between threads.
+    """A client of one installation; threads may share it.
 
     Without arguments it reads `TASKYARD_*` variables and `taskyard.toml`, the job types that
     `TASKYARD_JOB_TYPES` names, and those whose decorators this process has imported. Raises
@@ -119,15 +119,16 @@ class Taskyard:
         self._url = self.settings.need_redis_url()
         if self.settings.replicas and not same_redis(self.settings):
             raise InvalidSettings(
-                f"TASKYARD_REPLICAS is {self.settings.replicas}; it counts replicas of the one "
-                "Redis that holds records and queues; here the broker is another server. Unset it: "
-                "RabbitMQ confirms each message itself, and a second Redis is not waited for"
+                f"TASKYARD_REPLICAS is {self.settings.replicas}; it counts replicas of a Redis "
+                f"that holds both records and queues, but here the broker is another server. "
+                f"Unset it: RabbitMQ confirms each message itself, and for a second Redis "
+                f"Taskyard does not wait"
             )
         self._open()
         renew_in_children(self, Taskyard._renew)
 
     def _open(self) -> None:
-        """Make all that belongs to one process; nothing is connected yet."""
+        """Create all that belongs to one process; it connects later."""
         timeout_s = self.settings.publish_timeout_s
         client = connect(self._url, timeout_s=timeout_s / TRIES)
         self.records = Records(client, self.settings, domain_of=self.catalogue.domain_of)
@@ -142,7 +143,7 @@ class Taskyard:
         )
 
     def _renew(self) -> None:
-        """Begin anew in the child of a fork; nothing is sent."""
+        """Start again in the child of a fork; nothing is sent."""
         disown(self.records.client)
         self._disown()
         self._app = None
@@ -150,8 +151,8 @@ class Taskyard:
 
     @property
     def app(self) -> Celery:
-        """The Celery app under it, for canvas and `AsyncResult`."""
-        # No `cached_property`: up to Python 3.11 it has a lock, which a fork may find taken.
+        """The Celery app behind it, for canvas and `AsyncResult`."""
+        # Not `cached_property`: up to Python 3.11 it has a lock, which may be locked after a fork.
         if self._app is None:
             self._app = make_app(self.settings, self.catalogue, "taskyard-client")
         return self._app
@@ -205,8 +206,9 @@ class Taskyard:
     ) -> JobHandle:
         """`enqueue` for asyncio: the same arguments, answers and errors.
 
-        Calls of one moment go together, at most 50 a script; each has its own answer or error, and
-        one that is alone waits for no other. Calls of several event loops may share the client.
+        Calls at the same time share scripts, at most 50 a script; each gets its own answer or
+        error, and a single call does not wait for others. Calls of several event loops may share
+        the client.
 
         A call that is cancelled, for example by `asyncio.timeout`, may have enqueued its job or
         not: before its script was sent it has not, after that nothing takes it back. With an
@@ -221,12 +223,13 @@ class Taskyard:
         return self._handle(checked, admitted)
 
     def enqueue_many(self, requests: Iterable[EnqueueRequest]) -> list[JobHandle]:
-        """Enqueue many jobs, 50 a script, while the next are made; handles in the requests' order.
+        """Enqueue many jobs, 50 a script; return the handles in the requests' order.
 
-        Every request is checked before the first is sent. Raises as `enqueue` does; if Redis fails
-        in between, `PublishFailed` says how many are known to be enqueued, and those with an
+        The messages of the next script are built while the server works on the last one. Every
+        request is checked before the first is sent. Raises as `enqueue` does; if Redis fails in
+        between, `PublishFailed` says how many are known to be enqueued, and those with an
         idempotency key are safe to repeat. `NotReplicated` names the jobs at which it stopped, and
-        which requests behind them are not enqueued.
+        the later requests that are not enqueued.
         """
         checked = [check(request, self.settings, self.catalogue) for request in requests]
         batch = Batch(checked, self._handle)
@@ -244,23 +247,24 @@ class Taskyard:
         return batch.handles
 
     def job(self, job_id: str) -> JobHandle:
-        """The handle of a job enqueued elsewhere."""
+        """Return the handle of a job that was enqueued elsewhere."""
         return JobHandle(self, job_id, created=False)
 
     def close(self) -> None:
-        """Wait for the calls under way, and let the connections go."""
+        """Wait for the calls under way, and close the connections."""
         self._calls.close()
         self.awaited.close()
         self.records.client.close()
         self.publisher.close()
         if self._app is not None:
-            # kombu shares its broker connections by URL in the whole process; results are our own.
+            # kombu shares its broker connections by URL in the whole process; those for results are
+            # our own.
             self._app.backend.result_consumer.stop()
             self._app.backend.client.connection_pool.disconnect()
             self._app.close()
 
     def __enter__(self) -> Self:
-        """Use it as a context manager to close it."""
+        """Return the client, for a `with` block that closes it."""
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,4 +1,4 @@
-"""Asking a server for no longer than the caller wants to wait."""
+"""Ask a server for no longer than the caller wants to wait."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Final, TypeVar
 
 __all__ = ["LAST_ASK_S", "NoAnswer", "call_with_timeout"]
 
-# Also a wait that is over is worth one answer, or a timeout of 0 could never see a result. And a
-# server that refuses is reported as such: all tries of the client against one take less.
+# Even an expired wait allows one answer, or a timeout of 0 could never see a result. And a server
+# that refuses is reported as such: all tries of the client together take less.
 LAST_ASK_S: Final = 1.0
 
 T = TypeVar("T")
@@ -21,10 +21,10 @@ class NoAnswer(Exception):
 
 
 def call_with_timeout(wait_s: float | None, act: Callable[[], T]) -> T:
-    """What `act` returns or raises, `NoAnswer` after `wait_s`; None waits as long as it takes.
+    """Return or raise what `act` does; raise `NoAnswer` after `wait_s`; None waits without limit.
 
-    A client tries a silent server several times, each as long as its socket allows, and none of
-    that can be cut short from here: the thread is left to end with the client's own patience.
+    A client tries a silent server several times, each as long as its socket allows, which cannot be
+    interrupted here: the thread ends by the client's own limits.
     """
     if wait_s is None:
         return act()
