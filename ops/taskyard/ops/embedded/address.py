@@ -34,7 +34,7 @@ class Address:
 
     @classmethod
     def new(cls) -> Self:
-        """Return new passwords, in hexadecimal for URLs, SQL and configuration, and any free port."""
+        """Return any free port and new passwords, in hexadecimal to be safe in URLs and SQL."""
         return cls(ANY_FREE_PORT, secrets.token_hex(16), secrets.token_hex(16))
 
     def on_free_port(self) -> Self:

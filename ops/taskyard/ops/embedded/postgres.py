@@ -83,7 +83,7 @@ class EmbeddedPostgres(EmbeddedServer):
             (self._data / "postmaster.pid").unlink()
 
     def _initialise(self, address: Address) -> None:
-        """Build the cluster in another folder, then rename it: an interrupted start leaves no half."""
+        """Build the cluster in another folder, then rename it: a start may be interrupted."""
         fresh, secret = self.home.postgres / "data.new", self.home.postgres / "password"
         shutil.rmtree(fresh, ignore_errors=True)
         secret.unlink(missing_ok=True)
