@@ -168,7 +168,7 @@ def test_a_record_that_is_none_fails_those_alone_who_await_it(harness: ServerHar
     harness.redis.lpush(harness.yard.records.keys.record(odd.job_id), "no hash")
     refused, late = asyncio.run(all_of([odd, fine], 0.2))
     assert isinstance(refused, ServerRefused)
-    assert "holds something else: a list, expected a hash" in str(refused)
+    assert "to be a hash, got a list" in str(refused)
     assert isinstance(late, ResultTimeout)
 
 

@@ -71,8 +71,8 @@ REFUSALS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         UnknownQueue,
         (
             "there is no queue 'exek'. Known: exec, locator, ops, plan. "
-            "Add one under [queues] in taskyard.toml; settings that are made in code, as a "
-            "test's Yard has, take it as Settings(queues=...)."
+            "Add one under [queues] in taskyard.toml; for settings created in code, as a "
+            "test's Yard has, use Settings(queues=...)."
         ),
     ),
     "a priority above the highest": (

@@ -173,7 +173,7 @@ def test_threads_send_for_themselves_while_they_are_few_and_share_when_they_are_
 
 
 def test_a_request_that_is_refused_fails_none_of_its_neighbours(harness: ServerHarness) -> None:
-    """The key of one record holds something else: the script of all ends there."""
+    """The key of one record has another type: the script of all ends there."""
 
     async def scenario() -> list[Any]:
         bad = await call(harness, "bad")
@@ -185,7 +185,7 @@ def test_a_request_that_is_refused_fails_none_of_its_neighbours(harness: ServerH
     jobs = asyncio.run(scenario())
     error = jobs.pop(60)
     assert isinstance(error, ServerRefused)
-    assert "holds something else: a list, expected a hash" in str(error)
+    assert "to be a hash, got a list" in str(error)
     assert all(job.created for job in jobs)
     assert all(harness.event_names(job) == ["admit"] for job in jobs[::20])
     assert harness.queued() == 1 + 120

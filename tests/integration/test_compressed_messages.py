@@ -199,7 +199,7 @@ def test_a_letter_that_unpacks_too_large_is_kept_as_it_came(
     assert whole.letter.args == ["x"]
     assert isinstance(large, Unreadable)
     assert large.delivery.body == bodies[1]
-    assert "unpack to more than 10,000 bytes" in large.why
+    assert "decompress to more than 10,000 bytes" in large.why
 
 
 def _source(settings: Settings) -> KombuLetters:

@@ -148,7 +148,7 @@ def test_quorum_queues_carry_jobs_retries_and_letters_where_they_are_asked_for(
     worker = start_worker()
     worker.await_log(" ready.")
     levels = {1: "no", 2: "two", 4: "four"}[chosen(settings).priorities]
-    assert f"quorum queues with {levels} priorities, as rabbitmq_queue_type asks" in worker.log
+    assert f"quorum queues with {levels} priorities, as rabbitmq_queue_type says" in worker.log
     ran = yard.enqueue("exec_act", {"do": "return", "value": 7}, priority=5)
     late = yard.enqueue("exec_act", {"do": "return", "value": 8}, countdown=1)
     died = yard.enqueue(

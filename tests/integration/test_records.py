@@ -301,13 +301,15 @@ def test_a_key_of_another_type_is_named_and_the_others_are_witnessed(
     assert harness.client.lrange(key, 0, -1) == [b"no hash"]
     (found,) = [record for record in caplog.records if vars(record).get("action")]
     assert (vars(found)["action"], vars(found)["key"]) == ("key_misplaced", key)
-    assert f"job odd has no record: the key {key!r} holds something else: a list" in found.message
+    assert (
+        f"job odd got no record: expected the key {key!r} to be a hash, got a list" in found.message
+    )
 
 
 def test_a_stream_of_another_type_is_raised_by_name(harness: RecordsHarness) -> None:
     harness.client.delete(harness.records.keys.lifecycle)
     harness.client.set(harness.records.keys.lifecycle, "no stream")
-    with pytest.raises(WrongKeyType, match="holds something else: a string, expected a stream"):
+    with pytest.raises(WrongKeyType, match="to be a stream, got a string"):
         harness.records.witness_many([Witnessed(JOB, "plan", "plan")], published=True)
 
 

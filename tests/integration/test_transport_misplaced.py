@@ -62,7 +62,7 @@ def assert_calm(harness: ServerHarness, worker: Worker) -> None:
 
 def assert_logged(worker: Worker, key: str) -> None:
     """The log names the key and how to free it without losing what it holds."""
-    worker.await_log(f"the key {key!r} holds something else")
+    worker.await_log(f"expected the key {key!r} to be a ")
     assert f"RENAME {key} {key}.kept" in worker.log
 
 

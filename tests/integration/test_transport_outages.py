@@ -143,7 +143,7 @@ def test_a_queue_key_of_another_type_is_told_while_other_levels_are_served(
     urgent = list_key(harness.settings, "exec")
     harness.broker.set(urgent, "not a list")
     jobs = [harness.act(priority=2) for _ in range(5)]
-    worker.await_log("holds something else")
+    worker.await_log("Nothing is lost meanwhile; move the key with RENAME")
     for job in jobs:
         assert harness.await_end(job) is State.COMPLETED
     harness.broker.delete(urgent)
@@ -157,7 +157,7 @@ def test_a_worker_starts_where_a_queue_key_is_of_another_type(
     urgent = list_key(harness.settings, "exec")
     harness.broker.set(urgent, "not a list")
     worker = start_worker(queues=("exec",))
-    worker.await_log("holds something else")
+    worker.await_log("Nothing is lost meanwhile; move the key with RENAME")
     assert harness.await_end(harness.act(priority=2)) is State.COMPLETED
     harness.broker.delete(urgent)
 

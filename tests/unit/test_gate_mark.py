@@ -28,7 +28,7 @@ def test_one_beat_of_difference_is_a_writer_that_died_between_the_two(postgres: 
         (
             mark(8),
             mark(8, uuid.UUID(int=2)),
-            "belong to different restores or different installations",
+            "belong to different restores or installations",
         ),
     ],
 )

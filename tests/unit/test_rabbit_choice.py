@@ -74,8 +74,8 @@ def test_another_broker_of_the_same_protocol_gets_classic_queues() -> None:
             "4.1.2",
             "quorum",
             (
-                "RabbitMQ 4.1.2: quorum queues with two priorities, as rabbitmq_queue_type asks: "
-                "two jobs of the most urgent one are served for each other job"
+                "RabbitMQ 4.1.2: quorum queues with two priorities, as rabbitmq_queue_type says: "
+                "two jobs of the most urgent priority are served for each other job"
             ),
         ),
         (
@@ -87,8 +87,8 @@ def test_another_broker_of_the_same_protocol_gets_classic_queues() -> None:
             "3.12.0",
             "quorum",
             (
-                "RabbitMQ 3.12.0: quorum queues with no priorities, as rabbitmq_queue_type asks; "
-                "every job waits its turn, urgent ones too"
+                "RabbitMQ 3.12.0: quorum queues with no priorities, as rabbitmq_queue_type says; "
+                "urgent jobs are not served before others"
             ),
         ),
     ],

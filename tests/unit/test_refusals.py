@@ -65,7 +65,7 @@ def test_a_cause_is_logged_once_and_its_end_once(
     for item in (*JOBS, "x"):
         trying.refusals.worked("not written", item)
     assert [record.getMessage() for record in caplog.records][2:] == [
-        "not written: that is over after 101 failures in 100 s"
+        "not written: this works again, after 101 failures in 100 s"
     ]
 
 

@@ -194,18 +194,18 @@ def test_a_message_without_our_header_has_no_stamp() -> None:
         ("text", "header 'taskyard' must be a mapping, got 'text'"),
         ({"v": 2}, "header 'taskyard' has schema 2, this version reads 1"),
         ({}, "header 'taskyard' has schema None, this version reads 1"),
-        ({"v": 1}, "header 'taskyard': epoch must be a whole number from 0, got None"),
+        ({"v": 1}, "header 'taskyard': epoch must be a whole number, 0 or more, got None"),
         (
             {"v": 1, "epoch": 1, "generation": True, "seq": 0},
-            "header 'taskyard': generation must be a whole number from 0, got True",
+            "header 'taskyard': generation must be a whole number, 0 or more, got True",
         ),
         (
             {"v": 1, "epoch": 1, "generation": 0, "seq": -1},
-            "header 'taskyard': seq must be a whole number from 0, got -1",
+            "header 'taskyard': seq must be a whole number, 0 or more, got -1",
         ),
         (
             {"v": 1, "epoch": 1, "generation": 0, "seq": 0, "sent_us": 1.5},
-            "header 'taskyard': sent_us must be a whole number from 0, got 1.5",
+            "header 'taskyard': sent_us must be a whole number, 0 or more, got 1.5",
         ),
         (
             {"v": 1, "epoch": 1, "generation": 0, "seq": 0, "policy": []},

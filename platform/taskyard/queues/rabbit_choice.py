@@ -1,4 +1,4 @@
-"""What is asked of this RabbitMQ, and why: decided from the properties in the server's greeting."""
+"""Choose queue type and priorities for a RabbitMQ, by the properties in the server's greeting."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ __all__ = [
     "version_of",
 ]
 
-# From here on quorum queues serve two urgent messages (over 4) for each other one, and from 4.3 on
-# the most urgent first, as classic ones do; see https://www.rabbitmq.com/docs/quorum-queues#priorities.
+# From this version on quorum queues serve two urgent messages (over 4) for each other one, and from
+# 4.3 on the most urgent first, as classic ones do; see
+# https://www.rabbitmq.com/docs/quorum-queues#priorities.
 _QUORUM_TWO: Final = (4, 0)
 _QUORUM_ALL: Final = (4, 3)
 _FOUR: Final = 4
 _MEANING: Final = {
     1: "",
     2: (
-        ": two jobs of the most urgent one are served for each other job, first come, first served "
-        "among these. RabbitMQ 4.3 and classic queues tell four apart"
+        ": two jobs of the most urgent priority are served for each other job, and those in the "
+        "order in which they came. RabbitMQ 4.3 and classic queues distinguish four"
     ),
     _FOUR: "",
 }
@@ -34,10 +35,11 @@ QueueType = Literal["classic", "quorum"]
 
 @dataclass(frozen=True, slots=True)
 class RabbitChoice:
-    """The queues' type, how many priorities that leaves, the reason and what it costs.
+    """The queues' type, how many priorities it has, the reason and what it costs.
 
-    `cost` is empty where nothing that was asked for is missing. `drops_by_default`: whether a
-    quorum queue without a delivery limit gets one from the server, which then drops messages.
+    `cost` is empty if nothing that was configured is missing. `drops_by_default`: whether the
+    server gives a quorum queue without a delivery limit one of its own, after which it drops
+    messages.
     """
 
     server: str
@@ -48,21 +50,21 @@ class RabbitChoice:
     drops_by_default: bool = False
 
     def __str__(self) -> str:
-        """One line for a log and for `taskyard check`."""
+        """Return one line for a log and for `taskyard check`."""
         levels = {1: "no priorities", 2: "two priorities"}.get(self.priorities, "four priorities")
         tail = f"; {self.cost}" if self.cost else ""
         return f"{self.server}: {self.queue_type} queues with {levels}, {self.reason}{tail}"
 
 
 def choose(properties: Mapping[str, Any], asked: str) -> RabbitChoice:
-    """The choice for a server; `asked` is the setting `rabbitmq_queue_type`."""
+    """Return the choice for a server; `asked` is the setting `rabbitmq_queue_type`."""
     product = product_of(properties)
     server = f"{product or 'a broker without a name'} {_text(properties.get('version'))}".strip()
     levels = quorum_priorities(properties)
     if asked == "quorum":
         return _asked_for_quorum(server, levels)
     if asked == "classic":
-        reason = "as rabbitmq_queue_type asks"
+        reason = "as rabbitmq_queue_type says"
         return RabbitChoice(server, "classic", _FOUR, reason, drops_by_default=levels > 1)
     if levels == _FOUR:
         reason = "since its quorum queues have them"
@@ -72,31 +74,31 @@ def choose(properties: Mapping[str, Any], asked: str) -> RabbitChoice:
 
 
 def _asked_for_quorum(server: str, levels: int) -> RabbitChoice:
-    reason = f"as rabbitmq_queue_type asks{_MEANING[levels]}"
+    reason = f"as rabbitmq_queue_type says{_MEANING[levels]}"
     if levels > 1:
         return RabbitChoice(server, "quorum", levels, reason, drops_by_default=True)
     cost = (
-        "every job waits its turn, urgent ones too: quorum queues of this version have no "
-        f"priorities. RabbitMQ {_dotted(_QUORUM_TWO)} brings two, {_dotted(_QUORUM_ALL)} all; "
+        "urgent jobs are not served before others: quorum queues of this version have no "
+        f"priorities. RabbitMQ {_dotted(_QUORUM_TWO)} has two, {_dotted(_QUORUM_ALL)} all; "
         "TASKYARD_RABBITMQ_QUEUE_TYPE=classic has them"
     )
     return RabbitChoice(server, "quorum", 1, reason, cost)
 
 
 def quorum_priorities(properties: Mapping[str, Any]) -> int:
-    """How many of our four priorities a quorum queue of this server tells apart."""
+    """Return how many of our four priorities a quorum queue of this server distinguishes."""
     if product_of(properties) != "RabbitMQ" or version_of(properties) < _QUORUM_TWO:
         return 1
     return 2 if version_of(properties) < _QUORUM_ALL else _FOUR
 
 
 def product_of(properties: Mapping[str, Any]) -> str:
-    """What the server calls itself, empty where it says nothing."""
+    """Return the server's product name, empty if it gives none."""
     return _text(properties.get("product"))
 
 
 def version_of(properties: Mapping[str, Any]) -> tuple[int, ...]:
-    """Major and minor number, empty where the server names none."""
+    """Return major and minor version number, empty if the server gives none."""
     parts = _text(properties.get("version")).split(".")[:2]
     return tuple(int(part) for part in parts if part.isdecimal())
 

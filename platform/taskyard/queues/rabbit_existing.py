@@ -1,7 +1,8 @@
-"""Queues that exist on RabbitMQ: taken as they are, and how they differ from what is wished.
+"""Queues that exist on RabbitMQ: accepted as they are, and how they differ from a wish.
 
-The server refuses another declaration (406) and names one argument that differs, never all. A
-declaration that follows its corrections is accepted in the end, and then says what is there.
+The server refuses a different declaration (406) and names one argument that differs, never all. A
+declaration that follows its corrections is accepted in the end, and then shows the queue's
+arguments.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _FLAGS: Final = ("durable", "auto_delete", "exclusive")
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """A queue as it is: its arguments, its flags, and the server's answer to the declaration."""
+    """An existing queue: its arguments, its flags, and the server's answer to the declaration."""
 
     name: str
     arguments: Mapping[str, Any]
@@ -33,7 +34,7 @@ class Declared:
     answer: Any = None
 
     def differences(self, wished: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-        """Argument or flag -> (wished, found); None stands for an absent one."""
+        """Return argument or flag -> (wished, found); None stands for an absent one."""
         found = {**_plain(self.arguments), **{k: v for k, v in self.flags.items() if _odd(k, v)}}
         wanted = _plain(wished)
         names = sorted({*found, *wanted})
@@ -42,7 +43,7 @@ class Declared:
 
 
 def declare_or_accept(connection: Any, name: str, wished: Mapping[str, Any]) -> Declared:
-    """Declare the durable queue `name`; one that exists with other arguments is taken as it is.
+    """Declare the durable queue `name`; accept an existing one with other arguments.
 
     `connection` is py-amqp's. Raises its channel errors for every other refusal.
     """
@@ -56,7 +57,7 @@ def declare_or_accept(connection: Any, name: str, wished: Mapping[str, Any]) -> 
 
 
 def look_at(connection: Any, name: str) -> Declared | None:
-    """The queue `name` as it is, None if there is none; raises py-amqp's channel errors."""
+    """Return the queue `name`, None if there is none; raises py-amqp's channel errors."""
     try:
         return _as_it_is(connection, name)
     except NotFound:
@@ -64,10 +65,10 @@ def look_at(connection: Any, name: str) -> Declared | None:
 
 
 def inquire(connection: Any, name: str) -> Any:
-    """What the server says of the queue `name`: its `message_count` and `consumer_count`.
+    """Return the server's numbers for the queue `name`: `message_count` and `consumer_count`.
 
     `connection` is kombu's or py-amqp's. Raises py-amqp's channel errors, `NotFound` among them: on
-    a channel of its own, which the server closes where it refuses.
+    a separate channel, which the server closes after a refusal.
     """
     with connection.channel() as channel:
         return channel.queue_declare(queue=name, passive=True)
@@ -77,8 +78,9 @@ def _as_it_is(connection: Any, name: str) -> Declared:
     arguments: dict[str, Any] = {}
     flags = {"durable": True}
     for _ in range(_MOST_CORRECTIONS):
-        # Only what is there may be declared: one that was deleted meanwhile would come back without
-        # its arguments, by a mere look. What is deleted between these two lines still does.
+        # Only an existing queue may be declared: this check alone would otherwise create a queue
+        # that was deleted meanwhile, without its arguments. A deletion between these two lines
+        # still does.
         inquire(connection, name)
         try:
             answer = _declare(connection, name, arguments, flags)
@@ -88,23 +90,23 @@ def _as_it_is(connection: Any, name: str) -> Declared:
         else:
             return Declared(name, arguments, flags, answer)
     raise ChannelError(
-        f"expected queue {name} to be as RabbitMQ says within {_MOST_CORRECTIONS} corrections, but "
-        "it still names other arguments: somebody declares it anew again and again. Stop that, "
-        "see rabbitmqctl list_queues name arguments, then try again"
+        f"RabbitMQ still names other arguments of queue {name} after {_MOST_CORRECTIONS} "
+        f"corrections: another program seems to declare it again and again. Stop that program, "
+        f"see rabbitmqctl list_queues name arguments, then try again"
     )
 
 
 def _declare(
     connection: Any, name: str, arguments: Mapping[str, Any], flags: Mapping[str, bool]
 ) -> Any:
-    # On a channel of its own: a refusal closes it, with whatever consumers it has.
+    # On a separate channel: a refusal closes it, with its consumers.
     with connection.channel() as channel:
         options = {"durable": False, "auto_delete": False, **flags}
         return channel.queue_declare(queue=name, arguments=dict(arguments), **options)
 
 
 def _correct(said: str, arguments: dict[str, Any], flags: dict[str, bool]) -> bool:
-    """Take over what the server says is there; False where it says something else."""
+    """Use the server's value; return False if the server says something else."""
     if _UNFIT.search(said) and "x-queue-type" not in arguments:
         arguments["x-queue-type"] = "quorum"
         return True
@@ -126,7 +128,7 @@ def _typed(value: str, kind: str | None) -> Any:
 
 
 def _plain(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what the server takes for granted."""
+    """Return the arguments without the server's defaults."""
     return {k: v for k, v in arguments.items() if (k, v) != ("x-queue-type", "classic")}
 
 

@@ -1,4 +1,4 @@
-"""A queue on RabbitMQ that is declared as the server allows, and taken as it is where it exists."""
+"""A queue on RabbitMQ that is declared as the server allows; an existing one is accepted."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from taskyard.queues.rabbit_existing import Declared, declare_or_accept
 
 __all__ = ["BROKER_DELIVERY_LIMIT", "RabbitQueue", "Wish"]
 
-# Ours (`delivery_limit`) is counted in the record and says why; this one only ends what goes round
-# while Redis is unreachable. The server's own default, 20, is reached in a short outage.
+# Our limit (`delivery_limit`) is counted in the record, which also has the reason. This one only
+# ends messages that are redelivered while Redis is unreachable. The server's own default, 20, is
+# reached in a short outage.
 BROKER_DELIVERY_LIMIT: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a queue should be; `dead_letter` is exchange and key for what the broker drops."""
+    """The wished queue; `dead_letter` is exchange and key for messages that the broker drops."""
 
     asked: str
     dead_letter: tuple[str, str] | None = None
@@ -29,7 +30,7 @@ class Wish:
     bounds: Mapping[str, object] = field(default_factory=dict)
 
     def arguments(self, choice: RabbitChoice) -> dict[str, object]:
-        """The declaration's arguments where the server allows that choice."""
+        """Return the declaration's arguments if the server allows that choice."""
         found: dict[str, object] = {"x-queue-type": choice.queue_type, **self.bounds}
         if self.dead_letter is not None:
             exchange, key = self.dead_letter
@@ -37,9 +38,10 @@ class Wish:
         if choice.queue_type == "classic":
             return found | ({"x-max-priority": len(URGENCY_STEPS)} if self.priorities else {})
         if self.dead_letter is None:
-            # What RabbitMQ drops from here is gone, so it must not; -1 is for "never".
+            # Messages that RabbitMQ drops from here are lost, so it must never drop: -1.
             return found | ({"x-delivery-limit": -1} if choice.drops_by_default else {})
-        # At least once needs the overflow: a queue that drops its head cannot wait for a letter.
+        # At-least-once dead-lettering needs this overflow: a queue that drops its head cannot wait
+        # for it.
         safe = {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
         return found | safe | {"x-delivery-limit": BROKER_DELIVERY_LIMIT}
 
@@ -52,25 +54,26 @@ class RabbitQueue(Queue):  # type: ignore[misc]
 
     @classmethod
     def wished(cls, name: str, wish: Wish, exchange: Exchange, routing_key: str) -> RabbitQueue:
-        """A queue that nothing has been asked about yet."""
+        """Return a queue that has not been declared yet."""
         made: RabbitQueue = cls(name, exchange, routing_key=routing_key, durable=True, wish=wish)
         return made
 
     def settle(self, connection: Any) -> Declared:
-        """Declare it on py-amqp's `connection` or take it as it is, and remember what it is.
+        """Declare it on py-amqp's `connection` or accept it as it is, and remember its arguments.
 
         Raises py-amqp's channel errors.
         """
         wished = self.wish.arguments(choose(connection.server_properties, self.wish.asked))
         declared = declare_or_accept(connection, self.name, wished)
-        # Celery asks the arguments whether it is a quorum queue, which takes no global prefetch.
+        # Celery reads the arguments to see whether it is a quorum queue, which allows no global
+        # prefetch.
         self.queue_arguments = dict(declared.arguments)
         return declared
 
     def queue_declare(
         self, nowait: bool = False, passive: bool = False, channel: Any = None
     ) -> Any:
-        """As kombu's, but no queue that exists is refused."""
+        """Do as kombu's, but accept a queue that exists."""
         own = channel or self.channel
         if passive:
             return super().queue_declare(nowait=nowait, passive=True, channel=own)

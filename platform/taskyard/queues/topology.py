@@ -1,4 +1,4 @@
-"""The work queues as Celery sees them, and where a job type goes."""
+"""The work queues for Celery, and the route of a job type."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["kombu_queues", "rabbit_queues", "route"]
 
 
 def kombu_queues(settings: Settings, *, rabbit: bool) -> list[Queue]:
-    """One durable queue for each configured one, on the default exchange."""
+    """Return one durable queue for each configured one, on the default exchange."""
     if rabbit:
         return list(rabbit_queues(settings))
     names = [settings.broker_name(name) for name in settings.queues]
@@ -21,7 +21,10 @@ def kombu_queues(settings: Settings, *, rabbit: bool) -> list[Queue]:
 
 
 def rabbit_queues(settings: Settings) -> list[RabbitQueue]:
-    """The same on RabbitMQ; what that broker itself drops goes to the dead-letter exchange too."""
+    """Return the same for RabbitMQ.
+
+    What the broker itself drops goes to the dead-letter exchange too.
+    """
     found = []
     for queue in settings.queues:
         name = settings.broker_name(queue)
@@ -34,7 +37,7 @@ def rabbit_queues(settings: Settings) -> list[RabbitQueue]:
 def route(
     settings: Settings, catalogue: Catalogue, task: str, *, rabbit: bool
 ) -> dict[str, object] | None:
-    """Celery's route of a task published without a queue; None where it is no job type."""
+    """Return Celery's route of a task published without a queue; None if it is not a job type."""
     if task not in catalogue:
         return None
     job_type = catalogue[task]

@@ -49,9 +49,10 @@ DEFAULT_QUEUES = {
 
 
 class Settings(BaseModel):
-    """Everything that can be set. Durations end in `_s` (seconds), sizes in `_bytes`.
+    """Every setting. Durations end in `_s` (seconds), sizes in `_bytes`.
 
-    URLs are None where this process does not need them; `need_*` raises where it does.
+    URLs are None if this process does not need them; the `need_*` methods raise if they are
+    missing.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -94,7 +95,7 @@ class Settings(BaseModel):
     @field_validator("queues", mode="before")
     @classmethod
     def _keep_needed(cls, queues: object, info: ValidationInfo) -> object:
-        """Queues of one's own replace those of the built-in jobs, unless these are asked for."""
+        """Drop the built-in jobs' queues if others are configured, unless the jobs are enabled."""
         kept = DEFAULT_QUEUES if info.data.get("builtin_jobs") else {_OPS: DEFAULT_QUEUES[_OPS]}
         return {**kept, **queues} if isinstance(queues, dict) else queues
 
@@ -110,22 +111,22 @@ class Settings(BaseModel):
         if self.dedupe_window_s <= 2 * self.visibility_timeout_s:
             msg = (
                 f"dedupe_window_s ({self.dedupe_window_s}) must exceed twice visibility_timeout_s "
-                f"({self.visibility_timeout_s:g}): a message redelivered after its record is gone "
-                f"would run again. Set it above {2 * self.visibility_timeout_s:g}"
+                f"({self.visibility_timeout_s:g}): a message redelivered after its record has "
+                f"expired would run again. Set it above {2 * self.visibility_timeout_s:g}"
             )
             raise ValueError(msg)
         return self
 
     def need_broker_url(self) -> str:
-        """The broker's URL; raises `MissingSetting`."""
+        """Return the broker's URL; raises `MissingSetting`."""
         return self._need("broker_url", "the broker that carries the jobs")
 
     def need_redis_url(self) -> str:
-        """The Redis that holds records; raises `MissingSetting`."""
+        """Return the URL of the Redis with the records; raises `MissingSetting`."""
         return self._need("redis_url", "the Redis that holds the job records")
 
     def need_database_url(self) -> str:
-        """Postgres; raises `MissingSetting`."""
+        """Return the URL of Postgres; raises `MissingSetting`."""
         return self._need("database_url", "the Postgres that holds letters, ledger and audit")
 
     def _need(self, field: str, purpose: str) -> str:
@@ -139,18 +140,18 @@ class Settings(BaseModel):
         return value
 
     def queue(self, name: str) -> QueueSettings:
-        """The settings of a queue; raises `UnknownQueue`."""
+        """Return the settings of a queue; raises `UnknownQueue`."""
         try:
             return self.queues[name]
         except KeyError:
             raise UnknownQueue(
                 f"there is no queue {name!r}. Known: {', '.join(sorted(self.queues))}. "
-                "Add one under [queues] in taskyard.toml; settings that are made in code, as a "
-                "test's Yard has, take it as Settings(queues=...)."
+                "Add one under [queues] in taskyard.toml; for settings created in code, as a "
+                "test's Yard has, use Settings(queues=...)."
             ) from None
 
     def check_priority(self, queue: str, priority: object) -> int:
-        """`priority` if the queue has it; raises `UnknownPriority`."""
+        """Return `priority` if the queue has it; raises `UnknownPriority`."""
         top = self.queue(queue).priorities
         if isinstance(priority, bool) or not isinstance(priority, int) or not 1 <= priority <= top:
             raise UnknownPriority(
@@ -160,5 +161,5 @@ class Settings(BaseModel):
         return priority
 
     def broker_name(self, queue: str) -> str:
-        """The queue's name at the broker: bare in the default namespace, else prefixed."""
+        """Return the queue's name at the broker: bare in the default namespace, else prefixed."""
         return queue if self.namespace == "taskyard" else f"{self.namespace}.{queue}"

@@ -1,4 +1,4 @@
-"""Where settings come from: defaults, then `taskyard.toml`, then `TASKYARD_*` variables."""
+"""The sources of settings: defaults, then `taskyard.toml`, then `TASKYARD_*` variables."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Loaded:
 
 
 def load(environ: Mapping[str, str] | None = None, folder: Path | None = None) -> Loaded:
-    """Read and validate the settings; raises `InvalidSettings` naming field, value and source.
+    """Read and validate the settings; raises `InvalidSettings` with field, value and source.
 
     The file is the one that `TASKYARD_CONFIG` names, else `taskyard.toml` in `folder` (default:
     the current one) if it exists.

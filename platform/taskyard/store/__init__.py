@@ -1,4 +1,4 @@
-"""Redis: the client that survives a lost connection, and scripts loaded once."""
+"""Redis: the client, which survives a lost connection, and scripts that are loaded once."""
 
 from taskyard.store.client import (
     BROKER,

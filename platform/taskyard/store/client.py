@@ -1,4 +1,4 @@
-"""The Redis client: short timeouts, bounded retries, errors in our words."""
+"""The Redis client: short timeouts, a limited number of retries, Taskyard's own errors."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ redis.call('HSET', KEYS[1], ARGV[1], us .. ' ' .. ARGV[2])
 
 
 def beat(client: Any, key: str, name: str, description: str) -> None:
-    """Say that `name` lives; raises redis-py's errors."""
+    """Write the heartbeat of `name`; raises redis-py's errors."""
     _BEAT(client, [key], [name, description])
 
 
 def read_beats(client: redis.Redis, key: str) -> tuple[int, dict[str, tuple[int, str]]]:
-    """The server's time, and time and description of each heartbeat by name.
+    """Return the server's time, and time and description of each heartbeat by name.
 
-    What is no heartbeat is left out. Raises redis-py's errors.
+    Fields that are not heartbeats are left out. Raises redis-py's errors.
     """
     with client.pipeline(transaction=False) as pipe:
         pipe.time()
@@ -86,19 +86,18 @@ def connect(
     variable: str = RECORDS,
     timeout_s: float = _SOCKET_TIMEOUT_S,
 ) -> redis.Redis:
-    """A client for the URL or address `at`, which `variable` names; nothing is sent yet.
+    """Return a client for the URL or address `at`, which `variable` names; it connects later.
 
-    Raises `InvalidSettings` for a URL it cannot read. What the URL says of timeouts counts.
-
-    Every script here answers the same when it is asked twice, so a lost connection is retried
-    `retries` times, 0.05 to 1 s apart; each try takes at most `timeout_s`.
+    Raises `InvalidSettings` for a URL it cannot read. Timeouts in the URL count. Every script here
+    gives the same answer when it is repeated, so a lost connection is retried `retries` times, 0.05
+    to 1 s apart; each try takes at most `timeout_s`.
     """
     address = _read(at, variable)
     options: dict[str, Any] = {
         "socket_timeout": timeout_s,
         "socket_connect_timeout": timeout_s,
         "socket_keepalive": True,
-        # No ping before a command: redis-py would retry it inside of each of our retries.
+        # No ping before a command: redis-py would retry it within each of our retries.
         "health_check_interval": 0,
         "retry": Retry(ExponentialWithJitterBackoff(cap=1.0, base=0.05), retries),
         "retry_on_error": [*LOST, ReadOnlyError],
@@ -116,7 +115,7 @@ def _read(at: str | RedisAddress, variable: str) -> RedisAddress:
 
 
 def make_pool(address: RedisAddress, options: Mapping[str, Any]) -> redis.ConnectionPool:
-    """redis-py's pool for an address; `options` are for its connections, the address' own count."""
+    """Return redis-py's pool for an address; `options` are for its connections."""
     options = {**options, "db": address.database, **address.options, **(address.tls or {})}
     if "credential_provider" not in address.options:
         options |= {"username": address.username, "password": address.password}
@@ -135,7 +134,7 @@ def make_pool(address: RedisAddress, options: Mapping[str, Any]) -> redis.Connec
 def sentinel_options(address: RedisAddress) -> dict[str, Any]:
     """Return redis-py's options for the connections to Sentinels.
 
-    By itself it tries one that does not answer for 5 s before it asks the next.
+    By default it tries one that does not answer for 5 s before it asks the next.
     """
     at_once = Retry(NoBackoff(), 0)
     return {"socket_timeout": _SOCKET_TIMEOUT_S, "retry": at_once, **address.sentinel}
@@ -144,24 +143,24 @@ def sentinel_options(address: RedisAddress) -> dict[str, Any]:
 def _primary(
     address: RedisAddress, primary: str, options: Mapping[str, Any]
 ) -> redis.ConnectionPool:
-    """A pool of connections to whatever server is the primary when it connects."""
+    """A pool of connections to the server that is the primary when it connects."""
     sentinel = Sentinel(address.hosts, sentinel_kwargs=sentinel_options(address))  # type: ignore[no-untyped-call]
     secure = address.tls is not None
     return SentinelConnectionPool(primary, sentinel, ssl=secure, **options)  # type: ignore[no-untyped-call]
 
 
 def disown(client: redis.Redis) -> None:
-    """Let go, in the child of a fork, of a client that the parent goes on using.
+    """Drop, in the child of a fork, a client that the parent continues to use.
 
-    Collected as it is, it would close its pool, whose lock a thread of the parent may have held
-    when it forked. Its connections close this process' copies of their sockets alone.
+    If it were garbage-collected, it would close its pool, whose lock a thread of the parent may
+    have held at the fork. Its connections close only this process' copies of their sockets.
     """
     client.auto_close_connection_pool = False
 
 
 @contextmanager
 def reachable(url: str, *, variable: str = RECORDS) -> Iterator[None]:
-    """Turn an error of Redis inside into `ServerUnreachable` or `ServerRefused`.
+    """Convert an error of Redis inside to `ServerUnreachable` or `ServerRefused`.
 
     `variable` is the setting that names `url`: the broker may be another Redis than the records'.
     """
@@ -172,12 +171,12 @@ def reachable(url: str, *, variable: str = RECORDS) -> Iterator[None]:
 
 
 def explained(error: RedisError, url: str, *, variable: str = RECORDS) -> TaskyardError:
-    """The error of ours that says what `error` means for the server at `url`."""
+    """Return our error for the meaning of `error` at the server of `url`."""
     if not isinstance(error, LOST):
         return ServerRefused("Redis", redact_url(url), error)
     return ServerUnreachable(
         "Redis",
         redact_url(url),
         error,
-        f"Start it, or correct {variable}; `taskyard check` tells when it answers.",
+        f"Start it, or correct {variable}; `taskyard check` shows when it answers.",
     )

@@ -1,4 +1,4 @@
-"""Calls of a script that run ahead of their replies."""
+"""Script calls that are sent before the replies to earlier ones are read."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _Call = tuple[Sequence[str], Sequence[Argument]]
 class PipelinedCalls:
     """One connection: the server works on one call while the caller prepares the next.
 
-    Its length is how many calls have no reply yet; the caller bounds it. A connection that is lost
-    is opened again, as often as the client's own, and what had no reply is sent again in its order:
+    Its length is how many calls have no reply yet; the caller limits it. A lost connection is
+    reopened, as often as the client's own, and calls without a reply are sent again in their order:
     the script must answer a repeat as it answered first.
     """
 
     def __init__(self, client: redis.Redis, script: Script) -> None:
-        # redis-py leaves what a connection does untyped.
+        # redis-py does not type what a connection does.
         self._pool: Any = client.connection_pool
         self._script = script
         self._waiting: deque[_Call] = deque()
@@ -54,7 +54,7 @@ class PipelinedCalls:
         self._pool.release(self._connection)
 
     def __len__(self) -> int:
-        """How many calls have no reply yet."""
+        """Return how many calls have no reply yet."""
         return len(self._waiting)
 
     def send(self, keys: Sequence[str], arguments: Sequence[Argument]) -> None:
@@ -74,7 +74,7 @@ class PipelinedCalls:
         try:
             reply = self._persist(self._read)
         except ResponseError:
-            # Nothing is written where it stands for a lost connection (READONLY).
+            # The server wrote nothing if its refusal means a lost connection (READONLY).
             if self._written:
                 self._drop_oldest()
             raise
@@ -91,7 +91,7 @@ class PipelinedCalls:
         if not unwritten:
             return
         packed = [self._packed(call, first=at == 0) for at, call in enumerate(unwritten)]
-        # A ping between the calls would take the reply of one of them for its own.
+        # A ping between the calls would read the reply of one of them.
         self._connection.send_packed_command([b"".join(packed)], check_health=self._written == 0)
         self._loaded = True
         self._written += len(unwritten)
@@ -112,7 +112,8 @@ class PipelinedCalls:
             try:
                 return self._retry.call_with_retry(act, self._lose)
             except NoScriptError as error:
-                # The server forgot it, or is another one since a failover: no try that failed.
+                # The server has lost the script, or is another one since a failover: this try does
+                # not count.
                 self._lose(error)
 
     def _lose(self, _: Exception) -> None:

@@ -21,9 +21,9 @@ def read_lua(package: str, name: str) -> str:
 
 
 class Script:
-    """One script. Calling it costs one round trip; two when the server's cache was flushed.
+    """One script. A call costs one round trip; two if the server's cache was flushed.
 
-    `known` is whether a server has answered to it, which another server may not.
+    `known` is whether a server has answered it; another server may not know it.
     """
 
     def __init__(self, source: str) -> None:
@@ -48,11 +48,11 @@ class Script:
         return (*head, len(keys), *keys, *arguments)
 
     def queue_load(self, pipeline: Any) -> None:
-        """Append the source to a pipeline, so that the calls behind it find it."""
+        """Append the source to a pipeline, so that later calls in it find the script."""
         pipeline.script_load(self.source)
 
     def queue(self, pipeline: Any, keys: Sequence[str], arguments: Sequence[Argument]) -> None:
-        """Append the call to a pipeline, by hash alone: `queue_load` comes first."""
+        """Append the call to a pipeline, only by hash: call `queue_load` first."""
         pipeline.evalsha(self.sha, len(keys), *keys, *arguments)
 
     def __call__(

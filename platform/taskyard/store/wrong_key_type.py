@@ -1,4 +1,4 @@
-"""Keys of ours that hold another type than ours: named, with what to do about them."""
+"""Errors that name a key of ours with a wrong type, and what to do about it."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ __all__ = ["WrongKeyType", "is_misplaced", "is_of_replica", "named"]
 
 
 class WrongKeyType(ResponseError):
-    """A key holds another type than ours, so that a command was refused; nothing was changed.
+    """A key has another type than expected, so Redis refused a command; nothing was changed.
 
-    An error of redis-py's family, since whoever can go on without Redis can go on without the key.
+    It is a redis-py error, since code that can continue without Redis can continue without the key.
     """
 
     def __init__(self, key: str, expected: str, found: str) -> None:
         self.key, self.expected, self.found = key, expected, found
         super().__init__(
-            f"the key {key!r} holds something else: a {found}, expected a {expected}. "
-            f"Nothing is lost while it waits; move it away with RENAME {key} {key}.kept, "
-            "or DEL it if nobody needs it"
+            f"expected the key {key!r} to be a {expected}, got a {found}. Nothing is lost "
+            f"meanwhile; move the key with RENAME {key} {key}.kept, or delete it with DEL if "
+            "it is not needed"
         )
 
 
 def is_misplaced(error: BaseException) -> bool:
-    """Whether a command was refused for the type of a key."""
-    # From a script the word stands behind "Error running script" on older servers.
+    """Return whether a command was refused because of a key's type."""
+    # From a script, older servers write the word after "Error running script".
     refused = isinstance(error, ResponseError) and "WRONGTYPE" in str(error)
     return refused or isinstance(error, WrongKeyType)
 
 
 def is_of_replica(error: BaseException) -> bool:
-    """Whether a replica refused what only its primary may do: the primary has to be found."""
-    # From a script the word stands behind "Error running script" on older servers.
+    """Return whether a replica refused a command: the primary must be found again."""
+    # From a script, older servers write the word after "Error running script".
     return (
         isinstance(error, ReadOnlyError)
         or str(error).startswith("MASTERDOWN")

@@ -1,4 +1,4 @@
-"""What travels: the header that every message carries, the dead letter's envelope, redaction."""
+"""Message formats: the header of every message, the dead letter's envelope, and redaction."""
 
 from taskyard.wire.category import Category
 from taskyard.wire.exact import clean_text, pack, unpack

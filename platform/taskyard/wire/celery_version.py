@@ -1,4 +1,4 @@
-"""The oldest Celery that Taskyard runs on, asked for before anything of Celery is imported.
+"""The oldest Celery that Taskyard runs on, checked before any import from Celery.
 
 Alone because an older Celery fails at the imports of the modules that would ask.
 """
@@ -13,7 +13,7 @@ from taskyard.errors import UnsupportedCelery
 
 __all__ = ["OLDEST", "check_celery"]
 
-# pyproject.toml asks for the same; a test compares the two.
+# pyproject.toml requires the same; a test compares the two.
 OLDEST: Final = (5, 7)
 
 

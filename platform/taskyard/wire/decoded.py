@@ -1,4 +1,4 @@
-"""A message's body as text that still knows the bytes it came in."""
+"""A message's body as text that also keeps its original bytes."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ __all__ = ["Decoded", "bytes_of"]
 
 
 class Decoded(str):
-    """Text for whoever reads it; `came` is for a letter or a retry, which are byte-exact.
+    """Text of a body; `came` has the original bytes, since a letter and a retry are byte-exact.
 
-    Encoding it again would not do: UTF-16 alone has three forms of one text.
+    Encoding the text again may differ: UTF-16 alone has three forms of one text.
     """
 
     came: bytes
@@ -23,12 +23,12 @@ class Decoded(str):
         return made
 
     def __reduce__(self) -> Any:
-        """Other processes get the plain text."""
+        """Pickle as plain text, so that other processes get only that."""
         return str, (str(self),)
 
 
 def bytes_of(body: Any) -> bytes:
-    """A message's body in the bytes that it came in."""
+    """Return a message's body in its original bytes."""
     if isinstance(body, Decoded):
         return body.came
     return body.encode("utf-8", "surrogatepass") if isinstance(body, str) else bytes(body or b"")

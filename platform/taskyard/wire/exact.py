@@ -1,6 +1,6 @@
-"""Values that JSON, or Postgres' JSON, cannot hold, packed so that nothing of them is lost.
+"""Pack values that JSON, or Postgres' JSON, cannot hold, without loss.
 
-A packed value is plain JSON. What has no JSON form becomes a mapping with one key that starts
+A packed value is plain JSON. A value without a JSON form becomes a mapping with one key that starts
 with `$`; a mapping that looks like that itself is packed as a list of pairs.
 """
 
@@ -17,15 +17,15 @@ __all__ = ["clean_text", "pack", "unpack"]
 
 # Parsers on the way stop at 200 levels; the envelope around needs some of them.
 _DEEPEST: Final = 100
-# What refers to itself twice on each level would otherwise grow without end.
+# A value that contains itself twice on each level would otherwise grow without limit.
 _MOST_NODES: Final = 100_000
 _LONGEST_REPR: Final = 2_000
 
 
 def pack(value: Any) -> Any:
-    """`value` as plain JSON that `unpack` turns back; what it cannot know is kept as its repr.
+    """Return `value` as plain JSON for `unpack`; an unknown kind of value is kept as its repr.
 
-    What is nested over 100 levels, or beyond 100,000 values, is cut with a note.
+    Values nested over 100 levels, or beyond 100,000 values, are replaced by a note.
     """
     return _Packer().pack(value, 0)
 
@@ -71,7 +71,7 @@ class _Packer:
 def _said(value: Any) -> str:
     try:
         return clean_text(repr(value))[:_LONGEST_REPR]
-    except BaseException as error:  # noqa: BLE001 - a stranger's __repr__ may raise anything
+    except BaseException as error:  # noqa: BLE001 - an unknown class's __repr__ may raise anything
         return f"({type(value).__name__} whose repr raises {type(error).__name__})"
 
 
@@ -80,7 +80,7 @@ def _bytes_of(text: str) -> bytes:
 
 
 def unpack(value: Any) -> Any:
-    """The value that was packed."""
+    """Return the value that was packed."""
     if isinstance(value, list):
         return [unpack(item) for item in value]
     if not isinstance(value, dict):
@@ -105,7 +105,7 @@ _KINDS: Final[dict[str, Callable[[str], Any]]] = {
 
 
 def clean_text(text: str) -> str:
-    """Text for people: what UTF-8 or Postgres cannot hold is shown as an escape."""
+    """Return text for people: characters that UTF-8 or Postgres cannot hold become escapes."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\x00", "\\x00")
 
 

@@ -1,4 +1,4 @@
-"""The one header Taskyard adds to a Celery message."""
+"""The one header that Taskyard adds to a Celery message."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ __all__ = ["HEADER", "LONGEST_ID", "MOST_RETRIES", "SCHEMA", "Stamp", "usable_id
 
 HEADER: Final = "taskyard"
 SCHEMA: Final = 1
-# The ledger's columns hold twice as much: what counts on from here still fits.
+# The ledger's columns hold twice as much, so later counts still fit.
 MOST_RETRIES: Final = 2**30
 LONGEST_ID: Final = 255
-# The record of a job with such an id would be under the key of another job's counter.
+# With such an id, a job's record would be under the key of another job's counter.
 _COUNTER: Final = ":deliveries"
-# The scripts count in doubles: microseconds stay exact below 2^53, which is the year 2255.
+# The scripts count in doubles: microseconds are exact below 2^53, which is the year 2255.
 _LARGEST: Final = {"epoch": 2**53, "sent_us": 2**53, "generation": 2**30, "seq": MOST_RETRIES}
 
 
 def usable_id(value: object) -> str | None:
-    """`value` if it can be a job's id: a text of a key's length that every store can hold."""
+    """Return `value` if it can be a job's id: text of a key's length that every store can hold."""
     if not isinstance(value, str) or not 0 < len(value) <= LONGEST_ID:
         return None
     return value if clean_text(value) == value and not value.endswith(_COUNTER) else None
@@ -30,11 +30,12 @@ def usable_id(value: object) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """Which life of a job a message belongs to; times are microseconds since the epoch.
+    """The position of a message in its job; times are microseconds since 1970.
 
-    `epoch` is the life, `generation` counts replays and redirects in it, `seq` counts retries.
-    `sent_us` is the last publication. `policy` overrides the job type's retry policy. `nesting`
-    counts how often the job has put another task in its place; Celery's own header carries it.
+    `epoch` identifies the life of the job id, `generation` counts replays and redirects in it,
+    `seq` counts retries. `sent_us` is the last publication. `policy` overrides the job type's retry
+    policy. `nesting` counts how often the job has replaced itself by another task; Celery's own
+    header carries it.
     """
 
     epoch: int
@@ -46,7 +47,10 @@ class Stamp:
 
     @classmethod
     def read(cls, headers: Mapping[str, object]) -> Self | None:
-        """The stamp in a message's headers, None if there is none; raises ValueError if broken."""
+        """Return the stamp in a message's headers, None if there is none.
+
+        Raises ValueError if broken.
+        """
         raw = headers.get(HEADER)
         if raw is None:
             return None
@@ -67,7 +71,7 @@ class Stamp:
         )
 
     def header(self) -> dict[str, object]:
-        """The header's value."""
+        """Return the header's value."""
         value: dict[str, object] = {
             "v": SCHEMA,
             "epoch": self.epoch,
@@ -81,7 +85,7 @@ class Stamp:
         return value
 
     def moved(self, *, generation: int | None = None, seq: int, sent_us: int) -> Self:
-        """The stamp of a later publication of the same job."""
+        """Return the stamp of a later publication of the same job."""
         new = self.generation if generation is None else generation
         return replace(self, generation=new, seq=seq, sent_us=sent_us)
 
@@ -90,6 +94,6 @@ def _count(raw: Mapping[object, object], key: str) -> int:
     value = raw.get(key)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < _LARGEST[key]:
         raise ValueError(
-            f"header {HEADER!r}: {key} must be a whole number from 0, got {value!r:.40}"
+            f"header {HEADER!r}: {key} must be a whole number, 0 or more, got {value!r:.40}"
         )
     return value

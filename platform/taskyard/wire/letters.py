@@ -1,7 +1,7 @@
 """The dead letter's envelope: a failed job's captured message and its cause of death.
 
-It travels as JSON on the dead-letter exchange. The captured body is base64, so that every byte
-survives, even of a body that cannot be decoded.
+It is sent as JSON to the dead-letter exchange. The captured body is base64, so that every byte
+survives, even if the body cannot be decoded.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ __all__ = [
 ]
 
 SCHEMA: Final = 1
-# The largest envelope that is unpacked; Postgres takes a larger one only in pieces.
+# The largest envelope that is decompressed; Postgres stores a larger one only in pieces.
 ENVELOPE_LIMIT: Final = 256 * 1024 * 1024
-# What the letter of a message without an id says where the broker has handed that out before.
+# Added to the letter of a message without an id that the broker has delivered before.
 REPEATED: Final = (
     "; it has no id and was delivered before, so another letter may hold the same message"
 )
@@ -39,15 +39,15 @@ LETTER_NAMESPACE: Final = uuid.UUID("6b0f8a52-6e0e-5d6c-9a37-3d4f6a1f2c11")
 
 
 def letter_id(job_id: str, epoch: int, generation: int) -> str:
-    """The id of the letter that this life and generation of a job can leave: always the same."""
+    """Return the id of the letter of this epoch and generation of a job: always the same."""
     return str(uuid.uuid5(LETTER_NAMESPACE, f"{job_id}:{epoch}:{generation}"))
 
 
 class RawMessage(BaseModel):
-    """A broker message as it came: `body` in bytes, compressed where a header says so.
+    """An original broker message: `body` in bytes, compressed if a header says so.
 
-    Headers and properties are packed (`taskyard.wire.exact`): plain JSON that loses nothing, and
-    that publishing unpacks.
+    Headers and properties are packed (`taskyard.wire.exact`): plain JSON without loss, which
+    publishing unpacks.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -69,9 +69,9 @@ class RawMessage(BaseModel):
 
 
 def plain_body(message: RawMessage, limit: int = UNPACKED_LIMIT) -> bytes:
-    """The message's body, unpacked where its header `compression` says that it is compressed.
+    """Return the message's body, decompressed if its header `compression` says so.
 
-    Raises `CompressionFault`, of which `UnpacksTooLarge` says that it is over `limit` bytes.
+    Raises `CompressionFault`; its subclass `UnpacksTooLarge` means that it is over `limit` bytes.
     """
     name = message.headers.get("compression")
     if not name:
@@ -82,7 +82,7 @@ def plain_body(message: RawMessage, limit: int = UNPACKED_LIMIT) -> bytes:
 
 
 class AttemptNote(BaseModel):
-    """One past attempt, as the record's history keeps it; times in microseconds."""
+    """One past attempt from the record's history; times in microseconds."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -96,10 +96,10 @@ class AttemptNote(BaseModel):
 
 
 class Letter(BaseModel):
-    """Everything known about one death. `version` is the job's version at the decision.
+    """Everything that is known about one death. `version` is the job's version at the decision.
 
-    `args` and `kwargs` are None where the body could not be decoded. `evidence` holds what is
-    known beyond the exception: the counter that a poison letter ran over, exit code, signal.
+    `args` and `kwargs` are None if the body could not be decoded. `evidence` holds further facts:
+    the counter of a poison letter, exit code, signal.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -133,8 +133,8 @@ class Letter(BaseModel):
     evidence: dict[str, Any] = Field(default_factory=dict)
 
     def routing_key(self) -> str:
-        """`<queue>.<type>.<category>` with dots in names as colons, within 200 bytes."""
-        # kombu's topic `#` is the expression `.*?`, which no line break matches.
+        """Return `<queue>.<type>.<category>`, in at most 200 bytes; dots in names become colons."""
+        # kombu converts the topic `#` to the expression `.*?`, which no line break matches.
         name, queue = (":".join(re.split(r"[.\r\n]", text)) for text in (self.job_type, self.queue))
         name = name.encode()[:150].decode("utf-8", "ignore")
         queue = queue.encode()[:30].decode("utf-8", "ignore")
@@ -142,9 +142,9 @@ class Letter(BaseModel):
 
     @classmethod
     def parse(cls, body: bytes | str) -> Self:
-        """Read an envelope; raises pydantic's `ValidationError` if it is not valid."""
+        """Parse an envelope; raises pydantic's `ValidationError` if it is not valid."""
         return cls.model_validate_json(body)
 
     def encode(self) -> bytes:
-        """The envelope as JSON."""
+        """Return the envelope as JSON."""
         return self.model_dump_json().encode()

@@ -1,7 +1,7 @@
-"""Log lines without secrets: what an error of a job or a server says may hold a password.
+"""Log lines without secrets: an error text of a job or a server may contain a password.
 
-Every module of ours takes its logger from `logger`. Where a process of ours sets up the handlers,
-they have the filter too, so that it covers what Celery and others log of a job's failure.
+Every module of Taskyard gets its logger from `logger`. In Taskyard's own processes the handlers
+have the filter too, so that it also covers what Celery and others log of a job's failure.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ class Redacting(logging.Filter):
     """Masks secrets in a record's message, traceback and extra fields; it drops no record."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Always True. A message that holds no secret keeps its template and arguments."""
+        """Return True, always. A message without a secret keeps its template and arguments."""
         try:
             said = record.getMessage()
-        except Exception:  # noqa: BLE001 - the handler will meet it again, and report it
+        except Exception:  # noqa: BLE001 - the handler gets the same error, and reports it
             return True
         shown = redact_text(said)
         if shown != said:
@@ -42,13 +42,13 @@ _REDACTING: Final = Redacting()
 
 
 def logger(name: str) -> logging.Logger:
-    """The logger called `name`, whose records hold no secrets whatever handles them."""
+    """Return the logger called `name`; its records hold no secrets, whatever handles them."""
     found = logging.getLogger(name)
-    found.addFilter(_REDACTING)  # a filter that is there is not added again
+    found.addFilter(_REDACTING)  # a filter that exists already is not added again
     return found
 
 
 def redact_handlers(of: logging.Logger) -> None:
-    """Have the handlers of a logger mask secrets, whoever logs."""
+    """Make the handlers of a logger mask secrets of all log records."""
     for handler in of.handlers:
         handler.addFilter(_REDACTING)

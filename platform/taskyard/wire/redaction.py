@@ -17,15 +17,15 @@ __all__ = [
 ]
 
 MASK: Final = "[redacted]"
-# The one table of what names a secret, in a key and in free text alike; what is looked for, and the
-# words without one of which it is not, are made of it. An underscore may be a dash or nothing.
+# The one table of words that name a secret, both in keys and in free text. The expressions, and the
+# words that are searched before them, are built from it. An underscore may be a dash or nothing.
 _WORDS: Final = (
     "pass", "password", "passwd", "passphrase", "passcode", "pwd", "secret", "token", "api_key",
     "authorization", "credential", "cookie", "private_key", "signature",
 )  # fmt: skip
-# Alone it is no bypass, compass or passenger, and nothing that has passed.
+# Only as a whole word: not in bypass, compass, passenger or passed.
 _ALONE: Final = {"pass": "(?<!by)(?<!com)pass(?![a-z0-9])"}
-# What holds more than one word has an expression of its own.
+# A name of several words has an expression of its own.
 _LONG: Final = ("authorization", "cookie")
 
 
@@ -34,16 +34,16 @@ def _any_of(words: Iterable[str]) -> str:
 
 
 def _name(words: Iterable[str]) -> str:
-    """A name in free text with one of `words` in it.
+    """Return an expression for a name in free text that contains one of `words`.
 
-    What a job's error says may be written to hurt: each expression takes time that grows with the
-    text and no faster, so a run of characters is entered at its start alone and never given back.
+    A job's error text may be written to attack: each expression must take time that grows no faster
+    than the text, so it enters a run of characters only at its start and never backtracks.
     """
     return rf"(?<![\w-])(?=[\w-]*?(?:{_any_of(words)}))[\w-]++"
 
 
 def _spellings(words: Iterable[str]) -> tuple[str, ...]:
-    """Each spelling in small letters, without those that another one is a part of."""
+    """Return each spelling in small letters, without those that contain another one."""
     every = {word.replace("_", sign) for word in words for sign in ("_", "-", "")}
     return tuple(sorted(one for one in every if not any(x in one for x in every - {one})))
 
@@ -56,8 +56,8 @@ CREDENTIAL_TEXT: Final = r"v1\.[0-9a-f]{16}\.[A-Za-z0-9_-]{100,}+(?:\.[A-Za-z0-9
 _CREDENTIAL: Final = re.compile(CREDENTIAL_TEXT)
 # What stands between a name and its value.
 _SIGN: Final = r"\s*+(?:=>|:=|[=:])\s*+"
-# A quote that a cut left open hides the rest of the line. Text inside of text has its quotes
-# escaped, and one more backslash before such a quote is the value's own.
+# A quote without an end (a cut text) hides the rest of the line. Text inside of text has its quotes
+# escaped; one more backslash before such a quote belongs to the value.
 _QUOTED_PAIR: Final = re.compile(
     rf"(?i)((?P<open>(?<!\\)\\*+[\"']|){_name(_WORDS)}(?P=open){_SIGN})"
     r"(?P<quote>\\*+[\"'])(?:(?!(?<!\\)(?P=quote))(?:[^\\\n]|\\.))*+(?P=quote)?+"
@@ -66,9 +66,9 @@ _BARE_PAIR: Final = re.compile(
     rf"(?i)([\"']?{_name(word for word in _WORDS if word not in _LONG)}[\"']?{_SIGN})"
     r"(?!\\*+[\"'])([^\s,;&}]+)"
 )
-# A header's cookies are pairs under names of their own, up to the end of the line.
+# A header's cookies are pairs with names of their own, up to the end of the line.
 _COOKIES: Final = re.compile(rf"(?i)([\"']?{_name(['cookie'])}[\"']?{_SIGN})(?![\"'])([^\r\n\"']+)")
-# A scheme and what belongs to it, up to the end of the line; or one word.
+# A scheme and its credentials, up to the end of the line; or one word.
 _AUTHORIZATION: Final = re.compile(
     rf"(?i)(authorization[\"']?{_SIGN}[\"']?(?:(?:basic|bearer|digest|token)\s++)?)"
     r"([^\s\"',;]++(?:[ \t]++[^\r\n\"']++)?)"
@@ -83,7 +83,7 @@ _DEEPEST: Final = 32
 
 
 def _without_password(found: re.Match[str]) -> str:
-    """A word with a URL: up to its last @, for a password may hold @, / and : unescaped."""
+    """Mask a URL's password up to the last @: a password may contain unescaped @, / and :."""
     head, at, tail = found[0].rpartition("@")
     user = _URL_USER.search(head) if at else None
     if user is None or user.end() == len(head):
@@ -91,8 +91,8 @@ def _without_password(found: re.Match[str]) -> str:
     return f"{head[: user.end()]}{MASK}{at}{tail}"
 
 
-# Each expression, with the words without one of which it finds nothing: looking for a word costs a
-# hundredth of the expression.
+# Each expression, with the words of which it needs one: searching a word costs a hundredth of the
+# expression.
 _RULES: Final[
     tuple[tuple[tuple[str, ...], re.Pattern[str], str | Callable[[re.Match[str]], str]], ...]
 ] = (
@@ -103,8 +103,8 @@ _RULES: Final[
     (("cookie",), _COOKIES, rf"\1{MASK}"),
     (_NAMED, _BARE_PAIR, rf"\1{MASK}"),
 )
-# The same for a whole value: a secret in it has one of these in its key or beside it. Each stands
-# under a rare letter of its own, which is looked for first.
+# The same for a whole value: a secret has one of these words in its key or beside it. Each is
+# listed under a rare letter of its own, which is searched first.
 _RARE: Final = "/zwbvkds"
 
 
@@ -119,7 +119,7 @@ _TRACES: Final = _by_letter(("://", "bearer", *_NAMED))
 
 
 def redact(value: Any, depth: int = 0) -> Any:
-    """A copy of JSON-like `value` with the values of secret-looking keys masked."""
+    """Return a copy of JSON-like `value` with the values of secret-looking keys masked."""
     if depth > _DEEPEST:
         return MASK
     if isinstance(value, dict):
@@ -156,10 +156,10 @@ def mask_tokens(text: str) -> str:
 
 
 def redacted_repr(value: Any) -> str:
-    """`repr(redact(value))`; where the plain repr has no trace of a secret, that is it."""
+    """Return `repr(redact(value))`, or the plain repr if that has no trace of a secret."""
     shown = repr(value)
     deep = shown.count("[") + shown.count("{") > _DEEPEST
-    # A bracket may be a tuple, which `redact` shows as a list, or a class of its own.
+    # A bracket may be a tuple, which `redact` shows as a list, or an unknown class.
     if deep or "(" in shown or _has_trace(_folded(shown)):
         return repr(redact(value))
     return mask_tokens(shown)
@@ -180,14 +180,15 @@ def _any_in(words: tuple[str, ...], folded: str) -> bool:
 
 
 def _folded(text: str) -> str:
-    """`text` with every letter that an expression takes for a small one as that one."""
+    """Return `text` in small letters, as the expressions compare letters."""
     folded = text.lower()
     if folded.isascii():
         return folded
-    # Beyond `lower`, `re` takes three for an i or an s; a dotted I is lowered to two letters.
+    # Beyond `lower`, `re` treats three characters as an i or an s; a dotted I lowers to two
+    # letters.
     return folded.replace("i\u0307", "i").replace("\u0131", "i").replace("\u017f", "s")
 
 
 def redact_url(url: str) -> str:
-    """A URL fit for logs: its password masked, in the authority and in the query."""
+    """Return a URL for logs: its password masked, in the authority and in the query."""
     return redact_text(url)

@@ -1,7 +1,8 @@
-"""What fails for longer than a moment: how long to wait before the next try, and what is logged.
+"""Lasting failures: how long to wait before the next try, and what is logged.
 
-A permission, a key of another type, a full server do not heal by themselves. Whoever meets one goes
-on trying, since somebody may mend it, with waits that grow, and says so once.
+A missing permission, a key of another type or a full server does not go away by itself. The code
+that gets such an error tries again with growing waits, since somebody may repair it, and logs each
+cause once.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ log = logger(__name__)
 
 FIRST_WAIT_S: Final = 1.0
 LONGEST_WAIT_S: Final = 30.0
-# What was not tried for so long may have been mended, or be another worker's by now.
+# An item that was not tried for so long may have been repaired, or have another worker now.
 _FORGOTTEN_S: Final = 4 * LONGEST_WAIT_S
 _MOST_ITEMS: Final = 10_000
 # Job ids, tags and times differ in every message of one cause.
@@ -31,7 +32,7 @@ _VARIABLE: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|\d+")
 
 @dataclass(slots=True)
 class _Failing:
-    """One thing that fails: since when, for which causes and items, and how long it waits."""
+    """One failing action: since when, its causes and items, and how long it waits."""
 
     since_s: float
     wait_s: float = 0.0
@@ -43,11 +44,11 @@ class _Failing:
 
 
 class Refusals:
-    """The failures of one process, by what failed; its threads may share it.
+    """The failures of one process, by action; its threads may share it.
 
-    `what` is what a person reads, such as "heartbeat not written", and the key. Where it fails for
-    some and works for others, `item` distinguishes them, such as a job's id: the wait of an item
-    grows with its own failures, that of all of them while none works.
+    `what` is text for people, such as "heartbeat not written", and the key. If the action fails for
+    some things and works for others, `item` distinguishes them, such as a job's id. The wait of an
+    item grows with its own failures, and that of all items while none succeeds.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class Refusals:
         facts: Mapping[str, Any] | None = None,
         level: int = logging.WARNING,
     ) -> float:
-        """Note a failure; how long to wait now, in seconds. Logs the first of each cause."""
+        """Note a failure; return how long to wait now, in seconds. Logs the first of each cause."""
         now = self._clock()
         failing = self._failing.setdefault(what, _Failing(now))
         failing.count += 1
@@ -82,7 +83,7 @@ class Refusals:
             del failing.items[next(iter(failing.items))]
         if now >= failing.until_s:
             failing.wait_s = self._longer(failing.wait_s)
-        # Not all at once, and never longer than is said.
+        # Spread the tries at random, and never wait longer than the log says.
         wait_s = max(own_s, failing.wait_s) * (1 - self._jitter() / 2)
         failing.until_s = max(failing.until_s, now + wait_s)
         cause = _VARIABLE.sub("#", f"{type(error).__name__}: {error}")
@@ -92,7 +93,7 @@ class Refusals:
         return wait_s
 
     def worked(self, what: str, item: str = "") -> None:
-        """Note a success; logs it where nothing of it fails any more."""
+        """Note a success; log it once no item fails any more."""
         failing = self._failing.get(what)
         if failing is None:
             return
@@ -106,7 +107,7 @@ class Refusals:
         if not failing.items:
             del self._failing[what]
             log.info(
-                "%s: that is over after %d failures in %.0f s",
+                "%s: this works again, after %d failures in %.0f s",
                 what,
                 failing.count,
                 now - failing.since_s,
@@ -114,7 +115,10 @@ class Refusals:
             )
 
     def waits_s(self, what: str) -> float:
-        """How long `what` is still to be left alone, in seconds; 0 where it may be tried."""
+        """Return how long to wait before the next try of `what`, in seconds.
+
+        0 if it may be tried.
+        """
         failing = self._failing.get(what)
         return 0.0 if failing is None else max(failing.until_s - self._clock(), 0.0)
 
@@ -124,8 +128,8 @@ class Refusals:
     def _log_first(self, level: int, what: str, error: object, extra: dict[str, Any]) -> None:
         log.log(
             level,
-            "%s: %s. It is tried again after waits that grow to %g s, and logged again when it "
-            "works or fails for another reason",
+            "%s: %s. Taskyard tries again, with waits of up to %g s, and logs when it works or "
+            "fails for another reason",
             what,
             str(error).rstrip("."),
             self._longest_s,

@@ -1,8 +1,8 @@
-r"""Characters that steer whoever shows a text, rather than say something: found, or escaped.
+r"""Characters that control how a text is shown: find or escape them.
 
-They are control characters, what turns the direction of writing round, and what cannot be seen at
-all. Tab and newline are text. So are the joiners U+200C and U+200D: Persian words and many emoji
-need them, and they move nothing.
+They are control characters, characters that change the writing direction, and invisible ones. Tab
+and newline are text. So are the joiners U+200C and U+200D: Persian words and many emoji need them,
+and they move nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 __all__ = ["STEERING", "escaped"]
 
 STEERING: Final = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 but tab and newline, DEL, C1
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 except tab and newline, DEL, C1
     "\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     "\U000e0000-\U000e007f\ud800-\udfff]"  # tags; lone surrogates, which UTF-8 cannot hold
 )
@@ -24,7 +24,7 @@ _PLANE: Final = 0xFFFF
 
 
 def escaped(text: str) -> str:
-    r"""`text` with each of them as Python writes it: `\x1b`, `\u202e`, `\U000e0001`."""
+    r"""Return `text` with each of them in Python's notation: `\x1b`, `\u202e`, `\U000e0001`."""
     return STEERING.sub(_escape, text)
 
 

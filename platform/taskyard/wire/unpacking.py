@@ -1,7 +1,7 @@
-"""Compressed bodies, unpacked up to a limit: 200 kB may hold 200 MB.
+"""Decompress bodies up to a limit: 200 kB may decompress to 200 MB.
 
-The names are kombu's, whose own way has no limit and takes what a message's header `compression`
-says. What needs a library beyond Python's own works where that is installed, as in kombu.
+The names are kombu's, whose own code has no limit and follows a message's header `compression`. A
+compression that needs a library beyond Python's own works if that is installed, as in kombu.
 """
 
 from __future__ import annotations
@@ -15,32 +15,33 @@ from typing import Any, Final, Protocol
 
 __all__ = ["UNPACKED_LIMIT", "CompressionFault", "UnpacksTooLarge", "knows", "unpack_body"]
 
-# As much as RabbitMQ 4 takes in one message that is not compressed.
+# As much as RabbitMQ 4 allows for one uncompressed message.
 UNPACKED_LIMIT: Final = 16 * 1024 * 1024
-# What xz -9 needs for its dictionary, twice.
+# Twice what xz -9 needs for its dictionary.
 _LZMA_MEMORY: Final = 128 * 1024 * 1024
-# So many bytes begin each stream of bz2, xz and zstd, and nothing else.
+# Each stream of bz2, xz and zstd begins with these bytes, and nothing else does.
 _MAGIC: Final = 3
-# Beside what is unpacked no copy of it is held.
+# No second copy of the decompressed data is held.
 _PIECE: Final = 1024 * 1024
 
 
 class CompressionFault(ValueError):
-    """A body that is not what its compression says."""
+    """A body that its compression cannot decompress."""
 
 
 class UnpacksTooLarge(CompressionFault):
-    """A body that would be larger than the limit; nothing beyond the limit was unpacked."""
+    """A body that would be larger than the limit; decompression stopped at the limit."""
 
     def __init__(self, packed: int, name: str, limit: int) -> None:
         self.packed, self.name, self.limit = packed, name, limit
         super().__init__(
-            f"its {packed:,} bytes ({name}) unpack to more than {limit:,} bytes, which is the limit"
+            f"its {packed:,} bytes ({name}) decompress to more than {limit:,} bytes, which is the "
+            f"limit"
         )
 
 
 class _Stream(Protocol):
-    """One compressed stream as bz2, lzma and zstd of Python's library have it."""
+    """One compressed stream, as the objects of bz2, lzma and zstd in Python's library."""
 
     @property
     def eof(self) -> bool: ...
@@ -55,15 +56,15 @@ class _Stream(Protocol):
 
 
 def knows(name: object) -> bool:
-    """Whether `name` is one of kombu's own compressions, which can be stopped at a limit."""
+    """Return whether `name` is one of kombu's own compressions, which can be stopped at a limit."""
     return isinstance(name, str) and name in _STREAMS
 
 
 def unpack_body(body: bytes, name: str, limit: int = UNPACKED_LIMIT) -> bytes:
-    """Return `body` unpacked from the compression that kombu calls `name`.
+    """Return `body` decompressed from the compression that kombu calls `name`.
 
-    Raises `UnpacksTooLarge` as soon as it grows over `limit` bytes, `CompressionFault` for a name
-    that is not known here or a body of another kind.
+    Raises `UnpacksTooLarge` as soon as it grows over `limit` bytes, `CompressionFault` for an
+    unknown name or a body of another kind.
     """
     find = _STREAMS.get(name)
     if find is None:
@@ -76,14 +77,14 @@ def unpack_body(body: bytes, name: str, limit: int = UNPACKED_LIMIT) -> bytes:
     try:
         found = _unpack(open_stream, body, limit)
     except (own_error, ValueError, OSError, EOFError) as error:
-        raise CompressionFault(f"the body is no {name} of one piece: {error}") from error
+        raise CompressionFault(f"the body is not complete, valid {name}: {error}") from error
     if len(found) > limit:
         raise UnpacksTooLarge(len(body), name, limit)
     return bytes(found)
 
 
 def _unpack(open_stream: Callable[[], _Stream], body: bytes, limit: int) -> bytearray:
-    """Unpack all streams of `body`, and stop with one byte more than `limit`."""
+    """Decompress all streams of `body`, and stop one byte after `limit`."""
     found, rest = bytearray(), body
     while True:
         stream = open_stream()
@@ -95,13 +96,13 @@ def _unpack(open_stream: Callable[[], _Stream], body: bytes, limit: int) -> byte
         if not stream.eof:
             raise EOFError("it ends too early")
         rest = stream.unused_data
-        # What follows and is no other stream of the kind is ignored, as by Python's own functions.
+        # Data after the stream that is not another stream is ignored, as by Python's own functions.
         if not rest or rest[:_MAGIC] != body[:_MAGIC]:
             return found
 
 
 class _Zlib:
-    """zlib's stream, which keeps the rest of its input where the caller must give it again."""
+    """zlib's stream, with the unread rest of its input, which zlib leaves to the caller."""
 
     def __init__(self) -> None:
         self._stream = zlib.decompressobj()
@@ -114,7 +115,7 @@ class _Zlib:
     def needs_input(self) -> bool:
         return not self._stream.unconsumed_tail
 
-    # zlib.decompress unpacks the first stream alone.
+    # zlib.decompress reads only the first stream.
     unused_data = b""
 
     def decompress(self, data: bytes, max_length: int) -> bytes:
@@ -142,7 +143,9 @@ class _Brotli:
 
 
 class _OlderBrotli:
-    """brotli before 1.2, which returns all that its input gives: so it gets one byte at a time.
+    """A stream of brotli before 1.2, which has no output limit.
+
+    So it gets one byte of input at a time.
 
     One byte ends at most one block of the format, of 16 MiB.
     """

@@ -1,4 +1,4 @@
-"""The header of a message whose own headers could not be read."""
+"""The header of a message whose own headers could not be decoded."""
 
 from __future__ import annotations
 
@@ -7,4 +7,4 @@ from typing import Final
 __all__ = ["UNREAD"]
 
 UNREAD: Final = "taskyard_unread"
-"""Holds the message's AMQP properties as bytes, flags first, in the place of all headers."""
+"""Holds the message's AMQP properties as bytes, flags first, in place of all headers."""

@@ -1,4 +1,4 @@
-"""A first message that the broker has not confirmed yet, as the record keeps it until then."""
+"""A first message without the broker's confirmation, which the record keeps until it comes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["Unsent"]
 
 
 class Unsent(BaseModel):
-    """`countdown_s` counts from the admission; `policy` overrides the type's retry policy.
+    """The message's fields; `countdown_s` counts from the admission; `policy` overrides the type's.
 
-    Only where broker and records are apart: one script publishes and records elsewhere. It costs
-    memory from admission to confirmation, a few milliseconds a job.
+    Used only if broker and records are different servers: otherwise one script publishes and
+    records. It costs memory from admission to confirmation, a few milliseconds a job.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -27,13 +27,13 @@ class Unsent(BaseModel):
 
     @classmethod
     def decode(cls, text: str) -> Self:
-        """Read what `encode` wrote; raises pydantic's `ValidationError`."""
+        """Parse the result of `encode`; raises pydantic's `ValidationError`."""
         return cls.model_validate_json(text)
 
     def encode(self) -> str:
-        """The text in the record."""
+        """Return the text for the record."""
         return self.model_dump_json()
 
     def due(self, epoch: int) -> int:
-        """When it is to run, microseconds; 0 for now."""
+        """Return when it must run, in microseconds; 0 for now."""
         return epoch + us_of(self.countdown_s) if self.countdown_s > 0 else 0
