@@ -118,8 +118,7 @@ def _loss(name: str, wished: Any, found: Any, quorum_levels: int) -> str:  # noq
                 "RabbitMQ itself drops from it (expired, too many) are lost without a letter"
             )
         case "x-dead-letter-exchange":
-            return f"messages that RabbitMQ itself drops from it go to {found!r} and become no "
-            f"letters"
+            return f"messages that RabbitMQ drops from it go to {found!r} and become no letters"
         case "x-queue-type" if found == "quorum":
             levels = {1: "no priorities", 2: "two priorities"}.get(quorum_levels)
             return "" if levels is None else f"it is a quorum queue, which has {levels}"

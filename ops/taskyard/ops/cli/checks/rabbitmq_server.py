@@ -101,7 +101,7 @@ def _differing(queue: RabbitQueue, found: Declared, lost: list[str], broker: Con
         remedy += (
             " If that is not possible, a policy can give it the dead-letter exchange, but no "
             "priorities. A queue follows one policy only: merge this one into an existing policy. "
-            "Run: {command}"
+            f"Run: {command}"
         )
     text = f"queue {queue.name} exists and is used as it is, with this loss: {'; '.join(lost)}"
     return Finding.warning("broker", text, remedy)

@@ -58,7 +58,7 @@ def no_job(settings: Settings, records: Records, name: str) -> NotFound:
         text += (
             "Without install(app, admit=True) a task of an installed Celery app has no record "
             "before a worker begins it: it may still wait in a queue of the app "
-            "({some or 'no worker of it has run yet'}), which `taskyard queues list` counts once "
+            f"({some or 'no worker of it has run yet'}), which `taskyard queues list` counts once "
             "a worker of the app has run. "
         )
     return NotFound(f"{text}See: taskyard jobs list")

@@ -100,8 +100,8 @@ def _workers(view: JobView) -> str | None:
         case QueueState(consumers=int() as consumers):
             return f"{consumers} consume{'s' * (consumers == 1)} this queue"
         case QueueState(told_at=datetime() as told_at):
-            return f"unknown (a worker of the app consumed it {age(told_at, SYSTEM_CLOCK.now())} "
-            f"ago)"
+            ago = age(told_at, SYSTEM_CLOCK.now())
+            return f"unknown (a worker of the app consumed it {ago} ago)"
         case QueueState():
             return "unknown (some worker does not say what it consumes)"
         case TaskyardError() as error:

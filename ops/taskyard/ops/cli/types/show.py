@@ -42,8 +42,8 @@ def command(
 
 def _handler(known: Known, silence: str | None) -> str:
     if known.handler is None:
-        return "unknown" if silence is not None else "none here: a worker on this machine has no "
-        "handler either"
+        none = "none here: a worker on this machine has no handler either"
+        return "unknown" if silence is not None else none
     return known.handler
 
 
