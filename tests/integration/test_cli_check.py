@@ -82,7 +82,7 @@ def test_a_redis_that_evicts_and_forgets_is_an_error_and_a_warning(
     ran = shell.run("check", TASKYARD_REDIS_URL=forgetful.url)
 
     assert ran.code == 2
-    assert "✗ Redis      maxmemory-policy is allkeys-lru: under memory pressure" in ran.out
+    assert "✗ Redis      maxmemory-policy is allkeys-lru: when memory is low" in ran.out
     assert re.search(
         r"Run: redis-cli -h \S+ -p \d+ CONFIG SET maxmemory-policy noeviction", ran.out
     )
@@ -200,7 +200,7 @@ def test_a_cluster_and_a_replica_are_refused() -> None:
     assert cluster.level is Level.ERROR
     assert "it is a cluster" in cluster.detail
     assert replica.level is Level.ERROR
-    assert replica.remedy == "Point TASKYARD_REDIS_URL to the primary."
+    assert replica.remedy == "Set TASKYARD_REDIS_URL to the primary."
 
 
 def test_a_decorator_without_a_queue_is_one_finding_and_the_files_types_stay_known() -> None:

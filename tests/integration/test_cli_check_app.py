@@ -125,7 +125,7 @@ def test_the_table_shows_the_change(shell: Shell) -> None:
     ran = shell.run("check", "shop:app")
     assert "shop.pay" in ran.out
     assert "before it runs → after it ran" in ran.out
-    assert "shop.mail: observe, not more: acks_late=False" in ran.err
+    assert "shop.mail: only observe: acks_late=False" in ran.err
 
 
 BROKEN = """
@@ -163,7 +163,7 @@ def test_what_is_no_app_is_told_with_what_came(shell: Shell) -> None:
     assert ran.err.startswith("error: 'shop:pay' is not a Celery app, got: ")
     (shell.folder / "bare.py").write_text("")
     ran = shell.run("check", "bare")
-    assert "the module 'bare' is there and has neither an `app` nor a `celery`." in ran.err
+    assert "the module 'bare' exists, but has neither an `app` nor a `celery`." in ran.err
     assert ran.err.endswith(
         "The module has no app; name the module that has one: taskyard check MODULE:APP\n"
     )
@@ -191,11 +191,11 @@ def test_an_exception_in_the_module_is_told_with_its_line(
     ran = shell.run("check", "broken:app")
     assert ran.code == 2
     assert ran.err.startswith(
-        "error: the module 'broken' is there, importing it failed: "
+        "error: the module 'broken' exists, but importing it failed: "
     ), ran.err  # fmt: skip
     assert said in ran.err
-    assert ran.err.endswith(" Mend that, then run again: taskyard check broken:app\n")
-    assert "no Celery app" not in ran.err
+    assert ran.err.endswith(" Correct it, then run again: taskyard check broken:app\n")
+    assert "not a Celery app" not in ran.err
 
 
 def test_a_package_whose_celery_module_fails_is_not_told_to_be_without_an_app(
@@ -215,7 +215,7 @@ def test_settings_that_only_the_first_look_loads_are_the_app_s_own_fault(shell: 
     )
     ran = shell.run("check", "late:app")
     assert ran.code == 2
-    assert "the app of 'late:app' is there, its settings or tasks cannot be loaded: " in ran.err
+    assert "the app of 'late:app' exists, but its settings or tasks cannot be loaded: " in ran.err
     assert "ModuleNotFoundError: No module named 'no_settings'" in ran.err
 
 
@@ -266,7 +266,7 @@ def test_a_task_whose_route_is_a_fanout_exchange_is_observed_and_says_why(tmp_pa
     ran = shell.run("check", "cast:app")
     assert ran.code == 0
     assert (
-        "shop.pay: observe, not more: its route is the fanout exchange 'everywhere', from which "
+        "shop.pay: only observe: its route is the fanout exchange 'everywhere', from which "
         "every worker runs its copy"
     ) in " ".join(ran.err.split())
 

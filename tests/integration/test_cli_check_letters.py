@@ -67,7 +67,7 @@ def test_a_count_that_takes_too_long_is_unknown(settings: Settings, database: En
         (finding,) = found(settings.model_copy(update={"database_url": url}))
     assert finding.level is Level.WARNING
     assert finding.detail == (
-        "unknown how many wait for an operator: not counted within 2000 ms"
+        "it is unknown how many wait for an operator: not counted within 2000 ms"
     )  # fmt: skip
 
 
@@ -84,7 +84,7 @@ def test_a_count_that_postgres_refuses_is_unknown_with_its_reason(
         with database.begin() as connection:
             connection.execute(text(f"GRANT {right} TO CURRENT_USER"))
     assert finding.detail == (
-        "unknown how many wait for an operator: permission denied for table dead_letter_queue"
+        "it is unknown how many wait for an operator: permission denied for table dead_letter_queue"
     )  # fmt: skip
 
 
@@ -94,5 +94,7 @@ def test_without_postgres_the_count_is_unknown_and_not_none(
     shell = Shell(tmp_path, environment_of(settings))
     ran = shell.run("check", TASKYARD_DATABASE_URL="postgresql://127.0.0.1:1/nothing")
     assert ran.code == 3
-    assert "! letters    unknown how many wait for an operator: Postgres could not be" in ran.out
+    assert (
+        "! letters    it is unknown how many wait for an operator: Postgres could not be" in ran.out
+    )
     assert "none waits for an operator" not in ran.out

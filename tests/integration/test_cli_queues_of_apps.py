@@ -81,7 +81,7 @@ def test_the_queues_of_an_app_are_listed_as_soon_as_its_worker_is_up(
             line for line in listed.out.splitlines() if line.startswith(f"{app.prefix}.work")
         ]
         assert line.endswith("the app's   an app")
-        assert ("told " in line) is unknown
+        assert ("reported " in line) is unknown
         assert f"no worker consumes queue '{app.prefix}.work'" not in listed.err
         assert [row for row in rows() if row in settings.queues] == []
     finally:

@@ -41,7 +41,7 @@ def test_the_newest_letters_come_first_and_no_more_than_asked_for(database: Engi
 
 @pytest.mark.parametrize("limit", [0, -1, 1001])
 def test_a_limit_out_of_range_is_refused(database: Engine, limit: int) -> None:
-    with pytest.raises(Refused, match=f"between 1 and 1000, got {limit}"):
+    with pytest.raises(Refused, match=f"from 1 to 1000, got {limit}"):
         letters.list(database, limit=limit)
 
 

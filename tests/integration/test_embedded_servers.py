@@ -325,7 +325,7 @@ def test_a_cluster_of_another_version_is_refused(home: Path) -> None:
         pass
     (home / "postgres" / "data" / "PG_VERSION").write_text("16\n")
 
-    with pytest.raises(SchemaMismatch, match="made by PostgreSQL 16: expected 18"):
+    with pytest.raises(SchemaMismatch, match="created by PostgreSQL 16: expected 18"):
         stack.start()
 
 
@@ -514,7 +514,7 @@ def test_one_signal_drains_every_command_and_ends_well(number: signal.Signals) -
 
     assert code == 0
     assert output.count("drained") == 2
-    assert f"{number.name} received, draining for up to 30 s; again kills" in output
+    assert f"{number.name} received, draining for up to 30 s; send it again to kill all" in output
 
 
 def test_draining_signals_the_command_and_not_its_children() -> None:
@@ -537,7 +537,7 @@ def test_a_second_ctrl_c_kills() -> None:
         code, output = runner.end()
 
     assert code == 130
-    assert "SIGINT again, killing" in output
+    assert "SIGINT again: killing all" in output
     assert "stubborn stopped (killed by SIGKILL)" in output
 
 
@@ -548,7 +548,7 @@ def test_what_has_not_drained_in_time_is_killed() -> None:
         code, output = runner.end()
 
     assert code == 143
-    assert "not drained after 0.2 s, killing" in output
+    assert "not drained after 0.2 s: killing all" in output
 
 
 @pytest.mark.parametrize(

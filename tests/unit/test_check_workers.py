@@ -31,13 +31,13 @@ def test_while_a_worker_has_not_answered_it_is_unknown() -> None:
     finding = judge_types(TYPES, {"a": ["plan"]}, 2)
     assert finding.level is Level.WARNING
     assert finding.detail == (
-        "unknown whether they know the job types: 1 worker of 2 answered, and none of them knows "
-        "paint"
+        "it is unknown whether they know the job types: 1 worker of 2 answered, and none of them "
+        "knows paint"
     )
 
 
 def test_without_any_answer_it_is_unknown() -> None:
     finding = judge_types(TYPES, {}, 1)
     assert finding.detail == (
-        "unknown whether they know the job types: no worker answered within a second"
+        "it is unknown whether they know the job types: no worker answered within a second"
     )

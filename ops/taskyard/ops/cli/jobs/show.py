@@ -115,7 +115,7 @@ def _lease(hands: Hands | None) -> str | None:
     if not hands.expired:
         return f"until {moment(hands.lease_until)}, renewed by {hands.worker}"
     ago = age(hands.lease_until, SYSTEM_CLOCK.now())
-    alive = "lives" if hands.worker_lives else "is gone"
+    alive = "lives" if hands.worker_lives else "is dead"
     return f"expired {ago} ago, {moment(hands.lease_until)}; worker {hands.worker} {alive}"
 
 
