@@ -24,6 +24,7 @@ __all__ = [
     "NotFound",
     "NotPermitted",
     "NotReplicated",
+    "NotSupportedByPool",
     "PayloadTooLarge",
     "PublishFailed",
     "Refused",
@@ -193,6 +194,19 @@ class TokenRefused(NotPermitted):
     def __init__(self, code: str, message: str) -> None:
         self.code = code
         super().__init__(message)
+
+
+class NotSupportedByPool(TaskyardError):
+    """The worker's pool cannot do it; `act` says what, `pool` names its class."""
+
+    exit_code = 5
+
+    def __init__(self, act: str, pool: str) -> None:
+        self.act, self.pool = act, pool
+        super().__init__(
+            f"cannot {act}: this worker's pool is {pool}, which runs jobs in the worker's main "
+            "process. Use the prefork pool (the default), or stop the worker"
+        )
 
 
 class TransitionRefused(TaskyardError):

@@ -88,6 +88,38 @@ def test_a_living_consumer_keeps_its_messages_longer_than_its_heartbeat_lives(po
         assert not post.waiting()
 
 
+def test_a_consumer_that_was_cancelled_lives_as_long_as_it_holds_messages(post: Post) -> None:
+    """A worker that drains may wait hours for the end of its last job."""
+    post.send(1)
+    with post.taking(prefetch_count=1) as taken:
+        taken.await_count(1)
+        taken.consumer.cancel()
+        owner = taken.channel.ownership.name
+        post.silence(owner, OWNER_TTL_S / 2)
+        before = post.redis.hget(f"{post.name}:heartbeats", owner)
+        taken.await_that(
+            lambda: post.redis.hget(f"{post.name}:heartbeats", owner) != before, "a heartbeat"
+        )
+        assert len(post.unacked()) == 1
+        taken.messages[0].ack()
+        assert not post.unacked()
+
+
+def test_what_a_pop_brings_to_a_cancelled_consumer_goes_back_as_it_came(post: Post) -> None:
+    with post.taking(prefetch_count=2) as taken:
+        taken.turn(2)
+        post.send(1, 2, 3)
+        taken.channel.pops.ask_again()
+        taken.channel._brpop_start()
+        taken.consumer.cancel()
+        taken.await_that(lambda: len(post.waiting()) == 3 and not post.unacked(), "all are back")
+        assert not taken.messages
+    bodies = [json.loads(raw) for raw in post.waiting()]
+    assert [body["headers"].get("redelivered") for body in bodies] == [None] * 3
+    with post.taking() as taken:
+        assert taken.await_count(3) == [1, 2, 3]
+
+
 def test_a_stock_consumer_has_no_heartbeat_and_keeps_its_visibility_timeout(post: Post) -> None:
     post.send(1)
     with holder(post, 1, stock=True) as process:

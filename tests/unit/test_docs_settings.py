@@ -68,7 +68,7 @@ LIMITS = {
         "wire.refusals:LONGEST_WAIT_S",
         "wire.refusals:_FORGOTTEN_S",
     ],
-    "messages held back for such a wait": ["engine.holding:MOST_HELD"],
+    "messages held back for such a wait": ["engine.celery_messages:MOST_HELD"],
     "a dead consumer's messages are looked for": ["transport.transport:_SWEEP_S"],
     "one promotion from the delay store": ["broker:PROMOTE_BATCH"],
     "promotions": [

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from taskyard.engine.holding import Holding
+from taskyard.engine.celery_messages import CeleryMessages
 
 
 class ConsumerStandIn:
@@ -42,26 +42,26 @@ def message(*, is_open: bool = True) -> Any:
 
 
 def test_what_is_held_goes_back_once_and_its_place_with_it(consumer: ConsumerStandIn) -> None:
-    holding, back = Holding(consumer), list[str]()
+    holding, back = CeleryMessages(consumer), list[str]()
     holding.hold(message(), lambda: back.append("after its wait"), 9)
     assert consumer.prefetch == 5
-    holding.drain()
+    holding.end_holding()
     for act in consumer.due:
         act()
     assert (back, consumer.prefetch) == (["after its wait"], 4)
 
 
 def test_a_worker_that_ends_does_what_holds_for_a_drain(consumer: ConsumerStandIn) -> None:
-    holding, back = Holding(consumer), list[str]()
+    holding, back = CeleryMessages(consumer), list[str]()
     on_drain = lambda: back.append("drained")  # noqa: E731 - one act
     holding.hold(message(), lambda: back.append("waited"), 9, on_drain=on_drain)
-    holding.drain()
+    holding.end_holding()
     holding.hold(message(), lambda: back.append("waited"), 9, on_drain=on_drain)
     assert (back, len(consumer.due)) == (["drained", "drained"], 1)
 
 
 def test_what_a_lost_connection_took_is_no_longer_held(consumer: ConsumerStandIn) -> None:
-    holding, back = Holding(consumer), list[str]()
+    holding, back = CeleryMessages(consumer), list[str]()
     for _ in range(3):
         holding.hold(message(is_open=False), lambda: back.append("twice"), 9, most=1)
     for act in consumer.due:

@@ -71,7 +71,7 @@ class ContextHarness:
         self.letters = SimpleNamespace(post=self.posted.append)
         self.memory = ProcessMemory(SYSTEM_CLOCK)
         self.refusals = Refusals()
-        self.holding: Any = None
+        self.ports: Any = None
         publish = lambda raw, **_: self.published.append(raw)  # noqa: E731 - two names, one act
         self.publisher = SimpleNamespace(publish=publish, publish_later=publish)
 
@@ -186,8 +186,8 @@ def test_only_a_short_lease_is_awaited_in_the_worker(
 ) -> None:
     """RabbitMQ closes the channel of a worker that holds a message for long."""
     held: list[float] = []
-    desk.yard.holding = SimpleNamespace(
-        hold=lambda _message, _give_back, wait_s, **_: held.append(wait_s)
+    desk.yard.ports = SimpleNamespace(
+        messages=SimpleNamespace(hold=lambda _message, _give_back, wait_s, **_: held.append(wait_s))
     )
     desk.yard.records.settings = SETTINGS.model_copy(update={"lease_s": lease_s})
     desk.yard.records.begin("job-1", STAMP, holder="h", worker="w", job_type="t", queue="work")

@@ -15,13 +15,15 @@ from redis.exceptions import RedisError
 
 from taskyard.broker import keep_packed, keep_transport, read_any_header, settle_queues
 from taskyard.clock import to_us
+from taskyard.engine.celery_attempts import CeleryAttempts
+from taskyard.engine.celery_messages import BareMessage, CeleryMessages
 from taskyard.engine.eta import due_ahead_us
-from taskyard.engine.holding import Holding
 from taskyard.engine.message import is_identified, job_id_of, position_of, task_of
 from taskyard.engine.operator_messages import take_credential
 from taskyard.engine.origin import QUEUE, note_queues, queue_by_tag
 from taskyard.engine.pending import Owing, pending_publication
 from taskyard.engine.pool import OwnPipesPool
+from taskyard.engine.ports import Messages, WayBack, WorkerPorts
 from taskyard.engine.publish_errors import PUBLISH_ERRORS
 from taskyard.engine.reconnecting import (
     CALM_S,
@@ -77,7 +79,9 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._reconnecting = Reconnecting(self.app.taskyard.refusals)
-        self.app.taskyard.holding = Holding(self)
+        messages = CeleryMessages(self)
+        attempts = CeleryAttempts(self, messages)
+        self.app.taskyard.ports = WorkerPorts(messages, attempts, attempts, attempts)
         # A pool of processes: its jobs have time limits, and one thread has the timer.
         if getattr(self.pool, "uses_semaphore", False):
             discard_cancelled(self.timer)
@@ -85,7 +89,7 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
     def stop(self) -> None:
         """Take no more, and give back what is held: the pool's last job may run for hours."""
         super().stop()
-        self.app.taskyard.holding.drain()
+        self.app.taskyard.ports.messages.end_holding()
 
     def on_connection_error_after_connected(self, exc: BaseException) -> None:
         """Celery's clearing up, then a wait where one loss follows another."""
@@ -257,8 +261,11 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
             yard.refusals.refused(PUT_OFF, error, action="put_off_failed")
             return False
         yard.refusals.worked(PUT_OFF)
-        message.ack_log_error(log, self.connection_errors)
+        self._bare(message).acknowledge()
         return True
+
+    def _bare(self, message: Any) -> BareMessage:
+        return BareMessage(message, self.connection_errors)
 
     def _reuses_id(self, message: Any) -> bool:
         """Whether a message that would wait has another job's id; then its letter is published.
@@ -308,15 +315,12 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
             dead_letter(yard, message, outcome)
         except (*PUBLISH_ERRORS, ValueError, TypeError) as error:
             wait_s = yard.refusals.refused(_LETTER, error, action="letter_failed", item=item)
-            give_back = partial(message.reject_log_error, log, self.connection_errors, requeue=True)
-            self._hold(message, give_back, wait_s)
+            messages: Messages = self.app.taskyard.ports.messages
+            give_back = partial(messages.give_back, self._bare(message), WayBack.UNCOUNTED)
+            messages.hold(message, give_back, wait_s)
             return
         yard.refusals.worked(_LETTER, item)
-        message.ack_log_error(log, self.connection_errors)
-
-    def _hold(self, message: Any, give_back: Callable[[], object], wait_s: float) -> None:
-        holding: Holding = self.app.taskyard.holding
-        holding.hold(message, give_back, wait_s)
+        self._bare(message).acknowledge()
 
 
 def _is_decided(yard: WorkerContext, message: Any) -> bool:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from celery import bootsteps
-from celery.worker import state as worker_state
 
-from taskyard.engine.process_memory import ProcessMemory
+from taskyard.engine.worker_context import WorkerContext
 
 __all__ = ["INTERVAL_S", "MemoryWatch"]
 
@@ -25,8 +24,8 @@ class MemoryWatch(bootsteps.StartStopStep):  # type: ignore[misc]
 
     def start(self, consumer: Any) -> None:
         """Start the timer."""
-        memory = consumer.app.taskyard.memory
-        self._entry = consumer.timer.call_repeatedly(INTERVAL_S, _look, (memory,))
+        context = consumer.app.taskyard
+        self._entry = consumer.timer.call_repeatedly(INTERVAL_S, _look, (context,))
 
     def stop(self, consumer: Any) -> None:
         """Stop the timer."""
@@ -35,6 +34,6 @@ class MemoryWatch(bootsteps.StartStopStep):  # type: ignore[misc]
             self._entry = None
 
 
-def _look(memory: ProcessMemory) -> None:
-    running = tuple(worker_state.active_requests)
-    memory.look({job.id: job.worker_pid for job in running if job.worker_pid})
+def _look(context: WorkerContext) -> None:
+    if context.ports is not None:
+        context.memory.look(context.ports.work.processes_of_jobs())

@@ -9,9 +9,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from celery import bootsteps
-from celery.worker import state as worker_state
 
-from taskyard.transport import QoS
+from taskyard.engine.ports import Messages, WaitsFor, WayBack
 from taskyard.wire.logs import logger
 
 __all__ = ["INTERVAL_S", "OverPrefetch"]
@@ -31,13 +30,9 @@ class OverPrefetch(bootsteps.StartStopStep):  # type: ignore[misc]
         self._entry: Any = None
 
     def start(self, consumer: Any) -> None:
-        """Start the timer, where our transport serves a pool with an event loop."""
-        semaphore = consumer.controller.semaphore
-        qos = getattr(consumer.task_consumer.channel, "qos", None)
-        if semaphore is not None and isinstance(qos, QoS):
-            self._entry = consumer.timer.call_repeatedly(
-                INTERVAL_S, self._give_back, (consumer, semaphore)
-            )
+        """Start the timer."""
+        messages = consumer.app.taskyard.ports.messages
+        self._entry = consumer.timer.call_repeatedly(INTERVAL_S, _give_back, (messages,))
 
     def stop(self, consumer: Any) -> None:
         """Stop the timer."""
@@ -45,22 +40,19 @@ class OverPrefetch(bootsteps.StartStopStep):  # type: ignore[misc]
             self._entry.cancel()
             self._entry = None
 
-    def _give_back(self, consumer: Any, semaphore: Any) -> None:
-        over_prefetch = consumer.task_consumer.channel.qos.over_prefetch()
-        # kombu has no other name for those who wait for a process, in their order.
-        waiting = semaphore._waiting
-        count = min(over_prefetch, len(waiting))
-        if count == 0:
-            return
-        log.info(
-            "%d messages go back to their queue: the jobs before them take longer than those that "
-            "were taken so far",
-            count,
-            extra={"action": "surplus_returned", "count": count},
-        )
-        for _ in range(count):
-            _, (request, *_), _ = waiting.pop()
-            worker_state.task_ready(request)
-            message = request.message
-            message.channel.qos.mark_not_started(message.delivery_tag)
-            message.requeue()
+
+def _give_back(messages: Messages) -> None:
+    over_prefetch = messages.over_prefetch()
+    if over_prefetch == 0:
+        return
+    withdrawn = messages.withdraw(waiting_for=(WaitsFor.PROCESS,), most=over_prefetch)
+    if not withdrawn:
+        return
+    log.info(
+        "%d messages go back to their queue: the jobs before them take longer than those that "
+        "were taken so far",
+        len(withdrawn),
+        extra={"action": "surplus_returned", "count": len(withdrawn)},
+    )
+    for held in withdrawn:
+        messages.give_back(held, WayBack.AS_IT_CAME)

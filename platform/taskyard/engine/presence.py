@@ -14,7 +14,6 @@ from time import monotonic
 from typing import Any, Final
 
 from celery import bootsteps
-from celery.worker import state as worker_state
 from redis.exceptions import RedisError
 
 from taskyard.records import BEAT_S, Fleet, Member
@@ -22,14 +21,15 @@ from taskyard.store import connect
 from taskyard.transport import SentinelTransport, Transport
 from taskyard.wire.logs import logger
 
-__all__ = ["Presence", "held_tags", "member_of"]
+__all__ = ["Presence", "member_of"]
 
 log = logger(__name__)
 
 _FORGETS_EVERY: Final = 12
 _VISIBILITY_S: Final = 3600.0
-_MOST: Final = 1_000
-_TRIES: Final = 5
+# Beyond it, as where a worker waits for many dates, none is named: a heartbeat is no place for a
+# backlog.
+_MOST_TAGS: Final = 1_000
 
 
 class Presence(bootsteps.StartStopStep):  # type: ignore[misc]
@@ -101,9 +101,13 @@ class _Beats(threading.Thread):
         if self._member is None:
             self._member = fleet.join(member_of(self._worker), monotonic() - self._began_s)
         else:
-            held = () if self._member.own or not self._member.unacked else held_tags()
+            held = () if self._member.own or not self._member.unacked else self._held_tags()
             queues = _queues(self._worker)
             fleet.beat(replace(self._member, queues=queues, held=held))
+
+    def _held_tags(self) -> tuple[str, ...]:
+        ports = self._worker.app.taskyard.ports
+        return () if ports is None else ports.work.held_tags(_MOST_TAGS)
 
     def _leave(self, fleet: Fleet) -> None:
         if self._member is not None:
@@ -132,26 +136,3 @@ def _queues(worker: Any) -> tuple[str, ...]:
     """The queues that it reads now; none before it has begun to."""
     consumer = getattr(getattr(worker, "consumer", None), "task_consumer", None)
     return () if consumer is None else tuple(queue.name for queue in list(consumer.queues))
-
-
-def held_tags() -> tuple[str, ...]:
-    """The delivery tags of what this worker has been given and has not settled.
-
-    Empty where that is more than `_MOST`, as where a worker waits for many dates: a heartbeat is no
-    place for a backlog.
-    """
-    requests = _copied(worker_state.reserved_requests)
-    if len(requests) > _MOST:
-        return ()
-    tags = (getattr(request, "message", None) for request in requests)
-    return tuple(sorted(str(message.delivery_tag) for message in tags if message is not None))
-
-
-def _copied(requests: Any) -> list[Any]:
-    """Of a set that the main loop changes meanwhile; empty where it changes all the time."""
-    for _ in range(_TRIES):
-        try:
-            return list(requests)
-        except RuntimeError:
-            continue
-    return []

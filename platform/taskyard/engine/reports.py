@@ -1,6 +1,8 @@
-"""What a pool reports to the main process as a success, checked before Celery believes it.
+"""What Celery's pools report of an attempt, read as the values of `ports`.
 
-Celery generates a subclass of `Request` for each task, whose `on_success` asks no base class.
+A pool reports an exception: the one that the child raised, or its own for a process that ended. As
+a success it may report what was none. Celery generates a subclass of `Request` for each task, whose
+`on_success` asks no base class.
 """
 
 from __future__ import annotations
@@ -9,10 +11,25 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from billiard.einfo import ExceptionInfo
+from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
+from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
 from celery.worker.request import Request
 
-__all__ = ["escaped", "wrap_on_success"]
+from taskyard.engine.ports import NoOutcome, OverTime, Report, Reported, Unanswered
+from taskyard.runner import Unreachable
+from taskyard.runner.settlement import reported_end
+
+__all__ = [
+    "Terminated",
+    "TimeLimitExceeded",
+    "WorkerLostError",
+    "escaped",
+    "over_time",
+    "read_report",
+    "reportable_failure",
+    "unwrapped",
+    "wrap_on_success",
+]
 
 
 def wrap_on_success(cls: type, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
@@ -33,3 +50,55 @@ def escaped(report: Any) -> BaseException | None:
     lost: BaseException = getattr(report.exception, "exc", report.exception)
     # The pool raises its own error in place of the one that the task's code has raised.
     return lost.__context__ or lost
+
+
+def unwrapped(error: Any) -> BaseException:
+    """The exception itself, where the pool has wrapped it with its traceback."""
+    inner: BaseException = error.exc if isinstance(error, ExceptionWithTraceback) else error
+    return inner
+
+
+def read_report(
+    error: BaseException, is_no_outcome: Callable[[BaseException], bool], *, stopped: bool
+) -> Report:
+    """What an attempt that raised `error` reports.
+
+    `stopped`: this worker has ended it, and has settled that. `is_no_outcome` judges what neither
+    the pool nor the runner raises.
+    """
+    if isinstance(error, TimeLimitExceeded):
+        return OverTime(str(error))
+    evidence = ""
+    if not stopped:
+        if isinstance(error, Unreachable):
+            return Unanswered(error)
+        evidence = _evidence_of_loss(error, is_no_outcome)
+    return NoOutcome(evidence) if evidence else Reported(reported_end(error))
+
+
+def _evidence_of_loss(error: BaseException, is_no_outcome: Callable[[BaseException], bool]) -> str:
+    """How the process ended that reported no outcome; empty where it reported one."""
+    if isinstance(error, SystemExit | WorkerLostError):
+        return str(error) or type(error).__name__
+    if isinstance(error, Terminated):
+        # A process that outlived the end of one job, cut off with a connection, keeps that mark
+        # in the pool: when another job kills it, the pool reports a false revocation.
+        return f"its process was ended, and nobody asked for it: {error!r}"
+    if is_no_outcome(error):
+        return f"its process could not report the outcome: {error!r:.500}"
+    return ""
+
+
+def over_time(limit_s: float) -> OverTime:
+    """The report of an attempt that had `limit_s` seconds."""
+    return OverTime(str(TimeLimitExceeded(limit_s)))
+
+
+def reportable_failure(exc_info: Any, error: BaseException) -> Any:
+    """A MemoryError from the child would end the whole worker; it is one job's failure."""
+    if not isinstance(error, MemoryError):
+        return exc_info
+    try:
+        raise RuntimeError(f"MemoryError: {error}")  # noqa: TRY301 - Celery wants one that was raised
+    except RuntimeError:
+        return ExceptionInfo()

@@ -12,8 +12,6 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
-from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
-from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
 from celery.exceptions import Ignore, Reject, Retry
 from celery.worker import state as worker_state
 from celery.worker.request import Request
@@ -23,20 +21,28 @@ from taskyard.engine.guard import guard
 from taskyard.engine.message import position_of
 from taskyard.engine.operator_messages import credential_of
 from taskyard.engine.origin import HOLDER, QUEUE
-from taskyard.engine.reports import escaped, wrap_on_success
+from taskyard.engine.ports import NoOutcome, Reported
+from taskyard.engine.reports import (
+    Terminated,
+    escaped,
+    over_time,
+    read_report,
+    reportable_failure,
+    unwrapped,
+    wrap_on_success,
+)
 from taskyard.engine.request_names import without_forged
 from taskyard.engine.settling import RECORDS, Settling
 from taskyard.engine.worker_context import WorkerContext
 from taskyard.errors import DeadLettered
 from taskyard.jobs.outcomes import Failed
 from taskyard.records import Decided
-from taskyard.runner import Unreachable, plain_deaths
-from taskyard.runner.settlement import reported_end
+from taskyard.runner import plain_deaths
 from taskyard.wire.credentials import CREDENTIAL
 from taskyard.wire.headers import HEADER, Stamp
 from taskyard.wire.letters import letter_id
 
-__all__ = ["JobRequest", "unwrapped"]
+__all__ = ["JobRequest"]
 
 
 class JobRequest(Request):  # type: ignore[misc]
@@ -60,6 +66,11 @@ class JobRequest(Request):  # type: ignore[misc]
         """Check the successes that a pool reports."""
         super().__init_subclass__(**options)
         wrap_on_success(cls, _checked)
+
+    @property
+    def holder(self) -> str:
+        """The name of this delivery in its job's record."""
+        return self._settling.holder
 
     @property
     def _yard(self) -> WorkerContext:
@@ -103,30 +114,12 @@ class JobRequest(Request):  # type: ignore[misc]
         """Arm what the outcome obliges to; decide where no child could."""
         guard(self.task)
         error = unwrapped(exc_info.exception)
-        if isinstance(error, TimeLimitExceeded):
-            return self._on_hard_limit(error)
-        if not self._stopped_by_us():
-            if isinstance(error, Unreachable):
-                worker_state.task_ready(self)
-                return self._settling.give_back(RECORDS, "records_unreachable", error)
-            evidence = self._evidence_of_loss(error)
-            if evidence:
-                worker_state.task_ready(self)
-                return self._settling.lost(evidence)
-        self._owe_for(error)
-        return super().on_failure(_safe(exc_info, error), send_failed_event, return_ok)
-
-    def _evidence_of_loss(self, error: BaseException) -> str:
-        """How the process ended that reported no outcome; empty where it reported one."""
-        if isinstance(error, SystemExit | WorkerLostError):
-            return str(error) or type(error).__name__
-        if isinstance(error, Terminated):
-            # A process that outlived the end of one job, cut off with a connection, keeps that mark
-            # in the pool: when another job kills it, the pool reports a false revocation.
-            return f"its process was ended, and nobody asked for it: {error!r}"
-        if self._is_no_outcome(error):
-            return f"its process could not report the outcome: {error!r:.500}"
-        return ""
+        report = read_report(error, self._is_no_outcome, stopped=self._stopped_by_us())
+        if not isinstance(report, Reported):
+            worker_state.task_ready(self)
+            return self._settling.report(report)
+        self._owe_for(error, report)
+        return super().on_failure(reportable_failure(exc_info, error), send_failed_event, return_ok)
 
     def _is_no_outcome(self, error: BaseException) -> bool:
         """Whether Celery's own code failed after the decision, or before it.
@@ -140,10 +133,8 @@ class JobRequest(Request):  # type: ignore[misc]
     def _stopped_by_us(self) -> bool:
         return bool(self._already_cancelled or self._already_revoked)
 
-    def _owe_for(self, error: BaseException) -> None:
-        end = reported_end(error)
-        if end is not None:
-            self._settling.owe_for(end)
+    def _owe_for(self, error: BaseException, report: Reported) -> None:
+        self._settling.report(report)
 
     # -- ends that no child reports ------------------------------------------------------------
 
@@ -152,11 +143,8 @@ class JobRequest(Request):  # type: ignore[misc]
         if soft:
             super().on_timeout(soft, timeout)
         elif not self.acknowledged:
-            self._on_hard_limit(TimeLimitExceeded(timeout))
-
-    def _on_hard_limit(self, error: TimeLimitExceeded) -> None:
-        worker_state.task_ready(self)
-        self._settling.overtime(error)
+            worker_state.task_ready(self)
+            self._settling.report(over_time(timeout))
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
         """Expired or revoked: a letter instead of a silent loss."""
@@ -193,6 +181,13 @@ class JobRequest(Request):  # type: ignore[misc]
         self._note_killed(pool)
         super().terminate(pool, signal)
 
+    def end_greenlet(self, pool: Any) -> None:
+        """End the attempt in a greenlet of this process, which no pool reports as a death."""
+        self._note_killed(pool)
+        pool.terminate_job(self.worker_pid)
+        worker_state.task_ready(self)
+        self._settling.report(NoOutcome("its greenlet was killed on request"))
+
     def _note_killed(self, pool: Any) -> None:
         """Let an attempt in a greenlet of this process know that its end was asked for."""
         if pool.is_green and self.time_start:
@@ -227,19 +222,3 @@ def _checked(on_success: Callable[..., Any]) -> Callable[..., Any]:
         return on_success(self, report, **options)
 
     return checked
-
-
-def unwrapped(error: Any) -> BaseException:
-    """The exception itself, where the pool has wrapped it with its traceback."""
-    inner: BaseException = error.exc if isinstance(error, ExceptionWithTraceback) else error
-    return inner
-
-
-def _safe(exc_info: Any, error: BaseException) -> Any:
-    """A MemoryError from the child would end the whole worker; it is one job's failure."""
-    if not isinstance(error, MemoryError):
-        return exc_info
-    try:
-        raise RuntimeError(f"MemoryError: {error}")  # noqa: TRY301 - Celery wants one that was raised
-    except RuntimeError:
-        return ExceptionInfo()

@@ -5,13 +5,23 @@ It asks the same scripts as a child would, so a decision that the child made jus
 
 from __future__ import annotations
 
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, assert_never
 
 from redis.exceptions import RedisError
 
 from taskyard.clock import seconds_of
 from taskyard.engine.message import was_delivered_before
 from taskyard.engine.pending import Owing, PendingPublication, pending_publication
+from taskyard.engine.ports import (
+    HeldMessage,
+    Messages,
+    NoOutcome,
+    OverTime,
+    Report,
+    Reported,
+    Unanswered,
+    WayBack,
+)
 from taskyard.engine.publish_errors import PUBLISH_ERRORS
 from taskyard.engine.worker_context import WorkerContext
 from taskyard.jobs.outcomes import Decision, Failed, Failure
@@ -28,7 +38,6 @@ from taskyard.runner.settlement import (
     Settlement,
     settle,
 )
-from taskyard.transport import QoS
 from taskyard.wire.headers import Stamp
 from taskyard.wire.logs import logger
 
@@ -46,18 +55,11 @@ _LONGEST_LEASE_S: Final = 300.0
 _LEASE_MARGIN_S: Final = 0.1
 
 
-class Delivery(Protocol):
+class Delivery(HeldMessage, Protocol):
     """The delivery, as its request has it."""
 
     id: str
-    message: Any
     acknowledged: bool
-
-    def acknowledge(self) -> None:
-        """Publish what is owed, then acknowledge."""
-
-    def reject(self, requeue: bool = False) -> None:
-        """Give the message back."""
 
     def announce_death(self, decided: Decided) -> None:
         """Celery's side of a death: the result, errbacks, chord and event; raises its errors."""
@@ -115,6 +117,21 @@ class Settling:
 
     # -- what ended it -------------------------------------------------------------------------
 
+    def report(self, report: Report) -> None:
+        """Settle as the report says; what the record has already is acknowledged by the request."""
+        match report:
+            case Reported(end):
+                if end is not None:
+                    self.owe_for(end)
+            case NoOutcome(evidence):
+                self.lost(evidence)
+            case OverTime(limit):
+                self.overtime(limit)
+            case Unanswered(error):
+                self.give_back(RECORDS, "records_unreachable", error)
+            case _:
+                assert_never(report)
+
     def lost(self, evidence: str) -> None:
         """The child reported nothing of use; the record says what follows, and counts a death."""
         evidence += self._yard.memory.last_words(self._delivery.id)
@@ -125,7 +142,7 @@ class Settling:
             return
         self._conclude(answer, lost=evidence)
 
-    def overtime(self, limit: BaseException) -> None:
+    def overtime(self, limit: str) -> None:
         """The child is killed for overtime: a handler's outcome, so the policy decides."""
         text = f"hard time limit exceeded: {limit}{self._yard.memory.last_words(self._delivery.id)}"
         try:
@@ -182,9 +199,7 @@ class Settling:
         self.undecided = isinstance(settlement, AwaitLease | DeferMessage)
         match settlement:
             case GiveBack(counted):
-                if counted:
-                    self._note_counted()
-                self._delivery.reject(requeue=True)
+                self._go_back(WayBack.COUNTED if counted else WayBack.UNCOUNTED)
                 return
             case AwaitLease(wait_us):
                 self._await_lease(wait_us)
@@ -199,25 +214,26 @@ class Settling:
         before = was_delivered_before(self._delivery.message)
         return settle(end, Delivered(self._delivery.id, self.stamp, outcome, lost, before))
 
-    def _note_counted(self) -> None:
-        """What is counted ends, so its way back needs no wait against a loop without a pause."""
-        qos = self._own_qos()
-        if qos is not None:
-            qos.note_counted(self._delivery.message.delivery_tag)
+    @property
+    def _messages(self) -> Messages | None:
+        """What holds messages in this worker; None without a consumer."""
+        ports = self._yard.ports
+        return None if ports is None else ports.messages
 
-    def _own_qos(self) -> QoS | None:
-        """That of Taskyard's transport; None at another one."""
-        qos = getattr(getattr(self._delivery.message, "channel", None), "qos", None)
-        return qos if isinstance(qos, QoS) else None
+    def _go_back(self, way: WayBack) -> None:
+        if self._messages is None:
+            self._delivery.reject(requeue=True)
+        else:
+            self._messages.give_back(self._delivery, way)
 
     # -- the lease of another attempt ----------------------------------------------------------
 
     def _await_lease(self, remaining_us: int) -> None:
         if self.waits or self._delivery.acknowledged:
             return
-        holding = self._yard.holding
+        messages = self._messages
         wait_s = seconds_of(remaining_us) + _LEASE_MARGIN_S
-        if holding is None or wait_s > _LONGEST_LEASE_S:
+        if messages is None or wait_s > _LONGEST_LEASE_S:
             self._defer(remaining_us)
             return
         self.waits = True
@@ -228,7 +244,7 @@ class Settling:
             wait_s,
             extra={"action": "lease_awaited", "job_id": self._delivery.id, "wait_s": wait_s},
         )
-        holding.hold(
+        messages.hold(
             self._delivery.message,
             self._after_lease,
             wait_s,
@@ -259,10 +275,7 @@ class Settling:
 
     def _return_as_next(self) -> None:
         self.waits = False
-        qos = self._own_qos()
-        if qos is not None:
-            qos.mark_not_started(self._delivery.message.delivery_tag)
-        self._delivery.reject(requeue=True)
+        self._go_back(WayBack.AS_IT_CAME)
 
     def _defer(self, wait_us: int) -> None:
         self.owe(DeferMessage(wait_us))
@@ -287,9 +300,9 @@ class Settling:
 
         def give_back() -> None:
             self.waits = False
-            self._delivery.reject(requeue=True)
+            self._go_back(WayBack.UNCOUNTED)
 
-        if self._yard.holding is None:
+        if self._messages is None:
             give_back()
         else:
-            self._yard.holding.hold(self._delivery.message, give_back, wait_s)
+            self._messages.hold(self._delivery.message, give_back, wait_s)

@@ -10,8 +10,8 @@ from typing import Any
 from taskyard.broker import Publisher, make_publisher
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.deadletters import LetterBox
-from taskyard.engine.holding import Holding
 from taskyard.engine.message import broker_queue
+from taskyard.engine.ports import WorkerPorts
 from taskyard.engine.process_memory import ProcessMemory
 from taskyard.engine.releases import Releases
 from taskyard.jobs import Catalogue
@@ -46,7 +46,7 @@ class WorkerContext:
         return Records(client, self.settings, domain_of=self.catalogue.domain_of)
 
     # Set by the consumer, in the main process.
-    holding: Holding | None = None
+    ports: WorkerPorts | None = None
 
     @cached_property
     def refusals(self) -> Refusals:

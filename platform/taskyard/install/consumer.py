@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from celery.exceptions import InvalidTaskError
-from celery.worker import state as worker_state
 
 from taskyard.broker import has_waited
 from taskyard.clock import to_us
@@ -147,7 +146,7 @@ class InstalledConsumer(JobConsumer):
         except self.connection_errors:
             raise
         except Exception as error:
-            if any(request.message is message for request in worker_state.reserved_requests):
+            if self._yard.ports is not None and self._yard.ports.work.has_place(message):
                 raise  # it has a process's place, which only a new worker gives back
             return self.on_invalid_task(None, message, error)
 
@@ -163,7 +162,7 @@ class InstalledConsumer(JobConsumer):
             self._yard.refusals.refused(PUT_OFF, error, action="not_put_off")
             return False
         self._yard.refusals.worked(PUT_OFF)
-        message.ack_log_error(log, self.connection_errors)
+        self._bare(message).acknowledge()
         return True
 
     def _note_queue(self, message: Any) -> None:
@@ -183,7 +182,7 @@ class InstalledConsumer(JobConsumer):
         mode = self._yard.mode(task_of(message))
         if mode is Mode.PROTECT:
             self._die(message, outcome)
-            if message._state != "ACK":
+            if not self._bare(message).acknowledged:
                 return  # it went back to its queue
             # Acknowledged: the signals, the event and the result are what Celery has left to do.
             message.reject_log_error = message.ack = _nothing

@@ -11,7 +11,7 @@ from celery import states
 from taskyard.backend.record_backend import DECIDED
 from taskyard.broker import Publisher
 from taskyard.deadletters import LetterBox
-from taskyard.engine.holding import Holding
+from taskyard.engine.ports import WorkerPorts
 from taskyard.engine.process_memory import ProcessMemory
 from taskyard.engine.releases import Releases
 from taskyard.engine.worker_context import WorkerContext
@@ -62,9 +62,9 @@ class CeleryTasksContext(WorkerContext):
         return self._worker.releases
 
     @property
-    def holding(self) -> Holding | None:  # type: ignore[override]  # the consumer sets the worker's
+    def ports(self) -> WorkerPorts | None:  # type: ignore[override]  # the consumer sets the worker's
         """The worker's."""
-        return self._worker.holding
+        return self._worker.ports
 
     @property
     def refusals(self) -> Refusals:

@@ -7,13 +7,18 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
-from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
 from celery.exceptions import Ignore, Reject, Retry
 from celery.worker.request import Request
 
 from taskyard.engine.message import job_id_of, raw_message
-from taskyard.engine.reports import escaped, wrap_on_success
-from taskyard.engine.request import unwrapped
+from taskyard.engine.reports import (
+    Terminated,
+    TimeLimitExceeded,
+    WorkerLostError,
+    escaped,
+    unwrapped,
+    wrap_on_success,
+)
 from taskyard.install.endings import delay_s_of
 from taskyard.install.failure_seen import category_of, failure_seen
 from taskyard.install.fanout import Copy, copy_id

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
 from celery import signals
 from celery.exceptions import Ignore, Reject, Retry
 from celery.utils.saferepr import saferepr
 from celery.worker.request import Request
 from redis.exceptions import RedisError
 
-from taskyard.engine.request import JobRequest, unwrapped
+from taskyard.engine.ports import Reported
+from taskyard.engine.reports import Terminated, TimeLimitExceeded, WorkerLostError, unwrapped
+from taskyard.engine.request import JobRequest
 from taskyard.install.effective_stamp import effective_stamp
 from taskyard.install.eta import date_before_waiting
 from taskyard.jobs.outcomes import Failed
@@ -41,7 +42,7 @@ class ProtectedRequest(JobRequest):
     def _stamp_of(self, message: Any) -> Stamp | None:
         return effective_stamp(super()._stamp_of(message), self._request_dict.get("retries"))
 
-    def _owe_for(self, error: BaseException) -> None:
+    def _owe_for(self, error: BaseException, report: Reported) -> None:
         if isinstance(error, Reject):
             owed = not error.requeue
         else:
@@ -49,7 +50,7 @@ class ProtectedRequest(JobRequest):
         if owed:
             self._settling.owe(PostLetter())
         else:
-            super()._owe_for(error)
+            super()._owe_for(error, report)
 
     def _is_no_outcome(self, error: BaseException) -> bool:
         """Here a failure is any error of the application: only the record distinguishes them."""

@@ -173,6 +173,10 @@ class _Channel(kombu_redis.Channel):  # type: ignore[misc]
             self.ownership.beat()
         return result
 
+    def has_work(self) -> bool:
+        """Whether it consumes, or holds messages: one that drains may hold some for hours."""
+        return bool(self.active_queues) or self.qos.has_unsettled()
+
     def _brpop_start(self, timeout: float | None = None) -> None:
         self.pops.send()
 
@@ -180,6 +184,9 @@ class _Channel(kombu_redis.Channel):  # type: ignore[misc]
         """Read the answer of a pop, or the news that a list was filled, and deliver."""
         self.pops.read()
         brought = self.pops.brought
+        if not self._active_queues:
+            # Cancelled since the pop was sent.
+            self.pops.return_brought()
         while brought:
             self._deliver_one(brought.popleft())
         return True

@@ -248,6 +248,10 @@ class Popper:
             finally:
                 # Where it did not come, its acknowledgements are sent again.
                 self.give_up_reply()
+        self.return_brought()
+
+    def return_brought(self) -> None:
+        """Return what a pop has brought as it came, since no consumer is given it."""
         while self.brought:
             # The youngest first: each becomes the next of its queue.
             self._channel.qos.giving_back.hand_back(self.brought[-1].tag)

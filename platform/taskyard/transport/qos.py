@@ -57,6 +57,10 @@ class QoS(virtual.QoS):  # type: ignore[misc]
         """How many messages are out and neither acknowledged nor given back."""
         return len(self._delivered) - len(self._dirty)
 
+    def has_unsettled(self) -> bool:
+        """Whether anything is out, or its settlement has not reached the server."""
+        return self.held() > 0 or bool(self._done or self.giving_back.due)
+
     def _bursts(self, now: float) -> bool:
         return self._pace.bursts(self.prefetch_count, self.channel.burst, now)
 

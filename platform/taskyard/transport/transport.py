@@ -37,7 +37,7 @@ class Poller(kombu_redis.MultiChannelPoller):  # type: ignore[misc]
             channel.pops.ask_if_overdue()
         super().on_poll_start()
         for channel in self._channels:
-            if channel.active_queues:
+            if channel.has_work():
                 channel.qos.flush_left()
 
     def _register_BRPOP(self, channel: Any) -> None:  # noqa: N802 - kombu's name
@@ -63,7 +63,7 @@ class Poller(kombu_redis.MultiChannelPoller):  # type: ignore[misc]
     def beat(self) -> None:
         """Keep this process' owners alive."""
         for channel in self._channels:
-            if channel.active_queues:
+            if channel.has_work():
                 channel.ownership.beat()
 
     def maybe_restore_messages(self) -> None:

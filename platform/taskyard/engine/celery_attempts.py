@@ -1,0 +1,195 @@
+"""`Attempts`, `Work` and `Processes` over Celery's requests and its pools.
+
+| pool | stop softly | stop hard | processes |
+| --- | --- | --- | --- |
+| prefork, ours or Celery's | the signal of the soft time limit | SIGKILL to its process | yes |
+| gevent, eventlet | no | the greenlet is killed | no |
+| threads, solo | no | no | no |
+
+A process of prefork has one job: it gets the next when this one's end was read here. So a signal
+that is sent while a request is active meets its job, or a process without one. (`-O fast` gives a
+process the next job early; that one may be met then, and comes again after a counted death.)
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping
+from typing import Any, Final
+
+from celery.worker import state as worker_state
+
+from taskyard.clock import us_of
+from taskyard.engine.celery_messages import CeleryMessages
+from taskyard.engine.message import job_id_of, task_of
+from taskyard.engine.ports import Force, RunningAttempt, WaitingMessage, WaitsFor
+from taskyard.engine.request import JobRequest
+from taskyard.engine.worker_context import WorkerContext
+from taskyard.errors import NotSupportedByPool
+from taskyard.jobs.states import TERMINAL, State
+from taskyard.records import Record
+from taskyard.wire.logs import logger
+
+__all__ = ["CeleryAttempts"]
+
+log = logger(__name__)
+
+_TRIES: Final = 5
+
+
+class CeleryAttempts:
+    """What runs and what waits in one worker. `consumer` is Celery's."""
+
+    def __init__(self, consumer: Any, messages: CeleryMessages) -> None:
+        self._consumer, self._messages = consumer, messages
+
+    @property
+    def _context(self) -> WorkerContext:
+        context: WorkerContext = self._consumer.app.taskyard
+        return context
+
+    # -- stop an attempt -----------------------------------------------------------------------
+
+    def stop(self, job_id: str, token: int, force: Force) -> bool:
+        """Stop the attempt of a job that has `token`."""
+        request = self._request_of(job_id, token)
+        if request is None:
+            return False
+        if force is Force.SOFT:
+            stopped = self._signal(request.worker_pid, signal.SIGUSR1, "stop an attempt softly")
+        elif self._consumer.pool.is_green:
+            request.end_greenlet(self._consumer.pool)
+            stopped = True
+        else:
+            stopped = self._signal(request.worker_pid, signal.SIGKILL, "stop an attempt")
+        if stopped:
+            log.warning(
+                "job %s: its attempt with token %d is stopped (%s)",
+                job_id,
+                token,
+                force,
+                extra={"action": "attempt_stopped", "job_id": job_id, "token": token},
+            )
+        return stopped
+
+    def _request_of(self, job_id: str, token: int) -> JobRequest | None:
+        """The request whose attempt has the token; asks the record only where the job runs here."""
+        requests = [
+            request
+            for request in tuple(worker_state.active_requests)
+            if isinstance(request, JobRequest) and request.id == job_id
+        ]
+        if not requests:
+            return None
+        record = self._context.records.read(job_id)
+        if record.number("token") != token:
+            return None
+        return next((each for each in requests if self._has_token(each, record)), None)
+
+    def _has_token(self, request: JobRequest, record: Record) -> bool:
+        """Whether the record's token is that of this request's attempt, which has no outcome yet.
+
+        What an operator has ended has no lease, which names the delivery: its last attempt is
+        meant. In every other state the token is that of an attempt that is over.
+        """
+        if record.state is State.RUNNING:
+            return record.fields.get("holder") == request.holder
+        ended = record.state in TERMINAL and record.number("decided_token") != record.number(
+            "token"
+        )
+        return ended and record.fields.get("worker") == request.hostname
+
+    # -- list ----------------------------------------------------------------------------------
+
+    def running(self) -> list[RunningAttempt]:
+        """The attempts that run, oldest first."""
+        found = sorted(worker_state.active_requests, key=lambda each: each.time_start)
+        return [self._running(request) for request in found]
+
+    def _running(self, request: Any) -> RunningAttempt:
+        return RunningAttempt(
+            job_id=request.id,
+            job_type=request.type,
+            queue=self._context.source(request.message),
+            token=self._token_of(request),
+            started_us=us_of(request.time_start),
+            process=os.getpid() if self._consumer.pool.is_green else request.worker_pid,
+        )
+
+    def _token_of(self, request: Any) -> int | None:
+        if not isinstance(request, JobRequest):
+            return None
+        record = self._context.records.read(request.id)
+        return record.number("token") if self._has_token(request, record) else None
+
+    def waiting(self) -> list[WaitingMessage]:
+        """What is held and not begun: in Celery's lines, under `hold`, or handed to the pool."""
+        found = {
+            str(each.message.delivery_tag): self._waiting(each.message, each.waits_for)
+            for each in self._messages.in_line()
+        }
+        for request in tuple(worker_state.reserved_requests):
+            tag = str(request.message.delivery_tag)
+            if request not in worker_state.active_requests and tag not in found:
+                found[tag] = self._waiting(request.message, WaitsFor.PROCESS)
+        return list(found.values())
+
+    def _waiting(self, message: Any, waits_for: WaitsFor) -> WaitingMessage:
+        return WaitingMessage(
+            job_id=job_id_of(message),
+            job_type=task_of(message),
+            queue=self._context.source(message),
+            waits_for=waits_for,
+            tag=str(message.delivery_tag),
+        )
+
+    def processes_of_jobs(self) -> Mapping[str, int]:
+        """The process of each job that runs."""
+        running = tuple(worker_state.active_requests)
+        return {job.id: job.worker_pid for job in running if job.worker_pid}
+
+    def held_tags(self, most: int) -> tuple[str, ...]:
+        """The tags of what was taken to be run and is not settled."""
+        requests = _copied(worker_state.reserved_requests)
+        if len(requests) > most:
+            return ()
+        messages = (getattr(request, "message", None) for request in requests)
+        return tuple(sorted(str(each.delivery_tag) for each in messages if each is not None))
+
+    def has_place(self, message: Any) -> bool:
+        """Whether a request of this message is reserved."""
+        return any(request.message is message for request in worker_state.reserved_requests)
+
+    # -- end a process -------------------------------------------------------------------------
+
+    def processes(self) -> list[int]:
+        """The processes of prefork."""
+        found = getattr(getattr(self._consumer.pool, "_pool", None), "_pool", None)
+        return [process.pid for process in found] if isinstance(found, list) else []
+
+    def end_process(self, pid: int) -> bool:
+        """Kill a process of prefork, as an operator's `kill` does: the pool sees a lost one."""
+        return self._signal(pid, signal.SIGKILL, "end a process")
+
+    def _signal(self, pid: int, signum: signal.Signals, act: str) -> bool:
+        pool = self._consumer.pool
+        if not pool.uses_semaphore:
+            raise NotSupportedByPool(act, f"{type(pool).__module__}.{type(pool).__qualname__}")
+        if pid not in self.processes():
+            return False
+        try:
+            os.kill(pid, signum)
+        except ProcessLookupError:
+            return False  # it has died, and the pool looks for it
+        return True
+
+
+def _copied(requests: Any) -> list[Any]:
+    """Of a set that the main loop changes meanwhile; empty where it changes all the time."""
+    for _ in range(_TRIES):
+        try:
+            return list(requests)
+        except RuntimeError:
+            continue
+    return []

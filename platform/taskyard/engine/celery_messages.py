@@ -1,0 +1,272 @@
+"""`Messages` over Celery's consumer: what is held, how it goes back, and no more being taken.
+
+Celery's consumer pops by itself, as many as its prefetch count says. A message then waits in
+Celery's own structures for a process, a date or a rate limit. A pool of threads or greenlets has no
+line for its places: it is given each message at once, and none can be withdrawn from it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Any, Final
+
+from celery.worker import state as worker_state
+
+from taskyard.engine.message import job_id_of
+from taskyard.engine.ports import HeldMessage, WaitsFor, WayBack
+from taskyard.transport import QoS
+from taskyard.wire.logs import logger
+
+__all__ = ["MOST_HELD", "BareMessage", "CeleryMessages"]
+
+log = logger(__name__)
+
+# So many do not take the place of others that may run; beyond them a worker takes less.
+MOST_HELD: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class BareMessage:
+    """A kombu message that no request settles; with `errors` it logs what the broker refuses."""
+
+    message: Any
+    errors: tuple[type[BaseException], ...]
+
+    @property
+    def acknowledged(self) -> bool:
+        """Whether it was acknowledged, and not given back."""
+        return bool(self.message._state == "ACK")
+
+    def acknowledge(self) -> None:
+        """Acknowledge at the broker."""
+        self.message.ack_log_error(log, self.errors)
+
+    def reject(self, requeue: bool = False) -> None:
+        """Give back, or drop."""
+        self.message.reject_log_error(log, self.errors, requeue=requeue)
+
+
+@dataclass(frozen=True, slots=True)
+class InLine:
+    """A message that has not begun: what it waits for, and how it is taken out of its line."""
+
+    message: Any
+    waits_for: WaitsFor
+    leave: Callable[[], object]
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A message under `hold`; `made_room` where another may be taken in its place."""
+
+    message: Any
+    made_room: bool
+    on_drain: Callable[[], object]
+
+
+class CeleryMessages:
+    """What one worker's main process holds. `consumer` is Celery's."""
+
+    def __init__(self, consumer: Any) -> None:
+        self._consumer = consumer
+        self._kept: dict[object, _Kept] = {}
+        self._drains = False
+        self.is_taking = True
+
+    # -- take ----------------------------------------------------------------------------------
+
+    def stop_taking(self) -> None:
+        """Cancel every queue's consumer at the broker, in the main loop."""
+        if self.is_taking:
+            self.is_taking = False
+            self._consumer.call_soon(self._cancel_queues)
+
+    def _cancel_queues(self) -> None:
+        queues, consumer = self._consumer.app.amqp.queues, self._consumer.task_consumer
+        for queue in tuple(queues.consume_from):
+            # What a later connection consumes from.
+            queues.deselect(queue)
+            if consumer is not None:
+                consumer.cancel_by_queue(queue)
+
+    def over_prefetch(self) -> int:
+        """What our transport says, where a pool of processes has a line that it can leave."""
+        qos = own_qos(getattr(self._consumer, "task_consumer", None))
+        if qos is None or self._consumer.controller.semaphore is None:
+            return 0
+        return qos.over_prefetch()
+
+    def withdraw(
+        self,
+        job_ids: Collection[str] | None = None,
+        *,
+        waiting_for: Collection[WaitsFor] = tuple(WaitsFor),
+        most: int | None = None,
+    ) -> list[HeldMessage]:
+        """Take messages out of Celery's lines, and out of what `hold` keeps."""
+        found = (
+            each
+            for each in self.in_line()
+            if each.waits_for in waiting_for
+            and (job_ids is None or job_id_of(each.message) in job_ids)
+        )
+        withdrawn: list[HeldMessage] = []
+        for each in tuple(islice(found, most)):
+            each.leave()
+            # A connection that is lost meanwhile ends this consumer, as it does anywhere else.
+            withdrawn.append(BareMessage(each.message, ()))
+        return withdrawn
+
+    # -- hold ----------------------------------------------------------------------------------
+
+    def hold(
+        self,
+        message: Any,
+        give_back: Callable[[], object],
+        wait_s: float,
+        *,
+        most: int = MOST_HELD,
+        on_drain: Callable[[], object] | None = None,
+    ) -> None:
+        """Call `give_back` after `wait_s`, unless the connection was lost: the broker has it then.
+
+        Until then the message is unacknowledged. A worker that is told to end gives it back at
+        once, by `on_drain` where there is one. While fewer than `most` are held, another message
+        may be taken in its place.
+        """
+        if self._drains:
+            (on_drain or give_back)()
+            return
+        made_room = len(self._kept) < most
+        if made_room:
+            self._consumer.qos.increment_eventually()
+        entry = object()
+        self._kept[entry] = _Kept(message, made_room, on_drain or give_back)
+        # In the loop's own thread, where there is one.
+        self._consumer.timer.call_after(
+            wait_s, self._consumer.call_soon, (self._end, entry, give_back)
+        )
+
+    def in_line(self) -> Iterator[InLine]:
+        """All that has not begun and can leave its line; in each line the newest first."""
+        yield from _for_a_process(self._consumer)
+        yield from _for_a_date(self._consumer)
+        yield from _for_their_rate(self._consumer)
+        for entry, kept in reversed(tuple(self._kept.items())):
+            if _is_open(kept.message.channel):
+                yield InLine(kept.message, WaitsFor.RETURN, partial(self._leave, entry))
+
+    def end_holding(self) -> None:
+        """Give everything back: the worker takes no more, and its last job may run for hours."""
+        self._drains = True
+        for entry, kept in tuple(self._kept.items()):
+            self._end(entry, kept.on_drain)
+
+    def _end(self, entry: object, act: Callable[[], object]) -> None:
+        message = self._leave(entry)
+        if message is not None:
+            # Our transport holds what comes back again and again, too: no second wait.
+            _mark(message, WayBack.COUNTED)
+            act()
+
+    def _leave(self, entry: object) -> Any | None:
+        """The message, whose place is free again; None where it is no longer held here."""
+        kept = self._kept.pop(entry, None)
+        if kept is None or not _is_open(kept.message.channel):
+            return None
+        if kept.made_room:
+            self._consumer.qos.decrement_eventually()
+        return kept.message
+
+    # -- give back -----------------------------------------------------------------------------
+
+    def give_back(self, held: HeldMessage, way: WayBack) -> None:
+        """Return a message to its queue."""
+        _mark(held.message, way)
+        held.reject(requeue=True)
+
+
+def _for_a_process(consumer: Any) -> Iterator[InLine]:
+    semaphore = consumer.controller.semaphore
+    # kombu has no other name for those who wait for a process, in their order.
+    line: deque[Any] = deque() if semaphore is None else semaphore._waiting
+    for place in reversed(tuple(line)):
+        _, (request, *_), _ = place
+        yield InLine(request.message, WaitsFor.PROCESS, _Leaving(line, place, request))
+
+
+def _for_a_date(consumer: Any) -> Iterator[InLine]:
+    # One whose date has come stays among the scheduled while it waits for its rate.
+    beyond = {id(request) for line in _rate_lines(consumer) for request, _ in line}
+    for request in tuple(worker_state.scheduled_requests):
+        timer = request._eta_timer_entry
+        if timer is not None and id(request) not in beyond:
+            yield InLine(request.message, WaitsFor.DATE, _LeavingTimer(consumer, timer, request))
+
+
+def _for_their_rate(consumer: Any) -> Iterator[InLine]:
+    for line in _rate_lines(consumer):
+        for place in reversed(tuple(line)):
+            request, _ = place
+            yield InLine(request.message, WaitsFor.RATE_LIMIT, _Leaving(line, place, request))
+
+
+def _rate_lines(consumer: Any) -> list[deque[Any]]:
+    return [bucket.contents for bucket in consumer.task_buckets.values() if bucket is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Leaving:
+    """Leaves a line of Celery's."""
+
+    line: deque[Any]
+    place: Any
+    request: Any
+
+    def __call__(self) -> None:
+        self.line.remove(self.place)
+        worker_state.task_ready(self.request)
+
+
+@dataclass(frozen=True, slots=True)
+class _LeavingTimer:
+    """Cancels a timer of Celery's, whose message has another one taken in its place."""
+
+    consumer: Any
+    timer: Any
+    request: Any
+
+    def __call__(self) -> None:
+        self.consumer.timer.cancel(self.timer)
+        self.consumer.qos.decrement_eventually()
+        worker_state.task_ready(self.request)
+
+
+def own_qos(consumer: Any) -> QoS | None:
+    """What keeps account of messages in our transport; None at another one, or without a channel.
+
+    `consumer` is anything with a kombu channel: a consumer or a message.
+    """
+    qos = getattr(getattr(consumer, "channel", None), "qos", None)
+    return qos if isinstance(qos, QoS) else None
+
+
+def _mark(message: Any, way: WayBack) -> None:
+    qos = own_qos(message)
+    if qos is None:
+        return  # RabbitMQ, or kombu's own transport: they know one way back
+    match way:
+        case WayBack.AS_IT_CAME:
+            qos.mark_not_started(message.delivery_tag)
+        case WayBack.COUNTED:
+            qos.note_counted(message.delivery_tag)
+        case WayBack.UNCOUNTED:
+            pass
+
+
+def _is_open(channel: Any) -> bool:
+    return bool(getattr(channel, "is_open", not getattr(channel, "closed", False)))
