@@ -167,6 +167,8 @@ class NativeStage(PortStage):
         self._harness = ServerHarness(self.settings)
         self.redis = self._harness.redis
         running.callback(self._harness.close)
+        # Remote control's own connections.
+        running.callback(self._harness.yard.app.close)
 
     def worker(self, name: str, *options: str, concurrency: int = 1) -> RunningWorker:
         worker = Worker(
