@@ -318,7 +318,7 @@ def test_a_head_that_cannot_be_written_does_not_stop_the_sealer(
     write(log)
 
     assert Sealer(log, lambda seal: exported(seal, file)).run_once() == 1
-    assert "Mend the path that TASKYARD_AUDIT_HEAD_FILE names" in caplog.text
+    assert "Correct the path in TASKYARD_AUDIT_HEAD_FILE" in caplog.text
 
 
 @pytest.mark.parametrize("word", ["12:ab", "no-such-file", ""])

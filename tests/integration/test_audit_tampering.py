@@ -246,7 +246,7 @@ def test_without_an_exported_head_the_report_says_what_it_cannot_see(
     report = verify_in(owner, [])
 
     assert report.intact
-    assert "a chain that was computed anew as a whole would not be noticed" in report.notes[-1]
+    assert "a completely recomputed chain would not be noticed" in report.notes[-1]
     assert kinds(owner, Head(None, head.hash)) == {Kind.HEAD_MISSING}
 
 

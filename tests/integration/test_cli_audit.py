@@ -40,7 +40,7 @@ def test_a_log_that_was_not_changed_is_verified_against_its_head(
     assert ran.code == 0
     assert f"the head is {head}" in ran.out
     assert "1 rows are not sealed yet" in ran.out
-    assert "nothing sealed was changed, and 1 exported heads are in it" in ran.out
+    assert "no sealed row was changed, and 1 exported heads are in it" in ran.out
     assert (found["intact"], found["head"], found["unsealed_rows"]) == (True, str(head), 1)
 
 
@@ -60,9 +60,9 @@ def test_a_changed_row_is_named_and_ends_with_1(shell: Shell, servers: Servers) 
     found = shell.run(*words, TASKYARD_DATABASE_URL=url)
 
     assert ran.code == found.code == 1
-    assert "changed: row 2 is not as seal 1 of " in ran.out
+    assert "changed: row 2 differs from seal 1 of " in ran.out
     assert found.document["counts"] == {"changed": 1}
-    assert "compared with no exported head" in found.document["notes"][0]
+    assert "not compared with an exported head" in found.document["notes"][0]
 
 
 def test_a_word_that_is_no_head_is_refused(shell: Shell) -> None:
@@ -146,7 +146,7 @@ def test_a_request_is_shown_whole_with_the_seals_of_its_rows(
 @pytest.mark.parametrize(
     ("name", "code", "said"),
     [
-        ("elephant", 4, "is no request's id: expected a UUID or at least 6"),
+        ("elephant", 4, "is not a request's id: expected a UUID or at least 6"),
         ("00000000", 4, "the audit log has no request"),
     ],
 )

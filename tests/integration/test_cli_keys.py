@@ -111,8 +111,12 @@ def test_an_operators_token_signs_with_its_key(signer: Shell, tmp_path: Path) ->
 
 def test_sign_says_what_is_missing(signer: Shell, bare_shell: Shell) -> None:
     for shell, words, said in (
-        (signer, ("nothing", "--kwargs", "{}"), "is no operator task; known: taskyard.ops.replay"),
-        (signer, (REPLAY_TASK, "--kwargs", "[]"), "is a JSON object of all named arguments"),
+        (
+            signer,
+            ("nothing", "--kwargs", "{}"),
+            "is not an operator task; known: taskyard.ops.replay",
+        ),
+        (signer, (REPLAY_TASK, "--kwargs", "[]"), "to be a JSON object of all named arguments"),
         (signer, (REPLAY_TASK, "--kwargs", "{}"), "needs the named argument 'letter_id'"),
         (bare_shell, (REPLAY_TASK, "--kwargs", json.dumps(ARGUMENTS)), "TASKYARD_SIGNING_KEY"),
     ):
@@ -174,7 +178,7 @@ def test_no_key_is_made_over_a_file_above_ones_own_role_or_without_a_reason(
     with pytest.raises(InvalidRights, match="expected a name without spaces"):
         keys.create(database, ring, private, binding("*"), identity=ADMIN, reason=WHY)
     private.write_text("another key")
-    with pytest.raises(Refused, match="is never written over another"):
+    with pytest.raises(Refused, match="never replaces a file"):
         keys.create(database, ring, private, binding(), identity=ADMIN, reason=WHY)
     assert private.read_text() == "another key"
     assert not ring.exists()
@@ -190,7 +194,7 @@ def test_a_key_is_retired_once_and_only_if_it_is_there(database: Engine, tmp_pat
     with pytest.raises(InvalidRights, match="31 days at most"):
         keys.retire(database, ring, made.key_id, overlap=timedelta(days=32), **options)
     keys.retire(database, ring, made.key_id, **options)
-    with pytest.raises(Refused, match="ends already at"):
+    with pytest.raises(Refused, match="already ends at"):
         keys.retire(database, ring, made.key_id, **options)
     # In wrong hands it ends at once all the same.
     keys.retire(database, ring, made.key_id, overlap=timedelta(0), **options)

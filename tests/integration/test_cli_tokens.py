@@ -40,8 +40,11 @@ def test_a_token_stands_alone_on_standard_output_and_once(admin: Shell, name: st
     assert FORM.fullmatch(ran.out.removesuffix("\n"))
     token = Token.parse(ran.out)
     assert token.secret not in ran.err
-    assert f"the token {token.id} makes its bearer {name}, operator, bounds: queues exec" in ran.err
-    assert "shown this once" in ran.err
+    assert (
+        f"with the token {token.id} its bearer acts as {name}, role operator, bounds: queues exec"
+        in ran.err
+    )
+    assert "shown only now" in ran.err
     listed = admin.run("tokens", "list", "--all")
     assert token.id in listed.out
     assert token.secret not in listed.out
@@ -68,7 +71,10 @@ def test_every_verb_refuses_a_bad_token_in_one_line_without_showing_it(
     token = Token.parse(made(admin, name))
     for given, said in (
         ("hunter2", "TASKYARD_TOKEN does not hold a token. Expected ty_, 12"),
-        (token.with_new_secret().reveal(), "not one of this database, or its secret is wrong"),
+        (
+            token.with_new_secret().reveal(),
+            "the token is not in this database, or its secret is wrong",
+        ),
     ):
         ran = admin.run(*words, *WHY, TASKYARD_TOKEN=given)
         assert ran.code == 6, ran.err
@@ -140,8 +146,12 @@ def test_no_command_takes_a_token_as_an_option() -> None:
     [
         (("--role", "king"), "king", 2),
         (("--role", "viewer", "--expires", "soon"), "expected a duration", 2),
-        (("--role", "viewer", "--expires", "0s"), "a token's lifetime is 366 days at most", 2),
-        (("--role", "viewer", "--expires", "999999w"), "366 days at most", 2),
+        (
+            ("--role", "viewer", "--expires", "0s"),
+            "expected a token's lifetime above 0 and of at most 366 days",
+            2,
+        ),
+        (("--role", "viewer", "--expires", "999999w"), "at most 366 days", 2),
         (("--role", "viewer", "--queues", "exec,,plan"), "separated by commas", 2),
         (("--role", "viewer", "--grant", "fly"), "there is no action 'fly'", 2),
         (("--role", "viewer", "--grant", "purge_queue"), "cannot be granted by name", 2),

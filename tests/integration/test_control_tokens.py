@@ -242,12 +242,12 @@ def test_what_is_over_is_refused_and_audited(database: Engine, verb: Any) -> Non
 def test_an_expired_token_is_not_rotated_but_can_be_revoked(database: Engine) -> None:
     issued = make(database)
     change(database, issued, expires_at=datetime.now(UTC) - timedelta(seconds=1))
-    with pytest.raises(Refused, match=r"expired at .* Make another"):
+    with pytest.raises(Refused, match=r"expired at .* Create another"):
         tokens.rotate(database, issued.token.id, identity=ROOT, reason=WHY)
     assert tokens.revoke(database, issued.token.id, identity=ROOT, reason=WHY).state == "revoked"
 
 
-@pytest.mark.parametrize("name", ["0" * 12, "zzz", "", Token.new().reveal()])
+@pytest.mark.parametrize("name", ["0" * 12, "zzz", "", Token.new().reveal()], ids=range(4))
 def test_an_id_that_no_token_has_is_not_found_and_never_repeats_a_secret(
     database: Engine, name: str
 ) -> None:
@@ -308,14 +308,16 @@ def test_nobody_gives_what_is_beyond_their_own_bounds(bound: str) -> None:
     giver = Identity("a@example.com", via="test", role=Role.ADMIN, **{bound: frozenset({"a", "b"})})
     check_grantable(giver, Rights(Role.VIEWER, **{bound: frozenset({"a"})}))
     for given in (None, frozenset({"a", "c"})):
-        with pytest.raises(NotPermitted, match=f"bound to the {bound} a, b and cannot give"):
+        with pytest.raises(NotPermitted, match=f"limited to the {bound} a, b and cannot give"):
             check_grantable(giver, Rights(Role.VIEWER, **{bound: given}))
 
 
 def test_what_comes_with_a_role_cannot_be_granted_by_name(database: Engine) -> None:
-    with pytest.raises(InvalidRights, match="cannot be granted by name; what can: read_payload"):
+    with pytest.raises(
+        InvalidRights, match="cannot be granted by name; these can be granted: read_payload"
+    ):
         make(database, Rights(Role.VIEWER, granted=frozenset({Action.PURGE_QUEUE})))
-    assert last_entry(database)["outcome"].startswith("refused: purge_queue comes with a role")
+    assert last_entry(database)["outcome"].startswith("refused: purge_queue belongs to a role")
 
 
 @pytest.mark.parametrize(
@@ -334,7 +336,7 @@ def test_an_ordinary_name_is_taken(name: str) -> None:
 
 @pytest.mark.parametrize("days", [-1, 0, 367, 100_000])
 def test_a_lifetime_out_of_bounds_is_refused(database: Engine, days: int) -> None:
-    with pytest.raises(InvalidRights, match="a token's lifetime is 366 days at most"):
+    with pytest.raises(InvalidRights, match="a token's lifetime above 0 and of at most 366 days"):
         make(database, lifetime=timedelta(days=days))
 
 

@@ -24,7 +24,7 @@ def test_one_beat_of_difference_is_a_writer_that_died_between_the_two(postgres: 
         (mark(3), mark(8), "Postgres is at least 20 s of relay time behind Redis"),
         (mark(8), mark(3), "Redis is at least 20 s of relay time behind Postgres"),
         (mark(8), None, "Redis was flushed, replaced or restored"),
-        (None, mark(8), "Postgres was replaced, or restored to a time before"),
+        (None, mark(8), "Postgres has no mark: it was replaced, or restored to a time before"),
         (
             mark(8),
             mark(8, uuid.UUID(int=2)),

@@ -1,4 +1,4 @@
-"""What an operator task needs of a process: Postgres, the key ring, the job types."""
+"""What an operator task needs in a process: Postgres, the key ring, the job types."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ __all__ = ["MessageDesk", "ReplayArguments"]
 
 
 class ReplayArguments(BaseModel):
-    """What a message of `taskyard.ops.replay` may ask for, beside its credential.
+    """The arguments of a `taskyard.ops.replay` message, beside its credential.
 
-    `payload` is the one argument of a job; for a task of an existing app `args` and `kwargs` are
-    all its arguments. Without any of the three the job's own arguments stay.
+    `payload` is the only argument of a job; for a task of an existing app `args` and `kwargs` are
+    all its arguments. Without any of the three the job keeps its own arguments.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,12 +42,12 @@ class ReplayArguments(BaseModel):
     )
 
     def edit(self) -> Edit | None:
-        """The new arguments, None where they stay; raises `InvalidPayload`."""
+        """Return the new arguments, None if they stay; raises `InvalidPayload`."""
         if "payload" in self.model_fields_set:
             if self.args is not None or self.kwargs is not None:
                 raise InvalidPayload(
-                    "'payload' is the one argument of a job, 'args' and 'kwargs' are all those of "
-                    "a task; give one or the other"
+                    "'payload' is the only argument of a job, 'args' and 'kwargs' are all "
+                    "arguments of a task; give either 'payload' or these"
                 )
             return Edit(args=[self.payload], payload_only=True)
         if self.args is None and self.kwargs is None:
@@ -56,7 +56,7 @@ class ReplayArguments(BaseModel):
 
 
 class MessageDesk:
-    """Carries out operators' messages in one process; nothing is connected before the first."""
+    """Carries out operators' messages in one process; it connects at the first one."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -65,7 +65,10 @@ class MessageDesk:
         self._known = KnownTypes(registry.under(Catalogue.of(settings)), registry)
 
     def replay(self, arguments: Mapping[str, Any], context: JobContext) -> dict[str, Any]:
-        """Replay a letter as the message asks; raises what `accept` and `control.replay` raise."""
+        """Replay a letter as the message requests.
+
+        Raises what `accept` and `control.replay` raise.
+        """
         message = OperatorMessage(REPLAY_TASK, context.job_id, arguments, context.credential)
         signed = accept(self._engine, self._verifier, message)
         signed.raise_refusal()

@@ -1,7 +1,7 @@
-"""Operator tasks: verbs that a signed message asks for, on pool `ops`.
+"""Operator tasks: verbs that a signed message requests, on pool `ops`.
 
-Every worker imports this module, also one without the extra `ops`: what needs Postgres is imported
-when a message comes.
+Every worker imports this module, also one without the extra `ops`: code that needs Postgres is
+imported when a message comes.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _TEMPORARY: Final = "temporary_failure"
     },
 )
 def replay_letter(payload: Any, context: JobContext) -> dict[str, Any]:
-    """Replay a dead letter for whoever signed this message; what the audit log says of it.
+    """Replay a dead letter for the signer of this message; return what the audit log says of it.
 
     Raises `CodedError`: `not_permitted`, `refused`, `validation_error`, or `temporary_failure`
     while Postgres cannot be reached.
@@ -76,7 +76,7 @@ def replay_letter(payload: Any, context: JobContext) -> dict[str, Any]:
 
 @cache
 def _desk(pid: int) -> MessageDesk:
-    """The connections of this process: a forked one shares none."""
+    """Return the connections of this process: a forked child opens its own."""
     from taskyard.ops.operator_desk import MessageDesk  # noqa: PLC0415 - extra `ops`
 
     return MessageDesk(load().settings)

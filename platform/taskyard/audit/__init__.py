@@ -1,6 +1,6 @@
-"""The audit log: what operators did, asked for and were refused, in rows that cannot be changed.
+"""The audit log: what operators did, requested and were refused, in rows that cannot be changed.
 
-A chain of seals makes a change show all the same: `Sealer` extends it, `verify` follows it.
+A chain of seals shows a change all the same: `Sealer` extends it, `verify` checks it.
 """
 
 from taskyard.audit.findings import MEANINGS, Finding, Kind, Report

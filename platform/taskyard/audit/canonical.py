@@ -1,9 +1,9 @@
-"""The one form of an audit row and of a seal in bytes, and their SHA-256.
+"""The bytes of an audit row and of a seal, and their SHA-256.
 
 Every column is a part, in a fixed order: `-;` for NULL, else its length in bytes, a colon, the
-bytes of its text and a semicolon. So no two rows have the same bytes, and NULL is not empty text.
-Postgres makes the texts: jsonb has one text for each value, times are whole microseconds since the
-epoch, in UTC.
+bytes of its text and a semicolon. So no two rows have the same bytes, and NULL differs from empty
+text. Postgres makes the texts: jsonb has one text for each value, times are whole microseconds
+since 1970, in UTC.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Final
 __all__ = ["FORM", "HASH_BYTES", "ROW_COLUMNS", "ROW_SQL", "digest", "in_microseconds", "row_hash"]
 
 FORM: Final = 1
-"""The form that new seals are made in; a column that is added later makes a form 2."""
+"""The form of new seals; a column that is added later will need form 2."""
 HASH_BYTES: Final = 32
 
 
 def in_microseconds(column: str) -> str:
-    """SQL for a time as text; `Infinity` is text too, so no time that a row holds fails."""
+    """Return SQL for a time as text; `Infinity` is text too, so every time can be hashed."""
     return f"trunc(extract(epoch FROM {column}) * 1000000)::text"
 
 
@@ -46,12 +46,12 @@ ROW_SQL: Final = ", ".join(f"{text} AS {name}" for name, text in _TEXTS.items())
 
 
 def row_hash(row: Mapping[str, str | None]) -> bytes:
-    """The hash of a row that was read with `ROW_SQL`; raises KeyError where a column is missing."""
+    """Return the hash of a row read with `ROW_SQL`; raises KeyError if a column is missing."""
     return digest("taskyard audit row 1", *(row[name] for name in ROW_COLUMNS))
 
 
 def digest(*parts: str | bytes | None) -> bytes:
-    """SHA-256 of the parts in their unambiguous form."""
+    """Return the SHA-256 of the parts in their unambiguous form."""
     return sha256(b"".join(_coded(parts))).digest()
 
 

@@ -1,7 +1,7 @@
-"""The chain of seals: each holds the hashes of its rows, and the hash of the seal before it.
+"""The chain of seals: each holds the hashes of its rows, and the hash of the previous seal.
 
-A seal names its rows one by one, not by a range: ids have gaps after rollbacks, and a long
-transaction commits lower ids than a shorter one has committed before.
+A seal lists its rows one by one, not as a range: ids have gaps after rollbacks, and a long
+transaction commits lower ids after a shorter one has committed higher ones.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 GENESIS: Final = bytes(HASH_BYTES)
-"""What stands for the hash before the first seal."""
+"""The previous hash of the first seal."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _PAGE: Final = 100
 SEAL_SQL: Final = (
@@ -39,12 +39,12 @@ SEAL_SQL: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Seal:
-    """One link. All of it but `hash` goes into `hash`.
+    """One seal. All its fields except `hash` are hashed into `hash`.
 
-    `cluster` is the system identifier of the servers that made it: transaction ids mean nothing in
-    another one, where the rows may have been restored. `closed_below`: every row of a transaction
-    below it is in this seal or an earlier one; None where more rows follow in the next seal.
-    `next_transaction`: no row that was committed by then has this transaction id or a higher one.
+    `cluster` is the system identifier of the servers that wrote it: transaction ids mean nothing in
+    another cluster, to which the rows may have been restored. `closed_below`: every row of a
+    transaction below it is in this seal or an earlier one; None if the next seal has more rows.
+    `next_transaction`: no row committed before has this transaction id or a higher one.
     `archived_through`: the rows of seals up to this one were archived and removed.
     """
 
@@ -61,7 +61,7 @@ class Seal:
     hash: bytes = b""
 
     def digest(self) -> bytes:
-        """The hash that its other fields have."""
+        """Return the hash of its other fields."""
         return digest(
             f"taskyard audit seal {self.form}",
             str(self.seq),
@@ -77,18 +77,24 @@ class Seal:
 
     @property
     def sealed_at(self) -> datetime:
-        """When it was made, by Postgres' clock."""
+        """When the seal was written, by Postgres' clock."""
         return _EPOCH + timedelta(microseconds=self.sealed_us)
 
     def rows(self) -> Iterator[tuple[int, bytes]]:
-        """Each row's id with its hash; what has no partner is left out, and `digest` finds it."""
+        """The id and hash of each row.
+
+        One without a partner is left out, which `digest` detects.
+        """
         steps = range(0, len(self.row_hashes), HASH_BYTES)
         hashes = [self.row_hashes[start : start + HASH_BYTES] for start in steps]
         return zip(self.row_ids, hashes, strict=False)
 
 
 def append(connection: Connection, seal: Seal) -> None:
-    """Append a seal in the caller's transaction; two with one number cannot both be committed."""
+    """Append a seal in the caller's transaction.
+
+    Two seals with one number cannot both be committed.
+    """
     connection.execute(
         insert(SEALS).values(
             seq=seal.seq,
@@ -108,19 +114,19 @@ def append(connection: Connection, seal: Seal) -> None:
 
 
 def cluster_of(connection: Connection) -> str:
-    """The system identifier of these servers."""
+    """Return the system identifier of these servers."""
     return str(connection.scalar(text("SELECT system_identifier FROM pg_control_system()")))
 
 
 def last_seal(connection: Connection) -> Seal | None:
-    """The end of the chain."""
+    """Return the last seal of the chain."""
     query = text(f"SELECT {SEAL_SQL} FROM audit_seals ORDER BY seq DESC LIMIT 1")  # noqa: S608 - constant
     row = connection.execute(query).mappings().one_or_none()
     return None if row is None else read_seal(dict(row))
 
 
 def seals_after(connection: Connection, seq: int) -> Iterator[list[Seal]]:
-    """The seals with higher numbers in their order, a page at a time."""
+    """Yield the seals with higher numbers in their order, a page at a time."""
     query = text(f"SELECT {SEAL_SQL} FROM audit_seals WHERE seq > :seq ORDER BY seq LIMIT {_PAGE}")  # noqa: S608 - constant
     while True:
         rows = connection.execute(query, {"seq": seq}).mappings().all()
@@ -132,8 +138,8 @@ def seals_after(connection: Connection, seq: int) -> Iterator[list[Seal]]:
 
 
 def read_seal(row: Mapping[str, Any]) -> Seal:
-    """A row that was read with `SEAL_SQL`, whatever somebody has written into it."""
-    # No time is an infinite one: as -1 it gives another hash.
+    """Parse a row read with `SEAL_SQL`, whatever it contains."""
+    # An infinite time is invalid: -1 in its place gives another hash.
     sealed_us = int(row["sealed_us"]) if row["sealed_us"].lstrip("-").isdigit() else -1
     return Seal(
         seq=row["seq"],

@@ -1,4 +1,4 @@
-"""What a verification of the audit log found."""
+"""The result of verifying the audit log."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EXAMPLES: Final = 20
 
 
 class Kind(StrEnum):
-    """What can be wrong."""
+    """The kinds of findings."""
 
     CHANGED = "changed"
     MISSING = "missing"
@@ -31,21 +31,21 @@ class Kind(StrEnum):
 
 
 MEANINGS: Final = {
-    Kind.CHANGED: "a row is not as it was sealed",
-    Kind.MISSING: "a sealed row is gone",
-    Kind.INSERTED: "a row was put among older ones after these were sealed",
-    Kind.BACKDATED: "a row's time lies before that of a seal which was made before the row",
+    Kind.CHANGED: "a row was changed after it was sealed",
+    Kind.MISSING: "a sealed row is missing",
+    Kind.INSERTED: "a row was inserted among older rows after those were sealed",
+    Kind.BACKDATED: "a row's time is before that of a seal that is older than the row",
     Kind.SEALED_TWICE: "a row is in two seals",
-    Kind.SEAL_CHANGED: "a seal does not have the hash of what it holds",
-    Kind.CHAIN_BROKEN: "a seal does not follow from the one before it",
-    Kind.HEAD_DIFFERS: "a seal is not the one whose head was exported: the chain was rewritten",
-    Kind.HEAD_MISSING: "the seal of an exported head is gone: the chain was cut",
+    Kind.SEAL_CHANGED: "a seal does not have the hash of its content",
+    Kind.CHAIN_BROKEN: "a seal does not continue the one before it",
+    Kind.HEAD_DIFFERS: "a seal differs from the exported head: the chain was rewritten",
+    Kind.HEAD_MISSING: "the seal of an exported head is missing: the chain was shortened",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong, in words; `row` and `seal` where there is one."""
+    """One finding, in words; `row` and `seal` if it concerns one."""
 
     kind: Kind
     text: str
@@ -55,10 +55,10 @@ class Finding:
 
 @dataclass(slots=True)
 class Report:
-    """What was verified, and what is wrong: `counts` of all, `findings` the first of each kind.
+    """What was verified, and the findings: `counts` of all, `findings` the first of each kind.
 
-    `unsealed` rows wait for the sealer, the oldest since `unsealed_since`. `heads` of the exported
-    ones were found in the chain.
+    `unsealed` rows wait for the sealer, the oldest since `unsealed_since`. `heads` counts the
+    exported heads that were found in the chain.
     """
 
     rows: int = 0
@@ -74,7 +74,7 @@ class Report:
 
     @property
     def intact(self) -> bool:
-        """Whether nothing is wrong."""
+        """Return whether nothing is wrong."""
         return not self.counts
 
     def add(
@@ -86,7 +86,7 @@ class Report:
             self.findings.append(Finding(kind, text, row, seal))
 
     def document(self) -> dict[str, Any]:
-        """The report for a program."""
+        """Return the report as plain data."""
         return {
             "intact": self.intact,
             "head": None if self.head is None else str(self.head),

@@ -1,4 +1,7 @@
-"""Exported heads of the chain: kept outside Postgres, so that its owner cannot change them."""
+"""Exported heads of the chain.
+
+Kept outside Postgres, so that the database's owner cannot change them.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +22,13 @@ __all__ = ["Head", "HeadFile", "exported", "given_heads"]
 log = logger(__name__)
 
 _WRITTEN: Final = re.compile(r"(?:(?P<seq>\d{1,18}):)?(?P<hash>[0-9a-f]{64})")
-# In a line there may be other hashes, so the number is needed.
+# A line may contain other hashes, so the number is needed.
 _IN_LINE: Final = re.compile(r"(?<![0-9a-f:])(?P<seq>\d{1,18}):(?P<hash>[0-9a-f]{64})(?![0-9a-f])")
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The end of the chain as it was at some moment; written `seq:hash`, or the hash alone."""
+    """The end of the chain at some moment; written as `seq:hash`, or the hash alone."""
 
     seq: int | None
     hash: bytes
@@ -35,7 +38,7 @@ class Head:
 
 
 def exported(seal: Seal, file: HeadFile | None) -> None:
-    """Write the head into the log, and into the file where there is one."""
+    """Write the head to the log, and to the file if there is one."""
     head = Head(seal.seq, seal.hash)
     log.info(
         "the audit log is sealed up to seal %d; its head is %s",
@@ -48,39 +51,39 @@ def exported(seal: Seal, file: HeadFile | None) -> None:
 
 
 class HeadFile:
-    """A file of heads, a JSON line each. It only grows: an earlier head is evidence too."""
+    """A file of heads, one JSON line each. It only grows: an earlier head is evidence too."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def append(self, seal: Seal) -> None:
-        """Add a line; a file that cannot be written is logged, and sealing goes on."""
+        """Append a line; if the file cannot be written, that is logged, and sealing goes on."""
         line = {
             "head": str(Head(seal.seq, seal.hash)),
             "sealed_at": seal.sealed_at.isoformat(timespec="seconds"),
         }
         try:
-            # One write, in a line of its own also after a line that a kill cut off.
+            # One write; it starts a new line, since a crash may have cut the previous one.
             with self._path.open("ab") as file:
                 start = b"" if file.tell() == 0 or self._ends_whole() else b"\n"
                 file.write(start + json.dumps(line).encode() + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            log.error(  # the log line before has the same head
-                "the head of the audit log could not be written to %s: %s. Mend the path that "
-                "TASKYARD_AUDIT_HEAD_FILE names; the next head is tried again",
+            log.error(  # the log line above has the same head
+                "the head of the audit log could not be written to %s: %s. Correct the path in "
+                "TASKYARD_AUDIT_HEAD_FILE; the next head will be written there",
                 self._path,
                 error,
                 extra={"action": "audit_head_not_written"},
             )
 
     def last(self) -> Head | None:
-        """The last head that can be read; None where there is none."""
+        """Return the last head that can be read; None if there is none."""
         if not self._path.exists():
             return None
         found = None
-        for found in _of_file(self._path):  # noqa: B007 - the last one
+        for found in _of_file(self._path):  # noqa: B007 - only the last one counts
             pass
         return found
 
@@ -91,9 +94,9 @@ class HeadFile:
 
 
 def given_heads(words: list[str]) -> list[Head]:
-    """The heads that `words` are, or that the files hold which they name.
+    """Return the heads that `words` are, or that the named files contain.
 
-    Raises `InvalidPayload` for a word that is neither, and for a file without any head.
+    Raises `InvalidPayload` for a word that is neither, and for a file without a head.
     """
     heads: list[Head] = []
     for word in words:
@@ -109,13 +112,13 @@ def given_heads(words: list[str]) -> list[Head]:
                 f"{word[:200]!r}: {error.strerror}"
             ) from error
         if not found:
-            raise InvalidPayload(f"the file {word} holds no head")
+            raise InvalidPayload(f"the file {word} contains no head")
         heads += found
     return heads
 
 
 def _of_file(path: Path) -> Iterator[Head]:
-    """The heads of its lines, of a log's lines too; a line without one is passed over."""
+    """Yield the heads in a file, also in a log file; lines without one are skipped."""
     with path.open("r", encoding="utf-8", errors="replace") as file:
         for line in file:
             found = _IN_LINE.search(line)

@@ -1,8 +1,8 @@
-"""Whether a row can have come when it says: its id, transaction and time against earlier seals.
+"""Check against earlier seals whether a row's id, transaction and time are possible.
 
-A seal was made at a moment. All transactions below its `closed_below` were over, so their rows are
-in it or in earlier ones. A transaction from its `next_transaction` on began later: its rows have
-higher ids than all that are sealed there, and no earlier time than the seal.
+When a seal was written, all transactions below its `closed_below` had ended, so their rows are in
+it or in earlier ones. A transaction from its `next_transaction` on began later: its rows have
+higher ids than all sealed rows, and no earlier time than the seal.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from taskyard.audit.findings import Kind
 
 __all__ = ["Horizons", "Written"]
 
-# A clock is set back, or the servers after a failover have another one.
+# Tolerance for a clock that was set back, or another clock after a failover.
 _CLOCK_MAY_STEP_US: Final = 60_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """Of a row: its id, transaction and time in microseconds, None for one that is no moment."""
+    """A row's id, transaction and time in microseconds; None for an invalid time."""
 
     row_id: int
     transaction: int
@@ -38,28 +38,28 @@ class _Moment:
 
 
 class Horizons:
-    """What the seals so far say of the rows that come after them.
+    """The limits that earlier seals set for later rows.
 
-    Only seals of the same cluster after its first whole pass say something: before that, rows with
-    another cluster's transaction ids may come.
+    Only seals of the same cluster after its first complete pass count: before that, rows may come
+    with another cluster's transaction ids.
     """
 
     def __init__(self) -> None:
         self._cluster = ""
         self._closed: tuple[int, int] | None = None  # transaction, seal
         self._last_id = 0
-        # Both ascend; a seal that a later one with a lower number replaces says nothing of its own.
+        # Both ascend; a seal with a higher number that a later one undercuts is removed.
         self._numbers: list[int] = []
         self._moments: list[_Moment] = []
 
     def enter(self, cluster: str) -> None:
-        """Forget what the transaction ids of other servers said: `cluster` seals the next rows."""
+        """Forget the transaction ids of other servers: `cluster` writes the next seals."""
         if cluster != self._cluster:
             self._cluster, self._closed = cluster, None
             self._numbers, self._moments = [], []
 
     def add(self, seal: Seal) -> None:
-        """Take what this seal says; the rows of it were asked about before."""
+        """Add this seal's limits; its own rows were checked before."""
         self._last_id = max(self._last_id, *seal.row_ids, 0)
         if seal.closed_below is not None:
             before = 0 if self._closed is None else self._closed[0]
@@ -72,7 +72,7 @@ class Horizons:
         self._moments.append(_Moment(seal.seq, self._last_id, seal.sealed_us))
 
     def contradictions(self, row: Written) -> Iterator[tuple[Kind, int]]:
-        """What is wrong with a row that comes after these seals, and by which seal."""
+        """Yield what is wrong with a row that comes after these seals, and by which seal."""
         if self._closed is not None and row.transaction < self._closed[0]:
             yield Kind.INSERTED, self._closed[1]
             return

@@ -34,7 +34,7 @@ def refused(why: object) -> str:
 class Entry:
     """One row. All rows of one call share its `request_id`.
 
-    Its time is when the row is written; a time that came from elsewhere belongs into `detail`.
+    Its time is when the row is written; a time from another clock belongs in `detail`.
     """
 
     request_id: uuid.UUID

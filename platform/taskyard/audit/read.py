@@ -1,4 +1,4 @@
-"""Reading the audit log: lists, the rows of one call, all rows of an export; secrets masked."""
+"""Read the audit log: lists, the rows of one call, all rows for an export; secrets masked."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from taskyard.wire.redaction import redact
 __all__ = ["COLUMNS", "LIMIT", "Filters", "list_rows", "rows_within", "show", "size_of"]
 
 LIMIT: Final = 1000
-"""A page that a person reads; more is an export."""
+"""As many as a person reads; for more, use an export."""
 COLUMNS: Final = tuple(column.name for column in AUDIT.c if column.name != "transaction_id")
-"""What is shown of a row; the transaction's number says something to the sealer alone."""
+"""The shown columns of a row; only the sealer uses the transaction's number."""
 _MINIMUM_PREFIX: Final = 6
 _PAGE: Final = 1000
 _SEAL: Final = text(
@@ -32,7 +32,7 @@ _SEAL: Final = text(
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Which rows; None does not filter. `outcome` is the first word of the outcome."""
+    """Which rows to select; None does not filter. `outcome` is the first word of the outcome."""
 
     action: Action | None = None
     identity: str | None = None
@@ -43,7 +43,7 @@ class Filters:
     until: datetime | None = None
 
     def on(self, query: Select[Any]) -> Select[Any]:
-        """`query` narrowed to these rows."""
+        """Return `query` limited to these rows."""
         equal = {
             AUDIT.c.action_type: self.action,
             AUDIT.c.operator_identity: self.identity,
@@ -62,16 +62,16 @@ class Filters:
         return query
 
     def document(self) -> dict[str, str]:
-        """The filters that are set, as the audit row of an export has them."""
+        """Return the filters that are set, for the audit row of an export."""
         return {name: str(value) for name, value in asdict(self).items() if value is not None}
 
 
 def list_rows(
     engine: Engine, filters: Filters | None = None, limit: int = 50
 ) -> tuple[dict[str, Any], ...]:
-    """The newest rows that fit, at most `LIMIT`."""
+    """Return the newest rows that match, at most `LIMIT`."""
     if not 1 <= limit <= LIMIT:
-        raise Refused(f"limit must lie between 1 and {LIMIT}, got {limit}")
+        raise Refused(f"limit must be from 1 to {LIMIT}, got {limit}")
     query = (
         (filters or Filters()).on(_SHOWN).order_by(AUDIT.c.performed_at.desc(), AUDIT.c.id.desc())
     )
@@ -80,9 +80,9 @@ def list_rows(
 
 
 def show(engine: Engine, name: str) -> tuple[dict[str, Any], ...]:
-    """Every row of one call, oldest first, each with its `seal` (None for one without).
+    """Return every row of one call, oldest first, each with its `seal` (None for one without).
 
-    `name` is its request id or the first six characters or more. Raises `NotFound`, `Refused`.
+    `name` is the request id or its first six characters or more. Raises `NotFound`, `Refused`.
     """
     with engine.connect() as connection:
         request_id = _find(connection, name)
@@ -94,12 +94,15 @@ def show(engine: Engine, name: str) -> tuple[dict[str, Any], ...]:
 
 
 def size_of(connection: Connection, filters: Filters) -> int:
-    """How many rows fit."""
+    """Return how many rows match."""
     return connection.scalar(filters.on(select(func.count()).select_from(AUDIT))) or 0
 
 
 def rows_within(connection: Connection, filters: Filters) -> Iterator[dict[str, Any]]:
-    """All rows that fit, by their ids; one snapshot, if the caller's transaction has one."""
+    """Yield all rows that match, by their ids.
+
+    From one snapshot if the caller's transaction has one.
+    """
     last = 0
     while True:
         query = filters.on(_SHOWN).where(AUDIT.c.id > last).order_by(AUDIT.c.id).limit(_PAGE)
@@ -115,7 +118,7 @@ _SHOWN: Final = select(*(AUDIT.c[name] for name in COLUMNS))
 
 
 def _masked(row: Mapping[Any, Any]) -> dict[str, Any]:
-    # `token:<id>` names a token and would be taken for its secret.
+    # `token:<id>` names a token, and would be masked like its secret.
     return {name: row[name] if name == "identity_via" else redact(row[name]) for name in COLUMNS}
 
 
@@ -129,7 +132,8 @@ def _find(connection: Connection, name: str) -> uuid.UUID:
     digits = name.strip().replace("-", "").lower()
     if not re.fullmatch(r"[0-9a-f]{6,32}", digits):
         raise NotFound(
-            f"{name[:60]!r} is no request's id: expected a UUID or at least {_MINIMUM_PREFIX} of "
+            f"{name[:60]!r} is not a request's id: expected a UUID or at least {_MINIMUM_PREFIX} "
+            "of "
             "its first characters. See: taskyard audit list"
         )
     low, high = (uuid.UUID(digits.ljust(32, fill)) for fill in "0f")

@@ -1,12 +1,13 @@
-"""The sealer: rows that are committed and in no seal yet go into the next one, every few seconds.
+"""The sealer: every few seconds it puts committed rows that have no seal into a new seal.
 
-A visible row is committed and never changes, so it can be sealed at once; writers are never waited
-for and never wait. What a running transaction commits later is found by its transaction id, which
-is not below the oldest one that ran before (`pg_snapshot_xmin`). Each seal is one transaction, so a
-sealer that is killed anywhere leaves a whole chain, and the rows that it had not sealed.
+A committed row never changes, so it can be sealed at once; writers do not wait, and nothing waits
+for them. Rows that a running transaction commits later are found by its transaction id, which is
+not below the oldest running one at the last look (`pg_snapshot_xmin`). Each seal is one
+transaction, so a sealer that is killed at any point leaves a valid chain, and rows that are still
+unsealed.
 
-Transaction ids are of one cluster of servers. Rows that were restored into another one are data
-with foreign ids: a sealer's first pass, and the first in a new cluster, looks at every row.
+Transaction ids belong to one cluster of servers. Rows that were restored to another cluster have
+foreign ids: a sealer's first pass, and the first in a new cluster, reads every row.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ __all__ = ["EVERY_S", "Sealer"]
 log = logger(__name__)
 
 EVERY_S: Final = 5.0
-_BATCH: Final = 1000  # 40 kB a seal
+# A seal of 40 kB. One sealer at a time in a schema; if two meet all the same, the seal's number
+# stops one.
+_BATCH: Final = 1000
 # One sealer at a time in a schema. Where two meet all the same, the seal's number stops one.
 _LOCK: Final = text(
     "SELECT pg_try_advisory_xact_lock("
@@ -37,8 +40,8 @@ _LOCK: Final = text(
 )
 _FLOOR: Final = text("SELECT coalesce(max(last_id), 0) FROM audit_seals WHERE cluster <> :cluster")
 _HASH: Final = text("SELECT hash FROM audit_seals WHERE seq = :seq")
-# Rows and horizon are of one snapshot, since they are of one statement. The horizon comes also
-# where no row does.
+# Rows and horizon come from one snapshot, since they come from one statement. The horizon is
+# returned even without rows.
 _UNSEALED: Final = text(
     f"""
     SELECT pg_snapshot_xmin(pg_current_snapshot())::text AS horizon,
@@ -54,13 +57,13 @@ _UNSEALED: Final = text(
     ORDER BY unsealed.id::bigint
     """  # noqa: S608 - constants
 )
-# Taken after the rows were read: whoever had an id by then has a lower one.
+# Taken after the rows were read: every transaction with an id by then has a lower one.
 _NEXT: Final = text("SELECT pg_current_xact_id()::text")
 
 
 @dataclass(frozen=True, slots=True)
 class _Position:
-    """Where to look: above the row `after`, from the transaction `since` on.
+    """Where to continue: above the row `after`, from the transaction `since` on.
 
     `floor` is the last row that another cluster sealed. `whole`: this pass reads all rows, and
     `horizon` is that of its first look.
@@ -75,14 +78,14 @@ class _Position:
 
 
 class Sealer:
-    """Seals what is committed; of any number of sealers of one schema one works at a time."""
+    """Seals committed rows; of several sealers in one schema only one works at a time."""
 
     def __init__(
         self, engine: Engine, export: Callable[[Seal], None], exported: Head | None = None
     ) -> None:
-        """`export` gets the head of the chain: at the start, and after each pass that sealed.
+        """Call `export` with the head of the chain: at the start, and after each pass that sealed.
 
-        `exported` is the head that was exported last; a chain without it is reported.
+        `exported` is the last exported head; a chain without it is reported.
         """
         self._engine, self._export = engine, export
         self._expected = exported
@@ -90,7 +93,7 @@ class Sealer:
         self._head: Seal | None = None
 
     def run(self, stop: threading.Event) -> None:
-        """Seal every `EVERY_S` until `stop` is set; an unreachable server is waited for."""
+        """Seal every `EVERY_S` until `stop` is set; wait for an unreachable server."""
 
         def step() -> None:
             self.run_once()
@@ -99,7 +102,7 @@ class Sealer:
         repeat("audit_sealer", step, stop)
 
     def run_once(self) -> int:
-        """Seal what is committed and export the head where it is another; the count of rows."""
+        """Seal what is committed and export the head if it is new; return the number of rows."""
         before, rows, more = self._head, 0, True
         while more:
             with self._engine.begin() as connection:
@@ -108,7 +111,7 @@ class Sealer:
                 position = self._where(connection)
                 found = _read(connection, position)
                 head = self._extend(connection, position, found)
-            # Only what is committed counts.
+            # Only committed seals count.
             self._position, self._head = found.next_position(position), head
             rows, more = rows + len(found.batch), found.more
         if self._head is not None and self._head != before:
@@ -126,7 +129,7 @@ class Sealer:
         return made
 
     def _where(self, connection: Connection) -> _Position:
-        """Where the step before ended; the beginning, unless this is the chain it was made on."""
+        """Return where the previous step ended; the beginning, unless this is the same chain."""
         cluster = cluster_of(connection)
         known = self._position
         if self._is_same_chain(connection) and known is not None and known.cluster == cluster:
@@ -135,14 +138,14 @@ class Sealer:
         return _Position(cluster, floor=floor, after=0, since=0, whole=True)
 
     def _is_same_chain(self, connection: Connection) -> bool:
-        """Whether the chain holds what was exported; what it does not hold is reported once."""
+        """Return whether the chain contains the exported head; if not, report it once."""
         if self._expected is None:
             return True
         found = connection.scalar(_HASH, {"seq": self._expected.seq})
         if found is not None and bytes(found) == self._expected.hash:
             return True
         log.error(
-            "the chain of the audit log does not hold the head %s, which was exported: seals were "
+            "the chain of the audit log does not contain the exported head %s: seals were "
             "changed or removed, or Postgres was restored to an earlier moment. Sealing goes on. "
             "Compare: taskyard audit verify --head %s",
             self._expected,
@@ -155,7 +158,7 @@ class Sealer:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What one look found: the rows to seal now, whether more follow, horizon and time."""
+    """The result of one look: the rows to seal now, whether more follow, horizon and time."""
 
     batch: Sequence[Mapping[str, Any]]
     more: bool
@@ -163,15 +166,15 @@ class _Found:
     now_us: int
 
     def closed_below(self, position: _Position) -> int:
-        """Below which transaction nothing is left unsealed, once this look's rows are sealed.
+        """Return the transaction below which nothing is unsealed, once this look's rows are sealed.
 
-        A pass over all rows goes by their ids. What commits behind it is left to the next pass,
-        so the horizon of its first look is the one that holds.
+        A pass over all rows goes by their ids. Rows committed behind it are left to the next pass,
+        so the horizon of its first look counts.
         """
         return self.horizon if position.horizon is None else position.horizon
 
     def next_position(self, position: _Position) -> _Position:
-        """Where the next look begins."""
+        """Return where the next look begins."""
         closed_below = self.closed_below(position)
         if not self.more:
             after = position.floor
@@ -196,9 +199,9 @@ def _seal(
     found: _Found,
     closed_below: int | None,
 ) -> Seal:
-    """The seal after `last`; its own transaction is younger than all whose rows it holds."""
+    """Return the seal after `last`; its own transaction is newer than those of all its rows."""
     own = int(str(connection.scalar(_NEXT)))
-    # Rows that were restored from another cluster may have ids from its future.
+    # Restored rows from another cluster may have transaction ids that are in the future here.
     youngest = max(int(row["transaction_id"]) for row in found.batch)
     made = Seal(
         seq=1 if last is None else last.seq + 1,

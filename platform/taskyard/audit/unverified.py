@@ -1,7 +1,7 @@
-"""Denials of calls without an identity: counted by minute, source and cause, never a row each.
+"""Count denied calls without an identity by minute, source and cause, not one row each.
 
-Whoever can send such calls can send any number of them, so the table is bounded: at most
-`MOST_A_MINUTE` pairs of source and cause a minute have a row, all others share one.
+Anybody who can send such calls can send any number of them, so the table is limited: at most
+`MOST_A_MINUTE` pairs of source and cause per minute have a row, all others share one.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ MOST_A_MINUTE: Final = 100
 OTHER: Final = "other"
 _SOURCE_LENGTH: Final = 200
 _CODE: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
-# Two sessions at once may both take the last place. A time that is not ours is brought within an
-# hour: whoever could choose it could have any number of minutes.
+# Two sessions at once may both take the last place. The time is not ours, so it is brought within
+# an hour: a sender who could choose it could fill any number of minutes.
 _COUNT: Final = text(
     f"""
     WITH given AS (
@@ -57,8 +57,8 @@ def count_unverified(
     """Add `count` denials of calls from `source`, such as `broadcast` or a queue's name.
 
     `why_code` is a code such as `bad_signature`; another text counts as `other`. `at` is when they
-    were denied, by default now. With an engine it is a transaction of its own; with a connection
-    it belongs to the caller's. Raises ValueError for a count below 1.
+    were denied, by default now. With an engine it is a transaction of its own; with a connection it
+    belongs to the caller's. Raises ValueError for a count below 1.
     """
     if count < 1:
         raise ValueError(f"expected a count of at least 1, got {count}")
@@ -76,7 +76,10 @@ def count_unverified(
 
 
 def list_unverified(engine: Engine, since: datetime | None, limit: int) -> list[dict[str, Any]]:
-    """Sums since then by source and cause, with the first and last minute; the latest first."""
+    """Return sums by source and cause since a time, with first and last minute.
+
+    The latest first.
+    """
     last = func.max(UNVERIFIED.c.minute).label("last")
     query = (
         select(

@@ -1,7 +1,9 @@
-"""Verify the audit log: each row against its seal, each seal against the one before, the heads.
+"""Verify the audit log.
 
-The hashes need no secret, so the owner of the tables can compute a chain anew over changed rows.
-What such a chain does not hold is a head that was exported before.
+Each row against its seal, each seal against the previous one, and the heads.
+
+The hashes need no secret, so the owner of the tables can compute a new chain over changed rows.
+Such a chain does not contain a head that was exported before.
 """
 
 from __future__ import annotations
@@ -38,26 +40,26 @@ _TWICE: Final = text(
     "GROUP BY sealed.id HAVING count(*) > 1 ORDER BY sealed.id"
 )
 _NO_HEAD: Final = (
-    "compared with no exported head: a chain that was computed anew as a whole would not be "
-    "noticed. Give one with --head, from the relay's log or from the file that "
+    "not compared with an exported head: a completely recomputed chain would not be noticed. Give "
+    "one with --head, from the relay's log or from the file that "
     "TASKYARD_AUDIT_HEAD_FILE names"
 )
 
 
 def verify(engine: Engine, heads: Sequence[Head]) -> Report:
-    """Compare rows, seals and exported heads, in one snapshot; the sealer may work meanwhile."""
+    """Compare rows, seals and exported heads in one snapshot; the sealer may work meanwhile."""
     options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
     with engine.connect().execution_options(**options) as connection:
         return verify_in(connection, heads)
 
 
 def verify_in(connection: Connection, heads: Sequence[Head]) -> Report:
-    """The same as the caller's transaction sees it, which has to be of one snapshot."""
+    """Do the same in the caller's transaction, which must have one snapshot."""
     return _Verification(connection, heads).run()
 
 
 class _Verification:
-    """One walk along the chain."""
+    """One pass along the chain."""
 
     def __init__(self, connection: Connection, heads: Sequence[Head]) -> None:
         self._connection = connection
@@ -91,13 +93,13 @@ class _Verification:
         number = 1 if previous is None else previous.seq + 1
         if seal.seq != number:
             missing = f"seal {number}" + (f" to {seal.seq - 1}" if seal.seq - number > 1 else "")
-            report.add(Kind.CHAIN_BROKEN, f"{missing} is gone", seal=number)
+            report.add(Kind.CHAIN_BROKEN, f"{missing} is missing", seal=number)
         elif seal.prev_hash != (GENESIS if previous is None else previous.hash):
             named = f"seal {seal.seq} does not follow from seal {number - 1}"
             report.add(Kind.CHAIN_BROKEN, named, seal=seal.seq)
         if previous is not None and previous.cluster != seal.cluster:
             report.notes.append(
-                f"from seal {seal.seq} on, {_day(seal)}, the chain was made by other servers "
+                f"from seal {seal.seq} on, {_day(seal)}, the chain was written by other servers "
                 f"(system identifier {seal.cluster} after {previous.cluster}): a restore"
             )
         self._previous = seal
@@ -116,7 +118,9 @@ class _Verification:
     def _check_heads_left(self) -> None:
         last = 0 if self._previous is None else self._previous.seq
         for seq in sorted(self._numbered):
-            named = f"seal {seq}, whose head was exported, is gone; the chain ends at seal {last}"
+            named = (
+                f"seal {seq}, whose head was exported, is missing; the chain ends at seal {last}"
+            )
             self._report.add(Kind.HEAD_MISSING, named, seal=seq)
         for expected in sorted(self._hashes):
             named = f"no seal has the exported head {expected.hex()}"
@@ -140,12 +144,12 @@ class _Verification:
     ) -> None:
         report = self._report
         if row is None:
-            named = f"row {row_id} of seal {seal.seq} is gone"
+            named = f"row {row_id} of seal {seal.seq} is missing"
             report.add(Kind.MISSING, named, row=row_id, seal=seal.seq)
             return
         report.rows += 1
         if seal.form != FORM or row_hash(row) != sealed:
-            named = f"row {row_id} is not as seal {seal.seq} of {_day(seal)} has it"
+            named = f"row {row_id} differs from seal {seal.seq} of {_day(seal)}"
             report.add(Kind.CHANGED, named, row=row_id, seal=seal.seq)
         written = Written(row_id, int(row["transaction_id"]), _number(row["performed_at"]))
         self._check_place(written, f"row {row_id}, in seal {seal.seq},")
@@ -154,9 +158,9 @@ class _Verification:
         for kind, seal in self._horizons.contradictions(written):
             match kind:
                 case Kind.INSERTED:
-                    what = "was not there when its place in the log was sealed"
+                    what = "did not exist when its place in the log was sealed"
                 case _:
-                    what = "names a time before that seal, and was written after it"
+                    what = "has a time before that seal, but was written after it"
             told = f"{named} {what} (seal {seal})"
             self._report.add(kind, told, row=written.row_id, seal=seal)
 
@@ -191,7 +195,7 @@ def _by_number(heads: Sequence[Head]) -> dict[int, set[bytes]]:
 
 
 def _number(written: str | None) -> int | None:
-    """Microseconds, None for what is no moment: a sealed row never has it."""
+    """Return microseconds, None for an invalid time, which a sealed row never has."""
     return int(written) if written is not None and written.lstrip("-").isdigit() else None
 
 

@@ -219,4 +219,4 @@ class RedisPublisher:
 
 
 def _delayed_of(key: str) -> str:
-    return f"delayed messages of {key} not moved there"
+    return f"delayed messages were not moved to {key}"

@@ -1,8 +1,8 @@
-"""A job's first message: what any worker of the app would accept, and what admission does with it.
+"""Render a job's first message, which any worker of the app accepts, and its admission.
 
-A template holds the first message of a job type as text with gaps: what differs from job to job is
-filled in. Built once from Celery's own protocol and kombu's own format, so that both stay the
-authority on them; filling it costs a tenth of building it again for every job.
+A template is the first message of a job type as text with gaps for what differs from job to job. It
+is built once from Celery's own protocol and kombu's own format, so that these stay the only
+definition; filling it costs a tenth of building a message for every job.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ __all__ = ["MessageTemplate", "Renderer", "first_message"]
 _SHOWN: Final = 1024
 _JSON: Final = {"content_type": "application/json", "content_encoding": "utf-8"}
 _GAP: Final = re.compile(r'"@@(\w+)@@"')
-# What `json.dumps` does with a text, without the way there.
+# The same as `json.dumps` of a text, without its overhead.
 _quoted: Final = json.encoder.encode_basestring_ascii
 _EMBED: Final = json.dumps({"callbacks": None, "errbacks": None, "chain": None, "chord": None})
 
 
 class Renderer:
-    """Makes of a checked request all that is sent of it; threads may share it.
+    """Renders everything that is sent for a checked request; threads may share it.
 
-    Where records and broker share one Redis, admission's own script publishes the message.
+    If records and broker share one Redis, admission's own script publishes the message.
     """
 
     def __init__(
@@ -54,9 +54,9 @@ class Renderer:
         self._templates: dict[tuple[str, str, int], MessageTemplate] = {}
 
     def render(self, request: CheckedRequest, place: int = 0, call: str = "") -> Rendered:
-        """Render a request; it goes under its `place` in a `call` of many.
+        """Render a request; `place` is its place in a `call` of many.
 
-        Where the reply is lost, it is asked for again by that name.
+        If the reply is lost, the request is repeated under that name.
         """
         publication, message = self._publication(request)
         admission = Admission(
@@ -71,14 +71,14 @@ class Renderer:
         return Rendered(request, admission, message)
 
     def render_all(self, requests: Iterable[CheckedRequest]) -> Iterator[Rendered]:
-        """The requests of one call, each when it is asked for."""
+        """Yield the requests of one call, each rendered when it is needed."""
         call = new_call_id()
         return (self.render(request, place, call) for place, request in enumerate(requests))
 
     def _publication(self, request: CheckedRequest) -> tuple[Publication, RawMessage | None]:
-        """What admission's script publishes, or keeps until the broker has confirmed the message.
+        """Return what admission's script publishes, or keeps until the broker has confirmed it.
 
-        The message is None where the script publishes it.
+        The message is None if the script publishes it.
         """
         publisher = self._publisher
         if publisher is None:
@@ -103,7 +103,7 @@ def _kept(request: CheckedRequest, message: RawMessage) -> Publication:
 
 
 def first_message(app: Celery, request: CheckedRequest) -> RawMessage:
-    """Celery's protocol 2; what Flower shows of the arguments is redacted, the body is not."""
+    """Return Celery's protocol 2; Flower shows redacted arguments, the body is not redacted."""
     body, message = _built(
         app,
         request.job_id,
@@ -117,7 +117,7 @@ def first_message(app: Celery, request: CheckedRequest) -> RawMessage:
 
 
 def _built(app: Celery, job_id: str, job_type: str, **facts: Any) -> tuple[Any, RawMessage]:
-    """Body and message, still without it, as Celery makes them."""
+    """Return the body, and the message without it, as Celery builds them."""
     task = app.amqp.as_task_v2(job_id, job_type, kwargs={}, kwargsrepr="{}", **facts)
     message = RawMessage(
         body=b"", headers=dict(task.headers), properties=dict(task.properties), **_JSON
@@ -126,7 +126,7 @@ def _built(app: Celery, job_id: str, job_type: str, **facts: Any) -> tuple[Any, 
 
 
 class MessageTemplate:
-    """For one job type, queue (the broker's name) and priority step."""
+    """The text for one job type, queue (the broker's name) and priority step."""
 
     def __init__(self, app: Celery, job_type: str, queue: str, step: int) -> None:
         _, message = _built(
@@ -140,12 +140,13 @@ class MessageTemplate:
         headers = {**message.headers, HEADER: "@@stamp@@"}
         document = encode(message, queue=queue, step=step, headers=headers, tag="@@id@@")
         document = document.replace('"body": ""', '"body": "@@body@@"', 1)
-        # Texts and the names of what stands between them, in turns; the stamp parts head and tail.
+        # Fixed texts and the names of the gaps between them, in turn; the stamp separates head and
+        # tail.
         head, _, tail = document.partition('"@@stamp@@"')
         self._head, self._tail = _GAP.split(head), _GAP.split(tail)
 
     def fill(self, request: CheckedRequest) -> tuple[str, str]:
-        """The document of the first message up to its epoch, and from behind it."""
+        """Return the document of the first message before its epoch, and after it."""
         policy, expires, reply_to = request.policy, _expires(request), request.reply_to
         body = f"[[{request.payload_json}], {{}}, {_EMBED}]".encode()
         override = "" if policy is None else f', "policy": {json.dumps(dict(policy))}'

@@ -28,7 +28,10 @@ class Publications:
         self._confirmed: deque[set[_Life]] = deque(maxlen=SCRIPTS_AHEAD)
 
     def settled(self, group: Sequence[Rendered], answers: Sequence[Outcome]) -> list[Outcome]:
-        """Publish what a group owes; the answers, with an error in the place of each failure."""
+        """Publish the messages of a group.
+
+        Return the answers, with an error in place of each failure.
+        """
         errors = self._publish(self._owed(group, answers))
         return [
             errors.get((one.request.job_id, answer.epoch), answer)
@@ -38,7 +41,7 @@ class Publications:
         ]
 
     def _owed(self, group: Sequence[Rendered], answers: Sequence[Outcome]) -> dict[_Life, Outgoing]:
-        """The message of each life that waits and that the broker has still to get, once."""
+        """Return the unpublished message of each epoch, once."""
         owed: dict[_Life, Outgoing] = {}
         for one, answer in zip(group, answers, strict=True):
             if isinstance(answer, Exception) or answer.published or one.message is None:

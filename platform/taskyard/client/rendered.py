@@ -14,7 +14,7 @@ __all__ = ["Outcome", "Rendered", "Upcoming"]
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """All that is sent of a request: what can be wrong with it alone was found before.
+    """Everything that is sent for a request; its own faults were found before.
 
     `message` is None if admission's own script publishes it.
     """

@@ -1,4 +1,4 @@
-"""From rendered requests to enqueued jobs: admission, and publication where it is another step."""
+"""Send rendered requests: admission, and publication if that is a separate step."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Sender:
         return outcome
 
     def ahead(self, requests: Iterable[Rendered]) -> Generator[Sequence[Outcome]]:
-        """Send the requests of one call; the outcomes of a script at a time, in their order.
+        """Send the requests of one call; yield the outcomes of a script at a time, in their order.
 
         Raises redis-py's errors, and `NotReplicated` for a whole script.
         """

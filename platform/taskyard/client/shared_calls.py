@@ -72,7 +72,7 @@ class SharedCalls:
         self._linger_s = _LINGER_S
 
     def aadmit(self, rendered: Rendered) -> asyncio.Future[Admitted]:
-        """Admit it with others; the future, to be awaited, has its own answer or its own error.
+        """Admit it with others; return the future, which gets its own answer or its own error.
 
         If it is cancelled before its script is sent, it is not sent; later it is not taken back.
         """
@@ -82,7 +82,7 @@ class SharedCalls:
         return future
 
     def admit(self, rendered: Rendered) -> Admitted:
-        """`aadmit` for a thread, which sends it itself while few others do."""
+        """Do as `aadmit` for a thread, which sends the call itself while few others do."""
         if self._lanes.acquire(blocking=False):
             try:
                 return self._sender.send(rendered)

@@ -1,4 +1,4 @@
-"""Export of the audit log: permitted, reasoned, and audited itself before the first row is read.
+"""Export the audit log: permitted, reasoned, and audited itself before the first row is read.
 
 Alone because each operator verb has a file of its own.
 """
@@ -24,7 +24,7 @@ __all__ = ["AuditExport", "export_audit"]
 
 @dataclass(frozen=True, slots=True)
 class AuditExport:
-    """The rows of an export, to be read once, and how many there are."""
+    """The rows of an export, which can be read once, and their number."""
 
     request_id: uuid.UUID
     count: int
@@ -41,7 +41,7 @@ def export_audit(
     on_behalf_of: str | None = None,
     require_reason: Mode = "strict",
 ) -> Iterator[AuditExport]:
-    """Open an export of the rows that fit, secrets masked; all of one snapshot.
+    """Open an export of the rows that match, secrets masked, all from one snapshot.
 
     It does not hold its own audit row. Raises `NotPermitted`, `InvalidReason`; both are audited.
     """

@@ -1,4 +1,4 @@
-"""Who acts: the bearer of a token, this machine's user where it is trusted, or a granted name."""
+"""Who acts: the bearer of a token, this machine's user if it is trusted, or a granted name."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from taskyard.wire.steering import STEERING
 
 __all__ = ["granted_identity", "identify", "local_identity", "token_identity"]
 
-# What an unknown id's secret is compared with: it costs the same and never fits.
+# Compared with the secret of an unknown id: it takes the same time and never matches.
 _NO_DIGEST: Final = b"\x00" * 32
 
 
 def identify(engine: Engine, settings: Settings) -> Identity:
-    """Return who acts: the bearer of `TASKYARD_TOKEN`, or the local user where that is trusted.
+    """Return who acts: the bearer of `TASKYARD_TOKEN`, or the local user if that is trusted.
 
-    A token that is refused does not fall back to local trust. Raises `TokenRefused`, and
-    `NotPermitted` where there is neither.
+    A refused token does not fall back to local trust. Raises `TokenRefused`, and `NotPermitted` if
+    there is neither.
     """
     if settings.token is not None:
         return token_identity(engine, Token.parse(settings.token.get_secret_value()))
@@ -36,9 +36,9 @@ def identify(engine: Engine, settings: Settings) -> Identity:
 
 
 def token_identity(engine: Engine, token: Token) -> Identity:
-    """Return the identity of the token's bearer and note its use; raises `TokenRefused`.
+    """Return the identity of the token's bearer and note the use; raises `TokenRefused`.
 
-    Postgres' clock decides what has expired. An unknown id and a wrong secret are one answer.
+    Postgres' clock decides about expiry. An unknown id and a wrong secret get the same answer.
     """
     with engine.begin() as connection:
         now = func.clock_timestamp().label("now")
@@ -49,16 +49,16 @@ def token_identity(engine: Engine, token: Token) -> Identity:
 
 
 def _checked(token: Token, row: Mapping[Any, Any] | None) -> Mapping[Any, Any]:
-    """Return `row`; raises `TokenRefused` unless the secret is the row's and still in force."""
+    """Return `row`; raises `TokenRefused` unless the secret is the row's and still valid."""
     current, previous = _digests(row)
     given = token.digest()
-    # Both are compared whatever the first says, so that no answer comes sooner than another.
+    # Both are always compared, so that the time of the answer shows nothing.
     is_current, is_previous = compare_digest(given, current), compare_digest(given, previous)
     if row is None or not (is_current or is_previous):
         raise TokenRefused(
             "unknown",
-            "the token is not one of this database, or its secret is wrong. Compare its id with: "
-            "taskyard tokens list. If it is lost, make another: taskyard tokens create",
+            "the token is not in this database, or its secret is wrong. Compare its id with: "
+            "taskyard tokens list. If it is lost, create another: taskyard tokens create",
         )
     refusal = _ended(row, is_current=is_current)
     if refusal is not None:
@@ -67,23 +67,23 @@ def _checked(token: Token, row: Mapping[Any, Any] | None) -> Mapping[Any, Any]:
 
 
 def _ended(row: Mapping[str, Any], *, is_current: bool) -> TokenRefused | None:
-    """Say why a token whose secret is right is no longer in force."""
+    """Say why a token with the right secret is no longer valid."""
     if row["revoked_at"] is not None:
         return TokenRefused(
             "revoked",
-            f"the token {row['id']} was revoked at {_time(row['revoked_at'])}. An admin can make "
-            "another: taskyard tokens create",
+            f"the token {row['id']} was revoked at {_time(row['revoked_at'])}. An admin can "
+            "create another: taskyard tokens create",
         )
     if row["expires_at"] <= row["now"]:
         return TokenRefused(
             "expired",
-            f"the token {row['id']} expired at {_time(row['expires_at'])}. An admin can make "
+            f"the token {row['id']} expired at {_time(row['expires_at'])}. An admin can create "
             "another: taskyard tokens create",
         )
     if not is_current and row["previous_until"] <= row["now"]:
         return TokenRefused(
             "rotated",
-            f"the secret of the token {row['id']} was replaced and ended at "
+            f"the secret of the token {row['id']} was replaced, and was valid until "
             f"{_time(row['previous_until'])}. Use the newer one, or get another: "
             "taskyard tokens rotate",
         )
@@ -91,7 +91,7 @@ def _ended(row: Mapping[str, Any], *, is_current: bool) -> TokenRefused | None:
 
 
 def _digests(row: Mapping[str, Any] | None) -> tuple[bytes, bytes]:
-    """The digests of the secret and of the one before it."""
+    """Return the digests of the secret and of the previous one."""
     if row is None:
         return _NO_DIGEST, _NO_DIGEST
     previous = row["previous_sha256"]
@@ -99,7 +99,7 @@ def _digests(row: Mapping[str, Any] | None) -> tuple[bytes, bytes]:
 
 
 def _note_use(connection: Connection, token_id: str) -> None:
-    """Note the minute of the last use; a token in steady use costs one write a minute."""
+    """Store the minute of the last use; a token in constant use costs one write a minute."""
     minute = func.date_trunc("minute", func.clock_timestamp())
     is_older = TOKENS.c.last_used_at.is_(None) | (TOKENS.c.last_used_at < minute)
     change = update(TOKENS).where(TOKENS.c.id == token_id, is_older).values(last_used_at=minute)
@@ -107,10 +107,10 @@ def _note_use(connection: Connection, token_id: str) -> None:
 
 
 def granted_identity(engine: Engine, subject: str, via: str) -> Identity:
-    """Return the rights of a person whom something else has signed in: Flower, a proxy.
+    """Return the rights of a person who signed in through another system: Flower, a proxy.
 
-    `subject` must have been verified by the caller, `via` names by what. Raises `NotPermitted`
-    where the subject has no grant.
+    The caller must have verified `subject`; `via` names the system. Raises `NotPermitted` if the
+    subject has no grant.
     """
     row: Mapping[Any, Any] | None = None
     if not STEERING.search(subject):  # no grant has such a name, and Postgres refuses a NUL
@@ -126,15 +126,16 @@ def granted_identity(engine: Engine, subject: str, via: str) -> Identity:
 
 
 def local_identity(settings: Settings) -> Identity:
-    """Return the user of this machine as an admin, where `trust_local` says that this is enough.
+    """Return the user of this machine as an admin, if `trust_local` allows it.
 
     Raises `NotPermitted`, which says what to set. The name comes from the process's user id, since
     a variable such as USER can contain anything.
     """
     if not settings.trust_local:
         raise NotPermitted(
-            "there is no verified identity. Set TASKYARD_TOKEN to a token that an admin made for "
-            "you; or, on a machine whose users you trust, set TASKYARD_TRUST_LOCAL=1: actions are "
+            "there is no verified identity. Set TASKYARD_TOKEN to a token that an admin created "
+            "for you; or, on a machine whose users you trust, set TASKYARD_TRUST_LOCAL=1: actions "
+            "are "
             "then audited as local:<user>@<host>. For the servers that run on this machine, run: "
             'eval "$(taskyard env --export)"'
         )

@@ -1,6 +1,6 @@
-"""Keys: created and retired in the key ring's file, each an audited verb.
+"""Keys: created and retired in the key ring's file; each action is an audited verb.
 
-The file is written between the rows `requested` and `applied`, so that a crash in between shows.
+The file is written between the rows `requested` and `applied`, so the log shows a crash in between.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from taskyard.errors import InvalidRights, NotFound, Refused
 
 __all__ = ["DEFAULT_OVERLAP", "LONGEST_OVERLAP", "Binding", "create", "register", "retire"]
 
-# As long as a credential that was signed just before may live.
+# As long as a credential may be valid that was signed just before.
 DEFAULT_OVERLAP: Final = timedelta(hours=1)
 LONGEST_OVERLAP: Final = timedelta(days=31)
 
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """For whom a key may sign, up to which rights, and until when."""
+    """For whom a key may sign, with which highest role, and until when."""
 
     subjects: frozenset[str]
     rights: Rights
     not_after: datetime | None = None
 
     def key(self, public_key: bytes) -> PublicKey:
-        """The key ring's entry; raises `InvalidRights` for a name that cannot be one."""
+        """Return the key ring's entry; raises `InvalidRights` for an invalid name."""
         facts = {
             **self.rights.columns(),
             "public_key": text_of(public_key),
@@ -67,7 +67,7 @@ def create(
     reason: str | None,
     on_behalf_of: str | None = None,
 ) -> PublicKey:
-    """Make a key pair: the private key in a new file, the public one in the ring.
+    """Create a key pair: the private key in a new file, the public one in the ring.
 
     Raises `NotPermitted`, `InvalidRights`, `InvalidReason` and `Refused`; each of them is audited.
     """
@@ -102,7 +102,10 @@ def register(
     reason: str | None,
     on_behalf_of: str | None = None,
 ) -> PublicKey:
-    """Take a public key whose private one is made elsewhere into the ring; raises as `create`."""
+    """Add a public key, whose private key was created elsewhere, to the ring.
+
+    Raises as `create`.
+    """
     call = VerbCall(Action.CREATE_KEY, identity, reason, on_behalf_of)
     with audited(engine, call):
         key = _checked(call, binding, public_key)
@@ -123,10 +126,10 @@ def retire(
     on_behalf_of: str | None = None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> PublicKey:
-    """End a key when `overlap` is over, so that what it has signed is still carried out.
+    """End a key when `overlap` is over, so that messages signed before are still accepted.
 
-    It stays in the ring, by which its refusals say that it is retired. Raises `NotPermitted`,
-    `NotFound` for a key that the ring does not have, `Refused`; each of them is audited.
+    It stays in the ring, so that refusals can say that it is retired. Raises `NotPermitted`,
+    `NotFound` for a key that is not in the ring, `Refused`; each of them is audited.
     """
     call = VerbCall(Action.RETIRE_KEY, identity, reason, on_behalf_of)
     with audited(engine, call):
@@ -163,7 +166,7 @@ def _ended(ring: KeyRing, key_id: str, ends: datetime) -> PublicKey:
     if key is None:
         raise NotFound(f"the key ring has no key {key_id[:40]!r}. See: taskyard keys list")
     if key.not_after is not None and key.not_after <= ends:
-        raise Refused(f"the key {key_id} ends already at {key.not_after:%Y-%m-%d %H:%M:%S} UTC")
+        raise Refused(f"the key {key_id} already ends at {key.not_after:%Y-%m-%d %H:%M:%S} UTC")
     return key.model_copy(update={"not_after": ends})
 
 

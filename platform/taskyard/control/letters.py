@@ -66,7 +66,7 @@ class Filters:
     until: datetime | None = None
 
     def on(self, query: Select[Any]) -> Select[Any]:
-        """`query` narrowed to these letters."""
+        """Return `query` limited to these letters."""
         for name in _EXACT:
             wanted = getattr(self, name)
             if wanted is not None:
@@ -96,9 +96,10 @@ def list(  # noqa: A001 - it reads `letters.list`
     *,
     identity: Identity | None = None,
 ) -> tuple[dict[str, Any], ...]:
-    """The newest letters that fit, at most `LIMIT`: no payloads, `attempts` as `count` has it.
+    """Return the newest letters that match, at most `LIMIT`.
 
-    With an `identity` only what lies within its queues and domains.
+    They have no payloads; `attempts` is as in `count`. With an `identity`, only letters within its
+    queues and domains.
     """
     if not 1 <= limit <= LIMIT:
         raise Refused(f"limit must be from 1 to {LIMIT}, got {limit}")
@@ -115,9 +116,9 @@ def list(  # noqa: A001 - it reads `letters.list`
 def show(
     engine: Engine, name: str | uuid.UUID, *, identity: Identity | None = None
 ) -> dict[str, Any]:
-    """Everything about one letter, by id or a prefix of six characters; raises `NotFound`.
+    """Return everything about one letter, by id or its first six characters; raises `NotFound`.
 
-    With an `identity` what lies beyond its queues and domains is not found either.
+    With an `identity`, a letter outside its queues and domains is not found either.
     """
     with engine.connect() as connection:
         query = select(LETTERS).where(LETTERS.c.id == find_id(connection, name))
@@ -138,7 +139,7 @@ def count(attempts: Sequence[Mapping[str, Any]]) -> int:
 
 
 def stats(engine: Engine, *, identity: Identity | None = None) -> Stats:
-    """Counts by status, and by category of what is open; with an `identity` within its bounds."""
+    """Count letters by status, and open ones by category; with an `identity`, within its bounds."""
     query = select(LETTERS.c.status, LETTERS.c.failure_category, func.count()).group_by(
         LETTERS.c.status, LETTERS.c.failure_category
     )
@@ -154,7 +155,10 @@ def stats(engine: Engine, *, identity: Identity | None = None) -> Stats:
 
 
 def _seen_by(identity: Identity | None, query: Select[Any]) -> Select[Any]:
-    """`query` narrowed to what `identity.sees`: a letter without a queue lies within no bound."""
+    """Return `query` limited to what `identity.sees`.
+
+    A letter without a queue is outside every bound.
+    """
     if identity is None:
         return query
     for column, bound in ((LETTERS.c.queue, identity.queues), (LETTERS.c.domain, identity.domains)):

@@ -1,4 +1,4 @@
-"""Used nonces: each belongs to one message, for as long as any receiver would take it."""
+"""Used nonces: each belongs to one message, as long as any receiver would accept it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ __all__ = ["bind_nonce", "drop_expired", "first_denial"]
 
 
 def bind_nonce(connection: Connection, nonce: str, message_id: str, expires_at: datetime) -> None:
-    """Bind the nonce to this message in the caller's transaction, or find that it is.
+    """Bind the nonce to this message in the caller's transaction, or find that it is bound to it.
 
-    Raises `CredentialRefused` where it belongs to another message.
+    Raises `CredentialRefused` if it belongs to another message.
     """
     made = insert(NONCES).values(nonce=nonce, message_id=message_id, expires_at=expires_at)
     connection.execute(made.on_conflict_do_nothing(index_elements=[NONCES.c.nonce]))
@@ -27,7 +27,7 @@ def bind_nonce(connection: Connection, nonce: str, message_id: str, expires_at: 
 
 
 def first_denial(connection: Connection, message_id: str, expires_at: datetime) -> bool:
-    """Whether this message is denied for the first time, and not again after its worker's death."""
+    """Return whether this is the message's first denial, not a repeat after a worker's death."""
     mark = sha256(f"denied:{message_id}".encode()).hexdigest()
     made = insert(NONCES).values(nonce=mark, message_id=message_id, expires_at=expires_at)
     done = connection.execute(made.on_conflict_do_nothing(index_elements=[NONCES.c.nonce]))
@@ -35,6 +35,6 @@ def first_denial(connection: Connection, message_id: str, expires_at: datetime) 
 
 
 def drop_expired(connection: Connection) -> int:
-    """Forget the nonces that no receiver takes any more; how many."""
+    """Delete nonces that no receiver accepts any more; return how many."""
     gone = delete(NONCES).where(NONCES.c.expires_at < func.clock_timestamp())
     return connection.execute(gone).rowcount

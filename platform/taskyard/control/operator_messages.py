@@ -1,4 +1,4 @@
-"""An operator's message: who signed it, and the verb that it asks for, carried out once.
+"""An operator's message: verify who signed it, and carry out its verb once.
 
 A message may come again after its worker was killed. Its request id is derived from the nonce, so
 the next worker finds in the audit log what was done: verb and audit row are one transaction.
@@ -29,7 +29,7 @@ __all__ = ["OperatorMessage", "Signed", "accept", "request_id_of"]
 
 log = logger(__name__)
 
-# A message whose denial was counted may come again until its job's end is known for sure.
+# A message whose denial was counted may come again until the end of its job is certain.
 _REMEMBERED: Final = timedelta(hours=1)
 _NAMESPACE: Final = uuid.UUID("5b1de0b4-7f3c-5c55-8f0e-2a7f5f4f1d0a")
 
@@ -46,14 +46,14 @@ class OperatorMessage:
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """An operator's message whose credential holds; `rows` is what the audit log has of it."""
+    """An operator's message with a valid credential; `rows` are its rows in the audit log."""
 
     identity: Identity
     ref: MessageRef
     rows: tuple[Mapping[str, Any], ...]
 
     def raise_refusal(self) -> None:
-        """Raise what an earlier delivery of this message was answered, if that was a refusal."""
+        """Raise the refusal that an earlier delivery of this message got, if there was one."""
         for row in self.rows:
             why = str(row["detail"].get("why", row["outcome"]))
             if row["outcome"] == Outcome.DENIED:
@@ -63,21 +63,21 @@ class Signed:
 
 
 def request_id_of(nonce: str) -> uuid.UUID:
-    """The request id of a signed call: the same for each copy and each delivery of it."""
+    """Return the request id of a signed call: the same for each copy and each delivery of it."""
     return uuid.uuid5(_NAMESPACE, nonce)
 
 
 def accept(engine: Engine, verifier: Verifier, message: OperatorMessage) -> Signed:
     """Verify a message and bind its nonce to it; raises `CredentialRefused`, which is counted.
 
-    A message that was accepted in time, and comes again when its credential has expired, is still
-    accepted if the verb was carried out: there is nothing left to do but to say so.
+    A message that was accepted in time, and comes again after its credential has expired, is still
+    accepted if the verb was carried out: only the answer is repeated.
     """
     try:
         return _accepted(engine, verifier, message)
     except CredentialRefused as error:
         log.warning(
-            "message %s of %s is denied: %s",
+            "denied operator message %s of task %s: %s",
             message.message_id,
             message.task,
             error,
@@ -103,7 +103,7 @@ def _accepted(engine: Engine, verifier: Verifier, message: OperatorMessage) -> S
     ref = MessageRef(request_id_of(verified.claims.nonce), message.message_id)
     with engine.begin() as connection:
         rows = tuple(audit.rows_of(connection, ref.request_id))
-        # The first row is the call's own; what follows it is the relay's answer.
+        # The first row is the call's own; the rows after it are the relay's answer.
         if rows and rows[0]["detail"].get("message_id") != ref.message_id:
             raise refusal(Fault.NONCE_USED)
         if not rows:
@@ -118,6 +118,6 @@ def _call_of(audience: str, message: OperatorMessage) -> Call:
     try:
         return call_of_task(audience, message.task, message.arguments)
     except InvalidPayload:
-        # NaN, or nested too deeply: nobody can have signed that.
+        # NaN, or nested too deeply: no signer can have produced that.
         fault = Fault.UNSIGNED if message.credential is None else Fault.WRONG_ARGUMENTS
         raise refusal(fault) from None

@@ -1,4 +1,4 @@
-"""Reading a letter's captured message, secrets and all: permitted, reasoned and audited.
+"""Read a letter's captured message with its secrets: permitted, reasoned and audited.
 
 Alone because each operator verb has a file of its own.
 """
@@ -34,10 +34,10 @@ def read_payload(
     on_behalf_of: str | None = None,
     require_reason: Mode = "strict",
 ) -> RawMessage:
-    """Return the message that a replay would send, as it is.
+    """Return the message that a replay would send, unchanged.
 
-    It is returned only when the audit row is committed. Raises `NotPermitted`, `NotFound`,
-    `Refused` where the letter holds no message; each of them is audited.
+    It is returned only after the audit row is committed. Raises `NotPermitted`, `NotFound`,
+    `Refused` if the letter has no message; each of them is audited.
     """
     call = VerbCall(Action.READ_PAYLOAD, identity, reason, on_behalf_of)
     with audited(engine, call):
@@ -48,7 +48,7 @@ def read_payload(
             query = select(LETTERS).where(LETTERS.c.id == call.dead_letter_id)
             row = dict(connection.execute(query).mappings().one())
             call.target_request_id = row["original_request_id"]
-            # What could not be read names no queue, so it lies within no bound.
+            # An unreadable letter has no queue, so it is outside every bound.
             call.permit_on(row["queue"] or _UNKNOWN, domain=row["domain"])
             message = captured(row)
             digest = sha256(message.body).hexdigest()

@@ -64,15 +64,17 @@ def replay(
     max_unpacked_bytes: int = UNPACKED_LIMIT,
     message: MessageRef | None = None,
 ) -> ReplayRequested:
-    """Ask for the replay of a letter, named by its id or the first six characters or more.
+    """Request the replay of a letter, named by its id or the first six characters or more.
 
     `queue` redirects it, `payload` replaces its arguments, `force` overrides expiry and the mark
     "not eligible". Letter, audit row and intent are one transaction. `known` is what this process
-    knows of the workers' types: it refuses a payload that does not fit before anything is asked.
+    knows of the workers' types: a payload that does not fit is refused before anything is written.
     A compressed body that `payload` edits may have `max_unpacked_bytes` at most. `message` is the
-    operator's message that asks: where an earlier delivery of it has asked, that is the answer.
-    Raises `NotPermitted`, `NotFound`, `InvalidPayload`, `Refused` (a second replay among others);
-    each of them is audited.
+    operator's message with the request: if an earlier delivery of it was answered, that answer is
+    returned.
+
+    Raises `NotPermitted`, `NotFound`, `InvalidPayload`, `Refused` (for example for a second
+    replay); each of them is audited.
     """
     call = VerbCall(Action.CONTROLLED_REPLAY, identity, reason, on_behalf_of, message=message)
     with audited(engine, call):
@@ -98,7 +100,7 @@ def _lock(connection: Connection, name: str | uuid.UUID, call: VerbCall) -> Mapp
 
 
 def _touched(row: Mapping[str, Any], redirect: str | None) -> tuple[str, ...]:
-    """The queues that the replay touches; a letter that could not be read has none."""
+    """Return the queues that the replay uses; an unreadable letter has none."""
     own = () if row["queue"] is None else (row["queue"],)
     return own if redirect is None else (*own, redirect)
 

@@ -1,4 +1,4 @@
-"""The rights that a token or a grant gives, and the rules for giving them."""
+"""The rights of a token or a grant, and the rules for giving them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from taskyard.wire.steering import STEERING
 __all__ = ["Rights", "check_grantable", "check_subject", "identity_of"]
 
 _LONGEST: Final = 200
-# What an audit row says of identities that were verified in another way: no token may claim it.
+# How audit rows name identities that were verified in another way: no token may use it.
 _RESERVED: Final = ("local:", "broker:", "token:", "key:")
 
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """A role, the actions above it that are given by name, and the bounds; None binds to none."""
+    """A role, the extra actions granted by name, and the bounds; None means no bound."""
 
     role: Role
     queues: frozenset[str] | None = None
@@ -28,7 +28,7 @@ class Rights:
     granted: frozenset[Action] = frozenset()
 
     def columns(self) -> dict[str, Any]:
-        """The values of a row of `operator_tokens` or `operator_grants`."""
+        """Return the values for a row of `operator_tokens` or `operator_grants`."""
         return {
             "role": self.role.value,
             "queues": None if self.queues is None else sorted(self.queues),
@@ -38,9 +38,9 @@ class Rights:
 
 
 def identity_of(row: Mapping[str, Any], via: str) -> Identity:
-    """Return the identity that a row of either table stands for.
+    """Return the identity of a row of either table.
 
-    An action that this version does not know, since a newer one granted it, is not among its own.
+    Actions that this version does not know, since a newer one granted them, are left out.
     """
     return Identity(
         row["subject"],
@@ -53,27 +53,28 @@ def identity_of(row: Mapping[str, Any], via: str) -> Identity:
 
 
 def check_subject(subject: str) -> str:
-    """Return the name of whom a token or a grant is for; raises `InvalidRights`.
+    """Return the name for a token or a grant; raises `InvalidRights`.
 
-    It is compared letter by letter: two spellings are two people.
+    Names are compared letter by letter: two spellings are two people.
     """
     if not 1 <= len(subject) <= _LONGEST or re.search(r"\s", subject) or STEERING.search(subject):
         raise InvalidRights(
-            f"a name has 1 to {_LONGEST} visible characters without spaces, such as "
-            f"ada@example.com; got {subject[:60]!r}"
+            f"expected a name of 1 to {_LONGEST} visible characters without spaces, such as "
+            f"ada@example.com, got {subject[:60]!r}"
         )
     if subject.lower().startswith(_RESERVED):
         raise InvalidRights(
-            f"the name {subject[:60]!r} begins like those that the audit log gives to other "
-            f"identities ({', '.join(_RESERVED)}); choose one that does not"
+            f"the name {subject[:60]!r} begins like names of other identities in the audit log "
+            f"({', '.join(_RESERVED)}); choose another"
         )
     return subject
 
 
 def check_grantable(giver: Identity, rights: Rights) -> None:
-    """Raise unless `giver` may give these rights: none above their own.
+    """Raise unless `giver` may give these rights, which may not exceed their own.
 
-    Raises `InvalidRights` for what nobody can be given, `NotPermitted` for what `giver` lacks.
+    Raises `InvalidRights` for rights that cannot be given, `NotPermitted` for rights that `giver`
+    lacks.
     """
     _check_names("queue", rights.queues)
     _check_names("domain", rights.domains)
@@ -81,7 +82,8 @@ def check_grantable(giver: Identity, rights: Rights) -> None:
     unnameable = sorted(rights.granted - by_name)
     if unnameable:
         raise InvalidRights(
-            f"{unnameable[0]} comes with a role and cannot be granted by name; what can: "
+            f"{unnameable[0]} belongs to a role and cannot be granted by name; these can be "
+            "granted: "
             f"{', '.join(sorted(by_name))}"
         )
     _check_not_above(giver, rights)
@@ -101,8 +103,8 @@ def _check_not_above(giver: Identity, rights: Rights) -> None:
     ):
         if own is not None and (given is None or not given <= own):
             raise NotPermitted(
-                f"{giver.subject} is bound to the {kind} {', '.join(sorted(own)) or 'none'} and "
-                "cannot give rights beyond them"
+                f"{giver.subject} is limited to the {kind} {', '.join(sorted(own)) or 'none'} and "
+                "cannot give rights beyond this"
             )
 
 

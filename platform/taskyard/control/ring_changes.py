@@ -1,4 +1,4 @@
-"""Changing a key ring's file, so that whoever reads it sees the old ring or the new one."""
+"""Change a key ring's file in one step, so that a reader sees the old ring or the new one."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _RING_MODE: Final = 0o644
 
 
 def change_ring(path: Path, change: Callable[[KeyRing], KeyRing]) -> KeyRing:
-    """Replace the ring by what `change` makes of it, one change at a time; the new ring.
+    """Replace the ring by the result of `change`, one change at a time; return the new ring.
 
-    A missing file is an empty ring. Raises `InvalidSettings` where the file cannot be read as a
-    ring, `Refused` where it cannot be written, and what `change` raises.
+    A missing file is an empty ring. Raises `InvalidSettings` if the file is not a readable ring,
+    `Refused` if it cannot be written, and the errors of `change`.
     """
-    path = path.expanduser().resolve()  # a link stays one
+    path = path.expanduser().resolve()  # a link stays a link
     try:
         with path.with_name(f".{path.name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -51,7 +51,10 @@ def _replace(path: Path, text: str) -> None:
 
 
 def write_private(path: Path, pem: bytes) -> None:
-    """Write a private key that its owner alone can read; raises `Refused`, also if it is there."""
+    """Write a private key that only its owner can read.
+
+    Raises `Refused`, also if the file exists.
+    """
     path = path.expanduser()
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -61,8 +64,8 @@ def write_private(path: Path, pem: bytes) -> None:
             os.fsync(file.fileno())
     except FileExistsError:
         raise Refused(
-            f"the file {path} exists already; a private key is never written over another. Name "
-            "another file, or remove it"
+            f"the file {path} exists already; a private key never replaces a file. Name another "
+            "file, or remove this one"
         ) from None
     except OSError as error:
         raise Refused(f"the private key {path} cannot be written: {error.strerror}") from error

@@ -1,4 +1,4 @@
-"""Signing: the identity that this process has, put on a message that it publishes."""
+"""Sign a message that this process publishes, with its own identity."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ __all__ = ["sign_call", "sign_task"]
 def sign_task(
     settings: Settings, task: str, arguments: Mapping[str, Any], clock: Clock = SYSTEM_CLOCK
 ) -> dict[str, Any]:
-    """The named arguments of an operator task with a credential for them, in place of an old one.
+    """Return an operator task's named arguments with a new credential for them.
 
-    Raises `InvalidPayload` without the argument that the verb acts on, and as `sign_call`.
+    Raises `InvalidPayload` without the argument that the verb acts on, and the errors of
+    `sign_call`.
     """
     plain = {name: value for name, value in arguments.items() if name != CREDENTIAL}
     target = OPERATOR_TASKS[task].target
@@ -40,17 +41,17 @@ def sign_task(
 
 
 def sign_call(settings: Settings, call: Call, clock: Clock = SYSTEM_CLOCK) -> str:
-    """A credential of this process' identity for the call.
+    """Return a credential of this process' identity for the call.
 
-    Raises `MissingSetting` without a signing key and `NotPermitted` without an identity. Where the
-    settings name a key ring, what it would refuse is refused here (`CredentialRefused`); an
-    identity whose role is above the key's signs with the key's.
+    Raises `MissingSetting` without a signing key and `NotPermitted` without an identity. If the
+    settings name a key ring, a call that it would refuse is refused here (`CredentialRefused`). If
+    the identity's role is higher than the key's, the credential has the key's role.
     """
     if settings.signing_key is None:
         raise MissingSetting(
             "TASKYARD_SIGNING_KEY",
             "the private key that signs operators' messages",
-            "Make one with: taskyard keys create",
+            "Create one with: taskyard keys create",
         )
     key = read_signing_key(settings.signing_key.expanduser())
     life = timedelta(seconds=settings.credential_ttl_s)
@@ -66,7 +67,7 @@ def sign_call(settings: Settings, call: Call, clock: Clock = SYSTEM_CLOCK) -> st
 
 
 def _identity(settings: Settings) -> Identity:
-    """Who runs this process; Postgres is asked for a token alone."""
+    """Return who runs this process; Postgres is only needed for a token."""
     if settings.token is None:
         return local_identity(settings)
     with database.opened(settings.need_database_url()) as engine:

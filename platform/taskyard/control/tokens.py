@@ -1,6 +1,6 @@
-"""Operators' tokens: created, rotated and revoked, each an audited verb; and listed.
+"""Operators' tokens: create, rotate and revoke, each an audited verb; and list.
 
-A secret is in what `create` and `rotate` return and nowhere else; the database holds its hash.
+A secret is only in the answer of `create` and `rotate`; the database has its hash.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 DEFAULT_LIFETIME: Final = timedelta(days=90)
-# What is never renewed is never missed: a year is long enough to forget who has it.
+# A token that is never renewed is forgotten: after a year it is unclear who has it.
 LONGEST_LIFETIME: Final = timedelta(days=366)
 DEFAULT_OVERLAP: Final = timedelta(hours=1)
 LONGEST_OVERLAP: Final = timedelta(days=7)
@@ -54,7 +54,7 @@ class TokenState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TokenInfo:
-    """What may be shown of a token. `previous_until`: until when the secret before it is taken."""
+    """What may be shown of a token; `previous_until` is when the previous secret ends."""
 
     id: str
     subject: str
@@ -74,7 +74,7 @@ class TokenInfo:
 
 @dataclass(frozen=True, slots=True)
 class IssuedToken:
-    """A token whose secret is known now and never again."""
+    """A token whose secret is known now and cannot be read again."""
 
     token: Token = field(repr=False)
     info: TokenInfo
@@ -90,7 +90,7 @@ def create(
     lifetime: timedelta = DEFAULT_LIFETIME,
     on_behalf_of: str | None = None,
 ) -> IssuedToken:
-    """Make a token for `subject`, with rights that are not above those of `identity`.
+    """Create a token for `subject`, with rights that do not exceed those of `identity`.
 
     Raises `NotPermitted`, `InvalidRights`, `InvalidReason`; each of them is audited.
     """
@@ -127,11 +127,11 @@ def rotate(
     overlap: timedelta = DEFAULT_OVERLAP,
     on_behalf_of: str | None = None,
 ) -> IssuedToken:
-    """Give a token a new secret; the one that it has is taken for `overlap` more.
+    """Give a token a new secret; the present one is accepted for `overlap` more.
 
-    The token lives as long again as it was made for, or for `lifetime`. A secret that was replaced
-    before ends at once. Raises `NotPermitted`, `NotFound`, and `Refused` for a token that was
-    revoked or has expired; each of them is audited.
+    The token is valid for its original lifetime again, or for `lifetime`. A secret that was
+    replaced before ends at once. Raises `NotPermitted`, `NotFound`, and `Refused` for a token that
+    was revoked or has expired; each of them is audited.
     """
     call = VerbCall(Action.ROTATE_TOKEN, identity, reason, on_behalf_of)
     with audited(engine, call):
@@ -168,7 +168,7 @@ def revoke(
     reason: str | None,
     on_behalf_of: str | None = None,
 ) -> TokenInfo:
-    """End a token at once, with every secret of it.
+    """End a token at once, with all its secrets.
 
     Raises `NotPermitted`, `NotFound`, and `Refused` for one that was revoked before; each of them
     is audited.
@@ -187,7 +187,7 @@ def revoke(
 
 
 def list_tokens(engine: Engine, *, subject: str | None = None) -> tuple[TokenInfo, ...]:
-    """Return every token, newest first, of one subject where it is given; no secret is in it."""
+    """Return every token, newest first, only of `subject` if given; without secrets."""
     query = select(TOKENS, _now()).order_by(TOKENS.c.created_at.desc(), TOKENS.c.id)
     if subject is not None:
         query = query.where(TOKENS.c.subject == subject)
@@ -200,11 +200,10 @@ def _now() -> Any:
 
 
 def _lock(connection: Connection, token_id: str) -> Mapping[str, Any]:
-    """The row of a token; raises `NotFound` in words that do not repeat a secret."""
+    """Return a token's row, locked; the text of `NotFound` does not repeat a secret."""
     if TOKEN_ID.fullmatch(token_id) is None:
         raise NotFound(
-            "that is not a token's id, which has 12 hexadecimal digits and nothing else. "
-            "See: taskyard tokens list"
+            "that is not a token's id: expected 12 hexadecimal digits. See: taskyard tokens list"
         )
     query = select(TOKENS, _now()).where(TOKENS.c.id == token_id).with_for_update()
     row = connection.execute(query).mappings().one_or_none()
@@ -223,7 +222,7 @@ def _check_active(row: Mapping[str, Any]) -> None:
     if row["expires_at"] <= row["now"]:
         raise Refused(
             f"the token {row['id']} expired at {row['expires_at']:%Y-%m-%d %H:%M:%S} UTC and "
-            "cannot be rotated. Make another: taskyard tokens create"
+            "cannot be rotated. Create another: taskyard tokens create"
         )
 
 
@@ -240,7 +239,7 @@ def _check_span(
 ) -> None:
     if not least <= span <= longest:
         raise InvalidRights(
-            f"{what} is {longest.days} days at most and not negative or nothing, got {span}"
+            f"expected {what} above 0 and of at most {longest.days} days, got {span}"
         )
 
 
@@ -250,7 +249,7 @@ def _rights(row: Mapping[str, Any]) -> Rights:
 
 
 def _detail(row: Row[Any]) -> dict[str, object]:
-    """What the audit log keeps of a token: never a secret, nor its hash."""
+    """Return what the audit log keeps of a token: never a secret or its hash."""
     return {
         "id": row.id,
         "subject": row.subject,

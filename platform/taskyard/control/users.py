@@ -1,6 +1,6 @@
-"""Rights of people who sign in elsewhere: granted and revoked by audited verbs; and listed.
+"""Rights of people who sign in through another system: grant and revoke, audited; and list.
 
-Flower's login, a proxy or an identity provider says who somebody is; a row here says what they may.
+Flower's login, a proxy or an identity provider verifies a person; a row here has the rights.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["UserGrant", "grant", "list_users", "revoke"]
 
 @dataclass(frozen=True, slots=True)
 class UserGrant:
-    """What a name may do, and who said so."""
+    """The rights of a name, and who granted them."""
 
     subject: str
     role: str
@@ -45,7 +45,7 @@ def grant(
     reason: str | None,
     on_behalf_of: str | None = None,
 ) -> UserGrant:
-    """Give `subject` these rights in place of those it has, none above those of `identity`.
+    """Give `subject` these rights instead of its present ones, within those of `identity`.
 
     Raises `NotPermitted`, `InvalidRights`, `InvalidReason`; each of them is audited.
     """
@@ -79,7 +79,7 @@ def revoke(
     reason: str | None,
     on_behalf_of: str | None = None,
 ) -> UserGrant:
-    """Take all rights from `subject` and return what they were; its tokens stay as they are.
+    """Remove all rights of `subject` and return what they were; its tokens stay valid.
 
     Raises `NotPermitted`, `NotFound`, `InvalidReason`; each of them is audited.
     """

@@ -31,9 +31,9 @@ _LONGEST: Final = 2000
 
 @dataclass(frozen=True, slots=True)
 class MessageRef:
-    """The operator's message that a call came by: `message_id` is its job's id.
+    """The operator's message of a call; `message_id` is its job's id.
 
-    Each delivery of it is the same call, under the same `request_id`.
+    Each delivery of it is the same call, with the same `request_id`.
     """
 
     request_id: uuid.UUID
@@ -65,7 +65,7 @@ class VerbCall:
         self.identity.permit(self.action)
 
     def permit_on(self, *queues: str, domain: str | None) -> None:
-        """Raise `NotPermitted` unless the target lies within the identity's bounds."""
+        """Raise `NotPermitted` unless the target is within the identity's bounds."""
         self.identity.permit_on(self.action, queues=queues, domain=domain)
 
     def write(self, connection: Connection, outcome: str, detail: Mapping[str, object]) -> None:
@@ -116,5 +116,5 @@ def _record(engine: Engine, call: VerbCall, outcome: str, error: Exception) -> N
 
 
 def _storable(text: str) -> str:
-    """What a caller wrote, as the audit log can hold it and no reader can misread or misuse it."""
+    """Return a caller's text in a form that the audit log can store and that hides nothing."""
     return escaped(mask_tokens(text))[:_LONGEST]

@@ -20,7 +20,7 @@ _SHOWN_BYTES: Final = 262_144
 
 
 def build_letter(record: Record, message: RawMessage) -> Letter:
-    """The letter of a dead-lettered record: the same bytes for the same death, however often."""
+    """Return the letter of a dead-lettered record; the same death always gives the same bytes."""
     message = without_credential(message)
     cause = record.cause
     category = _category(cause.get("category"))

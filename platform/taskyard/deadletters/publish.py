@@ -35,23 +35,23 @@ _NOTE_EVERY_S: Final = 60.0
 # RabbitMQ 4 takes messages of 16 MiB at most. A letter holds the job's message as base64, and its
 # arguments a second time; kombu notes the compression in a header, and decompresses by it.
 _COMPRESSED_OVER_BYTES: Final = 8 * 1024 * 1024
-# A review queue without a reader must not fill the broker; Postgres has all letters.
+# A review queue without a consumer must not fill the broker; Postgres has all letters.
 REVIEW_LIMIT: Final = 10_000
 JSON: Final = {"content_type": "application/json", "content_encoding": "utf-8"}
 
 
 class Post(Protocol):
-    """One broker's way to take a letter for certain."""
+    """Publishes letters to one kind of broker, with confirmation."""
 
     def prepare(self, channel: Any) -> None:
         """Declare the mirror's queue on the channel of a connection that was just opened."""
         ...
 
     def send(self, producer: Producer, letter: Letter) -> None:
-        """Publish to the exchange and, escalated, to the review queue.
+        """Publish to the exchange and, if escalated, to the review queue.
 
-        Returns when at least one queue has the letter; raises `Unroutable` if none takes it,
-        or what the broker's client raises.
+        Returns when at least one queue has the letter; raises `Unroutable` if no queue took it, or
+        an error of the broker's client.
         """
         ...
 

@@ -25,10 +25,11 @@ _REMEDY: Final = (
     "then open the gate with: taskyard reconcile --accept"
 )
 BEAT_S: Final = 5.0
-"""Seconds between two beats: a restore that goes back less than about two of them is not seen."""
+"""Seconds between two beats: a restore to less than about two beats ago is not noticed."""
 
-# The writer that dies between the two stores leaves Redis one ahead; a server that loses its last
-# second leaves either one behind. Both are ordinary, and the records' scripts settle them.
+# A writer that dies between the two stores leaves Redis one beat ahead; a server that loses its
+# last second leaves either one behind. Both happen in normal use, and the records' scripts tolerate
+# them.
 _TOLERATED: Final = 1
 
 
@@ -41,30 +42,30 @@ class Mark:
 
     @classmethod
     def parse(cls, raw: bytes) -> Self:
-        """Read what `encode` wrote; raises ValueError."""
+        """Parse the result of `encode`; raises ValueError."""
         token, _, beat = raw.decode().partition(" ")
         return cls(uuid.UUID(token), int(beat))
 
     def encode(self) -> str:
-        """The mark as Redis holds it."""
+        """Return the mark as Redis holds it."""
         return f"{self.token} {self.beat}"
 
 
 def disagreement(postgres: Mark | None, redis: Mark | None) -> str | None:
-    """Why nothing may be published that Postgres asks for; None while both agree."""
+    """Return why intents from Postgres may not be published; None if both stores agree."""
     if redis is None:
-        why = "Redis holds no mark, Postgres does: Redis was flushed, replaced or restored"
+        why = "Redis has no mark and Postgres has one: Redis was flushed, replaced or restored"
         return None if postgres is None else why
     if postgres is None:
-        why = "Postgres holds no mark, Redis does: Postgres was replaced, or restored from before"
-        # A first start that ended between the two stores leaves a first beat behind.
+        why = "Postgres has no mark: it was replaced, or restored to a time before the first one"
+        # A first start that crashed between the two stores leaves the first beat in one of them.
         return None if redis.beat <= _TOLERATED else why
     return _compare(postgres, redis)
 
 
 def _compare(postgres: Mark, redis: Mark) -> str | None:
     if postgres.token != redis.token:
-        return "the marks of Redis and Postgres are of different times or different yards"
+        return "the marks of Redis and Postgres belong to different restores or installations"
     ahead = redis.beat - postgres.beat
     if abs(ahead) <= _TOLERATED:
         return None

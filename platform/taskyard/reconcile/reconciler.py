@@ -36,8 +36,8 @@ __all__ = ["BUDGET_S", "ROWS", "Reconciler"]
 
 BUDGET_S: Final = 30.0
 GRACE_S: Final = 60.0
-"""How long a message may be between two places, a publication unconfirmed, a mirror late."""
-# Rows of Postgres that one step looks at, the newest: the rest is reported by later runs.
+"""How long a message may be between two keys, a publication unconfirmed, or the mirror late."""
+# How many rows of Postgres one step reads, newest first; later runs report the rest.
 ROWS: Final = 20_000
 _RABBIT: Final = (
     "RabbitMQ's queues cannot be searched: the suspected jobs may wait there or be stranded"

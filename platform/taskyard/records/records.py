@@ -44,14 +44,15 @@ __all__ = ["Records", "no_domain"]
 
 
 def no_domain(_job_type: str) -> str:
-    """No type belongs to a domain."""
+    """Return no domain for any job type."""
     return ""
 
 
 class Records:
-    """The records of one namespace; `keys` where their names are others than `Keys` has them.
+    """The records of one namespace; `keys` if their names differ from those of `Keys`.
 
-    `domain_of` says which domain owns a job type, empty for none: records and events carry it.
+    `domain_of` returns the domain that owns a job type, empty for none: records and events carry
+    it.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
-"""A script's source: the tables that Python owns, what all scripts share, and its own lines.
+"""Build a script's source: Python's tables, the shared prelude, and the script's own lines.
 
-Alone because only here do the scripts meet the state table.
+Alone because only here the scripts get the state table.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from taskyard.store import read_lua
 __all__ = ["script_source"]
 
 _PACKAGE: Final = "taskyard.records"
-# The stream thins to failures at this share of its budget.
+# Above this share of its budget the stream gets only failures.
 _THIN_AT: Final = 0.6
 
 
 def script_source(name: str, stream_budget: int) -> str:
-    """The Lua of the script `name`; `stream_budget` is in events."""
+    """Return the Lua of the script `name`; `stream_budget` is in events."""
     return _tables(stream_budget) + "".join(read_lua(_PACKAGE, part) for part in ("prelude", name))
 
 

@@ -63,9 +63,9 @@ COMMANDS: Final[Mapping[str, Command | Noun]] = {
         },
     ),
     "tokens": Noun(
-        "Make, renew and end operators' tokens.",
+        "Create, renew and end operators' tokens.",
         {
-            "create": Command(f"{_CLI}.tokens.create", "Make a token and show it once."),
+            "create": Command(f"{_CLI}.tokens.create", "Create a token and show it once."),
             "list": Command(f"{_CLI}.tokens.listing", "List the tokens, without their secrets."),
             "rotate": Command(
                 f"{_CLI}.tokens.rotate", "Give a token a new secret and show it once."
@@ -74,27 +74,32 @@ COMMANDS: Final[Mapping[str, Command | Noun]] = {
         },
     ),
     "keys": Noun(
-        "Make and end the keys that sign operators' messages.",
+        "Create and end the keys that sign operators' messages.",
         {
-            "create": Command(f"{_CLI}.keys.create", "Make a key that signs operators' messages."),
+            "create": Command(
+                f"{_CLI}.keys.create", "Create a key that signs operators' messages."
+            ),
             "list": Command(f"{_CLI}.keys.listing", "List the keys of the key ring."),
             "retire": Command(
                 f"{_CLI}.keys.retire",
-                "End a key; by default an hour later, so that what it has signed is still "
-                "carried out.",
+                "End a key; by default an hour later, so that messages signed before are still "
+                "accepted.",
             ),
             "check": Command(
-                f"{_CLI}.keys.check", "Say whether what this shell signs would be accepted."
+                f"{_CLI}.keys.check",
+                "Check whether a message signed in this shell would be accepted.",
             ),
         },
     ),
     "sign": Command(f"{_CLI}.sign", "Sign the arguments of an operator task."),
     "users": Noun(
-        "Give rights to people who sign in elsewhere.",
+        "Give rights to people who sign in through another system.",
         {
-            "grant": Command(f"{_CLI}.users.grant", "Give rights to a name, in place of others."),
+            "grant": Command(
+                f"{_CLI}.users.grant", "Give rights to a name, in place of its present ones."
+            ),
             "list": Command(f"{_CLI}.users.listing", "List the names that have rights."),
-            "revoke": Command(f"{_CLI}.users.revoke", "Take all rights from a name."),
+            "revoke": Command(f"{_CLI}.users.revoke", "Remove all rights of a name."),
         },
     ),
     "audit": Noun(
@@ -108,7 +113,7 @@ COMMANDS: Final[Mapping[str, Command | Noun]] = {
             ),
             "verify": Command(
                 f"{_CLI}.audit.verify",
-                "Find what was changed in the audit log since it was sealed.",
+                "Find changes in the audit log since it was sealed.",
             ),
         },
     ),

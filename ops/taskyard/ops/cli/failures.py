@@ -38,11 +38,11 @@ _SERVERS: Final = frozenset({"redis", "kombu", "amqp", "sqlalchemy", "psycopg2"}
 _OPS_EXTRA: Final = frozenset({"alembic", "psycopg2", "rich", "sqlalchemy", "typer"})
 _BUILTIN_EXTRA: Final = frozenset({"gherkin", "lxml", "mechanicalsoup", "rapidfuzz"})
 _NAMED: Final = re.compile(r"taskyard [a-z]+|pip install|Run: ")
-# The first that fits; {path} is the command that failed, {noun} its first two words.
+# The first match is used; {path} is the command that failed, {noun} its first two words.
 _STEPS: Final[tuple[tuple[tuple[type[TaskyardError], ...], str], ...]] = (
     (
         (NotPermitted,),
-        "An admin can give more rights; who has which, shows: taskyard tokens list",
+        "An admin can give more rights. To see who has which rights: taskyard tokens list",
     ),
     ((UnknownQueue, UnknownPriority), "See: taskyard env"),
     ((UnknownJobType,), "See: taskyard types list"),
@@ -130,7 +130,7 @@ def _print_document(error: BaseException, text: str, code: int) -> None:
 
 
 def with_next_step(error: TaskyardError, path: str) -> str:
-    """The error's sentence, ending with a command that helps; `path` is the one that failed."""
+    """Return the error's text, ending with a command that helps; `path` is the one that failed."""
     text = str(error)
     if _NAMED.search(text):
         return text
@@ -142,7 +142,7 @@ def with_next_step(error: TaskyardError, path: str) -> str:
 
 
 def _ended(text: str) -> str:
-    """With a full stop; a list of faults gets a line of its own."""
+    """Return the text with a full stop; a list of faults gets a line of its own."""
     if "\n" in text:
         return f"{text}\n "
     return text if text.endswith((".", "?", "!")) else f"{text}."

@@ -47,7 +47,10 @@ def patience(seconds: float) -> float:
 
 
 def duration(text: str, option: str = _SINCE) -> timedelta:
-    """`90s`, `15m`, `2h`, `7d` or `1w`; raises `typer.BadParameter` that names the option."""
+    """Parse `90s`, `15m`, `2h`, `7d` or `1w`.
+
+    Raises `typer.BadParameter`, which names the option.
+    """
     found = re.fullmatch(r"(\d{1,6})([smhdw])", text.strip().lower())
     if found is None:
         raise typer.BadParameter(

@@ -28,10 +28,10 @@ __all__ = ["command", "run_beside"]
 def command() -> None:
     """Carry out operators' actions, such as replays.
 
-    Any number may run side by side. While a server is away it waits and loses nothing; after a
-    restore it waits for `taskyard reconcile --accept`. Every minute it compares broker, records
-    and ledger and logs what disagrees; every five seconds it seals the audit log. If one of these
-    fails for another reason than an outage, it ends.
+    Any number may run side by side. While a server does not answer it waits and loses nothing;
+    after a restore it waits for `taskyard reconcile --accept`. Every minute it compares broker,
+    records and ledger and logs what disagrees; every five seconds it seals the audit log. If one of
+    these fails for another reason than an outage, the process ends.
     """
     settings = find_target(quiet=False).settings
     url = settings.need_database_url()
@@ -64,7 +64,7 @@ def run_beside(
 ) -> None:
     """Run `daemon` here and each of `beside` in a thread, until `stop` is set or one of them ends.
 
-    What one of them raises is raised: a relay without its watcher must not look healthy.
+    An error of any of them is raised: a relay whose watcher has failed must not look healthy.
     """
     with ExitStack() as threads:
         running = []

@@ -1,4 +1,4 @@
-"""The options that give rights, as `tokens create` and `users grant` take them."""
+"""The options that give rights, for `tokens create` and `users grant`."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ Reason = Annotated[str | None, typer.Option(help="Why; kept in the audit log.")]
 def rights_of(
     role: Role, queues: str | None, domains: str | None, granted: Sequence[str] | None
 ) -> Rights:
-    """Return the rights that the options ask for; raises `InvalidRights`, `typer.BadParameter`."""
+    """Return the rights from the options; raises `InvalidRights`, `typer.BadParameter`."""
     return Rights(
         role,
         _names(queues, "--queues"),
@@ -69,21 +69,21 @@ def _action(name: str) -> Action:
         return Action(name)
     except ValueError:
         raise InvalidRights(
-            f"there is no action {name[:60]!r}; what can be granted by name: {_BY_NAME}"
+            f"there is no action {name[:60]!r}; these can be granted by name: {_BY_NAME}"
         ) from None
 
 
 def note_unknown_queues(rights: Rights, settings: Settings) -> None:
-    """Name on standard error the queues that are not in the settings, which may be a typing error.
+    """Warn on standard error about queues that are not in the settings; they may be misspelt.
 
-    An installed app's queues need not be there.
+    The queues of an installed app need not be in the settings.
     """
     for name in sorted((rights.queues or frozenset()) - settings.queues.keys()):
         note(f"the queue {name!r} is not in the settings here; known: {', '.join(settings.queues)}")
 
 
 def bounds_text(queues: Iterable[str] | None, domains: Iterable[str] | None) -> str:
-    """The bounds in words: `queues exec, plan; domains billing`; `none` without any."""
+    """Return the bounds in words: `queues exec, plan; domains billing`; `none` without any."""
     parts = [
         f"{kind} {', '.join(sorted(names)) or 'none'}"
         for kind, names in (("queues", queues), ("domains", domains))

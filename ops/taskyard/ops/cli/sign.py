@@ -1,4 +1,7 @@
-"""`taskyard sign`: the arguments of an operator task, signed, for any Celery client to send."""
+"""`taskyard sign`.
+
+Sign the arguments of an operator task, which any Celery client can then send.
+"""
 
 from __future__ import annotations
 
@@ -31,13 +34,14 @@ def command(
     """
     if task not in OPERATOR_TASKS:
         raise UnknownJobType(
-            f"{task[:80]!r} is no operator task; known: {', '.join(OPERATOR_TASKS)}"
+            f"{task[:80]!r} is not an operator task; known: {', '.join(OPERATOR_TASKS)}"
         )
     arguments: Any = read_payload(kwargs)
     if not isinstance(arguments, dict):
         raise InvalidPayload(
-            f"--kwargs is a JSON object of all named arguments, got {type(arguments).__name__}"
+            f"expected --kwargs to be a JSON object of all named arguments, got "
+            f"{type(arguments).__name__}"
         )
     settings = find_target(quiet=json).settings
-    # With `--json` or without it one line of JSON, which a shell passes on as it is.
+    # One line of JSON, with or without `--json`, so that a shell can pass it on.
     typer.echo(codec.dumps(sign_task(settings, task, arguments)))

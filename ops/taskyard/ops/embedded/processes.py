@@ -1,6 +1,6 @@
-"""Run named commands side by side, their output prefixed: worker, mirror, relay, web.
+"""Run named commands side by side with prefixed output: worker, mirror, relay, web.
 
-Alone because the foreman's file cannot be imported where its extra is not installed.
+Alone because the foreman's file cannot be imported without its extra.
 """
 
 from __future__ import annotations

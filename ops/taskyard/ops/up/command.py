@@ -27,7 +27,7 @@ _BUILTIN_JOBS: Final = {"TASKYARD_BUILTIN_JOBS": "1"}
 # Celery warns that root is dangerous with pickle; our workers accept only JSON.
 _NO_ROOT_WARNING: Final = {"PYTHONWARNINGS": "ignore:You're running the worker with superuser"}
 _NEXT: Final = (
-    'eval "$(taskyard env --export)"   # in another shell: use these servers from here on',
+    'eval "$(taskyard env --export)"   # in another shell: use these servers there',
     "taskyard check",
 )
 _ENQUEUE_BUILT_IN: Final = (
@@ -35,9 +35,9 @@ _ENQUEUE_BUILT_IN: Final = (
 )
 _ENQUEUE: Final = "taskyard jobs enqueue TYPE PAYLOAD --wait   # types: taskyard types list"
 _SELF: Final = (sys.executable, "-m", "taskyard.ops.cli")
-# One machine has no other workers to exchange events with.
+# On one machine there are no other workers to exchange events with.
 _ALONE: Final = ("--without-gossip", "--without-mingle")
-# The runner puts time and name before each line, so Celery need not.
+# The runner writes time and name before each line, so Celery need not.
 _PLAIN_LOG: Final = (
     "--",
     "worker.redirect_stdouts=false",
@@ -89,11 +89,11 @@ def _note_unused(loaded: Loaded) -> None:
     given = [name for name in URLS if loaded.origins[name] != "default"]
     if given:
         named = ", ".join(f"{name} (from {loaded.origins[name]})" for name in given)
-        note(f"not used, since `up` runs its own servers: {named}")
+        note(f"ignored, since `up` runs its own servers: {named}")
 
 
 def banner(settings: Settings, home: Path, schema: SchemaStatus, processes: Sequence[str]) -> None:
-    """Print it."""
+    """Print what runs where, and what to do next."""
     servants = ("mirror", "relay")
     workers = [name for name in processes if name not in servants]
     rows: list[tuple[str, object]] = [
@@ -105,7 +105,7 @@ def banner(settings: Settings, home: Path, schema: SchemaStatus, processes: Sequ
     ]
     steps = (*_NEXT, _ENQUEUE_BUILT_IN if settings.builtin_jobs else _ENQUEUE)
     rows += [("next" if line == steps[0] else "", Command(line)) for line in steps]
-    rows.append(("stop", "Ctrl-C: workers finish what they run"))
+    rows.append(("stop", "Ctrl-C: workers finish their running jobs"))
     put_facts(rows)
     say("")
 
@@ -113,7 +113,7 @@ def banner(settings: Settings, home: Path, schema: SchemaStatus, processes: Sequ
 def processes(
     settings: Settings, *, workers: bool, concurrency: int
 ) -> Mapping[str, Sequence[str]]:
-    """Name to words: mirror, relay and, unless `workers` is off, one worker for each queue."""
+    """Return the command lines by name: mirror, relay and, if `workers`, a worker per queue."""
     found: dict[str, Sequence[str]] = {"mirror": [*_SELF, "mirror"], "relay": [*_SELF, "relay"]}
     if workers:
         for queue in settings.queues:

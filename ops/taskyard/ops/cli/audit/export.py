@@ -28,12 +28,12 @@ from taskyard.ops.cli.visible import clean, json_text
 
 __all__ = ["command"]
 
-# A spreadsheet takes a cell that begins so for a formula, also in the full width of other scripts.
+# A spreadsheet treats a cell that begins with one of these as a formula, wide forms included.
 _FORMULA: Final = frozenset("=+-@|%\uff1d\uff0b\uff0d\uff20")
 
 
 class Form(StrEnum):
-    """How rows are written."""
+    """The format of the rows."""
 
     JSONL = "jsonl"
     CSV = "csv"
@@ -42,7 +42,7 @@ class Form(StrEnum):
 def command(
     form: Annotated[Form, typer.Option("--format", help="JSON lines, or CSV.")] = Form.JSONL,
     out: Annotated[
-        Path | None, typer.Option(help="Write to this file, which only you may read.")
+        Path | None, typer.Option(help="Write to this file, with permissions for you alone.")
     ] = None,
     reason: Reason = None,
     action: options.Action = None,
@@ -55,8 +55,8 @@ def command(
 ) -> None:
     """Write rows of the audit log for an auditor, secrets masked.
 
-    The export is audited itself, before the first row is read. A cell of CSV that a spreadsheet
-    would take for a formula begins with an apostrophe.
+    The export is audited itself, before the first row is read. In CSV, a cell that a spreadsheet
+    would treat as a formula begins with an apostrophe.
     """
     settings = find_target(quiet=True).settings
     chosen = options.filters_of(
@@ -81,7 +81,7 @@ def command(
 
 @contextmanager
 def _target(path: Path | None) -> Iterator[IO[str]]:
-    """Standard output, or a file that is whole or not there."""
+    """Yield standard output, or a file that exists only when it is complete."""
     if path is None:
         try:
             yield sys.stdout
@@ -113,7 +113,7 @@ def _write(form: Form, rows: Iterable[Mapping[str, Any]], file: IO[str]) -> None
 
 
 def _cell(value: Any) -> str:
-    """A value as a spreadsheet shows it and computes nothing of it."""
+    """Return a value as text that a spreadsheet does not compute."""
     match value:
         case None:
             return ""

@@ -1,4 +1,4 @@
-"""The options by which `audit list` and `audit export` choose rows."""
+"""The options with which `audit list` and `audit export` select rows."""
 
 from __future__ import annotations
 
@@ -26,10 +26,8 @@ class _Outcome(StrEnum):
 Action = Annotated[ActionType | None, typer.Option(help="Only this action.")]
 By = Annotated[str | None, typer.Option("--by", help="Only by this identity.")]
 Outcome = Annotated[_Outcome | None, typer.Option(help="Only with this outcome.")]
-Job = Annotated[str | None, typer.Option(help="Only on the job with this id.")]
-Letter = Annotated[
-    str | None, typer.Option(help="Only on the dead letter with this id, the whole id.")
-]
+Job = Annotated[str | None, typer.Option(help="Only for the job with this id.")]
+Letter = Annotated[str | None, typer.Option(help="Only for the dead letter with this whole id.")]
 Since = Annotated[str | None, typer.Option(help="Done since: 15m, 2h, 7d, or a time.")]
 Until = Annotated[str | None, typer.Option(help="Done before: 15m, 2h, 7d ago, or a time.")]
 
@@ -45,7 +43,7 @@ def filters_of(
     since: str | None,
     until: str | None = None,
 ) -> Filters:
-    """The filters that the options mean; raises `typer.BadParameter`."""
+    """Return the filters from the options; raises `typer.BadParameter`."""
     return Filters(
         action=action,
         identity=by,

@@ -53,11 +53,11 @@ def command(
     columns = ("request", "age", "action", "outcome", "by", "on", "reason")
     put(with_sentences(columns, [_cells(row, now) for row in rows]))
     if not rows:
-        note("no row fits")
+        note("no row matches")
     elif len(rows) == limit:
         note(f"the newest {limit}; more with --limit, or narrow with --action, --by, --since")
     else:
-        note("see all rows of one request: taskyard audit show REQUEST")
+        note("to see all rows of one request: taskyard audit show REQUEST")
 
 
 def _list_unverified(url: str, since: datetime | None, limit: int, *, json: bool) -> None:
@@ -73,7 +73,7 @@ def _list_unverified(url: str, since: datetime | None, limit: int, *, json: bool
     ]
     put(table(columns, lines))
     if not rows:
-        note("no call without an identity was denied")
+        note("no denied call without an identity")
 
 
 def _cells(row: Mapping[str, Any], now: datetime) -> tuple[object, ...]:

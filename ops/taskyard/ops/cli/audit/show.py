@@ -20,7 +20,7 @@ __all__ = ["command"]
 
 def command(
     request: Annotated[
-        str, typer.Argument(metavar="REQUEST", help="A request's id, or how it begins.")
+        str, typer.Argument(metavar="REQUEST", help="A request's id, or its first characters.")
     ],
     json: Json = False,
 ) -> None:

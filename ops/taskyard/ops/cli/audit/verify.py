@@ -1,4 +1,4 @@
-"""`taskyard audit verify`: what was changed in the audit log since it was sealed."""
+"""`taskyard audit verify`: find changes in the audit log since it was sealed."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def command(
     head: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="HEAD", help="An exported head (SEQ:HASH), or a file that holds some."
+            metavar="HEAD", help="An exported head (SEQ:HASH), or a file that contains some."
         ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Find what was changed in the audit log since it was sealed.
+    """Find changes in the audit log since it was sealed.
 
     Each row is compared with its seal, each seal with the one before, and the chain with the heads
     that were exported: those of `--head`, and of the file that TASKYARD_AUDIT_HEAD_FILE names. Exit
@@ -48,7 +48,7 @@ def command(
 
 
 def _own(path: Path | None) -> list[str]:
-    """The file of heads that the settings name, where this machine has it."""
+    """Return the file of heads in the settings, if this machine has it."""
     return [str(path)] if path is not None and path.exists() and path.stat().st_size else []
 
 
@@ -56,7 +56,10 @@ def _print(report: Report) -> None:
     say(f"{report.rows} rows in {report.seals} seals; the head is {report.head or 'none yet'}")
     if report.unsealed:
         since = age(report.unsealed_since, SYSTEM_CLOCK.now())
-        say(f"{report.unsealed} rows are not sealed yet, the oldest for {since}; the relay does it")
+        say(
+            f"{report.unsealed} rows are not sealed yet, the oldest for {since}; the relay seals "
+            "them"
+        )
     if report.counts:
         counted = sorted(report.counts.items())
         rows = [(kind.value, count, MEANINGS[kind]) for kind, count in counted]
@@ -67,6 +70,6 @@ def _print(report: Report) -> None:
         note(line)
     if report.intact:
         compared = f", and {report.heads} exported heads are in it" * bool(report.heads)
-        say(f"nothing sealed was changed{compared}", "green")
+        say(f"no sealed row was changed{compared}", "green")
     else:
         say("the audit log was changed after it was sealed", "red")

@@ -1,6 +1,6 @@
-"""Postgres: reachable, in UTF-8, new enough, its schema at head.
+"""Check Postgres: reachable, in UTF-8, new enough, its schema at head.
 
-Alone because each server that `check` asks has a file of its own.
+Alone because each server that `check` examines has one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`taskyard keys check`: whether what this shell signs would be accepted."""
+"""`taskyard keys check`: whether a message signed in this shell would be accepted."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["command"]
 
 
 def command(json: Json = False) -> None:
-    """Say whether what this shell signs would be accepted.
+    """Check whether a message signed in this shell would be accepted.
 
     Shows the public key too, which an admin adds with: taskyard keys create --public-key
     """
@@ -33,12 +33,12 @@ def command(json: Json = False) -> None:
 
 
 def _facts(settings: Settings) -> dict[str, object]:
-    """Raises what would refuse a message: a key, an identity, a binding."""
+    """Return the facts; raises the error that would refuse a message: key, identity or binding."""
     if settings.signing_key is None:
         raise MissingSetting(
             "TASKYARD_SIGNING_KEY",
             "the private key that signs operators' messages",
-            "Make one with: taskyard keys create",
+            "Create one with: taskyard keys create",
         )
     key = read_signing_key(settings.signing_key.expanduser())
     facts: dict[str, object] = {"key": key.key_id, "public key": text_of(key.public_key)}

@@ -1,4 +1,4 @@
-"""`taskyard keys create`: a key pair, or the public key of one that was made elsewhere."""
+"""`taskyard keys create`: a key pair, or the public key of a pair that was created elsewhere."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def command(
     subject: Annotated[
         list[str],
         typer.Argument(
-            help="Whom it may sign for: ada@example.com, or *@example.com of an issuer."
+            help="For whom it may sign: ada@example.com, or *@example.com for an issuer."
         ),
     ],
     role: RoleOption,
@@ -32,7 +32,8 @@ def command(
         Path | None, typer.Option(help="The new file for the private key.")
     ] = None,
     public_key: Annotated[
-        str | None, typer.Option(help="Instead: the public key of a pair that was made elsewhere.")
+        str | None,
+        typer.Option(help="Instead: the public key of a pair that was created elsewhere."),
     ] = None,
     reason: Reason = None,
     expires: Annotated[str | None, typer.Option(help="How long it is valid: 90d.")] = None,
@@ -41,10 +42,10 @@ def command(
     grant: Granted = None,
     json: Json = False,
 ) -> None:
-    """Make a key that signs operators' messages.
+    """Create a key that signs operators' messages.
 
     Adds the public key to the file that TASKYARD_PUBLIC_KEYS names; workers read a copy of it.
-    Needs an identity that is an admin's without bounds.
+    Needs the identity of an admin without bounds.
     """
     if (private_key is None) == (public_key is None):
         raise typer.BadParameter(

@@ -1,4 +1,4 @@
-"""`taskyard keys list`: who may sign, up to which rights, until when."""
+"""`taskyard keys list`: who may sign, up to which role, until when."""
 
 from __future__ import annotations
 

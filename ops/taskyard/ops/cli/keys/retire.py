@@ -25,13 +25,13 @@ def command(
     reason: Reason = None,
     overlap: Annotated[
         str,
-        typer.Option(help="How long it is taken still; 0s at once, where it is in wrong hands."),
+        typer.Option(help="How long it is still accepted; 0s ends it at once, if it was stolen."),
     ] = "1h",
     json: Json = False,
 ) -> None:
-    """End a key; by default an hour later, so that what it has signed is still carried out.
+    """End a key; by default an hour later, so that messages signed before are still accepted.
 
-    Workers notice within 5 s of their copy of the key ring being changed.
+    Workers notice a changed copy of the key ring within 5 s.
     """
     settings = find_target(quiet=json).settings
     ring = need_ring(settings)

@@ -1,4 +1,4 @@
-"""The key ring that the settings name, and how its keys are shown."""
+"""The key ring of the settings, and how its keys are shown."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["need_ring", "state_of"]
 
 
 def need_ring(settings: Settings) -> Path:
-    """The key ring's file; raises `MissingSetting`."""
+    """Return the key ring's file; raises `MissingSetting`."""
     if settings.public_keys is None:
         raise MissingSetting(
             "TASKYARD_PUBLIC_KEYS",
@@ -25,7 +25,7 @@ def need_ring(settings: Settings) -> Path:
 
 
 def state_of(key: PublicKey, now: datetime) -> str:
-    """`active`, `retired` or `not valid yet`."""
+    """Return `active`, `retired` or `not valid yet`."""
     if key.not_after is not None and key.not_after <= now:
         return "retired"
     if key.not_before is not None and key.not_before > now:

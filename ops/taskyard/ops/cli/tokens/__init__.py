@@ -1,3 +1,3 @@
-"""`taskyard tokens`: create, list, rotate and revoke, one verb a file."""
+"""`taskyard tokens`: create, list, rotate and revoke, one verb per file."""
 
 __all__: list[str] = []

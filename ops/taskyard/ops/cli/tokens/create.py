@@ -31,17 +31,17 @@ def command(
     role: RoleOption,
     reason: Reason = None,
     expires: Annotated[
-        str, typer.Option(help="How long it lives: 12h, 30d, up to 366d.")
+        str, typer.Option(help="How long it is valid: 12h, 30d, up to 366d.")
     ] = f"{tokens.DEFAULT_LIFETIME.days}d",
     queues: Queues = None,
     domains: Domains = None,
     grant: Granted = None,
     json: Json = False,
 ) -> None:
-    """Make a token and show it once.
+    """Create a token and show it once.
 
-    Needs an identity that is an admin's without bounds; the first token is made where
-    TASKYARD_TRUST_LOCAL=1. Standard output is the token alone; the database keeps its hash.
+    Needs the identity of an admin without bounds; create the first token with
+    TASKYARD_TRUST_LOCAL=1. Standard output gets only the token; the database keeps its hash.
     """
     settings = find_target(quiet=json).settings
     rights = rights_of(role, queues, domains, grant)

@@ -1,4 +1,4 @@
-"""A token that was just made or renewed, shown this once; and the ids that people give."""
+"""Print a new token, which is shown only once; and check the ids that people give."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ __all__ = ["check_id", "print_issued"]
 
 
 def print_issued(issued: IssuedToken, *, json: bool) -> None:
-    """Print the token alone on standard output, so that a script can keep it, and facts beside."""
+    """Print only the token on standard output, so that a script can store it.
+
+    Facts go to stderr.
+    """
     info = issued.info
     if json:
         print_json({"token": issued.token.reveal(), **asdict(info)})
@@ -25,13 +28,14 @@ def print_issued(issued: IssuedToken, *, json: bool) -> None:
     say(issued.token.reveal())
     bounds = bounds_text(info.queues, info.domains)
     note(
-        f"the token {info.id} makes its bearer {info.subject}, {info.role}, bounds: {bounds}, "
-        f"until {moment(info.expires_at)}. It is shown this once and cannot be read again"
+        f"with the token {info.id} its bearer acts as {info.subject}, role {info.role}, bounds: "
+        f"{bounds}, until {moment(info.expires_at)}. It is shown only now and cannot be read again"
     )
     if info.previous_until is not None:
-        note(f"the secret before it is taken until {moment(info.previous_until)}")
+        note(f"the previous secret is accepted until {moment(info.previous_until)}")
     note(
-        "keep it where secrets are kept; a shell takes it without a trace in its history: "
+        "store it with your other secrets. To use it in a shell without a trace in the history, "
+        "run: "
         "read -rs TASKYARD_TOKEN && export TASKYARD_TOKEN"
     )
 
@@ -43,7 +47,7 @@ def check_id(word: str) -> str:
     except TokenRefused:
         return word.strip()
     raise typer.BadParameter(
-        f"this is the whole token, and whoever can see the processes of this machine can read it "
-        f"now. Give its id alone, and end it. Run: taskyard tokens revoke {token.id}",
+        f"expected the token's id, got the whole token, which users of this machine can see in "
+        f"the list of processes. End this token. Run: taskyard tokens revoke {token.id}",
         param_hint="ID",
     )

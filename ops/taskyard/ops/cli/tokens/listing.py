@@ -1,4 +1,4 @@
-"""`taskyard tokens list`: who has one, with what rights, until when."""
+"""`taskyard tokens list`: who has a token, with which rights, until when."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def command(
     columns = ("id", "subject", "role", "state", "expires", "last used", "by name", "bounds")
     put(table(columns, [_row(info) for info in found]))
     if not found:
-        note("no token fits; those that ended are shown with --all")
+        note("no token matches; --all also shows those that ended")
 
 
 def _row(info: TokenInfo) -> tuple[object, ...]:

@@ -1,4 +1,4 @@
-"""`taskyard tokens revoke`: a token ends at once."""
+"""`taskyard tokens revoke`: end a token at once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def command(
 ) -> None:
     """End a token at once.
 
-    What it was used for before stays done; the audit log names it.
+    Its earlier actions stay done; the audit log lists them.
     """
     settings = find_target(quiet=json).settings
     name = check_id(token_id)

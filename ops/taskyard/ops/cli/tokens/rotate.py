@@ -1,4 +1,4 @@
-"""`taskyard tokens rotate`: a new secret, beside the old one for a while."""
+"""`taskyard tokens rotate`: give a token a new secret; the old one stays valid for a while."""
 
 from __future__ import annotations
 
@@ -24,16 +24,17 @@ def command(
     ],
     reason: Reason = None,
     overlap: Annotated[
-        str, typer.Option(help="How long the old secret is taken beside the new one: 0s to 7d.")
+        str, typer.Option(help="How long the old secret is accepted beside the new one: 0s to 7d.")
     ] = _OVERLAP,
     expires: Annotated[
-        str | None, typer.Option(help="How long it lives from now; as it was made, by default.")
+        str | None,
+        typer.Option(help="How long it is valid from now; by default its original lifetime."),
     ] = None,
     json: Json = False,
 ) -> None:
     """Give a token a new secret and show it once.
 
-    The old one is taken until the overlap is over, so that programs can change one by one.
+    The old one is accepted until the overlap is over, so that programs can change one by one.
     """
     settings = find_target(quiet=json).settings
     name = check_id(token_id)

@@ -1,3 +1,3 @@
-"""`taskyard users`: grant, list and revoke, one verb a file."""
+"""`taskyard users`: grant, list and revoke, one verb per file."""
 
 __all__: list[str] = []

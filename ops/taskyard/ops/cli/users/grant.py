@@ -1,4 +1,4 @@
-"""`taskyard users grant`: rights for a name that something else signs in."""
+"""`taskyard users grant`: give rights to a name that another system signs in."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = ["command"]
 
 def command(
     name: Annotated[
-        str, typer.Argument(help="Letter by letter as Flower or the proxy names them.")
+        str, typer.Argument(help="The name, exactly as Flower or the proxy writes it.")
     ],
     role: RoleOption,
     reason: Reason = None,
@@ -37,9 +37,9 @@ def command(
     grant: Granted = None,
     json: Json = False,
 ) -> None:
-    """Give rights to a name, in place of others.
+    """Give rights to a name, in place of its present ones.
 
-    For people whom something else signs in. A name without a grant may do nothing.
+    For people who sign in through another system. A name without a grant may do nothing.
     """
     settings = find_target(quiet=json).settings
     rights = rights_of(role, queues, domains, grant)

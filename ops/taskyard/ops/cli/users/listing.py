@@ -1,4 +1,4 @@
-"""`taskyard users list`: who has which rights when something else signs them in."""
+"""`taskyard users list`: who has which rights after signing in through another system."""
 
 from __future__ import annotations
 

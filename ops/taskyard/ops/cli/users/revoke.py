@@ -1,4 +1,4 @@
-"""`taskyard users revoke`: a name that something else signs in may do nothing from now on."""
+"""`taskyard users revoke`: a name that another system signs in may do nothing any more."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ __all__ = ["command"]
 
 
 def command(
-    name: Annotated[str, typer.Argument(help="The name, letter by letter.")],
+    name: Annotated[str, typer.Argument(help="The name, exactly as it was granted.")],
     reason: Reason = None,
     json: Json = False,
 ) -> None:
-    """Take all rights from a name.
+    """Remove all rights of a name.
 
-    Tokens of the same name are not touched; a line names those that are in force.
+    Tokens of the same name stay valid; a line lists them.
     """
     settings = find_target(quiet=json).settings
     with database.opened(settings.need_database_url(), application_name="taskyard users") as engine:
@@ -41,6 +41,6 @@ def command(
     say(f"{taken.subject} has no rights any more")
     if left:
         note(
-            f"tokens of this name are still in force: {', '.join(left)}. "
+            f"tokens of this name are still valid: {', '.join(left)}. "
             f"Run: taskyard tokens revoke {left[0]}"
         )

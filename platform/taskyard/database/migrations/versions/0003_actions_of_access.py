@@ -1,4 +1,4 @@
-"""Every action of roles, switches, settings, tokens, keys and Flower in the audit log."""
+"""The actions of roles, switches, settings, tokens, keys and Flower, for the audit log."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Refuse them again; rows that name them stay, since the audit log is append-only."""
+    """Refuse the new actions; rows that name them stay, since the audit log is append-only."""
     _allow(_BEFORE, checked=False)
 
 

@@ -1,4 +1,4 @@
-"""Operators' tokens, and the rights of people who sign in elsewhere."""
+"""Operators' tokens, and the rights of people who sign in through another system."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["down_revision", "downgrade", "revision", "upgrade"]
 revision = "0004"
 down_revision = "0003"
 
-# Queues and domains: NULL binds to none, an empty array to no queue at all.
+# Queues and domains: NULL means no limit, an empty array means no queue at all.
 _TABLES = """
 CREATE TABLE operator_tokens (
     id text PRIMARY KEY CONSTRAINT operator_tokens_id CHECK (id ~ '^[0-9a-f]{12}$'),

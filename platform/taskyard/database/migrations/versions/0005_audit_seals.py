@@ -9,7 +9,7 @@ __all__ = ["down_revision", "downgrade", "revision", "upgrade"]
 revision = "0005"
 down_revision = "0004"
 
-# The default is evaluated once for the rows that are there: they count as written by the migration.
+# The default is evaluated once for existing rows: they count as written by the migration.
 _TRANSACTION = """
 ALTER TABLE operator_audit_log
     ADD COLUMN transaction_id bigint NOT NULL
@@ -46,7 +46,7 @@ ALTER TABLE audit_seals ENABLE ALWAYS TRIGGER audit_seals_append_only;
 
 
 def upgrade() -> None:
-    """Note each row's transaction; create the chain, which the relay begins."""
+    """Store each row's transaction; create the chain, which the relay extends."""
     for statements in (_TRANSACTION, _SEALS):
         op.get_bind().exec_driver_sql(statements.replace("%", "%%"))
 

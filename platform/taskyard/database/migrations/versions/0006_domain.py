@@ -13,15 +13,15 @@ _TABLES = ("dead_letter_queue", "job_ledger")
 
 
 def upgrade() -> None:
-    """Add the column to both and to all their weeks; rows that are there have none.
+    """Add the column to both tables and all their weeks; existing rows have no domain.
 
-    A column without a default rewrites no table.
+    A column without a default does not rewrite the table.
     """
     for table in _TABLES:
         op.get_bind().exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN domain text")
 
 
 def downgrade() -> None:
-    """Drop the column, and with it what is known of domains."""
+    """Drop the column, with all stored domains."""
     for table in _TABLES:
         op.get_bind().exec_driver_sql(f"ALTER TABLE {table} DROP COLUMN domain")

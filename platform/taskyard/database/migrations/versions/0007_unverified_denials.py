@@ -1,4 +1,4 @@
-"""Calls without an identity that were denied: how many a minute, by source and cause."""
+"""Denied calls without an identity: how many per minute, by source and cause."""
 
 from __future__ import annotations
 
@@ -26,5 +26,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop it."""
+    """Drop the table."""
     op.drop_table("unverified_denials")

@@ -1,4 +1,4 @@
-"""The nonces of operators' messages, each bound to one message until it expires."""
+"""The nonces of operators' messages; each belongs to one message until it expires."""
 
 from __future__ import annotations
 
