@@ -29,11 +29,12 @@ WHY = "Infrastructure recovered after 2-hour outage"
 
 @dataclass
 class Keeper:
-    """A private key of one subject, and the ring that vouches for it."""
+    """A private key, of one subject unless more are named, and the ring that vouches for it."""
 
     folder: Path
     subject: str = "anna@example.com"
     role: Role = Role.OPERATOR
+    more_subjects: tuple[str, ...] = ()
     private: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
 
     def __post_init__(self) -> None:
@@ -58,7 +59,11 @@ class Keeper:
     @property
     def public(self) -> PublicKey:
         text = base64.urlsafe_b64encode(self.key.public_key).decode().rstrip("=")
-        facts = {"public_key": text, "subjects": [self.subject], "role": self.role}
+        facts = {
+            "public_key": text,
+            "subjects": [self.subject, *self.more_subjects],
+            "role": self.role,
+        }
         return PublicKey.model_validate(facts)
 
     @property

@@ -2,7 +2,7 @@
 
 from taskyard.broker.amqp_publisher import LONGEST_WAIT_S, AmqpPublisher
 from taskyard.broker.any_header import read_any_header
-from taskyard.broker.app import make_app
+from taskyard.broker.app import Amqp, make_app
 from taskyard.broker.connection import (
     connection,
     is_amqp,
@@ -23,6 +23,7 @@ __all__ = [
     "LONGEST_WAIT_S",
     "PLAIN",
     "PROMOTE_BATCH",
+    "Amqp",
     "AmqpPublisher",
     "BatchPublisher",
     "Layout",

@@ -19,23 +19,28 @@ from taskyard.queues import kombu_queues, route
 from taskyard.records import Keys
 from taskyard.settings import Settings
 
-__all__ = ["make_app"]
+__all__ = ["Amqp", "make_app"]
 
 _BACKEND: Final = "taskyard.backend:RecordBackend"
 
 
-class _Amqp(AMQP):  # type: ignore[misc]
+class Amqp(AMQP):  # type: ignore[misc]
     """Celery's AMQP, with connections that check each host's certificate for that host."""
 
     Connection = BrokerConnection
 
 
-def make_app(settings: Settings, catalogue: Catalogue, name: str = "taskyard") -> Celery:
+def make_app(
+    settings: Settings,
+    catalogue: Catalogue,
+    name: str = "taskyard",
+    amqp: type[Amqp] = Amqp,
+) -> Celery:
     """Return a Celery app configured from the settings; it connects later. Raises `MissingSetting`.
 
     JSON only: a message of another content type becomes a dead letter, and is never executed.
     """
-    app = Celery(name, set_as_current=False, amqp=_Amqp)
+    app = Celery(name, set_as_current=False, amqp=amqp)
     prefix = Keys(settings.namespace).prefix
     broker = wiring(check_broker_url(settings))
     records = settings.need_redis_url()

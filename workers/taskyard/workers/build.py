@@ -21,6 +21,7 @@ from taskyard.jobs import Catalogue
 from taskyard.jobs.registry import Registry
 from taskyard.settings import Settings
 from taskyard.workers.logs import mask_secrets
+from taskyard.workers.signing import SigningAmqp
 
 __all__ = ["build_app"]
 
@@ -39,7 +40,7 @@ def build_app(settings: Settings, catalogue: Catalogue, handlers: Registry) -> C
                 f"the handler {handler.function.__qualname__} names job type {handler.name!r}, "
                 "which no job type file defines; define it, or give the decorator a queue"
             )
-    app = make_app(settings, catalogue)
+    app = make_app(settings, catalogue, amqp=SigningAmqp)
     app.taskyard = WorkerContext(settings, catalogue)
     app.conf.worker_consumer = f"{JobConsumer.__module__}:{JobConsumer.__qualname__}"
     app.conf.worker_pool = f"{TaskPool.__module__}:{TaskPool.__qualname__}"

@@ -1,0 +1,72 @@
+"""Signing at publication: what `celery call` and beat send of an operator task is signed here.
+
+Celery renders what events and logs show of the arguments before this, so they have no credential.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import click
+
+from taskyard.access.operator_tasks import OPERATOR_TASKS
+from taskyard.broker import Amqp
+from taskyard.errors import InvalidPayload, NotPermitted, TaskyardError
+from taskyard.settings import Settings
+from taskyard.wire.credentials import CREDENTIAL
+
+__all__ = ["NotSigned", "SigningAmqp"]
+
+
+class NotSigned(NotPermitted, click.ClickException):
+    """An operator task was not published, since it could not be signed.
+
+    Celery's command line shows a `ClickException` as one sentence.
+    """
+
+
+class SigningAmqp(Amqp):
+    """Publishes an operator task with a credential of this process' identity.
+
+    One that has a credential already, of `taskyard sign`, keeps it.
+    """
+
+    def _create_task_sender(self) -> Callable[..., Any]:
+        send: Callable[..., Any] = super()._create_task_sender()
+        settings: Settings = self.app.taskyard.settings
+
+        def send_signed(producer: Any, name: str, message: Any, **options: Any) -> Any:
+            if name in OPERATOR_TASKS:
+                message = _signed(settings, name, message)
+            return send(producer, name, message, **options)
+
+        return send_signed
+
+
+def _signed(settings: Settings, name: str, message: Any) -> Any:
+    args, kwargs, embed = message.body
+    if CREDENTIAL in (kwargs or {}):
+        return message
+    try:
+        from taskyard.control.signing import sign_task  # noqa: PLC0415 - extra `ops`
+
+        arguments = _arguments(name, args, kwargs)
+        signed = sign_task(settings, name, arguments)
+    except ModuleNotFoundError as error:
+        raise NotSigned(
+            f"{name} was not published: {error.name} is not installed, which signing needs. Run: "
+            "pip install 'taskyard[ops]'"
+        ) from error
+    except TaskyardError as error:
+        raise NotSigned(f"{name} was not published: {error}") from error
+    return message._replace(body=((), signed, embed))
+
+
+def _arguments(name: str, args: Any, kwargs: Any) -> Mapping[str, Any]:
+    """The named arguments; like any job's, they may come as the one positional argument."""
+    if not args:
+        return dict(kwargs or {})
+    if len(args) == 1 and isinstance(args[0], dict) and not kwargs:
+        return args[0]
+    raise InvalidPayload(f"{name} takes named arguments alone, got {len(args)} others")
