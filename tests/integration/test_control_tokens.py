@@ -19,7 +19,7 @@ from taskyard.control import identity as identity_module
 from taskyard.control.identity import token_identity
 from taskyard.control.rights import Rights, check_grantable, check_subject
 from taskyard.control.tokens import IssuedToken, TokenState
-from taskyard.database.tables import AUDIT, TOKENS
+from taskyard.database.tables import AUDIT, TOKENS, UNVERIFIED
 from taskyard.errors import (
     InvalidReason,
     InvalidRights,
@@ -247,7 +247,7 @@ def test_an_expired_token_is_not_rotated_but_can_be_revoked(database: Engine) ->
     assert tokens.revoke(database, issued.token.id, identity=ROOT, reason=WHY).state == "revoked"
 
 
-@pytest.mark.parametrize("name", ["0" * 12, "zzz", "", Token.new().reveal()], ids=range(4))
+@pytest.mark.parametrize("name", ["0" * 12, "zzz", "", Token("f" * 12, "s" * 43).reveal()])
 def test_an_id_that_no_token_has_is_not_found_and_never_repeats_a_secret(
     database: Engine, name: str
 ) -> None:
@@ -389,3 +389,28 @@ def test_the_list_shows_who_has_what_and_no_secret(database: Engine) -> None:
     assert info.created_by == "root@example.com"
     assert issued.token.secret not in repr(info)
     assert issued.token.digest().hex() not in repr(info)
+
+
+def test_who_cannot_be_identified_is_counted_and_nobody_else(database: Engine) -> None:
+    issued = make(database)
+    revoked = make(database)
+    tokens.revoke(database, revoked.token.id, identity=ROOT, reason=WHY)
+    refused = {
+        "malformed": "hunter2",
+        "unknown": issued.token.with_new_secret().reveal(),
+        "revoked": revoked.token.reveal(),
+        "no_identity": None,
+    }
+    source = f"a test {uuid.uuid4()}"
+    for text_given in refused.values():
+        given = None if text_given is None else SecretStr(text_given)
+        for _ in range(2):
+            with pytest.raises(NotPermitted):
+                identify(database, Settings(token=given), source)
+    identify(database, Settings(token=SecretStr(issued.token.reveal())), source)
+    with database.connect() as connection:
+        query = select(UNVERIFIED).where(UNVERIFIED.c.source == source)
+        counts: dict[str, int] = {}
+        for row in connection.execute(query).mappings():
+            counts[row["why"]] = counts.get(row["why"], 0) + row["count"]
+    assert counts == dict.fromkeys(refused, 2)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 from sqlalchemy import Engine, create_engine, inspect, make_url, text
-from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.exc import DataError, ProgrammingError
 from sqlalchemy.pool import NullPool
 
 from servers import Servers
@@ -25,11 +27,11 @@ from taskyard.database import (
     opened,
 )
 from taskyard.database.migrate import _FOLDER, _versions
-from taskyard.database.partitions import PARTITIONED, AgedOut, partitions
+from taskyard.database.partitions import AHEAD, PARTITIONED, AgedOut, partitions
 from taskyard.database.tables import METADATA
 from taskyard.errors import InvalidSettings, SchemaMismatch, ServerUnreachable
 from taskyard.jobs import Category
-from taskyard.jobs.letter_states import LetterStatus, ReplayOutcome
+from taskyard.jobs.letter_states import OPEN, LetterStatus, ReplayOutcome
 
 NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)  # a Wednesday
 
@@ -186,6 +188,67 @@ def test_weeks_are_created_ahead_once(database: Engine) -> None:
         "dead_letter_queue_p20260309",
     ]
     assert len(created) == len(letters) * len(PARTITIONED)
+
+
+@pytest.mark.parametrize(
+    ("at", "ahead"),
+    [(NOW, timedelta(days=400)), (datetime(1999, 1, 1, tzinfo=UTC), AHEAD), (None, AHEAD)],
+)
+def test_more_weeks_than_anybody_needs_are_refused(
+    database: Engine, at: datetime, ahead: timedelta
+) -> None:
+    with database.connect() as connection, pytest.raises(DataError, match="the years 2000 to 2200"):
+        create_partitions(connection, at, ahead)
+
+
+@pytest.mark.parametrize("table", PARTITIONED)
+def test_what_is_younger_than_a_day_is_dropped_for_nobody(database: Engine, table: str) -> None:
+    for cutoff in (datetime.now(UTC), datetime.now(UTC) + timedelta(days=900)):
+        refusal = pytest.raises(DataError, match="what is younger than a day is not dropped")
+        with database.connect() as connection, refusal:
+            drop_partitions_before(connection, table, cutoff)
+
+
+def test_only_our_tables_have_weeks_to_drop(database: Engine) -> None:
+    with database.connect() as connection:
+        with pytest.raises(KeyError):
+            drop_partitions_before(connection, "operator_audit_log", NOW)
+        call = text("SELECT taskyard_drop_partitions('operator_audit_log', now() - interval '9 y')")
+        with pytest.raises(DataError, match="operator_audit_log has no partitions"):
+            connection.execute(call)
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Pacific/Auckland", "America/New_York"])
+def test_a_week_begins_on_monday_in_utc_whatever_the_session_thinks(url: str, zone: str) -> None:
+    migrate(url)
+    with opened(url) as made, made.begin() as connection:
+        connection.execute(text(f"SET LOCAL TIME ZONE '{zone}'"))
+        # The clocks of New York change on the eighth.
+        created = create_partitions(connection, NOW, timedelta(weeks=2))
+        connection.execute(text("SET LOCAL TIME ZONE 'UTC'"))
+        bounds = connection.scalars(
+            text(
+                "SELECT pg_get_expr(relpartbound, oid) FROM pg_class WHERE relname LIKE :name "
+                "AND relkind = 'r' "
+                "ORDER BY relname"
+            ),
+            {"name": "dead\\_letter\\_queue\\_p%"},
+        ).all()
+    days = ("2026-02-23", "2026-03-02", "2026-03-09", "2026-03-16", "2026-03-23")
+    assert [name for name in created if name.startswith("dead")] == [
+        f"dead_letter_queue_p{day.replace('-', '')}" for day in days[:-1]
+    ]
+    assert [re.findall(r"\d{4}-\d\d-\d\d 00:00:00\+00", bound) for bound in bounds] == [
+        [f"{low} 00:00:00+00", f"{high} 00:00:00+00"] for low, high in pairwise(days)
+    ]
+
+
+@pytest.mark.parametrize("status", LetterStatus)
+def test_ageing_out_counts_the_letters_that_wait_for_an_operator(
+    database: Engine, status: LetterStatus
+) -> None:
+    insert_letter(database, NOW, mirrored_at=NOW - timedelta(days=9), status=status.value)
+    assert age_out(database).open_letters == int(status in OPEN)
 
 
 def test_two_mirrors_may_create_weeks_at_once(database: Engine) -> None:

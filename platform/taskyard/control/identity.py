@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, func, select, update
 
+from taskyard import audit
 from taskyard.access import Identity, Role, Token
 from taskyard.control.rights import identity_of
 from taskyard.database.tables import GRANTS, TOKENS
@@ -20,16 +21,26 @@ from taskyard.wire.steering import STEERING
 
 __all__ = ["granted_identity", "identify", "local_identity", "token_identity"]
 
+_NO_IDENTITY: Final = "no_identity"
 # Compared with the secret of an unknown id: it takes the same time and never matches.
 _NO_DIGEST: Final = b"\x00" * 32
 
 
-def identify(engine: Engine, settings: Settings) -> Identity:
+def identify(engine: Engine, settings: Settings, source: str = "command line") -> Identity:
     """Return who acts: the bearer of `TASKYARD_TOKEN`, or the local user if that is trusted.
 
     A refused token does not fall back to local trust. Raises `TokenRefused`, and `NotPermitted` if
-    there is neither.
+    there is neither; each of them is counted as a denial of `source`.
     """
+    try:
+        return _verified(engine, settings)
+    except NotPermitted as error:
+        code = error.code if isinstance(error, TokenRefused) else _NO_IDENTITY
+        audit.count_unverified(engine, source, code)
+        raise
+
+
+def _verified(engine: Engine, settings: Settings) -> Identity:
     if settings.token is not None:
         return token_identity(engine, Token.parse(settings.token.get_secret_value()))
     return local_identity(settings)

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, Row, func, insert, literal, select, update
+from sqlalchemy import Connection, Engine, Row, Select, func, insert, literal, select, update
 
 from taskyard.access import Action, Identity, Token
 from taskyard.access.tokens import TOKEN_ID
@@ -42,6 +42,8 @@ LONGEST_LIFETIME: Final = timedelta(days=366)
 DEFAULT_OVERLAP: Final = timedelta(hours=1)
 LONGEST_OVERLAP: Final = timedelta(days=7)
 _NOW: Final = func.clock_timestamp()
+# A role that only reads has no right to the others.
+_SHOWN: Final[list[Any]] = [c for c in TOKENS.c if not c.name.endswith("_sha256")]
 
 
 class TokenState(StrEnum):
@@ -188,7 +190,7 @@ def revoke(
 
 def list_tokens(engine: Engine, *, subject: str | None = None) -> tuple[TokenInfo, ...]:
     """Return every token, newest first, only of `subject` if given; without secrets."""
-    query = select(TOKENS, _now()).order_by(TOKENS.c.created_at.desc(), TOKENS.c.id)
+    query: Select[Any] = select(*_SHOWN, _now()).order_by(TOKENS.c.created_at.desc(), TOKENS.c.id)
     if subject is not None:
         query = query.where(TOKENS.c.subject == subject)
     with engine.connect() as connection:

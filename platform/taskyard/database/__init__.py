@@ -3,8 +3,11 @@
 from taskyard.database.connect import engine, opened
 from taskyard.database.migrate import SchemaStatus, check, encoding_fault, migrate
 from taskyard.database.partitions import create_partitions, drop_partitions_before
+from taskyard.database.roles import RoleKind, RoleStatus, role_status, roles_sql
 
 __all__ = [
+    "RoleKind",
+    "RoleStatus",
     "SchemaStatus",
     "check",
     "create_partitions",
@@ -13,4 +16,6 @@ __all__ = [
     "engine",
     "migrate",
     "opened",
+    "role_status",
+    "roles_sql",
 ]

@@ -23,13 +23,23 @@ def command(
     check: Annotated[
         bool, typer.Option("--check", help="Change nothing; fail unless the schema is at head.")
     ] = False,
+    roles: Annotated[
+        bool, typer.Option("--roles", help="Change nothing; print the SQL that makes the roles.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Migrate the database schema to this version.
 
-    One transaction, one migrator at a time: it is safe to start many at once.
+    One transaction, one migrator at a time: it is safe to start many at once. `--roles` prints the
+    SQL that gives mirror, relay and operators a role of their own, and readers another; run it
+    after each migration, as the database's administrator.
     """
     url = find_target(quiet=json).settings.need_database_url()
+    if roles:
+        if check or to != "head":
+            raise typer.BadParameter("it goes with no other option", param_hint="--roles")
+        _print_roles(url, json=json)
+        return
     if check and to != "head":
         raise typer.BadParameter(
             "--check compares with head; do not use it with --to", param_hint="--check"
@@ -39,3 +49,16 @@ def command(
         print_json(asdict(status))
     else:
         say(f"the schema is at {status.current or 'nothing: no table is left'}")
+
+
+def _print_roles(url: str, *, json: bool) -> None:
+    database.check(url)
+    with (
+        database.opened(url, application_name="taskyard migrate") as engine,
+        engine.connect() as connection,
+    ):
+        sql = database.roles_sql(connection)
+    if json:
+        print_json({"sql": sql})
+    else:
+        say(sql)

@@ -1,4 +1,4 @@
-"""Check Postgres: reachable, in UTF-8, new enough, its schema at head.
+"""Check Postgres: reachable, in UTF-8, new enough, its schema at head; and what its role may do.
 
 Alone because each server that `check` examines has one.
 """
@@ -6,13 +6,17 @@ Alone because each server that `check` examines has one.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final, assert_never
 
 from sqlalchemy import text
 
 from taskyard import database
+from taskyard.database import RoleKind, RoleStatus
 from taskyard.ops.cli.checks.finding import Finding
 
 __all__ = ["look_at"]
+
+_ROLES: Final = "taskyard migrate --roles"
 
 
 def look_at(url: str) -> Iterator[Finding]:
@@ -29,3 +33,44 @@ def look_at(url: str) -> Iterator[Finding]:
         return  # `migrate` would refuse this database too
     status = database.check(url)
     yield Finding.ok("Postgres", f"the schema is at {status.current}, as expected")
+    with (
+        database.opened(url, application_name="taskyard check") as engine,
+        engine.connect() as connection,
+    ):
+        role = database.role_status(connection)
+    yield _of_role(role)
+
+
+def _of_role(role: RoleStatus) -> Finding:
+    if role.lacks:
+        return Finding.error(
+            "Postgres",
+            f"the role {role.name} lacks {', '.join(role.lacks)}",
+            f"Have the database's administrator run what this prints: {_ROLES}",
+            exit_code=3,
+        )
+    if role.beyond:
+        return Finding.warning(
+            "Postgres",
+            f"the role {role.name} has {', '.join(role.beyond)}: it could change what was audited",
+            f"Have the database's administrator run what this prints: {_ROLES}",
+        )
+    match role.kind:
+        case RoleKind.SUPERUSER:
+            return Finding.warning(
+                "Postgres",
+                f"the role {role.name} is a superuser, so it could change what was audited",
+                f"Mirror, relay and operators need a role with fewer rights: {_ROLES}",
+            )
+        case RoleKind.OWNER:
+            said = (
+                f"the role {role.name} owns the schema, so it could change what was audited; "
+                f"mirror, relay and operators need fewer rights: {_ROLES}"
+            )
+        case RoleKind.RUNTIME:
+            said = f"the role {role.name} has the rights of mirror, relay and operators, no more"
+        case RoleKind.READER:
+            said = f"the role {role.name} may only read: no mirror, relay or operator can use it"
+        case never:
+            assert_never(never)
+    return Finding.ok("Postgres", said)

@@ -1,0 +1,186 @@
+"""The database's roles: what each may do with each table, as SQL to run and as rights to compare.
+
+The owner runs `migrate` and nothing else needs it. The runtime role is that of mirror, relay and
+operators: it writes, and defines, drops and rewrites nothing. The reader sees no captured message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from sqlalchemy import Connection, text
+
+from taskyard.database.tables import LETTERS, METADATA, TOKENS
+
+__all__ = [
+    "FUNCTIONS",
+    "READER",
+    "READER_COLUMNS",
+    "READER_ROLE",
+    "RUNTIME",
+    "RUNTIME_ROLE",
+    "RoleKind",
+    "RoleStatus",
+    "role_status",
+    "roles_sql",
+]
+
+RUNTIME_ROLE: Final = "taskyard_runtime"
+READER_ROLE: Final = "taskyard_reader"
+_VERSIONS: Final = "taskyard_schema"
+_APPENDED: Final = ("SELECT", "INSERT")
+_CHANGED: Final = ("SELECT", "INSERT", "UPDATE")
+
+# Table -> what the runtime role may do with it. Nothing else does it need.
+RUNTIME: Final[Mapping[str, tuple[str, ...]]] = {
+    "dead_letter_queue": _CHANGED,
+    "job_ledger": _CHANGED,
+    "job_events": _APPENDED,
+    "lifecycle_rejects": _CHANGED,
+    "operator_audit_log": _APPENDED,
+    "audit_seals": _APPENDED,
+    "unverified_denials": _CHANGED,
+    "outbox": _CHANGED,
+    "restore_gate": _CHANGED,
+    "operator_tokens": _CHANGED,
+    "operator_grants": (*_CHANGED, "DELETE"),
+    "operator_nonces": ("SELECT", "INSERT", "DELETE"),
+    _VERSIONS: ("SELECT",),
+}
+# Functions of the owner, which do for their callers what these may not do themselves.
+FUNCTIONS: Final = (
+    "taskyard_create_partitions(timestamptz, interval)",
+    "taskyard_drop_partitions(text, timestamptz)",
+)
+# What a captured message holds; reading it is a right of its own, which Postgres cannot audit.
+_PAYLOAD: Final = frozenset(
+    {"body", "headers", "properties", "args", "kwargs", "raw_envelope", "evidence"}
+)
+_SECRETS: Final = frozenset({"secret_sha256", "previous_sha256"})
+_HIDDEN: Final = {LETTERS.name: _PAYLOAD, TOKENS.name: _SECRETS}
+# Tables that hold messages and events as bytes.
+_UNREAD: Final = frozenset({"lifecycle_rejects", "outbox"})
+READER: Final = tuple(name for name in RUNTIME if name not in {*_HIDDEN, *_UNREAD})
+READER_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
+    table: tuple(column.name for column in METADATA.tables[table].c if column.name not in hidden)
+    for table, hidden in _HIDDEN.items()
+}
+# With one of these on an append-only table its rows could be changed or its trigger replaced.
+_REWRITES: Final = ("UPDATE", "DELETE", "TRUNCATE", "TRIGGER")
+_APPEND_ONLY: Final = ("operator_audit_log", "audit_seals")
+
+
+class RoleKind(StrEnum):
+    """What a connection's role is to the schema."""
+
+    SUPERUSER = "superuser"
+    OWNER = "owner"
+    RUNTIME = "runtime"
+    READER = "read-only"
+
+
+@dataclass(frozen=True, slots=True)
+class RoleStatus:
+    """The role of a connection; of a runtime role the rights that it `lacks` or has `beyond` it."""
+
+    name: str
+    kind: RoleKind
+    lacks: tuple[str, ...] = ()
+    beyond: tuple[str, ...] = ()
+
+
+def role_status(connection: Connection) -> RoleStatus:
+    """Return what the connection's role is; the schema must be there."""
+    name, is_superuser, is_owner, writes = connection.execute(_ROLE).one()
+    if is_superuser:
+        return RoleStatus(name, RoleKind.SUPERUSER)
+    if is_owner:
+        return RoleStatus(name, RoleKind.OWNER)
+    if not writes:
+        return RoleStatus(name, RoleKind.READER)
+    return RoleStatus(name, RoleKind.RUNTIME, tuple(_lacks(connection)), tuple(_beyond(connection)))
+
+
+_ROLE: Final = text(
+    """
+    SELECT current_user, rolsuper,
+        pg_has_role(current_user, (SELECT relowner FROM pg_class
+            WHERE oid = 'operator_audit_log'::regclass), 'MEMBER'),
+        has_table_privilege('operator_audit_log', 'INSERT')
+    FROM pg_roles WHERE rolname = current_user
+    """
+)
+_TABLE_RIGHT: Final = text("SELECT has_table_privilege(:table, :right)")
+_FUNCTION_RIGHT: Final = text("SELECT has_function_privilege(:function, 'EXECUTE')")
+_CREATE_RIGHT: Final = text("SELECT has_schema_privilege(current_schema(), 'CREATE')")
+
+
+def _lacks(connection: Connection) -> Iterator[str]:
+    for table, rights in RUNTIME.items():
+        for right in rights:
+            if not connection.scalar(_TABLE_RIGHT, {"table": table, "right": right}):
+                yield f"{right} on {table}"
+    for function in FUNCTIONS:
+        if not connection.scalar(_FUNCTION_RIGHT, {"function": function}):
+            yield f"EXECUTE on {function.partition('(')[0]}"
+
+
+def _beyond(connection: Connection) -> Iterator[str]:
+    for table in _APPEND_ONLY:
+        for right in _REWRITES:
+            if connection.scalar(_TABLE_RIGHT, {"table": table, "right": right}):
+                yield f"{right} on {table}"
+    if connection.scalar(_CREATE_RIGHT):
+        yield "CREATE on the schema"
+
+
+def roles_sql(connection: Connection) -> str:
+    """Return the SQL that makes both roles and gives each its rights in this database and schema.
+
+    Run again it changes nothing; after a migration it gives what is new.
+    """
+    database, schema, owner = connection.execute(_PLACE).one()
+    roles = f"{RUNTIME_ROLE}, {READER_ROLE}"
+    return "\n".join(
+        (
+            f"-- Roles of Taskyard in the database {database}, schema {schema}, owned by {owner}.",
+            "-- Run it as a superuser, in psql: what it makes has no password and cannot log in by",
+            f"-- one until you set it: \\password {RUNTIME_ROLE}",
+            "BEGIN;",
+            *(_create(role) for role in (RUNTIME_ROLE, READER_ROLE)),
+            f"GRANT CONNECT ON DATABASE {database} TO {roles};",
+            f"REVOKE CREATE ON SCHEMA {schema} FROM PUBLIC, {roles};",
+            f"GRANT USAGE ON SCHEMA {schema} TO {roles};",
+            *(f"REVOKE ALL ON {schema}.{table} FROM {roles};" for table in RUNTIME),
+            *(
+                f"GRANT {', '.join(rights)} ON {schema}.{table} TO {RUNTIME_ROLE};"
+                for table, rights in RUNTIME.items()
+            ),
+            *(f"GRANT EXECUTE ON FUNCTION {schema}.{f} TO {RUNTIME_ROLE};" for f in FUNCTIONS),
+            *(f"GRANT SELECT ON {schema}.{table} TO {READER_ROLE};" for table in READER),
+            *(
+                f"GRANT SELECT ({', '.join(columns)}) ON {schema}.{table} TO {READER_ROLE};"
+                for table, columns in READER_COLUMNS.items()
+            ),
+            "COMMIT;",
+        )
+    )
+
+
+_PLACE: Final = text(
+    """
+    SELECT quote_ident(current_database()), quote_ident(current_schema()),
+        quote_ident(pg_get_userbyid(relowner))
+    FROM pg_class WHERE oid = 'operator_audit_log'::regclass
+    """
+)
+
+
+def _create(role: str) -> str:
+    return (
+        f"DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}') THEN "
+        f"CREATE ROLE {role} LOGIN; END IF; END $$;"
+    )
