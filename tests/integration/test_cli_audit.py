@@ -177,6 +177,16 @@ def test_an_export_has_a_line_a_row_and_leaves_a_row_of_its_own(
     assert f"{len(rows)} rows; the export is request {own['request_id']}" in ran.err
 
 
+def test_an_export_in_json_is_one_document(shell: Shell, requested: uuid.UUID) -> None:
+    words = ("audit", "export", "--reason", WHY, "--since", "1h", "--json")
+    whole = shell.run(*words).document
+    filed = shell.run(*words, "--out", "rows.jsonl").document
+
+    assert str(requested) in {row["request_id"] for row in whole["rows"]}
+    lines = (shell.folder / "rows.jsonl").read_text().splitlines()
+    assert (filed["count"], filed["file"]) == (len(lines), "rows.jsonl")
+
+
 def test_a_spreadsheet_computes_nothing_of_an_export(
     shell: Shell, requested: uuid.UUID, database: Engine
 ) -> None:

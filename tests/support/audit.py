@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection, Engine, text
@@ -10,9 +11,18 @@ from sqlalchemy import Connection, Engine, text
 from taskyard import audit
 from taskyard.access import Action
 from taskyard.audit import Entry, Head, Outcome, Sealer
-from taskyard.audit.chain import Seal
+from taskyard.audit.chain import GENESIS, Seal, append, seals_after
 
-__all__ = ["count_of", "entry", "sealed", "sealer", "without_triggers", "write"]
+__all__ = [
+    "age_seals",
+    "count_of",
+    "entry",
+    "sealed",
+    "sealer",
+    "with_triggers",
+    "without_triggers",
+    "write",
+]
 
 
 def entry(**changes: Any) -> Entry:
@@ -51,6 +61,23 @@ def sealed(database: Engine) -> Head:
     return Head(heads[-1].seq, heads[-1].hash)
 
 
+def age_seals(database: Engine, days: int) -> Head:
+    """Make the chain as if its seals were made `days` ago; its new head."""
+    with database.begin() as owner:
+        without_triggers(owner)
+        seals = [seal for page in seals_after(owner, 0) for seal in page]
+        owner.execute(text("DELETE FROM audit_seals"))
+        last = None
+        for seal in seals:
+            aged = replace(seal, sealed_us=seal.sealed_us - days * 86_400_000_000)
+            linked = replace(aged, prev_hash=GENESIS if last is None else last.hash)
+            last = replace(linked, hash=linked.digest())
+            append(owner, last)
+        with_triggers(owner)
+    assert last is not None
+    return Head(last.seq, last.hash)
+
+
 def count_of(database: Engine, query: str, **values: Any) -> int:
     """The number that a query answers."""
     with database.connect() as connection:
@@ -61,3 +88,10 @@ def without_triggers(connection: Connection) -> None:
     """What only the owner of the tables can do, in the caller's transaction."""
     for table in ("operator_audit_log", "audit_seals"):
         connection.execute(text(f"ALTER TABLE {table} DISABLE TRIGGER ALL"))
+
+
+def with_triggers(connection: Connection) -> None:
+    """As they were before."""
+    for table in ("operator_audit_log", "audit_seals"):
+        enable = f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {table}_append_only"
+        connection.execute(text(enable))

@@ -163,6 +163,16 @@ LIMITS = {
     "the audit log is sealed": ["audit.sealer:EVERY_S"],
     "denials without an identity": ["audit.unverified:MOST_A_MINUTE"],
     "findings of `audit verify` that are named": ["audit.findings:EXAMPLES"],
+    "retention of outbox, counts and audit log": [
+        "relay.retention:EVERY_S",
+        "relay.retention:_ROWS_AT_ONCE",
+        "relay.retention:_CLOCKS_MAY_DIFFER_S",
+    ],
+    "an archive of the audit log": [
+        "audit.archiver:_ROWS_A_FILE",
+        "audit.archiver:_SEALS_A_FILE",
+    ],
+    "what stays of the audit log in Postgres": ["settings.model:LEAST_AUDIT_DAYS"],
     "gate's beat": ["gate:BEAT_S"],
     "reconcile: grace": ["reconcile.reconciler:GRACE_S"],
     "reconcile: budget of time": ["reconcile.reconciler:BUDGET_S", "reconcile.watch:_BUDGET_S"],

@@ -204,3 +204,30 @@ def test_a_namespace_that_would_break_a_key_is_refused(namespace: str) -> None:
 def test_settings_cannot_be_changed_once_made() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Settings().lease_s = 3
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"AUDIT_RETENTION_DAYS": "29"}, "audit_retention_days (29) must be 0, which keeps"),
+        ({"AUDIT_RETENTION_DAYS": "30"}, "audit_retention_days (30) needs audit_archive_folder"),
+        (
+            {
+                "AUDIT_RETENTION_DAYS": "90",
+                "AUDIT_ARCHIVE_FOLDER": "archives",
+                "AUDIT_ARCHIVE_RETENTION_DAYS": "90",
+            },
+            "audit_archive_retention_days (90) must exceed audit_retention_days (90)",
+        ),
+    ],
+)
+def test_the_audit_log_leaves_postgres_only_late_and_for_an_archive(
+    tmp_path: Path, variables: dict[str, str], said: str
+) -> None:
+    assert said in refused(
+        tmp_path, **{f"TASKYARD_{name}": value for name, value in variables.items()}
+    )
+
+
+def test_the_audit_log_stays_in_postgres_by_default(tmp_path: Path) -> None:
+    assert load({}, tmp_path).settings.audit_retention_days == 0

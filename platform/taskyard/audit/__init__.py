@@ -3,6 +3,8 @@
 A chain of seals shows a change all the same: `Sealer` extends it, `verify` checks it.
 """
 
+from taskyard.audit.archive import archives_in, ended_at
+from taskyard.audit.archiver import Archiver
 from taskyard.audit.findings import MEANINGS, Finding, Kind, Report
 from taskyard.audit.heads import Head, HeadFile, exported, given_heads
 from taskyard.audit.log import Entry, Outcome, answer, refused, rows_of, write
@@ -12,6 +14,7 @@ from taskyard.audit.verify import verify
 
 __all__ = [
     "MEANINGS",
+    "Archiver",
     "Entry",
     "Finding",
     "Head",
@@ -21,7 +24,9 @@ __all__ = [
     "Report",
     "Sealer",
     "answer",
+    "archives_in",
     "count_unverified",
+    "ended_at",
     "exported",
     "given_heads",
     "list_unverified",

@@ -7,21 +7,23 @@ transaction commits lower ids after a shorter one has committed higher ones.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import Connection, insert, text
 
-from taskyard.audit.canonical import HASH_BYTES, digest, in_microseconds
+from taskyard.audit.canonical import FORM, HASH_BYTES, digest, in_microseconds
 from taskyard.database.tables import SEALS
 
 __all__ = [
     "GENESIS",
+    "LOCK_SQL",
     "SEAL_SQL",
     "Seal",
     "append",
     "cluster_of",
+    "follow",
     "last_seal",
     "read_seal",
     "seals_after",
@@ -29,6 +31,8 @@ __all__ = [
 
 GENESIS: Final = bytes(HASH_BYTES)
 """The previous hash of the first seal."""
+# One at a time extends the chain of a schema. Where two meet all the same, the number stops one.
+LOCK_SQL: Final = "hashtextextended('taskyard audit sealer ' || current_schema(), 0)"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _PAGE: Final = 100
 SEAL_SQL: Final = (
@@ -88,6 +92,33 @@ class Seal:
         steps = range(0, len(self.row_hashes), HASH_BYTES)
         hashes = [self.row_hashes[start : start + HASH_BYTES] for start in steps]
         return zip(self.row_ids, hashes, strict=False)
+
+
+def follow(
+    last: Seal | None,
+    *,
+    cluster: str,
+    sealed_us: int,
+    closed_below: int | None,
+    next_transaction: int,
+    row_ids: tuple[int, ...],
+    row_hashes: bytes,
+    archived_through: int | None = None,
+) -> Seal:
+    """Make the seal that follows `last`."""
+    made = Seal(
+        seq=1 if last is None else last.seq + 1,
+        form=FORM,
+        cluster=cluster,
+        sealed_us=sealed_us,
+        closed_below=closed_below,
+        next_transaction=next_transaction,
+        row_ids=row_ids,
+        row_hashes=row_hashes,
+        archived_through=archived_through,
+        prev_hash=GENESIS if last is None else last.hash,
+    )
+    return replace(made, hash=made.digest())
 
 
 def append(connection: Connection, seal: Seal) -> None:

@@ -19,8 +19,8 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, text
 
-from taskyard.audit.canonical import FORM, ROW_SQL, in_microseconds, row_hash
-from taskyard.audit.chain import GENESIS, Seal, append, cluster_of, last_seal
+from taskyard.audit.canonical import ROW_SQL, in_microseconds, row_hash
+from taskyard.audit.chain import LOCK_SQL, Seal, append, cluster_of, follow, last_seal
 from taskyard.audit.heads import Head
 from taskyard.database.retry import repeat
 from taskyard.wire.logs import logger
@@ -30,16 +30,12 @@ __all__ = ["EVERY_S", "Sealer"]
 log = logger(__name__)
 
 EVERY_S: Final = 5.0
-# A seal of 40 kB. One sealer at a time in a schema; if two meet all the same, the seal's number
-# stops one.
-_BATCH: Final = 1000
-# One sealer at a time in a schema. Where two meet all the same, the seal's number stops one.
-_LOCK: Final = text(
-    "SELECT pg_try_advisory_xact_lock("
-    "hashtextextended('taskyard audit sealer ' || current_schema(), 0))"
-)
+_BATCH: Final = 1000  # 40 kB a seal
+_LOCK: Final = text(f"SELECT pg_try_advisory_xact_lock({LOCK_SQL})")
 _FLOOR: Final = text("SELECT coalesce(max(last_id), 0) FROM audit_seals WHERE cluster <> :cluster")
-_HASH: Final = text("SELECT hash FROM audit_seals WHERE seq = :seq")
+_HASH: Final = text(
+    "SELECT (SELECT min(seq) FROM audit_seals), (SELECT hash FROM audit_seals WHERE seq = :seq)"
+)
 # Rows and horizon come from one snapshot, since they come from one statement. The horizon is
 # returned even without rows.
 _UNSEALED: Final = text(
@@ -103,21 +99,27 @@ class Sealer:
 
     def run_once(self) -> int:
         """Seal what is committed and export the head if it is new; return the number of rows."""
-        before, rows, more = self._head, 0, True
+        rows, more = 0, True
         while more:
-            with self._engine.begin() as connection:
-                if not connection.scalar(_LOCK):
-                    return rows
-                position = self._where(connection)
-                found = _read(connection, position)
-                head = self._extend(connection, position, found)
-            # Only committed seals count.
-            self._position, self._head = found.next_position(position), head
-            rows, more = rows + len(found.batch), found.more
-        if self._head is not None and self._head != before:
-            self._export(self._head)
-            self._expected = Head(self._head.seq, self._head.hash)
+            sealed, more = self._step()
+            rows += sealed
+        head = self._head
+        if head is not None and (self._expected is None or self._expected.hash != head.hash):
+            self._export(head)
+            self._expected = Head(head.seq, head.hash)
         return rows
+
+    def _step(self) -> tuple[int, bool]:
+        """Make one seal at most: how many rows it has, and whether more follow."""
+        with self._engine.begin() as connection:
+            if not connection.scalar(_LOCK):
+                return 0, False
+            position = self._where(connection)
+            found = _read(connection, position)
+            head = self._extend(connection, position, found)
+        # Only committed seals count.
+        self._position, self._head = found.next_position(position), head
+        return len(found.batch), found.more
 
     def _extend(self, connection: Connection, position: _Position, found: _Found) -> Seal | None:
         last = last_seal(connection)
@@ -141,9 +143,11 @@ class Sealer:
         """Return whether the chain contains the exported head; if not, report it once."""
         if self._expected is None:
             return True
-        found = connection.scalar(_HASH, {"seq": self._expected.seq})
+        first, found = connection.execute(_HASH, {"seq": self._expected.seq}).one()
         if found is not None and bytes(found) == self._expected.hash:
             return True
+        if first is not None and self._expected.seq is not None and self._expected.seq < first:
+            return True  # it was archived since
         log.error(
             "the chain of the audit log does not contain the exported head %s: seals were "
             "changed or removed, or Postgres was restored to an earlier moment. Sealing goes on. "
@@ -203,16 +207,12 @@ def _seal(
     own = int(str(connection.scalar(_NEXT)))
     # Restored rows from another cluster may have transaction ids that are in the future here.
     youngest = max(int(row["transaction_id"]) for row in found.batch)
-    made = Seal(
-        seq=1 if last is None else last.seq + 1,
-        form=FORM,
+    return follow(
+        last,
         cluster=cluster,
         sealed_us=found.now_us,
         closed_below=closed_below,
         next_transaction=max(own, youngest + 1),
         row_ids=tuple(int(row["id"]) for row in found.batch),
         row_hashes=b"".join(row_hash(row) for row in found.batch),
-        archived_through=None,
-        prev_hash=GENESIS if last is None else last.hash,
     )
-    return replace(made, hash=made.digest())

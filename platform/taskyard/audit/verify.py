@@ -10,11 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from pathlib import Path
+from typing import Final
 
 from sqlalchemy import Connection, Engine, text
 
-from taskyard.audit.canonical import FORM, HASH_BYTES, ROW_SQL, in_microseconds, row_hash
+from taskyard.audit.archive import Sealed, read_archive
+from taskyard.audit.archiver import rows_of_seals
+from taskyard.audit.canonical import FORM, HASH_BYTES, in_microseconds, row_hash
 from taskyard.audit.chain import GENESIS, Seal, cluster_of, seals_after
 from taskyard.audit.findings import Kind, Report
 from taskyard.audit.heads import Head
@@ -22,8 +25,6 @@ from taskyard.audit.horizon import Horizons, Written
 
 __all__ = ["verify", "verify_in"]
 
-_ROWS_AT_ONCE: Final = 2000
-_ROWS: Final = text(f"SELECT {ROW_SQL} FROM operator_audit_log WHERE id = ANY(:ids)")  # noqa: S608 - constant
 _UNSEALED: Final = text(
     f"""
     SELECT id, transaction_id,
@@ -46,20 +47,26 @@ _NO_HEAD: Final = (
 )
 
 
-def verify(engine: Engine, heads: Sequence[Head]) -> Report:
-    """Compare rows, seals and exported heads in one snapshot; the sealer may work meanwhile."""
+def verify(engine: Engine, heads: Sequence[Head], archives: Sequence[Path] = ()) -> Report:
+    """Compare rows, seals and exported heads, in one snapshot; the sealer may work meanwhile.
+
+    `archives` come before what Postgres has, in the order of their seals. Raises `InvalidPayload`
+    for a file that is no archive.
+    """
     options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
     with engine.connect().execution_options(**options) as connection:
-        return verify_in(connection, heads)
+        return verify_in(connection, heads, archives)
 
 
-def verify_in(connection: Connection, heads: Sequence[Head]) -> Report:
+def verify_in(
+    connection: Connection, heads: Sequence[Head], archives: Sequence[Path] = ()
+) -> Report:
     """Do the same in the caller's transaction, which must have one snapshot."""
-    return _Verification(connection, heads).run()
+    return _Verification(connection, heads).run(archives)
 
 
 class _Verification:
-    """One pass along the chain."""
+    """One pass along the chain: the archives, then Postgres."""
 
     def __init__(self, connection: Connection, heads: Sequence[Head]) -> None:
         self._connection = connection
@@ -69,14 +76,23 @@ class _Verification:
         self._report = Report()
         self._horizons = Horizons()
         self._previous: Seal | None = None
+        self._gaps: list[tuple[int, int]] = []
+        self._archived_through: Seal | None = None
+        self._archived: dict[int, bytes] = {}
 
-    def run(self) -> Report:
+    def run(self, archives: Sequence[Path]) -> Report:
         report = self._report
+        for path in sorted(archives, key=_first_seal):
+            for part in read_archive(path):
+                self._take_archived(part)
         for page in seals_after(self._connection, 0):
+            rows = rows_of_seals(self._connection, page)
             for seal in page:
-                self._check_link(seal)
-                self._check_head(seal)
-            self._check_rows(page)
+                if seal.seq in self._archived:
+                    self._compare_archived(seal, rows)
+                else:
+                    self._take(seal, rows)
+        self._check_gaps()
         self._check_heads_left()
         self._check_twice()
         self._check_unsealed()
@@ -84,25 +100,83 @@ class _Verification:
             report.notes.append(_NO_HEAD)
         return report
 
+    def _take_archived(self, part: Sealed) -> None:
+        """The next seal of an archive; of two archives that overlap, the second has to agree."""
+        known = self._archived.get(part.seal.seq)
+        if known is None:
+            self._archived[part.seal.seq] = part.seal.hash
+            self._report.archived += len(part.seal.row_ids)
+            self._take(part.seal, part.rows)
+        elif part.seal.digest() != known:
+            self._differs(part.seal, "in another archive")
+
+    def _take(self, seal: Seal, rows: Mapping[int, Mapping[str, str | None]]) -> None:
+        self._check_link(seal)
+        self._check_head(seal)
+        self._horizons.enter(seal.cluster)
+        for row_id, sealed in seal.rows():
+            row = rows.get(row_id)
+            self._check_row(seal, row_id, sealed, row)
+            if row is not None:
+                transaction = _number(row["transaction_id"]) or 0
+                written = Written(row_id, transaction, _number(row["performed_at"]))
+                self._check_place(written, f"row {row_id}, in seal {seal.seq},")
+        self._horizons.add(seal)
+        self._previous = seal
+
     def _check_link(self, seal: Seal) -> None:
         report, previous = self._report, self._previous
         report.seals += 1
         report.head = Head(seal.seq, seal.hash)
         if seal.digest() != seal.hash or len(seal.row_hashes) != HASH_BYTES * len(seal.row_ids):
             report.add(Kind.SEAL_CHANGED, f"seal {seal.seq} was changed", seal=seal.seq)
-        number = 1 if previous is None else previous.seq + 1
-        if seal.seq != number:
-            missing = f"seal {number}" + (f" to {seal.seq - 1}" if seal.seq - number > 1 else "")
-            report.add(Kind.CHAIN_BROKEN, f"{missing} is missing", seal=number)
-        elif seal.prev_hash != (GENESIS if previous is None else previous.hash):
+        if seal.archived_through is not None:
+            self._archived_through = seal
+        if previous is not None:
+            self._check_follows(seal, previous)
+        elif seal.seq > 1:
+            self._gaps.append((1, seal.seq - 1))
+        elif seal.prev_hash != GENESIS:
+            report.add(Kind.CHAIN_BROKEN, "seal 1 is not the first of its chain", seal=1)
+
+    def _check_follows(self, seal: Seal, previous: Seal) -> None:
+        report, number = self._report, previous.seq + 1
+        if seal.seq != number and previous.seq in self._archived:
+            self._gaps.append((number, seal.seq - 1))
+        elif seal.seq != number:
+            report.add(Kind.CHAIN_BROKEN, f"{_seals(number, seal.seq - 1)} gone", seal=number)
+        elif seal.prev_hash != previous.hash:
             named = f"seal {seal.seq} does not follow from seal {number - 1}"
             report.add(Kind.CHAIN_BROKEN, named, seal=seal.seq)
-        if previous is not None and previous.cluster != seal.cluster:
+        if previous.cluster != seal.cluster:
             report.notes.append(
                 f"from seal {seal.seq} on, {_day(seal)}, the chain was written by other servers "
                 f"(system identifier {seal.cluster} after {previous.cluster}): a restore"
             )
-        self._previous = seal
+
+    def _compare_archived(self, seal: Seal, rows: Mapping[int, Mapping[str, str | None]]) -> None:
+        """What was archived and is not removed yet has to be the same in Postgres."""
+        if seal.digest() != self._archived[seal.seq]:
+            self._differs(seal, "in an archive")
+        for row_id, sealed in seal.rows():
+            self._check_row(seal, row_id, sealed, rows.get(row_id))
+
+    def _differs(self, seal: Seal, where: str) -> None:
+        named = f"seal {seal.seq} has another hash {where}"
+        self._report.add(Kind.HEAD_DIFFERS, named, seal=seal.seq)
+
+    def _check_gaps(self) -> None:
+        """What is missing before the first seal of Postgres is archived, if a seal says so."""
+        marker = self._archived_through
+        for first, last in self._gaps:
+            if marker is None or (marker.archived_through or 0) < last:
+                named = f"{_seals(first, last)} gone, and no seal says that they were archived"
+                self._report.add(Kind.CHAIN_BROKEN, named, seal=first)
+            else:
+                self._report.notes.append(
+                    f"{_seals(first, last)} archived, says seal {marker.seq} of {_day(marker)}, "
+                    "and not compared. Give their archives with --archive"
+                )
 
     def _check_head(self, seal: Seal) -> None:
         for expected in self._numbered.pop(seal.seq, ()):
@@ -117,6 +191,13 @@ class _Verification:
 
     def _check_heads_left(self) -> None:
         last = 0 if self._previous is None else self._previous.seq
+        absent = [seq for seq in self._numbered if self._is_archived(seq)]
+        for seq in absent:
+            del self._numbered[seq]
+        if absent:
+            self._report.notes.append(
+                f"{len(absent)} exported heads are of seals that were archived, and not compared"
+            )
         for seq in sorted(self._numbered):
             named = (
                 f"seal {seq}, whose head was exported, is missing; the chain ends at seal {last}"
@@ -126,21 +207,14 @@ class _Verification:
             named = f"no seal has the exported head {expected.hex()}"
             self._report.add(Kind.HEAD_MISSING, named)
 
-    def _check_rows(self, page: Sequence[Seal]) -> None:
-        ids = [row_id for seal in page for row_id in seal.row_ids]
-        rows: dict[int, Mapping[str, Any]] = {}
-        for start in range(0, len(ids), _ROWS_AT_ONCE):
-            part = {"ids": ids[start : start + _ROWS_AT_ONCE]}
-            found = self._connection.execute(_ROWS, part).mappings()
-            rows.update((int(row["id"]), dict(row)) for row in found)
-        for seal in page:
-            self._horizons.enter(seal.cluster)
-            for row_id, sealed in seal.rows():
-                self._check_row(seal, row_id, sealed, rows.get(row_id))
-            self._horizons.add(seal)
+    def _is_archived(self, seq: int) -> bool:
+        """Whether a seal is in a gap for which another seal vouches."""
+        marker = self._archived_through
+        through = 0 if marker is None else marker.archived_through or 0
+        return any(first <= seq <= last <= through for first, last in self._gaps)
 
     def _check_row(
-        self, seal: Seal, row_id: int, sealed: bytes, row: Mapping[str, Any] | None
+        self, seal: Seal, row_id: int, sealed: bytes, row: Mapping[str, str | None] | None
     ) -> None:
         report = self._report
         if row is None:
@@ -151,8 +225,6 @@ class _Verification:
         if seal.form != FORM or row_hash(row) != sealed:
             named = f"row {row_id} differs from seal {seal.seq} of {_day(seal)}"
             report.add(Kind.CHANGED, named, row=row_id, seal=seal.seq)
-        written = Written(row_id, int(row["transaction_id"]), _number(row["performed_at"]))
-        self._check_place(written, f"row {row_id}, in seal {seal.seq},")
 
     def _check_place(self, written: Written, named: str) -> None:
         for kind, seal in self._horizons.contradictions(written):
@@ -184,6 +256,14 @@ class _Verification:
     def _unsealed(self) -> Iterator[Written]:
         for row in self._connection.execute(_UNSEALED):
             yield Written(row.id, row.transaction_id, _number(row.performed_us))
+
+
+def _first_seal(path: Path) -> int:
+    return next((part.seal.seq for part in read_archive(path)), 0)
+
+
+def _seals(first: int, last: int) -> str:
+    return f"seal {first} is" if first == last else f"seals {first} to {last} are"
 
 
 def _by_number(heads: Sequence[Head]) -> dict[int, set[bytes]]:

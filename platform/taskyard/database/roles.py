@@ -42,8 +42,8 @@ RUNTIME: Final[Mapping[str, tuple[str, ...]]] = {
     "lifecycle_rejects": _CHANGED,
     "operator_audit_log": _APPENDED,
     "audit_seals": _APPENDED,
-    "unverified_denials": _CHANGED,
-    "outbox": _CHANGED,
+    "unverified_denials": (*_CHANGED, "DELETE"),
+    "outbox": (*_CHANGED, "DELETE"),
     "restore_gate": _CHANGED,
     "operator_tokens": _CHANGED,
     "operator_grants": (*_CHANGED, "DELETE"),
@@ -54,6 +54,7 @@ RUNTIME: Final[Mapping[str, tuple[str, ...]]] = {
 FUNCTIONS: Final = (
     "taskyard_create_partitions(timestamptz, interval)",
     "taskyard_drop_partitions(text, timestamptz)",
+    "taskyard_remove_archived_audit(bigint)",
 )
 # What a captured message holds; reading it is a right of its own, which Postgres cannot audit.
 _PAYLOAD: Final = frozenset(

@@ -2,5 +2,6 @@
 
 from taskyard.relay.ports import GatePort, PublisherPort, QueuesPort, RecordsPort
 from taskyard.relay.relay import Relay
+from taskyard.relay.retention import Retention
 
-__all__ = ["GatePort", "PublisherPort", "QueuesPort", "RecordsPort", "Relay"]
+__all__ = ["GatePort", "PublisherPort", "QueuesPort", "RecordsPort", "Relay", "Retention"]

@@ -17,8 +17,10 @@ from pydantic import (
 
 from taskyard.errors import MissingSetting, UnknownPriority, UnknownQueue
 
-__all__ = ["DEFAULT_QUEUES", "QueueSettings", "Settings"]
+__all__ = ["DEFAULT_QUEUES", "LEAST_AUDIT_DAYS", "QueueSettings", "Settings"]
 
+LEAST_AUDIT_DAYS = 30
+"""What is younger stays in Postgres: its owner's function removes nothing that is."""
 _OPS = "ops"
 _NAME = r"^[a-zA-Z][a-zA-Z0-9_-]{0,62}$"
 
@@ -83,7 +85,12 @@ class Settings(BaseModel):
     rabbitmq_queue_type: Literal["auto", "classic", "quorum"] = "auto"
     letter_retention_days: int = Field(default=90, ge=1)
     ledger_retention_days: int = Field(default=30, ge=1)
+    outbox_retention_days: int = Field(default=30, ge=1)
+    unverified_retention_days: int = Field(default=90, ge=1)
     audit_head_file: Path | None = None
+    audit_retention_days: int = Field(default=0, ge=0)
+    audit_archive_folder: Path | None = None
+    audit_archive_retention_days: int = Field(default=0, ge=0)
 
     token: SecretStr | None = None
     trust_local: bool = False
@@ -115,7 +122,26 @@ class Settings(BaseModel):
                 f"expired would run again. Set it above {2 * self.visibility_timeout_s:g}"
             )
             raise ValueError(msg)
+        self._check_audit()
         return self
+
+    def _check_audit(self) -> None:
+        days, kept = self.audit_retention_days, self.audit_archive_retention_days
+        if days and days < LEAST_AUDIT_DAYS:
+            raise ValueError(
+                f"audit_retention_days ({days}) must be 0, which keeps the audit log in Postgres "
+                f"for ever, or at least {LEAST_AUDIT_DAYS}"
+            )
+        if days and self.audit_archive_folder is None:
+            raise ValueError(
+                f"audit_retention_days ({days}) needs audit_archive_folder: the audit log leaves "
+                "Postgres only for an archive"
+            )
+        if kept and kept <= days:
+            raise ValueError(
+                f"audit_archive_retention_days ({kept}) must exceed audit_retention_days ({days}), "
+                "or an archive would be dropped as soon as it is written; 0 keeps it for ever"
+            )
 
     def need_broker_url(self) -> str:
         """Return the broker's URL; raises `MissingSetting`."""

@@ -18,7 +18,7 @@ from taskyard.ops.cli.daemon import run_until_stopped
 from taskyard.ops.cli.target import find_target
 from taskyard.reconcile import Reconciler, watch
 from taskyard.records import Records
-from taskyard.relay import Relay
+from taskyard.relay import Relay, Retention
 from taskyard.settings import Settings
 from taskyard.store import connect
 
@@ -30,8 +30,9 @@ def command() -> None:
 
     Any number may run side by side. While a server does not answer it waits and loses nothing;
     after a restore it waits for `taskyard reconcile --accept`. Every minute it compares broker,
-    records and ledger and logs what disagrees; every five seconds it seals the audit log. If one of
-    these fails for another reason than an outage, the process ends.
+    records and ledger and logs what disagrees; every five seconds it seals the audit log; every
+    hour it deletes and archives what is past its retention. If one of these fails for another
+    reason than an outage, the process ends.
     """
     settings = find_target(quiet=False).settings
     url = settings.need_database_url()
@@ -46,6 +47,7 @@ def command() -> None:
             beside: dict[str, Callable[[threading.Event], None]] = {
                 "reconcile": partial(watch, reconciler),
                 "seal": _sealer(settings, engine).run,
+                "retention": Retention(settings, engine).run,
             }
             run_until_stopped("relay", lambda stop: run_beside(relay.run, beside, stop))
 

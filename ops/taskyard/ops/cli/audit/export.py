@@ -20,7 +20,8 @@ from taskyard.clock import SYSTEM_CLOCK
 from taskyard.control import identify
 from taskyard.control.export_audit import export_audit
 from taskyard.ops.cli.audit import filters as options
-from taskyard.ops.cli.console import note
+from taskyard.ops.cli.console import note, print_json
+from taskyard.ops.cli.options import Json
 from taskyard.ops.cli.rights import Reason
 from taskyard.ops.cli.streams import leave
 from taskyard.ops.cli.target import find_target
@@ -52,13 +53,14 @@ def command(
     letter: options.Letter = None,
     since: options.Since = None,
     until: options.Until = None,
+    json: Json = False,
 ) -> None:
     """Write rows of the audit log for an auditor, secrets masked.
 
     The export is audited itself, before the first row is read. In CSV, a cell that a spreadsheet
     would treat as a formula begins with an apostrophe.
     """
-    settings = find_target(quiet=True).settings
+    settings = find_target(quiet=json).settings
     chosen = options.filters_of(
         SYSTEM_CLOCK.now(),
         action=action,
@@ -75,8 +77,14 @@ def command(
             _target(out) as file,
             export_audit(engine, chosen, identity=identity, reason=reason) as export,
         ):
-            _write(form, export.rows, file)
-    note(f"{export.count} rows; the export is request {export.request_id}")
+            if json and out is None:
+                print_json({"request_id": export.request_id, "rows": list(export.rows)})
+            else:
+                _write(form, export.rows, file)
+    if json and out is not None:
+        print_json({"request_id": export.request_id, "count": export.count, "file": out})
+    else:
+        note(f"{export.count} rows; the export is request {export.request_id}")
 
 
 @contextmanager

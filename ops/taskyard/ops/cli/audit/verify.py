@@ -8,8 +8,9 @@ from typing import Annotated, Final
 import typer
 
 from taskyard import database
-from taskyard.audit import MEANINGS, Report, given_heads, verify
+from taskyard.audit import MEANINGS, Report, archives_in, given_heads, verify
 from taskyard.clock import SYSTEM_CLOCK
+from taskyard.errors import InvalidPayload
 from taskyard.ops.cli.console import note, print_json, put, say, table
 from taskyard.ops.cli.options import Json
 from taskyard.ops.cli.target import find_target
@@ -27,6 +28,10 @@ def command(
             metavar="HEAD", help="An exported head (SEQ:HASH), or a file that contains some."
         ),
     ] = None,
+    archive: Annotated[
+        list[Path] | None,
+        typer.Option(help="An archive of older rows, or a folder that holds some."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Find changes in the audit log since it was sealed.
@@ -38,7 +43,7 @@ def command(
     settings = find_target(quiet=json).settings
     heads = given_heads([*(head or []), *_own(settings.audit_head_file)])
     with database.opened(settings.need_database_url(), application_name="taskyard audit") as engine:
-        report = verify(engine, heads)
+        report = verify(engine, heads, _archives(archive or []))
     if json:
         print_json(report.document())
     else:
@@ -50,6 +55,17 @@ def command(
 def _own(path: Path | None) -> list[str]:
     """Return the file of heads in the settings, if this machine has it."""
     return [str(path)] if path is not None and path.exists() and path.stat().st_size else []
+
+
+def _archives(given: list[Path]) -> list[Path]:
+    """The archives that are meant; raises `InvalidPayload` for a folder that holds none."""
+    found: list[Path] = []
+    for path in given:
+        held = archives_in(path) if path.is_dir() else [path]
+        if not held:
+            raise InvalidPayload(f"the folder {path} holds no archive of the audit log")
+        found += held
+    return found
 
 
 def _print(report: Report) -> None:

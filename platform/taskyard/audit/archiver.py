@@ -1,0 +1,144 @@
+"""The archiver: old seals with their rows go from Postgres into files.
+
+First the file, verified and on the disk; then, in one transaction, a seal that says up to where the
+log is archived, and the removal. A kill between the two leaves both, and the next run begins anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import Connection, Engine, text
+
+from taskyard.audit.archive import Sealed, read_archive, write_archive
+from taskyard.audit.canonical import ROW_SQL, in_microseconds, row_hash
+from taskyard.audit.chain import LOCK_SQL, Seal, append, cluster_of, follow, last_seal, seals_after
+from taskyard.wire.logs import logger
+
+__all__ = ["Archiver", "rows_of_seals"]
+
+log = logger(__name__)
+
+_SEALS_A_FILE: Final = 10_000
+_ROWS_A_FILE: Final = 20_000  # they are in memory until the file is written
+_ROWS_AT_ONCE: Final = 2000
+_ROWS: Final = text(f"SELECT {ROW_SQL} FROM operator_audit_log WHERE id = ANY(:ids)")  # noqa: S608 - constant
+# The end of the chain stays, or nothing would say what the next seal follows from.
+_OLD: Final = text(
+    "SELECT (SELECT min(seq) FROM audit_seals), least("
+    "(SELECT min(seq) FROM audit_seals WHERE sealed_at >= now() - make_interval(days => :days)),"
+    "(SELECT max(seq) FROM audit_seals))"
+)
+_WAIT: Final = text(f"SELECT pg_advisory_xact_lock({LOCK_SQL})")
+_NOW: Final = text(f"SELECT {in_microseconds('clock_timestamp()')}, pg_current_xact_id()::text")
+_REMOVE: Final = text("SELECT taskyard_remove_archived_audit(:through)")
+
+
+class Archiver:
+    """Moves what was sealed over `days` ago into `folder`."""
+
+    def __init__(self, engine: Engine, folder: Path, days: int) -> None:
+        self._engine, self._folder, self._days = engine, folder, days
+
+    def run_once(self) -> int:
+        """Archive all that is old enough, a file at a time; the count of rows. Raises OSError."""
+        total = 0
+        while (found := self._step()) is not None:
+            total += found
+        return total
+
+    def _step(self) -> int | None:
+        options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+        with self._engine.connect().execution_options(**options) as snapshot:
+            first, young = snapshot.execute(_OLD, {"days": self._days}).one()
+            if first is None or first >= young:
+                return None
+            parts = _parts(snapshot, first, young)
+        if not any(part.rows for part in parts):
+            return None  # seals that say what was archived, until there are rows again
+        fault = _fault(parts)
+        if fault is not None:
+            log.error(
+                "the audit log is not archived: %s. Look at it: taskyard audit verify. Nothing was "
+                "removed, and archiving is tried again in an hour",
+                fault,
+                extra={"action": "audit_archive_refused"},
+            )
+            return None
+        path = write_archive(self._folder, parts)
+        if [part.seal for part in read_archive(path)] != [part.seal for part in parts]:
+            raise OSError(f"the archive {path} does not read as it was written")
+        through = parts[-1].seal.seq
+        removed = self._remove(through)
+        log.info(
+            "%d audit rows up to seal %d are archived in %s and removed from Postgres",
+            removed,
+            through,
+            path,
+            extra={"action": "audit_archived", "rows": removed, "seal": through},
+        )
+        return removed
+
+    def _remove(self, through: int) -> int:
+        with self._engine.begin() as connection:
+            connection.execute(_WAIT)
+            now_us, own = connection.execute(_NOW).one()
+            marker = follow(
+                last_seal(connection),
+                cluster=cluster_of(connection),
+                sealed_us=int(now_us),
+                closed_below=None,
+                next_transaction=int(own),
+                row_ids=(),
+                row_hashes=b"",
+                archived_through=through,
+            )
+            append(connection, marker)
+            return int(connection.scalar(_REMOVE, {"through": through}) or 0)
+
+
+def rows_of_seals(connection: Connection, seals: list[Seal]) -> dict[int, dict[str, str | None]]:
+    """The rows of some seals by their ids, as far as they are there."""
+    ids = [row_id for seal in seals for row_id in seal.row_ids]
+    rows: dict[int, dict[str, str | None]] = {}
+    for start in range(0, len(ids), _ROWS_AT_ONCE):
+        found = connection.execute(_ROWS, {"ids": ids[start : start + _ROWS_AT_ONCE]}).mappings()
+        rows.update((int(row["id"]), dict(row)) for row in found)
+    return rows
+
+
+def _parts(connection: Connection, first: int, young: int) -> list[Sealed]:
+    """The seals from `first` on and before `young`, as many as fit into a file."""
+    parts: list[Sealed] = []
+    count = 0
+    for page in seals_after(connection, first - 1):
+        seals = [seal for seal in page if seal.seq < young]
+        rows = rows_of_seals(connection, seals)
+        for seal in seals:
+            held = {row_id: rows[row_id] for row_id in seal.row_ids if row_id in rows}
+            parts.append(Sealed(seal, held))
+            count += len(held)
+            if len(parts) == _SEALS_A_FILE or count >= _ROWS_A_FILE:
+                return parts
+        if len(seals) < len(page):
+            break
+    return parts
+
+
+def _fault(parts: Sequence[Sealed]) -> str | None:
+    """What is not as it was sealed: that must stay where somebody can look at it."""
+    previous: Seal | None = None
+    for part in parts:
+        seal = part.seal
+        if seal.digest() != seal.hash:
+            return f"seal {seal.seq} was changed"
+        if previous is not None and (seal.seq, seal.prev_hash) != (previous.seq + 1, previous.hash):
+            return f"seal {seal.seq} does not follow from seal {previous.seq}"
+        for row_id, sealed in seal.rows():
+            row = part.rows.get(row_id)
+            if row is None or row_hash(row) != sealed:
+                return f"row {row_id} of seal {seal.seq} is {'gone' if row is None else 'changed'}"
+        previous = seal
+    return None

@@ -1,0 +1,84 @@
+"""Archived audit rows can be removed, by one function of the tables' owner and in no other way."""
+
+from __future__ import annotations
+
+from alembic import op
+from sqlalchemy import text
+
+__all__ = ["down_revision", "downgrade", "revision", "upgrade"]
+
+revision = "0010"
+down_revision = "0009"
+
+_SIGNATURE = "taskyard_remove_archived_audit(bigint)"
+
+# The setting says that the function below is at work. Anybody may set it, but only the owner is
+# listened to, who could switch the trigger off as well.
+_TRIGGER = """
+CREATE OR REPLACE FUNCTION {table}_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF TG_OP = 'DELETE' AND current_setting('taskyard.removes_archived_audit', true) = 'on'
+        AND EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid = TG_RELID
+                    AND pg_catalog.pg_get_userbyid(relowner) = current_user) THEN
+        RETURN NULL;
+    END IF;
+    RAISE EXCEPTION '{table} is append-only: % is refused for everyone', TG_OP
+        USING ERRCODE = 'insufficient_privilege';
+END $$;
+"""
+_TRIGGER_BEFORE = """
+CREATE OR REPLACE FUNCTION {table}_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION '{table} is append-only: % is refused for everyone', TG_OP
+        USING ERRCODE = 'insufficient_privilege';
+END $$;
+"""
+_REMOVE = """
+CREATE FUNCTION taskyard_remove_archived_audit(through bigint) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = {schema}, pg_temp AS $$
+DECLARE
+    removed bigint;
+BEGIN
+    IF NOT EXISTS (
+        SELECT FROM audit_seals WHERE archived_through = through AND seq > through
+    ) THEN
+        RAISE EXCEPTION 'no seal says that the audit log is archived up to seal %', through
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF EXISTS (
+        SELECT FROM audit_seals
+        WHERE seq <= through AND sealed_at > clock_timestamp() - interval '30 days'
+    ) THEN
+        RAISE EXCEPTION 'what was sealed within the last 30 days stays, and seal % was', through
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    PERFORM set_config('taskyard.removes_archived_audit', 'on', true);
+    DELETE FROM operator_audit_log
+        WHERE id IN (SELECT unnest(row_ids) FROM audit_seals WHERE seq <= through);
+    GET DIAGNOSTICS removed = ROW_COUNT;
+    DELETE FROM audit_seals WHERE seq <= through;
+    PERFORM set_config('taskyard.removes_archived_audit', 'off', true);
+    RETURN removed;
+END $$;
+REVOKE EXECUTE ON FUNCTION taskyard_remove_archived_audit(bigint) FROM PUBLIC;
+CREATE INDEX outbox_done ON outbox (done_at) WHERE done_at IS NOT NULL;
+"""
+_TABLES = ("operator_audit_log", "audit_seals")
+
+
+def upgrade() -> None:
+    """Create the function; the triggers let it through."""
+    connection = op.get_bind()
+    schema = connection.scalar(text("SELECT quote_ident(current_schema())"))
+    parts = [_TRIGGER.format(table=table) for table in _TABLES]
+    for statements in (*parts, _REMOVE.format(schema=schema)):
+        connection.exec_driver_sql(statements.replace("%", "%%"))
+
+
+def downgrade() -> None:
+    """Drop the function; nothing is let through any more."""
+    connection = op.get_bind()
+    op.drop_index("outbox_done", "outbox")
+    connection.exec_driver_sql(f"DROP FUNCTION {_SIGNATURE}")
+    for table in _TABLES:
+        connection.exec_driver_sql(_TRIGGER_BEFORE.format(table=table).replace("%", "%%"))
