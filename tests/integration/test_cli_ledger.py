@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 from support.letters import DIED_US
 from support.shell import Shell
 from taskyard import ledger
+from taskyard.access import Identity, Role
 from taskyard.clock import from_us
 from taskyard.jobs import Event, State
 from taskyard.wire import letter_id
@@ -178,3 +179,31 @@ def test_waiting_for_a_job_needs_the_records_all_the_same(shell: Shell, database
 
     assert ran.code == 3
     assert ran.err.startswith("error: Redis at ")
+
+
+def test_the_list_is_narrowed_to_a_domain_and_to_what_an_identity_sees(
+    shell: Shell, database: Engine
+) -> None:
+    domain = f"d{uuid.uuid4().hex[:8]}"
+    own = job_with(database, (Event.ADMIT, State.ACCEPTED, {"domain": domain}))
+    elsewhere = job_with(
+        database, (Event.ADMIT, State.ACCEPTED, {"domain": domain, "queue": "exec"})
+    )
+    other = job_with(database, (Event.ADMIT, State.ACCEPTED, {}))
+
+    listed = {row["job_id"] for row in shell.run(*LIST, "--domain", domain, "--json").document}
+    shown = shell.run("jobs", "show", own, "--json").document
+
+    assert listed == {own, elsewhere}
+    assert shown["domain"] == domain
+    bound = Identity(
+        "a@example.com",
+        via="test",
+        role=Role.VIEWER,
+        queues=frozenset({"plan"}),
+        domains=frozenset({domain}),
+    )
+    with database.connect() as connection:
+        rows = ledger.newest(connection, ledger.Wanted(), 1000, identity=bound)
+    assert [row["job_id"] for row in rows] == [own]
+    assert other not in listed

@@ -13,6 +13,7 @@ from sqlalchemy import Engine, Select, func, select
 
 from taskyard.access import Identity
 from taskyard.control.prefixes import find_id
+from taskyard.database.bounds import seen_by
 from taskyard.database.tables import LETTERS
 from taskyard.errors import NotFound, Refused
 from taskyard.jobs.letter_states import OPEN, LetterStatus
@@ -155,16 +156,7 @@ def stats(engine: Engine, *, identity: Identity | None = None) -> Stats:
 
 
 def _seen_by(identity: Identity | None, query: Select[Any]) -> Select[Any]:
-    """Return `query` limited to what `identity.sees`.
-
-    A letter without a queue is outside every bound.
-    """
-    if identity is None:
-        return query
-    for column, bound in ((LETTERS.c.queue, identity.queues), (LETTERS.c.domain, identity.domains)):
-        if bound is not None:
-            query = query.where(column.in_(sorted(bound)))
-    return query
+    return seen_by(identity, query, queue=LETTERS.c.queue, domain=LETTERS.c.domain)
 
 
 def _shown(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, and_, func, select, tuple_
 
+from taskyard.access import Identity
+from taskyard.database.bounds import seen_by
 from taskyard.database.tables import EVENTS, LEDGER
 from taskyard.errors import NotFound, Refused
 from taskyard.jobs.states import Event
@@ -86,24 +88,29 @@ class Wanted:
 
     state: str | None = None
     job_type: str | None = None
+    domain: str | None = None
     queue: str | None = None
     since: datetime | None = None
 
 
-def newest(connection: Connection, wanted: Wanted, limit: int = 50) -> list[dict[str, Any]]:
+def newest(
+    connection: Connection, wanted: Wanted, limit: int = 50, *, identity: Identity | None = None
+) -> list[dict[str, Any]]:
     """Return the matching jobs, last changed first.
 
-    Raises `Refused` outside 1 to `SEARCH_LIMIT`.
+    With an `identity` only what lies within its queues and domains. Raises `Refused` outside 1 to
+    `SEARCH_LIMIT`.
     """
     if not 1 <= limit <= SEARCH_LIMIT:
         raise Refused(f"limit must be from 1 to {SEARCH_LIMIT}, got {limit}")
     query = select(LEDGER)
-    for name in ("state", "job_type", "queue"):
+    for name in ("state", "job_type", "domain", "queue"):
         value = getattr(wanted, name)
         if value is not None:
             query = query.where(LEDGER.c[name] == value)
     if wanted.since is not None:
         query = query.where(LEDGER.c.updated_at >= wanted.since)
+    query = seen_by(identity, query, queue=LEDGER.c.queue, domain=LEDGER.c.domain)
     query = query.order_by(LEDGER.c.updated_at.desc(), LEDGER.c.job_id).limit(limit)
     return [dict(row) for row in connection.execute(query).mappings()]
 

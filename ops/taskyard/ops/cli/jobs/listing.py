@@ -29,6 +29,7 @@ def command(
     state: Annotated[State | None, typer.Option(help="Only jobs in this state.")] = None,
     job_type: Annotated[str | None, typer.Option("--type", help="Only this job type.")] = None,
     queue: Annotated[str | None, typer.Option(help="Only this queue.")] = None,
+    domain: Annotated[str | None, typer.Option(help="Only job types of this domain.")] = None,
     since: Annotated[
         str | None, typer.Option(help="Changed since: 15m, 2h, 7d, or a time.")
     ] = None,
@@ -45,6 +46,7 @@ def command(
         state=None if state is None else state.value,
         job_type=job_type,
         queue=queue,
+        domain=domain,
         since=moment_of(since, now),
     )
     with database.opened(settings.need_database_url()) as engine, engine.connect() as connection:
