@@ -52,9 +52,9 @@ def log(servers: Servers) -> Iterator[Engine]:
 @pytest.fixture
 def old(log: Engine) -> Head:
     """Two seals of five old rows, one of them the end of the chain; its head."""
-    write(log, 3)
+    write(log, 3, age_days=40)
     sealed(log)
-    write(log, 2)
+    write(log, 2, age_days=40)
     sealed(log)
     return age_seals(log, 40)
 
@@ -113,7 +113,7 @@ def test_a_log_that_is_old_as_a_whole_goes_and_its_chain_goes_on(
 
 
 def test_archives_follow_one_another(log: Engine, old: Head, tmp_path: Path) -> None:
-    write(log, 2)
+    write(log, 2, age_days=35)
     sealed(log)
     assert Archiver(log, tmp_path, 30).run_once() == 5
     second = age_seals_keeping_links(log)

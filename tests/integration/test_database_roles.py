@@ -14,7 +14,7 @@ from typing import Any
 import psycopg2
 import pytest
 from sqlalchemy import Engine, create_engine, make_url, text
-from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.pool import NullPool
 
 from servers import Servers
@@ -34,6 +34,7 @@ from taskyard.database.roles import (
     RUNTIME_ROLE,
 )
 from taskyard.jobs.states import State
+from taskyard.ops.cli.checks.postgres_server import look_at
 
 WHY = ("--reason", "The shop is back, ticket 12345")
 PASSWORD = "of-the-tests"  # noqa: S105 - a server of the tests alone
@@ -179,6 +180,25 @@ def test_the_functions_of_the_owner_take_no_table_of_their_caller_for_ours(
         connection.rollback()
 
 
+def test_seals_that_a_role_makes_up_remove_no_young_row(
+    database: Database, as_role: Callable[[str], Engine]
+) -> None:
+    """It may append to the seals, and so say that anything is archived."""
+    seal = text(
+        "INSERT INTO audit_seals (seq, form, cluster, sealed_at, next_transaction, row_ids, "
+        "row_hashes, last_id, archived_through, prev_hash, hash) "
+        "SELECT :seq, 1, 'x', now() - interval '400 days', 1, array_agg(id), 'x', max(id), "
+        ":through, 'x', 'x' FROM operator_audit_log"
+    )
+    with as_role(database.runtime).connect() as connection:
+        # Below those of the relay, which are young.
+        connection.execute(seal, {"seq": -2, "through": None})
+        connection.execute(seal, {"seq": -1, "through": -2})
+        with pytest.raises(DBAPIError, match="what was audited within the last 30 days stays"):
+            connection.execute(text("SELECT taskyard_remove_archived_audit(-2)"))
+        connection.rollback()
+
+
 STATEMENTS_OF_A_READER = [
     "SELECT body FROM dead_letter_queue",
     "SELECT * FROM dead_letter_queue",
@@ -302,20 +322,18 @@ def shells(tmp_path: Path, servers: Servers, database: Database) -> Callable[[st
     return lambda url: connected_shell(tmp_path, servers, url, TASKYARD_TRUST_LOCAL="1")
 
 
-def of_postgres(shell: Shell) -> list[str]:
-    found = shell.run("check", "--json").document["findings"]
-    return [f"{f['level']}: {f['detail']}" for f in found if f["subject"] == "Postgres"]
+def last_finding(url: str) -> str:
+    found = list(look_at(url))[-1]
+    return f"{found.level}: {found.detail}"
 
 
-def test_check_says_by_which_role_it_came_and_what_that_may_do(
-    database: Database, shells: Callable[[str], Shell]
-) -> None:
-    assert of_postgres(shells(database.administrator))[-1].startswith("warning: the role ")
-    assert "owns the schema, so it could" in of_postgres(shells(database.owner))[-1]
-    assert of_postgres(shells(database.runtime))[-1] == (
+def test_check_says_by_which_role_it_came_and_what_that_may_do(database: Database) -> None:
+    assert last_finding(database.administrator).startswith("warning: the role ")
+    assert "owns the schema, so it could" in last_finding(database.owner)
+    assert last_finding(database.runtime) == (
         f"ok: the role {RUNTIME_ROLE} has the rights of mirror, relay and operators, no more"
     )
-    assert "may only read" in of_postgres(shells(database.reader))[-1]
+    assert "may only read" in last_finding(database.reader)
 
 
 def test_check_names_what_a_role_lacks_and_what_it_has_too_much(
@@ -330,9 +348,9 @@ def test_check_names_what_a_role_lacks_and_what_it_has_too_much(
         assert "run what this prints: taskyard migrate --roles" in ran.out
         run_script(database.administrator, restore)
         run_script(database.owner, f"GRANT UPDATE ON operator_audit_log TO {RUNTIME_ROLE}")
-        ran = shell.run("check")
-        assert ran.code == 0
-        assert "has UPDATE on operator_audit_log: it could change what was audited" in ran.out
+        said = last_finding(database.runtime)
+        assert said.startswith("warning: ")
+        assert "has UPDATE on operator_audit_log: it could change what was audited" in said
     finally:
         run_script(database.administrator, restore)
 

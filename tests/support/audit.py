@@ -25,6 +25,12 @@ __all__ = [
 ]
 
 
+_AGE = text(
+    "UPDATE operator_audit_log SET performed_at = performed_at - make_interval(days => :days) "
+    "WHERE request_id = :request"
+)
+
+
 def entry(**changes: Any) -> Entry:
     """A row with every column filled."""
     values: dict[str, Any] = {
@@ -42,11 +48,16 @@ def entry(**changes: Any) -> Entry:
     return Entry(**{**values, **changes})
 
 
-def write(database: Engine, count: int = 1, **changes: Any) -> None:
-    """Commit rows, a transaction each."""
+def write(database: Engine, count: int = 1, age_days: int = 0, **changes: Any) -> None:
+    """Commit rows, a transaction each, as if they were written `age_days` ago."""
     for _ in range(count):
         with database.begin() as connection:
-            audit.write(connection, entry(**changes))
+            made = entry(**changes)
+            audit.write(connection, made)
+            if age_days:
+                without_triggers(connection)
+                connection.execute(_AGE, {"days": age_days, "request": made.request_id})
+                with_triggers(connection)
 
 
 def sealer(database: Engine, exported: list[Seal] | None = None) -> Sealer:

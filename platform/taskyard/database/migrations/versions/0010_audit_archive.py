@@ -52,6 +52,15 @@ BEGIN
         RAISE EXCEPTION 'what was sealed within the last 30 days stays, and seal % was', through
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
+    -- Whoever may seal may make up a seal and its time, but not the time of a row that is there.
+    IF EXISTS (
+        SELECT FROM operator_audit_log
+        WHERE id IN (SELECT unnest(row_ids) FROM audit_seals WHERE seq <= through)
+            AND performed_at > clock_timestamp() - interval '30 days'
+    ) THEN
+        RAISE EXCEPTION 'what was audited within the last 30 days stays, and a row of the seals up '
+            'to % was', through USING ERRCODE = 'invalid_parameter_value';
+    END IF;
     PERFORM set_config('taskyard.removes_archived_audit', 'on', true);
     DELETE FROM operator_audit_log
         WHERE id IN (SELECT unnest(row_ids) FROM audit_seals WHERE seq <= through);
