@@ -19,7 +19,7 @@ from taskyard.errors import InvalidPayload, MissingSetting
 from taskyard.settings import Settings
 from taskyard.wire.credentials import CREDENTIAL
 
-__all__ = ["sign_call", "sign_task"]
+__all__ = ["identity_here", "sign_call", "sign_task"]
 
 
 def sign_task(
@@ -55,7 +55,7 @@ def sign_call(settings: Settings, call: Call, clock: Clock = SYSTEM_CLOCK) -> st
         )
     key = read_signing_key(settings.signing_key.expanduser())
     life = timedelta(seconds=settings.credential_ttl_s)
-    identity = _identity(settings)
+    identity = identity_here(settings)
     if settings.public_keys is None:
         return sign(key, identity, call, now=clock.now(), life=life)
     bound = read_ring(settings.public_keys.expanduser()).get(key.key_id)
@@ -66,7 +66,7 @@ def sign_call(settings: Settings, call: Call, clock: Clock = SYSTEM_CLOCK) -> st
     return text
 
 
-def _identity(settings: Settings) -> Identity:
+def identity_here(settings: Settings) -> Identity:
     """Return who runs this process; Postgres is only needed for a token."""
     if settings.token is None:
         return local_identity(settings)

@@ -7,15 +7,18 @@ import random
 from functools import cached_property
 from typing import Any
 
+from taskyard.access.verifier import Verifier
 from taskyard.broker import Publisher, make_publisher
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.deadletters import LetterBox
+from taskyard.engine.broadcasts import Broadcasts
 from taskyard.engine.message import broker_queue
 from taskyard.engine.ports import WorkerPorts
 from taskyard.engine.process_memory import ProcessMemory
 from taskyard.engine.releases import Releases
 from taskyard.jobs import Catalogue
 from taskyard.records import Record, Records
+from taskyard.records.verb_events import VerbEvents
 from taskyard.runner import Rules, Runner
 from taskyard.runner.steps import AttemptSteps
 from taskyard.settings import Settings
@@ -62,6 +65,13 @@ class WorkerContext:
     def memory(self) -> ProcessMemory:
         """What the pool's processes hold, in the main process."""
         return ProcessMemory(SYSTEM_CLOCK)
+
+    @cached_property
+    def broadcasts(self) -> Broadcasts:
+        """What this worker does with signed broadcasts, in the main process."""
+        budget = self.settings.lifecycle_max_events
+        events = VerbEvents(self.records.client, self.settings.namespace, budget)
+        return Broadcasts(Verifier(self.settings), events)
 
     @cached_property
     def steps(self) -> AttemptSteps:

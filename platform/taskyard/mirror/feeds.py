@@ -9,12 +9,15 @@ from typing import Final
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
+from taskyard.access.verifier import Verifier
 from taskyard.clock import SYSTEM_CLOCK, Clock
 from taskyard.database.faults import Refusal, meaning
 from taskyard.mirror.deliveries import Delivery, LetterSource
 from taskyard.mirror.letters import store_letters
 from taskyard.mirror.lifecycle import store_events
 from taskyard.mirror.stream import LifecycleStream, StreamEntry
+from taskyard.mirror.verbs import is_verb, store_verbs
+from taskyard.settings import Settings
 
 __all__ = ["BATCH", "EventFeed", "LetterFeed"]
 
@@ -77,11 +80,21 @@ class LetterFeed:
 
 
 class EventFeed:
-    """Stores the lifecycle stream in ledger and history. A batch is kept until it is committed."""
+    """Stores the lifecycle stream in ledger, history and audit log.
+
+    A batch is kept until it is committed. `verifier` is for the verbs in the stream; by default it
+    knows no key.
+    """
 
     def __init__(
-        self, engine: Engine, stream: LifecycleStream, clock: Clock, batch: int = BATCH
+        self,
+        engine: Engine,
+        stream: LifecycleStream,
+        clock: Clock,
+        batch: int = BATCH,
+        verifier: Verifier | None = None,
     ) -> None:
+        self._verifier = Verifier(Settings()) if verifier is None else verifier
         self._engine, self._stream, self._clock, self._batch = engine, stream, clock, batch
         self._held: Sequence[StreamEntry] = ()
         self._doubt = _Doubt()
@@ -92,8 +105,11 @@ class EventFeed:
         self._held = self._held or self._reclaimed() or self._taken(wait_s)
         if not self._held:
             return 0
+        verbs = [entry for entry in self._held if is_verb(entry)]
+        events = [entry for entry in self._held if not is_verb(entry)] if verbs else self._held
         with self._doubt.counted(), self._engine.begin() as connection:
-            store_events(connection, self._held, unclear=self._doubt.spent)
+            store_events(connection, events, unclear=self._doubt.spent)
+            store_verbs(connection, verbs, self._verifier)
         done, self._held = self._held, ()
         self._stream.settle(done)
         return len(done)

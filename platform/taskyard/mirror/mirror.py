@@ -14,6 +14,7 @@ import redis
 from redis.exceptions import RedisError
 from sqlalchemy import Engine
 
+from taskyard.access.verifier import Verifier
 from taskyard.clock import SYSTEM_CLOCK, Clock
 from taskyard.database.retry import repeat
 from taskyard.mirror.deliveries import LetterSource
@@ -51,7 +52,7 @@ class Mirror:
         consumer = f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"
         stream = LifecycleStream(client, settings.namespace, consumer)
         self._letters = LetterFeed(engine, letters, clock)
-        self._events = EventFeed(engine, stream, clock)
+        self._events = EventFeed(engine, stream, clock, verifier=Verifier(settings, clock))
 
     def run_once(self, wait_s: float = 0.0) -> Mirrored:
         """Store one batch of each; raises `ServerUnreachable` where `run` would wait."""

@@ -11,11 +11,16 @@ from taskyard.jobs.states import TERMINAL, TRANSITIONS
 from taskyard.records.record import HISTORY_LINES
 from taskyard.store import read_lua
 
-__all__ = ["script_source"]
+__all__ = ["script_source", "thin_at"]
 
 _PACKAGE: Final = "taskyard.records"
 # Above this share of its budget the stream gets only failures.
 _THIN_AT: Final = 0.6
+
+
+def thin_at(stream_budget: int) -> int:
+    """Return from how many entries on the stream gets only what is essential."""
+    return int(stream_budget * _THIN_AT)
 
 
 def script_source(name: str, stream_budget: int) -> str:
@@ -29,6 +34,6 @@ def _tables(stream_budget: int) -> str:
     ends = ", ".join(f"['{state}']=true" for state in sorted(TERMINAL))
     return (
         f"local TRANSITIONS = {{{rows}}}\nlocal TERMINAL = {{{ends}}}\n"
-        f"local STREAM_THIN = {int(stream_budget * _THIN_AT)}\n"
+        f"local STREAM_THIN = {thin_at(stream_budget)}\n"
         f"local HISTORY_LINES = {HISTORY_LINES}\n"
     )

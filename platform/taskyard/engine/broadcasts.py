@@ -1,0 +1,128 @@
+"""Signed broadcasts at one worker: verified here, answered, and told to the mirror."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from celery.worker.control import inspect_command
+from redis.exceptions import RedisError
+
+from taskyard.access import Action
+from taskyard.access.broadcasts import WHOAMI, call_at
+from taskyard.access.credential import Fault, Verified
+from taskyard.access.verifier import Verifier
+from taskyard.clock import to_us
+from taskyard.errors import CredentialRefused, NotPermitted
+from taskyard.records.verb_events import VerbEvent, VerbEvents
+from taskyard.wire.logs import logger
+
+__all__ = ["Broadcasts"]
+
+log = logger(__name__)
+
+_NOT_AUDITED: Final = "not_audited"
+_NOT_PERMITTED: Final = "not_permitted"
+
+
+class Broadcasts:
+    """What one worker does with signed broadcasts.
+
+    A nonce is bound to the answer that it got, until no receiver takes it: a copy of the broadcast
+    gets the same answer, and is the same call.
+    """
+
+    def __init__(self, verifier: Verifier, events: VerbEvents) -> None:
+        self._verifier, self._events = verifier, events
+        self._answers: dict[str, tuple[float, dict[str, Any]]] = {}
+
+    def whoami(self, worker: str, credential: object) -> dict[str, Any]:
+        """Say who has signed the broadcast, or why it is denied."""
+        verb = Action.WHOAMI
+        try:
+            call = call_at(self._verifier.audience, verb, worker)
+            verified = self._verifier.verify(credential, call)
+        except CredentialRefused as error:
+            self._append(self._event(verb, worker, credential, error.code), essential=False)
+            return _denied(error.code, error)
+        nonce = verified.claims.nonce
+        self._forget()
+        if nonce not in self._answers:
+            answer = self._answered(verb, worker, credential, verified)
+            if answer.get("denied") == _NOT_AUDITED:
+                return answer
+            self._answers[nonce] = (verified.nonce_expires_at, answer)
+        return self._answers[nonce][1]
+
+    def _answered(
+        self, verb: Action, worker: str, credential: object, verified: Verified
+    ) -> dict[str, Any]:
+        who, denied = verified.identity, None
+        try:
+            who.permit(verb)
+        except NotPermitted as error:
+            denied = error
+        code = "" if denied is None else _NOT_PERMITTED
+        if not self._append(self._event(verb, worker, credential, code), essential=True):
+            return _denied(
+                _NOT_AUDITED, "Redis does not take the audit event. Try again when it does"
+            )
+        if denied is not None:
+            return _denied(code, denied)
+        return {"worker": worker, "subject": who.subject, "role": who.role.value, "via": who.via}
+
+    def _event(self, verb: Action, worker: str, credential: object, code: str) -> VerbEvent:
+        return VerbEvent(
+            verb=verb,
+            worker=worker,
+            at_us=to_us(self._verifier.clock.now()),
+            code=code,
+            credential=credential if isinstance(credential, str) else "",
+        )
+
+    def _append(self, event: VerbEvent, *, essential: bool) -> bool:
+        """Whether the event is in the stream, or counted; a worker's loop goes on without Redis."""
+        try:
+            self._events.append(event, essential=essential)
+        except RedisError as error:
+            log.error(
+                "%s at %s is not audited, since Redis does not take the event: %s",
+                event.verb,
+                event.worker,
+                error,
+                extra={"action": "verb_not_audited", "verb": event.verb.value},
+            )
+            return False
+        if event.code:
+            log.warning(
+                "%s at %s is denied: %s",
+                event.verb,
+                event.worker,
+                event.code,
+                extra={"action": "broadcast_denied", "verb": event.verb.value, "code": event.code},
+            )
+        return True
+
+    def _forget(self) -> None:
+        now_s = self._verifier.clock.now().timestamp()
+        gone = [nonce for nonce, (until, _) in self._answers.items() if until < now_s]
+        for nonce in gone:
+            del self._answers[nonce]
+
+
+def _denied(code: str, why: object) -> dict[str, Any]:
+    return {"denied": code, "why": str(why)}
+
+
+@inspect_command(  # type: ignore[untyped-decorator]  # Celery has no types
+    name=WHOAMI,
+    args=[("taskyard_credential", str)],
+    signature="<credential>",
+    help="Say who has signed this broadcast; see taskyard whoami",
+)
+def whoami(state: Any, taskyard_credential: object = None, **_: Any) -> dict[str, Any]:
+    """Say who has signed this broadcast."""
+    context = getattr(state.app, "taskyard", None)
+    if context is None:
+        return _denied(Fault.UNKNOWN_KEY, "Taskyard is not installed on this worker's app")
+    answer: dict[str, Any] = context.broadcasts.whoami(str(state.hostname), taskyard_credential)
+    return answer

@@ -1,0 +1,46 @@
+"""A worker of an installed app verifies a signed broadcast as one of our own does."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from servers import Servers
+from support.legacy_fixtures import legacy_on
+from support.signing import Keeper
+from taskyard.access.broadcasts import WHOAMI, call_of_broadcast
+from taskyard.access.credential import sign
+from taskyard.wire.credentials import CREDENTIAL
+
+
+@pytest.mark.parametrize("broker", ["redis", "rabbitmq"])
+def test_an_installed_apps_worker_says_who_has_signed_and_denies_what_is_unsigned(
+    servers: Servers, tmp_path: Path, broker: str
+) -> None:
+    keeper = Keeper(tmp_path / "keys")
+    with legacy_on(broker, servers, tmp_path, public_keys=keeper.ring) as app:
+        app.worker()
+        credential = sign(
+            keeper.key,
+            keeper.identity,
+            call_of_broadcast(app.settings.namespace, WHOAMI),
+            now=datetime.now(UTC),
+            life=timedelta(minutes=10),
+        )
+        with app.producer() as tasks:
+            control = tasks.gated.app.control
+
+            def ask(arguments: dict[str, Any]) -> Any:
+                [reply] = control.broadcast(
+                    WHOAMI, arguments=arguments, reply=True, limit=1, timeout=20
+                )
+                return next(iter(reply.values()))
+
+            assert ask({CREDENTIAL: credential})["subject"] == keeper.subject
+            assert ask({})["denied"] == "unsigned"
+        entries = app.redis.xrange(f"{app.settings.namespace}:lifecycle")
+        verbs = [fields[b"code"] for _, fields in entries if b"verb" in fields]
+        assert verbs == [b"", b"unsigned"]
