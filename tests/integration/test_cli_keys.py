@@ -18,7 +18,8 @@ from taskyard.access import Action, Identity, Role
 from taskyard.access.credential import Fault, call_of, verify
 from taskyard.access.key_files import read_ring, read_signing_key
 from taskyard.access.keys import KeyRing, PublicKey, text_of
-from taskyard.access.operator_tasks import REPLAY_TASK, call_of_task
+from taskyard.access.operator_calls import call_of_task
+from taskyard.access.operator_tasks import REPLAY_TASK
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.control import keys
 from taskyard.control.identity import local_identity
@@ -124,6 +125,12 @@ def test_sign_says_what_is_missing(signer: Shell, bare_shell: Shell) -> None:
         assert ran.code == 2
         assert said in " ".join(ran.err.split())
         assert ran.out == ""
+
+
+def test_an_operator_task_is_no_job_to_enqueue(signer: Shell) -> None:
+    ran = signer.run("jobs", "enqueue", REPLAY_TASK, json.dumps(ARGUMENTS))
+    assert ran.code == 6
+    assert "is no job to enqueue. Publish it with: celery" in " ".join(ran.err.split())
 
 
 def test_creating_listing_and_retiring_are_audited(

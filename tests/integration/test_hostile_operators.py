@@ -51,6 +51,7 @@ class Hostile:
 
     def __init__(self, settings: Settings, servers: Servers) -> None:
         self.settings, self.rabbit = settings, is_amqp(settings)
+        self.sent: list[str] = []
         self.queue = settings.broker_name("ops")
         if self.rabbit:
             self.broker: Broker = RabbitBroker(settings)
@@ -75,7 +76,8 @@ class Hostile:
 
     def push(self, kwargs: dict[str, Any], **headers: Any) -> None:
         body = json.dumps([[], kwargs, {}]).encode()
-        known = {"id": str(uuid.uuid4()), "task": REPLAY_TASK, **headers}
+        self.sent.append(str(uuid.uuid4()))
+        known = {"id": self.sent[-1], "task": REPLAY_TASK, **headers}
         self.broker.push(self.queue, known, body)
 
     def broadcast(self, app: Any, arguments: dict[str, Any]) -> None:
@@ -223,7 +225,8 @@ def test_ten_ways_to_have_a_verb_carried_out_are_each_denied_and_counted_once(
         within_s=SOON_S,
         why=lambda: f"{scene.denials()}\n{scene.worker.log[-3000:]}",
     )
-    scene.harness.await_quiet()
+    for job_id in scene.hostile.sent:
+        scene.harness.await_state(scene.harness.yard.job(job_id), State.DEAD_LETTERED)
     assert scene.denials() == expected
     assert scene.outcomes(target_id) == []
     eventually(lambda: len(scene.outcomes(seen_id)) == 2, "the relay's answer")

@@ -166,6 +166,7 @@ def test_the_mirror_believes_no_entry_of_the_stream_without_its_credential(scene
         {**forged, "credential": scene.signed("other@host")},
         {**forged, "verb": "purge_queue", "credential": scene.signed()},
         {**forged, "verb": "none", "credential": scene.signed()},
+        {**forged, "worker": "a\x00", "credential": scene.signed()},
     ):
         scene.harness.redis.xadd(f"{scene.settings.namespace}:lifecycle", fields)
 
@@ -173,7 +174,7 @@ def test_the_mirror_believes_no_entry_of_the_stream_without_its_credential(scene
         return {row["why"]: row["count"] for row in list_unverified(scene.database, None, 100)}
 
     expected = {
-        "unsigned": 1, "bad_signature": 1, "wrong_target": 1, "wrong_verb": 1, "malformed": 1
+        "unsigned": 1, "bad_signature": 1, "wrong_target": 1, "wrong_verb": 1, "malformed": 2
     }  # fmt: skip
     eventually(lambda: counts() == expected, "all denials counted", why=lambda: str(counts()))
     assert len(scene.rows()) == before

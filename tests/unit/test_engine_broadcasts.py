@@ -146,6 +146,9 @@ def test_an_event_reads_back_as_it_was_written() -> None:
         {**raw, b"at": b"x"},
         {**raw, b"at": b"9" * 30},
         {**raw, b"worker": b"\xff"},
+        {**raw, b"worker": b"a\x00"},
+        {**raw, b"worker": b""},
+        {**raw, b"worker": b"w" * 256},
     ):
         with pytest.raises(ValueError, match=r".+"):
             VerbEvent.parse(broken)

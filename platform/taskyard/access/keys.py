@@ -26,6 +26,7 @@ from taskyard.access.actions import Action
 from taskyard.access.identity import Identity
 from taskyard.access.roles import Role
 from taskyard.errors import InvalidSettings
+from taskyard.wire.steering import STEERING
 
 __all__ = ["KeyRing", "PublicKey", "bytes_of_text", "key_id_of", "text_of"]
 
@@ -82,7 +83,8 @@ class PublicKey(BaseModel):
     @classmethod
     def _are_subjects(cls, subjects: frozenset[str]) -> frozenset[str]:
         for subject in subjects:
-            if not (_SUBJECT.fullmatch(subject) or _PEOPLE.fullmatch(subject)):
+            known = _SUBJECT.fullmatch(subject) or _PEOPLE.fullmatch(subject)
+            if not known or STEERING.search(subject):
                 raise ValueError(
                     f"expected a name without spaces, or *@ with a domain, got {subject!r:.80}"
                 )

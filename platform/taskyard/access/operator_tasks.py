@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from taskyard.access.actions import Action
-from taskyard.access.credential import Call, call_of
 
-__all__ = ["OPERATOR_TASKS", "REPLAY_TASK", "OperatorTask", "call_of_task"]
+__all__ = ["OPERATOR_TASKS", "REPLAY_TASK", "OperatorTask"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +23,3 @@ REPLAY_TASK: Final = "taskyard.ops.replay"
 OPERATOR_TASKS: Final[Mapping[str, OperatorTask]] = {
     REPLAY_TASK: OperatorTask(Action.CONTROLLED_REPLAY, target="letter_id"),
 }
-
-
-def call_of_task(audience: str, task: str, arguments: Mapping[str, object]) -> Call:
-    """The call that a message of an operator task is; raises `InvalidPayload` if it is not JSON.
-
-    `arguments` are all of its named arguments but the credential.
-    """
-    known = OPERATOR_TASKS[task]
-    target = arguments.get(known.target)
-    targets = [target] if isinstance(target, str) else []
-    return call_of(audience, known.verb, arguments, targets)

@@ -12,8 +12,9 @@ from typing import Any, Final, TypedDict
 
 from pydantic import BaseModel, ValidationError
 
+from taskyard.access.operator_tasks import OPERATOR_TASKS
 from taskyard.client.ids import new_job_id
-from taskyard.errors import InvalidPayload, PayloadTooLarge
+from taskyard.errors import InvalidPayload, NotPermitted, PayloadTooLarge
 from taskyard.jobs import Catalogue, JobType, RetryPolicy
 from taskyard.settings import Settings
 
@@ -78,8 +79,14 @@ def check(request: EnqueueRequest, settings: Settings, catalogue: Catalogue) -> 
     """Resolve and validate.
 
     Raises `UnknownJobType`, `UnknownQueue`, `UnknownPriority`, `InvalidPayload` or
-    `PayloadTooLarge`, each naming field, value and remedy.
+    `PayloadTooLarge`, each naming field, value and remedy; `NotPermitted` for an operator task.
     """
+    if request.job_type in OPERATOR_TASKS:
+        # A record may keep its message, and no record may hold a credential.
+        raise NotPermitted(
+            f"{request.job_type} acts for whoever signed it and is no job to enqueue. Publish it "
+            f"with: celery -A taskyard.workers.app call {request.job_type}. See: taskyard sign"
+        )
     job_type = catalogue[request.job_type]
     queue = job_type.queue if request.queue is None else request.queue
     payload = _payload(request.payload)

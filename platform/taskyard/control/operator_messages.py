@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 from taskyard import audit
 from taskyard.access import Identity
 from taskyard.access.credential import Call, Fault, refusal
-from taskyard.access.operator_tasks import call_of_task
+from taskyard.access.operator_calls import call_of_task
 from taskyard.access.verifier import Verifier
 from taskyard.audit import Outcome
 from taskyard.control.nonces import bind_nonce, drop_expired, first_denial

@@ -16,6 +16,7 @@ from sqlalchemy import Engine
 
 from taskyard.access.verifier import Verifier
 from taskyard.clock import SYSTEM_CLOCK, Clock
+from taskyard.control.nonces import drop_expired
 from taskyard.database.retry import repeat
 from taskyard.mirror.deliveries import LetterSource
 from taskyard.mirror.feeds import EventFeed, LetterFeed
@@ -81,6 +82,8 @@ class Mirror:
     def _upkeep(self, halt: threading.Event) -> Callable[[], None]:
         def step() -> None:
             keep_partitions(self._engine, self._settings, self._clock)
+            with self._engine.begin() as connection:
+                drop_expired(connection)
             halt.wait(EVERY_S)
 
         return step

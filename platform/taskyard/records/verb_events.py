@@ -18,6 +18,8 @@ from taskyard.access import Action
 from taskyard.clock import from_us
 from taskyard.records.keys import Keys
 from taskyard.records.source import thin_at
+from taskyard.wire.headers import LONGEST_ID
+from taskyard.wire.steering import STEERING
 
 __all__ = ["VERB_FIELD", "VerbEvent", "VerbEvents"]
 
@@ -64,6 +66,9 @@ class VerbEvent:
             code=texts.get("code", ""),
             credential=texts.get("credential", ""),
         )
+        if not 0 < len(event.worker) <= LONGEST_ID or STEERING.search(event.worker):
+            # A NUL would be refused by Postgres each time, and stop the mirror.
+            raise ValueError(f"the field 'worker' is no name of a worker: {event.worker[:60]!r}")
         try:
             _ = event.at
         except (OverflowError, OSError) as error:

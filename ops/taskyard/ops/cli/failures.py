@@ -35,7 +35,9 @@ UNREACHABLE: Final = 3
 FAULT: Final = 70  # EX_SOFTWARE of sysexits.h
 INTERRUPTED: Final = 130  # 128 + SIGINT
 _SERVERS: Final = frozenset({"redis", "kombu", "amqp", "sqlalchemy", "psycopg2"})
-_OPS_EXTRA: Final = frozenset({"alembic", "psycopg2", "rich", "sqlalchemy", "typer"})
+_OPS_EXTRA: Final = frozenset(
+    {"alembic", "cryptography", "psycopg2", "rich", "sqlalchemy", "typer"}
+)
 _BUILTIN_EXTRA: Final = frozenset({"gherkin", "lxml", "mechanicalsoup", "rapidfuzz"})
 _NAMED: Final = re.compile(r"taskyard [a-z]+|pip install|Run: ")
 # The first match is used; {path} is the command that failed, {noun} its first two words.
