@@ -37,7 +37,7 @@ from taskyard.access.operator_tasks import REPLAY_TASK
 from taskyard.audit import list_unverified
 from taskyard.broker import is_amqp, own_layout
 from taskyard.database import create_partitions
-from taskyard.database.tables import AUDIT, LETTERS
+from taskyard.database.tables import AUDIT, LETTERS, UNVERIFIED
 from taskyard.jobs.states import State
 from taskyard.mirror.letters import store_letters
 from taskyard.settings import Settings
@@ -152,6 +152,7 @@ def scene(
     )
     with empty_database.begin() as connection:
         create_partitions(connection, datetime.now(UTC))
+        connection.execute(UNVERIFIED.delete())
     harness, hostile = ServerHarness(settings), Hostile(settings, servers)
     worker = Worker(settings, tmp_path, queues=("ops",), modules=(HANDLERS,))
     with (
