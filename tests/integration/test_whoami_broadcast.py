@@ -47,15 +47,18 @@ class Scene:
             life=timedelta(minutes=10),
         )
 
-    def broadcast(self, limit: int = 3, **arguments: Any) -> dict[str, Any]:
-        """The answers by worker."""
+    def broadcast(
+        self, limit: int = 3, to: list[str] | None = None, **arguments: Any
+    ) -> dict[str, Any]:
+        """The answers by worker. On Redis several answers at once cost the whole time to wait."""
         app = self.harness.yard.app
         with app.connection_for_write() as connection:
             replies = app.control.broadcast(
                 WHOAMI,
                 arguments=arguments,
+                destination=to,
                 reply=True,
-                timeout=10,
+                timeout=5,
                 limit=limit,
                 connection=connection,
             )
@@ -137,19 +140,21 @@ def test_broadcasts_that_do_not_hold_are_denied_by_each_and_counted(scene: Scene
     with scene.database.begin() as connection:
         connection.execute(UNVERIFIED.delete())
     before = len(scene.rows())
+    everywhere = scene.broadcast()
+    assert [answer["denied"] for answer in everywhere.values()] == ["unsigned"] * 3
+    one = [next(iter(everywhere))]
     for arguments, code in (
-        ({}, "unsigned"),
         ({CREDENTIAL: "v1.x"}, "malformed"),
         ({CREDENTIAL: scene.signed("nobody@host")}, "wrong_target"),
         ({CREDENTIAL: scene.signed(ago=timedelta(minutes=16))}, "expired"),
     ):
-        answers = scene.broadcast(**arguments)
-        assert [answer["denied"] for answer in answers.values()] == [code] * 3
+        [answer] = scene.broadcast(1, one, **arguments).values()
+        assert answer["denied"] == code
 
     def counts() -> dict[str, int]:
         return {row["why"]: row["count"] for row in list_unverified(scene.database, None, 100)}
 
-    expected = {"unsigned": 3, "malformed": 3, "wrong_target": 3, "expired": 3}
+    expected = {"unsigned": 3, "malformed": 1, "wrong_target": 1, "expired": 1}
     eventually(lambda: counts() == expected, "all denials counted", why=lambda: str(counts()))
     assert len(scene.rows()) == before
 
