@@ -52,5 +52,5 @@ def test_a_message_that_meets_an_outage_of_postgres_is_carried_out_after_it(
         query = select(AUDIT.c.outcome).where(AUDIT.c.request_id == uuid.UUID(answer["request_id"]))
         with database.connect() as connection:
             assert list(connection.scalars(query)) == ["requested"]
-        assert job.record().number("attempts") >= 2
+        assert job.record().number("seq") >= 1
         harness.close()
