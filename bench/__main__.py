@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench.benchmarks import BENCHMARKS
+from bench.benchmarks import BENCHMARKS, BY_NAME
 from bench.contenders import (
     CELERY,
     CELERY_RABBITMQ,
@@ -38,9 +38,8 @@ def main() -> int:
     # Workers that wait for their turn are stopped; ended this way, they would stay so for ever.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     plan = QUICK if options.quick else FULL
-    benchmarks = [
-        benchmark for benchmark in BENCHMARKS if not options.only or benchmark.name in options.only
-    ]
+    benchmarks = [each for each in (*BENCHMARKS, *BY_NAME) if each.name in (options.only or ())]
+    benchmarks = benchmarks or list(BENCHMARKS)
     announce(benchmarks, plan, _say)
     # Some parts are no report: the last whole one stays.
     out = options.out or BUILD / ("bench-parts.json" if options.only else "bench.json")
@@ -96,7 +95,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--only",
         action="append",
-        choices=[benchmark.name for benchmark in BENCHMARKS],
+        choices=[benchmark.name for benchmark in (*BENCHMARKS, *BY_NAME)],
         help="measure this benchmark alone; may be repeated",
     )
     parser.add_argument("--out", type=Path, help="where to write, build/bench.json by default")

@@ -14,9 +14,19 @@ from bench.mirroring import mirror_letters
 from bench.pickup_latency import idle_cpu_percent, pickup_ms
 from bench.profile import profile_job
 from bench.round_trips import count_round_trips
+from bench.sealing import sealing_cost
 from bench.suite import Figures, Stage
 
-__all__ = ["backlog", "commands", "growth", "ledger", "mirror", "pickup_latency", "profile"]
+__all__ = [
+    "backlog",
+    "commands",
+    "growth",
+    "ledger",
+    "mirror",
+    "pickup_latency",
+    "profile",
+    "sealing",
+]
 
 
 def pickup_latency(stage: Stage) -> Figures:
@@ -66,6 +76,19 @@ def backlog(stage: Stage) -> Figures:
             "jobs_per_s_small": round(found.jobs_per_s_small),
             "jobs_per_s_large": round(found.jobs_per_s_large),
         },
+    }
+
+
+def sealing(stage: Stage) -> Figures:
+    """Operators' verbs with and without the audit log's sealer."""
+    plan = stage.plan
+    found = sealing_cost(
+        stage.database_url, plan.sealing_turns, plan.sealing_turn_s, stage.deadline
+    )
+    return {
+        "verbs_beside_sealer": found.ratio.median,
+        "verbs_beside_sealer_turns": asdict(found.ratio),
+        "sealing": asdict(found),
     }
 
 

@@ -45,6 +45,8 @@ class Plan:
     sampled_jobs: int = 6_000
     service_rounds: int = 30
     awaited_s: float = 30.0
+    sealing_turns: int = 20
+    sealing_turn_s: float = 6.0
 
 
 FULL = Plan()
@@ -80,4 +82,6 @@ QUICK = Plan(
     sampled_jobs=1_000,
     service_rounds=8,
     awaited_s=10.0,
+    sealing_turns=3,
+    sealing_turn_s=5.5,
 )

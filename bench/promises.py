@@ -41,6 +41,7 @@ FIGURES: Final[dict[str, Promise]] = {
     "worker_growth_mib": Promise(None, 10),
     "redis_round_trips_per_job": Promise(1.95, 2.05),
     "backlog_flatness": Promise(0.90),
+    "verbs_beside_sealer": Promise(0.95),
     "mirror_rows_per_s": Promise(5000),
     "mirror_memory_growth": Promise(None, 1.10),
     "pickup_ms_p99": Promise(None, 20),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
 import uuid
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from servers import Servers
 from support.audit import sealed, without_triggers, write
 from support.databases import new_database
 from support.shell import Shell, connected_shell
+from support.waiting import eventually
 from taskyard import audit
 from taskyard.access import Action, Identity, Role
 from taskyard.audit.read import Filters, list_rows
@@ -266,3 +268,37 @@ def test_an_export_of_many_pages_is_of_one_snapshot(database: Engine) -> None:
 
     assert export.count == len(set(ids)) == 2500
     assert ids == sorted(ids)
+
+
+def lines_of(path: Path) -> int:
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+@pytest.mark.slow  # twice the sealer's interval, and three starts of a relay
+def test_a_relay_that_is_killed_leaves_a_chain_and_heads_that_verify(
+    tmp_path: Path, servers: Servers
+) -> None:
+    url = new_database(servers)
+    migrate(url)
+    shell = connected_shell(tmp_path, servers, url, TASKYARD_AUDIT_HEAD_FILE="heads")
+    heads = shell.folder / "heads"
+    with opened(url) as database, (shell.folder / "relay.log").open("w") as log:
+        for round_number in range(1, 4):
+            relay = shell.start("relay", stdout=log, stderr=subprocess.STDOUT)
+            try:
+                write(database, 5)
+                eventually(
+                    lambda: lines_of(heads) >= round_number,  # noqa: B023 - in this round
+                    "a head in the file",
+                    why=(shell.folder / "relay.log").read_text,
+                )
+                write(database, 5)
+            finally:
+                relay.kill()
+                relay.wait(30)
+        rows = sealed(database)
+
+    ran = shell.run("audit", "verify", "--head", "relay.log", "--head", str(rows), "--json")
+    assert ran.code == 0, ran.out
+    assert ran.document["rows"] == 30
+    assert ran.document["heads_found"] >= 4

@@ -8,17 +8,16 @@ from typing import Any
 
 from support import seams
 from support.seams import FOLDER_VARIABLE, die_at
-from taskyard.control import operator_messages
 from taskyard.ops import operator_desk
 
 __all__ = ["STEPS"]
 
 STEPS = ("accept", "replay", "wait_outcome")
-seams.NAMES.update(STEPS, ("count",))
+seams.NAMES.update(STEPS)
 
 
-def _cut(owner: Any, attribute: str, name: str) -> None:
-    original: Callable[..., Any] = getattr(owner, attribute)
+def _cut(name: str) -> None:
+    original: Callable[..., Any] = getattr(operator_desk, name)
 
     def cut(*arguments: Any, **keywords: Any) -> Any:
         die_at(f"before {name}")
@@ -26,10 +25,9 @@ def _cut(owner: Any, attribute: str, name: str) -> None:
         die_at(f"after {name}")
         return answer
 
-    setattr(owner, attribute, cut)
+    setattr(operator_desk, name, cut)
 
 
 if FOLDER_VARIABLE in os.environ:
     for _name in STEPS:
-        _cut(operator_desk, _name, _name)
-    _cut(operator_messages, "_count", "count")
+        _cut(_name)
