@@ -21,9 +21,9 @@ from support.signing import WHY, Keeper, send_replay
 from support.waiting import eventually
 from support.worker import HANDLERS, Worker
 from support.yard import ServerHarness, fresh_settings
-from taskyard.audit import rows_of
+from taskyard.audit import list_unverified, rows_of
 from taskyard.database import create_partitions
-from taskyard.database.tables import AUDIT, OUTBOX
+from taskyard.database.tables import AUDIT, OUTBOX, UNVERIFIED
 from taskyard.jobs.states import State
 from taskyard.mirror.letters import store_letters
 
@@ -115,6 +115,24 @@ def test_an_operators_message_whose_worker_is_killed_is_finished_by_the_next_one
             AUDIT.c.target_request_id == letter.job_id, AUDIT.c.outcome == "requested"
         )
         assert (connection.scalar(intents), connection.scalar(asked)) == (1, 1)
+
+
+def test_a_denial_is_counted_once_though_its_worker_is_killed_between_count_and_decision(
+    scene: Scene,
+) -> None:
+    with scene.database.begin() as connection:
+        connection.execute(UNVERIFIED.delete())
+    settings = scene.harness.settings
+    for seam in ("after count", "before finish"):
+        arm(scene.seams, seam)
+        job_id = send_replay(scene.harness.yard.app, settings, {"letter_id": "x", "reason": WHY})
+        assert scene.worker.wait() == -9
+        assert not is_armed(scene.seams, seam)
+        scene.worker.launch()
+        job = scene.harness.yard.job(job_id)
+        scene.harness.await_state(job, State.DEAD_LETTERED)
+    [row] = list_unverified(scene.database, None, 10)
+    assert (row["why"], row["count"]) == ("unsigned", 2)
 
 
 def rows(database: Engine, request_id: uuid.UUID) -> list[dict[str, Any]]:

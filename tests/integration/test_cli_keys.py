@@ -127,6 +127,23 @@ def test_sign_says_what_is_missing(signer: Shell, bare_shell: Shell) -> None:
         assert ran.out == ""
 
 
+def test_check_looks_at_the_ring_and_the_private_key(signer: Shell, tmp_path: Path) -> None:
+    def found() -> list[tuple[str, str]]:
+        findings = signer.run("check", "--json").document["findings"]
+        return [(one["level"], one["detail"]) for one in findings if one["subject"] == "keys"]
+
+    [(level, detail)] = found()
+    assert (level, "cannot be read" in detail) == ("error", True)
+    create(signer, "--expires", "10d")
+    levels = [level for level, _ in found()]
+    assert levels == ["ok", "warning", "ok"]
+    (tmp_path / "key.pem").chmod(0o644)
+    level, detail = found()[-1]
+    assert (level, "chmod 600" in detail) == ("error", True)
+    (tmp_path / "ring.toml").write_text("")
+    assert ("warning", True) in [(level, "has no active key" in text) for level, text in found()]
+
+
 def test_an_operator_task_is_no_job_to_enqueue(signer: Shell) -> None:
     ran = signer.run("jobs", "enqueue", REPLAY_TASK, json.dumps(ARGUMENTS))
     assert ran.code == 6

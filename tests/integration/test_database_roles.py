@@ -125,6 +125,15 @@ HARM = [
     "DROP FUNCTION operator_audit_log_append_only() CASCADE",
     "SELECT setval(pg_get_serial_sequence('operator_audit_log', 'id'), 1)",
     "SET session_replication_role = replica",
+    """INSERT INTO operator_audit_log (request_id, action_type, operator_identity, identity_via,
+    reason, outcome, performed_at)
+    VALUES (gen_random_uuid(), 'whoami', 'a', 'b', 'c', 'applied', now() - interval '9 days')""",
+    """INSERT INTO operator_audit_log (request_id, action_type, operator_identity, identity_via,
+    reason, outcome, transaction_id)
+    VALUES (gen_random_uuid(), 'whoami', 'a', 'b', 'c', 'applied', 1)""",
+    """INSERT INTO operator_audit_log (id, request_id, action_type, operator_identity, identity_via,
+    reason, outcome) OVERRIDING SYSTEM VALUE
+    VALUES (0, gen_random_uuid(), 'whoami', 'a', 'b', 'c', 'applied')""",
     "UPDATE audit_seals SET hash = 'x'",
     "DELETE FROM audit_seals",
     "TRUNCATE audit_seals",
@@ -357,6 +366,9 @@ def test_check_names_what_a_role_lacks_and_what_it_has_too_much(
         said = last_finding(database.runtime)
         assert said.startswith("warning: ")
         assert "has UPDATE on operator_audit_log: it could change what was audited" in said
+        run_script(database.administrator, restore)
+        run_script(database.owner, f"GRANT INSERT ON operator_audit_log TO {RUNTIME_ROLE}")
+        assert "INSERT of performed_at on operator_audit_log" in last_finding(database.runtime)
     finally:
         run_script(database.administrator, restore)
 

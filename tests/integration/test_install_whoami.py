@@ -22,7 +22,7 @@ def test_an_installed_apps_worker_says_who_has_signed_and_denies_what_is_unsigne
 ) -> None:
     keeper = Keeper(tmp_path / "keys")
     with legacy_on(broker, servers, tmp_path, public_keys=keeper.ring) as app:
-        app.worker()
+        worker = app.worker("worker", None, "--loglevel", "DEBUG")
         credential = sign(
             keeper.key,
             keeper.identity,
@@ -41,6 +41,8 @@ def test_an_installed_apps_worker_says_who_has_signed_and_denies_what_is_unsigne
 
             assert ask({CREDENTIAL: credential})["subject"] == keeper.subject
             assert ask({})["denied"] == "unsigned"
+        assert WHOAMI in worker.log
+        assert credential.split(".")[3] not in worker.log
         entries = app.redis.xrange(f"{app.settings.namespace}:lifecycle")
         verbs = [fields[b"code"] for _, fields in entries if b"verb" in fields]
         assert verbs == [b"", b"unsigned"]

@@ -8,16 +8,17 @@ from typing import Any
 
 from support import seams
 from support.seams import FOLDER_VARIABLE, die_at
+from taskyard.control import operator_messages
 from taskyard.ops import operator_desk
 
 __all__ = ["STEPS"]
 
 STEPS = ("accept", "replay", "wait_outcome")
-seams.NAMES.update(STEPS)
+seams.NAMES.update(STEPS, ("count",))
 
 
-def _cut(name: str) -> None:
-    original: Callable[..., Any] = getattr(operator_desk, name)
+def _cut(owner: Any, attribute: str, name: str) -> None:
+    original: Callable[..., Any] = getattr(owner, attribute)
 
     def cut(*arguments: Any, **keywords: Any) -> Any:
         die_at(f"before {name}")
@@ -25,9 +26,10 @@ def _cut(name: str) -> None:
         die_at(f"after {name}")
         return answer
 
-    setattr(operator_desk, name, cut)
+    setattr(owner, attribute, cut)
 
 
 if FOLDER_VARIABLE in os.environ:
     for _name in STEPS:
-        _cut(_name)
+        _cut(operator_desk, _name, _name)
+    _cut(operator_messages, "_count", "count")

@@ -18,9 +18,12 @@ from taskyard.errors import (
     CodedError,
     CredentialRefused,
     InvalidPayload,
+    MissingSetting,
     NotFound,
     NotPermitted,
     Refused,
+    SchemaMismatch,
+    ServerRefused,
     ServerUnreachable,
 )
 from taskyard.jobs import JobContext
@@ -32,10 +35,11 @@ from taskyard.settings import load
 if TYPE_CHECKING:
     from taskyard.ops.operator_desk import MessageDesk
 
-__all__ = ["NOT_PERMITTED", "REFUSED", "replay_letter"]
+__all__ = ["NOT_CONFIGURED", "NOT_PERMITTED", "REFUSED", "replay_letter"]
 
 NOT_PERMITTED: Final = "not_permitted"
 REFUSED: Final = "refused"
+NOT_CONFIGURED: Final = "not_configured"
 _TEMPORARY: Final = "temporary_failure"
 
 
@@ -54,8 +58,8 @@ _TEMPORARY: Final = "temporary_failure"
 def replay_letter(payload: Any, context: JobContext) -> dict[str, Any]:
     """Replay a dead letter for the signer of this message; return what the audit log says of it.
 
-    Raises `CodedError`: `not_permitted`, `refused`, `validation_error`, or `temporary_failure`
-    while Postgres cannot be reached.
+    Raises `CodedError`: `not_permitted`, `refused`, `validation_error`, `not_configured` where
+    this worker lacks Postgres or the extra `ops`, or `temporary_failure` during an outage.
     """
     arguments: Mapping[str, Any] = payload if isinstance(payload, dict) else {}
     try:
@@ -70,8 +74,15 @@ def replay_letter(payload: Any, context: JobContext) -> dict[str, Any]:
         raise CodedError(VALIDATION_ERROR, str(error)) from error
     except (Refused, NotFound) as error:
         raise CodedError(REFUSED, str(error)) from error
-    except ServerUnreachable as error:
+    except (ServerUnreachable, ServerRefused, SchemaMismatch) as error:
         raise CodedError(_TEMPORARY, str(error)) from error
+    except MissingSetting as error:
+        raise CodedError(NOT_CONFIGURED, f"this worker has no Postgres: {error}") from error
+    except ModuleNotFoundError as error:
+        raise CodedError(
+            NOT_CONFIGURED,
+            f"{error.name} is not installed in this worker. Run: pip install 'taskyard[ops]'",
+        ) from error
 
 
 @cache

@@ -13,7 +13,7 @@ from typing import Final
 
 from sqlalchemy import Connection, text
 
-from taskyard.database.tables import LETTERS, METADATA, TOKENS
+from taskyard.database.tables import AUDIT, LETTERS, METADATA, TOKENS
 
 __all__ = [
     "FUNCTIONS",
@@ -40,7 +40,7 @@ RUNTIME: Final[Mapping[str, tuple[str, ...]]] = {
     "job_ledger": _CHANGED,
     "job_events": _APPENDED,
     "lifecycle_rejects": _CHANGED,
-    "operator_audit_log": _APPENDED,
+    "operator_audit_log": ("SELECT",),  # and by columns, below
     "audit_seals": _APPENDED,
     "unverified_denials": (*_CHANGED, "DELETE"),
     "outbox": (*_CHANGED, "DELETE"),
@@ -50,6 +50,10 @@ RUNTIME: Final[Mapping[str, tuple[str, ...]]] = {
     "operator_nonces": ("SELECT", "INSERT", "DELETE"),
     _VERSIONS: ("SELECT",),
 }
+# Of an audit row the server itself sets number, time and transaction, so that none can be dated
+# back: what was done elsewhere has its own time in `detail`.
+_SET_BY_SERVER: Final = frozenset({"id", "performed_at", "transaction_id"})
+_AUDITED: Final = tuple(column.name for column in AUDIT.c if column.name not in _SET_BY_SERVER)
 # Functions of the owner, which do for their callers what these may not do themselves.
 FUNCTIONS: Final = (
     "taskyard_create_partitions(timestamptz, interval)",
@@ -110,11 +114,12 @@ _ROLE: Final = text(
     SELECT current_user, rolsuper,
         pg_has_role(current_user, (SELECT relowner FROM pg_class
             WHERE oid = 'operator_audit_log'::regclass), 'MEMBER'),
-        has_table_privilege('operator_audit_log', 'INSERT')
+        has_any_column_privilege('operator_audit_log', 'INSERT')
     FROM pg_roles WHERE rolname = current_user
     """
 )
 _TABLE_RIGHT: Final = text("SELECT has_table_privilege(:table, :right)")
+_COLUMN_RIGHT: Final = text("SELECT has_column_privilege(:table, :column, 'INSERT')")
 _FUNCTION_RIGHT: Final = text("SELECT has_function_privilege(:function, 'EXECUTE')")
 _CREATE_RIGHT: Final = text("SELECT has_schema_privilege(current_schema(), 'CREATE')")
 
@@ -124,6 +129,9 @@ def _lacks(connection: Connection) -> Iterator[str]:
         for right in rights:
             if not connection.scalar(_TABLE_RIGHT, {"table": table, "right": right}):
                 yield f"{right} on {table}"
+    for column in _AUDITED:
+        if not _may_insert(connection, column):
+            yield f"INSERT of {column} on {AUDIT.name}"
     for function in FUNCTIONS:
         if not connection.scalar(_FUNCTION_RIGHT, {"function": function}):
             yield f"EXECUTE on {function.partition('(')[0]}"
@@ -134,8 +142,15 @@ def _beyond(connection: Connection) -> Iterator[str]:
         for right in _REWRITES:
             if connection.scalar(_TABLE_RIGHT, {"table": table, "right": right}):
                 yield f"{right} on {table}"
+    for column in sorted(_SET_BY_SERVER):
+        if _may_insert(connection, column):
+            yield f"INSERT of {column} on {AUDIT.name}"
     if connection.scalar(_CREATE_RIGHT):
         yield "CREATE on the schema"
+
+
+def _may_insert(connection: Connection, column: str) -> bool:
+    return bool(connection.scalar(_COLUMN_RIGHT, {"table": AUDIT.name, "column": column}))
 
 
 def roles_sql(connection: Connection) -> str:
@@ -160,6 +175,7 @@ def roles_sql(connection: Connection) -> str:
                 f"GRANT {', '.join(rights)} ON {schema}.{table} TO {RUNTIME_ROLE};"
                 for table, rights in RUNTIME.items()
             ),
+            f"GRANT INSERT ({', '.join(_AUDITED)}) ON {schema}.{AUDIT.name} TO {RUNTIME_ROLE};",
             *(f"GRANT EXECUTE ON FUNCTION {schema}.{f} TO {RUNTIME_ROLE};" for f in FUNCTIONS),
             *(f"GRANT SELECT ON {schema}.{table} TO {READER_ROLE};" for table in READER),
             *(

@@ -19,6 +19,9 @@ from taskyard.wire.logs import logger
 __all__ = ["Broadcasts"]
 
 log = logger(__name__)
+# At the level DEBUG kombu logs each command with its arguments, also where an installed app has
+# handlers of its own.
+logger("kombu.pidbox")
 
 _NOT_AUDITED: Final = "not_audited"
 _NOT_PERMITTED: Final = "not_permitted"

@@ -17,6 +17,7 @@ from taskyard.jobs import Catalogue, registry
 from taskyard.ops.cli.checks import (
     existing_app,
     jobs,
+    keys,
     letters,
     postgres_server,
     rabbitmq_server,
@@ -98,6 +99,7 @@ def findings(*, quiet: bool) -> Iterator[Finding]:
     yield from judged("workers", lambda: workers.look_at(settings, types))
     yield from judged("letters", lambda: letters.look_at(settings))
     yield from judged("Postgres", lambda: postgres_server.look_at(settings.need_database_url()))
+    yield from judged("keys", lambda: keys.look_at(settings))
 
 
 def _origins(target: Target) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 
 from taskyard.access.keys import PublicKey
 from taskyard.errors import MissingSetting
 from taskyard.settings import Settings
 
-__all__ = ["need_ring", "state_of"]
+__all__ = ["KeyState", "need_ring", "state_of"]
 
 
 def need_ring(settings: Settings) -> Path:
@@ -24,10 +25,18 @@ def need_ring(settings: Settings) -> Path:
     return settings.public_keys.expanduser()
 
 
-def state_of(key: PublicKey, now: datetime) -> str:
-    """Return `active`, `retired` or `not valid yet`."""
+class KeyState(StrEnum):
+    """Whether a key signs."""
+
+    ACTIVE = "active"
+    RETIRED = "retired"
+    NOT_YET_VALID = "not valid yet"
+
+
+def state_of(key: PublicKey, now: datetime) -> KeyState:
+    """Return whether the key signs at `now`."""
     if key.not_after is not None and key.not_after <= now:
-        return "retired"
+        return KeyState.RETIRED
     if key.not_before is not None and key.not_before > now:
-        return "not valid yet"
-    return "active"
+        return KeyState.NOT_YET_VALID
+    return KeyState.ACTIVE
