@@ -24,9 +24,9 @@ def test_a_worker_that_asks_the_others_starts_during_an_alarm_and_says_that_ther
             with memory_alarm(servers.rabbitmq):
                 worker = app.starting("mingling", mode)
                 worker.await_log("mingle: all alone")
-                worker.await_log("RabbitMQ blocks publishers for want of memory or disk")
+                worker.await_log("RabbitMQ blocks publishers, because memory or disk space is low")
                 assert waiting.get(timeout=SOON_S) == 3
-            worker.await_log("RabbitMQ takes publications again")
+            worker.await_log("RabbitMQ accepts publications again")
             assert tasks.add.delay(3, 4).get(timeout=SOON_S) == 7
             # Remote control has outlived it.
             control = tasks.app.control

@@ -56,9 +56,9 @@ def fatal(harness: ServerHarness) -> JobHandle:
 
 
 CASES = {
-    "begin": Case("job:*", "the records of jobs not reached", plain),
+    "begin": Case("job:*", "the records of jobs could not be reached", plain),
     "pop": Case("unacked*", "no messages taken from the queues", plain),
-    "promotion": Case("delayed*", "delayed messages not promoted", late),
+    "promotion": Case("delayed*", "delayed messages were not moved to their queues", late),
     "letter": Case("_kombu*", "a letter not published", fatal, State.DEAD_LETTERED),
 }
 

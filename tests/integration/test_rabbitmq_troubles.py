@@ -90,7 +90,7 @@ def test_a_worker_serves_what_is_queued_while_publishers_are_blocked_and_publish
         (dying.job_id, "retry_exhausted")
     }
     assert len({letter.letter_id for letter in letters}) == 1
-    assert "for want of memory or disk: no task events" in worker.log
+    assert "because memory or disk space is low: no task events" in worker.log
     assert worker.running
 
 
@@ -116,14 +116,17 @@ def test_what_goes_back_again_and_again_is_not_dropped_at_a_quorum_queues_limit(
     act = {"do": "gate then fail", "gate": "alarmed", "times": 1, "value": 9}
     retried = yard.enqueue("exec_act", act, policy=once)
     eventually(lambda: notes.runs(retried.job_id) == 1, "the first run", why=lambda: worker.log)
-    held = f"job {retried.job_id} came back too often to go back once more, this worker holds it"
+    held = (
+        f"job {retried.job_id} came back too often to be returned once more, so this worker holds "
+        "it"
+    )
     with memory_alarm(servers.rabbitmq):
         # Not by a countdown: setting the alarm may take longer on a busy machine.
         notes.open_gate("alarmed")
         worker.await_log(held, within_s=90)
     assert retried.result(30) == 9
     # What was tried while it was blocked may arrive too; that it is acknowledged is what counts.
-    worker.await_log(f"job {retried.job_id} came back {RENEW_AT} times and was published anew")
+    worker.await_log(f"job {retried.job_id} came back {RENEW_AT} times and was published again")
     eventually(lambda: count_messages(settings, [name]) == 0, "an empty queue")
 
 

@@ -119,7 +119,7 @@ def test_work_that_is_done_waits_for_room_and_is_not_done_again(
         Notes(pipe, harness.settings.namespace).open_gate("go")
         pipe.config_set("maxmemory", 1)
         pipe.execute()
-        worker.await_log("no answer from Redis to finish")
+        worker.await_log("Redis does not answer to finish")
         client.config_set("maxmemory", 0)
     for job in jobs:
         assert harness.await_end(job) is State.COMPLETED, worker.log[-4000:]

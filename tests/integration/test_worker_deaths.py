@@ -78,7 +78,7 @@ def test_a_job_whose_process_told_its_outcome_and_was_killed_is_not_lost(
         assert harness.await_end(job) is State.COMPLETED, worker.log[-3000:]
     harness.await_quiet()
     eventually(lambda: worker.log.count("signal 9 (SIGKILL)") >= len(jobs), "a death for each job")
-    assert "was lost in its process" not in worker.log
+    assert "the process of job" not in worker.log
     assert [harness.runs(job) for job in jobs] == [1] * len(jobs)
     assert {tuple(harness.event_names(job)) for job in jobs} == {("admit", "begin", "complete")}
 

@@ -114,7 +114,7 @@ def test_a_paused_process_loses_its_job_and_its_late_outcome_is_not_recorded(
     harness.open_gate("paused")
     assert job.result(30) == second
     os.kill(stopped[0], signal.SIGCONT)
-    one.await_log("this attempt's outcome came too late, the job is completed")
+    one.await_log("this attempt's outcome came too late and is dropped, since the job is completed")
     harness.await_quiet()
     assert job.result(0) == second
     assert harness.event_names(job) == TAKEN_OVER
@@ -238,8 +238,10 @@ def test_a_dead_workers_job_goes_before_what_came_later_as_soon_as_its_lease_is_
     later = [harness.act(gate=f"{n}", label=f"{n}") for n in range(5)]
     begin_and_die(harness, left)
     harness.open_gate("guard")
-    worker.await_log(f"job {left.job_id}: its message came back while the lease of another")
-    worker.await_log(f"job {left.job_id}: the lease of its earlier attempt is over")
+    worker.await_log(
+        f"job {left.job_id}: its message came back while another attempt has the lease"
+    )
+    worker.await_log(f"job {left.job_id}: the lease of its earlier attempt has ended")
     for number in range(5):
         harness.open_gate(f"{number}")
     for job in (left, *later):
@@ -282,7 +284,7 @@ def test_a_worker_that_drains_gives_back_at_once_what_waits_for_a_lease(
     come_back(either, "exec")
     begin_and_die(harness, left)
     harness.open_gate("short")
-    one.await_log(f"job {left.job_id}: its message came back while the lease of another")
+    one.await_log(f"job {left.job_id}: its message came back while another attempt has the lease")
     one.kill(signal.SIGTERM)
     start_worker("two", settings=either, concurrency=1, queues=("exec",))
     assert left.result(30) == 1

@@ -28,7 +28,7 @@ def test_a_poison_jobs_evidence_names_the_memory_of_the_process_that_was_killed(
     assert harness.await_end(job) is State.DEAD_LETTERED
     evidence = job.record().cause["evidence"]["last_evidence"]
     assert "signal 9 (SIGKILL)" in evidence
-    seen = re.search(r"it held (\d+) MiB of memory when last seen, \d+\.\d s before", evidence)
+    seen = re.search(r"it used (\d+) MiB of memory when last measured, \d+\.\d s before", evidence)
     assert seen is not None, evidence
     assert HOARD_MIB < int(seen[1]) < 2 * HOARD_MIB
 

@@ -103,8 +103,8 @@ def test_a_message_that_this_worker_cannot_take_is_a_letter_that_may_be_replayed
     assert (letter.category, letter.code) == ("internal_error", "not_taken")
     assert replay_eligible(letter.category)
     assert letter.error_message == (
-        "worker one@here could not take the message: ValueError: Pool not running; "
-        "mend what its log shows under action=not_taken, then replay"
+        "worker one@here could not start the message: ValueError: Pool not running; "
+        "correct the cause in its log (action=not_taken), then replay the letter"
     )
     assert message.settlement == "acknowledged"
     assert "not_taken" in [vars(record).get("action") for record in caplog.records]
@@ -115,7 +115,7 @@ def test_a_message_of_another_shape_is_no_valid_task() -> None:
     consumer_of(JobConsumer, yard, closed).create_task_handler()(Message(timelimit="ab"))
     (letter,) = yard.posted
     assert (letter.category, letter.code) == ("undecodable", "malformed")
-    assert "the message is no valid task: header 'timelimit'" in letter.error_message
+    assert "the message is not a valid task: header 'timelimit'" in letter.error_message
 
 
 def test_a_lost_connection_is_left_to_celery() -> None:
@@ -147,7 +147,9 @@ def test_a_finished_jobs_message_that_cannot_be_served_is_told_when_it_ends(
     consumer_of(JobConsumer, yard, closed).create_task_handler()(message)
     assert (yard.posted, message.settlement) == ([], "acknowledged")
     [logged] = [r for r in caplog.records if vars(r).get("action") == "ended_without_letter"]
-    assert "job job-1 is completed, so its message ends without a letter" in logged.getMessage()
+    assert (
+        "job job-1 is completed, so its message is dropped without a letter" in logged.getMessage()
+    )
 
 
 @pytest.mark.parametrize("kind", [JobConsumer, InstalledConsumer])

@@ -57,7 +57,7 @@ def test_the_last_look_at_a_living_process_is_what_counts(machine: Machine) -> N
     machine.memory.look({"job": 7})
     machine.clock.advance(timedelta(seconds=0.5))
     words = machine.memory.last_words("job")
-    assert words == "; it held 1,843 MiB of memory when last seen, 0.5 s before"
+    assert words == "; it used 1,843 MiB of memory when last measured, 0.5 s before"
 
 
 def test_each_job_has_the_words_of_its_own_process_once(machine: Machine) -> None:
@@ -90,7 +90,9 @@ def test_a_kill_for_want_of_memory_while_the_job_ran_is_told(
     machine.memory.look({"job": 7})
     machine.has_killed(4, group)
     machine.memory.look({"job": 7})
-    assert machine.memory.last_words("job").endswith("the kernel killed in its memory group (OOM)")
+    assert machine.memory.last_words("job").endswith(
+        "the kernel killed processes of its memory group (OOM)"
+    )
 
 
 def test_a_kill_before_the_job_began_is_not(machine: Machine) -> None:

@@ -1,7 +1,7 @@
-"""The worker's engine: tasks, requests and a consumer that keep Taskyard's promises."""
+"""The worker's engine: Taskyard's tasks, requests and consumer for Celery."""
 
 from taskyard.wire.celery_version import check_celery
 
 __all__: list[str] = []
 
-check_celery()  # before its modules import what an older Celery lacks
+check_celery()  # before its modules import names that an older Celery lacks

@@ -39,7 +39,7 @@ _TRIES: Final = 5
 
 
 class CeleryAttempts:
-    """What runs and what waits in one worker. `consumer` is Celery's."""
+    """The running and waiting attempts of one worker. `consumer` is Celery's."""
 
     def __init__(self, consumer: Any, messages: CeleryMessages) -> None:
         self._consumer, self._messages = consumer, messages
@@ -52,7 +52,7 @@ class CeleryAttempts:
     # -- stop an attempt -----------------------------------------------------------------------
 
     def stop(self, job_id: str, token: int, force: Force) -> bool:
-        """Stop the attempt of a job that has `token`."""
+        """Stop the attempt of a job if it has `token`."""
         request = self._request_of(job_id, token)
         if request is None:
             return False
@@ -65,7 +65,7 @@ class CeleryAttempts:
             stopped = self._signal(request.worker_pid, signal.SIGKILL, "stop an attempt")
         if stopped:
             log.warning(
-                "job %s: its attempt with token %d is stopped (%s)",
+                "job %s: stopping its attempt with token %d (%s)",
                 job_id,
                 token,
                 force,
@@ -74,7 +74,10 @@ class CeleryAttempts:
         return stopped
 
     def _request_of(self, job_id: str, token: int) -> JobRequest | None:
-        """The request whose attempt has the token; asks the record only where the job runs here."""
+        """Return the request whose attempt has the token.
+
+        Read the record only if the job runs here.
+        """
         requests = [
             request
             for request in tuple(worker_state.active_requests)
@@ -88,10 +91,10 @@ class CeleryAttempts:
         return next((each for each in requests if self._has_token(each, record)), None)
 
     def _has_token(self, request: JobRequest, record: Record) -> bool:
-        """Whether the record's token is that of this request's attempt, which has no outcome yet.
+        """Return whether the token is that of this request's attempt, which has no outcome yet.
 
-        What an operator has ended has no lease, which names the delivery: its last attempt is
-        meant. In every other state the token is that of an attempt that is over.
+        A job that an operator has ended has no lease, which would name the delivery: then its last
+        attempt is meant. In every other state the token is that of an attempt that has ended.
         """
         if record.state is State.RUNNING:
             return record.fields.get("holder") == request.holder
@@ -103,7 +106,7 @@ class CeleryAttempts:
     # -- list ----------------------------------------------------------------------------------
 
     def running(self) -> list[RunningAttempt]:
-        """The attempts that run, oldest first."""
+        """Return the running attempts, oldest first."""
         found = sorted(worker_state.active_requests, key=lambda each: each.time_start)
         return [self._running(request) for request in found]
 
@@ -124,7 +127,10 @@ class CeleryAttempts:
         return record.number("token") if self._has_token(request, record) else None
 
     def waiting(self) -> list[WaitingMessage]:
-        """What is held and not begun: in Celery's lines, under `hold`, or handed to the pool."""
+        """Return messages that are held and not begun.
+
+        In Celery's lines, under `hold`, or in the pool.
+        """
         found = {
             str(each.message.delivery_tag): self._waiting(each.message, each.waits_for)
             for each in self._messages.in_line()
@@ -145,12 +151,12 @@ class CeleryAttempts:
         )
 
     def processes_of_jobs(self) -> Mapping[str, int]:
-        """The process of each job that runs."""
+        """Return the process of each running job."""
         running = tuple(worker_state.active_requests)
         return {job.id: job.worker_pid for job in running if job.worker_pid}
 
     def held_tags(self, most: int) -> tuple[str, ...]:
-        """The tags of what was taken to be run and is not settled."""
+        """Return the tags of messages that were taken to be run and are not settled."""
         requests = _copied(worker_state.reserved_requests)
         if len(requests) > most:
             return ()
@@ -158,18 +164,18 @@ class CeleryAttempts:
         return tuple(sorted(str(each.delivery_tag) for each in messages if each is not None))
 
     def has_place(self, message: Any) -> bool:
-        """Whether a request of this message is reserved."""
+        """Return whether a request of this message is reserved."""
         return any(request.message is message for request in worker_state.reserved_requests)
 
     # -- end a process -------------------------------------------------------------------------
 
     def processes(self) -> list[int]:
-        """The processes of prefork."""
+        """Return the processes of prefork."""
         found = getattr(getattr(self._consumer.pool, "_pool", None), "_pool", None)
         return [process.pid for process in found] if isinstance(found, list) else []
 
     def end_process(self, pid: int) -> bool:
-        """Kill a process of prefork, as an operator's `kill` does: the pool sees a lost one."""
+        """Kill a process of prefork, as an operator's `kill` does: the pool sees a lost process."""
         return self._signal(pid, signal.SIGKILL, "end a process")
 
     def _signal(self, pid: int, signum: signal.Signals, act: str) -> bool:
@@ -181,12 +187,15 @@ class CeleryAttempts:
         try:
             os.kill(pid, signum)
         except ProcessLookupError:
-            return False  # it has died, and the pool looks for it
+            return False  # it has died, and the pool will notice
         return True
 
 
 def _copied(requests: Any) -> list[Any]:
-    """Of a set that the main loop changes meanwhile; empty where it changes all the time."""
+    """Return a copy of a set that the main loop changes meanwhile.
+
+    Empty if it changes all the time.
+    """
     for _ in range(_TRIES):
         try:
             return list(requests)

@@ -1,8 +1,8 @@
-"""`Messages` over Celery's consumer: what is held, how it goes back, and no more being taken.
+"""`Messages` over Celery's consumer: which messages are held, and how they go back.
 
 Celery's consumer pops by itself, as many as its prefetch count says. A message then waits in
-Celery's own structures for a process, a date or a rate limit. A pool of threads or greenlets has no
-line for its places: it is given each message at once, and none can be withdrawn from it.
+Celery's own structures for a process, a date or a rate limit. A pool of threads or greenlets gets
+each message at once, and no message can be withdrawn from it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["MOST_HELD", "BareMessage", "CeleryMessages"]
 
 log = logger(__name__)
 
-# So many do not take the place of others that may run; beyond them a worker takes less.
+# Up to this many held messages do not count; beyond them a worker takes fewer.
 MOST_HELD: Final = 16
 
 
@@ -46,13 +46,13 @@ class BareMessage:
         self.message.ack_log_error(log, self.errors)
 
     def reject(self, requeue: bool = False) -> None:
-        """Give back, or drop."""
+        """Give it back, or drop it."""
         self.message.reject_log_error(log, self.errors, requeue=requeue)
 
 
 @dataclass(frozen=True, slots=True)
 class InLine:
-    """A message that has not begun: what it waits for, and how it is taken out of its line."""
+    """A message that has not begun: what it waits for, and how to remove it from its line."""
 
     message: Any
     waits_for: WaitsFor
@@ -61,7 +61,7 @@ class InLine:
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """A message under `hold`; `made_room` where another may be taken in its place."""
+    """A message under `hold`; `made_room` if another may be taken in its place."""
 
     message: Any
     made_room: bool
@@ -69,7 +69,7 @@ class _Kept:
 
 
 class CeleryMessages:
-    """What one worker's main process holds. `consumer` is Celery's."""
+    """The messages that one worker's main process holds. `consumer` is Celery's."""
 
     def __init__(self, consumer: Any) -> None:
         self._consumer = consumer
@@ -88,13 +88,13 @@ class CeleryMessages:
     def _cancel_queues(self) -> None:
         queues, consumer = self._consumer.app.amqp.queues, self._consumer.task_consumer
         for queue in tuple(queues.consume_from):
-            # What a later connection consumes from.
+            # The queues that a later connection consumes.
             queues.deselect(queue)
             if consumer is not None:
                 consumer.cancel_by_queue(queue)
 
     def over_prefetch(self) -> int:
-        """What our transport says, where a pool of processes has a line that it can leave."""
+        """Return the transport's number, if the pool has processes and a line of messages."""
         qos = own_qos(getattr(self._consumer, "task_consumer", None))
         if qos is None or self._consumer.controller.semaphore is None:
             return 0
@@ -107,7 +107,7 @@ class CeleryMessages:
         waiting_for: Collection[WaitsFor] = tuple(WaitsFor),
         most: int | None = None,
     ) -> list[HeldMessage]:
-        """Take messages out of Celery's lines, and out of what `hold` keeps."""
+        """Remove messages from Celery's lines, and from those that `hold` keeps."""
         found = (
             each
             for each in self.in_line()
@@ -117,7 +117,7 @@ class CeleryMessages:
         withdrawn: list[HeldMessage] = []
         for each in tuple(islice(found, most)):
             each.leave()
-            # A connection that is lost meanwhile ends this consumer, as it does anywhere else.
+            # If the connection is lost meanwhile, this consumer ends, as anywhere else.
             withdrawn.append(BareMessage(each.message, ()))
         return withdrawn
 
@@ -132,11 +132,11 @@ class CeleryMessages:
         most: int = MOST_HELD,
         on_drain: Callable[[], object] | None = None,
     ) -> None:
-        """Call `give_back` after `wait_s`, unless the connection was lost: the broker has it then.
+        """Call `give_back` after `wait_s`, unless the connection was lost: then the broker has it.
 
-        Until then the message is unacknowledged. A worker that is told to end gives it back at
-        once, by `on_drain` where there is one. While fewer than `most` are held, another message
-        may be taken in its place.
+        Until then the message is unacknowledged. A worker that drains gives it back at once, with
+        `on_drain` if there is one. While fewer than `most` are held, another message may be taken
+        in its place.
         """
         if self._drains:
             (on_drain or give_back)()
@@ -146,13 +146,16 @@ class CeleryMessages:
             self._consumer.qos.increment_eventually()
         entry = object()
         self._kept[entry] = _Kept(message, made_room, on_drain or give_back)
-        # In the loop's own thread, where there is one.
+        # In the loop's own thread, if there is a loop.
         self._consumer.timer.call_after(
             wait_s, self._consumer.call_soon, (self._end, entry, give_back)
         )
 
     def in_line(self) -> Iterator[InLine]:
-        """All that has not begun and can leave its line; in each line the newest first."""
+        """Yield messages that have not begun and can leave their line.
+
+        In each line the newest first.
+        """
         yield from _for_a_process(self._consumer)
         yield from _for_a_date(self._consumer)
         yield from _for_their_rate(self._consumer)
@@ -169,12 +172,12 @@ class CeleryMessages:
     def _end(self, entry: object, act: Callable[[], object]) -> None:
         message = self._leave(entry)
         if message is not None:
-            # Our transport holds what comes back again and again, too: no second wait.
+            # Our transport keeps a message that comes back repeatedly; do not wait twice.
             _mark(message, WayBack.COUNTED)
             act()
 
     def _leave(self, entry: object) -> Any | None:
-        """The message, whose place is free again; None where it is no longer held here."""
+        """Remove and return the message; None if it is no longer held here."""
         kept = self._kept.pop(entry, None)
         if kept is None or not _is_open(kept.message.channel):
             return None
@@ -192,7 +195,7 @@ class CeleryMessages:
 
 def _for_a_process(consumer: Any) -> Iterator[InLine]:
     semaphore = consumer.controller.semaphore
-    # kombu has no other name for those who wait for a process, in their order.
+    # kombu has no other name for requests that wait for a process, in their order.
     line: deque[Any] = deque() if semaphore is None else semaphore._waiting
     for place in reversed(tuple(line)):
         _, (request, *_), _ = place
@@ -200,7 +203,8 @@ def _for_a_process(consumer: Any) -> Iterator[InLine]:
 
 
 def _for_a_date(consumer: Any) -> Iterator[InLine]:
-    # One whose date has come stays among the scheduled while it waits for its rate.
+    # A request whose date has come stays among the scheduled ones while it waits for its rate
+    # limit.
     beyond = {id(request) for line in _rate_lines(consumer) for request, _ in line}
     for request in tuple(worker_state.scheduled_requests):
         timer = request._eta_timer_entry
@@ -221,7 +225,7 @@ def _rate_lines(consumer: Any) -> list[deque[Any]]:
 
 @dataclass(frozen=True, slots=True)
 class _Leaving:
-    """Leaves a line of Celery's."""
+    """Removes a message from a line of Celery's."""
 
     line: deque[Any]
     place: Any
@@ -234,7 +238,7 @@ class _Leaving:
 
 @dataclass(frozen=True, slots=True)
 class _LeavingTimer:
-    """Cancels a timer of Celery's, whose message has another one taken in its place."""
+    """Cancels a timer of Celery's, and lets another message be taken in its place."""
 
     consumer: Any
     timer: Any
@@ -247,7 +251,9 @@ class _LeavingTimer:
 
 
 def own_qos(consumer: Any) -> QoS | None:
-    """What keeps account of messages in our transport; None at another one, or without a channel.
+    """Return the object that counts messages in our transport.
+
+    None for another transport or channel.
 
     `consumer` is anything with a kombu channel: a consumer or a message.
     """
@@ -258,7 +264,7 @@ def own_qos(consumer: Any) -> QoS | None:
 def _mark(message: Any, way: WayBack) -> None:
     qos = own_qos(message)
     if qos is None:
-        return  # RabbitMQ, or kombu's own transport: they know one way back
+        return  # RabbitMQ, or kombu's own transport: they return messages in one way only
     match way:
         case WayBack.AS_IT_CAME:
             qos.mark_not_started(message.delivery_tag)

@@ -1,4 +1,4 @@
-"""The consumer: what never reaches a task becomes a letter too."""
+"""The consumer: a message that never reaches a task becomes a letter too."""
 
 from __future__ import annotations
 
@@ -58,20 +58,20 @@ from taskyard.wire.logs import logger
 __all__ = ["PUT_OFF", "JobConsumer"]
 
 log = logger(__name__)
-# Events are for people: ten publications a second show as much as one for each task, and cost a
-# tenth of the main process' time where that costs more than half of it.
+# Events are for people: ten publications a second show as much as one for each task, which takes
+# more than half of the main process' time; these take a tenth of that.
 EVENT_INTERVAL_S: Final = 0.1
 EVENT_BATCH: Final = 1_000
-# How often a worker that waits for its broker looks whether it shall end.
+# How often a worker that waits for its broker checks whether it must end.
 _LOOK_S: Final = 0.2
-_EVENTS: Final = "task events not published"
-_DELIVER: Final = "redeliveries not counted"
-_LETTER: Final = "a message without a way to a task not dead-lettered"
-PUT_OFF: Final = "a message with an ETA not put off"
+_EVENTS: Final = "task events were not published"
+_DELIVER: Final = "redeliveries were not counted"
+_LETTER: Final = "a message that cannot reach a task was not dead-lettered"
+PUT_OFF: Final = "a message with an ETA was not moved to the delay store"
 
 
 class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[misc]
-    """Celery's consumer with a way out for every message."""
+    """Celery's consumer, in which every message ends with an outcome."""
 
     batches_events = True
     _flush_entry: Any = None
@@ -82,7 +82,7 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
         messages = CeleryMessages(self)
         attempts = CeleryAttempts(self, messages)
         self.app.taskyard.ports = WorkerPorts(messages, attempts, attempts, attempts)
-        # A pool of processes: its jobs have time limits, and one thread has the timer.
+        # In a pool of processes jobs have time limits, and one thread uses the timer.
         if getattr(self.pool, "uses_semaphore", False):
             discard_cancelled(self.timer)
 
@@ -92,20 +92,20 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
         self.app.taskyard.ports.messages.end_holding()
 
     def on_connection_error_after_connected(self, exc: BaseException) -> None:
-        """Celery's clearing up, then a wait where one loss follows another."""
+        """Clean up as Celery does, then wait if one loss follows another."""
         if self.connection is not None:
             close_in_two_steps(self.connection)
         super().on_connection_error_after_connected(exc)
         until = monotonic() + self._reconnecting.wait_s(monotonic(), exc)
         while (left_s := until - monotonic()) > 0:
-            # A worker that shall end while it waits ends.
+            # A worker that must end while it waits ends.
             maybe_shutdown()
             sleep(min(left_s, _LOOK_S))
 
     def ensure_connected(self, conn: Any) -> Any:
-        """Celery's way back to the broker, where it may try for ever at most `LONGEST_S` apart.
+        """Reconnect as Celery does; if it may try without limit, at most `LONGEST_S` apart.
 
-        kombu waits 2 s longer each time, up to 30: a server that came and went would be missed.
+        kombu waits 2 s longer each time, up to 30: it would miss a server that comes and goes.
         """
         if not self.app.conf.broker_connection_max_retries:
             intervals = {"interval_start": 0.5, "interval_step": 0.5, "interval_max": LONGEST_S}
@@ -119,18 +119,19 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
         return connected
 
     def update_strategies(self) -> None:
-        """Celery calls it just before it sets the prefetch and consumes: the queues come first."""
+        """Prepare the queues; Celery calls this just before it sets the prefetch and consumes."""
         settle_queues(self.app.taskyard.settings, self.app, self.connection)
-        # The channel that Celery consumes on, new with each connection.
+        # The channel on which Celery consumes, new with each connection.
         keep_packed(self.connection.default_channel, self._unpacked_limit)
         super().update_strategies()
-        # Before the first message: what this worker was cut off from must not wait for its lease.
+        # Before the first message: jobs that the lost connection cut off must not wait for their
+        # leases.
         self.app.taskyard.releases.settle()
         reconnecting = self._reconnecting
         self.timer.call_after(CALM_S, reconnecting.note_calm, (reconnecting.losses,))
 
     def _unpacked_limit(self, headers: Mapping[str, Any]) -> int | None:
-        """The most bytes that a compressed body may have; None for no limit."""
+        """Return the limit in bytes for the compressed body of a message; None for no limit."""
         limit: int = self.app.taskyard.settings.max_unpacked_bytes
         return limit
 
@@ -155,45 +156,45 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
     # -- what never reaches a task -------------------------------------------------------------
 
     def on_unknown_message(self, body: Any, message: Any) -> None:
-        """No task header: nothing can run it."""
+        """Dead-letter a message without a task header: nothing can run it."""
         self._refuse(message, no_task(), partial(super().on_unknown_message, body, message))
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
-        """A task that no handler here is registered for."""
+        """Dead-letter a message whose task has no handler here."""
         outcome = unknown_task(task_of(message), self.hostname)
         self._refuse(message, outcome, partial(super().on_unknown_task, body, message, exc))
 
     def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
-        """Headers or arguments of a shape that Celery refuses."""
+        """Dead-letter a message whose headers or arguments Celery refuses."""
         handle_as_celery = partial(super().on_invalid_task, body, message, exc)
         self._refuse(message, invalid_task(exc), handle_as_celery)
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
-        """A body that cannot be decoded, or would be too large."""
+        """Dead-letter a message whose body cannot be decoded, or would be too large."""
         self._note_queue(message)
         self._refuse(message, undecodable(exc), partial(super().on_decode_error, message, exc))
 
     def _refuse(
         self, message: Any, outcome: Failed, _handle_as_celery: Callable[[], object]
     ) -> None:
-        """End a message with a letter, instead of as Celery does."""
+        """End a message with a letter, not as Celery does."""
         self._die(message, outcome)
 
     # -- the way to a task ---------------------------------------------------------------------
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Any:
-        """Celery's handler, behind a check of the message's shape."""
-        # Celery asks for the handler just before it consumes, and again after each reconnection.
+        """Return Celery's handler, behind a check of the message's shape."""
+        # Celery calls this just before it consumes, and again after each reconnection.
         note_queues(self.task_consumer.channel)
         return self._guarded(self._plain_handler(*args, **kwargs))
 
     def _plain_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], Any]:
-        """Celery's own handler, or the app's."""
+        """Return Celery's own handler, or the app's."""
         handle: Callable[[Any], Any] = super().create_task_handler(*args, **kwargs)
         return handle
 
     def _guarded(self, handle: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        """`handle`, which only gets what it can take; everything else ends or waits here."""
+        """Wrap `handle`, which gets only valid messages; all others end or wait here."""
 
         def on_task_received(message: Any) -> Any:
             self._note_queue(message)
@@ -210,14 +211,15 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
             except self.connection_errors:
                 raise
             except Exception as error:
-                # Let out, it would end this worker, and the next one that takes the message.
-                log.exception("a message could not be taken", extra={"action": "not_taken"})
+                # An error that is raised here would end this worker, and each next one that takes
+                # the message.
+                log.exception("a message could not be started", extra={"action": "not_taken"})
                 return self._die(message, not_taken(error, self.hostname))
 
         return on_task_received
 
     def _watch_returns(self, message: Any) -> None:
-        """See to it that RabbitMQ drops no message for having gone back too often."""
+        """Make sure that RabbitMQ drops no message because it was given back too often."""
         if "x-delivery-count" in (message.headers or {}):
             returns = Returns(self.app.taskyard, self.timer.call_after)
             returns.watch(message, queue_by_tag(message, self.task_consumer))
@@ -229,10 +231,10 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
             setattr(message, QUEUE, queue)
 
     def _correct_route(self, message: Any) -> None:
-        """Celery publishes a task's own retry by the route that its message names.
+        """Correct the route in a message, by which Celery publishes a task's own retry.
 
-        Where the client has written that, and it leads elsewhere than to the queue that the message
-        was taken from, the retry would be lost.
+        If the client has written a route to another queue than the one that the message was taken
+        from, the retry would be lost.
         """
         taken = getattr(message, QUEUE, None)
         if taken is None or not isinstance(self.task_consumer.channel, virtual.Channel):
@@ -243,7 +245,7 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
             message.delivery_info = {**info, "exchange": "", "routing_key": taken}
 
     def _put_off(self, message: Any) -> bool:
-        """A message whose ETA is ahead waits in the delay store, not in this worker.
+        """Move a message with a later ETA to the delay store, so that it does not wait here.
 
         Celery would hold it here, past the visibility timeout, and count it as redelivered.
         """
@@ -268,9 +270,9 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
         return BareMessage(message, self.connection_errors)
 
     def _reuses_id(self, message: Any) -> bool:
-        """Whether a message that would wait has another job's id; then its letter is published.
+        """Return whether a message that would wait has another job's id; then publish its letter.
 
-        A message that waits has a stamp, by which it would pass for that job's. Raises one of
+        A waiting message gets a stamp, and would look like a message of that job. Raises one of
         `PUBLISH_ERRORS`.
         """
         if position_of(message) is not None or not is_identified(message):
@@ -283,7 +285,10 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
         return True
 
     def _publish(self, message: Any, stamp: Stamp | None, settlement: Settlement) -> None:
-        """Publish what a message owes that reaches no task; raises one of `PUBLISH_ERRORS`."""
+        """Publish what is owed for a message that reaches no task.
+
+        Raises one of `PUBLISH_ERRORS`.
+        """
         owing = Owing(self.app.taskyard, message, job_id_of(message), task_of(message), stamp)
         pending = pending_publication(settlement, owing)
         if pending is not None:
@@ -307,7 +312,10 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
         return True
 
     def _die(self, message: Any, outcome: Failed) -> None:
-        """Record the death, publish its letter, acknowledge; failing that, put the message back."""
+        """Record the death, publish its letter, acknowledge.
+
+        If that fails, put the message back.
+        """
         self._watch_returns(message)
         yard: WorkerContext = self.app.taskyard
         item = str(job_id_of(message))
@@ -324,15 +332,15 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
 
 
 def _is_decided(yard: WorkerContext, message: Any) -> bool:
-    """Whether this message's attempt has an outcome, and only the publication of it is repeated.
+    """Return whether the message's attempt has an outcome, and only publishing it is repeated.
 
-    That may take as long as a broker takes nothing; it is no sign of poison.
+    That may take as long as the broker accepts nothing; it does not make it a poison message.
     """
     record, stamp = yard.records.read(job_id_of(message)), position_of(message) or Stamp(0)
     own = stamp.generation, stamp.seq
     if not stamp.epoch:
         if stamp.nesting != record.number("nesting"):
-            return False  # it replaces the task that the record has come to, or was replaced
+            return False  # it replaces the record's present task, or was replaced
         first = record.number("nested_generation"), record.number("nested_seq")
         own = first[0], first[1] + stamp.seq
     return record.state is State.DEAD_LETTERED or own < (record.generation, record.number("seq"))

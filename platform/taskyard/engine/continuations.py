@@ -1,4 +1,4 @@
-"""What follows a job: callbacks, the rest of its chain, errbacks, the body of its chord."""
+"""The continuations of a job: callbacks, the rest of its chain, errbacks, the body of its chord."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = [
 
 _CONTINUATIONS: Final = uuid.UUID("1f0f3c56-5a56-5a0e-8a52-0c3a0f3f7a10")
 _PASSING: Final = (*PUBLISH_ERRORS, AMQPError, BackendError)
-# What says that a signature itself is at fault: it would fail the same way again.
+# Errors that show that the signature itself is at fault: it would fail the same way again.
 _INVALID: Final = (
     SerializationError,
     SerializerNotInstalled,
@@ -39,15 +39,15 @@ _INVALID: Final = (
     TypeError,
     ValueError,
 )
-# Elsewhere a message that has no such name is dropped silently.
+# On other brokers, a message without such a name is dropped without an error.
 _NAMES: Final = ("queue", "exchange", "routing_key")
 
 
 @dataclass(frozen=True, slots=True)
 class Continuation:
-    """One of what follows a job. `before` are arguments that go before the signature's own.
+    """One continuation of a job. `before` are arguments that go before the signature's own.
 
-    `kind` is callback, chain, errback or chord; `rest` the steps of a chain that come after it.
+    `kind` is callback, chain, errback or chord; `rest` are the later steps of a chain.
     """
 
     kind: str
@@ -58,7 +58,7 @@ class Continuation:
 
 
 def whole(given: Any) -> Any:
-    """A signature of another client's, with what Celery takes for granted."""
+    """Complete a signature of another client with the fields that Celery expects."""
     if not isinstance(given, dict):
         return given
     for name, empty in (("args", list), ("kwargs", dict), ("options", dict)):
@@ -68,7 +68,7 @@ def whole(given: Any) -> Any:
 
 
 def check_route(signature: Any) -> None:
-    """Raise `TypeError` where an option that says where to is no text."""
+    """Raise `TypeError` if an option of the route is not text."""
     for name in _NAMES:
         value = signature["options"].get(name)
         if value is not None and not isinstance(value, str):
@@ -76,23 +76,23 @@ def check_route(signature: Any) -> None:
 
 
 def is_passing(error: BaseException) -> bool:
-    """Whether a server is unreachable or refuses: the message goes back, its next delivery repeats.
+    """Return whether a server is unreachable or refuses: then the next delivery repeats the work.
 
-    kombu calls an unknown serializer an error of the connection too, since a `KeyError` can be one
-    on Redis; what it was stands behind.
+    kombu treats an unknown serializer as an error of the connection too, since a `KeyError` can be
+    one with Redis; the original error is its cause.
     """
     return isinstance(error, _PASSING) and not is_invalid(error)
 
 
 def is_invalid(error: BaseException) -> bool:
-    """Whether the signature itself is at fault."""
+    """Return whether the signature itself is at fault."""
     while isinstance(error, OperationalError) and error.__cause__ is not None:
         error = error.__cause__
     return isinstance(error, _INVALID)
 
 
 def fix_continuations(request: Any) -> None:
-    """Complete every continuation, and give it an id that a repeated publication derives again."""
+    """Complete every continuation, with an id that is the same when the publication is repeated."""
     for kind in ("callbacks", "errbacks", "chain"):
         for index, one in enumerate(getattr(request, kind, None) or ()):
             options = whole(one)["options"]
@@ -102,12 +102,12 @@ def fix_continuations(request: Any) -> None:
 
 
 def continuation_id(job_id: str, kind: str, index: int) -> str:
-    """The id of a continuation that names none."""
+    """Return the id of a continuation that has none."""
     return str(uuid.uuid5(_CONTINUATIONS, f"{job_id}:{kind}:{index}"))
 
 
 def continuations_of(request: Any, value: Any) -> Iterator[Continuation]:
-    """What a job publishes when it has returned `value`."""
+    """Return what a job publishes after it has returned `value`."""
     for index, one in enumerate(request.callbacks or ()):
         yield Continuation("callback", index, one, (value,))
     chain = list(request.chain or ())

@@ -1,4 +1,4 @@
-"""What the main process does with its pool's processes when the worker drains."""
+"""How the main process treats its pool's processes while the worker drains."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from taskyard.engine.whole_results import WholeResults
 
 __all__ = ["LOOK_S", "DrainingResults"]
 
-# A process' last words wake the drain; only a death without any is found by looking.
+# A process that ends normally sends a last message; only a death without one must be looked for.
 LOOK_S: Final = 0.05
 
 
 class DrainingResults(WholeResults):
-    """Reads what the processes say until the last of them has left.
+    """Reads the processes' messages until the last of them has ended.
 
-    A process leaves when the main process has read what it said of every job, or after 30 s.
-    Celery stops reading once it waits for no job, so what was said of a job that it had given up
-    held the drain for those 30 s. It also sleeps 0.5 s for each process that says nothing, and
-    leaves unread the goodbye after which a process need not sleep its last second.
+    A process ends when the main process has read its report of every job, or after 30 s. Celery
+    stops reading once it waits for no job, so a report of a job that it had given up delayed the
+    drain by those 30 s. It also sleeps 0.5 s for each process without a message, and does not read
+    the last message, after which a process need not sleep its last second.
     """
 
-    # A dead process writes no more, and Celery's loop stands still meanwhile: 1 s by default.
+    # A dead process writes nothing, and Celery's loop stops meanwhile: 1 s by default.
     partial_read_timeout = LOOK_S
 
     def on_stop_not_started(self) -> None:
-        """Celery calls it once every process was asked to leave after its job."""
+        """Read on; Celery calls this once every process was asked to end after its job."""
         if self._hub is None:
             super().on_stop_not_started()
             return
-        # A pipe that broke is always readable.
+        # A broken pipe is always readable.
         broken: set[int] = set()
         while self._state != TERMINATE:
             if self.check_timeouts is not None:
@@ -47,15 +47,15 @@ class DrainingResults(WholeResults):
                 return
 
     def _readable(self, broken: set[int]) -> set[int]:
-        # The number of a closed pipe may be that of a connection by now.
+        # The number of a closed pipe may belong to a connection by now.
         fds = {fd for fd, proc in self.fileno_to_outq.items() if not proc.outq._reader.closed}
         readable, _, again = asynpool._select(fds - broken, timeout=LOOK_S)
         return set() if again else set(readable)
 
     def _read(self, fd: int) -> bool:
-        """What the event loop would do, which has ended; False where the pipe broke.
+        """Do what the ended event loop would do; return False if the pipe is broken.
 
-        Celery's own way at a drain blocks for ever on a message whose writer is killed.
+        Celery's own code for a drain blocks for ever on a message whose writer is killed.
         """
         callback = self._half_read(fd)
         if callback is None:
@@ -69,6 +69,6 @@ class DrainingResults(WholeResults):
         return True
 
     def _half_read(self, fd: int) -> Any:
-        """The reader of a message of which a part was read, or None."""
+        """Return the reader of a message that was read in part, or None."""
         callback, _ = self._hub.readers.get(fd) or (None, ())
         return callback if isgenerator(callback) else None

@@ -1,4 +1,4 @@
-"""When a message is due, as Celery's own worker reads its ETA."""
+"""When a message is due, by its ETA as Celery's own worker parses it."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from taskyard.clock import to_us, us_of
 
 __all__ = ["due_ahead_us", "is_beyond_waiting", "is_date"]
 
-# What is due within this stays in the worker: nothing gains from the way to the delay store.
+# A message that is due within this time stays in the worker: the delay store gains nothing.
 _AT_ONCE_US: Final = us_of(1)
 
 
 def due_ahead_us(message: Any, now_us: int) -> int | None:
-    """When the message is due, if that is more than a second after `now_us`; else None.
+    """Return when the message is due, if that is more than a second after `now_us`; else None.
 
-    None also for an ETA that cannot be read: what Celery says to it comes later.
+    None also for an ETA that cannot be parsed: Celery reports that later.
     """
     due_us = _due_us((message.headers or {}).get("eta"))
     return None if due_us is None or due_us - now_us <= _AT_ONCE_US else due_us
 
 
 def is_beyond_waiting(eta: Any) -> bool:
-    """Whether the date is further ahead than a message can wait at a broker."""
+    """Return whether the date is further ahead than a message can wait at a broker."""
     due_us = _due_us(eta)
     return due_us is not None and due_us - to_us(datetime.now(UTC)) > us_of(LONGEST_WAIT_S)
 
 
 def is_date(eta: Any) -> bool:
-    """Whether it is the text of a date that can be read."""
+    """Return whether it is the text of a date that can be parsed."""
     return _due_us(eta) is not None
 
 
@@ -39,7 +39,7 @@ def _due_us(eta: Any) -> int | None:
         return None
     try:
         moment = datetime.fromisoformat(eta)
-        # Celery's worker takes a date without a zone for UTC, whatever the app's own zone is.
+        # Celery's worker treats a date without a zone as UTC, whatever the app's own zone is.
         return to_us(moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC))
     except (ValueError, OverflowError):
         return None

@@ -1,7 +1,7 @@
-"""Publishing what follows a job that has completed: each continuation by itself.
+"""Publish the continuations of a completed job, one by one.
 
-Celery publishes them together, and what cannot be published among them fails the job. Here the job
-is completed already: what is sound is published, and what is not becomes a dead letter of its own.
+Celery publishes them together, and one that cannot be published fails the job. Here the job is
+completed already: valid ones are published, and each invalid one becomes a dead letter of its own.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def publish_continuations(task: Any, value: Any) -> None:
     """Publish what follows the job that `task` runs; raises `Reject` to repeat it later."""
     request = task.request
     following = list(continuations_of(request, value))
-    # Celery would publish them once more.
+    # Else Celery would publish them a second time.
     request.callbacks = request.chain = None
     if not following:
         return
@@ -43,13 +43,13 @@ def publish_continuations(task: Any, value: Any) -> None:
             except Exception as error:
                 if not is_passing(error):
                     raise
-                text = f"{one.kind} {one.index} of job {request.id} not published: {error}"
+                text = f"{one.kind} {one.index} of job {request.id} was not published: {error}"
                 raise Reject(text, requeue=True) from error
         siblings.leave_trail()
 
 
 def bury_if_done(task: Any, skipped: JobSkipped) -> None:
-    """Of a completed job whose result is gone, what no record knows of gets a letter.
+    """Dead-letter the continuations without a record of a completed job whose result has expired.
 
     Raises `Reject` to repeat it later.
     """
@@ -58,7 +58,9 @@ def bury_if_done(task: Any, skipped: JobSkipped) -> None:
     try:
         dead_letter_unpublished(task.yard, task.request, None, skipped.reason)
     except PUBLISH_ERRORS as error:
-        raise Reject(f"no letters of what follows it: {error}", requeue=True) from error
+        raise Reject(
+            f"letters of its continuations were not published: {error}", requeue=True
+        ) from error
 
 
 def _publish_or_bury(task: Any, one: Continuation, siblings: _Siblings) -> None:
@@ -71,7 +73,10 @@ def _publish_or_bury(task: Any, one: Continuation, siblings: _Siblings) -> None:
 
 
 class _Siblings:
-    """Celery makes a group of several callbacks: its id on their messages, its result's trail."""
+    """Several callbacks, which Celery makes a group.
+
+    Its id is on their messages and in the result.
+    """
 
     def __init__(self, task: Any, count: int) -> None:
         self._task, self._results = task, []  # type: Any, list[Any]
@@ -87,7 +92,7 @@ class _Siblings:
 
 
 def _publish(task: Any, one: Continuation, siblings: _Siblings) -> Any:
-    """The result of a callback among several; None where Celery itself leaves the trail."""
+    """Return the result of a callback among several; None if Celery itself records it."""
     app, request = task.app, task.request
     inherits = app.conf.task_inherit_parent_priority
     options: dict[str, Any] = {

@@ -1,7 +1,7 @@
-"""What Celery's result backend publishes of a job by itself: errbacks and the bodies of chords.
+"""Guard what Celery's result backend publishes by itself: errbacks and the bodies of chords.
 
-What cannot be published there raises out of the report of an outcome that is decided, which would
-be repeated for ever. It becomes a dead letter of its own, as other continuations do.
+An error there is raised out of the report of an outcome that is decided, and would be repeated
+without end. Such a message becomes a dead letter of its own, as other continuations do.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _GUARDED: Final = "_taskyard_guarded"
 def guard(task: Any) -> None:
     """Guard the result backend of a task and its app's publishing, in this process and thread.
 
-    Only what belongs to a job of ours is treated otherwise than by Celery.
+    Only what belongs to a job of Taskyard is treated differently than by Celery.
     """
     backend, amqp, yard = task.backend, task.app.amqp, task.yard
     if not hasattr(backend, _GUARDED) and hasattr(backend, "_call_task_errbacks"):
@@ -66,7 +66,7 @@ def _chord_part(
     body = whole(request.chord)
 
     def count() -> None:
-        # Celery looks at the body only with the last part, and then fails over its own handling.
+        # Celery reads the body only with the last part, and then fails in its own error handling.
         maybe_signature(body, app=None)
         check_route(body)
         plain(request, *outcome, **options)
@@ -77,7 +77,7 @@ def _chord_part(
 def _chord_body(
     app: Any, plain: Callable[..., Any], publish: Any, *args: Any, **options: Any
 ) -> Any:
-    """Celery marks the body as failed and goes on; its letter is all that is missing."""
+    """Publish the letter of a chord's body, which Celery only marks as failed."""
     try:
         return plain(publish, *args, **options)
     except Exception as error:

@@ -1,7 +1,7 @@
-"""What is wrong with the values that a message's headers have: one table.
+"""Check the values of a message's headers: one table.
 
-Protocol 1 has the same names in its body. What Celery and this package only show, or what they
-read carefully anyway, is not in the table; other headers are the client's own.
+Protocol 1 has the same names in its body. Headers that Celery and this package only show, or parse
+with care anyway, are not in the table; other headers are the client's own.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _Check = tuple[str, Callable[[Any], bool]]
 
 
 def fault_of_headers(values: Mapping[str, Any], where: str = "header {!r}") -> str | None:
-    """The first fault, None if there is none; `where` says how a text names a place."""
+    """Return the first fault, None if there is none; `where` says how a text names a place."""
     for name, (expected, holds) in _CHECKS.items():
         value = values.get(name)
         if not holds(value):
@@ -31,13 +31,13 @@ def fault_of_headers(values: Mapping[str, Any], where: str = "header {!r}") -> s
     try:
         read_stamp(values)
     except ValueError as error:
-        # Judged as one without a stamp, a stale message could run again.
+        # If it were treated as one without a stamp, a stale message could run again.
         return str(error)
     return None
 
 
 def _is_name(value: Any) -> bool:
-    """Whether a header can be a key: a text of a key's length that every store can hold."""
+    """Return whether a header can be a key: text of a key's length that every store can hold."""
     return is_text(value) and 0 < len(value) <= LONGEST_ID
 
 
@@ -54,7 +54,7 @@ def _is_shown(value: Any) -> bool:
 
 
 def is_text(value: Any) -> bool:
-    """Whether this is a text that every store and every log can hold."""
+    """Return whether this is text that every store and every log can hold."""
     return isinstance(value, str) and clean_text(value) == value
 
 
@@ -82,7 +82,10 @@ def _are_limits(limits: Any) -> bool:
 
 
 def _is_date(value: Any) -> bool:
-    """Whether Celery reads it, or refuses it in its own words; it would end at other values."""
+    """Return whether Celery parses it, or refuses it with its own text.
+
+    Other values would end it.
+    """
     return value is None or (isinstance(value, str) and value != "")
 
 

@@ -1,7 +1,7 @@
-"""A continuation that cannot be built or published: a dead letter of its own, and never a loop.
+"""Dead-letter a continuation that cannot be built or published, once.
 
-Its id is its own, or one derived from its job's, so that however often it is tried there is one
-record and one letter of it.
+Its id is its own, or one derived from its job's, so that repeated tries give one record and one
+letter.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _ARGUMENTS: Final = frozenset({"args", "kwargs"})
 def dead_letter(yard: WorkerContext, request: Any, one: Continuation, error: BaseException) -> None:
     """Record the continuation's death and publish its letter.
 
-    `request` is its job's. Raises one of `PUBLISH_ERRORS` where that is not possible now.
+    `request` is its job's. Raises one of `PUBLISH_ERRORS` if that is not possible now.
     """
     job_id = _id_of(yard, request, one)
     outcome = _outcome(request, one, error)
@@ -58,7 +58,7 @@ def dead_letter(yard: WorkerContext, request: Any, one: Continuation, error: Bas
     )
     if not isinstance(answer, Decided):
         log.error(
-            "job %s: its %s %d is known as job %s already and leaves no letter: %s",
+            "job %s: its %s %d exists as job %s already and gets no letter: %s",
             request.id,
             one.kind,
             one.index,
@@ -73,9 +73,9 @@ def dead_letter(yard: WorkerContext, request: Any, one: Continuation, error: Bas
 
 
 def dead_letter_unpublished(yard: WorkerContext, request: Any, value: Any, why: str) -> int:
-    """A letter for each continuation of a completed job of which no record knows; how many.
+    """Dead-letter each continuation of a completed job that has no record; return how many.
 
-    `value` is the job's result, None where it is gone. Raises one of `PUBLISH_ERRORS`.
+    `value` is the job's result, None if it has expired. Raises one of `PUBLISH_ERRORS`.
     """
     dead_lettered = 0
     error = PublishFailed(why)
@@ -91,7 +91,7 @@ def dead_letter_unpublished(yard: WorkerContext, request: Any, value: Any, why: 
 
 
 def dead_letter_following(yard: WorkerContext, job_id: str, message: Any, why: str) -> int:
-    """The same for a message of a completed job, in the main process."""
+    """Do the same for a message of a completed job, in the main process."""
     stored = yard.records.result(job_id)
     value = None if stored is None else json.loads(stored).get("result")
     request = Context({**_request_fields(message), "id": job_id, QUEUE: yard.source(message)})
@@ -100,11 +100,11 @@ def dead_letter_following(yard: WorkerContext, job_id: str, message: Any, why: s
 
 
 def _request_fields(message: Any) -> dict[str, Any]:
-    """What a message says of its continuations, in either of Celery's protocols."""
+    """Return a message's fields about its continuations, in either of Celery's protocols."""
     headers = message.headers or {}
     try:
         payload = message.payload
-    except Exception:  # noqa: BLE001 - whatever cannot be decoded names no continuation
+    except Exception:  # noqa: BLE001 - a body that cannot be decoded names no continuation
         return {}
     embed = payload if isinstance(payload, dict) else payload[2] or {}
     embedded = {name: embed.get(name) for name in ("callbacks", "errbacks", "chain", "chord")}
@@ -112,7 +112,7 @@ def _request_fields(message: Any) -> dict[str, Any]:
 
 
 def _id_of(yard: WorkerContext, request: Any, one: Continuation) -> str:
-    """Its own id, unless a job that was published lives or has lived under it."""
+    """Return its own id, unless another job has or had this id."""
     own = usable_id(_options(one).get("task_id"))
     # The parts of a chord share its body.
     around = request.group if one.kind == "chord" and request.group else request.id
@@ -129,11 +129,11 @@ def _outcome(request: Any, one: Continuation, error: BaseException) -> Failed:
     remedy = (
         "replay it with an edited payload, or enqueue a new job"
         if invalid
-        else "mend the cause, then replay it"
+        else "correct the cause, then replay it"
     )
     text = (
         f"{one.kind} {one.index} of job {request.id} was not published: "
-        f"{type(error).__name__}: {error}. The job's own outcome stands; {remedy}"
+        f"{type(error).__name__}: {error}. The job's own outcome does not change; {remedy}"
     )
     given = one.signature if isinstance(one.signature, dict) else {"given": one.signature}
     signature = {name: pack(value) for name, value in given.items() if name not in _ARGUMENTS}
@@ -147,7 +147,7 @@ def _outcome(request: Any, one: Continuation, error: BaseException) -> Failed:
 
 
 def _message(job_id: str, request: Any, one: Continuation) -> RawMessage:
-    """The message that it would have been, without the options; a replay publishes it."""
+    """Return the message that it would have been, without the options; a replay publishes it."""
     given = one.signature if isinstance(one.signature, dict) else {}
     options = _options(one)
     args, kwargs = given.get("args") or [], given.get("kwargs") or {}
@@ -179,7 +179,7 @@ def _encoded(body: Any) -> bytes:
     try:
         return str(dumps(body)).encode()
     except (TypeError, ValueError, RecursionError):
-        # What JSON has no form for is kept for people; such a message could not be published.
+        # Values without a JSON form are kept for people; such a message could not be published.
         return str(dumps(pack(body))).encode()
 
 

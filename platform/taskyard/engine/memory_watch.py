@@ -1,4 +1,4 @@
-"""A bootstep of every worker: looks at the memory of the processes that run jobs."""
+"""A bootstep of every worker: reads the memory of the processes that run jobs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ INTERVAL_S: Final = 0.5
 
 
 class MemoryWatch(bootsteps.StartStopStep):  # type: ignore[misc]
-    """So that a letter can say what a killed process held; the last look is at most 0.5 s old."""
+    """A letter can then say how much memory a killed process had, at most 0.5 s before."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 

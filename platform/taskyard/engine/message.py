@@ -1,4 +1,4 @@
-"""A kombu message as Taskyard's own values."""
+"""Read a kombu message as Taskyard's own values."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ __all__ = [
     "was_delivered_before",
 ]
 
-# How often `self.replace` has put another task in this one's place, as Celery counts it.
+# How often `self.replace` has replaced this task by another, as Celery counts it.
 _NESTING: Final = "replaced_task_nesting"
 _CLOCKS_MAY_DIFFER_US: Final = us_of(86_400)
 _UNIDENTIFIED: Final = uuid.UUID("c0a5b1de-53a0-5e6c-8c39-9a6f7a2e5d01")
 
 
 def raw_message(message: Any) -> RawMessage:
-    """The message as it came: bytes stay bytes, and packed where they were."""
+    """Return the original message: bytes stay bytes, compressed if they were."""
     return RawMessage(
         body=body_as_it_came(message),
         headers=_packed(message.headers),
@@ -55,21 +55,21 @@ def _text(value: Any) -> str | None:
 
 
 def read_stamp(headers: Mapping[str, Any]) -> Stamp | None:
-    """The stamp in a message's headers, None if there is none; raises ValueError if it is broken.
+    """Return the stamp in a message's headers, None if there is none; raises ValueError if broken.
 
-    Admission mints epochs. One that is over a day ahead comes from elsewhere, and would end every
-    life of its job that follows.
+    Admission creates epochs. One that is over a day ahead is not ours, and would end every later
+    epoch of its job.
     """
     stamp = Stamp.read(headers)
     if stamp is not None and stamp.epoch > to_us(datetime.now(UTC)) + _CLOCKS_MAY_DIFFER_US:
         raise ValueError(
-            f"header {HEADER!r}: epoch must lie in the past, got {stamp.epoch}, over a day ahead"
+            f"header {HEADER!r}: epoch must be in the past, got {stamp.epoch}, over a day ahead"
         )
     return stamp
 
 
 def stamp_of(message: Any) -> Stamp | None:
-    """The message's stamp; a broken one counts as absent."""
+    """Return the message's stamp; a broken one counts as absent."""
     try:
         return read_stamp(message.headers or {})
     except ValueError:
@@ -77,7 +77,7 @@ def stamp_of(message: Any) -> Stamp | None:
 
 
 def _stamp_in(request: Any) -> Stamp | None:
-    """The stamp on Celery's request in the child; a broken one counts as absent."""
+    """Return the stamp on Celery's request in the child; a broken one counts as absent."""
     try:
         return read_stamp({HEADER: getattr(request, HEADER, None)})
     except ValueError:
@@ -85,20 +85,21 @@ def _stamp_in(request: Any) -> Stamp | None:
 
 
 def position_of(message: Any) -> Stamp | None:
-    """The message's stamp, with Celery's count of replacements; None where it has neither.
+    """Return the message's stamp, with Celery's count of replacements; None if it has neither.
 
-    A worker that does not stamp counts those too.
+    A worker without Taskyard's stamps counts those too.
     """
     return _with_nesting(stamp_of(message), (message.headers or {}).get(_NESTING))
 
 
 def position_in(request: Any) -> Stamp | None:
-    """The same of Celery's request in the child."""
+    """Return the same of Celery's request in the child."""
     return _with_nesting(_stamp_in(request), getattr(request, _NESTING, None))
 
 
 def _with_nesting(stamp: Stamp | None, nesting: object) -> Stamp | None:
-    # A bool is an int to Python and none to Redis; more than a stamp may hold fits no ledger.
+    # A bool is an int in Python but not in Redis; a larger number than a stamp may hold fits no
+    # ledger.
     count = nesting if type(nesting) is int and 0 < nesting < MOST_RETRIES else 0
     if not count:
         return stamp
@@ -106,35 +107,35 @@ def _with_nesting(stamp: Stamp | None, nesting: object) -> Stamp | None:
 
 
 def is_identified(message: Any) -> bool:
-    """Whether the message has a usable id, by which its job is known again."""
+    """Return whether the message has a usable id, by which its job is recognized."""
     return usable_id((message.headers or {}).get("id")) is not None
 
 
 def job_id_of(message: Any) -> str:
-    """The job's id; for a message without a usable one an id that its bytes always give.
+    """Return the job's id; for a message without a usable one an id derived from its bytes.
 
-    Equal messages have the same: it is good for counting deliveries, and for nothing else.
+    Equal messages get the same id: it serves to count deliveries, and for nothing else.
     """
     found = usable_id((message.headers or {}).get("id"))
     if found is not None:
         return found
     raw = raw_message(message)
-    # Not the delivery tag: it is another one at the next delivery.
+    # Not the delivery tag, which differs at the next delivery.
     return str(uuid.uuid5(_UNIDENTIFIED, f"{raw.body.hex()}:{sorted(raw.headers.items())!r}"))
 
 
 def was_delivered_before(message: Any) -> bool:
-    """Whether the broker has given this message to a worker already, as far as it says."""
+    """Return whether the broker has delivered this message before, as far as it says."""
     return bool((message.delivery_info or {}).get("redelivered"))
 
 
 def task_of(message: Any) -> str:
-    """The task's name, `(none)` where the headers do not say."""
+    """Return the task's name, `(none)` if the headers do not have it."""
     return named_task(message.headers or {})
 
 
 def named_task(headers: Mapping[str, Any]) -> str:
-    """The task's name in a message's headers, `(none)` where they do not say."""
+    """Return the task's name in a message's headers, `(none)` if they do not have it."""
     found = headers.get("task")
     if not isinstance(found, str) or not found:
         return "(none)"
@@ -142,7 +143,7 @@ def named_task(headers: Mapping[str, Any]) -> str:
 
 
 def broker_queue(message: Any) -> str | None:
-    """The queue at the broker that the message came from; without its mark, what it says itself."""
+    """Return the broker's queue of the message: from its mark, else from the message itself."""
     taken = getattr(message, QUEUE, None)
     found = (message.delivery_info or {}).get("routing_key") if taken is None else taken
     return found if isinstance(found, str) else None

@@ -1,4 +1,4 @@
-"""The message of a retry that differs from its attempt's, as the record keeps it.
+"""The message of a retry that differs from its attempt's, stored in the record.
 
 Celery's own `retry()` may change arguments, options and queue; a repeated publication needs them.
 """
@@ -16,7 +16,7 @@ __all__ = ["NextMessage"]
 
 
 class NextMessage(BaseModel):
-    """A message and the name of the queue that it goes to."""
+    """A message and the name of its queue."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -25,10 +25,10 @@ class NextMessage(BaseModel):
 
     @classmethod
     def of(cls, record: Record) -> Self | None:
-        """What the record keeps; None where the next attempt has the same message."""
+        """Parse what the record keeps; None if the next attempt has the same message."""
         kept = record.fields.get("next")
         return cls.model_validate_json(kept) if kept else None
 
     def encode(self) -> bytes:
-        """As the script `finish` stores it."""
+        """Return the text that the script `finish` stores."""
         return self.model_dump_json().encode()

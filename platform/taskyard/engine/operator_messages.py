@@ -1,7 +1,7 @@
-"""The credential of an operator's message: taken out on receipt, before anything can show it.
+"""The credential of an operator's message: removed on receipt, before anything can show it.
 
-What is published again for the same job (a retry, a message that waits) is the message as it came,
-since its next delivery needs the credential too.
+A message that is published again for the same job (a retry, a delay) is the original one, since its
+next delivery needs the credential too.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from taskyard.wire.letters import RawMessage
 
 __all__ = ["credential_of", "message_to_publish", "take_credential"]
 
-# On a message from which the credential was taken: how it came.
+# On a message without its credential: the original form.
 _AS_IT_CAME: Final = "taskyard_as_it_came"
-# Among the properties of RabbitMQ's messages their headers stand again.
+# RabbitMQ's messages also have their headers among their properties.
 _COPIED: Final = "application_headers"
 _NEEDLE: Final = CREDENTIAL.encode()
 _JSON: Final = "application/json"
@@ -30,7 +30,7 @@ _REPR_LENGTH: Final = 1024  # Celery's own
 def take_credential(message: Any) -> None:
     """Move the argument `taskyard_credential` from the message's body to a mark on the message.
 
-    A body that cannot be read as a task's in JSON stays as it is; its letter is masked.
+    A body that cannot be parsed as a task's in JSON is not changed; its letter is masked.
     """
     if message.body is None or _NEEDLE not in bytes_of(message.body):
         return
@@ -53,24 +53,24 @@ def take_credential(message: Any) -> None:
 
 
 def credential_of(message: Any) -> str | None:
-    """The credential that was taken from the message, None if it had none."""
+    """Return the credential that was taken from the message, None if it had none."""
     found: str | None = getattr(message, CREDENTIAL, None)
     return found
 
 
 def message_to_publish(message: Any) -> RawMessage:
-    """The message as it came, to be published again."""
+    """Return the original message, to be published again."""
     found: RawMessage | None = getattr(message, _AS_IT_CAME, None)
     return raw_message(message) if found is None else found
 
 
 def _kwargs_of(message: Any) -> dict[str, Any] | None:
-    """The named arguments in the decoded body, which the message keeps."""
+    """Return the named arguments in the decoded body, which the message keeps."""
     if message.content_type != _JSON:
         return None
     try:
         payload = message.payload
-    except Exception:  # noqa: BLE001 - Celery's own path reports what cannot be decoded
+    except Exception:  # noqa: BLE001 - Celery itself reports what cannot be decoded
         return None
     if isinstance(payload, dict):  # Celery's protocol 1
         kwargs = payload.get("kwargs")

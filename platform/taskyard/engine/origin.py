@@ -1,7 +1,7 @@
 """The queue that a message was taken from, which the message itself does not decide.
 
-A client writes the delivery's route into a Redis message, and chooses exchange and key at RabbitMQ.
-Where a retry goes, and which queue an operator reads, must not hang on that.
+A client writes the delivery's route into a Redis message, and chooses exchange and key with
+RabbitMQ. The queue of a retry, and the queue that an operator sees, must not depend on that.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from kombu.transport import virtual
 
 __all__ = ["HOLDER", "QUEUE", "note_queues", "queue_by_tag"]
 
-# On a message and on the request in the child: where it was taken from.
+# On a message and on the request in the child: the queue it was taken from.
 QUEUE: Final = "taskyard_queue"
-# On the request in the child: which delivery it is.
+# On the request in the child: the name of its delivery.
 HOLDER: Final = "taskyard_holder"
 _NOTING: Final = "_taskyard_notes_queues"
 
 
 def note_queues(channel: Any) -> None:
-    """Have what is consumed from `channel`, from now on, carry its queue's name as `QUEUE`.
+    """Mark each message consumed from `channel`, from now on, with its queue's name as `QUEUE`.
 
-    Only where kombu itself hands messages to consumers (Redis and others): a server's consumer tag
-    says it elsewhere.
+    Only if kombu itself passes messages to consumers (Redis and others): on RabbitMQ the consumer
+    tag shows it.
     """
     if not isinstance(channel, virtual.Channel) or hasattr(channel, _NOTING):
         return
@@ -44,7 +44,7 @@ def note_queues(channel: Any) -> None:
 
 
 def queue_by_tag(message: Any, consumer: Any) -> str | None:
-    """The queue whose consumer RabbitMQ names on the delivery; None on other brokers."""
+    """Return the queue whose consumer RabbitMQ names on the delivery; None on other brokers."""
     if isinstance(consumer.channel, virtual.Channel):
         return None
     tag, tags = (message.delivery_info or {}).get("consumer_tag"), consumer._active_tags

@@ -1,7 +1,7 @@
-"""A bootstep of every worker: what it holds beyond its prefetch count goes back when jobs get slow.
+"""A bootstep of every worker: gives back messages beyond the prefetch count when jobs get slow.
 
-While jobs end quickly the transport takes more than the processes run. When then one runs for
-minutes, those behind it would wait with it, whoever else is idle.
+While jobs end quickly the transport takes more than the processes run. If one then runs for
+minutes, the messages behind it would wait, although other workers are idle.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ INTERVAL_S: Final = 0.5
 
 
 class OverPrefetch(bootsteps.StartStopStep):  # type: ignore[misc]
-    """Gives back, newest first, what no process has begun; it is no redelivery."""
+    """Gives back, newest first, messages that no process has begun.
+
+    They do not count as redelivered.
+    """
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
@@ -49,8 +52,7 @@ def _give_back(messages: Messages) -> None:
     if not withdrawn:
         return
     log.info(
-        "%d messages go back to their queue: the jobs before them take longer than those that "
-        "were taken so far",
+        "returning %d messages to their queue: the jobs before them take longer than earlier ones",
         len(withdrawn),
         extra={"action": "surplus_returned", "count": len(withdrawn)},
     )

@@ -36,13 +36,13 @@ from taskyard.wire.headers import Stamp
 
 __all__ = ["AT_ONCE_US", "Owing", "PendingPublication", "pending_publication"]
 
-# Half of the promoter's interval: a shorter wait is over before the delay store would notice.
+# Half of the promoter's interval: a shorter wait ends before the delay store would notice.
 AT_ONCE_US = us_of(0.1)
 
 
 @dataclass(frozen=True, slots=True)
 class PendingPublication:
-    """A publication owed; `name` is for the log."""
+    """A publication that is owed; `name` is for the log."""
 
     name: str
     publish: Callable[[], None]
@@ -50,7 +50,10 @@ class PendingPublication:
 
 @dataclass(frozen=True, slots=True)
 class Owing:
-    """The delivery that owes: the broker's message, and what it says of its job."""
+    """The delivery for which something is owed.
+
+    The broker's message, and what it says of its job.
+    """
 
     yard: WorkerContext
     message: Any
@@ -60,7 +63,7 @@ class Owing:
 
 
 def pending_publication(settlement: Settlement, owing: Owing) -> PendingPublication | None:
-    """The publication that a settlement obliges to; None where nothing is owed."""
+    """Return the publication that a settlement requires; None if nothing is owed."""
     match settlement:
         case PublishRetry(stamp, due_us):
             return PendingPublication("retry", partial(_publish_retry, owing, stamp, due_us))
@@ -81,7 +84,7 @@ def pending_publication(settlement: Settlement, owing: Owing) -> PendingPublicat
 
 
 def _publish_retry(owing: Owing, stamp: Stamp, due_us: int) -> None:
-    """The next attempt's message, now or when it is due."""
+    """Publish the next attempt's message, now or when it is due."""
     yard, job_id = owing.yard, owing.job_id
     now = yard.records.now_us()
     fresh = stamp.moved(seq=stamp.seq, sent_us=max(now, due_us))
@@ -98,7 +101,7 @@ def _publish_retry(owing: Owing, stamp: Stamp, due_us: int) -> None:
 
 
 def _defer(owing: Owing, wait_us: int) -> None:
-    """The same message again, later."""
+    """Publish the same message again, later."""
     yard = owing.yard
     now = yard.records.now_us()
     record = yard.records.read(owing.job_id)
@@ -112,15 +115,15 @@ def _defer(owing: Owing, wait_us: int) -> None:
 
 
 def _post_letter(yard: WorkerContext, job_id: str, message: Any) -> None:
-    """The dead letter of a record that was decided so."""
+    """Publish the dead letter that the record's decision requires."""
     record = yard.records.read(job_id)
     if record.state is State.DEAD_LETTERED:
         yard.letters.post(build_letter(record, raw_message(message)))
-    # Else it was replayed or ended since: this death's letter was there, or it could not have been.
+    # Otherwise it was replayed or ended since, which needed this death's letter.
 
 
 def _post_own_letter(owing: Owing, reused: Reused, outcome: Failed | None) -> None:
-    """The letter of a message that uses the id of another job, and the record behind it."""
+    """Publish the letter of a message that uses another job's id, after storing its own record."""
     yard, name = owing.yard, owing.job_type
     job_id = reused_id(owing.job_id, name, reused.epoch)
     yard.records.dead_letter(
@@ -134,7 +137,7 @@ def _post_own_letter(owing: Owing, reused: Reused, outcome: Failed | None) -> No
 
 
 def _post_continuations(owing: Owing, outcome: Failed) -> None:
-    """Letters of what follows a completed job and could not be published."""
+    """Publish letters of a completed job's continuations that could not be published."""
     why = outcome.failure.message
     if not dead_letter_following(owing.yard, owing.job_id, owing.message, why):
         log_without_letter(owing.job_id, State.COMPLETED, outcome)

@@ -1,7 +1,7 @@
-"""Celery's prefork pool: no pipe of a killed process is used again, deaths are seen at once.
+"""Celery's prefork pool, which notices deaths at once and never reuses a killed process's pipes.
 
-The hooks are Celery's and billiard's private ones: their versions are pinned, and the tests of
-workers' drains and deaths fail where a new one no longer calls them.
+The hooks are private ones of Celery and billiard: their versions are pinned, and the tests of
+drains and deaths fail if a new version no longer calls them.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ __all__ = [
 
 LOOK_AGAIN_S: Final = 0.01
 UP_WITHIN_S: Final = 60.0
-# A process that has closed its files and lives on is found by Celery's look every 5 s.
+# A process that has closed its files and lives on is found by Celery's check every 5 s.
 LOOKS: Final = 50
 
 
 class OwnPipesPool(asynpool.AsynPool):  # type: ignore[misc]
-    """A pool that gives the pipes of a killed process to no other, as an installed app has it."""
+    """A pool that never reuses the pipes of a killed process, in the form for installed apps."""
 
     ResultHandler = WholeResults
 
     def __init__(self, *args: Any, proc_alive_timeout: float | None = None, **kwargs: Any) -> None:
-        # The main loop stands still while it connects or publishes, and reads nothing then: a new
-        # process that has said that it lives would be killed after 4 s.
+        # The main loop reads nothing while it connects or publishes; a new process that has
+        # reported itself meanwhile would be killed after 4 s.
         longest = max(proc_alive_timeout or 0.0, UP_WITHIN_S)
         super().__init__(*args, proc_alive_timeout=longest, **kwargs)
 
     def read_new_processes(self) -> None:
-        """Read what new processes have said while the main loop stood still.
+        """Read the messages of new processes that came while the main loop was busy.
 
         Must run before the timer that kills a process which has not answered.
         """
@@ -54,8 +54,8 @@ class OwnPipesPool(asynpool.AsynPool):  # type: ignore[misc]
     def _track_child_process(self, proc: Any, hub: Any) -> None:
         """Watch for the end of a process, unless the event of its end has come already.
 
-        Celery registers its pool anew after each loss of the broker, and would end the worker over
-        a process whose end is noticed and whose death could not be seen yet.
+        Celery registers its pool again after each loss of the broker, and would end the worker
+        because of a process whose end was noticed, but whose death could not be seen yet.
         """
         if getattr(proc, "_sentinel_poll", proc) is None:
             self._look_for_death(hub, proc)
@@ -63,17 +63,17 @@ class OwnPipesPool(asynpool.AsynPool):  # type: ignore[misc]
             super()._track_child_process(proc, hub)
 
     def _look_for_death(self, hub: Any, proc: Any) -> None:
-        """Celery looks at all processes every 5 s."""
+        """Look for deaths; Celery checks all processes only every 5 s."""
 
     def _process_cleanup_queues(self, proc: Any) -> None:
-        """Replace the pipes of a killed process; those of one that left in order are used again.
+        """Replace the pipes of a killed process; those of one that ended normally are used again.
 
-        It may have read half a message. Celery looks for the job whose message that was, and finds
-        none where the broker was lost in between: the next process would take the message's middle
-        for a length, and wait for ever.
+        The killed process may have read half a message. Celery looks for the job of that message,
+        and finds none if the broker was lost in between. The next process would read the message's
+        middle as a length, and wait for ever.
         """
         if not proc.dead and proc.exitcode is not None and proc.exitcode < 0:
-            # While its pipes are open: their numbers stand in every index.
+            # While its pipes are open, since every index has their numbers.
             self.on_process_down(proc)
             proc.dead = True
             with suppress(ValueError):
@@ -83,9 +83,9 @@ class OwnPipesPool(asynpool.AsynPool):  # type: ignore[misc]
         super()._process_cleanup_queues(proc)
 
     def process_flush_queues(self, proc: Any) -> None:
-        """Read what a dead process said before its jobs count as lost.
+        """Read what a dead process wrote before its jobs count as lost.
 
-        The rest of a half-read message must not be taken for the beginning of another.
+        The rest of a half-read message must not be read as the beginning of another.
         """
         if not self._result_handler._finish_partial_read(proc.outqR_fd, proc):
             super().process_flush_queues(proc)
@@ -108,7 +108,8 @@ class JobPool(OwnPipesPool):
         self._look_for_death(hub, proc)
 
     def _look_for_death(self, hub: Any, proc: Any) -> None:
-        # One that never came up would be replaced, and fail again, as fast as processes start.
+        # A process that never started properly would be replaced, and fail again, as fast as
+        # processes start.
         if proc in self._pool and proc not in self._waiting_to_start:
             self._look_later(hub, proc, LOOKS)
 
@@ -126,10 +127,11 @@ class JobPool(OwnPipesPool):
     # -- drain ---------------------------------------------------------------------------------
 
     def flush(self) -> None:
-        """Give up the jobs that no process can know of; at a drain, those alone.
+        """Give up jobs that no process can have received; during a drain, only those.
 
-        Celery gives up every job whose process has not answered yet. What was written to a process
-        is run by it: at a drain it is finished and acknowledged, since it would run again.
+        Celery gives up every job whose process has not answered yet. But a process runs what was
+        written to it: during a drain it is finished and acknowledged, since it would run a second
+        time otherwise.
         """
         if self._state != CLOSE:
             super().flush()
@@ -141,7 +143,7 @@ class JobPool(OwnPipesPool):
         self._finish_writing()
 
     def _finish_writing(self) -> None:
-        """A job of which a part was written would swallow the command to leave that follows it."""
+        """Finish writing a job that was written in part, or it would swallow the next command."""
         owners = {asynpool._get_job_writer(job): job for job in self._cache.values()}
         for writer in tuple(self._active_writers):
             job = owners.get(writer)
@@ -150,12 +152,12 @@ class JobPool(OwnPipesPool):
 
 
 class TaskPool(prefork.TaskPool):  # type: ignore[misc]
-    """What `worker_pool` names."""
+    """The pool class that `worker_pool` names."""
 
     Pool = JobPool
 
 
 class InstalledTaskPool(prefork.TaskPool):  # type: ignore[misc]
-    """What `worker_pool` names in an installed app that has Celery's prefork pool."""
+    """The pool class that `worker_pool` names in an installed app with Celery's prefork pool."""
 
     Pool = OwnPipesPool

@@ -11,10 +11,10 @@ drain, health and limits call these, and nothing of billiard, of Celery's worker
 | `Outcomes` | whatever ran the attempt, or saw its process end | `settling`; read by `reports` |
 | `Processes` | operators, health | `celery_attempts` |
 
-Every call is made in the thread of the main loop, except where it says otherwise. No call waits for
-a job. What is known here is in memory only and is lost with the process. That costs nothing: the
-broker has each message as unacknowledged until it is settled, the record has each attempt, and both
-give back what a dead worker had.
+Every call is made in the thread of the main loop, unless it says otherwise. No call waits for a
+job. What is known here is in memory only and is lost with the process. That is safe: the broker has
+each message as unacknowledged until it is settled, the record has each attempt, and both recover
+what a dead worker had.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ class WayBack(StrEnum):
     """How a message goes back to its queue. RabbitMQ requeues it in its own way for all three."""
 
     AS_IT_CAME = "as it came"
-    """The next one of its queue, and no redelivery: nothing has begun it."""
+    """As the next one of its queue, not counted as redelivered: nothing has begun it."""
     COUNTED = "counted"
-    """The last one, at once: a counter bounds how often it comes back."""
+    """As the last one, at once: a counter limits how often it comes back."""
     UNCOUNTED = "uncounted"
-    """The last one; what came back before waits first, or it would come and go without a pause."""
+    """As the last one; a message that came back before waits first, so that it does not circulate."""
 
 
 class WaitsFor(StrEnum):
@@ -68,7 +68,7 @@ class WaitsFor(StrEnum):
     DATE = "date"
     RATE_LIMIT = "rate limit"
     RETURN = "return"
-    """For its way back: another attempt has the lease, or a server does not take what it owes."""
+    """To be given back: another attempt has the lease, or a server does not accept what is owed."""
 
 
 class HeldMessage(Protocol):
@@ -83,22 +83,22 @@ class HeldMessage(Protocol):
         """The broker's message, as its transport has it."""
 
     def acknowledge(self) -> None:
-        """Let the broker forget it; whatever it obliges to is published before, or it goes back.
+        """Delete it at the broker; everything that is owed for it was published before.
 
-        May be sent with the next pop. A worker killed before that gets it, or another worker does,
-        once more: the record then says that nothing is left to run.
+        May be sent with the next pop. If the worker is killed before that, the message is delivered
+        once more, and the record then says that nothing is left to run.
         """
 
     def reject(self, requeue: bool = False) -> None:
-        """Give it back (`requeue`), or let it die of being rejected."""
+        """Give it back (`requeue`), or dead-letter it as rejected."""
 
 
 class Messages(Protocol):
     """Take messages from the broker: pop, hold, acknowledge, give back.
 
-    Popping is the implementation's own matter, as is how many it takes: it hands each message to
-    the consumer's guard (`JobConsumer.create_task_handler`). Guaranteed: the broker has noted a
-    message as unacknowledged, in the step that took it from its queue, before the guard sees it.
+    The implementation decides when it pops and how many; it passes each message to the consumer's
+    guard (`JobConsumer.create_task_handler`). Guaranteed: the broker has noted a message as
+    unacknowledged, in the step that took it from its queue, before the guard sees it.
     """
 
     @property
@@ -108,11 +108,11 @@ class Messages(Protocol):
     def stop_taking(self) -> None:
         """Take no more messages, from any queue, also after the broker was lost and found again.
 
-        What a pop brings after that goes back as it came. What is held stays held.
+        What a pop brings after that goes back unchanged. What is held stays held.
         """
 
     def over_prefetch(self) -> int:
-        """How many messages beyond the prefetch count wait here while no job ends any more."""
+        """Return how many messages beyond the prefetch count wait here while no job ends."""
 
     def withdraw(
         self,
@@ -121,12 +121,13 @@ class Messages(Protocol):
         waiting_for: Collection[WaitsFor] = tuple(WaitsFor),
         most: int | None = None,
     ) -> list[HeldMessage]:
-        """Take messages that nothing has begun out of their line, the newest of each line first.
+        """Remove messages that nothing has begun from their line, the newest of each line first.
 
-        Those of `job_ids` (default: all), at most `most`. No process begins them any more, and the
-        caller settles each: a cancelled job's message is acknowledged once the record is decided, a
-        drain gives back what it withdraws as it came. A worker killed in between gives all of them
-        back. What a process was given already is not among them: it begins by asking the record.
+        Those of `job_ids` (default: all), at most `most`. No process will begin them, and the
+        caller settles each: a cancelled job's message is acknowledged once the record is decided; a
+        drain gives back what it withdraws unchanged. A worker killed in between gives all of them
+        back. Messages that a process has already are not among them: a process begins by asking the
+        record.
         """
 
     def hold(
@@ -140,15 +141,15 @@ class Messages(Protocol):
     ) -> None:
         """Keep a message that cannot be settled now, and call `give_back` after `wait_s`.
 
-        Where the connection was lost meanwhile, nothing is called: the broker has it back. While
-        fewer than `most` are held, another may be taken in the place of each.
+        If the connection was lost meanwhile, nothing is called: the broker has the message again.
+        While fewer than `most` are held, another may be taken in the place of each.
         """
 
     def give_back(self, held: HeldMessage, way: WayBack) -> None:
         """Return a message to its queue."""
 
     def end_holding(self) -> None:
-        """Give back at once what `hold` keeps (by `on_drain` where there is one), now and later."""
+        """Give back at once what `hold` keeps (with `on_drain` if there is one), now and later."""
 
 
 # -- 2. stop an attempt ----------------------------------------------------------------------------
@@ -160,23 +161,25 @@ class Force(StrEnum):
     SOFT = "soft"
     """`SoftTimeLimitExceeded` is raised in the handler, which may clean up, or go on."""
     HARD = "hard"
-    """What runs it ends at once, without clean-up."""
+    """The process or greenlet that runs it ends at once, without clean-up."""
 
 
 class Attempts(Protocol):
     """Stop attempts that run in this worker."""
 
     def stop(self, job_id: str, token: int, force: Force) -> bool:
-        """Stop the attempt of a job that has `token`; whether it runs here and was asked to end.
+        """Stop the attempt of a job that has `token`.
 
-        False, and nothing happens, where the record has a newer token or none, or where another
-        worker runs it. It does not wait for the end. What becomes of the job is not decided here:
-        a verb writes its decision into the record first, and the attempt's outcome is refused then.
-        Without one, SOFT is the handler's failure (`timeout`) unless it returns all the same, and
-        HARD a death as of any process. Stopping the same attempt again is harmless.
+        Return whether it runs here and was asked to end.
 
-        Raises redis-py's errors where the record cannot be asked: nothing is stopped then. Raises
-        `NotSupportedByPool` where the pool cannot stop an attempt in this way.
+        False, and nothing happens, if the record has a newer token or none, or if another worker
+        runs it. It does not wait for the end. It does not decide about the job: a verb writes its
+        decision into the record first, and the attempt's outcome is refused then. Without such a
+        decision, SOFT is the handler's failure (`timeout`) unless it returns all the same, and HARD
+        is a death like that of any process. Stopping the same attempt again is harmless.
+
+        Raises redis-py's errors if the record cannot be read: nothing is stopped then. Raises
+        `NotSupportedByPool` if the pool cannot stop an attempt in this way.
         """
 
 
@@ -185,10 +188,12 @@ class Attempts(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RunningAttempt:
-    """What a process has taken and not reported the end of; times in microseconds.
+    """An attempt that a process has taken, and whose end it has not reported.
+
+    Times in microseconds.
 
     `token` is None before the attempt has begun in the record, after its outcome is recorded, and
-    for a task that is only watched or off. `process` is the id of the process that runs it.
+    for a task that is only observed or off. `process` is the id of the process that runs it.
     """
 
     job_id: str
@@ -214,25 +219,27 @@ class Work(Protocol):
     """List what this worker has."""
 
     def running(self) -> list[RunningAttempt]:
-        """The attempts that run, oldest first; asks the records once for each.
+        """Return the running attempts, oldest first; reads the record of each once.
 
         Raises redis-py's errors.
         """
 
     def waiting(self) -> list[WaitingMessage]:
-        """What is held and not begun."""
+        """Return messages that are held and not begun."""
 
     def processes_of_jobs(self) -> Mapping[str, int]:
-        """The process of each job that runs, by job id; without a call to any server."""
+        """Return the process of each running job, by job id; without a call to any server."""
 
     def held_tags(self, most: int) -> tuple[str, ...]:
-        """The tags of what was taken to be run and is not settled; none where that is over `most`.
+        """Return the tags of messages taken to be run and not settled.
+
+        None if there are over `most`.
 
         Any thread may call it.
         """
 
     def has_place(self, message: Any) -> bool:
-        """Whether a message was given a place in the pool, or in the line to it."""
+        """Return whether a message was given a place in the pool, or in the line to it."""
 
 
 # -- 4. report an outcome --------------------------------------------------------------------------
@@ -240,9 +247,9 @@ class Work(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """The attempt ended and its outcome is in the record; `end` obliges to more than that, or None.
+    """The attempt ended and its outcome is in the record; `end` requires more than that, or None.
 
-    Should the report be lost, the message comes again and `begin` finds the outcome.
+    If the report is lost, the message comes again and `begin` finds the outcome.
     """
 
     end: End | None
@@ -250,7 +257,7 @@ class Reported:
 
 @dataclass(frozen=True, slots=True)
 class NoOutcome:
-    """What ran the attempt ended, or broke, without an outcome; `evidence` is for people.
+    """The attempt's process ended, or failed, without an outcome; `evidence` is for people.
 
     The record may hold one all the same: the process can have died between `finish` and its report.
     """
@@ -260,7 +267,10 @@ class NoOutcome:
 
 @dataclass(frozen=True, slots=True)
 class OverTime:
-    """It was ended for its hard time limit, as `limit` says: a failure, which the policy judges."""
+    """It was ended for its hard time limit, as `limit` says.
+
+    A failure, about which the policy decides.
+    """
 
     limit: str
 
@@ -276,13 +286,13 @@ Report = Reported | NoOutcome | OverTime | Unanswered
 
 
 class Outcomes(Protocol):
-    """The end of one delivery, from whatever ran its attempt to the main process."""
+    """Receives the end of one delivery, from whatever ran its attempt, in the main process."""
 
     def report(self, report: Report) -> None:
-        """Settle the delivery as `report` says; `Reported` alone leaves the acknowledgement.
+        """Settle the delivery as `report` says; after `Reported` only the acknowledgement is left.
 
         Raises nothing. What cannot be settled is held and then given back, and its next delivery
-        finds in the record what was decided. A second report of a settled delivery changes nothing.
+        finds the decision in the record. A second report of a settled delivery changes nothing.
         """
 
 
@@ -293,21 +303,21 @@ class Processes(Protocol):
     """The processes of this worker's pool."""
 
     def processes(self) -> list[int]:
-        """Their ids; empty where the pool runs jobs in the main process."""
+        """Return their ids; empty if the pool runs jobs in the main process."""
 
     def end_process(self, pid: int) -> bool:
-        """Kill one of them (SIGKILL); whether it was one of this pool's that still ran.
+        """Kill one of them (SIGKILL); return whether it was one of this pool's that still ran.
 
-        The pool replaces it. The job that it ran is judged as after any death: what the process had
-        reported or recorded before counts; else its begin counts as a death.
+        The pool replaces it. Its job is treated as after any death: what the process had reported
+        or recorded before counts; else its begin counts as a death.
 
-        Raises `NotSupportedByPool` where the pool has no processes of its own.
+        Raises `NotSupportedByPool` if the pool has no processes of its own.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerPorts:
-    """What the main process of one worker can be asked; `Outcomes` is each delivery's own."""
+    """The ports of one worker's main process; `Outcomes` belongs to each delivery."""
 
     messages: Messages
     attempts: Attempts

@@ -1,7 +1,7 @@
-"""A bootstep of every worker: it says that it lives, which queues it reads, and how it reads them.
+"""A bootstep of every worker: writes its heartbeat, with the queues it reads and its transport.
 
-In a thread of its own, beside whatever the main loop does. A step of the worker, not of its
-consumer: one that has lost its broker still lives.
+In a thread of its own, beside the main loop. It is a step of the worker, not of its consumer: a
+worker that has lost its broker still lives.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ log = logger(__name__)
 
 _FORGETS_EVERY: Final = 12
 _VISIBILITY_S: Final = 3600.0
-# Beyond it, as where a worker waits for many dates, none is named: a heartbeat is no place for a
-# backlog.
+# Above this number none is named: a heartbeat must stay small, even if a worker waits for many
+# dates.
 _MOST_TAGS: Final = 1_000
 
 
 class Presence(bootsteps.StartStopStep):  # type: ignore[misc]
-    """Every `BEAT_S`, until the worker ends in order and leaves."""
+    """Writes a heartbeat every `BEAT_S`, until the worker ends normally and signs off."""
 
-    # Forked processes come before the thread.
+    # Processes are forked before the thread starts.
     requires = ("celery.worker.components:Pool",)
 
     def __init__(self, worker: Any, **kwargs: Any) -> None:
@@ -48,13 +48,13 @@ class Presence(bootsteps.StartStopStep):  # type: ignore[misc]
         self._beats.start()
 
     def stop(self, worker: Any) -> None:
-        """Leave; a server that does not answer is waited for as long as one heartbeat lasts."""
+        """Sign off; wait for a server that does not answer only as long as one heartbeat."""
         if self._beats is not None:
             self._beats.ending.set()
             self._beats.join(BEAT_S)
 
     def terminate(self, worker: Any) -> None:
-        """A cold end is in order too: what the worker holds goes back."""
+        """Sign off after a cold shutdown too: it gives back what the worker holds."""
         self.stop(worker)
 
 
@@ -69,7 +69,7 @@ class _Beats(threading.Thread):
         self.ending = threading.Event()
 
     def run(self) -> None:
-        """Beat until the worker ends."""
+        """Write heartbeats until the worker ends."""
         settings = self._worker.app.taskyard.settings
         with closing(connect(settings.need_redis_url(), retries=0)) as client:
             fleet = Fleet(client, settings.namespace)
@@ -88,7 +88,7 @@ class _Beats(threading.Thread):
         except RedisError as error:
             if not self._failing:
                 log.warning(
-                    "this worker cannot say that it lives, it tries again every %g s: %s",
+                    "the heartbeat of this worker was not written, it tries again every %g s: %s",
                     BEAT_S,
                     error,
                     extra={"action": "presence_not_written"},
@@ -115,7 +115,7 @@ class _Beats(threading.Thread):
 
 
 def member_of(worker: Any) -> Member:
-    """What a worker says of itself when it starts."""
+    """Return what a worker writes about itself when it starts."""
     app = worker.app
     with app.connection_for_read() as connection:
         cls, options = connection.get_transport_cls(), connection.transport_options or {}
@@ -133,6 +133,6 @@ def member_of(worker: Any) -> Member:
 
 
 def _queues(worker: Any) -> tuple[str, ...]:
-    """The queues that it reads now; none before it has begun to."""
+    """Return the queues that it reads now; none before it has begun to."""
     consumer = getattr(getattr(worker, "consumer", None), "task_consumer", None)
     return () if consumer is None else tuple(queue.name for queue in list(consumer.queues))

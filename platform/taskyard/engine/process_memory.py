@@ -1,6 +1,6 @@
-"""What is known of the memory of a pool's process that died: the last look, and the kernel's word.
+"""The memory of a pool's process that died: the last measurement, and the kernel's OOM count.
 
-"signal 9" alone does not tell an operator's `kill` from a kernel that ran out of memory.
+"signal 9" alone does not distinguish an operator's `kill` from a kernel that ran out of memory.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _OOM_KILLS: Final = re.compile(r"^oom_kill (\d+)$", re.MULTILINE)
 
 @dataclass(slots=True)
 class _Look:
-    """A job's process: its bytes, when they were read, the OOM kills before its first look."""
+    """A job's process: its bytes, when they were read, the OOM kills before the first reading."""
 
     resident: int
     at_s: float
@@ -30,14 +30,17 @@ class _Look:
 
 
 class ProcessMemory:
-    """Looks at the processes of running jobs, in /proc; without one there is nothing to report."""
+    """Reads the memory of running jobs' processes from /proc.
+
+    Without /proc there is nothing to report.
+    """
 
     def __init__(self, clock: Clock, root: Path = Path("/")) -> None:
         self._clock, self._root = clock, root
         self._looks: dict[str, _Look] = {}
 
     def look(self, running: Mapping[str, int]) -> None:
-        """Read the memory of each running job's process (job id -> pid); forget the others."""
+        """Read the memory of each running job's process (job id -> pid); drop the others."""
         kills = oom_kills(self._root) if running else None
         self._looks = {job_id: look for job_id, look in self._looks.items() if job_id in running}
         for job_id, pid in running.items():
@@ -49,16 +52,16 @@ class ProcessMemory:
             self._looks[job_id] = _Look(resident, self._clock.monotonic_s(), first_kills)
 
     def last_words(self, job_id: str) -> str:
-        """What is known of a job whose process is gone, as the end of a sentence; may be empty."""
+        """Return what is known of a job's dead process, as the end of a sentence; may be empty."""
         look = self._looks.pop(job_id, None)
         if look is None:
             return ""
         ago_s = self._clock.monotonic_s() - look.at_s
         held = f"{look.resident / _MIB:,.0f} MiB"
-        words = f"; it held {held} of memory when last seen, {ago_s:.1f} s before"
+        words = f"; it used {held} of memory when last measured, {ago_s:.1f} s before"
         kills = oom_kills(self._root)
         if kills is not None and look.oom_kills is not None and kills > look.oom_kills:
-            words += ", and while it ran the kernel killed in its memory group (OOM)"
+            words += ", and while it ran the kernel killed processes of its memory group (OOM)"
         return words
 
     def _resident(self, pid: int) -> int | None:
@@ -68,7 +71,7 @@ class ProcessMemory:
 
 
 def oom_kills(root: Path = Path("/")) -> int | None:
-    """How often the kernel killed in this process's memory group; None where no group is known.
+    """Return how often the kernel killed in this process's memory group; None if no group is known.
 
     `memory.events` of cgroup v2, `memory.oom_control` of v1. A container sees its own group at the
     mount's root, whatever /proc calls it.
@@ -93,5 +96,5 @@ def _text(path: Path) -> str:
     try:
         return path.read_text("utf-8", "replace")
     except OSError:
-        # Gone, or another system than Linux.
+        # It has ended, or this is not Linux.
         return ""

@@ -15,11 +15,11 @@ __all__ = ["INTERVAL_S", "Promoter"]
 
 INTERVAL_S: Final = 0.2
 _ROUNDS: Final = 20
-_PROMOTE: Final = "delayed messages not promoted"
+_PROMOTE: Final = "delayed messages were not moved to their queues"
 
 
 class Promoter(bootsteps.StartStopStep):  # type: ignore[misc]
-    """Every `INTERVAL_S` at most 20 batches, so that a flood of retries cannot stop the loop."""
+    """Moves at most 20 batches every `INTERVAL_S`, so that many retries cannot stop the loop."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
@@ -33,7 +33,7 @@ class Promoter(bootsteps.StartStopStep):  # type: ignore[misc]
         """Start the timer."""
         publisher = consumer.app.taskyard.publisher
         if not isinstance(publisher, RedisPublisher):
-            # RabbitMQ promotes by itself: its delay exchanges lead to the queues.
+            # RabbitMQ does this itself: its delay exchanges lead to the queues.
             return
         self._entry = consumer.timer.call_repeatedly(INTERVAL_S, self._promote, (publisher,))
 

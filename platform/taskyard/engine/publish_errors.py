@@ -1,4 +1,4 @@
-"""What an owed publication may raise: its message goes back, and its next delivery repeats it."""
+"""Errors of an owed publication: its message goes back, and its next delivery repeats it."""
 
 from __future__ import annotations
 

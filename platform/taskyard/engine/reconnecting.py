@@ -1,4 +1,4 @@
-"""How a consumer leaves a broken connection, and how long it waits before it connects again."""
+"""How a consumer closes a broken connection, and how long it waits before it reconnects."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ log = logger(__name__)
 
 _FIRST_S: Final = 0.1
 LONGEST_S: Final = 2.0
-# A connection that held this long was a good one.
+# A connection that lasted this long was stable.
 CALM_S: Final = 10.0
-_REFUSED: Final = "the broker refuses what a worker needs to consume"
+_REFUSED: Final = "the broker refuses a command that a worker needs to consume"
 
 
-# A starting worker asks the others for their state (mingle). Where the app confirms what it
-# publishes, it would wait for that confirmation without a time limit: silent, and off the queues
-# whose messages may be what fills the broker. Remote control is for people, like task events, and
-# goes unconfirmed.
+# A starting worker asks the others for their state (mingle). If the app confirms its publications,
+# it would wait for that confirmation without a time limit, and would not consume the queues whose
+# messages may be what fills the broker. Remote control is for people, like task events, and is sent
+# unconfirmed.
 class BlockedStart:
-    """For Celery's consumer: its process' remote control waits for no confirmation."""
+    """For Celery's consumer: remote control of this process waits for no confirmation."""
 
     app: Any
 
     def connect(self) -> Any:
-        """Celery's connection; what is asked and answered goes over another one."""
+        """Return Celery's connection; remote control uses another one."""
         connection = super().connect()  # type: ignore[misc]
         options = connection.transport_options or {}
         if connection.transport.driver_type == "amqp" and options.get("confirm_publish"):
-            # Children forget it when they are forked.
+            # Forked children drop it.
             self.app.control.mailbox.producer_pool = self._unconfirmed()
         return connection
 
@@ -55,8 +55,8 @@ class BlockedStart:
         return pools.producers[connection]
 
 
-# RabbitMQ stops reading from publishers while it lacks memory or disk. Task events are for people:
-# waiting for their confirmation would stop the consumer, which alone makes room there.
+# RabbitMQ stops reading from publishers while it lacks memory or disk space. Task events are for
+# people: waiting for their confirmation would stop the consumer, which is what makes room there.
 class UnconfirmedEvents:
     """For Celery's consumer: events unconfirmed, and none while RabbitMQ blocks publishers."""
 
@@ -65,7 +65,10 @@ class UnconfirmedEvents:
     ensure_connected: Any
 
     def connection_for_write(self, url: str | None = None, heartbeat: float | None = None) -> Any:
-        """The connection of the event dispatcher; Celery's consumer uses it for nothing else."""
+        """Return the connection of the event dispatcher.
+
+        Celery's consumer uses it for nothing else.
+        """
         connection = self.app.connection_for_write(url=url, heartbeat=heartbeat)
         if connection.transport.driver_type == "amqp":
             connection.transport_options = {
@@ -78,25 +81,25 @@ class UnconfirmedEvents:
 
     def _on_blocked(self, _: str) -> None:
         log.warning(
-            "RabbitMQ blocks publishers for want of memory or disk: no task events until it has "
-            "some; jobs are served, their retries and letters wait",
+            "RabbitMQ blocks publishers, because memory or disk space is low: no task events "
+            "until that ends; jobs run, their retries and letters wait",
             extra={"action": "broker_blocked"},
         )
         if self.event_dispatcher is not None:
             self.event_dispatcher.enabled = False
 
     def _on_unblocked(self) -> None:
-        log.warning("RabbitMQ takes publications again", extra={"action": "broker_unblocked"})
+        log.warning("RabbitMQ accepts publications again", extra={"action": "broker_unblocked"})
         if self.event_dispatcher is not None:
             self.event_dispatcher.enabled = True
 
 
 class Reconnecting:
-    """At once after a loss, then 0.1 s and twice as long up to 2 s while losses follow each other.
+    """Computes waits: none after a first loss, then 0.1 s, and twice as long up to 2 s each time.
 
-    A server that went read-only accepts every connection: without a wait the worker would connect
-    and be refused dozens of times a second. What another connection cannot mend, a permission, has
-    the longer waits of `refusals`.
+    A server that became read-only accepts every connection: without a wait the worker would connect
+    and be refused dozens of times a second. A fault that a new connection cannot correct, such as a
+    missing permission, has the longer waits of `refusals`.
     """
 
     def __init__(self, refusals: Refusals) -> None:
@@ -106,12 +109,15 @@ class Reconnecting:
         self.losses = 0
 
     def note_calm(self, losses: int) -> None:
-        """Called some time after a connection was made: it is stable if none was lost since."""
+        """Note that a connection is stable if none was lost since.
+
+        Called some time after it was made.
+        """
         if losses == self.losses:
             self._refusals.worked(_REFUSED)
 
     def wait_s(self, now_s: float, error: BaseException) -> float:
-        """How long to wait after a loss at `now_s`, in seconds on the monotonic clock."""
+        """Return how long to wait after a loss at `now_s`, in seconds on the monotonic clock."""
         self.losses += 1
         calm = now_s - self._lost_at_s > CALM_S
         self._lost_at_s = now_s
@@ -120,7 +126,7 @@ class Reconnecting:
         self._wait_s = 0.0 if calm else min(max(2 * self._wait_s, _FIRST_S), LONGEST_S)
         if self._wait_s:
             log.warning(
-                "the broker is lost again, connecting in %.1f s: %s",
+                "the connection to the broker is lost again, reconnecting in %.1f s: %s",
                 self._wait_s,
                 error,
                 extra={"action": "reconnect_waits", "wait_s": self._wait_s},
@@ -129,11 +135,11 @@ class Reconnecting:
 
 
 def close_in_two_steps(connection: Any) -> None:
-    """Have `connection` close a channel again where the first attempt has left it half closed.
+    """Make `connection` close a channel a second time if the first try has left it half closed.
 
-    kombu's own Redis channel waits for the answer of its last pop before it closes. Where that does
-    not come, kombu ignores the error and drops the server's address; the next close then raises
-    an AttributeError, which ends the worker. The second attempt has no pop to wait for.
+    kombu's own Redis channel waits for the answer of its last pop before it closes. If that does
+    not come, kombu ignores the error and drops the server's address; the next close then raises an
+    AttributeError, which ends the worker. The second try has no pop to wait for.
     """
     close = connection.maybe_close_channel
 

@@ -1,4 +1,4 @@
-"""Leases of attempts that a lost connection has cut off: given back now, or when Redis answers."""
+"""Leases of attempts that a lost connection ended: released now, or when Redis answers."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ __all__ = ["MOST_OWED", "Releases"]
 
 log = logger(__name__)
 
-# More than any worker has at work; a lease that is not given back costs its job one death.
+# More than any worker runs at once; a lease that is not released costs its job one death.
 MOST_OWED: Final = 1_000
 
 
 class Releases:
-    """What one worker owes, in its main process.
+    """The leases that one worker must release, in its main process.
 
-    The connection that was lost is often that of the records too. Without a release each such
-    loss counts as a death, and three of them dead-letter a job that never failed.
+    The lost connection is often that of the records too. Without a release each such loss counts as
+    a death, and three of them dead-letter a job that never failed.
     """
 
     def __init__(self, records: Records) -> None:
@@ -30,19 +30,19 @@ class Releases:
         self._owed: deque[tuple[str, str]] = deque(maxlen=MOST_OWED)
 
     def owe(self, job_id: str, holder: str) -> None:
-        """Give the lease of this delivery back, later if Redis is unreachable."""
+        """Release the lease of this delivery, later if Redis is unreachable."""
         self._owed.append((job_id, holder))
         self.settle()
 
     def settle(self) -> None:
-        """Give back what is owed, until Redis does not answer."""
+        """Release what is owed, until Redis does not answer."""
         while self._owed:
             job_id, holder = self._owed[0]
             try:
                 self._records.release(job_id, holder)
             except RedisError as error:
                 log.warning(
-                    "job %s: its lease is not released yet, Redis is away: %s",
+                    "job %s: its lease is not released yet, since Redis does not answer: %s",
                     job_id,
                     error,
                     extra={"action": "release_unreachable", "job_id": job_id},

@@ -1,8 +1,8 @@
-"""The request in the main process: publishes what a decision obliges to, then acknowledges.
+"""The request in the main process: publishes what a decision requires, then acknowledges.
 
-Its methods are Celery's hooks; what follows from each is decided by `Settling`. If a publication
-fails, the message goes back instead: the decision is in the record, so its next delivery only
-repeats the publication.
+Its methods are Celery's hooks; `Settling` decides what follows from each. If a publication fails,
+the message goes back instead: the decision is in the record, so its next delivery only repeats the
+publication.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class JobRequest(Request):  # type: ignore[misc]
         self._request_dict[HOLDER] = holder
         self._request_dict[QUEUE] = self._yard.source(message)
         self._request_dict[CREDENTIAL] = credential_of(message)
-        # Protocol 1 has its headers elsewhere: without its stamp a retry would count as stale.
+        # Protocol 1 has its headers in the body: without its stamp a retry would count as stale.
         self._request_dict[HEADER] = (message.headers or {}).get(HEADER)
         stamp = self._stamp_of(message)
         self._settling = Settling(self, self._yard, self.task.name, holder, stamp)
@@ -90,7 +90,7 @@ class JobRequest(Request):  # type: ignore[misc]
     # -- acknowledge: publish first ------------------------------------------------------------
 
     def acknowledge(self) -> None:
-        """Publish what is owed, then acknowledge; on failure the message goes back."""
+        """Publish what is owed, then acknowledge; if that fails, the message goes back."""
         if self.acknowledged or self._settling.waits:
             return
         if self._settling.publish():
@@ -98,7 +98,7 @@ class JobRequest(Request):  # type: ignore[misc]
             super().acknowledge()
 
     def reject(self, requeue: bool = False) -> None:
-        """Give back; or, where Celery itself drops a message, a letter instead of a silent loss."""
+        """Give back; if Celery itself drops a message, publish a letter instead of losing it."""
         if self._settling.waits:
             return
         if requeue or self.acknowledged or self._settling.pending is not None:
@@ -111,7 +111,7 @@ class JobRequest(Request):  # type: ignore[misc]
     def on_failure(
         self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False
     ) -> Any:
-        """Arm what the outcome obliges to; decide where no child could."""
+        """Prepare what the outcome requires; decide if the child could not."""
         guard(self.task)
         error = unwrapped(exc_info.exception)
         report = read_report(error, self._is_no_outcome, stopped=self._stopped_by_us())
@@ -122,10 +122,10 @@ class JobRequest(Request):  # type: ignore[misc]
         return super().on_failure(reportable_failure(exc_info, error), send_failed_event, return_ok)
 
     def _is_no_outcome(self, error: BaseException) -> bool:
-        """Whether Celery's own code failed after the decision, or before it.
+        """Return whether Celery's own code failed after the decision, or before it.
 
-        A result backend that is unreachable when a retry or a failure is to be stored raises in the
-        child, and takes the place of what the child had to report. The record knows better.
+        A result backend that is unreachable when a retry or a failure must be stored raises in the
+        child, and hides what the child had to report. The record has it.
         """
         outcomes = DeadLettered | Ignore | Reject | Retry | Terminated | KeyboardInterrupt
         return not isinstance(error, outcomes)
@@ -139,7 +139,7 @@ class JobRequest(Request):  # type: ignore[misc]
     # -- ends that no child reports ------------------------------------------------------------
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
-        """A soft limit is the child's to handle; the hard one was settled in `on_failure`."""
+        """Do nothing: the child handles a soft limit; the hard one was settled in `on_failure`."""
         if soft:
             super().on_timeout(soft, timeout)
         elif not self.acknowledged:
@@ -147,7 +147,7 @@ class JobRequest(Request):  # type: ignore[misc]
             self._settling.report(over_time(timeout))
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
-        """Expired or revoked: a letter instead of a silent loss."""
+        """Publish a letter for an expired or revoked message instead of losing it."""
         if self.acknowledged:
             return
         worker_state.task_ready(self)
@@ -157,7 +157,7 @@ class JobRequest(Request):  # type: ignore[misc]
             self._settling.terminated(outcome)
         else:
             self._settling.dead_letter(outcome)
-        # Once it is dead, a replay may run. Until then its message comes again, and must not.
+        # Once it is dead, a replay may run. Until then its message comes again, and must not run.
         if expired or not self._settling.undecided:
             worker_state.revoked.discard(self.id)
 
@@ -165,7 +165,7 @@ class JobRequest(Request):  # type: ignore[misc]
         return plain_deaths.expired(self.expires) if expired else plain_deaths.revoked()
 
     def announce_death(self, decided: Decided) -> None:
-        """Celery's side of a death: the result, errbacks, chord and event."""
+        """Do Celery's part of a death: the result, errbacks, chord and event."""
         cause = self._yard.records.read(self.id).cause
         letter = letter_id(self.id, decided.epoch, decided.generation)
         error = DeadLettered(letter, cause.get("code", ""), cause.get("message", ""))
@@ -177,7 +177,7 @@ class JobRequest(Request):  # type: ignore[misc]
     # -- ended on request ----------------------------------------------------------------------
 
     def terminate(self, pool: Any, signal: Any = None) -> None:
-        """Ended by a control command."""
+        """End it for a control command."""
         self._note_killed(pool)
         super().terminate(pool, signal)
 
@@ -189,24 +189,24 @@ class JobRequest(Request):  # type: ignore[misc]
         self._settling.report(NoOutcome("its greenlet was killed on request"))
 
     def _note_killed(self, pool: Any) -> None:
-        """Let an attempt in a greenlet of this process know that its end was asked for."""
+        """Tell an attempt in a greenlet of this process that its end was requested."""
         if pool.is_green and self.time_start:
             self._killed = True
             self._yard.steps.killed.add(self._settling.holder)
 
     def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
-        """Cut off by a lost connection: the next delivery may begin at once, and nothing counts."""
+        """End it for a lost connection: the next delivery may begin at once, and nothing counts."""
         self._note_killed(pool)
         try:
             super().cancel(pool, signal, emit_retry)
         finally:
-            # Also where announcing it fails, which needs the servers whose loss is the reason.
+            # Even if announcing it fails, which needs the servers whose loss is the reason.
             if not self.acknowledged:
                 self._yard.releases.owe(self.id, self._settling.holder)
 
     def _announce_cancelled(self, emit_retry: bool = True) -> None:
-        # First of all: the announcement needs the servers whose loss is the reason. Should it
-        # fail, the child's end would be taken for an operator's `revoke(terminate=True)`.
+        # First of all: the announcement needs the servers whose loss is the reason. If it fails,
+        # the child's end would be taken for an operator's `revoke(terminate=True)`.
         self._already_cancelled = True
         super()._announce_cancelled(emit_retry=emit_retry)
 
@@ -214,7 +214,7 @@ class JobRequest(Request):  # type: ignore[misc]
 def _checked(on_success: Callable[..., Any]) -> Callable[..., Any]:
     def checked(self: JobRequest, report: Any, **options: Any) -> Any:
         if self._killed:
-            # gevent's pool reports a greenlet that was killed as a success, which acknowledges.
+            # gevent's pool reports a killed greenlet as a success, which acknowledges.
             self._yard.steps.killed.discard(self._settling.holder)
             return None
         if escaped(report) is not None:

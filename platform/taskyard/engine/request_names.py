@@ -1,7 +1,7 @@
-"""Which names of a message's headers may become attributes of Celery's request.
+"""The names in a message's headers that may become attributes of Celery's request.
 
-Celery lays a message's headers over its request: a header named like one of the request's methods
-takes its place, one named like a mark of ours would be believed.
+Celery copies a message's headers onto its request: a header named like one of the request's methods
+would replace it, and one named like a mark of ours would be believed.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ _OF_THE_CLASS: Final = frozenset(
     for name, value in vars(Context).items()
     if callable(value) or isinstance(value, property) or name.startswith("_")
 )
-# Null stands for "not said", and Celery would count with it.
+# Null stands for "not said", and Celery would calculate with it.
 _COUNTS: Final = ("retries", "replaced_task_nesting")
 
 OF_THE_REQUEST: Final = (
     _OF_THE_WORKER | _OF_THE_CLASS | {"headers", "id", "task", "timelimit", HEADER}
 )
-"""What a message's body may not set: Celery lays that over the request as well."""
+"""Names that a message's body may not set, since Celery copies it onto the request too."""
 
 
 def without_forged(headers: Mapping[str, Any]) -> dict[str, Any]:
-    """The headers without what only a worker may say; the rest, a client's own, stays."""
+    """Return the headers without those that only a worker may set; a client's own stay."""
     return {
         name: value
         for name, value in headers.items()
@@ -58,7 +58,7 @@ def without_forged(headers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_ours(name: object) -> bool:
-    """Whether a header has a name of ours, other than the stamp's."""
+    """Return whether a header has a name of ours, other than the stamp's."""
     return isinstance(name, str) and name.startswith(_OURS)
 
 

@@ -1,7 +1,7 @@
-"""Messages that went back to a quorum queue of RabbitMQ again and again: published anew instead.
+"""Messages that return to a RabbitMQ quorum queue too often are published again instead.
 
-Such a queue counts what comes back, and drops it at its limit, which RabbitMQ 4 sets at 20 where
-no one else did. A message that only waits for Redis or for its letter must not reach that.
+Such a queue counts what comes back, and drops a message at its limit, which RabbitMQ 4 sets to 20
+by default. A message that only waits for Redis or for its letter must not reach that.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ __all__ = ["HELD_S", "RENEW_AT", "Returns"]
 
 log = logger(__name__)
 
-# Half of RabbitMQ's 20: a worker that dies with the message, or loses its connection, counts too.
+# Half of RabbitMQ's 20, since a worker that dies with the message, or loses its connection, counts
+# too.
 RENEW_AT: Final = 10
 # Between two tries to publish what is held; each of them may take `publish_timeout_s`.
 HELD_S: Final = 5.0
@@ -29,22 +30,22 @@ Later = Callable[[float, Callable[[], None]], object]
 
 
 class Returns:
-    """What goes back by one worker. `later` is its timer: seconds, and what to do then."""
+    """The returns of one worker. `later` is its timer: seconds, and what to do then."""
 
     def __init__(self, yard: WorkerContext, later: Later) -> None:
         self._yard, self._later = yard, later
 
     def watch(self, message: Any, queue: str | None) -> None:
-        """Let a message from the broker's `queue` go back by a publication, if it often came back.
+        """Make a message of the broker's `queue` go back by a publication, if it came back often.
 
-        What counts is the broker's own `x-delivery-count`; without a known queue nothing changes.
+        The broker's own `x-delivery-count` counts; without a known queue nothing changes.
         """
         count = (message.headers or {}).get("x-delivery-count")
         if queue is None or not isinstance(count, int) or count < RENEW_AT:
             return
         publisher = self._yard.publisher
         if not isinstance(publisher, AmqpPublisher):
-            return  # The header is a stranger's: only RabbitMQ counts.
+            return  # The header may come from a client: only RabbitMQ's count is used.
         drop = message.reject_log_error
 
         def go_back(logger: Any, errors: Any, requeue: bool = False) -> None:
@@ -64,7 +65,7 @@ class Returns:
             publisher.renew(message_to_publish(message), job_id=job_id, queue=queue)
         except PublishFailed as error:
             log.warning(
-                "job %s came back too often to go back once more, this worker holds it: %s",
+                "job %s came back too often to be returned once more, so this worker holds it: %s",
                 job_id,
                 error,
                 extra={"action": "return_held", "job_id": job_id, "queue": queue},
@@ -72,7 +73,7 @@ class Returns:
             self._later(HELD_S, lambda: self._renew(publisher, message, queue, errors))
             return
         log.info(
-            "job %s came back %d times and was published anew, before queue %s drops it",
+            "job %s came back %d times and was published again, before queue %s would drop it",
             job_id,
             message.headers["x-delivery-count"],
             queue,

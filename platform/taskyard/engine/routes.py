@@ -1,4 +1,4 @@
-"""Where an exchange and a key lead to, as an app's configuration says."""
+"""The queue to which an exchange and a key lead, by an app's configuration."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ __all__ = ["queue_named"]
 
 
 def queue_named(app: Any, exchange: str, routing_key: str, here: str) -> str:
-    """The queue that an exchange and a key lead to, as the app's configuration says.
+    """Return the queue to which an exchange and a key lead, by the app's configuration.
 
-    Of several, `here` if it is one of them, else the first; none that is known: the key itself.
+    Of several, `here` if it is one of them, else the first; if none is known, the key itself.
     """
     if not exchange:
         return routing_key

@@ -1,6 +1,6 @@
-"""What the main process does about a delivery that ends: ask the record, publish, acknowledge.
+"""Settle a delivery that ends: ask the record, publish, acknowledge.
 
-It asks the same scripts as a child would, so a decision that the child made just before stands.
+It calls the same scripts as a child, so a decision that the child made just before stays.
 """
 
 from __future__ import annotations
@@ -45,24 +45,24 @@ __all__ = ["RECORDS", "Delivery", "Settling"]
 
 log = logger(__name__)
 
-RECORDS: Final = "the records of jobs not reached"
-_ANNOUNCE: Final = "a death not announced"
+RECORDS: Final = "the records of jobs could not be reached"
+_ANNOUNCE: Final = "a death was not announced"
 # A dead worker leaves as many as it had processes, and each waits for at most one lease.
 _MOST_LEASES: Final = 256
 # RabbitMQ closes the channel of a worker that holds a message for half an hour, by default.
 _LONGEST_LEASE_S: Final = 300.0
-# A lease that has ended must not seem to run by a rounding of the timer.
+# An ended lease must not seem to run because the timer rounds.
 _LEASE_MARGIN_S: Final = 0.1
 
 
 class Delivery(HeldMessage, Protocol):
-    """The delivery, as its request has it."""
+    """The delivery that a request stands for."""
 
     id: str
     acknowledged: bool
 
     def announce_death(self, decided: Decided) -> None:
-        """Celery's side of a death: the result, errbacks, chord and event; raises its errors."""
+        """Do Celery's part of a death: the result, errbacks, chord and event; raises its errors."""
 
 
 class Settling:
@@ -93,7 +93,7 @@ class Settling:
         )
 
     def owe_for(self, end: End) -> None:
-        """The same, for an end that the child reported."""
+        """Do the same for an end that the child reported."""
         settlement = self._settlement(end)
         if isinstance(settlement, AwaitLease):
             self._await_lease(settlement.wait_us)
@@ -101,11 +101,11 @@ class Settling:
             self.owe(settlement)
 
     def publish(self) -> bool:
-        """Publish what is owed; where that fails the message goes back."""
+        """Publish what is owed; if that fails the message goes back."""
         pending = self.pending
         if pending is None:
             return True
-        what = f"a {pending.name} not published"
+        what = f"a {pending.name} was not published"
         try:
             pending.publish()
         except PUBLISH_ERRORS as error:
@@ -118,7 +118,7 @@ class Settling:
     # -- what ended it -------------------------------------------------------------------------
 
     def report(self, report: Report) -> None:
-        """Settle as the report says; what the record has already is acknowledged by the request."""
+        """Settle as the report says; the request acknowledges what the record has already."""
         match report:
             case Reported(end):
                 if end is not None:
@@ -133,7 +133,7 @@ class Settling:
                 assert_never(report)
 
     def lost(self, evidence: str) -> None:
-        """The child reported nothing of use; the record says what follows, and counts a death."""
+        """Settle a delivery without a useful report: the record decides, and counts a death."""
         evidence += self._yard.memory.last_words(self._delivery.id)
         try:
             answer = self._yard.records.lose(self._delivery.id, self.holder, evidence)
@@ -143,7 +143,7 @@ class Settling:
         self._conclude(answer, lost=evidence)
 
     def overtime(self, limit: str) -> None:
-        """The child is killed for overtime: a handler's outcome, so the policy decides."""
+        """Settle a child killed for overtime: a handler's outcome, so the policy decides."""
         text = f"hard time limit exceeded: {limit}{self._yard.memory.last_words(self._delivery.id)}"
         try:
             answer = self._judge(Failure("timeout", "TimeLimitExceeded", text, "", ""))
@@ -153,7 +153,7 @@ class Settling:
         self._conclude(answer)
 
     def terminated(self, outcome: Failed) -> None:
-        """Celery's `revoke(terminate=True)` has killed the child in the middle."""
+        """Settle a child that Celery's `revoke(terminate=True)` has killed while it ran."""
         try:
             record = self._yard.records.read(self._delivery.id)
             answer = self._decide(record, outcome)
@@ -167,7 +167,7 @@ class Settling:
             self._conclude(answer)
 
     def dead_letter(self, outcome: Failed) -> None:
-        """Let a message die that no attempt could decide about."""
+        """Dead-letter a message about which no attempt could decide."""
         try:
             answer = self._yard.records.dead_letter(
                 self._delivery.id,
@@ -216,7 +216,7 @@ class Settling:
 
     @property
     def _messages(self) -> Messages | None:
-        """What holds messages in this worker; None without a consumer."""
+        """The object that holds messages in this worker; None without a consumer."""
         ports = self._yard.ports
         return None if ports is None else ports.messages
 
@@ -238,8 +238,8 @@ class Settling:
             return
         self.waits = True
         log.info(
-            "job %s: its message came back while the lease of another attempt runs; this worker "
-            "keeps the message for %.1f s, until that lease is over",
+            "job %s: its message came back while another attempt has the lease; this worker keeps "
+            "the message for %.1f s, until that lease ends",
             self._delivery.id,
             wait_s,
             extra={"action": "lease_awaited", "job_id": self._delivery.id, "wait_s": wait_s},
@@ -253,7 +253,7 @@ class Settling:
         )
 
     def _after_lease(self) -> None:
-        """Return the message as the next one; to the delay store where the other attempt lives."""
+        """Return the message as the next one; to the delay store if the other attempt lives."""
         self.waits = False
         job_id = self._delivery.id
         try:
@@ -266,8 +266,8 @@ class Settling:
             self._defer(remaining_us)
             return
         log.info(
-            "job %s: the lease of its earlier attempt is over, its message is the next of its "
-            "queue",
+            "job %s: the lease of its earlier attempt has ended, so its message returns as the "
+            "next of its queue",
             job_id,
             extra={"action": "lease_over", "job_id": job_id},
         )
@@ -282,7 +282,7 @@ class Settling:
         self._delivery.acknowledge()
 
     def _announced(self, decided: Decided) -> bool:
-        """Announce a death; where that fails the message goes back and finds the decision."""
+        """Announce a death; if that fails the message goes back and finds the decision."""
         try:
             self._delivery.announce_death(decided)
         except Exception as error:  # noqa: BLE001 - any result backend's errors; billiard drops them
@@ -292,7 +292,7 @@ class Settling:
         return True
 
     def give_back(self, what: str, action: str, error: BaseException) -> None:
-        """Return the message after a wait that grows while `what` fails; logged once a cause."""
+        """Return the message after a wait that grows while `what` fails; logged once per cause."""
         job_id = self._delivery.id
         facts = {"job_id": job_id}
         wait_s = self._yard.refusals.refused(what, error, action=action, item=job_id, facts=facts)

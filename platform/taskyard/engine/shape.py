@@ -1,4 +1,4 @@
-"""The shape of a message: what Celery takes for granted and would end a worker by."""
+"""Check the shape of a message, since a wrong one would end Celery's worker."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from taskyard.wire.unread import UNREAD
 
 __all__ = ["fault_of"]
 
-# What a task's end is followed by; its place is the body.
+# Continuations of a task; they belong in the body.
 _CONTINUATIONS: Final = ("callbacks", "errbacks", "chain", "chord")
 
 
 def fault_of(message: Any) -> str | None:
-    """What is wrong with the shape of a message that claims to be a task, None if nothing is."""
+    """Return what is wrong with the shape of a task's message, None if nothing is."""
     headers = message.headers or {}
     if UNREAD in headers:
         return f"its AMQP properties cannot be read; header {UNREAD!r} holds them as they came"
@@ -40,15 +40,18 @@ def _type_fault(message: Any) -> str | None:
 def _misplaced_fault(headers: Any) -> str | None:
     for name in _CONTINUATIONS:
         if headers.get(name) is not None:
-            return f"header {name!r} must stand in the body's embed, got {headers[name]!r:.60}"
+            return f"header {name!r} must be in the body's embed, got {headers[name]!r:.60}"
     return None
 
 
 def _first_protocol_fault(message: Any) -> str | None:
-    """Protocol 1 says in its body what later ones say in headers; None where it says no task."""
+    """Return the fault of protocol 1, which has in its body what later ones have in headers.
+
+    None if the body names no task.
+    """
     try:
         document = message.payload
-    except Exception:  # noqa: BLE001 - Celery's own path reports what cannot be decoded
+    except Exception:  # noqa: BLE001 - Celery itself reports what cannot be decoded
         return None
     if not isinstance(document, dict) or "task" not in document:
         return None
@@ -74,7 +77,7 @@ def _call_fault(args: Any, kwargs: Any) -> str | None:
 def _body_fault(message: Any) -> str | None:
     try:
         payload = message.payload
-    except Exception:  # noqa: BLE001 - Celery's own path reports what cannot be decoded
+    except Exception:  # noqa: BLE001 - Celery itself reports what cannot be decoded
         return None
     if not isinstance(payload, list | tuple) or len(payload) != 3:  # noqa: PLR2004 - protocol 2
         return "the body must be [args, kwargs, embed]"
@@ -92,7 +95,7 @@ def _embed_fault(embed: dict[str, Any], headers: Any) -> str | None:
         return "embed 'chord' must be a signature"
     for name in embed.keys() - set(_CONTINUATIONS):
         if name in OF_THE_REQUEST or name in headers or is_ours(name):
-            return f"embed {name!r:.60} would take the place of the message's own"
+            return f"embed {name!r:.60} would replace the message's own"
     return None
 
 
@@ -103,7 +106,7 @@ def _are_signatures(value: Any) -> bool:
 
 
 def _is_signature(value: Any) -> bool:
-    """Whether Celery can make a task's message of it: the rest it has defaults for."""
+    """Return whether Celery can build a task's message from it; other fields have defaults."""
     return (
         isinstance(value, dict)
         and isinstance(value.get("task"), str)

@@ -27,7 +27,7 @@ from taskyard.wire.headers import Stamp
 
 __all__ = ["PARTS", "JobTask", "delivery_in", "make_task"]
 
-# On the request in the child: makes the context of a job type that is called within the attempt.
+# On the request in the child: creates the context of a job type called within the attempt.
 PARTS: Final = "taskyard_parts"
 
 
@@ -44,9 +44,9 @@ class JobTask(Task):  # type: ignore[misc]
     handler: Handler
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the attempt; called by another task, a part of that one's.
+        """Run the attempt; if another task calls it, run it as a part of that attempt.
 
-        Raises `Refused` where no job runs around it.
+        Raises `Refused` outside of a job.
         """
         request = self.request
         if request.called_directly:
@@ -74,17 +74,17 @@ class JobTask(Task):  # type: ignore[misc]
         part_of = None if around is None else around.request.get(PARTS)
         if part_of is None:
             raise Refused(
-                f"{self.name} is a job type: nothing calls its task directly but celery.map and "
-                "celery.starmap. Enqueue a job, or test its handler with taskyard.testing"
+                f"{self.name} is a job type: only celery.map and celery.starmap may call its task "
+                "directly. Enqueue a job, or test its handler with taskyard.testing"
             )
         return self.yard.runner.run_part(self.handler, args, kwargs, part_of(self.name))
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
-        """Celery's own entry; the pipeline stands in `__call__`."""
+        """Do as `__call__`; Celery's own entry point."""
         return self(*args, **kwargs)
 
     def _encode(self, value: Any) -> bytes:
-        """Celery's own form of a successful result, without what only its own store would need."""
+        """Return Celery's own form of a successful result, without fields for its own store."""
         request = self.request
         meta: dict[str, Any] = {
             "status": states.SUCCESS,
@@ -105,7 +105,7 @@ class JobTask(Task):  # type: ignore[misc]
 
 
 def delivery_in(task: Any, stamp: Stamp | None) -> Delivery:
-    """The delivery that a task runs for in this child, by its request; `stamp` is the message's."""
+    """Return the delivery that a task runs for in this child; `stamp` is the message's."""
     request = task.request
     limits = request.timelimit or (None, None)
     return Delivery(

@@ -1,4 +1,4 @@
-"""Cancelled timers leave the worker's heap with their jobs.
+"""Remove cancelled timers from the worker's heap with their jobs.
 
 kombu keeps a cancelled timer until it would be due. The pool sets one for each job, for its time
 limit: a worker of 2,000 jobs a second with limits of an hour would keep seven million of them.
@@ -14,22 +14,22 @@ from kombu.asynchronous.timer import Entry, Timer
 
 __all__ = ["discard_cancelled"]
 
-# Fewer are not worth a pass over the heap.
+# For fewer a pass over the heap is not worth it.
 _AT_LEAST: Final = 64
 
 
 def discard_cancelled(timer: Any) -> None:
-    """Have `timer` drop what is cancelled: at most half of its heap is, beyond a few entries.
+    """Make `timer` drop cancelled entries: at most half of its heap is cancelled, beyond a few.
 
-    For one that a single thread uses, as the main loop of a pool of processes does. A timer of
-    another kind is left as it is.
+    Only for a timer that a single thread uses, as the main loop of a pool of processes does. A
+    timer of another kind is not changed.
     """
     if type(timer) is Timer:
         timer.Entry = partial(_LeavingEntry, _Heap(timer))
 
 
 class _Heap:
-    """Counts what is cancelled since the last pass, so that a cancellation costs a few steps."""
+    """Counts cancellations since the last pass, so that each costs only a few steps."""
 
     def __init__(self, timer: Any) -> None:
         self._timer, self._cancelled = timer, 0
@@ -45,7 +45,7 @@ class _Heap:
 
 
 class _LeavingEntry(Entry):  # type: ignore[misc]
-    """kombu's entry, which says so when it is cancelled."""
+    """kombu's entry, which also reports its cancellation."""
 
     __slots__ = ("_heap",)
 

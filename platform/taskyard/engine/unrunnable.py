@@ -1,4 +1,4 @@
-"""The end of a message that reaches no task: its death in the record, then its letter."""
+"""End a message that reaches no task: record its death, then publish its letter."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from taskyard.wire.letters import REPEATED, Letter, RawMessage
 __all__ = ["dead_letter", "unidentified_letter"]
 
 
-# Such a message has nothing by which its next delivery is known again, so each delivery gets a
-# letter of its own, and says so where it may be a repetition.
+# Such a message has nothing by which its next delivery is recognized, so each delivery gets a
+# letter of its own, which says so if it may be a repetition.
 def unidentified_letter(
     message: RawMessage,
     outcome: Failed,
@@ -38,7 +38,7 @@ def unidentified_letter(
     now_us: int,
     delivered_before: bool,
 ) -> Letter:
-    """The letter of a message without an id, which is given one; no record knows it."""
+    """Return the letter of a message without an id, which gets one; it has no record."""
     if delivered_before:
         failure = outcome.failure
         failure = replace(

@@ -1,6 +1,6 @@
-"""What the pool's processes say, read on where it was half read when the broker was lost.
+"""Read on the messages of pool processes that were half read when the broker was lost.
 
-A long outcome is read in pieces. Celery keeps what it has read in its event loop, and empties that
+A long outcome is read in pieces. Celery keeps the read part in its event loop, and empties that
 loop when it loses its broker. Then it takes the rest of the outcome for the length of another one:
 no further message of the process is read, or the worker ends.
 """
@@ -19,7 +19,7 @@ __all__ = ["WholeResults"]
 
 
 class WholeResults(asynpool.ResultHandler):  # type: ignore[misc]
-    """Celery's reader of outcomes, which an event loop that begins anew does not interrupt."""
+    """Celery's reader of outcomes, which survives a new event loop."""
 
     @cached_property
     def _halves(self) -> dict[int, tuple[Any, GeneratorType[Any, Any, Any]]]:
@@ -48,7 +48,7 @@ class WholeResults(asynpool.ResultHandler):  # type: ignore[misc]
             self._halves.pop(fd, None)
 
     def _half(self, fd: int) -> GeneratorType[Any, Any, Any] | None:
-        """What was half read of the process that has this pipe, None where nothing was."""
+        """Return the half-read message of the process that has this pipe, None without one."""
         process, half = self._halves.get(fd, (None, None))
         if half is None or half.gi_frame is None or self.fileno_to_outq.get(fd) is not process:
             return None
@@ -63,7 +63,7 @@ class WholeResults(asynpool.ResultHandler):  # type: ignore[misc]
 
 
 def _read_on(hub: Any, fd: int, half: GeneratorType[Any, Any, Any]) -> None:
-    """As Celery's event loop goes on with what is half read."""
+    """Continue with what is half read, as Celery's event loop does."""
     try:
         next(half, None)
     except (OSError, EOFError):

@@ -29,7 +29,7 @@ __all__ = ["WorkerContext"]
 
 
 class WorkerContext:
-    """Connections and rules of one worker; nothing is connected before its first use."""
+    """Connections and rules of one worker; it connects at first use."""
 
     def __init__(self, settings: Settings, catalogue: Catalogue) -> None:
         self.settings = settings
@@ -39,12 +39,12 @@ class WorkerContext:
 
     @property
     def returns_abandoned(self) -> bool:
-        """Whether this worker brings back what dead ones held by kombu's own transport."""
+        """Whether this worker returns messages of dead workers that used kombu's own transport."""
         return False
 
     @cached_property
     def records(self) -> Records:
-        """The records, of this process."""
+        """The records, for this process."""
         client = connect(self.settings.need_redis_url())
         return Records(client, self.settings, domain_of=self.catalogue.domain_of)
 
@@ -53,17 +53,17 @@ class WorkerContext:
 
     @cached_property
     def refusals(self) -> Refusals:
-        """What fails for longer than a moment, in the main process."""
+        """Lasting failures, in the main process."""
         return Refusals()
 
     @cached_property
     def releases(self) -> Releases:
-        """Leases to give back, in the main process."""
+        """Leases to release, in the main process."""
         return Releases(self.records)
 
     @cached_property
     def memory(self) -> ProcessMemory:
-        """What the pool's processes hold, in the main process."""
+        """The memory of the pool's processes, in the main process."""
         return ProcessMemory(SYSTEM_CLOCK)
 
     @cached_property
@@ -75,22 +75,22 @@ class WorkerContext:
 
     @cached_property
     def steps(self) -> AttemptSteps:
-        """What an attempt asks of the records, in a child."""
+        """The steps of an attempt, in a child."""
         return AttemptSteps(self.records, self.rules, SYSTEM_CLOCK)
 
     @cached_property
     def runner(self) -> Runner:
-        """The attempt of a job type, in a child."""
+        """The runner for attempts of job types, in a child."""
         return Runner(self.steps)
 
     @cached_property
     def publisher(self) -> Publisher:
-        """Retries and deferred messages, in the main process."""
+        """The publisher of retries and deferred messages, in the main process."""
         return make_publisher(self.settings, self.records.now_us)
 
     @cached_property
     def letters(self) -> LetterBox:
-        """Dead letters, in the main process."""
+        """The publisher of dead letters, in the main process."""
         return self._letter_box()
 
     def _letter_box(self) -> LetterBox:
@@ -98,7 +98,10 @@ class WorkerContext:
 
     @property
     def letters_here(self) -> LetterBox:
-        """Dead letters, of whatever process asks: a forked one shares no connection."""
+        """The publisher of dead letters, for the calling process.
+
+        A forked one shares no connection.
+        """
         boxes, pid = self._boxes, os.getpid()
         if pid not in boxes:
             boxes[pid] = self._letter_box()
@@ -109,16 +112,19 @@ class WorkerContext:
         return {}
 
     def queue_of(self, broker_name: str | None) -> str:
-        """The configured name of a broker's queue; the name itself if it is not one of ours."""
+        """Return the configured name of a broker's queue.
+
+        The name itself if it is not one of ours.
+        """
         for name in self.settings.queues:
             if self.settings.broker_name(name) == broker_name:
                 return name
         return broker_name or ""
 
     def source(self, message: Any) -> str:
-        """The configured name of the queue that a message came from."""
+        """Return the configured name of the queue that a message came from."""
         return self.queue_of(broker_queue(message))
 
     def home(self, record: Record, message: Any) -> str:
-        """The configured name of the queue where a job's next message belongs."""
+        """Return the configured name of the queue where a job's next message belongs."""
         return record.queue or self.source(message) or "exec"

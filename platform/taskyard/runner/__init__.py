@@ -1,4 +1,4 @@
-"""The way of one attempt: begin, decode, run, judge, finish; each a named step."""
+"""One attempt as a pipeline: begin, decode, run, judge, finish; each a named step."""
 
 from taskyard.runner.failures import describe_failure, failure_here
 from taskyard.runner.judge import Rules, judge

@@ -1,4 +1,4 @@
-"""A decision as the record stores it; a cause of death waits there for its letter."""
+"""A decision in the form that the record stores; a cause of death stays there for its letter."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["death_of", "decide_for", "decision_of", "encode_cause", "plain_failu
 
 
 def encode_cause(outcome: Failed) -> bytes:
-    """JSON of category, code, texts, fingerprint and evidence."""
+    """Return JSON of category, code, texts, fingerprint and evidence."""
     failure = outcome.failure
     facts = {
         "category": outcome.category,
@@ -41,7 +41,7 @@ def plain_failure(
     message: str,
     evidence: dict[str, object] | None = None,
 ) -> Failed:
-    """A death without an exception of the handler's: expired, unknown, invalid."""
+    """Return a death without an exception of the handler: expired, unknown, invalid."""
     text = redact_text(clean_text(message))[:MESSAGE_LIMIT]
     return Failed(Failure(code, error_class, text, "", "", details=evidence), category)
 
@@ -54,12 +54,12 @@ def decide_for(
     job_id: str,
     holder: str,
 ) -> Decided | NotHeld:
-    """Decide an attempt in its process' place, by `Records.finish`; the delivery proves the right.
+    """Decide about an attempt in place of its process, by `Records.finish` and its delivery.
 
-    `NotHeld` where that delivery holds no attempt (any more).
+    `NotHeld` if that delivery holds no attempt (any more).
     """
     if record.state is State.NONE:
-        # A decision would make a record of its own, without a type, a queue or an epoch.
+        # A decision would create a record without a type, a queue or an epoch.
         return NotHeld(record.state)
     answer = finish(
         job_id,
@@ -76,7 +76,7 @@ def decide_for(
 
 
 def decision_of(outcome: Outcome, stored: bytes = b"") -> dict[str, Any]:
-    """The arguments of `Records.finish` that say how an attempt ended; `stored` is a result."""
+    """Return the arguments of `Records.finish` for an attempt's end; `stored` is a result."""
     match outcome:
         case Completed():
             return {"decision": Decision.COMPLETED, "result": stored}
@@ -92,7 +92,7 @@ def decision_of(outcome: Outcome, stored: bytes = b"") -> dict[str, Any]:
 
 
 def death_of(outcome: Failed) -> dict[str, Any]:
-    """The arguments of `Records.dead_letter` and `Records.finish` that say what a job died of."""
+    """Return the arguments of `Records.dead_letter` and `Records.finish` for a cause of death."""
     return {
         "cause": encode_cause(outcome),
         "code": outcome.failure.code,

@@ -1,4 +1,4 @@
-"""An exception as bounded facts: code, texts, fingerprint."""
+"""Convert an exception to facts of limited size: code, texts, fingerprint."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TRACEBACK_LIMIT: Final = 16_000
 
 
 def describe_failure(job_type: str, error: BaseException) -> Failure:
-    """The facts of an exception; the last lines of a long traceback are the ones kept.
+    """Return the facts of an exception; of a long traceback the last lines are kept.
 
     Secrets in its texts are masked before they are cut: half a URL no longer looks like one.
     """
@@ -49,7 +49,7 @@ def describe_failure(job_type: str, error: BaseException) -> Failure:
 
 
 def failure_here(job_type: str, error: BaseException) -> Failure:
-    """The facts of an exception of this process: of a MemoryError also what the process held."""
+    """Return the facts of an exception in this process; for a MemoryError also the memory used."""
     failure = describe_failure(job_type, error)
     if not isinstance(error, MemoryError):
         return failure
@@ -69,12 +69,12 @@ def _message(error: BaseException) -> str:
 def _trace(error: BaseException) -> str:
     try:
         return "".join(traceback.format_exception(error))
-    except BaseException as broken:  # noqa: BLE001 - it reads what the handler's classes say
+    except BaseException as broken:  # noqa: BLE001 - it calls methods of the handler's classes
         return f"(its traceback cannot be read: {type(broken).__name__})"
 
 
 def fingerprint_of(job_type: str, error: BaseException, frames: Iterable[tuple[str, str]]) -> str:
-    """The same for the same job type, class and way through the code; line numbers vary.
+    """Return a value for job type, class and path through the code, without line numbers.
 
     `frames` are the file and the function of each, outermost first.
     """

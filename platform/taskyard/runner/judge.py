@@ -1,4 +1,4 @@
-"""From a failure to an outcome: the job type's policy, or the one that came with the message."""
+"""Decide about a failure by the job type's policy, or by the policy in the message."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ class Rules:
     rng: random.Random
 
     def policy(self, job_type: str, override: Mapping[str, object] | None) -> RetryPolicy:
-        """The message's own policy, laid over the job type's; a broken one counts as absent."""
+        """Return the message's own policy on top of the job type's.
+
+        A broken one counts as absent.
+        """
         base = self.catalogue[job_type].policy if job_type in self.catalogue else DEFAULT_POLICY
         if override is None:
             return base
@@ -36,7 +39,10 @@ class Rules:
             return base
 
     def _may_say(self, name: str, value: object) -> bool:
-        """Whether a message may; its letter would go to, and shorten, any queue that it names."""
+        """Return whether a message may set this field.
+
+        Its letter would go to any queue that it names.
+        """
         if name != "escalate_on_failure" or value is None:
             return True
         return isinstance(value, str) and value in self.catalogue.review_queues
@@ -45,7 +51,7 @@ class Rules:
 def judge(
     failure: Failure, attempts: int, policy: RetryPolicy, rng: random.Random
 ) -> Retrying | Failed:
-    """The outcome of failure number `attempts` (from 1) under `policy`."""
+    """Return the outcome of failure number `attempts` (from 1) under `policy`."""
     never = Category.REJECTED if failure.error_class == Reject.__name__ else None
     category = NEVER_RETRIED.get(failure.code, never)
     if category is not None:

@@ -1,4 +1,4 @@
-"""The lease keeper: one thread a process that renews the running attempt's lease."""
+"""The lease keeper: one thread per process that renews the running attempt's lease."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ __all__ = ["Lease", "LeaseKeeper"]
 
 log = logger(__name__)
 
-_RENEW: Final = "a lease not renewed"
+_RENEW: Final = "a lease was not renewed"
 
 
 @dataclass(slots=True)
 class Lease:
-    """One attempt's lease; the context asks it, the keeper's thread writes it."""
+    """One attempt's lease; the context reads it, the keeper's thread writes it."""
 
     records: Records
     job_id: str
@@ -38,7 +38,7 @@ class Lease:
         return self._cancelled
 
     def lease_lost(self) -> bool:
-        """Whether the job went to another attempt."""
+        """Whether another attempt has the job."""
         return self._lost
 
     def progress(self, fraction: float, note: str) -> None:
@@ -47,10 +47,14 @@ class Lease:
             self.records.progress(self.job_id, self.token, fraction, note)
         except RedisError as error:
             facts = json.dumps({"job_id": self.job_id, "error": str(error)})
-            log.warning("progress not written: %s", facts, extra={"action": "progress_lost"})
+            log.warning(
+                "the progress of a job was not written: %s",
+                facts,
+                extra={"action": "progress_lost"},
+            )
 
     def renew(self) -> None:
-        """Renew once; notes a loss or a cancellation."""
+        """Renew once; note a loss or a cancellation."""
         kept, detail = self.records.renew(self.job_id, self.token)
         if kept:
             self._cancelled = self._cancelled or detail == "cancel"
@@ -61,7 +65,10 @@ class Lease:
 
 
 class LeaseKeeper:
-    """Renews what it is given to watch, three times a lease; a pool of threads shares one."""
+    """Renews the leases that it watches, three times per lease duration.
+
+    A pool of threads shares one.
+    """
 
     def __init__(self, lease_s: float) -> None:
         self._interval_s = lease_s / 3
@@ -71,7 +78,7 @@ class LeaseKeeper:
         self._pid = 0
 
     def watch(self, lease: Lease) -> None:
-        """Keep `lease` until `release`; the thread is started on first use in this process."""
+        """Renew `lease` until `release`; the thread starts at first use in this process."""
         self._leases[id(lease)] = lease
         if self._thread is None or self._pid != os.getpid():
             self._pid = os.getpid()
@@ -87,7 +94,7 @@ class LeaseKeeper:
         watched: list[Lease] = []
         while True:
             tick.wait(self._interval_s)
-            # A lease younger than one interval has not used a third of its time yet.
+            # A lease younger than one interval has used less than a third of its time.
             for lease in watched:
                 if id(lease) in self._leases:
                     self._renew(lease)
@@ -97,7 +104,7 @@ class LeaseKeeper:
         try:
             lease.renew()
         except RedisError as error:
-            # Asked again after a third of a lease, whatever the wait: it is running out.
+            # Try again after a third of a lease, whatever the wait: it is about to end.
             self._refusals.refused(
                 _RENEW, error, action="lease_not_renewed", facts={"job_id": lease.job_id}
             )

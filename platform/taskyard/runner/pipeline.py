@@ -63,7 +63,7 @@ class Runner:
         """Run one attempt and return the job's result.
 
         Raises `JobRetrying`, `JobDeferred`, `JobSkipped`, `JobIdReused` or `DeadLettered` for the
-        main process to act on, and `Reject(requeue=True)` where Redis cannot be asked.
+        main process to act on, and `Reject(requeue=True)` if Redis does not answer.
         """
         with soft_limit_blocked():
             answer = self.steps.begin(delivery)
@@ -77,7 +77,7 @@ class Runner:
     def run_part(
         self, handler: Handler, args: Sequence[Any], kwargs: Mapping[str, Any], context: JobContext
     ) -> Any:
-        """Call a handler within the attempt that `context` is of; raises what it raises."""
+        """Call a handler within the attempt of `context`; raises what the handler raises."""
         return invoke(handler, payload_of(args, kwargs), context, self._loops)
 
     # -- the attempt ---------------------------------------------------------------------------
@@ -107,7 +107,7 @@ class Runner:
     def _checked(
         self, outcome: Outcome, delivery: Delivery, run: Run, encode: EncodeResult
     ) -> tuple[Outcome, bytes]:
-        """The outcome and its stored form; a result that cannot be stored is a failure."""
+        """Return the outcome and its stored form; a result that cannot be stored is a failure."""
         if not isinstance(outcome, Completed):
             return outcome, b""
         stored = encode_result(outcome.value, encode, self.steps.records.settings.max_result_bytes)
@@ -129,9 +129,9 @@ class Runner:
 
 
 def encode_result(value: Any, encode: EncodeResult, limit: int) -> bytes | Failure:
-    """The stored bytes; or what is wrong with the result, with the way out.
+    """Return the stored bytes, or what is wrong with the result and how to correct it.
 
-    `encode` may raise anything: it asks classes of the handler's. `limit` is bytes of the stored
+    `encode` may raise anything: it calls classes of the handler. `limit` is bytes of the stored
     form, which adds some 200 to the value's own.
     """
     try:
@@ -143,13 +143,16 @@ def encode_result(value: Any, encode: EncodeResult, limit: int) -> bytes | Failu
         )
         return Failure(RESULT_INVALID, "BadResult", text, "", "")
     if len(stored) > limit:
-        text = f"the result has {len(stored)} bytes, the limit is {limit}; return a reference to it"
+        text = (
+            f"the result has {len(stored)} bytes, the limit is {limit}; store the data and "
+            "return a reference to it"
+        )
         return Failure(RESULT_TOO_LARGE, "BadResult", text, "", "")
     return stored
 
 
 def payload_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """A job has one payload: the only positional argument, or the keywords as a mapping."""
+    """Return a job's one payload: the only positional argument, or the keywords as a mapping."""
     if len(args) == 1 and not kwargs:
         return args[0]
     if not args:
@@ -159,7 +162,7 @@ def payload_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
 
 
 def invoke(handler: Handler, payload: Any, context: JobContext, loops: asyncio.Runner) -> Any:
-    """The handler's result as JSON-ready data; raises what the handler raises.
+    """Return the handler's result as JSON-ready data; raises what the handler raises.
 
     A payload that its model refuses is a `CodedError("validation_error")`.
     """

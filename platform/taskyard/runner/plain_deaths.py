@@ -1,4 +1,4 @@
-"""What a job dies of without an exception of its handler: one text for each death."""
+"""The causes of death without an exception of the handler: one text for each."""
 
 from __future__ import annotations
 
@@ -24,36 +24,36 @@ __all__ = [
 
 
 def no_task() -> Failed:
-    """A message without a task header: nothing can run it."""
+    """The cause for a message without a task header: nothing can run it."""
     text = "the message has no task header"
     return plain_failure(Category.UNDECODABLE, "no_task", "UnknownMessage", text)
 
 
 def unknown_task(name: str, worker: str) -> Failed:
-    """A task that no handler of this worker is registered for."""
-    text = f"worker {worker} has no handler for {name!r}; deploy one, then replay"
+    """The cause for a task without a handler in this worker."""
+    text = f"worker {worker} has no handler for {name!r}; deploy one, then replay the letter"
     return plain_failure(Category.UNKNOWN_TASK, "unknown_task", "NotRegistered", text)
 
 
 def invalid_task(error: BaseException) -> Failed:
-    """Headers or arguments of a shape that Celery refuses."""
-    text = f"the message is no valid task: {error}"
+    """The cause for headers or arguments that Celery refuses."""
+    text = f"the message is not a valid task: {error}"
     return plain_failure(Category.UNDECODABLE, "invalid", type(error).__name__, text)
 
 
 def malformed(fault: str) -> Failed:
-    """The same, found before Celery looks."""
-    text = f"the message is no valid task: {fault}"
+    """The cause for the same, found before Celery reads the message."""
+    text = f"the message is not a valid task: {fault}"
     return plain_failure(Category.UNDECODABLE, "malformed", "Malformed", text)
 
 
 def undecodable(error: BaseException) -> Failed:
-    """A body that cannot be decoded, or that is too large to be unpacked."""
+    """The cause for a body that cannot be decoded, or is too large to be decompressed."""
     name = type(error).__name__
     if isinstance(error, UnpacksTooLarge):
         text = (
-            f"the compressed body was not unpacked: {error}. Where it is meant, set "
-            "TASKYARD_MAX_UNPACKED_BYTES of the workers higher, then replay"
+            f"the compressed body was not decompressed: {error}. To allow it, set "
+            "TASKYARD_MAX_UNPACKED_BYTES of the workers higher, then replay the letter"
         )
         return plain_failure(Category.REJECTED, "unpacks_too_large", name, text)
     text = f"the body cannot be decoded: {error}"
@@ -61,47 +61,50 @@ def undecodable(error: BaseException) -> Failed:
 
 
 def not_taken(error: BaseException, worker: str) -> Failed:
-    """The message may be sound and this worker at fault: its letter may be replayed."""
+    """The cause for a message that may be valid while this worker is at fault.
+
+    It may be replayed.
+    """
     name = type(error).__name__
     text = (
-        f"worker {worker} could not take the message: {name}: {error}; "
-        "mend what its log shows under action=not_taken, then replay"
+        f"worker {worker} could not start the message: {name}: {error}; correct the cause in its "
+        "log (action=not_taken), then replay the letter"
     )
     return plain_failure(Category.INTERNAL_ERROR, "not_taken", name, text)
 
 
 def delivered_too_often(count: int, limit: int) -> Failed:
-    """Poison: it was delivered again and again, and no attempt of it came to an outcome."""
-    text = f"deliveries reached {count}, the limit is {limit}"
+    """The cause for a poison message: delivered again and again without an outcome."""
+    text = f"it was delivered {count} times, the limit is {limit}"
     evidence: dict[str, object] = {"counter": "deliveries", "count": count, "limit": limit}
     return plain_failure(Category.POISON, "poison", "PoisonJob", text, evidence)
 
 
 def expired(at: object) -> Failed:
-    """Its `expires` was over before it began."""
+    """The cause for a message whose `expires` had passed before it began."""
     return plain_failure(Category.EXPIRED, "expired", "Expired", f"the message expired at {at}")
 
 
 def revoked() -> Failed:
-    """Revoked before it began, or terminated, by Celery's control commands."""
+    """The cause for a message that a control command of Celery revoked or terminated."""
     text = "revoked by a control command of Celery"
     return plain_failure(Category.REJECTED, "revoked", "Revoked", text)
 
 
 def terminated() -> Failed:
-    """Terminated while it ran, as an existing app reports it."""
+    """The cause for an attempt that was terminated while it ran, as an existing app reports it."""
     text = "terminated by a control command"
     return plain_failure(Category.REJECTED, "terminated", "Terminated", text)
 
 
 def rejected() -> Failed:
-    """Celery itself drops the message."""
+    """The cause for a message that Celery itself drops."""
     text = "Celery refused the message before it ran, for example for an impossible ETA"
     return plain_failure(Category.REJECTED, "rejected", "Rejected", text)
 
 
 def unknown_history(dedupe_window_s: float) -> Failed:
-    """No record, and too old for the dedupe window (seconds) to say whether it ran."""
+    """The cause for a message without a record that is older than the dedupe window (seconds)."""
     return plain_failure(
         Category.UNKNOWN_HISTORY,
         "unknown_history",

@@ -1,4 +1,4 @@
-"""Around a handler: a Redis that does not answer is asked again, for a bounded time."""
+"""Ask a Redis that does not answer again, for a limited time."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ __all__ = ["AFTER", "BEFORE", "RetryLimits", "Unreachable", "retry_redis"]
 
 log = logger(__name__)
 
-# Of this process: a pool has several, and each says it once.
+# For this process: a pool has several, and each logs it once.
 _REFUSALS: Final = Refusals()
 
-# Waits of 0.1 s, then twice as long each time up to 2 s; what the client itself tries comes on top.
+# Waits of 0.1 s, then twice as long each time up to 2 s; the client's own retries are in addition.
 _BASE_S: Final = 0.05
 _LONGEST_WAIT_S: Final = 2.0
 
@@ -38,7 +38,8 @@ class RetryLimits:
 # Nothing is done yet: after 1.5 s of waits the message goes back to its queue.
 _BEFORE_REPEATS: Final = 4
 _BEFORE_S: Final = 5.0
-# The work is done, and done again if its outcome is not recorded: 15 s of waits are cheaper.
+# The work is done, and would be done again if its outcome were not recorded: 15 s of waits are
+# cheaper.
 _AFTER_REPEATS: Final = 11
 _AFTER_S: Final = 60.0
 
@@ -50,18 +51,21 @@ _Answer = TypeVar("_Answer")
 
 
 class Unreachable(Reject):  # type: ignore[misc]
-    """The records did not answer or refused: the message goes back, to begin anew."""
+    """The records did not answer or refused.
+
+    The message goes back, and the attempt starts again.
+    """
 
     def __init__(self, reason: str, requeue: bool = True) -> None:
         super().__init__(reason, requeue)
 
 
 def retry_redis(step: str, job_id: str, act: Callable[[], _Answer], limits: RetryLimits) -> _Answer:
-    """What `act` returns, asked again as `limits` says while Redis is unreachable or refuses.
+    """Return what `act` returns; repeat it within `limits` while Redis is unreachable or refuses.
 
-    Raises `Unreachable` after the last. `step` names the log event, `<step>_unreachable`.
+    Raises `Unreachable` after the last try. `step` names the log event, `<step>_unreachable`.
     """
-    what = f"no answer from Redis to {step}"
+    what = f"Redis does not answer to {step}"
 
     def note(error: Exception) -> None:
         facts = {"job_id": job_id}
@@ -75,12 +79,12 @@ def retry_redis(step: str, job_id: str, act: Callable[[], _Answer], limits: Retr
     except RedisError as error:
         # The main process logs it, holds the message and gives it back.
         log.debug(
-            "job %s: %s given up: %s",
+            "job %s: giving up %s, the message goes back: %s",
             job_id,
             step,
             error,
             extra={"action": f"{step}_given_up", "job_id": job_id},
         )
-        raise Unreachable(f"no answer from Redis to {step}: {error}") from error
+        raise Unreachable(f"Redis does not answer to {step}: {error}") from error
     _REFUSALS.worked(what, job_id)
     return answer

@@ -1,6 +1,6 @@
-"""What the end of a delivery obliges the main process to: the one place that decides and logs it.
+"""What the end of a delivery requires: the one place that decides and logs it.
 
-Workers, existing apps and `taskyard.testing` ask here. They differ only in how they publish what is
+Workers, existing apps and `taskyard.testing` call it. They differ only in how they publish what is
 owed, which must be published before the message is acknowledged.
 """
 
@@ -41,7 +41,7 @@ log = logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class PublishRetry:
-    """Publish the message of the next attempt, due at `due_us` (microseconds since the epoch)."""
+    """Publish the message of the next attempt, due at `due_us` (microseconds since 1970)."""
 
     stamp: Stamp
     due_us: int
@@ -56,10 +56,10 @@ class DeferMessage:
 
 @dataclass(frozen=True, slots=True)
 class AwaitLease:
-    """Keep the message here until the lease of another attempt is over, in `wait_us`.
+    """Keep the message here until the lease of another attempt has ended, in `wait_us`.
 
-    It came back, so it may be that of a dead worker: in the delay store it would lose its place in
-    the queue, and its job would wait for all that came later.
+    It came back, so it may be that of a dead worker: in the delay store it would lose its position
+    in the queue, and its job would wait for all later ones.
     """
 
     wait_us: int
@@ -72,9 +72,9 @@ class PostLetter:
 
 @dataclass(frozen=True, slots=True)
 class PostOwnLetter:
-    """Publish a letter of this message alone: its id is another job's.
+    """Publish a letter of this message alone, since its id is another job's.
 
-    `outcome` is what it died of besides; None where it was sound.
+    `outcome` is another cause of death; None if the message was valid.
     """
 
     reused: Reused
@@ -95,7 +95,7 @@ class Acknowledge:
 
 @dataclass(frozen=True, slots=True)
 class GiveBack:
-    """The message goes back to its queue; `counted` where the record bounds how often."""
+    """Return the message to its queue; `counted` if the record limits how often."""
 
     counted: bool
 
@@ -117,8 +117,8 @@ End = Decided | Held | Reused | Stale | Ended | Requeue | NotHeld
 class Delivered:
     """The delivery that ended, and what is known of its end besides the records' answer.
 
-    `outcome` is what the main process let it die of; `lost` says how its process ended. A message
-    that was not `delivered_before` has no place in its queue to keep.
+    `outcome` is the cause of death that the main process decided; `lost` says how its process
+    ended. A message that was not `delivered_before` has no position in its queue to keep.
     """
 
     job_id: str
@@ -129,7 +129,7 @@ class Delivered:
 
 
 def settle(end: End, delivered: Delivered) -> Settlement:  # noqa: PLR0911 - one match, one answer a case
-    """What `end` obliges to."""
+    """Return what `end` requires."""
     _log(end, delivered)
     outcome = delivered.outcome
     match end:
@@ -141,27 +141,30 @@ def settle(end: End, delivered: Delivered) -> Settlement:  # noqa: PLR0911 - one
         case Decided():
             return PostLetter()
         case Held(remaining_us):
-            # The job runs under another message; this one has to wait for its end.
+            # The job runs under another message; this one must wait for its end.
             wait = AwaitLease if delivered.delivered_before else DeferMessage
             return wait(remaining_us)
         case Reused():
             return PostOwnLetter(end, outcome)
         case Ended(State.COMPLETED) if outcome is not None and _is_poison(outcome):
-            # It came back so often for what follows it, which could not be published.
+            # It came back too often because its continuations could not be published.
             return PostContinuations(outcome)
         case Stale() | Ended():
             return Acknowledge()
         case Requeue():
             return GiveBack(counted=True)
         case NotHeld():
-            # Decided before, or never begun: the next delivery is asked again.
+            # Decided before, or never begun: the next delivery asks again.
             return GiveBack(counted=False)
         case _:
             assert_never(end)
 
 
 def reported_end(error: BaseException) -> End | None:
-    """The end that the child of a job type reported by raising `error`; None if it owes nothing."""
+    """Return the end that the child of a job type reported by raising `error`.
+
+    None if nothing is owed.
+    """
     match error:
         case JobRetrying():
             place = error.seq, error.due_us, error.epoch, error.generation
@@ -171,14 +174,14 @@ def reported_end(error: BaseException) -> End | None:
         case JobIdReused():
             return Reused(error.job_type, State(error.state), error.epoch)
         case DeadLettered():
-            # The letter is built from the record, which knows the place.
+            # The letter is built from the record, which has the queue.
             return Decided(Decision.DEAD_LETTERED, 0, 0, 0, 0)
         case _:
             return None
 
 
 def deferred_stamp(stamp: Stamp | None, record: Record, now_us: int) -> Stamp:
-    """The stamp of a message that waits: its own, or that of the job's first message."""
+    """Return the stamp of a waiting message: its own, or that of the job's first message."""
     own = Stamp(record.epoch or now_us) if stamp is None else stamp
     return own.moved(seq=own.seq, sent_us=own.sent_us or own.epoch)
 
@@ -191,7 +194,7 @@ def _log(end: End, delivered: Delivered) -> None:
     job_id, outcome = delivered.job_id, delivered.outcome
     match end:
         case NotHeld(state) if delivered.lost:
-            # Its outcome was recorded, and only its report to this process was not read any more.
+            # Its outcome was recorded, and only the report to this process was not read.
             log.info(
                 "job %s: its process ended after its outcome was recorded, %s: %s",
                 job_id,
@@ -201,7 +204,7 @@ def _log(end: End, delivered: Delivered) -> None:
             )
         case Requeue() | Decided() if delivered.lost:
             log.error(
-                "job %s was lost in its process: %s",
+                "the process of job %s died: %s",
                 job_id,
                 delivered.lost,
                 extra={"action": "child_lost", "job_id": job_id},
@@ -213,9 +216,9 @@ def _log(end: End, delivered: Delivered) -> None:
 
 
 def log_without_letter(job_id: str, state: State, outcome: Failed) -> None:
-    """A duplicate, or a message that comes back although its job is over."""
+    """Log the end of a duplicate, or of a message that comes back although its job is over."""
     log.error(
-        "job %s is %s, so its message ends without a letter: %s",
+        "job %s is %s, so its message is dropped without a letter: %s",
         job_id,
         state,
         outcome.failure.message,

@@ -1,4 +1,4 @@
-"""What the child reports to the main process: exceptions that survive the way between processes."""
+"""Exceptions with which the child reports to the main process; they can be pickled."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class JobRetrying(Retry):  # type: ignore[misc]
         self.cause = cause
 
     def __reduce__(self) -> Any:
-        """Celery's own form would lose the numbers."""
+        """Pickle with the numbers, which Celery's own form would lose."""
         facts = (self.seq, self.due_us, self.epoch, self.generation, self.cause)
         return type(self), facts
 
@@ -35,7 +35,7 @@ class JobSkipped(Ignore):  # type: ignore[misc]
     """Nothing to do for this message: acknowledge it."""
 
     DONE: Final = "completed before"
-    """How a reason begins where the job is completed and its result is gone."""
+    """How a reason begins if the job is completed and its result has expired."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -43,7 +43,10 @@ class JobSkipped(Ignore):  # type: ignore[misc]
 
 
 class JobIdReused(Ignore):  # type: ignore[misc]
-    """The id is that of a job of another type: publish the letter of this message, acknowledge."""
+    """The id belongs to a job of another type.
+
+    Publish the letter of this message, then acknowledge.
+    """
 
     def __init__(self, job_type: str, state: str, epoch: int) -> None:
         super().__init__(job_type, state, epoch)

@@ -1,4 +1,4 @@
-"""Deferring the soft time limit: it may interrupt the handler, never the protocol around it."""
+"""Defer the soft time limit: it may interrupt the handler, never the steps around it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ _SOFT_LIMIT: Final = frozenset({signal.SIGUSR1})
 
 @contextmanager
 def soft_limit_blocked() -> Iterator[None]:
-    """Hold the signal back; what arrives is for the handler inside, or is dropped at the end."""
+    """Hold the signal back.
+
+    One that arrives is for the handler inside, or is dropped at the end.
+    """
     if not _in_main_thread():
         yield
         return
@@ -23,7 +26,7 @@ def soft_limit_blocked() -> Iterator[None]:
     try:
         yield
     finally:
-        # What arrived after the handler belongs to an attempt that is decided.
+        # A signal that came after the handler belongs to an attempt that is decided.
         if signal.SIGUSR1 in signal.sigpending():
             signal.sigwait(_SOFT_LIMIT)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

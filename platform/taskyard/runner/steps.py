@@ -1,7 +1,7 @@
 """The steps of every attempt in the child process; the runners compose them.
 
 begin -> (run | done | decided | held | stale | ended | reused) -> leased -> finish. A Redis that
-does not answer is asked again within the limits of the step.
+does not answer is asked again, within the limits of the step.
 """
 
 from __future__ import annotations
@@ -64,9 +64,9 @@ class Delivery:
 
 
 class AttemptSteps:
-    """What each attempt asks of the records. `before` and `after` the handler differ in patience.
+    """The steps of an attempt that need the records.
 
-    `keeper` renews the leases; one of its own by default.
+    `before` and `after` are the retry limits before and after the handler. `keeper` renews the leases; by default a new one.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class AttemptSteps:
         self._keeper = keeper or LeaseKeeper(records.settings.lease_s)
 
     def begin(self, delivery: Delivery) -> BeginAnswer:
-        """Ask for the right to run; raises `Unreachable` where Redis cannot be asked."""
+        """Ask for the right to run; raises `Unreachable` if Redis does not answer."""
         return retry_redis(
             "begin",
             delivery.job_id,
@@ -103,7 +103,7 @@ class AttemptSteps:
         )
 
     def without_run(self, delivery: Delivery, answer: WithoutRun, decode: DecodeResult) -> Any:
-        """The result of a job that is completed; else raises what the main process is to do.
+        """Return the result of a completed job; else raise what the main process must do.
 
         That is `JobRetrying`, `JobDeferred`, `JobSkipped`, `JobIdReused` or `DeadLettered`.
         """
@@ -135,7 +135,7 @@ class AttemptSteps:
         return DeadLettered(letter, cause.get("code", ""), cause.get("message", ""))
 
     def _dead_letter(self, delivery: Delivery) -> Decided | Held | Stale | Ended | Reused:
-        """Let a job of unknown history die, unless another delivery of it has come further."""
+        """Dead-letter a job of unknown history, unless another delivery of it has decided more."""
         outcome = unknown_history(self.records.settings.dedupe_window_s)
         return retry_redis(
             "condemn",
@@ -153,22 +153,22 @@ class AttemptSteps:
     # -- the attempt ---------------------------------------------------------------------------
 
     def leased(self, delivery: Delivery, run: Run) -> WatchedLease:
-        """Within, the lease of the attempt is renewed."""
+        """Renew the lease of the attempt inside the block."""
         lease = Lease(self.records, delivery.job_id, run.token, _cancelled=run.cancel != "")
         return WatchedLease(self._keeper, lease)
 
     def process_end(self, delivery: Delivery) -> ProcessEnd:
-        """What distinguishes the end of this process from a failure of the handler."""
+        """Return what distinguishes the end of this process from a failure of the handler."""
         return ProcessEnd(lambda: delivery.holder in self.killed, delivery.time_limit_s)
 
     def judge(self, failure: Failure, delivery: Delivery, run: Run) -> Retrying | Failed:
-        """The outcome of a failure, by the policy of the message or of the job type."""
+        """Return the outcome of a failure, by the policy of the message or of the job type."""
         override = None if delivery.stamp is None else delivery.stamp.policy
         policy = self.rules.policy(delivery.job_type, override)
         return judge(failure, run.attempts + 1, policy, self.rules.rng)
 
     def context(self, delivery: Delivery, run: Run, lease: Lease) -> JobContext:
-        """What the handler may ask of its job."""
+        """Return the context that the handler gets."""
         limit = delivery.time_limit_s
         return JobContext(
             job_id=delivery.job_id,
@@ -187,7 +187,7 @@ class AttemptSteps:
     def finish(self, delivery: Delivery, run: Run, **facts: Any) -> Finished:
         """Record how the attempt ended, with the arguments of `Records.finish`.
 
-        Raises `JobSkipped` where another attempt or an operator came first.
+        Raises `JobSkipped` if another attempt or an operator decided first.
         """
         job_id = delivery.job_id
         answer = retry_redis(
@@ -205,7 +205,7 @@ class AttemptSteps:
         )
         if isinstance(answer, Superseded):
             log.warning(
-                "job %s: this attempt's outcome came too late, the job is %s",
+                "job %s: this attempt's outcome came too late and is dropped, since the job is %s",
                 job_id,
                 answer.state,
                 extra={"action": "superseded", "job_id": job_id},
@@ -215,7 +215,7 @@ class AttemptSteps:
 
 
 class WatchedLease:
-    """A lease under the keeper's eye."""
+    """A lease that the keeper renews."""
 
     def __init__(self, keeper: LeaseKeeper, lease: Lease) -> None:
         self._keeper, self._lease = keeper, lease
@@ -229,7 +229,7 @@ class WatchedLease:
 
 
 def _once(session: Any, job_key: str, step: str) -> bool:
-    # SQLAlchemy is needed by handlers that have a database, not by every worker.
+    # Only handlers with a database need SQLAlchemy, not every worker.
     from taskyard.inbox import once  # noqa: PLC0415
 
     return once(session, job_key, step)
