@@ -58,7 +58,7 @@ class WayBack(StrEnum):
     COUNTED = "counted"
     """As the last one, at once: a counter limits how often it comes back."""
     UNCOUNTED = "uncounted"
-    """As the last one; a message that came back before waits first, so that it does not circulate."""
+    """As the last one; a message that came back before waits first, so that it does not loop."""
 
 
 class WaitsFor(StrEnum):

@@ -66,7 +66,8 @@ class Delivery:
 class AttemptSteps:
     """The steps of an attempt that need the records.
 
-    `before` and `after` are the retry limits before and after the handler. `keeper` renews the leases; by default a new one.
+    `before` and `after` are the retry limits before and after the handler. `keeper`
+    renews the leases; by default a new one.
     """
 
     def __init__(
