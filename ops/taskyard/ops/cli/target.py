@@ -18,7 +18,7 @@ from taskyard.errors import InvalidSettings, ServerUnreachable
 from taskyard.ops.cli.console import note
 from taskyard.settings import Settings, load
 
-__all__ = ["EMBEDDED_ORIGIN", "URLS", "Target", "find_target"]
+__all__ = ["CREDENTIALS", "EMBEDDED_ORIGIN", "URLS", "Target", "find_target"]
 
 URLS: Final = ("broker_url", "redis_url", "database_url")
 _EXAMPLES: Final = {
@@ -26,6 +26,8 @@ _EXAMPLES: Final = {
     "redis_url": "redis://host:6379/0",
     "database_url": "postgresql://host:5432/name",
 }
+# An operator's: the jobs of a worker can read its environment, so it inherits neither.
+CREDENTIALS: Final = ("TASKYARD_TOKEN", "TASKYARD_SIGNING_KEY")
 EMBEDDED_ORIGIN: Final = "taskyard up"
 
 

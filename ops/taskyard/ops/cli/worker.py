@@ -10,7 +10,7 @@ from typing import Annotated, Final
 import typer
 
 from taskyard.jobs import Catalogue
-from taskyard.ops.cli.target import find_target
+from taskyard.ops.cli.target import CREDENTIALS, find_target
 from taskyard.settings import Settings
 
 __all__ = ["EVERY_POOL", "command", "words"]
@@ -35,7 +35,8 @@ def command(
     """Run a Celery worker for one pool.
 
     All other options are passed to `celery worker` unchanged, e.g. `--max-tasks-per-child 100`.
-    After SIGTERM or Ctrl-C it finishes its running jobs, then ends.
+    After SIGTERM or Ctrl-C it finishes its running jobs, then ends. It does not inherit
+    TASKYARD_TOKEN and TASKYARD_SIGNING_KEY, which its jobs could read.
     """
     target = find_target(quiet=False)
     settings = target.settings
@@ -44,7 +45,8 @@ def command(
     settings.need_redis_url()
     Catalogue.of(settings)
     sys.stdout.flush()
-    os.execve(sys.executable, argv, {**os.environ, **target.environ})  # noqa: S606 - no shell needed
+    kept = {name: value for name, value in os.environ.items() if name not in CREDENTIALS}
+    os.execve(sys.executable, argv, {**kept, **target.environ})  # noqa: S606 - no shell needed
 
 
 def words(

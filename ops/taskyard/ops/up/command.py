@@ -15,7 +15,7 @@ from taskyard.database import SchemaStatus
 from taskyard.jobs import Catalogue, registry
 from taskyard.ops.cli.console import Command, note, put_facts, say
 from taskyard.ops.cli.env import TRUST_LOCAL
-from taskyard.ops.cli.target import URLS
+from taskyard.ops.cli.target import CREDENTIALS, URLS
 from taskyard.ops.embedded import EmbeddedStack, run_processes
 from taskyard.settings import Loaded, Settings, load
 from taskyard.wire import redact_url
@@ -82,7 +82,8 @@ def command(
 
 def _environment(stack: EmbeddedStack) -> Mapping[str, str]:
     """Return the variables for its own processes alone: who can start them owns the data anyway."""
-    return {**stack.environment(), **TRUST_LOCAL, **_NO_ROOT_WARNING}
+    without = dict.fromkeys(CREDENTIALS, "")
+    return {**stack.environment(), **TRUST_LOCAL, **_NO_ROOT_WARNING, **without}
 
 
 def _note_unused(loaded: Loaded) -> None:
