@@ -18,13 +18,22 @@ import redis
 
 from servers import Servers
 from support.legacy import Legacy
-from support.legacy_fixtures import legacy_on
+from support.legacy_fixtures import BROKERS, legacy_on
 from support.waiting import SOON_S, eventually
 from support.worker import HANDLERS, Worker
 from support.yard import ServerHarness, fresh_settings
 from taskyard.settings import Settings
 
-__all__ = ["WAYS", "PortStage", "RunningWorker", "fresh_gate", "opened"]
+__all__ = [
+    "BROKERS",
+    "WAYS",
+    "InstalledStage",
+    "PortStage",
+    "RunningWorker",
+    "fresh_gate",
+    "installed",
+    "opened",
+]
 
 COMMANDS = "support.port_commands"
 # One process, so that what is held waits for it.
@@ -102,6 +111,10 @@ class PortStage(ABC):
     @abstractmethod
     def gated(self, gate: str) -> str:
         """Enqueue a job that waits at a gate and is never tried again; its id."""
+
+    @abstractmethod
+    def overtime(self) -> str:
+        """Enqueue a job that meets its hard time limit of 1 s and is never tried again; its id."""
 
     @abstractmethod
     def open(self, gate: str) -> None:
@@ -187,6 +200,9 @@ class NativeStage(PortStage):
     def gated(self, gate: str) -> str:
         return self._harness.act(gate=gate, policy={"max_retries": 0}).job_id
 
+    def overtime(self) -> str:
+        return self._harness.act("hang", "hard_act").job_id
+
     def open(self, gate: str) -> None:
         self._harness.open_gate(gate)
 
@@ -209,16 +225,20 @@ class InstalledStage(PortStage):
         self._running = running
 
     @cached_property
-    def _tasks(self) -> Any:
+    def tasks(self) -> Any:
+        """The app's tasks in this process."""
         return self._running.enter_context(self._legacy.producer())
 
     def worker(self, name: str, *options: str, concurrency: int = 1) -> RunningWorker:
         own = ("-c", str(concurrency), "-I", COMMANDS, *OPTIONS, *options)
         process = self._legacy.worker(name, None, *own)
-        return RunningWorker(self._tasks.app, f"{name}-{self._legacy.prefix}", process.kill)
+        return RunningWorker(self.tasks.app, f"{name}-{self._legacy.prefix}", process.kill)
 
     def gated(self, gate: str) -> str:
-        return str(self._tasks.gated.delay(gate).id)
+        return str(self.tasks.gated.delay(gate).id)
+
+    def overtime(self) -> str:
+        return str(self.tasks.overtime.delay().id)
 
     def open(self, gate: str) -> None:
         self._legacy.open_gate(gate, 20)
@@ -246,6 +266,13 @@ def opened(way: str, servers: Servers, folder: Path) -> Iterator[PortStage]:
     """A stage without a worker; what is started there ends with it."""
     with ExitStack() as running:
         yield WAYS[way](servers, folder, running)
+
+
+@contextmanager
+def installed(broker: str, servers: Servers, folder: Path) -> Iterator[InstalledStage]:
+    """An installed app's, for what only its pools and its tasks have."""
+    with ExitStack() as running:
+        yield InstalledStage(servers, broker, folder, running)
 
 
 def fresh_gate() -> str:

@@ -8,7 +8,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from conformance.port_stage import WAYS, PortStage, RunningWorker, fresh_gate, opened
+from conformance.port_stage import (
+    BROKERS,
+    WAYS,
+    PortStage,
+    RunningWorker,
+    fresh_gate,
+    installed,
+    opened,
+)
 from servers import Servers
 from support.waiting import eventually
 from support.worker import gone
@@ -162,6 +170,20 @@ def test_a_process_that_is_ended_is_replaced_and_its_job_has_died_once(
     stage.await_state(job_id, "completed")
 
 
+# -- report an outcome -----------------------------------------------------------------------------
+
+
+def test_an_attempt_over_its_hard_limit_is_a_failure_and_no_death(
+    stage: PortStage, shared: RunningWorker
+) -> None:
+    job_id = stage.overtime()
+    record = stage.await_state(job_id, "dead_lettered")
+    assert "hard time limit exceeded" in record["cause"]
+    assert '"code": "timeout"' in record["cause"]
+    stage.await_quiet()
+    assert shared.running(job_id) is None
+
+
 # -- take messages ---------------------------------------------------------------------------------
 
 
@@ -252,6 +274,55 @@ def test_a_worker_killed_between_a_withdrawal_and_its_settlement_loses_nothing(
     apart.open(gate)
     apart.await_state(waiting, "completed")
     assert apart.runs(waiting) == 1
+
+
+# -- what only an installed app has ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("broker", BROKERS)
+def test_what_waits_for_its_date_or_its_rate_is_listed_and_can_be_withdrawn(
+    broker: str, servers: Servers, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    with installed(broker, servers, tmp_path_factory.mktemp("dates")) as stage:
+        worker = stage.worker("dates")
+        later = [stage.tasks.watched.apply_async(countdown=600).id for _ in range(2)]
+        slow = [stage.tasks.left_alone.delay().id for _ in range(2)]
+        for job_id in later:
+            worker.await_waiting(job_id, "date")
+        for job_id in slow:
+            stage.await_begun(job_id)
+        stage.tasks.app.control.rate_limit("legacy.left_alone", "1/h", reply=True, timeout=9)
+        # The first takes the only one that this hour has.
+        rated = [stage.tasks.left_alone.delay().id for _ in range(3)]
+        for job_id in rated[1:]:
+            worker.await_waiting(job_id, "rate limit")
+        assert worker.call("withdraw", then="acknowledge", job_ids=[later[0], rated[1]]) == 2
+        assert worker.waits_for(later[1]) == "date"
+        assert (worker.waits_for(later[0]), worker.waits_for(rated[1])) == (None, None)
+        worker.call("stop taking")
+        assert worker.call("withdraw", then="give back") == 2
+        stage.await_quiet()
+        assert [stage.runs(job_id) for job_id in (*later, *rated[1:])] == [0] * 4
+
+
+def test_a_greenlet_is_stopped_hard_and_its_death_counts(
+    servers: Servers, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    with installed("redis", servers, tmp_path_factory.mktemp("greenlets")) as stage:
+        gate, worker = fresh_gate(), stage.worker("greenlets", "-P", "gevent", concurrency=4)
+        job_id, neighbour = stage.gated(gate), stage.gated(gate)
+        stage.await_begun(job_id)
+        stage.await_begun(neighbour)
+        token = worker.await_token(job_id)
+        assert worker.refusal_of("stop", job_id=job_id, token=token, force="soft")
+        assert worker.call("stop", job_id=job_id, token=token, force="hard") is True
+        stage.await_begun(job_id, 2)
+        assert worker.await_token(job_id) > token
+        stage.open(gate)
+        for each in (job_id, neighbour):
+            stage.await_state(each, "completed")
+        assert (stage.runs(job_id), stage.runs(neighbour)) == (2, 1)
+        stage.await_quiet()
 
 
 # -- what a pool cannot do -------------------------------------------------------------------------

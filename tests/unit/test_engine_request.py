@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.engine.origin import HOLDER
+from taskyard.engine.ports import NoOutcome, OverTime, Report, Reported, Unanswered
 from taskyard.engine.process_memory import ProcessMemory
 from taskyard.engine.request import JobRequest
 from taskyard.install.protected_request import ProtectedRequest
@@ -304,3 +305,23 @@ def test_terminated_while_redis_is_away_the_message_goes_back(
     monkeypatch.setattr(protected.yard.records, "finish", away)
     protected.terminate()
     assert (protected.settlements, protected.backend.reported) == (["back"], [])
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        NoOutcome("seen twice"),
+        OverTime("seen twice"),
+        Unanswered(RedisError("away")),
+        Reported(None),
+    ],
+)
+def test_a_second_report_of_a_settled_delivery_changes_nothing(desk: Desk, again: Report) -> None:
+    desk.begin()
+    desk.lose_child()
+    letters, state = list(desk.yard.posted), desk.state
+    desk.request._settling.report(again)
+    assert (desk.settlements, desk.state) == (["acknowledged"], state)
+    assert [letter.letter_id for letter in desk.yard.posted] == [
+        letter.letter_id for letter in letters
+    ]
