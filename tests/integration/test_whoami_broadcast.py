@@ -22,6 +22,7 @@ from taskyard.access.broadcasts import WHOAMI, call_of_broadcast
 from taskyard.access.credential import sign
 from taskyard.audit import list_unverified
 from taskyard.control.identity import local_identity
+from taskyard.control.ring_changes import change_ring
 from taskyard.database.tables import AUDIT, UNVERIFIED
 from taskyard.settings import Settings
 from taskyard.wire.credentials import CREDENTIAL
@@ -205,10 +206,36 @@ def test_the_command_shows_this_shell_and_every_worker(scene: Scene, tmp_path: P
     assert shell.run("whoami", "--workers", TASKYARD_SIGNING_KEY="").code == 2
 
 
-def test_a_worker_without_a_key_ring_denies(scene: Scene, servers: Servers, tmp_path: Path) -> None:
+# A worker looks at its key ring every 5 s.
+def test_a_running_worker_takes_both_keys_of_a_rotation_and_then_the_new_one_alone(
+    database: Engine, servers: Servers, tmp_path: Path
+) -> None:
+    old, new = Keeper(tmp_path / "old"), Keeper(tmp_path / "new")
+    settings = fresh_settings(servers.valkey_url(), public_keys=old.ring)
+    with Worker(settings, tmp_path, queues=("exec",), options=("--pool", "solo")).start():
+        scenes = [Scene(settings, keeper, database, tmp_path) for keeper in (old, new)]
+
+        def told() -> list[str]:
+            answers = [one.broadcast(1, **{CREDENTIAL: one.signed()}) for one in scenes]
+            found = [next(iter(answer.values())) for answer in answers]
+            return [answer.get("denied", "taken") for answer in found]
+
+        assert told() == ["taken", "unknown_key"]
+        change_ring(old.ring, lambda ring: ring.having(new.public))
+        eventually(lambda: told() == ["taken", "taken"], "the overlap")
+        ended = old.public.model_copy(update={"not_after": datetime.now(UTC)})
+        change_ring(old.ring, lambda ring: ring.having(ended))
+        eventually(lambda: told() == ["retired_key", "taken"], "the end of the old key")
+        for one in scenes:
+            one.harness.close()
+
+
+def test_a_worker_without_a_key_ring_denies(
+    database: Engine, servers: Servers, tmp_path: Path
+) -> None:
     settings = fresh_settings(servers.valkey_url())
     with Worker(settings, tmp_path, queues=("exec",), options=("--pool", "solo")).start():
-        lonely = Scene(settings, scene.keeper, scene.database, tmp_path)
+        lonely = Scene(settings, Keeper(tmp_path / "keys"), database, tmp_path)
         [answer] = lonely.broadcast(limit=1, **{CREDENTIAL: lonely.signed()}).values()
         lonely.harness.close()
     assert answer["denied"] == "unknown_key"
