@@ -28,10 +28,10 @@ from taskyard.engine.publish_errors import PUBLISH_ERRORS
 from taskyard.engine.reconnecting import (
     CALM_S,
     LONGEST_S,
-    BlockedStart,
     Reconnecting,
-    UnconfirmedEvents,
     close_in_two_steps,
+    silence_events_while_blocked,
+    unconfirm_remote_control,
 )
 from taskyard.engine.returns import Returns
 from taskyard.engine.routes import queue_named
@@ -70,7 +70,7 @@ _LETTER: Final = "a message that cannot reach a task was not dead-lettered"
 PUT_OFF: Final = "a message with an ETA was not moved to the delay store"
 
 
-class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[misc]
+class JobConsumer(Consumer):  # type: ignore[misc]
     """Celery's consumer, in which every message ends with an outcome."""
 
     batches_events = True
@@ -101,6 +101,21 @@ class JobConsumer(BlockedStart, UnconfirmedEvents, Consumer):  # type: ignore[mi
             # A worker that must end while it waits ends.
             maybe_shutdown()
             sleep(min(left_s, _LOOK_S))
+
+    def connect(self) -> Any:
+        """Return Celery's connection; remote control uses another one."""
+        connection = super().connect()
+        unconfirm_remote_control(self.app, connection)
+        return connection
+
+    def connection_for_write(self, url: str | None = None, heartbeat: float | None = None) -> Any:
+        """Return the connection of the event dispatcher.
+
+        Celery's consumer uses it for nothing else.
+        """
+        connection = self.app.connection_for_write(url=url, heartbeat=heartbeat)
+        silence_events_while_blocked(connection, self)
+        return self.ensure_connected(connection)
 
     def ensure_connected(self, conn: Any) -> Any:
         """Reconnect as Celery does; if it may try without limit, at most `LONGEST_S` apart.

@@ -15,10 +15,10 @@ from taskyard.wire.refusals import Refusals
 __all__ = [
     "CALM_S",
     "LONGEST_S",
-    "BlockedStart",
     "Reconnecting",
-    "UnconfirmedEvents",
     "close_in_two_steps",
+    "silence_events_while_blocked",
+    "unconfirm_remote_control",
 ]
 
 log = logger(__name__)
@@ -30,68 +30,54 @@ CALM_S: Final = 10.0
 _REFUSED: Final = "the broker refuses a command that a worker needs to consume"
 
 
-# A starting worker asks the others for their state (mingle). If the app confirms its publications,
-# it would wait for that confirmation without a time limit, and would not consume the queues whose
-# messages may be what fills the broker. Remote control is for people, like task events, and is sent
-# unconfirmed.
-class BlockedStart:
-    """For Celery's consumer: remote control of this process waits for no confirmation."""
+def unconfirm_remote_control(app: Any, connection: Any) -> None:
+    """Have remote control of this process wait for no confirmation; `connection` is a consumer's.
 
-    app: Any
-
-    def connect(self) -> Any:
-        """Return Celery's connection; remote control uses another one."""
-        connection = super().connect()  # type: ignore[misc]
-        options = connection.transport_options or {}
-        if connection.transport.driver_type == "amqp" and options.get("confirm_publish"):
-            # Forked children drop it.
-            self.app.control.mailbox.producer_pool = self._unconfirmed()
-        return connection
-
-    def _unconfirmed(self) -> Any:
-        connection = self.app.connection_for_write()
-        options = {**(connection.transport_options or {}), "confirm_publish": False}
-        connection.transport_options = options
-        return pools.producers[connection]
+    A starting worker asks the others for their state (mingle). If the app confirms its
+    publications, it would wait for that confirmation without a time limit, and would not consume
+    the queues whose messages may be what fills the broker. Remote control is for people, like task
+    events, and is sent unconfirmed.
+    """
+    options = connection.transport_options or {}
+    if connection.transport.driver_type == "amqp" and options.get("confirm_publish"):
+        own = app.connection_for_write()
+        own.transport_options = {**(own.transport_options or {}), "confirm_publish": False}
+        # Forked children drop it.
+        app.control.mailbox.producer_pool = pools.producers[own]
 
 
-# RabbitMQ stops reading from publishers while it lacks memory or disk space. Task events are for
-# people: waiting for their confirmation would stop the consumer, which is what makes room there.
-class UnconfirmedEvents:
-    """For Celery's consumer: events unconfirmed, and none while RabbitMQ blocks publishers."""
+def silence_events_while_blocked(connection: Any, consumer: Any) -> None:
+    """Send task events of Celery's `consumer` unconfirmed, and none while RabbitMQ blocks.
 
-    app: Any
-    event_dispatcher: Any
-    ensure_connected: Any
+    RabbitMQ stops reading from publishers while it lacks memory or disk space. Task events are for
+    people: waiting for their confirmation would stop the consumer, which is what makes room there.
+    """
+    if connection.transport.driver_type != "amqp":
+        return
 
-    def connection_for_write(self, url: str | None = None, heartbeat: float | None = None) -> Any:
-        """Return the connection of the event dispatcher.
-
-        Celery's consumer uses it for nothing else.
-        """
-        connection = self.app.connection_for_write(url=url, heartbeat=heartbeat)
-        if connection.transport.driver_type == "amqp":
-            connection.transport_options = {
-                **(connection.transport_options or {}),
-                "confirm_publish": False,
-                "on_blocked": self._on_blocked,
-                "on_unblocked": self._on_unblocked,
-            }
-        return self.ensure_connected(connection)
-
-    def _on_blocked(self, _: str) -> None:
+    def on_blocked(_: str) -> None:
         log.warning(
             "RabbitMQ blocks publishers, because memory or disk space is low: no task events "
             "until that ends; jobs run, their retries and letters wait",
             extra={"action": "broker_blocked"},
         )
-        if self.event_dispatcher is not None:
-            self.event_dispatcher.enabled = False
+        _enable_events(consumer, enabled=False)
 
-    def _on_unblocked(self) -> None:
+    def on_unblocked() -> None:
         log.warning("RabbitMQ accepts publications again", extra={"action": "broker_unblocked"})
-        if self.event_dispatcher is not None:
-            self.event_dispatcher.enabled = True
+        _enable_events(consumer, enabled=True)
+
+    connection.transport_options = {
+        **(connection.transport_options or {}),
+        "confirm_publish": False,
+        "on_blocked": on_blocked,
+        "on_unblocked": on_unblocked,
+    }
+
+
+def _enable_events(consumer: Any, *, enabled: bool) -> None:
+    if consumer.event_dispatcher is not None:
+        consumer.event_dispatcher.enabled = enabled
 
 
 class Reconnecting:
