@@ -32,6 +32,7 @@ from taskyard.jobs.registry import job
 from taskyard.jobs.types import describe
 from taskyard.settings import load
 
+# No cycle: the desk needs the extra `ops`, which most workers lack.
 if TYPE_CHECKING:
     from taskyard.ops.operator_desk import MessageDesk
 

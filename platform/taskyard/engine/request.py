@@ -161,6 +161,10 @@ class JobRequest(Request):  # type: ignore[misc]
         if expired or not self._settling.undecided:
             worker_state.revoked.discard(self.id)
 
+    def _announce_revoked_as_celery(self, *revocation: Any) -> None:
+        """Celery's result, signal and event of a revocation."""
+        super()._announce_revoked(*revocation)
+
     def _revocation_outcome(self, terminated: bool, expired: bool) -> Failed:
         return plain_deaths.expired(self.expires) if expired else plain_deaths.revoked()
 

@@ -11,7 +11,6 @@ from typing import Any
 from celery import signals
 from celery.exceptions import Ignore, Reject, Retry
 from celery.utils.saferepr import saferepr
-from celery.worker.request import Request
 from redis.exceptions import RedisError
 
 from taskyard.engine.ports import Reported
@@ -90,7 +89,7 @@ class ProtectedRequest(JobRequest):
     def announce_death(self, decided: Decided) -> None:
         """Result, errbacks, chord, hook, signal and event of a death, in Celery's words."""
         if self._revocation is not None:
-            Request._announce_revoked(self, *self._revocation)
+            self._announce_revoked_as_celery(*self._revocation)
             return
         cause = self._yard.records.read(self.id).cause
         error = self._death or WorkerLostError(cause.get("message", ""))
