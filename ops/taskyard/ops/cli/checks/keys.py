@@ -39,7 +39,7 @@ def _ring(path: Path) -> Iterator[Finding]:
         yield Finding.warning(
             _SUBJECT,
             f"the key ring {path} has no active key, so every signed message is refused",
-            "Run: taskyard keys create --help",
+            "Run: taskyard keys create",
         )
         return
     yield Finding.ok(_SUBJECT, f"the key ring {path} has {len(active)} active of {len(ring)} keys")
@@ -49,5 +49,5 @@ def _ring(path: Path) -> Iterator[Finding]:
                 _SUBJECT,
                 f"the key {key.key_id} of {', '.join(sorted(key.subjects))} ends at "
                 f"{key.not_after:%Y-%m-%d %H:%M} UTC",
-                "If its owner still needs one, run: taskyard keys create --help",
+                "If its owner still needs one, run: taskyard keys create",
             )

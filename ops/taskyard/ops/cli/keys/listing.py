@@ -27,7 +27,7 @@ def command(json: Json = False) -> None:
     columns = ("id", "role", "state", "until", "by name", "bounds", "subjects")
     put(table(columns, [_row(key, now) for key in found.values()]))
     if not found:
-        note("the key ring is empty. Run: taskyard keys create --help")
+        note("the key ring is empty. Run: taskyard keys create")
 
 
 def _row(key: PublicKey, now: datetime) -> tuple[object, ...]:
