@@ -131,7 +131,10 @@ def _print(replay: Replay) -> None:
         line.append(f". See: taskyard jobs {wait} {one_line(replay.job_id)}")
     print_sentence(line)
     if replay.payload_checked is False:
-        note("what it takes is not known here: arguments that do not fit fail in the worker")
+        note(
+            "the arguments it takes are not known here: arguments that do not fit will fail in the "
+            "worker"
+        )
 
 
 def known_types(settings: Settings) -> KnownTypes:
