@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from taskyard.broker import AmqpPublisher
+from taskyard.engine.operator_messages import credential_of, take_credential
 from taskyard.engine.returns import HELD_S, RENEW_AT, Returns
 from taskyard.errors import PublishFailed
 from taskyard.settings import Settings
@@ -40,6 +42,7 @@ class Message:
         self.headers, self.settlement = {"id": "job-1", **headers}, ""
         self.properties: dict[str, Any] = {"priority": 3}
         self.channel = SimpleNamespace(is_open=True)
+        self.payload: Any = [[], {}, {}]
 
     def ack_log_error(self, *_: Any) -> None:
         self.settlement = "acknowledged"
@@ -72,6 +75,19 @@ def test_a_message_that_came_back_often_is_published_then_acknowledged(timer: Ti
     message.reject_log_error(None, (), requeue=True)
     assert [sent.body for sent in publisher.sent] == [message.body]
     assert message.settlement == "acknowledged"
+
+
+def test_an_operators_message_keeps_its_credential_for_its_next_delivery(timer: Timer) -> None:
+    publisher, message = Publisher(), often()
+    message.body = b'[[], {"taskyard_credential": "v1.signed"}, {}]'
+    message.payload = json.loads(message.body)
+    came = message.body
+    take_credential(message)
+    assert credential_of(message) == "v1.signed"
+    assert b"v1.signed" not in message.body
+    returns(publisher, timer).watch(message, "work")
+    message.reject_log_error(None, (), requeue=True)
+    assert [sent.body for sent in publisher.sent] == [came]
 
 
 def test_it_is_held_until_it_can_be_published(timer: Timer) -> None:

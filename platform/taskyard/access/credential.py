@@ -136,7 +136,7 @@ class Verified:
         return self.claims.exp + CLOCKS_MAY_DIFFER.total_seconds()
 
     def check_time(self, now: datetime) -> None:
-        """Raise `CredentialRefused` unless `now` lies in its life and its key's.
+        """Raise `CredentialRefused` unless the credential and its key are valid at `now`.
 
         The clocks of sender and receiver may differ by 5 minutes, no more.
         """

@@ -63,9 +63,9 @@ def bytes_of_text(value: object) -> bytes:
 class PublicKey(BaseModel):
     """One public key and its bindings.
 
-    `subjects` are exact names, or `*@example.com` for an issuer that verifies people. Nobody gets
-    more by this key than `role`, `granted`, `queues` and `domains` allow; None binds to none. It
-    is valid from `not_before` until `not_after`; None sets no limit.
+    `subjects` are exact names, or `*@example.com` for an issuer that verifies people. `role`,
+    `granted`, `queues` and `domains` are the most that it can sign for; None does not bind. It is
+    valid from `not_before` until `not_after`; None sets no limit.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -1,4 +1,4 @@
-"""Signed broadcasts at one worker: verified here, answered, and told to the mirror."""
+"""Signed broadcasts at one worker: verified here, answered, and reported to the mirror."""
 
 from __future__ import annotations
 
