@@ -144,7 +144,9 @@ def test_even_the_owner_cannot_change_the_audit_log(database: Engine, statement:
 
 def test_a_database_that_is_not_there_is_told_by_a_server_that_is(url: str) -> None:
     absent = make_url(url).set(database="nowhere").render_as_string(hide_password=False)
-    message = r'answers, and .*"nowhere" does not exist\. Create the database \(createdb\)'
+    message = (
+        r'refuses the connection: .*"nowhere" does not exist\. Create the database \(createdb\)'
+    )
     with pytest.raises(SchemaMismatch, match=message), opened(absent) as engine:
         engine.connect()
 

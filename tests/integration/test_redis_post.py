@@ -92,6 +92,6 @@ def test_each_death_is_one_warning_with_job_letter_and_cause(
         box.post(letter)
     (record,) = [one for one in caplog.records if vars(one).get("action") == "dead_lettered"]
     text = record.getMessage()
-    assert text.startswith(f"job {letter.job_id} ({letter.job_type}) is dead letter ")
+    assert text.startswith(f"job {letter.job_id} ({letter.job_type}) became dead letter ")
     assert "no customer" in text
     assert "hunter2" not in text

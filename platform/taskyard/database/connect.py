@@ -112,9 +112,9 @@ class _Namer:
     def _of_login(self, error: BaseException) -> TaskyardError | None:
         if is_missing_database(error):
             return SchemaMismatch(
-                f"Postgres at {self._url} refuses the connection: {first_line(error)}. Create the "
-                f"database "
-                "(createdb), or set TASKYARD_DATABASE_URL to another; then: taskyard migrate"
+                f"Postgres at {self._url} refuses the connection: {first_line(error)}. "
+                "Create the database (createdb), or set TASKYARD_DATABASE_URL to another; then: "
+                "taskyard migrate"
             )
         if is_wrong_option(error):
             return InvalidSettings(
