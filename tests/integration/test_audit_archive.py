@@ -246,7 +246,9 @@ def test_an_archive_of_another_log_does_not_fit(log: Engine, old: Head, tmp_path
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"elephant", gzip.compress(b"{}\n"), gzip.compress(b'{"taskyard_audit')]
+    "content",
+    [b"", b"elephant", gzip.compress(b"{}\n"), gzip.compress(b'{"taskyard_audit')],
+    ids=["empty", "no gzip", "no head", "half a head"],
 )
 def test_what_is_no_archive_is_refused(log: Engine, tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "audit.jsonl.gz"
