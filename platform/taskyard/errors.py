@@ -52,7 +52,7 @@ def _as_text(value: object) -> str:
 
 
 class TaskyardError(Exception):
-    """Base of every error that Taskyard raises on purpose; its text is fit for a shell."""
+    """Base of every error that Taskyard raises on purpose; its text can be shown to a user."""
 
     exit_code = 1
 
@@ -82,7 +82,10 @@ class ServerUnreachable(TaskyardError):
 
 
 class ServerRefused(TaskyardError):
-    """A server answers but does not carry out what it is asked: full, read-only, not permitted."""
+    """A server answers but refuses a request.
+
+    It is full, read-only, or the user has no permission.
+    """
 
     exit_code = 3
 
@@ -91,7 +94,7 @@ class ServerRefused(TaskyardError):
         role: str,
         url: str,
         cause: object,
-        remedy: str = "Nothing was done; see what is wrong with: taskyard check",
+        remedy: str = "Nothing was done; to find the cause, run: taskyard check",
     ) -> None:
         self.role, self.url = role, url
         super().__init__(f"{role} at {url} refused: {cause}. {remedy}")
@@ -160,13 +163,16 @@ class InvalidReason(Refused):
 
 
 class InvalidRights(Refused):
-    """The subject or the rights of a token or a grant cannot be given as they are asked for."""
+    """The subject or the rights of a token or a grant are invalid."""
 
     exit_code = 2
 
 
 class GateClosed(TaskyardError):
-    """Redis or Postgres was restored: nothing asked for before is published until one accepts."""
+    """Redis or Postgres was restored.
+
+    Earlier intents are not published until an operator accepts.
+    """
 
     exit_code = 5
 
@@ -178,7 +184,7 @@ class NotPermitted(TaskyardError):
 
 
 class CredentialRefused(NotPermitted):
-    """A signed credential does not hold; `code` says why, a value of `access.Fault`."""
+    """A signed credential is invalid; `code` says why, a value of `access.Fault`."""
 
     def __init__(self, code: str, message: str) -> None:
         self.code = code
@@ -197,7 +203,7 @@ class TokenRefused(NotPermitted):
 
 
 class NotSupportedByPool(TaskyardError):
-    """The worker's pool cannot do it; `act` says what, `pool` names its class."""
+    """The worker's pool cannot do this; `act` says what, `pool` names its class."""
 
     exit_code = 5
 
@@ -220,7 +226,7 @@ class TransitionRefused(TaskyardError):
 
 
 class PublishFailed(TaskyardError):
-    """The broker did not confirm a publication; nothing may be acknowledged on its strength."""
+    """The broker did not confirm a publication, so nothing may be acknowledged because of it."""
 
     exit_code = 3
 
@@ -229,8 +235,8 @@ class NotReplicated(PublishFailed):
     """Jobs are enqueued, but too few replicas confirmed them: a failover now could lose them.
 
     `job_ids` names these jobs, `unkeyed` those of them without an idempotency key. `requests` are
-    the places in the call's list, from 0, of all that is not known to be replicated: first these
-    jobs, in their order, then what is `not_enqueued`. What comes before them is confirmed.
+    the positions in the call's list, from 0, of all jobs that are not known to be replicated: first
+    these jobs, in their order, then those that are `not_enqueued`. Earlier ones are confirmed.
     """
 
     def __init__(
@@ -256,7 +262,7 @@ class NotReplicated(PublishFailed):
         )
 
     def within(self, requests: range) -> NotReplicated:
-        """The same of a longer call, of whose list `requests` are the places from its jobs on."""
+        """Return the error for a longer call, in whose list `requests` are the jobs' positions."""
         return NotReplicated(
             self.job_ids,
             unkeyed=self.unkeyed,
@@ -267,7 +273,7 @@ class NotReplicated(PublishFailed):
         )
 
     def of(self, job_id: str) -> NotReplicated:
-        """The same for one of the jobs, as the call that enqueued it alone has to report it."""
+        """Return the same error for one of the jobs, for the call that enqueued it alone."""
         return NotReplicated(
             [job_id],
             unkeyed=[job_id] if job_id in self.unkeyed else [],
@@ -277,18 +283,21 @@ class NotReplicated(PublishFailed):
         )
 
     def _next(self) -> str:
-        again = "Enqueue again with the same idempotency key: that waits again and doubles nothing"
+        again = (
+            "Enqueue again with the same idempotency key: that waits again and creates no "
+            "second job"
+        )
         if not self.unkeyed:
             return again
         named = ", ".join(self.unkeyed)
         warning = (
-            f"Do not enqueue again what has no idempotency key, it would run twice: {named}. "
-            "After a failover look for them with: taskyard jobs show"
+            f"Do not enqueue jobs without an idempotency key again, they would run twice: "
+            f"{named}. After a failover search them with: taskyard jobs show"
         )
         return warning if len(self.unkeyed) == len(self.job_ids) else f"{again}. {warning}"
 
     def _rest(self) -> str:
-        """What the call's list holds beside these jobs, counted from 1 as people do."""
+        """Return text about the other jobs in the call's list, counted from 1."""
         clauses = []
         if self.requests.start > 0:
             clauses.append(f"requests 1 to {self.requests.start} of the call are confirmed")
@@ -307,11 +316,11 @@ class Unroutable(PublishFailed):
 
 
 class UnreadableCopy(TaskyardError):
-    """What was kept of `subject`, a message or letter, to publish it again is damaged."""
+    """The stored copy of `subject`, a message or letter, is damaged and cannot be published."""
 
     def __init__(self, subject: str, cause: object) -> None:
         self.subject = subject
-        super().__init__(f"the kept copy of {subject} cannot be read: {cause}")
+        super().__init__(f"the stored copy of {subject} cannot be read: {cause}")
 
 
 class ResultTimeout(TaskyardError):
@@ -334,7 +343,7 @@ class JobFailed(TaskyardError):
         super().__init__(job_id, state, detail)
 
     def __str__(self) -> str:
-        """One line for a shell."""
+        """Return one line for a shell."""
         tail = f": {self.detail}" if self.detail else ""
         return f"job {self.job_id} is {self.state}{tail}"
 
@@ -342,7 +351,7 @@ class JobFailed(TaskyardError):
 class DeadLettered(TaskyardError):
     """A job failed for good and is in the dead letters under `dead_letter_id`.
 
-    It takes positional facts alone, so that a Celery result of any client rebuilds it.
+    All its arguments are positional, so that a Celery result of any client rebuilds it.
     """
 
     exit_code = 8
@@ -352,13 +361,15 @@ class DeadLettered(TaskyardError):
         super().__init__(dead_letter_id, code, detail)
 
     def __str__(self) -> str:
-        """Cause first, then the next command."""
+        """Return the cause, then the next command."""
         cause = f"{self.code}: {self.detail}" if self.code else "cause unknown"
         return f"dead-lettered ({cause}). See: taskyard dlq show {self.dead_letter_id}"
 
 
 class CodedError(TaskyardError):
-    """A failure that a handler names by `code`; the job type's retry policy decides on the code.
+    """A failure for which a handler gives a `code`.
+
+    The job type's retry policy decides by the code.
 
     `retry_after_s` (seconds) asks for a longer wait than the policy's; `details` must be JSON.
     """

@@ -117,7 +117,9 @@ def test_a_cleanup_of_the_backend_is_one_job(ground: Ground) -> None:
 
 def test_a_chain_is_refused_with_a_letter_that_says_where_its_steps_belong(ground: Ground) -> None:
     letter = letter_of(ground, "celery.chain", signature(ground.same))
-    assert "celery.chain is no task: a chain's first task is published" in letter.error_message
+    assert (
+        "celery.chain cannot run as a task: publish the chain's first task" in letter.error_message
+    )
 
 
 @pytest.mark.parametrize(

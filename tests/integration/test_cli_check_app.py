@@ -55,7 +55,7 @@ def test_each_task_is_told_with_what_speaks_against_it(shell: Shell) -> None:
         "after it ran",
     )
     assert shown["shop.export"]["backend"] == "none (ignore_result)"
-    assert "acks_late=False is its own wish" in shown["shop.mail"]["warnings"][0]
+    assert "it sets acks_late=False itself" in shown["shop.mail"]["warnings"][0]
     assert "serializer 'pickle'" in shown["shop.export"]["warnings"][0]
 
 
@@ -125,7 +125,7 @@ def test_the_table_shows_the_change(shell: Shell) -> None:
     ran = shell.run("check", "shop:app")
     assert "shop.pay" in ran.out
     assert "before it runs → after it ran" in ran.out
-    assert "shop.mail: only observe: acks_late=False" in ran.err
+    assert "shop.mail: only observe: it sets acks_late=False" in ran.err
 
 
 BROKEN = """

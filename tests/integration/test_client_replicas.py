@@ -124,7 +124,8 @@ def test_a_silent_replica_is_told_in_time_and_a_repeat_waits_again(silent: Pair)
     assert monotonic() - started < 3 * PATIENCE_S
     assert str(caught.value) == (
         "1 job is enqueued, but within 1 s 0 of 1 replica confirmed it: a failover now could lose "
-        "it. Enqueue again with the same idempotency key: that waits again and doubles nothing"
+        "it. Enqueue again with the same idempotency key: that waits again and creates no second "
+        "job"
     )
     # The repeat changes nothing on the primary, and is no less careful for that.
     with pytest.raises(NotReplicated):
@@ -144,9 +145,9 @@ def test_enqueue_many_tells_which_jobs_no_replica_has_and_what_would_double(sile
     assert error.unkeyed == (error.job_ids[0], error.job_ids[2])
     assert str(error) == (
         "3 jobs are enqueued, but within 1 s 0 of 1 replica confirmed it: a failover now could "
-        "lose them. Enqueue again with the same idempotency key: that waits again and doubles "
-        "nothing. Do not enqueue again what has no idempotency key, it would run twice: "
-        f"{error.job_ids[0]}, {error.job_ids[2]}. After a failover look for them "
+        "lose them. Enqueue again with the same idempotency key: that waits again and creates no "
+        "second job. Do not enqueue jobs without an idempotency key again, they would run twice: "
+        f"{error.job_ids[0]}, {error.job_ids[2]}. After a failover search them "
         "with: taskyard jobs show"
     )
     with Redis.from_url(silent.primary.url) as client:

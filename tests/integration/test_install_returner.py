@@ -240,4 +240,4 @@ def test_a_job_of_a_killed_worker_does_not_wait_for_the_visibility_timeout(
             legacy.open_gate(gate, 4)
             legacy.worker("shop")
             assert [result.get(timeout=SOON_S) for result in begun] == [2, 2]
-        assert "the worker that held its message is gone" in legacy.logs()
+        assert "the worker that held its message is dead" in legacy.logs()

@@ -105,7 +105,7 @@ def test_a_full_server_is_waited_for(
     jobs = in_the_middle(harness)
     with Redis.from_url(server.url) as client:
         client.config_set("maxmemory", 1)
-        worker.await_log("heartbeat not written")
+        worker.await_log("the heartbeat was not written")
         client.config_set("maxmemory", 0)
     assert_all_end(harness, worker, jobs)
 

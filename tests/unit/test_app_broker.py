@@ -249,4 +249,4 @@ def test_a_broker_that_one_url_does_not_reach_is_watched_and_says_what_to_set(ap
     install(app, settings=given())
     [planned] = plan(app).tasks
     assert planned.mode is Mode.OBSERVE
-    assert "set TASKYARD_BROKER_URL to the one that serves" in planned.warnings[0]
+    assert "set TASKYARD_BROKER_URL to the one in use" in planned.warnings[0]

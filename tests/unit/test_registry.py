@@ -169,5 +169,5 @@ def test_the_built_in_jobs_are_imported_only_where_they_are_asked_for(
 ) -> None:
     _announce(monkeypatch, "taskyard.tasks.absent")
     assert Registry().load_entry_points(built_in=False) == []
-    with pytest.raises(InvalidSettings, match="TASKYARD_BUILTIN_JOBS asks for them"):
+    with pytest.raises(InvalidSettings, match="TASKYARD_BUILTIN_JOBS enables them"):
         Registry().load_entry_points(built_in=True)

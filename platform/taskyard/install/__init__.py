@@ -1,4 +1,7 @@
-"""Drop-in for an existing Celery app: `from taskyard.install import install; install(app)`."""
+"""Install Taskyard into an existing Celery app: `from taskyard.install import install.
+
+Install(app)`.
+"""
 
 import taskyard.engine  # noqa: F401 - an older Celery is refused before anything of it is imported
 from taskyard.install.app_broker import AppBroker

@@ -1,4 +1,4 @@
-"""Adoption: a task's class and its `Request` get ours beneath them, once, in place."""
+"""Adopt a task: put our classes under the task's class and its `Request`, once, in place."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from taskyard.install.task import ProtectedTask
 
 __all__ = ["adopt", "composed_request", "protect"]
 
-# What late acknowledgement needs; a task that wished for the opposite is not protected.
+# What late acknowledgement needs; a task that requires early acknowledgement is not protected.
 _LATE: Final = {
     "acks_late": True,
     "reject_on_worker_lost": True,
@@ -28,7 +28,7 @@ _LATE: Final = {
 
 
 def adopt(task: Any, yard: InstalledContext) -> None:
-    """Give a bound task what its mode needs; adopting it again changes nothing."""
+    """Give a bound task the classes of its mode; adopting it again changes nothing."""
     if hasattr(task, MODE):
         return
     task_mode = yard.task_mode_of(task)
@@ -43,7 +43,7 @@ def adopt(task: Any, yard: InstalledContext) -> None:
 
 
 def protect(task: Any, yard: Any) -> None:
-    """Give a bound task what protection needs."""
+    """Give a bound task the classes and options for protection."""
     observed = composed_request(task.Request, ObservedRequest)
     before = {"Request": observed, **{name: getattr(task, name) for name in _LATE}}
     setattr(task, AS_BEFORE, before)
@@ -56,7 +56,7 @@ def protect(task: Any, yard: Any) -> None:
 
 
 def _become(task: Any, bases: tuple[type, ...], facts: dict[str, Any]) -> None:
-    """The same object, of a subclass of its own class."""
+    """Change an object's class to a subclass of its own class."""
     cls = type(task)
     as_before = {"__module__": cls.__module__, "__doc__": cls.__doc__}
     names = {**as_before, "__qualname__": cls.__qualname__, **facts}
@@ -64,7 +64,10 @@ def _become(task: Any, bases: tuple[type, ...], facts: dict[str, Any]) -> None:
 
 
 def composed_request(own: Any, ours: type) -> type:
-    """The app's request class before ours: its methods come first and find us in `super`."""
+    """Return a class of the app's request class and ours.
+
+    Its methods come first and find ours in `super`.
+    """
     cls: type = symbol_by_name(own)
     if cls is Request:
         return ours

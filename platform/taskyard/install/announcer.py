@@ -1,6 +1,6 @@
-"""A bootstep of every installed worker: it says which queues it reads, and where they are.
+"""A bootstep of every installed worker: announces which queues it reads, and under which keys.
 
-In a thread of its own: a worker that is only watched must not wait for the records.
+In a thread of its own: an observing worker must not wait for the records.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ __all__ = ["EVERY_S", "Announcer", "announce"]
 log = logger(__name__)
 
 EVERY_S: Final = 60.0
-_ANNOUNCE: Final = "this worker's queues not announced to relay and reconciler"
+_ANNOUNCE: Final = "this worker's queues were not announced to relay and reconciler"
 
 
 class Announcer(bootsteps.StartStopStep):  # type: ignore[misc]
-    """At once and every `EVERY_S`, since queues may be added to a worker that runs."""
+    """Announces at once and every `EVERY_S`, since queues may be added to a running worker."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
@@ -41,7 +41,7 @@ class Announcer(bootsteps.StartStopStep):  # type: ignore[misc]
         ).start()
 
     def stop(self, consumer: Any) -> None:
-        """Let the thread end; it is not waited for."""
+        """Let the thread end, without a wait for it."""
         self._stop.set()
 
 
@@ -58,12 +58,15 @@ def _repeat(consumer: Any, stop: threading.Event) -> None:
 
 
 def _places(queues: Any) -> list[str]:
-    """The queues where a job waits; one of a fanout exchange holds copies, and is soon gone."""
+    """Return the queues in which jobs wait.
+
+    One of a fanout exchange holds copies, and is soon deleted.
+    """
     return [queue.name for queue in list(queues) if not is_bound_to_fanout(queue)]
 
 
 def announce(yard: InstalledContext, queues: list[str]) -> None:
-    """Write down that workers of this app read `queues`; raises redis-py's errors."""
+    """Store that workers of this app read `queues`; raises redis-py's errors."""
     if not yard.broker_supported:
         return
     publisher, namespace = yard.publisher, yard.given.namespace

@@ -1,8 +1,7 @@
-"""The broker that an installed app publishes to, reached as the app's own tasks reach it.
+"""The broker to which an installed app publishes, connected as for the app's own tasks.
 
-What its configuration says is read by kombu, from which the parts are taken: URLs,
-`broker_use_ssl`, `broker_transport_options`, `broker_user` and others. A URL put together again
-would lose some.
+kombu parses the app's configuration, and its result is used here: URLs, `broker_use_ssl`,
+`broker_transport_options`, `broker_user` and others. A URL built again from parts would lose some.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ __all__ = ["AppBroker"]
 
 _REDIS_PORT: Final = 6379
 _SENTINEL_PORT: Final = 26379
-# Of an app's transport options for Redis, those that say how the server is reached. The others name
-# its keys, which are not those of letters.
+# The app's transport options for Redis that concern the connection. The others name its keys, which
+# are not those of letters.
 _REACHING: Final = (
     "master_name",
     "min_other_sentinels",
@@ -42,14 +41,14 @@ _OF_THE_CLIENT: Final = ("client_name", "socket_keepalive_options")
 
 
 class AppBroker:
-    """Read from the app's configuration when it is first asked; nothing is connected."""
+    """Reads the app's configuration at first use; it connects to nothing."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
 
     @cached_property
     def _written(self) -> Any:
-        """The unopened connection to publish by: kombu has read the configuration into it."""
+        """The unopened connection for publishing: kombu has read the configuration into it."""
         return self._app.connection_for_write()
 
     @cached_property
@@ -59,12 +58,12 @@ class AppBroker:
 
     @cached_property
     def server(self) -> Server | None:
-        """Where it is; None for a kind that is neither Redis nor RabbitMQ."""
+        """The server; None for a kind that is neither Redis nor RabbitMQ."""
         return _server(self._written)
 
     @property
     def tls(self) -> Mapping[str, Any] | None:
-        """What `broker_use_ssl` would say for this broker; None without TLS."""
+        """The TLS options, as `broker_use_ssl` would have them; None without TLS."""
         ssl = self._written.ssl
         return dict(ssl) if isinstance(ssl, Mapping) and ssl else None
 
@@ -81,7 +80,7 @@ class AppBroker:
 
     @property
     def own_transport(self) -> str | None:
-        """The name of our transport for it, None where there is none or kombu takes no other."""
+        """The name of our transport for it, None if there is none or kombu accepts no other."""
         if self.kind != "redis" or not self.is_one or "://" in (self._written.hostname or ""):
             return None
         kind = "SentinelTransport" if self._by_sentinel else "Transport"
@@ -95,7 +94,7 @@ class AppBroker:
 
     @property
     def reads_elsewhere(self) -> bool:
-        """Whether workers read from another broker than is published to, as far as names show."""
+        """Whether workers read from another broker than the app publishes to, judged by names."""
         read = _server(self._app.connection_for_read())
         return not (self.server is None or read is None or self.server.is_same(read))
 
@@ -104,11 +103,11 @@ class AppBroker:
         return issubclass(self._written.get_transport_cls(), SentinelTransport)
 
     def redis(self) -> RedisAddress:
-        """The address of a Redis, for clients of our own."""
+        """The address of a Redis, for our own clients."""
         return _redis(self._written)
 
     def connect(self, settings: Settings, keyprefix: str | None = None) -> Connection:
-        """A connection for what we publish: the app's address, with our time limits.
+        """Return a connection for our publications: the app's address, with our time limits.
 
         `keyprefix` is as in `taskyard.broker.connection`.
         """
@@ -123,7 +122,10 @@ class AppBroker:
 
 
 def _server(connection: Any) -> Server | None:
-    """The server of an unopened connection; with several URLs it is at any of their hosts."""
+    """Return the server of an unopened connection.
+
+    With several URLs it is at any of their hosts.
+    """
     kind = str(connection.get_transport_cls().driver_type)
     if kind == "redis":
         own = server_of(_redis(connection))
@@ -142,7 +144,7 @@ def _server(connection: Any) -> Server | None:
 
 
 def _redis(connection: Any) -> RedisAddress:
-    """The address as kombu's Redis transport reads it."""
+    """Return the address as kombu's Redis transport reads it."""
     options = connection.transport_options or {}
     common: dict[str, Any] = {
         "username": connection.userid,
@@ -172,7 +174,10 @@ def _redis(connection: Any) -> RedisAddress:
 
 
 def _at_socket(host: str, connection: Any, common: dict[str, Any]) -> RedisAddress:
-    """`redis+socket://`, of which kombu leaves what stands behind the plus to its transport."""
+    """Return the address of `redis+socket://`.
+
+    Kombu leaves the part after the plus to its transport.
+    """
     parts = url_to_parts(host)
     provider = parts.query.get("credential_provider")
     if provider is not None:
@@ -190,6 +195,6 @@ def _database(part: object) -> int:
     text = str(part or "").strip("/") or "0"
     if not (text.isascii() and text.isdigit()):
         raise InvalidSettings(
-            f"the app's broker URL: expected the number of a database behind the host, got {text!r}"
+            f"the app's broker URL: expected the number of a database after the host, got {text!r}"
         )
     return int(text)

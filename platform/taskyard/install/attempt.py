@@ -1,7 +1,7 @@
-"""One protected attempt, as the task's own methods see it: what it wants to publish, held back.
+"""One protected attempt: publications of the task's own methods are held back until the decision.
 
 Celery's `retry()` and `replace()` publish before anything is decided. Inside a protected attempt
-their publications are caught, and made once the record holds the decision.
+their messages are captured, and published once the record has the decision.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = ["Attempt"]
 
 
 class Attempt:
-    """What the body of one attempt has asked for so far."""
+    """What the body of one attempt has requested so far."""
 
     def __init__(self, app: Any, queue: str) -> None:
         self._captor = CapturingProducer(app, queue)
@@ -45,11 +45,11 @@ class Attempt:
         self._parts = 0
 
     def begun(self, context: JobContext) -> None:
-        """The attempt has its lease: `context` is what a job type would see of it."""
+        """Note that the attempt has its lease: `context` is what a job type would get."""
         self._context = context
 
     def next_part(self, job_type: str) -> JobContext:
-        """The context of the next job type that the body calls, with a key of its own for `once`.
+        """Return the context of the next job type that the body calls, with its own key for `once`.
 
         Raises `Refused` before the attempt has begun.
         """
@@ -60,12 +60,12 @@ class Attempt:
 
     @property
     def next_message(self) -> NextMessage | None:
-        """The retry's message, where one was caught."""
+        """The retry's message, if one was captured."""
         return self._captor.caught
 
     @contextmanager
     def catching(self) -> Iterator[None]:
-        """Within, the signature that a retry is made of publishes into our hands."""
+        """Capture what a retry's signature publishes inside the block."""
         self._catching = True
         try:
             yield
@@ -73,7 +73,7 @@ class Attempt:
             self._catching = False
 
     def hold(self, signature: Any) -> None:
-        """Let a retry's signature publish into our hands, and keep its delay for the decision."""
+        """Capture what a retry's signature publishes, and keep its delay for the decision."""
         if not self._catching:
             return
         options = signature.options
@@ -82,14 +82,17 @@ class Attempt:
         options["producer"] = self._captor
 
     def keep(self, retry: Retry) -> None:
-        """Celery has made the retry; its message is caught."""
+        """Keep the captured message, after Celery has made the retry."""
         if retry.sig is not None:
             retry.sig.options.pop("producer", None)
         self._retry = retry
 
     @contextmanager
     def postponing(self, signature: Any) -> Iterator[None]:
-        """Within, `signature.delay()` does nothing: the replacement is published later."""
+        """Make `signature.delay()` do nothing inside the block.
+
+        The replacement is published later.
+        """
         self.replacement = signature
         signature.delay = _nothing
         try:
@@ -98,7 +101,10 @@ class Attempt:
             del signature.delay
 
     def call(self, body: Any, end: ProcessEnd) -> Ending:
-        """Run the body and say how it ended; a process that was asked to end goes on ending."""
+        """Run the body and return how it ended.
+
+        A process that was asked to end continues to end.
+        """
         try:
             value = body()
         except BaseException as error:  # noqa: BLE001 - whatever a task raises is its failure

@@ -1,4 +1,4 @@
-"""What a thread of its own still has to do: bounded, and begun anew in a forked process."""
+"""The work queue of a background thread: of limited size, and new in a forked process."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ T = TypeVar("T")
 
 
 class Backlog(Generic[T]):
-    """One queue and one thread a process; the thread is started by the first item.
+    """One queue and one thread per process; the first item starts the thread.
 
-    `work` runs in the thread: it takes items from the queue that it is given until it takes None.
+    `work` runs in the thread: it takes items from the given queue until it gets None.
     """
 
     _lock: threading.Lock
@@ -30,7 +30,7 @@ class Backlog(Generic[T]):
     ) -> None:
         self._name, self._limit, self._work = name, limit, work
         self._begin_anew()
-        # A parent's locks may be held for ever in a child, and its thread does not run there.
+        # In a child the parent's locks may be locked for ever, and its thread does not run.
         anew = WeakMethod(self._begin_anew)
         os.register_at_fork(after_in_child=lambda: _call(anew))
 
@@ -46,7 +46,7 @@ class Backlog(Generic[T]):
             self._queue.put_nowait(item)
 
     def close(self, within_s: float) -> bool:
-        """Let the thread come to the end of the queue; whether it has, within this time."""
+        """End the thread after the queue's items; return whether it ended within this time."""
         until = monotonic() + within_s
         with self._lock:
             thread, self._thread = self._thread, None

@@ -1,8 +1,8 @@
-"""Beat: an entry's due time names its job, so that two beats schedule one.
+"""Beat: an entry's due time determines its job's id, so that two beats schedule one job.
 
-A crontab's or solar schedule's due time is its own. An interval has none that two processes could
-agree on: there it is the period since 1970 that the moment is in. One beat never falls twice
-into a period, since its own firings are at least one period apart.
+A crontab or solar schedule has a due time. An interval has none on which two processes could agree:
+there it is the period since 1970 that contains the moment. One beat never fires twice in a period,
+since its firings are at least one period apart.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _ENTRIES: Final = uuid.UUID("0d6c2c5e-0f7a-5b63-9b0e-6a4f58a1c9d2")
 
 
 def watch_beat(yard: InstalledContext) -> None:
-    """From its start on, this process' beat gives protected entries their ids."""
+    """Make this process' beat give protected entries their ids, from its start on."""
 
     def on_start(sender: Any, **_: Any) -> None:
         if sender.app is yard.app:
@@ -51,12 +51,12 @@ def _name_jobs(scheduler: Any, yard: InstalledContext) -> None:
 
 
 def entry_id(namespace: str, name: str, due: str) -> str:
-    """The id of the job that an entry schedules at a due time."""
+    """Return the id of the job that an entry schedules at a due time."""
     return str(uuid.uuid5(_ENTRIES, f"{namespace}\n{name}\n{due}"))
 
 
 def due_time(entry: Any, now: datetime) -> str | None:
-    """The due time of an entry that fires now; None for a kind of schedule that has none."""
+    """Return the due time of an entry that fires now; None for a schedule without one."""
     plan = entry.schedule
     if type(plan) is interval:
         period_s = plan.run_every.total_seconds()

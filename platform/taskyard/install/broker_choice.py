@@ -1,4 +1,4 @@
-"""By which broker retries, waiting messages and letters of an installed app go."""
+"""Choose the broker for retries, delayed messages and letters of an installed app."""
 
 from __future__ import annotations
 
@@ -13,30 +13,33 @@ _SUPPORTED = ("redis", "amqp")
 
 
 def goes_by_own(broker: AppBroker) -> bool:
-    """Whether all of it goes by the app's own address; otherwise by TASKYARD_BROKER_URL."""
+    """Return whether all of it uses the app's own address.
+
+    Otherwise it uses TASKYARD_BROKER_URL.
+    """
     return broker.kind in _SUPPORTED and broker.is_one
 
 
 def why_unsupported(broker: AppBroker, settings: Settings) -> str | None:
-    """What speaks against protecting tasks at the app's broker.
+    """Return why tasks cannot be protected at the app's broker.
 
-    Of several Redis servers TASKYARD_BROKER_URL may name the one that serves.
+    With several Redis servers TASKYARD_BROKER_URL may name the one in use.
     """
     if goes_by_own(broker) or _is_named(broker, settings):
         return None
     if broker.kind in _SUPPORTED:
         return (
-            "the broker is one of several Redis servers, and what waits at one of them is at no "
-            "other: set TASKYARD_BROKER_URL to the one that serves, or reach them by Sentinel"
+            "the broker is one of several Redis servers, and a message at one of them is not at "
+            "the others: set TASKYARD_BROKER_URL to the one in use, or use Sentinel"
         )
-    return "the broker is neither one Redis nor RabbitMQ: nothing could wait there"
+    return "the broker is neither one Redis nor RabbitMQ: it cannot hold delayed messages"
 
 
 def strays_to(broker: AppBroker, settings: Settings) -> str | None:
-    """The app's broker, without credentials, where TASKYARD_BROKER_URL names another one.
+    """Return the app's broker, without credentials, if TASKYARD_BROKER_URL names another one.
 
-    Letters are at the app's broker, and mirror and relay would look at the other. None where both
-    are one, as far as names show, where the variable is not set, and where none of it is supported.
+    Letters are at the app's broker, and mirror and relay would read the other. None if both are the
+    same, judged by names, if the variable is not set, or if neither is supported.
     """
     if why_unsupported(broker, settings) is not None or settings.broker_url is None:
         return None
@@ -46,11 +49,11 @@ def strays_to(broker: AppBroker, settings: Settings) -> str | None:
 
 
 def app_settings(broker: AppBroker, settings: Settings) -> Settings:
-    """`settings` as the app's processes use them; the app's queues keep their names.
+    """Return `settings` for the app's processes; the app's queues keep their names.
 
-    `broker_url` is where retries, waiting messages and letters go. Of the app's own broker it says
-    kind and place only: `AppBroker.connect` knows the rest. Where that broker is of another kind,
-    letters go to TASKYARD_BROKER_URL or to the records' Redis.
+    `broker_url` is the broker for retries, delayed messages and letters. For the app's own broker
+    it has only kind and location: `AppBroker.connect` knows the rest. If that broker is of another
+    kind, letters go to TASKYARD_BROKER_URL or to the records' Redis.
     """
     if goes_by_own(broker) and broker.server is not None:
         url = broker.server.url()

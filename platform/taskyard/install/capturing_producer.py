@@ -1,4 +1,4 @@
-"""A producer that publishes nothing: it keeps the message, as the broker would have got it."""
+"""A producer that publishes nothing: it keeps the message that the broker would get."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from taskyard.wire.letters import RawMessage
 
 __all__ = ["CapturingProducer"]
 
-# What belongs to one delivery and must not travel with the next message.
+# Fields of one delivery that must not be in the next message.
 _OURS: Final = frozenset({HOLDER, HEADER, QUEUE, ETA})
 
 
 class CapturingProducer(Producer):  # type: ignore[misc]
-    """Serialises and compresses as the app's own producer; connects only to declare a queue."""
+    """Serializes and compresses as the app's own producer; connects only to declare a queue."""
 
     def __init__(self, app: Any, queue: str) -> None:
         super().__init__(None, serializer=app.conf.task_serializer, auto_declare=False)
@@ -30,11 +30,11 @@ class CapturingProducer(Producer):  # type: ignore[misc]
 
     @property
     def connection(self) -> Any:
-        """A connection that is not connected: Celery asks it how to word its errors."""
+        """An unopened connection, which Celery needs for the wording of its errors."""
         return self._app.connection_for_write()
 
     def publish(self, *args: Any, **options: Any) -> Any:
-        """Keep the first message, as `Producer.publish` makes it; what follows is an event."""
+        """Keep the first message, as `Producer.publish` builds it; a later one is an event."""
         if self.caught is None:
             return super().publish(*args, **{**options, "retry": False})
         with self._app.producer_pool.acquire(block=True) as producer:

@@ -1,7 +1,7 @@
-"""Celery's own tasks as jobs: what they publish has ids that a repeated attempt gives again.
+"""Celery's own tasks as jobs: what they publish has the same ids when an attempt is repeated.
 
 `celery.group`, `celery.chord` and `celery.chunks` publish other tasks before anything is decided:
-an attempt that is killed in the middle is run again, and must not make second jobs.
+an attempt that is killed in the middle runs again, and must not create second jobs.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ CELERY_TASKS: Final = (
     "celery.map",
     "celery.starmap",
 )
-"""All that Celery registers with every app."""
+"""The tasks that Celery registers with every app."""
 
 _PUBLISHED: Final = uuid.UUID("8c8f6b0e-51f2-5a0c-9f0f-3b1f2d6f4c27")
 
 
 def run_of(task: Any) -> Callable[..., Any] | None:
-    """What a built-in task's `run` is to be, as a method; None where it stays Celery's."""
+    """Return a replacement for a built-in task's `run`, as a method; None if it stays Celery's."""
     plain = task.run
     match task.name:
         case "celery.group" | "celery.chord":
@@ -73,7 +73,7 @@ def _checked(task: Any) -> Any:
 
 
 def _fix_ids(value: Any, path: str) -> None:
-    """Give every signature within an id, where it has none."""
+    """Give every signature inside an id, if it has none."""
     if isinstance(value, dict):
         options = value.setdefault("options", {}) if isinstance(value.get("task"), str) else None
         if isinstance(options, dict):
@@ -86,7 +86,7 @@ def _fix_ids(value: Any, path: str) -> None:
 
 
 def _run_chunks(self: Any, task: Any, it: Any, n: int) -> Any:
-    """Celery's, which forgets the app, and routes by the signature instead of its task's name."""
+    """Do as Celery's, but use the app, and route by the task's name, not by the signature."""
     each = signature(_checked(task), app=self.app)
     parts = chunked(each, it, n, app=self.app).group().tasks
     for at, part in enumerate(parts):
@@ -97,8 +97,8 @@ def _run_chunks(self: Any, task: Any, it: Any, n: int) -> Any:
 
 def _refuse_chain(self: Any, *args: Any, **kwargs: Mapping[str, Any]) -> Any:
     raise NotImplementedError(
-        "celery.chain is no task: a chain's first task is published, and carries the others in its "
-        "body's embed 'chain'"
+        "celery.chain cannot run as a task: publish the chain's first task, with the others in "
+        "its body's embed 'chain'"
     )
 
 

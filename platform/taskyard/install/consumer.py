@@ -1,4 +1,4 @@
-"""The consumer of an installed app: every task gets the way that its mode says."""
+"""The consumer of an installed app: it handles each task's messages by the task's mode."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ _PROTOCOL_2: Final = 3
 
 
 class InstalledConsumer(JobConsumer):
-    """Celery's (or the app's own) consumer, with a way out for what a protected app cannot run."""
+    """The consumer of Celery or the app, which also handles a protected app's bad messages."""
 
     strategies: Any
 
-    # Task events go out as the app has it.
+    # Task events are sent as the app configures them.
     batches_events = False
 
     @property
@@ -62,13 +62,13 @@ class InstalledConsumer(JobConsumer):
         return yard
 
     def _unpacked_limit(self, headers: Mapping[str, Any]) -> int | None:
-        """None for a task that is not protected, whose messages go the way that they went."""
+        """Return None for a task that is not protected: its messages are not changed."""
         if self._yard.mode(named_task(headers)) is not Mode.PROTECT:
             return None
         return super()._unpacked_limit(headers)
 
     def update_strategies(self) -> None:
-        """Adopt what was registered past Celery's decorators, then as ever."""
+        """Adopt tasks that were registered without Celery's decorators, then continue."""
         for task in self.app.tasks.values():
             adopt(task, self._yard)
         self._log_task_modes()
@@ -94,7 +94,10 @@ class InstalledConsumer(JobConsumer):
                 )
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Any:
-        """Celery's handler; a protected task's message is checked and may be put off before."""
+        """Return Celery's handler.
+
+        A protected task's message is checked before, and may be delayed.
+        """
         guarded = super().create_task_handler(*args, **kwargs)
         plain = self._plain_handler(*args, **kwargs)
         observed = self._handler_of_copies(*args, **kwargs)
@@ -117,7 +120,7 @@ class InstalledConsumer(JobConsumer):
         return on_task_received
 
     def _handler_of_copies(self, *args: Any, **kwargs: Any) -> Any:
-        """Celery's handler, of a protected task's messages that are only observed."""
+        """Return Celery's handler for a protected task's messages that are only observed."""
         own, self.strategies = self.strategies, Copies(self.app, self)
         try:
             return self._plain_handler(*args, **kwargs)
@@ -128,8 +131,8 @@ class InstalledConsumer(JobConsumer):
         exchange = fanout_exchange(self.app, message, queue)
         if exchange is None:
             return None
-        # At Redis workers may read the exchange under one queue's name. A queue of RabbitMQ holds
-        # one copy, which another worker gets if this one is lost.
+        # With Redis, workers may read the exchange under one queue's name. A queue of RabbitMQ
+        # holds one copy, which another worker gets if this one is lost.
         shared = self.connection.transport.driver_type == "amqp"
         read = self.app.amqp.queues.get(queue)
         if not shared and not (read is not None and leads_to_fanout(read)):
@@ -137,7 +140,7 @@ class InstalledConsumer(JobConsumer):
         return Copy(exchange, queue if shared else self.hostname)
 
     def _watch(self, message: Any, plain: Callable[[Any], Any]) -> Any:
-        """Celery's own way; what would end this worker is an invalid task, which it drops."""
+        """Do as Celery does; a message that would end this worker is treated as an invalid task."""
         fault = fatal_fault(message)
         if fault is not None:
             return self.on_invalid_task(None, message, InvalidTaskError(fault))
@@ -147,7 +150,7 @@ class InstalledConsumer(JobConsumer):
             raise
         except Exception as error:
             if self._yard.ports is not None and self._yard.ports.work.has_place(message):
-                raise  # it has a process's place, which only a new worker gives back
+                raise  # it occupies a process, which only a new worker frees
             return self.on_invalid_task(None, message, error)
 
     def _put_off(self, message: Any) -> bool:
@@ -158,7 +161,7 @@ class InstalledConsumer(JobConsumer):
             if not self._reuses_id(message):
                 put_off(self._yard, message, due_us)
         except PUBLISH_ERRORS as error:
-            # It waits in this worker, as Celery has it.
+            # It waits in this worker, as in Celery.
             self._yard.refusals.refused(PUT_OFF, error, action="not_put_off")
             return False
         self._yard.refusals.worked(PUT_OFF)
@@ -166,7 +169,7 @@ class InstalledConsumer(JobConsumer):
         return True
 
     def _note_queue(self, message: Any) -> None:
-        """Mark the message; where no consumer named its queue, with what its route leads to."""
+        """Mark the message with its queue; if no consumer named it, with the queue of its route."""
         super()._note_queue(message)
         if getattr(message, QUEUE, None) is None:
             info = message.delivery_info or {}
@@ -178,13 +181,13 @@ class InstalledConsumer(JobConsumer):
     def _refuse(
         self, message: Any, outcome: Failed, handle_as_celery: Callable[[], object]
     ) -> None:
-        """Celery drops such a message: protected, only once its letter is published."""
+        """Drop a message as Celery does; a protected one only after its letter is published."""
         mode = self._yard.mode(task_of(message))
         if mode is Mode.PROTECT:
             self._die(message, outcome)
             if not self._bare(message).acknowledged:
                 return  # it went back to its queue
-            # Acknowledged: the signals, the event and the result are what Celery has left to do.
+            # Acknowledged: only Celery's signals, event and result are left to do.
             message.reject_log_error = message.ack = _nothing
         elif mode is Mode.OBSERVE:
             before = was_delivered_before(message)
@@ -203,19 +206,22 @@ def _nothing(*_: Any, **__: Any) -> None:
 
 
 def _forget_the_wait(message: Any, queue: str) -> None:
-    """Celery publishes a task's retry where its message came from: not where it has waited.
+    """Remove the delay's route: Celery publishes a task's retry where its message came from.
 
-    The key of a wait names its length before the queue, and no queue has such a name.
+    The key of a delay names its length before the queue, and no queue has such a name.
     """
     info = message.delivery_info or {}
     if has_waited(info):
         message.delivery_info = {**info, "exchange": "", "routing_key": queue}
 
 
-# A watched task's message goes Celery's own way, whatever is odd about it; only from this one no
-# worker would come back. It is treated as Celery treats an invalid task.
+# An observed task's message is handled by Celery, whatever is wrong with it, except for one that
+# would end the worker: that is treated as Celery treats an invalid task.
 def fatal_fault(message: Any) -> str | None:
-    """What would end the worker, or keep one of its processes for ever; None where Celery copes."""
+    """Return what would end the worker, or block one of its processes for ever.
+
+    None if Celery copes.
+    """
     headers = message.headers
     if not isinstance(headers, Mapping) or "task" not in headers:
         return None

@@ -20,21 +20,21 @@ class Returned:
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """It asked for a retry, which Celery would have published at once."""
+    """It requested a retry, which Celery would have published at once."""
 
     retry: Retry
 
 
 @dataclass(frozen=True, slots=True)
 class Replaced:
-    """It put another signature in its own place."""
+    """It replaced itself by another signature."""
 
     error: Ignore
 
 
 @dataclass(frozen=True, slots=True)
 class Ignored:
-    """It asked for its outcome to be ignored."""
+    """It requested that its outcome is ignored."""
 
     error: Ignore | Retry
 
@@ -57,7 +57,7 @@ Ending = Returned | Again | Replaced | Ignored | Rejected | Raised
 
 
 def delay_s_of(when: datetime | str | float | None) -> float:
-    """Seconds until a retry that Celery was asked for: by a countdown, or by a date."""
+    """Return the seconds until a requested retry: from a countdown, or from a date."""
     if isinstance(when, str):
         when = datetime.fromisoformat(when)
     if isinstance(when, datetime):

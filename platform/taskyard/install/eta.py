@@ -1,4 +1,4 @@
-"""A message with a date: it waits at the broker, not in a worker that may end before."""
+"""A message with an ETA waits at the broker, not in a worker that may end before."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["date_before_waiting", "put_off"]
 def put_off(yard: InstalledContext, message: Any, due_us: int) -> None:
     """Publish the message for later; raises `PublishFailed` and redis-py's errors."""
     job_id = job_id_of(message)
-    # Celery's count of replacements says where the message stands, as soon as it begins.
+    # Celery's count of replacements gives the message's position, as soon as it begins.
     stamp = position_of(message) or _first_stamp(yard, message, job_id)
     raw = raw_message(message)
     yard.publisher.publish_later(
@@ -30,13 +30,13 @@ def put_off(yard: InstalledContext, message: Any, due_us: int) -> None:
 
 
 def date_before_waiting(message: Any) -> str | None:
-    """The date that a message had before it waited at the broker, for its task to read."""
+    """Return the ETA that a message had before it waited at the broker, for its task to read."""
     found = (message.headers or {}).get(ETA)
     return found if is_date(found) else None
 
 
 def _first_stamp(yard: InstalledContext, message: Any, job_id: str) -> Stamp:
-    """Where an unstamped message stands: at the start of the life that its job has or now gets."""
+    """Return the stamp of an unstamped message: the start of its job's present or new epoch."""
     record = yard.records.read(job_id)
     if record.epoch:
         return Stamp(record.epoch)

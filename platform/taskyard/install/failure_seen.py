@@ -1,4 +1,4 @@
-"""A failure as the main process sees it: an exception whose frames are only text any more."""
+"""A failure in the main process: an exception whose frames are only text."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FRAME: Final = re.compile(r'^\s*File "(.+)", line \d+, in (\S+)', re.MULTILINE)
 
 
 def failure_seen(job_type: str, error: BaseException, trace: Any) -> Failure:
-    """The facts of an exception that came from another process with its traceback as text."""
+    """Return the facts of an exception from another process, with its traceback as text."""
     text = clean_text(str(trace or ""))
     described = describe_failure(job_type, error)
     mark = fingerprint_of(job_type, error, _FRAME.findall(text))
@@ -29,7 +29,7 @@ def failure_seen(job_type: str, error: BaseException, trace: Any) -> Failure:
 
 
 def category_of(code: str, error: BaseException, *, retried: bool, lost: bool = False) -> Category:
-    """Why a task that knows nothing of Taskyard failed for good.
+    """Return why a task that does not know Taskyard failed for good.
 
     `code` is its failure's; `lost` says that its process has ended.
     """

@@ -1,7 +1,8 @@
-"""What comes from a fanout exchange: each queue bound to it has a copy of the message, and all run.
+"""Messages of a fanout exchange: each bound queue gets a copy of the message, and all run.
 
-The copies share one id. Protected, the first would run and the others end as its duplicates. So a
-copy is observed, and is a job of its own in records, history and letters: `<id>@<copy>`.
+The copies share one id. If they were protected, the first would run and the others would end as its
+duplicates. So a copy is observed, and is a job of its own in records, history and letters:
+`<id>@<copy>`.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ _COPIES: Final = uuid.UUID("3d0f3a52-6b0e-5c1c-9d0a-0f6b1f0e7c14")
 
 
 def fanout_exchange(app: Any, message: Any, queue: str) -> str | None:
-    """The fanout exchange through which a message has come to `queue`; None for any other way.
+    """Return the fanout exchange through which a message came to `queue`; None for any other route.
 
-    What was published to the queue itself, by the default exchange, is meant for one worker.
+    A message published to the queue itself, by the default exchange, is for one worker.
     """
     came_by = str((message.delivery_info or {}).get("exchange") or "")
     if not came_by:
@@ -47,18 +48,18 @@ def fanout_exchange(app: Any, message: Any, queue: str) -> str | None:
 
 
 def is_bound_to_fanout(queue: Any) -> bool:
-    """Whether a kombu queue is bound to an exchange of the type fanout, as `Broadcast` is."""
+    """Return whether a kombu queue is bound to a fanout exchange, as `Broadcast` is."""
     return queue.exchange is not None and queue.exchange.type == "fanout"
 
 
 def leads_to_fanout(queue: Any) -> bool:
-    """Whether any binding of a kombu queue is to an exchange of the type fanout."""
+    """Return whether any binding of a kombu queue leads to an exchange of the type fanout."""
     bound = [queue.exchange, *(each.exchange for each in queue.bindings or ())]
     return any(each is not None and each.type == "fanout" for each in bound)
 
 
 def fanout_route(task: Any) -> str | None:
-    """The fanout exchange to which a task is published unless its caller says otherwise.
+    """Return the fanout exchange to which a task is published unless its caller says otherwise.
 
     Raises what a router of the app raises.
     """
@@ -67,7 +68,7 @@ def fanout_route(task: Any) -> str | None:
 
 
 def fanout_target(app: Any, options: Mapping[str, Any]) -> str | None:
-    """The fanout exchange to which a message with such options is published; None for any other."""
+    """Return the fanout exchange for a message with such options; None for any other."""
     exchange, queue = options.get("exchange"), options.get("queue")
     if exchange is None and queue is not None:
         found = app.amqp.queues.get(queue) if isinstance(queue, str) else queue
@@ -78,7 +79,7 @@ def fanout_target(app: Any, options: Mapping[str, Any]) -> str | None:
 
 
 def is_fanout(app: Any, exchange: str) -> bool:
-    """Whether a queue of the app is bound to a fanout exchange of this name."""
+    """Return whether a queue of the app is bound to a fanout exchange of this name."""
     for queue in app.amqp.queues.values():
         bound = [queue.exchange, *(each.exchange for each in queue.bindings or ())]
         if any(each and each.name == exchange and each.type == "fanout" for each in bound):
@@ -95,7 +96,7 @@ class Copy:
 
 
 def copy_id(job_id: str, copy: Copy) -> str:
-    """The id of a copy's own record."""
+    """Return the id of a copy's own record."""
     name = f"{job_id}@{copy.name}"
     return name if len(name) <= _LONGEST_ID else str(uuid.uuid5(_COPIES, name))
 

@@ -1,4 +1,4 @@
-"""The operators' publisher: our queues, and those of installed apps where these are read."""
+"""The operators' publisher: to our queues, and to those of installed apps, by their keys."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ __all__ = ["FleetPublisher"]
 
 
 class FleetPublisher:
-    """A `Publisher` that looks up the place of a queue which the settings do not name.
+    """A `Publisher` that looks up the keys of a queue which the settings do not name.
 
-    A queue of which no worker has spoken is published to as kombu's own defaults have it.
+    A queue that no worker has announced is published to with kombu's default keys.
     """
 
     def __init__(self, settings: Settings, records: Records) -> None:
@@ -32,10 +32,10 @@ class FleetPublisher:
         self._by_layout: dict[Layout, RedisPublisher] = {}
 
     def check(self, queue: str) -> None:
-        """Raise where a message to `queue` would arrive where no worker reads it.
+        """Raise if no worker would read a message to `queue`.
 
-        `PublishFailed` where its workers disagree: for minutes after an app changes its keys that
-        passes by itself. `Refused` where they read it at another broker.
+        `PublishFailed` if its workers disagree: after an app changes its keys, this ends by itself
+        within minutes. `Refused` if they read it at another broker.
         """
         self._place(queue)
 
@@ -70,7 +70,7 @@ class FleetPublisher:
         )
 
     def close(self) -> None:
-        """Let the connection go."""
+        """Close the connection."""
         self._own.close()
 
     def _reaching(self, queue: str, job_id: str) -> Publisher:
@@ -93,9 +93,9 @@ class FleetPublisher:
         places = self._places.of(queue)
         if len(places) > 1:
             raise PublishFailed(
-                f"the workers of queue {queue!r} read {len(places)} different places of that "
-                "name. It waits until they agree, minutes after the last old worker has ended; "
-                "two apps need a namespace each (TASKYARD_NAMESPACE)"
+                f"the workers of queue {queue!r} read it under {len(places)} different sets of "
+                "keys. The replay waits until they agree, some minutes after the last old worker "
+                "has ended; if these are two apps, give each its own namespace (TASKYARD_NAMESPACE)"
             )
         for place in places:
             if place.mark != self._mark():

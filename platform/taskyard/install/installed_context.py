@@ -35,7 +35,7 @@ _WATCH_S: Final = 5.0
 
 
 class InstalledContext(WorkerContext):
-    """Connections and rules; the app's configuration is read when something is first used."""
+    """Connections and rules of an installed app; its configuration is read at first use."""
 
     def __init__(self, app: Any, given: Settings, modes: Modes) -> None:
         self.app, self.given, self.modes = app, given, modes
@@ -57,23 +57,26 @@ class InstalledContext(WorkerContext):
 
     @cached_property
     def broker_supported(self) -> bool:
-        """Whether retries and waiting messages have a place at the app's broker."""
+        """Whether the app's broker can hold retries and delayed messages."""
         return why_unsupported(self.broker, self.given) is None
 
     @property
     def returns_abandoned(self) -> bool:
-        """Where it protects at a Redis broker: only its own kind of message is safe to repeat."""
+        """Whether it protects at a Redis broker.
+
+        Only messages of protected jobs are safe to repeat.
+        """
         return self.broker_supported and self.broker.kind == "redis" and self.modes.protect
 
     def connect(self, keyprefix: str | None = None) -> Connection:
-        """A connection for what Taskyard itself publishes; `keyprefix` as in `connection`."""
+        """Return a connection for Taskyard's publications; `keyprefix` as in `connection`."""
         if goes_by_own(self.broker):
             return self.broker.connect(self.settings, keyprefix)
         return connection(self.settings, keyprefix)
 
     @cached_property
     def records(self) -> Records:
-        """The records, of this process; none waits for replicas, which are a client's matter.
+        """The records, for this process; it never waits for replicas, which only clients do.
 
         A worker's main loop admits here, and must not block while a replica does not answer.
         """
@@ -81,14 +84,16 @@ class InstalledContext(WorkerContext):
 
     @cached_property
     def task_runner(self) -> TaskRunner:
-        """The attempt of a task that knows nothing of Taskyard, in a child."""
+        """The runner for tasks that do not know Taskyard, in a child."""
         return TaskRunner(self.steps)
 
     @cached_property
     def watching(self) -> Records:
-        """Records that count no death of a watched task: only what protects may dead-letter.
+        """Records that count no death of an observed task.
 
-        A short lease, since another worker may protect, and wait for what has ended unseen.
+        Only protected jobs may be dead-lettered.
+
+        The lease is short, since another worker may protect the task, and wait for this one's end.
         """
         lease_s = min(self.settings.lease_s, _WATCH_S)
         return self._records({"death_limit": _NEVER, "lease_s": lease_s, "replicas": 0})
@@ -100,11 +105,11 @@ class InstalledContext(WorkerContext):
 
     @cached_property
     def watched_letters(self) -> LetterBox:
-        """Letters of watched tasks, on a connection that protected ones do not wait for."""
+        """Letters of observed tasks, on a separate connection: protected ones must not wait."""
         return self._letter_box()
 
     def _letter_box(self) -> LetterBox:
-        """Under the app's own `global_keyprefix` where it has one: it may be confined to it."""
+        """Return the letter box, under the app's own `global_keyprefix` if it has one."""
         prefix = self.layout.prefix if self.broker_supported else ""
         return LetterBox(self.settings, partial(self.connect, prefix or None), prefix or None)
 
@@ -114,11 +119,11 @@ class InstalledContext(WorkerContext):
         return Layout.of(dict(self.app.conf.broker_transport_options or {}))
 
     def task_mode_of(self, task: Any) -> TaskMode:
-        """What becomes of a bound task."""
+        """Return the mode of a bound task."""
         return judge_task(task, self.modes, why_unsupported(self.broker, self.given))
 
     def mode(self, name: str) -> Mode:
-        """The mode of a task by name, also of a task that does not exist."""
+        """Return the mode of a task by name, also of an unknown task."""
         task = self.app.tasks.get(name)
         if task is None:
             return self.modes.of(name)
@@ -127,12 +132,12 @@ class InstalledContext(WorkerContext):
 
     @cached_property
     def observer(self) -> Observer:
-        """Events and letters of tasks that are only watched."""
+        """The observer of tasks that are only observed."""
         return Observer(self)
 
     @cached_property
     def publisher(self) -> Publisher:
-        """Retries and waiting messages, in the main process."""
+        """The publisher of retries and delayed messages, in the main process."""
         if is_amqp(self.settings):
             return AmqpPublisher(self.settings, self.records.now_us, self.connect)
         if not goes_by_own(self.broker):
@@ -142,16 +147,16 @@ class InstalledContext(WorkerContext):
         return AppRedisPublisher(self.settings, client, self.layout)
 
     def close(self) -> None:
-        """At the worker's end: what was observed is written."""
+        """Write what was observed; called at the worker's end."""
         if "observer" in self.__dict__:
             self.observer.close()
 
     def source(self, message: Any) -> str:
-        """The broker's name of the queue that a message came from."""
+        """Return the broker's name of the queue that a message came from."""
         return broker_queue(message) or ""
 
     def home(self, record: Record, message: Any) -> str:
-        """Where a job's next message belongs: where this one was."""
+        """Return the queue of a job's next message: the queue of this one."""
         return self.source(message) or record.queue
 
 
@@ -160,5 +165,5 @@ class AppKeys(Keys):
     """As `Keys`, with results in the namespace."""
 
     def result(self, job_id: str) -> str:
-        """What the record keeps for a continuation that must be repeated."""
+        """Return the key of what the record keeps for a continuation that must be repeated."""
         return self.kept_result(job_id)

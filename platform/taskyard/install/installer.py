@@ -1,4 +1,4 @@
-"""`install(app)`: the one line."""
+"""`install(app)`: install Taskyard on an existing Celery app."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = ["install"]
 
 log = logger(__name__)
 
-# Names, since a producer needs no pool. An app's own pool stays.
+# Names, since a producer needs no pool. An app's own pool is kept.
 _PREFORK: Final = ("prefork", "processes", "celery.concurrency.prefork:TaskPool")
 _POOL: Final = "taskyard.engine.pool:InstalledTaskPool"
 
@@ -62,7 +62,7 @@ def install(
     """
     if hasattr(app, "taskyard"):
         raise InvalidSettings(
-            f"Taskyard is installed on {app!r} already: call install once, where the app is made"
+            f"Taskyard is installed on {app!r} already: call install once, where the app is created"
         )
     given = load().settings if settings is None else settings
     given.need_redis_url()
@@ -83,7 +83,7 @@ def install(
 
 
 def _adopt_tasks(app: Any, yard: InstalledContext) -> None:
-    """The tasks there are once the app is finalised, and each that is made after that."""
+    """Adopt the tasks that exist once the app is finalized, and each later one."""
 
     def adopt_all(**_: Any) -> None:
         for task in list(app._tasks.values()):
@@ -96,7 +96,7 @@ def _adopt_tasks(app: Any, yard: InstalledContext) -> None:
 
 
 def _configure(app: Any, asked: bool | None) -> None:
-    """What the app's configuration must say, set whenever that is read."""
+    """Set what the app's configuration must contain, whenever that is read."""
 
     def configure(**_: Any) -> None:
         app.conf.worker_consumer = _consumer(app.conf.worker_consumer)
@@ -126,7 +126,7 @@ def _use_transport(app: Any, asked: bool | None) -> None:
         return
     app.conf.broker_transport = yard.transport.own
     if broker.tls is not None:
-        # kombu knows by the scheme alone that rediss:// is TLS, unless a transport is named.
+        # kombu knows from the scheme alone that rediss:// is TLS, unless a transport is named.
         app.conf.broker_use_ssl = broker.tls
     own = app.conf.broker_transport_options or {}
     app.conf.broker_transport_options = own_options(yard.given.namespace, own)
@@ -136,7 +136,7 @@ def _use_transport(app: Any, asked: bool | None) -> None:
 # queue by that. No worker sees it then: no outcome, and no letter unless the queue's own arguments
 # lead to the dead-letter exchange. The header that says the same to workers stays.
 def keep_expired(app: Any, yard: InstalledContext) -> None:
-    """Have workers, not the broker, end what has expired; watched tasks stay as they are."""
+    """Make workers, not the broker, end expired messages; observed tasks are not changed."""
 
     def keep(
         sender: str = "",
@@ -152,10 +152,10 @@ def keep_expired(app: Any, yard: InstalledContext) -> None:
     signals.before_task_publish.connect(keep, weak=False, dispatch_uid=f"taskyard-expiry-{id(app)}")
 
 
-# The registry hears of every new task. Standing between the decorator and Celery would do too, but
-# then a warning of Celery's about the task would point at us instead of the app's own line.
+# The registry gets every new task. Code between the decorator and Celery would work too, but then a
+# warning of Celery's about the task would point at us, not at the app's own line.
 def watch_registry(app: Any, yard: InstalledContext) -> None:
-    """Adopt what is registered from now on, once the app is finalised."""
+    """Adopt tasks that are registered from now on, once the app is finalized."""
     cls = type(app._tasks)
 
     def register(registry: Any, name: str, task: Any) -> None:
@@ -169,7 +169,7 @@ def watch_registry(app: Any, yard: InstalledContext) -> None:
 
 
 def _adopt_when_bound(task: Any, yard: InstalledContext) -> None:
-    """`bind` comes right after the registration, and only then the task has its options."""
+    """Adopt after `bind`, which follows the registration: only then the task has its options."""
 
     def bind(app: Any) -> Any:
         del task.bind

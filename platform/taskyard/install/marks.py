@@ -1,4 +1,4 @@
-"""Names of what we note on Celery's own objects."""
+"""Names of the attributes that we set on Celery's own objects."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ ATTEMPT: Final = "taskyard_attempt"
 # On a task: its mode, and how it acknowledged before.
 MODE: Final = "taskyard_mode"
 ACKS_BEFORE: Final = "taskyard_acks_before"
-# On a protected task: what its class had for the names that protection sets.
+# On a protected task: the earlier values of the names that protection sets.
 AS_BEFORE: Final = "taskyard_as_before"

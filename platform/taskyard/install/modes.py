@@ -1,4 +1,4 @@
-"""How much Taskyard does for a task: nothing, watching, or protecting."""
+"""How much Taskyard does for a task: nothing, observe, or protect."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Mode", "Modes"]
 
 
 class Mode(StrEnum):
-    """`observe` leaves events and letters and changes nothing; `protect` also decides."""
+    """`observe` writes events and letters and changes nothing; `protect` also decides."""
 
     OFF = "off"
     OBSERVE = "observe"
@@ -22,7 +22,10 @@ class Mode(StrEnum):
 
     @classmethod
     def read(cls, value: object, where: str) -> Self:
-        """The mode called `value`; raises `InvalidSettings` naming `where` it stands."""
+        """Return the mode called `value`.
+
+        Raises `InvalidSettings`, which names `where` it was set.
+        """
         try:
             return cls(str(value))
         except ValueError:
@@ -48,11 +51,11 @@ class Modes:
 
     @property
     def protect(self) -> bool:
-        """Whether some task is protected, besides those that say so themselves."""
+        """Return whether some task is protected, besides those with an attribute of their own."""
         return Mode.PROTECT in (self.default, *self.patterns.values())
 
     def of(self, name: str, own: object = None) -> Mode:
-        """The mode of the task `name`; `own` is its attribute `taskyard`, which wins."""
+        """Return the mode of the task `name`; `own` is its attribute `taskyard`, which wins."""
         if own is not None:
             return Mode.read(own, f"task {name!r}, attribute 'taskyard'")
         matching = [pattern for pattern in self.patterns if fnmatchcase(name, pattern)]

@@ -27,7 +27,7 @@ __all__ = ["protect_celery_tasks"]
 
 
 def protect_celery_tasks(app: Any, yard: WorkerContext) -> None:
-    """Have each of them run as one recorded job, with a letter when it fails."""
+    """Make each of them run as one recorded job, with a letter if it fails."""
     app.finalize()
     own = CeleryTasksContext(yard)
     for name in CELERY_TASKS:
@@ -88,7 +88,7 @@ class CeleryTasksContext(WorkerContext):
 
 
 class _Runner(TaskRunner):
-    """Stores results as those of job types: in Celery's form, in the step that decides."""
+    """Stores results as for job types: in Celery's form, in the step that decides."""
 
     def _stored(self, task: Any, value: Any) -> bytes:
         backend, request = task.backend, task.request

@@ -1,4 +1,4 @@
-"""What happened to a watched delivery, as values for the observer's thread."""
+"""Events of an observed delivery, as values for the observer's thread."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ __all__ = ["DeadBeforeStart", "Ended", "Observation", "Requeued", "Started", "Wa
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """The delivery that something happened to; `holder` distinguishes two deliveries of a job.
+    """The delivery of an event; `holder` distinguishes two deliveries of a job.
 
-    `job_id` is empty where the message has none; it died before it started.
+    `job_id` is empty if the message has none; then it died before it started.
     """
 
     job_id: str
@@ -52,7 +52,7 @@ class Requeued:
 
 @dataclass(frozen=True, slots=True)
 class DeadBeforeStart:
-    """It died before it started; `outcome` says of what.
+    """It died before it started; `outcome` has the cause.
 
     `delivered_before` counts for a message without an id: it may have left a letter already.
     """

@@ -1,4 +1,4 @@
-"""One delivery of a watched task: Celery's own, with an eye on it."""
+"""One delivery of an observed task: Celery's own request, which also reports to the observer."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class ObservedRequest(Request):  # type: ignore[misc]
     """Behaves as Celery's; every hook reports to the observer afterwards what it saw."""
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Watch the successes that a pool reports."""
+        """Observe the successes that a pool reports."""
         super().__init_subclass__(**options)
         wrap_on_success(cls, _watching)
 
@@ -58,7 +58,7 @@ class ObservedRequest(Request):  # type: ignore[misc]
     @property
     def _watched(self) -> Watched:
         queue = self.task.yard.source(self.message)
-        # Celery runs what no store could hold as a key.
+        # Celery runs a task with an id that no store could hold as a key.
         own = usable_id(self.id) or job_id_of(self.message)
         job_id = own if self._copy is None else copy_id(own, self._copy)
         return Watched(job_id, self._holder, self._type, queue, self.hostname)
@@ -81,7 +81,7 @@ class ObservedRequest(Request):  # type: ignore[misc]
     def on_failure(
         self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False
     ) -> Any:
-        """It did not succeed; how, the exception says."""
+        """Report an end without success; the exception says which."""
         try:
             return super().on_failure(exc_info, send_failed_event, return_ok)
         finally:
@@ -135,25 +135,28 @@ class ObservedRequest(Request):  # type: ignore[misc]
         self._report_once(Ended(self._watched, decision, facts, raw_message(self.message)))
 
     def _marked(self, outcome: Failed) -> Failed:
-        """The death of a copy says so: no replay reaches the worker that it was meant for."""
+        """Mark the death of a copy: no replay reaches the worker that it was for."""
         if self._copy is None:
             return outcome
         details = {**(outcome.failure.details or {}), FANOUT: self._copy.exchange}
         return replace(outcome, failure=replace(outcome.failure, details=details))
 
     def _report_success(self, outcome: Any) -> None:
-        """It succeeded; without a duration Celery failed before it ran, or ran it before."""
+        """Report a success; without a duration Celery failed before it ran, or ran it before."""
         failed, _, runtime = outcome
         if failed or runtime is not None or self._was_done_before:
             self._report_once(Ended(self._watched, Decision.COMPLETED))
             return
-        text = "Celery could not begin the task and counted it as done; its log says why"
+        text = (
+            "Celery could not start the task and counted it as done; see the worker's log for "
+            "the cause"
+        )
         outcome = plain_failure(Category.INTERNAL_ERROR, "not_begun", "NotBegun", text)
         self._report_death(outcome)
 
     @property
     def _was_done_before(self) -> bool:
-        """Whether Celery itself may have skipped a redelivery of what succeeded."""
+        """Return whether Celery itself may have skipped a redelivery of a successful task."""
         skips = self._app.conf.worker_deduplicate_successful_tasks
         return bool(skips and self.delivery_info.get("redelivered"))
 
@@ -167,10 +170,10 @@ def _watching(on_success: Callable[..., Any]) -> Callable[..., Any]:
     def watched(self: ObservedRequest, report: Any, *arguments: Any, **options: Any) -> Any:
         error = escaped(report)
         if error is not None:
-            # Before Celery fails over it.
+            # Before Celery fails because of it.
             self._report_failure(error, report.traceback)
         result = on_success(self, report, *arguments, **options)
-        # A failure that came this way was reported by `on_failure`.
+        # `on_failure` has reported a failure that came this way.
         self._report_success(report)
         return result
 

@@ -1,7 +1,7 @@
-"""Watching: a thread writes events and letters of what is reported; callers never wait for it.
+"""Observe: a thread writes events and letters of what is reported; callers never wait for it.
 
-The main process only puts values into a bounded queue. Whatever fails here is logged and counted;
-the app's tasks, acknowledgements and results do not notice.
+The main process only puts values into a queue of limited size. A failure here is logged and
+counted; it does not affect the app's tasks, acknowledgements and results.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ __all__ = ["Observer"]
 
 log = logger(__name__)
 
-# About 20 MiB of small messages; beyond it watching gives up what it cannot write.
+# About 20 MiB of small messages; above that, observations are dropped.
 _WAITING: Final = 10_000
 _SHUTDOWN_S: Final = 5.0
-# An attempt may end before the one whose retry it is: Celery publishes that first. For so long the
-# earlier end is waited for; where two deliveries overlap by themselves it need not come at all.
+# An attempt may end before the one whose retry it is, since Celery publishes that first. For this
+# time the earlier end is waited for; if two deliveries overlap by themselves it may never come.
 _ORDER_S: Final = 1.0
 _LOOK_S: Final = 0.02
 _OVER: Final = TERMINAL | {State.DEAD_LETTERED}
-_OBSERVE: Final = "an observation not written"
+_OBSERVE: Final = "an observation was not written"
 
 
 class Observed(Protocol):
@@ -56,49 +56,51 @@ class Observed(Protocol):
 
     @property
     def watching(self) -> Records:
-        """Records that count no death of a watched task."""
+        """Records that count no death of an observed task."""
 
     @property
     def watched_letters(self) -> LetterBox:
-        """Where letters of watched tasks go."""
+        """Where letters of observed tasks go."""
 
     @property
     def refusals(self) -> Refusals:
-        """What fails for longer than a moment."""
+        """Lasting failures."""
 
 
 class Observer:
-    """One queue and one thread a process, started by the first observation."""
+    """One queue and one thread per process, started by the first observation."""
 
     def __init__(self, yard: Observed) -> None:
         self._yard = yard
         self._backlog: Backlog[Observation] = Backlog("taskyard-observer", _WAITING, self._run)
-        # By delivery: its job and its run; no run where another delivery has ended the account.
+        # By delivery: its job and its run; no run if another delivery has closed the record's life.
         self._running: dict[str, tuple[str, Run | None]] = {}
         # Ends that came before those of earlier deliveries, and until when they wait.
         self._early: list[tuple[float, Ended]] = []
         self.dropped = 0
 
     def observe(self, seen: Observation) -> None:
-        """Note what was seen; never waits and never raises."""
+        """Note an observation; never waits and never raises."""
         try:
             self._backlog.put(seen)
         except queue.Full:
             self.dropped += 1
             if self.dropped.bit_count() == 1:
                 log.error(
-                    "%d observations dropped: the records do not keep up",
+                    "%d observations were dropped: the records do not keep up",
                     self.dropped,
                     extra={"action": "observation_dropped"},
                 )
         except RuntimeError as error:
-            log.error("not observed: %s", error, extra={"action": "observer_not_started"})
+            log.error(
+                "an event was not observed: %s", error, extra={"action": "observer_not_started"}
+            )
 
     def close(self) -> None:
-        """Write what is known, for at most five seconds."""
+        """Write what is left, for at most five seconds."""
         if not self._backlog.close(_SHUTDOWN_S):
             log.error(
-                "not everything observed is written: the records did not keep up for %g s",
+                "some observations were not written: the records did not keep up for %g s",
                 _SHUTDOWN_S,
                 extra={"action": "observations_left"},
             )
@@ -126,7 +128,10 @@ class Observer:
                 self._safely(self._finish, ended)
 
     def _overtakes(self, delivery: Watched) -> bool:
-        """Whether an earlier delivery of the same job has not ended yet."""
+        """Return whether an earlier delivery of the same job has not ended yet.
+
+        Nothing waits for it: what is observed next is tried at once.
+        """
         for holder, (job_id, _) in self._running.items():
             if holder == delivery.holder:
                 return False
@@ -166,10 +171,10 @@ class Observer:
                 self._dead_letter(delivery, outcome, message)
 
     def _accounted(self, delivery: Watched) -> Watched:
-        """The delivery under the id of its account: its own where another task's job has its id.
+        """Return the delivery under its record's id: its own if another task's job has its id.
 
-        Celery runs both. While that other job is alive the two share one account, since a task may
-        have put another in its place.
+        Celery runs both. While that other job lives the two share one record, since a task may have
+        replaced itself by another.
         """
         if delivery.holder in self._running:
             return replace(delivery, job_id=self._running[delivery.holder][0])
@@ -186,7 +191,7 @@ class Observer:
         record = self._yard.records.read(delivery.job_id)
         answer = self._ask(delivery, record, delivery.holder)
         if isinstance(answer, Held):
-            # Two deliveries run at once, which watching does not prevent: one account for both.
+            # Two deliveries run at once, which observing does not prevent: one record for both.
             answer = self._ask(delivery, record, record.fields.get("holder", ""))
         if isinstance(answer, Run):
             self._running[delivery.holder] = (delivery.job_id, answer)
@@ -208,8 +213,8 @@ class Observer:
             self._begin(delivery)
         answer = self._decide(delivery, decision, facts)
         if isinstance(answer, Superseded) and answer.state not in TERMINAL:
-            # Celery publishes a retry before it ends the attempt: the account that the two shared
-            # was closed by the first of them.
+            # Celery publishes a retry before it ends the attempt: the first of the two has closed
+            # the record that they share.
             self._begin(delivery)
             self._decide(delivery, decision, facts)
         if ended.message is not None:
@@ -271,7 +276,7 @@ class Observer:
 
 
 def _position(record: Record) -> Stamp | None:
-    """Where the record stands: Celery's own retries and replacements carry no stamp."""
+    """Return the record's position: Celery's own retries and replacements have no stamp."""
     if record.state is State.NONE:
         return None
     return Stamp(record.epoch, record.generation, record.number("seq"))

@@ -1,8 +1,8 @@
-"""Where the queues of installed apps are, as their workers say.
+"""The queues of installed apps and their keys, as their workers announce them.
 
-Relay and reconciler know nothing of an app's configuration. Its workers write down which queues
-they consume, under which keys, and a mark that they found at their broker: who finds another mark
-at its own talks to another broker.
+Relay and reconciler do not know an app's configuration. Its workers store which queues they
+consume, under which keys, and a mark from their broker: a process that finds another mark at its
+own broker uses another broker.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from taskyard.clock import us_of
 
 __all__ = ["RABBIT", "Place", "Places", "broker_mark", "find_mark"]
 
-# No Redis holds this as a mark; RabbitMQ has no keys that could name one broker.
+# No Redis holds this as a mark; RabbitMQ has no keys that could identify a broker.
 RABBIT: Final = "rabbitmq"
-# What readers of this version understand; a later one may add fields, which these then ignore.
+# The fields that this version understands; a later version may add fields, which are ignored.
 _VERSION: Final = 1
-# A worker reports every minute: what is this much older than the newest was said by a former fleet.
+# A worker reports every minute: an entry this much older than the newest is of workers that ended.
 _FORMER_US: Final = us_of(300)
-# As long as letters of a queue that no worker reads any more may wait to be judged.
+# As long as letters of a queue that no worker reads any more may wait for an operator.
 _FORGOTTEN_US: Final = us_of(30 * 86_400)
 
 
@@ -42,14 +42,14 @@ class Place:
 
 
 class Places:
-    """What all workers of a namespace have said, in the records' Redis."""
+    """The announcements of all workers of a namespace, in the records' Redis."""
 
     def __init__(self, client: redis.Redis, namespace: str) -> None:
         self._client = client
         self.key = f"{namespace}:places"
 
     def report(self, places: Iterable[Place]) -> None:
-        """Write down what a worker reads now, and drop what no worker has said for a month."""
+        """Store what a worker reads now, and delete what no worker has announced for a month."""
         with self._client.pipeline(transaction=False) as pipe:
             for place in places:
                 pipe.hset(
@@ -63,14 +63,17 @@ class Places:
             self._client.hdel(self.key, *old)
 
     def all(self) -> list[Place]:
-        """Every place; more than one of a queue where workers disagree."""
+        """Return every queue; more than one entry for a queue if workers disagree."""
         by_queue: dict[str, list[Place]] = {}
         for _, place in self._read():
             by_queue.setdefault(place.queue, []).append(place)
         return [place for found in by_queue.values() for place in _current(found)]
 
     def of(self, queue: str) -> list[Place]:
-        """The places of one queue: none is known, one, or more where workers disagree."""
+        """Return the entries of one queue.
+
+        None if it is unknown, more than one if workers disagree.
+        """
         return [place for place in self.all() if place.queue == queue]
 
     def _read(self) -> list[tuple[bytes, Place]]:
@@ -79,14 +82,14 @@ class Places:
 
 
 def broker_mark(broker: redis.Redis, namespace: str) -> str:
-    """The mark of a Redis broker, set by the first worker that asks."""
+    """Return the mark of a Redis broker, which the first worker sets."""
     key = _mark_key(namespace)
     broker.set(key, uuid.uuid4().hex, nx=True)
     return find_mark(broker, namespace)
 
 
 def find_mark(broker: redis.Redis, namespace: str) -> str:
-    """The mark of a Redis broker, empty where no worker of an installed app has set one."""
+    """Return the mark of a Redis broker, empty if no worker of an installed app has set one."""
     raw: Any = broker.get(_mark_key(namespace))
     return raw.decode() if isinstance(raw, bytes) else str(raw or "")
 

@@ -20,7 +20,7 @@ __all__ = ["Plan", "TaskPlan", "plan"]
 
 @dataclass(frozen=True, slots=True)
 class TaskPlan:
-    """One task: how it is acknowledged before and with Taskyard, and what to know about it."""
+    """One task: how it is acknowledged before and with Taskyard, and warnings about it."""
 
     name: str
     mode: Mode
@@ -40,13 +40,13 @@ class Plan:
 
     @property
     def unprotected(self) -> tuple[str, ...]:
-        """What can happen to protected tasks all the same, over the transport that reads them."""
+        """What can happen to protected tasks all the same, with the transport that reads them."""
         protects = any(task.mode is Mode.PROTECT for task in self.tasks)
         return self.transport.unprotected if protects else ()
 
 
 def plan(app: Any, mode: str | None = None) -> Plan:
-    """The plan of every task that is not Celery's own, by name, and of their transport.
+    """Return the plan of every task that is not Celery's own, by name, and of their transport.
 
     `mode` is what `install` would be called with; without it the app's own `install` counts, or
     "protect". Raises `InvalidSettings`.

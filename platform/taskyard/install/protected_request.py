@@ -1,7 +1,7 @@
-"""One delivery of a protected task in the main process: Celery's outcomes, the letter before them.
+"""One delivery of a protected task in the main process: Celery's outcomes, after the letter.
 
-What Celery reports about an outcome (result, errbacks, signals, events) stays as it was; this class
-stands between the app's own `Request` class, whose methods come first, and Celery's.
+Celery's reports of an outcome (result, errbacks, signals, events) are not changed; this class is
+between the app's own `Request` class, whose methods come first, and Celery's.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["ProtectedRequest"]
 
 
 class ProtectedRequest(JobRequest):
-    """A job's delivery that says what Celery's own would have said."""
+    """A job's delivery that reports what Celery's own request would."""
 
     def __init__(self, message: Any, **options: Any) -> None:
         super().__init__(message, **options)
@@ -52,7 +52,10 @@ class ProtectedRequest(JobRequest):
             super()._owe_for(error, report)
 
     def _is_no_outcome(self, error: BaseException) -> bool:
-        """Here a failure is any error of the application: only the record distinguishes them."""
+        """Return whether it is no outcome.
+
+        A failure is any error of the app, so only the record knows.
+        """
         if isinstance(error, Ignore | Reject | Retry | Terminated | KeyboardInterrupt):
             return False
         try:
@@ -62,7 +65,7 @@ class ProtectedRequest(JobRequest):
         return state in (State.RUNNING, State.RETRYING, State.COMPLETED)
 
     def reject(self, requeue: bool = False) -> None:
-        """A rejected message whose letter is owed ends with it; others as Celery does."""
+        """Reject: a message whose letter is owed ends with it; others as in Celery."""
         if requeue or self._settling.pending is None:
             super().reject(requeue)
             return
@@ -72,7 +75,7 @@ class ProtectedRequest(JobRequest):
     def on_failure(
         self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False
     ) -> Any:
-        """Remember what a death was, for `announce_death`."""
+        """Remember the cause of a death, for `announce_death`."""
         error = unwrapped(exc_info.exception)
         if isinstance(error, SystemExit):
             self._death = unwrapped(self._worker_lost_info(error).exception)
@@ -87,7 +90,7 @@ class ProtectedRequest(JobRequest):
         super().on_timeout(soft, timeout)
 
     def announce_death(self, decided: Decided) -> None:
-        """Result, errbacks, chord, hook, signal and event of a death, in Celery's words."""
+        """Report result, errbacks, chord, hook, signal and event of a death, as Celery does."""
         if self._revocation is not None:
             self._announce_revoked_as_celery(*self._revocation)
             return

@@ -1,7 +1,7 @@
-"""The producer's side: a protected task has its record before a worker sees it.
+"""The producer's part: a protected task has its record before a worker gets it.
 
-`install(app, admit=True)` turns it on. A thread writes the records: the caller waits for nothing
-and gets no report, as without Taskyard. A process that is killed leaves the last 20 ms unwritten.
+`install(app, admit=True)` turns it on. A thread writes the records: the caller does not wait and
+gets no report, as without Taskyard. A process that is killed leaves the last 20 ms unwritten.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ __all__ = ["PublishRecorder", "watch_publishing"]
 
 log = logger(__name__)
 
-# About 10 MiB; a producer that is this far ahead of the records goes on without them.
+# About 10 MiB; a producer that is this far ahead continues without records.
 _WAITING: Final = 50_000
 _BATCH: Final = 500
-# One round trip for what is published within it; a person who looks does not notice.
+# Publications of this time share one round trip; a person does not notice the delay.
 _GATHER_S: Final = 0.02
-# How long a script's end may wait for its last records.
+# How long the end of a script may wait for its last records.
 _EXIT_S: Final = 2.0
 
 Published = tuple[str, str, str, bool]
 
 
 class PublishRecorder:
-    """One queue and one thread a process, started by the first publication."""
+    """One queue and one thread per process, started by the first publication."""
 
     def __init__(self, yard: InstalledContext) -> None:
         self._yard = yard
@@ -57,10 +57,10 @@ class PublishRecorder:
             self._drop(1, str(error))
 
     def close(self) -> None:
-        """Write what is known, for at most two seconds."""
+        """Write what is left, for at most two seconds."""
         if not self._backlog.close(_EXIT_S):
             log.warning(
-                "not every publication has its record: the records did not keep up for %g s",
+                "some publications have no record: the records did not keep up for %g s",
                 _EXIT_S,
                 extra={"action": "publications_left"},
             )
@@ -106,7 +106,7 @@ class PublishRecorder:
 
 
 def watch_publishing(app: Any, yard: InstalledContext) -> None:
-    """Record every publication of a protected task, also of those that fail."""
+    """Record every publication of a protected task, also failed ones."""
     recorder = PublishRecorder(yard)
 
     def watch(**_: Any) -> None:
@@ -118,7 +118,7 @@ def watch_publishing(app: Any, yard: InstalledContext) -> None:
                 extra={"action": "publications_not_watched"},
             )
             return
-        # Not before the first publication: it reads what the app may still configure.
+        # Not before the first publication, since it reads what the app may still configure.
         plain = cache(amqp._create_task_sender)
 
         def send_task_message(producer: Any, name: str, message: Any, **options: Any) -> Any:
@@ -136,7 +136,7 @@ def watch_publishing(app: Any, yard: InstalledContext) -> None:
 
         amqp.send_task_message = send_task_message
 
-    # An app that only publishes may never be finalised.
+    # An app that only publishes may never be finalized.
     app.on_after_configure.connect(watch, weak=False)
     if app.configured:
         watch()
@@ -148,7 +148,7 @@ def _job_id(message: Any) -> str:
 
 
 def _queue(app: Any, options: dict[str, Any]) -> str:
-    """The queue that it goes to, empty where only the broker knows."""
+    """Return the queue of a message, empty if only the broker knows it."""
     wanted, exchange = options.get("queue"), options.get("exchange")
     if wanted is not None:
         return str(getattr(wanted, "name", wanted))

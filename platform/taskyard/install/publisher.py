@@ -25,7 +25,10 @@ class AppRedisPublisher(RedisPublisher):
         stamp: Stamp,
         strip: Iterable[str],
     ) -> tuple[str, str]:
-        """The message keeps the priority that it came with; the step is only the list's."""
+        """Return what to push.
+
+        The message keeps its priority, and the step only selects the list.
+        """
         own = own_priority(message)
         headers = headers_of(message, stamp, strip)
         document = encode(message, queue=queue, step=own, headers=headers)

@@ -1,4 +1,4 @@
-"""A completed task's result, for a continuation that must be repeated: where it is found again.
+"""Find a completed task's result again, for a continuation that must be repeated.
 
 Alone because it asks the app's result backend, and the runner the records.
 """
@@ -19,7 +19,7 @@ log = logger(__name__)
 
 
 def keep(value: Any, limit: int) -> bytes:
-    """What the record keeps of a result: empty where it is no JSON or has over `limit` bytes."""
+    """Return what the record keeps of a result: empty if it is not JSON or over `limit` bytes."""
     try:
         kept = dumps({"result": value}).encode()
     except (TypeError, ValueError, RecursionError):
@@ -28,7 +28,10 @@ def keep(value: Any, limit: int) -> bytes:
 
 
 def recall(task: Any, job_id: str, kept: bytes | None) -> Any:
-    """The result from the app's own backend, else the record's; raises `JobSkipped` without."""
+    """Return the result from the app's own backend, else the record's.
+
+    Raises `JobSkipped` without.
+    """
     meta = _stored(task, job_id)
     if meta.get("status") == states.SUCCESS:
         return meta["result"]
@@ -38,7 +41,7 @@ def recall(task: Any, job_id: str, kept: bytes | None) -> Any:
 
 
 def recall_failure(task: Any, job_id: str) -> BaseException | None:
-    """The exception that the app's own backend has stored, None if it has none."""
+    """Return the exception that the app's own backend has stored, None if it has none."""
     meta = _stored(task, job_id)
     error = meta.get("result")
     failed = meta.get("status") == states.FAILURE
@@ -46,14 +49,14 @@ def recall_failure(task: Any, job_id: str) -> BaseException | None:
 
 
 def _stored(task: Any, job_id: str) -> dict[str, Any]:
-    # A backend that is not persistent (rpc) hands a result out once, to who waits for it.
+    # A backend that is not persistent (rpc) delivers a result once, to the process that waits.
     if task.ignore_result or not task.backend.persistent:
         return {}
     try:
         return dict(task.backend.get_task_meta(job_id))
     except Exception as error:  # noqa: BLE001 - any backend's errors; the record's copy is next
         log.warning(
-            "job %s: the result backend does not tell its result: %s",
+            "job %s: its result could not be read from the result backend: %s",
             job_id,
             error,
             extra={"action": "result_not_recalled", "job_id": job_id},

@@ -1,15 +1,14 @@
-"""A bootstep of protecting workers on Redis: what a dead worker began comes back by its record.
+"""A bootstep of protecting workers on Redis: returns the jobs that dead workers had begun.
 
 Taskyard's transport names the owner of each message that is out, and gives back what a dead one
 held. kombu's does not: there a message waits for the visibility timeout. But the record of a job
 that has begun names its worker, and that worker's heartbeat says whether it lives.
 
 Returned is the message of a protected job whose record is running, whose lease expired a while ago
-and whose worker is gone; and what a worker that is gone said it held with its last heartbeat, for
-jobs that have not begun or are decided. Should that worker come to life again, it meets what any
-does whose lease expired: another attempt has a newer token, so one outcome counts and the other is
-refused. Its late acknowledgement meets another delivery tag (`mark_redelivered`), so it removes
-nothing.
+and whose worker is dead; and what a dead worker listed in its last heartbeat, for jobs that have
+not begun or are decided. If that worker lives on, the usual rules for an expired lease apply:
+another attempt has a newer token, so one outcome counts and the other is refused. Its late
+acknowledgement meets another delivery tag (`mark_redelivered`), so it removes nothing.
 """
 
 from __future__ import annotations
@@ -46,15 +45,15 @@ _CHUNK: Final = 200
 
 
 def late_s(settings: Settings) -> float:
-    """How long a lease must have been over, and how often a fleet looks.
+    """How long a lease must have been expired, and how often a fleet checks.
 
-    A worker that lives renews one three times in its length.
+    A living worker renews a lease three times in its duration.
     """
     return settings.lease_s / 3
 
 
 class Returner(bootsteps.StartStopStep):  # type: ignore[misc]
-    """In a thread of its own; one worker of a fleet looks every `late_s`."""
+    """Runs in a thread of its own; one worker of a fleet checks every `late_s`."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
@@ -63,7 +62,7 @@ class Returner(bootsteps.StartStopStep):  # type: ignore[misc]
         self._stop = threading.Event()
 
     def start(self, consumer: Any) -> None:
-        """Start the thread, where there is anything to return."""
+        """Start the thread, if there is anything to return."""
         yard: InstalledContext = consumer.app.taskyard
         if not yard.returns_abandoned:
             return
@@ -73,7 +72,7 @@ class Returner(bootsteps.StartStopStep):  # type: ignore[misc]
         ).start()
 
     def stop(self, consumer: Any) -> None:
-        """Let the thread end; it is not waited for."""
+        """Let the thread end, without a wait for it."""
         self._stop.set()
 
 
@@ -84,7 +83,7 @@ def _repeat(yard: InstalledContext, stop: threading.Event) -> None:
             return_abandoned(yard)
         except RedisError as error:
             log.warning(
-                "what dead workers held was not looked for, the next look is in %g s: %s",
+                "could not search for messages of dead workers, the next try is in %g s: %s",
                 every_s,
                 error,
                 extra={"action": "abandoned_not_sought"},
@@ -93,7 +92,7 @@ def _repeat(yard: InstalledContext, stop: threading.Event) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Out:
-    """A message that is out by kombu's transport, and where it was published to."""
+    """An unacknowledged message with kombu's transport, and where it was published to."""
 
     tag: str
     stored: bytes
@@ -118,9 +117,9 @@ class _Out:
 
 
 def return_abandoned(yard: InstalledContext) -> int:
-    """Return what dead workers left, and say how much; raises redis-py's errors.
+    """Return what dead workers left, and how many; raises redis-py's errors.
 
-    0 too where another worker of the fleet has looked within the last seconds.
+    Also 0 if another worker of the fleet has checked within the last seconds.
     """
     publisher = yard.publisher
     if not isinstance(publisher, RedisPublisher):
@@ -149,7 +148,7 @@ def _out(broker: redis.Redis, layout: Layout) -> Iterator[_Out]:
 
 
 def _left(yard: InstalledContext, found: list[_Out]) -> Iterator[tuple[_Out, Record]]:
-    """What no worker runs, with its record: running by the record, or named by its worker."""
+    """Return messages that no worker runs, with their records."""
     if not found:
         return
     records = yard.watching
@@ -169,7 +168,7 @@ def _left(yard: InstalledContext, found: list[_Out]) -> Iterator[tuple[_Out, Rec
 
 
 def _is_stale(out: _Out, record: Record) -> bool:
-    """Whether the message belongs to an earlier attempt than the one that runs."""
+    """Return whether the message belongs to an earlier attempt than the running one."""
     try:
         stamp = Stamp.read(out.headers)
     except ValueError:
@@ -179,7 +178,7 @@ def _is_stale(out: _Out, record: Record) -> bool:
 
 
 def _queue(app: Any, out: _Out, record: Record) -> str:
-    """The queue that it came from; empty where that is unknown."""
+    """Return the queue that it came from; empty if that is unknown."""
     if not out.exchange:
         return out.routing_key
     if record.queue:
@@ -199,7 +198,8 @@ def _return(
     back = give_back(broker, *keys, out.tag, out.stored, queue_list)
     if back:
         log.warning(
-            "job %s: the worker that held its message is gone, it is back in queue %s",
+            "job %s: the worker that held its message is dead, so the message was returned to "
+            "queue %s",
             out.job_id,
             queue,
             extra={"action": "message_restored", "job_id": out.job_id, "tag": out.tag},

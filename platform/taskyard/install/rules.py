@@ -1,4 +1,4 @@
-"""The retry rules of an existing app: its tasks' own, so nothing is retried for them."""
+"""The retry rules of an existing app: its tasks retry themselves, so Taskyard retries nothing."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _NONE: Final = RetryPolicy(max_retries=0)
 
 
 class OwnRetries(Rules):
-    """`self.retry` and `autoretry_for` decide; what they let through is final."""
+    """`self.retry` and `autoretry_for` decide; any other failure is final."""
 
     @classmethod
     def make(cls) -> Self:
-        """Rules without a catalogue."""
+        """Return rules without a catalogue."""
         return cls(Catalogue({}), random.SystemRandom())
 
     def policy(self, job_type: str, override: Mapping[str, object] | None) -> RetryPolicy:
-        """No retries."""
+        """Return a policy without retries."""
         return _NONE

@@ -41,12 +41,12 @@ __all__ = ["TaskRunner", "successor_of"]
 
 log = logger(__name__)
 
-# They plan other tasks; the one that bears the job's id is among those.
+# They plan other tasks; the one with the job's id is among those.
 _PLANS: Final = frozenset({"celery.chain", "celery.group", "celery.chord"})
 
 
 class TaskRetrying(JobRetrying):
-    """A decided retry that still says what Celery's own `Retry` said: the exception and when."""
+    """A decided retry that also has the exception and the time of Celery's own `Retry`."""
 
     def __init__(
         self,
@@ -62,13 +62,13 @@ class TaskRetrying(JobRetrying):
         Retry.__init__(self, None, exc, when)
 
     def __reduce__(self) -> Any:
-        """With everything, also across processes."""
+        """Pickle with everything."""
         facts = (self.seq, self.due_us, self.epoch, self.generation, self.cause)
         return type(self), (*facts, self.exc, self.when)
 
 
 def successor_of(signature: Any, job_id: str) -> dict[str, Any] | None:
-    """The task within `signature` that has the job's id, None where there is none.
+    """Return the task in `signature` that has the job's id, None if there is none.
 
     In a chain it is the last one, in a chord its body.
     """
@@ -79,7 +79,7 @@ def successor_of(signature: Any, job_id: str) -> dict[str, Any] | None:
 
 
 def publish_replacement(signature: Any, job_id: str, stamp: Stamp) -> None:
-    """Publish `signature`; whenever the message with the job's id comes, it says where it stands.
+    """Publish `signature`; the message with the job's id has its position, whenever it comes.
 
     Raises what Celery's publishing raises.
     """
@@ -102,7 +102,7 @@ def _signatures(value: Any) -> Iterator[dict[str, Any]]:
 
 
 class TaskRunner:
-    """Runs attempts of tasks that know nothing of Taskyard; their exceptions stay their own."""
+    """Runs attempts of tasks that do not know Taskyard; their exceptions are not changed."""
 
     def __init__(self, steps: AttemptSteps) -> None:
         self.steps = steps
@@ -113,7 +113,7 @@ class TaskRunner:
         """Run one attempt and return the body's value, or raise what the body raised.
 
         Raises `TaskRetrying`, `JobDeferred` or `JobSkipped` for the main process to act on, and
-        `Reject(requeue=True)` where Redis cannot be asked.
+        `Reject(requeue=True)` if Redis does not answer.
         """
         answer = self.steps.begin(delivery)
         if not isinstance(answer, Run):
@@ -125,7 +125,7 @@ class TaskRunner:
             return self._end(_Case(task, delivery, answer, attempt), ending)
 
     def _found(self, task: Any, delivery: Delivery, answer: Any) -> Any:
-        """Nothing to run: what was decided before is reported again, in the task's own words."""
+        """Report again what was decided before, in the task's own form; there is nothing to run."""
         job_id = delivery.job_id
         try:
             return self.steps.without_run(delivery, answer, lambda kept: recall(task, job_id, kept))
@@ -165,9 +165,9 @@ class TaskRunner:
                 raise self._failed(case, error)
 
     def _stored(self, task: Any, value: Any) -> bytes:
-        """What the record keeps of a result, which the app's own backend stores.
+        """Return what the record keeps of a result, which the app's own backend stores.
 
-        Raises kombu's `EncodeError` where the backend could not: Celery finds that when the task is
+        Raises kombu's `EncodeError` if the backend could not: Celery finds that when the task is
         completed here, and fails it, at each of its deliveries.
         """
         kept = keep(value, self.steps.records.settings.max_result_bytes)
@@ -196,20 +196,20 @@ class TaskRunner:
         )
 
     def _release(self, case: _Case) -> None:
-        """The message goes back by its own wish: the attempt ends without counting."""
+        """Release the lease at the message's own request: the attempt ends without counting."""
         job_id = case.delivery.job_id
         try:
             self.steps.records.release(job_id, case.delivery.holder)
         except RedisError as error:
             log.warning(
-                "job %s: its lease was not released, Redis is away: %s",
+                "job %s: its lease was not released, since Redis does not answer: %s",
                 job_id,
                 error,
                 extra={"action": "release_unreachable", "job_id": job_id},
             )
 
     def _replace(self, case: _Case) -> None:
-        """The job goes on under another task, or ends here if that one is in mode `off`."""
+        """Continue the job under another task, or end it here if that task is in mode `off`."""
         job_id, signature = case.delivery.job_id, case.attempt.replacement
         successor = successor_of(signature, job_id)
         if successor is None or case.task.yard.mode(successor["task"]) is Mode.OFF:
@@ -224,13 +224,13 @@ class TaskRunner:
             publish_replacement(signature, job_id, stamp)
         except (OperationalError, OSError) as error:
             # Decided, not published: the next delivery starts this step again.
-            raise Unreachable(f"replacement not published: {error}") from error
+            raise Unreachable(f"the replacement was not published: {error}") from error
 
     def _failed(self, case: _Case, error: BaseException) -> BaseException:
-        """What Celery is given for the task's failure, once it is decided."""
+        """Return what Celery gets for the task's failure, once it is decided."""
         failure = self._dead_letter(case, error)
         if isinstance(error, SystemExit | KeyboardInterrupt):
-            # As the task's result it would end whoever asks for that.
+            # As the task's result it would end the process that asks for it.
             letter = letter_id(case.delivery.job_id, case.run.epoch, case.run.generation)
             dead = DeadLettered(letter, failure.code, failure.message)
             dead.__cause__ = error
@@ -253,7 +253,7 @@ class TaskRunner:
 
 
 class _Case:
-    """One attempt with everything that its ending needs."""
+    """One attempt with everything that its end needs."""
 
     def __init__(self, task: Any, delivery: Delivery, run: Run, attempt: Attempt) -> None:
         self.task, self.delivery, self.run, self.attempt = task, delivery, run, attempt

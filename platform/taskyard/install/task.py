@@ -1,4 +1,4 @@
-"""What adoption adds to a protected task: its body runs as one attempt of a job."""
+"""The class for protected tasks: the body runs as one attempt of a job."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["ProtectedTask"]
 
 
 class ProtectedTask(Task):  # type: ignore[misc]
-    """Goes before the task's own class; every method asks the task's own first or next."""
+    """Comes before the task's own class; every method also calls the task's own."""
 
     abstract = True
     yard: InstalledContext
@@ -38,7 +38,10 @@ class ProtectedTask(Task):  # type: ignore[misc]
         self.__dict__["__trace__"] = None if tracer is None else traced(self, tracer)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the body: as an attempt in a worker, plainly where it is called or eager."""
+        """Run the body.
+
+        As an attempt in a worker, without one if it is called directly or eager.
+        """
         request = self.request
         if not self._begins_an_attempt():
             return super().__call__(*args, **kwargs)
@@ -69,7 +72,7 @@ class ProtectedTask(Task):  # type: ignore[misc]
         return request.get(HOLDER) is not None and not inside and not outside
 
     def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
-        """The task's own, within the attempt: what it raises is the attempt's failure."""
+        """Call the task's own, within the attempt: what it raises is the attempt's failure."""
         if not self._begins_an_attempt():
             super().before_start(task_id, args, kwargs)
 
@@ -79,7 +82,7 @@ class ProtectedTask(Task):  # type: ignore[misc]
         return found
 
     def retry(self, *args: Any, throw: bool = True, **options: Any) -> Any:
-        """Celery's `retry`; its message is published once the retry is decided."""
+        """Do as Celery's `retry`; its message is published once the retry is decided."""
         attempt = self._attempt
         if attempt is None:
             return super().retry(*args, throw=throw, **options)
@@ -91,7 +94,7 @@ class ProtectedTask(Task):  # type: ignore[misc]
         return retry
 
     def signature_from_request(self, *args: Any, **options: Any) -> Any:
-        """Celery's, with the way of its publication."""
+        """Do as Celery's, with another way of publication."""
         signature = super().signature_from_request(*args, **options)
         attempt = self._attempt
         if attempt is not None:
@@ -99,7 +102,7 @@ class ProtectedTask(Task):  # type: ignore[misc]
         return signature
 
     def on_replace(self, sig: Any) -> Any:
-        """Celery's, which publishes `sig`: later, once the replacement is decided."""
+        """Do as Celery's, which publishes `sig`, but later: once the replacement is decided."""
         attempt = self._attempt
         if attempt is None:
             return super().on_replace(sig)

@@ -1,4 +1,4 @@
-"""What becomes of one task: the mode that was asked for, and what speaks against it."""
+"""The effective mode of one task, and why it is less than the requested one."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _STRATEGY: Final = "celery.worker.strategy:default"
 
 @dataclass(frozen=True, slots=True)
 class TaskMode:
-    """The mode of a task; `warnings` say why it is less than what was asked for."""
+    """The mode of a task; `warnings` say why it is less than the requested one."""
 
     mode: Mode
     warnings: tuple[str, ...] = ()
 
 
 def judge_task(task: Any, modes: Modes, against_broker: str | None) -> TaskMode:
-    """The mode of a bound task; raises `InvalidSettings` for an unknown mode of its own.
+    """Return the mode of a bound task; raises `InvalidSettings` for an unknown mode of its own.
 
     `against_broker` is what its app's broker cannot do.
     """
@@ -41,7 +41,9 @@ def judge_task(task: Any, modes: Modes, against_broker: str | None) -> TaskMode:
 def _objections(task: Any, against_broker: str | None) -> list[str]:
     found = []
     if acks_early_on_purpose(task):
-        found.append("acks_late=False is its own wish: acknowledged before it runs, so no lease")
+        found.append(
+            "it sets acks_late=False itself: it is acknowledged before it runs, so it has no lease"
+        )
     if task.serializer != "json":
         found.append(f"serializer {task.serializer!r}: operators could not read or edit a message")
     if against_broker is not None:
@@ -50,9 +52,9 @@ def _objections(task: Any, against_broker: str | None) -> list[str]:
 
 
 def acks_early_on_purpose(task: Any) -> bool:
-    """Whether `acks_late=False` was written for this task, rather than being Celery's default.
+    """Return whether `acks_late=False` was written for this task, and is not Celery's default.
 
-    `Task.bind` copies the app's default into the task's class. What the class had before stands
+    `Task.bind` copies the app's default into the task's class. Names that the class had before come
     before the mark that binding leaves: a class keeps its names in the order of their setting.
     """
     if task.acks_late is not False:

@@ -1,9 +1,9 @@
-"""Celery's tracer, which a failure that is no ordinary `Exception` reaches as well.
+"""Celery's tracer, which also handles a failure that is not a subclass of `Exception`.
 
 Celery lets such an exception pass through its tracer: a pool's process reports it, but threads,
-greenlets and solo never end the task, and its message is held for ever. What the pipeline has
-decided as the task's failure is therefore reported here, as Celery reports any other: the result,
-the hook `on_failure`, errbacks and the signal.
+greenlets and solo never end the task, and its message is held for ever. So a decided failure of
+this kind is reported here, as Celery reports any other: the result, the hook `on_failure`, errbacks
+and the signal.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ class TaskFailed(BaseException):
 
 
 def reportable(error: BaseException) -> BaseException:
-    """A decided failure in a form that Celery's tracer, or ours around it, takes."""
-    # Celery's lets a MemoryError pass as well.
+    """Return a decided failure in a form that Celery's tracer, or ours around it, accepts."""
+    # Celery's tracer lets a MemoryError pass as well.
     taken = isinstance(error, Exception) and not isinstance(error, MemoryError)
     return error if taken else TaskFailed(error)
 
 
 def traced(task: Any, tracer: Callable[..., Any]) -> Callable[..., Any]:
-    """Celery's `tracer` of `task`, with a report of what it lets pass."""
+    """Return Celery's `tracer` of `task`, with a report of the errors that it lets pass."""
 
     def trace(uuid: str, args: Any, kwargs: Any, request: Any = None) -> Any:
         try:
@@ -51,7 +51,7 @@ def traced(task: Any, tracer: Callable[..., Any]) -> Callable[..., Any]:
 
 def _reported(task: Any, context: Any, error: BaseException) -> Any:
     info = TraceInfo(states.FAILURE, error)
-    # The tracer has taken the request off the stack; the hooks read it there.
+    # The tracer has removed the request from the stack, where the hooks read it.
     task.request_stack.push(context)
     try:
         report = info.handle_error_state(task, context)

@@ -1,7 +1,7 @@
-"""Which transport reads an installed app's queues: Taskyard's where it protects at one Redis.
+"""Which transport reads an installed app's queues: Taskyard's if it protects at one Redis.
 
-kombu's Redis transport pops a message and notes it in two steps, and what a killed worker held
-waits for the visibility timeout. Ours needs nothing of the records' server: the broker may be
+kombu's Redis transport pops a message and records it in two steps, and a killed worker's messages
+wait for the visibility timeout. Ours needs nothing of the records' server: the broker may be
 another.
 """
 
@@ -25,9 +25,9 @@ _ROTATES: Final = "round_robin"
 
 @dataclass(frozen=True, slots=True)
 class TransportChoice:
-    """`own` is the name of our transport, None where kombu's stays, for the reason `why`.
+    """`own` is the name of our transport, None if kombu's stays, for the reason `why`.
 
-    `why` is empty too where there is nothing to choose: at another broker than Redis.
+    `why` is also empty if there is nothing to choose: at another broker than Redis.
     """
 
     own: str | None = None
@@ -36,23 +36,25 @@ class TransportChoice:
 
     @property
     def unprotected(self) -> tuple[str, ...]:
-        """What `protect` cannot keep from happening over kombu's Redis transport."""
+        """Return what `protect` cannot prevent with kombu's Redis transport."""
         if not self.why:
             return ()
         wait = f"visibility_timeout, {self.visibility_timeout_s:g} s here"
-        begun = "what it had begun, soon after its lease, if another worker protects"
+        begun = (
+            "jobs that it had begun come back soon after their lease, if another worker protects"
+        )
         return (
-            "a message that a worker has popped and not yet noted when it is killed is lost",
-            "an entry of a list that is no message ends the worker that pops it, or is dropped",
-            f"what a killed worker held comes back after {wait}; {begun}",
+            "a message is lost if its worker is killed between the pop and its record",
+            "a list entry that is not a message ends the worker that pops it, or is dropped",
+            f"messages of a killed worker come back after {wait}; {begun}",
         )
 
 
 def choose_transport(broker: AppBroker, modes: Modes, asked: bool | None) -> TransportChoice:
-    """The transport for an app's workers and producers.
+    """Return the transport for an app's workers and producers.
 
-    `asked` is what `install` was given; None decides by itself. Raises `InvalidSettings` where ours
-    is asked for and cannot read this broker.
+    `asked` is what `install` was given; None decides by itself. Raises `InvalidSettings` if ours is
+    requested and cannot read this broker.
     """
     if broker.kind != "redis" and asked is not True:
         return TransportChoice()
@@ -82,9 +84,10 @@ def _why_kombus(broker: AppBroker, modes: Modes, asked: bool | None) -> str:
 
 
 def own_options(namespace: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The app's `broker_transport_options` as our transport takes them: its own come last.
+    """Return the app's `broker_transport_options` for our transport: the app's own come last.
 
-    An order of queues that stays is the app's wish: nothing of the last goes before the first's.
+    A fixed order of queues is the app's wish: nothing of a later queue goes before an earlier
+    one's.
     """
     ours: dict[str, Any] = {
         "heartbeats_key": f"{namespace}:heartbeats",

@@ -1,4 +1,4 @@
-"""Job types, states, policies, handlers and their context: the words of the domain."""
+"""Job types, states, policies, handlers and their context: the terms of the domain."""
 
 from taskyard.jobs.catalogue import Catalogue
 from taskyard.jobs.context import JobContext

@@ -70,21 +70,24 @@ class Catalogue(Mapping[str, JobType]):
 
     @cached_property
     def review_queues(self) -> frozenset[str]:
-        """The queues that the types' policies escalate to; a message's own policy adds none."""
+        """Return the queues to which the types' policies escalate.
+
+        A message's own policy adds none.
+        """
         named = (job_type.policy.escalate_on_failure for job_type in self._types.values())
         return frozenset(name for name in named if name is not None)
 
     def domain_of(self, name: str) -> str:
-        """The domain of a type; empty where it has none or is not known here."""
+        """Return the domain of a type; empty if it has none or is unknown here."""
         return (self[name].domain or "") if name in self else ""
 
     def with_type(self, job_type: JobType) -> Catalogue:
-        """A copy that also knows `job_type`."""
+        """Return a copy that also has `job_type`."""
         return Catalogue({**self._types, job_type.name: job_type})
 
 
 def layers(*files: Path, built_in: bool) -> Iterator[tuple[str, dict[str, dict[str, object]]]]:
-    """Yield what the built-in types, if asked for, and each of `files` say, with its source."""
+    """Yield the definitions of the built-in types, if wanted, and of each file, with its source."""
     if built_in:
         text = resources.files("taskyard.jobs").joinpath("builtin.yaml").read_text("utf-8")
         yield BUILT_IN, _parse(text, "the built-in job types")
@@ -149,12 +152,15 @@ def _merge(into: dict[str, dict[str, object]], more: dict[str, dict[str, object]
         policy, override = known.get("policy"), raw.get("policy")
         known.update(raw)
         if isinstance(policy, dict) and isinstance(override, dict):
-            # One number raised must not lift the other bounds of the policy.
+            # A change of one limit must not remove the other limits of the policy.
             known["policy"] = {**policy, **override}
 
 
 def define(name: str, raw: Mapping[str, object]) -> JobType:
-    """The job type called `name`; raises `InvalidSettings` naming field, value and nearest name."""
+    """Define the job type called `name`.
+
+    Raises `InvalidSettings` with field, value and nearest name.
+    """
     try:
         return JobType.model_validate({"name": name, **raw})
     except ValidationError as error:

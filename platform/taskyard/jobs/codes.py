@@ -1,4 +1,4 @@
-"""The one table from exceptions to error codes; retry policies name codes alone."""
+"""The one table from exceptions to error codes; retry policies use only codes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _CODES: Final[dict[str, str]] = {
 
 
 def code_of(error: BaseException) -> str:
-    """The code of an exception: its own if it is coded, else by its class, else `exception`."""
+    """Return the code of an exception: its own, else that of its class, else `exception`."""
     if isinstance(error, CodedError):
         return error.code
     for cls in type(error).__mro__:

@@ -1,7 +1,7 @@
-"""The letter's table: every status of a dead letter, and what the end of its replay says of it.
+"""The letter's table: every status of a dead letter, and the outcomes of its replay.
 
-This is the only place where they are written down. The database holds the same lists as CHECK
-constraints, `docs/states.md` mirrors them, and tests compare the three.
+These are defined only here. The database has the same lists as CHECK constraints, `docs/states.md`
+mirrors them, and tests compare the three.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class ReplayOutcome(StrEnum):
 OPEN: Final = (LetterStatus.PENDING, LetterStatus.MANUAL_REVIEW)
 """The letters that wait for an operator; only these take a replay."""
 
-# A job that an operator cancelled or aborted proved nothing about its replay: no outcome.
+# The end of a job that an operator cancelled or aborted says nothing about its replay: no outcome.
 OUTCOMES: Final[dict[State, ReplayOutcome]] = {
     State.COMPLETED: ReplayOutcome.SUCCESS,
     State.DEAD_LETTERED: ReplayOutcome.FAILED,
@@ -45,5 +45,8 @@ OUTCOMES: Final[dict[State, ReplayOutcome]] = {
 
 
 def first_status(escalate_to: str | None) -> LetterStatus:
-    """The status of a new letter; `escalate_to` is the review queue its policy names, if any."""
+    """Return the status of a new letter.
+
+    `escalate_to` is the review queue of its policy, if any.
+    """
     return LetterStatus.PENDING if escalate_to is None else LetterStatus.MANUAL_REVIEW

@@ -13,7 +13,7 @@ __all__ = ["Completed", "Decision", "Failed", "Failure", "Outcome", "Retrying"]
 
 
 class Decision(StrEnum):
-    """The decision stored in the record; what it obliges the worker to publish."""
+    """The decision stored in the record; it says what the worker must publish."""
 
     COMPLETED = "completed"
     RETRYING = "retrying"
@@ -22,7 +22,7 @@ class Decision(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What went wrong in one attempt; texts are bounded by who fills them."""
+    """What went wrong in one attempt; the creator limits the length of its texts."""
 
     code: str
     error_class: str
@@ -34,7 +34,7 @@ class Failure:
 
     @property
     def summary(self) -> str:
-        """The message, after the exception's class where the code does not name it."""
+        """Return the message, after the exception's class if the code does not name it."""
         return f"{self.error_class}: {self.message}" if self.code == EXCEPTION else self.message
 
 
@@ -47,7 +47,7 @@ class Completed:
 
 @dataclass(frozen=True, slots=True)
 class Retrying:
-    """The policy grants another attempt after `delay`."""
+    """The policy allows another attempt after `delay`."""
 
     failure: Failure
     delay: timedelta

@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 
-# A wait that was not configured on purpose: longer ones are a doubled number or a broken header.
+# A longer wait was hardly configured on purpose: it is a doubled number or a broken header.
 LONGEST_DELAY: Final = timedelta(days=7)
 _LONGEST_MS: Final = LONGEST_DELAY / timedelta(milliseconds=1)
 
@@ -95,13 +95,13 @@ class RetryPolicy(BaseModel):
         return self
 
     def retries(self, code: str) -> bool:
-        """Whether a failure with this error code is one to retry at all."""
+        """Return whether a failure with this error code is retried at all."""
         if code in self.no_retry_errors:
             return False
         return self.retry_on_errors is None or code in self.retry_on_errors
 
     def delay(self, retry: int, rng: random.Random) -> timedelta:
-        """The wait before the `retry`-th retry (from 1)."""
+        """Return the wait before the `retry`-th retry (from 1)."""
         wait_ms: float
         match self.backoff_strategy:
             case Backoff.EXPONENTIAL:
@@ -130,8 +130,8 @@ class RetryPolicy(BaseModel):
         """Decide on failure number `attempts` (from 1) with error `code`.
 
         The category of a death is that of `taskyard.jobs.unretried`. `retry_after_s` (seconds) may
-        ask for a longer wait than the policy's, up to `LONGEST_DELAY`; one that is no number is
-        ignored.
+        ask for a longer wait than the policy's, up to `LONGEST_DELAY`; a value that is not a number
+        is ignored.
         """
         if not self.retries(code):
             return Dead(category_unretried(code))

@@ -26,11 +26,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(frozen=True, slots=True)
 class Handler:
-    """One registered function and what its signature says.
+    """One registered function, with what its signature says.
 
-    `payload_model` is None where the handler takes the raw payload; `wants_context` where it takes
-    a second parameter. `job_type` is set where the decorator itself defines the type; where it
-    has settings but no queue, `lacks_queue` says where in the code: a job type file must have it.
+    `payload_model` is None if the handler takes the raw payload; `wants_context` if it takes a
+    second parameter. `job_type` is set if the decorator itself defines the type; if it has settings
+    but no queue, `lacks_queue` is its place in the code: then a job type file must define the type.
     """
 
     name: str
@@ -75,11 +75,13 @@ class Registry:
         self._handlers[handler.name] = handler
 
     def load_entry_points(self, *, built_in: bool) -> Sequence[str]:
-        """Import the modules of entry point group `taskyard.jobs`; return what failed, a line each.
+        """Import the modules of entry point group `taskyard.jobs`.
 
-        Another package's module that cannot be imported costs its own handlers and no others. The
+        Return what failed, one line each.
+
+        A module of another package that cannot be imported affects only its own handlers. The
         built-in jobs are imported only if `built_in`; raises `InvalidSettings` if that fails, since
-        they were asked for.
+        they were enabled.
         """
         failures = []
         for entry in entry_points(group=ENTRY_POINTS):
@@ -95,16 +97,16 @@ class Registry:
                 )
                 if is_builtin:
                     raise InvalidSettings(
-                        f"{failure}. TASKYARD_BUILTIN_JOBS asks for them: install "
+                        f"{failure}. TASKYARD_BUILTIN_JOBS enables them: install "
                         "'taskyard[builtin]', or unset it."
                     ) from error
                 failures.append(failure)
         return failures
 
     def under(self, catalogue: Catalogue) -> Catalogue:
-        """Return the catalogue with the types that only decorators define; what it has itself wins.
+        """Return the catalogue with the types that only decorators define; its own types win.
 
-        Raises `InvalidSettings` for a decorator whose queue neither of them has.
+        Raises `InvalidSettings` for a decorator without a queue, if the catalogue has none either.
         """
         for handler in self.handlers():
             if handler.name in catalogue:
@@ -137,17 +139,17 @@ def _origin(function: Callable[..., Any]) -> str:
 
 
 def _place(function: Callable[..., Any]) -> str:
-    """Where the function begins, as `file:line`."""
+    """Return where the function begins, as `file:line`."""
     code = inspect.unwrap(function).__code__
     return f"{code.co_filename}:{code.co_firstlineno}"
 
 
 def _with_settings(handler: Handler, settings: Mapping[str, Any]) -> Handler:
-    """The handler with the type that its decorator defines, or with what that lacks."""
+    """Return the handler with the type that its decorator defines, or with what that lacks."""
     place = _place(handler.function)
     lacks_queue = "queue" not in settings
     try:
-        # What else is wrong is wrong in any queue.
+        # Any other fault is a fault with every queue.
         job_type = define(handler.name, {"queue": "", **settings})
     except InvalidSettings as error:
         raise InvalidSettings(f"{place}: {error}") from error

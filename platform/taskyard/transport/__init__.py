@@ -28,5 +28,5 @@ __all__ = [
     "read_owners",
 ]
 
-# kombu takes the transport of a socket's URL from what stands before its plus.
+# kombu takes the transport for a socket's URL from the part before its plus sign.
 TRANSPORT_ALIASES.setdefault("taskyard", "taskyard.transport:Transport")

@@ -1,8 +1,8 @@
-"""The channel: kombu's hooks, and who does what they ask for.
+"""The channel: kombu's hooks, and the collaborators that do the work.
 
-Everything that kombu calls stands here. The pops are the `Popper`'s, the owner of what is out is
-the `Ownership`, what goes back and how many may be out is the `QoS`'s, with its `GiveBack` and its
-`AckRate`.
+Everything that kombu calls is here. `Popper` sends the pops, `Ownership` marks the owner of
+messages that are out, `QoS` limits how many may be out and returns them, with its `GiveBack` and
+its `AckRate`.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from taskyard.transport.stored import message_of
 
 __all__ = ["Channel", "SentinelChannel"]
 
-_LISTEN: Final = "remote control or events not heard"
+_LISTEN: Final = "remote control and events were not received"
 
 
 class _Channel(kombu_redis.Channel):  # type: ignore[misc]
-    """What our channels change of kombu's."""
+    """The differences of our channels from kombu's."""
 
     QoS = QoS
     fairness = 10
@@ -41,7 +41,7 @@ class _Channel(kombu_redis.Channel):  # type: ignore[misc]
     heartbeats_key = "taskyard:heartbeats"
     _closing = False
     _listen_again_at: float | None = None
-    # kombu's constructor asks for a client before any other of ours has run.
+    # kombu's constructor needs a client before any other method of ours has run.
     _cached: tuple[Any, Any] | None = None
     _making_pubsub = False
     _pubsub_pool: Any = None
@@ -52,16 +52,16 @@ class _Channel(kombu_redis.Channel):  # type: ignore[misc]
         self.ownership = Ownership(self, self.server)
         self.pops = Popper(self, self.server, self.ownership)
         super().__init__(*args, **kwargs)
-        # kombu's own ending would return messages through a connection that may have lost its
+        # kombu's own shutdown would return messages through a connection that may have lost its
         # address, with a traceback at the end of the process.
         self._at_exit = Finalize(self, self.close, exitpriority=1)
-        # kombu's strategies by another name than round robin want an order that stays.
+        # kombu's strategies other than round robin need a fixed order.
         rotates = type(self._queue_cycle) is round_robin_cycle
         self.pops.order = Order(self.priority_steps, int(self.fairness), rotates=rotates)
 
     @property
     def in_loop(self) -> bool:
-        """Whether an event loop ticks, so that acknowledgements may wait for its next tick."""
+        """Whether an event loop runs, so that acknowledgements may wait for its next tick."""
         return bool(self.connection.in_loop)
 
     # -- connections: one client for a pool, where kombu makes a new one for each command --------
@@ -76,16 +76,16 @@ class _Channel(kombu_redis.Channel):  # type: ignore[misc]
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
         if self.connection is None or self.connection.client is None:
-            # A late acknowledgement or publication: kombu would raise an AttributeError.
-            raise RedisConnectionError("the connection of this channel was closed; open another")
+            # For a late acknowledgement or publication kombu would raise an AttributeError.
+            raise RedisConnectionError("the connection of this channel is closed; open another one")
         parameters: dict[str, Any] = super()._connparams(asynchronous=asynchronous)
-        # Only the consuming connection takes pushed messages, which need protocol 3.
+        # Only the consuming connection gets pushed messages, which need protocol 3.
         parameters["protocol"] = 3 if asynchronous and not self._making_pubsub else 2
         return parameters
 
     @cached_property
     def subclient(self) -> Any:
-        """Subscriptions, on a pool of their own: kombu reads them as protocol 2."""
+        """The client for subscriptions, with a pool of its own: kombu reads them as protocol 2."""
         self._making_pubsub = True
         try:
             self._pubsub_pool = self._get_pool(asynchronous=True)
@@ -110,19 +110,22 @@ class _Channel(kombu_redis.Channel):  # type: ignore[misc]
             self.server.refuse(error, self._q_for_pri(queue, step))
 
     def _get_message_priority(self, message: Any, reverse: bool = False) -> int:
-        """kombu's, which an infinite priority (JSON's 1e999) would end: it counts as none."""
+        """Return kombu's priority.
+
+        An infinite one (JSON's 1e999), on which kombu fails, counts as none.
+        """
         try:
             return int(super()._get_message_priority(message, reverse=reverse))
         except OverflowError:
             return int(super()._get_message_priority({}, reverse=reverse))
 
     def _size(self, queue: str) -> int:
-        """How many messages wait; declaring a queue asks, which must not end a worker."""
-        what = f"the length of queue {queue!r} not known"
+        """Return how many messages wait; an error must not end the worker that declares a queue."""
+        what = f"the length of queue {queue!r} is unknown"
         try:
             size = int(super()._size(queue))
         except ResponseError as error:
-            # A key of another type is named by whoever pops from it, or puts something there.
+            # Code that pops from a key of another type, or writes to it, reports that key.
             if not is_misplaced(error):
                 self.server.tolerate(what, error)
             return 0
@@ -130,12 +133,12 @@ class _Channel(kombu_redis.Channel):  # type: ignore[misc]
         return size
 
     def _has_queue(self, queue: str, **kwargs: Any) -> bool:
-        """Whether anything waits; kombu's own asks for keys without the prefix."""
+        """Return whether anything waits; kombu's own code asks for keys without the prefix."""
         keys = self.server.full(*(self._q_for_pri(queue, step) for step in self.priority_steps))
         return bool(self.server.plain(self._create_client()).exists(*keys))
 
     def keep_newest(self, queue: str, limit: int) -> None:
-        """Drop all but the `limit` messages that came last, of those without a priority."""
+        """Keep only the newest `limit` messages without a priority."""
         server = self.server
         server.plain(self._create_client()).ltrim(server.full(queue)[0], 0, limit - 1)
 
@@ -145,7 +148,7 @@ class _Channel(kombu_redis.Channel):  # type: ignore[misc]
         try:
             return super()._receive()
         except ResponseError as error:
-            # `_in_listen` stays: kombu would subscribe with the next tick.
+            # `_in_listen` stays: otherwise kombu would subscribe with the next tick.
             self._listen_again_at = monotonic() + self.server.tolerate(_LISTEN, error)
             raise Empty from error
 
@@ -155,7 +158,7 @@ class _Channel(kombu_redis.Channel):  # type: ignore[misc]
         return super()._handle_message(client, r)
 
     def listen_if_due(self) -> None:
-        """Let the next tick subscribe, where the wait after a refusal is over."""
+        """Let the next tick subscribe, if the wait after a refusal is over."""
         if self._listen_again_at is not None and monotonic() >= self._listen_again_at:
             self._listen_again_at = None
             self._in_listen = None
@@ -163,7 +166,7 @@ class _Channel(kombu_redis.Channel):  # type: ignore[misc]
     # -- consuming -----------------------------------------------------------------------------
 
     def basic_consume(self, queue: str, no_ack: bool, *args: Any, **kwargs: Any) -> Any:
-        """Consume; what a consumer without acknowledgements gets is acknowledged on delivery."""
+        """Consume; without acknowledgements, a message is acknowledged on delivery."""
         if no_ack:
             self._no_ack_queues.add(queue)
         else:
@@ -174,14 +177,14 @@ class _Channel(kombu_redis.Channel):  # type: ignore[misc]
         return result
 
     def has_work(self) -> bool:
-        """Whether it consumes, or holds messages: one that drains may hold some for hours."""
+        """Return whether it consumes, or holds messages: a draining one may hold some for hours."""
         return bool(self.active_queues) or self.qos.has_unsettled()
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         self.pops.send()
 
     def _brpop_read(self, **options: Any) -> bool:
-        """Read the answer of a pop, or the news that a list was filled, and deliver."""
+        """Read the answer of a pop, or the notice that a list was filled, and deliver messages."""
         self.pops.read()
         brought = self.pops.brought
         if not self._active_queues:
@@ -217,10 +220,10 @@ class _Channel(kombu_redis.Channel):  # type: ignore[misc]
     # -- closing -------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Return what is out, sign off and let every connection go, in any state and once.
+        """Return messages that are out, sign off and close every connection, in any state and once.
 
-        kombu's asks the server in the middle of it: an error there leaves the rest open, and the
-        next `close` meets a connection that has lost its address.
+        kombu's code asks the server in the middle of it: an error there leaves the rest open, and
+        the next `close` finds a connection that has lost its address.
         """
         if self._closing:
             return
@@ -236,7 +239,7 @@ class _Channel(kombu_redis.Channel):  # type: ignore[misc]
             super().close()
 
     def basic_cancel(self, consumer_tag: str) -> Any:
-        """Cancel; while the channel closes at once, where kombu would wait for the end of a read.
+        """Cancel; while the channel closes, at once: kombu would wait for the end of a read.
 
         By then the channel has no connection any more.
         """
@@ -251,21 +254,21 @@ class _Channel(kombu_redis.Channel):  # type: ignore[misc]
 
 
 def _options(kombus: tuple[str, ...]) -> tuple[str, ...]:
-    """The transport options of kombu's channel and ours.
+    """Return the transport options of kombu's channel and ours.
 
-    `ack_emulation` is not among them: what is popped is recorded, whatever it says.
+    `ack_emulation` is not among them: what is popped is always recorded.
     """
     own = ("heartbeats_key", "fairness", "burst")
     return (*(name for name in kombus if name != "ack_emulation"), *own)
 
 
 class Channel(_Channel):
-    """For one Redis or Valkey, plain or TLS."""
+    """The channel for one Redis or Valkey, plain or TLS."""
 
     from_transport_options = _options(kombu_redis.Channel.from_transport_options)
 
 
 class SentinelChannel(_Channel, kombu_redis.SentinelChannel):  # type: ignore[misc]
-    """For a primary that Sentinel names."""
+    """The channel for a primary that Sentinel names."""
 
     from_transport_options = _options(kombu_redis.SentinelChannel.from_transport_options)

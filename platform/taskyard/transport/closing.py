@@ -1,4 +1,4 @@
-"""What a channel that closes still owes to its server."""
+"""The last steps of a channel that closes."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ log = logger(__name__)
 
 
 def leave_server(channel: Any) -> None:
-    """Acknowledge, return what is out, sign off; log what Redis does not take, raise nothing.
+    """Acknowledge, return what is out, sign off; log what Redis refuses, raise nothing.
 
-    What it did not take goes back when the channel's owner counts as dead.
+    Messages that could not be returned go back when the channel's owner counts as dead.
     """
     faults = list(_faults(channel))
     if not faults:
         return
     held = channel.qos.held()
     log.log(
-        # Without a consumer nothing can be out.
+        # Without a consumer no message can be out.
         logging.WARNING if channel.ownership.has_beaten else logging.DEBUG,
-        "a channel was closed while Redis did not answer or refused (%s); the messages that it "
-        "held, %d or more, go back to their queues within about %d s",
+        "a channel was closed while Redis did not answer or refused (%s); its %d or more messages "
+        "return to their queues within about %d s",
         faults[-1],
         held,
         OWNER_TTL_S,
@@ -38,11 +38,11 @@ def leave_server(channel: Any) -> None:
 
 
 def _faults(channel: Any) -> Iterator[Exception]:
-    """Take each step; the errors of those that failed."""
+    """Run each step; return the errors of those that failed."""
     try:
         channel.pops.settle()
     except channel.connection_errors as error:
-        # That was the consuming connection; the other one may still stand.
+        # That was the consuming connection; the other one may still work.
         yield error
     for step in (_delete_reply_queues, _return_messages, _sign_off):
         try:
@@ -50,7 +50,7 @@ def _faults(channel: Any) -> Iterator[Exception]:
         except channel.connection_errors as error:
             yield error
             if not isinstance(error, ResponseError):
-                # No answer: each further step would wait for one as long as this did.
+                # No answer: each further step would wait as long as this one did.
                 return
 
 

@@ -1,4 +1,4 @@
-"""How messages go back to their queues: when, to which end of which list, and as what."""
+"""Return messages to their queues: when, to which end of which list, and with which marks."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ __all__ = ["RESTORE_BATCH", "RETURN_S", "GiveBack", "give_back"]
 
 log = logger(__name__)
 
-# One sweep must not stall the event loop: 100 restores are 100 pipelined commands.
+# One sweep must not block the event loop: 100 restores are 100 pipelined commands.
 RESTORE_BATCH: Final = 100
-# How long a message that came back before is kept when it is to go back again.
+# How long a message that came back before is kept before it goes back again.
 RETURN_S: Final = 1.0
-_RETURN: Final = "a message not given back"
-_RESTORE: Final = "a message of a dead or overdue consumer not given back"
+_RETURN: Final = "a message was not given back"
+_RESTORE: Final = "a message of a dead or overdue consumer was not given back"
 _SCRIPT: Final = Script.of("taskyard.transport", "restore")
 
 
 def give_back(
     client: redis.Redis, unacked: str, index: str, tag: str, stored: bytes, queue_list: str
 ) -> bool:
-    """Make a message the next of its list, unless somebody has settled or returned it meanwhile.
+    """Make a message the next of its list, unless it was settled or returned meanwhile.
 
     All keys by their full names. Raises redis-py's errors; the message is still held then.
     """
@@ -40,43 +40,43 @@ def give_back(
 
 
 class GiveBack:
-    """What one channel gives back: messages of its own consumer, and those that a sweep finds."""
+    """Returns messages for one channel: those of its own consumer, and those that a sweep finds."""
 
     def __init__(self, channel: Any) -> None:
         self._channel = channel
-        # Tag -> when it goes back. Until then the message keeps its place in the prefetch count.
+        # Tag -> when it goes back. Until then the message counts against the prefetch.
         self.due: dict[str, float] = {}
-        # Tags that no process has begun: they go back as they came.
+        # Tags that no process has begun: they go back unchanged.
         self._not_started: set[str] = set()
         self._counted: set[str] = set()
 
     def mark_not_started(self, tag: str) -> None:
-        """Let a message go back as the next one, not marked as redelivered."""
+        """Return a message as the next one, not marked as redelivered."""
         self._not_started.add(tag)
 
     def note_counted(self, tag: str) -> None:
-        """Let a message go back at once: a counter bounds how often it comes."""
+        """Return a message at once: a counter limits how often it comes."""
         self._counted.add(tag)
 
     def plan(self, tag: str, *, came_back: bool, now: float) -> bool:
-        """Note that a message goes back; whether that is at once.
+        """Note that a message goes back; return whether that is at once.
 
-        One that came back before waits for `RETURN_S` first: what makes this worker give it back
-        would make it do so again at once, and a loop without a pause helps no one.
+        One that came back before waits for `RETURN_S` first: the cause of its return probably
+        lasts, and a loop without a pause helps no one.
         """
         bounded = tag in self._not_started or tag in self._counted
         self._counted.discard(tag)
         waits = came_back and not bounded
-        # Noted before it is tried: what could not go back is tried again when it is due.
+        # Noted before the try: a failed one is tried again when it is due.
         self.due[tag] = now + RETURN_S if waits else now
         return not waits
 
     def due_at(self, now: float) -> list[str]:
-        """The tags that go back now."""
+        """Return the tags that go back now."""
         return [tag for tag, due in self.due.items() if due <= now]
 
     def try_now(self, tag: str, now: float) -> bool:
-        """Give one back; False where Redis refuses, so that it is due again later."""
+        """Give one back; return False if Redis refuses, so that it is due again later."""
         server = self._channel.server
         try:
             self.restore_by_tag(tag, "next" if tag in self._not_started else "last")
@@ -100,23 +100,23 @@ class GiveBack:
                 self.restore(connection, Swept(tag, stored, b""), place, began=began)
 
     def leave(self, tag: str, client: Any) -> None:
-        """Return one as the next, before its owner signs off; what is refused is for a sweep."""
+        """Return one as the next, before its owner signs off; a sweep returns what is refused."""
         try:
             self.restore_by_tag(tag, "next", client)
         except ResponseError as error:
             self._channel.server.tolerate(_RETURN, error, item=tag)
 
     def hand_back(self, tag: str) -> None:
-        """Return a message that no consumer was given, as the next one and as it came."""
+        """Return a message that no consumer got, as the next one and unchanged."""
         self.mark_not_started(tag)
         self.restore_by_tag(tag, "next")
         self._not_started.discard(tag)
 
     def sweep(self, limit: int, visibility_timeout_s: float) -> None:
-        """Return what dead owners left and what is out for longer than the visibility timeout."""
+        """Return messages of dead owners, and those out longer than the visibility timeout."""
         channel, server = self._channel, self._channel.server
         found = channel.ownership.sweep(limit, visibility_timeout_s)
-        # Each becomes the next one, so the youngest goes first.
+        # Each becomes the next one, so the newest goes first.
         for swept in sorted(found, key=_age, reverse=True):
             try:
                 with channel.conn_or_acquire() as connection:
@@ -126,13 +126,13 @@ class GiveBack:
                 continue
             server.refusals.worked(_RESTORE, swept.tag)
             log.warning(
-                "a message of a dead or overdue consumer is back in its queue: %s",
+                "returned a message of a dead or overdue consumer to its queue: %s",
                 swept.tag,
                 extra={"action": "message_restored", "tag": swept.tag},
             )
 
     def restore(self, client: Any, held: Swept, place: str, *, began: bool = True) -> None:
-        """Put a message into the lists that it belongs to, unless it was settled meanwhile."""
+        """Put a message into its lists, unless it was settled meanwhile."""
         message, exchange, routing_key = stored_parts(held.stored)
         if isinstance(message, bytes):
             self._put_back(client, held.tag, message, [routing_key], place)
@@ -147,13 +147,19 @@ class GiveBack:
         self._put_back(client, held.tag, body, lists, place)
 
     def _queues_of(self, exchange: str, routing_key: str) -> list[str]:
-        """Where a message belongs; without its binding, the queue its routing key names."""
+        """Return the queues of a message.
+
+        Without its binding, the queue that its routing key names.
+        """
         if not exchange:
             return [routing_key]
         return sorted(self._channel._lookup(exchange, routing_key)) or [routing_key]
 
     def _put_back(self, client: Any, tag: str, body: bytes, lists: list[str], place: str) -> None:
-        """Raises `WrongKeyType` where one of them is no list; the message stays unacknowledged."""
+        """Push it; raises `WrongKeyType` if a key is not a list.
+
+        The message stays unacknowledged.
+        """
         channel, server = self._channel, self._channel.server
         keys = server.full(channel.unacked_key, channel.unacked_index_key, *lists)
         try:

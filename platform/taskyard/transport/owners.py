@@ -1,6 +1,6 @@
 """Owners: the consumers that hold messages, as they describe themselves with every heartbeat.
 
-A hash has one field for each: the server's time of the heartbeat, then what it said. So a sweep
+A hash has one field for each: the server's time of the heartbeat, then the description. So a sweep
 knows which unacknowledged messages it must have searched before it removes an owner, and an
 operator sees which queues a dead one read.
 """
@@ -35,7 +35,7 @@ OWNER_TTL_S: Final = 10.0
 
 
 class Swept(NamedTuple):
-    """A message that must go back; `description` is its owner's, empty where it is unknown."""
+    """A message that must go back; `description` is its owner's, empty if it is unknown."""
 
     tag: str
     stored: bytes
@@ -45,13 +45,16 @@ class Swept(NamedTuple):
 def describe(
     unacked: str, index: str, separator: str, steps: Sequence[int], queues: Sequence[str]
 ) -> str:
-    """The text of a heartbeat: full names of the keys that hold what is out, and the lists read."""
+    """Return the text of a heartbeat.
+
+    Full names of the keys with its messages, and the lists it reads.
+    """
     facts = {"unacked": unacked, "index": index, "sep": separator, "steps": list(steps)}
     return json.dumps({**facts, "queues": list(queues)})
 
 
 def list_of(description: bytes, queue: str, priority: int) -> str | None:
-    """The list of `queue` that this owner reads for `priority`; None where it did not say."""
+    """Return the list of `queue` that this owner reads for `priority`; None if it did not say."""
     try:
         document = json.loads(description)
         steps, separator = document["steps"], document["sep"]
@@ -62,14 +65,14 @@ def list_of(description: bytes, queue: str, priority: int) -> str | None:
 
 
 def owner_of(tag: str) -> str:
-    """The owner that a tag names; empty for a tag of kombu's own transport."""
+    """Return the owner that a tag names; empty for a tag of kombu's own transport."""
     owner, _, serial = tag.rpartition(":")
     return owner if serial.isdecimal() else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """One consumer; `seen_us` is 0 where it signed off in order."""
+    """One consumer; `seen_us` is 0 if it signed off."""
 
     name: str
     seen_us: int
@@ -79,7 +82,7 @@ class Owner:
 
     @classmethod
     def read(cls, name: str, seen_us: int, description: str) -> Self | None:
-        """From a heartbeat; None where another version's cannot be understood."""
+        """Parse a heartbeat; None if it is of another version and cannot be understood."""
         try:
             document: dict[str, Any] = json.loads(description)
             keys = str(document["unacked"]), str(document["index"])
@@ -88,22 +91,22 @@ class Owner:
             return None
 
     def alive(self, now_us: int) -> bool:
-        """Whether its heartbeat came within `OWNER_TTL_S`."""
+        """Return whether its heartbeat came within `OWNER_TTL_S`."""
         return now_us - self.seen_us <= us_of(OWNER_TTL_S)
 
     @property
     def signed_off(self) -> bool:
-        """Whether it ended in order, instead of missing its heartbeats."""
+        """Return whether it signed off, instead of missing its heartbeats."""
         return self.seen_us == SIGNED_OFF
 
     @property
     def process(self) -> str:
-        """Host and process id, for people."""
+        """Return host and process id, for people."""
         return self.name.rpartition(".")[0]
 
 
 def read_owners(client: redis.Redis, key: str) -> tuple[int, list[Owner]]:
-    """The server's time in microseconds and all owners in the hash `key`.
+    """Return the server's time in microseconds and all owners in the hash `key`.
 
     Raises redis-py's errors.
     """

@@ -1,4 +1,7 @@
-"""One consumer as the owner of what it holds: its heartbeat, and the sweep of what others left."""
+"""One consumer as the owner of its messages.
+
+Its heartbeat, and the sweep of dead owners' messages.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +22,12 @@ from taskyard.transport.server import Server
 __all__ = ["Ownership"]
 
 _SWEEP_INTERVAL_MS: Final = 900
-_BEAT: Final = "heartbeat not written"
-_SWEEP: Final = "the messages of dead consumers not looked for"
+_BEAT: Final = "the heartbeat was not written"
+_SWEEP: Final = "the messages of dead consumers were not searched"
 
 
 class Ownership:
-    """The owner that a channel's messages have; it says every two seconds that it lives."""
+    """The owner of a channel's messages; it writes a heartbeat every two seconds."""
 
     def __init__(self, channel: Any, server: Server) -> None:
         self._channel, self._server = channel, server
@@ -36,7 +39,10 @@ class Ownership:
 
     @property
     def description(self) -> str:
-        """What sweeps and operators read of this owner: the keys of what it holds, its queues."""
+        """Return what sweeps and operators need of this owner.
+
+        The keys of its messages, its queues.
+        """
         channel = self._channel
         queues = sorted(channel.active_queues)
         if not self._described[1] or self._described[0] != queues:
@@ -46,7 +52,7 @@ class Ownership:
         return self._described[1]
 
     def beat(self) -> None:
-        """Say that this owner lives; without that, what it holds goes back after `OWNER_TTL_S`."""
+        """Write the heartbeat; without it, its messages go back after `OWNER_TTL_S`."""
         channel, server = self._channel, self._server
         try:
             self.has_beaten = True
@@ -54,19 +60,22 @@ class Ownership:
             with channel.conn_or_acquire() as client:
                 beat(server.plain(client), key, self.name, self.description)
         except ResponseError as error:
-            # Tried again with the next beat: an owner without a heartbeat loses what it holds.
+            # Tried again with the next beat: an owner without a heartbeat loses its messages.
             server.tolerate(_BEAT, error)
         else:
             server.refusals.worked(_BEAT)
         self._beaten_at = monotonic()
 
     def beat_if_late(self) -> None:
-        """After a standstill: what is popped now must not go back as a dead owner's."""
+        """Write the heartbeat after a pause.
+
+        What is popped now must not go back as a dead owner's.
+        """
         if monotonic() - self._beaten_at > 2 * HEARTBEAT_S:
             self.beat()
 
     def sweep(self, limit: int, visibility_timeout_s: float) -> Iterator[Swept]:
-        """What must go back; at most one sweeper a second in a fleet."""
+        """Return messages that must go back; at most one sweep a second over all workers."""
         channel, server = self._channel, self._server
         if server.refusals.waits_s(_SWEEP):
             return
@@ -85,6 +94,6 @@ class Ownership:
             yield Swept(tag.decode(), stored, description)
 
     def sign_off(self, client: Any) -> None:
-        """Count as dead from now on: the next sweep gives back what is out all the same."""
+        """Count as dead from now on: the next sweep returns messages that are still out."""
         value = f"{SIGNED_OFF} {self.description}"
         client.hset(self._channel.heartbeats_key, self.name, value)

@@ -1,4 +1,4 @@
-"""The pops of one channel: sent with what is to be acknowledged, read, and waited for."""
+"""The pops of one channel: send them with acknowledgements, read them, wait for messages."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ __all__ = ["BATCH", "Popper"]
 
 log = logger(__name__)
 
-# A pop takes at most this many messages, also where the prefetch count would allow more.
+# A pop takes at most this many messages, even if the prefetch count would allow more.
 BATCH: Final = 32
-# How long a channel that closes waits for its last pop's answer, without a `socket_timeout`.
+# How long a channel that closes waits for its last pop's answer, if there is no `socket_timeout`.
 SETTLE_S: Final = 5.0
-_POP: Final = "no messages taken from the queues"
+_POP: Final = "no messages were taken from the queues"
 
 
 class Popper:
     """Takes batches from the lists of `channel`, kombu's, over its consuming connection.
 
-    The channel's `_in_poll` is kombu's note that an answer, or the news of a filled list, is to
-    come on that connection. `order` is set when the channel has read its options.
+    The channel's `_in_poll` is kombu's note that an answer, or the notice of a filled list, is
+    expected on that connection. `order` is set when the channel has read its options.
     """
 
     order: Order
@@ -43,7 +43,7 @@ class Popper:
         self._channel, self._server, self._ownership = channel, server, ownership
         self.script = Script.of("taskyard.transport", "pop")
         self.wake = Wake()
-        # What a pop has brought and no consumer has been given yet.
+        # Messages that a pop has brought and no consumer has got yet.
         self.brought: deque[Found] = deque()
         self.serial = 0
         self._sent = Pop()
@@ -77,21 +77,22 @@ class Popper:
     def _credit(self) -> int:
         qos = self._channel.qos
         if "can_consume" in qos.__dict__:
-            # The worker counts by itself (`worker_disable_prefetch`): it may take one, then asks.
+            # The worker counts itself (`worker_disable_prefetch`): it may take one, then asks
+            # again.
             return 1
         free = qos.can_consume_max_estimate()
         return BATCH if free is None else max(1, min(free, BATCH))
 
     def _reserve(self, count: int) -> int:
-        """The first of `count` serial numbers, which nothing else will be recorded under.
+        """Reserve `count` serial numbers for tags; return the first.
 
-        A pop whose answer is lost may have recorded messages: no other may write over them.
+        A pop whose answer is lost may have recorded messages: no other may overwrite them.
         """
         first, self.serial = self.serial, self.serial + count
         return first
 
     def call(self, pop: Pop) -> tuple[list[str], list[Argument]]:
-        """Keys and arguments of a pop."""
+        """Return keys and arguments of a pop."""
         channel, owner = self._channel, self._ownership
         lists = [channel._q_for_pri(queue, step) for queue, step in pop.asked]
         held = (channel.unacked_key, channel.unacked_index_key, channel.heartbeats_key)
@@ -103,9 +104,9 @@ class Popper:
     # -- reading its answer --------------------------------------------------------------------
 
     def read(self) -> None:
-        """Read the answer of a pop into `brought`, or the news that a list was filled.
+        """Read the answer of a pop into `brought`, or the notice that a list was filled.
 
-        Raises `Empty` where there is no message yet.
+        Raises `Empty` if there is no message yet.
         """
         connection = self._channel.client.connection
         if self.wake.waiting:
@@ -141,12 +142,17 @@ class Popper:
             raise
 
     def _wait_refused(self, connection: Any, error: ResponseError) -> None:
-        """Pop nothing for a while; what runs goes on, and so do the acknowledgements.
+        """Pop nothing for a while; running jobs and acknowledgements continue.
 
-        A replica's refusal is a lost connection: the consumer connects anew, to the new primary.
+        A replica's refusal is a lost connection: the consumer reconnects, to the new primary.
         """
         if is_of_replica(error):
-            log.warning("Redis refuses to pop: %s", error, extra={"action": "pop_refused"})
+            log.warning(
+                "Redis refuses to give messages: %s. This worker takes none for a while, "
+                "then tries again",
+                error,
+                extra={"action": "pop_refused"},
+            )
             connection.disconnect()
             raise RedisConnectionError(f"Redis refuses to pop: {error}") from error
         wait_s = self._server.tolerate(_POP, error)
@@ -154,7 +160,7 @@ class Popper:
         self.wake.wait(monotonic(), wait_s)
 
     def give_up_reply(self) -> None:
-        """The pop's answer will not come: its acknowledgements are sent again."""
+        """Give up a pop without an answer: its acknowledgements are sent again."""
         self._channel._in_poll = None
         self.wake.waiting = False
         self._channel.qos.undo(self._sent.tags)
@@ -165,7 +171,7 @@ class Popper:
         return self._batch(sent, answer)
 
     def _batch(self, sent: Pop, answer: list[Any]) -> list[Found]:
-        """The messages of a pop's answer; a list that cannot be read keeps no other waiting."""
+        """Return the messages of a pop's answer; an unreadable list does not hold up the others."""
         channel = self._channel
         batch, unread = sent.read(self._ownership.name, answer)
         if not self.order.rotates:
@@ -179,7 +185,7 @@ class Popper:
     def _note_unread(self, errors: dict[str, str], *, asked_all: bool) -> None:
         server = self._server
         for key, error in errors.items():
-            # Asked for at every pop, explained only where that is news.
+            # Such a list is seen at every pop, and explained only the first time.
             if not server.refusals.waits_s(_unread(key)):
                 server.tolerate(_unread(key), ResponseError(error), key)
         if asked_all:
@@ -191,7 +197,7 @@ class Popper:
     # -- one message at a time -----------------------------------------------------------------
 
     def take_one(self, queue: str, client: Any) -> Found | None:
-        """Take one message synchronously (`basic_get`); None where there is none."""
+        """Take one message synchronously (`basic_get`); return None if there is none."""
         pop = Pop([(queue, step) for step in self._channel.priority_steps], self._reserve(1), 1)
         self._ownership.has_beaten = True
         try:
@@ -203,10 +209,13 @@ class Popper:
     # -- waiting -------------------------------------------------------------------------------
 
     def _rest(self, connection: Any) -> None:
-        """Nothing was there: keep the connection in the poll until the server announces more."""
+        """Nothing was there.
+
+        Keep the connection in the poll until the server announces messages.
+        """
         self.wake.wait(monotonic())
         if connection.can_read(timeout=0):
-            # The news came in the same packet as the answer; the socket will not wake us again.
+            # The notice came in the same packet as the answer; the socket will not wake us again.
             self.ask_again()
 
     def _read_news(self, connection: Any) -> NoReturn:
@@ -227,7 +236,7 @@ class Popper:
 
     @property
     def polls(self) -> bool:
-        """Whether the server refused to announce new messages, so that we must ask often."""
+        """Return whether the server refused to announce new messages, so that polling is needed."""
         return self.wake.refused and bool(self._channel.active_queues)
 
     def ask_if_overdue(self) -> None:
@@ -238,22 +247,22 @@ class Popper:
     # -- closing -------------------------------------------------------------------------------
 
     def settle(self) -> None:
-        """Wait for the answer of a pop that is on its way, and return what it brings as it came.
+        """Wait for the answer of a pop that is on its way, and return its messages unchanged.
 
-        No consumer is given it: its channel is about to end.
+        No consumer gets them: the channel is about to end.
         """
         if self._channel._in_poll and not self.wake.waiting:
             try:
                 self.brought.extend(self._last_answer())
             finally:
-                # Where it did not come, its acknowledgements are sent again.
+                # If it did not come, its acknowledgements are sent again.
                 self.give_up_reply()
         self.return_brought()
 
     def return_brought(self) -> None:
-        """Return what a pop has brought as it came, since no consumer is given it."""
+        """Return a pop's messages unchanged, since no consumer gets them."""
         while self.brought:
-            # The youngest first: each becomes the next of its queue.
+            # The newest first: each becomes the next of its queue.
             self._channel.qos.giving_back.hand_back(self.brought[-1].tag)
             self.brought.pop()
 
@@ -267,4 +276,4 @@ class Popper:
 
 
 def _unread(key: str) -> str:
-    return f"the list {key!r} not read"
+    return f"the list {key!r} was not read"

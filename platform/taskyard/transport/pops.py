@@ -1,4 +1,4 @@
-"""One pop: which lists it asks, what it sends along, and what its answer means."""
+"""One pop: the lists it reads, what is sent with it, and what its answer means."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ __all__ = ["Found", "Order", "Pop"]
 
 
 class Order:
-    """Which lists a pop looks into, and in which order.
+    """The lists that a pop reads, and their order.
 
-    Normally level by level, the queues of one level in rotation; in the order given where they do
-    not rotate. As soon as `fairness` - 1 messages were asked for, one pop runs the other way round,
+    Normally level by level, the queues of one level in rotation, or in the given order if they do
+    not rotate. After `fairness` - 1 messages were asked for, one pop reads in the opposite order,
     for one message: so the least urgent level and the last queue get one in `fairness` messages, or
-    one in four pops where a pop asks for more, however much urgent work there is. 0 switches that
-    off.
+    one in four pops if a pop asks for more, however much urgent work there is. 0 switches that off.
     """
 
     def __init__(self, steps: Sequence[int], fairness: int, *, rotates: bool = True) -> None:
@@ -30,10 +29,11 @@ class Order:
         self._floor_turn = 0
 
     def next(self, queues: Sequence[str], batch: int) -> tuple[list[tuple[str, int]], int]:
-        """((queue, step) in order of service, how many messages) of the next pop."""
+        """Return (queue, step) in order of service, and how many messages, for the next pop."""
         if self._is_floors_turn():
             self._asked = self._pops = 0
-            # A turn of its own: one shared with the usual pops would meet the same queues for ever.
+            # A rotation of its own: one shared with the usual pops would always meet the same
+            # queues.
             self._floor_turn += 1
             return self._pairs(queues, self._floor_turn)[::-1], min(batch, 1)
         self._asked += batch
@@ -42,7 +42,7 @@ class Order:
         return self._pairs(queues, self._turn), batch
 
     def _is_floors_turn(self) -> bool:
-        # One message costs as much as a batch does, so it is not asked for in between too often.
+        # One message costs as much as a batch, so such pops must not be too frequent.
         enough = self._fairness - 1
         return self._fairness > 0 and self._asked >= enough and self._pops >= min(enough, 3)
 
@@ -54,7 +54,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A message from a pop: its queue, the tag it is recorded under, its bytes."""
+    """A message from a pop: its queue, the tag under which it is recorded, its bytes."""
 
     queue: str
     tag: str
@@ -63,7 +63,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class UnreadableList:
-    """A queue's list that Redis would not read, and why."""
+    """A queue's list that Redis refused to read, and why."""
 
     queue: str
     step: int
@@ -72,7 +72,7 @@ class UnreadableList:
 
 @dataclass(frozen=True, slots=True)
 class Pop:
-    """(queue, step) of the lists asked, serial numbers reserved, tags acknowledged with it."""
+    """A pop: (queue, step) of the lists, reserved serial numbers, tags acknowledged with it."""
 
     asked: Sequence[tuple[str, int]] = ()
     first: int = 0
@@ -80,7 +80,7 @@ class Pop:
     tags: list[str] = field(default_factory=list)
 
     def read(self, owner: str, answer: list[Any]) -> tuple[list[Found], list[UnreadableList]]:
-        """The messages in the script's answer, and the lists that could not be read."""
+        """Return the messages in the script's answer, and the lists that could not be read."""
         found: list[Found] = []
         odd: list[UnreadableList] = []
         for place, raw in zip(answer[::2], answer[1::2], strict=True):

@@ -1,4 +1,4 @@
-"""Which messages are out, how many may be, and how they are acknowledged."""
+"""Count the messages that are out, limit them, and acknowledge them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from taskyard.transport.pace import AckRate
 
 __all__ = ["QoS"]
 
-# How long an acknowledgement waits for a pop to take it along, while jobs end quickly.
+# How long an acknowledgement waits for the next pop, while jobs end quickly.
 _ACK_DELAY_S: Final = 0.005
-_ACKNOWLEDGE: Final = "messages not acknowledged"
+_ACKNOWLEDGE: Final = "messages were not acknowledged"
 
 
 class QoS(virtual.QoS):  # type: ignore[misc]
-    """kombu's bookkeeping, with the recording done by the pop and acknowledgements in batches."""
+    """kombu's accounting; the pop records messages, and acknowledgements are sent in batches."""
 
     _on_collect: Any
 
@@ -36,29 +36,29 @@ class QoS(virtual.QoS):  # type: ignore[misc]
     # -- how many may be out -------------------------------------------------------------------
 
     def can_consume(self) -> bool:
-        """Whether to send a pop."""
+        """Return whether to send a pop."""
         room = self.can_consume_max_estimate()
         return room is None or room > 0
 
     def can_consume_max_estimate(self) -> int | None:
-        """How many messages the next pop may take; None without a prefetch count."""
+        """Return how many messages the next pop may take; None without a prefetch count."""
         if not self.prefetch_count:
             return None
         burst = self.channel.burst
         return self._pace.room(self.held(), self.prefetch_count, burst, monotonic())
 
     def over_prefetch(self) -> int:
-        """How many messages beyond the prefetch count wait here while nothing ends any more."""
+        """Return how many messages beyond the prefetch count wait here while no job ends."""
         if not self.prefetch_count:
             return 0
         return self._pace.over_prefetch(self.held(), self.prefetch_count, monotonic())
 
     def held(self) -> int:
-        """How many messages are out and neither acknowledged nor given back."""
+        """Return how many messages are out and neither acknowledged nor given back."""
         return len(self._delivered) - len(self._dirty)
 
     def has_unsettled(self) -> bool:
-        """Whether anything is out, or its settlement has not reached the server."""
+        """Return whether a message is out, or its settlement has not reached the server."""
         return self.held() > 0 or bool(self._done or self.giving_back.due)
 
     def _bursts(self, now: float) -> bool:
@@ -67,9 +67,9 @@ class QoS(virtual.QoS):  # type: ignore[misc]
     # -- acknowledging -------------------------------------------------------------------------
 
     def ack(self, delivery_tag: str) -> None:
-        """Acknowledge: with the next pop, or at the latest with the next tick of the loop.
+        """Acknowledge with the next pop, or at the latest with the next tick of the loop.
 
-        Celery's hub does it a tick late. On a channel that was closed meanwhile it is too late: the
+        Celery's hub does it a tick late. If the channel was closed meanwhile it is too late: the
         message went back, or goes back when its owner counts as dead.
         """
         if self.channel.closed:
@@ -95,23 +95,26 @@ class QoS(virtual.QoS):  # type: ignore[misc]
         super().ack(tag)
 
     def take_done(self) -> list[str]:
-        """The tags to acknowledge now; the caller sends them or puts them back with `undo`."""
+        """Return the tags to acknowledge now.
+
+        The caller sends them or puts them back with `undo`.
+        """
         done, self._done = self._done, []
         return done
 
     def undo(self, tags: list[str]) -> None:
-        """Tags whose acknowledgement did not reach the server."""
+        """Put back tags whose acknowledgement did not reach the server."""
         self._done = tags + self._done
 
     def flush_left(self) -> None:
-        """`flush` what no pop took along, unless one will soon: quick jobs end in batches."""
+        """Flush what no pop took with it, unless one will soon: quick jobs end in batches."""
         now = monotonic()
         waits = self.held() and self._bursts(now)
         if self.giving_back.due or not waits or now - self._done_since >= _ACK_DELAY_S:
             self.flush()
 
     def flush(self) -> None:
-        """Give back what is due to go back, then send the acknowledgements left."""
+        """Give back messages that are due, then send the remaining acknowledgements."""
         now = monotonic()
         if now < self._quiet_until:
             return
@@ -148,7 +151,10 @@ class QoS(virtual.QoS):  # type: ignore[misc]
             self._give_back(delivery_tag)
 
     def _came_back(self, tag: str) -> bool:
-        """Whether the message was out before; without a consumer nothing would flush later."""
+        """Return whether the message was out before.
+
+        Without a consumer nothing would flush later.
+        """
         message = self._delivered.get(tag)
         if message is None or not self.channel.active_queues:
             return False
@@ -159,11 +165,11 @@ class QoS(virtual.QoS):  # type: ignore[misc]
             self._count_as_settled(tag)
 
     def mark_not_started(self, delivery_tag: str) -> None:
-        """Let the coming `reject` return a message as the next one, not marked as redelivered."""
+        """Make the next `reject` return a message as the next one, not marked as redelivered."""
         self.giving_back.mark_not_started(delivery_tag)
 
     def note_counted(self, delivery_tag: str) -> None:
-        """Let the coming `reject` return a message at once: a counter bounds how often it comes."""
+        """Make the next `reject` return a message at once: a counter limits how often it comes."""
         self.giving_back.note_counted(delivery_tag)
 
     def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:
@@ -185,11 +191,11 @@ class QoS(virtual.QoS):  # type: ignore[misc]
         super().restore_unacked_once(stderr)
 
     def restore_visible(self, start: int = 0, num: int = RESTORE_BATCH, interval: int = 1) -> None:
-        """Return what dead owners left and what is out for longer than the visibility timeout."""
+        """Return messages of dead owners, and those out longer than the visibility timeout."""
         self.giving_back.sweep(num or RESTORE_BATCH, self.channel.visibility_timeout)
 
     def forget(self) -> None:
-        """Hold nothing any more; what Redis still has as unacknowledged is for a sweep."""
+        """Drop all messages here; a sweep returns what Redis still has as unacknowledged."""
         self._done.clear()
         self.giving_back.due.clear()
         self._dirty.clear()

@@ -1,4 +1,4 @@
-"""The Redis of one channel: its keys by their full names, and what to do where it refuses."""
+"""The Redis of one channel: its keys by their full names, and how refusals are handled."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["Server"]
 
 
 class Server:
-    """What a channel and its collaborators ask of their Redis; `channel` is kombu's."""
+    """What a channel and its collaborators need of their Redis; `channel` is kombu's."""
 
     def __init__(self, channel: Any) -> None:
         self._channel = channel
         self.refusals = Refusals()
 
     def plain(self, client: Any) -> Any:
-        """A client of the same pool that leaves names as they are.
+        """Return a client of the same pool that does not change names.
 
         kombu's prefixing client knows only the first key of a script.
         """
@@ -31,7 +31,7 @@ class Server:
         return redis.Redis(connection_pool=client.connection_pool)
 
     def full(self, *names: str) -> list[str]:
-        """Names as they stand in Redis, with the prefix of the channel."""
+        """Return names as they are in Redis, with the prefix of the channel."""
         prefix = self._channel.global_keyprefix
         return [prefix + name for name in names]
 
@@ -49,7 +49,7 @@ class Server:
     # -- refusals ------------------------------------------------------------------------------
 
     def explained(self, error: ResponseError, *lists: str) -> ResponseError:
-        """`error`, or one that names the key which is of another type than ours."""
+        """Return `error`, or an error that names the key with a wrong type."""
         channel = self._channel
         hashes = dict.fromkeys((channel.unacked_key, channel.heartbeats_key), "hash")
         expected = {**hashes, channel.unacked_index_key: "zset", **dict.fromkeys(lists, "list")}
@@ -58,15 +58,15 @@ class Server:
             return named(self.plain(client), error, full)
 
     def refuse(self, error: ResponseError, *lists: str) -> NoReturn:
-        """Raise `error`, or one that names the key."""
+        """Raise `error`, or an error that names the key with a wrong type."""
         named_error = self.explained(error, *lists)
         raise named_error from (None if named_error is error else error)
 
     def tolerate(self, what: str, error: ResponseError, *lists: str, item: str = "") -> float:
-        """Go on without `what`, which is refused; how long to wait before it is tried again.
+        """Continue without `what`, which is refused; return how long to wait before the next try.
 
-        A permission, a key of another type, a full server: another connection would be refused as
-        well. Raises the error where it is a replica's: there is a primary to be found.
+        A missing permission, a key of another type, a full server: another connection would be
+        refused as well. Raises the error if it is a replica's: then the primary must be found.
         """
         if is_of_replica(error):
             raise error

@@ -1,4 +1,4 @@
-"""Messages as they are in Redis: reading them, also the broken ones, and putting them back."""
+"""Messages as they are in Redis: parse them, also broken ones, and put them back."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _PARTS: Final = 3
 
 
 def message_of(raw: bytes, tag: str, queue: str) -> dict[str, Any]:
-    """The message in a raw list entry, under the tag it was recorded with.
+    """Return the message in a raw list entry, with the tag under which it was recorded.
 
-    An entry that is no kombu message becomes one that no consumer can mistake for a task: its
-    bytes are the body, its content type is binary.
+    An entry that is not a kombu message becomes one that no consumer can take for a task: its bytes
+    are the body, its content type is binary.
     """
     message = _loaded(raw)
     if not _is_message(message):
@@ -26,7 +26,7 @@ def message_of(raw: bytes, tag: str, queue: str) -> dict[str, Any]:
 
 
 def wrap_junk(raw: bytes, queue: str) -> dict[str, Any]:
-    """Raw bytes as a message without headers."""
+    """Return raw bytes as a message without headers."""
     return {
         "body": base64.b64encode(raw).decode("ascii"),
         "content-type": "application/octet-stream",
@@ -63,16 +63,19 @@ def _is_base64(text: str) -> bool:
 
 
 def suffix_of(queue: str) -> str:
-    """What follows a raw message in the unacked hash: no exchange, the queue as routing key."""
+    """Return the text after a raw message in the unacked hash.
+
+    No exchange, the queue as routing key.
+    """
     return f', "", {json.dumps(queue)}]'
 
 
 def stored_parts(stored: bytes) -> tuple[dict[str, Any] | bytes, str, str]:
-    """(message or raw bytes of junk, exchange, routing key) of an entry in the unacked hash."""
+    """Return (message or raw bytes, exchange, routing key) of an entry in the unacked hash."""
     parts = _loaded(stored)
     if isinstance(parts, list) and len(parts) == _PARTS and isinstance(parts[0], dict):
         return parts[0], parts[1], parts[2]
-    # Junk between brackets: our own suffix names the queue.
+    # Raw bytes between brackets: our own suffix names the queue.
     head, _, tail = stored.rpartition(b', "", ')
     return _raw_of(head[1:]), "", json.loads(tail[:-1])
 
@@ -85,7 +88,7 @@ def _loaded(raw: bytes) -> Any:
 
 
 def _raw_of(written: bytes) -> bytes:
-    """Junk as it was popped. The script writes what is no object as a JSON text, byte by byte."""
+    """Return such bytes as popped. The script writes a non-object as a JSON text, byte by byte."""
     if not written.startswith(b'"'):
         return written
     text: str = json.loads(written.decode("latin-1"))
@@ -93,10 +96,10 @@ def _raw_of(written: bytes) -> bytes:
 
 
 def mark_redelivered(message: dict[str, Any]) -> dict[str, Any]:
-    """The message with kombu's two marks of redelivery, where it has the places for them.
+    """Return the message with kombu's two marks of redelivery, if it has fields for them.
 
-    Its delivery tag is another one: kombu's transport notes and acknowledges a message by the tag
-    in it, so that a worker which counted as dead would acknowledge what its successor holds.
+    Its delivery tag is a new one: kombu's transport records and acknowledges a message by the tag
+    in it, so a worker that counted as dead would acknowledge what its successor holds.
     """
     headers, properties = message.get("headers"), message.get("properties")
     if isinstance(headers, dict):

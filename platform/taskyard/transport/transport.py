@@ -19,19 +19,19 @@ __all__ = ["Poller", "SentinelTransport", "Transport"]
 log = logger(__name__)
 
 
-# Whatever a server refuses may pass, by itself or with a new connection: a failover, a full disk
-# or memory, a withdrawn permission, a key of another type. It must not end a worker.
+# Whatever a server refuses may pass, by itself or with a new connection: a failover, a full disk or
+# memory, a withdrawn permission, a key of another type. It must not end a worker.
 _PASSING: Final = (ResponseError,)
 
-# Under the second that the server's own mutex and Celery's timer have.
+# Less than the second of the server's own mutex and Celery's timer.
 _SWEEP_S: Final = 0.9
 
 
 class Poller(kombu_redis.MultiChannelPoller):  # type: ignore[misc]
-    """kombu's poller, which also sends the acknowledgements that no pop took along."""
+    """kombu's poller, which also sends the acknowledgements that no pop took with it."""
 
     def on_poll_start(self) -> None:
-        """Start of a tick: pops for the channels that have room, then the acknowledgements left."""
+        """Start a tick: send pops for channels with room, then the remaining acknowledgements."""
         for channel in self._channels:
             channel.listen_if_due()
             channel.pops.ask_if_overdue()
@@ -49,9 +49,9 @@ class Poller(kombu_redis.MultiChannelPoller):  # type: ignore[misc]
         super()._register_LISTEN(channel)
 
     def _follow(self, channel: Any, client: Any, kind: str) -> None:
-        """Watch the socket that redis-py has put in the place of a lost one.
+        """Watch the socket with which redis-py has replaced a lost one.
 
-        It connects anew by itself, at a health check or a send; the poll would wait on the old one.
+        It reconnects by itself, at a health check or a send; the poll would wait on the old socket.
         """
         connection = getattr(client, "connection", None)
         watched = self._chan_to_sock.get((channel, client, kind))
@@ -61,20 +61,20 @@ class Poller(kombu_redis.MultiChannelPoller):  # type: ignore[misc]
             self._register(channel, client, kind)
 
     def beat(self) -> None:
-        """Keep this process' owners alive."""
+        """Write the heartbeats of this process' owners."""
         for channel in self._channels:
             if channel.has_work():
                 channel.ownership.beat()
 
     def maybe_restore_messages(self) -> None:
-        """Sweep, at most once a second however often an idle consumer comes round."""
+        """Sweep, at most once a second however often an idle consumer calls this."""
         now = monotonic()
         if now - self._swept_at >= _SWEEP_S:
             self._swept_at = now
             super().maybe_restore_messages()
 
     def get(self, callback: Any, timeout: float | None = None) -> Any:
-        """Wait for one event, at most a second, so that a loop without timers beats as well."""
+        """Wait for one event, at most a second: a loop without timers must write heartbeats too."""
         longest = 1.0 if timeout is None else min(timeout, 1.0)
         if monotonic() - self._beaten_at >= HEARTBEAT_S:
             self._beaten_at = monotonic()
@@ -88,7 +88,7 @@ class Poller(kombu_redis.MultiChannelPoller):  # type: ignore[misc]
 
 
 class _OwnPoller:
-    """What our transports add to kombu's."""
+    """The differences of our transports from kombu's."""
 
     in_loop = False
 
@@ -111,7 +111,7 @@ class _OwnPoller:
         )
 
     def close_connection(self, connection: Any) -> None:
-        """Close every channel, and leave the event loop, which kombu would go on ticking."""
+        """Close every channel, and leave the event loop, which kombu would continue to call."""
         if self._loop is not None:
             self._loop.on_tick -= self._ticks
         super().close_connection(connection)  # type: ignore[misc]
@@ -122,17 +122,19 @@ class _OwnPoller:
     _clock: Any = None
 
     def tick_within(self, seconds: float) -> None:
-        """Let the loop come round at the latest after `seconds`, also if nothing happens."""
+        """Make the loop run again within `seconds`, also if nothing happens."""
         self._loop.call_later(seconds, _nothing)
 
     def _beat(self) -> None:
         try:
             self.cycle.beat()
         except self.connection_errors as error:  # type: ignore[attr-defined]
-            log.warning("heartbeat not written: %s", error, extra={"action": "heartbeat_lost"})
+            log.warning(
+                "the heartbeat was not written: %s", error, extra={"action": "heartbeat_lost"}
+            )
 
     def _start_polling(self, loop: Any) -> None:
-        """Where the server refuses to notify us, an empty timer keeps the loop ticking."""
+        """Start an empty timer that keeps the loop running, if the server refuses to notify us."""
         if self._clock is None and any(channel.pops.polls for channel in self.cycle._channels):
             self._clock = loop.call_repeatedly(POLL_S, _nothing)
 
@@ -152,4 +154,4 @@ class SentinelTransport(_OwnPoller, kombu_redis.SentinelTransport):  # type: ign
 
 
 def _nothing() -> None:
-    """A timer that only wakes the loop."""
+    """Do nothing: a timer that only wakes the loop."""

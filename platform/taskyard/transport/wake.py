@@ -1,7 +1,7 @@
-"""Waiting without polling: the server notifies a connection when a list it saw empty is filled.
+"""Wait without polling: the server notifies a connection when a list that it saw empty is filled.
 
 Redis and Valkey remember which keys a connection has read (`CLIENT TRACKING`, from 6.0) and push
-one message when such a key changes. Where tracking is refused the caller polls instead.
+one message when such a key changes. If tracking is refused the caller polls instead.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ __all__ = ["POLL_S", "RECHECK_S", "Wake"]
 
 log = logger(__name__)
 
-# Without tracking: how often an idle consumer asks.
+# Without tracking: how often an idle consumer polls.
 POLL_S: Final = 0.015
-# With tracking: how often it asks all the same, to notice a connection that is dead.
+# With tracking: how often it polls all the same, to notice a dead connection.
 RECHECK_S: Final = 1.0
 
 
@@ -33,11 +33,11 @@ class Wake:
 
     @property
     def interval_s(self) -> float:
-        """How long an idle consumer waits at most before it asks again."""
+        """Return how long an idle consumer waits at most before it asks again."""
         return POLL_S if self.refused else RECHECK_S
 
     def prepare(self, connection: Any) -> None:
-        """Switch tracking on for a connection that is new."""
+        """Switch tracking on for a new connection."""
         if self._socket is connection._sock and self._socket is not None:
             return
         connection._parser.set_invalidation_push_handler(lambda _: None)
@@ -57,10 +57,10 @@ class Wake:
         self.waiting = False
 
     def wait(self, now: float, longest_s: float | None = None) -> None:
-        """Nothing to do until notified, or until `longest_s` (default `interval_s`) has passed."""
+        """Wait until notified, or until `longest_s` (default `interval_s`) has passed."""
         self.waiting = True
         self._again_at = now + (self.interval_s if longest_s is None else longest_s)
 
     def overdue(self, now: float) -> bool:
-        """Whether to ask again although no notification came."""
+        """Return whether to ask again although no notification came."""
         return self.waiting and now >= self._again_at
