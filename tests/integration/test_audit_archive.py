@@ -378,6 +378,36 @@ def test_a_folder_that_cannot_be_written_removes_nothing(
     assert count_of(log, ROWS) == 5
 
 
+def test_of_two_archivers_at_once_one_works_and_clears_what_a_third_left(
+    log: Engine, old: Head, tmp_path: Path
+) -> None:
+    del old
+    (tmp_path / ".audit-1.partial").write_text("half")
+    lock = "SELECT pg_advisory_xact_lock(hashtextextended('taskyard audit archiver public', 0))"
+    with log.begin() as other:
+        other.execute(text(lock))
+        assert Archiver(log, tmp_path, 30).run_once() == 0
+    assert Archiver(log, tmp_path, 30).run_once() == 5
+
+    assert list(tmp_path.glob(".*")) == []
+
+
+def test_rows_that_postgres_does_not_let_go_are_reported_and_stay(
+    log: Engine, old: Head, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    del old
+    write(log, 1, age_days=-400)
+    sealed(log)
+    age_seals(log, 40)
+    write(log)
+    sealed(log)
+    retention(log, tmp_path, audit_retention_days=30).run_once()
+
+    assert [vars(record)["action"] for record in caplog.records] == ["audit_archive_failed"]
+    assert "what was audited within the last 30 days stays" in caplog.text
+    assert count_of(log, ROWS) == 7
+
+
 def test_while_the_clocks_differ_nothing_is_dropped(
     log: Engine, old: Head, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -17,6 +17,7 @@ from support.audit import count_of, entry, sealed, sealer, without_triggers, wri
 from support.databases import new_database
 from taskyard import audit
 from taskyard.audit import Head, HeadFile, Kind, Report, Sealer, exported, given_heads, verify
+from taskyard.audit import sealer as module_of_sealer
 from taskyard.audit.chain import Seal
 from taskyard.audit.sealer import EVERY_S
 from taskyard.database import migrate, opened
@@ -357,6 +358,31 @@ def test_a_row_that_claims_a_transaction_of_the_future_is_sealed_once(log: Engin
     write(log, 2)
     assert one.run_once() == 2
     assert sealer(log).run_once() == 0
+    check_whole(log)
+
+
+def test_after_a_failover_rows_with_ids_that_were_given_before_are_sealed(
+    log: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = sealer(log)
+    write(log)
+    one.run_once()
+    for _ in range(20):  # transactions that the promoted server never had
+        with log.begin() as connection:
+            connection.execute(text("SELECT pg_current_xact_id()"))
+    one.run_once()
+    with log.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO operator_audit_log (request_id, action_type, operator_identity, "
+                "identity_via, reason, outcome, transaction_id) SELECT gen_random_uuid(), "
+                "'whoami', 'x', 'local', 'r', 'applied', max(next_transaction) + 3 FROM audit_seals"
+            )
+        )
+    assert one.run_once() == 0
+    monkeypatch.setattr(module_of_sealer, "_TIMELINE", text("SELECT '00000002'"))
+
+    assert one.run_once() == 1
     check_whole(log)
 
 

@@ -10,6 +10,7 @@ import gzip
 import json
 import os
 import re
+import uuid
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -40,13 +41,16 @@ def write_archive(folder: Path, parts: Iterable[Sealed]) -> Path:
     """Write seals that follow one another; the file is on the disk whole, or not there.
 
     Its name has the first and the last seal, the day of the last, and the beginning of its hash:
-    the same seals have the same file. Raises OSError.
+    the same seals have the same file. Only one process may write into a folder at a time: what
+    others left half written is removed. Raises OSError.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    partial = folder / f".audit-{os.getpid()}.partial"
+    for left in folder.glob(".audit-*.partial"):
+        left.unlink(missing_ok=True)
+    partial = folder / f".audit-{uuid.uuid4().hex}.partial"
     first = last = None
     try:
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as raw:
             with gzip.GzipFile(fileobj=raw, mode="wb", filename="", mtime=0) as file:
                 file.write(_line(_FORM))

@@ -31,6 +31,11 @@ _OLD: Final = text(
     "(SELECT min(seq) FROM audit_seals WHERE sealed_at >= now() - make_interval(days => :days)),"
     "(SELECT max(seq) FROM audit_seals))"
 )
+# One at a time archives a schema's log, also where several relays share the folder.
+_LOCK: Final = text(
+    "SELECT pg_try_advisory_xact_lock("
+    "hashtextextended('taskyard audit archiver ' || current_schema(), 0))"
+)
 _WAIT: Final = text(f"SELECT pg_advisory_xact_lock({LOCK_SQL})")
 _NOW: Final = text(f"SELECT {in_microseconds('clock_timestamp()')}, pg_current_xact_id()::text")
 _REMOVE: Final = text("SELECT taskyard_remove_archived_audit(:through)")
@@ -51,22 +56,20 @@ class Archiver:
 
     def _step(self) -> int | None:
         options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+        # The lock lasts as long as this transaction: until the rows are removed.
         with self._engine.connect().execution_options(**options) as snapshot:
+            if not snapshot.scalar(_LOCK):
+                return None
             first, young = snapshot.execute(_OLD, {"days": self._days}).one()
             if first is None or first >= young:
                 return None
             parts = _parts(snapshot, first, young)
-        if not any(part.rows for part in parts):
-            return None  # seals that say what was archived, until there are rows again
-        fault = _fault(parts)
-        if fault is not None:
-            log.error(
-                "the audit log is not archived: %s. Look at it: taskyard audit verify. Nothing was "
-                "removed, and archiving is tried again in an hour",
-                fault,
-                extra={"action": "audit_archive_refused"},
-            )
-            return None
+            # What is left may be seals that say what was archived, until there are rows again.
+            if not any(part.rows for part in parts) or not _is_whole(parts):
+                return None
+            return self._archive(parts)
+
+    def _archive(self, parts: Sequence[Sealed]) -> int:
         path = write_archive(self._folder, parts)
         if [part.seal for part in read_archive(path)] != [part.seal for part in parts]:
             raise OSError(f"the archive {path} does not read as it was written")
@@ -125,6 +128,19 @@ def _parts(connection: Connection, first: int, young: int) -> list[Sealed]:
         if len(seals) < len(page):
             break
     return parts
+
+
+def _is_whole(parts: Sequence[Sealed]) -> bool:
+    """Return whether everything is as it was sealed; what is not stays, and is logged."""
+    fault = _fault(parts)
+    if fault is not None:
+        log.error(
+            "the audit log is not archived: %s. Look at it: taskyard audit verify. Nothing was "
+            "removed, and archiving is tried again in an hour",
+            fault,
+            extra={"action": "audit_archive_refused"},
+        )
+    return fault is None
 
 
 def _fault(parts: Sequence[Sealed]) -> str | None:

@@ -7,7 +7,8 @@ transaction, so a sealer that is killed at any point leaves a valid chain, and r
 unsealed.
 
 Transaction ids belong to one cluster of servers. Rows that were restored to another cluster have
-foreign ids: a sealer's first pass, and the first in a new cluster, reads every row.
+foreign ids: a sealer's first pass, and the first in a new cluster or after a failover, reads every
+row.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ log = logger(__name__)
 EVERY_S: Final = 5.0
 _BATCH: Final = 1000  # 40 kB a seal
 _LOCK: Final = text(f"SELECT pg_try_advisory_xact_lock({LOCK_SQL})")
+_TIMELINE: Final = text("SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)")
 _FLOOR: Final = text("SELECT coalesce(max(last_id), 0) FROM audit_seals WHERE cluster <> :cluster")
 _HASH: Final = text(
     "SELECT (SELECT min(seq) FROM audit_seals), (SELECT hash FROM audit_seals WHERE seq = :seq)"
@@ -61,11 +63,13 @@ _NEXT: Final = text("SELECT pg_current_xact_id()::text")
 class _Position:
     """Where to continue: above the row `after`, from the transaction `since` on.
 
+    `timeline` changes with a failover, after which lost transactions give their ids to others.
     `floor` is the last row that another cluster sealed. `whole`: this pass reads all rows, and
     `horizon` is that of its first look.
     """
 
     cluster: str
+    timeline: str
     floor: int
     after: int
     since: int
@@ -132,12 +136,12 @@ class Sealer:
 
     def _where(self, connection: Connection) -> _Position:
         """Return where the previous step ended; the beginning, unless this is the same chain."""
-        cluster = cluster_of(connection)
-        known = self._position
-        if self._is_same_chain(connection) and known is not None and known.cluster == cluster:
+        cluster, timeline = cluster_of(connection), str(connection.scalar(_TIMELINE))
+        known, same = self._position, self._is_same_chain(connection)
+        if known is not None and same and (known.cluster, known.timeline) == (cluster, timeline):
             return known
         floor = int(connection.scalar(_FLOOR, {"cluster": cluster}) or 0)
-        return _Position(cluster, floor=floor, after=0, since=0, whole=True)
+        return _Position(cluster, timeline, floor=floor, after=0, since=0, whole=True)
 
     def _is_same_chain(self, connection: Connection) -> bool:
         """Return whether the chain contains the exported head; if not, report it once."""

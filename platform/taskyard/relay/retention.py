@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Final
 
 from sqlalchemy import Engine, TextClause, func, select, text
+from sqlalchemy.exc import DataError
 
 from taskyard.audit import Archiver, archives_in, ended_at
 from taskyard.clock import SYSTEM_CLOCK, Clock
+from taskyard.database.faults import first_line
 from taskyard.database.retry import repeat
+from taskyard.errors import InvalidPayload
 from taskyard.settings import Settings
 from taskyard.wire.logs import logger
 
@@ -73,14 +76,10 @@ class Retention:
             if settings.audit_retention_days:
                 Archiver(self._engine, folder, settings.audit_retention_days).run_once()
             self._drop_archives(folder, settings.audit_archive_retention_days)
-        except OSError as error:
-            log.error(
-                "the audit log is not archived: %s. Nothing was removed from Postgres; mend the "
-                "folder %s that TASKYARD_AUDIT_ARCHIVE_FOLDER names. The next try is in an hour",
-                error,
-                folder,
-                extra={"action": "audit_archive_failed"},
-            )
+        except (OSError, InvalidPayload) as error:
+            _log_failed(error, f"Mend the folder {folder} that TASKYARD_AUDIT_ARCHIVE_FOLDER names")
+        except DataError as error:
+            _log_failed(first_line(error.orig), "Look at these rows: taskyard audit verify")
 
     def _clocks_agree(self) -> bool:
         with self._engine.connect() as connection:
@@ -124,3 +123,13 @@ class Retention:
                     days,
                     extra={"action": "audit_archive_dropped", "archive": str(path)},
                 )
+
+
+def _log_failed(why: object, remedy: str) -> None:
+    log.error(
+        "the audit log is not archived: %s. Nothing was removed from Postgres. %s; the next try is "
+        "in an hour",
+        why,
+        remedy,
+        extra={"action": "audit_archive_failed"},
+    )
