@@ -23,18 +23,18 @@ US: Final = 1_000_000
 
 
 class Clock(Protocol):
-    """What the code may ask of time."""
+    """Wall time, monotonic time and waiting."""
 
     def now(self) -> datetime:
-        """Wall time, aware, UTC."""
+        """Return the wall time, aware, in UTC."""
         ...
 
     def monotonic_s(self) -> float:
-        """Seconds on a clock that never steps."""
+        """Return seconds on a clock that is never set back or forward."""
         ...
 
     def wait_s(self, seconds: float) -> None:
-        """Let `seconds` pass."""
+        """Wait for `seconds`."""
         ...
 
 
@@ -42,11 +42,11 @@ class SystemClock:
     """The machine's own clocks."""
 
     def now(self) -> datetime:
-        """Wall time, aware, UTC."""
+        """Return the wall time, aware, in UTC."""
         return datetime.now(UTC)
 
     def monotonic_s(self) -> float:
-        """Seconds on the monotonic clock."""
+        """Return seconds on the monotonic clock."""
         return time.monotonic()
 
     def wait_s(self, seconds: float) -> None:
@@ -58,26 +58,26 @@ SYSTEM_CLOCK: Clock = SystemClock()
 
 
 def to_us(moment: datetime) -> int:
-    """Microseconds since the epoch, the unit of every time stored in Redis."""
+    """Return microseconds since 1970, the unit of every time stored in Redis."""
     return int(moment.timestamp() * US)
 
 
 def from_us(us: int) -> datetime:
-    """Aware UTC time of microseconds since the epoch."""
+    """Return the aware UTC time of microseconds since 1970."""
     return datetime.fromtimestamp(us / US, UTC)
 
 
 def us_of(seconds: float) -> int:
-    """Whole microseconds of a duration in seconds."""
+    """Return whole microseconds of a duration in seconds."""
     return int(seconds * US)
 
 
 def seconds_of(us: int) -> float:
-    """Seconds of a duration in microseconds."""
+    """Return seconds of a duration in microseconds."""
     return us / US
 
 
 def redis_time_us(reply: tuple[int | bytes | str, int | bytes | str]) -> int:
-    """Microseconds since the epoch, of what Redis' TIME answers: seconds, and microseconds."""
+    """Return microseconds since 1970 from the answer of Redis' TIME: seconds, and microseconds."""
     seconds, micros = reply
     return int(seconds) * US + int(micros)

@@ -125,8 +125,8 @@ def test_what_is_no_private_key_is_refused_without_being_quoted(pem: Path):
         Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"hidden")
     )
     for content, said in (
-        (b"hidden", "is no private key in PEM"),
-        (locked, "is no private key in PEM"),
+        (b"hidden", "is not a private key in PEM"),
+        (locked, "is not a private key in PEM"),
         (p256.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), "Ed25519"),
     ):
         pem.write_bytes(content)

@@ -1,4 +1,4 @@
-"""Who may do what: actions, roles, identities, signed credentials. Without database or broker."""
+"""Who may do what: actions, roles, identities, signed credentials. Needs no database or broker."""
 
 from taskyard.access.actions import Action, Scope
 from taskyard.access.identity import Identity

@@ -65,7 +65,7 @@ class Action(StrEnum):
 
 
 class Scope(StrEnum):
-    """What an action touches, so what an identity that is bound to queues or domains may do.
+    """What an action affects, which limits identities that are bound to queues or domains.
 
     `QUEUE`: a job, a letter or a queue; a bound identity may act within its bounds. `FLEET`: more
     than one queue; a bound identity may not. `SELF`: the caller alone; bounds do not matter.

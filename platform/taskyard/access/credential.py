@@ -46,7 +46,7 @@ __all__ = [
 VERSION: Final = "v1"
 LONGEST_LIFE: Final = timedelta(hours=1)
 CLOCKS_MAY_DIFFER: Final = timedelta(minutes=5)
-# Thousands of targets are a plan, which is signed by its hash.
+# Thousands of targets need a plan, which is signed by its hash.
 _LONGEST: Final = 65_536
 _PARTS: Final = 4
 _SIGNATURE_BYTES: Final = 64
@@ -74,10 +74,10 @@ class Fault(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What is asked for: `audience` is the namespace, `arguments` their hash, `targets` sorted.
+    """A requested call: `audience` is the namespace, `arguments` their hash, `targets` sorted.
 
-    No targets stand for a verb that is meant for everything it reaches. `receiver` is who has
-    received a broadcast: a credential holds there that names it among others, or no target.
+    Without targets the verb is for everything that it reaches. `receiver` is the worker that
+    received a broadcast: there a credential is valid that names this worker, or has no target.
     """
 
     audience: str
@@ -90,12 +90,15 @@ class Call:
 def call_of(
     audience: str, verb: Action, arguments: Mapping[str, object], targets: Iterable[str] = ()
 ) -> Call:
-    """The call of a verb with these arguments; raises `InvalidPayload` if they are not JSON."""
+    """Return the call of a verb with these arguments.
+
+    Raises `InvalidPayload` if they are not JSON.
+    """
     return Call(audience, verb, arguments_hash(arguments), tuple(sorted(set(targets))))
 
 
 def arguments_hash(arguments: Mapping[str, object]) -> str:
-    """SHA-256 of the arguments as JSON: keys sorted, ASCII, no spaces."""
+    """Return the SHA-256 of the arguments as JSON: keys sorted, ASCII, no spaces."""
     try:
         text = json.dumps(arguments, sort_keys=True, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
@@ -104,7 +107,10 @@ def arguments_hash(arguments: Mapping[str, object]) -> str:
 
 
 class Claims(BaseModel):
-    """What is signed, under the names that travel. Times are whole seconds since 1970."""
+    """The signed fields, under their names in the credential.
+
+    Times are whole seconds since 1970.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -124,7 +130,7 @@ class Claims(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A credential that holds for a call: who calls, within the bounds of the key."""
+    """A credential that is valid for a call: who calls, within the bounds of the key."""
 
     identity: Identity
     claims: Claims
@@ -132,7 +138,10 @@ class Verified:
 
     @property
     def nonce_expires_at(self) -> float:
-        """Until when the nonce must be kept, in seconds since 1970: no receiver takes it later."""
+        """Until when the nonce must be kept, in seconds since 1970.
+
+        No receiver accepts it later.
+        """
         return self.claims.exp + CLOCKS_MAY_DIFFER.total_seconds()
 
     def check_time(self, now: datetime) -> None:
@@ -152,7 +161,7 @@ class Verified:
 
 
 def sign(key: SigningKey, identity: Identity, call: Call, *, now: datetime, life: timedelta) -> str:
-    """The credential's text, valid from `now` for `life`, with a nonce of its own."""
+    """Return the credential's text, valid from `now` for `life`, with a new nonce."""
     issued = int(now.timestamp())
     claims = Claims(
         aud=call.audience,
@@ -173,16 +182,16 @@ def sign(key: SigningKey, identity: Identity, call: Call, *, now: datetime, life
 
 
 def verify(text: object, ring: KeyRing, call: Call, now: datetime) -> Verified:
-    """Return who calls; raises `CredentialRefused` with the fault's code and the way out."""
+    """Return who calls; raises `CredentialRefused` with the fault's code and a remedy."""
     verified = authenticate(text, ring, call)
     verified.check_time(now)
     return verified
 
 
 def authenticate(text: object, ring: KeyRing, call: Call) -> Verified:
-    """`verify` but for the time, which `Verified.check_time` looks at.
+    """Do as `verify`, without the time, which `Verified.check_time` checks.
 
-    Nothing that the text claims is read before its signature is known to be good.
+    No claim in the text is read before its signature is verified.
     """
     signed, key_id, body, signature = _split(text)
     key = ring.get(key_id)
@@ -204,7 +213,7 @@ def authenticate(text: object, ring: KeyRing, call: Call) -> Verified:
 
 
 def _split(text: object) -> tuple[bytes, str, bytes, bytes]:
-    """What is signed, the key's id, the claims, the signature."""
+    """Return what is signed, the key's id, the claims, the signature."""
     if text is None:
         raise refusal(Fault.UNSIGNED)
     if not isinstance(text, str) or not text.isascii() or len(text) > _LONGEST:
@@ -236,7 +245,7 @@ def _claims(body: bytes) -> Claims:
     try:
         return Claims.model_validate_json(body)
     except ValidationError:
-        # The error quotes what came.
+        # The error would quote the credential.
         raise refusal(Fault.MALFORMED) from None
 
 
@@ -267,7 +276,7 @@ def _are_targets(claimed: tuple[str, ...], call: Call) -> bool:
 
 
 def _same(first: str, second: str) -> bool:
-    """Whether two texts are one, in a time that does not say where they differ."""
+    """Return whether two texts are equal, in a time that does not show where they differ."""
     return hmac.compare_digest(first.encode(), second.encode())
 
 
@@ -276,7 +285,10 @@ def _encode(data: bytes) -> str:
 
 
 def _decode(text: str) -> bytes:
-    """The bytes of base64url in its one spelling: of two texts of one call, one is refused."""
+    """Return the bytes of base64url in its canonical form.
+
+    Another form of the same bytes is refused.
+    """
     try:
         found = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
@@ -287,7 +299,7 @@ def _decode(text: str) -> bytes:
 
 
 def refusal(fault: Fault) -> CredentialRefused:
-    """The error of a fault, with its remedy and nothing of the credential."""
+    """Return the error of a fault, with its remedy and no part of the credential."""
     return CredentialRefused(fault, _SENTENCES[fault])
 
 
@@ -297,8 +309,9 @@ _SENTENCES: Final[Mapping[Fault, str]] = {
     + _SIGN_AGAIN,
     Fault.UNKNOWN_KEY: "the credential is signed with a key that the receiver does not have. Add "
     "its public key to the file that TASKYARD_PUBLIC_KEYS names there",
-    Fault.RETIRED_KEY: "the credential's key is retired. Make a new one with: taskyard keys create",
-    Fault.BAD_SIGNATURE: "the credential's signature does not fit what it claims. " + _SIGN_AGAIN,
+    Fault.RETIRED_KEY: "the credential's key is retired. Create a new one with: taskyard keys "
+    "create",
+    Fault.BAD_SIGNATURE: "the credential's signature does not match its claims. " + _SIGN_AGAIN,
     Fault.WRONG_AUDIENCE: "the credential is for another namespace. Sign it with the "
     "TASKYARD_NAMESPACE of the receiver",
     Fault.WRONG_VERB: "the credential is for another verb. " + _SIGN_AGAIN,
@@ -307,13 +320,14 @@ _SENTENCES: Final[Mapping[Fault, str]] = {
     Fault.EXPIRED: "the credential has expired. " + _SIGN_AGAIN,
     Fault.NOT_YET_VALID: "the credential or its key is not valid yet. Set the clocks of sender and "
     "receiver: they may differ by 5 minutes",
-    Fault.TOO_LONG_LIVED: "the credential must end after its issue and live for an hour at most. "
+    Fault.TOO_LONG_LIVED: "the credential must end after its start and be valid for an hour at "
+    "most. "
     "Set TASKYARD_CREDENTIAL_TTL_S to at most 3600 and sign it again",
     Fault.SUBJECT_NOT_OF_KEY: "the credential's key may not sign for its subject. Add the subject "
     "to the key in the key ring, or sign with the subject's own key",
     Fault.ROLE_ABOVE_KEY: "the credential claims a role above its key's. Sign as an identity of "
     "the key's role, or raise it in the key ring",
-    Fault.UNSIGNED: "the message carries no credential, so its sender is unknown. "
+    Fault.UNSIGNED: "the message has no credential, so its sender is unknown. "
     "Sign it with: taskyard sign",
     Fault.NONCE_USED: "the credential was used for another message. " + _SIGN_AGAIN,
 }

@@ -1,4 +1,4 @@
-"""An identity: a subject that was verified, how, and what it may do."""
+"""An identity: a verified subject, how it was verified, and what it may do."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Identity"]
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A verified subject and its rights; never built from an argument that a caller may fill.
+    """A verified subject and its rights; never built from an argument that a caller may set.
 
     `via` names the credential: `local`, `token:<id>`, `key:<id>`. `queues` and `domains` bind it
     to jobs of those queues and of types with those domains; None binds it to none. `granted` are
@@ -29,7 +29,10 @@ class Identity:
     granted: frozenset[Action] = frozenset()
 
     def may(self, action: Action) -> bool:
-        """Whether the role, or a grant by name, allows the action; bounds come on top."""
+        """Return whether the role, or a grant by name, allows the action.
+
+        Bounds apply in addition.
+        """
         right = RIGHTS[action]
         return self.role.includes(right.role) or (right.granted and action in self.granted)
 
@@ -44,7 +47,7 @@ class Identity:
         if right.scope is Scope.FLEET and self._bounds():
             raise NotPermitted(
                 f"{self.subject} is bound to {self._bounds()} and may not do {action}, which "
-                "touches more than those; that needs an identity without such a bound"
+                "affects more than these; that needs an identity without this bound"
             )
 
     def permit_on(self, action: Action, *, queues: Iterable[str], domain: str | None) -> None:
@@ -67,13 +70,13 @@ class Identity:
             )
 
     def sees(self, queue: str, domain: str | None) -> bool:
-        """Whether lists show this identity what belongs to the queue and the domain."""
+        """Return whether lists show this identity items of the queue and the domain."""
         return (self.queues is None or queue in self.queues) and (
             self.domains is None or domain in self.domains
         )
 
     def _bounds(self) -> str:
-        """The bounds in words, empty without any."""
+        """Return the bounds in words, empty without any."""
         parts = [
             f"{name} {', '.join(sorted(bound)) or 'none'}"
             for name, bound in (("queues", self.queues), ("domains", self.domains))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LOOK_EVERY_S", "RingFile", "SigningKey", "read_ring", "read_signing_key"]
 
-# A key that is retired counts no longer than this after its file was changed.
+# A retired key is valid for at most this time after its file was changed.
 LOOK_EVERY_S: Final = 5.0
 
 
@@ -34,12 +34,15 @@ class SigningKey:
         return f"SigningKey({self.key_id})"
 
     def sign(self, data: bytes) -> bytes:
-        """The signature of 64 bytes."""
+        """Return the signature of 64 bytes."""
         return self._private.sign(data)
 
 
 def read_signing_key(path: Path) -> SigningKey:
-    """Read a private key from its PEM file; raises `InvalidSettings` where others can read it."""
+    """Read a private key from its PEM file.
+
+    Raises `InvalidSettings` if others can read the file.
+    """
     from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415 - extra `signing`
         Ed25519PrivateKey,
     )
@@ -54,12 +57,13 @@ def read_signing_key(path: Path) -> SigningKey:
     except OSError as error:
         raise InvalidSettings(
             f"the signing key {path} cannot be read ({error.strerror}). TASKYARD_SIGNING_KEY names "
-            "it; make one with: taskyard keys create"
+            "it; create one with: taskyard keys create"
         ) from error
     except (ValueError, TypeError) as error:
         # The library's text may quote the file.
         raise InvalidSettings(
-            f"the signing key {path} is no private key in PEM without a password; make one with: "
+            f"the signing key {path} is not a private key in PEM without a password; create one "
+            "with: "
             "taskyard keys create"
         ) from error
     if not isinstance(private, Ed25519PrivateKey):
@@ -68,7 +72,10 @@ def read_signing_key(path: Path) -> SigningKey:
 
 
 def _refuse_readable(path: Path, found: os.stat_result) -> None:
-    """The group may read the file of another owner alone: so a cluster mounts secrets."""
+    """Refuse a file that others can read.
+
+    A group may read another owner's, as mounted secrets need.
+    """
     own = found.st_uid == os.geteuid()
     if found.st_mode & (stat.S_IRWXO | (stat.S_IRWXG if own else 0)):
         raise InvalidSettings(
@@ -78,7 +85,7 @@ def _refuse_readable(path: Path, found: os.stat_result) -> None:
 
 
 def read_ring(path: Path) -> KeyRing:
-    """Read a key ring; raises `InvalidSettings` where it is missing, wrong or anyone may write."""
+    """Read a key ring; raises `InvalidSettings` if it is missing, wrong or writable by anyone."""
     try:
         with path.open("rb") as file:
             if os.fstat(file.fileno()).st_mode & stat.S_IWOTH:
@@ -95,7 +102,7 @@ def read_ring(path: Path) -> KeyRing:
 
 
 class RingFile:
-    """A key ring's file, read anew when it has changed; looked at every `LOOK_EVERY_S` at most."""
+    """A key ring's file, which is read again when it has changed; checked every `LOOK_EVERY_S`."""
 
     def __init__(self, path: Path, clock: Clock = SYSTEM_CLOCK) -> None:
         self._path, self._clock = path, clock
@@ -106,9 +113,9 @@ class RingFile:
         self._fault: str | None = None
 
     def ring(self) -> KeyRing:
-        """The ring as the file has it; raises `InvalidSettings` as long as it cannot be read.
+        """Return the ring in the file; raises `InvalidSettings` as long as it cannot be read.
 
-        The former ring does not stand in for one that cannot be read: it may hold a retired key.
+        An earlier ring is not used instead: it may contain a retired key.
         """
         with self._lock:
             now_s = self._clock.monotonic_s()

@@ -1,4 +1,4 @@
-"""The key ring: public keys, and for whom and up to which rights each may sign."""
+"""The key ring: public keys, for whom each may sign, and with which highest role."""
 
 from __future__ import annotations
 
@@ -32,23 +32,26 @@ __all__ = ["KeyRing", "PublicKey", "bytes_of_text", "key_id_of", "text_of"]
 
 _PUBLIC_BYTES: Final = 32
 _SUBJECT: Final = re.compile(r"[^\s*]{1,200}")
-# People that a sign-in verifies: an address, so that no `local:user@host` passes for one.
+# Names of people whom a sign-in verifies: an address, so that none looks like `local:user@host`.
 _PEOPLE: Final = re.compile(r"\*(@[A-Za-z0-9.-]{1,190})")
 _PERSON: Final = re.compile(r"[A-Za-z0-9._%+-]+")
 
 
 def key_id_of(public_key: bytes) -> str:
-    """The id of an Ed25519 public key of 32 bytes: the first 16 hex digits of its SHA-256."""
+    """Return the id of an Ed25519 public key of 32 bytes.
+
+    The first 16 hex digits of its SHA-256.
+    """
     return sha256(public_key).hexdigest()[:16]
 
 
 def text_of(public_key: bytes) -> str:
-    """A public key as the key ring has it: base64url without padding."""
+    """Return a public key as text for the key ring: base64url without padding."""
     return base64.urlsafe_b64encode(public_key).decode().rstrip("=")
 
 
 def bytes_of_text(value: object) -> bytes:
-    """A public key from its text; raises ValueError."""
+    """Parse a public key's text; raises ValueError."""
     if not isinstance(value, str):
         raise ValueError("expected the 32 bytes of an Ed25519 public key in base64url")
     try:
@@ -96,14 +99,14 @@ class PublicKey(BaseModel):
         return key_id_of(self.public_key)
 
     def signs_for(self, subject: str) -> bool:
-        """Whether a credential of this subject may be signed with this key."""
+        """Return whether a credential of this subject may be signed with this key."""
         if subject in self.subjects and "*" not in subject:
             return True
         person, at, domain = subject.partition("@")
         return bool(at and _PERSON.fullmatch(person)) and f"*@{domain}" in self.subjects
 
     def bound(self, identity: Identity) -> Identity:
-        """The identity within this key's bounds; its role is checked elsewhere."""
+        """Return the identity within this key's bounds; its role is checked elsewhere."""
         return Identity(
             identity.subject,
             via=identity.via,
@@ -121,14 +124,14 @@ def _both(first: frozenset[str] | None, second: frozenset[str] | None) -> frozen
 
 
 class KeyRing(Mapping[str, PublicKey]):
-    """Public keys by id, as a TOML file holds them under `[keys.<id>]`."""
+    """Public keys by id, from a TOML file with `[keys.<id>]` tables."""
 
     def __init__(self, keys: Mapping[str, PublicKey]) -> None:
         self._keys = dict(keys)
 
     @classmethod
     def parse(cls, text: str, source: str) -> Self:
-        """Read a key ring's text; raises `InvalidSettings` naming source, key and field."""
+        """Parse a key ring's text; raises `InvalidSettings` with source, key and field."""
         try:
             document = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
@@ -136,17 +139,17 @@ class KeyRing(Mapping[str, PublicKey]):
         tables = document.pop("keys", {})
         if document or not isinstance(tables, dict):
             raise InvalidSettings(
-                f"the key ring {source} must hold tables [keys.<id>] alone, got: "
+                f"the key ring {source} must contain only tables [keys.<id>], got: "
                 f"{', '.join(sorted(document)) or 'keys of another type'}"
             )
         return cls({name: _entry(name, raw, source) for name, raw in tables.items()})
 
     def render(self) -> str:
-        """The text that `parse` reads."""
+        """Return the text that `parse` reads."""
         return _HEAD + "".join(_table(name, key) for name, key in self._keys.items())
 
     def having(self, key: PublicKey) -> KeyRing:
-        """A ring that holds `key` too, in the place of one with its id."""
+        """Return a ring that also contains `key`, which replaces one with its id."""
         return KeyRing({**self._keys, key.key_id: key})
 
     def __getitem__(self, key_id: str) -> PublicKey:
@@ -183,7 +186,7 @@ def _entry(name: str, raw: object, source: str) -> PublicKey:
 
 
 def _table(name: str, key: PublicKey) -> str:
-    # JSON's texts and lists of texts are TOML's too.
+    # JSON's texts and lists of texts are valid TOML too.
     lines = [
         f"[keys.{name}]",
         f'public_key = "{text_of(key.public_key)}"',

@@ -14,9 +14,9 @@ __all__ = ["call_of_task"]
 
 
 def call_of_task(audience: str, task: str, arguments: Mapping[str, object]) -> Call:
-    """The call that a message of an operator task is; raises `InvalidPayload` if it is not JSON.
+    """Return the call of an operator task's message; raises `InvalidPayload` if it is not JSON.
 
-    `arguments` are all of its named arguments but the credential.
+    `arguments` are all of its named arguments except the credential.
     """
     known = OPERATOR_TASKS[task]
     target = arguments.get(known.target)

@@ -1,4 +1,4 @@
-"""The operator tasks: which verb each is, and which of its arguments are what it acts on."""
+"""The operator tasks: the verb of each, and the arguments that name its targets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["OPERATOR_TASKS", "REPLAY_TASK", "OperatorTask"]
 
 @dataclass(frozen=True, slots=True)
 class OperatorTask:
-    """A task that carries out a verb for whoever signed its message."""
+    """A task that carries out a verb for the signer of its message."""
 
     verb: Action
     target: str

@@ -13,23 +13,23 @@ __all__ = ["RIGHTS", "Right", "Role"]
 
 
 class Role(StrEnum):
-    """A role may do what the roles before it may, and more."""
+    """A role may do what the earlier roles may, and more."""
 
     VIEWER = "viewer"
     OPERATOR = "operator"
     ADMIN = "admin"
 
     def includes(self, other: Role) -> bool:
-        """Whether this role may do everything that `other` may."""
+        """Return whether this role may do everything that `other` may."""
         order = tuple(Role)
         return order.index(self) >= order.index(other)
 
 
 @dataclass(frozen=True, slots=True)
 class Right:
-    """The lowest role that may take an action, and what the action touches.
+    """The lowest role that may take an action, and what the action affects.
 
-    `granted`: a lower role may take it too, where its token or grant says so by name.
+    `granted`: a lower role may take it too, if its token or grant names it.
     """
 
     role: Role
@@ -55,15 +55,16 @@ RIGHTS: Final[Mapping[Action, Right]] = {
     Action.UNDELETE_DEAD_LETTER: _OPERATOR,
     Action.EXECUTE_PLAN: _OPERATOR,
     Action.CANCEL_PLAN: _OPERATOR,
-    # A payload may hold what its operators must not see, so an operator gets this one by name.
+    # A payload may contain data that its operators must not see, so an operator needs a grant by
+    # name.
     Action.READ_PAYLOAD: Right(Role.ADMIN, Scope.QUEUE, granted=True),
     Action.ERASE_PAYLOAD: _ADMIN,
     Action.PAUSE_QUEUE: _OPERATOR,
     Action.RESUME_QUEUE: _OPERATOR,
-    # What a purge removes cannot be brought back.
+    # What a purge removes cannot be restored.
     Action.PURGE_QUEUE: _ADMIN,
     Action.SET_LIMIT: _OPERATOR,
-    # Whoever stops everything by mistake at night must be able to start it again.
+    # An operator who stops everything by mistake at night must be able to start it again.
     Action.ENGAGE_KILL_SWITCH: _OPERATOR_OF_FLEET,
     Action.RELEASE_KILL_SWITCH: _OPERATOR_OF_FLEET,
     Action.SET_SHEDDING: _OPERATOR_OF_FLEET,

@@ -1,4 +1,4 @@
-"""A token's text, `ty_<id>_<secret>`: made, read, and never shown by a repr or an error."""
+"""A token's text, `ty_<id>_<secret>`: created, parsed, and never shown by a repr or an error."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ class Token:
 
     @classmethod
     def new(cls) -> Self:
-        """Return a token that nothing else has."""
+        """Return a new, unique token."""
         return cls(secrets.token_hex(_ID_BYTES), _new_secret())
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read a token; raises `TokenRefused`, whose message holds nothing of `text`."""
+        """Parse a token; raises `TokenRefused`, whose message contains no part of `text`."""
         stripped = text.strip()
         found = _TEXT.fullmatch(stripped)
         if found is None:
             raise TokenRefused(
                 "malformed",
                 f"TASKYARD_TOKEN does not hold a token. Expected {FORM}; got {len(stripped)} "
-                "characters of another form. Copy it whole, or make another: "
+                "characters of another form. Copy the whole token, or create another: "
                 "taskyard tokens create",
             )
         return cls(found[1], found[2])
@@ -58,7 +58,7 @@ class Token:
         return sha256(self.secret.encode("ascii")).digest()
 
     def reveal(self) -> str:
-        """The whole text; for the one line that shows it to whoever made it."""
+        """Return the whole text, for the one line that shows it to its creator."""
         return f"ty_{self.id}_{self.secret}"
 
 

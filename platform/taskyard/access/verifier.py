@@ -1,4 +1,4 @@
-"""Who verifies: a process with the key ring that its settings name, or with none."""
+"""Verify credentials in a process that has a key ring in its settings, or none."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Verifier:
         return verified
 
     def authenticate(self, text: object, call: Call) -> Verified:
-        """`verify` but for the time, for a call that may have been accepted already."""
+        """Do as `verify`, without the time, for a call that may have been accepted already."""
         try:
             return authenticate(text, self._ring(), call)
         except ModuleNotFoundError as error:
@@ -47,7 +47,7 @@ class Verifier:
         try:
             return self._file.ring()
         except InvalidSettings as error:
-            # Whoever sends a credential need not learn the paths of this machine.
+            # A sender of a credential need not learn the paths of this machine.
             log.error(
                 "credentials are refused until the key ring can be read: %s",
                 error,

@@ -103,7 +103,7 @@ class Retention:
             total += deleted
         if total:
             log.info(
-                "%d %s past %d days are gone",
+                "deleted %d %s older than %d days",
                 total,
                 what,
                 days,

@@ -1,6 +1,6 @@
-"""For users' own tests: a yard in memory, with production's semantics and a clock to move.
+"""For users' own tests: a `Yard` in memory, with production's semantics and a clock to move.
 
-Names are imported when they are asked for: pytest loads the plugin in every project.
+Names are imported when they are used: pytest loads the plugin in every project.
 """
 
 from __future__ import annotations

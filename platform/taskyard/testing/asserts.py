@@ -1,4 +1,4 @@
-"""What a test asserts of a yard; a failure shows what was there instead."""
+"""Assertions about a yard; a failure shows what was there instead."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["assert_completed", "assert_dead_lettered", "assert_enqueued", "refut
 T = TypeVar("T")
 
 _ANY: Final[Any] = object()
-# A failed assertion is read by a person; a thousand lines are not.
+# A person reads a failed assertion; a thousand lines are too many.
 _SHOWN: Final = 20
 
 
@@ -32,10 +32,10 @@ def assert_enqueued(
     priority: int = _ANY,
     count: int | None = None,
 ) -> list[EnqueuedJob]:
-    """The jobs that were enqueued so since the yard was made, whatever became of them.
+    """Return the matching jobs enqueued since the yard was created, whatever their states now.
 
     A payload is compared as a whole, as JSON data; `unittest.mock.ANY` stands for a part that does
-    not matter. `count` None wants at least one. A duplicate of a key counts once.
+    not matter. `count` None requires at least one. A duplicate of a key counts once.
     """
     __tracebackhide__ = True
     wanted = {"payload": _data(payload), "queue": queue, "priority": priority}
@@ -46,7 +46,7 @@ def assert_enqueued(
 
 
 def refute_enqueued(yard: Yard, job_type: str, **wanted: Any) -> None:
-    """No such job was enqueued; the options are those of `assert_enqueued`."""
+    """Assert that no such job was enqueued; the options are those of `assert_enqueued`."""
     __tracebackhide__ = True
     assert_enqueued(yard, job_type, count=0, **wanted)
 
@@ -54,7 +54,7 @@ def refute_enqueued(yard: Yard, job_type: str, **wanted: Any) -> None:
 def assert_completed(
     yard: Yard, job_type: str, *, result: Any = _ANY, count: int | None = None
 ) -> list[EnqueuedJob]:
-    """The jobs of this type that are completed, with this result if one is given."""
+    """Return the completed jobs of this type, with this result if one is given."""
     __tracebackhide__ = True
     done = [job for job in _of_type(yard, job_type) if job.handle.state() is State.COMPLETED]
     found = [job for job in done if result is _ANY or job.handle.result() == result]
@@ -71,7 +71,7 @@ def assert_dead_lettered(
     category: Category | str = _ANY,
     count: int | None = None,
 ) -> list[Letter]:
-    """The dead letters of this type that were not replayed, by error code and category."""
+    """Return the dead letters of this type that were not replayed, by error code and category."""
     __tracebackhide__ = True
     wanted = {"code": code, "category": category if category is _ANY else Category(category).value}
     found = [

@@ -31,7 +31,7 @@ __all__ = ["EagerRunner", "off_the_loop"]
 
 
 class StillKeeper(LeaseKeeper):
-    """Keeps the running attempt's lease without a thread: whoever moves the clock renews it."""
+    """Keeps the running attempt's lease without a thread: moving the clock renews it."""
 
     lease: Lease | None = None
 
@@ -53,17 +53,17 @@ class EagerSteps(AttemptSteps):
     """An attempt's steps in the test's own process."""
 
     def process_end(self, delivery: Delivery) -> ProcessEnd:
-        """A process that ends as the test has ordered it."""
+        """Return a process end as the test has requested it."""
         return _EndOfTest()
 
     def context(self, delivery: Delivery, run: Run, lease: Lease) -> JobContext:
-        """Production's, whose `once` looks after the test's database."""
+        """Return production's context, whose `once` uses the test's database."""
         context = super().context(delivery, run, lease)
         return replace(context, _once=guard(context._once))
 
 
 class EagerRunner(Runner):
-    """`taskyard.runner.Runner` on the yard's clock."""
+    """`taskyard.runner.Runner` with the yard's clock."""
 
     def __init__(self, records: MemoryRecords, rules: Rules, clock: YardClock) -> None:
         self._yard_clock = clock
@@ -73,12 +73,12 @@ class EagerRunner(Runner):
     @cached_property
     def _loops(self) -> asyncio.Runner:
         loops = asyncio.Runner()
-        # A loop that is never closed is a ResourceWarning in the user's test run.
+        # A loop that is never closed would give a ResourceWarning in the user's test run.
         weakref.finalize(self, loops.close)
         return loops
 
     def limits(self, job_type: JobType | None) -> AbstractContextManager[None]:
-        """While an attempt runs, time that passes renews its lease and meets its limits."""
+        """Renew the lease and apply the time limits as time passes during an attempt."""
         if job_type is None:
             return self._yard_clock.alarms(self._renewals(0))
         alarms = self._renewals(job_type.time_limit_s)
@@ -89,9 +89,9 @@ class EagerRunner(Runner):
 
     @contextmanager
     def stalled(self) -> Iterator[None]:
-        """The running attempt stands still: its lease is not renewed, others may be served.
+        """Stall the running attempt: its lease is not renewed, and others may run.
 
-        At the end it goes on and learns what became of its lease.
+        At the end it continues, and finds out whether it has lost its lease.
         """
         lease, self._still.lease = self._still.lease, None
         loops = self.__dict__.pop("_loops", None)
@@ -115,13 +115,13 @@ class EagerRunner(Runner):
 
 
 class _EndOfTest(ProcessEnd):
-    """Here a process ends as a test has ordered it, or with the test."""
+    """A process end that a test has requested, or the end of the test."""
 
     def __init__(self) -> None:
         super().__init__(lambda: False, None)
 
     def go_on(self, error: BaseException) -> None:
-        """Let the ordered deaths pass, and `pytest.fail`, `pytest.skip` and `pytest.exit`."""
+        """Let requested deaths pass, and `pytest.fail`, `pytest.skip` and `pytest.exit`."""
         modules = {cls.__module__ for cls in type(error).__mro__}
         if isinstance(error, ProcessKilled) or "_pytest.outcomes" in modules:
             raise error
@@ -139,7 +139,7 @@ def _overtime(limit_s: float) -> Callable[[], None]:
 
 
 def off_the_loop(work: Callable[[], Any]) -> Any:
-    """`work()`; in a thread of its own where this one runs an event loop already.
+    """Return `work()`, called in a separate thread if this one runs an event loop already.
 
     A handler's loop cannot run inside the loop of an async test.
     """

@@ -1,4 +1,4 @@
-"""The broker of a yard in memory: queues by urgency, and what waits for its time."""
+"""The broker of a yard in memory: queues by urgency, and delayed messages."""
 
 from __future__ import annotations
 
@@ -61,23 +61,23 @@ class MemoryBroker:
         stamp: Stamp,
         due_us: int,
     ) -> None:
-        """Keep a message until `due_us`; the same one again takes its place."""
+        """Keep a message until `due_us`; the same one again replaces it."""
         prepared = self._prepare(message, queue, priority, job_id, stamp, ("eta",))
         self._waiting[f"{job_id}:{stamp.generation}:{stamp.seq}"] = due_us, prepared
 
     def close(self) -> None:
-        """There is no connection."""
+        """Do nothing: there is no connection."""
 
     def put_back(self, message: Message) -> None:
-        """A message that was delivered and not acknowledged is next again."""
+        """Make a message that was delivered and not acknowledged the next one again."""
         self._ready.appendleft(replace(message, redelivered=True))
 
     def keep_until(self, message: Message, due_us: int) -> None:
-        """A redelivered message stays with its worker until `due_us`; then it is next again."""
+        """Keep a redelivered message until `due_us`; then make it the next one again."""
         self._waiting[f"{message.job_id}:kept:{next(self._serial)}"] = due_us, message
 
     def promote(self, now_us: int) -> None:
-        """Move what is due to its queue, in the order of its time; first what a worker kept."""
+        """Move due messages to their queues, by their times; first those that a worker kept."""
         due = sorted(
             (due_us, member) for member, (due_us, _) in self._waiting.items() if due_us <= now_us
         )
@@ -86,7 +86,7 @@ class MemoryBroker:
         self._ready.extendleft(message for message in messages[::-1] if message.redelivered)
 
     def pop(self) -> Message | None:
-        """The most urgent message that has waited longest, None if there is none."""
+        """Return the most urgent message that has waited longest, None if there is none."""
         if not self._ready:
             return None
         message = min(self._ready, key=lambda waiting: waiting.urgency)
@@ -95,7 +95,7 @@ class MemoryBroker:
         return message
 
     def next_due_us(self) -> int | None:
-        """When the next waiting message is due, None if nothing waits."""
+        """Return when the next delayed message is due, None if there is none."""
         return min((due_us for due_us, _ in self._waiting.values()), default=None)
 
     def __len__(self) -> int:

@@ -23,32 +23,32 @@ from taskyard.wire.headers import Stamp
 
 __all__ = ["EnqueuedJob", "MemoryClient"]
 
-# The name can never resolve (RFC 2606): whatever does connect fails, and says to what.
+# The name can never resolve (RFC 2606): a connection fails with an error that names it.
 _NOWHERE: Final = "redis://taskyard-testing.invalid/0"
 
 
 class YardHandle(JobHandle):
-    """`JobHandle`, which never waits: nothing could happen meanwhile."""
+    """A `JobHandle` that never waits, since nothing could happen meanwhile."""
 
     __slots__ = ()
 
     def record(self) -> Record:
-        """Everything the record holds."""
+        """The job's record."""
         return self._yard.records.read(self.job_id)
 
     def result(
         self, timeout: timedelta | float | None = None, *, wait_for_replay: bool = False
     ) -> Any:
-        """The handler's result; the errors are those of `JobHandle.result`.
+        """Return the handler's result; the errors are those of `JobHandle.result`.
 
-        Raises `ResultTimeout` at once where production would wait.
+        Raises `ResultTimeout` at once if production would wait.
         """
         record = self.record()
         waits = LIVE if wait_for_replay else LIVE - {State.DEAD_LETTERED}
         if record.state in waits:
             raise ResultTimeout(
                 f"job {self.job_id} is {record.state}, and nothing runs while a test asks for its "
-                "result: call yard.run() first, or yard.settle() where it waits for its time"
+                "result: call yard.run() first, or yard.settle() if the job waits for its time"
             )
         return self._ended(record, self._raw)
 
@@ -58,13 +58,13 @@ class YardHandle(JobHandle):
         *,
         wait_for_replay: bool = False,
     ) -> Any:
-        """`result`, for tests that are coroutines."""
+        """Do as `result`, for tests that are coroutines."""
         return self.result(timeout, wait_for_replay=wait_for_replay)
 
 
 @dataclass(frozen=True, slots=True)
 class EnqueuedJob:
-    """One job that this yard accepted, as it was asked for."""
+    """One job that this yard accepted, with the arguments of its enqueue."""
 
     handle: JobHandle
     job_type: str
@@ -78,7 +78,7 @@ class MemoryClient(Taskyard):
     """A `Taskyard` whose records and broker are in memory."""
 
     def __init__(self, settings: Settings, catalogue: Catalogue, clock: YardClock) -> None:
-        # Without the base's `__init__`: it wants servers.
+        # Without the base's `__init__`, which needs servers.
         urls = {"redis_url": _NOWHERE, "broker_url": _NOWHERE}
         self.settings = settings.model_copy(update=urls)
         self.catalogue = catalogue
@@ -103,7 +103,7 @@ class MemoryClient(Taskyard):
         reply_to: str | None = None,
         policy: Mapping[str, object] | None = None,
     ) -> JobHandle:
-        """`Taskyard.enqueue`: the same arguments, checks and errors."""
+        """Do as `Taskyard.enqueue`: the same arguments, checks and errors."""
         request = EnqueueRequest(
             job_type=job_type,
             payload=payload,
@@ -121,7 +121,7 @@ class MemoryClient(Taskyard):
     async def aenqueue(
         self, job_type: str, payload: Any, **options: Unpack[EnqueueOptions]
     ) -> JobHandle:
-        """`enqueue` for asyncio; there is nothing to wait for."""
+        """Do as `enqueue`, for asyncio; it never waits."""
         return self.enqueue(job_type, payload, **options)
 
     def enqueue_many(self, requests: Iterable[EnqueueRequest]) -> list[JobHandle]:
@@ -130,11 +130,11 @@ class MemoryClient(Taskyard):
         return [self._accept(request) for request in checked]
 
     def job(self, job_id: str) -> JobHandle:
-        """The handle of a job enqueued elsewhere."""
+        """Return the handle of a job that was enqueued elsewhere."""
         return YardHandle(self, job_id, created=False)
 
     def close(self) -> None:
-        """Let go of what was opened."""
+        """Close what was opened."""
         if self._app is not None:
             self._app.close()
 

@@ -1,4 +1,4 @@
-"""A clock that stands still until a test moves it."""
+"""A clock that moves only when a test moves it."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ Alarm = tuple[datetime, Callable[[], None]]
 
 
 class Follower(Protocol):
-    """What keeps a copy of the time."""
+    """An object that keeps a copy of the time."""
 
     def clock_moved(self) -> None:
-        """Take the clock's time."""
+        """Copy the clock's time."""
         ...
 
 
 class YardClock:
-    """Wall and monotonic time of a `Yard`; it starts at `start`, by default at the moment.
+    """Wall and monotonic time of a `Yard`; it starts at `start`, by default at the present.
 
-    A handler may move it too, to say how long its work takes: while an attempt runs, moving the
-    clock renews the attempt's lease and meets its time limits on the way.
+    A handler may move it too, to simulate how long its work takes: while an attempt runs, moving
+    the clock renews the attempt's lease and applies its time limits.
     """
 
     def __init__(self, start: datetime | None = None) -> None:
@@ -54,9 +54,12 @@ class YardClock:
         self.advance(timedelta(seconds=seconds))
 
     def advance(self, by: timedelta) -> None:
-        """Move the clock; no job runs, what became due waits for `yard.run()`."""
+        """Move the clock; no job runs, and due jobs wait for `yard.run()`."""
         if by < timedelta(0):
-            raise ValueError(f"a clock moves forward, got {by!r}; make a Yard with an earlier one")
+            raise ValueError(
+                f"expected a duration of 0 or more, got {by!r}; for an earlier time "
+                "create a Yard with an earlier clock"
+            )
         end = self._now + by
         while self._alarms and self._alarms[0][0] <= end:
             moment, ring = self._alarms.pop(0)
@@ -65,7 +68,7 @@ class YardClock:
         self._move_to(end)
 
     def follow(self, follower: Follower) -> None:
-        """Call `follower.clock_moved()` whenever the time has changed, while it exists."""
+        """Call `follower.clock_moved()` whenever the time has changed, as long as it exists."""
         self._followers.add(follower)
 
     def _move_to(self, moment: datetime) -> None:
@@ -75,7 +78,7 @@ class YardClock:
 
     @contextmanager
     def alarms(self, alarms: list[Alarm]) -> Iterator[None]:
-        """Ring at these moments, should the clock pass them inside the block; others wait."""
+        """Call these alarms if the clock passes their times inside the block; other alarms wait."""
         before, self._alarms = self._alarms, sorted(alarms, key=lambda alarm: alarm[0])
         try:
             yield

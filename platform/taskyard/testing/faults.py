@@ -1,4 +1,4 @@
-"""What a test has in store for the attempts to come: processes that die, workers that vanish."""
+"""Faults that a test requests for later attempts: a process or a whole worker dies."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ __all__ = ["Fault", "Faults", "OvertimeKill", "ProcessKilled", "WorkerKilled"]
 
 
 class ProcessKilled(BaseException):
-    """The attempt's process is gone: no code in it can catch this, decide or clean up.
+    """The attempt's process is dead: no code in it can catch this, decide or clean up.
 
     A handler under test may raise it too.
     """
 
 
 class OvertimeKill(ProcessKilled):
-    """The attempt ran into its hard time limit, of `limit_s` seconds."""
+    """The attempt reached its hard time limit, of `limit_s` seconds."""
 
     def __init__(self, limit_s: float) -> None:
         self.limit_s = limit_s
@@ -27,12 +27,12 @@ class OvertimeKill(ProcessKilled):
 
 
 class WorkerKilled(ProcessKilled):
-    """The whole worker is gone, so that no process can write to the record either."""
+    """The whole worker is dead, so no process can write to the record either."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One death to come; `job_id` None: of whatever attempt is next."""
+    """One requested death; with `job_id` None it hits the next attempt of any job."""
 
     job_id: str | None = None
     after_handler: bool = False
@@ -47,17 +47,17 @@ class Fault:
 
 @dataclass
 class Faults:
-    """The deaths that a test ordered, in order."""
+    """The deaths that a test requested, in order."""
 
     coming: list[Fault] = field(default_factory=list)
 
     def bind(self, handler: Handler, job_id: str) -> Handler:
-        """`handler`, with its fault injected when it is called."""
+        """Return `handler`, which gets its fault injected when it is called."""
         wrapped = self._async(handler, job_id) if handler.is_async else self._sync(handler, job_id)
         return replace(handler, function=wrapped)
 
     def strike_before_begin(self, job_id: str) -> None:
-        """End the worker that has just received this job's message, if that was ordered."""
+        """End the worker that has just received this job's message, if that was requested."""
         fate = self._take(job_id, before_begin=True)
         if fate is not None:
             raise WorkerKilled

@@ -1,4 +1,4 @@
-"""An inbox in memory, for handlers whose database a test leaves out."""
+"""An inbox in memory, for tests of handlers without their database."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Step = tuple[str, str]
 
 @dataclass
 class MemoryTransaction:
-    """What `context.once` takes for a session; its steps count when the block ends well."""
+    """A session for `context.once`; its steps count when the block ends without an error."""
 
     _done: set[Step]
     _mine: set[Step] = field(default_factory=set)
 
     def once(self, job_key: str, step: str) -> bool:
-        """True the first time."""
+        """Return True the first time."""
         key = (job_key, step)
         if key in self._done or key in self._mine:
             return False
@@ -29,7 +29,7 @@ class MemoryTransaction:
         return True
 
     def commit(self) -> None:
-        """Keep what was done."""
+        """Keep the steps of the block."""
         self._done |= self._mine
 
 
@@ -41,20 +41,20 @@ class MemoryInbox:
 
     @contextmanager
     def begin(self) -> Iterator[MemoryTransaction]:
-        """A transaction."""
+        """Return a transaction."""
         transaction = MemoryTransaction(self._done)
         yield transaction
         transaction.commit()
 
 
 def guard(real: OnceGuard | None) -> OnceGuard:
-    """`context.once` for both: a transaction of this inbox, or a session of SQLAlchemy's."""
+    """Return `context.once` for both: a transaction of this inbox, or a session of SQLAlchemy's."""
 
     def once(session: object, job_key: str, step: str) -> bool:
         if isinstance(session, MemoryTransaction):
             return session.once(job_key, step)
         if real is None:
-            raise TypeError(f"context.once takes a session, got {session!r}")
+            raise TypeError(f"expected a session for context.once, got {session!r}")
         return real(session, job_key, step)
 
     return once

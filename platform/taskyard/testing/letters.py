@@ -1,4 +1,4 @@
-"""The dead letters of a yard: what the mirror would have brought to Postgres."""
+"""The dead letters of a yard, which in production the mirror would store in Postgres."""
 
 from __future__ import annotations
 
@@ -28,30 +28,33 @@ class LetterShelf:
     _status: dict[str, LetterStatus] = field(default_factory=dict)
 
     def post(self, letter: Letter) -> None:
-        """Take a letter as it travels; the same one again changes nothing."""
+        """Store a letter; the same one again changes nothing."""
         sent = Letter.parse(letter.encode())
         if sent.letter_id not in self._letters:
             self._letters[sent.letter_id] = sent
             self._status[sent.letter_id] = first_status(sent.escalate_to)
 
     def all(self) -> list[Letter]:
-        """Every letter, replayed ones included, oldest first."""
+        """Return every letter, replayed ones included, oldest first."""
         return list(self._letters.values())
 
     def standing(self) -> list[Letter]:
-        """The letters that were not replayed."""
+        """Return the letters that were not replayed."""
         return [letter for letter in self.all() if self.status(letter) is not LetterStatus.REPLAYED]
 
     def status(self, letter: Letter) -> LetterStatus:
-        """`pending`, `manual_review` or `replayed`."""
+        """Return `pending`, `manual_review` or `replayed`."""
         return self._status[letter.letter_id]
 
     def mark_replayed(self, letter: Letter) -> None:
-        """Its replay is under way."""
+        """Note that its replay has begun."""
         self._status[letter.letter_id] = LetterStatus.REPLAYED
 
     def find(self, name: str) -> Letter:
-        """The letter of this id, or the last one of the job of this id; raises `NotFound`."""
+        """Return the letter of this id, or the last letter of the job with this id.
+
+        Raises `NotFound`.
+        """
         if name in self._letters:
             return self._letters[name]
         of_job = [letter for letter in self.all() if letter.job_id == name]
@@ -101,9 +104,9 @@ class Replays:
         return opened.generation
 
     def _permitted(self, letter: Letter, payload: Any, *, force: bool) -> RawMessage:
-        """The message to publish, if the operators' rule lets it."""
+        """Return the message to publish, if the operators' rule allows it."""
         try:
-            # The verbs' packages want SQLAlchemy and Alembic, which a yard needs for nothing else.
+            # The verbs' packages need SQLAlchemy and Alembic, which a yard needs for nothing else.
             from taskyard.control.edits import Edit, edited  # noqa: PLC0415
             from taskyard.control.eligibility import Candidate, check_replayable  # noqa: PLC0415
         except ImportError as error:

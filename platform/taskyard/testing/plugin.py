@@ -1,4 +1,4 @@
-"""The pytest plugin: fixtures, and nothing that a project without them would notice.
+"""The pytest plugin: fixtures, without an effect on projects that do not use them.
 
 pytest imports this module in every project of the environment, so it imports nothing itself.
 """
@@ -31,7 +31,7 @@ def taskyard_settings() -> Settings:
 
 @pytest.fixture
 def taskyard_yard(taskyard_settings: Settings) -> Iterator[Yard]:
-    """A `Yard` of this test's own, with the handlers that are registered."""
+    """A `Yard` for this test alone, with the registered handlers."""
     from taskyard.testing.yard import Yard  # noqa: PLC0415
 
     with Yard(taskyard_settings) as yard:

@@ -30,31 +30,31 @@ except ImportError as error:
 
 
 class Storage:
-    """A server of its own; nothing of it outlives this object.
+    """A Redis of its own; nothing of it survives this object.
 
-    fakeredis reads the machine's clock. So `prelude` gives the scripts the yard's time, and what
-    ends by itself is removed when the yard's clock is moved.
+    fakeredis reads the machine's clock. So `prelude` gives the scripts the yard's time, and expired
+    keys are removed when the yard's clock is moved.
     """
 
     def __init__(self, clock: YardClock) -> None:
         self.clock = clock
-        # A server without a name is this client's alone.
+        # A server without a name belongs to this client alone.
         self.client = FakeRedis(server=FakeServer())
         self.clock_moved()
         clock.follow(self)
 
     @property
     def prelude(self) -> str:
-        """The Lua that goes before each script."""
+        """Return the Lua that goes before each script."""
         names = f"local NOW, LIFETIMES = '{_NOW}', '{_LIFETIMES}'\n"
         return names + read_lua("taskyard.testing", "server")
 
     def ends_by_itself(self, key: str) -> bool:
-        """Whether the key has a lifetime."""
+        """Return whether the key has a lifetime."""
         return self.client.zscore(_LIFETIMES, key) is not None
 
     def clock_moved(self) -> None:
-        """Take the clock's time, and forget what has ended by then."""
+        """Copy the clock's time, and remove what has expired by then."""
         now_us = self.clock.now_us()
         # The scripts split it into seconds and six digits.
         self.client.set(_NOW, f"{now_us:07d}")
@@ -83,11 +83,11 @@ class MemoryRecords(Records):
         return self.storage.prelude + super()._source(name)
 
     def now_us(self) -> int:
-        """The time of the clock that tests move."""
+        """Return the time of the clock that tests move."""
         return to_us(self.storage.clock.now())
 
     def events(self, job_id: str) -> list[dict[str, str]]:
-        """The job's events in their order."""
+        """Return the job's events in their order."""
         entries: Any = self.client.xrange(self.keys.lifecycle)
         events = [{name.decode(): value.decode() for name, value in e.items()} for _, e in entries]
         return [event for event in events if event["job"] == job_id]

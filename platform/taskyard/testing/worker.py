@@ -64,7 +64,7 @@ class MemoryWorker:
     faults: Faults
 
     def serve(self, message: Message) -> None:
-        """Bring one delivery to its acknowledgement, or put its message back."""
+        """Process one delivery until it is acknowledged, or put its message back."""
         name = str(message.raw.headers.get("task"))
         if message.redelivered and self._too_often(message):
             return
@@ -114,7 +114,7 @@ class MemoryWorker:
         )
 
     def _type_of(self, name: str) -> JobType | None:
-        # `Mapping.get` wants a KeyError, a catalogue raises its own error.
+        # `Mapping.get` expects a KeyError, but a catalogue raises its own error.
         if name not in self.catalogue:
             return None
         return self.catalogue[name]
@@ -144,7 +144,7 @@ class MemoryWorker:
         self._conclude(message, answer, outcome)
 
     def _judge_overtime(self, message: Message, delivery: Delivery, killed: OvertimeKill) -> None:
-        """Killed for overtime is a handler's outcome, so the policy decides."""
+        """Judge a kill for overtime: it is a handler's outcome, so the policy decides."""
         text = f"hard time limit exceeded: TimeLimitExceeded({killed.limit_s:g},)"
         failure = Failure("timeout", "TimeLimitExceeded", text, "", "")
         record = self.records.read(message.job_id)
@@ -198,7 +198,7 @@ class MemoryWorker:
 
     @property
     def broker_now_us(self) -> int:
-        """The yard's time."""
+        """Return the yard's time."""
         return self.records.now_us()
 
     def _post_own(self, message: Message, reused: Reused, outcome: Failed | None) -> None:
@@ -224,7 +224,7 @@ def _stamp(message: Message) -> Stamp | None:
 
 
 def _encode(job_id: str, value: Any) -> bytes:
-    """As a worker stores it: as long, and as strict about what JSON has no word for."""
+    """Encode as a worker does: the same length, and the same errors for values without JSON."""
     date = datetime.now(UTC).isoformat()
     meta = {"status": "SUCCESS", "result": value, "traceback": None, "children": []}
     return json.dumps({**meta, "date_done": date, "task_id": job_id}, allow_nan=False).encode()

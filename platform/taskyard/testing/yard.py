@@ -28,12 +28,12 @@ from taskyard.wire.letters import Letter
 
 __all__ = ["Yard"]
 
-# Production would go on for ever with a job that enqueues itself; a test should fail.
+# Production would never stop with a job that enqueues itself; a test must fail.
 BUSIEST: Final = 10_000
 
 
 class LiveCatalogue(Catalogue):
-    """A catalogue and what the handlers' decorators define, read anew each time."""
+    """A catalogue plus the definitions of the handlers' decorators, read again each time."""
 
     def __init__(self, base: Catalogue, handlers: Registry) -> None:
         super().__init__({})
@@ -63,7 +63,7 @@ class LiveCatalogue(Catalogue):
         return len(self._now())
 
     def with_type(self, job_type: JobType) -> Catalogue:
-        """A copy that also knows `job_type`."""
+        """Return a copy that also has `job_type`."""
         return LiveCatalogue(self._base.with_type(job_type), self._handlers)
 
 
@@ -71,7 +71,7 @@ class Yard(MemoryClient):
     """A `Taskyard` in memory; what is enqueued waits until `run`, `run_one`, `advance`, `settle`.
 
     `handlers` are those of `taskyard.jobs.job` unless given; import the module that registers
-    yours. `clock` stands still. Jitter comes from `seed`, so a run repeats.
+    yours. `clock` moves only when the test moves it. Jitter comes from `seed`, so a run repeats.
     """
 
     def __init__(
@@ -109,9 +109,9 @@ class Yard(MemoryClient):
     # -- running -------------------------------------------------------------------------------
 
     def run(self) -> int:
-        """Serve every message that is due now, and what they lead to; how many were served.
+        """Process every message that is due now, and later ones that follow; return how many.
 
-        Retries and countdowns that wait for their time stay where they are.
+        Retries and countdowns that wait for their time are not processed.
         """
         for served in range(BUSIEST):
             if not self.run_one():
@@ -122,7 +122,7 @@ class Yard(MemoryClient):
         )
 
     def run_one(self) -> bool:
-        """Serve the most urgent message that is due now; False if there is none."""
+        """Process the most urgent message that is due now; return False if there is none."""
         if self._served is not None:
             raise TaskyardError(
                 "a handler cannot run the yard that runs it; enqueue from the handler, and let the "
@@ -140,7 +140,7 @@ class Yard(MemoryClient):
         return True
 
     def advance(self, by: timedelta) -> int:
-        """Let time pass, serving everything when it falls due; how many messages were served."""
+        """Let time pass, and process everything when it is due; return how many messages."""
         end = self.clock.now() + by
         served = self.run()
         while (due_us := self.broker.next_due_us()) is not None and from_us(due_us) <= end:
@@ -150,7 +150,7 @@ class Yard(MemoryClient):
         return served
 
     def settle(self) -> int:
-        """Serve everything, moving the clock as far as waits ask; how many were served."""
+        """Process everything, and move the clock as far as needed; return how many messages."""
         served = self.run()
         while (due_us := self.broker.next_due_us()) is not None:
             self._move_to(from_us(due_us))
@@ -162,7 +162,7 @@ class Yard(MemoryClient):
         return served
 
     def _move_to(self, moment: datetime) -> None:
-        # A handler that took its time may have moved the clock beyond.
+        # A handler may have moved the clock further.
         self.clock.advance(max(moment - self.clock.now(), timedelta(0)))
 
     # -- what goes wrong -----------------------------------------------------------------------
@@ -178,25 +178,24 @@ class Yard(MemoryClient):
     ) -> None:
         """Kill the process of the next `times` attempts, of `job` or of any.
 
-        It dies before the handler's first line, or, `after_handler`, behind its last: the effect
-        is there, its outcome is not recorded. With `whole_worker` no process writes to the
-        record either: the next delivery waits until the lease has run out. `before_begin` kills
-        the worker that has the message and not yet a lease: deliveries are counted then, not
-        deaths.
+        It dies before the handler's first line, or, with `after_handler`, after its last: the
+        effect exists, its outcome is not recorded. With `whole_worker` no process writes to the
+        record either: the next delivery waits until the lease has expired. `before_begin` kills the
+        worker that has the message and not yet a lease: deliveries are counted then, not deaths.
         """
         job_id = None if job is None else job.job_id
         self._faults.coming += [Fault(job_id, after_handler, whole_worker, before_begin)] * times
 
     def overtake(self) -> None:
-        """From inside a handler: this attempt stalls, and another one of its job is served.
+        """Stall this attempt, and run another one of its job; call it inside a handler.
 
         The clock moves by a lease, so that the other attempt gets it. Back in the handler,
-        `context.cancelled` is true, `context.once` raises `LeaseLost`, and the outcome will not
-        be recorded: what a store that knows the fencing token must survive.
+        `context.cancelled` is true, `context.once` raises `LeaseLost`, and the outcome will not be
+        recorded: a store that checks the fencing token must handle this.
         """
         if self._served is None:
             raise TaskyardError(
-                "yard.overtake() is for a handler to call, while yard.run() runs it"
+                "yard.overtake() may only be called by a handler, while yard.run() runs it"
             )
         message = replace(self._served, redelivered=True)
         with self._worker.runner.stalled():
@@ -232,7 +231,7 @@ class Yard(MemoryClient):
         queue: str | None = None,
         force: bool = False,
     ) -> JobHandle:
-        """Replay a letter, named by itself, its job or either's id; the job then waits to run.
+        """Replay a letter, given as such, or by its id or its job's; the job then waits to run.
 
         Raises `Refused` as the operators' verb does: a second replay, an expired letter without
         `force`, a failed validation without another `payload`. Needs SQLAlchemy, which
@@ -246,7 +245,7 @@ class Yard(MemoryClient):
     # -- looking -------------------------------------------------------------------------------
 
     def events(self, job: JobHandle | str) -> list[str]:
-        """The names of a job's events, in order: `admit`, `begin`, `retry`, ..."""
+        """Return the names of a job's events, in order: `admit`, `begin`, `retry`, ..."""
         return [event["event"] for event in self.records.events(_id_of(job))]
 
 
