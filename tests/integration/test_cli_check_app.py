@@ -113,7 +113,7 @@ def test_what_kombus_transport_leaves_unprotected_is_listed(shell: Shell) -> Non
     ran = shell.run("check", "kombus:app")
     document = shell.run("check", "kombus:app", "--json").document
     assert "kombu's own transport reads its queues (install says transport=False)" in ran.err
-    assert "comes back after visibility_timeout, 3600 s here" in ran.err
+    assert "come back after visibility_timeout, 3600 s here" in ran.err
     assert document["transport"] == {"own": False, "why": "install says transport=False"}
     assert len(document["unprotected"]) == 3
     for name in ("shop:app", "there:app"):

@@ -67,8 +67,8 @@ def test_a_key_ring_is_read_and_written_without_loss():
     ("text", "said"),
     [
         ("keys = [", "is not valid TOML"),
-        ("keys = 3", "must hold tables"),
-        (FULL + "[more]", "must hold tables .* got: more"),
+        ("keys = 3", "must contain only tables"),
+        (FULL + "[more]", "must contain only tables .* got: more"),
         (FULL.replace("operator", "root"), f"key {KEY_ID}: role: "),
         (FULL.replace(TEXT, TEXT[:-4]), "public_key: expected the 32 bytes"),
         (FULL.replace(TEXT, "!" * 43), "public_key: expected the 32 bytes"),
