@@ -59,7 +59,7 @@ CASES = {
     "begin": Case("job:*", "the records of jobs could not be reached", plain),
     "pop": Case("unacked*", "no messages were taken from the queues", plain),
     "promotion": Case("delayed*", "delayed messages were not moved to their queues", late),
-    "letter": Case("_kombu*", "a letter not published", fatal, State.DEAD_LETTERED),
+    "letter": Case("_kombu*", "a letter was not published", fatal, State.DEAD_LETTERED),
 }
 
 
@@ -123,7 +123,7 @@ def test_a_worker_waits_longer_each_time_and_says_it_once(
         barrier.set()
     for job in jobs:
         harness.await_state(job, case.end)
-    over = f"{case.said}: that is over"
+    over = f"{case.said}: this works again"
     eventually(lambda: over in worker.log[before:], over, why=lambda: worker.log[before:])
     assert worker.running
     assert "Connection to broker lost" not in worker.log[before:], "no job was cut off for it"
@@ -158,7 +158,7 @@ def test_at_rabbitmq_what_the_records_refuse_waits_longer_each_time(
         watched(worker, 0, said)
         barrier.set()
         assert [job.result(timeout=60) for job in jobs] == list(range(JOBS))
-        assert f"{said}: that is over" in worker.log
+        assert f"{said}: this works again" in worker.log
 
 
 @pytest.mark.parametrize("broker", ["our transport", "kombu's", "rabbitmq"])
@@ -179,4 +179,4 @@ def test_an_installed_apps_worker_waits_longer_each_time_and_says_it_once(
             watched(worker, 0, said)
             barrier.set()
             assert [one.get(timeout=60) for one in sent] == list(range(1, JOBS + 1))
-        assert f"{said}: that is over" in worker.log
+        assert f"{said}: this works again" in worker.log
