@@ -1,4 +1,4 @@
-"""The archiver: old seals with their rows go from Postgres into files.
+"""The archiver: moves old seals with their rows from Postgres into files.
 
 First the file, verified and on the disk; then, in one transaction, a seal that says up to where the
 log is archived, and the removal. A kill between the two leaves both, and the next run begins anew.
@@ -42,13 +42,13 @@ _REMOVE: Final = text("SELECT taskyard_remove_archived_audit(:through)")
 
 
 class Archiver:
-    """Moves what was sealed over `days` ago into `folder`."""
+    """Moves rows and seals that are older than `days` into `folder`."""
 
     def __init__(self, engine: Engine, folder: Path, days: int) -> None:
         self._engine, self._folder, self._days = engine, folder, days
 
     def run_once(self) -> int:
-        """Archive all that is old enough, a file at a time; the count of rows. Raises OSError."""
+        """Archive all that is old enough, a file at a time; return how many rows. Raises OSError."""
         total = 0
         while (found := self._step()) is not None:
             total += found
@@ -72,11 +72,11 @@ class Archiver:
     def _archive(self, parts: Sequence[Sealed]) -> int:
         path = write_archive(self._folder, parts)
         if [part.seal for part in read_archive(path)] != [part.seal for part in parts]:
-            raise OSError(f"the archive {path} does not read as it was written")
+            raise OSError(f"the archive {path} cannot be read back as it was written")
         through = parts[-1].seal.seq
         removed = self._remove(through)
         log.info(
-            "%d audit rows up to seal %d are archived in %s and removed from Postgres",
+            "archived %d audit rows up to seal %d in %s and removed them from Postgres",
             removed,
             through,
             path,
@@ -103,7 +103,7 @@ class Archiver:
 
 
 def rows_of_seals(connection: Connection, seals: list[Seal]) -> dict[int, dict[str, str | None]]:
-    """The rows of some seals by their ids, as far as they are there."""
+    """Return the existing rows of some seals by their ids."""
     ids = [row_id for seal in seals for row_id in seal.row_ids]
     rows: dict[int, dict[str, str | None]] = {}
     for start in range(0, len(ids), _ROWS_AT_ONCE):
@@ -113,7 +113,7 @@ def rows_of_seals(connection: Connection, seals: list[Seal]) -> dict[int, dict[s
 
 
 def _parts(connection: Connection, first: int, young: int) -> list[Sealed]:
-    """The seals from `first` on and before `young`, as many as fit into a file."""
+    """Yield the seals from `first` to before `young`, as many as fit into a file."""
     parts: list[Sealed] = []
     count = 0
     for page in seals_after(connection, first - 1):
@@ -131,11 +131,15 @@ def _parts(connection: Connection, first: int, young: int) -> list[Sealed]:
 
 
 def _is_whole(parts: Sequence[Sealed]) -> bool:
-    """Return whether everything is as it was sealed; what is not stays, and is logged."""
+    """Return whether everything is as it was sealed.
+
+    If not, nothing is archived, and it is logged.
+    """
     fault = _fault(parts)
     if fault is not None:
         log.error(
-            "the audit log is not archived: %s. Look at it: taskyard audit verify. Nothing was "
+            "the audit log was not archived: %s. To examine it, run: taskyard audit verify. "
+            "Nothing was "
             "removed, and archiving is tried again in an hour",
             fault,
             extra={"action": "audit_archive_refused"},
@@ -144,7 +148,10 @@ def _is_whole(parts: Sequence[Sealed]) -> bool:
 
 
 def _fault(parts: Sequence[Sealed]) -> str | None:
-    """What is not as it was sealed: that must stay where somebody can look at it."""
+    """Return what was changed since it was sealed.
+
+    It must stay where an operator can examine it.
+    """
     previous: Seal | None = None
     for part in parts:
         seal = part.seal

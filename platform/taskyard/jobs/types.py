@@ -76,7 +76,7 @@ class JobType(BaseModel):
 
 
 def describe(job_type: str, error: ValidationError) -> str:
-    """The first faults of a payload, a line each: field, expectation, what came."""
+    """Return the first faults of a payload, one line each: field, expectation, value."""
     faults = [f"  {_sentence(fault)}" for fault in error.errors(include_url=False)[:5]]
     return f"the payload does not fit job type {job_type!r}:\n" + "\n".join(faults)
 
@@ -96,7 +96,7 @@ def _path(location: tuple[int | str, ...]) -> str:
 
 
 def _names(fields: Mapping[object, object]) -> str:
-    """The names of the fields that came, short."""
+    """Return the names of the given fields, shortened."""
     if not fields:
         return "no fields"
     names = [repr(name)[:_NAME_LENGTH] for name in list(fields)[:_NAMES]]
@@ -107,6 +107,6 @@ def _names(fields: Mapping[object, object]) -> str:
 
 
 def _shown(location: tuple[int | str, ...], value: object) -> str:
-    """The offending value, short, without what its own or its parent's key marks as secret."""
+    """Return the wrong value, shortened, without secrets by its own or its parent's key."""
     name = str(location[-1]) if location else ""
     return repr(str(redact({name: value})[name]))[:80]

@@ -34,10 +34,10 @@ _UNRETRIED: Final[dict[str, Category]] = {
 
 
 def category_unretried(code: str) -> Category:
-    """The category of a failure that its policy does not retry."""
+    """Return the category of a failure that its policy does not retry."""
     return _UNRETRIED.get(code, Category.NON_RETRYABLE)
 
 
 def category_exhausted(code: str) -> Category:
-    """The category of a failure after the last retry."""
+    """Return the category of a failure after the last retry."""
     return Category.TIMEOUT if code == TIMEOUT else Category.RETRY_EXHAUSTED

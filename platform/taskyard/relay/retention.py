@@ -1,4 +1,4 @@
-"""Retention: what is past its time leaves Postgres, done intents, counts and the old audit log."""
+"""Retention: delete done intents, counts and the old audit log from Postgres when they expire."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _UNVERIFIED: Final = text(
 
 
 class Retention:
-    """Drops and archives by the settings, every hour; relays side by side do no harm."""
+    """Deletes and archives by the settings, every hour; several relays may do so at once."""
 
     def __init__(self, settings: Settings, engine: Engine, clock: Clock = SYSTEM_CLOCK) -> None:
         self._settings, self._engine, self._clock = settings, engine, clock
@@ -63,7 +63,7 @@ class Retention:
         repeat("retention", step, stop)
 
     def run_once(self) -> None:
-        """Drop and archive what is past its time now; a folder that fails is logged."""
+        """Delete and archive what has expired; an error of a folder is logged."""
         if not self._clocks_agree():
             return
         settings = self._settings
@@ -88,7 +88,8 @@ class Retention:
         if abs(apart_s) <= _CLOCKS_MAY_DIFFER_S:
             return True
         log.error(
-            "nothing is dropped or archived: this machine's clock and Postgres' differ by %.0f s, "
+            "nothing is deleted or archived now: this machine's clock and Postgres' differ by "
+            "%.0f s, "
             "at most an hour is expected. Set the wrong one (NTP); the next try is in an hour",
             apart_s,
             extra={"action": "retention_clocks_differ", "apart_s": apart_s},
@@ -118,7 +119,7 @@ class Retention:
             if ended_at(path) < oldest:
                 path.unlink(missing_ok=True)
                 log.warning(
-                    "dropped the audit archive %s, past %d days",
+                    "deleted the audit archive %s, older than %d days",
                     path,
                     days,
                     extra={"action": "audit_archive_dropped", "archive": str(path)},
@@ -127,7 +128,8 @@ class Retention:
 
 def _log_failed(why: object, remedy: str) -> None:
     log.error(
-        "the audit log is not archived: %s. Nothing was removed from Postgres. %s; the next try is "
+        "the audit log was not archived: %s. Nothing was removed from Postgres. %s; the next try "
+        "is "
         "in an hour",
         why,
         remedy,

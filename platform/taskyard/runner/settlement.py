@@ -129,7 +129,7 @@ class Delivered:
 
 
 def settle(end: End, delivered: Delivered) -> Settlement:  # noqa: PLR0911 - one match, one answer a case
-    """Return what `end` requires."""
+    """Return what the main process must do for this end of a delivery."""
     _log(end, delivered)
     outcome = delivered.outcome
     match end:
