@@ -48,7 +48,7 @@ class Archiver:
         self._engine, self._folder, self._days = engine, folder, days
 
     def run_once(self) -> int:
-        """Archive all that is old enough, a file at a time; return how many rows. Raises OSError."""
+        """Archive what is old enough, a file at a time; return how many rows. Raises OSError."""
         total = 0
         while (found := self._step()) is not None:
             total += found
