@@ -23,6 +23,9 @@ from taskyard.control.export_audit import export_audit
 from taskyard.database import migrate, opened
 from taskyard.errors import NotPermitted
 
+# Mirror, relay, reconcile and operators: by the role that they have in production.
+AS_RUNTIME = True
+
 
 @pytest.fixture
 def shell(tmp_path: Path, servers: Servers, database_url: str) -> Shell:

@@ -15,6 +15,9 @@ from taskyard.clock import from_us
 from taskyard.jobs import Event, State
 from taskyard.wire import letter_id
 
+# Mirror, relay, reconcile and operators: by the role that they have in production.
+AS_RUNTIME = True
+
 LIST = ("jobs", "list", "--since", "2025-01-01", "--limit", "1000")
 NOWHERE = "redis://:hunter2@127.0.0.1:1/0"
 TRACE = """Traceback (most recent call last):

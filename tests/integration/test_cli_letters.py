@@ -16,6 +16,9 @@ from taskyard.database import create_partitions
 from taskyard.mirror.letters import store_letters
 from taskyard.wire import Letter
 
+# Mirror, relay, reconcile and operators: by the role that they have in production.
+AS_RUNTIME = True
+
 PLAN = '{"feature": "Feature: a\\n  Scenario: b\\n    Given c", "base_url": "http://shop"}'
 REASON = "The shop is back, ticket 4711"
 

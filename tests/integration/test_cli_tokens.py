@@ -14,6 +14,9 @@ from taskyard.access import Token
 from taskyard.ops.cli.commands import COMMANDS
 from taskyard.ops.cli.lazy import Command, load
 
+# Mirror, relay, reconcile and operators: by the role that they have in production.
+AS_RUNTIME = True
+
 WHY = ("--reason", "Ada joined the payments team, ticket 12345")
 FORM = re.compile(r"ty_[0-9a-f]{12}_[\w-]{43}")
 

@@ -18,6 +18,9 @@ from taskyard.database.tables import LETTERS
 from taskyard.errors import NotFound, Refused
 from taskyard.mirror.letters import store_letters
 
+# Mirror, relay, reconcile and operators: by the role that they have in production.
+AS_RUNTIME = True
+
 pytestmark = pytest.mark.usefixtures("empty_database")
 
 

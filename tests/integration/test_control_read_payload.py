@@ -18,6 +18,9 @@ from taskyard.database.tables import AUDIT
 from taskyard.errors import InvalidReason, NotFound, NotPermitted
 from taskyard.mirror.letters import store_letters
 
+# Mirror, relay, reconcile and operators: by the role that they have in production.
+AS_RUNTIME = True
+
 WHY = "The customer disputes the amount, ticket 12345"
 ADMIN = Identity("admin@example.com", via="test", role=Role.ADMIN)
 OPERATOR = Identity("ops@example.com", via="test", role=Role.OPERATOR)

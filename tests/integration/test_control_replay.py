@@ -17,6 +17,9 @@ from taskyard.database.tables import AUDIT, LETTERS, OUTBOX
 from taskyard.errors import NotFound, NotPermitted, Refused
 from taskyard.mirror.letters import store_letters
 
+# Mirror, relay, reconcile and operators: by the role that they have in production.
+AS_RUNTIME = True
+
 pytestmark = pytest.mark.usefixtures("empty_database")
 
 OPS = Identity("ops@example.com", via="token", role=Role.OPERATOR)

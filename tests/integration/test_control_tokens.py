@@ -30,6 +30,9 @@ from taskyard.errors import (
 )
 from taskyard.settings import Settings
 
+# Mirror, relay, reconcile and operators: by the role that they have in production.
+AS_RUNTIME = True
+
 ROOT = Identity("root@example.com", via="test", role=Role.ADMIN)
 WHY = "Ada joined the payments team, ticket 12345"
 OPERATOR = Rights(Role.OPERATOR)

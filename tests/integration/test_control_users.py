@@ -14,6 +14,9 @@ from taskyard.control.rights import Rights
 from taskyard.database.tables import AUDIT
 from taskyard.errors import InvalidRights, NotFound, NotPermitted
 
+# Mirror, relay, reconcile and operators: by the role that they have in production.
+AS_RUNTIME = True
+
 ROOT = Identity("root@example.com", via="test", role=Role.ADMIN)
 WHY = "On call for the payments team from June, ticket 12345"
 

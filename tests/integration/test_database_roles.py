@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psycopg2
 import pytest
 from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError, ProgrammingError
@@ -20,7 +19,12 @@ from sqlalchemy.pool import NullPool
 from servers import Servers
 from support.audit import age_seals, count_of, write
 from support.audit import sealed as sealed_by
-from support.databases import administrator_url, migrated_database
+from support.databases import (
+    ROLE_PASSWORD,
+    administrator_url,
+    migrated_database,
+    run_script,
+)
 from support.shell import Shell, connected_shell
 from support.waiting import eventually
 from support.worker import Worker
@@ -42,7 +46,6 @@ from taskyard.relay import Retention
 from taskyard.settings import Settings
 
 WHY = ("--reason", "The shop is back, ticket 12345")
-PASSWORD = "of-the-tests"  # noqa: S105 - a server of the tests alone
 REFUSED = "permission denied|must be owner|is append-only"
 
 
@@ -54,7 +57,7 @@ class Database:
     administrator: str
 
     def by(self, role: str) -> str:
-        made = make_url(self.owner).set(username=role, password=PASSWORD)
+        made = make_url(self.owner).set(username=role, password=ROLE_PASSWORD)
         return made.render_as_string(hide_password=False)
 
     @property
@@ -64,18 +67,6 @@ class Database:
     @property
     def reader(self) -> str:
         return self.by(READER_ROLE)
-
-
-def run_script(url: str, script: str) -> None:
-    """As psql would: the whole text at once."""
-    plain = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
-    connection = psycopg2.connect(plain)
-    try:
-        connection.autocommit = True
-        with connection.cursor() as cursor:
-            cursor.execute(script)
-    finally:
-        connection.close()
 
 
 def sql_of(url: str) -> str:
@@ -90,7 +81,7 @@ def database(servers: Servers) -> Database:
     made = Database(owner, administrator_url(servers, owner))
     run_script(made.administrator, sql_of(owner))
     for role in (RUNTIME_ROLE, READER_ROLE):
-        run_script(made.administrator, f"ALTER ROLE {role} PASSWORD '{PASSWORD}'")
+        run_script(made.administrator, f"ALTER ROLE {role} PASSWORD '{ROLE_PASSWORD}'")
     with opened(owner) as engine, engine.begin() as connection:
         connection.execute(
             text(

@@ -13,6 +13,9 @@ from support.letters import make_delivery, make_letter
 from taskyard.database.tables import LETTERS
 from taskyard.mirror.letters import store_letters
 
+# Mirror, relay, reconcile and operators: by the role that they have in production.
+AS_RUNTIME = True
+
 
 @pytest.mark.parametrize("deliveries", [drops, changed_letters])
 def test_junk_in_any_place_of_a_letter_is_a_row(database_url: str, deliveries: Any) -> None:

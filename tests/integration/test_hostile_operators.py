@@ -43,6 +43,9 @@ from taskyard.mirror.letters import store_letters
 from taskyard.settings import Settings
 from taskyard.wire.credentials import CREDENTIAL
 
+# Mirror, relay, reconcile and operators: by the role that they have in production.
+AS_RUNTIME = True
+
 WORD = "hostile"
 
 

@@ -29,6 +29,9 @@ from taskyard.mirror.letters import store_letters
 from taskyard.settings import Settings
 from taskyard.wire import Letter
 
+# Mirror, relay, reconcile and operators: by the role that they have in production.
+AS_RUNTIME = True
+
 pytestmark = pytest.mark.usefixtures("empty_database")
 
 

@@ -22,6 +22,9 @@ from taskyard.records import Records
 from taskyard.settings import Settings
 from taskyard.wire import Stamp
 
+# Mirror, relay, reconcile and operators: by the role that they have in production.
+AS_RUNTIME = True
+
 pytestmark = pytest.mark.usefixtures("empty_database")
 
 EPOCH = DIED_US - 5

@@ -22,6 +22,9 @@ from taskyard.database.tables import AUDIT
 from taskyard.jobs.states import State
 from taskyard.mirror.letters import store_letters
 
+# Mirror, relay, reconcile and operators: by the role that they have in production.
+AS_RUNTIME = True
+
 
 @pytest.mark.parametrize("broker", ["redis", "rabbitmq"])
 def test_a_message_that_meets_an_outage_of_postgres_is_carried_out_after_it(

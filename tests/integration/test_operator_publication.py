@@ -32,6 +32,9 @@ from taskyard.mirror.letters import store_letters
 from taskyard.settings import Settings
 from taskyard.wire.credentials import CREDENTIAL
 
+# Mirror, relay, reconcile and operators: by the role that they have in production.
+AS_RUNTIME = True
+
 ADMIN = Identity("root@example.com", via="token:1", role=Role.ADMIN)
 BEAT = f"""
 from taskyard.workers.app import app

@@ -34,6 +34,9 @@ from taskyard.settings import Settings
 from taskyard.wire import Letter
 from taskyard.wire.unsent import Unsent
 
+# Mirror, relay, reconcile and operators: by the role that they have in production.
+AS_RUNTIME = True
+
 AGO_US = 3_600_000_000
 OPS = Identity("ops@example.com", via="token", role=Role.OPERATOR)
 WHY = "Infrastructure recovered after 2-hour outage"

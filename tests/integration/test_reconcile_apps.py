@@ -28,6 +28,9 @@ from taskyard.records import Records, Run
 from taskyard.relay import Relay
 from taskyard.settings import Settings
 
+# Mirror, relay, reconcile and operators: by the role that they have in production.
+AS_RUNTIME = True
+
 AGO_US = 3_600_000_000
 OPS = Identity("ops@example.com", via="token", role=Role.OPERATOR)
 

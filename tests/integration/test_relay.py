@@ -39,6 +39,9 @@ from taskyard.relay import Relay
 from taskyard.settings import Settings
 from taskyard.wire import HEADER, Letter, Stamp
 
+# Mirror, relay, reconcile and operators: by the role that they have in production.
+AS_RUNTIME = True
+
 OPS = Identity("ops@example.com", via="token", role=Role.OPERATOR)
 WHY = "Infrastructure recovered after 2-hour outage"
 

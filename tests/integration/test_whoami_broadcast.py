@@ -27,6 +27,9 @@ from taskyard.database.tables import AUDIT, UNVERIFIED
 from taskyard.settings import Settings
 from taskyard.wire.credentials import CREDENTIAL
 
+# Mirror, relay, reconcile and operators: by the role that they have in production.
+AS_RUNTIME = True
+
 NAMES = ("first", "second", "third")
 ME = local_identity(Settings(trust_local=True)).subject
 

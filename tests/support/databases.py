@@ -6,22 +6,31 @@ import sys
 import uuid
 from functools import cache
 
+import psycopg2
 import pytest
 from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.pool import NullPool
 
 from servers import Servers
-from taskyard.database import migrate
+from taskyard.database import migrate, opened, roles_sql
+from taskyard.database.roles import RUNTIME_ROLE
 from taskyard.ops.embedded.address import Address
 from taskyard.ops.embedded.postgres import ADMINISTRATOR
 
 __all__ = [
+    "ROLE_PASSWORD",
     "administrator_url",
     "migrate_as_before",
     "migrated_database",
     "new_database",
+    "owner_url",
+    "run_script",
+    "runtime_database",
     "with_query",
 ]
+
+
+ROLE_PASSWORD = "of-the-tests"  # noqa: S105 - a server of the tests alone
 
 
 def new_database(servers: Servers, how: str = "") -> str:
@@ -57,6 +66,39 @@ def migrate_as_before(url: str) -> None:
 def with_query(url: str, **query: str) -> str:
     """`url` with more in its query."""
     return make_url(url).update_query_dict(query).render_as_string(False)
+
+
+def runtime_database(servers: Servers) -> str:
+    """The URL of a migrated database by the role that mirror, relay and operators have.
+
+    Its owner's is `owner_url`.
+    """
+    owner = migrated_database(servers)
+    with opened(owner) as engine, engine.connect() as connection:
+        made = roles_sql(connection)
+    password = f"ALTER ROLE {RUNTIME_ROLE} PASSWORD '{ROLE_PASSWORD}';"
+    run_script(administrator_url(servers, owner), f"{made}\n{password}")
+    url = make_url(owner).set(username=RUNTIME_ROLE, password=ROLE_PASSWORD)
+    return url.render_as_string(hide_password=False)
+
+
+def owner_url(servers: Servers, url: str) -> str:
+    """The same database as the role that owns its tables."""
+    owner = make_url(servers.database_url())
+    own = make_url(url).set(username=owner.username, password=owner.password)
+    return own.render_as_string(hide_password=False)
+
+
+def run_script(url: str, script: str) -> None:
+    """Run statements as psql would, the whole text at once."""
+    plain = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    connection = psycopg2.connect(plain)
+    try:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(script)
+    finally:
+        connection.close()
 
 
 def administrator_url(servers: Servers, url: str) -> str:

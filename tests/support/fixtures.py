@@ -14,12 +14,13 @@ from hypothesis import settings as hypothesis_settings
 from sqlalchemy import Engine
 
 from servers import RedisServer, Servers
-from support.databases import migrated_database
+from support.databases import migrated_database, owner_url, runtime_database
 from support.dated import dated, truncate
 from support.proxy import Proxy
 from support.shell import Shell, connected_shell
 from support.worker import Worker
 from support.yard import ServerHarness, fresh_settings
+from taskyard.database import opened as opened_database
 from taskyard.settings import Settings
 
 # Two cores may be busy with other work: a slow example is no fault of the code that draws it.
@@ -79,9 +80,14 @@ def start_worker(settings: Settings, tmp_path: Path) -> Iterator[Callable[..., W
 
 
 @pytest.fixture(scope="module")
-def database_url(servers: Servers) -> str:
-    """A migrated database of this module's own."""
-    return migrated_database(servers)
+def database_url(request: pytest.FixtureRequest, servers: Servers) -> str:
+    """A migrated database of this module's own.
+
+    By its owner; by the role that mirror, relay and operators have, where the module says
+    `AS_RUNTIME = True`.
+    """
+    as_runtime = getattr(request.module, "AS_RUNTIME", False)
+    return runtime_database(servers) if as_runtime else migrated_database(servers)
 
 
 @pytest.fixture(scope="module")
@@ -92,9 +98,12 @@ def database(database_url: str) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def empty_database(database: Engine) -> Engine:
+def empty_database(servers: Servers, database: Engine) -> Engine:
     """The module's database without the letters, intents and jobs of the tests before."""
-    truncate(database)
+    with opened_database(
+        owner_url(servers, database.url.render_as_string(hide_password=False))
+    ) as owner:
+        truncate(owner)
     return database
 
 
