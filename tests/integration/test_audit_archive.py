@@ -101,6 +101,25 @@ def test_without_the_archive_the_report_says_what_was_not_compared(
     )
 
 
+def test_where_nothing_archives_a_seal_that_says_so_is_not_believed(
+    log: Engine, old: Head, tmp_path: Path, servers: Servers
+) -> None:
+    write(log)
+    sealed(log)
+    folder = tmp_path / "archives"
+    Archiver(log, folder, 30).run_once()
+    url = log.url.render_as_string(hide_password=False)
+    words = ("audit", "verify", "--head", str(old), "--json")
+
+    ran = connected_shell(tmp_path, servers, url).run(*words)
+    archiving = {"TASKYARD_AUDIT_RETENTION_DAYS": "30", "TASKYARD_AUDIT_ARCHIVE_FOLDER": "archives"}
+    known = connected_shell(tmp_path, servers, url).run(*words, **archiving)
+
+    assert (ran.code, ran.document["counts"]) == (1, {"chain_broken": 1, "head_missing": 1})
+    assert "If relays archive, give the archives with --archive" in ran.out
+    assert (known.code, known.document["counts"]) == (0, {})
+
+
 def test_a_log_that_is_old_as_a_whole_goes_and_its_chain_goes_on(
     log: Engine, old: Head, tmp_path: Path
 ) -> None:

@@ -388,3 +388,45 @@ def test_after_a_failover_rows_with_ids_that_were_given_before_are_sealed(
 
 def test_kinds_of_findings_have_a_meaning_each() -> None:
     assert set(audit.MEANINGS) == set(Kind)
+
+
+def test_a_seal_that_is_made_up_keeps_no_later_row_from_being_sealed(log: Engine) -> None:
+    write(log, 2)
+    head = sealed(log)
+    with log.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO audit_seals (seq, form, cluster, sealed_at, next_transaction, "
+                "row_ids, row_hashes, last_id, prev_hash, hash) VALUES "
+                "(2, 1, 'x', now(), 1, '{}', '', 1000000000, '', '')"
+            )
+        )
+    write(log)
+    one = sealer(log)
+    assert one.run_once() == 1
+    write(log)
+    assert one.run_once() == 1
+
+    found = verify(log, [head])
+    assert set(found.counts) == {Kind.SEAL_CHANGED, Kind.CHAIN_BROKEN}
+    assert (found.rows, found.unsealed, found.heads) == (4, 0, 1)
+
+
+def test_a_seal_before_the_chain_keeps_no_row_from_being_sealed(log: Engine) -> None:
+    write(log, 2)
+    with log.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO audit_seals (seq, form, cluster, sealed_at, next_transaction, "
+                "row_ids, row_hashes, last_id, prev_hash, hash) VALUES "
+                "(-1, 1, 'x', now(), 9000000000, '{1,2,3}', '', 3, '', '')"
+            )
+        )
+    one = sealer(log)
+    assert one.run_once() == 2
+    write(log)
+    assert one.run_once() == 1
+
+    found = verify(log, [])
+    assert set(found.counts) == {Kind.CHAIN_BROKEN, Kind.SEALED_TWICE}
+    assert (found.rows, found.unsealed) == (3, 0)

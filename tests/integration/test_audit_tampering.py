@@ -222,6 +222,20 @@ def test_the_changes_tried_are_of_every_column_but_the_id() -> None:
             id="rows left out of a seal",
         ),
         pytest.param(
+            sql("UPDATE audit_seals SET row_ids = ARRAY[row_ids] WHERE seq = 2"),
+            {Kind.SEAL_CHANGED},
+            id="rows named in a form that nothing of ours writes",
+        ),
+        pytest.param(
+            sql(
+                "INSERT INTO audit_seals (seq, form, cluster, sealed_at, next_transaction, "
+                "row_ids, row_hashes, last_id, prev_hash, hash) "
+                "VALUES (-1, 1, 'x', now(), 1, '{14,15,16}', '', 0, '', '')"
+            ),
+            {Kind.CHAIN_BROKEN},
+            id="a seal before the chain that keeps rows from being sealed",
+        ),
+        pytest.param(
             sql("UPDATE audit_seals SET row_ids = row_ids || row_ids[1:1] WHERE seq = 3"),
             {Kind.SEAL_CHANGED, Kind.SEALED_TWICE},
             id="a row named twice",

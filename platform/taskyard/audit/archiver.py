@@ -27,8 +27,9 @@ _ROWS_AT_ONCE: Final = 2000
 _ROWS: Final = text(f"SELECT {ROW_SQL} FROM operator_audit_log WHERE id = ANY(:ids)")  # noqa: S608 - constant
 # The end of the chain stays, or nothing would say what the next seal follows from.
 _OLD: Final = text(
-    "SELECT (SELECT min(seq) FROM audit_seals), least("
-    "(SELECT min(seq) FROM audit_seals WHERE sealed_at >= now() - make_interval(days => :days)),"
+    "SELECT (SELECT min(seq) FROM audit_seals WHERE seq > 0), least("
+    "(SELECT min(seq) FROM audit_seals "
+    "WHERE seq > 0 AND sealed_at >= now() - make_interval(days => :days)), "
     "(SELECT max(seq) FROM audit_seals))"
 )
 # One at a time archives a schema's log, also where several relays share the folder.

@@ -151,7 +151,7 @@ def cluster_of(connection: Connection) -> str:
 
 def last_seal(connection: Connection) -> Seal | None:
     """Return the last seal of the chain."""
-    query = text(f"SELECT {SEAL_SQL} FROM audit_seals ORDER BY seq DESC LIMIT 1")  # noqa: S608 - constant
+    query = text(f"SELECT {SEAL_SQL} FROM audit_seals WHERE seq > 0 ORDER BY seq DESC LIMIT 1")  # noqa: S608 - constant
     row = connection.execute(query).mappings().one_or_none()
     return None if row is None else read_seal(dict(row))
 
@@ -179,7 +179,7 @@ def read_seal(row: Mapping[str, Any]) -> Seal:
         sealed_us=sealed_us,
         closed_below=row["closed_below"],
         next_transaction=row["next_transaction"],
-        row_ids=tuple(-1 if found is None else int(found) for found in row["row_ids"]),
+        row_ids=tuple(found if isinstance(found, int) else -1 for found in row["row_ids"]),
         row_hashes=bytes(row["row_hashes"]),
         archived_through=row["archived_through"],
         prev_hash=bytes(row["prev_hash"]),

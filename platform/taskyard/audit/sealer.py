@@ -34,9 +34,15 @@ EVERY_S: Final = 5.0
 _BATCH: Final = 1000  # 40 kB a seal
 _LOCK: Final = text(f"SELECT pg_try_advisory_xact_lock({LOCK_SQL})")
 _TIMELINE: Final = text("SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)")
-_FLOOR: Final = text("SELECT coalesce(max(last_id), 0) FROM audit_seals WHERE cluster <> :cluster")
+# A seal that somebody made up may name any row: no row that is to come counts as sealed.
+_FLOOR: Final = text(
+    "SELECT CASE WHEN max(last_id) IS NULL THEN 0 "
+    "ELSE least(max(last_id), (SELECT max(id) FROM operator_audit_log)) END "
+    "FROM audit_seals WHERE seq > 0 AND cluster <> :cluster"
+)
 _HASH: Final = text(
-    "SELECT (SELECT min(seq) FROM audit_seals), (SELECT hash FROM audit_seals WHERE seq = :seq)"
+    "SELECT (SELECT min(seq) FROM audit_seals WHERE seq > 0), "
+    "(SELECT hash FROM audit_seals WHERE seq = :seq)"
 )
 # Rows and horizon come from one snapshot, since they come from one statement. The horizon is
 # returned even without rows.
@@ -50,7 +56,7 @@ _UNSEALED: Final = text(
             AND NOT EXISTS (
                 SELECT FROM audit_seals AS seal, unnest(seal.row_ids) AS sealed(id)
                 WHERE seal.next_transaction > :since AND seal.last_id > :after
-                    AND sealed.id = written.id)
+                    AND seal.seq > 0 AND sealed.id = written.id)
         ORDER BY written.id LIMIT {_BATCH + 1}) AS unsealed ON true
     ORDER BY unsealed.id::bigint
     """  # noqa: S608 - constants

@@ -31,10 +31,11 @@ _UNSEALED: Final = text(
         {in_microseconds("performed_at")} AS performed_us
     FROM operator_audit_log AS written WHERE NOT EXISTS (
         SELECT FROM audit_seals AS seal, unnest(seal.row_ids) AS sealed(id)
-        WHERE sealed.id = written.id)
+        WHERE seal.seq > 0 AND sealed.id = written.id)
     ORDER BY id
     """  # noqa: S608 - constant
 )
+_BEFORE_ALL: Final = -(2**63)
 _TWICE: Final = text(
     "SELECT sealed.id, array_agg(seal.seq ORDER BY seal.seq) "
     "FROM audit_seals AS seal, unnest(seal.row_ids) AS sealed(id) "
@@ -47,29 +48,36 @@ _NO_HEAD: Final = (
 )
 
 
-def verify(engine: Engine, heads: Sequence[Head], archives: Sequence[Path] = ()) -> Report:
+def verify(
+    engine: Engine, heads: Sequence[Head], archives: Sequence[Path] = (), *, archiving: bool = True
+) -> Report:
     """Compare rows, seals and exported heads, in one snapshot; the sealer may work meanwhile.
 
-    `archives` come before what Postgres has, in the order of their seals. Raises `InvalidPayload`
-    for a file that is no archive.
+    `archives` come before what Postgres has, in the order of their seals. Without `archiving` a
+    seal that says what was archived is not believed. Raises `InvalidPayload` for a file that is no
+    archive.
     """
     options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
     with engine.connect().execution_options(**options) as connection:
-        return verify_in(connection, heads, archives)
+        return verify_in(connection, heads, archives, archiving=archiving)
 
 
 def verify_in(
-    connection: Connection, heads: Sequence[Head], archives: Sequence[Path] = ()
+    connection: Connection,
+    heads: Sequence[Head],
+    archives: Sequence[Path] = (),
+    *,
+    archiving: bool = True,
 ) -> Report:
     """Do the same in the caller's transaction, which must have one snapshot."""
-    return _Verification(connection, heads).run(archives)
+    return _Verification(connection, heads, archiving=archiving).run(archives)
 
 
 class _Verification:
     """One pass along the chain: the archives, then Postgres."""
 
-    def __init__(self, connection: Connection, heads: Sequence[Head]) -> None:
-        self._connection = connection
+    def __init__(self, connection: Connection, heads: Sequence[Head], *, archiving: bool) -> None:
+        self._connection, self._archiving = connection, archiving
         self._numbered = _by_number(heads)
         self._hashes = {head.hash for head in heads if head.seq is None}
         self._any_head = bool(heads)
@@ -85,10 +93,14 @@ class _Verification:
         for path in sorted(archives, key=_first_seal):
             for part in read_archive(path):
                 self._take_archived(part)
-        for page in seals_after(self._connection, 0):
+        for page in seals_after(self._connection, _BEFORE_ALL):
             rows = rows_of_seals(self._connection, page)
             for seal in page:
-                if seal.seq in self._archived:
+                if seal.seq < 1:
+                    # Rows that it names would count as sealed, and no other seal has them.
+                    named = f"seal {seal.seq} is none: the chain begins with 1"
+                    report.add(Kind.CHAIN_BROKEN, named, seal=seal.seq)
+                elif seal.seq in self._archived:
                     self._compare_archived(seal, rows)
                 else:
                     self._take(seal, rows)
@@ -172,6 +184,13 @@ class _Verification:
             if marker is None or (marker.archived_through or 0) < last:
                 named = f"{_seals(first, last)} gone, and no seal says that they were archived"
                 self._report.add(Kind.CHAIN_BROKEN, named, seal=first)
+            elif not self._archiving:
+                named = (
+                    f"{_seals(first, last)} gone; seal {marker.seq} of {_day(marker)} says that "
+                    "they were archived, but audit_retention_days is 0. If relays archive, give "
+                    "the archives with --archive, or set TASKYARD_AUDIT_RETENTION_DAYS as there"
+                )
+                self._report.add(Kind.CHAIN_BROKEN, named, seal=first)
             else:
                 self._report.notes.append(
                     f"{_seals(first, last)} archived, says seal {marker.seq} of {_day(marker)}, "
@@ -210,7 +229,9 @@ class _Verification:
     def _is_archived(self, seq: int) -> bool:
         """Whether a seal is in a gap for which another seal vouches."""
         marker = self._archived_through
-        through = 0 if marker is None else marker.archived_through or 0
+        if marker is None or not self._archiving:
+            return False
+        through = marker.archived_through or 0
         return any(first <= seq <= last <= through for first, last in self._gaps)
 
     def _check_row(

@@ -43,7 +43,8 @@ def command(
     settings = find_target(quiet=json).settings
     heads = given_heads([*(head or []), *_own(settings.audit_head_file)])
     with database.opened(settings.need_database_url(), application_name="taskyard audit") as engine:
-        report = verify(engine, heads, _archives(archive or []))
+        archiving = settings.audit_retention_days > 0
+        report = verify(engine, heads, _archives(archive or []), archiving=archiving)
     if json:
         print_json(report.document())
     else:
