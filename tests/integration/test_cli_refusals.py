@@ -237,7 +237,7 @@ def test_an_unknown_letter_names_the_list(shell: Shell) -> None:
     ran = shell.run("dlq", "show", "0123456789")
 
     assert ran.code == 4
-    assert ran.err == "error: there is no letter '0123456789'. See: taskyard dlq list\n"
+    assert ran.err == "error: there is no dead letter '0123456789'. See: taskyard dlq list\n"
 
 
 def test_a_replay_without_an_identity_says_how_to_get_one(shell: Shell) -> None:

@@ -318,7 +318,7 @@ def test_many_letters_are_counted_and_a_refusal_does_not_stop_the_rest(shell: Sh
 
     lines = ran.out.splitlines()
     assert ran.code == 4
-    assert lines[0].startswith("refused  0123456789: there is no letter '0123456789'")
+    assert lines[0].startswith("refused  0123456789: there is no dead letter '0123456789'")
     assert lines[1].startswith(f"applied  {letter['id']}. See: taskyard jobs wait {job_id}")
     assert lines[2] == "1 applied, 0 pending, 1 refused"
 

@@ -96,7 +96,7 @@ def test_an_identity_sees_what_lies_within_its_queues_and_domains(database: Engi
             if place in within:
                 assert str(letters.show(database, name, identity=someone)["id"]) == name
             else:
-                with pytest.raises(NotFound, match=r"there is no letter .* taskyard dlq list"):
+                with pytest.raises(NotFound, match=r"there is no dead letter .* taskyard dlq list"):
                     letters.show(database, name, identity=someone)
 
 
@@ -140,12 +140,12 @@ def test_an_ambiguous_prefix_lists_the_candidates(database: Engine) -> None:
 
 @pytest.mark.parametrize("name", ["", "abc", "zzzzzzzz", "'; DROP TABLE x", "a" * 40])
 def test_what_is_no_id_is_told_what_an_id_is(database: Engine, name: str) -> None:
-    with pytest.raises(NotFound, match="is not a letter's id: expected a UUID or at least 6"):
+    with pytest.raises(NotFound, match="is not a dead letter's id: expected a UUID or at least 6"):
         letters.show(database, name)
 
 
 def test_an_id_that_is_not_there_names_the_next_command(database: Engine) -> None:
-    with pytest.raises(NotFound, match=r"there is no letter .abcdef"):
+    with pytest.raises(NotFound, match=r"there is no dead letter .abcdef"):
         letters.show(database, "abcdef")
 
 

@@ -95,7 +95,7 @@ def test_reading_needs_a_reason_and_a_letter(database: Engine) -> None:
         read(database, letter, reason=None)
     with pytest.raises(NotFound):
         read(database, "0123456789")
-    assert last_entry(database)["outcome"].startswith("refused: there is no letter")
+    assert last_entry(database)["outcome"].startswith("refused: there is no dead letter")
 
 
 def test_without_an_audit_row_there_is_no_message(

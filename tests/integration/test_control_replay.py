@@ -189,7 +189,7 @@ def test_a_letter_that_is_not_there_is_not_found_and_the_attempt_is_audited(
         replay(database, uuid.uuid4(), identity=someone, reason=WHY)
     with database.connect() as connection:
         query = select(AUDIT.c.outcome).where(AUDIT.c.operator_identity == someone.subject)
-        assert str(connection.scalar(query)).startswith("refused: there is no letter")
+        assert str(connection.scalar(query)).startswith("refused: there is no dead letter")
 
 
 def test_raw_junk_cannot_be_replayed(database: Engine) -> None:

@@ -100,7 +100,9 @@ def test_an_outage_of_postgres_is_waited_for_and_then_made_up(
             eventually(lambda: waits <= logged(), "both feeds say that they wait")
         eventually(lambda: harness.has(letter), "the letter")
         eventually(lambda: harness.knows("outage"), "the event")
-        over = [f"mirror_{feed} stands still: this works again" for feed in ("letters", "events")]
+        over = [
+            f"mirror_{feed} cannot continue: this works again" for feed in ("letters", "events")
+        ]
         eventually(lambda: all(text in caplog.text for text in over), "both say that they go on")
 
 

@@ -78,7 +78,7 @@ def test_a_key_ring_is_read_and_written_without_loss():
         (FULL.replace("*@ops.example.com", "a b"), "subjects: expected a name"),
         (FULL.replace("*@ops.example.com", "a\\u0000"), "subjects: expected a name"),
         (FULL.replace("00:00+00:00", "00:00"), "not_before: Input should have timezone"),
-        (FULL.replace(KEY_ID, "another"), f"the key another has the id {KEY_ID}"),
+        (FULL.replace(KEY_ID, "another"), f"another. holds the key {KEY_ID}"),
     ],
 )
 def test_a_wrong_key_ring_is_refused_with_the_place_of_its_fault(text: str, said: str):

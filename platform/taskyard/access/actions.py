@@ -8,9 +8,10 @@ __all__ = ["Action", "Scope"]
 
 
 class Action(StrEnum):
-    """What a person can do; the values are `action_type` of the audit log.
+    """An action that an operator can take.
 
-    Reading masked lists is no action: every role may, within its queues and domains.
+    The values are the `action_type` of audit rows. Reading masked lists is not an action: every
+    role may read the lists, within its queues and domains.
     """
 
     # Jobs and dead letters.
@@ -65,10 +66,12 @@ class Action(StrEnum):
 
 
 class Scope(StrEnum):
-    """What an action affects, which limits identities that are bound to queues or domains.
+    """What an action affects.
 
-    `QUEUE`: a job, a letter or a queue; a bound identity may act within its bounds. `FLEET`: more
-    than one queue; a bound identity may not. `SELF`: the caller alone; bounds do not matter.
+    This decides whether an identity that is limited to queues or domains may take the action.
+    `QUEUE`: a job, a dead letter or a queue; such an identity may act within its limits. `FLEET`:
+    more than one queue; such an identity may not act. `SELF`: only the caller; the limits do not
+    matter.
     """
 
     QUEUE = "queue"

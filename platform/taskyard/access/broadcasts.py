@@ -23,7 +23,7 @@ def call_of_broadcast(audience: str, command: str, workers: Iterable[str] = ()) 
 
 
 def call_at(audience: str, verb: Action, worker: str) -> Call:
-    """Return the call as one worker receives it, and as the mirror verifies it again."""
+    """Return the call that one worker receives; the worker and the mirror verify the same call."""
     return replace(call_of(audience, verb, {}), receiver=worker)
 
 

@@ -53,7 +53,7 @@ _SIGNATURE_BYTES: Final = 64
 
 
 class Fault(StrEnum):
-    """Why a credential is refused."""
+    """The reason why a credential is refused."""
 
     MALFORMED = "malformed"
     UNKNOWN_KEY = "unknown_key"
@@ -74,10 +74,12 @@ class Fault(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A requested call: `audience` is the namespace, `arguments` their hash, `targets` sorted.
+    """A requested call of a verb.
 
-    Without targets the verb is for everything that it reaches. `receiver` is the worker that
-    received a broadcast: there a credential is valid that names this worker, or has no target.
+    `audience` is the namespace of the receiver, `arguments` is the hash of the arguments, and
+    `targets` are sorted. A call without targets acts on everything that the verb can reach.
+    `receiver` is the worker that received a broadcast: this worker accepts a credential that names
+    it, or a credential without targets.
     """
 
     audience: str
@@ -130,7 +132,10 @@ class Claims(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A credential that is valid for a call: who calls, within the bounds of the key."""
+    """A credential that is valid for a call.
+
+    Its identity is the caller, limited to the rights of the key.
+    """
 
     identity: Identity
     claims: Claims
@@ -138,9 +143,9 @@ class Verified:
 
     @property
     def nonce_expires_at(self) -> float:
-        """Until when the nonce must be kept, in seconds since 1970.
+        """Return until when the nonce must be kept, in seconds since 1970.
 
-        No receiver accepts it later.
+        After that time no receiver accepts the credential.
         """
         return self.claims.exp + CLOCKS_MAY_DIFFER.total_seconds()
 
@@ -189,9 +194,10 @@ def verify(text: object, ring: KeyRing, call: Call, now: datetime) -> Verified:
 
 
 def authenticate(text: object, ring: KeyRing, call: Call) -> Verified:
-    """Do as `verify`, without the time, which `Verified.check_time` checks.
+    """Verify everything except the time.
 
-    No claim in the text is read before its signature is verified.
+    `Verified.check_time` checks the time. No claim in the text is read before its signature is
+    verified.
     """
     signed, key_id, body, signature = _split(text)
     key = ring.get(key_id)
@@ -213,7 +219,7 @@ def authenticate(text: object, ring: KeyRing, call: Call) -> Verified:
 
 
 def _split(text: object) -> tuple[bytes, str, bytes, bytes]:
-    """Return what is signed, the key's id, the claims, the signature."""
+    """Return the signed part of the credential, the id of the key, the claims and the signature."""
     if text is None:
         raise refusal(Fault.UNSIGNED)
     if not isinstance(text, str) or not text.isascii() or len(text) > _LONGEST:
@@ -299,7 +305,7 @@ def _decode(text: str) -> bytes:
 
 
 def refusal(fault: Fault) -> CredentialRefused:
-    """Return the error of a fault, with its remedy and no part of the credential."""
+    """Return the error for a fault: it names the remedy and contains no part of the credential."""
     return CredentialRefused(fault, _SENTENCES[fault])
 
 
@@ -308,8 +314,8 @@ _SENTENCES: Final[Mapping[Fault, str]] = {
     Fault.MALFORMED: "the credential is not of the form v1.<key id>.<claims>.<signature>. "
     + _SIGN_AGAIN,
     Fault.UNKNOWN_KEY: "the credential is signed with a key that the receiver does not have. Add "
-    "its public key to the file that TASKYARD_PUBLIC_KEYS names there",
-    Fault.RETIRED_KEY: "the credential's key is retired. Create a new one with: taskyard keys "
+    "its public key to the receiver's key ring, the file in TASKYARD_PUBLIC_KEYS there",
+    Fault.RETIRED_KEY: "the credential's key is retired. Create a new key with: taskyard keys "
     "create",
     Fault.BAD_SIGNATURE: "the credential's signature does not match its claims. " + _SIGN_AGAIN,
     Fault.WRONG_AUDIENCE: "the credential is for another namespace. Sign it with the "

@@ -14,11 +14,12 @@ __all__ = ["Identity"]
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A verified subject and its rights; never built from an argument that a caller may set.
+    """A verified subject and its rights.
 
-    `via` names the credential: `local`, `token:<id>`, `key:<id>`. `queues` and `domains` bind it
-    to jobs of those queues and of types with those domains; None binds it to none. `granted` are
-    actions above its role that its token or grant names.
+    Never build an identity from an argument that a caller may set. `via` names the credential:
+    `local`, `token:<id>`, `key:<id>`. `queues` and `domains` limit the identity to jobs in these
+    queues and to job types of these domains; None means no limit. `granted` are actions above its
+    role that its token or grant names.
     """
 
     subject: str
@@ -29,15 +30,12 @@ class Identity:
     granted: frozenset[Action] = frozenset()
 
     def may(self, action: Action) -> bool:
-        """Return whether the role, or a grant by name, allows the action.
-
-        Bounds apply in addition.
-        """
+        """Return whether the role or a grant by name allows the action, without its bounds."""
         right = RIGHTS[action]
         return self.role.includes(right.role) or (right.granted and action in self.granted)
 
     def permit(self, action: Action) -> None:
-        """Raise `NotPermitted` unless the identity may take this action at all."""
+        """Raise `NotPermitted` if the identity may not take this action on any target."""
         right = RIGHTS[action]
         if not self.may(action):
             raise NotPermitted(
@@ -46,14 +44,15 @@ class Identity:
             )
         if right.scope is Scope.FLEET and self._bounds():
             raise NotPermitted(
-                f"{self.subject} is bound to {self._bounds()} and may not do {action}, which "
-                "affects more than these; that needs an identity without this bound"
+                f"{self.subject} is bound to {self._bounds()} and may not do {action}, because "
+                "the action affects jobs outside this bound; use an identity without a bound"
             )
 
     def permit_on(self, action: Action, *, queues: Iterable[str], domain: str | None) -> None:
-        """Raise `NotPermitted` unless the target lies within the bounds.
+        """Raise `NotPermitted` unless the target is within the queues and domains of the identity.
 
-        `queues` are all that the action touches: a job's own, and the one that it goes to.
+        `queues` are all queues that the action touches: the job's own queue, and the queue that the
+        job goes to.
         """
         self.permit(action)
         outside = [] if self.queues is None else sorted(set(queues) - self.queues)
@@ -70,7 +69,7 @@ class Identity:
             )
 
     def sees(self, queue: str, domain: str | None) -> bool:
-        """Return whether lists show this identity items of the queue and the domain."""
+        """Return whether lists show this identity the items of the queue and the domain."""
         return (self.queues is None or queue in self.queues) and (
             self.domains is None or domain in self.domains
         )

@@ -102,7 +102,10 @@ def read_ring(path: Path) -> KeyRing:
 
 
 class RingFile:
-    """A key ring's file, which is read again when it has changed; checked every `LOOK_EVERY_S`."""
+    """A key ring's file.
+
+    The file is checked every `LOOK_EVERY_S`, and read again when it has changed.
+    """
 
     def __init__(self, path: Path, clock: Clock = SYSTEM_CLOCK) -> None:
         self._path, self._clock = path, clock
@@ -113,9 +116,10 @@ class RingFile:
         self._fault: str | None = None
 
     def ring(self) -> KeyRing:
-        """Return the ring in the file; raises `InvalidSettings` as long as it cannot be read.
+        """Return the ring in the file; raises `InvalidSettings` while the file cannot be read.
 
-        An earlier ring is not used instead: it may contain a retired key.
+        The last ring that could be read is not used instead: it may contain a key that was retired
+        since.
         """
         with self._lock:
             now_s = self._clock.monotonic_s()

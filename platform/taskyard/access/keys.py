@@ -64,11 +64,11 @@ def bytes_of_text(value: object) -> bytes:
 
 
 class PublicKey(BaseModel):
-    """One public key and its bindings.
+    """One public key and the limits of what it may sign.
 
     `subjects` are exact names, or `*@example.com` for an issuer that verifies people. `role`,
-    `granted`, `queues` and `domains` are the most that it can sign for; None does not bind. It is
-    valid from `not_before` until `not_after`; None sets no limit.
+    `granted`, `queues` and `domains` are the most that the key can sign for; None means no limit.
+    The key is valid from `not_before` until `not_after`; None means no limit.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -95,7 +95,7 @@ class PublicKey(BaseModel):
 
     @property
     def key_id(self) -> str:
-        """The id that a credential names."""
+        """The id of the key, as a credential names it."""
         return key_id_of(self.public_key)
 
     def signs_for(self, subject: str) -> bool:
@@ -106,7 +106,7 @@ class PublicKey(BaseModel):
         return bool(at and _PERSON.fullmatch(person)) and f"*@{domain}" in self.subjects
 
     def bound(self, identity: Identity) -> Identity:
-        """Return the identity within this key's bounds; its role is checked elsewhere."""
+        """Return the identity within the bounds of this key; its role is checked elsewhere."""
         return Identity(
             identity.subject,
             via=identity.via,
@@ -180,7 +180,8 @@ def _entry(name: str, raw: object, source: str) -> PublicKey:
         raise InvalidSettings(f"the key ring {source}, key {name}: {field}: {said}") from error
     if key.key_id != name:
         raise InvalidSettings(
-            f"the key ring {source}: the key {name} has the id {key.key_id}; name its table so"
+            f"the key ring {source}: the table [keys.{name}] holds "
+            f"the key {key.key_id}. Rename the table to [keys.{key.key_id}]"
         )
     return key
 

@@ -1,6 +1,7 @@
-"""The signed call that a message of an operator task is.
+"""Convert the message of an operator task to the call that its credential signs.
 
-Apart from the table of the tasks, which clients read too: they need no cryptography.
+This file is separate from the table of the operator tasks: clients read the table too, and need no
+cryptography for it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ __all__ = ["call_of_task"]
 def call_of_task(audience: str, task: str, arguments: Mapping[str, object]) -> Call:
     """Return the call of an operator task's message; raises `InvalidPayload` if it is not JSON.
 
-    `arguments` are all of its named arguments except the credential.
+    `arguments` are all named arguments of the message except the credential.
     """
     known = OPERATOR_TASKS[task]
     target = arguments.get(known.target)

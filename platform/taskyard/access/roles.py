@@ -13,7 +13,7 @@ __all__ = ["RIGHTS", "Right", "Role"]
 
 
 class Role(StrEnum):
-    """A role may do what the earlier roles may, and more."""
+    """A role; each role may do everything that the roles before it in this list may do."""
 
     VIEWER = "viewer"
     OPERATOR = "operator"
@@ -29,7 +29,7 @@ class Role(StrEnum):
 class Right:
     """The lowest role that may take an action, and what the action affects.
 
-    `granted`: a lower role may take it too, if its token or grant names it.
+    `granted`: a lower role may take the action too, if its token or grant names the action.
     """
 
     role: Role

@@ -51,14 +51,14 @@ class Token:
         return Token(self.id, _new_secret())
 
     def digest(self) -> bytes:
-        """The SHA-256 of the secret, which is what the database holds.
+        """The SHA-256 of the secret; the database stores only this hash.
 
         A secret of 256 random bits cannot be guessed, so a slow hash would protect nothing more.
         """
         return sha256(self.secret.encode("ascii")).digest()
 
     def reveal(self) -> str:
-        """Return the whole text, for the one line that shows it to its creator."""
+        """Return the whole token, for the one line that shows the token to its creator."""
         return f"ty_{self.id}_{self.secret}"
 
 

@@ -1,4 +1,7 @@
-"""Verify credentials in a process that has a key ring in its settings, or none."""
+"""Verify credentials with the key ring in the settings of a process.
+
+A process without a key ring refuses every credential.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,10 @@ log = logger(__name__)
 
 
 class Verifier:
-    """Verifies credentials by the key ring in the file `public_keys`; without one it has no key."""
+    """Verifies credentials with the key ring in the file `public_keys`.
+
+    Without such a file the key ring is empty, so every credential is refused.
+    """
 
     def __init__(self, settings: Settings, clock: Clock = SYSTEM_CLOCK) -> None:
         self.audience = settings.namespace
@@ -25,13 +31,13 @@ class Verifier:
         self._file = None if path is None else RingFile(path.expanduser(), clock)
 
     def verify(self, text: object, call: Call) -> Verified:
-        """Return who calls; raises `CredentialRefused`."""
+        """Return the verified caller; raises `CredentialRefused`."""
         verified = self.authenticate(text, call)
         verified.check_time(self.clock.now())
         return verified
 
     def authenticate(self, text: object, call: Call) -> Verified:
-        """Do as `verify`, without the time, for a call that may have been accepted already."""
+        """Verify everything except the time, for a call that may have been accepted already."""
         try:
             return authenticate(text, self._ring(), call)
         except ModuleNotFoundError as error:

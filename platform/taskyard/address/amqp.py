@@ -49,10 +49,10 @@ _REQUIREMENTS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class AmqpAddress:
-    """One broker; `urls` are kombu's, in the order to try, without the options in `tls`.
+    """The address of one broker, or of one cluster of brokers.
 
-    `tls` are py-amqp's options, None without TLS; in them a `server_hostname` of None stands for
-    the host of the URL in use.
+    `urls` are kombu's URLs in the order to try, without the options in `tls`. `tls` are py-amqp's
+    options, None without TLS; a `server_hostname` of None in them means the host of the URL in use.
     """
 
     urls: tuple[str, ...]
@@ -84,7 +84,7 @@ def amqp_address(url: str) -> AmqpAddress:
 
 
 def _common_tls(parts: list[Url]) -> dict[str, Any]:
-    """Return the TLS options of all URLs; it is enough if one of them has options."""
+    """Return the TLS options of a cluster; it is enough if one of its URLs has these options."""
     said = [part for part in parts if any(_is_tls(name) for name in part.options)] or parts[:1]
     found = [_tls(part) for part in said]
     if any(tls != found[0] for tls in found):

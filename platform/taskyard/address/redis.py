@@ -54,10 +54,11 @@ _TLS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class RedisAddress:
-    """What a client needs to connect; with `primary`, `hosts` are the Sentinels that know it.
+    """The address of a Redis, with what a client needs to connect.
 
-    `username` and `password` are the server's own. `tls` holds redis-py's `ssl_*` options, None
-    without TLS; `options` its others. `sentinel` holds redis-py's options for the Sentinels.
+    With `primary`, `hosts` are the Sentinels that know this primary. `username` and `password` are
+    those of the server itself. `tls` holds redis-py's `ssl_*` options, None without TLS. `options`
+    holds redis-py's other options, `sentinel` the options for the connections to Sentinels.
     """
 
     hosts: tuple[tuple[str, int], ...]
@@ -123,7 +124,7 @@ def _sentinel(parts: Url, common: dict[str, Any], form: str) -> RedisAddress:
 
 
 def _check_options(parts: Url) -> None:
-    """Raise for an option that would be ignored silently, or would change answers."""
+    """Raise `InvalidSettings` for an option that redis-py would ignore, or that changes replies."""
     known = {*_OPTIONS, *_DATABASE, *_TLS}
     if parts.scheme == "sentinel":
         known.update(_SENTINEL_CREDENTIALS)

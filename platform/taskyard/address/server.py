@@ -16,10 +16,11 @@ __all__ = ["Server", "same_server", "server_at", "server_of"]
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """What identifies a server: no credentials, no options, and defaults written out.
+    """The identity of a server: no credentials, no options, and defaults written out.
 
-    `places` are the hosts with ports, or a socket's path; any of them leads to the same server or
-    cluster. `part` is the database or the virtual host, `primary` the name that Sentinels know.
+    `places` are the hosts with ports, or the path of a socket; each place leads to the same server
+    or cluster. `part` is the database or the virtual host. `primary` is the name of the primary
+    that the Sentinels know.
     """
 
     kind: str
@@ -53,7 +54,10 @@ class Server:
         return f"{self.kind}://{place}/{part}"
 
     def is_same(self, other: Server) -> bool:
-        """Return whether both name the same server and part of it, judged by their names."""
+        """Return whether both objects name the same server and the same part of it.
+
+        Only the names are compared; no server is asked.
+        """
         return (
             (self.kind, self.part, self.primary) == (other.kind, other.part, other.primary)
         ) and bool(self.places & other.places)
@@ -65,7 +69,7 @@ def _place(host: str, port: int) -> str:
 
 
 def _plain_host(host: str) -> str:
-    """Return a host's name in small letters; all names of this machine become one."""
+    """Return a host's name in small letters; every name of this machine becomes the same name."""
     name = host.strip().lower().rstrip(".")
     if name in ("", "localhost", "localhost.localdomain"):
         return "localhost"

@@ -14,9 +14,10 @@ __all__ = ["Url", "flag", "read_url"]
 
 @dataclass(frozen=True, slots=True)
 class Url:
-    """The path is without its first slash.
+    """A parsed URL.
 
-    `options` is the query, in which the last of equal names counts.
+    `path` is without its first slash. `options` is the query; if a name occurs twice in the query,
+    the last value counts.
     """
 
     scheme: str
@@ -81,7 +82,7 @@ def _host(text: str) -> tuple[str, int | None]:
 def flag(text: str) -> bool:
     """Return whether an option is switched on.
 
-    Raises ValueError for a word other than yes or no.
+    Raises ValueError if the option's value means neither yes nor no.
     """
     word = text.lower()
     if word in ("1", "true", "yes", "y", "on"):

@@ -1,6 +1,7 @@
-"""The audit log: what operators did, requested and were refused, in rows that cannot be changed.
+"""The audit log: rows of what operators did, requested and were refused.
 
-A chain of seals shows a change all the same: `Sealer` extends it, `verify` checks it.
+The database refuses changes of these rows. A chain of seals shows a change that the owner of the
+database made all the same: `Sealer` extends the chain, `verify` checks it.
 """
 
 from taskyard.audit.archive import archives_in, ended_at

@@ -1,7 +1,7 @@
-"""Archives of the audit log: seals with their rows in a compressed file, a JSON line a seal.
+"""Archives of the audit log: seals with their rows in a compressed file, one JSON line per seal.
 
-The rows are in the form that was hashed, so an archive can be verified without Postgres. Its last
-seal has the hash from which the first one that stays in Postgres follows.
+The rows are in the form that was hashed, so an archive can be verified without Postgres. The first
+seal that stays in Postgres contains the hash of the last seal in the archive.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ class Sealed:
 
 
 def write_archive(folder: Path, parts: Iterable[Sealed]) -> Path:
-    """Write seals that follow one another; the file is on the disk whole, or not there.
+    """Write consecutive seals into one archive; the file appears only when it is whole and on disk.
 
-    Its name has the first and the last seal, the day of the last, and the beginning of its hash:
-    the same seals have the same file. Only one process may write into a folder at a time: what
-    others left half written is removed. Raises OSError.
+    The file's name has the first and the last seal, the day of the last seal, and the beginning of
+    its hash: the same seals have the same file. Only one process may write into a folder at a time:
+    it removes the incomplete files of others. Raises OSError.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     for left in folder.glob(".audit-*.partial"):
@@ -70,7 +70,7 @@ def write_archive(folder: Path, parts: Iterable[Sealed]) -> Path:
 
 
 def read_archive(path: Path) -> Iterator[Sealed]:
-    """The seals of an archive in their order; raises `InvalidPayload` for what is none."""
+    """Return the seals of an archive in order; raises `InvalidPayload` for another kind of file."""
     number = 1
     try:
         with gzip.open(path, "rt", encoding="utf-8") as file:
@@ -85,12 +85,12 @@ def read_archive(path: Path) -> Iterator[Sealed]:
 
 
 def archives_in(folder: Path) -> list[Path]:
-    """The archives in a folder, in the order of their seals."""
+    """Return the archives in a folder, in the order of their seals."""
     return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
 
 
 def ended_at(path: Path) -> datetime:
-    """The day on which an archive's last seal was made, from its name."""
+    """Return the day on which an archive's last seal was made; the day is in the file's name."""
     found = _NAME.fullmatch(path.name)
     if found is None:
         raise ValueError(f"expected the name of an archive, got {path.name!r}")
@@ -116,7 +116,7 @@ def _document(part: Sealed) -> dict[str, Any]:
 
 def _check_form(document: object) -> None:
     if document != _FORM:
-        raise ValueError("it is no archive of this version")
+        raise ValueError("the file is not an archive of this version")
 
 
 def _sealed(document: Mapping[str, Any]) -> Sealed:

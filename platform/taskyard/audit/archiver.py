@@ -1,7 +1,9 @@
-"""The archiver: moves old seals with their rows from Postgres into files.
+"""The archiver moves old seals with their rows from Postgres into archive files.
 
-First the file, verified and on the disk; then, in one transaction, a seal that says up to where the
-log is archived, and the removal. A kill between the two leaves both, and the next run begins anew.
+First it writes the file, verifies the file, and waits until the file is on the disk. Then one
+transaction adds a seal with the number of the last archived seal, and removes the archived rows. If
+the process is killed between these two steps, the file and the rows both exist, and the next run
+archives the rows again.
 """
 
 from __future__ import annotations
@@ -49,7 +51,7 @@ class Archiver:
         self._engine, self._folder, self._days = engine, folder, days
 
     def run_once(self) -> int:
-        """Archive what is old enough, a file at a time; return how many rows. Raises OSError."""
+        """Archive old rows, one file at a time; return how many. Raises OSError."""
         total = 0
         while (found := self._step()) is not None:
             total += found
@@ -114,7 +116,7 @@ def rows_of_seals(connection: Connection, seals: list[Seal]) -> dict[int, dict[s
 
 
 def _parts(connection: Connection, first: int, young: int) -> list[Sealed]:
-    """Yield the seals from `first` to before `young`, as many as fit into a file."""
+    """Yield groups of seals from `first` up to `young` without it; one group fits into one file."""
     parts: list[Sealed] = []
     count = 0
     for page in seals_after(connection, first - 1):
@@ -132,9 +134,9 @@ def _parts(connection: Connection, first: int, young: int) -> list[Sealed]:
 
 
 def _is_whole(parts: Sequence[Sealed]) -> bool:
-    """Return whether everything is as it was sealed.
+    """Return whether rows and seals are unchanged.
 
-    If not, nothing is archived, and it is logged.
+    If one was changed, log the change; then nothing is archived.
     """
     fault = _fault(parts)
     if fault is not None:
@@ -149,9 +151,9 @@ def _is_whole(parts: Sequence[Sealed]) -> bool:
 
 
 def _fault(parts: Sequence[Sealed]) -> str | None:
-    """Return what was changed since it was sealed.
+    """Return which row or seal was changed, None if none was.
 
-    It must stay where an operator can examine it.
+    A changed row must stay in Postgres, where an operator can examine it.
     """
     previous: Seal | None = None
     for part in parts:

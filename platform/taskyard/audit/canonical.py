@@ -1,9 +1,9 @@
-"""The bytes of an audit row and of a seal, and their SHA-256.
+"""The bytes of an audit row and of a seal, which are hashed with SHA-256.
 
-Every column is a part, in a fixed order: `-;` for NULL, else its length in bytes, a colon, the
-bytes of its text and a semicolon. So no two rows have the same bytes, and NULL differs from empty
-text. Postgres makes the texts: jsonb has one text for each value, times are whole microseconds
-since 1970, in UTC.
+Each column becomes one part, in a fixed order: `-;` for NULL, otherwise the length in bytes, a
+colon, the bytes of the text and a semicolon. So two different rows never have the same bytes, and
+NULL differs from empty text. Postgres makes the texts: jsonb has one text for each value, times are
+whole microseconds since 1970, in UTC.
 """
 
 from __future__ import annotations

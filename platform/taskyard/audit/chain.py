@@ -43,13 +43,14 @@ SEAL_SQL: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Seal:
-    """One seal. All its fields except `hash` are hashed into `hash`.
+    """One seal of the audit log.
 
-    `cluster` is the system identifier of the servers that wrote it: transaction ids mean nothing in
-    another cluster, to which the rows may have been restored. `closed_below`: every row of a
-    transaction below it is in this seal or an earlier one; None if the next seal has more rows.
-    `next_transaction`: no row committed before has this transaction id or a higher one.
-    `archived_through`: the rows of seals up to this one were archived and removed.
+    All fields except `hash` are hashed into `hash`. `cluster` is the system identifier of the
+    Postgres cluster that wrote the seal: a transaction id has a meaning only in its own cluster,
+    and the rows may have been restored to another one. `closed_below`: every row of a transaction
+    with a lower id is in this seal or an earlier one; None if the next seal has more rows.
+    `next_transaction`: every row that was committed before this seal has a lower transaction id.
+    `archived_through`: the rows of all seals up to this number were archived and removed.
     """
 
     seq: int
@@ -65,7 +66,7 @@ class Seal:
     hash: bytes = b""
 
     def digest(self) -> bytes:
-        """Return the hash of its other fields."""
+        """Return the hash of all fields except `hash`."""
         return digest(
             f"taskyard audit seal {self.form}",
             str(self.seq),
@@ -81,13 +82,13 @@ class Seal:
 
     @property
     def sealed_at(self) -> datetime:
-        """When the seal was written, by Postgres' clock."""
+        """Return when the seal was written, by Postgres' clock."""
         return _EPOCH + timedelta(microseconds=self.sealed_us)
 
     def rows(self) -> Iterator[tuple[int, bytes]]:
-        """The id and hash of each row.
+        """Return the id and the hash of each row.
 
-        One without a partner is left out, which `digest` detects.
+        An id without a hash, or a hash without an id, is left out; `digest` detects this fault.
         """
         steps = range(0, len(self.row_hashes), HASH_BYTES)
         hashes = [self.row_hashes[start : start + HASH_BYTES] for start in steps]
@@ -105,7 +106,7 @@ def follow(
     row_hashes: bytes,
     archived_through: int | None = None,
 ) -> Seal:
-    """Make the seal that follows `last`."""
+    """Return the seal that follows `last`."""
     made = Seal(
         seq=1 if last is None else last.seq + 1,
         form=FORM,

@@ -45,7 +45,7 @@ MEANINGS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One finding, in words; `row` and `seal` if it concerns one."""
+    """One finding in words, with the number of the `row` and of the `seal` that it concerns."""
 
     kind: Kind
     text: str
@@ -55,9 +55,10 @@ class Finding:
 
 @dataclass(slots=True)
 class Report:
-    """What was verified, and the findings: `counts` of all, `findings` the first of each kind.
+    """The result of a verification: what was verified, and what was found.
 
-    `unsealed` rows wait for the sealer, the oldest since `unsealed_since`. `heads` counts the
+    `counts` has the number of findings by kind, `findings` the first findings of each kind.
+    `unsealed` rows have no seal yet, the oldest since `unsealed_since`. `heads` is the number of
     exported heads that were found in the chain.
     """
 
@@ -74,7 +75,7 @@ class Report:
 
     @property
     def intact(self) -> bool:
-        """Return whether nothing is wrong."""
+        """Return whether the verification found nothing wrong."""
         return not self.counts
 
     def add(

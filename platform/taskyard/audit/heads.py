@@ -1,6 +1,6 @@
-"""Exported heads of the chain.
+"""Exported heads: hashes of the chain's last seal, at some moments.
 
-Kept outside Postgres, so that the database's owner cannot change them.
+A head is stored outside Postgres, where the owner of the database cannot change it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _IN_LINE: Final = re.compile(r"(?<![0-9a-f:])(?P<seq>\d{1,18}):(?P<hash>[0-9a-f]
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The end of the chain at some moment; written as `seq:hash`, or the hash alone."""
+    """Number and hash of the last seal at some moment, as `seq:hash` or the hash alone."""
 
     seq: int | None
     hash: bytes
@@ -38,10 +38,10 @@ class Head:
 
 
 def exported(seal: Seal, file: HeadFile | None) -> None:
-    """Write the head to the log, and to the file if there is one."""
+    """Write the head to the log, and to the file of heads if there is such a file."""
     head = Head(seal.seq, seal.hash)
     log.info(
-        "the audit log is sealed up to seal %d; its head is %s",
+        "audit log sealed up to seal %d; keep this hash (the head) to verify the log later: %s",
         seal.seq,
         head,
         extra={"action": "audit_sealed", "head": str(head), "rows": len(seal.row_ids)},
@@ -57,7 +57,10 @@ class HeadFile:
         self._path = path
 
     def append(self, seal: Seal) -> None:
-        """Append a line; if the file cannot be written, that is logged, and sealing goes on."""
+        """Append a line for the head.
+
+        If the file cannot be written, the failure is logged and sealing continues.
+        """
         line = {
             "head": str(Head(seal.seq, seal.hash)),
             "sealed_at": seal.sealed_at.isoformat(timespec="seconds"),
@@ -94,9 +97,10 @@ class HeadFile:
 
 
 def given_heads(words: list[str]) -> list[Head]:
-    """Return the heads that `words` are, or that the named files contain.
+    """Return the heads that `words` name, either directly or as files with heads.
 
-    Raises `InvalidPayload` for a word that is neither, and for a file without a head.
+    Raises `InvalidPayload` for a word that is neither a head nor a file, and for a file without a
+    head.
     """
     heads: list[Head] = []
     for word in words:

@@ -1,8 +1,9 @@
-"""Check against earlier seals whether a row's id, transaction and time are possible.
+"""Check whether a row's id, transaction and time are possible after the seals before the row.
 
-When a seal was written, all transactions below its `closed_below` had ended, so their rows are in
-it or in earlier ones. A transaction from its `next_transaction` on began later: its rows have
-higher ids than all sealed rows, and no earlier time than the seal.
+When a seal was written, every transaction below its `closed_below` had ended, so the rows of these
+transactions are in this seal or in an earlier one. A transaction from its `next_transaction` on
+began after the seal: its rows have higher ids than all sealed rows, and their time is not before
+the seal.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _CLOCK_MAY_STEP_US: Final = 60_000_000
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A row's id, transaction and time in microseconds; None for an invalid time."""
+    """A row's id, transaction and time in microseconds; the time is None if it is invalid."""
 
     row_id: int
     transaction: int
@@ -38,10 +39,10 @@ class _Moment:
 
 
 class Horizons:
-    """The limits that earlier seals set for later rows.
+    """The limits for later rows that follow from earlier seals.
 
-    Only seals of the same cluster after its first complete pass count: before that, rows may come
-    with another cluster's transaction ids.
+    The limits use only seals of the current Postgres cluster, from the end of its first complete
+    pass on. Before that, a row may have the transaction id of another cluster.
     """
 
     def __init__(self) -> None:
@@ -53,7 +54,7 @@ class Horizons:
         self._moments: list[_Moment] = []
 
     def enter(self, cluster: str) -> None:
-        """Forget the transaction ids of other servers: `cluster` writes the next seals."""
+        """Prepare for seals of another `cluster`: forget the transaction ids of the one before."""
         if cluster != self._cluster:
             self._cluster, self._closed = cluster, None
             self._numbers, self._moments = [], []
@@ -72,7 +73,7 @@ class Horizons:
         self._moments.append(_Moment(seal.seq, self._last_id, seal.sealed_us))
 
     def contradictions(self, row: Written) -> Iterator[tuple[Kind, int]]:
-        """Yield what is wrong with a row that comes after these seals, and by which seal."""
+        """Yield each contradiction between a row and earlier seals, with the seal's number."""
         if self._closed is not None and row.transaction < self._closed[0]:
             yield Kind.INSERTED, self._closed[1]
             return

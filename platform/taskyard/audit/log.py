@@ -18,7 +18,7 @@ __all__ = ["Entry", "Outcome", "answer", "refused", "rows_of", "write"]
 
 
 class Outcome(StrEnum):
-    """How a verb ended; `refused` builds a refusal, which carries its reason."""
+    """The outcome of a verb; `refused` builds the outcome of a refused verb, with the reason."""
 
     REQUESTED = "requested"
     APPLIED = "applied"
@@ -32,9 +32,10 @@ def refused(why: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One row. All rows of one call share its `request_id`.
+    """One row of the audit log.
 
-    Its time is when the row is written; a time from another clock belongs in `detail`.
+    All rows of one call have the same `request_id`. The row's time is when it is written; put a
+    time of another clock into `detail`.
     """
 
     request_id: uuid.UUID
@@ -57,7 +58,7 @@ def write(connection: Connection, entry: Entry) -> None:
 def answer(
     connection: Connection, request_id: uuid.UUID, outcome: str, detail: Mapping[str, object]
 ) -> None:
-    """Append the answer to a requested action, with the same identities as the request."""
+    """Append the outcome of a requested action, with the identities of the request's row."""
     copied = [
         column
         for column in AUDIT.c

@@ -43,7 +43,7 @@ class Filters:
     until: datetime | None = None
 
     def on(self, query: Select[Any]) -> Select[Any]:
-        """Return `query` limited to these rows."""
+        """Return `query`, limited to the rows that match these filters."""
         equal = {
             AUDIT.c.action_type: self.action,
             AUDIT.c.operator_identity: self.identity,
@@ -94,7 +94,7 @@ def show(engine: Engine, name: str) -> tuple[dict[str, Any], ...]:
 
 
 def size_of(connection: Connection, filters: Filters) -> int:
-    """Return how many rows match."""
+    """Return how many rows match the filters."""
     return connection.scalar(filters.on(select(func.count()).select_from(AUDIT))) or 0
 
 

@@ -1,14 +1,14 @@
 """The sealer: every few seconds it puts committed rows that have no seal into a new seal.
 
-A committed row never changes, so it can be sealed at once; writers do not wait, and nothing waits
-for them. Rows that a running transaction commits later are found by its transaction id, which is
-not below the oldest running one at the last look (`pg_snapshot_xmin`). Each seal is one
-transaction, so a sealer that is killed at any point leaves a valid chain, and rows that are still
-unsealed.
+A committed row never changes, so it can be sealed at once. Writers do not wait for the sealer, and
+the sealer does not wait for writers. A running transaction may commit its rows later; the sealer
+finds these rows by their transaction id. This id is not below the oldest transaction that was
+running when the sealer last looked (`pg_snapshot_xmin`). Each seal is one transaction, so a sealer
+that is killed at any point leaves a valid chain, and rows that are still unsealed.
 
-Transaction ids belong to one cluster of servers. Rows that were restored to another cluster have
-foreign ids: a sealer's first pass, and the first in a new cluster or after a failover, reads every
-row.
+A transaction id has a meaning only in one cluster of servers, and rows may be restored to another
+cluster. So the first pass of a sealer reads every row, and so does the first pass in a new cluster
+or after a failover.
 """
 
 from __future__ import annotations
@@ -67,11 +67,11 @@ _NEXT: Final = text("SELECT pg_current_xact_id()::text")
 
 @dataclass(frozen=True, slots=True)
 class _Position:
-    """Where to continue: above the row `after`, from the transaction `since` on.
+    """Where the next step continues: after the row `after`, from the transaction `since` on.
 
-    `timeline` changes with a failover, after which lost transactions give their ids to others.
-    `floor` is the last row that another cluster sealed. `whole`: this pass reads all rows, and
-    `horizon` is that of its first look.
+    `timeline` changes with a failover: then the ids of lost transactions are used again. `floor` is
+    the last row that another cluster sealed. `whole`: this pass reads all rows, and `horizon` is
+    the horizon of its first query.
     """
 
     cluster: str
@@ -89,9 +89,10 @@ class Sealer:
     def __init__(
         self, engine: Engine, export: Callable[[Seal], None], exported: Head | None = None
     ) -> None:
-        """Call `export` with the head of the chain: at the start, and after each pass that sealed.
+        """Set `export`, which gets the head at the start and after each pass that wrote a seal.
 
-        `exported` is the last exported head; a chain without it is reported.
+        `exported` is the last exported head. If the chain does not contain this head, the log
+        reports it.
         """
         self._engine, self._export = engine, export
         self._expected = exported
@@ -99,7 +100,7 @@ class Sealer:
         self._head: Seal | None = None
 
     def run(self, stop: threading.Event) -> None:
-        """Seal every `EVERY_S` until `stop` is set; wait for an unreachable server."""
+        """Seal every `EVERY_S` until `stop` is set; while a server is unreachable, try again."""
 
         def step() -> None:
             self.run_once()
@@ -108,7 +109,7 @@ class Sealer:
         repeat("audit_sealer", step, stop)
 
     def run_once(self) -> int:
-        """Seal what is committed and export the head if it is new; return the number of rows."""
+        """Seal all committed rows and export the head if it is new; return the number of rows."""
         rows, more = 0, True
         while more:
             sealed, more = self._step()
@@ -120,7 +121,7 @@ class Sealer:
         return rows
 
     def _step(self) -> tuple[int, bool]:
-        """Make one seal at most: how many rows it has, and whether more follow."""
+        """Write at most one seal; return how many rows it has, and whether more rows follow."""
         with self._engine.begin() as connection:
             if not connection.scalar(_LOCK):
                 return 0, False
@@ -141,7 +142,7 @@ class Sealer:
         return made
 
     def _where(self, connection: Connection) -> _Position:
-        """Return where the previous step ended; the beginning, unless this is the same chain."""
+        """Return where the previous step ended, or the beginning if the chain is another one."""
         cluster, timeline = cluster_of(connection), str(connection.scalar(_TIMELINE))
         known, same = self._position, self._is_same_chain(connection)
         if known is not None and same and (known.cluster, known.timeline) == (cluster, timeline):
@@ -172,7 +173,7 @@ class Sealer:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """The result of one look: the rows to seal now, whether more follow, horizon and time."""
+    """The result of one query: the rows to seal now, whether more follow, horizon and time."""
 
     batch: Sequence[Mapping[str, Any]]
     more: bool
@@ -180,15 +181,15 @@ class _Found:
     now_us: int
 
     def closed_below(self, position: _Position) -> int:
-        """Return the transaction below which nothing is unsealed, once this look's rows are sealed.
+        """Return the transaction below which every row is sealed, once these rows are sealed.
 
-        A pass over all rows goes by their ids. Rows committed behind it are left to the next pass,
-        so the horizon of its first look counts.
+        A pass over all rows follows their ids. A row that is committed later, with a lower id, is
+        left to the next pass, so the horizon of the pass's first query counts.
         """
         return self.horizon if position.horizon is None else position.horizon
 
     def next_position(self, position: _Position) -> _Position:
-        """Return where the next look begins."""
+        """Return where the next query begins."""
         closed_below = self.closed_below(position)
         if not self.more:
             after = position.floor
@@ -213,7 +214,7 @@ def _seal(
     found: _Found,
     closed_below: int | None,
 ) -> Seal:
-    """Return the seal after `last`; its own transaction is newer than those of all its rows."""
+    """Return the seal after `last`; its transaction is newer than those of all its rows."""
     own = int(str(connection.scalar(_NEXT)))
     # Restored rows from another cluster may have transaction ids that are in the future here.
     youngest = max(int(row["transaction_id"]) for row in found.batch)

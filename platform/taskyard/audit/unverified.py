@@ -1,7 +1,8 @@
-"""Count denied calls without an identity by minute, source and cause, not one row each.
+"""Count denied calls without a verified identity, by minute, source and cause.
 
-Anybody who can send such calls can send any number of them, so the table is limited: at most
-`MOST_A_MINUTE` pairs of source and cause per minute have a row, all others share one.
+Any program that can reach the broker can send any number of such calls, so the audit log has no row
+for each of them. The table of counts is limited too: at most `MOST_A_MINUTE` pairs of source and
+cause have a row per minute, all other pairs share one row.
 """
 
 from __future__ import annotations
@@ -56,9 +57,9 @@ def count_unverified(
 ) -> None:
     """Add `count` denials of calls from `source`, such as `broadcast` or a queue's name.
 
-    `why_code` is a code such as `bad_signature`; another text counts as `other`. `at` is when they
-    were denied, by default now. With an engine it is a transaction of its own; with a connection it
-    belongs to the caller's. Raises ValueError for a count below 1.
+    `why_code` is a code such as `bad_signature`; another text counts as `other`. `at` is when the
+    calls were denied, by default now. With an engine the count has its own transaction; with a
+    connection it belongs to the caller's. Raises ValueError for a count below 1.
     """
     if count < 1:
         raise ValueError(f"expected a count of at least 1, got {count}")
@@ -76,10 +77,7 @@ def count_unverified(
 
 
 def list_unverified(engine: Engine, since: datetime | None, limit: int) -> list[dict[str, Any]]:
-    """Return sums by source and cause since a time, with first and last minute.
-
-    The latest first.
-    """
+    """Return counts since a time by source and cause, with first and last minute, latest first."""
     last = func.max(UNVERIFIED.c.minute).label("last")
     query = (
         select(

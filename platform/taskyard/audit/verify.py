@@ -1,9 +1,8 @@
-"""Verify the audit log.
+"""Verify the audit log: its rows, its seals, and the exported heads.
 
-Each row against its seal, each seal against the previous one, and the heads.
-
-The hashes need no secret, so the owner of the tables can compute a new chain over changed rows.
-Such a chain does not contain a head that was exported before.
+Each row is compared with its seal, each seal with the previous seal, and the chain with the
+exported heads. The hashes need no secret, so the owner of the tables can change rows and compute a
+new chain over them. Such a chain does not contain a head that was exported before.
 """
 
 from __future__ import annotations
@@ -42,8 +41,8 @@ _TWICE: Final = text(
     "GROUP BY sealed.id HAVING count(*) > 1 ORDER BY sealed.id"
 )
 _NO_HEAD: Final = (
-    "not compared with an exported head: a completely recomputed chain would not be noticed. Give "
-    "one with --head, from the relay's log or from the file that "
+    "not compared with an exported head, so a completely recomputed chain would not be "
+    "noticed. Give a head with --head, from the relay's log or from the file that "
     "TASKYARD_AUDIT_HEAD_FILE names"
 )
 
@@ -53,9 +52,9 @@ def verify(
 ) -> Report:
     """Compare rows, seals and exported heads, in one snapshot; the sealer may work meanwhile.
 
-    `archives` come before what Postgres has, in the order of their seals. Without `archiving` a
-    seal that says what was archived is not believed. Raises `InvalidPayload` for a file that is no
-    archive.
+    The seals of `archives` come before the seals in Postgres. Without `archiving`, a seal that
+    says up to where the log was archived is not believed. Raises `InvalidPayload` for a file that
+    is not an archive.
     """
     options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
     with engine.connect().execution_options(**options) as connection:
@@ -69,7 +68,7 @@ def verify_in(
     *,
     archiving: bool = True,
 ) -> Report:
-    """Do the same in the caller's transaction, which must have one snapshot."""
+    """Verify in the caller's transaction, which must have one snapshot."""
     return _Verification(connection, heads, archiving=archiving).run(archives)
 
 
@@ -113,7 +112,7 @@ class _Verification:
         return report
 
     def _take_archived(self, part: Sealed) -> None:
-        """The next seal of an archive; of two archives that overlap, the second has to agree."""
+        """Check the next archived seal; two archives that overlap must have the same seal."""
         known = self._archived.get(part.seal.seq)
         if known is None:
             self._archived[part.seal.seq] = part.seal.hash
@@ -167,7 +166,7 @@ class _Verification:
             )
 
     def _compare_archived(self, seal: Seal, rows: Mapping[int, Mapping[str, str | None]]) -> None:
-        """What was archived and is not removed yet has to be the same in Postgres."""
+        """Compare the archived seals that are still in Postgres: both copies must be the same."""
         if seal.digest() != self._archived[seal.seq]:
             self._differs(seal, "in an archive")
         for row_id, sealed in seal.rows():
@@ -178,7 +177,10 @@ class _Verification:
         self._report.add(Kind.HEAD_DIFFERS, named, seal=seal.seq)
 
     def _check_gaps(self) -> None:
-        """What is missing before the first seal of Postgres is archived, if a seal says so."""
+        """Check that seals before the first one in Postgres are missing because they were archived.
+
+        A later seal says so.
+        """
         marker = self._archived_through
         for first, last in self._gaps:
             if marker is None or (marker.archived_through or 0) < last:
@@ -227,7 +229,7 @@ class _Verification:
             self._report.add(Kind.HEAD_MISSING, named)
 
     def _is_archived(self, seq: int) -> bool:
-        """Whether a seal is in a gap for which another seal vouches."""
+        """Return whether another seal says that the seals of this gap were archived."""
         marker = self._archived_through
         if marker is None or not self._archiving:
             return False

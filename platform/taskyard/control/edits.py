@@ -1,7 +1,7 @@
-"""The captured message, unchanged or with edited arguments.
+"""The captured message of a dead letter, unchanged or with edited arguments.
 
 An edited body is Celery's protocol 2 in JSON, `[args, kwargs, embed]`. The embed (callbacks,
-errbacks, chain, chord) is kept from the original, so that a workflow goes on.
+errbacks, chain, chord) is kept from the original, so that a workflow continues.
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ _IDENTITY: Final = {
 class Edit:
     """New arguments of a job; raises `InvalidPayload` if they are not JSON.
 
-    With `payload_only`, `args` is one payload, as a job of the catalogue has it. A task that was
-    called with other arguments refuses it, since it would lose them.
+    With `payload_only`, `args` is one payload, as a job of the catalogue has it. A payload for a
+    task that was called with several arguments is refused, because the other arguments would be
+    lost.
     """
 
     args: list[Any] = field(default_factory=list)
@@ -54,11 +55,9 @@ class Edit:
 
 
 def captured(row: Mapping[str, Any]) -> RawMessage:
-    """Return the message of a row of `dead_letter_queue`, byte-exact.
+    """Return the message of a row of `dead_letter_queue`, byte-exact; raises `Refused` without one.
 
-    Raises `Refused` if it has none.
-
-    If Postgres refused a part of the letter, the whole letter is in `raw_envelope`.
+    If Postgres refused a part of the dead letter, the whole dead letter is in `raw_envelope`.
     """
     if row["raw_envelope"] is not None:
         return _whole(row).message
@@ -82,9 +81,10 @@ def for_job(message: RawMessage, job_id: str) -> RawMessage:
 
 
 def check_identity(row: Mapping[str, Any]) -> None:
-    """Raise `Refused` if the row names another job, epoch, type or queue than its letter.
+    """Raise `Refused` if the row names another job, epoch, type or queue than its dead letter.
 
-    A value that Postgres could not store is in the row in cleaned form, and a replay uses the row.
+    A value that Postgres could not store is in the row in a cleaned form, and a replay uses the
+    row.
     """
     if row["raw_envelope"] is None:
         return
@@ -93,7 +93,7 @@ def check_identity(row: Mapping[str, Any]) -> None:
         if row[column] != getattr(letter, name):
             raise Refused(
                 f"the {name} of letter {row['id']} could not be stored as it came "
-                f"({row['mirror_error']}), so its replay would be another job's. Enqueue it anew"
+                f"({row['mirror_error']}), so a replay would run another job. Enqueue the job anew"
             )
 
 

@@ -1,4 +1,4 @@
-"""Which letters may be replayed, as a pure rule."""
+"""The pure rule that decides which dead letters may be replayed."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["Candidate", "check_replayable"]
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """The facts that the rule needs.
+    """The facts about a dead letter that decide whether it may be replayed.
 
-    `replayed` says when and by whom the letter was replayed, if ever; `fanout` names the fanout
-    exchange that carried the message.
+    `replayed` says when and by whom the dead letter was replayed, if it was; `fanout` names the
+    fanout exchange that carried the message.
     """
 
     letter_id: str
@@ -30,7 +30,7 @@ class Candidate:
 
 
 def check_replayable(letter: Candidate, *, edited: bool, forced: bool) -> None:
-    """Raise `Refused` with the reason, and what to do instead if anything can be done."""
+    """Raise `Refused` if the dead letter may not be replayed, with the reason and a remedy."""
     _check_open(letter)
     _check(
         letter.fanout is None,

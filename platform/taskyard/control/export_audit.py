@@ -43,7 +43,8 @@ def export_audit(
 ) -> Iterator[AuditExport]:
     """Open an export of the rows that match, secrets masked, all from one snapshot.
 
-    It does not hold its own audit row. Raises `NotPermitted`, `InvalidReason`; both are audited.
+    The export does not contain its own audit row. Raises `NotPermitted`, `InvalidReason`; both are
+    audited.
     """
     call = VerbCall(Action.EXPORT_AUDIT, identity, reason, on_behalf_of)
     options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}

@@ -1,4 +1,4 @@
-"""Who acts: the bearer of a token, this machine's user if it is trusted, or a granted name."""
+"""The identity that acts: a token's bearer, this machine's trusted user, or a granted name."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ _NO_DIGEST: Final = b"\x00" * 32
 def identify(engine: Engine, settings: Settings, source: str = "command line") -> Identity:
     """Return who acts: the bearer of `TASKYARD_TOKEN`, or the local user if that is trusted.
 
-    A refused token does not fall back to local trust. Raises `TokenRefused`, and `NotPermitted` if
-    there is neither; each of them is counted as a denial of `source`.
+    A refused token does not fall back to local trust. Raises `TokenRefused` for a refused token,
+    and `NotPermitted` without a token or trust; each error is counted as a denial of `source`.
     """
     try:
         return _verified(engine, settings)
@@ -60,7 +60,7 @@ def token_identity(engine: Engine, token: Token) -> Identity:
 
 
 def _checked(token: Token, row: Mapping[Any, Any] | None) -> Mapping[Any, Any]:
-    """Return `row`; raises `TokenRefused` unless the secret is the row's and still valid."""
+    """Return `row` if the secret belongs to it and is still valid, else raise `TokenRefused`."""
     current, previous = _digests(row)
     given = token.digest()
     # Both are always compared, so that the time of the answer shows nothing.
@@ -78,7 +78,7 @@ def _checked(token: Token, row: Mapping[Any, Any] | None) -> Mapping[Any, Any]:
 
 
 def _ended(row: Mapping[str, Any], *, is_current: bool) -> TokenRefused | None:
-    """Say why a token with the right secret is no longer valid."""
+    """Return why a token with the right secret is no longer valid."""
     if row["revoked_at"] is not None:
         return TokenRefused(
             "revoked",

@@ -35,7 +35,7 @@ LONGEST_OVERLAP: Final = timedelta(days=31)
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """For whom a key may sign, with which highest role, and until when."""
+    """The limits of a key: its subjects, its highest role, and the time at which it ends."""
 
     subjects: frozenset[str]
     rights: Rights
@@ -102,9 +102,9 @@ def register(
     reason: str | None,
     on_behalf_of: str | None = None,
 ) -> PublicKey:
-    """Add a public key, whose private key was created elsewhere, to the ring.
+    """Add a public key to the ring; its private key was created elsewhere.
 
-    Raises as `create`.
+    Raises the same errors as `create`.
     """
     call = VerbCall(Action.CREATE_KEY, identity, reason, on_behalf_of)
     with audited(engine, call):
@@ -126,10 +126,11 @@ def retire(
     on_behalf_of: str | None = None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> PublicKey:
-    """End a key when `overlap` is over, so that messages signed before are still accepted.
+    """End a key after `overlap`, so that messages signed before are still accepted.
 
-    It stays in the ring, so that refusals can say that it is retired. Raises `NotPermitted`,
-    `NotFound` for a key that is not in the ring, `Refused`; each of them is audited.
+    The key stays in the ring, so that a refusal can name the cause: the key is retired. Raises
+    `NotPermitted`, `NotFound` for a key that is not in the ring, `Refused`; each of them is
+    audited.
     """
     call = VerbCall(Action.RETIRE_KEY, identity, reason, on_behalf_of)
     with audited(engine, call):

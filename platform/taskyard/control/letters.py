@@ -54,7 +54,10 @@ _EXACT: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Which letters to select; None does not filter. Deleted ones only if `status` names them."""
+    """Which dead letters to select; None does not filter.
+
+    Deleted dead letters are selected only if `status` names them.
+    """
 
     status: LetterStatus | None = None
     failure_category: str | None = None
@@ -67,7 +70,7 @@ class Filters:
     until: datetime | None = None
 
     def on(self, query: Select[Any]) -> Select[Any]:
-        """Return `query` limited to these letters."""
+        """Return `query`, limited to the dead letters that match these filters."""
         for name in _EXACT:
             wanted = getattr(self, name)
             if wanted is not None:
@@ -83,7 +86,7 @@ class Filters:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """How many letters there are; `by_category` counts those that wait for an operator."""
+    """How many dead letters there are; `by_category` counts those that wait for an operator."""
 
     total: int
     by_status: Mapping[str, int]
@@ -97,10 +100,10 @@ def list(  # noqa: A001 - it reads `letters.list`
     *,
     identity: Identity | None = None,
 ) -> tuple[dict[str, Any], ...]:
-    """Return the newest letters that match, at most `LIMIT`.
+    """Return the newest dead letters that match, at most `LIMIT`, without their payloads.
 
-    They have no payloads; `attempts` is as in `count`. With an `identity`, only letters within its
-    queues and domains.
+    `attempts` is the number that `count` returns. With an `identity`, the list has only dead
+    letters within its queues and domains.
     """
     if not 1 <= limit <= LIMIT:
         raise Refused(f"limit must be from 1 to {LIMIT}, got {limit}")
@@ -117,30 +120,30 @@ def list(  # noqa: A001 - it reads `letters.list`
 def show(
     engine: Engine, name: str | uuid.UUID, *, identity: Identity | None = None
 ) -> dict[str, Any]:
-    """Return everything about one letter, by id or its first six characters; raises `NotFound`.
+    """Return everything about one dead letter, by id or its first characters (six or more).
 
-    With an `identity`, a letter outside its queues and domains is not found either.
+    Raises `NotFound`. With an `identity`, a dead letter outside its queues and domains is not found
+    either.
     """
     with engine.connect() as connection:
         query = select(LETTERS).where(LETTERS.c.id == find_id(connection, name))
         row = connection.execute(_seen_by(identity, query)).mappings().one_or_none()
     if row is None:
-        raise NotFound(f"there is no letter {str(name)!r}. See: taskyard dlq list")
+        raise NotFound(f"there is no dead letter {str(name)!r}. See: taskyard dlq list")
     return _shown(dict(row))
 
 
 def count(attempts: Sequence[Mapping[str, Any]]) -> int:
     """Return how often a worker began the job in the generation that died.
 
-    The last attempt's number.
-
-    An attempt that a draining worker gave back has a number and no entry, since it does not count.
+    This is the number of the last attempt. An attempt that a draining worker gave back has a number
+    and no entry, since such an attempt does not count.
     """
     return int(attempts[-1]["attempt"]) if attempts else 0
 
 
 def stats(engine: Engine, *, identity: Identity | None = None) -> Stats:
-    """Count letters by status, and open ones by category; with an `identity`, within its bounds."""
+    """Count dead letters by status, and open ones by category, within the identity's bounds."""
     query = select(LETTERS.c.status, LETTERS.c.failure_category, func.count()).group_by(
         LETTERS.c.status, LETTERS.c.failure_category
     )
@@ -160,9 +163,9 @@ def _seen_by(identity: Identity | None, query: Select[Any]) -> Select[Any]:
 
 
 def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the letter with secrets masked, and bytes as size and hash.
+    """Return the dead letter with secrets masked.
 
-    They cannot be redacted.
+    Bytes are shown as size and hash, because secrets in them cannot be masked.
     """
     shown = {name: redact(value) for name, value in row.items() if name not in _BYTES}
     for name in _BYTES:

@@ -1,4 +1,4 @@
-"""Used nonces: each belongs to one message, as long as any receiver would accept it."""
+"""Used nonces: each nonce belongs to one message until no receiver accepts its credential."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ __all__ = ["bind_nonce", "drop_expired", "first_denial"]
 
 
 def bind_nonce(connection: Connection, nonce: str, message_id: str, expires_at: datetime) -> None:
-    """Bind the nonce to this message in the caller's transaction, or find that it is bound to it.
+    """Bind the nonce to this message in the caller's transaction.
 
-    Raises `CredentialRefused` if it belongs to another message.
+    A nonce that is already bound to this message is accepted. Raises `CredentialRefused` if the
+    nonce belongs to another message.
     """
     made = insert(NONCES).values(nonce=nonce, message_id=message_id, expires_at=expires_at)
     connection.execute(made.on_conflict_do_nothing(index_elements=[NONCES.c.nonce]))
@@ -35,6 +36,6 @@ def first_denial(connection: Connection, message_id: str, expires_at: datetime) 
 
 
 def drop_expired(connection: Connection) -> int:
-    """Delete nonces that no receiver accepts any more; return how many."""
+    """Delete nonces whose credentials no receiver accepts any more; return how many."""
     gone = delete(NONCES).where(NONCES.c.expires_at < func.clock_timestamp())
     return connection.execute(gone).rowcount

@@ -53,7 +53,7 @@ class Signed:
     rows: tuple[Mapping[str, Any], ...]
 
     def raise_refusal(self) -> None:
-        """Raise the refusal that an earlier delivery of this message got, if there was one."""
+        """Raise the refusal that answered an earlier delivery of this message, if one did."""
         for row in self.rows:
             why = str(row["detail"].get("why", row["outcome"]))
             if row["outcome"] == Outcome.DENIED:
@@ -70,8 +70,8 @@ def request_id_of(nonce: str) -> uuid.UUID:
 def accept(engine: Engine, verifier: Verifier, message: OperatorMessage) -> Signed:
     """Verify a message and bind its nonce to it; raises `CredentialRefused`, which is counted.
 
-    A message that was accepted in time, and comes again after its credential has expired, is still
-    accepted if the verb was carried out: only the answer is repeated.
+    A message can be delivered again after its credential has expired. If it was accepted in time
+    and its verb was carried out, it is accepted again, and only the answer is repeated.
     """
     try:
         return _accepted(engine, verifier, message)

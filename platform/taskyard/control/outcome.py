@@ -23,8 +23,8 @@ def wait_outcome(
 ) -> str:
     """Return `applied`, `refused: <why>`, or `pending` if there is no answer after `timeout_s`.
 
-    Pending is not a failure: the intent is stored and will be carried out. If the relay has tried
-    without success and will try again, it is `pending: <why>`. Raises `NotFound`.
+    Pending is not a failure: the intent is stored and will be carried out. The outcome is `pending:
+    <why>` after a try of the relay that failed and will be repeated. Raises `NotFound`.
     """
     deadline_s = clock.monotonic_s() + timeout_s
     while True:

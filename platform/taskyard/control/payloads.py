@@ -1,4 +1,4 @@
-"""Check an edited payload before it is sent, by what this process knows of the job's type."""
+"""Check an edited payload before it is sent, against the job types that this process knows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["KnownTypes", "check_edit"]
 
 
 class KnownTypes:
-    """Job types and handlers that an operator's process knows: all, some or none of a worker's."""
+    """Job types and handlers that an operator's process knows; a worker may know more of them."""
 
     def __init__(self, catalogue: Catalogue, handlers: Registry) -> None:
         self._catalogue, self._handlers = catalogue, handlers
@@ -27,9 +27,7 @@ class KnownTypes:
         return job_type in self._handlers
 
     def model(self, job_type: str) -> type[BaseModel] | None:
-        """Return the model by which a worker would validate the payload.
-
-        None if it is not known here.
+        """Return the model with which a worker validates the payload, None if unknown here.
 
         The handler's annotation decides, since a worker uses it; `enqueue` uses the type's own
         model. Raises `InvalidSettings` for a model that cannot be imported.
@@ -42,9 +40,9 @@ class KnownTypes:
 
 
 def check_edit(known: KnownTypes | None, job_type: str | None, edit: Edit) -> bool:
-    """Return whether the payload was checked.
+    """Check a payload; return False if this process does not know the payload's model.
 
-    Raises `InvalidPayload` if it was and does not fit.
+    Raises `InvalidPayload` if the payload does not fit its model.
     """
     model = None if known is None or job_type is None else known.model(job_type)
     if model is None or job_type is None:

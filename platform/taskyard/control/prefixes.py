@@ -1,4 +1,4 @@
-"""Find a letter by the first characters of its id."""
+"""Find a dead letter by the first characters of its id."""
 
 from __future__ import annotations
 
@@ -19,14 +19,11 @@ _SHOWN: Final = 5
 
 
 def find_id(connection: Connection, name: str | uuid.UUID) -> uuid.UUID:
-    """Return the id that `name` is or begins.
-
-    Raises `NotFound`, or `Refused` with the candidates.
-    """
+    """Return the one id that begins with `name`; raises `NotFound` or, for several, `Refused`."""
     digits = str(name).strip().replace("-", "").lower()
     if not re.fullmatch(r"[0-9a-f]{6,32}", digits):
         raise NotFound(
-            f"{str(name)[:60]!r} is not a letter's id: expected a UUID or at least "
+            f"{str(name)[:60]!r} is not a dead letter's id: expected a UUID or at least "
             f"{MINIMUM_PREFIX} "
             "of its first characters. See: taskyard dlq list"
         )
@@ -34,7 +31,7 @@ def find_id(connection: Connection, name: str | uuid.UUID) -> uuid.UUID:
     query = select(LETTERS.c.id).where(LETTERS.c.id.between(low, high)).order_by(LETTERS.c.id)
     found: list[uuid.UUID] = list(connection.scalars(query.limit(_SHOWN + 1)))
     if not found:
-        raise NotFound(f"there is no letter {str(name)!r}. See: taskyard dlq list")
+        raise NotFound(f"there is no dead letter {str(name)!r}. See: taskyard dlq list")
     if len(found) > 1:
         some = ", ".join(str(found_id) for found_id in found[:_SHOWN])
         more = " and more" if len(found) > _SHOWN else ""

@@ -1,4 +1,4 @@
-"""Read a letter's captured message with its secrets: permitted, reasoned and audited.
+"""Read a dead letter's captured message with its secrets: permitted, reasoned and audited.
 
 Alone because each operator verb has a file of its own.
 """
@@ -36,8 +36,8 @@ def read_payload(
 ) -> RawMessage:
     """Return the message that a replay would send, unchanged.
 
-    It is returned only after the audit row is committed. Raises `NotPermitted`, `NotFound`,
-    `Refused` if the letter has no message; each of them is audited.
+    The audit row is committed before the message is returned. Raises `NotPermitted`, `NotFound`,
+    and `Refused` for a dead letter without a message; each of them is audited.
     """
     call = VerbCall(Action.READ_PAYLOAD, identity, reason, on_behalf_of)
     with audited(engine, call):

@@ -36,10 +36,11 @@ KIND: Final = "replay"
 
 @dataclass(frozen=True, slots=True)
 class ReplayRequested:
-    """A replay that the relay will carry out; `generation` is the one that it opens.
+    """A requested replay, which the relay will carry out.
 
-    `payload_checked` is None without an edited payload, and False if this process does not know the
-    type's model: then the worker checks the payload.
+    `generation` is the generation that the replay opens. `payload_checked` is None without an
+    edited payload. It is False if this process does not know the type's model: then the worker
+    checks the payload.
     """
 
     request_id: uuid.UUID
@@ -100,7 +101,7 @@ def _lock(connection: Connection, name: str | uuid.UUID, call: VerbCall) -> Mapp
 
 
 def _touched(row: Mapping[str, Any], redirect: str | None) -> tuple[str, ...]:
-    """Return the queues that the replay uses; an unreadable letter has none."""
+    """Return the queues that the replay uses, none for a dead letter that cannot be read."""
     own = () if row["queue"] is None else (row["queue"],)
     return own if redirect is None else (*own, redirect)
 
@@ -180,9 +181,9 @@ def _intent(
 
 
 def _detail(queue: str | None, payload: Edit | None, *, force: bool) -> dict[str, object]:
-    """Return what the audit log keeps.
+    """Return the details for the audit log: of an edited payload only the hash.
 
-    Of an edited payload only the hash, since payloads are erased.
+    Payloads are erased later; audit rows are not.
     """
     detail: dict[str, object] = {"force": force}
     if queue is not None:

@@ -29,9 +29,9 @@ __all__ = ["ReplayEntry", "ReplayHistory", "replay_history_of"]
 class ReplayEntry:
     """One replay in the audit log.
 
-    `outcome` is `applied`, `refused: <why>`, `pending` while the relay has not answered, or
-    `pending: <why>` where it has tried without success;
-    `generation` is the one that it opens, `queue` a redirect's.
+    `outcome` is `applied`, `refused: <why>`, or `pending` while the relay has not answered; after a
+    failed try it is `pending: <why>`. `generation` is the generation that the replay opens. `queue`
+    is the queue of a redirect.
     """
 
     at: datetime
@@ -47,10 +47,11 @@ class ReplayEntry:
 
 @dataclass(frozen=True, slots=True)
 class ReplayHistory:
-    """What followed a letter; `why_not` is why it cannot be replayed now, None if it can.
+    """The replays of a dead letter, and what its job did since.
 
-    `next_letter` is the letter of a later generation of the same epoch, if that died too.
-    `job_state` and `job_generation` are the ledger's, None if the ledger has deleted the job.
+    `why_not` is why the dead letter cannot be replayed now, None if it can. `next_letter` is the
+    dead letter of a later generation of the same epoch, if that generation died too. `job_state`
+    and `job_generation` are the ledger's; None if the ledger has deleted the job.
     """
 
     why_not: str | None
@@ -61,7 +62,7 @@ class ReplayHistory:
 
 
 def replay_history_of(engine: Engine, letter: Mapping[str, Any]) -> ReplayHistory:
-    """Return what followed the death of a letter that `letters.show` returned."""
+    """Return what happened after the death of a dead letter that `letters.show` returned."""
     with engine.connect() as connection:
         replays = _replays(connection, letter)
         job = _job(connection, letter)
@@ -92,7 +93,7 @@ def _why_not(letter: Mapping[str, Any], replays: tuple[ReplayEntry, ...]) -> str
 
 
 def _replays(connection: Connection, letter: Mapping[str, Any]) -> tuple[ReplayEntry, ...]:
-    """Return the requested replays, oldest first, without calls that were refused at once."""
+    """Return the requested replays, oldest first, without requests that were refused at once."""
     rows = connection.execute(
         select(AUDIT)
         .where(

@@ -68,7 +68,7 @@ def sign_call(settings: Settings, call: Call, clock: Clock = SYSTEM_CLOCK) -> st
 
 
 def identity_here(settings: Settings) -> Identity:
-    """Return who runs this process; Postgres is only needed for a token."""
+    """Return the identity of this process; Postgres is needed only to verify a token."""
     if settings.token is None:
         return local_identity(settings)
     with database.opened(settings.need_database_url()) as engine:

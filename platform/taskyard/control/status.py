@@ -1,4 +1,4 @@
-"""A letter's status: from open to replayed, and back if its replay is refused."""
+"""A dead letter's status: from open to replayed, and back if its replay is refused."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ __all__ = ["mark_replayed", "reopen"]
 def mark_replayed(
     connection: Connection, letter_id: uuid.UUID, outcome: ReplayOutcome | None = None
 ) -> bool:
-    """Mark an open letter as replayed in the caller's transaction; return False if it is not open.
+    """Mark an open dead letter as replayed; return False if it is not open.
 
-    `outcome` is how the replayed job ended, None while that is not known.
+    The mark is part of the caller's transaction. `outcome` is how the replayed job
+    ended; None while the job has not ended.
     """
     change = (
         update(LETTERS)
@@ -32,9 +33,9 @@ def mark_replayed(
 
 
 def reopen(connection: Connection, letter_id: uuid.UUID, status: str) -> bool:
-    """Give a replayed letter its former `status` back.
+    """Give a replayed dead letter its former `status` back.
 
-    Return False if it is not marked as replayed.
+    Return False if the dead letter is not marked as replayed.
     """
     change = (
         update(LETTERS)

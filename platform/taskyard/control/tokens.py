@@ -47,7 +47,7 @@ _SHOWN: Final[list[Any]] = [c for c in TOKENS.c if not c.name.endswith("_sha256"
 
 
 class TokenState(StrEnum):
-    """Whether a token identifies its bearer."""
+    """The state of a token: whether the token identifies its bearer."""
 
     ACTIVE = "active"
     EXPIRED = "expired"
@@ -56,7 +56,10 @@ class TokenState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TokenInfo:
-    """What may be shown of a token; `previous_until` is when the previous secret ends."""
+    """The facts about a token that may be shown.
+
+    `previous_until` is when the previous secret ends.
+    """
 
     id: str
     subject: str
@@ -129,11 +132,11 @@ def rotate(
     overlap: timedelta = DEFAULT_OVERLAP,
     on_behalf_of: str | None = None,
 ) -> IssuedToken:
-    """Give a token a new secret; the present one is accepted for `overlap` more.
+    """Give a token a new secret; the present secret is accepted for `overlap` more.
 
-    The token is valid for its original lifetime again, or for `lifetime`. A secret that was
-    replaced before ends at once. Raises `NotPermitted`, `NotFound`, and `Refused` for a token that
-    was revoked or has expired; each of them is audited.
+    The token is valid again for its original lifetime, or for `lifetime`. A secret that an earlier
+    rotation replaced ends at once. Raises `NotPermitted`, `NotFound`, and `Refused` for a token
+    that was revoked or has expired; each of them is audited.
     """
     call = VerbCall(Action.ROTATE_TOKEN, identity, reason, on_behalf_of)
     with audited(engine, call):
@@ -172,8 +175,8 @@ def revoke(
 ) -> TokenInfo:
     """End a token at once, with all its secrets.
 
-    Raises `NotPermitted`, `NotFound`, and `Refused` for one that was revoked before; each of them
-    is audited.
+    Raises `NotPermitted`, `NotFound`, and `Refused` for a token that was revoked before; each of
+    them is audited.
     """
     call = VerbCall(Action.REVOKE_TOKEN, identity, reason, on_behalf_of)
     with audited(engine, call):
@@ -251,7 +254,7 @@ def _rights(row: Mapping[str, Any]) -> Rights:
 
 
 def _detail(row: Row[Any]) -> dict[str, object]:
-    """Return what the audit log keeps of a token: never a secret or its hash."""
+    """Return the details of a token for the audit log: never a secret or its hash."""
     return {
         "id": row.id,
         "subject": row.subject,

@@ -1,6 +1,7 @@
 """Rights of people who sign in through another system: grant and revoke, audited; and list.
 
-Flower's login, a proxy or an identity provider verifies a person; a row here has the rights.
+Flower's login, a proxy or an identity provider verifies a person; a row of this table holds the
+person's rights.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def grant(
     reason: str | None,
     on_behalf_of: str | None = None,
 ) -> UserGrant:
-    """Give `subject` these rights instead of its present ones, within those of `identity`.
+    """Replace the rights of `subject`; they may not exceed the rights of `identity`.
 
     Raises `NotPermitted`, `InvalidRights`, `InvalidReason`; each of them is audited.
     """
@@ -79,7 +80,7 @@ def revoke(
     reason: str | None,
     on_behalf_of: str | None = None,
 ) -> UserGrant:
-    """Remove all rights of `subject` and return what they were; its tokens stay valid.
+    """Remove all rights of `subject` and return them; the tokens of `subject` stay valid.
 
     Raises `NotPermitted`, `NotFound`, `InvalidReason`; each of them is audited.
     """

@@ -31,9 +31,9 @@ _LONGEST: Final = 2000
 
 @dataclass(frozen=True, slots=True)
 class MessageRef:
-    """The operator's message of a call; `message_id` is its job's id.
+    """The operator's message that requested a call; `message_id` is its job's id.
 
-    Each delivery of it is the same call, with the same `request_id`.
+    Each delivery of the message is the same call, with the same `request_id`.
     """
 
     request_id: uuid.UUID
@@ -42,9 +42,9 @@ class MessageRef:
 
 @dataclass(slots=True)
 class VerbCall:
-    """One call of a verb: who wants what, and, once known, of which job and letter.
+    """One call of a verb: the caller, the action and, once known, the job and the dead letter.
 
-    `on_behalf_of` is the person that the caller names, if that is not the identity itself.
+    `on_behalf_of` is the person for whom the caller acts, if that is not the identity itself.
     """
 
     action: Action
@@ -61,11 +61,11 @@ class VerbCall:
             self.request_id = self.message.request_id
 
     def permit(self) -> None:
-        """Raise `NotPermitted` unless the identity may take this action at all."""
+        """Raise `NotPermitted` if the identity may not take this action on any target."""
         self.identity.permit(self.action)
 
     def permit_on(self, *queues: str, domain: str | None) -> None:
-        """Raise `NotPermitted` unless the target is within the identity's bounds."""
+        """Raise `NotPermitted` unless the target is within the identity's queues and domains."""
         self.identity.permit_on(self.action, queues=queues, domain=domain)
 
     def write(self, connection: Connection, outcome: str, detail: Mapping[str, object]) -> None:
@@ -90,7 +90,10 @@ class VerbCall:
 
 @contextmanager
 def audited(engine: Engine, call: VerbCall) -> Iterator[VerbCall]:
-    """Audit an error raised inside: a missing right as `denied`, any other as `refused: why`."""
+    """Audit an error that the block raises.
+
+    A missing right is audited as `denied`, any other error as `refused: why`.
+    """
     try:
         yield call
     except NotPermitted as error:
@@ -107,7 +110,7 @@ def _record(engine: Engine, call: VerbCall, outcome: str, error: Exception) -> N
             return  # An earlier delivery of the message was answered.
         call.write(connection, outcome, {"why": _storable(str(error))})
     log.warning(
-        "%s by %s: %s",
+        "the operator action %s by %s was not carried out: %s",
         call.action,
         call.identity.subject,
         error,

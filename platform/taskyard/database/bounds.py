@@ -1,4 +1,4 @@
-"""What an identity sees of a list: `Identity.sees` as a condition of a query."""
+"""Limit a list to what an identity may see: `Identity.sees` as a condition of a query."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ def seen_by(
     queue: ColumnElement[Any],
     domain: ColumnElement[Any],
 ) -> Select[Any]:
-    """Narrow `query` to the queues and domains of `identity`; None sees everything.
+    """Limit `query` to the queues and domains of `identity`; None sees everything.
 
-    A row without a queue or without a domain lies within no bound of that kind.
+    An identity that is limited to queues does not see a row without a queue. The same is true for
+    domains.
     """
     if identity is None:
         return query

@@ -35,7 +35,7 @@ __all__ = [
 
 
 class Refusal(StrEnum):
-    """What a caller can do about a refusal."""
+    """What a caller can do after Postgres has refused a statement."""
 
     UNREACHABLE = "unreachable"
     """The connection is lost, or the server starts or stops: try the same again later."""
@@ -46,7 +46,7 @@ class Refusal(StrEnum):
     DATA = "data"
     """These values can never be stored; sending them again does not help."""
     UNCLEAR = "unclear"
-    """The code does not say; only further attempts show whether it passes."""
+    """The code does not show whether the error lasts; only further attempts show it."""
 
 
 # The longest matching prefix counts; a code that is not listed is unclear.

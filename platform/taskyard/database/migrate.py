@@ -36,7 +36,7 @@ _LOCK: Final = 0x7461736B79617264  # "taskyard": one migration at a time in a da
 
 @dataclass(frozen=True, slots=True)
 class SchemaStatus:
-    """The schema's version: `current` (None in an empty database) and `expected`."""
+    """The version of the schema: `current` (None in an empty database) and `expected`."""
 
     current: str | None
     expected: str
@@ -114,7 +114,7 @@ def _config() -> Config:
 
 
 def encoding_fault(connection: Connection) -> str | None:
-    """Say what a database that is not in UTF-8 loses, and what to do.
+    """Return what a database that is not in UTF-8 loses, and what to do.
 
     None for a database in UTF-8.
     """

@@ -1,11 +1,12 @@
 """Weekly partitions: created in advance, and dropped as a whole when they are past retention.
 
-A row outside every week (from a wrong clock, or a late letter) is in the default partition;
-creating its week later moves it there. A letter's week is that of its decision, a job's that of its
-admission. Retention counts from when a letter was mirrored, and from when a job last changed.
+A row outside every week (from a wrong clock, or a late dead letter) is in the default partition;
+when its week is created later, the row moves there. A dead letter's week is the week of its
+decision, a job's week that of its admission. Retention counts from when a dead letter was mirrored,
+and from when a job last changed.
 
-The work is done by functions of the tables' owner, so that no process needs the right to define or
-drop anything. They refuse to drop what is younger than a day, whoever calls.
+Functions of the tables' owner do the work, so that no process needs the right to create or drop a
+table. These functions refuse to drop rows that are younger than a day, for every caller.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ PARTITIONED: Final = ("dead_letter_queue", "job_ledger", "job_events")
 
 
 def create_partitions(connection: Connection, now: datetime, ahead: timedelta = AHEAD) -> list[str]:
-    """Create the missing weeks from last week's to the one `ahead` of `now`; return their names.
+    """Create the missing weeks, from last week to `ahead` of `now`; return their names.
 
-    A week that exists already costs nothing. Call it at start and every hour.
+    A week that exists already costs nothing. Call this function at start and every hour.
     """
     call = text("SELECT taskyard_create_partitions(:now, :ahead)")
     return list(connection.scalars(call, {"now": now, "ahead": ahead}))
@@ -41,13 +42,13 @@ def create_partitions(connection: Connection, now: datetime, ahead: timedelta = 
 
 @dataclass(frozen=True, slots=True)
 class AgedOut:
-    """What one call of `drop_partitions_before` did."""
+    """The result of one call of `drop_partitions_before`."""
 
     weeks: tuple[str, ...]
     rows: int
     """Deleted rows, including those without a week."""
     open_letters: int
-    """How many of these were letters that still waited for an operator."""
+    """How many of these rows were dead letters that still waited for an operator."""
     kept: int
     """Younger rows of these weeks, which were moved to the default partition."""
 

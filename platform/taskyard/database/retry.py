@@ -1,4 +1,4 @@
-"""Repeat a step until it is stopped: an outage of a server is logged and waited for."""
+"""Repeat a step until it is told to stop; while a server is unreachable, log this and wait."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def repeat(
 
     A step that fails because a server cannot be reached or refuses (`also` adds other clients'
     errors) is repeated after 0.5 s, then after twice as long, up to 15 s; each wait is shortened at
-    random by up to half. Each cause is logged once, and so is its end. Any other error is raised:
-    it is a defect of Taskyard, and continuing could lose data.
+    random by up to half. The log has one line when a cause appears and one line when it ends. Any
+    other error is raised: it is a defect of Taskyard, and continuing could lose data.
     """
     outages: tuple[type[Exception], ...] = (*_OUTAGES, *also)
     refusals = Refusals(first_s=FIRST_WAIT_S, longest_s=LONGEST_WAIT_S)
-    what = f"{name} stands still"
+    what = f"{name} cannot continue"
     while not stop.is_set():
         try:
             step()

@@ -1,7 +1,8 @@
-"""The database's roles: what each may do with each table, as SQL to run and as rights to compare.
+"""The roles of the database: their rights on each table, as SQL to run and as rights to compare.
 
-The owner runs `migrate` and nothing else needs it. The runtime role is that of mirror, relay and
-operators: it writes, and defines, drops and rewrites nothing. The reader sees no captured message.
+The owner runs `migrate`; no other process needs the owner. Mirror, relay and operators use the
+runtime role: it can write rows, but it cannot create or drop tables, or change audit rows. The
+reader role sees no captured message.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ _APPEND_ONLY: Final = ("operator_audit_log", "audit_seals")
 
 
 class RoleKind(StrEnum):
-    """What a connection's role is to the schema."""
+    """The kind of role that a connection has: superuser, owner, runtime or reader."""
 
     SUPERUSER = "superuser"
     OWNER = "owner"
@@ -89,7 +90,11 @@ class RoleKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RoleStatus:
-    """The role of a connection; of a runtime role the rights that it `lacks` or has `beyond` it."""
+    """The role of a connection.
+
+    For a runtime role: the rights that the role `lacks`, and the rights `beyond` those that it
+    needs.
+    """
 
     name: str
     kind: RoleKind
@@ -98,7 +103,7 @@ class RoleStatus:
 
 
 def role_status(connection: Connection) -> RoleStatus:
-    """Return what the connection's role is; the schema must be there."""
+    """Return the status of the connection's role; the schema must exist."""
     name, is_superuser, is_owner, writes = connection.execute(_ROLE).one()
     if is_superuser:
         return RoleStatus(name, RoleKind.SUPERUSER)
@@ -154,17 +159,18 @@ def _may_insert(connection: Connection, column: str) -> bool:
 
 
 def roles_sql(connection: Connection) -> str:
-    """Return the SQL that makes both roles and gives each its rights in this database and schema.
+    """Return the SQL that creates the runtime role and the reader role, and grants their rights.
 
-    Run again it changes nothing; after a migration it gives what is new.
+    The rights are those in this database and schema. A second run changes nothing. After a
+    migration, run the SQL again: it grants the rights on what the migration added.
     """
     database, schema, owner = connection.execute(_PLACE).one()
     roles = f"{RUNTIME_ROLE}, {READER_ROLE}"
     return "\n".join(
         (
             f"-- Roles of Taskyard in the database {database}, schema {schema}, owned by {owner}.",
-            "-- Run it as a superuser, in psql: what it makes has no password and cannot log in by",
-            f"-- one until you set it: \\password {RUNTIME_ROLE}",
+            "-- Run this as a superuser, in psql. The new roles have no password; set one before",
+            f"-- a role logs in with a password: \\password {RUNTIME_ROLE}",
             "BEGIN;",
             *(_create(role) for role in (RUNTIME_ROLE, READER_ROLE)),
             f"GRANT CONNECT ON DATABASE {database} TO {roles};",

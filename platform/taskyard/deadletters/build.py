@@ -1,4 +1,4 @@
-"""Build a letter from a record and the raw message."""
+"""Build a dead letter from a record and the raw message."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SHOWN_BYTES: Final = 262_144
 
 
 def build_letter(record: Record, message: RawMessage) -> Letter:
-    """Return the letter of a dead-lettered record; the same death always gives the same bytes."""
+    """Return the dead letter of a record; the same death always gives the same bytes."""
     message = without_credential(message)
     cause = record.cause
     category = _category(cause.get("category"))
@@ -73,7 +73,7 @@ def shown_arguments(message: RawMessage) -> tuple[list[Any] | None, dict[str, An
 
 
 def _category(value: object) -> Category:
-    """Return the cause's category; a record with a damaged cause still gives a letter."""
+    """Return the category of the cause; a record with a damaged cause still gives a dead letter."""
     known = {str(category): category for category in Category}
     return known.get(str(value), Category.INTERNAL_ERROR)
 
@@ -89,7 +89,7 @@ def _evidence(value: object) -> dict[str, Any]:
 
 
 def _error_text(value: object) -> str:
-    """Return the error's text without secrets: a letter stays in Postgres for months."""
+    """Return the error's text without secrets: a dead letter stays in Postgres for months."""
     return "" if value is None else redact_text(clean_text(str(value)))
 
 

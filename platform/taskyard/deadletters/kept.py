@@ -31,7 +31,7 @@ _LOOKED_AT: Final = 20_000
 
 
 class KeptLetters:
-    """The stream `<namespace>:letters:kept`."""
+    """Copies of the last dead letters, in the Redis stream `<namespace>:letters:kept`."""
 
     def __init__(self, client: redis.Redis, settings: Settings) -> None:
         self._client = client
@@ -39,9 +39,9 @@ class KeptLetters:
         self._key = f"{settings.namespace}:letters:kept"
 
     def keep(self, letter: Letter) -> None:
-        """Keep a copy of `letter`.
+        """Store a copy of `letter`.
 
-        A failure is only logged, since the letter itself is published.
+        A failure is only logged, since the dead letter itself is published.
         """
         body = zlib.compress(letter.encode(), level=1)
         if self._limit == 0 or len(body) > _LARGEST_BYTES:
@@ -51,16 +51,16 @@ class KeptLetters:
             self._client.xadd(self._key, fields, maxlen=self._limit, approximate=True)
         except RedisError as error:
             log.warning(
-                "no copy of letter %s was kept: %s. The letter itself is published",
+                "Redis stored no copy of dead letter %s: %s. The dead letter itself is published",
                 letter.letter_id,
                 error,
                 extra={"action": "letter_not_kept", "letter": letter.letter_id},
             )
 
     def find(self, letter: str, decided_us: int) -> Letter | None:
-        """Return the copy of a letter decided at that time, None if there is none (any more).
+        """Return the copy of a dead letter decided at that time, None without a copy.
 
-        Raises `UnreadableCopy` if it is damaged.
+        Raises `UnreadableCopy` if the copy is damaged.
         """
         start = f"{max(decided_us // 1000 - _SLACK_MS, 0)}-0"
         for _ in range(_LOOKED_AT // _CHUNK):

@@ -1,4 +1,4 @@
-"""Publish a letter: it is confirmed, or an error is raised."""
+"""Publish a dead letter: the broker confirms it, or an error is raised."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ JSON: Final = {"content_type": "application/json", "content_encoding": "utf-8"}
 
 
 class Post(Protocol):
-    """Publishes letters to one kind of broker, with confirmation."""
+    """Publishes dead letters to one kind of broker, and waits for the confirmation."""
 
     def prepare(self, channel: Any) -> None:
         """Declare the mirror's queue on the channel of a connection that was just opened."""
@@ -50,14 +50,14 @@ class Post(Protocol):
     def send(self, producer: Producer, letter: Letter) -> None:
         """Publish to the exchange and, if escalated, to the review queue.
 
-        Returns when at least one queue has the letter; raises `Unroutable` if no queue took it, or
-        an error of the broker's client.
+        Returns when at least one queue has the dead letter; raises `Unroutable` if no queue took
+        it, or an error of the broker's client.
         """
         ...
 
 
 class AmqpPost:
-    """Publishes to RabbitMQ; waits at most `publish_timeout_s` for each confirmation."""
+    """Publishes dead letters to RabbitMQ; waits up to `publish_timeout_s` for each confirmation."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -68,7 +68,7 @@ class AmqpPost:
         self._queue(channel).declare()
 
     def send(self, producer: Producer, letter: Letter) -> None:
-        """Publish the letter; raises `Unroutable`, or an error of the client."""
+        """Publish the dead letter; raises `Unroutable`, or an error of the client."""
         body = letter.encode()
         self._publish(producer, body, exchange=self._exchange, routing_key=letter.routing_key())
         if letter.escalate_to is not None:
@@ -84,9 +84,9 @@ class AmqpPost:
 
 
 class RedisPost:
-    """Publishes to Redis, where kombu's exchange is a set of bindings.
+    """Publishes dead letters to Redis, where kombu's exchange is a set of bindings.
 
-    Each bound queue gets a copy.
+    Each queue that is bound gets a copy.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -98,7 +98,7 @@ class RedisPost:
         self._queue(channel).declare()
 
     def send(self, producer: Producer, letter: Letter) -> None:
-        """Publish the letter; raises `Unroutable`, or an error of the client."""
+        """Publish the dead letter; raises `Unroutable`, or an error of the client."""
         body, key = letter.encode(), letter.routing_key()
         self._check_bound(producer.channel, key)
         producer.publish(body, exchange=self._exchange, routing_key=key, **JSON)
@@ -106,9 +106,9 @@ class RedisPost:
             self._escalate(producer, letter.escalate_to, body)
 
     def _check_bound(self, channel: Any, key: str) -> None:
-        """Check that the mirror's own queue is bound.
+        """Check that the mirror's own queue is bound to the exchange.
 
-        A queue that others bound does not lead to Postgres.
+        A dead letter in any other bound queue does not reach Postgres.
         """
         mirror = self._queue.name
         if mirror in channel._lookup(self._exchange.name, key):
@@ -135,9 +135,9 @@ class RedisPost:
 
 
 def count_waiting(settings: Settings) -> int | None:
-    """Return how many letters wait in the mirror's queue; None if RabbitMQ does not say.
+    """Return how many dead letters wait in the mirror's queue; None if RabbitMQ does not say.
 
-    Letters that a mirror has taken and not acknowledged are not counted.
+    Dead letters that a mirror has taken and not acknowledged are not counted.
     """
     with connection(settings) as opened:
         lost = (OperationalError, OSError, *opened.connection_errors, *opened.channel_errors)
@@ -150,10 +150,11 @@ def count_waiting(settings: Settings) -> int | None:
 
 
 class LetterBox:
-    """Publishes letters to the dead-letter exchange; threads may share it.
+    """Publishes dead letters to the dead-letter exchange; threads may share this object.
 
-    `connect` makes the connection to the broker, by default to the one in the settings. `keyprefix`
-    is the prefix of the letters' keys at a Redis broker, if it is not our own.
+    `connect` makes the connection to the broker, by default to the broker in the settings.
+    `keyprefix` is the prefix of the dead letters' keys at a Redis broker, if it is not Taskyard's
+    own.
     """
 
     def __init__(
@@ -181,7 +182,8 @@ class LetterBox:
     def post(self, letter: Letter) -> None:
         """Publish `letter`; raises `PublishFailed` unless at least one bound queue took it.
 
-        A copy is kept afterwards; a failure of that is only logged, since the letter is safe.
+        Then Redis gets a copy. If that fails, the failure is only logged, since the dead letter is
+        safe.
         """
         with self._lock:
             try:
@@ -208,9 +210,9 @@ class LetterBox:
         return (RedisError, *self._own.errors())
 
     def _note_prefix(self) -> None:
-        """Store the prefix before the letter, so that the mirror looks under it.
+        """Store the key prefix before the dead letter, so that the mirror searches under it.
 
-        This repeats after a while, in case the records were flushed.
+        The prefix is stored again after a while, in case the records' Redis was flushed.
         """
         now = monotonic()
         if self._prefix is not None and now - self._noted_at >= _NOTE_EVERY_S:

@@ -17,7 +17,7 @@ def exchange(settings: Settings) -> Exchange:
 
 
 def mirror_queue(settings: Settings) -> Queue:
-    """The durable queue that the mirror reads; it takes every letter."""
+    """The durable queue that the mirror reads; it gets every dead letter."""
     name = f"{settings.namespace}.dead-letter.mirror"
     if is_amqp(settings):
         wish = Wish(settings.rabbitmq_queue_type)
@@ -28,7 +28,7 @@ def mirror_queue(settings: Settings) -> Queue:
 def review_queue(settings: Settings, name: str, limit: int) -> RabbitQueue:
     """Return the review queue of an escalation (RabbitMQ).
 
-    When it is full, the oldest letter is dropped.
+    When the queue is full, RabbitMQ drops the oldest dead letter.
     """
     bounds = {"x-max-length": limit, "x-overflow": "drop-head"}
     full = settings.broker_name(name)

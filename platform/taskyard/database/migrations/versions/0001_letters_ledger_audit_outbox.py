@@ -1,4 +1,4 @@
-"""Letters, ledger, audit log and outbox."""
+"""Create the tables for dead letters, ledger, audit log and outbox."""
 
 from __future__ import annotations
 
@@ -176,14 +176,14 @@ _TABLES = (
 
 
 def upgrade() -> None:
-    """Create everything."""
+    """Create all tables, with their indexes and triggers."""
     for statements in (_LETTERS, _LEDGER, _AUDIT, _OUTBOX):
         # The driver's own cursor: `op.execute` would take colons and percent signs for parameters.
         op.get_bind().exec_driver_sql(statements.replace("%", "%%"))
 
 
 def downgrade() -> None:
-    """Drop everything, the audit log too."""
+    """Drop all tables, the audit log too."""
     for table in _TABLES:
         op.drop_table(table)
     op.execute("DROP FUNCTION operator_audit_log_append_only()")

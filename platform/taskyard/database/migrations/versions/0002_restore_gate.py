@@ -1,4 +1,4 @@
-"""The gate that closes after a restore, and the audited action that opens it."""
+"""Create the table of the gate that closes after a restore; allow the action that opens it."""
 
 from __future__ import annotations
 

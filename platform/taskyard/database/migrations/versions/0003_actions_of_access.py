@@ -1,4 +1,4 @@
-"""The actions of roles, switches, settings, tokens, keys and Flower, for the audit log."""
+"""Allow more actions in the audit log: of roles, switches, settings, tokens, keys and Flower."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Operators' tokens, and the rights of people who sign in through another system."""
+"""Create the tables for operators' tokens, and for rights of people who sign in elsewhere."""
 
 from __future__ import annotations
 

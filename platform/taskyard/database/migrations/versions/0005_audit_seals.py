@@ -1,4 +1,4 @@
-"""The seals of the audit log: a chain of hashes over its rows."""
+"""Create the table for the seals of the audit log: a chain of hashes over its rows."""
 
 from __future__ import annotations
 

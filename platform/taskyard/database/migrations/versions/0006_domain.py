@@ -1,4 +1,4 @@
-"""The domain of a job's type, in letters and ledger."""
+"""Add the domain of a job's type to dead letters and ledger."""
 
 from __future__ import annotations
 

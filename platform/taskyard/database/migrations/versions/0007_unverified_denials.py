@@ -1,4 +1,4 @@
-"""Denied calls without an identity: how many per minute, by source and cause."""
+"""Create the table that counts denied calls without an identity, by minute, source and cause."""
 
 from __future__ import annotations
 

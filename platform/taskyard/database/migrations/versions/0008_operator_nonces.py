@@ -1,4 +1,4 @@
-"""The nonces of operators' messages; each belongs to one message until it expires."""
+"""Create the table for the nonces of operators' messages; each nonce belongs to one message."""
 
 from __future__ import annotations
 

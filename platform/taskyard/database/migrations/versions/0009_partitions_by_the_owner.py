@@ -1,7 +1,8 @@
-"""Weekly partitions are created and dropped by functions of the tables' owner.
+"""Create functions of the tables' owner that create and drop the weekly partitions.
 
-A process that calls them needs no right to define anything, and cannot drop what is younger than a
-day: settings are checked where they are read, this bound holds for whoever calls.
+A process that calls these functions needs no right to create or drop a table. The functions refuse
+to drop rows that are younger than a day. Each process checks its own settings, but the functions
+check every caller.
 """
 
 from __future__ import annotations
@@ -117,7 +118,10 @@ _SIGNATURES = (
 
 
 def upgrade() -> None:
-    """Create the functions; whoever else than the owner may call them is granted that by name."""
+    """Create the functions, which only the owner may call.
+
+    Every other role needs a grant that names the function.
+    """
     connection = op.get_bind()
     schema = connection.scalar(text("SELECT quote_ident(current_schema())"))
     for statements in (_CREATE, _DROP):

@@ -1,4 +1,4 @@
-"""Archived audit rows can be removed, by one function of the tables' owner and in no other way."""
+"""Create the one function that may remove archived audit rows; it belongs to the tables' owner."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ _TABLES = ("operator_audit_log", "audit_seals")
 
 
 def upgrade() -> None:
-    """Create the function; the triggers let it through."""
+    """Create the function; the triggers allow its deletions."""
     connection = op.get_bind()
     schema = connection.scalar(text("SELECT quote_ident(current_schema())"))
     parts = [_TRIGGER.format(table=table) for table in _TABLES]
@@ -85,7 +85,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop the function; nothing is let through any more."""
+    """Drop the function; the triggers refuse every deletion again."""
     connection = op.get_bind()
     op.drop_index("outbox_done", "outbox")
     connection.exec_driver_sql(f"DROP FUNCTION {_SIGNATURE}")

@@ -1,1 +1,1 @@
-"""One file a schema version; a file that was released is never edited."""
+"""One file per version of the schema; a file that was released is never edited."""
