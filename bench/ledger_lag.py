@@ -18,7 +18,7 @@ from bench.contenders import TASKYARD
 from bench.mirror_process import mirror_process
 from bench.processes import Bench, Workers
 from taskyard.database import migrate
-from taskyard.records.keys import Keys
+from taskyard.records.job_keys import Keys
 from taskyard.settings import Settings
 
 __all__ = ["LedgerLag", "Sample", "greatest", "ledger_lag", "slope"]

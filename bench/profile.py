@@ -31,7 +31,7 @@ MAIN: Final[Steps] = (
     (
         "message decoded, checked, turned into a request",
         (
-            "taskyard.transport.stored:",
+            "taskyard.transport.stored_messages:",
             "taskyard.engine.consumer:",
             "taskyard.engine.request:JobRequest.__init__",
             "celery.worker.strategy:",

@@ -8,7 +8,7 @@ from bench.apps.sampler import watch
 from bench.apps.work import payload, wait
 from taskyard.client import EnqueueRequest, Taskyard
 from taskyard.jobs import Catalogue, JobType
-from taskyard.jobs.registry import Registry
+from taskyard.jobs.handler_registry import Registry
 from taskyard.settings import Settings, load
 from taskyard.workers.build import build_app
 

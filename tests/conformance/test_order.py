@@ -9,7 +9,7 @@ from itertools import combinations, pairwise
 from conformance.stage import Stage
 from support.rabbitmq import chosen
 from taskyard.clock import seconds_of
-from taskyard.engine.pending import AT_ONCE_US
+from taskyard.engine.pending_publications import AT_ONCE_US
 from taskyard.jobs.states import State
 
 # Redis serves the least urgent list first at every tenth pop, so that nothing waits for ever.

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from servers import Servers
 from support.yard import fresh_settings
 from taskyard.errors import Refused
-from taskyard.jobs.outcomes import Decision
+from taskyard.jobs.attempt_outcomes import Decision
 from taskyard.records import Records, Run, Witnessed
 from taskyard.testing.clock import YardClock
 from taskyard.testing.records import MemoryRecords

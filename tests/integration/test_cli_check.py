@@ -12,7 +12,7 @@ import pytest
 from servers import RedisServer, Servers
 from support.shell import Ran, Shell
 from taskyard.jobs import Catalogue
-from taskyard.jobs.registry import Registry
+from taskyard.jobs.handler_registry import Registry
 from taskyard.ops.cli.checks import jobs, redis_server
 from taskyard.ops.cli.checks.finding import Finding, Level, judged
 from taskyard.settings import Settings

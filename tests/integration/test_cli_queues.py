@@ -18,7 +18,7 @@ from taskyard.client import Taskyard
 from taskyard.ops.cli.queues.look import QueueState, look
 from taskyard.settings import Settings, load
 from taskyard.store import connect
-from taskyard.transport.owners import describe
+from taskyard.transport.owner_descriptions import describe
 
 BUTTON = {"html": "<button>Buy</button>"}
 

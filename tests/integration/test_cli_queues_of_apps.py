@@ -18,7 +18,7 @@ from support.waiting import eventually
 from support.worker import environment_of
 from support.yard import fresh_settings
 from taskyard.broker import connection, own_layout
-from taskyard.broker.layout import PLAIN, Layout
+from taskyard.broker.redis_keys import PLAIN, Layout
 from taskyard.clock import SYSTEM_CLOCK, to_us
 from taskyard.install import Place, Places
 from taskyard.install.places import RABBIT, broker_mark

@@ -9,7 +9,7 @@ import pytest
 from support.shell import Shell
 from taskyard.access.operator_tasks import REPLAY_TASK
 from taskyard.jobs import Catalogue, JobType, RetryPolicy
-from taskyard.jobs.registry import Registry
+from taskyard.jobs.handler_registry import Registry
 from taskyard.ops.cli.types.listing import waits
 from taskyard.ops.cli.types.origins import by_decorator
 from taskyard.ops.cli.types.policy import never_retried, waits_ms

@@ -20,7 +20,7 @@ from support.yard import catalogue, fresh_settings
 from taskyard.client import EnqueueRequest, JobHandle, Taskyard
 from taskyard.errors import InvalidSettings, NotReplicated, PublishFailed
 from taskyard.jobs.states import State
-from taskyard.records import Records, admissions
+from taskyard.records import Records, bulk_admission
 from taskyard.store import Script, call_replicated
 
 PATIENCE_S = 1.0
@@ -83,7 +83,7 @@ def stops_after_a_script(
 ) -> Iterator[list[int]]:
     """The replica confirms one script, and is stopped before the second; the scripts so far."""
     scripts: list[int] = []
-    real = admissions.call_replicated
+    real = bulk_admission.call_replicated
 
     def counted(*arguments: Any, **options: Any) -> Any:
         scripts.append(1)
@@ -93,7 +93,7 @@ def stops_after_a_script(
         gathered.wait(SOON_S)
         return answer
 
-    monkeypatch.setattr(admissions, "call_replicated", counted)
+    monkeypatch.setattr(bulk_admission, "call_replicated", counted)
     yield scripts
     os.kill(pair.replica_pid, signal.SIGCONT)
 

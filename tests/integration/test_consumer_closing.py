@@ -15,7 +15,7 @@ from kombu.common import ignore_errors
 from servers import RedisServer
 from support.waiting import eventually
 from support.worker import gone
-from taskyard.engine.reconnecting import close_in_two_steps
+from taskyard.engine.broker_reconnect import close_in_two_steps
 
 
 @pytest.fixture

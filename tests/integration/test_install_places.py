@@ -21,7 +21,7 @@ from support.relay import relaying
 from support.waiting import eventually
 from support.yard import fresh_settings
 from taskyard.access import Identity, Role
-from taskyard.broker.layout import PLAIN, Layout
+from taskyard.broker.redis_keys import PLAIN, Layout
 from taskyard.control import replay
 from taskyard.errors import PublishFailed, Refused
 from taskyard.install import FleetPublisher, Place, Places

@@ -20,7 +20,7 @@ from support.yard import fresh_settings
 from taskyard.install import install
 from taskyard.install.installed_context import InstalledContext
 from taskyard.install.returner import late_s, return_abandoned
-from taskyard.jobs.outcomes import Decision
+from taskyard.jobs.attempt_outcomes import Decision
 from taskyard.records import GONE_S, Fleet, Member, Run
 from taskyard.transport import give_back
 from taskyard.wire import Stamp

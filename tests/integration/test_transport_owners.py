@@ -19,9 +19,9 @@ from kombu import Exchange, Queue
 from servers import Servers
 from support.post import Post
 from support.waiting import eventually
-from taskyard.transport.giving_back import RESTORE_BATCH
-from taskyard.transport.owners import OWNER_TTL_S, describe
-from taskyard.transport.pops import Pop
+from taskyard.transport.owner_descriptions import OWNER_TTL_S, describe
+from taskyard.transport.pop_request import Pop
+from taskyard.transport.requeue import RESTORE_BATCH
 
 HOLDER = """
 import sys

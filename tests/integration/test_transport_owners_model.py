@@ -30,8 +30,8 @@ from kombu import Connection
 from servers import Servers
 from support.post import OURS, Post
 from taskyard.store import Script
-from taskyard.transport.owners import owner_of
-from taskyard.transport.pops import Pop
+from taskyard.transport.owner_descriptions import owner_of
+from taskyard.transport.pop_request import Pop
 
 SEARCH = settings(
     max_examples=50,

@@ -14,7 +14,7 @@ from support.yard import ServerHarness, fresh_settings
 from taskyard.client import JobHandle
 from taskyard.jobs.states import State
 from taskyard.settings import Settings
-from taskyard.transport.giving_back import RETURN_S
+from taskyard.transport.requeue import RETURN_S
 
 # Celery's look every 5 s makes 10 s of three deaths at the least. What is left to us is the start
 # of two processes, of which a busy machine makes a second or two.

@@ -12,10 +12,10 @@ import redis
 from taskyard.broker import Layout
 from taskyard.install import Place, Places
 from taskyard.install.places import broker_mark
-from taskyard.jobs.outcomes import Decision
+from taskyard.jobs.attempt_outcomes import Decision
 from taskyard.records import Fleet, Member, Records, Run, Witnessed
 from taskyard.settings import Settings
-from taskyard.transport.owners import describe
+from taskyard.transport.owner_descriptions import describe
 
 __all__ = ["OWNER", "HeldShop"]
 

@@ -7,7 +7,7 @@ import uuid
 from typing import Any
 
 from taskyard.deadletters import build_letter
-from taskyard.jobs.outcomes import Decision
+from taskyard.jobs.attempt_outcomes import Decision
 from taskyard.mirror import Delivery
 from taskyard.records import Records, Run
 from taskyard.wire import Letter, RawMessage, Stamp, letter_id

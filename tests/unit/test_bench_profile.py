@@ -28,7 +28,9 @@ def test_an_event_sent_while_a_result_is_handled_counts_as_event() -> None:
 
 def test_a_childs_round_trips_are_told_apart() -> None:
     def call(name: str) -> str:
-        step = f"taskyard.records.records:Records.{name};taskyard.runner.pipeline:Runner.run"
+        step = (
+            f"taskyard.records.records:Records.{name};taskyard.runner.attempt_pipeline:Runner.run"
+        )
         return f"redis.connection:read_response;{step};celery.app.trace:trace;{WORKLOOP}"
 
     found = shares({call("begin"): 3, call("finish"): 1}, CHILD)

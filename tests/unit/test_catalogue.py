@@ -186,7 +186,9 @@ def test_a_payload_model_that_cannot_be_imported_is_named() -> None:
 
 
 def test_a_payload_that_does_not_fit_is_refused_with_field_and_value() -> None:
-    policy = JobType(name="new", queue="plan", payload_model="taskyard.jobs.policies:RetryPolicy")
+    policy = JobType(
+        name="new", queue="plan", payload_model="taskyard.jobs.retry_policy:RetryPolicy"
+    )
     policy.check_payload({"max_retries": 1})
     with pytest.raises(InvalidPayload) as refusal:
         policy.check_payload({"max_retries": "many"})

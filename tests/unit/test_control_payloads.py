@@ -11,7 +11,7 @@ from taskyard.control import Edit, KnownTypes
 from taskyard.control.payloads import check_edit
 from taskyard.errors import InvalidPayload
 from taskyard.jobs import Catalogue
-from taskyard.jobs.registry import Registry
+from taskyard.jobs.handler_registry import Registry
 from taskyard.jobs.types import describe
 
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from taskyard import ledger, store
-from taskyard.control import letters, prefixes
+from taskyard.control import find_letter_id, letters
 from taskyard.database import conninfo
 from taskyard.database.migrate import MINIMUM_POSTGRES
 from taskyard.jobs.catalogue import Catalogue
@@ -49,20 +49,23 @@ def _limits() -> dict[str, str]:
 
 # Row of the page -> where its numbers stand in the code, in the row's order.
 LIMITS = {
-    "one pop": ["transport.popper:BATCH"],
-    "an idle consumer asks": ["transport.wake:RECHECK_S"],
+    "one pop": ["transport.pop_messages:BATCH"],
+    "an idle consumer asks": ["transport.queue_notifications:RECHECK_S"],
     "messages held while jobs end quickly": [
-        "transport.pace:BURST",
-        "transport.pace:QUICK_S",
+        "transport.ack_rate:BURST",
+        "transport.ack_rate:QUICK_S",
     ],
     "what is held beyond the prefetch count goes back": [
-        "transport.pace:_SURPLUS_S",
+        "transport.ack_rate:_SURPLUS_S",
         "engine.over_prefetch:INTERVAL_S",
     ],
     "an acknowledgement waits for a pop": ["transport.qos:_ACK_DELAY_S"],
-    "a worker's process that died": ["engine.pool:LOOK_AGAIN_S", "engine.pool:LOOKS"],
-    "what a job's process holds": ["engine.memory_watch:INTERVAL_S"],
-    "a message that its task gives back a second time": ["transport.giving_back:RETURN_S"],
+    "a worker's process that died": [
+        "engine.prefork_pool:LOOK_AGAIN_S",
+        "engine.prefork_pool:LOOKS",
+    ],
+    "what a job's process holds": ["engine.memory_readings:INTERVAL_S"],
+    "a message that its task gives back a second time": ["transport.requeue:RETURN_S"],
     "what a server refuses: a permission, a key of another type, full memory": [
         "wire.refusals:FIRST_WAIT_S",
         "wire.refusals:LONGEST_WAIT_S",
@@ -72,30 +75,30 @@ LIMITS = {
     "a dead consumer's messages are looked for": ["transport.transport:_SWEEP_S"],
     "one promotion from the delay store": ["broker:PROMOTE_BATCH"],
     "promotions": [
-        "engine.promoter:INTERVAL_S",
-        "engine.promoter:_ROUNDS",
+        "engine.delay_promoter:INTERVAL_S",
+        "engine.delay_promoter:_ROUNDS",
     ],
     "jobs that go together (`enqueue_many`, concurrent calls)": [
-        "records.admissions:_GROUP",
-        "records.admissions:_GROUP_BYTES",
+        "records.bulk_admission:_GROUP",
+        "records.bulk_admission:_GROUP_BYTES",
     ],
-    "`enqueue_many`": ["records.admissions:SCRIPTS_AHEAD"],
+    "`enqueue_many`": ["records.bulk_admission:SCRIPTS_AHEAD"],
     "concurrent calls": [
         "client.sender:_SCRIPTS",
-        "records.admissions:_TURN_BYTES",
+        "records.bulk_admission:_TURN_BYTES",
         "client.sender:_SCRIPTS_APART",
     ],
     "threads that share a client": ["client.shared_calls:_LANES", "client.shared_calls:_ONE_LANE"],
     "what a client keeps ready": ["client.shared_calls:_LINGER_S", "client.awaited:_LINGER_S"],
-    "heartbeat of a consumer": ["transport.owners:OWNER_TTL_S"],
-    "heartbeat of a worker": ["records.fleet:GONE_S", "records.fleet:_FORGOTTEN_S"],
+    "heartbeat of a consumer": ["transport.owner_descriptions:OWNER_TTL_S"],
+    "heartbeat of a worker": ["records.live_workers:GONE_S", "records.live_workers:_FORGOTTEN_S"],
     "deliveries by a quorum queue of RabbitMQ": ["queues.rabbit_queue:BROKER_DELIVERY_LIMIT"],
     "new delay levels on RabbitMQ": ["broker.delay_exchanges:_ON_DISK_S"],
     "a message that came back to a quorum queue": [
-        "engine.returns:RENEW_AT",
-        "engine.returns:HELD_S",
+        "engine.quorum_delivery_limit:RENEW_AT",
+        "engine.quorum_delivery_limit:HELD_S",
     ],
-    "messages restored at once": ["transport.giving_back:RESTORE_BATCH"],
+    "messages restored at once": ["transport.requeue:RESTORE_BATCH"],
     "task events for monitors": ["engine.consumer:EVENT_INTERVAL_S", "engine.consumer:EVENT_BATCH"],
     "what waits to be observed by `taskyard.install`": ["install.observer:_WAITING"],
     "what waits to be recorded by `install(…, admit=True)`": ["install.publish_recorder:_WAITING"],
@@ -113,14 +116,17 @@ LIMITS = {
     "connecting to Redis, to Postgres": ["store.client:_SOCKET_TIMEOUT_S"],
     "tries of one command": ["store.client:TRIES"],
     "patience around a handler": [
-        "runner.retry:_BEFORE_REPEATS",
-        "runner.retry:_BEFORE_S",
-        "runner.retry:_AFTER_REPEATS",
-        "runner.retry:_AFTER_S",
-        "runner.retry:_LONGEST_WAIT_S",
+        "runner.redis_retry:_BEFORE_REPEATS",
+        "runner.redis_retry:_BEFORE_S",
+        "runner.redis_retry:_AFTER_REPEATS",
+        "runner.redis_retry:_AFTER_S",
+        "runner.redis_retry:_LONGEST_WAIT_S",
     ],
-    "a worker that lost Redis": ["engine.reconnecting:_FIRST_S", "engine.reconnecting:LONGEST_S"],
-    "failed attempts in a record": ["records.record:HISTORY_LINES"],
+    "a worker that lost Redis": [
+        "engine.broker_reconnect:_FIRST_S",
+        "engine.broker_reconnect:LONGEST_S",
+    ],
+    "failed attempts in a record": ["records.job_record:HISTORY_LINES"],
     "what a payload may be nested": ["client.requests:_DEEPEST"],
     "an id or a task's name in a message": ["wire.headers:LONGEST_ID"],
     "asking for a result": ["client.handle:_FIRST_WAIT_S", "client.handle:_LONGEST_WAIT_S"],
@@ -132,14 +138,16 @@ LIMITS = {
     "a silent subscription": ["client.listener:_QUIET_S"],
     "a result's last answer": ["client.timeouts:LAST_ASK_S"],
     "error message, traceback in a letter": [
-        "runner.failures:MESSAGE_LIMIT",
-        "runner.failures:TRACEBACK_LIMIT",
+        "runner.exception_facts:MESSAGE_LIMIT",
+        "runner.exception_facts:TRACEBACK_LIMIT",
     ],
-    "a letter on RabbitMQ": ["deadletters.publish:_COMPRESSED_OVER_BYTES"],
+    "a letter on RabbitMQ": ["deadletters.publish_letter:_COMPRESSED_OVER_BYTES"],
     "a compressed letter": ["wire.letters:ENVELOPE_LIMIT"],
-    "arguments of a compressed message in its letter": ["deadletters.build:_SHOWN_BYTES"],
-    "a review queue": ["deadletters.publish:REVIEW_LIMIT"],
-    "a kept copy of a letter": ["deadletters.kept:_LARGEST_BYTES"],
+    "arguments of a compressed message in its letter": [
+        "deadletters.letter_from_record:_SHOWN_BYTES"
+    ],
+    "a review queue": ["deadletters.publish_letter:REVIEW_LIMIT"],
+    "a kept copy of a letter": ["deadletters.letter_copies:_LARGEST_BYTES"],
     "one batch of the mirror": ["mirror.feeds:BATCH", "mirror.halving:BATCH_BYTES"],
     "a letter or event that is kept as its bytes alone": [
         "mirror.halving:WHOLE_BYTES",
@@ -189,14 +197,14 @@ LIMITS = {
     "a cause of many lines in a list": ["ops.cli.summary_line:LONGEST"],
     "waiting for the relay's answer": ["ops.cli.dlq.replays:_WAIT_S"],
     "a listing": ["ledger.read:SEARCH_LIMIT"],
-    "the beginning of an id": ["control.prefixes:MINIMUM_PREFIX"],
+    "the beginning of an id": ["control.find_letter_id:MINIMUM_PREFIX"],
     "a reason": ["control.reasons:MINIMUM_LENGTH", "control.reasons:_MAXIMUM_LENGTH"],
     "a token's lifetime": ["control.tokens:DEFAULT_LIFETIME", "control.tokens:LONGEST_LIFETIME"],
     "the secret before a rotation": [
         "control.tokens:DEFAULT_OVERLAP",
         "control.tokens:LONGEST_OVERLAP",
     ],
-    "a retry's wait": ["jobs.policies:LONGEST_DELAY"],
+    "a retry's wait": ["jobs.retry_policy:LONGEST_DELAY"],
     "an ETA": ["broker.amqp_publisher:LONGEST_WAIT_S"],
     "time limit of a type without one": ["jobs.types:DEFAULT_TIME_LIMIT_S"],
     "drain of `taskyard up`": ["ops.up.command:DRAIN_S"],
@@ -229,7 +237,7 @@ def _number(place):
 def test_limits_that_stand_in_a_row_s_reason_are_what_the_code_holds():
     page = PAGE.read_text()
     assert f"waits {_number('broker.redis_publisher:_ODD_LIST_WAIT_MS'):g} s" in page
-    assert f"after {_number('engine.reconnecting:CALM_S'):g} s without a loss" in page
+    assert f"after {_number('engine.broker_reconnect:CALM_S'):g} s without a loss" in page
 
 
 def test_the_page_names_the_oldest_servers_that_check_takes():
@@ -245,7 +253,7 @@ def test_the_page_names_the_oldest_servers_that_check_takes():
 def test_two_limits_that_the_page_tells_as_one_are_one():
     assert conninfo.CONNECT_TIMEOUT_S == store.client._SOCKET_TIMEOUT_S
     assert letters.LIMIT == ledger.SEARCH_LIMIT
-    assert find.MINIMUM_PREFIX == prefixes.MINIMUM_PREFIX
+    assert find.MINIMUM_PREFIX == find_letter_id.MINIMUM_PREFIX
 
 
 def test_the_example_of_a_job_type_file_is_one(tmp_path):

@@ -15,7 +15,7 @@ from taskyard.access import Action
 from taskyard.access.broadcasts import WHOAMI, call_of_broadcast
 from taskyard.access.credential import sign
 from taskyard.access.verifier import Verifier
-from taskyard.engine.broadcasts import Broadcasts
+from taskyard.engine.signed_broadcasts import Broadcasts
 from taskyard.records.verb_events import VerbEvent
 from taskyard.settings import Settings
 

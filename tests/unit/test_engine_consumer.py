@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from taskyard.engine.consumer import JobConsumer
 from taskyard.install.consumer import InstalledConsumer
 from taskyard.install.modes import Mode
-from taskyard.jobs.outcomes import Decision
+from taskyard.jobs.attempt_outcomes import Decision
 from taskyard.jobs.replay_rules import replay_eligible
 from taskyard.settings import Settings
 from taskyard.testing.clock import YardClock

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from taskyard.clock import to_us
-from taskyard.engine.eta import due_ahead_us
+from taskyard.engine.eta_parsing import due_ahead_us
 
 NOW = datetime(2031, 5, 1, 12, tzinfo=UTC)
 NINE_S = to_us(NOW) + 9_000_000

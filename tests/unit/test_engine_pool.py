@@ -16,7 +16,7 @@ from billiard.pool import CLOSE, RUN
 from billiard.queues import _SimpleQueue
 from celery.concurrency import asynpool
 
-from taskyard.engine.pool import LOOK_AGAIN_S, LOOKS, JobPool, OwnPipesPool
+from taskyard.engine.prefork_pool import LOOK_AGAIN_S, LOOKS, JobPool, OwnPipesPool
 
 
 class Hub:

@@ -9,9 +9,9 @@ import pytest
 from billiard.einfo import ExceptionWithTraceback
 from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
 
+from taskyard.engine.pool_reports import over_time, read_report, unwrapped
 from taskyard.engine.ports import NoOutcome, OverTime, Report, Reported, Unanswered
-from taskyard.engine.reports import over_time, read_report, unwrapped
-from taskyard.jobs.outcomes import Decision
+from taskyard.jobs.attempt_outcomes import Decision
 from taskyard.records import Decided, Held
 from taskyard.runner import JobDeferred, JobRetrying, Unreachable
 
@@ -24,9 +24,9 @@ INTERNALS = re.compile(
 BEHIND_THE_PORTS = {
     "celery_attempts.py",
     "celery_messages.py",
-    "draining.py",
-    "pool.py",
-    "reports.py",
+    "drain_results.py",
+    "prefork_pool.py",
+    "pool_reports.py",
     "request.py",
 }
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from taskyard.engine.releases import Releases
+from taskyard.engine.lease_releases import Releases
 
 
 class Door:

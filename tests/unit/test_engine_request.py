@@ -17,16 +17,16 @@ from celery.worker import state as worker_state
 from redis.exceptions import RedisError
 
 from taskyard.clock import SYSTEM_CLOCK
-from taskyard.engine.origin import HOLDER
 from taskyard.engine.ports import NoOutcome, OverTime, Report, Reported, Unanswered
 from taskyard.engine.process_memory import ProcessMemory
 from taskyard.engine.request import JobRequest
+from taskyard.engine.source_queue import HOLDER
 from taskyard.install.protected_request import ProtectedRequest
 from taskyard.jobs import Catalogue
-from taskyard.jobs.outcomes import Decision
+from taskyard.jobs.attempt_outcomes import Decision
 from taskyard.jobs.states import State
 from taskyard.records import Run
-from taskyard.runner import Rules, plain_deaths
+from taskyard.runner import Rules, death_causes
 from taskyard.settings import Settings
 from taskyard.testing.clock import YardClock
 from taskyard.testing.records import MemoryRecords
@@ -193,7 +193,7 @@ def test_only_a_short_lease_is_awaited_in_the_worker(
     desk.yard.records.settings = SETTINGS.model_copy(update={"lease_s": lease_s})
     desk.yard.records.begin("job-1", STAMP, holder="h", worker="w", job_type="t", queue="work")
     desk.request.message.delivery_info["redelivered"] = True
-    desk.request._settling.dead_letter(plain_deaths.revoked())
+    desk.request._settling.dead_letter(death_causes.revoked())
     assert (desk.settlements, len(desk.yard.published)) == (settlements, len(settlements))
     assert len(held) == 1 - len(settlements)
 

@@ -11,7 +11,7 @@ import pytest
 
 from taskyard.broker import AmqpPublisher
 from taskyard.engine.operator_messages import credential_of, take_credential
-from taskyard.engine.returns import HELD_S, RENEW_AT, Returns
+from taskyard.engine.quorum_delivery_limit import HELD_S, RENEW_AT, Returns
 from taskyard.errors import PublishFailed
 from taskyard.settings import Settings
 from taskyard.wire.letters import RawMessage

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from kombu.asynchronous import Hub
 from kombu.asynchronous.timer import Timer
 
-from taskyard.engine.timers import discard_cancelled
+from taskyard.engine.cancelled_timers import discard_cancelled
 
 JOBS = 200_000
 AT_ONCE = 8

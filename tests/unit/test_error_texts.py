@@ -17,8 +17,8 @@ from taskyard.mirror.deliveries import Delivery
 from taskyard.mirror.reading import Unreadable
 from taskyard.mirror.rows import junk_row
 from taskyard.records import Record
-from taskyard.runner.cause import plain_failure
-from taskyard.runner.failures import MESSAGE_LIMIT, describe_failure
+from taskyard.runner.exception_facts import MESSAGE_LIMIT, describe_failure
+from taskyard.runner.stored_decision import plain_failure
 from taskyard.wire import RawMessage
 
 SECRET = "hunter2"  # noqa: S105 - it must never be stored

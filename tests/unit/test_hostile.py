@@ -8,17 +8,17 @@ import pytest
 
 from taskyard.broker import AmqpPublisher
 from taskyard.deadletters import build_letter
-from taskyard.engine.message import raw_message
-from taskyard.engine.request_names import without_forged
-from taskyard.engine.shape import fault_of
+from taskyard.engine.message_shape import fault_of
+from taskyard.engine.read_message import raw_message
+from taskyard.engine.request_attributes import without_forged
 from taskyard.errors import CodedError, InvalidPayload
 from taskyard.jobs import Catalogue
+from taskyard.jobs.attempt_outcomes import Failure
 from taskyard.jobs.catalogue import define
-from taskyard.jobs.outcomes import Failure
 from taskyard.records import Record
 from taskyard.runner import Rules
-from taskyard.runner.failures import describe_failure
-from taskyard.runner.pipeline import encode_result
+from taskyard.runner.attempt_pipeline import encode_result
+from taskyard.runner.exception_facts import describe_failure
 from taskyard.settings import Settings
 from taskyard.wire import Letter, RawMessage, Stamp, pack
 from taskyard.wire.unread import UNREAD

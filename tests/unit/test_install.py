@@ -9,7 +9,7 @@ from celery import Celery, chain, chord, group
 from celery.worker.request import Request
 from kombu import Exchange, Queue
 
-from taskyard.engine.routes import queue_named
+from taskyard.engine.queue_routes import queue_named
 from taskyard.errors import InvalidSettings, MissingSetting
 from taskyard.install import Mode, install, plan
 from taskyard.install.adopt import composed_request

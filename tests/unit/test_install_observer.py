@@ -11,7 +11,7 @@ import pytest
 from support.waiting import eventually
 from taskyard.install.observation import Ended, Requeued, Started, Watched
 from taskyard.install.observer import Observer
-from taskyard.jobs.outcomes import Decision
+from taskyard.jobs.attempt_outcomes import Decision
 from taskyard.settings import Settings
 from taskyard.testing.clock import YardClock
 from taskyard.testing.records import MemoryRecords

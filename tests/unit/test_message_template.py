@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from taskyard.broker.envelope import encode
+from taskyard.broker.kombu_envelope import encode
 from taskyard.client import EnqueueRequest
 from taskyard.client.ids import new_call_id, new_job_id
 from taskyard.client.messages import MessageTemplate, first_message

@@ -9,7 +9,7 @@ import pytest
 
 from taskyard.errors import CodedError
 from taskyard.jobs import JobContext
-from taskyard.jobs.registry import registry
+from taskyard.jobs.handler_registry import registry
 from taskyard.ops import operator_tasks
 from taskyard.ops.operator_tasks import NOT_CONFIGURED, replay_letter
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from taskyard.jobs.catalogue import Catalogue
-from taskyard.jobs.policies import (
+from taskyard.jobs.retry_policy import (
     DEFAULT_POLICY,
     LONGEST_DELAY,
     Backoff,

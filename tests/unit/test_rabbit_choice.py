@@ -8,7 +8,7 @@ import pytest
 
 from taskyard.broker import describe
 from taskyard.broker.delay_exchanges import waits_apart
-from taskyard.broker.rabbit_losses import losses, policy_command
+from taskyard.broker.rabbit_queue_losses import losses, policy_command
 from taskyard.ops.cli.checks.finding import Level
 from taskyard.ops.cli.checks.rabbitmq_server import judge_choice
 from taskyard.queues import Declared, RabbitQueue, Wish, choose, rabbit_priority, rabbit_queues

@@ -11,9 +11,9 @@ import pytest
 from pydantic import BaseModel
 
 from taskyard.errors import DuplicateName, InvalidSettings
+from taskyard.jobs.attempt_context import JobContext
 from taskyard.jobs.catalogue import Catalogue
-from taskyard.jobs.context import JobContext
-from taskyard.jobs.registry import ENTRY_POINTS, Registry
+from taskyard.jobs.handler_registry import ENTRY_POINTS, Registry
 
 
 class Payload(BaseModel):
@@ -145,7 +145,9 @@ def test_a_type_without_a_handler_is_not_contained() -> None:
 
 def _announce(monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:
     entries = [EntryPoint(module, module, ENTRY_POINTS) for module in modules]
-    monkeypatch.setattr(sys.modules["taskyard.jobs.registry"], "entry_points", lambda **_: entries)
+    monkeypatch.setattr(
+        sys.modules["taskyard.jobs.handler_registry"], "entry_points", lambda **_: entries
+    )
 
 
 def test_a_module_that_cannot_be_imported_costs_no_other_its_handlers(

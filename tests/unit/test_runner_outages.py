@@ -17,12 +17,12 @@ from taskyard.errors import DeadLettered
 from taskyard.install.endings import Returned
 from taskyard.install.runner import TaskRunner
 from taskyard.jobs import Catalogue
-from taskyard.jobs.outcomes import Decision
+from taskyard.jobs.attempt_outcomes import Decision
 from taskyard.jobs.states import State
 from taskyard.records import Decided, Ended, Held, Stale
 from taskyard.runner import JobDeferred, JobRetrying, JobSkipped, Rules
-from taskyard.runner.retry import RetryLimits
-from taskyard.runner.steps import AttemptSteps, Delivery
+from taskyard.runner.attempt_steps import AttemptSteps, Delivery
+from taskyard.runner.redis_retry import RetryLimits
 from taskyard.settings import Settings
 from taskyard.testing.clock import YardClock
 from taskyard.testing.records import MemoryRecords

@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from taskyard.errors import CodedError
-from taskyard.jobs.registry import Registry
+from taskyard.jobs.handler_registry import Registry
 from taskyard.testing import (
     Yard,
     assert_completed,

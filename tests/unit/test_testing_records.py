@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from taskyard.jobs.outcomes import Decision
+from taskyard.jobs.attempt_outcomes import Decision
 from taskyard.jobs.states import State
 from taskyard.records import Admission, Admitted, Records, Run, Witnessed
 from taskyard.settings import Settings

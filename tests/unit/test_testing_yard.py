@@ -22,7 +22,7 @@ from taskyard.errors import (
     TaskyardError,
 )
 from taskyard.jobs import JobContext
-from taskyard.jobs.registry import Registry
+from taskyard.jobs.handler_registry import Registry
 from taskyard.jobs.states import State
 from taskyard.settings import Settings
 from taskyard.testing import ProcessKilled, Yard, YardClock

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from taskyard.transport import qos
-from taskyard.transport.pace import QUICK_S
+from taskyard.transport.ack_rate import QUICK_S
 from taskyard.transport.qos import QoS
 from taskyard.wire.refusals import Refusals
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskyard.transport.pops import Order
+from taskyard.transport.pop_request import Order
 
 STEPS = (0, 3, 6, 9)
 

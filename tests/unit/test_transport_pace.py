@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taskyard.transport.pace import QUICK_S, AckRate
+from taskyard.transport.ack_rate import QUICK_S, AckRate
 
 
 def acknowledged(pace: AckRate, count: int, interval_s: float, start: float = 0.0) -> float:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kombu.transport.virtual import Message
 
-from taskyard.transport.stored import message_of, stored_parts, suffix_of
+from taskyard.transport.stored_messages import message_of, stored_parts, suffix_of
 
 GOOD: dict[str, Any] = {
     "body": base64.b64encode(b"[[], {}, {}]").decode(),

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from taskyard.jobs.policies import Category
+from taskyard.jobs.retry_policy import Category
 from taskyard.wire import HEADER, Letter, RawMessage, Stamp, letter_id
 from taskyard.wire.letters import AttemptNote
 

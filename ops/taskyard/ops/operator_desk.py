@@ -14,7 +14,7 @@ from taskyard.control import Edit, KnownTypes, replay, wait_outcome
 from taskyard.control.operator_messages import OperatorMessage, accept
 from taskyard.errors import InvalidPayload
 from taskyard.jobs import Catalogue, JobContext
-from taskyard.jobs.registry import registry
+from taskyard.jobs.handler_registry import registry
 from taskyard.settings import Settings
 
 __all__ = ["MessageDesk", "ReplayArguments"]

@@ -27,8 +27,8 @@ from taskyard.errors import (
     ServerUnreachable,
 )
 from taskyard.jobs import JobContext
-from taskyard.jobs.codes import VALIDATION_ERROR
-from taskyard.jobs.registry import job
+from taskyard.jobs.error_codes import VALIDATION_ERROR
+from taskyard.jobs.handler_registry import job
 from taskyard.jobs.types import describe
 from taskyard.settings import load
 

@@ -1,8 +1,8 @@
 """The broker: confirmed publishing, the delay store, and the Celery app's configuration."""
 
 from taskyard.broker.amqp_publisher import LONGEST_WAIT_S, AmqpPublisher
-from taskyard.broker.any_header import read_any_header
-from taskyard.broker.app import Amqp, make_app
+from taskyard.broker.celery_app import Amqp, make_app
+from taskyard.broker.compressed_bodies import body_as_it_came, keep_packed
 from taskyard.broker.connection import (
     connection,
     is_amqp,
@@ -11,13 +11,13 @@ from taskyard.broker.connection import (
     transport_options,
 )
 from taskyard.broker.delay_exchanges import has_waited
-from taskyard.broker.envelope import encode
-from taskyard.broker.layout import PLAIN, Layout
-from taskyard.broker.outgoing import Outgoing
-from taskyard.broker.packed import body_as_it_came, keep_packed
+from taskyard.broker.kombu_envelope import encode
+from taskyard.broker.outgoing_message import Outgoing
 from taskyard.broker.publisher import BatchPublisher, Publisher, make_publisher
-from taskyard.broker.rabbit_start import describe, settle_queues
+from taskyard.broker.rabbit_start_log import describe, settle_queues
+from taskyard.broker.redis_keys import PLAIN, Layout
 from taskyard.broker.redis_publisher import PROMOTE_BATCH, RedisPublisher
+from taskyard.broker.undecodable_headers import read_any_header
 
 __all__ = [
     "LONGEST_WAIT_S",

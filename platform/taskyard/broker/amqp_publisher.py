@@ -13,8 +13,9 @@ from kombu import Connection
 from kombu.exceptions import OperationalError
 from kombu.transport.native_delayed_delivery import calculate_routing_key, level_name
 
-from taskyard.broker.confirmed import publish_confirmed
-from taskyard.broker.confirms import Batch, Confirms, Parcel
+from taskyard.broker.app_queues import own_priority, queue_name
+from taskyard.broker.batch_confirms import Batch, Confirms, Parcel
+from taskyard.broker.confirmed_publish import publish_confirmed
 from taskyard.broker.connection import connection
 from taskyard.broker.delay_exchanges import (
     bind_delay,
@@ -23,10 +24,9 @@ from taskyard.broker.delay_exchanges import (
     delay_type,
     waits_apart,
 )
-from taskyard.broker.foreign import own_priority, queue_name
-from taskyard.broker.headers import headers_of, own_headers
-from taskyard.broker.outgoing import Outgoing
-from taskyard.broker.own_connection import OwnConnection
+from taskyard.broker.outgoing_message import Outgoing
+from taskyard.broker.republished_headers import headers_of, own_headers
+from taskyard.broker.separate_connection import OwnConnection
 from taskyard.clock import seconds_of, to_us
 from taskyard.errors import PublishFailed, Unroutable
 from taskyard.queues import rabbit_priority, rabbit_queues

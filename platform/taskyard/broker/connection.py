@@ -18,8 +18,8 @@ from taskyard.address import (
     redis_address,
     same_server,
 )
-from taskyard.broker.any_header import read_any_header
-from taskyard.broker.layout import Layout
+from taskyard.broker.redis_keys import Layout
+from taskyard.broker.undecodable_headers import read_any_header
 from taskyard.errors import InvalidSettings
 from taskyard.queues import URGENCY_STEPS
 from taskyard.records import Keys

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from taskyard.broker.amqp_publisher import AmqpPublisher
 from taskyard.broker.connection import is_amqp
-from taskyard.broker.outgoing import Outgoing
+from taskyard.broker.outgoing_message import Outgoing
 from taskyard.broker.redis_publisher import RedisPublisher
 from taskyard.errors import PublishFailed
 from taskyard.settings import Settings

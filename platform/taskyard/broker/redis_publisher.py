@@ -10,12 +10,12 @@ from typing import Any, Final
 import redis
 from redis.exceptions import RedisError, ResponseError
 
+from taskyard.broker.app_queues import own_priority, queue_name
 from taskyard.broker.connection import check_broker_url, own_layout
-from taskyard.broker.envelope import encode
-from taskyard.broker.foreign import own_priority, queue_name
-from taskyard.broker.headers import headers_of
-from taskyard.broker.layout import Layout
-from taskyard.broker.outgoing import Outgoing
+from taskyard.broker.kombu_envelope import encode
+from taskyard.broker.outgoing_message import Outgoing
+from taskyard.broker.redis_keys import Layout
+from taskyard.broker.republished_headers import headers_of
 from taskyard.errors import PublishFailed
 from taskyard.queues import URGENCY_STEPS, broker_priority
 from taskyard.records import Publication

@@ -12,7 +12,7 @@ from typing import Any, Final
 from sqlalchemy import Engine, Select, func, select
 
 from taskyard.access import Identity
-from taskyard.control.prefixes import find_id
+from taskyard.control.find_letter_id import find_id
 from taskyard.database.bounds import seen_by
 from taskyard.database.tables import LETTERS
 from taskyard.errors import NotFound, Refused

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from taskyard.control.edits import Edit
 from taskyard.errors import InvalidPayload
 from taskyard.jobs import Catalogue
-from taskyard.jobs.registry import Registry
+from taskyard.jobs.handler_registry import Registry
 from taskyard.jobs.types import describe
 
 __all__ = ["KnownTypes", "check_edit"]

@@ -14,7 +14,7 @@ from sqlalchemy import Engine, select
 from taskyard.access import Action, Identity
 from taskyard.audit import Outcome
 from taskyard.control.edits import captured
-from taskyard.control.prefixes import find_id
+from taskyard.control.find_letter_id import find_id
 from taskyard.control.reasons import Mode, check_reason
 from taskyard.control.verb import VerbCall, audited
 from taskyard.database.tables import LETTERS

@@ -18,8 +18,8 @@ from taskyard.audit import Outcome
 from taskyard.clock import to_us
 from taskyard.control.edits import Edit, captured, check_identity, edited
 from taskyard.control.eligibility import Candidate, check_replayable
+from taskyard.control.find_letter_id import find_id
 from taskyard.control.payloads import KnownTypes, check_edit
-from taskyard.control.prefixes import find_id
 from taskyard.control.reasons import Mode, check_reason
 from taskyard.control.status import mark_replayed
 from taskyard.control.verb import MessageRef, VerbCall, audited

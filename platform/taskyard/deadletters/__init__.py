@@ -1,10 +1,10 @@
 """Dead letters: the exchange, building the envelope, and confirmed publishing."""
 
-from taskyard.deadletters.build import build_letter, shown_arguments
-from taskyard.deadletters.kept import KeptLetters
-from taskyard.deadletters.prefixes import LetterPrefixes
-from taskyard.deadletters.publish import LetterBox, count_waiting
-from taskyard.deadletters.topology import exchange, mirror_queue
+from taskyard.deadletters.dead_letter_exchange import exchange, mirror_queue
+from taskyard.deadletters.key_prefixes import LetterPrefixes
+from taskyard.deadletters.letter_copies import KeptLetters
+from taskyard.deadletters.letter_from_record import build_letter, shown_arguments
+from taskyard.deadletters.publish_letter import LetterBox, count_waiting
 
 __all__ = [
     "KeptLetters",

@@ -22,8 +22,8 @@ from celery.worker import state as worker_state
 
 from taskyard.clock import us_of
 from taskyard.engine.celery_messages import CeleryMessages
-from taskyard.engine.message import job_id_of, task_of
 from taskyard.engine.ports import Force, RunningAttempt, WaitingMessage, WaitsFor
+from taskyard.engine.read_message import job_id_of, task_of
 from taskyard.engine.request import JobRequest
 from taskyard.engine.worker_context import WorkerContext
 from taskyard.errors import NotSupportedByPool

@@ -16,8 +16,8 @@ from typing import Any, Final
 
 from celery.worker import state as worker_state
 
-from taskyard.engine.message import job_id_of
 from taskyard.engine.ports import HeldMessage, WaitsFor, WayBack
+from taskyard.engine.read_message import job_id_of
 from taskyard.transport import QoS
 from taskyard.wire.logs import logger
 

@@ -15,17 +15,7 @@ from redis.exceptions import RedisError
 
 from taskyard.broker import keep_packed, keep_transport, read_any_header, settle_queues
 from taskyard.clock import to_us
-from taskyard.engine.celery_attempts import CeleryAttempts
-from taskyard.engine.celery_messages import BareMessage, CeleryMessages
-from taskyard.engine.eta import due_ahead_us
-from taskyard.engine.message import is_identified, job_id_of, position_of, task_of
-from taskyard.engine.operator_messages import take_credential
-from taskyard.engine.origin import QUEUE, note_queues, queue_by_tag
-from taskyard.engine.pending import Owing, pending_publication
-from taskyard.engine.pool import OwnPipesPool
-from taskyard.engine.ports import Messages, WayBack, WorkerPorts
-from taskyard.engine.publish_errors import PUBLISH_ERRORS
-from taskyard.engine.reconnecting import (
+from taskyard.engine.broker_reconnect import (
     CALM_S,
     LONGEST_S,
     Reconnecting,
@@ -33,15 +23,25 @@ from taskyard.engine.reconnecting import (
     silence_events_while_blocked,
     unconfirm_remote_control,
 )
-from taskyard.engine.returns import Returns
-from taskyard.engine.routes import queue_named
-from taskyard.engine.shape import fault_of
-from taskyard.engine.timers import discard_cancelled
-from taskyard.engine.unrunnable import dead_letter
+from taskyard.engine.cancelled_timers import discard_cancelled
+from taskyard.engine.celery_attempts import CeleryAttempts
+from taskyard.engine.celery_messages import BareMessage, CeleryMessages
+from taskyard.engine.eta_parsing import due_ahead_us
+from taskyard.engine.message_shape import fault_of
+from taskyard.engine.operator_messages import take_credential
+from taskyard.engine.pending_publications import Owing, pending_publication
+from taskyard.engine.ports import Messages, WayBack, WorkerPorts
+from taskyard.engine.prefork_pool import OwnPipesPool
+from taskyard.engine.publish_errors import PUBLISH_ERRORS
+from taskyard.engine.queue_routes import queue_named
+from taskyard.engine.quorum_delivery_limit import Returns
+from taskyard.engine.read_message import is_identified, job_id_of, position_of, task_of
+from taskyard.engine.source_queue import QUEUE, note_queues, queue_by_tag
+from taskyard.engine.unrunnable_messages import dead_letter
 from taskyard.engine.worker_context import WorkerContext
-from taskyard.jobs.outcomes import Failed
+from taskyard.jobs.attempt_outcomes import Failed
 from taskyard.jobs.states import State
-from taskyard.runner.plain_deaths import (
+from taskyard.runner.death_causes import (
     delivered_too_often,
     invalid_task,
     malformed,
@@ -51,7 +51,7 @@ from taskyard.runner.plain_deaths import (
     unknown_task,
 )
 from taskyard.runner.reused_ids import reuse_in
-from taskyard.runner.settlement import DeferMessage, PostOwnLetter, Settlement
+from taskyard.runner.settlement_rules import DeferMessage, PostOwnLetter, Settlement
 from taskyard.wire import Stamp
 from taskyard.wire.logs import logger
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from taskyard.engine.eta import is_beyond_waiting
-from taskyard.engine.message import read_stamp
+from taskyard.engine.eta_parsing import is_beyond_waiting
+from taskyard.engine.read_message import read_stamp
 from taskyard.wire import clean_text
 from taskyard.wire.headers import LONGEST_ID, MOST_RETRIES, usable_id
 

@@ -22,14 +22,14 @@ from taskyard.engine.continuations import (
     is_invalid,
 )
 from taskyard.engine.header_faults import is_text
-from taskyard.engine.origin import QUEUE
+from taskyard.engine.source_queue import QUEUE
 from taskyard.engine.worker_context import WorkerContext
 from taskyard.errors import PublishFailed
-from taskyard.jobs.outcomes import Failed
-from taskyard.jobs.policies import Category
+from taskyard.jobs.attempt_outcomes import Failed
+from taskyard.jobs.retry_policy import Category
 from taskyard.jobs.states import State
 from taskyard.records import Decided
-from taskyard.runner.cause import death_of, plain_failure
+from taskyard.runner.stored_decision import death_of, plain_failure
 from taskyard.wire.exact import clean_text, pack
 from taskyard.wire.headers import LONGEST_ID, usable_id
 from taskyard.wire.letters import RawMessage

@@ -11,7 +11,7 @@ from typing import Any, Final
 from celery.utils.saferepr import saferepr
 from kombu.utils.json import dumps
 
-from taskyard.engine.message import raw_message
+from taskyard.engine.read_message import raw_message
 from taskyard.wire.credentials import CREDENTIAL
 from taskyard.wire.decoded import bytes_of
 from taskyard.wire.letters import RawMessage

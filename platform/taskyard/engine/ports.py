@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
-from taskyard.runner.settlement import End
+from taskyard.runner.settlement_rules import End
 
 __all__ = [
     "Attempts",

@@ -17,12 +17,9 @@ from celery.worker import state as worker_state
 from celery.worker.request import Request
 
 from taskyard.engine.continuations import fix_continuations
-from taskyard.engine.guard import guard
-from taskyard.engine.message import position_of
+from taskyard.engine.guarded_errbacks import guard
 from taskyard.engine.operator_messages import credential_of
-from taskyard.engine.origin import HOLDER, QUEUE
-from taskyard.engine.ports import NoOutcome, Reported
-from taskyard.engine.reports import (
+from taskyard.engine.pool_reports import (
     Terminated,
     escaped,
     over_time,
@@ -31,13 +28,16 @@ from taskyard.engine.reports import (
     unwrapped,
     wrap_on_success,
 )
-from taskyard.engine.request_names import without_forged
-from taskyard.engine.settling import RECORDS, Settling
+from taskyard.engine.ports import NoOutcome, Reported
+from taskyard.engine.read_message import position_of
+from taskyard.engine.request_attributes import without_forged
+from taskyard.engine.settle_delivery import RECORDS, Settling
+from taskyard.engine.source_queue import HOLDER, QUEUE
 from taskyard.engine.worker_context import WorkerContext
 from taskyard.errors import DeadLettered
-from taskyard.jobs.outcomes import Failed
+from taskyard.jobs.attempt_outcomes import Failed
 from taskyard.records import Decided
-from taskyard.runner import plain_deaths
+from taskyard.runner import death_causes
 from taskyard.wire.credentials import CREDENTIAL
 from taskyard.wire.headers import HEADER, Stamp
 from taskyard.wire.letters import letter_id
@@ -104,7 +104,7 @@ class JobRequest(Request):  # type: ignore[misc]
         if requeue or self.acknowledged or self._settling.pending is not None:
             super().reject(requeue=requeue)
             return
-        self._settling.dead_letter(plain_deaths.rejected())
+        self._settling.dead_letter(death_causes.rejected())
 
     # -- outcomes that the child reports -------------------------------------------------------
 
@@ -166,7 +166,7 @@ class JobRequest(Request):  # type: ignore[misc]
         super()._announce_revoked(*revocation)
 
     def _revocation_outcome(self, terminated: bool, expired: bool) -> Failed:
-        return plain_deaths.expired(self.expires) if expired else plain_deaths.revoked()
+        return death_causes.expired(self.expires) if expired else death_causes.revoked()
 
     def announce_death(self, decided: Decided) -> None:
         """Do Celery's part of a death: the result, errbacks, chord and event."""

@@ -12,16 +12,16 @@ from celery import Task, states
 
 from taskyard.backend.record_backend import DECIDED
 from taskyard.engine.continuations import fix_continuations
-from taskyard.engine.following import bury_if_done, publish_continuations
-from taskyard.engine.guard import guard
-from taskyard.engine.message import position_in
-from taskyard.engine.origin import HOLDER, QUEUE
+from taskyard.engine.guarded_errbacks import guard
+from taskyard.engine.publish_continuations import bury_if_done, publish_continuations
+from taskyard.engine.read_message import position_in
 from taskyard.engine.request import JobRequest
+from taskyard.engine.source_queue import HOLDER, QUEUE
 from taskyard.engine.worker_context import WorkerContext
 from taskyard.errors import DeadLettered, Refused
-from taskyard.jobs.registry import Handler
+from taskyard.jobs.handler_registry import Handler
 from taskyard.runner import JobSkipped
-from taskyard.runner.steps import Delivery
+from taskyard.runner.attempt_steps import Delivery
 from taskyard.wire.credentials import CREDENTIAL
 from taskyard.wire.headers import Stamp
 

@@ -11,16 +11,16 @@ from taskyard.access.verifier import Verifier
 from taskyard.broker import Publisher, make_publisher
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.deadletters import LetterBox
-from taskyard.engine.broadcasts import Broadcasts
-from taskyard.engine.message import broker_queue
+from taskyard.engine.lease_releases import Releases
 from taskyard.engine.ports import WorkerPorts
 from taskyard.engine.process_memory import ProcessMemory
-from taskyard.engine.releases import Releases
+from taskyard.engine.read_message import broker_queue
+from taskyard.engine.signed_broadcasts import Broadcasts
 from taskyard.jobs import Catalogue
 from taskyard.records import Record, Records
 from taskyard.records.verb_events import VerbEvents
 from taskyard.runner import Rules, Runner
-from taskyard.runner.steps import AttemptSteps
+from taskyard.runner.attempt_steps import AttemptSteps
 from taskyard.settings import Settings
 from taskyard.store import connect
 from taskyard.wire.refusals import Refusals

@@ -1,5 +1,5 @@
 """The gate: whether Redis and Postgres still agree, or one of them was restored."""
 
-from taskyard.gate.gate import BEAT_S, Gate, Mark, disagreement
+from taskyard.gate.restore_gate import BEAT_S, Gate, Mark, disagreement
 
 __all__ = ["BEAT_S", "Gate", "Mark", "disagreement"]

@@ -13,7 +13,7 @@ from typing import Any
 
 from celery.exceptions import Ignore, Reject, Retry
 
-from taskyard.engine.next_message import NextMessage
+from taskyard.engine.retry_message import NextMessage
 from taskyard.errors import Refused
 from taskyard.install.capturing_producer import CapturingProducer
 from taskyard.install.endings import (

@@ -6,9 +6,9 @@ from typing import Any, Final
 
 from kombu import Producer
 
-from taskyard.engine.next_message import NextMessage
-from taskyard.engine.origin import HOLDER, QUEUE
-from taskyard.engine.routes import queue_named
+from taskyard.engine.queue_routes import queue_named
+from taskyard.engine.retry_message import NextMessage
+from taskyard.engine.source_queue import HOLDER, QUEUE
 from taskyard.install.marks import ETA
 from taskyard.wire.exact import pack
 from taskyard.wire.headers import HEADER

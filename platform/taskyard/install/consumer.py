@@ -11,8 +11,11 @@ from celery.exceptions import InvalidTaskError
 from taskyard.broker import has_waited
 from taskyard.clock import to_us
 from taskyard.engine.consumer import PUT_OFF, JobConsumer
-from taskyard.engine.eta import due_ahead_us
-from taskyard.engine.message import (
+from taskyard.engine.eta_parsing import due_ahead_us
+from taskyard.engine.message_shape import fault_of
+from taskyard.engine.publish_errors import PUBLISH_ERRORS
+from taskyard.engine.queue_routes import queue_named
+from taskyard.engine.read_message import (
     is_identified,
     job_id_of,
     named_task,
@@ -20,10 +23,7 @@ from taskyard.engine.message import (
     task_of,
     was_delivered_before,
 )
-from taskyard.engine.origin import QUEUE
-from taskyard.engine.publish_errors import PUBLISH_ERRORS
-from taskyard.engine.routes import queue_named
-from taskyard.engine.shape import fault_of
+from taskyard.engine.source_queue import QUEUE
 from taskyard.install.adopt import adopt
 from taskyard.install.eta import put_off
 from taskyard.install.fanout import (
@@ -37,7 +37,7 @@ from taskyard.install.installed_context import InstalledContext
 from taskyard.install.marks import COPY
 from taskyard.install.modes import Mode
 from taskyard.install.observation import DeadBeforeStart, Watched
-from taskyard.jobs.outcomes import Failed
+from taskyard.jobs.attempt_outcomes import Failed
 from taskyard.wire.logs import logger
 
 __all__ = ["InstalledConsumer"]

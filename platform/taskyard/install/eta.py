@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from taskyard.engine.eta import is_date
-from taskyard.engine.message import job_id_of, position_of, raw_message, task_of
+from taskyard.engine.eta_parsing import is_date
+from taskyard.engine.read_message import job_id_of, position_of, raw_message, task_of
 from taskyard.install.installed_context import InstalledContext
 from taskyard.install.marks import ETA
 from taskyard.wire.headers import Stamp

@@ -8,10 +8,10 @@ from typing import Any, Final
 
 from celery.exceptions import MaxRetriesExceededError, Reject
 
-from taskyard.jobs.outcomes import Failure
-from taskyard.jobs.policies import Category
+from taskyard.jobs.attempt_outcomes import Failure
+from taskyard.jobs.retry_policy import Category
 from taskyard.runner import describe_failure
-from taskyard.runner.failures import TRACEBACK_LIMIT, fingerprint_of
+from taskyard.runner.exception_facts import TRACEBACK_LIMIT, fingerprint_of
 from taskyard.wire.exact import clean_text
 from taskyard.wire.redaction import redact_text
 

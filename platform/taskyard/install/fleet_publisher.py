@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from redis.exceptions import RedisError
 
 from taskyard.broker import Publisher, RedisPublisher, make_publisher
-from taskyard.broker.layout import PLAIN, Layout
+from taskyard.broker.redis_keys import PLAIN, Layout
 from taskyard.errors import PublishFailed, Refused
 from taskyard.install.places import RABBIT, Place, Places, find_mark
 from taskyard.install.publisher import AppRedisPublisher

@@ -11,7 +11,7 @@ from kombu import Connection
 
 from taskyard.broker import AmqpPublisher, Layout, Publisher, connection, is_amqp
 from taskyard.deadletters import LetterBox
-from taskyard.engine.message import broker_queue
+from taskyard.engine.read_message import broker_queue
 from taskyard.engine.worker_context import WorkerContext
 from taskyard.install.app_broker import AppBroker
 from taskyard.install.broker_choice import app_settings, goes_by_own, why_unsupported

@@ -9,9 +9,9 @@ from celery import signals
 from celery.utils.imports import symbol_by_name
 from celery.worker.consumer import Consumer
 
-from taskyard.engine.memory_watch import MemoryWatch
-from taskyard.engine.presence import Presence
-from taskyard.engine.promoter import Promoter
+from taskyard.engine.delay_promoter import Promoter
+from taskyard.engine.heartbeat_writer import Presence
+from taskyard.engine.memory_readings import MemoryWatch
 from taskyard.errors import InvalidSettings
 from taskyard.install.adopt import adopt
 from taskyard.install.announcer import Announcer
@@ -33,7 +33,7 @@ log = logger(__name__)
 
 # Names, since a producer needs no pool. An app's own pool is kept.
 _PREFORK: Final = ("prefork", "processes", "celery.concurrency.prefork:TaskPool")
-_POOL: Final = "taskyard.engine.pool:InstalledTaskPool"
+_POOL: Final = "taskyard.engine.prefork_pool:InstalledTaskPool"
 
 
 def install(

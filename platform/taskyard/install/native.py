@@ -11,9 +11,9 @@ from celery import states
 from taskyard.backend.record_backend import DECIDED
 from taskyard.broker import Publisher
 from taskyard.deadletters import LetterBox
+from taskyard.engine.lease_releases import Releases
 from taskyard.engine.ports import WorkerPorts
 from taskyard.engine.process_memory import ProcessMemory
-from taskyard.engine.releases import Releases
 from taskyard.engine.worker_context import WorkerContext
 from taskyard.install.adopt import protect
 from taskyard.install.celery_tasks import CELERY_TASKS

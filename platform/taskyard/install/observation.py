@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from taskyard.jobs.outcomes import Decision
+from taskyard.jobs.attempt_outcomes import Decision
 from taskyard.wire.letters import RawMessage
 
 __all__ = ["DeadBeforeStart", "Ended", "Observation", "Requeued", "Started", "Watched"]

@@ -10,8 +10,7 @@ from typing import Any, Final
 from celery.exceptions import Ignore, Reject, Retry
 from celery.worker.request import Request
 
-from taskyard.engine.message import job_id_of, raw_message
-from taskyard.engine.reports import (
+from taskyard.engine.pool_reports import (
     Terminated,
     TimeLimitExceeded,
     WorkerLostError,
@@ -19,16 +18,17 @@ from taskyard.engine.reports import (
     unwrapped,
     wrap_on_success,
 )
+from taskyard.engine.read_message import job_id_of, raw_message
 from taskyard.install.endings import delay_s_of
 from taskyard.install.failure_seen import category_of, failure_seen
 from taskyard.install.fanout import Copy, copy_id
 from taskyard.install.marks import COPY
 from taskyard.install.observation import DeadBeforeStart, Ended, Requeued, Started, Watched
 from taskyard.install.observer import Observer
-from taskyard.jobs.outcomes import Decision, Failed
-from taskyard.jobs.policies import Category
+from taskyard.jobs.attempt_outcomes import Decision, Failed
 from taskyard.jobs.replay_rules import FANOUT
-from taskyard.runner.cause import decision_of, plain_failure
+from taskyard.jobs.retry_policy import Category
+from taskyard.runner.stored_decision import decision_of, plain_failure
 from taskyard.wire.headers import usable_id
 
 __all__ = ["ObservedRequest"]

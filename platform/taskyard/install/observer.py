@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.deadletters import LetterBox, build_letter
-from taskyard.engine.unrunnable import unidentified_letter
+from taskyard.engine.unrunnable_messages import unidentified_letter
 from taskyard.install.backlog import Backlog
 from taskyard.install.observation import (
     DeadBeforeStart,
@@ -22,11 +22,11 @@ from taskyard.install.observation import (
     Started,
     Watched,
 )
-from taskyard.jobs.outcomes import Decision
+from taskyard.jobs.attempt_outcomes import Decision
 from taskyard.jobs.states import TERMINAL, State
 from taskyard.records import Decided, Held, Record, Records, Run, Superseded
-from taskyard.runner.cause import death_of
 from taskyard.runner.reused_ids import reuse_in, reused_id
+from taskyard.runner.stored_decision import death_of
 from taskyard.wire.headers import Stamp
 from taskyard.wire.letters import RawMessage
 from taskyard.wire.logs import logger

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import redis
 
-from taskyard.broker.layout import Layout
+from taskyard.broker.redis_keys import Layout
 from taskyard.clock import us_of
 
 __all__ = ["RABBIT", "Place", "Places", "broker_mark", "find_mark"]

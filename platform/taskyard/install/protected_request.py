@@ -13,16 +13,16 @@ from celery.exceptions import Ignore, Reject, Retry
 from celery.utils.saferepr import saferepr
 from redis.exceptions import RedisError
 
+from taskyard.engine.pool_reports import Terminated, TimeLimitExceeded, WorkerLostError, unwrapped
 from taskyard.engine.ports import Reported
-from taskyard.engine.reports import Terminated, TimeLimitExceeded, WorkerLostError, unwrapped
 from taskyard.engine.request import JobRequest
 from taskyard.install.effective_stamp import effective_stamp
 from taskyard.install.eta import date_before_waiting
-from taskyard.jobs.outcomes import Failed
+from taskyard.jobs.attempt_outcomes import Failed
 from taskyard.jobs.states import State
 from taskyard.records import Decided
-from taskyard.runner import plain_deaths
-from taskyard.runner.settlement import PostLetter
+from taskyard.runner import death_causes
+from taskyard.runner.settlement_rules import PostLetter
 from taskyard.wire.headers import Stamp
 
 __all__ = ["ProtectedRequest"]
@@ -124,4 +124,4 @@ class ProtectedRequest(JobRequest):
     def _revocation_outcome(self, terminated: bool, expired: bool) -> Failed:
         if not terminated:
             return super()._revocation_outcome(terminated, expired)
-        return plain_deaths.terminated()
+        return death_causes.terminated()

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from celery.app.amqp import AMQP
 
-from taskyard.engine.routes import queue_named
+from taskyard.engine.queue_routes import queue_named
 from taskyard.install.backlog import Backlog
 from taskyard.install.capturing_producer import CapturingProducer
 from taskyard.install.fanout import fanout_target

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from taskyard.broker import RedisPublisher
-from taskyard.broker.envelope import encode
-from taskyard.broker.foreign import own_priority
-from taskyard.broker.headers import headers_of
+from taskyard.broker.app_queues import own_priority
+from taskyard.broker.kombu_envelope import encode
+from taskyard.broker.republished_headers import headers_of
 from taskyard.wire.headers import Stamp
 from taskyard.wire.letters import RawMessage
 

@@ -23,17 +23,17 @@ from celery import bootsteps
 from redis.exceptions import RedisError
 
 from taskyard.broker import RedisPublisher
-from taskyard.broker.layout import Layout
+from taskyard.broker.redis_keys import Layout
 from taskyard.clock import us_of
-from taskyard.engine.message import named_task
-from taskyard.engine.routes import queue_named
+from taskyard.engine.queue_routes import queue_named
+from taskyard.engine.read_message import named_task
 from taskyard.install.installed_context import InstalledContext
 from taskyard.install.modes import Mode
 from taskyard.jobs.states import State
 from taskyard.records import Fleet, Record, left_by_dead, lives
 from taskyard.settings import Settings
 from taskyard.transport import give_back, owner_of
-from taskyard.transport.stored import stored_parts
+from taskyard.transport.stored_messages import stored_parts
 from taskyard.wire.headers import Stamp
 from taskyard.wire.logs import logger
 

@@ -26,13 +26,13 @@ from taskyard.install.failure_seen import category_of
 from taskyard.install.modes import Mode
 from taskyard.install.result_recall import keep, recall, recall_failure
 from taskyard.install.tracing import reportable
-from taskyard.jobs.outcomes import Decision, Failed, Failure
+from taskyard.jobs.attempt_outcomes import Decision, Failed, Failure
 from taskyard.records import Decided, Run
-from taskyard.records.answers import Finished
+from taskyard.records.script_replies import Finished
 from taskyard.runner import JobRetrying, JobSkipped, Unreachable, failure_here
-from taskyard.runner.cause import encode_cause
-from taskyard.runner.soft_limit import soft_limit_blocked
-from taskyard.runner.steps import AttemptSteps, Delivery
+from taskyard.runner.attempt_steps import AttemptSteps, Delivery
+from taskyard.runner.soft_limit_masking import soft_limit_blocked
+from taskyard.runner.stored_decision import encode_cause
 from taskyard.wire.headers import HEADER, Stamp
 from taskyard.wire.letters import letter_id
 from taskyard.wire.logs import logger

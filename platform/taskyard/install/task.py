@@ -7,10 +7,10 @@ from typing import Any
 from celery import Task
 
 from taskyard.engine.continuations import fix_continuations
-from taskyard.engine.following import bury_if_done, publish_continuations
-from taskyard.engine.guard import guard
-from taskyard.engine.message import position_in
-from taskyard.engine.origin import HOLDER
+from taskyard.engine.guarded_errbacks import guard
+from taskyard.engine.publish_continuations import bury_if_done, publish_continuations
+from taskyard.engine.read_message import position_in
+from taskyard.engine.source_queue import HOLDER
 from taskyard.engine.task import PARTS, delivery_in
 from taskyard.install.attempt import Attempt
 from taskyard.install.effective_stamp import effective_stamp

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from taskyard.errors import InvalidPayload, InvalidSettings
-from taskyard.jobs.policies import DEFAULT_POLICY, RetryPolicy
+from taskyard.jobs.retry_policy import DEFAULT_POLICY, RetryPolicy
 from taskyard.wire.redaction import redact
 
 __all__ = ["DEFAULT_TIME_LIMIT_S", "JobType", "describe"]

@@ -9,7 +9,7 @@ from typing import Any, Final
 import redis
 from redis.exceptions import ResponseError
 
-from taskyard.records.keys import Keys
+from taskyard.records.job_keys import Keys
 from taskyard.store import named
 
 __all__ = ["GROUP", "LifecycleStream", "StreamEntry"]

@@ -19,7 +19,7 @@ from taskyard.reconcile.seen import BATCH, Seen, read_records
 from taskyard.records import Records
 from taskyard.settings import Settings
 from taskyard.transport import give_back
-from taskyard.transport.stored import stored_parts
+from taskyard.transport.stored_messages import stored_parts
 from taskyard.wire.logs import logger
 
 __all__ = ["Abandoned"]

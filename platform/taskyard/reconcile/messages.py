@@ -15,7 +15,7 @@ from taskyard.jobs.states import State
 from taskyard.reconcile.message_locations import MessageLocations
 from taskyard.reconcile.report import Budget
 from taskyard.reconcile.seen import Seen
-from taskyard.transport.stored import stored_parts
+from taskyard.transport.stored_messages import stored_parts
 from taskyard.wire.headers import Stamp
 
 __all__ = ["Held", "Messages", "count_messages", "find_held", "find_messages"]

@@ -8,7 +8,7 @@ from typing import Any, Final
 import redis
 from pydantic import ValidationError
 
-from taskyard.engine.next_message import NextMessage
+from taskyard.engine.retry_message import NextMessage
 from taskyard.jobs.states import State
 from taskyard.reconcile.seen import Seen
 from taskyard.records import Keys, Record

@@ -1,7 +1,12 @@
 """Records: the live state of every job in Redis, changed only by scripts that follow the table."""
 
-from taskyard.records.admissions import SCRIPTS_AHEAD
-from taskyard.records.answers import (
+from taskyard.records.bulk_admission import SCRIPTS_AHEAD
+from taskyard.records.bulk_states import End
+from taskyard.records.job_keys import Keys
+from taskyard.records.job_record import Record
+from taskyard.records.live_workers import BEAT_S, GONE_S, Fleet, Member, left_by_dead, lives
+from taskyard.records.records import Records
+from taskyard.records.script_replies import (
     OWN_ID,
     Admission,
     Admitted,
@@ -22,11 +27,6 @@ from taskyard.records.answers import (
     WithoutRun,
     Witnessed,
 )
-from taskyard.records.ends import End
-from taskyard.records.fleet import BEAT_S, GONE_S, Fleet, Member, left_by_dead, lives
-from taskyard.records.keys import Keys
-from taskyard.records.record import Record
-from taskyard.records.records import Records
 
 __all__ = [
     "BEAT_S",

@@ -11,10 +11,14 @@ from redis.exceptions import RedisError, ResponseError
 
 from taskyard.clock import redis_time_us, us_of
 from taskyard.errors import Refused
-from taskyard.jobs.outcomes import Decision
+from taskyard.jobs.attempt_outcomes import Decision
 from taskyard.jobs.states import Event, State
-from taskyard.records.admissions import Admissions, Upcoming, witness
-from taskyard.records.answers import (
+from taskyard.records.bulk_admission import Admissions, Upcoming, witness
+from taskyard.records.bulk_states import End, read_ends, read_states
+from taskyard.records.job_keys import Keys
+from taskyard.records.job_record import Record
+from taskyard.records.parse_replies import parse_begin, parse_decided
+from taskyard.records.script_replies import (
     Admission,
     Admitted,
     BeginAnswer,
@@ -31,11 +35,7 @@ from taskyard.records.answers import (
     Superseded,
     Witnessed,
 )
-from taskyard.records.ends import End, read_ends, read_states
-from taskyard.records.keys import Keys
-from taskyard.records.parse import parse_begin, parse_decided
-from taskyard.records.record import Record
-from taskyard.records.source import script_source
+from taskyard.records.script_source import script_source
 from taskyard.settings import Settings
 from taskyard.store import Argument, Script, named
 from taskyard.wire.headers import Stamp

@@ -16,8 +16,8 @@ import redis
 
 from taskyard.access import Action
 from taskyard.clock import from_us
-from taskyard.records.keys import Keys
-from taskyard.records.source import thin_at
+from taskyard.records.job_keys import Keys
+from taskyard.records.script_source import thin_at
 from taskyard.wire.headers import LONGEST_ID
 from taskyard.wire.steering import STEERING
 

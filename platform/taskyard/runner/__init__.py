@@ -1,10 +1,10 @@
 """One attempt as a pipeline: begin, decode, run, judge, finish; each a named step."""
 
-from taskyard.runner.failures import describe_failure, failure_here
-from taskyard.runner.judge import Rules, judge
-from taskyard.runner.pipeline import Runner
-from taskyard.runner.retry import Unreachable
-from taskyard.runner.signals import JobDeferred, JobIdReused, JobRetrying, JobSkipped
+from taskyard.runner.attempt_pipeline import Runner
+from taskyard.runner.child_exceptions import JobDeferred, JobIdReused, JobRetrying, JobSkipped
+from taskyard.runner.exception_facts import describe_failure, failure_here
+from taskyard.runner.redis_retry import Unreachable
+from taskyard.runner.retry_decision import Rules, judge
 
 __all__ = [
     "JobDeferred",

@@ -10,11 +10,11 @@ import uuid
 from dataclasses import replace
 from typing import Final
 
-from taskyard.jobs.outcomes import Failed
-from taskyard.jobs.policies import Category
+from taskyard.jobs.attempt_outcomes import Failed
+from taskyard.jobs.retry_policy import Category
 from taskyard.jobs.states import State
 from taskyard.records import Record, Reused
-from taskyard.runner.cause import plain_failure
+from taskyard.runner.stored_decision import plain_failure
 
 __all__ = ["reuse_death", "reuse_in", "reused_id"]
 

@@ -19,9 +19,9 @@ from taskyard.jobs import JobContext
 from taskyard.jobs.types import JobType
 from taskyard.records import Run
 from taskyard.runner import Rules, Runner
+from taskyard.runner.attempt_steps import AttemptSteps, Delivery
 from taskyard.runner.lease import Lease, LeaseKeeper
 from taskyard.runner.process_end import ProcessEnd
-from taskyard.runner.steps import AttemptSteps, Delivery
 from taskyard.testing.clock import Alarm, YardClock
 from taskyard.testing.faults import OvertimeKill, ProcessKilled
 from taskyard.testing.inbox import guard

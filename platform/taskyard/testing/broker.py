@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import count
 
-from taskyard.broker.headers import headers_of
+from taskyard.broker.republished_headers import headers_of
 from taskyard.queues import broker_priority
 from taskyard.settings import Settings
 from taskyard.wire.exact import pack

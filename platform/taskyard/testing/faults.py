@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from taskyard.jobs.registry import Handler
+from taskyard.jobs.handler_registry import Handler
 
 __all__ = ["Fault", "Faults", "OvertimeKill", "ProcessKilled", "WorkerKilled"]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from taskyard.jobs.context import OnceGuard
+from taskyard.jobs.attempt_context import OnceGuard
 
 __all__ = ["MemoryInbox", "MemoryTransaction", "guard"]
 

@@ -14,14 +14,14 @@ from celery.exceptions import Ignore, Retry
 from taskyard.deadletters import build_letter
 from taskyard.errors import DeadLettered
 from taskyard.jobs import Catalogue, JobType
-from taskyard.jobs.outcomes import Failed, Failure
-from taskyard.jobs.registry import Registry
+from taskyard.jobs.attempt_outcomes import Failed, Failure
+from taskyard.jobs.handler_registry import Registry
 from taskyard.jobs.states import State
 from taskyard.records import Reused
-from taskyard.runner import Rules, judge, plain_deaths
-from taskyard.runner.cause import death_of, decide_for
+from taskyard.runner import Rules, death_causes, judge
+from taskyard.runner.attempt_steps import Delivery
 from taskyard.runner.reused_ids import reuse_death, reused_id
-from taskyard.runner.settlement import (
+from taskyard.runner.settlement_rules import (
     Acknowledge,
     AwaitLease,
     DeferMessage,
@@ -37,7 +37,7 @@ from taskyard.runner.settlement import (
     reported_end,
     settle,
 )
-from taskyard.runner.steps import Delivery
+from taskyard.runner.stored_decision import death_of, decide_for
 from taskyard.testing.attempts import EagerRunner
 from taskyard.testing.broker import MemoryBroker, Message
 from taskyard.testing.faults import Faults, OvertimeKill, ProcessKilled, WorkerKilled
@@ -69,9 +69,9 @@ class MemoryWorker:
         if message.redelivered and self._too_often(message):
             return
         if name not in self.handlers:
-            self._dead_letter(message, plain_deaths.unknown_task(name, WORKER))
+            self._dead_letter(message, death_causes.unknown_task(name, WORKER))
         elif self._expired(message):
-            self._dead_letter(message, plain_deaths.expired(message.raw.headers["expires"]))
+            self._dead_letter(message, death_causes.expired(message.raw.headers["expires"]))
         else:
             self._attempt(message, name)
 
@@ -126,7 +126,7 @@ class MemoryWorker:
         count = self.records.deliver(message.job_id)
         if count <= limit:
             return False
-        self._dead_letter(message, plain_deaths.delivered_too_often(count, limit))
+        self._dead_letter(message, death_causes.delivered_too_often(count, limit))
         return True
 
     def _expired(self, message: Message) -> bool:

@@ -12,8 +12,8 @@ from taskyard.client import JobHandle
 from taskyard.clock import from_us
 from taskyard.errors import NotFound, TaskyardError
 from taskyard.jobs import Catalogue, JobType, registry
+from taskyard.jobs.handler_registry import Registry
 from taskyard.jobs.letter_states import LetterStatus
-from taskyard.jobs.registry import Registry
 from taskyard.runner import Rules
 from taskyard.settings import Settings
 from taskyard.testing.attempts import EagerRunner, off_the_loop

@@ -7,11 +7,11 @@ workers, Flower and clients in other languages share the queues.
 
 from kombu.transport import TRANSPORT_ALIASES
 
+from taskyard.transport.ack_rate import BURST
 from taskyard.transport.channel import Channel, SentinelChannel
-from taskyard.transport.giving_back import give_back
-from taskyard.transport.owners import OWNER_TTL_S, Owner, owner_of, read_owners
-from taskyard.transport.pace import BURST
+from taskyard.transport.owner_descriptions import OWNER_TTL_S, Owner, owner_of, read_owners
 from taskyard.transport.qos import QoS
+from taskyard.transport.requeue import give_back
 from taskyard.transport.transport import SentinelTransport, Transport
 
 __all__ = [

@@ -19,13 +19,13 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 from taskyard.store import is_misplaced
-from taskyard.transport.closing import leave_server
-from taskyard.transport.ownership import Ownership
-from taskyard.transport.popper import Popper
-from taskyard.transport.pops import Found, Order
+from taskyard.transport.channel_close import leave_server
+from taskyard.transport.heartbeat_and_sweep import Ownership
+from taskyard.transport.pop_messages import Popper
+from taskyard.transport.pop_request import Found, Order
 from taskyard.transport.qos import QoS
-from taskyard.transport.server import Server
-from taskyard.transport.stored import message_of
+from taskyard.transport.redis_server import Server
+from taskyard.transport.stored_messages import message_of
 
 __all__ = ["Channel", "SentinelChannel"]
 

@@ -8,8 +8,8 @@ from typing import Any, Final
 from kombu.transport import virtual
 from redis.exceptions import ResponseError
 
-from taskyard.transport.giving_back import RESTORE_BATCH, GiveBack
-from taskyard.transport.pace import AckRate
+from taskyard.transport.ack_rate import AckRate
+from taskyard.transport.requeue import RESTORE_BATCH, GiveBack
 
 __all__ = ["QoS"]
 

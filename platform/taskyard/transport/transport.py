@@ -9,8 +9,8 @@ from kombu.transport import redis as kombu_redis
 from redis.exceptions import ResponseError
 
 from taskyard.transport.channel import Channel, SentinelChannel
-from taskyard.transport.owners import HEARTBEAT_S
-from taskyard.transport.wake import POLL_S
+from taskyard.transport.owner_descriptions import HEARTBEAT_S
+from taskyard.transport.queue_notifications import POLL_S
 from taskyard.wire.logs import logger
 
 __all__ = ["Poller", "SentinelTransport", "Transport"]

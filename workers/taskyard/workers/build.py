@@ -8,17 +8,17 @@ from celery import Celery, signals
 
 from taskyard.broker import make_app
 from taskyard.engine.consumer import JobConsumer
-from taskyard.engine.memory_watch import MemoryWatch
+from taskyard.engine.delay_promoter import Promoter
+from taskyard.engine.heartbeat_writer import Presence
+from taskyard.engine.memory_readings import MemoryWatch
 from taskyard.engine.over_prefetch import OverPrefetch
-from taskyard.engine.pool import TaskPool
-from taskyard.engine.presence import Presence
-from taskyard.engine.promoter import Promoter
+from taskyard.engine.prefork_pool import TaskPool
 from taskyard.engine.task import make_task
 from taskyard.engine.worker_context import WorkerContext
 from taskyard.errors import UnknownJobType
 from taskyard.install.native import protect_celery_tasks
 from taskyard.jobs import Catalogue
-from taskyard.jobs.registry import Registry
+from taskyard.jobs.handler_registry import Registry
 from taskyard.settings import Settings
 from taskyard.workers.logs import mask_secrets
 from taskyard.workers.signing import SigningAmqp

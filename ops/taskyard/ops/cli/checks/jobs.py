@@ -8,7 +8,7 @@ from typing import Final
 from taskyard.errors import InvalidSettings, TaskyardError
 from taskyard.jobs import Catalogue, JobType
 from taskyard.jobs.catalogue import BUILT_IN
-from taskyard.jobs.registry import ENTRY_POINTS, Registry
+from taskyard.jobs.handler_registry import ENTRY_POINTS, Registry
 from taskyard.ops.cli.checks.finding import Finding
 from taskyard.settings import Settings
 

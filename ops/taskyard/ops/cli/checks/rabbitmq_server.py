@@ -8,7 +8,7 @@ from typing import Any, Final
 from kombu import Connection
 
 from taskyard.broker import connection, describe
-from taskyard.broker.rabbit_losses import losses, policy_command
+from taskyard.broker.rabbit_queue_losses import losses, policy_command
 from taskyard.errors import ServerUnreachable
 from taskyard.ops.cli.checks.finding import Finding
 from taskyard.ops.cli.checks.rabbitmq_rights import look_at_rights

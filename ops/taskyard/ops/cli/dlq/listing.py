@@ -13,7 +13,7 @@ from taskyard import database
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.control import letters
 from taskyard.jobs import Category
-from taskyard.jobs.codes import EXCEPTION
+from taskyard.jobs.error_codes import EXCEPTION
 from taskyard.jobs.letter_states import LetterStatus
 from taskyard.ops.cli.console import note, print_json, put, with_sentences
 from taskyard.ops.cli.ids import short

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from taskyard.jobs import JobType, RetryPolicy
-from taskyard.jobs.policies import Backoff
+from taskyard.jobs.retry_policy import Backoff
 from taskyard.ops.cli.console import note, print_json, put, table
 from taskyard.ops.cli.options import Json
 from taskyard.ops.cli.target import find_target

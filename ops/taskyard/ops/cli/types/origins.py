@@ -9,7 +9,7 @@ from typing import Final
 from taskyard.errors import InvalidSettings
 from taskyard.jobs import Catalogue, JobType, registry
 from taskyard.jobs.catalogue import layers
-from taskyard.jobs.registry import Handler
+from taskyard.jobs.handler_registry import Handler
 from taskyard.settings import Settings
 
 __all__ = ["DEFAULT", "Known", "by_decorator", "known_types", "the_type"]

@@ -1,0 +1,151 @@
+"""What the main process must publish before it may acknowledge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, assert_never
+
+from taskyard.clock import us_of
+from taskyard.deadletters import build_letter
+from taskyard.engine.lost_continuations import dead_letter_following
+from taskyard.engine.operator_messages import message_to_publish
+from taskyard.engine.read_message import raw_message
+from taskyard.engine.retry_message import NextMessage
+from taskyard.engine.worker_context import WorkerContext
+from taskyard.jobs.attempt_outcomes import Failed
+from taskyard.jobs.states import State
+from taskyard.records import Record, Reused
+from taskyard.runner.reused_ids import reuse_death, reused_id
+from taskyard.runner.settlement_rules import (
+    Acknowledge,
+    AwaitLease,
+    DeferMessage,
+    GiveBack,
+    PostContinuations,
+    PostLetter,
+    PostOwnLetter,
+    PublishRetry,
+    Settlement,
+    deferred_stamp,
+    log_without_letter,
+)
+from taskyard.runner.stored_decision import death_of
+from taskyard.wire.headers import Stamp
+
+__all__ = ["AT_ONCE_US", "Owing", "PendingPublication", "pending_publication"]
+
+# Half of the promoter's interval: a shorter wait ends before the delay store would notice.
+AT_ONCE_US = us_of(0.1)
+
+
+@dataclass(frozen=True, slots=True)
+class PendingPublication:
+    """A publication that is owed; `name` is for the log."""
+
+    name: str
+    publish: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Owing:
+    """The delivery for which something is owed.
+
+    The broker's message, and what it says of its job.
+    """
+
+    yard: WorkerContext
+    message: Any
+    job_id: str
+    job_type: str
+    stamp: Stamp | None
+
+
+def pending_publication(settlement: Settlement, owing: Owing) -> PendingPublication | None:
+    """Return the publication that a settlement requires; None if nothing is owed."""
+    match settlement:
+        case PublishRetry(stamp, due_us):
+            return PendingPublication("retry", partial(_publish_retry, owing, stamp, due_us))
+        case DeferMessage(wait_us) | AwaitLease(wait_us):
+            return PendingPublication("defer", partial(_defer, owing, wait_us))
+        case PostLetter():
+            return PendingPublication(
+                "letter", partial(_post_letter, owing.yard, owing.job_id, owing.message)
+            )
+        case PostOwnLetter(reused, outcome):
+            return PendingPublication("letter", partial(_post_own_letter, owing, reused, outcome))
+        case PostContinuations(outcome):
+            return PendingPublication("letter", partial(_post_continuations, owing, outcome))
+        case Acknowledge() | GiveBack():
+            return None
+        case _:
+            assert_never(settlement)
+
+
+def _publish_retry(owing: Owing, stamp: Stamp, due_us: int) -> None:
+    """Publish the next attempt's message, now or when it is due."""
+    yard, job_id = owing.yard, owing.job_id
+    now = yard.records.now_us()
+    fresh = stamp.moved(seq=stamp.seq, sent_us=max(now, due_us))
+    record = yard.records.read(job_id)
+    place, raw = _place(yard, record, owing.message), message_to_publish(owing.message)
+    kept = NextMessage.of(record)
+    if kept is not None:
+        # Celery's own tasks name a queue as the broker does.
+        place["queue"], raw = yard.queue_of(kept.queue), kept.message
+    if due_us - now <= AT_ONCE_US:
+        yard.publisher.publish(raw, job_id=job_id, stamp=fresh, strip=("eta",), **place)
+    else:
+        yard.publisher.publish_later(raw, job_id=job_id, stamp=fresh, due_us=due_us, **place)
+
+
+def _defer(owing: Owing, wait_us: int) -> None:
+    """Publish the same message again, later."""
+    yard = owing.yard
+    now = yard.records.now_us()
+    record = yard.records.read(owing.job_id)
+    yard.publisher.publish_later(
+        message_to_publish(owing.message),
+        job_id=owing.job_id,
+        stamp=deferred_stamp(owing.stamp, record, now),
+        due_us=now + wait_us,
+        **_place(yard, record, owing.message),
+    )
+
+
+def _post_letter(yard: WorkerContext, job_id: str, message: Any) -> None:
+    """Publish the dead letter that the record's decision requires."""
+    record = yard.records.read(job_id)
+    if record.state is State.DEAD_LETTERED:
+        yard.letters.post(build_letter(record, raw_message(message)))
+    # Otherwise it was replayed or ended since, which needed this death's letter.
+
+
+def _post_own_letter(owing: Owing, reused: Reused, outcome: Failed | None) -> None:
+    """Publish the letter of a message that uses another job's id, after storing its own record."""
+    yard, name = owing.yard, owing.job_type
+    job_id = reused_id(owing.job_id, name, reused.epoch)
+    yard.records.dead_letter(
+        job_id,
+        None,
+        job_type=name,
+        queue=yard.source(owing.message),
+        **death_of(reuse_death(owing.job_id, name, reused, outcome)),
+    )
+    _post_letter(yard, job_id, owing.message)
+
+
+def _post_continuations(owing: Owing, outcome: Failed) -> None:
+    """Publish letters of a completed job's continuations that could not be published."""
+    why = outcome.failure.message
+    if not dead_letter_following(owing.yard, owing.job_id, owing.message, why):
+        log_without_letter(owing.job_id, State.COMPLETED, outcome)
+
+
+def _place(yard: WorkerContext, record: Record, message: Any) -> dict[str, Any]:
+    priority = record.fields.get("priority")
+    return {
+        "queue": yard.home(record, message),
+        "priority": int(priority) if priority else None,
+    }

@@ -1,0 +1,82 @@
+"""Messages that return to a RabbitMQ quorum queue too often are published again instead.
+
+Such a queue counts what comes back, and drops a message at its limit, which RabbitMQ 4 sets to 20
+by default. A message that only waits for Redis or for its letter must not reach that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from taskyard.broker import AmqpPublisher
+from taskyard.engine.operator_messages import message_to_publish
+from taskyard.engine.read_message import job_id_of
+from taskyard.engine.worker_context import WorkerContext
+from taskyard.errors import PublishFailed
+from taskyard.wire.logs import logger
+
+__all__ = ["HELD_S", "RENEW_AT", "Returns"]
+
+log = logger(__name__)
+
+# Half of RabbitMQ's 20, since a worker that dies with the message, or loses its connection, counts
+# too.
+RENEW_AT: Final = 10
+# Between two tries to publish what is held; each of them may take `publish_timeout_s`.
+HELD_S: Final = 5.0
+
+Later = Callable[[float, Callable[[], None]], object]
+
+
+class Returns:
+    """The returns of one worker. `later` is its timer: seconds, and what to do then."""
+
+    def __init__(self, yard: WorkerContext, later: Later) -> None:
+        self._yard, self._later = yard, later
+
+    def watch(self, message: Any, queue: str | None) -> None:
+        """Make a message of the broker's `queue` go back by a publication, if it came back often.
+
+        The broker's own `x-delivery-count` counts; without a known queue nothing changes.
+        """
+        count = (message.headers or {}).get("x-delivery-count")
+        if queue is None or not isinstance(count, int) or count < RENEW_AT:
+            return
+        publisher = self._yard.publisher
+        if not isinstance(publisher, AmqpPublisher):
+            return  # The header may come from a client: only RabbitMQ's count is used.
+        drop = message.reject_log_error
+
+        def go_back(logger: Any, errors: Any, requeue: bool = False) -> None:
+            if requeue:
+                self._renew(publisher, message, queue, errors)
+            else:
+                drop(logger, errors, requeue=False)
+
+        message.reject_log_error = go_back
+
+    def _renew(self, publisher: AmqpPublisher, message: Any, queue: str, errors: Any) -> None:
+        """Publish it at the end of its queue, then acknowledge; until that succeeds, hold it."""
+        if not message.channel.is_open:
+            return  # The connection is lost, and the broker has taken the message back itself.
+        job_id = job_id_of(message)
+        try:
+            publisher.renew(message_to_publish(message), job_id=job_id, queue=queue)
+        except PublishFailed as error:
+            log.warning(
+                "job %s came back too often to be returned once more, so this worker holds it: %s",
+                job_id,
+                error,
+                extra={"action": "return_held", "job_id": job_id, "queue": queue},
+            )
+            self._later(HELD_S, lambda: self._renew(publisher, message, queue, errors))
+            return
+        log.info(
+            "job %s came back %d times and was published again, before queue %s would drop it",
+            job_id,
+            message.headers["x-delivery-count"],
+            queue,
+            extra={"action": "return_renewed", "job_id": job_id, "queue": queue},
+        )
+        message.ack_log_error(log, errors)

@@ -1,0 +1,308 @@
+"""Settle a delivery that ends: ask the record, publish, acknowledge.
+
+It calls the same scripts as a child, so a decision that the child made just before stays.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Protocol, assert_never
+
+from redis.exceptions import RedisError
+
+from taskyard.clock import seconds_of
+from taskyard.engine.pending_publications import Owing, PendingPublication, pending_publication
+from taskyard.engine.ports import (
+    HeldMessage,
+    Messages,
+    NoOutcome,
+    OverTime,
+    Report,
+    Reported,
+    Unanswered,
+    WayBack,
+)
+from taskyard.engine.publish_errors import PUBLISH_ERRORS
+from taskyard.engine.read_message import was_delivered_before
+from taskyard.engine.worker_context import WorkerContext
+from taskyard.jobs.attempt_outcomes import Decision, Failed, Failure
+from taskyard.jobs.states import State
+from taskyard.records import Decided, NotHeld
+from taskyard.runner import judge
+from taskyard.runner.settlement_rules import (
+    AwaitLease,
+    DeferMessage,
+    Delivered,
+    End,
+    GiveBack,
+    Settlement,
+    settle,
+)
+from taskyard.runner.stored_decision import death_of, decide_for
+from taskyard.wire.headers import Stamp
+from taskyard.wire.logs import logger
+
+__all__ = ["RECORDS", "Delivery", "Settling"]
+
+log = logger(__name__)
+
+RECORDS: Final = "the records of jobs could not be reached"
+_ANNOUNCE: Final = "a death was not announced"
+# A dead worker leaves as many as it had processes, and each waits for at most one lease.
+_MOST_LEASES: Final = 256
+# RabbitMQ closes the channel of a worker that holds a message for half an hour, by default.
+_LONGEST_LEASE_S: Final = 300.0
+# An ended lease must not seem to run because the timer rounds.
+_LEASE_MARGIN_S: Final = 0.1
+
+
+class Delivery(HeldMessage, Protocol):
+    """The delivery that a request stands for."""
+
+    id: str
+    acknowledged: bool
+
+    def announce_death(self, decided: Decided) -> None:
+        """Do Celery's part of a death: the result, errbacks, chord and event; raises its errors."""
+
+
+class Settling:
+    """The end of one delivery. `holder` names its attempt in the record, `stamp` its message's."""
+
+    def __init__(
+        self,
+        delivery: Delivery,
+        yard: WorkerContext,
+        job_type: str,
+        holder: str,
+        stamp: Stamp | None,
+    ) -> None:
+        self.pending: PendingPublication | None = None
+        # While the message waits to be given back, nothing else may end it.
+        self.waits = False
+        # The record could not be asked, or another attempt of the job runs.
+        self.undecided = False
+        self.holder, self.stamp = holder, stamp
+        self._delivery, self._yard, self._job_type = delivery, yard, job_type
+
+    def owe(self, settlement: Settlement) -> None:
+        """Publish this before the message is acknowledged."""
+        delivery = self._delivery
+        self.pending = pending_publication(
+            settlement,
+            Owing(self._yard, delivery.message, delivery.id, self._job_type, self.stamp),
+        )
+
+    def owe_for(self, end: End) -> None:
+        """Do the same for an end that the child reported."""
+        settlement = self._settlement(end)
+        if isinstance(settlement, AwaitLease):
+            self._await_lease(settlement.wait_us)
+        else:
+            self.owe(settlement)
+
+    def publish(self) -> bool:
+        """Publish what is owed; if that fails the message goes back."""
+        pending = self.pending
+        if pending is None:
+            return True
+        what = f"a {pending.name} was not published"
+        try:
+            pending.publish()
+        except PUBLISH_ERRORS as error:
+            self.give_back(what, "publication_failed", error)
+            return False
+        self.pending = None
+        self._yard.refusals.worked(what, self._delivery.id)
+        return True
+
+    # -- what ended it -------------------------------------------------------------------------
+
+    def report(self, report: Report) -> None:
+        """Settle as the report says; the request acknowledges what the record has already."""
+        match report:
+            case Reported(end):
+                if end is not None:
+                    self.owe_for(end)
+            case NoOutcome(evidence):
+                self.lost(evidence)
+            case OverTime(limit):
+                self.overtime(limit)
+            case Unanswered(error):
+                self.give_back(RECORDS, "records_unreachable", error)
+            case _:
+                assert_never(report)
+
+    def lost(self, evidence: str) -> None:
+        """Settle a delivery without a useful report: the record decides, and counts a death."""
+        evidence += self._yard.memory.last_words(self._delivery.id)
+        try:
+            answer = self._yard.records.lose(self._delivery.id, self.holder, evidence)
+        except RedisError as error:
+            self.give_back(RECORDS, "lose_unreachable", error)
+            return
+        self._conclude(answer, lost=evidence)
+
+    def overtime(self, limit: str) -> None:
+        """Settle a child killed for overtime: a handler's outcome, so the policy decides."""
+        text = f"hard time limit exceeded: {limit}{self._yard.memory.last_words(self._delivery.id)}"
+        try:
+            answer = self._judge(Failure("timeout", "TimeLimitExceeded", text, "", ""))
+        except RedisError as error:
+            self.give_back(RECORDS, "overtime_unreachable", error)
+            return
+        self._conclude(answer)
+
+    def terminated(self, outcome: Failed) -> None:
+        """Settle a child that Celery's `revoke(terminate=True)` has killed while it ran."""
+        try:
+            record = self._yard.records.read(self._delivery.id)
+            answer = self._decide(record, outcome)
+        except RedisError as error:
+            self.give_back(RECORDS, "terminate_unreachable", error)
+            return
+        before = (State.NONE, State.ACCEPTED, State.RETRYING)
+        if isinstance(answer, NotHeld) and record.state in before:
+            self.dead_letter(outcome)
+        else:
+            self._conclude(answer)
+
+    def dead_letter(self, outcome: Failed) -> None:
+        """Dead-letter a message about which no attempt could decide."""
+        try:
+            answer = self._yard.records.dead_letter(
+                self._delivery.id,
+                self.stamp,
+                job_type=self._job_type,
+                queue=self._yard.source(self._delivery.message),
+                **death_of(outcome),
+            )
+        except RedisError as error:
+            self.give_back(RECORDS, "condemn_unreachable", error)
+            return
+        self._conclude(answer, outcome)
+
+    # -- what follows --------------------------------------------------------------------------
+
+    def _judge(self, failure: Failure) -> Decided | NotHeld:
+        record = self._yard.records.read(self._delivery.id)
+        override = None if self.stamp is None else self.stamp.policy
+        policy = self._yard.rules.policy(self._job_type, override)
+        outcome = judge(failure, record.number("attempts") + 1, policy, self._yard.rules.rng)
+        return self._decide(record, outcome)
+
+    def _decide(self, record: Any, outcome: Any) -> Decided | NotHeld:
+        finish = self._yard.records.finish
+        return decide_for(finish, record, outcome, job_id=self._delivery.id, holder=self.holder)
+
+    def _conclude(self, end: End, outcome: Failed | None = None, *, lost: str = "") -> None:
+        settlement = self._settlement(end, outcome, lost)
+        self.undecided = isinstance(settlement, AwaitLease | DeferMessage)
+        match settlement:
+            case GiveBack(counted):
+                self._go_back(WayBack.COUNTED if counted else WayBack.UNCOUNTED)
+                return
+            case AwaitLease(wait_us):
+                self._await_lease(wait_us)
+                return
+        self.owe(settlement)
+        match end:
+            case Decided(decision=Decision.DEAD_LETTERED) if not self._announced(end):
+                return
+        self._delivery.acknowledge()
+
+    def _settlement(self, end: End, outcome: Failed | None = None, lost: str = "") -> Settlement:
+        before = was_delivered_before(self._delivery.message)
+        return settle(end, Delivered(self._delivery.id, self.stamp, outcome, lost, before))
+
+    @property
+    def _messages(self) -> Messages | None:
+        """The object that holds messages in this worker; None without a consumer."""
+        ports = self._yard.ports
+        return None if ports is None else ports.messages
+
+    def _go_back(self, way: WayBack) -> None:
+        if self._messages is None:
+            self._delivery.reject(requeue=True)
+        else:
+            self._messages.give_back(self._delivery, way)
+
+    # -- the lease of another attempt ----------------------------------------------------------
+
+    def _await_lease(self, remaining_us: int) -> None:
+        if self.waits or self._delivery.acknowledged:
+            return
+        messages = self._messages
+        wait_s = seconds_of(remaining_us) + _LEASE_MARGIN_S
+        if messages is None or wait_s > _LONGEST_LEASE_S:
+            self._defer(remaining_us)
+            return
+        self.waits = True
+        log.info(
+            "job %s: its message came back while another attempt has the lease; this worker keeps "
+            "the message for %.1f s, until that lease ends",
+            self._delivery.id,
+            wait_s,
+            extra={"action": "lease_awaited", "job_id": self._delivery.id, "wait_s": wait_s},
+        )
+        messages.hold(
+            self._delivery.message,
+            self._after_lease,
+            wait_s,
+            most=_MOST_LEASES,
+            on_drain=self._return_as_next,
+        )
+
+    def _after_lease(self) -> None:
+        """Return the message as the next one; to the delay store if the other attempt lives."""
+        self.waits = False
+        job_id = self._delivery.id
+        try:
+            record = self._yard.records.read(job_id)
+            remaining_us = record.number("lease_until") - self._yard.records.now_us()
+        except RedisError as error:
+            self.give_back(RECORDS, "lease_unreachable", error)
+            return
+        if record.state is State.RUNNING and remaining_us > 0:
+            self._defer(remaining_us)
+            return
+        log.info(
+            "job %s: the lease of its earlier attempt has ended, so its message returns as the "
+            "next of its queue",
+            job_id,
+            extra={"action": "lease_over", "job_id": job_id},
+        )
+        self._return_as_next()
+
+    def _return_as_next(self) -> None:
+        self.waits = False
+        self._go_back(WayBack.AS_IT_CAME)
+
+    def _defer(self, wait_us: int) -> None:
+        self.owe(DeferMessage(wait_us))
+        self._delivery.acknowledge()
+
+    def _announced(self, decided: Decided) -> bool:
+        """Announce a death; if that fails the message goes back and finds the decision."""
+        try:
+            self._delivery.announce_death(decided)
+        except Exception as error:  # noqa: BLE001 - any result backend's errors; billiard drops them
+            self.give_back(_ANNOUNCE, "death_not_told", error)
+            return False
+        self._yard.refusals.worked(_ANNOUNCE, self._delivery.id)
+        return True
+
+    def give_back(self, what: str, action: str, error: BaseException) -> None:
+        """Return the message after a wait that grows while `what` fails; logged once per cause."""
+        job_id = self._delivery.id
+        facts = {"job_id": job_id}
+        wait_s = self._yard.refusals.refused(what, error, action=action, item=job_id, facts=facts)
+        self.waits = self.undecided = True
+
+        def give_back() -> None:
+            self.waits = False
+            self._go_back(WayBack.UNCOUNTED)
+
+        if self._messages is None:
+            give_back()
+        else:
+            self._messages.hold(self._delivery.message, give_back, wait_s)

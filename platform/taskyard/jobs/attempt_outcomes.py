@@ -1,0 +1,65 @@
+"""How an attempt can end, as values that are matched exhaustively."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+
+from taskyard.jobs.error_codes import EXCEPTION
+from taskyard.jobs.retry_policy import Category
+
+__all__ = ["Completed", "Decision", "Failed", "Failure", "Outcome", "Retrying"]
+
+
+class Decision(StrEnum):
+    """The decision stored in the record; it says what the worker must publish."""
+
+    COMPLETED = "completed"
+    RETRYING = "retrying"
+    DEAD_LETTERED = "dead_lettered"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What went wrong in one attempt; the creator limits the length of its texts."""
+
+    code: str
+    error_class: str
+    message: str
+    traceback: str
+    fingerprint: str
+    retry_after_s: float | None = None
+    details: dict[str, object] | None = None
+
+    @property
+    def summary(self) -> str:
+        """Return the message, after the exception's class if the code does not name it."""
+        return f"{self.error_class}: {self.message}" if self.code == EXCEPTION else self.message
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """The handler returned; `value` is JSON-ready."""
+
+    value: object
+
+
+@dataclass(frozen=True, slots=True)
+class Retrying:
+    """The policy allows another attempt after `delay`."""
+
+    failure: Failure
+    delay: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The policy gives up: a dead letter follows. `escalate_to` names a review queue, if any."""
+
+    failure: Failure
+    category: Category
+    escalate_to: str | None = None
+
+
+Outcome = Completed | Retrying | Failed

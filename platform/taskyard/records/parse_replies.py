@@ -1,0 +1,80 @@
+"""Parse a script's reply into the value that callers match on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from taskyard.jobs.attempt_outcomes import Decision
+from taskyard.jobs.states import State
+from taskyard.records.script_replies import (
+    Admitted,
+    BeginAnswer,
+    Decided,
+    Done,
+    Ended,
+    Held,
+    Reused,
+    Run,
+    Stale,
+    UnknownHistory,
+)
+
+__all__ = ["parse_admitted", "parse_begin", "parse_decided"]
+
+
+_STATES: Final = {state.value.encode(): state for state in State}
+
+
+def parse_admitted(raw: Sequence[bytes]) -> Admitted:
+    """Parse the reply of `admit`."""
+    return Admitted(
+        created=raw[0] == b"1",
+        state=_STATES[raw[1]],
+        epoch=int(raw[2]),
+        generation=int(raw[3]),
+        seq=int(raw[4]),
+        published=raw[5] == b"1",
+    )
+
+
+def parse_decided(raw: Sequence[bytes]) -> Decided:
+    """Parse a reply that starts with `decided`."""
+    return Decided(
+        decision=Decision(raw[1].decode()),
+        seq=int(raw[2]),
+        due_us=int(raw[3]),
+        epoch=int(raw[4]),
+        generation=int(raw[5]),
+    )
+
+
+def _run(raw: Sequence[bytes]) -> Run:
+    attempt, token, epoch, generation, seq, attempts = (int(value) for value in raw[1:7])
+    return Run(attempt, token, epoch, generation, seq, attempts, raw[7].decode())
+
+
+def parse_begin(raw: Sequence[Any]) -> BeginAnswer:  # noqa: PLR0911 - one answer a line
+    """Parse the reply of `begin` or `dead_letter`."""
+    match raw[0]:
+        case b"run":
+            return _run(raw)
+        case b"done":
+            # A missing result is nil in Lua, which shortens the reply.
+            return Done(raw[1] if len(raw) > 1 and raw[1] else None)
+        case b"decided":
+            return parse_decided(raw)
+        case b"held":
+            return Held(int(raw[1]))
+        case b"stale":
+            return Stale(State(raw[1].decode()))
+        case b"ended":
+            return Ended(State(raw[1].decode()))
+        case b"reused":
+            return Reused(raw[1].decode(), State(raw[2].decode()), int(raw[3]))
+        case b"unknown_history":
+            return UnknownHistory()
+        case other:
+            raise ValueError(
+                f"the script begin answered {other!r}, which this version does not know"
+            )

@@ -1,0 +1,212 @@
+"""The scripts' answers as values; times in microseconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from taskyard.jobs.attempt_outcomes import Decision
+from taskyard.jobs.states import State
+
+__all__ = [
+    "OWN_ID",
+    "Admission",
+    "Admitted",
+    "BeginAnswer",
+    "Decided",
+    "Done",
+    "Ended",
+    "Finished",
+    "Held",
+    "NotHeld",
+    "Publication",
+    "Replayed",
+    "Requeue",
+    "Reused",
+    "Run",
+    "Stale",
+    "Superseded",
+    "UnknownHistory",
+    "WithoutRun",
+    "Witnessed",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The record of an enqueue; `created` is False if the id had one already.
+
+    `published` says whether the broker has confirmed the first message of this epoch.
+    """
+
+    created: bool
+    state: State
+    epoch: int
+    generation: int
+    seq: int
+    published: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """A first message that admission publishes itself: `head` + epoch + `tail` to `list_key`.
+
+    With `delay_s` over 0 it goes to the delay store instead, under the two keys. Without a
+    `list_key` nothing is published, and the record keeps `head` until the broker has confirmed.
+    """
+
+    list_key: str
+    head: str
+    tail: str
+    delayed_key: str
+    messages_key: str
+    delay_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Witnessed:
+    """A job whose producer has published it already.
+
+    `queue` is empty if only the broker knows it.
+    """
+
+    job_id: str
+    job_type: str
+    queue: str
+
+
+OWN_ID: Final = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """One job to admit; see `Records.admit`.
+
+    `call` names one call of the caller: a repeat with the same name gets `created` again, whatever
+    has happened to the job since. Without a name every repeat counts as another call; use `OWN_ID`
+    if the id itself was made for the call.
+    """
+
+    job_id: str
+    job_type: str
+    queue: str
+    priority: int
+    unique_for_s: float
+    publication: Publication | None
+    call: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The attempt may run.
+
+    `attempt` counts from 1, `attempts` are earlier outcomes of the handler.
+    """
+
+    attempt: int
+    token: int
+    epoch: int
+    generation: int
+    seq: int
+    attempts: int
+    cancel: str
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The job completed before; `meta` is the stored Celery result, None if it has expired."""
+
+    meta: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """Decided before: publish again what `decision` requires, then acknowledge."""
+
+    decision: Decision
+    seq: int
+    due_us: int
+    epoch: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Another attempt has the lease for `remaining_us` more."""
+
+    remaining_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stale:
+    """The message is older than the record: acknowledge it."""
+
+    state: State
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """An operator ended the job: acknowledge the message."""
+
+    state: State
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownHistory:
+    """There is no record, and the message is too old to know whether it ran before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reused:
+    """The id belongs to a job of another type, `job_type`, in its epoch `epoch`."""
+
+    job_type: str
+    state: State
+    epoch: int
+
+
+WithoutRun = Done | Decided | Held | Stale | Ended | UnknownHistory | Reused
+BeginAnswer = Run | WithoutRun
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The decision is recorded. `due_us` is 0 except for a retry."""
+
+    state: State
+    version: int
+    seq: int
+    due_us: int
+    decided_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Superseded:
+    """Another process decided first; nothing was recorded."""
+
+    state: State
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Requeue:
+    """The attempt ended without a decision; the message goes back."""
+
+    state: State
+
+
+@dataclass(frozen=True, slots=True)
+class NotHeld:
+    """The delivery cannot end the job's attempt, since it holds none."""
+
+    state: State
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """The next generation is open; `already` if the same request had opened it before."""
+
+    generation: int
+    seq: int
+    already: bool
+    now_us: int

@@ -1,0 +1,64 @@
+"""Decide about a failure by the job type's policy, or by the policy in the message."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from celery.exceptions import Reject
+from pydantic import ValidationError
+
+from taskyard.jobs import Catalogue, RetryPolicy
+from taskyard.jobs.attempt_outcomes import Failed, Failure, Retrying
+from taskyard.jobs.retry_policy import DEFAULT_POLICY, Category, Dead, Retry
+from taskyard.jobs.unretried_errors import NEVER_RETRIED
+
+__all__ = ["Rules", "judge"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Where policies come from."""
+
+    catalogue: Catalogue
+    rng: random.Random
+
+    def policy(self, job_type: str, override: Mapping[str, object] | None) -> RetryPolicy:
+        """Return the message's own policy on top of the job type's.
+
+        A broken one counts as absent.
+        """
+        base = self.catalogue[job_type].policy if job_type in self.catalogue else DEFAULT_POLICY
+        if override is None:
+            return base
+        own = {name: value for name, value in override.items() if self._may_say(name, value)}
+        try:
+            return RetryPolicy.model_validate({**base.model_dump(exclude_unset=True), **own})
+        except ValidationError:
+            return base
+
+    def _may_say(self, name: str, value: object) -> bool:
+        """Return whether a message may set this field.
+
+        Its letter would go to any queue that it names.
+        """
+        if name != "escalate_on_failure" or value is None:
+            return True
+        return isinstance(value, str) and value in self.catalogue.review_queues
+
+
+def judge(
+    failure: Failure, attempts: int, policy: RetryPolicy, rng: random.Random
+) -> Retrying | Failed:
+    """Return the outcome of failure number `attempts` (from 1) under `policy`."""
+    never = Category.REJECTED if failure.error_class == Reject.__name__ else None
+    category = NEVER_RETRIED.get(failure.code, never)
+    if category is not None:
+        return Failed(failure, category, policy.escalate_on_failure)
+    decision = policy.judge(failure.code, attempts, rng=rng, retry_after_s=failure.retry_after_s)
+    match decision:
+        case Retry(delay):
+            return Retrying(failure, delay)
+        case Dead(category):
+            return Failed(failure, category, policy.escalate_on_failure)

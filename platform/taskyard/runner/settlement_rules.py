@@ -1,0 +1,226 @@
+"""What the end of a delivery requires: the one place that decides and logs it.
+
+Workers, existing apps and `taskyard.testing` call it. They differ only in how they publish what is
+owed, which must be published before the message is acknowledged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import assert_never
+
+from taskyard.errors import DeadLettered
+from taskyard.jobs.attempt_outcomes import Decision, Failed
+from taskyard.jobs.retry_policy import Category
+from taskyard.jobs.states import State
+from taskyard.records import Decided, Ended, Held, NotHeld, Record, Requeue, Reused, Stale
+from taskyard.runner.child_exceptions import JobDeferred, JobIdReused, JobRetrying
+from taskyard.wire.headers import Stamp
+from taskyard.wire.logs import logger
+
+__all__ = [
+    "Acknowledge",
+    "AwaitLease",
+    "DeferMessage",
+    "Delivered",
+    "End",
+    "GiveBack",
+    "PostContinuations",
+    "PostLetter",
+    "PostOwnLetter",
+    "PublishRetry",
+    "Settlement",
+    "deferred_stamp",
+    "log_without_letter",
+    "reported_end",
+    "settle",
+]
+
+log = logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class PublishRetry:
+    """Publish the message of the next attempt, due at `due_us` (microseconds since 1970)."""
+
+    stamp: Stamp
+    due_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeferMessage:
+    """Publish the same message again, `wait_us` from now."""
+
+    wait_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitLease:
+    """Keep the message here until the lease of another attempt has ended, in `wait_us`.
+
+    It came back, so it may be that of a dead worker: in the delay store it would lose its position
+    in the queue, and its job would wait for all later ones.
+    """
+
+    wait_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class PostLetter:
+    """Publish the dead letter of the job's record."""
+
+
+@dataclass(frozen=True, slots=True)
+class PostOwnLetter:
+    """Publish a letter of this message alone, since its id is another job's.
+
+    `outcome` is another cause of death; None if the message was valid.
+    """
+
+    reused: Reused
+    outcome: Failed | None
+
+
+@dataclass(frozen=True, slots=True)
+class PostContinuations:
+    """The job is completed; publish letters of the continuations that could not be published."""
+
+    outcome: Failed
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledge:
+    """Nothing is owed."""
+
+
+@dataclass(frozen=True, slots=True)
+class GiveBack:
+    """Return the message to its queue; `counted` if the record limits how often."""
+
+    counted: bool
+
+
+Settlement = (
+    PublishRetry
+    | DeferMessage
+    | AwaitLease
+    | PostLetter
+    | PostOwnLetter
+    | PostContinuations
+    | Acknowledge
+    | GiveBack
+)
+End = Decided | Held | Reused | Stale | Ended | Requeue | NotHeld
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The delivery that ended, and what is known of its end besides the records' answer.
+
+    `outcome` is the cause of death that the main process decided; `lost` says how its process
+    ended. A message that was not `delivered_before` has no position in its queue to keep.
+    """
+
+    job_id: str
+    stamp: Stamp | None
+    outcome: Failed | None = None
+    lost: str = ""
+    delivered_before: bool = False
+
+
+def settle(end: End, delivered: Delivered) -> Settlement:  # noqa: PLR0911 - one match, one answer a case
+    """Return what the main process must do for this end of a delivery."""
+    _log(end, delivered)
+    outcome = delivered.outcome
+    match end:
+        case Decided(decision=Decision.RETRYING):
+            policy = None if delivered.stamp is None else delivered.stamp.policy
+            return PublishRetry(
+                Stamp(end.epoch, end.generation, end.seq, policy=policy), end.due_us
+            )
+        case Decided():
+            return PostLetter()
+        case Held(remaining_us):
+            # The job runs under another message; this one must wait for its end.
+            wait = AwaitLease if delivered.delivered_before else DeferMessage
+            return wait(remaining_us)
+        case Reused():
+            return PostOwnLetter(end, outcome)
+        case Ended(State.COMPLETED) if outcome is not None and _is_poison(outcome):
+            # It came back too often because its continuations could not be published.
+            return PostContinuations(outcome)
+        case Stale() | Ended():
+            return Acknowledge()
+        case Requeue():
+            return GiveBack(counted=True)
+        case NotHeld():
+            # Decided before, or never begun: the next delivery asks again.
+            return GiveBack(counted=False)
+        case _:
+            assert_never(end)
+
+
+def reported_end(error: BaseException) -> End | None:
+    """Return the end that the child of a job type reported by raising `error`.
+
+    None if nothing is owed.
+    """
+    match error:
+        case JobRetrying():
+            place = error.seq, error.due_us, error.epoch, error.generation
+            return Decided(Decision.RETRYING, *place)
+        case JobDeferred():
+            return Held(error.wait_us)
+        case JobIdReused():
+            return Reused(error.job_type, State(error.state), error.epoch)
+        case DeadLettered():
+            # The letter is built from the record, which has the queue.
+            return Decided(Decision.DEAD_LETTERED, 0, 0, 0, 0)
+        case _:
+            return None
+
+
+def deferred_stamp(stamp: Stamp | None, record: Record, now_us: int) -> Stamp:
+    """Return the stamp of a waiting message: its own, or that of the job's first message."""
+    own = Stamp(record.epoch or now_us) if stamp is None else stamp
+    return own.moved(seq=own.seq, sent_us=own.sent_us or own.epoch)
+
+
+def _is_poison(outcome: Failed) -> bool:
+    return outcome.category is Category.POISON
+
+
+def _log(end: End, delivered: Delivered) -> None:
+    job_id, outcome = delivered.job_id, delivered.outcome
+    match end:
+        case NotHeld(state) if delivered.lost:
+            # Its outcome was recorded, and only the report to this process was not read.
+            log.info(
+                "job %s: its process ended after its outcome was recorded, %s: %s",
+                job_id,
+                state,
+                delivered.lost,
+                extra={"action": "child_lost", "job_id": job_id},
+            )
+        case Requeue() | Decided() if delivered.lost:
+            log.error(
+                "the process of job %s died: %s",
+                job_id,
+                delivered.lost,
+                extra={"action": "child_lost", "job_id": job_id},
+            )
+        case Stale(state) | Ended(state) if outcome is not None and not (
+            state is State.COMPLETED and _is_poison(outcome)
+        ):
+            log_without_letter(job_id, state, outcome)
+
+
+def log_without_letter(job_id: str, state: State, outcome: Failed) -> None:
+    """Log the end of a duplicate, or of a message that comes back although its job is over."""
+    log.error(
+        "job %s is %s, so its message is dropped without a letter: %s",
+        job_id,
+        state,
+        outcome.failure.message,
+        extra={"action": "ended_without_letter", "job_id": job_id},
+    )
