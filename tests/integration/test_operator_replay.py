@@ -175,7 +175,7 @@ def test_messages_that_do_not_hold_are_denied_and_leave_the_letter_alone(scene: 
         scene.settings, {"letter_id": letter_id, "reason": WHY}, ago=timedelta(minutes=16)
     )
     for kwargs, said in (
-        ({"letter_id": letter_id, "reason": WHY}, "carries no credential"),
+        ({"letter_id": letter_id, "reason": WHY}, "has no credential"),
         ({**sound, CREDENTIAL: "v1.x.y.z"}, "not of the form"),
         ({**sound, CREDENTIAL: sound[CREDENTIAL][:-6]}, "not of the form"),
         ({**sound, CREDENTIAL: 7}, "not of the form"),
