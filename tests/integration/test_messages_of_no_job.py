@@ -83,7 +83,10 @@ def test_a_task_that_uses_the_id_of_another_leaves_a_letter_and_does_not_run(
     )
     assert letter.job_id != job_id
     assert letter.evidence == {"id": job_id, "type_of_that_id": record["type"]}
-    assert f"its id {job_id} is that of a job of type {record['type']!r}" in letter.error_message
+    assert (
+        f"the id {job_id} of this message is that of a job of type {record['type']!r}"
+        in letter.error_message
+    )
     assert app.record(job_id) == record
     assert app.record(letter.job_id)["state"] == "dead_lettered"
     assert app.notes(f"{job_id}:runs") == (["1"] if first == "completed" else [])

@@ -114,7 +114,7 @@ def test_a_paused_process_loses_its_job_and_its_late_outcome_is_not_recorded(
     harness.open_gate("paused")
     assert job.result(30) == second
     os.kill(stopped[0], signal.SIGCONT)
-    one.await_log("this attempt's outcome came too late and is dropped, since the job is completed")
+    one.await_log("the outcome of this attempt is dropped, because the job is already completed")
     harness.await_quiet()
     assert job.result(0) == second
     assert harness.event_names(job) == TAKEN_OVER
@@ -147,7 +147,7 @@ def test_a_late_failure_does_not_disturb_the_attempt_that_took_over(
     assert job.result(30) == 2
     harness.open_gate("paused")
     os.kill(stopped[0], signal.SIGCONT)
-    one.await_log("came too late")
+    one.await_log("the outcome of this attempt is dropped")
     harness.await_quiet()
     assert job.state() is State.COMPLETED
     assert harness.event_names(job) == TAKEN_OVER

@@ -104,7 +104,8 @@ def test_a_message_that_this_worker_cannot_take_is_a_letter_that_may_be_replayed
     assert replay_eligible(letter.category)
     assert letter.error_message == (
         "worker one@here could not start the message: ValueError: Pool not running; "
-        "correct the cause in its log (action=not_taken), then replay the letter"
+        "find the cause in the worker's log (action=not_taken) and correct it, "
+        "then replay the dead letter"
     )
     assert message.settlement == "acknowledged"
     assert "not_taken" in [vars(record).get("action") for record in caplog.records]
@@ -148,7 +149,8 @@ def test_a_finished_jobs_message_that_cannot_be_served_is_told_when_it_ends(
     assert (yard.posted, message.settlement) == ([], "acknowledged")
     [logged] = [r for r in caplog.records if vars(r).get("action") == "ended_without_letter"]
     assert (
-        "job job-1 is completed, so its message is dropped without a letter" in logged.getMessage()
+        "job job-1 is already completed, so this other message of it is dropped"
+        in logged.getMessage()
     )
 
 

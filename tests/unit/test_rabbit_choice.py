@@ -66,7 +66,7 @@ def test_another_broker_of_the_same_protocol_gets_classic_queues() -> None:
             "3.10.8",
             "auto",
             (
-                "RabbitMQ 3.10.8: classic queues with four priorities, since quorum queues have "
+                "RabbitMQ 3.10.8: classic queues with four priorities, because quorum queues have "
                 "them only from RabbitMQ 4.3 on"
             ),
         ),
@@ -75,13 +75,14 @@ def test_another_broker_of_the_same_protocol_gets_classic_queues() -> None:
             "quorum",
             (
                 "RabbitMQ 4.1.2: quorum queues with two priorities, as rabbitmq_queue_type says: "
-                "two jobs of the most urgent priority are served for each other job"
+                "two jobs of the most urgent priority are served for each job of another priority"
             ),
         ),
         (
             "4.3.6",
             "auto",
-            "RabbitMQ 4.3.6: quorum queues with four priorities, since its quorum queues have them",
+            "RabbitMQ 4.3.6: quorum queues with four priorities, "
+            "because its quorum queues have them",
         ),
         (
             "3.12.0",
@@ -224,7 +225,7 @@ def test_a_quorum_queue_in_a_classic_ones_place_has_the_servers_priorities(
 
 def test_a_classic_queue_of_before_an_upgrade_lacks_only_its_replicas() -> None:
     assert losses(exec_queue(), as_found(OURS), server("4.3.6")) == [
-        "it is a classic queue, which is on one node only"
+        "it is a classic queue, which exists on one node only"
     ]
 
 
@@ -241,7 +242,7 @@ QUORUM = {
 @pytest.mark.parametrize(
     ("missing", "lost"),
     [
-        ("x-delivery-limit", "its x-delivery-limit is 20 by default, after which a message"),
+        ("x-delivery-limit", "its x-delivery-limit is 20 by default, expected"),
         ("x-dead-letter-strategy", "its x-dead-letter-strategy is at-most-once"),
         ("x-overflow", "its x-overflow is drop-head"),
     ],

@@ -1,4 +1,4 @@
-"""Redis away around a handler: asked again, and then the message goes back."""
+"""While Redis is unreachable around a handler, calls are repeated; then the message returns."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_refusal_that_passes_is_logged_once_with_its_end_and_costs_nothing(
         )
     actions = [vars(record)["action"] for record in caplog.records]
     assert actions == ["finish_unreachable", "works_again"]
-    assert "Redis does not answer to finish: full" in caplog.text
+    assert "Redis did not answer in step 'finish' of a job: full" in caplog.text
 
 
 def test_one_that_lasts_sends_every_message_back_and_is_logged_once(

@@ -1,4 +1,4 @@
-"""The record as Celery's result backend."""
+"""The job records in Redis as Celery's result backend."""
 
 from taskyard.backend.record_backend import RecordBackend
 

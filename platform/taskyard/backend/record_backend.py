@@ -1,7 +1,8 @@
-"""The record as Celery's result backend: results under Celery's own key, states from the record.
+"""Celery's result backend on the job records: states come from the record.
 
-The script that decides a job's success also writes its result, in the same step as the record, so
-it is not stored again here. Groups, chords and custom states work as in Celery.
+Results are under Celery's own key. The script that decides a job's success also writes its result,
+in the same step, so the backend does not store that result again. Groups, chords and custom states
+work as in Celery.
 """
 
 from __future__ import annotations
@@ -28,10 +29,16 @@ _FIELDS: Final = ("state", "epoch", "generation", "cause", "worker")
 
 
 class RecordBackend(RedisBackend):  # type: ignore[misc]
-    """Uses the record for what it holds; the URL may name Sentinels or a socket."""
+    """A Celery result backend that reads states from the job records.
+
+    Its URL may name Sentinels or a socket.
+    """
 
     def _params_from_url(self, url: str, defaults: dict[str, Any]) -> dict[str, Any]:
-        """Parse the URL; Celery's own parsing drops options that it does not know."""
+        """Parse the backend's URL and keep all options.
+
+        Celery's own code drops options that it does not know.
+        """
         address = redis_address(url)
         kept = {name: value for name, value in defaults.items() if name not in _OF_THE_ADDRESS}
         return {**kept, **address.options, **(address.tls or {})}
@@ -40,7 +47,10 @@ class RecordBackend(RedisBackend):  # type: ignore[misc]
         return make_pool(redis_address(self.url), params)
 
     def as_uri(self, include_password: bool = False) -> str:
-        """Return the URL for people; Celery's own code fails with several hosts."""
+        """Return the URL without its password, for people.
+
+        Celery's own code fails with several hosts.
+        """
         return str(self.url) if include_password else redact_url(self.url)
 
     def store_result(
@@ -52,7 +62,10 @@ class RecordBackend(RedisBackend):  # type: ignore[misc]
         request: Any = None,
         **kwargs: Any,
     ) -> Any:
-        """Store what the record does not have; a decided success or retry is stored already."""
+        """Store a result or state, unless the job's record has it already.
+
+        The record already has a decided success or retry.
+        """
         if getattr(request, DECIDED, None) and state in (states.SUCCESS, states.RETRY):
             return result
         return super().store_result(
@@ -62,7 +75,10 @@ class RecordBackend(RedisBackend):  # type: ignore[misc]
     def mark_as_failure(
         self, task_id: str, exc: Any, *args: Any, request: Any = None, **kwargs: Any
     ) -> Any:
-        """Keep a decided success, whatever went wrong while it was reported."""
+        """Store a failure, unless the job's record says success.
+
+        Celery may fail while it reports a success; the success stays.
+        """
         if getattr(request, DECIDED, None):
             return None
         return super().mark_as_failure(task_id, exc, *args, request=request, **kwargs)

@@ -1,7 +1,8 @@
-"""Priorities: for callers a higher number is more urgent, with every broker.
+"""Convert priorities: for callers a higher number is more urgent, with every broker.
 
-Redis has four lists for each queue, and kombu serves the lowest step first. A queue's most urgent
-priority uses the first list, the next one the second, and so on; all lower ones share the last.
+Redis has four lists for each queue, and kombu serves the list with the lowest step first. The most
+urgent priority of a queue uses the first list, the next priority the second list, and so on. All
+lower priorities share the last list.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ RABBIT_LEVELS: Final = (5, 3, 2, 1)
 
 
 def broker_priority(queue: QueueSettings, priority: int) -> int:
-    """Return the Redis step of a caller's priority (1 to `queue.priorities`)."""
+    """Return the priority step at Redis for a caller's priority (1 to `queue.priorities`)."""
     return URGENCY_STEPS[min(queue.priorities - priority, len(URGENCY_STEPS) - 1)]
 
 
 def rabbit_priority(queue: QueueSettings, priority: int) -> int:
-    """Return RabbitMQ's priority: 5, 3, 2 for the three most urgent ones, and 1 for the rest.
+    """Return the priority at RabbitMQ: 5, 3, 2 for the three most urgent ones, 1 for the others.
 
-    A classic queue with four priorities treats the 5 as 4; a quorum queue before 4.3, which
-    distinguishes only two, treats values over 4 as urgent. So no publisher needs to know the
-    queue's type.
+    A classic queue with four priorities treats 5 as 4. A quorum queue before RabbitMQ 4.3 knows
+    only two priorities and treats values over 4 as urgent. So these numbers suit both queue
+    types, and a publisher does not need to know the type.
     """
     return RABBIT_LEVELS[min(queue.priorities - priority, len(RABBIT_LEVELS) - 1)]

@@ -1,4 +1,7 @@
-"""Choose queue type and priorities for a RabbitMQ, by the properties in the server's greeting."""
+"""Choose the queue type and the number of priorities that a RabbitMQ server supports.
+
+The server's greeting names its product and version.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +27,9 @@ _FOUR: Final = 4
 _MEANING: Final = {
     1: "",
     2: (
-        ": two jobs of the most urgent priority are served for each other job, and those in the "
-        "order in which they came. RabbitMQ 4.3 and classic queues distinguish four"
+        ": two jobs of the most urgent priority are served for each job of another priority. "
+        "Jobs of all other priorities are served in the order in which they came. RabbitMQ "
+        "4.3 and classic queues distinguish four"
     ),
     _FOUR: "",
 }
@@ -35,11 +39,11 @@ QueueType = Literal["classic", "quorum"]
 
 @dataclass(frozen=True, slots=True)
 class RabbitChoice:
-    """The queues' type, how many priorities it has, the reason and what it costs.
+    """The chosen queue type and number of priorities, with the reason and the disadvantages.
 
-    `cost` is empty if nothing that was configured is missing. `drops_by_default`: whether the
-    server gives a quorum queue without a delivery limit one of its own, after which it drops
-    messages.
+    `cost` names what was configured and is not possible; it is empty if everything is.
+    `drops_by_default` says whether the server gives a quorum queue without a delivery limit one
+    of its own, after which it drops messages.
     """
 
     server: str
@@ -50,7 +54,7 @@ class RabbitChoice:
     drops_by_default: bool = False
 
     def __str__(self) -> str:
-        """Return one line for a log and for `taskyard check`."""
+        """Return the choice as one line, for a log and for `taskyard check`."""
         levels = {1: "no priorities", 2: "two priorities"}.get(self.priorities, "four priorities")
         tail = f"; {self.cost}" if self.cost else ""
         return f"{self.server}: {self.queue_type} queues with {levels}, {self.reason}{tail}"
@@ -67,9 +71,9 @@ def choose(properties: Mapping[str, Any], asked: str) -> RabbitChoice:
         reason = "as rabbitmq_queue_type says"
         return RabbitChoice(server, "classic", _FOUR, reason, drops_by_default=levels > 1)
     if levels == _FOUR:
-        reason = "since its quorum queues have them"
+        reason = "because its quorum queues have them"
         return RabbitChoice(server, "quorum", levels, reason, drops_by_default=True)
-    reason = f"since quorum queues have them only from RabbitMQ {_dotted(_QUORUM_ALL)} on"
+    reason = f"because quorum queues have them only from RabbitMQ {_dotted(_QUORUM_ALL)} on"
     return RabbitChoice(server, "classic", _FOUR, reason, drops_by_default=levels > 1)
 
 
@@ -79,8 +83,9 @@ def _asked_for_quorum(server: str, levels: int) -> RabbitChoice:
         return RabbitChoice(server, "quorum", levels, reason, drops_by_default=True)
     cost = (
         "urgent jobs are not served before others: quorum queues of this version have no "
-        f"priorities. RabbitMQ {_dotted(_QUORUM_TWO)} has two, {_dotted(_QUORUM_ALL)} all; "
-        "TASKYARD_RABBITMQ_QUEUE_TYPE=classic has them"
+        f"priorities. RabbitMQ {_dotted(_QUORUM_TWO)} has two priorities, "
+        f"{_dotted(_QUORUM_ALL)} has all four. To have priorities now, set "
+        "TASKYARD_RABBITMQ_QUEUE_TYPE=classic"
     )
     return RabbitChoice(server, "quorum", 1, reason, cost)
 

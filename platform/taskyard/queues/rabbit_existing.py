@@ -1,8 +1,8 @@
-"""Queues that exist on RabbitMQ: accepted as they are, and how they differ from a wish.
+"""Accept a queue that exists on RabbitMQ, and find how it differs from the wished one.
 
-The server refuses a different declaration (406) and names one argument that differs, never all. A
-declaration that follows its corrections is accepted in the end, and then shows the queue's
-arguments.
+The server refuses a different declaration (error 406) and names only one argument that differs.
+This module takes over each argument that the server names, and declares again. The declaration that
+the server accepts then shows all arguments of the queue.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _FLAGS: Final = ("durable", "auto_delete", "exclusive")
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """An existing queue: its arguments, its flags, and the server's answer to the declaration."""
+    """An existing queue: its arguments and flags, and the server's answer to the declaration."""
 
     name: str
     arguments: Mapping[str, Any]
@@ -34,7 +34,10 @@ class Declared:
     answer: Any = None
 
     def differences(self, wished: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-        """Return argument or flag -> (wished, found); None stands for an absent one."""
+        """Return each argument or flag that differs, as name -> (wished, found).
+
+        None stands for a missing value.
+        """
         found = {**_plain(self.arguments), **{k: v for k, v in self.flags.items() if _odd(k, v)}}
         wanted = _plain(wished)
         names = sorted({*found, *wanted})
@@ -57,7 +60,10 @@ def declare_or_accept(connection: Any, name: str, wished: Mapping[str, Any]) -> 
 
 
 def look_at(connection: Any, name: str) -> Declared | None:
-    """Return the queue `name`, None if there is none; raises py-amqp's channel errors."""
+    """Look up the queue `name`; return None if it does not exist.
+
+    Raises py-amqp's channel errors.
+    """
     try:
         return _as_it_is(connection, name)
     except NotFound:
@@ -65,10 +71,11 @@ def look_at(connection: Any, name: str) -> Declared | None:
 
 
 def inquire(connection: Any, name: str) -> Any:
-    """Return the server's numbers for the queue `name`: `message_count` and `consumer_count`.
+    """Return the server's `message_count` and `consumer_count` for the queue `name`.
 
-    `connection` is kombu's or py-amqp's. Raises py-amqp's channel errors, `NotFound` among them: on
-    a separate channel, which the server closes after a refusal.
+    `connection` is kombu's or py-amqp's. Raises py-amqp's channel errors, for example
+    `NotFound`. The call uses a separate channel, because the server closes a channel after a
+    refusal.
     """
     with connection.channel() as channel:
         return channel.queue_declare(queue=name, passive=True)
@@ -106,7 +113,7 @@ def _declare(
 
 
 def _correct(said: str, arguments: dict[str, Any], flags: dict[str, bool]) -> bool:
-    """Use the server's value; return False if the server says something else."""
+    """Take over the argument that the server names; return False if its answer names none."""
     if _UNFIT.search(said) and "x-queue-type" not in arguments:
         arguments["x-queue-type"] = "quorum"
         return True
@@ -128,7 +135,7 @@ def _typed(value: str, kind: str | None) -> Any:
 
 
 def _plain(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments without the server's defaults."""
+    """Return the queue's arguments without those that the server sets by default."""
     return {k: v for k, v in arguments.items() if (k, v) != ("x-queue-type", "classic")}
 
 

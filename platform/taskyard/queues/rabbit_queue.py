@@ -1,4 +1,4 @@
-"""A queue on RabbitMQ that is declared as the server allows; an existing one is accepted."""
+"""A RabbitMQ queue that Taskyard declares as the server allows, or accepts if it exists."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ BROKER_DELIVERY_LIMIT: Final = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """The wished queue; `dead_letter` is exchange and key for messages that the broker drops."""
+    """The queue that the settings ask for.
+
+    `dead_letter` is exchange and key for messages that the broker drops.
+    """
 
     asked: str
     dead_letter: tuple[str, str] | None = None
@@ -30,7 +33,7 @@ class Wish:
     bounds: Mapping[str, object] = field(default_factory=dict)
 
     def arguments(self, choice: RabbitChoice) -> dict[str, object]:
-        """Return the declaration's arguments if the server allows that choice."""
+        """Return the arguments of the declaration, if the server allows this choice."""
         found: dict[str, object] = {"x-queue-type": choice.queue_type, **self.bounds}
         if self.dead_letter is not None:
             exchange, key = self.dead_letter
@@ -59,9 +62,9 @@ class RabbitQueue(Queue):  # type: ignore[misc]
         return made
 
     def settle(self, connection: Any) -> Declared:
-        """Declare it on py-amqp's `connection` or accept it as it is, and remember its arguments.
+        """Declare the queue, or accept an existing one, and remember its arguments.
 
-        Raises py-amqp's channel errors.
+        `connection` is py-amqp's. Raises py-amqp's channel errors.
         """
         wished = self.wish.arguments(choose(connection.server_properties, self.wish.asked))
         declared = declare_or_accept(connection, self.name, wished)
@@ -73,7 +76,7 @@ class RabbitQueue(Queue):  # type: ignore[misc]
     def queue_declare(
         self, nowait: bool = False, passive: bool = False, channel: Any = None
     ) -> Any:
-        """Do as kombu's, but accept a queue that exists."""
+        """Declare the queue as kombu does, but accept an existing one."""
         own = channel or self.channel
         if passive:
             return super().queue_declare(nowait=nowait, passive=True, channel=own)

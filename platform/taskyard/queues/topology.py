@@ -1,4 +1,4 @@
-"""The work queues for Celery, and the route of a job type."""
+"""Build Celery's list of work queues, and its route for each job type."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["kombu_queues", "rabbit_queues", "route"]
 
 
 def kombu_queues(settings: Settings, *, rabbit: bool) -> list[Queue]:
-    """Return one durable queue for each configured one, on the default exchange."""
+    """Return one durable queue on the default exchange for each queue in the settings."""
     if rabbit:
         return list(rabbit_queues(settings))
     names = [settings.broker_name(name) for name in settings.queues]
@@ -21,9 +21,9 @@ def kombu_queues(settings: Settings, *, rabbit: bool) -> list[Queue]:
 
 
 def rabbit_queues(settings: Settings) -> list[RabbitQueue]:
-    """Return the same for RabbitMQ.
+    """Return one RabbitMQ queue for each queue in the settings.
 
-    What the broker itself drops goes to the dead-letter exchange too.
+    Messages that the broker itself drops go to the dead-letter exchange.
     """
     found = []
     for queue in settings.queues:
@@ -37,7 +37,10 @@ def rabbit_queues(settings: Settings) -> list[RabbitQueue]:
 def route(
     settings: Settings, catalogue: Catalogue, task: str, *, rabbit: bool
 ) -> dict[str, object] | None:
-    """Return Celery's route of a task published without a queue; None if it is not a job type."""
+    """Return Celery's route for a task that is published without a queue.
+
+    None if the task is not a job type.
+    """
     if task not in catalogue:
         return None
     job_type = catalogue[task]

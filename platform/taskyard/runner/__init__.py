@@ -1,4 +1,4 @@
-"""One attempt as a pipeline: begin, decode, run, judge, finish; each a named step."""
+"""Run one attempt of a job as a pipeline of named steps: begin, decode, run, judge, finish."""
 
 from taskyard.runner.attempt_pipeline import Runner
 from taskyard.runner.child_exceptions import JobDeferred, JobIdReused, JobRetrying, JobSkipped

@@ -1,6 +1,7 @@
-"""The attempt of a job type, in the child process: begin -> decode -> invoke -> judge -> finish.
+"""Run the attempt of a job type in the worker's child process.
 
-Two round trips to Redis for a job that succeeds: `begin` and `finish`.
+The steps are begin, decode, invoke, judge, finish. A job that succeeds costs two round trips to
+Redis: `begin` and `finish`.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ EncodeResult = Callable[[Any], bytes]
 
 
 class Runner:
-    """Runs attempts in one process."""
+    """Runs the attempts of job types in one worker process."""
 
     def __init__(self, steps: AttemptSteps) -> None:
         self.steps = steps
@@ -44,7 +45,7 @@ class Runner:
 
     @property
     def _loops(self) -> asyncio.Runner:
-        """The event loop of this thread, which is kept for its next attempts."""
+        """Return the event loop of this thread, which later attempts use too."""
         if not hasattr(self._of_thread, "loops"):
             self._of_thread.loops = asyncio.Runner()
         loops: asyncio.Runner = self._of_thread.loops
@@ -77,7 +78,7 @@ class Runner:
     def run_part(
         self, handler: Handler, args: Sequence[Any], kwargs: Mapping[str, Any], context: JobContext
     ) -> Any:
-        """Call a handler within the attempt of `context`; raises what the handler raises."""
+        """Run a handler within the attempt of `context`, and raise what the handler raises."""
         return invoke(handler, payload_of(args, kwargs), context, self._loops)
 
     # -- the attempt ---------------------------------------------------------------------------
@@ -107,7 +108,10 @@ class Runner:
     def _checked(
         self, outcome: Outcome, delivery: Delivery, run: Run, encode: EncodeResult
     ) -> tuple[Outcome, bytes]:
-        """Return the outcome and its stored form; a result that cannot be stored is a failure."""
+        """Return the outcome of an attempt and its stored form.
+
+        A result that cannot be stored makes the attempt a failure.
+        """
         if not isinstance(outcome, Completed):
             return outcome, b""
         stored = encode_result(outcome.value, encode, self.steps.records.settings.max_result_bytes)
@@ -129,10 +133,11 @@ class Runner:
 
 
 def encode_result(value: Any, encode: EncodeResult, limit: int) -> bytes | Failure:
-    """Return the stored bytes, or what is wrong with the result and how to correct it.
+    """Return the bytes to store for a result, or a text that says why it cannot be stored.
 
-    `encode` may raise anything: it calls classes of the handler. `limit` is bytes of the stored
-    form, which adds some 200 to the value's own.
+    The text also says how to correct the handler. `encode` may raise anything, because it calls
+    classes of the handler. `limit` is the size of the stored form in bytes, about 200 more than
+    the value's own size.
     """
     try:
         stored = encode(value)
@@ -152,7 +157,7 @@ def encode_result(value: Any, encode: EncodeResult, limit: int) -> bytes | Failu
 
 
 def payload_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """Return a job's one payload: the only positional argument, or the keywords as a mapping."""
+    """Return a job's one payload: its only positional argument, or its keywords as a mapping."""
     if len(args) == 1 and not kwargs:
         return args[0]
     if not args:
@@ -162,9 +167,10 @@ def payload_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
 
 
 def invoke(handler: Handler, payload: Any, context: JobContext, loops: asyncio.Runner) -> Any:
-    """Return the handler's result as JSON-ready data; raises what the handler raises.
+    """Call the handler and return its result as data that JSON can hold.
 
-    A payload that its model refuses is a `CodedError("validation_error")`.
+    Raises what the handler raises. If the payload does not fit the handler's model, raises
+    `CodedError("validation_error")`.
     """
     argument = _validated(handler, payload)
     arguments = (argument, context) if handler.wants_context else (argument,)

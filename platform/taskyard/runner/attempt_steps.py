@@ -1,7 +1,7 @@
-"""The steps of every attempt in the child process; the runners compose them.
+"""The steps of every attempt in the child process; the runners put them together.
 
-begin -> (run | done | decided | held | stale | ended | reused) -> leased -> finish. A Redis that
-does not answer is asked again, within the limits of the step.
+begin -> (run | done | decided | held | stale | ended | reused) -> leased -> finish. If Redis does
+not answer, the call is repeated within the limits of the step.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ DecodeResult = Callable[[bytes], Any]
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One delivery of a message, as the child knows it."""
+    """One delivery of a message, with the facts that the child process knows."""
 
     job_id: str
     job_type: str
@@ -64,10 +64,10 @@ class Delivery:
 
 
 class AttemptSteps:
-    """The steps of an attempt that need the records.
+    """The steps of an attempt that read or write the job's record.
 
-    `before` and `after` are the retry limits before and after the handler. `keeper`
-    renews the leases; by default a new one.
+    `before` and `after` are the retry limits for Redis before and after the handler runs.
+    `keeper` renews the leases; by default a new one is made.
     """
 
     def __init__(
@@ -87,7 +87,10 @@ class AttemptSteps:
         self._keeper = keeper or LeaseKeeper(records.settings.lease_s)
 
     def begin(self, delivery: Delivery) -> BeginAnswer:
-        """Ask for the right to run; raises `Unreachable` if Redis does not answer."""
+        """Ask the job's record for the right to run.
+
+        Raises `Unreachable` if Redis does not answer.
+        """
         return retry_redis(
             "begin",
             delivery.job_id,
@@ -104,14 +107,14 @@ class AttemptSteps:
         )
 
     def without_run(self, delivery: Delivery, answer: WithoutRun, decode: DecodeResult) -> Any:
-        """Return the result of a completed job; else raise what the main process must do.
+        """Return the result of a completed job; otherwise raise what the main process must do.
 
         That is `JobRetrying`, `JobDeferred`, `JobSkipped`, `JobIdReused` or `DeadLettered`.
         """
         match answer:
             case Done(meta):
                 if meta is None:
-                    raise JobSkipped(f"{JobSkipped.DONE}; its result has expired")
+                    raise JobSkipped(f"{JobSkipped.DONE}; the stored result has expired")
                 return decode(meta)
             case Decided(decision=Decision.RETRYING):
                 raise JobRetrying(
@@ -122,7 +125,9 @@ class AttemptSteps:
             case Held(remaining_us):
                 raise JobDeferred(remaining_us, "another attempt holds the lease")
             case Stale(state) | Ended(state):
-                raise JobSkipped(f"the job is {state}; this message is older")
+                raise JobSkipped(
+                    f"the job is {state}; this message is an older one of the job and does not run"
+                )
             case Reused(job_type, state, epoch):
                 raise JobIdReused(job_type, state, epoch)
             case UnknownHistory():
@@ -136,7 +141,7 @@ class AttemptSteps:
         return DeadLettered(letter, cause.get("code", ""), cause.get("message", ""))
 
     def _dead_letter(self, delivery: Delivery) -> Decided | Held | Stale | Ended | Reused:
-        """Dead-letter a job of unknown history, unless another delivery of it has decided more."""
+        """Dead-letter a job of unknown history, unless another delivery decided first."""
         outcome = unknown_history(self.records.settings.dedupe_window_s)
         return retry_redis(
             "condemn",
@@ -154,22 +159,22 @@ class AttemptSteps:
     # -- the attempt ---------------------------------------------------------------------------
 
     def leased(self, delivery: Delivery, run: Run) -> WatchedLease:
-        """Renew the lease of the attempt inside the block."""
+        """Keep the attempt's lease renewed inside the block."""
         lease = Lease(self.records, delivery.job_id, run.token, _cancelled=run.cancel != "")
         return WatchedLease(self._keeper, lease)
 
     def process_end(self, delivery: Delivery) -> ProcessEnd:
-        """Return what distinguishes the end of this process from a failure of the handler."""
+        """Return the object that distinguishes a handler's failure from the end of this process."""
         return ProcessEnd(lambda: delivery.holder in self.killed, delivery.time_limit_s)
 
     def judge(self, failure: Failure, delivery: Delivery, run: Run) -> Retrying | Failed:
-        """Return the outcome of a failure, by the policy of the message or of the job type."""
+        """Return the outcome of a failed attempt, by the policy of its message or its job type."""
         override = None if delivery.stamp is None else delivery.stamp.policy
         policy = self.rules.policy(delivery.job_type, override)
         return judge(failure, run.attempts + 1, policy, self.rules.rng)
 
     def context(self, delivery: Delivery, run: Run, lease: Lease) -> JobContext:
-        """Return the context that the handler gets."""
+        """Return the context object that the handler gets."""
         limit = delivery.time_limit_s
         return JobContext(
             job_id=delivery.job_id,
@@ -206,17 +211,19 @@ class AttemptSteps:
         )
         if isinstance(answer, Superseded):
             log.warning(
-                "job %s: this attempt's outcome came too late and is dropped, since the job is %s",
+                "job %s: the outcome of this attempt is dropped, because the job is already %s",
                 job_id,
                 answer.state,
                 extra={"action": "superseded", "job_id": job_id},
             )
-            raise JobSkipped(f"superseded: the job is {answer.state}")
+            raise JobSkipped(
+                f"another attempt or an operator decided first: the job is {answer.state}"
+            )
         return answer
 
 
 class WatchedLease:
-    """A lease that the keeper renews."""
+    """A lease that the lease keeper renews."""
 
     def __init__(self, keeper: LeaseKeeper, lease: Lease) -> None:
         self._keeper, self._lease = keeper, lease

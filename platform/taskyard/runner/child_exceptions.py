@@ -1,4 +1,7 @@
-"""Exceptions with which the child reports to the main process; they can be pickled."""
+"""Exceptions by which the child process reports to the worker's main process.
+
+All of them can be pickled.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,11 @@ __all__ = ["JobDeferred", "JobRetrying", "JobSkipped"]
 
 
 class JobRetrying(Retry):  # type: ignore[misc]
-    """Decided: publish the message again as `seq`, due at `due_us`, then acknowledge."""
+    """Report a decided retry.
+
+    The main process publishes the message again as `seq`, due at `due_us`, then acknowledges
+    this one.
+    """
 
     def __init__(self, seq: int, due_us: int, epoch: int, generation: int, cause: str) -> None:
         super().__init__(message=cause)
@@ -18,13 +25,17 @@ class JobRetrying(Retry):  # type: ignore[misc]
         self.cause = cause
 
     def __reduce__(self) -> Any:
-        """Pickle with the numbers, which Celery's own form would lose."""
+        """Pickle the exception with its numbers, which Celery's own form would drop."""
         facts = (self.seq, self.due_us, self.epoch, self.generation, self.cause)
         return type(self), facts
 
 
 class JobDeferred(Ignore):  # type: ignore[misc]
-    """Not now: put the message into the delay store for `wait_us`, then acknowledge."""
+    """Report that the job cannot run yet.
+
+    The main process puts the message into the delay store for `wait_us`, then acknowledges this
+    one.
+    """
 
     def __init__(self, wait_us: int, reason: str) -> None:
         super().__init__(wait_us, reason)
@@ -32,7 +43,10 @@ class JobDeferred(Ignore):  # type: ignore[misc]
 
 
 class JobSkipped(Ignore):  # type: ignore[misc]
-    """Nothing to do for this message: acknowledge it."""
+    """Report that this message needs no run.
+
+    The main process acknowledges it.
+    """
 
     DONE: Final = "completed before"
     """How a reason begins if the job is completed and its result has expired."""
@@ -43,9 +57,9 @@ class JobSkipped(Ignore):  # type: ignore[misc]
 
 
 class JobIdReused(Ignore):  # type: ignore[misc]
-    """The id belongs to a job of another type.
+    """Report that the message's id belongs to a job of another type.
 
-    Publish the letter of this message, then acknowledge.
+    The main process publishes a dead letter of this message, then acknowledges it.
     """
 
     def __init__(self, job_type: str, state: str, epoch: int) -> None:

@@ -1,4 +1,4 @@
-"""Convert an exception to facts of limited size: code, texts, fingerprint."""
+"""Convert an exception to a failure of limited size: code, texts and fingerprint."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ TRACEBACK_LIMIT: Final = 16_000
 
 
 def describe_failure(job_type: str, error: BaseException) -> Failure:
-    """Return the facts of an exception; of a long traceback the last lines are kept.
+    """Return code, texts and fingerprint of an exception.
 
-    Secrets in its texts are masked before they are cut: half a URL no longer looks like one.
+    A long traceback keeps its last lines. Secrets are masked before the texts are cut, because
+    half of a URL cannot be recognized as one.
     """
     coded = error if isinstance(error, CodedError) else None
     text = _trace(error)
@@ -49,7 +50,10 @@ def describe_failure(job_type: str, error: BaseException) -> Failure:
 
 
 def failure_here(job_type: str, error: BaseException) -> Failure:
-    """Return the facts of an exception in this process; for a MemoryError also the memory used."""
+    """Return the facts of an exception that this process raised.
+
+    A `MemoryError` also gets the memory that the process used.
+    """
     failure = describe_failure(job_type, error)
     if not isinstance(error, MemoryError):
         return failure
@@ -63,20 +67,21 @@ def _message(error: BaseException) -> str:
     try:
         return str(error)
     except BaseException as broken:  # noqa: BLE001 - a handler's __str__ may raise anything
-        return f"(its text cannot be read: {type(broken).__name__})"
+        return f"(the text of this exception cannot be read: {type(broken).__name__})"
 
 
 def _trace(error: BaseException) -> str:
     try:
         return "".join(traceback.format_exception(error))
     except BaseException as broken:  # noqa: BLE001 - it calls methods of the handler's classes
-        return f"(its traceback cannot be read: {type(broken).__name__})"
+        return f"(the traceback of this exception cannot be read: {type(broken).__name__})"
 
 
 def fingerprint_of(job_type: str, error: BaseException, frames: Iterable[tuple[str, str]]) -> str:
-    """Return a value for job type, class and path through the code, without line numbers.
+    """Return a fingerprint that groups equal failures: job type, exception class and code path.
 
-    `frames` are the file and the function of each, outermost first.
+    Line numbers are left out, so that an edit elsewhere in a file changes no fingerprint.
+    `frames` holds file and function of each frame, outermost first.
     """
     way = "|".join(f"{PurePath(file).name}:{function}" for file, function in frames)
     return hashlib.sha256(f"{job_type}|{type(error).__name__}|{way}".encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""The lease keeper: one thread per process that renews the running attempt's lease."""
+"""Renew the leases of running attempts: one thread for each process, the lease keeper."""
 
 from __future__ import annotations
 
@@ -19,12 +19,17 @@ __all__ = ["Lease", "LeaseKeeper"]
 
 log = logger(__name__)
 
-_RENEW: Final = "a lease was not renewed"
+_RENEW: Final = (
+    "the lease of a running job was not renewed (when it ends, another worker may run the job)"
+)
 
 
 @dataclass(slots=True)
 class Lease:
-    """One attempt's lease; the context reads it, the keeper's thread writes it."""
+    """The lease of one running attempt.
+
+    The handler's context reads it, and the thread of the lease keeper writes it.
+    """
 
     records: Records
     job_id: str
@@ -38,11 +43,14 @@ class Lease:
         return self._cancelled
 
     def lease_lost(self) -> bool:
-        """Whether another attempt has the job."""
+        """Whether this attempt lost its lease, so that another attempt runs the job."""
         return self._lost
 
     def progress(self, fraction: float, note: str) -> None:
-        """Write progress to the record; an unreachable Redis costs the report, not the job."""
+        """Write the handler's progress to the job's record.
+
+        If Redis does not answer, the report is dropped and the job continues.
+        """
         try:
             self.records.progress(self.job_id, self.token, fraction, note)
         except RedisError as error:
@@ -54,7 +62,7 @@ class Lease:
             )
 
     def renew(self) -> None:
-        """Renew once; note a loss or a cancellation."""
+        """Renew the lease once, and note if it was lost or if the job was cancelled."""
         kept, detail = self.records.renew(self.job_id, self.token)
         if kept:
             self._cancelled = self._cancelled or detail == "cancel"
@@ -65,9 +73,9 @@ class Lease:
 
 
 class LeaseKeeper:
-    """Renews the leases that it watches, three times per lease duration.
+    """Renews the leases of all running attempts in its process, three times per lease duration.
 
-    A pool of threads shares one.
+    Threads of a pool share one keeper.
     """
 
     def __init__(self, lease_s: float) -> None:
@@ -78,7 +86,10 @@ class LeaseKeeper:
         self._pid = 0
 
     def watch(self, lease: Lease) -> None:
-        """Renew `lease` until `release`; the thread starts at first use in this process."""
+        """Renew `lease` until `release` is called.
+
+        The first call in a process starts the keeper's thread.
+        """
         self._leases[id(lease)] = lease
         if self._thread is None or self._pid != os.getpid():
             self._pid = os.getpid()
@@ -86,7 +97,7 @@ class LeaseKeeper:
             self._thread.start()
 
     def release(self, lease: Lease) -> None:
-        """Stop renewing."""
+        """Stop renewing this lease."""
         self._leases.pop(id(lease), None)
 
     def _run(self) -> None:

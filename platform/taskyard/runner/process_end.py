@@ -1,10 +1,12 @@
-"""Decide whether an exception is the handler's own, or the requested end of its process.
+"""Distinguish a handler's exception from a requested end of the handler's process.
 
-Whatever a handler raises is its failure, of whatever class. An attempt has no outcome only if
-something outside the handler requested the end of the process or greenlet that runs it; then the
-requester decides about the job, or its death is counted. Each kind of request leaves a mark in the
-process. That mark is the proof, never the class of the exception: a handler may raise `SystemExit`
-itself, and its own clean-up may replace the one that a signal raised.
+Every exception of a handler is a failure of the job, whatever its class. An attempt has no outcome
+only if something outside the handler ends its process or greenlet. Then the one that requested the
+end decides about the job, or the death of the process is counted.
+
+Each kind of request leaves a mark in the process. Only this mark proves a request, never the class
+of the exception: a handler may raise `SystemExit` itself, and the handler's clean-up may replace
+the exception that a signal raised.
 """
 
 from __future__ import annotations
@@ -20,10 +22,11 @@ __all__ = ["ProcessEnd"]
 
 
 class ProcessEnd:
-    """Created before an attempt, and used when the attempt raises.
+    """Tells apart, for one attempt, a handler's exception and the end of its process.
 
-    `killed` says whether the worker has ended this delivery in its greenlet. `limit_s` is the hard
-    time limit, in seconds.
+    Create it before the attempt, and use it when the attempt raises. `killed` returns whether
+    the worker has ended this delivery in its greenlet. `limit_s` is the hard time limit, in
+    seconds.
     """
 
     def __init__(self, killed: Callable[[], bool], limit_s: float | None) -> None:
@@ -32,14 +35,14 @@ class ProcessEnd:
         self._before = _signals()
 
     def go_on(self, error: BaseException) -> None:
-        """Return if `error` is the handler's own; else raise the error that ends this process."""
+        """Return if the handler itself raised `error`; otherwise end this process by an error."""
         if _signals() != self._before or self._killed() or self._is_overtime(error):
             _end_with(error)
 
     def _is_overtime(self, error: BaseException) -> bool:
-        """Return whether gevent's pool raises its hard limit, about which the main process decides.
+        """Return whether gevent's pool ended the handler at its hard time limit.
 
-        The pool treats any `gevent.Timeout` that leaves the job as its own.
+        The pool takes any `gevent.Timeout` that leaves the job for its own.
         """
         named = type(error).__module__ == "gevent.timeout" and type(error).__name__ == "Timeout"
         return named and getattr(error, "seconds", None) == self._limit_s
@@ -53,7 +56,7 @@ def _end_with(error: BaseException) -> NoReturn:
 
 
 def _signals() -> tuple[bool, bool]:
-    """Return whether a pool's process got a terminating signal; whether a solo worker must end."""
+    """Return whether a signal requested the end of this pool process or of this solo worker."""
     worker = sys.modules.get("celery.worker.state")
     must_end = worker is not None and bool(worker.should_terminate)
     # Only the main thread gets signals: threads and greenlets run to their end.

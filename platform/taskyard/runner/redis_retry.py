@@ -1,4 +1,4 @@
-"""Ask a Redis that does not answer again, for a limited time."""
+"""Repeat calls to Redis that fail, for a limited time."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ _LONGEST_WAIT_S: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class RetryLimits:
-    """How often to ask again, and for how long: no repeat begins after `within_s`."""
+    """Limits for repeated calls to Redis: how often, and for how long.
+
+    No repeat begins after `within_s` seconds.
+    """
 
     repeats: int
     within_s: float
@@ -51,9 +54,9 @@ _Answer = TypeVar("_Answer")
 
 
 class Unreachable(Reject):  # type: ignore[misc]
-    """The records did not answer or refused.
+    """Raised when the records in Redis did not answer, or refused, in all tries.
 
-    The message goes back, and the attempt starts again.
+    The message returns to its queue, and a later delivery starts a new attempt.
     """
 
     def __init__(self, reason: str, requeue: bool = True) -> None:
@@ -65,7 +68,7 @@ def retry_redis(step: str, job_id: str, act: Callable[[], _Answer], limits: Retr
 
     Raises `Unreachable` after the last try. `step` names the log event, `<step>_unreachable`.
     """
-    what = f"Redis does not answer to {step}"
+    what = f"Redis did not answer in step {step!r} of a job"
 
     def note(error: Exception) -> None:
         facts = {"job_id": job_id}
@@ -79,12 +82,12 @@ def retry_redis(step: str, job_id: str, act: Callable[[], _Answer], limits: Retr
     except RedisError as error:
         # The main process logs it, holds the message and gives it back.
         log.debug(
-            "job %s: giving up %s, the message goes back: %s",
+            "job %s: step %r failed in all tries, so its message returns to the queue: %s",
             job_id,
             step,
             error,
             extra={"action": f"{step}_given_up", "job_id": job_id},
         )
-        raise Unreachable(f"Redis does not answer to {step}: {error}") from error
+        raise Unreachable(f"Redis did not answer in step {step!r} of the job: {error}") from error
     _REFUSALS.worked(what, job_id)
     return answer

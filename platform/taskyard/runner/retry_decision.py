@@ -1,4 +1,4 @@
-"""Decide about a failure by the job type's policy, or by the policy in the message."""
+"""Decide about a failed attempt by its retry policy: the job type's, or the message's own."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ __all__ = ["Rules", "judge"]
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Where policies come from."""
+    """The retry policies of the job types, and the checks of policies that come with messages."""
 
     catalogue: Catalogue
     rng: random.Random
 
     def policy(self, job_type: str, override: Mapping[str, object] | None) -> RetryPolicy:
-        """Return the message's own policy on top of the job type's.
+        """Return the job type's policy with the fields that the message overrides.
 
-        A broken one counts as absent.
+        A policy in the message that is not valid is ignored.
         """
         base = self.catalogue[job_type].policy if job_type in self.catalogue else DEFAULT_POLICY
         if override is None:
@@ -39,9 +39,10 @@ class Rules:
             return base
 
     def _may_say(self, name: str, value: object) -> bool:
-        """Return whether a message may set this field.
+        """Return whether a message may override this field of the policy.
 
-        Its letter would go to any queue that it names.
+        A message may not choose a queue freely: its dead letter would go to any queue that
+        it names.
         """
         if name != "escalate_on_failure" or value is None:
             return True
@@ -51,7 +52,7 @@ class Rules:
 def judge(
     failure: Failure, attempts: int, policy: RetryPolicy, rng: random.Random
 ) -> Retrying | Failed:
-    """Return the outcome of failure number `attempts` (from 1) under `policy`."""
+    """Return the outcome of failure number `attempts` (1 is the first) under `policy`."""
     never = Category.REJECTED if failure.error_class == Reject.__name__ else None
     category = NEVER_RETRIED.get(failure.code, never)
     if category is not None:

@@ -1,7 +1,7 @@
-"""What the end of a delivery requires: the one place that decides and logs it.
+"""Decide what must be published when a delivery ends, and log it.
 
-Workers, existing apps and `taskyard.testing` call it. They differ only in how they publish what is
-owed, which must be published before the message is acknowledged.
+This is the only place for that decision. Workers, existing apps and `taskyard.testing` call it;
+they differ only in how they publish. Everything is published before the message is acknowledged.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ log = logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class PublishRetry:
-    """Publish the message of the next attempt, due at `due_us` (microseconds since 1970)."""
+    """Publish the message of the job's next attempt, due at `due_us` (microseconds since 1970)."""
 
     stamp: Stamp
     due_us: int
@@ -49,17 +49,17 @@ class PublishRetry:
 
 @dataclass(frozen=True, slots=True)
 class DeferMessage:
-    """Publish the same message again, `wait_us` from now."""
+    """Publish the same message again, to be delivered in `wait_us` microseconds."""
 
     wait_us: int
 
 
 @dataclass(frozen=True, slots=True)
 class AwaitLease:
-    """Keep the message here until the lease of another attempt has ended, in `wait_us`.
+    """Keep the message in this worker until the lease of another attempt ends, in `wait_us`.
 
-    It came back, so it may be that of a dead worker: in the delay store it would lose its position
-    in the queue, and its job would wait for all later ones.
+    The message was delivered before, so it may be that of a dead worker. In the delay store it
+    would lose its position in the queue, and its job would wait for all later ones.
     """
 
     wait_us: int
@@ -67,14 +67,14 @@ class AwaitLease:
 
 @dataclass(frozen=True, slots=True)
 class PostLetter:
-    """Publish the dead letter of the job's record."""
+    """Publish the dead letter that the job's record holds."""
 
 
 @dataclass(frozen=True, slots=True)
 class PostOwnLetter:
-    """Publish a letter of this message alone, since its id is another job's.
+    """Publish a dead letter of this message alone, because its id belongs to another job.
 
-    `outcome` is another cause of death; None if the message was valid.
+    `outcome` is another cause of death, or None if the message was valid.
     """
 
     reused: Reused
@@ -83,19 +83,25 @@ class PostOwnLetter:
 
 @dataclass(frozen=True, slots=True)
 class PostContinuations:
-    """The job is completed; publish letters of the continuations that could not be published."""
+    """The job is completed, but some of its continuations were not published.
+
+    Publish a dead letter for each of those.
+    """
 
     outcome: Failed
 
 
 @dataclass(frozen=True, slots=True)
 class Acknowledge:
-    """Nothing is owed."""
+    """Acknowledge the message; there is nothing to publish."""
 
 
 @dataclass(frozen=True, slots=True)
 class GiveBack:
-    """Return the message to its queue; `counted` if the record limits how often."""
+    """Return the message to its queue.
+
+    `counted` says whether the record limits how often this happens.
+    """
 
     counted: bool
 
@@ -115,10 +121,11 @@ End = Decided | Held | Reused | Stale | Ended | Requeue | NotHeld
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """The delivery that ended, and what is known of its end besides the records' answer.
+    """A delivery that has ended, with everything known about its end.
 
-    `outcome` is the cause of death that the main process decided; `lost` says how its process
-    ended. A message that was not `delivered_before` has no position in its queue to keep.
+    `outcome` is the cause of death that the main process decided, `lost` says how the process
+    of the job ended. A message that was not `delivered_before` has no position in its queue to
+    keep.
     """
 
     job_id: str
@@ -129,7 +136,7 @@ class Delivered:
 
 
 def settle(end: End, delivered: Delivered) -> Settlement:  # noqa: PLR0911 - one match, one answer a case
-    """Return what the main process must do for this end of a delivery."""
+    """Return what the main process must publish or do when this delivery has ended."""
     _log(end, delivered)
     outcome = delivered.outcome
     match end:
@@ -161,9 +168,9 @@ def settle(end: End, delivered: Delivered) -> Settlement:  # noqa: PLR0911 - one
 
 
 def reported_end(error: BaseException) -> End | None:
-    """Return the end that the child of a job type reported by raising `error`.
+    """Return what the child process of a job type reported by raising `error`.
 
-    None if nothing is owed.
+    None if there is nothing to publish.
     """
     match error:
         case JobRetrying():
@@ -181,7 +188,7 @@ def reported_end(error: BaseException) -> End | None:
 
 
 def deferred_stamp(stamp: Stamp | None, record: Record, now_us: int) -> Stamp:
-    """Return the stamp of a waiting message: its own, or that of the job's first message."""
+    """Return the stamp of a message that waits: its own, or that of the job's first message."""
     own = Stamp(record.epoch or now_us) if stamp is None else stamp
     return own.moved(seq=own.seq, sent_us=own.sent_us or own.epoch)
 
@@ -196,7 +203,8 @@ def _log(end: End, delivered: Delivered) -> None:
         case NotHeld(state) if delivered.lost:
             # Its outcome was recorded, and only the report to this process was not read.
             log.info(
-                "job %s: its process ended after its outcome was recorded, %s: %s",
+                "job %s is already recorded as %s; its process ended after that, which "
+                "changes nothing: %s",
                 job_id,
                 state,
                 delivered.lost,
@@ -204,7 +212,7 @@ def _log(end: End, delivered: Delivered) -> None:
             )
         case Requeue() | Decided() if delivered.lost:
             log.error(
-                "the process of job %s died: %s",
+                "the process of job %s died; its record decides about a retry or a dead letter: %s",
                 job_id,
                 delivered.lost,
                 extra={"action": "child_lost", "job_id": job_id},
@@ -216,9 +224,9 @@ def _log(end: End, delivered: Delivered) -> None:
 
 
 def log_without_letter(job_id: str, state: State, outcome: Failed) -> None:
-    """Log the end of a duplicate, or of a message that comes back although its job is over."""
+    """Log that a message is dropped without a dead letter, because its job is already over."""
     log.error(
-        "job %s is %s, so its message is dropped without a letter: %s",
+        "job %s is already %s, so this other message of it is dropped without a dead letter: %s",
         job_id,
         state,
         outcome.failure.message,

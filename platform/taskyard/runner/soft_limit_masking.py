@@ -1,4 +1,4 @@
-"""Defer the soft time limit: it may interrupt the handler, never the steps around it."""
+"""Let the soft time limit interrupt only the handler, never the steps around it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ _SOFT_LIMIT: Final = frozenset({signal.SIGUSR1})
 
 @contextmanager
 def soft_limit_blocked() -> Iterator[None]:
-    """Hold the signal back.
+    """Hold back the signal of the soft time limit inside the block.
 
-    One that arrives is for the handler inside, or is dropped at the end.
+    If the signal arrives, a block of `soft_limit_allowed` inside raises it; otherwise it is
+    dropped at the end.
     """
     if not _in_main_thread():
         yield
@@ -34,7 +35,10 @@ def soft_limit_blocked() -> Iterator[None]:
 
 @contextmanager
 def soft_limit_allowed() -> Iterator[None]:
-    """Let the signal through, also one that was held back: it raises here or further inside."""
+    """Let the signal of the soft time limit interrupt the block.
+
+    A signal that was held back is raised at once.
+    """
     if not _in_main_thread():
         yield
         return

@@ -1,4 +1,7 @@
-"""A decision in the form that the record stores; a cause of death stays there for its letter."""
+"""Encode how an attempt ended, in the form that the job's record in Redis stores.
+
+For a dead letter, the record keeps its cause of death until the mirror has stored the letter.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ __all__ = ["death_of", "decide_for", "decision_of", "encode_cause", "plain_failu
 
 
 def encode_cause(outcome: Failed) -> bytes:
-    """Return JSON of category, code, texts, fingerprint and evidence."""
+    """Return a cause of death as JSON: category, code, texts, fingerprint and evidence."""
     failure = outcome.failure
     facts = {
         "category": outcome.category,
@@ -41,7 +44,7 @@ def plain_failure(
     message: str,
     evidence: dict[str, object] | None = None,
 ) -> Failed:
-    """Return a death without an exception of the handler: expired, unknown, invalid."""
+    """Return a cause of death that no exception caused: expired, unknown or invalid task."""
     text = redact_text(clean_text(message))[:MESSAGE_LIMIT]
     return Failed(Failure(code, error_class, text, "", "", details=evidence), category)
 
@@ -54,9 +57,9 @@ def decide_for(
     job_id: str,
     holder: str,
 ) -> Decided | NotHeld:
-    """Decide about an attempt in place of its process, by `Records.finish` and its delivery.
+    """Record the outcome of an attempt in place of its process, for example of a dead one.
 
-    `NotHeld` if that delivery holds no attempt (any more).
+    Returns `NotHeld` if this delivery holds no attempt, or no longer holds one.
     """
     if record.state is State.NONE:
         # A decision would create a record without a type, a queue or an epoch.
@@ -76,7 +79,10 @@ def decide_for(
 
 
 def decision_of(outcome: Outcome, stored: bytes = b"") -> dict[str, Any]:
-    """Return the arguments of `Records.finish` for an attempt's end; `stored` is a result."""
+    """Return the arguments of `Records.finish` for the outcome of an attempt.
+
+    `stored` is the encoded result of a success.
+    """
     match outcome:
         case Completed():
             return {"decision": Decision.COMPLETED, "result": stored}
@@ -92,7 +98,7 @@ def decision_of(outcome: Outcome, stored: bytes = b"") -> dict[str, Any]:
 
 
 def death_of(outcome: Failed) -> dict[str, Any]:
-    """Return the arguments of `Records.dead_letter` and `Records.finish` for a cause of death."""
+    """Return a cause of death as arguments of `Records.dead_letter` and `Records.finish`."""
     return {
         "cause": encode_cause(outcome),
         "code": outcome.failure.code,
