@@ -96,7 +96,7 @@ def test_a_worker_says_at_its_start_what_it_chose_and_why(
     choice = chosen(settings)
     assert f"{choice.server}: {choice.queue_type} queues with " in worker.log
     assert f"priorities, {choice.reason}. Delayed messages go through our own" in worker.log
-    assert "exists and is used as it is" not in worker.log
+    assert "already exists with other arguments" not in worker.log
     with connection(settings) as broker:
         found = look_at(broker.connection, settings.broker_name("exec"))
     assert found is not None
@@ -136,7 +136,7 @@ def test_jobs_run_and_die_into_letters_on_a_queue_that_was_there_before(
         )
     found = letters_of(settings, 4, why=lambda: worker.log)
     assert {letter.job_id for letter in found} >= {died.job_id, retried.job_id, unknown.id}
-    assert worker.log.count(f"queue {name} exists and is used as it is") == 1
+    assert worker.log.count(f"queue {name} already exists with other arguments") == 1
     assert "it has no x-dead-letter-exchange" in worker.log
     assert "`taskyard check`" in worker.log
 

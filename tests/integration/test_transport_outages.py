@@ -105,7 +105,7 @@ def test_a_full_server_is_waited_for(
     jobs = in_the_middle(harness)
     with Redis.from_url(server.url) as client:
         client.config_set("maxmemory", 1)
-        worker.await_log("the heartbeat was not written")
+        worker.await_log("the Redis consumer's heartbeat was not written")
         client.config_set("maxmemory", 0)
     assert_all_end(harness, worker, jobs)
 
@@ -119,7 +119,7 @@ def test_work_that_is_done_waits_for_room_and_is_not_done_again(
         Notes(pipe, harness.settings.namespace).open_gate("go")
         pipe.config_set("maxmemory", 1)
         pipe.execute()
-        worker.await_log("Redis does not answer to finish")
+        worker.await_log("Redis did not answer in step 'finish'")
         client.config_set("maxmemory", 0)
     for job in jobs:
         assert harness.await_end(job) is State.COMPLETED, worker.log[-4000:]

@@ -1,4 +1,4 @@
-"""The broker: confirmed publishing, the delay store, and the Celery app's configuration."""
+"""The message broker: confirmed publishing, delayed messages, and Celery's configuration."""
 
 from taskyard.broker.amqp_publisher import LONGEST_WAIT_S, AmqpPublisher
 from taskyard.broker.celery_app import Amqp, make_app

@@ -1,4 +1,8 @@
-"""Publish to RabbitMQ, confirmed and mandatory; delayed messages wait in its delay exchanges."""
+"""Publish messages to RabbitMQ and wait for its confirmation.
+
+Messages are mandatory: RabbitMQ returns one that no queue takes. Delayed messages wait in delay
+exchanges.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +53,10 @@ _OWN_PROPERTIES: Final = frozenset(
 
 
 class AmqpPublisher:
-    """One connection, used by one thread at a time, and reopened when it breaks."""
+    """Publishes to RabbitMQ over one connection, which is reopened when it breaks.
+
+    One thread at a time may use it.
+    """
 
     def __init__(
         self,
@@ -88,14 +95,15 @@ class AmqpPublisher:
         stamp: Stamp,
         due_us: int,
     ) -> None:
-        """Put a message into the delay exchanges for whole seconds; raises `PublishFailed`."""
+        """Delay a message at the broker by whole seconds; raises `PublishFailed`."""
         options = self._later(message, queue, priority, stamp, due_us)
         self._send(job_id, message.body, options, delayed=queue)
 
     def publish_many(self, messages: Sequence[Outgoing]) -> list[PublishFailed | None]:
-        """Publish all, wait for the confirmations together; return an error for each without one.
+        """Publish all messages and wait for the confirmations together.
 
-        If the broker closes the channel because of one of them, each is published alone.
+        Returns an error for each message without a confirmation. If the broker closes the
+        channel because of one message, each is published alone.
         """
         batch = Batch(len(messages))
         with self._lock:
@@ -114,7 +122,7 @@ class AmqpPublisher:
         return batch.outcomes
 
     def renew(self, message: RawMessage, *, job_id: str, queue: str) -> None:
-        """Publish an unchanged message to the end of the broker's `queue`.
+        """Publish an unchanged message again, to the end of the broker's `queue`.
 
         Raises `PublishFailed`.
         """
@@ -123,13 +131,13 @@ class AmqpPublisher:
         self._send(job_id, message.body, {"exchange": "", "routing_key": queue, **options})
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection to RabbitMQ."""
         with self._lock:
             self._own.close()
             self._confirms = None
 
     def disown(self) -> None:
-        """Drop, in the child of a fork, what the parent uses; the child opens its own."""
+        """Drop the parent's connection in the child of a fork; the child opens its own."""
         # A thread of the parent, which does not exist in this process, may hold the lock.
         self._lock = threading.RLock()
         self._own.disown()
@@ -195,12 +203,12 @@ class AmqpPublisher:
     def _later(
         self, message: RawMessage, queue: str, priority: int | None, stamp: Stamp, due_us: int
     ) -> dict[str, Any]:
-        """Publish to the first delay exchange, which may still have to be declared."""
+        """Publish to the first delay exchange, and declare it if it does not exist yet."""
         seconds = max(1, ceil(seconds_of(due_us - self._now_us())))
         if seconds > LONGEST_WAIT_S:
             raise PublishFailed(
                 f"expected a wait of at most {LONGEST_WAIT_S} s (eight and a half years), got "
-                f"{seconds} s; give the message an earlier time"
+                f"{seconds} s; give the message an earlier due time"
             )
         options = self._options(message, queue, priority, stamp, ("eta",))
         key = calculate_routing_key(seconds, queue_name(self.settings, queue))
@@ -258,7 +266,7 @@ class AmqpPublisher:
         return rabbit_priority(configured, wanted)
 
     def _prepare_delay(self, channel: Any, queue: str, priority: int | None) -> str:
-        """Declare and bind the exchange where a delay for `queue` begins; return its name."""
+        """Declare the exchange where a delay for `queue` begins, and return its name."""
         properties = channel.connection.server_properties
         kind, apart = delay_type(properties), waits_apart(properties, priority)
         prefix = delay_prefix(self.settings, kind, apart=apart)

@@ -1,6 +1,6 @@
-"""Queues that the settings do not know: those of an existing Celery app.
+"""Name the queues of an existing Celery app, which the settings do not know.
 
-They keep their own name, and a message's priority keeps the broker's own meaning.
+Such queues keep their own name, and a message's priority keeps the broker's own meaning.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ _UNWRITABLE: Final = (TypeError, ValueError, struct.error)
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """One message as for kombu's `Producer.publish`, with its batch and its place in it."""
+    """One message of a batch, as for kombu's `Producer.publish`, with its batch and position."""
 
     batch: Batch
     place: int
@@ -34,29 +34,29 @@ class Parcel:
 
     @property
     def mark(self) -> tuple[Any, ...]:
-        """Return the mark by which a returned message is recognized."""
+        """Return the mark by which a message that RabbitMQ returns is recognized."""
         options = self.options
         return options["exchange"], options["routing_key"], options.get("correlation_id")
 
 
 class Batch:
-    """The results of some messages: confirmed (None), failed, or still unknown."""
+    """The outcome of each message in a batch: confirmed (None), failed, or still unknown."""
 
     def __init__(self, count: int) -> None:
         self.outcomes: list[PublishFailed | None] = [None] * count
         self.unknown = set(range(count))
 
     def settle(self, place: int, error: PublishFailed | None = None) -> None:
-        """Note that the message at `place` is confirmed, or why it was not published."""
+        """Note that the message at `place` is confirmed, or why RabbitMQ did not publish it."""
         self.outcomes[place] = error
         self.unknown.discard(place)
 
 
 class Confirms:
-    """A channel only for batches; one thread at a time may use it.
+    """A channel on which batches are published; one thread at a time may use it.
 
     The broker confirms by numbers, which count the publications of a channel. After a call has
-    raised, the channel is unusable, and its connection must be abandoned.
+    raised an error, the channel is unusable, and the caller must abandon its connection.
     """
 
     def __init__(self, channel: Any) -> None:
@@ -70,10 +70,10 @@ class Confirms:
         channel.events["basic_return"].add(self._on_return)
 
     def publish(self, parcels: Iterable[Parcel], timeout_s: float) -> None:
-        """Publish all, and settle each in its batch; wait at most `timeout_s` for the last.
+        """Publish all messages, and note each outcome; wait at most `timeout_s` for the last one.
 
-        Raises kombu's `OperationalError` if a confirmation does not come, and the client's errors:
-        then the unknown messages of its batch may still arrive.
+        Raises kombu's `OperationalError` if a confirmation does not come, and the client's
+        own errors. Then messages whose outcome is unknown may still arrive.
         """
         blocked: list[Any] = []
         self._connection.on_blocked = blocked.append
@@ -104,7 +104,10 @@ class Confirms:
             publish(self._channel, message, mandatory=True, timeout=timeout_s, **route)
         except _UNWRITABLE as error:
             del self._waiting[number]
-            text = f"job {parcel.job_id} was not published: AMQP cannot carry it: {error!r}"
+            text = (
+                f"job {parcel.job_id} was not published, because AMQP cannot carry its "
+                f"message: {error!r}"
+            )
             parcel.batch.settle(parcel.place, PublishFailed(text))
         else:
             self._published = number
@@ -121,8 +124,8 @@ class Confirms:
     def _on_nack(self, number: int, multiple: bool) -> None:
         for parcel in self._numbered(number, multiple=multiple):
             text = (
-                f"job {parcel.job_id} was not published: RabbitMQ refused it (nack). Its queue "
-                "may be full, or it has lost its nodes; see its log"
+                f"job {parcel.job_id} was not published: RabbitMQ refused its message (nack). "
+                "The queue may be full or may have lost its nodes; see RabbitMQ's log"
             )
             parcel.batch.settle(parcel.place, PublishFailed(text))
 

@@ -25,7 +25,7 @@ _BACKEND: Final = "taskyard.backend:RecordBackend"
 
 
 class Amqp(AMQP):  # type: ignore[misc]
-    """Celery's AMQP, with connections that check each host's certificate for that host."""
+    """Celery's AMQP, whose connections check each host's certificate for that host."""
 
     Connection = BrokerConnection
 

@@ -1,8 +1,8 @@
-"""Messages that keep the original bytes of their body, also if it was compressed.
+"""Keep the original bytes of message bodies, also of compressed ones.
 
-kombu decompresses a body when it creates the message, without a limit, and drops the original.
-Letters and retries carry the original, and 200 kB that decompress to 200 MB must not reach a
-worker.
+kombu decompresses a body when it creates the message, without a limit, and drops the original. Dead
+letters and retries carry the original bytes. A body of 200 kB that decompresses to 200 MB must not
+reach a worker.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ LimitOf = Callable[[Mapping[str, Any]], int | None]
 
 
 def keep_packed(channel: Any, limit_of: LimitOf | None = None) -> None:
-    """Make kombu's `channel`, of a broker of any kind, create such messages from now on.
+    """Make kombu's `channel` create messages that keep the original bytes of their body.
 
-    Without `limit_of` no body is decompressed. A body over its limit, or one that cannot be
-    decompressed, is an error of the message, like any body that cannot be decoded: the consumer's
-    `on_decode_error` gets it, with the original body.
+    The broker may be of any kind. Without `limit_of` no body is decompressed. A body over its
+    limit, or one that cannot be decompressed, is an error of the message, like any body that
+    cannot be decoded: the consumer's `on_decode_error` gets it, with the original body.
     """
     if not issubclass(channel.Message, _Packed):
         own = {"limit_of": None if limit_of is None else staticmethod(limit_of)}
@@ -35,13 +35,13 @@ def keep_packed(channel: Any, limit_of: LimitOf | None = None) -> None:
 
 
 def body_as_it_came(message: Any) -> bytes:
-    """Return a message's body in the bytes that the broker had, compressed if they were."""
+    """Return the bytes of a message's body as the broker had them, compressed if they were."""
     came = getattr(message, "came", None)
     return bytes_of(message.body) if came is None else bytes(came)
 
 
 class _Packed(Message):  # type: ignore[misc]
-    """Stands between kombu's message class of a transport and its base, which would decompress."""
+    """A base for kombu's message classes that does not decompress the body."""
 
     limit_of: LimitOf | None
     came: bytes | None = None
@@ -79,9 +79,9 @@ def _bare(error: Exception) -> Exception:
 
 
 def _by_kombu(body: bytes, name: Any) -> bytes:
-    """Decompress without a limit.
+    """Decompress a body without a limit.
 
-    For tasks that are only observed, and for an app's own compression.
+    Taskyard uses this for tasks that it only observes, and for an app's own compression.
     """
     try:
         return bytes_of(decompress(body, name))

@@ -1,6 +1,6 @@
-"""One confirmed publication to RabbitMQ, and an error if no queue took it.
+"""Publish one message to RabbitMQ with a confirmation, and fail if no queue took it.
 
-A broker confirms an unroutable message too; only `mandatory` makes it return the message.
+A broker also confirms a message that no queue takes; only `mandatory` makes the broker return it.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ __all__ = ["abandon", "disown", "late", "publish_confirmed", "unroutable"]
 
 
 def publish_confirmed(producer: Producer, body: bytes, timeout_s: float, **options: Any) -> None:
-    """Publish and wait for each answer at most `timeout_s`.
+    """Publish a message and wait at most `timeout_s` for each answer of RabbitMQ.
 
-    Raises `Unroutable` if no queue took it, kombu's `OperationalError` if no answer came:
-    then the message may still arrive, and the connection must be abandoned.
+    Raises `Unroutable` if no queue took the message. Raises kombu's `OperationalError` if no
+    answer came: then the message may still arrive, and the caller must abandon the connection.
     """
     returned: list[Any] = []
     blocked: list[Any] = []
@@ -50,12 +50,15 @@ def publish_confirmed(producer: Producer, body: bytes, timeout_s: float, **optio
 
 
 def abandon(connection: Connection) -> None:
-    """Close it without a message to the server: one that blocks publishers would never answer."""
+    """Close a connection without a message to the server.
+
+    A server that blocks publishers would never answer.
+    """
     connection.collect()
 
 
 def disown(connection: Connection) -> None:
-    """Close this process' copy of a connection that its parent continues to use.
+    """Close this process' copy of a connection that the parent process still uses.
 
     An ordinary close would shut down the socket, and so end the connection for the parent too.
     """
@@ -78,10 +81,12 @@ def unroutable(exchange: str, key: str) -> Unroutable:
 
 
 def late(timeout_s: float, *, blocked: bool) -> str:
-    """Return why a confirmation may not have come."""
+    """Return the error for a confirmation that did not come, with the probable cause."""
     why = (
-        "it blocks publishers, because memory or disk space is low"
+        "RabbitMQ blocks publishers, because memory or disk space is low"
         if blocked
-        else "it may be overloaded or unreachable"
+        else "RabbitMQ may be overloaded or unreachable"
     )
-    return f"RabbitMQ did not confirm within {timeout_s:g} s: {why}; see rabbitmqctl status"
+    return (
+        f"RabbitMQ did not confirm a message within {timeout_s:g} s: {why}; see rabbitmqctl status"
+    )

@@ -1,4 +1,4 @@
-"""The kombu connection to the broker and its options."""
+"""Build the kombu connection to the broker, and its options."""
 
 from __future__ import annotations
 
@@ -42,7 +42,10 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Wiring:
-    """A broker's address for kombu; `ssl` is for `Connection` and `broker_use_ssl`."""
+    """A broker's address and TLS options, for kombu and Celery.
+
+    `ssl` is for kombu's `Connection` and Celery's `broker_use_ssl`.
+    """
 
     url: str
     transport: str | None
@@ -51,11 +54,11 @@ class Wiring:
 
 
 class _OfItsHost(dict[str, Any]):
-    """TLS options with the name of the host in use, also in copies of the connection."""
+    """TLS options that name the host in use, also in copies of the connection."""
 
 
 class BrokerConnection(Connection):  # type: ignore[misc]
-    """kombu's connection, which checks the certificate of each host in a cluster for that host.
+    """kombu's connection, which checks each cluster host's certificate for that host.
 
     kombu writes the first host's name into the options that all hosts share.
     """
@@ -68,11 +71,11 @@ class BrokerConnection(Connection):  # type: ignore[misc]
 
 
 def transport_options(settings: Settings, keyprefix: str | None = None) -> dict[str, Any]:
-    """Return options of kombu's transport: short timeouts, confirmation, priorities and namespace.
+    """Return options of kombu's transport: short timeouts, confirmation, priorities, namespace.
 
-    Outside the default namespace every key begins with it, kombu's own too, so that one pattern of
-    an ACL covers all of them. In the default namespace keys have kombu's usual names, for foreign
-    clients. `keyprefix` replaces both, None keeps them.
+    Outside the default namespace every key begins with the namespace, kombu's own keys too, so
+    that one pattern of an ACL covers all of them. In the default namespace keys have kombu's
+    usual names, for foreign clients. `keyprefix` replaces both; None keeps them.
     """
     if is_amqp(settings):
         timeout = settings.publish_timeout_s
@@ -95,12 +98,12 @@ def transport_options(settings: Settings, keyprefix: str | None = None) -> dict[
 
 
 def own_layout(settings: Settings) -> Layout:
-    """Return the names of our keys at a Redis broker."""
+    """Return the names of Taskyard's keys in a Redis broker."""
     return Layout.of(transport_options(settings))
 
 
 def check_broker_url(settings: Settings) -> str:
-    """Return the broker's URL if this version can read it; raises `InvalidSettings`."""
+    """Return the broker's URL; raises `InvalidSettings` if its scheme is not supported."""
     url = settings.need_broker_url()
     scheme = urlsplit(url).scheme
     if scheme not in REDIS_SCHEMES + AMQP_SCHEMES:
@@ -157,9 +160,9 @@ def _place(host: str, port: int) -> str:
 
 
 def same_redis(settings: Settings) -> bool:
-    """Return whether one script can serve records and broker: one database, under one account.
+    """Return whether one script can serve records and broker.
 
-    Raises `InvalidSettings`.
+    Both must use one Redis database under one account. Raises `InvalidSettings`.
     """
     broker, records = check_broker_url(settings), settings.need_redis_url()
     if is_amqp(settings) or not same_server(broker, records):
@@ -188,10 +191,10 @@ def connection(settings: Settings, keyprefix: str | None = None) -> Connection:
 
 
 def keep_transport(connection: Any) -> None:
-    """Make a connection to Sentinels keep its transport when one of them does not answer.
+    """Make a connection to Sentinels keep its transport when a Sentinel does not answer.
 
-    After each failure kombu takes the next URL, and the transport of that URL's scheme. All URLs
-    together ask the Sentinels in turn anyway.
+    After each failure kombu takes the next URL, and the transport of that URL's scheme. That is
+    not necessary, because all URLs together name the Sentinels, which are asked in turn.
     """
     if issubclass(connection.get_transport_cls(), SentinelTransport):
         connection.cycle = None

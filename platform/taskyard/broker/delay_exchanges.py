@@ -1,4 +1,8 @@
-"""Celery's native delay exchanges on RabbitMQ, in our namespace, bound to our queues."""
+"""Declare Celery's native delay exchanges on RabbitMQ, in Taskyard's namespace.
+
+Taskyard's queues are bound to them. A delayed message passes through levels, which are queues that
+each hold it for a power of two seconds.
+"""
 
 from __future__ import annotations
 
@@ -33,48 +37,49 @@ _HIGHEST_NORMAL: Final = 4
 
 
 def delay_type(properties: Mapping[str, Any]) -> QueueType:
-    """Return the queue type of the levels: quorum if the server can, whatever the work queues are.
+    """Return the queue type of the delay levels.
 
-    A quorum queue passes on an expired message, and deletes it only when the next queue has
-    confirmed it. A classic queue deletes it at once: if the server is killed within the next half
-    second, it is lost.
+    It is quorum if the server can, whatever the type of the work queues is. A quorum queue
+    passes on an expired message, and deletes it only when the next queue has confirmed it. A
+    classic queue deletes it at once: if the server is killed within the next half second, the
+    message is lost.
     """
     can = product_of(properties) == "RabbitMQ" and version_of(properties) >= _AT_LEAST_ONCE
     return "quorum" if can else "classic"
 
 
 def waits_apart(properties: Mapping[str, Any], priority: int | None) -> bool:
-    """Return whether a message of the broker's `priority` waits in levels for urgent ones only.
+    """Return whether a message of `priority` waits in delay levels for urgent messages only.
 
-    A queue releases expired messages only from its head. With two priorities (RabbitMQ 4.0 to 4.2)
-    the head is an urgent message, even the newest one: an earlier one behind it would be late, by
-    as much as the level's wait.
+    A queue releases expired messages only from its head. With two priorities (RabbitMQ 4.0 to
+    4.2) the head is an urgent message, even the newest one. An earlier message behind it would
+    be late, by as much as the level's wait.
     """
     return quorum_priorities(properties) == _TWO and (priority or 0) > _HIGHEST_NORMAL
 
 
 def has_waited(delivery: Mapping[str, Any]) -> bool:
-    """Return whether a message came out of delay exchanges, ours or Celery's own.
+    """Return whether a message came out of delay exchanges, Taskyard's or Celery's own.
 
-    RabbitMQ names the last of the levels, not the exchange behind it.
+    In the message, RabbitMQ names the last of the levels, not the exchange behind it.
     """
     return _LEVEL.search(str(delivery.get("exchange") or "")) is not None
 
 
 def delay_prefix(settings: Settings, kind: QueueType, *, apart: bool = False) -> str:
-    """Return the prefix of the levels' names.
+    """Return the prefix of the names of the delay levels.
 
-    Levels of quorum queues have other names: messages in existing classic levels still arrive, and
-    no declaration is refused.
+    Levels of quorum queues have other names than those of classic queues. So messages in
+    existing classic levels still arrive, and RabbitMQ refuses no declaration.
     """
     return f"{settings.namespace}{_FAMILIES[kind]}{'.urgent' if apart else ''}"
 
 
 def declare_delay(channel: Any, settings: Settings, kind: QueueType, prefix: str) -> None:
-    """Declare 28 levels (2^0 to 2^27 s) and bind every work queue behind them.
+    """Declare the 28 delay levels (2^0 to 2^27 s) and bind every work queue behind them.
 
-    New levels need a short time before messages may wait in them, whoever declared them. An
-    exchange that is declared after that time marks them as old enough.
+    New levels need a short time before messages may wait in them, whichever program declared
+    them. An exchange that is declared after that time marks the levels as old enough.
     """
     client = channel.connection.client
     mark = f"{prefix}_celery_delayed_on_disk"
@@ -88,7 +93,10 @@ def declare_delay(channel: Any, settings: Settings, kind: QueueType, prefix: str
 
 
 def _are_old(client: Any, last_level: str, mark: str) -> bool:
-    """Return whether the level that is declared last exists, and the mark."""
+    """Return whether the delay levels are old enough for messages, and the name of their mark.
+
+    The check looks for the level that is declared last.
+    """
     try:
         inquire(client, last_level)
         # On a separate channel, which the server closes if it does not exist.
@@ -100,7 +108,7 @@ def _are_old(client: Any, last_level: str, mark: str) -> bool:
 
 
 def bind_delay(channel: Any, prefix: str, name: str) -> None:
-    """Bind the queue `name` (the broker's) to the exchange behind the levels."""
+    """Bind the broker's queue `name` to the exchange behind the delay levels."""
     channel.queue_bind(
         queue=name,
         exchange=f"{prefix}_{CELERY_DELAYED_DELIVERY_EXCHANGE}",

@@ -1,4 +1,4 @@
-"""A message to publish, one of many."""
+"""One message to publish, as an element of a batch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ __all__ = ["Outgoing"]
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """The arguments of `Publisher.publish`, or of `publish_later` if there is a `due_us`."""
+    """One message to publish: the arguments of `Publisher.publish`.
+
+    With a `due_us`, they are those of `publish_later`.
+    """
 
     message: RawMessage
     queue: str

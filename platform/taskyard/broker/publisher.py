@@ -1,4 +1,4 @@
-"""The interface of every broker's publisher, and the choice of one by the settings."""
+"""The interface of every broker's publisher; the settings choose one."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ __all__ = ["Publisher", "make_publisher"]
 
 
 class Publisher(Protocol):
-    """Publishes messages byte-exact, with the stamp of the job's current position.
+    """Publishes messages byte for byte, with the stamp of the job's current position.
 
-    Every method raises `PublishFailed` unless the broker has confirmed.
+    Every method raises `PublishFailed` unless the broker has confirmed the message.
     """
 
     def publish(
@@ -50,7 +50,7 @@ class Publisher(Protocol):
         ...
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection to the broker."""
         ...
 
 
@@ -58,21 +58,21 @@ class BatchPublisher(Publisher, Protocol):
     """A publisher that also publishes many at once, and that a forked child may drop."""
 
     def publish_many(self, messages: Sequence[Outgoing]) -> list[PublishFailed | None]:
-        """Publish all, in their order.
+        """Publish all messages, in their order.
 
-        Return an error for each that the broker has not confirmed.
+        Returns an error for each message that the broker has not confirmed.
         """
         ...
 
     def disown(self) -> None:
-        """Drop what the parent of a fork uses, without a message to the broker."""
+        """Drop the parent's connection in the child of a fork, without a message to the broker."""
         ...
 
 
 def make_publisher(settings: Settings, now_us: Callable[[], int] | None = None) -> BatchPublisher:
     """Return the publisher for the broker in the settings; it connects later.
 
-    Due times use the records' clock, `now_us`. RabbitMQ gets the time to wait, and with a machine's
-    own clock that is an hour slow it would wait an hour too long.
+    Due times use the records' clock, `now_us`. RabbitMQ gets a duration; with the machine's own
+    clock, which may be an hour slow, RabbitMQ would hold the message an hour too long.
     """
     return AmqpPublisher(settings, now_us) if is_amqp(settings) else RedisPublisher(settings)

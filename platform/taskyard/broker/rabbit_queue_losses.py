@@ -1,4 +1,7 @@
-"""What is lost with a RabbitMQ queue that exists and differs, and a policy that corrects a part."""
+"""Describe what an existing RabbitMQ queue cannot do because its arguments differ.
+
+The module also builds the policy that corrects a part of the differences.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ _DROPS: Final = ("x-expires", "x-message-ttl", "x-max-length", "x-max-length-byt
 
 
 def losses(queue: RabbitQueue, declared: Declared, properties: Mapping[str, Any]) -> list[str]:
-    """Return what is lost by each difference, in words; empty if nothing is lost."""
+    """Return in words what is lost by each difference; the list is empty if nothing is lost."""
     choice = choose(properties, queue.wish.asked)
     differences = declared.differences(queue.wish.arguments(choice))
     if "x-queue-type" in differences:
@@ -48,14 +51,14 @@ def losses(queue: RabbitQueue, declared: Declared, properties: Mapping[str, Any]
 def _quorum_losses(
     differences: Mapping[str, tuple[Any, Any]], *, drops_by_default: bool
 ) -> Iterator[str]:
-    """Yield how a quorum queue drops messages sooner, or may lose its dead letters."""
+    """Yield how a quorum queue drops messages early, or may lose messages that it drops."""
     wished, found = differences.get("x-delivery-limit", (None, None))
     if wished is not None and _drops_sooner(found, wished, drops_by_default=drops_by_default):
         limit = f"{_SERVERS_LIMIT} by default" if found is None else found
         expected = "no limit (-1)" if wished == -1 else wished
         yield (
-            f"its x-delivery-limit is {limit}, after which a message is dropped, "
-            f"expected {expected}"
+            f"its x-delivery-limit is {limit}, expected {expected}: RabbitMQ drops a message "
+            "after that many deliveries"
         )
     if "x-dead-letter-exchange" in differences:
         return  # which is reported already, and without it there are no letters to lose
@@ -63,8 +66,9 @@ def _quorum_losses(
         wished, found = differences.get(name, (None, None))
         if wished is not None:
             yield (
-                f"its {name} is {found or default}, expected {wished}: unless a policy sets it, "
-                f"messages that RabbitMQ itself drops may be lost without a letter"
+                f"its {name} is {found or default}, expected {wished}: unless a policy "
+                "corrects this, messages that RabbitMQ itself drops may be lost without a "
+                "dead letter"
             )
 
 
@@ -77,7 +81,10 @@ def _drops_sooner(found: int | None, wished: int, *, drops_by_default: bool) -> 
 def policy_command(
     queue: RabbitQueue, declared: Declared, properties: Mapping[str, Any], vhost: str
 ) -> str:
-    """Return the command that gives an existing queue what a policy can set; empty if nothing."""
+    """Return the command that sets what a policy can set for an existing queue.
+
+    The text is empty if a policy changes nothing.
+    """
     choice = _as_found(choose(properties, queue.wish.asked), declared)
     wished = queue.wish.arguments(choice)
     missing = {
@@ -109,21 +116,25 @@ def _as_found(choice: RabbitChoice, declared: Declared) -> RabbitChoice:
 def _loss(name: str, wished: Any, found: Any, quorum_levels: int) -> str:  # noqa: PLR0911 - one loss a line
     match name:
         case "x-max-priority" if found is None:
-            return "it has no x-max-priority: urgent jobs are not served before others"
+            return "it has no x-max-priority: RabbitMQ does not serve urgent jobs before others"
         case "x-max-priority" if wished is not None and found < wished:
             return f"it has only {found} priorities, expected {wished}"
         case "x-dead-letter-exchange" if found is None:
             return (
-                "it has no x-dead-letter-exchange: unless a policy gives it one, messages that "
-                "RabbitMQ itself drops from it (expired, too many) are lost without a letter"
+                "it has no x-dead-letter-exchange: unless a policy gives it one, messages "
+                "that RabbitMQ itself drops from it (expired, too many) are lost without a "
+                "dead letter"
             )
         case "x-dead-letter-exchange":
-            return f"messages that RabbitMQ drops from it go to {found!r} and become no letters"
+            return (
+                "messages that RabbitMQ drops from it do not become dead letters, but go "
+                f"to {found!r}"
+            )
         case "x-queue-type" if found == "quorum":
             levels = {1: "no priorities", 2: "two priorities"}.get(quorum_levels)
             return "" if levels is None else f"it is a quorum queue, which has {levels}"
         case "x-queue-type":
-            return "it is a classic queue, which is on one node only"
+            return "it is a classic queue, which exists on one node only"
         case "durable":
             return "it is not durable: a restart of RabbitMQ loses its messages"
         case "auto_delete":

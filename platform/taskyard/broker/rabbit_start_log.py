@@ -1,4 +1,4 @@
-"""What a worker logs about RabbitMQ at its start: its choices, and the queues that differ."""
+"""Log at a worker's start how RabbitMQ is used: the choices, and the queues that differ."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ log = logger(__name__)
 
 
 def settle_queues(settings: Settings, app: Any, connection: Any) -> None:
-    """Declare the queues that this worker consumes, or accept existing ones, and log it.
+    """Declare the RabbitMQ queues that this worker consumes, or accept existing ones.
 
-    Call it before Celery sets the prefetch, since a quorum queue refuses a global one. For another
-    broker, or with queues of an app's own, it does nothing.
+    Differences of existing queues are logged. Call it before Celery sets the prefetch, because
+    a quorum queue refuses a global one. For another broker, or with queues of an app's own, it
+    does nothing.
     """
     queues = [q for q in app.amqp.queues.consume_from.values() if isinstance(q, RabbitQueue)]
     if not queues:
@@ -32,8 +33,9 @@ def settle_queues(settings: Settings, app: Any, connection: Any) -> None:
         lost = losses(queue, queue.settle(server), properties)
         if lost:
             log.warning(
-                "queue %s exists and is used as it is, with this loss: %s. `taskyard check` "
-                "prints the rabbitmqctl command for a policy that helps",
+                "queue %s already exists with other arguments and is used as it is. What this "
+                "costs: %s. `taskyard check` prints a rabbitmqctl command that sets a policy "
+                "against it",
                 queue.name,
                 "; ".join(lost),
                 extra={"action": "queue_differs", "queue": queue.name},
@@ -41,11 +43,11 @@ def settle_queues(settings: Settings, app: Any, connection: Any) -> None:
 
 
 def describe(settings: Settings, properties: Mapping[str, Any]) -> str:
-    """Describe what is chosen for this server and why, also for delayed messages."""
+    """Describe the queue type that is chosen for this server and why, also for delayed messages."""
     choice = choose(properties, settings.rabbitmq_queue_type)
     kind = delay_type(properties)
     return (
-        f"{choice}. Delayed messages go through our own exchanges {delay_prefix(settings, kind)}"
-        f"_celery_delayed_*, {kind}: Celery's native ones reach no queue of the default exchange, "
-        "and all namespaces would share them"
+        f"{choice}. Delayed messages go through our own exchanges "
+        f"{delay_prefix(settings, kind)}_celery_delayed_*, {kind}: Celery's native delay "
+        "exchanges reach no queue of the default exchange, and all namespaces would share them"
     )

@@ -1,4 +1,4 @@
-"""The names of a Redis transport's keys, from `broker_transport_options` as kombu reads them."""
+"""Name the keys of a Redis transport, from `broker_transport_options` as kombu reads them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ _SEPARATOR: Final = "\x06\x16"
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The keys of a queue: kombu's names by default; step 0 has the bare name."""
+    """The Redis keys of a queue, with kombu's names by default.
+
+    The key of priority step 0 has the queue's name without a suffix.
+    """
 
     prefix: str = ""
     separator: str = _SEPARATOR
@@ -35,11 +38,11 @@ class Layout:
         )
 
     def step(self, priority: int) -> int:
-        """Return the priority step for a message of this priority."""
+        """Return the priority step at Redis for a message of this priority."""
         return max((step for step in self.steps if step <= priority), default=self.steps[0])
 
     def key(self, queue: str, step: int) -> str:
-        """Return the list of a queue's messages of one step."""
+        """Return the list that holds a queue's messages of one priority step."""
         return f"{self.prefix}{queue}{self.separator}{step}" if step else f"{self.prefix}{queue}"
 
     def keys(self, queue: str) -> list[str]:
@@ -48,12 +51,12 @@ class Layout:
 
     @property
     def unacked_key(self) -> str:
-        """The hash of unacknowledged messages."""
+        """Return the name of the hash that holds unacknowledged messages."""
         return self.prefix + self.unacked
 
     @property
     def index_key(self) -> str:
-        """The sorted set of the times when they were taken."""
+        """Return the name of the sorted set with the times at which messages were taken."""
         return self.prefix + self.index
 
 

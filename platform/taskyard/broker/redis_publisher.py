@@ -1,4 +1,7 @@
-"""Publish to work queues and to the delay store; the reply of Redis is the confirmation."""
+"""Publish messages to queues and to the delay store in Redis.
+
+The reply of Redis confirms the publication.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ _ODD_LIST_OVER_S: Final = 15.0
 
 
 class RedisPublisher:
-    """Publishes messages byte-exact, with the stamp of the job's current position."""
+    """Publishes messages to Redis byte for byte, with the stamp of the job's current position."""
 
     def __init__(
         self,
@@ -43,7 +46,10 @@ class RedisPublisher:
         client: redis.Redis | None = None,
         layout: Layout | None = None,
     ) -> None:
-        """`layout` names the queues' keys, by default as our own workers read them."""
+        """Create a publisher; `layout` names the queues' keys.
+
+        By default the keys are those that Taskyard's own workers read.
+        """
         self.settings = settings
         self.layout = own_layout(settings) if layout is None else layout
         if client is None:
@@ -91,9 +97,9 @@ class RedisPublisher:
         self._send(job_id, lambda: self._defer(self.client, list(types), arguments), types)
 
     def publish_many(self, messages: Sequence[Outgoing]) -> list[PublishFailed | None]:
-        """Publish all in one round trip.
+        """Publish all messages in one round trip.
 
-        Return an error for each that the server has not confirmed.
+        Returns an error for each message that Redis has not confirmed.
         """
         with self.client.pipeline(transaction=False) as pipe:
             self._defer.queue_load(pipe)
@@ -108,15 +114,15 @@ class RedisPublisher:
         ]
 
     def place(self, queue: str, priority: int) -> tuple[str, int]:
-        """Return (the broker's name of `queue`, the step of `priority`)."""
+        """Return the broker's name of `queue`, and the priority step of `priority`."""
         return self.settings.broker_name(queue), self._step(queue, priority)
 
     def publication(
         self, place: tuple[str, int], text: tuple[str, str], delay_s: float
     ) -> Publication:
-        """Return what admission's own script pushes for a new job.
+        """Return what the admission script pushes for a new job.
 
-        The epoch goes between the texts.
+        The script inserts the job's epoch between the two texts.
         """
         return Publication(self.layout.key(*place), *text, self._delayed, self._messages, delay_s)
 
@@ -160,7 +166,7 @@ class RedisPublisher:
         stamp: Stamp,
         strip: Iterable[str],
     ) -> tuple[str, str]:
-        """Return the list's key and the document to push."""
+        """Return the key of the queue's list and the document to push."""
         name = queue_name(self.settings, queue)
         known = queue in self.settings.queues
         step = self._step(queue, priority) if known else self._own_step(message)
@@ -169,11 +175,11 @@ class RedisPublisher:
         return self.layout.key(name, step), document
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection to Redis."""
         self.client.close()
 
     def disown(self) -> None:
-        """Drop, in the child of a fork, what the parent uses; this object is unusable then."""
+        """Drop the parent's connection in the child of a fork; the publisher is unusable then."""
         disown(self.client)
 
     def _queue(self, pipe: Any, one: Outgoing) -> dict[str, str]:
@@ -187,7 +193,7 @@ class RedisPublisher:
         return {key: "list"}
 
     def _waiting_entry(self, one: Outgoing, due_us: int) -> Sequence[Argument]:
-        """Return the arguments of the delay store's script."""
+        """Return the arguments of the script that puts a message into the delay store."""
         key, document = self._prepare(one.message, one.queue, one.priority, one.stamp, ("eta",))
         stamp = one.stamp
         # The same message again replaces it; one without an epoch has only Celery's counts.
@@ -219,4 +225,4 @@ class RedisPublisher:
 
 
 def _delayed_of(key: str) -> str:
-    return f"delayed messages were not moved to {key}"
+    return f"due messages stay in the delay store, because Redis refuses to move them to {key}"

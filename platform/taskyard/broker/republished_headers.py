@@ -1,4 +1,4 @@
-"""The headers of a message that is published again."""
+"""Build the headers of a message that is published again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _OF_THE_PAST: Final = frozenset({"x-death", "x-delivery-count", "x-acquired-coun
 
 
 def headers_of(message: RawMessage, stamp: Stamp, strip: Iterable[str]) -> dict[str, Any]:
-    """Return the message's own headers, with the stamp of the job's current position."""
+    """Return the headers of a message, with the stamp of its job's current position."""
     headers = own_headers(message)
     headers |= {name: None for name in strip if name in _STRIPPED}
     if stamp.generation and not stamp.seq and headers.get("retries"):
@@ -28,5 +28,5 @@ def headers_of(message: RawMessage, stamp: Stamp, strip: Iterable[str]) -> dict[
 
 
 def own_headers(message: RawMessage) -> dict[str, Any]:
-    """Return the message's headers without the broker's counts."""
+    """Return the headers of a message without those that the broker adds to count deliveries."""
     return {k: unpack(v) for k, v in message.headers.items() if k not in _OF_THE_PAST}

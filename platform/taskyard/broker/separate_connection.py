@@ -14,10 +14,10 @@ __all__ = ["OwnConnection"]
 
 
 class OwnConnection:
-    """Opened when it is first needed, and again after a failure; one thread at a time may use it.
+    """A broker connection that is opened when it is first needed, and again after a failure.
 
-    `connect` creates it. `prepare` gets the channel of each new connection, to declare what it
-    needs.
+    One thread at a time may use it. `connect` creates the connection. `prepare` gets the
+    channel of each new connection, to declare what it needs.
     """
 
     def __init__(self, connect: Callable[[], Connection], prepare: Callable[[Any], None]) -> None:
@@ -26,14 +26,14 @@ class OwnConnection:
 
     @property
     def is_open(self) -> bool:
-        """Whether it was opened and not closed since.
+        """Return whether the connection was opened and not closed by this process since.
 
-        The server may have closed it all the same.
+        The server may have closed the connection all the same.
         """
         return self._connection is not None
 
     def producer(self) -> Producer:
-        """The producer on the connection's channel; raises one of `errors`."""
+        """Return the producer on the connection's channel; raises one of `errors`."""
         return Producer(self._opened().default_channel)
 
     def channel(self) -> Any:
@@ -41,11 +41,11 @@ class OwnConnection:
         return self._opened().channel()
 
     def refusals(self) -> tuple[type[BaseException], ...]:
-        """Those of `errors` that are answers: the broker is reachable, and closed the channel."""
+        """Return those of `errors` by which a reachable broker refuses and closes the channel."""
         return () if self._connection is None else tuple(self._connection.channel_errors)
 
     def errors(self) -> tuple[type[BaseException], ...]:
-        """The client's own errors for a broker that is unreachable or refuses."""
+        """Return the client's own errors for a broker that is unreachable or refuses."""
         found: tuple[type[BaseException], ...] = (OperationalError, OSError)
         if self._connection is not None:
             found += tuple(self._connection.connection_errors)
@@ -53,13 +53,16 @@ class OwnConnection:
         return found
 
     def abandon(self) -> None:
-        """Drop it after a failure, without a message to a server that may not answer."""
+        """Drop the connection after a failure, without a message to the server.
+
+        The server may not answer.
+        """
         if self._connection is not None:
             abandon(self._connection)
             self._connection = None
 
     def disown(self) -> None:
-        """Drop, in the child of a fork, what its parent continues to use."""
+        """Drop the connection in the child of a fork, because the parent continues to use it."""
         if self._connection is not None:
             disown(self._connection)
             self._connection = None
@@ -71,7 +74,7 @@ class OwnConnection:
         return self._connection
 
     def close(self) -> None:
-        """Close it."""
+        """Close the connection."""
         if self._connection is not None:
             self._connection.release()
             self._connection = None

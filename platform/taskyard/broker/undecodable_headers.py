@@ -1,8 +1,8 @@
 """Accept AMQP messages whose properties py-amqp cannot decode.
 
-RabbitMQ delivers what it was given: text that is not UTF-8, an impossible date, a table nested
-without end. py-amqp raises at the header frame, which ends the worker, and then each next worker
-that gets the message.
+RabbitMQ delivers properties as a publisher wrote them: text that is not UTF-8, an impossible date,
+a table that is nested without end. py-amqp raises an error while it reads the header. That error
+ends the worker, and then each next worker that gets the message.
 """
 
 from __future__ import annotations
@@ -37,10 +37,11 @@ _UNREADABLE: Final = (
 
 
 def read_any_header(connection: Any) -> None:
-    """Make kombu's `connection`, to a broker of any kind, survive such messages from now on.
+    """Make kombu's `connection` survive messages with properties that py-amqp cannot decode.
 
-    A message that cannot be decoded arrives as bytes without a task; its header `UNREAD` holds the
-    original properties. Bodies are decoded as usual, but keep their bytes.
+    A message that cannot be decoded arrives as bytes without a task; its header `UNREAD` holds
+    the original properties. Bodies are decoded as usual, but keep their bytes. The broker may
+    be of any kind.
     """
     if connection.transport.driver_type == "amqp":
         options = connection.transport_options or {}
@@ -48,7 +49,7 @@ def read_any_header(connection: Any) -> None:
 
 
 def _reading_any(connection: Any, callback: Callable[..., Any]) -> Callable[[Frame], Any]:
-    """Return py-amqp's frame handler, which is called again if the properties are at fault."""
+    """Return py-amqp's frame handler, changed to try again without properties it cannot decode."""
 
     def decoding(channel: int, signature: Any, arguments: Any, content: Any) -> Any:
         taken = (connection.channels or {}).get(channel)
@@ -74,7 +75,7 @@ def _reading_any(connection: Any, callback: Callable[..., Any]) -> Callable[[Fra
 
 
 def _decoded(content: Any) -> Any:
-    """Return the body as py-amqp decodes it: bytes if its encoding is unknown or wrong."""
+    """Return the body as py-amqp decodes it, or bytes if its encoding is unknown or wrong."""
     encoding = content.properties.get("content_encoding")
     if not encoding or not isinstance(content.body, bytes | bytearray | memoryview):
         return content.body
@@ -93,7 +94,7 @@ def _readable(header: bytes) -> bool:
 
 
 def _as_bytes(header: bytes) -> bytes:
-    """Return the header with properties of our own, which hold the original ones."""
+    """Return a message header that py-amqp can decode and that holds the original properties."""
     came, name = bytes(header[_FIXED:]), UNREAD.encode()
     table = struct.pack(">B", len(name)) + name + b"x" + struct.pack(">I", len(came)) + came
     properties = struct.pack(">H", 0xA000) + _short(b"application/octet-stream")

@@ -1,8 +1,8 @@
 """A Redis transport for kombu that loses no message when a worker is killed.
 
-kombu's own pops a message and records it as unacknowledged in two steps; here one script does
-both, for a whole batch. Keys, priority steps and wire format are kombu's, so that stock producers,
-workers, Flower and clients in other languages share the queues.
+kombu's own transport takes a message and records it as unacknowledged in two steps. Here one script
+does both, for a whole batch. Keys, priority steps and wire format are kombu's, so that stock
+producers, workers, Flower and clients in other languages share the queues.
 """
 
 from kombu.transport import TRANSPORT_ALIASES

@@ -1,4 +1,4 @@
-"""How quickly jobs end, which decides whether a worker may hold more than its processes run."""
+"""Measure how quickly jobs end; only quick jobs let a worker hold more than it runs."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _WEIGHT: Final = 0.1
 class AckRate:
     """The rate of one consumer's acknowledgements; times are monotonic seconds.
 
-    An exponentially weighted mean of the intervals between them. It starts slow, and idle time
-    makes it slow again: a consumer must show that its jobs are quick. While they are, it may hold
-    `burst` times its prefetch count.
+    It is an exponentially weighted mean of the intervals between acknowledgements. The rate
+    starts slow, and idle time makes it slow again, so a consumer must show that its jobs are
+    quick. While they are, the consumer may hold `burst` times its prefetch count.
     """
 
     def __init__(self) -> None:
@@ -38,11 +38,11 @@ class AckRate:
         self._last = now
 
     def quick(self, held: int, now: float) -> bool:
-        """Return whether `held` messages would probably be done within `QUICK_S`."""
+        """Return whether the consumer would probably finish `held` messages within `QUICK_S`."""
         return self._interval_s * held < QUICK_S and now - self._last < QUICK_S
 
     def bursts(self, prefetch: int, burst: int, now: float) -> bool:
-        """Return whether more than the prefetch count may be held."""
+        """Return whether the consumer may hold more messages than its prefetch count."""
         return burst > 1 and self.quick(prefetch * burst, now)
 
     def room(self, held: int, prefetch: int, burst: int, now: float) -> int:
@@ -58,7 +58,7 @@ class AckRate:
         return free if free >= limit // 2 else 0
 
     def over_prefetch(self, held: int, prefetch: int, now: float) -> int:
-        """Return how many messages beyond the prefetch count are held while no job ends."""
+        """Return by how many messages the prefetch count is exceeded while no job ends."""
         if now - self._last < _SURPLUS_S:
             return 0
         return max(held - prefetch, 0)

@@ -1,8 +1,8 @@
-"""The channel: kombu's hooks, and the collaborators that do the work.
+"""The channel of the Redis transport: kombu's methods, which call the objects that do the work.
 
-Everything that kombu calls is here. `Popper` sends the pops, `Ownership` marks the owner of
-messages that are out, `QoS` limits how many may be out and returns them, with its `GiveBack` and
-its `AckRate`.
+`Popper` takes messages from the queues. `Ownership` marks the owner of messages that are delivered
+and not acknowledged. `QoS` limits how many such messages there are and returns them, with its
+`GiveBack` and its `AckRate`.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from taskyard.transport.stored_messages import message_of
 
 __all__ = ["Channel", "SentinelChannel"]
 
-_LISTEN: Final = "remote control and events were not received"
+_LISTEN: Final = "the subscription to remote control commands and events failed"
 
 
 class _Channel(kombu_redis.Channel):  # type: ignore[misc]
-    """The differences of our channels from kombu's."""
+    """A kombu Redis channel, changed where Taskyard's transport differs from kombu's."""
 
     QoS = QoS
     fairness = 10
@@ -61,7 +61,10 @@ class _Channel(kombu_redis.Channel):  # type: ignore[misc]
 
     @property
     def in_loop(self) -> bool:
-        """Whether an event loop runs, so that acknowledgements may wait for its next tick."""
+        """Return whether an event loop runs.
+
+        Then acknowledgements may wait for its next tick.
+        """
         return bool(self.connection.in_loop)
 
     # -- connections: one client for a pool, where kombu makes a new one for each command --------
@@ -85,7 +88,10 @@ class _Channel(kombu_redis.Channel):  # type: ignore[misc]
 
     @cached_property
     def subclient(self) -> Any:
-        """The client for subscriptions, with a pool of its own: kombu reads them as protocol 2."""
+        """Return the Redis client for subscriptions.
+
+        The client has a pool of its own, because kombu reads subscriptions in protocol 2.
+        """
         self._making_pubsub = True
         try:
             self._pubsub_pool = self._get_pool(asynchronous=True)
@@ -110,9 +116,9 @@ class _Channel(kombu_redis.Channel):  # type: ignore[misc]
             self.server.refuse(error, self._q_for_pri(queue, step))
 
     def _get_message_priority(self, message: Any, reverse: bool = False) -> int:
-        """Return kombu's priority.
+        """Return the priority of a message as kombu reads it.
 
-        An infinite one (JSON's 1e999), on which kombu fails, counts as none.
+        An infinite priority (JSON's 1e999) counts as none, because kombu fails on it.
         """
         try:
             return int(super()._get_message_priority(message, reverse=reverse))
@@ -120,8 +126,11 @@ class _Channel(kombu_redis.Channel):  # type: ignore[misc]
             return int(super()._get_message_priority({}, reverse=reverse))
 
     def _size(self, queue: str) -> int:
-        """Return how many messages wait; an error must not end the worker that declares a queue."""
-        what = f"the length of queue {queue!r} is unknown"
+        """Return how many messages wait in the queue; return 0 if Redis refuses to answer.
+
+        An error here would end a worker that declares the queue.
+        """
+        what = f"Redis did not return the length of queue {queue!r} and it counts as 0"
         try:
             size = int(super()._size(queue))
         except ResponseError as error:
@@ -133,12 +142,15 @@ class _Channel(kombu_redis.Channel):  # type: ignore[misc]
         return size
 
     def _has_queue(self, queue: str, **kwargs: Any) -> bool:
-        """Return whether anything waits; kombu's own code asks for keys without the prefix."""
+        """Return whether messages wait in the queue.
+
+        kombu's own code asks for keys without the prefix.
+        """
         keys = self.server.full(*(self._q_for_pri(queue, step) for step in self.priority_steps))
         return bool(self.server.plain(self._create_client()).exists(*keys))
 
     def keep_newest(self, queue: str, limit: int) -> None:
-        """Keep only the newest `limit` messages without a priority."""
+        """Keep only the newest `limit` messages of a queue, among those without a priority."""
         server = self.server
         server.plain(self._create_client()).ltrim(server.full(queue)[0], 0, limit - 1)
 
@@ -158,7 +170,7 @@ class _Channel(kombu_redis.Channel):  # type: ignore[misc]
         return super()._handle_message(client, r)
 
     def listen_if_due(self) -> None:
-        """Let the next tick subscribe, if the wait after a refusal is over."""
+        """Plan the subscription for the next tick, if the wait after a refusal is over."""
         if self._listen_again_at is not None and monotonic() >= self._listen_again_at:
             self._listen_again_at = None
             self._in_listen = None
@@ -166,7 +178,7 @@ class _Channel(kombu_redis.Channel):  # type: ignore[misc]
     # -- consuming -----------------------------------------------------------------------------
 
     def basic_consume(self, queue: str, no_ack: bool, *args: Any, **kwargs: Any) -> Any:
-        """Consume; without acknowledgements, a message is acknowledged on delivery."""
+        """Consume a queue; without acknowledgements, each message is acknowledged on delivery."""
         if no_ack:
             self._no_ack_queues.add(queue)
         else:
@@ -177,14 +189,20 @@ class _Channel(kombu_redis.Channel):  # type: ignore[misc]
         return result
 
     def has_work(self) -> bool:
-        """Return whether it consumes, or holds messages: a draining one may hold some for hours."""
+        """Return whether the channel consumes or holds messages.
+
+        A channel that drains may hold some messages for hours.
+        """
         return bool(self.active_queues) or self.qos.has_unsettled()
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         self.pops.send()
 
     def _brpop_read(self, **options: Any) -> bool:
-        """Read the answer of a pop, or the notice that a list was filled, and deliver messages."""
+        """Read an answer from the connection and deliver the messages in it.
+
+        The answer is that of a pop, or the notice that a list was filled.
+        """
         self.pops.read()
         brought = self.pops.brought
         if not self._active_queues:
@@ -201,7 +219,7 @@ class _Channel(kombu_redis.Channel):  # type: ignore[misc]
         self.connection._deliver(message, found.queue)
 
     def _get(self, queue: str) -> dict[str, Any]:
-        """Take one message synchronously (`basic_get`), recorded in the same step."""
+        """Take one message at once (`basic_get`), and record it in the same step."""
         client = self._create_client()
         found = self.pops.take_one(queue, client)
         self._maybe_update_queues_expire(client, queue)
@@ -211,7 +229,10 @@ class _Channel(kombu_redis.Channel):  # type: ignore[misc]
         return message_of(found.raw, found.tag, queue)
 
     def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> Any:
-        """Kombu's `basic_get`; without acknowledgements the message is acknowledged at once."""
+        """Take one message for kombu's `basic_get`.
+
+        Without acknowledgements the message is acknowledged at once.
+        """
         message = super().basic_get(queue, no_ack=no_ack, **kwargs)
         if message is not None and no_ack:
             self.server.acknowledge([message.delivery_tag])
@@ -220,10 +241,11 @@ class _Channel(kombu_redis.Channel):  # type: ignore[misc]
     # -- closing -------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Return messages that are out, sign off and close every connection, in any state and once.
+        """Return the messages that are not acknowledged, then close every connection.
 
-        kombu's code asks the server in the middle of it: an error there leaves the rest open, and
-        the next `close` finds a connection that has lost its address.
+        It works in any state of the channel, and does its work once. kombu's code asks the
+        server in the middle of the same work: an error there leaves the other connections
+        open, and the next `close` finds a connection that has lost its address.
         """
         if self._closing:
             return
@@ -239,9 +261,9 @@ class _Channel(kombu_redis.Channel):  # type: ignore[misc]
             super().close()
 
     def basic_cancel(self, consumer_tag: str) -> Any:
-        """Cancel; while the channel closes, at once: kombu would wait for the end of a read.
+        """Cancel a consumer; while the channel closes, do it at once.
 
-        By then the channel has no connection any more.
+        kombu would wait for the end of a read, but the channel has no connection any more.
         """
         if self._closing:
             return self._basic_cancel(consumer_tag)
@@ -254,21 +276,21 @@ class _Channel(kombu_redis.Channel):  # type: ignore[misc]
 
 
 def _options(kombus: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the transport options of kombu's channel and ours.
+    """Return the transport options of kombu's channel and Taskyard's additional ones.
 
-    `ack_emulation` is not among them: what is popped is always recorded.
+    The option `ack_emulation` is left out: what is popped is always recorded.
     """
     own = ("heartbeats_key", "fairness", "burst")
     return (*(name for name in kombus if name != "ack_emulation"), *own)
 
 
 class Channel(_Channel):
-    """The channel for one Redis or Valkey, plain or TLS."""
+    """The channel for a single Redis or Valkey server, plain or with TLS."""
 
     from_transport_options = _options(kombu_redis.Channel.from_transport_options)
 
 
 class SentinelChannel(_Channel, kombu_redis.SentinelChannel):  # type: ignore[misc]
-    """The channel for a primary that Sentinel names."""
+    """The channel for a Redis primary whose address comes from Sentinel."""
 
     from_transport_options = _options(kombu_redis.SentinelChannel.from_transport_options)

@@ -1,4 +1,4 @@
-"""The last steps of a channel that closes."""
+"""Close a channel: acknowledge, return its messages, and remove its owner from Redis."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ log = logger(__name__)
 
 
 def leave_server(channel: Any) -> None:
-    """Acknowledge, return what is out, sign off; log what Redis refuses, raise nothing.
+    """Acknowledge, return the remaining messages and sign off as their owner.
 
-    Messages that could not be returned go back when the channel's owner counts as dead.
+    What Redis refuses is logged and raises nothing. Messages that could not be returned go back
+    to their queues when the channel's owner counts as dead.
     """
     faults = list(_faults(channel))
     if not faults:
@@ -28,8 +29,9 @@ def leave_server(channel: Any) -> None:
     log.log(
         # Without a consumer no message can be out.
         logging.WARNING if channel.ownership.has_beaten else logging.DEBUG,
-        "a channel was closed while Redis did not answer or refused (%s); its %d or more messages "
-        "return to their queues within about %d s",
+        "a channel closed, and Redis did not answer or refused (%s). At least %d messages of "
+        "this worker were not returned; other workers put them back into their queues within "
+        "about %d s",
         faults[-1],
         held,
         OWNER_TTL_S,
@@ -38,7 +40,7 @@ def leave_server(channel: Any) -> None:
 
 
 def _faults(channel: Any) -> Iterator[Exception]:
-    """Run each step; return the errors of those that failed."""
+    """Run each step of the close, and yield the errors of steps that failed."""
     try:
         channel.pops.settle()
     except channel.connection_errors as error:

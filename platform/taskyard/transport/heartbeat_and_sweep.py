@@ -1,7 +1,4 @@
-"""One consumer as the owner of its messages.
-
-Its heartbeat, and the sweep of dead owners' messages.
-"""
+"""Write a consumer's heartbeat, and find the messages of consumers that are dead."""
 
 from __future__ import annotations
 
@@ -22,12 +19,15 @@ from taskyard.transport.redis_server import Server
 __all__ = ["Ownership"]
 
 _SWEEP_INTERVAL_MS: Final = 900
-_BEAT: Final = "the heartbeat was not written"
-_SWEEP: Final = "the messages of dead consumers were not searched"
+_BEAT: Final = (
+    "the Redis consumer's heartbeat was not written (after 10 s without one, other "
+    "workers take its messages back)"
+)
+_SWEEP: Final = "the search for messages of dead consumers failed"
 
 
 class Ownership:
-    """The owner of a channel's messages; it writes a heartbeat every two seconds."""
+    """The owner of a channel's messages, which writes a heartbeat every two seconds."""
 
     def __init__(self, channel: Any, server: Server) -> None:
         self._channel, self._server = channel, server
@@ -39,9 +39,9 @@ class Ownership:
 
     @property
     def description(self) -> str:
-        """Return what sweeps and operators need of this owner.
+        """Return what sweeps and operators need to know about this owner.
 
-        The keys of its messages, its queues.
+        That is the keys of its messages, and the queues that it reads.
         """
         channel = self._channel
         queues = sorted(channel.active_queues)
@@ -52,7 +52,11 @@ class Ownership:
         return self._described[1]
 
     def beat(self) -> None:
-        """Write the heartbeat; without it, its messages go back after `OWNER_TTL_S`."""
+        """Write this owner's heartbeat.
+
+        `OWNER_TTL_S` after the last heartbeat, other workers take the owner's messages
+        back.
+        """
         channel, server = self._channel, self._server
         try:
             self.has_beaten = True
@@ -67,15 +71,18 @@ class Ownership:
         self._beaten_at = monotonic()
 
     def beat_if_late(self) -> None:
-        """Write the heartbeat after a pause.
+        """Write the heartbeat if a pause delayed it.
 
-        What is popped now must not go back as a dead owner's.
+        Messages that are popped now must not be returned as those of a dead owner.
         """
         if monotonic() - self._beaten_at > 2 * HEARTBEAT_S:
             self.beat()
 
     def sweep(self, limit: int, visibility_timeout_s: float) -> Iterator[Swept]:
-        """Return messages that must go back; at most one sweep a second over all workers."""
+        """Find messages that must return to their queues.
+
+        All workers together sweep at most once a second.
+        """
         channel, server = self._channel, self._server
         if server.refusals.waits_s(_SWEEP):
             return
@@ -94,6 +101,9 @@ class Ownership:
             yield Swept(tag.decode(), stored, description)
 
     def sign_off(self, client: Any) -> None:
-        """Count as dead from now on: the next sweep returns messages that are still out."""
+        """Sign off, so that this owner counts as dead from now on.
+
+        The next sweep returns the messages that it still holds.
+        """
         value = f"{SIGNED_OFF} {self.description}"
         client.hset(self._channel.heartbeats_key, self.name, value)

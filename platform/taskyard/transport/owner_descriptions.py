@@ -1,8 +1,8 @@
-"""Owners: the consumers that hold messages, as they describe themselves with every heartbeat.
+"""Owners: the consumers that hold messages, as each describes itself with every heartbeat.
 
-A hash has one field for each: the server's time of the heartbeat, then the description. So a sweep
-knows which unacknowledged messages it must have searched before it removes an owner, and an
-operator sees which queues a dead one read.
+A Redis hash has one field for each owner: the server's time of the heartbeat, then the description.
+Before a sweep removes an owner, it knows from the description where to search for the owner's
+unacknowledged messages. An operator sees which queues a dead owner read.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ OWNER_TTL_S: Final = 10.0
 
 
 class Swept(NamedTuple):
-    """A message that must go back; `description` is its owner's, empty if it is unknown."""
+    """A message that a sweep must return to its queue.
+
+    `description` is that of the message's owner; it is empty if the owner is unknown.
+    """
 
     tag: str
     stored: bytes
@@ -45,16 +48,20 @@ class Swept(NamedTuple):
 def describe(
     unacked: str, index: str, separator: str, steps: Sequence[int], queues: Sequence[str]
 ) -> str:
-    """Return the text of a heartbeat.
+    """Return the text that a heartbeat writes about its owner.
 
-    Full names of the keys with its messages, and the lists it reads.
+    The text has the full names of the keys with the owner's messages, and the lists that it
+    reads.
     """
     facts = {"unacked": unacked, "index": index, "sep": separator, "steps": list(steps)}
     return json.dumps({**facts, "queues": list(queues)})
 
 
 def list_of(description: bytes, queue: str, priority: int) -> str | None:
-    """Return the list of `queue` that this owner reads for `priority`; None if it did not say."""
+    """Return the list that this owner reads for `queue` and `priority`.
+
+    None if the owner's description does not name one.
+    """
     try:
         document = json.loads(description)
         steps, separator = document["steps"], document["sep"]
@@ -65,14 +72,17 @@ def list_of(description: bytes, queue: str, priority: int) -> str | None:
 
 
 def owner_of(tag: str) -> str:
-    """Return the owner that a tag names; empty for a tag of kombu's own transport."""
+    """Return the owner that a delivery tag names.
+
+    The text is empty for a tag of kombu's own transport.
+    """
     owner, _, serial = tag.rpartition(":")
     return owner if serial.isdecimal() else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """One consumer; `seen_us` is 0 if it signed off."""
+    """One consumer that holds messages; `seen_us` is 0 if it signed off."""
 
     name: str
     seen_us: int
@@ -82,7 +92,7 @@ class Owner:
 
     @classmethod
     def read(cls, name: str, seen_us: int, description: str) -> Self | None:
-        """Parse a heartbeat; None if it is of another version and cannot be understood."""
+        """Parse a heartbeat; return None if it is of an unknown version."""
         try:
             document: dict[str, Any] = json.loads(description)
             keys = str(document["unacked"]), str(document["index"])
@@ -91,17 +101,17 @@ class Owner:
             return None
 
     def alive(self, now_us: int) -> bool:
-        """Return whether its heartbeat came within `OWNER_TTL_S`."""
+        """Return whether the owner's last heartbeat is at most `OWNER_TTL_S` old."""
         return now_us - self.seen_us <= us_of(OWNER_TTL_S)
 
     @property
     def signed_off(self) -> bool:
-        """Return whether it signed off, instead of missing its heartbeats."""
+        """Return whether the owner signed off; a dead one misses its heartbeats instead."""
         return self.seen_us == SIGNED_OFF
 
     @property
     def process(self) -> str:
-        """Return host and process id, for people."""
+        """Return the owner's host and process id, for people."""
         return self.name.rpartition(".")[0]
 
 

@@ -1,4 +1,7 @@
-"""The pops of one channel: send them with acknowledgements, read them, wait for messages."""
+"""Take messages from the queues for one channel, and wait for new ones.
+
+A pop asks Redis for a batch of messages; the acknowledgements that are due travel with it.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +30,11 @@ log = logger(__name__)
 BATCH: Final = 32
 # How long a channel that closes waits for its last pop's answer, if there is no `socket_timeout`.
 SETTLE_S: Final = 5.0
-_POP: Final = "no messages were taken from the queues"
+_POP: Final = "Redis refused to give messages, so this worker takes none from its queues"
 
 
 class Popper:
-    """Takes batches from the lists of `channel`, kombu's, over its consuming connection.
+    """Takes batches of messages for `channel`, kombu's, over its consuming connection.
 
     The channel's `_in_poll` is kombu's note that an answer, or the notice of a filled list, is
     expected on that connection. `order` is set when the channel has read its options.
@@ -52,7 +55,7 @@ class Popper:
     # -- sending a pop -------------------------------------------------------------------------
 
     def send(self) -> None:
-        """Send the next pop, together with the acknowledgements that are due."""
+        """Send the next request for messages (a pop), with the acknowledgements that are due."""
         channel = self._channel
         queues = channel.active_queues
         if not queues:
@@ -84,15 +87,16 @@ class Popper:
         return BATCH if free is None else max(1, min(free, BATCH))
 
     def _reserve(self, count: int) -> int:
-        """Reserve `count` serial numbers for tags; return the first.
+        """Reserve `count` serial numbers for delivery tags; return the first one.
 
-        A pop whose answer is lost may have recorded messages: no other may overwrite them.
+        A pop whose answer is lost may have recorded messages under its numbers, so no other
+        pop may use them.
         """
         first, self.serial = self.serial, self.serial + count
         return first
 
     def call(self, pop: Pop) -> tuple[list[str], list[Argument]]:
-        """Return keys and arguments of a pop."""
+        """Return keys and arguments of the script that takes messages."""
         channel, owner = self._channel, self._ownership
         lists = [channel._q_for_pri(queue, step) for queue, step in pop.asked]
         held = (channel.unacked_key, channel.unacked_index_key, channel.heartbeats_key)
@@ -104,7 +108,7 @@ class Popper:
     # -- reading its answer --------------------------------------------------------------------
 
     def read(self) -> None:
-        """Read the answer of a pop into `brought`, or the notice that a list was filled.
+        """Read messages into `brought`, or the notice that a list was filled.
 
         Raises `Empty` if there is no message yet.
         """
@@ -142,25 +146,28 @@ class Popper:
             raise
 
     def _wait_refused(self, connection: Any, error: ResponseError) -> None:
-        """Pop nothing for a while; running jobs and acknowledgements continue.
+        """Take no messages for a while; running jobs and acknowledgements continue.
 
-        A replica's refusal is a lost connection: the consumer reconnects, to the new primary.
+        If a replica refused, the connection is closed, and the consumer connects to the new
+        primary.
         """
         if is_of_replica(error):
             log.warning(
-                "Redis refuses to give messages: %s. This worker takes none for a while, "
-                "then tries again",
+                "this worker is connected to a Redis replica, which refuses to give messages: "
+                "%s. The worker closes the connection and connects to the new primary",
                 error,
                 extra={"action": "pop_refused"},
             )
             connection.disconnect()
-            raise RedisConnectionError(f"Redis refuses to pop: {error}") from error
+            raise RedisConnectionError(
+                f"a Redis replica refuses to give messages: {error}"
+            ) from error
         wait_s = self._server.tolerate(_POP, error)
         self._channel._in_poll = connection
         self.wake.wait(monotonic(), wait_s)
 
     def give_up_reply(self) -> None:
-        """Give up a pop without an answer: its acknowledgements are sent again."""
+        """Give up waiting for the answer of a pop; its acknowledgements are sent again."""
         self._channel._in_poll = None
         self.wake.waiting = False
         self._channel.qos.undo(self._sent.tags)
@@ -171,7 +178,10 @@ class Popper:
         return self._batch(sent, answer)
 
     def _batch(self, sent: Pop, answer: list[Any]) -> list[Found]:
-        """Return the messages of a pop's answer; an unreadable list does not hold up the others."""
+        """Return the messages in a pop's answer, and note the lists that could not be read.
+
+        A list that cannot be read does not delay the others.
+        """
         channel = self._channel
         batch, unread = sent.read(self._ownership.name, answer)
         if not self.order.rotates:
@@ -197,7 +207,7 @@ class Popper:
     # -- one message at a time -----------------------------------------------------------------
 
     def take_one(self, queue: str, client: Any) -> Found | None:
-        """Take one message synchronously (`basic_get`); return None if there is none."""
+        """Take one message at once (`basic_get`); return None if there is none."""
         pop = Pop([(queue, step) for step in self._channel.priority_steps], self._reserve(1), 1)
         self._ownership.has_beaten = True
         try:
@@ -209,10 +219,7 @@ class Popper:
     # -- waiting -------------------------------------------------------------------------------
 
     def _rest(self, connection: Any) -> None:
-        """Nothing was there.
-
-        Keep the connection in the poll until the server announces messages.
-        """
+        """Wait until the server announces messages, because the last pop found none."""
         self.wake.wait(monotonic())
         if connection.can_read(timeout=0):
             # The notice came in the same packet as the answer; the socket will not wake us again.
@@ -229,27 +236,27 @@ class Popper:
         raise Empty
 
     def ask_again(self) -> None:
-        """Let the next tick of the loop send a pop."""
+        """Make the next tick of the loop ask for messages."""
         self.wake.waiting = False
         self._channel._in_poll = None
         self._channel._flush_brpop_reauth()
 
     @property
     def polls(self) -> bool:
-        """Return whether the server refused to announce new messages, so that polling is needed."""
+        """Return whether this worker must poll, because Redis refused to announce new messages."""
         return self.wake.refused and bool(self._channel.active_queues)
 
     def ask_if_overdue(self) -> None:
-        """Ask again after the longest wait, so that a dead connection is noticed."""
+        """Ask for messages after the longest wait, so that a dead connection is noticed."""
         if self.wake.overdue(monotonic()):
             self.ask_again()
 
     # -- closing -------------------------------------------------------------------------------
 
     def settle(self) -> None:
-        """Wait for the answer of a pop that is on its way, and return its messages unchanged.
+        """Wait for the answer of a pop that was sent, and return its messages unchanged.
 
-        No consumer gets them: the channel is about to end.
+        The channel is about to end, so no consumer gets them.
         """
         if self._channel._in_poll and not self.wake.waiting:
             try:
@@ -260,7 +267,7 @@ class Popper:
         self.return_brought()
 
     def return_brought(self) -> None:
-        """Return a pop's messages unchanged, since no consumer gets them."""
+        """Return the messages of a pop to their queues unchanged, because no consumer gets them."""
         while self.brought:
             # The newest first: each becomes the next of its queue.
             self._channel.qos.giving_back.hand_back(self.brought[-1].tag)
@@ -271,9 +278,11 @@ class Popper:
         connection = channel.client.connection
         longest_s = SETTLE_S if channel.socket_timeout is None else channel.socket_timeout
         if not connection.can_read(timeout=longest_s):
-            raise RedisTimeoutError(f"no answer to a pop within {longest_s:g} s")
+            raise RedisTimeoutError(
+                f"Redis did not answer a request for messages within {longest_s:g} s"
+            )
         return self._answered(self._read_reply(connection))
 
 
 def _unread(key: str) -> str:
-    return f"the list {key!r} was not read"
+    return f"Redis did not read the list {key!r}, so its messages are not delivered"

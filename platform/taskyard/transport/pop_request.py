@@ -1,4 +1,4 @@
-"""One pop: the lists it reads, what is sent with it, and what its answer means."""
+"""One request for messages (a pop): which lists it reads, and what its answer means."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ __all__ = ["Found", "Order", "Pop"]
 class Order:
     """The lists that a pop reads, and their order.
 
-    Normally level by level, the queues of one level in rotation, or in the given order if they do
-    not rotate. After `fairness` - 1 messages were asked for, one pop reads in the opposite order,
-    for one message: so the least urgent level and the last queue get one in `fairness` messages, or
-    one in four pops if a pop asks for more, however much urgent work there is. 0 switches that off.
+    Normally a pop reads level by level, and the queues of one level in rotation, or in the
+    given order if they do not rotate. After `fairness` - 1 messages were requested, one pop
+    reads in the opposite order and asks for one message. So the least urgent level and the last
+    queue get one in `fairness` messages, or one in four pops if a pop asks for more, however
+    much urgent work there is. `fairness` 0 switches that off.
     """
 
     def __init__(self, steps: Sequence[int], fairness: int, *, rotates: bool = True) -> None:
@@ -29,7 +30,7 @@ class Order:
         self._floor_turn = 0
 
     def next(self, queues: Sequence[str], batch: int) -> tuple[list[tuple[str, int]], int]:
-        """Return (queue, step) in order of service, and how many messages, for the next pop."""
+        """Return (queue, step) pairs in order of service, and how many messages to ask for."""
         if self._is_floors_turn():
             self._asked = self._pops = 0
             # A rotation of its own: one shared with the usual pops would always meet the same
@@ -54,7 +55,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A message from a pop: its queue, the tag under which it is recorded, its bytes."""
+    """A message that a pop returned: its queue, its delivery tag, its bytes."""
 
     queue: str
     tag: str
@@ -63,7 +64,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class UnreadableList:
-    """A queue's list that Redis refused to read, and why."""
+    """A queue's list that Redis refused to read, and the reason."""
 
     queue: str
     step: int
@@ -72,7 +73,7 @@ class UnreadableList:
 
 @dataclass(frozen=True, slots=True)
 class Pop:
-    """A pop: (queue, step) of the lists, reserved serial numbers, tags acknowledged with it."""
+    """One pop: its lists as (queue, step), its serial numbers, the tags it acknowledges."""
 
     asked: Sequence[tuple[str, int]] = ()
     first: int = 0

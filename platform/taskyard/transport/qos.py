@@ -1,4 +1,4 @@
-"""Count the messages that are out, limit them, and acknowledge them."""
+"""Count and limit the messages that are not acknowledged yet, and acknowledge them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ __all__ = ["QoS"]
 
 # How long an acknowledgement waits for the next pop, while jobs end quickly.
 _ACK_DELAY_S: Final = 0.005
-_ACKNOWLEDGE: Final = "messages were not acknowledged"
+_ACKNOWLEDGE: Final = "Redis refused the acknowledgement of finished messages"
 
 
 class QoS(virtual.QoS):  # type: ignore[misc]
-    """kombu's accounting; the pop records messages, and acknowledgements are sent in batches."""
+    """kombu's accounting of unacknowledged messages, with acknowledgements in batches.
+
+    The script that takes messages also records them.
+    """
 
     _on_collect: Any
 
@@ -36,7 +39,7 @@ class QoS(virtual.QoS):  # type: ignore[misc]
     # -- how many may be out -------------------------------------------------------------------
 
     def can_consume(self) -> bool:
-        """Return whether to send a pop."""
+        """Return whether the channel may ask for more messages."""
         room = self.can_consume_max_estimate()
         return room is None or room > 0
 
@@ -48,17 +51,21 @@ class QoS(virtual.QoS):  # type: ignore[misc]
         return self._pace.room(self.held(), self.prefetch_count, burst, monotonic())
 
     def over_prefetch(self) -> int:
-        """Return how many messages beyond the prefetch count wait here while no job ends."""
+        """Return by how many waiting messages the prefetch count is exceeded while no job ends."""
         if not self.prefetch_count:
             return 0
         return self._pace.over_prefetch(self.held(), self.prefetch_count, monotonic())
 
     def held(self) -> int:
-        """Return how many messages are out and neither acknowledged nor given back."""
+        """Return how many messages are delivered, and neither acknowledged nor returned."""
         return len(self._delivered) - len(self._dirty)
 
     def has_unsettled(self) -> bool:
-        """Return whether a message is out, or its settlement has not reached the server."""
+        """Return whether a message is unsettled.
+
+        It was neither acknowledged nor returned, or Redis does not have the acknowledgement
+        yet.
+        """
         return self.held() > 0 or bool(self._done or self.giving_back.due)
 
     def _bursts(self, now: float) -> bool:
@@ -67,10 +74,10 @@ class QoS(virtual.QoS):  # type: ignore[misc]
     # -- acknowledging -------------------------------------------------------------------------
 
     def ack(self, delivery_tag: str) -> None:
-        """Acknowledge with the next pop, or at the latest with the next tick of the loop.
+        """Acknowledge a message with the next pop, or at the latest with the loop's next tick.
 
-        Celery's hub does it a tick late. If the channel was closed meanwhile it is too late: the
-        message went back, or goes back when its owner counts as dead.
+        Celery's hub calls this a tick late. If the channel was closed meanwhile, the
+        message was returned to its queue, or returns when its owner counts as dead.
         """
         if self.channel.closed:
             return
@@ -86,7 +93,7 @@ class QoS(virtual.QoS):  # type: ignore[misc]
             self.channel.connection.tick_within(_ACK_DELAY_S)
 
     def ack_now(self, tags: list[str]) -> None:
-        """Acknowledge several in one round trip; raises redis-py's errors."""
+        """Acknowledge several messages in one round trip; raises redis-py's errors."""
         self.channel.server.acknowledge(tags)
         for tag in tags:
             self._count_as_settled(tag)
@@ -97,7 +104,7 @@ class QoS(virtual.QoS):  # type: ignore[misc]
     def take_done(self) -> list[str]:
         """Return the tags to acknowledge now.
 
-        The caller sends them or puts them back with `undo`.
+        The caller sends the tags, or puts them back with `undo`.
         """
         done, self._done = self._done, []
         return done
@@ -107,14 +114,17 @@ class QoS(virtual.QoS):  # type: ignore[misc]
         self._done = tags + self._done
 
     def flush_left(self) -> None:
-        """Flush what no pop took with it, unless one will soon: quick jobs end in batches."""
+        """Send the acknowledgements that no pop took with it.
+
+        If a pop follows soon, they wait for it, since quick jobs end in batches.
+        """
         now = monotonic()
         waits = self.held() and self._bursts(now)
         if self.giving_back.due or not waits or now - self._done_since >= _ACK_DELAY_S:
             self.flush()
 
     def flush(self) -> None:
-        """Give back messages that are due, then send the remaining acknowledgements."""
+        """Return messages to their queues if that is due, then send the acknowledgements."""
         now = monotonic()
         if now < self._quiet_until:
             return
@@ -137,9 +147,10 @@ class QoS(virtual.QoS):  # type: ignore[misc]
     # -- giving back ---------------------------------------------------------------------------
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        """Give back to the end of the queue, at once or after a pause (`GiveBack.plan`); or drop.
+        """Return a message to the end of its queue, or drop it.
 
-        A death that was counted (`note_counted`) does not wait.
+        The return happens at once or after a pause (`GiveBack.plan`). A death that was
+        counted (`note_counted`) does not wait.
         """
         if not requeue:
             self.ack(delivery_tag)
@@ -151,9 +162,9 @@ class QoS(virtual.QoS):  # type: ignore[misc]
             self._give_back(delivery_tag)
 
     def _came_back(self, tag: str) -> bool:
-        """Return whether the message was out before.
+        """Return whether the message was delivered before.
 
-        Without a consumer nothing would flush later.
+        Without a consumer nothing would send the acknowledgements later.
         """
         message = self._delivered.get(tag)
         if message is None or not self.channel.active_queues:
@@ -177,7 +188,7 @@ class QoS(virtual.QoS):  # type: ignore[misc]
         self.giving_back.restore_by_tag(tag, "last" if leftmost else "next", client)
 
     def restore_unacked(self, client: Any = None) -> None:
-        """Return everything that is out, the oldest to be consumed first."""
+        """Return all unacknowledged messages to their queues, in their original order."""
         self._flush()
         with self.channel.conn_or_acquire(client) as connection:
             for tag in list(reversed(self._delivered)):
@@ -185,17 +196,20 @@ class QoS(virtual.QoS):  # type: ignore[misc]
                 del self._delivered[tag]
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
-        """Acknowledge what is done, then return the rest."""
+        """Acknowledge finished messages, then return the others to their queues."""
         if self._done:
             self.flush()
         super().restore_unacked_once(stderr)
 
     def restore_visible(self, start: int = 0, num: int = RESTORE_BATCH, interval: int = 1) -> None:
-        """Return messages of dead owners, and those out longer than the visibility timeout."""
+        """Return messages of dead owners, and messages that exceeded the visibility timeout."""
         self.giving_back.sweep(num or RESTORE_BATCH, self.channel.visibility_timeout)
 
     def forget(self) -> None:
-        """Drop all messages here; a sweep returns what Redis still has as unacknowledged."""
+        """Forget all messages of this channel.
+
+        A sweep returns those that Redis still has as unacknowledged.
+        """
         self._done.clear()
         self.giving_back.due.clear()
         self._dirty.clear()

@@ -1,7 +1,8 @@
-"""Wait without polling: the server notifies a connection when a list that it saw empty is filled.
+"""Wait for messages without polling.
 
-Redis and Valkey remember which keys a connection has read (`CLIENT TRACKING`, from 6.0) and push
-one message when such a key changes. If tracking is refused the caller polls instead.
+Redis notifies a connection when a list is filled that the connection found empty. Redis and Valkey
+remember which keys a connection has read (`CLIENT TRACKING`, from 6.0) and send one message when
+such a key changes. If Redis refuses tracking, the caller polls instead.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ RECHECK_S: Final = 1.0
 
 
 class Wake:
-    """The waiting state of one consuming connection."""
+    """Whether one consuming connection waits for messages, and since when."""
 
     def __init__(self) -> None:
         self._socket: Any = None
@@ -33,11 +34,11 @@ class Wake:
 
     @property
     def interval_s(self) -> float:
-        """Return how long an idle consumer waits at most before it asks again."""
+        """Return how many seconds an idle consumer waits at most before it asks again."""
         return POLL_S if self.refused else RECHECK_S
 
     def prepare(self, connection: Any) -> None:
-        """Switch tracking on for a new connection."""
+        """Switch key tracking on for a new connection."""
         if self._socket is connection._sock and self._socket is not None:
             return
         connection._parser.set_invalidation_push_handler(lambda _: None)
@@ -48,7 +49,8 @@ class Wake:
         except ResponseError as error:
             self.refused = True
             log.warning(
-                "Redis refuses key tracking, an idle worker polls every %g s: %s",
+                "Redis refuses key tracking (CLIENT TRACKING), so this worker asks for "
+                "messages every %g s while it is idle: %s",
                 POLL_S,
                 error,
                 extra={"action": "tracking_refused"},
@@ -57,10 +59,10 @@ class Wake:
         self.waiting = False
 
     def wait(self, now: float, longest_s: float | None = None) -> None:
-        """Wait until notified, or until `longest_s` (default `interval_s`) has passed."""
+        """Wait until Redis notifies, or until `longest_s` (default `interval_s`) has passed."""
         self.waiting = True
         self._again_at = now + (self.interval_s if longest_s is None else longest_s)
 
     def overdue(self, now: float) -> bool:
-        """Return whether to ask again although no notification came."""
+        """Return whether to ask for messages although Redis sent no notice."""
         return self.waiting and now >= self._again_at

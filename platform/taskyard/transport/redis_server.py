@@ -1,4 +1,4 @@
-"""The Redis of one channel: its keys by their full names, and how refusals are handled."""
+"""The Redis server of one channel: full key names, and what to do when Redis refuses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Server"]
 
 
 class Server:
-    """What a channel and its collaborators need of their Redis; `channel` is kombu's."""
+    """The Redis server as a channel and its parts use it; `channel` is kombu's."""
 
     def __init__(self, channel: Any) -> None:
         self._channel = channel
@@ -31,12 +31,12 @@ class Server:
         return redis.Redis(connection_pool=client.connection_pool)
 
     def full(self, *names: str) -> list[str]:
-        """Return names as they are in Redis, with the prefix of the channel."""
+        """Return names as Redis has them, with the prefix of the channel."""
         prefix = self._channel.global_keyprefix
         return [prefix + name for name in names]
 
     def acknowledge(self, tags: list[str]) -> None:
-        """Remove messages from the unacknowledged ones; one round trip."""
+        """Remove messages from the unacknowledged ones, in one round trip."""
         channel = self._channel
         with channel.conn_or_acquire() as client, client.pipeline(transaction=False) as pipe:
             pipe.hdel(channel.unacked_key, *tags)
@@ -63,10 +63,11 @@ class Server:
         raise named_error from (None if named_error is error else error)
 
     def tolerate(self, what: str, error: ResponseError, *lists: str, item: str = "") -> float:
-        """Continue without `what`, which is refused; return how long to wait before the next try.
+        """Log that Redis refused `what`, and return how many seconds to wait before the next try.
 
-        A missing permission, a key of another type, a full server: another connection would be
-        refused as well. Raises the error if it is a replica's: then the primary must be found.
+        The causes are a missing permission, a key of another type or a full server: Redis
+        would refuse another connection too. If a replica refused, the error is raised,
+        because then the primary must be found.
         """
         if is_of_replica(error):
             raise error

@@ -1,4 +1,4 @@
-"""Return messages to their queues: when, to which end of which list, and with which marks."""
+"""Return messages to their queues: when, to which end of a list, and with which marks."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ log = logger(__name__)
 RESTORE_BATCH: Final = 100
 # How long a message that came back before is kept before it goes back again.
 RETURN_S: Final = 1.0
-_RETURN: Final = "a message was not given back"
-_RESTORE: Final = "a message of a dead or overdue consumer was not given back"
+_RETURN: Final = "a message was not returned to its queue"
+_RESTORE: Final = "a message of a dead or overdue consumer was not returned to its queue"
 _SCRIPT: Final = Script.of("taskyard.transport", "restore")
 
 
 def give_back(
     client: redis.Redis, unacked: str, index: str, tag: str, stored: bytes, queue_list: str
 ) -> bool:
-    """Make a message the next of its list, unless it was settled or returned meanwhile.
+    """Put a message back as the next one of its list, unless it was acknowledged meanwhile.
 
-    All keys by their full names. Raises redis-py's errors; the message is still held then.
+    A message that was already returned stays where it is. All keys are full names. Raises
+    redis-py's errors; the consumer still holds the message then.
     """
     message, _, _ = stored_parts(stored)
     if not isinstance(message, bytes):
@@ -40,7 +41,10 @@ def give_back(
 
 
 class GiveBack:
-    """Returns messages for one channel: those of its own consumer, and those that a sweep finds."""
+    """Returns messages to their queues for one channel.
+
+    They are those of the channel's own consumer, and those that a sweep finds.
+    """
 
     def __init__(self, channel: Any) -> None:
         self._channel = channel
@@ -51,18 +55,21 @@ class GiveBack:
         self._counted: set[str] = set()
 
     def mark_not_started(self, tag: str) -> None:
-        """Return a message as the next one, not marked as redelivered."""
+        """Return a message as the next one, not marked as redelivered.
+
+        The job did not start.
+        """
         self._not_started.add(tag)
 
     def note_counted(self, tag: str) -> None:
-        """Return a message at once: a counter limits how often it comes."""
+        """Return a message at once, because a counter limits how often it comes."""
         self._counted.add(tag)
 
     def plan(self, tag: str, *, came_back: bool, now: float) -> bool:
-        """Note that a message goes back; return whether that is at once.
+        """Plan the return of a message to its queue; return True if that happens at once.
 
-        One that came back before waits for `RETURN_S` first: the cause of its return probably
-        lasts, and a loop without a pause helps no one.
+        A message that was returned before waits for `RETURN_S` first: the cause probably
+        still exists, and a loop without a pause helps no one.
         """
         bounded = tag in self._not_started or tag in self._counted
         self._counted.discard(tag)
@@ -72,11 +79,14 @@ class GiveBack:
         return not waits
 
     def due_at(self, now: float) -> list[str]:
-        """Return the tags that go back now."""
+        """Return the tags of the messages that must be returned to their queues now."""
         return [tag for tag, due in self.due.items() if due <= now]
 
     def try_now(self, tag: str, now: float) -> bool:
-        """Give one back; return False if Redis refuses, so that it is due again later."""
+        """Return one message to its queue.
+
+        Return False if Redis refuses; then the message is due again later.
+        """
         server = self._channel.server
         try:
             self.restore_by_tag(tag, "next" if tag in self._not_started else "last")
@@ -100,20 +110,23 @@ class GiveBack:
                 self.restore(connection, Swept(tag, stored, b""), place, began=began)
 
     def leave(self, tag: str, client: Any) -> None:
-        """Return one as the next, before its owner signs off; a sweep returns what is refused."""
+        """Return one message as the next one, before its owner signs off.
+
+        If Redis refuses, a later sweep returns the message.
+        """
         try:
             self.restore_by_tag(tag, "next", client)
         except ResponseError as error:
             self._channel.server.tolerate(_RETURN, error, item=tag)
 
     def hand_back(self, tag: str) -> None:
-        """Return a message that no consumer got, as the next one and unchanged."""
+        """Return a message that no consumer received, as the next one and unchanged."""
         self.mark_not_started(tag)
         self.restore_by_tag(tag, "next")
         self._not_started.discard(tag)
 
     def sweep(self, limit: int, visibility_timeout_s: float) -> None:
-        """Return messages of dead owners, and those out longer than the visibility timeout."""
+        """Return messages of dead owners, and messages that exceeded the visibility timeout."""
         channel, server = self._channel, self._channel.server
         found = channel.ownership.sweep(limit, visibility_timeout_s)
         # Each becomes the next one, so the newest goes first.
@@ -126,13 +139,14 @@ class GiveBack:
                 continue
             server.refusals.worked(_RESTORE, swept.tag)
             log.warning(
-                "returned a message of a dead or overdue consumer to its queue: %s",
+                "a consumer died or held a message for too long; the message was returned to "
+                "its queue: %s",
                 swept.tag,
                 extra={"action": "message_restored", "tag": swept.tag},
             )
 
     def restore(self, client: Any, held: Swept, place: str, *, began: bool = True) -> None:
-        """Put a message into its lists, unless it was settled meanwhile."""
+        """Put a message into the lists of its queues, unless it was acknowledged meanwhile."""
         message, exchange, routing_key = stored_parts(held.stored)
         if isinstance(message, bytes):
             self._put_back(client, held.tag, message, [routing_key], place)
@@ -149,16 +163,16 @@ class GiveBack:
     def _queues_of(self, exchange: str, routing_key: str) -> list[str]:
         """Return the queues of a message.
 
-        Without its binding, the queue that its routing key names.
+        If its exchange has no binding, that is the queue that the routing key names.
         """
         if not exchange:
             return [routing_key]
         return sorted(self._channel._lookup(exchange, routing_key)) or [routing_key]
 
     def _put_back(self, client: Any, tag: str, body: bytes, lists: list[str], place: str) -> None:
-        """Push it; raises `WrongKeyType` if a key is not a list.
+        """Push a message into a list; raises `WrongKeyType` if a key is not a list.
 
-        The message stays unacknowledged.
+        The message stays unacknowledged then.
         """
         channel, server = self._channel, self._channel.server
         keys = server.full(channel.unacked_key, channel.unacked_index_key, *lists)

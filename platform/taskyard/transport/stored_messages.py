@@ -1,4 +1,4 @@
-"""Messages as they are in Redis: parse them, also broken ones, and put them back."""
+"""Parse and rebuild the messages that Redis stores, also those that are broken."""
 
 from __future__ import annotations
 
@@ -63,15 +63,15 @@ def _is_base64(text: str) -> bool:
 
 
 def suffix_of(queue: str) -> str:
-    """Return the text after a raw message in the unacked hash.
+    """Return the text that follows a raw message in the hash of unacknowledged messages.
 
-    No exchange, the queue as routing key.
+    It names no exchange, and the queue as routing key.
     """
     return f', "", {json.dumps(queue)}]'
 
 
 def stored_parts(stored: bytes) -> tuple[dict[str, Any] | bytes, str, str]:
-    """Return (message or raw bytes, exchange, routing key) of an entry in the unacked hash."""
+    """Return message (or raw bytes), exchange and routing key of an unacknowledged entry."""
     parts = _loaded(stored)
     if isinstance(parts, list) and len(parts) == _PARTS and isinstance(parts[0], dict):
         return parts[0], parts[1], parts[2]
@@ -88,7 +88,10 @@ def _loaded(raw: bytes) -> Any:
 
 
 def _raw_of(written: bytes) -> bytes:
-    """Return such bytes as popped. The script writes a non-object as a JSON text, byte by byte."""
+    """Return a stored message that is not a JSON object as the bytes that were popped.
+
+    The script writes such a message as a JSON text, byte by byte.
+    """
     if not written.startswith(b'"'):
         return written
     text: str = json.loads(written.decode("latin-1"))
@@ -98,8 +101,9 @@ def _raw_of(written: bytes) -> bytes:
 def mark_redelivered(message: dict[str, Any]) -> dict[str, Any]:
     """Return the message with kombu's two marks of redelivery, if it has fields for them.
 
-    Its delivery tag is a new one: kombu's transport records and acknowledges a message by the tag
-    in it, so a worker that counted as dead would acknowledge what its successor holds.
+    The message gets a new delivery tag. kombu's transport records and acknowledges a message by
+    its tag; with the old one, a worker that counted as dead would acknowledge a message that
+    another worker holds.
     """
     headers, properties = message.get("headers"), message.get("properties")
     if isinstance(headers, dict):

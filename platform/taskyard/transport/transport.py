@@ -1,4 +1,4 @@
-"""The transport: kombu's, with our channel, our poller and a heartbeat."""
+"""The Redis transport: kombu's, with Taskyard's channel and poller, and with a heartbeat."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _SWEEP_S: Final = 0.9
 
 
 class Poller(kombu_redis.MultiChannelPoller):  # type: ignore[misc]
-    """kombu's poller, which also sends the acknowledgements that no pop took with it."""
+    """kombu's poller, which also sends the acknowledgements that wait for no pop."""
 
     def on_poll_start(self) -> None:
-        """Start a tick: send pops for channels with room, then the remaining acknowledgements."""
+        """Start a tick: ask for messages, then send the remaining acknowledgements."""
         for channel in self._channels:
             channel.listen_if_due()
             channel.pops.ask_if_overdue()
@@ -49,9 +49,10 @@ class Poller(kombu_redis.MultiChannelPoller):  # type: ignore[misc]
         super()._register_LISTEN(channel)
 
     def _follow(self, channel: Any, client: Any, kind: str) -> None:
-        """Watch the socket with which redis-py has replaced a lost one.
+        """Watch the new socket after redis-py has reconnected.
 
-        It reconnects by itself, at a health check or a send; the poll would wait on the old socket.
+        redis-py reconnects by itself, at a health check or a send; without this, the poll
+        would wait on the old socket.
         """
         connection = getattr(client, "connection", None)
         watched = self._chan_to_sock.get((channel, client, kind))
@@ -61,20 +62,23 @@ class Poller(kombu_redis.MultiChannelPoller):  # type: ignore[misc]
             self._register(channel, client, kind)
 
     def beat(self) -> None:
-        """Write the heartbeats of this process' owners."""
+        """Write the heartbeats of all consumers in this process."""
         for channel in self._channels:
             if channel.has_work():
                 channel.ownership.beat()
 
     def maybe_restore_messages(self) -> None:
-        """Sweep, at most once a second however often an idle consumer calls this."""
+        """Return messages of dead consumers; at most once a second, however often it is called."""
         now = monotonic()
         if now - self._swept_at >= _SWEEP_S:
             self._swept_at = now
             super().maybe_restore_messages()
 
     def get(self, callback: Any, timeout: float | None = None) -> Any:
-        """Wait for one event, at most a second: a loop without timers must write heartbeats too."""
+        """Wait for one event, at most a second.
+
+        A loop without timers must also write heartbeats.
+        """
         longest = 1.0 if timeout is None else min(timeout, 1.0)
         if monotonic() - self._beaten_at >= HEARTBEAT_S:
             self._beaten_at = monotonic()
@@ -88,7 +92,7 @@ class Poller(kombu_redis.MultiChannelPoller):  # type: ignore[misc]
 
 
 class _OwnPoller:
-    """The differences of our transports from kombu's."""
+    """A kombu Redis transport, changed where Taskyard's transport differs from kombu's."""
 
     in_loop = False
 
@@ -97,7 +101,7 @@ class _OwnPoller:
         self.cycle = Poller()
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
-        """Join Celery's event loop: acknowledgements per tick, a heartbeat, a clock for polling."""
+        """Join Celery's event loop, to send acknowledgements and heartbeats in time."""
         self.in_loop = True
         self._loop = loop
         known = set(loop.on_tick)
@@ -111,7 +115,10 @@ class _OwnPoller:
         )
 
     def close_connection(self, connection: Any) -> None:
-        """Close every channel, and leave the event loop, which kombu would continue to call."""
+        """Close every channel and leave the event loop.
+
+        kombu would continue to call the transport from the loop.
+        """
         if self._loop is not None:
             self._loop.on_tick -= self._ticks
         super().close_connection(connection)  # type: ignore[misc]
@@ -122,7 +129,7 @@ class _OwnPoller:
     _clock: Any = None
 
     def tick_within(self, seconds: float) -> None:
-        """Make the loop run again within `seconds`, also if nothing happens."""
+        """Make the event loop run again within `seconds`, even if nothing happens."""
         self._loop.call_later(seconds, _nothing)
 
     def _beat(self) -> None:
@@ -130,28 +137,31 @@ class _OwnPoller:
             self.cycle.beat()
         except self.connection_errors as error:  # type: ignore[attr-defined]
             log.warning(
-                "the heartbeat was not written: %s", error, extra={"action": "heartbeat_lost"}
+                "the Redis consumer's heartbeat was not written; after 10 s without one, "
+                "other workers take its messages back: %s",
+                error,
+                extra={"action": "heartbeat_lost"},
             )
 
     def _start_polling(self, loop: Any) -> None:
-        """Start an empty timer that keeps the loop running, if the server refuses to notify us."""
+        """Start a timer that makes the event loop poll, if Redis refuses to announce messages."""
         if self._clock is None and any(channel.pops.polls for channel in self.cycle._channels):
             self._clock = loop.call_repeatedly(POLL_S, _nothing)
 
 
 class Transport(_OwnPoller, kombu_redis.Transport):  # type: ignore[misc]
-    """For `redis://` and `rediss://` URLs."""
+    """The transport for `redis://` and `rediss://` URLs."""
 
     Channel = Channel
     connection_errors = (*kombu_redis.Transport.connection_errors, *_PASSING)
 
 
 class SentinelTransport(_OwnPoller, kombu_redis.SentinelTransport):  # type: ignore[misc]
-    """For `sentinel://` URLs."""
+    """The transport for `sentinel://` URLs."""
 
     Channel = SentinelChannel
     connection_errors = (*kombu_redis.SentinelTransport.connection_errors, *_PASSING)
 
 
 def _nothing() -> None:
-    """Do nothing: a timer that only wakes the loop."""
+    """Do nothing; the timer that calls this only wakes the event loop."""
