@@ -81,8 +81,10 @@ def test_another_broker_of_the_same_protocol_gets_classic_queues() -> None:
         (
             "4.3.6",
             "auto",
-            "RabbitMQ 4.3.6: quorum queues with four priorities, "
-            "because its quorum queues have them",
+            (
+                "RabbitMQ 4.3.6: quorum queues with four priorities, because its quorum queues "
+                "have them"
+            ),
         ),
         (
             "3.12.0",
@@ -192,7 +194,10 @@ OURS = {
         (as_found({**OURS, "x-queue-mode": "lazy"}), []),
         (as_found({**OURS, "x-max-priority": 2}), ["it has only 2 priorities, expected 4"]),
         (as_found({**OURS, "x-message-ttl": 5}), ["its x-message-ttl is 5"]),
-        (as_found({**OURS, "x-dead-letter-exchange": "own"}), ["drops from it go to 'own'"]),
+        (
+            as_found({**OURS, "x-dead-letter-exchange": "own"}),
+            ["do not become dead letters, but go to 'own'"],
+        ),
         (as_found(OURS, durable=False), ["it is not durable"]),
         (as_found(OURS, auto_delete=True), ["it is deleted, with its messages"]),
         (as_found({}), ["it has no x-dead-letter-exchange", "it has no x-max-priority"]),
