@@ -225,7 +225,8 @@ REFUSALS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "uniqueness without a key": (
         {"unique_for": 60},
         InvalidPayload,
-        "unique_for needs an idempotency_key, which says what must be unique",
+        "unique_for is given without an idempotency_key. Pass an idempotency_key too: it says which "
+        "job must be unique",
     ),
 }
 

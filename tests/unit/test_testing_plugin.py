@@ -104,7 +104,7 @@ def test_a_yard_without_its_extra_says_what_to_install(missing: str) -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=False
     )
     last = done.stderr.splitlines()[-1]
-    assert last.startswith("ImportError: a yard runs the record scripts in fakeredis, which"), last
+    assert last.startswith("ImportError: a yard needs fakeredis to run the record scripts"), last
     assert last.endswith("install 'taskyard[testing]'")
 
 

@@ -429,7 +429,7 @@ def test_a_message_older_than_the_memory_of_its_job_is_no_second_run(
 
 
 def test_a_letter_that_is_not_there_is_named(yard: Yard) -> None:
-    with pytest.raises(NotFound, match="there is no dead letter 'nobody'"):
+    with pytest.raises(NotFound, match="there is no dead letter with the id 'nobody'"):
         yard.replay("nobody")
 
 

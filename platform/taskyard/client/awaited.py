@@ -1,4 +1,4 @@
-"""Results that coroutines of one client await: one subscription, in one thread, for all."""
+"""Await results in coroutines: one subscription to Redis, in one thread, for a whole client."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ _LINGER_S: Final = 10.0
 
 
 class AwaitedResults:
-    """Event loops may share it. `listener` creates what the thread works with.
+    """The results that coroutines of one client await; several event loops may share it.
 
-    `explain` converts an error of Redis to the error that a waiter raises.
+    `listener` creates the subscription. `explain` converts an error of Redis to the error that
+    a waiting coroutine gets.
     """
 
     def __init__(
@@ -41,10 +42,10 @@ class AwaitedResults:
         self._closing = False
 
     async def end_of(self, job_id: str, seconds: float | None, *, replay: bool) -> End:
-        """Wait for a job's end; with `replay` a dead letter is not an end.
+        """Wait for a job's end; with `replay`, a dead letter does not count as an end.
 
-        Raises `ResultTimeout` after `seconds` (None: never), a second later at most, and the
-        explained error of Redis.
+        Raises `ResultTimeout` after `seconds` (None waits without limit), or at most a
+        second later. An error of Redis is raised as `explain` converts it.
         """
         awaited = LIVE if replay else LIVE - {State.DEAD_LETTERED}
         waiter = Waiter(job_id, frozenset(set(State) - awaited))
@@ -80,7 +81,7 @@ class AwaitedResults:
         )
 
     def close(self) -> None:
-        """Give the connection back; results that are still awaited fail."""
+        """Close the subscription; results that are still awaited fail."""
         with self._lock:
             thread, self._closing = self._thread, True
             self._wake.notify()

@@ -1,4 +1,4 @@
-"""A job's handle: its id, state, progress and result."""
+"""A job's handle: it gives the job's id, state, progress and result."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _LONGEST_WAIT_S: Final = 0.25
 
 
 class Client(Protocol):
-    """What a handle needs of the client that created it."""
+    """The parts of a client that a job's handle uses."""
 
     @property
     def settings(self) -> Settings:
@@ -38,20 +38,20 @@ class Client(Protocol):
 
     @property
     def catalogue(self) -> Catalogue:
-        """The job types whose results are Taskyard's own."""
+        """The job types that this client knows; Taskyard stores the results of their jobs."""
 
     @property
     def records(self) -> Records:
-        """The records."""
+        """The records of jobs in Redis."""
 
     @property
     def awaited(self) -> AwaitedResults:
-        """The results that asyncio waits for."""
+        """The results that coroutines await."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobHandle:
-    """One job; `created` is False if the enqueue found the job of its idempotency key."""
+    """One enqueued job; `created` is False if its idempotency key already had a job."""
 
     _yard: Client = field(repr=False)
     job_id: str
@@ -63,27 +63,30 @@ class JobHandle:
             return self._yard.records.read(self.job_id)
 
     def state(self) -> State:
-        """The job's state; `State.NONE` if there is no record of it (any more)."""
+        """The job's state; `State.NONE` if the job has no record, or its record has expired."""
         return self.record().state
 
     def progress(self) -> dict[str, Any]:
-        """What the handler last reported: `fraction` (0 to 1) and `note`.
+        """The last progress that the handler reported: `fraction` (0 to 1) and `note`.
 
-        Empty before that, and when the job has ended.
+        Both are empty before the first report and after the end of the job.
         """
         return self.record().progress
 
     def result(
         self, timeout: timedelta | float | None = None, *, wait_for_replay: bool = False
     ) -> Any:
-        """Wait for the end and return the handler's result, as JSON data.
+        """Wait for the job's end and return the handler's result, as JSON data.
 
-        Raises `DeadLettered` at once when the job is a dead letter, unless `wait_for_replay`: then
-        it continues to wait for an operator's replay. Raises `JobFailed` for a job that was
-        cancelled, aborted or given up, `ResultTimeout` after `timeout` (seconds or timedelta, None
-        waits for ever), `NotFound` for an unknown job or a result past its `result_ttl_s`. For an
-        installed app's task it reads the record's copy; without one, `NotFound` says where the
-        result is. If Redis does not answer, `ResultTimeout` comes at most a second after `timeout`.
+        Raises `DeadLettered` at once when the job is a dead letter; with `wait_for_replay`
+        it waits for an operator's replay instead. Raises `JobFailed` for a job that was
+        cancelled, aborted or given up. Raises `ResultTimeout` after `timeout` (seconds or
+        timedelta, None waits without limit), at most a second later if Redis does not
+        answer. Raises `NotFound` for an unknown job, or for a result older than
+        `result_ttl_s`.
+
+        The result of an installed app's task comes from the copy in its record. If there is
+        no copy, the text of `NotFound` says where the result is.
         """
         seconds = _seconds(timeout)
         clock = SYSTEM_CLOCK
@@ -109,12 +112,13 @@ class JobHandle:
         *,
         wait_for_replay: bool = False,
     ) -> Any:
-        """`result` for asyncio: the same arguments, results and errors.
+        """Await the job's result; arguments, results and errors are those of `result`.
 
-        All results that the coroutines of a client await share one subscription, so a thousand of
-        them cost Redis little more than one. The end of a job is known at once if its worker
-        reports it, and within about 5 to 20 s otherwise: after an operator's verb, or for a task of
-        an installed app whose results are in another server. Awaiting may be cancelled at any time.
+        All results that the coroutines of a client await share one subscription, so a
+        thousand of them cost Redis little more than one. If the worker reports the job's
+        end, the coroutine gets the result at once; otherwise within about 5 to 20 s. A
+        worker does not report the end if an operator ended the job, or if an installed app
+        keeps its results in another server. Awaiting may be cancelled at any time.
         """
         awaited = self._yard.awaited
         end = await awaited.end_of(self.job_id, _seconds(timeout), replay=wait_for_replay)
@@ -123,7 +127,7 @@ class JobHandle:
         return self._ended(end.record, lambda _: raw)
 
     def _asked(self, act: Callable[[], T], seconds: float | None, end: float | None) -> T:
-        """Return what `act` reads; raises `ResultTimeout` if Redis does not answer until `end`."""
+        """Return what `act` reads; raise `ResultTimeout` if Redis does not answer before `end`."""
         left = None if end is None else max(end - SYSTEM_CLOCK.monotonic_s(), LAST_ASK_S)
         try:
             return call_with_timeout(left, act)
@@ -135,7 +139,7 @@ class JobHandle:
             ) from None
 
     def _ended(self, record: Record, raw: Callable[[Record], bytes | None]) -> Any:
-        """Return the result that `raw` finds, or raise the error that says why there is none."""
+        """Return the result that `raw` finds, or raise an error that says why there is none."""
         match record.state:
             case State.COMPLETED:
                 return self._decoded(record, raw(record))
@@ -154,9 +158,9 @@ class JobHandle:
                 raise JobFailed(self.job_id, state)
 
     def _raw(self, record: Record) -> bytes | None:
-        """Return the stored result.
+        """Return the stored result of the job.
 
-        For a type that this client does not know, first the record's copy.
+        For a job type that this client does not know, the record's copy comes first.
         """
         records, own = self._yard.records, record.job_type in self._yard.catalogue
         with reachable(self._yard.settings.need_redis_url()):
@@ -175,7 +179,10 @@ class JobHandle:
             raise NotFound(self._of_an_app(record)) from error
 
     def _of_an_app(self, record: Record) -> str:
-        """Return why a type that this client does not know has no result here, and where it is."""
+        """Return the error for a completed job of an unknown type whose result is not in Redis.
+
+        Its text says where the result is.
+        """
         settings = self._yard.settings
         return (
             f"job {self.job_id} is completed, but its result is not kept here. This client does "

@@ -1,4 +1,4 @@
-"""Random ids from the system's randomness, created many at a time."""
+"""Create random ids from the system's randomness, many at a time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _VARIANTS: Final = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
 
 
 class _Source:
-    """A stock of random digits; a forked process starts with an empty one."""
+    """A stock of random digits for ids; a forked process starts with an empty one."""
 
     def __init__(self) -> None:
         self.reset()
@@ -38,7 +38,7 @@ _source: Final = _Source()
 
 
 def new_job_id() -> str:
-    """Return a random UUID (version 4)."""
+    """Return a random job id: a UUID, version 4."""
     digits = _source.take()
     variant = _VARIANTS[digits[16]]
     head = f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-"
@@ -46,5 +46,8 @@ def new_job_id() -> str:
 
 
 def new_call_id() -> str:
-    """Return 12 random digits: enough to distinguish callers that share one idempotency key."""
+    """Return an id of 12 random digits for one call of a client.
+
+    It distinguishes calls that use the same idempotency key.
+    """
     return _source.take()[:12]

@@ -1,8 +1,9 @@
-"""The thread that waits for results: whoever decides a job publishes on its result's channel.
+"""The thread that waits for the ends of jobs.
 
-The records of the awaited jobs are read when a message comes on their channel. In addition there is
-a slow poll, for jobs that end without a message: by an operator's verb, or in an installed app
-whose results are elsewhere.
+The process that ends a job publishes a notice on the channel of the job's result, and the thread
+then reads the record. In addition the thread reads the records from time to time. So it finds jobs
+that end without a notice: those that an operator ended, and those of an installed app whose results
+are in another server.
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ _MESSAGES: Final = 500
 
 
 class Waiter:
-    """One coroutine that awaits a job's end, which is one of the states `ends`.
+    """One coroutine that waits for a job to reach one of the states `ends`.
 
-    `looked` gets the job's state when it is read.
+    `looked` gets the job's state when the listener reads it.
     """
 
     def __init__(self, job_id: str, ends: frozenset[State]) -> None:
@@ -48,7 +49,7 @@ class Waiter:
 
 
 class _Job:
-    """A job that is awaited, and the channels that announce its end."""
+    """A job that coroutines await, and the channels that announce its end."""
 
     def __init__(self, channel: str) -> None:
         self.waiters: set[Waiter] = set()
@@ -57,7 +58,7 @@ class _Job:
 
 
 class Listener:
-    """One subscription; one thread may use it. Its turns raise redis-py's errors."""
+    """The subscription of a client, for one thread; its calls raise redis-py's errors."""
 
     def __init__(self, records: Records, catalogue: Catalogue) -> None:
         self._records, self._catalogue = records, catalogue
@@ -72,11 +73,11 @@ class Listener:
         self._silences = 0
 
     def __len__(self) -> int:
-        """How many jobs are awaited."""
+        """Return how many jobs are awaited."""
         return len(self._jobs)
 
     def enter(self, waiter: Waiter) -> None:
-        """Read the waiter's job, now and whenever it may have ended."""
+        """Add a waiting coroutine; read its job now and whenever the job may have ended."""
         job_id = waiter.job_id
         job = self._jobs.get(job_id)
         if job is None:
@@ -89,7 +90,7 @@ class Listener:
             self._due.add(job_id)
 
     def leave(self, waiter: Waiter) -> None:
-        """Remove the waiter, and its job with the last waiter."""
+        """Remove a waiting coroutine; the last one of a job removes the job."""
         job = self._jobs.get(waiter.job_id)
         if job is None:
             return
@@ -101,7 +102,7 @@ class Listener:
                 del self._wanted[channel]
 
     def turn(self) -> None:
-        """Subscribe to new jobs, collect messages, read the jobs that they name."""
+        """Subscribe to new jobs, collect notices, and read the jobs that the notices name."""
         self._subscribe()
         self._hear()
         self._poll()
@@ -109,7 +110,7 @@ class Listener:
             self._look([self._due.pop() for _ in range(min(len(self._due), _MESSAGES))])
 
     def fail(self, explain: Callable[[], Exception]) -> None:
-        """Answer every waiter with an error of its own, and start again."""
+        """Give every waiting coroutine its own copy of an error, and start again."""
         waiters = [waiter for job in self._jobs.values() for waiter in job.waiters]
         for known in (self._jobs, self._wanted, self._subscribed, self._due):
             known.clear()
@@ -118,7 +119,7 @@ class Listener:
         answer((waiter.loop, waiter.end, explain()) for waiter in waiters)
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Close the subscription."""
         self._subscription.close()
         self._subscribed.clear()
         self._asked_s = None
@@ -149,7 +150,7 @@ class Listener:
                     self._due.add(job_id)
 
     def _mistrust(self) -> None:
-        """Reopen a connection that gives no sign of life; give up if that does not help."""
+        """Reopen a connection that is silent for too long; give up if that does not help."""
         now_s = monotonic()
         if self._asked_s is None:
             if self._subscribed and now_s - self._heard_s > _QUIET_S:
@@ -159,7 +160,7 @@ class Listener:
             self.close()
             self._silences += 1
             if self._silences > 1:
-                raise RedisTimeoutError("a subscription was not confirmed")
+                raise RedisTimeoutError("Redis did not confirm a subscription to the ends of jobs")
 
     def _poll(self) -> None:
         now_s = monotonic()
@@ -171,7 +172,7 @@ class Listener:
         self._due.update(job_id for job_id, _ in longest)
 
     def _look(self, job_ids: Sequence[str]) -> None:
-        """Answer the waiters whose jobs have reached an end."""
+        """Give the waiting coroutines their answers, if their jobs have ended."""
         now_s = monotonic()
         answers: list[Answer] = []
         ended: list[str] = []
@@ -194,7 +195,7 @@ class Listener:
         answer(answers)
 
     def _know_type(self, job_id: str, job: _Job, job_type: str) -> None:
-        """Listen also on the channel where an installed app's protected task reports its end."""
+        """Subscribe also to the channel where an installed app's protected task reports its end."""
         if job_type == "" or job_type in self._catalogue:
             return
         channel = self._records.keys.kept_result(job_id)

@@ -1,4 +1,4 @@
-"""Deliver answers from a thread to waiting event loops or threads."""
+"""Deliver answers from a thread to event loops or threads that wait for them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Answer = tuple[asyncio.AbstractEventLoop | None, Any, object]
 
 
 def answer(answers: Iterable[Answer]) -> None:
-    """Resolve the futures, each in its loop; a loop is woken once for all of its own."""
+    """Give each future its answer in its own loop; each loop is woken only once."""
     by_loop: defaultdict[asyncio.AbstractEventLoop | None, list[tuple[Any, object]]]
     by_loop = defaultdict(list)
     for loop, future, outcome in answers:

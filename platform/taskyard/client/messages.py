@@ -1,8 +1,8 @@
-"""Render a job's first message, which any worker of the app accepts, and its admission.
+"""Build a job's first message, which any worker of the app accepts, and its admission.
 
-A template is the first message of a job type as text with gaps for what differs from job to job. It
-is built once from Celery's own protocol and kombu's own format, so that these stay the only
-definition; filling it costs a tenth of building a message for every job.
+A template is the first message of a job type as text, with gaps for what differs between jobs. The
+template is built once from Celery's own protocol and kombu's own format, so these stay the only
+definition. To fill the template costs a tenth of building a message for every job.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ _EMBED: Final = json.dumps({"callbacks": None, "errbacks": None, "chain": None, 
 
 
 class Renderer:
-    """Renders everything that is sent for a checked request; threads may share it.
+    """Builds everything that is sent for a checked request; threads may share it.
 
-    If records and broker share one Redis, admission's own script publishes the message.
+    If records and broker are in one Redis, the admission script publishes the message.
     """
 
     def __init__(
@@ -54,9 +54,9 @@ class Renderer:
         self._templates: dict[tuple[str, str, int], MessageTemplate] = {}
 
     def render(self, request: CheckedRequest, place: int = 0, call: str = "") -> Rendered:
-        """Render a request; `place` is its place in a `call` of many.
+        """Build what is sent for a request; `place` is its position in a `call` of many.
 
-        If the reply is lost, the request is repeated under that name.
+        If the reply is lost, the request is sent again under the same call id and position.
         """
         publication, message = self._publication(request)
         admission = Admission(
@@ -71,14 +71,14 @@ class Renderer:
         return Rendered(request, admission, message)
 
     def render_all(self, requests: Iterable[CheckedRequest]) -> Iterator[Rendered]:
-        """Yield the requests of one call, each rendered when it is needed."""
+        """Yield the requests of one call, each built when it is needed."""
         call = new_call_id()
         return (self.render(request, place, call) for place, request in enumerate(requests))
 
     def _publication(self, request: CheckedRequest) -> tuple[Publication, RawMessage | None]:
-        """Return what admission's script publishes, or keeps until the broker has confirmed it.
+        """Return what the admission script publishes, or keeps until the broker confirms it.
 
-        The message is None if the script publishes it.
+        The message in the result is None if the script itself publishes the message.
         """
         publisher = self._publisher
         if publisher is None:
@@ -103,7 +103,10 @@ def _kept(request: CheckedRequest, message: RawMessage) -> Publication:
 
 
 def first_message(app: Celery, request: CheckedRequest) -> RawMessage:
-    """Return Celery's protocol 2; Flower shows redacted arguments, the body is not redacted."""
+    """Return the first message of a job in Celery's protocol 2.
+
+    Flower shows redacted arguments; the body is not redacted.
+    """
     body, message = _built(
         app,
         request.job_id,
@@ -117,7 +120,7 @@ def first_message(app: Celery, request: CheckedRequest) -> RawMessage:
 
 
 def _built(app: Celery, job_id: str, job_type: str, **facts: Any) -> tuple[Any, RawMessage]:
-    """Return the body, and the message without it, as Celery builds them."""
+    """Return the body of a message, and the message without it, as Celery builds them."""
     task = app.amqp.as_task_v2(job_id, job_type, kwargs={}, kwargsrepr="{}", **facts)
     message = RawMessage(
         body=b"", headers=dict(task.headers), properties=dict(task.properties), **_JSON
@@ -126,7 +129,7 @@ def _built(app: Celery, job_id: str, job_type: str, **facts: Any) -> tuple[Any, 
 
 
 class MessageTemplate:
-    """The text for one job type, queue (the broker's name) and priority step."""
+    """The template of first messages for one job type, queue and priority step."""
 
     def __init__(self, app: Celery, job_type: str, queue: str, step: int) -> None:
         _, message = _built(
@@ -146,7 +149,7 @@ class MessageTemplate:
         self._head, self._tail = _GAP.split(head), _GAP.split(tail)
 
     def fill(self, request: CheckedRequest) -> tuple[str, str]:
-        """Return the document of the first message before its epoch, and after it."""
+        """Return the text of a job's first message in two parts: before its epoch, and after it."""
         policy, expires, reply_to = request.policy, _expires(request), request.reply_to
         body = f"[[{request.payload_json}], {{}}, {_EMBED}]".encode()
         override = "" if policy is None else f', "policy": {json.dumps(dict(policy))}'

@@ -1,4 +1,7 @@
-"""Publish what admission leaves unpublished if broker and records are different servers."""
+"""Publish messages that the admission script does not publish.
+
+That is necessary if broker and records are different servers.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ _Life = tuple[str, int]
 
 
 class Publications:
-    """Publishes for one run of scripts, group by group; one thread at a time may use it."""
+    """Publishes the messages of one run of scripts; one thread at a time may use it."""
 
     def __init__(self, publisher: BatchPublisher, records: Records) -> None:
         self._publisher, self._records = publisher, records
@@ -28,9 +31,9 @@ class Publications:
         self._confirmed: deque[set[_Life]] = deque(maxlen=SCRIPTS_AHEAD)
 
     def settled(self, group: Sequence[Rendered], answers: Sequence[Outcome]) -> list[Outcome]:
-        """Publish the messages of a group.
+        """Publish the messages of one group of jobs.
 
-        Return the answers, with an error in place of each failure.
+        Returns the answers of the jobs, with an error in place of each that failed.
         """
         errors = self._publish(self._owed(group, answers))
         return [
@@ -41,7 +44,7 @@ class Publications:
         ]
 
     def _owed(self, group: Sequence[Rendered], answers: Sequence[Outcome]) -> dict[_Life, Outgoing]:
-        """Return the unpublished message of each epoch, once."""
+        """Return the message of each epoch that is not published yet, once."""
         owed: dict[_Life, Outgoing] = {}
         for one, answer in zip(group, answers, strict=True):
             if isinstance(answer, Exception) or answer.published or one.message is None:
@@ -52,7 +55,7 @@ class Publications:
         return owed
 
     def _publish(self, owed: Mapping[_Life, Outgoing]) -> dict[_Life, Exception]:
-        """Publish, then note the confirmations; return what failed."""
+        """Publish messages, then note their confirmations in the records; return what failed."""
         if not owed:
             return {}
         failed = self._publisher.publish_many(list(owed.values()))

@@ -14,9 +14,9 @@ __all__ = ["Outcome", "Rendered", "Upcoming"]
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """Everything that is sent for a request; its own faults were found before.
+    """Everything that is sent for one request, after the request was checked.
 
-    `message` is None if admission's own script publishes it.
+    `message` is None if the admission script itself publishes it.
     """
 
     request: CheckedRequest

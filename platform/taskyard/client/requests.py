@@ -1,4 +1,4 @@
-"""Check a request to enqueue as early as possible."""
+"""Check a request to enqueue a job, before anything is sent."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Seconds = timedelta | float | int
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnqueueRequest:
-    """One job to enqueue; the fields are those of `Taskyard.enqueue`."""
+    """A request to enqueue one job; the fields are those of `Taskyard.enqueue`."""
 
     job_type: str
     payload: Any
@@ -45,7 +45,7 @@ class EnqueueRequest:
 
 
 class EnqueueOptions(TypedDict, total=False):
-    """The same fields as keywords, besides `job_type` and `payload`."""
+    """The fields of `EnqueueRequest` as keywords, besides `job_type` and `payload`."""
 
     queue: str | None
     priority: int | None
@@ -76,7 +76,7 @@ class CheckedRequest:
 
 
 def check(request: EnqueueRequest, settings: Settings, catalogue: Catalogue) -> CheckedRequest:
-    """Resolve and validate.
+    """Check a request, and resolve its names.
 
     Raises `UnknownJobType`, `UnknownQueue`, `UnknownPriority`, `InvalidPayload` or
     `PayloadTooLarge`, each naming field, value and remedy; `NotPermitted` for an operator task.
@@ -84,8 +84,9 @@ def check(request: EnqueueRequest, settings: Settings, catalogue: Catalogue) -> 
     if request.job_type in OPERATOR_TASKS:
         # A record may keep its message, and no record may hold a credential.
         raise NotPermitted(
-            f"{request.job_type} acts for whoever signed it and is no job to enqueue. Publish it "
-            f"with: celery -A taskyard.workers.app call {request.job_type}. See: taskyard sign"
+            f"{request.job_type} is an operator task, which acts for the operator who signed "
+            "it, and is no job to enqueue. Publish it with: celery -A taskyard.workers.app "
+            f"call {request.job_type}. See: taskyard sign"
         )
     job_type = catalogue[request.job_type]
     queue = job_type.queue if request.queue is None else request.queue
@@ -122,9 +123,9 @@ def _encoded(job_type: str, payload: Any, limit: int) -> str:
         ) from error
     if encoded.count("[") + encoded.count("{") > _DEEPEST and _depth(payload) > _DEEPEST:
         raise InvalidPayload(
-            f"the payload of {job_type!r} is nested more than {_DEEPEST} levels deep, and brokers "
-            f"and stores allow 200 with the message around it. Flatten it, or store it and pass a "
-            f"reference"
+            f"the payload of {job_type!r} is nested more than {_DEEPEST} levels deep. Brokers "
+            "and stores allow 200 levels for the whole message. Flatten the payload, or store it "
+            "and pass a reference"
         )
     if len(encoded) > limit:
         raise PayloadTooLarge(
@@ -178,7 +179,10 @@ def _unique_for(request: EnqueueRequest, settings: Settings) -> float:
     if request.unique_for is None:
         return float(settings.unique_for_s) if request.idempotency_key is not None else 0.0
     if request.idempotency_key is None:
-        raise InvalidPayload("unique_for needs an idempotency_key, which says what must be unique")
+        raise InvalidPayload(
+            "unique_for is given without an idempotency_key. Pass an "
+            "idempotency_key too: it says which job must be unique"
+        )
     return _seconds("unique_for", request.unique_for)
 
 
@@ -215,7 +219,7 @@ def _is_number(value: object) -> bool:
 def _policy(
     policy: Mapping[str, object] | None, job_type: JobType, catalogue: Catalogue
 ) -> Mapping[str, object] | None:
-    """Return `policy` if it is valid when it overrides fields of the type's own policy."""
+    """Return `policy` if the type's own policy is valid with these fields in it."""
     if policy is None:
         return None
     if not isinstance(policy, Mapping):
@@ -243,9 +247,9 @@ def _check_review_queue(name: object, catalogue: Catalogue) -> None:
 
 
 def _policy_fault(fault: Any) -> str:
-    """Return one sentence: the field, what was expected, what came.
+    """Return one sentence about an invalid policy field: its name, what was expected, what came.
 
-    A misspelt field gets its name.
+    For a misspelt field the sentence suggests the right name.
     """
     place = ".".join(str(part) for part in fault["loc"])
     if not place:

@@ -1,4 +1,4 @@
-"""Send rendered requests: admission, and publication if that is a separate step."""
+"""Send requests: admit the jobs, and publish their messages if that is a separate step."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Sender:
         self._records, self._publisher = records, publisher
 
     def send(self, rendered: Rendered) -> Admitted:
-        """Send one in this thread; raises redis-py's errors and `PublishFailed`."""
+        """Send one request in this thread; raises redis-py's errors and `PublishFailed`."""
         answers = self._records.admit_many([rendered.admission])
         (outcome,) = self._settling()([rendered], answers)
         if isinstance(outcome, Exception):
@@ -42,7 +42,7 @@ class Sender:
         return outcome
 
     def ahead(self, requests: Iterable[Rendered]) -> Generator[Sequence[Outcome]]:
-        """Send the requests of one call; yield the outcomes of a script at a time, in their order.
+        """Send the requests of one call; yield the outcomes in order, one script at a time.
 
         Raises redis-py's errors, and `NotReplicated` for a whole script.
         """
@@ -59,10 +59,10 @@ class Sender:
                 yield settle([taken.popleft() for _ in group], group)
 
     def carry(self, upcoming: Upcoming) -> Generator[Sequence[Outcome]]:
-        """Send what `upcoming` gives until there is none; each gets its own answer or error.
+        """Send the requests that `upcoming` gives; each gets its own answer or error.
 
-        Raises redis-py's error if the server is lost: then requests that were taken and not
-        answered may be enqueued or not.
+        Raises redis-py's error if the connection is lost: then it is unknown whether the
+        requests without an answer were enqueued.
         """
         taken: deque[Rendered] = deque()
 
@@ -80,7 +80,7 @@ class Sender:
                 yield settle([taken.popleft() for _ in group], group)
 
     def _settling(self) -> _Settle:
-        """Return what publishes the messages that the scripts of one run do not, group by group."""
+        """Return what publishes the messages of one run that the scripts do not publish."""
         if self.one_redis:
             return lambda _, answers: answers
         return Publications(self._publisher, self._records).settled

@@ -1,7 +1,7 @@
-"""Calls that share scripts: while one script is under way, the next requests are collected.
+"""Let many calls share a script: while one script runs, the next requests are collected.
 
-One thread of the client carries the calls of all event loops, and of threads if there are many. It
-sends what waits, at most 50 a script; a single call does not wait for others.
+One thread of the client sends the calls of all event loops, and of threads if there are many. The
+thread sends at most 50 requests a script; a single call does not wait for others.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _ONE_LANE: Final = 1
 
 
 class _Call:
-    """One call that waits for its answer; `loop` is None if a thread waits."""
+    """One call that waits for its answer; `loop` is None if a thread made the call."""
 
     __slots__ = ("future", "loop", "rendered", "since_s")
 
@@ -52,10 +52,10 @@ class _Call:
 
 
 class SharedCalls:
-    """Collects calls of any number of loops and threads; `sender` sends them.
+    """Collects the calls of event loops and threads; `sender` sends their requests.
 
     `explain` converts an error that ended a script to the error that one of its calls raises. A
-    call that has waited for `patience_s` by then is not sent any more.
+    call that has already waited for `patience_s` is not sent any more.
     """
 
     def __init__(
@@ -72,9 +72,10 @@ class SharedCalls:
         self._linger_s = _LINGER_S
 
     def aadmit(self, rendered: Rendered) -> asyncio.Future[Admitted]:
-        """Admit it with others; return the future, which gets its own answer or its own error.
+        """Collect a request; return the future of its own answer or error.
 
-        If it is cancelled before its script is sent, it is not sent; later it is not taken back.
+        If the future is cancelled before its script is sent, the request is not sent. After
+        that the cancellation does not withdraw it.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Admitted] = loop.create_future()
@@ -82,7 +83,7 @@ class SharedCalls:
         return future
 
     def admit(self, rendered: Rendered) -> Admitted:
-        """Do as `aadmit` for a thread, which sends the call itself while few others do."""
+        """Do as `aadmit` for a thread; the thread sends its request itself while few others do."""
         if self._lanes.acquire(blocking=False):
             try:
                 return self._sender.send(rendered)
@@ -93,7 +94,7 @@ class SharedCalls:
         return future.result()
 
     def close(self) -> None:
-        """Wait until all calls are answered, and end the thread."""
+        """Wait until all calls have their answers, then end the thread."""
         with self._lock:
             thread, self._linger_s = self._thread, 0
             self._wake.notify()
@@ -147,7 +148,7 @@ class SharedCalls:
         return None
 
     def _fail(self, error: Exception) -> None:
-        """Answer the calls under way."""
+        """Give the error to all calls whose script was being sent."""
         failed: list[Answer] = []
         while self._under_way:
             failed.append(self._under_way.popleft().hears(self._explain(error)))
@@ -155,7 +156,7 @@ class SharedCalls:
         self._fail_late(error)
 
     def _fail_late(self, error: Exception) -> None:
-        """Answer the calls that have waited too long behind those that ended with `error`."""
+        """Give an error to the calls that waited too long behind those that failed with `error`."""
         failed: list[Answer] = []
         latest_s = monotonic() - self._patience_s
         while self._waiting and self._waiting[0].since_s <= latest_s:

@@ -43,7 +43,7 @@ _renewals: WeakKeyDictionary[Any, Callable[[Any], None]] = WeakKeyDictionary()
 
 
 def renew_in_children(client: T, renew: Callable[[T], None]) -> None:
-    """Call `renew(client)` first of all in every process that is forked from now on.
+    """Make every process that is forked from now on call `renew(client)` first.
 
     A client that nothing else references is garbage-collected.
     """
@@ -59,7 +59,7 @@ os.register_at_fork(after_in_child=_renew_all)
 
 
 class Batch:
-    """The requests of one call: some are sent, and some of these have their handle."""
+    """The requests of one call, with the handles of those that have their answer."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class Batch:
         self._sent = 0
 
     def departures(self) -> Iterator[CheckedRequest]:
-        """Yield the requests in their order; a request that was taken counts as sent."""
+        """Yield the requests in their order; a request that was yielded counts as sent."""
         for request in self._requests:
             self._sent += 1
             yield request
@@ -79,7 +79,7 @@ class Batch:
     def arrive(self, outcomes: Iterable[Outcome]) -> None:
         """Turn the outcomes of the oldest requests without a handle into handles.
 
-        Raises the first error among them; earlier requests have their handles.
+        Raises the first error among them; the requests before it keep their handles.
         """
         for outcome in outcomes:
             if isinstance(outcome, Exception):
@@ -87,11 +87,11 @@ class Batch:
             self.handles.append(self._handle(self._requests[len(self.handles)], outcome))
 
     def unreplicated(self, error: NotReplicated) -> NotReplicated:
-        """Return `error`, which knows only the script's jobs, as the error of the whole call."""
+        """Return `error` for the whole call; before, it names only the jobs of one script."""
         return error.within(range(len(self.handles), len(self._requests)))
 
     def broken(self, error: Exception) -> PublishFailed:
-        """Return what to report when `error` has ended the call."""
+        """Return the error that says how many jobs are enqueued, when `error` ended the call."""
         known, unknown = len(self.handles), self._sent - len(self.handles)
         return PublishFailed(
             f"{known} of {len(self._requests)} jobs are enqueued; it is unknown whether the next "
@@ -143,7 +143,7 @@ class Taskyard:
         )
 
     def _renew(self) -> None:
-        """Start again in the child of a fork; nothing is sent."""
+        """Create a forked process' own connections; nothing is sent over the parent's."""
         disown(self.records.client)
         self._disown()
         self._app = None
@@ -151,7 +151,7 @@ class Taskyard:
 
     @property
     def app(self) -> Celery:
-        """The Celery app behind it, for canvas and `AsyncResult`."""
+        """The client's Celery app, for canvas and `AsyncResult`."""
         # Not `cached_property`: up to Python 3.11 it has a lock, which may be locked after a fork.
         if self._app is None:
             self._app = make_app(self.settings, self.catalogue, "taskyard-client")
@@ -204,16 +204,17 @@ class Taskyard:
     async def aenqueue(
         self, job_type: str, payload: Any, **options: Unpack[EnqueueOptions]
     ) -> JobHandle:
-        """`enqueue` for asyncio: the same arguments, answers and errors.
+        """Enqueue one job in asyncio: `enqueue` with the same arguments, answers and errors.
 
-        Calls at the same time share scripts, at most 50 a script; each gets its own answer or
-        error, and a single call does not wait for others. Calls of several event loops may share
-        the client.
+        Calls at the same time share scripts, at most 50 a script; each gets its own answer
+        or error, and a single call does not wait for others. Calls of several event loops
+        may share the client.
 
-        A call that is cancelled, for example by `asyncio.timeout`, may have enqueued its job or
-        not: before its script was sent it has not, after that nothing takes it back. With an
-        `idempotency_key` call again: that finds the job or makes it, and `created=False` may mean
-        that the cancelled call made it. Without a key a second call may make a second job.
+        A call may be cancelled, for example by `asyncio.timeout`. If its script was not
+        sent yet, the job is not enqueued; after that the job is enqueued all the same. With
+        an `idempotency_key`, call again: the second call finds the job or creates it. Then
+        `created=False` may mean that the cancelled call created the job. Without a key a
+        second call may create a second job.
         """
         request = EnqueueRequest(job_type=job_type, payload=payload, **options)
         checked = check(request, self.settings, self.catalogue)
@@ -223,13 +224,13 @@ class Taskyard:
         return self._handle(checked, admitted)
 
     def enqueue_many(self, requests: Iterable[EnqueueRequest]) -> list[JobHandle]:
-        """Enqueue many jobs, 50 a script; return the handles in the requests' order.
+        """Enqueue many jobs, 50 a script; return their handles in the order of the requests.
 
-        The messages of the next script are built while the server works on the last one. Every
-        request is checked before the first is sent. Raises as `enqueue` does; if Redis fails in
-        between, `PublishFailed` says how many are known to be enqueued, and those with an
-        idempotency key are safe to repeat. `NotReplicated` names the jobs at which it stopped, and
-        the later requests that are not enqueued.
+        Every request is checked before the first is sent. The messages of the next script
+        are built while the server works on the last one. Raises as `enqueue` does. If Redis
+        fails in between, `PublishFailed` says how many jobs are known to be enqueued;
+        requests with an idempotency key are safe to repeat. `NotReplicated` names the jobs
+        at which the call stopped, and the later requests that are not enqueued.
         """
         checked = [check(request, self.settings, self.catalogue) for request in requests]
         batch = Batch(checked, self._handle)
@@ -251,7 +252,7 @@ class Taskyard:
         return JobHandle(self, job_id, created=False)
 
     def close(self) -> None:
-        """Wait for the calls under way, and close the connections."""
+        """Wait for the calls that are being sent, and close the connections."""
         self._calls.close()
         self.awaited.close()
         self.records.client.close()
@@ -268,7 +269,7 @@ class Taskyard:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close."""
+        """Close the client at the end of the `with` block."""
         self.close()
 
     def _handle(self, request: CheckedRequest, admitted: Admitted) -> JobHandle:

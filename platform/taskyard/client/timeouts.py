@@ -1,4 +1,4 @@
-"""Ask a server for no longer than the caller wants to wait."""
+"""Wait for a server's answer no longer than the caller wants."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ T = TypeVar("T")
 
 
 class NoAnswer(Exception):
-    """There was no answer in time."""
+    """Raised when a server did not answer in time."""
 
 
 def call_with_timeout(wait_s: float | None, act: Callable[[], T]) -> T:
-    """Return or raise what `act` does; raise `NoAnswer` after `wait_s`; None waits without limit.
+    """Return or raise what `act` does; raise `NoAnswer` after `wait_s` (None: no limit).
 
-    A client tries a silent server several times, each as long as its socket allows, which cannot be
-    interrupted here: the thread ends by the client's own limits.
+    The client library asks a silent server several times, each time for as long as its socket
+    allows, and cannot be interrupted. So the thread that asks ends later, by the library's own
+    limits.
     """
     if wait_s is None:
         return act()

@@ -1,4 +1,4 @@
-"""Assertions about a yard; a failure shows what was there instead."""
+"""Assertions about a yard in memory; a failure shows which jobs or dead letters it has instead."""
 
 from __future__ import annotations
 
@@ -34,8 +34,9 @@ def assert_enqueued(
 ) -> list[EnqueuedJob]:
     """Return the matching jobs enqueued since the yard was created, whatever their states now.
 
-    A payload is compared as a whole, as JSON data; `unittest.mock.ANY` stands for a part that does
-    not matter. `count` None requires at least one. A duplicate of a key counts once.
+    A payload is compared as a whole, as JSON data; `unittest.mock.ANY` stands for a part that
+    does not matter. `count` None requires at least one job. A second enqueue with the same
+    idempotency key is not counted.
     """
     __tracebackhide__ = True
     wanted = {"payload": _data(payload), "queue": queue, "priority": priority}
@@ -46,7 +47,7 @@ def assert_enqueued(
 
 
 def refute_enqueued(yard: Yard, job_type: str, **wanted: Any) -> None:
-    """Assert that no such job was enqueued; the options are those of `assert_enqueued`."""
+    """Assert that no matching job was enqueued; the options are those of `assert_enqueued`."""
     __tracebackhide__ = True
     assert_enqueued(yard, job_type, count=0, **wanted)
 
@@ -54,7 +55,7 @@ def refute_enqueued(yard: Yard, job_type: str, **wanted: Any) -> None:
 def assert_completed(
     yard: Yard, job_type: str, *, result: Any = _ANY, count: int | None = None
 ) -> list[EnqueuedJob]:
-    """Return the completed jobs of this type, with this result if one is given."""
+    """Return the completed jobs of this type, and if `result` is given, only those with it."""
     __tracebackhide__ = True
     done = [job for job in _of_type(yard, job_type) if job.handle.state() is State.COMPLETED]
     found = [job for job in done if result is _ANY or job.handle.result() == result]
@@ -71,7 +72,10 @@ def assert_dead_lettered(
     category: Category | str = _ANY,
     count: int | None = None,
 ) -> list[Letter]:
-    """Return the dead letters of this type that were not replayed, by error code and category."""
+    """Return the dead letters of this type that were not replayed.
+
+    Error code and category limit them further.
+    """
     __tracebackhide__ = True
     wanted = {"code": code, "category": category if category is _ANY else Category(category).value}
     found = [

@@ -1,4 +1,4 @@
-"""Production's pipeline of one attempt, in the test's own thread and time."""
+"""Run production's pipeline of one attempt in the test's own thread and time."""
 
 from __future__ import annotations
 
@@ -31,39 +31,39 @@ __all__ = ["EagerRunner", "off_the_loop"]
 
 
 class StillKeeper(LeaseKeeper):
-    """Keeps the running attempt's lease without a thread: moving the clock renews it."""
+    """A lease keeper without a thread: it renews the lease when the test moves the clock."""
 
     lease: Lease | None = None
 
     def watch(self, lease: Lease) -> None:
-        """Keep `lease` until `release`."""
+        """Keep `lease` until `release` is called."""
         self.lease = lease
 
     def release(self, lease: Lease) -> None:
-        """Stop renewing."""
+        """Stop renewing the lease."""
         self.lease = None
 
     def renew(self) -> None:
-        """Renew now."""
+        """Renew the lease now."""
         if self.lease is not None:
             self.lease.renew()
 
 
 class EagerSteps(AttemptSteps):
-    """An attempt's steps in the test's own process."""
+    """The steps of an attempt, in the test's own process."""
 
     def process_end(self, delivery: Delivery) -> ProcessEnd:
-        """Return a process end as the test has requested it."""
+        """Return the end of the process that the test has requested."""
         return _EndOfTest()
 
     def context(self, delivery: Delivery, run: Run, lease: Lease) -> JobContext:
-        """Return production's context, whose `once` uses the test's database."""
+        """Return production's context for the handler; its `once` uses the test's database."""
         context = super().context(delivery, run, lease)
         return replace(context, _once=guard(context._once))
 
 
 class EagerRunner(Runner):
-    """`taskyard.runner.Runner` with the yard's clock."""
+    """The runner of attempts, `taskyard.runner.Runner`, with the yard's clock."""
 
     def __init__(self, records: MemoryRecords, rules: Rules, clock: YardClock) -> None:
         self._yard_clock = clock
@@ -78,7 +78,7 @@ class EagerRunner(Runner):
         return loops
 
     def limits(self, job_type: JobType | None) -> AbstractContextManager[None]:
-        """Renew the lease and apply the time limits as time passes during an attempt."""
+        """Renew the lease and apply the time limits when the clock moves during an attempt."""
         if job_type is None:
             return self._yard_clock.alarms(self._renewals(0))
         alarms = self._renewals(job_type.time_limit_s)
@@ -89,9 +89,10 @@ class EagerRunner(Runner):
 
     @contextmanager
     def stalled(self) -> Iterator[None]:
-        """Stall the running attempt: its lease is not renewed, and others may run.
+        """Stall the running attempt inside the block: its lease is not renewed, others may run.
 
-        At the end it continues, and finds out whether it has lost its lease.
+        At the end of the block the attempt continues, and finds out whether it has lost its
+        lease.
         """
         lease, self._still.lease = self._still.lease, None
         loops = self.__dict__.pop("_loops", None)
@@ -115,13 +116,16 @@ class EagerRunner(Runner):
 
 
 class _EndOfTest(ProcessEnd):
-    """A process end that a test has requested, or the end of the test."""
+    """Tells a process end that the test requested, or the end of the test, from a failure."""
 
     def __init__(self) -> None:
         super().__init__(lambda: False, None)
 
     def go_on(self, error: BaseException) -> None:
-        """Let requested deaths pass, and `pytest.fail`, `pytest.skip` and `pytest.exit`."""
+        """Raise the error on if the test requested it, or if it ends the test.
+
+        The latter are `pytest.fail`, `pytest.skip` and `pytest.exit`.
+        """
         modules = {cls.__module__ for cls in type(error).__mro__}
         if isinstance(error, ProcessKilled) or "_pytest.outcomes" in modules:
             raise error
@@ -139,7 +143,7 @@ def _overtime(limit_s: float) -> Callable[[], None]:
 
 
 def off_the_loop(work: Callable[[], Any]) -> Any:
-    """Return `work()`, called in a separate thread if this one runs an event loop already.
+    """Return `work()`; call it in a separate thread if this thread runs an event loop.
 
     A handler's loop cannot run inside the loop of an async test.
     """

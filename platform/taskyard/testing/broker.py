@@ -1,4 +1,4 @@
-"""The broker of a yard in memory: queues by urgency, and delayed messages."""
+"""The broker of a yard in memory: queues in the order of urgency, and delayed messages."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ class Message:
 
 @dataclass
 class MemoryBroker:
-    """Publishes like `taskyard.broker`'s publishers; a worker pops here, strictly by urgency."""
+    """A broker in memory, with the methods of `taskyard.broker`'s publishers.
+
+    A worker takes messages from it strictly by urgency.
+    """
 
     settings: Settings
     delivered: dict[str, list[Message]] = field(default_factory=dict)
@@ -61,7 +64,7 @@ class MemoryBroker:
         stamp: Stamp,
         due_us: int,
     ) -> None:
-        """Keep a message until `due_us`; the same one again replaces it."""
+        """Keep a message until `due_us`; publishing the same message again replaces it."""
         prepared = self._prepare(message, queue, priority, job_id, stamp, ("eta",))
         self._waiting[f"{job_id}:{stamp.generation}:{stamp.seq}"] = due_us, prepared
 
@@ -69,15 +72,18 @@ class MemoryBroker:
         """Do nothing: there is no connection."""
 
     def put_back(self, message: Message) -> None:
-        """Make a message that was delivered and not acknowledged the next one again."""
+        """Put a delivered message that was not acknowledged back, as the next one."""
         self._ready.appendleft(replace(message, redelivered=True))
 
     def keep_until(self, message: Message, due_us: int) -> None:
-        """Keep a redelivered message until `due_us`; then make it the next one again."""
+        """Keep a delivered message until `due_us`; then make it the next one again."""
         self._waiting[f"{message.job_id}:kept:{next(self._serial)}"] = due_us, message
 
     def promote(self, now_us: int) -> None:
-        """Move due messages to their queues, by their times; first those that a worker kept."""
+        """Move due messages to their queues, in the order of their times.
+
+        Messages that a worker kept come first.
+        """
         due = sorted(
             (due_us, member) for member, (due_us, _) in self._waiting.items() if due_us <= now_us
         )
@@ -86,7 +92,7 @@ class MemoryBroker:
         self._ready.extendleft(message for message in messages[::-1] if message.redelivered)
 
     def pop(self) -> Message | None:
-        """Return the most urgent message that has waited longest, None if there is none."""
+        """Return the most urgent message that has waited longest; None if there is no message."""
         if not self._ready:
             return None
         message = min(self._ready, key=lambda waiting: waiting.urgency)
@@ -95,11 +101,11 @@ class MemoryBroker:
         return message
 
     def next_due_us(self) -> int | None:
-        """Return when the next delayed message is due, None if there is none."""
+        """Return when the next delayed message is due; None if there is no delayed message."""
         return min((due_us for due_us, _ in self._waiting.values()), default=None)
 
     def __len__(self) -> int:
-        """How many messages there are, ready or waiting."""
+        """Return how many messages there are, ready or waiting."""
         return len(self._ready) + len(self._waiting)
 
     def _prepare(

@@ -1,4 +1,4 @@
-"""The client's side of a yard in memory: production's API, checks and errors."""
+"""The client of a yard in memory: production's API, checks and errors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _NOWHERE: Final = "redis://taskyard-testing.invalid/0"
 
 
 class YardHandle(JobHandle):
-    """A `JobHandle` that never waits, since nothing could happen meanwhile."""
+    """A `JobHandle` that never waits, because no job runs while the test waits."""
 
     __slots__ = ()
 
@@ -41,14 +41,15 @@ class YardHandle(JobHandle):
     ) -> Any:
         """Return the handler's result; the errors are those of `JobHandle.result`.
 
-        Raises `ResultTimeout` at once if production would wait.
+        Raises `ResultTimeout` at once where production would wait.
         """
         record = self.record()
         waits = LIVE if wait_for_replay else LIVE - {State.DEAD_LETTERED}
         if record.state in waits:
             raise ResultTimeout(
-                f"job {self.job_id} is {record.state}, and nothing runs while a test asks for its "
-                "result: call yard.run() first, or yard.settle() if the job waits for its time"
+                f"job {self.job_id} is still {record.state}, and no job runs while a test asks "
+                "for a result. Call yard.run() first, or yard.settle() if the job waits for "
+                "its time"
             )
         return self._ended(record, self._raw)
 
@@ -58,7 +59,7 @@ class YardHandle(JobHandle):
         *,
         wait_for_replay: bool = False,
     ) -> Any:
-        """Do as `result`, for tests that are coroutines."""
+        """Return the result as `result` does, for tests that are coroutines."""
         return self.result(timeout, wait_for_replay=wait_for_replay)
 
 
@@ -75,7 +76,7 @@ class EnqueuedJob:
 
 
 class MemoryClient(Taskyard):
-    """A `Taskyard` whose records and broker are in memory."""
+    """A `Taskyard` client whose records and broker are in memory."""
 
     def __init__(self, settings: Settings, catalogue: Catalogue, clock: YardClock) -> None:
         # Without the base's `__init__`, which needs servers.
@@ -103,7 +104,7 @@ class MemoryClient(Taskyard):
         reply_to: str | None = None,
         policy: Mapping[str, object] | None = None,
     ) -> JobHandle:
-        """Do as `Taskyard.enqueue`: the same arguments, checks and errors."""
+        """Enqueue a job as `Taskyard.enqueue` does: the same arguments, checks and errors."""
         request = EnqueueRequest(
             job_type=job_type,
             payload=payload,
@@ -121,7 +122,7 @@ class MemoryClient(Taskyard):
     async def aenqueue(
         self, job_type: str, payload: Any, **options: Unpack[EnqueueOptions]
     ) -> JobHandle:
-        """Do as `enqueue`, for asyncio; it never waits."""
+        """Enqueue a job as `enqueue` does, for asyncio; it never waits."""
         return self.enqueue(job_type, payload, **options)
 
     def enqueue_many(self, requests: Iterable[EnqueueRequest]) -> list[JobHandle]:
@@ -134,7 +135,7 @@ class MemoryClient(Taskyard):
         return YardHandle(self, job_id, created=False)
 
     def close(self) -> None:
-        """Close what was opened."""
+        """Close the client's event loops and files."""
         if self._app is not None:
             self._app.close()
 

@@ -16,10 +16,10 @@ Alarm = tuple[datetime, Callable[[], None]]
 
 
 class Follower(Protocol):
-    """An object that keeps a copy of the time."""
+    """An object that keeps a copy of the clock's time."""
 
     def clock_moved(self) -> None:
-        """Copy the clock's time."""
+        """Copy the clock's new time."""
         ...
 
 
@@ -38,27 +38,27 @@ class YardClock:
         self._followers: WeakSet[Follower] = WeakSet()
 
     def now(self) -> datetime:
-        """Wall time, aware, UTC."""
+        """Return the wall time as an aware datetime in UTC."""
         return self._now
 
     def now_us(self) -> int:
-        """Wall time in microseconds, as records and letters keep it."""
+        """Return the wall time in microseconds, as records and dead letters store it."""
         return to_us(self._now)
 
     def monotonic_s(self) -> float:
-        """Seconds since the clock was made."""
+        """Return the seconds since the clock was created."""
         return (self._now - self._start).total_seconds()
 
     def wait_s(self, seconds: float) -> None:
-        """Let `seconds` pass, at once."""
+        """Move the clock by `seconds`, without a real wait."""
         self.advance(timedelta(seconds=seconds))
 
     def advance(self, by: timedelta) -> None:
-        """Move the clock; no job runs, and due jobs wait for `yard.run()`."""
+        """Move the clock forward; no job runs, and due jobs wait for `yard.run()`."""
         if by < timedelta(0):
             raise ValueError(
-                f"expected a duration of 0 or more, got {by!r}; for an earlier time "
-                "create a Yard with an earlier clock"
+                f"expected a duration of 0 or more, got {by!r}. A clock never goes back; for "
+                "an earlier time create a Yard with an earlier clock"
             )
         end = self._now + by
         while self._alarms and self._alarms[0][0] <= end:
@@ -68,7 +68,7 @@ class YardClock:
         self._move_to(end)
 
     def follow(self, follower: Follower) -> None:
-        """Call `follower.clock_moved()` whenever the time has changed, as long as it exists."""
+        """Call `follower.clock_moved()` whenever the time changes, as long as `follower` exists."""
         self._followers.add(follower)
 
     def _move_to(self, moment: datetime) -> None:
@@ -78,7 +78,10 @@ class YardClock:
 
     @contextmanager
     def alarms(self, alarms: list[Alarm]) -> Iterator[None]:
-        """Call these alarms if the clock passes their times inside the block; other alarms wait."""
+        """Call these alarms when the clock passes their times inside the block.
+
+        Alarms of outer blocks wait until the block ends.
+        """
         before, self._alarms = self._alarms, sorted(alarms, key=lambda alarm: alarm[0])
         try:
             yield

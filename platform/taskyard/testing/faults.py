@@ -1,4 +1,4 @@
-"""Faults that a test requests for later attempts: a process or a whole worker dies."""
+"""Faults that a test requests for later attempts: the death of a process or of a worker."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ __all__ = ["Fault", "Faults", "OvertimeKill", "ProcessKilled", "WorkerKilled"]
 
 
 class ProcessKilled(BaseException):
-    """The attempt's process is dead: no code in it can catch this, decide or clean up.
+    """Raised to simulate that the attempt's process is dead.
 
-    A handler under test may raise it too.
+    No code in the attempt can catch it, decide or clean up. A handler under test may raise it
+    too.
     """
 
 
 class OvertimeKill(ProcessKilled):
-    """The attempt reached its hard time limit, of `limit_s` seconds."""
+    """Raised to simulate that the attempt reached its hard time limit of `limit_s` seconds."""
 
     def __init__(self, limit_s: float) -> None:
         self.limit_s = limit_s
@@ -27,12 +28,18 @@ class OvertimeKill(ProcessKilled):
 
 
 class WorkerKilled(ProcessKilled):
-    """The whole worker is dead, so no process can write to the record either."""
+    """Raised to simulate that the whole worker is dead.
+
+    Then no process of the worker writes to the record either.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One requested death; with `job_id` None it hits the next attempt of any job."""
+    """One death that a test requested.
+
+    With `job_id` None it ends the next attempt, of whichever job.
+    """
 
     job_id: str | None = None
     after_handler: bool = False
@@ -40,7 +47,7 @@ class Fault:
     before_begin: bool = False
 
     def strike(self) -> None:
-        """End the process."""
+        """End the process as the test requested."""
         kind = WorkerKilled if self.whole_worker else ProcessKilled
         raise kind("signal 9 (SIGKILL)")
 
@@ -52,12 +59,12 @@ class Faults:
     coming: list[Fault] = field(default_factory=list)
 
     def bind(self, handler: Handler, job_id: str) -> Handler:
-        """Return `handler`, which gets its fault injected when it is called."""
+        """Return `handler` in a form that raises the requested fault when it is called."""
         wrapped = self._async(handler, job_id) if handler.is_async else self._sync(handler, job_id)
         return replace(handler, function=wrapped)
 
     def strike_before_begin(self, job_id: str) -> None:
-        """End the worker that has just received this job's message, if that was requested."""
+        """End the worker that has just received this job's message, if the test requested that."""
         fate = self._take(job_id, before_begin=True)
         if fate is not None:
             raise WorkerKilled

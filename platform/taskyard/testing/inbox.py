@@ -1,4 +1,4 @@
-"""An inbox in memory, for tests of handlers without their database."""
+"""An inbox in memory, for tests of handlers that use `context.once` without a database."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ Step = tuple[str, str]
 
 @dataclass
 class MemoryTransaction:
-    """A session for `context.once`; its steps count when the block ends without an error."""
+    """A transaction in memory for `context.once`.
+
+    The steps in it are kept when its block ends without an error.
+    """
 
     _done: set[Step]
     _mine: set[Step] = field(default_factory=set)
 
     def once(self, job_key: str, step: str) -> bool:
-        """Return True the first time."""
+        """Return True if this step of this job was not done before, and note it."""
         key = (job_key, step)
         if key in self._done or key in self._mine:
             return False
@@ -29,32 +32,38 @@ class MemoryTransaction:
         return True
 
     def commit(self) -> None:
-        """Keep the steps of the block."""
+        """Keep the steps of the transaction."""
         self._done |= self._mine
 
 
 class MemoryInbox:
-    """`with yard.inbox.begin() as session:` commits at its end and rolls back on any error."""
+    """An inbox in memory that remembers which steps were done.
+
+    `with yard.inbox.begin() as session:` commits at its end and rolls back on any error.
+    """
 
     def __init__(self) -> None:
         self._done: set[Step] = set()
 
     @contextmanager
     def begin(self) -> Iterator[MemoryTransaction]:
-        """Return a transaction."""
+        """Return a new transaction."""
         transaction = MemoryTransaction(self._done)
         yield transaction
         transaction.commit()
 
 
 def guard(real: OnceGuard | None) -> OnceGuard:
-    """Return `context.once` for both: a transaction of this inbox, or a session of SQLAlchemy's."""
+    """Return `context.once` for transactions of this inbox and for SQLAlchemy's sessions."""
 
     def once(session: object, job_key: str, step: str) -> bool:
         if isinstance(session, MemoryTransaction):
             return session.once(job_key, step)
         if real is None:
-            raise TypeError(f"expected a session for context.once, got {session!r}")
+            raise TypeError(
+                "context.once expected a transaction of yard.inbox or a session "
+                f"of SQLAlchemy, got {session!r}"
+            )
         return real(session, job_key, step)
 
     return once

@@ -1,4 +1,4 @@
-"""The dead letters of a yard, which in production the mirror would store in Postgres."""
+"""The dead letters of a yard in memory; in production the mirror stores them in Postgres."""
 
 from __future__ import annotations
 
@@ -22,36 +22,36 @@ UNSET: Final = object()
 
 @dataclass
 class LetterShelf:
-    """Letters by id, in the order of their deaths; each has the status of its row."""
+    """Dead letters by id, in the order of their deaths, each with its status."""
 
     _letters: dict[str, Letter] = field(default_factory=dict)
     _status: dict[str, LetterStatus] = field(default_factory=dict)
 
     def post(self, letter: Letter) -> None:
-        """Store a letter; the same one again changes nothing."""
+        """Store a dead letter; storing the same one again changes nothing."""
         sent = Letter.parse(letter.encode())
         if sent.letter_id not in self._letters:
             self._letters[sent.letter_id] = sent
             self._status[sent.letter_id] = first_status(sent.escalate_to)
 
     def all(self) -> list[Letter]:
-        """Return every letter, replayed ones included, oldest first."""
+        """Return every dead letter, replayed ones included, oldest first."""
         return list(self._letters.values())
 
     def standing(self) -> list[Letter]:
-        """Return the letters that were not replayed."""
+        """Return the dead letters that were not replayed."""
         return [letter for letter in self.all() if self.status(letter) is not LetterStatus.REPLAYED]
 
     def status(self, letter: Letter) -> LetterStatus:
-        """Return `pending`, `manual_review` or `replayed`."""
+        """Return the status of a dead letter: `pending`, `manual_review` or `replayed`."""
         return self._status[letter.letter_id]
 
     def mark_replayed(self, letter: Letter) -> None:
-        """Note that its replay has begun."""
+        """Note that the replay of a dead letter has begun."""
         self._status[letter.letter_id] = LetterStatus.REPLAYED
 
     def find(self, name: str) -> Letter:
-        """Return the letter of this id, or the last letter of the job with this id.
+        """Return the dead letter of this id, or the last dead letter of the job with this id.
 
         Raises `NotFound`.
         """
@@ -60,15 +60,15 @@ class LetterShelf:
         of_job = [letter for letter in self.all() if letter.job_id == name]
         if not of_job:
             raise NotFound(
-                f"there is no dead letter {name!r}, by its id or by its job's; "
-                f"this yard has {len(self._letters)}, see yard.letters"
+                f"there is no dead letter with the id {name!r}, and none of a job with this "
+                f"id; this yard has {len(self._letters)}, see yard.letters"
             )
         return of_job[-1]
 
 
 @dataclass
 class Replays:
-    """The operator's replay: the rule of `taskyard.control`, then what the relay does."""
+    """The replay of dead letters: the rule of `taskyard.control`, then the publication."""
 
     settings: Settings
     records: MemoryRecords
@@ -76,7 +76,7 @@ class Replays:
     letters: LetterShelf
 
     def replay(self, letter: Letter, *, payload: Any, queue: str | None, force: bool) -> int:
-        """Open the job's next generation and publish its message; raises `Refused`."""
+        """Start the job's next generation and publish its message; raises `Refused`."""
         message = self._permitted(letter, payload, force=force)
         target = letter.queue if queue is None else queue
         top = self.settings.queue(target).priorities
@@ -104,15 +104,15 @@ class Replays:
         return opened.generation
 
     def _permitted(self, letter: Letter, payload: Any, *, force: bool) -> RawMessage:
-        """Return the message to publish, if the operators' rule allows it."""
+        """Return the message to publish, if the operators' rule allows the replay."""
         try:
             # The verbs' packages need SQLAlchemy and Alembic, which a yard needs for nothing else.
             from taskyard.control.edits import Edit, edited  # noqa: PLC0415
             from taskyard.control.eligibility import Candidate, check_replayable  # noqa: PLC0415
         except ImportError as error:
             raise TaskyardError(
-                f"a replay follows the operators' rule, which cannot be imported ({error}); "
-                "install 'taskyard[testing]'"
+                "a replay needs the operators' rule from taskyard.control, which was not "
+                f"imported ({error}); install 'taskyard[testing]'"
             ) from error
         candidate = Candidate(
             letter_id=letter.letter_id,

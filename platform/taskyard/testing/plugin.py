@@ -1,6 +1,7 @@
-"""The pytest plugin: fixtures, without an effect on projects that do not use them.
+"""The pytest plugin with the fixtures of `taskyard.testing`.
 
-pytest imports this module in every project of the environment, so it imports nothing itself.
+pytest imports this module in every project of the environment. So the module imports nothing
+itself, and has no effect on projects that do not use its fixtures.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ __all__ = ["taskyard_settings", "taskyard_yard"]
 
 @pytest.fixture
 def taskyard_settings() -> Settings:
-    """The settings of `taskyard_yard`; override it in a conftest to change limits or queues.
+    """Return the settings of `taskyard_yard`; override it to change limits or queues.
 
-    Variables of the environment are not read: a test must not depend on them.
+    Environment variables are not read, because a test must not depend on them.
     """
     from taskyard.settings import Settings  # noqa: PLC0415
 
@@ -31,7 +32,7 @@ def taskyard_settings() -> Settings:
 
 @pytest.fixture
 def taskyard_yard(taskyard_settings: Settings) -> Iterator[Yard]:
-    """A `Yard` for this test alone, with the registered handlers."""
+    """Return a `Yard` for this test alone, with the registered handlers."""
     from taskyard.testing.yard import Yard  # noqa: PLC0415
 
     with Yard(taskyard_settings) as yard:

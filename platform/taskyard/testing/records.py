@@ -1,4 +1,4 @@
-"""The records of a yard in memory: the Redis scripts themselves, on a server in this process."""
+"""The records of a yard in memory: production's Redis scripts, on a server in this process."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ try:
     from fakeredis import FakeRedis, FakeServer
 except ImportError as error:
     raise ImportError(
-        f"a yard runs the record scripts in fakeredis, which cannot be imported ({error}); "
-        "install 'taskyard[testing]'"
+        "a yard needs fakeredis to run the record scripts, and fakeredis was not imported "
+        f"({error}); install 'taskyard[testing]'"
     ) from error
 
 
 class Storage:
-    """A Redis of its own; nothing of it survives this object.
+    """A Redis in memory for one yard; its data ends with this object.
 
-    fakeredis reads the machine's clock. So `prelude` gives the scripts the yard's time, and expired
-    keys are removed when the yard's clock is moved.
+    fakeredis reads the machine's clock. So `prelude` gives the scripts the yard's time, and
+    expired keys are removed when the yard's clock is moved.
     """
 
     def __init__(self, clock: YardClock) -> None:
@@ -45,16 +45,16 @@ class Storage:
 
     @property
     def prelude(self) -> str:
-        """Return the Lua that goes before each script."""
+        """Return the Lua code that goes before each script."""
         names = f"local NOW, LIFETIMES = '{_NOW}', '{_LIFETIMES}'\n"
         return names + read_lua("taskyard.testing", "server")
 
     def ends_by_itself(self, key: str) -> bool:
-        """Return whether the key has a lifetime."""
+        """Return whether the key has an expiry time."""
         return self.client.zscore(_LIFETIMES, key) is not None
 
     def clock_moved(self) -> None:
-        """Copy the clock's time, and remove what has expired by then."""
+        """Copy the clock's time, and remove the keys that have expired."""
         now_us = self.clock.now_us()
         # The scripts split it into seconds and six digits.
         self.client.set(_NOW, f"{now_us:07d}")
@@ -65,7 +65,7 @@ class Storage:
 
 
 class MemoryRecords(Records):
-    """`taskyard.records.Records` without a server, in the time of `clock`."""
+    """The job records, `taskyard.records.Records`, without a server and in the time of `clock`."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class MemoryRecords(Records):
         return self.storage.prelude + super()._source(name)
 
     def now_us(self) -> int:
-        """Return the time of the clock that tests move."""
+        """Return the time of the clock that tests move, in microseconds."""
         return to_us(self.storage.clock.now())
 
     def events(self, job_id: str) -> list[dict[str, str]]:

@@ -1,4 +1,4 @@
-"""The worker of a yard in memory: decides, publishes, acknowledges, one message at a time."""
+"""The worker of a yard in memory: it decides, publishes and acknowledges one message at a time."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ WORKER: Final = "memory@test"
 
 @dataclass
 class MemoryWorker:
-    """What a worker's main process does around the pipeline of one attempt."""
+    """The work of a worker's main process around the pipeline of one attempt."""
 
     records: MemoryRecords
     broker: MemoryBroker
@@ -144,7 +144,7 @@ class MemoryWorker:
         self._conclude(message, answer, outcome)
 
     def _judge_overtime(self, message: Message, delivery: Delivery, killed: OvertimeKill) -> None:
-        """Judge a kill for overtime: it is a handler's outcome, so the policy decides."""
+        """Judge a kill at the hard time limit: it is a handler's outcome, so the policy decides."""
         text = f"hard time limit exceeded: TimeLimitExceeded({killed.limit_s:g},)"
         failure = Failure("timeout", "TimeLimitExceeded", text, "", "")
         record = self.records.read(message.job_id)
@@ -198,7 +198,7 @@ class MemoryWorker:
 
     @property
     def broker_now_us(self) -> int:
-        """Return the yard's time."""
+        """Return the yard's time in microseconds."""
         return self.records.now_us()
 
     def _post_own(self, message: Message, reused: Reused, outcome: Failed | None) -> None:
@@ -224,7 +224,7 @@ def _stamp(message: Message) -> Stamp | None:
 
 
 def _encode(job_id: str, value: Any) -> bytes:
-    """Encode as a worker does: the same length, and the same errors for values without JSON."""
+    """Encode a value as a worker does: the same length, the same errors for values without JSON."""
     date = datetime.now(UTC).isoformat()
     meta = {"status": "SUCCESS", "result": value, "traceback": None, "children": []}
     return json.dumps({**meta, "date_done": date, "task_id": job_id}, allow_nan=False).encode()

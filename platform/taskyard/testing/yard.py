@@ -1,4 +1,4 @@
-"""The yard in memory: the client's API, and a worker that runs when a test says so."""
+"""The yard in memory: the client's API, and a worker that runs when a test calls it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ BUSIEST: Final = 10_000
 
 
 class LiveCatalogue(Catalogue):
-    """A catalogue plus the definitions of the handlers' decorators, read again each time."""
+    """A catalogue that also has the job types that decorators define later."""
 
     def __init__(self, base: Catalogue, handlers: Registry) -> None:
         super().__init__({})
@@ -47,23 +47,23 @@ class LiveCatalogue(Catalogue):
         return known
 
     def __getitem__(self, name: str) -> JobType:
-        """The type called `name`; raises `UnknownJobType` with the nearest names."""
+        """Return the job type called `name`; raises `UnknownJobType` with the nearest names."""
         return self._now()[name]
 
     def __contains__(self, name: object) -> bool:
-        """Whether the type is defined."""
+        """Return whether the job type is defined."""
         return name in self._now()
 
     def __iter__(self) -> Iterator[str]:
-        """Names, in the order of definition."""
+        """Return the names in the order of their definition."""
         return iter(self._now())
 
     def __len__(self) -> int:
-        """How many types there are."""
+        """Return how many job types there are."""
         return len(self._now())
 
     def with_type(self, job_type: JobType) -> Catalogue:
-        """Return a copy that also has `job_type`."""
+        """Return a copy of the catalogue that also has `job_type`."""
         return LiveCatalogue(self._base.with_type(job_type), self._handlers)
 
 
@@ -71,7 +71,8 @@ class Yard(MemoryClient):
     """A `Taskyard` in memory; what is enqueued waits until `run`, `run_one`, `advance`, `settle`.
 
     `handlers` are those of `taskyard.jobs.job` unless given; import the module that registers
-    yours. `clock` moves only when the test moves it. Jitter comes from `seed`, so a run repeats.
+    yours. `clock` moves only when the test moves it. Jitter comes from `seed`, so a run
+    repeats.
     """
 
     def __init__(
@@ -109,9 +110,10 @@ class Yard(MemoryClient):
     # -- running -------------------------------------------------------------------------------
 
     def run(self) -> int:
-        """Process every message that is due now, and later ones that follow; return how many.
+        """Process every message that is due now, and those that become due by it.
 
-        Retries and countdowns that wait for their time are not processed.
+        Returns how many messages were processed. Retries and countdowns that wait for their
+        time are not processed.
         """
         for served in range(BUSIEST):
             if not self.run_one():
@@ -140,7 +142,7 @@ class Yard(MemoryClient):
         return True
 
     def advance(self, by: timedelta) -> int:
-        """Let time pass, and process everything when it is due; return how many messages."""
+        """Move the clock and process every message when it is due; return how many messages."""
         end = self.clock.now() + by
         served = self.run()
         while (due_us := self.broker.next_due_us()) is not None and from_us(due_us) <= end:
@@ -157,7 +159,9 @@ class Yard(MemoryClient):
             served += self.run()
             if served > BUSIEST:
                 raise TaskyardError(
-                    f"the yard has not settled after {served} messages; use advance(timedelta)"
+                    f"the yard still has waiting messages after {served} messages; does a job "
+                    "enqueue itself or retry for ever? Use advance(timedelta) to process a "
+                    "limited time"
                 )
         return served
 
@@ -176,22 +180,24 @@ class Yard(MemoryClient):
         whole_worker: bool = False,
         before_begin: bool = False,
     ) -> None:
-        """Kill the process of the next `times` attempts, of `job` or of any.
+        """Kill the process of the next `times` attempts of `job`, or of any job.
 
-        It dies before the handler's first line, or, with `after_handler`, after its last: the
-        effect exists, its outcome is not recorded. With `whole_worker` no process writes to the
-        record either: the next delivery waits until the lease has expired. `before_begin` kills the
-        worker that has the message and not yet a lease: deliveries are counted then, not deaths.
+        The process dies before the handler's first line. With `after_handler` it dies after
+        the last line: the handler's effect exists, but its outcome is not recorded. With
+        `whole_worker` no process writes to the record either: the next delivery waits until
+        the lease has expired. With `before_begin` the worker dies when it has the message
+        but not yet a lease; then deliveries are counted, not deaths.
         """
         job_id = None if job is None else job.job_id
         self._faults.coming += [Fault(job_id, after_handler, whole_worker, before_begin)] * times
 
     def overtake(self) -> None:
-        """Stall this attempt, and run another one of its job; call it inside a handler.
+        """Stall this attempt and run another attempt of its job; only a handler may call it.
 
-        The clock moves by a lease, so that the other attempt gets it. Back in the handler,
-        `context.cancelled` is true, `context.once` raises `LeaseLost`, and the outcome will not be
-        recorded: a store that checks the fencing token must handle this.
+        The clock moves by the duration of a lease, so that the other attempt gets the
+        lease. Back in the handler, `context.cancelled` is true, `context.once` raises
+        `LeaseLost`, and the outcome will not be recorded: a store that checks the fencing
+        token must handle this.
         """
         if self._served is None:
             raise TaskyardError(
@@ -203,12 +209,12 @@ class Yard(MemoryClient):
             off_the_loop(lambda: self._worker.serve(message))
 
     def redeliver(self, job: JobHandle | str, *, first: bool = False) -> None:
-        """Deliver the job's last message, or its first, once more; raises `NotFound`."""
+        """Deliver the last message of a job, or its first message, once more; raises `NotFound`."""
         delivered = self.broker.delivered.get(_id_of(job))
         if not delivered:
             raise NotFound(
-                f"no message of job {_id_of(job)} was delivered yet, so none can come again; "
-                "call yard.run() first"
+                f"no message of job {_id_of(job)} was delivered yet, so there is nothing to "
+                "deliver again; call yard.run() first"
             )
         self.broker.put_back(delivered[0 if first else -1])
 
@@ -216,11 +222,11 @@ class Yard(MemoryClient):
 
     @property
     def letters(self) -> list[Letter]:
-        """Every dead letter, oldest first; replayed ones included."""
+        """Return every dead letter, oldest first; replayed ones included."""
         return self._letters.all()
 
     def letter_status(self, letter: Letter) -> LetterStatus:
-        """`pending`, `manual_review` or `replayed`."""
+        """Return the status of a dead letter: `pending`, `manual_review` or `replayed`."""
         return self._letters.status(letter)
 
     def replay(
@@ -231,11 +237,12 @@ class Yard(MemoryClient):
         queue: str | None = None,
         force: bool = False,
     ) -> JobHandle:
-        """Replay a letter, given as such, or by its id or its job's; the job then waits to run.
+        """Replay a dead letter; the job then waits to run.
 
-        Raises `Refused` as the operators' verb does: a second replay, an expired letter without
-        `force`, a failed validation without another `payload`. Needs SQLAlchemy, which
-        `taskyard[testing]` brings.
+        The argument is the dead letter, its id, or its job's id. Raises `Refused` as the
+        operators' verb does: for a second replay, for an expired dead letter without
+        `force`, for a failed validation without another `payload`. Needs SQLAlchemy, which
+        `taskyard[testing]` installs.
         """
         letter = what if isinstance(what, Letter) else self._letters.find(_id_of(what))
         replays = Replays(self.settings, self.records, self.broker, self._letters)
