@@ -225,8 +225,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "uniqueness without a key": (
         {"unique_for": 60},
         InvalidPayload,
-        "unique_for is given without an idempotency_key. Pass an idempotency_key too: it says which "
-        "job must be unique",
+        "unique_for is given without an idempotency_key. Pass an idempotency_key too",
     ),
 }
 

@@ -48,7 +48,7 @@ class YardHandle(JobHandle):
         if record.state in waits:
             raise ResultTimeout(
                 f"job {self.job_id} is still {record.state}, and no job runs while a test asks "
-                "for a result. Call yard.run() first, or yard.settle() if the job waits for "
+                "for a result: call yard.run() first, or yard.settle() if the job waits for "
                 "its time"
             )
         return self._ended(record, self._raw)
