@@ -402,7 +402,7 @@ def test_of_two_archivers_at_once_one_works_and_clears_what_a_third_left(
 ) -> None:
     del old
     (tmp_path / ".audit-1.partial").write_text("half")
-    lock = "SELECT pg_advisory_xact_lock(hashtextextended('taskyard audit archiver public', 0))"
+    lock = "SELECT pg_advisory_xact_lock(hashtextextended('taskyard.audit.archiver public', 0))"
     with log.begin() as other:
         other.execute(text(lock))
         assert Archiver(log, tmp_path, 30).run_once() == 0

@@ -37,7 +37,7 @@ _OLD: Final = text(
 # One at a time archives a schema's log, also where several relays share the folder.
 _LOCK: Final = text(
     "SELECT pg_try_advisory_xact_lock("
-    "hashtextextended('taskyard audit archiver ' || current_schema(), 0))"
+    "hashtextextended('taskyard.audit.archiver ' || current_schema(), 0))"
 )
 _WAIT: Final = text(f"SELECT pg_advisory_xact_lock({LOCK_SQL})")
 _NOW: Final = text(f"SELECT {in_microseconds('clock_timestamp()')}, pg_current_xact_id()::text")

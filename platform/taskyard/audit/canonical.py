@@ -47,7 +47,7 @@ ROW_SQL: Final = ", ".join(f"{text} AS {name}" for name, text in _TEXTS.items())
 
 def row_hash(row: Mapping[str, str | None]) -> bytes:
     """Return the hash of a row read with `ROW_SQL`; raises KeyError if a column is missing."""
-    return digest("taskyard audit row 1", *(row[name] for name in ROW_COLUMNS))
+    return digest("taskyard.audit.row 1", *(row[name] for name in ROW_COLUMNS))
 
 
 def digest(*parts: str | bytes | None) -> bytes:

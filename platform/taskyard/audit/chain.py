@@ -32,7 +32,7 @@ __all__ = [
 GENESIS: Final = bytes(HASH_BYTES)
 """The previous hash of the first seal."""
 # One at a time extends the chain of a schema. Where two meet all the same, the number stops one.
-LOCK_SQL: Final = "hashtextextended('taskyard audit sealer ' || current_schema(), 0)"
+LOCK_SQL: Final = "hashtextextended('taskyard.audit.sealer ' || current_schema(), 0)"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _PAGE: Final = 100
 SEAL_SQL: Final = (
@@ -68,7 +68,7 @@ class Seal:
     def digest(self) -> bytes:
         """Return the hash of all fields except `hash`."""
         return digest(
-            f"taskyard audit seal {self.form}",
+            f"taskyard.audit.seal {self.form}",
             str(self.seq),
             self.cluster,
             str(self.sealed_us),
