@@ -16,8 +16,8 @@ from taskyard.broker import connection
 from taskyard.database import migrate
 from taskyard.deadletters import mirror_queue
 from taskyard.settings import Settings
-from taskyard.wire.category import Category
-from taskyard.wire.letters import Letter, RawMessage, letter_id
+from taskyard.wire.letter_categories import Category
+from taskyard.wire.letter_envelope import Letter, RawMessage, letter_id
 
 __all__ = ["Mirrored", "mirror_letters"]
 

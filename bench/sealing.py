@@ -27,7 +27,7 @@ from taskyard.clock import to_us
 from taskyard.control import replay
 from taskyard.database import create_partitions, migrate, opened
 from taskyard.database.tables import LETTERS
-from taskyard.wire.category import Category
+from taskyard.wire.letter_categories import Category
 
 __all__ = ["SealingCost", "sealing_cost"]
 

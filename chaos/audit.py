@@ -18,7 +18,7 @@ from chaos.poison import cases_of, verdict
 from taskyard.install import FleetPublisher
 from taskyard.jobs.states import State
 from taskyard.reconcile import Reconciler
-from taskyard.wire.letters import letter_id
+from taskyard.wire.letter_envelope import letter_id
 
 __all__ = ["ENDS", "LOST_IN_POP", "REPEATED", "STORM_DEATHS", "Audit", "audit", "states_of"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from chaos.faults import Faults
-from taskyard.ops.embedded.home import Home
+from taskyard.ops.embedded.data_folder import Home
 
 __all__ = ["SmallDisk", "disk_alarm", "fill", "fill_up"]
 

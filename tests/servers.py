@@ -23,10 +23,10 @@ import pytest
 from redis import Redis
 from redis.exceptions import ConnectionError as NotConnected
 
-from taskyard.ops.embedded.address import LOOPBACK, Address
-from taskyard.ops.embedded.extra import valkey_binary
-from taskyard.ops.embedded.kept import KeptProcess, Program
+from taskyard.ops.embedded.embedded_wheels import valkey_binary
+from taskyard.ops.embedded.port_and_passwords import LOOPBACK, Address
 from taskyard.ops.embedded.stack import EmbeddedStack
+from taskyard.ops.embedded.supervised_server import Program, SupervisedServer
 from taskyard.ops.embedded.waiting import until
 
 __all__ = ["RabbitMQ", "RedisServer", "Servers", "redis_program", "require_or_skip"]
@@ -76,7 +76,7 @@ def free_port() -> int:
     return Address.new().on_free_port().port
 
 
-def _await_answer(process: KeptProcess, answers: Callable[[], bool], name: str) -> None:
+def _await_answer(process: SupervisedServer, answers: Callable[[], bool], name: str) -> None:
     until(lambda: not process.running or answers(), within_s=START_S)
     if not process.running or not answers():
         process.stop()
@@ -93,7 +93,7 @@ class RedisServer:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.options = folder, options or []
         self.port = free_port()
-        self._process: KeptProcess | None = None
+        self._process: SupervisedServer | None = None
 
     @property
     def url(self) -> str:
@@ -108,7 +108,7 @@ class RedisServer:
         argv = [str(redis_program())]
         argv += ["--bind", LOOPBACK, "--port", str(self.port), "--dir", str(self.folder)]
         argv += ["--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction"]
-        self._process = KeptProcess(
+        self._process = SupervisedServer(
             Program(argv=[*argv, *self.options], log=self.folder / "redis.log", cwd=self.folder)
         )
         _await_answer(self._process, self._answers, "redis-server")
@@ -144,8 +144,8 @@ class RabbitMQ:
         self.folder, self.configuration = folder, configuration
         self.port, self.distribution_port, self.epmd_port = _distinct_ports(3)
         self.node = f"taskyard-{self.port}@localhost"
-        self._epmd: KeptProcess | None = None
-        self._server: KeptProcess | None = None
+        self._epmd: SupervisedServer | None = None
+        self._server: SupervisedServer | None = None
 
     @property
     def url(self) -> str:
@@ -170,8 +170,8 @@ class RabbitMQ:
         self._server = self._keep([str(server)], "rabbitmq.log")
         _await_answer(self._server, self._answers, "rabbitmq-server")
 
-    def _keep(self, argv: list[str], log: str) -> KeptProcess:
-        return KeptProcess(
+    def _keep(self, argv: list[str], log: str) -> SupervisedServer:
+        return SupervisedServer(
             Program(
                 argv=argv,
                 log=self.folder / log,

@@ -29,7 +29,7 @@ from taskyard.errors import DeadLettered
 from taskyard.jobs.states import State
 from taskyard.ledger import history
 from taskyard.ledger import job as ledger_job
-from taskyard.wire.letters import letter_id
+from taskyard.wire.letter_envelope import letter_id
 
 JOBS = 200
 ACTS = {"plan": "plan_act", "exec": "exec_act", "locator": "locator_act", "ops": "ops_act"}

@@ -76,6 +76,7 @@ def test_a_users_type_checker_sees_its_types(python: Path, tmp_path: Path) -> No
     done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (
-        '"def (yard: taskyard.client.taskyard.Taskyard) -> taskyard.client.handle.' in done.stdout
+        '"def (yard: taskyard.client.taskyard.Taskyard) -> taskyard.client.job_handle.'
+        in done.stdout
     )
     assert 'Revealed type is "int"' in done.stdout

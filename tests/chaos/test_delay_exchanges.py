@@ -22,8 +22,8 @@ from taskyard.clock import SYSTEM_CLOCK, to_us
 from taskyard.errors import PublishFailed
 from taskyard.queues import inquire
 from taskyard.settings import Settings
-from taskyard.wire.headers import Stamp
-from taskyard.wire.letters import RawMessage
+from taskyard.wire.letter_envelope import RawMessage
+from taskyard.wire.stamp_header import Stamp
 
 pytestmark = pytest.mark.slow
 

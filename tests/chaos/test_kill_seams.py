@@ -28,7 +28,7 @@ from support.yard import ServerHarness, fresh_settings, list_key
 from taskyard.client import JobHandle
 from taskyard.jobs.states import State
 from taskyard.ledger import history
-from taskyard.wire.letters import letter_id
+from taskyard.wire.letter_envelope import letter_id
 
 # A dead worker's messages return after this; the heartbeat alone would take 10 s.
 VISIBILITY_S = 2

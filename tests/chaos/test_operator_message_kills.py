@@ -25,7 +25,7 @@ from taskyard.audit import list_unverified, rows_of
 from taskyard.database import create_partitions
 from taskyard.database.tables import AUDIT, OUTBOX, UNVERIFIED
 from taskyard.jobs.states import State
-from taskyard.mirror.letters import store_letters
+from taskyard.mirror.store_letters import store_letters
 
 # The next worker gets a dead one's message after this; the heartbeat alone would take 10 s.
 VISIBILITY_S = 2

@@ -29,11 +29,11 @@ from taskyard.database.tables import AUDIT, LETTERS
 from taskyard.errors import GateClosed
 from taskyard.gate import Gate
 from taskyard.jobs.states import State
-from taskyard.ops.embedded.extra import postgres_binaries
+from taskyard.ops.embedded.embedded_wheels import postgres_binaries
 from taskyard.reconcile import Kind, Reconciler, accept
 from taskyard.relay import Relay
 from taskyard.settings import Settings
-from taskyard.wire.letters import letter_id
+from taskyard.wire.letter_envelope import letter_id
 
 pytestmark = pytest.mark.slow
 

@@ -15,7 +15,7 @@ from support.waiting import eventually
 from support.worker import HANDLERS, Worker
 from support.yard import ServerHarness
 from taskyard.jobs.states import State
-from taskyard.wire.letters import letter_id
+from taskyard.wire.letter_envelope import letter_id
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from taskyard.client import JobHandle
 from taskyard.jobs import JobType
 from taskyard.settings import Settings
 from taskyard.testing import ProcessKilled, Yard
-from taskyard.wire.letters import Letter
+from taskyard.wire.letter_envelope import Letter
 
 __all__ = ["MemoryStage"]
 

@@ -23,16 +23,16 @@ from support.worker import Worker
 from support.yard import catalogue, fresh_settings
 from taskyard.access import Identity, Role
 from taskyard.client import EnqueueRequest, JobHandle, Taskyard
-from taskyard.client.messages import first_message
-from taskyard.client.requests import check
+from taskyard.client.check_request import check
+from taskyard.client.render_message import first_message
 from taskyard.control import Edit, replay
 from taskyard.gate import Gate
 from taskyard.jobs.states import LIVE, State
 from taskyard.ledger import history
 from taskyard.relay import Relay
 from taskyard.settings import Settings
-from taskyard.wire.headers import Stamp
-from taskyard.wire.letters import AttemptNote
+from taskyard.wire.letter_envelope import AttemptNote
+from taskyard.wire.stamp_header import Stamp
 
 __all__ = ["ServersStage"]
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from conformance.handlers import Diary
 from taskyard.client import JobHandle, Taskyard
-from taskyard.wire.letters import AttemptNote
+from taskyard.wire.letter_envelope import AttemptNote
 
 __all__ = ["Seen", "Stage", "waits_between"]
 

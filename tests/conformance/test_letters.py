@@ -9,8 +9,8 @@ import pytest
 from conformance.stage import Stage
 from taskyard.errors import Refused
 from taskyard.jobs.states import State
-from taskyard.wire.exact import pack
-from taskyard.wire.letters import letter_id
+from taskyard.wire.letter_envelope import letter_id
+from taskyard.wire.lossless_json import pack
 
 
 def test_a_letter_holds_the_job_its_cause_and_its_message(stage: Stage) -> None:

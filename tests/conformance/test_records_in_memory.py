@@ -27,7 +27,7 @@ from taskyard.jobs.attempt_outcomes import Decision
 from taskyard.records import Records, Run, Witnessed
 from taskyard.testing.clock import YardClock
 from taskyard.testing.records import MemoryRecords
-from taskyard.wire.headers import Stamp
+from taskyard.wire.stamp_header import Stamp
 
 # Given by two different clocks; what follows from them is compared instead.
 OF_A_CLOCK = {"token", "epoch", "version", "due_us", "now_us", "decided_us", "remaining_us"}

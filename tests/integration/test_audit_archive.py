@@ -33,7 +33,7 @@ from taskyard.audit.archive import read_archive
 from taskyard.database import migrate, opened
 from taskyard.database.tables import LETTERS, OUTBOX
 from taskyard.errors import InvalidPayload, ServerUnreachable
-from taskyard.mirror.letters import store_letters
+from taskyard.mirror.store_letters import store_letters
 from taskyard.relay import Retention
 from taskyard.settings import Settings
 

@@ -18,11 +18,11 @@ from support.databases import new_database
 from taskyard import audit
 from taskyard.audit import Head, HeadFile, Kind, Report, Sealer, exported, given_heads, verify
 from taskyard.audit import sealer as module_of_sealer
-from taskyard.audit.chain import Seal
+from taskyard.audit.seal_chain import Seal
 from taskyard.audit.sealer import EVERY_S
 from taskyard.database import migrate, opened
 from taskyard.errors import InvalidPayload, ServerUnreachable
-from taskyard.ops.embedded.extra import postgres_binaries
+from taskyard.ops.embedded.embedded_wheels import postgres_binaries
 
 EVERYTHING = "SELECT count(*) FROM operator_audit_log"
 SEALED = "SELECT count(*) FROM audit_seals, unnest(row_ids)"

@@ -10,8 +10,8 @@ from sqlalchemy import Connection, Engine, text
 
 from support.audit import sealed, without_triggers, write
 from taskyard.audit import Head, Kind
-from taskyard.audit.canonical import ROW_COLUMNS, ROW_SQL, row_hash
-from taskyard.audit.chain import GENESIS, append, last_seal, seals_after
+from taskyard.audit.canonical_bytes import ROW_COLUMNS, ROW_SQL, row_hash
+from taskyard.audit.seal_chain import GENESIS, append, last_seal, seals_after
 from taskyard.audit.verify import verify_in
 
 # ruff: noqa: S608 - every part of a statement stands in this file

@@ -11,7 +11,7 @@ from sqlalchemy import Engine, text
 from servers import Servers
 from support.shell import connected_shell
 from taskyard.audit import count_unverified, list_unverified
-from taskyard.audit.unverified import MOST_A_MINUTE
+from taskyard.audit.unverified_denials import MOST_A_MINUTE
 
 
 @pytest.fixture

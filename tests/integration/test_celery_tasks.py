@@ -12,7 +12,7 @@ from servers import Servers
 from support.ground import GROUNDS, Ground, ground_on, signature
 from support.legacy_fixtures import BROKERS
 from support.waiting import eventually
-from taskyard.wire.letters import Letter
+from taskyard.wire.letter_envelope import Letter
 
 
 @pytest.fixture(scope="module", params=BROKERS)

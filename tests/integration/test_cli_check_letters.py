@@ -12,8 +12,8 @@ from support.letters import make_delivery, make_letter
 from support.shell import Shell
 from support.worker import environment_of
 from taskyard.deadletters import LetterBox
-from taskyard.mirror.letters import store_letters
-from taskyard.ops.cli.checks import letters
+from taskyard.mirror.store_letters import store_letters
+from taskyard.ops.cli.checks import dead_letters
 from taskyard.ops.cli.checks.finding import Finding, Level
 from taskyard.settings import Settings
 
@@ -35,7 +35,7 @@ def store(database: Engine, count: int, escalate_to: str | None = None) -> None:
 
 
 def found(settings: Settings) -> list[Finding]:
-    return list(letters.look_at(settings))
+    return list(dead_letters.look_at(settings))
 
 
 def test_letters_that_wait_are_counted_by_status(place: Settings, database: Engine) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from support.shell import PROGRAM, Shell
 from taskyard.ops.cli.commands import COMMANDS
-from taskyard.ops.cli.lazy import Command, Noun
+from taskyard.ops.cli.lazy_commands import Command, Noun
 from taskyard.ops.embedded import EmbeddedStack
 
 LIGHT = """

@@ -17,14 +17,14 @@ from support.signing import WHY
 from taskyard.access import Action, Identity, Role
 from taskyard.access.credential import Fault, call_of, verify
 from taskyard.access.key_files import read_ring, read_signing_key
-from taskyard.access.keys import KeyRing, PublicKey, text_of
+from taskyard.access.key_ring import KeyRing, PublicKey, text_of
 from taskyard.access.operator_calls import call_of_task
 from taskyard.access.operator_tasks import REPLAY_TASK
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.control import keys
+from taskyard.control.change_key_ring import change_ring
 from taskyard.control.identity import local_identity
 from taskyard.control.rights import Rights
-from taskyard.control.ring_changes import change_ring
 from taskyard.control.signing import sign_call
 from taskyard.database.tables import AUDIT
 from taskyard.errors import (
@@ -37,7 +37,7 @@ from taskyard.errors import (
     Refused,
 )
 from taskyard.settings import Settings
-from taskyard.wire.credentials import CREDENTIAL
+from taskyard.wire.credential_argument import CREDENTIAL
 
 ADMIN = Identity("root@example.com", via="token:1", role=Role.ADMIN)
 ME = local_identity(Settings(trust_local=True)).subject

@@ -13,7 +13,7 @@ from support.letters import DIED_US, make_delivery, make_letter
 from support.shell import Shell, connected_shell
 from taskyard.clock import from_us
 from taskyard.database import create_partitions
-from taskyard.mirror.letters import store_letters
+from taskyard.mirror.store_letters import store_letters
 from taskyard.wire import Letter
 
 # Mirror, relay, reconcile and operators: by the role that they have in production.

@@ -21,9 +21,9 @@ from taskyard.broker import connection, own_layout
 from taskyard.broker.redis_keys import PLAIN, Layout
 from taskyard.clock import SYSTEM_CLOCK, to_us
 from taskyard.install import Place, Places
-from taskyard.install.places import RABBIT, broker_mark
-from taskyard.ops.cli.queues.apps import look_at_apps
-from taskyard.ops.cli.queues.look import QueueState
+from taskyard.install.app_queues import RABBIT, broker_mark
+from taskyard.ops.cli.queues.app_queues import look_at_apps
+from taskyard.ops.cli.queues.queue_counts import QueueState
 from taskyard.ops.cli.queues.unserved import state_of
 from taskyard.records import Records
 from taskyard.settings import Settings

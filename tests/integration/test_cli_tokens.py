@@ -12,7 +12,7 @@ from servers import Servers
 from support.shell import Shell, connected_shell
 from taskyard.access import Token
 from taskyard.ops.cli.commands import COMMANDS
-from taskyard.ops.cli.lazy import Command, load
+from taskyard.ops.cli.lazy_commands import Command, load
 
 # Mirror, relay, reconcile and operators: by the role that they have in production.
 AS_RUNTIME = True

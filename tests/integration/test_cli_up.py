@@ -21,7 +21,7 @@ from support.taskyard_up import Up
 from support.waiting import eventually
 from taskyard.clock import from_us
 from taskyard.database import create_partitions, engine
-from taskyard.mirror.letters import store_letters
+from taskyard.mirror.store_letters import store_letters
 from taskyard.ops.embedded import EmbeddedStack
 from taskyard.records import Records
 from taskyard.settings import load

@@ -28,8 +28,8 @@ from taskyard.errors import (
 )
 from taskyard.jobs.states import State
 from taskyard.settings import Settings
-from taskyard.wire.headers import Stamp
-from taskyard.wire.letters import RawMessage
+from taskyard.wire.letter_envelope import RawMessage
+from taskyard.wire.stamp_header import Stamp
 
 THREADS = 20
 MANY = 5_000

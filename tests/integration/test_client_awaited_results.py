@@ -15,7 +15,7 @@ from support.proxy import Proxy, through
 from support.waiting import eventually, soon
 from support.worker import Worker
 from support.yard import ServerHarness, fresh_settings
-from taskyard.client import JobHandle, listener
+from taskyard.client import JobHandle, result_listener
 from taskyard.errors import (
     DeadLettered,
     JobFailed,
@@ -53,7 +53,7 @@ def harness(direct: ServerHarness, proxy: Proxy) -> Iterator[ServerHarness]:
 
 @pytest.fixture(autouse=True)
 def without_the_poll(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listener, "_POLL_AFTER_S", 3_600.0)
+    monkeypatch.setattr(result_listener, "_POLL_AFTER_S", 3_600.0)
 
 
 def subscriptions(harness: ServerHarness) -> list[int]:
@@ -129,7 +129,7 @@ def test_whoever_waits_for_a_replay_waits_on(harness: ServerHarness) -> None:
 def test_an_end_that_nothing_tells_of_is_found_by_the_poll(
     harness: ServerHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listener, "_POLL_AFTER_S", 0.0)
+    monkeypatch.setattr(result_listener, "_POLL_AFTER_S", 0.0)
     job = harness.act(job_type="plan_act")
 
     async def scenario() -> Any:
@@ -225,7 +225,7 @@ def test_a_longer_wait_raises_that_the_server_does_not_answer(
 def test_a_connection_that_stands_and_says_nothing_is_made_anew(
     harness: ServerHarness, direct: ServerHarness, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listener, "_QUIET_S", 0.1)
+    monkeypatch.setattr(result_listener, "_QUIET_S", 0.1)
     job = harness.act(value=7, gate="stalled")
 
     async def scenario() -> Any:

@@ -28,9 +28,9 @@ from taskyard.client import Taskyard
 from taskyard.deadletters import exchange, mirror_queue
 from taskyard.mirror import Delivery, kombu_letters
 from taskyard.mirror.kombu_letters import KombuLetters
-from taskyard.mirror.reading import Readable, Unreadable, read
+from taskyard.mirror.read_delivery import Readable, Unreadable, read
 from taskyard.settings import Settings
-from taskyard.wire.letters import Letter, plain_body
+from taskyard.wire.letter_envelope import Letter, plain_body
 
 MIB = 1024 * 1024
 KINDS = encoders()

@@ -13,7 +13,7 @@ from servers import Servers
 from support.ground import GROUNDS, Ground, ground_on, signature
 from support.legacy_fixtures import BROKERS
 from support.waiting import eventually
-from taskyard.wire.letters import Letter
+from taskyard.wire.letter_envelope import Letter
 
 # What a client may write into a signature's options, or leave out, and Celery cannot publish.
 BROKEN: dict[str, dict[str, Any]] = {

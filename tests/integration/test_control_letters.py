@@ -16,7 +16,7 @@ from taskyard.control import letters
 from taskyard.control.letters import Filters
 from taskyard.database.tables import LETTERS
 from taskyard.errors import NotFound, Refused
-from taskyard.mirror.letters import store_letters
+from taskyard.mirror.store_letters import store_letters
 
 # Mirror, relay, reconcile and operators: by the role that they have in production.
 AS_RUNTIME = True

@@ -16,7 +16,7 @@ from taskyard.access import Action, Identity, Role
 from taskyard.control import read_payload
 from taskyard.database.tables import AUDIT
 from taskyard.errors import InvalidReason, NotFound, NotPermitted
-from taskyard.mirror.letters import store_letters
+from taskyard.mirror.store_letters import store_letters
 
 # Mirror, relay, reconcile and operators: by the role that they have in production.
 AS_RUNTIME = True

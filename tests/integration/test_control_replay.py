@@ -15,7 +15,7 @@ from taskyard.access import Identity, Role
 from taskyard.control import Edit, ReplayRequested, replay, wait_outcome
 from taskyard.database.tables import AUDIT, LETTERS, OUTBOX
 from taskyard.errors import NotFound, NotPermitted, Refused
-from taskyard.mirror.letters import store_letters
+from taskyard.mirror.store_letters import store_letters
 
 # Mirror, relay, reconcile and operators: by the role that they have in production.
 AS_RUNTIME = True

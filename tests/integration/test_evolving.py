@@ -21,7 +21,7 @@ from support.letters import make_delivery, make_letter
 from taskyard.access import Action
 from taskyard.database import create_partitions, engine, migrate
 from taskyard.jobs import Category
-from taskyard.mirror.letters import store_letters
+from taskyard.mirror.store_letters import store_letters
 from taskyard.wire import Letter
 
 # The package's attribute of that name is the function.

@@ -11,7 +11,7 @@ from support.dated import dated
 from support.hostile_letters import changed_letters, drops
 from support.letters import make_delivery, make_letter
 from taskyard.database.tables import LETTERS
-from taskyard.mirror.letters import store_letters
+from taskyard.mirror.store_letters import store_letters
 
 # Mirror, relay, reconcile and operators: by the role that they have in production.
 AS_RUNTIME = True

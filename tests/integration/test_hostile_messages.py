@@ -26,8 +26,8 @@ from support.worker import Worker
 from support.yard import ServerHarness, fresh_settings, list_key
 from taskyard.records import Records
 from taskyard.settings import Settings
-from taskyard.wire.headers import usable_id
-from taskyard.wire.letters import Letter
+from taskyard.wire.letter_envelope import Letter
+from taskyard.wire.stamp_header import usable_id
 
 LONG_S = 120.0
 RECORDED = ("ran", "completed")

@@ -31,7 +31,7 @@ from support.signing import WHY, Keeper, send_replay
 from support.waiting import SOON_S, eventually
 from support.worker import HANDLERS, Worker
 from support.yard import ServerHarness, fresh_settings, list_key
-from taskyard.access.broadcasts import WHOAMI, call_of_broadcast
+from taskyard.access.broadcast_calls import WHOAMI, call_of_broadcast
 from taskyard.access.credential import sign
 from taskyard.access.operator_tasks import REPLAY_TASK
 from taskyard.audit import list_unverified
@@ -39,9 +39,9 @@ from taskyard.broker import is_amqp, own_layout
 from taskyard.database import create_partitions
 from taskyard.database.tables import AUDIT, LETTERS, UNVERIFIED
 from taskyard.jobs.states import State
-from taskyard.mirror.letters import store_letters
+from taskyard.mirror.store_letters import store_letters
 from taskyard.settings import Settings
-from taskyard.wire.credentials import CREDENTIAL
+from taskyard.wire.credential_argument import CREDENTIAL
 
 # Mirror, relay, reconcile and operators: by the role that they have in production.
 AS_RUNTIME = True

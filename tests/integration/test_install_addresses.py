@@ -19,8 +19,8 @@ from support.worker import Worker
 from support.yard import catalogue, fresh_settings
 from taskyard.client import Taskyard
 from taskyard.errors import ServerUnreachable
-from taskyard.ops.embedded.address import LOOPBACK
-from taskyard.ops.embedded.kept import KeptProcess, Program
+from taskyard.ops.embedded.port_and_passwords import LOOPBACK
+from taskyard.ops.embedded.supervised_server import Program, SupervisedServer
 from taskyard.settings import Settings
 from taskyard.store import connect, reachable
 
@@ -70,7 +70,7 @@ def redis(certificates: Certificates, tmp_path_factory: pytest.TempPathFactory) 
         f"sentinel monitor {PRIMARY} {LOOPBACK} {at.port} 1\n"
         f'sentinel auth-pass {PRIMARY} "{PASSWORD}"\n'
     )
-    started: list[KeptProcess] = []
+    started: list[SupervisedServer] = []
     try:
         _start(started, server, folder / "redis.log", f"redis://:{SECRET}@{LOOPBACK}:{at.port}")
         sentinel = [str(require_or_skip("redis-server")), str(configuration), "--sentinel"]
@@ -82,8 +82,8 @@ def redis(certificates: Certificates, tmp_path_factory: pytest.TempPathFactory) 
             process.stop()
 
 
-def _start(started: list[KeptProcess], argv: list[str], log: Path, url: str) -> None:
-    process = KeptProcess(Program(argv=argv, log=log, cwd=log.parent))
+def _start(started: list[SupervisedServer], argv: list[str], log: Path, url: str) -> None:
+    process = SupervisedServer(Program(argv=argv, log=log, cwd=log.parent))
     started.append(process)
     eventually(lambda: _answers(url), f"{log.name} answers", why=process.log_tail)
 

@@ -12,7 +12,7 @@ from kombu import Queue
 from servers import Servers
 from support.legacy_fixtures import BROKERS
 from taskyard.install import install
-from taskyard.install.eta import put_off
+from taskyard.install.defer_eta import put_off
 from taskyard.install.installed_context import InstalledContext
 from taskyard.jobs.states import State
 from taskyard.settings import Settings

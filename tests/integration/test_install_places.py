@@ -25,7 +25,7 @@ from taskyard.broker.redis_keys import PLAIN, Layout
 from taskyard.control import replay
 from taskyard.errors import PublishFailed, Refused
 from taskyard.install import FleetPublisher, Place, Places
-from taskyard.install.places import broker_mark
+from taskyard.install.app_queues import broker_mark
 from taskyard.records import Records
 from taskyard.settings import Settings
 from taskyard.wire import Stamp

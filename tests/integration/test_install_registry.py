@@ -10,7 +10,7 @@ from celery import Celery, Task
 from celery.exceptions import DuplicateTaskNameWarning
 
 from taskyard.install import Mode, install
-from taskyard.install.marks import MODE
+from taskyard.install.attribute_names import MODE
 from taskyard.settings import Settings
 
 URL = "redis://127.0.0.1:1/0"  # nothing is connected

@@ -19,7 +19,7 @@ from support.waiting import SOON_S
 from support.yard import fresh_settings
 from taskyard.install import install
 from taskyard.install.installed_context import InstalledContext
-from taskyard.install.returner import late_s, return_abandoned
+from taskyard.install.requeue_begun_jobs import late_s, return_abandoned
 from taskyard.jobs.attempt_outcomes import Decision
 from taskyard.records import GONE_S, Fleet, Member, Run
 from taskyard.transport import give_back

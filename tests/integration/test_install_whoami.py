@@ -11,9 +11,9 @@ import pytest
 from servers import Servers
 from support.legacy_fixtures import legacy_on
 from support.signing import Keeper
-from taskyard.access.broadcasts import WHOAMI, call_of_broadcast
+from taskyard.access.broadcast_calls import WHOAMI, call_of_broadcast
 from taskyard.access.credential import sign
-from taskyard.wire.credentials import CREDENTIAL
+from taskyard.wire.credential_argument import CREDENTIAL
 
 
 @pytest.mark.parametrize("broker", ["redis", "rabbitmq"])

@@ -21,13 +21,13 @@ from support.waiting import SOON_S, eventually
 from support.worker import HANDLERS, Worker
 from support.yard import ServerHarness, fresh_settings
 from taskyard.broker import connection
-from taskyard.control.edits import for_job
+from taskyard.control.replay_edits import for_job
 from taskyard.install import FleetPublisher
 from taskyard.records import Records
-from taskyard.relay.replays import Replay, open_generation, publish
+from taskyard.relay.carry_out_replay import Replay, open_generation, publish
 from taskyard.settings import Settings
 from taskyard.store import connect
-from taskyard.wire.letters import Letter
+from taskyard.wire.letter_envelope import Letter
 
 app, tasks = legacy_fixtures("protect")
 

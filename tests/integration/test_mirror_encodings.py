@@ -19,13 +19,13 @@ from support.shell import Shell
 from support.waiting import eventually
 from support.yard import fresh_settings
 from taskyard.clock import from_us
-from taskyard.control.edits import captured
+from taskyard.control.replay_edits import captured
 from taskyard.database import create_partitions, migrate, opened
 from taskyard.database.tables import LETTERS
 from taskyard.errors import SchemaMismatch
 from taskyard.mirror import Delivery
-from taskyard.mirror.letters import store_letters
-from taskyard.mirror.lifecycle import store_events
+from taskyard.mirror.store_letters import store_letters
+from taskyard.mirror.store_lifecycle import store_events
 from taskyard.wire import Letter
 
 ENCODINGS = ("LATIN1", "SQL_ASCII")

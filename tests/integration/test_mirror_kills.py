@@ -15,9 +15,9 @@ from taskyard.broker import connection as broker_connection
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.database.tables import EVENTS, LETTERS
 from taskyard.deadletters import LetterBox, mirror_queue
-from taskyard.mirror.feeds import EventFeed, LetterFeed
+from taskyard.mirror.batch_feeds import EventFeed, LetterFeed
 from taskyard.mirror.kombu_letters import KombuLetters
-from taskyard.mirror.stream import LifecycleStream
+from taskyard.mirror.lifecycle_stream import LifecycleStream
 from taskyard.records import Records
 from taskyard.settings import Settings
 
@@ -32,9 +32,9 @@ from taskyard.broker import connection
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.database import engine
 from taskyard.deadletters import mirror_queue
-from taskyard.mirror.feeds import EventFeed, LetterFeed
+from taskyard.mirror.batch_feeds import EventFeed, LetterFeed
 from taskyard.mirror.kombu_letters import KombuLetters
-from taskyard.mirror.stream import LifecycleStream
+from taskyard.mirror.lifecycle_stream import LifecycleStream
 from taskyard.settings import Settings
 settings = Settings.model_validate_json(sys.argv[1])
 database = engine(sys.argv[2])

@@ -14,11 +14,11 @@ from support.databases import migrate_as_before, new_database
 from support.dated import dated
 from support.entries import make_entry
 from support.letters import make_delivery, make_letter, make_message
-from taskyard.control.edits import captured
+from taskyard.control.replay_edits import captured
 from taskyard.database.tables import LETTERS, REJECTS
 from taskyard.mirror import Delivery
-from taskyard.mirror.letters import store_letters
-from taskyard.mirror.lifecycle import store_events
+from taskyard.mirror.store_letters import store_letters
+from taskyard.mirror.store_lifecycle import store_events
 from taskyard.wire import Letter
 
 pytestmark = pytest.mark.usefixtures("empty_database")
@@ -29,10 +29,15 @@ PIECE = 4_000
 @pytest.fixture
 def _small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """The limits at a few kilobytes: the way is the same, and quick."""
-    for place in ("database.bulk", "mirror.letters", "mirror.rows", "mirror.lifecycle"):
+    for place in (
+        "database.bulk_write",
+        "mirror.store_letters",
+        "mirror.letter_rows",
+        "mirror.store_lifecycle",
+    ):
         monkeypatch.setattr(f"taskyard.{place}.PIECE_BYTES", PIECE)
-    monkeypatch.setattr("taskyard.mirror.halving.BATCH_BYTES", 10 * PIECE)
-    monkeypatch.setattr("taskyard.mirror.halving.WHOLE_BYTES", 50 * PIECE)
+    monkeypatch.setattr("taskyard.mirror.bisect_batch.BATCH_BYTES", 10 * PIECE)
+    monkeypatch.setattr("taskyard.mirror.bisect_batch.WHOLE_BYTES", 50 * PIECE)
 
 
 def keep(database: Engine, *deliveries: Delivery) -> None:

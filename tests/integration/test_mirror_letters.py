@@ -18,14 +18,14 @@ from support.waiting import eventually
 from support.yard import letters_key
 from taskyard.broker import connection as broker_connection
 from taskyard.clock import from_us
-from taskyard.control.edits import captured
+from taskyard.control.replay_edits import captured
 from taskyard.database.tables import LETTERS
 from taskyard.deadletters import LetterBox, exchange, mirror_queue
 from taskyard.errors import ServerUnreachable
 from taskyard.mirror import Delivery
-from taskyard.mirror.feeds import LetterFeed
+from taskyard.mirror.batch_feeds import LetterFeed
 from taskyard.mirror.kombu_letters import KombuLetters
-from taskyard.mirror.letters import store_letters
+from taskyard.mirror.store_letters import store_letters
 from taskyard.settings import Settings
 from taskyard.wire import Letter
 

@@ -15,9 +15,9 @@ from taskyard import ledger
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.database.tables import LETTERS, REJECTS
 from taskyard.errors import NotFound
-from taskyard.mirror.feeds import EventFeed
-from taskyard.mirror.letters import store_letters
-from taskyard.mirror.stream import GROUP, LifecycleStream
+from taskyard.mirror.batch_feeds import EventFeed
+from taskyard.mirror.lifecycle_stream import GROUP, LifecycleStream
+from taskyard.mirror.store_letters import store_letters
 from taskyard.records import Records
 from taskyard.settings import Settings
 from taskyard.wire import Stamp

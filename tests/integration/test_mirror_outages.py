@@ -112,7 +112,7 @@ def test_a_fault_of_our_own_ends_the_whole_mirror(
     def broken(*_: object) -> None:
         raise TypeError("a fault of ours")
 
-    monkeypatch.setattr("taskyard.mirror.feeds.store_letters", broken)
+    monkeypatch.setattr("taskyard.mirror.batch_feeds.store_letters", broken)
     harness.post()
     with pytest.raises(TypeError, match="a fault of ours"):
         harness.mirror.run(threading.Event())

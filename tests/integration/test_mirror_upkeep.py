@@ -15,10 +15,10 @@ from taskyard.clock import SYSTEM_CLOCK, SystemClock, to_us
 from taskyard.database import create_partitions, engine
 from taskyard.database.partitions import partitions
 from taskyard.database.tables import EVENTS, LEDGER, LETTERS
-from taskyard.mirror.letters import store_letters
-from taskyard.mirror.lifecycle import store_events
-from taskyard.mirror.stream import StreamEntry
-from taskyard.mirror.upkeep import keep_partitions
+from taskyard.mirror.lifecycle_stream import StreamEntry
+from taskyard.mirror.partition_upkeep import keep_partitions
+from taskyard.mirror.store_letters import store_letters
+from taskyard.mirror.store_lifecycle import store_events
 from taskyard.settings import Settings
 
 

@@ -12,15 +12,15 @@ from sqlalchemy import Engine, select
 
 from support.signing import Keeper
 from taskyard.access import Action
-from taskyard.access.broadcasts import WHOAMI, call_of_broadcast
+from taskyard.access.broadcast_calls import WHOAMI, call_of_broadcast
 from taskyard.access.credential import sign
 from taskyard.access.verifier import Verifier
 from taskyard.audit import list_unverified
 from taskyard.clock import SYSTEM_CLOCK, to_us
 from taskyard.database.tables import AUDIT, REJECTS, UNVERIFIED
-from taskyard.mirror.feeds import EventFeed
-from taskyard.mirror.stream import LifecycleStream, StreamEntry
-from taskyard.mirror.verbs import is_verb, store_verbs
+from taskyard.mirror.batch_feeds import EventFeed
+from taskyard.mirror.lifecycle_stream import LifecycleStream, StreamEntry
+from taskyard.mirror.worker_verbs import is_verb, store_verbs
 from taskyard.records.verb_events import VerbEvent, VerbEvents
 from taskyard.settings import Settings
 

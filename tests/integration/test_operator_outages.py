@@ -20,7 +20,7 @@ from support.yard import ServerHarness, fresh_settings
 from taskyard.database import create_partitions
 from taskyard.database.tables import AUDIT
 from taskyard.jobs.states import State
-from taskyard.mirror.letters import store_letters
+from taskyard.mirror.store_letters import store_letters
 
 # Mirror, relay, reconcile and operators: by the role that they have in production.
 AS_RUNTIME = True

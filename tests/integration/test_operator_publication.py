@@ -28,9 +28,9 @@ from taskyard.control.rights import Rights
 from taskyard.database import create_partitions
 from taskyard.database.tables import AUDIT
 from taskyard.jobs.states import State
-from taskyard.mirror.letters import store_letters
+from taskyard.mirror.store_letters import store_letters
 from taskyard.settings import Settings
-from taskyard.wire.credentials import CREDENTIAL
+from taskyard.wire.credential_argument import CREDENTIAL
 
 # Mirror, relay, reconcile and operators: by the role that they have in production.
 AS_RUNTIME = True

@@ -12,7 +12,7 @@ from redis.exceptions import ConnectionError as NotConnected
 from servers import Servers
 from support.proxy import Proxy, through
 from taskyard.store import Script, connect
-from taskyard.store.pipelined import PipelinedCalls
+from taskyard.store.pipelined_scripts import PipelinedCalls
 
 # Each call notes its number and answers with it: what is answered twice was called twice.
 NOTE = Script("redis.call('RPUSH', KEYS[1], ARGV[1]) return ARGV[1]")

@@ -18,9 +18,9 @@ from support.yard import catalogue, fresh_settings
 from taskyard.broker import connection
 from taskyard.client import Taskyard
 from taskyard.settings import Settings
-from taskyard.wire.exact import unpack
-from taskyard.wire.letters import Letter
-from taskyard.wire.unread import UNREAD
+from taskyard.wire.letter_envelope import Letter
+from taskyard.wire.lossless_json import unpack
+from taskyard.wire.undecoded_headers import UNREAD
 
 LATE = struct.pack(">HI", 0x2000, 11) + b"\x01tT" + b"\xff" * 8
 NO_UTF8 = struct.pack(">H", 0x8000) + b"\x02\xff\xfe"

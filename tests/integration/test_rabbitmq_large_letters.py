@@ -13,7 +13,7 @@ from support.yard import fresh_settings
 from taskyard.broker import connection
 from taskyard.deadletters import LetterBox, mirror_queue
 from taskyard.mirror.kombu_letters import KombuLetters
-from taskyard.wire.letters import Letter, RawMessage
+from taskyard.wire.letter_envelope import Letter, RawMessage
 
 pytestmark = pytest.mark.slow
 

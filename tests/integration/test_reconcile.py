@@ -26,13 +26,13 @@ from taskyard.deadletters import LetterBox
 from taskyard.errors import PublishFailed
 from taskyard.gate import Gate
 from taskyard.jobs.states import State
-from taskyard.mirror.letters import store_letters
+from taskyard.mirror.store_letters import store_letters
 from taskyard.reconcile import Kind, Reconciler, Report, watch
 from taskyard.records import Publication, Records
 from taskyard.relay import Relay
 from taskyard.settings import Settings
 from taskyard.wire import Letter
-from taskyard.wire.unsent import Unsent
+from taskyard.wire.unconfirmed_message import Unsent
 
 # Mirror, relay, reconcile and operators: by the role that they have in production.
 AS_RUNTIME = True
@@ -440,7 +440,7 @@ def test_a_look_without_time_says_that_it_is_incomplete(yard: ServerHarness) -> 
 def test_the_relays_watch_only_reports_and_names_the_action(
     yard: ServerHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.modules["taskyard.reconcile.watch"], "EVERY_S", 0.01)
+    monkeypatch.setattr(sys.modules["taskyard.reconcile.periodic_check"], "EVERY_S", 0.01)
     yard.client.zadd(f"{yard.settings.namespace}:delayed", {"half": 1})
     stop = threading.Event()
     reported: list[logging.LogRecord] = []
@@ -451,11 +451,11 @@ def test_the_relays_watch_only_reports_and_names_the_action(
             stop.set()
 
     ear = Ear()
-    logging.getLogger("taskyard.reconcile.watch").addHandler(ear)
+    logging.getLogger("taskyard.reconcile.periodic_check").addHandler(ear)
     try:
         watch(yard.reconciler, stop)
     finally:
-        logging.getLogger("taskyard.reconcile.watch").removeHandler(ear)
+        logging.getLogger("taskyard.reconcile.periodic_check").removeHandler(ear)
     assert vars(reported[0])["action"] == "reconcile_report"
     assert vars(reported[0])["drift"] == {"delayed_without_message": 1}
     assert yard.client.zcard(f"{yard.settings.namespace}:delayed") == 1

@@ -20,9 +20,9 @@ from taskyard.control import replay
 from taskyard.engine.retry_message import NextMessage
 from taskyard.gate import Gate
 from taskyard.install import FleetPublisher, Place, Places
-from taskyard.install.places import broker_mark
+from taskyard.install.app_queues import broker_mark
 from taskyard.jobs.attempt_outcomes import Decision
-from taskyard.mirror.letters import store_letters
+from taskyard.mirror.store_letters import store_letters
 from taskyard.reconcile import Kind, Reconciler, Report
 from taskyard.records import Records, Run
 from taskyard.relay import Relay

@@ -22,7 +22,7 @@ from taskyard.reconcile import Kind, Reconciler
 from taskyard.records import Fleet, Member
 from taskyard.runner.stored_decision import death_of, plain_failure
 from taskyard.wire import Stamp
-from taskyard.wire.letters import RawMessage
+from taskyard.wire.letter_envelope import RawMessage
 
 
 @pytest.fixture

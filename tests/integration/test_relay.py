@@ -30,9 +30,9 @@ from taskyard.database.tables import LETTERS, OUTBOX
 from taskyard.errors import PublishFailed
 from taskyard.gate import Gate
 from taskyard.install import FleetPublisher, Place, Places
-from taskyard.install.places import broker_mark
+from taskyard.install.app_queues import broker_mark
 from taskyard.jobs.states import State
-from taskyard.mirror.letters import store_letters
+from taskyard.mirror.store_letters import store_letters
 from taskyard.ops.cli.dlq.replay_history import waiting
 from taskyard.records import Records, Run
 from taskyard.relay import Relay

@@ -18,8 +18,8 @@ from support.worker import Worker
 from support.yard import ServerHarness, catalogue, fresh_settings
 from taskyard.client import JobHandle, Taskyard
 from taskyard.errors import PublishFailed, ServerUnreachable
-from taskyard.ops.embedded.address import LOOPBACK
-from taskyard.ops.embedded.kept import KeptProcess, Program
+from taskyard.ops.embedded.port_and_passwords import LOOPBACK
+from taskyard.ops.embedded.supervised_server import Program, SupervisedServer
 
 PRIMARY = "yard"
 
@@ -30,7 +30,7 @@ class Watched:
 
     primary: RedisServer
     replica: RedisServer
-    sentinel: KeptProcess
+    sentinel: SupervisedServer
     url: str
 
 
@@ -49,7 +49,7 @@ def watched(tmp_path: Path) -> Iterator[Watched]:
         f"sentinel failover-timeout {PRIMARY} 6000\n"
     )
     argv = [str(redis_program()), str(configuration), "--sentinel"]
-    sentinel = KeptProcess(Program(argv=argv, log=tmp_path / "sentinel.log", cwd=tmp_path))
+    sentinel = SupervisedServer(Program(argv=argv, log=tmp_path / "sentinel.log", cwd=tmp_path))
     try:
         with Redis(host=LOOPBACK, port=port) as client:
             eventually(lambda: _knows_replica(client), "Sentinel knows the replica")
@@ -116,7 +116,7 @@ def tls_url(tmp_path: Path) -> Iterator[str]:
     argv += ["--tls-port", str(port), "--tls-cert-file", str(certificate), "--save", ""]
     argv += ["--tls-key-file", str(key), "--tls-ca-cert-file", str(certificate)]
     argv += ["--tls-auth-clients", "no", "--dir", str(tmp_path)]
-    server = KeptProcess(Program(argv=argv, log=tmp_path / "tls.log", cwd=tmp_path))
+    server = SupervisedServer(Program(argv=argv, log=tmp_path / "tls.log", cwd=tmp_path))
     url = f"rediss://{LOOPBACK}:{port}/0?ssl_cert_reqs=required&ssl_ca_certs={certificate}"
     try:
         eventually(lambda: _answers(url), "the TLS server answers", why=server.log_tail)

@@ -18,14 +18,14 @@ from support.signing import Keeper
 from support.waiting import eventually
 from support.worker import HANDLERS, Worker, environment_of
 from support.yard import ServerHarness, fresh_settings
-from taskyard.access.broadcasts import WHOAMI, call_of_broadcast
+from taskyard.access.broadcast_calls import WHOAMI, call_of_broadcast
 from taskyard.access.credential import sign
 from taskyard.audit import list_unverified
+from taskyard.control.change_key_ring import change_ring
 from taskyard.control.identity import local_identity
-from taskyard.control.ring_changes import change_ring
 from taskyard.database.tables import AUDIT, UNVERIFIED
 from taskyard.settings import Settings
-from taskyard.wire.credentials import CREDENTIAL
+from taskyard.wire.credential_argument import CREDENTIAL
 
 # Mirror, relay, reconcile and operators: by the role that they have in production.
 AS_RUNTIME = True

@@ -22,7 +22,7 @@ from taskyard.jobs.states import State
 from taskyard.records import Run
 from taskyard.settings import Settings
 from taskyard.wire import Stamp
-from taskyard.wire.letters import RawMessage
+from taskyard.wire.letter_envelope import RawMessage
 
 LEASE_S = 1
 LONG_LEASE_S = 4

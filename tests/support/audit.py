@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, text
 from taskyard import audit
 from taskyard.access import Action
 from taskyard.audit import Entry, Head, Outcome, Sealer
-from taskyard.audit.chain import GENESIS, Seal, append, seals_after
+from taskyard.audit.seal_chain import GENESIS, Seal, append, seals_after
 
 __all__ = [
     "age_seals",

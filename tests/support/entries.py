@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import count
 
 from support.letters import DIED_US
-from taskyard.mirror.stream import StreamEntry
+from taskyard.mirror.lifecycle_stream import StreamEntry
 
 __all__ = ["make_entry"]
 

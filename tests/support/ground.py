@@ -21,7 +21,7 @@ from support.worker import Worker
 from support.yard import ServerHarness, fresh_settings, list_key
 from taskyard.broker import own_layout
 from taskyard.settings import Settings
-from taskyard.wire.letters import Letter
+from taskyard.wire.letter_envelope import Letter
 
 __all__ = ["GROUNDS", "Ground", "ground_on", "signature"]
 

@@ -11,7 +11,7 @@ import redis
 
 from taskyard.broker import Layout
 from taskyard.install import Place, Places
-from taskyard.install.places import broker_mark
+from taskyard.install.app_queues import broker_mark
 from taskyard.jobs.attempt_outcomes import Decision
 from taskyard.records import Fleet, Member, Records, Run, Witnessed
 from taskyard.settings import Settings

@@ -22,7 +22,7 @@ from support.preloaded import Running, launch
 from support.waiting import eventually
 from support.worker import TESTS, environment_of
 from taskyard.settings import Settings
-from taskyard.wire.letters import Letter
+from taskyard.wire.letter_envelope import Letter
 
 __all__ = ["Legacy", "Process"]
 

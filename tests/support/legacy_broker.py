@@ -14,7 +14,7 @@ from taskyard.broker import connection
 from taskyard.broker.delay_exchanges import delay_prefix, delay_type
 from taskyard.settings import Settings
 from taskyard.store import connect
-from taskyard.wire.letters import Letter
+from taskyard.wire.letter_envelope import Letter
 
 __all__ = ["Broker", "RabbitBroker", "RedisBroker"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from taskyard.engine.process_memory import ProcessMemory
-from taskyard.wire.logs import logger
+from taskyard.wire.redacted_logs import logger
 
 log = logger(__name__)
 

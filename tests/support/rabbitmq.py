@@ -13,7 +13,7 @@ from taskyard.broker import connection
 from taskyard.deadletters import mirror_queue
 from taskyard.queues import RabbitChoice, choose
 from taskyard.settings import Settings
-from taskyard.wire.letters import Letter
+from taskyard.wire.letter_envelope import Letter
 
 __all__ = ["chosen", "count_messages", "letters_of", "memory_alarm", "take_letters"]
 

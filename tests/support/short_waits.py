@@ -9,7 +9,7 @@ from functools import partial
 from typing import Final
 
 from taskyard.engine import worker_context
-from taskyard.wire.refusals import Refusals
+from taskyard.wire.lasting_failures import Refusals
 
 __all__ = ["WAIT_S"]
 

@@ -17,11 +17,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from taskyard.access import Identity, Role
 from taskyard.access.credential import sign
 from taskyard.access.key_files import SigningKey
-from taskyard.access.keys import KeyRing, PublicKey
+from taskyard.access.key_ring import KeyRing, PublicKey
 from taskyard.access.operator_calls import call_of_task
 from taskyard.access.operator_tasks import REPLAY_TASK
 from taskyard.settings import Settings
-from taskyard.wire.credentials import CREDENTIAL
+from taskyard.wire.credential_argument import CREDENTIAL
 
 __all__ = ["WHY", "Keeper", "send_replay"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from servers import require_or_skip
-from taskyard.ops.embedded.address import LOOPBACK
+from taskyard.ops.embedded.port_and_passwords import LOOPBACK
 
 __all__ = ["Certificates"]
 

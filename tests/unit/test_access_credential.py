@@ -27,7 +27,7 @@ from taskyard.access.credential import (
     verify,
 )
 from taskyard.access.key_files import SigningKey
-from taskyard.access.keys import KeyRing, PublicKey
+from taskyard.access.key_ring import KeyRing, PublicKey
 from taskyard.errors import CredentialRefused, InvalidPayload
 
 NOW = datetime(2026, 11, 28, 12, tzinfo=UTC)

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from taskyard.access import Action, Role
 from taskyard.access.key_files import LOOK_EVERY_S, RingFile, read_ring, read_signing_key
-from taskyard.access.keys import KeyRing, PublicKey, key_id_of
+from taskyard.access.key_ring import KeyRing, PublicKey, key_id_of
 from taskyard.errors import InvalidSettings
 
 # Always the same: its id stands in the ids of tests, which several processes compare.

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from taskyard.access import Token
 from taskyard.errors import InvalidSettings, NotPermitted, TokenRefused
 from taskyard.settings import Settings, load
-from taskyard.wire.logs import logger
+from taskyard.wire.redacted_logs import logger
 from taskyard.wire.redaction import mask_tokens, redact, redact_text, redacted_repr
 
 WHOLE = Token("0123456789ab", "s" * 43)

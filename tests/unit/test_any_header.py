@@ -10,8 +10,8 @@ import pytest
 from kombu import Connection
 
 from taskyard.broker import read_any_header
-from taskyard.wire.decoded import Decoded
-from taskyard.wire.unread import UNREAD
+from taskyard.wire.decoded_body import Decoded
+from taskyard.wire.undecoded_headers import UNREAD
 
 DELIVER = pack(">HH", 60, 60)
 HEADERS, TEXT = 0x2000, 0x8000

@@ -10,7 +10,7 @@ from time import monotonic
 
 import pytest
 
-from taskyard.install.backlog import Backlog
+from taskyard.install.background_queue import Backlog
 
 SOON_S = 10.0
 

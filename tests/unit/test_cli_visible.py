@@ -11,8 +11,8 @@ import pytest
 from rich.text import Text
 
 from taskyard.ops.cli import console
-from taskyard.ops.cli.failures import Switches, report_failure
-from taskyard.ops.cli.visible import clean, json_text, one_line
+from taskyard.ops.cli.error_output import Switches, report_failure
+from taskyard.ops.cli.visible_text import clean, json_text, one_line
 
 STEERING = {
     "a screen that is wiped": ("\x1b[2J", r"\x1b[2J"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from taskyard.control.eligibility import Candidate, check_replayable
+from taskyard.control.replay_eligibility import Candidate, check_replayable
 from taskyard.errors import Refused
 from taskyard.jobs import Category
 from taskyard.jobs.letter_states import OPEN, LetterStatus

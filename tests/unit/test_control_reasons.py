@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from taskyard.control.reasons import UNSPECIFIED, check_reason
+from taskyard.control.operator_reasons import UNSPECIFIED, check_reason
 from taskyard.errors import Refused
 
 

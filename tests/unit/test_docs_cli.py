@@ -18,10 +18,10 @@ from taskyard.errors import (
     UnknownJobType,
     UnknownQueue,
 )
-from taskyard.ops.cli import failures
+from taskyard.ops.cli import error_output
 from taskyard.ops.cli.commands import COMMANDS
-from taskyard.ops.cli.failures import with_next_step
-from taskyard.ops.cli.lazy import Noun
+from taskyard.ops.cli.error_output import with_next_step
+from taskyard.ops.cli.lazy_commands import Noun
 from taskyard.ops.cli.streams import BROKEN_PIPE
 
 PAGE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text("utf-8")
@@ -53,7 +53,12 @@ def test_the_page_lists_every_command_with_its_own_sentence() -> None:
 
 def test_the_page_lists_every_exit_code() -> None:
     documented = {int(code) for code in re.findall(r"^\| (\d+) \| ", PAGE, re.MULTILINE)}
-    own = {failures.USAGE, failures.UNREACHABLE, failures.FAULT, failures.INTERRUPTED}
+    own = {
+        error_output.USAGE,
+        error_output.UNREACHABLE,
+        error_output.FAULT,
+        error_output.INTERRUPTED,
+    }
     raised = {
         kind.exit_code
         for kind in vars(errors).values()
@@ -92,7 +97,7 @@ def test_the_page_lists_every_exit_code() -> None:
 def test_a_failure_ends_with_its_code_which_the_page_lists(
     error: BaseException, code: int, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert failures.report_failure(error, failures.Switches()) == code
+    assert error_output.report_failure(error, error_output.Switches()) == code
     assert re.search(rf"^\| {code} \| ", PAGE, re.MULTILINE)
     assert "Traceback" not in "".join(capfd.readouterr())
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from taskyard.ops.cli.commands import COMMANDS
-from taskyard.ops.cli.lazy import Noun
+from taskyard.ops.cli.lazy_commands import Noun
 from taskyard.settings import Settings
 
 ROOT = Path(__file__).parents[2]

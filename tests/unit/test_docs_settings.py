@@ -67,9 +67,9 @@ LIMITS = {
     "what a job's process holds": ["engine.memory_readings:INTERVAL_S"],
     "a message that its task gives back a second time": ["transport.requeue:RETURN_S"],
     "what a server refuses: a permission, a key of another type, full memory": [
-        "wire.refusals:FIRST_WAIT_S",
-        "wire.refusals:LONGEST_WAIT_S",
-        "wire.refusals:_FORGOTTEN_S",
+        "wire.lasting_failures:FIRST_WAIT_S",
+        "wire.lasting_failures:LONGEST_WAIT_S",
+        "wire.lasting_failures:_FORGOTTEN_S",
     ],
     "messages held back for such a wait": ["engine.celery_messages:MOST_HELD"],
     "a dead consumer's messages are looked for": ["transport.transport:_SWEEP_S"],
@@ -84,12 +84,15 @@ LIMITS = {
     ],
     "`enqueue_many`": ["records.bulk_admission:SCRIPTS_AHEAD"],
     "concurrent calls": [
-        "client.sender:_SCRIPTS",
+        "client.send_requests:_SCRIPTS",
         "records.bulk_admission:_TURN_BYTES",
-        "client.sender:_SCRIPTS_APART",
+        "client.send_requests:_SCRIPTS_APART",
     ],
     "threads that share a client": ["client.shared_calls:_LANES", "client.shared_calls:_ONE_LANE"],
-    "what a client keeps ready": ["client.shared_calls:_LINGER_S", "client.awaited:_LINGER_S"],
+    "what a client keeps ready": [
+        "client.shared_calls:_LINGER_S",
+        "client.awaited_results:_LINGER_S",
+    ],
     "heartbeat of a consumer": ["transport.owner_descriptions:OWNER_TTL_S"],
     "heartbeat of a worker": ["records.live_workers:GONE_S", "records.live_workers:_FORGOTTEN_S"],
     "deliveries by a quorum queue of RabbitMQ": ["queues.rabbit_queue:BROKER_DELIVERY_LIMIT"],
@@ -108,13 +111,13 @@ LIMITS = {
         "install.publish_recorder:_EXIT_S",
     ],
     "where an installed app's queues lie": [
-        "install.announcer:EVERY_S",
-        "install.places:_FORMER_US",
-        "install.places:_FORGOTTEN_US",
+        "install.queue_announcer:EVERY_S",
+        "install.app_queues:_FORMER_US",
+        "install.app_queues:_FORGOTTEN_US",
     ],
     "a watched task's lease": ["install.installed_context:_WATCH_S"],
-    "connecting to Redis, to Postgres": ["store.client:_SOCKET_TIMEOUT_S"],
-    "tries of one command": ["store.client:TRIES"],
+    "connecting to Redis, to Postgres": ["store.redis_client:_SOCKET_TIMEOUT_S"],
+    "tries of one command": ["store.redis_client:TRIES"],
     "patience around a handler": [
         "runner.redis_retry:_BEFORE_REPEATS",
         "runner.redis_retry:_BEFORE_S",
@@ -127,50 +130,58 @@ LIMITS = {
         "engine.broker_reconnect:LONGEST_S",
     ],
     "failed attempts in a record": ["records.job_record:HISTORY_LINES"],
-    "what a payload may be nested": ["client.requests:_DEEPEST"],
-    "an id or a task's name in a message": ["wire.headers:LONGEST_ID"],
-    "asking for a result": ["client.handle:_FIRST_WAIT_S", "client.handle:_LONGEST_WAIT_S"],
+    "what a payload may be nested": ["client.check_request:_DEEPEST"],
+    "an id or a task's name in a message": ["wire.stamp_header:LONGEST_ID"],
+    "asking for a result": ["client.job_handle:_FIRST_WAIT_S", "client.job_handle:_LONGEST_WAIT_S"],
     "awaiting results (`aresult`)": [
-        "client.listener:_TURN_S",
-        "client.listener:_POLL_AFTER_S",
-        "client.listener:_POLLS",
+        "client.result_listener:_TURN_S",
+        "client.result_listener:_POLL_AFTER_S",
+        "client.result_listener:_POLLS",
     ],
-    "a silent subscription": ["client.listener:_QUIET_S"],
+    "a silent subscription": ["client.result_listener:_QUIET_S"],
     "a result's last answer": ["client.timeouts:LAST_ASK_S"],
     "error message, traceback in a letter": [
         "runner.exception_facts:MESSAGE_LIMIT",
         "runner.exception_facts:TRACEBACK_LIMIT",
     ],
     "a letter on RabbitMQ": ["deadletters.publish_letter:_COMPRESSED_OVER_BYTES"],
-    "a compressed letter": ["wire.letters:ENVELOPE_LIMIT"],
+    "a compressed letter": ["wire.letter_envelope:ENVELOPE_LIMIT"],
     "arguments of a compressed message in its letter": [
         "deadletters.letter_from_record:_SHOWN_BYTES"
     ],
     "a review queue": ["deadletters.publish_letter:REVIEW_LIMIT"],
     "a kept copy of a letter": ["deadletters.letter_copies:_LARGEST_BYTES"],
-    "one batch of the mirror": ["mirror.feeds:BATCH", "mirror.halving:BATCH_BYTES"],
+    "one batch of the mirror": ["mirror.batch_feeds:BATCH", "mirror.bisect_batch:BATCH_BYTES"],
     "a letter or event that is kept as its bytes alone": [
-        "mirror.halving:WHOLE_BYTES",
-        "database.bulk:PIECE_BYTES",
+        "mirror.bisect_batch:WHOLE_BYTES",
+        "database.bulk_write:PIECE_BYTES",
     ],
-    "a refusal of Postgres that does not say whose fault it is": ["mirror.feeds:_UNCLEAR_TRIES"],
-    "reclaim by the mirror": ["mirror.feeds:_RECLAIM_EVERY_S", "mirror.stream:_CLAIM_IDLE_MS"],
+    "a refusal of Postgres that does not say whose fault it is": [
+        "mirror.batch_feeds:_UNCLEAR_TRIES"
+    ],
+    "reclaim by the mirror": [
+        "mirror.batch_feeds:_RECLAIM_EVERY_S",
+        "mirror.lifecycle_stream:_CLAIM_IDLE_MS",
+    ],
     "texts in Postgres": [
-        "mirror.rows:_NAME_LENGTH",
-        "mirror.rows:_TEXT_LENGTH",
-        "mirror.lifecycle:_TEXT_LENGTH",
+        "mirror.letter_rows:_NAME_LENGTH",
+        "mirror.letter_rows:_TEXT_LENGTH",
+        "mirror.store_lifecycle:_TEXT_LENGTH",
     ],
-    "partitions": ["database.partitions:AHEAD", "mirror.upkeep:EVERY_S"],
-    "ageing out": ["mirror.upkeep:EVERY_S", "mirror.upkeep:_CLOCKS_MAY_DIFFER_S"],
+    "partitions": ["database.partitions:AHEAD", "mirror.partition_upkeep:EVERY_S"],
+    "ageing out": [
+        "mirror.partition_upkeep:EVERY_S",
+        "mirror.partition_upkeep:_CLOCKS_MAY_DIFFER_S",
+    ],
     "patience with a server that is away": [
-        "database.retry:FIRST_WAIT_S",
-        "database.retry:LONGEST_WAIT_S",
+        "database.outage_retry:FIRST_WAIT_S",
+        "database.outage_retry:LONGEST_WAIT_S",
     ],
     "relay without work": ["relay.relay:_IDLE_S"],
     "an intent that is postponed": ["relay.relay:_LONGEST_WAIT_S"],
     "the audit log is sealed": ["audit.sealer:EVERY_S"],
-    "denials without an identity": ["audit.unverified:MOST_A_MINUTE"],
-    "findings of `audit verify` that are named": ["audit.findings:EXAMPLES"],
+    "denials without an identity": ["audit.unverified_denials:MOST_A_MINUTE"],
+    "findings of `audit verify` that are named": ["audit.verify_findings:EXAMPLES"],
     "retention of outbox, counts and audit log": [
         "relay.retention:EVERY_S",
         "relay.retention:_ROWS_AT_ONCE",
@@ -183,22 +194,28 @@ LIMITS = {
     "what stays of the audit log in Postgres": ["settings.model:LEAST_AUDIT_DAYS"],
     "gate's beat": ["gate:BEAT_S"],
     "reconcile: grace": ["reconcile.reconciler:GRACE_S"],
-    "reconcile: budget of time": ["reconcile.reconciler:BUDGET_S", "reconcile.watch:_BUDGET_S"],
-    "reconcile: interval in the relay": ["reconcile.watch:EVERY_S"],
+    "reconcile: budget of time": [
+        "reconcile.reconciler:BUDGET_S",
+        "reconcile.periodic_check:_BUDGET_S",
+    ],
+    "reconcile: interval in the relay": ["reconcile.periodic_check:EVERY_S"],
     "reconcile: rows, messages, examples": [
         "reconcile.reconciler:ROWS",
-        "reconcile.watch:_MOST_MESSAGES",
+        "reconcile.periodic_check:_MOST_MESSAGES",
         "reconcile.report:EXAMPLES",
     ],
     "letters per `dlq replay`": ["ops.cli.dlq.replay:LIMIT"],
     "`jobs wait`": ["ops.cli.jobs.wait:DEFAULT_TIMEOUT_S"],
-    "workers asked by `queues list` and `check`": ["ops.cli.queues.look:_ANSWER_S"],
-    "letters counted by `check`": ["ops.cli.checks.letters:_COUNT_MS"],
+    "workers asked by `queues list` and `check`": ["ops.cli.queues.queue_counts:_ANSWER_S"],
+    "letters counted by `check`": ["ops.cli.checks.dead_letters:_COUNT_MS"],
     "a cause of many lines in a list": ["ops.cli.summary_line:LONGEST"],
-    "waiting for the relay's answer": ["ops.cli.dlq.replays:_WAIT_S"],
+    "waiting for the relay's answer": ["ops.cli.dlq.replay_letter:_WAIT_S"],
     "a listing": ["ledger.read:SEARCH_LIMIT"],
     "the beginning of an id": ["control.find_letter_id:MINIMUM_PREFIX"],
-    "a reason": ["control.reasons:MINIMUM_LENGTH", "control.reasons:_MAXIMUM_LENGTH"],
+    "a reason": [
+        "control.operator_reasons:MINIMUM_LENGTH",
+        "control.operator_reasons:_MAXIMUM_LENGTH",
+    ],
     "a token's lifetime": ["control.tokens:DEFAULT_LIFETIME", "control.tokens:LONGEST_LIFETIME"],
     "the secret before a rotation": [
         "control.tokens:DEFAULT_OVERLAP",
@@ -251,7 +268,7 @@ def test_the_page_names_the_oldest_servers_that_check_takes():
 
 
 def test_two_limits_that_the_page_tells_as_one_are_one():
-    assert conninfo.CONNECT_TIMEOUT_S == store.client._SOCKET_TIMEOUT_S
+    assert conninfo.CONNECT_TIMEOUT_S == store.redis_client._SOCKET_TIMEOUT_S
     assert letters.LIMIT == ledger.SEARCH_LIMIT
     assert find.MINIMUM_PREFIX == find_letter_id.MINIMUM_PREFIX
 

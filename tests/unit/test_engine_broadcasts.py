@@ -12,7 +12,7 @@ from redis.exceptions import ConnectionError as RedisLost
 
 from support.signing import Keeper
 from taskyard.access import Action
-from taskyard.access.broadcasts import WHOAMI, call_of_broadcast
+from taskyard.access.broadcast_calls import WHOAMI, call_of_broadcast
 from taskyard.access.credential import sign
 from taskyard.access.verifier import Verifier
 from taskyard.engine.signed_broadcasts import Broadcasts

@@ -20,8 +20,8 @@ from taskyard.jobs.replay_rules import replay_eligible
 from taskyard.settings import Settings
 from taskyard.testing.clock import YardClock
 from taskyard.testing.records import MemoryRecords
-from taskyard.wire.headers import Stamp
-from taskyard.wire.refusals import Refusals
+from taskyard.wire.lasting_failures import Refusals
+from taskyard.wire.stamp_header import Stamp
 
 SETTINGS = Settings(redis_url="redis://nowhere:1/0")
 

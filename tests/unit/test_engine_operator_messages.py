@@ -18,7 +18,7 @@ from taskyard.engine.operator_messages import (
 from taskyard.engine.read_message import raw_message
 from taskyard.records import Record
 from taskyard.wire import RawMessage
-from taskyard.wire.credentials import CREDENTIAL, without_credential
+from taskyard.wire.credential_argument import CREDENTIAL, without_credential
 from taskyard.wire.redaction import redact, redact_text
 
 TEXT = f"v1.0123456789abcdef.{'eyJhdWQi' * 40}.{'Ab-_' * 21}Ab"

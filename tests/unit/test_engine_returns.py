@@ -14,7 +14,7 @@ from taskyard.engine.operator_messages import credential_of, take_credential
 from taskyard.engine.quorum_delivery_limit import HELD_S, RENEW_AT, Returns
 from taskyard.errors import PublishFailed
 from taskyard.settings import Settings
-from taskyard.wire.letters import RawMessage
+from taskyard.wire.letter_envelope import RawMessage
 
 
 class Publisher(AmqpPublisher):

@@ -10,12 +10,12 @@ import pytest
 from taskyard import audit
 from taskyard.clock import to_us
 from taskyard.deadletters import build_letter
-from taskyard.install.failure_seen import failure_seen
+from taskyard.install.failure_in_main import failure_seen
 from taskyard.jobs import Category
 from taskyard.ledger import Entry
-from taskyard.mirror.deliveries import Delivery
-from taskyard.mirror.reading import Unreadable
-from taskyard.mirror.rows import junk_row
+from taskyard.mirror.delivery_port import Delivery
+from taskyard.mirror.letter_rows import junk_row
+from taskyard.mirror.read_delivery import Unreadable
 from taskyard.records import Record
 from taskyard.runner.exception_facts import MESSAGE_LIMIT, describe_failure
 from taskyard.runner.stored_decision import plain_failure

@@ -6,10 +6,10 @@ import pytest
 
 from support.hostile_letters import NOW, changed_letters, drops
 from support.letters import make_delivery, make_letter
-from taskyard.database.faults import REFUSALS
-from taskyard.mirror.drops import is_drop
-from taskyard.mirror.reading import Readable, Unreadable, read
-from taskyard.mirror.rows import junk_row, row, salvaged_row
+from taskyard.database.postgres_errors import REFUSALS
+from taskyard.mirror.letter_rows import junk_row, row, salvaged_row
+from taskyard.mirror.rabbit_drops import is_drop
+from taskyard.mirror.read_delivery import Readable, Unreadable, read
 from taskyard.wire import letter_id
 
 

@@ -12,13 +12,13 @@ from kombu import Exchange, Queue
 from taskyard.engine.queue_routes import queue_named
 from taskyard.errors import InvalidSettings, MissingSetting
 from taskyard.install import Mode, install, plan
-from taskyard.install.adopt import composed_request
+from taskyard.install.adopt_task import composed_request
+from taskyard.install.attempt_pipeline import successor_of
 from taskyard.install.effective_stamp import effective_stamp
 from taskyard.install.modes import Modes
 from taskyard.install.protected_request import ProtectedRequest
-from taskyard.install.runner import successor_of
 from taskyard.settings import Settings
-from taskyard.wire.headers import Stamp
+from taskyard.wire.stamp_header import Stamp
 
 SETTINGS = Settings(redis_url="redis://nowhere:1/0")
 

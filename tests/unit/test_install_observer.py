@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from support.waiting import eventually
-from taskyard.install.observation import Ended, Requeued, Started, Watched
+from taskyard.install.observed_events import Ended, Requeued, Started, Watched
 from taskyard.install.observer import Observer
 from taskyard.jobs.attempt_outcomes import Decision
 from taskyard.settings import Settings
 from taskyard.testing.clock import YardClock
 from taskyard.testing.records import MemoryRecords
-from taskyard.wire.refusals import Refusals
+from taskyard.wire.lasting_failures import Refusals
 
 JOB = "job-1"
 RETRY = {"delay_s": 0.0, "code": "retry", "message": "again"}

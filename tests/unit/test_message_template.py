@@ -13,9 +13,9 @@ from celery import Celery
 
 from taskyard.broker.kombu_envelope import encode
 from taskyard.client import EnqueueRequest
-from taskyard.client.ids import new_call_id, new_job_id
-from taskyard.client.messages import MessageTemplate, first_message
-from taskyard.client.requests import check
+from taskyard.client.check_request import check
+from taskyard.client.job_ids import new_call_id, new_job_id
+from taskyard.client.render_message import MessageTemplate, first_message
 from taskyard.jobs import Catalogue, JobType
 from taskyard.settings import Settings
 from taskyard.wire import HEADER, Stamp

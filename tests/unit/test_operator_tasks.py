@@ -29,7 +29,7 @@ def test_a_worker_without_postgres_says_so(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_worker_without_the_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "taskyard.ops.operator_desk", cast("Any", None))
+    monkeypatch.setitem(sys.modules, "taskyard.ops.operator_context", cast("Any", None))
     with pytest.raises(CodedError, match=r"pip install 'taskyard\[ops\]'") as refused:
         replay_letter({}, CONTEXT)
     assert refused.value.code == NOT_CONFIGURED

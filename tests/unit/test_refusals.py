@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskyard.wire.refusals import LONGEST_WAIT_S, Refusals
+from taskyard.wire.lasting_failures import LONGEST_WAIT_S, Refusals
 
 JOBS = ("0b9e3a52-6f6a-4a7c-9f0e-0123456789ab", "1c9e3a52-6f6a-4a7c-9f0e-0123456789ab")
 

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from taskyard.ops.cli.commands import COMMANDS
-from taskyard.ops.cli.lazy import Command, Noun, load
+from taskyard.ops.cli.lazy_commands import Command, Noun, load
 from taskyard.settings import Settings
 
 ROOT = Path(__file__).parents[2]

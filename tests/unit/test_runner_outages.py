@@ -14,8 +14,8 @@ from redis.exceptions import RedisError
 
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.errors import DeadLettered
-from taskyard.install.endings import Returned
-from taskyard.install.runner import TaskRunner
+from taskyard.install.attempt_pipeline import TaskRunner
+from taskyard.install.body_endings import Returned
 from taskyard.jobs import Catalogue
 from taskyard.jobs.attempt_outcomes import Decision
 from taskyard.jobs.states import State
@@ -26,7 +26,7 @@ from taskyard.runner.redis_retry import RetryLimits
 from taskyard.settings import Settings
 from taskyard.testing.clock import YardClock
 from taskyard.testing.records import MemoryRecords
-from taskyard.wire.headers import Stamp
+from taskyard.wire.stamp_header import Stamp
 
 SETTINGS = Settings(redis_url="redis://nowhere:1/0")
 OLD = Stamp(1, sent_us=1)

@@ -12,7 +12,7 @@ from redis.exceptions import OutOfMemoryError, RedisError
 
 from taskyard.runner import redis_retry
 from taskyard.runner.redis_retry import AFTER, BEFORE, RetryLimits, Unreachable, retry_redis
-from taskyard.wire.refusals import Refusals
+from taskyard.wire.lasting_failures import Refusals
 
 
 def failing(times: int, error: Exception) -> Callable[[], str]:

@@ -10,7 +10,7 @@ import pytest
 from taskyard.transport import qos
 from taskyard.transport.ack_rate import QUICK_S
 from taskyard.transport.qos import QoS
-from taskyard.wire.refusals import Refusals
+from taskyard.wire.lasting_failures import Refusals
 
 PREFETCH, BURST = 2, 4
 

@@ -16,7 +16,7 @@ import pytest
 from backports import zstd
 from kombu import compression
 
-from taskyard.wire.unpacking import CompressionFault, UnpacksTooLarge, knows, unpack_body
+from taskyard.wire.decompression import CompressionFault, UnpacksTooLarge, knows, unpack_body
 
 MIB = 1024 * 1024
 PLATFORM = Path(__file__).parents[2] / "platform"
@@ -101,7 +101,7 @@ def test_what_would_fill_the_memory_is_refused_with_little_of_it(name: str) -> N
     source = f"""
 import resource, sys
 sys.path.insert(0, {str(PLATFORM)!r})
-from taskyard.wire.unpacking import UnpacksTooLarge, unpack_body
+from taskyard.wire.decompression import UnpacksTooLarge, unpack_body
 packed = sys.stdin.buffer.read()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:

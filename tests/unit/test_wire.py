@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from taskyard.jobs.retry_policy import Category
 from taskyard.wire import HEADER, Letter, RawMessage, Stamp, letter_id
-from taskyard.wire.letters import AttemptNote
+from taskyard.wire.letter_envelope import AttemptNote
 
 COUNTS = st.integers(0, 2**63)
 # What a JSON body can hold; a number that is none would come back as null.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from taskyard.wire.logs import logger, redact_handlers
+from taskyard.wire.redacted_logs import logger, redact_handlers
 
 SECRET = "hunter2"  # noqa: S105 - it must never be shown
 ROOT = Path(__file__).parents[2]

@@ -7,7 +7,7 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskyard.wire.steering import STEERING, escaped
+from taskyard.wire.control_characters import STEERING, escaped
 
 KEPT = "\t\n\u200c\u200d"
 TURNING = {"RLO", "LRO", "RLE", "LRE", "PDF", "RLI", "LRI", "FSI", "PDI"}

@@ -34,7 +34,7 @@ from taskyard.settings import load
 
 # No cycle: the desk needs the extra `ops`, which most workers lack.
 if TYPE_CHECKING:
-    from taskyard.ops.operator_desk import MessageDesk
+    from taskyard.ops.operator_context import MessageDesk
 
 __all__ = ["NOT_CONFIGURED", "NOT_PERMITTED", "REFUSED", "replay_letter"]
 
@@ -89,6 +89,6 @@ def replay_letter(payload: Any, context: JobContext) -> dict[str, Any]:
 @cache
 def _desk(pid: int) -> MessageDesk:
     """Return the connections of this process: a forked child opens its own."""
-    from taskyard.ops.operator_desk import MessageDesk  # noqa: PLC0415 - extra `ops`
+    from taskyard.ops.operator_context import MessageDesk  # noqa: PLC0415 - extra `ops`
 
     return MessageDesk(load().settings)

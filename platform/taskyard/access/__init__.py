@@ -3,6 +3,6 @@
 from taskyard.access.actions import Action, Scope
 from taskyard.access.identity import Identity
 from taskyard.access.roles import RIGHTS, Right, Role
-from taskyard.access.tokens import Token
+from taskyard.access.token_text import Token
 
 __all__ = ["RIGHTS", "Action", "Identity", "Right", "Role", "Scope", "Token"]

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from taskyard.access.actions import Action
 from taskyard.access.identity import Identity
 from taskyard.access.key_files import SigningKey
-from taskyard.access.keys import KeyRing, PublicKey
+from taskyard.access.key_ring import KeyRing, PublicKey
 from taskyard.access.roles import Role
 from taskyard.errors import CredentialRefused, InvalidPayload
 

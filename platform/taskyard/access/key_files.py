@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from taskyard.access.keys import KeyRing, key_id_of
+from taskyard.access.key_ring import KeyRing, key_id_of
 from taskyard.clock import SYSTEM_CLOCK, Clock
 from taskyard.errors import InvalidSettings
 

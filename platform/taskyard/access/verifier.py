@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from taskyard.access.credential import Call, Fault, Verified, authenticate, refusal
 from taskyard.access.key_files import RingFile
-from taskyard.access.keys import KeyRing
+from taskyard.access.key_ring import KeyRing
 from taskyard.clock import SYSTEM_CLOCK, Clock
 from taskyard.errors import CredentialRefused, InvalidSettings
 from taskyard.settings import Settings
-from taskyard.wire.logs import logger
+from taskyard.wire.redacted_logs import logger
 
 __all__ = ["Verifier"]
 

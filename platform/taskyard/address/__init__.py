@@ -6,7 +6,7 @@ know. Here it is parsed as it was written, and each library gets its own options
 
 from taskyard.address.amqp import AMQP_SCHEMES, AmqpAddress, amqp_address
 from taskyard.address.redis import REDIS_SCHEMES, RedisAddress, redis_address
-from taskyard.address.server import Server, same_server, server_at, server_of
+from taskyard.address.url_comparison import Server, same_server, server_at, server_of
 
 __all__ = [
     "AMQP_SCHEMES",

@@ -6,12 +6,12 @@ database made all the same: `Sealer` extends the chain, `verify` checks it.
 
 from taskyard.audit.archive import archives_in, ended_at
 from taskyard.audit.archiver import Archiver
-from taskyard.audit.findings import MEANINGS, Finding, Kind, Report
-from taskyard.audit.heads import Head, HeadFile, exported, given_heads
+from taskyard.audit.exported_heads import Head, HeadFile, exported, given_heads
 from taskyard.audit.log import Entry, Outcome, answer, refused, rows_of, write
 from taskyard.audit.sealer import Sealer
-from taskyard.audit.unverified import count_unverified, list_unverified
+from taskyard.audit.unverified_denials import count_unverified, list_unverified
 from taskyard.audit.verify import verify
+from taskyard.audit.verify_findings import MEANINGS, Finding, Kind, Report
 
 __all__ = [
     "MEANINGS",

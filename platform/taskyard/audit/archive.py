@@ -18,8 +18,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from taskyard.audit.canonical import ROW_COLUMNS
-from taskyard.audit.chain import Seal
+from taskyard.audit.canonical_bytes import ROW_COLUMNS
+from taskyard.audit.seal_chain import Seal
 from taskyard.errors import InvalidPayload
 
 __all__ = ["Sealed", "archives_in", "ended_at", "read_archive", "write_archive"]

@@ -15,9 +15,17 @@ from typing import Final
 from sqlalchemy import Connection, Engine, text
 
 from taskyard.audit.archive import Sealed, read_archive, write_archive
-from taskyard.audit.canonical import ROW_SQL, in_microseconds, row_hash
-from taskyard.audit.chain import LOCK_SQL, Seal, append, cluster_of, follow, last_seal, seals_after
-from taskyard.wire.logs import logger
+from taskyard.audit.canonical_bytes import ROW_SQL, in_microseconds, row_hash
+from taskyard.audit.seal_chain import (
+    LOCK_SQL,
+    Seal,
+    append,
+    cluster_of,
+    follow,
+    last_seal,
+    seals_after,
+)
+from taskyard.wire.redacted_logs import logger
 
 __all__ = ["Archiver", "rows_of_seals"]
 

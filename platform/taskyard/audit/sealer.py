@@ -20,11 +20,11 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, text
 
-from taskyard.audit.canonical import ROW_SQL, in_microseconds, row_hash
-from taskyard.audit.chain import LOCK_SQL, Seal, append, cluster_of, follow, last_seal
-from taskyard.audit.heads import Head
-from taskyard.database.retry import repeat
-from taskyard.wire.logs import logger
+from taskyard.audit.canonical_bytes import ROW_SQL, in_microseconds, row_hash
+from taskyard.audit.exported_heads import Head
+from taskyard.audit.seal_chain import LOCK_SQL, Seal, append, cluster_of, follow, last_seal
+from taskyard.database.outage_retry import repeat
+from taskyard.wire.redacted_logs import logger
 
 __all__ = ["EVERY_S", "Sealer"]
 

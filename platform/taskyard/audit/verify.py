@@ -16,11 +16,11 @@ from sqlalchemy import Connection, Engine, text
 
 from taskyard.audit.archive import Sealed, read_archive
 from taskyard.audit.archiver import rows_of_seals
-from taskyard.audit.canonical import FORM, HASH_BYTES, in_microseconds, row_hash
-from taskyard.audit.chain import GENESIS, Seal, cluster_of, seals_after
-from taskyard.audit.findings import Kind, Report
-from taskyard.audit.heads import Head
-from taskyard.audit.horizon import Horizons, Written
+from taskyard.audit.canonical_bytes import FORM, HASH_BYTES, in_microseconds, row_hash
+from taskyard.audit.exported_heads import Head
+from taskyard.audit.row_plausibility import Horizons, Written
+from taskyard.audit.seal_chain import GENESIS, Seal, cluster_of, seals_after
+from taskyard.audit.verify_findings import Kind, Report
 
 __all__ = ["verify", "verify_in"]
 

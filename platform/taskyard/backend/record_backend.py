@@ -18,7 +18,7 @@ from taskyard.jobs.states import CELERY_NAMES, State
 from taskyard.records import Keys
 from taskyard.store import make_pool
 from taskyard.wire import redact_url
-from taskyard.wire.letters import letter_id
+from taskyard.wire.letter_envelope import letter_id
 
 __all__ = ["DECIDED", "RecordBackend"]
 

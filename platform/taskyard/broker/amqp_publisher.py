@@ -35,9 +35,9 @@ from taskyard.clock import seconds_of, to_us
 from taskyard.errors import PublishFailed, Unroutable
 from taskyard.queues import rabbit_priority, rabbit_queues
 from taskyard.settings import Settings
-from taskyard.wire.exact import unpack
-from taskyard.wire.headers import Stamp
-from taskyard.wire.letters import RawMessage
+from taskyard.wire.letter_envelope import RawMessage
+from taskyard.wire.lossless_json import unpack
+from taskyard.wire.stamp_header import Stamp
 
 __all__ = ["LONGEST_WAIT_S", "AmqpPublisher"]
 

@@ -6,7 +6,7 @@ Such queues keep their own name, and a message's priority keeps the broker's own
 from __future__ import annotations
 
 from taskyard.settings import Settings
-from taskyard.wire.letters import RawMessage
+from taskyard.wire.letter_envelope import RawMessage
 
 __all__ = ["own_priority", "queue_name"]
 

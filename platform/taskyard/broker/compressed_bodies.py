@@ -13,8 +13,8 @@ from typing import Any
 from kombu import Message
 from kombu.compression import decompress
 
-from taskyard.wire.decoded import bytes_of
-from taskyard.wire.unpacking import CompressionFault, UnpacksTooLarge, knows, unpack_body
+from taskyard.wire.decoded_body import bytes_of
+from taskyard.wire.decompression import CompressionFault, UnpacksTooLarge, knows, unpack_body
 
 __all__ = ["body_as_it_came", "keep_packed"]
 

@@ -12,8 +12,8 @@ import uuid
 from collections.abc import Mapping
 from typing import Any, Final
 
-from taskyard.wire.exact import unpack
-from taskyard.wire.letters import RawMessage
+from taskyard.wire.letter_envelope import RawMessage
+from taskyard.wire.lossless_json import unpack
 
 __all__ = ["encode"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from taskyard.wire.headers import Stamp
-from taskyard.wire.letters import RawMessage
+from taskyard.wire.letter_envelope import RawMessage
+from taskyard.wire.stamp_header import Stamp
 
 __all__ = ["Outgoing"]
 

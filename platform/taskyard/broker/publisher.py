@@ -11,8 +11,8 @@ from taskyard.broker.outgoing_message import Outgoing
 from taskyard.broker.redis_publisher import RedisPublisher
 from taskyard.errors import PublishFailed
 from taskyard.settings import Settings
-from taskyard.wire.headers import Stamp
-from taskyard.wire.letters import RawMessage
+from taskyard.wire.letter_envelope import RawMessage
+from taskyard.wire.stamp_header import Stamp
 
 __all__ = ["Publisher", "make_publisher"]
 

@@ -9,7 +9,7 @@ from taskyard.broker.delay_exchanges import delay_prefix, delay_type
 from taskyard.broker.rabbit_queue_losses import losses
 from taskyard.queues import RabbitQueue, choose
 from taskyard.settings import Settings
-from taskyard.wire.logs import logger
+from taskyard.wire.redacted_logs import logger
 
 __all__ = ["describe", "settle_queues"]
 

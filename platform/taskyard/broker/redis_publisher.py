@@ -24,9 +24,9 @@ from taskyard.queues import URGENCY_STEPS, broker_priority
 from taskyard.records import Publication
 from taskyard.settings import Settings
 from taskyard.store import BROKER, TRIES, Argument, Script, connect, disown, named
-from taskyard.wire.headers import Stamp
-from taskyard.wire.letters import RawMessage
-from taskyard.wire.refusals import Refusals
+from taskyard.wire.lasting_failures import Refusals
+from taskyard.wire.letter_envelope import RawMessage
+from taskyard.wire.stamp_header import Stamp
 
 __all__ = ["PROMOTE_BATCH", "RedisPublisher"]
 

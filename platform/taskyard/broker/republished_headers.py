@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from taskyard.wire.exact import unpack
-from taskyard.wire.headers import HEADER, Stamp
-from taskyard.wire.letters import RawMessage
+from taskyard.wire.letter_envelope import RawMessage
+from taskyard.wire.lossless_json import unpack
+from taskyard.wire.stamp_header import HEADER, Stamp
 
 __all__ = ["headers_of", "own_headers"]
 

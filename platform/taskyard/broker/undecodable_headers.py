@@ -15,8 +15,8 @@ from amqp.exceptions import FrameSyntaxError
 from amqp.method_framing import frame_handler
 from amqp.serialization import decode_properties_basic
 
-from taskyard.wire.decoded import Decoded
-from taskyard.wire.unread import UNREAD
+from taskyard.wire.decoded_body import Decoded
+from taskyard.wire.undecoded_headers import UNREAD
 
 __all__ = ["read_any_header"]
 

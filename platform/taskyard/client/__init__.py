@@ -1,7 +1,7 @@
 """What services use: `from taskyard.client import Taskyard`."""
 
-from taskyard.client.handle import JobHandle
-from taskyard.client.requests import EnqueueOptions, EnqueueRequest
+from taskyard.client.check_request import EnqueueOptions, EnqueueRequest
+from taskyard.client.job_handle import JobHandle
 from taskyard.client.taskyard import Taskyard
 
 __all__ = ["EnqueueOptions", "EnqueueRequest", "JobHandle", "Taskyard"]

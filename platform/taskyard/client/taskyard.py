@@ -15,19 +15,19 @@ from redis.exceptions import RedisError
 
 from taskyard.broker import Publisher, make_app, make_publisher
 from taskyard.broker.connection import same_redis
-from taskyard.client.awaited import AwaitedResults
-from taskyard.client.handle import JobHandle
-from taskyard.client.listener import Listener
-from taskyard.client.messages import Renderer
-from taskyard.client.rendered import Outcome
-from taskyard.client.requests import (
+from taskyard.client.awaited_results import AwaitedResults
+from taskyard.client.check_request import (
     CheckedRequest,
     EnqueueOptions,
     EnqueueRequest,
     Seconds,
     check,
 )
-from taskyard.client.sender import Sender
+from taskyard.client.job_handle import JobHandle
+from taskyard.client.render_message import Renderer
+from taskyard.client.rendered_request import Outcome
+from taskyard.client.result_listener import Listener
+from taskyard.client.send_requests import Sender
 from taskyard.client.shared_calls import SharedCalls
 from taskyard.errors import InvalidSettings, NotReplicated, PublishFailed
 from taskyard.jobs import Catalogue, registry

@@ -4,12 +4,12 @@ The CLI and every other interface only calls these.
 """
 
 from taskyard.control import keys, letters, tokens, users
-from taskyard.control.edits import Edit
+from taskyard.control.await_relay import wait_outcome
+from taskyard.control.edited_payload import KnownTypes
 from taskyard.control.identity import granted_identity, identify
-from taskyard.control.outcome import wait_outcome
-from taskyard.control.payloads import KnownTypes
 from taskyard.control.read_payload import read_payload
 from taskyard.control.replay import ReplayRequested, replay
+from taskyard.control.replay_edits import Edit
 
 __all__ = [
     "Edit",

@@ -16,8 +16,8 @@ from sqlalchemy import Engine
 from taskyard.access import Action, Identity
 from taskyard.audit import Outcome
 from taskyard.audit.read import Filters, rows_within, size_of
-from taskyard.control.reasons import Mode, check_reason
-from taskyard.control.verb import VerbCall, audited
+from taskyard.control.operator_reasons import Mode, check_reason
+from taskyard.control.operator_verb import VerbCall, audited
 
 __all__ = ["AuditExport", "export_audit"]
 

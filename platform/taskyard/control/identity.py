@@ -17,7 +17,7 @@ from taskyard.control.rights import identity_of
 from taskyard.database.tables import GRANTS, TOKENS
 from taskyard.errors import NotPermitted, TokenRefused
 from taskyard.settings import Settings
-from taskyard.wire.steering import STEERING
+from taskyard.wire.control_characters import STEERING
 
 __all__ = ["granted_identity", "identify", "local_identity", "token_identity"]
 

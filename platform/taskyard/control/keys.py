@@ -17,13 +17,13 @@ from sqlalchemy import Engine
 from taskyard import audit
 from taskyard.access import Action, Identity
 from taskyard.access.key_files import read_ring
-from taskyard.access.keys import KeyRing, PublicKey, text_of
+from taskyard.access.key_ring import KeyRing, PublicKey, text_of
 from taskyard.audit import Outcome
 from taskyard.clock import SYSTEM_CLOCK, Clock
-from taskyard.control.reasons import check_reason
+from taskyard.control.change_key_ring import change_ring, write_private
+from taskyard.control.operator_reasons import check_reason
+from taskyard.control.operator_verb import VerbCall, audited
 from taskyard.control.rights import Rights, check_grantable
-from taskyard.control.ring_changes import change_ring, write_private
-from taskyard.control.verb import VerbCall, audited
 from taskyard.errors import InvalidRights, NotFound, Refused
 
 __all__ = ["DEFAULT_OVERLAP", "LONGEST_OVERLAP", "Binding", "create", "register", "retire"]

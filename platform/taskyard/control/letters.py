@@ -13,8 +13,8 @@ from sqlalchemy import Engine, Select, func, select
 
 from taskyard.access import Identity
 from taskyard.control.find_letter_id import find_id
-from taskyard.database.bounds import seen_by
 from taskyard.database.tables import LETTERS
+from taskyard.database.visible_rows import seen_by
 from taskyard.errors import NotFound, Refused
 from taskyard.jobs.letter_states import OPEN, LetterStatus
 from taskyard.wire import redact

@@ -21,9 +21,9 @@ from taskyard.access.operator_calls import call_of_task
 from taskyard.access.verifier import Verifier
 from taskyard.audit import Outcome
 from taskyard.control.nonces import bind_nonce, drop_expired, first_denial
-from taskyard.control.verb import MessageRef
+from taskyard.control.operator_verb import MessageRef
 from taskyard.errors import CredentialRefused, InvalidPayload, NotPermitted, Refused
-from taskyard.wire.logs import logger
+from taskyard.wire.redacted_logs import logger
 
 __all__ = ["OperatorMessage", "Signed", "accept", "request_id_of"]
 

@@ -13,10 +13,10 @@ from sqlalchemy import Engine, select
 
 from taskyard.access import Action, Identity
 from taskyard.audit import Outcome
-from taskyard.control.edits import captured
 from taskyard.control.find_letter_id import find_id
-from taskyard.control.reasons import Mode, check_reason
-from taskyard.control.verb import VerbCall, audited
+from taskyard.control.operator_reasons import Mode, check_reason
+from taskyard.control.operator_verb import VerbCall, audited
+from taskyard.control.replay_edits import captured
 from taskyard.database.tables import LETTERS
 from taskyard.wire import RawMessage
 

@@ -16,18 +16,18 @@ from taskyard import audit, outbox
 from taskyard.access import Action, Identity
 from taskyard.audit import Outcome
 from taskyard.clock import to_us
-from taskyard.control.edits import Edit, captured, check_identity, edited
-from taskyard.control.eligibility import Candidate, check_replayable
+from taskyard.control.edited_payload import KnownTypes, check_edit
 from taskyard.control.find_letter_id import find_id
-from taskyard.control.payloads import KnownTypes, check_edit
-from taskyard.control.reasons import Mode, check_reason
-from taskyard.control.status import mark_replayed
-from taskyard.control.verb import MessageRef, VerbCall, audited
+from taskyard.control.letter_status import mark_replayed
+from taskyard.control.operator_reasons import Mode, check_reason
+from taskyard.control.operator_verb import MessageRef, VerbCall, audited
+from taskyard.control.replay_edits import Edit, captured, check_identity, edited
+from taskyard.control.replay_eligibility import Candidate, check_replayable
 from taskyard.database.tables import AUDIT, LETTERS
 from taskyard.jobs import Category
 from taskyard.jobs.letter_states import LetterStatus
 from taskyard.jobs.replay_rules import FANOUT
-from taskyard.wire.unpacking import UNPACKED_LIMIT
+from taskyard.wire.decompression import UNPACKED_LIMIT
 
 __all__ = ["KIND", "ReplayRequested", "replay"]
 

@@ -12,8 +12,8 @@ from sqlalchemy import Connection, Engine, select
 
 from taskyard.access import Action
 from taskyard.audit import Outcome
-from taskyard.control.eligibility import Candidate, check_replayable
-from taskyard.control.outcome import PENDING
+from taskyard.control.await_relay import PENDING
+from taskyard.control.replay_eligibility import Candidate, check_replayable
 from taskyard.database.tables import AUDIT, LEDGER, LETTERS
 from taskyard.errors import Refused
 from taskyard.jobs import Category

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from taskyard.access import RIGHTS, Action, Identity, Role
 from taskyard.errors import InvalidRights, NotPermitted
-from taskyard.wire.steering import STEERING
+from taskyard.wire.control_characters import STEERING
 
 __all__ = ["Rights", "check_grantable", "check_subject", "identity_of"]
 

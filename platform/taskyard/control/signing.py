@@ -18,7 +18,7 @@ from taskyard.clock import SYSTEM_CLOCK, Clock
 from taskyard.control.identity import identify, local_identity
 from taskyard.errors import InvalidPayload, MissingSetting
 from taskyard.settings import Settings
-from taskyard.wire.credentials import CREDENTIAL
+from taskyard.wire.credential_argument import CREDENTIAL
 
 __all__ = ["identity_here", "sign_call", "sign_task"]
 

@@ -14,11 +14,11 @@ from typing import Any, Final
 from sqlalchemy import Connection, Engine, Row, Select, func, insert, literal, select, update
 
 from taskyard.access import Action, Identity, Token
-from taskyard.access.tokens import TOKEN_ID
+from taskyard.access.token_text import TOKEN_ID
 from taskyard.audit import Outcome
-from taskyard.control.reasons import check_reason
+from taskyard.control.operator_reasons import check_reason
+from taskyard.control.operator_verb import VerbCall, audited
 from taskyard.control.rights import Rights, check_grantable, check_subject, identity_of
-from taskyard.control.verb import VerbCall, audited
 from taskyard.database.tables import TOKENS
 from taskyard.errors import InvalidRights, NotFound, Refused
 

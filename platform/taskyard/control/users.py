@@ -15,9 +15,9 @@ from sqlalchemy.dialects.postgresql import insert
 
 from taskyard.access import Action, Identity
 from taskyard.audit import Outcome
-from taskyard.control.reasons import check_reason
+from taskyard.control.operator_reasons import check_reason
+from taskyard.control.operator_verb import VerbCall, audited
 from taskyard.control.rights import Rights, check_grantable, check_subject
-from taskyard.control.verb import VerbCall, audited
 from taskyard.database.tables import GRANTS
 from taskyard.errors import NotFound
 

@@ -11,7 +11,7 @@ from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import URL, ExceptionContext
 
 from taskyard.database.conninfo import DRIVER, connection_parameters, names_timezone
-from taskyard.database.faults import (
+from taskyard.database.postgres_errors import (
     Refusal,
     first_line,
     is_missing_database,

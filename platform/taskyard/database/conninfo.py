@@ -20,7 +20,7 @@ from urllib.parse import quote, unquote, unquote_plus
 from psycopg2 import ProgrammingError
 from psycopg2.extensions import parse_dsn
 
-from taskyard.database.faults import first_line
+from taskyard.database.postgres_errors import first_line
 from taskyard.errors import InvalidSettings
 from taskyard.wire import redact_url
 

@@ -15,9 +15,9 @@ from redis.exceptions import RedisError
 
 from taskyard.errors import UnreadableCopy
 from taskyard.settings import Settings
-from taskyard.wire.letters import ENVELOPE_LIMIT, Letter
-from taskyard.wire.logs import logger
-from taskyard.wire.unpacking import unpack_body
+from taskyard.wire.decompression import unpack_body
+from taskyard.wire.letter_envelope import ENVELOPE_LIMIT, Letter
+from taskyard.wire.redacted_logs import logger
 
 __all__ = ["KeptLetters"]
 

@@ -9,9 +9,9 @@ from typing import Any, Final
 from taskyard.jobs.replay_rules import replay_eligible
 from taskyard.jobs.retry_policy import Category
 from taskyard.records import Record
-from taskyard.wire.credentials import without_credential
-from taskyard.wire.exact import clean_text, pack
-from taskyard.wire.letters import Letter, RawMessage, letter_id, plain_body
+from taskyard.wire.credential_argument import without_credential
+from taskyard.wire.letter_envelope import Letter, RawMessage, letter_id, plain_body
+from taskyard.wire.lossless_json import clean_text, pack
 from taskyard.wire.redaction import redact_text
 
 __all__ = ["build_letter", "shown_arguments"]

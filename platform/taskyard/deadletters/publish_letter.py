@@ -24,8 +24,8 @@ from taskyard.errors import PublishFailed, Unroutable
 from taskyard.queues import inquire
 from taskyard.settings import Settings
 from taskyard.store import connect as connect_redis
-from taskyard.wire.letters import Letter
-from taskyard.wire.logs import logger
+from taskyard.wire.letter_envelope import Letter
+from taskyard.wire.redacted_logs import logger
 
 __all__ = ["REVIEW_LIMIT", "LetterBox", "count_waiting"]
 

@@ -9,8 +9,8 @@ from kombu import pools
 from redis.exceptions import ResponseError
 
 from taskyard.store import is_of_replica
-from taskyard.wire.logs import logger
-from taskyard.wire.refusals import Refusals
+from taskyard.wire.lasting_failures import Refusals
+from taskyard.wire.redacted_logs import logger
 
 __all__ = [
     "CALM_S",

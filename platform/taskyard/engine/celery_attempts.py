@@ -29,7 +29,7 @@ from taskyard.engine.worker_context import WorkerContext
 from taskyard.errors import NotSupportedByPool
 from taskyard.jobs.states import TERMINAL, State
 from taskyard.records import Record
-from taskyard.wire.logs import logger
+from taskyard.wire.redacted_logs import logger
 
 __all__ = ["CeleryAttempts"]
 

@@ -19,7 +19,7 @@ from celery.worker import state as worker_state
 from taskyard.engine.ports import HeldMessage, WaitsFor, WayBack
 from taskyard.engine.read_message import job_id_of
 from taskyard.transport import QoS
-from taskyard.wire.logs import logger
+from taskyard.wire.redacted_logs import logger
 
 __all__ = ["MOST_HELD", "BareMessage", "CeleryMessages"]
 

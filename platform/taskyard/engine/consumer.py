@@ -53,7 +53,7 @@ from taskyard.runner.death_causes import (
 from taskyard.runner.reused_ids import reuse_in
 from taskyard.runner.settlement_rules import DeferMessage, PostOwnLetter, Settlement
 from taskyard.wire import Stamp
-from taskyard.wire.logs import logger
+from taskyard.wire.redacted_logs import logger
 
 __all__ = ["PUT_OFF", "JobConsumer"]
 

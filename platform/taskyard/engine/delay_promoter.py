@@ -9,7 +9,7 @@ from celery import bootsteps
 from redis.exceptions import RedisError
 
 from taskyard.broker import PROMOTE_BATCH, RedisPublisher
-from taskyard.wire.refusals import Refusals
+from taskyard.wire.lasting_failures import Refusals
 
 __all__ = ["INTERVAL_S", "Promoter"]
 

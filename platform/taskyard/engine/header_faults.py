@@ -12,7 +12,7 @@ from typing import Any, Final
 from taskyard.engine.eta_parsing import is_beyond_waiting
 from taskyard.engine.read_message import read_stamp
 from taskyard.wire import clean_text
-from taskyard.wire.headers import LONGEST_ID, MOST_RETRIES, usable_id
+from taskyard.wire.stamp_header import LONGEST_ID, MOST_RETRIES, usable_id
 
 __all__ = ["fault_of_headers", "is_text"]
 

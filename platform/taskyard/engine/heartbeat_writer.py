@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 from taskyard.records import BEAT_S, Fleet, Member
 from taskyard.store import connect
 from taskyard.transport import SentinelTransport, Transport
-from taskyard.wire.logs import logger
+from taskyard.wire.redacted_logs import logger
 
 __all__ = ["Presence", "member_of"]
 

@@ -8,7 +8,7 @@ from typing import Final
 from redis.exceptions import RedisError
 
 from taskyard.records import Records
-from taskyard.wire.logs import logger
+from taskyard.wire.redacted_logs import logger
 
 __all__ = ["MOST_OWED", "Releases"]
 

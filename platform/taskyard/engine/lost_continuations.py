@@ -30,10 +30,10 @@ from taskyard.jobs.retry_policy import Category
 from taskyard.jobs.states import State
 from taskyard.records import Decided
 from taskyard.runner.stored_decision import death_of, plain_failure
-from taskyard.wire.exact import clean_text, pack
-from taskyard.wire.headers import LONGEST_ID, usable_id
-from taskyard.wire.letters import RawMessage
-from taskyard.wire.logs import logger
+from taskyard.wire.letter_envelope import RawMessage
+from taskyard.wire.lossless_json import clean_text, pack
+from taskyard.wire.redacted_logs import logger
+from taskyard.wire.stamp_header import LONGEST_ID, usable_id
 
 __all__ = ["dead_letter", "dead_letter_following", "dead_letter_unpublished"]
 

@@ -12,9 +12,9 @@ from celery.utils.saferepr import saferepr
 from kombu.utils.json import dumps
 
 from taskyard.engine.read_message import raw_message
-from taskyard.wire.credentials import CREDENTIAL
-from taskyard.wire.decoded import bytes_of
-from taskyard.wire.letters import RawMessage
+from taskyard.wire.credential_argument import CREDENTIAL
+from taskyard.wire.decoded_body import bytes_of
+from taskyard.wire.letter_envelope import RawMessage
 
 __all__ = ["credential_of", "message_to_publish", "take_credential"]
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 from celery import bootsteps
 
 from taskyard.engine.ports import Messages, WaitsFor, WayBack
-from taskyard.wire.logs import logger
+from taskyard.wire.redacted_logs import logger
 
 __all__ = ["INTERVAL_S", "OverPrefetch"]
 

@@ -32,7 +32,7 @@ from taskyard.runner.settlement_rules import (
     log_without_letter,
 )
 from taskyard.runner.stored_decision import death_of
-from taskyard.wire.headers import Stamp
+from taskyard.wire.stamp_header import Stamp
 
 __all__ = ["AT_ONCE_US", "Owing", "PendingPublication", "pending_publication"]
 

@@ -14,7 +14,7 @@ from taskyard.engine.operator_messages import message_to_publish
 from taskyard.engine.read_message import job_id_of
 from taskyard.engine.worker_context import WorkerContext
 from taskyard.errors import PublishFailed
-from taskyard.wire.logs import logger
+from taskyard.wire.redacted_logs import logger
 
 __all__ = ["HELD_S", "RENEW_AT", "Returns"]
 

@@ -11,9 +11,9 @@ from typing import Any, Final
 from taskyard.broker.compressed_bodies import body_as_it_came
 from taskyard.clock import to_us, us_of
 from taskyard.engine.source_queue import QUEUE
-from taskyard.wire.exact import clean_text, pack
-from taskyard.wire.headers import HEADER, LONGEST_ID, MOST_RETRIES, Stamp, usable_id
-from taskyard.wire.letters import RawMessage
+from taskyard.wire.letter_envelope import RawMessage
+from taskyard.wire.lossless_json import clean_text, pack
+from taskyard.wire.stamp_header import HEADER, LONGEST_ID, MOST_RETRIES, Stamp, usable_id
 
 __all__ = [
     "broker_queue",

@@ -38,9 +38,9 @@ from taskyard.errors import DeadLettered
 from taskyard.jobs.attempt_outcomes import Failed
 from taskyard.records import Decided
 from taskyard.runner import death_causes
-from taskyard.wire.credentials import CREDENTIAL
-from taskyard.wire.headers import HEADER, Stamp
-from taskyard.wire.letters import letter_id
+from taskyard.wire.credential_argument import CREDENTIAL
+from taskyard.wire.letter_envelope import letter_id
+from taskyard.wire.stamp_header import HEADER, Stamp
 
 __all__ = ["JobRequest"]
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from celery.app.task import Context
 
-from taskyard.wire.headers import HEADER
+from taskyard.wire.stamp_header import HEADER
 
 __all__ = ["OF_THE_REQUEST", "is_ours", "without_forged"]
 

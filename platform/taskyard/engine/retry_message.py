@@ -10,7 +10,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict
 
 from taskyard.records import Record
-from taskyard.wire.letters import RawMessage
+from taskyard.wire.letter_envelope import RawMessage
 
 __all__ = ["NextMessage"]
 

@@ -38,8 +38,8 @@ from taskyard.runner.settlement_rules import (
     settle,
 )
 from taskyard.runner.stored_decision import death_of, decide_for
-from taskyard.wire.headers import Stamp
-from taskyard.wire.logs import logger
+from taskyard.wire.redacted_logs import logger
+from taskyard.wire.stamp_header import Stamp
 
 __all__ = ["RECORDS", "Delivery", "Settling"]
 

@@ -8,13 +8,13 @@ from celery.worker.control import inspect_command
 from redis.exceptions import RedisError
 
 from taskyard.access import Action
-from taskyard.access.broadcasts import WHOAMI, call_at
+from taskyard.access.broadcast_calls import WHOAMI, call_at
 from taskyard.access.credential import Fault, Verified
 from taskyard.access.verifier import Verifier
 from taskyard.clock import to_us
 from taskyard.errors import CredentialRefused, NotPermitted
 from taskyard.records.verb_events import VerbEvent, VerbEvents
-from taskyard.wire.logs import logger
+from taskyard.wire.redacted_logs import logger
 
 __all__ = ["Broadcasts"]
 

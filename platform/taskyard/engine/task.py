@@ -22,8 +22,8 @@ from taskyard.errors import DeadLettered, Refused
 from taskyard.jobs.handler_registry import Handler
 from taskyard.runner import JobSkipped
 from taskyard.runner.attempt_steps import Delivery
-from taskyard.wire.credentials import CREDENTIAL
-from taskyard.wire.headers import Stamp
+from taskyard.wire.credential_argument import CREDENTIAL
+from taskyard.wire.stamp_header import Stamp
 
 __all__ = ["PARTS", "JobTask", "delivery_in", "make_task"]
 

@@ -22,7 +22,7 @@ from taskyard.jobs.states import State
 from taskyard.records import Record
 from taskyard.runner.settlement_rules import Delivered, settle
 from taskyard.runner.stored_decision import death_of, encode_cause
-from taskyard.wire.letters import REPEATED, Letter, RawMessage
+from taskyard.wire.letter_envelope import REPEATED, Letter, RawMessage
 
 __all__ = ["dead_letter", "unidentified_letter"]
 

@@ -23,7 +23,7 @@ from taskyard.runner import Rules, Runner
 from taskyard.runner.attempt_steps import AttemptSteps
 from taskyard.settings import Settings
 from taskyard.store import connect
-from taskyard.wire.refusals import Refusals
+from taskyard.wire.lasting_failures import Refusals
 
 __all__ = ["WorkerContext"]
 

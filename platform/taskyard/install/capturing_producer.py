@@ -9,10 +9,10 @@ from kombu import Producer
 from taskyard.engine.queue_routes import queue_named
 from taskyard.engine.retry_message import NextMessage
 from taskyard.engine.source_queue import HOLDER, QUEUE
-from taskyard.install.marks import ETA
-from taskyard.wire.exact import pack
-from taskyard.wire.headers import HEADER
-from taskyard.wire.letters import RawMessage
+from taskyard.install.attribute_names import ETA
+from taskyard.wire.letter_envelope import RawMessage
+from taskyard.wire.lossless_json import pack
+from taskyard.wire.stamp_header import HEADER
 
 __all__ = ["CapturingProducer"]
 

@@ -24,8 +24,9 @@ from taskyard.engine.read_message import (
     was_delivered_before,
 )
 from taskyard.engine.source_queue import QUEUE
-from taskyard.install.adopt import adopt
-from taskyard.install.eta import put_off
+from taskyard.install.adopt_task import adopt
+from taskyard.install.attribute_names import COPY
+from taskyard.install.defer_eta import put_off
 from taskyard.install.fanout import (
     Copies,
     Copy,
@@ -34,11 +35,10 @@ from taskyard.install.fanout import (
     leads_to_fanout,
 )
 from taskyard.install.installed_context import InstalledContext
-from taskyard.install.marks import COPY
 from taskyard.install.modes import Mode
-from taskyard.install.observation import DeadBeforeStart, Watched
+from taskyard.install.observed_events import DeadBeforeStart, Watched
 from taskyard.jobs.attempt_outcomes import Failed
-from taskyard.wire.logs import logger
+from taskyard.wire.redacted_logs import logger
 
 __all__ = ["InstalledConsumer"]
 

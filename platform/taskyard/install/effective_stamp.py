@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from taskyard.wire.headers import MOST_RETRIES, Stamp
+from taskyard.wire.stamp_header import MOST_RETRIES, Stamp
 
 __all__ = ["effective_stamp"]
 

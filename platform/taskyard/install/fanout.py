@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from celery.utils.imports import symbol_by_name
 
-from taskyard.install.marks import AS_BEFORE
+from taskyard.install.attribute_names import AS_BEFORE
 
 __all__ = [
     "Copies",

@@ -13,8 +13,7 @@ from taskyard.engine.delay_promoter import Promoter
 from taskyard.engine.heartbeat_writer import Presence
 from taskyard.engine.memory_readings import MemoryWatch
 from taskyard.errors import InvalidSettings
-from taskyard.install.adopt import adopt
-from taskyard.install.announcer import Announcer
+from taskyard.install.adopt_task import adopt
 from taskyard.install.app_broker import AppBroker
 from taskyard.install.beat import watch_beat
 from taskyard.install.consumer import InstalledConsumer
@@ -22,10 +21,11 @@ from taskyard.install.fanout import fanout_target
 from taskyard.install.installed_context import InstalledContext
 from taskyard.install.modes import Mode, Modes
 from taskyard.install.publish_recorder import watch_publishing
-from taskyard.install.returner import Returner
+from taskyard.install.queue_announcer import Announcer
+from taskyard.install.requeue_begun_jobs import Returner
 from taskyard.install.transport_choice import choose_transport, own_options
 from taskyard.settings import Settings, load
-from taskyard.wire.logs import logger
+from taskyard.wire.redacted_logs import logger
 
 __all__ = ["install"]
 

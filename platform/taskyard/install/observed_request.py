@@ -19,17 +19,17 @@ from taskyard.engine.pool_reports import (
     wrap_on_success,
 )
 from taskyard.engine.read_message import job_id_of, raw_message
-from taskyard.install.endings import delay_s_of
-from taskyard.install.failure_seen import category_of, failure_seen
+from taskyard.install.attribute_names import COPY
+from taskyard.install.body_endings import delay_s_of
+from taskyard.install.failure_in_main import category_of, failure_seen
 from taskyard.install.fanout import Copy, copy_id
-from taskyard.install.marks import COPY
-from taskyard.install.observation import DeadBeforeStart, Ended, Requeued, Started, Watched
+from taskyard.install.observed_events import DeadBeforeStart, Ended, Requeued, Started, Watched
 from taskyard.install.observer import Observer
 from taskyard.jobs.attempt_outcomes import Decision, Failed
 from taskyard.jobs.replay_rules import FANOUT
 from taskyard.jobs.retry_policy import Category
 from taskyard.runner.stored_decision import decision_of, plain_failure
-from taskyard.wire.headers import usable_id
+from taskyard.wire.stamp_header import usable_id
 
 __all__ = ["ObservedRequest"]
 

@@ -13,8 +13,8 @@ from typing import Any, Final, Protocol
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.deadletters import LetterBox, build_letter
 from taskyard.engine.unrunnable_messages import unidentified_letter
-from taskyard.install.backlog import Backlog
-from taskyard.install.observation import (
+from taskyard.install.background_queue import Backlog
+from taskyard.install.observed_events import (
     DeadBeforeStart,
     Ended,
     Observation,
@@ -27,10 +27,10 @@ from taskyard.jobs.states import TERMINAL, State
 from taskyard.records import Decided, Held, Record, Records, Run, Superseded
 from taskyard.runner.reused_ids import reuse_in, reused_id
 from taskyard.runner.stored_decision import death_of
-from taskyard.wire.headers import Stamp
-from taskyard.wire.letters import RawMessage
-from taskyard.wire.logs import logger
-from taskyard.wire.refusals import Refusals
+from taskyard.wire.lasting_failures import Refusals
+from taskyard.wire.letter_envelope import RawMessage
+from taskyard.wire.redacted_logs import logger
+from taskyard.wire.stamp_header import Stamp
 
 __all__ = ["Observer"]
 

@@ -16,14 +16,14 @@ from redis.exceptions import RedisError
 from taskyard.engine.pool_reports import Terminated, TimeLimitExceeded, WorkerLostError, unwrapped
 from taskyard.engine.ports import Reported
 from taskyard.engine.request import JobRequest
+from taskyard.install.defer_eta import date_before_waiting
 from taskyard.install.effective_stamp import effective_stamp
-from taskyard.install.eta import date_before_waiting
 from taskyard.jobs.attempt_outcomes import Failed
 from taskyard.jobs.states import State
 from taskyard.records import Decided
 from taskyard.runner import death_causes
 from taskyard.runner.settlement_rules import PostLetter
-from taskyard.wire.headers import Stamp
+from taskyard.wire.stamp_header import Stamp
 
 __all__ = ["ProtectedRequest"]
 

@@ -15,13 +15,13 @@ from typing import Any, Final
 from celery.app.amqp import AMQP
 
 from taskyard.engine.queue_routes import queue_named
-from taskyard.install.backlog import Backlog
+from taskyard.install.background_queue import Backlog
 from taskyard.install.capturing_producer import CapturingProducer
 from taskyard.install.fanout import fanout_target
 from taskyard.install.installed_context import InstalledContext
 from taskyard.install.modes import Mode
 from taskyard.records import Witnessed
-from taskyard.wire.logs import logger
+from taskyard.wire.redacted_logs import logger
 
 __all__ = ["PublishRecorder", "watch_publishing"]
 

@@ -11,7 +11,7 @@ from celery import states
 from kombu.utils.json import dumps, loads
 
 from taskyard.runner import JobSkipped
-from taskyard.wire.logs import logger
+from taskyard.wire.redacted_logs import logger
 
 __all__ = ["keep", "recall", "recall_failure"]
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
 
-from taskyard.wire.category import Category
+from taskyard.wire.letter_categories import Category
 
 __all__ = ["FANOUT", "NEEDS", "Needs", "replay_eligible"]
 

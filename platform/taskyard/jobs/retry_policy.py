@@ -18,7 +18,7 @@ from typing import Final, Self, assert_never
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from taskyard.jobs.unretried_errors import NEVER_RETRIED, category_exhausted, category_unretried
-from taskyard.wire.category import Category
+from taskyard.wire.letter_categories import Category
 
 __all__ = [
     "DEFAULT_POLICY",

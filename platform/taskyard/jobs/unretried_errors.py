@@ -14,7 +14,7 @@ from taskyard.jobs.error_codes import (
     TIMEOUT,
     VALIDATION_ERROR,
 )
-from taskyard.wire.category import Category
+from taskyard.wire.letter_categories import Category
 
 __all__ = ["NEVER_RETRIED", "category_exhausted", "category_unretried"]
 

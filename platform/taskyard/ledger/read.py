@@ -10,8 +10,8 @@ from typing import Any, Final
 from sqlalchemy import Connection, and_, func, select, tuple_
 
 from taskyard.access import Identity
-from taskyard.database.bounds import seen_by
 from taskyard.database.tables import EVENTS, LEDGER
+from taskyard.database.visible_rows import seen_by
 from taskyard.errors import NotFound, Refused
 from taskyard.jobs.states import Event
 

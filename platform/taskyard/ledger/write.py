@@ -9,10 +9,10 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Connection, case, func
 from sqlalchemy.dialects.postgresql import Insert
 
-from taskyard.database.bulk import insert_from_arrays, write_rows
+from taskyard.database.bulk_write import insert_from_arrays, write_rows
 from taskyard.database.tables import EVENTS, LEDGER
 from taskyard.ledger.entries import Entry
-from taskyard.ledger.fold import fold
+from taskyard.ledger.fold_entries import fold
 
 __all__ = ["write", "write_present"]
 

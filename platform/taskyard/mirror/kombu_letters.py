@@ -13,12 +13,12 @@ from kombu import Connection, Consumer, Message, Queue
 from taskyard.broker import body_as_it_came, keep_packed
 from taskyard.clock import SYSTEM_CLOCK, Clock
 from taskyard.errors import ServerUnreachable
-from taskyard.mirror.deliveries import Delivery
-from taskyard.mirror.drops import is_drop
+from taskyard.mirror.delivery_port import Delivery
+from taskyard.mirror.rabbit_drops import is_drop
 from taskyard.transport.channel import Channel, SentinelChannel
 from taskyard.wire import redact_url
-from taskyard.wire.letters import ENVELOPE_LIMIT
-from taskyard.wire.unpacking import CompressionFault, unpack_body
+from taskyard.wire.decompression import CompressionFault, unpack_body
+from taskyard.wire.letter_envelope import ENVELOPE_LIMIT
 
 __all__ = ["KombuLetters"]
 

@@ -17,11 +17,11 @@ from sqlalchemy import Engine
 from taskyard.access.verifier import Verifier
 from taskyard.clock import SYSTEM_CLOCK, Clock
 from taskyard.control.nonces import drop_expired
-from taskyard.database.retry import repeat
-from taskyard.mirror.deliveries import LetterSource
-from taskyard.mirror.feeds import EventFeed, LetterFeed
-from taskyard.mirror.stream import LifecycleStream
-from taskyard.mirror.upkeep import EVERY_S, keep_partitions
+from taskyard.database.outage_retry import repeat
+from taskyard.mirror.batch_feeds import EventFeed, LetterFeed
+from taskyard.mirror.delivery_port import LetterSource
+from taskyard.mirror.lifecycle_stream import LifecycleStream
+from taskyard.mirror.partition_upkeep import EVERY_S, keep_partitions
 from taskyard.settings import Settings
 
 __all__ = ["Mirror", "Mirrored"]

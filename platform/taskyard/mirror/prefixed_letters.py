@@ -12,10 +12,10 @@ from taskyard.broker import connection, is_amqp
 from taskyard.clock import SYSTEM_CLOCK, Clock
 from taskyard.deadletters import LetterPrefixes, mirror_queue
 from taskyard.errors import ServerUnreachable
-from taskyard.mirror.deliveries import Delivery, LetterSource
+from taskyard.mirror.delivery_port import Delivery, LetterSource
 from taskyard.mirror.kombu_letters import KombuLetters
 from taskyard.settings import Settings
-from taskyard.wire.refusals import Refusals
+from taskyard.wire.lasting_failures import Refusals
 
 __all__ = ["PrefixedLetters", "letter_source"]
 

@@ -1,5 +1,5 @@
 """The outbox: intents committed with their audit row, carried out by the relay afterwards."""
 
-from taskyard.outbox.queue import Intent, claim, finish, postpone, put, why_waiting
+from taskyard.outbox.intents import Intent, claim, finish, postpone, put, why_waiting
 
 __all__ = ["Intent", "claim", "finish", "postpone", "put", "why_waiting"]

@@ -5,7 +5,9 @@ from taskyard.queues.priorities import (
     broker_priority,
     rabbit_priority,
 )
-from taskyard.queues.rabbit_choice import (
+from taskyard.queues.rabbit_existing_queues import Declared, inquire, look_at
+from taskyard.queues.rabbit_queue import RabbitQueue, Wish
+from taskyard.queues.rabbit_queue_type import (
     QueueType,
     RabbitChoice,
     choose,
@@ -13,9 +15,7 @@ from taskyard.queues.rabbit_choice import (
     quorum_priorities,
     version_of,
 )
-from taskyard.queues.rabbit_existing import Declared, inquire, look_at
-from taskyard.queues.rabbit_queue import RabbitQueue, Wish
-from taskyard.queues.topology import kombu_queues, rabbit_queues, route
+from taskyard.queues.work_queues import kombu_queues, rabbit_queues, route
 
 __all__ = [
     "URGENCY_STEPS",

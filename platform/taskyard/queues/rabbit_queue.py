@@ -9,8 +9,8 @@ from typing import Any, Final
 from kombu import Exchange, Queue
 
 from taskyard.queues.priorities import URGENCY_STEPS
-from taskyard.queues.rabbit_choice import RabbitChoice, choose
-from taskyard.queues.rabbit_existing import Declared, declare_or_accept
+from taskyard.queues.rabbit_existing_queues import Declared, declare_or_accept
+from taskyard.queues.rabbit_queue_type import RabbitChoice, choose
 
 __all__ = ["BROKER_DELIVERY_LIMIT", "RabbitQueue", "Wish"]
 

@@ -16,7 +16,7 @@ from typing import Final
 import redis
 
 from taskyard.broker import own_layout
-from taskyard.reconcile.kinds import Kind
+from taskyard.reconcile.inconsistency_kinds import Kind
 from taskyard.reconcile.report import Budget, Finding
 from taskyard.settings import Settings
 from taskyard.store import Script

@@ -9,7 +9,7 @@ import redis
 
 from taskyard.broker import PLAIN, Layout, own_layout
 from taskyard.deadletters import mirror_queue
-from taskyard.install.places import Place, Places, find_mark
+from taskyard.install.app_queues import Place, Places, find_mark
 from taskyard.reconcile.next_queue import SUCCESSOR
 from taskyard.records import Records
 from taskyard.settings import Settings

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from taskyard.engine.retry_message import NextMessage
 from taskyard.jobs.states import State
-from taskyard.reconcile.seen import Seen
+from taskyard.reconcile.record_fields import Seen
 from taskyard.records import Keys, Record
 
 __all__ = ["SUCCESSOR", "next_queues"]

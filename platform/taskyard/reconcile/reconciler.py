@@ -17,17 +17,17 @@ from taskyard.clock import SYSTEM_CLOCK, Clock, from_us, us_of
 from taskyard.deadletters import KeptLetters, LetterBox, count_waiting
 from taskyard.gate import Gate
 from taskyard.jobs.states import State
-from taskyard.reconcile import ledger, letters, replays
-from taskyard.reconcile.abandoned import Abandoned
+from taskyard.reconcile import compare_ledger, compare_letters, compare_replays
+from taskyard.reconcile.find_messages import Messages, count_messages, find_messages
 from taskyard.reconcile.half_entries import find_half_entries
-from taskyard.reconcile.holders import look_for_holders
-from taskyard.reconcile.kinds import Kind
+from taskyard.reconcile.held_by_dead_workers import Abandoned
+from taskyard.reconcile.inconsistency_kinds import Kind
+from taskyard.reconcile.message_holders import look_for_holders
 from taskyard.reconcile.message_locations import MessageLocations, survey
-from taskyard.reconcile.messages import Messages, count_messages, find_messages
 from taskyard.reconcile.next_queue import next_queues
+from taskyard.reconcile.record_fields import Seen, read_records, scan_records, server_now_us
 from taskyard.reconcile.report import EXAMPLES, Budget, Finding, Report
-from taskyard.reconcile.seen import Seen, read_records, scan_records, server_now_us
-from taskyard.reconcile.stranded import Republisher, may_be_stranded, stranded_findings
+from taskyard.reconcile.stranded_jobs import Republisher, may_be_stranded, stranded_findings
 from taskyard.records import Fleet, Member, Records, lives
 from taskyard.settings import Settings
 from taskyard.store import BROKER, connect, reachable
@@ -170,14 +170,14 @@ class Reconciler:
         look, count = _Look(), 0
         now_us = server_now_us(self._records.client)
         settled_us = now_us - us_of(self._grace_s)
-        oldest_us = ledger.oldest_event_us(self._records)
+        oldest_us = compare_ledger.oldest_event_us(self._records)
         for batch in scan_records(self._records.client, self._records.keys, budget):
             count += len(batch)
             look.suspects += [seen for seen in batch if may_be_stranded(seen, settled_us)]
             look.expired += [seen for seen in batch if has_expired(seen, now_us)]
             dead = [seen for seen in batch if _died_before(seen, settled_us)]
-            look.unmirrored += letters.not_mirrored(self._engine, dead)
-            report.take(ledger.behind(self._engine, batch, settled_us, oldest_us))
+            look.unmirrored += compare_letters.not_mirrored(self._engine, dead)
+            report.take(compare_ledger.behind(self._engine, batch, settled_us, oldest_us))
         report.looked_at["records"] = count
         return look
 
@@ -203,14 +203,14 @@ class Reconciler:
         gone = [
             seen
             for seen in self._unmoved(look.unmirrored)
-            if letters.letter_of(seen) not in look.messages.letters
+            if compare_letters.letter_of(seen) not in look.messages.letters
             and not look.messages.serves(seen)
         ]
         self._take_missing(report, gone)
 
     def _look_at_holders(self, report: Report, look: _Look, where: MessageLocations) -> None:
         """Find what dead workers hold, without a wait, since a sweep is about to give it back."""
-        undelivered = letters.not_mirrored(self._engine, look.unmirrored)
+        undelivered = compare_letters.not_mirrored(self._engine, look.unmirrored)
         Abandoned(
             self._settings,
             self._records,
@@ -272,7 +272,7 @@ class Reconciler:
         if waiting == 0:
             self._take_missing(report, unmirrored)
             return
-        for _ in letters.not_mirrored(self._engine, unmirrored):
+        for _ in compare_letters.not_mirrored(self._engine, unmirrored):
             report.suspect(Kind.LETTER_MISSING.value, _LETTERS_UNSEEN)
 
     @property
@@ -280,9 +280,9 @@ class Reconciler:
         return Republisher(self._engine, self._records, self._publisher)
 
     def _take_missing(self, report: Report, gone: list[Seen]) -> None:
-        still = letters.not_mirrored(self._engine, gone)
+        still = compare_letters.not_mirrored(self._engine, gone)
         kept = KeptLetters(self._records.client, self._settings)
-        report.take(letters.missing_letters(still, kept, self._box))
+        report.take(compare_letters.missing_letters(still, kept, self._box))
 
     def _unmoved(self, seen: Iterable[Seen]) -> list[Seen]:
         """Return those whose record has not changed since the scan."""
@@ -300,10 +300,12 @@ class Reconciler:
     ) -> None:
         engine, records = self._engine, self._records
         # First the intents: marking a letter as replayed must not hide an open intent.
-        report.take(replays.open_replays(engine, records, look.messages, ROWS, restored=restored))
-        report.take(replays.lost_replays(engine, records, ROWS))
-        report.take(letters.waiting_letters(engine, records, budget, ROWS))
-        report.take(ledger.forgotten(engine, records, budget, ROWS, self._grace_s))
+        report.take(
+            compare_replays.open_replays(engine, records, look.messages, ROWS, restored=restored)
+        )
+        report.take(compare_replays.lost_replays(engine, records, ROWS))
+        report.take(compare_letters.waiting_letters(engine, records, budget, ROWS))
+        report.take(compare_ledger.forgotten(engine, records, budget, ROWS, self._grace_s))
 
 
 def _died_before(seen: Seen, moment_us: int) -> bool:

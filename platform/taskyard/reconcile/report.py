@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from taskyard.clock import Clock
 from taskyard.errors import TaskyardError
-from taskyard.reconcile.kinds import MEANINGS, Kind
+from taskyard.reconcile.inconsistency_kinds import MEANINGS, Kind
 
 __all__ = ["EXAMPLES", "Budget", "Finding", "Report"]
 

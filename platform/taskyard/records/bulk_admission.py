@@ -18,8 +18,8 @@ from taskyard.records.parse_replies import parse_admitted
 from taskyard.records.script_replies import OWN_ID, Admission, Admitted, Publication, Witnessed
 from taskyard.settings import Settings
 from taskyard.store import TRIES, Argument, Script, WrongKeyType, call_replicated, named
-from taskyard.store.pipelined import PipelinedCalls
-from taskyard.wire.logs import logger
+from taskyard.store.pipelined_scripts import PipelinedCalls
+from taskyard.wire.redacted_logs import logger
 
 __all__ = ["SCRIPTS_AHEAD", "Admissions", "Upcoming", "witness"]
 

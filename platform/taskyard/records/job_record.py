@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from taskyard.jobs.states import State
-from taskyard.wire.letters import AttemptNote
+from taskyard.wire.letter_envelope import AttemptNote
 
 __all__ = ["HISTORY_LINES", "Record"]
 

@@ -38,7 +38,7 @@ from taskyard.records.script_replies import (
 from taskyard.records.script_source import script_source
 from taskyard.settings import Settings
 from taskyard.store import Argument, Script, named
-from taskyard.wire.headers import Stamp
+from taskyard.wire.stamp_header import Stamp
 
 __all__ = ["Records", "no_domain"]
 

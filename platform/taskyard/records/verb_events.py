@@ -18,8 +18,8 @@ from taskyard.access import Action
 from taskyard.clock import from_us
 from taskyard.records.job_keys import Keys
 from taskyard.records.script_source import thin_at
-from taskyard.wire.headers import LONGEST_ID
-from taskyard.wire.steering import STEERING
+from taskyard.wire.control_characters import STEERING
+from taskyard.wire.stamp_header import LONGEST_ID
 
 __all__ = ["VERB_FIELD", "VerbEvent", "VerbEvents"]
 

@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from taskyard import audit, outbox
 from taskyard.audit import Outcome
 from taskyard.control.replay import KIND
-from taskyard.database.retry import repeat
+from taskyard.database.outage_retry import repeat
 from taskyard.errors import (
     GateClosed,
     PublishFailed,
@@ -31,11 +31,11 @@ from taskyard.errors import (
     UnknownQueue,
 )
 from taskyard.outbox import Intent
+from taskyard.relay.carry_out_replay import Replay, open_generation, prepare, publish, reopen_letter
 from taskyard.relay.ports import GatePort, Opened, PublisherPort, QueuesPort, RecordsPort
-from taskyard.relay.replays import Replay, open_generation, prepare, publish, reopen_letter
 from taskyard.settings import Settings
-from taskyard.wire.logs import logger
-from taskyard.wire.refusals import Refusals
+from taskyard.wire.lasting_failures import Refusals
+from taskyard.wire.redacted_logs import logger
 
 __all__ = ["Relay"]
 

@@ -12,11 +12,11 @@ from sqlalchemy.exc import DataError
 
 from taskyard.audit import Archiver, archives_in, ended_at
 from taskyard.clock import SYSTEM_CLOCK, Clock
-from taskyard.database.faults import first_line
-from taskyard.database.retry import repeat
+from taskyard.database.outage_retry import repeat
+from taskyard.database.postgres_errors import first_line
 from taskyard.errors import InvalidPayload
 from taskyard.settings import Settings
-from taskyard.wire.logs import logger
+from taskyard.wire.redacted_logs import logger
 
 __all__ = ["EVERY_S", "Retention"]
 

@@ -29,7 +29,7 @@ from taskyard.runner.exception_facts import failure_here
 from taskyard.runner.lease import Lease
 from taskyard.runner.soft_limit_masking import soft_limit_allowed, soft_limit_blocked
 from taskyard.runner.stored_decision import decision_of
-from taskyard.wire.letters import letter_id
+from taskyard.wire.letter_envelope import letter_id
 
 __all__ = ["Runner", "encode_result"]
 

@@ -37,9 +37,9 @@ from taskyard.runner.process_end import ProcessEnd
 from taskyard.runner.redis_retry import AFTER, BEFORE, RetryLimits, retry_redis
 from taskyard.runner.retry_decision import Rules, judge
 from taskyard.runner.stored_decision import death_of
-from taskyard.wire.headers import Stamp
-from taskyard.wire.letters import letter_id
-from taskyard.wire.logs import logger
+from taskyard.wire.letter_envelope import letter_id
+from taskyard.wire.redacted_logs import logger
+from taskyard.wire.stamp_header import Stamp
 
 __all__ = ["AttemptSteps", "DecodeResult", "Delivery", "WatchedLease"]
 

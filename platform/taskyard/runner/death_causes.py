@@ -5,7 +5,7 @@ from __future__ import annotations
 from taskyard.jobs.attempt_outcomes import Failed
 from taskyard.jobs.retry_policy import Category
 from taskyard.runner.stored_decision import plain_failure
-from taskyard.wire.unpacking import UnpacksTooLarge
+from taskyard.wire.decompression import UnpacksTooLarge
 
 __all__ = [
     "delivered_too_often",

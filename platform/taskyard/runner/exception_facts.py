@@ -15,7 +15,7 @@ from typing import Final
 from taskyard.errors import CodedError
 from taskyard.jobs.attempt_outcomes import Failure
 from taskyard.jobs.error_codes import code_of
-from taskyard.wire.exact import clean_text, pack
+from taskyard.wire.lossless_json import clean_text, pack
 from taskyard.wire.redaction import redact_text
 
 __all__ = [

@@ -12,8 +12,8 @@ from redis.exceptions import RedisError
 
 from taskyard.jobs.states import State
 from taskyard.records import Records
-from taskyard.wire.logs import logger
-from taskyard.wire.refusals import Refusals
+from taskyard.wire.lasting_failures import Refusals
+from taskyard.wire.redacted_logs import logger
 
 __all__ = ["Lease", "LeaseKeeper"]
 

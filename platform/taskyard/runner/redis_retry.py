@@ -12,8 +12,8 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from taskyard.wire.logs import logger
-from taskyard.wire.refusals import Refusals
+from taskyard.wire.lasting_failures import Refusals
+from taskyard.wire.redacted_logs import logger
 
 __all__ = ["AFTER", "BEFORE", "RetryLimits", "Unreachable", "retry_redis"]
 

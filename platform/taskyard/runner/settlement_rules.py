@@ -15,8 +15,8 @@ from taskyard.jobs.retry_policy import Category
 from taskyard.jobs.states import State
 from taskyard.records import Decided, Ended, Held, NotHeld, Record, Requeue, Reused, Stale
 from taskyard.runner.child_exceptions import JobDeferred, JobIdReused, JobRetrying
-from taskyard.wire.headers import Stamp
-from taskyard.wire.logs import logger
+from taskyard.wire.redacted_logs import logger
+from taskyard.wire.stamp_header import Stamp
 
 __all__ = [
     "Acknowledge",

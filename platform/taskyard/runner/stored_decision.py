@@ -15,7 +15,7 @@ from taskyard.jobs.states import State
 from taskyard.records import Decided, NotHeld, Record, Superseded
 from taskyard.records.script_replies import Finished
 from taskyard.runner.exception_facts import MESSAGE_LIMIT
-from taskyard.wire.exact import clean_text
+from taskyard.wire.lossless_json import clean_text
 from taskyard.wire.redaction import redact_text
 
 __all__ = ["death_of", "decide_for", "decision_of", "encode_cause", "plain_failure"]

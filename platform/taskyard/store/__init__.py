@@ -1,6 +1,7 @@
 """Redis: the client, which survives a lost connection, and scripts that are loaded once."""
 
-from taskyard.store.client import (
+from taskyard.store.lua_scripts import Argument, Script, call_replicated, read_lua
+from taskyard.store.redis_client import (
     BROKER,
     RECORDS,
     SIGNED_OFF,
@@ -14,7 +15,6 @@ from taskyard.store.client import (
     read_beats,
     sentinel_options,
 )
-from taskyard.store.scripts import Argument, Script, call_replicated, read_lua
 from taskyard.store.wrong_key_type import WrongKeyType, is_misplaced, is_of_replica, named
 
 __all__ = [

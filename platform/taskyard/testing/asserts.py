@@ -12,7 +12,7 @@ from taskyard.jobs.letter_states import LetterStatus
 from taskyard.jobs.states import State
 from taskyard.testing.client import EnqueuedJob
 from taskyard.testing.yard import Yard
-from taskyard.wire.letters import Letter
+from taskyard.wire.letter_envelope import Letter
 
 __all__ = ["assert_completed", "assert_dead_lettered", "assert_enqueued", "refute_enqueued"]
 

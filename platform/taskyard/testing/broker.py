@@ -10,9 +10,9 @@ from itertools import count
 from taskyard.broker.republished_headers import headers_of
 from taskyard.queues import broker_priority
 from taskyard.settings import Settings
-from taskyard.wire.exact import pack
-from taskyard.wire.headers import Stamp
-from taskyard.wire.letters import RawMessage
+from taskyard.wire.letter_envelope import RawMessage
+from taskyard.wire.lossless_json import pack
+from taskyard.wire.stamp_header import Stamp
 
 __all__ = ["MemoryBroker", "Message"]
 

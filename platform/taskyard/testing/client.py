@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Unpack
 
 from taskyard.client import EnqueueRequest, JobHandle, Taskyard
-from taskyard.client.messages import first_message
-from taskyard.client.requests import CheckedRequest, EnqueueOptions, Seconds, check
+from taskyard.client.check_request import CheckedRequest, EnqueueOptions, Seconds, check
+from taskyard.client.render_message import first_message
 from taskyard.clock import us_of
 from taskyard.errors import ResultTimeout
 from taskyard.jobs import Catalogue
@@ -19,7 +19,7 @@ from taskyard.settings import Settings
 from taskyard.testing.broker import MemoryBroker
 from taskyard.testing.clock import YardClock
 from taskyard.testing.records import MemoryRecords
-from taskyard.wire.headers import Stamp
+from taskyard.wire.stamp_header import Stamp
 
 __all__ = ["EnqueuedJob", "MemoryClient"]
 

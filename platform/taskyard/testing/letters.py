@@ -12,8 +12,8 @@ from taskyard.jobs.letter_states import LetterStatus, first_status
 from taskyard.settings import Settings
 from taskyard.testing.broker import MemoryBroker
 from taskyard.testing.records import MemoryRecords
-from taskyard.wire.headers import Stamp
-from taskyard.wire.letters import Letter, RawMessage
+from taskyard.wire.letter_envelope import Letter, RawMessage
+from taskyard.wire.stamp_header import Stamp
 
 __all__ = ["LetterShelf", "Replays"]
 
@@ -107,8 +107,8 @@ class Replays:
         """Return the message to publish, if the operators' rule allows the replay."""
         try:
             # The verbs' packages need SQLAlchemy and Alembic, which a yard needs for nothing else.
-            from taskyard.control.edits import Edit, edited  # noqa: PLC0415
-            from taskyard.control.eligibility import Candidate, check_replayable  # noqa: PLC0415
+            from taskyard.control.replay_edits import Edit, edited  # noqa: PLC0415
+            from taskyard.control.replay_eligibility import Candidate, check_replayable  # noqa: PLC0415
         except ImportError as error:
             raise TaskyardError(
                 "a replay needs the operators' rule from taskyard.control, which was not "

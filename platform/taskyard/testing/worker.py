@@ -43,7 +43,7 @@ from taskyard.testing.broker import MemoryBroker, Message
 from taskyard.testing.faults import Faults, OvertimeKill, ProcessKilled, WorkerKilled
 from taskyard.testing.letters import LetterShelf
 from taskyard.testing.records import MemoryRecords
-from taskyard.wire.headers import Stamp
+from taskyard.wire.stamp_header import Stamp
 
 __all__ = ["MemoryWorker"]
 

@@ -24,7 +24,7 @@ from taskyard.testing.faults import Fault, Faults
 from taskyard.testing.inbox import MemoryInbox
 from taskyard.testing.letters import UNSET, LetterShelf, Replays
 from taskyard.testing.worker import MemoryWorker
-from taskyard.wire.letters import Letter
+from taskyard.wire.letter_envelope import Letter
 
 __all__ = ["Yard"]
 

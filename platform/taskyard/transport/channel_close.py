@@ -9,7 +9,7 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from taskyard.transport.owner_descriptions import OWNER_TTL_S
-from taskyard.wire.logs import logger
+from taskyard.wire.redacted_logs import logger
 
 __all__ = ["leave_server"]
 

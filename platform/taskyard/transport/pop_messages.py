@@ -20,7 +20,7 @@ from taskyard.transport.pop_request import Found, Order, Pop
 from taskyard.transport.queue_notifications import Wake
 from taskyard.transport.redis_server import Server
 from taskyard.transport.stored_messages import suffix_of
-from taskyard.wire.logs import logger
+from taskyard.wire.redacted_logs import logger
 
 __all__ = ["BATCH", "Popper"]
 

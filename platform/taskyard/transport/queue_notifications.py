@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from redis.exceptions import ResponseError
 
-from taskyard.wire.logs import logger
+from taskyard.wire.redacted_logs import logger
 
 __all__ = ["POLL_S", "RECHECK_S", "Wake"]
 

@@ -9,7 +9,7 @@ import redis
 from redis.exceptions import ResponseError
 
 from taskyard.store import WrongKeyType, is_of_replica, named
-from taskyard.wire.refusals import Refusals
+from taskyard.wire.lasting_failures import Refusals
 
 __all__ = ["Server"]
 

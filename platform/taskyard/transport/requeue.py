@@ -11,7 +11,7 @@ from redis.exceptions import ResponseError
 from taskyard.store import Script
 from taskyard.transport.owner_descriptions import Swept, list_of
 from taskyard.transport.stored_messages import mark_redelivered, stored_parts
-from taskyard.wire.logs import logger
+from taskyard.wire.redacted_logs import logger
 
 __all__ = ["RESTORE_BATCH", "RETURN_S", "GiveBack", "give_back"]
 

@@ -11,7 +11,7 @@ from redis.exceptions import ResponseError
 from taskyard.transport.channel import Channel, SentinelChannel
 from taskyard.transport.owner_descriptions import HEARTBEAT_S
 from taskyard.transport.queue_notifications import POLL_S
-from taskyard.wire.logs import logger
+from taskyard.wire.redacted_logs import logger
 
 __all__ = ["Poller", "SentinelTransport", "Transport"]
 

@@ -16,7 +16,7 @@ from taskyard.engine.prefork_pool import TaskPool
 from taskyard.engine.task import make_task
 from taskyard.engine.worker_context import WorkerContext
 from taskyard.errors import UnknownJobType
-from taskyard.install.native import protect_celery_tasks
+from taskyard.install.native_celery_tasks import protect_celery_tasks
 from taskyard.jobs import Catalogue
 from taskyard.jobs.handler_registry import Registry
 from taskyard.settings import Settings

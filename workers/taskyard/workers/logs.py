@@ -7,8 +7,8 @@ from typing import Any
 
 from celery import signals
 
-from taskyard.wire.logs import logger as masked_logger
-from taskyard.wire.logs import redact_handlers
+from taskyard.wire.redacted_logs import logger as masked_logger
+from taskyard.wire.redacted_logs import redact_handlers
 
 __all__ = ["log_at_start", "mask_secrets"]
 

@@ -14,7 +14,7 @@ from taskyard.access.operator_tasks import OPERATOR_TASKS
 from taskyard.broker import Amqp
 from taskyard.errors import InvalidPayload, NotPermitted, TaskyardError
 from taskyard.settings import Settings
-from taskyard.wire.credentials import CREDENTIAL
+from taskyard.wire.credential_argument import CREDENTIAL
 
 __all__ = ["NotSigned", "SigningAmqp"]
 

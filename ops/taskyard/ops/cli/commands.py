@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from taskyard.ops.cli.lazy import Command, Noun
+from taskyard.ops.cli.lazy_commands import Command, Noun
 
 __all__ = ["COMMANDS"]
 

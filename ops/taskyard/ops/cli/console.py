@@ -23,7 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from taskyard.ops.cli.streams import leave
-from taskyard.ops.cli.visible import clean, json_text, one_line
+from taskyard.ops.cli.visible_text import clean, json_text, one_line
 from taskyard.wire.redaction import redact_text
 
 __all__ = [

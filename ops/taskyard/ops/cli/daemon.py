@@ -8,8 +8,8 @@ import threading
 from collections.abc import Callable
 from types import FrameType
 
-from taskyard.ops.cli.visible import clean
-from taskyard.wire.logs import logger, redact_handlers
+from taskyard.ops.cli.visible_text import clean
+from taskyard.wire.redacted_logs import logger, redact_handlers
 
 __all__ = ["run_until_stopped"]
 

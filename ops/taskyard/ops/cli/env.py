@@ -11,7 +11,7 @@ import typer
 
 from taskyard.ops.cli.console import print_json, put, say, table
 from taskyard.ops.cli.options import Json
-from taskyard.ops.cli.target import URLS, Target, find_target
+from taskyard.ops.cli.target_servers import URLS, Target, find_target
 from taskyard.ops.embedded import environment_of
 from taskyard.settings import load
 from taskyard.wire import redact_url

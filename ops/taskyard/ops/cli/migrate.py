@@ -10,7 +10,7 @@ import typer
 from taskyard import database
 from taskyard.ops.cli.console import print_json, say
 from taskyard.ops.cli.options import Json
-from taskyard.ops.cli.target import find_target
+from taskyard.ops.cli.target_servers import find_target
 
 __all__ = ["command"]
 

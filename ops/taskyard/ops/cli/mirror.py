@@ -5,7 +5,7 @@ from __future__ import annotations
 from taskyard import database
 from taskyard.mirror import Mirror, letter_source
 from taskyard.ops.cli.daemon import run_until_stopped
-from taskyard.ops.cli.target import find_target
+from taskyard.ops.cli.target_servers import find_target
 from taskyard.store import connect
 
 __all__ = ["command"]

@@ -17,7 +17,7 @@ from taskyard.control import identify
 from taskyard.install import FleetPublisher
 from taskyard.ops.cli.console import print_json, put, say, table
 from taskyard.ops.cli.options import Json
-from taskyard.ops.cli.target import find_target
+from taskyard.ops.cli.target_servers import find_target
 from taskyard.reconcile import EXAMPLES, MEANINGS, Kind, Reconciler, Report
 from taskyard.reconcile import accept as accept_restore
 from taskyard.records import Records

@@ -15,7 +15,7 @@ from taskyard.audit import HeadFile, Sealer
 from taskyard.gate import Gate
 from taskyard.install import FleetPublisher
 from taskyard.ops.cli.daemon import run_until_stopped
-from taskyard.ops.cli.target import find_target
+from taskyard.ops.cli.target_servers import find_target
 from taskyard.reconcile import Reconciler, watch
 from taskyard.records import Records
 from taskyard.relay import Relay, Retention

@@ -15,7 +15,7 @@ from taskyard.control.signing import sign_task
 from taskyard.errors import InvalidPayload, UnknownJobType
 from taskyard.ops.cli.options import Json
 from taskyard.ops.cli.payload import read_payload
-from taskyard.ops.cli.target import find_target
+from taskyard.ops.cli.target_servers import find_target
 
 __all__ = ["command"]
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from taskyard.access import Identity
-from taskyard.access.broadcasts import WHOAMI, call_of_broadcast
+from taskyard.access.broadcast_calls import WHOAMI, call_of_broadcast
 from taskyard.broker import make_app
 from taskyard.control.signing import identity_here, sign_call
 from taskyard.errors import CredentialRefused, NotFound
@@ -16,10 +16,10 @@ from taskyard.jobs import Catalogue
 from taskyard.ops.cli.checks.named_app import load_app
 from taskyard.ops.cli.console import note, print_json, put, put_facts, table
 from taskyard.ops.cli.options import Json
-from taskyard.ops.cli.rights import bounds_text
-from taskyard.ops.cli.target import find_target
+from taskyard.ops.cli.rights_options import bounds_text
+from taskyard.ops.cli.target_servers import find_target
 from taskyard.settings import Settings
-from taskyard.wire.credentials import CREDENTIAL
+from taskyard.wire.credential_argument import CREDENTIAL
 
 __all__ = ["command"]
 

@@ -10,7 +10,7 @@ from typing import Annotated, Final
 import typer
 
 from taskyard.jobs import Catalogue
-from taskyard.ops.cli.target import CREDENTIALS, find_target
+from taskyard.ops.cli.target_servers import CREDENTIALS, find_target
 from taskyard.settings import Settings
 
 __all__ = ["EVERY_POOL", "command", "words"]

@@ -6,9 +6,9 @@ import signal
 
 from taskyard.ops.cli.console import print_json
 from taskyard.ops.cli.options import Json
-from taskyard.ops.demo.scenes import Story
+from taskyard.ops.demo.demo_servers import Stage, open_stage
+from taskyard.ops.demo.demo_steps import Story
 from taskyard.ops.demo.screen import Screen, screen_for
-from taskyard.ops.demo.stage import Stage, open_stage
 from taskyard.ops.demo.summary import Summary, read_summary
 
 __all__ = ["command"]

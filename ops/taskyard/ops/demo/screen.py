@@ -12,8 +12,8 @@ from rich.text import Text
 
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.ops.cli.console import out, put, table
-from taskyard.ops.cli.visible import clean
-from taskyard.ops.demo.cast import COLUMNS, Cast
+from taskyard.ops.cli.visible_text import clean
+from taskyard.ops.demo.demo_jobs import COLUMNS, Cast
 
 __all__ = ["Screen", "screen_for"]
 

@@ -17,7 +17,7 @@ from taskyard.jobs.states import State
 from taskyard.ops.cli.console import table
 from taskyard.ops.cli.ids import short
 from taskyard.ops.cli.times import lasted
-from taskyard.ops.demo.cast import Cast
+from taskyard.ops.demo.demo_jobs import Cast
 
 __all__ = ["Summary", "read_summary"]
 

@@ -1,7 +1,7 @@
 """PostgreSQL and Valkey from wheels, only for `taskyard up`, `taskyard demo` and the tests."""
 
-from taskyard.ops.embedded.extra import WheelMissing
-from taskyard.ops.embedded.home import Home, HomeInUse, default_home
+from taskyard.ops.embedded.data_folder import Home, HomeInUse, default_home
+from taskyard.ops.embedded.embedded_wheels import WheelMissing
 from taskyard.ops.embedded.postgres import EmbeddedPostgres
 from taskyard.ops.embedded.processes import run_processes
 from taskyard.ops.embedded.stack import EmbeddedStack, StackNotRunning, environment_of

@@ -15,12 +15,12 @@ from typing import Any
 
 from taskyard.clock import SYSTEM_CLOCK, Clock
 from taskyard.errors import SchemaMismatch
-from taskyard.ops.embedded.account import Account, account_for
-from taskyard.ops.embedded.address import LOOPBACK, Address
-from taskyard.ops.embedded.extra import POSTGRES_MAJOR, load, postgres_binaries
-from taskyard.ops.embedded.home import Home
-from taskyard.ops.embedded.kept import KeptProcess, Program
-from taskyard.ops.embedded.server import EmbeddedServer
+from taskyard.ops.embedded.data_folder import Home
+from taskyard.ops.embedded.embedded_server import EmbeddedServer
+from taskyard.ops.embedded.embedded_wheels import POSTGRES_MAJOR, load, postgres_binaries
+from taskyard.ops.embedded.port_and_passwords import LOOPBACK, Address
+from taskyard.ops.embedded.postgres_account import Account, account_for
+from taskyard.ops.embedded.supervised_server import Program, SupervisedServer
 from taskyard.ops.embedded.waiting import until
 
 __all__ = ["DATABASE", "EmbeddedPostgres"]
@@ -110,7 +110,7 @@ class EmbeddedPostgres(EmbeddedServer):
             "--locale-provider=builtin",
             "--builtin-locale=C.UTF-8",
         ]
-        self._process = process = KeptProcess(
+        self._process = process = SupervisedServer(
             Program(
                 argv=argv,
                 log=self.log,

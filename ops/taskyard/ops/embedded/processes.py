@@ -1,6 +1,6 @@
 """Run named commands side by side with prefixed output: worker, mirror, relay, web.
 
-Alone because the foreman's file cannot be imported without its extra.
+Alone because the manager's file cannot be imported without its extra.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TextIO
 
 from taskyard.clock import SYSTEM_CLOCK, Clock
-from taskyard.ops.embedded.extra import load
+from taskyard.ops.embedded.embedded_wheels import load
 
 __all__ = ["run_processes"]
 
@@ -38,12 +38,12 @@ def run_processes(
     a fault, else that of the command that ended by itself (1 if it was 0). `environment` is added
     to this process's. Lines are coloured only at a terminal. Call it from the main thread.
     """
-    foreman_module = load("taskyard.ops.embedded.foreman")
+    manager_module = load("taskyard.ops.embedded.process_manager")
     printer = load("honcho.printer").Printer(sys.stdout if output is None else output)
-    foreman = foreman_module.Foreman(printer, drain_s=drain_s, clock=clock, fault=fault)
+    manager = manager_module.ProcessManager(printer, drain_s=drain_s, clock=clock, fault=fault)
     # Python buffers what it writes to a pipe, and a killed command would lose the buffer.
     variables = {**os.environ, "PYTHONUNBUFFERED": "1", **environment}
     for name, words in commands.items():
-        foreman.add_process(name, list(words), env=variables, cwd=folder)
-    foreman.loop()
-    return int(foreman.returncode)
+        manager.add_process(name, list(words), env=variables, cwd=folder)
+    manager.loop()
+    return int(manager.returncode)

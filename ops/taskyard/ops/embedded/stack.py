@@ -14,9 +14,9 @@ from typing import Self
 
 from taskyard.clock import SYSTEM_CLOCK, Clock
 from taskyard.errors import TaskyardError
-from taskyard.ops.embedded.home import HOME_VARIABLE, Home
+from taskyard.ops.embedded.data_folder import HOME_VARIABLE, Home
+from taskyard.ops.embedded.embedded_server import START_WITHIN_S, EmbeddedServer, ServerHealth
 from taskyard.ops.embedded.postgres import EmbeddedPostgres
-from taskyard.ops.embedded.server import START_WITHIN_S, EmbeddedServer, ServerHealth
 from taskyard.ops.embedded.valkey import EmbeddedValkey
 
 __all__ = ["EmbeddedStack", "StackNotRunning", "environment_of"]

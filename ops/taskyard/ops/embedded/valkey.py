@@ -18,10 +18,10 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, RedisError
 from redis.retry import Retry
 
-from taskyard.ops.embedded.address import LOOPBACK, Address
-from taskyard.ops.embedded.extra import valkey_binary
-from taskyard.ops.embedded.kept import Program
-from taskyard.ops.embedded.server import EmbeddedServer
+from taskyard.ops.embedded.embedded_server import EmbeddedServer
+from taskyard.ops.embedded.embedded_wheels import valkey_binary
+from taskyard.ops.embedded.port_and_passwords import LOOPBACK, Address
+from taskyard.ops.embedded.supervised_server import Program
 
 __all__ = ["EmbeddedValkey"]
 

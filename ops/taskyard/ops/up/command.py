@@ -15,7 +15,7 @@ from taskyard.database import SchemaStatus
 from taskyard.jobs import Catalogue, registry
 from taskyard.ops.cli.console import Command, note, put_facts, say
 from taskyard.ops.cli.env import TRUST_LOCAL
-from taskyard.ops.cli.target import CREDENTIALS, URLS
+from taskyard.ops.cli.target_servers import CREDENTIALS, URLS
 from taskyard.ops.embedded import EmbeddedStack, run_processes
 from taskyard.settings import Loaded, Settings, load
 from taskyard.wire import redact_url

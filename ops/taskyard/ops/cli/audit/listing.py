@@ -16,7 +16,7 @@ from taskyard.ops.cli.audit import filters as options
 from taskyard.ops.cli.console import note, print_json, put, table, with_sentences
 from taskyard.ops.cli.ids import short
 from taskyard.ops.cli.options import Json, Limit, moment_of
-from taskyard.ops.cli.target import find_target
+from taskyard.ops.cli.target_servers import find_target
 from taskyard.ops.cli.times import age, moment
 
 __all__ = ["command"]

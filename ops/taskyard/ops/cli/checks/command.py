@@ -15,10 +15,10 @@ from taskyard.errors import InvalidSettings, MissingSetting, TaskyardError
 from taskyard.install import Mode
 from taskyard.jobs import Catalogue, registry
 from taskyard.ops.cli.checks import (
+    dead_letters,
     existing_app,
     jobs,
-    keys,
-    letters,
+    key_files,
     postgres_server,
     rabbitmq_server,
     redis_needs,
@@ -28,8 +28,8 @@ from taskyard.ops.cli.checks import (
 from taskyard.ops.cli.checks.finding import Finding, Level, judged
 from taskyard.ops.cli.console import out, print_json, print_sentence
 from taskyard.ops.cli.options import Json
-from taskyard.ops.cli.target import Target, find_target
-from taskyard.ops.cli.visible import clean
+from taskyard.ops.cli.target_servers import Target, find_target
+from taskyard.ops.cli.visible_text import clean
 from taskyard.settings import Settings
 from taskyard.store import BROKER, RECORDS
 from taskyard.wire.redaction import redact_text
@@ -97,9 +97,9 @@ def findings(*, quiet: bool) -> Iterator[Finding]:
     yield from judged("Redis", lambda: _redis(settings))
     yield from judged("broker", lambda: _broker(settings))
     yield from judged("workers", lambda: workers.look_at(settings, types))
-    yield from judged("letters", lambda: letters.look_at(settings))
+    yield from judged("letters", lambda: dead_letters.look_at(settings))
     yield from judged("Postgres", lambda: postgres_server.look_at(settings.need_database_url()))
-    yield from judged("keys", lambda: keys.look_at(settings))
+    yield from judged("keys", lambda: key_files.look_at(settings))
 
 
 def _origins(target: Target) -> str:

@@ -13,7 +13,7 @@ from taskyard.errors import ServerUnreachable
 from taskyard.ops.cli.checks.finding import Finding
 from taskyard.ops.cli.checks.rabbitmq_rights import look_at_rights
 from taskyard.queues import Declared, RabbitQueue, choose, look_at, rabbit_queues
-from taskyard.queues.rabbit_choice import version_of
+from taskyard.queues.rabbit_queue_type import version_of
 from taskyard.settings import Settings
 from taskyard.wire import redact_url
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from taskyard.clock import from_us
 from taskyard.errors import InvalidSettings, TaskyardError
 from taskyard.ops.cli.checks.finding import Finding
-from taskyard.ops.cli.queues.look import QueueState, ask_workers, look
+from taskyard.ops.cli.queues.queue_counts import QueueState, ask_workers, look
 from taskyard.ops.cli.queues.unserved import start_worker
 from taskyard.ops.cli.times import age
 from taskyard.records import Fleet, Member

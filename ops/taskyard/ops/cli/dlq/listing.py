@@ -19,7 +19,7 @@ from taskyard.ops.cli.console import note, print_json, put, with_sentences
 from taskyard.ops.cli.ids import short
 from taskyard.ops.cli.options import Json, Limit, moment_of
 from taskyard.ops.cli.summary_line import summary_line
-from taskyard.ops.cli.target import find_target
+from taskyard.ops.cli.target_servers import find_target
 from taskyard.ops.cli.times import age
 
 __all__ = ["command", "letter_table"]

@@ -19,12 +19,12 @@ from taskyard.control import KnownTypes, identify
 from taskyard.errors import InvalidSettings
 from taskyard.jobs import Catalogue, registry
 from taskyard.ops.cli.console import note, print_json, print_sentence, say
-from taskyard.ops.cli.dlq.replays import Replay, ReplayStatus, Wish, replay_one
+from taskyard.ops.cli.dlq.replay_letter import Replay, ReplayStatus, Wish, replay_one
 from taskyard.ops.cli.ids import written
 from taskyard.ops.cli.options import Json
 from taskyard.ops.cli.payload import read_edit
-from taskyard.ops.cli.target import find_target
-from taskyard.ops.cli.visible import one_line
+from taskyard.ops.cli.target_servers import find_target
+from taskyard.ops.cli.visible_text import one_line
 from taskyard.settings import Settings
 
 __all__ = ["LIMIT", "command"]

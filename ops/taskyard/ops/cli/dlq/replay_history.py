@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from taskyard.control.outcome import PENDING
+from taskyard.control.await_relay import PENDING
 from taskyard.control.replay_history import ReplayEntry, ReplayHistory
 from taskyard.jobs.letter_states import LetterStatus, ReplayOutcome
 from taskyard.ops.cli.times import moment

@@ -29,9 +29,9 @@ from taskyard.ops.cli.console import (
 from taskyard.ops.cli.dlq.replay_history import replay_history
 from taskyard.ops.cli.ids import written
 from taskyard.ops.cli.options import Json
-from taskyard.ops.cli.target import find_target
+from taskyard.ops.cli.target_servers import find_target
 from taskyard.ops.cli.times import moment
-from taskyard.ops.cli.visible import json_text
+from taskyard.ops.cli.visible_text import json_text
 
 __all__ = ["command"]
 

@@ -9,7 +9,7 @@ from taskyard import database
 from taskyard.control import letters
 from taskyard.ops.cli.console import print_json, put, say, table
 from taskyard.ops.cli.options import Json
-from taskyard.ops.cli.target import find_target
+from taskyard.ops.cli.target_servers import find_target
 
 __all__ = ["command"]
 

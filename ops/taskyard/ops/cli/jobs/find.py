@@ -7,9 +7,9 @@ from typing import Final
 
 from taskyard import database, ledger
 from taskyard.errors import NotFound, Refused, TaskyardError
-from taskyard.install.places import Places
+from taskyard.install.app_queues import Places
 from taskyard.jobs.states import State
-from taskyard.ops.cli.jobs.silence import SILENT
+from taskyard.ops.cli.jobs.ledger_outage import SILENT
 from taskyard.records import Records
 from taskyard.settings import Settings
 from taskyard.store import reachable

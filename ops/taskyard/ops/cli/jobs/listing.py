@@ -17,7 +17,7 @@ from taskyard.ops.cli.ids import short
 from taskyard.ops.cli.jobs.current_cause import with_current_cause
 from taskyard.ops.cli.options import Json, Limit, moment_of
 from taskyard.ops.cli.summary_line import summary_line
-from taskyard.ops.cli.target import find_target
+from taskyard.ops.cli.target_servers import find_target
 from taskyard.ops.cli.times import age, lasted
 from taskyard.settings import Settings
 from taskyard.wire.redaction import redact_text

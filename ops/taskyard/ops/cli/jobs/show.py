@@ -23,12 +23,12 @@ from taskyard.ops.cli.console import (
     with_sentences,
 )
 from taskyard.ops.cli.ids import written
-from taskyard.ops.cli.jobs.hands import Hands
-from taskyard.ops.cli.jobs.view import JobView, look_up
+from taskyard.ops.cli.jobs.job_holder import Hands
+from taskyard.ops.cli.jobs.job_view import JobView, look_up
 from taskyard.ops.cli.options import Json
-from taskyard.ops.cli.queues.look import QueueState
+from taskyard.ops.cli.queues.queue_counts import QueueState
 from taskyard.ops.cli.queues.unserved import NO_WORKER
-from taskyard.ops.cli.target import find_target
+from taskyard.ops.cli.target_servers import find_target
 from taskyard.ops.cli.times import age, moment
 from taskyard.records import Records
 from taskyard.store import connect

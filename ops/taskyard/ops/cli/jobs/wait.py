@@ -14,8 +14,8 @@ from taskyard.ops.cli.ids import written
 from taskyard.ops.cli.jobs.find import find_job
 from taskyard.ops.cli.options import Json, patience
 from taskyard.ops.cli.queues.unserved import warn_if_unserved
-from taskyard.ops.cli.target import find_target
-from taskyard.ops.cli.visible import json_text, one_line
+from taskyard.ops.cli.target_servers import find_target
+from taskyard.ops.cli.visible_text import json_text, one_line
 
 __all__ = ["DEFAULT_TIMEOUT_S", "command", "result_text"]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from taskyard.access import Action
 from taskyard.access.credential import call_of
 from taskyard.access.key_files import read_ring, read_signing_key
-from taskyard.access.keys import text_of
+from taskyard.access.key_ring import text_of
 from taskyard.control.signing import sign_call
 from taskyard.errors import MissingSetting
 from taskyard.ops.cli.console import note, print_json, put_facts
 from taskyard.ops.cli.keys.ring import need_ring
 from taskyard.ops.cli.options import Json
-from taskyard.ops.cli.target import find_target
+from taskyard.ops.cli.target_servers import find_target
 from taskyard.settings import Settings
 
 __all__ = ["command"]

@@ -8,14 +8,14 @@ from typing import Annotated
 import typer
 
 from taskyard import database
-from taskyard.access.keys import PublicKey, bytes_of_text
+from taskyard.access.key_ring import PublicKey, bytes_of_text
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.control import identify, keys
 from taskyard.ops.cli.console import note, print_json, say
 from taskyard.ops.cli.keys.ring import need_ring
 from taskyard.ops.cli.options import Json, duration
-from taskyard.ops.cli.rights import Domains, Granted, Queues, Reason, RoleOption, rights_of
-from taskyard.ops.cli.target import find_target
+from taskyard.ops.cli.rights_options import Domains, Granted, Queues, Reason, RoleOption, rights_of
+from taskyard.ops.cli.target_servers import find_target
 
 __all__ = ["command"]
 

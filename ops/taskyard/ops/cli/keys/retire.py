@@ -11,8 +11,8 @@ from taskyard.control import identify, keys
 from taskyard.ops.cli.console import print_json, say
 from taskyard.ops.cli.keys.ring import need_ring
 from taskyard.ops.cli.options import Json, duration
-from taskyard.ops.cli.rights import Reason
-from taskyard.ops.cli.target import find_target
+from taskyard.ops.cli.rights_options import Reason
+from taskyard.ops.cli.target_servers import find_target
 from taskyard.ops.cli.times import moment
 
 __all__ = ["command"]

@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 
-from taskyard.access.keys import PublicKey
+from taskyard.access.key_ring import PublicKey
 from taskyard.errors import MissingSetting
 from taskyard.settings import Settings
 

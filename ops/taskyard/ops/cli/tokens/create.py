@@ -9,7 +9,7 @@ import typer
 from taskyard import database
 from taskyard.control import identify, tokens
 from taskyard.ops.cli.options import Json, duration
-from taskyard.ops.cli.rights import (
+from taskyard.ops.cli.rights_options import (
     Domains,
     Granted,
     Queues,
@@ -18,8 +18,8 @@ from taskyard.ops.cli.rights import (
     note_unknown_queues,
     rights_of,
 )
-from taskyard.ops.cli.target import find_target
-from taskyard.ops.cli.tokens.issued import print_issued
+from taskyard.ops.cli.target_servers import find_target
+from taskyard.ops.cli.tokens.print_token import print_issued
 
 __all__ = ["command"]
 

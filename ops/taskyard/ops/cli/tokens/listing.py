@@ -13,8 +13,8 @@ from taskyard.control import tokens
 from taskyard.control.tokens import TokenInfo, TokenState
 from taskyard.ops.cli.console import note, print_json, put, table
 from taskyard.ops.cli.options import Json
-from taskyard.ops.cli.rights import bounds_text
-from taskyard.ops.cli.target import find_target
+from taskyard.ops.cli.rights_options import bounds_text
+from taskyard.ops.cli.target_servers import find_target
 from taskyard.ops.cli.times import age, moment
 
 __all__ = ["command"]

@@ -11,9 +11,9 @@ from taskyard import database
 from taskyard.control import identify, tokens
 from taskyard.ops.cli.console import print_json, say
 from taskyard.ops.cli.options import Json
-from taskyard.ops.cli.rights import Reason
-from taskyard.ops.cli.target import find_target
-from taskyard.ops.cli.tokens.issued import check_id
+from taskyard.ops.cli.rights_options import Reason
+from taskyard.ops.cli.target_servers import find_target
+from taskyard.ops.cli.tokens.print_token import check_id
 
 __all__ = ["command"]
 

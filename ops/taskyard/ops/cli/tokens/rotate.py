@@ -9,9 +9,9 @@ import typer
 from taskyard import database
 from taskyard.control import identify, tokens
 from taskyard.ops.cli.options import Json, duration
-from taskyard.ops.cli.rights import Reason
-from taskyard.ops.cli.target import find_target
-from taskyard.ops.cli.tokens.issued import check_id, print_issued
+from taskyard.ops.cli.rights_options import Reason
+from taskyard.ops.cli.target_servers import find_target
+from taskyard.ops.cli.tokens.print_token import check_id, print_issued
 
 __all__ = ["command"]
 

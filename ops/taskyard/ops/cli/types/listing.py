@@ -6,7 +6,7 @@ from taskyard.jobs import JobType, RetryPolicy
 from taskyard.jobs.retry_policy import Backoff
 from taskyard.ops.cli.console import note, print_json, put, table
 from taskyard.ops.cli.options import Json
-from taskyard.ops.cli.target import find_target
+from taskyard.ops.cli.target_servers import find_target
 from taskyard.ops.cli.types.origins import Known, known_types
 from taskyard.ops.cli.types.policy import waits_ms
 

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from taskyard.jobs import RetryPolicy
-from taskyard.ops.cli.target import Target
+from taskyard.ops.cli.target_servers import Target
 from taskyard.ops.cli.types.origins import DEFAULT, Known
 
 __all__ = ["Fact", "facts", "never_retried", "waits_ms"]

@@ -8,7 +8,7 @@ import typer
 
 from taskyard.ops.cli.console import note, print_json, put, put_facts, say, table
 from taskyard.ops.cli.options import Json
-from taskyard.ops.cli.target import find_target
+from taskyard.ops.cli.target_servers import find_target
 from taskyard.ops.cli.types.origins import Known, known_types, the_type
 from taskyard.ops.cli.types.policy import Fact, facts
 

@@ -11,7 +11,7 @@ from taskyard import database
 from taskyard.control import identify, users
 from taskyard.ops.cli.console import print_json, say
 from taskyard.ops.cli.options import Json
-from taskyard.ops.cli.rights import (
+from taskyard.ops.cli.rights_options import (
     Domains,
     Granted,
     Queues,
@@ -21,7 +21,7 @@ from taskyard.ops.cli.rights import (
     note_unknown_queues,
     rights_of,
 )
-from taskyard.ops.cli.target import find_target
+from taskyard.ops.cli.target_servers import find_target
 
 __all__ = ["command"]
 

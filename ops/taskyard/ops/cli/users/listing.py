@@ -8,8 +8,8 @@ from taskyard import database
 from taskyard.control import users
 from taskyard.ops.cli.console import note, print_json, put, table
 from taskyard.ops.cli.options import Json
-from taskyard.ops.cli.rights import bounds_text
-from taskyard.ops.cli.target import find_target
+from taskyard.ops.cli.rights_options import bounds_text
+from taskyard.ops.cli.target_servers import find_target
 from taskyard.ops.cli.times import moment
 
 __all__ = ["command"]

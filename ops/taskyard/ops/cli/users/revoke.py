@@ -12,8 +12,8 @@ from taskyard.control import identify, tokens, users
 from taskyard.control.tokens import TokenState
 from taskyard.ops.cli.console import note, print_json, say
 from taskyard.ops.cli.options import Json
-from taskyard.ops.cli.rights import Reason
-from taskyard.ops.cli.target import find_target
+from taskyard.ops.cli.rights_options import Reason
+from taskyard.ops.cli.target_servers import find_target
 
 __all__ = ["command"]
 

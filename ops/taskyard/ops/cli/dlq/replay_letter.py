@@ -1,0 +1,102 @@
+"""Replay one letter with the operator verb, and read the relay's answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from sqlalchemy import Engine
+
+from taskyard.access import Identity
+from taskyard.control import Edit, KnownTypes, ReplayRequested, replay, wait_outcome
+from taskyard.errors import InvalidPayload, NotFound, Refused
+from taskyard.ops.cli.dlq.replay_history import waiting
+from taskyard.wire.decompression import UNPACKED_LIMIT
+
+__all__ = ["Replay", "ReplayStatus", "Wish", "replay_one"]
+
+_WAIT_S: Final = 2.0
+
+
+class ReplayStatus(StrEnum):
+    """The state of a replay so far."""
+
+    APPLIED = "applied"
+    PENDING = "pending"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the operator wants for every letter that was named.
+
+    `known` checks an `edit`; a compressed body that it changes may have `max_unpacked_bytes`.
+    """
+
+    identity: Identity
+    reason: str | None
+    queue: str | None = None
+    edit: Edit | None = None
+    force: bool = False
+    known: KnownTypes | None = None
+    max_unpacked_bytes: int = UNPACKED_LIMIT
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """One letter's outcome; `job_id` is None if no replay was requested.
+
+    `payload_checked` is None without an edited payload, False if its worker will check it.
+    """
+
+    letter: str
+    verdict: ReplayStatus
+    job_id: str | None = None
+    request_id: str | None = None
+    why: str = ""
+    exit_code: int = 0
+    payload_checked: bool | None = None
+
+
+def replay_one(engine: Engine, name: str, wish: Wish, *, alone: bool = True) -> Replay:
+    """Replay a letter; a refusal is raised if it is the only one (`alone`), else it is returned."""
+    try:
+        asked = replay(
+            engine,
+            name,
+            identity=wish.identity,
+            reason=wish.reason,
+            queue=wish.queue,
+            payload=wish.edit,
+            force=wish.force,
+            require_reason="strict",  # TASKYARD_REQUIRE_REASON is for programs that cannot give one
+            known=wish.known,
+            max_unpacked_bytes=wish.max_unpacked_bytes,
+        )
+    except (Refused, NotFound, InvalidPayload) as error:
+        if alone:
+            raise
+        return Replay(name, ReplayStatus.REFUSED, why=str(error), exit_code=error.exit_code)
+    return _answered(asked, wait_outcome(engine, asked.request_id, _WAIT_S))
+
+
+def _answered(asked: ReplayRequested, answer: str) -> Replay:
+    verdict, why = _read(answer)
+    return Replay(
+        str(asked.letter_id),
+        verdict,
+        asked.job_id,
+        str(asked.request_id),
+        why,
+        Refused.exit_code if verdict is ReplayStatus.REFUSED else 0,
+        asked.payload_checked,
+    )
+
+
+def _read(answer: str) -> tuple[ReplayStatus, str]:
+    """Read the relay's answer: `applied`, `pending`, `pending: why`, or `refused: why`."""
+    head, _, why = answer.partition(": ")
+    if head == ReplayStatus.PENDING:
+        return ReplayStatus.PENDING, waiting(why)
+    return ReplayStatus(head), why

@@ -1,0 +1,135 @@
+"""Exported heads: hashes of the chain's last seal, at some moments.
+
+A head is stored outside Postgres, where the owner of the database cannot change it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from taskyard.audit.seal_chain import Seal
+from taskyard.errors import InvalidPayload
+from taskyard.wire.redacted_logs import logger
+
+__all__ = ["Head", "HeadFile", "exported", "given_heads"]
+
+log = logger(__name__)
+
+_WRITTEN: Final = re.compile(r"(?:(?P<seq>\d{1,18}):)?(?P<hash>[0-9a-f]{64})")
+# A line may contain other hashes, so the number is needed.
+_IN_LINE: Final = re.compile(r"(?<![0-9a-f:])(?P<seq>\d{1,18}):(?P<hash>[0-9a-f]{64})(?![0-9a-f])")
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Number and hash of the last seal at some moment, as `seq:hash` or the hash alone."""
+
+    seq: int | None
+    hash: bytes
+
+    def __str__(self) -> str:
+        return self.hash.hex() if self.seq is None else f"{self.seq}:{self.hash.hex()}"
+
+
+def exported(seal: Seal, file: HeadFile | None) -> None:
+    """Write the head to the log, and to the file of heads if there is such a file."""
+    head = Head(seal.seq, seal.hash)
+    log.info(
+        "audit log sealed up to seal %d; keep this hash (the head) to verify the log later: %s",
+        seal.seq,
+        head,
+        extra={"action": "audit_sealed", "head": str(head), "rows": len(seal.row_ids)},
+    )
+    if file is not None:
+        file.append(seal)
+
+
+class HeadFile:
+    """A file of heads, one JSON line each. It only grows: an earlier head is evidence too."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def append(self, seal: Seal) -> None:
+        """Append a line for the head.
+
+        If the file cannot be written, the failure is logged and sealing continues.
+        """
+        line = {
+            "head": str(Head(seal.seq, seal.hash)),
+            "sealed_at": seal.sealed_at.isoformat(timespec="seconds"),
+        }
+        try:
+            # One write; it starts a new line, since a crash may have cut the previous one.
+            with self._path.open("ab") as file:
+                start = b"" if file.tell() == 0 or self._ends_whole() else b"\n"
+                file.write(start + json.dumps(line).encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            log.error(  # the log line above has the same head
+                "the head of the audit log could not be written to %s: %s. Correct the path in "
+                "TASKYARD_AUDIT_HEAD_FILE; the next head will be written there",
+                self._path,
+                error,
+                extra={"action": "audit_head_not_written"},
+            )
+
+    def last(self) -> Head | None:
+        """Return the last head that can be read; None if there is none."""
+        if not self._path.exists():
+            return None
+        found = None
+        for found in _of_file(self._path):  # noqa: B007 - only the last one counts
+            pass
+        return found
+
+    def _ends_whole(self) -> bool:
+        with self._path.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) == b"\n"
+
+
+def given_heads(words: list[str]) -> list[Head]:
+    """Return the heads that `words` name, either directly or as files with heads.
+
+    Raises `InvalidPayload` for a word that is neither a head nor a file, and for a file without a
+    head.
+    """
+    heads: list[Head] = []
+    for word in words:
+        written = _WRITTEN.fullmatch(word.strip().lower())
+        if written is not None:
+            heads.append(_head(written))
+            continue
+        try:
+            found = list(_of_file(Path(word)))
+        except OSError as error:
+            raise InvalidPayload(
+                "expected a head (SEQ:HASH, or the hash alone), or a file with heads, got "
+                f"{word[:200]!r}: {error.strerror}"
+            ) from error
+        if not found:
+            raise InvalidPayload(f"the file {word} contains no head")
+        heads += found
+    return heads
+
+
+def _of_file(path: Path) -> Iterator[Head]:
+    """Yield the heads in a file, also in a log file; lines without one are skipped."""
+    with path.open("r", encoding="utf-8", errors="replace") as file:
+        for line in file:
+            found = _IN_LINE.search(line)
+            if found is not None:
+                yield _head(found)
+
+
+def _head(found: re.Match[str]) -> Head:
+    seq = found["seq"]
+    return Head(None if seq is None else int(seq), bytes.fromhex(found["hash"]))

@@ -1,0 +1,44 @@
+"""Repeat a step until it is told to stop; while a server is unreachable, log this and wait."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Final
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from taskyard.errors import SchemaMismatch, ServerRefused, ServerUnreachable
+from taskyard.wire.lasting_failures import Refusals
+
+__all__ = ["FIRST_WAIT_S", "LONGEST_WAIT_S", "repeat"]
+
+FIRST_WAIT_S: Final = 0.5
+LONGEST_WAIT_S: Final = 15.0
+_OUTAGES: Final = (ServerUnreachable, ServerRefused, SchemaMismatch, SQLAlchemyError)
+
+
+def repeat(
+    name: str,
+    step: Callable[[], object],
+    stop: threading.Event,
+    *,
+    also: tuple[type[Exception], ...] = (),
+) -> None:
+    """Repeat `step` until `stop` is set; the names of its log events begin with `name`.
+
+    A step that fails because a server cannot be reached or refuses (`also` adds other clients'
+    errors) is repeated after 0.5 s, then after twice as long, up to 15 s; each wait is shortened at
+    random by up to half. The log has one line when a cause appears and one line when it ends. Any
+    other error is raised: it is a defect of Taskyard, and continuing could lose data.
+    """
+    outages: tuple[type[Exception], ...] = (*_OUTAGES, *also)
+    refusals = Refusals(first_s=FIRST_WAIT_S, longest_s=LONGEST_WAIT_S)
+    what = f"{name} cannot continue"
+    while not stop.is_set():
+        try:
+            step()
+        except outages as error:
+            stop.wait(refusals.refused(what, error, action=f"{name}_waiting"))
+        else:
+            refusals.worked(what)

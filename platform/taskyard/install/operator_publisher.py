@@ -1,0 +1,112 @@
+"""The operators' publisher: to our queues, and to those of installed apps, by their keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from redis.exceptions import RedisError
+
+from taskyard.broker import Publisher, RedisPublisher, make_publisher
+from taskyard.broker.redis_keys import PLAIN, Layout
+from taskyard.errors import PublishFailed, Refused
+from taskyard.install.app_queues import RABBIT, Place, Places, find_mark
+from taskyard.install.app_redis_publisher import AppRedisPublisher
+from taskyard.records import Records
+from taskyard.settings import Settings
+from taskyard.wire.letter_envelope import RawMessage
+from taskyard.wire.stamp_header import Stamp
+
+__all__ = ["FleetPublisher"]
+
+
+class FleetPublisher:
+    """A `Publisher` that looks up the keys of a queue which the settings do not name.
+
+    A queue that no worker has announced is published to with kombu's default keys.
+    """
+
+    def __init__(self, settings: Settings, records: Records) -> None:
+        self._settings = settings
+        self._own = make_publisher(settings, records.now_us)
+        self._places = Places(records.client, settings.namespace)
+        self._by_layout: dict[Layout, RedisPublisher] = {}
+
+    def check(self, queue: str) -> None:
+        """Raise if no worker would read a message to `queue`.
+
+        `PublishFailed` if its workers disagree: after an app changes its keys, this ends by itself
+        within minutes. `Refused` if they read it at another broker.
+        """
+        self._place(queue)
+
+    def publish(
+        self,
+        message: RawMessage,
+        *,
+        queue: str,
+        priority: int | None,
+        job_id: str,
+        stamp: Stamp,
+        strip: Iterable[str] = (),
+    ) -> None:
+        """As `Publisher.publish`."""
+        self._reaching(queue, job_id).publish(
+            message, queue=queue, priority=priority, job_id=job_id, stamp=stamp, strip=strip
+        )
+
+    def publish_later(
+        self,
+        message: RawMessage,
+        *,
+        queue: str,
+        priority: int | None,
+        job_id: str,
+        stamp: Stamp,
+        due_us: int,
+    ) -> None:
+        """As `Publisher.publish_later`."""
+        self._reaching(queue, job_id).publish_later(
+            message, queue=queue, priority=priority, job_id=job_id, stamp=stamp, due_us=due_us
+        )
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._own.close()
+
+    def _reaching(self, queue: str, job_id: str) -> Publisher:
+        try:
+            place = self._place(queue)
+        except (Refused, PublishFailed, RedisError) as error:
+            raise PublishFailed(f"job {job_id} was not published: {error}") from error
+        if queue in self._settings.queues or not isinstance(self._own, RedisPublisher):
+            return self._own
+        layout = PLAIN if place is None else place.layout
+        made = self._by_layout.get(layout)
+        if made is None:
+            made = AppRedisPublisher(self._settings, self._own.client, layout)
+            self._by_layout[layout] = made
+        return made
+
+    def _place(self, queue: str) -> Place | None:
+        if queue in self._settings.queues:
+            return None
+        places = self._places.of(queue)
+        if len(places) > 1:
+            raise PublishFailed(
+                f"the workers of queue {queue!r} read it under {len(places)} different sets of "
+                "keys. The replay waits until they agree, some minutes after the last old worker "
+                "has ended; if these are two apps, give each its own namespace (TASKYARD_NAMESPACE)"
+            )
+        for place in places:
+            if place.mark != self._mark():
+                raise Refused(
+                    f"the workers of queue {queue!r} read it at another broker than this relay's: "
+                    "set TASKYARD_BROKER_URL of relay and mirror to the app's broker"
+                )
+            return place
+        return None
+
+    def _mark(self) -> str:
+        if isinstance(self._own, RedisPublisher):
+            return find_mark(self._own.client, self._settings.namespace)
+        return RABBIT

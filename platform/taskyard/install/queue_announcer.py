@@ -1,0 +1,79 @@
+"""A bootstep of every installed worker: announces which queues it reads, and under which keys.
+
+In a thread of its own: an observing worker must not wait for the records.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, Final
+
+from celery import bootsteps
+
+from taskyard.broker import RedisPublisher
+from taskyard.install.app_queues import RABBIT, Place, Places, broker_mark
+from taskyard.install.fanout import is_bound_to_fanout
+from taskyard.install.installed_context import InstalledContext
+from taskyard.wire.redacted_logs import logger
+
+__all__ = ["EVERY_S", "Announcer", "announce"]
+
+log = logger(__name__)
+
+EVERY_S: Final = 60.0
+_ANNOUNCE: Final = "this worker's queues were not announced to relay and reconciler"
+
+
+class Announcer(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Announces at once and every `EVERY_S`, since queues may be added to a running worker."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def __init__(self, consumer: Any, **kwargs: Any) -> None:
+        super().__init__(consumer, **kwargs)
+        self._stop = threading.Event()
+
+    def start(self, consumer: Any) -> None:
+        """Start the thread."""
+        self._stop = threading.Event()
+        threading.Thread(
+            target=_repeat, args=(consumer, self._stop), name="taskyard-places", daemon=True
+        ).start()
+
+    def stop(self, consumer: Any) -> None:
+        """Let the thread end, without a wait for it."""
+        self._stop.set()
+
+
+def _repeat(consumer: Any, stop: threading.Event) -> None:
+    refusals = consumer.app.taskyard.refusals
+    while not stop.is_set():
+        try:
+            announce(consumer.app.taskyard, _places(consumer.task_consumer.queues))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the worker must not notice
+            refusals.refused(_ANNOUNCE, error, action="places_not_told")
+        else:
+            refusals.worked(_ANNOUNCE)
+        stop.wait(EVERY_S)
+
+
+def _places(queues: Any) -> list[str]:
+    """Return the queues in which jobs wait.
+
+    One of a fanout exchange holds copies, and is soon deleted.
+    """
+    return [queue.name for queue in list(queues) if not is_bound_to_fanout(queue)]
+
+
+def announce(yard: InstalledContext, queues: list[str]) -> None:
+    """Store that workers of this app read `queues`; raises redis-py's errors."""
+    if not yard.broker_supported:
+        return
+    publisher, namespace = yard.publisher, yard.given.namespace
+    mark = RABBIT
+    if isinstance(publisher, RedisPublisher):
+        mark = broker_mark(publisher.client, namespace)
+    now_us = yard.watching.now_us()
+    Places(yard.watching.client, namespace).report(
+        Place(queue, mark, yard.layout, now_us) for queue in queues
+    )

@@ -1,0 +1,165 @@
+"""Store a batch of deliveries: one row for each death, however often it is delivered."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from functools import cache
+from typing import Any, Final
+
+from sqlalchemy import Connection, func, select
+from sqlalchemy.dialects.postgresql import Insert, insert
+
+from taskyard.clock import SYSTEM_CLOCK, Clock
+from taskyard.database.bulk_write import PIECE_BYTES, append_rest, insert_from_arrays, write_rows
+from taskyard.database.tables import LETTERS
+from taskyard.mirror.bisect_batch import Storing, store
+from taskyard.mirror.delivery_port import Delivery
+from taskyard.mirror.letter_rows import in_ascii, junk_row, row, salvaged_row
+from taskyard.mirror.read_delivery import Readable, Unreadable, holds_nul, read
+from taskyard.wire.redacted_logs import logger
+
+__all__ = ["store_letters"]
+
+log = logger(__name__)
+
+_KEY: Final = ("id", "decided_at")
+_BYTES: Final = ("body", "raw_envelope")
+# Columns that operators and the job's end write; a letter that comes again must not reset them.
+_OPERATORS: Final = frozenset({"status", "replayed_at", "replay_outcome", "mirrored_at"})
+
+
+def store_letters(
+    connection: Connection,
+    deliveries: Sequence[Delivery],
+    clock: Clock = SYSTEM_CLOCK,
+    unclear: bool = False,
+) -> None:
+    """Store `deliveries` in the caller's transaction; storing them again changes nothing.
+
+    `clock` gives the time of a message that is not a letter and has no time of its own; `unclear`
+    is that of `store`.
+    """
+    items = [read(delivery) for delivery in deliveries]
+    letters = _latest(item for item in items if isinstance(item, Readable))
+    # A job that processes text with NUL fails in thousands; halving would find them one by one.
+    clean = [item for item in letters if not holds_nul(item)]
+    nul = [item for item in letters if holds_nul(item)]
+    junk = [item for item in items if isinstance(item, Unreadable)]
+    now = clock.now()
+
+    def keep_bytes(connection: Connection, item: Readable, why: str) -> None:
+        _insert_junk(connection, Unreadable(item.delivery, why, is_letter=True), now, in_ascii)
+
+    ways = (_salvage, _salvage_ascii, keep_bytes)
+    store(connection, clean, Storing(_write, ways, _size), unclear=unclear)
+    store(connection, nul, Storing(_write_salvaged, ways, _size), unclear=unclear)
+    store(connection, junk, _junk_way(now), unclear=unclear)
+
+
+def _size(item: Readable | Unreadable) -> int:
+    return len(item.delivery.body)
+
+
+def _junk_way(now: datetime) -> Storing[Unreadable]:
+    def write(connection: Connection, items: Sequence[Unreadable]) -> None:
+        for item in items:
+            _insert_junk(connection, item, now, dict)
+
+    def write_ascii(connection: Connection, item: Unreadable, _: str) -> None:
+        _insert_junk(connection, item, now, in_ascii)
+
+    # Only its bytes are stored, in pieces if they are many, so that any size fits.
+    return Storing(write, [write_ascii], lambda _: 0)
+
+
+def _latest(items: Iterable[Readable]) -> list[Readable]:
+    """Return one item for each key, the highest version: a statement may not change a row twice."""
+    latest: dict[tuple[object, object], Readable] = {}
+    for item in items:
+        known = latest.get((item.id, item.decided_at))
+        if known is None or item.letter.version > known.letter.version:
+            latest[item.id, item.decided_at] = item
+    # The same order everywhere prevents deadlocks.
+    return sorted(latest.values(), key=lambda item: item.id)
+
+
+def _write(connection: Connection, items: Sequence[Readable]) -> None:
+    _write_all(connection, [row(item) for item in items])
+
+
+def _write_salvaged(connection: Connection, items: Sequence[Readable]) -> None:
+    why = "the letter holds a NUL character, which PostgreSQL does not store"
+    _write_all(connection, [salvaged_row(item, why) for item in items])
+
+
+def _salvage(connection: Connection, item: Readable, why: str) -> None:
+    _write_all(connection, [salvaged_row(item, why)])
+    _log_raw(item.id, why)
+
+
+def _salvage_ascii(connection: Connection, item: Readable, why: str) -> None:
+    _write_all(connection, [in_ascii(salvaged_row(item, why))])
+    _log_raw(item.id, why)
+
+
+def _write_all(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
+    large = [one for one in rows if any(len(value) > PIECE_BYTES for value in _bytes_of(one))]
+    together = [one for one in rows if not any(one is other for other in large)]
+    if together:
+        write_rows(connection, _upsert(tuple(together[0])), together)
+    for one in large:
+        # A copy that changes nothing appends nothing.
+        if write_rows(connection, _upsert(tuple(one)), [_first_pieces(one)]):
+            _append_rest(connection, one)
+
+
+def _bytes_of(row: dict[str, Any]) -> list[bytes]:
+    return [row[name] for name in _BYTES if row.get(name) is not None]
+
+
+def _first_pieces(row: dict[str, Any]) -> dict[str, Any]:
+    return row | {name: row[name][:PIECE_BYTES] for name in _BYTES if row.get(name) is not None}
+
+
+def _append_rest(connection: Connection, row: dict[str, Any]) -> None:
+    key = {name: row[name] for name in _KEY}
+    for name in _BYTES:
+        append_rest(connection, LETTERS.c[name], key, row.get(name) or b"")
+
+
+@cache
+def _upsert(names: tuple[str, ...]) -> Insert:
+    statement = insert_from_arrays(LETTERS, names)
+    new = statement.excluded
+    changed = {name: new[name] for name in names if name not in _OPERATORS | set(_KEY)}
+    return statement.on_conflict_do_update(
+        index_elements=_KEY, set_=changed, where=new.version > LETTERS.c.version
+    )
+
+
+def _insert_junk(
+    connection: Connection,
+    item: Unreadable,
+    now: datetime,
+    spelled: Callable[[dict[str, Any]], dict[str, Any]],
+) -> None:
+    """Insert unless the id exists with any time: a constraint over partitions cannot say that."""
+    values = spelled(junk_row(item, now))
+    key = int.from_bytes(values["id"].bytes[:8], signed=True)
+    connection.execute(select(func.pg_advisory_xact_lock(key)))
+    if connection.scalar(select(LETTERS.c.id).where(LETTERS.c.id == values["id"]).limit(1)):
+        return
+    connection.execute(insert(LETTERS).values(_first_pieces(values)))
+    _append_rest(connection, values)
+    _log_raw(values["id"], values["mirror_error"])
+
+
+def _log_raw(letter_id: uuid.UUID, why: str) -> None:
+    log.warning(
+        "letter %s could not be stored as a row, so its bytes were stored: %s",
+        letter_id,
+        why,
+        extra={"action": "mirror_stored_raw", "letter": str(letter_id)},
+    )

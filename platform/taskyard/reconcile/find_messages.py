@@ -1,0 +1,182 @@
+"""Find messages at a Redis broker: in the queues, unacknowledged, in the delay store."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import redis
+
+from taskyard.jobs.states import State
+from taskyard.reconcile.message_locations import MessageLocations
+from taskyard.reconcile.record_fields import Seen
+from taskyard.reconcile.report import Budget
+from taskyard.transport.stored_messages import stored_parts
+from taskyard.wire.stamp_header import Stamp
+
+__all__ = ["Held", "Messages", "count_messages", "find_held", "find_messages"]
+
+_CHUNK: Final = 500
+Position = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A message that a worker holds: its keys, its tag there, and its stamp."""
+
+    unacked: str
+    index: str
+    tag: str
+    position: Position | None
+
+
+@dataclass(slots=True)
+class Messages:
+    """The stamps of every job's messages (None for one without), and the letters on their way.
+
+    Messages that workers hold are in `held` too.
+    """
+
+    stamps: dict[str, set[Position | None]] = field(default_factory=lambda: defaultdict(set))
+    waiting: dict[str, set[Position | None]] = field(default_factory=lambda: defaultdict(set))
+    held: dict[str, set[Held]] = field(default_factory=lambda: defaultdict(set))
+    letters: set[str] = field(default_factory=set)
+
+    def serves(self, seen: Seen) -> bool:
+        """Return whether some message will continue this job."""
+        return any(_carries(stamp, seen) for stamp in self.stamps.get(seen.job_id, ()))
+
+    def waits(self, seen: Seen) -> bool:
+        """Return whether such a message waits for a worker: in a queue, or until it is due."""
+        return any(_carries(stamp, seen) for stamp in self.waiting.get(seen.job_id, ()))
+
+    def holding(self, seen: Seen) -> list[Held]:
+        """Return such messages that workers hold."""
+        return [one for one in self.held.get(seen.job_id, ()) if _carries(one.position, seen)]
+
+    def merge(self, other: Messages) -> None:
+        """Add what another search found."""
+        for job_id, stamps in other.stamps.items():
+            self.stamps[job_id] |= stamps
+        for job_id, stamps in other.waiting.items():
+            self.waiting[job_id] |= stamps
+        for job_id, held in other.held.items():
+            self.held[job_id] |= held
+        self.letters |= other.letters
+
+
+def _carries(stamp: Position | None, seen: Seen) -> bool:
+    if seen.state is State.NONE or stamp is None or stamp >= seen.position:
+        return True
+    epoch, generation, seq = seen.position
+    # The message whose own decision was this retry: its next delivery publishes the successor.
+    return seen.state in (State.RETRYING, State.DEAD_LETTERED) and stamp == (
+        epoch,
+        generation,
+        seq - 1,
+    )
+
+
+def count_messages(client: redis.Redis, where: MessageLocations) -> int:
+    """Count the messages without reading them."""
+    with client.pipeline(transaction=False) as pipe:
+        for name in where.lists:
+            pipe.llen(name)
+        for name in (*(unacked for unacked, _ in where.held), where.delayed):
+            pipe.hlen(name)
+        return sum(pipe.execute())
+
+
+def find_held(client: redis.Redis, where: MessageLocations, job_id: str) -> Messages:
+    """Find the messages of one job that workers hold."""
+    found = Messages()
+    for unacked, index in where.held:
+        for tag, stored in client.hscan_iter(unacked, count=_CHUNK):
+            document = stored_parts(stored)[0]
+            headers = document.get("headers") if isinstance(document, dict) else None
+            if isinstance(headers, dict) and headers.get("id") == job_id:
+                _note(found, document, (unacked, index, tag.decode("utf-8", "replace")))
+    return found
+
+
+def find_messages(client: redis.Redis, where: MessageLocations, budget: Budget) -> Messages:
+    """Find every message.
+
+    One that moves from key to key meanwhile may be missed, so search twice.
+    """
+    found = Messages()
+    for document, place in _documents(client, where):
+        if not budget.ask():
+            break
+        _note(found, document, place)
+    return found
+
+
+def _note(found: Messages, document: Any, place: tuple[str, str, str] | None) -> None:
+    headers = document.get("headers") if isinstance(document, dict) else None
+    job_id = headers.get("id") if isinstance(headers, dict) else None
+    if isinstance(headers, dict) and isinstance(job_id, str):
+        position = _position(headers)
+        found.stamps[job_id].add(position)
+        if place is None:
+            found.waiting[job_id].add(position)
+        else:
+            found.held[job_id].add(Held(*place, position))
+        return
+    letter = _letter(document)
+    if letter is not None:
+        found.letters.add(letter)
+
+
+def _position(headers: dict[str, Any]) -> Position | None:
+    try:
+        stamp = Stamp.read(headers)
+    except ValueError:
+        return None
+    return None if stamp is None else (stamp.epoch, stamp.generation, stamp.seq)
+
+
+def _letter(document: Any) -> str | None:
+    try:
+        body = document["body"]
+        if document["properties"].get("body_encoding") == "base64":
+            body = base64.b64decode(body)
+        return str(json.loads(body)["letter_id"])
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
+        return None
+
+
+def _documents(
+    client: redis.Redis, where: MessageLocations
+) -> Iterator[tuple[Any, tuple[str, str, str] | None]]:
+    """Yield each message, with unacked hash, index and tag if a worker holds it."""
+    for name in where.lists:
+        for raw in _list(client, name):
+            yield _loaded(raw), None
+    for unacked, index in where.held:
+        for tag, stored in client.hscan_iter(unacked, count=_CHUNK):
+            yield stored_parts(stored)[0], (unacked, index, tag.decode("utf-8", "replace"))
+    for _, entry in client.hscan_iter(where.delayed, count=_CHUNK):
+        yield _loaded(entry.partition(b"\n")[2]), None
+
+
+def _list(client: redis.Redis, key: str) -> Iterator[bytes]:
+    """Yield a list from its left end: new entries are added there, so none is skipped."""
+    start = 0
+    while True:
+        chunk: Any = client.lrange(key, start, start + _CHUNK - 1)
+        yield from chunk
+        if len(chunk) < _CHUNK:
+            return
+        start += _CHUNK
+
+
+def _loaded(raw: bytes) -> Any:
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError):
+        return None

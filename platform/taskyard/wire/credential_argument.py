@@ -1,0 +1,54 @@
+"""The credential of an operator's message: the argument that holds it, and how it is left out.
+
+A message at the broker has it, since a redelivery must hold too. Nothing else does: no record, no
+event, no letter, no log.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+from taskyard.wire.decompression import CompressionFault
+from taskyard.wire.letter_envelope import RawMessage, plain_body
+from taskyard.wire.redaction import CREDENTIAL_TEXT, MASK
+
+__all__ = ["CREDENTIAL", "without_credential"]
+
+CREDENTIAL: Final = "taskyard_credential"
+# A message with a credential is small: what is larger unpacked carries none that a worker takes.
+_UNPACKED_BYTES: Final = 262_144
+_IN_TEXT: Final = re.compile(CREDENTIAL_TEXT)
+_IN_BYTES: Final = re.compile(CREDENTIAL_TEXT.encode())
+
+
+def without_credential(message: RawMessage) -> RawMessage:
+    """The message as a letter may keep it; the message itself where it holds no credential.
+
+    A compressed body is masked unpacked, and stays so.
+    """
+    headers, properties = _masked(message.headers), _masked(message.properties)
+    try:
+        body = plain_body(message, _UNPACKED_BYTES)
+    except CompressionFault:
+        body = message.body
+    masked = _IN_BYTES.sub(MASK.encode(), body) if b"v1." in body else body
+    if masked != body:
+        headers = {name: value for name, value in headers.items() if name != "compression"}
+    elif headers == message.headers and properties == message.properties:
+        return message
+    else:
+        masked = message.body
+    found = {"body": masked, "headers": headers, "properties": properties}
+    return message.model_copy(update=found)
+
+
+def _masked(value: Any) -> Any:
+    """The value with every text in it masked; RabbitMQ's properties repeat the headers."""
+    if isinstance(value, dict):
+        return {name: _masked(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_masked(item) for item in value]
+    if not isinstance(value, str) or "v1." not in value:
+        return value
+    return _IN_TEXT.sub(MASK, value)

@@ -1,0 +1,39 @@
+"""A first message without the broker's confirmation, which the record keeps until it comes."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict
+
+from taskyard.clock import us_of
+from taskyard.wire.letter_envelope import RawMessage
+
+__all__ = ["Unsent"]
+
+
+class Unsent(BaseModel):
+    """The message's fields; `countdown_s` counts from the admission; `policy` overrides the type's.
+
+    Used only if broker and records are different servers: otherwise one script publishes and
+    records. It costs memory from admission to confirmation, a few milliseconds a job.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    message: RawMessage
+    countdown_s: float = 0
+    policy: dict[str, Any] | None = None
+
+    @classmethod
+    def decode(cls, text: str) -> Self:
+        """Parse the result of `encode`; raises pydantic's `ValidationError`."""
+        return cls.model_validate_json(text)
+
+    def encode(self) -> str:
+        """Return the text for the record."""
+        return self.model_dump_json()
+
+    def due(self, epoch: int) -> int:
+        """Return when it must run, in microseconds; 0 for now."""
+        return epoch + us_of(self.countdown_s) if self.countdown_s > 0 else 0
