@@ -58,7 +58,7 @@ def fatal(harness: ServerHarness) -> JobHandle:
 CASES = {
     "begin": Case("job:*", "the records of jobs could not be reached", plain),
     "pop": Case("unacked*", "Redis refused to give messages", plain),
-    "promotion": Case("delayed*", "delayed messages were not moved to their queues", late),
+    "promotion": Case("delayed*", "due messages were not moved from the delay store", late),
     "letter": Case("_kombu*", "a letter was not published", fatal, State.DEAD_LETTERED),
 }
 

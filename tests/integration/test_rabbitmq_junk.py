@@ -68,7 +68,7 @@ def test_properties_that_the_client_library_cannot_read_end_as_a_letter(
     letter = letter_after(settings, worker)
     assert letter.message.body == b"\x00 any bytes"
     assert unpack(letter.message.headers[UNREAD]) == properties
-    assert "AMQP properties cannot be read" in letter.error_message
+    assert "AMQP properties of the message cannot be decoded" in letter.error_message
 
 
 def test_a_body_is_captured_in_the_bytes_that_came_whatever_it_says_of_them(

@@ -116,17 +116,14 @@ def test_what_goes_back_again_and_again_is_not_dropped_at_a_quorum_queues_limit(
     act = {"do": "gate then fail", "gate": "alarmed", "times": 1, "value": 9}
     retried = yard.enqueue("exec_act", act, policy=once)
     eventually(lambda: notes.runs(retried.job_id) == 1, "the first run", why=lambda: worker.log)
-    held = (
-        f"job {retried.job_id} came back too often to be returned once more, so this worker holds "
-        "it"
-    )
+    held = f"job {retried.job_id}: its message was returned so often that RabbitMQ would drop it"
     with memory_alarm(servers.rabbitmq):
         # Not by a countdown: setting the alarm may take longer on a busy machine.
         notes.open_gate("alarmed")
         worker.await_log(held, within_s=90)
     assert retried.result(30) == 9
     # What was tried while it was blocked may arrive too; that it is acknowledged is what counts.
-    worker.await_log(f"job {retried.job_id} came back {RENEW_AT} times and was published again")
+    worker.await_log(f"job {retried.job_id}: its message was returned {RENEW_AT} times")
     eventually(lambda: count_messages(settings, [name]) == 0, "an empty queue")
 
 

@@ -239,7 +239,7 @@ def test_a_dead_workers_job_goes_before_what_came_later_as_soon_as_its_lease_is_
     begin_and_die(harness, left)
     harness.open_gate("guard")
     worker.await_log(
-        f"job {left.job_id}: its message came back while another attempt has the lease"
+        f"job {left.job_id}: its message was delivered again while another attempt has the lease"
     )
     worker.await_log(f"job {left.job_id}: the lease of its earlier attempt has ended")
     for number in range(5):
@@ -284,7 +284,9 @@ def test_a_worker_that_drains_gives_back_at_once_what_waits_for_a_lease(
     come_back(either, "exec")
     begin_and_die(harness, left)
     harness.open_gate("short")
-    one.await_log(f"job {left.job_id}: its message came back while another attempt has the lease")
+    one.await_log(
+        f"job {left.job_id}: its message was delivered again while another attempt has the lease"
+    )
     one.kill(signal.SIGTERM)
     start_worker("two", settings=either, concurrency=1, queues=("exec",))
     assert left.result(30) == 1

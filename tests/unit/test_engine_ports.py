@@ -56,7 +56,9 @@ def test_the_ports_name_nothing_of_celery_and_kombu() -> None:
         (SystemExit(), NoOutcome("SystemExit")),
         (
             ValueError("in Celery"),
-            NoOutcome("its process could not report the outcome: ValueError('in Celery')"),
+            NoOutcome(
+                "the process of the job could not report its outcome: ValueError('in Celery')"
+            ),
         ),
         (JobRetrying(1, 2, 3, 4, "why"), Reported(Decided(Decision.RETRYING, 1, 2, 3, 4))),
         (JobDeferred(5, "why"), Reported(Held(5))),

@@ -1,4 +1,4 @@
-"""How a consumer closes a broken connection, and how long it waits before it reconnects."""
+"""Close a consumer's broken connection, and decide when it reconnects."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ _FIRST_S: Final = 0.1
 LONGEST_S: Final = 2.0
 # A connection that lasted this long was stable.
 CALM_S: Final = 10.0
-_REFUSED: Final = "the broker refuses a command that a worker needs to consume"
+_REFUSED: Final = "the broker refuses a command without which this worker cannot take messages"
 
 
 def unconfirm_remote_control(app: Any, connection: Any) -> None:
-    """Have remote control of this process wait for no confirmation; `connection` is a consumer's.
+    """Make remote control of this process wait for no confirmation; `connection` is a consumer's.
 
     A starting worker asks the others for their state (mingle). If the app confirms its
-    publications, it would wait for that confirmation without a time limit, and would not consume
-    the queues whose messages may be what fills the broker. Remote control is for people, like task
-    events, and is sent unconfirmed.
+    publications, it would wait for that confirmation without a time limit, and would not
+    consume the queues whose messages may be what fills the broker. Remote control is for
+    people, like task events, and is sent unconfirmed.
     """
     options = connection.transport_options or {}
     if connection.transport.driver_type == "amqp" and options.get("confirm_publish"):
@@ -47,24 +47,30 @@ def unconfirm_remote_control(app: Any, connection: Any) -> None:
 
 
 def silence_events_while_blocked(connection: Any, consumer: Any) -> None:
-    """Send task events of Celery's `consumer` unconfirmed, and none while RabbitMQ blocks.
+    """Send Celery's task events without confirmation, and none while RabbitMQ blocks publishers.
 
-    RabbitMQ stops reading from publishers while it lacks memory or disk space. Task events are for
-    people: waiting for their confirmation would stop the consumer, which is what makes room there.
+    `consumer` is Celery's. RabbitMQ stops reading from publishers while it lacks memory or disk
+    space. Task events are for people. If the consumer waited for their confirmation, it would
+    stop taking messages, and only that makes room in RabbitMQ.
     """
     if connection.transport.driver_type != "amqp":
         return
 
     def on_blocked(_: str) -> None:
         log.warning(
-            "RabbitMQ blocks publishers, because memory or disk space is low: no task events "
-            "until that ends; jobs run, their retries and letters wait",
+            "RabbitMQ blocks publishers, because memory or disk space is low: this worker "
+            "sends no task events until RabbitMQ accepts publications again. Jobs run; their "
+            "retries and dead letters wait",
             extra={"action": "broker_blocked"},
         )
         _enable_events(consumer, enabled=False)
 
     def on_unblocked() -> None:
-        log.warning("RabbitMQ accepts publications again", extra={"action": "broker_unblocked"})
+        log.warning(
+            "RabbitMQ accepts publications again; this worker sends task events, "
+            "retries and dead letters",
+            extra={"action": "broker_unblocked"},
+        )
         _enable_events(consumer, enabled=True)
 
     connection.transport_options = {
@@ -81,11 +87,12 @@ def _enable_events(consumer: Any, *, enabled: bool) -> None:
 
 
 class Reconnecting:
-    """Computes waits: none after a first loss, then 0.1 s, and twice as long up to 2 s each time.
+    """Computes waits before a new connection: none after the first loss, then 0.1 s to 2 s.
 
-    A server that became read-only accepts every connection: without a wait the worker would connect
-    and be refused dozens of times a second. A fault that a new connection cannot correct, such as a
-    missing permission, has the longer waits of `refusals`.
+    Each wait is twice as long as the one before. A server that became read-only accepts every
+    connection: without a wait the worker would connect and be refused dozens of times a second.
+    A fault that a new connection cannot correct, such as a missing permission, has the longer
+    waits of `refusals`.
     """
 
     def __init__(self, refusals: Refusals) -> None:
@@ -95,15 +102,15 @@ class Reconnecting:
         self.losses = 0
 
     def note_calm(self, losses: int) -> None:
-        """Note that a connection is stable if none was lost since.
+        """Note that the connection is stable, if it was not lost since it was made.
 
-        Called some time after it was made.
+        The consumer calls this some time after it has connected.
         """
         if losses == self.losses:
             self._refusals.worked(_REFUSED)
 
     def wait_s(self, now_s: float, error: BaseException) -> float:
-        """Return how long to wait after a loss at `now_s`, in seconds on the monotonic clock."""
+        """Return how long to wait after a connection was lost at `now_s` (monotonic seconds)."""
         self.losses += 1
         calm = now_s - self._lost_at_s > CALM_S
         self._lost_at_s = now_s
@@ -112,7 +119,7 @@ class Reconnecting:
         self._wait_s = 0.0 if calm else min(max(2 * self._wait_s, _FIRST_S), LONGEST_S)
         if self._wait_s:
             log.warning(
-                "the connection to the broker is lost again, reconnecting in %.1f s: %s",
+                "the connection to the broker was lost again; this worker reconnects in %.1f s: %s",
                 self._wait_s,
                 error,
                 extra={"action": "reconnect_waits", "wait_s": self._wait_s},
@@ -121,11 +128,11 @@ class Reconnecting:
 
 
 def close_in_two_steps(connection: Any) -> None:
-    """Make `connection` close a channel a second time if the first try has left it half closed.
+    """Make `connection` close a channel again if the first try closed only a part of it.
 
-    kombu's own Redis channel waits for the answer of its last pop before it closes. If that does
-    not come, kombu ignores the error and drops the server's address; the next close then raises an
-    AttributeError, which ends the worker. The second try has no pop to wait for.
+    kombu's own Redis channel waits for the answer of its last pop before it closes. If that
+    does not come, kombu ignores the error and drops the server's address; the next close then
+    raises an AttributeError, which ends the worker. The second try has no pop to wait for.
     """
     close = connection.maybe_close_channel
 

@@ -1,6 +1,6 @@
-"""Remove cancelled timers from the worker's heap with their jobs.
+"""Remove cancelled timers from the worker's list of timers at once.
 
-kombu keeps a cancelled timer until it would be due. The pool sets one for each job, for its time
+kombu keeps a cancelled timer until its time. The pool sets one timer for each job, for its time
 limit: a worker of 2,000 jobs a second with limits of an hour would keep seven million of them.
 """
 
@@ -19,7 +19,7 @@ _AT_LEAST: Final = 64
 
 
 def discard_cancelled(timer: Any) -> None:
-    """Make `timer` drop cancelled entries: at most half of its heap is cancelled, beyond a few.
+    """Make `timer` drop cancelled entries, so that at most about half of them are cancelled.
 
     Only for a timer that a single thread uses, as the main loop of a pool of processes does. A
     timer of another kind is not changed.
@@ -29,7 +29,10 @@ def discard_cancelled(timer: Any) -> None:
 
 
 class _Heap:
-    """Counts cancellations since the last pass, so that each costs only a few steps."""
+    """A timer's list that counts cancellations since the last clean-up.
+
+    So each clean-up costs only a few steps for each cancellation.
+    """
 
     def __init__(self, timer: Any) -> None:
         self._timer, self._cancelled = timer, 0
@@ -45,7 +48,7 @@ class _Heap:
 
 
 class _LeavingEntry(Entry):  # type: ignore[misc]
-    """kombu's entry, which also reports its cancellation."""
+    """kombu's timer entry, which also reports its cancellation."""
 
     __slots__ = ("_heap",)
 
@@ -54,7 +57,7 @@ class _LeavingEntry(Entry):  # type: ignore[misc]
         self._heap = heap
 
     def cancel(self) -> None:
-        """Cancel once."""
+        """Cancel the entry, and report that once."""
         if not self.canceled:
             super().cancel()
             self._heap.note_cancelled()

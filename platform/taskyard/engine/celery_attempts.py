@@ -39,7 +39,7 @@ _TRIES: Final = 5
 
 
 class CeleryAttempts:
-    """The running and waiting attempts of one worker. `consumer` is Celery's."""
+    """The running and waiting attempts of one worker; `consumer` is Celery's."""
 
     def __init__(self, consumer: Any, messages: CeleryMessages) -> None:
         self._consumer, self._messages = consumer, messages
@@ -52,7 +52,7 @@ class CeleryAttempts:
     # -- stop an attempt -----------------------------------------------------------------------
 
     def stop(self, job_id: str, token: int, force: Force) -> bool:
-        """Stop the attempt of a job if it has `token`."""
+        """Stop the running attempt of a job, if its token is `token`."""
         request = self._request_of(job_id, token)
         if request is None:
             return False
@@ -65,7 +65,7 @@ class CeleryAttempts:
             stopped = self._signal(request.worker_pid, signal.SIGKILL, "stop an attempt")
         if stopped:
             log.warning(
-                "job %s: stopping its attempt with token %d (%s)",
+                "job %s: this worker stops its attempt with token %d (%s)",
                 job_id,
                 token,
                 force,
@@ -76,7 +76,7 @@ class CeleryAttempts:
     def _request_of(self, job_id: str, token: int) -> JobRequest | None:
         """Return the request whose attempt has the token.
 
-        Read the record only if the job runs here.
+        The record is read only if the job runs in this worker.
         """
         requests = [
             request
@@ -91,10 +91,11 @@ class CeleryAttempts:
         return next((each for each in requests if self._has_token(each, record)), None)
 
     def _has_token(self, request: JobRequest, record: Record) -> bool:
-        """Return whether the token is that of this request's attempt, which has no outcome yet.
+        """Return whether this request runs the attempt with the token.
 
-        A job that an operator has ended has no lease, which would name the delivery: then its last
-        attempt is meant. In every other state the token is that of an attempt that has ended.
+        An attempt with an outcome counts as ended. A job that an operator has ended has no
+        lease, which would name the delivery: then its last attempt is meant. In every other
+        state the token belongs to an attempt that has ended.
         """
         if record.state is State.RUNNING:
             return record.fields.get("holder") == request.holder
@@ -127,9 +128,9 @@ class CeleryAttempts:
         return record.number("token") if self._has_token(request, record) else None
 
     def waiting(self) -> list[WaitingMessage]:
-        """Return messages that are held and not begun.
+        """Return the messages that this worker holds and that no process has begun.
 
-        In Celery's lines, under `hold`, or in the pool.
+        They wait in Celery's lines, under `hold`, or in the pool.
         """
         found = {
             str(each.message.delivery_tag): self._waiting(each.message, each.waits_for)
@@ -156,7 +157,7 @@ class CeleryAttempts:
         return {job.id: job.worker_pid for job in running if job.worker_pid}
 
     def held_tags(self, most: int) -> tuple[str, ...]:
-        """Return the tags of messages that were taken to be run and are not settled."""
+        """Return the delivery tags of messages that were taken to be run and are not settled."""
         requests = _copied(worker_state.reserved_requests)
         if len(requests) > most:
             return ()
@@ -164,18 +165,21 @@ class CeleryAttempts:
         return tuple(sorted(str(each.delivery_tag) for each in messages if each is not None))
 
     def has_place(self, message: Any) -> bool:
-        """Return whether a request of this message is reserved."""
+        """Return whether this worker has reserved a request for this message."""
         return any(request.message is message for request in worker_state.reserved_requests)
 
     # -- end a process -------------------------------------------------------------------------
 
     def processes(self) -> list[int]:
-        """Return the processes of prefork."""
+        """Return the process ids of the prefork pool."""
         found = getattr(getattr(self._consumer.pool, "_pool", None), "_pool", None)
         return [process.pid for process in found] if isinstance(found, list) else []
 
     def end_process(self, pid: int) -> bool:
-        """Kill a process of prefork, as an operator's `kill` does: the pool sees a lost process."""
+        """Kill a process of the prefork pool, as an operator's `kill` does.
+
+        The pool then treats the process as lost.
+        """
         return self._signal(pid, signal.SIGKILL, "end a process")
 
     def _signal(self, pid: int, signum: signal.Signals, act: str) -> bool:
@@ -192,9 +196,9 @@ class CeleryAttempts:
 
 
 def _copied(requests: Any) -> list[Any]:
-    """Return a copy of a set that the main loop changes meanwhile.
+    """Return a copy of a set that the main loop may change meanwhile.
 
-    Empty if it changes all the time.
+    The copy is empty if the set changes all the time.
     """
     for _ in range(_TRIES):
         try:

@@ -1,8 +1,8 @@
-"""`Messages` over Celery's consumer: which messages are held, and how they go back.
+"""The port `Messages` over Celery's consumer: which messages it holds, and how they return.
 
-Celery's consumer pops by itself, as many as its prefetch count says. A message then waits in
-Celery's own structures for a process, a date or a rate limit. A pool of threads or greenlets gets
-each message at once, and no message can be withdrawn from it.
+Celery's consumer takes messages by itself, as many as its prefetch count allows. A message then
+waits in Celery's own structures for a process, a date or a rate limit. A pool of threads or
+greenlets gets each message at once, and no message can be withdrawn from it.
 """
 
 from __future__ import annotations
@@ -31,22 +31,25 @@ MOST_HELD: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class BareMessage:
-    """A kombu message that no request settles; with `errors` it logs what the broker refuses."""
+    """A kombu message that no request settles.
+
+    With `errors` it logs these errors of the broker instead of raising them.
+    """
 
     message: Any
     errors: tuple[type[BaseException], ...]
 
     @property
     def acknowledged(self) -> bool:
-        """Whether it was acknowledged, and not given back."""
+        """Return whether the message was acknowledged, and not returned to its queue."""
         return bool(self.message._state == "ACK")
 
     def acknowledge(self) -> None:
-        """Acknowledge at the broker."""
+        """Acknowledge the message at the broker."""
         self.message.ack_log_error(log, self.errors)
 
     def reject(self, requeue: bool = False) -> None:
-        """Give it back, or drop it."""
+        """Return the message to its queue, or drop it."""
         self.message.reject_log_error(log, self.errors, requeue=requeue)
 
 
@@ -61,7 +64,7 @@ class InLine:
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """A message under `hold`; `made_room` if another may be taken in its place."""
+    """A message that `hold` keeps; `made_room` if another message may be taken in its place."""
 
     message: Any
     made_room: bool
@@ -69,7 +72,7 @@ class _Kept:
 
 
 class CeleryMessages:
-    """The messages that one worker's main process holds. `consumer` is Celery's."""
+    """The messages that the main process of one worker holds; `consumer` is Celery's."""
 
     def __init__(self, consumer: Any) -> None:
         self._consumer = consumer
@@ -94,7 +97,11 @@ class CeleryMessages:
                 consumer.cancel_by_queue(queue)
 
     def over_prefetch(self) -> int:
-        """Return the transport's number, if the pool has processes and a line of messages."""
+        """Return by how many messages the prefetch count is exceeded, as the transport says.
+
+        The number is 0 unless the pool has processes, and a line of messages that wait for
+        them.
+        """
         qos = own_qos(getattr(self._consumer, "task_consumer", None))
         if qos is None or self._consumer.controller.semaphore is None:
             return 0
@@ -107,7 +114,7 @@ class CeleryMessages:
         waiting_for: Collection[WaitsFor] = tuple(WaitsFor),
         most: int | None = None,
     ) -> list[HeldMessage]:
-        """Remove messages from Celery's lines, and from those that `hold` keeps."""
+        """Remove messages from Celery's lines, and from the messages that `hold` keeps."""
         found = (
             each
             for each in self.in_line()
@@ -132,11 +139,11 @@ class CeleryMessages:
         most: int = MOST_HELD,
         on_drain: Callable[[], object] | None = None,
     ) -> None:
-        """Call `give_back` after `wait_s`, unless the connection was lost: then the broker has it.
+        """Keep a message unacknowledged, and call `give_back` after `wait_s`.
 
-        Until then the message is unacknowledged. A worker that drains gives it back at once, with
-        `on_drain` if there is one. While fewer than `most` are held, another message may be taken
-        in its place.
+        If the connection is lost, nothing is called: the broker delivers the message again.
+        A worker that drains returns the message at once, by `on_drain` if it is given.
+        While fewer than `most` messages are held, another one may be taken in its place.
         """
         if self._drains:
             (on_drain or give_back)()
@@ -154,7 +161,7 @@ class CeleryMessages:
     def in_line(self) -> Iterator[InLine]:
         """Yield messages that have not begun and can leave their line.
 
-        In each line the newest first.
+        The newest of each line comes first.
         """
         yield from _for_a_process(self._consumer)
         yield from _for_a_date(self._consumer)
@@ -164,7 +171,10 @@ class CeleryMessages:
                 yield InLine(kept.message, WaitsFor.RETURN, partial(self._leave, entry))
 
     def end_holding(self) -> None:
-        """Give everything back: the worker takes no more, and its last job may run for hours."""
+        """Return all held messages.
+
+        The worker takes no more, and its last job may run for hours.
+        """
         self._drains = True
         for entry, kept in tuple(self._kept.items()):
             self._end(entry, kept.on_drain)
@@ -177,7 +187,7 @@ class CeleryMessages:
             act()
 
     def _leave(self, entry: object) -> Any | None:
-        """Remove and return the message; None if it is no longer held here."""
+        """Remove and return the message; return None if this worker does not hold it any more."""
         kept = self._kept.pop(entry, None)
         if kept is None or not _is_open(kept.message.channel):
             return None
@@ -225,7 +235,7 @@ def _rate_lines(consumer: Any) -> list[deque[Any]]:
 
 @dataclass(frozen=True, slots=True)
 class _Leaving:
-    """Removes a message from a line of Celery's."""
+    """Removes a message from one of Celery's lines."""
 
     line: deque[Any]
     place: Any
@@ -238,7 +248,7 @@ class _Leaving:
 
 @dataclass(frozen=True, slots=True)
 class _LeavingTimer:
-    """Cancels a timer of Celery's, and lets another message be taken in its place."""
+    """Cancels one of Celery's timers, and lets another message be taken in its place."""
 
     consumer: Any
     timer: Any
@@ -251,11 +261,10 @@ class _LeavingTimer:
 
 
 def own_qos(consumer: Any) -> QoS | None:
-    """Return the object that counts messages in our transport.
+    """Return the object that counts messages in Taskyard's Redis transport.
 
-    None for another transport or channel.
-
-    `consumer` is anything with a kombu channel: a consumer or a message.
+    None for another transport or channel. `consumer` is anything with a kombu channel: a
+    consumer or a message.
     """
     qos = getattr(getattr(consumer, "channel", None), "qos", None)
     return qos if isinstance(qos, QoS) else None

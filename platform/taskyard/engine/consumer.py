@@ -1,4 +1,4 @@
-"""The consumer: a message that never reaches a task becomes a letter too."""
+"""Celery's consumer, in which a message that reaches no task becomes a dead letter too."""
 
 from __future__ import annotations
 
@@ -65,8 +65,10 @@ EVENT_BATCH: Final = 1_000
 # How often a worker that waits for its broker checks whether it must end.
 _LOOK_S: Final = 0.2
 _EVENTS: Final = "task events were not published"
-_DELIVER: Final = "redeliveries were not counted"
-_LETTER: Final = "a message that cannot reach a task was not dead-lettered"
+_DELIVER: Final = (
+    "the number of deliveries of a message was not counted, so a poison message is found later"
+)
+_LETTER: Final = "a message that reaches no task was not dead-lettered, so it stays in this worker"
 PUT_OFF: Final = "a message with an ETA was not moved to the delay store"
 
 
@@ -87,12 +89,15 @@ class JobConsumer(Consumer):  # type: ignore[misc]
             discard_cancelled(self.timer)
 
     def stop(self) -> None:
-        """Take no more, and give back what is held: the pool's last job may run for hours."""
+        """Take no more messages, and return the held ones.
+
+        The pool's last job may run for hours.
+        """
         super().stop()
         self.app.taskyard.ports.messages.end_holding()
 
     def on_connection_error_after_connected(self, exc: BaseException) -> None:
-        """Clean up as Celery does, then wait if one loss follows another."""
+        """Clean up as Celery does; wait if one connection is lost soon after another."""
         if self.connection is not None:
             close_in_two_steps(self.connection)
         super().on_connection_error_after_connected(exc)
@@ -109,18 +114,16 @@ class JobConsumer(Consumer):  # type: ignore[misc]
         return connection
 
     def connection_for_write(self, url: str | None = None, heartbeat: float | None = None) -> Any:
-        """Return the connection of the event dispatcher.
-
-        Celery's consumer uses it for nothing else.
-        """
+        """Return the connection for task events; Celery's consumer uses it for nothing else."""
         connection = self.app.connection_for_write(url=url, heartbeat=heartbeat)
         silence_events_while_blocked(connection, self)
         return self.ensure_connected(connection)
 
     def ensure_connected(self, conn: Any) -> Any:
-        """Reconnect as Celery does; if it may try without limit, at most `LONGEST_S` apart.
+        """Reconnect as Celery does, with at most `LONGEST_S` between two tries.
 
-        kombu waits 2 s longer each time, up to 30: it would miss a server that comes and goes.
+        That limit holds if Celery may try without end. kombu waits 2 s longer each time, up
+        to 30 s, and would miss a server that is reachable only for short times.
         """
         if not self.app.conf.broker_connection_max_retries:
             intervals = {"interval_start": 0.5, "interval_step": 0.5, "interval_max": LONGEST_S}
@@ -146,7 +149,7 @@ class JobConsumer(Consumer):  # type: ignore[misc]
         self.timer.call_after(CALM_S, reconnecting.note_calm, (reconnecting.losses,))
 
     def _unpacked_limit(self, headers: Mapping[str, Any]) -> int | None:
-        """Return the limit in bytes for the compressed body of a message; None for no limit."""
+        """Return the limit in bytes for a decompressed message body; None for no limit."""
         limit: int = self.app.taskyard.settings.max_unpacked_bytes
         return limit
 
@@ -171,11 +174,11 @@ class JobConsumer(Consumer):  # type: ignore[misc]
     # -- what never reaches a task -------------------------------------------------------------
 
     def on_unknown_message(self, body: Any, message: Any) -> None:
-        """Dead-letter a message without a task header: nothing can run it."""
+        """Dead-letter a message without a task header, because nothing can run it."""
         self._refuse(message, no_task(), partial(super().on_unknown_message, body, message))
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
-        """Dead-letter a message whose task has no handler here."""
+        """Dead-letter a message whose task has no handler in this worker."""
         outcome = unknown_task(task_of(message), self.hostname)
         self._refuse(message, outcome, partial(super().on_unknown_task, body, message, exc))
 
@@ -192,24 +195,27 @@ class JobConsumer(Consumer):  # type: ignore[misc]
     def _refuse(
         self, message: Any, outcome: Failed, _handle_as_celery: Callable[[], object]
     ) -> None:
-        """End a message with a letter, not as Celery does."""
+        """End a message with a dead letter; Celery would drop it."""
         self._die(message, outcome)
 
     # -- the way to a task ---------------------------------------------------------------------
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Any:
-        """Return Celery's handler, behind a check of the message's shape."""
+        """Return Celery's handler of a task's messages, with a check of their shape before it."""
         # Celery calls this just before it consumes, and again after each reconnection.
         note_queues(self.task_consumer.channel)
         return self._guarded(self._plain_handler(*args, **kwargs))
 
     def _plain_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], Any]:
-        """Return Celery's own handler, or the app's."""
+        """Return the handler of a task's messages that Celery or the app defines."""
         handle: Callable[[Any], Any] = super().create_task_handler(*args, **kwargs)
         return handle
 
     def _guarded(self, handle: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        """Wrap `handle`, which gets only valid messages; all others end or wait here."""
+        """Wrap `handle`, so that it gets only valid messages.
+
+        All other messages end here, or wait here.
+        """
 
         def on_task_received(message: Any) -> Any:
             self._note_queue(message)
@@ -228,13 +234,13 @@ class JobConsumer(Consumer):  # type: ignore[misc]
             except Exception as error:
                 # An error that is raised here would end this worker, and each next one that takes
                 # the message.
-                log.exception("a message could not be started", extra={"action": "not_taken"})
+                log.exception("Celery could not start a message", extra={"action": "not_taken"})
                 return self._die(message, not_taken(error, self.hostname))
 
         return on_task_received
 
     def _watch_returns(self, message: Any) -> None:
-        """Make sure that RabbitMQ drops no message because it was given back too often."""
+        """Publish a message again before RabbitMQ drops it for too many returns."""
         if "x-delivery-count" in (message.headers or {}):
             returns = Returns(self.app.taskyard, self.timer.call_after)
             returns.watch(message, queue_by_tag(message, self.task_consumer))
@@ -246,10 +252,10 @@ class JobConsumer(Consumer):  # type: ignore[misc]
             setattr(message, QUEUE, queue)
 
     def _correct_route(self, message: Any) -> None:
-        """Correct the route in a message, by which Celery publishes a task's own retry.
+        """Correct the route in a message; Celery publishes a task's own retry by that route.
 
-        If the client has written a route to another queue than the one that the message was taken
-        from, the retry would be lost.
+        If the client has written a route to another queue than the one that the message was
+        taken from, the retry would be lost.
         """
         taken = getattr(message, QUEUE, None)
         if taken is None or not isinstance(self.task_consumer.channel, virtual.Channel):
@@ -260,9 +266,10 @@ class JobConsumer(Consumer):  # type: ignore[misc]
             message.delivery_info = {**info, "exchange": "", "routing_key": taken}
 
     def _put_off(self, message: Any) -> bool:
-        """Move a message with a later ETA to the delay store, so that it does not wait here.
+        """Move a message whose ETA is in the future to the delay store.
 
-        Celery would hold it here, past the visibility timeout, and count it as redelivered.
+        Celery would hold the message in the worker, past the visibility timeout, and the
+        broker would count it as redelivered.
         """
         now_us = to_us(datetime.now(UTC))
         due_us = due_ahead_us(message, now_us)
@@ -285,10 +292,12 @@ class JobConsumer(Consumer):  # type: ignore[misc]
         return BareMessage(message, self.connection_errors)
 
     def _reuses_id(self, message: Any) -> bool:
-        """Return whether a message that would wait has another job's id; then publish its letter.
+        """Publish the dead letter of a delayed message that uses another job's id.
 
-        A waiting message gets a stamp, and would look like a message of that job. Raises one of
-        `PUBLISH_ERRORS`.
+        Return whether it uses one.
+
+        A delayed message gets a stamp, and would then look like a message of that other
+        job. Raises one of `PUBLISH_ERRORS`.
         """
         if position_of(message) is not None or not is_identified(message):
             return False
@@ -300,7 +309,7 @@ class JobConsumer(Consumer):  # type: ignore[misc]
         return True
 
     def _publish(self, message: Any, stamp: Stamp | None, settlement: Settlement) -> None:
-        """Publish what is owed for a message that reaches no task.
+        """Publish what a message that reaches no task requires, for example its dead letter.
 
         Raises one of `PUBLISH_ERRORS`.
         """
@@ -310,7 +319,10 @@ class JobConsumer(Consumer):  # type: ignore[misc]
             pending.publish()
 
     def _delivered_too_often(self, message: Any) -> bool:
-        """Count a redelivered message; one that kills its worker before `begin` ends here too."""
+        """Count a redelivered message, and dead-letter it if it was delivered too often.
+
+        So a message that kills its worker before `begin` ends too.
+        """
         if not (message.delivery_info or {}).get("redelivered"):
             return False
         yard: WorkerContext = self.app.taskyard
@@ -327,9 +339,9 @@ class JobConsumer(Consumer):  # type: ignore[misc]
         return True
 
     def _die(self, message: Any, outcome: Failed) -> None:
-        """Record the death, publish its letter, acknowledge.
+        """Record the death of a message, publish its dead letter, then acknowledge it.
 
-        If that fails, put the message back.
+        If that fails, the message returns to its queue.
         """
         self._watch_returns(message)
         yard: WorkerContext = self.app.taskyard
@@ -347,9 +359,10 @@ class JobConsumer(Consumer):  # type: ignore[misc]
 
 
 def _is_decided(yard: WorkerContext, message: Any) -> bool:
-    """Return whether the message's attempt has an outcome, and only publishing it is repeated.
+    """Return whether the message's attempt has an outcome that only must be published.
 
-    That may take as long as the broker accepts nothing; it does not make it a poison message.
+    The publication may take as long as the broker accepts nothing, so the repeated deliveries
+    do not make this message a poison message.
     """
     record, stamp = yard.records.read(job_id_of(message)), position_of(message) or Stamp(0)
     own = stamp.generation, stamp.seq

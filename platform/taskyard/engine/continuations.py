@@ -1,4 +1,4 @@
-"""The continuations of a job: callbacks, the rest of its chain, errbacks, the body of its chord."""
+"""Find the continuations of a job: callbacks, the rest of its chain, errbacks, its chord's body."""
 
 from __future__ import annotations
 
@@ -45,9 +45,10 @@ _NAMES: Final = ("queue", "exchange", "routing_key")
 
 @dataclass(frozen=True, slots=True)
 class Continuation:
-    """One continuation of a job. `before` are arguments that go before the signature's own.
+    """One continuation of a job.
 
-    `kind` is callback, chain, errback or chord; `rest` are the later steps of a chain.
+    `before` are arguments that go before the signature's own. `kind` is callback, chain,
+    errback or chord; `rest` are the later steps of a chain.
     """
 
     kind: str
@@ -58,7 +59,7 @@ class Continuation:
 
 
 def whole(given: Any) -> Any:
-    """Complete a signature of another client with the fields that Celery expects."""
+    """Complete a signature that another client wrote with the fields that Celery expects."""
     if not isinstance(given, dict):
         return given
     for name, empty in (("args", list), ("kwargs", dict), ("options", dict)):
@@ -76,23 +77,27 @@ def check_route(signature: Any) -> None:
 
 
 def is_passing(error: BaseException) -> bool:
-    """Return whether a server is unreachable or refuses: then the next delivery repeats the work.
+    """Return whether an error is temporary: a server is unreachable or refuses.
 
-    kombu treats an unknown serializer as an error of the connection too, since a `KeyError` can be
-    one with Redis; the original error is its cause.
+    Then the next delivery repeats the publication. kombu treats an unknown serializer as an
+    error of the connection too, since a `KeyError` can be one with Redis; the original error is
+    its cause.
     """
     return isinstance(error, _PASSING) and not is_invalid(error)
 
 
 def is_invalid(error: BaseException) -> bool:
-    """Return whether the signature itself is at fault."""
+    """Return whether the error is a fault of the signature itself."""
     while isinstance(error, OperationalError) and error.__cause__ is not None:
         error = error.__cause__
     return isinstance(error, _INVALID)
 
 
 def fix_continuations(request: Any) -> None:
-    """Complete every continuation, with an id that is the same when the publication is repeated."""
+    """Give every continuation the fields and the id that it needs.
+
+    The id is the same each time the publication is repeated.
+    """
     for kind in ("callbacks", "errbacks", "chain"):
         for index, one in enumerate(getattr(request, kind, None) or ()):
             options = whole(one)["options"]
@@ -102,12 +107,12 @@ def fix_continuations(request: Any) -> None:
 
 
 def continuation_id(job_id: str, kind: str, index: int) -> str:
-    """Return the id of a continuation that has none."""
+    """Return an id for a continuation without one; the same job and position give the same id."""
     return str(uuid.uuid5(_CONTINUATIONS, f"{job_id}:{kind}:{index}"))
 
 
 def continuations_of(request: Any, value: Any) -> Iterator[Continuation]:
-    """Return what a job publishes after it has returned `value`."""
+    """Return the continuations that a job publishes after it has returned `value`."""
     for index, one in enumerate(request.callbacks or ()):
         yield Continuation("callback", index, one, (value,))
     chain = list(request.chain or ())

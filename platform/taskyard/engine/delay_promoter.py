@@ -1,4 +1,4 @@
-"""A bootstep of every worker: moves due messages from the delay store to their queues."""
+"""Move due messages from the delay store to their queues: a bootstep of every worker."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ __all__ = ["INTERVAL_S", "Promoter"]
 
 INTERVAL_S: Final = 0.2
 _ROUNDS: Final = 20
-_PROMOTE: Final = "delayed messages were not moved to their queues"
+_PROMOTE: Final = "due messages were not moved from the delay store to their queues"
 
 
 class Promoter(bootsteps.StartStopStep):  # type: ignore[misc]
-    """Moves at most 20 batches every `INTERVAL_S`, so that many retries cannot stop the loop."""
+    """Moves due messages every `INTERVAL_S`.
+
+    It moves at most 20 batches each time, so that many retries cannot stop the worker's loop.
+    """
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
@@ -30,7 +33,7 @@ class Promoter(bootsteps.StartStopStep):  # type: ignore[misc]
         self._refusals: Refusals = consumer.app.taskyard.refusals
 
     def start(self, consumer: Any) -> None:
-        """Start the timer."""
+        """Start the timer that moves due messages."""
         publisher = consumer.app.taskyard.publisher
         if not isinstance(publisher, RedisPublisher):
             # RabbitMQ does this itself: its delay exchanges lead to the queues.

@@ -1,4 +1,4 @@
-"""How the main process treats its pool's processes while the worker drains."""
+"""Read the outcomes from the pool's processes while a worker drains."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ LOOK_S: Final = 0.05
 
 
 class DrainingResults(WholeResults):
-    """Reads the processes' messages until the last of them has ended.
+    """Reads the messages of the pool's processes until the last process has ended.
 
     A process ends when the main process has read its report of every job, or after 30 s. Celery
-    stops reading once it waits for no job, so a report of a job that it had given up delayed the
-    drain by those 30 s. It also sleeps 0.5 s for each process without a message, and does not read
-    the last message, after which a process need not sleep its last second.
+    stops reading when it waits for no job. So a report of a job that Celery had given up
+    delayed the drain by those 30 s. Celery also sleeps 0.5 s for each process without a
+    message. And Celery does not read the last message of a process, which then sleeps its last
+    second in vain.
     """
 
     # A dead process writes nothing, and Celery's loop stops meanwhile: 1 s by default.
     partial_read_timeout = LOOK_S
 
     def on_stop_not_started(self) -> None:
-        """Read on; Celery calls this once every process was asked to end after its job."""
+        """Continue to read; Celery calls this when every process was asked to end after its job."""
         if self._hub is None:
             super().on_stop_not_started()
             return
@@ -53,7 +54,7 @@ class DrainingResults(WholeResults):
         return set() if again else set(readable)
 
     def _read(self, fd: int) -> bool:
-        """Do what the ended event loop would do; return False if the pipe is broken.
+        """Do the work of the event loop, which has ended; return False if the pipe is broken.
 
         Celery's own code for a drain blocks for ever on a message whose writer is killed.
         """
@@ -69,6 +70,6 @@ class DrainingResults(WholeResults):
         return True
 
     def _half_read(self, fd: int) -> Any:
-        """Return the reader of a message that was read in part, or None."""
+        """Return the reader of a message that was read in part; None if there is none."""
         callback, _ = self._hub.readers.get(fd) or (None, ())
         return callback if isgenerator(callback) else None

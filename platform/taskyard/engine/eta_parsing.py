@@ -1,4 +1,4 @@
-"""When a message is due, by its ETA as Celery's own worker parses it."""
+"""Parse a message's ETA as Celery's own worker does, and compute when the message is due."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ _AT_ONCE_US: Final = us_of(1)
 
 
 def due_ahead_us(message: Any, now_us: int) -> int | None:
-    """Return when the message is due, if that is more than a second after `now_us`; else None.
+    """Return when a message is due, if that is more than a second after `now_us`; else None.
 
-    None also for an ETA that cannot be parsed: Celery reports that later.
+    The result is also None for an ETA that cannot be parsed; Celery reports the fault later.
     """
     due_us = _due_us((message.headers or {}).get("eta"))
     return None if due_us is None or due_us - now_us <= _AT_ONCE_US else due_us
 
 
 def is_beyond_waiting(eta: Any) -> bool:
-    """Return whether the date is further ahead than a message can wait at a broker."""
+    """Return whether the date is later than a message can wait at a broker."""
     due_us = _due_us(eta)
     return due_us is not None and due_us - to_us(datetime.now(UTC)) > us_of(LONGEST_WAIT_S)
 
 
 def is_date(eta: Any) -> bool:
-    """Return whether it is the text of a date that can be parsed."""
+    """Return whether the value is the text of a date that can be parsed."""
     return _due_us(eta) is not None
 
 

@@ -1,7 +1,8 @@
 """Guard what Celery's result backend publishes by itself: errbacks and the bodies of chords.
 
-An error there is raised out of the report of an outcome that is decided, and would be repeated
-without end. Such a message becomes a dead letter of its own, as other continuations do.
+Celery raises an error of such a publication after the job's outcome is decided, and would repeat
+the report without end. Here such a message becomes a dead letter of its own, as other continuations
+do.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ _GUARDED: Final = "_taskyard_guarded"
 
 
 def guard(task: Any) -> None:
-    """Guard the result backend of a task and its app's publishing, in this process and thread.
+    """Guard the result backend of a task, and what its app publishes, in this process and thread.
 
-    Only what belongs to a job of Taskyard is treated differently than by Celery.
+    Only messages that belong to a job of Taskyard are treated differently than by Celery.
     """
     backend, amqp, yard = task.backend, task.app.amqp, task.yard
     if not hasattr(backend, _GUARDED) and hasattr(backend, "_call_task_errbacks"):
@@ -77,7 +78,7 @@ def _chord_part(
 def _chord_body(
     app: Any, plain: Callable[..., Any], publish: Any, *args: Any, **options: Any
 ) -> Any:
-    """Publish the letter of a chord's body, which Celery only marks as failed."""
+    """Publish the dead letter of a chord's body; Celery would only mark the body as failed."""
     try:
         return plain(publish, *args, **options)
     except Exception as error:

@@ -1,8 +1,8 @@
-"""Read on the messages of pool processes that were half read when the broker was lost.
+"""Finish reading messages of pool processes that were half read when the broker was lost.
 
-A long outcome is read in pieces. Celery keeps the read part in its event loop, and empties that
-loop when it loses its broker. Then it takes the rest of the outcome for the length of another one:
-no further message of the process is read, or the worker ends.
+A long outcome is read in pieces. Celery keeps the part that was read in its event loop, and empties
+that loop when it loses its broker. After that Celery takes the rest of the outcome for the length
+of another message: no further message of the process is read, or the worker ends.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ __all__ = ["WholeResults"]
 
 
 class WholeResults(asynpool.ResultHandler):  # type: ignore[misc]
-    """Celery's reader of outcomes, which survives a new event loop."""
+    """Celery's reader of outcomes, changed to survive a new event loop."""
 
     @cached_property
     def _halves(self) -> dict[int, tuple[Any, GeneratorType[Any, Any, Any]]]:
-        """By pipe: the process that has it, and the generator that has read a part."""
+        """Return, for each pipe, its process and the generator that has read a part."""
         return {}
 
     def _make_process_result(self, hub: Any) -> Callable[[int], None]:
@@ -48,7 +48,7 @@ class WholeResults(asynpool.ResultHandler):  # type: ignore[misc]
             self._halves.pop(fd, None)
 
     def _half(self, fd: int) -> GeneratorType[Any, Any, Any] | None:
-        """Return the half-read message of the process that has this pipe, None without one."""
+        """Return the half-read message of the process with this pipe; None if there is none."""
         process, half = self._halves.get(fd, (None, None))
         if half is None or half.gi_frame is None or self.fileno_to_outq.get(fd) is not process:
             return None
@@ -63,7 +63,7 @@ class WholeResults(asynpool.ResultHandler):  # type: ignore[misc]
 
 
 def _read_on(hub: Any, fd: int, half: GeneratorType[Any, Any, Any]) -> None:
-    """Continue with what is half read, as Celery's event loop does."""
+    """Continue to read a half-read message, as Celery's event loop does."""
     try:
         next(half, None)
     except (OSError, EOFError):

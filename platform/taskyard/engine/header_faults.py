@@ -1,7 +1,7 @@
-"""Check the values of a message's headers: one table.
+"""Check the values of a message's headers by one table.
 
-Protocol 1 has the same names in its body. Headers that Celery and this package only show, or parse
-with care anyway, are not in the table; other headers are the client's own.
+In protocol 1 the body has the same names. The table leaves out headers that Celery and this package
+only show, or parse with care, and the client's own headers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ _Check = tuple[str, Callable[[Any], bool]]
 
 
 def fault_of_headers(values: Mapping[str, Any], where: str = "header {!r}") -> str | None:
-    """Return the first fault, None if there is none; `where` says how a text names a place."""
+    """Return the first fault in the headers; None if there is none.
+
+    `where` is a pattern that says where a header is, for the text.
+    """
     for name, (expected, holds) in _CHECKS.items():
         value = values.get(name)
         if not holds(value):
@@ -37,7 +40,7 @@ def fault_of_headers(values: Mapping[str, Any], where: str = "header {!r}") -> s
 
 
 def _is_name(value: Any) -> bool:
-    """Return whether a header can be a key: text of a key's length that every store can hold."""
+    """Return whether a header's value can be a key in every store: text, and not too long."""
     return is_text(value) and 0 < len(value) <= LONGEST_ID
 
 
@@ -54,7 +57,7 @@ def _is_shown(value: Any) -> bool:
 
 
 def is_text(value: Any) -> bool:
-    """Return whether this is text that every store and every log can hold."""
+    """Return whether a value is text that every store and every log can hold."""
     return isinstance(value, str) and clean_text(value) == value
 
 
@@ -82,9 +85,9 @@ def _are_limits(limits: Any) -> bool:
 
 
 def _is_date(value: Any) -> bool:
-    """Return whether Celery parses it, or refuses it with its own text.
+    """Return whether a value is a date, or a text that Celery refuses with an error of its own.
 
-    Other values would end it.
+    Other values would end Celery's worker.
     """
     return value is None or (isinstance(value, str) and value != "")
 

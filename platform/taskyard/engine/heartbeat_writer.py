@@ -1,7 +1,7 @@
-"""A bootstep of every worker: writes its heartbeat, with the queues it reads and its transport.
+"""Write the heartbeat of a worker, with the queues that it reads and its transport.
 
-In a thread of its own, beside the main loop. It is a step of the worker, not of its consumer: a
-worker that has lost its broker still lives.
+This is a bootstep of every worker, with a thread of its own beside the main loop. It belongs to the
+worker, not to its consumer: a worker that has lost its broker is still alive.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _MOST_TAGS: Final = 1_000
 
 
 class Presence(bootsteps.StartStopStep):  # type: ignore[misc]
-    """Writes a heartbeat every `BEAT_S`, until the worker ends normally and signs off."""
+    """Writes the worker's heartbeat every `BEAT_S`, until the worker ends and signs off."""
 
     # Processes are forked before the thread starts.
     requires = ("celery.worker.components:Pool",)
@@ -43,18 +43,18 @@ class Presence(bootsteps.StartStopStep):  # type: ignore[misc]
         self._beats: _Beats | None = None
 
     def start(self, worker: Any) -> None:
-        """Start the thread."""
+        """Start the thread that writes heartbeats."""
         self._beats = _Beats(worker)
         self._beats.start()
 
     def stop(self, worker: Any) -> None:
-        """Sign off; wait for a server that does not answer only as long as one heartbeat."""
+        """Sign off; wait for a silent server at most as long as one heartbeat takes."""
         if self._beats is not None:
             self._beats.ending.set()
             self._beats.join(BEAT_S)
 
     def terminate(self, worker: Any) -> None:
-        """Sign off after a cold shutdown too: it gives back what the worker holds."""
+        """Sign off after a cold shutdown too, because that also returns the held messages."""
         self.stop(worker)
 
 
@@ -88,7 +88,9 @@ class _Beats(threading.Thread):
         except RedisError as error:
             if not self._failing:
                 log.warning(
-                    "the heartbeat of this worker was not written, it tries again every %g s: %s",
+                    "this worker's entry in the list of workers was not renewed (its "
+                    "heartbeat failed). The worker tries again every %g s; until that works "
+                    "the worker may look dead to operators: %s",
                     BEAT_S,
                     error,
                     extra={"action": "presence_not_written"},
@@ -133,6 +135,6 @@ def member_of(worker: Any) -> Member:
 
 
 def _queues(worker: Any) -> tuple[str, ...]:
-    """Return the queues that it reads now; none before it has begun to."""
+    """Return the queues that the worker reads now; none before it reads any."""
     consumer = getattr(getattr(worker, "consumer", None), "task_consumer", None)
     return () if consumer is None else tuple(queue.name for queue in list(consumer.queues))

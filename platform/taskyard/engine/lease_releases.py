@@ -1,4 +1,4 @@
-"""Leases of attempts that a lost connection ended: released now, or when Redis answers."""
+"""Release the leases of attempts that a lost connection ended, now or when Redis answers."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ MOST_OWED: Final = 1_000
 class Releases:
     """The leases that one worker must release, in its main process.
 
-    The lost connection is often that of the records too. Without a release each such loss counts as
-    a death, and three of them dead-letter a job that never failed.
+    The connection that was lost is often that of the records too. Without a release each such
+    loss counts as a death, and three of them dead-letter a job that never failed.
     """
 
     def __init__(self, records: Records) -> None:
@@ -30,19 +30,20 @@ class Releases:
         self._owed: deque[tuple[str, str]] = deque(maxlen=MOST_OWED)
 
     def owe(self, job_id: str, holder: str) -> None:
-        """Release the lease of this delivery, later if Redis is unreachable."""
+        """Release the lease of this delivery; if Redis is unreachable, later."""
         self._owed.append((job_id, holder))
         self.settle()
 
     def settle(self) -> None:
-        """Release what is owed, until Redis does not answer."""
+        """Release the noted leases, until Redis does not answer."""
         while self._owed:
             job_id, holder = self._owed[0]
             try:
                 self._records.release(job_id, holder)
             except RedisError as error:
                 log.warning(
-                    "job %s: its lease is not released yet, since Redis does not answer: %s",
+                    "job %s: its lease is not released yet, because Redis does not answer; "
+                    "this worker tries again: %s",
                     job_id,
                     error,
                     extra={"action": "release_unreachable", "job_id": job_id},

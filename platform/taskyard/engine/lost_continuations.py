@@ -1,7 +1,7 @@
 """Dead-letter a continuation that cannot be built or published, once.
 
-Its id is its own, or one derived from its job's, so that repeated tries give one record and one
-letter.
+The continuation keeps its own id, or gets one that is derived from its job's id. So repeated tries
+give one record and one dead letter.
 """
 
 from __future__ import annotations
@@ -43,9 +43,10 @@ _ARGUMENTS: Final = frozenset({"args", "kwargs"})
 
 
 def dead_letter(yard: WorkerContext, request: Any, one: Continuation, error: BaseException) -> None:
-    """Record the continuation's death and publish its letter.
+    """Record the death of a continuation and publish its dead letter.
 
-    `request` is its job's. Raises one of `PUBLISH_ERRORS` if that is not possible now.
+    `request` is that of the job which the continuation follows. Raises one of `PUBLISH_ERRORS`
+    if that is not possible now.
     """
     job_id = _id_of(yard, request, one)
     outcome = _outcome(request, one, error)
@@ -58,7 +59,8 @@ def dead_letter(yard: WorkerContext, request: Any, one: Continuation, error: Bas
     )
     if not isinstance(answer, Decided):
         log.error(
-            "job %s: its %s %d exists as job %s already and gets no letter: %s",
+            "job %s: its %s %d already exists as job %s, so it gets no dead letter, although "
+            "it was not published: %s",
             request.id,
             one.kind,
             one.index,
@@ -91,7 +93,7 @@ def dead_letter_unpublished(yard: WorkerContext, request: Any, value: Any, why: 
 
 
 def dead_letter_following(yard: WorkerContext, job_id: str, message: Any, why: str) -> int:
-    """Do the same for a message of a completed job, in the main process."""
+    """Dead-letter the continuations in a completed job's message; this runs in the main process."""
     stored = yard.records.result(job_id)
     value = None if stored is None else json.loads(stored).get("result")
     request = Context({**_request_fields(message), "id": job_id, QUEUE: yard.source(message)})
@@ -100,7 +102,7 @@ def dead_letter_following(yard: WorkerContext, job_id: str, message: Any, why: s
 
 
 def _request_fields(message: Any) -> dict[str, Any]:
-    """Return a message's fields about its continuations, in either of Celery's protocols."""
+    """Return the fields of a message about its continuations, in either of Celery's protocols."""
     headers = message.headers or {}
     try:
         payload = message.payload
@@ -112,7 +114,7 @@ def _request_fields(message: Any) -> dict[str, Any]:
 
 
 def _id_of(yard: WorkerContext, request: Any, one: Continuation) -> str:
-    """Return its own id, unless another job has or had this id."""
+    """Return the continuation's own id, or a derived one if another job uses or used that id."""
     own = usable_id(_options(one).get("task_id"))
     # The parts of a chord share its body.
     around = request.group if one.kind == "chord" and request.group else request.id
@@ -127,9 +129,9 @@ def _id_of(yard: WorkerContext, request: Any, one: Continuation) -> str:
 def _outcome(request: Any, one: Continuation, error: BaseException) -> Failed:
     invalid = is_invalid(error)
     remedy = (
-        "replay it with an edited payload, or enqueue a new job"
+        "replay the dead letter with an edited payload, or enqueue a new job"
         if invalid
-        else "correct the cause, then replay it"
+        else "correct the cause, then replay the dead letter"
     )
     text = (
         f"{one.kind} {one.index} of job {request.id} was not published: "

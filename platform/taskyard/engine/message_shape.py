@@ -1,4 +1,4 @@
-"""Check the shape of a message, since a wrong one would end Celery's worker."""
+"""Check the shape of a message, because a wrong one would end Celery's worker."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ _CONTINUATIONS: Final = ("callbacks", "errbacks", "chain", "chord")
 
 
 def fault_of(message: Any) -> str | None:
-    """Return what is wrong with the shape of a task's message, None if nothing is."""
+    """Return what is wrong with the shape of a task's message; None if it is valid."""
     headers = message.headers or {}
     if UNREAD in headers:
-        return f"its AMQP properties cannot be read; header {UNREAD!r} holds them as they came"
+        return (
+            f"the AMQP properties of the message cannot be decoded; header {UNREAD!r} holds "
+            "their original bytes"
+        )
     if "task" not in headers:
         return _first_protocol_fault(message)
     return (
@@ -45,7 +48,7 @@ def _misplaced_fault(headers: Any) -> str | None:
 
 
 def _first_protocol_fault(message: Any) -> str | None:
-    """Return the fault of protocol 1, which has in its body what later ones have in headers.
+    """Return the fault of a message in protocol 1, whose body has what headers hold later.
 
     None if the body names no task.
     """
@@ -106,7 +109,7 @@ def _are_signatures(value: Any) -> bool:
 
 
 def _is_signature(value: Any) -> bool:
-    """Return whether Celery can build a task's message from it; other fields have defaults."""
+    """Return whether Celery can build a task's message from a value; other fields have defaults."""
     return (
         isinstance(value, dict)
         and isinstance(value.get("task"), str)

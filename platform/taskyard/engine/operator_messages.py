@@ -1,7 +1,7 @@
-"""The credential of an operator's message: removed on receipt, before anything can show it.
+"""Remove an operator's credential from a received message, before anything can show it.
 
-A message that is published again for the same job (a retry, a delay) is the original one, since its
-next delivery needs the credential too.
+If a message is published again for the same job (a retry, a delay), the original message is
+published, because its next delivery needs the credential too.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ def take_credential(message: Any) -> None:
 
 
 def credential_of(message: Any) -> str | None:
-    """Return the credential that was taken from the message, None if it had none."""
+    """Return the credential that was taken from the message; None if the message had none."""
     found: str | None = getattr(message, CREDENTIAL, None)
     return found
 
 
 def message_to_publish(message: Any) -> RawMessage:
-    """Return the original message, to be published again."""
+    """Return the original message with its credential, to be published again."""
     found: RawMessage | None = getattr(message, _AS_IT_CAME, None)
     return raw_message(message) if found is None else found
 

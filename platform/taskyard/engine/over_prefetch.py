@@ -1,7 +1,8 @@
-"""A bootstep of every worker: gives back messages beyond the prefetch count when jobs get slow.
+"""Return messages beyond the prefetch count to their queues when jobs become slow.
 
-While jobs end quickly the transport takes more than the processes run. If one then runs for
-minutes, the messages behind it would wait, although other workers are idle.
+It is a bootstep of every worker. While jobs end quickly, the transport takes more messages than the
+processes run. If a job then runs for minutes, the messages behind it would wait, although other
+workers are idle.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ INTERVAL_S: Final = 0.5
 
 
 class OverPrefetch(bootsteps.StartStopStep):  # type: ignore[misc]
-    """Gives back, newest first, messages that no process has begun.
+    """Returns messages that no process has begun, the newest first.
 
     They do not count as redelivered.
     """
@@ -33,12 +34,12 @@ class OverPrefetch(bootsteps.StartStopStep):  # type: ignore[misc]
         self._entry: Any = None
 
     def start(self, consumer: Any) -> None:
-        """Start the timer."""
+        """Start the timer of this bootstep."""
         messages = consumer.app.taskyard.ports.messages
         self._entry = consumer.timer.call_repeatedly(INTERVAL_S, _give_back, (messages,))
 
     def stop(self, consumer: Any) -> None:
-        """Stop the timer."""
+        """Stop the timer of this bootstep."""
         if self._entry is not None:
             self._entry.cancel()
             self._entry = None
@@ -52,7 +53,8 @@ def _give_back(messages: Messages) -> None:
     if not withdrawn:
         return
     log.info(
-        "returning %d messages to their queue: the jobs before them take longer than earlier ones",
+        "this worker returns %d waiting messages to their queues for other workers, because "
+        "its running jobs take longer than earlier ones",
         len(withdrawn),
         extra={"action": "surplus_returned", "count": len(withdrawn)},
     )

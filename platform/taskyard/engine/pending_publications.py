@@ -1,4 +1,4 @@
-"""What the main process must publish before it may acknowledge."""
+"""Publish what a delivery requires, before the main process acknowledges its message."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ AT_ONCE_US = us_of(0.1)
 
 @dataclass(frozen=True, slots=True)
 class PendingPublication:
-    """A publication that is owed; `name` is for the log."""
+    """One message that must be published before an acknowledgement; `name` is for the log."""
 
     name: str
     publish: Callable[[], None]
@@ -50,10 +50,7 @@ class PendingPublication:
 
 @dataclass(frozen=True, slots=True)
 class Owing:
-    """The delivery for which something is owed.
-
-    The broker's message, and what it says of its job.
-    """
+    """The delivery that requires a publication: its message, and what it says about its job."""
 
     yard: WorkerContext
     message: Any
@@ -63,7 +60,7 @@ class Owing:
 
 
 def pending_publication(settlement: Settlement, owing: Owing) -> PendingPublication | None:
-    """Return the publication that a settlement requires; None if nothing is owed."""
+    """Return the publication that a settlement requires; None if it requires none."""
     match settlement:
         case PublishRetry(stamp, due_us):
             return PendingPublication("retry", partial(_publish_retry, owing, stamp, due_us))
@@ -84,7 +81,7 @@ def pending_publication(settlement: Settlement, owing: Owing) -> PendingPublicat
 
 
 def _publish_retry(owing: Owing, stamp: Stamp, due_us: int) -> None:
-    """Publish the next attempt's message, now or when it is due."""
+    """Publish the message of the next attempt, now or for its due time."""
     yard, job_id = owing.yard, owing.job_id
     now = yard.records.now_us()
     fresh = stamp.moved(seq=stamp.seq, sent_us=max(now, due_us))
@@ -101,7 +98,7 @@ def _publish_retry(owing: Owing, stamp: Stamp, due_us: int) -> None:
 
 
 def _defer(owing: Owing, wait_us: int) -> None:
-    """Publish the same message again, later."""
+    """Publish the same message again for a later time."""
     yard = owing.yard
     now = yard.records.now_us()
     record = yard.records.read(owing.job_id)
@@ -123,7 +120,7 @@ def _post_letter(yard: WorkerContext, job_id: str, message: Any) -> None:
 
 
 def _post_own_letter(owing: Owing, reused: Reused, outcome: Failed | None) -> None:
-    """Publish the letter of a message that uses another job's id, after storing its own record."""
+    """Store a record for a message that uses another job's id, then publish its dead letter."""
     yard, name = owing.yard, owing.job_type
     job_id = reused_id(owing.job_id, name, reused.epoch)
     yard.records.dead_letter(
@@ -137,7 +134,7 @@ def _post_own_letter(owing: Owing, reused: Reused, outcome: Failed | None) -> No
 
 
 def _post_continuations(owing: Owing, outcome: Failed) -> None:
-    """Publish letters of a completed job's continuations that could not be published."""
+    """Publish dead letters of a completed job's continuations that could not be published."""
     why = outcome.failure.message
     if not dead_letter_following(owing.yard, owing.job_id, owing.message, why):
         log_without_letter(owing.job_id, State.COMPLETED, outcome)

@@ -1,4 +1,4 @@
-"""Convert what Celery's pools report of an attempt to the values of `ports`.
+"""Convert what Celery's pools report about an attempt to the values of `ports`.
 
 A pool reports an exception: the one that the child raised, or its own for a process that ended. It
 may report a failure as a success. Celery generates a subclass of `Request` for each task, whose
@@ -40,10 +40,10 @@ def wrap_on_success(cls: type, wrap: Callable[[Callable[..., Any]], Callable[...
 
 
 def escaped(report: Any) -> BaseException | None:
-    """Return the exception that a pool of threads, of greenlets or solo treats as a result.
+    """Return the exception that the pool reports as a result; None for a real result.
 
-    It is no subclass of `Exception`: the pool reports it as a result, which fails and leaves the
-    task without an end. None for a result.
+    Pools of threads and greenlets, and solo, do that with an exception that is no subclass of
+    `Exception`. It would fail and leave the task without an end.
     """
     if not isinstance(report, ExceptionInfo):
         return None
@@ -63,8 +63,8 @@ def read_report(
 ) -> Report:
     """Return the report of an attempt that raised `error`.
 
-    `stopped`: this worker has ended it, and has settled that. `is_no_outcome` decides about errors
-    that neither the pool nor the runner raises.
+    `stopped` says that this worker ended the attempt, and has settled that. `is_no_outcome`
+    decides about errors that neither the pool nor the runner raises.
     """
     if isinstance(error, TimeLimitExceeded):
         return OverTime(str(error))
@@ -77,27 +77,27 @@ def read_report(
 
 
 def _evidence_of_loss(error: BaseException, is_no_outcome: Callable[[BaseException], bool]) -> str:
-    """Return how the process ended that reported no outcome; empty if it reported one."""
+    """Return how a process without a reported outcome ended; empty if it reported one."""
     if isinstance(error, SystemExit | WorkerLostError):
         return str(error) or type(error).__name__
     if isinstance(error, Terminated):
         # A process that survived the end of one job, cut off with a connection, keeps that mark in
         # the pool: when another job kills it, the pool reports a false revocation.
-        return f"its process was ended without a request: {error!r}"
+        return f"the process of the job was ended, and Taskyard did not request that: {error!r}"
     if is_no_outcome(error):
-        return f"its process could not report the outcome: {error!r:.500}"
+        return f"the process of the job could not report its outcome: {error!r:.500}"
     return ""
 
 
 def over_time(limit_s: float) -> OverTime:
-    """Return the report of an attempt that had `limit_s` seconds."""
+    """Return the report of an attempt that exceeded its hard time limit, `limit_s` seconds."""
     return OverTime(str(TimeLimitExceeded(limit_s)))
 
 
 def reportable_failure(exc_info: Any, error: BaseException) -> Any:
-    """Return the failure.
+    """Return the failure of an attempt in a form that Celery can report.
 
-    A MemoryError from the child would end the worker, and is one job's failure.
+    A MemoryError from the child would end the worker, although only one job failed.
     """
     if not isinstance(error, MemoryError):
         return exc_info

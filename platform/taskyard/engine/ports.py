@@ -51,7 +51,7 @@ __all__ = [
 
 
 class WayBack(StrEnum):
-    """How a message goes back to its queue. RabbitMQ requeues it in its own way for all three."""
+    """How a message returns to its queue; RabbitMQ requeues it in one way for all of them."""
 
     AS_IT_CAME = "as it came"
     """As the next one of its queue, not counted as redelivered: nothing has begun it."""
@@ -72,47 +72,51 @@ class WaitsFor(StrEnum):
 
 
 class HeldMessage(Protocol):
-    """A message that the broker has noted as unacknowledged for this worker.
+    """A message that the broker has recorded as unacknowledged for this worker.
 
-    It is settled once, by `acknowledge` or by `reject`. A worker that dies before that gives it
-    back: on RabbitMQ at once, on Redis when its heartbeat is 10 s old.
+    The message is settled once, by `acknowledge` or by `reject`. If the worker dies before
+    that, the message returns to its queue: with RabbitMQ at once, with Redis when the worker's
+    heartbeat is 10 s old.
     """
 
     @property
     def message(self) -> Any:
-        """The broker's message, as its transport has it."""
+        """Return the broker's message, as its transport has it."""
 
     def acknowledge(self) -> None:
-        """Delete it at the broker; everything that is owed for it was published before.
+        """Delete the message at the broker; everything that it requires was published before.
 
-        May be sent with the next pop. If the worker is killed before that, the message is delivered
-        once more, and the record then says that nothing is left to run.
+        The acknowledgement may be sent with the next request for messages. If the worker is
+        killed before that, the message is delivered once more, and the record then says
+        that nothing is left to run.
         """
 
     def reject(self, requeue: bool = False) -> None:
-        """Give it back (`requeue`), or dead-letter it as rejected."""
+        """Return the message to its queue (`requeue`), or dead-letter it as rejected."""
 
 
 class Messages(Protocol):
-    """Take messages from the broker: pop, hold, acknowledge, give back.
+    """The port to the broker's messages: take, hold, acknowledge and return them.
 
-    The implementation decides when it pops and how many; it passes each message to the consumer's
-    guard (`JobConsumer.create_task_handler`). Guaranteed: the broker has noted a message as
-    unacknowledged, in the step that took it from its queue, before the guard sees it.
+    The implementation decides when it takes messages and how many; it passes each message to
+    the consumer's guard (`JobConsumer.create_task_handler`). It guarantees that the broker has
+    recorded a message as unacknowledged, in the step that took it from its queue, before the
+    guard sees it.
     """
 
     @property
     def is_taking(self) -> bool:
-        """Whether it takes messages."""
+        """Return whether this worker takes messages."""
 
     def stop_taking(self) -> None:
-        """Take no more messages, from any queue, also after the broker was lost and found again.
+        """Take no more messages from any queue, even after a lost connection is opened again.
 
-        What a pop brings after that goes back unchanged. What is held stays held.
+        Messages that a pending request brings after that return to their queues unchanged.
+        Held messages stay held.
         """
 
     def over_prefetch(self) -> int:
-        """Return how many messages beyond the prefetch count wait here while no job ends."""
+        """Return by how many waiting messages the prefetch count is exceeded while no job ends."""
 
     def withdraw(
         self,
@@ -121,13 +125,13 @@ class Messages(Protocol):
         waiting_for: Collection[WaitsFor] = tuple(WaitsFor),
         most: int | None = None,
     ) -> list[HeldMessage]:
-        """Remove messages that nothing has begun from their line, the newest of each line first.
+        """Remove messages that nothing has begun from their lines, the newest of each line first.
 
-        Those of `job_ids` (default: all), at most `most`. No process will begin them, and the
-        caller settles each: a cancelled job's message is acknowledged once the record is decided; a
-        drain gives back what it withdraws unchanged. A worker killed in between gives all of them
-        back. Messages that a process has already are not among them: a process begins by asking the
-        record.
+        They are those of `job_ids` (default: all), at most `most`. No process will begin
+        them, and the caller settles each: a cancelled job's message is acknowledged once
+        the record is decided; a drain returns what it withdraws unchanged. If the worker is
+        killed in between, all of them return. Messages that a process has already are not
+        among them: a process begins by asking the record.
         """
 
     def hold(
@@ -141,15 +145,19 @@ class Messages(Protocol):
     ) -> None:
         """Keep a message that cannot be settled now, and call `give_back` after `wait_s`.
 
-        If the connection was lost meanwhile, nothing is called: the broker has the message again.
-        While fewer than `most` are held, another may be taken in the place of each.
+        If the connection was lost meanwhile, nothing is called, because the broker delivers
+        the message again. While fewer than `most` messages are held, another may be taken
+        in the place of each.
         """
 
     def give_back(self, held: HeldMessage, way: WayBack) -> None:
         """Return a message to its queue."""
 
     def end_holding(self) -> None:
-        """Give back at once what `hold` keeps (with `on_drain` if there is one), now and later."""
+        """Return the messages that `hold` keeps, now and later.
+
+        `on_drain` is called for a message that has one.
+        """
 
 
 # -- 2. stop an attempt ----------------------------------------------------------------------------
@@ -165,7 +173,7 @@ class Force(StrEnum):
 
 
 class Attempts(Protocol):
-    """Stop attempts that run in this worker."""
+    """The port to running attempts: stop them."""
 
     def stop(self, job_id: str, token: int, force: Force) -> bool:
         """Stop the attempt of a job that has `token`.
@@ -188,12 +196,13 @@ class Attempts(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RunningAttempt:
-    """An attempt that a process has taken, and whose end it has not reported.
+    """An attempt that a process runs, and whose end the process has not reported.
 
     Times in microseconds.
 
-    `token` is None before the attempt has begun in the record, after its outcome is recorded, and
-    for a task that is only observed or off. `process` is the id of the process that runs it.
+    `token` is None before the attempt has begun in the record, after its outcome is recorded,
+    and for a task that is only observed or off. `process` is the id of the process that runs
+    it.
     """
 
     job_id: str
@@ -206,7 +215,7 @@ class RunningAttempt:
 
 @dataclass(frozen=True, slots=True)
 class WaitingMessage:
-    """A message that this worker holds and has not begun; `tag` is the broker's name for it."""
+    """A message that this worker holds and has not begun; `tag` is its delivery tag."""
 
     job_id: str
     job_type: str
@@ -216,7 +225,7 @@ class WaitingMessage:
 
 
 class Work(Protocol):
-    """List what this worker has."""
+    """The port that lists the running and waiting jobs of this worker."""
 
     def running(self) -> list[RunningAttempt]:
         """Return the running attempts, oldest first; reads the record of each once.
@@ -225,7 +234,7 @@ class Work(Protocol):
         """
 
     def waiting(self) -> list[WaitingMessage]:
-        """Return messages that are held and not begun."""
+        """Return the messages that this worker holds and that no process has begun."""
 
     def processes_of_jobs(self) -> Mapping[str, int]:
         """Return the process of each running job, by job id; without a call to any server."""
@@ -239,7 +248,7 @@ class Work(Protocol):
         """
 
     def has_place(self, message: Any) -> bool:
-        """Return whether a message was given a place in the pool, or in the line to it."""
+        """Return whether the pool, or the line that leads to it, has a place for this message."""
 
 
 # -- 4. report an outcome --------------------------------------------------------------------------
@@ -247,9 +256,10 @@ class Work(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """The attempt ended and its outcome is in the record; `end` requires more than that, or None.
+    """A report that the attempt's outcome is in the record.
 
-    If the report is lost, the message comes again and `begin` finds the outcome.
+    `end` is what else must be published, or None. If the report is lost, the message is
+    delivered again and `begin` finds the outcome.
     """
 
     end: End | None
@@ -257,9 +267,10 @@ class Reported:
 
 @dataclass(frozen=True, slots=True)
 class NoOutcome:
-    """The attempt's process ended, or failed, without an outcome; `evidence` is for people.
+    """A report that the attempt's process ended or failed without an outcome.
 
-    The record may hold one all the same: the process can have died between `finish` and its report.
+    `evidence` is for people. The record may have an outcome all the same, because the process
+    can have died between `finish` and its report.
     """
 
     evidence: str
@@ -267,9 +278,9 @@ class NoOutcome:
 
 @dataclass(frozen=True, slots=True)
 class OverTime:
-    """It was ended for its hard time limit, as `limit` says.
+    """A report that the attempt was ended at its hard time limit, as `limit` says.
 
-    A failure, about which the policy decides.
+    It is a failure, so the policy decides about a retry.
     """
 
     limit: str
@@ -277,7 +288,7 @@ class OverTime:
 
 @dataclass(frozen=True, slots=True)
 class Unanswered:
-    """The records did not answer before it could begin, or before its outcome was recorded."""
+    """A report that the records did not answer, before the attempt began or before its outcome."""
 
     error: BaseException
 
@@ -286,13 +297,14 @@ Report = Reported | NoOutcome | OverTime | Unanswered
 
 
 class Outcomes(Protocol):
-    """Receives the end of one delivery, from whatever ran its attempt, in the main process."""
+    """The port that receives the end of one delivery in the main process."""
 
     def report(self, report: Report) -> None:
         """Settle the delivery as `report` says; after `Reported` only the acknowledgement is left.
 
-        Raises nothing. What cannot be settled is held and then given back, and its next delivery
-        finds the decision in the record. A second report of a settled delivery changes nothing.
+        Raises nothing. A delivery that cannot be settled is held and later returns to its
+        queue, and the next delivery finds the decision in the record. A second report of a
+        settled delivery changes nothing.
         """
 
 
@@ -300,24 +312,23 @@ class Outcomes(Protocol):
 
 
 class Processes(Protocol):
-    """The processes of this worker's pool."""
+    """The port to the processes of this worker's pool."""
 
     def processes(self) -> list[int]:
-        """Return their ids; empty if the pool runs jobs in the main process."""
+        """Return the process ids; empty if the pool runs jobs in the main process."""
 
     def end_process(self, pid: int) -> bool:
-        """Kill one of them (SIGKILL); return whether it was one of this pool's that still ran.
+        """Kill one process of the pool (SIGKILL); return False if the pool has no such process.
 
-        The pool replaces it. Its job is treated as after any death: what the process had reported
-        or recorded before counts; else its begin counts as a death.
-
-        Raises `NotSupportedByPool` if the pool has no processes of its own.
+        The pool replaces the process. Its job is treated as after any death: what the
+        process had reported or recorded before counts; otherwise its begin counts as a
+        death. Raises `NotSupportedByPool` if the pool has no processes of its own.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerPorts:
-    """The ports of one worker's main process; `Outcomes` belongs to each delivery."""
+    """The ports of one worker's main process; each delivery has an `Outcomes` of its own."""
 
     messages: Messages
     attempts: Attempts

@@ -1,7 +1,8 @@
-"""Celery's prefork pool, which notices deaths at once and never reuses a killed process's pipes.
+"""Celery's prefork pool, changed to notice deaths at once and to survive a killed process.
 
-The hooks are private ones of Celery and billiard: their versions are pinned, and the tests of
-drains and deaths fail if a new version no longer calls them.
+A killed process' pipes are never used again. The methods are private ones of Celery and billiard:
+their versions are pinned, and the tests of drains and deaths fail if a new version no longer calls
+them.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ LOOKS: Final = 50
 
 
 class OwnPipesPool(asynpool.AsynPool):  # type: ignore[misc]
-    """A pool that never reuses the pipes of a killed process, in the form for installed apps."""
+    """A pool that never reuses the pipes of a killed process; installed apps use this class."""
 
     ResultHandler = WholeResults
 
@@ -44,7 +45,7 @@ class OwnPipesPool(asynpool.AsynPool):  # type: ignore[misc]
     def read_new_processes(self) -> None:
         """Read the messages of new processes that came while the main loop was busy.
 
-        Must run before the timer that kills a process which has not answered.
+        This must run before the timer that kills a process which has not answered.
         """
         fds = {process.outqR_fd for process in self._waiting_to_start}
         readable, _, _ = asynpool._select(fds, timeout=0)
@@ -52,10 +53,11 @@ class OwnPipesPool(asynpool.AsynPool):  # type: ignore[misc]
             self.handle_result_event(fd)
 
     def _track_child_process(self, proc: Any, hub: Any) -> None:
-        """Watch for the end of a process, unless the event of its end has come already.
+        """Watch for the end of a process, unless its end was already noticed.
 
-        Celery registers its pool again after each loss of the broker, and would end the worker
-        because of a process whose end was noticed, but whose death could not be seen yet.
+        Celery registers its pool again after each loss of the broker. It would end the
+        worker because of a process whose end was noticed, but whose exit status was not yet
+        available.
         """
         if getattr(proc, "_sentinel_poll", proc) is None:
             self._look_for_death(hub, proc)
@@ -63,14 +65,14 @@ class OwnPipesPool(asynpool.AsynPool):  # type: ignore[misc]
             super()._track_child_process(proc, hub)
 
     def _look_for_death(self, hub: Any, proc: Any) -> None:
-        """Look for deaths; Celery checks all processes only every 5 s."""
+        """Look for dead processes now; Celery checks all processes only every 5 s."""
 
     def _process_cleanup_queues(self, proc: Any) -> None:
-        """Replace the pipes of a killed process; those of one that ended normally are used again.
+        """Replace the pipes of a killed process; pipes of one that ended normally are used again.
 
-        The killed process may have read half a message. Celery looks for the job of that message,
-        and finds none if the broker was lost in between. The next process would read the message's
-        middle as a length, and wait for ever.
+        The killed process may have read half a message. Celery looks for the job of that
+        message, and finds none if the broker was lost in between. The next process would
+        read the middle of the message as a length, and wait for ever.
         """
         if not proc.dead and proc.exitcode is not None and proc.exitcode < 0:
             # While its pipes are open, since every index has their numbers.
@@ -83,7 +85,7 @@ class OwnPipesPool(asynpool.AsynPool):  # type: ignore[misc]
         super()._process_cleanup_queues(proc)
 
     def process_flush_queues(self, proc: Any) -> None:
-        """Read what a dead process wrote before its jobs count as lost.
+        """Read what a dead process wrote, before its jobs count as lost.
 
         The rest of a half-read message must not be read as the beginning of another.
         """
@@ -92,17 +94,18 @@ class OwnPipesPool(asynpool.AsynPool):  # type: ignore[misc]
 
 
 class JobPool(OwnPipesPool):
-    """The processes of one worker, as its main process sees them."""
+    """The pool of one worker's processes, as its main process sees them."""
 
     ResultHandler = DrainingResults
 
     # -- deaths --------------------------------------------------------------------------------
 
     def _event_process_exit(self, hub: Any, proc: Any) -> None:
-        """Look for a death until it can be seen.
+        """Look for the death of a process until its exit status is available.
 
-        The kernel closes a dying process' files, which is the event, a moment before the process
-        can be waited for. Celery looks once, most often too early, and then every 5 s.
+        The kernel closes a dying process' files a moment before its exit status is
+        available, and the closed files are the event. Celery looks once, most often too
+        early, and then every 5 s.
         """
         super()._event_process_exit(hub, proc)
         self._look_for_death(hub, proc)
@@ -129,9 +132,9 @@ class JobPool(OwnPipesPool):
     def flush(self) -> None:
         """Give up jobs that no process can have received; during a drain, only those.
 
-        Celery gives up every job whose process has not answered yet. But a process runs what was
-        written to it: during a drain it is finished and acknowledged, since it would run a second
-        time otherwise.
+        Celery gives up every job that no process has confirmed yet. But a process runs each
+        job that was written to its pipe. During a drain such a job is finished and
+        acknowledged, because otherwise it would run a second time.
         """
         if self._state != CLOSE:
             super().flush()
@@ -143,7 +146,10 @@ class JobPool(OwnPipesPool):
         self._finish_writing()
 
     def _finish_writing(self) -> None:
-        """Finish writing a job that was written in part, or it would swallow the next command."""
+        """Finish writing a job that was written in part.
+
+        The process would otherwise read the next command as the rest of that job.
+        """
         owners = {asynpool._get_job_writer(job): job for job in self._cache.values()}
         for writer in tuple(self._active_writers):
             job = owners.get(writer)

@@ -1,4 +1,4 @@
-"""The memory of a pool's process that died: the last measurement, and the kernel's OOM count.
+"""Report the memory of a pool process that died: its last measurement and the OOM kills.
 
 "signal 9" alone does not distinguish an operator's `kill` from a kernel that ran out of memory.
 """
@@ -22,7 +22,7 @@ _OOM_KILLS: Final = re.compile(r"^oom_kill (\d+)$", re.MULTILINE)
 
 @dataclass(slots=True)
 class _Look:
-    """A job's process: its bytes, when they were read, the OOM kills before the first reading."""
+    """One measurement: the process' bytes, when they were read, the earlier OOM kills."""
 
     resident: int
     at_s: float
@@ -32,7 +32,7 @@ class _Look:
 class ProcessMemory:
     """Reads the memory of running jobs' processes from /proc.
 
-    Without /proc there is nothing to report.
+    On a system without /proc it reports nothing.
     """
 
     def __init__(self, clock: Clock, root: Path = Path("/")) -> None:
@@ -52,7 +52,10 @@ class ProcessMemory:
             self._looks[job_id] = _Look(resident, self._clock.monotonic_s(), first_kills)
 
     def last_words(self, job_id: str) -> str:
-        """Return what is known of a job's dead process, as the end of a sentence; may be empty."""
+        """Return what is known of the memory of a job's dead process, as the end of a sentence.
+
+        The text may be empty.
+        """
         look = self._looks.pop(job_id, None)
         if look is None:
             return ""
@@ -71,10 +74,10 @@ class ProcessMemory:
 
 
 def oom_kills(root: Path = Path("/")) -> int | None:
-    """Return how often the kernel killed in this process's memory group; None if no group is known.
+    """Return how often the kernel killed a process of this memory group; None if it is unknown.
 
-    `memory.events` of cgroup v2, `memory.oom_control` of v1. A container sees its own group at the
-    mount's root, whatever /proc calls it.
+    The number comes from `memory.events` of cgroup v2, or `memory.oom_control` of v1. A
+    container sees its own group at the mount's root, whatever /proc calls it.
     """
     mount = root / "sys/fs/cgroup"
     for line in _text(root / "proc/self/cgroup").splitlines():

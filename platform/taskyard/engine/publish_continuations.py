@@ -1,7 +1,8 @@
 """Publish the continuations of a completed job, one by one.
 
-Celery publishes them together, and one that cannot be published fails the job. Here the job is
-completed already: valid ones are published, and each invalid one becomes a dead letter of its own.
+Celery publishes them together, and a single one that cannot be published fails the job. Here the
+job is already completed: valid continuations are published, and each invalid one becomes a dead
+letter of its own.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ __all__ = ["bury_if_done", "publish_continuations"]
 
 
 def publish_continuations(task: Any, value: Any) -> None:
-    """Publish what follows the job that `task` runs; raises `Reject` to repeat it later."""
+    """Publish the continuations of the job that `task` runs; raises `Reject` to repeat it later."""
     request = task.request
     following = list(continuations_of(request, value))
     # Else Celery would publish them a second time.
@@ -49,7 +50,7 @@ def publish_continuations(task: Any, value: Any) -> None:
 
 
 def bury_if_done(task: Any, skipped: JobSkipped) -> None:
-    """Dead-letter the continuations without a record of a completed job whose result has expired.
+    """Dead-letter the unpublished continuations of a completed job whose result has expired.
 
     Raises `Reject` to repeat it later.
     """
@@ -59,7 +60,7 @@ def bury_if_done(task: Any, skipped: JobSkipped) -> None:
         dead_letter_unpublished(task.yard, task.request, None, skipped.reason)
     except PUBLISH_ERRORS as error:
         raise Reject(
-            f"letters of its continuations were not published: {error}", requeue=True
+            f"dead letters of the job's continuations were not published: {error}", requeue=True
         ) from error
 
 
@@ -73,9 +74,9 @@ def _publish_or_bury(task: Any, one: Continuation, siblings: _Siblings) -> None:
 
 
 class _Siblings:
-    """Several callbacks, which Celery makes a group.
+    """The several callbacks of a job, which Celery makes a group.
 
-    Its id is on their messages and in the result.
+    The id of the group is on their messages and in the result.
     """
 
     def __init__(self, task: Any, count: int) -> None:
@@ -92,7 +93,10 @@ class _Siblings:
 
 
 def _publish(task: Any, one: Continuation, siblings: _Siblings) -> Any:
-    """Return the result of a callback among several; None if Celery itself records it."""
+    """Publish several callbacks; return what Celery records for each.
+
+    None if Celery itself records it.
+    """
     app, request = task.app, task.request
     inherits = app.conf.task_inherit_parent_priority
     options: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Errors of an owed publication: its message goes back, and its next delivery repeats it."""
+"""The errors after which a message returns to its queue, so that its publication is repeated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The queue to which an exchange and a key lead, by an app's configuration."""
+"""Find the queue to which an exchange and a routing key lead, by an app's configuration."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ __all__ = ["queue_named"]
 
 
 def queue_named(app: Any, exchange: str, routing_key: str, here: str) -> str:
-    """Return the queue to which an exchange and a key lead, by the app's configuration.
+    """Return the queue to which an exchange and a routing key lead, by the app's configuration.
 
-    Of several, `here` if it is one of them, else the first; if none is known, the key itself.
+    If they lead to several, the result is `here` if that is one of them, else the first. If no
+    queue is known, it is the key itself.
     """
     if not exchange:
         return routing_key

@@ -1,7 +1,7 @@
-"""Messages that return to a RabbitMQ quorum queue too often are published again instead.
+"""Publish a message again before a RabbitMQ quorum queue drops it for too many returns.
 
-Such a queue counts what comes back, and drops a message at its limit, which RabbitMQ 4 sets to 20
-by default. A message that only waits for Redis or for its letter must not reach that.
+A quorum queue counts returned messages, and drops a message at its limit, which RabbitMQ 4 sets to
+20 by default. A message that only waits for Redis or for its dead letter must not reach that limit.
 """
 
 from __future__ import annotations
@@ -30,15 +30,19 @@ Later = Callable[[float, Callable[[], None]], object]
 
 
 class Returns:
-    """The returns of one worker. `later` is its timer: seconds, and what to do then."""
+    """The messages that one worker returns too often.
+
+    `later` is the worker's timer: it gets seconds, and what to do then.
+    """
 
     def __init__(self, yard: WorkerContext, later: Later) -> None:
         self._yard, self._later = yard, later
 
     def watch(self, message: Any, queue: str | None) -> None:
-        """Make a message of the broker's `queue` go back by a publication, if it came back often.
+        """Make a message of the broker's `queue` return by a new publication, if it returned often.
 
-        The broker's own `x-delivery-count` counts; without a known queue nothing changes.
+        The broker's own header `x-delivery-count` counts; without a known queue nothing
+        changes.
         """
         count = (message.headers or {}).get("x-delivery-count")
         if queue is None or not isinstance(count, int) or count < RENEW_AT:
@@ -57,7 +61,10 @@ class Returns:
         message.reject_log_error = go_back
 
     def _renew(self, publisher: AmqpPublisher, message: Any, queue: str, errors: Any) -> None:
-        """Publish it at the end of its queue, then acknowledge; until that succeeds, hold it."""
+        """Publish the message at the end of its queue, then acknowledge the old one.
+
+        Until the publication succeeds, this worker holds the message.
+        """
         if not message.channel.is_open:
             return  # The connection is lost, and the broker has taken the message back itself.
         job_id = job_id_of(message)
@@ -65,7 +72,8 @@ class Returns:
             publisher.renew(message_to_publish(message), job_id=job_id, queue=queue)
         except PublishFailed as error:
             log.warning(
-                "job %s came back too often to be returned once more, so this worker holds it: %s",
+                "job %s: its message was returned so often that RabbitMQ would drop it, and "
+                "it was not published again. This worker holds the message and tries again: %s",
                 job_id,
                 error,
                 extra={"action": "return_held", "job_id": job_id, "queue": queue},
@@ -73,7 +81,8 @@ class Returns:
             self._later(HELD_S, lambda: self._renew(publisher, message, queue, errors))
             return
         log.info(
-            "job %s came back %d times and was published again, before queue %s would drop it",
+            "job %s: its message was returned %d times and was now published again, before "
+            "queue %s drops it",
             job_id,
             message.headers["x-delivery-count"],
             queue,

@@ -55,10 +55,10 @@ def _text(value: Any) -> str | None:
 
 
 def read_stamp(headers: Mapping[str, Any]) -> Stamp | None:
-    """Return the stamp in a message's headers, None if there is none; raises ValueError if broken.
+    """Return the stamp in a message's headers, None if there is none.
 
-    Admission creates epochs. One that is over a day ahead is not ours, and would end every later
-    epoch of its job.
+    Raises ValueError if the stamp is broken. Only admission creates epochs. An epoch that is
+    over a day ahead is not Taskyard's, and would end every later epoch of its job.
     """
     stamp = Stamp.read(headers)
     if stamp is not None and stamp.epoch > to_us(datetime.now(UTC)) + _CLOCKS_MAY_DIFFER_US:
@@ -69,7 +69,7 @@ def read_stamp(headers: Mapping[str, Any]) -> Stamp | None:
 
 
 def stamp_of(message: Any) -> Stamp | None:
-    """Return the message's stamp; a broken one counts as absent."""
+    """Return the message's stamp; a broken stamp counts as absent."""
     try:
         return read_stamp(message.headers or {})
     except ValueError:
@@ -85,15 +85,15 @@ def _stamp_in(request: Any) -> Stamp | None:
 
 
 def position_of(message: Any) -> Stamp | None:
-    """Return the message's stamp, with Celery's count of replacements; None if it has neither.
+    """Return the message's stamp, with Celery's count of replacements added.
 
-    A worker without Taskyard's stamps counts those too.
+    None if the message has neither. A worker without Taskyard's stamps counts replacements too.
     """
     return _with_nesting(stamp_of(message), (message.headers or {}).get(_NESTING))
 
 
 def position_in(request: Any) -> Stamp | None:
-    """Return the same of Celery's request in the child."""
+    """Return the stamp of Celery's request in the child, with Celery's count of replacements."""
     return _with_nesting(_stamp_in(request), getattr(request, _NESTING, None))
 
 
@@ -107,14 +107,14 @@ def _with_nesting(stamp: Stamp | None, nesting: object) -> Stamp | None:
 
 
 def is_identified(message: Any) -> bool:
-    """Return whether the message has a usable id, by which its job is recognized."""
+    """Return whether the message has a valid id, by which its job is recognized."""
     return usable_id((message.headers or {}).get("id")) is not None
 
 
 def job_id_of(message: Any) -> str:
-    """Return the job's id; for a message without a usable one an id derived from its bytes.
+    """Return the job's id; for a message without a valid id, an id that its bytes determine.
 
-    Equal messages get the same id: it serves to count deliveries, and for nothing else.
+    Equal messages get the same derived id. It serves only to count deliveries.
     """
     found = usable_id((message.headers or {}).get("id"))
     if found is not None:
@@ -125,7 +125,7 @@ def job_id_of(message: Any) -> str:
 
 
 def was_delivered_before(message: Any) -> bool:
-    """Return whether the broker has delivered this message before, as far as it says."""
+    """Return whether the broker says that it has delivered this message before."""
     return bool((message.delivery_info or {}).get("redelivered"))
 
 
@@ -143,7 +143,7 @@ def named_task(headers: Mapping[str, Any]) -> str:
 
 
 def broker_queue(message: Any) -> str | None:
-    """Return the broker's queue of the message: from its mark, else from the message itself."""
+    """Return the broker's queue of a message, from its consumer's mark or from the message."""
     taken = getattr(message, QUEUE, None)
     found = (message.delivery_info or {}).get("routing_key") if taken is None else taken
     return found if isinstance(found, str) else None

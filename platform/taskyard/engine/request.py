@@ -1,8 +1,8 @@
-"""The request in the main process: publishes what a decision requires, then acknowledges.
+"""A delivery in the main process: publish what a decision requires, then acknowledge.
 
-Its methods are Celery's hooks; `Settling` decides what follows from each. If a publication fails,
-the message goes back instead: the decision is in the record, so its next delivery only repeats the
-publication.
+The methods of the request are Celery's hooks; `Settling` decides what follows from each. If a
+publication fails, the message returns to its queue: the decision is in the record, so the next
+delivery only repeats the publication.
 """
 
 from __future__ import annotations
@@ -63,13 +63,13 @@ class JobRequest(Request):  # type: ignore[misc]
         self._settling = Settling(self, self._yard, self.task.name, holder, stamp)
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Check the successes that a pool reports."""
+        """Make each subclass check the successes that a pool reports."""
         super().__init_subclass__(**options)
         wrap_on_success(cls, _checked)
 
     @property
     def holder(self) -> str:
-        """The name of this delivery in its job's record."""
+        """Return the name of this delivery in its job's record."""
         return self._settling.holder
 
     @property
@@ -82,7 +82,7 @@ class JobRequest(Request):  # type: ignore[misc]
 
     @cached_property
     def _context(self) -> Any:
-        """Celery's context of the task, with continuations as the child has them."""
+        """Return Celery's context of the task, with the continuations as the child has them."""
         context = super()._context
         fix_continuations(context)
         return context
@@ -90,7 +90,10 @@ class JobRequest(Request):  # type: ignore[misc]
     # -- acknowledge: publish first ------------------------------------------------------------
 
     def acknowledge(self) -> None:
-        """Publish what is owed, then acknowledge; if that fails, the message goes back."""
+        """Publish what the outcome requires, then acknowledge.
+
+        If that fails, the message returns to its queue.
+        """
         if self.acknowledged or self._settling.waits:
             return
         if self._settling.publish():
@@ -98,7 +101,7 @@ class JobRequest(Request):  # type: ignore[misc]
             super().acknowledge()
 
     def reject(self, requeue: bool = False) -> None:
-        """Give back; if Celery itself drops a message, publish a letter instead of losing it."""
+        """Return the message to its queue; publish a dead letter if Celery itself would drop it."""
         if self._settling.waits:
             return
         if requeue or self.acknowledged or self._settling.pending is not None:
@@ -111,7 +114,7 @@ class JobRequest(Request):  # type: ignore[misc]
     def on_failure(
         self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False
     ) -> Any:
-        """Prepare what the outcome requires; decide if the child could not."""
+        """Prepare what the outcome requires; decide the outcome if the child could not."""
         guard(self.task)
         error = unwrapped(exc_info.exception)
         report = read_report(error, self._is_no_outcome, stopped=self._stopped_by_us())
@@ -122,10 +125,11 @@ class JobRequest(Request):  # type: ignore[misc]
         return super().on_failure(reportable_failure(exc_info, error), send_failed_event, return_ok)
 
     def _is_no_outcome(self, error: BaseException) -> bool:
-        """Return whether Celery's own code failed after the decision, or before it.
+        """Return whether Celery's own code failed, so that the error is no outcome of the job.
 
-        A result backend that is unreachable when a retry or a failure must be stored raises in the
-        child, and hides what the child had to report. The record has it.
+        If a retry or a failure cannot be stored because a result backend is unreachable,
+        Celery raises an error in the child. The error hides what the child had to report,
+        but the record has it.
         """
         outcomes = DeadLettered | Ignore | Reject | Retry | Terminated | KeyboardInterrupt
         return not isinstance(error, outcomes)
@@ -139,7 +143,7 @@ class JobRequest(Request):  # type: ignore[misc]
     # -- ends that no child reports ------------------------------------------------------------
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
-        """Do nothing: the child handles a soft limit; the hard one was settled in `on_failure`."""
+        """Do nothing: the child handles a soft limit, and `on_failure` settled the hard limit."""
         if soft:
             super().on_timeout(soft, timeout)
         elif not self.acknowledged:
@@ -147,7 +151,7 @@ class JobRequest(Request):  # type: ignore[misc]
             self._settling.report(over_time(timeout))
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
-        """Publish a letter for an expired or revoked message instead of losing it."""
+        """Publish a dead letter for an expired or revoked message, which Celery would drop."""
         if self.acknowledged:
             return
         worker_state.task_ready(self)
@@ -162,7 +166,7 @@ class JobRequest(Request):  # type: ignore[misc]
             worker_state.revoked.discard(self.id)
 
     def _announce_revoked_as_celery(self, *revocation: Any) -> None:
-        """Celery's result, signal and event of a revocation."""
+        """Report a revocation as Celery does, by result, signal and event."""
         super()._announce_revoked(*revocation)
 
     def _revocation_outcome(self, terminated: bool, expired: bool) -> Failed:
@@ -181,25 +185,28 @@ class JobRequest(Request):  # type: ignore[misc]
     # -- ended on request ----------------------------------------------------------------------
 
     def terminate(self, pool: Any, signal: Any = None) -> None:
-        """End it for a control command."""
+        """Terminate the attempt, because a control command of Celery requests it."""
         self._note_killed(pool)
         super().terminate(pool, signal)
 
     def end_greenlet(self, pool: Any) -> None:
-        """End the attempt in a greenlet of this process, which no pool reports as a death."""
+        """End the attempt in a greenlet of this process; no pool reports its death."""
         self._note_killed(pool)
         pool.terminate_job(self.worker_pid)
         worker_state.task_ready(self)
-        self._settling.report(NoOutcome("its greenlet was killed on request"))
+        self._settling.report(NoOutcome("the greenlet of the job was killed by a control command"))
 
     def _note_killed(self, pool: Any) -> None:
-        """Tell an attempt in a greenlet of this process that its end was requested."""
+        """Note that the end of an attempt in a greenlet of this process was requested."""
         if pool.is_green and self.time_start:
             self._killed = True
             self._yard.steps.killed.add(self._settling.holder)
 
     def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
-        """End it for a lost connection: the next delivery may begin at once, and nothing counts."""
+        """Cancel the attempt, because the connection to the broker was lost.
+
+        The next delivery may begin at once, and no death is counted.
+        """
         self._note_killed(pool)
         try:
             super().cancel(pool, signal, emit_retry)

@@ -1,7 +1,7 @@
-"""The names in a message's headers that may become attributes of Celery's request.
+"""Keep a message's headers from replacing attributes of Celery's request.
 
-Celery copies a message's headers onto its request: a header named like one of the request's methods
-would replace it, and one named like a mark of ours would be believed.
+Celery copies a message's headers onto its request. A header with the name of a method would replace
+the method, and a header with the name of one of Taskyard's marks would be believed.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ OF_THE_REQUEST: Final = (
 
 
 def without_forged(headers: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the headers without those that only a worker may set; a client's own stay."""
+    """Return the headers without those that only a worker may set; a client's own headers stay."""
     return {
         name: value
         for name, value in headers.items()
@@ -58,7 +58,7 @@ def without_forged(headers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_ours(name: object) -> bool:
-    """Return whether a header has a name of ours, other than the stamp's."""
+    """Return whether a header has a name that Taskyard uses, other than the stamp's."""
     return isinstance(name, str) and name.startswith(_OURS)
 
 

@@ -1,6 +1,7 @@
-"""The message of a retry that differs from its attempt's, stored in the record.
+"""Store the message of a retry in the record, if it differs from the message of its attempt.
 
-Celery's own `retry()` may change arguments, options and queue; a repeated publication needs them.
+Celery's own `retry()` may change arguments, options and queue. A repeated publication needs the
+changed message.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ __all__ = ["NextMessage"]
 
 
 class NextMessage(BaseModel):
-    """A message and the name of its queue."""
+    """The message of a retry, and the name of its queue."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -25,10 +26,10 @@ class NextMessage(BaseModel):
 
     @classmethod
     def of(cls, record: Record) -> Self | None:
-        """Parse what the record keeps; None if the next attempt has the same message."""
+        """Parse the retry message in a record; None if the next attempt has the same message."""
         kept = record.fields.get("next")
         return cls.model_validate_json(kept) if kept else None
 
     def encode(self) -> bytes:
-        """Return the text that the script `finish` stores."""
+        """Return the message as the text that the script `finish` stores."""
         return self.model_dump_json().encode()

@@ -1,6 +1,7 @@
 """Settle a delivery that ends: ask the record, publish, acknowledge.
 
-It calls the same scripts as a child, so a decision that the child made just before stays.
+The main process calls the same scripts as a child, so a decision that the child made just before
+stays.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ __all__ = ["RECORDS", "Delivery", "Settling"]
 log = logger(__name__)
 
 RECORDS: Final = "the records of jobs could not be reached"
-_ANNOUNCE: Final = "a death was not announced"
+_ANNOUNCE: Final = "a job's death was not reported to Celery (result, errbacks, events)"
 # A dead worker leaves as many as it had processes, and each waits for at most one lease.
 _MOST_LEASES: Final = 256
 # RabbitMQ closes the channel of a worker that holds a message for half an hour, by default.
@@ -56,7 +57,7 @@ _LEASE_MARGIN_S: Final = 0.1
 
 
 class Delivery(HeldMessage, Protocol):
-    """The delivery that a request stands for."""
+    """The delivery that a request handles."""
 
     id: str
     acknowledged: bool
@@ -66,7 +67,10 @@ class Delivery(HeldMessage, Protocol):
 
 
 class Settling:
-    """The end of one delivery. `holder` names its attempt in the record, `stamp` its message's."""
+    """Decides and publishes the end of one delivery.
+
+    `holder` names the delivery's attempt in the record, `stamp` is that of its message.
+    """
 
     def __init__(
         self,
@@ -85,7 +89,7 @@ class Settling:
         self._delivery, self._yard, self._job_type = delivery, yard, job_type
 
     def owe(self, settlement: Settlement) -> None:
-        """Publish this before the message is acknowledged."""
+        """Note what must be published before the message is acknowledged."""
         delivery = self._delivery
         self.pending = pending_publication(
             settlement,
@@ -93,7 +97,7 @@ class Settling:
         )
 
     def owe_for(self, end: End) -> None:
-        """Do the same for an end that the child reported."""
+        """Note what the end that the child reported requires to be published."""
         settlement = self._settlement(end)
         if isinstance(settlement, AwaitLease):
             self._await_lease(settlement.wait_us)
@@ -101,7 +105,7 @@ class Settling:
             self.owe(settlement)
 
     def publish(self) -> bool:
-        """Publish what is owed; if that fails the message goes back."""
+        """Publish what the decision requires; if that fails, return the message to its queue."""
         pending = self.pending
         if pending is None:
             return True
@@ -118,7 +122,10 @@ class Settling:
     # -- what ended it -------------------------------------------------------------------------
 
     def report(self, report: Report) -> None:
-        """Settle as the report says; the request acknowledges what the record has already."""
+        """Settle the delivery as the report says.
+
+        The request acknowledges a delivery whose outcome is already recorded.
+        """
         match report:
             case Reported(end):
                 if end is not None:
@@ -143,7 +150,7 @@ class Settling:
         self._conclude(answer, lost=evidence)
 
     def overtime(self, limit: str) -> None:
-        """Settle a child killed for overtime: a handler's outcome, so the policy decides."""
+        """Settle a delivery whose process was killed at its hard time limit; the policy decides."""
         text = f"hard time limit exceeded: {limit}{self._yard.memory.last_words(self._delivery.id)}"
         try:
             answer = self._judge(Failure("timeout", "TimeLimitExceeded", text, "", ""))
@@ -153,7 +160,7 @@ class Settling:
         self._conclude(answer)
 
     def terminated(self, outcome: Failed) -> None:
-        """Settle a child that Celery's `revoke(terminate=True)` has killed while it ran."""
+        """Settle a delivery whose process Celery's `revoke(terminate=True)` killed."""
         try:
             record = self._yard.records.read(self._delivery.id)
             answer = self._decide(record, outcome)
@@ -216,7 +223,7 @@ class Settling:
 
     @property
     def _messages(self) -> Messages | None:
-        """The object that holds messages in this worker; None without a consumer."""
+        """Return the messages that this worker holds; None without a consumer."""
         ports = self._yard.ports
         return None if ports is None else ports.messages
 
@@ -238,8 +245,8 @@ class Settling:
             return
         self.waits = True
         log.info(
-            "job %s: its message came back while another attempt has the lease; this worker keeps "
-            "the message for %.1f s, until that lease ends",
+            "job %s: its message was delivered again while another attempt has the lease; "
+            "this worker keeps the message for %.1f s, until that lease ends",
             self._delivery.id,
             wait_s,
             extra={"action": "lease_awaited", "job_id": self._delivery.id, "wait_s": wait_s},
@@ -253,7 +260,7 @@ class Settling:
         )
 
     def _after_lease(self) -> None:
-        """Return the message as the next one; to the delay store if the other attempt lives."""
+        """Return the message after the lease, or delay it if the other attempt still runs."""
         self.waits = False
         job_id = self._delivery.id
         try:
@@ -266,8 +273,8 @@ class Settling:
             self._defer(remaining_us)
             return
         log.info(
-            "job %s: the lease of its earlier attempt has ended, so its message returns as the "
-            "next of its queue",
+            "job %s: the lease of its earlier attempt has ended, so its message returns to "
+            "its queue as the next one",
             job_id,
             extra={"action": "lease_over", "job_id": job_id},
         )
@@ -282,7 +289,11 @@ class Settling:
         self._delivery.acknowledge()
 
     def _announced(self, decided: Decided) -> bool:
-        """Announce a death; if that fails the message goes back and finds the decision."""
+        """Report a death to Celery.
+
+        If that fails, the message returns to its queue, and its next delivery finds the
+        decision.
+        """
         try:
             self._delivery.announce_death(decided)
         except Exception as error:  # noqa: BLE001 - any result backend's errors; billiard drops them
@@ -292,7 +303,10 @@ class Settling:
         return True
 
     def give_back(self, what: str, action: str, error: BaseException) -> None:
-        """Return the message after a wait that grows while `what` fails; logged once per cause."""
+        """Return the message after a wait, because `what` failed; the wait grows with each failure.
+
+        Each cause is logged once.
+        """
         job_id = self._delivery.id
         facts = {"job_id": job_id}
         wait_s = self._yard.refusals.refused(what, error, action=action, item=job_id, facts=facts)

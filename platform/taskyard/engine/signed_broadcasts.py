@@ -1,4 +1,4 @@
-"""Signed broadcasts at one worker: verified here, answered, and reported to the mirror."""
+"""Handle signed broadcasts to workers: verify the signature, answer, report to the mirror."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _NOT_PERMITTED: Final = "not_permitted"
 
 
 class Broadcasts:
-    """What one worker does with signed broadcasts.
+    """The signed broadcasts that one worker gets, with the answers to them.
 
-    A nonce is bound to the answer that it got, until no receiver takes it: a copy of the broadcast
-    gets the same answer, and is the same call.
+    While a nonce is valid, the worker keeps its answer under it. A copy of a broadcast has the
+    same nonce, so it gets the same answer and counts as the same call.
     """
 
     def __init__(self, verifier: Verifier, events: VerbEvents) -> None:
@@ -39,7 +39,7 @@ class Broadcasts:
         self._answers: dict[str, tuple[float, dict[str, Any]]] = {}
 
     def whoami(self, worker: str, credential: object) -> dict[str, Any]:
-        """Say who has signed the broadcast, or why it is denied."""
+        """Return who has signed the broadcast, or why it is denied."""
         verb = Action.WHOAMI
         try:
             call = call_at(self._verifier.audience, verb, worker)
@@ -67,7 +67,9 @@ class Broadcasts:
         code = "" if denied is None else _NOT_PERMITTED
         if not self._append(self._event(verb, worker, credential, code), essential=True):
             return _denied(
-                _NOT_AUDITED, "Redis does not take the audit event. Try again when it does"
+                _NOT_AUDITED,
+                "Redis did not store the audit event of this broadcast. Try "
+                "again when Redis answers",
             )
         if denied is not None:
             return _denied(code, denied)
@@ -83,12 +85,16 @@ class Broadcasts:
         )
 
     def _append(self, event: VerbEvent, *, essential: bool) -> bool:
-        """Whether the event is in the stream, or counted; a worker's loop goes on without Redis."""
+        """Write the audit event; return False if Redis does not store it.
+
+        The worker's loop continues without Redis.
+        """
         try:
             self._events.append(event, essential=essential)
         except RedisError as error:
             log.error(
-                "%s at %s is not audited, since Redis does not take the event: %s",
+                "the broadcast %s to worker %s has no audit event, because Redis did not "
+                "store it: %s",
                 event.verb,
                 event.worker,
                 error,
@@ -97,7 +103,7 @@ class Broadcasts:
             return False
         if event.code:
             log.warning(
-                "%s at %s is denied: %s",
+                "the broadcast %s to worker %s is denied: %s",
                 event.verb,
                 event.worker,
                 event.code,
@@ -126,6 +132,10 @@ def whoami(state: Any, taskyard_credential: object = None, **_: Any) -> dict[str
     """Say who has signed this broadcast."""
     context = getattr(state.app, "taskyard", None)
     if context is None:
-        return _denied(Fault.UNKNOWN_KEY, "Taskyard is not installed on this worker's app")
+        return _denied(
+            Fault.UNKNOWN_KEY,
+            "Taskyard is not installed on this worker's app, so "
+            "the worker cannot verify signatures",
+        )
     answer: dict[str, Any] = context.broadcasts.whoami(str(state.hostname), taskyard_credential)
     return answer

@@ -1,7 +1,7 @@
-"""The queue that a message was taken from, which the message itself does not decide.
+"""Find the queue that a message was taken from, independent of what the message says.
 
-A client writes the delivery's route into a Redis message, and chooses exchange and key with
-RabbitMQ. The queue of a retry, and the queue that an operator sees, must not depend on that.
+A client writes the route into a Redis message, and chooses exchange and key with RabbitMQ. The
+queue of a retry, and the queue that an operator sees, must not depend on the client.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _NOTING: Final = "_taskyard_notes_queues"
 
 
 def note_queues(channel: Any) -> None:
-    """Mark each message consumed from `channel`, from now on, with its queue's name as `QUEUE`.
+    """Mark each message that `channel` delivers from now on with its queue's name, as `QUEUE`.
 
-    Only if kombu itself passes messages to consumers (Redis and others): on RabbitMQ the consumer
-    tag shows it.
+    That works only if kombu itself passes messages to consumers (Redis and others). On RabbitMQ
+    the consumer tag names the queue.
     """
     if not isinstance(channel, virtual.Channel) or hasattr(channel, _NOTING):
         return
@@ -44,7 +44,7 @@ def note_queues(channel: Any) -> None:
 
 
 def queue_by_tag(message: Any, consumer: Any) -> str | None:
-    """Return the queue whose consumer RabbitMQ names on the delivery; None on other brokers."""
+    """Return the queue whose consumer RabbitMQ names on the delivery; None with other brokers."""
     if isinstance(consumer.channel, virtual.Channel):
         return None
     tag, tags = (message.delivery_info or {}).get("consumer_tag"), consumer._active_tags

@@ -1,4 +1,4 @@
-"""The Celery task of a job type: calls the pipeline in the child."""
+"""The Celery task of a job type, which runs the attempt's pipeline in the child process."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class JobTask(Task):  # type: ignore[misc]
     handler: Handler
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the attempt; if another task calls it, run it as a part of that attempt.
+        """Run the attempt; a call by another task runs the handler within that task's attempt.
 
         Raises `Refused` outside of a job.
         """
@@ -80,11 +80,11 @@ class JobTask(Task):  # type: ignore[misc]
         return self.yard.runner.run_part(self.handler, args, kwargs, part_of(self.name))
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
-        """Do as `__call__`; Celery's own entry point."""
+        """Run the attempt as `__call__` does; Celery calls this method."""
         return self(*args, **kwargs)
 
     def _encode(self, value: Any) -> bytes:
-        """Return Celery's own form of a successful result, without fields for its own store."""
+        """Return Celery's form of a successful result, without fields for Celery's own store."""
         request = self.request
         meta: dict[str, Any] = {
             "status": states.SUCCESS,
@@ -105,7 +105,7 @@ class JobTask(Task):  # type: ignore[misc]
 
 
 def delivery_in(task: Any, stamp: Stamp | None) -> Delivery:
-    """Return the delivery that a task runs for in this child; `stamp` is the message's."""
+    """Return the delivery that a task runs for in this child process; `stamp` is the message's."""
     request = task.request
     limits = request.timelimit or (None, None)
     return Delivery(

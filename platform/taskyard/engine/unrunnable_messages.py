@@ -1,4 +1,4 @@
-"""End a message that reaches no task: record its death, then publish its letter."""
+"""End a message that reaches no task: record its death, then publish its dead letter."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ def unidentified_letter(
     now_us: int,
     delivered_before: bool,
 ) -> Letter:
-    """Return the letter of a message without an id, which gets one; it has no record."""
+    """Return the dead letter of a message without an id.
+
+    The dead letter gets an id, but there is no record of it.
+    """
     if delivered_before:
         failure = outcome.failure
         failure = replace(
@@ -60,7 +63,7 @@ def unidentified_letter(
 
 
 def dead_letter(yard: WorkerContext, message: Any, outcome: Failed) -> None:
-    """Record the death and publish what follows; raises one of `PUBLISH_ERRORS`.
+    """Record the death of a message and publish what follows; raises one of `PUBLISH_ERRORS`.
 
     After that the message may be acknowledged.
     """

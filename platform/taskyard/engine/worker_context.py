@@ -1,4 +1,4 @@
-"""What every part of one worker shares, built once from the settings."""
+"""The connections and rules that all parts of one worker share."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = ["WorkerContext"]
 
 
 class WorkerContext:
-    """Connections and rules of one worker; it connects at first use."""
+    """The connections and rules of one worker; it connects at first use."""
 
     def __init__(self, settings: Settings, catalogue: Catalogue) -> None:
         self.settings = settings
@@ -39,12 +39,15 @@ class WorkerContext:
 
     @property
     def returns_abandoned(self) -> bool:
-        """Whether this worker returns messages of dead workers that used kombu's own transport."""
+        """Return whether this worker also returns messages that dead workers took.
+
+        That concerns workers with kombu's own transport.
+        """
         return False
 
     @cached_property
     def records(self) -> Records:
-        """The records, for this process."""
+        """Return the job records, connected for this process."""
         client = connect(self.settings.need_redis_url())
         return Records(client, self.settings, domain_of=self.catalogue.domain_of)
 
@@ -53,44 +56,44 @@ class WorkerContext:
 
     @cached_property
     def refusals(self) -> Refusals:
-        """Lasting failures, in the main process."""
+        """Return the failures of the main process that last, such as a Redis that refuses."""
         return Refusals()
 
     @cached_property
     def releases(self) -> Releases:
-        """Leases to release, in the main process."""
+        """Return the leases that the main process must release."""
         return Releases(self.records)
 
     @cached_property
     def memory(self) -> ProcessMemory:
-        """The memory of the pool's processes, in the main process."""
+        """Return the memory of the pool's processes, as the main process measured it."""
         return ProcessMemory(SYSTEM_CLOCK)
 
     @cached_property
     def broadcasts(self) -> Broadcasts:
-        """What this worker does with signed broadcasts, in the main process."""
+        """Return the signed broadcasts of this worker, in the main process."""
         budget = self.settings.lifecycle_max_events
         events = VerbEvents(self.records.client, self.settings.namespace, budget)
         return Broadcasts(Verifier(self.settings), events)
 
     @cached_property
     def steps(self) -> AttemptSteps:
-        """The steps of an attempt, in a child."""
+        """Return the steps of an attempt, in a child process."""
         return AttemptSteps(self.records, self.rules, SYSTEM_CLOCK)
 
     @cached_property
     def runner(self) -> Runner:
-        """The runner for attempts of job types, in a child."""
+        """Return the runner for attempts of job types, in a child process."""
         return Runner(self.steps)
 
     @cached_property
     def publisher(self) -> Publisher:
-        """The publisher of retries and deferred messages, in the main process."""
+        """Return the publisher of retries and deferred messages, in the main process."""
         return make_publisher(self.settings, self.records.now_us)
 
     @cached_property
     def letters(self) -> LetterBox:
-        """The publisher of dead letters, in the main process."""
+        """Return the publisher of dead letters, in the main process."""
         return self._letter_box()
 
     def _letter_box(self) -> LetterBox:
@@ -98,9 +101,9 @@ class WorkerContext:
 
     @property
     def letters_here(self) -> LetterBox:
-        """The publisher of dead letters, for the calling process.
+        """Return the publisher of dead letters for the calling process.
 
-        A forked one shares no connection.
+        A forked process shares no connection with its parent.
         """
         boxes, pid = self._boxes, os.getpid()
         if pid not in boxes:
@@ -114,7 +117,7 @@ class WorkerContext:
     def queue_of(self, broker_name: str | None) -> str:
         """Return the configured name of a broker's queue.
 
-        The name itself if it is not one of ours.
+        A queue that the settings do not know keeps its name.
         """
         for name in self.settings.queues:
             if self.settings.broker_name(name) == broker_name:
