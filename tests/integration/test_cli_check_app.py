@@ -55,7 +55,7 @@ def test_each_task_is_told_with_what_speaks_against_it(shell: Shell) -> None:
         "after it ran",
     )
     assert shown["shop.export"]["backend"] == "none (ignore_result)"
-    assert "it sets acks_late=False itself" in shown["shop.mail"]["warnings"][0]
+    assert "the task sets acks_late=False itself" in shown["shop.mail"]["warnings"][0]
     assert "serializer 'pickle'" in shown["shop.export"]["warnings"][0]
 
 
@@ -266,8 +266,8 @@ def test_a_task_whose_route_is_a_fanout_exchange_is_observed_and_says_why(tmp_pa
     ran = shell.run("check", "cast:app")
     assert ran.code == 0
     assert (
-        "shop.pay: only observe: its route is the fanout exchange 'everywhere', from which "
-        "every worker runs its copy"
+        "shop.pay: only observe: the task's route is the fanout exchange 'everywhere', so "
+        "each worker runs a copy of its own"
     ) in " ".join(ran.err.split())
 
 
@@ -283,5 +283,5 @@ def test_a_router_that_fails_leaves_the_route_unknown(tmp_path: Path) -> None:
     [pay] = [task for task in ran.document["tasks"] if task["name"] == "shop.pay"]
     assert pay["mode"] == "protect"
     assert pay["warnings"] == [
-        "whether its route is a fanout exchange is unknown: KeyError: 'no table'"
+        "it is unknown whether the task's route is a fanout exchange: KeyError: 'no table'"
     ]

@@ -112,4 +112,6 @@ def test_operators_are_shown_no_queue_of_copies(app: Legacy) -> None:
         f"{app.prefix}.work",
         f"{app.prefix}.orders",
     }
-    assert f"of the fanout exchange {app.prefix}.everywhere are observed" in app.processes[0].log
+    assert (
+        f"of the fanout exchange {app.prefix}.everywhere are only observed" in app.processes[0].log
+    )

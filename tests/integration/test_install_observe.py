@@ -84,6 +84,9 @@ def test_without_a_reachable_redis_the_app_works_as_before(
             assert tasks.add.delay(1, 2).get(timeout=SOON_S) == 3
             with pytest.raises(ValueError, match="as before"):
                 tasks.fail.delay("as before").get(timeout=SOON_S)
-        eventually(lambda: "an observation was not written" in worker.log, "a word in the log")
+        eventually(
+            lambda: "an event of an observed task was not written" in worker.log,
+            "a word in the log",
+        )
     finally:
         legacy.close()

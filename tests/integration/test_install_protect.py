@@ -155,7 +155,7 @@ def test_what_may_not_be_protected_is_watched(app: Legacy, tasks: Any) -> None:
         result = task.delay(*arguments)
         app.await_state(result.id, "completed")
         assert "token" in app.record(result.id)
-    assert "it sets acks_late=False itself" in app.processes[0].log
+    assert "the task sets acks_late=False itself" in app.processes[0].log
     assert "serializer 'yaml'" in app.processes[0].log
 
 

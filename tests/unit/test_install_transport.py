@@ -147,5 +147,5 @@ def test_a_task_that_protects_itself_beside_watched_ones_is_told_what_it_lacks(
     app.task(name="a", lazy=False, shared=False, taskyard="protect")(nothing)
     install(app, "observe", settings=GIVEN)
     found = plan(app)
-    assert found.transport.why == "neither mode nor tasks of install say protect"
+    assert found.transport.why == "no task is protected, by neither `mode` nor `tasks` of install"
     assert len(found.unprotected) == 3

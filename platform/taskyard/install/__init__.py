@@ -1,6 +1,6 @@
-"""Install Taskyard into an existing Celery app: `from taskyard.install import install.
+"""Install Taskyard into an existing Celery app.
 
-Install(app)`.
+Use it as `from taskyard.install import install; install(app)`.
 """
 
 import taskyard.engine  # noqa: F401 - an older Celery is refused before anything of it is imported

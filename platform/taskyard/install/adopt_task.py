@@ -1,4 +1,7 @@
-"""Adopt a task: put our classes under the task's class and its `Request`, once, in place."""
+"""Adopt a task of an existing app: give it Taskyard's classes, once and in place.
+
+The classes go under the task's own class and its own `Request` class.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ _LATE: Final = {
 
 
 def adopt(task: Any, yard: InstalledContext) -> None:
-    """Give a bound task the classes of its mode; adopting it again changes nothing."""
+    """Give a bound task the classes of its mode; to adopt it again changes nothing."""
     if hasattr(task, MODE):
         return
     task_mode = yard.task_mode_of(task)
@@ -43,7 +46,7 @@ def adopt(task: Any, yard: InstalledContext) -> None:
 
 
 def protect(task: Any, yard: Any) -> None:
-    """Give a bound task the classes and options for protection."""
+    """Give a bound task the classes and options that protect it."""
     observed = composed_request(task.Request, ObservedRequest)
     before = {"Request": observed, **{name: getattr(task, name) for name in _LATE}}
     setattr(task, AS_BEFORE, before)
@@ -64,9 +67,9 @@ def _become(task: Any, bases: tuple[type, ...], facts: dict[str, Any]) -> None:
 
 
 def composed_request(own: Any, ours: type) -> type:
-    """Return a class of the app's request class and ours.
+    """Return a class composed of the app's request class and Taskyard's.
 
-    Its methods come first and find ours in `super`.
+    The methods of the app's class come first, and call Taskyard's by `super`.
     """
     cls: type = symbol_by_name(own)
     if cls is Request:

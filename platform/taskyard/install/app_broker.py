@@ -1,7 +1,8 @@
 """The broker to which an installed app publishes, connected as for the app's own tasks.
 
-kombu parses the app's configuration, and its result is used here: URLs, `broker_use_ssl`,
-`broker_transport_options`, `broker_user` and others. A URL built again from parts would lose some.
+kombu parses the app's configuration, and Taskyard uses the result: URLs, `broker_use_ssl`,
+`broker_transport_options`, `broker_user` and others. A URL that is built again from parts would
+lose some of them.
 """
 
 from __future__ import annotations
@@ -41,46 +42,52 @@ _OF_THE_CLIENT: Final = ("client_name", "socket_keepalive_options")
 
 
 class AppBroker:
-    """Reads the app's configuration at first use; it connects to nothing."""
+    """The broker in the app's configuration, which is read at first use.
+
+    It connects to nothing.
+    """
 
     def __init__(self, app: Any) -> None:
         self._app = app
 
     @cached_property
     def _written(self) -> Any:
-        """The unopened connection for publishing: kombu has read the configuration into it."""
+        """Return the unopened connection for publishing, as kombu reads the configuration."""
         return self._app.connection_for_write()
 
     @cached_property
     def kind(self) -> str:
-        """`redis`, also by Sentinel, `amqp`, or kombu's name of another kind."""
+        """Return the kind of broker: `redis` (also by Sentinel), `amqp`, or another kombu name."""
         return str(self._written.get_transport_cls().driver_type)
 
     @cached_property
     def server(self) -> Server | None:
-        """The server; None for a kind that is neither Redis nor RabbitMQ."""
+        """Return the broker's server; None for a kind that is neither Redis nor RabbitMQ."""
         return _server(self._written)
 
     @property
     def tls(self) -> Mapping[str, Any] | None:
-        """The TLS options, as `broker_use_ssl` would have them; None without TLS."""
+        """Return the TLS options as `broker_use_ssl` would have them; None without TLS."""
         ssl = self._written.ssl
         return dict(ssl) if isinstance(ssl, Mapping) and ssl else None
 
     @property
     def transport_class(self) -> type:
-        """Kombu's class for it, or the app's own."""
+        """Return kombu's transport class for the broker, or the app's own class."""
         cls: type = self._written.get_transport_cls()
         return cls
 
     @property
     def transport_options(self) -> Mapping[str, Any]:
-        """The app's own `broker_transport_options`."""
+        """Return the app's own `broker_transport_options`."""
         return dict(self._written.transport_options or {})
 
     @property
     def own_transport(self) -> str | None:
-        """The name of our transport for it, None if there is none or kombu accepts no other."""
+        """Return the name of Taskyard's transport for the broker.
+
+        None if there is none, or if kombu accepts no other than the app's.
+        """
         if self.kind != "redis" or not self.is_one or "://" in (self._written.hostname or ""):
             return None
         kind = "SentinelTransport" if self._by_sentinel else "Transport"
@@ -88,13 +95,19 @@ class AppBroker:
 
     @property
     def is_one(self) -> bool:
-        """Whether it is one server or one cluster, not several Redis servers to choose from."""
+        """Return whether the broker is one server or one cluster.
+
+        Several Redis servers to choose from are not one.
+        """
         several = self.server is not None and len(self.server.places) > 1
         return self.kind != "redis" or self._by_sentinel or not several
 
     @property
     def reads_elsewhere(self) -> bool:
-        """Whether workers read from another broker than the app publishes to, judged by names."""
+        """Return whether workers read from another broker than the app publishes to.
+
+        The brokers are compared by their names.
+        """
         read = _server(self._app.connection_for_read())
         return not (self.server is None or read is None or self.server.is_same(read))
 
@@ -103,11 +116,11 @@ class AppBroker:
         return issubclass(self._written.get_transport_cls(), SentinelTransport)
 
     def redis(self) -> RedisAddress:
-        """The address of a Redis, for our own clients."""
+        """Return the address of a Redis broker, for Taskyard's own clients."""
         return _redis(self._written)
 
     def connect(self, settings: Settings, keyprefix: str | None = None) -> Connection:
-        """Return a connection for our publications: the app's address, with our time limits.
+        """Return a connection to the app's broker with Taskyard's time limits.
 
         `keyprefix` is as in `taskyard.broker.connection`.
         """
@@ -124,7 +137,7 @@ class AppBroker:
 def _server(connection: Any) -> Server | None:
     """Return the server of an unopened connection.
 
-    With several URLs it is at any of their hosts.
+    With several URLs, the server is at any of their hosts.
     """
     kind = str(connection.get_transport_cls().driver_type)
     if kind == "redis":
@@ -144,7 +157,7 @@ def _server(connection: Any) -> Server | None:
 
 
 def _redis(connection: Any) -> RedisAddress:
-    """Return the address as kombu's Redis transport reads it."""
+    """Return the Redis address as kombu's Redis transport reads it."""
     options = connection.transport_options or {}
     common: dict[str, Any] = {
         "username": connection.userid,
@@ -174,7 +187,7 @@ def _redis(connection: Any) -> RedisAddress:
 
 
 def _at_socket(host: str, connection: Any, common: dict[str, Any]) -> RedisAddress:
-    """Return the address of `redis+socket://`.
+    """Return the address of a Redis at a Unix socket (`redis+socket://`).
 
     Kombu leaves the part after the plus to its transport.
     """

@@ -1,8 +1,8 @@
-"""The queues of installed apps and their keys, as their workers announce them.
+"""The queues of installed apps and their keys, as the apps' workers announce them.
 
-Relay and reconciler do not know an app's configuration. Its workers store which queues they
-consume, under which keys, and a mark from their broker: a process that finds another mark at its
-own broker uses another broker.
+Relay and reconciler do not know an app's configuration. So its workers store in Redis which queues
+they read, under which keys, and a mark from their broker. A process that finds another mark at its
+own broker knows that it uses another broker.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _FORGOTTEN_US: Final = us_of(30 * 86_400)
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One queue as its workers read it; `mark` is their broker's."""
+    """One queue as its workers read it; `mark` is the mark of their broker."""
 
     queue: str
     mark: str
@@ -42,14 +42,14 @@ class Place:
 
 
 class Places:
-    """The announcements of all workers of a namespace, in the records' Redis."""
+    """The announcements of all workers of a namespace, in the Redis of the records."""
 
     def __init__(self, client: redis.Redis, namespace: str) -> None:
         self._client = client
         self.key = f"{namespace}:places"
 
     def report(self, places: Iterable[Place]) -> None:
-        """Store what a worker reads now, and delete what no worker has announced for a month."""
+        """Store what a worker reads now; delete what no worker has announced for a month."""
         with self._client.pipeline(transaction=False) as pipe:
             for place in places:
                 pipe.hset(
@@ -63,7 +63,7 @@ class Places:
             self._client.hdel(self.key, *old)
 
     def all(self) -> list[Place]:
-        """Return every queue; more than one entry for a queue if workers disagree."""
+        """Return every announced queue, with several entries for a queue if workers disagree."""
         by_queue: dict[str, list[Place]] = {}
         for _, place in self._read():
             by_queue.setdefault(place.queue, []).append(place)
@@ -72,7 +72,7 @@ class Places:
     def of(self, queue: str) -> list[Place]:
         """Return the entries of one queue.
 
-        None if it is unknown, more than one if workers disagree.
+        None if the queue is unknown, several if workers disagree.
         """
         return [place for place in self.all() if place.queue == queue]
 
@@ -82,14 +82,14 @@ class Places:
 
 
 def broker_mark(broker: redis.Redis, namespace: str) -> str:
-    """Return the mark of a Redis broker, which the first worker sets."""
+    """Return the mark of a Redis broker; the first worker sets it."""
     key = _mark_key(namespace)
     broker.set(key, uuid.uuid4().hex, nx=True)
     return find_mark(broker, namespace)
 
 
 def find_mark(broker: redis.Redis, namespace: str) -> str:
-    """Return the mark of a Redis broker, empty if no worker of an installed app has set one."""
+    """Return the mark of a Redis broker; empty if no worker of an installed app has set one."""
     raw: Any = broker.get(_mark_key(namespace))
     return raw.decode() if isinstance(raw, bytes) else str(raw or "")
 

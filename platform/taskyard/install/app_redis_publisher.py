@@ -1,4 +1,4 @@
-"""Publishing into the lists of an app's own Redis broker, with the options of its transport."""
+"""Publish into the lists of an app's own Redis broker, with the options of its transport."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ __all__ = ["AppRedisPublisher"]
 
 
 class AppRedisPublisher(RedisPublisher):
-    """Knows `priority_steps`, `sep` and `global_keyprefix` of `broker_transport_options`."""
+    """Publishes to the app's lists by the app's `broker_transport_options`.
+
+    These are `priority_steps`, `sep` and `global_keyprefix`.
+    """
 
     def _prepare(
         self,
@@ -25,7 +28,7 @@ class AppRedisPublisher(RedisPublisher):
         stamp: Stamp,
         strip: Iterable[str],
     ) -> tuple[str, str]:
-        """Return what to push.
+        """Return the key of the list and the document to push.
 
         The message keeps its priority, and the step only selects the list.
         """

@@ -1,4 +1,4 @@
-"""The pipeline of one attempt of an existing task: begin -> body -> decide -> publish."""
+"""Run one attempt of an existing app's task: begin -> body -> decide -> publish."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _PLANS: Final = frozenset({"celery.chain", "celery.group", "celery.chord"})
 
 
 class TaskRetrying(JobRetrying):
-    """A decided retry that also has the exception and the time of Celery's own `Retry`."""
+    """Reports a decided retry, with the exception and the time of Celery's own `Retry`."""
 
     def __init__(
         self,
@@ -62,15 +62,15 @@ class TaskRetrying(JobRetrying):
         Retry.__init__(self, None, exc, when)
 
     def __reduce__(self) -> Any:
-        """Pickle with everything."""
+        """Pickle the exception with all its attributes."""
         facts = (self.seq, self.due_us, self.epoch, self.generation, self.cause)
         return type(self), (*facts, self.exc, self.when)
 
 
 def successor_of(signature: Any, job_id: str) -> dict[str, Any] | None:
-    """Return the task in `signature` that has the job's id, None if there is none.
+    """Return the task in `signature` that has the job's id; None if there is none.
 
-    In a chain it is the last one, in a chord its body.
+    In a chain that is the last task, in a chord the body.
     """
     for found in _signatures(signature):
         if found["task"] not in _PLANS and (found.get("options") or {}).get("task_id") == job_id:
@@ -79,9 +79,10 @@ def successor_of(signature: Any, job_id: str) -> dict[str, Any] | None:
 
 
 def publish_replacement(signature: Any, job_id: str, stamp: Stamp) -> None:
-    """Publish `signature`; the message with the job's id has its position, whenever it comes.
+    """Publish the signature that replaces a task.
 
-    Raises what Celery's publishing raises.
+    The message with the job's id gets the job's position, whenever it arrives. Raises what
+    Celery's publishing raises.
     """
     found = successor_of(signature, job_id)
     if found is not None:
@@ -125,7 +126,7 @@ class TaskRunner:
             return self._end(_Case(task, delivery, answer, attempt), ending)
 
     def _found(self, task: Any, delivery: Delivery, answer: Any) -> Any:
-        """Report again what was decided before, in the task's own form; there is nothing to run."""
+        """Report the outcome that was decided before, in the task's own form; nothing runs."""
         job_id = delivery.job_id
         try:
             return self.steps.without_run(delivery, answer, lambda kept: recall(task, job_id, kept))
@@ -165,10 +166,11 @@ class TaskRunner:
                 raise self._failed(case, error)
 
     def _stored(self, task: Any, value: Any) -> bytes:
-        """Return what the record keeps of a result, which the app's own backend stores.
+        """Return what the record keeps of a result that the app's own backend stores.
 
-        Raises kombu's `EncodeError` if the backend could not: Celery finds that when the task is
-        completed here, and fails it, at each of its deliveries.
+        Raises kombu's `EncodeError` if the backend cannot store the result. Celery finds
+        that fault when it completes the task, and then fails the task, at each of its
+        deliveries.
         """
         kept = keep(value, self.steps.records.settings.max_result_bytes)
         if not kept and not get_actual_ignore_result(task, task.request):
@@ -196,20 +198,24 @@ class TaskRunner:
         )
 
     def _release(self, case: _Case) -> None:
-        """Release the lease at the message's own request: the attempt ends without counting."""
+        """Release the lease, because the task requested its message again.
+
+        The attempt ends without counting.
+        """
         job_id = case.delivery.job_id
         try:
             self.steps.records.release(job_id, case.delivery.holder)
         except RedisError as error:
             log.warning(
-                "job %s: its lease was not released, since Redis does not answer: %s",
+                "job %s asked to run again, but its lease was not released, because Redis "
+                "does not answer; the next attempt waits until the lease ends: %s",
                 job_id,
                 error,
                 extra={"action": "release_unreachable", "job_id": job_id},
             )
 
     def _replace(self, case: _Case) -> None:
-        """Continue the job under another task, or end it here if that task is in mode `off`."""
+        """Continue the job under another task, or end it if that task is in mode `off`."""
         job_id, signature = case.delivery.job_id, case.attempt.replacement
         successor = successor_of(signature, job_id)
         if successor is None or case.task.yard.mode(successor["task"]) is Mode.OFF:
@@ -224,10 +230,13 @@ class TaskRunner:
             publish_replacement(signature, job_id, stamp)
         except (OperationalError, OSError) as error:
             # Decided, not published: the next delivery starts this step again.
-            raise Unreachable(f"the replacement was not published: {error}") from error
+            raise Unreachable(
+                "the task that replaces this one was not published, so the "
+                f"message returns and the next delivery publishes it: {error}"
+            ) from error
 
     def _failed(self, case: _Case, error: BaseException) -> BaseException:
-        """Return what Celery gets for the task's failure, once it is decided."""
+        """Return what Celery gets for the task's failure, after the failure is decided."""
         failure = self._dead_letter(case, error)
         if isinstance(error, SystemExit | KeyboardInterrupt):
             # As the task's result it would end the process that asks for it.
@@ -253,7 +262,7 @@ class TaskRunner:
 
 
 class _Case:
-    """One attempt with everything that its end needs."""
+    """One attempt, with everything that is needed when it ends."""
 
     def __init__(self, task: Any, delivery: Delivery, run: Run, attempt: Attempt) -> None:
         self.task, self.delivery, self.run, self.attempt = task, delivery, run, attempt

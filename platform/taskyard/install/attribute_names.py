@@ -1,4 +1,4 @@
-"""Names of the attributes that we set on Celery's own objects."""
+"""The names of attributes that Taskyard sets on Celery's own objects."""
 
 from __future__ import annotations
 

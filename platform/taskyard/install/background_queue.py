@@ -1,4 +1,7 @@
-"""The work queue of a background thread: of limited size, and new in a forked process."""
+"""A queue of limited size for the work of a background thread.
+
+A forked process starts with a new queue.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ T = TypeVar("T")
 
 
 class Backlog(Generic[T]):
-    """One queue and one thread per process; the first item starts the thread.
+    """A queue and a thread, new in each process; the first item starts the thread.
 
     `work` runs in the thread: it takes items from the given queue until it gets None.
     """

@@ -1,8 +1,8 @@
-"""Beat: an entry's due time determines its job's id, so that two beats schedule one job.
+"""Give the jobs of Celery beat ids by their due times, so that two beats schedule one job.
 
-A crontab or solar schedule has a due time. An interval has none on which two processes could agree:
-there it is the period since 1970 that contains the moment. One beat never fires twice in a period,
-since its firings are at least one period apart.
+A crontab or solar schedule has a due time. An interval has no due time on which two processes could
+agree, so the period since 1970 that contains the moment counts instead. One beat never fires twice
+in a period, because at least one period lies between two firings.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _ENTRIES: Final = uuid.UUID("0d6c2c5e-0f7a-5b63-9b0e-6a4f58a1c9d2")
 
 
 def watch_beat(yard: InstalledContext) -> None:
-    """Make this process' beat give protected entries their ids, from its start on."""
+    """Make this process' beat give ids to protected entries, from its start on."""
 
     def on_start(sender: Any, **_: Any) -> None:
         if sender.app is yard.app:
@@ -51,12 +51,12 @@ def _name_jobs(scheduler: Any, yard: InstalledContext) -> None:
 
 
 def entry_id(namespace: str, name: str, due: str) -> str:
-    """Return the id of the job that an entry schedules at a due time."""
+    """Return the id of the job that a beat entry schedules for a due time."""
     return str(uuid.uuid5(_ENTRIES, f"{namespace}\n{name}\n{due}"))
 
 
 def due_time(entry: Any, now: datetime) -> str | None:
-    """Return the due time of an entry that fires now; None for a schedule without one."""
+    """Return the due time of a beat entry that fires now; None for a schedule without one."""
     plan = entry.schedule
     if type(plan) is interval:
         period_s = plan.run_every.total_seconds()

@@ -1,4 +1,4 @@
-"""How a task's body can end, as values."""
+"""The ways in which a task's body can end, as values."""
 
 from __future__ import annotations
 
@@ -13,42 +13,42 @@ __all__ = ["Again", "Ending", "Ignored", "Raised", "Rejected", "Replaced", "Retu
 
 @dataclass(frozen=True, slots=True)
 class Returned:
-    """It returned `value`."""
+    """The body returned `value`."""
 
     value: Any
 
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """It requested a retry, which Celery would have published at once."""
+    """The body requested a retry, which Celery would have published at once."""
 
     retry: Retry
 
 
 @dataclass(frozen=True, slots=True)
 class Replaced:
-    """It replaced itself by another signature."""
+    """The body replaced its task by another signature."""
 
     error: Ignore
 
 
 @dataclass(frozen=True, slots=True)
 class Ignored:
-    """It requested that its outcome is ignored."""
+    """The body requested that its outcome is ignored."""
 
     error: Ignore | Retry
 
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """It rejected its message."""
+    """The body rejected its message."""
 
     error: Reject
 
 
 @dataclass(frozen=True, slots=True)
 class Raised:
-    """It failed."""
+    """The body failed with an exception."""
 
     error: BaseException
 
@@ -57,7 +57,7 @@ Ending = Returned | Again | Replaced | Ignored | Rejected | Raised
 
 
 def delay_s_of(when: datetime | str | float | None) -> float:
-    """Return the seconds until a requested retry: from a countdown, or from a date."""
+    """Return the seconds until a requested retry: from its countdown, or from its date."""
     if isinstance(when, str):
         when = datetime.fromisoformat(when)
     if isinstance(when, datetime):

@@ -1,4 +1,4 @@
-"""Choose the broker for retries, delayed messages and letters of an installed app."""
+"""Choose the broker for retries, delayed messages and dead letters of an installed app."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SUPPORTED = ("redis", "amqp")
 
 
 def goes_by_own(broker: AppBroker) -> bool:
-    """Return whether all of it uses the app's own address.
+    """Return whether Taskyard uses the app's own broker address for all messages.
 
     Otherwise it uses TASKYARD_BROKER_URL.
     """
@@ -21,7 +21,7 @@ def goes_by_own(broker: AppBroker) -> bool:
 
 
 def why_unsupported(broker: AppBroker, settings: Settings) -> str | None:
-    """Return why tasks cannot be protected at the app's broker.
+    """Return why tasks cannot be protected at the app's broker; None if they can.
 
     With several Redis servers TASKYARD_BROKER_URL may name the one in use.
     """
@@ -38,8 +38,8 @@ def why_unsupported(broker: AppBroker, settings: Settings) -> str | None:
 def strays_to(broker: AppBroker, settings: Settings) -> str | None:
     """Return the app's broker, without credentials, if TASKYARD_BROKER_URL names another one.
 
-    Letters are at the app's broker, and mirror and relay would read the other. None if both are the
-    same, judged by names, if the variable is not set, or if neither is supported.
+    Dead letters are at the app's broker, and mirror and relay would read the other one. None if
+    both names are the same, if the variable is not set, or if neither broker is supported.
     """
     if why_unsupported(broker, settings) is not None or settings.broker_url is None:
         return None
@@ -51,9 +51,9 @@ def strays_to(broker: AppBroker, settings: Settings) -> str | None:
 def app_settings(broker: AppBroker, settings: Settings) -> Settings:
     """Return `settings` for the app's processes; the app's queues keep their names.
 
-    `broker_url` is the broker for retries, delayed messages and letters. For the app's own broker
-    it has only kind and location: `AppBroker.connect` knows the rest. If that broker is of another
-    kind, letters go to TASKYARD_BROKER_URL or to the records' Redis.
+    `broker_url` is the broker for retries, delayed messages and dead letters. For the app's own
+    broker it has only kind and location, and `AppBroker.connect` knows the rest. If that broker
+    is of another kind, dead letters go to TASKYARD_BROKER_URL or to the records' Redis.
     """
     if goes_by_own(broker) and broker.server is not None:
         url = broker.server.url()

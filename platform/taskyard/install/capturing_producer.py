@@ -1,4 +1,4 @@
-"""A producer that publishes nothing: it keeps the message that the broker would get."""
+"""A producer that keeps a message instead of publishing it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ _OURS: Final = frozenset({HOLDER, HEADER, QUEUE, ETA})
 
 
 class CapturingProducer(Producer):  # type: ignore[misc]
-    """Serializes and compresses as the app's own producer; connects only to declare a queue."""
+    """Serializes and compresses a message as the app's own producer does, and keeps it.
+
+    It connects only to declare a queue.
+    """
 
     def __init__(self, app: Any, queue: str) -> None:
         super().__init__(None, serializer=app.conf.task_serializer, auto_declare=False)
@@ -30,11 +33,11 @@ class CapturingProducer(Producer):  # type: ignore[misc]
 
     @property
     def connection(self) -> Any:
-        """An unopened connection, which Celery needs for the wording of its errors."""
+        """Return an unopened connection, which Celery needs for the text of its errors."""
         return self._app.connection_for_write()
 
     def publish(self, *args: Any, **options: Any) -> Any:
-        """Keep the first message, as `Producer.publish` builds it; a later one is an event."""
+        """Keep the first message, as `Producer.publish` builds it; a later message is an event."""
         if self.caught is None:
             return super().publish(*args, **{**options, "retry": False})
         with self._app.producer_pool.acquire(block=True) as producer:

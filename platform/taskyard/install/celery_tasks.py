@@ -1,7 +1,7 @@
-"""Celery's own tasks as jobs: what they publish has the same ids when an attempt is repeated.
+"""Celery's own tasks as jobs: a repeated attempt publishes tasks with the same ids.
 
-`celery.group`, `celery.chord` and `celery.chunks` publish other tasks before anything is decided:
-an attempt that is killed in the middle runs again, and must not create second jobs.
+`celery.group`, `celery.chord` and `celery.chunks` publish other tasks before the outcome is
+decided. An attempt that is killed in the middle runs again, and must not create second jobs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ _PUBLISHED: Final = uuid.UUID("8c8f6b0e-51f2-5a0c-9f0f-3b1f2d6f4c27")
 
 
 def run_of(task: Any) -> Callable[..., Any] | None:
-    """Return a replacement for a built-in task's `run`, as a method; None if it stays Celery's."""
+    """Return a replacement for the `run` method of one of Celery's own tasks.
+
+    None if the task keeps Celery's method.
+    """
     plain = task.run
     match task.name:
         case "celery.group" | "celery.chord":
@@ -73,7 +76,7 @@ def _checked(task: Any) -> Any:
 
 
 def _fix_ids(value: Any, path: str) -> None:
-    """Give every signature inside an id, if it has none."""
+    """Give an id to every signature inside a task's arguments that has none."""
     if isinstance(value, dict):
         options = value.setdefault("options", {}) if isinstance(value.get("task"), str) else None
         if isinstance(options, dict):
@@ -86,7 +89,7 @@ def _fix_ids(value: Any, path: str) -> None:
 
 
 def _run_chunks(self: Any, task: Any, it: Any, n: int) -> Any:
-    """Do as Celery's, but use the app, and route by the task's name, not by the signature."""
+    """Run `celery.chunks` as Celery does, but route by the task's name."""
     each = signature(_checked(task), app=self.app)
     parts = chunked(each, it, n, app=self.app).group().tasks
     for at, part in enumerate(parts):

@@ -1,9 +1,9 @@
-"""Celery's tracer, which also handles a failure that is not a subclass of `Exception`.
+"""Extend Celery's tracer to failures that are no subclass of `Exception`.
 
-Celery lets such an exception pass through its tracer: a pool's process reports it, but threads,
-greenlets and solo never end the task, and its message is held for ever. So a decided failure of
-this kind is reported here, as Celery reports any other: the result, the hook `on_failure`, errbacks
-and the signal.
+Celery lets such an exception pass through its tracer. A pool's process reports it, but threads,
+greenlets and solo never end the task, and its message is held for ever. So Taskyard reports a
+decided failure of this kind as Celery reports any other: by the result, the hook `on_failure`,
+errbacks and the signal.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ __all__ = ["TaskFailed", "reportable", "traced"]
 
 
 class TaskFailed(BaseException):
-    """The task's failure is decided; `error` is what its code raised. Only `traced` catches it."""
+    """Raised when a task's failure is decided; `error` is what the task raised.
+
+    Only `traced` catches it.
+    """
 
     def __init__(self, error: BaseException) -> None:
         super().__init__(error)
@@ -29,14 +32,14 @@ class TaskFailed(BaseException):
 
 
 def reportable(error: BaseException) -> BaseException:
-    """Return a decided failure in a form that Celery's tracer, or ours around it, accepts."""
+    """Return a decided failure in a form that Celery's tracer, or Taskyard's around it, accepts."""
     # Celery's tracer lets a MemoryError pass as well.
     taken = isinstance(error, Exception) and not isinstance(error, MemoryError)
     return error if taken else TaskFailed(error)
 
 
 def traced(task: Any, tracer: Callable[..., Any]) -> Callable[..., Any]:
-    """Return Celery's `tracer` of `task`, with a report of the errors that it lets pass."""
+    """Return Celery's `tracer` of `task`, extended to report the errors that it lets pass."""
 
     def trace(uuid: str, args: Any, kwargs: Any, request: Any = None) -> Any:
         try:

@@ -62,13 +62,13 @@ class InstalledConsumer(JobConsumer):
         return yard
 
     def _unpacked_limit(self, headers: Mapping[str, Any]) -> int | None:
-        """Return None for a task that is not protected: its messages are not changed."""
+        """Return None for a task that is not protected, because its messages are not changed."""
         if self._yard.mode(named_task(headers)) is not Mode.PROTECT:
             return None
         return super()._unpacked_limit(headers)
 
     def update_strategies(self) -> None:
-        """Adopt tasks that were registered without Celery's decorators, then continue."""
+        """Adopt tasks that were registered without Celery's decorators, then prepare the queues."""
         for task in self.app.tasks.values():
             adopt(task, self._yard)
         self._log_task_modes()
@@ -78,7 +78,7 @@ class InstalledConsumer(JobConsumer):
         for name, task_mode in self._yard.task_modes.items():
             for warning in task_mode.warnings:
                 log.warning(
-                    "task %s is in mode %s: %s",
+                    "Taskyard handles task %s in mode %s: %s",
                     name,
                     task_mode.mode,
                     warning,
@@ -87,14 +87,14 @@ class InstalledConsumer(JobConsumer):
         for queue in self.app.amqp.queues.consume_from.values():
             if is_bound_to_fanout(queue):
                 log.info(
-                    "messages of the fanout exchange %s are observed, not protected: every worker "
-                    "runs its copy",
+                    "the messages of the fanout exchange %s are only observed, not protected, "
+                    "because each worker gets and runs a copy of its own",
                     queue.exchange.name,
                     extra={"action": "fanout_observed", "exchange": queue.exchange.name},
                 )
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Any:
-        """Return Celery's handler.
+        """Return Celery's handler of a task's messages.
 
         A protected task's message is checked before, and may be delayed.
         """
@@ -120,7 +120,7 @@ class InstalledConsumer(JobConsumer):
         return on_task_received
 
     def _handler_of_copies(self, *args: Any, **kwargs: Any) -> Any:
-        """Return Celery's handler for a protected task's messages that are only observed."""
+        """Return Celery's handler for messages of a protected task that are only observed."""
         own, self.strategies = self.strategies, Copies(self.app, self)
         try:
             return self._plain_handler(*args, **kwargs)
@@ -140,7 +140,7 @@ class InstalledConsumer(JobConsumer):
         return Copy(exchange, queue if shared else self.hostname)
 
     def _watch(self, message: Any, plain: Callable[[Any], Any]) -> Any:
-        """Do as Celery does; a message that would end this worker is treated as an invalid task."""
+        """Handle a message as Celery does; treat one that would end the worker as invalid."""
         fault = fatal_fault(message)
         if fault is not None:
             return self.on_invalid_task(None, message, InvalidTaskError(fault))
@@ -169,7 +169,10 @@ class InstalledConsumer(JobConsumer):
         return True
 
     def _note_queue(self, message: Any) -> None:
-        """Mark the message with its queue; if no consumer named it, with the queue of its route."""
+        """Mark the message with its queue.
+
+        If no consumer named the queue, it is the one of the message's route.
+        """
         super()._note_queue(message)
         if getattr(message, QUEUE, None) is None:
             info = message.delivery_info or {}
@@ -181,7 +184,7 @@ class InstalledConsumer(JobConsumer):
     def _refuse(
         self, message: Any, outcome: Failed, handle_as_celery: Callable[[], object]
     ) -> None:
-        """Drop a message as Celery does; a protected one only after its letter is published."""
+        """Drop a message as Celery does; publish the dead letter of a protected one before."""
         mode = self._yard.mode(task_of(message))
         if mode is Mode.PROTECT:
             self._die(message, outcome)
@@ -206,7 +209,7 @@ def _nothing(*_: Any, **__: Any) -> None:
 
 
 def _forget_the_wait(message: Any, queue: str) -> None:
-    """Remove the delay's route: Celery publishes a task's retry where its message came from.
+    """Remove the delay's route from a message, because Celery sends a retry by the same route.
 
     The key of a delay names its length before the queue, and no queue has such a name.
     """
@@ -218,9 +221,9 @@ def _forget_the_wait(message: Any, queue: str) -> None:
 # An observed task's message is handled by Celery, whatever is wrong with it, except for one that
 # would end the worker: that is treated as Celery treats an invalid task.
 def fatal_fault(message: Any) -> str | None:
-    """Return what would end the worker, or block one of its processes for ever.
+    """Return the fault of a message that would end the worker or block a process for ever.
 
-    None if Celery copes.
+    None if Celery handles the message safely.
     """
     headers = message.headers
     if not isinstance(headers, Mapping) or "task" not in headers:

@@ -1,4 +1,4 @@
-"""A message with an ETA waits at the broker, not in a worker that may end before."""
+"""Delay a message with an ETA at the broker, not in a worker that may end before."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["date_before_waiting", "put_off"]
 
 
 def put_off(yard: InstalledContext, message: Any, due_us: int) -> None:
-    """Publish the message for later; raises `PublishFailed` and redis-py's errors."""
+    """Publish the message for its due time; raises `PublishFailed` and redis-py's errors."""
     job_id = job_id_of(message)
     # Celery's count of replacements gives the message's position, as soon as it begins.
     stamp = position_of(message) or _first_stamp(yard, message, job_id)
@@ -30,13 +30,16 @@ def put_off(yard: InstalledContext, message: Any, due_us: int) -> None:
 
 
 def date_before_waiting(message: Any) -> str | None:
-    """Return the ETA that a message had before it waited at the broker, for its task to read."""
+    """Return the ETA that a message had before it waited at the broker; its task reads it."""
     found = (message.headers or {}).get(ETA)
     return found if is_date(found) else None
 
 
 def _first_stamp(yard: InstalledContext, message: Any, job_id: str) -> Stamp:
-    """Return the stamp of an unstamped message: the start of its job's present or new epoch."""
+    """Return the first stamp for a message that has none.
+
+    It is the start of its job's present or new epoch.
+    """
     record = yard.records.read(job_id)
     if record.epoch:
         return Stamp(record.epoch)

@@ -1,4 +1,4 @@
-"""The effective mode of one task, and why it is less than the requested one."""
+"""Find the effective mode of a task, and why it may be less than the requested one."""
 
 from __future__ import annotations
 
@@ -16,22 +16,25 @@ _STRATEGY: Final = "celery.worker.strategy:default"
 
 @dataclass(frozen=True, slots=True)
 class TaskMode:
-    """The mode of a task; `warnings` say why it is less than the requested one."""
+    """The effective mode of a task; `warnings` say why it is less than the requested one."""
 
     mode: Mode
     warnings: tuple[str, ...] = ()
 
 
 def judge_task(task: Any, modes: Modes, against_broker: str | None) -> TaskMode:
-    """Return the mode of a bound task; raises `InvalidSettings` for an unknown mode of its own.
+    """Return the effective mode of a bound task; raises `InvalidSettings` for an unknown mode.
 
-    `against_broker` is what its app's broker cannot do.
+    `against_broker` says why the app's broker cannot protect tasks.
     """
     asked = modes.of(task.name, getattr(task, "taskyard", None))
     if asked is Mode.OFF:
         return TaskMode(Mode.OFF)
     if task.Strategy != _STRATEGY:
-        return TaskMode(Mode.OFF, (f"its strategy {task.Strategy} takes messages by itself",))
+        return TaskMode(
+            Mode.OFF,
+            (f"the task's strategy {task.Strategy} handles messages without Celery's own code",),
+        )
     if asked is Mode.OBSERVE:
         return TaskMode(Mode.OBSERVE)
     against = tuple(_objections(task, against_broker))
@@ -42,7 +45,8 @@ def _objections(task: Any, against_broker: str | None) -> list[str]:
     found = []
     if acks_early_on_purpose(task):
         found.append(
-            "it sets acks_late=False itself: it is acknowledged before it runs, so it has no lease"
+            "the task sets acks_late=False itself, so its message is acknowledged before it "
+            "runs, and it has no lease"
         )
     if task.serializer != "json":
         found.append(f"serializer {task.serializer!r}: operators could not read or edit a message")
@@ -52,10 +56,11 @@ def _objections(task: Any, against_broker: str | None) -> list[str]:
 
 
 def acks_early_on_purpose(task: Any) -> bool:
-    """Return whether `acks_late=False` was written for this task, and is not Celery's default.
+    """Return whether the task itself sets `acks_late=False`; Celery's default does not count.
 
-    `Task.bind` copies the app's default into the task's class. Names that the class had before come
-    before the mark that binding leaves: a class keeps its names in the order of their setting.
+    `Task.bind` copies the app's default into the task's class. Names that the class had before
+    come before the mark that binding leaves: a class keeps its names in the order of their
+    setting.
     """
     if task.acks_late is not False:
         return False

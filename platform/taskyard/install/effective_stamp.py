@@ -1,6 +1,6 @@
-"""The position of a message in a mixed fleet: from its stamp, or from Celery's count of retries.
+"""Find the position of a message if some workers protect its job and others do not.
 
-A protecting worker stamps a retry and counts it. Another one passes on the stamp that it got, or
+A protecting worker stamps a retry and counts it. Another worker passes on the stamp that it got, or
 none, but always counts in the header `retries`.
 """
 
@@ -14,7 +14,10 @@ __all__ = ["effective_stamp"]
 
 
 def effective_stamp(stamp: Stamp | None, retries: object) -> Stamp | None:
-    """Return the stamp with the retries that it does not include; None if nothing is known."""
+    """Return the message's stamp, with the retries that it does not include.
+
+    None if the message has neither a stamp nor retries.
+    """
     # A bool is an int in Python but not in Redis; a larger number than a stamp may hold fits no
     # ledger.
     count = retries if type(retries) is int and 0 < retries < MOST_RETRIES else 0

@@ -1,4 +1,4 @@
-"""A failure in the main process: an exception whose frames are only text."""
+"""Describe a failure in the main process, where the traceback of the exception is only text."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def failure_seen(job_type: str, error: BaseException, trace: Any) -> Failure:
 
 
 def category_of(code: str, error: BaseException, *, retried: bool, lost: bool = False) -> Category:
-    """Return why a task that does not know Taskyard failed for good.
+    """Return why a task of an installed app failed for good, as a category.
 
-    `code` is its failure's; `lost` says that its process has ended.
+    `code` is that of the failure; `lost` says that the task's process has ended.
     """
     if isinstance(error, Reject):
         return Category.REJECTED

@@ -1,8 +1,8 @@
-"""Messages of a fanout exchange: each bound queue gets a copy of the message, and all run.
+"""Observe messages of a fanout exchange: each bound queue gets a copy, and all copies run.
 
 The copies share one id. If they were protected, the first would run and the others would end as its
-duplicates. So a copy is observed, and is a job of its own in records, history and letters:
-`<id>@<copy>`.
+duplicates. So Taskyard only observes a copy, as a job of its own in records, history and dead
+letters: `<id>@<copy>`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _COPIES: Final = uuid.UUID("3d0f3a52-6b0e-5c1c-9d0a-0f6b1f0e7c14")
 
 
 def fanout_exchange(app: Any, message: Any, queue: str) -> str | None:
-    """Return the fanout exchange through which a message came to `queue`; None for any other route.
+    """Return the fanout exchange through which a message came to `queue`; None for another route.
 
     A message published to the queue itself, by the default exchange, is for one worker.
     """
@@ -59,7 +59,7 @@ def leads_to_fanout(queue: Any) -> bool:
 
 
 def fanout_route(task: Any) -> str | None:
-    """Return the fanout exchange to which a task is published unless its caller says otherwise.
+    """Return the fanout exchange to which a task's route leads, unless a caller says otherwise.
 
     Raises what a router of the app raises.
     """
@@ -68,7 +68,7 @@ def fanout_route(task: Any) -> str | None:
 
 
 def fanout_target(app: Any, options: Mapping[str, Any]) -> str | None:
-    """Return the fanout exchange for a message with such options; None for any other."""
+    """Return the fanout exchange for a message with these options; None for any other exchange."""
     exchange, queue = options.get("exchange"), options.get("queue")
     if exchange is None and queue is not None:
         found = app.amqp.queues.get(queue) if isinstance(queue, str) else queue
@@ -89,20 +89,23 @@ def is_fanout(app: Any, exchange: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """One copy: `exchange` had the message, `name` distinguishes the copy from the others."""
+    """One worker's copy of a message to a fanout exchange.
+
+    `exchange` had the message, `name` distinguishes the copy from the others.
+    """
 
     exchange: str
     name: str
 
 
 def copy_id(job_id: str, copy: Copy) -> str:
-    """Return the id of a copy's own record."""
+    """Return the id of the record that a copy has for itself."""
     name = f"{job_id}@{copy.name}"
     return name if len(name) <= _LONGEST_ID else str(uuid.uuid5(_COPIES, name))
 
 
 class Copies(dict[str, Any]):
-    """Celery's strategies by task name, for copies: a protected task is only observed there."""
+    """Celery's handlers for copies, by task name: a protected task is only observed there."""
 
     def __init__(self, app: Any, consumer: Any) -> None:
         super().__init__()

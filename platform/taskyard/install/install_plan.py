@@ -1,4 +1,4 @@
-"""What `install` changes, as `taskyard check module:app` shows it: the transport, and each task."""
+"""Describe what `install` changes, for `taskyard check module:app`: transport and tasks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Plan", "TaskPlan", "plan"]
 
 @dataclass(frozen=True, slots=True)
 class TaskPlan:
-    """One task: how it is acknowledged before and with Taskyard, and warnings about it."""
+    """The plan for one task: its acknowledgement before and with Taskyard, and warnings."""
 
     name: str
     mode: Mode
@@ -33,23 +33,23 @@ class TaskPlan:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What an app's workers do with Taskyard."""
+    """What the workers of an app do with Taskyard installed."""
 
     tasks: tuple[TaskPlan, ...]
     transport: TransportChoice
 
     @property
     def unprotected(self) -> tuple[str, ...]:
-        """What can happen to protected tasks all the same, with the transport that reads them."""
+        """Return what can still happen to protected tasks, with the transport that reads them."""
         protects = any(task.mode is Mode.PROTECT for task in self.tasks)
         return self.transport.unprotected if protects else ()
 
 
 def plan(app: Any, mode: str | None = None) -> Plan:
-    """Return the plan of every task that is not Celery's own, by name, and of their transport.
+    """Return the plan for the transport and for every task of the app, by name.
 
-    `mode` is what `install` would be called with; without it the app's own `install` counts, or
-    "protect". Raises `InvalidSettings`.
+    Celery's own tasks are left out. `mode` is what `install` would be called with; without it
+    the app's own `install` counts, or "protect". Raises `InvalidSettings`.
     """
     yard = getattr(app, "taskyard", None)
     modes = yard.modes if mode is None and isinstance(yard, InstalledContext) else None
@@ -85,11 +85,17 @@ def _on_its_route(task: Any, task_mode: TaskMode) -> TaskMode:
     try:
         exchange = fanout_route(task)
     except Exception as error:  # noqa: BLE001 - a router of the app may raise anything
-        text = f"whether its route is a fanout exchange is unknown: {type(error).__name__}: {error}"
+        text = (
+            "it is unknown whether the task's route is a fanout exchange: "
+            f"{type(error).__name__}: {error}"
+        )
         return TaskMode(task_mode.mode, (*task_mode.warnings, text))
     if exchange is None:
         return task_mode
-    text = f"its route is the fanout exchange {exchange!r}, from which every worker runs its copy"
+    text = (
+        f"the task's route is the fanout exchange {exchange!r}, so each worker runs a copy "
+        "of its own"
+    )
     return TaskMode(Mode.OBSERVE, (*task_mode.warnings, text))
 
 

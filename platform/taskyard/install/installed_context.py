@@ -1,4 +1,4 @@
-"""What the parts of an installed app's processes share."""
+"""The connections and rules that all parts of an installed app's processes share."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _WATCH_S: Final = 5.0
 
 
 class InstalledContext(WorkerContext):
-    """Connections and rules of an installed app; its configuration is read at first use."""
+    """The connections and rules of an installed app; its configuration is read at first use."""
 
     def __init__(self, app: Any, given: Settings, modes: Modes) -> None:
         self.app, self.given, self.modes = app, given, modes
@@ -47,53 +47,54 @@ class InstalledContext(WorkerContext):
 
     @cached_property
     def broker(self) -> AppBroker:
-        """The app's broker, as its configuration has it."""
+        """Return the app's broker, as the app's configuration names it."""
         return AppBroker(self.app)
 
     @cached_property
     def settings(self) -> Settings:  # type: ignore[override]
-        """The given settings, on the app's broker."""
+        """Return the given settings, changed for the app's broker."""
         return app_settings(self.broker, self.given)
 
     @cached_property
     def broker_supported(self) -> bool:
-        """Whether the app's broker can hold retries and delayed messages."""
+        """Return whether the app's broker can hold retries and delayed messages."""
         return why_unsupported(self.broker, self.given) is None
 
     @property
     def returns_abandoned(self) -> bool:
-        """Whether it protects at a Redis broker.
+        """Return whether the workers protect tasks at a Redis broker.
 
-        Only messages of protected jobs are safe to repeat.
+        Only then they return messages of dead workers: only messages of protected jobs are
+        safe to repeat.
         """
         return self.broker_supported and self.broker.kind == "redis" and self.modes.protect
 
     def connect(self, keyprefix: str | None = None) -> Connection:
-        """Return a connection for Taskyard's publications; `keyprefix` as in `connection`."""
+        """Return a connection for Taskyard's publications; `keyprefix` is as in `connection`."""
         if goes_by_own(self.broker):
             return self.broker.connect(self.settings, keyprefix)
         return connection(self.settings, keyprefix)
 
     @cached_property
     def records(self) -> Records:
-        """The records, for this process; it never waits for replicas, which only clients do.
+        """Return the job records for this process; they never wait for replicas, as clients do.
 
-        A worker's main loop admits here, and must not block while a replica does not answer.
+        A worker's main loop admits jobs by them, and must not block while a replica does
+        not answer.
         """
         return self._records({"replicas": 0})
 
     @cached_property
     def task_runner(self) -> TaskRunner:
-        """The runner for tasks that do not know Taskyard, in a child."""
+        """Return the runner for tasks that do not know Taskyard, in a child process."""
         return TaskRunner(self.steps)
 
     @cached_property
     def watching(self) -> Records:
-        """Records that count no death of an observed task.
+        """Return records that count no death of an observed task.
 
-        Only protected jobs may be dead-lettered.
-
-        The lease is short, since another worker may protect the task, and wait for this one's end.
+        Only protected jobs may be dead-lettered by a count. The lease is short, because
+        another worker may protect the task and wait for the end of this lease.
         """
         lease_s = min(self.settings.lease_s, _WATCH_S)
         return self._records({"death_limit": _NEVER, "lease_s": lease_s, "replicas": 0})
@@ -105,17 +106,21 @@ class InstalledContext(WorkerContext):
 
     @cached_property
     def watched_letters(self) -> LetterBox:
-        """Letters of observed tasks, on a separate connection: protected ones must not wait."""
+        """Return the publisher of dead letters of observed tasks.
+
+        It has a separate connection, because dead letters of protected tasks must not wait
+        for these.
+        """
         return self._letter_box()
 
     def _letter_box(self) -> LetterBox:
-        """Return the letter box, under the app's own `global_keyprefix` if it has one."""
+        """Return a publisher of dead letters that uses the app's `global_keyprefix`."""
         prefix = self.layout.prefix if self.broker_supported else ""
         return LetterBox(self.settings, partial(self.connect, prefix or None), prefix or None)
 
     @cached_property
     def layout(self) -> Layout:
-        """The names of the app's keys, where its broker is Redis."""
+        """Return the names of the app's keys, if its broker is Redis."""
         return Layout.of(dict(self.app.conf.broker_transport_options or {}))
 
     def task_mode_of(self, task: Any) -> TaskMode:
@@ -123,7 +128,7 @@ class InstalledContext(WorkerContext):
         return judge_task(task, self.modes, why_unsupported(self.broker, self.given))
 
     def mode(self, name: str) -> Mode:
-        """Return the mode of a task by name, also of an unknown task."""
+        """Return the mode of a task by its name, also of an unknown task."""
         task = self.app.tasks.get(name)
         if task is None:
             return self.modes.of(name)
@@ -132,12 +137,12 @@ class InstalledContext(WorkerContext):
 
     @cached_property
     def observer(self) -> Observer:
-        """The observer of tasks that are only observed."""
+        """Return the observer, which records tasks that are only observed."""
         return Observer(self)
 
     @cached_property
     def publisher(self) -> Publisher:
-        """The publisher of retries and delayed messages, in the main process."""
+        """Return the publisher of retries and delayed messages, in the main process."""
         if is_amqp(self.settings):
             return AmqpPublisher(self.settings, self.records.now_us, self.connect)
         if not goes_by_own(self.broker):
@@ -147,7 +152,7 @@ class InstalledContext(WorkerContext):
         return AppRedisPublisher(self.settings, client, self.layout)
 
     def close(self) -> None:
-        """Write what was observed; called at the worker's end."""
+        """Write the remaining observations; called at the worker's end."""
         if "observer" in self.__dict__:
             self.observer.close()
 
@@ -156,13 +161,13 @@ class InstalledContext(WorkerContext):
         return broker_queue(message) or ""
 
     def home(self, record: Record, message: Any) -> str:
-        """Return the queue of a job's next message: the queue of this one."""
+        """Return the queue of a job's next message, which is the queue of this one."""
         return self.source(message) or record.queue
 
 
 @dataclass(frozen=True, slots=True)
 class AppKeys(Keys):
-    """As `Keys`, with results in the namespace."""
+    """The names of record keys, as `Keys`, with results in Taskyard's namespace."""
 
     def result(self, job_id: str) -> str:
         """Return the key of what the record keeps for a continuation that must be repeated."""

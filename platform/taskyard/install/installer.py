@@ -62,7 +62,7 @@ def install(
     """
     if hasattr(app, "taskyard"):
         raise InvalidSettings(
-            f"Taskyard is installed on {app!r} already: call install once, where the app is created"
+            f"Taskyard is already installed on {app!r}: call install once, where the app is created"
         )
     given = load().settings if settings is None else settings
     given.need_redis_url()
@@ -83,7 +83,7 @@ def install(
 
 
 def _adopt_tasks(app: Any, yard: InstalledContext) -> None:
-    """Adopt the tasks that exist once the app is finalized, and each later one."""
+    """Adopt the tasks that exist when the app is finalized, and each later one."""
 
     def adopt_all(**_: Any) -> None:
         for task in list(app._tasks.values()):
@@ -96,7 +96,7 @@ def _adopt_tasks(app: Any, yard: InstalledContext) -> None:
 
 
 def _configure(app: Any, asked: bool | None) -> None:
-    """Set what the app's configuration must contain, whenever that is read."""
+    """Set what the app's configuration must contain, whenever the configuration is read."""
 
     def configure(**_: Any) -> None:
         app.conf.worker_consumer = _consumer(app.conf.worker_consumer)
@@ -136,7 +136,7 @@ def _use_transport(app: Any, asked: bool | None) -> None:
 # queue by that. No worker sees it then: no outcome, and no letter unless the queue's own arguments
 # lead to the dead-letter exchange. The header that says the same to workers stays.
 def keep_expired(app: Any, yard: InstalledContext) -> None:
-    """Make workers, not the broker, end expired messages; observed tasks are not changed."""
+    """Make workers end expired messages instead of the broker; observed tasks are not changed."""
 
     def keep(
         sender: str = "",
@@ -155,7 +155,7 @@ def keep_expired(app: Any, yard: InstalledContext) -> None:
 # The registry gets every new task. Code between the decorator and Celery would work too, but then a
 # warning of Celery's about the task would point at us, not at the app's own line.
 def watch_registry(app: Any, yard: InstalledContext) -> None:
-    """Adopt tasks that are registered from now on, once the app is finalized."""
+    """Adopt tasks that are registered after the app is finalized."""
     cls = type(app._tasks)
 
     def register(registry: Any, name: str, task: Any) -> None:
@@ -169,7 +169,7 @@ def watch_registry(app: Any, yard: InstalledContext) -> None:
 
 
 def _adopt_when_bound(task: Any, yard: InstalledContext) -> None:
-    """Adopt after `bind`, which follows the registration: only then the task has its options."""
+    """Adopt a task after its `bind`, because only then the task has its options."""
 
     def bind(app: Any) -> Any:
         del task.bind

@@ -14,7 +14,11 @@ __all__ = ["Mode", "Modes"]
 
 
 class Mode(StrEnum):
-    """`observe` writes events and letters and changes nothing; `protect` also decides."""
+    """The mode of a task.
+
+    `observe` writes events and dead letters and changes nothing; `protect` also decides
+    outcomes.
+    """
 
     OFF = "off"
     OBSERVE = "observe"
@@ -22,9 +26,9 @@ class Mode(StrEnum):
 
     @classmethod
     def read(cls, value: object, where: str) -> Self:
-        """Return the mode called `value`.
+        """Return the mode called `value`; raises `InvalidSettings`.
 
-        Raises `InvalidSettings`, which names `where` it was set.
+        The error names `where` the mode was set.
         """
         try:
             return cls(str(value))
@@ -35,14 +39,14 @@ class Mode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Modes:
-    """The mode of every task name: the longest pattern that matches, else the default."""
+    """The mode of every task name: that of the longest pattern that matches, else the default."""
 
     default: Mode
     patterns: Mapping[str, Mode] = field(default_factory=dict)
 
     @classmethod
     def read(cls, default: object, tasks: Mapping[str, object] | None) -> Self:
-        """From the arguments of `install`; raises `InvalidSettings`."""
+        """Read the modes from the arguments of `install`; raises `InvalidSettings`."""
         patterns = {
             pattern: Mode.read(mode, f"install(tasks={{{pattern!r}: …}})")
             for pattern, mode in (tasks or {}).items()
@@ -51,11 +55,14 @@ class Modes:
 
     @property
     def protect(self) -> bool:
-        """Return whether some task is protected, besides those with an attribute of their own."""
+        """Return whether `mode` or `tasks` protect some task.
+
+        Tasks with an attribute of their own are not considered.
+        """
         return Mode.PROTECT in (self.default, *self.patterns.values())
 
     def of(self, name: str, own: object = None) -> Mode:
-        """Return the mode of the task `name`; `own` is its attribute `taskyard`, which wins."""
+        """Return the mode of the task `name`; its attribute `taskyard`, in `own`, wins."""
         if own is not None:
             return Mode.read(own, f"task {name!r}, attribute 'taskyard'")
         matching = [pattern for pattern in self.patterns if fnmatchcase(name, pattern)]

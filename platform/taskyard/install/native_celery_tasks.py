@@ -1,4 +1,4 @@
-"""Celery's own tasks on a worker of job types: protected as those of an installed app."""
+"""Celery's own tasks on a worker of job types, protected as those of an installed app."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["protect_celery_tasks"]
 
 
 def protect_celery_tasks(app: Any, yard: WorkerContext) -> None:
-    """Make each of them run as one recorded job, with a letter if it fails."""
+    """Make each of Celery's own tasks run as one recorded job, with a dead letter if it fails."""
     app.finalize()
     own = CeleryTasksContext(yard)
     for name in CELERY_TASKS:
@@ -35,7 +35,7 @@ def protect_celery_tasks(app: Any, yard: WorkerContext) -> None:
 
 
 class CeleryTasksContext(WorkerContext):
-    """What their requests and attempts need; connections are the worker's own."""
+    """The context that Celery's own tasks need; connections are those of the worker."""
 
     def __init__(self, worker: WorkerContext) -> None:
         super().__init__(worker.settings, worker.catalogue)
@@ -44,51 +44,54 @@ class CeleryTasksContext(WorkerContext):
 
     @property
     def records(self) -> Records:
-        """The worker's."""
+        """Return the worker's job records."""
         return self._worker.records
 
     @cached_property
     def task_runner(self) -> TaskRunner:
-        """The attempt of a task that knows nothing of Taskyard, in a child."""
+        """Return the runner for a task that knows nothing of Taskyard, in a child process."""
         return _Runner(self.steps)
 
     def mode(self, name: str) -> Mode:
-        """The mode of every task of such a worker."""
+        """Return the mode of every one of Celery's own tasks on such a worker."""
         return Mode.PROTECT
 
     @property
     def releases(self) -> Releases:
-        """The worker's."""
+        """Return the leases that the worker must release."""
         return self._worker.releases
 
     @property
     def ports(self) -> WorkerPorts | None:  # type: ignore[override]  # the consumer sets the worker's
-        """The worker's."""
+        """Return the worker's ports."""
         return self._worker.ports
 
     @property
     def refusals(self) -> Refusals:
-        """The worker's."""
+        """Return the worker's lasting failures."""
         return self._worker.refusals
 
     @property
     def memory(self) -> ProcessMemory:
-        """The worker's."""
+        """Return the memory of the worker's processes."""
         return self._worker.memory
 
     @property
     def publisher(self) -> Publisher:
-        """The worker's."""
+        """Return the worker's publisher of retries and deferred messages."""
         return self._worker.publisher
 
     @property
     def letters(self) -> LetterBox:
-        """The worker's."""
+        """Return the worker's publisher of dead letters."""
         return self._worker.letters
 
 
 class _Runner(TaskRunner):
-    """Stores results as for job types: in Celery's form, in the step that decides."""
+    """Runs Celery's own tasks and stores results as for job types.
+
+    The results are in Celery's form, stored in the step that decides the outcome.
+    """
 
     def _stored(self, task: Any, value: Any) -> bytes:
         backend, request = task.backend, task.request

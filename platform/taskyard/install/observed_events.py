@@ -1,4 +1,4 @@
-"""Events of an observed delivery, as values for the observer's thread."""
+"""What the main process saw of an observed delivery, as values for the observer's thread."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ __all__ = ["DeadBeforeStart", "Ended", "Observation", "Requeued", "Started", "Wa
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """The delivery of an event; `holder` distinguishes two deliveries of a job.
+    """The delivery that an observation is about; `holder` distinguishes two deliveries of a job.
 
-    `job_id` is empty if the message has none; then it died before it started.
+    `job_id` is empty if the message has none; then the message died before it started.
     """
 
     job_id: str
@@ -27,14 +27,14 @@ class Watched:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A worker's process took it."""
+    """A worker's process took the delivery."""
 
     delivery: Watched
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """It ended with a decision: `facts` are the arguments of `Records.finish`."""
+    """The delivery ended with a decision; `facts` are the arguments of `Records.finish`."""
 
     delivery: Watched
     decision: Decision
@@ -44,7 +44,10 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Requeued:
-    """It ended without one and its message is back in the queue; `lost` if its process died."""
+    """The delivery ended without a decision, and its message is back in the queue.
+
+    `lost` says how its process died, if it did.
+    """
 
     delivery: Watched
     lost: str | None = None
@@ -52,9 +55,10 @@ class Requeued:
 
 @dataclass(frozen=True, slots=True)
 class DeadBeforeStart:
-    """It died before it started; `outcome` has the cause.
+    """The message died before it started; `outcome` has the cause.
 
-    `delivered_before` counts for a message without an id: it may have left a letter already.
+    `delivered_before` is used for a message without an id, which may already have a dead
+    letter.
     """
 
     delivery: Watched

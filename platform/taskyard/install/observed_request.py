@@ -37,10 +37,10 @@ _REPLACED: Final = "Replaced by new task"
 
 
 class ObservedRequest(Request):  # type: ignore[misc]
-    """Behaves as Celery's; every hook reports to the observer afterwards what it saw."""
+    """A request that works as Celery's own, and reports each event to the observer afterwards."""
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Observe the successes that a pool reports."""
+        """Make each subclass observe the successes that a pool reports."""
         super().__init_subclass__(**options)
         wrap_on_success(cls, _watching)
 
@@ -69,32 +69,32 @@ class ObservedRequest(Request):  # type: ignore[misc]
         return copy
 
     def on_accepted(self, pid: int, time_accepted: float) -> None:
-        """A process has it."""
+        """Report that a process took the delivery."""
         super().on_accepted(pid, time_accepted)
         self._observer.observe(Started(self._watched))
 
     def reject(self, requeue: bool = False) -> None:
-        """Remember whether the message went back."""
+        """Remember whether the message was returned to its queue."""
         super().reject(requeue)
         self._requeued = self._requeued or requeue
 
     def on_failure(
         self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False
     ) -> Any:
-        """Report an end without success; the exception says which."""
+        """Report an end without success; the exception says which kind of end."""
         try:
             return super().on_failure(exc_info, send_failed_event, return_ok)
         finally:
             self._report_failure(unwrapped(exc_info.exception), exc_info.traceback)
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
-        """The hard limit ends it."""
+        """Report that the task reached its hard time limit."""
         super().on_timeout(soft, timeout)
         if not soft:
             self._report_failure(TimeLimitExceeded(timeout), "")
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
-        """Expired, revoked or terminated."""
+        """Report that the message expired, or was revoked or terminated."""
         super()._announce_revoked(reason, terminated, signum, expired)
         category = Category.EXPIRED if expired else Category.REJECTED
         outcome = plain_failure(category, reason, reason.capitalize(), f"the task was {reason}")
@@ -135,14 +135,21 @@ class ObservedRequest(Request):  # type: ignore[misc]
         self._report_once(Ended(self._watched, decision, facts, raw_message(self.message)))
 
     def _marked(self, outcome: Failed) -> Failed:
-        """Mark the death of a copy: no replay reaches the worker that it was for."""
+        """Mark the death of a fanout copy.
+
+        No replay reaches the worker that the copy was for.
+        """
         if self._copy is None:
             return outcome
         details = {**(outcome.failure.details or {}), FANOUT: self._copy.exchange}
         return replace(outcome, failure=replace(outcome.failure, details=details))
 
     def _report_success(self, outcome: Any) -> None:
-        """Report a success; without a duration Celery failed before it ran, or ran it before."""
+        """Report a success.
+
+        A success without a duration means that Celery failed before the task ran, or
+        skipped it as done before.
+        """
         failed, _, runtime = outcome
         if failed or runtime is not None or self._was_done_before:
             self._report_once(Ended(self._watched, Decision.COMPLETED))

@@ -1,4 +1,4 @@
-"""Observe: a thread writes events and letters of what is reported; callers never wait for it.
+"""Observe tasks: a thread writes events and dead letters, and callers never wait for it.
 
 The main process only puts values into a queue of limited size. A failure here is logged and
 counted; it does not affect the app's tasks, acknowledgements and results.
@@ -44,31 +44,34 @@ _SHUTDOWN_S: Final = 5.0
 _ORDER_S: Final = 1.0
 _LOOK_S: Final = 0.02
 _OVER: Final = TERMINAL | {State.DEAD_LETTERED}
-_OBSERVE: Final = "an observation was not written"
+_OBSERVE: Final = "an event of an observed task was not written to the records"
 
 
 class Observed(Protocol):
-    """What an observer needs of its app."""
+    """The parts of an installed app that an observer uses."""
 
     @property
     def records(self) -> Records:
-        """The records, to read from."""
+        """Return the records from which the observer reads."""
 
     @property
     def watching(self) -> Records:
-        """Records that count no death of an observed task."""
+        """Return records that count no death of an observed task."""
 
     @property
     def watched_letters(self) -> LetterBox:
-        """Where letters of observed tasks go."""
+        """Return the publisher of dead letters of observed tasks."""
 
     @property
     def refusals(self) -> Refusals:
-        """Lasting failures."""
+        """Return the failures that last, such as a Redis that refuses."""
 
 
 class Observer:
-    """One queue and one thread per process, started by the first observation."""
+    """A queue and a thread, new in each process, that write what was observed.
+
+    The first observation starts the thread.
+    """
 
     def __init__(self, yard: Observed) -> None:
         self._yard = yard
@@ -80,27 +83,32 @@ class Observer:
         self.dropped = 0
 
     def observe(self, seen: Observation) -> None:
-        """Note an observation; never waits and never raises."""
+        """Add an observation to the queue; never waits and never raises."""
         try:
             self._backlog.put(seen)
         except queue.Full:
             self.dropped += 1
             if self.dropped.bit_count() == 1:
                 log.error(
-                    "%d observations were dropped: the records do not keep up",
+                    "%d events of observed tasks were dropped, because Redis stores them too "
+                    "slowly; these tasks run normally, but their history is incomplete",
                     self.dropped,
                     extra={"action": "observation_dropped"},
                 )
         except RuntimeError as error:
             log.error(
-                "an event was not observed: %s", error, extra={"action": "observer_not_started"}
+                "an event of an observed task is lost, because the observer's thread could "
+                "not start: %s",
+                error,
+                extra={"action": "observer_not_started"},
             )
 
     def close(self) -> None:
-        """Write what is left, for at most five seconds."""
+        """Write the remaining observations, for at most five seconds."""
         if not self._backlog.close(_SHUTDOWN_S):
             log.error(
-                "some observations were not written: the records did not keep up for %g s",
+                "some events of observed tasks are lost: at the worker's end, Redis did not "
+                "store all of them within %g s",
                 _SHUTDOWN_S,
                 extra={"action": "observations_left"},
             )
@@ -130,7 +138,7 @@ class Observer:
     def _overtakes(self, delivery: Watched) -> bool:
         """Return whether an earlier delivery of the same job has not ended yet.
 
-        Nothing waits for it: what is observed next is tried at once.
+        Nothing waits for the end of that delivery: later observations are written at once.
         """
         for holder, (job_id, _) in self._running.items():
             if holder == delivery.holder:
@@ -171,10 +179,11 @@ class Observer:
                 self._dead_letter(delivery, outcome, message)
 
     def _accounted(self, delivery: Watched) -> Watched:
-        """Return the delivery under its record's id: its own if another task's job has its id.
+        """Return the delivery with the id of its record.
 
-        Celery runs both. While that other job lives the two share one record, since a task may have
-        replaced itself by another.
+        If a job of another task has the same id, the record gets an id of its own. Celery
+        runs both. While that other job lives the two share one record, since a task may
+        have replaced itself by another.
         """
         if delivery.holder in self._running:
             return replace(delivery, job_id=self._running[delivery.holder][0])
@@ -276,7 +285,7 @@ class Observer:
 
 
 def _position(record: Record) -> Stamp | None:
-    """Return the record's position: Celery's own retries and replacements have no stamp."""
+    """Return the record's position; Celery's own retries and replacements have no stamp."""
     if record.state is State.NONE:
         return None
     return Stamp(record.epoch, record.generation, record.number("seq"))

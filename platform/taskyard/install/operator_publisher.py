@@ -1,4 +1,7 @@
-"""The operators' publisher: to our queues, and to those of installed apps, by their keys."""
+"""Publish operators' messages to Taskyard's queues, and to those of installed apps.
+
+The workers of an installed app announce the keys of its queues.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ __all__ = ["FleetPublisher"]
 class FleetPublisher:
     """A `Publisher` that looks up the keys of a queue which the settings do not name.
 
-    A queue that no worker has announced is published to with kombu's default keys.
+    If no worker has announced the queue, kombu's default keys are used.
     """
 
     def __init__(self, settings: Settings, records: Records) -> None:
@@ -32,10 +35,11 @@ class FleetPublisher:
         self._by_layout: dict[Layout, RedisPublisher] = {}
 
     def check(self, queue: str) -> None:
-        """Raise if no worker would read a message to `queue`.
+        """Raise an error if no worker would read a message to `queue`.
 
-        `PublishFailed` if its workers disagree: after an app changes its keys, this ends by itself
-        within minutes. `Refused` if they read it at another broker.
+        `PublishFailed` if the queue's workers announce different keys: after an app changes
+        its keys, this ends by itself within minutes. `Refused` if the workers read the
+        queue at another broker.
         """
         self._place(queue)
 
@@ -49,7 +53,7 @@ class FleetPublisher:
         stamp: Stamp,
         strip: Iterable[str] = (),
     ) -> None:
-        """As `Publisher.publish`."""
+        """Publish a message, as `Publisher.publish`."""
         self._reaching(queue, job_id).publish(
             message, queue=queue, priority=priority, job_id=job_id, stamp=stamp, strip=strip
         )
@@ -64,13 +68,13 @@ class FleetPublisher:
         stamp: Stamp,
         due_us: int,
     ) -> None:
-        """As `Publisher.publish_later`."""
+        """Publish a message for a later time, as `Publisher.publish_later`."""
         self._reaching(queue, job_id).publish_later(
             message, queue=queue, priority=priority, job_id=job_id, stamp=stamp, due_us=due_us
         )
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection to the broker."""
         self._own.close()
 
     def _reaching(self, queue: str, job_id: str) -> Publisher:

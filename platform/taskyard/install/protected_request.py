@@ -1,7 +1,8 @@
-"""One delivery of a protected task in the main process: Celery's outcomes, after the letter.
+"""One delivery of a protected task in the main process.
 
-Celery's reports of an outcome (result, errbacks, signals, events) are not changed; this class is
-between the app's own `Request` class, whose methods come first, and Celery's.
+Celery reports its outcome (result, errbacks, signals, events) unchanged, but only after the dead
+letter is published. This class stands between the app's own `Request` class, whose methods come
+first, and Celery's.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ __all__ = ["ProtectedRequest"]
 
 
 class ProtectedRequest(JobRequest):
-    """A job's delivery that reports what Celery's own request would."""
+    """A delivery of a protected task that reports what Celery's own request would report."""
 
     def __init__(self, message: Any, **options: Any) -> None:
         super().__init__(message, **options)
@@ -52,9 +53,9 @@ class ProtectedRequest(JobRequest):
             super()._owe_for(error, report)
 
     def _is_no_outcome(self, error: BaseException) -> bool:
-        """Return whether it is no outcome.
+        """Return whether an error of the task is no outcome of the job.
 
-        A failure is any error of the app, so only the record knows.
+        A failure may be any error of the app, so only the record knows.
         """
         if isinstance(error, Ignore | Reject | Retry | Terminated | KeyboardInterrupt):
             return False
@@ -65,7 +66,10 @@ class ProtectedRequest(JobRequest):
         return state in (State.RUNNING, State.RETRYING, State.COMPLETED)
 
     def reject(self, requeue: bool = False) -> None:
-        """Reject: a message whose letter is owed ends with it; others as in Celery."""
+        """Reject the message; a dead letter that is not published yet goes first.
+
+        All other messages are rejected as in Celery.
+        """
         if requeue or self._settling.pending is None:
             super().reject(requeue)
             return
@@ -75,7 +79,7 @@ class ProtectedRequest(JobRequest):
     def on_failure(
         self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False
     ) -> Any:
-        """Remember the cause of a death, for `announce_death`."""
+        """Remember the cause of a death; `announce_death` reports it."""
         error = unwrapped(exc_info.exception)
         if isinstance(error, SystemExit):
             self._death = unwrapped(self._worker_lost_info(error).exception)
@@ -84,7 +88,7 @@ class ProtectedRequest(JobRequest):
         return super().on_failure(exc_info, send_failed_event, return_ok)
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
-        """Remember the limit, for `announce_death`."""
+        """Remember the time limit that was reached; `announce_death` reports it."""
         if not soft:
             self._death = self._death or TimeLimitExceeded(timeout)
         super().on_timeout(soft, timeout)
@@ -117,7 +121,10 @@ class ProtectedRequest(JobRequest):
         self.send_event("task-failed", exception=saferepr(error), traceback="")
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
-        """Record the death; Celery announces it, and its acknowledgement publishes the letter."""
+        """Record the death of an expired or revoked message.
+
+        Celery reports the death, and the acknowledgement publishes the dead letter.
+        """
         self._revocation = (reason, terminated, signum, expired)
         super()._announce_revoked(reason, terminated, signum, expired)
 

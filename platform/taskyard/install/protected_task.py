@@ -1,4 +1,4 @@
-"""The class for protected tasks: the body runs as one attempt of a job."""
+"""The class of protected tasks: their body runs as one attempt of a job."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ __all__ = ["ProtectedTask"]
 
 
 class ProtectedTask(Task):  # type: ignore[misc]
-    """Comes before the task's own class; every method also calls the task's own."""
+    """A base class that goes before the task's own class; each method also calls the task's own."""
 
     abstract = True
     yard: InstalledContext
 
     @property
     def __trace__(self) -> Any:
-        """Celery's tracer, which it sets once for each process."""
+        """Return Celery's tracer of the task, which Celery sets once for each process."""
         return self.__dict__.get("__trace__")
 
     @__trace__.setter
@@ -38,9 +38,9 @@ class ProtectedTask(Task):  # type: ignore[misc]
         self.__dict__["__trace__"] = None if tracer is None else traced(self, tracer)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the body.
+        """Run the task's body.
 
-        As an attempt in a worker, without one if it is called directly or eager.
+        In a worker it runs as an attempt; a direct or eager call runs it without one.
         """
         request = self.request
         if not self._begins_an_attempt():
@@ -72,7 +72,10 @@ class ProtectedTask(Task):  # type: ignore[misc]
         return request.get(HOLDER) is not None and not inside and not outside
 
     def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
-        """Call the task's own, within the attempt: what it raises is the attempt's failure."""
+        """Call the task's own `before_start` within the attempt.
+
+        What it raises is a failure of the attempt.
+        """
         if not self._begins_an_attempt():
             super().before_start(task_id, args, kwargs)
 
@@ -82,7 +85,7 @@ class ProtectedTask(Task):  # type: ignore[misc]
         return found
 
     def retry(self, *args: Any, throw: bool = True, **options: Any) -> Any:
-        """Do as Celery's `retry`; its message is published once the retry is decided."""
+        """Retry as Celery's `retry` does; the message is published when the retry is decided."""
         attempt = self._attempt
         if attempt is None:
             return super().retry(*args, throw=throw, **options)
@@ -94,7 +97,7 @@ class ProtectedTask(Task):  # type: ignore[misc]
         return retry
 
     def signature_from_request(self, *args: Any, **options: Any) -> Any:
-        """Do as Celery's, with another way of publication."""
+        """Return the signature of a retry as Celery does, but hold its publication back."""
         signature = super().signature_from_request(*args, **options)
         attempt = self._attempt
         if attempt is not None:
@@ -102,7 +105,7 @@ class ProtectedTask(Task):  # type: ignore[misc]
         return signature
 
     def on_replace(self, sig: Any) -> Any:
-        """Do as Celery's, which publishes `sig`, but later: once the replacement is decided."""
+        """Replace the task as Celery does, but publish `sig` only after the decision."""
         attempt = self._attempt
         if attempt is None:
             return super().on_replace(sig)

@@ -1,7 +1,8 @@
-"""The producer's part: a protected task has its record before a worker gets it.
+"""Write the record of a protected task's job when the task is published.
 
-`install(app, admit=True)` turns it on. A thread writes the records: the caller does not wait and
-gets no report, as without Taskyard. A process that is killed leaves the last 20 ms unwritten.
+So the job has its record before a worker gets it. `install(app, admit=True)` turns this on. A
+thread writes the records: the caller does not wait, and gets no error, as without Taskyard. If a
+process is killed, the publications of its last 20 ms have no record.
 """
 
 from __future__ import annotations
@@ -39,7 +40,10 @@ Published = tuple[str, str, str, bool]
 
 
 class PublishRecorder:
-    """One queue and one thread per process, started by the first publication."""
+    """A queue and a thread, new in each process, that write records of publications.
+
+    The first publication starts the thread.
+    """
 
     def __init__(self, yard: InstalledContext) -> None:
         self._yard = yard
@@ -52,15 +56,17 @@ class PublishRecorder:
         try:
             self._backlog.put((job_id, name, queue_name, published))
         except queue.Full:
-            self._drop(1, "the records do not keep up")
+            self._drop(1, "Redis stores the records too slowly")
         except RuntimeError as error:
             self._drop(1, str(error))
 
     def close(self) -> None:
-        """Write what is left, for at most two seconds."""
+        """Write the remaining records, for at most two seconds."""
         if not self._backlog.close(_EXIT_S):
             log.warning(
-                "some publications have no record: the records did not keep up for %g s",
+                "some published tasks have no record yet: at the end of this process, Redis "
+                "did not store all records within %g s. A worker creates each record when it "
+                "begins the task",
                 _EXIT_S,
                 extra={"action": "publications_left"},
             )
@@ -98,7 +104,8 @@ class PublishRecorder:
         self.dropped += count
         if self.dropped.bit_length() != before.bit_length():
             log.warning(
-                "%d publications have no record before a worker sees them: %s",
+                "%d published tasks have no record yet; a worker creates each record when it "
+                "begins the task: %s",
                 self.dropped,
                 why,
                 extra={"action": "publication_not_recorded"},
@@ -106,14 +113,15 @@ class PublishRecorder:
 
 
 def watch_publishing(app: Any, yard: InstalledContext) -> None:
-    """Record every publication of a protected task, also failed ones."""
+    """Record every publication of a protected task, also failed publications."""
     recorder = PublishRecorder(yard)
 
     def watch(**_: Any) -> None:
         amqp = app.amqp
         if getattr(type(amqp), "send_task_message", None) is not AMQP.send_task_message:
             log.warning(
-                "publications are not recorded: %s sends messages by itself",
+                "tasks get no record when they are published, because the app's class %s "
+                "overrides how Celery sends messages",
                 type(amqp).__name__,
                 extra={"action": "publications_not_watched"},
             )
@@ -148,7 +156,7 @@ def _job_id(message: Any) -> str:
 
 
 def _queue(app: Any, options: dict[str, Any]) -> str:
-    """Return the queue of a message, empty if only the broker knows it."""
+    """Return the queue of a published message; empty if only the broker knows it."""
     wanted, exchange = options.get("queue"), options.get("exchange")
     if wanted is not None:
         return str(getattr(wanted, "name", wanted))

@@ -1,6 +1,7 @@
-"""A bootstep of every installed worker: announces which queues it reads, and under which keys.
+"""Announce which queues a worker reads, and under which keys: a bootstep of installed workers.
 
-In a thread of its own: an observing worker must not wait for the records.
+The announcements have a thread of their own, because an observing worker must not wait for the
+records in Redis.
 """
 
 from __future__ import annotations
@@ -21,11 +22,16 @@ __all__ = ["EVERY_S", "Announcer", "announce"]
 log = logger(__name__)
 
 EVERY_S: Final = 60.0
-_ANNOUNCE: Final = "this worker's queues were not announced to relay and reconciler"
+_ANNOUNCE: Final = (
+    "the queues of this worker were not announced, so relay and reconciler may not know their keys"
+)
 
 
 class Announcer(bootsteps.StartStopStep):  # type: ignore[misc]
-    """Announces at once and every `EVERY_S`, since queues may be added to a running worker."""
+    """Announces the worker's queues at once and every `EVERY_S`.
+
+    Queues may be added to a running worker.
+    """
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
@@ -34,14 +40,14 @@ class Announcer(bootsteps.StartStopStep):  # type: ignore[misc]
         self._stop = threading.Event()
 
     def start(self, consumer: Any) -> None:
-        """Start the thread."""
+        """Start the thread that announces queues."""
         self._stop = threading.Event()
         threading.Thread(
             target=_repeat, args=(consumer, self._stop), name="taskyard-places", daemon=True
         ).start()
 
     def stop(self, consumer: Any) -> None:
-        """Let the thread end, without a wait for it."""
+        """Tell the thread to end, and do not wait for it."""
         self._stop.set()
 
 
@@ -60,7 +66,7 @@ def _repeat(consumer: Any, stop: threading.Event) -> None:
 def _places(queues: Any) -> list[str]:
     """Return the queues in which jobs wait.
 
-    One of a fanout exchange holds copies, and is soon deleted.
+    A queue of a fanout exchange is left out: it holds copies, and is soon deleted.
     """
     return [queue.name for queue in list(queues) if not is_bound_to_fanout(queue)]
 

@@ -1,14 +1,16 @@
-"""A bootstep of protecting workers on Redis: returns the jobs that dead workers had begun.
+"""Return the messages of dead workers that read their queues by kombu's Redis transport.
 
-Taskyard's transport names the owner of each message that is out, and gives back what a dead one
-held. kombu's does not: there a message waits for the visibility timeout. But the record of a job
-that has begun names its worker, and that worker's heartbeat says whether it lives.
+It is a bootstep of protecting workers on Redis. Taskyard's own transport names the owner of each
+unacknowledged message, and returns the messages of a dead owner. kombu's transport does not: there
+a message waits for the visibility timeout. But the record of a job that has begun names its worker,
+and that worker's heartbeat says whether it is alive.
 
-Returned is the message of a protected job whose record is running, whose lease expired a while ago
-and whose worker is dead; and what a dead worker listed in its last heartbeat, for jobs that have
-not begun or are decided. If that worker lives on, the usual rules for an expired lease apply:
-another attempt has a newer token, so one outcome counts and the other is refused. Its late
-acknowledgement meets another delivery tag (`mark_redelivered`), so it removes nothing.
+The message of a protected job is returned if its record is running, its lease expired a while ago
+and its worker is dead. The messages that a dead worker listed in its last heartbeat are returned
+too, for jobs that have not begun or are decided. If that worker is alive after all, the usual rules
+for an expired lease apply: another attempt has a newer token, so one outcome counts and the other
+is refused. The late acknowledgement of the old worker meets another delivery tag
+(`mark_redelivered`), so it removes nothing.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ _CHUNK: Final = 200
 
 
 def late_s(settings: Settings) -> float:
-    """How long a lease must have been expired, and how often a fleet checks.
+    """Return how many seconds a lease must have been expired, and how often workers check.
 
     A living worker renews a lease three times in its duration.
     """
@@ -53,7 +55,7 @@ def late_s(settings: Settings) -> float:
 
 
 class Returner(bootsteps.StartStopStep):  # type: ignore[misc]
-    """Runs in a thread of its own; one worker of a fleet checks every `late_s`."""
+    """Returns messages in a thread of its own; one worker of an app checks every `late_s`."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
@@ -62,7 +64,7 @@ class Returner(bootsteps.StartStopStep):  # type: ignore[misc]
         self._stop = threading.Event()
 
     def start(self, consumer: Any) -> None:
-        """Start the thread, if there is anything to return."""
+        """Start the thread, if this worker returns messages of others."""
         yard: InstalledContext = consumer.app.taskyard
         if not yard.returns_abandoned:
             return
@@ -72,7 +74,7 @@ class Returner(bootsteps.StartStopStep):  # type: ignore[misc]
         ).start()
 
     def stop(self, consumer: Any) -> None:
-        """Let the thread end, without a wait for it."""
+        """Tell the thread to end, and do not wait for it."""
         self._stop.set()
 
 
@@ -83,7 +85,8 @@ def _repeat(yard: InstalledContext, stop: threading.Event) -> None:
             return_abandoned(yard)
         except RedisError as error:
             log.warning(
-                "could not search for messages of dead workers, the next try is in %g s: %s",
+                "this worker could not search for messages of dead workers; it tries again in "
+                "%g s: %s",
                 every_s,
                 error,
                 extra={"action": "abandoned_not_sought"},
@@ -92,7 +95,7 @@ def _repeat(yard: InstalledContext, stop: threading.Event) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Out:
-    """An unacknowledged message with kombu's transport, and where it was published to."""
+    """An unacknowledged message that kombu's transport took, and the queue of its publication."""
 
     tag: str
     stored: bytes
@@ -117,9 +120,10 @@ class _Out:
 
 
 def return_abandoned(yard: InstalledContext) -> int:
-    """Return what dead workers left, and how many; raises redis-py's errors.
+    """Return the messages of dead workers to their queues; return how many there were.
 
-    Also 0 if another worker of the fleet has checked within the last seconds.
+    Raises redis-py's errors. The number is 0 too if another worker has checked within the last
+    seconds.
     """
     publisher = yard.publisher
     if not isinstance(publisher, RedisPublisher):
@@ -148,7 +152,7 @@ def _out(broker: redis.Redis, layout: Layout) -> Iterator[_Out]:
 
 
 def _left(yard: InstalledContext, found: list[_Out]) -> Iterator[tuple[_Out, Record]]:
-    """Return messages that no worker runs, with their records."""
+    """Return the messages that no worker runs, with their records."""
     if not found:
         return
     records = yard.watching
@@ -178,7 +182,7 @@ def _is_stale(out: _Out, record: Record) -> bool:
 
 
 def _queue(app: Any, out: _Out, record: Record) -> str:
-    """Return the queue that it came from; empty if that is unknown."""
+    """Return the queue that a message came from; empty if that is unknown."""
     if not out.exchange:
         return out.routing_key
     if record.queue:

@@ -1,6 +1,6 @@
 """Find a completed task's result again, for a continuation that must be repeated.
 
-Alone because it asks the app's result backend, and the runner the records.
+The module stands alone because it asks the app's result backend, and the runner asks the records.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ log = logger(__name__)
 
 
 def keep(value: Any, limit: int) -> bytes:
-    """Return what the record keeps of a result: empty if it is not JSON or over `limit` bytes."""
+    """Return the result as the record keeps it; empty if it is not JSON or over `limit` bytes."""
     try:
         kept = dumps({"result": value}).encode()
     except (TypeError, ValueError, RecursionError):
@@ -28,20 +28,20 @@ def keep(value: Any, limit: int) -> bytes:
 
 
 def recall(task: Any, job_id: str, kept: bytes | None) -> Any:
-    """Return the result from the app's own backend, else the record's.
+    """Return the stored result: from the app's own backend, else from the record.
 
-    Raises `JobSkipped` without.
+    Raises `JobSkipped` if neither has the result.
     """
     meta = _stored(task, job_id)
     if meta.get("status") == states.SUCCESS:
         return meta["result"]
     if kept:
         return loads(kept)["result"]
-    raise JobSkipped(f"{JobSkipped.DONE}; nothing kept its result")
+    raise JobSkipped(f"{JobSkipped.DONE}; neither the result backend nor the record has its result")
 
 
 def recall_failure(task: Any, job_id: str) -> BaseException | None:
-    """Return the exception that the app's own backend has stored, None if it has none."""
+    """Return the exception that the app's own backend has stored; None if it has none."""
     meta = _stored(task, job_id)
     error = meta.get("result")
     failed = meta.get("status") == states.FAILURE
@@ -56,7 +56,8 @@ def _stored(task: Any, job_id: str) -> dict[str, Any]:
         return dict(task.backend.get_task_meta(job_id))
     except Exception as error:  # noqa: BLE001 - any backend's errors; the record's copy is next
         log.warning(
-            "job %s: its result could not be read from the result backend: %s",
+            "job %s is completed, and the app's result backend did not return its result; the "
+            "copy in the record is used if there is one: %s",
             job_id,
             error,
             extra={"action": "result_not_recalled", "job_id": job_id},

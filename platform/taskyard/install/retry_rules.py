@@ -1,4 +1,7 @@
-"""The retry rules of an existing app: its tasks retry themselves, so Taskyard retries nothing."""
+"""The retry rules for tasks of an existing app: Taskyard itself retries nothing.
+
+The tasks decide by Celery's own means.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,16 @@ _NONE: Final = RetryPolicy(max_retries=0)
 
 
 class OwnRetries(Rules):
-    """`self.retry` and `autoretry_for` decide; any other failure is final."""
+    """Retry rules that leave every retry to the task.
+
+    `self.retry` and `autoretry_for` decide; Taskyard takes any other failure as final.
+    """
 
     @classmethod
     def make(cls) -> Self:
-        """Return rules without a catalogue."""
+        """Return retry rules that need no catalogue of job types."""
         return cls(Catalogue({}), random.SystemRandom())
 
     def policy(self, job_type: str, override: Mapping[str, object] | None) -> RetryPolicy:
-        """Return a policy without retries."""
+        """Return a retry policy without retries."""
         return _NONE

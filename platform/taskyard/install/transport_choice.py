@@ -1,8 +1,8 @@
-"""Which transport reads an installed app's queues: Taskyard's if it protects at one Redis.
+"""Choose the transport that reads an installed app's queues: Taskyard's or kombu's.
 
-kombu's Redis transport pops a message and records it in two steps, and a killed worker's messages
-wait for the visibility timeout. Ours needs nothing of the records' server: the broker may be
-another.
+Taskyard's is chosen if tasks are protected at a single Redis. kombu's Redis transport takes a
+message and records it in two steps, and a killed worker's messages wait for the visibility timeout.
+Taskyard's transport needs nothing of the records' server: the broker may be another.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ _ROTATES: Final = "round_robin"
 
 @dataclass(frozen=True, slots=True)
 class TransportChoice:
-    """`own` is the name of our transport, None if kombu's stays, for the reason `why`.
+    """The chosen transport: `own` is the name of Taskyard's, None if kombu's stays.
 
-    `why` is also empty if there is nothing to choose: at another broker than Redis.
+    `why` is the reason; it is empty if there is nothing to choose, at another broker than
+    Redis.
     """
 
     own: str | None = None
@@ -36,25 +37,26 @@ class TransportChoice:
 
     @property
     def unprotected(self) -> tuple[str, ...]:
-        """Return what `protect` cannot prevent with kombu's Redis transport."""
+        """Return the losses that `protect` cannot prevent with kombu's Redis transport."""
         if not self.why:
             return ()
         wait = f"visibility_timeout, {self.visibility_timeout_s:g} s here"
         begun = (
-            "jobs that it had begun come back soon after their lease, if another worker protects"
+            "the jobs that the worker had begun return soon after their lease ends, if "
+            "another worker protects them"
         )
         return (
-            "a message is lost if its worker is killed between the pop and its record",
-            "a list entry that is not a message ends the worker that pops it, or is dropped",
-            f"messages of a killed worker come back after {wait}; {begun}",
+            "a message is lost if its worker is killed between taking the message and recording it",
+            "a list entry that is not a message ends the worker that takes it, or is dropped",
+            f"messages of a killed worker return to their queues after {wait}; {begun}",
         )
 
 
 def choose_transport(broker: AppBroker, modes: Modes, asked: bool | None) -> TransportChoice:
     """Return the transport for an app's workers and producers.
 
-    `asked` is what `install` was given; None decides by itself. Raises `InvalidSettings` if ours is
-    requested and cannot read this broker.
+    `asked` is the argument that `install` got; None lets Taskyard choose. Raises
+    `InvalidSettings` if Taskyard's transport is requested and cannot read this broker.
     """
     if broker.kind != "redis" and asked is not True:
         return TransportChoice()
@@ -73,21 +75,23 @@ def _why_kombus(broker: AppBroker, modes: Modes, asked: bool | None) -> str:
     if asked is False:
         return "install says transport=False"
     if not modes.protect:
-        return "neither mode nor tasks of install say protect"
+        return "no task is protected, by neither `mode` nor `tasks` of install"
     if broker.own_transport is None:
-        return "its URL names a socket or several servers, which only kombu's reads"
+        return (
+            "the broker's URL names a socket or several servers, which only kombu's transport reads"
+        )
     if broker.reads_elsewhere:
-        return "its workers read from another broker than it publishes to"
+        return "the app's workers read from another broker than the app publishes to"
     if broker.transport_class not in (kombu_redis.Transport, kombu_redis.SentinelTransport):
         return f"the app names a transport of its own, {broker.transport_class.__name__}"
     return ""
 
 
 def own_options(namespace: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the app's `broker_transport_options` for our transport: the app's own come last.
+    """Return the app's `broker_transport_options` for Taskyard's transport; the app's own win.
 
-    A fixed order of queues is the app's wish: nothing of a later queue goes before an earlier
-    one's.
+    With a fixed order of queues, no message of a later queue goes before one of an earlier
+    queue, because the app asks for that.
     """
     ours: dict[str, Any] = {
         "heartbeats_key": f"{namespace}:heartbeats",

@@ -1,7 +1,7 @@
-"""One protected attempt: publications of the task's own methods are held back until the decision.
+"""One protected attempt, which holds back the messages of `retry()` and `replace()`.
 
-Celery's `retry()` and `replace()` publish before anything is decided. Inside a protected attempt
-their messages are captured, and published once the record has the decision.
+These Celery methods publish before the outcome is decided. Inside a protected attempt their
+messages are captured, and published once the record has the decision.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = ["Attempt"]
 
 
 class Attempt:
-    """What the body of one attempt has requested so far."""
+    """The retry or replacement that the body of one attempt has requested so far."""
 
     def __init__(self, app: Any, queue: str) -> None:
         self._captor = CapturingProducer(app, queue)
@@ -45,7 +45,10 @@ class Attempt:
         self._parts = 0
 
     def begun(self, context: JobContext) -> None:
-        """Note that the attempt has its lease: `context` is what a job type would get."""
+        """Note that the attempt has its lease.
+
+        `context` is what the handler of a job type would get.
+        """
         self._context = context
 
     def next_part(self, job_type: str) -> JobContext:
@@ -54,18 +57,21 @@ class Attempt:
         Raises `Refused` before the attempt has begun.
         """
         if self._context is None:
-            raise Refused(f"job type {job_type} is called before its job has begun")
+            raise Refused(
+                f"the job type {job_type} was called before its job had a lease; "
+                "call it inside the task's body"
+            )
         at, self._parts = self._parts, self._parts + 1
         return replace(self._context, job_id=f"{self._context.job_id}/{at}", job_type=job_type)
 
     @property
     def next_message(self) -> NextMessage | None:
-        """The retry's message, if one was captured."""
+        """Return the captured message of the retry, if there is one."""
         return self._captor.caught
 
     @contextmanager
     def catching(self) -> Iterator[None]:
-        """Capture what a retry's signature publishes inside the block."""
+        """Capture the message that a retry's signature publishes inside the block."""
         self._catching = True
         try:
             yield
@@ -73,7 +79,7 @@ class Attempt:
             self._catching = False
 
     def hold(self, signature: Any) -> None:
-        """Capture what a retry's signature publishes, and keep its delay for the decision."""
+        """Capture the message that a retry's signature publishes, and keep its delay."""
         if not self._catching:
             return
         options = signature.options
@@ -89,10 +95,7 @@ class Attempt:
 
     @contextmanager
     def postponing(self, signature: Any) -> Iterator[None]:
-        """Make `signature.delay()` do nothing inside the block.
-
-        The replacement is published later.
-        """
+        """Make `signature.delay()` do nothing in the block; its message is published later."""
         self.replacement = signature
         signature.delay = _nothing
         try:
@@ -101,9 +104,9 @@ class Attempt:
             del signature.delay
 
     def call(self, body: Any, end: ProcessEnd) -> Ending:
-        """Run the body and return how it ended.
+        """Run the task's body and return how it ended.
 
-        A process that was asked to end continues to end.
+        If the process was asked to end, it continues to end.
         """
         try:
             value = body()
