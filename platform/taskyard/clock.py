@@ -23,7 +23,7 @@ US: Final = 1_000_000
 
 
 class Clock(Protocol):
-    """Wall time, monotonic time and waiting."""
+    """A clock: wall time, monotonic time and waiting."""
 
     def now(self) -> datetime:
         """Return the wall time, aware, in UTC."""
@@ -73,7 +73,7 @@ def us_of(seconds: float) -> int:
 
 
 def seconds_of(us: int) -> float:
-    """Return seconds of a duration in microseconds."""
+    """Return the seconds of a duration in microseconds."""
     return us / US
 
 

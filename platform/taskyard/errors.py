@@ -82,10 +82,7 @@ class ServerUnreachable(TaskyardError):
 
 
 class ServerRefused(TaskyardError):
-    """A server answers but refuses a request.
-
-    It is full, read-only, or the user has no permission.
-    """
+    """A server refuses a request: it is full, read-only, or the user lacks a permission."""
 
     exit_code = 3
 
@@ -135,7 +132,7 @@ class DuplicateName(InvalidSettings):
 
 
 class InvalidPayload(TaskyardError):
-    """A payload does not fit its job type's model or is not JSON."""
+    """A payload does not fit its job type's model, or it is not JSON."""
 
     exit_code = 2
 
@@ -145,13 +142,13 @@ class PayloadTooLarge(InvalidPayload):
 
 
 class NotFound(TaskyardError):
-    """No job or letter has this id."""
+    """No job, dead letter or other thing with this name exists."""
 
     exit_code = 4
 
 
 class Refused(TaskyardError):
-    """An operator verb cannot be applied to this job or letter as it is now."""
+    """An operator verb cannot be applied to this job or dead letter in its present state."""
 
     exit_code = 5
 
@@ -169,10 +166,7 @@ class InvalidRights(Refused):
 
 
 class GateClosed(TaskyardError):
-    """Redis or Postgres was restored.
-
-    Earlier intents are not published until an operator accepts.
-    """
+    """Redis or Postgres was restored; earlier intents wait until an operator accepts it."""
 
     exit_code = 5
 
@@ -203,7 +197,7 @@ class TokenRefused(NotPermitted):
 
 
 class NotSupportedByPool(TaskyardError):
-    """The worker's pool cannot do this; `act` says what, `pool` names its class."""
+    """The worker's pool cannot do this; `act` says what, `pool` names the pool's class."""
 
     exit_code = 5
 
@@ -226,7 +220,7 @@ class TransitionRefused(TaskyardError):
 
 
 class PublishFailed(TaskyardError):
-    """The broker did not confirm a publication, so nothing may be acknowledged because of it."""
+    """The broker did not confirm a publication, so no message may be acknowledged because of it."""
 
     exit_code = 3
 
@@ -262,7 +256,7 @@ class NotReplicated(PublishFailed):
         )
 
     def within(self, requests: range) -> NotReplicated:
-        """Return the error for a longer call, in whose list `requests` are the jobs' positions."""
+        """Return this error for a longer call, in whose list `requests` are the jobs' positions."""
         return NotReplicated(
             self.job_ids,
             unkeyed=self.unkeyed,
@@ -273,7 +267,7 @@ class NotReplicated(PublishFailed):
         )
 
     def of(self, job_id: str) -> NotReplicated:
-        """Return the same error for one of the jobs, for the call that enqueued it alone."""
+        """Return the same error for one of the jobs, for the call that enqueued this job alone."""
         return NotReplicated(
             [job_id],
             unkeyed=[job_id] if job_id in self.unkeyed else [],
@@ -312,11 +306,14 @@ class NotReplicated(PublishFailed):
 
 
 class Unroutable(PublishFailed):
-    """No queue takes a job's message or a letter, so the broker would drop it."""
+    """No queue takes a job's message or a dead letter, so the broker would drop it."""
 
 
 class UnreadableCopy(TaskyardError):
-    """The stored copy of `subject`, a message or letter, is damaged and cannot be published."""
+    """The stored copy of a message or dead letter is damaged and cannot be published.
+
+    `subject` names the copy.
+    """
 
     def __init__(self, subject: str, cause: object) -> None:
         self.subject = subject
@@ -330,7 +327,7 @@ class ResultTimeout(TaskyardError):
 
 
 class LeaseLost(TaskyardError):
-    """Another attempt holds this job now; nothing this attempt does will be recorded."""
+    """Another attempt holds this job now; results of this attempt will not be recorded."""
 
 
 class JobFailed(TaskyardError):

@@ -86,7 +86,7 @@ def test_a_letter_with_a_strange_date_stays_for_its_whole_retention(
     keep_partitions(database, settings, SYSTEM_CLOCK)
     assert letters(database) == 0
     assert {"rows_aged_out", "open_letters_aged_out"} <= set(actions(caplog))
-    assert "deleted 1 letters that still waited for an operator" in caplog.text
+    assert "deleted 1 dead letters that still waited for an operator" in caplog.text
 
 
 def test_history_of_a_job_that_was_admitted_long_ago_and_replayed_today_stays(

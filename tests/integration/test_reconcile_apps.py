@@ -197,4 +197,4 @@ def test_a_replaced_job_waits_for_its_replacement_without_a_message(shop: Shop) 
     shop.age(job)
     report = shop.look()
     assert (stranded(report), report.suspected) == ({}, {"stranded_retrying": 1})
-    assert "their jobs go on after their replacements" in report.unseen[0]
+    assert "their jobs continue after the tasks that replace them" in report.unseen[0]

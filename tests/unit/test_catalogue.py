@@ -181,7 +181,7 @@ def test_a_payload_model_that_cannot_be_imported_is_named() -> None:
     with pytest.raises(InvalidSettings, match=r"'no.such.module:Model' cannot be imported"):
         absent.model()
     wrong = JobType(name="new", queue="plan", payload_model="taskyard.jobs.types:DEFAULT_POLICY")
-    with pytest.raises(InvalidSettings, match=r"is no pydantic model"):
+    with pytest.raises(InvalidSettings, match=r"is not a pydantic model"):
         wrong.model()
 
 

@@ -1,4 +1,4 @@
-"""The gate: whether Redis and Postgres still agree, or one of them was restored."""
+"""The gate: it closes when Redis and Postgres disagree, because one of them was restored."""
 
 from taskyard.gate.restore_gate import BEAT_S, Gate, Mark, disagreement
 

@@ -1,7 +1,8 @@
-"""The gate closes after a restore: intents from before it may have been carried out already.
+"""The gate closes after a restore: intents from before the restore may be done already.
 
-The mark is in Postgres (`restore_gate`) and in Redis (`<namespace>:gate`). Relays advance both. A
-store that was restored, flushed or replaced has an older mark, which shows it.
+One mark is in Postgres (`restore_gate`), one in Redis (`<namespace>:gate`). Relays advance both
+marks together. A store that was restored, flushed or replaced has an older mark than the other
+store.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _TOLERATED: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """`token` changes when an operator accepts a restore, `beat` every `BEAT_S`."""
+    """A store's mark: `beat` changes every `BEAT_S`, `token` when an operator accepts a restore."""
 
     token: uuid.UUID
     beat: int
@@ -83,7 +84,7 @@ class Gate:
         self._beat_at_s = float("-inf")
 
     def why_closed(self, connection: Connection) -> str | None:
-        """Return why nothing may be published, None if the gate is open."""
+        """Return why nothing may be published; None if the gate is open."""
         return disagreement(self._in_postgres(connection), self._in_redis())
 
     def check(self, connection: Connection) -> None:
@@ -93,7 +94,7 @@ class Gate:
             raise GateClosed(f"the gate is closed: {why}. {_REMEDY}")
 
     def beat(self, engine: Engine) -> None:
-        """Advance the mark in both stores if it is time; raises `GateClosed` if they disagree."""
+        """Advance both marks if it is time; raises `GateClosed` if the marks disagree."""
         if self._clock.monotonic_s() < self._beat_at_s:
             return
         with engine.begin() as connection:
@@ -106,7 +107,7 @@ class Gate:
         self._beat_at_s = self._clock.monotonic_s() + BEAT_S
 
     def accept(self, connection: Connection) -> None:
-        """Make both stores agree from now on; the caller has compared them."""
+        """Make the marks of both stores agree; the caller has compared the stores."""
         self._in_postgres(connection, lock=True)
         self._write(connection, Mark(uuid.uuid4(), 1))
 

@@ -1,4 +1,4 @@
-"""The inbox: a table in the handler's own database that makes its transaction apply once."""
+"""The inbox: a table in the handler's database, with which a handler's effect happens only once."""
 
 from taskyard.inbox.once import create_table, expire, once
 

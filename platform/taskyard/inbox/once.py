@@ -1,7 +1,7 @@
-"""`once`: the first transaction that names a step of a job gets True, every later one gets False.
+"""`once`: the first transaction that names a step of a job gets True, every later one False.
 
-The row is written in the caller's own transaction: it commits with the effect or not at all. A
-second transaction at the same moment waits for the first to end.
+The row is written in the caller's own transaction: the row and the handler's effect are committed
+together or not at all. A second transaction at the same moment waits for the first to end.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ def once(handle: Handle, job_key: str, step: str = "main") -> bool:
 def expire(handle: Handle, before: datetime) -> int:
     """Delete steps that were done before `before`; return how many.
 
-    Keep them longer than a job may be replayed: a replay after that applies its effect again.
+    Keep a step longer than its job may be replayed: a replay after the deletion applies the step's
+    effect again.
     """
     return _connection(handle).execute(delete(TABLE).where(TABLE.c.done_at < before)).rowcount
 

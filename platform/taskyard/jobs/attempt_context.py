@@ -13,7 +13,7 @@ __all__ = ["AttemptLink", "JobContext", "OnceGuard"]
 
 
 class AttemptLink(Protocol):
-    """The connection of an attempt to its record; the runner implements it."""
+    """The connection of an attempt to its job's record; the runner implements this protocol."""
 
     def cancelled(self) -> bool:
         """Whether an operator asked this attempt to stop."""
@@ -33,12 +33,13 @@ OnceGuard = Callable[[object, str, str], bool]
 
 @dataclass(frozen=True, slots=True)
 class JobContext:
-    """One attempt, seen from inside the handler.
+    """One attempt of a job, as its handler sees the attempt.
 
-    `attempt` counts from 1. `token` is the fencing token: it only grows, so a store that keeps the
-    highest token it has seen can refuse a paused attempt that wakes up late. `deadline` is when the
-    hard time limit ends the attempt, if the worker's pool has time limits. Threads and solo have
-    none, so check it there. `credential` is what an operator's message was signed with.
+    `attempt` counts from 1. `token` is the fencing token, which only grows: a store that keeps the
+    highest token can refuse an attempt that was paused and continues late. `deadline` is when the
+    hard time limit ends the attempt, if the worker's pool has time limits. The pools threads and
+    solo have no time limits, so check the deadline there. `credential` is the credential with which
+    an operator's message was signed.
     """
 
     job_id: str
@@ -53,9 +54,9 @@ class JobContext:
 
     @property
     def cancelled(self) -> bool:
-        """Return whether to stop.
+        """Return whether the handler must stop.
 
-        An operator cancelled the job, or another attempt has the lease.
+        It must stop after an operator cancelled the job, or after another attempt took the lease.
         """
         return self.link.cancelled() or self.link.lease_lost()
 
@@ -68,9 +69,9 @@ class JobContext:
     def once(self, session: object, step: str = "main") -> bool:
         """Return True the first time this job reaches `step`, in the caller's own transaction.
 
-        `session` is a SQLAlchemy `Session` or `Connection` of the handler's database that holds
-        the inbox table. When it returns False the effect was committed before: skip it. Raises
-        `LeaseLost` if another attempt has taken over.
+        `session` is a SQLAlchemy `Session` or `Connection` of the handler's database, which holds
+        the inbox table. False means that the step's effect was committed before: skip the step.
+        Raises `LeaseLost` if another attempt has taken over.
         """
         if self.link.lease_lost():
             raise LeaseLost(f"attempt {self.attempt} of job {self.job_id} lost its lease")

@@ -22,7 +22,7 @@ class Decision(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What went wrong in one attempt; the creator limits the length of its texts."""
+    """The failure of one attempt; the code that creates it limits the length of its texts."""
 
     code: str
     error_class: str
@@ -34,13 +34,13 @@ class Failure:
 
     @property
     def summary(self) -> str:
-        """Return the message, after the exception's class if the code does not name it."""
+        """Return the message, after the exception's class if the code does not name the class."""
         return f"{self.error_class}: {self.message}" if self.code == EXCEPTION else self.message
 
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """The handler returned; `value` is JSON-ready."""
+    """The handler returned; its `value` can be written as JSON."""
 
     value: object
 
@@ -55,7 +55,10 @@ class Retrying:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The policy gives up: a dead letter follows. `escalate_to` names a review queue, if any."""
+    """The policy allows no further attempt: the job becomes a dead letter.
+
+    `escalate_to` names a review queue, if any.
+    """
 
     failure: Failure
     category: Category

@@ -1,7 +1,7 @@
-"""The catalogue: every job type this installation knows, read from YAML.
+"""The catalogue: every job type that this installation knows, read from YAML.
 
-The shape is the operators' own: `job_retry_policies:` by type name, and `job_types:` for queue,
-SLA, limits and owner. A later file overrides an earlier one field by field, in policies too.
+A file has the sections `job_retry_policies:` (by type name) and `job_types:` (queue, SLA, limits
+and owner). A later file overrides an earlier one field by field, in policies too.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class Catalogue(Mapping[str, JobType]):
 
     @classmethod
     def load(cls, *files: Path, built_in: bool = False) -> Self:
-        """Return the types of `files`, a later one wins; raises `InvalidSettings`.
+        """Return the types in `files`; a later file overrides an earlier one.
 
-        With `built_in` the built-in types come before the first file.
+        Raises `InvalidSettings`. With `built_in` the built-in types come before the first file.
         """
         merged: dict[str, dict[str, object]] = {}
         for _, raw in layers(*files, built_in=built_in):
@@ -72,7 +72,7 @@ class Catalogue(Mapping[str, JobType]):
     def review_queues(self) -> frozenset[str]:
         """Return the queues to which the types' policies escalate.
 
-        A message's own policy adds none.
+        A policy in a message adds no queue to this list.
         """
         named = (job_type.policy.escalate_on_failure for job_type in self._types.values())
         return frozenset(name for name in named if name is not None)

@@ -26,11 +26,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(frozen=True, slots=True)
 class Handler:
-    """One registered function, with what its signature says.
+    """A registered handler: the function, and what its signature says.
 
-    `payload_model` is None if the handler takes the raw payload; `wants_context` if it takes a
-    second parameter. `job_type` is set if the decorator itself defines the type; if it has settings
-    but no queue, `lacks_queue` is its place in the code: then a job type file must define the type.
+    `payload_model` is None if the handler takes the raw payload; `wants_context` if the handler
+    takes a second parameter. `job_type` is set if the decorator itself defines the type. A
+    decorator with settings and without a queue defines no type: then `lacks_queue` is the
+    decorator's place in the code, and a job type file must define the type.
     """
 
     name: str
@@ -106,7 +107,8 @@ class Registry:
     def under(self, catalogue: Catalogue) -> Catalogue:
         """Return the catalogue with the types that only decorators define; its own types win.
 
-        Raises `InvalidSettings` for a decorator without a queue, if the catalogue has none either.
+        Raises `InvalidSettings` for a decorator without a queue, unless the catalogue defines the
+        type.
         """
         for handler in self.handlers():
             if handler.name in catalogue:
@@ -145,7 +147,7 @@ def _place(function: Callable[..., Any]) -> str:
 
 
 def _with_settings(handler: Handler, settings: Mapping[str, Any]) -> Handler:
-    """Return the handler with the type that its decorator defines, or with what that lacks."""
+    """Return the handler with its decorator's type, or with the place of the missing queue."""
     place = _place(handler.function)
     lacks_queue = "queue" not in settings
     try:

@@ -1,6 +1,6 @@
-"""The letter's table: every status of a dead letter, and the outcomes of its replay.
+"""The states of a dead letter in one table: each status, and the outcomes of a replay.
 
-These are defined only here. The database has the same lists as CHECK constraints, `docs/states.md`
+They are defined only here. The database has the same lists as CHECK constraints, `docs/states.md`
 mirrors them, and tests compare the three.
 """
 
@@ -15,7 +15,7 @@ __all__ = ["OPEN", "OUTCOMES", "LetterStatus", "ReplayOutcome", "first_status"]
 
 
 class LetterStatus(StrEnum):
-    """What has become of a dead letter."""
+    """The status of a dead letter."""
 
     PENDING = "pending"
     MANUAL_REVIEW = "manual_review"
@@ -34,7 +34,7 @@ class ReplayOutcome(StrEnum):
 
 
 OPEN: Final = (LetterStatus.PENDING, LetterStatus.MANUAL_REVIEW)
-"""The letters that wait for an operator; only these take a replay."""
+"""Dead letters with these statuses wait for an operator; only they can be replayed."""
 
 # The end of a job that an operator cancelled or aborted says nothing about its replay: no outcome.
 OUTCOMES: Final[dict[State, ReplayOutcome]] = {
@@ -45,8 +45,5 @@ OUTCOMES: Final[dict[State, ReplayOutcome]] = {
 
 
 def first_status(escalate_to: str | None) -> LetterStatus:
-    """Return the status of a new letter.
-
-    `escalate_to` is the review queue of its policy, if any.
-    """
+    """Return a new dead letter's status; `escalate_to` is its policy's review queue, if any."""
     return LetterStatus.PENDING if escalate_to is None else LetterStatus.MANUAL_REVIEW

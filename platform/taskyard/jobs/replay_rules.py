@@ -1,6 +1,7 @@
-"""What a replay needs before a letter of each category may be sent again: one table.
+"""What a replay needs for a dead letter of each category, in one table.
 
-The mark `replay_eligible` of a letter follows from it, and so does what an operator is refused.
+The mark `replay_eligible` of a dead letter follows from this table, and so does the refusal that an
+operator gets.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ FANOUT: Final = "fanout_exchange"
 
 
 class Needs(StrEnum):
-    """What must come with a replay, lest it end as the job did."""
+    """What an operator must add to a replay, so that the job does not fail again."""
 
     NOTHING = "nothing"
     EDITED_PAYLOAD = "an edited payload"
@@ -43,5 +44,5 @@ NEEDS: Final[dict[Category, Needs]] = {
 
 
 def replay_eligible(category: Category, evidence: Mapping[str, object] | None = None) -> bool:
-    """Whether such a letter may be replayed as it is: the mark it is born with."""
+    """Return whether a dead letter of this category may be replayed unchanged."""
     return NEEDS[category] is Needs.NOTHING and FANOUT not in (evidence or {})

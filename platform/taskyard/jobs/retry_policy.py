@@ -38,7 +38,7 @@ _LONGEST_MS: Final = LONGEST_DELAY / timedelta(milliseconds=1)
 
 
 class Backoff(StrEnum):
-    """How the wait grows."""
+    """How the wait before a retry grows with the number of retries."""
 
     EXPONENTIAL = "exponential"
     LINEAR = "linear"
@@ -54,7 +54,7 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Dead:
-    """Give up, for this category."""
+    """The job fails for good, with this category."""
 
     category: Category
 
@@ -63,10 +63,11 @@ RetryDecision = Retry | Dead
 
 
 class RetryPolicy(BaseModel):
-    """One job type's policy, in the words of the operators' YAML.
+    """The retry policy of one job type; the fields have the names of the YAML file.
 
-    `retry_on_errors`, if given, is exhaustive; `no_retry_errors` wins over it. Codes are those of
-    `taskyard.jobs.error_codes`. `max_retries` 0 means no retry. Delays are milliseconds.
+    If `retry_on_errors` is given, only these codes are retried; a code in `no_retry_errors` is
+    never retried. The codes are those of `taskyard.jobs.error_codes`. `max_retries` 0 means no
+    retry. Delays are milliseconds.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -85,7 +86,7 @@ class RetryPolicy(BaseModel):
         if self.max_delay_ms is not None and self.max_delay_ms < self.base_delay_ms:
             msg = (
                 f"max_delay_ms ({self.max_delay_ms}) is below base_delay_ms "
-                f"({self.base_delay_ms}): raise the one or lower the other"
+                f"({self.base_delay_ms}): raise max_delay_ms or lower base_delay_ms"
             )
             raise ValueError(msg)
         both = set(self.retry_on_errors or ()) & set(self.no_retry_errors)
@@ -127,11 +128,11 @@ class RetryPolicy(BaseModel):
         rng: random.Random,
         retry_after_s: float | None = None,
     ) -> RetryDecision:
-        """Decide on failure number `attempts` (from 1) with error `code`.
+        """Decide on failure number `attempts` (from 1) with the error `code`.
 
-        The category of a death is that of `taskyard.jobs.unretried_errors`. `retry_after_s`
-        (seconds) may ask for a longer wait than the policy's, up to `LONGEST_DELAY`; a value that
-        is not a number is ignored.
+        For a job that fails for good, `taskyard.jobs.unretried_errors` gives the category.
+        `retry_after_s` (seconds) asks for a longer wait than the policy's, up to
+        `LONGEST_DELAY`; a value that is not a number is ignored.
         """
         if not self.retries(code):
             return Dead(category_unretried(code))

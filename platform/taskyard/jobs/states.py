@@ -13,7 +13,7 @@ __all__ = ["CELERY_NAMES", "LIVE", "TERMINAL", "TRANSITIONS", "Event", "State"]
 
 
 class State(StrEnum):
-    """Where a job stands. `NONE` is the absence of a record."""
+    """The state of a job; `NONE` means that the job has no record."""
 
     NONE = "none"
     ACCEPTED = "accepted"

@@ -1,4 +1,4 @@
-"""Job types: what a service may enqueue, and how it is treated."""
+"""Job types: what a service may enqueue, and how a worker runs it."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ _NAME_LENGTH: Final = 40
 
 
 class JobType(BaseModel):
-    """One job type: its name is the Celery task's name.
+    """One job type; its name is the name of the Celery task.
 
-    `sla_s` (seconds from admission to start), `owner` and `shed_class` are shown to operators;
-    nothing enforces them yet. `domain` is the service that owns the type's jobs: an operator who is
-    bound to domains may act on those alone. `time_limit_s` kills the attempt, `soft_time_limit_s`
-    raises inside it first: in pools of processes. With gevent the hard one alone holds, with
-    threads or solo neither, as in Celery. `payload_model` is `package.module:Class`, a pydantic
-    model; None leaves payloads unchecked.
+    `sla_s` (seconds from admission to start), `owner` and `shed_class` are shown to operators; no
+    code enforces them yet. `domain` is the service that owns the type's jobs: an operator who is
+    limited to domains may act on these jobs only. `time_limit_s` kills the attempt;
+    `soft_time_limit_s` raises an exception in the handler first. Both limits work in pools of
+    processes. With gevent only the hard limit works, with threads or solo neither, as in Celery.
+    `payload_model` is a pydantic model, written `package.module:Class`; None leaves payloads
+    unchecked.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -47,7 +48,7 @@ class JobType(BaseModel):
     domain: str | None = Field(default=None, pattern=r"^[^\s,]{1,200}$")
 
     def model(self) -> type[BaseModel] | None:
-        """The payload's model, imported on demand; raises `InvalidSettings` if it is not there."""
+        """Return the payload's model, imported on demand; raises `InvalidSettings` without it."""
         if self.payload_model is None:
             return None
         module_name, class_name = self.payload_model.split(":")
@@ -60,12 +61,12 @@ class JobType(BaseModel):
             )
             raise InvalidSettings(msg) from error
         if not (isinstance(found, type) and issubclass(found, BaseModel)):
-            msg = f"job type {self.name!r}: {self.payload_model!r} is no pydantic model"
+            msg = f"job type {self.name!r}: {self.payload_model!r} is not a pydantic model"
             raise InvalidSettings(msg)
         return found
 
     def check_payload(self, payload: object) -> None:
-        """Raise `InvalidPayload` naming field, value and expectation if the model refuses it."""
+        """Raise `InvalidPayload` with field, value and expectation for a wrong payload."""
         model = self.model()
         if model is None:
             return
@@ -76,7 +77,7 @@ class JobType(BaseModel):
 
 
 def describe(job_type: str, error: ValidationError) -> str:
-    """Return the first faults of a payload, one line each: field, expectation, value."""
+    """Return the first faults of a payload, one line for each: field, expectation, value."""
     faults = [f"  {_sentence(fault)}" for fault in error.errors(include_url=False)[:5]]
     return f"the payload does not fit job type {job_type!r}:\n" + "\n".join(faults)
 

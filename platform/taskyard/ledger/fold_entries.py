@@ -19,7 +19,8 @@ _ENDED = TERMINAL | {State.DEAD_LETTERED}
 def fold(entries: Iterable[Entry]) -> list[dict[str, Any]]:
     """Return one ledger row for each (job, epoch).
 
-    The state of its last version, the rest gathered.
+    The state is that of the entry with the highest version; the other fields are collected from all
+    entries.
     """
     rows: dict[tuple[str, int], dict[str, Any]] = {}
     for entry in sorted(entries, key=lambda entry: entry.version):
@@ -55,7 +56,7 @@ def _row(entry: Entry) -> dict[str, Any]:
 
 
 def _letter(entry: Entry) -> uuid.UUID | None:
-    """Return the letter id of a death: from the event, or computed from epoch and generation."""
+    """Return a dead letter's id: from the event, or computed from epoch and generation."""
     named, generation = entry.text("letter"), entry.number("generation")
     if named is not None:
         return uuid.UUID(named)

@@ -55,8 +55,8 @@ def starts_after_replay(
 ) -> dict[tuple[str, int], datetime]:
     """Return the first start after the last replay of each job and epoch among `rows`.
 
-    Keys are (job_id, epoch). A job that was not replayed, or whose events have aged out, is left
-    out.
+    Keys are (job_id, epoch). A job that was not replayed, or whose events were deleted after the
+    retention, is left out.
     """
     lives = [(row["job_id"], row["epoch"]) for row in rows if row["generation"]]
     if not lives:
@@ -98,8 +98,8 @@ def newest(
 ) -> list[dict[str, Any]]:
     """Return the matching jobs, last changed first.
 
-    With an `identity` only what lies within its queues and domains. Raises `Refused` outside 1 to
-    `SEARCH_LIMIT`.
+    With an `identity`, the list has only jobs within its queues and domains. Raises `Refused` for a
+    limit outside 1 to `SEARCH_LIMIT`.
     """
     if not 1 <= limit <= SEARCH_LIMIT:
         raise Refused(f"limit must be from 1 to {SEARCH_LIMIT}, got {limit}")

@@ -24,7 +24,8 @@ _REPLACED: Final = ("state", "ended_at", "updated_at")
 def write(connection: Connection, entries: Sequence[Entry]) -> None:
     """Store `entries` in the caller's transaction; storing them again changes nothing.
 
-    Entries may come in any order: the version decides which state is current, and gaps are filled.
+    Entries may come in any order: the entry with the highest version decides the current state, and
+    entries that come later fill gaps in the history.
     """
     if not entries:
         return
@@ -35,7 +36,10 @@ def write(connection: Connection, entries: Sequence[Entry]) -> None:
 
 
 def write_present(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write only current states of jobs, each only if it is newer; a row has every column."""
+    """Write only current states of jobs.
+
+    A row replaces an older one only; each row has every column.
+    """
     write_rows(connection, _upsert(), rows)
 
 

@@ -28,10 +28,10 @@ _UNCLEAR_TRIES: Final = 5  # together with the waits between them about 15 s
 
 
 class _Doubt:
-    """Counts how often one batch was refused in a row, without saying whether the data is at fault.
+    """Counts how often in a row Postgres refused one batch with an unclear cause.
 
     A first refusal may come from a server in trouble. If the refusals reach the limit while the
-    rest of the batch is stored, the data is at fault: one row must not hold up all later ones.
+    rest of the batch is stored, the data is at fault: one row must not delay all later rows.
     """
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class _Doubt:
 
 
 class LetterFeed:
-    """Stores dead letters in `dead_letter_queue`. A batch is kept until it is committed."""
+    """Stores dead letters in `dead_letter_queue`; a batch is kept until its rows are committed."""
 
     def __init__(
         self,
@@ -82,8 +82,8 @@ class LetterFeed:
 class EventFeed:
     """Stores the lifecycle stream in ledger, history and audit log.
 
-    A batch is kept until it is committed. `verifier` is for the verbs in the stream; by default it
-    knows no key.
+    A batch is kept until its rows are committed. `verifier` verifies the signatures of verbs in the
+    stream; by default it has no key.
     """
 
     def __init__(

@@ -30,7 +30,7 @@ _REFUSED: Final = frozenset({Refusal.DATA})
 
 @dataclass(frozen=True, slots=True)
 class Storing(Generic[T]):
-    """How items of one kind are stored."""
+    """How to store items of one kind."""
 
     write: Callable[[Connection, Sequence[T]], None]
     salvage: Sequence[Callable[[Connection, T, str], None]]
@@ -43,11 +43,11 @@ class Storing(Generic[T]):
 def store(
     connection: Connection, items: Sequence[T], way: Storing[T], *, unclear: bool = False
 ) -> None:
-    """Write `items` in the caller's transaction; halve the batch until each refused one is alone.
+    """Write `items` in the caller's transaction; halve the batch until each refused item is alone.
 
     One bad row in 500 costs 9 more writes. An error that is not the data's fault is raised, and
-    nothing of the batch is kept. With `unclear`, refusals that do not say whose fault they are
-    count as the data's.
+    then no row of the batch is stored. With `unclear`, a refusal that does not show whose fault it
+    is counts as the data's fault.
     """
     if not items:
         return
@@ -92,7 +92,7 @@ def _refusal(
     refused: frozenset[Refusal],
     tries: int = _TRIES,
 ) -> str | None:
-    """Return why Postgres, or the driver, refuses the `write`; None if it does not."""
+    """Return why Postgres, or the driver, refuses the `write`; None if the write succeeds."""
     try:
         with connection.begin_nested():
             write()

@@ -12,13 +12,13 @@ __all__ = ["Delivery", "LetterSource"]
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One message of the mirror's queue; `tag` belongs to the source.
+    """One message of the mirror's queue.
 
-    The `body` of a letter is decompressed; a message that the broker dropped keeps its bytes.
-    `fault` is why a body could not be decompressed. `own_id` identifies a message without an id of
-    its own: no two deliveries share it, so equal bytes become as many rows as there were messages.
-    `delivered_before`: the broker has delivered the same message before, so a row may exist
-    already.
+    `tag` belongs to the source. `body` is decompressed if the message is a dead letter; a message
+    that the broker dropped keeps its bytes. `fault` is why a body could not be decompressed.
+    `own_id` identifies a message without an id: no two deliveries share it, so messages with the
+    same bytes become one row each. `delivered_before`: the broker has delivered the same message
+    before, so a row may exist already.
     """
 
     body: bytes
@@ -33,7 +33,7 @@ class Delivery:
 
 
 class LetterSource(Protocol):
-    """A queue of dead letters; a delivery that is not acknowledged comes again."""
+    """A queue of dead letters; it returns a delivery again if the delivery was not acknowledged."""
 
     def take(self, limit: int, wait_s: float) -> Sequence[Delivery]:
         """Return up to `limit` deliveries, waiting `wait_s` for the first.
@@ -43,5 +43,8 @@ class LetterSource(Protocol):
         ...
 
     def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
-        """Acknowledge them; may raise ServerUnreachable, after which they come again."""
+        """Acknowledge deliveries.
+
+        May raise `ServerUnreachable`; then the deliveries come again.
+        """
         ...

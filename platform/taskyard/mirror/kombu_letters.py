@@ -24,9 +24,10 @@ __all__ = ["KombuLetters"]
 
 
 class KombuLetters:
-    """Takes raw messages from `queue`; only one thread may use it.
+    """Takes raw messages from `queue`; only one thread may use this object.
 
-    It reconnects after a lost connection, and what was not acknowledged comes again.
+    After a lost connection it connects again, and the broker delivers unacknowledged messages
+    again.
     """
 
     def __init__(
@@ -51,14 +52,17 @@ class KombuLetters:
         return [_delivery(message) for message in taken]
 
     def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
-        """Acknowledge them; raises `ServerUnreachable`, after which they come again."""
+        """Acknowledge deliveries.
+
+        Raises `ServerUnreachable`; then the deliveries come again.
+        """
         messages = [one.tag for one in deliveries if isinstance(one.tag, Message)]
         with self._reachable():
             for channel in {message.channel for message in messages}:
                 _settle(channel, [message for message in messages if message.channel is channel])
 
     def close(self) -> None:
-        """Give back what was not acknowledged, and close."""
+        """Return unacknowledged messages to the queue, and close the connection."""
         self._buffer.clear()
         self._consumer = None
         self._connection.release()
@@ -107,12 +111,12 @@ class KombuLetters:
                 "the broker",
                 redact_url(self._connection.as_uri(include_password=False)),
                 error,
-                "Start it, or correct TASKYARD_BROKER_URL. The messages in it are not lost.",
+                "Start it, or correct TASKYARD_BROKER_URL. Its messages are not lost.",
             ) from error
 
 
 def _settle(channel: Any, messages: Sequence[Message]) -> None:
-    """Acknowledge messages of one channel: with our transport all of them in one round trip."""
+    """Acknowledge messages of one channel; with Taskyard's transport in one round trip."""
     if not isinstance(channel, Channel | SentinelChannel):
         for message in messages:
             message.ack()

@@ -1,4 +1,4 @@
-"""Convert a letter to its row of `dead_letter_queue`."""
+"""Convert a dead letter to its row of `dead_letter_queue`."""
 
 from __future__ import annotations
 
@@ -74,9 +74,9 @@ def _columns(item: Readable) -> dict[str, Any]:
 
 
 def salvaged_row(item: Readable, why: str) -> dict[str, Any]:
-    """Return the letter in a form that Postgres accepts.
+    """Return the dead letter in a form that Postgres accepts.
 
-    The envelope itself is stored beside it.
+    The row also has the bytes of the original envelope.
     """
     kept = {name: _fit(name, value) for name, value in _columns(item).items()}
     kept |= {"attempts": [], "evidence": {}, "headers": None, "properties": None}
@@ -104,7 +104,7 @@ def _moment(item: Readable) -> datetime | None:
 
 
 def _envelope(item: Readable) -> bytes:
-    """Return bytes from which the whole letter can be read again."""
+    """Return bytes from which the whole dead letter can be read again."""
     if is_drop(item.delivery):
         try:
             # A message that is not a letter has no cause and no headers.
@@ -115,9 +115,10 @@ def _envelope(item: Readable) -> bytes:
 
 
 def junk_row(item: Unreadable, now: datetime) -> dict[str, Any]:
-    """Return a row for bytes that are not a letter, with an id of its delivery; its time is `now`.
+    """Return a row for bytes that are not a dead letter; the row's time is `now`.
 
-    A letter has its id in its bytes, so their hash is the same at each delivery.
+    The id of a dead letter of which only the bytes can be stored is the hash of these bytes: it is
+    the same at each delivery. Other bytes get the id of their delivery.
     """
     delivery = item.delivery
     repeated = delivery.delivered_before and not item.is_letter
@@ -140,7 +141,7 @@ def junk_row(item: Unreadable, now: datetime) -> dict[str, Any]:
 
 
 def _named(value: object) -> str | None:
-    """Return a header's value, which a client may have filled with anything."""
+    """Return a header's value as text; a client may have put any value into the header."""
     return None if value is None else _text(str(value))[:_NAME_LENGTH]
 
 
@@ -160,7 +161,7 @@ def _cut(name: str, text: str) -> str:
 
 
 def _why(words: str) -> str:
-    """Return why the row is not whole; Postgres quotes values in its errors."""
+    """Return why the row is incomplete, without values: Postgres quotes them in its errors."""
     return _text(redact_text(words))[:2000]
 
 

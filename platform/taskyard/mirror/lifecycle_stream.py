@@ -23,14 +23,14 @@ _FORGET_IDLE_MS: Final = 3_600_000
 
 @dataclass(frozen=True, slots=True)
 class StreamEntry:
-    """One entry as it is in the stream."""
+    """One entry of the lifecycle stream."""
 
     id: str
     fields: Mapping[bytes, bytes]
 
 
 class LifecycleStream:
-    """One consumer of the group `mirror`; one that is idle for `claim_idle_ms` counts as dead."""
+    """One consumer of the group `mirror`; it counts as dead when idle for `claim_idle_ms`."""
 
     def __init__(
         self,
@@ -48,8 +48,9 @@ class LifecycleStream:
     def take(self, limit: int, wait_ms: int) -> list[StreamEntry]:
         """Return up to `limit` new entries, waiting `wait_ms` for the first.
 
-        After a lost connection it first returns entries that this consumer has already: the reply
-        with them, or their acknowledgement, may have been lost with the connection.
+        After a lost connection the first call returns the entries that this consumer has taken
+        already: the server's reply with them, or their acknowledgement, may have been lost with the
+        connection.
         """
         own = self._read("0", limit, 1) if self._unsure else []
         return own or self._read(">", limit, wait_ms)
@@ -80,7 +81,7 @@ class LifecycleStream:
         return _entries(answer[1])
 
     def settle(self, entries: Sequence[StreamEntry]) -> None:
-        """Remove entries from group and stream in one step, so that none stays in memory."""
+        """Remove entries from group and stream in one step, so that no entry stays in Redis."""
         if not entries:
             return
         ids = [entry.id for entry in entries]
@@ -92,7 +93,7 @@ class LifecycleStream:
         self._unsure = unsure
 
     def forget_dead(self) -> None:
-        """Remove consumers that hold nothing and did nothing for an hour."""
+        """Remove consumers that hold no entry and were idle for an hour."""
         try:
             consumers: Any = self._client.xinfo_consumers(self._key, GROUP)
         except ResponseError as error:
@@ -103,10 +104,7 @@ class LifecycleStream:
                 self._client.xgroup_delconsumer(self._key, GROUP, consumer["name"])
 
     def _create_group(self, cause: ResponseError) -> None:
-        """Create the group, which is missing at first start and after a flush.
-
-        Raise other refusals.
-        """
+        """Create the group if it is missing (first start, flush); raise other refusals."""
         if not str(cause).startswith(("NOGROUP", "ERR no such key", "no such key")):
             raise named(self._client, cause, {self._key: "stream"})
         try:

@@ -31,7 +31,7 @@ _WAIT_S: Final = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Mirrored:
-    """How much one round stored: deliveries of letters, entries of the lifecycle stream."""
+    """The result of one round: the numbers of stored dead letters and of stored stream entries."""
 
     letters: int
     events: int
@@ -56,7 +56,10 @@ class Mirror:
         self._events = EventFeed(engine, stream, clock, verifier=Verifier(settings, clock))
 
     def run_once(self, wait_s: float = 0.0) -> Mirrored:
-        """Store one batch of each; raises `ServerUnreachable` where `run` would wait."""
+        """Store one batch of dead letters and one of events.
+
+        Raises `ServerUnreachable` where `run` would wait.
+        """
         return Mirrored(letters=self._letters.step(wait_s), events=self._events.step(wait_s))
 
     def run(self, stop: threading.Event) -> None:
@@ -92,7 +95,7 @@ class Mirror:
 def _watch(loops: list[Future[None]], stop: threading.Event) -> None:
     """Return when `stop` is set or a loop has failed.
 
-    A mirror with one loop must not look healthy.
+    A mirror of which one loop has failed must not look healthy.
     """
     while not stop.is_set():
         done, _ = wait(loops, timeout=_WAIT_S, return_when=FIRST_COMPLETED)

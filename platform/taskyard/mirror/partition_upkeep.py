@@ -26,7 +26,7 @@ _CLOCKS_MAY_DIFFER_S: Final = 3600.0
 def keep_partitions(engine: Engine, settings: Settings, clock: Clock) -> None:
     """Create the partitions of the next weeks, and drop those past retention.
 
-    While this machine's clock and Postgres' are over an hour apart nothing is dropped.
+    While this machine's clock and Postgres' clock differ by over an hour, no partition is dropped.
     """
     with engine.begin() as connection:
         own, theirs = clock.now(), connection.execute(select(func.now())).scalar_one()
@@ -81,8 +81,8 @@ def _log_aged_out(table: str, days: int, aged: AgedOut) -> None:
         )
     if aged.open_letters:
         log.warning(
-            "deleted %d letters that still waited for an operator: they were not replayed within "
-            "%d days. Handle letters sooner, or raise TASKYARD_LETTER_RETENTION_DAYS",
+            "deleted %d dead letters that still waited for an operator: they were not replayed "
+            "within %d days. Handle dead letters sooner, or raise TASKYARD_LETTER_RETENTION_DAYS",
             aged.open_letters,
             days,
             extra={"action": "open_letters_aged_out", "letters": aged.open_letters},

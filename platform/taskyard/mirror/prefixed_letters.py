@@ -1,4 +1,4 @@
-"""The letters at a Redis broker: our own, and those of installed apps under their own prefixes."""
+"""Dead letters at a Redis broker: Taskyard's own, and those of installed apps with a prefix."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _BRIEFLY_S: Final = 0.05
 
 
 def letter_source(settings: Settings, records: redis.Redis) -> KombuLetters | PrefixedLetters:
-    """Return the source of a mirror's letters for these settings; it connects later."""
+    """Return the source of dead letters for these settings; it connects at first use."""
 
     def opened(prefix: str | None) -> KombuLetters:
         made = connection(settings, prefix)
@@ -38,10 +38,10 @@ def letter_source(settings: Settings, records: redis.Redis) -> KombuLetters | Pr
 
 
 class PrefixedLetters:
-    """A `LetterSource` over our own letters and over each prefix; only one thread may use it.
+    """A `LetterSource` of Taskyard's dead letters and of those under each prefix, for one thread.
 
-    `opened` makes the source of a prefix. One that cannot be read does not hold up the others: the
-    rights to it may differ.
+    `opened` makes the source of a prefix. A source that cannot be read does not stop the others:
+    the rights to the prefixes may differ.
     """
 
     def __init__(
@@ -58,9 +58,9 @@ class PrefixedLetters:
         self._refusals = Refusals(clock=clock.monotonic_s)
 
     def take(self, limit: int, wait_s: float) -> Sequence[Delivery]:
-        """Take the letters of one prefix, as `LetterSource.take`.
+        """Take dead letters of one prefix, as `LetterSource.take` does.
 
-        Every second call takes our own.
+        Every second call takes those without a prefix.
         """
         self._look()
         self._turn += 1
@@ -72,7 +72,7 @@ class PrefixedLetters:
         return [_tagged(self._own, delivery) for delivery in self._own.take(limit, wait_s)]
 
     def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
-        """Acknowledge, as `LetterSource.acknowledge`."""
+        """Acknowledge deliveries, as `LetterSource.acknowledge` does."""
         by_source: dict[int, tuple[LetterSource, list[Delivery]]] = {}
         for delivery in deliveries:
             source, theirs = _untagged(delivery)
@@ -81,7 +81,7 @@ class PrefixedLetters:
             source.acknowledge(own)
 
     def close(self) -> None:
-        """Give back what was not acknowledged, and close."""
+        """Return unacknowledged messages to their queues, and close all sources."""
         for source in (*self._others.values(), self._own):
             source.close()
 
@@ -96,7 +96,7 @@ class PrefixedLetters:
         self._looked_at_s = now_s
 
     def _taken(self, prefix: str, source: LetterSource, limit: int) -> Sequence[Delivery]:
-        what = f"letters under the prefix {prefix!r} not taken"
+        what = f"dead letters under the prefix {prefix!r} not taken"
         if self._refusals.waits_s(what):
             return []
         try:

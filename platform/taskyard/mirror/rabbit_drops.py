@@ -1,4 +1,4 @@
-"""Messages that RabbitMQ dropped itself: the task's message, whose header `x-death` says why.
+"""Messages that RabbitMQ itself dropped: a task's message with the cause in its header `x-death`.
 
 See https://www.rabbitmq.com/docs/dlx#effects.
 """
@@ -35,7 +35,7 @@ def is_drop(delivery: Delivery) -> bool:
 
 
 def letter_of_drop(delivery: Delivery) -> Letter:
-    """Build the letter of a dropped message; raises ValueError if a header is not as expected."""
+    """Build the dead letter of a dropped message; raises ValueError for an unexpected header."""
     headers = delivery.headers
     death = headers["x-death"][0]
     reason, at_us = str(death.get("reason")), _time_us(death)
@@ -79,7 +79,10 @@ def _job_id(delivery: Delivery) -> str | None:
 
 
 def _letter_id(job_id: str, stamp: Stamp | None, job_type: str, at_us: int) -> str:
-    """Return a letter id; a message without a stamp is identified by its id, task and time."""
+    """Return a dead letter's id.
+
+    For a message without a stamp, the id is computed from the message's id, task and time.
+    """
     if stamp is not None:
         return letter_id(job_id, stamp.epoch, stamp.generation)
     return str(uuid.uuid5(LETTER_NAMESPACE, f"{job_id}:{job_type}:{at_us}"))

@@ -1,4 +1,4 @@
-"""Read a delivery: a letter, a message that the broker dropped, or neither."""
+"""Read a delivery: it is a dead letter, a message that the broker dropped, or neither."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ __all__ = ["Readable", "Unreadable", "holds_nul", "read"]
 
 @dataclass(frozen=True, slots=True)
 class Readable:
-    """A letter with its key.
+    """A dead letter with its key.
 
-    It contains the time of its decision, so every copy has the same key.
+    The dead letter contains the time of its decision, so every copy has the same key.
     """
 
     delivery: Delivery
@@ -32,7 +32,7 @@ class Readable:
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """Bytes that are not a letter, and why; or a letter of which only the bytes can be stored."""
+    """Bytes that are no dead letter, and why; or a dead letter that is stored only as bytes."""
 
     delivery: Delivery
     why: str
@@ -40,9 +40,9 @@ class Unreadable:
 
 
 def read(delivery: Delivery) -> Readable | Unreadable:
-    """Return what `delivery` is.
+    """Return what `delivery` is: a dead letter, or unreadable bytes.
 
-    Never raises, since every message in the queue must become a row.
+    This never raises, since every message in the queue must become a row.
     """
     if delivery.fault:
         return Unreadable(delivery, f"not a letter: {delivery.fault}")

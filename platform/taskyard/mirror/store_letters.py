@@ -1,4 +1,4 @@
-"""Store a batch of deliveries: one row for each death, however often it is delivered."""
+"""Store a batch of deliveries: one row for each dead letter, however often it is delivered."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def store_letters(
 ) -> None:
     """Store `deliveries` in the caller's transaction; storing them again changes nothing.
 
-    `clock` gives the time of a message that is not a letter and has no time of its own; `unclear`
-    is that of `store`.
+    `clock` gives the time of a message that is neither a dead letter nor has a time of its own.
+    `unclear` is a parameter of `store`.
     """
     items = [read(delivery) for delivery in deliveries]
     letters = _latest(item for item in items if isinstance(item, Readable))
@@ -75,7 +75,7 @@ def _junk_way(now: datetime) -> Storing[Unreadable]:
 
 
 def _latest(items: Iterable[Readable]) -> list[Readable]:
-    """Return one item for each key, the highest version: a statement may not change a row twice."""
+    """Return the highest version for each key: a statement may not change a row twice."""
     latest: dict[tuple[object, object], Readable] = {}
     for item in items:
         known = latest.get((item.id, item.decided_at))
@@ -145,7 +145,10 @@ def _insert_junk(
     now: datetime,
     spelled: Callable[[dict[str, Any]], dict[str, Any]],
 ) -> None:
-    """Insert unless the id exists with any time: a constraint over partitions cannot say that."""
+    """Insert a row unless its id exists, with any time.
+
+    No constraint over partitions can check this.
+    """
     values = spelled(junk_row(item, now))
     key = int.from_bytes(values["id"].bytes[:8], signed=True)
     connection.execute(select(func.pg_advisory_xact_lock(key)))
@@ -158,7 +161,7 @@ def _insert_junk(
 
 def _log_raw(letter_id: uuid.UUID, why: str) -> None:
     log.warning(
-        "letter %s could not be stored as a row, so its bytes were stored: %s",
+        "dead letter %s could not be stored as a row, so its bytes were stored: %s",
         letter_id,
         why,
         extra={"action": "mirror_stored_raw", "letter": str(letter_id)},

@@ -79,7 +79,7 @@ def store_events(
 ) -> None:
     """Store stream entries in the caller's transaction; storing them again changes nothing.
 
-    `unclear` is that of `store`.
+    `unclear` is a parameter of `store`.
     """
     items = []
     for raw in raws:
@@ -101,7 +101,7 @@ def _write(connection: Connection, items: Sequence[_Item]) -> None:
 
 
 def _salvage(connection: Connection, item: _Item, why: str) -> None:
-    """Store the event with its texts cleaned."""
+    """Store an event; escape the characters in its texts that Postgres cannot store."""
     detail = {
         name: _clean(value)[:_TEXT_LENGTH] if isinstance(value, str) else value
         for name, value in item.entry.detail.items()
@@ -116,7 +116,7 @@ def _keep_bytes(connection: Connection, item: _Item, why: str) -> None:
 
 
 def _reject(connection: Connection, raw: StreamEntry, why: str) -> None:
-    """Store an entry's bytes, and beside them an ASCII form, which any database can store."""
+    """Store an entry's bytes, with an ASCII form of the entry that any database can store."""
     entry = b"\n".join(name + b"=" + value for name, value in raw.fields.items())
     values = {
         "id": uuid.uuid5(_REJECT_NAMESPACE, f"{raw.id}:{sha256(entry).hexdigest()}"),

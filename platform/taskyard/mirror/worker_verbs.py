@@ -1,8 +1,8 @@
-"""Verbs of processes without Postgres: verified again, and written into the audit log.
+"""Verbs of processes without Postgres: verify them again, and write them into the audit log.
 
-What the stream says is not believed: whoever can enqueue can append to it. So the identity comes
-from the credential alone. Without a valid one an entry is a denial of `broker:unverified`, of which
-there are counts and no rows.
+An entry of the stream proves nothing, because every program that can enqueue can append an entry.
+So the identity comes only from the credential. An entry without a valid credential is a denial of
+`broker:unverified`: such denials are counted and have no audit rows.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ _LOCK: Final = text("SELECT pg_advisory_xact_lock(hashtextextended(:request_id, 
 
 
 def is_verb(entry: StreamEntry) -> bool:
-    """Return whether an entry of the stream is a verb, and not an event of a job."""
+    """Return whether an entry of the stream is a verb; otherwise it is an event of a job."""
     return VERB_FIELD in entry.fields
 
 
 def store_verbs(connection: Connection, entries: Sequence[StreamEntry], verifier: Verifier) -> None:
-    """Write the audit rows of verbs in the caller's transaction; a row is written once.
+    """Write the audit rows of verbs in the caller's transaction; each row is written once.
 
-    Denials without an identity are counted; after a mirror's death between its commit and its
-    settlement those of one batch are counted twice.
+    Denials without an identity are only counted. If the mirror dies between its commit and the
+    acknowledgement of a batch, the denials of this batch are counted twice.
     """
     for entry in entries:
         try:
             event = VerbEvent.parse(entry.fields)
         except (KeyError, ValueError) as error:
             log.warning(
-                "entry %s of the lifecycle stream is no verb: %s",
+                "entry %s of the lifecycle stream is not a valid verb: %s",
                 entry.id,
                 error,
                 extra={"action": "verb_unreadable", "entry": entry.id},

@@ -1,4 +1,4 @@
-"""The outbox: intents committed with their audit row, carried out by the relay afterwards."""
+"""The outbox: intents, committed with their audit row; the relay carries them out later."""
 
 from taskyard.outbox.intents import Intent, claim, finish, postpone, put, why_waiting
 

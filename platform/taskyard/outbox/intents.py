@@ -1,6 +1,6 @@
-"""Add intents, claim them in order, finish or postpone them.
+"""The queue of intents: add, claim in order, finish or postpone.
 
-A claimed row stays locked until the claimer's transaction ends, so after a crash it is free at
+A claimed row is locked until the claimer's transaction ends, so after a crash the row is free at
 once.
 """
 
@@ -22,7 +22,10 @@ __all__ = ["Intent", "claim", "finish", "postpone", "put", "why_waiting"]
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """Something to be done outside Postgres; `id` is the request's id."""
+    """An intent: an action outside Postgres that the relay must carry out.
+
+    `id` is the id of the request.
+    """
 
     id: uuid.UUID
     kind: str
@@ -46,9 +49,9 @@ def put(connection: Connection, intent: Intent) -> None:
 
 
 def claim(connection: Connection) -> Intent | None:
-    """Lock and return the oldest open intent that no relay holds, None if there is none.
+    """Lock and return the oldest open intent that no relay holds; None if there is no such intent.
 
-    Intents of one job are carried out in order: a younger one waits for an older.
+    The intents of one job are carried out in order: a younger intent waits for an older one.
     """
     older = OUTBOX.alias("older")
     waits = exists().where(
@@ -71,7 +74,7 @@ def claim(connection: Connection) -> Intent | None:
 
 
 def finish(connection: Connection, intent_id: uuid.UUID) -> None:
-    """Mark an intent as carried out (or refused for good)."""
+    """Mark an intent as carried out, or as refused for good."""
     _set(connection, intent_id, done_at=func.clock_timestamp())
 
 
@@ -86,7 +89,7 @@ def postpone(connection: Connection, intent_id: uuid.UUID, wait: timedelta, erro
 
 
 def why_waiting(connection: Connection, intent_id: uuid.UUID) -> str | None:
-    """Return why the last try of an open intent failed; None before a try, and once it is done."""
+    """Return why the last try of an open intent failed; None before a try, and after a success."""
     query = select(OUTBOX.c.last_error).where(OUTBOX.c.id == intent_id, OUTBOX.c.done_at.is_(None))
     return connection.scalar(query)
 

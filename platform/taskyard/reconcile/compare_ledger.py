@@ -1,4 +1,4 @@
-"""Jobs whose ledger row is older than the record, or that only the ledger still has."""
+"""Jobs whose ledger row is older than their record, and jobs that only the ledger has."""
 
 from __future__ import annotations
 
@@ -34,10 +34,7 @@ _SLACK_US: Final = us_of(1)
 
 
 def oldest_event_us(records: Records) -> int | None:
-    """Return when the oldest event was appended that the mirror has not stored.
-
-    None without one.
-    """
+    """Return the time of the oldest event that the mirror has not stored; None without one."""
     entries: Any = records.client.xrange(records.keys.lifecycle, count=1)
     return int(entries[0][0].partition(b"-")[0]) * 1000 if entries else None
 
@@ -45,7 +42,7 @@ def oldest_event_us(records: Records) -> int | None:
 def behind(
     engine: Engine, seen: Sequence[Seen], settled_us: int, oldest_us: int | None
 ) -> Iterator[Finding]:
-    """Yield rows that are older than their record although no event is on its way."""
+    """Yield ledger rows that are older than their record although no event is on its way."""
     if oldest_us is not None:
         settled_us = min(settled_us, oldest_us - _SLACK_US)
     settled = [one for one in seen if one.touched_us < settled_us]
@@ -63,10 +60,10 @@ def behind(
 
 
 def _versions(engine: Engine, seen: Sequence[Seen]) -> dict[tuple[str, int], int | None]:
-    """Return the version of each job in the ledger, -1 if it has none.
+    """Return the version of each job in the ledger, -1 for a job without a row.
 
-    None for an id that Postgres cannot store (a NUL, a character that its encoding lacks): the
-    mirror keeps the events of such a job as bytes, so there is nothing to compare.
+    The version is None for an id that Postgres cannot store (a NUL, a character that its encoding
+    lacks): the mirror keeps the events of such a job as bytes, so there is no row to compare.
     """
     keys = [(one.job_id, one.epoch) for one in seen]
     wanted = tuple_(LEDGER.c.job_id, LEDGER.c.epoch)

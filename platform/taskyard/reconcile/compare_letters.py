@@ -1,4 +1,4 @@
-"""Letters that a record has and Postgres lacks, or that Postgres has and a record lacks."""
+"""Dead letters that a record names and Postgres lacks, or that Postgres has without a record."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["letter_of", "missing_letters", "not_mirrored", "waiting_letters"]
 
 
 def not_mirrored(engine: Engine, dead: Sequence[Seen]) -> list[Seen]:
-    """Return these dead-lettered records whose letter is not in Postgres."""
+    """Return the dead-lettered records whose dead letter is not in Postgres."""
     by_letter = {uuid.UUID(letter_of(seen)): seen for seen in dead}
     if not by_letter:
         return []
@@ -37,7 +37,7 @@ def not_mirrored(engine: Engine, dead: Sequence[Seen]) -> list[Seen]:
 def missing_letters(
     missing: Sequence[Seen], kept: KeptLetters, box: LetterBox
 ) -> Iterator[Finding]:
-    """Yield one finding each; `missing` are neither in Postgres nor on their way there."""
+    """Yield a finding for each dead letter that is neither in Postgres nor on its way there."""
     for seen in missing:
         try:
             letter = kept.find(letter_of(seen), seen.numbers["decided"])
@@ -56,7 +56,7 @@ def _post(box: LetterBox, letter: Any) -> bool:
 def waiting_letters(
     engine: Engine, records: Records, budget: Budget, limit: int
 ) -> Iterator[Finding]:
-    """Yield letters that wait for an operator although their job went on or has no record."""
+    """Yield dead letters that wait for an operator although their job went on or has no record."""
     query = (
         select(LETTERS.c.id, LETTERS.c.original_request_id, LETTERS.c.epoch, LETTERS.c.generation)
         .where(LETTERS.c.status.in_(OPEN), LETTERS.c.version > 0)
@@ -93,5 +93,5 @@ def _mark_replayed(engine: Engine, letter: uuid.UUID, outcome: ReplayOutcome | N
 
 
 def letter_of(seen: Seen) -> str:
-    """Return the id of the letter of this death."""
+    """Return the id of the dead letter of this death."""
     return letter_id(seen.job_id, seen.epoch, seen.generation)

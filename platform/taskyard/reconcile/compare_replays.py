@@ -55,7 +55,7 @@ def _was_published(seen: Seen, messages: Messages) -> bool:
 
 
 def lost_replays(engine: Engine, records: Records, limit: int) -> Iterator[Finding]:
-    """Yield replays that count as done although the record is still in the letter's generation."""
+    """Yield replays that count as done although the record's generation did not change."""
     query = (
         select(OUTBOX.c.id, OUTBOX.c.job_id, OUTBOX.c.epoch, LETTERS.c.generation)
         .join(LETTERS, LETTERS.c.id == func.uuid(OUTBOX.c.payload["letter_id"].astext))
@@ -84,7 +84,7 @@ def _with_records(engine: Engine, records: Records, query: Any) -> Iterator[tupl
 
 
 def _held(connection: Connection, intent: uuid.UUID) -> Any:
-    """Return the open intent, locked; None if a relay has it or had it."""
+    """Return the open intent, locked; None if a relay holds it or has finished it."""
     query = (
         select(OUTBOX)
         .where(OUTBOX.c.id == intent, OUTBOX.c.done_at.is_(None))

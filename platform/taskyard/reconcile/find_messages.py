@@ -36,9 +36,9 @@ class Held:
 
 @dataclass(slots=True)
 class Messages:
-    """The stamps of every job's messages (None for one without), and the letters on their way.
+    """The stamps of every job's messages, and the dead letters on their way to Postgres.
 
-    Messages that workers hold are in `held` too.
+    A stamp is None for a message without one. Messages that workers hold are in `held` too.
     """
 
     stamps: dict[str, set[Position | None]] = field(default_factory=lambda: defaultdict(set))
@@ -47,19 +47,19 @@ class Messages:
     letters: set[str] = field(default_factory=set)
 
     def serves(self, seen: Seen) -> bool:
-        """Return whether some message will continue this job."""
+        """Return whether one of the messages will continue this job."""
         return any(_carries(stamp, seen) for stamp in self.stamps.get(seen.job_id, ()))
 
     def waits(self, seen: Seen) -> bool:
-        """Return whether such a message waits for a worker: in a queue, or until it is due."""
+        """Return whether this job's next message waits in a queue or in the delay store."""
         return any(_carries(stamp, seen) for stamp in self.waiting.get(seen.job_id, ()))
 
     def holding(self, seen: Seen) -> list[Held]:
-        """Return such messages that workers hold."""
+        """Return the messages that will continue this job and that workers hold."""
         return [one for one in self.held.get(seen.job_id, ()) if _carries(one.position, seen)]
 
     def merge(self, other: Messages) -> None:
-        """Add what another search found."""
+        """Add the messages that another search found."""
         for job_id, stamps in other.stamps.items():
             self.stamps[job_id] |= stamps
         for job_id, stamps in other.waiting.items():
@@ -106,7 +106,7 @@ def find_held(client: redis.Redis, where: MessageLocations, job_id: str) -> Mess
 def find_messages(client: redis.Redis, where: MessageLocations, budget: Budget) -> Messages:
     """Find every message.
 
-    One that moves from key to key meanwhile may be missed, so search twice.
+    The search may miss a message that moves from key to key meanwhile, so search twice.
     """
     found = Messages()
     for document, place in _documents(client, where):

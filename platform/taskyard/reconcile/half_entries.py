@@ -1,10 +1,8 @@
 """Entries of two stores whose other half is missing.
 
-The delay store and the unacknowledged messages are each a hash of messages and a sorted set of
-times; an entry in only one of the two is an inconsistency.
-
-The script that repairs a candidate checks it again, so that a message that is being moved is never
-reported.
+Two stores consist of a hash of messages and a sorted set of times: the delay store, and the
+unacknowledged messages. An entry in only one of the two parts is an inconsistency. The script that
+repairs an entry checks it again, so a message that is just being moved is never reported.
 """
 
 from __future__ import annotations

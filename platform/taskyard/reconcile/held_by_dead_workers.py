@@ -1,4 +1,4 @@
-"""Jobs whose message a dead worker holds: when it comes back, or giving it back now."""
+"""Jobs whose message a dead worker holds: when the message comes back, or return it now."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ __all__ = ["Abandoned"]
 log = logger(__name__)
 
 _UNKNOWN: Final = (
-    "kombu's transport does not say who holds a message: some are held by a worker without "
-    "Taskyard, or by a dead worker, and come back after the visibility timeout"
+    "kombu's transport does not say who holds a message: a worker without Taskyard or a dead "
+    "worker holds some messages; those of a dead worker come back after the visibility timeout"
 )
 _OPEN: Final = frozenset({State.NONE, State.ACCEPTED, State.RUNNING, State.RETRYING})
 
 
 @dataclass(frozen=True, slots=True)
 class Abandoned:
-    """Compares what workers hold with the workers that live.
+    """Compares the messages that workers hold with the workers that live.
 
-    `undelivered` are dead-lettered jobs whose letter was not found anywhere.
+    `undelivered` are dead-lettered jobs whose dead letter was not found anywhere.
     """
 
     settings: Settings
@@ -49,7 +49,10 @@ class Abandoned:
     undelivered: frozenset[str]
 
     def add_findings(self, report: Report, grace_s: float) -> None:
-        """Add findings; a message that no known worker has held for `grace_s` is only suspected."""
+        """Add findings to the report.
+
+        A message that no known worker has held for `grace_s` is only suspected.
+        """
         job_ids = sorted(self.messages.held)
         for start in range(0, len(job_ids), BATCH):
             batch = job_ids[start : start + BATCH]

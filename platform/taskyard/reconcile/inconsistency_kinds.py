@@ -35,7 +35,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """Texts of a kind; `repair` is empty if it cannot be repaired without inventing data."""
+    """The texts of a kind; `repair` is empty if only invented data could repair it."""
 
     text: str
     repair: str
@@ -61,7 +61,7 @@ MEANINGS: Final[dict[Kind, Meaning]] = {
         "",
     ),
     Kind.LETTER_MISSING: Meaning(
-        "dead-lettered, and its letter is neither in Postgres nor on its way",
+        "dead-lettered, and its dead letter is neither in Postgres nor on its way there",
         "the kept copy of the letter is published again; without one only reported",
     ),
     Kind.LETTER_WITHOUT_RECORD: Meaning(

@@ -1,8 +1,8 @@
-"""Which worker holds a message, whether it lives, and when the message comes back if it does not.
+"""Which worker holds a message, whether that worker lives, and when the message comes back.
 
-With Taskyard's transport a tag names its owner, whose heartbeat is at the broker. With kombu's a
-tag names no worker: then the record names the worker of a running job, and workers list what else
-they hold in their heartbeat beside the records.
+With Taskyard's transport the message's tag names its owner, whose heartbeat is at the broker. With
+kombu's transport a tag names no worker. Then the record names the worker of a running job, and
+workers list all other messages that they hold in their heartbeat beside the records.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _SWEEP_S: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Return:
-    """When a message that a dead worker holds comes back, and which worker returns it.
+    """When a dead worker's message comes back, and which worker returns the message.
 
     `at_us` is None if no running worker would return it. `sure`: the holder was seen alive before
-    its heartbeat stopped, so giving back its message is safe.
+    its heartbeat stopped, so it is safe to return its message.
     """
 
     holder: str
@@ -48,7 +48,7 @@ class Return:
 
 @dataclass(frozen=True)
 class Holders:
-    """All live workers, and the time of their last heartbeat, by their own server's clock."""
+    """All live workers, with the time of each one's last heartbeat by their own server's clock."""
 
     lease_s: float
     owners_now_us: int
@@ -62,23 +62,21 @@ class Holders:
 
     @cached_property
     def _named(self) -> set[str]:
-        """Return the tags that some worker, living or dead, says it holds."""
+        """Return the tags of all messages that a worker, living or dead, has listed as held."""
         return {tag for member in self.members for tag in member.held}
 
     def is_unknown(self, held: Held, seen: Seen) -> bool:
         """Return whether the holder of a message is unknown.
 
-        Neither tag, record nor heartbeat names it.
+        Then neither tag, record nor heartbeat names the holder.
         """
         runs = seen.state is State.RUNNING
         return not owner_of(held.tag) and not runs and held.tag not in self._named
 
     def judge(self, held: Held, seen: Seen, since_us: int) -> Return | None:
-        """Return when the message of a dead holder comes back.
+        """Return when a dead holder's message comes back; None if the holder lives or may live.
 
-        None if the holder lives or may live.
-
-        `since_us` is when it was taken, by the broker's index.
+        `since_us` is when the message was taken, by the broker's index.
         """
         if seen.state is State.RUNNING and seen.numbers["lease_until"] > self.members_now_us:
             return None
@@ -134,7 +132,7 @@ class Holders:
         return same and member.returns and member.alive(self.members_now_us)
 
     def _visibility(self, held: Held, since_us: int) -> tuple[int, str]:
-        """Return when kombu's transport would give it back at the latest, and how, in words."""
+        """Return when kombu's transport returns the message at the latest, and how, in words."""
         waits = [
             one.visibility_timeout_s
             for one in self.members
@@ -148,7 +146,7 @@ class Holders:
 def look_for_holders(
     settings: Settings, records: Records, broker: redis.Redis, where: MessageLocations
 ) -> Holders:
-    """Read both kinds of heartbeats; raises redis-py's errors."""
+    """Read the heartbeats at the broker and beside the records; raises redis-py's errors."""
     members_now_us, members = Fleet(records.client, settings.namespace).read()
     prefixes = {layout.prefix for _, layout in where.layouts}
     keys = {f"{settings.namespace}:heartbeats"}

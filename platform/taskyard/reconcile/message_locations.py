@@ -1,4 +1,4 @@
-"""Every key of a Redis broker that may hold messages: our queues and those of installed apps."""
+"""Every key of a Redis broker that may hold messages of Taskyard or of installed apps."""
 
 from __future__ import annotations
 
@@ -19,13 +19,12 @@ __all__ = ["MessageLocations", "survey"]
 
 @dataclass(frozen=True, slots=True)
 class MessageLocations:
-    """`lists` of queues, `held` by workers, `delayed`.
+    """The keys to search for messages: `lists` of queues, `held` by workers, and `delayed`.
 
-    `known` queues are those that were looked up.
-
-    `held` are pairs of keys: the unacknowledged messages, and the times when they were taken.
-    `elsewhere` are queues of installed apps at another broker. `layouts` are all known layouts, and
-    those of a queue by its name come first.
+    `known` queues are those whose keys are known. `held` are pairs of keys: the unacknowledged
+    messages, and the times when they were taken. `elsewhere` are queues of installed apps at
+    another broker. `layouts` are all known layouts; for a queue, the layouts under its name come
+    first.
     """
 
     lists: tuple[str, ...]
@@ -36,21 +35,15 @@ class MessageLocations:
     layouts: tuple[tuple[str, Layout], ...] = ()
 
     def layout(self, unacked: str, queue: str) -> Layout | None:
-        """Return how workers that hold messages under this key read `queue`.
-
-        None if no worker said.
-        """
+        """Return how workers with messages under this key read `queue`; None if no worker said."""
         fitting = [(name, one) for name, one in self.layouts if one.unacked_key == unacked]
         own = [layout for name, layout in fitting if name == queue]
         return next(iter(own or [layout for _, layout in fitting]), None)
 
     def why_unseen(self, queue: str) -> str | None:
-        """Return why nothing is known of a job whose message belongs there.
-
-        None if it can be known.
-        """
+        """Return why a job whose message belongs there cannot be judged; None if it can."""
         if queue == SUCCESSOR:
-            return "replaced tasks: their jobs go on after their replacements"
+            return "replaced tasks: their jobs continue after the tasks that replace them"
         if queue in self.elsewhere:
             return f"queue {queue!r} is at another broker than TASKYARD_BROKER_URL"
         if queue not in self.known:
@@ -65,7 +58,10 @@ class MessageLocations:
 def survey(
     settings: Settings, records: Records, broker: redis.Redis, queues: Iterable[str]
 ) -> MessageLocations:
-    """Return where to search, also for `queues` that no worker has named: in every known layout."""
+    """Return where to search.
+
+    `queues` that no worker has named are searched in every known layout.
+    """
     places = Places(records.client, settings.namespace).all()
     mark = find_mark(broker, settings.namespace)
     here = [place for place in places if place.mark == mark]

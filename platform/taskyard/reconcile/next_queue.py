@@ -1,4 +1,4 @@
-"""The queue of a waiting job's next message, which is not always the queue in the record."""
+"""The queue of a waiting job's next message; it can differ from the queue in the record."""
 
 from __future__ import annotations
 
@@ -24,9 +24,8 @@ _FIELDS: Final = ("next", "history")
 def next_queues(client: redis.Redis, keys: Keys, seen: Sequence[Seen]) -> dict[str, str]:
     """Return the queue of each job's next message by job id.
 
-    `SUCCESSOR` if a replacement comes first.
-
-    Empty if it cannot be read.
+    It is `SUCCESSOR` if another task that replaces the job comes first, and empty if the queue
+    cannot be read.
     """
     waiting = [one for one in seen if one.state is State.RETRYING]
     with client.pipeline(transaction=False) as pipe:

@@ -1,4 +1,4 @@
-"""The periodic comparison: it only reports, in the log, while the process runs."""
+"""The periodic comparison of all stores: it writes only log lines and repairs nothing."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def accept(
 ) -> Report:
     """Compare and repair once, then let relays publish again.
 
-    Intents carried out before the restore are finished, and intents of unknown jobs are refused, so
-    that an open gate repeats nothing. Raises `NotPermitted`, `Refused`.
+    Intents that were carried out before the restore are finished, and intents of unknown jobs are
+    refused. So after the gate opens, no action is repeated. Raises `NotPermitted`, `Refused`.
     """
     call = VerbCall(Action.ACCEPT_RESTORE, identity, reason)
     with audited(engine, call):

@@ -1,4 +1,4 @@
-"""One run: records, then the broker twice, then Postgres; one time budget limits every step."""
+"""One comparison: records, then the broker twice, then Postgres, within one time budget."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _RABBIT: Final = (
     "RabbitMQ's queues cannot be searched: the suspected jobs may wait there or be stranded"
 )
 _LETTERS_UNSEEN: Final = (
-    "RabbitMQ holds letters for the mirror, or cannot be asked: the suspected ones may be among "
+    "RabbitMQ holds dead letters for the mirror, or cannot be asked: suspected ones may be among "
     "them. Make sure that the mirror runs, then run this again"
 )
 _TOO_MANY: Final = "too many messages wait to search for single ones: run taskyard reconcile"
@@ -60,9 +60,9 @@ def has_expired(seen: Seen, now_us: int) -> bool:
 def begun_by_dead_workers(
     settings: Settings, expired: Iterable[Seen], members: Sequence[Member], now_us: int
 ) -> Iterator[Finding]:
-    """Yield one finding for each of `expired` whose worker's heartbeat stopped.
+    """Yield a finding for each of the `expired` records whose worker's heartbeat stopped.
 
-    Nothing is repaired: publishing such a message again would create a second one.
+    Nothing is repaired: a second publication of the message would run the job twice.
     """
     for seen in expired:
         if lives(members, seen.texts["worker"], seen.numbers["started"], now_us):
@@ -88,7 +88,7 @@ def _detail(seen: Seen, queue: str, readers: int) -> str:
 
 @dataclass(slots=True)
 class _Look:
-    """What the scan of the records leaves to the other steps."""
+    """The results of the scan of the records that later steps need."""
 
     suspects: list[Seen] = field(default_factory=list)
     expired: list[Seen] = field(default_factory=list)
@@ -166,7 +166,7 @@ class Reconciler:
     # -- Redis ---------------------------------------------------------------------------------
 
     def _scan(self, report: Report, budget: Budget) -> _Look:
-        """Scan all records: compare the ledger at once, keep the rest for later steps."""
+        """Scan all records: compare each with the ledger at once, keep the rest for later steps."""
         look, count = _Look(), 0
         now_us = server_now_us(self._records.client)
         settled_us = now_us - us_of(self._grace_s)
@@ -184,7 +184,7 @@ class Reconciler:
     def _judge(
         self, report: Report, look: _Look, budget: Budget, most_messages: int | None
     ) -> None:
-        """Judge a Redis broker.
+        """Compare the records with a Redis broker.
 
         A message that two searches do not find is lost if its record did not change.
         """
@@ -209,7 +209,10 @@ class Reconciler:
         self._take_missing(report, gone)
 
     def _look_at_holders(self, report: Report, look: _Look, where: MessageLocations) -> None:
-        """Find what dead workers hold, without a wait, since a sweep is about to give it back."""
+        """Find messages that dead workers hold.
+
+        There is no wait between two searches, since a sweep may return the messages at any moment.
+        """
         undelivered = compare_letters.not_mirrored(self._engine, look.unmirrored)
         Abandoned(
             self._settings,
@@ -244,7 +247,10 @@ class Reconciler:
         return True
 
     def _judge_blindly(self, report: Report, look: _Look) -> None:
-        """Judge RabbitMQ: only an unconfirmed publication and a worker's death are certain."""
+        """Compare the records with RabbitMQ, whose queues cannot be searched.
+
+        Only an unconfirmed publication and a worker's death are certain.
+        """
         left = self._begun_by_dead_workers(look)
         report.take(left)
         named = {finding.subject for finding in left}
@@ -256,15 +262,15 @@ class Reconciler:
                 report.suspect(f"stranded_{seen.state}", _RABBIT)
 
     def _begun_by_dead_workers(self, look: _Look) -> list[Finding]:
-        """Find these without a grace time: an expired lease and a stopped heartbeat are proof."""
+        """Find jobs with an expired lease and a stopped heartbeat of their worker: a proof."""
         now_us, members = Fleet(self._records.client, self._settings.namespace).read()
         expired = self._unmoved(look.expired)
         return list(begun_by_dead_workers(self._settings, expired, members, now_us))
 
     def _judge_letters(self, report: Report, unmirrored: list[Seen]) -> None:
-        """Judge letters. It is unknown which letters wait for the mirror.
+        """Judge dead letters that Postgres lacks.
 
-        Second copies would wait too.
+        While dead letters wait for the mirror, the missing ones are only suspected.
         """
         if not unmirrored:
             return
@@ -285,7 +291,7 @@ class Reconciler:
         report.take(compare_letters.missing_letters(still, kept, self._box))
 
     def _unmoved(self, seen: Iterable[Seen]) -> list[Seen]:
-        """Return those whose record has not changed since the scan."""
+        """Return the records that have not changed since the scan."""
         before = list(seen)
         if not before:
             return []

@@ -36,7 +36,7 @@ _FIELDS: Final = (*_NUMBERS, *_TEXTS)
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One record; times in microseconds, 0 if something has not happened."""
+    """The compared fields of one record; times are microseconds, 0 before the event."""
 
     job_id: str
     state: State
@@ -45,7 +45,7 @@ class Seen:
 
     @property
     def position(self) -> tuple[int, int, int]:
-        """(epoch, generation, seq), as in a message's stamp."""
+        """Return (epoch, generation, seq), as in a message's stamp."""
         return self.epoch, self.generation, self.numbers["seq"]
 
     @property
@@ -65,7 +65,7 @@ class Seen:
 
     @property
     def touched_us(self) -> int:
-        """The time of the last change that the record notes."""
+        """Return the time of the last change that the record notes."""
         return max(self.numbers[name] for name in ("admitted", "started", "decided", "ended"))
 
 
@@ -75,9 +75,10 @@ def server_now_us(client: redis.Redis) -> int:
 
 
 def scan_records(client: redis.Redis, keys: Keys, budget: Budget) -> Iterator[list[Seen]]:
-    """Yield every record in batches; one that is written meanwhile may be missed or come twice.
+    """Yield every record in batches.
 
-    Ends early when the budget is spent.
+    A record that is written meanwhile may be missed or come twice. The scan ends early when the
+    budget is spent.
     """
     prefix = keys.record("")
     pending: list[str] = []

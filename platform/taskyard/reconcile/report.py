@@ -20,9 +20,9 @@ EXAMPLES: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One disagreement; `mend` repairs it and returns whether it did, None if nothing can.
+    """One inconsistency; `detail` describes it.
 
-    `detail` describes this one.
+    `mend` repairs it and returns whether it was repaired; None if no repair is possible.
     """
 
     kind: Kind
@@ -32,7 +32,7 @@ class Finding:
 
 
 class Budget:
-    """The time that a run may take; what it did not reach is reported as incomplete."""
+    """The time that a comparison may take; what is left then is reported as incomplete."""
 
     def __init__(self, clock: Clock, seconds: float, stop: threading.Event | None = None) -> None:
         self._clock, self._stop = clock, stop
@@ -40,7 +40,7 @@ class Budget:
         self.spent = False
 
     def ask(self) -> bool:
-        """Return whether there is time left; once False, always False."""
+        """Return whether there is time left; after the first False the answer stays False."""
         stopped = self._stop is not None and self._stop.is_set()
         self.spent = self.spent or stopped or self._clock.monotonic_s() >= self._end_s
         return not self.spent
@@ -48,10 +48,11 @@ class Budget:
 
 @dataclass(slots=True)
 class Report:
-    """The result of one run. `complete` is False if the time budget ended it.
+    """The result of one comparison.
 
-    `suspected` counts possible inconsistencies that cannot be verified; `unseen` says why. Of each
-    kind `most_examples` are named, with their details.
+    `complete` is False if the time budget ended the comparison. `suspected` counts possible
+    inconsistencies that cannot be verified; `unseen` says why. Of each kind, `most_examples` are
+    named with their details.
     """
 
     repairing: bool = False
@@ -69,7 +70,7 @@ class Report:
 
     @property
     def total(self) -> int:
-        """All disagreements that were found."""
+        """Return the number of all inconsistencies."""
         return self.drift.total()
 
     def take(self, findings: Iterable[Finding]) -> None:
@@ -85,7 +86,10 @@ class Report:
                 self.repaired[finding.kind] += 1
 
     def suspect(self, name: str, why: str | None) -> None:
-        """Count a possible inconsistency; `why` says why it cannot be verified, None if it was."""
+        """Count a possible inconsistency.
+
+        `why` says why it cannot be verified; None if it was verified.
+        """
         if why is None:
             return
         self.suspected[name] = self.suspected.get(name, 0) + 1

@@ -1,4 +1,4 @@
-"""Live jobs without a message that would continue them, and the publication that repairs them."""
+"""Live jobs that no message continues, and the publication that repairs them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _KINDS: Final = {
 
 
 def may_be_stranded(seen: Seen, settled_us: int) -> bool:
-    """Return whether the record alone gives reason to search for its message."""
+    """Return whether the record alone gives a reason to search for the job's message."""
     match seen.state:
         case State.RUNNING:
             return seen.numbers["lease_until"] < settled_us
@@ -49,7 +49,7 @@ def may_be_stranded(seen: Seen, settled_us: int) -> bool:
 
 
 def stranded_findings(stranded: Sequence[Seen], republisher: Republisher) -> Iterator[Finding]:
-    """Yield one finding each; `stranded` are records whose message was not found anywhere."""
+    """Yield a finding for each of the `stranded` records, whose message was not found anywhere."""
     for seen in stranded:
         if republisher.is_owed(seen):
             continue
@@ -66,7 +66,7 @@ def stranded_findings(stranded: Sequence[Seen], republisher: Republisher) -> Ite
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """A stored copy of a message, and when it is due (microseconds, 0: now)."""
+    """A stored copy of a message, and when the message is due (microseconds; 0 means now)."""
 
     message: RawMessage
     stamp: Stamp
@@ -77,9 +77,9 @@ class _Kept:
 class Republisher:
     """Finds the stored copy of a job's message and publishes it with the record's own stamp.
 
-    There are two sources: the first message, which the record keeps until the broker has confirmed
-    it, and the letter from which the job was replayed. `begin` knows the stamp: if the lost message
-    appears again, one of the two is dropped.
+    There are two sources: the record keeps the first message until the broker has confirmed it, and
+    the dead letter keeps the message from which the job was replayed. If the lost message appears
+    again, `begin` recognises the same stamp, and one of the two copies is dropped.
     """
 
     engine: Engine
@@ -87,7 +87,7 @@ class Republisher:
     publisher: Publisher
 
     def is_owed(self, seen: Seen) -> bool:
-        """Return whether an open intent still makes the relay publish it."""
+        """Return whether an open intent will make the relay publish the job's message."""
         request = _uuid(seen.texts["request"])
         if seen.generation == 0 or request is None:
             return False
@@ -96,10 +96,7 @@ class Republisher:
             return connection.scalar(query) is not None
 
     def of(self, seen: Seen) -> Callable[[], bool] | None:
-        """Return the publication, None if no copy of the message exists.
-
-        Raises `UnreadableCopy`.
-        """
+        """Return the publication, None without a copy of the message; raises `UnreadableCopy`."""
         kept = self._first(seen) or self._from_letter(seen)
         return None if kept is None else lambda: self._publish(seen, kept)
 

@@ -1,4 +1,4 @@
-"""Records: the live state of every job in Redis, changed only by scripts that follow the table."""
+"""Records: the live state of every job in Redis; only scripts with the state table change it."""
 
 from taskyard.records.bulk_admission import SCRIPTS_AHEAD
 from taskyard.records.bulk_states import End

@@ -49,7 +49,7 @@ def witness(
     published: bool,
     window_ms: int,
 ) -> int:
-    """Return how many of `jobs` got a record; see `Records.witness_many`."""
+    """Return how many of `jobs` got a new record; see `Records.witness_many`."""
     with client.pipeline(transaction=False) as pipe:
         script.queue_load(pipe)
         for job in jobs:
@@ -62,9 +62,9 @@ def witness(
 
 
 def _new(client: redis.Redis, keys: Keys, job: Witnessed, answer: Any) -> int:
-    """Return 1 for a job with a new record, 0 for one that has none or had one.
+    """Return 1 for a job with a new record, 0 for a job whose record existed or cannot be written.
 
-    Raise other errors.
+    Other errors are raised.
     """
     if not isinstance(answer, Exception):
         return int(answer)
@@ -105,10 +105,10 @@ class Admissions:
             return [parse_admitted(raw) for raw in self._script(self._client, *self._call(jobs))]
 
     def ahead(self, jobs: Iterable[Admission]) -> Generator[list[Admitted]]:
-        """Do as `many`, 50 jobs a script; yield the answers of 50 at a time, in the jobs' order.
+        """Admit jobs in groups of 50, one script each, and yield the answers in the jobs' order.
 
-        The server works on some while the next are taken from `jobs`. Close the iterator if you
-        stop early.
+        Redis works on some groups while the next jobs are taken from `jobs`. Close the iterator if
+        you stop early.
         """
         left = iter(jobs)
         if self._settings.replicas:
@@ -130,12 +130,13 @@ class Admissions:
             return [parse_admitted(raw) for raw in calls.receive()]
 
     def each(self, upcoming: Upcoming, scripts: int) -> Generator[Sequence[Admitted | Exception]]:
-        """Admit jobs of many callers: each gets its own answer, or its own error.
+        """Admit jobs of many callers: each caller gets its own answer, or its own error.
 
-        `upcoming` gives the next job, or None if there is none: then a turn begins. A turn sends at
-        most `scripts` scripts at once and yields their answers together. Jobs that come meanwhile
-        are for the next turn. Raises redis-py's error if the server is lost: then the answers to
-        jobs that were taken and not yielded are unknown. Close the iterator if you stop early.
+        `upcoming` gives the next job, or None if there is no job: then a turn begins. A turn sends
+        at most `scripts` scripts at once and yields their answers together. Jobs that come
+        meanwhile wait for the next turn. Raises redis-py's error if the server is lost: then it is
+        unknown whether the jobs that were taken, and whose answers were not yielded, are admitted.
+        Close the iterator if you stop early.
         """
         if self._settings.replicas:
             while group := _group(upcoming):
@@ -164,10 +165,10 @@ class Admissions:
     def _apart(
         self, group: Sequence[Admission], error: ResponseError
     ) -> list[Admitted | Exception]:
-        """Yield answers to jobs of which one made their common script fail with `error`.
+        """Yield the answers to jobs of which one made their common script fail with `error`.
 
-        Each is admitted by a script of its own; one that the failed script admitted answers the
-        same.
+        Each job is admitted by a script of its own. A job that the failed script admitted gets the
+        same answer again.
         """
         if len(group) == 1:
             return [named(self._client, error, self._types(group))]
@@ -192,10 +193,7 @@ class Admissions:
             return error
 
     def _replicated(self, jobs: Sequence[Admission]) -> list[Admitted]:
-        """Do as `many`, and wait for replicas as long as a publication may take.
-
-        Raises `NotReplicated`.
-        """
+        """Admit jobs and wait for replicas, up to a publication's time; raises `NotReplicated`."""
         wanted, patience_s = self._settings.replicas, self._settings.publish_timeout_s
         until = monotonic() + patience_s
         while True:
@@ -222,7 +220,7 @@ class Admissions:
 
     @contextmanager
     def _naming(self, jobs: Sequence[Admission]) -> Iterator[None]:
-        """Raise `WrongKeyType` if admitting `jobs` fails because of a key's type."""
+        """Raise `WrongKeyType` if `jobs` cannot be admitted because of a key's type."""
         try:
             yield
         except ResponseError as error:
@@ -254,7 +252,7 @@ class Admissions:
 
 
 def _turn(upcoming: Upcoming, scripts: int) -> list[list[Admission]]:
-    """Return the next jobs for at most this many scripts."""
+    """Return the next jobs, at most as many as this number of scripts can admit."""
     groups: list[list[Admission]] = []
     space = _TURN_BYTES
     while len(groups) < scripts and space > 0 and (group := _group(upcoming)):

@@ -1,4 +1,4 @@
-"""The states of many jobs, and the results of ended ones: one round trip each."""
+"""The states of many jobs, and the results of ended jobs, in one round trip for each."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["End", "read_ends", "read_states"]
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """A record with the stored result under Celery's key, and the copy of an installed app's."""
+    """A record, the result under Celery's key, and the copy of an installed app's result."""
 
     record: Record
     result: bytes | None
@@ -29,9 +29,9 @@ class End:
 def read_states(
     client: redis.Redis, keys: Keys, job_ids: Sequence[str]
 ) -> list[tuple[State, str] | RedisError]:
-    """Return (state, job type) of each job, `State.NONE` without a record.
+    """Return (state, job type) of each job, or an error for a record that cannot be read.
 
-    An error if it is unreadable.
+    The state of a job without a record is `State.NONE`.
     """
     with client.pipeline(transaction=False) as pipe:
         for job_id in job_ids:
@@ -52,7 +52,7 @@ def _state(
 
 
 def read_ends(client: redis.Redis, keys: Keys, job_ids: Sequence[str]) -> list[End]:
-    """Return everything about each job; raises redis-py's errors."""
+    """Return record and results of each job; raises redis-py's errors."""
     if not job_ids:
         return []
     with client.pipeline(transaction=False) as pipe:

@@ -9,10 +9,10 @@ __all__ = ["Keys"]
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """Key names of one namespace.
+    """The names of a namespace's Redis keys.
 
-    The result is under Celery's own key, so that every Celery client reads it; in a namespace
-    other than the default it is prefixed like everything else.
+    The result has Celery's own key, so that every Celery client can read it. In a namespace other
+    than the default, this key is prefixed like all others.
     """
 
     namespace: str
@@ -28,12 +28,12 @@ class Keys:
 
     @property
     def gaps(self) -> str:
-        """The counts of events left out of the stream, by event."""
+        """The key with the number of events that were left out of the stream, by event."""
         return f"{self.namespace}:lifecycle:gaps"
 
     @property
     def prefix(self) -> str:
-        """The prefix of the broker's and Celery's own keys."""
+        """The prefix of the keys of the broker, and of Celery's own keys."""
         return "" if self.namespace == "taskyard" else f"{self.namespace}:"
 
     def result(self, job_id: str) -> str:
@@ -41,9 +41,9 @@ class Keys:
         return f"{self.prefix}celery-task-meta-{job_id}"
 
     def kept_result(self, job_id: str) -> str:
-        """The record's copy of the result of an installed app's job.
+        """The key of the record's copy of an installed app's result.
 
-        The app stores its own elsewhere.
+        The app itself stores its result elsewhere.
         """
         return f"{self.namespace}:result:{job_id}"
 

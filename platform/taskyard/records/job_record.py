@@ -60,13 +60,13 @@ class Record:
 
     @property
     def history(self) -> list[AttemptNote]:
-        """Failed attempts of this generation, oldest first: the first and the last 49."""
+        """Return failed attempts of this generation, oldest first: the first and the last 49."""
         # Not `splitlines`: an error text may contain U+2028, which JSON does not escape.
         lines = self.fields.get("history", "").split("\n")
         return [AttemptNote.model_validate_json(line) for line in lines if line]
 
     @property
     def progress(self) -> dict[str, Any]:
-        """What the handler last reported: `fraction` and `note`, or empty."""
+        """Return what the handler reported last, `fraction` and `note`, or an empty mapping."""
         raw = self.fields.get("progress")
         return dict(json.loads(raw)) if raw else {}

@@ -1,7 +1,7 @@
-"""The workers of a namespace, by the heartbeat that each writes every few seconds.
+"""The workers of a namespace, by the heartbeat that each worker writes every few seconds.
 
-The record of a job names the worker that runs it. Here is known whether that worker still lives,
-whatever the broker.
+A job's record names the worker that runs the job. The heartbeat shows whether that worker still
+lives, with every broker.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _FORGOTTEN_S: Final = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One worker process: its Celery name, and how its broker returns what it holds.
+    """One worker process: its Celery name, and how its broker returns the messages that it holds.
 
-    `unacked` and `index` are the full names of the keys with its unacknowledged messages at a Redis
-    broker, empty for RabbitMQ. `own`: it uses Taskyard's transport. With kombu's, `held` are the
-    tags that it holds, which no key says. `returns`: it gives back what dead workers with kombu's
-    transport hold.
+    At a Redis broker, `unacked` and `index` are the full names of the keys with its unacknowledged
+    messages; they are empty for RabbitMQ. `own`: the worker uses Taskyard's transport. With kombu's
+    transport no key names the worker, so `held` lists the tags of its messages. `returns`: the
+    worker returns the messages of dead workers with kombu's transport.
     """
 
     worker: str
@@ -50,7 +50,7 @@ class Member:
 
     @classmethod
     def read(cls, instance: str, seen_us: int, description: str) -> Self | None:
-        """Parse a heartbeat; None if it is of another version and cannot be understood."""
+        """Return the worker that a heartbeat describes; None if its version is unknown."""
         try:
             document: dict[str, Any] = json.loads(description)
             return cls(
@@ -76,7 +76,7 @@ class Member:
         return json.dumps(document)
 
     def alive(self, now_us: int) -> bool:
-        """Return whether its heartbeat came within `GONE_S`."""
+        """Return whether the worker's heartbeat came within `GONE_S`."""
         return now_us - self.seen_us <= us_of(GONE_S)
 
 
@@ -95,7 +95,7 @@ class Fleet:
         return joined
 
     def beat(self, member: Member) -> None:
-        """Write the heartbeat."""
+        """Write the worker's heartbeat."""
         beat(self._client, self.key, member.instance, member.describe())
 
     def leave(self, member: Member) -> None:
@@ -109,7 +109,7 @@ class Fleet:
         return now_us, [member for member in found if member is not None]
 
     def forget_old(self) -> None:
-        """Remove those without a heartbeat for an hour."""
+        """Remove workers without a heartbeat for an hour."""
         now_us, members = self.read()
         oldest_us = now_us - us_of(_FORGOTTEN_S)
         old = [member.instance for member in members if member.seen_us < oldest_us]
@@ -120,7 +120,7 @@ class Fleet:
 def lives(members: Sequence[Member], worker: str, began_us: int, now_us: int) -> bool:
     """Return whether the process that began an attempt at that time under this name still lives.
 
-    A process of the same name that started later is its successor.
+    A process with the same name that started later is another process.
     """
     return any(
         member.worker == worker and member.started_us <= began_us and member.alive(now_us)
@@ -129,6 +129,6 @@ def lives(members: Sequence[Member], worker: str, began_us: int, now_us: int) ->
 
 
 def left_by_dead(members: Sequence[Member], now_us: int) -> set[str]:
-    """Return the tags that a dead worker said it held, and that no living worker says it holds."""
+    """Return the tags that a dead worker listed as held, and that no living worker lists."""
     living = {tag for member in members if member.alive(now_us) for tag in member.held}
     return {tag for member in members if not member.alive(now_us) for tag in member.held} - living

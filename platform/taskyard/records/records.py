@@ -44,15 +44,15 @@ __all__ = ["Records", "no_domain"]
 
 
 def no_domain(_job_type: str) -> str:
-    """Return no domain for any job type."""
+    """Return the empty domain for every job type."""
     return ""
 
 
 class Records:
-    """The records of one namespace; `keys` if their names differ from those of `Keys`.
+    """The records of one namespace.
 
-    `domain_of` returns the domain that owns a job type, empty for none: records and events carry
-    it.
+    `keys` are needed if the key names differ from those of `Keys`. `domain_of` returns the domain
+    that owns a job type, empty for none: records and events have it as a field.
     """
 
     def __init__(
@@ -87,24 +87,22 @@ class Records:
         publication: Publication | None = None,
         call: str = "",
     ) -> Admitted:
-        """Return the record of a new job, or the one that its id already has.
+        """Return the record of a new job, or the record that its id already has.
 
-        With a `publication` the same script also publishes the message of a created job, which
-        needs records and broker in one Redis.
+        With a `publication`, the same script also publishes the message of a job that it creates;
+        this needs records and broker in one Redis.
         """
         job = Admission(job_id, job_type, queue, priority, unique_for_s, publication, call)
         return self.admit_many([job])[0]
 
     def admit_many(self, jobs: Sequence[Admission]) -> list[Admitted]:
-        """Do as `admit` for many jobs; return the answers in the jobs' order."""
+        """Admit many jobs as `admit` does; return the answers in the jobs' order."""
         return self._admissions.many(jobs)
 
     def admit_ahead(self, jobs: Iterable[Admission]) -> Generator[list[Admitted]]:
-        """Do as `admit` for any number of jobs, 50 a script.
+        """Admit any number of jobs as `admit` does, 50 in each script; yield the answers in order.
 
-        Yield the answers of 50 at a time, in order.
-
-        The server works on some while the next are taken from `jobs`. Close the iterator if you
+        Redis works on some jobs while the next are taken from `jobs`. Close the iterator if you
         stop early.
         """
         return self._admissions.ahead(jobs)
@@ -112,19 +110,19 @@ class Records:
     def admit_each(
         self, upcoming: Upcoming, scripts: int
     ) -> Generator[Sequence[Admitted | Exception]]:
-        """Do as `admit` for jobs of many callers: each gets its own answer, or its own error.
+        """Admit jobs of many callers: each caller gets its own answer, or its own error.
 
-        `upcoming` gives the next job, or None if there is none; see `Admissions.each`.
+        `upcoming` gives the next job, or None if there is no job; see `Admissions.each`.
         """
         return self._admissions.each(upcoming, scripts)
 
     def witness_many(self, jobs: Sequence[Witnessed], *, published: bool) -> int:
         """Create records of jobs that their producer has published itself, or failed to publish.
 
-        A job that has a record, in whatever state, keeps it. Returns how many are new. The record
-        of a failed publication expires after the dedupe window, unless its message comes all the
-        same. If a record's key has another type, the log names it and the other records are
-        written; raises `WrongKeyType` for a key that they share.
+        A job that has a record, in whatever state, keeps that record. Returns how many records are
+        new. The record of a failed publication expires after the dedupe window, unless its message
+        arrives all the same. If a record's key has another type, the log names the key and the
+        other records are written; raises `WrongKeyType` for a key that the records share.
         """
         script, window_ms = self._scripts["witness"], self._window_us // 1000
         return witness(
@@ -136,11 +134,10 @@ class Records:
         self._call("confirm", job_id, [epoch])
 
     def confirm_many(self, lives: Sequence[tuple[str, int]]) -> list[RedisError | None]:
-        """Do as `confirm` for many (job id, epoch) in one round trip.
+        """Note for many (job id, epoch) that the broker has confirmed their first message.
 
-        Return an error for each that failed.
-
-        Raises redis-py's error if the server is lost.
+        This takes one round trip. Returns an error for each job that failed. Raises redis-py's
+        error if the server is lost.
         """
         if len(lives) == 1:
             return [self._confirmed(*lives[0])]
@@ -172,8 +169,9 @@ class Records:
     ) -> BeginAnswer:
         """Ask for the right to run one attempt.
 
-        `holder` identifies the delivery, `process` the process that works on it. The same two get
-        the same answer again; another process with the same delivery takes over from a dead one.
+        `holder` identifies the delivery, `process` the process that works on the delivery. A repeat
+        by the same process with the same delivery gets the same answer. Another process with the
+        same delivery takes over from a dead process.
         """
         arguments = [
             *_position(stamp),
@@ -192,15 +190,15 @@ class Records:
         return parse_begin(self._call("begin", job_id, arguments))
 
     def renew(self, job_id: str, token: int) -> tuple[bool, str]:
-        """Renew the lease; return whether it is kept, and a detail.
+        """Renew the lease; return whether the attempt keeps it, and a detail.
 
-        The detail is "cancel" if an operator asks for it, or the state that took the lease.
+        The detail is "cancel" if an operator asks for it, or the state that ended the lease.
         """
         answer, detail = self._call("renew", job_id, [token, us_of(self.settings.lease_s)])
         return answer == b"kept", detail.decode()
 
     def progress(self, job_id: str, token: int, fraction: float, note: str) -> bool:
-        """Write progress; return False if this token no longer holds the job."""
+        """Write progress; return False if the attempt with this token no longer holds the job."""
         body = json.dumps({"fraction": fraction, "note": note})
         return bool(self._call("progress", job_id, [token, body]))
 
@@ -293,7 +291,8 @@ class Records:
         ]
         answer = parse_begin(self._call("dead_letter", job_id, arguments))
         if not isinstance(answer, Decided | Held | Stale | Ended | Reused):
-            raise TypeError(f"the script dead_letter answered {answer!r}")
+            expected = "Decided, Held, Stale, Ended or Reused"
+            raise TypeError(f"expected the script dead_letter to answer {expected}, got {answer!r}")
         return answer
 
     def deliver(self, job_id: str) -> int:
@@ -311,7 +310,7 @@ class Records:
         queue: str,
         priority: int | None,
     ) -> Replayed:
-        """Open the generation after `generation`; raises `Refused`, which says what prevents it."""
+        """Open the generation after `generation`; raises `Refused` with the cause."""
         arguments: list[Argument] = [
             epoch,
             generation,
@@ -326,11 +325,11 @@ class Records:
         return Replayed(int(raw[1]), 0, raw[2] == b"1", int(raw[3]))
 
     def result(self, job_id: str) -> bytes | None:
-        """Return the stored Celery result, None if there is none (any more)."""
+        """Return the stored Celery result; None if no result is stored (any more)."""
         return self._get(self.keys.result(job_id))
 
     def kept_result(self, job_id: str) -> bytes | None:
-        """Return the record's copy of an installed app's result, None if there is none."""
+        """Return the record's copy of an installed app's result; None without a copy."""
         return self._get(self.keys.kept_result(job_id))
 
     def _get(self, key: str) -> bytes | None:
@@ -338,7 +337,7 @@ class Records:
         return raw.encode() if isinstance(raw, str) else raw
 
     def now_us(self) -> int:
-        """Return Redis's time; every time in a record is Redis's."""
+        """Return Redis's time; all times in records are Redis's."""
         return redis_time_us(self.client.time())
 
     def read(self, job_id: str) -> Record:

@@ -34,7 +34,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """The record of an enqueue; `created` is False if the id had one already.
+    """The record of an enqueued job; `created` is False if the id had a record already.
 
     `published` says whether the broker has confirmed the first message of this epoch.
     """
@@ -49,10 +49,11 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """A first message that admission publishes itself: `head` + epoch + `tail` to `list_key`.
+    """A first message that the admission script itself publishes.
 
-    With `delay_s` over 0 it goes to the delay store instead, under the two keys. Without a
-    `list_key` nothing is published, and the record keeps `head` until the broker has confirmed.
+    The message is `head` + epoch + `tail`, and goes to `list_key`. With `delay_s` over 0 it goes to
+    the delay store instead, under the two keys. Without a `list_key` no message is published, and
+    the record keeps `head` until the broker has confirmed the message.
     """
 
     list_key: str
@@ -65,9 +66,9 @@ class Publication:
 
 @dataclass(frozen=True, slots=True)
 class Witnessed:
-    """A job whose producer has published it already.
+    """A job whose message the producer has published already.
 
-    `queue` is empty if only the broker knows it.
+    `queue` is empty if only the broker knows the queue.
     """
 
     job_id: str
@@ -82,8 +83,8 @@ OWN_ID: Final = "-"
 class Admission:
     """One job to admit; see `Records.admit`.
 
-    `call` names one call of the caller: a repeat with the same name gets `created` again, whatever
-    has happened to the job since. Without a name every repeat counts as another call; use `OWN_ID`
+    `call` names one call of the caller. A repeat with the same name gets `created` again, whatever
+    has happened to the job since. Without a name, every repeat counts as another call; use `OWN_ID`
     if the id itself was made for the call.
     """
 
@@ -100,7 +101,7 @@ class Admission:
 class Run:
     """The attempt may run.
 
-    `attempt` counts from 1, `attempts` are earlier outcomes of the handler.
+    `attempt` counts from 1; `attempts` are the outcomes of earlier attempts.
     """
 
     attempt: int
@@ -121,7 +122,10 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """Decided before: publish again what `decision` requires, then acknowledge."""
+    """The attempt was decided before.
+
+    Publish again what `decision` requires, then acknowledge the message.
+    """
 
     decision: Decision
     seq: int
@@ -158,7 +162,7 @@ class UnknownHistory:
 
 @dataclass(frozen=True, slots=True)
 class Reused:
-    """The id belongs to a job of another type, `job_type`, in its epoch `epoch`."""
+    """The id belongs to another job: its type is `job_type`, its epoch is `epoch`."""
 
     job_type: str
     state: State
@@ -190,21 +194,24 @@ class Superseded:
 
 @dataclass(frozen=True, slots=True)
 class Requeue:
-    """The attempt ended without a decision; the message goes back."""
+    """The attempt ended without a decision; its message returns to the queue."""
 
     state: State
 
 
 @dataclass(frozen=True, slots=True)
 class NotHeld:
-    """The delivery cannot end the job's attempt, since it holds none."""
+    """The delivery holds no attempt of the job, so it cannot end one."""
 
     state: State
 
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """The next generation is open; `already` if the same request had opened it before."""
+    """The next generation is open.
+
+    `already`: the same request had opened it before.
+    """
 
     generation: int
     seq: int

@@ -19,12 +19,15 @@ _THIN_AT: Final = 0.6
 
 
 def thin_at(stream_budget: int) -> int:
-    """Return from how many entries on the stream gets only what is essential."""
+    """Return the length of the stream from which on only essential events are appended."""
     return int(stream_budget * _THIN_AT)
 
 
 def script_source(name: str, stream_budget: int) -> str:
-    """Return the Lua of the script `name`; `stream_budget` is in events."""
+    """Return the Lua source of the script `name`.
+
+    `stream_budget` is the number of events that the stream may have.
+    """
     return _tables(stream_budget) + "".join(read_lua(_PACKAGE, part) for part in ("prelude", name))
 
 

@@ -32,7 +32,7 @@ _LEFT_OUT: Final = "denied_verb"
 
 @dataclass(frozen=True, slots=True)
 class VerbEvent:
-    """A verb that `worker` carried out or denied; `code` is why it was denied, else empty."""
+    """A verb that `worker` carried out or denied; `code` is why it was denied, otherwise empty."""
 
     verb: Action
     worker: str
@@ -42,11 +42,11 @@ class VerbEvent:
 
     @property
     def at(self) -> datetime:
-        """When it was, by the worker's clock."""
+        """When the verb was carried out or denied, by the worker's clock."""
         return from_us(self.at_us)
 
     def fields(self) -> dict[str, str | int]:
-        """Return the entry as it is in the stream."""
+        """Return the entry as it is written to the stream."""
         return {
             VERB_FIELD.decode(): self.verb.value,
             "worker": self.worker,
@@ -68,16 +68,18 @@ class VerbEvent:
         )
         if not 0 < len(event.worker) <= LONGEST_ID or STEERING.search(event.worker):
             # A NUL would be refused by Postgres each time, and stop the mirror.
-            raise ValueError(f"the field 'worker' is no name of a worker: {event.worker[:60]!r}")
+            raise ValueError(
+                f"the field 'worker' is not the name of a worker: {event.worker[:60]!r}"
+            )
         try:
             _ = event.at
         except (OverflowError, OSError) as error:
-            raise ValueError(f"the field 'at' is no time in microseconds: {error}") from error
+            raise ValueError(f"the field 'at' is not a time in microseconds: {error}") from error
         return event
 
 
 class VerbEvents:
-    """The stream's end in a worker."""
+    """Appends a worker's verbs to the lifecycle stream."""
 
     def __init__(self, client: redis.Redis, namespace: str, budget: int) -> None:
         self._client, self._keys, self._thin_at = client, Keys(namespace), thin_at(budget)

@@ -1,4 +1,4 @@
-"""Carry out a replay: what to publish, the record's compare-and-set, the publication."""
+"""Carry out a replay: check it, change the record in one step (compare-and-set), and publish."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _STRIPPED: Final = ("expires", "eta")
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """Everything that a replay needs, from its intent and its letter."""
+    """Everything that a replay needs, from its intent and its dead letter."""
 
     request_id: uuid.UUID
     job_id: str
@@ -39,7 +39,7 @@ class Replay:
 
 
 def prepare(connection: Connection, intent: Intent, settings: Settings) -> Replay:
-    """Read the letter, and check everything that could stop the publication later.
+    """Read the dead letter, and check everything that could stop the publication later.
 
     Raises `Refused`, `UnknownQueue`.
     """
@@ -61,7 +61,7 @@ def prepare(connection: Connection, intent: Intent, settings: Settings) -> Repla
 
 
 def open_generation(records: RecordsPort, replay: Replay) -> Opened:
-    """Open the generation with the record's compare-and-set; raises `Refused`."""
+    """Open the generation in the record in one step (compare-and-set); raises `Refused`."""
     return records.replay(
         job_id=replay.job_id,
         epoch=replay.epoch,
@@ -93,7 +93,7 @@ def publish(publisher: PublisherPort, replay: Replay, opened: Opened) -> None:
 
 
 def reopen_letter(connection: Connection, intent: Intent) -> None:
-    """Give a letter whose replay was refused its former status back."""
+    """Give a dead letter whose replay was refused its former status back."""
     reopen(connection, uuid.UUID(intent.payload["letter_id"]), intent.payload["status_before"])
 
 
@@ -112,7 +112,7 @@ def _letter(connection: Connection, intent: Intent) -> Mapping[str, Any]:
         row = connection.execute(query).mappings().one_or_none()
         if row is not None:
             return dict(row)
-    raise Refused(f"letter {letter_id} is past its retention")
+    raise Refused(f"dead letter {letter_id} is past its retention")
 
 
 def _check_packed(message: RawMessage) -> None:
@@ -127,11 +127,10 @@ def _check_packed(message: RawMessage) -> None:
 
 
 def _priority(settings: Settings, queue: str, row: Mapping[str, Any]) -> int | None:
-    """Return the letter's priority within the queue's range.
+    """Return the dead letter's priority within the queue's range.
 
-    A redirect may lead to a smaller range.
-
-    In the queue of an existing app, which no setting names, the message keeps its own.
+    A redirect may lead to a queue with a smaller range. In the queue of an existing app, which no
+    setting names, the message keeps its own priority.
     """
     if queue == row["queue"] and queue not in settings.queues:
         return None

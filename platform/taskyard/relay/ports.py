@@ -13,7 +13,7 @@ __all__ = ["GatePort", "Opened", "PublisherPort", "QueuesPort", "RecordsPort"]
 
 
 class Opened(Protocol):
-    """A generation that this request has opened, now or earlier."""
+    """A generation that this request has opened, now or in an earlier call."""
 
     @property
     def generation(self) -> int:

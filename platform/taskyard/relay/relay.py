@@ -1,8 +1,8 @@
-"""The relay as a process: one intent after another, each in one transaction.
+"""The relay as a process: it carries out one intent after another, each in one transaction.
 
 The transaction locks the intent's row from the claim to the commit. After a crash at any point the
-next relay takes the intent, and finds by the request's id that the record was moved already. Only
-the publication can happen twice: both copies carry the same stamp, and only one of them can begin.
+next relay takes the intent, and the request's id shows that the record was changed already. Only
+the publication can happen twice: both copies have the same stamp, and only one of them can begin.
 """
 
 from __future__ import annotations
@@ -58,7 +58,11 @@ class Relay:
         gate: GatePort,
         queues: QueuesPort | None = None,
     ) -> None:
-        """Check `queues` before a record moves; without it every queue counts as reachable."""
+        """Set up the relay.
+
+        `queues` are checked before a record is changed; without `queues` every queue counts as
+        reachable.
+        """
         self._settings, self._engine, self._queues = settings, engine, queues
         self._records, self._publisher, self._gate = records, publisher, gate
         self._refusals = Refusals(longest_s=_LONGEST_WAIT_S)
@@ -66,7 +70,7 @@ class Relay:
     def run(self, stop: threading.Event) -> None:
         """Carry out intents until `stop` is set.
 
-        Wait for an unreachable server or a closed gate.
+        While a server is unreachable or the gate is closed, wait.
         """
 
         def step() -> None:
@@ -99,7 +103,7 @@ class Relay:
     def _set_aside(self, intent: Intent, error: Exception) -> None:
         """Postpone an intent that failed unexpectedly, so that it does not stop the others."""
         log.error(
-            "intent %s failed and is postponed",
+            "the intent %s failed with an unexpected error; the relay tries it again later",
             intent.id,
             exc_info=error,
             extra={"action": "relay_failed"},
@@ -135,7 +139,10 @@ class Relay:
     def _publish(
         self, connection: Connection, intent: Intent, replay: Replay, opened: Opened
     ) -> None:
-        """Publish. The record has moved, so from here on nothing may refuse, only postpone."""
+        """Publish the message.
+
+        The record has been changed, so from here on an intent may be postponed, never refused.
+        """
         try:
             publish(self._publisher, replay, opened)
         except TaskyardError as error:

@@ -48,13 +48,13 @@ _UNVERIFIED: Final = text(
 
 
 class Retention:
-    """Deletes and archives by the settings, every hour; several relays may do so at once."""
+    """Deletes and archives what is past retention, every hour; several relays may do so at once."""
 
     def __init__(self, settings: Settings, engine: Engine, clock: Clock = SYSTEM_CLOCK) -> None:
         self._settings, self._engine, self._clock = settings, engine, clock
 
     def run(self, stop: threading.Event) -> None:
-        """Work at the start and every hour until `stop` is set."""
+        """Delete and archive at the start and every hour, until `stop` is set."""
 
         def step() -> None:
             self.run_once()

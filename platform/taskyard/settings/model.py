@@ -20,15 +20,15 @@ from taskyard.errors import MissingSetting, UnknownPriority, UnknownQueue
 __all__ = ["DEFAULT_QUEUES", "LEAST_AUDIT_DAYS", "QueueSettings", "Settings"]
 
 LEAST_AUDIT_DAYS = 30
-"""What is younger stays in Postgres: its owner's function removes nothing that is."""
+"""Younger audit rows stay in Postgres: the owner's function does not remove them."""
 _OPS = "ops"
 _NAME = r"^[a-zA-Z][a-zA-Z0-9_-]{0,62}$"
 
 
 class QueueSettings(BaseModel):
-    """One queue: caller's priorities run from 1 to `priorities`, the highest is the most urgent.
+    """One queue: priorities run from 1 to `priorities`, and the highest is the most urgent.
 
-    `sla_s`: seconds from admission to start that are promised; None promises nothing.
+    `sla_s` is the promised time in seconds from admission to start; None promises no time.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,10 +51,10 @@ DEFAULT_QUEUES = {
 
 
 class Settings(BaseModel):
-    """Every setting. Durations end in `_s` (seconds), sizes in `_bytes`.
+    """Every setting.
 
-    URLs are None if this process does not need them; the `need_*` methods raise if they are
-    missing.
+    Durations end in `_s` (seconds), sizes in `_bytes`. A URL is None if this process does not need
+    the server; the `need_*` methods raise if the URL is missing.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -25,7 +25,7 @@ _NOT_FIELDS: Final = frozenset({"CONFIG"})
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Settings with the origin of every field: `default`, a file's name or a variable's name."""
+    """The settings, with the origin of every field: `default`, a file's or a variable's name."""
 
     settings: Settings
     origins: Mapping[str, str]

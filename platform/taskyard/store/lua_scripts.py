@@ -1,4 +1,4 @@
-"""Lua scripts: read from their packages, sent by hash, sent whole where the server lacks them."""
+"""Lua scripts: read from their packages, and sent by hash, or whole to a server that lacks them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Argument = str | bytes | int | float
 
 
 def read_lua(package: str, name: str) -> str:
-    """The source in the file `scripts/<name>.lua` of a package."""
+    """Return the source in the file `scripts/<name>.lua` of a package."""
     return resources.files(package).joinpath(f"scripts/{name}.lua").read_text("utf-8")
 
 
 class Script:
-    """One script. A call costs one round trip; two if the server's cache was flushed.
+    """One Lua script; a call takes one round trip, or two after the server's cache was flushed.
 
-    `known` is whether a server has answered it; another server may not know it.
+    `known` is whether a server has answered a call by hash; another server may not know the script.
     """
 
     def __init__(self, source: str) -> None:
@@ -33,16 +33,16 @@ class Script:
 
     @classmethod
     def of(cls, package: str, name: str) -> Self:
-        """The script that a package has in `scripts/<name>.lua`."""
+        """Return the script that a package has in `scripts/<name>.lua`."""
         return cls(read_lua(package, name))
 
     def command(
         self, keys: Sequence[str], arguments: Sequence[Argument], *, known: bool = True
     ) -> tuple[Argument, ...]:
-        """The words of a call: by hash, or with the source for a server that does not know it.
+        """Return the words of a call: by hash, or with the source for a server without the script.
 
-        A server that answers `NoScriptError` to the first has done nothing, and learns the script
-        from the second.
+        A server that answers `NoScriptError` to a call by hash has done nothing, and stores the
+        script with a call that has the source.
         """
         head = ("EVALSHA", self.sha) if known else ("EVAL", self.source)
         return (*head, len(keys), *keys, *arguments)
@@ -58,7 +58,7 @@ class Script:
     def __call__(
         self, client: redis.Redis, keys: Sequence[str], arguments: Sequence[Argument]
     ) -> Any:
-        """The script's answer, in bytes; raises redis-py's errors."""
+        """Return the script's answer, in bytes; raises redis-py's errors."""
         # redis-py's own `evalsha` costs a twentieth of a job's time in wrappers of itself.
         execute: Any = client.execute_command
         try:
@@ -77,11 +77,11 @@ def call_replicated(
     replicas: int,
     within_s: float,
 ) -> tuple[Any, int]:
-    """(the script's answer, how many replicas have all that was written up to it).
+    """Return the script's answer, and how many replicas have all that was written before it.
 
-    The server waits for `replicas` of them, at most `within_s`. Call, a write to the key `mark` and
-    WAIT go in one trip on one connection: WAIT counts what its own connection wrote, and a repeated
-    call may write nothing. Raises redis-py's errors.
+    The server waits for `replicas` of them, at most `within_s`. The call, a write to the key `mark`
+    and WAIT go in one trip on one connection: WAIT counts what its own connection wrote, and a
+    repeated call may write nothing. Raises redis-py's errors.
     """
     # WAIT with 0 would wait for ever.
     wait = ("WAIT", replicas, max(1, int(within_s * 1000)))

@@ -1,4 +1,4 @@
-"""Script calls that are sent before the replies to earlier ones are read."""
+"""Script calls that are sent before the replies to earlier calls are read."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ _Call = tuple[Sequence[str], Sequence[Argument]]
 
 
 class PipelinedCalls:
-    """One connection: the server works on one call while the caller prepares the next.
+    """Calls of one script on one connection, sent before the replies to earlier calls are read.
 
-    Its length is how many calls have no reply yet; the caller limits it. A lost connection is
-    reopened, as often as the client's own, and calls without a reply are sent again in their order:
-    the script must answer a repeat as it answered first.
+    Redis works on one call while the caller prepares the next. `len()` is the number of calls
+    without a reply; the caller limits it. A lost connection is opened again, as often as the
+    client's own. Then calls without a reply are sent again in their order, so the script must give
+    the same answer to a repeat.
     """
 
     def __init__(self, client: redis.Redis, script: Script) -> None:
@@ -48,7 +49,7 @@ class PipelinedCalls:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Give the connection back, or close it if replies are still to come."""
+        """Return the connection to the pool, or close it if replies are still to come."""
         if self._waiting:
             self._connection.disconnect()
         self._pool.release(self._connection)
@@ -69,7 +70,8 @@ class PipelinedCalls:
     def receive(self) -> Any:
         """Return the reply of the oldest call; raises redis-py's errors.
 
-        A `ResponseError` is the reply of that call alone: the next call's can be received after it.
+        A `ResponseError` is the reply of that call alone: the next call's reply can be received
+        after it.
         """
         try:
             reply = self._persist(self._read)

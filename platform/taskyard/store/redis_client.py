@@ -59,7 +59,7 @@ def beat(client: Any, key: str, name: str, description: str) -> None:
 
 
 def read_beats(client: redis.Redis, key: str) -> tuple[int, dict[str, tuple[int, str]]]:
-    """Return the server's time, and time and description of each heartbeat by name.
+    """Return the server's time, and the time and description of each heartbeat by name.
 
     Fields that are not heartbeats are left out. Raises redis-py's errors.
     """
@@ -86,11 +86,11 @@ def connect(
     variable: str = RECORDS,
     timeout_s: float = _SOCKET_TIMEOUT_S,
 ) -> redis.Redis:
-    """Return a client for the URL or address `at`, which `variable` names; it connects later.
+    """Return a client for the URL or address `at` from the setting `variable`.
 
-    Raises `InvalidSettings` for a URL it cannot read. Timeouts in the URL count. Every script here
-    gives the same answer when it is repeated, so a lost connection is retried `retries` times, 0.05
-    to 1 s apart; each try takes at most `timeout_s`.
+    Raises `InvalidSettings` for a URL that cannot be read. Timeouts in the URL are used. Every
+    script gives the same answer when it is repeated, so after a lost connection a call is retried
+    `retries` times, 0.05 to 1 s apart; each try takes at most `timeout_s`.
     """
     address = _read(at, variable)
     options: dict[str, Any] = {
@@ -134,7 +134,7 @@ def make_pool(address: RedisAddress, options: Mapping[str, Any]) -> redis.Connec
 def sentinel_options(address: RedisAddress) -> dict[str, Any]:
     """Return redis-py's options for the connections to Sentinels.
 
-    By default it tries one that does not answer for 5 s before it asks the next.
+    By default a Sentinel that does not answer is tried for 5 s before the next one is asked.
     """
     at_once = Retry(NoBackoff(), 0)
     return {"socket_timeout": _SOCKET_TIMEOUT_S, "retry": at_once, **address.sentinel}
@@ -143,7 +143,7 @@ def sentinel_options(address: RedisAddress) -> dict[str, Any]:
 def _primary(
     address: RedisAddress, primary: str, options: Mapping[str, Any]
 ) -> redis.ConnectionPool:
-    """A pool of connections to the server that is the primary when it connects."""
+    """A pool of connections to the server that is the primary at the moment of connecting."""
     sentinel = Sentinel(address.hosts, sentinel_kwargs=sentinel_options(address))  # type: ignore[no-untyped-call]
     secure = address.tls is not None
     return SentinelConnectionPool(primary, sentinel, ssl=secure, **options)  # type: ignore[no-untyped-call]
@@ -152,17 +152,18 @@ def _primary(
 def disown(client: redis.Redis) -> None:
     """Drop, in the child of a fork, a client that the parent continues to use.
 
-    If it were garbage-collected, it would close its pool, whose lock a thread of the parent may
-    have held at the fork. Its connections close only this process' copies of their sockets.
+    If the child's copy were garbage-collected, it would close its pool, whose lock a thread of the
+    parent may have held at the fork. Dropping closes only this process' copies of the sockets.
     """
     client.auto_close_connection_pool = False
 
 
 @contextmanager
 def reachable(url: str, *, variable: str = RECORDS) -> Iterator[None]:
-    """Convert an error of Redis inside to `ServerUnreachable` or `ServerRefused`.
+    """Convert an error of Redis in the block to `ServerUnreachable` or `ServerRefused`.
 
-    `variable` is the setting that names `url`: the broker may be another Redis than the records'.
+    `variable` is the setting that names `url`: the broker may be another Redis than that of the
+    records.
     """
     try:
         yield
@@ -171,7 +172,7 @@ def reachable(url: str, *, variable: str = RECORDS) -> Iterator[None]:
 
 
 def explained(error: RedisError, url: str, *, variable: str = RECORDS) -> TaskyardError:
-    """Return our error for the meaning of `error` at the server of `url`."""
+    """Return Taskyard's error for an `error` of the server at `url`."""
     if not isinstance(error, LOST):
         return ServerRefused("Redis", redact_url(url), error)
     return ServerUnreachable(

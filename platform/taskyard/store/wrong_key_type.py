@@ -1,4 +1,4 @@
-"""Errors that name a key of ours with a wrong type, and what to do about it."""
+"""Errors that name a Taskyard key of a wrong type, and what to do about it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ __all__ = ["WrongKeyType", "is_misplaced", "is_of_replica", "named"]
 class WrongKeyType(ResponseError):
     """A key has another type than expected, so Redis refused a command; nothing was changed.
 
-    It is a redis-py error, since code that can continue without Redis can continue without the key.
+    This is a redis-py error: code that can continue without Redis can also continue without the
+    key.
     """
 
     def __init__(self, key: str, expected: str, found: str) -> None:
@@ -33,7 +34,7 @@ def is_misplaced(error: BaseException) -> bool:
 
 
 def is_of_replica(error: BaseException) -> bool:
-    """Return whether a replica refused a command: the primary must be found again."""
+    """Return whether a replica refused a command; then the client must find the primary again."""
     # From a script, older servers write the word after "Error running script".
     return (
         isinstance(error, ReadOnlyError)
@@ -43,9 +44,9 @@ def is_of_replica(error: BaseException) -> bool:
 
 
 def named(client: Any, error: ResponseError, expected: Mapping[str, str]) -> ResponseError:
-    """`WrongKeyType` for the first of the `expected` (key -> type) that is of another type.
+    """Return `WrongKeyType` for the first of the `expected` (key -> type) that is of another type.
 
-    `error` itself where none is (any more) or Redis cannot be asked: it names no key.
+    Return `error` itself if there is no such key (any more), or if Redis cannot be asked.
     """
     if isinstance(error, WrongKeyType) or not is_misplaced(error):
         return error

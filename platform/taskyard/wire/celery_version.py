@@ -18,7 +18,7 @@ OLDEST: Final = (5, 7)
 
 
 def check_celery(found: str | None = None) -> None:
-    """Raise `UnsupportedCelery` for a version, the installed one by default, before `OLDEST`."""
+    """Raise `UnsupportedCelery` for a version before `OLDEST`, by default the installed one."""
     given = version("celery") if found is None else found
     parts = tuple(int(part) for part in re.findall(r"\d+", given)[:2])
     if parts < OLDEST:

@@ -24,7 +24,7 @@ _PLANE: Final = 0xFFFF
 
 
 def escaped(text: str) -> str:
-    r"""Return `text` with each of them in Python's notation: `\x1b`, `\u202e`, `\U000e0001`."""
+    r"""Return `text` with control characters escaped: `\x1b`, `\u202e`, `\U000e0001`."""
     return STEERING.sub(_escape, text)
 
 

@@ -1,7 +1,7 @@
-"""The credential of an operator's message: the argument that holds it, and how it is left out.
+"""The credential in an operator's message: which argument holds it, and how to remove it.
 
-A message at the broker has it, since a redelivery must hold too. Nothing else does: no record, no
-event, no letter, no log.
+The message at the broker keeps its credential, because a worker verifies the credential at each
+redelivery. Records, events, dead letters and logs never contain it.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _IN_BYTES: Final = re.compile(CREDENTIAL_TEXT.encode())
 
 
 def without_credential(message: RawMessage) -> RawMessage:
-    """The message as a letter may keep it; the message itself where it holds no credential.
+    """Return the message as a dead letter may store it; unchanged if it holds no credential.
 
-    A compressed body is masked unpacked, and stays so.
+    A compressed body is decompressed to mask the credential, and stays decompressed.
     """
     headers, properties = _masked(message.headers), _masked(message.properties)
     try:
@@ -44,7 +44,7 @@ def without_credential(message: RawMessage) -> RawMessage:
 
 
 def _masked(value: Any) -> Any:
-    """The value with every text in it masked; RabbitMQ's properties repeat the headers."""
+    """Return the value with every text in it masked; RabbitMQ's properties repeat the headers."""
     if isinstance(value, dict):
         return {name: _masked(item) for name, item in value.items()}
     if isinstance(value, list):

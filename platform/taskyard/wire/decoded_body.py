@@ -8,22 +8,23 @@ __all__ = ["Decoded", "bytes_of"]
 
 
 class Decoded(str):
-    """Text of a body; `came` has the original bytes, since a letter and a retry are byte-exact.
+    """The text of a body.
 
-    Encoding the text again may differ: UTF-16 alone has three forms of one text.
+    `came` has the original bytes, since a dead letter and a retry must be byte-exact. Encoding the
+    text again may give other bytes: UTF-16 alone has three forms of one text.
     """
 
     came: bytes
 
     @classmethod
     def of(cls, came: bytes, encoding: str) -> Self:
-        """Decode; raises `UnicodeError`, or `LookupError` for an unknown encoding."""
+        """Decode bytes; raises `UnicodeError`, or `LookupError` for an unknown encoding."""
         made = cls(came.decode(encoding))
         made.came = came
         return made
 
     def __reduce__(self) -> Any:
-        """Pickle as plain text, so that other processes get only that."""
+        """Pickle this object as plain text, so that other processes get only the text."""
         return str, (str(self),)
 
 

@@ -1,7 +1,8 @@
-"""Decompress bodies up to a limit: 200 kB may decompress to 200 MB.
+"""Decompress bodies up to a limit: a body of 200 kB may decompress to 200 MB.
 
-The names are kombu's, whose own code has no limit and follows a message's header `compression`. A
-compression that needs a library beyond Python's own works if that is installed, as in kombu.
+The names of compressions are kombu's. Kombu's own code has no limit and follows a message's header
+`compression`. A compression that needs a library beyond Python's own works if this library is
+installed, as in kombu.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _PIECE: Final = 1024 * 1024
 
 
 class CompressionFault(ValueError):
-    """A body that its compression cannot decompress."""
+    """A body that cannot be decompressed with its compression."""
 
 
 class UnpacksTooLarge(CompressionFault):
@@ -56,15 +57,15 @@ class _Stream(Protocol):
 
 
 def knows(name: object) -> bool:
-    """Return whether `name` is one of kombu's own compressions, which can be stopped at a limit."""
+    """Return whether `name` is a compression of kombu that can be stopped at a limit."""
     return isinstance(name, str) and name in _STREAMS
 
 
 def unpack_body(body: bytes, name: str, limit: int = UNPACKED_LIMIT) -> bytes:
-    """Return `body` decompressed from the compression that kombu calls `name`.
+    """Return `body`, decompressed from the compression that kombu calls `name`.
 
-    Raises `UnpacksTooLarge` as soon as it grows over `limit` bytes, `CompressionFault` for an
-    unknown name or a body of another kind.
+    Raises `UnpacksTooLarge` as soon as the result grows over `limit` bytes, `CompressionFault` for
+    an unknown name or a body of another kind.
     """
     find = _STREAMS.get(name)
     if find is None:
@@ -102,7 +103,7 @@ def _unpack(open_stream: Callable[[], _Stream], body: bytes, limit: int) -> byte
 
 
 class _Zlib:
-    """zlib's stream, with the unread rest of its input, which zlib leaves to the caller."""
+    """A zlib stream, with the unread rest of its input, which zlib leaves to the caller."""
 
     def __init__(self) -> None:
         self._stream = zlib.decompressobj()
@@ -123,7 +124,7 @@ class _Zlib:
 
 
 class _Brotli:
-    """brotli's stream."""
+    """A stream of brotli."""
 
     unused_data = b""
 
@@ -143,11 +144,10 @@ class _Brotli:
 
 
 class _OlderBrotli:
-    """A stream of brotli before 1.2, which has no output limit.
+    """A stream of brotli before 1.2, whose output cannot be limited.
 
-    So it gets one byte of input at a time.
-
-    One byte ends at most one block of the format, of 16 MiB.
+    So it gets one byte of input at a time. One byte ends at most one block of the format, of 16
+    MiB.
     """
 
     unused_data = b""

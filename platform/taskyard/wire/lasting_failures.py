@@ -1,8 +1,8 @@
-"""Lasting failures: how long to wait before the next try, and what is logged.
+"""Lasting failures: how long to wait before the next try, and what to log.
 
-A missing permission, a key of another type or a full server does not go away by itself. The code
-that gets such an error tries again with growing waits, since somebody may repair it, and logs each
-cause once.
+A missing permission, a key of another type or a full server does not change by itself. The code
+that gets such an error tries again with growing waits, since an operator may repair the cause, and
+logs each cause once.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _VARIABLE: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|\d+")
 
 @dataclass(slots=True)
 class _Failing:
-    """One failing action: since when, its causes and items, and how long it waits."""
+    """An action that fails: since when, its causes and items, and how long it waits."""
 
     since_s: float
     wait_s: float = 0.0
@@ -44,11 +44,11 @@ class _Failing:
 
 
 class Refusals:
-    """The failures of one process, by action; its threads may share it.
+    """The lasting failures of one process, by action; threads may share this object.
 
     `what` is text for people, such as "heartbeat not written", and the key. If the action fails for
     some things and works for others, `item` distinguishes them, such as a job's id. The wait of an
-    item grows with its own failures, and that of all items while none succeeds.
+    item grows with its own failures; the wait of all items grows while none succeeds.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Refusals:
         return wait_s
 
     def worked(self, what: str, item: str = "") -> None:
-        """Note a success; log it once no item fails any more."""
+        """Note a success; log the end of the failure when no item fails any more."""
         failing = self._failing.get(what)
         if failing is None:
             return
@@ -115,10 +115,7 @@ class Refusals:
             )
 
     def waits_s(self, what: str) -> float:
-        """Return how long to wait before the next try of `what`, in seconds.
-
-        0 if it may be tried.
-        """
+        """Return how long to wait before the next try of `what`, in seconds; 0 to try at once."""
         failing = self._failing.get(what)
         return 0.0 if failing is None else max(failing.until_s - self._clock(), 0.0)
 

@@ -8,7 +8,7 @@ __all__ = ["Category"]
 
 
 class Category(StrEnum):
-    """Why a job is a dead letter; the database holds the same list as a CHECK constraint."""
+    """Why a job became a dead letter; the database has the same list as a CHECK constraint."""
 
     TIMEOUT = "timeout"
     RETRY_EXHAUSTED = "retry_exhausted"

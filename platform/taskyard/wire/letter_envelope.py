@@ -39,7 +39,7 @@ LETTER_NAMESPACE: Final = uuid.UUID("6b0f8a52-6e0e-5d6c-9a37-3d4f6a1f2c11")
 
 
 def letter_id(job_id: str, epoch: int, generation: int) -> str:
-    """Return the id of the letter of this epoch and generation of a job: always the same."""
+    """Return the dead letter's id of this epoch and generation of a job; it is always the same."""
     return str(uuid.uuid5(LETTER_NAMESPACE, f"{job_id}:{epoch}:{generation}"))
 
 
@@ -82,7 +82,7 @@ def plain_body(message: RawMessage, limit: int = UNPACKED_LIMIT) -> bytes:
 
 
 class AttemptNote(BaseModel):
-    """One past attempt from the record's history; times in microseconds."""
+    """One past attempt of a job, from the record's history; times are microseconds."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -96,10 +96,11 @@ class AttemptNote(BaseModel):
 
 
 class Letter(BaseModel):
-    """Everything that is known about one death. `version` is the job's version at the decision.
+    """A dead letter: everything that is known about one death of a job.
 
-    `args` and `kwargs` are None if the body could not be decoded. `evidence` holds further facts:
-    the counter of a poison letter, exit code, signal.
+    `version` is the job's version at the decision. `args` and `kwargs` are None if the body could
+    not be decoded. `evidence` holds further facts: the number of deaths of a poison message, exit
+    code, signal.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")

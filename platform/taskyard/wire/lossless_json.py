@@ -23,7 +23,7 @@ _LONGEST_REPR: Final = 2_000
 
 
 def pack(value: Any) -> Any:
-    """Return `value` as plain JSON for `unpack`; an unknown kind of value is kept as its repr.
+    """Return `value` as plain JSON for `unpack`; a value of an unknown kind is kept as its repr.
 
     Values nested over 100 levels, or beyond 100,000 values, are replaced by a note.
     """
@@ -80,7 +80,7 @@ def _bytes_of(text: str) -> bytes:
 
 
 def unpack(value: Any) -> Any:
-    """Return the value that was packed."""
+    """Return the value that `pack` packed."""
     if isinstance(value, list):
         return [unpack(item) for item in value]
     if not isinstance(value, dict):
@@ -105,7 +105,7 @@ _KINDS: Final[dict[str, Callable[[str], Any]]] = {
 
 
 def clean_text(text: str) -> str:
-    """Return text for people: characters that UTF-8 or Postgres cannot hold become escapes."""
+    """Return text for people; characters that UTF-8 or Postgres cannot store are escaped."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\x00", "\\x00")
 
 

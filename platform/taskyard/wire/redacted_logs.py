@@ -18,10 +18,10 @@ _FORMATTER: Final = logging.Formatter()
 
 
 class Redacting(logging.Filter):
-    """Masks secrets in a record's message, traceback and extra fields; it drops no record."""
+    """A filter that masks secrets in message, traceback and extra fields; it drops no record."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return True, always. A message without a secret keeps its template and arguments."""
+        """Return True, always; a message without a secret keeps its template and arguments."""
         try:
             said = record.getMessage()
         except Exception:  # noqa: BLE001 - the handler gets the same error, and reports it

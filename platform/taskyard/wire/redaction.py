@@ -43,7 +43,7 @@ def _name(words: Iterable[str]) -> str:
 
 
 def _spellings(words: Iterable[str]) -> tuple[str, ...]:
-    """Return each spelling in small letters, without those that contain another one."""
+    """Return each spelling in small letters, without spellings that contain another spelling."""
     every = {word.replace("_", sign) for word in words for sign in ("_", "-", "")}
     return tuple(sorted(one for one in every if not any(x in one for x in every - {one})))
 
@@ -137,7 +137,7 @@ def _entry(key: Any, item: Any, depth: int) -> Any:
 
 
 def redact_text(text: str) -> str:
-    """Free text (messages, tracebacks) with pairs of secret names, tokens and passwords masked."""
+    """Return free text (messages, tracebacks) with secrets, tokens and passwords masked."""
     text = mask_tokens(text)
     folded = _folded(text)
     if "=" not in text and ":" not in text and "bearer" not in folded:
@@ -149,14 +149,14 @@ def redact_text(text: str) -> str:
 
 
 def mask_tokens(text: str) -> str:
-    """`text` with operators' tokens and credentials masked, and nothing else changed."""
+    """Return `text` with operators' tokens and credentials masked, and nothing else changed."""
     if _CREDENTIAL_START in text:
         text = _CREDENTIAL.sub(MASK, text)
     return _TOKEN.sub(rf"\1{MASK}", text) if _TOKEN_START in text else text
 
 
 def redacted_repr(value: Any) -> str:
-    """Return `repr(redact(value))`, or the plain repr if that has no trace of a secret."""
+    """Return `repr(redact(value))`; for a value without secrets this is the plain repr."""
     shown = repr(value)
     deep = shown.count("[") + shown.count("{") > _DEEPEST
     # A bracket may be a tuple, which `redact` shows as a list, or an unknown class.
@@ -180,7 +180,7 @@ def _any_in(words: tuple[str, ...], folded: str) -> bool:
 
 
 def _folded(text: str) -> str:
-    """Return `text` in small letters, as the expressions compare letters."""
+    """Return `text` in small letters, as the regular expressions compare letters."""
     folded = text.lower()
     if folded.isascii():
         return folded

@@ -22,7 +22,7 @@ _LARGEST: Final = {"epoch": 2**53, "sent_us": 2**53, "generation": 2**30, "seq":
 
 
 def usable_id(value: object) -> str | None:
-    """Return `value` if it can be a job's id: text of a key's length that every store can hold."""
+    """Return `value` if it can be a job's id: short text that every store can hold."""
     if not isinstance(value, str) or not 0 < len(value) <= LONGEST_ID:
         return None
     return value if clean_text(value) == value and not value.endswith(_COUNTER) else None
@@ -32,10 +32,10 @@ def usable_id(value: object) -> str | None:
 class Stamp:
     """The position of a message in its job; times are microseconds since 1970.
 
-    `epoch` identifies the life of the job id, `generation` counts replays and redirects in it,
-    `seq` counts retries. `sent_us` is the last publication. `policy` overrides the job type's retry
-    policy. `nesting` counts how often the job has replaced itself by another task; Celery's own
-    header carries it.
+    `epoch` identifies one life of the job id: an id that is used again gets a new epoch.
+    `generation` counts replays and redirects in it, `seq` counts retries. `sent_us` is the time of
+    the last publication. `policy` overrides the job type's retry policy. `nesting` counts how often
+    the job has replaced itself by another task; Celery's own header carries this number.
     """
 
     epoch: int
@@ -47,10 +47,7 @@ class Stamp:
 
     @classmethod
     def read(cls, headers: Mapping[str, object]) -> Self | None:
-        """Return the stamp in a message's headers, None if there is none.
-
-        Raises ValueError if broken.
-        """
+        """Return the stamp in a message's headers, None without one; raises ValueError."""
         raw = headers.get(HEADER)
         if raw is None:
             return None

@@ -1,4 +1,4 @@
-"""A first message without the broker's confirmation, which the record keeps until it comes."""
+"""A first message that the record keeps until the broker confirms the publication."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ __all__ = ["Unsent"]
 
 
 class Unsent(BaseModel):
-    """The message's fields; `countdown_s` counts from the admission; `policy` overrides the type's.
+    """The fields of a first message that the broker has not confirmed.
 
-    Used only if broker and records are different servers: otherwise one script publishes and
-    records. It costs memory from admission to confirmation, a few milliseconds a job.
+    `countdown_s` counts from the admission; `policy` overrides the type's policy. This class is
+    used only if broker and records are different servers: otherwise one script publishes and
+    records. The copy uses memory from admission to confirmation, a few milliseconds per job.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -35,5 +36,5 @@ class Unsent(BaseModel):
         return self.model_dump_json()
 
     def due(self, epoch: int) -> int:
-        """Return when it must run, in microseconds; 0 for now."""
+        """Return when the message must run, in microseconds; 0 for now."""
         return epoch + us_of(self.countdown_s) if self.countdown_s > 0 else 0

@@ -1,4 +1,4 @@
-"""The header of a message whose own headers could not be decoded."""
+"""The header that marks a message whose own headers could not be decoded."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
--- Judge one half of a pair and, if asked to, mend it in the same step.
+-- Check whether an entry lacks its other half and, if asked to, repair it in the same step.
 -- KEYS: hash of messages, sorted set of times. ARGV: what is lacking ('message' or 'time'),
--- 'look' or 'mend', units a second, member. Answers 1 if it is half a pair.
+-- 'look' or 'mend', units a second, member. Answers 1 if the other half is missing.
 local messages, times, lacks, member = KEYS[1], KEYS[2], ARGV[1], ARGV[4]
 local has_message = redis.call('HEXISTS', messages, member) == 1
 local has_time = redis.call('ZSCORE', times, member)

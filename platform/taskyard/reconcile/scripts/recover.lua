@@ -1,5 +1,5 @@
--- The right to publish a job's message again: the record still stands where it was seen, nobody
--- runs it, and nobody else had this right within the last minute.
+-- Give the right to publish a job's message again: the record has not changed since it was read, no
+-- worker runs the job, and no other process got this right within the last minute.
 -- KEYS: record. ARGV: state, epoch, generation, seq, version.
 local record = redis.call('HMGET', KEYS[1], 'state', 'epoch', 'generation', 'seq', 'version',
                           'lease_until', 'recovered')

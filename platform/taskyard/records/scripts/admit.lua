@@ -1,11 +1,11 @@
--- Admission: the records of new jobs, or those that their ids already have; one reply a job.
+-- Admission: make records of new jobs, or read the records that their ids have; one reply a job.
 -- KEYS: the four of every script for the first job, the delay store's two, then record and result
--- of each further job. ARGV: eleven values a job. Without a list the text before the epoch is the
--- first message as the record keeps it until the broker has confirmed it.
+-- of each further job. ARGV: eleven values a job. Without a list key, the text before the epoch is
+-- the first message, which the record keeps until the broker has confirmed it.
 local DELAYED, MESSAGES, WIDTH = KEYS[5], KEYS[6], 11
 
--- Raises where a message could not be published for its keys' types. A script is not undone: the
--- record would stand, and its message be nowhere.
+-- Raise an error before any write if a key of the publication has a wrong type. Redis does not undo
+-- a script that fails in the middle: the job would have a record and no message.
 local function check_place(list, delay_us)
   if list == '' then return end
   redis.call('LLEN', list)
@@ -15,11 +15,11 @@ local function check_place(list, delay_us)
   end
 end
 
--- An id that was made for this very call: nothing of an earlier life can be left.
+-- This id was made for this very call, so no key of an earlier life can exist.
 local OWN_ID = '-'
 
 -- Where records and broker share this Redis, the message is published in the same step. A command
--- costs more than its work, so what goes to one list goes there at once, in the jobs' order.
+-- costs more than its work, so all messages for one list are pushed at once, in the jobs' order.
 local LISTS, MESSAGES_OF = {}, {}
 
 local function publish(job_id, list, message, due_us)
@@ -44,8 +44,8 @@ local function admit(at, now)
   local unique_us, list, delay_us = tonumber(ARGV[at + 4]), ARGV[at + 5], tonumber(ARGV[at + 8])
   local call, domain = ARGV[at + 9], ARGV[at + 10]
   local record = read(KEY_RECORD)
-  -- The caller that made the job asks again: its reply was lost. Also when the job has ended since:
-  -- it would run a second time.
+  -- The caller that made the job repeats the call, because the first reply was lost. This branch
+  -- also answers if the job has ended since: a new record would run the job a second time.
   local repeated = call ~= '' and record.call == call
   local reusable = record.state and TERMINAL[record.state] and now >= num(record.unique_until)
   if record.state and (repeated or not reusable) then
@@ -54,8 +54,9 @@ local function admit(at, now)
   end
 
   check_place(list, delay_us)
-  -- Where memory is full this is refused. Redis looks only at the first write of a script, and what
-  -- removes is allowed then: without it a full server would take jobs until it is killed.
+  -- Redis refuses this write when its memory is full. Redis checks only the first write of a script,
+  -- and a deletion passes this check: without this write a full server would accept jobs until the
+  -- kernel's OOM killer stops it.
   redis.call('SETRANGE', KEY_RECORD .. ':deliveries', 0, '')
   -- A second life of the same id must sort after the first, also when the clock stepped back.
   local epoch = int(math.max(now, num(record.epoch) + 1))
@@ -87,7 +88,7 @@ local function admit_all()
   return replies
 end
 
--- A job whose record cannot be written must not keep the messages of those before it.
+-- A job whose record cannot be written must not stop the publication of the jobs before it.
 local done, answer = pcall(admit_all)
 push()
 if not done then error(answer, 0) end

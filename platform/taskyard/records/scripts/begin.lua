@@ -1,4 +1,4 @@
--- The right to run one attempt, or the reason why not.
+-- Give the right to run one attempt, or return the reason for the refusal.
 local job_id, holder, worker = ARGV[1], ARGV[5], ARGV[6]
 local lease_us, death_limit = tonumber(ARGV[7]), tonumber(ARGV[8])
 local window_us, sent_us = tonumber(ARGV[9]), tonumber(ARGV[10])
@@ -10,7 +10,7 @@ local PROCESS_GONE = 'its process was gone before the worker knew that it had be
 
 local record = read(KEY_RECORD)
 local now = now_us()
--- What a failed publication left ends by itself, unless its message did come.
+-- The record of a failed publication expires, unless the message arrives all the same.
 local ending = record.published == '0'
 if not record.state and sent_us > 0 and now - sent_us > window_us then return {'unknown_history'} end
 
@@ -29,8 +29,8 @@ local function run()
           record.attempts, record.cancel or ''}
 end
 
--- The same process asks again for the same delivery: its first answer was lost on the way.
--- Another process with the same delivery: the first one died, and the pool handed the job on.
+-- The same process repeats the call for the same delivery, because the first answer was lost.
+-- Another process has the same delivery: the first one died, and the pool passed the job on.
 local same_delivery = record.state == 'running' and record.holder == holder
 if same_delivery and (record.process or '') == process then
   redis.call('HSET', KEY_RECORD, 'lease_until', int(now + lease_us))

@@ -1,4 +1,4 @@
--- A message dies before any attempt could decide: expired, invalid, unknown, delivered too often.
+-- Dead-letter a message before an attempt: it is expired, invalid, unknown or redelivered too often.
 local job_id = ARGV[1]
 local message = {epoch = ARGV[2], generation = ARGV[3], seq = ARGV[4], type = ARGV[5], queue = ARGV[6],
                  nesting = ARGV[11], domain = ARGV[12]}

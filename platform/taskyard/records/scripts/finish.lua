@@ -17,7 +17,7 @@ end
 local record = read(KEY_RECORD)
 local now = now_us()
 if not record.state then
-  -- The record was lost under a running attempt (flushed, or a failover): what it decides stands.
+  -- The record was lost while the attempt ran (a flush or a failover): its decision is accepted.
   record = reborn({epoch = epoch, generation = generation, seq = seq}, now)
   record.token, record.holder, record.deaths = token ~= '' and token or nil, holder, '1'
   record.begins = int(num(seq) + 1)
@@ -26,7 +26,7 @@ end
 
 if record.epoch ~= epoch then return {'superseded', record.state, record.version} end
 if record.state ~= 'running' or not mine(record, 'token', 'holder') then
-  -- The same decision again: its first answer was lost on the way.
+  -- The caller repeats the same decision, because the first answer was lost.
   if record.state == TRANSITIONS['running:' .. EVENT[decision]] and record.decision == decision
      and mine(record, 'decided_token', 'decided_holder') then
     return {'ok', record.state, record.version, record.seq, record.due or '0', record.decided}
@@ -58,7 +58,7 @@ if decision == 'retrying' then
   record.due = int(now + delay_us)
   extra[#extra + 1] = 'due'
   extra[#extra + 1] = record.due
-  -- A retry that is another message than the one it follows: it is published from here.
+  -- The retry's message differs from the message before it, so this script publishes the retry.
   if cause ~= '' then record.next = cause elseif record.next then drop(record, {'next'}) end
 else
   record.cause = cause

@@ -3,7 +3,7 @@
 local KEY_RECORD, KEY_STREAM, KEY_GAPS, KEY_RESULT = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 
 
--- Most of what a call writes is one moment, so the last text is kept.
+-- Most writes of a call have the same time, so the last text is kept.
 local PRINTED, PRINTED_TEXT = false, ''
 
 local function int(number)
@@ -19,7 +19,7 @@ local function now_us()
   return tonumber(time[1]) * 1000000 + tonumber(time[2])
 end
 
--- What Redis holds of the record now, so that only what changes is written.
+-- The record's fields in Redis now, so that only changed fields are written.
 local STORED = {}
 
 local function read(key)
@@ -47,11 +47,11 @@ local function target(record, event)
   return TRANSITIONS[(record.state or 'none') .. ':' .. event]
 end
 
--- What must be in the history even when the stream's budget is short.
+-- Events that must be in the history even when the stream is over its budget.
 local ESSENTIAL = {fail = true, replay = true, cancel = true, abort = true,
                    force_complete = true, delete = true, undelete = true}
 
--- The stream's, asked for once a call.
+-- The length of the stream, read once in a call.
 local LENGTH
 
 -- Append one event with the job's own version. Over the budget only essential ones, the rest is counted.
@@ -92,14 +92,14 @@ local function write(key, record, names)
   if #flat > 0 then redis.call('HSET', key, unpack(flat)) end
 end
 
--- A record that did not exist: as admission would have made it.
+-- Make a record that did not exist, as admission would have made it.
 local function birth(epoch, generation, seq, job_type, queue, priority, now)
   return {epoch = epoch, generation = generation, seq = seq, version = '0', type = job_type,
           queue = queue, priority = priority, admitted = int(now)}
 end
 
--- The version goes on where it cannot have been before: a life has fewer events than microseconds.
--- Starting again at 1 would make the ledger drop what happens from here as already known.
+-- Continue the version at a number that was never used: a life has fewer events than microseconds.
+-- A version that starts again at 1 would make the ledger drop the next events as known ones.
 local function skip_versions(record, now)
   record.version = int(math.max(num(record.version), now - num(record.epoch)))
 end
@@ -116,7 +116,7 @@ local function reborn(message, now)
   return record
 end
 
--- -1 where the message is older than the record, 1 where it is newer, 0 where they agree.
+-- Return -1 if the message is older than the record, 1 if it is newer, 0 if both are equal.
 local function compare(record, epoch, generation, seq)
   local pairs_ = {{num(epoch), num(record.epoch)}, {num(generation), num(record.generation)},
                   {num(seq), num(record.seq)}}
@@ -137,7 +137,7 @@ local function drop(record, names)
   if #stored > 0 then redis.call('HDEL', KEY_RECORD, unpack(stored)) end
 end
 
--- Who decided, and what: gone as soon as another attempt runs.
+-- The decision and the attempt that made it; removed as soon as another attempt runs.
 local DECISION = {'decision', 'decided', 'decided_token', 'decided_holder', 'due'}
 local LEASE = {'holder', 'process', 'lease_until'}
 -- How often the job has put another task in its place, and where the first message of that stood.
@@ -152,7 +152,8 @@ local function open_generation(record, generation)
   drop(record, {'cause', 'history', 'first_failure', 'published', 'progress', 'cancel', 'released'})
 end
 
--- The message is older. Where its own decision was a retry, that publication may never have happened.
+-- The message is older than the record. If its own decision was a retry, the retry's message may
+-- never have been published.
 local function behind(record, epoch, generation, seq)
   local last = num(epoch) == num(record.epoch) and num(generation) == num(record.generation)
                and num(seq) == num(record.seq) - 1
@@ -162,8 +163,8 @@ local function behind(record, epoch, generation, seq)
   return {'stale', record.state}
 end
 
--- The message is newer: the record forgot (a failover lost its last writes) and the message proves
--- the later position. What has ended within the life stays ended.
+-- The message is newer than the record: a failover lost the record's last writes, and the message
+-- proves the later position. A job that has ended within this life stays ended.
 local function ahead(job_id, record, message, now)
   if num(message.epoch) > num(record.epoch) then
     local token = record.token
@@ -175,7 +176,7 @@ local function ahead(job_id, record, message, now)
   local later = num(message.generation) > num(record.generation)
   if TERMINAL[record.state] or (record.state == 'dead_lettered' and not later) then return record end
   skip_versions(record, now)
-  -- The message lies in its new queue: the way there was completed.
+  -- The message came from its new queue, so the reroute is complete.
   if record.state == 'rerouted' then
     move(job_id, record, 'requeue', now, {'type', record.type or '', 'queue', record.queue or ''})
   end
@@ -193,8 +194,8 @@ local function ahead(job_id, record, message, now)
 end
 
 -- A message without a stamp that names another task is no message of this job: its producer has
--- used one id for two. A stamp of this life may name another task, where one has replaced itself,
--- and so may a message that Celery has counted as a replacement.
+-- used one id for two jobs. A message with a stamp of this life may name another task if a task has
+-- replaced itself, and so may a message that Celery has counted as a replacement.
 local function reuses(record, message)
   local named, known = message.type or '', record.type or ''
   return message.epoch == '' and num(message.nesting) == 0 and named ~= '' and known ~= ''
@@ -207,9 +208,9 @@ local function note_nesting(record, message, seq)
   record.nested_generation, record.nested_seq = message.generation, int(seq)
 end
 
--- Where a message without a stamp stands: -1 where the job has put another task in its place since,
--- 1 where the message is that other task and the first of it, 0 where its position says more.
--- A worker without Taskyard, or one that only watches, counts the replacement and stamps nothing.
+-- Compare a message without a stamp by its replacements. Return -1 if another task has replaced the
+-- job since, 1 if the message is the first message of that other task, 0 if the position decides.
+-- A worker without Taskyard, or one that only observes, counts a replacement and writes no stamp.
 local function nest(record, message)
   local nesting, known = num(message.nesting), num(record.nesting)
   if message.epoch ~= '' or (nesting == 0 and known == 0) then return 0 end
@@ -220,9 +221,8 @@ local function nest(record, message)
   return 0
 end
 
--- What is left of an ended job: enough to recognise a late duplicate, nothing more.
--- `request` lets a repeated replay hear that it was done; the `decided` ones a repeated finish; `call`
--- a repeated admission.
+-- The fields that an ended job keeps: only those that recognise a late duplicate. A repeated call
+-- gets its first answer from `request` (replay), `decided...` (finish) or `call` (admission).
 local TOMBSTONE = {'state', 'epoch', 'generation', 'seq', 'version', 'type', 'queue', 'token', 'decision',
                    'decided', 'decided_token', 'decided_holder', 'request', 'unique_until', 'ended',
                    'call'}
@@ -235,7 +235,7 @@ local function bury(key, record, now, window_us)
   redis.call('PEXPIRE', key, int(math.ceil(keep_us / 1000)))
 end
 
--- The first attempt and the last ones, as many as a policy without end may have had.
+-- Keep the first attempt and the last ones: a policy without a limit may have made any number.
 local function shortened(history)
   local _, lines = string.gsub(history, '\n', '')
   if lines <= HISTORY_LINES then return history end
@@ -252,20 +252,20 @@ local function note(record, now, outcome, code, message)
   record.history = shortened((record.history or '') .. line .. '\n')
 end
 
--- For how long the running attempt of another holder keeps this message waiting; 0 where none runs.
+-- How long this message must wait for the running attempt of another holder; 0 if none runs.
 local function held_us(record, message, now)
   if record.state ~= 'running' or record.holder == message.holder then return 0 end
   return math.max(num(record.lease_until) - now, 0)
 end
 
--- An attempt that a worker only watches names no process. It may have ended long ago: the worker
--- reports that later.
+-- An attempt that a worker only observes has no `process`. The attempt may have ended long ago: the
+-- worker reports its end later.
 local function is_watched(record)
   return (record.process or '') == ''
 end
 
--- The job has put another task in its place, and that is its next step. Whoever published it had
--- come to its end, also where the record does not show that yet.
+-- Another task has replaced the job, and is the job's next step. The attempt that published this
+-- task has ended, even if the record does not show its end yet.
 local function replaced(job_id, record, message, now)
   if TERMINAL[record.state] or record.state == 'dead_lettered' then return record end
   local code, text = 'replaced', 'replaced by ' .. (message.type or '')
@@ -286,7 +286,7 @@ local function replaced(job_id, record, message, now)
   return record
 end
 
--- The record that a message finds or makes; or nil and the answer that settles the message.
+-- Return the record that a message finds or creates; or nil and the final answer to the message.
 local function place(job_id, record, message, now)
   if not record.state then
     local seq = message.seq
@@ -301,12 +301,12 @@ local function place(job_id, record, message, now)
   if nested < 0 then return nil, {'stale', record.state} end
   local held = held_us(record, message, now)
   if nested > 0 then
-    -- A protected attempt decides before it is replaced. The count is anybody's to write, so it ends
-    -- no lease of such an attempt.
+    -- A protected attempt decides before another task replaces it. Any client can write the count of
+    -- replacements, so the count does not end the lease of such an attempt.
     if held > 0 and not is_watched(record) then return nil, {'held', int(held)} end
     return replaced(job_id, record, message, now)
   end
-  -- A message of a plain producer carries no stamp: it belongs to the life there is, at its start.
+  -- A message of a producer without Taskyard has no stamp: it is the first one of the present life.
   local epoch = message.epoch ~= '' and message.epoch or record.epoch
   local order = compare(record, epoch, message.generation, message.seq)
   if order < 0 then return nil, behind(record, epoch, message.generation, message.seq) end
@@ -316,12 +316,12 @@ local function place(job_id, record, message, now)
   return record
 end
 
--- The running attempt ended without a decision, and its lease or its process is gone.
+-- The running attempt ended without a decision: its lease has expired or its process has died.
 local function note_lost(record, now, code, evidence)
   if record.state == 'running' then note(record, now, 'lost', code, evidence) end
 end
 
--- The worker's catalogue decides which domain owns the type: a client's may be older, or made up.
+-- The worker's catalogue decides which domain owns the type: a client's domain may be old or false.
 local function note_domain(record, message)
   if (message.domain or '') ~= '' then record.domain = message.domain end
 end
@@ -336,7 +336,7 @@ local function lay_down(record)
   redis.call('PERSIST', KEY_RECORD)
 end
 
--- A job that ran over one of the counters dies by the table's `fail`, with the counter as its cause.
+-- A job over the limit of a counter ends with the event `fail`; its cause names the counter.
 local function poison(job_id, record, counter, count, limit, evidence, now)
   local letter_cause = {
     category = 'poison', code = 'poison', error_class = 'PoisonJob',

@@ -1,12 +1,12 @@
 -- The attempt of this delivery ends without a decision. `release` (drain) costs nothing;
--- `lose` (the child died) leaves its begin counted as a death and may end in a poison letter.
+-- `lose` (the child died) counts as a death of the job's process; too many make a poison letter.
 local job_id, holder, event, death_limit, evidence = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
 local record = read(KEY_RECORD)
 local now = now_us()
 if record.state == 'dead_lettered' or record.state == 'retrying' then
   return {'decided', record.state, record.seq, record.due or '0', record.epoch, record.generation}
 end
--- The same request again: its first answer was lost on the way.
+-- The caller repeats the same request, because the first answer was lost.
 if record.state == 'accepted' and record.released == holder then return {'requeue', record.state} end
 if record.state ~= 'running' or record.holder ~= holder then
   return {'not_held', record.state or 'none'}

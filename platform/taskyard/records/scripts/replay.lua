@@ -1,4 +1,4 @@
--- An operator's replay: the next generation of the same life, from the captured message.
+-- Open an operator's replay: the next generation of the same life, from the captured message.
 local job_id, epoch, generation, request = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local job_type, queue, priority = ARGV[5], ARGV[6], ARGV[7]
 local record = read(KEY_RECORD)
@@ -9,7 +9,7 @@ local function refuse(why)
 end
 
 if record.request == request then return {'ok', record.generation, '1', int(now)} end
--- No record, or only one of an earlier life: the letter proves that this life was, and died.
+-- There is no record, or only one of an earlier life: the dead letter proves that this life died.
 if not record.state or (num(record.epoch) < num(epoch) and TERMINAL[record.state]) then
   local token = record.token
   remove(KEY_RECORD, KEY_RESULT)
@@ -20,7 +20,7 @@ end
 if num(record.epoch) ~= num(epoch) then
   return refuse('the job has another life, ' .. record.epoch .. '; this letter is of ' .. epoch)
 end
--- A record behind its letter (a failover lost the replay between) may go on if it lies dead.
+-- A record older than its dead letter (a failover lost the replay) may continue if it is dead.
 if num(record.generation) > num(generation) then
   return refuse('the job is already at generation ' .. record.generation)
 end

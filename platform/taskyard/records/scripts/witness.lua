@@ -1,12 +1,12 @@
--- A job that a producer has published by itself: its record, unless it has one, of whatever state.
--- Admission would begin another life of an ended job; here the message may have come to its end
--- before its producer tells of it.
+-- Create the record of a job that a producer has published by itself, unless a record exists in any
+-- state. Admission would begin another life of an ended job; here the job may have ended before its
+-- producer reports the publication.
 local job_id, job_type, queue, published = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local window_ms = ARGV[5]
 
 local record = read(KEY_RECORD)
 if record.state then
-  -- The publication had failed before: only such a record ends by itself without being a tombstone.
+  -- An earlier publication failed: only such a record expires without being a tombstone.
   if published == '1' and record.state == 'accepted' and redis.call('PERSIST', KEY_RECORD) == 1 then
     redis.call('HSET', KEY_RECORD, 'published', '1')
   end
@@ -19,6 +19,6 @@ record.published = published
 move(job_id, record, 'admit', now, {'type', job_type, 'queue', queue})
 write(KEY_RECORD, record, {'state', 'epoch', 'generation', 'seq', 'version', 'type', 'queue',
       'admitted', 'published'})
--- Its caller was told, so nobody need end it; it may have reached the broker all the same.
+-- The caller got the error, so the record may expire; the message may be at the broker all the same.
 if published ~= '1' then redis.call('PEXPIRE', KEY_RECORD, window_ms) end
 return 1

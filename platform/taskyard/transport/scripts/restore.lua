@@ -1,7 +1,7 @@
 -- Put one unacknowledged message back into its lists, unless it was acknowledged meanwhile.
 -- KEYS: unacked hash, unacked index, lists. ARGV: tag, message, 'next' or 'last'.
 for i = 3, #KEYS do
-  -- A script is not undone: what is removed before a push that is refused would be nowhere.
+  -- Redis does not undo a script: a message that is removed before a refused push would be lost.
   local length = redis.pcall('LLEN', KEYS[i])
   if type(length) == 'table' then return length end
 end

@@ -1,9 +1,11 @@
--- What must go back: messages of dead owners at once, anyone's after the visibility timeout.
+-- Return the messages that must go back to their queues: those of dead owners at once, those of
+-- every other owner after the visibility timeout.
 -- KEYS: unacked hash, unacked index, heartbeats, mutex. ARGV: how long an owner may be silent (us),
 -- visibility timeout (s), limit, interval (ms). Answers tag, stored value, owner's description, ...
 if not redis.call('SET', KEYS[4], '1', 'NX', 'PX', ARGV[4]) then
-  -- One that never ends, or later than ours, is kombu's or a stranger's. kombu's lasts five minutes,
-  -- also when its worker was killed. Two sweeps at once do no harm: one of them finds each message.
+  -- A mutex without an end, or with a later end than Taskyard's, belongs to kombu or another client.
+  -- Kombu's mutex lasts five minutes, even if its worker was killed. Two sweeps at once do no harm:
+  -- only one of them finds each message.
   local left = redis.call('PTTL', KEYS[4])
   if left >= 0 and left <= tonumber(ARGV[4]) then return {} end
   redis.call('SET', KEYS[4], '1', 'PX', ARGV[4])
@@ -15,8 +17,8 @@ local oldest = now / 1000000 - tonumber(ARGV[2])
 local tags, taken = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', oldest, 'LIMIT', 0, limit), {}
 for _, tag in ipairs(tags) do taken[tag] = true end
 
--- An owner is forgotten only by a sweep that has searched what it holds, and this one searches two
--- keys: others share the heartbeats and keep what they hold elsewhere.
+-- A sweep removes an owner only after it has searched that owner's messages. This sweep searches two
+-- keys; other owners share the heartbeats and keep their messages under other keys.
 local function holds_here(description)
   local read, described = pcall(cjson.decode, description)
   return read and type(described) == 'table' and described.unacked == KEYS[1]
