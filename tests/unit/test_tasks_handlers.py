@@ -68,7 +68,7 @@ def test_a_cancelled_run_stops_between_steps(shop):
     link = Link(stop_after=8)
     request = PlanRequest(feature=feature_text(), base_url=shop.url)
     plan = handlers.plan_generation(request, context(Link()))
-    with pytest.raises(CodedError, match="told to stop") as failure:
+    with pytest.raises(CodedError, match="asked to stop by an operator") as failure:
         handlers.test_execution(plan, context(link))
     assert (failure.value.code, len(link.seen)) == ("cancelled", 8)
 

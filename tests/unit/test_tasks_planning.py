@@ -118,7 +118,7 @@ def test_unmatched_words_name_file_line_text_and_the_nearest_phrase():
         plan('When I smash the "Pay" button', file="pay.feature")
     assert failure.value.code == "unmatched_step"
     assert str(failure.value) == (
-        "pay.feature:3: no phrase says 'I smash the \"Pay\" button'; "
+        "pay.feature:3: no phrase matches 'I smash the \"Pay\" button'; "
         'the nearest is: I click the button "Add to cart"'
     )
     assert failure.value.details["line"] == 3

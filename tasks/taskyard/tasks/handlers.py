@@ -1,4 +1,4 @@
-"""The four built-in jobs, registered with the platform."""
+"""The handlers of the four built-in job types."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["batch_locator_generation", "element_healing", "plan_generation", "te
 
 @job("plan_generation")
 def plan_generation(payload: PlanRequest, context: JobContext) -> Plan:
-    """A plan for each scenario of a feature; the result is the payload of test_execution."""
+    """Make a plan for each scenario of a feature; the result is the payload of test_execution."""
 
     def before_each(done: int, total: int) -> None:
         go_on(context)
@@ -33,7 +33,10 @@ def plan_generation(payload: PlanRequest, context: JobContext) -> Plan:
 
 @job("test_execution")
 def test_execution(payload: Plan, context: JobContext) -> Report:
-    """Run a plan; a report where every flow passed, else the first failure's CodedError."""
+    """Run a plan.
+
+    Returns the report if every flow passed; otherwise raises the CodedError of the first failure.
+    """
 
     def before_each(done: int, total: int, note: str) -> None:
         go_on(context)
@@ -46,7 +49,7 @@ def test_execution(payload: Plan, context: JobContext) -> Report:
 
 @job("batch_locator_generation")
 def batch_locator_generation(payload: LocatorBatchRequest, context: JobContext) -> LocatorBatch:
-    """Three to five locators for each element, within the batch's budget."""
+    """Make three to five locators for each element, within the batch's time budget."""
     started_s = SYSTEM_CLOCK.monotonic_s()
 
     def before_each(done: int, total: int) -> None:
@@ -60,16 +63,21 @@ def batch_locator_generation(payload: LocatorBatchRequest, context: JobContext) 
 
 @job("element_healing")
 def element_healing(payload: HealingRequest, context: JobContext) -> HealingResult:
-    """The lost element on the page as it is now; below the gate it is left to a person."""
+    """Find the lost element on the present page.
+
+    If the confidence is too low, a person must decide.
+    """
     started_s = SYSTEM_CLOCK.monotonic_s()
     go_on(context)
     return heal(_html(payload, payload.budget_s), payload, started_s=started_s)
 
 
 def go_on(context: JobContext) -> None:
-    """CodedError `cancelled` or `timeout` if the attempt should not go on."""
+    """Raise CodedError `cancelled` or `timeout` if the attempt must not continue."""
     if context.cancelled:
-        raise CodedError("cancelled", f"job {context.job_id} was told to stop")
+        raise CodedError(
+            "cancelled", f"job {context.job_id} was asked to stop by an operator, or lost its lease"
+        )
     if context.deadline is not None and SYSTEM_CLOCK.now() >= context.deadline:
         raise CodedError("timeout", f"job {context.job_id} is past its deadline")
 

@@ -1,4 +1,4 @@
-"""A page as a person or a screen reader meets it: parsing, visibility, roles, names, selectors."""
+"""Parse a page and find what a person or a screen reader finds: visible elements, roles, names."""
 
 from taskyard.tasks.dom.fetch import BoundedSession, fetch_html
 from taskyard.tasks.dom.page import Element, Page

@@ -1,4 +1,7 @@
-"""HTTP that cannot run away: http and https alone, a size limit, a time limit, nothing ambient."""
+"""Fetch pages over http and https only, with a size limit and a time limit.
+
+The client reads no proxy, password or certificate setting from the machine.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from taskyard.errors import CodedError
 __all__ = ["DEFAULT_TIMEOUT_S", "MAX_RESPONSE_BYTES", "BoundedSession", "fetch_html"]
 
 MAX_RESPONSE_BYTES: Final = 5_000_000
-"""Far above any page a person reads; it bounds a worker's memory."""
+"""Far above the size of any page that a person reads; the limit bounds a worker's memory."""
 DEFAULT_TIMEOUT_S: Final = 10.0
 _CHUNK_BYTES: Final = 65_536
 _MAX_REDIRECTS: Final = 10
@@ -26,7 +29,7 @@ _NETWORK_FAILURES: Final = (
 
 
 class _BoundedAdapter(HTTPAdapter):
-    """Reads each body here, so that it can stop at a size or at a moment."""
+    """An HTTP adapter that stops to read a body at a size limit or a time limit."""
 
     def __init__(self, timeout_s: float, max_bytes: int) -> None:
         self._timeout_s, self._max_bytes = timeout_s, max_bytes
@@ -41,7 +44,7 @@ class _BoundedAdapter(HTTPAdapter):
         cert: Any = None,
         proxies: Mapping[str, str] | None = None,
     ) -> requests.Response:
-        """Send, and read the whole body within the limits; a network's failures are coded."""
+        """Send a request, read the whole body within the limits; network failures are coded."""
         ends_at_s = time.monotonic() + self._timeout_s
         url = str(request.url)
         try:
@@ -68,12 +71,12 @@ class _BoundedAdapter(HTTPAdapter):
                 message = f"{url} sent over {self._max_bytes} bytes; a page must be smaller"
                 raise CodedError("response_too_large", message, details={"url": url})
             if time.monotonic() > ends_at_s:
-                raise requests.Timeout(f"the body was still coming after {self._timeout_s:g} s")
+                raise requests.Timeout(f"the body was still incomplete after {self._timeout_s:g} s")
             yield chunk
 
 
 class BoundedSession(requests.Session):
-    """A session that reads no proxy, password or certificate setting from its surroundings."""
+    """A session that reads no proxy, password or certificate setting from the machine."""
 
     def __init__(
         self, timeout_s: float = DEFAULT_TIMEOUT_S, max_bytes: int = MAX_RESPONSE_BYTES
@@ -86,7 +89,7 @@ class BoundedSession(requests.Session):
             self.mount(scheme, _BoundedAdapter(timeout_s, max_bytes))
 
     def request(self, method: str, url: str, **options: Any) -> requests.Response:  # type: ignore[override,unused-ignore]
-        """As requests does, but with coded errors for what a page's address can do wrong."""
+        """Send a request as requests does; a fault of the page's address raises a coded error."""
         try:
             return super().request(method, url, **options)
         except (requests.exceptions.InvalidSchema, requests.exceptions.InvalidURL) as error:
@@ -97,10 +100,10 @@ class BoundedSession(requests.Session):
 
 
 def fetch_html(url: str, timeout_s: float = DEFAULT_TIMEOUT_S) -> str:
-    """The text of the page at `url`.
+    """Return the text of the page at `url`.
 
-    CodedError `network_timeout`, `response_too_large`, `invalid_url`, or `page_unavailable` where
-    the server's answer is no page (`temporary_failure` if it says that it will be one later).
+    Raises CodedError: `network_timeout`, `response_too_large`, `invalid_url`, or `page_unavailable`
+    if the server answers without a page. A server that asks to try later gives `temporary_failure`.
     """
     with BoundedSession(timeout_s) as session:
         response = session.get(url)

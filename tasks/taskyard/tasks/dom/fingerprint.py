@@ -1,4 +1,4 @@
-"""An element's properties read off its page."""
+"""The properties of an element, read from its page."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ENOUGH_NEIGHBOUR_CHARS: Final = 12
 
 
 def fingerprint_of(page: Page, element: Element, test_id_attribute: str) -> Fingerprint:
-    """Everything that `Fingerprint` holds, save the box: only a real browser draws the page."""
+    """Return every property in `Fingerprint` except `box`: only a real browser draws the page."""
     role = role_of(element)
     return Fingerprint(
         tag=str(element.tag),
@@ -45,7 +45,11 @@ def _shown(page: Page, element: Element) -> str:
 
 
 def _neighbour_text(page: Page, element: Element) -> str:
-    """What the nearest ancestor shows that shows more than the element, without the element's."""
+    """Return the text near the element.
+
+    This is the text of the nearest ancestor that shows more than the element, without the element's
+    own text.
+    """
     own = page.text(element)
     for above in element.iterancestors():
         text = page.text(above)

@@ -1,6 +1,6 @@
 """Accessible names, after the W3C's Accessible Name and Description Computation 1.2.
 
-What needs style sheets (generated content, layout-dependent spacing) is left out.
+The parts that need style sheets (generated content, layout-dependent spacing) are left out.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ _BUTTON_WORDS: Final = {"submit": "Submit", "reset": "Reset", "image": "Submit"}
 
 
 def name_of(page: Page, element: Element) -> str:
-    """The element's accessible name, white space squeezed; the empty string where it has none."""
+    """Return the element's accessible name with single spaces; empty if it has none."""
     if element not in page.names:
         page.names[element] = squeeze(_name(page, element))
     return page.names[element]
 
 
 def label_texts(page: Page, element: Element) -> list[str]:
-    """The texts that label a field: labelledby, aria-label and label elements, each its own."""
+    """Return each text that labels a field: labelledby, aria-label and label elements."""
     texts = [_referenced(page, element), element.get("aria-label") or ""]
     texts += [page.text(label) for label in page.labels.get(element, [])]
     return [squeeze(text) for text in texts if text.strip()]
 
 
 def elements_named(page: Page, name: str) -> list[Element]:
-    """Every visible element of that accessible name, in document order."""
+    """Return every visible element with this accessible name, in document order."""
     if page.named is None:
         page.named = {}
         for element in page.visible:
@@ -47,7 +47,7 @@ def elements_named(page: Page, name: str) -> list[Element]:
 
 
 def count_labelled(page: Page, text: str) -> int:
-    """How many elements have `text` for a label, seen or not."""
+    """Return how many elements have the label `text`, visible or hidden."""
     if page.labelled is None:
         page.labelled = Counter(
             text for element in page.elements for text in set(label_texts(page, element))
@@ -98,7 +98,7 @@ def _last_resort(page: Page, element: Element) -> str:
 
 
 def _content(page: Page, element: Element, without: frozenset[Element]) -> str:
-    """The name that the element's content gives; fields in `without` do not name themselves."""
+    """Return the name from the element's content; a field in `without` adds no name."""
     return " ".join(_content_pieces(page, element, without))
 
 

@@ -1,4 +1,4 @@
-"""One parsed page, and what is looked up in it again and again."""
+"""One parsed page, with caches for repeated lookups."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _HIDING_STYLES: Final = ("display:none", "visibility:hidden")
 
 
 def squeeze(text: str) -> str:
-    """`text` with every run of white space made one space, and none at the ends."""
+    """Return `text` with single spaces instead of runs of white space, and none at the ends."""
     return " ".join(text.split())
 
 
 class Page:
-    """A page and its caches; after the tree was changed, make a new one from `root`."""
+    """A page and its caches; after a change of the tree, make a new page from `root`."""
 
     def __init__(self, root: Element) -> None:
         self.root = root
@@ -45,7 +45,10 @@ class Page:
 
     @classmethod
     def parse(cls, text: str) -> Page:
-        """Parse HTML as browsers do; nothing it refers to is read. CodedError `invalid_page`."""
+        """Parse HTML as browsers do, without loading anything that the page refers to.
+
+        Raises CodedError `invalid_page`.
+        """
         parser = html.HTMLParser(encoding="utf-8", no_network=True, remove_comments=True)
         try:
             root = html.document_fromstring(text.encode("utf-8", "replace"), parser=parser)
@@ -57,17 +60,17 @@ class Page:
 
     @cached_property
     def elements(self) -> tuple[Element, ...]:
-        """Every element, in document order."""
+        """Return every element, in document order."""
         return tuple(self.root.iter(etree.Element))
 
     @cached_property
     def visible(self) -> tuple[Element, ...]:
-        """Every element that a person could see, in document order."""
+        """Return every element that a person could see, in document order."""
         return tuple(element for element in self.elements if not self.is_hidden(element))
 
     @cached_property
     def by_id(self) -> dict[str, Element]:
-        """The first element of each id."""
+        """Return the first element of each id."""
         found: dict[str, Element] = {}
         for element in self.elements:
             if element.get("id"):
@@ -76,7 +79,7 @@ class Page:
 
     @cached_property
     def labels(self) -> dict[Element, list[Element]]:
-        """The label elements of each field."""
+        """Return the label elements of each field."""
         found: dict[Element, list[Element]] = {}
         for label in self.root.iter("label"):
             field = self._labelled(label)
@@ -91,7 +94,7 @@ class Page:
         return next(fields, None)
 
     def is_hidden(self, element: Element) -> bool:
-        """Whether markup alone hides the element or one it stands in; style sheets are not read."""
+        """Return whether markup hides the element or one around it; style sheets are not read."""
         known = self._hidden.get(element)
         if known is None:
             parent = element.getparent()
@@ -100,7 +103,7 @@ class Page:
         return known
 
     def text(self, element: Element) -> str:
-        """What the element shows, white space squeezed; blocks are set apart by a space."""
+        """Return the text that the element shows, with single spaces; a space separates blocks."""
         known = self._texts.get(element)
         if known is None:
             known = self._texts[element] = squeeze(self._raw(element))
@@ -122,13 +125,13 @@ class Page:
             yield from (apart, self._raw(child), apart, child.tail or "")
 
     def path(self, element: Element) -> str:
-        """The element's absolute XPath, with every index written out."""
+        """Return the element's absolute XPath, in which each step has its index."""
         steps = [self.step(element)]
         steps += [self.step(above) for above in element.iterancestors()]
         return "/" + "/".join(reversed(steps))
 
     def step(self, element: Element) -> str:
-        """The last part of the element's path: its tag, and its place among siblings of the tag."""
+        """Return the path's last step: the element's tag, and its index among such siblings."""
         if element not in self._steps:
             self._number(element)
         return self._steps[element]
@@ -143,7 +146,7 @@ class Page:
 
 
 def _refuse_cut(parser: html.HTMLParser) -> None:
-    """A page nested so deeply that the parser drops its inside must not pass for a whole one."""
+    """Raise an error for a page nested so deeply that the parser drops its inner elements."""
     if any("depth" in entry.message for entry in parser.error_log):
         raise CodedError("invalid_page", "the page is nested more deeply than can be parsed")
 

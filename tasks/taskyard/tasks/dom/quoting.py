@@ -1,4 +1,4 @@
-"""Text put into CSS, XPath and Playwright calls so that it means itself."""
+"""Quote text for CSS, XPath and Playwright calls."""
 
 from __future__ import annotations
 
@@ -12,18 +12,24 @@ _CSS_NAME: Final = re.compile(r"-?[A-Za-z_][A-Za-z0-9_-]*")
 
 
 def css_string(text: str) -> str:
-    """A CSS string literal; escapes are written as code points, which every parser reads alike."""
+    """Return a CSS string literal.
+
+    Escapes are written as code points, which every parser reads in the same way.
+    """
     escaped = "".join(f"\\{ord(each):x} " if each in '\\"\n\r\f' else each for each in text)
     return f'"{escaped}"'
 
 
 def is_css_name(text: str) -> bool:
-    """Whether `text` can stand as an id or class in a selector without escapes."""
+    """Return whether `text` can be an id or a class in a selector without escapes."""
     return _CSS_NAME.fullmatch(text) is not None
 
 
 def xpath_string(text: str) -> str:
-    """An XPath expression for `text`; XPath 1.0 has no escapes, so mixed quotes are joined."""
+    """Return an XPath expression for `text`.
+
+    XPath 1.0 has no escapes, so a text with both kinds of quotes is joined from parts.
+    """
     if '"' not in text:
         return f'"{text}"'
     if "'" not in text:
@@ -33,5 +39,5 @@ def xpath_string(text: str) -> str:
 
 
 def js_string(text: str) -> str:
-    """A JavaScript string literal."""
+    """Return a JavaScript string literal."""
     return json.dumps(text, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""ARIA roles that elements have without saying so (W3C, HTML Accessibility API Mappings)."""
+"""ARIA roles of elements without a `role` attribute (W3C, HTML Accessibility API Mappings)."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ INTERACTIVE_ROLES: Final = frozenset(
 
 
 def role_of(element: Element) -> str:
-    """The element's role as written or implied; the empty string where it has none."""
+    """Return the element's role, written or implied; empty if it has none."""
     written = (element.get("role") or "").split()
     return written[0].lower() if written else _implied(element)
 
@@ -102,7 +102,7 @@ def _input_role(element: Element) -> str:
 
 
 def is_editable(element: Element) -> bool:
-    """Whether a person can give the element a value by typing or choosing."""
+    """Return whether a person can give the element a value by typing or choosing."""
     if element.tag == "input":
         kind = (element.get("type") or "text").lower()
         return kind not in ("button", "hidden", "image", "reset", "submit")
@@ -110,7 +110,7 @@ def is_editable(element: Element) -> bool:
 
 
 def is_interactive(element: Element) -> bool:
-    """Whether a person can act on the element itself (the options of a select count with it)."""
+    """Return whether a person can act on the element itself; options count as their select."""
     if element.tag in ("option", "optgroup"):
         return False
     by_role = role_of(element) in INTERACTIVE_ROLES

@@ -1,8 +1,9 @@
 """Selectors as the Recorder writes them, resolved on a parsed page.
 
-`aria/Name[role="button"]` by accessible name and role, `text/...` by shown text, `xpath/...`,
-`pierce/...` and plain CSS. There are no shadow roots in parsed HTML, so a selector that pierces
-them is resolved step by step inside what the step before it met.
+`aria/Name[role="button"]` selects by accessible name and role, `text/...` by shown text;
+`xpath/...`, `pierce/...` and plain CSS work too. Parsed HTML has no shadow roots, so a selector
+that pierces them is resolved step by step: each step searches inside the elements that the previous
+step found.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ _ARIA_TAIL: Final = re.compile(r'\s*\[\s*(role|name)\s*=\s*"([^"]*)"\s*\]\s*$')
 
 
 def resolve(page: Page, selector: str, within: Element | None = None) -> list[Element]:
-    """Every element that `selector` meets, in document order; CodedError `invalid_selector`."""
+    """Return every element that `selector` finds, in document order.
+
+    Raises CodedError `invalid_selector`.
+    """
     scope = page.root if within is None else within
     prefix, slash, rest = selector.partition("/")
     finder = _FINDERS.get(prefix) if slash else None
@@ -54,7 +58,7 @@ def _is_within(element: Element, scope: Element, page: Page) -> bool:
 
 
 def _by_text(page: Page, query: str, scope: Element) -> list[Element]:
-    """The innermost elements whose text holds `query`, case counting."""
+    """Return the innermost elements whose text contains `query`; upper and lower case differ."""
     wanted, found, waiting = squeeze(query), [], [scope]
     while waiting:
         element = waiting.pop()

@@ -1,4 +1,4 @@
-"""Running a plan against a site, behind one driver interface."""
+"""Run a plan against a site, behind one driver interface."""
 
 from taskyard.tasks.execution.browserless import BrowserlessDriver
 from taskyard.tasks.execution.driver import Driver, Sighting, Wanted

@@ -1,7 +1,8 @@
 """A driver without a browser: pages over HTTP, forms sent by MechanicalSoup, no scripts run.
 
-It knows what markup alone shows: links, forms, labels, hidden elements. It neither runs scripts nor
-reads style sheets nor checks fields before sending, so what waits for a script fails at once.
+The driver sees what markup alone shows: links, forms, labels, hidden elements. It runs no scripts,
+reads no style sheets, and does not check fields before it sends a form. So a step that waits for a
+script fails at once.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _SILENT_KEYS: Final = frozenset({"Tab", "Escape", "Shift", "Control", "Alt", "Me
 
 
 class BrowserlessDriver:
-    """Implements `Driver`; `timeout_s` bounds every answer of the site, its body included."""
+    """A `Driver` without a browser; `timeout_s` limits each answer of the site with its body."""
 
     def __init__(self, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
         self._browser = mechanicalsoup.Browser(session=BoundedSession(timeout_s))
@@ -48,7 +49,7 @@ class BrowserlessDriver:
         """Do nothing: without style sheets a page has no size."""
 
     def click(self, selectors: Selectors, times: int = 1) -> Sighting:
-        """Follow a link, send a form or tick a box; anything else is left as it is."""
+        """Follow a link, send a form or tick a box; a click on any other element does nothing."""
         element, sighting = self._first_visible(selectors)
         for _ in range(times):
             self._click(element)
@@ -67,7 +68,7 @@ class BrowserlessDriver:
         return sighting
 
     def press(self, key: str) -> None:
-        """Enter sends the form of the field in focus; keys that only move the focus do nothing."""
+        """Press a key: Enter sends the focused field's form, keys that move focus do nothing."""
         if key == "Enter":
             self._enter()
         elif key not in _SILENT_KEYS:
@@ -75,7 +76,7 @@ class BrowserlessDriver:
             raise CodedError("unsupported_action", message)
 
     def wait(self, selectors: Selectors, wanted: Wanted, timeout_s: float) -> Sighting:
-        """Look once: a page without scripts does not change while one waits."""
+        """Check the page once: without scripts the page does not change during a wait."""
         for selector, found in matches(self._page, selectors):
             count = len(fulfilling(self._page, wanted, found))
             if count:
@@ -83,19 +84,19 @@ class BrowserlessDriver:
         return Sighting(None, 0, wanted.accepts(0))
 
     def exists(self, selectors: Selectors) -> bool:
-        """Whether any alternative meets an element."""
+        """Return whether any alternative finds an element."""
         return any(True for _ in matches(self._page, selectors))
 
     def text(self) -> str:
-        """What the page shows, white space squeezed."""
+        """Return the text that the page shows, with single spaces."""
         return self._page.text(self._page.root)
 
     def title(self) -> str:
-        """The page's title."""
+        """Return the page's title."""
         return str(self._page.root.findtext(".//title") or "").strip()
 
     def url(self) -> str:
-        """The page's address."""
+        """Return the page's address."""
         return self._url
 
     def close(self) -> None:
@@ -153,7 +154,10 @@ class BrowserlessDriver:
             self._submit(form, forms.submit_button(form))
 
     def _submit(self, form: Element | None, button: Element | None) -> None:
-        """Send the form as it stands; the marks carry form and button over to MechanicalSoup."""
+        """Send the form with its present values.
+
+        Marks in the markup show MechanicalSoup the form and the button.
+        """
         if form is None:
             return
         _mark(form, button)
@@ -183,7 +187,7 @@ def _mark(form: Element, button: Element | None) -> None:
 
 
 def matches(page: Page, selectors: Selectors) -> Iterator[tuple[str, list[Element]]]:
-    """Each alternative that meets something, with all it meets, best first."""
+    """Return each alternative that finds an element, with all found elements, best first."""
     for alternative, label in zip(selectors, written(selectors), strict=True):
         chain = (alternative,) if isinstance(alternative, str) else alternative
         found = resolve(page, chain[0])
@@ -194,7 +198,7 @@ def matches(page: Page, selectors: Selectors) -> Iterator[tuple[str, list[Elemen
 
 
 def fulfilling(page: Page, wanted: Wanted, found: list[Element]) -> list[Element]:
-    """Those of the elements that are in the state wanted."""
+    """Return those of the elements that are in the wanted state."""
     return [element for element in found if _fulfils(page, wanted, element)]
 
 
@@ -217,7 +221,7 @@ def _property(page: Page, element: Element, name: str) -> object:
 
 
 def value_of(element: Element) -> str:
-    """The value that a form would send for the element."""
+    """Return the value that a form would send for the element."""
     if element.tag == "textarea":
         return str(element.text or "")
     if element.tag != "select":

@@ -1,8 +1,8 @@
-"""What running a plan asks of a browser, and how a browser says that it cannot.
+"""The interface between a running plan and a browser.
 
-Every method may raise CodedError: `element_not_found` (no alternative met an element that can be
-seen), `element_not_interactable` (met, but disabled or of the wrong kind), `invalid_selector`,
-`network_timeout`, `browser_crash`, `unsupported_action` (this driver cannot do that at all).
+Every method may raise CodedError: `element_not_found` (no alternative finds a visible element),
+`element_not_interactable` (the element is disabled or of the wrong kind), `invalid_selector`,
+`network_timeout`, `browser_crash`, `unsupported_action` (this driver cannot do the action).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["Driver", "Sighting", "Wanted", "not_found", "written"]
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """What a step met: the alternative that met it, and how many elements that one meets."""
+    """What a step found: the first alternative that finds elements, and how many elements."""
 
     selector: str | None
     matches: int
@@ -27,7 +27,7 @@ class Sighting:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """How many elements of which state a wait holds out for."""
+    """What a wait step waits for: how many elements in which state."""
 
     operator: str
     count: int
@@ -37,7 +37,7 @@ class Wanted:
 
     @classmethod
     def of(cls, step: WaitForElementStep) -> Wanted:
-        """What the step asks for, the Recorder's defaults filled in."""
+        """Return what the step asks for, with the Recorder's defaults."""
         return cls(
             operator=step.operator or ">=",
             count=1 if step.count is None else step.count,
@@ -47,7 +47,7 @@ class Wanted:
         )
 
     def accepts(self, count: int) -> bool:
-        """Whether so many elements are the number wanted."""
+        """Return whether this number of elements is the wanted number."""
         match self.operator:
             case ">=":
                 return count >= self.count
@@ -58,7 +58,7 @@ class Wanted:
 
 
 class Driver(Protocol):
-    """One browser with one page, cookies of its own, and nothing kept after `close`."""
+    """One browser with one page and its own cookies; after `close` nothing is kept."""
 
     def open(self, url: str) -> None:
         """Load a page."""
@@ -69,11 +69,11 @@ class Driver(Protocol):
         ...
 
     def click(self, selectors: Selectors, times: int = 1) -> Sighting:
-        """Click the first visible element met, and wait for the page that follows, if one does."""
+        """Click the first visible element found; if a new page follows, wait for this page."""
         ...
 
     def hover(self, selectors: Selectors) -> Sighting:
-        """Move the pointer over the first visible element met."""
+        """Move the pointer over the first visible element found."""
         ...
 
     def change(self, selectors: Selectors, value: str) -> Sighting:
@@ -81,41 +81,41 @@ class Driver(Protocol):
         ...
 
     def press(self, key: str) -> None:
-        """Press and release a key where the focus is."""
+        """Press and release a key in the focused element."""
         ...
 
     def wait(self, selectors: Selectors, wanted: Wanted, timeout_s: float) -> Sighting:
-        """Hold until the page shows what is wanted; `met` is False if it did not in time."""
+        """Wait until the page shows what is wanted; `met` is False if it did not in time."""
         ...
 
     def exists(self, selectors: Selectors) -> bool:
-        """Whether any alternative meets an element now."""
+        """Return whether any alternative finds an element now."""
         ...
 
     def text(self) -> str:
-        """What the page shows."""
+        """Return the text that the page shows."""
         ...
 
     def title(self) -> str:
-        """The page's title."""
+        """Return the page's title."""
         ...
 
     def url(self) -> str:
-        """The page's address; the empty string before the first page."""
+        """Return the page's address; empty before the first page."""
         ...
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Close the browser and free everything that it uses."""
         ...
 
 
 def written(selectors: Selectors) -> tuple[str, ...]:
-    """The alternatives as text, the parts of a piercing one joined by `>>>`."""
+    """Return the alternatives as text; `>>>` joins the parts of an alternative that pierces."""
     return tuple(each if isinstance(each, str) else " >>> ".join(each) for each in selectors)
 
 
 def not_found(selectors: Selectors, url: str) -> CodedError:
-    """The error for a step whose element is not there."""
+    """Return the error for a step whose element was not found."""
     tried = written(selectors)
     message = f"no visible element at {url} is met by {tried[0]!r}"
     if len(tried) > 1:

@@ -1,4 +1,4 @@
-"""What clicking and typing do to a parsed page, where no script is there to do it."""
+"""Clicks and typing on a parsed page, without scripts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _ACTORS = ("a", "button", "input", "label", "option", "select", "summary", "text
 
 
 def actor_of(page: Page, element: Element) -> Element | None:
-    """The element that acts when `element` is clicked: itself, one around it, a label's field."""
+    """Return the element that reacts to a click: the element, one around it, or a label's field."""
     around = [element, *element.iterancestors()]
     actor = next((each for each in around if each.tag in _ACTORS), None)
     if actor is None or actor.tag != "label":
@@ -21,14 +21,14 @@ def actor_of(page: Page, element: Element) -> Element | None:
 
 
 def form_of(page: Page, element: Element) -> Element | None:
-    """The form that the element belongs to."""
+    """Return the form that the element belongs to."""
     if element.get("form") is not None:
         return page.by_id.get(element.get("form"))
     return next(element.iterancestors("form"), None)
 
 
 def is_submit(element: Element) -> bool:
-    """Whether a click on the element sends its form."""
+    """Return whether a click on the element sends its form."""
     kind = (element.get("type") or "").lower()
     if element.tag == "button":
         return kind not in ("button", "reset")
@@ -36,7 +36,7 @@ def is_submit(element: Element) -> bool:
 
 
 def submit_button(form: Element) -> Element | None:
-    """The button that the Enter key stands for."""
+    """Return the button that the Enter key presses."""
     buttons = form.iter("button", "input")
     return next((each for each in buttons if is_submit(each) and not _is_off(each)), None)
 
@@ -56,7 +56,10 @@ def toggle(page: Page, element: Element) -> None:
 
 
 def set_value(element: Element, value: str) -> None:
-    """Give a field a value; CodedError if it takes none, or has no such option."""
+    """Give a field a value.
+
+    Raises CodedError if the field takes no value, or has no such option.
+    """
     kind = (element.get("type") or "text").lower()
     if _is_off(element) or element.get("readonly") is not None:
         raise _refused(element, "is disabled or read-only")
@@ -116,6 +119,6 @@ def _refused(element: Element, why: str) -> CodedError:
 
 
 def require_enabled(element: Element) -> None:
-    """CodedError `element_not_interactable` if the element is disabled."""
+    """Raise CodedError `element_not_interactable` if the element is disabled."""
     if _is_off(element):
         raise _refused(element, "is disabled")

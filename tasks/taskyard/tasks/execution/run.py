@@ -1,4 +1,4 @@
-"""A whole plan run: each flow in a browser of its own, a report of every step."""
+"""Run a whole plan: each flow in its own browser; return a report of every step."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from taskyard.tasks.models.report import FlowReport, Outcome, Report, StepReport
 __all__ = ["Watch", "raise_on_failure", "run_plan"]
 
 _ENDS_THE_RUN = frozenset({"network_timeout", "browser_crash"})
-"""With these the site or the browser is gone: the flows that follow would say nothing new."""
+"""After these errors the site or the browser does not answer, so later flows would fail too."""
 
 
 class Watch(Protocol):
-    """Who gets the progress before each step, and may end the run by raising."""
+    """A callable that gets the progress before each step; it ends the run by raising."""
 
     def __call__(self, done: int, total: int, note: str) -> None:
-        """`done` of `total` steps are over; `note` names the next."""
+        """Report that `done` of `total` steps have run; `note` names the next step."""
         ...
 
 
@@ -112,15 +112,17 @@ def run_plan(
     watch: Watch,
     clock: Clock = SYSTEM_CLOCK,
 ) -> Report:
-    """Run every flow; one that fails does not keep the next from running, unless the site is gone.
+    """Run every flow.
 
-    `open_driver` opens a new browser for each flow. What `watch` raises ends the run.
+    A failed flow does not stop the next one, unless the site or the browser does not answer any
+    more. `open_driver` opens a new browser for each flow. An error that `watch` raises ends the
+    run.
     """
     return _Run(plan, open_driver, watch, clock).report()
 
 
 def raise_on_failure(report: Report) -> None:
-    """CodedError for the first failed step, with the whole report in its details."""
+    """Raise CodedError for the first failed step, with the whole report in its details."""
     failures = (
         (flow, step)
         for flow in report.flows

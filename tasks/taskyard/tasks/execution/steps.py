@@ -1,4 +1,4 @@
-"""One step of a flow, done with a driver."""
+"""Do one step of a flow with a driver."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ _NOTHING: Final = Sighting(None, 0)
 
 
 def do_step(driver: Driver, step: Step, flow_timeout_ms: int | None) -> Sighting:
-    """Do the step, then check the navigation that it asserts; CodedError if either fails."""
+    """Do the step, then check the navigation that the step asserts.
+
+    Raises CodedError if the step or the check fails.
+    """
     timeout_ms = step.timeout or flow_timeout_ms
     timeout_s = _DEFAULT_TIMEOUT_S if timeout_ms is None else timeout_ms / 1000
     sighting = _act(driver, step, timeout_s)

@@ -1,4 +1,4 @@
-"""A lost element found again on a page, or handed to a person."""
+"""Find a lost element on a page, or leave the decision to a person."""
 
 from __future__ import annotations
 
@@ -67,7 +67,10 @@ def _lost(request: HealingRequest) -> Fingerprint:
 
 
 def _pool(page: Page, lost: Fingerprint) -> list[Element]:
-    """Where to look: what a person acts on is not healed into what is only read."""
+    """Return the candidates.
+
+    If a person acts on the lost element, the candidates are elements on which a person acts.
+    """
     if lost.role in INTERACTIVE_ROLES or lost.tag in _FIELD_TAGS:
         return [each for each in page.visible if is_interactive(each) or _listens(each)]
     return [each for each in page.visible if each.tag not in ("html", "body")]

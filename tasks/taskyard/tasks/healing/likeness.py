@@ -29,7 +29,7 @@ _FAR_DOWN_PX: Final = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """What the elements of the new page have in common."""
+    """The words of all elements of the new page, and how rare each word is."""
 
     words: Rarity
     neighbours: Rarity
@@ -37,7 +37,7 @@ class Pool:
 
     @classmethod
     def of(cls, candidates: list[Traits]) -> Pool:
-        """The rarity of every word among the candidates."""
+        """Return the rarity of every word among the candidates."""
         return cls(
             Rarity(each.words for each in candidates),
             Rarity(each.neighbours for each in candidates),
@@ -87,7 +87,7 @@ def _similar(name: str, weight: float, undrawn: float) -> Likeness:
 
 
 def _drawn(name: str, weight: float, measure: Callable[[Traits, Traits], float]) -> Likeness:
-    """A likeness of boxes; where the new page has none it says nothing for any candidate."""
+    """Return a measure of boxes; without boxes on the new page it counts for no candidate."""
 
     def guarded(ours: Traits, theirs: Traits, _: Pool) -> float:
         return measure(ours, theirs) if theirs.seen.box is not None else 0.0

@@ -1,8 +1,9 @@
-"""Candidates put in order of likeness, with the confidence that each is the lost element.
+"""Order candidates by similarity, with the confidence that each is the lost element.
 
-Confidence is the candidate's share of a softmax over all candidates and one more possibility: that
-the element is gone, which is as likely as a candidate of middling likeness. So it is high only if
-the best is like the lost one (else `gone` takes the share) and the second is not (else that does).
+Confidence is the candidate's share of a softmax over all candidates and one more possibility: the
+element was removed. This possibility is as likely as a candidate of medium similarity. So the
+confidence is high only if the best candidate is similar to the lost element, and the second
+candidate is not.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _GONE: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """A candidate by its index; `similarity` and `confidence` from 0 to 1."""
+    """A candidate by its index, with `similarity` and `confidence` from 0 to 1."""
 
     index: int
     similarity: float
@@ -36,7 +37,7 @@ def rank(
     candidates: Sequence[Fingerprint],
     before_each: Callable[[], None] = lambda: None,
 ) -> list[Ranked]:
-    """All candidates, best first; `before_each` may end the work by raising."""
+    """Return all candidates, best first; `before_each` ends the work by raising."""
     ours = Traits.of(lost)
     theirs = [Traits.of(candidate) for candidate in candidates]
     pool = Pool.of(theirs)

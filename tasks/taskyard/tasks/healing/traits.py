@@ -1,4 +1,4 @@
-"""A fingerprint taken apart once, so that it can be compared with hundreds of others."""
+"""A fingerprint in parts, so that it can be compared quickly with hundreds of others."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Traits:
 
     @classmethod
     def of(cls, seen: Fingerprint) -> Traits:
-        """Take `seen` apart."""
+        """Return the parts of `seen`."""
         words = _words(seen.text)
         steps = tuple(step for step in seen.xpath.lower().split("/") if step)
         address = _SCHEME.sub("", _ARCHIVE.sub("", seen.href)).rstrip("/")
@@ -61,7 +61,7 @@ class Traits:
 
 
 class Rarity:
-    """How much it says that two elements share a word: the fewer elements have it, the more."""
+    """How much a shared word counts: the fewer elements have the word, the more it counts."""
 
     def __init__(self, lists: Iterable[Sequence[str]]) -> None:
         counts: Counter[str] = Counter()
@@ -73,7 +73,7 @@ class Rarity:
         self._unseen = log(1 + total)
 
     def overlap(self, ours: Sequence[str], theirs: Sequence[str]) -> float:
-        """The shared weight over the whole: 0 nothing shared, 1 the same words."""
+        """Return the weight of shared words as a part of all: 0 none shared, 1 all shared."""
         left, right = Counter(ours), Counter(theirs)
         whole = self._weigh(left | right)
         return self._weigh(left & right) / whole if whole else 1.0

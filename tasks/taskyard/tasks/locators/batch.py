@@ -1,4 +1,4 @@
-"""A batch of elements on one page, within a time."""
+"""Locators for a batch of elements on one page, within a time budget."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ def make_batch(
     clock: Clock = SYSTEM_CLOCK,
     watch: Callable[[int, int], None] | None = None,
 ) -> LocatorBatch:
-    """Locators for each element that was asked for, and the reason for each that got none.
+    """Return locators for each requested element, or the reason why it got none.
 
-    The budget runs from `started_s` on the clock's monotonic time, so that what fetching the page
-    took counts. `watch` is called before each element with the number done and of all.
+    The budget runs from `started_s` on the clock's monotonic time, so the time for fetching the
+    page counts too. `watch` is called before each element with the number of finished elements and
+    of all.
     """
     page = Page.parse(html)
     wanted, left_out = _wanted(page, request)

@@ -1,7 +1,7 @@
-"""The locators worth trying for an element, best first (Playwright's order of preference).
+"""The possible locators of an element, best first (Playwright's order of preference).
 
-Playwright's guide puts what a person perceives before what the markup happens to be: test ids,
-roles and names, labels, placeholders, alternative texts, titles, texts; then CSS and XPath.
+Playwright's guide prefers what a person sees to details of the markup: test ids, roles and names,
+labels, placeholders, alternative texts, titles, texts; then CSS and XPath.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from taskyard.tasks.models.locators import Locator, LocatorKind
 __all__ = ["candidates"]
 
 _MOST_TEXT_CHARS: Final = 80
-"""A longer text is prose, and prose is edited."""
+"""A longer text is prose, which authors often edit, so it makes a bad locator."""
 
 
 def candidates(page: Page, element: Element, test_id_attribute: str) -> Iterator[Locator]:
-    """Every locator worth trying; whether each meets the element alone is still to be proven."""
+    """Return every possible locator; the caller must check that it finds the element alone."""
     yield from _test_id(element, test_id_attribute)
     yield from _role(page, element)
     yield from _label(page, element)

@@ -1,4 +1,4 @@
-"""The locators of one element: candidates in order, kept only where proven unique."""
+"""The locators of one element: only candidates that find this element alone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ENOUGH: Final = 3
 def locators_for(
     page: Page, element: Element, most: int, test_id_attribute: str
 ) -> tuple[Locator, ...]:
-    """Up to `most` locators, best first, each of which meets `element` and nothing else."""
+    """Return up to `most` locators, best first; each finds `element` and no other."""
     proven: dict[str, Locator] = {}
     for locator in candidates(page, element, test_id_attribute):
         if len(proven) == most:
@@ -30,7 +30,7 @@ def locators_for(
 
 
 def shortfall(found: int) -> str | None:
-    """Why there are fewer locators than enough, or None where there are not."""
+    """Return why there are too few locators, or None if there are enough."""
     if found >= ENOUGH:
         return None
     return (
@@ -52,12 +52,15 @@ def _meets_only(page: Page, element: Element, locator: Locator) -> bool:
 
 
 def _is_repeated(page: Page, locator: Locator) -> bool:
-    """Whether the page says a text twice: a look that spares the search in most cases."""
+    """Return whether the page has a text twice; this check avoids most searches."""
     text = locator.selector.removeprefix("text/")
     return locator.kind is LocatorKind.TEXT and page.text(page.root).count(text) > 1
 
 
 def _labels_only(page: Page, locator: Locator) -> bool:
-    """Playwright's getByLabel also counts elements whose name comes from elsewhere."""
+    """Return whether only labels have this text.
+
+    Playwright's getByLabel also counts elements whose name comes from elsewhere.
+    """
     text = locator.selector.removeprefix("aria/")
     return count_labelled(page, text) == 1

@@ -1,4 +1,4 @@
-"""CSS and XPath by which an element can be reached from the markup, steadier ones first."""
+"""CSS and XPath paths to an element, more stable ones first."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MOST_VALUE_CHARS: Final = 120
 
 
 def css_paths(page: Page, element: Element) -> Iterator[str]:
-    """By telling attributes, by classes, from the nearest id, and last by position alone."""
+    """Return CSS paths: by distinctive attributes, by classes, from the nearest id, by position."""
     yield from (f"{element.tag}{condition}" for condition in _conditions(element))
     own = element.tag + "".join(f".{name}" for name in _classes(element))
     if own != element.tag:
@@ -29,7 +29,7 @@ def css_paths(page: Page, element: Element) -> Iterator[str]:
 
 
 def xpaths(page: Page, element: Element) -> Iterator[str]:
-    """By text, from the nearest id, and last the absolute path."""
+    """Return XPaths: by text, from the nearest id, and last the absolute path."""
     text = page.text(element)
     if text and len(text) <= _MOST_VALUE_CHARS and element.tag not in ("select", "textarea"):
         yield f"//{element.tag}[normalize-space()={xpath_string(text)}]"

@@ -1,4 +1,4 @@
-"""What every payload and result model here has in common."""
+"""The base class and field types of every payload and result model in this package."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 __all__ = ["MAX_HTML_CHARS", "HttpUrl", "Model"]
 
 MAX_HTML_CHARS: Final = 4_000_000
-"""Longest page that travels inside a payload; a larger one is named by its URL."""
+"""Longest page inside a payload; for a larger page the payload has the URL."""
 
 
 class Model(BaseModel):
-    """Frozen, and closed: an unknown key is an error, so that a typing slip is not lost."""
+    """A frozen model without extra keys: an unknown key is an error, so that a typo is found."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

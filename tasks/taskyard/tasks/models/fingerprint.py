@@ -1,4 +1,4 @@
-"""An element as it was seen once: what healing compares with a later page."""
+"""The properties of an element at one moment; healing compares them with a later page."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Box(Model):
 
 
 class Fingerprint(Model):
-    """The properties of one element that later versions of its page are likely to keep.
+    """The properties of one element that later versions of its page probably keep.
 
-    `text` is what the element shows, `neighbour_text` what stands around it, `label` its
-    accessible name. `idxpath` starts at the nearest ancestor that has an id. `box` is known only
-    where a real browser drew the page; None otherwise.
+    `text` is what the element shows, `neighbour_text` the text near it, `label` its accessible
+    name. `idxpath` starts at the nearest ancestor with an id. `box` is known only if a real browser
+    drew the page; otherwise None.
     """
 
     tag: str = Field(min_length=1)

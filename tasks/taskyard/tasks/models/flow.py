@@ -1,4 +1,4 @@
-"""The UserFlow of the Chrome DevTools Recorder, as far as a plan uses it.
+"""The parts of the Chrome DevTools Recorder's UserFlow that a plan uses.
 
 Field names are the Recorder's own (camelCase), so a flow dumped to JSON can be imported there and
 an exported recording can be run here. Schema: the `@puppeteer/replay` package.
@@ -39,7 +39,7 @@ _Selectors = Annotated[Selectors, Field(min_length=1)]
 
 
 class _Sparse(Model):
-    """Leaves out what is None: the Recorder refuses a null where a field is optional."""
+    """A model that leaves out fields that are None: the Recorder refuses null in them."""
 
     @model_serializer(mode="wrap")
     def _without_none(self, dump: Callable[[object], dict[str, object]]) -> dict[str, object]:
@@ -55,7 +55,7 @@ class AssertedNavigation(_Sparse):
 
 
 class _Step(_Sparse):
-    """`timeout` in ms, 1 to 30,000; None leaves it to the flow."""
+    """One step; `timeout` in ms, 1 to 30,000; None means the timeout of the flow."""
 
     timeout: int | None = Field(default=None, ge=1, le=30_000)
     assertedEvents: tuple[AssertedNavigation, ...] | None = None  # noqa: N815 - the Recorder's
@@ -141,14 +141,14 @@ class KeyDownStep(_PageStep):
 
 
 class KeyUpStep(_PageStep):
-    """Lets a key go."""
+    """Releases a key."""
 
     type: Literal["keyUp"] = "keyUp"
     key: str
 
 
 class WaitForElementStep(_ElementStep):
-    """Holds until as many elements match as `operator` and `count` say; default one or more."""
+    """Waits until as many elements match as `operator` and `count` say; by default one or more."""
 
     type: Literal["waitForElement"] = "waitForElement"
     operator: Literal[">=", "==", "<="] | None = None
@@ -159,7 +159,7 @@ class WaitForElementStep(_ElementStep):
 
 
 class WaitForExpressionStep(_PageStep):
-    """Holds until a script expression is true; drivers without scripts know a closed set."""
+    """Waits until a script expression is true; drivers without scripts know only some of them."""
 
     type: Literal["waitForExpression"] = "waitForExpression"
     expression: str
@@ -191,7 +191,8 @@ Step = Annotated[
 class UserFlow(_Sparse):
     """One recording.
 
-    `timeout` in ms is for every step that names none, `selectorAttribute` holds test ids.
+    `timeout` in ms applies to every step without its own; `selectorAttribute` is the attribute with
+    test ids.
     """
 
     title: str

@@ -1,4 +1,4 @@
-"""What element_healing takes and gives."""
+"""The payload and the result of element_healing."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ DEFAULT_GATE: Final = 0.9
 
 
 class HealingRequest(PageRequest):
-    """The page as it is now, and the lost element as it was.
+    """The present page, and the lost element.
 
-    The element is given by its `fingerprint`, or by `known_html` (a page on which the locator
-    still worked) with the `selector` that found it there.
+    The element is given by its `fingerprint`, or by `known_html` (a page on which the locator still
+    worked) with the `selector` that found the element there.
     """
 
     selector: str = Field(default="", max_length=2_000)
@@ -41,7 +41,7 @@ class HealingRequest(PageRequest):
 
 
 class HealingCandidate(Model):
-    """An element that may be the lost one; `similarity` from 0 to 1, `confidence` likewise."""
+    """An element that may be the lost one; `similarity` and `confidence` are from 0 to 1."""
 
     xpath: str
     tag: str
@@ -51,9 +51,9 @@ class HealingCandidate(Model):
 
 
 class HealingResult(Model):
-    """The element found again: new locators for it, best first, and the runners-up.
+    """The element that was found: its new locators, best first, and the next best candidates.
 
-    `margin` is how much more similar it is than the second.
+    `margin` is how much more similar it is than the second candidate.
     """
 
     confidence: float

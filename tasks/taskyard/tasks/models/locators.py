@@ -1,4 +1,4 @@
-"""What batch_locator_generation takes and gives."""
+"""The payload and the result of batch_locator_generation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = [
 
 
 class LocatorKind(StrEnum):
-    """The ways to name an element, in the order Playwright recommends them."""
+    """The kinds of locators, in the order in which Playwright recommends them."""
 
     TEST_ID = "test_id"
     ROLE = "role"
@@ -38,16 +38,16 @@ class LocatorKind(StrEnum):
 
 
 class ElementRequest(Model):
-    """One element, by any selector that meets it alone; `key` is the caller's name for it."""
+    """One element, named by any selector that finds it alone; `key` is the caller's name for it."""
 
     key: str
     selector: str = Field(min_length=1, max_length=2_000)
 
 
 class LocatorBatchRequest(PageRequest):
-    """A page and the elements wanted; None for every interactive element of the page.
+    """A page and the wanted elements; None means every interactive element of the page.
 
-    `budget_s` ends the batch early: what there was no time for is listed, never dropped silently.
+    `budget_s` ends the batch early: elements for which there was no time are listed as left out.
     """
 
     elements: tuple[ElementRequest, ...] | None = None
@@ -65,10 +65,10 @@ class Locator(Model):
 
 
 class ElementLocators(Model):
-    """An element's locators, best first, each of which meets it and nothing else on the page.
+    """An element's locators, best first; each finds this element and no other on the page.
 
-    `shortfall` says why there are fewer than three, else None. `fingerprint` is what
-    element_healing wants when a later version of the page has broken the locators.
+    `shortfall` says why there are fewer than three locators, else None. When a later version of the
+    page breaks the locators, give `fingerprint` to element_healing.
     """
 
     key: str
@@ -78,14 +78,14 @@ class ElementLocators(Model):
 
 
 class LeftOut(Model):
-    """An element that got no locators, and why."""
+    """An element without locators, and the reason."""
 
     key: str
     reason: str
 
 
 class LocatorBatch(Model):
-    """The whole batch; `elements` and `left_out` together are all that was asked for."""
+    """The result for the whole batch; each requested element is in `elements` or in `left_out`."""
 
     elements: tuple[ElementLocators, ...]
     left_out: tuple[LeftOut, ...]

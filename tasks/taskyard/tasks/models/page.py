@@ -1,4 +1,4 @@
-"""Where a job finds the page it looks at."""
+"""The page that a job works on: its text or its URL."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["PageRequest"]
 
 
 class PageRequest(Model):
-    """A page by its text or by its URL, which the worker fetches; exactly one of the two."""
+    """A page: either its text, or the URL from which the worker fetches it."""
 
     html: str | None = Field(default=None, max_length=MAX_HTML_CHARS)
     url: HttpUrl | None = None

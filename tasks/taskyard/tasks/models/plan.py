@@ -1,4 +1,4 @@
-"""What plan_generation takes, and the plan it makes, which is the payload of test_execution."""
+"""The payload of plan_generation, and its result: a plan, the payload of test_execution."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ MAX_FEATURE_CHARS: Final = 200_000
 
 
 class PlanRequest(Model):
-    """A feature file and the site it speaks of.
+    """A feature file and the site that it describes.
 
-    `file` is only named in errors and reports. Scenarios are kept if they have every tag of
-    `with_tags` and none of `without_tags`; tags start with @. `test_id_attribute` is the site's.
+    `file` only appears in errors and reports. Scenarios are kept if they have every tag of
+    `with_tags` and none of `without_tags`; tags start with @. `test_id_attribute` is the attribute
+    with the site's test ids.
     """
 
     feature: str = Field(max_length=MAX_FEATURE_CHARS)
@@ -32,14 +33,14 @@ class PlanRequest(Model):
 
 
 class StepSource(Model):
-    """The line of the feature file (from 1) that a step came from, and its words."""
+    """The origin of a step: the line of the feature file (from 1), and the words of the line."""
 
     line: int
     text: str
 
 
 class PlannedFlow(Model):
-    """One scenario: its flow, and the source of each of the flow's steps in the same order.
+    """One scenario: its flow, and the source of each step of the flow in the same order.
 
     `sources` may be empty, for a flow that was recorded rather than planned.
     """

@@ -1,4 +1,4 @@
-"""What came of running a plan."""
+"""The report of running a plan."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Outcome(StrEnum):
 
 
 class StepReport(Model):
-    """One step: `selector` is the alternative that matched, `matches` how many elements it met.
+    """One step: `selector` is the alternative that matched, `matches` how many elements it found.
 
-    `tried` are all alternatives of a step that failed; `code` and `message` say why it did.
+    For a failed step, `tried` lists all alternatives, and `code` and `message` give the cause.
     """
 
     index: int
@@ -37,7 +37,7 @@ class StepReport(Model):
 
 
 class FlowReport(Model):
-    """One flow; after its first failed step the rest are not run."""
+    """One flow; the steps after its first failed step are not run."""
 
     scenario: str
     line: int
@@ -47,7 +47,7 @@ class FlowReport(Model):
 
 
 class Report(Model):
-    """A run; it passed only if every flow did."""
+    """The report of a run; the run passed only if every flow passed."""
 
     base_url: str
     outcome: Outcome

@@ -1,4 +1,4 @@
-"""Gherkin to Recorder flows, through a closed table of phrases."""
+"""Convert Gherkin to Recorder flows with a fixed table of phrases."""
 
 from taskyard.tasks.planning.compile import make_plan
 from taskyard.tasks.planning.phrases import PHRASES

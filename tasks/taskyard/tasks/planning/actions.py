@@ -1,4 +1,4 @@
-"""The Recorder steps that each phrase of the table stands for."""
+"""The Recorder steps for each phrase of the table."""
 
 from __future__ import annotations
 
@@ -29,13 +29,16 @@ __all__ = ["Site", "Words"]
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """What a phrase may need to know of the site."""
+    """The facts about the site that a phrase needs."""
 
     base_url: str
     test_id_attribute: str
 
     def address(self, path: str) -> str:
-        """`path` as a full URL; CodedError `invalid_url` if it is neither http nor https."""
+        """Return `path` as a full URL.
+
+        Raises CodedError `invalid_url` for a scheme other than http and https.
+        """
         url = urljoin(
             self.base_url.rstrip("/") + "/", path.lstrip("/") if "://" not in path else path
         )
@@ -48,14 +51,14 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """A matched phrase: its step, and the words it captured by name."""
+    """A matched phrase: its step, and the captured words by name."""
 
     step: GherkinStep
     groups: dict[str, str]
     site: Site
 
     def __getitem__(self, name: str) -> str:
-        """A captured word."""
+        """Return a captured word."""
         return self.groups[name]
 
 
@@ -123,7 +126,7 @@ def press_key(words: Words) -> list[Step]:
 
 
 def tick(words: Words) -> list[Step]:
-    """Click, then see that it is ticked: a box that was ticked before must not pass unseen."""
+    """Click a box, then check that it is ticked: the click unticks a box that was ticked before."""
     return _tick(words["name"], "checkbox", wanted=True)
 
 

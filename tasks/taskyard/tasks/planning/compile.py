@@ -1,4 +1,4 @@
-"""A feature made into a plan: one flow for each scenario, every step of it traced to its line."""
+"""Convert a feature to a plan: one flow for each scenario, each step with its line."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _QUOTED = re.compile(r"\"[^\"]*\"|'[^']*'")
 
 
 def make_plan(request: PlanRequest, before_each: Callable[[int, int], None] | None = None) -> Plan:
-    """Plan every scenario that the request's tags keep.
+    """Plan every scenario that the request's tags select.
 
-    `before_each` is called with the number of scenarios planned so far and of all. CodedErrors,
-    none of which a second try can mend: `invalid_gherkin`, `no_scenarios`, `unmatched_step`,
+    `before_each` is called with the number of planned scenarios and the number of all. Raises
+    CodedErrors, which a retry cannot avoid: `invalid_gherkin`, `no_scenarios`, `unmatched_step`,
     `invalid_argument` (a table or doc string is missing), `invalid_url`.
     """
     feature = read_feature(request.feature, request.file)
@@ -88,7 +88,7 @@ def _steps(step: GherkinStep, site: Site, feature: Feature, file: str) -> list[S
 
 def _unmatched(step: GherkinStep, feature: Feature, file: str) -> CodedError:
     nearest = nearest_phrase(step.text)
-    message = f"{file}:{step.line}: no phrase says {step.text!r}; the nearest is: {nearest}"
+    message = f"{file}:{step.line}: no phrase matches {step.text!r}; the nearest is: {nearest}"
     if feature.language != "en":
         message += f". Keywords may be in {feature.language!r}, the phrases must be in English"
     details: dict[str, object] = {
@@ -102,7 +102,7 @@ def _unmatched(step: GherkinStep, feature: Feature, file: str) -> CodedError:
 
 
 def nearest_phrase(text: str) -> str:
-    """The example of the phrase whose words are most like those of `text`, quotes left out."""
+    """Return the example of the phrase with the most similar words; quoted words do not count."""
     plain = {phrase.example: _unquoted(phrase.example) for phrase in PHRASES}
     best = process.extractOne(_unquoted(text), plain, scorer=fuzz.token_sort_ratio)
     return str(best[2])

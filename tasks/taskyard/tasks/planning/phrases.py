@@ -1,8 +1,8 @@
-"""The closed table of phrases: what a step may say, and the Recorder steps it stands for.
+"""The fixed table of phrases: the text of a step, and the Recorder steps for it.
 
-Nothing outside this table is guessed at. A phrase's `example` is what an error offers when a step
-comes near it; `words` is a pattern in which {name} stands for quoted words, {kind} for a kind of
-element and {number} for digits.
+A step that matches no phrase is an error. An error shows the `example` of the most similar phrase.
+`words` is a pattern in which {name} stands for quoted words, {kind} for a kind of element and
+{number} for digits.
 """
 
 from __future__ import annotations
@@ -40,12 +40,15 @@ class Phrase:
 
     @cached_property
     def pattern(self) -> re.Pattern[str]:
-        """The compiled pattern; upper and lower case are alike outside quotes."""
+        """Return the compiled pattern; upper and lower case are equal outside quotes."""
         body = re.sub(r"\{(\w+)\}", lambda slot: _slot(slot[1]), self.words)
         return re.compile(rf"(?:{_WHO} )?{body}[.]?", re.IGNORECASE)
 
     def match(self, text: str) -> dict[str, str] | None:
-        """The words captured, quotes taken off and kinds in lower case; None if it says else."""
+        """Return the captured words, or None for another text.
+
+        Words are without quotes, kinds in lower case.
+        """
         found = self.pattern.fullmatch(text.strip())
         if found is None:
             return None

@@ -1,4 +1,4 @@
-"""Gherkin text read into scenarios: outlines expanded, backgrounds put in front, lines kept."""
+"""Read Gherkin text into scenarios: outlines expanded, backgrounds added, lines kept."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Feature", "GherkinStep", "Scenario", "read_feature"]
 
 @dataclass(frozen=True, slots=True)
 class GherkinStep:
-    """One step as written: its line counts from 1; `table` holds rows of cells."""
+    """One step as the author wrote it: its line counts from 1; `table` holds rows of cells."""
 
     line: int
     text: str
@@ -37,7 +37,7 @@ class Scenario:
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """A feature file; `language` is the one its keywords are in."""
+    """A feature file; `language` is the language of its keywords."""
 
     name: str
     language: str
@@ -45,7 +45,10 @@ class Feature:
 
 
 def read_feature(text: str, file: str) -> Feature:
-    """Parse `text`; CodedError `invalid_gherkin` naming the line, or `no_scenarios`."""
+    """Parse `text`.
+
+    Raises CodedError `invalid_gherkin` with the line, or `no_scenarios`.
+    """
     document = _parse(text, file)
     feature = document.get("feature")
     if not feature:
@@ -72,7 +75,7 @@ def _parse(text: str, file: str) -> Mapping[str, Any]:
 
 
 def _lines(node: object) -> Iterator[tuple[str, int]]:
-    """The line of every syntax node that has an id."""
+    """Return the line of every syntax node that has an id."""
     if isinstance(node, list):
         for each in node:
             yield from _lines(each)

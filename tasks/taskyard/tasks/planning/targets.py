@@ -1,4 +1,4 @@
-"""How the words of a phrase become the selectors of a step: what a person would look for first."""
+"""Convert the words of a phrase to selectors: what a person would look for comes first."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ KINDS: Final = {
     "alert": "alert",
     "status": "status",
 }
-"""What a phrase may call an element, and the role that it means."""
+"""The names of element kinds in phrases, and the role of each kind."""
 
 _FIELD_ROLES: Final = ("textbox", "searchbox", "spinbutton", "combobox", "listbox", "slider")
 _CLICKABLE_ROLES: Final = ("button", "link", "checkbox", "radio", "tab", "menuitem", "option")
 
 
 def element(name: str, kind: str) -> Selectors:
-    """An element of a named kind."""
+    """Return selectors for an element of a named kind."""
     return _alternatives([_aria(name, KINDS[kind])])
 
 
 def clickable(name: str) -> Selectors:
-    """Whatever can be clicked and is called `name`; the text alone as the last resort."""
+    """Return selectors for any element that can be clicked and has `name`; its text comes last."""
     return _alternatives([_aria(name, role) for role in _CLICKABLE_ROLES] + [f"text/{name}"])
 
 
 def field(name: str) -> Selectors:
-    """A field by its accessible name, else by placeholder, else by its name attribute."""
+    """Return selectors for a field: by accessible name, then placeholder, then name attribute."""
     by_role = [_aria(name, role) for role in _FIELD_ROLES]
     by_attribute = [
         f"{tag}[{attribute}={css_string(name)}]"
@@ -54,17 +54,17 @@ def field(name: str) -> Selectors:
 
 
 def shown_text(text: str) -> Selectors:
-    """The innermost elements that show `text`."""
+    """Return selectors for the innermost elements that show `text`."""
     return _alternatives([f"text/{text}"])
 
 
 def by_test_id(test_id: str, attribute: str) -> Selectors:
-    """An element by its test id."""
+    """Return selectors for an element by its test id."""
     return _alternatives([f"[{attribute}={css_string(test_id)}]"])
 
 
 def by_selector(selector: str) -> Selectors:
-    """An element by a selector that the author wrote out."""
+    """Return the selector that the author wrote."""
     return _alternatives([selector])
 
 

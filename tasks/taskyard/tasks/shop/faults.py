@@ -14,14 +14,14 @@ SLOW_S: Final = 30.0
 
 
 class Fault(StrEnum):
-    """One way to be broken."""
+    """One fault of the shop that can be switched on."""
 
     RENAMED_BUTTON = "renamed_button"
     """The checkout's button says something else: an action's element is not found."""
     RENAMED_FIELD = "renamed_field"
     """The checkout's name field has another label."""
     LOST_ORDER = "lost_order"
-    """Orders are taken but not confirmed: an assertion fails."""
+    """The shop accepts orders without a confirmation page: an assertion fails."""
     ERROR_500 = "error_500"
     """The checkout answers 500."""
     SLOW = "slow"
@@ -30,17 +30,17 @@ class Fault(StrEnum):
 
 @dataclass(slots=True)
 class FaultSwitch:
-    """What is broken now: set in this process, or by a file.
+    """The present fault of the shop: set in this process, or by a file.
 
-    The file's presence breaks the shop; its text names the fault (`renamed_button` if it names
-    none), and the shop is whole again once the file is gone.
+    While the file exists, the shop has a fault; the file's text names the fault (`renamed_button`
+    if it names none). When the file is deleted, the shop works again.
     """
 
     file: Path | None = None
     fault: Fault | None = field(default=None)
 
     def now(self) -> Fault | None:
-        """The fault in force, or None."""
+        """Return the present fault, or None."""
         return self.fault or self._from_file()
 
     def _from_file(self) -> Fault | None:

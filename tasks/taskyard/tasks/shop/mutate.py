@@ -1,7 +1,7 @@
-"""Pages changed the way sites change, from a seed, with the truth of what became of each element.
+"""Change pages as sites change them, by a seed, and record where each element moved.
 
-Ids and test ids are renamed (with what refers to them), classes changed, wrappers put in, siblings
-moved, words of texts replaced, attributes dropped. Forms go on working: no field's name changes.
+Ids and test ids are renamed (with all references), classes changed, wrappers added, siblings moved,
+words of texts replaced, attributes dropped. Forms continue to work: no field's name changes.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Mutation:
 
 
 def mutate(text: str, seed: int) -> Mutation:
-    """The page `text` as version `seed` of the site would have it; the same each time."""
+    """Return the page `text` as version `seed` of the site would have it; the same each time."""
     chance = random.Random(seed)  # noqa: S311 - a repeatable choice, not a secret
     page = Page.parse(text)
     body = page.root.find("body")

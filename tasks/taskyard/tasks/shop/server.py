@@ -1,4 +1,4 @@
-"""The shop behind a socket: the standard library's server on the loopback address."""
+"""Serve the sample shop on the loopback address with the standard library's server."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _STALLED_CLIENT_S: Final = 20.0
 
 
 def feature_text() -> str:
-    """The feature file that describes the shop."""
+    """Return the feature file that describes the shop."""
     return (files("taskyard.tasks.shop") / "checkout.feature").read_text(encoding="utf-8")
 
 
@@ -41,7 +41,7 @@ class _Listener(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), _Handler)
 
     def visitor(self, session: str | None) -> tuple[str, Visitor]:
-        """The visitor of a session; a new one where the session is unknown."""
+        """Return the visitor of a session; a new visitor for an unknown session."""
         with self._lock:
             if session in self._visitors:
                 return str(session), self._visitors[str(session)]
@@ -51,7 +51,7 @@ class _Listener(ThreadingHTTPServer):
             return key, self._visitors.setdefault(key, Visitor())
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A visitor who hangs up is no news; anything else is printed."""
+        """Print an error, except that of a visitor who closed the connection."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
@@ -100,14 +100,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
-        """Say nothing: requests are not news."""
+        """Print nothing: requests are not logged."""
 
 
 class ShopServer:
-    """A running shop, for as long as the `with` block lasts.
+    """A running shop, as long as the `with` block lasts.
 
-    `port` 0 takes a free one. `break_with` and `repair` change the shop at once, for every visitor;
-    so does `fault_file`, from outside the process.
+    `port` 0 takes a free port. `break_with` and `repair` change the shop at once, for every
+    visitor; so does `fault_file`, from outside the process.
     """
 
     def __init__(self, port: int = 0, fault_file: Path | None = None) -> None:
@@ -120,7 +120,7 @@ class ShopServer:
 
     @property
     def url(self) -> str:
-        """The shop's address."""
+        """Return the shop's address."""
         return f"http://127.0.0.1:{self._listener.server_address[1]}"
 
     def break_with(self, fault: Fault) -> None:
@@ -128,7 +128,7 @@ class ShopServer:
         self._faults.fault = fault
 
     def repair(self) -> None:
-        """Make the shop whole again (a fault file goes on breaking it)."""
+        """Remove the fault (a fault file still breaks the shop)."""
         self._faults.fault = None
 
     def wait(self) -> None:
@@ -146,7 +146,7 @@ class ShopServer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Stop serving, and let go of visitors who were kept waiting."""
+        """Stop serving, and end requests that a fault delays."""
         self._listener.closing.set()
         self._listener.shutdown()
         self._thread.join()

@@ -1,4 +1,4 @@
-"""What the shop answers to each request."""
+"""The shop's answer to each request."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A page, or where to go instead."""
+    """A page, or the address of a redirect."""
 
     body: str = ""
     status: int = 200
@@ -36,7 +36,7 @@ class Answer:
 
 
 def answer(method: str, request: Request) -> Answer:
-    """The answer to a request; 404 where there is no such page."""
+    """Return the answer to a request; 404 for an unknown page."""
     if request.fault is Fault.ERROR_500 and request.path.startswith("/checkout"):
         return Answer("<!doctype html><title>Error</title><h1>Internal error</h1>", 500)
     if method == "GET" and request.path.startswith("/product/"):

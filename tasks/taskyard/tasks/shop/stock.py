@@ -1,4 +1,4 @@
-"""What the shop sells, and what one visitor has in hand."""
+"""The products of the shop, and the cart of one visitor."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PRODUCTS: Final = {
 
 @dataclass(slots=True)
 class Line:
-    """So many of one product."""
+    """One line of a cart: a product and its quantity."""
 
     product: Product
     quantity: int
@@ -41,30 +41,30 @@ class Line:
 
     @property
     def cents(self) -> int:
-        """The line's price."""
+        """Return the line's price."""
         return self.product.cents * self.quantity
 
 
 @dataclass(slots=True)
 class Visitor:
-    """One session's state."""
+    """The state of one session: user and cart."""
 
     user: str = ""
     cart: dict[str, Line] = field(default_factory=dict)
     orders: int = 0
 
     def add(self, slug: str, quantity: int, *, wrapped: bool) -> None:
-        """Put a product into the cart; an unknown one is left out."""
+        """Put a product into the cart; an unknown product is ignored."""
         if slug in PRODUCTS:
             before = self.cart[slug].quantity if slug in self.cart else 0
             self.cart[slug] = Line(PRODUCTS[slug], before + quantity, wrapped)
 
     @property
     def total_cents(self) -> int:
-        """The price of the whole cart."""
+        """Return the price of the whole cart."""
         return sum(line.cents for line in self.cart.values())
 
 
 def money(cents: int) -> str:
-    """A price as people write it."""
+    """Return a price as people write it."""
     return f"€ {cents // 100}.{cents % 100:02d}"

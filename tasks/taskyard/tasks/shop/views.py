@@ -1,4 +1,4 @@
-"""The shop's pages, filled in."""
+"""Return the shop's pages as HTML."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _template(name: str) -> Template:
 
 
 def _fill(template: str, **words: object) -> str:
-    """The template with every word escaped."""
+    """Return the template with every word escaped."""
     return _template(template).substitute({k: escape(str(v)) for k, v in words.items()})
 
 
@@ -48,7 +48,7 @@ def _error(text: str) -> str:
 
 
 def home(visitor: Visitor) -> str:
-    """The start page."""
+    """Return the start page."""
     return _page("home", "Welcome", visitor, _fill("home"))
 
 
@@ -64,12 +64,12 @@ def _listing(products: list[Product]) -> str:
 
 
 def catalogue(visitor: Visitor) -> str:
-    """All products."""
+    """Return the page of all products."""
     return _page("catalogue", "Catalogue", visitor, _listing(list(PRODUCTS.values())))
 
 
 def search(visitor: Visitor, query: str) -> str:
-    """The products whose name or description holds the words."""
+    """Return the page of products whose name or description contains the words."""
     wanted = query.lower().strip()
     found = [each for each in PRODUCTS.values() if wanted in each.name.lower()]
     body = _listing(found) if found else _fill("message", heading="Search", message="No product")
@@ -77,7 +77,7 @@ def search(visitor: Visitor, query: str) -> str:
 
 
 def product(visitor: Visitor, slug: str) -> str | None:
-    """One product, or None if there is none of that name."""
+    """Return the page of one product, or None for an unknown name."""
     found = PRODUCTS.get(slug)
     if found is None:
         return None
@@ -87,7 +87,7 @@ def product(visitor: Visitor, slug: str) -> str | None:
 
 
 def cart(visitor: Visitor) -> str:
-    """The cart, or a word that it is empty."""
+    """Return the cart's page; an empty cart gets a note."""
     if not visitor.cart:
         return message(visitor, "Your cart", "It is empty.")
     rows = "\n".join(
@@ -106,7 +106,7 @@ def cart(visitor: Visitor) -> str:
 
 
 def checkout(visitor: Visitor, fault: Fault | None, form: Mapping[str, str], error: str) -> str:
-    """The checkout form, with what was typed before and what was wrong with it."""
+    """Return the checkout form, with earlier input and its errors."""
     words = {
         "total": money(visitor.total_cents),
         "name_label": "Recipient" if fault is Fault.RENAMED_FIELD else "Full name",
@@ -119,7 +119,7 @@ def checkout(visitor: Visitor, fault: Fault | None, form: Mapping[str, str], err
 
 
 def thanks(visitor: Visitor, form: Mapping[str, str]) -> str:
-    """The confirmation of an order."""
+    """Return the confirmation of an order."""
     body = _fill(
         "thanks",
         name=form["name"],
@@ -132,11 +132,11 @@ def thanks(visitor: Visitor, form: Mapping[str, str]) -> str:
 
 
 def login(visitor: Visitor, error: str = "") -> str:
-    """The form to sign in."""
+    """Return the sign-in form."""
     body = _template("login").substitute(error=_error(error))
     return _page("login", "Sign in", visitor, body)
 
 
 def message(visitor: Visitor, heading: str, text: str) -> str:
-    """A page with one sentence."""
+    """Return a page with one sentence."""
     return _page("message", heading, visitor, _fill("message", heading=heading, message=text))
