@@ -15,11 +15,13 @@ from sqlalchemy import Engine, select
 from support.shell import Shell
 from support.signing import WHY
 from taskyard.access import Action, Identity, Role
-from taskyard.access.credential import Fault, call_of, verify
+from taskyard.access.credential import call_of
+from taskyard.access.credential_faults import Fault
 from taskyard.access.key_files import read_ring, read_signing_key
 from taskyard.access.key_ring import KeyRing, PublicKey, text_of
 from taskyard.access.operator_calls import call_of_task
 from taskyard.access.operator_tasks import REPLAY_TASK
+from taskyard.access.verify_credential import verify
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.control import keys
 from taskyard.control.change_key_ring import change_ring

@@ -14,7 +14,7 @@ from support.signing import Keeper
 from taskyard.access import Action
 from taskyard.access.broadcast_calls import WHOAMI, call_of_broadcast
 from taskyard.access.credential import sign
-from taskyard.access.verifier import Verifier
+from taskyard.access.verify_credential import Verifier
 from taskyard.audit import list_unverified
 from taskyard.clock import SYSTEM_CLOCK, to_us
 from taskyard.database.tables import AUDIT, REJECTS, UNVERIFIED

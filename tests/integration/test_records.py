@@ -96,7 +96,7 @@ class RecordsHarness:
     def retry(self, run: Run, **more: Any) -> Finished | Superseded:
         return self.finish(run, Decision.RETRYING, delay_s=5, **more)
 
-    def bury(self, run: Run, **more: Any) -> Finished | Superseded:
+    def write_tombstone(self, run: Run, **more: Any) -> Finished | Superseded:
         return self.finish(
             run, Decision.DEAD_LETTERED, cause=b'{"code": "broken"}', category="timeout", **more
         )
@@ -127,7 +127,7 @@ class RecordsHarness:
     def dead(self) -> tuple[Stamp, Run]:
         stamp = self.admit()
         run = self.run(stamp)
-        self.bury(run)
+        self.write_tombstone(run)
         return stamp, run
 
     def read(self) -> Record:
@@ -240,7 +240,7 @@ def test_a_repeated_call_gives_no_second_life_to_a_job_that_has_ended_since(
 
 def test_a_call_that_made_a_dead_letter_hears_so_again(harness: RecordsHarness) -> None:
     assert harness.created("one")
-    harness.bury(harness.run(Stamp(harness.read().epoch)))
+    harness.write_tombstone(harness.run(Stamp(harness.read().epoch)))
     assert harness.created("one")
     assert harness.read().state is State.DEAD_LETTERED
 
@@ -490,7 +490,7 @@ def test_a_later_generation_opens_a_dead_letter_whose_replay_was_forgotten(
     for holder in ("h1", "h2"):
         harness.run(stamp, holder)
         harness.records.lose(JOB, holder, "signal 9")
-    harness.bury(harness.run(stamp, "h3"))
+    harness.write_tombstone(harness.run(stamp, "h3"))
     run = harness.run(at(stamp, generation=1), "h4")
     assert (run.generation, run.attempt, run.attempts) == (1, 1, 0)
     assert harness.read().number("deaths") == 1, "counters belong to a generation"
@@ -605,7 +605,7 @@ def test_each_further_replacement_is_a_step_and_the_one_before_is_stale(
 
 def test_after_a_replay_the_message_from_before_is_stale(harness: RecordsHarness) -> None:
     stamp = harness.admit()
-    harness.bury(begin_other(harness, replacement()))
+    harness.write_tombstone(begin_other(harness, replacement()))
     harness.replay(stamp)
     assert isinstance(begin_other(harness, replacement()), Stale)
     replayed = replace(at(stamp, generation=1), nesting=1)
@@ -715,10 +715,10 @@ def test_a_repeated_finish_gets_the_same_answer_and_changes_nothing(
     assert harness.retry(first) == retried
     assert harness.client.hgetall(harness.key) == before
     second = harness.run(at(stamp, seq=1), "h2")
-    dead = harness.bury(second)
+    dead = harness.write_tombstone(second)
     assert isinstance(dead, Finished)
     assert dead.due_us == 0
-    assert harness.bury(second) == dead
+    assert harness.write_tombstone(second) == dead
 
 
 def test_a_repeated_completion_gets_the_same_answer_and_keeps_the_result(
@@ -734,15 +734,15 @@ def test_the_main_process_finishes_by_its_delivery_and_may_ask_again(
     harness: RecordsHarness,
 ) -> None:
     run = harness.run(harness.admit())
-    first = harness.bury(run, token=None, holder="h1")
+    first = harness.write_tombstone(run, token=None, holder="h1")
     assert isinstance(first, Finished)
-    assert harness.bury(run, token=None, holder="h1") == first
-    assert isinstance(harness.bury(run, token=None, holder="h2"), Superseded)
+    assert harness.write_tombstone(run, token=None, holder="h1") == first
+    assert isinstance(harness.write_tombstone(run, token=None, holder="h2"), Superseded)
 
 
 def test_another_decision_after_the_first_is_superseded(harness: RecordsHarness) -> None:
     run = harness.run(harness.admit())
-    harness.bury(run)
+    harness.write_tombstone(run)
     answer = harness.complete(run)
     assert answer == Superseded(State.DEAD_LETTERED, 3)
     assert harness.client.get(harness.records.keys.result(JOB)) is None
@@ -784,7 +784,7 @@ def test_a_finish_after_a_condemnation_is_superseded_though_both_are_deaths(
     run = harness.run(stamp)
     harness.expire_lease()
     assert isinstance(harness.dead_letter(stamp), Decided)
-    assert isinstance(harness.bury(run), Superseded)
+    assert isinstance(harness.write_tombstone(run), Superseded)
     assert harness.read().cause == {"code": "expired"}
 
 
@@ -796,7 +796,7 @@ def test_a_finish_for_another_life_is_superseded(harness: RecordsHarness) -> Non
 def test_a_finish_after_a_replay_is_superseded(harness: RecordsHarness) -> None:
     stamp, run = harness.dead()
     harness.replay(stamp)
-    assert harness.bury(run) == Superseded(State.ACCEPTED, 4)
+    assert harness.write_tombstone(run) == Superseded(State.ACCEPTED, 4)
 
 
 @pytest.mark.parametrize("decision", list(Decision))
@@ -876,7 +876,7 @@ def test_a_release_after_a_decision_tells_what_to_publish(harness: RecordsHarnes
     assert isinstance(retried, Finished)
     decided = Decided(Decision.RETRYING, 1, retried.due_us, stamp.epoch, 0)
     assert harness.records.release(JOB, "h1") == decided
-    harness.bury(harness.run(at(stamp, seq=1), "h2"))
+    harness.write_tombstone(harness.run(at(stamp, seq=1), "h2"))
     decided = Decided(Decision.DEAD_LETTERED, 1, 0, stamp.epoch, 0)
     assert harness.records.lose(JOB, "h2", "signal 9") == decided
 
@@ -997,7 +997,7 @@ def test_the_history_keeps_the_first_attempt_and_the_last_ones(harness: RecordsH
 def test_a_replay_opens_the_next_generation_with_fresh_counters(harness: RecordsHarness) -> None:
     stamp = harness.admit()
     harness.retry(harness.run(stamp))
-    harness.bury(harness.run(at(stamp, seq=1), "h2"))
+    harness.write_tombstone(harness.run(at(stamp, seq=1), "h2"))
     harness.client.hset(harness.key, "cancel", "cancel")
     assert harness.replay(stamp).generation == 1
     record = harness.read()
@@ -1124,7 +1124,7 @@ def test_over_its_budget_the_stream_keeps_failures_and_counts_the_rest(client: r
         harness.admit(job_id=f"filler-{number}")
     stamp = harness.admit()
     harness.retry(harness.run(stamp))
-    harness.bury(harness.run(at(stamp, seq=1), "h2"))
+    harness.write_tombstone(harness.run(at(stamp, seq=1), "h2"))
     harness.replay(stamp)
     harness.complete(harness.run(at(stamp, generation=1), "h3"))
     kept = [(event["event"], event["version"]) for event in harness.events() if event["job"] == JOB]
@@ -1137,7 +1137,7 @@ def test_over_its_budget_the_stream_keeps_failures_and_counts_the_rest(client: r
 def test_an_event_says_where_the_job_stands_and_who_ran_it(harness: RecordsHarness) -> None:
     stamp = harness.admit()
     run = harness.run(stamp)
-    harness.bury(run)
+    harness.write_tombstone(run)
     begun, failed = harness.events()[1:]
     assert begun["token"] == str(run.token)
     assert (begun["worker"], begun["attempt"], begun["state"]) == ("w1", "1", "running")
@@ -1196,7 +1196,7 @@ def test_every_event_of_a_job_names_the_domain_of_its_type(owned: RecordsHarness
     stamp = owned.admit()
     owned.retry(owned.run(stamp))
     run = owned.run(at(stamp, seq=1))
-    owned.bury(run)
+    owned.write_tombstone(run)
     owned.replay(stamp)
     owned.complete(owned.run(at(stamp, generation=1)))
     assert {domain for _, domain in domains(owned)} == {"billing"}
@@ -1212,7 +1212,7 @@ def test_a_client_that_knows_no_domain_is_put_right_by_the_worker(
     harness: RecordsHarness, owned: RecordsHarness
 ) -> None:
     stamp = harness.admit()
-    owned.bury(owned.run(stamp))
+    owned.write_tombstone(owned.run(stamp))
     assert domains(owned) == [("admit", None), ("begin", "billing"), ("fail", "billing")]
     assert owned.read().fields["domain"] == "billing"
 
@@ -1221,7 +1221,7 @@ def test_a_client_that_names_another_domain_is_put_right_by_the_worker(
     owned: RecordsHarness,
 ) -> None:
     other = RecordsHarness(owned.client, domain="shop")
-    owned.bury(owned.run(other.admit()))
+    owned.write_tombstone(owned.run(other.admit()))
     assert domains(owned)[1:] == [("begin", "billing"), ("fail", "billing")]
 
 
@@ -1229,7 +1229,7 @@ def test_a_worker_that_knows_no_domain_keeps_the_one_there_is(
     harness: RecordsHarness, owned: RecordsHarness
 ) -> None:
     stamp = owned.admit()
-    harness.bury(harness.run(stamp))
+    harness.write_tombstone(harness.run(stamp))
     assert domains(harness)[-1] == ("fail", "billing")
 
 

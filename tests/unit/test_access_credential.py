@@ -16,18 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskyard.access import Action, Identity, Role
-from taskyard.access.credential import (
-    CLOCKS_MAY_DIFFER,
-    Call,
-    Fault,
-    arguments_hash,
-    call_of,
-    refusal,
-    sign,
-    verify,
-)
+from taskyard.access.credential import Call, arguments_hash, call_of, sign
+from taskyard.access.credential_faults import Fault, refusal
 from taskyard.access.key_files import SigningKey
 from taskyard.access.key_ring import KeyRing, PublicKey
+from taskyard.access.verify_credential import CLOCKS_MAY_DIFFER, verify
 from taskyard.errors import CredentialRefused, InvalidPayload
 
 NOW = datetime(2026, 11, 28, 12, tzinfo=UTC)

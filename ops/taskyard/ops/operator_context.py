@@ -9,7 +9,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from taskyard import database
 from taskyard.access.operator_tasks import REPLAY_TASK
-from taskyard.access.verifier import Verifier
+from taskyard.access.verify_credential import Verifier
 from taskyard.control import Edit, KnownTypes, replay, wait_outcome
 from taskyard.control.operator_messages import OperatorMessage, accept
 from taskyard.errors import InvalidPayload

@@ -70,13 +70,13 @@ class Batch:
         self._requests, self._handle = requests, handle
         self._sent = 0
 
-    def departures(self) -> Iterator[CheckedRequest]:
+    def requests_to_send(self) -> Iterator[CheckedRequest]:
         """Yield the requests in their order; a request that was yielded counts as sent."""
         for request in self._requests:
             self._sent += 1
             yield request
 
-    def arrive(self, outcomes: Iterable[Outcome]) -> None:
+    def add_outcomes(self, outcomes: Iterable[Outcome]) -> None:
         """Turn the outcomes of the oldest requests without a handle into handles.
 
         Raises the first error among them; the requests before it keep their handles.
@@ -236,11 +236,11 @@ class Taskyard:
         batch = Batch(checked, self._handle)
         with reachable(self._url):
             self.records.client.ping()
-        departures = self._renderer.render_all(batch.departures())
+        rendered = self._renderer.render_all(batch.requests_to_send())
         try:
-            with closing(self._sender.ahead(departures)) as arrivals:
-                for outcomes in arrivals:
-                    batch.arrive(outcomes)
+            with closing(self._sender.ahead(rendered)) as answered:
+                for outcomes in answered:
+                    batch.add_outcomes(outcomes)
         except NotReplicated as error:
             raise batch.unreplicated(error) from error
         except (RedisError, PublishFailed) as error:

@@ -8,7 +8,7 @@ from hashlib import sha256
 from sqlalchemy import Connection, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 
-from taskyard.access.credential import Fault, refusal
+from taskyard.access.credential_faults import Fault, refusal
 from taskyard.database.tables import NONCES
 
 __all__ = ["bind_nonce", "drop_expired", "first_denial"]

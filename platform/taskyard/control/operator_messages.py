@@ -16,9 +16,10 @@ from sqlalchemy import Engine
 
 from taskyard import audit
 from taskyard.access import Identity
-from taskyard.access.credential import Call, Fault, refusal
+from taskyard.access.credential import Call
+from taskyard.access.credential_faults import Fault, refusal
 from taskyard.access.operator_calls import call_of_task
-from taskyard.access.verifier import Verifier
+from taskyard.access.verify_credential import Verifier
 from taskyard.audit import Outcome
 from taskyard.control.nonces import bind_nonce, drop_expired, first_denial
 from taskyard.control.operator_verb import MessageRef

@@ -56,14 +56,14 @@ class ProcessMemory:
 
         The text may be empty.
         """
-        look = self._looks.pop(job_id, None)
-        if look is None:
+        reading = self._looks.pop(job_id, None)
+        if reading is None:
             return ""
-        ago_s = self._clock.monotonic_s() - look.at_s
-        held = f"{look.resident / _MIB:,.0f} MiB"
+        ago_s = self._clock.monotonic_s() - reading.at_s
+        held = f"{reading.resident / _MIB:,.0f} MiB"
         words = f"; it used {held} of memory when last measured, {ago_s:.1f} s before"
         kills = oom_kills(self._root)
-        if kills is not None and look.oom_kills is not None and kills > look.oom_kills:
+        if kills is not None and reading.oom_kills is not None and kills > reading.oom_kills:
             words += ", and while it ran the kernel killed processes of its memory group (OOM)"
         return words
 

@@ -25,7 +25,7 @@ from taskyard.engine.publish_errors import PUBLISH_ERRORS
 from taskyard.runner import JobSkipped
 from taskyard.runner.soft_limit_masking import soft_limit_blocked
 
-__all__ = ["bury_if_done", "publish_continuations"]
+__all__ = ["dead_letter_if_done", "publish_continuations"]
 
 
 def publish_continuations(task: Any, value: Any) -> None:
@@ -40,7 +40,7 @@ def publish_continuations(task: Any, value: Any) -> None:
         siblings = _Siblings(task, sum(one.kind == "callback" for one in following))
         for one in following:
             try:
-                _publish_or_bury(task, one, siblings)
+                _publish_or_dead_letter(task, one, siblings)
             except Exception as error:
                 if not is_passing(error):
                     raise
@@ -49,7 +49,7 @@ def publish_continuations(task: Any, value: Any) -> None:
         siblings.leave_trail()
 
 
-def bury_if_done(task: Any, skipped: JobSkipped) -> None:
+def dead_letter_if_done(task: Any, skipped: JobSkipped) -> None:
     """Dead-letter the unpublished continuations of a completed job whose result has expired.
 
     Raises `Reject` to repeat it later.
@@ -64,7 +64,7 @@ def bury_if_done(task: Any, skipped: JobSkipped) -> None:
         ) from error
 
 
-def _publish_or_bury(task: Any, one: Continuation, siblings: _Siblings) -> None:
+def _publish_or_dead_letter(task: Any, one: Continuation, siblings: _Siblings) -> None:
     try:
         siblings.note(_publish(task, one, siblings))
     except Exception as error:

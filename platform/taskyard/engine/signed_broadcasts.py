@@ -9,8 +9,8 @@ from redis.exceptions import RedisError
 
 from taskyard.access import Action
 from taskyard.access.broadcast_calls import WHOAMI, call_at
-from taskyard.access.credential import Fault, Verified
-from taskyard.access.verifier import Verifier
+from taskyard.access.credential_faults import Fault
+from taskyard.access.verify_credential import Verified, Verifier
 from taskyard.clock import to_us
 from taskyard.errors import CredentialRefused, NotPermitted
 from taskyard.records.verb_events import VerbEvent, VerbEvents

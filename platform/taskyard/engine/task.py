@@ -13,7 +13,7 @@ from celery import Task, states
 from taskyard.backend.record_backend import DECIDED
 from taskyard.engine.continuations import fix_continuations
 from taskyard.engine.guarded_errbacks import guard
-from taskyard.engine.publish_continuations import bury_if_done, publish_continuations
+from taskyard.engine.publish_continuations import dead_letter_if_done, publish_continuations
 from taskyard.engine.read_message import position_in
 from taskyard.engine.request import JobRequest
 from taskyard.engine.source_queue import HOLDER, QUEUE
@@ -63,7 +63,7 @@ class JobTask(Task):  # type: ignore[misc]
                 decode=self._decode,
             )
         except JobSkipped as skipped:
-            bury_if_done(self, skipped)
+            dead_letter_if_done(self, skipped)
             raise
         setattr(request, DECIDED, True)
         publish_continuations(self, result)

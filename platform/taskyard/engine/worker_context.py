@@ -7,7 +7,7 @@ import random
 from functools import cached_property
 from typing import Any
 
-from taskyard.access.verifier import Verifier
+from taskyard.access.verify_credential import Verifier
 from taskyard.broker import Publisher, make_publisher
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.deadletters import LetterBox

@@ -104,8 +104,8 @@ def _current(found: Sequence[Place]) -> list[Place]:
 
 
 def _field(place: Place) -> str:
-    lies = json.dumps([place.mark, asdict(place.layout)], sort_keys=True).encode()
-    return f"{place.queue}\n{hashlib.sha256(lies).hexdigest()[:12]}"
+    location = json.dumps([place.mark, asdict(place.layout)], sort_keys=True).encode()
+    return f"{place.queue}\n{hashlib.sha256(location).hexdigest()[:12]}"
 
 
 def _place(document: dict[str, Any]) -> Place:

@@ -8,7 +8,7 @@ from celery import Task
 
 from taskyard.engine.continuations import fix_continuations
 from taskyard.engine.guarded_errbacks import guard
-from taskyard.engine.publish_continuations import bury_if_done, publish_continuations
+from taskyard.engine.publish_continuations import dead_letter_if_done, publish_continuations
 from taskyard.engine.read_message import position_in
 from taskyard.engine.source_queue import HOLDER
 from taskyard.engine.task import PARTS, delivery_in
@@ -60,7 +60,7 @@ class ProtectedTask(Task):  # type: ignore[misc]
         try:
             value = self.yard.task_runner.run_task(self, delivery, attempt, body)
         except JobSkipped as skipped:
-            bury_if_done(self, skipped)
+            dead_letter_if_done(self, skipped)
             raise
         publish_continuations(self, value)
         return value

@@ -9,7 +9,7 @@ from typing import Final
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
-from taskyard.access.verifier import Verifier
+from taskyard.access.verify_credential import Verifier
 from taskyard.clock import SYSTEM_CLOCK, Clock
 from taskyard.database.postgres_errors import Refusal, meaning
 from taskyard.mirror.delivery_port import Delivery, LetterSource

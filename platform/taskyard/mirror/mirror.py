@@ -14,7 +14,7 @@ import redis
 from redis.exceptions import RedisError
 from sqlalchemy import Engine
 
-from taskyard.access.verifier import Verifier
+from taskyard.access.verify_credential import Verifier
 from taskyard.clock import SYSTEM_CLOCK, Clock
 from taskyard.control.nonces import drop_expired
 from taskyard.database.outage_retry import repeat

@@ -14,8 +14,8 @@ from sqlalchemy import Connection, text
 
 from taskyard import audit
 from taskyard.access.broadcast_calls import call_at, request_id_at
-from taskyard.access.credential import Fault
-from taskyard.access.verifier import Verifier
+from taskyard.access.credential_faults import Fault
+from taskyard.access.verify_credential import Verifier
 from taskyard.audit import Outcome
 from taskyard.errors import CredentialRefused
 from taskyard.mirror.lifecycle_stream import StreamEntry

@@ -87,7 +87,7 @@ def _detail(seen: Seen, queue: str, readers: int) -> str:
 
 
 @dataclass(slots=True)
-class _Look:
+class _ScanResult:
     """The results of the scan of the records that later steps need."""
 
     suspects: list[Seen] = field(default_factory=list)
@@ -153,48 +153,48 @@ class Reconciler:
         started_s = self._clock.monotonic_s()
         with self._engine.connect() as connection:
             report.gate = self.gate.why_closed(connection)
-        look = self._scan(report, budget)
+        scanned = self._scan(report, budget)
         if is_amqp(self._settings):
-            self._judge_blindly(report, look)
+            self._judge_blindly(report, scanned)
         else:
-            self._judge(report, look, budget, most_messages)
-        self._compare_postgres(report, look, budget, restored=restored)
+            self._judge(report, scanned, budget, most_messages)
+        self._compare_postgres(report, scanned, budget, restored=restored)
         report.complete = not budget.spent
         report.took_s = self._clock.monotonic_s() - started_s
         return report
 
     # -- Redis ---------------------------------------------------------------------------------
 
-    def _scan(self, report: Report, budget: Budget) -> _Look:
+    def _scan(self, report: Report, budget: Budget) -> _ScanResult:
         """Scan all records: compare each with the ledger at once, keep the rest for later steps."""
-        look, count = _Look(), 0
+        scanned, count = _ScanResult(), 0
         now_us = server_now_us(self._records.client)
         settled_us = now_us - us_of(self._grace_s)
         oldest_us = compare_ledger.oldest_event_us(self._records)
         for batch in scan_records(self._records.client, self._records.keys, budget):
             count += len(batch)
-            look.suspects += [seen for seen in batch if may_be_stranded(seen, settled_us)]
-            look.expired += [seen for seen in batch if has_expired(seen, now_us)]
+            scanned.suspects += [seen for seen in batch if may_be_stranded(seen, settled_us)]
+            scanned.expired += [seen for seen in batch if has_expired(seen, now_us)]
             dead = [seen for seen in batch if _died_before(seen, settled_us)]
-            look.unmirrored += compare_letters.not_mirrored(self._engine, dead)
+            scanned.unmirrored += compare_letters.not_mirrored(self._engine, dead)
             report.take(compare_ledger.behind(self._engine, batch, settled_us, oldest_us))
         report.looked_at["records"] = count
-        return look
+        return scanned
 
     def _judge(
-        self, report: Report, look: _Look, budget: Budget, most_messages: int | None
+        self, report: Report, scanned: _ScanResult, budget: Budget, most_messages: int | None
     ) -> None:
         """Compare the records with a Redis broker.
 
         A message that two searches do not find is lost if its record did not change.
         """
-        queues = next_queues(self._records.client, self._records.keys, look.suspects)
+        queues = next_queues(self._records.client, self._records.keys, scanned.suspects)
         with reachable(check_broker_url(self._settings), variable=BROKER):
             where = survey(self._settings, self._records, self._broker, queues.values())
-            if not self._find_messages(report, look, budget, where, most_messages):
+            if not self._find_messages(report, scanned, budget, where, most_messages):
                 return
-            self._look_at_holders(report, look, where)
-        lost = [seen for seen in look.suspects if not look.messages.serves(seen)]
+            self._check_holders(report, scanned, where)
+        lost = [seen for seen in scanned.suspects if not scanned.messages.serves(seen)]
         unseen = {one.job_id: where.why_unseen(queues[one.job_id]) for one in lost}
         certain = [seen for seen in lost if unseen[seen.job_id] is None]
         report.take(stranded_findings(self._unmoved(certain), self._republisher))
@@ -202,24 +202,24 @@ class Reconciler:
             report.suspect(f"stranded_{seen.state}", unseen[seen.job_id])
         gone = [
             seen
-            for seen in self._unmoved(look.unmirrored)
-            if compare_letters.letter_of(seen) not in look.messages.letters
-            and not look.messages.serves(seen)
+            for seen in self._unmoved(scanned.unmirrored)
+            if compare_letters.letter_of(seen) not in scanned.messages.letters
+            and not scanned.messages.serves(seen)
         ]
         self._take_missing(report, gone)
 
-    def _look_at_holders(self, report: Report, look: _Look, where: MessageLocations) -> None:
+    def _check_holders(self, report: Report, scanned: _ScanResult, where: MessageLocations) -> None:
         """Find messages that dead workers hold.
 
         There is no wait between two searches, since a sweep may return the messages at any moment.
         """
-        undelivered = compare_letters.not_mirrored(self._engine, look.unmirrored)
+        undelivered = compare_letters.not_mirrored(self._engine, scanned.unmirrored)
         Abandoned(
             self._settings,
             self._records,
             self._broker,
             where,
-            look.messages,
+            scanned.messages,
             look_for_holders(self._settings, self._records, self._broker, where),
             frozenset(seen.job_id for seen in undelivered),
         ).add_findings(report, self._grace_s)
@@ -227,12 +227,12 @@ class Reconciler:
     def _find_messages(
         self,
         report: Report,
-        look: _Look,
+        scanned: _ScanResult,
         budget: Budget,
         where: MessageLocations,
         most_messages: int | None,
     ) -> bool:
-        """Fill `look.messages`; return False if not all of them could be read."""
+        """Fill `scanned.messages`; return False if not all of them could be read."""
         report.take(find_half_entries(self._broker, self._settings, budget))
         report.looked_at["messages"] = count_messages(self._broker, where)
         if most_messages is not None and report.looked_at["messages"] > most_messages:
@@ -240,31 +240,31 @@ class Reconciler:
             return False
         for _ in range(2):
             found = find_messages(self._broker, where, budget)
-            look.messages.merge(found)
+            scanned.messages.merge(found)
         if budget.spent:
             report.unseen.append("the time budget ended before all messages were read")
             return False
         return True
 
-    def _judge_blindly(self, report: Report, look: _Look) -> None:
+    def _judge_blindly(self, report: Report, scanned: _ScanResult) -> None:
         """Compare the records with RabbitMQ, whose queues cannot be searched.
 
         Only an unconfirmed publication and a worker's death are certain.
         """
-        left = self._begun_by_dead_workers(look)
+        left = self._begun_by_dead_workers(scanned)
         report.take(left)
         named = {finding.subject for finding in left}
-        unsent = [seen for seen in look.suspects if _never_confirmed(seen)]
+        unsent = [seen for seen in scanned.suspects if _never_confirmed(seen)]
         report.take(stranded_findings(self._unmoved(unsent), self._republisher))
-        self._judge_letters(report, self._unmoved(look.unmirrored))
-        for seen in look.suspects:
+        self._judge_letters(report, self._unmoved(scanned.unmirrored))
+        for seen in scanned.suspects:
             if not _never_confirmed(seen) and seen.job_id not in named:
                 report.suspect(f"stranded_{seen.state}", _RABBIT)
 
-    def _begun_by_dead_workers(self, look: _Look) -> list[Finding]:
+    def _begun_by_dead_workers(self, scanned: _ScanResult) -> list[Finding]:
         """Find jobs with an expired lease and a stopped heartbeat of their worker: a proof."""
         now_us, members = Fleet(self._records.client, self._settings.namespace).read()
-        expired = self._unmoved(look.expired)
+        expired = self._unmoved(scanned.expired)
         return list(begun_by_dead_workers(self._settings, expired, members, now_us))
 
     def _judge_letters(self, report: Report, unmirrored: list[Seen]) -> None:
@@ -302,12 +302,12 @@ class Reconciler:
     # -- Postgres ------------------------------------------------------------------------------
 
     def _compare_postgres(
-        self, report: Report, look: _Look, budget: Budget, *, restored: bool
+        self, report: Report, scanned: _ScanResult, budget: Budget, *, restored: bool
     ) -> None:
         engine, records = self._engine, self._records
         # First the intents: marking a letter as replayed must not hide an open intent.
         report.take(
-            compare_replays.open_replays(engine, records, look.messages, ROWS, restored=restored)
+            compare_replays.open_replays(engine, records, scanned.messages, ROWS, restored=restored)
         )
         report.take(compare_replays.lost_replays(engine, records, ROWS))
         report.take(compare_letters.waiting_letters(engine, records, budget, ROWS))

@@ -46,7 +46,7 @@ class Fault:
     whole_worker: bool = False
     before_begin: bool = False
 
-    def strike(self) -> None:
+    def kill(self) -> None:
         """End the process as the test requested."""
         kind = WorkerKilled if self.whole_worker else ProcessKilled
         raise kind("signal 9 (SIGKILL)")
@@ -63,39 +63,39 @@ class Faults:
         wrapped = self._async(handler, job_id) if handler.is_async else self._sync(handler, job_id)
         return replace(handler, function=wrapped)
 
-    def strike_before_begin(self, job_id: str) -> None:
+    def kill_before_begin(self, job_id: str) -> None:
         """End the worker that has just received this job's message, if the test requested that."""
-        fate = self._take(job_id, before_begin=True)
-        if fate is not None:
+        fault = self._take(job_id, before_begin=True)
+        if fault is not None:
             raise WorkerKilled
 
     def _take(self, job_id: str, *, before_begin: bool = False) -> Fault | None:
-        for fate in self.coming:
-            if fate.job_id in (None, job_id) and fate.before_begin is before_begin:
-                self.coming.remove(fate)
-                return fate
+        for fault in self.coming:
+            if fault.job_id in (None, job_id) and fault.before_begin is before_begin:
+                self.coming.remove(fault)
+                return fault
         return None
 
     def _sync(self, handler: Handler, job_id: str) -> Callable[..., Any]:
         def attempt(*arguments: Any) -> Any:
-            fate = self._take(job_id)
-            if fate is not None and not fate.after_handler:
-                fate.strike()
+            fault = self._take(job_id)
+            if fault is not None and not fault.after_handler:
+                fault.kill()
             result = handler.function(*arguments)
-            if fate is not None:
-                fate.strike()
+            if fault is not None:
+                fault.kill()
             return result
 
         return attempt
 
     def _async(self, handler: Handler, job_id: str) -> Callable[..., Awaitable[Any]]:
         async def attempt(*arguments: Any) -> Any:
-            fate = self._take(job_id)
-            if fate is not None and not fate.after_handler:
-                fate.strike()
+            fault = self._take(job_id)
+            if fault is not None and not fault.after_handler:
+                fault.kill()
             result = await handler.function(*arguments)
-            if fate is not None:
-                fate.strike()
+            if fault is not None:
+                fault.kill()
             return result
 
         return attempt

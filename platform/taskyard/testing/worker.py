@@ -83,7 +83,7 @@ class MemoryWorker:
         handler = self.faults.bind(self.handlers[name], message.job_id)
         args, kwargs, _ = json.loads(message.raw.body)
         try:
-            self.faults.strike_before_begin(message.job_id)
+            self.faults.kill_before_begin(message.job_id)
             with self.runner.limits(job_type):
                 encode = partial(_encode, message.job_id)
                 self.runner.run(handler, delivery, args, kwargs, encode=encode, decode=_decode)

@@ -43,7 +43,7 @@ local extra = {'attempt', record.begins, 'worker', record.worker or '', 'type', 
 
 if decision == 'completed' then
   move(job_id, record, 'complete', now, extra)
-  bury(KEY_RECORD, record, now, window_us)
+  write_tombstone(KEY_RECORD, record, now, window_us)
   redis.call('SET', KEY_RESULT, result, 'PX', result_ttl_ms)
   redis.call('PUBLISH', channel, result)
   return {'ok', record.state, record.version, record.seq, '0', record.decided}

@@ -227,7 +227,7 @@ local TOMBSTONE = {'state', 'epoch', 'generation', 'seq', 'version', 'type', 'qu
                    'decided', 'decided_token', 'decided_holder', 'request', 'unique_until', 'ended',
                    'call'}
 
-local function bury(key, record, now, window_us)
+local function write_tombstone(key, record, now, window_us)
   record.ended = int(now)
   remove(key)
   write(key, record, TOMBSTONE)

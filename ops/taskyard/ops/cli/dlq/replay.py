@@ -88,10 +88,10 @@ def command(
         done = _replay_all(engine, names, wish, quiet=json)
     counts = Counter(replay.verdict for replay in done)
     if json:
-        totals = {verdict.value: counts[verdict] for verdict in ReplayStatus}
+        totals = {status.value: counts[status] for status in ReplayStatus}
         print_json({**totals, "letters": [asdict(replay) for replay in done]})
     elif len(done) > 1:
-        say(", ".join(f"{counts[verdict]} {verdict}" for verdict in ReplayStatus))
+        say(", ".join(f"{counts[status]} {status}" for status in ReplayStatus))
     failed = [replay.exit_code for replay in done if replay.exit_code]
     if failed:
         raise typer.Exit(failed[0])

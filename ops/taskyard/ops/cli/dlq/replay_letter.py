@@ -82,14 +82,14 @@ def replay_one(engine: Engine, name: str, wish: Wish, *, alone: bool = True) -> 
 
 
 def _answered(asked: ReplayRequested, answer: str) -> Replay:
-    verdict, why = _read(answer)
+    status, why = _read(answer)
     return Replay(
         str(asked.letter_id),
-        verdict,
+        status,
         asked.job_id,
         str(asked.request_id),
         why,
-        Refused.exit_code if verdict is ReplayStatus.REFUSED else 0,
+        Refused.exit_code if status is ReplayStatus.REFUSED else 0,
         asked.payload_checked,
     )
 
