@@ -125,7 +125,7 @@ def test_the_table_shows_the_change(shell: Shell) -> None:
     ran = shell.run("check", "shop:app")
     assert "shop.pay" in ran.out
     assert "before it runs → after it ran" in ran.out
-    assert "shop.mail: only observe: it sets acks_late=False" in ran.err
+    assert "shop.mail: only observe: the task sets acks_late=False" in ran.err
 
 
 BROKEN = """

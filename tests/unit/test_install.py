@@ -53,7 +53,7 @@ def test_an_unknown_mode_is_refused_with_the_known_ones(app: Celery) -> None:
 
 def test_a_second_installation_is_refused(app: Celery) -> None:
     install(app, settings=SETTINGS)
-    with pytest.raises(InvalidSettings, match=r"installed on .* already"):
+    with pytest.raises(InvalidSettings, match=r"already installed on"):
         install(app, settings=SETTINGS)
 
 
