@@ -112,9 +112,12 @@ def test_what_kombus_transport_leaves_unprotected_is_listed(shell: Shell) -> Non
     (shell.folder / "kombus.py").write_text(APP.format(install=by_kombu))
     ran = shell.run("check", "kombus:app")
     document = shell.run("check", "kombus:app", "--json").document
-    assert "kombu's own transport reads its queues (install says transport=False)" in ran.err
+    assert (
+        "kombu's own transport reads its queues (install was called with transport=False)"
+        in ran.err
+    )
     assert "come back after visibility_timeout, 3600 s here" in ran.err
-    assert document["transport"] == {"own": False, "why": "install says transport=False"}
+    assert document["transport"] == {"own": False, "why": "install was called with transport=False"}
     assert len(document["unprotected"]) == 3
     for name in ("shop:app", "there:app"):
         assert "kombu's own transport" not in shell.run("check", name).err

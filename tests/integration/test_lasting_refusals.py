@@ -59,7 +59,7 @@ CASES = {
     "begin": Case("job:*", "the records of jobs could not be reached", plain),
     "pop": Case("unacked*", "Redis refused to give messages", plain),
     "promotion": Case("delayed*", "due messages were not moved from the delay store", late),
-    "letter": Case("_kombu*", "a letter was not published", fatal, State.DEAD_LETTERED),
+    "letter": Case("_kombu*", "a dead letter was not published", fatal, State.DEAD_LETTERED),
 }
 
 

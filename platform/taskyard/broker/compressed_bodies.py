@@ -73,7 +73,10 @@ class _Packed(Message):  # type: ignore[misc]
 
 
 def _bare(error: Exception) -> Exception:
-    """Return the error without its frames, which would keep the decompressed data in memory."""
+    """Return a decompression error without its frames.
+
+    The frames would keep the decompressed data in memory.
+    """
     error.__traceback__ = error.__cause__ = error.__context__ = None
     return error
 

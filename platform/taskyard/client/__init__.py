@@ -1,4 +1,4 @@
-"""What services use: `from taskyard.client import Taskyard`."""
+"""The client that services use: `from taskyard.client import Taskyard`."""
 
 from taskyard.client.check_request import EnqueueOptions, EnqueueRequest
 from taskyard.client.job_handle import JobHandle

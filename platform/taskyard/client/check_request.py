@@ -59,7 +59,7 @@ class EnqueueOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class CheckedRequest:
-    """A valid request: names resolved, durations in seconds, payload as data."""
+    """A checked request: names are resolved, durations are seconds, the payload is data."""
 
     job_id: str
     keyed: bool

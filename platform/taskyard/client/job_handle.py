@@ -58,7 +58,7 @@ class JobHandle:
     created: bool
 
     def record(self) -> Record:
-        """The job's record."""
+        """Return the job's record, read from Redis now."""
         with reachable(self._yard.settings.need_redis_url()):
             return self._yard.records.read(self.job_id)
 

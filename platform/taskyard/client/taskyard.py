@@ -77,7 +77,7 @@ class Batch:
             yield request
 
     def add_outcomes(self, outcomes: Iterable[Outcome]) -> None:
-        """Turn the outcomes of the oldest requests without a handle into handles.
+        """Create handles from the outcomes of the oldest requests without a handle.
 
         Raises the first error among them; the requests before it keep their handles.
         """
@@ -100,7 +100,7 @@ class Batch:
 
 
 class Taskyard:
-    """A client of one installation; threads may share it.
+    """A client of one Taskyard installation; threads may share it.
 
     Without arguments it reads `TASKYARD_*` variables and `taskyard.toml`, the job types that
     `TASKYARD_JOB_TYPES` names, and those whose decorators this process has imported. Raises
@@ -128,7 +128,7 @@ class Taskyard:
         renew_in_children(self, Taskyard._renew)
 
     def _open(self) -> None:
-        """Create all that belongs to one process; it connects later."""
+        """Create the connections and threads of one process; they connect later."""
         timeout_s = self.settings.publish_timeout_s
         client = connect(self._url, timeout_s=timeout_s / TRIES)
         self.records = Records(client, self.settings, domain_of=self.catalogue.domain_of)

@@ -1,10 +1,8 @@
-"""`Attempts`, `Work` and `Processes` over Celery's requests and its pools.
+"""Control Celery's pools by three ports: `Attempts`, `Work` and `Processes`.
 
-| pool | stop softly | stop hard | processes |
-| --- | --- | --- | --- |
-| prefork, ours or Celery's | the signal of the soft time limit | SIGKILL to its process | yes |
-| gevent, eventlet | no | the greenlet is killed | no |
-| threads, solo | no | no | no |
+| pool | stop softly | stop hard | processes | | --- | --- | --- | --- | | prefork, ours or Celery's
+| the signal of the soft time limit | SIGKILL to its process | yes | | gevent, eventlet | no | the
+greenlet is killed | no | | threads, solo | no | no | no |
 
 A process of prefork has one job: it gets the next when this one's end was read here. So a signal
 that is sent while a request is active meets its job, or a process without one. (`-O fast` gives a
@@ -74,7 +72,7 @@ class CeleryAttempts:
         return stopped
 
     def _request_of(self, job_id: str, token: int) -> JobRequest | None:
-        """Return the request whose attempt has the token.
+        """Return the request whose running attempt has the token.
 
         The record is read only if the job runs in this worker.
         """
@@ -107,7 +105,7 @@ class CeleryAttempts:
     # -- list ----------------------------------------------------------------------------------
 
     def running(self) -> list[RunningAttempt]:
-        """Return the running attempts, oldest first."""
+        """Return the running attempts of this worker, oldest first."""
         found = sorted(worker_state.active_requests, key=lambda each: each.time_start)
         return [self._running(request) for request in found]
 
@@ -152,7 +150,7 @@ class CeleryAttempts:
         )
 
     def processes_of_jobs(self) -> Mapping[str, int]:
-        """Return the process of each running job."""
+        """Return the id of the process that runs each job."""
         running = tuple(worker_state.active_requests)
         return {job.id: job.worker_pid for job in running if job.worker_pid}
 

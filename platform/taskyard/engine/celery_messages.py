@@ -83,7 +83,7 @@ class CeleryMessages:
     # -- take ----------------------------------------------------------------------------------
 
     def stop_taking(self) -> None:
-        """Cancel every queue's consumer at the broker, in the main loop."""
+        """Stop taking messages: cancel the consumer of every queue, in the main loop."""
         if self.is_taking:
             self.is_taking = False
             self._consumer.call_soon(self._cancel_queues)
@@ -159,7 +159,7 @@ class CeleryMessages:
         )
 
     def in_line(self) -> Iterator[InLine]:
-        """Yield messages that have not begun and can leave their line.
+        """Yield the messages that have not begun and can leave their line.
 
         The newest of each line comes first.
         """

@@ -64,7 +64,7 @@ EVENT_INTERVAL_S: Final = 0.1
 EVENT_BATCH: Final = 1_000
 # How often a worker that waits for its broker checks whether it must end.
 _LOOK_S: Final = 0.2
-_EVENTS: Final = "task events were not published"
+_EVENTS: Final = "Celery's task events were not published"
 _DELIVER: Final = (
     "the number of deliveries of a message was not counted, so a poison message is found later"
 )
@@ -108,7 +108,7 @@ class JobConsumer(Consumer):  # type: ignore[misc]
             sleep(min(left_s, _LOOK_S))
 
     def connect(self) -> Any:
-        """Return Celery's connection; remote control uses another one."""
+        """Return Celery's connection for taking messages; remote control uses a second one."""
         connection = super().connect()
         unconfirm_remote_control(self.app, connection)
         return connection
@@ -137,7 +137,10 @@ class JobConsumer(Consumer):  # type: ignore[misc]
         return connected
 
     def update_strategies(self) -> None:
-        """Prepare the queues; Celery calls this just before it sets the prefetch and consumes."""
+        """Prepare the queues before Celery sets the prefetch count and consumes.
+
+        Celery calls this method just before that.
+        """
         settle_queues(self.app.taskyard.settings, self.app, self.connection)
         # The channel on which Celery consumes, new with each connection.
         keep_packed(self.connection.default_channel, self._unpacked_limit)

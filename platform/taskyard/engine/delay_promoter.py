@@ -41,7 +41,7 @@ class Promoter(bootsteps.StartStopStep):  # type: ignore[misc]
         self._entry = consumer.timer.call_repeatedly(INTERVAL_S, self._promote, (publisher,))
 
     def stop(self, consumer: Any) -> None:
-        """Stop the timer."""
+        """Stop the timer that moves due messages."""
         if self._entry is not None:
             self._entry.cancel()
             self._entry = None

@@ -1,7 +1,8 @@
-"""Check the values of a message's headers by one table.
+"""Check the values of a message's headers against a table of allowed values.
 
-In protocol 1 the body has the same names. The table leaves out headers that Celery and this package
-only show, or parse with care, and the client's own headers.
+The body of a message in protocol 1 has fields of the same names. The table does not contain the
+client's own headers, nor headers that Celery and this package read safely whatever their values
+are.
 """
 
 from __future__ import annotations

@@ -149,7 +149,10 @@ def _outcome(request: Any, one: Continuation, error: BaseException) -> Failed:
 
 
 def _message(job_id: str, request: Any, one: Continuation) -> RawMessage:
-    """Return the message that it would have been, without the options; a replay publishes it."""
+    """Return the message of a continuation that could not be built, without its options.
+
+    A replay publishes this message.
+    """
     given = one.signature if isinstance(one.signature, dict) else {}
     options = _options(one)
     args, kwargs = given.get("args") or [], given.get("kwargs") or {}

@@ -1,4 +1,4 @@
-"""A bootstep of every worker: reads the memory of the processes that run jobs."""
+"""Read the memory of the processes that run jobs: a bootstep of every worker."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ INTERVAL_S: Final = 0.5
 
 
 class MemoryWatch(bootsteps.StartStopStep):  # type: ignore[misc]
-    """A letter can then say how much memory a killed process had, at most 0.5 s before."""
+    """Reads the memory of job processes at most 0.5 s apart.
+
+    If a process is killed, its dead letter can then say how much memory it had.
+    """
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
@@ -23,12 +26,12 @@ class MemoryWatch(bootsteps.StartStopStep):  # type: ignore[misc]
         self._entry: Any = None
 
     def start(self, consumer: Any) -> None:
-        """Start the timer."""
+        """Start the timer that reads memory."""
         context = consumer.app.taskyard
         self._entry = consumer.timer.call_repeatedly(INTERVAL_S, _look, (context,))
 
     def stop(self, consumer: Any) -> None:
-        """Stop the timer."""
+        """Stop the timer that reads memory."""
         if self._entry is not None:
             self._entry.cancel()
             self._entry = None

@@ -28,9 +28,10 @@ _REPR_LENGTH: Final = 1024  # Celery's own
 
 
 def take_credential(message: Any) -> None:
-    """Move the argument `taskyard_credential` from the message's body to a mark on the message.
+    """Move the credential of an operator from the message's body to a mark on the message.
 
-    A body that cannot be parsed as a task's in JSON is not changed; its letter is masked.
+    The credential is the argument `taskyard_credential`. If the body cannot be parsed as a
+    task's in JSON, it is not changed, and its dead letter is masked.
     """
     if message.body is None or _NEEDLE not in bytes_of(message.body):
         return

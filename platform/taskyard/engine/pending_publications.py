@@ -63,17 +63,21 @@ def pending_publication(settlement: Settlement, owing: Owing) -> PendingPublicat
     """Return the publication that a settlement requires; None if it requires none."""
     match settlement:
         case PublishRetry(stamp, due_us):
-            return PendingPublication("retry", partial(_publish_retry, owing, stamp, due_us))
+            return PendingPublication(
+                "the message of a retry", partial(_publish_retry, owing, stamp, due_us)
+            )
         case DeferMessage(wait_us) | AwaitLease(wait_us):
-            return PendingPublication("defer", partial(_defer, owing, wait_us))
+            return PendingPublication("a delayed message", partial(_defer, owing, wait_us))
         case PostLetter():
             return PendingPublication(
-                "letter", partial(_post_letter, owing.yard, owing.job_id, owing.message)
+                "a dead letter", partial(_post_letter, owing.yard, owing.job_id, owing.message)
             )
         case PostOwnLetter(reused, outcome):
-            return PendingPublication("letter", partial(_post_own_letter, owing, reused, outcome))
+            return PendingPublication(
+                "a dead letter", partial(_post_own_letter, owing, reused, outcome)
+            )
         case PostContinuations(outcome):
-            return PendingPublication("letter", partial(_post_continuations, owing, outcome))
+            return PendingPublication("a dead letter", partial(_post_continuations, owing, outcome))
         case Acknowledge() | GiveBack():
             return None
         case _:

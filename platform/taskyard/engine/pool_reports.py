@@ -53,7 +53,7 @@ def escaped(report: Any) -> BaseException | None:
 
 
 def unwrapped(error: Any) -> BaseException:
-    """Return the exception itself if the pool has wrapped it with its traceback."""
+    """Return the exception without the wrapper that the pool put around it."""
     inner: BaseException = error.exc if isinstance(error, ExceptionWithTraceback) else error
     return inner
 

@@ -54,21 +54,21 @@ class WayBack(StrEnum):
     """How a message returns to its queue; RabbitMQ requeues it in one way for all of them."""
 
     AS_IT_CAME = "as it came"
-    """As the next one of its queue, not counted as redelivered: nothing has begun it."""
+    """As the next one of its queue, not counted as redelivered, because no process began it."""
     COUNTED = "counted"
-    """As the last one, at once: a counter limits how often it comes back."""
+    """As the last one of its queue, at once, because a counter limits how often it returns."""
     UNCOUNTED = "uncounted"
-    """As the last one; a message that came back before waits first, so that it does not loop."""
+    """As the last one of its queue; a message that returned before waits first, against a loop."""
 
 
 class WaitsFor(StrEnum):
-    """What a message that this worker holds waits for."""
+    """The reason why a message waits in this worker."""
 
     PROCESS = "process"
     DATE = "date"
     RATE_LIMIT = "rate limit"
     RETURN = "return"
-    """To be given back: another attempt has the lease, or a server does not accept what is owed."""
+    """For its return: another attempt has the lease, or a server refuses a publication."""
 
 
 class HeldMessage(Protocol):
@@ -151,7 +151,7 @@ class Messages(Protocol):
         """
 
     def give_back(self, held: HeldMessage, way: WayBack) -> None:
-        """Return a message to its queue."""
+        """Return a held message to its queue."""
 
     def end_holding(self) -> None:
         """Return the messages that `hold` keeps, now and later.
@@ -167,7 +167,7 @@ class Force(StrEnum):
     """How an attempt is stopped."""
 
     SOFT = "soft"
-    """`SoftTimeLimitExceeded` is raised in the handler, which may clean up, or go on."""
+    """The handler gets `SoftTimeLimitExceeded`; it may clean up, or continue."""
     HARD = "hard"
     """The process or greenlet that runs it ends at once, without clean-up."""
 
@@ -228,16 +228,16 @@ class Work(Protocol):
     """The port that lists the running and waiting jobs of this worker."""
 
     def running(self) -> list[RunningAttempt]:
-        """Return the running attempts, oldest first; reads the record of each once.
+        """Return the running attempts, oldest first.
 
-        Raises redis-py's errors.
+        Their records are read once each. Raises redis-py's errors.
         """
 
     def waiting(self) -> list[WaitingMessage]:
         """Return the messages that this worker holds and that no process has begun."""
 
     def processes_of_jobs(self) -> Mapping[str, int]:
-        """Return the process of each running job, by job id; without a call to any server."""
+        """Return the process id of each running job, by job id, without a call to any server."""
 
     def held_tags(self, most: int) -> tuple[str, ...]:
         """Return the tags of messages taken to be run and not settled.

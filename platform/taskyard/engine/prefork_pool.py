@@ -158,12 +158,12 @@ class JobPool(OwnPipesPool):
 
 
 class TaskPool(prefork.TaskPool):  # type: ignore[misc]
-    """The pool class that `worker_pool` names."""
+    """The pool class that the setting `worker_pool` names for workers of job types."""
 
     Pool = JobPool
 
 
 class InstalledTaskPool(prefork.TaskPool):  # type: ignore[misc]
-    """The pool class that `worker_pool` names in an installed app with Celery's prefork pool."""
+    """The pool class that `worker_pool` names if an installed app uses Celery's prefork pool."""
 
     Pool = OwnPipesPool

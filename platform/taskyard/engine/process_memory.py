@@ -40,7 +40,7 @@ class ProcessMemory:
         self._looks: dict[str, _Look] = {}
 
     def look(self, running: Mapping[str, int]) -> None:
-        """Read the memory of each running job's process (job id -> pid); drop the others."""
+        """Measure the memory of each running job's process (job id -> pid); forget others."""
         kills = oom_kills(self._root) if running else None
         self._looks = {job_id: look for job_id, look in self._looks.items() if job_id in running}
         for job_id, pid in running.items():

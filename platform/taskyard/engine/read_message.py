@@ -1,4 +1,4 @@
-"""Read a kombu message as Taskyard's own values."""
+"""Convert the headers and body of a kombu message to Taskyard's own values."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _UNIDENTIFIED: Final = uuid.UUID("c0a5b1de-53a0-5e6c-8c39-9a6f7a2e5d01")
 
 
 def raw_message(message: Any) -> RawMessage:
-    """Return the original message: bytes stay bytes, compressed if they were."""
+    """Return the original message; a body in bytes stays bytes, compressed if it was."""
     return RawMessage(
         body=body_as_it_came(message),
         headers=_packed(message.headers),
@@ -77,7 +77,7 @@ def stamp_of(message: Any) -> Stamp | None:
 
 
 def _stamp_in(request: Any) -> Stamp | None:
-    """Return the stamp on Celery's request in the child; a broken one counts as absent."""
+    """Return the stamp of Celery's request in the child process; a broken one counts as absent."""
     try:
         return read_stamp({HEADER: getattr(request, HEADER, None)})
     except ValueError:

@@ -46,7 +46,7 @@ __all__ = ["JobRequest"]
 
 
 class JobRequest(Request):  # type: ignore[misc]
-    """One delivery of a job, in the main process."""
+    """One delivery of a job, as the worker's main process handles it."""
 
     def __init__(self, message: Any, **options: Any) -> None:
         given = options.pop("headers", None)
@@ -173,7 +173,7 @@ class JobRequest(Request):  # type: ignore[misc]
         return death_causes.expired(self.expires) if expired else death_causes.revoked()
 
     def announce_death(self, decided: Decided) -> None:
-        """Do Celery's part of a death: the result, errbacks, chord and event."""
+        """Report a job's death as Celery does: result, errbacks, chord and event."""
         cause = self._yard.records.read(self.id).cause
         letter = letter_id(self.id, decided.epoch, decided.generation)
         error = DeadLettered(letter, cause.get("code", ""), cause.get("message", ""))

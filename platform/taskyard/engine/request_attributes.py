@@ -45,7 +45,7 @@ _COUNTS: Final = ("retries", "replaced_task_nesting")
 OF_THE_REQUEST: Final = (
     _OF_THE_WORKER | _OF_THE_CLASS | {"headers", "id", "task", "timelimit", HEADER}
 )
-"""Names that a message's body may not set, since Celery copies it onto the request too."""
+"""Names that a message's body may not set, because Celery copies the body onto the request."""
 
 
 def without_forged(headers: Mapping[str, Any]) -> dict[str, Any]:

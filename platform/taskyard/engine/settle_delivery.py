@@ -63,7 +63,10 @@ class Delivery(HeldMessage, Protocol):
     acknowledged: bool
 
     def announce_death(self, decided: Decided) -> None:
-        """Do Celery's part of a death: the result, errbacks, chord and event; raises its errors."""
+        """Report a job's death as Celery does: result, errbacks, chord and event.
+
+        Raises the errors of Celery's report.
+        """
 
 
 class Settling:
@@ -109,7 +112,7 @@ class Settling:
         pending = self.pending
         if pending is None:
             return True
-        what = f"a {pending.name} was not published"
+        what = f"{pending.name} was not published"
         try:
             pending.publish()
         except PUBLISH_ERRORS as error:
@@ -140,7 +143,10 @@ class Settling:
                 assert_never(report)
 
     def lost(self, evidence: str) -> None:
-        """Settle a delivery without a useful report: the record decides, and counts a death."""
+        """Settle a delivery whose process reported nothing useful.
+
+        The record decides, and counts a death.
+        """
         evidence += self._yard.memory.last_words(self._delivery.id)
         try:
             answer = self._yard.records.lose(self._delivery.id, self.holder, evidence)

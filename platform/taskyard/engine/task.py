@@ -32,7 +32,7 @@ PARTS: Final = "taskyard_parts"
 
 
 class JobTask(Task):  # type: ignore[misc]
-    """A task whose run is one attempt of a job."""
+    """The Celery task of a job type; each run is one attempt of a job."""
 
     abstract = True
     Request = JobRequest

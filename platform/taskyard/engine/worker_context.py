@@ -129,5 +129,5 @@ class WorkerContext:
         return self.queue_of(broker_queue(message))
 
     def home(self, record: Record, message: Any) -> str:
-        """Return the configured name of the queue where a job's next message belongs."""
+        """Return the configured name of the queue to which a job's next message belongs."""
         return record.queue or self.source(message) or "exec"

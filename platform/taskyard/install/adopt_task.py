@@ -59,7 +59,7 @@ def protect(task: Any, yard: Any) -> None:
 
 
 def _become(task: Any, bases: tuple[type, ...], facts: dict[str, Any]) -> None:
-    """Change an object's class to a subclass of its own class."""
+    """Change the class of a task to a subclass of that class."""
     cls = type(task)
     as_before = {"__module__": cls.__module__, "__doc__": cls.__doc__}
     names = {**as_before, "__qualname__": cls.__qualname__, **facts}

@@ -52,7 +52,10 @@ class AppBroker:
 
     @cached_property
     def _written(self) -> Any:
-        """Return the unopened connection for publishing, as kombu reads the configuration."""
+        """Return the connection on which the app would publish, not opened yet.
+
+        kombu has read the app's configuration into it.
+        """
         return self._app.connection_for_write()
 
     @cached_property
@@ -135,7 +138,7 @@ class AppBroker:
 
 
 def _server(connection: Any) -> Server | None:
-    """Return the server of an unopened connection.
+    """Return the server to which an unopened connection leads.
 
     With several URLs, the server is at any of their hosts.
     """

@@ -70,7 +70,7 @@ class Places:
         return [place for found in by_queue.values() for place in _current(found)]
 
     def of(self, queue: str) -> list[Place]:
-        """Return the entries of one queue.
+        """Return all announced entries for one queue.
 
         None if the queue is unknown, several if workers disagree.
         """

@@ -36,10 +36,11 @@ def why_unsupported(broker: AppBroker, settings: Settings) -> str | None:
 
 
 def strays_to(broker: AppBroker, settings: Settings) -> str | None:
-    """Return the app's broker, without credentials, if TASKYARD_BROKER_URL names another one.
+    """Return the name of the app's broker if TASKYARD_BROKER_URL names another broker.
 
-    Dead letters are at the app's broker, and mirror and relay would read the other one. None if
-    both names are the same, if the variable is not set, or if neither broker is supported.
+    The name has no credentials. Dead letters are at the app's broker, and mirror and relay
+    would read the other one. None if both names are the same, if the variable is not set, or if
+    neither broker is supported.
     """
     if why_unsupported(broker, settings) is not None or settings.broker_url is None:
         return None

@@ -49,7 +49,10 @@ def _objections(task: Any, against_broker: str | None) -> list[str]:
             "runs, and it has no lease"
         )
     if task.serializer != "json":
-        found.append(f"serializer {task.serializer!r}: operators could not read or edit a message")
+        found.append(
+            f"serializer {task.serializer!r}: its messages are in a format that "
+            "operators cannot read or edit"
+        )
     if against_broker is not None:
         found.append(against_broker)
     return found

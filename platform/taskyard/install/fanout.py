@@ -119,7 +119,10 @@ class Copies(dict[str, Any]):
 
 
 class _AsBefore:
-    """A protected task with the request class and the acknowledgements of an observed one."""
+    """A protected task, seen by Celery as if it were only observed.
+
+    It has the request class and the acknowledgements of an observed task.
+    """
 
     def __init__(self, task: Any) -> None:
         self._task = task

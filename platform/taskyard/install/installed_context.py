@@ -124,7 +124,7 @@ class InstalledContext(WorkerContext):
         return Layout.of(dict(self.app.conf.broker_transport_options or {}))
 
     def task_mode_of(self, task: Any) -> TaskMode:
-        """Return the mode of a bound task."""
+        """Return the mode of a bound task of the app."""
         return judge_task(task, self.modes, why_unsupported(self.broker, self.given))
 
     def mode(self, name: str) -> Mode:

@@ -1,4 +1,4 @@
-"""How much Taskyard does for a task: nothing, observe, or protect."""
+"""The modes of a task, which say how much Taskyard does for it: nothing, observe or protect."""
 
 from __future__ import annotations
 

@@ -53,9 +53,10 @@ class ProtectedRequest(JobRequest):
             super()._owe_for(error, report)
 
     def _is_no_outcome(self, error: BaseException) -> bool:
-        """Return whether an error of the task is no outcome of the job.
+        """Return whether an error that the task raised leaves the job without an outcome.
 
-        A failure may be any error of the app, so only the record knows.
+        An app may raise any error, so the error alone does not show it; the record must be
+        asked.
         """
         if isinstance(error, Ignore | Reject | Retry | Terminated | KeyboardInterrupt):
             return False
@@ -94,7 +95,7 @@ class ProtectedRequest(JobRequest):
         super().on_timeout(soft, timeout)
 
     def announce_death(self, decided: Decided) -> None:
-        """Report result, errbacks, chord, hook, signal and event of a death, as Celery does."""
+        """Report a death as Celery does: result, errbacks, chord, hook, signal and event."""
         if self._revocation is not None:
             self._announce_revoked_as_celery(*self._revocation)
             return

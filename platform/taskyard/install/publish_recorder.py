@@ -52,7 +52,7 @@ class PublishRecorder:
         atexit.register(self.close)
 
     def record(self, job_id: str, name: str, queue_name: str, *, published: bool) -> None:
-        """Note a publication, or a failed one; never waits and never raises."""
+        """Note a publication of a task, or a failed one; never waits and never raises."""
         try:
             self._backlog.put((job_id, name, queue_name, published))
         except queue.Full:

@@ -73,7 +73,7 @@ def choose_transport(broker: AppBroker, modes: Modes, asked: bool | None) -> Tra
 
 def _why_kombus(broker: AppBroker, modes: Modes, asked: bool | None) -> str:
     if asked is False:
-        return "install says transport=False"
+        return "install was called with transport=False"
     if not modes.protect:
         return "no task is protected, by neither `mode` nor `tasks` of install"
     if broker.own_transport is None:

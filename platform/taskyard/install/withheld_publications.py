@@ -88,7 +88,7 @@ class Attempt:
         options["producer"] = self._captor
 
     def keep(self, retry: Retry) -> None:
-        """Keep the captured message, after Celery has made the retry."""
+        """Keep the captured message of a retry, after Celery has made the retry."""
         if retry.sig is not None:
             retry.sig.options.pop("producer", None)
         self._retry = retry

@@ -1,4 +1,4 @@
-"""Queues and priorities: the caller's view and the broker's."""
+"""Queues and priorities, as callers name them and as each broker has them."""
 
 from taskyard.queues.priorities import (
     URGENCY_STEPS,

@@ -50,14 +50,17 @@ class Wish:
 
 
 class RabbitQueue(Queue):  # type: ignore[misc]
-    """kombu's durable queue with a `wish`; its arguments are known once it has been declared."""
+    """kombu's durable queue with the arguments that the settings wish for.
+
+    The arguments are known once the queue has been declared.
+    """
 
     attrs = (*Queue.attrs, ("wish", None))
     wish: Wish
 
     @classmethod
     def wished(cls, name: str, wish: Wish, exchange: Exchange, routing_key: str) -> RabbitQueue:
-        """Return a queue that has not been declared yet."""
+        """Return a queue with its wished arguments; RabbitMQ does not know it yet."""
         made: RabbitQueue = cls(name, exchange, routing_key=routing_key, durable=True, wish=wish)
         return made
 

@@ -191,7 +191,7 @@ class AttemptSteps:
     # -- finish --------------------------------------------------------------------------------
 
     def finish(self, delivery: Delivery, run: Run, **facts: Any) -> Finished:
-        """Record how the attempt ended, with the arguments of `Records.finish`.
+        """Record the outcome of the attempt, with the arguments of `Records.finish`.
 
         Raises `JobSkipped` if another attempt or an operator decided first.
         """

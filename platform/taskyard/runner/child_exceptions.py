@@ -49,7 +49,7 @@ class JobSkipped(Ignore):  # type: ignore[misc]
     """
 
     DONE: Final = "completed before"
-    """How a reason begins if the job is completed and its result has expired."""
+    """The first words of the reason if the job is completed and its result has expired."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)

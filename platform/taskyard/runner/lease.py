@@ -56,7 +56,8 @@ class Lease:
         except RedisError as error:
             facts = json.dumps({"job_id": self.job_id, "error": str(error)})
             log.warning(
-                "the progress of a job was not written: %s",
+                "the progress that a handler reported was not written to the job's record, "
+                "and the job continues: %s",
                 facts,
                 extra={"action": "progress_lost"},
             )

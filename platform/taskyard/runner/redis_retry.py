@@ -64,9 +64,10 @@ class Unreachable(Reject):  # type: ignore[misc]
 
 
 def retry_redis(step: str, job_id: str, act: Callable[[], _Answer], limits: RetryLimits) -> _Answer:
-    """Return what `act` returns; repeat it within `limits` while Redis is unreachable or refuses.
+    """Call `act` and return its answer; repeat it if Redis is unreachable or refuses.
 
-    Raises `Unreachable` after the last try. `step` names the log event, `<step>_unreachable`.
+    The repeats are limited by `limits`. Raises `Unreachable` after the last try. `step` names
+    the log event, `<step>_unreachable`.
     """
     what = f"Redis did not answer in step {step!r} of a job"
 

@@ -1,4 +1,4 @@
-"""For users' own tests: a `Yard` in memory, with production's semantics and a clock to move.
+"""Tools for users' own tests: a `Yard` in memory with production's rules and a clock to move.
 
 Names are imported when they are used: pytest loads the plugin in every project.
 """

@@ -24,10 +24,11 @@ class Follower(Protocol):
 
 
 class YardClock:
-    """Wall and monotonic time of a `Yard`; it starts at `start`, by default at the present.
+    """The wall clock and the monotonic clock of a `Yard`.
 
-    A handler may move it too, to simulate how long its work takes: while an attempt runs, moving
-    the clock renews the attempt's lease and applies its time limits.
+    It starts at `start`, by default at the present. A handler may move it too, to simulate how
+    long its work takes: while an attempt runs, moving the clock renews the attempt's lease and
+    applies its time limits.
     """
 
     def __init__(self, start: datetime | None = None) -> None:

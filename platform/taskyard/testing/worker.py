@@ -52,7 +52,7 @@ WORKER: Final = "memory@test"
 
 @dataclass
 class MemoryWorker:
-    """The work of a worker's main process around the pipeline of one attempt."""
+    """A worker in memory, which does what a worker's main process does around an attempt."""
 
     records: MemoryRecords
     broker: MemoryBroker

@@ -102,7 +102,7 @@ class QoS(virtual.QoS):  # type: ignore[misc]
         super().ack(tag)
 
     def take_done(self) -> list[str]:
-        """Return the tags to acknowledge now.
+        """Return the tags of the messages to acknowledge now.
 
         The caller sends the tags, or puts them back with `undo`.
         """

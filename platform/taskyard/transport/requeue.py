@@ -55,9 +55,9 @@ class GiveBack:
         self._counted: set[str] = set()
 
     def mark_not_started(self, tag: str) -> None:
-        """Return a message as the next one, not marked as redelivered.
+        """Mark a message as not started, and return it as the next one.
 
-        The job did not start.
+        It does not count as redelivered.
         """
         self._not_started.add(tag)
 
