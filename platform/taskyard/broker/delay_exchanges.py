@@ -93,9 +93,9 @@ def declare_delay(channel: Any, settings: Settings, kind: QueueType, prefix: str
 
 
 def _are_old(client: Any, last_level: str, mark: str) -> bool:
-    """Return whether the delay levels are old enough for messages, and the name of their mark.
+    """Return whether messages may wait in the delay levels.
 
-    The check looks for the level that is declared last.
+    They may if the level that is declared last exists, and the exchange `mark` too.
     """
     try:
         inquire(client, last_level)

@@ -49,7 +49,7 @@ class BareMessage:
         self.message.ack_log_error(log, self.errors)
 
     def reject(self, requeue: bool = False) -> None:
-        """Return the message to its queue, or drop it."""
+        """Put the message back into its queue, or drop it."""
         self.message.reject_log_error(log, self.errors, requeue=requeue)
 
 
@@ -171,7 +171,7 @@ class CeleryMessages:
                 yield InLine(kept.message, WaitsFor.RETURN, partial(self._leave, entry))
 
     def end_holding(self) -> None:
-        """Return all held messages.
+        """Put all held messages back into their queues.
 
         The worker takes no more, and its last job may run for hours.
         """
@@ -198,7 +198,7 @@ class CeleryMessages:
     # -- give back -----------------------------------------------------------------------------
 
     def give_back(self, held: HeldMessage, way: WayBack) -> None:
-        """Return a message to its queue."""
+        """Put a message back into its queue."""
         _mark(held.message, way)
         held.reject(requeue=True)
 

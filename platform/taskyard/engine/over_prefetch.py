@@ -34,12 +34,12 @@ class OverPrefetch(bootsteps.StartStopStep):  # type: ignore[misc]
         self._entry: Any = None
 
     def start(self, consumer: Any) -> None:
-        """Start the timer of this bootstep."""
+        """Start the timer that returns messages to their queues."""
         messages = consumer.app.taskyard.ports.messages
         self._entry = consumer.timer.call_repeatedly(INTERVAL_S, _give_back, (messages,))
 
     def stop(self, consumer: Any) -> None:
-        """Stop the timer of this bootstep."""
+        """Stop the timer that returns messages to their queues."""
         if self._entry is not None:
             self._entry.cancel()
             self._entry = None

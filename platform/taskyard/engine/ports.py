@@ -92,7 +92,7 @@ class HeldMessage(Protocol):
         """
 
     def reject(self, requeue: bool = False) -> None:
-        """Return the message to its queue (`requeue`), or dead-letter it as rejected."""
+        """Put the message back into its queue (`requeue`), or dead-letter it as rejected."""
 
 
 class Messages(Protocol):
@@ -151,10 +151,10 @@ class Messages(Protocol):
         """
 
     def give_back(self, held: HeldMessage, way: WayBack) -> None:
-        """Return a held message to its queue."""
+        """Put a held message back into its queue."""
 
     def end_holding(self) -> None:
-        """Return the messages that `hold` keeps, now and later.
+        """Put the messages that `hold` keeps back into their queues, now and later.
 
         `on_drain` is called for a message that has one.
         """

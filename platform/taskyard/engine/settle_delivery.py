@@ -266,7 +266,7 @@ class Settling:
         )
 
     def _after_lease(self) -> None:
-        """Return the message after the lease, or delay it if the other attempt still runs."""
+        """Put the message back after the lease, or delay it if the other attempt still runs."""
         self.waits = False
         job_id = self._delivery.id
         try:
@@ -309,7 +309,7 @@ class Settling:
         return True
 
     def give_back(self, what: str, action: str, error: BaseException) -> None:
-        """Return the message after a wait, because `what` failed; the wait grows with each failure.
+        """Put the message back after a wait, because `what` failed; the wait grows each time.
 
         Each cause is logged once.
         """

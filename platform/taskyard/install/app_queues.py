@@ -49,7 +49,7 @@ class Places:
         self.key = f"{namespace}:places"
 
     def report(self, places: Iterable[Place]) -> None:
-        """Store what a worker reads now; delete what no worker has announced for a month."""
+        """Store the queues that a worker reads; delete those not announced for a month."""
         with self._client.pipeline(transaction=False) as pipe:
             for place in places:
                 pipe.hset(

@@ -62,10 +62,10 @@ class InstalledContext(WorkerContext):
 
     @property
     def returns_abandoned(self) -> bool:
-        """Return whether the workers protect tasks at a Redis broker.
+        """Return whether this app's workers put messages of dead workers back into their queues.
 
-        Only then they return messages of dead workers: only messages of protected jobs are
-        safe to repeat.
+        They do if tasks are protected at a Redis broker, because only messages of protected
+        jobs are safe to repeat.
         """
         return self.broker_supported and self.broker.kind == "redis" and self.modes.protect
 

@@ -120,7 +120,7 @@ class _Out:
 
 
 def return_abandoned(yard: InstalledContext) -> int:
-    """Return the messages of dead workers to their queues; return how many there were.
+    """Put the messages of dead workers back into their queues; return their number.
 
     Raises redis-py's errors. The number is 0 too if another worker has checked within the last
     seconds.

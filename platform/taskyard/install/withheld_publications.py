@@ -106,7 +106,7 @@ class Attempt:
     def call(self, body: Any, end: ProcessEnd) -> Ending:
         """Run the task's body and return how it ended.
 
-        If the process was asked to end, it continues to end.
+        An exception that ends the process on request is raised on.
         """
         try:
             value = body()

@@ -22,7 +22,7 @@ __all__ = ["ProcessEnd"]
 
 
 class ProcessEnd:
-    """Tells apart, for one attempt, a handler's exception and the end of its process.
+    """Distinguishes, for one attempt, a handler's failure from the end of its process.
 
     Create it before the attempt, and use it when the attempt raises. `killed` returns whether
     the worker has ended this delivery in its greenlet. `limit_s` is the hard time limit, in

@@ -116,7 +116,7 @@ class EagerRunner(Runner):
 
 
 class _EndOfTest(ProcessEnd):
-    """Tells a process end that the test requested, or the end of the test, from a failure."""
+    """Distinguishes a handler's failure from an end that the test requested."""
 
     def __init__(self) -> None:
         super().__init__(lambda: False, None)

@@ -176,7 +176,7 @@ class QoS(virtual.QoS):  # type: ignore[misc]
             self._count_as_settled(tag)
 
     def mark_not_started(self, delivery_tag: str) -> None:
-        """Make the next `reject` return a message as the next one, not marked as redelivered."""
+        """Make the next `reject` put its message back as the next one, not as redelivered."""
         self.giving_back.mark_not_started(delivery_tag)
 
     def note_counted(self, delivery_tag: str) -> None:
@@ -202,7 +202,7 @@ class QoS(virtual.QoS):  # type: ignore[misc]
         super().restore_unacked_once(stderr)
 
     def restore_visible(self, start: int = 0, num: int = RESTORE_BATCH, interval: int = 1) -> None:
-        """Return messages of dead owners, and messages that exceeded the visibility timeout."""
+        """Put messages of dead owners, and overdue ones, back into their queues."""
         self.giving_back.sweep(num or RESTORE_BATCH, self.channel.visibility_timeout)
 
     def forget(self) -> None:

@@ -55,14 +55,14 @@ class GiveBack:
         self._counted: set[str] = set()
 
     def mark_not_started(self, tag: str) -> None:
-        """Mark a message as not started, and return it as the next one.
+        """Note that a message was not started, so that it becomes the next one of its queue.
 
         It does not count as redelivered.
         """
         self._not_started.add(tag)
 
     def note_counted(self, tag: str) -> None:
-        """Return a message at once, because a counter limits how often it comes."""
+        """Note that a message goes back at once, because a counter limits how often it comes."""
         self._counted.add(tag)
 
     def plan(self, tag: str, *, came_back: bool, now: float) -> bool:
@@ -110,7 +110,7 @@ class GiveBack:
                 self.restore(connection, Swept(tag, stored, b""), place, began=began)
 
     def leave(self, tag: str, client: Any) -> None:
-        """Return one message as the next one, before its owner signs off.
+        """Put one message back as the next of its queue, before its owner signs off.
 
         If Redis refuses, a later sweep returns the message.
         """
@@ -120,13 +120,13 @@ class GiveBack:
             self._channel.server.tolerate(_RETURN, error, item=tag)
 
     def hand_back(self, tag: str) -> None:
-        """Return a message that no consumer received, as the next one and unchanged."""
+        """Put a message that no consumer received back as the next one, unchanged."""
         self.mark_not_started(tag)
         self.restore_by_tag(tag, "next")
         self._not_started.discard(tag)
 
     def sweep(self, limit: int, visibility_timeout_s: float) -> None:
-        """Return messages of dead owners, and messages that exceeded the visibility timeout."""
+        """Put messages of dead owners, and overdue ones, back into their queues."""
         channel, server = self._channel, self._channel.server
         found = channel.ownership.sweep(limit, visibility_timeout_s)
         # Each becomes the next one, so the newest goes first.

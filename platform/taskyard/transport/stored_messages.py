@@ -26,7 +26,7 @@ def message_of(raw: bytes, tag: str, queue: str) -> dict[str, Any]:
 
 
 def wrap_junk(raw: bytes, queue: str) -> dict[str, Any]:
-    """Wrap raw bytes that are not a message in a message without headers."""
+    """Return a message without headers, with raw bytes that are no message as its body."""
     return {
         "body": base64.b64encode(raw).decode("ascii"),
         "content-type": "application/octet-stream",
