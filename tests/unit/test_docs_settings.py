@@ -173,7 +173,7 @@ LIMITS = {
         "mirror.partition_upkeep:EVERY_S",
         "mirror.partition_upkeep:_CLOCKS_MAY_DIFFER_S",
     ],
-    "patience with a server that is away": [
+    "waits for a server that does not answer": [
         "database.outage_retry:FIRST_WAIT_S",
         "database.outage_retry:LONGEST_WAIT_S",
     ],

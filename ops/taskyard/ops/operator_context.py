@@ -1,4 +1,4 @@
-"""What an operator task needs in a process: Postgres, the key ring, the job types."""
+"""What a process needs to carry out operator tasks: Postgres, the key ring, the job types."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ReplayArguments(BaseModel):
     )
 
     def edit(self) -> Edit | None:
-        """Return the new arguments, None if they stay; raises `InvalidPayload`."""
+        """Return the new arguments, None if the job keeps its own; raises `InvalidPayload`."""
         if "payload" in self.model_fields_set:
             if self.args is not None or self.kwargs is not None:
                 raise InvalidPayload(
@@ -56,7 +56,7 @@ class ReplayArguments(BaseModel):
 
 
 class MessageDesk:
-    """Carries out operators' messages in one process; it connects at the first one."""
+    """Carries out operators' messages in one process; connects at the first message."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

@@ -16,10 +16,7 @@ log = masked_logger(__name__)
 
 
 def log_at_start(failure: str) -> None:
-    """Log an error of building the app once Celery has set up logging.
-
-    Before that it would be lost.
-    """
+    """Log an error of building the app once Celery has set up logging; before, it is lost."""
 
     def report(**_: Any) -> None:
         log.error("%s", failure, extra={"action": "handlers_not_imported"})

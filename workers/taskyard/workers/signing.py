@@ -1,6 +1,6 @@
-"""Signing at publication: what `celery call` and beat send of an operator task is signed here.
+"""Sign operator tasks when they are published, by `celery call` or by beat.
 
-Celery renders what events and logs show of the arguments before this, so they have no credential.
+Celery renders the arguments for events and logs before this, so they show no credential.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class NotSigned(NotPermitted, click.ClickException):
 class SigningAmqp(Amqp):
     """Publishes an operator task with a credential of this process' identity.
 
-    One that has a credential already, of `taskyard sign`, keeps it.
+    A task that has a credential of `taskyard sign` already keeps it.
     """
 
     def _create_task_sender(self) -> Callable[..., Any]:
@@ -64,7 +64,7 @@ def _signed(settings: Settings, name: str, message: Any) -> Any:
 
 
 def _arguments(name: str, args: Any, kwargs: Any) -> Mapping[str, Any]:
-    """The named arguments; like any job's, they may come as the one positional argument."""
+    """Return the named arguments; like any job's, they may be the one positional argument."""
     if not args:
         return dict(kwargs or {})
     if len(args) == 1 and isinstance(args[0], dict) and not kwargs:

@@ -188,7 +188,7 @@ class Command(str):
 
 
 def put_facts(rows: Iterable[tuple[str, object]]) -> None:
-    """Print names and values, one per line; values that are None or empty are left out."""
+    """Print names and values, one pair per line; pairs without a value are left out."""
     kept = [(name, value) for name, value in rows if value is not None and value != ""]
     width = max((len(name) for name, _ in kept), default=0)
     for is_command, run in groupby(kept, key=lambda row: isinstance(row[1], Command)):

@@ -56,7 +56,7 @@ _STEPS: Final[tuple[tuple[tuple[type[TaskyardError], ...], str], ...]] = (
 
 @dataclass(slots=True)
 class Switches:
-    """What else matters when a command fails: two options, and the command's own words."""
+    """What else matters when a command fails: two options, and the words of the command line."""
 
     traceback: bool = False
     json: bool = False

@@ -68,7 +68,7 @@ def command(
 
 @dataclass(frozen=True, slots=True)
 class _Accept:
-    """Who opens the gate, and why."""
+    """The identity that opens the gate, and the reason."""
 
     identity: Identity
     reason: str | None

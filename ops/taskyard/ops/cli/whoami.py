@@ -69,7 +69,7 @@ def _show(identity: Identity, *, json: bool) -> None:
 
 
 def _asked(settings: Settings, app: str | None) -> Sequence[dict[str, Any]]:
-    """Ask, and return each worker's answer; raises `NotFound` if none answers."""
+    """Ask every worker, and return each worker's answer; raises `NotFound` if no worker answers."""
     if app is None:
         celery = make_app(settings, Catalogue.of(settings))
         audience = settings.namespace

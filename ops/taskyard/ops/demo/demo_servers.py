@@ -37,7 +37,10 @@ _DRAIN_S: Final = 5.0
 
 @dataclass(slots=True)
 class Stage:
-    """Everything that a step needs; `until` fails the demonstration if it waits in vain."""
+    """The servers and processes for the demonstration's steps.
+
+    `until` fails the demonstration if a condition is not met in time.
+    """
 
     folder: Path
     started_s: float
@@ -60,7 +63,7 @@ class Stage:
         return SYSTEM_CLOCK.monotonic_s() - self.started_s
 
     def until(self, what: str, condition: Callable[[], bool], within_s: float) -> None:
-        """Wait for `condition`; raises `DemoFailed`, which says that `what` did not happen."""
+        """Wait for `condition`; raises `DemoFailed`, which names `what` did not happen."""
         patience_s = max(0.0, min(within_s, LONGEST_S - self.elapsed_s))
         try:
             reached = until(

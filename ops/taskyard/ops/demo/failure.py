@@ -10,7 +10,7 @@ __all__ = ["DemoFailed"]
 
 
 class DemoFailed(TaskyardError):
-    """A step did not succeed; `log` is what the processes wrote."""
+    """A step of the demonstration failed; `log` is what the processes wrote."""
 
     exit_code = 1
 

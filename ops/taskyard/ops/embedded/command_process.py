@@ -33,7 +33,7 @@ class CommandProcess(Process):  # type: ignore[misc]  # honcho publishes no type
         self._child_ctor = partial(Popen, shell=False)
 
     def run(self, events: Any = None, ignore_signals: bool = False) -> None:
-        """Do as honcho, with a thread that watches both ends.
+        """Run the command as honcho does, with a thread that watches both ends.
 
         Report a command that was not found.
         """

@@ -58,7 +58,7 @@ def default_home(environ: Mapping[str, str], folder: Path) -> Path:
 
 
 class Home:
-    """One such folder; `open` creates it, `lock` claims it for this process."""
+    """One folder with the embedded servers' data; `open` creates it, `lock` claims it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -116,10 +116,7 @@ class Home:
         self._lock_fd = lock_fd
 
     def _take(self, lock_fd: int) -> bool:
-        """Return True once the lock is ours.
-
-        Raise while its owner lives, since waiting is useless then.
-        """
+        """Return True once this process has the lock; raise while the lock's owner lives."""
         try:
             fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -106,7 +106,7 @@ class ProcessManager(Manager):  # type: ignore[misc]  # honcho publishes no type
             self._ended(event.name, event.data["returncode"])
 
     def _catch_up(self, name: str) -> None:
-        """Send the signal to a command that started after it."""
+        """Send the signal to a command that started after the signal came."""
         if self._killed:
             self._send(name, signal.SIGKILL)
         elif self._terminating:

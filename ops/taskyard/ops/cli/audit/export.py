@@ -89,7 +89,7 @@ def command(
 
 @contextmanager
 def _target(path: Path | None) -> Iterator[IO[str]]:
-    """Yield standard output, or a file that exists only when it is complete."""
+    """Yield standard output, or a file that appears only when it is complete."""
     if path is None:
         try:
             yield sys.stdout

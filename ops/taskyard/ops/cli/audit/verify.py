@@ -54,12 +54,12 @@ def command(
 
 
 def _own(path: Path | None) -> list[str]:
-    """Return the file of heads in the settings, if this machine has it."""
+    """Return the file of heads in the settings, if this machine has the file."""
     return [str(path)] if path is not None and path.exists() and path.stat().st_size else []
 
 
 def _archives(given: list[Path]) -> list[Path]:
-    """The archives that are meant; raises `InvalidPayload` for a folder that holds none."""
+    """Return the archives that are meant; raises `InvalidPayload` for a folder without archives."""
     found: list[Path] = []
     for path in given:
         held = archives_in(path) if path.is_dir() else [path]

@@ -75,7 +75,7 @@ def _count(url: str) -> dict[str, int]:
 
 
 def _unmirrored(settings: Settings) -> Iterator[Finding]:
-    """Yield problems only: a mirror that keeps up needs no finding."""
+    """Yield findings only for problems: a mirror that keeps up needs no finding."""
     try:
         waiting = letters_waiting(settings)
     except TaskyardError:

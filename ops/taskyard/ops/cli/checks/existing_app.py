@@ -55,7 +55,7 @@ def _document(found: Plan) -> dict[str, Any]:
 
 
 def _note_other_broker(name: str, app: Any) -> None:
-    """Warn if mirror and relay here would read another broker than that of the app's letters."""
+    """Warn if the app's dead letters go to another broker than mirror and relay here would read."""
     broker = AppBroker(app)
     other = strays_to(broker, load().settings)
     if other is not None:

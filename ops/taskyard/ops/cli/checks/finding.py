@@ -33,22 +33,22 @@ class Finding:
 
     @classmethod
     def ok(cls, subject: str, detail: str) -> Finding:
-        """Build a finding: as it should be."""
+        """Build a finding of a subject that is as it should be."""
         return cls(subject, Level.OK, detail)
 
     @classmethod
     def warning(cls, subject: str, detail: str, remedy: str) -> Finding:
-        """Build a finding: it works, but something can be lost or fail."""
+        """Build a finding of a subject that works, but may lose something or fail."""
         return cls(subject, Level.WARNING, detail, remedy)
 
     @classmethod
     def error(cls, subject: str, detail: str, remedy: str, exit_code: int = 2) -> Finding:
-        """Build a finding: it does not work."""
+        """Build a finding of a subject that does not work."""
         return cls(subject, Level.ERROR, detail, remedy, exit_code)
 
 
 def judged(subject: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
-    """Return the findings of `look`; an error that it raises becomes the last finding."""
+    """Return the findings of `look`; an error that `look` raises becomes the last finding."""
     try:
         yield from look()
     except TaskyardError as error:

@@ -54,10 +54,10 @@ def _find(name: str) -> Any:
 
 
 def _first(name: str, error: BaseException) -> BaseException:
-    """Return the first error, which Celery hides in two ways.
+    """Return the original error, which Celery hides in two ways.
 
-    It looks for an absent attribute as a module once more, and puts its own text before that of a
-    ValueError.
+    For a missing attribute, Celery tries to import the attribute as a module, which raises a second
+    error. For a ValueError, Celery puts its own text before the error's text.
     """
     again = isinstance(error, ModuleNotFoundError) and error.name == name and ":" in name
     reworded = isinstance(error, ValueError) and str(error).startswith("Couldn't import ")
@@ -65,7 +65,7 @@ def _first(name: str, error: BaseException) -> BaseException:
 
 
 def _load_settings(name: str, app: Celery) -> None:
-    """Load settings and tasks as a worker does; an app does so at first use, not at its import.
+    """Load settings and tasks as a worker does; an app loads them at first use, not at its import.
 
     A worker also imports the modules of `include`, `imports` and `autodiscover_tasks`.
     """
@@ -137,7 +137,7 @@ def _no_app(name: str, found: object) -> str:
 
 
 def _instead(module: str) -> str:
-    """Return the next command, with the apps that the module does have."""
+    """Return the next command, with the apps that the module has."""
     known = vars(sys.modules[module]) if module in sys.modules else {}
     apps = [name for name, value in known.items() if isinstance(value, Celery)]
     if not apps:

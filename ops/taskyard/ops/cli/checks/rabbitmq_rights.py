@@ -29,7 +29,7 @@ Probe = Callable[[Any], object]
 
 
 def look_at_rights(broker: Connection, settings: Settings) -> Iterator[Finding]:
-    """Return one finding: the user may do all that is needed, or what it may not do.
+    """Return one finding: the user may do all that is needed, or a list of the missing rights.
 
     Raises the broker's connection errors.
     """

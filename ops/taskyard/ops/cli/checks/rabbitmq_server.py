@@ -50,7 +50,7 @@ def judge_version(facts: dict[str, Any]) -> Finding:
 def judge_choice(settings: Settings, facts: dict[str, Any]) -> Finding:
     """Report the queue type that workers choose here, and why.
 
-    A warning if a wish cannot be met.
+    The finding is a warning if a setting cannot be fulfilled.
     """
     choice, text = choose(facts, settings.rabbitmq_queue_type), describe(settings, facts)
     if choice.cost:

@@ -67,7 +67,7 @@ def of_records(settings: Settings) -> Iterator[Need]:
 
 
 def of_broker(settings: Settings) -> Iterator[Need]:
-    """Yield what they need at a Redis broker."""
+    """Yield what clients, workers, mirror, relay and operators need at a Redis broker."""
     space, layout = settings.namespace, own_layout(settings)
     prefix = layout.prefix
     yield from _scripts()

@@ -32,7 +32,7 @@ class Lacking:
         return bool(self.commands or self.keys or self.channels)
 
     def note(self, need: Need, error: NoPermissionError) -> None:
-        """Add a refusal, sorted by the server's text."""
+        """Add a refused command, key or channel; the server's text shows which it is."""
         said = str(error)
         if "command" in said:
             self.commands[need.command] = None
@@ -58,7 +58,7 @@ class Lacking:
 
 
 def look_at_rights(subject: str, client: redis.Redis, needs: Iterable[Need]) -> Iterator[Finding]:
-    """Return one finding: the user may do all of `needs`, or what it may not do."""
+    """Return one finding: the user may do all of `needs`, or a list of the missing rights."""
     found, user = lacking(client, needs), _user(client)
     if not found:
         yield Finding.ok(subject, f"user {user} may do what Taskyard needs")
@@ -73,7 +73,7 @@ def look_at_rights(subject: str, client: redis.Redis, needs: Iterable[Need]) -> 
 
 
 def lacking(client: redis.Redis, needs: Iterable[Need]) -> Lacking:
-    """Return what the client's user may not do.
+    """Return the rights that the client's user lacks.
 
     Raises redis-py's errors if the connection is lost.
     """

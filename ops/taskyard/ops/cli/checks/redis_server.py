@@ -77,7 +77,7 @@ def judge_version(subject: str, facts: Mapping[str, Any]) -> Finding:
 
 
 def judge_mode(subject: str, facts: Mapping[str, Any], variable: str) -> Finding:
-    """Check that it is one primary."""
+    """Check that the server is one primary, no replica and no cluster."""
     if facts.get("cluster_enabled") or facts.get("redis_mode") == "cluster":
         return Finding.error(
             subject,

@@ -71,7 +71,7 @@ def judge(settings: Settings, states: list[QueueState]) -> Iterator[Finding]:
 
 
 def gone(settings: Settings) -> Iterator[Finding]:
-    """Warn about each worker whose heartbeat stopped, unless another with its name has started."""
+    """Warn about each worker whose heartbeat stopped, unless its successor has started."""
     try:
         url = settings.need_redis_url()
         with connect(url, retries=0) as client, reachable(url):

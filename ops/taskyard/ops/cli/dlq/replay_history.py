@@ -14,7 +14,7 @@ __all__ = ["replay_history", "waiting"]
 
 
 def replay_history(letter: dict[str, Any], history: ReplayHistory) -> Iterator[tuple[str, object]]:
-    """Return names and values: may it be replayed, was it, by whom, and how did that end."""
+    """Return names and values: is a replay allowed, was one made, by whom, its outcome."""
     yield "eligible", "yes" if history.why_not is None else f"no: {history.why_not}"
     for replay in history.replays:
         yield "replayed", f"{moment(replay.at)} by {_who(replay)}"
@@ -39,7 +39,7 @@ def _into(replay: ReplayEntry) -> str:
 
 
 def waiting(why: str) -> str:
-    """Describe a replay that the relay has not carried out, and what prevents it."""
+    """Describe a replay that the relay has not carried out, and what prevents the replay."""
     if not why:
         return "the relay has not answered yet and will carry it out"
     return f"the relay could not carry it out yet and tries again: {why}"

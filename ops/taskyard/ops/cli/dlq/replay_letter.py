@@ -29,9 +29,9 @@ class ReplayStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What the operator wants for every letter that was named.
+    """The request of an operator, for every dead letter that was named.
 
-    `known` checks an `edit`; a compressed body that it changes may have `max_unpacked_bytes`.
+    `known` checks an `edit`; a compressed body that the edit changes may have `max_unpacked_bytes`.
     """
 
     identity: Identity
@@ -45,9 +45,9 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """One letter's outcome; `job_id` is None if no replay was requested.
+    """The outcome of one dead letter's replay; `job_id` is None if no replay was requested.
 
-    `payload_checked` is None without an edited payload, False if its worker will check it.
+    `payload_checked` is None without an edited payload, False if the worker will check the payload.
     """
 
     letter: str

@@ -25,12 +25,12 @@ _GLOB: Final = re.compile(r"([*?\[\]\\^])")
 
 
 def find_job(settings: Settings, records: Records, name: str) -> str:
-    """Return the id that `name` is or begins.
+    """Return the one job id that is, or begins with, `name`.
 
-    A whole id is searched in the records, its first characters in the ledger, or in the records if
-    the ledger finds none (the mirror may be behind, Postgres unreachable). Raises `NotFound` if
-    neither finds it, the ledger's error if it did not answer and the records do not find it, or
-    `Refused` with the candidates.
+    A whole id is searched in the records. The first characters of an id are searched in the ledger,
+    or in the records if the ledger finds no job (the mirror may be late, Postgres unreachable).
+    Raises `NotFound` if neither finds a job, the ledger's error if it did not answer and the
+    records find no job, or `Refused` with the candidates.
     """
     with reachable(settings.need_redis_url()):
         if records.read(name).state is not State.NONE:
@@ -65,10 +65,10 @@ def no_job(settings: Settings, records: Records, name: str) -> NotFound:
 
 
 def find_in_ledger(settings: Settings, name: str) -> str | None:
-    """Do as `find_job` if the records do not answer; None if the ledger does not find it either.
+    """Search the ledger as `find_job` does; return None if the ledger does not find the job.
 
-    Then it is unknown whether the job exists, so it raises only `Refused`, and `NotFound` for a
-    name that is too short.
+    The caller uses this function when the records do not answer. Then it is unknown whether the job
+    exists, so the only errors are `Refused`, and `NotFound` for a name that is too short.
     """
     _check_length(name)
     found, _ = _in_ledger(settings, name)
@@ -95,7 +95,7 @@ def _only(name: str, found: list[str]) -> str:
 
 
 def _in_ledger(settings: Settings, prefix: str) -> tuple[list[str], TaskyardError | None]:
-    """Return what the ledger finds, or why it did not answer: an outage is not an empty answer."""
+    """Return the ledger's ids, or why it did not answer: an outage is not an empty answer."""
     try:
         with (
             database.opened(settings.need_database_url()) as engine,

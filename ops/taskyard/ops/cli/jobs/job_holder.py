@@ -32,10 +32,12 @@ _HELD = frozenset({State.ACCEPTED, State.RUNNING, State.RETRYING})
 
 @dataclass(frozen=True, slots=True)
 class Hands:
-    """`lease_until` and `worker` belong to a running job; `worker_lives` if its heartbeat was seen.
+    """Which worker holds a job.
 
-    `back` is set if a dead worker holds the message. `held` says whether any worker holds it, None
-    if that cannot be seen (RabbitMQ, or the broker does not answer).
+    `lease_until` and `worker` belong to a running job; `worker_lives` is whether the worker's
+    heartbeat was seen. `back` is set if a dead worker holds the message. `held` says whether any
+    worker holds the message; it is None if this cannot be seen (RabbitMQ, or the broker does not
+    answer).
     """
 
     lease_until: datetime | None = None
@@ -62,7 +64,10 @@ class Hands:
 
 
 def look_at_hands(settings: Settings, records: Records, record: Record) -> Hands | None:
-    """Look up a job that has not ended; None for any other, and if the records do not answer."""
+    """Return which worker holds a job that has not ended.
+
+    Returns None for an ended job, and if the records do not answer.
+    """
     if record.state not in _HELD:
         return None
     try:
@@ -80,7 +85,7 @@ def look_at_hands(settings: Settings, records: Records, record: Record) -> Hands
 def _message(
     settings: Settings, records: Records, record: Record
 ) -> tuple[bool | None, Return | None]:
-    """Return whether workers hold its message, and when it comes back if they are dead."""
+    """Return whether workers hold the job's message, and when dead workers' message comes back."""
     try:
         if is_amqp(settings):
             return None, None

@@ -29,9 +29,10 @@ _RECORDS: Final = "Redis"  # how errors name the records' server
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """Postgres's part: `row` is None if it does not know the job, `events` are the job's history.
+    """The part of a job's view that comes from Postgres.
 
-    `silence` is why it did not answer; then the rest means nothing.
+    `row` is None if Postgres does not know the job, `events` are the job's history. `silence` is
+    why Postgres did not answer; then `row` and `events` mean nothing.
     """
 
     row: dict[str, Any] | None = None
@@ -50,7 +51,7 @@ class JobView:
 
     `place` is the queue in which a waiting job waits, or why the broker could not say.
     `start_worker` is set if no worker consumes that queue. `silence` is why the record could not be
-    read; then `record` is empty and means nothing. `hands` say which worker holds it.
+    read; then `record` is empty and means nothing. `hands` says which worker holds the job.
     """
 
     record: Record
@@ -72,7 +73,7 @@ class JobView:
 
     @property
     def state(self) -> State:
-        """The record's state; the ledger's where the record has expired or cannot be read."""
+        """Return the record's state, or the ledger's if the record expired or cannot be read."""
         if self.record.state is State.NONE and self.ledger.row is not None:
             return State(self.ledger.row["state"])
         return self.record.state
@@ -87,7 +88,7 @@ class JobView:
         return letter_id(self.job_id, self.record.epoch, self.record.generation)
 
     def fact(self, name: str) -> Any:
-        """Return a fact that both hold: the record's, else the ledger's."""
+        """Return a fact from the record, or from the ledger if the record lacks the fact."""
         live = self.record.fields.get({"job_type": "type"}.get(name, name))
         return live or (self.ledger.row or {}).get(name)
 
@@ -108,7 +109,7 @@ class JobView:
 
     @property
     def attempts(self) -> int | None:
-        """How often a worker began it in this generation, including the running attempt."""
+        """Return how often a worker began the job in this generation, with the running attempt."""
         begun = _count(self.record, "begins")
         return (self.ledger.row or {}).get("attempts") if begun is None else begun
 
@@ -126,7 +127,7 @@ class JobView:
                 return None
 
     def document(self) -> dict[str, Any]:
-        """The view as one JSON document."""
+        """Return the view as one JSON document."""
         return {
             "job_id": self.job_id,
             "state": self.state,
@@ -145,7 +146,7 @@ class JobView:
         }
 
     def _workers(self) -> int | str | None:
-        """How many workers consume the queue in which it waits; None if it waits in none."""
+        """Return how many workers consume the waiting job's queue; None if it does not wait."""
         match self.place:
             case None:
                 return None
@@ -180,9 +181,9 @@ def _count(record: Record, name: str) -> int | None:
 
 
 def look_up(settings: Settings, records: Records, name: str) -> JobView:
-    """Return the view of the job that `name` is or begins; raises as `find_job` does.
+    """Return the view of the job that is, or begins with, `name`; raises the errors of `find_job`.
 
-    Without the records it shows the ledger's part, if the ledger knows the job.
+    Without the records the view has only the ledger's part, if the ledger knows the job.
     """
     try:
         job_id = find_job(settings, records, name)

@@ -1,4 +1,4 @@
-"""Why the ledger did not answer: then its content is unknown, not empty."""
+"""The cause why the ledger did not answer; without an answer its content is unknown, not empty."""
 
 from __future__ import annotations
 

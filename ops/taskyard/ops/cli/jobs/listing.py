@@ -94,7 +94,7 @@ def _with_causes(connection: Connection, rows: Sequence[dict[str, Any]]) -> list
 def _took(row: Mapping[str, Any], starts: Mapping[tuple[str, int], datetime]) -> str | None:
     """Return the time from the first start to the end.
 
-    For a replayed job, from the start after it.
+    For a replayed job this is the time from the first start after the replay.
     """
     if row["ended_at"] is None:
         return None

@@ -120,7 +120,7 @@ def _lease(hands: Hands | None) -> str | None:
 
 
 def _message(hands: Hands | None) -> str | None:
-    """Say where the message is, if it is not where it is expected."""
+    """Return where the message is, if this is unusual."""
     if hands is None:
         return None
     back = hands.back
@@ -141,7 +141,7 @@ def _message(hands: Hands | None) -> str | None:
 
 
 def _by_whom(view: JobView) -> str:
-    """Name the source of the state if it is not the record."""
+    """Return where the state comes from, if it does not come from the record."""
     if view.silence is not None:
         return "  (from the ledger, which may be behind)"
     return " (the record has expired)" if view.record.state is State.NONE else ""

@@ -35,7 +35,7 @@ def look_at_apps(settings: Settings, names: Iterable[str] | None = None) -> list
 
 
 def _is_ours(settings: Settings, place: Place) -> bool:
-    """Return whether the settings have this queue, under the keys that our own workers read."""
+    """Return whether the settings have this queue, under the keys that Taskyard's workers read."""
     names = {settings.broker_name(name) for name in settings.queues}
     return place.queue in names and place.layout == own_layout(settings)
 
@@ -77,7 +77,7 @@ def _rabbitmq(settings: Settings, found: Sequence[Sequence[Place]]) -> list[Queu
 def _state(
     places: Sequence[Place], sizes: Sequence[int | None], consumers: int | None
 ) -> QueueState:
-    """Return one row for a queue; if workers read it under several keys, their sum."""
+    """Return one row for a queue; for a queue under several keys, the row has the sum."""
     known = [size for size in sizes if size is not None]
     waiting = sum(known) if len(known) == len(sizes) else None
     told_at = from_us(max(place.seen_us for place in places))

@@ -56,7 +56,7 @@ class QueueState:
 
     @property
     def unserved(self) -> bool:
-        """Return whether it is certain that no worker consumes it."""
+        """Return whether it is certain that no worker consumes the queue."""
         return self.consumers == 0
 
 
@@ -125,10 +125,7 @@ def length(client: Redis, keys: Iterable[str]) -> int | None:
 
 
 def _no_list(error: RedisError) -> bool:
-    """Return whether the key has another type and so holds no message.
-
-    Other refusals are raised.
-    """
+    """Return whether the key has another type, so it holds no message; raise other refusals."""
     return str(error).startswith("WRONGTYPE")
 
 
@@ -186,7 +183,7 @@ def _rabbitmq(settings: Settings, names: Sequence[str]) -> tuple[Counts, Counts]
 
 
 def declared(broker: Any, name: str) -> tuple[int | None, int | None]:
-    """Return how many messages wait and how many consume; None for both if the server hides it."""
+    """Return the numbers of waiting messages and of consumers; None if the server hides them."""
     try:
         answer = inquire(broker, name)
     except broker.channel_errors as error:

@@ -17,10 +17,7 @@ __all__ = ["check_id", "print_issued"]
 
 
 def print_issued(issued: IssuedToken, *, json: bool) -> None:
-    """Print only the token on standard output, so that a script can store it.
-
-    Facts go to stderr.
-    """
+    """Print the token alone on standard output, so that a script can store it; facts on stderr."""
     info = issued.info
     if json:
         print_json({"token": issued.token.reveal(), **asdict(info)})
@@ -41,13 +38,13 @@ def print_issued(issued: IssuedToken, *, json: bool) -> None:
 
 
 def check_id(word: str) -> str:
-    """Return a token's id as a person gave it; raises `typer.BadParameter` for a whole token."""
+    """Return a token's id from the command line; raises `typer.BadParameter` for a whole token."""
     try:
         token = Token.parse(word)
     except TokenRefused:
         return word.strip()
     raise typer.BadParameter(
         f"expected the token's id, got the whole token, which users of this machine can see in "
-        f"the list of processes. End this token. Run: taskyard tokens revoke {token.id}",
+        f"the list of processes. Revoke this token. Run: taskyard tokens revoke {token.id}",
         param_hint="ID",
     )

@@ -19,11 +19,10 @@ DEFAULT: Final = "default"
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A job type.
+    """A job type with the place where each field was set.
 
-    `origins` has the fields that were set explicitly, a policy's as `policy.<field>`.
-
-    `handler` is the function's full name, None if this machine has none.
+    `origins` has the fields that were set explicitly, a policy's as `policy.<field>`. `handler` is
+    the function's full name, None if this machine has none.
     """
 
     job_type: JobType
