@@ -114,7 +114,7 @@ class Verifier:
 
 
 def verify(text: object, ring: KeyRing, call: Call, now: datetime) -> Verified:
-    """Return who calls; raises `CredentialRefused` with the fault's code and a remedy."""
+    """Return the verified caller; raises `CredentialRefused` with the fault's code and a remedy."""
     verified = authenticate(text, ring, call)
     verified.check_time(now)
     return verified

@@ -27,7 +27,7 @@ _NO_DIGEST: Final = b"\x00" * 32
 
 
 def identify(engine: Engine, settings: Settings, source: str = "command line") -> Identity:
-    """Return who acts: the bearer of `TASKYARD_TOKEN`, or the local user if that is trusted.
+    """Return the identity that acts: the bearer of `TASKYARD_TOKEN`, or a trusted local user.
 
     A refused token does not fall back to local trust. Raises `TokenRefused` for a refused token,
     and `NotPermitted` without a token or trust; each error is counted as a denial of `source`.

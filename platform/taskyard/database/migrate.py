@@ -114,7 +114,7 @@ def _config() -> Config:
 
 
 def encoding_fault(connection: Connection) -> str | None:
-    """Return what a database that is not in UTF-8 loses, and what to do.
+    """Return a text: what a database that is not in UTF-8 loses, and the remedy.
 
     None for a database in UTF-8.
     """

@@ -43,7 +43,7 @@ class Mark:
 
     @classmethod
     def parse(cls, raw: bytes) -> Self:
-        """Parse the result of `encode`; raises ValueError."""
+        """Return the mark in a text that `encode` made; raises ValueError."""
         token, _, beat = raw.decode().partition(" ")
         return cls(uuid.UUID(token), int(beat))
 

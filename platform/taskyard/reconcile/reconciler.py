@@ -36,7 +36,7 @@ __all__ = ["BUDGET_S", "ROWS", "Reconciler"]
 
 BUDGET_S: Final = 30.0
 GRACE_S: Final = 60.0
-"""How long a message may be between two keys, a publication unconfirmed, or the mirror late."""
+"""Grace time: so long a message may move, a publication be unconfirmed, the mirror be late."""
 # How many rows of Postgres one step reads, newest first; later runs report the rest.
 ROWS: Final = 20_000
 _RABBIT: Final = (

@@ -28,7 +28,7 @@ class Unsent(BaseModel):
 
     @classmethod
     def decode(cls, text: str) -> Self:
-        """Parse the result of `encode`; raises pydantic's `ValidationError`."""
+        """Return the message in a text that `encode` made; raises pydantic's `ValidationError`."""
         return cls.model_validate_json(text)
 
     def encode(self) -> str:

@@ -37,7 +37,7 @@ def run(words: Sequence[str]) -> int:
 
 
 def _check_words(words: Sequence[str]) -> None:
-    """Raise `typer.BadParameter` for bytes that are not UTF-8, as a file name may have them."""
+    """Raise `typer.BadParameter` for a word that is not UTF-8, such as some file names."""
     for word in words:
         if not word.startswith("@"):
             check_utf8(word)

@@ -117,7 +117,7 @@ def _print_sentence(console: Console, text: Text, indent: int) -> None:
 
 
 def _parts(console: Console, line: Text, margin: int) -> Iterator[Text]:
-    """Break the line between words, so that each part but its command fits beside the margin."""
+    """Break the line between words so that it fits beside the margin; the command stays whole."""
     command = _COMMAND.search(line.plain)
     said, rest = line, None
     if command is not None:

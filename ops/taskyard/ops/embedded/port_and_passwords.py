@@ -29,7 +29,7 @@ class Address:
 
     @classmethod
     def load(cls, file: Path) -> Self | None:
-        """Return what an earlier start stored, None before the first."""
+        """Return the port and passwords of an earlier start, None before the first start."""
         return cls(**json.loads(file.read_text())) if file.exists() else None
 
     @classmethod

@@ -87,7 +87,7 @@ def _facts(view: JobView) -> Iterator[tuple[str, object]]:
 
 def _attempts(view: JobView) -> object:
     if view.attempts is None and view.ledger.unknown is not None:
-        return "unknown (the ledger has those of an ended job)"
+        return "unknown (only the ledger has the attempts of an ended job)"
     return view.attempts
 
 

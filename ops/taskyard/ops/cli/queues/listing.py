@@ -49,7 +49,7 @@ def command(json: Json = False) -> None:
 
 
 def _of_apps(settings: Settings) -> list[QueueState]:
-    """Return what installed apps announced.
+    """Return the queues that installed apps announced.
 
     If that cannot be read a line says so, also with JSON.
     """

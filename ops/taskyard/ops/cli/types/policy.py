@@ -46,7 +46,7 @@ class Fact:
 
 
 def facts(known: Known, target: Target) -> Iterator[Fact]:
-    """Return every field, in the order in which a job needs them; raises `UnknownQueue`."""
+    """Return every field, in the order in which a job uses them; raises `UnknownQueue`."""
     job_type, settings = known.job_type, target.settings
     yield Fact("queue", job_type.queue, known.origin("queue"))
     if job_type.priority is None:

@@ -1,4 +1,4 @@
-"""`taskyard users revoke`: a name that another system signs in may do nothing any more."""
+"""`taskyard users revoke`: remove all rights of a name that another system signs in."""
 
 from __future__ import annotations
 
