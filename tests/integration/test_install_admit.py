@@ -114,7 +114,7 @@ def test_a_producer_does_not_notice_that_the_records_are_away(
     app = alone(url, fresh_settings(away, broker_url=url))
     app.conf.task_default_queue = "alone"
     assert app.tasks["alone.pay"].delay().id
-    eventually(lambda: "1 publications have no record" in caplog.text, "a word in the log")
+    eventually(lambda: "1 published tasks have no record yet" in caplog.text, "a word in the log")
     with connect(url) as client:
         client.delete("alone")
     app.close()

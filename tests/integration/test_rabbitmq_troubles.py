@@ -90,7 +90,7 @@ def test_a_worker_serves_what_is_queued_while_publishers_are_blocked_and_publish
         (dying.job_id, "retry_exhausted")
     }
     assert len({letter.letter_id for letter in letters}) == 1
-    assert "because memory or disk space is low: no task events" in worker.log
+    assert "because memory or disk space is low: this worker sends no task events" in worker.log
     assert worker.running
 
 

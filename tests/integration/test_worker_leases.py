@@ -260,7 +260,7 @@ def test_a_message_that_came_back_waits_in_the_delay_store_once_the_other_attemp
     one = start_worker("one")
     await_start(harness, job)
     two = start_worker("two")
-    awaited = f"job {job.job_id}: its message came back"
+    awaited = f"job {job.job_id}: its message was delivered again"
     eventually(lambda: awaited in one.log + two.log, "the second delivery of the running job")
     eventually(lambda: harness.delayed() == 1, "the second delivery in the delay store")
     eventually(lambda: harness.unacked() == 0, "no worker holds the duplicate")

@@ -87,7 +87,7 @@ class Batch:
             self.handles.append(self._handle(self._requests[len(self.handles)], outcome))
 
     def unreplicated(self, error: NotReplicated) -> NotReplicated:
-        """Return `error` for the whole call; before, it names only the jobs of one script."""
+        """Return an error that names all jobs of the call; `error` names those of one script."""
         return error.within(range(len(self.handles), len(self._requests)))
 
     def broken(self, error: Exception) -> PublishFailed:

@@ -64,7 +64,7 @@ class Returner(bootsteps.StartStopStep):  # type: ignore[misc]
         self._stop = threading.Event()
 
     def start(self, consumer: Any) -> None:
-        """Start the thread, if this worker returns messages of others."""
+        """Start the thread, if this worker looks for messages of dead workers."""
         yard: InstalledContext = consumer.app.taskyard
         if not yard.returns_abandoned:
             return
