@@ -18,7 +18,7 @@ BROADCASTS: Final[Mapping[str, Action]] = {WHOAMI: Action.WHOAMI}
 
 
 def call_of_broadcast(audience: str, command: str, workers: Iterable[str] = ()) -> Call:
-    """Return the call to sign: for the named workers, or for every worker without a name."""
+    """Return the call to sign, for the named `workers`; without names it is for every worker."""
     return call_of(audience, BROADCASTS[command], {}, workers)
 
 

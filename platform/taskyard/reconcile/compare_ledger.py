@@ -133,7 +133,7 @@ def _write(engine: Engine, seen: Seen) -> bool:
         if refusal_of_values(error) is not Refusal.DATA:
             raise
         said = first_line(cause_of(error))
-        raise Refused(f"Postgres cannot hold what its record says: {said}") from error
+        raise Refused(f"Postgres cannot store the text of its record: {said}") from error
     return True
 
 

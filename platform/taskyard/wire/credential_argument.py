@@ -44,7 +44,7 @@ def without_credential(message: RawMessage) -> RawMessage:
 
 
 def _masked(value: Any) -> Any:
-    """Return the value with every text in it masked; RabbitMQ's properties repeat the headers."""
+    """Return the value with credentials masked in every text, at any depth."""
     if isinstance(value, dict):
         return {name: _masked(item) for name, item in value.items()}
     if isinstance(value, list):

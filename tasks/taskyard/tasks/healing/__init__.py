@@ -1,4 +1,4 @@
-"""Finding a lost element again on a changed page, and knowing when not to be sure.
+"""Find a lost element on a changed page, or report that no candidate is certain enough.
 
 The idea, weighing many small likenesses of an element with every element of the new page, is that
 of Similo: M. Nass, E. Alegroth, R. Feldt, M. Leotta, F. Ricca, "Similarity-based Web Element

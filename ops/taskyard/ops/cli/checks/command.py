@@ -49,7 +49,7 @@ def command(
     ] = None,
     mode: Annotated[
         Mode | None,
-        typer.Option(help="With APP: the mode of install, if it differs from the app's own."),
+        typer.Option(help="With APP: check this mode of install instead of the app's own."),
     ] = None,
     json: Json = False,
 ) -> None:

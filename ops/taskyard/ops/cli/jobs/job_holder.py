@@ -1,7 +1,4 @@
-"""Which worker holds a live job.
-
-Its lease, its worker's heartbeat, and when its message comes back.
-"""
+"""A live job's worker, lease and heartbeat, and when the job's message comes back."""
 
 from __future__ import annotations
 
