@@ -154,7 +154,7 @@ def test_a_countdown_that_was_never_published_waits_in_the_delay_store(yard: Ser
     job = yard.admit(unsent(countdown_s=7200))
     yard.age(job)
     assert yard.look(repair=True).repaired[Kind.UNPUBLISHED] == 1
-    assert (yard.queued(), yard.publisher.waiting()) == ([], 1)
+    assert (yard.queued(), yard.publisher.delay_store.waiting()) == ([], 1)
 
 
 def test_two_repairs_at_once_publish_once(yard: ServerHarness) -> None:

@@ -109,7 +109,7 @@ class ServerHarness:
 
     def delayed(self) -> int:
         """Messages that wait in the delay store."""
-        return self.yard.publisher.waiting()
+        return self.yard.publisher.delay_store.waiting()
 
     def leftovers(self) -> dict[str, int]:
         """What still lies anywhere, by place; empty when all is done."""

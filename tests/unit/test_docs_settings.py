@@ -253,7 +253,7 @@ def _number(place):
 
 def test_limits_that_stand_in_a_row_s_reason_are_what_the_code_holds():
     page = PAGE.read_text()
-    assert f"waits {_number('broker.redis_publisher:_ODD_LIST_WAIT_MS'):g} s" in page
+    assert f"waits {_number('broker.redis_delay:_ODD_LIST_WAIT_MS'):g} s" in page
     assert f"after {_number('engine.broker_reconnect:CALM_S'):g} s without a loss" in page
 
 

@@ -15,8 +15,9 @@ from taskyard.broker.kombu_envelope import encode
 from taskyard.broker.outgoing_message import Outgoing
 from taskyard.broker.publisher import BatchPublisher, Publisher, make_publisher
 from taskyard.broker.rabbit_start_log import describe, settle_queues
+from taskyard.broker.redis_delay import PROMOTE_BATCH
 from taskyard.broker.redis_keys import PLAIN, Layout
-from taskyard.broker.redis_publisher import PROMOTE_BATCH, RedisPublisher
+from taskyard.broker.redis_publisher import RedisPublisher
 from taskyard.broker.undecodable_headers import read_any_header
 
 __all__ = [

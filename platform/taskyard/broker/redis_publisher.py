@@ -5,10 +5,8 @@ The reply of Redis confirms the publication.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping, Sequence
-from time import monotonic
-from typing import Any, Final
+from typing import Any
 
 import redis
 from redis.exceptions import RedisError, ResponseError
@@ -17,24 +15,18 @@ from taskyard.broker.app_queues import own_priority, queue_name
 from taskyard.broker.connection import check_broker_url, own_layout
 from taskyard.broker.kombu_envelope import encode
 from taskyard.broker.outgoing_message import Outgoing
+from taskyard.broker.redis_delay import DelayStore, delay_entry
 from taskyard.broker.redis_keys import Layout
 from taskyard.broker.republished_headers import headers_of
 from taskyard.errors import PublishFailed
 from taskyard.queues import URGENCY_STEPS, broker_priority
 from taskyard.records import Publication
 from taskyard.settings import Settings
-from taskyard.store import BROKER, TRIES, Argument, Script, connect, disown, named
-from taskyard.wire.lasting_failures import Refusals
+from taskyard.store import BROKER, TRIES, Argument, connect, disown, named
 from taskyard.wire.letter_envelope import RawMessage
 from taskyard.wire.stamp_header import Stamp
 
-__all__ = ["PROMOTE_BATCH", "RedisPublisher"]
-
-# One batch must not block the server: 100 moves take well under a millisecond.
-PROMOTE_BATCH: Final = 100
-# How long a message whose key has another type waits before the next try.
-_ODD_LIST_WAIT_MS: Final = 5_000
-_ODD_LIST_OVER_S: Final = 15.0
+__all__ = ["RedisPublisher"]
 
 
 class RedisPublisher:
@@ -56,13 +48,7 @@ class RedisPublisher:
             timeout_s = settings.publish_timeout_s / TRIES
             client = connect(check_broker_url(settings), variable=BROKER, timeout_s=timeout_s)
         self.client = client
-        self._delayed = f"{settings.namespace}:delayed"
-        self._messages = f"{settings.namespace}:delayed:messages"
-        self._defer, self._promote = (
-            Script.of("taskyard.broker", name) for name in ("defer", "promote")
-        )
-        self._refusals = Refusals()
-        self._odd: dict[str, float] = {}
+        self.delay_store = DelayStore(settings.namespace, client)
 
     def publish(
         self,
@@ -93,8 +79,8 @@ class RedisPublisher:
     ) -> None:
         """Put a message into the delay store until `due_us`; raises `PublishFailed`."""
         later = Outgoing(message, queue, priority, job_id, stamp, due_us)
-        types, arguments = self._delay_types, self._waiting_entry(later, due_us)
-        self._send(job_id, lambda: self._defer(self.client, list(types), arguments), types)
+        entry = self._waiting_entry(later, due_us)
+        self._send(job_id, lambda: self.delay_store.defer(entry), self.delay_store.types)
 
     def publish_many(self, messages: Sequence[Outgoing]) -> list[PublishFailed | None]:
         """Publish all messages in one round trip.
@@ -102,7 +88,7 @@ class RedisPublisher:
         Returns an error for each message that Redis has not confirmed.
         """
         with self.client.pipeline(transaction=False) as pipe:
-            self._defer.queue_load(pipe)
+            self.delay_store.load(pipe)
             types = [self._queue(pipe, one) for one in messages]
             try:
                 answers = pipe.execute(raise_on_error=False)[1:]
@@ -124,39 +110,10 @@ class RedisPublisher:
 
         The script inserts the job's epoch between the two texts.
         """
-        return Publication(self.layout.key(*place), *text, self._delayed, self._messages, delay_s)
-
-    def promote(self, batch: int = PROMOTE_BATCH) -> int:
-        """Move at most `batch` due messages to their queues; return how many were due."""
-        types = self._delay_types
-        try:
-            due, *odd = self._promote(self.client, list(types), [batch, _ODD_LIST_WAIT_MS])
-        except ResponseError as error:
-            raise named(self.client, error, types) from None
-        self._note_odd({key.decode() for key in odd})
-        return int(due)
-
-    def _note_odd(self, keys: set[str]) -> None:
-        now = monotonic()
-        for key in keys:
-            error = named(self.client, ResponseError(f"WRONGTYPE of {key!r}"), {key: "list"})
-            what = _delayed_of(key)
-            self._refusals.refused(
-                what, error, action="key_misplaced", facts={"key": key}, level=logging.ERROR
-            )
-            self._odd[key] = now
-        # They are tried again every few seconds; those that are not refused again have succeeded.
-        for key in [key for key, seen in self._odd.items() if now - seen > _ODD_LIST_OVER_S]:
-            self._refusals.worked(_delayed_of(key))
-            del self._odd[key]
-
-    def waiting(self) -> int:
-        """Return how many messages are in the delay store."""
-        return int(self.client.zcard(self._delayed))
-
-    @property
-    def _delay_types(self) -> dict[str, str]:
-        return {self._delayed: "zset", self._messages: "hash"}
+        store = self.delay_store
+        return Publication(
+            self.layout.key(*place), *text, store.due_key, store.messages_key, delay_s
+        )
 
     def _prepare(
         self,
@@ -185,9 +142,8 @@ class RedisPublisher:
     def _queue(self, pipe: Any, one: Outgoing) -> dict[str, str]:
         """Append one message to a pipeline; return the keys that it needs and their types."""
         if one.due_us is not None:
-            types = self._delay_types
-            self._defer.queue(pipe, list(types), self._waiting_entry(one, one.due_us))
-            return types
+            self.delay_store.queue(pipe, self._waiting_entry(one, one.due_us))
+            return self.delay_store.types
         key, document = self._prepare(one.message, one.queue, one.priority, one.stamp, ())
         pipe.lpush(key, document)
         return {key: "list"}
@@ -195,12 +151,7 @@ class RedisPublisher:
     def _waiting_entry(self, one: Outgoing, due_us: int) -> Sequence[Argument]:
         """Return the arguments of the script that puts a message into the delay store."""
         key, document = self._prepare(one.message, one.queue, one.priority, one.stamp, ("eta",))
-        stamp = one.stamp
-        # The same message again replaces it; one without an epoch has only Celery's counts.
-        member = f"{one.job_id}:{stamp.generation}:{stamp.seq}"
-        if stamp.nesting:
-            member += f":{stamp.nesting}"
-        return [member, due_us // 1000, f"{key}\n{document}"]
+        return delay_entry(one.job_id, one.stamp, due_us, key, document)
 
     def _own_step(self, message: RawMessage) -> int:
         return max(step for step in URGENCY_STEPS if step <= own_priority(message))
@@ -222,7 +173,3 @@ class RedisPublisher:
         failure = PublishFailed(f"job {job_id} was not published: {cause}")
         failure.__cause__ = error
         return failure
-
-
-def _delayed_of(key: str) -> str:
-    return f"due messages stay in the delay store, because Redis refuses to move them to {key}"

@@ -11,7 +11,6 @@ from typing import Any, Final
 from celery.worker.consumer import Consumer
 from celery.worker.state import maybe_shutdown
 from kombu.transport import virtual
-from redis.exceptions import RedisError
 
 from taskyard.broker import keep_packed, keep_transport, read_any_header, settle_queues
 from taskyard.clock import to_us
@@ -26,6 +25,7 @@ from taskyard.engine.broker_reconnect import (
 from taskyard.engine.cancelled_timers import discard_cancelled
 from taskyard.engine.celery_attempts import CeleryAttempts
 from taskyard.engine.celery_messages import BareMessage, CeleryMessages
+from taskyard.engine.delivery_limit import deliveries_over_limit
 from taskyard.engine.eta_parsing import due_ahead_us
 from taskyard.engine.message_shape import fault_of
 from taskyard.engine.operator_messages import take_credential
@@ -40,7 +40,6 @@ from taskyard.engine.source_queue import QUEUE, note_queues, queue_by_tag
 from taskyard.engine.unrunnable_messages import dead_letter
 from taskyard.engine.worker_context import WorkerContext
 from taskyard.jobs.attempt_outcomes import Failed
-from taskyard.jobs.states import State
 from taskyard.runner.death_causes import (
     delivered_too_often,
     invalid_task,
@@ -65,9 +64,6 @@ EVENT_BATCH: Final = 1_000
 # How often a worker that waits for its broker checks whether it must end.
 _LOOK_S: Final = 0.2
 _EVENTS: Final = "Celery's task events were not published"
-_DELIVER: Final = (
-    "the number of deliveries of a message was not counted, so a poison message is found later"
-)
 _LETTER: Final = "a message that reaches no task was not dead-lettered, so it stays in this worker"
 PUT_OFF: Final = "a message with an ETA was not moved to the delay store"
 
@@ -326,18 +322,10 @@ class JobConsumer(Consumer):  # type: ignore[misc]
 
         So a message that kills its worker before `begin` ends too.
         """
-        if not (message.delivery_info or {}).get("redelivered"):
+        count = deliveries_over_limit(self.app.taskyard, message)
+        if count is None:
             return False
-        yard: WorkerContext = self.app.taskyard
-        limit = yard.settings.delivery_limit
-        try:
-            count = yard.records.deliver(job_id_of(message))
-            yard.refusals.worked(_DELIVER)
-            if count <= limit or _is_decided(yard, message):
-                return False
-        except RedisError as error:
-            yard.refusals.refused(_DELIVER, error, action="deliver_unreachable")
-            return False
+        limit = self.app.taskyard.settings.delivery_limit
         self._die(message, delivered_too_often(count, limit))
         return True
 
@@ -359,19 +347,3 @@ class JobConsumer(Consumer):  # type: ignore[misc]
             return
         yard.refusals.worked(_LETTER, item)
         self._bare(message).acknowledge()
-
-
-def _is_decided(yard: WorkerContext, message: Any) -> bool:
-    """Return whether the message's attempt has an outcome that only must be published.
-
-    The publication may take as long as the broker accepts nothing, so the repeated deliveries
-    do not make this message a poison message.
-    """
-    record, stamp = yard.records.read(job_id_of(message)), position_of(message) or Stamp(0)
-    own = stamp.generation, stamp.seq
-    if not stamp.epoch:
-        if stamp.nesting != record.number("nesting"):
-            return False  # it replaces the record's present task, or was replaced
-        first = record.number("nested_generation"), record.number("nested_seq")
-        own = first[0], first[1] + stamp.seq
-    return record.state is State.DEAD_LETTERED or own < (record.generation, record.number("seq"))

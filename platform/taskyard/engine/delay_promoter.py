@@ -51,7 +51,7 @@ class Promoter(bootsteps.StartStopStep):  # type: ignore[misc]
             return
         try:
             for _ in range(_ROUNDS):
-                full = publisher.promote() >= PROMOTE_BATCH
+                full = publisher.delay_store.promote() >= PROMOTE_BATCH
                 self._refusals.worked(_PROMOTE)
                 if not full:
                     return

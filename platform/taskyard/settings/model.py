@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from taskyard.errors import MissingSetting, UnknownPriority, UnknownQueue
+from taskyard.settings.queue_names import queue_name_at_broker
 
 __all__ = ["DEFAULT_QUEUES", "LEAST_AUDIT_DAYS", "QueueSettings", "Settings"]
 
@@ -188,4 +189,4 @@ class Settings(BaseModel):
 
     def broker_name(self, queue: str) -> str:
         """Return the queue's name at the broker: bare in the default namespace, else prefixed."""
-        return queue if self.namespace == "taskyard" else f"{self.namespace}.{queue}"
+        return queue_name_at_broker(self.namespace, queue)
