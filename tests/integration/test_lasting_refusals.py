@@ -57,8 +57,14 @@ def fatal(harness: ServerHarness) -> JobHandle:
 
 CASES = {
     "begin": Case("job:*", "the records of jobs could not be reached", plain),
-    "pop": Case("unacked*", "Redis refused to give messages", plain),
-    "promotion": Case("delayed*", "due messages were not moved from the delay store", late),
+    "pop": Case(
+        "unacked*",
+        "Redis refused to give messages, so this worker takes none from its queues",
+        plain,
+    ),
+    "promotion": Case(
+        "delayed*", "due messages were not moved from the delay store to their queues", late
+    ),
     "letter": Case("_kombu*", "a dead letter was not published", fatal, State.DEAD_LETTERED),
 }
 
