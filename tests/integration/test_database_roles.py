@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.pool import NullPool
 
 from servers import Servers
-from support.audit import age_seals, count_of, write
+from support.audit import age_seals, count_of, entry, write
 from support.audit import sealed as sealed_by
 from support.databases import (
     ROLE_PASSWORD,
@@ -31,6 +32,7 @@ from support.worker import Worker
 from support.yard import ServerHarness, fresh_settings
 from taskyard.access import Token
 from taskyard.audit import archives_in, count_unverified, verify
+from taskyard.audit import write as audit_write
 from taskyard.database import RoleKind, opened, role_status, roles_sql
 from taskyard.database.roles import (
     FUNCTIONS,
@@ -40,6 +42,7 @@ from taskyard.database.roles import (
     RUNTIME,
     RUNTIME_ROLE,
 )
+from taskyard.errors import ServerRefused
 from taskyard.jobs.states import State
 from taskyard.ops.cli.checks.postgres_server import look_at
 from taskyard.relay import Retention
@@ -185,23 +188,155 @@ def test_the_functions_of_the_owner_take_no_table_of_their_caller_for_ours(
         connection.rollback()
 
 
+SEAL = text(
+    "INSERT INTO audit_seals (seq, form, cluster, sealed_at, next_transaction, row_ids, "
+    "row_hashes, last_id, archived_through, prev_hash, hash) "
+    "SELECT :seq, 1, 'x', now() - interval '400 days', 1, :ids, 'x', 0, :through, 'x', 'x'"
+)
+ROWS = "SELECT array_agg(id) FROM operator_audit_log"
+
+
+@pytest.fixture
+def own(servers: Servers) -> Database:
+    """A database of one test's own, with the rights of the roles."""
+    owner = migrated_database(servers)
+    made = Database(owner, administrator_url(servers, owner))
+    run_script(made.administrator, sql_of(owner))
+    return made
+
+
 def test_seals_that_a_role_makes_up_remove_no_young_row(
-    database: Database, as_role: Callable[[str], Engine]
+    own: Database, as_role: Callable[[str], Engine]
 ) -> None:
     """It may append to the seals, and so say that anything is archived."""
-    seal = text(
-        "INSERT INTO audit_seals (seq, form, cluster, sealed_at, next_transaction, row_ids, "
-        "row_hashes, last_id, archived_through, prev_hash, hash) "
-        "SELECT :seq, 1, 'x', now() - interval '400 days', 1, array_agg(id), 'x', max(id), "
-        ":through, 'x', 'x' FROM operator_audit_log"
-    )
-    with as_role(database.runtime).connect() as connection:
-        # Below those of the relay, which are young.
-        connection.execute(seal, {"seq": -2, "through": None})
-        connection.execute(seal, {"seq": -1, "through": -2})
+    write(as_role(own.owner), 2)
+    with as_role(own.runtime).connect() as connection:
+        ids = connection.scalar(text(ROWS))
+        connection.execute(SEAL, {"seq": 1, "ids": ids, "through": None})
+        connection.execute(SEAL, {"seq": 2, "ids": [], "through": 1})
         with pytest.raises(DBAPIError, match="what was audited within the last 30 days stays"):
-            connection.execute(text("SELECT taskyard_remove_archived_audit(-2)"))
+            connection.execute(text("SELECT taskyard_remove_archived_audit(1)"))
         connection.rollback()
+
+
+def remove_once(runtime: Engine, meanwhile: Callable[[], None], owner: Engine) -> int:
+    """Call the removal, and `meanwhile` as soon as it waits for a lock; how many rows went."""
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'relation'"
+
+    def remove() -> int:
+        with runtime.begin() as connection:
+            call = text("SELECT taskyard_remove_archived_audit(1)")
+            return int(connection.scalar(call) or 0)
+
+    with ThreadPoolExecutor(1) as pool:
+        removed = pool.submit(remove)
+        eventually(lambda: count_of(owner, waiting) > 0 or removed.done(), "the removal waits")
+        assert not removed.done()
+        meanwhile()
+        return removed.result(timeout=60)
+
+
+def test_the_removal_waits_for_seals_that_are_being_written_and_none_are_written_meanwhile(
+    own: Database, as_role: Callable[[str], Engine]
+) -> None:
+    """Between its checks and its deletion no seal can name a young row."""
+    owner, runtime = as_role(own.owner), as_role(own.runtime)
+    write(owner, 2)
+    late = {"seq": 3, "ids": [1, 2], "through": None}
+    with runtime.begin() as connection:
+        connection.execute(SEAL, {"seq": 1, "ids": [], "through": None})
+        connection.execute(SEAL, {"seq": 2, "ids": [], "through": 1})
+    with runtime.connect() as other:
+        other.execute(SEAL, late)
+        assert remove_once(runtime, other.rollback, owner) == 0
+    with runtime.begin() as connection:
+        connection.execute(SEAL, {"seq": 3, "ids": [], "through": 2})
+    with runtime.connect() as remover, runtime.connect() as other:
+        remover.execute(text("SELECT taskyard_remove_archived_audit(2)"))
+        other.execute(text("SET LOCAL lock_timeout = '100ms'"))
+        with pytest.raises(ServerRefused, match="lock timeout"):
+            other.execute(SEAL, {**late, "seq": 4})
+        other.rollback()
+        remover.commit()
+    assert count_of(owner, "SELECT count(*) FROM operator_audit_log") == 2
+
+
+def test_a_row_that_is_committed_during_the_removal_stays(
+    own: Database, as_role: Callable[[str], Engine]
+) -> None:
+    """A seal may name a row that is yet to come; its time is checked where it is deleted."""
+    owner, runtime = as_role(own.owner), as_role(own.runtime)
+    write(owner, 1, age_days=40)
+    with runtime.begin() as connection:
+        connection.execute(SEAL, {"seq": 1, "ids": [1, 2, 3], "through": None})
+        connection.execute(SEAL, {"seq": 2, "ids": [], "through": 1})
+    with owner.connect() as other:
+        # The checks only read, so they pass this lock; the deletion waits for it.
+        other.execute(text("LOCK TABLE operator_audit_log IN SHARE ROW EXCLUSIVE MODE"))
+
+        def commit_a_row() -> None:
+            audit_write(other, entry())
+            other.commit()
+
+        assert remove_once(runtime, commit_a_row, owner) == 1
+    assert count_of(owner, "SELECT count(*) FROM operator_audit_log") == 1
+
+
+@pytest.mark.parametrize("seq", [-1, 0, 2, 2**63 - 1])
+def test_a_seal_has_the_next_number_whoever_writes_it(
+    own: Database, as_role: Callable[[str], Engine], seq: int
+) -> None:
+    """A number of the far end would leave none for the sealer; one below 1 is before the chain."""
+    owner, runtime = as_role(own.owner), as_role(own.runtime)
+    for engine in (owner, runtime):
+        with engine.connect() as connection:
+            connection.execute(text("CREATE TEMP TABLE audit_seals (seq bigint)"))
+            shadow = text("INSERT INTO pg_temp.audit_seals VALUES (:seq)")
+            connection.execute(shadow, {"seq": seq - 1})
+            made_up = text(str(SEAL).replace("audit_seals", "public.audit_seals"))
+            with pytest.raises(DBAPIError, match=f"has the number 1, not {seq}"):
+                connection.execute(made_up, {"seq": seq, "ids": [], "through": None})
+    write(runtime)
+    assert sealed_by(runtime).seq == 1
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE dead_letter_queue SET mirrored_at = '2001-01-01'",
+        "UPDATE dead_letter_queue SET decided_at = '2001-01-01'",
+        "UPDATE dead_letter_queue SET id = gen_random_uuid()",
+        """INSERT INTO dead_letter_queue (id, decided_at, mirrored_at)
+        VALUES (gen_random_uuid(), now(), '2001-01-01')""",
+        """INSERT INTO dead_letter_queue (id, decided_at) VALUES (gen_random_uuid(), now())
+        ON CONFLICT (id, decided_at) DO UPDATE SET mirrored_at = '2001-01-01'""",
+        """MERGE INTO dead_letter_queue USING (SELECT 1) AS one ON true
+        WHEN MATCHED THEN UPDATE SET mirrored_at = '2001-01-01'""",
+        "UPDATE dead_letter_queue_default SET mirrored_at = '2001-01-01'",
+    ],
+)
+def test_a_role_dates_no_letter_back_to_have_it_dropped(
+    database: Database, as_role: Callable[[str], Engine], statement: str
+) -> None:
+    with (
+        as_role(database.runtime).connect() as connection,
+        pytest.raises(ProgrammingError, match="permission denied"),
+    ):
+        connection.execute(text(statement))
+
+
+@pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
+def test_partitions_are_not_dropped_by_a_snapshot_that_misses_younger_rows(
+    database: Database, as_role: Callable[[str], Engine], level: str
+) -> None:
+    engine = as_role(database.runtime).execution_options(isolation_level=level)
+    with (
+        engine.connect() as connection,
+        pytest.raises(DBAPIError, match=f"READ COMMITTED, not of {level}"),
+    ):
+        connection.execute(
+            text("SELECT taskyard_drop_partitions('job_events', now() - interval '9 days')")
+        )
 
 
 STATEMENTS_OF_A_READER = [

@@ -104,5 +104,6 @@ def without_triggers(connection: Connection) -> None:
 def with_triggers(connection: Connection) -> None:
     """As they were before."""
     for table in ("operator_audit_log", "audit_seals"):
+        connection.execute(text(f"ALTER TABLE {table} ENABLE TRIGGER ALL"))
         enable = f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {table}_append_only"
         connection.execute(text(enable))

@@ -22,6 +22,7 @@ __all__ = [
     "READER_COLUMNS",
     "READER_ROLE",
     "RUNTIME",
+    "RUNTIME_COLUMNS",
     "RUNTIME_ROLE",
     "RoleKind",
     "RoleStatus",
@@ -37,7 +38,7 @@ _CHANGED: Final = ("SELECT", "INSERT", "UPDATE")
 
 # Table -> what the runtime role may do with it. Nothing else does it need.
 RUNTIME: Final[Mapping[str, tuple[str, ...]]] = {
-    "dead_letter_queue": _CHANGED,
+    "dead_letter_queue": ("SELECT",),  # and by columns, below
     "job_ledger": _CHANGED,
     "job_events": _APPENDED,
     "lifecycle_rejects": _CHANGED,
@@ -51,10 +52,24 @@ RUNTIME: Final[Mapping[str, tuple[str, ...]]] = {
     "operator_nonces": ("SELECT", "INSERT", "DELETE"),
     _VERSIONS: ("SELECT",),
 }
-# Of an audit row the server itself sets number, time and transaction, so that none can be dated
-# back: what was done elsewhere has its own time in `detail`.
-_SET_BY_SERVER: Final = frozenset({"id", "performed_at", "transaction_id"})
-_AUDITED: Final = tuple(column.name for column in AUDIT.c if column.name not in _SET_BY_SERVER)
+# Table -> right -> columns that the right leaves out. Of an audit row the server itself sets
+# number, time and transaction, so that none can be dated back: what was done elsewhere has its own
+# time in `detail`. A letter's age and its week decide when the letter is dropped, so neither may
+# change: the server sets when it was mirrored, and its key stays.
+_KEPT_FROM: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
+    AUDIT.name: {"INSERT": frozenset({"id", "performed_at", "transaction_id"})},
+    LETTERS.name: {
+        "INSERT": frozenset({"mirrored_at"}),
+        "UPDATE": frozenset({"id", "decided_at", "mirrored_at"}),
+    },
+}
+RUNTIME_COLUMNS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
+    table: {
+        right: tuple(column.name for column in METADATA.tables[table].c if column.name not in kept)
+        for right, kept in rights.items()
+    }
+    for table, rights in _KEPT_FROM.items()
+}
 # Functions of the owner, which do for their callers what these may not do themselves.
 FUNCTIONS: Final = (
     "taskyard_create_partitions(timestamptz, interval)",
@@ -124,7 +139,7 @@ _ROLE: Final = text(
     """
 )
 _TABLE_RIGHT: Final = text("SELECT has_table_privilege(:table, :right)")
-_COLUMN_RIGHT: Final = text("SELECT has_column_privilege(:table, :column, 'INSERT')")
+_COLUMN_RIGHT: Final = text("SELECT has_column_privilege(:table, :column, :right)")
 _FUNCTION_RIGHT: Final = text("SELECT has_function_privilege(:function, 'EXECUTE')")
 _CREATE_RIGHT: Final = text("SELECT has_schema_privilege(current_schema(), 'CREATE')")
 
@@ -134,9 +149,11 @@ def _lacks(connection: Connection) -> Iterator[str]:
         for right in rights:
             if not connection.scalar(_TABLE_RIGHT, {"table": table, "right": right}):
                 yield f"{right} on {table}"
-    for column in _AUDITED:
-        if not _may_insert(connection, column):
-            yield f"INSERT of {column} on {AUDIT.name}"
+    for table, by_right in RUNTIME_COLUMNS.items():
+        for right, columns in by_right.items():
+            for column in columns:
+                if not _has_column(connection, table, column, right):
+                    yield f"{right} of {column} on {table}"
     for function in FUNCTIONS:
         if not connection.scalar(_FUNCTION_RIGHT, {"function": function}):
             yield f"EXECUTE on {function.partition('(')[0]}"
@@ -147,15 +164,18 @@ def _beyond(connection: Connection) -> Iterator[str]:
         for right in _REWRITES:
             if connection.scalar(_TABLE_RIGHT, {"table": table, "right": right}):
                 yield f"{right} on {table}"
-    for column in sorted(_SET_BY_SERVER):
-        if _may_insert(connection, column):
-            yield f"INSERT of {column} on {AUDIT.name}"
+    for table, by_right in _KEPT_FROM.items():
+        for right, columns in by_right.items():
+            for column in sorted(columns):
+                if _has_column(connection, table, column, right):
+                    yield f"{right} of {column} on {table}"
     if connection.scalar(_CREATE_RIGHT):
         yield "CREATE on the schema"
 
 
-def _may_insert(connection: Connection, column: str) -> bool:
-    return bool(connection.scalar(_COLUMN_RIGHT, {"table": AUDIT.name, "column": column}))
+def _has_column(connection: Connection, table: str, column: str, right: str) -> bool:
+    values = {"table": table, "column": column, "right": right}
+    return bool(connection.scalar(_COLUMN_RIGHT, values))
 
 
 def roles_sql(connection: Connection) -> str:
@@ -181,7 +201,11 @@ def roles_sql(connection: Connection) -> str:
                 f"GRANT {', '.join(rights)} ON {schema}.{table} TO {RUNTIME_ROLE};"
                 for table, rights in RUNTIME.items()
             ),
-            f"GRANT INSERT ({', '.join(_AUDITED)}) ON {schema}.{AUDIT.name} TO {RUNTIME_ROLE};",
+            *(
+                f"GRANT {right} ({', '.join(columns)}) ON {schema}.{table} TO {RUNTIME_ROLE};"
+                for table, by_right in RUNTIME_COLUMNS.items()
+                for right, columns in by_right.items()
+            ),
             *(f"GRANT EXECUTE ON FUNCTION {schema}.{f} TO {RUNTIME_ROLE};" for f in FUNCTIONS),
             *(f"GRANT SELECT ON {schema}.{table} TO {READER_ROLE};" for table in READER),
             *(

@@ -82,6 +82,12 @@ BEGIN
         RAISE EXCEPTION 'what is younger than a day is not dropped, and % is', cutoff
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
+    -- With an older snapshot, rows that were committed since would be dropped unseen.
+    IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+        RAISE EXCEPTION 'partitions are dropped in a transaction of READ COMMITTED, not of %',
+            upper(current_setting('transaction_isolation'))
+            USING ERRCODE = 'invalid_transaction_state';
+    END IF;
     IF parent = 'dead_letter_queue' THEN
         is_open := $open$status IN ('pending', 'manual_review')$open$;
     END IF;
