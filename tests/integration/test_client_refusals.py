@@ -180,7 +180,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "a policy that contradicts its type's": (
         {"job_type": "plan_act", "policy": {"max_delay_ms": 5}},
         InvalidPayload,
-        "max_delay_ms (5) is below base_delay_ms (1000): raise max_delay_ms or lower base_delay_ms",
+        "policy: max_delay_ms (5) is below base_delay_ms (1000): raise max_delay_ms or lower",
     ),
     "a policy that is no mapping": (
         {"policy": ["max_retries"]},
