@@ -21,7 +21,7 @@ from taskyard.jobs import Catalogue
 from taskyard.jobs.handler_registry import Registry
 from taskyard.settings import Settings
 from taskyard.workers.logs import mask_secrets
-from taskyard.workers.signing import SigningAmqp
+from taskyard.workers.signing import SigningAmqp, SignsNothing
 
 __all__ = ["build_app"]
 
@@ -45,7 +45,7 @@ def build_app(settings: Settings, catalogue: Catalogue, handlers: Registry) -> C
     app.conf.worker_consumer = f"{JobConsumer.__module__}:{JobConsumer.__qualname__}"
     app.conf.worker_pool = f"{TaskPool.__module__}:{TaskPool.__qualname__}"
     app.steps["consumer"].update((Promoter, OverPrefetch, MemoryWatch))
-    app.steps["worker"].add(Presence)
+    app.steps["worker"].update((Presence, SignsNothing))
     keep_pages_shared()
     mask_secrets()
     for handler in handlers.handlers():

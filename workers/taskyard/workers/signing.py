@@ -1,5 +1,8 @@
 """Sign operator tasks when they are published, by `celery call` or by beat.
 
+A worker signs nothing: it publishes the continuations that a message names, and whoever can write
+to the broker can publish such a message.
+
 Celery renders the arguments for events and logs before this, so they show no credential.
 """
 
@@ -9,14 +12,41 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
+from celery import bootsteps, signals
 
 from taskyard.access.operator_tasks import OPERATOR_TASKS
 from taskyard.broker import Amqp
-from taskyard.errors import InvalidPayload, NotPermitted, TaskyardError
-from taskyard.settings import Settings
+from taskyard.errors import InvalidPayload, InvalidSettings, NotPermitted, TaskyardError
+from taskyard.settings import Settings, refuse_operator_credentials
 from taskyard.wire.credential_argument import CREDENTIAL
 
-__all__ = ["NotSigned", "SigningAmqp"]
+__all__ = ["NotSigned", "SigningAmqp", "SignsNothing"]
+
+# Whether this process is a worker or one of its children.
+_in_worker = False
+
+
+def _note_worker(**_: object) -> None:
+    global _in_worker  # noqa: PLW0603 - a fact about the process
+    _in_worker = True
+
+
+# A child that is started anew, not forked, does not inherit the fact.
+signals.worker_process_init.connect(
+    _note_worker, weak=False, dispatch_uid="taskyard.workers.signing"
+)
+
+
+class SignsNothing(bootsteps.Step):  # type: ignore[misc]
+    """Ends signing in a worker, before it forks; one that holds a credential does not start."""
+
+    def __init__(self, worker: Any, **kwargs: Any) -> None:
+        super().__init__(worker, **kwargs)
+        _note_worker()
+        try:
+            refuse_operator_credentials(worker.app.taskyard.settings)
+        except InvalidSettings as error:
+            raise SystemExit(f"taskyard: {error}") from None
 
 
 class NotSigned(NotPermitted, click.ClickException):
@@ -29,7 +59,8 @@ class NotSigned(NotPermitted, click.ClickException):
 class SigningAmqp(Amqp):
     """Publishes an operator task with a credential of this process' identity.
 
-    A task that has a credential of `taskyard sign` already keeps it.
+    A task that has a credential of `taskyard sign` already keeps it. A worker publishes an operator
+    task as it is: without a credential the receiver denies, counts and dead-letters it.
     """
 
     def _create_task_sender(self) -> Callable[..., Any]:
@@ -37,7 +68,7 @@ class SigningAmqp(Amqp):
         settings: Settings = self.app.taskyard.settings
 
         def send_signed(producer: Any, name: str, message: Any, **options: Any) -> Any:
-            if name in OPERATOR_TASKS:
+            if name in OPERATOR_TASKS and not _in_worker:
                 message = _signed(settings, name, message)
             return send(producer, name, message, **options)
 

@@ -11,7 +11,7 @@ import typer
 
 from taskyard.jobs import Catalogue
 from taskyard.ops.cli.target_servers import CREDENTIALS, find_target
-from taskyard.settings import Settings
+from taskyard.settings import Settings, load, refuse_operator_credentials
 
 __all__ = ["EVERY_POOL", "command", "words"]
 
@@ -36,7 +36,8 @@ def command(
 
     All other options are passed to `celery worker` unchanged, e.g. `--max-tasks-per-child 100`.
     After SIGTERM or Ctrl-C it finishes its running jobs, then ends. It does not inherit
-    TASKYARD_TOKEN and TASKYARD_SIGNING_KEY, which its jobs could read.
+    TASKYARD_TOKEN and TASKYARD_SIGNING_KEY, which its jobs could use. It does not start where
+    taskyard.toml has them.
     """
     target = find_target(quiet=False)
     settings = target.settings
@@ -46,7 +47,9 @@ def command(
     Catalogue.of(settings)
     sys.stdout.flush()
     kept = {name: value for name, value in os.environ.items() if name not in CREDENTIALS}
-    os.execve(sys.executable, argv, {**kept, **target.environ})  # noqa: S606 - no shell needed
+    environ = {**kept, **target.environ}
+    refuse_operator_credentials(load(environ).settings)
+    os.execve(sys.executable, argv, environ)  # noqa: S606 - no shell needed
 
 
 def words(

@@ -17,7 +17,7 @@ from taskyard.ops.cli.console import Command, note, put_facts, say
 from taskyard.ops.cli.env import TRUST_LOCAL
 from taskyard.ops.cli.target_servers import CREDENTIALS, URLS
 from taskyard.ops.embedded import EmbeddedStack, run_processes
-from taskyard.settings import Loaded, Settings, load
+from taskyard.settings import Loaded, Settings, load, refuse_operator_credentials
 from taskyard.wire import redact_url
 
 __all__ = ["DRAIN_S", "command"]
@@ -44,6 +44,7 @@ _PLAIN_LOG: Final = (
     "worker.log_format=%(levelname)s %(message)s",
     "worker.task_log_format=%(levelname)s %(task_name)s[%(task_id)s] %(message)s",
 )
+_NO_CREDENTIALS: Final = dict.fromkeys(CREDENTIALS, "")
 _RESERVED: Final = ("mirror", "relay", "system")
 
 
@@ -66,6 +67,8 @@ def command(
     """
     shared = _BUILTIN_JOBS if builtin else {}
     loaded = load({**os.environ, **shared})
+    if workers:
+        refuse_operator_credentials(load({**os.environ, **_NO_CREDENTIALS}).settings)
     _note_unused(loaded)
     Catalogue.of(loaded.settings)
     registry.load_entry_points(built_in=loaded.settings.builtin_jobs)  # each worker logs failures
@@ -82,8 +85,7 @@ def command(
 
 def _environment(stack: EmbeddedStack) -> Mapping[str, str]:
     """Return the variables for its own processes alone: who can start them owns the data anyway."""
-    without = dict.fromkeys(CREDENTIALS, "")
-    return {**stack.environment(), **TRUST_LOCAL, **_NO_ROOT_WARNING, **without}
+    return {**stack.environment(), **TRUST_LOCAL, **_NO_ROOT_WARNING, **_NO_CREDENTIALS}
 
 
 def _note_unused(loaded: Loaded) -> None:
