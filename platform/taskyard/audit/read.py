@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, Select, func, select, text
+from sqlalchemy import Connection, Engine, Select, func, or_, select, text
 
-from taskyard.access import Action
-from taskyard.database.tables import AUDIT
+from taskyard.access import Action, Identity
+from taskyard.database.tables import AUDIT, LEDGER, LETTERS
+from taskyard.database.visible_rows import seen_by
 from taskyard.errors import NotFound, Refused
 from taskyard.wire.redaction import redact
 
@@ -67,25 +68,34 @@ class Filters:
 
 
 def list_rows(
-    engine: Engine, filters: Filters | None = None, limit: int = 50
+    engine: Engine,
+    filters: Filters | None = None,
+    limit: int = 50,
+    *,
+    identity: Identity | None = None,
 ) -> tuple[dict[str, Any], ...]:
-    """Return the newest rows that match, at most `LIMIT`."""
+    """Return the newest rows that match, at most `LIMIT`.
+
+    An `identity` with bounds sees its own rows, and those about jobs and dead letters within them.
+    """
     if not 1 <= limit <= LIMIT:
         raise Refused(f"limit must be from 1 to {LIMIT}, got {limit}")
-    query = (
-        (filters or Filters()).on(_SHOWN).order_by(AUDIT.c.performed_at.desc(), AUDIT.c.id.desc())
-    )
+    query = _seen_by(identity, (filters or Filters()).on(_SHOWN))
+    query = query.order_by(AUDIT.c.performed_at.desc(), AUDIT.c.id.desc())
     with engine.connect() as connection:
         return tuple(_masked(row) for row in connection.execute(query.limit(limit)).mappings())
 
 
-def show(engine: Engine, name: str) -> tuple[dict[str, Any], ...]:
+def show(
+    engine: Engine, name: str, *, identity: Identity | None = None
+) -> tuple[dict[str, Any], ...]:
     """Return every row of one call, oldest first, each with its `seal` (None for one without).
 
-    `name` is the request id or its first six characters or more. Raises `NotFound`, `Refused`.
+    `name` is the request id or its first six characters or more. With an `identity`, a call whose
+    rows `list_rows` would not return is not found. Raises `NotFound`, `Refused`.
     """
     with engine.connect() as connection:
-        request_id = _find(connection, name)
+        request_id = _find(connection, name, identity)
         query = select(AUDIT).where(AUDIT.c.request_id == request_id).order_by(AUDIT.c.id)
         return tuple(
             {**_masked(row), "seal": _seal_of(connection, row)}
@@ -114,6 +124,27 @@ def rows_within(connection: Connection, filters: Filters) -> Iterator[dict[str, 
         last = rows[-1]["id"]
 
 
+def _seen_by(identity: Identity | None, query: Select[Any]) -> Select[Any]:
+    """Limit `query` to an identity's own rows and to those about what is within its bounds.
+
+    A row names a job or a dead letter, and neither its queue nor its domain. A row that names
+    neither, such as the creation of a token, is within no bound.
+    """
+    if identity is None or (identity.queues is None and identity.domains is None):
+        return query
+    jobs = seen_by(identity, select(LEDGER.c.job_id), queue=LEDGER.c.queue, domain=LEDGER.c.domain)
+    letters = seen_by(
+        identity, select(LETTERS.c.id), queue=LETTERS.c.queue, domain=LETTERS.c.domain
+    )
+    return query.where(
+        or_(
+            AUDIT.c.operator_identity == identity.subject,
+            AUDIT.c.target_request_id.in_(jobs),
+            AUDIT.c.dead_letter_id.in_(letters),
+        )
+    )
+
+
 _SHOWN: Final = select(*(AUDIT.c[name] for name in COLUMNS))
 
 
@@ -128,7 +159,7 @@ def _seal_of(connection: Connection, row: Mapping[Any, Any]) -> int | None:
     return found
 
 
-def _find(connection: Connection, name: str) -> uuid.UUID:
+def _find(connection: Connection, name: str, identity: Identity | None) -> uuid.UUID:
     digits = name.strip().replace("-", "").lower()
     if not re.fullmatch(r"[0-9a-f]{6,32}", digits):
         raise NotFound(
@@ -137,8 +168,9 @@ def _find(connection: Connection, name: str) -> uuid.UUID:
             "its first characters. See: taskyard audit list"
         )
     low, high = (uuid.UUID(digits.ljust(32, fill)) for fill in "0f")
-    query = select(AUDIT.c.request_id).where(AUDIT.c.request_id.between(low, high)).distinct()
-    found = list(connection.scalars(query.order_by(AUDIT.c.request_id).limit(3)))
+    within = select(AUDIT.c.request_id).where(AUDIT.c.request_id.between(low, high))
+    query = _seen_by(identity, within).distinct().order_by(AUDIT.c.request_id)
+    found = list(connection.scalars(query.limit(3)))
     if not found:
         raise NotFound(f"the audit log has no request {name!r}. See: taskyard audit list")
     if len(found) > 1:

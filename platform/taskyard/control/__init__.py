@@ -6,7 +6,7 @@ The CLI and every other interface only calls these.
 from taskyard.control import keys, letters, tokens, users
 from taskyard.control.await_relay import wait_outcome
 from taskyard.control.edited_payload import KnownTypes
-from taskyard.control.identity import granted_identity, identify
+from taskyard.control.identity import granted_identity, identify, reader_of
 from taskyard.control.read_payload import read_payload
 from taskyard.control.replay import ReplayRequested, replay
 from taskyard.control.replay_edits import Edit
@@ -20,6 +20,7 @@ __all__ = [
     "keys",
     "letters",
     "read_payload",
+    "reader_of",
     "replay",
     "tokens",
     "users",

@@ -19,7 +19,7 @@ from taskyard.errors import NotPermitted, TokenRefused
 from taskyard.settings import Settings
 from taskyard.wire.control_characters import STEERING
 
-__all__ = ["granted_identity", "identify", "local_identity", "token_identity"]
+__all__ = ["granted_identity", "identify", "local_identity", "reader_of", "token_identity"]
 
 _NO_IDENTITY: Final = "no_identity"
 # Compared with the secret of an unknown id: it takes the same time and never matches.
@@ -38,6 +38,15 @@ def identify(engine: Engine, settings: Settings, source: str = "command line") -
         code = error.code if isinstance(error, TokenRefused) else _NO_IDENTITY
         audit.count_unverified(engine, source, code)
         raise
+
+
+def reader_of(engine: Engine, settings: Settings, source: str = "command line") -> Identity | None:
+    """Return the identity whose bounds limit a read: the bearer of `TASKYARD_TOKEN`, None without.
+
+    Without a token nothing is verified: who has the database's URL can read its tables. Raises
+    `TokenRefused`, which is counted as a denial of `source`.
+    """
+    return None if settings.token is None else identify(engine, settings, source)
 
 
 def _verified(engine: Engine, settings: Settings) -> Identity:

@@ -115,16 +115,16 @@ def newest(
     return [dict(row) for row in connection.execute(query).mappings()]
 
 
-def ids_starting_with(connection: Connection, prefix: str, limit: int) -> list[str]:
-    """Return at most `limit` ids of jobs that begin with `prefix`, in order."""
-    query = (
-        select(LEDGER.c.job_id)
-        .where(LEDGER.c.job_id.startswith(prefix, autoescape=True))
-        .distinct()
-        .order_by(LEDGER.c.job_id)
-        .limit(limit)
-    )
-    return list(connection.scalars(query))
+def ids_starting_with(
+    connection: Connection, prefix: str, limit: int, *, identity: Identity | None = None
+) -> list[str]:
+    """Return at most `limit` ids of jobs that begin with `prefix`, in order.
+
+    With an `identity` only of jobs within its queues and domains.
+    """
+    query = select(LEDGER.c.job_id).where(LEDGER.c.job_id.startswith(prefix, autoescape=True))
+    query = seen_by(identity, query, queue=LEDGER.c.queue, domain=LEDGER.c.domain)
+    return list(connection.scalars(query.distinct().order_by(LEDGER.c.job_id).limit(limit)))
 
 
 def job(connection: Connection, job_id: str) -> dict[str, Any]:

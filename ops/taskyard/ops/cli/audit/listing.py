@@ -12,12 +12,14 @@ from taskyard import database
 from taskyard.audit import list_unverified
 from taskyard.audit.read import list_rows
 from taskyard.clock import SYSTEM_CLOCK
+from taskyard.control import reader_of
 from taskyard.ops.cli.audit import filters as options
 from taskyard.ops.cli.console import note, print_json, put, table, with_sentences
 from taskyard.ops.cli.ids import short
 from taskyard.ops.cli.options import Json, Limit, moment_of
 from taskyard.ops.cli.target_servers import find_target
 from taskyard.ops.cli.times import age, moment
+from taskyard.settings import Settings
 
 __all__ = ["command"]
 
@@ -40,13 +42,13 @@ def command(
     settings = find_target(quiet=json).settings
     now = SYSTEM_CLOCK.now()
     if unverified:
-        _list_unverified(settings.need_database_url(), moment_of(since, now), limit, json=json)
+        _list_unverified(settings, moment_of(since, now), limit, json=json)
         return
     chosen = options.filters_of(
         now, action=action, by=by, outcome=outcome, job=job, letter=letter, since=since
     )
     with database.opened(settings.need_database_url(), application_name="taskyard audit") as engine:
-        rows = list_rows(engine, chosen, limit)
+        rows = list_rows(engine, chosen, limit, identity=reader_of(engine, settings))
     if json:
         print_json(rows)
         return
@@ -60,8 +62,10 @@ def command(
         note("to see all rows of one request: taskyard audit show REQUEST")
 
 
-def _list_unverified(url: str, since: datetime | None, limit: int, *, json: bool) -> None:
-    with database.opened(url, application_name="taskyard audit") as engine:
+def _list_unverified(settings: Settings, since: datetime | None, limit: int, *, json: bool) -> None:
+    """Print counts that name neither a person nor a job, so an identity's bounds hide none."""
+    with database.opened(settings.need_database_url(), application_name="taskyard audit") as engine:
+        reader_of(engine, settings)  # a refused token refuses this read too
         rows = list_unverified(engine, since, limit)
     if json:
         print_json(rows)

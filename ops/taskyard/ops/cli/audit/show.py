@@ -9,6 +9,7 @@ import typer
 
 from taskyard import database
 from taskyard.audit.read import show
+from taskyard.control import reader_of
 from taskyard.ops.cli.console import print_json, put, put_facts, say, with_sentences
 from taskyard.ops.cli.options import Json
 from taskyard.ops.cli.target_servers import find_target
@@ -27,7 +28,7 @@ def command(
     """Show all rows of one request, secrets masked."""
     settings = find_target(quiet=json).settings
     with database.opened(settings.need_database_url(), application_name="taskyard audit") as engine:
-        rows = show(engine, request)
+        rows = show(engine, request, identity=reader_of(engine, settings))
     if json:
         print_json(rows)
         return

@@ -11,7 +11,7 @@ from rich.console import RenderableType
 
 from taskyard import database
 from taskyard.clock import SYSTEM_CLOCK
-from taskyard.control import letters
+from taskyard.control import letters, reader_of
 from taskyard.jobs import Category
 from taskyard.jobs.error_codes import EXCEPTION
 from taskyard.jobs.letter_states import LetterStatus
@@ -50,7 +50,7 @@ def command(
         since=moment_of(since, now),
     )
     with database.opened(settings.need_database_url()) as engine:
-        rows = letters.list(engine, filters, limit)
+        rows = letters.list(engine, filters, limit, identity=reader_of(engine, settings))
     if json:
         print_json(rows)
         return

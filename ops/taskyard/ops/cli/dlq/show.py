@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 from taskyard import database
 from taskyard.access import Identity
 from taskyard.clock import from_us, seconds_of
-from taskyard.control import identify, letters, read_payload
+from taskyard.control import identify, letters, read_payload, reader_of
 from taskyard.control.replay_history import ReplayHistory, replay_history_of
 from taskyard.jobs import Category
 from taskyard.jobs.letter_states import OPEN
@@ -61,7 +61,8 @@ def command(
             messages = [_message(engine, name, identity, reason) for name in written(ids)]
             _print_documents(messages)
             return
-        found = [letters.show(engine, name) for name in written(ids)]
+        reader = reader_of(engine, settings)
+        found = [letters.show(engine, name, identity=reader) for name in written(ids)]
         extra = [(letter, replay_history_of(engine, letter)) for letter in found]
     if json:
         _print_documents([_document(letter, history) for letter, history in extra])

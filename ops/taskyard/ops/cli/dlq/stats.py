@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 
 from taskyard import database
-from taskyard.control import letters
+from taskyard.control import letters, reader_of
 from taskyard.ops.cli.console import print_json, put, say, table
 from taskyard.ops.cli.options import Json
 from taskyard.ops.cli.target_servers import find_target
@@ -19,8 +19,9 @@ def command(json: Json = False) -> None:
 
     Categories are counted for the letters that wait for an operator.
     """
-    with database.opened(find_target(quiet=json).settings.need_database_url()) as engine:
-        counted = letters.stats(engine)
+    settings = find_target(quiet=json).settings
+    with database.opened(settings.need_database_url()) as engine:
+        counted = letters.stats(engine, identity=reader_of(engine, settings))
     if json:
         print_json(asdict(counted))
         return

@@ -6,11 +6,13 @@ import re
 from typing import Final
 
 from taskyard import database, ledger
+from taskyard.access import Identity
+from taskyard.control import reader_of
 from taskyard.errors import NotFound, Refused, TaskyardError
 from taskyard.install.app_queues import Places
 from taskyard.jobs.states import State
 from taskyard.ops.cli.jobs.ledger_outage import SILENT
-from taskyard.records import Records
+from taskyard.records import Record, Records
 from taskyard.settings import Settings
 from taskyard.store import reachable
 
@@ -28,16 +30,21 @@ def find_job(settings: Settings, records: Records, name: str) -> str:
     """Return the one job id that is, or begins with, `name`.
 
     A whole id is searched in the records. The first characters of an id are searched in the ledger,
-    or in the records if the ledger finds no job (the mirror may be late, Postgres unreachable).
-    Raises `NotFound` if neither finds a job, the ledger's error if it did not answer and the
-    records find no job, or `Refused` with the candidates.
+    or in the records if the ledger finds no job (the mirror may be late, Postgres unreachable). A
+    job outside the bounds of `TASKYARD_TOKEN` is not found. Raises `NotFound` if neither finds a
+    job, `TokenRefused`, the ledger's error if it did not answer and the records find no job, or
+    `Refused` with the candidates.
     """
+    reader = _reader(settings)
     with reachable(settings.need_redis_url()):
-        if records.read(name).state is not State.NONE:
-            return name
+        record = records.read(name)
+    if record.state is not State.NONE:
+        if not _is_visible(settings, record, reader):
+            raise no_job(settings, records, name)
+        return name
     _check_length(name)
-    found, silence = _in_ledger(settings, name)
-    found = found or _in_records(settings, records, name)
+    found, silence = _in_ledger(settings, name, reader)
+    found = found or _in_records(settings, records, name, reader)
     if not found:
         if silence is not None:
             raise silence
@@ -71,8 +78,28 @@ def find_in_ledger(settings: Settings, name: str) -> str | None:
     exists, so the only errors are `Refused`, and `NotFound` for a name that is too short.
     """
     _check_length(name)
-    found, _ = _in_ledger(settings, name)
+    found, _ = _in_ledger(settings, name, _reader(settings))
     return _only(name, found) if found else None
+
+
+def _reader(settings: Settings) -> Identity | None:
+    """Return the bearer of `TASKYARD_TOKEN`, which Postgres verifies; None without a token."""
+    if settings.token is None:
+        return None
+    with database.opened(settings.need_database_url()) as engine:
+        return reader_of(engine, settings)
+
+
+def _is_visible(settings: Settings, record: Record, reader: Identity | None) -> bool:
+    """Return whether the job is within the reader's bounds; the record of an ended one is short."""
+    if reader is None or reader.sees(record.queue, record.fields.get("domain")):
+        return True
+    if record.queue:
+        return False
+    found, silence = _in_ledger(settings, record.job_id, reader)
+    if silence is not None:
+        raise silence
+    return record.job_id in found
 
 
 def _check_length(name: str) -> None:
@@ -94,26 +121,34 @@ def _only(name: str, found: list[str]) -> str:
     return found[0]
 
 
-def _in_ledger(settings: Settings, prefix: str) -> tuple[list[str], TaskyardError | None]:
+def _in_ledger(
+    settings: Settings, prefix: str, reader: Identity | None
+) -> tuple[list[str], TaskyardError | None]:
     """Return the ledger's ids, or why it did not answer: an outage is not an empty answer."""
     try:
         with (
             database.opened(settings.need_database_url()) as engine,
             engine.connect() as connection,
         ):
-            return ledger.ids_starting_with(connection, prefix, _SHOWN + 1), None
+            limit = _SHOWN + 1
+            return ledger.ids_starting_with(connection, prefix, limit, identity=reader), None
     except SILENT as error:
         return [], error
 
 
-def _in_records(settings: Settings, records: Records, prefix: str) -> list[str]:
+def _in_records(
+    settings: Settings, records: Records, prefix: str, reader: Identity | None
+) -> list[str]:
     """Search all record keys: slow if there are millions, but it needs no other server."""
     own = records.keys.record("")
     pattern = own + _GLOB.sub(r"\\\1", prefix) + "*"
     found: list[str] = []
     with reachable(settings.need_redis_url()):
         for key in records.client.scan_iter(match=pattern, count=_PAGE, _type="hash"):
-            found.append(key.decode().removeprefix(own))
+            job_id = key.decode().removeprefix(own)
+            if not _is_visible(settings, records.read(job_id), reader):
+                continue
+            found.append(job_id)
             if len(found) > _SHOWN:
                 break
     return sorted(set(found))

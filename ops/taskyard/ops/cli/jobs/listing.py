@@ -10,7 +10,9 @@ import typer
 from sqlalchemy import Connection
 
 from taskyard import database, ledger
+from taskyard.access import Identity
 from taskyard.clock import SYSTEM_CLOCK
+from taskyard.control import reader_of
 from taskyard.jobs.states import State
 from taskyard.ops.cli.console import note, print_json, put, with_sentences
 from taskyard.ops.cli.ids import short
@@ -49,11 +51,14 @@ def command(
         domain=domain,
         since=moment_of(since, now),
     )
-    with database.opened(settings.need_database_url()) as engine, engine.connect() as connection:
-        rows = _with_causes(connection, ledger.newest(connection, wanted, limit))
-        starts = ledger.starts_after_replay(connection, rows)
-        if not rows and queue is not None:
-            _check_queue(connection, settings, queue)
+    with database.opened(settings.need_database_url()) as engine:
+        reader = reader_of(engine, settings)
+        with engine.connect() as connection:
+            found = ledger.newest(connection, wanted, limit, identity=reader)
+            rows = _with_causes(connection, found)
+            starts = ledger.starts_after_replay(connection, rows)
+            if not rows and queue is not None:
+                _check_queue(connection, settings, queue, reader)
     if json:
         print_json(rows)
         return
@@ -108,7 +113,9 @@ def _cause(row: Mapping[str, Any]) -> str | None:
     return ": ".join(part for part in parts if part) or None
 
 
-def _check_queue(connection: Connection, settings: Settings, queue: str) -> None:
-    """Raise `UnknownQueue` for a name that neither the settings nor any job in the ledger has."""
-    if not ledger.newest(connection, ledger.Wanted(queue=queue), 1):
+def _check_queue(
+    connection: Connection, settings: Settings, queue: str, reader: Identity | None
+) -> None:
+    """Raise `UnknownQueue` for a name that neither the settings nor any visible job has."""
+    if not ledger.newest(connection, ledger.Wanted(queue=queue), 1, identity=reader):
         settings.queue(queue)
