@@ -71,5 +71,7 @@ def test_a_result_in_another_format_under_celerys_key_is_not_mistaken(
 def test_a_dead_letter_of_an_app_is_told_as_one(tasks: Any, app: Legacy, yard: Taskyard) -> None:
     job = tasks.fail.delay("no")
     app.await_state(job.id, "dead_lettered")
-    with pytest.raises(DeadLettered, match="no"):
+    with pytest.raises(DeadLettered, match=r"\(exception: ValueError: no\)"):
         yard.job(job.id).result(SOON_S)
+    (note,) = yard.records.read(job.id).history
+    assert (note.code, note.error) == ("exception", "ValueError: no")

@@ -15,6 +15,7 @@ from taskyard.client.timeouts import LAST_ASK_S, NoAnswer, call_with_timeout
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.errors import DeadLettered, JobFailed, NotFound, ResultTimeout
 from taskyard.jobs import Catalogue
+from taskyard.jobs.attempt_outcomes import cause_summary
 from taskyard.jobs.states import LIVE, State
 from taskyard.records import Record, Records
 from taskyard.settings import Settings
@@ -146,7 +147,7 @@ class JobHandle:
             case State.DEAD_LETTERED:
                 letter = letter_id(self.job_id, record.epoch, record.generation)
                 cause = record.cause
-                raise DeadLettered(letter, cause.get("code", ""), cause.get("message", ""))
+                raise DeadLettered(letter, cause.get("code", ""), cause_summary(cause))
             case State.NONE:
                 raise NotFound(
                     f"there is no record of job {self.job_id}: it was never enqueued, its record "

@@ -35,7 +35,7 @@ from taskyard.engine.settle_delivery import RECORDS, Settling
 from taskyard.engine.source_queue import HOLDER, QUEUE
 from taskyard.engine.worker_context import WorkerContext
 from taskyard.errors import DeadLettered
-from taskyard.jobs.attempt_outcomes import Failed
+from taskyard.jobs.attempt_outcomes import Failed, cause_summary
 from taskyard.records import Decided
 from taskyard.runner import death_causes
 from taskyard.wire.credential_argument import CREDENTIAL
@@ -176,7 +176,7 @@ class JobRequest(Request):  # type: ignore[misc]
         """Report a job's death as Celery does: result, errbacks, chord and event."""
         cause = self._yard.records.read(self.id).cause
         letter = letter_id(self.id, decided.epoch, decided.generation)
-        error = DeadLettered(letter, cause.get("code", ""), cause.get("message", ""))
+        error = DeadLettered(letter, cause.get("code", ""), cause_summary(cause))
         self.task.backend.mark_as_failure(
             self.id, error, request=self._context, store_result=self.store_errors
         )

@@ -241,7 +241,7 @@ class TaskRunner:
         if isinstance(error, SystemExit | KeyboardInterrupt):
             # As the task's result it would end the process that asks for it.
             letter = letter_id(case.delivery.job_id, case.run.epoch, case.run.generation)
-            dead = DeadLettered(letter, failure.code, failure.message)
+            dead = DeadLettered(letter, failure.code, failure.summary)
             dead.__cause__ = error
             return dead
         return reportable(error)
@@ -256,7 +256,7 @@ class TaskRunner:
             cause=encode_cause(outcome),
             code=failure.code,
             category=outcome.category,
-            message=failure.message,
+            message=failure.summary,
         )
         return failure
 

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
+from typing import Any
 
 from taskyard.jobs.error_codes import EXCEPTION
 from taskyard.jobs.retry_policy import Category
 
-__all__ = ["Completed", "Decision", "Failed", "Failure", "Outcome", "Retrying"]
+__all__ = [
+    "Completed",
+    "Decision",
+    "Failed",
+    "Failure",
+    "Outcome",
+    "Retrying",
+    "cause_summary",
+]
 
 
 class Decision(StrEnum):
@@ -35,7 +45,17 @@ class Failure:
     @property
     def summary(self) -> str:
         """Return the message, after the exception's class if the code does not name the class."""
-        return f"{self.error_class}: {self.message}" if self.code == EXCEPTION else self.message
+        return _summary(self.code, self.error_class, self.message)
+
+
+def cause_summary(cause: Mapping[str, Any]) -> str:
+    """Return `Failure.summary` of a stored cause of death, empty for an empty cause."""
+    names = ("code", "error_class", "message")
+    return _summary(*(str(cause.get(name) or "") for name in names))
+
+
+def _summary(code: str, error_class: str, message: str) -> str:
+    return f"{error_class}: {message}" if code == EXCEPTION and error_class else message
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,11 +125,11 @@ class Runner:
             case Completed(value):
                 return value
             case Retrying(failure, _):
-                text = f"{failure.code}: {failure.message[:200]}"
+                text = f"{failure.code}: {failure.summary[:200]}"
                 raise JobRetrying(answer.seq, answer.due_us, run.epoch, run.generation, text)
             case Failed(failure, _, _):
                 letter = letter_id(delivery.job_id, run.epoch, run.generation)
-                raise DeadLettered(letter, failure.code, failure.message)
+                raise DeadLettered(letter, failure.code, failure.summary)
 
 
 def encode_result(value: Any, encode: EncodeResult, limit: int) -> bytes | Failure:

@@ -14,7 +14,7 @@ from typing import Any, assert_never
 from taskyard.clock import Clock
 from taskyard.errors import DeadLettered
 from taskyard.jobs import JobContext
-from taskyard.jobs.attempt_outcomes import Decision, Failed, Failure, Retrying
+from taskyard.jobs.attempt_outcomes import Decision, Failed, Failure, Retrying, cause_summary
 from taskyard.records import (
     BeginAnswer,
     Decided,
@@ -138,7 +138,7 @@ class AttemptSteps:
     def _dead(self, job_id: str, epoch: int, generation: int) -> DeadLettered:
         cause = retry_redis("read", job_id, lambda: self.records.read(job_id), self.before).cause
         letter = letter_id(job_id, epoch, generation)
-        return DeadLettered(letter, cause.get("code", ""), cause.get("message", ""))
+        return DeadLettered(letter, cause.get("code", ""), cause_summary(cause))
 
     def _dead_letter(self, delivery: Delivery) -> Decided | Held | Stale | Ended | Reused:
         """Dead-letter a job of unknown history, unless another delivery decided first."""

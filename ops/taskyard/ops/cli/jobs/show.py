@@ -12,6 +12,7 @@ from rich.text import Text
 
 from taskyard.clock import SYSTEM_CLOCK, from_us
 from taskyard.errors import TaskyardError
+from taskyard.jobs.attempt_outcomes import cause_summary
 from taskyard.jobs.states import TERMINAL, State
 from taskyard.ops.cli.console import (
     Command,
@@ -157,7 +158,7 @@ def _ledger(view: JobView) -> str:
 
 
 def _cause(cause: dict[str, Any]) -> str | None:
-    return redact_text(f"{cause.get('code')}: {cause.get('message')}") if cause else None
+    return redact_text(f"{cause.get('code')}: {cause_summary(cause)}") if cause else None
 
 
 def _progress(progress: dict[str, Any]) -> str | None:
