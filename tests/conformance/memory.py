@@ -13,6 +13,7 @@ import pytest
 from conformance.handlers import FOLDER, Diary
 from conformance.stage import Seen, waits_between
 from support.acts import World
+from support.yard import catalogue
 from taskyard.client import JobHandle
 from taskyard.jobs import JobType
 from taskyard.settings import Settings
@@ -36,6 +37,9 @@ class MemoryStage:
         diary = Diary(folder)
         diary.prepare()
         with Yard(Settings(builtin_jobs=True)) as yard:
+            # The client of a service that has imported no handler, as before servers: it checks no
+            # annotation, the worker does.
+            yard.catalogue = catalogue()
             monkeypatch.setenv(FOLDER, str(folder))
             monkeypatch.setattr(World, "die", staticmethod(_killed))
             monkeypatch.setattr(World, "pass_s", staticmethod(yard.clock.wait_s))

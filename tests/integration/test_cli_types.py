@@ -28,6 +28,24 @@ job_retry_policies:
 """
 
 
+HANDLER = """
+from pydantic import BaseModel
+from taskyard.jobs import job
+
+class Order(BaseModel):
+    number: int
+
+POLICY = {"max_retries": 2, "no_retry_errors": ["no_customer"]}
+
+@job("book_order", queue="exec", time_limit_s=30, policy=POLICY)
+def book_order(order: Order) -> None: ...
+"""
+OVER_IT = """
+job_types: {book_order: {queue: plan}}
+job_retry_policies: {book_order: {max_retries: 5}}
+"""
+
+
 @pytest.fixture
 def shell(tmp_path: Path) -> Shell:
     (tmp_path / "own.yaml").write_text(OWN)
@@ -95,6 +113,34 @@ def test_a_type_that_only_a_decorator_defines_names_its_handler() -> None:
 
     source = f"decorator of {weigh.__module__}.{weigh.__qualname__}"
     assert by_decorator(registry["weigh"]) == {"queue": source, "policy.max_retries": source}
+
+
+def test_each_field_of_decorator_and_file_names_its_own_origin(tmp_path: Path) -> None:
+    (tmp_path / "shop_jobs.py").write_text(HANDLER)
+    (tmp_path / "own.yaml").write_text(OVER_IT)
+    folder = tmp_path / "shop-1.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: shop\nVersion: 1\n")
+    (folder / "entry_points.txt").write_text("[taskyard.jobs]\nshop = shop_jobs\n")
+    # No server is there: the payload is refused before one is asked.
+    servers = dict.fromkeys(("TASKYARD_REDIS_URL", "TASKYARD_BROKER_URL"), "redis://127.0.0.1:1/0")
+    variables = {"TASKYARD_JOB_TYPES": "own.yaml", "PYTHONPATH": str(tmp_path), **servers}
+    shell = Shell(tmp_path, variables)
+
+    fields = shell.run("types", "show", "book_order", "--json").document["fields"]
+
+    decorator = "decorator of shop_jobs.book_order"
+    assert fields["queue"] == {"value": "plan", "origin": "own.yaml"}
+    assert fields["time_limit_s"] == {"value": 30.0, "origin": decorator}
+    assert fields["max_retries"] == {"value": 5, "origin": "own.yaml"}
+    assert fields["no_retry_errors"] == {"value": ["no_customer"], "origin": decorator}
+    assert fields["payload_annotation"] == {
+        "value": "shop_jobs:Order",
+        "origin": "handler shop_jobs.book_order",
+    }
+    refused = shell.run("jobs", "enqueue", "book_order", '{"order_no": "1"}')
+    assert refused.code == 2
+    assert "number: this required field is missing" in refused.err
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,11 @@ from types import FunctionType
 import pytest
 from pydantic import BaseModel
 
-from taskyard.errors import DuplicateName, InvalidSettings
+from taskyard.errors import DuplicateName, InvalidPayload, InvalidSettings
 from taskyard.jobs.attempt_context import JobContext
 from taskyard.jobs.catalogue import Catalogue
 from taskyard.jobs.handler_registry import ENTRY_POINTS, Registry
+from taskyard.jobs.retry_policy import RetryPolicy
 
 
 class Payload(BaseModel):
@@ -109,6 +110,70 @@ def test_what_only_a_decorator_defines_is_laid_under_the_catalogue() -> None:
     merged = registry.under(Catalogue.load(built_in=True))
     assert merged["new"].policy.max_retries == 9
     assert merged["plan_generation"].queue == "plan", "the file wins"
+
+
+def test_a_field_that_a_file_does_not_have_stays_the_decorators(tmp_path: Path) -> None:
+    file = tmp_path / "types.yaml"
+    file.write_text(
+        "job_types: {new: {queue: plan, owner: null}}\n"
+        "job_retry_policies: {new: {max_retries: 5}}\n"
+    )
+    registry = Registry()
+    policy = {"max_retries": 2, "no_retry_errors": ["no_customer"]}
+    registry.job("new", queue="exec", time_limit_s=30, owner="me", policy=policy)(plain)
+
+    merged = registry.under(Catalogue.load(file))["new"]
+
+    assert (merged.queue, merged.time_limit_s, merged.owner) == ("plan", 30, None)
+    assert merged.policy == RetryPolicy(max_retries=5, no_retry_errors=("no_customer",))
+
+
+def test_a_decorators_policy_stays_where_a_file_has_none(tmp_path: Path) -> None:
+    file = tmp_path / "types.yaml"
+    file.write_text("job_types: {new: {queue: plan}}")
+    registry = Registry()
+    registry.job("new", policy=RetryPolicy(max_retries=9))(plain)
+    assert registry.under(Catalogue.load(file))["new"].policy.max_retries == 9
+
+
+def test_fields_that_are_valid_only_alone_are_refused_with_both_places(tmp_path: Path) -> None:
+    file = tmp_path / "types.yaml"
+    file.write_text(
+        "job_types: {new: {queue: plan}}\njob_retry_policies: {new: {retry_on_errors: [a]}}"
+    )
+    registry = Registry()
+    registry.job("new", queue="exec", policy={"no_retry_errors": ["a"]})(plain)
+    with pytest.raises(InvalidSettings) as refusal:
+        registry.under(Catalogue.load(file))
+    assert f"{__file__}:{line_of(plain)}: job type 'new': policy: " in str(refusal.value)
+    assert str(refusal.value).endswith(
+        "These are the decorator's fields with those of the job type file over them: correct one "
+        "of the two"
+    )
+
+
+def test_a_payload_must_fit_the_annotation_of_a_handler_that_is_registered() -> None:
+    registry = Registry()
+    registry.job("new", queue="exec")(with_context)
+    registry.job("raw", queue="exec")(plain)
+    types = registry.under(Catalogue.load())
+    types["new"].check_payload({"number": 1})
+    types["raw"].check_payload("anything")
+    with pytest.raises(InvalidPayload, match=r"does not fit job type 'new':\n  number: "):
+        types["new"].check_payload({"number": "many"})
+
+
+def test_a_payload_must_fit_the_files_model_and_the_annotation(tmp_path: Path) -> None:
+    file = tmp_path / "types.yaml"
+    model = "taskyard.jobs.retry_policy:RetryPolicy"
+    file.write_text(f"job_types: {{new: {{queue: plan, payload_model: '{model}'}}}}")
+    registry = Registry()
+    registry.job("new")(with_context)
+    job_type = registry.under(Catalogue.load(file))["new"]
+    with pytest.raises(InvalidPayload, match=r"\n  number: Extra inputs"):
+        job_type.check_payload({"number": 1})
+    with pytest.raises(InvalidPayload, match=r"\n  number: this required field is missing"):
+        job_type.check_payload({"max_retries": 1})
 
 
 @pytest.mark.parametrize(("function", "count"), [(nothing, 0), (three, 3)])

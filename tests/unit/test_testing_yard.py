@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
+from pydantic import BaseModel, Field, RootModel
 
 from taskyard.client import Taskyard
 from taskyard.errors import (
     CodedError,
+    InvalidPayload,
     JobFailed,
     LeaseLost,
     NotFound,
@@ -21,7 +23,7 @@ from taskyard.errors import (
     ResultTimeout,
     TaskyardError,
 )
-from taskyard.jobs import JobContext
+from taskyard.jobs import Catalogue, JobContext, JobType
 from taskyard.jobs.handler_registry import Registry
 from taskyard.jobs.states import State
 from taskyard.settings import Settings
@@ -30,6 +32,19 @@ from taskyard.testing import ProcessKilled, Yard, YardClock
 S = timedelta(seconds=1)
 START = datetime(2030, 1, 1, tzinfo=UTC)
 LINEAR = {"max_retries": 3, "backoff_strategy": "linear", "base_delay_ms": 10_000, "jitter": False}
+
+
+class Order(BaseModel):
+    numbers: tuple[int, ...] = Field(strict=True)
+
+
+class Numbers(RootModel[list[int]]): ...
+
+
+def book(order: Order) -> None: ...
+
+
+def add(numbers: Numbers) -> None: ...
 
 
 class Shop:
@@ -81,6 +96,25 @@ def test_nothing_runs_before_it_is_told_to(yard: Yard, shop: Shop) -> None:
     assert yard.run() == 1
     assert (job.state(), shop.ran) == (State.COMPLETED, [1])
     assert yard.run() == 0
+
+
+def test_a_job_type_of_the_catalogue_wins_over_the_decorator_as_in_a_worker(shop: Shop) -> None:
+    catalogue = Catalogue({"work": JobType(name="work", queue="plan")})
+    with Yard(catalogue=catalogue, handlers=shop.handlers) as yard:
+        assert yard.catalogue["work"].queue == "plan"
+        assert yard.catalogue["work"].policy.max_retries == 3
+
+
+def test_a_payload_is_checked_against_the_handlers_annotation(shop: Shop) -> None:
+    shop.handlers.job("book", queue="exec")(book)
+    shop.handlers.job("add", queue="exec")(add)
+    with Yard(handlers=shop.handlers) as yard:
+        with pytest.raises(InvalidPayload, match="numbers: Input should be a valid tuple"):
+            # JSON has no tuples, so a worker would refuse it too.
+            yard.enqueue("book", {"numbers": (1, 2)})
+        assert yard.enqueued == []
+        yard.enqueue("add", [1, 2])
+        assert yard.run() == 1
 
 
 def test_run_one_serves_one_message(yard: Yard, shop: Shop) -> None:

@@ -92,7 +92,7 @@ def check(request: EnqueueRequest, settings: Settings, catalogue: Catalogue) -> 
     queue = job_type.queue if request.queue is None else request.queue
     payload = _payload(request.payload)
     payload_json = _encoded(request.job_type, payload, settings.max_payload_bytes)
-    _check_model(job_type, payload)
+    _check_model(job_type, payload, payload_json)
     return CheckedRequest(
         job_id=_job_id(request, settings.namespace),
         keyed=request.idempotency_key is not None,
@@ -147,13 +147,14 @@ def _depth(payload: Any) -> int:
     return deepest
 
 
-def _check_model(job_type: JobType, payload: Any) -> None:
-    if isinstance(payload, Mapping) or job_type.payload_model is None:
-        job_type.check_payload(payload)
-        return
-    raise InvalidPayload(
-        f"the payload of {job_type.name!r} must be a mapping or its model, got {payload!r:.60}"
-    )
+def _check_model(job_type: JobType, payload: Any, payload_json: str) -> None:
+    if job_type.payload_model is not None and not isinstance(payload, Mapping):
+        raise InvalidPayload(
+            f"the payload of {job_type.name!r} must be a mapping or its model, got {payload!r:.60}"
+        )
+    if job_type.checks_payload:
+        # What the worker validates: JSON has no tuples, and its keys are texts.
+        job_type.check_payload(json.loads(payload_json))
 
 
 def _priority(request: EnqueueRequest, job_type: JobType, queue: str, settings: Settings) -> int:

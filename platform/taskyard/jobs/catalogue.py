@@ -17,10 +17,11 @@ import yaml
 from pydantic import ValidationError
 
 from taskyard.errors import InvalidSettings, UnknownJobType
+from taskyard.jobs.retry_policy import RetryPolicy
 from taskyard.jobs.types import JobType
 from taskyard.settings import Settings
 
-__all__ = ["BUILT_IN", "Catalogue", "define", "layers"]
+__all__ = ["BUILT_IN", "Catalogue", "define", "layers", "merge_fields"]
 
 BUILT_IN: Final = "built in"
 
@@ -148,12 +149,19 @@ def _section(document: dict[str, object], key: str, source: str) -> dict[str, di
 
 def _merge(into: dict[str, dict[str, object]], more: dict[str, dict[str, object]]) -> None:
     for name, raw in more.items():
-        known = into.setdefault(name, {})
-        policy, override = known.get("policy"), raw.get("policy")
-        known.update(raw)
-        if isinstance(policy, dict) and isinstance(override, dict):
-            # A change of one limit must not remove the other limits of the policy.
-            known["policy"] = {**policy, **override}
+        into[name] = merge_fields(into.get(name, {}), raw)
+
+
+def merge_fields(under: Mapping[str, object], over: Mapping[str, object]) -> dict[str, object]:
+    """Return the fields of a type from two sources; `over` wins, within the policy too."""
+    merged = {**under, **over}
+    policy, override = under.get("policy"), over.get("policy")
+    if isinstance(policy, RetryPolicy):
+        policy = policy.model_dump(exclude_unset=True)
+    if isinstance(policy, Mapping) and isinstance(override, Mapping):
+        # A change of one limit must not remove the other limits of the policy.
+        merged["policy"] = {**policy, **override}
+    return merged
 
 
 def define(name: str, raw: Mapping[str, object]) -> JobType:

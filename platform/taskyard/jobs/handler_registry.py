@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
 from typing import Any, Final, TypeVar
 
@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from taskyard.errors import DuplicateName, InvalidSettings
 from taskyard.jobs.attempt_context import JobContext
-from taskyard.jobs.catalogue import Catalogue, define
+from taskyard.jobs.catalogue import Catalogue, define, merge_fields
 from taskyard.jobs.types import JobType
 
 __all__ = ["ENTRY_POINTS", "Handler", "Registry", "job", "registry"]
@@ -29,7 +29,8 @@ class Handler:
     """A registered handler: the function, and what its signature says.
 
     `payload_model` is None if the handler takes the raw payload; `wants_context` if the handler
-    takes a second parameter. `job_type` is set if the decorator itself defines the type. A
+    takes a second parameter. `settings` are those of the decorator, as they were given.
+    `job_type` is set if the decorator itself defines the type. A
     decorator with settings and without a queue defines no type: then `lacks_queue` is the
     decorator's place in the code, and a job type file must define the type.
     """
@@ -41,6 +42,7 @@ class Handler:
     is_async: bool
     job_type: JobType | None
     lacks_queue: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Registry:
@@ -54,8 +56,8 @@ class Registry:
 
         It takes `(payload)` or `(payload, context)`; a pydantic annotation on the payload makes it
         validated. With settings (`queue="exec"`, `policy={...}` and the other fields of `JobType`)
-        it also defines the type for workers, unless a job type file does; a client reads only the
-        files. Raises `DuplicateName`, and `InvalidSettings` with file and line for wrong settings.
+        it also defines the type for whoever imports the module; a field that a job type file has
+        wins. Raises `DuplicateName`, and `InvalidSettings` with file and line for wrong settings.
         """
 
         def register(function: F) -> F:
@@ -105,22 +107,15 @@ class Registry:
         return failures
 
     def under(self, catalogue: Catalogue) -> Catalogue:
-        """Return the catalogue with the types that only decorators define; its own types win.
+        """Return the catalogue with the decorators' settings laid under its own, field by field.
 
         Raises `InvalidSettings` for a decorator without a queue, unless the catalogue defines the
-        type.
+        type, and for fields that are valid alone and not together.
         """
         for handler in self.handlers():
-            if handler.name in catalogue:
-                continue
-            if handler.lacks_queue:
-                raise InvalidSettings(
-                    f"{handler.lacks_queue}: job type {handler.name!r} has settings and no queue. "
-                    'Give its decorator one (queue="exec"), or define the type in a file that '
-                    "TASKYARD_JOB_TYPES names"
-                )
-            if handler.job_type is not None:
-                catalogue = catalogue.with_type(handler.job_type)
+            job_type = _under(handler, catalogue)
+            if job_type is not None:
+                catalogue = catalogue.with_type(job_type)
         return catalogue
 
     def __getitem__(self, name: str) -> Handler:
@@ -146,6 +141,35 @@ def _place(function: Callable[..., Any]) -> str:
     return f"{code.co_filename}:{code.co_firstlineno}"
 
 
+def _under(handler: Handler, catalogue: Catalogue) -> JobType | None:
+    """Return the handler's type: the fields of the catalogue, then those of the decorator."""
+    if handler.name in catalogue:
+        return _merged(handler, catalogue[handler.name]).with_annotation(handler.payload_model)
+    if handler.lacks_queue:
+        raise InvalidSettings(
+            f"{handler.lacks_queue}: job type {handler.name!r} has settings and no queue. "
+            'Give its decorator one (queue="exec"), or define the type in a file that '
+            "TASKYARD_JOB_TYPES names"
+        )
+    if handler.job_type is None:
+        return None
+    return handler.job_type.with_annotation(handler.payload_model)
+
+
+def _merged(handler: Handler, known: JobType) -> JobType:
+    if not handler.settings:
+        return known
+    # Only what was set: a default of the file's type must not hide a field of the decorator.
+    own = known.model_dump(exclude_unset=True, exclude={"name"})
+    try:
+        return define(handler.name, merge_fields(handler.settings, own))
+    except InvalidSettings as error:
+        raise InvalidSettings(
+            f"{_place(handler.function)}: {error} These are the decorator's fields with those of "
+            "the job type file over them: correct one of the two"
+        ) from error
+
+
 def _with_settings(handler: Handler, settings: Mapping[str, Any]) -> Handler:
     """Return the handler with its decorator's type, or with the place of the missing queue."""
     place = _place(handler.function)
@@ -155,6 +179,7 @@ def _with_settings(handler: Handler, settings: Mapping[str, Any]) -> Handler:
         job_type = define(handler.name, {"queue": "", **settings})
     except InvalidSettings as error:
         raise InvalidSettings(f"{place}: {error}") from error
+    handler = replace(handler, settings=settings)
     if lacks_queue:
         return replace(handler, lacks_queue=place)
     return replace(handler, job_type=job_type)

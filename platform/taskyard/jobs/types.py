@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 from pydantic_core import ErrorDetails
 
 from taskyard.errors import InvalidPayload, InvalidSettings
@@ -46,6 +46,19 @@ class JobType(BaseModel):
     shed_class: str | None = None
     owner: str | None = None
     domain: str | None = Field(default=None, pattern=r"^[^\s,]{1,200}$")
+    # Not a field: no file can name it, and no listing can print a class.
+    _annotation: type[BaseModel] | None = PrivateAttr(default=None)
+
+    @property
+    def annotation(self) -> type[BaseModel] | None:
+        """The pydantic class of the handler's payload; None if this process has no such handler."""
+        return self._annotation
+
+    def with_annotation(self, annotation: type[BaseModel] | None) -> Self:
+        """Return a copy whose payloads must also fit `annotation`."""
+        copy = self.model_copy()
+        copy._annotation = annotation
+        return copy
 
     def model(self) -> type[BaseModel] | None:
         """Return the payload's model, imported on demand; raises `InvalidSettings` without it."""
@@ -65,15 +78,23 @@ class JobType(BaseModel):
             raise InvalidSettings(msg)
         return found
 
+    @property
+    def checks_payload(self) -> bool:
+        """Whether the type or its handler here has a model for the payload."""
+        return self.payload_model is not None or self._annotation is not None
+
     def check_payload(self, payload: object) -> None:
-        """Raise `InvalidPayload` with field, value and expectation for a wrong payload."""
-        model = self.model()
-        if model is None:
-            return
-        try:
-            model.model_validate(payload)
-        except ValidationError as error:
-            raise InvalidPayload(describe(self.name, error)) from error
+        """Check the payload, JSON data, against the type's model and the handler's annotation.
+
+        Raises `InvalidPayload` naming field, value and expectation.
+        """
+        for model in dict.fromkeys((self.model(), self._annotation)):
+            if model is None:
+                continue
+            try:
+                model.model_validate(payload)
+            except ValidationError as error:
+                raise InvalidPayload(describe(self.name, error)) from error
 
 
 def describe(job_type: str, error: ValidationError) -> str:

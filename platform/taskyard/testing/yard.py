@@ -12,7 +12,7 @@ from taskyard.client import JobHandle
 from taskyard.clock import from_us
 from taskyard.errors import NotFound, TaskyardError
 from taskyard.jobs import Catalogue, JobType, registry
-from taskyard.jobs.handler_registry import Registry
+from taskyard.jobs.handler_registry import Handler, Registry
 from taskyard.jobs.letter_states import LetterStatus
 from taskyard.runner import Rules
 from taskyard.settings import Settings
@@ -38,13 +38,13 @@ class LiveCatalogue(Catalogue):
     def __init__(self, base: Catalogue, handlers: Registry) -> None:
         super().__init__({})
         self._base, self._handlers = base, handlers
+        self._merged: tuple[tuple[Handler, ...], Catalogue] | None = None
 
     def _now(self) -> Catalogue:
-        known = self._base
-        for handler in self._handlers.handlers():
-            if handler.job_type is not None:
-                known = known.with_type(handler.job_type)
-        return known
+        handlers = self._handlers.handlers()
+        if self._merged is None or self._merged[0] != handlers:
+            self._merged = (handlers, self._handlers.under(self._base))
+        return self._merged[1]
 
     def __getitem__(self, name: str) -> JobType:
         """Return the job type called `name`; raises `UnknownJobType` with the nearest names."""

@@ -16,11 +16,11 @@ from sqlalchemy import Engine
 
 from taskyard import database
 from taskyard.control import KnownTypes, identify
-from taskyard.errors import InvalidSettings
 from taskyard.jobs import Catalogue, registry
 from taskyard.ops.cli.console import note, print_json, print_sentence, say
 from taskyard.ops.cli.dlq.replay_letter import Replay, ReplayStatus, Wish, replay_one
 from taskyard.ops.cli.ids import written
+from taskyard.ops.cli.local_handlers import load_handlers
 from taskyard.ops.cli.options import Json
 from taskyard.ops.cli.payload import read_edit
 from taskyard.ops.cli.target_servers import find_target
@@ -142,10 +142,6 @@ def known_types(settings: Settings) -> KnownTypes:
 
     An operator's machine needs no handler: where they cannot be imported a line says why.
     """
-    try:
-        failures = registry.load_entry_points(built_in=settings.builtin_jobs)
-    except InvalidSettings as error:
-        failures = [str(error)]
-    for failure in failures:
+    for failure in load_handlers(settings):
         note(f"the payload is checked without some handlers: {failure}")
     return KnownTypes(registry.under(Catalogue.of(settings)), registry)

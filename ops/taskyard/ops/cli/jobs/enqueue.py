@@ -7,9 +7,9 @@ from typing import Annotated, Any
 import typer
 
 from taskyard.client import JobHandle, Taskyard
-from taskyard.jobs import Catalogue, registry
 from taskyard.ops.cli.console import note, print_json, say
 from taskyard.ops.cli.jobs.wait import DEFAULT_TIMEOUT_S, result_text
+from taskyard.ops.cli.local_handlers import load_handlers
 from taskyard.ops.cli.options import Json, patience
 from taskyard.ops.cli.payload import read_payload
 from taskyard.ops.cli.queues.unserved import warn_if_unserved
@@ -47,10 +47,9 @@ def command(
     """
     body = read_payload(payload)
     settings = find_target(quiet=json).settings
-    if job_type not in Catalogue.of(settings):
-        # The type may be defined by its handler's decorator.
-        for failure in registry.load_entry_points(built_in=settings.builtin_jobs):
-            note(failure)
+    # A decorator may define the type, and an annotation its payload.
+    for failure in load_handlers(settings):
+        note(failure)
     with Taskyard(settings) as yard:
         handle = yard.enqueue(
             job_type,

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from taskyard.errors import InvalidSettings
 from taskyard.jobs import Catalogue, JobType, registry
-from taskyard.jobs.catalogue import layers
+from taskyard.jobs.catalogue import define, layers
 from taskyard.jobs.handler_registry import Handler
+from taskyard.ops.cli.local_handlers import load_handlers
 from taskyard.settings import Settings
 
 __all__ = ["DEFAULT", "Known", "by_decorator", "known_types", "the_type"]
@@ -40,13 +40,13 @@ def known_types(settings: Settings) -> tuple[dict[str, Known], str | None]:
     Raises `InvalidSettings` for a file that cannot be used.
     """
     catalogue = Catalogue.of(settings)
-    silence = _load_handlers(settings)
+    silence = "; ".join(load_handlers(settings)) or None
     handlers = {handler.name: handler for handler in registry.handlers()}
     files = _by_files(settings)
     found = {}
     for name, job_type in registry.under(catalogue).items():
         handler = handlers.get(name)
-        origins = files[name] if name in catalogue else by_decorator(handler)
+        origins = {**by_decorator(handler), **files.get(name, {})}
         found[name] = Known(job_type, origins, _full_name(handler))
     return found, silence
 
@@ -57,42 +57,32 @@ def the_type(types: Mapping[str, Known], name: str) -> Known:
     return types[catalogue[name].name]
 
 
-def _load_handlers(settings: Settings) -> str | None:
-    try:
-        failures = registry.load_entry_points(built_in=settings.builtin_jobs)
-    except InvalidSettings as error:
-        return str(error)
-    return "; ".join(failures) or None
-
-
 def _by_files(settings: Settings) -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = {}
     for source, types in layers(*settings.job_types, built_in=settings.builtin_jobs):
         for name, raw in types.items():
-            origins = found.setdefault(name, {})
-            for field, value in raw.items():
-                if field == "policy" and isinstance(value, dict):
-                    origins.update({f"policy.{part}": source for part in value})
-                else:
-                    origins[field] = source
+            found.setdefault(name, {}).update(_origins(raw, source))
     return found
 
 
 def by_decorator(handler: Handler | None) -> dict[str, str]:
-    """Return the origins of a type that only its handler's decorator defines."""
-    if handler is None or handler.job_type is None:
+    """Return the origins of the fields that the handler's decorator sets."""
+    if handler is None or not handler.settings:
         return {}
-    source = f"decorator of {_full_name(handler)}"
-    given = handler.job_type.model_fields_set - {"name", "policy"}
-    policy = handler.job_type.policy.model_fields_set if _has_policy(handler.job_type) else ()
-    return {
-        **dict.fromkeys(given, source),
-        **dict.fromkeys((f"policy.{part}" for part in policy), source),
-    }
+    given = define(handler.name, {"queue": "", **handler.settings})
+    fields = given.model_dump(exclude_unset=True, include=set(handler.settings))
+    return _origins(fields, f"decorator of {_full_name(handler)}")
 
 
-def _has_policy(job_type: JobType) -> bool:
-    return "policy" in job_type.model_fields_set
+def _origins(fields: Mapping[str, object], source: str) -> dict[str, str]:
+    """Return `source` for each field, and for each field of a policy as `policy.<field>`."""
+    found: dict[str, str] = {}
+    for name, value in fields.items():
+        if name == "policy" and isinstance(value, Mapping):
+            found.update({f"policy.{part}": source for part in value})
+        else:
+            found[name] = source
+    return found
 
 
 def _full_name(handler: Handler | None) -> str | None:

@@ -56,6 +56,8 @@ def facts(known: Known, target: Target) -> Iterator[Fact]:
         yield Fact("priority", job_type.priority, known.origin("priority"))
     for name in _OWN:
         yield Fact(name, getattr(job_type, name), known.origin(name))
+        if name == "payload_model":
+            yield _annotation(known)
     policy = job_type.policy.model_dump(mode="json")
     for name in _POLICY:
         yield Fact(name, policy[name], known.origin(f"policy.{name}"))
@@ -63,6 +65,15 @@ def facts(known: Known, target: Target) -> Iterator[Fact]:
     yield Fact("waits_ms", waits_ms(job_type.policy), "computed")
     for name in _SETTINGS:
         yield Fact(name, getattr(settings, name), target.origins.get(name, DEFAULT))
+
+
+def _annotation(known: Known) -> Fact:
+    """Return the model of the handler's payload, against which a worker checks it."""
+    model = known.job_type.annotation
+    if model is None:
+        return Fact("payload_annotation", None, DEFAULT)
+    named = f"{model.__module__}:{model.__qualname__}"
+    return Fact("payload_annotation", named, f"handler {known.handler}")
 
 
 def never_retried(policy: RetryPolicy) -> str:
