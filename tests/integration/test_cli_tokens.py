@@ -136,6 +136,27 @@ def test_a_whole_token_as_an_argument_is_refused_and_named_by_its_id(
         assert f"Run: taskyard tokens revoke {token.id}" in ran.err
 
 
+@pytest.mark.parametrize("json", [(), ("--json",)])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("tokens", "create", "{}", "--role", "viewer"),
+        ("tokens", "create", "bob@x", "--role", "viewer", "--queues", "{}"),
+        ("tokens", "create", "bob@x", "--role", "viewer", "--queues", "{},,"),
+        ("tokens", "create", "bob@x", "--role", "viewer", "--grant", "{}"),
+        ("users", "grant", "{}", "--role", "viewer"),
+        ("users", "revoke", "{}"),
+    ],
+)
+def test_a_whole_token_where_a_name_belongs_is_shown_nowhere(
+    admin: Shell, words: tuple[str, ...], json: tuple[str, ...]
+) -> None:
+    token = Token.new()
+    ran = admin.run(*(word.format(token.reveal()) for word in words), *WHY, *json)
+    assert ran.code != 0
+    assert token.secret not in ran.out + ran.err
+
+
 def test_no_command_takes_a_token_as_an_option() -> None:
     for noun, entry in COMMANDS.items():
         verbs = [entry] if isinstance(entry, Command) else list(entry.verbs.values())

@@ -7,14 +7,17 @@ import hmac
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import Engine, select, text, update
 
+from taskyard import audit
 from taskyard.access import Action, Identity, Role, Token
-from taskyard.control import identify, tokens
+from taskyard.audit import Outcome
+from taskyard.control import identify, keys, tokens, users
 from taskyard.control import identity as identity_module
 from taskyard.control.identity import token_identity
 from taskyard.control.rights import Rights, check_grantable, check_subject
@@ -330,6 +333,71 @@ def test_a_name_that_misleads_is_refused(database: Engine, name: str) -> None:
     with pytest.raises(InvalidRights, match="name"):
         make(database, subject=name)
     assert last_entry(database)["outcome"].startswith("refused: ")
+
+
+def _given(database: Engine, where: str, text: str) -> None:
+    """Give a text that is stored as a name, as each verb takes it."""
+    held, viewer = {"identity": ROOT, "reason": WHY}, Role.VIEWER
+    match where:
+        case "subject of a token":
+            tokens.create(database, text, OPERATOR, **held)
+        case "queue of a token":
+            make(database, Rights(viewer, queues=frozenset({text})))
+        case "domain of a token":
+            make(database, Rights(viewer, domains=frozenset({text})))
+        case "subject of a grant":
+            users.grant(database, text, OPERATOR, **held)
+        case "queue of a grant":
+            users.grant(database, "bob@x", Rights(viewer, queues=frozenset({text})), **held)
+        case "revoked name":
+            users.revoke(database, text, **held)
+        case _:
+            binding = keys.Binding(frozenset({text}), OPERATOR)
+            keys.register(database, Path("no-such-folder/ring"), bytes(32), binding, **held)
+
+
+@pytest.mark.parametrize("around", ["{}", "queue-{}", "{}@example.com"])
+@pytest.mark.parametrize(
+    "where",
+    [
+        "subject of a token", "queue of a token", "domain of a token", "subject of a grant",
+        "queue of a grant", "revoked name", "subject of a key",
+    ],
+)  # fmt: skip
+def test_a_whole_token_where_a_name_belongs_is_refused_and_stored_nowhere(
+    database: Engine, where: str, around: str
+) -> None:
+    token = Token.new()
+    with pytest.raises((InvalidRights, NotFound)) as caught:
+        _given(database, where, around.format(token.reveal()))
+    assert token.secret not in str(caught.value)
+    with database.connect() as connection:
+        for table in ("operator_audit_log", "operator_tokens", "operator_grants"):
+            rows = connection.execute(text(f"SELECT stored::text FROM {table} AS stored")).scalars()
+            assert not any(token.secret in row for row in rows)
+
+
+def test_an_audit_row_holds_no_token_in_any_of_its_columns(database: Engine) -> None:
+    token = Token.new()
+    request_id, secret = uuid.uuid4(), token.reveal()
+    entry = audit.Entry(
+        request_id=request_id,
+        action_type=Action.CREATE_TOKEN,
+        operator_identity=secret,
+        identity_via="test",
+        reason=f"see {secret}",
+        outcome=Outcome.REQUESTED,
+        on_behalf_of=secret,
+        target_request_id=secret,
+        detail={"queues": [secret, {"deep": (secret,)}], secret: "key"},
+    )
+    with database.begin() as connection:
+        audit.write(connection, entry)
+        audit.answer(connection, request_id, Outcome.APPLIED, {"queue": secret})
+        rows = audit.rows_of(connection, request_id)
+    assert len(rows) == 2
+    assert token.secret not in str(rows)
+    assert token.id in str(rows)
 
 
 @pytest.mark.parametrize("name", ["ada@example.com", "ci-deploy", "x" * 200, "Zoë"])

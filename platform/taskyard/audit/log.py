@@ -12,7 +12,7 @@ from sqlalchemy import Connection, insert, literal, select
 
 from taskyard.access import Action
 from taskyard.database.tables import AUDIT
-from taskyard.wire.redaction import redact_text
+from taskyard.wire.redaction import mask_tokens, redact_text
 
 __all__ = ["Entry", "Outcome", "answer", "refused", "rows_of", "write"]
 
@@ -51,8 +51,8 @@ class Entry:
 
 
 def write(connection: Connection, entry: Entry) -> None:
-    """Append `entry` in the caller's transaction."""
-    connection.execute(insert(AUDIT).values(**asdict(entry)))
+    """Append `entry` in the caller's transaction; tokens and credentials in it are masked."""
+    connection.execute(insert(AUDIT).values(_without_secrets(asdict(entry))))
 
 
 def answer(
@@ -67,10 +67,24 @@ def answer(
     request = select(
         *copied,
         literal(outcome).label("outcome"),
-        literal(dict(detail), AUDIT.c.detail.type).label("detail"),
+        literal(_without_secrets(dict(detail)), AUDIT.c.detail.type).label("detail"),
     ).where(AUDIT.c.request_id == request_id, AUDIT.c.outcome == Outcome.REQUESTED)
     names = [column.name for column in copied]
     connection.execute(insert(AUDIT).from_select([*names, "outcome", "detail"], request))
+
+
+def _without_secrets(value: Any) -> Any:
+    """Return the value with tokens and credentials masked: no row can be changed later."""
+    match value:
+        case str():
+            # A member of an enum keeps its type.
+            masked = mask_tokens(value)
+            return value if masked == value else masked
+        case Mapping():
+            return {_without_secrets(name): _without_secrets(item) for name, item in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [_without_secrets(item) for item in value]
+    return value
 
 
 def rows_of(connection: Connection, request_id: uuid.UUID) -> list[dict[str, Any]]:

@@ -23,8 +23,9 @@ from taskyard.clock import SYSTEM_CLOCK, Clock
 from taskyard.control.change_key_ring import change_ring, write_private
 from taskyard.control.operator_reasons import check_reason
 from taskyard.control.operator_verb import VerbCall, audited
-from taskyard.control.rights import Rights, check_grantable
+from taskyard.control.rights import Rights, check_grantable, check_no_secret
 from taskyard.errors import InvalidRights, NotFound, Refused
+from taskyard.wire.redaction import mask_tokens
 
 __all__ = ["DEFAULT_OVERLAP", "LONGEST_OVERLAP", "Binding", "create", "register", "retire"]
 
@@ -43,6 +44,8 @@ class Binding:
 
     def key(self, public_key: bytes) -> PublicKey:
         """Return the key ring's entry; raises `InvalidRights` for an invalid name."""
+        for subject in self.subjects:
+            check_no_secret("a key's subject", subject)
         facts = {
             **self.rights.columns(),
             "public_key": text_of(public_key),
@@ -165,7 +168,7 @@ def _with_new(ring: KeyRing, key: PublicKey) -> KeyRing:
 def _ended(ring: KeyRing, key_id: str, ends: datetime) -> PublicKey:
     key = ring.get(key_id)
     if key is None:
-        raise NotFound(f"the key ring has no key {key_id[:40]!r}. See: taskyard keys list")
+        raise NotFound(f"the key ring has no key {mask_tokens(key_id)[:40]!r}. See: taskyard keys list")
     if key.not_after is not None and key.not_after <= ends:
         raise Refused(f"the key {key_id} already ends at {key.not_after:%Y-%m-%d %H:%M:%S} UTC")
     return key.model_copy(update={"not_after": ends})

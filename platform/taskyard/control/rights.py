@@ -10,8 +10,9 @@ from typing import Any, Final
 from taskyard.access import RIGHTS, Action, Identity, Role
 from taskyard.errors import InvalidRights, NotPermitted
 from taskyard.wire.control_characters import STEERING
+from taskyard.wire.redaction import mask_tokens
 
-__all__ = ["Rights", "check_grantable", "check_subject", "identity_of"]
+__all__ = ["Rights", "check_grantable", "check_no_secret", "check_subject", "identity_of"]
 
 _LONGEST: Final = 200
 # How audit rows name identities that were verified in another way: no token may use it.
@@ -57,6 +58,7 @@ def check_subject(subject: str) -> str:
 
     Names are compared letter by letter: two spellings are two people.
     """
+    check_no_secret("a name", subject)
     if not 1 <= len(subject) <= _LONGEST or re.search(r"\s", subject) or STEERING.search(subject):
         raise InvalidRights(
             f"expected a name of 1 to {_LONGEST} visible characters without spaces, such as "
@@ -68,6 +70,19 @@ def check_subject(subject: str) -> str:
             f"({', '.join(_RESERVED)}); choose another"
         )
     return subject
+
+
+def check_no_secret(kind: str, text: str) -> None:
+    """Raise `InvalidRights` for a text that contains a token or a credential.
+
+    Names are stored in clear in tables and in the audit log, which keep them for good.
+    """
+    if mask_tokens(text) != text:
+        raise InvalidRights(
+            f"expected {kind}, got a text that contains a token or a credential. Other users of "
+            "this machine may have seen it in the list of processes. End the token: taskyard "
+            "tokens revoke"
+        )
 
 
 def check_grantable(giver: Identity, rights: Rights) -> None:
@@ -110,6 +125,7 @@ def _check_not_above(giver: Identity, rights: Rights) -> None:
 
 def _check_names(kind: str, names: Iterable[str] | None) -> None:
     for name in () if names is None else names:
+        check_no_secret(f"the name of a {kind}", name)
         if not 1 <= len(name) <= _LONGEST or re.search(r"[\s,]", name) or STEERING.search(name):
             raise InvalidRights(
                 f"expected the name of a {kind}, 1 to {_LONGEST} visible characters without spaces "

@@ -20,6 +20,7 @@ from taskyard.control.operator_verb import VerbCall, audited
 from taskyard.control.rights import Rights, check_grantable, check_subject
 from taskyard.database.tables import GRANTS
 from taskyard.errors import NotFound
+from taskyard.wire.redaction import mask_tokens
 
 __all__ = ["UserGrant", "grant", "list_users", "revoke"]
 
@@ -92,7 +93,7 @@ def revoke(
             gone = delete(GRANTS).where(GRANTS.c.subject == subject).returning(GRANTS)
             row = connection.execute(gone).one_or_none()
             if row is None:
-                raise NotFound(f"{subject[:200]!r} has no rights. See: taskyard users list")
+                raise NotFound(f"{mask_tokens(subject)[:200]!r} has no rights. See: taskyard users list")
             call.write(connection, Outcome.APPLIED, _detail(row))
         return _shown(row)
 

@@ -27,6 +27,7 @@ from taskyard.errors import (
 from taskyard.ops.cli.console import print_error
 from taskyard.ops.cli.streams import FULL, silence
 from taskyard.ops.cli.visible_text import clean, json_text
+from taskyard.wire.redaction import mask_tokens
 
 __all__ = ["Switches", "report_failure", "with_next_step"]
 
@@ -71,8 +72,9 @@ def report_failure(error: BaseException, switches: Switches) -> int:
         case KeyboardInterrupt() | typer.Abort():
             return INTERRUPTED
     if switches.traceback:
-        sys.stderr.write(clean("".join(traceback.format_exception(error))))
+        sys.stderr.write(clean(mask_tokens("".join(traceback.format_exception(error)))))
     text, code = _sentence(error, switches.path)
+    text = mask_tokens(text)
     if not text:  # no command was given; the answer is the help that Typer printed
         return code
     if isinstance(error, OSError) and error.errno in FULL:
