@@ -22,14 +22,22 @@ from taskyard.errors import CredentialRefused, InvalidSettings
 from taskyard.settings import Settings
 from taskyard.wire.redacted_logs import logger
 
-__all__ = ["CLOCKS_MAY_DIFFER", "LONGEST_LIFE", "Verified", "Verifier", "authenticate", "verify"]
+__all__ = [
+    "CLOCKS_MAY_DIFFER",
+    "LONGEST_CREDENTIAL",
+    "LONGEST_LIFE",
+    "Verified",
+    "Verifier",
+    "authenticate",
+    "verify",
+]
 
 log = logger(__name__)
 
 LONGEST_LIFE: Final = timedelta(hours=1)
 CLOCKS_MAY_DIFFER: Final = timedelta(minutes=5)
 # Thousands of targets need a plan, which is signed by its hash.
-_LONGEST: Final = 65_536
+LONGEST_CREDENTIAL: Final = 65_536
 _PARTS: Final = 4
 _SIGNATURE_BYTES: Final = 64
 
@@ -63,6 +71,10 @@ class Verified:
             raise refusal(Fault.NOT_YET_VALID)
         if self.claims.exp < now_s - tolerance_s:
             raise refusal(Fault.EXPIRED)
+        self.check_key(now)
+
+    def check_key(self, now: datetime) -> None:
+        """Raise `CredentialRefused` unless the key is valid at `now`."""
         if self.key.not_before is not None and now < self.key.not_before:
             raise refusal(Fault.NOT_YET_VALID)
         if self.key.not_after is not None and now >= self.key.not_after:
@@ -149,7 +161,7 @@ def _split(text: object) -> tuple[bytes, str, bytes, bytes]:
     """Return the signed part of the credential, the id of the key, the claims and the signature."""
     if text is None:
         raise refusal(Fault.UNSIGNED)
-    if not isinstance(text, str) or not text.isascii() or len(text) > _LONGEST:
+    if not isinstance(text, str) or not text.isascii() or len(text) > LONGEST_CREDENTIAL:
         raise refusal(Fault.MALFORMED)
     parts = text.split(".")
     if len(parts) != _PARTS or parts[0] != VERSION:

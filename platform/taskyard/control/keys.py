@@ -168,7 +168,9 @@ def _with_new(ring: KeyRing, key: PublicKey) -> KeyRing:
 def _ended(ring: KeyRing, key_id: str, ends: datetime) -> PublicKey:
     key = ring.get(key_id)
     if key is None:
-        raise NotFound(f"the key ring has no key {mask_tokens(key_id)[:40]!r}. See: taskyard keys list")
+        raise NotFound(
+            f"the key ring has no key {mask_tokens(key_id)[:40]!r}. See: taskyard keys list"
+        )
     if key.not_after is not None and key.not_after <= ends:
         raise Refused(f"the key {key_id} already ends at {key.not_after:%Y-%m-%d %H:%M:%S} UTC")
     return key.model_copy(update={"not_after": ends})

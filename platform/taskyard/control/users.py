@@ -93,7 +93,9 @@ def revoke(
             gone = delete(GRANTS).where(GRANTS.c.subject == subject).returning(GRANTS)
             row = connection.execute(gone).one_or_none()
             if row is None:
-                raise NotFound(f"{mask_tokens(subject)[:200]!r} has no rights. See: taskyard users list")
+                raise NotFound(
+                    f"{mask_tokens(subject)[:200]!r} has no rights. See: taskyard users list"
+                )
             call.write(connection, Outcome.APPLIED, _detail(row))
         return _shown(row)
 

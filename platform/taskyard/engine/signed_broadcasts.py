@@ -65,7 +65,11 @@ class Broadcasts:
         except NotPermitted as error:
             denied = error
         code = "" if denied is None else _NOT_PERMITTED
-        if not self._append(self._event(verb, worker, credential, code), essential=True):
+        try:
+            appended = self._append(self._event(verb, worker, credential, code), essential=True)
+        except ValueError as error:
+            return _not_audited(verb, worker, error)
+        if not appended:
             return _denied(
                 _NOT_AUDITED,
                 "Redis did not store the audit event of this broadcast. Try "
@@ -116,6 +120,17 @@ class Broadcasts:
         gone = [nonce for nonce, (until, _) in self._answers.items() if until < now_s]
         for nonce in gone:
             del self._answers[nonce]
+
+
+def _not_audited(verb: Action, worker: str, error: ValueError) -> dict[str, Any]:
+    log.error(
+        "%s at %s is not carried out, since it cannot be audited: %s",
+        verb,
+        worker,
+        error,
+        extra={"action": "verb_not_audited", "verb": verb.value},
+    )
+    return _denied(_NOT_AUDITED, f"the audit event would not be stored: {error}")
 
 
 def _denied(code: str, why: object) -> dict[str, Any]:

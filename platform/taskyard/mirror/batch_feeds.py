@@ -107,9 +107,10 @@ class EventFeed:
             return 0
         verbs = [entry for entry in self._held if is_verb(entry)]
         events = [entry for entry in self._held if not is_verb(entry)] if verbs else self._held
+        workers = self._stream.announced(verbs)
         with self._doubt.counted(), self._engine.begin() as connection:
             store_events(connection, events, unclear=self._doubt.spent)
-            store_verbs(connection, verbs, self._verifier)
+            store_verbs(connection, verbs, self._verifier, workers)
         done, self._held = self._held, ()
         self._stream.settle(done)
         return len(done)

@@ -10,6 +10,7 @@ import redis
 from redis.exceptions import ResponseError
 
 from taskyard.records.job_keys import Keys
+from taskyard.records.verb_events import announced
 from taskyard.store import named
 
 __all__ = ["GROUP", "LifecycleStream", "StreamEntry"]
@@ -40,7 +41,7 @@ class LifecycleStream:
         claim_idle_ms: int = _CLAIM_IDLE_MS,
     ) -> None:
         self._client = client
-        self._key = Keys(namespace).lifecycle
+        self._namespace, self._key = namespace, Keys(namespace).lifecycle
         self._consumer = consumer
         self._claim_idle_ms = claim_idle_ms
         self._unsure = False
@@ -79,6 +80,11 @@ class LifecycleStream:
             self._create_group(error)
             return []
         return _entries(answer[1])
+
+    def announced(self, entries: Sequence[StreamEntry]) -> frozenset[bytes]:
+        """Return the names in the entries' field `worker` that are known as workers' names."""
+        names = {entry.fields.get(b"worker", b"") for entry in entries}
+        return announced(self._client, self._namespace, names)
 
     def settle(self, entries: Sequence[StreamEntry]) -> None:
         """Remove entries from group and stream in one step, so that no entry stays in Redis."""

@@ -7,27 +7,35 @@ So the identity comes only from the credential. An entry without a valid credent
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from datetime import datetime
 from typing import Final
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, func, select, text
 
 from taskyard import audit
 from taskyard.access.broadcast_calls import call_at, request_id_at
 from taskyard.access.credential_faults import Fault
-from taskyard.access.verify_credential import Verifier
+from taskyard.access.verify_credential import CLOCKS_MAY_DIFFER, Verified, Verifier
 from taskyard.audit import Outcome
+from taskyard.clock import from_us
+from taskyard.database.tables import AUDIT
 from taskyard.errors import CredentialRefused
 from taskyard.mirror.lifecycle_stream import StreamEntry
-from taskyard.records.verb_events import VERB_FIELD, VerbEvent
+from taskyard.records.verb_events import VERB_FIELD, VerbEvent, entry_time
 from taskyard.wire.redacted_logs import logger
 
-__all__ = ["is_verb", "store_verbs"]
+__all__ = ["MOST_ROWS_OF_A_NONCE", "is_verb", "store_verbs"]
 
 log = logger(__name__)
 
+MOST_ROWS_OF_A_NONCE: Final = 1_000
+"""A broadcast reaches as many workers; one credential can fill the audit log no further."""
 _SOURCE: Final = "broadcast"
-_LOCK: Final = text("SELECT pg_advisory_xact_lock(hashtextextended(:request_id, 0))")
+_WRONG_TIME: Final = "wrong_time"
+_UNKNOWN_WORKER: Final = "unknown_worker"
+_TOO_MANY_WORKERS: Final = "too_many_workers"
+_LOCK: Final = text("SELECT pg_advisory_xact_lock(hashtextextended(:nonce, 0))")
 
 
 def is_verb(entry: StreamEntry) -> bool:
@@ -35,15 +43,21 @@ def is_verb(entry: StreamEntry) -> bool:
     return VERB_FIELD in entry.fields
 
 
-def store_verbs(connection: Connection, entries: Sequence[StreamEntry], verifier: Verifier) -> None:
+def store_verbs(
+    connection: Connection,
+    entries: Sequence[StreamEntry],
+    verifier: Verifier,
+    workers: Collection[bytes],
+) -> None:
     """Write the audit rows of verbs in the caller's transaction; each row is written once.
 
-    Denials without an identity are only counted. If the mirror dies between its commit and the
-    acknowledgement of a batch, the denials of this batch are counted twice.
+    `workers` are the names of workers that announced themselves. Denials without an identity are
+    only counted. If the mirror dies between its commit and the acknowledgement of a batch, the
+    denials of this batch are counted twice.
     """
     for entry in entries:
         try:
-            event = VerbEvent.parse(entry.fields)
+            event, appended = VerbEvent.parse(entry.fields), entry_time(entry.id)
         except (KeyError, ValueError) as error:
             log.warning(
                 "entry %s of the lifecycle stream is not a valid verb: %s",
@@ -53,22 +67,57 @@ def store_verbs(connection: Connection, entries: Sequence[StreamEntry], verifier
             )
             audit.count_unverified(connection, _SOURCE, Fault.MALFORMED)
             continue
-        _store(connection, event, verifier)
+        known = event.worker.encode() in workers
+        _store(connection, event, verifier, appended, known=known)
 
 
-def _store(connection: Connection, event: VerbEvent, verifier: Verifier) -> None:
+def _store(
+    connection: Connection,
+    event: VerbEvent,
+    verifier: Verifier,
+    appended: datetime,
+    *,
+    known: bool,
+) -> None:
     try:
         call = call_at(verifier.audience, event.verb, event.worker)
         verified = verifier.authenticate(event.credential or None, call)
-        verified.check_time(event.at)
+        fault = _fault(event, verified, appended, verifier.clock.now(), known=known)
     except CredentialRefused as error:
         audit.count_unverified(connection, _SOURCE, error.code, event.at)
         return
-    who = verified.identity
-    request_id = request_id_at(verified.claims.nonce, event.worker)
-    # Two mirrors may hold the same entry, where one is thought to be dead.
-    connection.execute(_LOCK, {"request_id": str(request_id)})
+    if fault is None:
+        _write(connection, event, verified)
+    else:
+        audit.count_unverified(connection, _SOURCE, fault, event.at)
+
+
+def _fault(
+    event: VerbEvent, verified: Verified, appended: datetime, now: datetime, *, known: bool
+) -> str | None:
+    """Return why a signed entry is no proof of a verb; raises `CredentialRefused`.
+
+    Whoever appends an entry chooses its fields, and may have seen the credential long ago. The
+    time of the entry is from Redis, so the credential must have been valid then. A key that is
+    retired by now may be a stolen one, and vouches for nothing.
+    """
+    if abs(event.at - appended) > CLOCKS_MAY_DIFFER or event.at > now + CLOCKS_MAY_DIFFER:
+        return _WRONG_TIME
+    verified.check_time(event.at)
+    verified.check_key(now)
+    return None if known else _UNKNOWN_WORKER
+
+
+def _write(connection: Connection, event: VerbEvent, verified: Verified) -> None:
+    who, nonce = verified.identity, verified.claims.nonce
+    request_id = request_id_at(nonce, event.worker)
+    # Two mirrors may hold the same entry, where one is thought to be dead, or other entries of the
+    # same credential.
+    connection.execute(_LOCK, {"nonce": nonce})
     if audit.rows_of(connection, request_id):
+        return
+    if _rows_of_nonce(connection, verified) >= MOST_ROWS_OF_A_NONCE:
+        audit.count_unverified(connection, _SOURCE, _TOO_MANY_WORKERS, event.at)
         return
     entry = audit.Entry(
         request_id=request_id,
@@ -77,6 +126,21 @@ def _store(connection: Connection, event: VerbEvent, verifier: Verifier) -> None
         identity_via=who.via,
         reason="",
         outcome=Outcome.DENIED if event.code else Outcome.APPLIED,
-        detail={"worker": event.worker, "at": event.at.isoformat(), "nonce": verified.claims.nonce},
+        detail={"worker": event.worker, "at": event.at.isoformat(), "nonce": nonce},
     )
     audit.write(connection, entry)
+
+
+def _rows_of_nonce(connection: Connection, verified: Verified) -> int:
+    # No row of a credential is older than the credential: the index on the time limits the search.
+    since = from_us(verified.claims.iat * 1_000_000) - 2 * CLOCKS_MAY_DIFFER
+    query = (
+        select(func.count())
+        .select_from(AUDIT)
+        .where(
+            AUDIT.c.performed_at >= since,
+            AUDIT.c.operator_identity == verified.identity.subject,
+            AUDIT.c.detail["nonce"].astext == verified.claims.nonce,
+        )
+    )
+    return connection.scalar(query) or 0

@@ -32,6 +32,11 @@ class Keys:
         return f"{self.namespace}:lifecycle:gaps"
 
     @property
+    def announced(self) -> str:
+        """The workers that carried out signed broadcasts, by the time of their last one."""
+        return f"{self.namespace}:workers:announced"
+
+    @property
     def prefix(self) -> str:
         """The prefix of the keys of the broker, and of Celery's own keys."""
         return "" if self.namespace == "taskyard" else f"{self.namespace}:"

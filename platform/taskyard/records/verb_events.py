@@ -7,26 +7,27 @@ stream is over 60 % of its budget: anyone who can publish can cause any number o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, Self
 
 import redis
 
 from taskyard.access import Action
-from taskyard.clock import from_us
+from taskyard.access.verify_credential import CLOCKS_MAY_DIFFER, LONGEST_CREDENTIAL
+from taskyard.clock import from_us, us_of
 from taskyard.records.job_keys import Keys
 from taskyard.records.script_source import thin_at
 from taskyard.wire.control_characters import STEERING
 from taskyard.wire.stamp_header import LONGEST_ID
 
-__all__ = ["VERB_FIELD", "VerbEvent", "VerbEvents"]
+__all__ = ["VERB_FIELD", "VerbEvent", "VerbEvents", "announced", "entry_time"]
 
 VERB_FIELD: Final = b"verb"
 """Entries of the stream with this field are verbs; all others are of jobs."""
-# Of what claims to be a credential so much is kept: a true one is far shorter.
-_LONGEST: Final = 8192
+# Longer than a mirror lags behind.
+_ANNOUNCED_FOR: Final = timedelta(days=30)
 _LEFT_OUT: Final = "denied_verb"
 
 
@@ -52,7 +53,7 @@ class VerbEvent:
             "worker": self.worker,
             "at": self.at_us,
             "code": self.code,
-            "credential": self.credential[:_LONGEST],
+            "credential": self.credential[:LONGEST_CREDENTIAL],
         }
 
     @classmethod
@@ -66,16 +67,32 @@ class VerbEvent:
             code=texts.get("code", ""),
             credential=texts.get("credential", ""),
         )
-        if not 0 < len(event.worker) <= LONGEST_ID or STEERING.search(event.worker):
+        event.check()
+        return event
+
+    def check(self) -> None:
+        """Raise ValueError for an event that the mirror cannot store."""
+        if not 0 < len(self.worker) <= LONGEST_ID or STEERING.search(self.worker):
             # A NUL would be refused by Postgres each time, and stop the mirror.
             raise ValueError(
-                f"the field 'worker' is not the name of a worker: {event.worker[:60]!r}"
+                f"the field 'worker' is not the name of a worker: {self.worker[:60]!r}"
             )
         try:
-            _ = event.at
+            _ = self.at
         except (OverflowError, OSError) as error:
             raise ValueError(f"the field 'at' is not a time in microseconds: {error}") from error
-        return event
+
+    def check_appended(self, entry_id: str) -> None:
+        """Raise ValueError if the event's time is not the time when its entry was appended.
+
+        Redis chooses the id of an entry, and its time; the event's time comes from whoever
+        appended it.
+        """
+        if abs(self.at - entry_time(entry_id)) > CLOCKS_MAY_DIFFER:
+            raise ValueError(
+                f"the clocks of the worker and of Redis differ by over {CLOCKS_MAY_DIFFER}. Set "
+                "them"
+            )
 
 
 class VerbEvents:
@@ -85,9 +102,53 @@ class VerbEvents:
         self._client, self._keys, self._thin_at = client, Keys(namespace), thin_at(budget)
 
     def append(self, event: VerbEvent, *, essential: bool) -> None:
-        """Append the event; raises redis-py's errors."""
-        if not essential and self._client.xlen(self._keys.lifecycle) >= self._thin_at:
+        """Append the event; raises redis-py's errors.
+
+        Raises ValueError if the mirror will not store an essential event: its verb must not be
+        done. Such an event announces its worker in the same step.
+        """
+        if essential:
+            self._append_announced(event)
+        elif self._client.xlen(self._keys.lifecycle) >= self._thin_at:
             self._client.hincrby(self._keys.gaps, _LEFT_OUT)
-            return
-        fields: dict[Any, Any] = dict(event.fields())
-        self._client.xadd(self._keys.lifecycle, fields)
+        else:
+            self._client.xadd(self._keys.lifecycle, _typed(event))
+
+    def _append_announced(self, event: VerbEvent) -> None:
+        event.check()
+        with self._client.pipeline(transaction=True) as pipeline:
+            key = self._keys.announced
+            pipeline.zremrangebyscore(
+                key, "-inf", event.at_us - us_of(_ANNOUNCED_FOR.total_seconds())
+            )
+            pipeline.zadd(key, {event.worker: event.at_us})
+            pipeline.xadd(self._keys.lifecycle, _typed(event))
+            *_, entry_id = pipeline.execute()
+        event.check_appended(entry_id if isinstance(entry_id, str) else entry_id.decode())
+
+
+def _typed(event: VerbEvent) -> dict[Any, Any]:
+    return dict(event.fields())
+
+
+def announced(client: redis.Redis, namespace: str, workers: Collection[bytes]) -> frozenset[bytes]:
+    """Return those of the names under which a worker announced itself; raises redis-py's errors.
+
+    Programs that only enqueue can append to the stream, but need no right to the key of this.
+    """
+    if not workers:
+        return frozenset()
+    names: list[Any] = list(workers)
+    scores = client.zmscore(Keys(namespace).announced, names)
+    return frozenset(name for name, score in zip(names, scores, strict=True) if score is not None)
+
+
+def entry_time(entry_id: str) -> datetime:
+    """Return when Redis took an entry of the stream; raises ValueError for an impossible time.
+
+    Whoever appends an entry may choose a later id than Redis would.
+    """
+    try:
+        return from_us(int(entry_id.partition("-")[0]) * 1000)
+    except (OverflowError, OSError) as error:
+        raise ValueError(f"the entry's id {entry_id[:60]!r} has no time: {error}") from error
