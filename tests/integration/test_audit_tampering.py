@@ -11,8 +11,16 @@ from sqlalchemy import Connection, Engine, text
 from support.audit import sealed, without_triggers, write
 from taskyard.audit import Head, Kind
 from taskyard.audit.canonical_bytes import ROW_COLUMNS, ROW_SQL, row_hash
-from taskyard.audit.seal_chain import GENESIS, append, last_seal, seals_after
+from taskyard.audit.seal_chain import (
+    GENESIS,
+    append,
+    cluster_of,
+    follow,
+    last_seal,
+    seals_after,
+)
 from taskyard.audit.verify import verify_in
+from taskyard.database.tables import SEALS
 
 # ruff: noqa: S608 - every part of a statement stands in this file
 
@@ -90,6 +98,70 @@ def cut_the_tail(connection: Connection) -> None:
     rows = {"ids": list(last.row_ids)}
     connection.execute(text("DELETE FROM operator_audit_log WHERE id = ANY(:ids)"), rows)
     connection.execute(text("DELETE FROM audit_seals WHERE seq = :seq"), {"seq": last.seq})
+
+
+def copy_under_its_id(column: str, value: str, row: int) -> Tamper:
+    """Return what drops the primary key and adds a second row with the id of another."""
+    columns = ", ".join(ROW_COLUMNS)
+    values = columns.replace(column, value)
+    return sql(
+        "ALTER TABLE operator_audit_log DROP CONSTRAINT operator_audit_log_pkey",
+        f"INSERT INTO operator_audit_log ({columns}) OVERRIDING SYSTEM VALUE "
+        f"SELECT {values} FROM operator_audit_log WHERE id = {row}",
+    )
+
+
+def copy_of_a_seal(connection: Connection) -> None:
+    """Add a second seal with the number of the last, so that a row counts as sealed."""
+    columns = [name for name in SEALS.c.keys() if name != "row_ids"]  # noqa: SIM118 - a collection
+    connection.execute(text("ALTER TABLE audit_seals DROP CONSTRAINT audit_seals_pkey"))
+    connection.execute(
+        text(
+            f"INSERT INTO audit_seals (row_ids, {', '.join(columns)}) "
+            f"SELECT '{{99}}', {', '.join(columns)} FROM audit_seals WHERE seq = 3"
+        )
+    )
+
+
+def backdated_row(connection: Connection) -> tuple[int, bytes]:
+    """Add a row of two days ago; its id and its hash."""
+    row_id = connection.scalar(
+        text(
+            "INSERT INTO operator_audit_log (request_id, action_type, operator_identity, "
+            "identity_via, reason, outcome, performed_at) VALUES (gen_random_uuid(), "
+            "'purge_queue', 'bob', 'local', 'x', 'applied', now() - interval '2 days') RETURNING id"
+        )
+    )
+    query = text(f"SELECT {ROW_SQL} FROM operator_audit_log WHERE id = :id")
+    row = connection.execute(query, {"id": row_id}).mappings().one()
+    return int(row["id"]), row_hash(row)
+
+
+def hide_behind_a_restore(inside: bool, back: bool) -> Tamper:
+    """Return what seals a false row as if other servers had sealed meanwhile.
+
+    `inside`: the seal of these servers has the row. `back`: the own servers seal again.
+    """
+
+    def tamper(connection: Connection) -> None:
+        row_id, hashed = backdated_row(connection)
+        last = last_seal(connection)
+        assert last is not None
+        own = cluster_of(connection)
+        for number, cluster in enumerate(("777", own) if back else ("777",)):
+            has = (cluster == "777") is inside
+            last = follow(
+                last,
+                cluster=cluster,
+                sealed_us=last.sealed_us + number + 1,
+                closed_below=None,
+                next_transaction=10**9,
+                row_ids=(row_id,) if has else (),
+                row_hashes=hashed if has else b"",
+            )
+            append(connection, last)
+
+    return tamper
 
 
 CHANGES = {
@@ -239,6 +311,34 @@ def test_the_changes_tried_are_of_every_column_but_the_id() -> None:
             sql("UPDATE audit_seals SET row_ids = row_ids || row_ids[1:1] WHERE seq = 3"),
             {Kind.SEAL_CHANGED, Kind.SEALED_TWICE},
             id="a row named twice",
+        ),
+        pytest.param(
+            copy_under_its_id("operator_identity", "'eve@example.com'", 3),
+            {Kind.DUPLICATE},
+            id="a second row with the id of a sealed one",
+        ),
+        pytest.param(
+            copy_under_its_id("reason", "reason", 13),
+            {Kind.DUPLICATE},
+            id="the same row twice under one id",
+        ),
+        pytest.param(
+            copy_of_a_seal, {Kind.DUPLICATE}, id="a second seal with the number of another"
+        ),
+        pytest.param(
+            hide_behind_a_restore(inside=False, back=True),
+            {Kind.BACKDATED},
+            id="a row of an earlier day after a restore that never was",
+        ),
+        pytest.param(
+            hide_behind_a_restore(inside=True, back=True),
+            {Kind.BACKDATED},
+            id="a row of an earlier day during a restore that never was",
+        ),
+        pytest.param(
+            hide_behind_a_restore(inside=True, back=False),
+            {Kind.BACKDATED},
+            id="a row of an earlier day on servers that never were",
         ),
     ],
 )

@@ -40,6 +40,13 @@ _TWICE: Final = text(
     "FROM audit_seals AS seal, unnest(seal.row_ids) AS sealed(id) "
     "GROUP BY sealed.id HAVING count(*) > 1 ORDER BY sealed.id"
 )
+# The owner can drop a primary key; then an id or a number does not say which row is meant.
+_SAME_ID: Final = text(
+    "SELECT id, count(*) FROM operator_audit_log GROUP BY id HAVING count(*) > 1 ORDER BY id"
+)
+_SAME_NUMBER: Final = text(
+    "SELECT seq, count(*) FROM audit_seals GROUP BY seq HAVING count(*) > 1 ORDER BY seq"
+)
 _NO_HEAD: Final = (
     "not compared with an exported head, so a completely recomputed chain would not be "
     "noticed. Give a head with --head, from the relay's log or from the file that "
@@ -106,6 +113,7 @@ class _Verification:
         self._check_gaps()
         self._check_heads_left()
         self._check_twice()
+        self._check_duplicates()
         self._check_unsealed()
         if not self._any_head:
             report.notes.append(_NO_HEAD)
@@ -263,6 +271,12 @@ class _Verification:
         for row_id, seals in self._connection.execute(_TWICE):
             named = f"row {row_id} is in the seals {', '.join(map(str, seals[:5]))}"
             self._report.add(Kind.SEALED_TWICE, named, row=row_id)
+
+    def _check_duplicates(self) -> None:
+        for row_id, count in self._connection.execute(_SAME_ID):
+            self._report.add(Kind.DUPLICATE, f"{count} rows have the id {row_id}", row=row_id)
+        for seq, count in self._connection.execute(_SAME_NUMBER):
+            self._report.add(Kind.DUPLICATE, f"{count} seals have the number {seq}", seal=seq)
 
     def _check_unsealed(self) -> None:
         report = self._report

@@ -24,6 +24,7 @@ class Kind(StrEnum):
     INSERTED = "inserted"
     BACKDATED = "backdated"
     SEALED_TWICE = "sealed_twice"
+    DUPLICATE = "duplicate"
     SEAL_CHANGED = "seal_changed"
     CHAIN_BROKEN = "chain_broken"
     HEAD_DIFFERS = "head_differs"
@@ -36,6 +37,7 @@ MEANINGS: Final = {
     Kind.INSERTED: "a row was inserted among older rows after those were sealed",
     Kind.BACKDATED: "a row's time is before that of a seal that is older than the row",
     Kind.SEALED_TWICE: "a row is in two seals",
+    Kind.DUPLICATE: "two rows have one id, or two seals one number",
     Kind.SEAL_CHANGED: "a seal does not have the hash of its content",
     Kind.CHAIN_BROKEN: "a seal does not continue the one before it",
     Kind.HEAD_DIFFERS: "a seal differs from the exported head: the chain was rewritten",
