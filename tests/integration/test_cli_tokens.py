@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,13 @@ import pytest
 from servers import Servers
 from support.shell import Shell, connected_shell
 from taskyard.access import Token
+from taskyard.broker.redis_keys import PLAIN
+from taskyard.clock import SYSTEM_CLOCK, to_us
+from taskyard.install import Place, Places
 from taskyard.ops.cli.commands import COMMANDS
 from taskyard.ops.cli.lazy_commands import Command, load
+from taskyard.settings import load as load_settings
+from taskyard.store import connect
 
 # Mirror, relay, reconcile and operators: by the role that they have in production.
 AS_RUNTIME = True
@@ -30,6 +36,17 @@ def admin(tmp_path: Path, servers: Servers, database_url: str) -> Shell:
 @pytest.fixture
 def name() -> str:
     return f"ada-{uuid.uuid4().hex[:8]}@example.com"
+
+
+@pytest.fixture
+def app_queue(admin: Shell) -> Iterator[str]:
+    """A queue that a worker of an installed app has announced."""
+    settings = load_settings(admin.variables).settings
+    with connect(settings.need_redis_url()) as client:
+        places = Places(client, settings.namespace)
+        places.report([Place("shop", "of-its-broker", PLAIN, to_us(SYSTEM_CLOCK.now()))])
+        yield "shop"
+        client.delete(places.key)
 
 
 def made(admin: Shell, name: str, *words: str) -> str:
@@ -190,10 +207,25 @@ def test_wrong_words_are_refused_with_what_was_expected(
     assert said in ran.err
 
 
-def test_a_queue_that_may_be_a_typing_error_is_named(admin: Shell, name: str) -> None:
-    ran = admin.run("tokens", "create", name, "--role", "viewer", "--queues", "exce", *WHY)
-    assert ran.code == 0
-    assert "the queue 'exce' is not in the settings here; known:" in ran.err
+@pytest.mark.parametrize("words", [("tokens", "create"), ("users", "grant")])
+def test_a_warning_names_a_queue_that_may_be_a_typing_error(
+    admin: Shell, name: str, app_queue: str, words: tuple[str, ...]
+) -> None:
+    def warnings(queues: str, **variables: str) -> list[str]:
+        ran = admin.run(*words, name, "--role", "viewer", "--queues", queues, *WHY, **variables)
+        assert ran.code == 0, ran.err
+        return [line for line in ran.err.splitlines() if line.startswith("warning: ")]
+
+    assert warnings(f"exec,{app_queue}") == []
+    known = f"Known: plan, exec, locator, ops, {app_queue}. The bound is stored as you gave it"
+    (line,) = warnings("exce")
+    assert line == f"warning: the queue 'exce' is not known here; did you mean 'exec'? {known}"
+    (line,) = warnings("shp")
+    assert line == f"warning: the queue 'shp' is not known here; did you mean 'shop'? {known}"
+    (line,) = warnings("zzz")
+    assert line == f"warning: the queue 'zzz' is not known here. {known}"
+    (line,) = warnings(app_queue, TASKYARD_REDIS_URL="redis://127.0.0.1:1/0")
+    assert "Redis does not answer, so the queues of installed apps are unknown. The" in line
 
 
 def test_users_are_granted_listed_and_revoked(admin: Shell, name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Final
 
@@ -9,9 +10,11 @@ import typer
 
 from taskyard.access import RIGHTS, Action, Role
 from taskyard.control.rights import Rights
-from taskyard.errors import InvalidRights
+from taskyard.errors import InvalidRights, MissingSetting, ServerRefused, ServerUnreachable
+from taskyard.install.app_queues import Places
 from taskyard.ops.cli.console import note
 from taskyard.settings import Settings
+from taskyard.store import connect, reachable
 
 __all__ = [
     "Domains",
@@ -74,12 +77,33 @@ def _action(name: str) -> Action:
 
 
 def note_unknown_queues(rights: Rights, settings: Settings) -> None:
-    """Warn on standard error about queues that are not in the settings; they may be misspelt.
+    """Warn on standard error about queues that are unknown here; they may be misspelt.
 
-    The queues of an installed app need not be in the settings.
+    Known are those of the settings, and those that workers of installed apps have announced. The
+    rights are stored all the same, because an app's first worker may start later.
     """
-    for name in sorted((rights.queues or frozenset()) - settings.queues.keys()):
-        note(f"the queue {name!r} is not in the settings here; known: {', '.join(settings.queues)}")
+    unknown = (rights.queues or frozenset()) - settings.queues.keys()
+    if not unknown:
+        return
+    of_apps, why = _queues_of_apps(settings)
+    known = [*settings.queues, *sorted(of_apps - settings.queues.keys())]
+    for name in sorted(unknown - of_apps):
+        near = difflib.get_close_matches(name, known, n=1)
+        guess = f"; did you mean {near[0]!r}?" if near else "."
+        note(
+            f"warning: the queue {name!r} is not known here{guess} Known: {', '.join(known)}{why}. "
+            "The bound is stored as you gave it"
+        )
+
+
+def _queues_of_apps(settings: Settings) -> tuple[set[str], str]:
+    """Return the queues that installed apps announced, or none and why they are unknown."""
+    try:
+        url = settings.need_redis_url()
+        with connect(url, retries=0) as client, reachable(url):
+            return {place.queue for place in Places(client, settings.namespace).all()}, ""
+    except (MissingSetting, ServerRefused, ServerUnreachable):
+        return set(), "; Redis does not answer, so the queues of installed apps are unknown"
 
 
 def bounds_text(queues: Iterable[str] | None, domains: Iterable[str] | None) -> str:
