@@ -95,7 +95,7 @@ def test_without_the_archive_the_report_says_what_was_not_compared(
 
     assert report.findings == []
     assert report.heads == 1
-    assert "1 exported heads are of seals that were archived, and not compared" in report.notes
+    assert "1 exported head is not compared, because the seals were archived" in report.notes
     assert any(
         note.startswith("seals 1 to 2 are archived, says seal 4 of") for note in report.notes
     )

@@ -159,6 +159,15 @@ def test_the_class_of_an_exception_without_a_code_is_listed(shell: Shell, databa
     assert line.endswith("exception: KeyError: 'card'")
 
 
+def test_the_letters_of_one_job_are_listed_by_its_id(shell: Shell, database: Engine) -> None:
+    letter, other = stored(database), stored(database)
+    words = ("dlq", "list", "--json", "--job")
+    (row,) = shell.run(*words, letter.job_id).document
+    assert (row["id"], row["original_request_id"]) == (letter.letter_id, letter.job_id)
+    assert other.job_id != letter.job_id
+    assert shell.run(*words, "not-a-job").document == []
+
+
 def test_what_a_job_wrote_into_its_letter_cannot_steer_the_terminal(
     shell: Shell, database: Engine
 ) -> None:

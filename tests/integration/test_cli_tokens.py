@@ -193,6 +193,16 @@ def test_no_command_takes_a_token_as_an_option() -> None:
             2,
         ),
         (("--role", "viewer", "--expires", "999999w"), "at most 366 days", 2),
+        (
+            ("--role", "viewer", "--expires", "400d"),
+            "at most 366 days, got 400 days. See: taskyard tokens create --help",
+            2,
+        ),
+        (
+            ("--role", "viewer", "--expires", "8785h"),
+            "at most 366 days, got 8785 hours. See: taskyard tokens",
+            2,
+        ),
         (("--role", "viewer", "--queues", "exec,,plan"), "separated by commas", 2),
         (("--role", "viewer", "--grant", "fly"), "there is no action 'fly'", 2),
         (("--role", "viewer", "--grant", "purge_queue"), "cannot be granted by name", 2),

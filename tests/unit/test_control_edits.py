@@ -93,6 +93,7 @@ def test_a_payload_does_not_replace_the_arguments_of_a_task_that_is_called_other
     with pytest.raises(Refused, match=called_with) as caught:
         edited(message, Edit([{"n": 2}], payload_only=True))
     assert "give every argument: --args '[...]' and --kwargs '{...}'" in str(caught.value)
+    assert str(caught.value).endswith("See: taskyard dlq replay --help")
     assert json.loads(edited(message, Edit(["Ada"], {"cents": 9})).body)[0] == ["Ada"]
 
 

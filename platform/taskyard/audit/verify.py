@@ -224,8 +224,9 @@ class _Verification:
         for seq in absent:
             del self._numbered[seq]
         if absent:
+            heads = "head is" if len(absent) == 1 else "heads are"
             self._report.notes.append(
-                f"{len(absent)} exported heads are of seals that were archived, and not compared"
+                f"{len(absent)} exported {heads} not compared, because the seals were archived"
             )
         for seq in sorted(self._numbered):
             named = (

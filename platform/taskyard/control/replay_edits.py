@@ -113,7 +113,8 @@ def edited(message: RawMessage, edit: Edit, limit: int = UNPACKED_LIMIT) -> RawM
     if edit.payload_only and not _is_payload(args, kwargs):
         raise Refused(
             f"the task was called with {_call(args, kwargs)}, and one payload would replace all "
-            "of these; give every argument: --args '[...]' and --kwargs '{...}' in JSON"
+            "of these; give every argument: --args '[...]' and --kwargs '{...}' in JSON. "
+            "See: taskyard dlq replay --help"
         )
     body = json.dumps([edit.args, edit.kwargs, embed]).encode()
     dropped = _SHOWN_ARGUMENTS | {"compression"}

@@ -244,8 +244,16 @@ def _check_span(
 ) -> None:
     if not least <= span <= longest:
         raise InvalidRights(
-            f"expected {what} above 0 and of at most {longest.days} days, got {span}"
+            f"expected {what} above 0 and of at most {longest.days} days, got {_span_text(span)}"
         )
+
+
+def _span_text(span: timedelta) -> str:
+    """Return whole days as days, whole hours as hours, and anything else in seconds."""
+    for unit, name in ((timedelta(days=1), "day"), (timedelta(hours=1), "hour")):
+        if span and not span % unit:
+            return f"{span // unit} {name}{'s' * (span != unit)}"
+    return f"{span.total_seconds():g} s"
 
 
 def _rights(row: Mapping[str, Any]) -> Rights:

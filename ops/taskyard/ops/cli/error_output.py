@@ -13,6 +13,7 @@ import typer
 from taskyard.errors import (
     InvalidPayload,
     InvalidReason,
+    InvalidRights,
     InvalidSettings,
     NotFound,
     NotPermitted,
@@ -50,7 +51,7 @@ _STEPS: Final[tuple[tuple[tuple[type[TaskyardError], ...], str], ...]] = (
     ((UnknownQueue, UnknownPriority), "See: taskyard env"),
     ((UnknownJobType,), "See: taskyard types list"),
     ((InvalidSettings, ServerUnreachable, PublishFailed), "See: taskyard check"),
-    ((InvalidPayload, InvalidReason), "See: {path} --help"),
+    ((InvalidPayload, InvalidReason, InvalidRights), "See: {path} --help"),
     ((Refused, NotFound), "See: {noun} list"),
 )
 

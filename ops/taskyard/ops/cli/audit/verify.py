@@ -70,13 +70,15 @@ def _archives(given: list[Path]) -> list[Path]:
 
 
 def _print(report: Report) -> None:
-    say(f"{report.rows} rows in {report.seals} seals; the head is {report.head or 'none yet'}")
+    rows_in = f"{_count(report.rows, 'row')} in {_count(report.seals, 'seal')}"
+    say(f"{rows_in}; the head is {report.head or 'none yet'}")
     if report.unsealed:
         since = age(report.unsealed_since, SYSTEM_CLOCK.now())
-        say(
-            f"{report.unsealed} rows are not sealed yet, the oldest for {since}; the relay seals "
-            "them"
-        )
+        if report.unsealed == 1:
+            say(f"1 row is not sealed yet, for {since}; the relay seals it")
+        else:
+            rows_are = f"{report.unsealed} rows are not sealed yet"
+            say(f"{rows_are}, the oldest for {since}; the relay seals them")
     if report.counts:
         counted = sorted(report.counts.items())
         rows = [(kind.value, count, MEANINGS[kind]) for kind, count in counted]
@@ -86,7 +88,20 @@ def _print(report: Report) -> None:
     for line in report.notes:
         note(line)
     if report.intact:
-        compared = f", and {report.heads} exported heads are in it" * bool(report.heads)
-        say(f"no sealed row was changed{compared}", "green")
+        say(f"no sealed row was changed{_heads_found(report.heads)}", "green")
     else:
         say("the audit log was changed after it was sealed", "red")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def _heads_found(heads: int) -> str:
+    match heads:
+        case 0:
+            return ""
+        case 1:
+            return ", and 1 exported head is in it"
+        case _:
+            return f", and {heads} exported heads are in it"

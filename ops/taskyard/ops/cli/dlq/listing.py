@@ -31,6 +31,7 @@ def command(
     queue: Annotated[str | None, typer.Option(help="Only this queue.")] = None,
     domain: Annotated[str | None, typer.Option(help="Only job types of this domain.")] = None,
     status: Annotated[LetterStatus | None, typer.Option(help="Only this status.")] = None,
+    job: Annotated[str | None, typer.Option(help="Only of the job with this whole id.")] = None,
     since: Annotated[str | None, typer.Option(help="Dead since: 15m, 2h, 7d, or a time.")] = None,
     limit: Limit = 50,
     json: Json = False,
@@ -47,6 +48,7 @@ def command(
         job_type=job_type,
         queue=queue,
         domain=domain,
+        original_request_id=job,
         since=moment_of(since, now),
     )
     with database.opened(settings.need_database_url()) as engine:
