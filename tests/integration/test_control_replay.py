@@ -14,7 +14,7 @@ from support.waiting import eventually
 from taskyard.access import Identity, Role
 from taskyard.control import Edit, ReplayRequested, replay, wait_outcome
 from taskyard.database.tables import AUDIT, LETTERS, OUTBOX
-from taskyard.errors import NotFound, NotPermitted, Refused
+from taskyard.errors import InvalidPayload, NotFound, NotPermitted, Refused
 from taskyard.mirror.store_letters import store_letters
 
 # Mirror, relay, reconcile and operators: by the role that they have in production.
@@ -312,3 +312,31 @@ def test_whoever_is_bound_to_queues_replays_neither_from_nor_into_another(
             query = select(AUDIT.c.outcome).where(AUDIT.c.operator_identity == someone.subject)
             assert connection.scalar(query) == "denied"
     assert letter_row(database, letter_id)["status"] == "pending"
+
+
+def test_a_letter_without_a_queue_is_outside_every_bound(database: Engine) -> None:
+    with database.begin() as connection:
+        store_letters(connection, [make_delivery(b"junk")])
+        letter_id = connection.scalar(select(LETTERS.c.id).where(LETTERS.c.queue.is_(None)))
+    assert letter_id is not None
+    bound = Identity("b@example.com", "token", Role.OPERATOR, queues=frozenset({"exec"}))
+    with pytest.raises(NotPermitted, match=r"in the queue '\(unknown\)'"):
+        replay(database, letter_id, identity=bound, reason=WHY)
+    assert [row["outcome"] for row in audit_rows(database, letter_id)] == ["denied"]
+
+
+@pytest.mark.parametrize("queue", ["", "a\x00b", "a\ud800b", "a\nb\x1b", "q" * 256])
+def test_a_name_that_no_queue_can_have_is_refused_and_audited(database: Engine, queue: str) -> None:
+    letter_id = stored(database)
+    who = Identity(f"{uuid.uuid4()}@example.com", "token", Role.OPERATOR)
+    with pytest.raises(InvalidPayload, match="a queue's name has 1 to 255 characters"):
+        replay(database, letter_id, identity=who, reason=WHY, queue=queue)
+    query = select(AUDIT.c.outcome).where(AUDIT.c.operator_identity == who.subject)
+    with database.connect() as connection:
+        (outcome,) = connection.scalars(query)
+    assert outcome.startswith("refused: a queue's name has")
+
+
+def test_an_edit_with_text_that_utf_8_cannot_hold_is_invalid() -> None:
+    with pytest.raises(InvalidPayload, match="is not JSON"):
+        Edit(args=["\ud800"])

@@ -231,3 +231,41 @@ def test_nonces_are_kept_until_no_receiver_takes_them_and_no_longer(
     scene.result(scene.send(scene.signed(scene.letter())))
     with scene.database.connect() as connection:
         assert len(connection.execute(select(NONCES)).all()) == 1
+
+
+def test_a_signed_message_whose_arguments_are_invalid_leaves_one_row_that_says_why(
+    scene: Scene,
+) -> None:
+    letter_id = scene.letter()
+    for changes, why in (
+        ({"nonsense": 1}, "nonsense"),
+        ({"payload": 1, "args": []}, "give either 'payload' or these"),
+        ({"queue": "a\x00b"}, "a queue's name has"),
+        ({"queue": "a\ud800b"}, "a queue's name has"),
+        ({"queue": ""}, "a queue's name has"),
+        ({"queue": "q" * 100_000}, "got 100000 characters"),
+        ({"payload": {"x": "\ud800"}}, "is not JSON"),
+        ({"payload": {"\x00": 1}}, "NUL"),
+        ({"force": "perhaps", "on_behalf_of": "x\ud800y"}, "force"),
+        ({"reason": 7}, "reason"),
+        ({"letter_id": letter_id[:8]}, "letter_id"),
+        ({"letter_id": letter_id[:-1]}, "letter_id"),
+    ):
+        kwargs = scene.keeper.signed(
+            scene.settings, {"letter_id": letter_id, "reason": WHY, **changes}
+        )
+        message_id = scene.send(kwargs)
+        with pytest.raises(DeadLettered) as dead:
+            scene.result(message_id)
+        assert dead.value.code == "validation_error", dead.value
+        query = select(AUDIT).where(AUDIT.c.detail["message_id"].astext == message_id)
+        with scene.database.connect() as connection:
+            rows = [dict(row) for row in connection.execute(query).mappings()]
+        (row,) = rows
+        assert row["outcome"].startswith("refused: "), (changes, row)
+        assert why in row["outcome"], (changes, row)
+        assert row["operator_identity"] == "anna@example.com"
+        assert len(str(row)) < 8000
+    with scene.database.connect() as connection:
+        query = select(LETTERS.c.status).where(LETTERS.c.id == uuid.UUID(letter_id))
+        assert connection.scalar(query) == "pending"

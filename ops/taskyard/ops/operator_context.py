@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from taskyard import database
+from taskyard.access import Action
 from taskyard.access.operator_tasks import REPLAY_TASK
 from taskyard.access.verify_credential import Verifier
 from taskyard.control import Edit, KnownTypes, replay, wait_outcome
-from taskyard.control.operator_messages import OperatorMessage, accept
+from taskyard.control.operator_messages import OperatorMessage, Signed, accept
+from taskyard.control.operator_verb import VerbCall, audited
 from taskyard.errors import InvalidPayload
 from taskyard.jobs import Catalogue, JobContext
 from taskyard.jobs.handler_registry import registry
+from taskyard.jobs.types import describe
 from taskyard.settings import Settings
 
 __all__ = ["MessageDesk", "ReplayArguments"]
@@ -29,7 +33,8 @@ class ReplayArguments(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    letter_id: str
+    # A part of an id may name another letter when the message is carried out.
+    letter_id: uuid.UUID
     reason: str | None = None
     queue: str | None = None
     payload: Any = None
@@ -72,14 +77,14 @@ class MessageDesk:
         message = OperatorMessage(REPLAY_TASK, context.job_id, arguments, context.credential)
         signed = accept(self._engine, self._verifier, message)
         signed.raise_refusal()
-        wanted = ReplayArguments.model_validate(arguments)
+        wanted, edit = self._wanted(arguments, signed)
         asked = replay(
             self._engine,
             wanted.letter_id,
             identity=signed.identity,
             reason=wanted.reason,
             queue=wanted.queue,
-            payload=wanted.edit(),
+            payload=edit,
             force=wanted.force,
             on_behalf_of=wanted.on_behalf_of,
             require_reason=self._settings.require_reason,
@@ -94,3 +99,21 @@ class MessageDesk:
             "generation": asked.generation,
             "outcome": wait_outcome(self._engine, asked.request_id),
         }
+
+    def _wanted(
+        self, arguments: Mapping[str, Any], signed: Signed
+    ) -> tuple[ReplayArguments, Edit | None]:
+        """Return the arguments and the edit; raises `InvalidPayload`, which is audited."""
+        reason = arguments.get("reason")
+        call = VerbCall(
+            Action.CONTROLLED_REPLAY,
+            signed.identity,
+            reason if isinstance(reason, str) else None,
+            message=signed.ref,
+        )
+        with audited(self._engine, call):
+            try:
+                wanted = ReplayArguments.model_validate(arguments)
+            except ValidationError as error:
+                raise InvalidPayload(describe(REPLAY_TASK, error)) from error
+            return wanted, wanted.edit()

@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
-from pydantic import ValidationError
-
 from taskyard.access.operator_tasks import REPLAY_TASK
 from taskyard.errors import (
     CodedError,
@@ -29,7 +27,6 @@ from taskyard.errors import (
 from taskyard.jobs import JobContext
 from taskyard.jobs.error_codes import VALIDATION_ERROR
 from taskyard.jobs.handler_registry import job
-from taskyard.jobs.types import describe
 from taskyard.settings import load
 
 # No cycle: the desk needs the extra `ops`, which most workers lack.
@@ -69,8 +66,6 @@ def replay_letter(payload: Any, context: JobContext) -> dict[str, Any]:
         raise CodedError(NOT_PERMITTED, str(error), details={"fault": error.code}) from error
     except NotPermitted as error:
         raise CodedError(NOT_PERMITTED, str(error)) from error
-    except ValidationError as error:
-        raise CodedError(VALIDATION_ERROR, describe(REPLAY_TASK, error)) from error
     except InvalidPayload as error:
         raise CodedError(VALIDATION_ERROR, str(error)) from error
     except (Refused, NotFound) as error:

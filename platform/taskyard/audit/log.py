@@ -12,6 +12,7 @@ from sqlalchemy import Connection, insert, literal, select
 
 from taskyard.access import Action
 from taskyard.database.tables import AUDIT
+from taskyard.wire.lossless_json import clean_text
 from taskyard.wire.redaction import mask_tokens, redact_text
 
 __all__ = ["Entry", "Outcome", "answer", "refused", "rows_of", "write"]
@@ -27,7 +28,7 @@ class Outcome(StrEnum):
 
 def refused(why: object) -> str:
     """Return the outcome of a refused verb: at most 2,000 characters, secrets masked."""
-    return redact_text(f"refused: {why}".replace("\x00", ""))[:2000]
+    return redact_text(clean_text(f"refused: {why}".replace("\x00", "")))[:2000]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DataError
 
 from taskyard import audit
 from taskyard.access import Action, Identity
@@ -22,10 +23,12 @@ from taskyard.wire.control_characters import escaped
 from taskyard.wire.redacted_logs import logger
 from taskyard.wire.redaction import mask_tokens
 
-__all__ = ["MessageRef", "VerbCall", "audited"]
+__all__ = ["UNKNOWN_QUEUE", "MessageRef", "VerbCall", "audited"]
 
 log = logger(__name__)
 
+# A dead letter that cannot be read has no queue, so it is outside every bound.
+UNKNOWN_QUEUE: Final = "(unknown)"
 _LONGEST: Final = 2000
 
 
@@ -92,7 +95,8 @@ class VerbCall:
 def audited(engine: Engine, call: VerbCall) -> Iterator[VerbCall]:
     """Audit an error that the block raises.
 
-    A missing right is audited as `denied`, any other error as `refused: why`.
+    A missing right is audited as `denied`, any other error as `refused: why`. A value that Postgres
+    cannot store is raised as `InvalidPayload`.
     """
     try:
         yield call
@@ -102,6 +106,11 @@ def audited(engine: Engine, call: VerbCall) -> Iterator[VerbCall]:
     except (Refused, NotFound, InvalidPayload) as error:
         _record(engine, call, audit.refused(error), error)
         raise
+    except DataError as error:
+        cause = str(error.orig).partition("\n")[0]
+        invalid = InvalidPayload(f"Postgres cannot store a value of this call: {cause}")
+        _record(engine, call, audit.refused(invalid), invalid)
+        raise invalid from error
 
 
 def _record(engine: Engine, call: VerbCall, outcome: str, error: Exception) -> None:

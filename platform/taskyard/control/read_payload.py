@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import uuid
 from hashlib import sha256
-from typing import Final
 
 from sqlalchemy import Engine, select
 
@@ -15,14 +14,12 @@ from taskyard.access import Action, Identity
 from taskyard.audit import Outcome
 from taskyard.control.find_letter_id import find_id
 from taskyard.control.operator_reasons import Mode, check_reason
-from taskyard.control.operator_verb import VerbCall, audited
+from taskyard.control.operator_verb import UNKNOWN_QUEUE, VerbCall, audited
 from taskyard.control.replay_edits import captured
 from taskyard.database.tables import LETTERS
 from taskyard.wire import RawMessage
 
 __all__ = ["read_payload"]
-
-_UNKNOWN: Final = "(unknown)"
 
 
 def read_payload(
@@ -48,8 +45,7 @@ def read_payload(
             query = select(LETTERS).where(LETTERS.c.id == call.dead_letter_id)
             row = dict(connection.execute(query).mappings().one())
             call.target_request_id = row["original_request_id"]
-            # An unreadable letter has no queue, so it is outside every bound.
-            call.permit_on(row["queue"] or _UNKNOWN, domain=row["domain"])
+            call.permit_on(row["queue"] or UNKNOWN_QUEUE, domain=row["domain"])
             message = captured(row)
             digest = sha256(message.body).hexdigest()
             call.write(connection, Outcome.APPLIED, {"body_sha256": digest})

@@ -47,8 +47,9 @@ class Edit:
 
     def __post_init__(self) -> None:
         try:
-            text = json.dumps([self.args, self.kwargs], allow_nan=False)
-        except (TypeError, ValueError) as error:
+            text = json.dumps([self.args, self.kwargs], allow_nan=False, ensure_ascii=False)
+            text.encode("utf-8")
+        except (TypeError, ValueError, RecursionError) as error:
             raise InvalidPayload(f"the edited payload is not JSON: {error}") from error
         if "\\u0000" in text:
             raise InvalidPayload("the edited payload has a NUL character, which cannot be stored")
