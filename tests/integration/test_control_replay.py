@@ -274,7 +274,7 @@ def test_a_letter_that_stands_under_another_name_than_its_own_is_not_replayed(
     database: Engine, name: str, changes: dict[str, Any]
 ) -> None:
     letter_id = stored(database, **changes)
-    said = rf"the {name} of letter {letter_id} could not be stored .* Enqueue it anew"
+    said = rf"the {name} of letter {letter_id} could not be stored .* Enqueue the job anew"
     with pytest.raises(Refused, match=said):
         replay(database, letter_id, identity=OPS, reason=WHY, force=True)
     assert intents(database) == []
