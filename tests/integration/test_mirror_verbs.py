@@ -152,6 +152,17 @@ def test_a_mirror_without_a_key_ring_counts_and_stores_no_credential(stage: Stag
         assert connection.execute(select(REJECTS)).all() == []
 
 
+def test_a_denial_brings_its_cause_and_none_of_the_senders_text(stage: Stage) -> None:
+    events = VerbEvents(stage.client, stage.settings.namespace, 100)
+    broadcasts = Broadcasts(stage.verifier, events)
+    for text in ("x" * 60_000, "", None, stage.signed(timedelta(minutes=16))):
+        broadcasts.whoami(WORKER, text)
+    assert all(len(str(entry.fields)) < 250 for entry in stage.entries())
+    stage.client.xadd(stage.key, stage.event("", "any-text").fields())
+    stage.stored()
+    assert stage.counts() == {"malformed": 2, "unsigned": 2, "expired": 1}
+
+
 def test_a_broadcast_that_was_seen_days_ago_writes_no_row(stage: Stage) -> None:
     stage.announce(WORKER)
     credential, days = stage.signed(timedelta(days=3)), timedelta(days=3)

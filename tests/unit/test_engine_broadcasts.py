@@ -119,7 +119,7 @@ def test_what_does_not_hold_is_denied_with_its_code_and_is_not_essential(stage: 
         answer = stage.ask(credential)
         assert answer["denied"] == code
         event, essential = stage.events.appended[-1]
-        assert (event.code, essential) == (code, False)
+        assert (event.code, event.credential, essential) == (code, "", False)
         assert sound.split(".")[2] not in answer["why"]
     assert len(stage.events.appended) == 6
 

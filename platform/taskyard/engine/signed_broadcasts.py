@@ -45,7 +45,8 @@ class Broadcasts:
             call = call_at(self._verifier.audience, verb, worker)
             verified = self._verifier.verify(credential, call)
         except CredentialRefused as error:
-            self._append(self._event(verb, worker, credential, error.code), essential=False)
+            # The text of an unknown sender may be large, and proves nothing: its cause is enough.
+            self._append(self._event(verb, worker, None, error.code), essential=False)
             return _denied(error.code, error)
         nonce = verified.claims.nonce
         self._forget()

@@ -32,6 +32,7 @@ log = logger(__name__)
 MOST_ROWS_OF_A_NONCE: Final = 1_000
 """A broadcast reaches as many workers; one credential can fill the audit log no further."""
 _SOURCE: Final = "broadcast"
+_FAULTS: Final = frozenset(fault.value for fault in Fault)
 _WRONG_TIME: Final = "wrong_time"
 _UNKNOWN_WORKER: Final = "unknown_worker"
 _TOO_MANY_WORKERS: Final = "too_many_workers"
@@ -79,9 +80,13 @@ def _store(
     *,
     known: bool,
 ) -> None:
+    if not event.credential:
+        code = event.code if event.code in _FAULTS else Fault.UNSIGNED
+        audit.count_unverified(connection, _SOURCE, code, event.at)
+        return
     try:
         call = call_at(verifier.audience, event.verb, event.worker)
-        verified = verifier.authenticate(event.credential or None, call)
+        verified = verifier.authenticate(event.credential, call)
         fault = _fault(event, verified, appended, verifier.clock.now(), known=known)
     except CredentialRefused as error:
         audit.count_unverified(connection, _SOURCE, error.code, event.at)
