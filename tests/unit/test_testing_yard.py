@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field, RootModel
 from taskyard.client import Taskyard
 from taskyard.errors import (
     CodedError,
+    DeadLettered,
     InvalidPayload,
     JobFailed,
     LeaseLost,
@@ -115,6 +116,42 @@ def test_a_payload_is_checked_against_the_handlers_annotation(shop: Shop) -> Non
         assert yard.enqueued == []
         yard.enqueue("add", [1, 2])
         assert yard.run() == 1
+
+
+def test_with_run_on_wait_a_job_runs_while_its_result_is_awaited(shop: Shop) -> None:
+    async def serve(yard: Yard) -> Any:
+        job = await yard.aenqueue("work", 7)
+        return await job.aresult(timeout=20)
+
+    with Yard(handlers=shop.handlers, run_on_wait=True) as yard:
+        assert asyncio.run(serve(yard)) == 7
+        assert yard.enqueue("work", 8).result() == 8
+
+
+def test_with_run_on_wait_the_clock_moves_as_far_as_the_timeout(shop: Shop) -> None:
+    with Yard(handlers=shop.handlers, clock=YardClock(START), run_on_wait=True) as yard:
+        job = yard.enqueue("work", "fail")
+        with pytest.raises(ResultTimeout, match=r"is still retrying; .* its timeout was 35$"):
+            job.result(timeout=35)
+        assert yard.clock.now() == START + 35 * S
+        assert len(shop.ran) == 3
+        with pytest.raises(DeadLettered):
+            job.result(timeout=60 * S)
+        assert yard.clock.now() == START + 60 * S
+        with pytest.raises(ResultTimeout, match=r"nothing is left that could run$"):
+            job.result(wait_for_replay=True)
+
+
+def test_with_run_on_wait_a_handler_that_waits_for_another_job_is_refused(shop: Shop) -> None:
+    with Yard(handlers=shop.handlers, run_on_wait=True) as yard:
+
+        def impatient(context: JobContext) -> Any:
+            return yard.enqueue("awork", 1).result(timeout=5)
+
+        shop.handlers.job("impatient", queue="exec")(lambda payload, context: impatient(context))
+        job = yard.enqueue("impatient", {}, policy={"max_retries": 0})
+        with pytest.raises(DeadLettered, match="no job runs while a test asks for a result"):
+            job.result()
 
 
 def test_run_one_serves_one_message(yard: Yard, shop: Shop) -> None:

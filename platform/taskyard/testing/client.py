@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Final, Unpack
+from typing import Any, Final, Unpack, cast
 
 from taskyard.client import EnqueueRequest, JobHandle, Taskyard
 from taskyard.client.check_request import CheckedRequest, EnqueueOptions, Seconds, check
@@ -41,16 +41,15 @@ class YardHandle(JobHandle):
     ) -> Any:
         """Return the handler's result; the errors are those of `JobHandle.result`.
 
-        Raises `ResultTimeout` at once where production would wait.
+        Raises `ResultTimeout` at once where production would wait, unless the yard was made with
+        `run_on_wait`: then jobs run up to `timeout` of the yard's clock.
         """
-        record = self.record()
         waits = LIVE if wait_for_replay else LIVE - {State.DEAD_LETTERED}
+        yard = cast("MemoryClient", self._yard)
+        ran = yard.wait_until(lambda: self.record().state not in waits, timeout)
+        record = self.record()
         if record.state in waits:
-            raise ResultTimeout(
-                f"job {self.job_id} is still {record.state}, and no job runs while a test asks "
-                "for a result: call yard.run() first, or yard.settle() if the job waits for "
-                "its time"
-            )
+            raise ResultTimeout(_still(self.job_id, record.state, timeout, ran=ran))
         return self._ended(record, self._raw)
 
     async def aresult(
@@ -61,6 +60,19 @@ class YardHandle(JobHandle):
     ) -> Any:
         """Return the result as `result` does, for tests that are coroutines."""
         return self.result(timeout, wait_for_replay=wait_for_replay)
+
+
+def _still(job_id: str, state: State, timeout: timedelta | float | None, *, ran: bool) -> str:
+    if ran:
+        limit = (
+            "nothing is left that could run" if timeout is None else f"its timeout was {timeout}"
+        )
+        return f"job {job_id} is still {state}; the yard ran what was due, and {limit}"
+    return (
+        f"job {job_id} is still {state}, and no job runs while a test asks for a result: call "
+        "yard.run() first, or yard.settle() if the job waits for its time; for code that enqueues "
+        "and waits in one call make the yard with run_on_wait=True"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +145,10 @@ class MemoryClient(Taskyard):
     def job(self, job_id: str) -> JobHandle:
         """Return the handle of a job that was enqueued elsewhere."""
         return YardHandle(self, job_id, created=False)
+
+    def wait_until(self, ended: Callable[[], bool], timeout: timedelta | float | None) -> bool:
+        """Return whether jobs ran while the caller waited; this client runs none."""
+        return False
 
     def close(self) -> None:
         """Close the client's event loops and files."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -71,7 +71,8 @@ class Yard(MemoryClient):
     """A `Taskyard` in memory; what is enqueued waits until `run`, `run_one`, `advance`, `settle`.
 
     `handlers` are those of `taskyard.jobs.job` unless given; import the module that registers
-    yours. `clock` moves only when the test moves it. Jitter comes from `seed`, so a run
+    yours. With `run_on_wait` jobs also run while a job's result is awaited, and the clock moves
+    meanwhile; else `clock` moves only when the test moves it. Jitter comes from `seed`, so a run
     repeats.
     """
 
@@ -83,11 +84,13 @@ class Yard(MemoryClient):
         handlers: Registry = registry,
         clock: YardClock | None = None,
         seed: int = 0,
+        run_on_wait: bool = False,
     ) -> None:
         given = Settings() if settings is None else settings
         base = Catalogue.of(given) if catalogue is None else catalogue
         known = LiveCatalogue(base, handlers)
         super().__init__(given, known, YardClock() if clock is None else clock)
+        self.run_on_wait = run_on_wait
         self.inbox = MemoryInbox()
         self._letters = LetterShelf()
         self._faults = Faults()
@@ -164,6 +167,27 @@ class Yard(MemoryClient):
                     "limited time"
                 )
         return served
+
+    def wait_until(self, ended: Callable[[], bool], timeout: timedelta | float | None) -> bool:
+        """Process messages until `ended()`, for `timeout` (s) of the clock; None has no limit.
+
+        Returns False, and does nothing, without `run_on_wait` and inside a handler.
+        """
+        if not self.run_on_wait or self._served is not None:
+            return False
+        end = None if timeout is None else self.clock.now() + _duration(timeout)
+        for _ in range(BUSIEST):
+            if ended():
+                return True
+            if self.run_one():
+                continue
+            due_us = self.broker.next_due_us()
+            if due_us is None or (end is not None and from_us(due_us) > end):
+                break
+            self._move_to(from_us(due_us))
+        if end is not None and not ended():
+            self._move_to(end)
+        return True
 
     def _move_to(self, moment: datetime) -> None:
         # A handler may have moved the clock further.
@@ -254,6 +278,10 @@ class Yard(MemoryClient):
     def events(self, job: JobHandle | str) -> list[str]:
         """Return the names of a job's events, in order: `admit`, `begin`, `retry`, ..."""
         return [event["event"] for event in self.records.events(_id_of(job))]
+
+
+def _duration(timeout: timedelta | float) -> timedelta:
+    return timeout if isinstance(timeout, timedelta) else timedelta(seconds=timeout)
 
 
 def _id_of(job: JobHandle | str) -> str:
