@@ -11,6 +11,7 @@ import pytest
 
 from servers import RedisServer, Servers
 from support.shell import Ran, Shell
+from taskyard.access.operator_tasks import REPLAY_TASK
 from taskyard.jobs import Catalogue
 from taskyard.jobs.handler_registry import Registry
 from taskyard.ops.cli.checks import jobs, redis_server
@@ -156,6 +157,17 @@ def test_types_that_decorators_define_are_one_finding_and_no_warning() -> None:
         "only decorators define paint, draw: a service can enqueue them if it imports their "
         "modules, or if a file named by TASKYARD_JOB_TYPES defines them"
     )
+
+
+def test_an_operator_task_is_named_once_since_no_service_enqueues_it() -> None:
+    registry = Registry()
+    registry.job(REPLAY_TASK, queue="ops")(lambda payload: payload)
+
+    found = list(jobs.handlers(Settings(), Catalogue.load(), registry))
+
+    assert [finding.detail for finding in found if REPLAY_TASK in finding.detail] == [
+        f"1: {REPLAY_TASK}"
+    ]
 
 
 def test_a_handler_without_a_type_is_an_error() -> None:

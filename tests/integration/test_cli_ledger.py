@@ -74,6 +74,13 @@ def test_the_list_tells_a_cause_by_code_and_words(shell: Shell, database: Engine
     assert row["error"] == TRACE.replace("hunter2", "[redacted]")
 
 
+def test_a_list_without_a_match_sends_to_the_whole_list(shell: Shell) -> None:
+    ran = shell.run("jobs", "list", "--type", "nothing_like_it", "--state", "dead_lettered")
+
+    assert ran.code == 0
+    assert "no job matches. To see the newest jobs of all kinds: taskyard jobs list" in ran.err
+
+
 def test_the_words_are_those_of_the_last_failure(shell: Shell, database: Engine) -> None:
     failed: dict[str, str | int] = {"attempt": 1, "code": "timeout", "error": "the first"}
     again: dict[str, str | int] = {"attempt": 2, "code": "timeout", "error": "the second"}

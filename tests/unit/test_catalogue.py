@@ -139,6 +139,19 @@ def test_a_policy_for_a_type_without_a_queue_is_refused(tmp_path: Path) -> None:
     assert text.startswith("job type 'nobody': queue: Field required")
 
 
+def test_an_unknown_name_with_a_dot_may_be_a_task_of_an_app() -> None:
+    with pytest.raises(UnknownJobType) as refusal:
+        Catalogue.load()["shop.legacy.charge"]
+    assert str(refusal.value).endswith(
+        "If it is a task of an existing Celery app, it is no job type: its retries and limits "
+        "stand in its @app.task, and the app itself enqueues it (delay, apply_async). See: "
+        "taskyard check MODULE:APP"
+    )
+    with pytest.raises(UnknownJobType) as refusal:
+        Catalogue.load()["charge"]
+    assert "existing Celery app" not in str(refusal.value)
+
+
 def test_a_missing_file_is_refused_with_the_variable(tmp_path: Path) -> None:
     with pytest.raises(InvalidSettings, match=r"cannot be read \(.*\); see TASKYARD_JOB_TYPES$"):
         Catalogue.load(tmp_path / "absent.yaml")

@@ -167,6 +167,19 @@ def test_a_present_url_is_handed_out() -> None:
     assert Settings(redis_url="redis://h/0").need_redis_url() == "redis://h/0"
 
 
+def test_a_default_queue_that_own_queues_replaced_is_named_with_the_reason() -> None:
+    settings = Settings(queues={"billing": QueueSettings()})
+    with pytest.raises(UnknownQueue) as refusal:
+        settings.queue("exec")
+    assert str(refusal.value).startswith(
+        "there is no queue 'exec'. Known: billing, ops. Queues of your own replace the default "
+        "ones, exec among them. Add one under [queues] in taskyard.toml"
+    )
+    with pytest.raises(UnknownQueue) as refusal:
+        settings.queue("mail")
+    assert "replace" not in str(refusal.value)
+
+
 def test_an_unknown_queue_is_answered_with_the_known() -> None:
     words = r"there is no queue 'mail'. Known: exec, locator, ops, plan."
     with pytest.raises(UnknownQueue, match=words):

@@ -25,6 +25,11 @@ __all__ = ["BUILT_IN", "Catalogue", "define", "layers", "merge_fields"]
 
 BUILT_IN: Final = "built in"
 
+_TASK_OF_AN_APP: Final = (
+    " If it is a task of an existing Celery app, it is no job type: its retries and limits stand "
+    "in its @app.task, and the app itself enqueues it (delay, apply_async). See: taskyard check "
+    "MODULE:APP"
+)
 _SECTIONS = ("job_types", "job_retry_policies")
 
 
@@ -103,6 +108,7 @@ def _unknown(name: str, known: Mapping[str, JobType]) -> str:
         f"there is no job type {name!r}. {hint}Known: {', '.join(sorted(known)) or 'none'}. "
         "Import the module with its @job handler, or define it in a file that TASKYARD_JOB_TYPES "
         "names; the built-in types need TASKYARD_BUILTIN_JOBS=1."
+        + (_TASK_OF_AN_APP if "." in name else "")
     )
 
 

@@ -171,8 +171,13 @@ class Settings(BaseModel):
         try:
             return self.queues[name]
         except KeyError:
+            replaced = (
+                f"Queues of your own replace the default ones, {name} among them. "
+                if name in DEFAULT_QUEUES
+                else ""
+            )
             raise UnknownQueue(
-                f"there is no queue {name!r}. Known: {', '.join(sorted(self.queues))}. "
+                f"there is no queue {name!r}. Known: {', '.join(sorted(self.queues))}. {replaced}"
                 "Add one under [queues] in taskyard.toml; for settings created in code, as a "
                 "test's Yard has, use Settings(queues=...)."
             ) from None

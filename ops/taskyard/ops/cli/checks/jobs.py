@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from taskyard.access.operator_tasks import OPERATOR_TASKS
 from taskyard.errors import InvalidSettings, TaskyardError
 from taskyard.jobs import Catalogue, JobType
 from taskyard.jobs.catalogue import BUILT_IN
@@ -70,9 +71,10 @@ def handlers(settings: Settings, catalogue: Catalogue, registry: Registry) -> It
     ]
     for job_type in decorated:
         yield from _faults(settings, job_type)
-    if decorated:
+    services = [job_type.name for job_type in decorated if job_type.name not in OPERATOR_TASKS]
+    if services:
         # It is unknown here what services import, and a client that imports the module can enqueue.
-        alone = ", ".join(job_type.name for job_type in decorated)
+        alone = ", ".join(services)
         yield Finding.ok(
             "handlers",
             f"only decorators define {alone}: a service can enqueue them if it imports their "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from sqlalchemy import Connection
@@ -25,6 +25,9 @@ from taskyard.settings import Settings
 from taskyard.wire.redaction import redact_text
 
 __all__ = ["command"]
+
+_NO_JOB: Final = "there is no job yet. Enqueue one: taskyard jobs enqueue TYPE PAYLOAD"
+_NO_MATCH: Final = "no job matches. To see the newest jobs of all kinds: taskyard jobs list"
 
 
 def command(
@@ -82,7 +85,7 @@ def command(
         )
     )
     if not rows:
-        note("no job matches. Enqueue one: taskyard jobs enqueue TYPE PAYLOAD")
+        note(_NO_MATCH if wanted != ledger.Wanted() else _NO_JOB)
     elif len(rows) == limit:
         note(f"the newest {limit}; more with --limit, or narrow with --state, --type, --since")
 
