@@ -235,7 +235,7 @@ def test_a_text_body_that_utf8_cannot_hold_is_captured():
 def test_properties_that_nobody_can_read_are_a_fault():
     message = Message()
     message.headers = {UNREAD: b"\x80\x00\x01\xff"}
-    assert "header 'taskyard_unread' holds them" in str(fault_of(message))
+    assert "header 'taskyard_unread' holds their original bytes" in str(fault_of(message))
 
 
 def test_a_summary_names_the_class_where_the_code_does_not():
