@@ -28,8 +28,9 @@ from support.databases import administrator_url, new_database
 from support.letters import make_delivery, make_letter
 from support.shell import connected_shell
 from taskyard import audit
-from taskyard.audit import Archiver, Head, Kind, archives_in, verify
+from taskyard.audit import Archiver, Head, HeadFile, Kind, archives_in, given_heads, verify
 from taskyard.audit.archive import read_archive
+from taskyard.audit.seal_chain import Seal, append, follow, last_seal
 from taskyard.database import migrate, opened
 from taskyard.database.tables import LETTERS, OUTBOX
 from taskyard.errors import InvalidPayload, ServerUnreachable
@@ -99,6 +100,40 @@ def test_without_the_archive_the_report_says_what_was_not_compared(
     assert any(
         note.startswith("seals 1 to 2 are archived, says seal 4 of") for note in report.notes
     )
+
+
+@pytest.mark.parametrize(("days", "counts"), [(31, {}), (29, {Kind.CHAIN_BROKEN: 1})])
+def test_a_head_that_was_young_when_it_was_archived_is_a_finding(
+    log: Engine, tmp_path: Path, days: int, counts: dict[Kind, int]
+) -> None:
+    """The owner of the tables writes that all was archived, and removes it."""
+    write(log, 3)
+    heads: list[Seal] = []
+    sealer(log, heads).run_once()
+    file = tmp_path / "heads.jsonl"
+    day_us = 86_400_000_000
+    HeadFile(file).append(heads[0])
+    with log.begin() as owner:
+        without_triggers(owner)
+        for later in (days, 60):  # a second such seal makes the first no older
+            last = last_seal(owner)
+            assert last is not None
+            marker = follow(
+                last,
+                cluster=last.cluster,
+                sealed_us=heads[0].sealed_us + later * day_us,
+                closed_below=None,
+                next_transaction=last.next_transaction,
+                row_ids=(),
+                row_hashes=b"",
+                archived_through=1,
+            )
+            append(owner, marker)
+        owner.execute(text("DELETE FROM operator_audit_log"))
+        owner.execute(text("DELETE FROM audit_seals WHERE seq = 1"))
+        with_triggers(owner)
+
+    assert verify(log, given_heads([str(file)])).counts == counts
 
 
 def test_where_nothing_archives_a_seal_that_says_so_is_not_believed(

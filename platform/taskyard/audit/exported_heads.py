@@ -9,7 +9,8 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -24,14 +25,19 @@ log = logger(__name__)
 _WRITTEN: Final = re.compile(r"(?:(?P<seq>\d{1,18}):)?(?P<hash>[0-9a-f]{64})")
 # A line may contain other hashes, so the number is needed.
 _IN_LINE: Final = re.compile(r"(?<![0-9a-f:])(?P<seq>\d{1,18}):(?P<hash>[0-9a-f]{64})(?![0-9a-f])")
+_SEALED_AT: Final = re.compile(r'"sealed_at": ?"([^"]{1,40})"')
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Number and hash of the last seal at some moment, as `seq:hash` or the hash alone."""
+    """Number and hash of the last seal at some moment, as `seq:hash` or the hash alone.
+
+    `sealed_at` is the time that a file of heads states; None if it is unknown.
+    """
 
     seq: int | None
     hash: bytes
+    sealed_at: datetime | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         return self.hash.hex() if self.seq is None else f"{self.seq}:{self.hash.hex()}"
@@ -127,9 +133,19 @@ def _of_file(path: Path) -> Iterator[Head]:
         for line in file:
             found = _IN_LINE.search(line)
             if found is not None:
-                yield _head(found)
+                yield replace(_head(found), sealed_at=_time_in(line))
 
 
 def _head(found: re.Match[str]) -> Head:
     seq = found["seq"]
     return Head(None if seq is None else int(seq), bytes.fromhex(found["hash"]))
+
+
+def _time_in(line: str) -> datetime | None:
+    """Return the time that a line of `HeadFile` states; a line of a log has none."""
+    found = _SEALED_AT.search(line)
+    try:
+        moment = None if found is None else datetime.fromisoformat(found[1])
+    except ValueError:
+        return None
+    return None if moment is None or moment.tzinfo is None else moment

@@ -35,6 +35,7 @@ _UNSEALED: Final = text(
     """  # noqa: S608 - constant
 )
 _BEFORE_ALL: Final = -(2**63)
+_STAYS: Final = timedelta(days=30)  # as in `taskyard_remove_archived_audit`
 _TWICE: Final = text(
     "SELECT sealed.id, array_agg(seal.seq ORDER BY seal.seq) "
     "FROM audit_seals AS seal, unnest(seal.row_ids) AS sealed(id) "
@@ -85,6 +86,12 @@ class _Verification:
     def __init__(self, connection: Connection, heads: Sequence[Head], *, archiving: bool) -> None:
         self._connection, self._archiving = connection, archiving
         self._numbered = _by_number(heads)
+        self._sealed_at = {
+            head.seq: head.sealed_at
+            for head in heads
+            if head.seq is not None and head.sealed_at is not None
+        }
+        self._markers: list[Seal] = []
         self._hashes = {head.hash for head in heads if head.seq is None}
         self._any_head = bool(heads)
         self._report = Report()
@@ -151,6 +158,7 @@ class _Verification:
             report.add(Kind.SEAL_CHANGED, f"seal {seal.seq} was changed", seal=seal.seq)
         if seal.archived_through is not None:
             self._archived_through = seal
+            self._markers.append(seal)
         if previous is not None:
             self._check_follows(seal, previous)
         elif seal.seq > 1:
@@ -223,6 +231,7 @@ class _Verification:
         absent = [seq for seq in self._numbered if self._is_archived(seq)]
         for seq in absent:
             del self._numbered[seq]
+            self._check_age(seq)
         if absent:
             heads = "head is" if len(absent) == 1 else "heads are"
             self._report.notes.append(
@@ -236,6 +245,24 @@ class _Verification:
         for expected in sorted(self._hashes):
             named = f"no seal has the exported head {expected.hex()}"
             self._report.add(Kind.HEAD_MISSING, named)
+
+    def _check_age(self, seq: int) -> None:
+        """Check that the seal of an exported head was old when it was archived.
+
+        Whoever owns the tables can write that young seals were archived, and remove them.
+        """
+        moment = self._sealed_at.get(seq)
+        by = next((each for each in self._markers if (each.archived_through or 0) >= seq), None)
+        if moment is None or by is None:
+            return
+        archived_at = _moment(by.sealed_us)
+        if archived_at is None or moment > archived_at - _STAYS:
+            named = (
+                f"seal {seq} of {moment:%Y-%m-%d %H:%M:%S} UTC is gone; seal {by.seq} of "
+                f"{_day(by)} says that it was archived, but a seal is archived after "
+                f"{_STAYS.days} days"
+            )
+            self._report.add(Kind.CHAIN_BROKEN, named, seal=seq)
 
     def _is_archived(self, seq: int) -> bool:
         """Return whether another seal says that the seals of this gap were archived."""
