@@ -19,7 +19,8 @@ from taskyard.engine.read_message import raw_message
 from taskyard.records import Record
 from taskyard.wire import RawMessage
 from taskyard.wire.credential_argument import CREDENTIAL, without_credential
-from taskyard.wire.redaction import redact, redact_text
+from taskyard.wire.decoded_body import Decoded
+from taskyard.wire.redaction import MASK, redact, redact_text
 
 TEXT = f"v1.0123456789abcdef.{'eyJhdWQi' * 40}.{'Ab-_' * 21}Ab"
 KWARGS = {"letter_id": "abc", CREDENTIAL: TEXT, "reason": "The server is back, ticket 12"}
@@ -121,3 +122,24 @@ def test_no_log_shows_a_credential_under_whatever_name():
         assert TEXT[:180] not in redact_text(text)
     assert redact({"a": [TEXT]}) == {"a": ["[redacted]"]}
     assert redact_text("the API v1.2 of 0123456789abcdef") == "the API v1.2 of 0123456789abcdef"
+
+
+ESCAPED = json.dumps([[], KWARGS, EMBED]).replace("v1.", "v1\\u002e").replace("_cre", "\\u005Fcre")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-le", "utf-16-be", "cp500"])
+@pytest.mark.parametrize("text", [ESCAPED, json.dumps([[], KWARGS, EMBED])])
+def test_a_credential_in_another_spelling_is_taken_and_is_in_no_letter(text: str, encoding: str):
+    came = message()
+    came.body, came.content_encoding, came.headers = text.encode(encoding), encoding, {}
+    came.properties = {}
+    letter = without_credential(raw_message(came))
+    shown = letter.body.decode(encoding)
+    assert MASK in shown
+    assert TEXT[30:90] not in shown
+    assert json.loads(shown)[1]["letter_id"] == "abc"
+    # As the consumer hands it on.
+    came.body = Decoded.of(text.encode(encoding), encoding)
+    take_credential(came)
+    assert credential_of(came) == TEXT
+    assert json.loads(raw_message(came).body)[1] == REST

@@ -23,6 +23,8 @@ _AS_IT_CAME: Final = "taskyard_as_it_came"
 # RabbitMQ's messages also have their headers among their properties.
 _COPIED: Final = "application_headers"
 _NEEDLE: Final = CREDENTIAL.encode()
+_ESCAPE: Final = b"\\u00"  # JSON may write the name in escapes
+_PLAIN: Final = ("utf-8", "ascii", "us-ascii", "binary")
 _JSON: Final = "application/json"
 _REPR_LENGTH: Final = 1024  # Celery's own
 
@@ -33,7 +35,7 @@ def take_credential(message: Any) -> None:
     The credential is the argument `taskyard_credential`. If the body cannot be parsed as a
     task's in JSON, it is not changed, and its dead letter is masked.
     """
-    if message.body is None or _NEEDLE not in bytes_of(message.body):
+    if message.body is None or not _may_have_one(message):
         return
     kwargs = _kwargs_of(message)
     if kwargs is None or CREDENTIAL not in kwargs:
@@ -51,6 +53,13 @@ def take_credential(message: Any) -> None:
         message.properties = {**message.properties, _COPIED: message.headers}
     setattr(message, CREDENTIAL, found if isinstance(found, str) else "")
     setattr(message, _AS_IT_CAME, as_it_came)
+
+
+def _may_have_one(message: Any) -> bool:
+    """Return whether the body is to be parsed: most bodies are not, which is faster."""
+    body = bytes_of(message.body)
+    plain = (message.content_encoding or "utf-8").lower() in _PLAIN
+    return not plain or _NEEDLE in body or _ESCAPE in body or b"\0" in body
 
 
 def credential_of(message: Any) -> str | None:
