@@ -18,7 +18,7 @@ from support.databases import new_database
 from taskyard import audit
 from taskyard.audit import Head, HeadFile, Kind, Report, Sealer, exported, given_heads, verify
 from taskyard.audit import sealer as module_of_sealer
-from taskyard.audit.seal_chain import Seal
+from taskyard.audit.seal_chain import LOCK_SQL, Seal
 from taskyard.audit.sealer import EVERY_S
 from taskyard.database import migrate, opened
 from taskyard.errors import InvalidPayload, ServerUnreachable
@@ -410,6 +410,27 @@ def test_a_seal_that_is_made_up_keeps_no_later_row_from_being_sealed(log: Engine
     found = verify(log, [head])
     assert set(found.counts) == {Kind.SEAL_CHANGED, Kind.CHAIN_BROKEN}
     assert (found.rows, found.unsealed, found.heads) == (4, 0, 1)
+
+
+def test_a_sealer_that_others_keep_from_sealing_warns_of_rows_that_wait(
+    log: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Any role, also the reader, can hold the lock; it says nothing while rows are young."""
+    write(log, 1)
+    sealed(log)
+    write(log, 2, age_days=1)
+    one = sealer(log)
+    with log.begin() as other:
+        other.execute(text(f"SELECT pg_advisory_xact_lock({LOCK_SQL})"))
+        assert [one.run_once(), one.run_once()] == [0, 0]
+    assert one.run_once() == 2
+    with log.begin() as other:
+        other.execute(text(f"SELECT pg_advisory_xact_lock({LOCK_SQL})"))
+        write(log, 1)
+        assert one.run_once() == 0
+
+    assert [vars(record)["action"] for record in caplog.records] == ["audit_not_sealed"]
+    assert "the oldest for 86400 s" in caplog.text.replace("86401", "86400")
 
 
 def test_a_seal_before_the_chain_keeps_no_row_from_being_sealed(log: Engine) -> None:

@@ -33,6 +33,13 @@ log = logger(__name__)
 EVERY_S: Final = 5.0
 _BATCH: Final = 1000  # 40 kB a seal
 _LOCK: Final = text(f"SELECT pg_try_advisory_xact_lock({LOCK_SQL})")
+_LONGEST_WAIT_S: Final = 60
+# An estimate that is cheap: rows above the last sealed id. Late rows of lower ids are few.
+_WAITS: Final = text(
+    "SELECT extract(epoch FROM clock_timestamp() - min(performed_at))::bigint "
+    "FROM operator_audit_log WHERE id > coalesce((SELECT last_id FROM audit_seals "
+    "WHERE seq > 0 AND row_ids <> '{}' ORDER BY seq DESC LIMIT 1), 0)"
+)
 _TIMELINE: Final = text("SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)")
 # A seal that somebody made up may name any row: no row that is to come counts as sealed.
 _FLOOR: Final = text(
@@ -98,6 +105,7 @@ class Sealer:
         self._expected = exported
         self._position: _Position | None = None
         self._head: Seal | None = None
+        self._warned = False
 
     def run(self, stop: threading.Event) -> None:
         """Seal every `EVERY_S` until `stop` is set; while a server is unreachable, try again."""
@@ -124,13 +132,34 @@ class Sealer:
         """Write at most one seal; return how many rows it has, and whether more rows follow."""
         with self._engine.begin() as connection:
             if not connection.scalar(_LOCK):
+                self._warn_of_waiting_rows(connection)
                 return 0, False
+            self._warned = False
             position = self._where(connection)
             found = _read(connection, position)
             head = self._extend(connection, position, found)
         # Only committed seals count.
         self._position, self._head = found.next_position(position), head
         return len(found.batch), found.more
+
+    def _warn_of_waiting_rows(self, connection: Connection) -> None:
+        """Warn, once until sealing works again, if rows wait while another session has the lock.
+
+        Another sealer has it for a moment. Any role can hold an advisory lock.
+        """
+        waits_s = int(connection.scalar(_WAITS) or 0)
+        if waits_s < _LONGEST_WAIT_S:
+            self._warned = False
+        elif not self._warned:
+            self._warned = True
+            log.warning(
+                "rows of the audit log wait for a seal, the oldest for %d s: another session holds "
+                "the sealer's lock. Sealing is tried again every %d s. Find the session in "
+                "pg_locks (locktype = 'advisory') and end it, if it is not a relay",
+                waits_s,
+                EVERY_S,
+                extra={"action": "audit_not_sealed", "waits_s": waits_s},
+            )
 
     def _extend(self, connection: Connection, position: _Position, found: _Found) -> Seal | None:
         last = last_seal(connection)
