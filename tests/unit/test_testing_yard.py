@@ -23,6 +23,7 @@ from taskyard.errors import (
     Refused,
     ResultTimeout,
     TaskyardError,
+    UnknownJobType,
 )
 from taskyard.jobs import Catalogue, JobContext, JobType
 from taskyard.jobs.handler_registry import Registry
@@ -104,6 +105,16 @@ def test_a_job_type_of_the_catalogue_wins_over_the_decorator_as_in_a_worker(shop
     with Yard(catalogue=catalogue, handlers=shop.handlers) as yard:
         assert yard.catalogue["work"].queue == "plan"
         assert yard.catalogue["work"].policy.max_retries == 3
+
+
+def test_a_decorator_whose_file_is_not_there_hinders_no_other_job(shop: Shop) -> None:
+    shop.handlers.job("filed", policy=LINEAR)(shop.awork)
+    with Yard(handlers=shop.handlers) as yard:
+        job = yard.enqueue("work", 1)
+        yard.run()
+        assert job.result() == 1
+        with pytest.raises(UnknownJobType, match="there is no job type 'filed'"):
+            yard.enqueue("filed", 1)
 
 
 def test_a_payload_is_checked_against_the_handlers_annotation(shop: Shop) -> None:

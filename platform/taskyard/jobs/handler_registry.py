@@ -106,13 +106,16 @@ class Registry:
                 failures.append(failure)
         return failures
 
-    def under(self, catalogue: Catalogue) -> Catalogue:
+    def under(self, catalogue: Catalogue, *, skip_without_queue: bool = False) -> Catalogue:
         """Return the catalogue with the decorators' settings laid under its own, field by field.
 
         Raises `InvalidSettings` for a decorator without a queue, unless the catalogue defines the
-        type, and for fields that are valid alone and not together.
+        type, and for fields that are valid alone and not together. With `skip_without_queue` such
+        a decorator defines no type instead.
         """
         for handler in self.handlers():
+            if skip_without_queue and handler.lacks_queue and handler.name not in catalogue:
+                continue
             job_type = _under(handler, catalogue)
             if job_type is not None:
                 catalogue = catalogue.with_type(job_type)
