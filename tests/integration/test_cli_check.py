@@ -12,7 +12,7 @@ import pytest
 from servers import RedisServer, Servers
 from support.shell import Ran, Shell
 from taskyard.access.operator_tasks import REPLAY_TASK
-from taskyard.jobs import Catalogue
+from taskyard.jobs import Catalogue, JobType
 from taskyard.jobs.handler_registry import Registry
 from taskyard.ops.cli.checks import jobs, redis_server
 from taskyard.ops.cli.checks.finding import Finding, Level, judged
@@ -157,6 +157,17 @@ def test_types_that_decorators_define_are_one_finding_and_no_warning() -> None:
         "only decorators define paint, draw: a service can enqueue them if it imports their "
         "modules, or if a file named by TASKYARD_JOB_TYPES defines them"
     )
+
+
+def test_a_fault_that_file_and_decorator_have_only_together_is_an_error() -> None:
+    registry = Registry()
+    registry.job("paint", priority=5)(lambda payload: payload)
+    catalogue = Catalogue({"paint": JobType(name="paint", queue="locator")})
+
+    found = list(jobs.handlers(Settings(), catalogue, registry))
+
+    (wrong,) = [finding for finding in found if finding.level is not Level.OK]
+    assert wrong.detail.startswith("paint: queue 'locator' has priorities 1 to 3")
 
 
 def test_an_operator_task_is_named_once_since_no_service_enqueues_it() -> None:

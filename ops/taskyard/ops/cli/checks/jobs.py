@@ -66,11 +66,12 @@ def handlers(settings: Settings, catalogue: Catalogue, registry: Registry) -> It
         yield Finding.error(
             "handlers", failure, "Correct the module: a worker would start without its handlers."
         )
-    decorated = [
-        job_type for name, job_type in registry.under(catalogue).items() if name not in catalogue
-    ]
-    for job_type in decorated:
-        yield from _faults(settings, job_type)
+    known = registry.under(catalogue)
+    decorated = [job_type for name, job_type in known.items() if name not in catalogue]
+    for name, job_type in known.items():
+        # A fault that the file alone has was found with the job types.
+        if name not in catalogue or not any(_faults(settings, catalogue[name])):
+            yield from _faults(settings, job_type)
     services = [job_type.name for job_type in decorated if job_type.name not in OPERATOR_TASKS]
     if services:
         # It is unknown here what services import, and a client that imports the module can enqueue.
