@@ -194,12 +194,21 @@ def test_weeks_are_created_ahead_once(database: Engine) -> None:
 
 @pytest.mark.parametrize(
     ("at", "ahead"),
-    [(NOW, timedelta(days=400)), (datetime(1999, 1, 1, tzinfo=UTC), AHEAD), (None, AHEAD)],
+    [
+        (NOW, timedelta(days=36)),
+        (datetime(1999, 1, 1, tzinfo=UTC), AHEAD),
+        (datetime(2150, 1, 1, tzinfo=UTC), timedelta(0)),
+        (datetime.now(UTC) + timedelta(days=40), AHEAD),
+        (None, AHEAD),
+    ],
 )
 def test_more_weeks_than_anybody_needs_are_refused(
     database: Engine, at: datetime, ahead: timedelta
 ) -> None:
-    with database.connect() as connection, pytest.raises(DataError, match="the years 2000 to 2200"):
+    with (
+        database.connect() as connection,
+        pytest.raises(DataError, match="the year 2000 to 5 weeks from now"),
+    ):
         create_partitions(connection, at, ahead)
 
 

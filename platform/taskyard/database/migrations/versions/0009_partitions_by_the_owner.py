@@ -29,10 +29,11 @@ CREATE FUNCTION taskyard_create_partitions(at timestamptz, ahead interval) RETUR
 DECLARE
     parent text; ranged text; week timestamptz; part text; low text; high text; held text;
 BEGIN
-    IF at IS NULL OR ahead IS NULL OR ahead > interval '1 year'
-       OR at NOT BETWEEN timestamptz '2000-01-01' AND timestamptz '2200-01-01' THEN
-        RAISE EXCEPTION 'partitions are created for the years 2000 to 2200 and a year at once, '
-            'not for % and % ahead', at, ahead USING ERRCODE = 'invalid_parameter_value';
+    IF at IS NULL OR ahead IS NULL OR ahead > interval '5 weeks'
+       OR at NOT BETWEEN timestamptz '2000-01-01' AND clock_timestamp() + interval '5 weeks' THEN
+        RAISE EXCEPTION 'partitions are created from the year 2000 to 5 weeks from now, '
+            'and 5 weeks at once, not for % and % ahead', at, ahead
+            USING ERRCODE = 'invalid_parameter_value';
     END IF;
     PERFORM pg_advisory_xact_lock(8386110886424703604);
     FOR parent, ranged IN VALUES
