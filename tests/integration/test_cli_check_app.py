@@ -116,7 +116,7 @@ def test_what_kombus_transport_leaves_unprotected_is_listed(shell: Shell) -> Non
         "kombu's own transport reads its queues (install was called with transport=False)"
         in ran.err
     )
-    assert "come back after visibility_timeout, 3600 s here" in ran.err
+    assert "visibility_timeout, 3600 s here" in ran.err
     assert document["transport"] == {"own": False, "why": "install was called with transport=False"}
     assert len(document["unprotected"]) == 3
     for name in ("shop:app", "there:app"):

@@ -92,7 +92,7 @@ def test_a_message_that_unpacks_too_large_is_a_letter_and_the_workers_memory_is_
         letter = app.await_letter(headers["id"])
         assert (letter.category, letter.code) == ("rejected", "unpacks_too_large")
         assert f"its {len(body):,} bytes (application/x-gzip)" in letter.error_message
-        assert "set TASKYARD_MAX_UNPACKED_BYTES" in letter.error_message
+        assert "set a higher TASKYARD_MAX_UNPACKED_BYTES" in letter.error_message
         assert letter.message.body == body
         assert len(letter.encode()) < 2 * len(body)
     assert tasks.add.delay(1, 2).get(timeout=SOON_S) == 3

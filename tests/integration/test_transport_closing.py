@@ -174,7 +174,7 @@ def test_a_consumer_closes_in_every_state_and_what_it_held_is_there(
         consuming.connection.close()
         consuming.channel.close()
         consuming.connection.close()
-        with pytest.raises(RedisConnectionError, match="was closed; open another"):
+        with pytest.raises(RedisConnectionError, match="is closed; open another one"):
             consuming.channel._create_client()
     finally:
         way.revive()
