@@ -150,7 +150,7 @@ def test_a_letter_of_a_failed_serialization_is_stored_whole_later(
     assert errors(database) == [None]
 
 
-@pytest.mark.parametrize(("table", "year"), [("dead_letter_queue", 2031), ("job_events", 2032)])
+@pytest.mark.parametrize(("table", "year"), [("dead_letter_queue", 2011), ("job_events", 2012)])
 def test_a_row_whose_week_is_attached_meanwhile_is_stored_whole(
     database: Engine, admin: Engine, table: str, year: int
 ) -> None:

@@ -133,8 +133,8 @@ def test_a_field_comes_to_old_rows_of_every_week_and_goes_again(
         assert column(database, f"SELECT tenant FROM {table}") == [None, None]  # noqa: S608
     old_letter(database, NOW)  # by a mirror of the version before
     run(database, "UPDATE dead_letter_queue SET tenant = 'acme'")
-    with_a_week(database, NOW + timedelta(days=60))
-    old_letter(database, NOW + timedelta(days=60))
+    with_a_week(database, NOW - timedelta(days=60))
+    old_letter(database, NOW - timedelta(days=60))
     assert sorted(map(str, column(database, "SELECT tenant FROM dead_letter_queue"))) == [
         "None", "acme", "acme", "acme",
     ]  # fmt: skip
@@ -179,9 +179,9 @@ def test_a_category_comes_beside_old_letters_and_goes_without_them(
     up()
     for category in ("quota_exceeded", *Category):
         old_letter(database, NOW, category)
-    with_a_week(database, NOW + timedelta(days=60))
-    old_letter(database, NOW + timedelta(days=60), "quota_exceeded")
-    for at in (NOW, NOW + timedelta(days=60), NOW - timedelta(days=900)):
+    with_a_week(database, NOW - timedelta(days=60))
+    old_letter(database, NOW - timedelta(days=60), "quota_exceeded")
+    for at in (NOW, NOW - timedelta(days=60), NOW - timedelta(days=900)):
         with pytest.raises(IntegrityError, match="dead_letter_queue_category"):
             old_letter(database, at, "unheard_of")
     down()

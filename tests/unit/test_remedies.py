@@ -75,7 +75,7 @@ def _exists(noun: str, verb: str, options: list[str]) -> bool:
 
 def _has(command: Command, options: list[str]) -> bool:
     """Whether it knows the options; one that passes on what it does not know may have any."""
-    return command.passes_rest or set(options) <= _options(command.module)
+    return command.passes_rest or set(options) <= {"--help", *_options(command.module)}
 
 
 @cache
