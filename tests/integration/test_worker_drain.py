@@ -85,9 +85,12 @@ class Stopped:
 
 
 @pytest.fixture
-def stopped(start_worker: Callable[..., Worker]) -> Stopped:
+def stopped(side: Side, start_worker: Callable[..., Worker]) -> Stopped:
     worker = start_worker(concurrency=1)
     worker.await_log(" ready.")
+    # Before its first job the process may not have said that it is up: it would get none.
+    first = side.act(value=0)
+    eventually(lambda: first.state() is State.COMPLETED, "the process has run a job")
     (pid,) = worker.children()
     os.kill(pid, signal.SIGSTOP)
     return Stopped(worker, pid)
