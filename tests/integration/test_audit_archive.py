@@ -1,4 +1,4 @@
-"""Old rows leave Postgres for archives that verify; nothing else leaves, whoever asks."""
+"""Old rows leave Postgres for archives that verify; no role can remove anything else."""
 
 from __future__ import annotations
 

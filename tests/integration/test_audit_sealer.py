@@ -1,4 +1,4 @@
-"""The sealer: what is committed is sealed once, whoever else writes, ends or begins meanwhile."""
+"""The sealer: what is committed is sealed once, also while others write, end or begin."""
 
 from __future__ import annotations
 

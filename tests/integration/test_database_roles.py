@@ -153,7 +153,7 @@ HARM = [
     "ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO PUBLIC; CREATE TABLE mine (id int)",
     "GRANT UPDATE ON operator_audit_log TO CURRENT_USER; UPDATE operator_audit_log SET reason = ''",
     "SET ROLE taskyard",
-    "COPY operator_tokens TO '/tmp/tokens'",
+    "COPY operator_tokens TO PROGRAM 'cat'",
 ]
 
 

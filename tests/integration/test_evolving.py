@@ -73,9 +73,9 @@ def adding(database: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     def add(title: str) -> tuple[Callable[[], None], Callable[[], None]]:
         folder = tmp_path / "migrations"
         shutil.copytree(migrations._FOLDER, folder)
-        told = example(title).replace('revision = "0042"', f'revision = "{newer}"', 1)
-        told = told.replace('down_revision = "0041"', f'down_revision = "{head}"')
-        (folder / "versions" / f"{newer}_example.py").write_text(told)
+        source = example(title).replace('revision = "0042"', f'revision = "{newer}"', 1)
+        source = source.replace('down_revision = "0041"', f'down_revision = "{head}"')
+        (folder / "versions" / f"{newer}_example.py").write_text(source)
         monkeypatch.setattr(migrations, "_FOLDER", folder)
         return lambda: to(database), lambda: to(database, head)
 

@@ -50,7 +50,7 @@ WORD = "hostile"
 
 
 class Hostile:
-    """Whoever can publish, and nothing else."""
+    """A client that can publish, and nothing else."""
 
     def __init__(self, settings: Settings, servers: Servers) -> None:
         self.settings, self.rabbit = settings, is_amqp(settings)

@@ -218,17 +218,17 @@ def test_a_running_worker_takes_both_keys_of_a_rotation_and_then_the_new_one_alo
     with Worker(settings, tmp_path, queues=("exec",), options=("--pool", "solo")).start():
         scenes = [Scene(settings, keeper, database, tmp_path) for keeper in (old, new)]
 
-        def told() -> list[str]:
+        def answers() -> list[str]:
             answers = [one.broadcast(1, **{CREDENTIAL: one.signed()}) for one in scenes]
             found = [next(iter(answer.values())) for answer in answers]
             return [answer.get("denied", "taken") for answer in found]
 
-        assert told() == ["taken", "unknown_key"]
+        assert answers() == ["taken", "unknown_key"]
         change_ring(old.ring, lambda ring: ring.having(new.public))
-        eventually(lambda: told() == ["taken", "taken"], "the overlap")
+        eventually(lambda: answers() == ["taken", "taken"], "the overlap")
         ended = old.public.model_copy(update={"not_after": datetime.now(UTC)})
         change_ring(old.ring, lambda ring: ring.having(ended))
-        eventually(lambda: told() == ["retired_key", "taken"], "the end of the old key")
+        eventually(lambda: answers() == ["retired_key", "taken"], "the end of the old key")
         for one in scenes:
             one.harness.close()
 

@@ -249,7 +249,7 @@ class _Verification:
     def _check_age(self, seq: int) -> None:
         """Check that the seal of an exported head was old when it was archived.
 
-        Whoever owns the tables can write that young seals were archived, and remove them.
+        The owner of the tables can write that young seals were archived, and remove them.
         """
         moment = self._sealed_at.get(seq)
         by = next((each for each in self._markers if (each.archived_through or 0) >= seq), None)
@@ -292,8 +292,8 @@ class _Verification:
                     what = "did not exist when its place in the log was sealed"
                 case _:
                     what = "has a time before that seal, but was written after it"
-            told = f"{named} {what} (seal {seal})"
-            self._report.add(kind, told, row=written.row_id, seal=seal)
+            text = f"{named} {what} (seal {seal})"
+            self._report.add(kind, text, row=written.row_id, seal=seal)
 
     def _check_twice(self) -> None:
         for row_id, seals in self._connection.execute(_TWICE):

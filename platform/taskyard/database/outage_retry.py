@@ -1,4 +1,4 @@
-"""Repeat a step until it is told to stop; while a server is unreachable, log this and wait."""
+"""Repeat a step until a stop is requested; while a server is unreachable, log this and wait."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ def _fault(
 ) -> str | None:
     """Return why a signed entry is no proof of a verb; raises `CredentialRefused`.
 
-    Whoever appends an entry chooses its fields, and may have seen the credential long ago. The
+    The client that appends an entry chooses its fields, and may have seen the credential long ago. The
     time of the entry is from Redis, so the credential must have been valid then. A key that is
     retired by now may be a stolen one, and vouches for nothing.
     """

@@ -146,7 +146,7 @@ def announced(client: redis.Redis, namespace: str, workers: Collection[bytes]) -
 def entry_time(entry_id: str) -> datetime:
     """Return when Redis took an entry of the stream; raises ValueError for an impossible time.
 
-    Whoever appends an entry may choose a later id than Redis would.
+    The client that appends an entry may choose a later id than Redis would.
     """
     try:
         return from_us(int(entry_id.partition("-")[0]) * 1000)
