@@ -102,8 +102,8 @@ def _fault(
 ) -> str | None:
     """Return why a signed entry is no proof of a verb; raises `CredentialRefused`.
 
-    The client that appends an entry chooses its fields, and may have seen the credential long ago. The
-    time of the entry is from Redis, so the credential must have been valid then. A key that is
+    The client that appends an entry chooses its fields, and may have seen the credential long
+    ago. Redis chooses the entry's time, so the credential must have been valid then. A key that is
     retired by now may be a stolen one, and vouches for nothing.
     """
     if abs(event.at - appended) > CLOCKS_MAY_DIFFER or event.at > now + CLOCKS_MAY_DIFFER:
