@@ -1,8 +1,9 @@
 """A signed credential: one call of one verb, by one subject, for a few minutes.
 
 Its text is `v1.<key id>.<claims>.<signature>`, both in base64url without padding. The Ed25519
-signature (RFC 8032) covers everything before its dot. A person who sees a credential may send the same
-call again, and no other: it is bound to verb, arguments and targets, and its nonce to one message.
+signature (RFC 8032) covers everything before its dot. A person who sees a credential may
+send the same call again, and no other: it is bound to verb, arguments and targets, and its nonce
+to one message.
 """
 
 from __future__ import annotations
