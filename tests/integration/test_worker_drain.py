@@ -11,7 +11,7 @@ import pytest
 
 from servers import Servers
 from support.handlers import Notes
-from support.pipes import unread_bytes
+from support.pipes import reads_a_pipe, unread_bytes
 from support.rabbitmq import count_messages
 from support.waiting import eventually
 from support.worker import Worker
@@ -85,13 +85,12 @@ class Stopped:
 
 
 @pytest.fixture
-def stopped(side: Side, start_worker: Callable[..., Worker]) -> Stopped:
+def stopped(start_worker: Callable[..., Worker]) -> Stopped:
     worker = start_worker(concurrency=1)
     worker.await_log(" ready.")
-    # Before its first job the process may not have said that it is up: it would get none.
-    first = side.act(value=0)
-    eventually(lambda: first.state() is State.COMPLETED, "the process has run a job")
     (pid,) = worker.children()
+    # The worker gives a job only to a process that has reported that it is up; it reads next.
+    eventually(lambda: reads_a_pipe(pid), "the process waits for its first job")
     os.kill(pid, signal.SIGSTOP)
     return Stopped(worker, pid)
 

@@ -9,12 +9,17 @@ import struct
 import termios
 from pathlib import Path
 
-__all__ = ["unread_bytes"]
+__all__ = ["reads_a_pipe", "unread_bytes"]
 
 
 def unread_bytes(pid: int) -> int:
     """Bytes that wait in the pipes that the process reads."""
     return sum(_unread(link) for link in Path(f"/proc/{pid}/fd").iterdir())
+
+
+def reads_a_pipe(pid: int) -> bool:
+    """Whether the process sleeps in the kernel until something is written to a pipe."""
+    return "pipe_read" in Path(f"/proc/{pid}/wchan").read_text("ascii")
 
 
 def _unread(link: Path) -> int:
