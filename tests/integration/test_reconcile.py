@@ -113,8 +113,6 @@ class ServerHarness:
 @pytest.fixture
 def yard(settings: Settings, empty_database: Engine) -> Iterator[ServerHarness]:
     made = ServerHarness(settings, empty_database)
-    # The keys of apps without a prefix are searched too: what other modules' dead workers held.
-    made.client.delete("unacked", "unacked_index")
     yield made
     made.reconciler.close()
     for key in made.client.scan_iter(f"*{settings.namespace}*", count=1000):

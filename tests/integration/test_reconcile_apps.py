@@ -98,7 +98,6 @@ class Shop:
 @pytest.fixture
 def shop(settings: Settings, empty_database: Engine) -> Iterator[Shop]:
     made = Shop(settings, empty_database)
-    made.client.delete("unacked", "unacked_index")  # what other modules' dead workers held
     yield made
     made.reconciler.close()
     made.publisher.close()

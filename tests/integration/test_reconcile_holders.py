@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -87,6 +88,20 @@ def test_a_job_that_is_not_running_is_stranded_by_a_dead_owner_too(shop: Shop, s
     shop.hold(job)
     shop.owner()
     assert "process host.1, which is dead" in shop.detail(job)
+
+
+def test_a_message_of_another_namespace_under_the_same_keys_is_none_of_its_own(shop: Shop) -> None:
+    """Apps without a prefix share the keys of what they hold, whatever their namespaces."""
+    theirs = json.dumps([{"headers": {"id": str(uuid.uuid4())}}, "", "orders_of_others"])
+    shop.client.hset("unacked", f"{OWNER}:9", theirs)
+    shop.client.zadd("unacked_index", {f"{OWNER}:9": time.time() - 30})
+    try:
+        report = shop.look(repair=True)
+        assert (report.drift[HELD], report.suspected) == (0, {})
+        assert shop.client.hexists("unacked", f"{OWNER}:9")
+    finally:
+        shop.client.hdel("unacked", f"{OWNER}:9")
+        shop.client.zrem("unacked_index", f"{OWNER}:9")
 
 
 def test_what_a_living_owner_holds_is_in_good_hands(shop: Shop) -> None:

@@ -73,9 +73,15 @@ class Abandoned:
                 report.suspect("held_unknown", _UNKNOWN)
 
     def _still_held(self, seen: Seen) -> list[tuple[Held, int]]:
-        """Return the messages that are still held, with the time when they were taken."""
+        """Return the messages that are still held, with the time when they were taken.
+
+        Apps of all namespaces that have no prefix share their keys. A job without a record
+        belongs to this namespace only if one of its workers uses the keys.
+        """
         found = []
         for held in self.messages.holding(seen):
+            if seen.state is State.NONE and held.unacked not in self.where.used:
+                continue
             taken_s: Any = self.broker.zscore(held.index, held.tag)
             if taken_s is not None:
                 found.append((held, us_of(float(taken_s))))

@@ -22,13 +22,15 @@ class MessageLocations:
     """The keys to search for messages: `lists` of queues, `held` by workers, and `delayed`.
 
     `known` queues are those whose keys are known. `held` are pairs of keys: the unacknowledged
-    messages, and the times when they were taken. `elsewhere` are queues of installed apps at
+    messages, and the times when they were taken. `used` are the keys of unacknowledged messages
+    that workers of this namespace use. `elsewhere` are queues of installed apps at
     another broker. `layouts` are all known layouts; for a queue, the layouts under its name come
     first.
     """
 
     lists: tuple[str, ...]
     held: tuple[tuple[str, str], ...]
+    used: frozenset[str]
     delayed: str
     known: frozenset[str]
     elsewhere: frozenset[str]
@@ -66,7 +68,8 @@ def survey(
     mark = find_mark(broker, settings.namespace)
     here = [place for place in places if place.mark == mark]
     own = own_layout(settings)
-    layouts = {own, PLAIN} | {place.layout for place in here}
+    used = {own} | {place.layout for place in here}
+    layouts = {PLAIN} | used
     named = {place.queue for place in here}
     names = named | {settings.broker_name(name) for name in settings.queues}
     names |= {_name(settings, queue) for queue in queues} - {"", SUCCESSOR}
@@ -75,6 +78,7 @@ def survey(
     return MessageLocations(
         lists=tuple(sorted(lists)),
         held=tuple(sorted({(layout.unacked_key, layout.index_key) for layout in layouts})),
+        used=frozenset(layout.unacked_key for layout in used),
         delayed=f"{settings.namespace}:delayed:messages",
         known=frozenset(settings.queues) | named,
         elsewhere=frozenset(_elsewhere(places, mark) - named - set(settings.queues)),
