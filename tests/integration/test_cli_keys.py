@@ -121,6 +121,11 @@ def test_sign_says_what_is_missing(signer: Shell, bare_shell: Shell) -> None:
         ),
         (signer, (REPLAY_TASK, "--kwargs", "[]"), "to be a JSON object of all named arguments"),
         (signer, (REPLAY_TASK, "--kwargs", "{}"), "needs the named argument 'letter_id'"),
+        (
+            signer,
+            (REPLAY_TASK, "--kwargs", '{"letter_id": "0d2e8c4d", "reason": "no matter"}'),
+            "needs a whole id in the argument 'letter_id', a UUID; got: '0d2e8c4d'",
+        ),
         (bare_shell, (REPLAY_TASK, "--kwargs", json.dumps(ARGUMENTS)), "TASKYARD_SIGNING_KEY"),
     ):
         ran = shell.run("sign", *words)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
@@ -28,17 +29,29 @@ def sign_task(
 ) -> dict[str, Any]:
     """Return an operator task's named arguments with a new credential for them.
 
-    Raises `InvalidPayload` without the argument that the verb acts on, and the errors of
+    Raises `InvalidPayload` without the whole id that the verb acts on, and the errors of
     `sign_call`.
     """
     plain = {name: value for name, value in arguments.items() if name != CREDENTIAL}
-    target = OPERATOR_TASKS[task].target
-    if not isinstance(plain.get(target), str):
-        raise InvalidPayload(
-            f"{task} needs the named argument {target!r}, a text; got: {sorted(plain)}"
-        )
+    _check_target(task, plain, OPERATOR_TASKS[task].target)
     call = call_of_task(settings.namespace, task, plain)
     return {**plain, CREDENTIAL: sign_call(settings, call, clock)}
+
+
+def _check_target(task: str, arguments: Mapping[str, Any], name: str) -> None:
+    """Refuse here what every worker would: the start of an id may name another target later."""
+    target = arguments.get(name)
+    if not isinstance(target, str):
+        raise InvalidPayload(
+            f"{task} needs the named argument {name!r}, a text; got: {sorted(arguments)}"
+        )
+    try:
+        uuid.UUID(target)
+    except ValueError:
+        raise InvalidPayload(
+            f"{task} needs a whole id in the argument {name!r}, a UUID; got: {target[:60]!r}. "
+            "See: taskyard dlq list --json"
+        ) from None
 
 
 def sign_call(settings: Settings, call: Call, clock: Clock = SYSTEM_CLOCK) -> str:
