@@ -79,7 +79,7 @@ def test_a_queue_with_other_arguments_is_told_with_the_policy_that_rabbitmq_take
     ran = shell.run("check")
 
     assert ran.code == 0
-    assert f"! broker     queue {name} exists and is used as it is, with this loss: " in ran.out
+    assert f"! broker     queue {name} exists and is used as it is. What this costs: " in ran.out
     assert "it has no x-max-priority: RabbitMQ does not serve urgent jobs before others" in ran.out
     assert "but no priorities" in ran.out
     assert "Run: rabbitmqctl set_policy --vhost / " in ran.out

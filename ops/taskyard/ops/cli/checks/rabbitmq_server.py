@@ -103,5 +103,5 @@ def _differing(queue: RabbitQueue, found: Declared, lost: list[str], broker: Con
             "priorities. A queue follows one policy only: merge this one into an existing policy. "
             f"Run: {command}"
         )
-    text = f"queue {queue.name} exists and is used as it is, with this loss: {'; '.join(lost)}"
+    text = f"queue {queue.name} exists and is used as it is. What this costs: {'; '.join(lost)}"
     return Finding.warning("broker", text, remedy)
