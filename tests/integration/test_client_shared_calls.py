@@ -11,13 +11,12 @@ from typing import Any
 import pytest
 
 from servers import Servers
-from support.proxy import Cuts, Proxy, through
+from support.proxy import SCRIPT, Cuts, Proxy, through
 from support.waiting import eventually, soon
 from support.yard import ServerHarness, fresh_settings
 from taskyard.client import JobHandle, shared_calls
 from taskyard.errors import InvalidPayload, PublishFailed, ServerRefused, ServerUnreachable
 
-ADMISSION = b"EVAL"
 FOR_EVER = 100_000
 
 
@@ -52,12 +51,6 @@ async def together(calls: Sequence[Awaitable[JobHandle]]) -> list[JobHandle | Ba
     return await asyncio.gather(*calls, return_exceptions=True)
 
 
-def admissions(harness: ServerHarness) -> int:
-    """How many scripts the server has run for anybody."""
-    found: dict[str, dict[str, int]] = harness.redis.info("commandstats")
-    return sum(found.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("eval", "evalsha"))
-
-
 # --- one script for many ------------------------------------------------------------------------
 
 
@@ -68,7 +61,7 @@ def test_what_gathers_while_a_script_is_under_way_goes_fifty_a_script(
 
     async def scenario() -> list[JobHandle | BaseException]:
         await call(harness)
-        before = admissions(harness)
+        before = proxy.scripts
         proxy.swallow()
         first = asyncio.ensure_future(call(harness))
         await soon(lambda: proxy.held > 0, "a script under way")
@@ -77,7 +70,7 @@ def test_what_gathers_while_a_script_is_under_way_goes_fifty_a_script(
         proxy.flow()
         jobs = await together([first, *rest])
         # A script whose reply is late is asked for again; a call by itself would make it 200.
-        assert 1 + 4 <= admissions(harness) - before < 20
+        assert 1 + 4 <= proxy.scripts - before < 20
         return jobs
 
     jobs = asyncio.run(scenario())
@@ -85,13 +78,13 @@ def test_what_gathers_while_a_script_is_under_way_goes_fifty_a_script(
     assert harness.queued() == 2 + 200
 
 
-def test_a_call_that_is_alone_goes_at_once_and_alone(harness: ServerHarness) -> None:
+def test_a_call_that_is_alone_goes_at_once_and_alone(harness: ServerHarness, proxy: Proxy) -> None:
     async def scenario() -> None:
         await call(harness)
-        before = admissions(harness)
+        before = proxy.scripts
         for number in range(5):
             assert (await call(harness, str(number))).created
-        assert admissions(harness) - before == 5
+        assert proxy.scripts - before == 5
 
     asyncio.run(scenario())
 
@@ -101,7 +94,7 @@ def test_one_script_is_bounded_in_bytes_too(harness: ServerHarness, proxy: Proxy
 
     async def scenario() -> None:
         await call(harness)
-        before = admissions(harness)
+        before = proxy.scripts
         proxy.swallow()
         first = asyncio.ensure_future(call(harness))
         await soon(lambda: proxy.held > 0, "a script under way")
@@ -109,7 +102,7 @@ def test_one_script_is_bounded_in_bytes_too(harness: ServerHarness, proxy: Proxy
         await asyncio.sleep(0)
         proxy.flow()
         await together([first, *rest])
-        assert 1 + 2 <= admissions(harness) - before < 1 + 8
+        assert 1 + 2 <= proxy.scripts - before < 1 + 8
 
     asyncio.run(scenario())
     assert harness.queued() == 1 + 9
@@ -152,7 +145,7 @@ def test_threads_send_for_themselves_while_they_are_few_and_share_when_they_are_
     harness: ServerHarness, proxy: Proxy
 ) -> None:
     harness.act()
-    before = admissions(harness)
+    before = proxy.scripts
     shared = harness.yard._calls
     proxy.swallow()
     with ThreadPoolExecutor(40) as pool:
@@ -165,7 +158,7 @@ def test_threads_send_for_themselves_while_they_are_few_and_share_when_they_are_
         proxy.flow()
     assert all(job.result().created for job in jobs)
     # How many calls a script finds waiting is up to the threads: far fewer scripts than calls.
-    assert shared_calls._LANES < admissions(harness) - before <= shared_calls._LANES + 16
+    assert shared_calls._LANES < proxy.scripts - before <= shared_calls._LANES + 16
     assert harness.queued() == 1 + 40
 
 
@@ -207,7 +200,7 @@ def test_a_request_that_is_wrong_in_itself_is_refused_before_it_is_sent(
 def test_a_server_that_is_lost_is_told_to_each_call(harness: ServerHarness, proxy: Proxy) -> None:
     async def scenario() -> list[Any]:
         await call(harness)
-        proxy.lose_replies(ADMISSION, times=FOR_EVER)
+        proxy.lose_replies(SCRIPT, times=FOR_EVER)
         return await together([call(harness) for _ in range(120)])
 
     errors = asyncio.run(scenario())
@@ -299,7 +292,7 @@ def test_a_lost_reply_is_asked_for_again_and_every_call_hears_the_truth(
 
     async def scenario() -> list[Any]:
         await call(harness)
-        proxy.lose_replies(ADMISSION, after=replies_before)
+        proxy.lose_replies(SCRIPT, after=replies_before)
         jobs = await together([call(harness, str(number % 300)) for number in range(400)])
         # Several replies may have come as one.
         while not proxy.lost:

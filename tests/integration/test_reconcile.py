@@ -216,8 +216,9 @@ def test_junk_that_no_parser_gets_through_does_not_end_the_look(
     body = base64.b64encode(deep).decode()
     document = {"body": body, "headers": {}, "properties": {"body_encoding": "base64"}}
     raw = deep if place == "list" else json.dumps(document).encode()
+    before = yard.look().looked_at["messages"]  # other namespaces' messages in shared keys
     yard.client.lpush(list_key(yard.settings, "plan"), raw)
-    assert yard.look().looked_at["messages"] == 1
+    assert yard.look().looked_at["messages"] == before + 1
 
 
 def test_an_overdue_retry_whose_message_is_gone_is_told(yard: ServerHarness) -> None:

@@ -33,17 +33,28 @@ class _Loss:
         return self.times >= 0
 
 
+# `EVAL` or `EVALSHA`, as Redis receives it.
+SCRIPT = b"EVAL"
+
+
 class _Link:
     """One connection: whether what it has asked last is a request whose reply is to be lost."""
 
     def __init__(self, proxy: Proxy) -> None:
         self._proxy = proxy
         self._asked = False
+        self._end = b""
 
     def asks(self, data: bytes) -> bool:
+        self._count_scripts(data)
         loss = self._proxy.loss
         self._asked = self._asked or (loss is not None and loss.to in data)
         return True
+
+    def _count_scripts(self, data: bytes) -> None:
+        """A command may come in two parts."""
+        self._proxy.scripts += (self._end + data).count(SCRIPT)
+        self._end = data[1 - len(SCRIPT) :]
 
     def answers(self, data: bytes) -> bool:
         loss = self._proxy.loss
@@ -63,6 +74,8 @@ class Proxy:
         self.delay_s = 0.0
         self.loss: _Loss | None = None
         self.held = 0
+        # Scripts that clients of this proxy have sent, those of no other client of the server.
+        self.scripts = 0
         self._flows = asyncio.Event()
         self._flows.set()
         self._stalled: set[asyncio.StreamWriter] = set()
