@@ -31,12 +31,19 @@ def test_an_installed_apps_worker_says_who_has_signed_and_denies_what_is_unsigne
             life=timedelta(minutes=10),
         )
         with app.producer() as tasks:
-            control = tasks.gated.app.control
+            asking = tasks.gated.app
 
             def ask(arguments: dict[str, Any]) -> Any:
-                [reply] = control.broadcast(
-                    WHOAMI, arguments=arguments, reply=True, limit=1, timeout=20
-                )
+                # Of its own: one of kombu's pool may be of before a restart of RabbitMQ.
+                with asking.connection_for_write() as connection:
+                    [reply] = asking.control.broadcast(
+                        WHOAMI,
+                        arguments=arguments,
+                        connection=connection,
+                        reply=True,
+                        limit=1,
+                        timeout=20,
+                    )
                 return next(iter(reply.values()))
 
             assert ask({CREDENTIAL: credential})["subject"] == keeper.subject
