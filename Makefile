@@ -29,16 +29,16 @@ up: $(STAMP) ## Run the whole stack on this machine until Ctrl-C
 	$(BIN)/taskyard up
 
 .PHONY: test
-# Four processes on two cores: most of a test's time is spent waiting for servers and deadlines.
+# Six processes on two cores: most of a test's time is spent waiting for servers and deadlines.
 test: $(STAMP) ## Run the tests, except those that take long (10 minutes on two cores)
-	$(BIN)/pytest -m "not slow" --numprocesses 4 --dist loadfile
+	$(BIN)/pytest -m "not slow" --numprocesses 6 --dist loadfile
 
 .PHONY: test-all
 test-all: test test-slow ## Run every test: `make test`, then `make test-slow`
 
 .PHONY: test-slow
 test-slow: $(STAMP) ## Run what takes long: property runs, storms, documents' tours
-	$(BIN)/pytest -m slow --numprocesses 2 --dist loadfile
+	$(BIN)/pytest -m slow --numprocesses 3 --dist loadfile
 
 .PHONY: test-unit
 test-unit: $(STAMP) ## Run the tests that need no server

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+# Builds the wheel and installs it.
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 SERVICE = """
 from pydantic import BaseModel

@@ -27,6 +27,9 @@ from taskyard.database.tables import AUDIT, OUTBOX, UNVERIFIED
 from taskyard.jobs.states import State
 from taskyard.mirror.store_letters import store_letters
 
+# Kills of whole workers: each waits for the next one to take over.
+pytestmark = pytest.mark.slow
+
 # The next worker gets a dead one's message after this; the heartbeat alone would take 10 s.
 VISIBILITY_S = 2
 SEAMS = (

@@ -46,6 +46,9 @@ from taskyard.ops.embedded.embedded_server import EmbeddedServer
 from taskyard.ops.embedded.supervised_server import Program, SupervisedServer
 from taskyard.ops.embedded.waiting import until
 
+# Each test starts servers of its own: a minute of them.
+pytestmark = pytest.mark.slow
+
 SOON_S = 30.0
 ROOT = Path(__file__).resolve().parents[2]
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")

@@ -24,6 +24,9 @@ from taskyard.ops.embedded.supervised_server import Program, SupervisedServer
 from taskyard.settings import Settings
 from taskyard.store import connect, reachable
 
+# Each way of naming a broker starts workers of its own.
+pytestmark = pytest.mark.slow
+
 PASSWORD = "p@ss/w:rd#?%"  # noqa: S105 - each character of it means something in a URL
 SECRET = quote(PASSWORD, safe="")
 PRIMARY = "shop"

@@ -11,6 +11,9 @@ from support.legacy_fixtures import legacy_on
 from support.rabbitmq import memory_alarm
 from support.waiting import SOON_S, eventually
 
+# Each starts processes that wait for a broker that does not answer.
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("confirm", [True, False], ids=["confirming", "plain"])
 @pytest.mark.parametrize("mode", ["observe", "protect"])

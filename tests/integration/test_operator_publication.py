@@ -32,6 +32,9 @@ from taskyard.mirror.store_letters import store_letters
 from taskyard.settings import Settings
 from taskyard.wire.credential_argument import CREDENTIAL
 
+# Each way of publishing starts Celery's own command.
+pytestmark = pytest.mark.slow
+
 # Mirror, relay, reconcile and operators: by the role that they have in production.
 AS_RUNTIME = True
 

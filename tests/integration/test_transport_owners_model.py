@@ -33,6 +33,9 @@ from taskyard.store import Script
 from taskyard.transport.owner_descriptions import owner_of
 from taskyard.transport.pop_request import Pop
 
+# A property run over a real server.
+pytestmark = pytest.mark.slow
+
 SEARCH = settings(
     max_examples=50,
     stateful_step_count=40,
