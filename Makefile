@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
+# The tests start Python thousands of times: without its compiled files each start takes seconds.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help
 help: ## Show the targets

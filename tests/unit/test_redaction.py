@@ -116,17 +116,19 @@ def test_what_is_nested_beyond_the_bound_is_not_shown() -> None:
     assert SECRET not in redacted_repr(deep(SECRET, 40))
 
 
-# What a case-insensitive expression takes for an ASCII letter, besides its capital.
+# What a case-insensitive expression takes for an ASCII letter, besides its capital. One
+# expression for all letters first: a search for each in every code point takes seconds.
 LOOKALIKES = [
     (letter, chr(code))
-    for letter in "abcdefghijklmnopqrstuvwxyz"
     for code in range(128, 0x11000)
+    if re.fullmatch("[a-z]", chr(code), re.IGNORECASE)
+    for letter in "abcdefghijklmnopqrstuvwxyz"
     if re.fullmatch(letter, chr(code), re.IGNORECASE)
 ]
 
 
 def test_the_lookalikes_are_those_that_are_known() -> None:
-    assert [letter for letter, _ in LOOKALIKES] == ["i", "i", "k", "s"]
+    assert sorted(letter for letter, _ in LOOKALIKES) == ["i", "i", "k", "s"]
 
 
 @pytest.mark.parametrize(("letter", "lookalike"), LOOKALIKES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -478,6 +479,27 @@ def test_an_async_test_enqueues_and_runs_async_handlers(yard: Yard) -> None:
 
     assert asyncio.run(scenario()) == 5
     assert yard.enqueued[0].priority == 4
+
+
+def test_a_client_may_be_collected_while_a_loop_runs(shop: Shop) -> None:
+    """The loop of its handlers cannot run its last steps in this thread then."""
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def remember(payload: Any) -> None:
+        loops.append(asyncio.get_running_loop())
+
+    def use_one() -> None:
+        shop.handlers.job("remember", queue="plan", policy=LINEAR)(remember)
+        with Yard(handlers=shop.handlers) as yard:
+            yard.enqueue("remember", 1)
+            yard.run()
+
+    async def scenario() -> None:
+        use_one()
+        gc.collect()
+
+    asyncio.run(scenario())
+    assert [loop.is_closed() for loop in loops] == [True]
 
 
 def test_a_job_nobody_delivered_cannot_be_delivered_again(yard: Yard) -> None:

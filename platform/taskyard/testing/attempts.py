@@ -74,7 +74,7 @@ class EagerRunner(Runner):
     def _loops(self) -> asyncio.Runner:
         loops = asyncio.Runner()
         # A loop that is never closed would give a ResourceWarning in the user's test run.
-        weakref.finalize(self, loops.close)
+        weakref.finalize(self, _close, loops)
         return loops
 
     def limits(self, job_type: JobType | None) -> AbstractContextManager[None]:
@@ -113,6 +113,20 @@ class EagerRunner(Runner):
 
     def _alarm(self, after_s: float, ring: Callable[[], None]) -> Alarm:
         return self.steps.clock.now() + timedelta(seconds=after_s), ring
+
+
+def _close(loops: asyncio.Runner) -> None:
+    """Close the event loop of a client that is no longer used.
+
+    The garbage collector calls this, perhaps while a loop of the user's own test runs in this
+    thread. Then no other loop can run here, and this one is closed without its last steps.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        loops.close()
+    else:
+        loops.get_loop().close()
 
 
 class _EndOfTest(ProcessEnd):
