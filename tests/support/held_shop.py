@@ -68,6 +68,17 @@ class HeldShop:
         self.client.hset(self.layout.unacked_key, tag, stored)
         self.client.zadd(self.layout.index_key, {tag: time.time() - taken_s})
 
+    def queued(self, job: str) -> None:
+        """Have its message wait in its queue."""
+        message = {"headers": {"id": job}, "properties": {"priority": 4}}
+        self.client.lpush(self.layout.key(self.queue, 3), json.dumps(message))
+
+    def delayed(self, job: str) -> None:
+        """Have its message wait in the delay store."""
+        message = {"headers": {"id": job}, "properties": {"priority": 4}}
+        entry = f"{self.queue}\n{json.dumps(message)}"
+        self.client.hset(f"{self.settings.namespace}:delayed:messages", f"{job}:0:0", entry)
+
     def owner(self, name: str = OWNER, silent_s: float = 60) -> None:
         keys = self.layout.unacked_key, self.layout.index_key
         steps = self.layout.steps

@@ -165,9 +165,11 @@ def _seen_by(identity: Identity | None, query: Select[Any]) -> Select[Any]:
 def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return the dead letter with secrets masked.
 
-    Bytes are shown as size and hash, because secrets in them cannot be masked.
+    Bytes are shown as size and hash, because secrets in them cannot be masked. `job_id` is the
+    name that every document of a job has, besides the table's own.
     """
     shown = {name: redact(value) for name, value in row.items() if name not in _BYTES}
+    shown["job_id"] = row["original_request_id"]
     for name in _BYTES:
         held = row.get(name)
         if held is not None:

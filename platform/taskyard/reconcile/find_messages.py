@@ -7,6 +7,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Final
 
 import redis
@@ -18,7 +19,7 @@ from taskyard.reconcile.report import Budget
 from taskyard.transport.stored_messages import stored_parts
 from taskyard.wire.stamp_header import Stamp
 
-__all__ = ["Held", "Messages", "count_messages", "find_held", "find_messages"]
+__all__ = ["Held", "Messages", "count_messages", "find_held", "find_messages", "find_waiting"]
 
 _CHUNK: Final = 500
 Position = tuple[int, int, int]
@@ -103,6 +104,26 @@ def find_held(client: redis.Redis, where: MessageLocations, job_id: str) -> Mess
     return found
 
 
+def find_waiting(
+    client: redis.Redis, where: MessageLocations, seen: Seen, budget: Budget
+) -> str | None:
+    """Return where the next message of one job waits: a queue's key, or that of the delay store.
+
+    Returns "" if it waits in none of them, and None if there was no time to search them all.
+    """
+    job_id = json.dumps(seen.job_id)[1:-1].encode()
+    for key, raw in chain(_queued(client, where), _delayed(client, where)):
+        if not budget.ask():
+            return None
+        if job_id not in raw:
+            continue
+        found = Messages()
+        _note(found, _loaded(raw), None)
+        if found.waits(seen):
+            return key
+    return ""
+
+
 def find_messages(client: redis.Redis, where: MessageLocations, budget: Budget) -> Messages:
     """Find every message.
 
@@ -154,14 +175,24 @@ def _documents(
     client: redis.Redis, where: MessageLocations
 ) -> Iterator[tuple[Any, tuple[str, str, str] | None]]:
     """Yield each message, with unacked hash, index and tag if a worker holds it."""
-    for name in where.lists:
-        for raw in _list(client, name):
-            yield _loaded(raw), None
+    for _, raw in _queued(client, where):
+        yield _loaded(raw), None
     for unacked, index in where.held:
         for tag, stored in client.hscan_iter(unacked, count=_CHUNK):
             yield stored_parts(stored)[0], (unacked, index, tag.decode("utf-8", "replace"))
+    for _, raw in _delayed(client, where):
+        yield _loaded(raw), None
+
+
+def _queued(client: redis.Redis, where: MessageLocations) -> Iterator[tuple[str, bytes]]:
+    for name in where.lists:
+        for raw in _list(client, name):
+            yield name, raw
+
+
+def _delayed(client: redis.Redis, where: MessageLocations) -> Iterator[tuple[str, bytes]]:
     for _, entry in client.hscan_iter(where.delayed, count=_CHUNK):
-        yield _loaded(entry.partition(b"\n")[2]), None
+        yield where.delayed, entry.partition(b"\n")[2]
 
 
 def _list(client: redis.Redis, key: str) -> Iterator[bytes]:

@@ -80,6 +80,10 @@ class Holders:
         """
         if seen.state is State.RUNNING and seen.numbers["lease_until"] > self.members_now_us:
             return None
+        return self.look(held, seen, since_us)
+
+    def look(self, held: Held, seen: Seen, since_us: int) -> Return | None:
+        """Return the same as `judge`, also while the lease of a dead worker has not expired."""
         owner = owner_of(held.tag)
         if owner:
             return self._by_owner(held, owner, since_us)

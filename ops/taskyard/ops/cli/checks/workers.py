@@ -71,23 +71,26 @@ def judge(settings: Settings, states: list[QueueState]) -> Iterator[Finding]:
 
 
 def gone(settings: Settings) -> Iterator[Finding]:
-    """Warn about each worker whose heartbeat stopped, unless its successor has started."""
+    """Warn about each name whose last worker is dead: its heartbeat stopped without a sign-off."""
     try:
         url = settings.need_redis_url()
         with connect(url, retries=0) as client, reachable(url):
             now_us, members = Fleet(client, settings.namespace).read()
     except TaskyardError:
         return  # another finding reports the records
-    living = {member.worker for member in members if member.alive(now_us)}
-    for member in sorted(members, key=lambda one: one.worker):
-        if not member.alive(now_us) and member.worker not in living:
+    # A worker of the same name that started later replaced the earlier ones.
+    latest: dict[str, Member] = {}
+    for member in sorted(members, key=lambda one: (one.alive(now_us), one.started_us)):
+        latest[member.worker] = member
+    for _, member in sorted(latest.items()):
+        if not member.alive(now_us):
             silent = age(from_us(member.seen_us), from_us(now_us))
             queues = ", ".join(member.queues) or "no queue yet"
             yield Finding.warning(
                 "workers",
                 f"worker {member.worker} is dead: its last heartbeat came {silent} ago, it did "
                 f"not sign off, and it consumed {queues}. {_what_it_held(member)}",
-                "Start it again. To see the jobs that wait for it, run: taskyard reconcile",
+                "Start it again. taskyard reconcile names each job whose message it still holds",
             )
 
 

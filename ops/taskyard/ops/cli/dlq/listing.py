@@ -67,12 +67,13 @@ def command(
 
 def letter_table(rows: Sequence[dict[str, Any]], now: datetime) -> RenderableType:
     """Return a table of letters, one per line; the cause uses the remaining width."""
-    columns = ("id", "age", "type", "category", "status", "attempts", "queue", "cause")
+    columns = ("id", "job", "age", "type", "category", "status", "attempts", "queue", "cause")
     return with_sentences(
         columns,
         [
             (
                 short(row["id"]),
+                short(row["job_id"]),
                 age(row["decided_at"], now),
                 row["job_type"] or "?",
                 row["failure_category"],

@@ -113,6 +113,9 @@ def _lease(hands: Hands | None) -> str | None:
     """Describe the lease of a running job."""
     if hands is None or hands.lease_until is None:
         return None
+    if not hands.expired and hands.orphaned:
+        until = moment(hands.lease_until)
+        return f"until {until}, and not renewed: worker {hands.worker} is dead"
     if not hands.expired:
         return f"until {moment(hands.lease_until)}, renewed by {hands.worker}"
     ago = age(hands.lease_until, SYSTEM_CLOCK.now())
@@ -130,14 +133,22 @@ def _message(hands: Hands | None) -> str | None:
     if back is not None and back.at_us is not None:
         when = moment(from_us(back.at_us))
         return f"held by {back.holder}, which is dead; it comes back at about {when}: {back.how}"
-    if not hands.expired or hands.worker_lives:
-        return None
+    return _after_death(hands) if hands.orphaned else None
+
+
+def _after_death(hands: Hands) -> str:
+    """Return where the message of a job is whose worker is dead and does not hold it."""
     if hands.held is None:
         return "RabbitMQ returned it when the worker's connection ended, or it cannot be seen"
-    return (
-        "held by another worker"
-        if hands.held
-        else ("no worker holds it: it waits in its queue, or is lost. See: taskyard reconcile")
+    if hands.held:
+        return "held by another worker, which runs the job when the lease has expired"
+    return {
+        "queue": "waits in its queue; the worker that takes it runs the job, after the lease",
+        "delay store": "waits in the delay store, from where a worker puts it into its queue",
+        "unknown": "no worker holds it; too many messages wait to see whether it is in its queue",
+    }.get(
+        hands.waits_in or "",
+        "in no queue, in no delay store, held by no worker. See: taskyard reconcile",
     )
 
 
