@@ -78,7 +78,9 @@ class Hostile:
         return f"{prefix}/0.{self.settings.broker_name('celery')}.pidbox"
 
     def push(self, kwargs: dict[str, Any], **headers: Any) -> None:
-        body = json.dumps([[], kwargs, {}]).encode()
+        self.push_body(json.dumps([[], kwargs, {}]).encode(), **headers)
+
+    def push_body(self, body: bytes, **headers: Any) -> None:
         self.sent.append(str(uuid.uuid4()))
         known = {"id": self.sent[-1], "task": REPLAY_TASK, **headers}
         self.broker.push(self.queue, known, body)
@@ -204,6 +206,10 @@ def test_ten_ways_to_have_a_verb_carried_out_are_each_denied_and_counted_once(
     push({**wanted, CREDENTIAL: whoami})
     push(late)
     push(abroad)
+    # What no handler sees: two kinds of arguments, no JSON, a verb that does not exist.
+    scene.hostile.push_body(json.dumps([[target_id], seen, {}]).encode())
+    scene.hostile.push_body(b"replay it")
+    push(seen, task="taskyard.ops.replay_all")
     # And two more: the credential as a header, where a worker keeps its own; a broadcast.
     push(wanted, **{CREDENTIAL: text})
     scene.hostile.broadcast(scene.harness.yard.app, {"subject": scene.keeper.subject})
@@ -220,6 +226,9 @@ def test_ten_ways_to_have_a_verb_carried_out_are_each_denied_and_counted_once(
             (REPLAY_TASK, "wrong_verb"): 1,
             (REPLAY_TASK, "expired"): 1,
             (REPLAY_TASK, "wrong_audience"): 1,
+            (REPLAY_TASK, "validation_error"): 1,
+            (REPLAY_TASK, "undecodable"): 1,
+            ("taskyard.ops.replay_all", "unknown_task"): 1,
             ("broadcast", "unsigned"): 1,
         }
     )

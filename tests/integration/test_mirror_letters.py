@@ -16,10 +16,12 @@ from sqlalchemy import Engine, select, text, update
 from support.letters import DIED_US, make_delivery, make_letter, make_message
 from support.waiting import eventually
 from support.yard import letters_key
+from taskyard.access.operator_tasks import REPLAY_TASK
+from taskyard.audit import list_unverified
 from taskyard.broker import connection as broker_connection
 from taskyard.clock import from_us
 from taskyard.control.replay_edits import captured
-from taskyard.database.tables import LETTERS
+from taskyard.database.tables import LETTERS, UNVERIFIED
 from taskyard.deadletters import LetterBox, exchange, mirror_queue
 from taskyard.errors import ServerUnreachable
 from taskyard.mirror import Delivery
@@ -363,3 +365,20 @@ def test_a_lost_connection_to_the_broker_is_named_and_loses_nothing(
 
     eventually(stored, "the letter, taken again")
     assert all("broker" in str(error) for error in lost)
+
+
+def test_an_operator_message_that_no_handler_saw_is_counted_once(database: Engine) -> None:
+    with database.begin() as connection:
+        connection.execute(UNVERIFIED.delete())
+    dead = [
+        make_letter(job_id="a", job_type=REPLAY_TASK, category="undecodable"),
+        make_letter(job_id="b", job_type="taskyard.ops.nothing", category="unknown_task"),
+        make_letter(job_id="c", job_type=REPLAY_TASK, category="non_retryable"),
+        make_letter(job_id="d", job_type="shop.pay", category="undecodable"),
+    ]
+    for _ in range(2):
+        keep(database, *map(make_delivery, dead))
+    counts = {
+        (row["source"], row["why"]): row["count"] for row in list_unverified(database, None, 9)
+    }
+    assert counts == {(REPLAY_TASK, "undecodable"): 1, ("taskyard.ops.nothing", "unknown_task"): 1}

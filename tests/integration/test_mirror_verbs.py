@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 from sqlalchemy import Connection, Engine, select
+from sqlalchemy.event import listen, remove
 
 from support.signing import Keeper
 from taskyard.access import Action
@@ -262,3 +264,19 @@ class _SlowClock(SystemClock):
 
     def now(self) -> datetime:
         return super().now() - timedelta(minutes=6)
+
+
+def test_a_flood_of_denials_is_counted_by_few_statements(stage: Stage) -> None:
+    now = datetime.now(UTC)
+    for number in range(500):
+        stage.append("x" * (number % 2), now - timedelta(minutes=number), worker=f"w{number}")
+    statements: list[str] = []
+
+    def note(*given: Any) -> None:
+        statements.append(given[2])
+
+    listen(stage.database, "before_cursor_execute", note)
+    stage.stored()
+    remove(stage.database, "before_cursor_execute", note)
+    assert sum(stage.counts().values()) == 500
+    assert len([one for one in statements if "unverified_denials" in one]) <= 2 * 62

@@ -257,7 +257,7 @@ def test_a_signed_message_whose_arguments_are_invalid_leaves_one_row_that_says_w
         message_id = scene.send(kwargs)
         with pytest.raises(DeadLettered) as dead:
             scene.result(message_id)
-        assert dead.value.code == "validation_error", dead.value
+        assert dead.value.code == "refused", dead.value
         query = select(AUDIT).where(AUDIT.c.detail["message_id"].astext == message_id)
         with scene.database.connect() as connection:
             rows = [dict(row) for row in connection.execute(query).mappings()]

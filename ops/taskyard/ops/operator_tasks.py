@@ -25,7 +25,6 @@ from taskyard.errors import (
     ServerUnreachable,
 )
 from taskyard.jobs import JobContext
-from taskyard.jobs.error_codes import VALIDATION_ERROR
 from taskyard.jobs.handler_registry import job
 from taskyard.settings import load
 
@@ -56,8 +55,9 @@ _TEMPORARY: Final = "temporary_failure"
 def replay_letter(payload: Any, context: JobContext) -> dict[str, Any]:
     """Replay a dead letter for the signer of this message; return what the audit log says of it.
 
-    Raises `CodedError`: `not_permitted`, `refused`, `validation_error`, `not_configured` where
-    this worker lacks Postgres or the extra `ops`, or `temporary_failure` during an outage.
+    Raises `CodedError`: `not_permitted`, `refused`, `not_configured` where this worker lacks
+    Postgres or the extra `ops`, or `temporary_failure` during an outage. None of these is
+    `validation_error`: the mirror counts such a letter as a message that no handler saw.
     """
     arguments: Mapping[str, Any] = payload if isinstance(payload, dict) else {}
     try:
@@ -66,9 +66,7 @@ def replay_letter(payload: Any, context: JobContext) -> dict[str, Any]:
         raise CodedError(NOT_PERMITTED, str(error), details={"fault": error.code}) from error
     except NotPermitted as error:
         raise CodedError(NOT_PERMITTED, str(error)) from error
-    except InvalidPayload as error:
-        raise CodedError(VALIDATION_ERROR, str(error)) from error
-    except (Refused, NotFound) as error:
+    except (InvalidPayload, Refused, NotFound) as error:
         raise CodedError(REFUSED, str(error)) from error
     except (ServerUnreachable, ServerRefused, SchemaMismatch) as error:
         raise CodedError(_TEMPORARY, str(error)) from error

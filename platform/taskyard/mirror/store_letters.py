@@ -18,6 +18,7 @@ from taskyard.mirror.bisect_batch import Storing, store
 from taskyard.mirror.delivery_port import Delivery
 from taskyard.mirror.letter_rows import in_ascii, junk_row, row, salvaged_row
 from taskyard.mirror.read_delivery import Readable, Unreadable, holds_nul, read
+from taskyard.mirror.unread_operator_messages import count_unread, new_unread
 from taskyard.wire.redacted_logs import logger
 
 __all__ = ["store_letters"]
@@ -52,10 +53,12 @@ def store_letters(
     def keep_bytes(connection: Connection, item: Readable, why: str) -> None:
         _insert_junk(connection, Unreadable(item.delivery, why, is_letter=True), now, in_ascii)
 
+    unread = new_unread(connection, letters)
     ways = (_salvage, _salvage_ascii, keep_bytes)
     store(connection, clean, Storing(_write, ways, _size), unclear=unclear)
     store(connection, nul, Storing(_write_salvaged, ways, _size), unclear=unclear)
     store(connection, junk, _junk_way(now), unclear=unclear)
+    count_unread(connection, unread)
 
 
 def _size(item: Readable | Unreadable) -> int:

@@ -7,8 +7,9 @@ So the identity comes only from the credential. An entry without a valid credent
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from sqlalchemy import Connection, func, select, text
@@ -36,6 +37,7 @@ _FAULTS: Final = frozenset(fault.value for fault in Fault)
 _WRONG_TIME: Final = "wrong_time"
 _UNKNOWN_WORKER: Final = "unknown_worker"
 _TOO_MANY_WORKERS: Final = "too_many_workers"
+_TOO_OLD: Final = timedelta(hours=1)
 _LOCK: Final = text("SELECT pg_advisory_xact_lock(hashtextextended(:nonce, 0))")
 
 
@@ -53,9 +55,10 @@ def store_verbs(
     """Write the audit rows of verbs in the caller's transaction; each row is written once.
 
     `workers` are the names of workers that announced themselves. Denials without an identity are
-    only counted. If the mirror dies between its commit and the acknowledgement of a batch, the
-    denials of this batch are counted twice.
+    only counted, those of a minute and cause by one statement. If the mirror dies between its
+    commit and the acknowledgement of a batch, the denials of this batch are counted twice.
     """
+    denials = _Denials(verifier.clock.now())
     for entry in entries:
         try:
             event, appended = VerbEvent.parse(entry.fields), entry_time(entry.id)
@@ -66,10 +69,31 @@ def store_verbs(
                 error,
                 extra={"action": "verb_unreadable", "entry": entry.id},
             )
-            audit.count_unverified(connection, _SOURCE, Fault.MALFORMED)
+            denials.add(Fault.MALFORMED)
             continue
         known = event.worker.encode() in workers
-        _store(connection, event, verifier, appended, known=known)
+        _store(connection, event, verifier, appended, denials, known=known)
+    denials.store(connection)
+
+
+class _Denials:
+    """The denials of one batch, by cause and minute: anyone can cause thousands.
+
+    Their time comes from a stranger, so it is brought within an hour before `now`.
+    """
+
+    def __init__(self, now: datetime) -> None:
+        self._now = now
+        self._counts: Counter[tuple[str, datetime]] = Counter()
+
+    def add(self, code: str, at: datetime | None = None) -> None:
+        within = self._now if at is None else min(max(at, self._now - _TOO_OLD), self._now)
+        self._counts[code, within.replace(second=0, microsecond=0)] += 1
+
+    def store(self, connection: Connection) -> None:
+        # The same order everywhere prevents deadlocks.
+        for (code, minute), count in sorted(self._counts.items()):
+            audit.count_unverified(connection, _SOURCE, code, minute, count)
 
 
 def _store(
@@ -77,24 +101,24 @@ def _store(
     event: VerbEvent,
     verifier: Verifier,
     appended: datetime,
+    denials: _Denials,
     *,
     known: bool,
 ) -> None:
     if not event.credential:
-        code = event.code if event.code in _FAULTS else Fault.UNSIGNED
-        audit.count_unverified(connection, _SOURCE, code, event.at)
+        denials.add(event.code if event.code in _FAULTS else Fault.UNSIGNED, event.at)
         return
     try:
         call = call_at(verifier.audience, event.verb, event.worker)
         verified = verifier.authenticate(event.credential, call)
         fault = _fault(event, verified, appended, verifier.clock.now(), known=known)
     except CredentialRefused as error:
-        audit.count_unverified(connection, _SOURCE, error.code, event.at)
+        denials.add(error.code, event.at)
         return
     if fault is None:
-        _write(connection, event, verified)
-    else:
-        audit.count_unverified(connection, _SOURCE, fault, event.at)
+        fault = _write(connection, event, verified)
+    if fault is not None:
+        denials.add(fault, event.at)
 
 
 def _fault(
@@ -113,17 +137,17 @@ def _fault(
     return None if known else _UNKNOWN_WORKER
 
 
-def _write(connection: Connection, event: VerbEvent, verified: Verified) -> None:
+def _write(connection: Connection, event: VerbEvent, verified: Verified) -> str | None:
+    """Write the row of a verb, once; return why it is counted instead, if it is."""
     who, nonce = verified.identity, verified.claims.nonce
     request_id = request_id_at(nonce, event.worker)
     # Two mirrors may hold the same entry, where one is thought to be dead, or other entries of the
     # same credential.
     connection.execute(_LOCK, {"nonce": nonce})
     if audit.rows_of(connection, request_id):
-        return
+        return None
     if _rows_of_nonce(connection, verified) >= MOST_ROWS_OF_A_NONCE:
-        audit.count_unverified(connection, _SOURCE, _TOO_MANY_WORKERS, event.at)
-        return
+        return _TOO_MANY_WORKERS
     entry = audit.Entry(
         request_id=request_id,
         action_type=event.verb,
@@ -134,6 +158,7 @@ def _write(connection: Connection, event: VerbEvent, verified: Verified) -> None
         detail={"worker": event.worker, "at": event.at.isoformat(), "nonce": nonce},
     )
     audit.write(connection, entry)
+    return None
 
 
 def _rows_of_nonce(connection: Connection, verified: Verified) -> int:
