@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import pickle
 import struct
+import subprocess
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -222,3 +224,15 @@ def test_a_process_killed_in_the_middle_of_its_words_is_not_waited_for(
     pool_of_dead._result_handler.handle_event(dead.outqR_fd)
     pool_of_dead.process_flush_queues(dead)
     assert heard == []
+
+
+def test_what_each_process_would_load_is_loaded_before_the_fork() -> None:
+    """With cffi, billiard parses C in each process: loaded before, the memory is shared."""
+    code = (
+        "import sys, cffi\n"
+        "from taskyard.engine.prefork_pool import load_for_children\n"
+        "assert 'pycparser.c_parser' not in sys.modules\n"
+        "load_for_children()\n"
+        "assert 'pycparser.c_parser' in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
@@ -58,6 +59,7 @@ class JobType(BaseModel):
         """Return a copy whose payloads must also fit `annotation`."""
         copy = self.model_copy()
         copy._annotation = annotation
+        copy.__dict__.pop("checks_payload", None)
         return copy
 
     def model(self) -> type[BaseModel] | None:
@@ -78,7 +80,8 @@ class JobType(BaseModel):
             raise InvalidSettings(msg)
         return found
 
-    @property
+    # Cached: every enqueue asks, and pydantic's private attributes are slow.
+    @cached_property
     def checks_payload(self) -> bool:
         """Whether the type or its handler here has a model for the payload."""
         return self.payload_model is not None or self._annotation is not None

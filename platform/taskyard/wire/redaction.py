@@ -162,7 +162,7 @@ def redacted_repr(value: Any) -> str:
     # A bracket may be a tuple, which `redact` shows as a list, or an unknown class.
     if deep or "(" in shown or _has_trace(_folded(shown)):
         return repr(redact(value))
-    return mask_tokens(shown)
+    return mask_tokens(shown) if _TOKEN_START in shown or _CREDENTIAL_START in shown else shown
 
 
 def _has_trace(folded: str) -> bool:
