@@ -39,28 +39,26 @@ _OF_THE_CLASS: Final = frozenset(
     for name, value in vars(Context).items()
     if callable(value) or isinstance(value, property) or name.startswith("_")
 )
+_FORGED: Final = _OF_THE_WORKER | _OF_THE_CLASS
 # Null stands for "not said", and Celery would calculate with it.
 _COUNTS: Final = ("retries", "replaced_task_nesting")
 
-OF_THE_REQUEST: Final = (
-    _OF_THE_WORKER | _OF_THE_CLASS | {"headers", "id", "task", "timelimit", HEADER}
-)
+OF_THE_REQUEST: Final = _FORGED | {"headers", "id", "task", "timelimit", HEADER}
 """Names that a message's body may not set, because Celery copies the body onto the request."""
 
 
 def without_forged(headers: Mapping[str, Any]) -> dict[str, Any]:
     """Return the headers without those that only a worker may set; a client's own headers stay."""
+    # No function for each of twenty headers: every job passes here twice.
     return {
         name: value
         for name, value in headers.items()
-        if not _is_forged(name) and not (name in _COUNTS and value is None)
+        if name not in _FORGED
+        and not (value is None and name in _COUNTS)
+        and not (isinstance(name, str) and name.startswith(_OURS))
     }
 
 
 def is_ours(name: object) -> bool:
     """Return whether a header has a name that Taskyard uses, other than the stamp's."""
     return isinstance(name, str) and name.startswith(_OURS)
-
-
-def _is_forged(name: object) -> bool:
-    return name in _OF_THE_WORKER or name in _OF_THE_CLASS or is_ours(name)

@@ -193,7 +193,8 @@ class _Channel(kombu_redis.Channel):  # type: ignore[misc]
 
         A channel that drains may hold some messages for hours.
         """
-        return bool(self.active_queues) or self.qos.has_unsettled()
+        # In this order: kombu makes a new set of the queues, and each tick asks several times.
+        return self.qos.has_unsettled() or bool(self.active_queues)
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         self.pops.send()
