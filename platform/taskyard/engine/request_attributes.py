@@ -47,7 +47,7 @@ OF_THE_REQUEST: Final = _FORGED | {"headers", "id", "task", "timelimit", HEADER}
 """Names that a message's body may not set, because Celery copies the body onto the request."""
 
 
-def without_forged(headers: Mapping[str, Any]) -> dict[str, Any]:
+def without_forged(headers: Mapping[Any, Any]) -> dict[Any, Any]:
     """Return the headers without those that only a worker may set; a client's own headers stay."""
     # No function for each of twenty headers: every job passes here twice.
     return {
