@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Engine, func, text, update
 
 from servers import RedisServer, Servers
+from support.databases import owner_url
 from support.shell import Ran, Shell
+from taskyard import audit
+from taskyard.access import Action
 from taskyard.access.operator_tasks import REPLAY_TASK
+from taskyard.database import opened
+from taskyard.database.tables import AUDIT
 from taskyard.jobs import Catalogue, JobType
 from taskyard.jobs.handler_registry import Registry
 from taskyard.ops.cli.checks import jobs, redis_server
@@ -234,3 +242,20 @@ def test_a_decorator_without_a_queue_is_one_finding_and_the_files_types_stay_kno
     assert [finding.level for finding in found] == [Level.ERROR]
     assert f"{__file__}:" in found[0].detail
     assert list(jobs.known_types(catalogue, registry)) == list(catalogue)
+
+
+def test_audit_rows_that_no_relay_seals_are_a_warning(
+    servers: Servers, shell: Shell, empty_database: Engine
+) -> None:
+    entry = audit.Entry(uuid.uuid4(), Action.CONTROLLED_REPLAY, "anna", "token", "why", "applied")
+    with empty_database.begin() as connection:
+        audit.write(connection, entry)
+    assert "for a seal" not in shell.run("check").out
+    ours = empty_database.url.render_as_string(hide_password=False)
+    with opened(owner_url(servers, ours)) as owner, owner.begin() as connection:
+        connection.execute(text("ALTER TABLE operator_audit_log DISABLE TRIGGER USER"))
+        connection.execute(update(AUDIT).values(performed_at=func.now() - timedelta(hours=2)))
+        connection.execute(text("ALTER TABLE operator_audit_log ENABLE TRIGGER USER"))
+    ran = shell.run("check")
+    assert ran.code == 0
+    assert "! audit log  rows have waited 2h for a seal: until they have one" in ran.out

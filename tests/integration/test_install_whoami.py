@@ -11,6 +11,7 @@ import pytest
 from servers import Servers
 from support.legacy_fixtures import legacy_on
 from support.signing import Keeper
+from support.waiting import eventually
 from taskyard.access.broadcast_calls import WHOAMI, call_of_broadcast
 from taskyard.access.credential import sign
 from taskyard.wire.credential_argument import CREDENTIAL
@@ -53,3 +54,14 @@ def test_an_installed_apps_worker_says_who_has_signed_and_denies_what_is_unsigne
         entries = app.redis.xrange(f"{app.settings.namespace}:lifecycle")
         verbs = [fields[b"code"] for _, fields in entries if b"verb" in fields]
         assert verbs == [b"", b"unsigned"]
+
+
+def test_an_installed_apps_worker_with_an_operators_credential_does_not_start(
+    servers: Servers, tmp_path: Path
+) -> None:
+    key = Keeper(tmp_path / "keys").pem
+    with legacy_on("redis", servers, tmp_path, signing_key=key) as app:
+        worker = app.starting("worker", None)
+        eventually(lambda: worker.ended, "the worker's end", why=lambda: worker.log)
+        assert "a worker must not hold an operator's credential, got: signing_key." in worker.log
+        assert "Traceback" not in worker.log

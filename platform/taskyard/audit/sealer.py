@@ -26,7 +26,7 @@ from taskyard.audit.seal_chain import LOCK_SQL, Seal, append, cluster_of, follow
 from taskyard.database.outage_retry import repeat
 from taskyard.wire.redacted_logs import logger
 
-__all__ = ["EVERY_S", "Sealer"]
+__all__ = ["EVERY_S", "Sealer", "unsealed_for_s"]
 
 log = logger(__name__)
 
@@ -70,6 +70,11 @@ _UNSEALED: Final = text(
 )
 # Taken after the rows were read: every transaction with an id by then has a lower one.
 _NEXT: Final = text("SELECT pg_current_xact_id()::text")
+
+
+def unsealed_for_s(connection: Connection) -> int:
+    """Return for how many seconds the oldest row has waited for a seal; 0 if none waits."""
+    return int(connection.scalar(_WAITS) or 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +152,7 @@ class Sealer:
 
         Another sealer has it for a moment. Any role can hold an advisory lock.
         """
-        waits_s = int(connection.scalar(_WAITS) or 0)
+        waits_s = unsealed_for_s(connection)
         if waits_s < _LONGEST_WAIT_S:
             self._warned = False
         elif not self._warned:

@@ -12,6 +12,7 @@ from celery.worker.consumer import Consumer
 from taskyard.engine.delay_promoter import Promoter
 from taskyard.engine.heartbeat_writer import Presence
 from taskyard.engine.memory_readings import MemoryWatch
+from taskyard.engine.refuse_credentials import RefuseCredentials
 from taskyard.errors import InvalidSettings
 from taskyard.install.adopt_task import adopt
 from taskyard.install.app_broker import AppBroker
@@ -71,7 +72,7 @@ def install(
     _adopt_tasks(app, yard)
     _configure(app, transport)
     app.steps["consumer"].update((Promoter, Announcer, MemoryWatch, Returner))
-    app.steps["worker"].add(Presence)
+    app.steps["worker"].update((Presence, RefuseCredentials))
     watch_beat(yard)
     keep_expired(app, yard)
     if admit:

@@ -12,12 +12,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
-from celery import bootsteps, signals
+from celery import signals
 
 from taskyard.access.operator_tasks import OPERATOR_TASKS
 from taskyard.broker import Amqp
-from taskyard.errors import InvalidPayload, InvalidSettings, NotPermitted, TaskyardError
-from taskyard.settings import Settings, refuse_operator_credentials
+from taskyard.engine.refuse_credentials import RefuseCredentials
+from taskyard.errors import InvalidPayload, NotPermitted, TaskyardError
+from taskyard.settings import Settings
 from taskyard.wire.credential_argument import CREDENTIAL
 
 __all__ = ["NotSigned", "SigningAmqp", "SignsNothing"]
@@ -37,16 +38,12 @@ signals.worker_process_init.connect(
 )
 
 
-class SignsNothing(bootsteps.Step):  # type: ignore[misc]
+class SignsNothing(RefuseCredentials):
     """Ends signing in a worker, before it forks; one that holds a credential does not start."""
 
     def __init__(self, worker: Any, **kwargs: Any) -> None:
         super().__init__(worker, **kwargs)
         _note_worker()
-        try:
-            refuse_operator_credentials(worker.app.taskyard.settings)
-        except InvalidSettings as error:
-            raise SystemExit(f"taskyard: {error}") from None
 
 
 class NotSigned(NotPermitted, click.ClickException):

@@ -6,16 +6,21 @@ Alone because each server that `check` examines has one.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Final, assert_never
 
 from sqlalchemy import text
 
-from taskyard import database
+from taskyard import audit, database
+from taskyard.clock import SYSTEM_CLOCK
 from taskyard.database import RoleKind, RoleStatus
 from taskyard.ops.cli.checks.finding import Finding
+from taskyard.ops.cli.times import age
 
 __all__ = ["look_at"]
 
+# Of the sealer's passes: a long transaction, or one relay that takes over from another.
+_LATE_SEALS: Final = 12
 _ROLES: Final = "taskyard migrate --roles"
 
 
@@ -38,7 +43,18 @@ def look_at(url: str) -> Iterator[Finding]:
         engine.connect() as connection,
     ):
         role = database.role_status(connection)
+        unsealed_s = 0 if role.lacks else audit.unsealed_for_s(connection)
     yield _of_role(role)
+    if unsealed_s > _LATE_SEALS * audit.EVERY_S:
+        now = SYSTEM_CLOCK.now()
+        waits = age(now - timedelta(seconds=unsealed_s), now)
+        yield Finding.warning(
+            "audit log",
+            f"rows have waited {waits} for a seal: until they have one, no change of them can be "
+            "shown",
+            "The relay seals them every few seconds. Start it: taskyard relay; if it runs, its log "
+            "says why it does not seal",
+        )
 
 
 def _of_role(role: RoleStatus) -> Finding:
