@@ -8,6 +8,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from taskyard.access.key_files import read_ring
 from taskyard.jobs.catalogue import Catalogue
 from taskyard.settings import Settings
 
@@ -88,13 +89,51 @@ def test_no_service_can_name_a_setting_by_accident(name):
     assert PODS[name]["spec"]["enableServiceLinks"] is False
 
 
+def variables(name: str) -> set[str]:
+    lines = (ROOT / "k8s" / "base" / name).read_text().split()
+    return {line.partition("=")[0] for line in lines}
+
+
 def test_every_variable_they_set_is_a_setting():
-    lines = (ROOT / "k8s" / "base" / "urls.env").read_text().split()
-    given = {line.partition("=")[0] for line in lines} | set(COMPOSE["x-taskyard"]["environment"])
-    fields = {f"TASKYARD_{name.upper()}" for name in Settings.model_fields}
-    urls = {"TASKYARD_BROKER_URL", "TASKYARD_REDIS_URL", "TASKYARD_DATABASE_URL"}
-    assert given == urls | {"TASKYARD_BUILTIN_JOBS"}
-    assert given <= fields
+    kube = variables("urls.env") | variables("database.env") | variables("owner.env")
+    compose = set(COMPOSE["x-database"])
+    servers = {"TASKYARD_BROKER_URL", "TASKYARD_REDIS_URL", "TASKYARD_DATABASE_URL"}
+    assert kube == servers | {"TASKYARD_BUILTIN_JOBS", "TASKYARD_PUBLIC_KEYS"}
+    assert compose == kube
+    assert kube <= {f"TASKYARD_{name.upper()}" for name in Settings.model_fields}
+
+
+def test_only_what_writes_to_postgres_can_reach_it():
+    writes = {"migrate", "mirror", "relay", "ops-workers"}
+    secrets = {
+        container["name"]: {each["secretRef"]["name"] for each in container.get("envFrom", ())}
+        for pod in PODS.values()
+        for container in pod["spec"]["containers"]
+        if container["image"].startswith("taskyard")
+    }
+    reach = {name for name, held in secrets.items() if held - {"taskyard-urls"}}
+    assert reach == writes
+    assert {name for name, held in secrets.items() if "taskyard-owner" in held} == {"migrate"}
+    services = {
+        name
+        for name, service in COMPOSE["services"].items()
+        if "TASKYARD_DATABASE_URL" in service.get("environment", {})
+    }
+    assert services == {"migrate", "mirror", "relay", "worker-ops"}
+
+
+def test_every_process_reads_the_key_ring_and_holds_no_private_key():
+    assert len(read_ring(ROOT / "k8s" / "base" / "keys.toml")) == 0
+    for pod in PODS.values():
+        for container in pod["spec"]["containers"]:
+            if container["image"].startswith("taskyard"):
+                mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
+                assert mounts["/etc/taskyard"]["readOnly"] is True
+    for name, service in COMPOSE["services"].items():
+        if service.get("image", "").startswith("taskyard"):
+            assert service["volumes"] == [
+                "${KEY_RING:-./k8s/base/keys.toml}:/etc/taskyard/keys.toml:ro"
+            ], name
 
 
 def test_redis_never_evicts_and_keeps_an_append_only_file():
