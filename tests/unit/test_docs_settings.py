@@ -110,7 +110,7 @@ LIMITS = {
         "install.publish_recorder:_GATHER_S",
         "install.publish_recorder:_EXIT_S",
     ],
-    "where an installed app's queues lie": [
+    "where an installed app's queues are": [
         "install.queue_announcer:EVERY_S",
         "install.app_queues:_FORMER_US",
         "install.app_queues:_FORGOTTEN_US",

@@ -69,3 +69,14 @@ def test_log_messages_and_errors_are_found() -> None:
 def test_a_replaced_word_is_in_no_log_message_and_in_no_error(word: str, instead: str) -> None:
     found = [f"{place}: {text}" for place, text in _texts() if re.search(word, text, re.IGNORECASE)]
     assert found == [], f"write instead: {instead}"
+
+
+def test_a_replaced_word_is_on_no_page() -> None:
+    pages = [*(ROOT / "docs").glob("*.md"), ROOT / "README.md", ROOT / "CHANGELOG.md"]
+    found = [
+        f"{page.name}: {match[0]!r}; write instead: {instead}"
+        for page in pages
+        for word, instead in REPLACED.items()
+        for match in re.finditer(word, page.read_text("utf-8"), re.IGNORECASE)
+    ]
+    assert found == []
