@@ -45,10 +45,13 @@ def test_what_replaces_a_task_that_another_worker_ran_has_its_id_and_runs(
     # A lease that outlasts the test: none may wait for the end of another attempt's.
     with legacy_on("redis", servers, tmp_path, admit=True, lease_s=300) as app:
         ends_in = f"{app.prefix}.orders"
-        app.worker("first", mode, "-Q", f"{app.prefix}.work")
         app.worker("last", "protect", "-Q", ends_in)
         with app.producer() as tasks:
             replaced = [tasks.become.apply_async((what, ends_in)) for what in ("task", "chain") * 5]
+            # The records are written in the background: the first worker must not be faster.
+            for result in replaced:
+                app.await_state(result.id, "accepted")
+            app.worker("first", mode, "-Q", f"{app.prefix}.work")
             assert [result.get(timeout=SOON_S) for result in replaced] == [42] * 10
             assert app.at_broker.letters() == []
             for result in replaced:
