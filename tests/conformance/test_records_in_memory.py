@@ -24,13 +24,22 @@ from servers import Servers
 from support.yard import fresh_settings
 from taskyard.errors import Refused
 from taskyard.jobs.attempt_outcomes import Decision
-from taskyard.records import Records, Run, Witnessed
+from taskyard.records import Records, Run, VerbTarget, Witnessed
 from taskyard.testing.clock import YardClock
 from taskyard.testing.records import MemoryRecords
 from taskyard.wire.stamp_header import Stamp
 
 # Given by two different clocks; what follows from them is compared instead.
-OF_A_CLOCK = {"token", "epoch", "version", "due_us", "now_us", "decided_us", "remaining_us"}
+OF_A_CLOCK = {
+    "token",
+    "epoch",
+    "version",
+    "due_us",
+    "now_us",
+    "decided_us",
+    "remaining_us",
+    "lease_until_us",
+}
 COUNTERS = ("generation", "seq", "attempts", "deaths", "deliveries", "begins")
 NESTING = ("nesting", "nested_generation", "nested_seq")
 A_LIFE_US = 10**12
@@ -43,6 +52,7 @@ CALLS = st.one_of(
     st.tuples(st.just("begin"), INDEX, HOLDER, st.sampled_from(["p1", "p2"])),
     st.tuples(st.just("begin"), INDEX, HOLDER, st.just("p1")),
     st.tuples(st.just("finish"), INDEX, st.sampled_from(Decision)),
+    st.tuples(st.just("finish_stopped"), INDEX, st.sampled_from(Decision)),
     st.tuples(st.just("finish_held"), INDEX, HOLDER, st.sampled_from(Decision)),
     st.tuples(st.sampled_from(["release", "lose"]), HOLDER),
     st.tuples(st.just("dead_letter"), INDEX),
@@ -51,6 +61,10 @@ CALLS = st.one_of(
     st.tuples(st.just("replacement"), st.sampled_from([1, 2]), st.sampled_from([0, 1]), HOLDER),
     st.tuples(st.just("replacement_dies"), st.sampled_from([1, 2])),
     st.tuples(st.just("replay"), INDEX, st.sampled_from(["r1", "r2", "r3"])),
+    st.tuples(
+        st.sampled_from(["cancel", "cancel", "abort", "force"]), st.sampled_from(["v1", "v2"])
+    ),
+    st.tuples(st.just("cancel_as_seen"), INDEX, st.sampled_from(["v3", "v4"])),
     st.tuples(st.sampled_from(["renew", "progress"]), INDEX),
     st.tuples(st.sampled_from(["deliver", "expire_lease", "confirm"])),
 )
@@ -133,7 +147,9 @@ class Side:
             category="timeout", message="m",
         )  # fmt: skip
 
-    def _finish(self, index: int, decision: Decision, holder: str | None = None) -> Any:
+    def _finish(
+        self, index: int, decision: Decision, holder: str | None = None, *, stopped: bool = False
+    ) -> Any:
         if not self.runs:
             return None
         run = self.runs[-1 - index % len(self.runs)]
@@ -141,8 +157,28 @@ class Side:
         return self.records.finish(
             self.job_id, decision, epoch=run.epoch, generation=run.generation, seq=run.seq,
             result=b"{}", delay_s=1, cause=b'{"category": "timeout"}', code="c", category="timeout",
-            message="m", **proof,
+            message="m", stopped=stopped, **proof,
         )  # fmt: skip
+
+    def _finish_stopped(self, index: int, decision: Decision) -> Any:
+        return self._finish(index, decision, stopped=True)
+
+    def _cancel(self, request: str) -> Any:
+        return self.records.verbs.cancel(VerbTarget(self.job_id), request, "o")
+
+    def _cancel_as_seen(self, index: int, request: str) -> Any:
+        """The operator saw the job at the position of one of its messages."""
+        stamp = self._stamp(index)
+        if stamp is None:
+            return None
+        target = VerbTarget(self.job_id, stamp.epoch or None, stamp.generation)
+        return self.records.verbs.cancel(target, request, "o")
+
+    def _abort(self, request: str) -> Any:
+        return self.records.verbs.abort(VerbTarget(self.job_id), request, "o")
+
+    def _force(self, request: str) -> Any:
+        return self.records.verbs.force_complete(VerbTarget(self.job_id), request, "o", b"{}")
 
     def _finish_held(self, index: int, holder: str, decision: Decision) -> Any:
         return self._finish(index, decision, holder)

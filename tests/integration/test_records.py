@@ -911,10 +911,10 @@ def test_a_lease_is_renewed_and_progress_written_only_by_its_token(harness: Reco
     assert harness.records.renew(JOB, taker.token) == (False, "none")
 
 
-def test_a_renewal_tells_of_an_operators_wish(harness: RecordsHarness) -> None:
+def test_a_renewal_names_the_request_that_cancels_the_attempt(harness: RecordsHarness) -> None:
     run = harness.run(harness.admit())
-    harness.client.hset(harness.key, "cancel", "cancel")
-    assert harness.records.renew(JOB, run.token) == (True, "cancel")
+    harness.client.hset(harness.key, "cancel", "request-1")
+    assert harness.records.renew(JOB, run.token) == (True, "request-1")
 
 
 # --- dead_letter --------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ from taskyard.jobs.attempt_outcomes import Decision
 from taskyard.jobs.states import TERMINAL, TRANSITIONS, Event, State
 from taskyard.records import (
     Admitted,
+    CancelRequested,
     Decided,
     Done,
     Ended,
@@ -43,6 +44,9 @@ from taskyard.records import (
     Stale,
     Superseded,
     UnknownHistory,
+    VerbApplied,
+    VerbRefused,
+    VerbTarget,
 )
 from taskyard.records.script_replies import Finished
 from taskyard.settings import Settings
@@ -52,6 +56,7 @@ SEARCH = settings(
     stateful_step_count=int(os.environ.get("TASKYARD_MODEL_STEPS", "50")),
     suppress_health_check=list(HealthCheck),
 )
+KEPT_MS = 29 * 24 * 3600 * 1000
 LONG_SEARCH = int(os.environ.get("TASKYARD_MODEL_EXAMPLES", "600"))
 DEATH_LIMIT = 3
 DOMAIN = "billing"
@@ -60,7 +65,10 @@ EVENT_OF = {
     Decision.RETRYING: Event.RETRY,
     Decision.DEAD_LETTERED: Event.FAIL,
 }
+VERBS = (Event.CANCEL, Event.ABORT, Event.FORCE_COMPLETE)
 Position = tuple[int, int, int]
+# The epoch, generation and version that an operator saw; None is not compared.
+SeenPosition = tuple[int | None, int | None, int | None]
 
 JOBS = st.sampled_from(["a", "a", "b"])
 # Counted from the latest: 0 is the newest message, delivery or attempt, which shrinks well.
@@ -68,6 +76,9 @@ RECENT = st.integers(0, 12)
 
 # What ends or wipes a job is rarer than what moves it on, or nothing would get far.
 RARELY = precondition(lambda self: self.checks % 4 == 3)
+
+
+REVOKED = b"(revoked)"
 
 
 @dataclass
@@ -90,7 +101,12 @@ class Model:
     released: str | None = None
     decided: tuple[Decision, int, str | None] | None = None
     result: bytes | None = None
+    cancel: str | None = None
+    verb: str | None = None
+    kept: bool = False
+    ended_holder: str | None = None
     jumps: bool = False
+    version: int = 0
     events: list[tuple[Event, State]] = field(default_factory=list)
 
     @property
@@ -118,7 +134,7 @@ class Model:
     def open_generation(self, generation: int) -> None:
         self.generation, self.seq = generation, 0
         self.attempts = self.deaths = self.deliveries = self.begins = 0
-        self.decided = self.released = None
+        self.decided = self.released = self.cancel = None
         self.no_lease()
 
     def again(self) -> Decided:
@@ -170,6 +186,8 @@ class Model:
         if self.state is State.RUNNING and self.holder == holder:
             self.leased = True
             return self.run()
+        if self.cancel is not None:
+            return self.cancel_as_requested()
         if self.deaths >= DEATH_LIMIT:
             return self.poison()
         self.fire(Event.BEGIN)
@@ -179,6 +197,7 @@ class Model:
         return self.run()
 
     def over(self) -> Done | Decided | Ended:
+        self.kept = self.kept and self.state not in TERMINAL
         if self.state is State.COMPLETED:
             return Done(self.result)
         return self.again() if self.state is State.DEAD_LETTERED else Ended(self.state)
@@ -186,7 +205,13 @@ class Model:
     def run(self) -> Run:
         """The right to run; token 0 where the server has to grant a new one."""
         return Run(
-            self.begins, self.token, self.epoch, self.generation, self.seq, self.attempts, ""
+            self.begins,
+            self.token,
+            self.epoch,
+            self.generation,
+            self.seq,
+            self.attempts,
+            self.cancel or "",
         )
 
     def poison(self) -> Decided:
@@ -200,9 +225,20 @@ class Model:
             return answer
         if self.state is State.DEAD_LETTERED:
             return self.again()
-        return self.poison() if self.takes(Event.FAIL) else Ended(self.state)
+        if not self.takes(Event.FAIL):
+            self.kept = self.kept and self.state not in TERMINAL
+            return Ended(self.state)
+        return self.poison() if self.cancel is None else self.cancel_as_requested()
 
-    def finish(self, run: Run, decision: Decision, by: tuple[int | None, str], body: bytes) -> Any:
+    def finish(
+        self,
+        run: Run,
+        decision: Decision,
+        by: tuple[int | None, str],
+        body: bytes,
+        *,
+        stopped: bool,
+    ) -> Any:
         token, holder = by
         if self.state is State.NONE:
             self.birth(run.epoch, run.generation, run.seq)
@@ -214,6 +250,9 @@ class Model:
         mine = self.token == token if token else self.holder == holder
         if self.state is not State.RUNNING or not mine:
             return self.repeated(decision, by)
+        if self.cancel is not None and (decision is not Decision.COMPLETED or stopped):
+            self.decided = None, self.token, self.holder
+            return Superseded(self.cancel_as_requested().state, 0)
         self.decide(decision, body)
         return Finished(self.state, 0, self.seq, 0, 0)
 
@@ -234,15 +273,19 @@ class Model:
         self.no_lease()
         if decision is Decision.COMPLETED:
             self.result = body
-            self.attempts = self.deaths = self.deliveries = self.begins = 0
+            self.forget_counters()
 
-    def end(self, event: Event, holder: str) -> Any:
+    def end(self, event: Event, holder: str) -> Any:  # noqa: PLR0911 - one answer a case
         if self.state in (State.DEAD_LETTERED, State.RETRYING):
             return self.again()
         if self.state is State.ACCEPTED and self.released == holder:
             return Requeue(self.state)
+        if self.ended_holder == holder:
+            return Ended(self.state)
         if self.state is not State.RUNNING or self.holder != holder:
             return NotHeld(self.state)
+        if self.cancel is not None:
+            return self.cancel_as_requested()
         if event is Event.RELEASE:
             self.deaths = max(self.deaths - 1, 0)
         elif self.deaths >= DEATH_LIMIT:
@@ -268,6 +311,78 @@ class Model:
         self.fire(Event.REPLAY)
         return Replayed(self.generation, 0, already=False, now_us=0)
 
+    def forget_counters(self) -> None:
+        """A tombstone has no counters, and no request to cancel."""
+        self.attempts = self.deaths = self.deliveries = self.begins = 0
+        self.cancel = None
+
+    def cancel_as_requested(self) -> Ended:
+        assert self.cancel is not None
+        self.end_by_operator(Event.CANCEL, self.cancel, kept=False)
+        return Ended(self.state)
+
+    def end_by_operator(
+        self, event: Event, request: str, *, kept: bool, result: bytes | None = None
+    ) -> None:
+        """The end that an operator asked for; without a result, waiting clients get REVOKED."""
+        self.verb, self.ended_holder, self.kept = request, self.holder, kept
+        self.fire(event)
+        self.result = REVOKED if result is None else result
+        self.no_lease()
+        self.forget_counters()
+
+    def operate(self, event: Event, request: str, seen: SeenPosition, result: bytes) -> Any:
+        """The answer to a verb; of `VerbApplied` only what the model knows."""
+        if self.verb == request:
+            return self.applied(already=True)
+        differs = self.opened(event, seen)
+        if differs is not None:
+            return self.refused(differs)
+        if event is Event.CANCEL:
+            if self.state is State.CANCELLED:
+                return self.applied(already=True)
+            if self.state is State.RUNNING and self.leased:
+                return self.request_cancel(request)
+            request = self.cancel or request
+        if not self.takes(event):
+            return self.refused("state")
+        kept, forced = self.state is not State.DEAD_LETTERED, event is Event.FORCE_COMPLETE
+        self.end_by_operator(event, request, kept=kept, result=result if forced else None)
+        return self.applied(already=False)
+
+    def opened(self, event: Event, seen: SeenPosition) -> str | None:
+        """Make the record that the operator means, if there is none; say what differs."""
+        epoch, generation, version = seen
+        earlier = self.state in TERMINAL and self.epoch < (epoch or 0)
+        if self.state is State.NONE or earlier:
+            if version is not None:
+                return "version"
+            if earlier:
+                self.result = None
+            self.birth(epoch or 0, generation or 0)
+            self.unique = event is Event.CANCEL
+            return None
+        own = {"epoch": self.epoch, "generation": self.generation, "version": self.version}
+        differing = (
+            name
+            for (name, value), wanted in zip(own.items(), seen, strict=True)
+            if wanted not in (None, value)
+        )
+        return next(differing, None)
+
+    def request_cancel(self, request: str) -> CancelRequested:
+        already = self.cancel is not None
+        if not already:
+            self.cancel = request
+            self.fire(Event.REQUEST_CANCEL)
+        return CancelRequested(0, 0, 0, already, "", 0, 0)
+
+    def applied(self, *, already: bool) -> VerbApplied:
+        return VerbApplied(self.state, 0, 0, 0, already, "", 0)
+
+    def refused(self, why: str) -> VerbRefused:
+        return VerbRefused(why, self.state, 0, 0, 0)
+
     def admit(self, *, unique: bool) -> bool:
         """Whether it makes a new life."""
         if self.state is not State.NONE and (self.state not in TERMINAL or self.unique):
@@ -279,6 +394,15 @@ class Model:
         return True
 
 
+def revoked(job_id: str, state: State) -> bytes:
+    """Celery's meta of a job without a result, as the scripts write it."""
+    return (
+        f'{{"status": "REVOKED", "result": {{"exc_type": "JobFailed", "exc_message": ["{job_id}", '
+        f'"{state}", ""], "exc_module": "taskyard.errors"}}, "traceback": null, "children": [], '
+        f'"date_done": null, "task_id": "{job_id}"}}'
+    ).encode()
+
+
 @dataclass
 class Job:
     """The model of one job and all that is in flight around it."""
@@ -288,6 +412,7 @@ class Job:
     deliveries: list[tuple[str, Stamp | None]] = field(default_factory=list)
     runs: list[tuple[Run, str]] = field(default_factory=list)
     requests: list[tuple[str, int, int]] = field(default_factory=list)
+    verbs: list[tuple[Event, str, SeenPosition]] = field(default_factory=list)
     epochs: set[int] = field(default_factory=set)
     versions: dict[int, int] = field(default_factory=dict)
     top_token: int = 0
@@ -360,7 +485,9 @@ class RecordsMachine(RuleBasedStateMachine):
     def begin_by(self, name: str, holder: str, stamp: Stamp | None) -> None:
         job, model = self.job(name), self.job(name).model
         was, holds, had_token = model.state, model.holder == holder, model.token
-        answer = self.records.begin(name, stamp, holder=holder, worker="w", job_type="t", queue="q")
+        answer = self.records.begin(
+            name, stamp, holder=holder, worker="w", process="p", job_type="t", queue="q"
+        )
         if model.state is State.NONE and stamp is not None and stamp.sent_us == 1:
             assert answer == UnknownHistory()
             return self.check(name, still=True)
@@ -387,7 +514,7 @@ class RecordsMachine(RuleBasedStateMachine):
         """The newest message runs and ends, if nothing stands in its way."""
         self.begin(name, pick=0, old=False)
         if self.job(name).model.state is State.RUNNING:
-            self.finish(name, 0, decision, by_token)
+            self.finish(name, 0, decision, by_token, stopped=False)
 
     @rule(name=JOBS)
     def take_over(self, name: str) -> None:
@@ -407,7 +534,7 @@ class RecordsMachine(RuleBasedStateMachine):
             run, _ = recent(job.runs, pick)
             holds = model.state is State.RUNNING and model.token == run.token
             kept, detail = self.records.renew(name, run.token)
-            assert (kept, detail) == (holds, "" if holds else model.state.value)
+            assert (kept, detail) == (holds, model.cancel or "" if holds else model.state.value)
             model.leased = model.leased or holds
             self.check(name, still=not holds)
 
@@ -425,8 +552,11 @@ class RecordsMachine(RuleBasedStateMachine):
         pick=RECENT,
         decision=st.sampled_from(Decision),
         by_token=st.booleans(),
+        stopped=st.booleans(),
     )
-    def finish(self, name: str, pick: int, decision: Decision, by_token: bool) -> None:
+    def finish(
+        self, name: str, pick: int, decision: Decision, by_token: bool, stopped: bool
+    ) -> None:
         job, model = self.job(name), self.job(name).model
         if not job.runs:
             return
@@ -445,8 +575,9 @@ class RecordsMachine(RuleBasedStateMachine):
             holder=holder,
             result=body,
             cause=b"{}",
+            stopped=stopped,
         )
-        same(answer, model.finish(run, decision, by, body))
+        same(answer, model.finish(run, decision, by, body, stopped=stopped))
         if isinstance(answer, Finished) and decision is Decision.RETRYING:
             job.messages.append(Stamp(*model.position))
         self.check(name, still=not model.events)
@@ -556,6 +687,60 @@ class RecordsMachine(RuleBasedStateMachine):
             job.messages.append(Stamp(*model.position))
         self.check(name, still=not model.events)
 
+    @rule(
+        name=JOBS,
+        event=st.sampled_from(VERBS),
+        epoch=st.sampled_from([0, 0, 0, None, -1, 1]),
+        generation=st.sampled_from([0, 0, 0, None, 1]),
+        version=st.sampled_from([None, None, None, 0, 1]),
+    )
+    @RARELY
+    def operate(
+        self,
+        name: str,
+        event: Event,
+        epoch: int | None,
+        generation: int | None,
+        version: int | None,
+    ) -> None:
+        """An operator acts on the job as it was seen: as it is, as it was, or as it never was."""
+        job, model = self.job(name), self.job(name).model
+        life = model.epoch or max(job.epochs, default=0)
+        seen = (
+            None if epoch is None or life + epoch < 2 else life + epoch,
+            None if generation is None else model.generation + generation,
+            None if version is None else model.version + version,
+        )
+        verb = (event, self.new("verb"), seen)
+        job.verbs.append(verb)
+        self.operate_by(name, *verb)
+
+    @rule(name=JOBS)
+    def cancel_the_running_attempt(self, name: str) -> None:
+        model = self.job(name).model
+        if model.state is State.RUNNING and model.leased:
+            self.operate_by(name, Event.CANCEL, self.new("verb"), (None, None, None))
+
+    @rule(name=JOBS, pick=RECENT)
+    def operate_again(self, name: str, pick: int) -> None:
+        job = self.job(name)
+        if job.verbs:
+            self.operate_by(name, *recent(job.verbs, pick))
+
+    def operate_by(self, name: str, event: Event, request: str, seen: SeenPosition) -> None:
+        job, model = self.job(name), self.job(name).model
+        target = VerbTarget(name, *seen, job_type="t", queue="q")
+        body = b'"forced"'
+        verbs = self.records.verbs
+        if event is Event.FORCE_COMPLETE:
+            answer: Any = verbs.force_complete(target, request, "o", body)
+        else:
+            answer = getattr(verbs, event.value)(target, request, "o")
+        if model.state is State.NONE and seen[2] is None:
+            job.absent_deliveries = model.token = 0
+        same(answer, model.operate(event, request, seen, body))
+        self.check(name, still=not model.events)
+
     # --- what time and operators do, by hand -------------------------------------------------
 
     @rule(name=JOBS)
@@ -593,11 +778,11 @@ class RecordsMachine(RuleBasedStateMachine):
 
     @rule(
         name=JOBS,
-        event=st.sampled_from([Event.CANCEL, Event.ABORT, Event.DELETE, Event.REROUTE]),
+        event=st.sampled_from([Event.DELETE, Event.REROUTE]),
     )
     @RARELY
     def operator_acts(self, name: str, event: Event) -> None:
-        """The verbs have no script yet: their effect is written by hand, without an event."""
+        """These verbs have no script yet: their effect is written by hand, without an event."""
         model, key = self.job(name).model, self.records.keys.record(name)
         if model.state is State.NONE or not model.takes(event) or model.state in TERMINAL:
             return
@@ -623,7 +808,8 @@ class RecordsMachine(RuleBasedStateMachine):
             pipe.xrange(self.records.keys.lifecycle, f"({self.read_to}")
             stored, ttl, result, entries = pipe.execute()
         if still:
-            assert stored == job.stored
+            # Its message was seen: that alone shortens the time for which the record is kept.
+            assert without_kept(stored) == without_kept(job.stored)
         job.stored = stored
         record = {field.decode(): value.decode() for field, value in stored.items()}
         assert record.get("state", "none") == model.state
@@ -643,9 +829,17 @@ class RecordsMachine(RuleBasedStateMachine):
         }
         if record:
             assert {name: int(record.get(name) or 0) for name in numbers} == numbers
+        model.version = int(record.get("version", 0))
         assert record.get("holder") == (model.holder if record else None)
+        assert record.get("cancel") == (model.cancel if record else None)
+        assert record.get("verb") == (model.verb if record else None)
+        assert ("kept" in record) == model.kept
+        if model.kept:
+            assert ttl > KEPT_MS, "a message that no worker has seen must not come back to life"
         assert ("lease_until" in record) == (model.state is State.RUNNING and not lost(record))
         check_ttl(model.state, ttl)
+        if model.result == REVOKED:
+            model.result = revoked(name, model.state)
         assert result == model.result, "the recorded result is the one of the first completion"
         self.check_events(name, record, entries)
 
@@ -685,6 +879,10 @@ class RecordsMachine(RuleBasedStateMachine):
             assert (job.model.holder is not None) == (job.model.state is State.RUNNING)
 
 
+def without_kept(stored: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    return {name: value for name, value in stored.items() if name != b"kept"}
+
+
 def recent(items: list[Any], pick: int) -> Any:
     return items[-1 - pick % len(items)]
 
@@ -716,6 +914,9 @@ COMPARED: dict[type, Callable[[Any], tuple[Any, ...]]] = {
     Decided: lambda a: (a.decision, a.seq, a.epoch, a.generation),
     Held: lambda _: (),
     Superseded: lambda a: (a.state,),
+    VerbApplied: lambda a: (a.state, a.already),
+    CancelRequested: lambda a: (a.already,),
+    VerbRefused: lambda a: (a.why, a.state),
     Finished: lambda a: (a.state, a.seq),
 }
 

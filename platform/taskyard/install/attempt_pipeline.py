@@ -31,6 +31,7 @@ from taskyard.records import Decided, Run
 from taskyard.records.script_replies import Finished
 from taskyard.runner import JobRetrying, JobSkipped, Unreachable, failure_here
 from taskyard.runner.attempt_steps import AttemptSteps, Delivery
+from taskyard.runner.lease import Lease
 from taskyard.runner.soft_limit_masking import soft_limit_blocked
 from taskyard.runner.stored_decision import encode_cause
 from taskyard.wire.letter_envelope import letter_id
@@ -123,7 +124,7 @@ class TaskRunner:
             attempt.begun(self.steps.context(delivery, answer, lease))
             ending = attempt.call(body, self.steps.process_end(delivery))
         with soft_limit_blocked():
-            return self._end(_Case(task, delivery, answer, attempt), ending)
+            return self._end(_Case(task, delivery, answer, attempt, lease), ending)
 
     def _found(self, task: Any, delivery: Delivery, answer: Any) -> Any:
         """Report the outcome that was decided before, in the task's own form; nothing runs."""
@@ -179,7 +180,8 @@ class TaskRunner:
         return kept
 
     def _written(self, case: _Case, decision: Decision, **facts: Any) -> Finished:
-        return self.steps.finish(case.delivery, case.run, decision=decision, **facts)
+        facts |= {"decision": decision, "stopped": case.lease.stopped}
+        return self.steps.finish(case.delivery, case.run, **facts)
 
     def _retrying(self, case: _Case, retry: Any) -> TaskRetrying:
         kept = case.attempt.next_message
@@ -264,5 +266,8 @@ class TaskRunner:
 class _Case:
     """One attempt, with everything that is needed when it ends."""
 
-    def __init__(self, task: Any, delivery: Delivery, run: Run, attempt: Attempt) -> None:
+    def __init__(
+        self, task: Any, delivery: Delivery, run: Run, attempt: Attempt, lease: Lease
+    ) -> None:
         self.task, self.delivery, self.run, self.attempt = task, delivery, run, attempt
+        self.lease = lease

@@ -11,7 +11,7 @@ from typing import Final
 
 from taskyard.jobs.states import State
 
-__all__ = ["OPEN", "OUTCOMES", "LetterStatus", "ReplayOutcome", "first_status"]
+__all__ = ["ENDINGS", "OPEN", "OUTCOMES", "LetterStatus", "ReplayOutcome", "first_status"]
 
 
 class LetterStatus(StrEnum):
@@ -42,6 +42,13 @@ OUTCOMES: Final[dict[State, ReplayOutcome]] = {
     State.DEAD_LETTERED: ReplayOutcome.FAILED,
     State.FAILED: ReplayOutcome.FAILED,
 }
+
+ENDINGS: Final[dict[State, LetterStatus]] = {
+    State.COMPLETED: LetterStatus.COMPLETED,
+    State.CANCELLED: LetterStatus.CANCELLED,
+    State.ABORTED: LetterStatus.CANCELLED,
+}
+"""The status of an open dead letter whose job an operator has ended, by the job's state."""
 
 
 def first_status(escalate_to: str | None) -> LetterStatus:

@@ -39,6 +39,7 @@ class Event(StrEnum):
     FAIL = "fail"
     REROUTE = "reroute"
     REQUEUE = "requeue"
+    REQUEST_CANCEL = "request_cancel"
     CANCEL = "cancel"
     ABORT = "abort"
     FORCE_COMPLETE = "force_complete"
@@ -53,7 +54,10 @@ TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
     (_S.NONE, _E.ADMIT): _S.ACCEPTED,
     (_S.NONE, _E.BEGIN): _S.RUNNING,
     (_S.NONE, _E.FAIL): _S.DEAD_LETTERED,
+    (_S.NONE, _E.REROUTE): _S.REROUTED,
     (_S.NONE, _E.CANCEL): _S.CANCELLED,
+    (_S.NONE, _E.ABORT): _S.ABORTED,
+    (_S.NONE, _E.FORCE_COMPLETE): _S.COMPLETED,
     (_S.NONE, _E.REPLAY): _S.ACCEPTED,
     (_S.ACCEPTED, _E.BEGIN): _S.RUNNING,
     (_S.ACCEPTED, _E.FAIL): _S.DEAD_LETTERED,
@@ -68,6 +72,7 @@ TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
     (_S.RUNNING, _E.LOSE): _S.ACCEPTED,
     (_S.RUNNING, _E.FAIL): _S.DEAD_LETTERED,
     (_S.RUNNING, _E.REROUTE): _S.REROUTED,
+    (_S.RUNNING, _E.REQUEST_CANCEL): _S.RUNNING,
     (_S.RUNNING, _E.CANCEL): _S.CANCELLED,
     (_S.RUNNING, _E.ABORT): _S.ABORTED,
     (_S.RUNNING, _E.FORCE_COMPLETE): _S.COMPLETED,
@@ -78,6 +83,11 @@ TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
     (_S.RETRYING, _E.ABORT): _S.ABORTED,
     (_S.RETRYING, _E.FORCE_COMPLETE): _S.COMPLETED,
     (_S.REROUTED, _E.REQUEUE): _S.ACCEPTED,
+    (_S.REROUTED, _E.FAIL): _S.DEAD_LETTERED,
+    (_S.REROUTED, _E.REROUTE): _S.REROUTED,
+    (_S.REROUTED, _E.CANCEL): _S.CANCELLED,
+    (_S.REROUTED, _E.ABORT): _S.ABORTED,
+    (_S.REROUTED, _E.FORCE_COMPLETE): _S.COMPLETED,
     (_S.DEAD_LETTERED, _E.REPLAY): _S.ACCEPTED,
     (_S.DEAD_LETTERED, _E.DELETE): _S.FAILED,
     (_S.DEAD_LETTERED, _E.CANCEL): _S.CANCELLED,

@@ -5,12 +5,14 @@ from taskyard.records.bulk_states import End
 from taskyard.records.job_keys import Keys
 from taskyard.records.job_record import Record
 from taskyard.records.live_workers import BEAT_S, GONE_S, Fleet, Member, left_by_dead, lives
+from taskyard.records.operator_verbs import OperatorVerbs, VerbTarget
 from taskyard.records.records import Records
 from taskyard.records.script_replies import (
     OWN_ID,
     Admission,
     Admitted,
     BeginAnswer,
+    CancelRequested,
     Decided,
     Done,
     Ended,
@@ -24,6 +26,8 @@ from taskyard.records.script_replies import (
     Stale,
     Superseded,
     UnknownHistory,
+    VerbApplied,
+    VerbRefused,
     WithoutRun,
     Witnessed,
 )
@@ -36,6 +40,7 @@ __all__ = [
     "Admission",
     "Admitted",
     "BeginAnswer",
+    "CancelRequested",
     "Decided",
     "Done",
     "End",
@@ -45,6 +50,7 @@ __all__ = [
     "Keys",
     "Member",
     "NotHeld",
+    "OperatorVerbs",
     "Publication",
     "Record",
     "Records",
@@ -55,6 +61,9 @@ __all__ = [
     "Stale",
     "Superseded",
     "UnknownHistory",
+    "VerbApplied",
+    "VerbRefused",
+    "VerbTarget",
     "WithoutRun",
     "Witnessed",
     "left_by_dead",

@@ -17,6 +17,7 @@ from taskyard.records.bulk_admission import Admissions, Upcoming, witness
 from taskyard.records.bulk_states import End, read_ends, read_states
 from taskyard.records.job_keys import Keys
 from taskyard.records.job_record import Record
+from taskyard.records.operator_verbs import OperatorVerbs
 from taskyard.records.parse_replies import parse_begin, parse_decided
 from taskyard.records.script_replies import (
     Admission,
@@ -35,7 +36,7 @@ from taskyard.records.script_replies import (
     Superseded,
     Witnessed,
 )
-from taskyard.records.script_source import script_source
+from taskyard.records.script_source import VERBS, script_source
 from taskyard.settings import Settings
 from taskyard.store import Argument, Script, named
 from taskyard.wire.stamp_header import Stamp
@@ -69,12 +70,13 @@ class Records:
         self._window_us = us_of(settings.dedupe_window_s)
         self._scripts = {name: Script(self._source(name)) for name in _NAMES}
         self._domain_of = domain_of
+        self.verbs = OperatorVerbs(self._call)
         self._admissions = Admissions(
             client, settings, self.keys, self._scripts["admit"], domain_of
         )
 
     def _source(self, name: str) -> str:
-        return script_source(name, self.settings.lifecycle_max_events)
+        return script_source(name, self.settings)
 
     def admit(
         self,
@@ -192,7 +194,8 @@ class Records:
     def renew(self, job_id: str, token: int) -> tuple[bool, str]:
         """Renew the lease; return whether the attempt keeps it, and a detail.
 
-        The detail is "cancel" if an operator asks for it, or the state that ended the lease.
+        The detail is the request of an operator who cancels the attempt, or the state that ended
+        the lease.
         """
         answer, detail = self._call("renew", job_id, [token, us_of(self.settings.lease_s)])
         return answer == b"kept", detail.decode()
@@ -218,8 +221,13 @@ class Records:
         code: str = "",
         category: str = "",
         message: str = "",
+        stopped: bool = False,
     ) -> Finished | Superseded:
-        """Record the decision about the attempt that `token` (or the delivery `holder`) holds."""
+        """Record the decision about the attempt that `token` (or the delivery `holder`) holds.
+
+        If an operator has cancelled the attempt, the job is cancelled instead, unless the attempt
+        returned a result without having `stopped` for the request.
+        """
         arguments = [
             "" if token is None else token,
             holder,
@@ -236,17 +244,18 @@ class Records:
             category,
             message,
             self.keys.result(job_id),
+            "1" if stopped else "",
         ]
         raw = self._call("finish", job_id, arguments)
         if raw[0] == b"superseded":
             return Superseded(State(raw[1].decode()), int(raw[2]))
         return Finished(State(raw[1].decode()), *(int(value) for value in raw[2:6]))
 
-    def release(self, job_id: str, holder: str) -> Requeue | NotHeld | Decided:
+    def release(self, job_id: str, holder: str) -> Requeue | NotHeld | Decided | Ended:
         """End this delivery's attempt without a decision and without counting it (drain)."""
         return self._end(job_id, holder, Event.RELEASE, "")
 
-    def lose(self, job_id: str, holder: str, evidence: str) -> Requeue | NotHeld | Decided:
+    def lose(self, job_id: str, holder: str, evidence: str) -> Requeue | NotHeld | Decided | Ended:
         """End this delivery's attempt because its process died.
 
         Too many deaths make a poison letter.
@@ -255,13 +264,15 @@ class Records:
 
     def _end(
         self, job_id: str, holder: str, event: Event, evidence: str
-    ) -> Requeue | NotHeld | Decided:
+    ) -> Requeue | NotHeld | Decided | Ended:
         raw = self._call("release", job_id, [holder, event, self.settings.death_limit, evidence])
         match raw[0]:
             case b"decided":
                 return parse_decided(raw)
             case b"requeue":
                 return Requeue(State(raw[1].decode()))
+            case b"ended":
+                return Ended(State(raw[1].decode()))
             case _:
                 return NotHeld(State(raw[1].decode()))
 
@@ -384,6 +395,7 @@ _NAMES = (
     "renew",
     "replay",
     "witness",
+    *VERBS,
 )
 
 

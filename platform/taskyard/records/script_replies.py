@@ -13,6 +13,7 @@ __all__ = [
     "Admission",
     "Admitted",
     "BeginAnswer",
+    "CancelRequested",
     "Decided",
     "Done",
     "Ended",
@@ -27,6 +28,8 @@ __all__ = [
     "Stale",
     "Superseded",
     "UnknownHistory",
+    "VerbApplied",
+    "VerbRefused",
     "WithoutRun",
     "Witnessed",
 ]
@@ -217,3 +220,51 @@ class Replayed:
     seq: int
     already: bool
     now_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class VerbApplied:
+    """An operator's verb has changed the record, now or, if `already`, before.
+
+    `worker` and `token` name the job's last attempt; they are empty and 0 if it had none.
+    """
+
+    state: State
+    epoch: int
+    generation: int
+    version: int
+    already: bool
+    worker: str
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRequested:
+    """The attempt with `token` at `worker` is asked to stop; the job is cancelled when it ends.
+
+    If it ends with a result before that, the job is completed. `lease_until_us` is when the lease
+    ends if the worker does not renew it.
+    """
+
+    epoch: int
+    generation: int
+    version: int
+    already: bool
+    worker: str
+    token: int
+    lease_until_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class VerbRefused:
+    """The verb has changed nothing.
+
+    `why` is `state` if the table has no such row, or the part of the position (`epoch`,
+    `generation` or `version`) that differs from what the operator saw.
+    """
+
+    why: str
+    state: State
+    epoch: int
+    generation: int
+    version: int

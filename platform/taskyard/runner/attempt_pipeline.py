@@ -73,7 +73,7 @@ class Runner:
             with self.steps.leased(delivery, answer) as lease:
                 outcome = self._attempt(handler, delivery, answer, lease, args, kwargs)
             outcome, stored = self._checked(outcome, delivery, answer, encode)
-            return self._finish(delivery, answer, outcome, stored)
+            return self._finish(delivery, answer, outcome, stored, stopped=lease.stopped)
 
     def run_part(
         self, handler: Handler, args: Sequence[Any], kwargs: Mapping[str, Any], context: JobContext
@@ -119,8 +119,11 @@ class Runner:
             return self.steps.judge(stored, delivery, run), b""
         return outcome, stored
 
-    def _finish(self, delivery: Delivery, run: Run, outcome: Outcome, stored: bytes) -> Any:
-        answer = self.steps.finish(delivery, run, **decision_of(outcome, stored))
+    def _finish(
+        self, delivery: Delivery, run: Run, outcome: Outcome, stored: bytes, *, stopped: bool
+    ) -> Any:
+        facts = decision_of(outcome, stored)
+        answer = self.steps.finish(delivery, run, stopped=stopped, **facts)
         match outcome:
             case Completed(value):
                 return value

@@ -36,10 +36,13 @@ class Lease:
     token: int
     _cancelled: bool = False
     _lost: bool = False
+    stopped: bool = False
+    """Whether the handler has read that it must stop, because an operator asked for it."""
     _progress: tuple[float, str] | None = field(default=None, repr=False)
 
     def cancelled(self) -> bool:
         """Whether an operator asked this attempt to stop."""
+        self.stopped = self.stopped or self._cancelled
         return self._cancelled
 
     def lease_lost(self) -> bool:
@@ -66,7 +69,7 @@ class Lease:
         """Renew the lease once, and note if it was lost or if the job was cancelled."""
         kept, detail = self.records.renew(self.job_id, self.token)
         if kept:
-            self._cancelled = self._cancelled or detail == "cancel"
+            self._cancelled = self._cancelled or detail != ""
         elif detail in (State.CANCELLED, State.ABORTED):
             self._cancelled = True
         else:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from taskyard.errors import NotFound, TaskyardError
-from taskyard.jobs.letter_states import LetterStatus, first_status
+from taskyard.jobs.letter_states import OPEN, LetterStatus, first_status
 from taskyard.settings import Settings
 from taskyard.testing.broker import MemoryBroker
 from taskyard.testing.records import MemoryRecords
@@ -43,12 +43,18 @@ class LetterShelf:
         return [letter for letter in self.all() if self.status(letter) is not LetterStatus.REPLAYED]
 
     def status(self, letter: Letter) -> LetterStatus:
-        """Return the status of a dead letter: `pending`, `manual_review` or `replayed`."""
+        """Return the status of a dead letter, for example `pending` or `replayed`."""
         return self._status[letter.letter_id]
 
     def mark_replayed(self, letter: Letter) -> None:
         """Note that the replay of a dead letter has begun."""
         self._status[letter.letter_id] = LetterStatus.REPLAYED
+
+    def close(self, job_id: str, status: LetterStatus) -> None:
+        """Give the open dead letters of a job that an operator has ended their last status."""
+        for letter in self.all():
+            if letter.job_id == job_id and self.status(letter) in OPEN:
+                self._status[letter.letter_id] = status
 
     def find(self, name: str) -> Letter:
         """Return the dead letter of this id, or the last dead letter of the job with this id.

@@ -45,7 +45,7 @@ from taskyard.testing.letters import LetterShelf
 from taskyard.testing.records import MemoryRecords
 from taskyard.wire.stamp_header import Stamp
 
-__all__ = ["MemoryWorker"]
+__all__ = ["MemoryWorker", "encoded_result"]
 
 WORKER: Final = "memory@test"
 
@@ -85,7 +85,7 @@ class MemoryWorker:
         try:
             self.faults.kill_before_begin(message.job_id)
             with self.runner.limits(job_type):
-                encode = partial(_encode, message.job_id)
+                encode = partial(encoded_result, message.job_id)
                 self.runner.run(handler, delivery, args, kwargs, encode=encode, decode=_decode)
         except (Ignore, Retry, DeadLettered) as signal:
             end = reported_end(signal)
@@ -223,7 +223,7 @@ def _stamp(message: Message) -> Stamp | None:
         return None
 
 
-def _encode(job_id: str, value: Any) -> bytes:
+def encoded_result(job_id: str, value: Any) -> bytes:
     """Encode a value as a worker does: the same length, the same errors for values without JSON."""
     date = datetime.now(UTC).isoformat()
     meta = {"status": "SUCCESS", "result": value, "traceback": None, "children": []}

@@ -13,7 +13,8 @@ from taskyard.clock import from_us
 from taskyard.errors import NotFound, TaskyardError
 from taskyard.jobs import Catalogue, JobType, registry
 from taskyard.jobs.handler_registry import Handler, Registry
-from taskyard.jobs.letter_states import LetterStatus
+from taskyard.jobs.letter_states import ENDINGS, LetterStatus
+from taskyard.jobs.states import Event, State
 from taskyard.runner import Rules
 from taskyard.settings import Settings
 from taskyard.testing.attempts import EagerRunner, off_the_loop
@@ -23,6 +24,7 @@ from taskyard.testing.clock import YardClock
 from taskyard.testing.faults import Fault, Faults
 from taskyard.testing.inbox import MemoryInbox
 from taskyard.testing.letters import UNSET, LetterShelf, Replays
+from taskyard.testing.operator import operate
 from taskyard.testing.worker import MemoryWorker
 from taskyard.wire.letter_envelope import Letter
 
@@ -274,6 +276,38 @@ class Yard(MemoryClient):
         replays = Replays(self.settings, self.records, self.broker, self._letters)
         replays.replay(letter, payload=payload, queue=queue, force=force)
         return self.job(letter.job_id)
+
+    # -- operators -----------------------------------------------------------------------------
+
+    def cancel(self, job: JobHandle | str) -> State:
+        """Cancel a job as an operator does; return the state that it has now.
+
+        A job whose handler runs stays `running`: `context.cancelled` becomes true when the
+        clock has moved by a third of a lease, and the end of the attempt decides. Raises
+        `Refused` for a job that has ended otherwise.
+        """
+        return self._operate(Event.CANCEL, _id_of(job))
+
+    def abort(self, job: JobHandle | str) -> State:
+        """Abort a job as an operator does; the outcome of a running attempt is dropped.
+
+        Unlike a worker, this yard cannot stop the handler. Raises `Refused` for a job that has
+        ended.
+        """
+        return self._operate(Event.ABORT, _id_of(job))
+
+    def force_complete(self, job: JobHandle | str, result: Any = None) -> State:
+        """Complete a job with a result as an operator does.
+
+        The outcome of a running attempt is dropped. Raises `Refused` for a job that has ended.
+        """
+        return self._operate(Event.FORCE_COMPLETE, _id_of(job), result)
+
+    def _operate(self, event: Event, job_id: str, result: Any = None) -> State:
+        answer = operate(self.records, event, job_id, result)
+        if answer in ENDINGS:
+            self._letters.close(job_id, ENDINGS[answer])
+        return answer
 
     # -- looking -------------------------------------------------------------------------------
 

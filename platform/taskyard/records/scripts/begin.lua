@@ -18,6 +18,7 @@ local answer
 record, answer = place(job_id, record, message, now)
 if answer then return answer end
 
+if TERMINAL[record.state] then note_seen(record, now) end
 if record.state == 'completed' then return {'done', redis.call('GET', KEY_RESULT)} end
 if record.state == 'dead_lettered' then
   return {'decided', 'dead_lettered', record.seq, '0', record.epoch, record.generation}
@@ -39,7 +40,9 @@ end
 
 local deaths = num(record.deaths)
 local evidence = same_delivery and PROCESS_GONE or LEASE_EXPIRED
-note_lost(record, now, same_delivery and 'worker_lost' or 'lease_expired', evidence)
+local code = same_delivery and 'worker_lost' or 'lease_expired'
+if record.cancel then return cancel_as_requested(job_id, record, now, code, evidence) end
+note_lost(record, now, code, evidence)
 if deaths >= death_limit then
   return poison(job_id, record, 'deaths', deaths, death_limit, evidence, now)
 end

@@ -12,7 +12,9 @@ if answer then return answer end
 
 local decided = {'decided', 'dead_lettered', record.seq, '0', record.epoch, record.generation}
 if record.state == 'dead_lettered' then return decided end
+if TERMINAL[record.state] then note_seen(record, now) end
 if not target(record, 'fail') then return {'ended', record.state} end
+if record.cancel then return cancel_as_requested(job_id, record, now, code, text) end
 
 note_lost(record, now, 'lease_expired', 'the lease was not renewed')
 drop(record, DECISION)

@@ -5,7 +5,7 @@ local job_id, token, holder, decision = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local epoch, generation, seq = ARGV[5], ARGV[6], ARGV[7]
 local result, result_ttl_ms, window_us = ARGV[8], ARGV[9], tonumber(ARGV[10])
 local delay_us, cause, code, category = tonumber(ARGV[11]), ARGV[12], ARGV[13], ARGV[14]
-local message, channel = ARGV[15], ARGV[16]
+local message, channel, stopped = ARGV[15], ARGV[16], ARGV[17] == '1'
 local EVENT = {completed = 'complete', retrying = 'retry', dead_lettered = 'fail'}
 
 -- Whether this is the attempt that the two fields name.
@@ -31,6 +31,13 @@ if record.state ~= 'running' or not mine(record, 'token', 'holder') then
      and mine(record, 'decided_token', 'decided_holder') then
     return {'ok', record.state, record.version, record.seq, record.due or '0', record.decided}
   end
+  return {'superseded', record.state, record.version}
+end
+
+-- A handler that did not see the request has done its work. One that saw it has stopped.
+if record.cancel and (decision ~= 'completed' or stopped) then
+  record.decided_token, record.decided_holder = record.token, record.holder
+  cancel_as_requested(job_id, record, now, code, message)
   return {'superseded', record.state, record.version}
 end
 

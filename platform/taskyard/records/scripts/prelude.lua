@@ -1,5 +1,5 @@
--- Shared by every script. Python puts TRANSITIONS, TERMINAL (from the state table), STREAM_THIN and
--- HISTORY_LINES before it. Times are microseconds of the server's clock; bodies are opaque bytes.
+-- Shared by every script. Python puts TRANSITIONS, TERMINAL (from the state table) and the limits
+-- STREAM_THIN, HISTORY_LINES, WINDOW_US, RESULT_TTL_MS and KEEP_US before it. Times are microseconds of the server's clock; bodies are opaque bytes.
 local KEY_RECORD, KEY_STREAM, KEY_GAPS, KEY_RESULT = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 
 
@@ -48,8 +48,8 @@ local function target(record, event)
 end
 
 -- Events that must be in the history even when the stream is over its budget.
-local ESSENTIAL = {fail = true, replay = true, cancel = true, abort = true,
-                   force_complete = true, delete = true, undelete = true}
+local ESSENTIAL = {fail = true, replay = true, reroute = true, request_cancel = true, cancel = true,
+                   abort = true, force_complete = true, delete = true, undelete = true}
 
 -- The length of the stream, read once in a call.
 local LENGTH
@@ -140,6 +140,8 @@ end
 -- The decision and the attempt that made it; removed as soon as another attempt runs.
 local DECISION = {'decision', 'decided', 'decided_token', 'decided_holder', 'due'}
 local LEASE = {'holder', 'process', 'lease_until'}
+-- The operator's request to cancel the attempt that runs, and when it came.
+local CANCEL = {'cancel', 'cancel_at'}
 -- How often the job has put another task in its place, and where the first message of that stood.
 local NESTING = {'nesting', 'nested_generation', 'nested_seq'}
 
@@ -149,7 +151,8 @@ local function open_generation(record, generation)
   record.attempts, record.deaths, record.deliveries, record.begins = '0', '0', '0', '0'
   drop(record, DECISION)
   drop(record, LEASE)
-  drop(record, {'cause', 'history', 'first_failure', 'published', 'progress', 'cancel', 'released'})
+  drop(record, {'cause', 'history', 'first_failure', 'published', 'progress', 'released'})
+  drop(record, CANCEL)
 end
 
 -- The message is older than the record. If its own decision was a retry, the retry's message may
@@ -227,12 +230,63 @@ local TOMBSTONE = {'state', 'epoch', 'generation', 'seq', 'version', 'type', 'qu
                    'decided', 'decided_token', 'decided_holder', 'request', 'unique_until', 'ended',
                    'call'}
 
+local function expire(key, record, now, keep_us)
+  local left_us = math.max(keep_us, num(record.unique_until) - now)
+  redis.call('PEXPIRE', key, int(math.ceil(left_us / 1000)))
+end
+
 local function write_tombstone(key, record, now, window_us)
   record.ended = int(now)
   remove(key)
   write(key, record, TOMBSTONE)
-  local keep_us = math.max(window_us, num(record.unique_until) - now)
-  redis.call('PEXPIRE', key, int(math.ceil(keep_us / 1000)))
+  expire(key, record, now, window_us)
+end
+
+-- Besides the fields of every tombstone: which request ended the job, which worker and delivery had
+-- its last attempt, and whether the record is kept for a message that no worker has seen.
+local OPERATOR_TOMBSTONE = {'verb', 'worker', 'ended_holder', 'kept', unpack(TOMBSTONE)}
+
+-- Celery's result of a job that an operator has ended without a result.
+local function revoked(job_id, state)
+  local id = cjson.encode(job_id)
+  return '{"status": "REVOKED", "result": {"exc_type": "JobFailed", "exc_message": [' .. id .. ', "' ..
+         state .. '", ""], "exc_module": "taskyard.errors"}, "traceback": null, "children": [], ' ..
+         '"date_done": null, "task_id": ' .. id .. '}'
+end
+
+-- End a job for an operator's request, with its result, and wake up whoever waits for it. With
+-- `kept` the record lasts until a worker has seen the job's message: it may wait in a queue for
+-- longer than any duplicate.
+local function end_by_operator(job_id, record, event, request, now, extra, kept, result)
+  record.verb, record.ended_holder = request, record.holder
+  if kept then record.kept = '1' end
+  move(job_id, record, event, now, extra)
+  record.ended = int(now)
+  remove(KEY_RECORD)
+  write(KEY_RECORD, record, OPERATOR_TOMBSTONE)
+  expire(KEY_RECORD, record, now, kept and math.max(KEEP_US, WINDOW_US) or WINDOW_US)
+  local ttl_ms = RESULT_TTL_MS
+  -- The worker that sees the message of a completed job continues its chain with this result.
+  if result and kept then ttl_ms = math.max(ttl_ms, KEEP_US / 1000) end
+  result = result or revoked(job_id, record.state)
+  redis.call('SET', KEY_RESULT, result, 'PX', int(ttl_ms))
+  redis.call('PUBLISH', KEY_RESULT, result)
+end
+
+-- The attempt of a job that an operator has cancelled is over: carry the request out.
+local function cancel_as_requested(job_id, record, now, code, text)
+  local extra = {'request', record.cancel, 'type', record.type or '', 'queue', record.queue or '',
+                 'attempt', record.begins or '0', 'worker', record.worker or ''}
+  for _, item in ipairs({'code', code, 'error', text}) do extra[#extra + 1] = item end
+  end_by_operator(job_id, record, 'cancel', record.cancel, now, extra, false)
+  return {'ended', record.state}
+end
+
+-- A worker has seen the message of a job that an operator has ended: what comes now is a duplicate.
+local function note_seen(record, now)
+  if not record.kept then return end
+  drop(record, {'kept'})
+  expire(KEY_RECORD, record, now, WINDOW_US)
 end
 
 -- Keep the first attempt and the last ones: a policy without a limit may have made any number.

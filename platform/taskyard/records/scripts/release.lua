@@ -8,8 +8,14 @@ if record.state == 'dead_lettered' or record.state == 'retrying' then
 end
 -- The caller repeats the same request, because the first answer was lost.
 if record.state == 'accepted' and record.released == holder then return {'requeue', record.state} end
+-- An operator has ended this delivery's attempt, so its message has nothing left to do.
+if record.ended_holder == holder then return {'ended', record.state} end
 if record.state ~= 'running' or record.holder ~= holder then
   return {'not_held', record.state or 'none'}
+end
+if record.cancel then
+  local code = event == 'release' and 'released' or 'worker_lost'
+  return cancel_as_requested(job_id, record, now, code, evidence)
 end
 if event == 'release' then
   record.deaths = int(math.max(num(record.deaths) - 1, 0))

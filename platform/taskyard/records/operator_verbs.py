@@ -1,0 +1,86 @@
+"""The scripts of operators' verbs as methods: each compares what the operator saw, then acts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from taskyard.jobs.states import State
+from taskyard.records.script_replies import CancelRequested, VerbApplied, VerbRefused
+from taskyard.store import Argument
+
+__all__ = ["OperatorVerbs", "VerbTarget"]
+
+
+@dataclass(frozen=True, slots=True)
+class VerbTarget:
+    """The job that an operator means, as the operator saw it; None is not compared.
+
+    `job_type` and `queue` are for a job that has no record yet.
+    """
+
+    job_id: str
+    epoch: int | None = None
+    generation: int | None = None
+    version: int | None = None
+    job_type: str = ""
+    queue: str = ""
+
+
+class OperatorVerbs:
+    """The verbs on live jobs, each with the request that asks for it and the operator's name.
+
+    A repeated request gets its first answer. A job without a record gets one, so that its message
+    meets the verb. `call` runs a script of the records.
+    """
+
+    def __init__(self, call: Callable[[str, str, Sequence[Argument]], Any]) -> None:
+        self._call = call
+
+    def cancel(
+        self, target: VerbTarget, request_id: str, operator: str
+    ) -> VerbApplied | CancelRequested | VerbRefused:
+        """Cancel a job now, or ask its running attempt to stop."""
+        return _parse(self._run("cancel", target, request_id, operator))
+
+    def abort(
+        self, target: VerbTarget, request_id: str, operator: str
+    ) -> VerbApplied | VerbRefused:
+        """Abort a job now; the outcome of a running attempt will be dropped."""
+        return _ended(self._run("abort", target, request_id, operator))
+
+    def force_complete(
+        self, target: VerbTarget, request_id: str, operator: str, result: bytes
+    ) -> VerbApplied | VerbRefused:
+        """Complete a job now with `result`, Celery's encoded result."""
+        return _ended(self._run("force_complete", target, request_id, operator, result))
+
+    def _run(
+        self, name: str, target: VerbTarget, request_id: str, operator: str, *own: Argument
+    ) -> Any:
+        seen = (target.epoch, target.generation, target.version)
+        arguments: list[Argument] = ["" if part is None else part for part in seen]
+        arguments += [request_id, operator, target.job_type, target.queue, *own]
+        return self._call(name, target.job_id, arguments)
+
+
+def _ended(raw: Sequence[bytes]) -> VerbApplied | VerbRefused:
+    answer = _parse(raw)
+    if isinstance(answer, CancelRequested):
+        raise TypeError(f"expected that the verb ended the job or was refused, got {answer!r}")
+    return answer
+
+
+def _parse(raw: Sequence[bytes]) -> VerbApplied | CancelRequested | VerbRefused:
+    kind = raw[0]
+    if kind == b"refused":
+        epoch, generation, version = (int(value) for value in raw[3:6])
+        return VerbRefused(raw[1].decode(), State(raw[2].decode()), epoch, generation, version)
+    epoch, generation, version = (int(value) for value in raw[2:5])
+    already, worker, token = raw[5] == b"1", raw[6].decode("utf-8", "replace"), int(raw[7])
+    if kind == b"requested":
+        place = (epoch, generation, version)
+        return CancelRequested(*place, already, worker, token, int(raw[8]))
+    state = State(raw[1].decode())
+    return VerbApplied(state, epoch, generation, version, already, worker, token)

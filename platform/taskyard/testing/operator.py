@@ -1,0 +1,36 @@
+"""Operators' verbs on the jobs of a yard in memory, as the relay carries them out."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any, Final
+
+from taskyard.errors import Refused
+from taskyard.jobs.states import Event, State
+from taskyard.jobs.verb_refusals import refusal_text
+from taskyard.records import CancelRequested, VerbRefused, VerbTarget
+from taskyard.testing.records import MemoryRecords
+from taskyard.testing.worker import encoded_result
+
+__all__ = ["operate"]
+
+_OPERATOR: Final = "test"
+
+
+def operate(records: MemoryRecords, event: Event, job_id: str, result: Any = None) -> State:
+    """Carry out a verb and return the job's state after it; raises `Refused`.
+
+    `result` is that of a forced completion.
+    """
+    target, request = VerbTarget(job_id), str(uuid.uuid4())
+    match event:
+        case Event.CANCEL:
+            answer: Any = records.verbs.cancel(target, request, _OPERATOR)
+        case Event.ABORT:
+            answer = records.verbs.abort(target, request, _OPERATOR)
+        case _:
+            forced = encoded_result(job_id, result)
+            answer = records.verbs.force_complete(target, request, _OPERATOR, forced)
+    if isinstance(answer, VerbRefused):
+        raise Refused(refusal_text(event, job_id, answer.why, answer.state))
+    return State.RUNNING if isinstance(answer, CancelRequested) else State(answer.state)
