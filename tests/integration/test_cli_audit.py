@@ -102,6 +102,7 @@ def test_the_list_shows_the_newest_rows_that_fit(shell: Shell, requested: uuid.U
 
     assert [row["outcome"] for row in rows] == ["refused: the job has ended", "requested"]
     assert {row["request_id"] for row in rows} == {str(requested)}
+    assert {row["job_id"] for row in rows} == {"job-1"}
     line = next(line for line in text.splitlines() if line.startswith(str(requested)[:8]))
     assert "controlled_replay" in line
     assert "ops@example.com for customer@example.com" in line
@@ -117,6 +118,7 @@ def test_the_list_shows_the_newest_rows_that_fit(shell: Shell, requested: uuid.U
         (("--by", "eve@example.com"), False),
         (("--job", "job-1"), True),
         (("--job", "job-2"), False),
+        (("--job", "job-"), False),
         (("--letter", str(uuid.uuid4())), False),
         (("--outcome", "denied"), False),
     ],
@@ -174,6 +176,7 @@ def test_an_export_has_a_line_a_row_and_leaves_a_row_of_its_own(
     assert "hunter2" not in ran.out
     assert "\x1b" not in ran.out
     assert "\u202e" not in ran.out
+    assert mine[0]["job_id"] == mine[0]["target_request_id"] == "job-1"
     assert mine[0]["detail"]["text"] == "a\x1b[2J\u202eb"
     (own,) = list_rows(database, Filters(action=Action.EXPORT_AUDIT), 1)
     assert own["outcome"] == "applied"

@@ -161,10 +161,13 @@ def test_the_class_of_an_exception_without_a_code_is_listed(shell: Shell, databa
 
 def test_the_letters_of_one_job_are_listed_by_its_id(shell: Shell, database: Engine) -> None:
     letter, other = stored(database), stored(database)
-    words = ("dlq", "list", "--json", "--job")
-    (row,) = shell.run(*words, letter.job_id).document
-    assert (row["id"], row["original_request_id"]) == (letter.letter_id, letter.job_id)
+    words = ("dlq", "list", "--json", "--job")  # whole, or as the table shows it
+    for name in (letter.job_id, letter.job_id[:8]):
+        (row,) = shell.run(*words, name).document
+        assert (row["id"], row["job_id"]) == (letter.letter_id, letter.job_id)
+        assert row["original_request_id"] == row["job_id"]
     assert other.job_id != letter.job_id
+    assert shell.run(*words, letter.job_id[:5]).document == []
     assert shell.run(*words, "not-a-job").document == []
 
 

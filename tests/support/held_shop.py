@@ -35,7 +35,9 @@ class HeldShop:
         place = Place(self.queue, mark, self.layout, self.records.now_us())
         Places(self.client, settings.namespace).report([place])
 
-    def begin(self, worker: str = "shop@dead", expired_s: float = 5) -> str:
+    def begin(
+        self, worker: str = "shop@dead", expired_s: float = 5, queue: str | None = None
+    ) -> str:
         """A job that a worker began, whose lease expired so many seconds ago."""
         job = str(uuid.uuid4())
         answer = self.records.begin(
@@ -44,7 +46,7 @@ class HeldShop:
             holder="h",
             worker=worker,
             job_type="shop.pay",
-            queue=self.queue,
+            queue=queue or self.queue,
         )
         assert isinstance(answer, Run)
         until = self.records.now_us() - int(expired_s * 1e6)
@@ -87,11 +89,13 @@ class HeldShop:
         key = f"{self.layout.prefix}{self.settings.namespace}:heartbeats"
         self.client.hset(key, name, f"{seen_us} {beat}")
 
-    def member(self, worker: str, silent_s: float = 0, **facts: Any) -> None:
+    def member(
+        self, worker: str, silent_s: float = 0, started_s: float = 3600, **facts: Any
+    ) -> None:
         keys = {"unacked": self.layout.unacked_key, "index": self.layout.index_key}
         fleet = Fleet(self.client, self.settings.namespace)
         given = {"visibility_timeout_s": 600.0, **keys, **facts}
-        joined = fleet.join(Member(worker, **given), started_s=3600)
+        joined = fleet.join(Member(worker, **given), started_s=started_s)
         us, _, description = self.client.hget(fleet.key, joined.instance).partition(b" ")
         beat = str(int(us) - int(silent_s * 1e6)).encode() + b" " + description
         self.client.hset(fleet.key, joined.instance, beat)

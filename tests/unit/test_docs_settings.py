@@ -94,7 +94,7 @@ LIMITS = {
         "client.awaited_results:_LINGER_S",
     ],
     "heartbeat of a consumer": ["transport.owner_descriptions:OWNER_TTL_S"],
-    "heartbeat of a worker": ["records.live_workers:GONE_S", "records.live_workers:_FORGOTTEN_S"],
+    "heartbeat of a worker": ["records.live_workers:GONE_S", "records.live_workers:FORGOTTEN_S"],
     "deliveries by a quorum queue of RabbitMQ": ["queues.rabbit_queue:BROKER_DELIVERY_LIMIT"],
     "new delay levels on RabbitMQ": ["broker.delay_exchanges:_ON_DISK_S"],
     "a message that came back to a quorum queue": [
@@ -193,7 +193,7 @@ LIMITS = {
     ],
     "what stays of the audit log in Postgres": ["settings.model:LEAST_AUDIT_DAYS"],
     "gate's beat": ["gate:BEAT_S"],
-    "reconcile: grace": ["reconcile.reconciler:GRACE_S"],
+    "reconcile: grace": ["reconcile.report:GRACE_S"],
     "reconcile: budget of time": [
         "reconcile.reconciler:BUDGET_S",
         "reconcile.periodic_check:_BUDGET_S",

@@ -12,6 +12,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Engine, Select, func, or_, select, text
 
 from taskyard.access import Action, Identity
+from taskyard.database.job_filter import of_job
 from taskyard.database.tables import AUDIT, LEDGER, LETTERS
 from taskyard.database.visible_rows import seen_by
 from taskyard.errors import NotFound, Refused
@@ -21,8 +22,12 @@ __all__ = ["COLUMNS", "LIMIT", "Filters", "list_rows", "rows_within", "show", "s
 
 LIMIT: Final = 1000
 """As many as a person reads; for more, use an export."""
-COLUMNS: Final = tuple(column.name for column in AUDIT.c if column.name != "transaction_id")
-"""The shown columns of a row; only the sealer uses the transaction's number."""
+_STORED: Final = tuple(column.name for column in AUDIT.c if column.name != "transaction_id")
+COLUMNS: Final = (*_STORED, "job_id")
+"""The shown columns of a row; only the sealer uses the transaction's number.
+
+`job_id` repeats `target_request_id` under the name that a job's id has everywhere.
+"""
 _MINIMUM_PREFIX: Final = 6
 _PAGE: Final = 1000
 _SEAL: Final = text(
@@ -33,7 +38,11 @@ _SEAL: Final = text(
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Which rows to select; None does not filter. `outcome` is the first word of the outcome."""
+    """Which rows to select; None does not filter.
+
+    `outcome` is the first word of the outcome; `job` is a job's id or its first six characters or
+    more.
+    """
 
     action: Action | None = None
     identity: str | None = None
@@ -48,12 +57,13 @@ class Filters:
         equal = {
             AUDIT.c.action_type: self.action,
             AUDIT.c.operator_identity: self.identity,
-            AUDIT.c.target_request_id: self.job,
             AUDIT.c.dead_letter_id: self.letter,
         }
         for column, wanted in equal.items():
             if wanted is not None:
                 query = query.where(column == wanted)
+        if self.job is not None:
+            query = query.where(of_job(AUDIT, "target_request_id", self.job))
         if self.outcome is not None:
             query = query.where(func.split_part(AUDIT.c.outcome, ":", 1) == self.outcome)
         if self.since is not None:
@@ -145,12 +155,13 @@ def _seen_by(identity: Identity | None, query: Select[Any]) -> Select[Any]:
     )
 
 
-_SHOWN: Final = select(*(AUDIT.c[name] for name in COLUMNS))
+_SHOWN: Final = select(*(AUDIT.c[name] for name in _STORED))
 
 
 def _masked(row: Mapping[Any, Any]) -> dict[str, Any]:
     # `token:<id>` names a token, and would be masked like its secret.
-    return {name: row[name] if name == "identity_via" else redact(row[name]) for name in COLUMNS}
+    shown = {name: row[name] if name == "identity_via" else redact(row[name]) for name in _STORED}
+    return {**shown, "job_id": shown["target_request_id"]}
 
 
 def _seal_of(connection: Connection, row: Mapping[Any, Any]) -> int | None:

@@ -13,6 +13,7 @@ from sqlalchemy import Engine, Select, func, select
 
 from taskyard.access import Identity
 from taskyard.control.find_letter_id import find_id
+from taskyard.database.job_filter import of_job
 from taskyard.database.tables import LETTERS
 from taskyard.database.visible_rows import seen_by
 from taskyard.errors import NotFound, Refused
@@ -56,7 +57,8 @@ _EXACT: Final = (
 class Filters:
     """Which dead letters to select; None does not filter.
 
-    Deleted dead letters are selected only if `status` names them.
+    `job_id` is a job's id or its first six characters or more. Deleted dead letters are selected
+    only if `status` names them.
     """
 
     status: LetterStatus | None = None
@@ -65,6 +67,7 @@ class Filters:
     domain: str | None = None
     queue: str | None = None
     original_request_id: str | None = None
+    job_id: str | None = None
     fingerprint: str | None = None
     since: datetime | None = None
     until: datetime | None = None
@@ -75,6 +78,8 @@ class Filters:
             wanted = getattr(self, name)
             if wanted is not None:
                 query = query.where(LETTERS.c[name] == wanted)
+        if self.job_id is not None:
+            query = query.where(of_job(LETTERS, "original_request_id", self.job_id))
         if self.since is not None:
             query = query.where(LETTERS.c.decided_at >= self.since)
         if self.until is not None:

@@ -19,7 +19,7 @@ from taskyard.reconcile.report import Budget
 from taskyard.transport.stored_messages import stored_parts
 from taskyard.wire.stamp_header import Stamp
 
-__all__ = ["Held", "Messages", "count_messages", "find_held", "find_messages", "find_waiting"]
+__all__ = ["Held", "Messages", "count_messages", "find_held", "find_messages", "find_of_job"]
 
 _CHUNK: Final = 500
 Position = tuple[int, int, int]
@@ -39,11 +39,14 @@ class Held:
 class Messages:
     """The stamps of every job's messages, and the dead letters on their way to Postgres.
 
-    A stamp is None for a message without one. Messages that workers hold are in `held` too.
+    A stamp is None for a message without one. Messages that workers hold are in `held` too, those
+    that wait in `waiting`, with the key where each was found.
     """
 
     stamps: dict[str, set[Position | None]] = field(default_factory=lambda: defaultdict(set))
-    waiting: dict[str, set[Position | None]] = field(default_factory=lambda: defaultdict(set))
+    waiting: dict[str, dict[Position | None, str]] = field(
+        default_factory=lambda: defaultdict(dict)
+    )
     held: dict[str, set[Held]] = field(default_factory=lambda: defaultdict(set))
     letters: set[str] = field(default_factory=set)
 
@@ -53,7 +56,12 @@ class Messages:
 
     def waits(self, seen: Seen) -> bool:
         """Return whether this job's next message waits in a queue or in the delay store."""
-        return any(_carries(stamp, seen) for stamp in self.waiting.get(seen.job_id, ()))
+        return self.waits_at(seen) is not None
+
+    def waits_at(self, seen: Seen) -> str | None:
+        """Return the key where this job's next message waits; None if it waits nowhere."""
+        places = self.waiting.get(seen.job_id, {})
+        return next((key for stamp, key in places.items() if _carries(stamp, seen)), None)
 
     def holding(self, seen: Seen) -> list[Held]:
         """Return the messages that will continue this job and that workers hold."""
@@ -63,8 +71,8 @@ class Messages:
         """Add the messages that another search found."""
         for job_id, stamps in other.stamps.items():
             self.stamps[job_id] |= stamps
-        for job_id, stamps in other.waiting.items():
-            self.waiting[job_id] |= stamps
+        for job_id, places in other.waiting.items():
+            self.waiting[job_id] |= places
         for job_id, held in other.held.items():
             self.held[job_id] |= held
         self.letters |= other.letters
@@ -92,36 +100,49 @@ def count_messages(client: redis.Redis, where: MessageLocations) -> int:
         return sum(pipe.execute())
 
 
-def find_held(client: redis.Redis, where: MessageLocations, job_id: str) -> Messages:
-    """Find the messages of one job that workers hold."""
+def find_held(
+    client: redis.Redis, where: MessageLocations, budget: Budget, job_id: str | None = None
+) -> Messages:
+    """Find the messages that workers hold, of one job or of all."""
     found = Messages()
-    for unacked, index in where.held:
-        for tag, stored in client.hscan_iter(unacked, count=_CHUNK):
-            document = stored_parts(stored)[0]
-            headers = document.get("headers") if isinstance(document, dict) else None
-            if isinstance(headers, dict) and headers.get("id") == job_id:
-                _note(found, document, (unacked, index, tag.decode("utf-8", "replace")))
+    for document, place in _held(client, where):
+        if not budget.ask():
+            break
+        headers = document.get("headers") if isinstance(document, dict) else None
+        if isinstance(headers, dict) and job_id in (None, headers.get("id")):
+            _note(found, document, place)
     return found
 
 
-def find_waiting(
+def find_of_job(
     client: redis.Redis, where: MessageLocations, seen: Seen, budget: Budget
-) -> str | None:
-    """Return where the next message of one job waits: a queue's key, or that of the delay store.
+) -> Messages:
+    """Find the messages of one job; a message that waits is searched if no worker holds one.
 
-    Returns "" if it waits in none of them, and None if there was no time to search them all.
+    What moves from key to key meanwhile may be missed, so what is not found is searched twice.
     """
+    found = Messages()
+    for _ in range(2):
+        found.merge(find_held(client, where, budget, seen.job_id))
+        if not found.holding(seen):
+            _find_waiting(found, client, where, seen, budget)
+        if found.serves(seen) or budget.spent:
+            break
+    return found
+
+
+def _find_waiting(
+    found: Messages, client: redis.Redis, where: MessageLocations, seen: Seen, budget: Budget
+) -> None:
     job_id = json.dumps(seen.job_id)[1:-1].encode()
     for key, raw in chain(_queued(client, where), _delayed(client, where)):
         if not budget.ask():
-            return None
+            return
         if job_id not in raw:
             continue
-        found = Messages()
-        _note(found, _loaded(raw), None)
+        _note(found, _loaded(raw), key)
         if found.waits(seen):
-            return key
-    return ""
+            return
 
 
 def find_messages(client: redis.Redis, where: MessageLocations, budget: Budget) -> Messages:
@@ -137,14 +158,14 @@ def find_messages(client: redis.Redis, where: MessageLocations, budget: Budget) 
     return found
 
 
-def _note(found: Messages, document: Any, place: tuple[str, str, str] | None) -> None:
+def _note(found: Messages, document: Any, place: str | tuple[str, str, str]) -> None:
     headers = document.get("headers") if isinstance(document, dict) else None
     job_id = headers.get("id") if isinstance(headers, dict) else None
     if isinstance(headers, dict) and isinstance(job_id, str):
         position = _position(headers)
         found.stamps[job_id].add(position)
-        if place is None:
-            found.waiting[job_id].add(position)
+        if isinstance(place, str):
+            found.waiting[job_id][position] = place
         else:
             found.held[job_id].add(Held(*place, position))
         return
@@ -173,15 +194,21 @@ def _letter(document: Any) -> str | None:
 
 def _documents(
     client: redis.Redis, where: MessageLocations
-) -> Iterator[tuple[Any, tuple[str, str, str] | None]]:
-    """Yield each message, with unacked hash, index and tag if a worker holds it."""
-    for _, raw in _queued(client, where):
-        yield _loaded(raw), None
+) -> Iterator[tuple[Any, str | tuple[str, str, str]]]:
+    """Yield each message with its key; with unacked hash, index and tag if a worker holds it."""
+    for key, raw in _queued(client, where):
+        yield _loaded(raw), key
+    yield from _held(client, where)
+    for key, raw in _delayed(client, where):
+        yield _loaded(raw), key
+
+
+def _held(
+    client: redis.Redis, where: MessageLocations
+) -> Iterator[tuple[Any, tuple[str, str, str]]]:
     for unacked, index in where.held:
         for tag, stored in client.hscan_iter(unacked, count=_CHUNK):
             yield stored_parts(stored)[0], (unacked, index, tag.decode("utf-8", "replace"))
-    for _, raw in _delayed(client, where):
-        yield _loaded(raw), None
 
 
 def _queued(client: redis.Redis, where: MessageLocations) -> Iterator[tuple[str, bytes]]:

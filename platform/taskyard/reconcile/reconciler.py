@@ -22,21 +22,26 @@ from taskyard.reconcile.find_messages import Messages, count_messages, find_mess
 from taskyard.reconcile.half_entries import find_half_entries
 from taskyard.reconcile.held_by_dead_workers import Abandoned
 from taskyard.reconcile.inconsistency_kinds import Kind
+from taskyard.reconcile.jobs_of_dead_workers import (
+    MessageState,
+    Place,
+    begun_by_dead,
+    describe,
+    look_at_message,
+)
 from taskyard.reconcile.message_holders import look_for_holders
 from taskyard.reconcile.message_locations import MessageLocations, survey
 from taskyard.reconcile.next_queue import next_queues
 from taskyard.reconcile.record_fields import Seen, read_records, scan_records, server_now_us
-from taskyard.reconcile.report import EXAMPLES, Budget, Finding, Report
+from taskyard.reconcile.report import EXAMPLES, GRACE_S, Budget, Continuing, Finding, Report
 from taskyard.reconcile.stranded_jobs import Republisher, may_be_stranded, stranded_findings
-from taskyard.records import Fleet, Member, Records, lives
+from taskyard.records import Fleet, Member, Records
 from taskyard.settings import Settings
 from taskyard.store import BROKER, connect, reachable
 
 __all__ = ["BUDGET_S", "ROWS", "Reconciler"]
 
 BUDGET_S: Final = 30.0
-GRACE_S: Final = 60.0
-"""Grace time: so long a message may move, a publication be unconfirmed, the mirror be late."""
 # How many rows of Postgres one step reads, newest first; later runs report the rest.
 ROWS: Final = 20_000
 _RABBIT: Final = (
@@ -64,9 +69,7 @@ def begun_by_dead_workers(
 
     Nothing is repaired: a second publication of the message would run the job twice.
     """
-    for seen in expired:
-        if lives(members, seen.texts["worker"], seen.numbers["started"], now_us):
-            continue
+    for seen in begun_by_dead(expired, members, now_us):
         queue = _broker_queue(settings, seen.texts["queue"])
         readers = sum(one.alive(now_us) and queue in one.queues for one in members)
         detail = _detail(seen, queue, readers)
@@ -91,7 +94,7 @@ class _ScanResult:
     """The results of the scan of the records that later steps need."""
 
     suspects: list[Seen] = field(default_factory=list)
-    expired: list[Seen] = field(default_factory=list)
+    running: list[Seen] = field(default_factory=list)
     unmirrored: list[Seen] = field(default_factory=list)
     messages: Messages = field(default_factory=Messages)
 
@@ -168,13 +171,12 @@ class Reconciler:
     def _scan(self, report: Report, budget: Budget) -> _ScanResult:
         """Scan all records: compare each with the ledger at once, keep the rest for later steps."""
         scanned, count = _ScanResult(), 0
-        now_us = server_now_us(self._records.client)
-        settled_us = now_us - us_of(self._grace_s)
+        settled_us = server_now_us(self._records.client) - us_of(self._grace_s)
         oldest_us = compare_ledger.oldest_event_us(self._records)
         for batch in scan_records(self._records.client, self._records.keys, budget):
             count += len(batch)
             scanned.suspects += [seen for seen in batch if may_be_stranded(seen, settled_us)]
-            scanned.expired += [seen for seen in batch if has_expired(seen, now_us)]
+            scanned.running += [seen for seen in batch if seen.state is State.RUNNING]
             dead = [seen for seen in batch if _died_before(seen, settled_us)]
             scanned.unmirrored += compare_letters.not_mirrored(self._engine, dead)
             report.take(compare_ledger.behind(self._engine, batch, settled_us, oldest_us))
@@ -192,6 +194,7 @@ class Reconciler:
         with reachable(check_broker_url(self._settings), variable=BROKER):
             where = survey(self._settings, self._records, self._broker, queues.values())
             if not self._find_messages(report, scanned, budget, where, most_messages):
+                self._note_continuing(report, scanned, None)
                 return
             self._check_holders(report, scanned, where)
         lost = [seen for seen in scanned.suspects if not scanned.messages.serves(seen)]
@@ -207,6 +210,34 @@ class Reconciler:
             and not scanned.messages.serves(seen)
         ]
         self._take_missing(report, gone)
+        with reachable(check_broker_url(self._settings), variable=BROKER):
+            self._note_continuing(report, scanned, where)
+
+    def _note_continuing(
+        self, report: Report, scanned: _ScanResult, where: MessageLocations | None
+    ) -> None:
+        """Note the other running jobs of dead workers: each says why it needs no repair.
+
+        `where` is None if the messages at a Redis broker were not read.
+        """
+        now_us, members = Fleet(self._records.client, self._settings.namespace).read()
+        begun = begun_by_dead(self._unmoved(scanned.running), members, now_us)
+        left = [seen for seen in begun if not report.disagrees(seen.job_id)]
+        for seen, message in self._messages_of(left, scanned, where):
+            said = describe(seen, message, now_us)
+            report.note_continuing(Continuing(seen.job_id, seen.texts["worker"], said))
+
+    def _messages_of(
+        self, left: Sequence[Seen], scanned: _ScanResult, where: MessageLocations | None
+    ) -> Iterator[tuple[Seen, MessageState]]:
+        if where is None or not left:
+            unread = MessageState(Place.UNKNOWN, why="not all messages were read")
+            state = MessageState(Place.RABBITMQ) if is_amqp(self._settings) else unread
+            yield from ((seen, state) for seen in left)
+            return
+        holders = look_for_holders(self._settings, self._records, self._broker, where)
+        for seen in left:
+            yield seen, look_at_message(seen, scanned.messages, self._broker, where, holders)
 
     def _check_holders(self, report: Report, scanned: _ScanResult, where: MessageLocations) -> None:
         """Find messages that dead workers hold.
@@ -260,11 +291,12 @@ class Reconciler:
         for seen in scanned.suspects:
             if not _never_confirmed(seen) and seen.job_id not in named:
                 report.suspect(f"stranded_{seen.state}", _RABBIT)
+        self._note_continuing(report, scanned, None)
 
     def _begun_by_dead_workers(self, scanned: _ScanResult) -> list[Finding]:
         """Find jobs with an expired lease and a stopped heartbeat of their worker: a proof."""
         now_us, members = Fleet(self._records.client, self._settings.namespace).read()
-        expired = self._unmoved(scanned.expired)
+        expired = [seen for seen in self._unmoved(scanned.running) if has_expired(seen, now_us)]
         return list(begun_by_dead_workers(self._settings, expired, members, now_us))
 
     def _judge_letters(self, report: Report, unmirrored: list[Seen]) -> None:

@@ -4,7 +4,15 @@ from taskyard.records.bulk_admission import SCRIPTS_AHEAD
 from taskyard.records.bulk_states import End
 from taskyard.records.job_keys import Keys
 from taskyard.records.job_record import Record
-from taskyard.records.live_workers import BEAT_S, GONE_S, Fleet, Member, left_by_dead, lives
+from taskyard.records.live_workers import (
+    BEAT_S,
+    FORGOTTEN_S,
+    GONE_S,
+    Fleet,
+    Member,
+    left_by_dead,
+    lives,
+)
 from taskyard.records.operator_verbs import OperatorVerbs, VerbTarget
 from taskyard.records.records import Records
 from taskyard.records.script_replies import (
@@ -34,6 +42,7 @@ from taskyard.records.script_replies import (
 
 __all__ = [
     "BEAT_S",
+    "FORGOTTEN_S",
     "GONE_S",
     "OWN_ID",
     "SCRIPTS_AHEAD",

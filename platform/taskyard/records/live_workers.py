@@ -17,13 +17,13 @@ import redis
 from taskyard.clock import us_of
 from taskyard.store import beat, read_beats
 
-__all__ = ["BEAT_S", "GONE_S", "Fleet", "Member", "left_by_dead", "lives"]
+__all__ = ["BEAT_S", "FORGOTTEN_S", "GONE_S", "Fleet", "Member", "left_by_dead", "lives"]
 
 BEAT_S: Final = 5.0
 GONE_S: Final = 15.0
 """How long a worker may be silent before it counts as dead."""
-# How long an operator may want to see a worker that was never replaced.
-_FORGOTTEN_S: Final = 3600.0
+FORGOTTEN_S: Final = 3600.0
+"""How long a dead worker that was never replaced is shown, if no job waits for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ class Fleet:
     def forget_old(self) -> None:
         """Remove workers without a heartbeat for an hour."""
         now_us, members = self.read()
-        oldest_us = now_us - us_of(_FORGOTTEN_S)
+        oldest_us = now_us - us_of(FORGOTTEN_S)
         old = [member.instance for member in members if member.seen_us < oldest_us]
         if old:
             self._client.hdel(self.key, *old)

@@ -15,7 +15,8 @@ from taskyard import database
 from taskyard.access import Identity
 from taskyard.control import identify
 from taskyard.install import FleetPublisher
-from taskyard.ops.cli.console import print_json, put, say, table
+from taskyard.ops.cli.console import print_json, put, say, table, with_sentences
+from taskyard.ops.cli.ids import short
 from taskyard.ops.cli.options import Json
 from taskyard.ops.cli.target_servers import find_target
 from taskyard.reconcile import EXAMPLES, MEANINGS, Kind, Reconciler, Report
@@ -108,6 +109,7 @@ def _print(report: Report) -> None:
     ]
     if rows:
         put(table(("drift", "found", "repaired", "meaning"), rows))
+    _print_continuing(report)
     for name, count in report.suspected.items():
         say(f"suspected: {count} {name}")
     for line in report.unseen:
@@ -115,6 +117,20 @@ def _print(report: Report) -> None:
     if not report.complete:
         say("incomplete: the time budget ended; give more with --budget", "yellow")
     _print_verdict(report)
+
+
+def _print_continuing(report: Report) -> None:
+    if not report.continuing_total:
+        return
+    put(
+        with_sentences(
+            ("job of a dead worker", "continues without a repair"),
+            [(short(job.job_id), job.detail) for job in report.continuing],
+        )
+    )
+    more = report.continuing_total - len(report.continuing)
+    if more:
+        say(f"and {more} more; name them all with --examples and --json")
 
 
 def _meaning(report: Report, kind: Kind) -> str:

@@ -26,7 +26,7 @@ class _Outcome(StrEnum):
 Action = Annotated[ActionType | None, typer.Option(help="Only this action.")]
 By = Annotated[str | None, typer.Option("--by", help="Only by this identity.")]
 Outcome = Annotated[_Outcome | None, typer.Option(help="Only with this outcome.")]
-Job = Annotated[str | None, typer.Option(help="Only for the job with this id.")]
+Job = Annotated[str | None, typer.Option(help="Only for this job: its id or first characters.")]
 Letter = Annotated[str | None, typer.Option(help="Only for the dead letter with this whole id.")]
 Since = Annotated[str | None, typer.Option(help="Done since: 15m, 2h, 7d, or a time.")]
 Until = Annotated[str | None, typer.Option(help="Done before: 15m, 2h, 7d ago, or a time.")]

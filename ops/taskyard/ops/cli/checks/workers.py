@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from taskyard.clock import from_us
 from taskyard.errors import InvalidSettings, TaskyardError
+from taskyard.ops.cli.checks import dead_workers
 from taskyard.ops.cli.checks.finding import Finding
 from taskyard.ops.cli.queues.queue_counts import QueueState, ask_workers, look
 from taskyard.ops.cli.queues.unserved import start_worker
-from taskyard.ops.cli.times import age
-from taskyard.records import Fleet, Member
 from taskyard.settings import Settings
-from taskyard.store import connect, reachable
 
-__all__ = ["gone", "judge", "judge_types", "look_at"]
+__all__ = ["judge", "judge_types", "look_at"]
 
 
 def look_at(settings: Settings, types: Iterable[str]) -> Iterator[Finding]:
@@ -32,9 +29,10 @@ def look_at(settings: Settings, types: Iterable[str]) -> Iterator[Finding]:
             "it is unknown which workers run: the broker could not be asked",
             "See the finding about the broker above.",
         )
+        yield from dead_workers.look_at(settings)
         return
     yield from judge(settings, states)
-    yield from gone(settings)
+    yield from dead_workers.look_at(settings)
     if all(state.unserved for state in states):
         return  # no worker can be asked
     try:
@@ -68,42 +66,6 @@ def judge(settings: Settings, states: list[QueueState]) -> Iterator[Finding]:
             f"no worker consumes queue {state.queue!r}{_waiting(state.waiting)}",
             f"Start one: {start_worker(settings, state.queue)}",
         )
-
-
-def gone(settings: Settings) -> Iterator[Finding]:
-    """Warn about each name whose last worker is dead: its heartbeat stopped without a sign-off."""
-    try:
-        url = settings.need_redis_url()
-        with connect(url, retries=0) as client, reachable(url):
-            now_us, members = Fleet(client, settings.namespace).read()
-    except TaskyardError:
-        return  # another finding reports the records
-    # A worker of the same name that started later replaced the earlier ones.
-    latest: dict[str, Member] = {}
-    for member in sorted(members, key=lambda one: (one.alive(now_us), one.started_us)):
-        latest[member.worker] = member
-    for _, member in sorted(latest.items()):
-        if not member.alive(now_us):
-            silent = age(from_us(member.seen_us), from_us(now_us))
-            queues = ", ".join(member.queues) or "no queue yet"
-            yield Finding.warning(
-                "workers",
-                f"worker {member.worker} is dead: its last heartbeat came {silent} ago, it did "
-                f"not sign off, and it consumed {queues}. {_what_it_held(member)}",
-                "Start it again. taskyard reconcile names each job whose message it still holds",
-            )
-
-
-def _what_it_held(member: Member) -> str:
-    if not member.unacked:
-        return "RabbitMQ returned its messages at once"
-    if member.own:
-        return "Its messages come back within seconds if another worker of its app runs"
-    sooner = ", or sooner, if a worker that protects them returns them" * member.returns
-    return (
-        f"Its messages come back after the visibility timeout, {member.visibility_timeout_s:g} s"
-        f"{sooner}; with Taskyard's transport within seconds"
-    )
 
 
 def _nobody(states: list[QueueState]) -> Finding:

@@ -31,7 +31,9 @@ def command(
     queue: Annotated[str | None, typer.Option(help="Only this queue.")] = None,
     domain: Annotated[str | None, typer.Option(help="Only job types of this domain.")] = None,
     status: Annotated[LetterStatus | None, typer.Option(help="Only this status.")] = None,
-    job: Annotated[str | None, typer.Option(help="Only of the job with this whole id.")] = None,
+    job: Annotated[
+        str | None, typer.Option(help="Only of this job: its id or first characters.")
+    ] = None,
     since: Annotated[str | None, typer.Option(help="Dead since: 15m, 2h, 7d, or a time.")] = None,
     limit: Limit = 50,
     json: Json = False,
@@ -48,7 +50,7 @@ def command(
         job_type=job_type,
         queue=queue,
         domain=domain,
-        original_request_id=job,
+        job_id=job,
         since=moment_of(since, now),
     )
     with database.opened(settings.need_database_url()) as engine:

@@ -1,4 +1,4 @@
-"""A live job's worker, lease and heartbeat, and when the job's message comes back."""
+"""A live job's worker, lease and heartbeat, and where the job's message is."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from taskyard.broker.connection import check_broker_url
 from taskyard.clock import SYSTEM_CLOCK, from_us, us_of
 from taskyard.errors import TaskyardError
 from taskyard.jobs.states import State
-from taskyard.reconcile.find_messages import find_held, find_waiting
+from taskyard.reconcile.find_messages import find_held, find_of_job
+from taskyard.reconcile.jobs_of_dead_workers import MessageState, Place, look_at_message
 from taskyard.reconcile.message_holders import Return, look_for_holders
-from taskyard.reconcile.message_locations import MessageLocations, survey
-from taskyard.reconcile.record_fields import Seen, read_records
+from taskyard.reconcile.message_locations import survey
+from taskyard.reconcile.record_fields import read_records
 from taskyard.reconcile.report import Budget
 from taskyard.records import Fleet, Record, Records, lives
 from taskyard.settings import Settings
@@ -35,23 +36,26 @@ class Hands:
     """Which worker holds a job.
 
     `lease_until` and `worker` belong to a running job; `worker_lives` is whether the worker's
-    heartbeat was seen. `back` is set if a dead worker holds the message. `held` says whether any
-    worker holds the message; it is None if this cannot be seen (RabbitMQ, or the broker does not
-    answer).
+    heartbeat was seen. `message` says where the job's message is, if a dead worker had taken it or
+    if that is unknown; `sentence` says the same to a person.
     """
 
     lease_until: datetime | None = None
     expired: bool = False
     worker: str = ""
     worker_lives: bool | None = None
-    held: bool | None = None
-    back: Return | None = None
-    waits_in: str | None = None
+    message: MessageState | None = None
+    sentence: str | None = None
 
     @property
     def orphaned(self) -> bool:
         """Whether the worker that runs the job is dead."""
         return self.worker_lives is False
+
+    @property
+    def back(self) -> Return | None:
+        """When a dead worker's message comes back."""
+        return None if self.message is None else self.message.back
 
     def document(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -62,11 +66,11 @@ class Hands:
             "lease_expired": self.expired,
             "worker": self.worker or None,
             "worker_lives": self.worker_lives,
-            "message_held": self.held,
             "held_by_dead": None if back is None else back.holder,
             "back_at": at,
             "back_how": None if back is None else back.how,
-            "message_waits_in": self.waits_in,
+            "message_place": None if self.message is None else self.message.place,
+            "message": self.sentence,
         }
 
 
@@ -79,60 +83,66 @@ def look_at_hands(settings: Settings, records: Records, record: Record) -> Hands
         return None
     try:
         now_us, members = Fleet(records.client, settings.namespace).read()
+        until_us = record.number("lease_until")
         if record.state is not State.RUNNING:
-            held, back, _ = _message(settings, records, record, orphaned=False)
-            return Hands(held=held, back=back)
-        worker, until_us = record.fields.get("worker", ""), record.number("lease_until")
+            message = _message(settings, records, record, orphaned=False)
+            return Hands(message=message, sentence=_sentence(message, record, now_us))
+        worker = record.fields.get("worker", "")
         alive = lives(members, worker, record.number("started"), now_us)
-        held, back, waits_in = _message(settings, records, record, orphaned=not alive)
+        message = _message(settings, records, record, orphaned=not alive)
     except RedisError:
         return None
-    return Hands(from_us(until_us), until_us < now_us, worker, alive, held, back, waits_in)
+    said = _sentence(message, record, now_us)
+    return Hands(from_us(until_us), until_us < now_us, worker, alive, message, said)
 
 
-_Found = tuple[bool | None, Return | None, str | None]
+def _sentence(message: MessageState | None, record: Record, now_us: int) -> str | None:
+    if message is None:
+        return None
+    return message.sentence(record.queue, record.number("lease_until"), now_us)
 
 
-def _message(settings: Settings, records: Records, record: Record, *, orphaned: bool) -> _Found:
-    """Return whether workers hold the job's message, when it comes back, and where it waits.
+def _message(
+    settings: Settings, records: Records, record: Record, *, orphaned: bool
+) -> MessageState | None:
+    """Return where the message is that a dead worker had taken; None if no dead worker had.
 
-    When it comes back is known of a dead worker's message. Where it waits is searched only if the
-    job's worker is dead (`orphaned`).
+    If the job's worker is not dead, only a message is found that a dead worker holds.
     """
     try:
         if is_amqp(settings):
-            return None, None, None
+            return MessageState(Place.RABBITMQ) if orphaned else None
         url = check_broker_url(settings)
         with connect(url, retries=0, variable=BROKER) as broker, reachable(url, variable=BROKER):
             return _find(settings, records, broker, record, orphaned=orphaned)
-    except TaskyardError:
-        return None, None, None
+    except TaskyardError as error:
+        return MessageState(Place.UNKNOWN, why=str(error)) if orphaned else None
 
 
 def _find(
     settings: Settings, records: Records, broker: Redis, record: Record, *, orphaned: bool
-) -> _Found:
+) -> MessageState | None:
     where = survey(settings, records, broker, [record.queue])
     (seen,) = read_records(records.client, records.keys, [record.job_id])
-    holding = find_held(broker, where, record.job_id).holding(seen)
+    budget = Budget(SYSTEM_CLOCK, _SEARCH_S)
+    if orphaned:
+        messages = find_of_job(broker, where, seen, budget)
+        holders = look_for_holders(settings, records, broker, where)
+        if budget.spent and not messages.serves(seen):
+            why = f"too many messages wait to find it within {_SEARCH_S:g} s"
+            return MessageState(Place.UNKNOWN, why=why)
+        return look_at_message(seen, messages, broker, where, holders)
+    holding = find_held(broker, where, budget, record.job_id).holding(seen)
     if not holding:
-        return False, None, _waiting(broker, where, seen) if orphaned else None
+        return None
     holders = look_for_holders(settings, records, broker, where)
-    judge = holders.look if orphaned else holders.judge
-    returns = []
-    for held in holding:
-        taken_s: Any = broker.zscore(held.index, held.tag)
-        back = judge(held, seen, us_of(float(taken_s or 0)))
-        if back is None:
-            return True, None, None
-        returns.append(back)
-    return True, min(returns, key=lambda one: one.at_us or float("inf")), None
+    taken = [(held, broker.zscore(held.index, held.tag)) for held in holding]
+    returns = [holders.judge(held, seen, _us(taken_s)) for held, taken_s in taken]
+    dead = [one for one in returns if one is not None]
+    if len(dead) < len(returns):
+        return None
+    return MessageState(Place.DEAD_WORKER, min(dead, key=lambda one: one.at_us or float("inf")))
 
 
-def _waiting(broker: Redis, where: MessageLocations, seen: Seen) -> str:
-    key = find_waiting(broker, where, seen, Budget(SYSTEM_CLOCK, _SEARCH_S))
-    if key is None:
-        return "unknown"
-    if not key:
-        return ""
-    return "delay store" if key == where.delayed else "queue"
+def _us(taken_s: Any) -> int:
+    return us_of(float(taken_s or 0))

@@ -49,7 +49,8 @@ class Ledger:
 class JobView:
     """Record and ledger of one job side by side.
 
-    `place` is the queue in which a waiting job waits, or why the broker could not say.
+    `place` is the queue in which a waiting job waits, or to which the message of a dead worker's
+    job returns; or why the broker could not say.
     `start_worker` is set if no worker consumes that queue. `silence` is why the record could not be
     read; then `record` is empty and means nothing. `hands` says which worker holds the job.
     """
@@ -212,7 +213,8 @@ def _by_ledger(settings: Settings, name: str, silence: TaskyardError) -> JobView
 
 def _with_place(settings: Settings, view: JobView) -> JobView:
     queue = view.fact("queue")
-    if view.state not in WAITING or not queue:
+    orphaned = view.hands is not None and view.hands.orphaned
+    if not queue or not (orphaned or view.state in WAITING):
         return view
     place = state_of(settings, queue)
     in_vain = isinstance(place, QueueState) and place.unserved

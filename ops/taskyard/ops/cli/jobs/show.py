@@ -31,6 +31,7 @@ from taskyard.ops.cli.queues.queue_counts import QueueState
 from taskyard.ops.cli.queues.unserved import NO_WORKER
 from taskyard.ops.cli.target_servers import find_target
 from taskyard.ops.cli.times import age, moment
+from taskyard.reconcile.jobs_of_dead_workers import Place
 from taskyard.records import Records
 from taskyard.store import connect
 from taskyard.wire.redaction import redact, redact_text
@@ -82,7 +83,7 @@ def _facts(view: JobView) -> Iterator[tuple[str, object]]:
     yield "letter", view.letter
     yield "workers", _workers(view)
     yield "lease", _lease(view.hands)
-    yield "message", _message(view.hands)
+    yield "message", _message(view)
     yield "next", view.next and Command(view.next)
 
 
@@ -123,33 +124,26 @@ def _lease(hands: Hands | None) -> str | None:
     return f"expired {ago} ago, {moment(hands.lease_until)}; worker {hands.worker} {alive}"
 
 
-def _message(hands: Hands | None) -> str | None:
-    """Return where the message is, if this is unusual."""
-    if hands is None:
-        return None
-    back = hands.back
-    if back is not None and back.at_us is None:
-        return f"held by {back.holder}, which is dead; {back.how}"
-    if back is not None and back.at_us is not None:
-        when = moment(from_us(back.at_us))
-        return f"held by {back.holder}, which is dead; it comes back at about {when}: {back.how}"
-    return _after_death(hands) if hands.orphaned else None
-
-
-def _after_death(hands: Hands) -> str:
-    """Return where the message of a job is whose worker is dead and does not hold it."""
-    if hands.held is None:
-        return "RabbitMQ returned it when the worker's connection ended, or it cannot be seen"
-    if hands.held:
-        return "held by another worker, which runs the job when the lease has expired"
-    return {
-        "queue": "waits in its queue; the worker that takes it runs the job, after the lease",
-        "delay store": "waits in the delay store, from where a worker puts it into its queue",
-        "unknown": "no worker holds it; too many messages wait to see whether it is in its queue",
-    }.get(
-        hands.waits_in or "",
-        "in no queue, in no delay store, held by no worker. See: taskyard reconcile",
-    )
+def _message(view: JobView) -> str | None:
+    """Return where the message is, if a dead worker had taken it, and what happens next."""
+    hands = view.hands
+    if hands is None or hands.message is None or hands.message.place is not Place.RABBITMQ:
+        return None if hands is None else hands.sentence
+    # RabbitMQ returns what a dead worker had; its counts say whether another worker has it now.
+    runs = "runs the job" if hands.expired else "runs the job after the lease"
+    queue = view.fact("queue")
+    match view.place:
+        case QueueState(waiting=0, consumers=int() as consumers) if consumers:
+            return f"RabbitMQ returned it to queue {queue!r}; another worker has it, and {runs}"
+        case QueueState(waiting=int() as waiting):
+            return (
+                f"RabbitMQ returned it to queue {queue!r}, where {waiting} "
+                f"wait{'s' * (waiting == 1)}; the worker that takes it {runs}"
+            )
+        case TaskyardError() as error:
+            return f"unknown: {error}"
+        case _:
+            return hands.sentence
 
 
 def _by_whom(view: JobView) -> str:
