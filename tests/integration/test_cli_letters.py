@@ -82,7 +82,7 @@ def test_a_letter_says_whether_it_can_be_replayed_and_why_not(
     text = shell.run("dlq", "show", letter.letter_id).out
     document = shell.run("dlq", "show", letter.letter_id, "--json").document
 
-    assert f"eligible       {eligible}" in text
+    assert f"replayable     {eligible}" in text
     assert document["replayable"] is (eligible == "yes")
     assert (document["why_not"] is None) is document["replayable"]
 
@@ -96,7 +96,7 @@ def test_a_replay_that_nobody_has_carried_out_is_told_as_such(
 
     text = shell.run("dlq", "show", letter.letter_id).out
 
-    assert "eligible       no: was already replayed at " in text
+    assert "replayable     no: was already replayed at " in text
     assert f"  reason       {REASON}, password=[redacted]\n" in text
     extra = "the relay has not answered yet and will carry it out"
     assert f"  into         generation 1 (queue exec, edited payload, {extra})\n" in text

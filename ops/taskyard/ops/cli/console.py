@@ -38,6 +38,7 @@ __all__ = [
     "put_facts",
     "say",
     "table",
+    "with_priority",
     "with_sentences",
 ]
 
@@ -232,3 +233,10 @@ def _plain(value: Any) -> object:
             return {"base64": base64.b64encode(value).decode("ascii")}
         case _:
             raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+
+
+def with_priority(queue: object, priority: object) -> str | None:
+    """Return a queue's name with the priority, or alone if the priority is unknown."""
+    if not queue:
+        return None
+    return f"{queue}" if priority in (None, "") else f"{queue}, priority {priority}"

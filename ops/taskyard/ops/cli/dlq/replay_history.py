@@ -15,7 +15,7 @@ __all__ = ["replay_history", "waiting"]
 
 def replay_history(letter: dict[str, Any], history: ReplayHistory) -> Iterator[tuple[str, object]]:
     """Return names and values: is a replay allowed, was one made, by whom, its outcome."""
-    yield "eligible", "yes" if history.why_not is None else f"no: {history.why_not}"
+    yield "replayable", "yes" if history.why_not is None else f"no: {history.why_not}"
     for replay in history.replays:
         yield "replayed", f"{moment(replay.at)} by {_who(replay)}"
         yield "  reason", replay.reason

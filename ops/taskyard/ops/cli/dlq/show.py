@@ -24,6 +24,7 @@ from taskyard.ops.cli.console import (
     put,
     put_facts,
     say,
+    with_priority,
     with_sentences,
 )
 from taskyard.ops.cli.dlq.replay_history import replay_history
@@ -103,7 +104,7 @@ def _facts(letter: dict[str, Any], history: ReplayHistory) -> Iterator[tuple[str
     yield "job", letter["original_request_id"]
     yield "type", letter["job_type"]
     yield "domain", letter["domain"]
-    yield "queue", f"{letter['queue']}, priority {letter['priority'] or '?'}"
+    yield "queue", with_priority(letter["queue"], letter["priority"])
     yield "category", letter["failure_category"]
     yield "code", letter["failure_code"]
     yield "cause", letter["failure_reason"]

@@ -21,6 +21,7 @@ from taskyard.ops.cli.console import (
     put_facts,
     say,
     table,
+    with_priority,
     with_sentences,
 )
 from taskyard.ops.cli.ids import written
@@ -71,7 +72,7 @@ def _facts(view: JobView) -> Iterator[tuple[str, object]]:
     yield "job", view.job_id
     yield "type", view.fact("job_type")
     yield "domain", view.fact("domain")
-    yield "queue", view.fact("queue") and f"{view.fact('queue')}, priority {priority or '?'}"
+    yield "queue", with_priority(view.fact("queue"), priority)
     yield "state", view.state.value + _by_whom(view)
     yield "record", view.record_unknown and f"unknown ({view.record_unknown})"
     yield "ledger", _ledger(view)
