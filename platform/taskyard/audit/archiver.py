@@ -1,9 +1,9 @@
 """The archiver moves old seals with their rows from Postgres into archive files.
 
-First it writes the file, verifies the file, and waits until the file is on the disk. Then one
-transaction adds a seal with the number of the last archived seal, and removes the archived rows. If
-the process is killed between these two steps, the file and the rows both exist, and the next run
-archives the rows again.
+A seal is a hash over some rows of the audit log and over the seal before. First the archiver
+writes a file, verifies it, and waits until it is on the disk. Then one transaction removes the
+archived rows and adds a new seal, which names the last seal in the file. If the process is killed
+between these two steps, the rows are still in Postgres, and the next run writes the file again.
 """
 
 from __future__ import annotations

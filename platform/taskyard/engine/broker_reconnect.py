@@ -27,7 +27,7 @@ _FIRST_S: Final = 0.1
 LONGEST_S: Final = 2.0
 # A connection that lasted this long was stable.
 CALM_S: Final = 10.0
-_REFUSED: Final = "the broker refuses a command without which this worker cannot take messages"
+_REFUSED: Final = "the broker refuses a command that this worker needs to take messages"
 
 
 def unconfirm_remote_control(app: Any, connection: Any) -> None:

@@ -59,13 +59,14 @@ def dead_letter(yard: WorkerContext, request: Any, one: Continuation, error: Bas
     )
     if not isinstance(answer, Decided):
         log.error(
-            "job %s: its %s %d already exists as job %s, so it gets no dead letter, although "
-            "it was not published: %s",
+            "job %s: its %s %d was not published (%s), and there is no dead letter of it, because "
+            "a job with its id, %s, exists already. Compare them: taskyard jobs show %s",
             request.id,
             one.kind,
             one.index,
-            job_id,
             outcome.failure.message,
+            job_id,
+            job_id,
             extra={"action": "continuation_known", "job_id": request.id},
         )
         return

@@ -279,8 +279,8 @@ class Settling:
             self._defer(remaining_us)
             return
         log.info(
-            "job %s: the lease of its earlier attempt has ended, so its message returns to "
-            "its queue as the next one",
+            "job %s: the lease of its earlier attempt has ended, so its message returns to the "
+            "front of its queue, and the next free worker runs the job",
             job_id,
             extra={"action": "lease_over", "job_id": job_id},
         )

@@ -83,7 +83,10 @@ class Holders:
         return self.look(held, seen, since_us)
 
     def look(self, held: Held, seen: Seen, since_us: int) -> Return | None:
-        """Return the same as `judge`, also while the lease of a dead worker has not expired."""
+        """Return when a dead holder's message comes back, without regard to the job's lease.
+
+        `judge` returns None until the lease of a running job has expired.
+        """
         owner = owner_of(held.tag)
         if owner:
             return self._by_owner(held, owner, since_us)
