@@ -378,7 +378,7 @@ class Model:
         return CancelRequested(0, 0, 0, already, "", 0, 0)
 
     def applied(self, *, already: bool) -> VerbApplied:
-        return VerbApplied(self.state, 0, 0, 0, already, "", 0)
+        return VerbApplied(self.state, 0, 0, 0, already, "", 0, letter=False)
 
     def refused(self, why: str) -> VerbRefused:
         return VerbRefused(why, self.state, 0, 0, 0)

@@ -1,15 +1,15 @@
-"""A dead letter's status: from open to replayed, and back if its replay is refused."""
+"""A dead letter's status: from open to replayed or closed, and back if a replay is refused."""
 
 from __future__ import annotations
 
 import uuid
 
-from sqlalchemy import Connection, func, update
+from sqlalchemy import Connection, func, select, update
 
 from taskyard.database.tables import LETTERS
 from taskyard.jobs.letter_states import OPEN, LetterStatus, ReplayOutcome
 
-__all__ = ["mark_replayed", "reopen"]
+__all__ = ["close_letter", "mark_replayed", "reopen"]
 
 
 def mark_replayed(
@@ -43,3 +43,18 @@ def reopen(connection: Connection, letter_id: uuid.UUID, status: str) -> bool:
         .values(status=LetterStatus(status), replayed_at=None)
     )
     return connection.execute(change).rowcount > 0
+
+
+def close_letter(connection: Connection, letter_id: uuid.UUID, status: LetterStatus) -> bool:
+    """Give an open dead letter its last status, because an operator has ended its job.
+
+    Return False if Postgres has no such dead letter. One that is not open keeps its status.
+    """
+    change = (
+        update(LETTERS)
+        .where(LETTERS.c.id == letter_id, LETTERS.c.status.in_(OPEN))
+        .values(status=status)
+    )
+    if connection.execute(change).rowcount > 0:
+        return True
+    return connection.scalar(select(LETTERS.c.id).where(LETTERS.c.id == letter_id)) is not None

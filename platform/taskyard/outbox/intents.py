@@ -10,14 +10,16 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, exists, func, insert, or_, select, update
 
 from taskyard.database.tables import OUTBOX
 from taskyard.wire.redaction import redact_text
 
-__all__ = ["Intent", "claim", "finish", "postpone", "put", "why_waiting"]
+__all__ = ["Intent", "await_attempt", "claim", "finish", "postpone", "put", "why_waiting"]
+
+AWAITS_ATTEMPT: Final = "awaits_attempt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +53,15 @@ def put(connection: Connection, intent: Intent) -> None:
 def claim(connection: Connection) -> Intent | None:
     """Lock and return the oldest open intent that no relay holds; None if there is no such intent.
 
-    The intents of one job are carried out in order: a younger intent waits for an older one.
+    The intents of one job are carried out in order: a younger intent waits for an older one, unless
+    the older one only waits for an attempt to end.
     """
     older = OUTBOX.alias("older")
     waits = exists().where(
         older.c.job_id == OUTBOX.c.job_id,
         older.c.done_at.is_(None),
         older.c.position < OUTBOX.c.position,
+        older.c.payload[AWAITS_ATTEMPT].astext.is_(None),
     )
     query = (
         select(OUTBOX)
@@ -88,8 +92,15 @@ def postpone(connection: Connection, intent_id: uuid.UUID, wait: timedelta, erro
     )
 
 
+def await_attempt(connection: Connection, intent: Intent, wait: timedelta, why: str) -> None:
+    """Keep an intent open until an attempt of its job has ended; the next try is after `wait`."""
+    values = {"payload": {**intent.payload, AWAITS_ATTEMPT: True}}
+    connection.execute(update(OUTBOX).where(OUTBOX.c.id == intent.id).values(values))
+    postpone(connection, intent.id, wait, why)
+
+
 def why_waiting(connection: Connection, intent_id: uuid.UUID) -> str | None:
-    """Return why the last try of an open intent failed; None before a try, and after a success."""
+    """Return why an open intent waits; None before its first try, and after a success."""
     query = select(OUTBOX.c.last_error).where(OUTBOX.c.id == intent_id, OUTBOX.c.done_at.is_(None))
     return connection.scalar(query)
 

@@ -83,4 +83,5 @@ def _parse(raw: Sequence[bytes]) -> VerbApplied | CancelRequested | VerbRefused:
         place = (epoch, generation, version)
         return CancelRequested(*place, already, worker, token, int(raw[8]))
     state = State(raw[1].decode())
-    return VerbApplied(state, epoch, generation, version, already, worker, token)
+    letter = raw[9] == b"1"
+    return VerbApplied(state, epoch, generation, version, already, worker, token, letter)

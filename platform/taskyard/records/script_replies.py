@@ -226,7 +226,8 @@ class Replayed:
 class VerbApplied:
     """An operator's verb has changed the record, now or, if `already`, before.
 
-    `worker` and `token` name the job's last attempt; they are empty and 0 if it had none.
+    `worker` and `token` name the job's last attempt; they are empty and 0 if it had none. `letter`
+    says whether the job has a dead letter, which must be closed with it.
     """
 
     state: State
@@ -236,6 +237,7 @@ class VerbApplied:
     already: bool
     worker: str
     token: int
+    letter: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,10 @@ from typing import Protocol
 
 from sqlalchemy import Connection, Engine
 
+from taskyard.records import CancelRequested, VerbApplied, VerbRefused, VerbTarget
 from taskyard.wire import RawMessage, Stamp
 
-__all__ = ["GatePort", "Opened", "PublisherPort", "QueuesPort", "RecordsPort"]
+__all__ = ["GatePort", "Opened", "PublisherPort", "QueuesPort", "RecordsPort", "VerbsPort"]
 
 
 class Opened(Protocol):
@@ -31,8 +32,23 @@ class Opened(Protocol):
         ...
 
 
+class VerbsPort(Protocol):
+    """The verbs on live jobs; each gives a repeated request its first answer."""
+
+    def cancel(
+        self, target: VerbTarget, request_id: str, operator: str
+    ) -> VerbApplied | CancelRequested | VerbRefused:
+        """Cancel a job now, or ask its running attempt to stop."""
+        ...
+
+
 class RecordsPort(Protocol):
     """The jobs' records."""
+
+    @property
+    def verbs(self) -> VerbsPort:
+        """The verbs on live jobs."""
+        ...
 
     def replay(
         self,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final, assert_never
 
 from redis.exceptions import RedisError
 from sqlalchemy import Connection, Engine
@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from taskyard import audit, outbox
 from taskyard.audit import Outcome
+from taskyard.control.live_verb import KINDS
 from taskyard.control.replay import KIND
 from taskyard.database.outage_retry import repeat
 from taskyard.errors import (
@@ -32,6 +33,7 @@ from taskyard.errors import (
 )
 from taskyard.outbox import Intent
 from taskyard.relay.carry_out_replay import Replay, open_generation, prepare, publish, reopen_letter
+from taskyard.relay.carry_out_verb import Applied, Refusal, Waits, carry_out
 from taskyard.relay.ports import GatePort, Opened, PublisherPort, QueuesPort, RecordsPort
 from taskyard.settings import Settings
 from taskyard.wire.lasting_failures import Refusals
@@ -43,6 +45,8 @@ log = logger(__name__)
 
 _IDLE_S: Final = 0.2  # how long an operator's verb may wait for an idle relay
 _LONGEST_WAIT_S: Final = 60
+# How late the end of a cancelled attempt may be answered.
+_LONGEST_LOOK_S: Final = 5
 _REFUSALS: Final = (Refused, TransitionRefused, UnknownQueue)
 
 
@@ -112,12 +116,54 @@ class Relay:
             self._postpone(connection, intent, f"{type(error).__name__}: {error}")
 
     def _handle(self, connection: Connection, intent: Intent) -> None:
-        if intent.kind != KIND:
+        if intent.kind == KIND:
+            self._replay(connection, intent)
+        elif intent.kind in KINDS:
+            self._operate(connection, intent)
+        else:
             # A newer version wrote it, and a relay of that version will carry it out.
             self._postpone(
                 connection, intent, f"this version does not know the intent {intent.kind!r}"
             )
+
+    # -- verbs on live jobs --------------------------------------------------------------------
+
+    def _operate(self, connection: Connection, intent: Intent) -> None:
+        try:
+            answer = carry_out(connection, self._records, intent)
+        except (RedisError, ServerUnreachable, ServerRefused) as error:
+            self._postpone(connection, intent, f"the record could not be reached: {error}")
             return
+        match answer:
+            case Applied(detail):
+                self._answer(connection, intent, Outcome.APPLIED, detail)
+            case Refusal(why):
+                self._answer(connection, intent, audit.refused(why), {})
+            case Waits(why, attempt=True):
+                wait_s = min(2**intent.attempts, _LONGEST_LOOK_S)
+                outbox.await_attempt(connection, intent, timedelta(seconds=wait_s), why)
+            case Waits(why):
+                self._postpone(connection, intent, why)
+            case _:
+                assert_never(answer)
+
+    def _answer(
+        self, connection: Connection, intent: Intent, outcome: str, detail: dict[str, Any]
+    ) -> None:
+        outbox.finish(connection, intent.id)
+        self._refusals.worked(_postponed(intent), str(intent.id))
+        audit.answer(connection, intent.id, outcome, detail)
+        log.info(
+            "the request to %s job %s is %s",
+            intent.kind,
+            intent.job_id,
+            outcome,
+            extra={"action": "relay_answered", "job_id": intent.job_id, "request": str(intent.id)},
+        )
+
+    # -- replays -------------------------------------------------------------------------------
+
+    def _replay(self, connection: Connection, intent: Intent) -> None:
         try:
             replay = prepare(connection, intent, self._settings)
         except _REFUSALS as error:

@@ -6,7 +6,8 @@ local job_type, queue = ARGV[7], ARGV[8]
 
 local function answer(kind, record, already)
   return {kind, record.state, record.epoch, record.generation, record.version, already and '1' or '0',
-          record.worker or '', record.token or '0', record.lease_until or '0'}
+          record.worker or '', record.token or '0', record.lease_until or '0',
+          record.decision == 'dead_lettered' and '1' or '0'}
 end
 
 local function refused(why, record)

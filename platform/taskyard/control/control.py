@@ -1,0 +1,114 @@
+"""`Control`: operators' verbs for programs, by one identity."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+from typing import Self
+
+from sqlalchemy import Engine
+
+from taskyard import database
+from taskyard.access import Identity
+from taskyard.control.identity import identify
+from taskyard.control.job_seen import ReadsRecords
+from taskyard.control.live_verb import WAIT_S, VerbOutcome, answers, request_verb
+from taskyard.control.operator_reasons import Mode
+from taskyard.jobs.states import Event
+from taskyard.records import Records
+from taskyard.settings import Settings, load
+from taskyard.store import connect
+
+__all__ = ["Control"]
+
+
+class Control:
+    """Operators' verbs on live jobs: permitted, reasoned, audited, and carried out by the relay.
+
+    Each verb waits `wait_s` for the relay and returns a `VerbOutcome`; `pending` means that the
+    relay will carry it out, or waits for a running attempt to end. Any thread may call it; the
+    methods that begin with `a` are for coroutines.
+
+    Every verb raises `NotPermitted`, `InvalidReason`, and `Refused` for what is certain at once;
+    each of them is audited. Without Postgres nothing is requested: `ServerUnreachable`.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        records: ReadsRecords,
+        identity: Identity,
+        *,
+        require_reason: Mode = "strict",
+        wait_s: float = WAIT_S,
+    ) -> None:
+        self._engine, self._records, self._identity = engine, records, identity
+        self._require_reason, self._wait_s = require_reason, wait_s
+
+    @classmethod
+    @contextmanager
+    def opened(cls, settings: Settings | None = None) -> Iterator[Self]:
+        """Connect as the bearer of `TASKYARD_TOKEN`, or as this machine's trusted user.
+
+        Raises `NotPermitted` without either, and `MissingSetting`.
+        """
+        known = load().settings if settings is None else settings
+        url = known.need_database_url()
+        with (
+            closing(connect(known.need_redis_url())) as client,
+            database.opened(url, application_name="taskyard control") as engine,
+        ):
+            identity = identify(engine, known, source="Control")
+            mode = known.require_reason
+            yield cls(engine, Records(client, known), identity, require_reason=mode)
+
+    def cancel(
+        self,
+        job_id: str,
+        *,
+        reason: str | None,
+        on_behalf_of: str | None = None,
+        if_version: int | None = None,
+    ) -> VerbOutcome:
+        """Cancel a job: it does not begin, or its running attempt is asked to stop.
+
+        A running attempt that returns a result without having seen the request completes the
+        job, and the cancel is refused. Cancelling a cancelled job changes nothing.
+        """
+        return self._call(Event.CANCEL, job_id, reason, on_behalf_of, if_version)
+
+    async def acancel(
+        self,
+        job_id: str,
+        *,
+        reason: str | None,
+        on_behalf_of: str | None = None,
+        if_version: int | None = None,
+    ) -> VerbOutcome:
+        """Cancel a job as `cancel` does, in a thread."""
+        behalf, version = on_behalf_of, if_version
+        call = partial(self.cancel, reason=reason, on_behalf_of=behalf, if_version=version)
+        return await asyncio.to_thread(call, job_id)
+
+    def _call(
+        self,
+        event: Event,
+        job_id: str,
+        reason: str | None,
+        on_behalf_of: str | None,
+        if_version: int | None,
+    ) -> VerbOutcome:
+        requested = request_verb(
+            self._engine,
+            self._records,
+            job_id,
+            event,
+            identity=self._identity,
+            reason=reason,
+            on_behalf_of=on_behalf_of,
+            if_version=if_version,
+            require_reason=self._require_reason,
+        )
+        return answers(self._engine, [requested], self._wait_s)[0]
