@@ -13,7 +13,7 @@ from taskyard.access import Identity
 from taskyard.database.tables import EVENTS, LEDGER
 from taskyard.database.visible_rows import seen_by
 from taskyard.errors import NotFound, Refused
-from taskyard.jobs.states import Event
+from taskyard.jobs.states import TERMINAL, Event
 
 __all__ = [
     "SEARCH_LIMIT",
@@ -94,9 +94,14 @@ class Wanted:
 
 
 def newest(
-    connection: Connection, wanted: Wanted, limit: int = 50, *, identity: Identity | None = None
+    connection: Connection,
+    wanted: Wanted,
+    limit: int = 50,
+    *,
+    identity: Identity | None = None,
+    live: bool = False,
 ) -> list[dict[str, Any]]:
-    """Return the matching jobs, last changed first.
+    """Return the matching jobs, last changed first; with `live` only those that have not ended.
 
     With an `identity`, the list has only jobs within its queues and domains. Raises `Refused` for a
     limit outside 1 to `SEARCH_LIMIT`.
@@ -108,6 +113,8 @@ def newest(
         value = getattr(wanted, name)
         if value is not None:
             query = query.where(LEDGER.c[name] == value)
+    if live:
+        query = query.where(LEDGER.c.state.not_in([state.value for state in TERMINAL]))
     if wanted.since is not None:
         query = query.where(LEDGER.c.updated_at >= wanted.since)
     query = seen_by(identity, query, queue=LEDGER.c.queue, domain=LEDGER.c.domain)

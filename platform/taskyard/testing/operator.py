@@ -1,4 +1,7 @@
-"""Operators' verbs on the jobs of a yard in memory, as the relay carries them out."""
+"""Operators' verbs on the jobs of a yard in memory, as the relay carries them out.
+
+Alone because it is the only file here that stands for the relay.
+"""
 
 from __future__ import annotations
 

@@ -45,12 +45,16 @@ COMMANDS: Final[Mapping[str, Command | Noun]] = {
         },
     ),
     "jobs": Noun(
-        "Enqueue jobs, show them and wait for them.",
+        "Enqueue jobs, show them, wait for them and cancel them.",
         {
             "enqueue": Command(f"{_CLI}.jobs.enqueue", "Enqueue one job and print its id."),
             "list": Command(f"{_CLI}.jobs.listing", "List the newest jobs of the ledger."),
             "show": Command(f"{_CLI}.jobs.show", "Show all that is known about a job."),
             "wait": Command(f"{_CLI}.jobs.wait", "Wait for a job's end and print its result."),
+            "cancel": Command(
+                f"{_CLI}.jobs.cancel",
+                "Cancel jobs: one that waits does not begin, a running one is asked to stop.",
+            ),
         },
     ),
     "dlq": Noun(
