@@ -32,7 +32,7 @@ up: $(STAMP) ## Run the whole stack on this machine until Ctrl-C
 
 .PHONY: test
 # Six processes on two cores: most of a test's time is spent waiting for servers and deadlines.
-test: $(STAMP) ## Run the tests, except those that take long (10 minutes on two cores)
+test: $(STAMP) ## Run the tests, except those that take long (7 minutes on two cores)
 	$(BIN)/pytest -m "not slow" --numprocesses 6 --dist loadfile
 
 .PHONY: test-all
