@@ -91,7 +91,8 @@ def _not_found(lease_until_us: int, now_us: int) -> str:
         )
     return (
         f"not found: in no queue, in no delay store, held by no worker; if that is so after "
-        f"{_moment(stranded_us)}, taskyard reconcile --repair publishes it again"
+        f"{_moment(stranded_us)}, taskyard reconcile counts the job as stranded_running, and "
+        f"--repair publishes the message again if there is a copy"
     )
 
 

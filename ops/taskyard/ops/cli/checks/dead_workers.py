@@ -39,13 +39,15 @@ _EXAMPLES: Final = 3
 class _Left:
     """What dead workers left: the jobs that each name had begun, and messages that some hold.
 
-    `held` are the details of jobs that did not begin. `unknown` is why not all was found.
+    `held` are the details of jobs that did not begin. `unknown` is why not all was found;
+    `partial` is whether that concerns the jobs that had begun.
     """
 
     begun: dict[str, list[Seen]] = field(default_factory=lambda: defaultdict(list))
     held: Mapping[str, str] = field(default_factory=dict)
     held_count: int = 0
     unknown: str | None = None
+    partial: bool = False
 
 
 def look_at(settings: Settings) -> Iterator[Finding]:
@@ -56,10 +58,13 @@ def look_at(settings: Settings) -> Iterator[Finding]:
             records, budget = Records(client, settings), Budget(SYSTEM_CLOCK, _SEARCH_S)
             running = _running(records, budget)
             now_us, members = Fleet(client, settings.namespace).read()
-            left = _Left(unknown="there are too many jobs to search" if budget.spent else None)
+            left = _Left(partial=budget.spent)
             for seen in begun_by_dead(running, members, now_us):
                 left.begun[seen.texts["worker"]].append(seen)
-            _add_held(left, settings, records, budget)
+            if left.partial:
+                left.unknown = f"there is too much to search in {_SEARCH_S:g} s"
+            else:
+                _add_held(left, settings, records, budget)
     except TaskyardError:
         return  # another finding reports the records
     latest = _latest(members, now_us)
@@ -90,7 +95,7 @@ def _add_held(left: _Left, settings: Settings, records: Records, budget: Budget)
     left.held = {job: report.details[job] for job in held}
     left.held_count = len(held)
     if budget.spent:
-        left.unknown = "there are too many messages to search"
+        left.unknown = f"there is too much to search in {_SEARCH_S:g} s"
 
 
 def _held(settings: Settings, records: Records, broker: Redis, budget: Budget) -> Report:
@@ -147,7 +152,8 @@ def _jobs(jobs: Sequence[str], left: _Left) -> str:
     if jobs:
         more = ", ..." if len(jobs) > _EXAMPLES else ""
         named = ", ".join(jobs[:_EXAMPLES]) + more
-        return f"{_count(len(jobs), 'job')} that it had begun must begin again: {named}"
+        least = "at least " if left.partial else ""
+        return f"{least}{_count(len(jobs), 'job')} that it had begun must begin again: {named}"
     if left.unknown is not None:
         return f"It is unknown whether jobs wait for it: {left.unknown}"
     return "No job that it had begun waits"
