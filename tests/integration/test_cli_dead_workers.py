@@ -37,6 +37,7 @@ def test_by_our_transport_the_owner_is_gone_and_others_give_it_back(
     reconciled = shell.run("reconcile")
 
     assert_agree(shell, job, checked.out)
+    assert f"queue     {shop.queue}\n" in shown.out  # without the priority, which is unknown
     assert "lease     expired 3m ago, 20" in shown.out
     assert "; worker shop@dead is dead\n" in shown.out
     assert "message   held by process host.1, which is dead; it comes back at about 20" in shown.out

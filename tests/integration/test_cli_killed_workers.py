@@ -26,7 +26,11 @@ from taskyard.settings import Settings
 from taskyard.store import connect
 
 # Each program that opens Taskyard's Redis transport, also `check`, returns dead workers' messages.
-KILLED = {"redis": {"dead worker", "queue"}, "rabbitmq": {"rabbitmq"}}
+KILLED = {
+    "redis": {"dead worker", "queue"},
+    "rabbitmq": {"rabbitmq"},
+    "redis by kombu": {"dead worker"},
+}
 
 
 @dataclass(frozen=True)
@@ -43,18 +47,10 @@ class Scene:
     open_gate: Callable[[], None]
 
 
-@pytest.fixture(params=["redis", "rabbitmq"])
-def broker(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    return name
-
-
-@pytest.fixture(params=["native", "app"])
-def scene(
-    request: pytest.FixtureRequest, broker: str, servers: Servers, tmp_path: Path
-) -> Iterator[Scene]:
+@pytest.fixture
+def scene(kind: str, broker: str, servers: Servers, tmp_path: Path) -> Iterator[Scene]:
     with ExitStack() as stack:
-        made = _native if request.param == "native" else _app
+        made = _native if kind == "native" else _app
         yield made(stack, broker, servers, tmp_path)
 
 
@@ -92,6 +88,16 @@ def _app(stack: ExitStack, broker: str, servers: Servers, folder: Path) -> Scene
     )
 
 
+@pytest.mark.parametrize(
+    ("kind", "broker"),
+    [
+        ("native", "redis"),
+        ("native", "rabbitmq"),
+        ("app", "redis"),
+        ("app", "rabbitmq"),
+        ("app", "redis by kombu"),
+    ],
+)
 @pytest.mark.slow  # a worker counts as dead 15 s after its last heartbeat
 def test_a_killed_workers_job_is_the_same_in_check_show_and_reconcile_until_another_runs_it(
     scene: Scene, broker: str, servers: Servers, tmp_path: Path, database_url: str
