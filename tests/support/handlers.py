@@ -85,7 +85,7 @@ def _act(act: Act, context: JobContext) -> Any:
     answer = misbehave(act, context)
     while act.gate and not _notes(os.getpid()).is_open(act.gate):
         time.sleep(POLL_S)
-    while act.do == "hang":
+    while act.do == "hang" or (act.do == "until cancelled" and not context.cancelled):
         time.sleep(POLL_S)
     if act.do == "gate then fail":
         raise CodedError(act.code, "told to fail after the gate")

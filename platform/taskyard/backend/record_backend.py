@@ -24,6 +24,7 @@ __all__ = ["DECIDED", "RecordBackend"]
 
 # The runner sets it on the request once the record has the decision.
 DECIDED: Final = "taskyard_decided"
+_OF_THE_RECORD: Final = frozenset({states.SUCCESS, states.RETRY, states.REVOKED})
 _OF_THE_ADDRESS: Final = ("host", "port", "db", "username", "password")
 _FIELDS: Final = ("state", "epoch", "generation", "cause", "worker")
 
@@ -64,9 +65,9 @@ class RecordBackend(RedisBackend):  # type: ignore[misc]
     ) -> Any:
         """Store a result or state, unless the job's record has it already.
 
-        The record already has a decided success or retry.
+        The record already has a decided success, retry, or end by an operator.
         """
-        if getattr(request, DECIDED, None) and state in (states.SUCCESS, states.RETRY):
+        if getattr(request, DECIDED, None) and state in _OF_THE_RECORD:
             return result
         return super().store_result(
             task_id, result, state, traceback=traceback, request=request, **kwargs

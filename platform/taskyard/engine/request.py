@@ -16,6 +16,7 @@ from celery.exceptions import Ignore, Reject, Retry
 from celery.worker import state as worker_state
 from celery.worker.request import Request
 
+from taskyard.backend.record_backend import DECIDED
 from taskyard.engine.continuations import fix_continuations
 from taskyard.engine.guarded_errbacks import guard
 from taskyard.engine.operator_messages import credential_of
@@ -36,8 +37,9 @@ from taskyard.engine.source_queue import HOLDER, QUEUE
 from taskyard.engine.worker_context import WorkerContext
 from taskyard.errors import DeadLettered
 from taskyard.jobs.attempt_outcomes import Failed, cause_summary
+from taskyard.jobs.states import State
 from taskyard.records import Decided
-from taskyard.runner import death_causes
+from taskyard.runner import JobSkipped, death_causes
 from taskyard.wire.credential_argument import CREDENTIAL
 from taskyard.wire.letter_envelope import letter_id
 from taskyard.wire.stamp_header import HEADER, Stamp
@@ -121,6 +123,8 @@ class JobRequest(Request):  # type: ignore[misc]
         if not isinstance(report, Reported):
             worker_state.task_ready(self)
             return self._settling.report(report)
+        if isinstance(error, JobSkipped) and error.ended is not None:
+            return self._settling.ended(error.ended)
         self._owe_for(error, report)
         return super().on_failure(reportable_failure(exc_info, error), send_failed_event, return_ok)
 
@@ -181,6 +185,15 @@ class JobRequest(Request):  # type: ignore[misc]
             self.id, error, request=self._context, store_result=self.store_errors
         )
         self.send_event("task-failed", exception=repr(error), traceback="")
+
+    def announce_ended(self, state: State) -> None:
+        """Report that an operator has ended the job: result, chord, signal and event; acknowledge.
+
+        A native job has its result already, from the script that ended it.
+        """
+        setattr(self._context, DECIDED, True)
+        why = f"{state} by an operator"
+        self._announce_revoked_as_celery(why, state is State.ABORTED, None, False)
 
     # -- ended on request ----------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ from taskyard.engine.read_message import was_delivered_before
 from taskyard.engine.worker_context import WorkerContext
 from taskyard.jobs.attempt_outcomes import Decision, Failed, Failure
 from taskyard.jobs.states import State
-from taskyard.records import Decided, NotHeld
+from taskyard.records import Decided, Ended, NotHeld
 from taskyard.runner import judge
 from taskyard.runner.settlement_rules import (
     AwaitLease,
@@ -36,6 +36,7 @@ from taskyard.runner.settlement_rules import (
     End,
     GiveBack,
     Settlement,
+    by_operator,
     settle,
 )
 from taskyard.runner.stored_decision import death_of, decide_for
@@ -48,6 +49,7 @@ log = logger(__name__)
 
 RECORDS: Final = "the records of jobs could not be reached"
 _ANNOUNCE: Final = "a job's death was not reported to Celery (result, errbacks, events)"
+_ANNOUNCE_END: Final = "the end of a cancelled or aborted job was not reported to Celery"
 # A dead worker leaves as many as it had processes, and each waits for at most one lease.
 _MOST_LEASES: Final = 256
 # RabbitMQ closes the channel of a worker that holds a message for half an hour, by default.
@@ -64,6 +66,12 @@ class Delivery(HeldMessage, Protocol):
 
     def announce_death(self, decided: Decided) -> None:
         """Report a job's death as Celery does: result, errbacks, chord and event.
+
+        Raises the errors of Celery's report.
+        """
+
+    def announce_ended(self, state: State) -> None:
+        """Report that an operator has ended the job, as Celery reports a revocation; acknowledge.
 
         Raises the errors of Celery's report.
         """
@@ -221,6 +229,9 @@ class Settling:
         match end:
             case Decided(decision=Decision.DEAD_LETTERED) if not self._announced(end):
                 return
+            case Ended(state) if by_operator(state) is not None:
+                self.ended(state)
+                return
         self._delivery.acknowledge()
 
     def _settlement(self, end: End, outcome: Failed | None = None, lost: str = "") -> Settlement:
@@ -307,6 +318,18 @@ class Settling:
             return False
         self._yard.refusals.worked(_ANNOUNCE, self._delivery.id)
         return True
+
+    def ended(self, state: State) -> None:
+        """Report to Celery that an operator has ended the job, and acknowledge the message.
+
+        If that fails, the message returns to its queue, and its next delivery reports it again.
+        """
+        try:
+            self._delivery.announce_ended(state)
+        except Exception as error:  # noqa: BLE001 - any result backend's errors; billiard drops them
+            self.give_back(_ANNOUNCE_END, "end_not_reported", error)
+        else:
+            self._yard.refusals.worked(_ANNOUNCE_END, self._delivery.id)
 
     def give_back(self, what: str, action: str, error: BaseException) -> None:
         """Put the message back after a wait, because `what` failed; the wait grows each time.

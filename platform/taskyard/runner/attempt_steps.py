@@ -36,6 +36,7 @@ from taskyard.runner.lease import Lease, LeaseKeeper
 from taskyard.runner.process_end import ProcessEnd
 from taskyard.runner.redis_retry import AFTER, BEFORE, RetryLimits, retry_redis
 from taskyard.runner.retry_decision import Rules, judge
+from taskyard.runner.settlement_rules import by_operator
 from taskyard.runner.stored_decision import death_of
 from taskyard.wire.letter_envelope import letter_id
 from taskyard.wire.redacted_logs import logger
@@ -124,9 +125,13 @@ class AttemptSteps:
                 raise self._dead(delivery.job_id, answer.epoch, answer.generation)
             case Held(remaining_us):
                 raise JobDeferred(remaining_us, "another attempt holds the lease")
-            case Stale(state) | Ended(state):
+            case Stale(state):
                 raise JobSkipped(
                     f"the job is {state}; this message is an older one of the job and does not run"
+                )
+            case Ended(state):
+                raise JobSkipped(
+                    f"the job is {state}, so its message does not run", by_operator(state)
                 )
             case Reused(job_type, state, epoch):
                 raise JobIdReused(job_type, state, epoch)
@@ -217,7 +222,8 @@ class AttemptSteps:
                 extra={"action": "superseded", "job_id": job_id},
             )
             raise JobSkipped(
-                f"another attempt or an operator decided first: the job is {answer.state}"
+                f"another attempt or an operator decided first: the job is {answer.state}",
+                by_operator(answer.state),
             )
         return answer
 

@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from celery.exceptions import Ignore, Retry
 
+from taskyard.jobs.states import State
+
 __all__ = ["JobDeferred", "JobRetrying", "JobSkipped"]
 
 
@@ -45,15 +47,20 @@ class JobDeferred(Ignore):  # type: ignore[misc]
 class JobSkipped(Ignore):  # type: ignore[misc]
     """Report that this message needs no run.
 
-    The main process acknowledges it.
+    The main process acknowledges it. `ended` is the state in which an operator has ended the job;
+    Celery must hear of that, once for each delivery. Otherwise it is None.
     """
 
     DONE: Final = "completed before"
     """The first words of the reason if the job is completed and its result has expired."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, ended: State | None = None) -> None:
         super().__init__(reason)
-        self.reason = reason
+        self.reason, self.ended = reason, ended
+
+    def __reduce__(self) -> Any:
+        """Pickle the exception with the state."""
+        return type(self), (self.reason, self.ended)
 
 
 class JobIdReused(Ignore):  # type: ignore[misc]

@@ -30,6 +30,7 @@ __all__ = [
     "PostOwnLetter",
     "PublishRetry",
     "Settlement",
+    "by_operator",
     "deferred_stamp",
     "log_without_letter",
     "reported_end",
@@ -185,6 +186,14 @@ def reported_end(error: BaseException) -> End | None:
             return Decided(Decision.DEAD_LETTERED, 0, 0, 0, 0)
         case _:
             return None
+
+
+def by_operator(state: State) -> State | None:
+    """Return the state if an operator has ended the job without a result, which Celery must hear.
+
+    Celery calls both such ends a revocation.
+    """
+    return state if state in (State.CANCELLED, State.ABORTED) else None
 
 
 def deferred_stamp(stamp: Stamp | None, record: Record, now_us: int) -> Stamp:
