@@ -3,8 +3,9 @@
 Valkey and PostgreSQL come from the wheels of the `embedded` extra; `redis-server` and RabbitMQ are
 the machine's own, on ports of their own, with nothing in the machine's folders. Where there is no
 `redis-server`, the wheel's Valkey runs in its place. Another RabbitMQ is the one whose
-`rabbitmq-server` and `rabbitmqctl` are in the folder `TEST_RABBITMQ`. All of them end with this
-process, even if it is killed.
+`rabbitmq-server` and `rabbitmqctl` are in the folder `TEST_RABBITMQ`; another PostgreSQL is the one
+whose `postgres` and `initdb` are in the folder `TEST_POSTGRES`. All of them end
+with this process, even if it is killed.
 """
 
 from __future__ import annotations
@@ -23,18 +24,27 @@ import pytest
 from redis import Redis
 from redis.exceptions import ConnectionError as NotConnected
 
+from taskyard.ops.embedded.data_folder import Home
 from taskyard.ops.embedded.embedded_wheels import valkey_binary
 from taskyard.ops.embedded.port_and_passwords import LOOPBACK, Address
+from taskyard.ops.embedded.postgres import EmbeddedPostgres
 from taskyard.ops.embedded.stack import EmbeddedStack
 from taskyard.ops.embedded.supervised_server import Program, SupervisedServer
 from taskyard.ops.embedded.waiting import until
 
-__all__ = ["RabbitMQ", "RedisServer", "Servers", "redis_program", "require_or_skip"]
+__all__ = [
+    "RabbitMQ",
+    "RedisServer",
+    "Servers",
+    "redis_program",
+    "require_or_skip",
+]
 
 START_S = 90.0
 RABBITMQ_BINARIES = Path("/usr/lib/rabbitmq/bin")
 # Not TASKYARD_...: every such variable is a setting, and an unknown one is refused.
 OTHER_RABBITMQ = "TEST_RABBITMQ"
+OTHER_POSTGRES = "TEST_POSTGRES"
 
 
 def require_or_skip(binary: str) -> Path:
@@ -244,11 +254,35 @@ def _distinct_ports(count: int) -> list[int]:
     return list(found)
 
 
+class OtherPostgres(EmbeddedPostgres):
+    """The PostgreSQL in a folder, of any version that Taskyard supports."""
+
+    locale = ()  # the builtin provider came with 17
+
+    def __init__(self, home: Home, folder: Path) -> None:
+        super().__init__(home)
+        program = folder / "postgres"
+        if not os.access(program, os.X_OK):
+            pytest.fail(
+                f"{OTHER_POSTGRES}: expected a folder with the program postgres, got {folder}; "
+                "unset it to use the PostgreSQL of the wheel"
+            )
+        said = subprocess.run([program, "--version"], check=True, capture_output=True, text=True)
+        self._folder = folder
+        self.major = int(said.stdout.split()[2].partition(".")[0])
+
+    def binaries(self) -> Path:
+        return self._folder
+
+
 class Servers:
     """One of each server in `folder`; every URL starts its server when first asked for."""
 
     def __init__(self, folder: Path) -> None:
         self.stack = EmbeddedStack(folder / "home")
+        other = os.environ.get(OTHER_POSTGRES)
+        if other is not None:
+            self.stack.postgres = OtherPostgres(self.stack.home, Path(other))
         self.redis = RedisServer(folder / "redis")
         self.rabbitmq = RabbitMQ(folder / "rabbitmq")
         self._stops: dict[str, Callable[[], None]] = {}

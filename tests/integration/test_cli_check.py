@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -250,6 +251,7 @@ def test_audit_rows_that_no_relay_seals_are_a_warning(
     entry = audit.Entry(uuid.uuid4(), Action.CONTROLLED_REPLAY, "anna", "token", "why", "applied")
     with empty_database.begin() as connection:
         audit.write(connection, entry)
+        audit.write(connection, replace(entry, request_id=uuid.uuid4()))
     assert "for a seal" not in shell.run("check").out
     ours = empty_database.url.render_as_string(hide_password=False)
     with opened(owner_url(servers, ours)) as owner, owner.begin() as connection:
@@ -258,4 +260,5 @@ def test_audit_rows_that_no_relay_seals_are_a_warning(
         connection.execute(text("ALTER TABLE operator_audit_log ENABLE TRIGGER USER"))
     ran = shell.run("check")
     assert ran.code == 0
-    assert "! audit log  rows have waited 2h for a seal: until they have one" in ran.out
+    assert "! audit log  2 rows wait for a seal, the oldest since " in ran.out
+    assert "(2h): until a row has one, no change of it can be shown" in ran.out

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine, make_url, select, text
 
 from servers import Servers
-from support.databases import migrate_as_before, new_database
+from support.databases import database_in, migrate_as_before
 from support.dated import truncate
 from support.entries import make_entry
 from support.letters import DIED_US, make_delivery, make_letter, make_message
@@ -33,9 +33,7 @@ ENCODINGS = ("LATIN1", "SQL_ASCII")
 
 def not_in_utf8(servers: Servers, encoding: str) -> str:
     """An empty database in another encoding."""
-    return new_database(
-        servers, f"ENCODING '{encoding}' LOCALE_PROVIDER libc LOCALE 'C' TEMPLATE template0"
-    )
+    return database_in(servers, encoding)
 
 
 @pytest.fixture(scope="module", params=ENCODINGS)

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine, event, select, text
 
 from servers import Servers
-from support.databases import migrate_as_before, new_database
+from support.databases import database_in, migrate_as_before
 from support.dated import dated
 from support.entries import make_entry
 from support.letters import make_delivery, make_letter, make_message
@@ -149,9 +149,7 @@ def test_a_batch_is_sent_in_statements_of_a_bounded_size(database: Engine) -> No
 def test_a_letter_and_an_event_of_100_megabytes_do_not_stop_the_mirror(
     servers: Servers, encoding: str
 ) -> None:
-    url = new_database(
-        servers, f"ENCODING '{encoding}' LOCALE_PROVIDER libc LOCALE 'C' TEMPLATE template0"
-    )
+    url = database_in(servers, encoding)
     migrate_as_before(url)
     argument = "5 \u20ac, " * 12_500_000
     body = json.dumps([[argument], {}, {}], ensure_ascii=False).encode()

@@ -9,7 +9,7 @@ import redis
 from sqlalchemy import Engine
 
 from servers import Servers
-from support.databases import migrate_as_before, new_database
+from support.databases import database_in, migrate_as_before
 from support.yard import fresh_settings
 from taskyard.broker import RedisPublisher
 from taskyard.database import migrate, opened
@@ -23,9 +23,7 @@ AGO_US = 3_600_000_000
 @pytest.fixture(params=["UTF8", "LATIN1", "SQL_ASCII"])
 def database(request: pytest.FixtureRequest, servers: Servers) -> Iterator[Engine]:
     encoding = request.param
-    url = new_database(
-        servers, f"ENCODING '{encoding}' LOCALE_PROVIDER libc LOCALE 'C' TEMPLATE template0"
-    )
+    url = database_in(servers, encoding)
     (migrate if encoding == "UTF8" else migrate_as_before)(url)
     with opened(url) as made:
         yield made

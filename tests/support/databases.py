@@ -20,6 +20,7 @@ from taskyard.ops.embedded.postgres import ADMINISTRATOR
 __all__ = [
     "ROLE_PASSWORD",
     "administrator_url",
+    "database_in",
     "migrate_as_before",
     "migrated_database",
     "new_database",
@@ -40,6 +41,15 @@ def new_database(servers: Servers, how: str = "") -> str:
     with admin.connect() as connection:
         connection.execute(text(f"CREATE DATABASE {name} {how}"))
     return make_url(servers.database_url()).set(database=name).render_as_string(False)
+
+
+def database_in(servers: Servers, encoding: str) -> str:
+    """The URL of an empty database in another encoding."""
+    with opened(servers.database_url()) as engine, engine.connect() as connection:
+        number = connection.scalar(text("SELECT current_setting('server_version_num')::int"))
+    # The builtin provider of the newer servers' own databases knows UTF-8 alone.
+    provider = "LOCALE_PROVIDER libc" if number >= 150_000 else ""
+    return new_database(servers, f"ENCODING '{encoding}' {provider} LOCALE 'C' TEMPLATE template0")
 
 
 def migrated_database(servers: Servers) -> str:

@@ -8,7 +8,7 @@ from taskyard.audit.archive import archives_in, ended_at
 from taskyard.audit.archiver import Archiver
 from taskyard.audit.exported_heads import Head, HeadFile, exported, given_heads
 from taskyard.audit.log import Entry, Outcome, answer, refused, rows_of, write
-from taskyard.audit.sealer import EVERY_S, Sealer, unsealed_for_s
+from taskyard.audit.sealer import EVERY_S, Sealer, Unsealed, unsealed
 from taskyard.audit.unverified_denials import count_unverified, list_unverified
 from taskyard.audit.verify import verify
 from taskyard.audit.verify_findings import MEANINGS, Finding, Kind, Report
@@ -25,6 +25,7 @@ __all__ = [
     "Outcome",
     "Report",
     "Sealer",
+    "Unsealed",
     "answer",
     "archives_in",
     "count_unverified",
@@ -34,7 +35,7 @@ __all__ = [
     "list_unverified",
     "refused",
     "rows_of",
-    "unsealed_for_s",
+    "unsealed",
     "verify",
     "write",
 ]

@@ -16,6 +16,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, text
@@ -26,7 +27,7 @@ from taskyard.audit.seal_chain import LOCK_SQL, Seal, append, cluster_of, follow
 from taskyard.database.outage_retry import repeat
 from taskyard.wire.redacted_logs import logger
 
-__all__ = ["EVERY_S", "Sealer", "unsealed_for_s"]
+__all__ = ["EVERY_S", "Sealer", "Unsealed", "unsealed"]
 
 log = logger(__name__)
 
@@ -36,7 +37,8 @@ _LOCK: Final = text(f"SELECT pg_try_advisory_xact_lock({LOCK_SQL})")
 _LONGEST_WAIT_S: Final = 60
 # An estimate that is cheap: rows above the last sealed id. Late rows of lower ids are few.
 _WAITS: Final = text(
-    "SELECT extract(epoch FROM clock_timestamp() - min(performed_at))::bigint "
+    "SELECT count(*), min(performed_at), "
+    "coalesce(extract(epoch FROM clock_timestamp() - min(performed_at))::bigint, 0) "
     "FROM operator_audit_log WHERE id > coalesce((SELECT last_id FROM audit_seals "
     "WHERE seq > 0 AND row_ids <> '{}' ORDER BY seq DESC LIMIT 1), 0)"
 )
@@ -72,9 +74,18 @@ _UNSEALED: Final = text(
 _NEXT: Final = text("SELECT pg_current_xact_id()::text")
 
 
-def unsealed_for_s(connection: Connection) -> int:
-    """Return for how many seconds the oldest row has waited for a seal; 0 if none waits."""
-    return int(connection.scalar(_WAITS) or 0)
+@dataclass(frozen=True, slots=True)
+class Unsealed:
+    """Rows that wait for a seal: how many, when the oldest was written, how long it has waited."""
+
+    rows: int
+    since: datetime | None
+    waits_s: int
+
+
+def unsealed(connection: Connection) -> Unsealed:
+    """Return what waits for a seal; an estimate, which costs little however long the log is."""
+    return Unsealed(*connection.execute(_WAITS).one())
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +163,7 @@ class Sealer:
 
         Another sealer has it for a moment. Any role can hold an advisory lock.
         """
-        waits_s = unsealed_for_s(connection)
+        waits_s = unsealed(connection).waits_s
         if waits_s < _LONGEST_WAIT_S:
             self._warned = False
         elif not self._warned:

@@ -196,6 +196,9 @@ def roles_sql(connection: Connection) -> str:
             f"GRANT CONNECT ON DATABASE {database} TO {roles};",
             f"REVOKE CREATE ON SCHEMA {schema} FROM PUBLIC, {roles};",
             f"GRANT USAGE ON SCHEMA {schema} TO {roles};",
+            # Before PostgreSQL 15 the schema `public` is the administrator's, and the owner creates
+            # tables in it by the right that was just taken from everybody.
+            f"GRANT CREATE, USAGE ON SCHEMA {schema} TO {owner};",
             *(f"REVOKE ALL ON {schema}.{table} FROM {roles};" for table in RUNTIME),
             *(
                 f"GRANT {', '.join(rights)} ON {schema}.{table} TO {RUNTIME_ROLE};"

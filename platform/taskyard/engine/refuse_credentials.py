@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from celery import bootsteps
@@ -18,6 +19,6 @@ class RefuseCredentials(bootsteps.Step):  # type: ignore[misc]  # Celery has no 
     def __init__(self, worker: Any, **kwargs: Any) -> None:
         super().__init__(worker, **kwargs)
         try:
-            refuse_operator_credentials(worker.app.taskyard.settings)
+            refuse_operator_credentials(worker.app.taskyard.settings, os.environ)
         except InvalidSettings as error:
             raise SystemExit(f"taskyard: {error}") from None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 from taskyard import database
 from taskyard.mirror import Mirror, letter_source
 from taskyard.ops.cli.daemon import run_until_stopped
 from taskyard.ops.cli.target_servers import find_target
+from taskyard.settings import refuse_operator_credentials
 from taskyard.store import connect
 
 __all__ = ["command"]
@@ -17,6 +20,7 @@ def command() -> None:
     Any number may run side by side. While a server does not answer it waits and loses nothing.
     """
     settings = find_target(quiet=False).settings
+    refuse_operator_credentials(settings, os.environ, "mirror")
     url = settings.need_database_url()
     database.check(url)
     with database.opened(url, application_name="taskyard mirror") as engine:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ from taskyard.ops.cli.target_servers import find_target
 from taskyard.reconcile import Reconciler, watch
 from taskyard.records import Records
 from taskyard.relay import Relay, Retention
-from taskyard.settings import Settings
+from taskyard.settings import Settings, refuse_operator_credentials
 from taskyard.store import connect
 
 __all__ = ["command", "run_beside"]
@@ -35,6 +36,7 @@ def command() -> None:
     reason than an outage, the process ends.
     """
     settings = find_target(quiet=False).settings
+    refuse_operator_credentials(settings, os.environ, "relay")
     url = settings.need_database_url()
     client = connect(settings.need_redis_url())
     records = Records(client, settings)

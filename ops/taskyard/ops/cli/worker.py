@@ -48,7 +48,7 @@ def command(
     sys.stdout.flush()
     kept = {name: value for name, value in os.environ.items() if name not in CREDENTIALS}
     environ = {**kept, **target.environ}
-    refuse_operator_credentials(load(environ).settings)
+    refuse_operator_credentials(load(environ).settings, environ)
     os.execve(sys.executable, argv, environ)  # noqa: S606 - no shell needed
 
 

@@ -41,10 +41,16 @@ class EmbeddedPostgres(EmbeddedServer):
 
     role = "PostgreSQL"
     name = "postgres"
+    major = POSTGRES_MAJOR
+    locale: tuple[str, ...] = ("--locale-provider=builtin", "--builtin-locale=C.UTF-8")
 
     def __init__(self, home: Home, *, clock: Clock = SYSTEM_CLOCK) -> None:
         super().__init__(home, clock=clock)
         self._data = home.postgres / "data"
+
+    def binaries(self) -> Path:
+        """Return the folder with the server's programs."""
+        return postgres_binaries()
 
     @property
     def pid(self) -> int | None:
@@ -65,11 +71,10 @@ class EmbeddedPostgres(EmbeddedServer):
 
     def _check_version(self) -> None:
         found = (self._data / "PG_VERSION").read_text().strip()
-        if found != str(POSTGRES_MAJOR):
+        if found != str(self.major):
             raise SchemaMismatch(
-                f"{self._data} was created by PostgreSQL {found}: expected {POSTGRES_MAJOR}. "
-                f"Upgrade "
-                "it with pg_upgrade, or choose another TASKYARD_HOME."
+                f"{self._data} was created by PostgreSQL {found}: expected {self.major}. "
+                "Upgrade it with pg_upgrade, or choose another TASKYARD_HOME."
             )
 
     def _clear_stale_pid(self) -> None:
@@ -100,15 +105,14 @@ class EmbeddedPostgres(EmbeddedServer):
 
     def _run_initdb(self, fresh: Path, secret: Path, account: Account | None) -> None:
         argv = [
-            str(postgres_binaries() / "initdb"),
+            str(self.binaries() / "initdb"),
             f"--pgdata={fresh}",
             f"--username={ADMINISTRATOR}",
             f"--pwfile={secret}",
             "--auth=scram-sha-256",
             "--encoding=UTF8",
             "--locale=C",
-            "--locale-provider=builtin",
-            "--builtin-locale=C.UTF-8",
+            *self.locale,
         ]
         self._process = process = SupervisedServer(
             Program(
@@ -129,7 +133,7 @@ class EmbeddedPostgres(EmbeddedServer):
             )
 
     def _account(self) -> Account | None:
-        return account_for(self.home.postgres, postgres_binaries())
+        return account_for(self.home.postgres, self.binaries())
 
     def _program(self, address: Address) -> Program:
         settings = {
@@ -140,7 +144,7 @@ class EmbeddedPostgres(EmbeddedServer):
             "log_timezone": "UTC",
             "cluster_name": "taskyard",
         }
-        argv = [str(postgres_binaries() / "postgres"), "-D", str(self._data)]
+        argv = [str(self.binaries() / "postgres"), "-D", str(self._data)]
         for name, value in settings.items():
             argv += ["-c", f"{name}={value}"]
         return Program(

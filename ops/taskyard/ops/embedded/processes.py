@@ -21,6 +21,7 @@ def run_processes(
     commands: Mapping[str, Sequence[str]],
     *,
     environment: Mapping[str, str],
+    own: Mapping[str, Mapping[str, str]] | None = None,
     drain_s: float,
     fault: Callable[[], str | None] = lambda: None,
     folder: Path | None = None,
@@ -36,7 +37,8 @@ def run_processes(
 
     The code is 0 after a signal if all drained, 128 + the signal if some had to be killed, 1 after
     a fault, else that of the command that ended by itself (1 if it was 0). `environment` is added
-    to this process's. Lines are coloured only at a terminal. Call it from the main thread.
+    to this process's, and `own` has more for single commands, by name. Lines are coloured only at
+    a terminal. Call it from the main thread.
     """
     manager_module = load("taskyard.ops.embedded.process_manager")
     printer = load("honcho.printer").Printer(sys.stdout if output is None else output)
@@ -44,6 +46,7 @@ def run_processes(
     # Python buffers what it writes to a pipe, and a killed command would lose the buffer.
     variables = {**os.environ, "PYTHONUNBUFFERED": "1", **environment}
     for name, words in commands.items():
-        manager.add_process(name, list(words), env=variables, cwd=folder)
+        more = {} if own is None else own.get(name, {})
+        manager.add_process(name, list(words), env={**variables, **more}, cwd=folder)
     manager.loop()
     return int(manager.returncode)

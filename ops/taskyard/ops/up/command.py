@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -14,7 +14,6 @@ from taskyard import database
 from taskyard.database import SchemaStatus
 from taskyard.jobs import Catalogue, registry
 from taskyard.ops.cli.console import Command, note, put_facts, say
-from taskyard.ops.cli.env import TRUST_LOCAL
 from taskyard.ops.cli.target_servers import CREDENTIALS, URLS
 from taskyard.ops.embedded import EmbeddedStack, run_processes
 from taskyard.settings import Loaded, Settings, load, refuse_operator_credentials
@@ -45,6 +44,9 @@ _PLAIN_LOG: Final = (
     "worker.task_log_format=%(levelname)s %(task_name)s[%(task_id)s] %(message)s",
 )
 _NO_CREDENTIALS: Final = dict.fromkeys(CREDENTIALS, "")
+_NO_TRUST: Final = {"TASKYARD_TRUST_LOCAL": "0"}
+_NO_DATABASE: Final = {"TASKYARD_DATABASE_URL": ""}
+_WITH_DATABASE: Final = ("mirror", "relay", "ops")
 _RESERVED: Final = ("mirror", "relay", "system")
 
 
@@ -68,7 +70,8 @@ def command(
     shared = _BUILTIN_JOBS if builtin else {}
     loaded = load({**os.environ, **shared})
     if workers:
-        refuse_operator_credentials(load({**os.environ, **_NO_CREDENTIALS}).settings)
+        inherited = {**os.environ, **_NO_CREDENTIALS}
+        refuse_operator_credentials(load(inherited).settings, inherited)
     _note_unused(loaded)
     Catalogue.of(loaded.settings)
     registry.load_entry_points(built_in=loaded.settings.builtin_jobs)  # each worker logs failures
@@ -78,14 +81,23 @@ def command(
         commands = processes(settings, workers=workers, concurrency=concurrency)
         banner(settings, stack.home.path, schema, list(commands))
         code = run_processes(
-            commands, environment=_environment(stack), drain_s=drain, fault=stack.fault
+            commands,
+            environment=_environment(stack),
+            own=withheld(commands),
+            drain_s=drain,
+            fault=stack.fault,
         )
     raise typer.Exit(code)
 
 
 def _environment(stack: EmbeddedStack) -> Mapping[str, str]:
-    """Return the variables for its own processes alone: who can start them owns the data anyway."""
-    return {**stack.environment(), **TRUST_LOCAL, **_NO_ROOT_WARNING, **_NO_CREDENTIALS}
+    """Return the variables of its processes; none of them is trusted as a local operator."""
+    return {**stack.environment(), **_NO_TRUST, **_NO_ROOT_WARNING, **_NO_CREDENTIALS}
+
+
+def withheld(commands: Iterable[str]) -> Mapping[str, Mapping[str, str]]:
+    """Return the changed variables by process: of workers only the operator tasks' need Postgres."""
+    return {name: _NO_DATABASE for name in commands if name not in _WITH_DATABASE}
 
 
 def _note_unused(loaded: Loaded) -> None:

@@ -12,10 +12,11 @@ from typing import Final, assert_never
 from sqlalchemy import text
 
 from taskyard import audit, database
+from taskyard.audit import Unsealed
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.database import RoleKind, RoleStatus
 from taskyard.ops.cli.checks.finding import Finding
-from taskyard.ops.cli.times import age
+from taskyard.ops.cli.times import age, moment
 
 __all__ = ["look_at"]
 
@@ -43,18 +44,23 @@ def look_at(url: str) -> Iterator[Finding]:
         engine.connect() as connection,
     ):
         role = database.role_status(connection)
-        unsealed_s = 0 if role.lacks else audit.unsealed_for_s(connection)
+        waiting = None if role.lacks else audit.unsealed(connection)
     yield _of_role(role)
-    if unsealed_s > _LATE_SEALS * audit.EVERY_S:
-        now = SYSTEM_CLOCK.now()
-        waits = age(now - timedelta(seconds=unsealed_s), now)
-        yield Finding.warning(
-            "audit log",
-            f"rows have waited {waits} for a seal: until they have one, no change of them can be "
-            "shown",
-            "The relay seals them every few seconds. Start it: taskyard relay; if it runs, its log "
-            "says why it does not seal",
-        )
+    if waiting is not None and waiting.waits_s > _LATE_SEALS * audit.EVERY_S:
+        yield _of_unsealed(waiting)
+
+
+def _of_unsealed(waiting: Unsealed) -> Finding:
+    now = SYSTEM_CLOCK.now()
+    waits = age(now - timedelta(seconds=waiting.waits_s), now)
+    rows = "1 row waits" if waiting.rows == 1 else f"{waiting.rows} rows wait"
+    since = "" if waiting.since is None else f", the oldest since {moment(waiting.since)} ({waits})"
+    return Finding.warning(
+        "audit log",
+        f"{rows} for a seal{since}: until a row has one, no change of it can be shown",
+        "The relay seals rows every few seconds. Start it: taskyard relay; if it runs, its log "
+        "says why it does not seal",
+    )
 
 
 def _of_role(role: RoleStatus) -> Finding:
