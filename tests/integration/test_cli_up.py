@@ -272,7 +272,7 @@ def test_a_replayed_letter_tells_who_replayed_it_why_and_what_became_of_it(shell
     assert (document["replayable"], document["replay_outcome"]) == (False, "failed")
     (replay,) = document["replays"]
     assert (replay["outcome"], replay["generation"], replay["reason"]) == ("applied", 1, REASON)
-    assert re.search(r"eligible +no: was already replayed at .* UTC by local:", shown)
+    assert re.search(r"replayable +no: was already replayed at .* UTC by local:", shown)
     assert re.search(rf"replayed +.* UTC by {re.escape(replay['by'])}\n", shown)
     assert re.search(rf"  reason +{re.escape(REASON)}\n", shown)
     assert re.search(r"  into +generation 1 \(applied\)\n", shown)

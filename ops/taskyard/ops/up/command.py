@@ -96,7 +96,7 @@ def _environment(stack: EmbeddedStack) -> Mapping[str, str]:
 
 
 def withheld(commands: Iterable[str]) -> Mapping[str, Mapping[str, str]]:
-    """Return the changed variables by process: of workers only the operator tasks' need Postgres."""
+    """Return variables by process: of the workers, only that of operator tasks needs Postgres."""
     return {name: _NO_DATABASE for name in commands if name not in _WITH_DATABASE}
 
 
