@@ -25,7 +25,7 @@ from redis import Redis
 from redis.exceptions import ConnectionError as NotConnected
 
 from taskyard.ops.embedded.data_folder import Home
-from taskyard.ops.embedded.embedded_wheels import valkey_binary
+from taskyard.ops.embedded.embedded_wheels import postgres_binaries, valkey_binary
 from taskyard.ops.embedded.port_and_passwords import LOOPBACK, Address
 from taskyard.ops.embedded.postgres import EmbeddedPostgres
 from taskyard.ops.embedded.stack import EmbeddedStack
@@ -36,6 +36,7 @@ __all__ = [
     "RabbitMQ",
     "RedisServer",
     "Servers",
+    "client_programs",
     "redis_program",
     "require_or_skip",
 ]
@@ -273,6 +274,18 @@ class OtherPostgres(EmbeddedPostgres):
 
     def binaries(self) -> Path:
         return self._folder
+
+
+def client_programs(*names: str) -> Path:
+    """The folder with PostgreSQL's `names`; one that an older server may not understand is skipped.
+
+    The wheel's write settings into a dump that the servers before 17 do not know.
+    """
+    other = os.environ.get(OTHER_POSTGRES)
+    folder = postgres_binaries() if other is None else Path(other)
+    if not all((folder / name).exists() for name in names):
+        pytest.skip(f"{folder} has not {', '.join(names)}, which this test runs")
+    return folder
 
 
 class Servers:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, event, make_url, text
 
-from servers import Servers
+from servers import Servers, client_programs
 from support.audit import count_of, entry, sealed, sealer, with_triggers, without_triggers, write
 from support.databases import new_database
 from taskyard import audit
@@ -22,7 +22,6 @@ from taskyard.audit.seal_chain import LOCK_SQL, Seal
 from taskyard.audit.sealer import EVERY_S
 from taskyard.database import migrate, opened
 from taskyard.errors import InvalidPayload, ServerUnreachable
-from taskyard.ops.embedded.embedded_wheels import postgres_binaries
 
 EVERYTHING = "SELECT count(*) FROM operator_audit_log"
 SEALED = "SELECT count(*) FROM audit_seals, unnest(row_ids)"
@@ -270,7 +269,7 @@ def test_a_database_that_was_restored_on_other_servers_is_sealed_on(
 
 def move(source: str, target: str) -> None:
     """Dump a database and restore it, as an administrator would."""
-    folder = postgres_binaries()
+    folder = client_programs("pg_dump", "psql")
     dump = subprocess.run(
         [folder / "pg_dump", "--no-owner", plain(source)], check=True, capture_output=True
     )

@@ -39,6 +39,9 @@ READS = [
     ("audit", "list"),
     ("audit", "list", "--unverified"),
     ("audit", "show", "0123456789"),
+    ("queues", "list"),
+    ("tokens", "list"),
+    ("users", "list"),
 ]
 
 
@@ -124,6 +127,32 @@ def test_a_bounded_token_reads_only_what_is_within_its_bounds(
             assert "there is no" in refused.err or "has no request" in refused.err
         assert admin.run(noun, "show", of_other).code == 0
     assert run("jobs", "wait", other.live, "--timeout", "0").code == 4
+
+
+def test_of_tokens_and_grants_a_bounded_identity_sees_its_own(admin: Shell) -> None:
+    bounded, free = token(admin, "--queues", "exec"), token(admin)
+    subject = admin.run("whoami", "--json", TASKYARD_TOKEN=bounded).document["subject"]
+    for name in (subject, f"bob-{uuid.uuid4().hex[:8]}@example.com"):
+        assert admin.run("users", "grant", name, "--role", "viewer", *WHY).code == 0
+
+    def subjects(noun: str, text: str) -> set[str]:
+        rows = admin.run(noun, "list", "--json", TASKYARD_TOKEN=text).document
+        return {row["subject"] for row in rows}
+
+    for noun in ("tokens", "users"):
+        assert subjects(noun, bounded) == {subject}
+        assert len(subjects(noun, free)) > 1
+
+
+def test_of_the_queues_a_bounded_identity_sees_those_of_its_bounds(admin: Shell) -> None:
+    def queues(*bounds: str) -> set[str]:
+        text = token(admin, *bounds)
+        rows = admin.run("queues", "list", "--json", TASKYARD_TOKEN=text).document
+        return {row["queue"] for row in rows}
+
+    assert queues("--queues", "exec") == {"exec"}
+    assert queues("--domains", "shop") == set()
+    assert {"exec", "plan", "ops"} <= queues()
 
 
 def test_a_token_without_bounds_reads_everything(

@@ -122,6 +122,17 @@ def test_only_what_writes_to_postgres_can_reach_it():
     assert services == {"migrate", "mirror", "relay", "worker-ops"}
 
 
+def test_only_the_migration_is_sure_to_be_the_owner_of_the_schema():
+    urls = {
+        name: service["environment"]["TASKYARD_DATABASE_URL"]
+        for name, service in COMPOSE["services"].items()
+        if "TASKYARD_DATABASE_URL" in service.get("environment", {})
+    }
+    owner = urls.pop("migrate")
+    assert "RUNTIME_URL" not in owner
+    assert all(url.startswith("${RUNTIME_URL:-postgresql") for url in urls.values())
+
+
 def test_every_process_reads_the_key_ring_and_holds_no_private_key():
     assert len(read_ring(ROOT / "k8s" / "base" / "keys.toml")) == 0
     for pod in PODS.values():

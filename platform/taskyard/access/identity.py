@@ -74,6 +74,13 @@ class Identity:
             self.domains is None or domain in self.domains
         )
 
+    def sees_subject(self, subject: str) -> bool:
+        """Return whether lists of tokens and grants show this identity those of the subject.
+
+        They concern the whole fleet, so an identity with bounds sees its own alone.
+        """
+        return not self._bounds() or subject == self.subject
+
     def _bounds(self) -> str:
         """Return the bounds in words, empty without any."""
         parts = [

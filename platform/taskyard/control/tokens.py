@@ -191,13 +191,19 @@ def revoke(
         return _info(changed)
 
 
-def list_tokens(engine: Engine, *, subject: str | None = None) -> tuple[TokenInfo, ...]:
-    """Return every token, newest first, only of `subject` if given; without secrets."""
+def list_tokens(
+    engine: Engine, *, subject: str | None = None, identity: Identity | None = None
+) -> tuple[TokenInfo, ...]:
+    """Return every token, newest first, only of `subject` if given; without secrets.
+
+    An `identity` with bounds sees its own.
+    """
     query: Select[Any] = select(*_SHOWN, _now()).order_by(TOKENS.c.created_at.desc(), TOKENS.c.id)
     if subject is not None:
         query = query.where(TOKENS.c.subject == subject)
     with engine.connect() as connection:
-        return tuple(_info(row) for row in connection.execute(query))
+        found = [_info(row) for row in connection.execute(query)]
+    return tuple(info for info in found if identity is None or identity.sees_subject(info.subject))
 
 
 def _now() -> Any:

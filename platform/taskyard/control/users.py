@@ -100,11 +100,15 @@ def revoke(
         return _shown(row)
 
 
-def list_users(engine: Engine) -> tuple[UserGrant, ...]:
-    """Return every name that has rights, in alphabetical order."""
+def list_users(engine: Engine, *, identity: Identity | None = None) -> tuple[UserGrant, ...]:
+    """Return every name that has rights, in alphabetical order.
+
+    An `identity` with bounds sees its own.
+    """
     with engine.connect() as connection:
         rows = connection.execute(select(GRANTS).order_by(GRANTS.c.subject))
-        return tuple(_shown(row) for row in rows)
+        found = [_shown(row) for row in rows]
+    return tuple(user for user in found if identity is None or identity.sees_subject(user.subject))
 
 
 def _detail(row: Row[Any]) -> dict[str, object]:

@@ -82,6 +82,7 @@ MEANINGS: Final[Mapping[str, Refusal]] = MappingProxyType(
 REFUSALS: Final = (StatementError, ValueError, OverflowError, RecursionError)
 _CANCELLED: Final = "57014"
 _CHECK: Final = "23514"
+_NO_FEATURE: Final = "0A000"
 _RIGHT: Final = "42501"
 _TOO_LARGE: Final = (
     "invalid memory alloc request size"  # an internal error; its text is never translated
@@ -109,6 +110,8 @@ def meaning(error: BaseException | None) -> Refusal | None:
         return Refusal.UNREACHABLE if lost else None
     if is_moved_partition(error):
         return Refusal.PASSING
+    if _is_unconvertible(error):
+        return Refusal.DATA
     if code.startswith("XX") and _TOO_LARGE in str(error):
         return Refusal.DATA
     prefixes = (code[:length] for length in range(len(code), 1, -1))
@@ -155,6 +158,17 @@ def is_wrong_option(error: BaseException | None) -> bool:
 def is_moved_partition(error: BaseException | None) -> bool:
     """Return whether the row's week was attached or detached since the statement was planned."""
     return _code(error) == _CHECK and _constraint(error) is None
+
+
+def _is_unconvertible(error: BaseException | None) -> bool:
+    """Return whether the database's encoding has no way from Unicode at all, as SQL_ASCII has none.
+
+    Newer servers say 22P05. Before, the code is that of every missing feature, but the place in the
+    server's source is never translated.
+    """
+    diagnosis: Any = getattr(error, "diag", None)
+    place = getattr(diagnosis, "source_function", None)
+    return _code(error) == _NO_FEATURE and place == "pg_unicode_to_server"
 
 
 def is_out_of_time(error: BaseException | None) -> bool:

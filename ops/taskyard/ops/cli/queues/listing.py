@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict
 from datetime import datetime
 
+from taskyard import database
+from taskyard.access import Identity
 from taskyard.clock import SYSTEM_CLOCK
+from taskyard.control import reader_of
 from taskyard.errors import TaskyardError
 from taskyard.ops.cli.console import note, print_json, put, table
 from taskyard.ops.cli.options import Json
@@ -19,6 +22,14 @@ from taskyard.settings import Settings
 __all__ = ["command"]
 
 
+def _reader(settings: Settings) -> Identity | None:
+    """Return the bearer of `TASKYARD_TOKEN`, which Postgres verifies; None without a token."""
+    if settings.token is None:
+        return None
+    with database.opened(settings.need_database_url()) as engine:
+        return reader_of(engine, settings)
+
+
 def command(json: Json = False) -> None:
     """List the queues: how many jobs wait, and how many workers consume them.
 
@@ -26,7 +37,12 @@ def command(json: Json = False) -> None:
     counted. Queues of installed apps are listed as their workers announce them.
     """
     settings = find_target(quiet=json).settings
-    states = look(settings) + _of_apps(settings)
+    reader = _reader(settings)
+    states = [
+        state
+        for state in look(settings) + _of_apps(settings)
+        if reader is None or reader.sees(state.queue, None)
+    ]
     if json:
         print_json([asdict(state) for state in states])
         return

@@ -9,7 +9,7 @@ import typer
 
 from taskyard import database
 from taskyard.clock import SYSTEM_CLOCK
-from taskyard.control import tokens
+from taskyard.control import reader_of, tokens
 from taskyard.control.tokens import TokenInfo, TokenState
 from taskyard.ops.cli.console import note, print_json, put, table
 from taskyard.ops.cli.options import Json
@@ -30,9 +30,10 @@ def command(
     """List the tokens, without their secrets."""
     settings = find_target(quiet=json).settings
     with database.opened(settings.need_database_url()) as engine:
+        reader = reader_of(engine, settings)
         found = [
             info
-            for info in tokens.list_tokens(engine, subject=subject)
+            for info in tokens.list_tokens(engine, subject=subject, identity=reader)
             if everything or info.state is TokenState.ACTIVE
         ]
     if json:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from taskyard import database
-from taskyard.control import users
+from taskyard.control import reader_of, users
 from taskyard.ops.cli.console import note, print_json, put, table
 from taskyard.ops.cli.options import Json
 from taskyard.ops.cli.rights_options import bounds_text
@@ -19,7 +19,7 @@ def command(json: Json = False) -> None:
     """List the names that have rights."""
     settings = find_target(quiet=json).settings
     with database.opened(settings.need_database_url()) as engine:
-        found = users.list_users(engine)
+        found = users.list_users(engine, identity=reader_of(engine, settings))
     if json:
         print_json([asdict(user) for user in found])
         return
