@@ -18,7 +18,7 @@ from taskyard.wire.credential_argument import CREDENTIAL
 
 
 @pytest.mark.parametrize("broker", ["redis", "rabbitmq"])
-def test_an_installed_apps_worker_says_who_has_signed_and_denies_what_is_unsigned(
+def test_an_installed_apps_worker_answers_what_is_signed_also_after_a_kill_and_denies_the_rest(
     servers: Servers, tmp_path: Path, broker: str
 ) -> None:
     keeper = Keeper(tmp_path / "keys")
@@ -47,8 +47,13 @@ def test_an_installed_apps_worker_says_who_has_signed_and_denies_what_is_unsigne
                     )
                 return next(iter(reply.values()))
 
-            assert ask({CREDENTIAL: credential})["subject"] == keeper.subject
+            answer = ask({CREDENTIAL: credential})
+            assert answer["subject"] == keeper.subject
             assert ask({})["denied"] == "unsigned"
+            worker.kill()
+            worker.start()
+            worker.await_log(" ready.", times=2)
+            assert ask({CREDENTIAL: credential}) == answer
         assert WHOAMI in worker.log
         assert credential.split(".")[3] not in worker.log
         entries = app.redis.xrange(f"{app.settings.namespace}:lifecycle")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,6 +11,9 @@ from typing import Any
 
 import pytest
 import redis
+from hypothesis import HealthCheck, given
+from hypothesis import settings as search
+from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine, select
 from sqlalchemy.event import listen, remove
 
@@ -19,14 +24,16 @@ from taskyard.access.credential import sign
 from taskyard.access.key_ring import KeyRing
 from taskyard.access.verify_credential import LONGEST_CREDENTIAL, Verifier
 from taskyard.audit import list_unverified
-from taskyard.clock import SYSTEM_CLOCK, SystemClock, to_us
+from taskyard.clock import SYSTEM_CLOCK, Clock, SystemClock, to_us
 from taskyard.database.tables import AUDIT, REJECTS, UNVERIFIED
+from taskyard.engine.denied_broadcasts import AT_ONCE, DeniedBroadcasts
 from taskyard.engine.signed_broadcasts import Broadcasts
 from taskyard.mirror import worker_verbs
 from taskyard.mirror.batch_feeds import EventFeed
 from taskyard.mirror.lifecycle_stream import LifecycleStream, StreamEntry
 from taskyard.mirror.worker_verbs import is_verb, store_verbs
-from taskyard.records.verb_events import VerbEvent, VerbEvents, announced
+from taskyard.records.denied_broadcasts import WINDOW_S, DeniedKind, DeniedReport, DeniedReports
+from taskyard.records.verb_events import Bound, VerbEvent, VerbEvents, announced
 from taskyard.settings import Settings
 
 WORKER = "exec@host"
@@ -51,6 +58,21 @@ class Stage:
             now=datetime.now(UTC) - ago,
             life=timedelta(minutes=10),
         )
+
+    def done(self, credential: str, code: str = "") -> None:
+        """Append the event of a verified caller's verb, as a worker does."""
+        events = VerbEvents(self.client, self.settings.namespace)
+        expires_at_s = datetime.now(UTC).timestamp() + 600
+        events.bind(self.event(credential, code), secrets.token_hex(16), expires_at_s)
+
+    def reports(self, budget: int = 100) -> DeniedReports:
+        return DeniedReports(self.client, self.settings.namespace, budget)
+
+    def worker(self, clock: Clock = SYSTEM_CLOCK) -> Broadcasts:
+        """The broadcasts of a worker process that has just started."""
+        events = VerbEvents(self.client, self.settings.namespace)
+        denials = DeniedBroadcasts(self.reports(), clock)
+        return Broadcasts(Verifier(self.settings, clock), events, denials)
 
     def event(self, credential: str, code: str = "") -> VerbEvent:
         return VerbEvent(Action.WHOAMI, WORKER, to_us(datetime.now(UTC)), code, credential)
@@ -99,28 +121,31 @@ def stage(settings: Settings, database: Engine, tmp_path: Path) -> Iterator[Stag
         connection.execute(UNVERIFIED.delete())
     made = Stage(settings, database, tmp_path / "keys")
     yield made
-    made.client.delete(made.key, f"{settings.namespace}:workers:announced")
+    made.client.delete(made.key, *made.client.keys(f"{settings.namespace}:*"))
     made.client.close()
+
+
+def denied(number: str, worker: str = WORKER, count: int = 1, target: str = "") -> DeniedReport:
+    kind = DeniedKind(Action.WHOAMI, "unsigned", target)
+    return DeniedReport(kind, worker, to_us(datetime.now(UTC)), count, number)
 
 
 def test_a_full_stream_takes_what_somebody_signed_and_counts_what_nobody_signed(
     stage: Stage,
 ) -> None:
-    events = VerbEvents(stage.client, stage.settings.namespace, 10)
-    for _ in range(8):
-        events.append(stage.event("", "unsigned"), essential=False)
+    reports = stage.reports(budget=10)
+    for number in range(8):
+        reports.write(denied(f"{number}", count=2))
     assert len(stage.entries()) == 6
     gaps = stage.client.hgetall(f"{stage.settings.namespace}:lifecycle:gaps")
-    assert gaps == {b"denied_verb": b"2"}
-    events.append(stage.event(stage.signed()), essential=True)
+    assert gaps == {b"denied_verb": b"4"}
+    stage.done(stage.signed())
     assert len(stage.entries()) == 7
 
 
 def test_what_is_stored_again_is_one_row(stage: Stage) -> None:
     credential = stage.signed()
-    VerbEvents(stage.client, stage.settings.namespace, 100).append(
-        stage.event(credential), essential=True
-    )
+    stage.done(credential)
     for _ in range(3):
         with stage.database.begin() as connection:
             stage.store(connection)
@@ -129,9 +154,7 @@ def test_what_is_stored_again_is_one_row(stage: Stage) -> None:
 
 def test_a_denial_of_a_verified_caller_is_a_row_of_its_own(stage: Stage) -> None:
     credential = stage.signed()
-    VerbEvents(stage.client, stage.settings.namespace, 100).append(
-        stage.event(credential, "not_permitted"), essential=True
-    )
+    stage.done(credential, "not_permitted")
     with stage.database.begin() as connection:
         stage.store(connection)
     assert stage.rows(credential) == [("anna@example.com", "denied")]
@@ -139,9 +162,7 @@ def test_a_denial_of_a_verified_caller_is_a_row_of_its_own(stage: Stage) -> None
 
 def test_a_mirror_without_a_key_ring_counts_and_stores_no_credential(stage: Stage) -> None:
     credential = stage.signed()
-    VerbEvents(stage.client, stage.settings.namespace, 100).append(
-        stage.event(credential), essential=True
-    )
+    stage.done(credential)
     assert all(is_verb(entry) for entry in stage.entries())
     stream = LifecycleStream(stage.client, stage.settings.namespace, "one")
     feed = EventFeed(stage.database, stream, SYSTEM_CLOCK)
@@ -155,11 +176,10 @@ def test_a_mirror_without_a_key_ring_counts_and_stores_no_credential(stage: Stag
 
 
 def test_a_denial_brings_its_cause_and_none_of_the_senders_text(stage: Stage) -> None:
-    events = VerbEvents(stage.client, stage.settings.namespace, 100)
-    broadcasts = Broadcasts(stage.verifier, events)
+    broadcasts = stage.worker()
     for text in ("x" * 60_000, "", None, stage.signed(timedelta(minutes=16))):
         broadcasts.whoami(WORKER, text)
-    assert all(len(str(entry.fields)) < 250 for entry in stage.entries())
+    assert all(len(str(entry.fields)) < 270 for entry in stage.entries())
     stage.client.xadd(stage.key, stage.event("", "any-text").fields())
     stage.stored()
     assert stage.counts() == {"malformed": 2, "unsigned": 2, "expired": 1}
@@ -227,8 +247,7 @@ def test_the_longest_credential_that_a_worker_takes_is_audited(stage: Stage) -> 
     names = [f"exec.{number}@node-{number:04}.example.com" for number in range(1200)]
     credential = stage.signed(workers=[WORKER, *names])
     assert 45_000 < len(credential) <= LONGEST_CREDENTIAL
-    events = VerbEvents(stage.client, stage.settings.namespace, 100)
-    assert "subject" in Broadcasts(stage.verifier, events).whoami(WORKER, credential)
+    assert "subject" in stage.worker().whoami(WORKER, credential)
     stage.stored()
     assert stage.counts() == {}
     with stage.database.connect() as connection:
@@ -240,8 +259,7 @@ def test_the_longest_credential_that_a_worker_takes_is_audited(stage: Stage) -> 
 
 @pytest.mark.parametrize("worker", ["w" * 256, "a\u202eb@host", ""])
 def test_what_the_mirror_would_not_store_is_not_carried_out(stage: Stage, worker: str) -> None:
-    events = VerbEvents(stage.client, stage.settings.namespace, 100)
-    answer = Broadcasts(stage.verifier, events).whoami(worker, stage.signed())
+    answer = stage.worker().whoami(worker, stage.signed())
     assert answer["denied"] == "not_audited"
     assert stage.entries() == []
 
@@ -249,14 +267,12 @@ def test_what_the_mirror_would_not_store_is_not_carried_out(stage: Stage, worker
 def test_a_worker_whose_clock_differs_from_that_of_redis_does_not_carry_out_the_verb(
     stage: Stage,
 ) -> None:
-    events = VerbEvents(stage.client, stage.settings.namespace, 100)
-    verifier = Verifier(stage.settings, _SlowClock())
     credential = stage.signed(timedelta(minutes=6))
-    answer = Broadcasts(verifier, events).whoami(WORKER, credential)
+    answer = stage.worker(_SlowClock()).whoami(WORKER, credential)
     assert answer["denied"] == "not_audited"
     assert "clocks" in answer["why"]
-    stage.stored()
-    assert stage.rows(credential) == []
+    assert stage.entries() == []
+    assert "subject" in stage.worker().whoami(WORKER, credential)
 
 
 class _SlowClock(SystemClock):
@@ -280,3 +296,124 @@ def test_a_flood_of_denials_is_counted_by_few_statements(stage: Stage) -> None:
     remove(stage.database, "before_cursor_execute", note)
     assert sum(stage.counts().values()) == 500
     assert len([one for one in statements if "unverified_denials" in one]) <= 2 * 62
+
+
+def test_one_broadcast_is_one_denial_whatever_the_number_of_workers(stage: Stage) -> None:
+    workers = [stage.worker() for _ in range(3)]
+    for _ in range(4):
+        for number, worker in enumerate(workers):
+            worker.whoami(f"exec{number}@host", None)
+    workers[0].whoami("exec0@host", None, "only the first")
+    workers[2].whoami("exec2@host", None, "only the last")
+    stage.stored()
+    assert stage.counts() == {"unsigned": 6}
+
+
+def test_a_flood_of_unsigned_broadcasts_fills_neither_redis_nor_postgres(stage: Stage) -> None:
+    workers = [stage.worker() for _ in range(3)]
+    stage.client.ping()
+    before = stage.client.info("memory")["used_memory"]
+    for _ in range(10_000):
+        for number, worker in enumerate(workers):
+            worker.whoami(f"exec{number}@host", "x" * 60_000)
+    for worker in workers:
+        worker.denied.report(stage.reports())
+    assert len(stage.entries()) <= 3 * (AT_ONCE + 1)
+    assert stage.client.info("memory")["used_memory"] - before < 100_000
+    stage.stored()
+    assert stage.counts() == {"malformed": 10_000}
+
+
+def test_the_counts_of_a_kind_end_so_that_new_workers_are_counted_too(stage: Stage) -> None:
+    reports = stage.reports()
+    reports.write(denied("a", count=5))
+    [key] = stage.client.keys(f"{stage.settings.namespace}:broadcasts:denied:*")
+    left_s = stage.client.ttl(key)
+    assert 0 < left_s <= WINDOW_S
+    # A later report does not lengthen the window.
+    stage.client.expire(key, 100)
+    reports.write(denied("b", "new@host", count=6))
+    assert stage.client.ttl(key) <= 100
+    stage.client.delete(key)
+    reports.write(denied("c", "new@host"))
+    stage.stored()
+    assert stage.counts() == {"unsigned": 5 + 1 + 1}
+
+
+@search(max_examples=60, suppress_health_check=list(HealthCheck))
+@given(
+    written=st.lists(
+        st.tuples(
+            st.sampled_from(["a@host", "b@host", "c@host 7"]),
+            st.sampled_from(["", "one", "other"]),
+            st.integers(1, 50),
+            st.integers(1, 3),
+        ),
+        max_size=25,
+    )
+)
+def test_the_stream_has_the_most_that_one_worker_counted_of_each_kind(
+    stage: Stage, written: list[tuple[str, str, int, int]]
+) -> None:
+    stage.client.delete(*stage.client.keys(f"{stage.settings.namespace}:*"), stage.key)
+    counts: Counter[tuple[str, str]] = Counter()
+    for number, (worker, target, count, times) in enumerate(written):
+        counts[target, worker] += count
+        for _ in range(times):
+            stage.reports(10_000).write(denied(f"p-{number}", worker, count, target))
+    most = [
+        max(count for (target, _), count in counts.items() if target == one)
+        for one in {target for target, _ in counts}
+    ]
+    appended = [VerbEvent.parse(entry.fields) for entry in stage.entries()]
+    assert sum(event.count for event in appended) == sum(most)
+
+
+def test_a_worker_that_is_started_again_takes_no_copy_of_a_broadcast(stage: Stage) -> None:
+    credential = stage.signed()
+    answer = stage.worker().whoami(WORKER, credential)
+    assert stage.worker().whoami(WORKER, credential) == answer
+    assert len(stage.entries()) == 1
+    # Each worker has the broadcast as its own.
+    assert stage.worker().whoami("other@host", credential)["worker"] == "other@host"
+    assert len(stage.entries()) == 2
+
+
+def test_a_nonce_stays_in_redis_until_no_worker_takes_it_and_no_longer(stage: Stage) -> None:
+    stage.worker().whoami(WORKER, stage.signed(timedelta(minutes=2)))
+    [key] = stage.client.keys(f"{stage.settings.namespace}:broadcast:*")
+    # 8 minutes of the credential, 5 that a worker allows, 5 by which its clock may differ.
+    assert 17 * 60 < stage.client.ttl(key) <= 18 * 60
+
+
+def test_a_denial_of_a_verified_caller_is_answered_alike_after_a_restart(stage: Stage) -> None:
+    credential = stage.signed()
+    call = call_of_broadcast(stage.settings.namespace, WHOAMI)
+    verified = stage.verifier.authenticate(credential, call)
+    first = VerbEvents(stage.client, stage.settings.namespace)
+    first.bind(
+        stage.event(credential, "not_permitted"), verified.claims.nonce, verified.nonce_expires_at
+    )
+    assert stage.worker().whoami(WORKER, credential)["denied"] == "not_permitted"
+    assert len(stage.entries()) == 1
+
+
+def test_what_redis_did_before_its_reply_was_lost_is_this_processs_first_call(
+    stage: Stage,
+) -> None:
+    events, credential = VerbEvents(stage.client, stage.settings.namespace), stage.signed()
+    ends_s = datetime.now(UTC).timestamp() + 600
+    for _ in range(2):
+        assert events.bind(stage.event(credential), "n" * 32, ends_s) == Bound(True, "")
+    later = VerbEvents(stage.client, stage.settings.namespace)
+    assert later.bind(stage.event(credential), "n" * 32, ends_s) == Bound(False, "")
+    assert len(stage.entries()) == 1
+
+
+def test_a_stream_that_takes_no_entry_binds_no_nonce(stage: Stage) -> None:
+    credential = stage.signed()
+    stage.client.set(stage.key, "not a stream")
+    assert stage.worker().whoami(WORKER, credential)["denied"] == "not_audited"
+    stage.client.delete(stage.key)
+    assert "subject" in stage.worker().whoami(WORKER, credential)
+    assert len(stage.entries()) == 1

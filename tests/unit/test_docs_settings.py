@@ -181,6 +181,12 @@ LIMITS = {
     "an intent that is postponed": ["relay.relay:_LONGEST_WAIT_S"],
     "the audit log is sealed": ["audit.sealer:EVERY_S"],
     "denials without an identity": ["audit.unverified_denials:MOST_A_MINUTE"],
+    "denied broadcasts": [
+        "engine.denied_broadcasts:AT_ONCE",
+        "records.live_workers:BEAT_S",
+        "engine.denied_broadcasts:MOST_TARGETS",
+        "records.denied_broadcasts:WINDOW_S",
+    ],
     "findings of `audit verify` that are named": ["audit.verify_findings:EXAMPLES"],
     "retention of outbox, counts and audit log": [
         "relay.retention:EVERY_S",

@@ -14,6 +14,7 @@ from kombu.transport import virtual
 
 from taskyard.broker import keep_packed, keep_transport, read_any_header, settle_queues
 from taskyard.clock import to_us
+from taskyard.engine.broadcast_node import receive_broadcasts
 from taskyard.engine.broker_reconnect import (
     CALM_S,
     LONGEST_S,
@@ -75,6 +76,8 @@ class JobConsumer(Consumer):  # type: ignore[misc]
     _flush_entry: Any = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # Celery's own step makes the receiver of control commands, within this call.
+        receive_broadcasts(kwargs["app"])
         super().__init__(*args, **kwargs)
         self._reconnecting = Reconnecting(self.app.taskyard.refusals)
         messages = CeleryMessages(self)

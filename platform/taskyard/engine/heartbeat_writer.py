@@ -70,7 +70,8 @@ class _Beats(threading.Thread):
 
     def run(self) -> None:
         """Write heartbeats until the worker ends."""
-        settings = self._worker.app.taskyard.settings
+        context = self._worker.app.taskyard
+        settings = context.settings
         with closing(connect(settings.need_redis_url(), retries=0)) as client:
             fleet = Fleet(client, settings.namespace)
             beats = 0
@@ -79,7 +80,10 @@ class _Beats(threading.Thread):
                 beats += 1
                 if beats % _FORGETS_EVERY == 0:
                     self._try(fleet.forget_old)
+                if not self._failing:
+                    context.report_denied(client)
                 self.ending.wait(BEAT_S)
+            context.report_denied(client)
             self._try(lambda: self._leave(fleet))
 
     def _try(self, step: Callable[[], None]) -> None:

@@ -12,7 +12,10 @@ from taskyard.access.broadcast_calls import WHOAMI, call_at
 from taskyard.access.credential_faults import Fault
 from taskyard.access.verify_credential import Verified, Verifier
 from taskyard.clock import to_us
+from taskyard.engine.broadcast_node import TARGET
+from taskyard.engine.denied_broadcasts import DeniedBroadcasts
 from taskyard.errors import CredentialRefused, NotPermitted
+from taskyard.records.denied_broadcasts import DeniedKind
 from taskyard.records.verb_events import VerbEvent, VerbEvents
 from taskyard.wire.redacted_logs import logger
 
@@ -31,22 +34,26 @@ class Broadcasts:
     """The signed broadcasts that one worker gets, with the answers to them.
 
     While a nonce is valid, the worker keeps its answer under it. A copy of a broadcast has the
-    same nonce, so it gets the same answer and counts as the same call.
+    same nonce, so it gets the same answer and counts as the same call. Redis keeps the nonce too,
+    for a worker that is started again.
     """
 
-    def __init__(self, verifier: Verifier, events: VerbEvents) -> None:
-        self._verifier, self._events = verifier, events
+    def __init__(self, verifier: Verifier, events: VerbEvents, denied: DeniedBroadcasts) -> None:
+        self._verifier, self._events, self.denied = verifier, events, denied
         self._answers: dict[str, tuple[float, dict[str, Any]]] = {}
 
-    def whoami(self, worker: str, credential: object) -> dict[str, Any]:
-        """Return who has signed the broadcast, or why it is denied."""
+    def whoami(self, worker: str, credential: object, target: str = "") -> dict[str, Any]:
+        """Return who has signed the broadcast, or why it is denied.
+
+        `target` distinguishes broadcasts that were sent to other workers.
+        """
         verb = Action.WHOAMI
         try:
             call = call_at(self._verifier.audience, verb, worker)
             verified = self._verifier.verify(credential, call)
         except CredentialRefused as error:
             # The text of an unknown sender may be large, and proves nothing: its cause is enough.
-            self._append(self._event(verb, worker, None, error.code), essential=False)
+            self.denied.add(worker, DeniedKind(verb, error.code, target))
             return _denied(error.code, error)
         nonce = verified.claims.nonce
         self._forget()
@@ -65,56 +72,26 @@ class Broadcasts:
             who.permit(verb)
         except NotPermitted as error:
             denied = error
-        code = "" if denied is None else _NOT_PERMITTED
-        try:
-            appended = self._append(self._event(verb, worker, credential, code), essential=True)
-        except ValueError as error:
-            return _not_audited(verb, worker, error)
-        if not appended:
-            return _denied(
-                _NOT_AUDITED,
-                "Redis did not store the audit event of this broadcast. Try "
-                "again when Redis answers",
-            )
-        if denied is not None:
-            return _denied(code, denied)
-        return {"worker": worker, "subject": who.subject, "role": who.role.value, "via": who.via}
-
-    def _event(self, verb: Action, worker: str, credential: object, code: str) -> VerbEvent:
-        return VerbEvent(
+        event = VerbEvent(
             verb=verb,
             worker=worker,
             at_us=to_us(self._verifier.clock.now()),
-            code=code,
-            credential=credential if isinstance(credential, str) else "",
+            code="" if denied is None else _NOT_PERMITTED,
+            credential=str(credential),
         )
-
-    def _append(self, event: VerbEvent, *, essential: bool) -> bool:
-        """Write the audit event; return False if Redis does not store it.
-
-        The worker's loop continues without Redis.
-        """
         try:
-            self._events.append(event, essential=essential)
-        except RedisError as error:
-            log.error(
-                "the broadcast %s to worker %s has no audit event, because Redis did not "
-                "store it: %s",
-                event.verb,
-                event.worker,
-                error,
-                extra={"action": "verb_not_audited", "verb": event.verb.value},
-            )
-            return False
-        if event.code:
-            log.warning(
-                "the broadcast %s to worker %s is denied: %s",
-                event.verb,
-                event.worker,
-                event.code,
-                extra={"action": "broadcast_denied", "verb": event.verb.value, "code": event.code},
-            )
-        return True
+            bound = self._events.bind(event, verified.claims.nonce, verified.nonce_expires_at)
+        except (ValueError, RedisError) as error:
+            return _not_audited(verb, worker, error)
+        if bound.first and denied is not None:
+            _log_denial(event)
+        # A verb with an effect must do it only where this is the first call. A copy gets the first
+        # call's answer, also if that worker was killed before it answered.
+        if denied is None and bound.code:
+            denied = NotPermitted(f"the first call with this credential was denied: {bound.code}")
+        if denied is not None:
+            return _denied(_NOT_PERMITTED, denied)
+        return {"worker": worker, "subject": who.subject, "role": who.role.value, "via": who.via}
 
     def _forget(self) -> None:
         now_s = self._verifier.clock.now().timestamp()
@@ -123,7 +100,17 @@ class Broadcasts:
             del self._answers[nonce]
 
 
-def _not_audited(verb: Action, worker: str, error: ValueError) -> dict[str, Any]:
+def _log_denial(event: VerbEvent) -> None:
+    log.warning(
+        "the broadcast %s to worker %s is denied: %s",
+        event.verb,
+        event.worker,
+        event.code,
+        extra={"action": "broadcast_denied", "verb": event.verb.value, "code": event.code},
+    )
+
+
+def _not_audited(verb: Action, worker: str, error: ValueError | RedisError) -> dict[str, Any]:
     log.error(
         "%s at %s is not carried out, since it cannot be audited: %s",
         verb,
@@ -131,7 +118,11 @@ def _not_audited(verb: Action, worker: str, error: ValueError) -> dict[str, Any]
         error,
         extra={"action": "verb_not_audited", "verb": verb.value},
     )
-    return _denied(_NOT_AUDITED, f"the audit event would not be stored: {error}")
+    if isinstance(error, ValueError):
+        why = f"the audit event would not be stored: {error}"
+    else:
+        why = "Redis did not store the audit event of this broadcast. Try again when Redis answers"
+    return _denied(_NOT_AUDITED, why)
 
 
 def _denied(code: str, why: object) -> dict[str, Any]:
@@ -153,5 +144,8 @@ def whoami(state: Any, taskyard_credential: object = None, **_: Any) -> dict[str
             "Taskyard is not installed on this worker's app, so "
             "the worker cannot verify signatures",
         )
-    answer: dict[str, Any] = context.broadcasts.whoami(str(state.hostname), taskyard_credential)
+    target = str(state.get(TARGET) or "")
+    answer: dict[str, Any] = context.broadcasts.whoami(
+        str(state.hostname), taskyard_credential, target
+    )
     return answer

@@ -7,10 +7,13 @@ import random
 from functools import cached_property
 from typing import Any
 
+import redis
+
 from taskyard.access.verify_credential import Verifier
 from taskyard.broker import Publisher, make_publisher
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.deadletters import LetterBox
+from taskyard.engine.denied_broadcasts import DeniedBroadcasts
 from taskyard.engine.lease_releases import Releases
 from taskyard.engine.ports import WorkerPorts
 from taskyard.engine.process_memory import ProcessMemory
@@ -18,6 +21,7 @@ from taskyard.engine.read_message import broker_queue
 from taskyard.engine.signed_broadcasts import Broadcasts
 from taskyard.jobs import Catalogue
 from taskyard.records import Record, Records
+from taskyard.records.denied_broadcasts import DeniedReports
 from taskyard.records.verb_events import VerbEvents
 from taskyard.runner import Rules, Runner
 from taskyard.runner.attempt_steps import AttemptSteps
@@ -72,9 +76,19 @@ class WorkerContext:
     @cached_property
     def broadcasts(self) -> Broadcasts:
         """Return the signed broadcasts of this worker, in the main process."""
+        client = self.records.client
+        denied = DeniedBroadcasts(self._denied_reports(client), SYSTEM_CLOCK)
+        events = VerbEvents(client, self.settings.namespace)
+        return Broadcasts(Verifier(self.settings), events, denied)
+
+    def report_denied(self, client: redis.Redis) -> None:
+        """Report denied broadcasts by `client`, in the thread of the heartbeats."""
+        if "broadcasts" in self.__dict__:
+            self.broadcasts.denied.report(self._denied_reports(client))
+
+    def _denied_reports(self, client: redis.Redis) -> DeniedReports:
         budget = self.settings.lifecycle_max_events
-        events = VerbEvents(self.records.client, self.settings.namespace, budget)
-        return Broadcasts(Verifier(self.settings), events)
+        return DeniedReports(client, self.settings.namespace, budget)
 
     @cached_property
     def steps(self) -> AttemptSteps:

@@ -86,9 +86,9 @@ class _Denials:
         self._now = now
         self._counts: Counter[tuple[str, datetime]] = Counter()
 
-    def add(self, code: str, at: datetime | None = None) -> None:
+    def add(self, code: str, at: datetime | None = None, count: int = 1) -> None:
         within = self._now if at is None else min(max(at, self._now - _TOO_OLD), self._now)
-        self._counts[code, within.replace(second=0, microsecond=0)] += 1
+        self._counts[code, within.replace(second=0, microsecond=0)] += count
 
     def store(self, connection: Connection) -> None:
         # The same order everywhere prevents deadlocks.
@@ -106,7 +106,8 @@ def _store(
     known: bool,
 ) -> None:
     if not event.credential:
-        denials.add(event.code if event.code in _FAULTS else Fault.UNSIGNED, event.at)
+        code = event.code if event.code in _FAULTS else Fault.UNSIGNED
+        denials.add(code, event.at, event.count)
         return
     try:
         call = call_at(verifier.audience, event.verb, event.worker)

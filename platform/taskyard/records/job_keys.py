@@ -36,6 +36,14 @@ class Keys:
         """The workers that carried out signed broadcasts, by the time of their last one."""
         return f"{self.namespace}:workers:announced"
 
+    def broadcast(self, nonce: str, worker: str) -> str:
+        """The key that binds the nonce of a signed broadcast to its first call at a worker."""
+        return f"{self.namespace}:broadcast:{nonce}:{worker}"
+
+    def denied(self, kind: str) -> str:
+        """The counts of denied broadcasts of one kind: by worker, and what the stream has."""
+        return f"{self.namespace}:broadcasts:denied:{kind}"
+
     @property
     def prefix(self) -> str:
         """The prefix of the keys of the broker, and of Celery's own keys."""

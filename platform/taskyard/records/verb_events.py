@@ -1,12 +1,12 @@
 """Verbs of processes without Postgres: entries of the lifecycle stream with their credential.
 
 The mirror verifies the credential again and writes the audit rows. A verb of a verified caller is
-essential and is never left out. Denials without an identity are left out, and counted, where the
-stream is over 60 % of its budget: anyone who can publish can cause any number of them.
+essential and is never left out of the stream.
 """
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -18,28 +18,60 @@ from taskyard.access import Action
 from taskyard.access.verify_credential import CLOCKS_MAY_DIFFER, LONGEST_CREDENTIAL
 from taskyard.clock import from_us, us_of
 from taskyard.records.job_keys import Keys
-from taskyard.records.script_source import thin_at
+from taskyard.store import Argument, Script
 from taskyard.wire.control_characters import STEERING
 from taskyard.wire.stamp_header import LONGEST_ID
 
-__all__ = ["VERB_FIELD", "VerbEvent", "VerbEvents", "announced", "entry_time"]
+__all__ = [
+    "MOST_DENIED",
+    "VERB_FIELD",
+    "Bound",
+    "VerbEvent",
+    "VerbEvents",
+    "announced",
+    "entry_time",
+]
 
 VERB_FIELD: Final = b"verb"
 """Entries of the stream with this field are verbs; all others are of jobs."""
 # Longer than a mirror lags behind.
 _ANNOUNCED_FOR: Final = timedelta(days=30)
-_LEFT_OUT: Final = "denied_verb"
+MOST_DENIED: Final = 1_000_000
+"""One entry counts at most as many denials: what a worker denied in some seconds."""
+# The key of a nonce holds the process whose call was the first, and why that was denied. It stays
+# until no worker takes the credential, whose clock may be as far behind as the check allows. The
+# entry is appended first: where that fails, the nonce is not bound.
+# KEYS: nonce, announced workers, stream. ARGV: process, code, worker, time of the event, how far
+# clocks may differ, end of the credential (ms), how long names are kept, fields of the entry.
+_BIND: Final = Script("""
+local bound = redis.call('GET', KEYS[1])
+if bound then return bound end
+local time = redis.call('TIME')
+local now, at, differ = time[1] * 1000000 + time[2], tonumber(ARGV[4]), tonumber(ARGV[5])
+if math.abs(now - at) > differ then return '' end
+redis.call('XADD', KEYS[3], '*', unpack(ARGV, 8))
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', string.format('%.0f', at - ARGV[7]))
+redis.call('ZADD', KEYS[2], ARGV[4], ARGV[3])
+bound = ARGV[1] .. ' ' .. ARGV[2]
+local left_ms = math.ceil(ARGV[6] + (differ - now) / 1000)
+redis.call('SET', KEYS[1], bound, 'PX', string.format('%.0f', math.max(left_ms, 1)))
+return bound
+""")
 
 
 @dataclass(frozen=True, slots=True)
 class VerbEvent:
-    """A verb that `worker` carried out or denied; `code` is why it was denied, otherwise empty."""
+    """A verb that `worker` carried out or denied; `code` is why it was denied, otherwise empty.
+
+    `count` is how many denials of unverified callers one entry stands for.
+    """
 
     verb: Action
     worker: str
     at_us: int
     code: str = ""
     credential: str = field(default="", repr=False)
+    count: int = 1
 
     @property
     def at(self) -> datetime:
@@ -54,6 +86,7 @@ class VerbEvent:
             "at": self.at_us,
             "code": self.code,
             "credential": self.credential[:LONGEST_CREDENTIAL],
+            "count": self.count,
         }
 
     @classmethod
@@ -66,6 +99,7 @@ class VerbEvent:
             at_us=int(texts.get("at", "")),
             code=texts.get("code", ""),
             credential=texts.get("credential", ""),
+            count=int(texts.get("count", "1")),
         )
         event.check()
         return event
@@ -77,58 +111,59 @@ class VerbEvent:
             raise ValueError(
                 f"the field 'worker' is not the name of a worker: {self.worker[:60]!r}"
             )
+        if not 0 < self.count <= MOST_DENIED:
+            raise ValueError(
+                f"expected a count from 1 to {MOST_DENIED} in the field 'count', got {self.count}"
+            )
         try:
             _ = self.at
         except (OverflowError, OSError) as error:
             raise ValueError(f"the field 'at' is not a time in microseconds: {error}") from error
 
-    def check_appended(self, entry_id: str) -> None:
-        """Raise ValueError if the event's time is not the time when its entry was appended.
 
-        Redis chooses the id of an entry, and its time; the event's time comes from whoever
-        appended it.
-        """
-        if abs(self.at - entry_time(entry_id)) > CLOCKS_MAY_DIFFER:
-            raise ValueError(
-                f"the clocks of the worker and of Redis differ by over {CLOCKS_MAY_DIFFER}. Set "
-                "them"
-            )
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """Whether a call is the first with its nonce; `code` is why the first was denied, or empty."""
+
+    first: bool
+    code: str
 
 
 class VerbEvents:
     """Appends a worker's verbs to the lifecycle stream."""
 
-    def __init__(self, client: redis.Redis, namespace: str, budget: int) -> None:
-        self._client, self._keys, self._thin_at = client, Keys(namespace), thin_at(budget)
+    def __init__(self, client: redis.Redis, namespace: str) -> None:
+        self._client, self._keys = client, Keys(namespace)
+        # One for each process: a process that is started again does not repeat what was done.
+        self._process = secrets.token_hex(8)
 
-    def append(self, event: VerbEvent, *, essential: bool) -> None:
-        """Append the event; raises redis-py's errors.
+    def bind(self, event: VerbEvent, nonce: str, expires_at_s: float) -> Bound:
+        """Bind a nonce to this worker's first call with it, and append the event of that call.
 
-        Raises ValueError if the mirror will not store an essential event: its verb must not be
-        done. Such an event announces its worker in the same step.
+        Both are one step, which also announces the worker. `expires_at_s` is when the worker takes
+        the credential no more, in seconds since 1970 by its own clock. Raises ValueError if the
+        mirror would not store the event, and redis-py's errors: the verb must not be done then. If
+        it is not known whether Redis did the step, the same process may call again and is the
+        first call still.
         """
-        if essential:
-            self._append_announced(event)
-        elif self._client.xlen(self._keys.lifecycle) >= self._thin_at:
-            self._client.hincrby(self._keys.gaps, _LEFT_OUT)
-        else:
-            self._client.xadd(self._keys.lifecycle, _typed(event))
-
-    def _append_announced(self, event: VerbEvent) -> None:
         event.check()
-        with self._client.pipeline(transaction=True) as pipeline:
-            key = self._keys.announced
-            pipeline.zremrangebyscore(
-                key, "-inf", event.at_us - us_of(_ANNOUNCED_FOR.total_seconds())
+        keys = [self._keys.broadcast(nonce, event.worker), self._keys.announced]
+        limits = [
+            event.at_us,
+            us_of(CLOCKS_MAY_DIFFER.total_seconds()),
+            int(expires_at_s * 1000),
+            us_of(_ANNOUNCED_FOR.total_seconds()),
+        ]
+        head: list[Argument] = [self._process, event.code, event.worker, *limits]
+        fields: list[Argument] = [part for pair in event.fields().items() for part in pair]
+        reply = _BIND(self._client, [*keys, self._keys.lifecycle], [*head, *fields])
+        process, _, code = (reply if isinstance(reply, str) else reply.decode()).partition(" ")
+        if not process:
+            raise ValueError(
+                f"the clocks of the worker and of Redis differ by over {CLOCKS_MAY_DIFFER}. Set "
+                "them"
             )
-            pipeline.zadd(key, {event.worker: event.at_us})
-            pipeline.xadd(self._keys.lifecycle, _typed(event))
-            *_, entry_id = pipeline.execute()
-        event.check_appended(entry_id if isinstance(entry_id, str) else entry_id.decode())
-
-
-def _typed(event: VerbEvent) -> dict[Any, Any]:
-    return dict(event.fields())
+        return Bound(process == self._process, code)
 
 
 def announced(client: redis.Redis, namespace: str, workers: Collection[bytes]) -> frozenset[bytes]:
