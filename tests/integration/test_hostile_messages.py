@@ -198,12 +198,19 @@ def test_an_installed_app_records_each_hostile_message_or_leaves_its_letter(
         why=lambda: f"{untold()} {waiting()}\n{app.logs()}",
     )
     assert not worker.ended, worker.log[-5000:]
-    letters = by_mark(app.at_broker.letters())
-    endings = sent.endings(
-        Counter(app.notes("marks")), letters, lambda job_id: app.record(job_id).get("state", "")
-    )
     watched = (FAILED_AFTER_IT_RAN,) if app.mode == "observe" else ()
-    assert not sent.odd(endings, RECORDED, DEAD, *watched)
+
+    def odd() -> str:
+        endings = sent.endings(
+            Counter(app.notes("marks")),
+            by_mark(app.at_broker.letters()),
+            lambda job_id: app.record(job_id).get("state", ""),
+        )
+        return sent.odd(endings, RECORDED, DEAD, *watched)
+
+    # What is only watched is recorded by a thread, after the task has run.
+    eventually(lambda: not odd(), "each has its ending", why=odd)
+    letters = by_mark(app.at_broker.letters())
     assert not wrong_queues(letters, sent.queue)
 
 

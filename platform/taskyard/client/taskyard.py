@@ -260,7 +260,10 @@ class Taskyard:
         if self._app is not None:
             # kombu shares its broker connections by URL in the whole process; those for results are
             # our own.
-            self._app.backend.result_consumer.stop()
+            consumer = self._app.backend.result_consumer
+            consumer.stop()
+            # A result that is collected later would connect again to unsubscribe.
+            consumer.subscribed_to.clear()
             self._app.backend.client.connection_pool.disconnect()
             self._app.close()
 
