@@ -19,7 +19,7 @@ from support.waiting import eventually
 from taskyard import audit
 from taskyard.access import Action, Identity, Role
 from taskyard.audit.read import Filters, list_rows
-from taskyard.control.export_audit import export_audit
+from taskyard.control.permit_audit_export import export_audit
 from taskyard.database import migrate, opened
 from taskyard.errors import NotPermitted
 

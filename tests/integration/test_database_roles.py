@@ -34,7 +34,7 @@ from taskyard.access import Token
 from taskyard.audit import archives_in, count_unverified, verify
 from taskyard.audit import write as audit_write
 from taskyard.database import RoleKind, opened, role_status, roles_sql
-from taskyard.database.roles import (
+from taskyard.database.postgres_grants import (
     FUNCTIONS,
     READER,
     READER_COLUMNS,

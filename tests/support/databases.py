@@ -13,7 +13,7 @@ from sqlalchemy.pool import NullPool
 
 from servers import Servers
 from taskyard.database import migrate, opened, roles_sql
-from taskyard.database.roles import RUNTIME_ROLE
+from taskyard.database.postgres_grants import RUNTIME_ROLE
 from taskyard.ops.embedded.port_and_passwords import Address
 from taskyard.ops.embedded.postgres import ADMINISTRATOR
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from taskyard.engine.process_memory import ProcessMemory
+from taskyard.engine.pool_process_memory import ProcessMemory
 from taskyard.wire.redacted_logs import logger
 
 log = logger(__name__)

@@ -12,7 +12,7 @@ import pytest
 from taskyard.access import Token
 from taskyard.errors import InvalidSettings
 from taskyard.ops.cli import worker
-from taskyard.ops.up import command as up
+from taskyard.ops.up import up_command as up
 from taskyard.settings import load
 
 

@@ -10,7 +10,7 @@ import pytest
 from rich.text import Text
 
 from taskyard.ops.cli import console
-from taskyard.ops.cli.checks.command import print_finding
+from taskyard.ops.cli.checks.check_command import print_finding
 from taskyard.ops.cli.checks.finding import Finding
 
 WIDTH = 60

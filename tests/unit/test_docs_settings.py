@@ -64,7 +64,7 @@ LIMITS = {
         "engine.prefork_pool:LOOK_AGAIN_S",
         "engine.prefork_pool:LOOKS",
     ],
-    "what a job's process holds": ["engine.memory_readings:INTERVAL_S"],
+    "what a job's process holds": ["engine.pool_process_memory:INTERVAL_S"],
     "a message that its task gives back a second time": ["transport.requeue:RETURN_S"],
     "what a server refuses: a permission, a key of another type, full memory": [
         "wire.lasting_failures:FIRST_WAIT_S",
@@ -84,9 +84,9 @@ LIMITS = {
     ],
     "`enqueue_many`": ["records.bulk_admission:SCRIPTS_AHEAD"],
     "concurrent calls": [
-        "client.send_requests:_SCRIPTS",
+        "client.admit_and_publish:_SCRIPTS",
         "records.bulk_admission:_TURN_BYTES",
-        "client.send_requests:_SCRIPTS_APART",
+        "client.admit_and_publish:_SCRIPTS_APART",
     ],
     "threads that share a client": ["client.shared_calls:_LANES", "client.shared_calls:_ONE_LANE"],
     "what a client keeps ready": [
@@ -230,7 +230,7 @@ LIMITS = {
     "a retry's wait": ["jobs.retry_policy:LONGEST_DELAY"],
     "an ETA": ["broker.amqp_publisher:LONGEST_WAIT_S"],
     "time limit of a type without one": ["jobs.types:DEFAULT_TIME_LIMIT_S"],
-    "drain of `taskyard up`": ["ops.up.command:DRAIN_S"],
+    "drain of `taskyard up`": ["ops.up.up_command:DRAIN_S"],
 }
 
 

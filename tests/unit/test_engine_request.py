@@ -17,8 +17,8 @@ from celery.worker import state as worker_state
 from redis.exceptions import RedisError
 
 from taskyard.clock import SYSTEM_CLOCK
+from taskyard.engine.pool_process_memory import ProcessMemory
 from taskyard.engine.ports import NoOutcome, OverTime, Report, Reported, Unanswered
-from taskyard.engine.process_memory import ProcessMemory
 from taskyard.engine.request import JobRequest
 from taskyard.engine.source_queue import HOLDER
 from taskyard.install.protected_request import ProtectedRequest

@@ -10,8 +10,8 @@ import pytest
 
 from taskyard.errors import CodedError
 from taskyard.tasks.dom import BoundedSession, Page, fetch_html, resolve
+from taskyard.tasks.dom.aria_roles import role_of
 from taskyard.tasks.dom.names import name_of
-from taskyard.tasks.dom.roles import role_of
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from taskyard.access.actions import Action, Scope
 from taskyard.access.identity import Identity
-from taskyard.access.roles import RIGHTS, Right, Role
+from taskyard.access.operator_roles import RIGHTS, Right, Role
 from taskyard.access.token_text import Token
 
 __all__ = ["RIGHTS", "Action", "Identity", "Right", "Role", "Scope", "Token"]

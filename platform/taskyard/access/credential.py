@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from taskyard.access.actions import Action
 from taskyard.access.identity import Identity
 from taskyard.access.key_files import SigningKey
-from taskyard.access.roles import Role
+from taskyard.access.operator_roles import Role
 from taskyard.errors import InvalidPayload
 
 __all__ = ["VERSION", "Call", "Claims", "arguments_hash", "call_of", "encode", "sign"]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from taskyard.access.actions import Action, Scope
-from taskyard.access.roles import RIGHTS, Role
+from taskyard.access.operator_roles import RIGHTS, Role
 from taskyard.errors import NotPermitted
 
 __all__ = ["Identity"]

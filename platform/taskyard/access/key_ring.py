@@ -24,7 +24,7 @@ from pydantic import (
 
 from taskyard.access.actions import Action
 from taskyard.access.identity import Identity
-from taskyard.access.roles import Role
+from taskyard.access.operator_roles import Role
 from taskyard.errors import InvalidSettings
 from taskyard.wire.control_characters import STEERING
 

@@ -17,7 +17,6 @@ from kombu import Connection
 from kombu.exceptions import OperationalError
 from kombu.transport.native_delayed_delivery import calculate_routing_key, level_name
 
-from taskyard.broker.app_queues import own_priority, queue_name
 from taskyard.broker.batch_confirms import Batch, Confirms, Parcel
 from taskyard.broker.confirmed_publish import publish_confirmed
 from taskyard.broker.connection import connection
@@ -29,6 +28,7 @@ from taskyard.broker.delay_exchanges import (
     waits_apart,
 )
 from taskyard.broker.outgoing_message import Outgoing
+from taskyard.broker.queue_name_and_priority import own_priority, queue_name
 from taskyard.broker.republished_headers import headers_of, own_headers
 from taskyard.broker.separate_connection import OwnConnection
 from taskyard.clock import seconds_of, to_us

@@ -11,10 +11,10 @@ from typing import Any
 import redis
 from redis.exceptions import RedisError, ResponseError
 
-from taskyard.broker.app_queues import own_priority, queue_name
 from taskyard.broker.connection import check_broker_url, own_layout
 from taskyard.broker.kombu_envelope import encode
 from taskyard.broker.outgoing_message import Outgoing
+from taskyard.broker.queue_name_and_priority import own_priority, queue_name
 from taskyard.broker.redis_delay import DelayStore, delay_entry
 from taskyard.broker.redis_keys import Layout
 from taskyard.broker.republished_headers import headers_of

@@ -15,9 +15,9 @@ from contextlib import closing
 from time import monotonic
 from typing import Final
 
+from taskyard.client.admit_and_publish import Sender
 from taskyard.client.event_loops import Answer, answer
 from taskyard.client.rendered_request import Outcome, Rendered
-from taskyard.client.send_requests import Sender
 from taskyard.errors import NotReplicated, PublishFailed
 from taskyard.records import Admitted
 

@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 
 from taskyard.broker import Publisher, make_app, make_publisher
 from taskyard.broker.connection import same_redis
+from taskyard.client.admit_and_publish import Sender
 from taskyard.client.awaited_results import AwaitedResults
 from taskyard.client.check_request import (
     CheckedRequest,
@@ -27,7 +28,6 @@ from taskyard.client.job_handle import JobHandle
 from taskyard.client.render_message import Renderer
 from taskyard.client.rendered_request import Outcome
 from taskyard.client.result_listener import Listener
-from taskyard.client.send_requests import Sender
 from taskyard.client.shared_calls import SharedCalls
 from taskyard.errors import InvalidSettings, NotReplicated, PublishFailed
 from taskyard.jobs import Catalogue, registry

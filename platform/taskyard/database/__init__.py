@@ -3,7 +3,7 @@
 from taskyard.database.connect import engine, opened
 from taskyard.database.migrate import SchemaStatus, check, encoding_fault, migrate
 from taskyard.database.partitions import create_partitions, drop_partitions_before
-from taskyard.database.roles import RoleKind, RoleStatus, role_status, roles_sql
+from taskyard.database.postgres_grants import RoleKind, RoleStatus, role_status, roles_sql
 
 __all__ = [
     "RoleKind",

@@ -1,6 +1,6 @@
 """The worker's engine: Taskyard's tasks, requests and consumer for Celery."""
 
-from taskyard.wire.celery_version import check_celery
+from taskyard.engine.require_celery_version import check_celery
 
 __all__: list[str] = []
 

@@ -15,8 +15,8 @@ from taskyard.clock import SYSTEM_CLOCK
 from taskyard.deadletters import LetterBox
 from taskyard.engine.denied_broadcasts import DeniedBroadcasts
 from taskyard.engine.lease_releases import Releases
+from taskyard.engine.pool_process_memory import ProcessMemory
 from taskyard.engine.ports import WorkerPorts
-from taskyard.engine.process_memory import ProcessMemory
 from taskyard.engine.read_message import broker_queue
 from taskyard.engine.signed_broadcasts import Broadcasts
 from taskyard.jobs import Catalogue

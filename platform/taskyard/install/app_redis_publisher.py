@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from taskyard.broker import RedisPublisher
-from taskyard.broker.app_queues import own_priority
 from taskyard.broker.kombu_envelope import encode
+from taskyard.broker.queue_name_and_priority import own_priority
 from taskyard.broker.republished_headers import headers_of
 from taskyard.wire.letter_envelope import RawMessage
 from taskyard.wire.stamp_header import Stamp

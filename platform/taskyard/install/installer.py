@@ -11,8 +11,8 @@ from celery.worker.consumer import Consumer
 
 from taskyard.engine.delay_promoter import Promoter
 from taskyard.engine.heartbeat_writer import Presence
-from taskyard.engine.memory_readings import MemoryWatch
-from taskyard.engine.refuse_credentials import RefuseCredentials
+from taskyard.engine.operator_credentials_bootstep import RefuseCredentials
+from taskyard.engine.pool_process_memory import MemoryWatch
 from taskyard.errors import InvalidSettings
 from taskyard.install.adopt_task import adopt
 from taskyard.install.app_broker import AppBroker

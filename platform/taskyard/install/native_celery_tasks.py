@@ -12,8 +12,8 @@ from taskyard.backend.record_backend import DECIDED
 from taskyard.broker import Publisher
 from taskyard.deadletters import LetterBox
 from taskyard.engine.lease_releases import Releases
+from taskyard.engine.pool_process_memory import ProcessMemory
 from taskyard.engine.ports import WorkerPorts
-from taskyard.engine.process_memory import ProcessMemory
 from taskyard.engine.worker_context import WorkerContext
 from taskyard.install.adopt_task import protect
 from taskyard.install.attempt_pipeline import TaskRunner

@@ -13,7 +13,7 @@ from typing import Any, Final
 import redis
 
 from taskyard.jobs.states import State
-from taskyard.reconcile.message_locations import MessageLocations
+from taskyard.reconcile.broker_keys_to_search import MessageLocations
 from taskyard.reconcile.record_fields import Seen
 from taskyard.reconcile.report import Budget
 from taskyard.transport.stored_messages import stored_parts

@@ -6,7 +6,7 @@ from taskyard.clock import SYSTEM_CLOCK
 from taskyard.errors import CodedError
 from taskyard.jobs import JobContext, job
 from taskyard.tasks.dom.fetch import DEFAULT_TIMEOUT_S, fetch_html
-from taskyard.tasks.execution.browserless import BrowserlessDriver
+from taskyard.tasks.execution.browserless_driver import BrowserlessDriver
 from taskyard.tasks.execution.run import raise_on_failure, run_plan
 from taskyard.tasks.healing.heal import heal
 from taskyard.tasks.locators.batch import make_batch

@@ -10,8 +10,8 @@ from taskyard.broker import make_app
 from taskyard.engine.consumer import JobConsumer
 from taskyard.engine.delay_promoter import Promoter
 from taskyard.engine.heartbeat_writer import Presence
-from taskyard.engine.memory_readings import MemoryWatch
 from taskyard.engine.over_prefetch import OverPrefetch
+from taskyard.engine.pool_process_memory import MemoryWatch
 from taskyard.engine.prefork_pool import TaskPool
 from taskyard.engine.task import make_task
 from taskyard.engine.worker_context import WorkerContext
@@ -21,7 +21,7 @@ from taskyard.jobs import Catalogue
 from taskyard.jobs.handler_registry import Registry
 from taskyard.settings import Settings
 from taskyard.workers.logs import mask_secrets
-from taskyard.workers.signing import SigningAmqp, SignsNothing
+from taskyard.workers.sign_operator_tasks import SigningAmqp, SignsNothing
 
 __all__ = ["build_app"]
 

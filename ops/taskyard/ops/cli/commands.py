@@ -12,12 +12,14 @@ __all__ = ["COMMANDS"]
 _CLI: Final = "taskyard.ops.cli"
 
 COMMANDS: Final[Mapping[str, Command | Noun]] = {
-    "up": Command("taskyard.ops.up.command", "Run everything on this machine until Ctrl-C."),
+    "up": Command("taskyard.ops.up.up_command", "Run everything on this machine until Ctrl-C."),
     "demo": Command(
-        "taskyard.ops.demo.command",
+        "taskyard.ops.demo.demo_command",
         "Show a job's way, a failure and its repair, in under a minute.",
     ),
-    "check": Command(f"{_CLI}.checks.command", "Say what is wrong, without running anything."),
+    "check": Command(
+        f"{_CLI}.checks.check_command", "Say what is wrong, without running anything."
+    ),
     "env": Command(f"{_CLI}.env", "Print every setting in force and where it comes from."),
     "migrate": Command(f"{_CLI}.migrate", "Migrate the database schema to this version."),
     "worker": Command(f"{_CLI}.worker", "Run a Celery worker for one pool.", passes_rest=True),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from taskyard.tasks.dom.aria_roles import role_of
 from taskyard.tasks.dom.names import name_of
 from taskyard.tasks.dom.page import Element, Page
-from taskyard.tasks.dom.roles import role_of
 from taskyard.tasks.models.fingerprint import Fingerprint
 
 __all__ = ["fingerprint_of"]

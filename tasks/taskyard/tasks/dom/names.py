@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
+from taskyard.tasks.dom.aria_roles import is_editable, role_of
 from taskyard.tasks.dom.page import Element, Page, squeeze
-from taskyard.tasks.dom.roles import is_editable, role_of
 
 __all__ = ["count_labelled", "elements_named", "label_texts", "name_of"]
 

@@ -17,9 +17,9 @@ from lxml import etree
 from lxml.cssselect import CSSSelector, SelectorError
 
 from taskyard.errors import CodedError
+from taskyard.tasks.dom.aria_roles import role_of
 from taskyard.tasks.dom.names import elements_named
 from taskyard.tasks.dom.page import Element, Page, squeeze
-from taskyard.tasks.dom.roles import role_of
 
 __all__ = ["resolve"]
 

@@ -6,9 +6,9 @@ from typing import Final
 
 from taskyard.clock import SYSTEM_CLOCK, Clock
 from taskyard.errors import CodedError
+from taskyard.tasks.dom.aria_roles import INTERACTIVE_ROLES, is_interactive
 from taskyard.tasks.dom.fingerprint import fingerprint_of
 from taskyard.tasks.dom.page import Element, Page
-from taskyard.tasks.dom.roles import INTERACTIVE_ROLES, is_interactive
 from taskyard.tasks.dom.selectors import resolve
 from taskyard.tasks.healing.rank import Ranked, rank
 from taskyard.tasks.locators.element import locators_for

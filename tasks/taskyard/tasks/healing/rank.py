@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from math import exp
 from typing import Final
 
-from taskyard.tasks.healing.likeness import LIKENESSES, Likeness, Pool
-from taskyard.tasks.healing.traits import Traits
+from taskyard.tasks.healing.fingerprint_parts import Traits
+from taskyard.tasks.healing.similarity_weights import LIKENESSES, Likeness, Pool
 from taskyard.tasks.models.fingerprint import Fingerprint
 
 __all__ = ["Ranked", "rank"]

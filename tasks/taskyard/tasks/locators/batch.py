@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from taskyard.clock import SYSTEM_CLOCK, Clock
 from taskyard.errors import CodedError
+from taskyard.tasks.dom.aria_roles import is_interactive
 from taskyard.tasks.dom.fingerprint import fingerprint_of
 from taskyard.tasks.dom.page import Element, Page
-from taskyard.tasks.dom.roles import is_interactive
 from taskyard.tasks.dom.selectors import resolve
 from taskyard.tasks.locators.element import locators_for, shortfall
 from taskyard.tasks.models.locators import (

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from taskyard.tasks.dom.aria_roles import role_of
 from taskyard.tasks.dom.names import label_texts, name_of
 from taskyard.tasks.dom.page import Element, Page
 from taskyard.tasks.dom.quoting import css_string, is_css_name, js_string
-from taskyard.tasks.dom.roles import role_of
 from taskyard.tasks.locators.paths import css_paths, xpaths
 from taskyard.tasks.models.locators import Locator, LocatorKind
 

@@ -18,7 +18,7 @@ from taskyard import database
 from taskyard.audit.read import COLUMNS
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.control import identify
-from taskyard.control.export_audit import export_audit
+from taskyard.control.permit_audit_export import export_audit
 from taskyard.ops.cli.audit import filters as options
 from taskyard.ops.cli.console import note, print_json
 from taskyard.ops.cli.options import Json

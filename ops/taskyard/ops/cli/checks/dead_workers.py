@@ -17,13 +17,13 @@ from taskyard.errors import TaskyardError
 from taskyard.jobs.states import State
 from taskyard.ops.cli.checks.finding import Finding
 from taskyard.ops.cli.times import age
+from taskyard.reconcile.broker_keys_to_search import survey
 from taskyard.reconcile.find_messages import find_held
-from taskyard.reconcile.held_by_dead_workers import Abandoned
-from taskyard.reconcile.jobs_of_dead_workers import begun_by_dead
-from taskyard.reconcile.message_holders import look_for_holders
-from taskyard.reconcile.message_locations import survey
+from taskyard.reconcile.message_after_worker_death import begun_by_dead
 from taskyard.reconcile.record_fields import Seen, scan_records
 from taskyard.reconcile.report import GRACE_S, Budget, Report
+from taskyard.reconcile.return_dead_workers_messages import Abandoned
+from taskyard.reconcile.unacked_message_owners import look_for_holders
 from taskyard.records import FORGOTTEN_S, Fleet, Member, Records
 from taskyard.settings import Settings
 from taskyard.store import BROKER, connect, reachable

@@ -14,12 +14,12 @@ from taskyard.broker.connection import check_broker_url
 from taskyard.clock import SYSTEM_CLOCK, from_us, us_of
 from taskyard.errors import TaskyardError
 from taskyard.jobs.states import State
+from taskyard.reconcile.broker_keys_to_search import survey
 from taskyard.reconcile.find_messages import find_held, find_of_job
-from taskyard.reconcile.jobs_of_dead_workers import MessageState, Place, look_at_message
-from taskyard.reconcile.message_holders import Return, look_for_holders
-from taskyard.reconcile.message_locations import survey
+from taskyard.reconcile.message_after_worker_death import MessageState, Place, look_at_message
 from taskyard.reconcile.record_fields import read_records
 from taskyard.reconcile.report import Budget
+from taskyard.reconcile.unacked_message_owners import Return, look_for_holders
 from taskyard.records import Fleet, Record, Records, lives
 from taskyard.settings import Settings
 from taskyard.store import BROKER, connect, reachable

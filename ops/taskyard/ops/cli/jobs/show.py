@@ -32,7 +32,7 @@ from taskyard.ops.cli.queues.queue_counts import QueueState
 from taskyard.ops.cli.queues.unserved import NO_WORKER
 from taskyard.ops.cli.target_servers import find_target
 from taskyard.ops.cli.times import age, moment
-from taskyard.reconcile.jobs_of_dead_workers import Place
+from taskyard.reconcile.message_after_worker_death import Place
 from taskyard.records import Records
 from taskyard.store import connect
 from taskyard.wire.redaction import redact, redact_text

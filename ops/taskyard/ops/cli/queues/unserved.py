@@ -7,7 +7,7 @@ from typing import Final
 from taskyard.errors import TaskyardError
 from taskyard.jobs.states import State
 from taskyard.ops.cli.console import note
-from taskyard.ops.cli.queues.app_queues import look_at_apps
+from taskyard.ops.cli.queues.count_app_queues import look_at_apps
 from taskyard.ops.cli.queues.queue_counts import QueueState, look
 from taskyard.records import Record
 from taskyard.settings import Settings

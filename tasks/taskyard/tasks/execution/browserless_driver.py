@@ -18,11 +18,11 @@ from bs4 import BeautifulSoup
 from lxml import html
 
 from taskyard.errors import CodedError
+from taskyard.tasks.dom.aria_roles import is_editable
 from taskyard.tasks.dom.fetch import DEFAULT_TIMEOUT_S, BoundedSession
 from taskyard.tasks.dom.page import Element, Page
-from taskyard.tasks.dom.roles import is_editable
 from taskyard.tasks.dom.selectors import resolve
-from taskyard.tasks.execution import forms
+from taskyard.tasks.execution import form_controls
 from taskyard.tasks.execution.driver import Sighting, Wanted, not_found, written
 from taskyard.tasks.models.flow import Selectors
 
@@ -62,7 +62,7 @@ class BrowserlessDriver:
     def change(self, selectors: Selectors, value: str) -> Sighting:
         """Give a field a value."""
         element, sighting = self._first_visible(selectors, editable=True)
-        forms.set_value(element, value)
+        form_controls.set_value(element, value)
         self._focus = element
         self._page = Page(self._page.root)
         return sighting
@@ -120,17 +120,17 @@ class BrowserlessDriver:
         raise not_found(selectors, self._url)
 
     def _click(self, element: Element) -> None:
-        actor = forms.actor_of(self._page, element)
+        actor = form_controls.actor_of(self._page, element)
         if actor is None:
             return
-        forms.require_enabled(actor)
+        form_controls.require_enabled(actor)
         self._focus = actor
         if actor.tag == "a":
             self._follow(actor.get("href") or "")
-        elif forms.is_submit(actor):
-            self._submit(forms.form_of(self._page, actor), actor)
+        elif form_controls.is_submit(actor):
+            self._submit(form_controls.form_of(self._page, actor), actor)
         else:
-            forms.toggle(self._page, actor)
+            form_controls.toggle(self._page, actor)
             self._page = Page(self._page.root)
 
     def _follow(self, href: str) -> None:
@@ -149,9 +149,9 @@ class BrowserlessDriver:
         if self._focus.tag in ("a", "button"):
             self._click(self._focus)
             return
-        form = forms.form_of(self._page, self._focus)
+        form = form_controls.form_of(self._page, self._focus)
         if form is not None:
-            self._submit(form, forms.submit_button(form))
+            self._submit(form, form_controls.submit_button(form))
 
     def _submit(self, form: Element | None, button: Element | None) -> None:
         """Send the form with its present values.

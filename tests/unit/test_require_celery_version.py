@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from taskyard.engine.require_celery_version import OLDEST, check_celery
 from taskyard.errors import UnsupportedCelery
-from taskyard.wire.celery_version import OLDEST, check_celery
 
 ROOT = Path(__file__).parents[2]
 SAID = ".".join(str(part) for part in OLDEST)

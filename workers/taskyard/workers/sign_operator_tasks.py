@@ -16,7 +16,7 @@ from celery import signals
 
 from taskyard.access.operator_tasks import OPERATOR_TASKS
 from taskyard.broker import Amqp
-from taskyard.engine.refuse_credentials import RefuseCredentials
+from taskyard.engine.operator_credentials_bootstep import RefuseCredentials
 from taskyard.errors import InvalidPayload, NotPermitted, TaskyardError
 from taskyard.settings import Settings
 from taskyard.wire.credential_argument import CREDENTIAL
@@ -34,7 +34,7 @@ def _note_worker(**_: object) -> None:
 
 # A child that is started anew, not forked, does not inherit the fact.
 signals.worker_process_init.connect(
-    _note_worker, weak=False, dispatch_uid="taskyard.workers.signing"
+    _note_worker, weak=False, dispatch_uid="taskyard.workers.sign_operator_tasks"
 )
 
 

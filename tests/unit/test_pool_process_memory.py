@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from taskyard.clock import SYSTEM_CLOCK
-from taskyard.engine.process_memory import ProcessMemory, oom_kills
+from taskyard.engine.pool_process_memory import ProcessMemory, oom_kills
 from taskyard.testing.clock import YardClock
 
 V2 = ("0::/pod/worker\n", "sys/fs/cgroup/pod/worker/memory.events")

@@ -1,6 +1,7 @@
-"""Report the memory of a pool process that died: its last measurement and the OOM kills.
+"""Measure the memory of the pool's processes, and report that of a process that died.
 
-"signal 9" alone does not distinguish an operator's `kill` from a kernel that ran out of memory.
+"signal 9" does not distinguish an operator's `kill` from a kernel that ran out of memory. So a dead
+letter names the last measurement, and whether the kernel killed processes for memory (OOM).
 """
 
 from __future__ import annotations
@@ -9,12 +10,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+from celery import bootsteps
 
 from taskyard.clock import Clock
 
-__all__ = ["ProcessMemory", "oom_kills"]
+__all__ = ["INTERVAL_S", "MemoryWatch", "ProcessMemory", "oom_kills"]
 
+INTERVAL_S: Final = 0.5
 _MIB: Final = 1_048_576
 _RESIDENT: Final = re.compile(r"^VmRSS:\s+(\d+) kB$", re.MULTILINE)
 _OOM_KILLS: Final = re.compile(r"^oom_kill (\d+)$", re.MULTILINE)
@@ -101,3 +105,30 @@ def _text(path: Path) -> str:
     except OSError:
         # It has ended, or this is not Linux.
         return ""
+
+
+class MemoryWatch(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Measures the memory of job processes every 0.5 s, in each worker's main process."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def __init__(self, consumer: Any, **kwargs: Any) -> None:
+        super().__init__(consumer, **kwargs)
+        self._entry: Any = None
+
+    def start(self, consumer: Any) -> None:
+        """Start the timer that measures memory."""
+        context = consumer.app.taskyard
+        self._entry = consumer.timer.call_repeatedly(INTERVAL_S, _measure, (context,))
+
+    def stop(self, consumer: Any) -> None:
+        """Stop the timer that measures memory."""
+        if self._entry is not None:
+            self._entry.cancel()
+            self._entry = None
+
+
+def _measure(context: Any) -> None:
+    """Measure, if the pool is there; `context` is the worker's `WorkerContext`."""
+    if context.ports is not None:
+        context.memory.look(context.ports.work.processes_of_jobs())

@@ -10,9 +10,9 @@ import pytest
 
 from support.shell import Shell
 from taskyard.access import Token
-from taskyard.engine.refuse_credentials import RefuseCredentials
+from taskyard.engine.operator_credentials_bootstep import RefuseCredentials
 from taskyard.errors import InvalidSettings
-from taskyard.ops.up.command import withheld
+from taskyard.ops.up.up_command import withheld
 from taskyard.settings import Settings, refuse_operator_credentials
 
 NAMES = ["token", "signing_key"]

@@ -16,8 +16,8 @@ import redis
 
 from taskyard.clock import us_of
 from taskyard.jobs.states import State
+from taskyard.reconcile.broker_keys_to_search import MessageLocations
 from taskyard.reconcile.find_messages import Held
-from taskyard.reconcile.message_locations import MessageLocations
 from taskyard.reconcile.record_fields import Seen
 from taskyard.records import Fleet, Member, Records, left_by_dead, lives
 from taskyard.settings import Settings

@@ -14,7 +14,7 @@ from typing import Final
 
 from rapidfuzz.distance import Levenshtein
 
-from taskyard.tasks.healing.traits import Rarity, Traits
+from taskyard.tasks.healing.fingerprint_parts import Rarity, Traits
 
 __all__ = ["LIKENESSES", "Likeness", "Pool"]
 

@@ -14,11 +14,11 @@ import redis
 
 from taskyard.clock import from_us, us_of
 from taskyard.jobs.states import State
+from taskyard.reconcile.broker_keys_to_search import MessageLocations
 from taskyard.reconcile.find_messages import Held, Messages
-from taskyard.reconcile.message_holders import Holders, Return
-from taskyard.reconcile.message_locations import MessageLocations
 from taskyard.reconcile.record_fields import Seen
 from taskyard.reconcile.report import GRACE_S
+from taskyard.reconcile.unacked_message_owners import Holders, Return
 from taskyard.records import Member, lives
 
 __all__ = ["MessageState", "Place", "begun_by_dead", "describe", "look_at_message"]

@@ -10,12 +10,12 @@ import redis
 
 from taskyard.clock import from_us, us_of
 from taskyard.jobs.states import State
+from taskyard.reconcile.broker_keys_to_search import MessageLocations
 from taskyard.reconcile.find_messages import Held, Messages
 from taskyard.reconcile.inconsistency_kinds import Kind
-from taskyard.reconcile.message_holders import Holders, Return
-from taskyard.reconcile.message_locations import MessageLocations
 from taskyard.reconcile.record_fields import BATCH, Seen, read_records
 from taskyard.reconcile.report import Finding, Report
+from taskyard.reconcile.unacked_message_owners import Holders, Return
 from taskyard.records import Records
 from taskyard.settings import Settings
 from taskyard.transport import give_back
