@@ -23,7 +23,7 @@ from support.relay import relaying
 from support.waiting import eventually
 from support.yard import fresh_settings
 from taskyard.control import replay
-from taskyard.control.identity import local_identity
+from taskyard.control.authenticate_operator import local_identity
 from taskyard.ledger import history
 
 pytestmark = pytest.mark.slow

@@ -19,7 +19,7 @@ from support.worker import HANDLERS, Worker
 from support.yard import ServerHarness, fresh_settings
 from taskyard.access.broadcast_calls import WHOAMI, call_of_broadcast
 from taskyard.access.credential import sign
-from taskyard.engine.denied_broadcasts import AT_ONCE
+from taskyard.engine.count_denied_broadcasts import AT_ONCE
 from taskyard.records.verb_events import VerbEvent
 from taskyard.wire.credential_argument import CREDENTIAL
 

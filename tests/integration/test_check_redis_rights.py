@@ -12,9 +12,9 @@ from redis.exceptions import ResponseError
 from servers import Servers
 from support.yard import fresh_settings
 from taskyard.ops.cli.checks.finding import Finding, Level
-from taskyard.ops.cli.checks.redis_needs import Need, of_broker, of_records
 from taskyard.ops.cli.checks.redis_rights import lacking
 from taskyard.ops.cli.checks.redis_server import look_at
+from taskyard.ops.cli.checks.required_redis_commands import Need, of_broker, of_records
 from taskyard.settings import Settings
 
 USER = "checked"

@@ -18,12 +18,12 @@ from support.databases import owner_url
 from support.shell import Ran, Shell
 from taskyard import audit
 from taskyard.access import Action
-from taskyard.access.operator_tasks import REPLAY_TASK
+from taskyard.access.operator_task_table import REPLAY_TASK
 from taskyard.database import opened
 from taskyard.database.tables import AUDIT
 from taskyard.jobs import Catalogue, JobType
 from taskyard.jobs.handler_registry import Registry
-from taskyard.ops.cli.checks import jobs, redis_server
+from taskyard.ops.cli.checks import job_types, redis_server
 from taskyard.ops.cli.checks.finding import Finding, Level, judged
 from taskyard.settings import Settings
 
@@ -157,7 +157,7 @@ def test_types_that_decorators_define_are_one_finding_and_no_warning() -> None:
     registry.job("paint", queue="exec")(lambda payload: payload)
     registry.job("draw", queue="walls")(lambda payload: payload)
 
-    found = list(jobs.handlers(Settings(), Catalogue.load(built_in=False), registry))
+    found = list(job_types.handlers(Settings(), Catalogue.load(built_in=False), registry))
 
     (wrong,) = [finding for finding in found if finding.level is not Level.OK]
     assert wrong.detail.startswith("draw: there is no queue 'walls'")
@@ -173,7 +173,7 @@ def test_a_fault_that_file_and_decorator_have_only_together_is_an_error() -> Non
     registry.job("paint", priority=5)(lambda payload: payload)
     catalogue = Catalogue({"paint": JobType(name="paint", queue="locator")})
 
-    found = list(jobs.handlers(Settings(), catalogue, registry))
+    found = list(job_types.handlers(Settings(), catalogue, registry))
 
     (wrong,) = [finding for finding in found if finding.level is not Level.OK]
     assert wrong.detail.startswith("paint: queue 'locator' has priorities 1 to 3")
@@ -183,7 +183,7 @@ def test_an_operator_task_is_named_once_since_no_service_enqueues_it() -> None:
     registry = Registry()
     registry.job(REPLAY_TASK, queue="ops")(lambda payload: payload)
 
-    found = list(jobs.handlers(Settings(), Catalogue.load(), registry))
+    found = list(job_types.handlers(Settings(), Catalogue.load(), registry))
 
     assert [finding.detail for finding in found if REPLAY_TASK in finding.detail] == [
         f"1: {REPLAY_TASK}"
@@ -197,7 +197,7 @@ def test_a_handler_without_a_type_is_an_error() -> None:
     @registry.job("unheard_of")
     def handle(payload: dict[str, object]) -> None: ...
 
-    found = list(jobs.handlers(Settings(), catalogue, registry))
+    found = list(job_types.handlers(Settings(), catalogue, registry))
 
     assert any(
         finding.level is Level.ERROR
@@ -239,10 +239,10 @@ def test_a_decorator_without_a_queue_is_one_finding_and_the_files_types_stay_kno
     registry = Registry()
     registry.job("new", policy={"max_retries": 9})(lambda payload: payload)
     catalogue = Catalogue.load(built_in=True)
-    found = list(judged("handlers", lambda: jobs.handlers(Settings(), catalogue, registry)))
+    found = list(judged("handlers", lambda: job_types.handlers(Settings(), catalogue, registry)))
     assert [finding.level for finding in found] == [Level.ERROR]
     assert f"{__file__}:" in found[0].detail
-    assert list(jobs.known_types(catalogue, registry)) == list(catalogue)
+    assert list(job_types.known_types(catalogue, registry)) == list(catalogue)
 
 
 def test_audit_rows_that_no_relay_seals_are_a_warning(

@@ -19,15 +19,15 @@ from taskyard.access.credential import call_of
 from taskyard.access.credential_faults import Fault
 from taskyard.access.key_files import read_ring, read_signing_key
 from taskyard.access.key_ring import KeyRing, PublicKey, text_of
-from taskyard.access.operator_calls import call_of_task
-from taskyard.access.operator_tasks import REPLAY_TASK
+from taskyard.access.operator_task_call import call_of_task
+from taskyard.access.operator_task_table import REPLAY_TASK
 from taskyard.access.verify_credential import verify
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.control import keys
+from taskyard.control.authenticate_operator import local_identity
 from taskyard.control.change_key_ring import change_ring
-from taskyard.control.identity import local_identity
 from taskyard.control.rights import Rights
-from taskyard.control.signing import sign_call
+from taskyard.control.sign_message import sign_call
 from taskyard.database.tables import AUDIT
 from taskyard.errors import (
     CredentialRefused,

@@ -23,8 +23,8 @@ from taskyard.clock import SYSTEM_CLOCK, to_us
 from taskyard.install import Place, Places
 from taskyard.install.app_queues import RABBIT, broker_mark
 from taskyard.ops.cli.queues.count_app_queues import look_at_apps
+from taskyard.ops.cli.queues.no_consumer_text import state_of
 from taskyard.ops.cli.queues.queue_counts import QueueState
-from taskyard.ops.cli.queues.unserved import state_of
 from taskyard.records import Records
 from taskyard.settings import Settings
 from taskyard.store import connect

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from support.shell import Shell
-from taskyard.access.operator_tasks import REPLAY_TASK
+from taskyard.access.operator_task_table import REPLAY_TASK
 from taskyard.jobs import Catalogue, JobType, RetryPolicy
 from taskyard.jobs.handler_registry import Registry
 from taskyard.ops.cli.types.listing import waits

@@ -17,9 +17,8 @@ from sqlalchemy import Engine, select, text, update
 from taskyard import audit
 from taskyard.access import Action, Identity, Role, Token
 from taskyard.audit import Outcome
-from taskyard.control import identify, keys, tokens, users
-from taskyard.control import identity as identity_module
-from taskyard.control.identity import token_identity
+from taskyard.control import authenticate_operator, identify, keys, tokens, users
+from taskyard.control.authenticate_operator import token_identity
 from taskyard.control.rights import Rights, check_grantable, check_subject
 from taskyard.control.tokens import IssuedToken, TokenState
 from taskyard.database.tables import AUDIT, GRANTS, TOKENS, UNVERIFIED
@@ -154,7 +153,7 @@ def test_each_check_compares_twice_and_in_constant_time(
         compared.append(len(left) + len(right))
         return hmac.compare_digest(left, right)
 
-    monkeypatch.setattr(identity_module, "compare_digest", counting)
+    monkeypatch.setattr(authenticate_operator, "compare_digest", counting)
     if known:
         token_identity(database, token)
     else:

@@ -33,7 +33,7 @@ from support.worker import HANDLERS, Worker
 from support.yard import ServerHarness, fresh_settings, list_key
 from taskyard.access.broadcast_calls import WHOAMI, call_of_broadcast
 from taskyard.access.credential import sign
-from taskyard.access.operator_tasks import REPLAY_TASK
+from taskyard.access.operator_task_table import REPLAY_TASK
 from taskyard.audit import list_unverified
 from taskyard.broker import is_amqp, own_layout
 from taskyard.database import create_partitions

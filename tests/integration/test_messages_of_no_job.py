@@ -21,7 +21,7 @@ from support.waiting import SOON_S, eventually
 from support.worker import HANDLERS, Worker
 from support.yard import ServerHarness, fresh_settings
 from taskyard.broker import connection
-from taskyard.control.replay_edits import for_job
+from taskyard.control.replayed_message import for_job
 from taskyard.install import FleetPublisher
 from taskyard.records import Records
 from taskyard.relay.carry_out_replay import Replay, open_generation, publish

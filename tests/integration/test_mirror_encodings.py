@@ -19,7 +19,7 @@ from support.shell import Shell
 from support.waiting import eventually
 from support.yard import fresh_settings
 from taskyard.clock import from_us
-from taskyard.control.replay_edits import captured
+from taskyard.control.replayed_message import captured
 from taskyard.database import create_partitions, migrate, opened
 from taskyard.database.tables import LETTERS
 from taskyard.errors import SchemaMismatch

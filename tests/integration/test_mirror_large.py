@@ -14,7 +14,7 @@ from support.databases import database_in, migrate_as_before
 from support.dated import dated
 from support.entries import make_entry
 from support.letters import make_delivery, make_letter, make_message
-from taskyard.control.replay_edits import captured
+from taskyard.control.replayed_message import captured
 from taskyard.database.tables import LETTERS, REJECTS
 from taskyard.mirror import Delivery
 from taskyard.mirror.store_letters import store_letters

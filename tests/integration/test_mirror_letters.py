@@ -16,11 +16,11 @@ from sqlalchemy import Engine, select, text, update
 from support.letters import DIED_US, make_delivery, make_letter, make_message
 from support.waiting import eventually
 from support.yard import letters_key
-from taskyard.access.operator_tasks import REPLAY_TASK
+from taskyard.access.operator_task_table import REPLAY_TASK
 from taskyard.audit import list_unverified
 from taskyard.broker import connection as broker_connection
 from taskyard.clock import from_us
-from taskyard.control.replay_edits import captured
+from taskyard.control.replayed_message import captured
 from taskyard.database.tables import LETTERS, UNVERIFIED
 from taskyard.deadletters import LetterBox, exchange, mirror_queue
 from taskyard.errors import ServerUnreachable

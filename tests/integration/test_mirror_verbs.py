@@ -26,12 +26,12 @@ from taskyard.access.verify_credential import LONGEST_CREDENTIAL, Verifier
 from taskyard.audit import list_unverified
 from taskyard.clock import SYSTEM_CLOCK, Clock, SystemClock, to_us
 from taskyard.database.tables import AUDIT, REJECTS, UNVERIFIED
-from taskyard.engine.denied_broadcasts import AT_ONCE, DeniedBroadcasts
+from taskyard.engine.count_denied_broadcasts import AT_ONCE, DeniedBroadcasts
 from taskyard.engine.signed_broadcasts import Broadcasts
-from taskyard.mirror import worker_verbs
+from taskyard.mirror import audit_worker_verbs
+from taskyard.mirror.audit_worker_verbs import is_verb, store_verbs
 from taskyard.mirror.batch_feeds import EventFeed
 from taskyard.mirror.lifecycle_stream import LifecycleStream, StreamEntry
-from taskyard.mirror.worker_verbs import is_verb, store_verbs
 from taskyard.records.denied_broadcasts import WINDOW_S, DeniedKind, DeniedReport, DeniedReports
 from taskyard.records.verb_events import Bound, VerbEvent, VerbEvents, announced
 from taskyard.settings import Settings
@@ -229,7 +229,7 @@ def test_one_credential_writes_no_row_for_a_name_that_no_worker_announced(stage:
 def test_one_credential_writes_a_limited_number_of_rows(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_verbs, "MOST_ROWS_OF_A_NONCE", 3)
+    monkeypatch.setattr(audit_worker_verbs, "MOST_ROWS_OF_A_NONCE", 3)
     credential, other = stage.signed(), stage.signed()
     names = [f"exec{number}@host" for number in range(5)]
     stage.announce(*names)

@@ -21,9 +21,9 @@ from support.waiting import SOON_S, eventually
 from support.worker import HANDLERS, Worker, environment_of
 from support.yard import ServerHarness, fresh_settings
 from taskyard.access import Identity, Role
-from taskyard.access.operator_tasks import REPLAY_TASK
+from taskyard.access.operator_task_table import REPLAY_TASK
 from taskyard.control import tokens
-from taskyard.control.identity import local_identity
+from taskyard.control.authenticate_operator import local_identity
 from taskyard.control.rights import Rights
 from taskyard.database import create_partitions
 from taskyard.database.tables import AUDIT

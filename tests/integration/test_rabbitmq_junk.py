@@ -20,7 +20,7 @@ from taskyard.client import Taskyard
 from taskyard.settings import Settings
 from taskyard.wire.letter_envelope import Letter
 from taskyard.wire.lossless_json import unpack
-from taskyard.wire.undecoded_headers import UNREAD
+from taskyard.wire.undecoded_mark import UNREAD
 
 LATE = struct.pack(">HI", 0x2000, 11) + b"\x01tT" + b"\xff" * 8
 NO_UTF8 = struct.pack(">H", 0x8000) + b"\x02\xff\xfe"

@@ -33,7 +33,7 @@ from taskyard.install import FleetPublisher, Place, Places
 from taskyard.install.app_queues import broker_mark
 from taskyard.jobs.states import State
 from taskyard.mirror.store_letters import store_letters
-from taskyard.ops.cli.dlq.replay_history import waiting
+from taskyard.ops.cli.dlq.describe_replays import waiting
 from taskyard.records import Records, Run
 from taskyard.relay import Relay
 from taskyard.settings import Settings

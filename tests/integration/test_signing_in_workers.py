@@ -20,10 +20,10 @@ from support.waiting import SOON_S, eventually
 from support.worker import HANDLERS, Worker
 from support.yard import ServerHarness, fresh_settings, list_key
 from taskyard.access import Token
-from taskyard.access.operator_tasks import REPLAY_TASK
+from taskyard.access.operator_task_table import REPLAY_TASK
 from taskyard.audit import list_unverified
 from taskyard.broker import is_amqp
-from taskyard.control.identity import local_identity
+from taskyard.control.authenticate_operator import local_identity
 from taskyard.database import create_partitions
 from taskyard.database.tables import AUDIT, UNVERIFIED
 from taskyard.jobs.states import State

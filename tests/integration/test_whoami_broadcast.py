@@ -21,8 +21,8 @@ from support.yard import ServerHarness, fresh_settings
 from taskyard.access.broadcast_calls import WHOAMI, call_of_broadcast
 from taskyard.access.credential import sign
 from taskyard.audit import list_unverified
+from taskyard.control.authenticate_operator import local_identity
 from taskyard.control.change_key_ring import change_ring
-from taskyard.control.identity import local_identity
 from taskyard.database.tables import AUDIT, UNVERIFIED
 from taskyard.settings import Settings
 from taskyard.wire.credential_argument import CREDENTIAL

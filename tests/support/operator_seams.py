@@ -8,7 +8,7 @@ from typing import Any
 
 from support import seams
 from support.seams import FOLDER_VARIABLE, die_at
-from taskyard.control import operator_messages
+from taskyard.control import carry_out_signed_message
 from taskyard.ops import operator_context
 
 __all__ = ["STEPS"]
@@ -32,4 +32,4 @@ def _cut(owner: Any, attribute: str, name: str) -> None:
 if FOLDER_VARIABLE in os.environ:
     for _name in STEPS:
         _cut(operator_context, _name, _name)
-    _cut(operator_messages, "_count", "count")
+    _cut(carry_out_signed_message, "_count", "count")

@@ -18,8 +18,8 @@ from taskyard.access import Identity, Role
 from taskyard.access.credential import sign
 from taskyard.access.key_files import SigningKey
 from taskyard.access.key_ring import KeyRing, PublicKey
-from taskyard.access.operator_calls import call_of_task
-from taskyard.access.operator_tasks import REPLAY_TASK
+from taskyard.access.operator_task_call import call_of_task
+from taskyard.access.operator_task_table import REPLAY_TASK
 from taskyard.settings import Settings
 from taskyard.wire.credential_argument import CREDENTIAL
 

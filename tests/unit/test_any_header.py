@@ -11,7 +11,7 @@ from kombu import Connection
 
 from taskyard.broker import read_any_header
 from taskyard.wire.decoded_body import Decoded
-from taskyard.wire.undecoded_headers import UNREAD
+from taskyard.wire.undecoded_mark import UNREAD
 
 DELIVER = pack(">HH", 60, 60)
 HEADERS, TEXT = 0x2000, 0x8000

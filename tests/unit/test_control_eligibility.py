@@ -8,7 +8,7 @@ from taskyard.control.replay_eligibility import Candidate, check_replayable
 from taskyard.errors import Refused
 from taskyard.jobs import Category
 from taskyard.jobs.letter_states import OPEN, LetterStatus
-from taskyard.jobs.replay_rules import NEEDS, Needs, replay_eligible
+from taskyard.jobs.replay_by_category import NEEDS, Needs, replay_eligible
 
 SETTLED = [status for status in LetterStatus if status not in OPEN]
 REFUSALS = {

@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from taskyard.control import Edit, KnownTypes
-from taskyard.control.edited_payload import check_edit
+from taskyard.control.check_edited_payload import check_edit
 from taskyard.errors import InvalidPayload
 from taskyard.jobs import Catalogue
 from taskyard.jobs.handler_registry import Registry

@@ -22,7 +22,7 @@ from taskyard.ops.cli import error_output
 from taskyard.ops.cli.commands import COMMANDS
 from taskyard.ops.cli.error_output import with_next_step
 from taskyard.ops.cli.lazy_commands import Noun
-from taskyard.ops.cli.streams import BROKEN_PIPE
+from taskyard.ops.cli.standard_streams import BROKEN_PIPE
 
 PAGE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text("utf-8")
 

@@ -15,7 +15,7 @@ from taskyard.database import conninfo
 from taskyard.database.migrate import MINIMUM_POSTGRES
 from taskyard.jobs.catalogue import Catalogue
 from taskyard.ops.cli.checks import rabbitmq_server, redis_server
-from taskyard.ops.cli.jobs import find
+from taskyard.ops.cli.jobs import find_job_by_id
 from taskyard.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -182,9 +182,9 @@ LIMITS = {
     "the audit log is sealed": ["audit.sealer:EVERY_S"],
     "denials without an identity": ["audit.unverified_denials:MOST_A_MINUTE"],
     "denied broadcasts": [
-        "engine.denied_broadcasts:AT_ONCE",
+        "engine.count_denied_broadcasts:AT_ONCE",
         "records.live_workers:BEAT_S",
-        "engine.denied_broadcasts:MOST_TARGETS",
+        "engine.count_denied_broadcasts:MOST_TARGETS",
         "records.denied_broadcasts:WINDOW_S",
     ],
     "findings of `audit verify` that are named": ["audit.verify_findings:EXAMPLES"],
@@ -276,7 +276,7 @@ def test_the_page_names_the_oldest_servers_that_check_takes():
 def test_two_limits_that_the_page_tells_as_one_are_one():
     assert conninfo.CONNECT_TIMEOUT_S == store.redis_client._SOCKET_TIMEOUT_S
     assert letters.LIMIT == ledger.SEARCH_LIMIT
-    assert find.MINIMUM_PREFIX == find_letter_id.MINIMUM_PREFIX
+    assert find_job_by_id.MINIMUM_PREFIX == find_letter_id.MINIMUM_PREFIX
 
 
 def test_the_example_of_a_job_type_file_is_one(tmp_path):

@@ -16,7 +16,7 @@ from taskyard.engine.consumer import JobConsumer
 from taskyard.install.consumer import InstalledConsumer
 from taskyard.install.modes import Mode
 from taskyard.jobs.attempt_outcomes import Decision
-from taskyard.jobs.replay_rules import replay_eligible
+from taskyard.jobs.replay_by_category import replay_eligible
 from taskyard.settings import Settings
 from taskyard.testing.clock import YardClock
 from taskyard.testing.records import MemoryRecords

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from taskyard.broker import AmqpPublisher
-from taskyard.engine.operator_messages import credential_of, take_credential
 from taskyard.engine.quorum_delivery_limit import HELD_S, RENEW_AT, Returns
+from taskyard.engine.strip_credentials import credential_of, take_credential
 from taskyard.errors import PublishFailed
 from taskyard.settings import Settings
 from taskyard.wire.letter_envelope import RawMessage

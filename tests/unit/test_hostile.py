@@ -21,7 +21,7 @@ from taskyard.runner.attempt_pipeline import encode_result
 from taskyard.runner.exception_facts import describe_failure
 from taskyard.settings import Settings
 from taskyard.wire import Letter, RawMessage, Stamp, pack
-from taskyard.wire.undecoded_headers import UNREAD
+from taskyard.wire.undecoded_mark import UNREAD
 
 
 class Message:

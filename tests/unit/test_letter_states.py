@@ -9,7 +9,7 @@ import pytest
 
 from taskyard.jobs import Category
 from taskyard.jobs.letter_states import OPEN, OUTCOMES, LetterStatus, ReplayOutcome, first_status
-from taskyard.jobs.replay_rules import NEEDS, Needs, replay_eligible
+from taskyard.jobs.replay_by_category import NEEDS, Needs, replay_eligible
 from taskyard.jobs.states import TERMINAL, State
 
 ROOT = Path(__file__).parents[2]

@@ -10,10 +10,10 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from taskyard import database
 from taskyard.access import Action
-from taskyard.access.operator_tasks import REPLAY_TASK
+from taskyard.access.operator_task_table import REPLAY_TASK
 from taskyard.access.verify_credential import Verifier
 from taskyard.control import Edit, KnownTypes, replay, wait_outcome
-from taskyard.control.operator_messages import OperatorMessage, Signed, accept
+from taskyard.control.carry_out_signed_message import OperatorMessage, Signed, accept
 from taskyard.control.operator_verb import VerbCall, audited
 from taskyard.errors import InvalidPayload
 from taskyard.jobs import Catalogue, JobContext

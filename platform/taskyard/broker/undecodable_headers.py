@@ -16,7 +16,7 @@ from amqp.method_framing import frame_handler
 from amqp.serialization import decode_properties_basic
 
 from taskyard.wire.decoded_body import Decoded
-from taskyard.wire.undecoded_headers import UNREAD
+from taskyard.wire.undecoded_mark import UNREAD
 
 __all__ = ["read_any_header"]
 

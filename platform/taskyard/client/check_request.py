@@ -12,7 +12,7 @@ from typing import Any, Final, TypedDict
 
 from pydantic import BaseModel, ValidationError
 
-from taskyard.access.operator_tasks import OPERATOR_TASKS
+from taskyard.access.operator_task_table import OPERATOR_TASKS
 from taskyard.client.job_ids import new_job_id
 from taskyard.errors import InvalidPayload, NotPermitted, PayloadTooLarge
 from taskyard.jobs import Catalogue, JobType, RetryPolicy

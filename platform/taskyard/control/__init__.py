@@ -4,14 +4,14 @@ The CLI and every other interface only calls these.
 """
 
 from taskyard.control import keys, letters, tokens, users
+from taskyard.control.authenticate_operator import granted_identity, identify, reader_of
 from taskyard.control.await_relay import wait_outcome
+from taskyard.control.check_edited_payload import KnownTypes
 from taskyard.control.control import Control
-from taskyard.control.edited_payload import KnownTypes
-from taskyard.control.identity import granted_identity, identify, reader_of
 from taskyard.control.live_verb import VerbOutcome, VerbRequested
 from taskyard.control.read_payload import read_payload
 from taskyard.control.replay import ReplayRequested, replay
-from taskyard.control.replay_edits import Edit
+from taskyard.control.replayed_message import Edit
 
 __all__ = [
     "Control",

@@ -12,8 +12,8 @@ from sqlalchemy import Engine
 
 from taskyard import database
 from taskyard.access import Identity
-from taskyard.control.identity import identify
-from taskyard.control.job_seen import ReadsRecords
+from taskyard.control.authenticate_operator import identify
+from taskyard.control.job_snapshot import ReadsRecords
 from taskyard.control.live_verb import WAIT_S, VerbOutcome, answers, request_verb
 from taskyard.control.operator_reasons import Mode
 from taskyard.jobs.states import Event

@@ -18,7 +18,7 @@ from taskyard.access import Action, Identity
 from taskyard.audit import Outcome
 from taskyard.clock import SYSTEM_CLOCK, Clock
 from taskyard.control.await_relay import PENDING, wait_outcome
-from taskyard.control.job_seen import JobSeen, ReadsRecords, Source, look_at
+from taskyard.control.job_snapshot import JobSeen, ReadsRecords, Source, look_at
 from taskyard.control.operator_reasons import Mode, check_reason
 from taskyard.control.operator_verb import UNKNOWN_QUEUE, MessageRef, VerbCall, audited
 from taskyard.errors import InvalidPayload, Refused

@@ -15,7 +15,7 @@ from taskyard.audit import Outcome
 from taskyard.control.find_letter_id import find_id
 from taskyard.control.operator_reasons import Mode, check_reason
 from taskyard.control.operator_verb import UNKNOWN_QUEUE, VerbCall, audited
-from taskyard.control.replay_edits import captured
+from taskyard.control.replayed_message import captured
 from taskyard.database.tables import LETTERS
 from taskyard.wire import RawMessage
 

@@ -16,18 +16,18 @@ from taskyard import audit, outbox
 from taskyard.access import Action, Identity
 from taskyard.audit import Outcome
 from taskyard.clock import to_us
-from taskyard.control.edited_payload import KnownTypes, check_edit
+from taskyard.control.check_edited_payload import KnownTypes, check_edit
 from taskyard.control.find_letter_id import find_id
 from taskyard.control.letter_status import mark_replayed
 from taskyard.control.operator_reasons import Mode, check_reason
 from taskyard.control.operator_verb import UNKNOWN_QUEUE, MessageRef, VerbCall, audited
-from taskyard.control.replay_edits import Edit, captured, check_identity, edited
 from taskyard.control.replay_eligibility import Candidate, check_replayable
+from taskyard.control.replayed_message import Edit, captured, check_identity, edited
 from taskyard.database.tables import AUDIT, LETTERS
 from taskyard.errors import InvalidPayload
 from taskyard.jobs import Category
 from taskyard.jobs.letter_states import LetterStatus
-from taskyard.jobs.replay_rules import FANOUT
+from taskyard.jobs.replay_by_category import FANOUT
 from taskyard.wire.control_characters import escaped
 from taskyard.wire.decompression import UNPACKED_LIMIT
 from taskyard.wire.stamp_header import LONGEST_ID

@@ -8,7 +8,7 @@ from typing import assert_never
 from taskyard.errors import Refused
 from taskyard.jobs import Category
 from taskyard.jobs.letter_states import OPEN, LetterStatus
-from taskyard.jobs.replay_rules import NEEDS, Needs
+from taskyard.jobs.replay_by_category import NEEDS, Needs
 
 __all__ = ["Candidate", "check_replayable"]
 

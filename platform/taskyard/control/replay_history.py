@@ -18,7 +18,7 @@ from taskyard.database.tables import AUDIT, LEDGER, LETTERS
 from taskyard.errors import Refused
 from taskyard.jobs import Category
 from taskyard.jobs.letter_states import LetterStatus
-from taskyard.jobs.replay_rules import FANOUT
+from taskyard.jobs.replay_by_category import FANOUT
 from taskyard.outbox import why_waiting
 from taskyard.wire.redaction import redact_text
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from taskyard.jobs.replay_rules import replay_eligible
+from taskyard.jobs.replay_by_category import replay_eligible
 from taskyard.jobs.retry_policy import Category
 from taskyard.records import Record
 from taskyard.wire.credential_argument import without_credential

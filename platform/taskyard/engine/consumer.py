@@ -29,7 +29,6 @@ from taskyard.engine.celery_messages import BareMessage, CeleryMessages
 from taskyard.engine.delivery_limit import deliveries_over_limit
 from taskyard.engine.eta_parsing import due_ahead_us
 from taskyard.engine.message_shape import fault_of
-from taskyard.engine.operator_messages import take_credential
 from taskyard.engine.pending_publications import Owing, pending_publication
 from taskyard.engine.ports import Messages, WayBack, WorkerPorts
 from taskyard.engine.prefork_pool import OwnPipesPool
@@ -38,6 +37,7 @@ from taskyard.engine.queue_routes import queue_named
 from taskyard.engine.quorum_delivery_limit import Returns
 from taskyard.engine.read_message import is_identified, job_id_of, position_of, task_of
 from taskyard.engine.source_queue import QUEUE, note_queues, queue_by_tag
+from taskyard.engine.strip_credentials import take_credential
 from taskyard.engine.unrunnable_messages import dead_letter
 from taskyard.engine.worker_context import WorkerContext
 from taskyard.jobs.attempt_outcomes import Failed

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from taskyard.engine.header_faults import fault_of_headers
 from taskyard.engine.request_attributes import OF_THE_REQUEST, is_ours
-from taskyard.wire.undecoded_headers import UNREAD
+from taskyard.wire.undecoded_mark import UNREAD
 
 __all__ = ["fault_of"]
 

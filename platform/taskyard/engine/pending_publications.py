@@ -10,9 +10,9 @@ from typing import Any, assert_never
 from taskyard.clock import us_of
 from taskyard.deadletters import build_letter
 from taskyard.engine.lost_continuations import dead_letter_following
-from taskyard.engine.operator_messages import message_to_publish
 from taskyard.engine.read_message import raw_message
 from taskyard.engine.retry_message import NextMessage
+from taskyard.engine.strip_credentials import message_to_publish
 from taskyard.engine.worker_context import WorkerContext
 from taskyard.jobs.attempt_outcomes import Failed
 from taskyard.jobs.states import State

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from taskyard.broker import AmqpPublisher
-from taskyard.engine.operator_messages import message_to_publish
 from taskyard.engine.read_message import job_id_of
+from taskyard.engine.strip_credentials import message_to_publish
 from taskyard.engine.worker_context import WorkerContext
 from taskyard.errors import PublishFailed
 from taskyard.wire.redacted_logs import logger

@@ -19,7 +19,6 @@ from celery.worker.request import Request
 from taskyard.backend.record_backend import DECIDED
 from taskyard.engine.continuations import fix_continuations
 from taskyard.engine.guarded_errbacks import guard
-from taskyard.engine.operator_messages import credential_of
 from taskyard.engine.pool_reports import (
     Terminated,
     escaped,
@@ -34,6 +33,7 @@ from taskyard.engine.read_message import position_of
 from taskyard.engine.request_attributes import without_forged
 from taskyard.engine.settle_delivery import RECORDS, Settling
 from taskyard.engine.source_queue import HOLDER, QUEUE
+from taskyard.engine.strip_credentials import credential_of
 from taskyard.engine.worker_context import WorkerContext
 from taskyard.errors import DeadLettered
 from taskyard.jobs.attempt_outcomes import Failed, cause_summary

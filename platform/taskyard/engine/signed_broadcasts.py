@@ -13,7 +13,7 @@ from taskyard.access.credential_faults import Fault
 from taskyard.access.verify_credential import Verified, Verifier
 from taskyard.clock import to_us
 from taskyard.engine.broadcast_node import TARGET
-from taskyard.engine.denied_broadcasts import DeniedBroadcasts
+from taskyard.engine.count_denied_broadcasts import DeniedBroadcasts
 from taskyard.errors import CredentialRefused, NotPermitted
 from taskyard.records.denied_broadcasts import DeniedKind
 from taskyard.records.verb_events import VerbEvent, VerbEvents

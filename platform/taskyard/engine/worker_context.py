@@ -13,7 +13,7 @@ from taskyard.access.verify_credential import Verifier
 from taskyard.broker import Publisher, make_publisher
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.deadletters import LetterBox
-from taskyard.engine.denied_broadcasts import DeniedBroadcasts
+from taskyard.engine.count_denied_broadcasts import DeniedBroadcasts
 from taskyard.engine.lease_releases import Releases
 from taskyard.engine.pool_process_memory import ProcessMemory
 from taskyard.engine.ports import WorkerPorts

@@ -26,7 +26,7 @@ from taskyard.install.fanout import Copy, copy_id
 from taskyard.install.observed_events import DeadBeforeStart, Ended, Requeued, Started, Watched
 from taskyard.install.observer import Observer
 from taskyard.jobs.attempt_outcomes import Decision, Failed
-from taskyard.jobs.replay_rules import FANOUT
+from taskyard.jobs.replay_by_category import FANOUT
 from taskyard.jobs.retry_policy import Category
 from taskyard.runner.stored_decision import decision_of, plain_failure
 from taskyard.wire.stamp_header import usable_id

@@ -12,11 +12,11 @@ from sqlalchemy.exc import DBAPIError
 from taskyard.access.verify_credential import Verifier
 from taskyard.clock import SYSTEM_CLOCK, Clock
 from taskyard.database.postgres_errors import Refusal, meaning
+from taskyard.mirror.audit_worker_verbs import is_verb, store_verbs
 from taskyard.mirror.delivery_port import Delivery, LetterSource
 from taskyard.mirror.lifecycle_stream import LifecycleStream, StreamEntry
 from taskyard.mirror.store_letters import store_letters
 from taskyard.mirror.store_lifecycle import store_events
-from taskyard.mirror.worker_verbs import is_verb, store_verbs
 from taskyard.settings import Settings
 
 __all__ = ["BATCH", "EventFeed", "LetterFeed"]

@@ -11,7 +11,7 @@ from taskyard.clock import from_us
 from taskyard.database.bulk_write import PIECE_BYTES
 from taskyard.jobs import Category
 from taskyard.jobs.letter_states import first_status
-from taskyard.jobs.replay_rules import replay_eligible
+from taskyard.jobs.replay_by_category import replay_eligible
 from taskyard.mirror.rabbit_drops import is_drop
 from taskyard.mirror.read_delivery import Readable, Unreadable
 from taskyard.wire import redact_text

@@ -13,7 +13,7 @@ from typing import Any, Final
 from taskyard.clock import to_us
 from taskyard.deadletters import shown_arguments
 from taskyard.jobs import Category
-from taskyard.jobs.replay_rules import replay_eligible
+from taskyard.jobs.replay_by_category import replay_eligible
 from taskyard.mirror.delivery_port import Delivery
 from taskyard.wire import Letter, RawMessage, Stamp, letter_id, pack
 from taskyard.wire.credential_argument import without_credential

@@ -20,7 +20,7 @@ from taskyard.jobs.states import State
 from taskyard.reconcile import compare_ledger, compare_letters, compare_replays
 from taskyard.reconcile.broker_keys_to_search import MessageLocations, survey
 from taskyard.reconcile.find_messages import Messages, count_messages, find_messages
-from taskyard.reconcile.half_entries import find_half_entries
+from taskyard.reconcile.hash_zset_mismatches import find_half_entries
 from taskyard.reconcile.inconsistency_kinds import Kind
 from taskyard.reconcile.message_after_worker_death import (
     MessageState,

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from sqlalchemy import Engine, select
 
 from taskyard.broker import Publisher
-from taskyard.control.replay_edits import Edit, captured, edited
+from taskyard.control.replayed_message import Edit, captured, edited
 from taskyard.database.tables import LETTERS, OUTBOX
 from taskyard.errors import TaskyardError, UnreadableCopy
 from taskyard.jobs.states import State

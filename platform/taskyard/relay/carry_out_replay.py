@@ -10,7 +10,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, select
 
 from taskyard.control.letter_status import reopen
-from taskyard.control.replay_edits import Edit, captured, edited, for_job
+from taskyard.control.replayed_message import Edit, captured, edited, for_job
 from taskyard.database.tables import LETTERS
 from taskyard.errors import Refused
 from taskyard.outbox import Intent

@@ -113,8 +113,8 @@ class Replays:
         """Return the message to publish, if the operators' rule allows the replay."""
         try:
             # The verbs' packages need SQLAlchemy and Alembic, which a yard needs for nothing else.
-            from taskyard.control.replay_edits import Edit, edited  # noqa: PLC0415
             from taskyard.control.replay_eligibility import Candidate, check_replayable  # noqa: PLC0415
+            from taskyard.control.replayed_message import Edit, edited  # noqa: PLC0415
         except ImportError as error:
             raise TaskyardError(
                 "a replay needs the operators' rule from taskyard.control, which was not "

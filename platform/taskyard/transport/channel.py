@@ -24,7 +24,7 @@ from taskyard.transport.heartbeat_and_sweep import Ownership
 from taskyard.transport.pop_messages import Popper
 from taskyard.transport.pop_request import Found, Order
 from taskyard.transport.qos import QoS
-from taskyard.transport.redis_server import Server
+from taskyard.transport.redis_access import Server
 from taskyard.transport.stored_messages import message_of
 
 __all__ = ["Channel", "SentinelChannel"]

@@ -14,7 +14,7 @@ from redis.exceptions import ResponseError
 from taskyard.clock import us_of
 from taskyard.store import SIGNED_OFF, Script, beat
 from taskyard.transport.owner_descriptions import HEARTBEAT_S, OWNER_TTL_S, Swept, describe
-from taskyard.transport.redis_server import Server
+from taskyard.transport.redis_access import Server
 
 __all__ = ["Ownership"]
 

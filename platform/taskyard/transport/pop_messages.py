@@ -18,7 +18,7 @@ from taskyard.store import Argument, Script, is_of_replica
 from taskyard.transport.heartbeat_and_sweep import Ownership
 from taskyard.transport.pop_request import Found, Order, Pop
 from taskyard.transport.queue_notifications import Wake
-from taskyard.transport.redis_server import Server
+from taskyard.transport.redis_access import Server
 from taskyard.transport.stored_messages import suffix_of
 from taskyard.wire.redacted_logs import logger
 

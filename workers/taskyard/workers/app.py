@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from taskyard.access.operator_tasks import OPERATOR_TASKS
+from taskyard.access.operator_task_table import OPERATOR_TASKS
 from taskyard.errors import InvalidSettings, TaskyardError
 from taskyard.jobs import Catalogue, registry
 from taskyard.settings import load

@@ -14,7 +14,7 @@ from typing import Any
 import click
 from celery import signals
 
-from taskyard.access.operator_tasks import OPERATOR_TASKS
+from taskyard.access.operator_task_table import OPERATOR_TASKS
 from taskyard.broker import Amqp
 from taskyard.engine.operator_credentials_bootstep import RefuseCredentials
 from taskyard.errors import InvalidPayload, NotPermitted, TaskyardError
@@ -77,7 +77,7 @@ def _signed(settings: Settings, name: str, message: Any) -> Any:
     if CREDENTIAL in (kwargs or {}):
         return message
     try:
-        from taskyard.control.signing import sign_task  # noqa: PLC0415 - extra `ops`
+        from taskyard.control.sign_message import sign_task  # noqa: PLC0415 - extra `ops`
 
         arguments = _arguments(name, args, kwargs)
         signed = sign_task(settings, name, arguments)

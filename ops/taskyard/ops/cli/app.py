@@ -13,7 +13,7 @@ from taskyard.ops.cli.commands import COMMANDS
 from taskyard.ops.cli.error_output import Switches, report_failure
 from taskyard.ops.cli.ids import check_utf8
 from taskyard.ops.cli.lazy_commands import Group, pending
-from taskyard.ops.cli.streams import BROKEN_PIPE, silence
+from taskyard.ops.cli.standard_streams import BROKEN_PIPE, silence
 
 __all__ = ["run"]
 

@@ -22,7 +22,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from taskyard.ops.cli.streams import leave
+from taskyard.ops.cli.standard_streams import leave
 from taskyard.ops.cli.visible_text import clean, json_text, one_line
 from taskyard.wire.redaction import redact_text
 

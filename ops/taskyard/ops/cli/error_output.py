@@ -26,7 +26,7 @@ from taskyard.errors import (
     UnknownQueue,
 )
 from taskyard.ops.cli.console import print_error
-from taskyard.ops.cli.streams import FULL, silence
+from taskyard.ops.cli.standard_streams import FULL, silence
 from taskyard.ops.cli.visible_text import clean, json_text
 from taskyard.wire.redaction import mask_tokens
 

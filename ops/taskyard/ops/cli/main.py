@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from taskyard.ops.cli.streams import open_missing
+from taskyard.ops.cli.standard_streams import open_missing
 
 __all__ = ["main"]
 

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from taskyard.access.operator_tasks import OPERATOR_TASKS
-from taskyard.control.signing import sign_task
+from taskyard.access.operator_task_table import OPERATOR_TASKS
+from taskyard.control.sign_message import sign_task
 from taskyard.errors import InvalidPayload, UnknownJobType
 from taskyard.ops.cli.options import Json
 from taskyard.ops.cli.payload import read_payload

@@ -10,7 +10,7 @@ import typer
 from taskyard.access import Identity
 from taskyard.access.broadcast_calls import WHOAMI, call_of_broadcast
 from taskyard.broker import make_app
-from taskyard.control.signing import identity_here, sign_call
+from taskyard.control.sign_message import identity_here, sign_call
 from taskyard.errors import CredentialRefused, NotFound
 from taskyard.jobs import Catalogue
 from taskyard.ops.cli.checks.named_app import load_app

@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 from taskyard.client import JobHandle, Taskyard
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.control import letters
-from taskyard.control.identity import local_identity
+from taskyard.control.authenticate_operator import local_identity
 from taskyard.jobs.states import LIVE, State
 from taskyard.ops.cli.dlq.listing import letter_table
 from taskyard.ops.cli.dlq.replay_letter import Replay, ReplayStatus, Wish, replay_one

@@ -3,7 +3,7 @@
 from taskyard.ops.embedded.data_folder import Home, HomeInUse, default_home
 from taskyard.ops.embedded.embedded_wheels import WheelMissing
 from taskyard.ops.embedded.postgres import EmbeddedPostgres
-from taskyard.ops.embedded.processes import run_processes
+from taskyard.ops.embedded.run_processes import run_processes
 from taskyard.ops.embedded.stack import EmbeddedStack, StackNotRunning, environment_of
 from taskyard.ops.embedded.valkey import EmbeddedValkey
 

@@ -23,7 +23,7 @@ from taskyard.ops.cli.audit import filters as options
 from taskyard.ops.cli.console import note, print_json
 from taskyard.ops.cli.options import Json
 from taskyard.ops.cli.rights_options import Reason
-from taskyard.ops.cli.streams import leave
+from taskyard.ops.cli.standard_streams import leave
 from taskyard.ops.cli.target_servers import find_target
 from taskyard.ops.cli.visible_text import clean, json_text
 

@@ -17,13 +17,13 @@ from taskyard.jobs import Catalogue, registry
 from taskyard.ops.cli.checks import (
     dead_letters,
     existing_app,
-    jobs,
+    job_types,
     key_files,
     postgres_server,
     rabbitmq_server,
-    redis_needs,
     redis_server,
-    workers,
+    required_redis_commands,
+    unserved_queues,
 )
 from taskyard.ops.cli.checks.finding import Finding, Level, judged
 from taskyard.ops.cli.console import out, print_json, print_sentence
@@ -91,12 +91,12 @@ def findings(*, quiet: bool) -> Iterator[Finding]:
     except TaskyardError as error:
         yield Finding("job types", Level.ERROR, str(error), exit_code=error.exit_code)
     else:
-        yield from judged("job types", lambda: jobs.job_types(settings, catalogue))
-        yield from judged("handlers", lambda: jobs.handlers(settings, catalogue, registry))
-        types = jobs.known_types(catalogue, registry)
+        yield from judged("job types", lambda: job_types.look_at(settings, catalogue))
+        yield from judged("handlers", lambda: job_types.handlers(settings, catalogue, registry))
+        types = job_types.known_types(catalogue, registry)
     yield from judged("Redis", lambda: _redis(settings))
     yield from judged("broker", lambda: _broker(settings))
-    yield from judged("workers", lambda: workers.look_at(settings, types))
+    yield from judged("workers", lambda: unserved_queues.look_at(settings, types))
     yield from judged("letters", lambda: dead_letters.look_at(settings))
     yield from judged("Postgres", lambda: postgres_server.look_at(settings.need_database_url()))
     yield from judged("keys", lambda: key_files.look_at(settings))
@@ -112,9 +112,9 @@ def _origins(target: Target) -> str:
 
 
 def _redis(settings: Settings) -> Iterator[Finding]:
-    needs = [*redis_needs.of_records(settings)]
+    needs = [*required_redis_commands.of_records(settings)]
     if _shares_redis(settings):
-        needs += redis_needs.of_broker(settings)
+        needs += required_redis_commands.of_broker(settings)
     return redis_server.look_at("Redis", settings.need_redis_url(), RECORDS, needs)
 
 
@@ -139,7 +139,9 @@ def _broker(settings: Settings) -> Iterator[Finding]:
             "broker", "the same server as the records: admission publishes in one step"
         )
         return
-    yield from redis_server.look_at("broker", url, BROKER, redis_needs.of_broker(settings))
+    yield from redis_server.look_at(
+        "broker", url, BROKER, required_redis_commands.of_broker(settings)
+    )
 
 
 def print_finding(finding: Finding) -> None:

@@ -14,7 +14,7 @@ import redis
 from redis.exceptions import NoPermissionError, ResponseError
 
 from taskyard.ops.cli.checks.finding import Finding
-from taskyard.ops.cli.checks.redis_needs import Need
+from taskyard.ops.cli.checks.required_redis_commands import Need
 
 __all__ = ["Lacking", "lacking", "look_at_rights"]
 

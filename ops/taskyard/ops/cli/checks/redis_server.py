@@ -10,8 +10,8 @@ import redis
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from taskyard.ops.cli.checks.finding import Finding
-from taskyard.ops.cli.checks.redis_needs import Need
 from taskyard.ops.cli.checks.redis_rights import look_at_rights
+from taskyard.ops.cli.checks.required_redis_commands import Need
 from taskyard.store import connect, reachable
 
 __all__ = ["judge_mode", "judge_version", "look_at"]

@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 from taskyard.access import Identity
 from taskyard.control import Edit, KnownTypes, ReplayRequested, replay, wait_outcome
 from taskyard.errors import InvalidPayload, NotFound, Refused
-from taskyard.ops.cli.dlq.replay_history import waiting
+from taskyard.ops.cli.dlq.describe_replays import waiting
 from taskyard.wire.decompression import UNPACKED_LIMIT
 
 __all__ = ["Replay", "ReplayStatus", "Wish", "replay_one"]

@@ -17,7 +17,7 @@ from taskyard.control import identify, letters, read_payload, reader_of
 from taskyard.control.replay_history import ReplayHistory, replay_history_of
 from taskyard.jobs import Category
 from taskyard.jobs.letter_states import OPEN
-from taskyard.jobs.replay_rules import NEEDS, Needs
+from taskyard.jobs.replay_by_category import NEEDS, Needs
 from taskyard.ops.cli.console import (
     Command,
     print_json,
@@ -27,7 +27,7 @@ from taskyard.ops.cli.console import (
     with_priority,
     with_sentences,
 )
-from taskyard.ops.cli.dlq.replay_history import replay_history
+from taskyard.ops.cli.dlq.describe_replays import replay_history
 from taskyard.ops.cli.ids import written
 from taskyard.ops.cli.options import Json
 from taskyard.ops.cli.target_servers import find_target

@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from taskyard.jobs.states import Event, State
+from taskyard.ops.cli.jobs.bulk_verb import Wish, run_verb
 from taskyard.ops.cli.jobs.chosen_jobs import LIMIT, Choice
-from taskyard.ops.cli.jobs.live_verb import Wish, run_verb
 from taskyard.ops.cli.options import Json, Limit
 
 __all__ = ["command"]

@@ -19,7 +19,7 @@ from taskyard.errors import NotFound
 from taskyard.jobs.states import State
 from taskyard.ops.cli.console import err, note, print_json, put, say, table
 from taskyard.ops.cli.ids import short, written
-from taskyard.ops.cli.jobs.find import find_job
+from taskyard.ops.cli.jobs.find_job_by_id import find_job
 from taskyard.ops.cli.options import moment_of
 from taskyard.ops.cli.times import age
 from taskyard.records import Records

@@ -12,7 +12,7 @@ from taskyard.ops.cli.jobs.wait import DEFAULT_TIMEOUT_S, result_text
 from taskyard.ops.cli.local_handlers import load_handlers
 from taskyard.ops.cli.options import Json, patience
 from taskyard.ops.cli.payload import read_payload
-from taskyard.ops.cli.queues.unserved import warn_if_unserved
+from taskyard.ops.cli.queues.no_consumer_text import warn_if_unserved
 from taskyard.ops.cli.target_servers import find_target
 
 __all__ = ["command"]

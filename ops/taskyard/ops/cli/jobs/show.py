@@ -28,8 +28,8 @@ from taskyard.ops.cli.ids import written
 from taskyard.ops.cli.jobs.job_holder import Hands
 from taskyard.ops.cli.jobs.job_view import JobView, look_up
 from taskyard.ops.cli.options import Json
+from taskyard.ops.cli.queues.no_consumer_text import NO_WORKER
 from taskyard.ops.cli.queues.queue_counts import QueueState
-from taskyard.ops.cli.queues.unserved import NO_WORKER
 from taskyard.ops.cli.target_servers import find_target
 from taskyard.ops.cli.times import age, moment
 from taskyard.reconcile.message_after_worker_death import Place

@@ -11,9 +11,9 @@ from taskyard.client import JobHandle, Taskyard
 from taskyard.errors import DeadLettered, JobFailed, NotFound, ResultTimeout
 from taskyard.ops.cli.console import print_json, say
 from taskyard.ops.cli.ids import written
-from taskyard.ops.cli.jobs.find import find_job
+from taskyard.ops.cli.jobs.find_job_by_id import find_job
 from taskyard.ops.cli.options import Json, patience
-from taskyard.ops.cli.queues.unserved import warn_if_unserved
+from taskyard.ops.cli.queues.no_consumer_text import warn_if_unserved
 from taskyard.ops.cli.target_servers import find_target
 from taskyard.ops.cli.visible_text import json_text, one_line
 

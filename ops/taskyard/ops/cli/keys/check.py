@@ -6,7 +6,7 @@ from taskyard.access import Action
 from taskyard.access.credential import call_of
 from taskyard.access.key_files import read_ring, read_signing_key
 from taskyard.access.key_ring import text_of
-from taskyard.control.signing import sign_call
+from taskyard.control.sign_message import sign_call
 from taskyard.errors import MissingSetting
 from taskyard.ops.cli.console import note, print_json, put_facts
 from taskyard.ops.cli.keys.ring import need_ring

@@ -13,8 +13,8 @@ from taskyard.errors import TaskyardError
 from taskyard.ops.cli.console import note, print_json, put, table
 from taskyard.ops.cli.options import Json
 from taskyard.ops.cli.queues.count_app_queues import look_at_apps
+from taskyard.ops.cli.queues.no_consumer_text import start_worker
 from taskyard.ops.cli.queues.queue_counts import QueueState, look
-from taskyard.ops.cli.queues.unserved import start_worker
 from taskyard.ops.cli.target_servers import find_target
 from taskyard.ops.cli.times import age
 from taskyard.settings import Settings

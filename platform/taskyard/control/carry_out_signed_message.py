@@ -18,7 +18,7 @@ from taskyard import audit
 from taskyard.access import Identity
 from taskyard.access.credential import Call
 from taskyard.access.credential_faults import Fault, refusal
-from taskyard.access.operator_calls import call_of_task
+from taskyard.access.operator_task_call import call_of_task
 from taskyard.access.verify_credential import Verifier
 from taskyard.audit import Outcome
 from taskyard.control.nonces import bind_nonce, drop_expired, first_denial

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from taskyard.ops.cli.checks.finding import Level
-from taskyard.ops.cli.checks.workers import judge_types
+from taskyard.ops.cli.checks.unserved_queues import judge_types
 
 TYPES = ("plan", "paint")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from taskyard.access.operator_tasks import OPERATOR_TASKS
+from taskyard.access.operator_task_table import OPERATOR_TASKS
 from taskyard.errors import InvalidSettings, TaskyardError
 from taskyard.jobs import Catalogue, JobType
 from taskyard.jobs.catalogue import BUILT_IN
@@ -13,14 +13,14 @@ from taskyard.jobs.handler_registry import ENTRY_POINTS, Registry
 from taskyard.ops.cli.checks.finding import Finding
 from taskyard.settings import Settings
 
-__all__ = ["CONSUMER_TIMEOUT_S", "handlers", "job_types", "known_types"]
+__all__ = ["CONSUMER_TIMEOUT_S", "handlers", "known_types", "look_at"]
 
 # RabbitMQ's default: https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout. No client
 # can ask the server what it is set to.
 CONSUMER_TIMEOUT_S: Final = 1_800
 
 
-def job_types(settings: Settings, catalogue: Catalogue) -> Iterator[Finding]:
+def look_at(settings: Settings, catalogue: Catalogue) -> Iterator[Finding]:
     """Check that each type has an existing queue and priority, and a model that can be imported."""
     for job_type in catalogue.values():
         yield from _faults(settings, job_type)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from support.letters import EMBED, make_message
-from taskyard.control.replay_edits import Edit, captured, edited
+from taskyard.control.replayed_message import Edit, captured, edited
 from taskyard.errors import InvalidPayload, Refused
 
 

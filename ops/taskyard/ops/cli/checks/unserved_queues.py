@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from taskyard.errors import InvalidSettings, TaskyardError
 from taskyard.ops.cli.checks import dead_workers
 from taskyard.ops.cli.checks.finding import Finding
+from taskyard.ops.cli.queues.no_consumer_text import start_worker
 from taskyard.ops.cli.queues.queue_counts import QueueState, ask_workers, look
-from taskyard.ops.cli.queues.unserved import start_worker
 from taskyard.settings import Settings
 
 __all__ = ["judge", "judge_types", "look_at"]

@@ -12,11 +12,11 @@ from taskyard import database
 from taskyard.access import Identity
 from taskyard.access.credential import Call, sign
 from taskyard.access.key_files import read_ring, read_signing_key
-from taskyard.access.operator_calls import call_of_task
-from taskyard.access.operator_tasks import OPERATOR_TASKS
+from taskyard.access.operator_task_call import call_of_task
+from taskyard.access.operator_task_table import OPERATOR_TASKS
 from taskyard.access.verify_credential import Verifier
 from taskyard.clock import SYSTEM_CLOCK, Clock
-from taskyard.control.identity import identify, local_identity
+from taskyard.control.authenticate_operator import identify, local_identity
 from taskyard.errors import InvalidPayload, MissingSetting
 from taskyard.settings import Settings
 from taskyard.wire.credential_argument import CREDENTIAL

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from taskyard.access.credential import Call, call_of
-from taskyard.access.operator_tasks import OPERATOR_TASKS
+from taskyard.access.operator_task_table import OPERATOR_TASKS
 
 __all__ = ["call_of_task"]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from taskyard.control.replay_edits import Edit
+from taskyard.control.replayed_message import Edit
 from taskyard.errors import InvalidPayload
 from taskyard.jobs import Catalogue
 from taskyard.jobs.handler_registry import Registry

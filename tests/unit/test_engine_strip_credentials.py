@@ -10,12 +10,12 @@ import pytest
 from kombu import Message
 
 from taskyard.deadletters import build_letter
-from taskyard.engine.operator_messages import (
+from taskyard.engine.read_message import raw_message
+from taskyard.engine.strip_credentials import (
     credential_of,
     message_to_publish,
     take_credential,
 )
-from taskyard.engine.read_message import raw_message
 from taskyard.records import Record
 from taskyard.wire import RawMessage
 from taskyard.wire.credential_argument import CREDENTIAL, without_credential

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from taskyard.control.identity import local_identity
+from taskyard.control.authenticate_operator import local_identity
 from taskyard.errors import NotPermitted
 from taskyard.settings import Settings
 
