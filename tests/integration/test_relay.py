@@ -6,6 +6,7 @@ import base64
 import json
 import threading
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -15,12 +16,14 @@ import pytest
 import redis
 from sqlalchemy import Engine, event, func, select, text, update
 
+from support.audit import entry
 from support.letters import EMBED, died, make_delivery
 from support.waiting import eventually
 from support.yard import list_key
 from taskyard import outbox
 from taskyard.access import Identity, Role
-from taskyard.audit import rows_of
+from taskyard.audit import list_unverified, rows_of
+from taskyard.audit import write as audit_write
 from taskyard.broker import RedisPublisher
 from taskyard.broker.redis_keys import PLAIN, Layout
 from taskyard.control import Edit, ReplayRequested, letters, replay, wait_outcome
@@ -359,7 +362,11 @@ def lying(yard: ServerHarness, queue: str, *layouts: Layout) -> list[int]:
 def test_an_intent_that_nobody_foresaw_does_not_stop_the_others(yard: ServerHarness) -> None:
     with yard.database.begin() as connection:
         for kind in ("replay", "invented_later"):
-            outbox.put(connection, outbox.Intent(uuid.uuid4(), kind, kind, 1, {"edit": None}))
+            asked_for = entry(target_request_id=kind)
+            audit_write(connection, asked_for)
+            outbox.put(
+                connection, outbox.Intent(asked_for.request_id, kind, kind, 1, {"edit": None})
+            )
     asked = yard.replay(yard.letter())
     assert [yard.relay.run_once() for _ in range(4)] == [True, True, True, False]
     assert yard.outcomes(asked) == ["requested", "applied"]
@@ -370,6 +377,32 @@ def test_an_intent_that_nobody_foresaw_does_not_stop_the_others(yard: ServerHarn
         "KeyError: 'letter_id'",
         "this version does not know the intent 'invented_later'",
     }
+
+
+def denials(yard: ServerHarness) -> Counter[str]:
+    rows = list_unverified(yard.database, None, 100)
+    return Counter({row["source"]: row["count"] for row in rows})
+
+
+def test_an_intent_that_is_not_in_the_audit_log_is_not_carried_out(yard: ServerHarness) -> None:
+    letter = yard.letter()
+    other, asked = yard.letter(), yard.replay(letter)
+    with yard.database.begin() as connection:
+        # The role of mirror and relay may write to the outbox: a new intent, or another job's id.
+        mine = select(OUTBOX.c.payload).where(OUTBOX.c.id == asked.request_id)
+        payload = {**connection.scalars(mine).one(), "letter_id": other.letter_id}
+        connection.execute(
+            update(OUTBOX)
+            .where(OUTBOX.c.id == asked.request_id)
+            .values(job_id=other.job_id, payload=payload)
+        )
+        outbox.put(connection, outbox.Intent(uuid.uuid4(), "replay", other.job_id, 1, payload))
+    before = denials(yard)
+    assert [yard.relay.run_once() for _ in range(3)] == [True, True, False]
+    assert denials(yard) - before == {"outbox": 2}
+    for one in (letter, other):
+        assert yard.records.read(one.job_id).state is State.DEAD_LETTERED
+    assert yard.outcomes(asked) == ["requested"]
 
 
 def test_intents_of_one_job_wait_for_each_other_and_other_jobs_do_not(yard: ServerHarness) -> None:

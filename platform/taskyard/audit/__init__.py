@@ -4,7 +4,7 @@ The database refuses changes of these rows. A chain of seals shows a change that
 database made all the same: `Sealer` extends the chain, `verify` checks it.
 """
 
-from taskyard.audit.append_rows import Entry, Outcome, answer, refused, rows_of, write
+from taskyard.audit.append_rows import Entry, Outcome, answer, is_requested, refused, rows_of, write
 from taskyard.audit.archive import archives_in, ended_at
 from taskyard.audit.archiver import Archiver
 from taskyard.audit.exported_heads import Head, HeadFile, exported, given_heads
@@ -32,6 +32,7 @@ __all__ = [
     "ended_at",
     "exported",
     "given_heads",
+    "is_requested",
     "list_unverified",
     "refused",
     "rows_of",

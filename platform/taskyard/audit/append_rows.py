@@ -15,7 +15,7 @@ from taskyard.database.tables import AUDIT
 from taskyard.wire.lossless_json import clean_text
 from taskyard.wire.redaction import mask_tokens, redact_text
 
-__all__ = ["Entry", "Outcome", "answer", "refused", "rows_of", "write"]
+__all__ = ["Entry", "Outcome", "answer", "is_requested", "refused", "rows_of", "write"]
 
 
 class Outcome(StrEnum):
@@ -72,6 +72,16 @@ def answer(
     ).where(AUDIT.c.request_id == request_id, AUDIT.c.outcome == Outcome.REQUESTED)
     names = [column.name for column in copied]
     connection.execute(insert(AUDIT).from_select([*names, "outcome", "detail"], request))
+
+
+def is_requested(connection: Connection, request_id: uuid.UUID, job_id: str) -> bool:
+    """Return whether the log has the row by which somebody requested this call on this job."""
+    query = select(AUDIT.c.id).where(
+        AUDIT.c.request_id == request_id,
+        AUDIT.c.outcome == Outcome.REQUESTED,
+        AUDIT.c.target_request_id == mask_tokens(job_id),
+    )
+    return connection.scalar(query.limit(1)) is not None
 
 
 def _without_secrets(value: Any) -> Any:

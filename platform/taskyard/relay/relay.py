@@ -47,6 +47,8 @@ _IDLE_S: Final = 0.2  # how long an operator's verb may wait for an idle relay
 _LONGEST_WAIT_S: Final = 60
 # How late the end of a cancelled attempt may be answered.
 _LONGEST_LOOK_S: Final = 5
+_OUTBOX: Final = "outbox"
+_NOT_AUDITED: Final = "not_audited"
 _REFUSALS: Final = (Refused, TransitionRefused, UnknownQueue)
 
 
@@ -116,7 +118,9 @@ class Relay:
             self._postpone(connection, intent, f"{type(error).__name__}: {error}")
 
     def _handle(self, connection: Connection, intent: Intent) -> None:
-        if intent.kind == KIND:
+        if not audit.is_requested(connection, intent.id, intent.job_id):
+            self._drop(connection, intent)
+        elif intent.kind == KIND:
             self._replay(connection, intent)
         elif intent.kind in KINDS:
             self._operate(connection, intent)
@@ -125,6 +129,23 @@ class Relay:
             self._postpone(
                 connection, intent, f"this version does not know the intent {intent.kind!r}"
             )
+
+    def _drop(self, connection: Connection, intent: Intent) -> None:
+        """Refuse an intent that the audit log does not know, or knows for another job.
+
+        Every verb writes both in one transaction, so somebody wrote this one into the outbox alone.
+        It is not postponed, since the later intents of its job would wait for it.
+        """
+        outbox.finish(connection, intent.id)
+        audit.count_unverified(connection, _OUTBOX, _NOT_AUDITED)
+        log.error(
+            "the request %s to %s job %s is not in the audit log, so it is not carried out. "
+            "No verb of Taskyard wrote it: find out who can write to the outbox",
+            intent.id,
+            intent.kind,
+            intent.job_id,
+            extra={"action": "relay_not_audited", "request": str(intent.id)},
+        )
 
     # -- verbs on live jobs --------------------------------------------------------------------
 
