@@ -18,10 +18,12 @@ from sqlalchemy import Connection, Engine, select
 from sqlalchemy.event import listen, remove
 
 from support.signing import Keeper
-from taskyard.access import Action
+from taskyard.access import RIGHTS, Action, Role
+from taskyard.access.actions import Scope
 from taskyard.access.broadcast_calls import WHOAMI, call_of_broadcast
 from taskyard.access.credential import sign
 from taskyard.access.key_ring import KeyRing
+from taskyard.access.operator_roles import Right
 from taskyard.access.verify_credential import LONGEST_CREDENTIAL, Verifier
 from taskyard.audit import list_unverified
 from taskyard.clock import SYSTEM_CLOCK, Clock, SystemClock, to_us
@@ -109,7 +111,7 @@ class Stage:
             nonce_of, call_of_broadcast(self.settings.namespace, WHOAMI)
         )
         query = select(AUDIT.c.operator_identity, AUDIT.c.outcome).where(
-            AUDIT.c.detail["nonce"].astext == verified.claims.nonce
+            AUDIT.c.detail["nonce"].astext == verified.nonce
         )
         with self.database.connect() as connection:
             return [(subject, outcome) for subject, outcome in connection.execute(query)]
@@ -152,8 +154,11 @@ def test_what_is_stored_again_is_one_row(stage: Stage) -> None:
     assert stage.rows(credential) == [("anna@example.com", "applied")]
 
 
-def test_a_denial_of_a_verified_caller_is_a_row_of_its_own(stage: Stage) -> None:
+def test_a_denial_of_a_verified_caller_is_a_row_of_its_own(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     credential = stage.signed()
+    monkeypatch.setitem(RIGHTS, Action.WHOAMI, Right(Role.ADMIN, Scope.SELF))  # type: ignore[arg-type]
     stage.done(credential, "not_permitted")
     with stage.database.begin() as connection:
         stage.store(connection)
@@ -252,7 +257,7 @@ def test_the_longest_credential_that_a_worker_takes_is_audited(stage: Stage) -> 
     assert stage.counts() == {}
     with stage.database.connect() as connection:
         call = call_of_broadcast(stage.settings.namespace, WHOAMI, [WORKER, *names])
-        nonce = stage.verifier.authenticate(credential, call).claims.nonce
+        nonce = stage.verifier.authenticate(credential, call).nonce
         query = select(AUDIT.c.outcome).where(AUDIT.c.detail["nonce"].astext == nonce)
         assert connection.execute(query).scalars().all() == ["applied"]
 
@@ -391,9 +396,7 @@ def test_a_denial_of_a_verified_caller_is_answered_alike_after_a_restart(stage: 
     call = call_of_broadcast(stage.settings.namespace, WHOAMI)
     verified = stage.verifier.authenticate(credential, call)
     first = VerbEvents(stage.client, stage.settings.namespace)
-    first.bind(
-        stage.event(credential, "not_permitted"), verified.claims.nonce, verified.nonce_expires_at
-    )
+    first.bind(stage.event(credential, "not_permitted"), verified.nonce, verified.nonce_expires_at)
     assert stage.worker().whoami(WORKER, credential)["denied"] == "not_permitted"
     assert len(stage.entries()) == 1
 
@@ -417,3 +420,34 @@ def test_a_stream_that_takes_no_entry_binds_no_nonce(stage: Stage) -> None:
     stage.client.delete(stage.key)
     assert "subject" in stage.worker().whoami(WORKER, credential)
     assert len(stage.entries()) == 1
+
+
+def test_an_entry_that_says_that_a_caller_with_the_right_was_denied_is_not_believed(
+    stage: Stage,
+) -> None:
+    credential = stage.signed()
+    stage.announce(WORKER)
+    stage.client.xadd(stage.key, stage.event(credential, "not_permitted").fields())
+    assert "subject" in stage.worker().whoami(WORKER, credential)
+    stage.stored()
+    assert stage.counts() == {"wrong_outcome": 1}
+    assert [outcome for _, outcome in stage.rows(credential)] == ["applied"]
+
+
+def test_a_signer_who_uses_the_nonce_of_another_gets_an_answer_and_a_row_of_their_own(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mallory = Keeper(tmp_path / "mallory", subject="mallory@example.com", role=Role.VIEWER)
+    keys = (stage.keeper, mallory)
+    stage.keeper.ring.write_text(KeyRing({k.key.key_id: k.public for k in keys}).render())
+    call, worker = call_of_broadcast(stage.settings.namespace, WHOAMI), stage.worker()
+    texts = []
+    with monkeypatch.context() as patched:
+        patched.setattr(secrets, "token_hex", lambda _: "b" * 32)
+        for who in keys:
+            now, life = datetime.now(UTC), timedelta(minutes=10)
+            texts.append(sign(who.key, who.identity, call, now=now, life=life))
+    answers = [worker.whoami(WORKER, text)["subject"] for text in texts]
+    assert answers == [who.subject for who in keys]
+    stage.stored()
+    assert [stage.rows(text) for text in texts] == [[(who.subject, "applied")] for who in keys]

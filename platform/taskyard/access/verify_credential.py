@@ -8,6 +8,7 @@ import hmac
 import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from hashlib import sha256
 from typing import Final
 
 from pydantic import ValidationError
@@ -52,6 +53,14 @@ class Verified:
     identity: Identity
     claims: Claims
     key: PublicKey
+
+    @property
+    def nonce(self) -> str:
+        """Return the nonce as the key's own, 32 hex digits.
+
+        A signer chooses the nonce, and may choose one that was seen in the message of another.
+        """
+        return sha256(f"{self.key.key_id}:{self.claims.nonce}".encode()).hexdigest()[:32]
 
     @property
     def nonce_expires_at(self) -> float:

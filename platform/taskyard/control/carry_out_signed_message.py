@@ -101,7 +101,7 @@ def _count(
 def _accepted(engine: Engine, verifier: Verifier, message: OperatorMessage) -> Signed:
     call = _call_of(verifier.audience, message)
     verified = verifier.authenticate(message.credential, call)
-    ref = MessageRef(request_id_of(verified.claims.nonce), message.message_id)
+    ref = MessageRef(request_id_of(verified.nonce), message.message_id)
     with engine.begin() as connection:
         rows = tuple(audit.rows_of(connection, ref.request_id))
         # The first row is the call's own; the rows after it are the relay's answer.
@@ -111,7 +111,7 @@ def _accepted(engine: Engine, verifier: Verifier, message: OperatorMessage) -> S
             verified.check_time(verifier.clock.now())
             drop_expired(connection)
             expires = datetime.fromtimestamp(verified.nonce_expires_at, UTC)
-            bind_nonce(connection, verified.claims.nonce, ref.message_id, expires)
+            bind_nonce(connection, verified.nonce, ref.message_id, expires)
     return Signed(verified.identity, ref, rows)
 
 

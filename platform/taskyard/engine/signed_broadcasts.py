@@ -55,7 +55,7 @@ class Broadcasts:
             # The text of an unknown sender may be large, and proves nothing: its cause is enough.
             self.denied.add(worker, DeniedKind(verb, error.code, target))
             return _denied(error.code, error)
-        nonce = verified.claims.nonce
+        nonce = verified.nonce
         self._forget()
         if nonce not in self._answers:
             answer = self._answered(verb, worker, credential, verified)
@@ -80,7 +80,7 @@ class Broadcasts:
             credential=str(credential),
         )
         try:
-            bound = self._events.bind(event, verified.claims.nonce, verified.nonce_expires_at)
+            bound = self._events.bind(event, verified.nonce, verified.nonce_expires_at)
         except (ValueError, RedisError) as error:
             return _not_audited(verb, worker, error)
         if bound.first and denied is not None:

@@ -15,13 +15,14 @@ from typing import Final
 from sqlalchemy import Connection, func, select, text
 
 from taskyard import audit
+from taskyard.access import Action
 from taskyard.access.broadcast_calls import call_at, request_id_at
 from taskyard.access.credential_faults import Fault
 from taskyard.access.verify_credential import CLOCKS_MAY_DIFFER, Verified, Verifier
 from taskyard.audit import Outcome
 from taskyard.clock import from_us
 from taskyard.database.tables import AUDIT
-from taskyard.errors import CredentialRefused
+from taskyard.errors import CredentialRefused, NotPermitted
 from taskyard.mirror.lifecycle_stream import StreamEntry
 from taskyard.records.verb_events import VERB_FIELD, VerbEvent, entry_time
 from taskyard.wire.redacted_logs import logger
@@ -36,6 +37,7 @@ _SOURCE: Final = "broadcast"
 _FAULTS: Final = frozenset(fault.value for fault in Fault)
 _WRONG_TIME: Final = "wrong_time"
 _UNKNOWN_WORKER: Final = "unknown_worker"
+_WRONG_OUTCOME: Final = "wrong_outcome"
 _TOO_MANY_WORKERS: Final = "too_many_workers"
 _TOO_OLD: Final = timedelta(hours=1)
 _LOCK: Final = text("SELECT pg_advisory_xact_lock(hashtextextended(:nonce, 0))")
@@ -135,12 +137,27 @@ def _fault(
         return _WRONG_TIME
     verified.check_time(event.at)
     verified.check_key(now)
-    return None if known else _UNKNOWN_WORKER
+    if not known:
+        return _UNKNOWN_WORKER
+    return _WRONG_OUTCOME if event.code and _may(verified, event.verb) else None
+
+
+def _may(verified: Verified, verb: Action) -> bool:
+    """Return whether the caller has the right to the verb.
+
+    Only a missing right denies a verified caller. So an entry that says so of a caller with the
+    right is not a worker's: it would hide what the worker does.
+    """
+    try:
+        verified.identity.permit(verb)
+    except NotPermitted:
+        return False
+    return True
 
 
 def _write(connection: Connection, event: VerbEvent, verified: Verified) -> str | None:
     """Write the row of a verb, once; return why it is counted instead, if it is."""
-    who, nonce = verified.identity, verified.claims.nonce
+    who, nonce = verified.identity, verified.nonce
     request_id = request_id_at(nonce, event.worker)
     # Two mirrors may hold the same entry, where one is thought to be dead, or other entries of the
     # same credential.
@@ -171,7 +188,7 @@ def _rows_of_nonce(connection: Connection, verified: Verified) -> int:
         .where(
             AUDIT.c.performed_at >= since,
             AUDIT.c.operator_identity == verified.identity.subject,
-            AUDIT.c.detail["nonce"].astext == verified.claims.nonce,
+            AUDIT.c.detail["nonce"].astext == verified.nonce,
         )
     )
     return connection.scalar(query) or 0
