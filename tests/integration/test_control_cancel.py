@@ -21,10 +21,11 @@ from taskyard import outbox
 from taskyard.access import Identity, Role
 from taskyard.audit import rows_of
 from taskyard.broker import RedisPublisher
-from taskyard.control import Control, VerbOutcome, VerbRequested
+from taskyard.control import Control, VerbOutcome, VerbRequested, tokens
 from taskyard.control.live_verb import answers, request_verb
+from taskyard.control.rights import Rights
 from taskyard.database.tables import AUDIT, LETTERS, OUTBOX
-from taskyard.errors import InvalidPayload, InvalidReason, NotPermitted, Refused
+from taskyard.errors import InvalidPayload, InvalidReason, NotPermitted, Refused, TokenRefused
 from taskyard.gate import Gate
 from taskyard.jobs.attempt_outcomes import Decision
 from taskyard.jobs.states import TERMINAL, Event, State
@@ -395,6 +396,27 @@ def test_a_bound_identity_cancels_within_its_bounds(harness: Harness) -> None:
     assert harness.last_audit()["outcome"] == "requested"
 
 
+def test_the_domain_of_an_earlier_life_gives_no_right_to_a_job_that_has_none(
+    harness: Harness,
+) -> None:
+    job_id, stamp = harness.queued()
+    fields = {b"event": b"admit", b"state": b"accepted", b"version": b"1", b"at": b"1"}
+    fields |= {b"job": job_id.encode(), b"epoch": str(stamp.epoch).encode(), b"type": b"t"}
+    fields |= {b"generation": b"0", b"seq": b"0", b"queue": b"exec", b"domain": b"billing"}
+    with harness.database.begin() as connection:
+        write(connection, [Entry.parse(fields)])
+    harness.finish(job_id, harness.begin(job_id, stamp))
+    # The ledger does not know yet that another type has the id now.
+    Records(harness.client, harness.settings).admit(
+        job_id, job_type="u", queue="exec", priority=3, unique_for_s=0
+    )
+    bound = Identity(
+        "b@example.com", via="token", role=Role.OPERATOR, domains=frozenset({"billing"})
+    )
+    with pytest.raises(NotPermitted, match="has no domain"):
+        harness.cancel(job_id, identity=bound)
+
+
 @pytest.mark.parametrize("reason", [None, "", "fix it"])
 def test_a_cancel_without_a_reason_is_refused(harness: Harness, reason: str | None) -> None:
     job_id, _ = harness.queued()
@@ -589,6 +611,30 @@ def test_control_connects_as_the_trusted_user_of_this_machine(relayed: Harness) 
     eventually(lambda: relayed.open_intents() == 0, "the answer")
     assert outcome.outcome in ("applied", "pending")
     assert relayed.last_audit()["identity_via"] == "local"
+
+
+def test_a_control_that_is_open_acts_no_more_once_its_token_is_revoked(
+    harness: Harness, database_url: str
+) -> None:
+    admin = Identity("root@example.com", via="local", role=Role.ADMIN)
+    made = tokens.create(
+        harness.database, "ada@example.com", Rights(Role.OPERATOR), identity=admin, reason=WHY
+    )
+    settings = Settings.model_validate(
+        {
+            **harness.settings.model_dump(exclude_unset=True),
+            "database_url": database_url,
+            "token": made.token.reveal(),
+        }
+    )
+    (before, _), (after, _) = harness.queued(), harness.queued()
+    with Control.opened(settings) as control:
+        control.cancel(before, reason=WHY)
+        tokens.revoke(harness.database, made.info.id, identity=admin, reason=WHY)
+        with pytest.raises(TokenRefused, match="was revoked at"):
+            control.cancel(after, reason=WHY)
+    harness.relay_all()
+    assert (harness.state(before), harness.state(after)) == (State.CANCELLED, State.ACCEPTED)
 
 
 def test_the_ledger_and_the_letter_have_the_same_id(harness: Harness) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
 from typing import Self
@@ -39,11 +39,12 @@ class Control:
         self,
         engine: Engine,
         records: ReadsRecords,
-        identity: Identity,
+        identity: Identity | Callable[[], Identity],
         *,
         require_reason: Mode = "strict",
         wait_s: float = WAIT_S,
     ) -> None:
+        """Set who acts: an identity, or a function that verifies it for each verb."""
         self._engine, self._records, self._identity = engine, records, identity
         self._require_reason, self._wait_s = require_reason, wait_s
 
@@ -52,6 +53,8 @@ class Control:
     def opened(cls, settings: Settings | None = None) -> Iterator[Self]:
         """Connect as the bearer of `TASKYARD_TOKEN`, or as this machine's trusted user.
 
+        Each verb verifies the token again, so that a program that runs for weeks stops acting when
+        its token ends, is revoked, or gets fewer rights.
         Raises `NotPermitted` without either, and `MissingSetting`.
         """
         known = load().settings if settings is None else settings
@@ -60,9 +63,10 @@ class Control:
             closing(connect(known.need_redis_url())) as client,
             database.opened(url, application_name="taskyard control") as engine,
         ):
-            identity = identify(engine, known, source="Control")
+            verified = partial(identify, engine, known, source="Control")
+            verified()  # a refused token is refused before the first verb
             mode = known.require_reason
-            yield cls(engine, Records(client, known), identity, require_reason=mode)
+            yield cls(engine, Records(client, known), verified, require_reason=mode)
 
     def cancel(
         self,
@@ -100,12 +104,13 @@ class Control:
         on_behalf_of: str | None,
         if_version: int | None,
     ) -> VerbOutcome:
+        identity = self._identity if isinstance(self._identity, Identity) else self._identity()
         requested = request_verb(
             self._engine,
             self._records,
             job_id,
             event,
-            identity=self._identity,
+            identity=identity,
             reason=reason,
             on_behalf_of=on_behalf_of,
             if_version=if_version,

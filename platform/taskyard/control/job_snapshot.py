@@ -81,6 +81,8 @@ def _from_record(connection: Connection, record: Record) -> JobSeen:
     if not queue or domain is None:
         # The record of an ended job is short, and a record without a domain may be an old one.
         row = _row(connection, record.job_id) or {}
+        if row.get("epoch") != record.epoch:
+            row = {}  # it is of another life of the id, whose queue and domain say nothing of this
         queue, domain = queue or row.get("queue") or "", domain or row.get("domain")
     return JobSeen(
         job_id=record.job_id,
