@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import uuid
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, insert, update
+from sqlalchemy import Engine, insert, select, update
 
 from support.letters import DIED_US, make_delivery, make_letter
 from taskyard.access import Identity, Role
 from taskyard.clock import from_us
-from taskyard.control import letters
+from taskyard.control import letters, read_payload, replay
 from taskyard.control.letters import Filters
 from taskyard.database.tables import LETTERS
 from taskyard.errors import NotFound, Refused
@@ -136,6 +138,31 @@ def test_an_ambiguous_prefix_lists_the_candidates(database: Engine) -> None:
         letters.show(database, "abcdef")
     assert str(caught.value).endswith(f"{ids[4]} and more. Give more characters.")
     assert letters.show(database, str(ids[3]))["id"] == ids[3]
+
+
+def test_a_prefix_names_no_letter_outside_of_the_bounds(database: Engine) -> None:
+    someone = Identity(
+        "a@example.com", via="test", role=Role.OPERATOR, queues=frozenset({"within"})
+    )
+    names = [stored(database, queue=queue) for queue in ("within", "outside", "outside")]
+    ids = [uuid.UUID(f"fedcba{n:026x}") for n in range(3)]
+    with database.begin() as connection:
+        for name, new in zip(names, ids, strict=True):
+            row = select(LETTERS).where(LETTERS.c.id == uuid.UUID(name))
+            copied = dict(connection.execute(row).mappings().one())
+            del copied["mirrored_at"]  # the server's
+            connection.execute(insert(LETTERS).values({**copied, "id": new}))
+    assert letters.show(database, "fedcba", identity=someone)["id"] == ids[0]
+    asked = replay(database, "fedcba", identity=someone, reason="The shop is back, ticket 12345")
+    assert asked.letter_id == ids[0]
+    elsewhere = dataclasses.replace(someone, queues=frozenset({"nothing"}), role=Role.ADMIN)
+    for verb in (
+        letters.show,
+        partial(replay, reason="The shop is back, ticket 12345"),
+        partial(read_payload, reason="The shop is back, ticket 12345"),
+    ):
+        with pytest.raises(NotFound, match="there is no dead letter 'fedcba'"):
+            verb(database, "fedcba", identity=elsewhere)
 
 
 @pytest.mark.parametrize("name", ["", "abc", "zzzzzzzz", "'; DROP TABLE x", "a" * 40])

@@ -131,7 +131,7 @@ def show(
     either.
     """
     with engine.connect() as connection:
-        query = select(LETTERS).where(LETTERS.c.id == find_id(connection, name))
+        query = select(LETTERS).where(LETTERS.c.id == find_id(connection, name, identity))
         row = connection.execute(_seen_by(identity, query)).mappings().one_or_none()
     if row is None:
         raise NotFound(f"there is no dead letter {str(name)!r}. See: taskyard dlq list")

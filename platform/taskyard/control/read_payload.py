@@ -41,7 +41,7 @@ def read_payload(
         call.permit()
         call.reason = check_reason(reason, require_reason)
         with engine.begin() as connection:
-            call.dead_letter_id = find_id(connection, letter_id)
+            call.dead_letter_id = find_id(connection, letter_id, identity)
             query = select(LETTERS).where(LETTERS.c.id == call.dead_letter_id)
             row = dict(connection.execute(query).mappings().one())
             call.target_request_id = row["original_request_id"]

@@ -98,7 +98,7 @@ def replay(
 
 
 def _lock(connection: Connection, name: str | uuid.UUID, call: VerbCall) -> Mapping[str, Any]:
-    call.dead_letter_id = find_id(connection, name)
+    call.dead_letter_id = find_id(connection, name, call.identity)
     query = select(LETTERS).where(LETTERS.c.id == call.dead_letter_id).with_for_update()
     row = dict(connection.execute(query).mappings().one())
     call.target_request_id = row["original_request_id"]
