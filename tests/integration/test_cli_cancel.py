@@ -143,6 +143,22 @@ def test_one_refusal_of_several_is_shown_and_the_others_are_done(shell: Shell, j
     assert f"refused  {ended}: job {ended} is completed, so it cannot be cancelled." in ran.out
 
 
+def test_a_job_outside_of_a_tokens_bounds_is_one_of_the_outcomes(shell: Shell, jobs: Jobs) -> None:
+    words = ("b@example.com", "--role", "operator", "--queues", "exec", "--reason", WHY)
+    token = shell.run("tokens", "create", *words).out.strip()
+    within, outside, also = jobs.queued(), jobs.queued("plan"), jobs.queued()
+    with relaying(jobs.settings, jobs.database):
+        ran = shell.run("jobs", "cancel", within, outside, also, "--reason", WHY,
+                        TASKYARD_TOKEN=token)  # fmt: skip
+        eventually(lambda: jobs.state(also) is State.CANCELLED, "the last job")
+    assert ran.code == 6
+    assert f"refused  {outside}: b@example.com is bound to queues exec" in ran.out
+    assert [jobs.state(one) for one in (within, outside)] == [State.CANCELLED, State.ACCEPTED]
+    # While nothing was requested, the first denial ends the command.
+    ran = shell.run("jobs", "cancel", outside, also, "--reason", WHY, TASKYARD_TOKEN=token)
+    assert (ran.code, ran.out) == (6, "")
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

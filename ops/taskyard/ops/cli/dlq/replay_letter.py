@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 
 from taskyard.access import Identity
 from taskyard.control import Edit, KnownTypes, ReplayRequested, replay, wait_outcome
-from taskyard.errors import InvalidPayload, NotFound, Refused
+from taskyard.errors import InvalidPayload, NotFound, NotPermitted, Refused
 from taskyard.ops.cli.dlq.describe_replays import waiting
 from taskyard.wire.decompression import UNPACKED_LIMIT
 
@@ -60,7 +60,10 @@ class Replay:
 
 
 def replay_one(engine: Engine, name: str, wish: Wish, *, alone: bool = True) -> Replay:
-    """Replay a letter; a refusal is raised if it is the only one (`alone`), else it is returned."""
+    """Replay a letter; a refusal is raised if it is the only one (`alone`), else it is returned.
+
+    So is a missing right: the operator of several letters reads what became of the others.
+    """
     try:
         asked = replay(
             engine,
@@ -74,7 +77,7 @@ def replay_one(engine: Engine, name: str, wish: Wish, *, alone: bool = True) -> 
             known=wish.known,
             max_unpacked_bytes=wish.max_unpacked_bytes,
         )
-    except (Refused, NotFound, InvalidPayload) as error:
+    except (Refused, NotFound, InvalidPayload, NotPermitted) as error:
         if alone:
             raise
         return Replay(name, ReplayStatus.REFUSED, why=str(error), exit_code=error.exit_code)

@@ -16,7 +16,7 @@ from taskyard import database
 from taskyard.access import Identity
 from taskyard.control import VerbOutcome, VerbRequested, identify, reader_of
 from taskyard.control.live_verb import answers, request_verb
-from taskyard.errors import InvalidPayload, Refused
+from taskyard.errors import InvalidPayload, NotPermitted, Refused
 from taskyard.jobs.states import Event
 from taskyard.ops.cli.console import print_json, print_sentence, say
 from taskyard.ops.cli.jobs.chosen_jobs import Choice, choose, confirm, show_preview
@@ -86,13 +86,17 @@ def _act(
     jobs: Sequence[Mapping[str, Any]],
     wish: Wish,
 ) -> list[_Line]:
-    """Request the verb for all jobs, then wait for their outcomes together."""
+    """Request the verb for all jobs, then wait for their outcomes together.
+
+    A missing right ends the command only while nothing was requested: later it is one job's
+    outcome, so that the operator reads what became of the others.
+    """
     alone, requested, refused = len(jobs) == 1, [], []  # type: bool, list[VerbRequested], list[_Line]
     for job in jobs:
         request = _request(engine, records, identity, str(job["job_id"]), wish)
         if isinstance(request, VerbRequested):
             requested.append(request)
-        elif alone:
+        elif alone or (isinstance(request, NotPermitted) and not requested):
             raise request
         else:
             line = _Line(job["job_id"], "refused", str(request), None, request.exit_code)
@@ -102,12 +106,12 @@ def _act(
 
 def _request(
     engine: Engine, records: Records, identity: Identity, job_id: str, wish: Wish
-) -> VerbRequested | Refused | InvalidPayload:
+) -> VerbRequested | Refused | InvalidPayload | NotPermitted:
     try:
         return request_verb(
             engine, records, job_id, wish.event, identity=identity, reason=wish.reason
         )
-    except (Refused, InvalidPayload) as error:
+    except (Refused, InvalidPayload, NotPermitted) as error:
         return error
 
 
