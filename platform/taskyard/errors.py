@@ -267,7 +267,7 @@ class NotReplicated(PublishFailed):
         )
 
     def of(self, job_id: str) -> NotReplicated:
-        """Return the same error for one of the jobs, for the call that enqueued this job alone."""
+        """Return the same error for one of the jobs, for the call that enqueued only this job."""
         return NotReplicated(
             [job_id],
             unkeyed=[job_id] if job_id in self.unkeyed else [],

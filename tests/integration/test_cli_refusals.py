@@ -298,7 +298,10 @@ def test_no_ids_on_standard_input_are_told(shell: Shell) -> None:
     ran = shell.run("jobs", "show", "-", stdin="\n\n")
 
     assert ran.code == 2
-    assert "no id was given; expected ids, or lines with ids on standard input." in ran.err
+    assert (
+        "no id was given; expected ids, or - to read one id per line from standard input."
+        in ran.err
+    )
 
 
 def test_a_bad_time_is_told_with_good_ones(shell: Shell) -> None:
@@ -323,7 +326,7 @@ def test_a_bad_time_is_told_with_good_ones(shell: Shell) -> None:
         ("jobs list --since 2x", "for --since: expected a duration such as 90s, 15m"),
         (
             "migrate --check --to 0001",
-            "for --check: --check compares with head; do not use it with --to.",
+            "for --check: it compares with the newest schema and cannot be combined with --to.",
         ),
         ("jobs list --state asleep", "for '--state': 'asleep' is not one of"),
         ("dlq list --category odd", "for '--category': 'odd' is not one of"),

@@ -165,7 +165,7 @@ def test_what_cannot_be_signed_is_not_published_and_says_why_in_one_sentence(
         (kwargs, {"TASKYARD_TOKEN": ""}, "there is no verified identity"),
         (kwargs, {"TASKYARD_TOKEN": "ty_000000000000_" + "A" * 43}, "is not in this database"),
         (("--kwargs", "{}"), {}, "needs the named argument 'letter_id'"),
-        (("--args", "[1, 2]"), {}, "takes named arguments alone"),
+        (("--args", "[1, 2]"), {}, "takes only named arguments, got 2 positional ones"),
     ):
         ran = scene.call(*words, **changes)
         assert ran.returncode == 6

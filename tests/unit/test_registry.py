@@ -147,8 +147,8 @@ def test_fields_that_are_valid_only_alone_are_refused_with_both_places(tmp_path:
         registry.under(Catalogue.load(file))
     assert f"{__file__}:{line_of(plain)}: job type 'new': policy: " in str(refusal.value)
     assert str(refusal.value).endswith(
-        "These are the decorator's fields with those of the job type file over them: correct one "
-        "of the two"
+        "The decorator sets policy, queue; the job type file sets policy, queue, and its value "
+        "counts where both set one. Correct the field where it is set"
     )
 
 

@@ -116,7 +116,7 @@ def test_a_page_with_nothing_to_act_on_says_so():
 
 def test_a_selector_that_never_met_the_element_is_an_error():
     request = HealingRequest(html="x", known_html="<p>a</p>", selector="#pay")
-    with pytest.raises(CodedError, match="it meets 0; give the page on which it still worked"):
+    with pytest.raises(CodedError, match="it matches 0; give the page on which it still worked"):
         heal("<p>a</p>", request, started_s=0.0)
 
 

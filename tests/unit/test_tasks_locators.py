@@ -141,8 +141,8 @@ def test_a_selector_that_meets_none_or_many_is_left_out_with_the_reason():
     wanted = [ElementRequest(key="a", selector="#no"), ElementRequest(key="b", selector="p")]
     made = batch("<p>1</p><p>2</p>", elements=wanted)
     assert [(each.key, each.reason) for each in made.left_out] == [
-        ("a", "expected '#no' to meet one element, it meets 0"),
-        ("b", "expected 'p' to meet one element, it meets 2"),
+        ("a", "expected '#no' to match exactly one element, it matches 0"),
+        ("b", "expected 'p' to match exactly one element, it matches 2"),
     ]
 
 

@@ -62,7 +62,10 @@ def arguments_hash(arguments: Mapping[str, object]) -> str:
     try:
         text = json.dumps(arguments, sort_keys=True, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidPayload(f"the arguments of a signed call must be JSON: {error}") from error
+        raise InvalidPayload(
+            f"the arguments of a signed call must be JSON: {error}. Pass objects with text keys, "
+            "lists, texts, finite numbers, booleans and null"
+        ) from error
     return sha256(text.encode()).hexdigest()
 
 

@@ -77,7 +77,7 @@ class Identity:
     def sees_subject(self, subject: str) -> bool:
         """Return whether lists of tokens and grants show this identity those of the subject.
 
-        They concern the whole fleet, so an identity with bounds sees its own alone.
+        They concern the whole fleet, so an identity with bounds sees only its own.
         """
         return not self._bounds() or subject == self.subject
 

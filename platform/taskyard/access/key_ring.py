@@ -31,6 +31,7 @@ from taskyard.wire.control_characters import STEERING
 __all__ = ["KeyRing", "PublicKey", "bytes_of_text", "key_id_of", "text_of"]
 
 _PUBLIC_BYTES: Final = 32
+_EXPECTED: Final = "expected the 32 bytes of an Ed25519 public key in base64url"
 _SUBJECT: Final = re.compile(r"[^\s*]{1,200}")
 # Names of people whom a sign-in verifies: an address, so that none looks like `local:user@host`.
 _PEOPLE: Final = re.compile(r"\*(@[A-Za-z0-9.-]{1,190})")
@@ -53,13 +54,13 @@ def text_of(public_key: bytes) -> str:
 def bytes_of_text(value: object) -> bytes:
     """Parse a public key's text; raises ValueError."""
     if not isinstance(value, str):
-        raise ValueError("expected the 32 bytes of an Ed25519 public key in base64url")
+        raise ValueError(f"{_EXPECTED}, got {type(value).__name__}")
     try:
         found = base64.b64decode(value + "=" * (-len(value) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
         found = b""
     if len(found) != _PUBLIC_BYTES:
-        raise ValueError("expected the 32 bytes of an Ed25519 public key in base64url")
+        raise ValueError(f"{_EXPECTED}, got {len(value)} characters of another form")
     return found
 
 

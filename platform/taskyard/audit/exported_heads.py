@@ -30,7 +30,7 @@ _SEALED_AT: Final = re.compile(r'"sealed_at": ?"([^"]{1,40})"')
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Number and hash of the last seal at some moment, as `seq:hash` or the hash alone.
+    """Number and hash of the last seal at some moment, as `seq:hash` or only the hash.
 
     `sealed_at` is the time that a file of heads states; None if it is unknown.
     """

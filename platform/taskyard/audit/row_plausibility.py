@@ -70,7 +70,7 @@ class Horizons:
         self._cluster: str | None = None
 
     def enter(self, cluster: str) -> None:
-        """Prepare for seals of `cluster`, which the rows before may not have been written on."""
+        """Compare later rows with the limits of `cluster`, the Postgres cluster that wrote them."""
         if cluster == self._cluster:
             return
         self._cluster = cluster

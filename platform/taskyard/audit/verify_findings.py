@@ -17,7 +17,7 @@ EXAMPLES: Final = 20
 
 
 class Kind(StrEnum):
-    """The kinds of findings."""
+    """What can be wrong with the audit log; `MEANINGS` explains each."""
 
     CHANGED = "changed"
     MISSING = "missing"

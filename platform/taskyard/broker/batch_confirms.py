@@ -24,7 +24,7 @@ _UNWRITABLE: Final = (TypeError, ValueError, struct.error)
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """One message of a batch, as for kombu's `Producer.publish`, with its batch and position."""
+    """One message of a batch: its position there, and the options of `Producer.publish`."""
 
     batch: Batch
     place: int

@@ -41,11 +41,11 @@ class OwnConnection:
         return self._opened().channel()
 
     def refusals(self) -> tuple[type[BaseException], ...]:
-        """Return those of `errors` by which a reachable broker refuses and closes the channel."""
+        """Return the error classes of a broker that answers, but refuses and closes the channel."""
         return () if self._connection is None else tuple(self._connection.channel_errors)
 
     def errors(self) -> tuple[type[BaseException], ...]:
-        """Return the client's own errors for a broker that is unreachable or refuses."""
+        """Return the client's error classes for a broker that is unreachable or refuses."""
         found: tuple[type[BaseException], ...] = (OperationalError, OSError)
         if self._connection is not None:
             found += tuple(self._connection.connection_errors)

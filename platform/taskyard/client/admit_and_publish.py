@@ -42,7 +42,7 @@ class Sender:
         self._records, self._publisher = records, publisher
 
     def send(self, rendered: Rendered) -> Admitted:
-        """Send one request in this thread; raises redis-py's errors and `PublishFailed`."""
+        """Admit one job and publish its message; raises redis-py's errors and `PublishFailed`."""
         answers = self._records.admit_many([rendered.admission])
         (outcome,) = self._settling()([rendered], answers)
         if isinstance(outcome, Exception):

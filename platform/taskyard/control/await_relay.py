@@ -39,6 +39,8 @@ def wait_outcome(
 def _outcome(connection: Connection, request_id: uuid.UUID) -> str:
     rows = audit.rows_of(connection, request_id)
     if not rows:
-        raise NotFound(f"no operator action has the request id {request_id}")
+        raise NotFound(
+            f"no operator action has the request id {request_id}. See: taskyard audit list"
+        )
     last = str(rows[-1]["outcome"])
     return PENDING if last == Outcome.REQUESTED else last

@@ -32,7 +32,10 @@ def change_ring(path: Path, change: Callable[[KeyRing], KeyRing]) -> KeyRing:
             ring = change(read_ring(path) if path.exists() else KeyRing({}))
             _replace(path, ring.render())
     except OSError as error:
-        raise Refused(f"the key ring {path} cannot be written: {error.strerror}") from error
+        raise Refused(
+            f"the key ring {path} cannot be written: {error.strerror}. "
+            "TASKYARD_PUBLIC_KEYS names it"
+        ) from error
     return ring
 
 

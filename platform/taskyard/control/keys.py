@@ -141,8 +141,7 @@ def retire(
         call.reason = check_reason(reason)
         if not timedelta() <= overlap <= LONGEST_OVERLAP:
             raise InvalidRights(
-                f"the overlap is {LONGEST_OVERLAP.days} days at most and not negative, "
-                f"got {overlap}"
+                f"expected an overlap from 0 to {LONGEST_OVERLAP.days} days, got {overlap}"
             )
         ends = clock.now() + overlap
         key = _ended(read_ring(ring.expanduser()), key_id, ends)

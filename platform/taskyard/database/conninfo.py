@@ -32,7 +32,7 @@ DRIVER: Final = "postgresql+psycopg2"
 FORM: Final = "postgresql://host:5432/name, with user:password@ before the host if it needs them"
 _SCHEMES: Final = frozenset({"postgres", "postgresql", DRIVER})
 # Notice a server that disappears without closing within half a minute, not after TCP's two hours.
-# These are settings of the client alone, so a pooler has nothing to refuse.
+# These are settings of the client only, so a pooler has nothing to refuse.
 _DEFAULTS: Final = {
     "connect_timeout": str(CONNECT_TIMEOUT_S),
     "keepalives_idle": "15",

@@ -114,7 +114,7 @@ def _config() -> Config:
 
 
 def encoding_fault(connection: Connection) -> str | None:
-    """Return a text: what a database that is not in UTF-8 loses, and the remedy.
+    """Return what a database loses because it is not in UTF-8, with the remedy.
 
     None for a database in UTF-8.
     """

@@ -236,7 +236,10 @@ class JobConsumer(Consumer):  # type: ignore[misc]
             except Exception as error:
                 # An error that is raised here would end this worker, and each next one that takes
                 # the message.
-                log.exception("Celery could not start a message", extra={"action": "not_taken"})
+                log.exception(
+                    "Celery raised an error over a message, which becomes a dead letter",
+                    extra={"action": "not_taken"},
+                )
                 return self._die(message, not_taken(error, self.hostname))
 
         return on_task_received

@@ -121,7 +121,10 @@ class _Beats(threading.Thread):
 
 
 def member_of(worker: Any) -> Member:
-    """Return what a worker writes about itself when it starts."""
+    """Return a worker's entry in the list of workers: its name, and where its messages are.
+
+    A worker on RabbitMQ has only a name: the broker itself returns its messages.
+    """
     app = worker.app
     with app.connection_for_read() as connection:
         cls, options = connection.get_transport_cls(), connection.transport_options or {}

@@ -127,7 +127,7 @@ class TaskRunner:
             return self._end(_Case(task, delivery, answer, attempt, lease), ending)
 
     def _found(self, task: Any, delivery: Delivery, answer: Any) -> Any:
-        """Report the outcome that was decided before, in the task's own form; nothing runs."""
+        """Return or raise the outcome that an earlier attempt decided; the body does not run."""
         job_id = delivery.job_id
         try:
             return self.steps.without_run(delivery, answer, lambda kept: recall(task, job_id, kept))

@@ -91,7 +91,7 @@ class InstalledContext(WorkerContext):
 
     @cached_property
     def watching(self) -> Records:
-        """Return records that count no death of an observed task.
+        """Return the records of observed tasks, with a limit of deaths that is never reached.
 
         Only protected jobs may be dead-lettered by a count. The lease is short, because
         another worker may protect the task and wait for the end of this lease.

@@ -40,7 +40,7 @@ class ObservedRequest(Request):  # type: ignore[misc]
     """A request that works as Celery's own, and reports each event to the observer afterwards."""
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Make each subclass observe the successes that a pool reports."""
+        """Wrap `on_success` of each subclass, which Celery generates, to report to the observer."""
         super().__init_subclass__(**options)
         wrap_on_success(cls, _watching)
 

@@ -56,7 +56,7 @@ class Observed(Protocol):
 
     @property
     def watching(self) -> Records:
-        """Return records that count no death of an observed task."""
+        """Return the records of observed tasks, with a limit of deaths that is never reached."""
 
     @property
     def watched_letters(self) -> LetterBox:

@@ -1,6 +1,6 @@
 """Find a completed task's result again, for a continuation that must be repeated.
 
-The module stands alone because it asks the app's result backend, and the runner asks the records.
+The module is separate because it asks the app's result backend, and the runner asks the records.
 """
 
 from __future__ import annotations

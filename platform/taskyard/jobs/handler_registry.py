@@ -110,8 +110,8 @@ class Registry:
         """Return the catalogue with the decorators' settings laid under its own, field by field.
 
         Raises `InvalidSettings` for a decorator without a queue, unless the catalogue defines the
-        type, and for fields that are valid alone and not together. With `skip_without_queue` such
-        a decorator defines no type instead.
+        type, and for fields that are valid one by one but not together. With `skip_without_queue`
+        such a decorator defines no type instead.
         """
         for handler in self.handlers():
             if skip_without_queue and handler.lacks_queue and handler.name not in catalogue:
@@ -168,9 +168,14 @@ def _merged(handler: Handler, known: JobType) -> JobType:
         return define(handler.name, merge_fields(handler.settings, own))
     except InvalidSettings as error:
         raise InvalidSettings(
-            f"{_place(handler.function)}: {error} These are the decorator's fields with those of "
-            "the job type file over them: correct one of the two"
+            f"{_place(handler.function)}: {error} The decorator sets {_names(handler.settings)}; "
+            f"the job type file sets {_names(own)}, and its value counts where both set one. "
+            "Correct the field where it is set"
         ) from error
+
+
+def _names(fields: Mapping[str, Any]) -> str:
+    return ", ".join(sorted(fields))
 
 
 def _with_settings(handler: Handler, settings: Mapping[str, Any]) -> Handler:

@@ -88,4 +88,4 @@ def _time(fields: Mapping[str, str], name: str) -> datetime:
     try:
         return from_us(us)
     except (ValueError, OverflowError, OSError) as error:
-        raise ValueError(f"the field {name!r} is not a time in microseconds: {us}") from error
+        raise ValueError(f"the field {name!r} must be microseconds since 1970, got {us}") from error

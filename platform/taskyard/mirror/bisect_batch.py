@@ -30,7 +30,7 @@ _REFUSED: Final = frozenset({Refusal.DATA})
 
 @dataclass(frozen=True, slots=True)
 class Storing(Generic[T]):
-    """How to store items of one kind."""
+    """How items of one kind are written: as a batch, or one by one where one is refused."""
 
     write: Callable[[Connection, Sequence[T]], None]
     salvage: Sequence[Callable[[Connection, T, str], None]]

@@ -141,7 +141,7 @@ def junk_row(item: Unreadable, now: datetime) -> dict[str, Any]:
 
 
 def _named(value: object) -> str | None:
-    """Return a header's value as text; a client may have put any value into the header."""
+    """Return a header's value as a text of limited size; clients may put any value there."""
     return None if value is None else _text(str(value))[:_NAME_LENGTH]
 
 

@@ -91,7 +91,7 @@ def _letter_id(job_id: str, stamp: Stamp | None, job_type: str, at_us: int) -> s
 def _time_us(death: Mapping[str, Any]) -> int:
     moment = death.get("time")
     if not isinstance(moment, datetime):
-        raise ValueError(f"x-death has no time, got {moment!r}")
+        raise ValueError(f"the header x-death must have a timestamp 'time', got {moment!r:.60}")
     return to_us(moment)
 
 

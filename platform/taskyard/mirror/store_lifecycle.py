@@ -126,7 +126,7 @@ def _reject(connection: Connection, raw: StreamEntry, why: str) -> None:
     if connection.execute(insert(REJECTS).values(values).on_conflict_do_nothing()).rowcount:
         append_rest(connection, REJECTS.c.entry, {"id": values["id"]}, entry)
     log.warning(
-        "lifecycle entry %s cannot be stored: %s",
+        "lifecycle entry %s cannot be stored as a row, so its bytes were stored: %s",
         raw.id,
         why,
         extra={"action": "mirror_rejected_event", "entry": raw.id},

@@ -96,10 +96,10 @@ class VerbEvent:
         event = cls(
             verb=Action(texts["verb"]),
             worker=texts.get("worker", ""),
-            at_us=int(texts.get("at", "")),
+            at_us=_number(texts, "at", ""),
             code=texts.get("code", ""),
             credential=texts.get("credential", ""),
-            count=int(texts.get("count", "1")),
+            count=_number(texts, "count", "1"),
         )
         event.check()
         return event
@@ -109,7 +109,9 @@ class VerbEvent:
         if not 0 < len(self.worker) <= LONGEST_ID or STEERING.search(self.worker):
             # A NUL would be refused by Postgres each time, and stop the mirror.
             raise ValueError(
-                f"the field 'worker' is not the name of a worker: {self.worker[:60]!r}"
+                f"the field 'worker' must be a worker's name of 1 to {LONGEST_ID} characters "
+                f"without control characters, got {self.worker[:60]!r}. Start the worker under "
+                "another name (celery worker --hostname NAME)"
             )
         if not 0 < self.count <= MOST_DENIED:
             raise ValueError(
@@ -118,7 +120,17 @@ class VerbEvent:
         try:
             _ = self.at
         except (OverflowError, OSError) as error:
-            raise ValueError(f"the field 'at' is not a time in microseconds: {error}") from error
+            raise ValueError(
+                f"the field 'at' must be microseconds since 1970, got {self.at_us}"
+            ) from error
+
+
+def _number(texts: Mapping[str, str], name: str, default: str) -> int:
+    value = texts.get(name, default)
+    try:
+        return int(value)
+    except ValueError:
+        raise ValueError(f"the field {name!r} must be a whole number, got {value[:60]!r}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +173,7 @@ class VerbEvents:
         if not process:
             raise ValueError(
                 f"the clocks of the worker and of Redis differ by over {CLOCKS_MAY_DIFFER}. Set "
-                "them"
+                "the wrong one (NTP), then repeat the command"
             )
         return Bound(process == self._process, code)
 
@@ -186,4 +198,6 @@ def entry_time(entry_id: str) -> datetime:
     try:
         return from_us(int(entry_id.partition("-")[0]) * 1000)
     except (OverflowError, OSError) as error:
-        raise ValueError(f"the entry's id {entry_id[:60]!r} has no time: {error}") from error
+        raise ValueError(
+            f"the entry's id must begin with milliseconds since 1970, got {entry_id[:60]!r}"
+        ) from error

@@ -73,7 +73,7 @@ class PostLetter:
 
 @dataclass(frozen=True, slots=True)
 class PostOwnLetter:
-    """Publish a dead letter of this message alone, because its id belongs to another job.
+    """Publish a dead letter of this message only, because its id belongs to another job.
 
     `outcome` is another cause of death, or None if the message was valid.
     """

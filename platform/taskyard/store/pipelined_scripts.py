@@ -63,14 +63,14 @@ class PipelinedCalls:
         self.send_all([(keys, arguments)])
 
     def send_all(self, calls: Iterable[_Call]) -> None:
-        """Send several calls at once; raises redis-py's errors."""
+        """Send several calls without waiting for their replies; raises redis-py's errors."""
         self._waiting.extend(calls)
         self._persist(self._write)
 
     def receive(self) -> Any:
         """Return the reply of the oldest call; raises redis-py's errors.
 
-        A `ResponseError` is the reply of that call alone: the next call's reply can be received
+        A `ResponseError` is the reply of that call only: the next call's reply can be received
         after it.
         """
         try:

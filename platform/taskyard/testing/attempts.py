@@ -53,7 +53,7 @@ class EagerSteps(AttemptSteps):
     """The steps of an attempt, in the test's own process."""
 
     def process_end(self, delivery: Delivery) -> ProcessEnd:
-        """Return the end of the process that the test has requested."""
+        """Return what tells a handler's failure from a process' end that the test requested."""
         return _EndOfTest()
 
     def context(self, delivery: Delivery, run: Run, lease: Lease) -> JobContext:

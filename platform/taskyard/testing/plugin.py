@@ -32,7 +32,7 @@ def taskyard_settings() -> Settings:
 
 @pytest.fixture
 def taskyard_yard(taskyard_settings: Settings) -> Iterator[Yard]:
-    """Return a `Yard` for this test alone, with the registered handlers."""
+    """Return a `Yard` for this test only, with the registered handlers."""
     from taskyard.testing.yard import Yard  # noqa: PLC0415
 
     with Yard(taskyard_settings) as yard:

@@ -19,7 +19,7 @@ _LIFETIMES: Final = "taskyard-testing:lifetimes"
 
 
 try:
-    # fakeredis alone imports without Lua, and refuses every script later.
+    # Without Lua fakeredis can be imported all the same, and refuses every script later.
     import lupa  # noqa: F401
     from fakeredis import FakeRedis, FakeServer
 except ImportError as error:
@@ -38,7 +38,7 @@ class Storage:
 
     def __init__(self, clock: YardClock) -> None:
         self.clock = clock
-        # A server without a name belongs to this client alone.
+        # A server without a name belongs only to this client.
         self.client = FakeRedis(server=FakeServer())
         self.clock_moved()
         clock.follow(self)

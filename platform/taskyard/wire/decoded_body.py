@@ -24,7 +24,7 @@ class Decoded(str):
         return made
 
     def __reduce__(self) -> Any:
-        """Pickle this object as plain text, so that other processes get only the text."""
+        """Pickle this object as an ordinary `str`: other processes get the text without `came`."""
         return str, (str(self),)
 
 

@@ -1,4 +1,4 @@
-"""Lasting failures: how long to wait before the next try, and what to log.
+"""Failures that last until an operator acts: when to try again, and what to log.
 
 A missing permission, a key of another type or a full server does not change by itself. The code
 that gets such an error tries again with growing waits, since an operator may repair the cause, and

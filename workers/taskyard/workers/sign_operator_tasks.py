@@ -1,7 +1,7 @@
 """Sign operator tasks when they are published, by `celery call` or by beat.
 
-A worker signs nothing: it publishes the continuations that a message names, and whoever can write
-to the broker can publish such a message.
+The processes of a worker sign no operator task: they publish the continuations that a message
+names, and whoever can write to the broker could have a task signed by naming it there.
 
 Celery renders the arguments for events and logs before this, so they show no credential.
 """
@@ -39,7 +39,11 @@ signals.worker_process_init.connect(
 
 
 class SignsNothing(RefuseCredentials):
-    """Ends signing in a worker, before it forks; one that holds a credential does not start."""
+    """Marks this process as a worker before it forks, so that it signs no operator tasks.
+
+    As its base class does, it also ends the start of a worker whose settings or environment hold
+    an operator's token or signing key.
+    """
 
     def __init__(self, worker: Any, **kwargs: Any) -> None:
         super().__init__(worker, **kwargs)
@@ -97,4 +101,7 @@ def _arguments(name: str, args: Any, kwargs: Any) -> Mapping[str, Any]:
         return dict(kwargs or {})
     if len(args) == 1 and isinstance(args[0], dict) and not kwargs:
         return args[0]
-    raise InvalidPayload(f"{name} takes named arguments alone, got {len(args)} others")
+    raise InvalidPayload(
+        f"{name} takes only named arguments, got {len(args)} positional ones. Give each by name: "
+        "with --kwargs of `celery call`, or as kwargs of beat's entry"
+    )

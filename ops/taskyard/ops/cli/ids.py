@@ -27,7 +27,8 @@ def written(arguments: Sequence[str]) -> list[str]:
     ids = list(dict.fromkeys(name for name in found if name))
     if not ids:
         raise typer.BadParameter(
-            "no id was given; expected ids, or lines with ids on standard input", param_hint="ID..."
+            "no id was given; expected ids, or - to read one id per line from standard input",
+            param_hint="ID...",
         )
     return ids
 

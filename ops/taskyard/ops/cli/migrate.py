@@ -37,12 +37,15 @@ def command(
     url = find_target(quiet=json).settings.need_database_url()
     if roles:
         if check or to != "head":
-            raise typer.BadParameter("it goes with no other option", param_hint="--roles")
+            raise typer.BadParameter(
+                "it cannot be combined with --check or --to", param_hint="--roles"
+            )
         _print_roles(url, json=json)
         return
     if check and to != "head":
         raise typer.BadParameter(
-            "--check compares with head; do not use it with --to", param_hint="--check"
+            "it compares with the newest schema and cannot be combined with --to",
+            param_hint="--check",
         )
     status = database.check(url) if check else database.migrate(url, to)
     if json:

@@ -79,8 +79,8 @@ def _action(name: str) -> Action:
 def note_unknown_queues(rights: Rights, settings: Settings) -> None:
     """Warn on standard error about queues that are unknown here; they may be misspelt.
 
-    Known are those of the settings, and those that workers of installed apps have announced. The
-    rights are stored all the same, because an app's first worker may start later.
+    Known are those under [queues] in taskyard.toml, and those that workers of installed apps have
+    announced. The rights are stored all the same, because an app's first worker may start later.
     """
     unknown = (rights.queues or frozenset()) - settings.queues.keys()
     if not unknown:

@@ -1,4 +1,4 @@
-"""Standard streams that a shell has closed, that are full, or that have no reader."""
+"""Handle standard streams that a shell has closed, that are full, or that have no reader."""
 
 from __future__ import annotations
 

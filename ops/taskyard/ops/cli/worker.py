@@ -22,7 +22,8 @@ _APP: Final = "taskyard.workers.app"
 def command(
     context: typer.Context,
     pool: Annotated[
-        str, typer.Option("--pool", help="A queue of the settings, or `all` of them.")
+        str,
+        typer.Option("--pool", help="A queue of [queues] in taskyard.toml, or `all`."),
     ] = EVERY_POOL,
     concurrency: Annotated[
         int | None,

@@ -49,7 +49,7 @@ class Stage:
 
     @property
     def log(self) -> Path:
-        """What mirror, relay and workers write."""
+        """The log file of mirror, relay and workers."""
         return self.folder / "taskyard.log"
 
     @property

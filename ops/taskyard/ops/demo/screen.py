@@ -123,7 +123,7 @@ class _Lines:
 
 
 class _Silence(_Lines):
-    """Prints nothing, for `--json`: the output is the document alone."""
+    """Prints nothing, for `--json`: the output is only the document."""
 
     def say(self, text: str, style: str = "") -> None:
         del text, style

@@ -31,7 +31,10 @@ class ServerHealth:
 
 
 class EmbeddedServer(ABC):
-    """One server of a home. Subclasses prepare it, run it and ask it."""
+    """One embedded server, Valkey or PostgreSQL, with its data in a home folder.
+
+    Subclasses prepare its data, give its command, and ask whether it answers.
+    """
 
     role: str
     name: str
@@ -73,7 +76,7 @@ class EmbeddedServer(ABC):
 
     @property
     def address_file(self) -> Path:
-        """The file that stores port and passwords."""
+        """The file that stores the server's port and passwords between starts."""
         return self.home.path / f"{self.name}.json"
 
     @property
@@ -137,7 +140,7 @@ class EmbeddedServer(ABC):
         return None if process is None else process.stop()
 
     def health(self) -> ServerHealth:
-        """Ask the server now."""
+        """Ask the server, and return its process and what is wrong with it, if anything."""
         if not self.running or self._address is None:
             return ServerHealth(self.role, None, "it does not run")
         try:

@@ -149,7 +149,7 @@ class ProcessManager(Manager):  # type: ignore[misc]  # honcho publishes no type
             self._send(name, signal.SIGKILL)
 
     def _send(self, name: str, number: signal.Signals) -> None:
-        """Send SIGTERM to the command alone, SIGKILL to its whole group."""
+        """Send SIGTERM only to the command, SIGKILL to its whole group."""
         pid = self._processes[name].get("pid")
         if pid is None:
             return  # `_catch_up` sends it.

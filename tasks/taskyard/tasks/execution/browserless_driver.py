@@ -115,7 +115,7 @@ class BrowserlessDriver:
                     return element, Sighting(selector, len(found))
                 met_another = True
         if met_another:
-            message = f"what {selectors[0]!r} meets at {self._url} takes no value"
+            message = f"the element that {selectors[0]!r} matches at {self._url} takes no value"
             raise CodedError("element_not_interactable", message)
         raise not_found(selectors, self._url)
 

@@ -117,7 +117,7 @@ def written(selectors: Selectors) -> tuple[str, ...]:
 def not_found(selectors: Selectors, url: str) -> CodedError:
     """Return the error for a step whose element was not found."""
     tried = written(selectors)
-    message = f"no visible element at {url} is met by {tried[0]!r}"
+    message = f"no visible element at {url} matches {tried[0]!r}"
     if len(tried) > 1:
         message += f" or its {len(tried) - 1} alternatives"
     return CodedError("element_not_found", message, details={"selectors": tried, "url": url})

@@ -30,7 +30,7 @@ def heal(
     CodedErrors: `low_confidence` with the best candidates in its details (`outcome` is
     `manual_review`), `dom_analysis_timeout` once `budget_s` has passed since `started_s` on the
     clock's monotonic time, `invalid_page`, `invalid_selector`, and `element_not_found` where the
-    selector does not meet one element of `known_html`.
+    selector does not match exactly one element of `known_html`.
     """
     lost = _lost(request)
     page = Page.parse(html)
@@ -59,8 +59,8 @@ def _lost(request: HealingRequest) -> Fingerprint:
     found = resolve(known, request.selector)
     if len(found) != 1:
         message = (
-            f"expected {request.selector!r} to meet one element of known_html, "
-            f"it meets {len(found)}; give the page on which it still worked"
+            f"expected {request.selector!r} to match exactly one element of known_html, "
+            f"it matches {len(found)}; give the page on which it still worked"
         )
         raise CodedError("element_not_found", message)
     return fingerprint_of(known, found[0], request.test_id_attribute)

@@ -1,4 +1,4 @@
-"""Several locators for each element of a page; each locator finds this element alone."""
+"""Several locators for each element of a page; each locator finds only this element."""
 
 from taskyard.tasks.locators.batch import make_batch
 from taskyard.tasks.locators.element import locators_for

@@ -73,7 +73,7 @@ def _find(page: Page, selector: str) -> tuple[Element | None, str]:
         return None, error.message
     if len(found) == 1:
         return found[0], ""
-    return None, f"expected {selector!r} to meet one element, it meets {len(found)}"
+    return None, f"expected {selector!r} to match exactly one element, it matches {len(found)}"
 
 
 def _locators(

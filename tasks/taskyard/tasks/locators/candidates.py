@@ -23,7 +23,7 @@ _MOST_TEXT_CHARS: Final = 80
 
 
 def candidates(page: Page, element: Element, test_id_attribute: str) -> Iterator[Locator]:
-    """Return every possible locator; the caller must check that it finds the element alone."""
+    """Return every possible locator; the caller must check that it finds only the element."""
     yield from _test_id(element, test_id_attribute)
     yield from _role(page, element)
     yield from _label(page, element)

@@ -1,4 +1,4 @@
-"""The locators of one element: only candidates that find this element alone."""
+"""The locators of one element: only candidates that find no other element."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def shortfall(found: int) -> str | None:
     if found >= ENOUGH:
         return None
     return (
-        f"{found} of {ENOUGH} locators could be proven unique; every other candidate also meets "
-        "another element of the page or none"
+        f"{found} of {ENOUGH} locators could be proven unique; every other candidate also "
+        "matches another element of the page or none"
     )
 
 

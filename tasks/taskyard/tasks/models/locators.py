@@ -38,7 +38,7 @@ class LocatorKind(StrEnum):
 
 
 class ElementRequest(Model):
-    """One element, named by any selector that finds it alone; `key` is the caller's name for it."""
+    """One element, named by any selector that finds only it; `key` is the caller's name for it."""
 
     key: str
     selector: str = Field(min_length=1, max_length=2_000)

@@ -43,7 +43,7 @@ class Form(StrEnum):
 def command(
     form: Annotated[Form, typer.Option("--format", help="JSON lines, or CSV.")] = Form.JSONL,
     out: Annotated[
-        Path | None, typer.Option(help="Write to this file, with permissions for you alone.")
+        Path | None, typer.Option(help="Write to this file, which only you may read.")
     ] = None,
     reason: Reason = None,
     action: options.Action = None,

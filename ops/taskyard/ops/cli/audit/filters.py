@@ -60,5 +60,7 @@ def _uuid(written: str) -> uuid.UUID:
         return uuid.UUID(written)
     except ValueError:
         raise typer.BadParameter(
-            f"expected the whole id of a letter, got {written[:60]!r}", param_hint="--letter"
+            f"expected the whole id of a dead letter, a UUID, got {written[:60]!r}. "
+            "See: taskyard dlq list --json",
+            param_hint="--letter",
         ) from None

@@ -69,16 +69,16 @@ def handlers(settings: Settings, catalogue: Catalogue, registry: Registry) -> It
     known = registry.under(catalogue)
     decorated = [job_type for name, job_type in known.items() if name not in catalogue]
     for name, job_type in known.items():
-        # A fault that the file alone has was found with the job types.
+        # What is wrong in the file itself was found with the job types.
         if name not in catalogue or not any(_faults(settings, catalogue[name])):
             yield from _faults(settings, job_type)
     services = [job_type.name for job_type in decorated if job_type.name not in OPERATOR_TASKS]
     if services:
         # It is unknown here what services import, and a client that imports the module can enqueue.
-        alone = ", ".join(services)
+        listed = ", ".join(services)
         yield Finding.ok(
             "handlers",
-            f"only decorators define {alone}: a service can enqueue them if it imports their "
+            f"only decorators define {listed}: a service can enqueue them if it imports their "
             f"modules, or if a file named by TASKYARD_JOB_TYPES defines them",
         )
     found = registry.handlers()

@@ -29,7 +29,7 @@ def look_at(settings: Settings) -> Iterator[Finding]:
         yield from _ring(settings.public_keys.expanduser())
     if settings.signing_key is not None:
         key = read_signing_key(settings.signing_key.expanduser())
-        yield Finding.ok(_SUBJECT, f"the signing key {key.key_id} can be read by its owner alone")
+        yield Finding.ok(_SUBJECT, f"only its owner can read the signing key {key.key_id}")
 
 
 def _ring(path: Path) -> Iterator[Finding]:

@@ -102,7 +102,7 @@ def _found(settings: Settings, records: Records, name: str) -> Mapping[str, Any]
     except NotFound:
         if len(name) != _UUID_LENGTH:
             raise
-        note(f"job {name} has no record; if its message comes, it meets what you do now")
+        note(f"job {name} has no record; what you do now applies when a worker takes its message")
         return {"job_id": name, "job_type": "", "queue": "", "state": State.NONE.value}
     record = records.read(job_id)
     facts = {"job_type": record.job_type, "queue": record.queue, "state": record.state.value}

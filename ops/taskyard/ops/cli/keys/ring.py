@@ -1,4 +1,4 @@
-"""The key ring of the settings, and how its keys are shown."""
+"""Find the key ring that TASKYARD_PUBLIC_KEYS names, and say which of its keys can sign now."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ __all__ = ["check_id", "print_issued"]
 
 
 def print_issued(issued: IssuedToken, *, json: bool) -> None:
-    """Print the token alone on standard output, so that a script can store it; facts on stderr."""
+    """Print only the token on standard output, so that a script can store it; facts on stderr."""
     info = issued.info
     if json:
         print_json({"token": issued.token.reveal(), **asdict(info)})
