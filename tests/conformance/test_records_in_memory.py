@@ -24,7 +24,7 @@ from servers import Servers
 from support.yard import fresh_settings
 from taskyard.errors import Refused
 from taskyard.jobs.attempt_outcomes import Decision
-from taskyard.records import Records, Run, VerbTarget, Witnessed
+from taskyard.records import Records, Run, VerbApplied, VerbTarget, Witnessed
 from taskyard.testing.clock import YardClock
 from taskyard.testing.records import MemoryRecords
 from taskyard.wire.stamp_header import Stamp
@@ -41,7 +41,7 @@ OF_A_CLOCK = {
     "lease_until_us",
 }
 COUNTERS = ("generation", "seq", "attempts", "deaths", "deliveries", "begins")
-NESTING = ("nesting", "nested_generation", "nested_seq")
+TEXTS = ("type", "queue", "holder", "moved_holder", "nesting", "nested_generation", "nested_seq")
 A_LIFE_US = 10**12
 
 INDEX = st.integers(0, 5)
@@ -64,6 +64,10 @@ CALLS = st.one_of(
     st.tuples(
         st.sampled_from(["cancel", "cancel", "abort", "force"]), st.sampled_from(["v1", "v2"])
     ),
+    st.tuples(
+        st.just("reroute"), st.sampled_from(["v5", "v6", "v7"]), st.sampled_from(["exec", "plan"])
+    ),
+    st.tuples(st.just("requeued")),
     st.tuples(st.just("cancel_as_seen"), INDEX, st.sampled_from(["v3", "v4"])),
     st.tuples(st.sampled_from(["renew", "progress"]), INDEX),
     st.tuples(st.sampled_from(["deliver", "expire_lease", "confirm"])),
@@ -180,6 +184,16 @@ class Side:
     def _force(self, request: str) -> Any:
         return self.records.verbs.force_complete(VerbTarget(self.job_id), request, "o", b"{}")
 
+    def _reroute(self, request: str, to: str) -> Any:
+        answer = self.records.verbs.reroute(VerbTarget(self.job_id), request, "o", to)
+        if isinstance(answer, VerbApplied):
+            self.stamps.append(Stamp(answer.epoch, answer.generation))
+        return answer
+
+    def _requeued(self) -> bool:
+        record = self.records.read(self.job_id)
+        return self.records.requeued(self.job_id, record.epoch, record.generation)
+
     def _finish_held(self, index: int, holder: str, decision: Decision) -> Any:
         return self._finish(index, decision, holder)
 
@@ -236,9 +250,7 @@ class Side:
         record = self.records.read(self.job_id)
         counters = {name: record.number(name) for name in COUNTERS}
         history = [(note.attempt, note.outcome, note.code, note.error) for note in record.history]
-        texts = {
-            name: record.fields.get(name) or "" for name in ("type", "queue", "holder", *NESTING)
-        }
+        texts = {name: record.fields.get(name) or "" for name in TEXTS}
         return {
             "state": record.state,
             "fields": sorted(record.fields),

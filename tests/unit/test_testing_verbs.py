@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from taskyard.errors import CodedError, JobFailed, Refused
+from taskyard.errors import CodedError, JobFailed, Refused, UnknownQueue
 from taskyard.jobs import JobContext
 from taskyard.jobs.handler_registry import Registry
 from taskyard.jobs.letter_states import LetterStatus
@@ -220,6 +220,98 @@ def test_a_dead_letter_is_closed_with_its_job(
         yard.replay(letter)
 
 
+def test_a_rerouted_job_runs_in_its_new_queue_when_its_message_is_taken(
+    yard: Yard, shop: Shop
+) -> None:
+    job = yard.enqueue("work", 1)
+    assert yard.reroute(job, "plan") is State.REROUTED
+    yard.run_one()
+    assert (shop.ran, job.state(), job.record().queue) == (0, State.ACCEPTED, "plan")
+    yard.run()
+    assert (shop.ran, job.result()) == (1, 1)
+    assert yard.events(job) == ["admit", "reroute", "requeue", "begin", "complete"]
+
+
+def test_a_job_that_waits_for_its_time_is_forwarded_then(yard: Yard, shop: Shop) -> None:
+    job = yard.enqueue("work", 1, countdown=60)
+    yard.reroute(job, "plan")
+    yard.run()
+    assert job.state() is State.REROUTED
+    yard.settle()
+    assert (shop.ran, job.result(), job.record().queue) == (1, 1, "plan")
+
+
+def test_a_running_attempt_is_dropped_and_the_job_runs_again_in_the_other_queue(
+    yard: Yard, shop: Shop
+) -> None:
+    seen = []
+
+    def move_once(_payload: Any, context: JobContext) -> int:
+        if shop.ran == 1:
+            yard.reroute(context.job_id, "plan")
+            yard.clock.advance(A_RENEWAL)
+        seen.append((context.attempt, context.cancelled))
+        return shop.ran
+
+    act(shop, move_once)
+    job = yard.enqueue("work", 1)
+    yard.settle()
+    assert seen == [(1, True), (1, False)]
+    assert (job.result(), job.record().queue) == (2, "plan")
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_process_that_dies_in_a_rerouted_attempt_forwards_its_message(
+    yard: Yard, shop: Shop, after: bool
+) -> None:
+    def move_once(_payload: Any, context: JobContext) -> int:
+        if shop.ran == 1:
+            yard.reroute(context.job_id, "plan")
+        return shop.ran
+
+    act(shop, move_once)
+    job = yard.enqueue("work", 1)
+    yard.kill_next_attempt(job, after_handler=True, whole_worker=after)
+    yard.settle()
+    assert (job.result(), job.record().queue) == (2, "plan")
+
+
+def test_a_retry_that_waits_is_rerouted_with_new_counters(yard: Yard, shop: Shop) -> None:
+    act(shop, failing)
+    job = yard.enqueue("work", 1)
+    yard.run()
+    yard.reroute(job, "plan")
+    yard.settle()
+    assert (shop.ran, job.state()) == (1 + 4, State.DEAD_LETTERED)
+    (letter,) = yard.letters
+    assert (letter.queue, letter.generation) == ("plan", 1)
+
+
+def test_an_expired_message_dies_in_the_queue_to_which_it_was_moved(yard: Yard, shop: Shop) -> None:
+    job = yard.enqueue("work", 1, expires=5)
+    yard.reroute(job, "plan")
+    yard.clock.advance(timedelta(seconds=6))
+    yard.settle()
+    (letter,) = yard.letters
+    assert (shop.ran, letter.code, letter.queue) == (0, "expired", "plan")
+
+
+def test_a_rerouted_job_that_is_cancelled_runs_nowhere(yard: Yard, shop: Shop) -> None:
+    job = yard.enqueue("work", 1)
+    yard.reroute(job, "plan")
+    assert yard.cancel(job) is State.CANCELLED
+    yard.settle()
+    assert (shop.ran, job.state()) == (0, State.CANCELLED)
+
+
+def test_a_reroute_to_no_queue_or_to_the_same_one_is_refused(yard: Yard) -> None:
+    job = yard.enqueue("work", 1)
+    with pytest.raises(UnknownQueue, match="plain"):
+        yard.reroute(job, "plain")
+    with pytest.raises(Refused, match="was not rerouted: it is in that queue already"):
+        yard.reroute(job, "exec")
+
+
 def test_cancelling_twice_changes_nothing_else(yard: Yard) -> None:
     job = yard.enqueue("work", 1)
     yard.cancel(job)
@@ -237,6 +329,13 @@ def test_every_refusal_names_the_rule_and_a_remedy(event: Event, state: State) -
     assert text.startswith(f"job 7f3 is {state}, so it cannot be ")
     remedy = "enqueue it under another id" if state in TERMINAL else "taskyard dlq replay"
     assert remedy in text
+
+
+@pytest.mark.parametrize("why", ["queue", "cancel", "unpublished", "observed"])
+def test_a_job_that_cannot_be_moved_now_says_why_and_what_to_do(why: str) -> None:
+    text = refusal_text(Event.REROUTE, "7f3", why, State.RUNNING)
+    assert text.startswith("job 7f3 was not rerouted: ")
+    assert "taskyard " in text or "protect the task" in text
 
 
 @pytest.mark.parametrize("why", ["epoch", "generation", "version"])

@@ -16,12 +16,14 @@ from taskyard.engine.strip_credentials import message_to_publish
 from taskyard.engine.worker_context import WorkerContext
 from taskyard.jobs.attempt_outcomes import Failed
 from taskyard.jobs.states import State
+from taskyard.queues import fitting_priority
 from taskyard.records import Record, Reused
 from taskyard.runner.reused_ids import reuse_death, reused_id
 from taskyard.runner.settlement_rules import (
     Acknowledge,
     AwaitLease,
     DeferMessage,
+    ForwardMessage,
     GiveBack,
     PostContinuations,
     PostLetter,
@@ -32,9 +34,12 @@ from taskyard.runner.settlement_rules import (
     log_without_letter,
 )
 from taskyard.runner.stored_decision import death_of
+from taskyard.wire.redacted_logs import logger
 from taskyard.wire.stamp_header import Stamp
 
 __all__ = ["AT_ONCE_US", "Owing", "PendingPublication", "pending_publication"]
+
+log = logger(__name__)
 
 # Half of the promoter's interval: a shorter wait ends before the delay store would notice.
 AT_ONCE_US = us_of(0.1)
@@ -59,7 +64,9 @@ class Owing:
     stamp: Stamp | None
 
 
-def pending_publication(settlement: Settlement, owing: Owing) -> PendingPublication | None:
+def pending_publication(  # noqa: PLR0911 - one match, one answer a case
+    settlement: Settlement, owing: Owing
+) -> PendingPublication | None:
     """Return the publication that a settlement requires; None if it requires none."""
     match settlement:
         case PublishRetry(stamp, due_us):
@@ -68,6 +75,10 @@ def pending_publication(settlement: Settlement, owing: Owing) -> PendingPublicat
             )
         case DeferMessage(wait_us) | AwaitLease(wait_us):
             return PendingPublication("a delayed message", partial(_defer, owing, wait_us))
+        case ForwardMessage(queue, stamp):
+            return PendingPublication(
+                f"its message in queue {queue}", partial(_forward, owing, queue, stamp)
+            )
         case PostLetter():
             return PendingPublication(
                 "a dead letter", partial(_post_letter, owing.yard, owing.job_id, owing.message)
@@ -115,6 +126,33 @@ def _defer(owing: Owing, wait_us: int) -> None:
     )
 
 
+def _forward(owing: Owing, queue: str, stamp: Stamp) -> None:
+    """Publish the message in the queue to which an operator has moved its job, and confirm it.
+
+    A worker that dies in between leaves the message here. It is then forwarded again, with the same
+    stamp, or it is stale.
+    """
+    yard, job_id = owing.yard, owing.job_id
+    record = yard.records.read(job_id)
+    # Celery's own retry may have changed the message, and the retry may not be published yet.
+    kept = NextMessage.of(record)
+    yard.publisher.publish(
+        message_to_publish(owing.message) if kept is None else kept.message,
+        queue=queue,
+        priority=fitting_priority(_priority(record), yard.settings.queues.get(queue)),
+        job_id=job_id,
+        stamp=stamp.moved(seq=stamp.seq, sent_us=yard.records.now_us()),
+        strip=("eta",),
+    )
+    yard.records.requeued(job_id, stamp.epoch, stamp.generation)
+    log.info(
+        "job %s: an operator has moved it, so its message goes to queue %s",
+        job_id,
+        queue,
+        extra={"action": "message_forwarded", "job_id": job_id, "queue": queue},
+    )
+
+
 def _post_letter(yard: WorkerContext, job_id: str, message: Any) -> None:
     """Publish the dead letter that the record's decision requires."""
     record = yard.records.read(job_id)
@@ -145,8 +183,9 @@ def _post_continuations(owing: Owing, outcome: Failed) -> None:
 
 
 def _place(yard: WorkerContext, record: Record, message: Any) -> dict[str, Any]:
+    return {"queue": yard.home(record, message), "priority": _priority(record)}
+
+
+def _priority(record: Record) -> int | None:
     priority = record.fields.get("priority")
-    return {
-        "queue": yard.home(record, message),
-        "priority": int(priority) if priority else None,
-    }
+    return int(priority) if priority else None

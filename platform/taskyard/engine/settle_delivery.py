@@ -27,7 +27,7 @@ from taskyard.engine.read_message import was_delivered_before
 from taskyard.engine.worker_context import WorkerContext
 from taskyard.jobs.attempt_outcomes import Decision, Failed, Failure
 from taskyard.jobs.states import State
-from taskyard.records import Decided, Ended, NotHeld
+from taskyard.records import Decided, Ended, Forward, NotHeld
 from taskyard.runner import judge
 from taskyard.runner.settlement_rules import (
     AwaitLease,
@@ -204,14 +204,14 @@ class Settling:
 
     # -- what follows --------------------------------------------------------------------------
 
-    def _judge(self, failure: Failure) -> Decided | NotHeld:
+    def _judge(self, failure: Failure) -> Decided | NotHeld | Forward:
         record = self._yard.records.read(self._delivery.id)
         override = None if self.stamp is None else self.stamp.policy
         policy = self._yard.rules.policy(self._job_type, override)
         outcome = judge(failure, record.number("attempts") + 1, policy, self._yard.rules.rng)
         return self._decide(record, outcome)
 
-    def _decide(self, record: Any, outcome: Any) -> Decided | NotHeld:
+    def _decide(self, record: Any, outcome: Any) -> Decided | NotHeld | Forward:
         finish = self._yard.records.finish
         return decide_for(finish, record, outcome, job_id=self._delivery.id, holder=self.holder)
 

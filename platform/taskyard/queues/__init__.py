@@ -3,6 +3,7 @@
 from taskyard.queues.priorities import (
     URGENCY_STEPS,
     broker_priority,
+    fitting_priority,
     rabbit_priority,
 )
 from taskyard.queues.rabbit_existing_queues import Declared, inquire, look_at
@@ -26,6 +27,7 @@ __all__ = [
     "Wish",
     "broker_priority",
     "choose",
+    "fitting_priority",
     "inquire",
     "kombu_queues",
     "look_at",

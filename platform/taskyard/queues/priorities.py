@@ -11,10 +11,20 @@ from typing import Final
 
 from taskyard.settings import QueueSettings
 
-__all__ = ["URGENCY_STEPS", "broker_priority", "rabbit_priority"]
+__all__ = ["URGENCY_STEPS", "broker_priority", "fitting_priority", "rabbit_priority"]
 
 URGENCY_STEPS: Final = (0, 3, 6, 9)
 RABBIT_LEVELS: Final = (5, 3, 2, 1)
+
+
+def fitting_priority(priority: int | None, queue: QueueSettings | None) -> int | None:
+    """Return a caller's priority within the range of another queue, which may be smaller.
+
+    A queue of an existing app, which no setting names, is None and has no range of ours.
+    """
+    if priority is None or queue is None:
+        return priority
+    return max(1, min(priority, queue.priorities))
 
 
 def broker_priority(queue: QueueSettings, priority: int) -> int:

@@ -82,6 +82,8 @@ def _carries(stamp: Position | None, seen: Seen) -> bool:
     if seen.state is State.NONE or stamp is None or stamp >= seen.position:
         return True
     epoch, generation, seq = seen.position
+    if seen.state is State.REROUTED and stamp[0] == epoch:
+        return True  # whoever takes it forwards it
     # The message whose own decision was this retry: its next delivery publishes the successor.
     return seen.state in (State.RETRYING, State.DEAD_LETTERED) and stamp == (
         epoch,

@@ -48,13 +48,19 @@ class OperatorVerbs:
         self, target: VerbTarget, request_id: str, operator: str
     ) -> VerbApplied | VerbRefused:
         """Abort a job now; the outcome of a running attempt will be dropped."""
-        return _ended(self._run("abort", target, request_id, operator))
+        return _applied(self._run("abort", target, request_id, operator))
 
     def force_complete(
         self, target: VerbTarget, request_id: str, operator: str, result: bytes
     ) -> VerbApplied | VerbRefused:
         """Complete a job now with `result`, Celery's encoded result."""
-        return _ended(self._run("force_complete", target, request_id, operator, result))
+        return _applied(self._run("force_complete", target, request_id, operator, result))
+
+    def reroute(
+        self, target: VerbTarget, request_id: str, operator: str, to_queue: str
+    ) -> VerbApplied | VerbRefused:
+        """Move a job to another queue; its message follows when a worker takes it."""
+        return _applied(self._run("reroute", target, request_id, operator, to_queue))
 
     def _run(
         self, name: str, target: VerbTarget, request_id: str, operator: str, *own: Argument
@@ -65,10 +71,10 @@ class OperatorVerbs:
         return self._call(name, target.job_id, arguments)
 
 
-def _ended(raw: Sequence[bytes]) -> VerbApplied | VerbRefused:
+def _applied(raw: Sequence[bytes]) -> VerbApplied | VerbRefused:
     answer = _parse(raw)
     if isinstance(answer, CancelRequested):
-        raise TypeError(f"expected that the verb ended the job or was refused, got {answer!r}")
+        raise TypeError(f"expected that the verb was applied or refused, got {answer!r}")
     return answer
 
 

@@ -13,6 +13,7 @@ from taskyard.records.script_replies import (
     Decided,
     Done,
     Ended,
+    Forward,
     Held,
     Reused,
     Run,
@@ -20,7 +21,7 @@ from taskyard.records.script_replies import (
     UnknownHistory,
 )
 
-__all__ = ["parse_admitted", "parse_begin", "parse_decided"]
+__all__ = ["parse_admitted", "parse_begin", "parse_decided", "parse_forward"]
 
 
 _STATES: Final = {state.value.encode(): state for state in State}
@@ -49,6 +50,11 @@ def parse_decided(raw: Sequence[bytes]) -> Decided:
     )
 
 
+def parse_forward(raw: Sequence[bytes]) -> Forward:
+    """Parse a reply that starts with `forward`."""
+    return Forward(raw[1].decode(), int(raw[2]), int(raw[3]), int(raw[4]))
+
+
 def _run(raw: Sequence[bytes]) -> Run:
     attempt, token, epoch, generation, seq, attempts = (int(value) for value in raw[1:7])
     return Run(attempt, token, epoch, generation, seq, attempts, raw[7].decode())
@@ -70,6 +76,8 @@ def parse_begin(raw: Sequence[Any]) -> BeginAnswer:  # noqa: PLR0911 - one answe
             return Stale(State(raw[1].decode()))
         case b"ended":
             return Ended(State(raw[1].decode()))
+        case b"forward":
+            return parse_forward(raw)
         case b"reused":
             return Reused(raw[1].decode(), State(raw[2].decode()), int(raw[3]))
         case b"unknown_history":

@@ -18,21 +18,20 @@ from taskyard.records.bulk_states import End, read_ends, read_states
 from taskyard.records.job_keys import Keys
 from taskyard.records.job_record import Record
 from taskyard.records.operator_verbs import OperatorVerbs
-from taskyard.records.parse_replies import parse_begin, parse_decided
+from taskyard.records.parse_replies import parse_begin, parse_decided, parse_forward
 from taskyard.records.script_replies import (
     Admission,
     Admitted,
     BeginAnswer,
-    Decided,
+    DeadLetterAnswer,
     Ended,
     Finished,
-    Held,
+    Forward,
+    LeaseEnd,
     NotHeld,
     Publication,
     Replayed,
     Requeue,
-    Reused,
-    Stale,
     Superseded,
     Witnessed,
 )
@@ -222,7 +221,7 @@ class Records:
         category: str = "",
         message: str = "",
         stopped: bool = False,
-    ) -> Finished | Superseded:
+    ) -> Finished | Superseded | Forward:
         """Record the decision about the attempt that `token` (or the delivery `holder`) holds.
 
         If an operator has cancelled the attempt, the job is cancelled instead, unless the attempt
@@ -247,24 +246,24 @@ class Records:
             "1" if stopped else "",
         ]
         raw = self._call("finish", job_id, arguments)
+        if raw[0] == b"forward":
+            return parse_forward(raw)
         if raw[0] == b"superseded":
             return Superseded(State(raw[1].decode()), int(raw[2]))
         return Finished(State(raw[1].decode()), *(int(value) for value in raw[2:6]))
 
-    def release(self, job_id: str, holder: str) -> Requeue | NotHeld | Decided | Ended:
+    def release(self, job_id: str, holder: str) -> LeaseEnd:
         """End this delivery's attempt without a decision and without counting it (drain)."""
         return self._end(job_id, holder, Event.RELEASE, "")
 
-    def lose(self, job_id: str, holder: str, evidence: str) -> Requeue | NotHeld | Decided | Ended:
+    def lose(self, job_id: str, holder: str, evidence: str) -> LeaseEnd:
         """End this delivery's attempt because its process died.
 
         Too many deaths make a poison letter.
         """
         return self._end(job_id, holder, Event.LOSE, evidence)
 
-    def _end(
-        self, job_id: str, holder: str, event: Event, evidence: str
-    ) -> Requeue | NotHeld | Decided | Ended:
+    def _end(self, job_id: str, holder: str, event: Event, evidence: str) -> LeaseEnd:
         raw = self._call("release", job_id, [holder, event, self.settings.death_limit, evidence])
         match raw[0]:
             case b"decided":
@@ -273,6 +272,8 @@ class Records:
                 return Requeue(State(raw[1].decode()))
             case b"ended":
                 return Ended(State(raw[1].decode()))
+            case b"forward":
+                return parse_forward(raw)
             case _:
                 return NotHeld(State(raw[1].decode()))
 
@@ -287,7 +288,7 @@ class Records:
         code: str,
         category: str,
         message: str,
-    ) -> Decided | Held | Stale | Ended | Reused:
+    ) -> DeadLetterAnswer:
         """Dead-letter a message about which no attempt could decide."""
         arguments: list[Argument] = [
             *_position(stamp),
@@ -301,10 +302,17 @@ class Records:
             self._domain_of(job_type),
         ]
         answer = parse_begin(self._call("dead_letter", job_id, arguments))
-        if not isinstance(answer, Decided | Held | Stale | Ended | Reused):
-            expected = "Decided, Held, Stale, Ended or Reused"
+        if not isinstance(answer, DeadLetterAnswer):
+            expected = "Decided, Held, Stale, Ended, Forward or Reused"
             raise TypeError(f"expected the script dead_letter to answer {expected}, got {answer!r}")
         return answer
+
+    def requeued(self, job_id: str, epoch: int, generation: int) -> bool:
+        """Note that the message of a rerouted job is in its new queue.
+
+        Returns False if the message has begun there already, or the job has gone on otherwise.
+        """
+        return bool(self._call("requeued", job_id, [epoch, generation]))
 
     def deliver(self, job_id: str) -> int:
         """Count one more delivery of a redelivered message and return the count."""
@@ -394,6 +402,7 @@ _NAMES = (
     "release",
     "renew",
     "replay",
+    "requeued",
     "witness",
     *VERBS,
 )

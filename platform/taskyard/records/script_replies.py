@@ -14,11 +14,14 @@ __all__ = [
     "Admitted",
     "BeginAnswer",
     "CancelRequested",
+    "DeadLetterAnswer",
     "Decided",
     "Done",
     "Ended",
     "Finished",
+    "Forward",
     "Held",
+    "LeaseEnd",
     "NotHeld",
     "Publication",
     "Replayed",
@@ -159,6 +162,19 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
+class Forward:
+    """An operator has moved the job: publish its message to `queue`, then acknowledge this one.
+
+    The position is that of the message in its new queue.
+    """
+
+    queue: str
+    epoch: int
+    generation: int
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
 class UnknownHistory:
     """There is no record, and the message is too old to know whether it ran before."""
 
@@ -172,8 +188,9 @@ class Reused:
     epoch: int
 
 
-WithoutRun = Done | Decided | Held | Stale | Ended | UnknownHistory | Reused
+WithoutRun = Done | Decided | Held | Stale | Ended | Forward | UnknownHistory | Reused
 BeginAnswer = Run | WithoutRun
+DeadLetterAnswer = Decided | Held | Stale | Ended | Forward | Reused
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +224,9 @@ class NotHeld:
     """The delivery holds no attempt of the job, so it cannot end one."""
 
     state: State
+
+
+LeaseEnd = Requeue | NotHeld | Decided | Ended | Forward
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +282,8 @@ class VerbRefused:
     """The verb has changed nothing.
 
     `why` is `state` if the table has no such row, or the part of the position (`epoch`,
-    `generation` or `version`) that differs from what the operator saw.
+    `generation` or `version`) that differs from what the operator saw. A reroute has more reasons,
+    see `taskyard.jobs.verb_refusals`.
     """
 
     why: str

@@ -15,7 +15,7 @@ from taskyard.store import read_lua
 
 __all__ = ["VERBS", "script_source", "thin_at"]
 
-VERBS: Final = ("cancel", "abort", "force_complete")
+VERBS: Final = ("cancel", "abort", "force_complete", "reroute")
 """The scripts of operators' verbs, which share their first steps."""
 
 _PACKAGE: Final = "taskyard.records"

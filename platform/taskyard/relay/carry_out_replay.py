@@ -14,6 +14,7 @@ from taskyard.control.replayed_message import Edit, captured, edited, for_job
 from taskyard.database.tables import LETTERS
 from taskyard.errors import Refused
 from taskyard.outbox import Intent
+from taskyard.queues import fitting_priority
 from taskyard.relay.ports import Opened, PublisherPort, RecordsPort
 from taskyard.settings import Settings
 from taskyard.wire import RawMessage, Stamp, unpack
@@ -135,8 +136,7 @@ def _priority(settings: Settings, queue: str, row: Mapping[str, Any]) -> int | N
     if queue == row["queue"] and queue not in settings.queues:
         return None
     priority: int | None = row["priority"]
-    top = settings.queue(queue).priorities
-    return None if priority is None else max(1, min(priority, top))
+    return fitting_priority(priority, settings.queue(queue))
 
 
 def _policy(message: RawMessage) -> Mapping[str, object] | None:

@@ -15,22 +15,30 @@ from taskyard.clock import Clock
 from taskyard.errors import DeadLettered
 from taskyard.jobs import JobContext
 from taskyard.jobs.attempt_outcomes import Decision, Failed, Failure, Retrying, cause_summary
+from taskyard.jobs.states import State
 from taskyard.records import (
     BeginAnswer,
+    DeadLetterAnswer,
     Decided,
     Done,
     Ended,
+    Forward,
     Held,
     Records,
     Reused,
     Run,
     Stale,
-    Superseded,
     UnknownHistory,
     WithoutRun,
 )
 from taskyard.records.script_replies import Finished
-from taskyard.runner.child_exceptions import JobDeferred, JobIdReused, JobRetrying, JobSkipped
+from taskyard.runner.child_exceptions import (
+    JobDeferred,
+    JobForwarded,
+    JobIdReused,
+    JobRetrying,
+    JobSkipped,
+)
 from taskyard.runner.death_causes import unknown_history
 from taskyard.runner.lease import Lease, LeaseKeeper
 from taskyard.runner.process_end import ProcessEnd
@@ -107,10 +115,13 @@ class AttemptSteps:
             self.before,
         )
 
-    def without_run(self, delivery: Delivery, answer: WithoutRun, decode: DecodeResult) -> Any:
+    def without_run(  # noqa: C901 - one match, one answer a case
+        self, delivery: Delivery, answer: WithoutRun, decode: DecodeResult
+    ) -> Any:
         """Return the result of a completed job; otherwise raise what the main process must do.
 
-        That is `JobRetrying`, `JobDeferred`, `JobSkipped`, `JobIdReused` or `DeadLettered`.
+        That is `JobRetrying`, `JobDeferred`, `JobSkipped`, `JobForwarded`, `JobIdReused` or
+        `DeadLettered`.
         """
         match answer:
             case Done(meta):
@@ -133,6 +144,8 @@ class AttemptSteps:
                 raise JobSkipped(
                     f"the job is {state}, so its message does not run", by_operator(state)
                 )
+            case Forward():
+                raise _forwarded(answer)
             case Reused(job_type, state, epoch):
                 raise JobIdReused(job_type, state, epoch)
             case UnknownHistory():
@@ -145,7 +158,7 @@ class AttemptSteps:
         letter = letter_id(job_id, epoch, generation)
         return DeadLettered(letter, cause.get("code", ""), cause_summary(cause))
 
-    def _dead_letter(self, delivery: Delivery) -> Decided | Held | Stale | Ended | Reused:
+    def _dead_letter(self, delivery: Delivery) -> DeadLetterAnswer:
         """Dead-letter a job of unknown history, unless another delivery decided first."""
         outcome = unknown_history(self.records.settings.dedupe_window_s)
         return retry_redis(
@@ -198,7 +211,8 @@ class AttemptSteps:
     def finish(self, delivery: Delivery, run: Run, **facts: Any) -> Finished:
         """Record the outcome of the attempt, with the arguments of `Records.finish`.
 
-        Raises `JobSkipped` if another attempt or an operator decided first.
+        Raises `JobSkipped` if another attempt or an operator decided first, `JobForwarded` if an
+        operator has moved the job.
         """
         job_id = delivery.job_id
         answer = retry_redis(
@@ -214,18 +228,24 @@ class AttemptSteps:
             ),
             self.after,
         )
-        if isinstance(answer, Superseded):
-            log.warning(
-                "job %s: the outcome of this attempt is dropped, because the job is already %s",
-                job_id,
-                answer.state,
-                extra={"action": "superseded", "job_id": job_id},
-            )
-            raise JobSkipped(
-                f"another attempt or an operator decided first: the job is {answer.state}",
-                by_operator(answer.state),
-            )
-        return answer
+        if isinstance(answer, Finished):
+            return answer
+        state = State.REROUTED if isinstance(answer, Forward) else answer.state
+        log.warning(
+            "job %s: the outcome of this attempt is dropped, because the job is already %s",
+            job_id,
+            state,
+            extra={"action": "superseded", "job_id": job_id},
+        )
+        if isinstance(answer, Forward):
+            raise _forwarded(answer)
+        raise JobSkipped(
+            f"another attempt or an operator decided first: the job is {state}", by_operator(state)
+        )
+
+
+def _forwarded(answer: Forward) -> JobForwarded:
+    return JobForwarded(answer.queue, answer.epoch, answer.generation, answer.seq)
 
 
 class WatchedLease:

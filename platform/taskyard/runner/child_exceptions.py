@@ -11,7 +11,7 @@ from celery.exceptions import Ignore, Retry
 
 from taskyard.jobs.states import State
 
-__all__ = ["JobDeferred", "JobRetrying", "JobSkipped"]
+__all__ = ["JobDeferred", "JobForwarded", "JobIdReused", "JobRetrying", "JobSkipped"]
 
 
 class JobRetrying(Retry):  # type: ignore[misc]
@@ -61,6 +61,18 @@ class JobSkipped(Ignore):  # type: ignore[misc]
     def __reduce__(self) -> Any:
         """Pickle the exception with the state."""
         return type(self), (self.reason, self.ended)
+
+
+class JobForwarded(Ignore):  # type: ignore[misc]
+    """Report that an operator has moved the job to `queue`.
+
+    The main process publishes the message there at the position that follows, then acknowledges
+    this one.
+    """
+
+    def __init__(self, queue: str, epoch: int, generation: int, seq: int) -> None:
+        super().__init__(queue, epoch, generation, seq)
+        self.queue, self.epoch, self.generation, self.seq = queue, epoch, generation, seq
 
 
 class JobIdReused(Ignore):  # type: ignore[misc]

@@ -13,8 +13,18 @@ from taskyard.errors import DeadLettered
 from taskyard.jobs.attempt_outcomes import Decision, Failed
 from taskyard.jobs.retry_policy import Category
 from taskyard.jobs.states import State
-from taskyard.records import Decided, Ended, Held, NotHeld, Record, Requeue, Reused, Stale
-from taskyard.runner.child_exceptions import JobDeferred, JobIdReused, JobRetrying
+from taskyard.records import (
+    Decided,
+    Ended,
+    Forward,
+    Held,
+    NotHeld,
+    Record,
+    Requeue,
+    Reused,
+    Stale,
+)
+from taskyard.runner.child_exceptions import JobDeferred, JobForwarded, JobIdReused, JobRetrying
 from taskyard.wire.redacted_logs import logger
 from taskyard.wire.stamp_header import Stamp
 
@@ -24,6 +34,7 @@ __all__ = [
     "DeferMessage",
     "Delivered",
     "End",
+    "ForwardMessage",
     "GiveBack",
     "PostContinuations",
     "PostLetter",
@@ -53,6 +64,17 @@ class DeferMessage:
     """Publish the same message again, to be delivered in `wait_us` microseconds."""
 
     wait_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardMessage:
+    """Publish the same message to another queue, where an operator has moved the job.
+
+    Then confirm it in the record. `stamp` is the message's position there.
+    """
+
+    queue: str
+    stamp: Stamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +132,7 @@ class GiveBack:
 Settlement = (
     PublishRetry
     | DeferMessage
+    | ForwardMessage
     | AwaitLease
     | PostLetter
     | PostOwnLetter
@@ -117,7 +140,7 @@ Settlement = (
     | Acknowledge
     | GiveBack
 )
-End = Decided | Held | Reused | Stale | Ended | Requeue | NotHeld
+End = Decided | Held | Reused | Stale | Ended | Forward | Requeue | NotHeld
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,16 +165,15 @@ def settle(end: End, delivered: Delivered) -> Settlement:  # noqa: PLR0911 - one
     outcome = delivered.outcome
     match end:
         case Decided(decision=Decision.RETRYING):
-            policy = None if delivered.stamp is None else delivered.stamp.policy
-            return PublishRetry(
-                Stamp(end.epoch, end.generation, end.seq, policy=policy), end.due_us
-            )
+            return PublishRetry(_next_stamp(end, delivered), end.due_us)
         case Decided():
             return PostLetter()
         case Held(remaining_us):
             # The job runs under another message; this one must wait for its end.
             wait = AwaitLease if delivered.delivered_before else DeferMessage
             return wait(remaining_us)
+        case Forward():
+            return ForwardMessage(end.queue, _next_stamp(end, delivered))
         case Reused():
             return PostOwnLetter(end, outcome)
         case Ended(State.COMPLETED) if outcome is not None and _is_poison(outcome):
@@ -168,6 +190,12 @@ def settle(end: End, delivered: Delivered) -> Settlement:  # noqa: PLR0911 - one
             assert_never(end)
 
 
+def _next_stamp(end: Decided | Forward, delivered: Delivered) -> Stamp:
+    """Return the stamp of the job's next message, with the policy of this one."""
+    policy = None if delivered.stamp is None else delivered.stamp.policy
+    return Stamp(end.epoch, end.generation, end.seq, policy=policy)
+
+
 def reported_end(error: BaseException) -> End | None:
     """Return what the child process of a job type reported by raising `error`.
 
@@ -179,6 +207,8 @@ def reported_end(error: BaseException) -> End | None:
             return Decided(Decision.RETRYING, *place)
         case JobDeferred():
             return Held(error.wait_us)
+        case JobForwarded():
+            return Forward(error.queue, error.epoch, error.generation, error.seq)
         case JobIdReused():
             return Reused(error.job_type, State(error.state), error.epoch)
         case DeadLettered():
@@ -219,7 +249,7 @@ def _log(end: End, delivered: Delivered) -> None:
                 delivered.lost,
                 extra={"action": "child_lost", "job_id": job_id},
             )
-        case Requeue() | Decided() if delivered.lost:
+        case Requeue() | Decided() | Forward() if delivered.lost:
             log.error(
                 "the process of job %s died; its record decides about a retry or a dead letter: %s",
                 job_id,

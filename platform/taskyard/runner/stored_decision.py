@@ -12,7 +12,7 @@ from typing import Any
 from taskyard.jobs.attempt_outcomes import Completed, Decision, Failed, Failure, Outcome, Retrying
 from taskyard.jobs.retry_policy import Category
 from taskyard.jobs.states import State
-from taskyard.records import Decided, NotHeld, Record, Superseded
+from taskyard.records import Decided, Forward, NotHeld, Record, Superseded
 from taskyard.records.script_replies import Finished
 from taskyard.runner.exception_facts import MESSAGE_LIMIT
 from taskyard.wire.lossless_json import clean_text
@@ -50,13 +50,13 @@ def plain_failure(
 
 
 def decide_for(
-    finish: Callable[..., Finished | Superseded],
+    finish: Callable[..., Finished | Superseded | Forward],
     record: Record,
     outcome: Retrying | Failed,
     *,
     job_id: str,
     holder: str,
-) -> Decided | NotHeld:
+) -> Decided | NotHeld | Forward:
     """Record the outcome of an attempt in place of its process, for example of a dead one.
 
     Returns `NotHeld` if this delivery holds no attempt, or no longer holds one.
@@ -72,6 +72,8 @@ def decide_for(
         holder=holder,
         **decision_of(outcome),
     )
+    if isinstance(answer, Forward):
+        return answer
     if isinstance(answer, Superseded):
         return NotHeld(answer.state)
     decision = Decision.RETRYING if isinstance(outcome, Retrying) else Decision.DEAD_LETTERED

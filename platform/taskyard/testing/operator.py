@@ -20,10 +20,10 @@ __all__ = ["operate"]
 _OPERATOR: Final = "test"
 
 
-def operate(records: MemoryRecords, event: Event, job_id: str, result: Any = None) -> State:
+def operate(records: MemoryRecords, event: Event, job_id: str, own: Any = None) -> State:
     """Carry out a verb and return the job's state after it; raises `Refused`.
 
-    `result` is that of a forced completion.
+    `own` is the result of a forced completion, or the queue of a reroute.
     """
     target, request = VerbTarget(job_id), str(uuid.uuid4())
     match event:
@@ -31,8 +31,10 @@ def operate(records: MemoryRecords, event: Event, job_id: str, result: Any = Non
             answer: Any = records.verbs.cancel(target, request, _OPERATOR)
         case Event.ABORT:
             answer = records.verbs.abort(target, request, _OPERATOR)
+        case Event.REROUTE:
+            answer = records.verbs.reroute(target, request, _OPERATOR, own)
         case _:
-            forced = encoded_result(job_id, result)
+            forced = encoded_result(job_id, own)
             answer = records.verbs.force_complete(target, request, _OPERATOR, forced)
     if isinstance(answer, VerbRefused):
         raise Refused(refusal_text(event, job_id, answer.why, answer.state))

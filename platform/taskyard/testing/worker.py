@@ -17,6 +17,7 @@ from taskyard.jobs import Catalogue, JobType
 from taskyard.jobs.attempt_outcomes import Failed, Failure
 from taskyard.jobs.handler_registry import Registry
 from taskyard.jobs.states import State
+from taskyard.queues import fitting_priority
 from taskyard.records import Reused
 from taskyard.runner import Rules, death_causes, judge
 from taskyard.runner.attempt_steps import Delivery
@@ -27,6 +28,7 @@ from taskyard.runner.settlement_rules import (
     DeferMessage,
     Delivered,
     End,
+    ForwardMessage,
     GiveBack,
     PostContinuations,
     PostLetter,
@@ -168,6 +170,8 @@ class MemoryWorker:
                 now_us = self.broker_now_us
                 kept = deferred_stamp(stamp, self.records.read(job_id), now_us)
                 self._publish(message, kept, now_us + wait_us)
+            case ForwardMessage(queue, moved):
+                self._forward(message, queue, moved)
             case AwaitLease(wait_us):
                 self.broker.keep_until(message, self.broker_now_us + wait_us)
             case PostLetter():
@@ -195,6 +199,20 @@ class MemoryWorker:
             self.broker.publish(message.raw, strip=("eta",), **place)
         else:
             self.broker.publish_later(message.raw, due_us=due_us, **place)
+
+    def _forward(self, message: Message, queue: str, stamp: Stamp) -> None:
+        job_id, now_us = message.job_id, self.broker_now_us
+        priority = self.records.read(job_id).fields.get("priority")
+        known = self.broker.settings.queue(queue)
+        self.broker.publish(
+            message.raw,
+            queue=queue,
+            priority=fitting_priority(int(priority) if priority else None, known),
+            job_id=job_id,
+            stamp=stamp.moved(seq=stamp.seq, sent_us=now_us),
+            strip=("eta",),
+        )
+        self.records.requeued(job_id, stamp.epoch, stamp.generation)
 
     @property
     def broker_now_us(self) -> int:

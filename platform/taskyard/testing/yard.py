@@ -303,8 +303,19 @@ class Yard(MemoryClient):
         """
         return self._operate(Event.FORCE_COMPLETE, _id_of(job), result)
 
-    def _operate(self, event: Event, job_id: str, result: Any = None) -> State:
-        answer = operate(self.records, event, job_id, result)
+    def reroute(self, job: JobHandle | str, queue: str) -> State:
+        """Move a job to another queue as an operator does.
+
+        Its message follows when the yard takes it from the old queue; until then the job is
+        `rerouted`. The outcome of a running attempt is dropped, and the job runs again from its new
+        queue. Raises `UnknownQueue`, and `Refused` for a job that has ended, is a dead letter, or
+        is in that queue.
+        """
+        self.settings.queue(queue)
+        return self._operate(Event.REROUTE, _id_of(job), queue)
+
+    def _operate(self, event: Event, job_id: str, own: Any = None) -> State:
+        answer = operate(self.records, event, job_id, own)
         if answer in ENDINGS:
             self._letters.close(job_id, ENDINGS[answer])
         return answer

@@ -24,6 +24,11 @@ if not record.state then
   move(job_id, record, 'begin', now, {'attempt', record.begins, 'token', token})
 end
 
+-- An operator has moved the job: this delivery's message goes to its new queue, and runs there.
+if record.state == 'rerouted' and (is_left(record, epoch, generation, seq)
+                                   or holder ~= '' and record.moved_holder == holder) then
+  return forward(record)
+end
 if record.epoch ~= epoch then return {'superseded', record.state, record.version} end
 if record.state ~= 'running' or not mine(record, 'token', 'holder') then
   -- The caller repeats the same decision, because the first answer was lost.

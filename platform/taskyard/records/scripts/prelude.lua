@@ -142,6 +142,8 @@ local DECISION = {'decision', 'decided', 'decided_token', 'decided_holder', 'due
 local LEASE = {'holder', 'process', 'lease_until'}
 -- The operator's request to cancel the attempt that runs, and when it came.
 local CANCEL = {'cancel', 'cancel_at'}
+-- The first position from which an operator has moved the job, and the delivery that ran it there.
+local MOVED = {'moved_from', 'moved_holder'}
 -- How often the job has put another task in its place, and where the first message of that stood.
 local NESTING = {'nesting', 'nested_generation', 'nested_seq'}
 
@@ -151,13 +153,36 @@ local function open_generation(record, generation)
   record.attempts, record.deaths, record.deliveries, record.begins = '0', '0', '0', '0'
   drop(record, DECISION)
   drop(record, LEASE)
-  drop(record, {'cause', 'history', 'first_failure', 'published', 'progress', 'released'})
+  drop(record, {'cause', 'history', 'first_failure', 'published', 'progress', 'released', 'next'})
   drop(record, CANCEL)
+end
+
+-- Whether a message is one that a reroute has left in another queue. Of several reroutes the record
+-- keeps the first position, since the messages of all of them are at or after it.
+local function is_left(record, epoch, generation, seq)
+  if not record.moved_from or compare(record, epoch, generation, seq) >= 0 then return false end
+  local first = {string.match(record.moved_from, '^(%d+):(%d+):(%d+)$')}
+  local from = {epoch = first[1], generation = first[2], seq = first[3]}
+  return compare(from, epoch, generation, seq) >= 0
+end
+
+-- The answer to whoever has a message that a reroute has left: publish it where the job is now.
+local function forward(record)
+  return {'forward', record.queue, record.epoch, record.generation, record.seq}
+end
+
+-- The message of a rerouted job is in its new queue, so what is left elsewhere is stale.
+local function requeue(job_id, record, now)
+  move(job_id, record, 'requeue', now, {'type', record.type or '', 'queue', record.queue or ''})
+  drop(record, MOVED)
 end
 
 -- The message is older than the record. If its own decision was a retry, the retry's message may
 -- never have been published.
 local function behind(record, epoch, generation, seq)
+  if record.state == 'rerouted' and is_left(record, epoch, generation, seq) then
+    return forward(record)
+  end
   local last = num(epoch) == num(record.epoch) and num(generation) == num(record.generation)
                and num(seq) == num(record.seq) - 1
   if last and record.state == 'retrying' then
@@ -179,10 +204,8 @@ local function ahead(job_id, record, message, now)
   local later = num(message.generation) > num(record.generation)
   if TERMINAL[record.state] or (record.state == 'dead_lettered' and not later) then return record end
   skip_versions(record, now)
-  -- The message came from its new queue, so the reroute is complete.
-  if record.state == 'rerouted' then
-    move(job_id, record, 'requeue', now, {'type', record.type or '', 'queue', record.queue or ''})
-  end
+  drop(record, {'next'})
+  if record.state == 'rerouted' then requeue(job_id, record, now) end
   if later then
     local state = record.state
     open_generation(record, message.generation)
@@ -228,7 +251,7 @@ end
 -- gets its first answer from `request` (replay), `decided...` (finish) or `call` (admission).
 local TOMBSTONE = {'state', 'epoch', 'generation', 'seq', 'version', 'type', 'queue', 'token', 'decision',
                    'decided', 'decided_token', 'decided_holder', 'request', 'unique_until', 'ended',
-                   'call'}
+                   'call', 'verb'}
 
 local function expire(key, record, now, keep_us)
   local left_us = math.max(keep_us, num(record.unique_until) - now)
@@ -242,9 +265,9 @@ local function write_tombstone(key, record, now, window_us)
   expire(key, record, now, window_us)
 end
 
--- Besides the fields of every tombstone: which request ended the job, which worker and delivery had
--- its last attempt, and whether the record is kept for a message that no worker has seen.
-local OPERATOR_TOMBSTONE = {'verb', 'worker', 'ended_holder', 'kept', unpack(TOMBSTONE)}
+-- Besides the fields of every tombstone: which worker and delivery had the job's last attempt, and
+-- whether the record is kept for a message that no worker has seen, and from where that was moved.
+local OPERATOR_TOMBSTONE = {'worker', 'ended_holder', 'kept', 'moved_from', unpack(TOMBSTONE)}
 
 -- Celery's result of a job that an operator has ended without a result.
 local function revoked(job_id, state)
@@ -258,7 +281,7 @@ end
 -- `kept` the record lasts until a worker has seen the job's message: it may wait in a queue for
 -- longer than any duplicate.
 local function end_by_operator(job_id, record, event, request, now, extra, kept, result)
-  record.verb, record.ended_holder = request, record.holder
+  record.verb, record.ended_holder = request, record.holder or record.moved_holder
   if kept then record.kept = '1' end
   move(job_id, record, event, now, extra)
   record.ended = int(now)
@@ -334,8 +357,9 @@ local function replaced(job_id, record, message, now)
          record.type or '', 'queue', record.queue or '', 'code', code, 'error', text})
     drop(record, LEASE)
   elseif record.state == 'rerouted' then
-    move(job_id, record, 'requeue', now, {'type', record.type or '', 'queue', record.queue or ''})
+    requeue(job_id, record, now)
   end
+  drop(record, {'next'})
   note_nesting(record, message, seq)
   return record
 end
@@ -363,9 +387,18 @@ local function place(job_id, record, message, now)
   -- A message of a producer without Taskyard has no stamp: it is the first one of the present life.
   local epoch = message.epoch ~= '' and message.epoch or record.epoch
   local order = compare(record, epoch, message.generation, message.seq)
-  if order < 0 then return nil, behind(record, epoch, message.generation, message.seq) end
+  if order < 0 then
+    -- The end of a rerouted job may find its message where it was.
+    local ended = TERMINAL[record.state] and is_left(record, epoch, message.generation, message.seq)
+    if not ended then return nil, behind(record, epoch, message.generation, message.seq) end
+  end
   if held > 0 then return nil, {'held', int(held)} end
-  if order > 0 then record = ahead(job_id, record, message, now) end
+  if order > 0 then
+    record = ahead(job_id, record, message, now)
+  elseif record.state == 'rerouted' then
+    -- It came from the new queue before its publication was confirmed.
+    requeue(job_id, record, now)
+  end
   note_nesting(record, message, message.seq)
   return record
 end
