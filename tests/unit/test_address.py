@@ -150,7 +150,7 @@ def test_rabbitmqs_own_names_of_tls_options_are_read_too() -> None:
         ("redis://h?ssl_ca_certs=/ca.pem", "Write rediss://"),
         ("rediss://h?ssl_cert_reqs=maybe", "expected required, optional, none"),
         ("rediss://h?ssl_check_hostname=maybe", "expected true or false"),
-        ("redis://h?socket_timeout=soon", "cannot be read"),
+        ("redis://h?socket_timeout=soon", "expected a number, got 'soon'"),
         ("sentinel://h", "primary-name"),
         ("sentinel://h:x/main", "percent-encoded"),
         ("http://h", "got http://"),

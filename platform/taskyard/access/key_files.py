@@ -63,11 +63,13 @@ def read_signing_key(path: Path) -> SigningKey:
         # The library's text may quote the file.
         raise InvalidSettings(
             f"the signing key {path} is not a private key in PEM without a password; create one "
-            "with: "
-            "taskyard keys create"
+            "with: taskyard keys create"
         ) from error
     if not isinstance(private, Ed25519PrivateKey):
-        raise InvalidSettings(f"the signing key {path} must be an Ed25519 key, got another kind")
+        raise InvalidSettings(
+            f"the signing key {path} must be an Ed25519 key, got another kind; "
+            "create one with: taskyard keys create"
+        )
     return SigningKey(private)
 
 

@@ -35,6 +35,11 @@ _OPTIONS: Final[Mapping[str, Callable[[str], Any]]] = {
     "max_connections": int,
     "client_name": str,
 }
+_VALUES: Final[Mapping[Callable[[str], Any], str]] = {
+    float: "a number",
+    int: "a whole number",
+    flag: "true or false",
+}
 _DATABASE: Final = ("db", "virtual_host")
 _SENTINEL_CREDENTIALS: Final = ("sentinel_username", "sentinel_password")
 _TLS: Final = frozenset(
@@ -151,7 +156,8 @@ def _read(parts: Url, parsers: Mapping[str, Callable[[str], Any]], form: str) ->
                 found[name] = parse(parts.options[name])
             except ValueError:
                 raise InvalidSettings(
-                    f"option {name} of {form}: {parts.options[name]!r} cannot be read"
+                    f"option {name} of {form}: expected {_VALUES[parse]}, "
+                    f"got {parts.options[name]!r:.40}"
                 ) from None
     return found
 

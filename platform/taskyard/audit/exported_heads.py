@@ -122,7 +122,10 @@ def given_heads(words: list[str]) -> list[Head]:
                 f"{word[:200]!r}: {error.strerror}"
             ) from error
         if not found:
-            raise InvalidPayload(f"the file {word} contains no head")
+            raise InvalidPayload(
+                f"the file {word} contains no head: expected lines with SEQ:HASH. Give the file "
+                "that TASKYARD_AUDIT_HEAD_FILE names, or a saved log of the relay"
+            )
         heads += found
     return heads
 

@@ -52,7 +52,10 @@ class Edit:
         except (TypeError, ValueError, RecursionError) as error:
             raise InvalidPayload(f"the edited payload is not JSON: {error}") from error
         if "\\u0000" in text:
-            raise InvalidPayload("the edited payload has a NUL character, which cannot be stored")
+            raise InvalidPayload(
+                "the edited payload has a NUL character (\\u0000), which cannot be stored: remove "
+                "it"
+            )
 
 
 def captured(row: Mapping[str, Any]) -> RawMessage:

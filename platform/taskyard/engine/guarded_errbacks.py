@@ -25,7 +25,9 @@ _GUARDED: Final = "_taskyard_guarded"
 
 
 def guard(task: Any) -> None:
-    """Guard the result backend of a task, and what its app publishes, in this process and thread.
+    """Make a failed publication of an errback or a chord's body a dead letter, for this task's app.
+
+    It changes the result backend and the `amqp` of the app, in this process and thread.
 
     Only messages that belong to a job of Taskyard are treated differently than by Celery.
     """

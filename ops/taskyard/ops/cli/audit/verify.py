@@ -64,7 +64,10 @@ def _archives(given: list[Path]) -> list[Path]:
     for path in given:
         held = archives_in(path) if path.is_dir() else [path]
         if not held:
-            raise InvalidPayload(f"the folder {path} holds no archive of the audit log")
+            raise InvalidPayload(
+                f"the folder {path} holds no archive of the audit log. Give the folder that "
+                "TASKYARD_AUDIT_ARCHIVE_FOLDER names"
+            )
         found += held
     return found
 
