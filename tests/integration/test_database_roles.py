@@ -513,12 +513,61 @@ def test_check_names_what_a_role_lacks_and_what_it_has_too_much(
         run_script(database.owner, f"GRANT UPDATE ON operator_audit_log TO {RUNTIME_ROLE}")
         said = last_finding(database.runtime)
         assert said.startswith("warning: ")
-        assert "has UPDATE on operator_audit_log: it could change what was audited" in said
+        assert "has UPDATE on operator_audit_log, which it does not need" in said
         run_script(database.administrator, restore)
         run_script(database.owner, f"GRANT INSERT ON operator_audit_log TO {RUNTIME_ROLE}")
-        assert "INSERT of performed_at on operator_audit_log" in last_finding(database.runtime)
+        assert "INSERT of every column on operator_audit_log" in last_finding(database.runtime)
     finally:
         run_script(database.administrator, restore)
+
+
+@pytest.mark.parametrize(
+    ("role", "grant", "excess"),
+    [
+        (RUNTIME_ROLE, "GRANT DELETE ON dead_letter_queue TO {}", "DELETE on dead_letter_queue"),
+        (RUNTIME_ROLE, "GRANT DELETE ON operator_tokens TO {}", "DELETE on operator_tokens"),
+        (
+            RUNTIME_ROLE,
+            "GRANT UPDATE (reason) ON operator_audit_log TO {}",
+            "UPDATE of reason on operator_audit_log",
+        ),
+        (
+            RUNTIME_ROLE,
+            "GRANT INSERT (performed_at) ON operator_audit_log TO {}",
+            "INSERT of performed_at on operator_audit_log",
+        ),
+        (
+            RUNTIME_ROLE,
+            "GRANT DELETE ON dead_letter_queue_default TO {}",
+            "DELETE on dead_letter_queue_default",
+        ),
+        (
+            RUNTIME_ROLE,
+            "GRANT UPDATE ON SEQUENCE operator_audit_log_id_seq TO {}",
+            "UPDATE on the sequence operator_audit_log_id_seq",
+        ),
+        (RUNTIME_ROLE, "ALTER ROLE {} CREATEROLE", "the attribute CREATEROLE"),
+        (
+            READER_ROLE,
+            "GRANT SELECT ON operator_tokens TO {}",
+            "SELECT of every column on operator_tokens",
+        ),
+        (READER_ROLE, "GRANT SELECT (body) ON dead_letter_queue TO {}", "SELECT of body on "),
+        (READER_ROLE, "GRANT UPDATE ON restore_gate TO {}", "UPDATE on restore_gate"),
+    ],
+)
+def test_check_names_every_right_that_a_role_does_not_need(
+    database: Database, role: str, grant: str, excess: str
+) -> None:
+    run_script(database.administrator, grant.format(role))
+    try:
+        said = last_finding(database.by(role))
+        assert said.startswith(f"warning: the role {role} has {excess}")
+    finally:
+        for name in ("dead_letter_queue_default", "SEQUENCE operator_audit_log_id_seq"):
+            run_script(database.administrator, f"REVOKE ALL ON {name} FROM {role}")
+        run_script(database.administrator, sql_of(database.owner))
+    assert last_finding(database.by(role)).startswith("ok: ")
 
 
 def test_the_command_prints_the_sql_and_goes_with_no_other_option(

@@ -14,6 +14,7 @@ from typing import Final
 
 from sqlalchemy import Connection, text
 
+from taskyard.database.excess_rights import Needed, excess_rights
 from taskyard.database.tables import AUDIT, LETTERS, METADATA, TOKENS
 
 __all__ = [
@@ -89,9 +90,12 @@ READER_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     table: tuple(column.name for column in METADATA.tables[table].c if column.name not in hidden)
     for table, hidden in _HIDDEN.items()
 }
-# With one of these on an append-only table its rows could be changed or its trigger replaced.
-_REWRITES: Final = ("UPDATE", "DELETE", "TRUNCATE", "TRIGGER")
-_APPEND_ONLY: Final = ("operator_audit_log", "audit_seals")
+_NEEDED_TO_RUN: Final = Needed(RUNTIME, RUNTIME_COLUMNS)
+_NEEDED_TO_READ: Final = Needed(
+    dict.fromkeys(READER, ("SELECT",)),
+    {table: {"SELECT": columns} for table, columns in READER_COLUMNS.items()},
+    others=FUNCTIONS,
+)
 
 
 class RoleKind(StrEnum):
@@ -107,8 +111,8 @@ class RoleKind(StrEnum):
 class RoleStatus:
     """The role of a connection.
 
-    For a runtime role: the rights that the role `lacks`, and the rights `beyond` those that it
-    needs.
+    `lacks`: what a runtime role needs and has not. `beyond`: what a runtime or read-only role has
+    and does not need.
     """
 
     name: str
@@ -125,8 +129,10 @@ def role_status(connection: Connection) -> RoleStatus:
     if is_owner:
         return RoleStatus(name, RoleKind.OWNER)
     if not writes:
-        return RoleStatus(name, RoleKind.READER)
-    return RoleStatus(name, RoleKind.RUNTIME, tuple(_lacks(connection)), tuple(_beyond(connection)))
+        excess = tuple(excess_rights(connection, tuple(RUNTIME), _NEEDED_TO_READ))
+        return RoleStatus(name, RoleKind.READER, beyond=excess)
+    excess = tuple(excess_rights(connection, tuple(RUNTIME), _NEEDED_TO_RUN))
+    return RoleStatus(name, RoleKind.RUNTIME, tuple(_lacks(connection)), excess)
 
 
 _ROLE: Final = text(
@@ -141,7 +147,6 @@ _ROLE: Final = text(
 _TABLE_RIGHT: Final = text("SELECT has_table_privilege(:table, :right)")
 _COLUMN_RIGHT: Final = text("SELECT has_column_privilege(:table, :column, :right)")
 _FUNCTION_RIGHT: Final = text("SELECT has_function_privilege(:function, 'EXECUTE')")
-_CREATE_RIGHT: Final = text("SELECT has_schema_privilege(current_schema(), 'CREATE')")
 
 
 def _lacks(connection: Connection) -> Iterator[str]:
@@ -157,20 +162,6 @@ def _lacks(connection: Connection) -> Iterator[str]:
     for function in FUNCTIONS:
         if not connection.scalar(_FUNCTION_RIGHT, {"function": function}):
             yield f"EXECUTE on {function.partition('(')[0]}"
-
-
-def _beyond(connection: Connection) -> Iterator[str]:
-    for table in _APPEND_ONLY:
-        for right in _REWRITES:
-            if connection.scalar(_TABLE_RIGHT, {"table": table, "right": right}):
-                yield f"{right} on {table}"
-    for table, by_right in _KEPT_FROM.items():
-        for right, columns in by_right.items():
-            for column in sorted(columns):
-                if _has_column(connection, table, column, right):
-                    yield f"{right} of {column} on {table}"
-    if connection.scalar(_CREATE_RIGHT):
-        yield "CREATE on the schema"
 
 
 def _has_column(connection: Connection, table: str, column: str, right: str) -> bool:
@@ -193,6 +184,7 @@ def roles_sql(connection: Connection) -> str:
             f"-- a role logs in with a password: \\password {RUNTIME_ROLE}",
             "BEGIN;",
             *(_create(role) for role in (RUNTIME_ROLE, READER_ROLE)),
+            *(_without_attributes(role) for role in (RUNTIME_ROLE, READER_ROLE)),
             f"GRANT CONNECT ON DATABASE {database} TO {roles};",
             f"REVOKE CREATE ON SCHEMA {schema} FROM PUBLIC, {roles};",
             f"GRANT USAGE ON SCHEMA {schema} TO {roles};",
@@ -233,4 +225,13 @@ def _create(role: str) -> str:
     return (
         f"DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}') THEN "
         f"CREATE ROLE {role} LOGIN; END IF; END $$;"
+    )
+
+
+def _without_attributes(role: str) -> str:
+    # Only where there are some: an administrator who is no superuser may not name all of them.
+    return (
+        f"DO $$ BEGIN IF EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}' AND (rolcreatedb OR "
+        "rolcreaterole OR rolreplication OR rolbypassrls)) THEN "
+        f"ALTER ROLE {role} NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS; END IF; END $$;"
     )

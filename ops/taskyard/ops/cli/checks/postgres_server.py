@@ -5,7 +5,7 @@ Alone because each server that `check` examines has one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Final, assert_never
 
@@ -23,6 +23,7 @@ __all__ = ["look_at"]
 # Of the sealer's passes: a long transaction, or one relay that takes over from another.
 _LATE_SEALS: Final = 12
 _ROLES: Final = "taskyard migrate --roles"
+_SHOWN: Final = 5
 
 
 def look_at(url: str) -> Iterator[Finding]:
@@ -63,6 +64,11 @@ def _of_unsealed(waiting: Unsealed) -> Finding:
     )
 
 
+def _some(rights: Sequence[str]) -> str:
+    more = len(rights) - _SHOWN
+    return ", ".join(rights[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
 def _of_role(role: RoleStatus) -> Finding:
     if role.lacks:
         return Finding.error(
@@ -74,8 +80,9 @@ def _of_role(role: RoleStatus) -> Finding:
     if role.beyond:
         return Finding.warning(
             "Postgres",
-            f"the role {role.name} has {', '.join(role.beyond)}: it could change what was audited",
-            f"Have the database's administrator run what this prints: {_ROLES}",
+            f"the role {role.name} has {_some(role.beyond)}, which it does not need",
+            f"Have the database's administrator run what this prints: {_ROLES}; on partitions and "
+            "sequences take the right away with REVOKE",
         )
     match role.kind:
         case RoleKind.SUPERUSER:
