@@ -15,7 +15,7 @@ from typing import Any
 from celery.canvas import Signature
 from celery.worker.request import Request
 
-from taskyard.broker import RedisPublisher
+from taskyard.broker import AmqpPublisher, RedisPublisher
 from taskyard.deadletters import LetterBox
 from taskyard.engine.request import JobRequest
 from taskyard.records import Records
@@ -32,7 +32,9 @@ SEAMS: dict[str, tuple[type, str]] = {
     "lose": (Records, "lose"),
     "condemn": (Records, "dead_letter"),
     "retry": (RedisPublisher, "publish"),
+    "retry at RabbitMQ": (AmqpPublisher, "publish"),
     "delayed retry": (RedisPublisher, "publish_later"),
+    "requeued": (Records, "requeued"),
     "letter": (LetterBox, "post"),
     "continuation": (Signature, "apply_async"),
     "acknowledge": (Request, "acknowledge"),
