@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from functools import partial
-from typing import Self
+from typing import Any, Self
 
 from sqlalchemy import Engine
 
 from taskyard import database
 from taskyard.access import Identity
 from taskyard.control.authenticate_operator import identify
+from taskyard.control.forced_result import forced_result
 from taskyard.control.job_snapshot import ReadsRecords
 from taskyard.control.live_verb import WAIT_S, VerbOutcome, answers, request_verb
 from taskyard.control.operator_reasons import Mode
@@ -96,6 +97,73 @@ class Control:
         call = partial(self.cancel, reason=reason, on_behalf_of=behalf, if_version=version)
         return await asyncio.to_thread(call, job_id)
 
+    def abort(
+        self,
+        job_id: str,
+        *,
+        reason: str | None,
+        on_behalf_of: str | None = None,
+        if_version: int | None = None,
+    ) -> VerbOutcome:
+        """Abort a job now, and stop its running attempt by killing the attempt's process.
+
+        In a pool of threads or a solo pool nothing can stop the attempt: its outcome is dropped,
+        and `VerbOutcome.attempt` says so.
+        """
+        return self._call(Event.ABORT, job_id, reason, on_behalf_of, if_version)
+
+    async def aabort(
+        self,
+        job_id: str,
+        *,
+        reason: str | None,
+        on_behalf_of: str | None = None,
+        if_version: int | None = None,
+    ) -> VerbOutcome:
+        """Abort a job as `abort` does, in a thread."""
+        behalf, version = on_behalf_of, if_version
+        call = partial(self.abort, reason=reason, on_behalf_of=behalf, if_version=version)
+        return await asyncio.to_thread(call, job_id)
+
+    def complete(
+        self,
+        job_id: str,
+        *,
+        reason: str | None,
+        summary: str,
+        result: Any = None,
+        on_behalf_of: str | None = None,
+        if_version: int | None = None,
+    ) -> VerbOutcome:
+        """Complete a job now with `result`, which its callers get as if a worker had returned it.
+
+        `summary` says how the job was resolved; it is kept in the audit log. A running attempt is
+        stopped as by `abort`. A chain goes on with the result when a worker sees the job's
+        message. Raises `InvalidPayload` also for a result that is not JSON, or larger than
+        `max_result_bytes`.
+        """
+        most = self._records.settings.max_result_bytes
+        own = partial(forced_result, job_id, most, summary=summary, result=result)
+        return self._call(Event.FORCE_COMPLETE, job_id, reason, on_behalf_of, if_version, own)
+
+    async def acomplete(
+        self,
+        job_id: str,
+        *,
+        reason: str | None,
+        summary: str,
+        result: Any = None,
+        on_behalf_of: str | None = None,
+        if_version: int | None = None,
+    ) -> VerbOutcome:
+        """Complete a job as `complete` does, in a thread."""
+        behalf, version = on_behalf_of, if_version
+        facts = {"summary": summary, "result": result}
+        call = partial(
+            self.complete, reason=reason, on_behalf_of=behalf, if_version=version, **facts
+        )
+        return await asyncio.to_thread(call, job_id)
+
     def _call(
         self,
         event: Event,
@@ -103,6 +171,7 @@ class Control:
         reason: str | None,
         on_behalf_of: str | None,
         if_version: int | None,
+        own: Callable[[], Mapping[str, Any]] | None = None,
     ) -> VerbOutcome:
         identity = self._identity if isinstance(self._identity, Identity) else self._identity()
         requested = request_verb(
@@ -114,6 +183,7 @@ class Control:
             reason=reason,
             on_behalf_of=on_behalf_of,
             if_version=if_version,
+            own=own,
             require_reason=self._require_reason,
         )
         return answers(self._engine, [requested], self._wait_s)[0]

@@ -13,12 +13,17 @@ from taskyard import ledger
 from taskyard.errors import NotFound
 from taskyard.jobs.states import State
 from taskyard.records import Record
+from taskyard.settings import Settings
 
 __all__ = ["JobSeen", "ReadsRecords", "Source", "look_at"]
 
 
 class ReadsRecords(Protocol):
     """Reads the record of a job; `taskyard.records.Records` does."""
+
+    @property
+    def settings(self) -> Settings:
+        """Return the settings of the namespace."""
 
     def read(self, job_id: str) -> Record:
         """Return the record, in state `none` if there is none; raises redis-py's errors."""

@@ -7,7 +7,7 @@ job that was enqueued again or replayed meanwhile is another one, and the verb i
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -28,16 +28,21 @@ from taskyard.wire import letter_id
 from taskyard.wire.control_characters import escaped
 from taskyard.wire.stamp_header import LONGEST_ID
 
-__all__ = ["KINDS", "WAIT_S", "VerbOutcome", "VerbRequested", "answers", "request_verb"]
+__all__ = ["KINDS", "SUMMARY", "WAIT_S", "VerbOutcome", "VerbRequested", "answers", "request_verb"]
 
 WAIT_S: Final = 2.0
 """How long a verb waits for the relay before it answers `pending`."""
 
 _ACTIONS: Final[Mapping[Event, Action]] = {
     Event.CANCEL: Action.CANCEL_REQUEST,
+    Event.ABORT: Action.ABORT_REQUEST,
+    Event.FORCE_COMPLETE: Action.FORCE_COMPLETE,
 }
 KINDS: Final[Mapping[str, Event]] = {event.value: event for event in _ACTIONS}
 """The intents of these verbs, by the kind that the outbox names."""
+
+SUMMARY: Final = "summary"
+"""The argument of a verb that the audit log shows."""
 
 _NO_ANSWER: Final = (
     "no relay has carried it out yet. It stays requested; if none runs, start one: taskyard relay"
@@ -56,6 +61,9 @@ class VerbRequested:
 class VerbOutcome:
     """The outcome of a verb so far: `applied`, `refused` or `pending`, with the reason.
 
+    `attempt` says what became of an attempt that ran when the verb was applied, for example `was
+    stopped`; it is empty if none ran.
+
     A pending verb is not lost: the relay tries it until it is applied or refused, and
     `taskyard audit show REQUEST_ID` shows the outcome.
     """
@@ -64,6 +72,7 @@ class VerbOutcome:
     job_id: str
     outcome: str
     why: str = ""
+    attempt: str = ""
 
     def raise_refusal(self) -> None:
         """Raise `Refused` if the verb was refused."""
@@ -81,15 +90,16 @@ def request_verb(
     reason: str | None,
     on_behalf_of: str | None = None,
     if_version: int | None = None,
-    own: Mapping[str, Any] | None = None,
+    own: Callable[[], Mapping[str, Any]] | None = None,
     require_reason: Mode = "strict",
     message: MessageRef | None = None,
 ) -> VerbRequested:
     """Request a verb on the job with the whole id `job_id`; audit row and intent are one step.
 
     With `if_version` the verb is refused if the job has changed since it had that version. `own`
-    are the verb's own arguments for the relay. `message` is the operator's message with the
-    request: if an earlier delivery of it was answered, nothing is requested again.
+    returns the verb's own arguments for the relay, or raises `InvalidPayload`. `message` is the
+    operator's message with the request: if an earlier delivery of it was answered, nothing is
+    requested again.
 
     Raises `NotPermitted`, `InvalidReason`, `InvalidPayload` and `Refused`; each is audited.
     """
@@ -99,11 +109,12 @@ def request_verb(
         call.reason = check_reason(reason, require_reason)
         _check_id(job_id)
         call.target_request_id = job_id
+        arguments = {} if own is None else own()
         with engine.begin() as connection:
             seen = look_at(connection, records, job_id)
             if message is None or not audit.rows_of(connection, call.request_id):
                 _check(call, seen, event, if_version)
-                _act(connection, call, seen, event, if_version, own or {})
+                _act(connection, call, seen, event, if_version, arguments)
             return VerbRequested(call.request_id, seen)
 
 
@@ -134,9 +145,10 @@ def _act(
     seen: JobSeen,
     event: Event,
     if_version: int | None,
-    own: Mapping[str, Any],
+    arguments: Mapping[str, Any],
 ) -> None:
-    call.write(connection, Outcome.REQUESTED, seen.detail())
+    shown = {SUMMARY: arguments[SUMMARY]} if SUMMARY in arguments else {}
+    call.write(connection, Outcome.REQUESTED, {**seen.detail(), **shown})
     payload = {
         "epoch": seen.epoch,
         "generation": seen.generation,
@@ -144,7 +156,7 @@ def _act(
         "job_type": seen.job_type,
         "queue": seen.queue,
         "operator": call.identity.subject,
-        **own,
+        **arguments,
     }
     intent = outbox.Intent(call.request_id, event.value, seen.job_id, seen.epoch or 0, payload)
     outbox.put(connection, intent)
@@ -158,17 +170,19 @@ def answers(
 ) -> list[VerbOutcome]:
     """Return the outcomes of all requests, after at most `wait_s` for all of them together."""
     end = clock.monotonic_s() + wait_s
-    return [
-        _outcome(
-            one,
-            wait_outcome(engine, one.request_id, max(end - clock.monotonic_s(), 0.0), clock),
-        )
-        for one in requested
-    ]
+    return [_outcome(engine, one, max(end - clock.monotonic_s(), 0.0), clock) for one in requested]
 
 
-def _outcome(requested: VerbRequested, answer: str) -> VerbOutcome:
-    outcome, _, why = answer.partition(": ")
+def _outcome(engine: Engine, requested: VerbRequested, wait_s: float, clock: Clock) -> VerbOutcome:
+    request, job_id = requested.request_id, requested.seen.job_id
+    outcome, _, why = wait_outcome(engine, request, wait_s, clock).partition(": ")
     if outcome == PENDING and not why:
         why = _NO_ANSWER
-    return VerbOutcome(requested.request_id, requested.seen.job_id, outcome, why)
+    attempt = _attempt(engine, request) if outcome == Outcome.APPLIED else ""
+    return VerbOutcome(request, job_id, outcome, why, attempt)
+
+
+def _attempt(engine: Engine, request_id: uuid.UUID) -> str:
+    with engine.connect() as connection:
+        detail = audit.rows_of(connection, request_id)[-1]["detail"]
+    return str((detail or {}).get("attempt", ""))

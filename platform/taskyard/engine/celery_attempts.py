@@ -49,6 +49,16 @@ class CeleryAttempts:
 
     # -- stop an attempt -----------------------------------------------------------------------
 
+    @property
+    def can_stop(self) -> bool:
+        """Return whether this is a pool of processes or of greenlets."""
+        pool = self._consumer.pool
+        return bool(pool.uses_semaphore or pool.is_green)
+
+    def runs(self, job_id: str) -> bool:
+        """Return whether an attempt of the job runs in this worker."""
+        return any(request.id == job_id for request in _copied(worker_state.active_requests))
+
     def stop(self, job_id: str, token: int, force: Force) -> bool:
         """Stop the running attempt of a job, if its token is `token`."""
         request = self._request_of(job_id, token)

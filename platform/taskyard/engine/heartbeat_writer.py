@@ -1,5 +1,7 @@
 """Write the heartbeat of a worker, with the queues that it reads and its transport.
 
+Between two heartbeats it waits for requests to stop attempts.
+
 This is a bootstep of every worker, with a thread of its own beside the main loop. It belongs to the
 worker, not to its consumer: a worker that has lost its broker is still alive.
 """
@@ -10,13 +12,15 @@ import threading
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from time import monotonic
 from typing import Any, Final
 
 from celery import bootsteps
 from redis.exceptions import RedisError
 
-from taskyard.records import BEAT_S, Fleet, Member
+from taskyard.engine.stop_attempts import blocking_s, take_request
+from taskyard.records import BEAT_S, AttemptStops, Fleet, Member
 from taskyard.store import connect
 from taskyard.transport import SentinelTransport, Transport
 from taskyard.wire.redacted_logs import logger
@@ -50,7 +54,7 @@ class Presence(bootsteps.StartStopStep):  # type: ignore[misc]
     def stop(self, worker: Any) -> None:
         """Sign off; wait for a silent server at most as long as one heartbeat takes."""
         if self._beats is not None:
-            self._beats.ending.set()
+            self._beats.end()
             self._beats.join(BEAT_S)
 
     def terminate(self, worker: Any) -> None:
@@ -73,7 +77,10 @@ class _Beats(threading.Thread):
         context = self._worker.app.taskyard
         settings = context.settings
         with closing(connect(settings.need_redis_url(), retries=0)) as client:
-            fleet = Fleet(client, settings.namespace)
+            fleet, stops = (
+                Fleet(client, settings.namespace),
+                AttemptStops(client, settings.namespace),
+            )
             beats = 0
             while not self.ending.is_set():
                 self._try(lambda: self._beat(fleet))
@@ -82,9 +89,28 @@ class _Beats(threading.Thread):
                     self._try(fleet.forget_old)
                 if not self._failing:
                     context.report_denied(client)
-                self.ending.wait(BEAT_S)
+                self._rest(stops, blocking_s(client))
             context.report_denied(client)
             self._try(lambda: self._leave(fleet))
+
+    def end(self) -> None:
+        """Let the thread end, also while it waits for requests."""
+        self.ending.set()
+        context = self._worker.app.taskyard
+        stops = AttemptStops(context.records.client, context.settings.namespace)
+        try:
+            stops.wake(self._worker.hostname)
+        except RedisError as error:
+            log.debug("the thread of the heartbeats ends by itself: %s", error)
+
+    def _rest(self, stops: AttemptStops, longest_s: float) -> None:
+        """Wait for requests to stop attempts until the next heartbeat is due."""
+        context, worker = self._worker.app.taskyard, self._worker.hostname
+        due_s = monotonic() + BEAT_S
+        while not (self.ending.is_set() or self._failing) and (now_s := monotonic()) < due_s:
+            until_s = min(due_s, now_s + longest_s)
+            self._try(partial(take_request, context, stops, worker, until_s))
+        self.ending.wait(max(due_s - monotonic(), 0.0))
 
     def _try(self, step: Callable[[], None]) -> None:
         try:

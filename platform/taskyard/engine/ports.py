@@ -175,6 +175,13 @@ class Force(StrEnum):
 class Attempts(Protocol):
     """The port to running attempts: stop them."""
 
+    @property
+    def can_stop(self) -> bool:
+        """Return whether this pool can stop an attempt; any thread may ask."""
+
+    def runs(self, job_id: str) -> bool:
+        """Return whether an attempt of the job runs in this worker; any thread may ask."""
+
     def stop(self, job_id: str, token: int, force: Force) -> bool:
         """Stop the attempt of a job that has `token`.
 

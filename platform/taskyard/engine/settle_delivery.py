@@ -322,8 +322,12 @@ class Settling:
     def ended(self, state: State) -> None:
         """Report to Celery that an operator has ended the job, and acknowledge the message.
 
-        If that fails, the message returns to its queue, and its next delivery reports it again.
+        If that fails, the message returns to its queue, and its next delivery reports it again. The
+        message of a completed job returns too: its next delivery finds the result.
         """
+        if state is State.COMPLETED:
+            self._go_back(WayBack.UNCOUNTED)
+            return
         try:
             self._delivery.announce_ended(state)
         except Exception as error:  # noqa: BLE001 - any result backend's errors; billiard drops them

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections import deque
 from functools import cached_property
 from typing import Any
 
@@ -20,7 +21,7 @@ from taskyard.engine.ports import WorkerPorts
 from taskyard.engine.read_message import broker_queue
 from taskyard.engine.signed_broadcasts import Broadcasts
 from taskyard.jobs import Catalogue
-from taskyard.records import Record, Records
+from taskyard.records import Record, Records, Stop
 from taskyard.records.denied_broadcasts import DeniedReports
 from taskyard.records.verb_events import VerbEvents
 from taskyard.runner import Rules, Runner
@@ -40,6 +41,8 @@ class WorkerContext:
         self.catalogue = catalogue
         # A seeded generator would give every forked child the same jitter.
         self.rules = Rules(catalogue, random.SystemRandom())
+        # Taken by the thread of the heartbeats, carried out by the main loop.
+        self.stops: deque[Stop] = deque()
 
     @property
     def returns_abandoned(self) -> bool:

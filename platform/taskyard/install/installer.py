@@ -13,6 +13,7 @@ from taskyard.engine.delay_promoter import Promoter
 from taskyard.engine.heartbeat_writer import Presence
 from taskyard.engine.operator_credentials_bootstep import RefuseCredentials
 from taskyard.engine.pool_process_memory import MemoryWatch
+from taskyard.engine.stop_attempts import StopAttempts
 from taskyard.errors import InvalidSettings
 from taskyard.install.adopt_task import adopt
 from taskyard.install.app_broker import AppBroker
@@ -71,7 +72,7 @@ def install(
     app.taskyard = yard
     _adopt_tasks(app, yard)
     _configure(app, transport)
-    app.steps["consumer"].update((Promoter, Announcer, MemoryWatch, Returner))
+    app.steps["consumer"].update((Promoter, Announcer, MemoryWatch, Returner, StopAttempts))
     app.steps["worker"].update((Presence, RefuseCredentials))
     watch_beat(yard)
     keep_expired(app, yard)

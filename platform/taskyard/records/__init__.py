@@ -1,5 +1,6 @@
 """Records: the live state of every job in Redis; only scripts with the state table change it."""
 
+from taskyard.records.attempt_stops import AttemptStops, Stop, StopAnswer
 from taskyard.records.bulk_admission import SCRIPTS_AHEAD
 from taskyard.records.bulk_states import End
 from taskyard.records.job_keys import Keys
@@ -25,6 +26,7 @@ from taskyard.records.script_replies import (
     Decided,
     Done,
     Ended,
+    EndedAttempt,
     Forward,
     Held,
     NotHeld,
@@ -50,6 +52,7 @@ __all__ = [
     "SCRIPTS_AHEAD",
     "Admission",
     "Admitted",
+    "AttemptStops",
     "BeginAnswer",
     "CancelRequested",
     "DeadLetterAnswer",
@@ -57,6 +60,7 @@ __all__ = [
     "Done",
     "End",
     "Ended",
+    "EndedAttempt",
     "Fleet",
     "Forward",
     "Held",
@@ -72,6 +76,8 @@ __all__ = [
     "Reused",
     "Run",
     "Stale",
+    "Stop",
+    "StopAnswer",
     "Superseded",
     "UnknownHistory",
     "VerbApplied",

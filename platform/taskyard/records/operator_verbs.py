@@ -7,7 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from taskyard.jobs.states import State
-from taskyard.records.script_replies import CancelRequested, VerbApplied, VerbRefused
+from taskyard.records.script_replies import (
+    CancelRequested,
+    EndedAttempt,
+    VerbApplied,
+    VerbRefused,
+)
 from taskyard.store import Argument
 
 __all__ = ["OperatorVerbs", "VerbTarget"]
@@ -32,11 +37,16 @@ class OperatorVerbs:
     """The verbs on live jobs, each with the request that asks for it and the operator's name.
 
     A repeated request gets its first answer. A job without a record gets one, so that its message
-    meets the verb. `call` runs a script of the records.
+    meets the verb. `call` runs a script of the records; `kept_result` names the key of the record's
+    copy of a result.
     """
 
-    def __init__(self, call: Callable[[str, str, Sequence[Argument]], Any]) -> None:
-        self._call = call
+    def __init__(
+        self,
+        call: Callable[[str, str, Sequence[Argument]], Any],
+        kept_result: Callable[[str], str],
+    ) -> None:
+        self._call, self._kept_result = call, kept_result
 
     def cancel(
         self, target: VerbTarget, request_id: str, operator: str
@@ -54,7 +64,8 @@ class OperatorVerbs:
         self, target: VerbTarget, request_id: str, operator: str, result: bytes
     ) -> VerbApplied | VerbRefused:
         """Complete a job now with `result`, Celery's encoded result."""
-        return _applied(self._run("force_complete", target, request_id, operator, result))
+        kept = self._kept_result(target.job_id)
+        return _applied(self._run("force_complete", target, request_id, operator, result, kept))
 
     def reroute(
         self, target: VerbTarget, request_id: str, operator: str, to_queue: str
@@ -89,5 +100,6 @@ def _parse(raw: Sequence[bytes]) -> VerbApplied | CancelRequested | VerbRefused:
         place = (epoch, generation, version)
         return CancelRequested(*place, already, worker, token, int(raw[8]))
     state = State(raw[1].decode())
-    letter = raw[9] == b"1"
-    return VerbApplied(state, epoch, generation, version, already, worker, token, letter)
+    letter, attempt = raw[9] == b"1", EndedAttempt(raw[10].decode())
+    place = (epoch, generation, version)
+    return VerbApplied(state, *place, already, worker, token, letter, attempt)

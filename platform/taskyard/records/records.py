@@ -13,6 +13,7 @@ from taskyard.clock import redis_time_us, us_of
 from taskyard.errors import Refused
 from taskyard.jobs.attempt_outcomes import Decision
 from taskyard.jobs.states import Event, State
+from taskyard.records.attempt_stops import AttemptStops
 from taskyard.records.bulk_admission import Admissions, Upcoming, witness
 from taskyard.records.bulk_states import End, read_ends, read_states
 from taskyard.records.job_keys import Keys
@@ -69,7 +70,8 @@ class Records:
         self._window_us = us_of(settings.dedupe_window_s)
         self._scripts = {name: Script(self._source(name)) for name in _NAMES}
         self._domain_of = domain_of
-        self.verbs = OperatorVerbs(self._call)
+        self.verbs = OperatorVerbs(self._call, self.keys.kept_result)
+        self.stops = AttemptStops(client, settings.namespace)
         self._admissions = Admissions(
             client, settings, self.keys, self._scripts["admit"], domain_of
         )

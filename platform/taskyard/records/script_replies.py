@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
 from taskyard.jobs.attempt_outcomes import Decision
@@ -18,6 +19,7 @@ __all__ = [
     "Decided",
     "Done",
     "Ended",
+    "EndedAttempt",
     "Finished",
     "Forward",
     "Held",
@@ -242,12 +244,23 @@ class Replayed:
     now_us: int
 
 
+class EndedAttempt(StrEnum):
+    """How the attempt ran that had not ended when an operator's verb ended its job."""
+
+    NONE = ""
+    """No attempt ran."""
+    PROTECTED = "protected"
+    OBSERVED = "observed"
+    """A worker only observes the attempt, so nothing can stop it."""
+
+
 @dataclass(frozen=True, slots=True)
 class VerbApplied:
     """An operator's verb has changed the record, now or, if `already`, before.
 
     `worker` and `token` name the job's last attempt; they are empty and 0 if it had none. `letter`
-    says whether the job has a dead letter, which must be closed with it.
+    says whether the job has a dead letter, which must be closed with it. `attempt` is the attempt
+    that had not ended.
     """
 
     state: State
@@ -258,6 +271,7 @@ class VerbApplied:
     worker: str
     token: int
     letter: bool
+    attempt: EndedAttempt = EndedAttempt.NONE
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,8 @@
-"""Carry out an operator's verb on a live job: one script, then the job's dead letter."""
+"""Carry out an operator's verb on a live job: one script, then the job's dead letter.
+
+At last the attempt that ran is stopped. Each step may be repeated: the script gives a request its
+first answer, a closed letter stays closed, and an attempt is stopped once.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +18,30 @@ from taskyard.jobs.letter_states import ENDINGS
 from taskyard.jobs.states import Event
 from taskyard.jobs.verb_refusals import refusal_text
 from taskyard.outbox import Intent
-from taskyard.records import CancelRequested, VerbApplied, VerbRefused, VerbTarget
-from taskyard.relay.ports import RecordsPort
+from taskyard.records import (
+    CancelRequested,
+    EndedAttempt,
+    Stop,
+    StopAnswer,
+    VerbApplied,
+    VerbRefused,
+    VerbTarget,
+)
+from taskyard.relay.ports import RecordsPort, StopsPort
 from taskyard.wire import letter_id
 
 __all__ = ["Applied", "Refusal", "Waits", "carry_out"]
 
 # Tries for a dead letter that the mirror has not stored: with the waits between them, 8 minutes.
 _MOST_TRIES: Final = 12
+# Looks at the worker's answer, after 0.5, 1, 2, 4 and 5 s.
+_MOST_LOOKS: Final = 5
+_ATTEMPT: Final[dict[StopAnswer, str]] = {
+    StopAnswer.STOPPED: "was stopped",
+    StopAnswer.NOT_RUNNING: "had ended already",
+    StopAnswer.UNSUPPORTED: "runs on, because its pool (threads or solo) cannot stop it; its "
+    "outcome will be dropped",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +64,8 @@ class Waits:
 
     why: str
     attempt: bool
+    first_s: float = 1.0
+    """After how many seconds the relay looks first; each later wait is twice as long."""
 
 
 def carry_out(
@@ -65,7 +87,7 @@ def carry_out(
                 attempt=True,
             )
         case VerbApplied():
-            return _applied(connection, intent, answer)
+            return _applied(connection, records, intent, answer)
         case _:
             assert_never(answer)
 
@@ -79,11 +101,18 @@ def _call(
     match event:
         case Event.CANCEL:
             return records.verbs.cancel(target, request, facts["operator"])
+        case Event.ABORT:
+            return records.verbs.abort(target, request, facts["operator"])
+        case Event.FORCE_COMPLETE:
+            result = facts["result"].encode()
+            return records.verbs.force_complete(target, request, facts["operator"], result)
         case _:
             raise ValueError(f"the event {event} is no operator's verb on a live job")
 
 
-def _applied(connection: Connection, intent: Intent, answer: VerbApplied) -> Applied | Waits:
+def _applied(
+    connection: Connection, records: RecordsPort, intent: Intent, answer: VerbApplied
+) -> Applied | Waits:
     detail: dict[str, Any] = {
         "state": answer.state.value,
         "epoch": answer.epoch,
@@ -100,4 +129,42 @@ def _applied(connection: Connection, intent: Intent, answer: VerbApplied) -> App
                 attempt=False,
             )
         detail["letter"] = "not in Postgres"
-    return Applied(detail)
+    attempt = _stopped(records, intent, answer)
+    if isinstance(attempt, Waits):
+        return attempt
+    return Applied(detail if attempt is None else {**detail, "attempt": attempt})
+
+
+def _stopped(records: RecordsPort, intent: Intent, answer: VerbApplied) -> str | Waits | None:
+    """Return what became of the attempt that ran; None if no attempt ran."""
+    match answer.attempt:
+        case EndedAttempt.NONE:
+            return None
+        case EndedAttempt.OBSERVED:
+            return "runs on, because its worker only observes it; its outcome will be dropped"
+        case EndedAttempt.PROTECTED:
+            return _stop(records.stops, intent, answer)
+        case _:
+            assert_never(answer.attempt)
+
+
+def _stop(stops: StopsPort, intent: Intent, answer: VerbApplied) -> str | Waits:
+    request = str(intent.id)
+    known = stops.answer_to(request)
+    if known is not None:
+        return _ATTEMPT[known]
+    # A fencing token is at least the time of its begin.
+    if not stops.worker_lives(answer.worker, answer.token):
+        return f"had ended already, because its worker {answer.worker} is gone"
+    if intent.attempts >= _MOST_LOOKS:
+        return (
+            f"may run on, because its worker {answer.worker} has not answered; its outcome will be "
+            "dropped"
+        )
+    stops.ask(answer.worker, Stop(intent.job_id, answer.token, request))
+    return Waits(
+        f"job {intent.job_id} is {answer.state}, and worker {answer.worker} was asked to stop its "
+        "attempt",
+        attempt=True,
+        first_s=0.5,
+    )

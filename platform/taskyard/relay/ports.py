@@ -7,10 +7,25 @@ from typing import Protocol
 
 from sqlalchemy import Connection, Engine
 
-from taskyard.records import CancelRequested, VerbApplied, VerbRefused, VerbTarget
+from taskyard.records import (
+    CancelRequested,
+    Stop,
+    StopAnswer,
+    VerbApplied,
+    VerbRefused,
+    VerbTarget,
+)
 from taskyard.wire import RawMessage, Stamp
 
-__all__ = ["GatePort", "Opened", "PublisherPort", "QueuesPort", "RecordsPort", "VerbsPort"]
+__all__ = [
+    "GatePort",
+    "Opened",
+    "PublisherPort",
+    "QueuesPort",
+    "RecordsPort",
+    "StopsPort",
+    "VerbsPort",
+]
 
 
 class Opened(Protocol):
@@ -41,6 +56,34 @@ class VerbsPort(Protocol):
         """Cancel a job now, or ask its running attempt to stop."""
         ...
 
+    def abort(
+        self, target: VerbTarget, request_id: str, operator: str
+    ) -> VerbApplied | VerbRefused:
+        """Abort a job now."""
+        ...
+
+    def force_complete(
+        self, target: VerbTarget, request_id: str, operator: str, result: bytes
+    ) -> VerbApplied | VerbRefused:
+        """Complete a job now with Celery's encoded result."""
+        ...
+
+
+class StopsPort(Protocol):
+    """Requests to workers to stop an attempt, and their answers."""
+
+    def ask(self, worker: str, stop: Stop) -> None:
+        """Ask a worker to stop an attempt."""
+        ...
+
+    def answer_to(self, request_id: str) -> StopAnswer | None:
+        """Return the worker's answer; None if there is none yet."""
+        ...
+
+    def worker_lives(self, worker: str, began_us: int) -> bool:
+        """Return whether the worker that began an attempt at that time still lives."""
+        ...
+
 
 class RecordsPort(Protocol):
     """The jobs' records."""
@@ -48,6 +91,11 @@ class RecordsPort(Protocol):
     @property
     def verbs(self) -> VerbsPort:
         """The verbs on live jobs."""
+        ...
+
+    @property
+    def stops(self) -> StopsPort:
+        """Requests to stop attempts."""
         ...
 
     def replay(

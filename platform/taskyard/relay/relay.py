@@ -45,7 +45,7 @@ log = logger(__name__)
 
 _IDLE_S: Final = 0.2  # how long an operator's verb may wait for an idle relay
 _LONGEST_WAIT_S: Final = 60
-# How late the end of a cancelled attempt may be answered.
+# How late the end of an attempt may be answered.
 _LONGEST_LOOK_S: Final = 5
 _OUTBOX: Final = "outbox"
 _NOT_AUDITED: Final = "not_audited"
@@ -160,8 +160,8 @@ class Relay:
                 self._answer(connection, intent, Outcome.APPLIED, detail)
             case Refusal(why):
                 self._answer(connection, intent, audit.refused(why), {})
-            case Waits(why, attempt=True):
-                wait_s = min(2**intent.attempts, _LONGEST_LOOK_S)
+            case Waits(why, attempt=True, first_s=first_s):
+                wait_s = min(first_s * 2**intent.attempts, _LONGEST_LOOK_S)
                 outbox.await_attempt(connection, intent, timedelta(seconds=wait_s), why)
             case Waits(why):
                 self._postpone(connection, intent, why)

@@ -44,7 +44,7 @@ from taskyard.runner.lease import Lease, LeaseKeeper
 from taskyard.runner.process_end import ProcessEnd
 from taskyard.runner.redis_retry import AFTER, BEFORE, RetryLimits, retry_redis
 from taskyard.runner.retry_decision import Rules, judge
-from taskyard.runner.settlement_rules import by_operator
+from taskyard.runner.settlement_rules import by_operator, superseded_by
 from taskyard.runner.stored_decision import death_of
 from taskyard.wire.letter_envelope import letter_id
 from taskyard.wire.redacted_logs import logger
@@ -240,7 +240,8 @@ class AttemptSteps:
         if isinstance(answer, Forward):
             raise _forwarded(answer)
         raise JobSkipped(
-            f"another attempt or an operator decided first: the job is {state}", by_operator(state)
+            f"another attempt or an operator decided first: the job is {state}",
+            superseded_by(state),
         )
 
 

@@ -48,7 +48,9 @@ class JobSkipped(Ignore):  # type: ignore[misc]
     """Report that this message needs no run.
 
     The main process acknowledges it. `ended` is the state in which an operator has ended the job;
-    Celery must hear of that, once for each delivery. Otherwise it is None.
+    Celery must hear of that, once for each delivery. Of an attempt whose job was completed
+    meanwhile it is `completed`: the message returns to its queue, and its next delivery continues
+    the job's chain with the stored result. Otherwise it is None.
     """
 
     DONE: Final = "completed before"

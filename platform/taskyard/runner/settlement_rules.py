@@ -46,6 +46,7 @@ __all__ = [
     "log_without_letter",
     "reported_end",
     "settle",
+    "superseded_by",
 ]
 
 log = logger(__name__)
@@ -176,10 +177,9 @@ def settle(end: End, delivered: Delivered) -> Settlement:  # noqa: PLR0911 - one
             return ForwardMessage(end.queue, _next_stamp(end, delivered))
         case Reused():
             return PostOwnLetter(end, outcome)
-        case Ended(State.COMPLETED) if outcome is not None and _is_poison(outcome):
-            # It came back too often because its continuations could not be published.
-            return PostContinuations(outcome)
-        case Stale() | Ended():
+        case Ended(state):
+            return _after_end(state, outcome)
+        case Stale():
             return Acknowledge()
         case Requeue():
             return GiveBack(counted=True)
@@ -194,6 +194,17 @@ def _next_stamp(end: Decided | Forward, delivered: Delivered) -> Stamp:
     """Return the stamp of the job's next message, with the policy of this one."""
     policy = None if delivered.stamp is None else delivered.stamp.policy
     return Stamp(end.epoch, end.generation, end.seq, policy=policy)
+
+
+def _after_end(state: State, outcome: Failed | None) -> Settlement:
+    if state is not State.COMPLETED:
+        return Acknowledge()
+    if outcome is None:
+        # An operator has completed the job of an attempt that ran. The next delivery finds the
+        # result and continues the chain with it.
+        return GiveBack(counted=False)
+    # It came back too often because its continuations could not be published.
+    return PostContinuations(outcome) if _is_poison(outcome) else Acknowledge()
 
 
 def reported_end(error: BaseException) -> End | None:
@@ -216,6 +227,14 @@ def reported_end(error: BaseException) -> End | None:
             return Decided(Decision.DEAD_LETTERED, 0, 0, 0, 0)
         case _:
             return None
+
+
+def superseded_by(state: State) -> State | None:
+    """Return the state if more is to do for the message of an attempt whose outcome is dropped.
+
+    It returns to its queue if the job is completed; `by_operator` says what else.
+    """
+    return state if state is State.COMPLETED else by_operator(state)
 
 
 def by_operator(state: State) -> State | None:

@@ -13,7 +13,7 @@ from taskyard.jobs.states import Event, State
 from taskyard.jobs.verb_refusals import refusal_text
 from taskyard.records import CancelRequested, VerbRefused, VerbTarget
 from taskyard.testing.records import MemoryRecords
-from taskyard.testing.worker import encoded_result
+from taskyard.wire.celery_result import encoded_result
 
 __all__ = ["operate"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from typing import Any, Final
 
@@ -45,9 +45,10 @@ from taskyard.testing.broker import MemoryBroker, Message
 from taskyard.testing.faults import Faults, OvertimeKill, ProcessKilled, WorkerKilled
 from taskyard.testing.letters import LetterShelf
 from taskyard.testing.records import MemoryRecords
+from taskyard.wire.celery_result import encoded_result
 from taskyard.wire.stamp_header import Stamp
 
-__all__ = ["MemoryWorker", "encoded_result"]
+__all__ = ["MemoryWorker"]
 
 WORKER: Final = "memory@test"
 
@@ -239,13 +240,6 @@ def _stamp(message: Message) -> Stamp | None:
         return Stamp.read(message.raw.headers)
     except ValueError:
         return None
-
-
-def encoded_result(job_id: str, value: Any) -> bytes:
-    """Encode a value as a worker does: the same length, the same errors for values without JSON."""
-    date = datetime.now(UTC).isoformat()
-    meta = {"status": "SUCCESS", "result": value, "traceback": None, "children": []}
-    return json.dumps({**meta, "date_done": date, "task_id": job_id}, allow_nan=False).encode()
 
 
 def _decode(meta: bytes) -> Any:

@@ -13,6 +13,7 @@ from taskyard.engine.heartbeat_writer import Presence
 from taskyard.engine.over_prefetch import OverPrefetch
 from taskyard.engine.pool_process_memory import MemoryWatch
 from taskyard.engine.prefork_pool import TaskPool
+from taskyard.engine.stop_attempts import StopAttempts
 from taskyard.engine.task import make_task
 from taskyard.engine.worker_context import WorkerContext
 from taskyard.errors import UnknownJobType
@@ -44,7 +45,7 @@ def build_app(settings: Settings, catalogue: Catalogue, handlers: Registry) -> C
     app.taskyard = WorkerContext(settings, catalogue)
     app.conf.worker_consumer = f"{JobConsumer.__module__}:{JobConsumer.__qualname__}"
     app.conf.worker_pool = f"{TaskPool.__module__}:{TaskPool.__qualname__}"
-    app.steps["consumer"].update((Promoter, OverPrefetch, MemoryWatch))
+    app.steps["consumer"].update((Promoter, OverPrefetch, MemoryWatch, StopAttempts))
     app.steps["worker"].update((Presence, SignsNothing))
     keep_pages_shared()
     mask_secrets()

@@ -47,7 +47,7 @@ COMMANDS: Final[Mapping[str, Command | Noun]] = {
         },
     ),
     "jobs": Noun(
-        "Enqueue jobs, show them, wait for them and cancel them.",
+        "Enqueue jobs, show them, wait for them, and end them.",
         {
             "enqueue": Command(f"{_CLI}.jobs.enqueue", "Enqueue one job and print its id."),
             "list": Command(f"{_CLI}.jobs.listing", "List the newest jobs of the ledger."),
@@ -56,6 +56,13 @@ COMMANDS: Final[Mapping[str, Command | Noun]] = {
             "cancel": Command(
                 f"{_CLI}.jobs.cancel",
                 "Cancel jobs: one that waits does not begin, a running one is asked to stop.",
+            ),
+            "abort": Command(
+                f"{_CLI}.jobs.abort",
+                "Abort jobs: one that waits does not begin, a running one is killed.",
+            ),
+            "complete": Command(
+                f"{_CLI}.jobs.complete", "Complete jobs by hand, with a result for their callers."
             ),
         },
     ),

@@ -265,9 +265,10 @@ local function write_tombstone(key, record, now, window_us)
   expire(key, record, now, window_us)
 end
 
--- Besides the fields of every tombstone: which worker and delivery had the job's last attempt, and
--- whether the record is kept for a message that no worker has seen, and from where that was moved.
-local OPERATOR_TOMBSTONE = {'worker', 'ended_holder', 'kept', 'moved_from', unpack(TOMBSTONE)}
+-- Besides the fields of every tombstone: which worker and delivery had the job's last attempt, how that
+-- attempt ran if it had not ended (protected, or only observed), whether the record is kept for a
+-- message that no worker has seen, and from where that was moved.
+local OPERATOR_TOMBSTONE = {'worker', 'ended_holder', 'ended_attempt', 'kept', 'moved_from', unpack(TOMBSTONE)}
 
 -- Celery's result of a job that an operator has ended without a result.
 local function revoked(job_id, state)
@@ -277,11 +278,21 @@ local function revoked(job_id, state)
          '"date_done": null, "task_id": ' .. id .. '}'
 end
 
+-- An attempt that a worker only observes has no `process`. The attempt may have ended long ago: the
+-- worker reports its end later.
+local function is_watched(record)
+  return (record.process or '') == ''
+end
+
 -- End a job for an operator's request, with its result, and wake up whoever waits for it. With
 -- `kept` the record lasts until a worker has seen the job's message: it may wait in a queue for
--- longer than any duplicate.
-local function end_by_operator(job_id, record, event, request, now, extra, kept, result)
+-- longer than any duplicate. `kept_key` is the copy for an installed app, whose own results are
+-- elsewhere.
+local function end_by_operator(job_id, record, event, request, now, extra, kept, result, kept_key)
   record.verb, record.ended_holder = request, record.holder or record.moved_holder
+  if record.state == 'running' then
+    record.ended_attempt = is_watched(record) and 'observed' or 'protected'
+  end
   if kept then record.kept = '1' end
   move(job_id, record, event, now, extra)
   record.ended = int(now)
@@ -292,8 +303,10 @@ local function end_by_operator(job_id, record, event, request, now, extra, kept,
   -- The worker that sees the message of a completed job continues its chain with this result.
   if result and kept then ttl_ms = math.max(ttl_ms, KEEP_US / 1000) end
   result = result or revoked(job_id, record.state)
-  redis.call('SET', KEY_RESULT, result, 'PX', int(ttl_ms))
-  redis.call('PUBLISH', KEY_RESULT, result)
+  for _, key in ipairs({KEY_RESULT, kept_key}) do
+    redis.call('SET', key, result, 'PX', int(ttl_ms))
+    redis.call('PUBLISH', key, result)
+  end
 end
 
 -- The attempt of a job that an operator has cancelled is over: carry the request out.
@@ -333,12 +346,6 @@ end
 local function held_us(record, message, now)
   if record.state ~= 'running' or record.holder == message.holder then return 0 end
   return math.max(num(record.lease_until) - now, 0)
-end
-
--- An attempt that a worker only observes has no `process`. The attempt may have ended long ago: the
--- worker reports its end later.
-local function is_watched(record)
-  return (record.process or '') == ''
 end
 
 -- Another task has replaced the job, and is the job's next step. The attempt that published this

@@ -7,7 +7,7 @@ local job_type, queue = ARGV[7], ARGV[8]
 local function answer(kind, record, already)
   return {kind, record.state, record.epoch, record.generation, record.version, already and '1' or '0',
           record.worker or '', record.token or '0', record.lease_until or '0',
-          record.decision == 'dead_lettered' and '1' or '0'}
+          record.decision == 'dead_lettered' and '1' or '0', record.ended_attempt or ''}
 end
 
 local function refused(why, record)
@@ -48,9 +48,9 @@ local function event_of(record)
 end
 
 -- End the job now; no message of a dead-lettered one waits in a queue.
-local function end_now(record, event, now, result)
+local function end_now(record, event, now, result, kept_key)
   if not target(record, event) then return refused('state', record) end
   local kept = record.state ~= 'dead_lettered'
-  end_by_operator(job_id, record, event, request, now, event_of(record), kept, result)
+  end_by_operator(job_id, record, event, request, now, event_of(record), kept, result, kept_key)
   return answer('applied', record, false)
 end

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import typer
@@ -29,11 +30,15 @@ __all__ = ["Wish", "run_verb"]
 
 _OUTCOMES: Final = {"applied": "green", "pending": "yellow", "refused": "red"}
 _WIDTH: Final = 8
+_SHOWN: Final = ("job_id", "outcome", "why", "attempt", "request_id")
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What the operator wants; `word` is the command's name, `done` what a job becomes by it."""
+    """What the operator wants; `word` is the command's name, `done` what a job becomes by it.
+
+    `own` returns the verb's own arguments for a job id and the limit of a result in bytes.
+    """
 
     event: Event
     word: str
@@ -42,6 +47,7 @@ class Wish:
     confirmed: int | None
     dry_run: bool
     json: bool
+    own: Callable[[str, int], Mapping[str, Any]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +57,7 @@ class _Line:
     job_id: str
     outcome: str
     why: str
+    attempt: str
     request_id: str | None
     exit_code: int
 
@@ -99,7 +106,7 @@ def _act(
         elif alone or (isinstance(request, NotPermitted) and not requested):
             raise request
         else:
-            line = _Line(job["job_id"], "refused", str(request), None, request.exit_code)
+            line = _Line(job["job_id"], "refused", str(request), "", None, request.exit_code)
             refused.append(line)
     return [*map(_line, answers(engine, requested)), *refused]
 
@@ -107,9 +114,16 @@ def _act(
 def _request(
     engine: Engine, records: Records, identity: Identity, job_id: str, wish: Wish
 ) -> VerbRequested | Refused | InvalidPayload | NotPermitted:
+    most = records.settings.max_result_bytes
     try:
         return request_verb(
-            engine, records, job_id, wish.event, identity=identity, reason=wish.reason
+            engine,
+            records,
+            job_id,
+            wish.event,
+            identity=identity,
+            reason=wish.reason,
+            own=None if wish.own is None else partial(wish.own, job_id, most),
         )
     except (Refused, InvalidPayload, NotPermitted) as error:
         return error
@@ -118,14 +132,17 @@ def _request(
 def _line(outcome: VerbOutcome) -> _Line:
     code = Refused.exit_code if outcome.outcome == "refused" else 0
     request = str(outcome.request_id)
-    return _Line(outcome.job_id, outcome.outcome, outcome.why, request, code)
+    return _Line(outcome.job_id, outcome.outcome, outcome.why, outcome.attempt, request, code)
 
 
 def _show(lines: Sequence[_Line], wish: Wish) -> None:
     counts = Counter(line.outcome for line in lines)
     if wish.json:
         jobs = [
-            {name: getattr(line, name) for name in ("job_id", "outcome", "why", "request_id")}
+            {
+                name: getattr(line, name)
+                for name in ("job_id", "outcome", "why", "attempt", "request_id")
+            }
             for line in lines
         ]
         print_json({**{name: counts[name] for name in _OUTCOMES}, "jobs": jobs})
@@ -140,6 +157,8 @@ def _sentence(line: _Line, done: str) -> Text:
     text = Text(f"{line.outcome:<{_WIDTH}}", style=_OUTCOMES[line.outcome])
     text.append(f" {one_line(line.job_id)}", style="bold")
     text.append(f": {one_line(line.why) if line.why else done}")
+    if line.attempt:
+        text.append(f"; its attempt {line.attempt}")
     if line.outcome == "pending":
         text.append(f". See: taskyard audit show {line.request_id}")
     return text

@@ -5,42 +5,36 @@ Alone because each command has a file of its own.
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
-from taskyard.jobs.states import Event, State
+from taskyard.jobs.states import Event
 from taskyard.ops.cli.jobs.bulk_verb import Wish, run_verb
 from taskyard.ops.cli.jobs.chosen_jobs import LIMIT, Choice
+from taskyard.ops.cli.jobs.verb_options import (
+    Confirm,
+    DryRun,
+    Ids,
+    OfDomain,
+    OfQueue,
+    OfState,
+    OfType,
+    Reason,
+    Since,
+)
 from taskyard.ops.cli.options import Json, Limit
 
 __all__ = ["command"]
 
 
 def command(
-    ids: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="ID...", help="Ids, their first characters, or - for stdin."),
-    ] = None,
-    reason: Annotated[str | None, typer.Option(help="Why; kept in the audit log.")] = None,
-    state: Annotated[State | None, typer.Option(help="Instead of ids: jobs in this state.")] = None,
-    job_type: Annotated[
-        str | None, typer.Option("--type", help="Instead of ids: this job type.")
-    ] = None,
-    queue: Annotated[str | None, typer.Option(help="Instead of ids: this queue.")] = None,
-    domain: Annotated[
-        str | None, typer.Option(help="Instead of ids: job types of this domain.")
-    ] = None,
-    since: Annotated[
-        str | None, typer.Option(help="Instead of ids: changed since 15m, 2h, 7d, or a time.")
-    ] = None,
+    ids: Ids = None,
+    reason: Reason = None,
+    state: OfState = None,
+    job_type: OfType = None,
+    queue: OfQueue = None,
+    domain: OfDomain = None,
+    since: Since = None,
     limit: Limit = LIMIT,
-    confirm: Annotated[
-        int | None, typer.Option(help="The number of jobs that the filters match.")
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show which jobs are meant, and change nothing.")
-    ] = False,
+    confirm: Confirm = None,
+    dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
     """Cancel jobs: one that waits does not begin, a running one is asked to stop.
