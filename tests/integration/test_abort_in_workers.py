@@ -82,7 +82,7 @@ def test_a_forged_request_stops_nothing(scene: Scene) -> None:
             f"{scene.settings.namespace}:stops:{record.fields['worker']}", entry
         )
     stops.ask(record.fields["worker"], Stop(job.job_id, record.number("token"), "forged"))
-    scene.worker.await_log("is ignored: the job is running, and no operator")
+    scene.worker.await_log("is ignored: the job is running, and no operator has ended or moved it")
     scene.harness.open_gate(gate)
     job.result(SOON_S)
     assert scene.harness.runs(job) == 1

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import redis
 from redis.exceptions import ConnectionError as RedisDown
-from sqlalchemy import Engine, func, select, update
+from sqlalchemy import Engine, event, func, select, update
 
 from support.letters import died, make_delivery
 from support.waiting import eventually
@@ -254,6 +254,26 @@ def test_a_letter_that_the_mirror_has_not_stored_yet_is_closed_when_it_comes(
     assert harness.outcome(asked).why.endswith("If none runs: taskyard mirror")
     assert harness.state(letter.job_id) is State.CANCELLED
     harness.store(letter)
+    harness.look_again()
+    assert (harness.outcome(asked).outcome, harness.status(letter)) == ("applied", "cancelled")
+
+
+def test_a_letter_that_the_mirror_stores_between_two_statements_does_not_stay_open(
+    harness: Harness,
+) -> None:
+    letter = died(harness.records)
+    asked = harness.cancel(letter.job_id)
+
+    def store_after(_: Any, __: Any, statement: str, *___: Any) -> None:
+        if "FROM dead_letters" in statement or "UPDATE dead_letters" in statement:
+            event.remove(harness.database, "after_cursor_execute", store_after)
+            harness.store(letter)
+            stored.append(statement)
+
+    stored: list[str] = []
+    event.listen(harness.database, "after_cursor_execute", store_after)
+    harness.relay_all()
+    assert len(stored) == 1
     harness.look_again()
     assert (harness.outcome(asked).outcome, harness.status(letter)) == ("applied", "cancelled")
 

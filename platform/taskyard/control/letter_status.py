@@ -50,11 +50,10 @@ def close_letter(connection: Connection, letter_id: uuid.UUID, status: LetterSta
 
     Return False if Postgres has no such dead letter. One that is not open keeps its status.
     """
-    change = (
-        update(LETTERS)
-        .where(LETTERS.c.id == letter_id, LETTERS.c.status.in_(OPEN))
-        .values(status=status)
-    )
-    if connection.execute(change).rowcount > 0:
-        return True
-    return connection.scalar(select(LETTERS.c.id).where(LETTERS.c.id == letter_id)) is not None
+    # The row is locked first: the mirror may store it between two statements.
+    known = select(LETTERS.c.status).where(LETTERS.c.id == letter_id).with_for_update()
+    found = connection.scalar(known)
+    if found in OPEN:
+        change = update(LETTERS).where(LETTERS.c.id == letter_id).values(status=status)
+        connection.execute(change)
+    return found is not None

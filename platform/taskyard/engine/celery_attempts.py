@@ -107,6 +107,8 @@ class CeleryAttempts:
         """
         if record.state is State.RUNNING:
             return record.fields.get("holder") == request.holder
+        if record.state is State.REROUTED:
+            return record.fields.get("moved_holder") == request.holder
         ended = record.state in TERMINAL and record.number("decided_token") != record.number(
             "token"
         )

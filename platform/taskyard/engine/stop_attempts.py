@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 
 from taskyard.engine.ports import Force
 from taskyard.engine.worker_context import WorkerContext
-from taskyard.jobs.states import TERMINAL
+from taskyard.jobs.states import TERMINAL, State
 from taskyard.records import AttemptStops, Stop, StopAnswer
 from taskyard.wire.redacted_logs import logger
 
@@ -67,10 +67,11 @@ def carry_out_requests(context: WorkerContext) -> None:
 def _carry_out(context: WorkerContext, stop: Stop) -> None:
     records, ports = context.records, context.ports
     record = records.read(stop.job_id)
-    if ports is None or record.state not in TERMINAL or "verb" not in record.fields:
+    by_operator = "verb" in record.fields and record.state in {*TERMINAL, State.REROUTED}
+    if ports is None or not by_operator:
         log.warning(
             "a request to stop the attempt of job %s is ignored: the job is %s, and no operator "
-            "has ended it. Somebody else can write to Taskyard's Redis",
+            "has ended or moved it. Somebody else can write to Taskyard's Redis",
             stop.job_id[:80],
             record.state,
             extra={"action": "stop_ignored", "job_id": stop.job_id[:80]},
