@@ -265,7 +265,7 @@ def test_a_letter_that_the_mirror_stores_between_two_statements_does_not_stay_op
     asked = harness.cancel(letter.job_id)
 
     def store_after(_: Any, __: Any, statement: str, *___: Any) -> None:
-        if "FROM dead_letters" in statement or "UPDATE dead_letters" in statement:
+        if "UPDATE dead_letter_queue" in statement or "FROM dead_letter_queue" in statement:
             event.remove(harness.database, "after_cursor_execute", store_after)
             harness.store(letter)
             stored.append(statement)
