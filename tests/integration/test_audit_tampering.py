@@ -294,6 +294,33 @@ def test_the_changes_tried_are_of_every_column_but_the_id() -> None:
             id="rows left out of a seal",
         ),
         pytest.param(
+            sql("UPDATE audit_seals SET last_id = 9000000 WHERE seq = 3"),
+            {Kind.SEAL_CHANGED},
+            id="a seal's last id",
+        ),
+        pytest.param(
+            sql(
+                "ALTER TABLE operator_audit_log RENAME TO kept",
+                "CREATE VIEW operator_audit_log AS SELECT * FROM kept "
+                "WHERE id <> 2 OR current_query() LIKE '%extract(epoch%'",
+            ),
+            {Kind.REDEFINED},
+            id="a view that hides a row from everybody but us",
+        ),
+        pytest.param(
+            sql(
+                "ALTER TABLE operator_audit_log ENABLE ROW LEVEL SECURITY",
+                "CREATE POLICY hidden ON operator_audit_log USING (id <> 2)",
+            ),
+            {Kind.REDEFINED},
+            id="row security, of which the owner sees nothing",
+        ),
+        pytest.param(
+            sql("CREATE RULE quiet AS ON INSERT TO operator_audit_log DO INSTEAD NOTHING"),
+            {Kind.REDEFINED},
+            id="a rule that drops rows to come",
+        ),
+        pytest.param(
             sql("UPDATE audit_seals SET row_ids = ARRAY[row_ids] WHERE seq = 2"),
             {Kind.SEAL_CHANGED},
             id="rows named in a form that nothing of ours writes",

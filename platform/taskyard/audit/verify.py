@@ -21,6 +21,7 @@ from taskyard.audit.exported_heads import Head
 from taskyard.audit.row_plausibility import Horizons, Written
 from taskyard.audit.seal_chain import GENESIS, Seal, cluster_of, seals_after
 from taskyard.audit.verify_findings import Kind, Report
+from taskyard.audit.verify_tables import faults_of_tables
 
 __all__ = ["verify", "verify_in"]
 
@@ -36,18 +37,6 @@ _UNSEALED: Final = text(
 )
 _BEFORE_ALL: Final = -(2**63)
 _STAYS: Final = timedelta(days=30)  # as in `taskyard_remove_archived_audit`
-_TWICE: Final = text(
-    "SELECT sealed.id, array_agg(seal.seq ORDER BY seal.seq) "
-    "FROM audit_seals AS seal, unnest(seal.row_ids) AS sealed(id) "
-    "GROUP BY sealed.id HAVING count(*) > 1 ORDER BY sealed.id"
-)
-# The owner can drop a primary key; then an id or a number does not say which row is meant.
-_SAME_ID: Final = text(
-    "SELECT id, count(*) FROM operator_audit_log GROUP BY id HAVING count(*) > 1 ORDER BY id"
-)
-_SAME_NUMBER: Final = text(
-    "SELECT seq, count(*) FROM audit_seals GROUP BY seq HAVING count(*) > 1 ORDER BY seq"
-)
 _NO_HEAD: Final = (
     "not compared with an exported head, so a completely recomputed chain would not be "
     "noticed. Give a head with --head, from the relay's log or from the file that "
@@ -119,8 +108,8 @@ class _Verification:
                     self._take(seal, rows)
         self._check_gaps()
         self._check_heads_left()
-        self._check_twice()
-        self._check_duplicates()
+        for found in faults_of_tables(self._connection):
+            report.add(found.kind, found.text, row=found.row, seal=found.seal)
         self._check_unsealed()
         if not self._any_head:
             report.notes.append(_NO_HEAD)
@@ -294,17 +283,6 @@ class _Verification:
                     what = "has a time before that seal, but was written after it"
             text = f"{named} {what} (seal {seal})"
             self._report.add(kind, text, row=written.row_id, seal=seal)
-
-    def _check_twice(self) -> None:
-        for row_id, seals in self._connection.execute(_TWICE):
-            named = f"row {row_id} is in the seals {', '.join(map(str, seals[:5]))}"
-            self._report.add(Kind.SEALED_TWICE, named, row=row_id)
-
-    def _check_duplicates(self) -> None:
-        for row_id, count in self._connection.execute(_SAME_ID):
-            self._report.add(Kind.DUPLICATE, f"{count} rows have the id {row_id}", row=row_id)
-        for seq, count in self._connection.execute(_SAME_NUMBER):
-            self._report.add(Kind.DUPLICATE, f"{count} seals have the number {seq}", seal=seq)
 
     def _check_unsealed(self) -> None:
         report = self._report
