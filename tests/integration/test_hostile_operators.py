@@ -210,6 +210,8 @@ def test_ten_ways_to_have_a_verb_carried_out_are_each_denied_and_counted_once(
     scene.hostile.push_body(json.dumps([[target_id], seen, {}]).encode())
     scene.hostile.push_body(b"replay it")
     push(seen, task="taskyard.ops.replay_all")
+    # What ends before a handler runs.
+    push(wanted, expires=(datetime.now(UTC) - timedelta(hours=1)).isoformat())
     # And two more: the credential as a header, where a worker keeps its own; a broadcast.
     push(wanted, **{CREDENTIAL: text})
     scene.hostile.broadcast(scene.harness.yard.app, {"subject": scene.keeper.subject})
@@ -224,10 +226,10 @@ def test_ten_ways_to_have_a_verb_carried_out_are_each_denied_and_counted_once(
             (REPLAY_TASK, "wrong_arguments"): 1,
             (REPLAY_TASK, "malformed"): 1,
             (REPLAY_TASK, "wrong_verb"): 1,
-            (REPLAY_TASK, "expired"): 1,
             (REPLAY_TASK, "wrong_audience"): 1,
             (REPLAY_TASK, "validation_error"): 1,
             (REPLAY_TASK, "undecodable"): 1,
+            (REPLAY_TASK, "expired"): 2,
             ("taskyard.ops.replay_all", "unknown_task"): 1,
             ("broadcast", "unsigned"): 1,
         }

@@ -20,6 +20,7 @@ from taskyard.access.operator_task_table import REPLAY_TASK
 from taskyard.audit import list_unverified
 from taskyard.broker import connection as broker_connection
 from taskyard.clock import from_us
+from taskyard.control.nonces import bind_nonce
 from taskyard.control.replayed_message import captured
 from taskyard.database.tables import LETTERS, UNVERIFIED
 from taskyard.deadletters import LetterBox, exchange, mirror_queue
@@ -382,3 +383,23 @@ def test_an_operator_message_that_no_handler_saw_is_counted_once(database: Engin
         (row["source"], row["why"]): row["count"] for row in list_unverified(database, None, 9)
     }
     assert counts == {(REPLAY_TASK, "undecodable"): 1, ("taskyard.ops.nothing", "unknown_task"): 1}
+
+
+@pytest.mark.parametrize("category", ["expired", "poison", "timeout", "internal_error"])
+def test_an_operator_message_that_ended_otherwise_is_counted_unless_its_handler_accepted_it(
+    database: Engine, category: str
+) -> None:
+    with database.begin() as connection:
+        connection.execute(UNVERIFIED.delete())
+        bind_nonce(connection, uuid.uuid4().hex, "accepted", datetime.now(UTC))
+    keep(
+        database,
+        *(
+            make_delivery(make_letter(job_id=job, job_type=REPLAY_TASK, category=category))
+            for job in ("accepted", "never-looked-at")
+        ),
+    )
+    found = {
+        (row["source"], row["why"]): row["count"] for row in list_unverified(database, None, 9)
+    }
+    assert found == {(REPLAY_TASK, category): 1}

@@ -1,7 +1,7 @@
 """Count operator messages that died before their handler looked at a credential.
 
-A handler counts its own denials. A message that cannot be decoded, or whose arguments no task
-takes, never reaches a handler: its dead letter is the only sign of the attempt.
+A handler counts its own denials. A message that cannot be decoded, whose arguments no task takes,
+or that has expired never reaches a handler: its dead letter is the only sign of the attempt.
 
 Alone because storing letters knows nothing of operators.
 """
@@ -15,7 +15,7 @@ from typing import Final
 from sqlalchemy import Connection, select
 
 from taskyard import audit
-from taskyard.database.tables import LETTERS
+from taskyard.database.tables import LETTERS, NONCES
 from taskyard.mirror.read_delivery import Readable
 from taskyard.wire.letter_categories import Category
 
@@ -26,6 +26,16 @@ _PREFIX: Final = "taskyard.ops."
 _UNREAD: Final = frozenset(
     {Category.UNDECODABLE, Category.VALIDATION_ERROR, Category.REJECTED, Category.UNKNOWN_TASK}
 )
+# So may end a message that a handler has accepted: then its nonce is bound to the message.
+_PERHAPS_UNREAD: Final = frozenset(
+    {
+        Category.EXPIRED,
+        Category.POISON,
+        Category.TIMEOUT,
+        Category.UNKNOWN_HISTORY,
+        Category.INTERNAL_ERROR,
+    }
+)
 
 
 def new_unread(connection: Connection, letters: Iterable[Readable]) -> list[Readable]:
@@ -35,7 +45,9 @@ def new_unread(connection: Connection, letters: Iterable[Readable]) -> list[Read
         return []
     query = select(LETTERS.c.id).where(LETTERS.c.id.in_([item.id for item in found]))
     known = set(connection.scalars(query))
-    return [item for item in found if item.id not in known]
+    new = [item for item in found if item.id not in known]
+    accepted = _accepted(connection, new)
+    return [item for item in new if item.letter.job_id not in accepted]
 
 
 def count_unread(connection: Connection, letters: Iterable[Readable]) -> None:
@@ -52,6 +64,16 @@ def count_unread(connection: Connection, letters: Iterable[Readable]) -> None:
         audit.count_unverified(connection, task, category, minute, count)
 
 
+def _accepted(connection: Connection, letters: Iterable[Readable]) -> set[str]:
+    """Return the jobs of those letters whose message a handler has accepted or counted."""
+    jobs = [item.letter.job_id for item in letters if item.letter.category in _PERHAPS_UNREAD]
+    if not jobs:
+        return set()
+    query = select(NONCES.c.message_id).where(NONCES.c.message_id.in_(jobs))
+    return set(connection.scalars(query))
+
+
 def _is_unread(item: Readable) -> bool:
     letter = item.letter
-    return letter.job_type.startswith(_PREFIX) and letter.category in _UNREAD
+    unread = letter.category in _UNREAD | _PERHAPS_UNREAD
+    return letter.job_type.startswith(_PREFIX) and unread
