@@ -451,3 +451,17 @@ def test_a_signer_who_uses_the_nonce_of_another_gets_an_answer_and_a_row_of_thei
     assert answers == [who.subject for who in keys]
     stage.stored()
     assert [stage.rows(text) for text in texts] == [[(who.subject, "applied")] for who in keys]
+
+
+def test_an_entry_with_a_time_in_the_future_leaves_no_verb_unaudited(stage: Stage) -> None:
+    # Redis gives every later entry the time of this one at least.
+    stage.client.xadd(stage.key, {"verb": "whoami"}, id="99999999999999-0")
+    credential = stage.signed()
+    answer = stage.worker().whoami(WORKER, credential)
+    assert answer["denied"] == "not_audited"
+    assert "has a time in the future" in answer["why"]
+    assert len(stage.entries()) == 1
+    stage.client.delete(stage.key)
+    assert "subject" in stage.worker().whoami(WORKER, credential)
+    stage.stored()
+    assert len(stage.rows(credential)) == 1

@@ -36,11 +36,13 @@ VERB_FIELD: Final = b"verb"
 """Entries of the stream with this field are verbs; all others are of jobs."""
 # Longer than a mirror lags behind.
 _ANNOUNCED_FOR: Final = timedelta(days=30)
+_AHEAD: Final = "ahead"
 MOST_DENIED: Final = 1_000_000
 """One entry counts at most as many denials: what a worker denied in some seconds."""
 # The key of a nonce holds the process whose call was the first, and why that was denied. It stays
 # until no worker takes the credential, whose clock may be as far behind as the check allows. The
-# entry is appended first: where that fails, the nonce is not bound.
+# entry is appended first: where that fails, the nonce is not bound. Redis gives no entry an earlier
+# id than the last one had. A client may choose a late id: the mirror would believe no entry then.
 # KEYS: nonce, announced workers, stream. ARGV: process, code, worker, time of the event, how far
 # clocks may differ, end of the credential (ms), how long names are kept, fields of the entry.
 _BIND: Final = Script("""
@@ -49,7 +51,11 @@ if bound then return bound end
 local time = redis.call('TIME')
 local now, at, differ = time[1] * 1000000 + time[2], tonumber(ARGV[4]), tonumber(ARGV[5])
 if math.abs(now - at) > differ then return '' end
-redis.call('XADD', KEYS[3], '*', unpack(ARGV, 8))
+local id = redis.call('XADD', KEYS[3], '*', unpack(ARGV, 8))
+if math.abs(tonumber(string.match(id, '^%d+')) * 1000 - at) > differ then
+  redis.call('XDEL', KEYS[3], id)
+  return 'ahead'
+end
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', string.format('%.0f', at - ARGV[7]))
 redis.call('ZADD', KEYS[2], ARGV[4], ARGV[3])
 bound = ARGV[1] .. ' ' .. ARGV[2]
@@ -170,6 +176,12 @@ class VerbEvents:
         fields: list[Argument] = [part for pair in event.fields().items() for part in pair]
         reply = _BIND(self._client, [*keys, self._keys.lifecycle], [*head, *fields])
         process, _, code = (reply if isinstance(reply, str) else reply.decode()).partition(" ")
+        if process == _AHEAD:
+            raise ValueError(
+                f"the last entry of the stream {self._keys.lifecycle} has a time in the future, "
+                "so somebody who can write to Redis chose it. Let the mirror store what is there, "
+                "then delete the key"
+            )
         if not process:
             raise ValueError(
                 f"the clocks of the worker and of Redis differ by over {CLOCKS_MAY_DIFFER}. Set "
