@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -309,6 +310,30 @@ def test_the_log_line_and_the_file_hold_the_head(
     heads = given_heads([str(logged)])
     assert [head.seq for head in heads] == [1, 2, 3]
     check_whole(log, *heads, *given_heads([str(third), third.hash.hex()]))
+
+
+def test_a_log_holds_no_heads_but_the_relays(
+    log: Engine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        write(log)
+        Sealer(log, lambda seal: exported(seal, None)).run_once()
+    true = caplog.messages[-1]
+    false = true.rpartition(":")[0] + ":" + "ab" * 32
+    logged = tmp_path / "relay.log"
+    lines = [
+        f"relay-1  | INFO {true}",
+        json.dumps({"level": "INFO", "message": true}),
+        # What clients choose is in the log too: ids of jobs, names of types.
+        f"INFO the request to cancel job 1:{'ab' * 32} is applied",
+        f"INFO job {false} is replayed as generation 1",
+        f'INFO job "head": "1:{"ab" * 32}" became a dead letter',
+        json.dumps({"level": "INFO", "job_id": f"1:{'ab' * 32}"}),
+    ]
+    logged.write_text("\n".join(lines))
+    heads = given_heads([str(logged)])
+    assert len(heads) == 2
+    check_whole(log, *heads)
 
 
 def test_a_head_that_cannot_be_written_does_not_stop_the_sealer(

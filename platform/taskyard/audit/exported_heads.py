@@ -22,10 +22,18 @@ __all__ = ["Head", "HeadFile", "exported", "given_heads"]
 
 log = logger(__name__)
 
+_WITH_NUMBER: Final = re.compile(r"(?P<seq>\d{1,18}):(?P<hash>[0-9a-f]{64})")
 _WRITTEN: Final = re.compile(r"(?:(?P<seq>\d{1,18}):)?(?P<hash>[0-9a-f]{64})")
-# A line may contain other hashes, so the number is needed.
-_IN_LINE: Final = re.compile(r"(?<![0-9a-f:])(?P<seq>\d{1,18}):(?P<hash>[0-9a-f]{64})(?![0-9a-f])")
-_SEALED_AT: Final = re.compile(r'"sealed_at": ?"([^"]{1,40})"')
+_SENTENCE: Final = (
+    "audit log sealed up to seal %d; keep this hash (the head) to verify the log later: %s"
+)
+# A log quotes ids that clients choose, which may look like heads: only the whole sentence at the
+# end of a line is one.
+_IN_LINE: Final = re.compile(
+    r"(?:^|\s)"
+    + re.escape(_SENTENCE).replace("%d", r"(?P<seq>\d{1,18})").replace("%s", "")
+    + r"(?P=seq):(?P<hash>[0-9a-f]{64})$"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +55,7 @@ def exported(seal: Seal, file: HeadFile | None) -> None:
     """Write the head to the log, and to the file of heads if there is such a file."""
     head = Head(seal.seq, seal.hash)
     log.info(
-        "audit log sealed up to seal %d; keep this hash (the head) to verify the log later: %s",
+        _SENTENCE,
         seal.seq,
         head,
         extra={"action": "audit_sealed", "head": str(head), "rows": len(seal.row_ids)},
@@ -134,9 +142,25 @@ def _of_file(path: Path) -> Iterator[Head]:
     """Yield the heads in a file, also in a log file; lines without one are skipped."""
     with path.open("r", encoding="utf-8", errors="replace") as file:
         for line in file:
-            found = _IN_LINE.search(line)
-            if found is not None:
-                yield replace(_head(found), sealed_at=_time_in(line))
+            head = _of_line(line.strip())
+            if head is not None:
+                yield head
+
+
+def _of_line(line: str) -> Head | None:
+    """Return the head that a line is, or that the relay wrote into its log or its file."""
+    if not line.startswith("{"):
+        found = _WITH_NUMBER.fullmatch(line) or _IN_LINE.search(line)
+        return None if found is None else _head(found)
+    try:
+        document = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    found = _WITH_NUMBER.fullmatch(str(document.get("head")))
+    if found is not None:
+        return replace(_head(found), sealed_at=_moment(document.get("sealed_at")))
+    sentences = (_IN_LINE.search(text) for text in document.values() if isinstance(text, str))
+    return next((_head(found) for found in sentences if found is not None), None)
 
 
 def _head(found: re.Match[str]) -> Head:
@@ -144,11 +168,10 @@ def _head(found: re.Match[str]) -> Head:
     return Head(None if seq is None else int(seq), bytes.fromhex(found["hash"]))
 
 
-def _time_in(line: str) -> datetime | None:
+def _moment(written: object) -> datetime | None:
     """Return the time that a line of `HeadFile` states; a line of a log has none."""
-    found = _SEALED_AT.search(line)
     try:
-        moment = None if found is None else datetime.fromisoformat(found[1])
+        moment = datetime.fromisoformat(str(written))
     except ValueError:
         return None
-    return None if moment is None or moment.tzinfo is None else moment
+    return None if moment.tzinfo is None else moment
