@@ -61,7 +61,7 @@ def test_a_running_attempt_is_killed_and_no_other_process_is_touched(scene: Scen
     scene.harness.open_gate(gates[1])
     other.result(SOON_S)
     assert (scene.harness.runs(job), scene.harness.runs(other)) == (1, 1)
-    scene.await_seen(job)
+    scene.await_no_message()
 
 
 def test_a_waiting_job_is_aborted_and_its_message_runs_nothing(scene: Scene) -> None:
@@ -95,7 +95,7 @@ def test_a_running_job_is_completed_with_the_operators_result(scene: Scene) -> N
     assert job.result(SOON_S) == {"sent": "by hand"}
     requested, _ = scene.audited(outcome)
     assert requested["detail"]["summary"] == DONE
-    scene.await_seen(job)
+    scene.await_no_message()
     assert (job.state(), scene.harness.runs(job)) == (State.COMPLETED, 1)
     assert scene.harness.yard.app.AsyncResult(job.job_id).result == {"sent": "by hand"}
 

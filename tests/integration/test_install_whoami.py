@@ -47,12 +47,23 @@ def test_an_installed_apps_worker_answers_what_is_signed_also_after_a_kill_and_d
                     )
                 return next(iter(reply.values()))
 
+            def await_listening() -> None:
+                """A worker is ready a moment before it listens to broadcasts."""
+                with asking.connection_for_write() as connection:
+                    eventually(
+                        lambda: asking.control.ping(timeout=1, connection=connection),
+                        "an answer to a ping",
+                        why=lambda: worker.log,
+                    )
+
+            await_listening()
             answer = ask({CREDENTIAL: credential})
             assert answer["subject"] == keeper.subject
             assert ask({})["denied"] == "unsigned"
             worker.kill()
             worker.start()
             worker.await_log(" ready.", times=2)
+            await_listening()
             assert ask({CREDENTIAL: credential}) == answer
         assert WHOAMI in worker.log
         assert credential.split(".")[3] not in worker.log

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Engine
 
 from servers import Servers
+from support.rabbitmq import count_messages
 from support.relay import relaying
 from support.waiting import SOON_S, eventually
 from support.worker import Worker
@@ -51,6 +52,18 @@ class Scene:
         self.harness.await_state(job, State.RUNNING)
         eventually(lambda: self.harness.runs(job) == 1, "its handler", why=lambda: self.worker.log)
         return job
+
+    def await_no_message(self) -> None:
+        """Wait until no message is in a queue, nor, at Redis, unacknowledged or delayed."""
+        queues = [self.settings.broker_name(name) for name in ("plan", "exec")]
+        rabbit = self.settings.need_broker_url().startswith("amqp")
+        eventually(
+            lambda: (
+                not (count_messages(self.settings, queues) if rabbit else self.harness.leftovers())
+            ),
+            "no message is left",
+            why=lambda: self.worker.log[-3000:],
+        )
 
     def await_seen(self, job: JobHandle) -> None:
         """Wait until a worker has taken the message of an ended job, and ended it."""

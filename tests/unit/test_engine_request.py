@@ -191,7 +191,9 @@ def test_only_a_short_lease_is_awaited_in_the_worker(
         messages=SimpleNamespace(hold=lambda _message, _give_back, wait_s, **_: held.append(wait_s))
     )
     desk.yard.records.settings = SETTINGS.model_copy(update={"lease_s": lease_s})
-    desk.yard.records.begin("job-1", STAMP, holder="h", worker="w", job_type="t", queue="work")
+    desk.yard.records.begin(
+        "job-1", STAMP, holder="h", worker="w", process="p", job_type="t", queue="work"
+    )
     desk.request.message.delivery_info["redelivered"] = True
     desk.request._settling.dead_letter(death_causes.revoked())
     assert (desk.settlements, len(desk.yard.published)) == (settlements, len(settlements))

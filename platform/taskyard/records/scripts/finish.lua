@@ -36,10 +36,6 @@ if record.state ~= 'running' or not mine(record, 'token', 'holder') then
      and mine(record, 'decided_token', 'decided_holder') then
     return {'ok', record.state, record.version, record.seq, record.due or '0', record.decided}
   end
-  -- An operator has ended this attempt's job, and its message is acknowledged next.
-  if record.state ~= 'completed' and mine(record, 'token', 'ended_holder') then
-    note_seen(record, now)
-  end
   return {'superseded', record.state, record.version}
 end
 

@@ -342,10 +342,13 @@ local function note(record, now, outcome, code, message)
   record.history = shortened((record.history or '') .. line .. '\n')
 end
 
--- How long this message must wait for the running attempt of another holder; 0 if none runs.
+-- How long this message must wait for the running attempt of another holder; 0 if none runs. The end of
+-- an attempt that is only observed is reported late, so the message asks again soon.
+local LOOK_AGAIN_US = 1000000
 local function held_us(record, message, now)
   if record.state ~= 'running' or record.holder == message.holder then return 0 end
-  return math.max(num(record.lease_until) - now, 0)
+  local left = math.max(num(record.lease_until) - now, 0)
+  return is_watched(record) and math.min(left, LOOK_AGAIN_US) or left
 end
 
 -- Another task has replaced the job, and is the job's next step. The attempt that published this

@@ -9,11 +9,7 @@ end
 -- The caller repeats the same request, because the first answer was lost.
 if record.state == 'accepted' and record.released == holder then return {'requeue', record.state} end
 -- An operator has ended this delivery's attempt, so its message has nothing left to do.
-if record.ended_holder == holder then
-  -- The message of a completed job returns to its queue first, so it will be seen there.
-  if record.state ~= 'completed' then note_seen(record, now) end
-  return {'ended', record.state}
-end
+if record.ended_holder == holder then return {'ended', record.state} end
 if record.state == 'rerouted' and record.moved_holder == holder then return forward(record) end
 if record.state ~= 'running' or record.holder ~= holder then
   return {'not_held', record.state or 'none'}
