@@ -15,6 +15,7 @@ from sqlalchemy import Engine, select
 from support.shell import Shell
 from support.signing import WHY
 from taskyard.access import Action, Identity, Role
+from taskyard.access.broadcast_calls import command_at
 from taskyard.access.credential import call_of
 from taskyard.access.credential_faults import Fault
 from taskyard.access.key_files import read_ring, read_signing_key
@@ -112,12 +113,24 @@ def test_an_operators_token_signs_with_its_key(signer: Shell, tmp_path: Path) ->
     assert (verified.identity.subject, verified.identity.role) == ("ada@example.com", "operator")
 
 
+def test_a_control_command_is_signed_for_every_worker(signer: Shell, tmp_path: Path) -> None:
+    create(signer)
+    given = {"task_id": ["a", "b"], "terminate": True}
+    signed = signer.run("sign", "revoke", "--kwargs", json.dumps(given)).document
+    assert {name: signed[name] for name in given} == given
+    namespace = signer.variables["TASKYARD_NAMESPACE"]
+    call = command_at(namespace, Action.ABORT_REQUEST, "revoke", given, "any@host")
+    ring = read_ring(tmp_path / "ring.toml")
+    assert verify(signed[CREDENTIAL], ring, call, SYSTEM_CLOCK.now()).identity.subject == ME
+    assert signer.run("sign", "ping", "--kwargs", "{}").code == 2
+
+
 def test_sign_says_what_is_missing(signer: Shell, bare_shell: Shell) -> None:
     for shell, words, said in (
         (
             signer,
             ("nothing", "--kwargs", "{}"),
-            "is not an operator task; known: taskyard.ops.replay",
+            "is neither an operator task nor a control command that can be signed; known: ",
         ),
         (signer, (REPLAY_TASK, "--kwargs", "[]"), "to be a JSON object of all named arguments"),
         (signer, (REPLAY_TASK, "--kwargs", "{}"), "needs the named argument 'letter_id'"),

@@ -127,9 +127,9 @@ def test_workers_of_another_namespace_do_not_answer(
     assert [name.split("@")[0] for reply in replies for name in reply] == ["ours"]
 
 
-@pytest.mark.parametrize("terminate", [False, True])
-def test_a_queued_job_that_celery_revokes_is_a_dead_letter(
-    harness: ServerHarness, start_worker: Callable[..., Worker], terminate: bool
+@pytest.mark.parametrize(("terminate", "state"), [(False, State.CANCELLED), (True, State.ABORTED)])
+def test_a_queued_job_that_celery_revokes_does_not_run_and_leaves_no_letter(
+    harness: ServerHarness, start_worker: Callable[..., Worker], terminate: bool, state: State
 ) -> None:
     start_worker(concurrency=1, options=["--prefetch-multiplier", "4"])
     first, revoked = harness.act(gate="busy"), harness.act()
@@ -140,25 +140,22 @@ def test_a_queued_job_that_celery_revokes_is_a_dead_letter(
     assert control.broadcast("revoke", arguments, reply=True, limit=1, timeout=10)
     harness.open_gate("busy")
     harness.await_end(first)
-    assert harness.await_end(revoked) is State.DEAD_LETTERED
-    assert harness.runs(revoked) == 0
+    assert harness.await_end(revoked) is state
     harness.await_quiet()
-    assert [letter["code"] for letter in harness.letters_of(revoked)] == ["revoked"]
+    assert (harness.runs(revoked), harness.letters_of(revoked)) == (0, [])
 
 
-def test_a_running_job_that_celery_terminates_is_a_dead_letter(
+def test_a_running_job_that_celery_terminates_is_aborted_and_its_attempt_stopped(
     harness: ServerHarness, start_worker: Callable[..., Worker]
 ) -> None:
     start_worker(concurrency=1)
-    job = harness.act(gate="never")
+    job = harness.act(gate="late")
     eventually(lambda: harness.runs(job) == 1, "the handler's start")
     harness.yard.app.control.revoke(job.job_id, terminate=True, signal="SIGKILL")
-    assert harness.await_end(job) is State.DEAD_LETTERED
+    assert harness.await_end(job) is State.ABORTED
     harness.await_quiet()
-    assert [letter["code"] for letter in harness.letters_of(job)] == ["revoked"]
-    assert harness.runs(job) == 1
-    # A replay of the same id is not skipped by the workers' memory of revoked ids.
-    harness.open_gate("never")
+    assert (harness.runs(job), harness.letters_of(job)) == (1, [])
+    assert job.state() is State.ABORTED
     assert harness.act(value=1).result(30) == 1
 
 

@@ -209,7 +209,7 @@ class Legacy:
 
     def events(self, job_id: str) -> list[str]:
         entries = self.redis.xrange(f"{self.settings.namespace}:lifecycle")
-        return [f[b"event"].decode() for _, f in entries if f[b"job"].decode() == job_id]
+        return [f[b"event"].decode() for _, f in entries if f.get(b"job", b"").decode() == job_id]
 
     def letters(self, job_id: str) -> list[Letter]:
         """The letters of one job that wait for the mirror."""

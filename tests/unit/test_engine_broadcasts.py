@@ -20,9 +20,9 @@ from taskyard.access import Action
 from taskyard.access.broadcast_calls import WHOAMI, call_of_broadcast
 from taskyard.access.credential import sign
 from taskyard.access.verify_credential import Verifier
-from taskyard.engine.broadcast_node import TARGET, BroadcastNode, receive_broadcasts
+from taskyard.engine.broadcast_node import BroadcastNode, receive_broadcasts
 from taskyard.engine.count_denied_broadcasts import AT_ONCE, MOST_TARGETS, DeniedBroadcasts
-from taskyard.engine.signed_broadcasts import Broadcasts
+from taskyard.engine.signed_broadcasts import TARGET, Broadcasts
 from taskyard.records.denied_broadcasts import WINDOW_S, DeniedReport
 from taskyard.records.verb_events import Bound, VerbEvent
 from taskyard.settings import Settings

@@ -16,10 +16,13 @@ from celery import Celery
 from celery.worker import state as worker_state
 from redis.exceptions import RedisError
 
+from taskyard.access import Action
+from taskyard.access.broadcast_calls import UNVERIFIED
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.engine.pool_process_memory import ProcessMemory
 from taskyard.engine.ports import NoOutcome, OverTime, Report, Reported, Unanswered
 from taskyard.engine.request import JobRequest
+from taskyard.engine.revoked_stamps import Revocation, RevokedStamps
 from taskyard.engine.source_queue import HOLDER
 from taskyard.install.protected_request import ProtectedRequest
 from taskyard.jobs import Catalogue
@@ -72,6 +75,7 @@ class ContextHarness:
         self.letters = SimpleNamespace(post=self.posted.append)
         self.memory = ProcessMemory(SYSTEM_CLOCK)
         self.refusals = Refusals()
+        self.revoked_stamps = RevokedStamps(SYSTEM_CLOCK)
         self.ports: Any = None
         publish = lambda raw, **_: self.published.append(raw)  # noqa: E731 - two names, one act
         self.publisher = SimpleNamespace(publish=publish, publish_later=publish)
@@ -200,37 +204,58 @@ def test_only_a_short_lease_is_awaited_in_the_worker(
     assert len(held) == 1 - len(settlements)
 
 
-@pytest.fixture
-def revoked(desk: Desk) -> Iterator[Desk]:
-    """A delivery whose job an operator has revoked at this worker."""
+def test_an_id_that_celery_remembers_as_revoked_runs(desk: Desk) -> None:
     worker_state.revoked.add(desk.request.id)
-    yield desk
-    worker_state.revoked.discard(desk.request.id)
+    try:
+        assert not desk.request.revoked()
+    finally:
+        worker_state.revoked.discard(desk.request.id)
+    assert (desk.settlements, desk.yard.posted) == ([], [])
 
 
-def test_a_revocation_ends_with_the_death_so_that_a_replay_runs(revoked: Desk) -> None:
-    assert revoked.request.revoked()
-    assert [letter.code for letter in revoked.yard.posted] == ["revoked"]
+def test_an_expired_message_is_a_letter_and_celery_does_not_remember_its_id(desk: Desk) -> None:
+    desk.request.expires = datetime(2001, 1, 1, tzinfo=UTC)
+    assert desk.request.revoked()
+    assert [letter.code for letter in desk.yard.posted] == ["expired"]
     assert "job-1" not in worker_state.revoked
 
 
-def test_a_revocation_outlasts_a_delivery_that_waits_for_another_attempt(revoked: Desk) -> None:
-    revoked.yard.records.begin("job-1", STAMP, holder="h", worker="w", job_type="t", queue="work")
-    assert revoked.request.revoked()
-    assert (revoked.settlements, revoked.yard.posted) == (["acknowledged"], [])
-    assert "job-1" in worker_state.revoked, "its deferred message must not run"
+@pytest.fixture
+def stamped(desk: Desk) -> Desk:
+    """A delivery with a stamp that a command has revoked at this worker."""
+    desk.request._request_dict |= {"stamped_headers": ["wave"], "stamps": {"wave": ["7"]}}
+    revocation = Revocation(Action.CANCEL_REQUEST, "r-1", UNVERIFIED)
+    desk.yard.revoked_stamps.add({"wave": "7"}, revocation)
+    return desk
 
 
-def test_a_revocation_outlasts_a_delivery_that_found_no_redis(
-    revoked: Desk, monkeypatch: pytest.MonkeyPatch
+def test_a_message_with_a_revoked_stamp_ends_as_cancelled(stamped: Desk) -> None:
+    assert stamped.request.revoked()
+    assert (stamped.state, stamped.settlements) == (State.CANCELLED, ["acknowledged"])
+    assert (stamped.backend.reported, stamped.yard.posted) == (["revoked"], [])
+    assert stamped.request.revoked(), "it stays revoked for whoever asks again"
+
+
+def test_a_replayed_job_runs_whatever_its_stamps(stamped: Desk) -> None:
+    stamped.request._settling.stamp = Stamp(5, generation=1)
+    assert not stamped.request.revoked()
+
+
+def test_a_dead_letter_stays_whatever_the_stamps_of_its_message(stamped: Desk) -> None:
+    stamped.request._settling.dead_letter(death_causes.revoked())
+    assert not stamped.request.revoked()
+    assert stamped.state == State.DEAD_LETTERED
+
+
+def test_a_revoked_stamp_waits_for_a_redis_that_does_not_answer(
+    stamped: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(*_: Any, **__: Any) -> None:
         raise RedisError("away")
 
-    monkeypatch.setattr(revoked.yard.records, "dead_letter", away)
-    assert revoked.request.revoked()
-    assert (revoked.settlements, revoked.yard.posted) == (["back"], [])
-    assert "job-1" in worker_state.revoked, "its next delivery must not run"
+    monkeypatch.setattr(stamped.yard.records, "read", away)
+    assert stamped.request.revoked()
+    assert (stamped.settlements, stamped.yard.posted) == (["back"], [])
 
 
 def test_a_terminated_attempt_is_a_letter_and_revoked_for_celery(protected: Desk) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from taskyard import database
 from taskyard.access import Identity
+from taskyard.access.broadcast_calls import call_of_command
 from taskyard.access.credential import Call, sign
 from taskyard.access.key_files import read_ring, read_signing_key
 from taskyard.access.operator_task_call import call_of_task
@@ -17,11 +18,12 @@ from taskyard.access.operator_task_table import OPERATOR_TASKS
 from taskyard.access.verify_credential import Verifier
 from taskyard.clock import SYSTEM_CLOCK, Clock
 from taskyard.control.authenticate_operator import identify, local_identity
+from taskyard.engine.control_commands import verb_of
 from taskyard.errors import InvalidPayload, MissingSetting
 from taskyard.settings import Settings
 from taskyard.wire.credential_argument import CREDENTIAL
 
-__all__ = ["identity_here", "sign_call", "sign_task"]
+__all__ = ["identity_here", "sign_call", "sign_command", "sign_task"]
 
 
 def sign_task(
@@ -35,6 +37,22 @@ def sign_task(
     plain = {name: value for name, value in arguments.items() if name != CREDENTIAL}
     _check_target(task, plain, OPERATOR_TASKS[task].target)
     call = call_of_task(settings.namespace, task, plain)
+    return {**plain, CREDENTIAL: sign_call(settings, call, clock)}
+
+
+def sign_command(
+    settings: Settings, command: str, arguments: Mapping[str, Any], clock: Clock = SYSTEM_CLOCK
+) -> dict[str, Any]:
+    """Return the arguments of a control command of Celery with a new credential for them.
+
+    Every worker takes the credential. Raises `InvalidPayload` for a command that needs none, and
+    the errors of `sign_call`.
+    """
+    plain = {name: value for name, value in arguments.items() if name != CREDENTIAL}
+    verb = verb_of(command, plain)
+    if verb is None:
+        raise InvalidPayload(f"the control command {command[:80]!r} needs no credential")
+    call = call_of_command(settings.namespace, verb, command, plain)
     return {**plain, CREDENTIAL: sign_call(settings, call, clock)}
 
 

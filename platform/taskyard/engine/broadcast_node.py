@@ -1,27 +1,54 @@
-"""Celery's receiver of control commands, which hands on how a signed broadcast was addressed."""
+"""Celery's receiver of control commands: it drops what is no command, and judges each that is one.
+
+It hands on how a signed broadcast was addressed, and gives audited and mapped commands to
+`carry_out_commands`.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from hashlib import sha256
+from inspect import signature
 from typing import Any, Final
 
 from kombu.pidbox import Node
 
 from taskyard.access.broadcast_calls import BROADCASTS
+from taskyard.engine.carry_out_commands import CommandReceived, carry_out
+from taskyard.engine.command_faults import fault_of_control_message
+from taskyard.engine.control_commands import verb_of
+from taskyard.engine.signed_broadcasts import TARGET
 from taskyard.wire.credential_argument import CREDENTIAL
+from taskyard.wire.redacted_logs import logger
+from taskyard.wire.redaction import redact_text
 
-__all__ = ["TARGET", "BroadcastNode", "receive_broadcasts"]
+__all__ = ["BroadcastNode", "drop_control_message", "receive_broadcasts"]
 
-TARGET: Final = "taskyard_target"
-"""The field of a command's state with a short hash of the receivers; empty for all workers."""
+log = logger(__name__)
+
 _ADDRESSES: Final = ("destination", "pattern", "matcher")
 _HASH_LENGTH: Final = 16
+# What kombu's clients write; a broker may add headers of its own on the way to one worker.
+_HEADERS: Final = ("clock", "expires")
 
 
 class BroadcastNode(Node):  # type: ignore[misc]
-    """Gives a signed broadcast its credential alone, whatever arguments its sender gave."""
+    """Receives commands as kombu does, and carries out those with an effect by Taskyard's rules."""
+
+    _message_hash = ""
+    _target = ""
+
+    def handle_message(self, body: Any, message: Any = None) -> Any:
+        """Handle a command for this worker; log and drop a message that is none."""
+        fault = fault_of_control_message(body, message, self.hostname)
+        if fault is not None:
+            return drop_control_message(fault)
+        self._message_hash = _hash_of(body, message)
+        return super().handle_message(body, message)
+
+    dispatch_from_message = handle_message
 
     def dispatch(
         self,
@@ -31,11 +58,51 @@ class BroadcastNode(Node):  # type: ignore[misc]
         ticket: Any = None,
         **options: Any,
     ) -> Any:
-        """Call the command as kombu does."""
+        """Call the command as kombu does; a signed broadcast gets its credential alone."""
+        self._target = _target(options)
         if isinstance(method, str) and method in BROADCASTS:
-            self.state[TARGET] = _target(options)
+            self.state[TARGET] = self._target
             arguments = {CREDENTIAL: _credential(arguments)}
         return super().dispatch(method, arguments, reply_to, ticket, **options)
+
+    def handle(self, method: str, arguments: Any = None) -> Any:
+        """Carry out one command, and return the reply to its sender."""
+        arguments = dict(arguments or {})
+        if verb_of(method, arguments) is None:
+            return self._run(method, arguments)
+        received = CommandReceived(
+            name=method,
+            credential=arguments.pop(CREDENTIAL, None),
+            arguments=arguments,
+            broadcast=self._message_hash or _hash_of(arguments, None),
+            target=self._target,
+        )
+        run = partial(self._run, method)
+        return carry_out(self.state.app.taskyard, self.hostname, received, run)
+
+    def _run(self, method: str, arguments: Mapping[str, Any]) -> Any:
+        """Do what Celery does; a command that it could not call is refused in one line."""
+        handler = self.handlers.get(method)
+        fault = "this worker has no such command"
+        if handler is not None:
+            try:
+                signature(handler).bind(self.state, **arguments)
+            except TypeError as error:
+                fault = str(error)
+            else:
+                return super().handle(method, arguments)
+        text = redact_text(f"the control command {method:.60} cannot be called: {fault}"[:500])
+        log.warning(text, extra={"action": "command_refused"})
+        return {"error": text}
+
+
+def drop_control_message(fault: object) -> None:
+    """Log that a control message is dropped; its channel stays open."""
+    log.warning(
+        "a control message is dropped, because it is no command: %s",
+        redact_text(str(fault)[:500]),
+        extra={"action": "control_message_dropped"},
+    )
 
 
 def receive_broadcasts(app: Any) -> None:
@@ -59,7 +126,17 @@ def _credential(arguments: Any) -> object:
 
 def _target(options: Mapping[str, Any]) -> str:
     given = [options.get(name) for name in _ADDRESSES]
-    if not any(given):
-        return ""
-    text = json.dumps(given, sort_keys=True, default=str)
+    return _short_hash(given) if any(given) else ""
+
+
+def _hash_of(body: Mapping[str, Any], message: Any) -> str:
+    """Return the same text in every worker that receives the message."""
+    headers = {} if message is None else message.headers or {}
+    parts = [body, [headers.get(name) for name in _HEADERS]]
+    text = json.dumps(parts, skipkeys=True, default=str)
+    return sha256(text.encode(errors="surrogatepass")).hexdigest()
+
+
+def _short_hash(value: object) -> str:
+    text = json.dumps(value, sort_keys=True, default=str)
     return sha256(text.encode(errors="surrogatepass")).hexdigest()[:_HASH_LENGTH]

@@ -29,7 +29,7 @@ from taskyard.jobs.states import TERMINAL, State
 from taskyard.records import Record
 from taskyard.wire.redacted_logs import logger
 
-__all__ = ["CeleryAttempts"]
+__all__ = ["CeleryAttempts", "held_requests"]
 
 log = logger(__name__)
 
@@ -216,3 +216,9 @@ def _copied(requests: Any) -> list[Any]:
         except RuntimeError:
             continue
     return []
+
+
+def held_requests() -> dict[str, Any]:
+    """Return the requests that this worker holds, by the job's id: running, reserved, scheduled."""
+    held = (*worker_state.scheduled_requests, *worker_state.reserved_requests)
+    return {request.id: request for request in held}

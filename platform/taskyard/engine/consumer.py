@@ -14,7 +14,7 @@ from kombu.transport import virtual
 
 from taskyard.broker import keep_packed, keep_transport, read_any_header, settle_queues
 from taskyard.clock import to_us
-from taskyard.engine.broadcast_node import receive_broadcasts
+from taskyard.engine.broadcast_node import drop_control_message, receive_broadcasts
 from taskyard.engine.broker_reconnect import (
     CALM_S,
     LONGEST_S,
@@ -190,9 +190,23 @@ class JobConsumer(Consumer):  # type: ignore[misc]
         self._refuse(message, invalid_task(exc), handle_as_celery)
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
-        """Dead-letter a message whose body cannot be decoded, or would be too large."""
+        """Dead-letter a message whose body cannot be decoded, or would be too large.
+
+        Celery's receiver of control commands calls this method too.
+        """
+        if self._is_control_message(message):
+            drop_control_message(exc)
+            return
         self._note_queue(message)
         self._refuse(message, undecodable(exc), partial(super().on_decode_error, message, exc))
+
+    def _is_control_message(self, message: Any) -> bool:
+        """Return whether the receiver of control commands got the message, on its own channel."""
+        channel = getattr(message, "channel", None)
+        if channel is None or channel is self.task_consumer.channel:
+            return False
+        info = message.delivery_info or {}
+        return bool(info.get("exchange") == self.app.control.mailbox.exchange.name)
 
     def _refuse(
         self, message: Any, outcome: Failed, _handle_as_celery: Callable[[], object]

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
 from celery.exceptions import Ignore, Reject, Retry
 from celery.worker import state as worker_state
 from celery.worker.request import Request
+from redis.exceptions import RedisError
 
 from taskyard.backend.record_backend import DECIDED
 from taskyard.engine.continuations import fix_continuations
@@ -31,6 +33,7 @@ from taskyard.engine.pool_reports import (
 from taskyard.engine.ports import NoOutcome, Reported
 from taskyard.engine.read_message import position_of
 from taskyard.engine.request_attributes import without_forged
+from taskyard.engine.revoke_jobs import revoke_job
 from taskyard.engine.settle_delivery import RECORDS, Settling
 from taskyard.engine.source_queue import HOLDER, QUEUE
 from taskyard.engine.strip_credentials import credential_of
@@ -165,9 +168,6 @@ class JobRequest(Request):  # type: ignore[misc]
             self._settling.terminated(outcome)
         else:
             self._settling.dead_letter(outcome)
-        # Once it is dead, a replay may run. Until then its message comes again, and must not run.
-        if expired or not self._settling.undecided:
-            worker_state.revoked.discard(self.id)
 
     def _announce_revoked_as_celery(self, *revocation: Any) -> None:
         """Report a revocation as Celery does, by result, signal and event."""
@@ -194,6 +194,44 @@ class JobRequest(Request):  # type: ignore[misc]
         setattr(self._context, DECIDED, True)
         why = f"{state} by an operator"
         self._announce_revoked_as_celery(why, state is State.ABORTED, None, False)
+
+    # -- revoked before it began ---------------------------------------------------------------
+
+    def revoked(self) -> bool:
+        """Return whether the message has expired or bears a revoked stamp; its end is settled then.
+
+        The ids that Celery's workers remember as revoked are ignored: they come from every
+        worker and every file, and would stop a replay. A command revokes a job in its record.
+        """
+        if self._already_revoked:
+            return True
+        if self.maybe_expire():
+            self._announce_revoked("expired", False, None, True)
+            return True
+        return bool(self.stamped_headers) and self._revoked_by_stamp()
+
+    def maybe_expire(self) -> bool:
+        """Return whether the message has expired; Celery would also remember its id as revoked."""
+        expires = self.expires
+        return bool(expires) and datetime.now(UTC if expires.tzinfo else None) > expires
+
+    def _revoked_by_stamp(self) -> bool:
+        """End the job if a command has revoked one of its stamps; a replayed job always runs."""
+        revocation = self._yard.revoked_stamps.find(self.stamps)
+        stamp = self._settling.stamp
+        if revocation is None or (stamp is not None and stamp.generation):
+            return False
+        try:
+            outcome = revoke_job(self._yard, revocation, self.id, self)
+        except RedisError as error:
+            self._settling.give_back(RECORDS, "revocation_unreachable", error)
+            return True
+        if outcome.ended is None:
+            return False
+        worker_state.task_ready(self)
+        self._already_revoked = True
+        self._settling.ended(outcome.ended)
+        return True
 
     # -- ended on request ----------------------------------------------------------------------
 

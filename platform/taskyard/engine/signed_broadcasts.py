@@ -12,20 +12,21 @@ from taskyard.access.broadcast_calls import WHOAMI, call_at
 from taskyard.access.credential_faults import Fault
 from taskyard.access.verify_credential import Verified, Verifier
 from taskyard.clock import to_us
-from taskyard.engine.broadcast_node import TARGET
 from taskyard.engine.count_denied_broadcasts import DeniedBroadcasts
 from taskyard.errors import CredentialRefused, NotPermitted
 from taskyard.records.denied_broadcasts import DeniedKind
 from taskyard.records.verb_events import VerbEvent, VerbEvents
 from taskyard.wire.redacted_logs import logger
 
-__all__ = ["Broadcasts"]
+__all__ = ["TARGET", "Broadcasts"]
 
 log = logger(__name__)
 # At the level DEBUG kombu logs each command with its arguments, also where an installed app has
 # handlers of its own.
 logger("kombu.pidbox")
 
+TARGET: Final = "taskyard_target"
+"""The field of a command's state with a short hash of the receivers; empty for all workers."""
 _NOT_AUDITED: Final = "not_audited"
 _NOT_PERMITTED: Final = "not_permitted"
 
@@ -39,6 +40,7 @@ class Broadcasts:
     """
 
     def __init__(self, verifier: Verifier, events: VerbEvents, denied: DeniedBroadcasts) -> None:
+        self.verifier, self.clock = verifier, verifier.clock
         self._verifier, self._events, self.denied = verifier, events, denied
         self._answers: dict[str, tuple[float, dict[str, Any]]] = {}
 

@@ -19,9 +19,11 @@ from taskyard.engine.lease_releases import Releases
 from taskyard.engine.pool_process_memory import ProcessMemory
 from taskyard.engine.ports import WorkerPorts
 from taskyard.engine.read_message import broker_queue
+from taskyard.engine.revoked_stamps import RevokedStamps
 from taskyard.engine.signed_broadcasts import Broadcasts
 from taskyard.jobs import Catalogue
 from taskyard.records import Record, Records, Stop
+from taskyard.records.command_events import CommandEvents
 from taskyard.records.denied_broadcasts import DeniedReports
 from taskyard.records.verb_events import VerbEvents
 from taskyard.runner import Rules, Runner
@@ -75,6 +77,32 @@ class WorkerContext:
     def memory(self) -> ProcessMemory:
         """Return the memory of the pool's processes, as the main process measured it."""
         return ProcessMemory(SYSTEM_CLOCK)
+
+    @property
+    def only_jobs(self) -> bool:
+        """Return whether every task that this worker knows is a job of ours."""
+        return True
+
+    @property
+    def has_jobs(self) -> bool:
+        """Return whether some task that this worker knows is a job of ours."""
+        return True
+
+    def owns(self, _job_type: str) -> bool:
+        """Return whether a task is a job of ours; an empty name is that of an unknown task."""
+        return True
+
+    @cached_property
+    def revoked_stamps(self) -> RevokedStamps:
+        """Return the stamps that a control command has revoked, in the main process."""
+        return RevokedStamps(SYSTEM_CLOCK)
+
+    @cached_property
+    def command_events(self) -> CommandEvents:
+        """Return the writer of control commands to the lifecycle stream, in the main process."""
+        settings = self.settings
+        client = self.records.client
+        return CommandEvents(client, settings.namespace, settings.lifecycle_max_events)
 
     @cached_property
     def broadcasts(self) -> Broadcasts:

@@ -155,7 +155,7 @@ class InstalledConsumer(JobConsumer):
 
     def _put_off(self, message: Any) -> bool:
         due_us = due_ahead_us(message, to_us(datetime.now(UTC)))
-        if due_us is None or job_id_of(message) in self.controller.state.revoked:
+        if due_us is None:
             return False
         try:
             if not self._reuses_id(message):

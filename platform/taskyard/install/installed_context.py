@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -44,6 +45,7 @@ class InstalledContext(WorkerContext):
         self.transport = TransportChoice()
         self.catalogue = Catalogue({})
         self.rules = OwnRetries.make()
+        self.stops = deque()
 
     @cached_property
     def broker(self) -> AppBroker:
@@ -68,6 +70,20 @@ class InstalledContext(WorkerContext):
         jobs are safe to repeat.
         """
         return self.broker_supported and self.broker.kind == "redis" and self.modes.protect
+
+    @property
+    def only_jobs(self) -> bool:
+        """Return False: an app may have tasks that are only observed, or not even that."""
+        return False
+
+    @property
+    def has_jobs(self) -> bool:
+        """Return whether some task of the app is protected."""
+        return any(task.mode is Mode.PROTECT for task in self.task_modes.values())
+
+    def owns(self, job_type: str) -> bool:
+        """Return whether a task is protected; an unknown one may be."""
+        return self.has_jobs if not job_type else self.mode(job_type) is Mode.PROTECT
 
     def connect(self, keyprefix: str | None = None) -> Connection:
         """Return a connection for Taskyard's publications; `keyprefix` is as in `connection`."""

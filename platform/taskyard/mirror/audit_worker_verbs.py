@@ -1,8 +1,8 @@
 """Verbs of processes without Postgres: verify them again, and write them into the audit log.
 
 An entry of the stream proves nothing, because every program that can enqueue can append an entry.
-So the identity comes only from the credential. An entry without a valid credential is a denial of
-`broker:unverified`: such denials are counted and have no audit rows.
+So the identity comes only from the credential. A denial of a caller without one is counted and has
+no audit row. A control command of Celery without one has the identity `broker:unverified`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ from taskyard.audit import Outcome
 from taskyard.clock import from_us
 from taskyard.database.tables import AUDIT
 from taskyard.errors import CredentialRefused, NotPermitted
+from taskyard.mirror.command_rows import store_command
+from taskyard.mirror.entry_faults import fault_of_entry
 from taskyard.mirror.lifecycle_stream import StreamEntry
+from taskyard.records.command_events import COMMAND_FIELD, CommandEvent
 from taskyard.records.verb_events import VERB_FIELD, VerbEvent, entry_time
 from taskyard.wire.redacted_logs import logger
 
@@ -35,8 +38,6 @@ MOST_ROWS_OF_A_NONCE: Final = 1_000
 """A broadcast reaches as many workers; one credential can fill the audit log no further."""
 _SOURCE: Final = "broadcast"
 _FAULTS: Final = frozenset(fault.value for fault in Fault)
-_WRONG_TIME: Final = "wrong_time"
-_UNKNOWN_WORKER: Final = "unknown_worker"
 _WRONG_OUTCOME: Final = "wrong_outcome"
 _TOO_MANY_WORKERS: Final = "too_many_workers"
 _TOO_OLD: Final = timedelta(hours=1)
@@ -62,8 +63,9 @@ def store_verbs(
     """
     denials = _Denials(verifier.clock.now())
     for entry in entries:
+        event: VerbEvent | CommandEvent
         try:
-            event, appended = VerbEvent.parse(entry.fields), entry_time(entry.id)
+            event, appended = _read(entry), entry_time(entry.id)
         except (KeyError, ValueError) as error:
             log.warning(
                 "entry %s of the lifecycle stream is not a valid verb: %s",
@@ -74,8 +76,20 @@ def store_verbs(
             denials.add(Fault.MALFORMED)
             continue
         known = event.worker.encode() in workers
+        if isinstance(event, CommandEvent):
+            fault = store_command(connection, event, verifier, appended, known=known)
+            if fault is not None:
+                denials.add(fault, event.at)
+            continue
         _store(connection, event, verifier, appended, denials, known=known)
     denials.store(connection)
+
+
+def _read(entry: StreamEntry) -> VerbEvent | CommandEvent:
+    """Return what an entry says; raises KeyError and ValueError."""
+    if COMMAND_FIELD in entry.fields:
+        return CommandEvent.parse(entry.fields)
+    return VerbEvent.parse(entry.fields)
 
 
 class _Denials:
@@ -114,7 +128,9 @@ def _store(
     try:
         call = call_at(verifier.audience, event.verb, event.worker)
         verified = verifier.authenticate(event.credential, call)
-        fault = _fault(event, verified, appended, verifier.clock.now(), known=known)
+        fault = fault_of_entry(event.at, verified, appended, verifier.clock.now(), known=known)
+        if fault is None and event.code and _may(verified, event.verb):
+            fault = _WRONG_OUTCOME
     except CredentialRefused as error:
         denials.add(error.code, event.at)
         return
@@ -122,24 +138,6 @@ def _store(
         fault = _write(connection, event, verified)
     if fault is not None:
         denials.add(fault, event.at)
-
-
-def _fault(
-    event: VerbEvent, verified: Verified, appended: datetime, now: datetime, *, known: bool
-) -> str | None:
-    """Return why a signed entry is no proof of a verb; raises `CredentialRefused`.
-
-    The client that appends an entry chooses its fields, and may have seen the credential long
-    ago. Redis chooses the entry's time, so the credential must have been valid then. A key that is
-    retired by now may be a stolen one, and vouches for nothing.
-    """
-    if abs(event.at - appended) > CLOCKS_MAY_DIFFER or event.at > now + CLOCKS_MAY_DIFFER:
-        return _WRONG_TIME
-    verified.check_time(event.at)
-    verified.check_key(now)
-    if not known:
-        return _UNKNOWN_WORKER
-    return _WRONG_OUTCOME if event.code and _may(verified, event.verb) else None
 
 
 def _may(verified: Verified, verb: Action) -> bool:

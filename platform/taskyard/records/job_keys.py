@@ -44,6 +44,10 @@ class Keys:
         """The counts of denied broadcasts of one kind: by worker, and what the stream has."""
         return f"{self.namespace}:broadcasts:denied:{kind}"
 
+    def command(self, request_id: str) -> str:
+        """The key of a control command of Celery: which worker has carried it out, its outcome."""
+        return f"{self.namespace}:command:{request_id}"
+
     @property
     def prefix(self) -> str:
         """The prefix of the keys of the broker, and of Celery's own keys."""

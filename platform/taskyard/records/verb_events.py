@@ -23,19 +23,23 @@ from taskyard.wire.control_characters import STEERING
 from taskyard.wire.stamp_header import LONGEST_ID
 
 __all__ = [
+    "ANNOUNCED_FOR",
     "MOST_DENIED",
     "VERB_FIELD",
     "Bound",
     "VerbEvent",
     "VerbEvents",
+    "ahead",
     "announced",
+    "check_worker",
+    "clocks_differ",
     "entry_time",
 ]
 
 VERB_FIELD: Final = b"verb"
 """Entries of the stream with this field are verbs; all others are of jobs."""
-# Longer than a mirror lags behind.
-_ANNOUNCED_FOR: Final = timedelta(days=30)
+ANNOUNCED_FOR: Final = timedelta(days=30)
+"""Longer than a mirror lags behind."""
 _AHEAD: Final = "ahead"
 MOST_DENIED: Final = 1_000_000
 """One entry counts at most as many denials: what a worker denied in some seconds."""
@@ -112,13 +116,7 @@ class VerbEvent:
 
     def check(self) -> None:
         """Raise ValueError for an event that the mirror cannot store."""
-        if not 0 < len(self.worker) <= LONGEST_ID or STEERING.search(self.worker):
-            # A NUL would be refused by Postgres each time, and stop the mirror.
-            raise ValueError(
-                f"the field 'worker' must be a worker's name of 1 to {LONGEST_ID} characters "
-                f"without control characters, got {self.worker[:60]!r}. Start the worker under "
-                "another name (celery worker --hostname NAME)"
-            )
+        check_worker(self.worker)
         if not 0 < self.count <= MOST_DENIED:
             raise ValueError(
                 f"expected a count from 1 to {MOST_DENIED} in the field 'count', got {self.count}"
@@ -137,6 +135,33 @@ def _number(texts: Mapping[str, str], name: str, default: str) -> int:
         return int(value)
     except ValueError:
         raise ValueError(f"the field {name!r} must be a whole number, got {value[:60]!r}") from None
+
+
+def ahead(stream: str) -> ValueError:
+    """Return the error for a stream whose next entries get a time in the future."""
+    return ValueError(
+        f"the last entry of the stream {stream} has a time in the future, so somebody who can "
+        "write to Redis chose it. Let the mirror store what is there, then delete the key"
+    )
+
+
+def clocks_differ() -> ValueError:
+    """Return the error for an event whose time the mirror would not believe."""
+    return ValueError(
+        f"the clocks of the worker and of Redis differ by over {CLOCKS_MAY_DIFFER}. Set "
+        "the wrong one (NTP), then repeat the command"
+    )
+
+
+def check_worker(name: str) -> None:
+    """Raise ValueError for a text that is not the name of a worker."""
+    if not 0 < len(name) <= LONGEST_ID or STEERING.search(name):
+        # A NUL would be refused by Postgres each time, and stop the mirror.
+        raise ValueError(
+            f"the field 'worker' must be a worker's name of 1 to {LONGEST_ID} characters "
+            f"without control characters, got {name[:60]!r}. Start the worker under "
+            "another name (celery worker --hostname NAME)"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,23 +195,16 @@ class VerbEvents:
             event.at_us,
             us_of(CLOCKS_MAY_DIFFER.total_seconds()),
             int(expires_at_s * 1000),
-            us_of(_ANNOUNCED_FOR.total_seconds()),
+            us_of(ANNOUNCED_FOR.total_seconds()),
         ]
         head: list[Argument] = [self._process, event.code, event.worker, *limits]
         fields: list[Argument] = [part for pair in event.fields().items() for part in pair]
         reply = _BIND(self._client, [*keys, self._keys.lifecycle], [*head, *fields])
         process, _, code = (reply if isinstance(reply, str) else reply.decode()).partition(" ")
         if process == _AHEAD:
-            raise ValueError(
-                f"the last entry of the stream {self._keys.lifecycle} has a time in the future, "
-                "so somebody who can write to Redis chose it. Let the mirror store what is there, "
-                "then delete the key"
-            )
+            raise ahead(self._keys.lifecycle)
         if not process:
-            raise ValueError(
-                f"the clocks of the worker and of Redis differ by over {CLOCKS_MAY_DIFFER}. Set "
-                "the wrong one (NTP), then repeat the command"
-            )
+            raise clocks_differ()
         return Bound(process == self._process, code)
 
 

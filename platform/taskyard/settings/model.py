@@ -98,6 +98,7 @@ class Settings(BaseModel):
     public_keys: Path | None = None
     signing_key: Path | None = None
     credential_ttl_s: int = Field(default=600, ge=1, le=3600)
+    control_commands: Literal["any", "signed"] = "any"
     require_reason: Literal["compatible", "strict"] = "compatible"
 
     @field_validator("queues", mode="before")

@@ -105,7 +105,7 @@ COMMANDS: Final[Mapping[str, Command | Noun]] = {
         },
     ),
     "whoami": Command(f"{_CLI}.whoami", "Say who you are here, or at every worker."),
-    "sign": Command(f"{_CLI}.sign", "Sign the arguments of an operator task."),
+    "sign": Command(f"{_CLI}.sign", "Sign the arguments of an operator task or a control command."),
     "users": Noun(
         "Give rights to people who sign in through another system.",
         {

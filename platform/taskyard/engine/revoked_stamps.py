@@ -1,0 +1,70 @@
+"""Commands of Celery that end jobs, and the stamps that they have revoked, kept by one worker.
+
+Only a message bears its stamps, so the worker compares each stamped message that it takes. As in
+Celery, a worker that starts later does not know them, and none is kept for over three hours.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from taskyard.access import Action, Identity
+from taskyard.clock import Clock
+
+__all__ = ["MOST_STAMPS", "Revocation", "RevokedStamps"]
+
+MOST_STAMPS: Final = 10_000
+"""The oldest are forgotten first: anyone who can publish can send any number."""
+_KEPT_S: Final = 3 * 3600.0
+
+_Pair = tuple[str, Hashable]
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """A command that ends jobs: its action, its request id, and who sent it.
+
+    `identity` is None for a sender without a credential, whom no bounds limit.
+    """
+
+    verb: Action
+    request_id: str
+    by: str
+    identity: Identity | None = None
+
+
+class RevokedStamps:
+    """Each revoked stamp with the latest command that revoked it."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._found: OrderedDict[_Pair, tuple[float, Revocation]] = OrderedDict()
+
+    def add(self, stamps: Mapping[str, Any], revocation: Revocation) -> None:
+        """Revoke stamps: values by the name of their header, one or a list of them."""
+        until_s = self._clock.monotonic_s() + _KEPT_S
+        for pair in _pairs(stamps):
+            self._found.pop(pair, None)
+            self._found[pair] = (until_s, revocation)
+        while len(self._found) > MOST_STAMPS:
+            self._found.popitem(last=False)
+
+    def find(self, stamps: Mapping[str, Any]) -> Revocation | None:
+        """Return the command that has revoked one of a message's stamps."""
+        now_s = self._clock.monotonic_s()
+        for pair in _pairs(stamps):
+            until_s, revocation = self._found.get(pair, (0.0, None))
+            if until_s > now_s:
+                return revocation
+        return None
+
+
+def _pairs(stamps: Mapping[str, Any]) -> Iterator[_Pair]:
+    """Return each stamp with the name of its header; values that are no stamps are left out."""
+    for name, given in stamps.items():
+        for value in given if isinstance(given, list | tuple | set) else (given,):
+            if isinstance(value, str | int | float):
+                yield name, value
