@@ -20,6 +20,7 @@ from taskyard.access.operator_task_table import REPLAY_TASK
 from taskyard.audit import list_unverified
 from taskyard.broker import connection as broker_connection
 from taskyard.clock import from_us
+from taskyard.control import letters
 from taskyard.control.nonces import bind_nonce
 from taskyard.control.replayed_message import captured
 from taskyard.database.tables import LETTERS, UNVERIFIED
@@ -70,6 +71,28 @@ def test_a_letter_delivered_often_and_in_one_batch_is_one_row(database: Engine) 
     keep(database, delivery, delivery)
     keep(database, delivery)
     assert len(rows(database)) == 1
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_a_made_up_copy_with_another_time_does_not_hide_the_letter(
+    database: Engine, together: bool
+) -> None:
+    letter = make_letter("j")
+    made_up = make_delivery(make_letter("j", last_failure_us=DIED_US + 1, queue="exec", version=9))
+    for batch in (
+        [(make_delivery(letter), made_up)]
+        if together
+        else [
+            (make_delivery(letter),),
+            (made_up,),
+        ]
+    ):
+        keep(database, *batch)
+    keep(database, make_delivery(letter))
+    assert letters.show(database, letter.letter_id)["queue"] == letter.queue
+    (raw,) = [row for row in rows(database) if row["id"] != uuid.UUID(letter.letter_id)]
+    assert "so a client made one of them up" in raw["mirror_error"]
+    assert bytes(raw["raw_envelope"]) == made_up.body
 
 
 def test_a_job_that_dies_in_two_generations_has_two_rows(database: Engine) -> None:

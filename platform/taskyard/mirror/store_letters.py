@@ -42,7 +42,7 @@ def store_letters(
     `clock` gives the time of a message that is neither a dead letter nor has a time of its own.
     `unclear` is a parameter of `store`.
     """
-    items = [read(delivery) for delivery in deliveries]
+    items = _without_second_times(connection, [read(delivery) for delivery in deliveries])
     letters = _latest(item for item in items if isinstance(item, Readable))
     # A job that processes text with NUL fails in thousands; halving would find them one by one.
     clean = [item for item in letters if not holds_nul(item)]
@@ -59,6 +59,39 @@ def store_letters(
     store(connection, nul, Storing(_write_salvaged, ways, _size), unclear=unclear)
     store(connection, junk, _junk_way(now), unclear=unclear)
     count_unread(connection, unread)
+
+
+def _without_second_times(
+    connection: Connection, items: Sequence[Readable | Unreadable]
+) -> list[Readable | Unreadable]:
+    """Return the items; a letter whose id is known with another time becomes unreadable.
+
+    All true copies of a letter have one time. With two rows of one id nobody could show or replay
+    the letter, and whoever can write to the broker could do that to each letter.
+    """
+    ids = {item.id for item in items if isinstance(item, Readable)}
+    if not ids:
+        return list(items)
+    query = select(LETTERS.c.id, LETTERS.c.decided_at).where(LETTERS.c.id.in_(ids))
+    times: dict[uuid.UUID, set[datetime]] = {}
+    for letter_id, decided_at in connection.execute(query):
+        times.setdefault(letter_id, set()).add(decided_at)
+    return [_with_first_time(item, times) for item in items]
+
+
+def _with_first_time(
+    item: Readable | Unreadable, times: dict[uuid.UUID, set[datetime]]
+) -> Readable | Unreadable:
+    if isinstance(item, Unreadable) or item.decided_at in times.setdefault(
+        item.id, {item.decided_at}
+    ):
+        return item
+    known = min(times[item.id])
+    why = (
+        f"the letter {item.id} is stored with the time {known.isoformat()}, and this copy says "
+        f"{item.decided_at.isoformat()}, so a client made one of them up"
+    )
+    return Unreadable(item.delivery, why, is_letter=True)
 
 
 def _size(item: Readable | Unreadable) -> int:
