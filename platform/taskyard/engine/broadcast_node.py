@@ -50,6 +50,10 @@ class BroadcastNode(Node):  # type: ignore[misc]
 
     dispatch_from_message = handle_message
 
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        """Log and drop a message that cannot be decoded; pools of greenlets call this method."""
+        drop_control_message(exc)
+
     def dispatch(
         self,
         method: Any,
