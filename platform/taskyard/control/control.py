@@ -15,7 +15,7 @@ from taskyard.access import Identity
 from taskyard.control.authenticate_operator import identify
 from taskyard.control.forced_result import forced_result
 from taskyard.control.job_snapshot import ReadsRecords
-from taskyard.control.live_verb import WAIT_S, VerbOutcome, answers, request_verb
+from taskyard.control.live_verb import WAIT_S, VerbOutcome, answers, moved_to, request_verb
 from taskyard.control.operator_reasons import Mode
 from taskyard.jobs.states import Event
 from taskyard.records import Records
@@ -163,6 +163,38 @@ class Control:
             self.complete, reason=reason, on_behalf_of=behalf, if_version=version, **facts
         )
         return await asyncio.to_thread(call, job_id)
+
+    def reroute(
+        self,
+        job_id: str,
+        queue: str,
+        *,
+        reason: str | None,
+        on_behalf_of: str | None = None,
+        if_version: int | None = None,
+    ) -> VerbOutcome:
+        """Move a job to another queue, and stop its running attempt as `abort` does.
+
+        The job runs in `queue` when a worker has taken its message from the old one and forwarded
+        it; until then the outcome is `pending`. Raises `InvalidPayload` for a name that no queue
+        can have.
+        """
+        own = partial(moved_to, queue)
+        return self._call(Event.REROUTE, job_id, reason, on_behalf_of, if_version, own)
+
+    async def areroute(
+        self,
+        job_id: str,
+        queue: str,
+        *,
+        reason: str | None,
+        on_behalf_of: str | None = None,
+        if_version: int | None = None,
+    ) -> VerbOutcome:
+        """Move a job as `reroute` does, in a thread."""
+        behalf, version = on_behalf_of, if_version
+        call = partial(self.reroute, reason=reason, on_behalf_of=behalf, if_version=version)
+        return await asyncio.to_thread(call, job_id, queue)
 
     def _call(
         self,

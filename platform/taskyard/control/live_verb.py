@@ -20,7 +20,13 @@ from taskyard.clock import SYSTEM_CLOCK, Clock
 from taskyard.control.await_relay import PENDING, wait_outcome
 from taskyard.control.job_snapshot import JobSeen, ReadsRecords, Source, look_at
 from taskyard.control.operator_reasons import Mode, check_reason
-from taskyard.control.operator_verb import UNKNOWN_QUEUE, MessageRef, VerbCall, audited
+from taskyard.control.operator_verb import (
+    UNKNOWN_QUEUE,
+    MessageRef,
+    VerbCall,
+    audited,
+    check_queue_name,
+)
 from taskyard.errors import InvalidPayload, Refused
 from taskyard.jobs.states import TERMINAL, TRANSITIONS, Event, State
 from taskyard.jobs.verb_refusals import refusal_text
@@ -28,7 +34,17 @@ from taskyard.wire import letter_id
 from taskyard.wire.control_characters import escaped
 from taskyard.wire.stamp_header import LONGEST_ID
 
-__all__ = ["KINDS", "SUMMARY", "WAIT_S", "VerbOutcome", "VerbRequested", "answers", "request_verb"]
+__all__ = [
+    "KINDS",
+    "SUMMARY",
+    "TO_QUEUE",
+    "WAIT_S",
+    "VerbOutcome",
+    "VerbRequested",
+    "answers",
+    "moved_to",
+    "request_verb",
+]
 
 WAIT_S: Final = 2.0
 """How long a verb waits for the relay before it answers `pending`."""
@@ -37,12 +53,15 @@ _ACTIONS: Final[Mapping[Event, Action]] = {
     Event.CANCEL: Action.CANCEL_REQUEST,
     Event.ABORT: Action.ABORT_REQUEST,
     Event.FORCE_COMPLETE: Action.FORCE_COMPLETE,
+    Event.REROUTE: Action.MANUAL_REROUTE,
 }
 KINDS: Final[Mapping[str, Event]] = {event.value: event for event in _ACTIONS}
 """The intents of these verbs, by the kind that the outbox names."""
 
 SUMMARY: Final = "summary"
-"""The argument of a verb that the audit log shows."""
+TO_QUEUE: Final = "to_queue"
+_SHOWN: Final = (SUMMARY, TO_QUEUE)
+"""The arguments of verbs that the audit log shows."""
 
 _NO_ANSWER: Final = (
     "no relay has carried it out yet. It stays requested; if none runs, start one: taskyard relay"
@@ -113,7 +132,7 @@ def request_verb(
         with engine.begin() as connection:
             seen = look_at(connection, records, job_id)
             if message is None or not audit.rows_of(connection, call.request_id):
-                _check(call, seen, event, if_version)
+                _check(call, seen, event, if_version, arguments)
                 _act(connection, call, seen, event, if_version, arguments)
             return VerbRequested(call.request_id, seen)
 
@@ -126,8 +145,16 @@ def _check_id(job_id: str) -> None:
         )
 
 
-def _check(call: VerbCall, seen: JobSeen, event: Event, if_version: int | None) -> None:
-    call.permit_on(seen.queue or UNKNOWN_QUEUE, domain=seen.domain)
+def _check(
+    call: VerbCall,
+    seen: JobSeen,
+    event: Event,
+    if_version: int | None,
+    arguments: Mapping[str, Any],
+) -> None:
+    to_queue = arguments.get(TO_QUEUE)
+    queues = (seen.queue or UNKNOWN_QUEUE, *(() if to_queue is None else (to_queue,)))
+    call.permit_on(*queues, domain=seen.domain)
     if seen.state is State.DEAD_LETTERED and seen.epoch is not None:
         letter = letter_id(seen.job_id, seen.epoch, seen.generation or 0)
         call.dead_letter_id = uuid.UUID(letter)
@@ -137,6 +164,8 @@ def _check(call: VerbCall, seen: JobSeen, event: Event, if_version: int | None) 
     certain = seen.source is Source.RECORD or seen.state in TERMINAL
     if certain and (seen.state, event) not in TRANSITIONS:
         raise Refused(refusal_text(event, seen.job_id, "state", seen.state))
+    if seen.source is Source.RECORD and to_queue == seen.queue:
+        raise Refused(refusal_text(event, seen.job_id, "queue", seen.state))
 
 
 def _act(
@@ -147,7 +176,7 @@ def _act(
     if_version: int | None,
     arguments: Mapping[str, Any],
 ) -> None:
-    shown = {SUMMARY: arguments[SUMMARY]} if SUMMARY in arguments else {}
+    shown = {name: arguments[name] for name in _SHOWN if name in arguments}
     call.write(connection, Outcome.REQUESTED, {**seen.detail(), **shown})
     payload = {
         "epoch": seen.epoch,
@@ -160,6 +189,15 @@ def _act(
     }
     intent = outbox.Intent(call.request_id, event.value, seen.job_id, seen.epoch or 0, payload)
     outbox.put(connection, intent)
+
+
+def moved_to(queue: str) -> Mapping[str, Any]:
+    """Return what the relay needs to move a job to `queue`.
+
+    Raises `InvalidPayload` for a name that no queue can have.
+    """
+    check_queue_name(queue)
+    return {TO_QUEUE: queue}
 
 
 def answers(

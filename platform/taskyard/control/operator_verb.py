@@ -22,14 +22,25 @@ from taskyard.errors import InvalidPayload, NotFound, NotPermitted, Refused
 from taskyard.wire.control_characters import escaped
 from taskyard.wire.redacted_logs import logger
 from taskyard.wire.redaction import mask_tokens
+from taskyard.wire.stamp_header import LONGEST_ID
 
-__all__ = ["UNKNOWN_QUEUE", "MessageRef", "VerbCall", "audited"]
+__all__ = ["UNKNOWN_QUEUE", "MessageRef", "VerbCall", "audited", "check_queue_name"]
 
 log = logger(__name__)
 
 # A dead letter that cannot be read has no queue, so it is outside every bound.
 UNKNOWN_QUEUE: Final = "(unknown)"
 _LONGEST: Final = 2000
+_SHOWN: Final = 60
+
+
+def check_queue_name(name: str) -> None:
+    """Raise `InvalidPayload` for a name that no queue can have, or no table can store."""
+    if not 0 < len(name) <= LONGEST_ID or escaped(name) != name:
+        raise InvalidPayload(
+            f"a queue's name has 1 to {LONGEST_ID} characters and no control characters, got "
+            f"{len(name)} characters: {escaped(name[:_SHOWN])!r}. See: taskyard queues list"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,22 +20,24 @@ from taskyard.control.check_edited_payload import KnownTypes, check_edit
 from taskyard.control.find_letter_id import find_id
 from taskyard.control.letter_status import mark_replayed
 from taskyard.control.operator_reasons import Mode, check_reason
-from taskyard.control.operator_verb import UNKNOWN_QUEUE, MessageRef, VerbCall, audited
+from taskyard.control.operator_verb import (
+    UNKNOWN_QUEUE,
+    MessageRef,
+    VerbCall,
+    audited,
+    check_queue_name,
+)
 from taskyard.control.replay_eligibility import Candidate, check_replayable
 from taskyard.control.replayed_message import Edit, captured, check_identity, edited
 from taskyard.database.tables import AUDIT, LETTERS
-from taskyard.errors import InvalidPayload
 from taskyard.jobs import Category
 from taskyard.jobs.letter_states import LetterStatus
 from taskyard.jobs.replay_by_category import FANOUT
-from taskyard.wire.control_characters import escaped
 from taskyard.wire.decompression import UNPACKED_LIMIT
-from taskyard.wire.stamp_header import LONGEST_ID
 
 __all__ = ["KIND", "ReplayRequested", "replay"]
 
 KIND: Final = "replay"
-_SHOWN: Final = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,8 @@ def replay(
     with audited(engine, call):
         call.permit()
         call.reason = check_reason(reason, require_reason)
-        _check_queue(queue)
+        if queue is not None:
+            check_queue_name(queue)
         with engine.begin() as connection:
             row = _lock(connection, letter_id, call)
             if message is not None and audit.rows_of(connection, call.request_id):
@@ -109,15 +112,6 @@ def _touched(row: Mapping[str, Any], redirect: str | None) -> tuple[str, ...]:
     """Return the queues that the replay uses."""
     own = row["queue"] or UNKNOWN_QUEUE
     return (own,) if redirect is None else (own, redirect)
-
-
-def _check_queue(name: str | None) -> None:
-    """Raise `InvalidPayload` for a name that no queue can have, or no table can store."""
-    if name is not None and (not 0 < len(name) <= LONGEST_ID or escaped(name) != name):
-        raise InvalidPayload(
-            f"a queue's name has 1 to {LONGEST_ID} characters and no control characters, got "
-            f"{len(name)} characters: {escaped(name[:_SHOWN])!r}. See: taskyard queues list"
-        )
 
 
 def _validate(

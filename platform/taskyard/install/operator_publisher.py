@@ -34,6 +34,10 @@ class FleetPublisher:
         self._places = Places(records.client, settings.namespace)
         self._by_layout: dict[Layout, RedisPublisher] = {}
 
+    def is_announced(self, queue: str) -> bool:
+        """Return whether a worker of an installed app reads the queue."""
+        return bool(self._places.of(queue))
+
     def check(self, queue: str) -> None:
         """Raise an error if no worker would read a message to `queue`.
 

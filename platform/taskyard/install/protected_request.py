@@ -64,7 +64,7 @@ class ProtectedRequest(JobRequest):
             state = self._yard.records.read(self.id).state
         except RedisError:
             return True
-        return state in (State.RUNNING, State.RETRYING, State.COMPLETED)
+        return state in (State.RUNNING, State.RETRYING, State.REROUTED, State.COMPLETED)
 
     def reject(self, requeue: bool = False) -> None:
         """Reject the message; a dead letter that is not published yet goes first.

@@ -13,9 +13,9 @@ from typing import Any, Final, assert_never
 from sqlalchemy import Connection
 
 from taskyard.control.letter_status import close_letter
-from taskyard.control.live_verb import KINDS
+from taskyard.control.live_verb import KINDS, TO_QUEUE
 from taskyard.jobs.letter_states import ENDINGS
-from taskyard.jobs.states import Event
+from taskyard.jobs.states import Event, State
 from taskyard.jobs.verb_refusals import refusal_text
 from taskyard.outbox import Intent
 from taskyard.records import (
@@ -36,6 +36,8 @@ __all__ = ["Applied", "Refusal", "Waits", "carry_out"]
 _MOST_TRIES: Final = 12
 # Looks at the worker's answer, after 0.5, 1, 2, 4 and 5 s.
 _MOST_LOOKS: Final = 5
+# A rerouted job's message may wait for days until a worker takes it.
+_LONGEST_MOVE_S: Final = 60.0
 _ATTEMPT: Final[dict[StopAnswer, str]] = {
     StopAnswer.STOPPED: "was stopped",
     StopAnswer.NOT_RUNNING: "had ended already",
@@ -60,12 +62,18 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Waits:
-    """The verb cannot be answered yet; `attempt` if a running attempt must end first."""
+    """The verb cannot be answered yet.
+
+    `attempt` if a running attempt must end first, or the job's message must move: later requests
+    for the job do not wait for this one.
+    """
 
     why: str
     attempt: bool
     first_s: float = 1.0
     """After how many seconds the relay looks first; each later wait is twice as long."""
+    longest_s: float = 5.0
+    """The longest of these waits: how late the end of an attempt may be answered."""
 
 
 def carry_out(
@@ -86,6 +94,8 @@ def carry_out(
                 "cancelled when that attempt ends",
                 attempt=True,
             )
+        case VerbApplied() if event is Event.REROUTE:
+            return _moved(records, intent, answer)
         case VerbApplied():
             return _applied(connection, records, intent, answer)
         case _:
@@ -106,19 +116,46 @@ def _call(
         case Event.FORCE_COMPLETE:
             result = facts["result"].encode()
             return records.verbs.force_complete(target, request, facts["operator"], result)
+        case Event.REROUTE:
+            return records.verbs.reroute(target, request, facts["operator"], facts[TO_QUEUE])
         case _:
             raise ValueError(f"the event {event} is no operator's verb on a live job")
 
 
-def _applied(
-    connection: Connection, records: RecordsPort, intent: Intent, answer: VerbApplied
-) -> Applied | Waits:
-    detail: dict[str, Any] = {
+def _moved(records: RecordsPort, intent: Intent, answer: VerbApplied) -> Applied | Waits:
+    """Return the answer to a reroute, once the job's message is in its new queue."""
+    attempt = _stopped(records, intent, answer)
+    if isinstance(attempt, Waits):
+        return attempt
+    to_queue = intent.payload[TO_QUEUE]
+    if answer.state is State.REROUTED:
+        return Waits(
+            f"its message waits in {intent.payload['queue'] or 'its old queue'}; it moves to "
+            f"{to_queue} when a worker takes it there. Who reads that queue: taskyard queues list",
+            attempt=True,
+            longest_s=_LONGEST_MOVE_S,
+        )
+    if attempt is None:
+        # The attempt was stopped before its message was forwarded; with that the record forgot it.
+        known = records.stops.answer_to(str(intent.id))
+        attempt = None if known is None else _ATTEMPT[known]
+    detail = {**_detail(answer), TO_QUEUE: to_queue}
+    return Applied(detail if attempt is None else {**detail, "attempt": attempt})
+
+
+def _detail(answer: VerbApplied) -> dict[str, Any]:
+    return {
         "state": answer.state.value,
         "epoch": answer.epoch,
         "generation": answer.generation,
         "version": answer.version,
     }
+
+
+def _applied(
+    connection: Connection, records: RecordsPort, intent: Intent, answer: VerbApplied
+) -> Applied | Waits:
+    detail = _detail(answer)
     letter = uuid.UUID(letter_id(intent.job_id, answer.epoch, answer.generation))
     known = close_letter(connection, letter, ENDINGS[answer.state])
     if answer.letter and not known:

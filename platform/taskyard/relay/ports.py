@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Engine
 
 from taskyard.records import (
     CancelRequested,
+    Record,
     Stop,
     StopAnswer,
     VerbApplied,
@@ -68,6 +69,12 @@ class VerbsPort(Protocol):
         """Complete a job now with Celery's encoded result."""
         ...
 
+    def reroute(
+        self, target: VerbTarget, request_id: str, operator: str, to_queue: str
+    ) -> VerbApplied | VerbRefused:
+        """Move a job to another queue."""
+        ...
+
 
 class StopsPort(Protocol):
     """Requests to workers to stop an attempt, and their answers."""
@@ -96,6 +103,10 @@ class RecordsPort(Protocol):
     @property
     def stops(self) -> StopsPort:
         """Requests to stop attempts."""
+        ...
+
+    def read(self, job_id: str) -> Record:
+        """Return the record; state `none` if there is none."""
         ...
 
     def replay(
@@ -132,6 +143,10 @@ class PublisherPort(Protocol):
 
 class QueuesPort(Protocol):
     """Finds queues that the settings do not name."""
+
+    def is_announced(self, queue: str) -> bool:
+        """Return whether a worker of an installed app reads the queue."""
+        ...
 
     def check(self, queue: str) -> None:
         """Raise if no worker would read a message to `queue`.

@@ -31,9 +31,11 @@ from taskyard.errors import (
     TransitionRefused,
     UnknownQueue,
 )
+from taskyard.jobs.states import Event
 from taskyard.outbox import Intent
 from taskyard.relay.carry_out_replay import Replay, open_generation, prepare, publish, reopen_letter
 from taskyard.relay.carry_out_verb import Applied, Refusal, Waits, carry_out
+from taskyard.relay.new_queue import check_new_queue
 from taskyard.relay.ports import GatePort, Opened, PublisherPort, QueuesPort, RecordsPort
 from taskyard.settings import Settings
 from taskyard.wire.lasting_failures import Refusals
@@ -45,8 +47,6 @@ log = logger(__name__)
 
 _IDLE_S: Final = 0.2  # how long an operator's verb may wait for an idle relay
 _LONGEST_WAIT_S: Final = 60
-# How late the end of an attempt may be answered.
-_LONGEST_LOOK_S: Final = 5
 _OUTBOX: Final = "outbox"
 _NOT_AUDITED: Final = "not_audited"
 _REFUSALS: Final = (Refused, TransitionRefused, UnknownQueue)
@@ -151,7 +151,15 @@ class Relay:
 
     def _operate(self, connection: Connection, intent: Intent) -> None:
         try:
+            if self._queues is not None and intent.kind == Event.REROUTE:
+                check_new_queue(self._settings, self._records, self._queues, intent)
             answer = carry_out(connection, self._records, intent)
+        except _REFUSALS as error:
+            self._answer(connection, intent, audit.refused(error), {})
+            return
+        except PublishFailed as error:
+            self._postpone(connection, intent, str(error))
+            return
         except (RedisError, ServerUnreachable, ServerRefused) as error:
             self._postpone(connection, intent, f"the record could not be reached: {error}")
             return
@@ -160,8 +168,8 @@ class Relay:
                 self._answer(connection, intent, Outcome.APPLIED, detail)
             case Refusal(why):
                 self._answer(connection, intent, audit.refused(why), {})
-            case Waits(why, attempt=True, first_s=first_s):
-                wait_s = min(first_s * 2**intent.attempts, _LONGEST_LOOK_S)
+            case Waits(why, attempt=True, first_s=first_s, longest_s=longest_s):
+                wait_s = min(first_s * 2 ** min(intent.attempts, 10), longest_s)
                 outbox.await_attempt(connection, intent, timedelta(seconds=wait_s), why)
             case Waits(why):
                 self._postpone(connection, intent, why)

@@ -61,6 +61,10 @@ COMMANDS: Final[Mapping[str, Command | Noun]] = {
                 f"{_CLI}.jobs.abort",
                 "Abort jobs: one that waits does not begin, a running one is killed.",
             ),
+            "reroute": Command(
+                f"{_CLI}.jobs.reroute",
+                "Move jobs to another queue; a running attempt is killed.",
+            ),
             "complete": Command(
                 f"{_CLI}.jobs.complete", "Complete jobs by hand, with a result for their callers."
             ),

@@ -142,8 +142,8 @@ local DECISION = {'decision', 'decided', 'decided_token', 'decided_holder', 'due
 local LEASE = {'holder', 'process', 'lease_until'}
 -- The operator's request to cancel the attempt that runs, and when it came.
 local CANCEL = {'cancel', 'cancel_at'}
--- The first position from which an operator has moved the job, and the delivery that ran it there.
-local MOVED = {'moved_from', 'moved_holder'}
+-- The first position from which an operator has moved the job, and the attempt that ran it there.
+local MOVED = {'moved_from', 'moved_holder', 'ended_attempt'}
 -- How often the job has put another task in its place, and where the first message of that stood.
 local NESTING = {'nesting', 'nested_generation', 'nested_seq'}
 

@@ -32,12 +32,13 @@ local why = obstacle()
 if why then return refused(why, record) end
 local from, next_message = first_position(), record.next
 local holder = record.holder or record.decided_holder or record.moved_holder
+if record.state == 'running' then record.ended_attempt = 'protected' end
 open_generation(record, num(record.generation) + 1)
 record.queue, record.moved_from, record.moved_holder = to, from, holder
 record.verb, record.published, record.next = request, '1', next_message
 move(job_id, record, 'reroute', now, event_of(record))
 write(KEY_RECORD, record, {'state', 'version', 'epoch', 'generation', 'seq', 'type', 'queue', 'priority',
       'attempts', 'deaths', 'deliveries', 'begins', 'admitted', 'token', 'published', 'next', 'verb',
-      'moved_from', 'moved_holder'})
+      'moved_from', 'moved_holder', 'ended_attempt'})
 redis.call('PERSIST', KEY_RECORD)
 return answer('applied', record, false)
