@@ -24,7 +24,7 @@ from taskyard.access.broadcast_calls import UNVERIFIED, call_of_command
 from taskyard.access.credential import sign
 from taskyard.audit import list_unverified
 from taskyard.client import JobHandle
-from taskyard.database.tables import AUDIT
+from taskyard.database.tables import AUDIT, LETTERS
 from taskyard.database.tables import UNVERIFIED as DENIALS
 from taskyard.errors import JobFailed
 from taskyard.jobs.states import State
@@ -59,16 +59,14 @@ class Scene:
             )
         return dict(flatten_reply(replies))
 
-    def send_raw(self, body: object) -> None:
+    def send_raw(self, body: object, **options: Any) -> None:
         """Send a body that no Celery client sends, to all workers."""
         mailbox = self.harness.yard.app.control.mailbox
         with self.harness.yard.app.connection_for_write() as connection:
             bound = mailbox(connection)
             with bound.producer_or_acquire(channel=connection.default_channel) as producer:
                 exchange = bound.exchange
-                producer.publish(
-                    body, exchange=exchange.name, declare=[exchange], serializer="json", retry=True
-                )
+                producer.publish(body, exchange=exchange.name, declare=[exchange], **options)
 
     def signed(self, command: str, verb: Action, **arguments: Any) -> dict[str, Any]:
         """The arguments with a credential for them."""
@@ -97,6 +95,11 @@ class Scene:
         request, outcome = self.rows()[before:]
         assert (request["outcome"], request["request_id"]) == ("requested", outcome["request_id"])
         return request, outcome
+
+    def letters(self) -> list[str]:
+        """The dead letters that the mirror has stored."""
+        with self.database.connect() as connection:
+            return [str(found) for found in connection.scalars(select(LETTERS.c.id))]
 
     def running(self, do: str = "return", **options: Any) -> JobHandle:
         job = self.harness.act(do, **options)
@@ -277,13 +280,20 @@ def test_a_command_of_a_wrong_form_is_refused_with_an_audit_pair(scene: Scene) -
 
 def test_messages_that_are_no_commands_are_dropped_in_one_line(scene: Scene) -> None:
     marks = [len(worker.log) for worker in scene.workers]
+    before = len(scene.letters())
     for body in ([], "x", {"method": 7}, {"method": "ping", "arguments": [1]}, {"method": "none"}):
-        scene.send_raw(body)
+        scene.send_raw(body, serializer="json")
+    scene.send_raw({"method": "ping"}, serializer="json", headers={"clock": "soon"})
+    scene.send_raw(b"{", content_type="application/json", content_encoding="utf-8")
+    scene.send_raw(b"x", content_type="application/x-python-serialize", content_encoding="binary")
+    packed = {"compression": "application/x-gzip"}
+    scene.send_raw(b"x", content_type="application/json", content_encoding="utf-8", headers=packed)
     replies = scene.send("ping")
     assert len(replies) == len(NAMES)
+    assert len(scene.letters()) == before
     for worker, mark in zip(scene.workers, marks, strict=True):
         log = worker.log[mark:]
-        assert log.count("a control message is dropped") == 4
+        assert log.count("a control message is dropped") == 8, log
         assert "the control command none cannot be called" in log
         assert "Traceback" not in log
         assert "Control command error" not in log
