@@ -48,6 +48,8 @@ class Presence(bootsteps.StartStopStep):  # type: ignore[misc]
 
     def start(self, worker: Any) -> None:
         """Start the thread that writes heartbeats."""
+        # Made before the thread and the main loop share it.
+        worker.app.taskyard.stops.clear()
         self._beats = _Beats(worker)
         self._beats.start()
 

@@ -43,8 +43,6 @@ class WorkerContext:
         self.catalogue = catalogue
         # A seeded generator would give every forked child the same jitter.
         self.rules = Rules(catalogue, random.SystemRandom())
-        # Taken by the thread of the heartbeats, carried out by the main loop.
-        self.stops: deque[Stop] = deque()
 
     @property
     def returns_abandoned(self) -> bool:
@@ -67,6 +65,11 @@ class WorkerContext:
     def refusals(self) -> Refusals:
         """Return the failures of the main process that last, such as a Redis that refuses."""
         return Refusals()
+
+    @cached_property
+    def stops(self) -> deque[Stop]:
+        """Return requests to stop attempts: a thread takes them, the main loop carries them out."""
+        return deque()
 
     @cached_property
     def releases(self) -> Releases:
