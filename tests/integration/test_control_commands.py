@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -68,12 +69,14 @@ class Scene:
                 exchange = bound.exchange
                 producer.publish(body, exchange=exchange.name, declare=[exchange], **options)
 
-    def signed(self, command: str, verb: Action, **arguments: Any) -> dict[str, Any]:
-        """The arguments with a credential for them."""
+    def signed(
+        self, command: str, verb: Action, queues: frozenset[str] | None = None, **arguments: Any
+    ) -> dict[str, Any]:
+        """The arguments with a credential for them, of the operator within `queues`."""
         call = call_of_command(self.settings.namespace, verb, command, arguments)
         credential = sign(
             self.keeper.key,
-            self.keeper.identity,
+            replace(self.keeper.identity, queues=queues),
             call,
             now=datetime.now(UTC),
             life=timedelta(minutes=10),
@@ -341,6 +344,22 @@ def test_a_credential_for_other_arguments_or_of_a_lower_role_is_denied(scene: Sc
     assert job.state() is State.RUNNING
     scene.send("revoke", task_id=job.job_id)
     scene.harness.await_end(job)
+
+
+def test_a_signer_bound_to_queues_binds_no_queue_to_the_messages_of_another(scene: Scene) -> None:
+    own, plan = "own-" + uuid.uuid4().hex[:8], scene.settings.broker_name("plan")
+
+    def ask(**arguments: Any) -> dict[str, Any]:
+        verb, bound = Action.FLOWER_ADD_CONSUMER, frozenset({own})
+        signed = scene.signed("add_consumer", verb, bound, **arguments)
+        return scene.send("add_consumer", **signed)
+
+    for more in ({"exchange": plan}, {"routing_key": plan}, {"bindings": [{"exchange": plan}]}):
+        replies = ask(queue=own, **more)
+        assert {reply["denied"] for reply in replies.values()} == {"not_permitted"}
+    assert {reply["denied"] for reply in ask(queue=plan).values()} == {"not_permitted"}
+    assert all("ok" in reply for reply in ask(queue=own, exchange=None).values())
+    scene.send("cancel_consumer", queue=own)
 
 
 def test_a_fleet_that_takes_signed_commands_alone_denies_the_others(

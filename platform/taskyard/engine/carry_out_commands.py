@@ -161,8 +161,17 @@ class _Carrying:
             return
         who.permit(verb)
         if verb in _AT_ONE_QUEUE:
-            queue = str(self._received.arguments.get("queue", ""))
+            arguments = self._received.arguments
+            queue = str(arguments.get("queue", ""))
             who.permit_on(verb, queues=[queue], domain=None)
+            if who.queues is not None and any(
+                value for name, value in arguments.items() if name != "queue"
+            ):
+                # An exchange or a key may bind the queue to the messages of another one.
+                raise NotPermitted(
+                    f"{who.subject} is bound to queues and may give only the argument 'queue' to "
+                    f"{self._received.name}, got: {', '.join(sorted(arguments))[:200]}"
+                )
 
     def _run(self, run: RunAsCelery, opened: Opened) -> Any:
         """Do what Celery does; a copy of a signed command is done once."""
