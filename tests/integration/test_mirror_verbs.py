@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 import redis
@@ -20,12 +22,12 @@ from sqlalchemy.event import listen, remove
 from support.signing import Keeper
 from taskyard.access import RIGHTS, Action, Role
 from taskyard.access.actions import Scope
-from taskyard.access.broadcast_calls import WHOAMI, call_of_broadcast
+from taskyard.access.broadcast_calls import WHOAMI, call_of_broadcast, request_id_of_command
 from taskyard.access.credential import sign
 from taskyard.access.key_ring import KeyRing
 from taskyard.access.operator_roles import Right
 from taskyard.access.verify_credential import LONGEST_CREDENTIAL, Verifier
-from taskyard.audit import list_unverified
+from taskyard.audit import list_unverified, rows_of
 from taskyard.clock import SYSTEM_CLOCK, Clock, SystemClock, to_us
 from taskyard.database.tables import AUDIT, REJECTS, UNVERIFIED
 from taskyard.engine.count_denied_broadcasts import AT_ONCE, DeniedBroadcasts
@@ -34,6 +36,7 @@ from taskyard.mirror import audit_worker_verbs
 from taskyard.mirror.audit_worker_verbs import is_verb, store_verbs
 from taskyard.mirror.batch_feeds import EventFeed
 from taskyard.mirror.lifecycle_stream import LifecycleStream, StreamEntry
+from taskyard.records.command_events import LONGEST_JOBS, CommandEvent
 from taskyard.records.denied_broadcasts import WINDOW_S, DeniedKind, DeniedReport, DeniedReports
 from taskyard.records.verb_events import Bound, VerbEvent, VerbEvents, announced
 from taskyard.settings import Settings
@@ -465,3 +468,34 @@ def test_an_entry_with_a_time_in_the_future_leaves_no_verb_unaudited(stage: Stag
     assert "subject" in stage.worker().whoami(WORKER, credential)
     stage.stored()
     assert len(stage.rows(credential)) == 1
+
+
+@pytest.mark.parametrize(
+    ("jobs", "stored"),
+    [
+        (json.dumps({"a": "x" * 100}), {"a": "x" * 100}),
+        (json.dumps({"a": "x" * 10_000}), {"characters": 10_009, "sha256": ANY}),
+        (json.dumps({"a": "x" * LONGEST_JOBS}), None),
+    ],
+)
+def test_an_entry_without_a_credential_fills_no_row_of_the_audit_log(
+    stage: Stage, jobs: str, stored: object
+) -> None:
+    broadcast = secrets.token_hex(32)
+    event = CommandEvent(
+        Action.CANCEL_REQUEST,
+        WORKER,
+        to_us(datetime.now(UTC)),
+        "revoke",
+        broadcast,
+        json.dumps({"task_id": "x"}),
+        outcome="applied",
+        jobs=jobs,
+    )
+    stage.client.xadd(stage.key, event.fields())
+    stage.stored()
+    request_id = request_id_of_command(broadcast, signed=False)
+    with stage.database.connect() as connection:
+        found = [row["detail"]["jobs"] for row in rows_of(connection, request_id)]
+    assert found == ([] if stored is None else [stored])
+    assert stage.counts() == ({"malformed": 1} if stored is None else {})

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from datetime import datetime, timedelta
+from hashlib import sha256
 from typing import Any, Final
 
 from sqlalchemy import Connection, func, select, text
@@ -23,7 +24,7 @@ from taskyard.database.tables import AUDIT
 from taskyard.engine.control_commands import verb_of
 from taskyard.errors import CredentialRefused, NotPermitted
 from taskyard.mirror.entry_faults import fault_of_entry
-from taskyard.records.command_events import CommandEvent
+from taskyard.records.command_events import LONGEST_JOBS, CommandEvent
 from taskyard.wire.lossless_json import pack
 from taskyard.wire.stamp_header import usable_id
 
@@ -31,6 +32,8 @@ __all__ = ["MOST_UNVERIFIED_A_MINUTE", "store_command"]
 
 MOST_UNVERIFIED_A_MINUTE: Final = 100
 """So many commands without a credential have rows; each has two, and none is ever removed."""
+_LONGEST_UNVERIFIED: Final = 4_096
+"""Longer arguments and lists of jobs of such a command have only their hash in a row."""
 _TOO_MANY: Final = "too_many_commands"
 _NOT_PERMITTED: Final = "not_permitted"
 _WRONG_OUTCOME: Final = "wrong_outcome"
@@ -79,7 +82,7 @@ def _store_unverified(connection: Connection, event: CommandEvent) -> str | None
         reason="",
         outcome=_outcome(event),
         target_request_id=_target(event),
-        detail=_detail(event),
+        detail=_detail(event, _LONGEST_UNVERIFIED),
     )
     _write_once(connection, entry, rows)
     return None
@@ -116,7 +119,7 @@ def _store_signed(
         reason="",
         outcome=_outcome(event),
         target_request_id=_target(event),
-        detail={**_detail(event), "nonce": nonce},
+        detail={**_detail(event, LONGEST_JOBS), "nonce": nonce},
     )
     _write_once(connection, entry, audit.rows_of(connection, request_id))
     return None
@@ -137,12 +140,20 @@ def _outcome(event: CommandEvent) -> str:
     return audit.refused(event.outcome.removeprefix("refused: "))
 
 
-def _detail(event: CommandEvent) -> dict[str, Any]:
+def _detail(event: CommandEvent, limit: int) -> dict[str, Any]:
     """Return the facts: the arguments with the request, the jobs with the outcome."""
     detail = {"worker": event.worker, "at": event.at.isoformat(), "command": event.command}
     if not event.outcome:
-        return {**detail, "arguments": pack(event.given)}
-    return {**detail, "jobs": pack(json.loads(event.jobs or "{}"))}
+        return {**detail, "arguments": _within(limit, event.arguments)}
+    return {**detail, "jobs": _within(limit, event.jobs or "{}")}
+
+
+def _within(limit: int, text: str) -> Any:
+    """Return the JSON value of `text`, or size and hash of a text that is too long for a row."""
+    if len(text) <= limit:
+        return pack(json.loads(text))
+    digest = sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return {"characters": len(text), "sha256": digest}
 
 
 def _target(event: CommandEvent) -> str | None:

@@ -29,12 +29,21 @@ from taskyard.records.verb_events import (
 )
 from taskyard.store import Argument, Script
 
-__all__ = ["COMMAND_FIELD", "LONGEST_ARGUMENTS", "CommandEvent", "CommandEvents", "Opened"]
+__all__ = [
+    "COMMAND_FIELD",
+    "LONGEST_ARGUMENTS",
+    "LONGEST_JOBS",
+    "CommandEvent",
+    "CommandEvents",
+    "Opened",
+]
 
 COMMAND_FIELD: Final = b"command"
 """Entries of verbs with this field are control commands of Celery."""
 LONGEST_ARGUMENTS: Final = 65_536
 """The arguments of an audited command have at most so many characters as JSON."""
+LONGEST_JOBS: Final = 1_048_576
+"""The outcomes of the jobs of a command have at most so many characters as JSON."""
 _LONGEST_OUTCOME: Final = 2_000
 # Longer than a receiver takes a credential, so that a copy of a signed command finds the first.
 _KEPT_MS: Final = 2 * 3600 * 1000
@@ -140,6 +149,11 @@ class CommandEvent:
             raise ValueError(
                 f"the arguments have {len(self.arguments)} characters, expected at most "
                 f"{LONGEST_ARGUMENTS}. Send the command for fewer jobs at once"
+            )
+        if len(self.jobs) > LONGEST_JOBS:
+            raise ValueError(
+                f"the outcomes of the jobs have {len(self.jobs)} characters, expected at most "
+                f"{LONGEST_JOBS}. Send the command for fewer jobs at once"
             )
         _check_object("arguments", self.arguments)
         _check_object("jobs", self.jobs or "{}")
