@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -148,3 +149,58 @@ def test_a_command_that_changes_a_worker_is_one_audit_pair(shop: Shop) -> None:
     shop.send("rate_limit", task_name="legacy.add", rate_limit="1000/s")
     request, outcome = shop.pair(before)
     assert (request["action_type"], outcome["outcome"]) == ("flower_set_rate_limit", "applied")
+
+
+# -- other modes and pools ---------------------------------------------------------------------
+
+
+def test_an_app_that_is_only_observed_revokes_as_celery_does_and_is_audited(
+    servers: Servers, database: Engine, database_url: str, tmp_path: Path
+) -> None:
+    with (
+        legacy_on("redis", servers, tmp_path, "observe") as app,
+        app.producer() as tasks,
+        mirroring(app.settings, database_url),
+    ):
+        app.worker()
+        shop, gate = Shop(app, tasks, database), uuid.uuid4().hex
+        held = [tasks.gated.delay(gate) for _ in range(2)]
+        for one in held:
+            app.await_notes(f"{one.id}:runs", 1)
+        before, waiting = len(shop.rows()), tasks.once.delay()
+        waiting.revoke()
+        request, outcome = shop.pair(before)
+        assert (request["target_request_id"], outcome["outcome"]) == (waiting.id, "applied")
+        held[0].revoke(terminate=True, signal="SIGKILL")
+        eventually(lambda: held[0].state == "REVOKED", "Celery's own end", why=app.logs)
+        app.open_gate(gate)
+        with pytest.raises(TaskRevokedError):
+            waiting.get(timeout=SOON_S)
+        assert app.notes(f"{waiting.id}:runs") == []
+
+
+def test_a_pool_of_greenlets_drops_what_is_no_command(servers: Servers, tmp_path: Path) -> None:
+    with legacy_on("redis", servers, tmp_path) as app, app.producer() as tasks:
+        worker = app.worker("green", None, "-P", "gevent")
+        worker.await_log("pidbox: Connected")
+        control = tasks.gated.app.control
+        with tasks.gated.app.connection_for_write() as connection:
+            bound = control.mailbox(connection)
+            with bound.producer_or_acquire(channel=connection.default_channel) as producer:
+                options = {"exchange": bound.exchange.name, "declare": [bound.exchange]}
+                producer.publish([], serializer="json", **options)
+                kind = {"content_type": "application/json", "content_encoding": "utf-8"}
+                producer.publish(b"{", **kind, **options)
+            # Apps without a namespace share their broadcasts with all others of a broker.
+            [reply] = control.broadcast(
+                "ping",
+                pattern=f"green-{app.prefix}@*",
+                matcher="glob",
+                reply=True,
+                limit=1,
+                timeout=10,
+                connection=connection,
+            )
+        assert list(reply.values()) == [{"ok": "pong"}]
+        assert worker.log.count("a control message is dropped") == 2
+        assert "Traceback" not in worker.log

@@ -138,7 +138,7 @@ class ServerHarness:
         job_id = job.job_id if isinstance(job, JobHandle) else job
         entries = self.redis.xrange(f"{self.settings.namespace}:lifecycle")
         found = [{k.decode(): v.decode() for k, v in fields.items()} for _, fields in entries]
-        return [event for event in found if job_id is None or event["job"] == job_id]
+        return [event for event in found if job_id is None or event.get("job") == job_id]
 
     def event_names(self, job: JobHandle | str) -> list[str]:
         """The names of a job's events, in order; fails unless its versions are complete."""

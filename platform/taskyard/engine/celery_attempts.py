@@ -220,5 +220,5 @@ def _copied(requests: Any) -> list[Any]:
 
 def held_requests() -> dict[str, Any]:
     """Return the requests that this worker holds, by the job's id: running, reserved, scheduled."""
-    held = (*worker_state.scheduled_requests, *worker_state.reserved_requests)
-    return {request.id: request for request in held}
+    scheduled, reserved = worker_state.scheduled_requests, worker_state.reserved_requests
+    return {request.id: request for request in (*_copied(scheduled), *_copied(reserved))}

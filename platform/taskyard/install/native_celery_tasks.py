@@ -14,6 +14,7 @@ from taskyard.deadletters import LetterBox
 from taskyard.engine.lease_releases import Releases
 from taskyard.engine.pool_process_memory import ProcessMemory
 from taskyard.engine.ports import WorkerPorts
+from taskyard.engine.revoked_stamps import RevokedStamps
 from taskyard.engine.worker_context import WorkerContext
 from taskyard.install.adopt_task import protect
 from taskyard.install.attempt_pipeline import TaskRunner
@@ -70,6 +71,11 @@ class CeleryTasksContext(WorkerContext):
     def refusals(self) -> Refusals:
         """Return the worker's lasting failures."""
         return self._worker.refusals
+
+    @property
+    def revoked_stamps(self) -> RevokedStamps:
+        """Return the stamps that a control command has revoked at the worker."""
+        return self._worker.revoked_stamps
 
     @property
     def memory(self) -> ProcessMemory:
