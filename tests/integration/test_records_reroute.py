@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -25,6 +27,7 @@ from taskyard.records import (
     VerbRefused,
     VerbTarget,
 )
+from taskyard.records.script_replies import Finished
 from taskyard.settings import Settings
 from taskyard.wire import Stamp
 
@@ -308,6 +311,61 @@ def test_a_reroute_says_which_attempt_ran_and_keeps_the_record_without_an_end(
     event = {name.decode(): value.decode() for name, value in entries[-1][1].items()}
     assert (event["event"], event["queue"], event["by"]) == ("reroute", "exec", "ops")
     assert event["generation"] == "1"
+
+
+def test_of_an_operator_who_moves_a_job_and_its_worker_that_finishes_it_one_wins(
+    harness: Harness,
+) -> None:
+    ids = [f"job-{number}" for number in range(16)]
+    runs = [_running(harness.records, job_id) for job_id in ids]
+    barrier = threading.Barrier(32)
+
+    def move(job_id: str) -> VerbApplied | VerbRefused:
+        barrier.wait()
+        return harness.records.verbs.reroute(VerbTarget(job_id, generation=0), job_id, "o", "exec")
+
+    def finish(job_id: str, run: Run) -> Any:
+        barrier.wait()
+        place = {"epoch": run.epoch, "generation": run.generation, "seq": run.seq}
+        return harness.records.finish(job_id, Decision.COMPLETED, token=run.token, **place)
+
+    with ThreadPoolExecutor(32) as pool:
+        finished = [pool.submit(finish, *one) for one in zip(ids, runs, strict=True)]
+        moved = [pool.submit(move, job_id) for job_id in ids]
+    for job_id, done, move_ in zip(ids, finished, moved, strict=True):
+        answer, state = move_.result(), harness.records.read(job_id).state
+        if isinstance(done.result(), Finished):
+            assert isinstance(answer, VerbRefused)
+            assert (answer.why, state) == ("state", State.COMPLETED)
+        else:
+            assert isinstance(answer, VerbApplied)
+            assert done.result() == Forward("exec", answer.epoch, 1, 0)
+            assert state is State.REROUTED
+
+
+def test_of_many_operators_who_saw_the_same_job_one_moves_it(harness: Harness) -> None:
+    harness.run(harness.admit())
+    barrier = threading.Barrier(32)
+
+    def move(number: int) -> VerbApplied | VerbRefused:
+        target = VerbTarget(JOB, generation=0)
+        barrier.wait()
+        return harness.records.verbs.reroute(target, f"r{number}", "o", f"queue-{number}")
+
+    with ThreadPoolExecutor(32) as pool:
+        answers = list(pool.map(move, range(32)))
+    winners = [n for n, one in enumerate(answers) if isinstance(one, VerbApplied)]
+    assert [harness.fields["queue"]] == [f"queue-{number}" for number in winners]
+    assert {one.why for one in answers if isinstance(one, VerbRefused)} == {"generation"}
+    assert harness.events().count("reroute") == 1
+
+
+def _running(records: Records, job_id: str) -> Run:
+    admitted = records.admit(job_id, job_type="plan", queue="plan", priority=3, unique_for_s=0)
+    place = {"job_type": "plan", "queue": "plan", "worker": "w", "process": "p"}
+    run = records.begin(job_id, Stamp(admitted.epoch), holder=job_id, **place)
+    assert isinstance(run, Run)
+    return run
 
 
 def _why(answer: VerbApplied | VerbRefused) -> str:
