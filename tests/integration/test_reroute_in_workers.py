@@ -100,9 +100,15 @@ def test_a_running_attempt_is_killed_and_the_job_runs_again_in_its_new_queue(
     assert names == ["admit", "begin", "reroute", "requeue", "begin", "complete"]
 
 
-def test_a_message_in_a_queue_without_workers_moves_when_one_comes(scene: Scene) -> None:
+def test_a_message_in_a_queue_without_workers_moves_when_one_comes_or_the_relay_fetches_it(
+    scene: Scene,
+) -> None:
     job = scene.harness.act(job_type="locator_act", value=8)
     outcome = reroute(scene, job, "exec")
+    if not scene.settings.need_broker_url().startswith("amqp"):
+        assert outcome.outcome == "applied"
+        assert (job.result(SOON_S), scene.harness.runs(job)) == (8, 1)
+        return
     assert outcome.outcome == "pending"
     assert outcome.why.startswith("its message waits in locator; it moves to exec when a worker")
     assert job.state() is State.REROUTED
@@ -118,10 +124,13 @@ def test_a_rerouted_job_is_rerouted_again_and_the_first_request_hears_that(scene
     first = reroute(scene, job, "locator")
     second = reroute(scene, job, "plan")
     assert last(scene, second)["outcome"] == "applied"
-    assert last(scene, first)["outcome"].startswith(
-        f"refused: job {job.job_id} was not rerouted, because it is not the job that was asked "
-        "for: it was replayed or rerouted meanwhile"
-    )
+    if scene.settings.need_broker_url().startswith("amqp"):
+        assert last(scene, first)["outcome"].startswith(
+            f"refused: job {job.job_id} was not rerouted, because it is not the job that was asked "
+            "for: it was replayed or rerouted meanwhile"
+        )
+    else:
+        assert last(scene, first)["outcome"] == "applied", "the relay fetched its message"
     assert (job.result(SOON_S), job.record().queue) == (9, "plan")
 
 

@@ -5,15 +5,22 @@ The workers of an installed app announce the keys of its queues.
 
 from __future__ import annotations
 
+import json
+import uuid
 from collections.abc import Iterable
+from dataclasses import replace
 
 from redis.exceptions import RedisError
 
-from taskyard.broker import Publisher, RedisPublisher, make_publisher
+from taskyard.broker import Publisher, RedisPublisher, make_publisher, own_layout
+from taskyard.broker.queue_name_and_priority import queue_name
+from taskyard.broker.queued_messages import Document, Position, QueuedMessages
 from taskyard.broker.redis_keys import PLAIN, Layout
+from taskyard.broker.republished_headers import restamped
 from taskyard.errors import PublishFailed, Refused
 from taskyard.install.app_queues import RABBIT, Place, Places, find_mark
 from taskyard.install.app_redis_publisher import AppRedisPublisher
+from taskyard.queues import broker_priority, fitting_priority
 from taskyard.records import Records
 from taskyard.settings import Settings
 from taskyard.wire.letter_envelope import RawMessage
@@ -31,6 +38,7 @@ class FleetPublisher:
     def __init__(self, settings: Settings, records: Records) -> None:
         self._settings = settings
         self._own = make_publisher(settings, records.now_us)
+        self._now_us = records.now_us
         self._places = Places(records.client, settings.namespace)
         self._by_layout: dict[Layout, RedisPublisher] = {}
 
@@ -77,6 +85,62 @@ class FleetPublisher:
             message, queue=queue, priority=priority, job_id=job_id, stamp=stamp, due_us=due_us
         )
 
+    def fetch(
+        self,
+        job_id: str,
+        *,
+        old: str,
+        new: str,
+        first: Position,
+        stamp: Stamp,
+        priority: int | None,
+    ) -> bool:
+        """Move a job's waiting message from queue `old` to `new`; return whether it was found.
+
+        Only at Redis, and only near the end of the queue that is served next, or in the delay
+        store, where it keeps its due time. `first` is the first position that the message may
+        have; `stamp` is its new one. Raises redis-py's errors.
+        """
+        if not isinstance(self._own, RedisPublisher):
+            return False
+        publisher = self._own
+        layout, name = self._layout(new), queue_name(self._settings, new)
+        sent_us = self._now_us()
+
+        def moved(document: Document) -> tuple[str, str]:
+            old_stamp = Stamp.read(document["headers"])
+            own = replace(
+                stamp, sent_us=sent_us, policy=None if old_stamp is None else old_stamp.policy
+            )
+            step = self._step(new, priority, document)
+            properties = {
+                **document["properties"],
+                "priority": step if new in self._settings.queues else _priority_of(document),
+                "delivery_info": {"exchange": "", "routing_key": name},
+                "delivery_tag": str(uuid.uuid4()),
+            }
+            headers = restamped(document["headers"], own, ("eta",))
+            text = json.dumps({**document, "headers": headers, "properties": properties})
+            return layout.key(name, step), text
+
+        lists = self._layout(old).keys(queue_name(self._settings, old))
+        before = (stamp.epoch, stamp.generation, stamp.seq)
+        queued = QueuedMessages(publisher.client, publisher.delay_store)
+        return queued.move(job_id, lists, first, before, moved)
+
+    def _layout(self, queue: str) -> Layout:
+        if queue in self._settings.queues:
+            return own_layout(self._settings)
+        place = self._place(queue)
+        return PLAIN if place is None else place.layout
+
+    def _step(self, queue: str, priority: int | None, document: Document) -> int:
+        known = self._settings.queues.get(queue)
+        if known is None:
+            return self._layout(queue).step(_priority_of(document))
+        wanted = fitting_priority(priority, known)
+        return broker_priority(known, known.default_priority if wanted is None else wanted)
+
     def close(self) -> None:
         """Close the connection to the broker."""
         self._own.close()
@@ -118,3 +182,8 @@ class FleetPublisher:
         if isinstance(self._own, RedisPublisher):
             return find_mark(self._own.client, self._settings.namespace)
         return RABBIT
+
+
+def _priority_of(document: Document) -> int:
+    value = document["properties"].get("priority")
+    return value if isinstance(value, int) and value > 0 else 0

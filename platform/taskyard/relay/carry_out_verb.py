@@ -27,8 +27,9 @@ from taskyard.records import (
     VerbRefused,
     VerbTarget,
 )
-from taskyard.relay.ports import RecordsPort, StopsPort
-from taskyard.wire import letter_id
+from taskyard.relay.new_queue import fetch_message
+from taskyard.relay.ports import QueuesPort, RecordsPort, StopsPort
+from taskyard.wire import Stamp, letter_id
 
 __all__ = ["Applied", "Refusal", "Waits", "carry_out"]
 
@@ -77,11 +78,14 @@ class Waits:
 
 
 def carry_out(
-    connection: Connection, records: RecordsPort, intent: Intent
+    connection: Connection,
+    records: RecordsPort,
+    intent: Intent,
+    queues: QueuesPort | None = None,
 ) -> Applied | Refusal | Waits:
     """Carry out the verb, or see what became of it; a repeat gets the first answer.
 
-    Raises redis-py's errors.
+    Without `queues` the message of a moved job is left to the workers. Raises redis-py's errors.
     """
     event = KINDS[intent.kind]
     answer = _call(records, event, intent)
@@ -95,7 +99,7 @@ def carry_out(
                 attempt=True,
             )
         case VerbApplied() if event is Event.REROUTE:
-            return _moved(records, intent, answer)
+            return _moved(records, queues, intent, answer)
         case VerbApplied():
             return _applied(connection, records, intent, answer)
         case _:
@@ -122,13 +126,23 @@ def _call(
             raise ValueError(f"the event {event} is no operator's verb on a live job")
 
 
-def _moved(records: RecordsPort, intent: Intent, answer: VerbApplied) -> Applied | Waits:
+def _moved(
+    records: RecordsPort, queues: QueuesPort | None, intent: Intent, answer: VerbApplied
+) -> Applied | Waits:
     """Return the answer to a reroute, once the job's message is in its new queue."""
     attempt = _stopped(records, intent, answer)
     if isinstance(attempt, Waits):
         return attempt
     to_queue = intent.payload[TO_QUEUE]
-    if answer.state is State.REROUTED:
+    stamp = Stamp(answer.epoch, answer.generation)
+    fetched = (
+        answer.state is State.REROUTED
+        and queues is not None
+        # Once, or many waiting reroutes would search the same queue again and again.
+        and intent.attempts == 0
+        and fetch_message(records, queues, intent, stamp)
+    )
+    if answer.state is State.REROUTED and not fetched:
         return Waits(
             f"its message waits in {intent.payload['queue'] or 'its old queue'}; it moves to "
             f"{to_queue} when a worker takes it there. Who reads that queue: taskyard queues list",
@@ -140,6 +154,8 @@ def _moved(records: RecordsPort, intent: Intent, answer: VerbApplied) -> Applied
         known = records.stops.answer_to(str(intent.id))
         attempt = None if known is None else _ATTEMPT[known]
     detail = {**_detail(answer), TO_QUEUE: to_queue}
+    if fetched:
+        detail["state"] = State.ACCEPTED.value
     return Applied(detail if attempt is None else {**detail, "attempt": attempt})
 
 

@@ -109,6 +109,10 @@ class RecordsPort(Protocol):
         """Return the record; state `none` if there is none."""
         ...
 
+    def requeued(self, job_id: str, epoch: int, generation: int) -> bool:
+        """Note that the message of a rerouted job is in its new queue."""
+        ...
+
     def replay(
         self,
         *,
@@ -143,6 +147,19 @@ class PublisherPort(Protocol):
 
 class QueuesPort(Protocol):
     """Finds queues that the settings do not name."""
+
+    def fetch(
+        self,
+        job_id: str,
+        *,
+        old: str,
+        new: str,
+        first: tuple[int, int, int],
+        stamp: Stamp,
+        priority: int | None,
+    ) -> bool:
+        """Move a waiting message from queue `old` to `new`, if a short search finds it."""
+        ...
 
     def is_announced(self, queue: str) -> bool:
         """Return whether a worker of an installed app reads the queue."""
