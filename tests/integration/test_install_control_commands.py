@@ -136,6 +136,39 @@ def test_a_running_protected_task_is_aborted(shop: Shop) -> None:
     eventually(lambda: result.state == "REVOKED", "the app told of it", why=shop.app.logs)
 
 
+def test_a_revoked_stamp_ends_protected_tasks_by_their_records_and_others_as_celery_does(
+    shop: Shop, busy: str
+) -> None:
+    before, wave = len(shop.rows()), uuid.uuid4().hex
+    stamps = {"stamped_headers": ["wave"], "stamps": {"wave": [wave]}}
+    early = shop.tasks.once.apply_async(headers=stamps)
+    shop.send("revoke_by_stamped_headers", headers={"wave": [wave]})
+    late = shop.tasks.once.apply_async(headers=stamps)
+    watched = shop.tasks.watched.apply_async(headers=stamps)
+    plain = shop.tasks.once.delay()
+    _, outcome = shop.pair(before)
+    assert outcome["outcome"] == "applied"
+    shop.app.open_gate(busy, 2 * len(NAMES))
+    assert plain.get(timeout=SOON_S) == 1
+    for result in (early, late, watched):
+        with pytest.raises(TaskRevokedError):
+            result.get(timeout=SOON_S)
+        assert shop.app.notes(f"{result.id}:runs") == []
+    assert {shop.app.record(result.id)["state"] for result in (early, late)} == {"cancelled"}
+
+
+def test_a_running_protected_task_with_a_revoked_stamp_is_aborted(shop: Shop) -> None:
+    before, wave = len(shop.rows()), uuid.uuid4().hex
+    stamps = {"stamped_headers": ["wave"], "stamps": {"wave": [wave]}}
+    result = shop.tasks.gated.apply_async(("never-opened",), headers=stamps)
+    shop.app.await_notes(f"{result.id}:runs", 1)
+    shop.send("revoke_by_stamped_headers", headers={"wave": [wave]}, terminate=True)
+    shop.app.await_state(result.id, "aborted")
+    eventually(lambda: result.state == "REVOKED", "the app told of it", why=shop.app.logs)
+    request, outcome = shop.pair(before)
+    assert (request["action_type"], outcome["outcome"]) == ("abort_request", "applied")
+
+
 def test_what_a_starting_worker_is_told_of_revoked_ids_stops_no_protected_task(shop: Shop) -> None:
     task_id, other = str(uuid.uuid4()), str(uuid.uuid4())
     shop.send("hello", from_node="stranger@host", revoked={task_id: 0.0, other: 0.0})

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from taskyard.engine.celery_attempts import held_requests
+from taskyard.engine.request import JobRequest
 from taskyard.engine.revoke_jobs import (
     DENIED,
     JobOutcome,
@@ -99,14 +100,29 @@ def _by_ids(
             left.append(job_id)
             continue
         mine = held.get(job_id)
-        job_type = "" if context.only_jobs else look_at(context, job_id, mine).job_type
-        if not context.only_jobs and not (job_type and context.owns(job_type)):
+        ours, celerys = _whose(context, job_id, mine)
+        if celerys:
             left.append(job_id)
-        if context.owns(job_type) and not done:
+        if ours and not done:
             found.jobs[job_id] = revoke_job(context, revocation, job_id, mine)
     if left:
         found.celery = run({**arguments, "task_id": left})
     return found
+
+
+def _whose(context: WorkerContext, job_id: str, held: Any) -> tuple[bool, bool]:
+    """Return whether an id may be a job of ours, and whether it may be another task's.
+
+    `held` is the request with this id. A worker may also hold an observed copy of a protected task,
+    from a fanout exchange.
+    """
+    if context.only_jobs:
+        return True, False
+    if held is not None and not isinstance(held, JobRequest):
+        return False, True
+    job_type = look_at(context, job_id, held).job_type
+    ours = context.owns(job_type)
+    return ours, not (job_type and ours)
 
 
 def _by_stamps(
@@ -118,7 +134,7 @@ def _by_stamps(
     )
     context.revoked_stamps.add(stamps, revocation)
     for job_id, request in held_requests().items():
-        if context.owns(str(request.type)) and context.revoked_stamps.find(request.stamps):
+        if isinstance(request, JobRequest) and context.revoked_stamps.find(request.stamps):
             found.jobs[job_id] = revoke_job(context, revocation, job_id, request)
     if not context.only_jobs:
         found.celery = run(arguments)
