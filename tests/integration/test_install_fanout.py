@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -115,3 +116,27 @@ def test_operators_are_shown_no_queue_of_copies(app: Legacy) -> None:
     assert (
         f"of the fanout exchange {app.prefix}.everywhere are only observed" in app.processes[0].log
     )
+
+
+def test_copies_that_celery_revokes_do_not_run(app: Legacy, tasks: Any) -> None:
+    gate = uuid.uuid4().hex
+    held = [tasks.gated.delay(gate) for _ in WORKERS]
+    for one in held:
+        app.await_notes(f"{one.id}:runs", 1)
+    revoked = to_everyone(app, tasks)
+    with tasks.gated.app.connection_for_write() as connection:
+        replies = tasks.gated.app.control.broadcast(
+            "revoke",
+            {"task_id": revoked.id},
+            pattern=f"*-{app.prefix}@*",
+            matcher="glob",
+            reply=True,
+            limit=len(WORKERS),
+            timeout=5,
+            connection=connection,
+        )
+    assert len(replies) == len(WORKERS)
+    later = to_everyone(app, tasks)
+    app.open_gate(gate, len(WORKERS))
+    app.await_notes(f"{later.id}:runs", len(WORKERS))
+    assert app.notes(f"{revoked.id}:runs") == []
