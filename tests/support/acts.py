@@ -6,6 +6,7 @@ it, conformance/handlers.py a folder.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import time
@@ -17,11 +18,16 @@ from pydantic import BaseModel
 from taskyard.errors import CodedError
 from taskyard.jobs import JobContext
 
-__all__ = ["AT_ONCE", "NEVER", "POLL_S", "Act", "World", "delayed", "misbehave"]
+__all__ = ["AT_ONCE", "NEVER", "POLL_S", "Act", "World", "delayed", "hang_in_c", "misbehave"]
 
 POLL_S = 0.01
 AT_ONCE = {"max_retries": 2, "backoff_strategy": "immediate", "base_delay_ms": 0, "jitter": False}
 NEVER = {"max_retries": 0, "backoff_strategy": "immediate", "base_delay_ms": 0}
+
+
+def hang_in_c() -> None:
+    """Sleep for ten minutes without releasing the interpreter's lock: no exception gets in."""
+    ctypes.PyDLL(None).sleep(600)
 
 
 def delayed(base_delay_ms: int) -> dict[str, Any]:
@@ -93,6 +99,8 @@ def _end_the_run(act: Act) -> None:
             )
         case "kill":
             World.die()
+        case "hang in C":
+            hang_in_c()
         case "exit":
             raise SystemExit(3)
         case "memory":

@@ -12,6 +12,7 @@ from celery import Task, chain, group, signals
 from celery.exceptions import Ignore, Reject
 from celery.worker.request import Request
 
+from support.acts import hang_in_c
 from support.legacy_app.app import TOPIC, app
 from support.legacy_app.notes import await_gate, note
 from support.odd_exceptions import RAISED
@@ -138,6 +139,21 @@ def later(self: Any) -> int:
     return int(self.request.retries)
 
 
+@task(name="legacy.much_later", bind=True, max_retries=1)
+def much_later(self: Any) -> int:
+    """Fail once, and again only after six seconds."""
+    runs = note(f"{self.request.id}:runs")
+    if runs == 1:
+        self.retry(countdown=6)
+    return runs
+
+
+@task(name="legacy.doomed", bind=True)
+def doomed(self: Any) -> None:
+    note(f"{self.request.id}:runs")
+    raise ValueError("doomed")
+
+
 @task(name="legacy.patient", bind=True, max_retries=3)
 def patient(self: Any, waits: int) -> int:
     """Retry with a wait each time, so that a message that has waited is itself retried."""
@@ -201,6 +217,15 @@ def once(self: Any) -> int:
 def gated(self: Any, gate: str) -> int:
     runs = note(f"{self.request.id}:runs")
     await_gate(gate)
+    return runs
+
+
+@task(name="legacy.hang", bind=True)
+def hang(self: Any) -> int:
+    """Hang at the first run, in a call that no exception reaches."""
+    runs = note(f"{self.request.id}:runs")
+    if runs == 1:
+        hang_in_c()
     return runs
 
 

@@ -29,15 +29,11 @@ COMMANDS: Final[Mapping[str, Command | Noun]] = {
         f"{_CLI}.reconcile", "Compare broker, records and ledger; repair what is safe."
     ),
     "queues": Noun(
-        "See waiting jobs and their workers, and forward moved jobs.",
+        "See waiting jobs and their workers.",
         {
             "list": Command(
                 f"{_CLI}.queues.listing",
                 "List the queues: how many jobs wait, and how many workers consume them.",
-            ),
-            "forward": Command(
-                f"{_CLI}.queues.forward",
-                "Forward moved jobs out of a RabbitMQ queue that no worker reads.",
             ),
         },
     ),
