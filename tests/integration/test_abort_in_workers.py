@@ -13,6 +13,7 @@ from sqlalchemy import Engine, select
 from servers import Servers
 from support.mirror import mirroring
 from support.operated import DONE, WHY, Scene, working
+from support.reply_queue import declared
 from support.waiting import SOON_S
 from support.worker import Worker
 from taskyard.database.tables import LETTERS
@@ -61,6 +62,19 @@ def test_a_running_attempt_is_killed_and_no_other_process_is_touched(scene: Scen
     scene.harness.open_gate(gates[1])
     other.result(SOON_S)
     assert (scene.harness.runs(job), scene.harness.runs(other)) == (1, 1)
+    scene.await_no_message()
+
+
+def test_the_service_of_a_killed_attempt_hears_of_it(scene: Scene) -> None:
+    with declared(scene.settings) as replies:
+        job = scene.running("hang", reply_to=replies.name)
+        outcome = scene.abort(job)
+        (reply,) = replies.take()
+    assert reply.body == {"job_id": job.job_id, "state": "aborted"}
+    assert reply.properties["correlation_id"] == job.job_id
+    detail = scene.audited(outcome)[-1]["detail"]
+    assert detail["attempt"] == "was stopped"
+    assert detail["reply"] == f"published to queue {replies.name}"
     scene.await_no_message()
 
 

@@ -14,6 +14,7 @@ from sqlalchemy import Engine, select
 from servers import Servers
 from support.mirror import mirroring
 from support.relay import relaying
+from support.reply_queue import declared
 from support.waiting import SOON_S, eventually
 from support.worker import Worker
 from support.yard import ServerHarness, fresh_settings
@@ -105,6 +106,17 @@ def busy(scene: Scene) -> Iterator[str]:
     scene.harness.open_gate(gate)
     for job in jobs:
         scene.harness.await_end(job)
+
+
+def test_the_service_of_a_handler_that_stops_hears_of_it(scene: Scene) -> None:
+    with declared(scene.settings) as replies:
+        job = scene.harness.act("until cancelled", reply_to=replies.name)
+        eventually(lambda: scene.harness.runs(job) == 1, "its handler")
+        outcome = scene.cancel(job)
+        assert scene.answer(outcome) == "applied"
+        (reply,) = replies.take()
+    assert reply.body == {"job_id": job.job_id, "state": "cancelled"}
+    assert scene.harness.runs(job) == 1
 
 
 def test_a_job_behind_busy_processes_does_not_run_and_its_message_leaves(

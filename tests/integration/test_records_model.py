@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -39,6 +39,7 @@ from taskyard.records import (
     NotHeld,
     Records,
     Replayed,
+    ReplyTo,
     Requeue,
     Reused,
     Run,
@@ -72,6 +73,7 @@ Position = tuple[int, int, int]
 SeenPosition = tuple[int | None, int | None, int | None]
 
 QUEUES = st.sampled_from(["q", "r", "s"])
+REPLIES = st.sampled_from([None, ReplyTo("replies", "7"), ReplyTo("others", "8")])
 JOBS = st.sampled_from(["a", "a", "b"])
 # Counted from the latest: 0 is the newest message, delivery or attempt, which shrinks well.
 RECENT = st.integers(0, 12)
@@ -111,6 +113,7 @@ class Model:
     published: bool | None = None
     moved_from: Position | None = None
     moved_holder: str | None = None
+    reply: ReplyTo | None = None
     jumps: bool = False
     version: int = 0
     events: list[tuple[Event, State]] = field(default_factory=list)
@@ -300,7 +303,7 @@ class Model:
         self.fire(EVENT_OF[decision])
         self.no_lease()
         if decision is Decision.COMPLETED:
-            self.result = body
+            self.result, self.reply = body, None
             self.forget_counters()
 
     def end(self, event: Event, holder: str) -> Any:  # noqa: PLR0911 - one answer a case
@@ -362,7 +365,14 @@ class Model:
         self.no_lease()
         self.forget_counters()
 
-    def operate(  # noqa: PLR0911 - one answer a case
+    def operate(self, event: Event, request: str, seen: SeenPosition, own: Any) -> Any:
+        """The answer to a verb; only the request that was carried out may reply."""
+        answer = self.act(event, request, seen, own)
+        if isinstance(answer, VerbApplied) and self.verb == request:
+            return replace(answer, reply=self.reply)
+        return answer
+
+    def act(  # noqa: PLR0911 - one answer a case
         self, event: Event, request: str, seen: SeenPosition, own: Any
     ) -> Any:
         """The answer to a verb; of `VerbApplied` only what the model knows."""
@@ -439,13 +449,13 @@ class Model:
     def refused(self, why: str) -> VerbRefused:
         return VerbRefused(why, self.state, 0, 0, 0)
 
-    def admit(self, *, unique: bool) -> bool:
+    def admit(self, *, unique: bool, reply: ReplyTo | None) -> bool:
         """Whether it makes a new life."""
         if self.state is not State.NONE and (self.state not in TERMINAL or self.unique):
             return False
         self.result = None
         self.birth(0)
-        self.unique, self.published = unique, False
+        self.unique, self.published, self.reply = unique, False, reply
         self.fire(Event.ADMIT)
         return True
 
@@ -498,13 +508,14 @@ class RecordsMachine(RuleBasedStateMachine):
 
     # --- what the world does -----------------------------------------------------------------
 
-    @rule(name=JOBS, unique=st.booleans())
-    def admit(self, name: str, unique: bool) -> None:
+    @rule(name=JOBS, unique=st.booleans(), reply=REPLIES)
+    def admit(self, name: str, unique: bool, reply: ReplyTo | None) -> None:
         job = self.job(name)
+        unique_for_s = 9000 if unique else 0
         answer = self.records.admit(
-            name, job_type="t", queue="q", priority=1, unique_for_s=9000 if unique else 0
+            name, job_type="t", queue="q", priority=1, unique_for_s=unique_for_s, reply=reply
         )
-        created = job.model.admit(unique=unique)
+        created = job.model.admit(unique=unique, reply=reply)
         assert isinstance(answer, Admitted)
         assert (answer.created, answer.state) == (created, job.model.state)
         if created:
@@ -937,6 +948,7 @@ class RecordsMachine(RuleBasedStateMachine):
         assert record.get("holder") == (model.holder if record else None)
         assert record.get("cancel") == (model.cancel if record else None)
         assert record.get("verb") == (model.verb if record else None)
+        assert reply_of(record) == (model.reply if record else None)
         assert record.get("queue") == (model.queue if record else None)
         assert record.get("moved_holder") == (model.moved_holder if record else None)
         check_moved(record, model)
@@ -998,6 +1010,12 @@ def lost(record: dict[str, str]) -> bool:
     return "lease_until" not in record and record.get("state") == State.RUNNING
 
 
+def reply_of(record: dict[str, str]) -> ReplyTo | None:
+    if "reply_to" not in record:
+        return None
+    return ReplyTo(record["reply_to"], record["correlation_id"])
+
+
 def check_moved(record: dict[str, str], model: Model) -> None:
     """What a reroute leaves behind, while its message may be elsewhere or after such an end."""
     first = None if model.moved_from is None else ":".join(str(part) for part in model.moved_from)
@@ -1029,7 +1047,7 @@ COMPARED: dict[type, Callable[[Any], tuple[Any, ...]]] = {
     Decided: lambda a: (a.decision, a.seq, a.epoch, a.generation),
     Held: lambda _: (),
     Superseded: lambda a: (a.state,),
-    VerbApplied: lambda a: (a.state, a.already),
+    VerbApplied: lambda a: (a.state, a.already, a.reply),
     CancelRequested: lambda a: (a.already,),
     VerbRefused: lambda a: (a.why, a.state),
     Finished: lambda a: (a.state, a.seq),

@@ -83,7 +83,8 @@ class AmqpPublisher:
         strip: Iterable[str] = (),
     ) -> None:
         """Put a message into `queue`; raises `PublishFailed`."""
-        self._send(job_id, message.body, self._at_once(message, queue, priority, stamp, strip))
+        options = self._at_once(message, queue, priority, stamp, strip)
+        self._send(f"job {job_id}", message.body, options)
 
     def publish_later(
         self,
@@ -97,7 +98,7 @@ class AmqpPublisher:
     ) -> None:
         """Delay a message at the broker by whole seconds; raises `PublishFailed`."""
         options = self._later(message, queue, priority, stamp, due_us)
-        self._send(job_id, message.body, options, delayed=queue)
+        self._send(f"job {job_id}", message.body, options, delayed=queue)
 
     def publish_many(self, messages: Sequence[Outgoing]) -> list[PublishFailed | None]:
         """Publish all messages and wait for the confirmations together.
@@ -128,7 +129,17 @@ class AmqpPublisher:
         """
         options = self._own_options(message, own_headers(message))
         options["priority"] = _given_priority(message)
-        self._send(job_id, message.body, {"exchange": "", "routing_key": queue, **options})
+        place = {"exchange": "", "routing_key": queue}
+        self._send(f"job {job_id}", message.body, {**place, **options})
+
+    def publish_reply(self, message: RawMessage, *, queue: str, job_id: str) -> None:
+        """Publish a reply to the service of a job to the broker's `queue`.
+
+        Raises `Unroutable` if there is no such queue, and `PublishFailed`.
+        """
+        options = self._own_options(message, own_headers(message))
+        place = {"exchange": "", "routing_key": queue}
+        self._send(f"the reply about job {job_id}", message.body, {**place, **options})
 
     def close(self) -> None:
         """Close the connection to RabbitMQ."""
@@ -235,7 +246,7 @@ class AmqpPublisher:
         }
 
     def _send(
-        self, job_id: str, body: bytes, options: dict[str, Any], *, delayed: str | None = None
+        self, what: str, body: bytes, options: dict[str, Any], *, delayed: str | None = None
     ) -> None:
         with self._lock:
             reused = self._own.is_open
@@ -246,10 +257,10 @@ class AmqpPublisher:
             except self._own.errors() as error:
                 self._abandon()
                 if not reused or isinstance(error, OperationalError):
-                    raise PublishFailed(f"job {job_id} was not published: {error}") from error
-                # The server closed an idle connection; publishing a job's message twice changes
-                # nothing.
-                self._send(job_id, body, options, delayed=delayed)
+                    raise PublishFailed(f"{what} was not published: {error}") from error
+                # The server closed an idle connection; publishing a job's message or a reply
+                # twice changes nothing.
+                self._send(what, body, options, delayed=delayed)
 
     def _send_once(self, body: bytes, options: dict[str, Any], delayed: str | None) -> None:
         producer = self._own.producer()

@@ -49,6 +49,13 @@ class Publisher(Protocol):
         """Publish a message that waits at the broker until `due_us`, in no worker."""
         ...
 
+    def publish_reply(self, message: RawMessage, *, queue: str, job_id: str) -> None:
+        """Publish a reply to the service of a job, unchanged, to the broker's `queue`.
+
+        Raises `Unroutable` if the broker has no such queue.
+        """
+        ...
+
     def close(self) -> None:
         """Close the connection to the broker."""
         ...

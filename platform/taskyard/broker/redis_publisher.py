@@ -17,12 +17,12 @@ from taskyard.broker.outgoing_message import Outgoing
 from taskyard.broker.queue_name_and_priority import own_priority, queue_name
 from taskyard.broker.redis_delay import DelayStore, delay_entry
 from taskyard.broker.redis_keys import Layout
-from taskyard.broker.republished_headers import headers_of
-from taskyard.errors import PublishFailed
+from taskyard.broker.republished_headers import headers_of, own_headers
+from taskyard.errors import PublishFailed, Unroutable
 from taskyard.queues import URGENCY_STEPS, broker_priority
 from taskyard.records import Publication
 from taskyard.settings import Settings
-from taskyard.store import BROKER, TRIES, Argument, connect, disown, named
+from taskyard.store import BROKER, TRIES, Argument, WrongKeyType, connect, disown, named
 from taskyard.wire.letter_envelope import RawMessage
 from taskyard.wire.stamp_header import Stamp
 
@@ -81,6 +81,20 @@ class RedisPublisher:
         later = Outgoing(message, queue, priority, job_id, stamp, due_us)
         entry = self._waiting_entry(later, due_us)
         self._send(job_id, lambda: self.delay_store.defer(entry), self.delay_store.types)
+
+    def publish_reply(self, message: RawMessage, *, queue: str, job_id: str) -> None:
+        """Publish a reply to the service of a job to the list of the broker's `queue`.
+
+        Raises `Unroutable` if that key is no list, and `PublishFailed`.
+        """
+        key = self.layout.key(queue, 0)
+        document = encode(message, queue=queue, step=0, headers=own_headers(message))
+        try:
+            self.client.lpush(key, document)
+        except RedisError as error:
+            cause = self._cause(error, {key: "list"})
+            kind = Unroutable if isinstance(cause, WrongKeyType) else PublishFailed
+            raise kind(f"the reply about job {job_id} was not published: {cause}") from error
 
     def publish_many(self, messages: Sequence[Outgoing]) -> list[PublishFailed | None]:
         """Publish all messages in one round trip.
@@ -169,7 +183,9 @@ class RedisPublisher:
             raise self._failed(job_id, error, types) from error
 
     def _failed(self, job_id: str, error: RedisError, types: Mapping[str, str]) -> PublishFailed:
-        cause = named(self.client, error, types) if isinstance(error, ResponseError) else error
-        failure = PublishFailed(f"job {job_id} was not published: {cause}")
+        failure = PublishFailed(f"job {job_id} was not published: {self._cause(error, types)}")
         failure.__cause__ = error
         return failure
+
+    def _cause(self, error: RedisError, types: Mapping[str, str]) -> Exception:
+        return named(self.client, error, types) if isinstance(error, ResponseError) else error

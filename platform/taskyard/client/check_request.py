@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from math import inf
 from typing import Any, Final, TypedDict
 
 from pydantic import BaseModel, ValidationError
@@ -189,9 +190,17 @@ def _unique_for(request: EnqueueRequest, settings: Settings) -> float:
 
 def _reply_to(reply_to: object) -> str | None:
     # AMQP cannot carry a longer one, and in a shared script the error would reach other calls.
-    if reply_to is None or (isinstance(reply_to, str) and len(reply_to.encode()) <= 255):  # noqa: PLR2004 - said in the text
+    if reply_to is None or (isinstance(reply_to, str) and _bytes_of(reply_to) <= 255):  # noqa: PLR2004 - said in the text
         return reply_to
     raise InvalidPayload(f"reply_to must be a text of at most 255 bytes, got {reply_to!r:.60}")
+
+
+def _bytes_of(text: str) -> float:
+    """Return the length in UTF-8; infinite for half a surrogate pair, which no server takes."""
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError:
+        return inf
 
 
 def _expires(expires: datetime | Seconds | None) -> datetime | float | None:

@@ -21,14 +21,14 @@ from taskyard.broker.connection import same_redis
 from taskyard.client.check_request import CheckedRequest
 from taskyard.client.job_ids import new_call_id
 from taskyard.client.rendered_request import Rendered
-from taskyard.records import OWN_ID, Admission, Publication
+from taskyard.records import OWN_ID, Admission, Publication, ReplyTo
 from taskyard.settings import Settings
 from taskyard.wire.letter_envelope import RawMessage
 from taskyard.wire.redaction import redacted_repr
 from taskyard.wire.stamp_header import HEADER, SCHEMA
 from taskyard.wire.unconfirmed_message import Unsent
 
-__all__ = ["MessageTemplate", "Renderer", "first_message"]
+__all__ = ["MessageTemplate", "Renderer", "first_message", "reply_address"]
 
 _SHOWN: Final = 1024
 _JSON: Final = {"content_type": "application/json", "content_encoding": "utf-8"}
@@ -67,6 +67,7 @@ class Renderer:
             request.unique_for_s,
             publication,
             f"{call or new_call_id()}{place}" if request.keyed else OWN_ID,
+            reply_address(request),
         )
         return Rendered(request, admission, message)
 
@@ -100,6 +101,11 @@ def _kept(request: CheckedRequest, message: RawMessage) -> Publication:
     policy = None if request.policy is None else dict(request.policy)
     unsent = Unsent(message=message, countdown_s=request.countdown_s, policy=policy).encode()
     return Publication("", unsent, "", "", "", 0)
+
+
+def reply_address(request: CheckedRequest) -> ReplyTo | None:
+    """Return where the service waits for a reply, with the correlation id of the first message."""
+    return ReplyTo(request.reply_to, request.job_id) if request.reply_to else None
 
 
 def first_message(app: Celery, request: CheckedRequest) -> RawMessage:

@@ -85,6 +85,10 @@ class FleetPublisher:
             message, queue=queue, priority=priority, job_id=job_id, stamp=stamp, due_us=due_us
         )
 
+    def publish_reply(self, message: RawMessage, *, queue: str, job_id: str) -> None:
+        """Publish a reply to the service of a job, as `Publisher.publish_reply`."""
+        self._own.publish_reply(message, queue=queue, job_id=job_id)
+
     def fetch(
         self,
         job_id: str,

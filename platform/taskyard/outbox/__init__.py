@@ -2,6 +2,7 @@
 
 from taskyard.outbox.intents import (
     Intent,
+    add_facts,
     await_attempt,
     claim,
     finish,
@@ -10,4 +11,13 @@ from taskyard.outbox.intents import (
     why_waiting,
 )
 
-__all__ = ["Intent", "await_attempt", "claim", "finish", "postpone", "put", "why_waiting"]
+__all__ = [
+    "Intent",
+    "add_facts",
+    "await_attempt",
+    "claim",
+    "finish",
+    "postpone",
+    "put",
+    "why_waiting",
+]

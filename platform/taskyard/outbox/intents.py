@@ -17,7 +17,16 @@ from sqlalchemy import Connection, exists, func, insert, or_, select, update
 from taskyard.database.tables import OUTBOX
 from taskyard.wire.redaction import redact_text
 
-__all__ = ["Intent", "await_attempt", "claim", "finish", "postpone", "put", "why_waiting"]
+__all__ = [
+    "Intent",
+    "add_facts",
+    "await_attempt",
+    "claim",
+    "finish",
+    "postpone",
+    "put",
+    "why_waiting",
+]
 
 AWAITS_ATTEMPT: Final = "awaits_attempt"
 
@@ -92,10 +101,16 @@ def postpone(connection: Connection, intent_id: uuid.UUID, wait: timedelta, erro
     )
 
 
+def add_facts(connection: Connection, intent: Intent, facts: Mapping[str, Any]) -> None:
+    """Add facts to an intent's payload, for its next try."""
+    if facts:
+        values = {"payload": {**intent.payload, **facts}}
+        connection.execute(update(OUTBOX).where(OUTBOX.c.id == intent.id).values(values))
+
+
 def await_attempt(connection: Connection, intent: Intent, wait: timedelta, why: str) -> None:
     """Keep an intent open until an attempt of its job has ended; the next try is after `wait`."""
-    values = {"payload": {**intent.payload, AWAITS_ATTEMPT: True}}
-    connection.execute(update(OUTBOX).where(OUTBOX.c.id == intent.id).values(values))
+    add_facts(connection, intent, {AWAITS_ATTEMPT: True})
     postpone(connection, intent.id, wait, why)
 
 

@@ -241,6 +241,7 @@ class Admissions:
         # Redis refuses an empty key to a user whose keys are restricted; this key is not used.
         keys += [first.delayed_key or keys[0], first.messages_key or keys[0]]
         arguments: list[Argument] = []
+        replies: list[Argument] = []
         for at, job in enumerate(jobs):
             if at > 0:
                 keys += [self._keys.record(job.job_id), self._keys.result(job.job_id)]
@@ -248,7 +249,9 @@ class Admissions:
             arguments += [job.job_id, job.job_type, job.queue, job.priority]
             arguments += [us_of(job.unique_for_s), out.list_key, out.head, out.tail]
             arguments += [us_of(out.delay_s), job.call, self._domain_of(job.job_type)]
-        return keys, arguments
+            if job.reply is not None:
+                replies += [at, job.reply.queue, job.reply.correlation_id]
+        return keys, arguments + replies
 
 
 def _turn(upcoming: Upcoming, scripts: int) -> list[list[Admission]]:

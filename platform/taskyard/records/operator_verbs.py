@@ -10,6 +10,7 @@ from taskyard.jobs.states import State
 from taskyard.records.script_replies import (
     CancelRequested,
     EndedAttempt,
+    ReplyTo,
     VerbApplied,
     VerbRefused,
 )
@@ -102,4 +103,5 @@ def _parse(raw: Sequence[bytes]) -> VerbApplied | CancelRequested | VerbRefused:
     state = State(raw[1].decode())
     letter, attempt = raw[9] == b"1", EndedAttempt(raw[10].decode())
     place = (epoch, generation, version)
-    return VerbApplied(state, *place, already, worker, token, letter, attempt)
+    reply = ReplyTo(raw[11].decode(), raw[12].decode()) if raw[11] else None
+    return VerbApplied(state, *place, already, worker, token, letter, attempt, reply)

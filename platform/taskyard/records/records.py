@@ -32,6 +32,7 @@ from taskyard.records.script_replies import (
     NotHeld,
     Publication,
     Replayed,
+    ReplyTo,
     Requeue,
     Superseded,
     Witnessed,
@@ -89,13 +90,15 @@ class Records:
         unique_for_s: float,
         publication: Publication | None = None,
         call: str = "",
+        reply: ReplyTo | None = None,
     ) -> Admitted:
         """Return the record of a new job, or the record that its id already has.
 
         With a `publication`, the same script also publishes the message of a job that it creates;
-        this needs records and broker in one Redis.
+        this needs records and broker in one Redis. The record keeps `reply` for the end by an
+        operator.
         """
-        job = Admission(job_id, job_type, queue, priority, unique_for_s, publication, call)
+        job = Admission(job_id, job_type, queue, priority, unique_for_s, publication, call, reply)
         return self.admit_many([job])[0]
 
     def admit_many(self, jobs: Sequence[Admission]) -> list[Admitted]:

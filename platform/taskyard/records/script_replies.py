@@ -27,6 +27,7 @@ __all__ = [
     "NotHeld",
     "Publication",
     "Replayed",
+    "ReplyTo",
     "Requeue",
     "Reused",
     "Run",
@@ -84,6 +85,14 @@ class Witnessed:
     queue: str
 
 
+@dataclass(frozen=True, slots=True)
+class ReplyTo:
+    """Where a job's service waits for a reply, and the id by which it recognises the reply."""
+
+    queue: str
+    correlation_id: str
+
+
 OWN_ID: Final = "-"
 
 
@@ -93,7 +102,7 @@ class Admission:
 
     `call` names one call of the caller. A repeat with the same name gets `created` again, whatever
     has happened to the job since. Without a name, every repeat counts as another call; use `OWN_ID`
-    if the id itself was made for the call.
+    if the id itself was made for the call. The record keeps `reply` for the end by an operator.
     """
 
     job_id: str
@@ -103,6 +112,7 @@ class Admission:
     unique_for_s: float
     publication: Publication | None
     call: str = ""
+    reply: ReplyTo | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +270,8 @@ class VerbApplied:
 
     `worker` and `token` name the job's last attempt; they are empty and 0 if it had none. `letter`
     says whether the job has a dead letter, which must be closed with it. `attempt` is the attempt
-    that had not ended.
+    that had not ended. `reply` is where the job's service waits for a reply; None if nowhere, and
+    if another request has ended the job.
     """
 
     state: State
@@ -272,6 +283,7 @@ class VerbApplied:
     token: int
     letter: bool
     attempt: EndedAttempt = EndedAttempt.NONE
+    reply: ReplyTo | None = None
 
 
 @dataclass(frozen=True, slots=True)

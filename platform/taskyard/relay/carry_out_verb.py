@@ -1,19 +1,22 @@
 """Carry out an operator's verb on a live job: one script, then the job's dead letter.
 
-At last the attempt that ran is stopped. Each step may be repeated: the script gives a request its
-first answer, a closed letter stays closed, and an attempt is stopped once.
+Then the attempt that ran is stopped, and at last the job's service gets a reply. Each step may be
+repeated: the script gives a request its first answer, a closed letter stays closed, an attempt is
+stopped once, and a repeated reply has the same message id.
 """
 
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final, assert_never
 
 from sqlalchemy import Connection
 
 from taskyard.control.letter_status import close_letter
 from taskyard.control.live_verb import KINDS, TO_QUEUE
+from taskyard.errors import PublishFailed
 from taskyard.jobs.letter_states import ENDINGS
 from taskyard.jobs.states import Event, State
 from taskyard.jobs.verb_refusals import refusal_text
@@ -28,7 +31,8 @@ from taskyard.records import (
     VerbTarget,
 )
 from taskyard.relay.new_queue import fetch_message
-from taskyard.relay.ports import QueuesPort, RecordsPort, StopsPort
+from taskyard.relay.ports import PublisherPort, QueuesPort, RecordsPort, StopsPort
+from taskyard.relay.reply_to_service import reply_to_service
 from taskyard.wire import Stamp, letter_id
 
 __all__ = ["Applied", "Refusal", "Waits", "carry_out"]
@@ -37,6 +41,7 @@ __all__ = ["Applied", "Refusal", "Waits", "carry_out"]
 _MOST_TRIES: Final = 12
 # Looks at the worker's answer, after 0.5, 1, 2, 4 and 5 s.
 _MOST_LOOKS: Final = 5
+_KNOWN_ATTEMPT: Final = "known_attempt"
 # A rerouted job's message may wait for days until a worker takes it.
 _LONGEST_MOVE_S: Final = 60.0
 _ATTEMPT: Final[dict[StopAnswer, str]] = {
@@ -75,11 +80,14 @@ class Waits:
     """After how many seconds the relay looks first; each later wait is twice as long."""
     longest_s: float = 5.0
     """The longest of these waits: how late the end of an attempt may be answered."""
+    known: Mapping[str, str] = field(default_factory=dict)
+    """Facts for the intent's payload that a later try cannot find out any more."""
 
 
 def carry_out(
     connection: Connection,
     records: RecordsPort,
+    publisher: PublisherPort,
     intent: Intent,
     queues: QueuesPort | None = None,
 ) -> Applied | Refusal | Waits:
@@ -101,7 +109,7 @@ def carry_out(
         case VerbApplied() if event is Event.REROUTE:
             return _moved(records, queues, intent, answer)
         case VerbApplied():
-            return _applied(connection, records, intent, answer)
+            return _applied(connection, records, publisher, intent, answer)
         case _:
             assert_never(answer)
 
@@ -169,7 +177,11 @@ def _detail(answer: VerbApplied) -> dict[str, Any]:
 
 
 def _applied(
-    connection: Connection, records: RecordsPort, intent: Intent, answer: VerbApplied
+    connection: Connection,
+    records: RecordsPort,
+    publisher: PublisherPort,
+    intent: Intent,
+    answer: VerbApplied,
 ) -> Applied | Waits:
     detail = _detail(answer)
     letter = uuid.UUID(letter_id(intent.job_id, answer.epoch, answer.generation))
@@ -182,10 +194,17 @@ def _applied(
                 attempt=False,
             )
         detail["letter"] = "not in Postgres"
-    attempt = _stopped(records, intent, answer)
+    attempt = intent.payload.get(_KNOWN_ATTEMPT) or _stopped(records, intent, answer)
     if isinstance(attempt, Waits):
         return attempt
-    return Applied(detail if attempt is None else {**detail, "attempt": attempt})
+    try:
+        reply = reply_to_service(publisher, intent, answer)
+    except PublishFailed as error:
+        # The worker's answer expires, and the broker may be away for longer.
+        facts = {} if attempt is None else {_KNOWN_ATTEMPT: attempt}
+        return Waits(str(error), attempt=False, known=facts)
+    said = {"attempt": attempt, "reply": reply}
+    return Applied({**detail, **{name: text for name, text in said.items() if text is not None}})
 
 
 def _stopped(records: RecordsPort, intent: Intent, answer: VerbApplied) -> str | Waits | None:

@@ -144,6 +144,13 @@ class PublisherPort(Protocol):
         """Publish with confirmation; raises `PublishFailed`."""
         ...
 
+    def publish_reply(self, message: RawMessage, *, queue: str, job_id: str) -> None:
+        """Publish a reply to the service of a job, with confirmation, to the broker's `queue`.
+
+        Raises `Unroutable` if there is no such queue, and `PublishFailed`.
+        """
+        ...
+
 
 class QueuesPort(Protocol):
     """Finds queues that the settings do not name."""

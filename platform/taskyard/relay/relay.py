@@ -153,7 +153,7 @@ class Relay:
         try:
             if self._queues is not None and intent.kind == Event.REROUTE:
                 check_new_queue(self._settings, self._records, self._queues, intent)
-            answer = carry_out(connection, self._records, intent, self._queues)
+            answer = carry_out(connection, self._records, self._publisher, intent, self._queues)
         except _REFUSALS as error:
             self._answer(connection, intent, audit.refused(error), {})
             return
@@ -171,7 +171,8 @@ class Relay:
             case Waits(why, attempt=True, first_s=first_s, longest_s=longest_s):
                 wait_s = min(first_s * 2 ** min(intent.attempts, 10), longest_s)
                 outbox.await_attempt(connection, intent, timedelta(seconds=wait_s), why)
-            case Waits(why):
+            case Waits(why, known=known):
+                outbox.add_facts(connection, intent, known)
                 self._postpone(connection, intent, why)
             case _:
                 assert_never(answer)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         assert_enqueued,
         refute_enqueued,
     )
+    from taskyard.testing.broker import SentReply
     from taskyard.testing.client import EnqueuedJob
     from taskyard.testing.clock import YardClock
     from taskyard.testing.faults import ProcessKilled
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "EnqueuedJob",
     "ProcessKilled",
+    "SentReply",
     "Yard",
     "YardClock",
     "assert_completed",
@@ -35,6 +37,7 @@ __all__ = [
 _HOMES: Final = {
     "EnqueuedJob": "client",
     "ProcessKilled": "faults",
+    "SentReply": "broker",
     "Yard": "yard",
     "YardClock": "clock",
 }

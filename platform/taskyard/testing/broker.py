@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import count
+from typing import Any
 
 from taskyard.broker.republished_headers import headers_of
 from taskyard.queues import broker_priority
@@ -14,7 +16,7 @@ from taskyard.wire.letter_envelope import RawMessage
 from taskyard.wire.lossless_json import pack
 from taskyard.wire.stamp_header import Stamp
 
-__all__ = ["MemoryBroker", "Message"]
+__all__ = ["MemoryBroker", "Message", "SentReply"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,19 @@ class Message:
     redelivered: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class SentReply:
+    """A reply to a service's own queue, about a job that an operator has ended.
+
+    `body` has `job_id` and `state`; a forced completion adds `result` and perhaps `summary`.
+    """
+
+    queue: str
+    correlation_id: str
+    message_id: str
+    body: dict[str, Any]
+
+
 @dataclass
 class MemoryBroker:
     """A broker in memory, with the methods of `taskyard.broker`'s publishers.
@@ -37,6 +52,7 @@ class MemoryBroker:
 
     settings: Settings
     delivered: dict[str, list[Message]] = field(default_factory=dict)
+    replies: list[SentReply] = field(default_factory=list)
     _ready: deque[Message] = field(default_factory=deque)
     _waiting: dict[str, tuple[int, Message]] = field(default_factory=dict)
     _serial: Iterator[int] = field(default_factory=count)
@@ -67,6 +83,11 @@ class MemoryBroker:
         """Keep a message until `due_us`; publishing the same message again replaces it."""
         prepared = self._prepare(message, queue, priority, job_id, stamp, ("eta",))
         self._waiting[f"{job_id}:{stamp.generation}:{stamp.seq}"] = due_us, prepared
+
+    def publish_reply(self, message: RawMessage, *, queue: str, job_id: str) -> None:
+        """Keep a reply to the service of a job; no worker takes it."""
+        ids = (message.properties["correlation_id"], message.properties["message_id"])
+        self.replies.append(SentReply(queue, *ids, json.loads(message.body)))
 
     def close(self) -> None:
         """Do nothing: there is no connection."""

@@ -9,7 +9,7 @@ from typing import Any, Final, Unpack, cast
 
 from taskyard.client import EnqueueRequest, JobHandle, Taskyard
 from taskyard.client.check_request import CheckedRequest, EnqueueOptions, Seconds, check
-from taskyard.client.render_message import first_message
+from taskyard.client.render_message import first_message, reply_address
 from taskyard.clock import us_of
 from taskyard.errors import ResultTimeout
 from taskyard.jobs import Catalogue
@@ -162,6 +162,7 @@ class MemoryClient(Taskyard):
             queue=request.queue,
             priority=request.priority,
             unique_for_s=request.unique_for_s,
+            reply=reply_address(request),
         )
         handle = YardHandle(self, request.job_id, created=admitted.created)
         if admitted.created:

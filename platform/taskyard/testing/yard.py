@@ -18,13 +18,13 @@ from taskyard.jobs.states import Event, State
 from taskyard.runner import Rules
 from taskyard.settings import Settings
 from taskyard.testing.attempts import EagerRunner, off_the_loop
-from taskyard.testing.broker import Message
+from taskyard.testing.broker import Message, SentReply
 from taskyard.testing.client import MemoryClient
 from taskyard.testing.clock import YardClock
 from taskyard.testing.faults import Fault, Faults
 from taskyard.testing.inbox import MemoryInbox
 from taskyard.testing.letters import UNSET, LetterShelf, Replays
-from taskyard.testing.operator import operate
+from taskyard.testing.operator import MemoryOperator
 from taskyard.testing.worker import MemoryWorker
 from taskyard.wire.letter_envelope import Letter
 
@@ -100,6 +100,7 @@ class Yard(MemoryClient):
         self._faults = Faults()
         self._served: Message | None = None
         self._worker = self._make_worker(handlers, seed)
+        self._operator = MemoryOperator(self.records, self.broker)
 
     def _make_worker(self, handlers: Registry, seed: int) -> MemoryWorker:
         rules = Rules(self.catalogue, random.Random(seed))  # noqa: S311 - jitter is no secret
@@ -146,6 +147,7 @@ class Yard(MemoryClient):
             off_the_loop(lambda: self._worker.serve(message))
         finally:
             self._served = None
+        self._operator.look_again()
         return True
 
     def advance(self, by: timedelta) -> int:
@@ -296,12 +298,14 @@ class Yard(MemoryClient):
         """
         return self._operate(Event.ABORT, _id_of(job))
 
-    def force_complete(self, job: JobHandle | str, result: Any = None) -> State:
-        """Complete a job with a result as an operator does.
+    def force_complete(
+        self, job: JobHandle | str, result: Any = None, *, summary: str | None = None
+    ) -> State:
+        """Complete a job with a result as an operator does; `summary` goes into the reply.
 
         The outcome of a running attempt is dropped. Raises `Refused` for a job that has ended.
         """
-        return self._operate(Event.FORCE_COMPLETE, _id_of(job), result)
+        return self._operate(Event.FORCE_COMPLETE, _id_of(job), result, summary)
 
     def reroute(self, job: JobHandle | str, queue: str) -> State:
         """Move a job to another queue as an operator does.
@@ -314,11 +318,21 @@ class Yard(MemoryClient):
         self.settings.queue(queue)
         return self._operate(Event.REROUTE, _id_of(job), queue)
 
-    def _operate(self, event: Event, job_id: str, own: Any = None) -> State:
-        answer = operate(self.records, event, job_id, own)
+    def _operate(
+        self, event: Event, job_id: str, own: Any = None, summary: str | None = None
+    ) -> State:
+        answer = self._operator.operate(event, job_id, own, summary)
         if answer in ENDINGS:
             self._letters.close(job_id, ENDINGS[answer])
         return answer
+
+    @property
+    def replies(self) -> list[SentReply]:
+        """Return the replies to services whose jobs an operator has ended, oldest first.
+
+        A job has one if it was enqueued with `reply_to`. What a handler sends itself is not here.
+        """
+        return list(self.broker.replies)
 
     # -- looking -------------------------------------------------------------------------------
 

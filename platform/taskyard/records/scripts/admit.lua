@@ -1,8 +1,15 @@
 -- Admission: make records of new jobs, or read the records that their ids have; one reply a job.
 -- KEYS: the four of every script for the first job, the delay store's two, then record and result
 -- of each further job. ARGV: eleven values a job. Without a list key, the text before the epoch is
--- the first message, which the record keeps until the broker has confirmed it.
+-- the first message, which the record keeps until the broker has confirmed it. After all jobs, three
+-- values for each job whose service waits for a reply: its index from 0, queue and correlation id.
 local DELAYED, MESSAGES, WIDTH = KEYS[5], KEYS[6], 11
+local JOBS = (#KEYS - 4) / 2
+
+local REPLIES = {}
+for at = WIDTH * JOBS + 1, #ARGV, 3 do
+  REPLIES[tonumber(ARGV[at])] = {queue = ARGV[at + 1], correlation_id = ARGV[at + 2]}
+end
 
 -- Raise an error before any write if a key of the publication has a wrong type. Redis does not undo
 -- a script that fails in the middle: the job would have a record and no message.
@@ -39,7 +46,7 @@ local function push()
   for _, list in ipairs(LISTS) do redis.call('LPUSH', list, unpack(MESSAGES_OF[list])) end
 end
 
-local function admit(at, now)
+local function admit(at, now, reply)
   local job_id, job_type, queue, priority = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   local unique_us, list, delay_us = tonumber(ARGV[at + 4]), ARGV[at + 5], tonumber(ARGV[at + 8])
   local call, domain = ARGV[at + 9], ARGV[at + 10]
@@ -67,11 +74,13 @@ local function admit(at, now)
   record.published = list ~= '' and '1' or '0'
   if call ~= '' then record.call = call end
   if domain ~= '' then record.domain = domain end
+  if reply then record.reply_to, record.correlation_id = reply.queue, reply.correlation_id end
   if list == '' and ARGV[at + 6] ~= '' then record.unsent = ARGV[at + 6] end
   if call ~= OWN_ID then remove(KEY_RECORD, KEY_RESULT, KEY_RECORD .. ':deliveries') end
   move(job_id, record, 'admit', now, {'type', job_type, 'queue', queue, 'priority', priority})
   write(KEY_RECORD, record, {'state', 'epoch', 'generation', 'seq', 'version', 'type', 'queue',
-        'priority', 'admitted', 'unique_until', 'token', 'published', 'unsent', 'call', 'domain'})
+        'priority', 'admitted', 'unique_until', 'token', 'published', 'unsent', 'call', 'domain',
+        'reply_to', 'correlation_id'})
   if list ~= '' then
     local message = ARGV[at + 6] .. epoch .. ARGV[at + 7]
     publish(job_id, list, message, delay_us > 0 and now + delay_us or nil)
@@ -81,9 +90,9 @@ end
 
 local function admit_all()
   local replies, now = {}, now_us()
-  for job = 0, #ARGV / WIDTH - 1 do
+  for job = 0, JOBS - 1 do
     if job > 0 then KEY_RECORD, KEY_RESULT = KEYS[5 + 2 * job], KEYS[6 + 2 * job] end
-    replies[#replies + 1] = admit(1 + WIDTH * job, now)
+    replies[#replies + 1] = admit(1 + WIDTH * job, now, REPLIES[job])
   end
   return replies
 end

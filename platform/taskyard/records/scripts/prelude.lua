@@ -267,8 +267,10 @@ end
 
 -- Besides the fields of every tombstone: which worker and delivery had the job's last attempt, how that
 -- attempt ran if it had not ended (protected, or only observed), whether the record is kept for a
--- message that no worker has seen, and from where that was moved.
-local OPERATOR_TOMBSTONE = {'worker', 'ended_holder', 'ended_attempt', 'kept', 'moved_from', unpack(TOMBSTONE)}
+-- message that no worker has seen, from where that was moved, and where the job's service waits for
+-- a reply: no handler replies now.
+local OPERATOR_TOMBSTONE = {'worker', 'ended_holder', 'ended_attempt', 'kept', 'moved_from', 'reply_to',
+                            'correlation_id', unpack(TOMBSTONE)}
 
 -- Celery's result of a job that an operator has ended without a result.
 local function revoked(job_id, state)

@@ -4,10 +4,13 @@ local job_id, request, operator = ARGV[1], ARGV[5], ARGV[6]
 local wanted = {epoch = ARGV[2], generation = ARGV[3], version = ARGV[4]}
 local job_type, queue = ARGV[7], ARGV[8]
 
+-- The reply to the job's service belongs to the request that was carried out, and to no other one.
 local function answer(kind, record, already)
+  local reply = record.verb == ARGV[5] and record.reply_to
   return {kind, record.state, record.epoch, record.generation, record.version, already and '1' or '0',
           record.worker or '', record.token or '0', record.lease_until or '0',
-          record.decision == 'dead_lettered' and '1' or '0', record.ended_attempt or ''}
+          record.decision == 'dead_lettered' and '1' or '0', record.ended_attempt or '',
+          reply or '', reply and record.correlation_id or ''}
 end
 
 local function refused(why, record)
