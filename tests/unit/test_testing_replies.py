@@ -139,23 +139,6 @@ def test_two_requests_for_one_job_reply_once(yard: Yard) -> None:
     assert len(yard.replies) == 1
 
 
-def test_of_two_requests_for_a_running_job_the_one_that_is_carried_out_replies(
-    yard: Yard, shop: Shop
-) -> None:
-    job = yard.enqueue("work", 1, reply_to=QUEUE)
-
-    def outlives_its_lease(*_: Any) -> None:
-        yard.cancel(job)
-        yard.clock.advance(timedelta(seconds=31))
-        yard.cancel(job)
-
-    yard.kill_next_attempt(whole_worker=True, after_handler=True)
-    act(shop, outlives_its_lease)
-    yard.settle()
-    assert job.state() is State.CANCELLED
-    assert len(yard.replies) == 1
-
-
 @pytest.mark.parametrize("reply_to", [None, ""])
 def test_a_job_without_a_queue_for_replies_costs_nothing(yard: Yard, reply_to: str | None) -> None:
     job = yard.enqueue("work", 1, reply_to=reply_to)
