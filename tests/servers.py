@@ -144,6 +144,10 @@ class RedisServer:
             self._process = None
 
 
+# A server that does not start is no test that fails.
+_TRIES = 3
+
+
 class RabbitMQ:
     """The machine's RabbitMQ as a node of its own: name, ports, cookie, data, logs, epmd.
 
@@ -153,8 +157,8 @@ class RabbitMQ:
     def __init__(self, folder: Path, configuration: str = "") -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.configuration = folder, configuration
-        self.port, self.distribution_port, self.epmd_port = _distinct_ports(3)
-        self.node = f"taskyard-{self.port}@localhost"
+        self._choose_ports()
+        self._started = False
         self._epmd: SupervisedServer | None = None
         self._server: SupervisedServer | None = None
 
@@ -166,7 +170,30 @@ class RabbitMQ:
     def pid(self) -> int:
         return int((self.folder / "rabbit.pid").read_text())
 
+    def _choose_ports(self) -> None:
+        self.port, self.distribution_port, self.epmd_port = _distinct_ports(3)
+        self.node = f"taskyard-{self.port}@localhost"
+
     def start(self) -> None:
+        """Start it; the first time with ports that are free now, and with others if they are not.
+
+        Between the choice of a port and its use another process may take it.
+        """
+        tries = 1 if self._started else _TRIES
+        for left in range(tries - 1, -1, -1):
+            if not self._started:
+                self._choose_ports()
+            try:
+                self._start()
+            except RuntimeError:
+                self.stop()
+                if not left:
+                    raise
+            else:
+                self._started = True
+                return
+
+    def _start(self) -> None:
         server, epmd = require_or_skip("rabbitmq-server"), require_or_skip("epmd")
         (self.folder / "rabbitmq.conf").write_text(
             f"listeners.tcp.1 = {LOOPBACK}:{self.port}\n"

@@ -9,6 +9,7 @@ from time import monotonic
 from typing import Any
 
 import pytest
+import redis
 
 from servers import Servers
 from support.proxy import Proxy, through
@@ -57,8 +58,25 @@ def without_the_poll(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def subscriptions(harness: ServerHarness) -> list[int]:
-    """How many channels each connection listens to that listens to any."""
-    return [int(client["sub"]) for client in harness.redis.client_list() if int(client["sub"])]
+    """How many channels each connection listens to that has come since the test began.
+
+    The server is shared: a client of an earlier test may not have been collected yet.
+    """
+    return [
+        int(client["sub"])
+        for client in harness.redis.client_list()
+        if int(client["sub"]) and int(client["id"]) not in BEFORE
+    ]
+
+
+BEFORE: set[int] = set()
+
+
+@pytest.fixture(autouse=True)
+def _clients_before(servers: Servers) -> None:
+    with redis.Redis.from_url(servers.valkey_url()) as client:
+        BEFORE.clear()
+        BEFORE.update(int(each["id"]) for each in client.client_list() if int(each["sub"]))
 
 
 async def listens(harness: ServerHarness, count: int = 1) -> None:

@@ -219,6 +219,7 @@ def begin_and_die(harness: ServerHarness, job: JobHandle) -> None:
         Stamp(record.epoch),
         holder="dead",
         worker="dead@host",
+        process="dead@host",
         job_type="exec_act",
         queue=record.queue,
     )

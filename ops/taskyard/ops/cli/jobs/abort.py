@@ -37,7 +37,7 @@ def command(
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
-    """Abort jobs: one that waits does not begin, the process of a running one is killed.
+    """Abort jobs: one that waits does not begin, a running one is killed.
 
     Needs an identity: TASKYARD_TOKEN, or TASKYARD_TRUST_LOCAL=1 on a machine whose users you trust.
     Filters find live jobs of the ledger; their number must be confirmed. Waits up to 2 s for the

@@ -51,11 +51,12 @@ def command(
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
-    """Complete jobs by hand: their callers get the result as if a worker had returned it.
+    """Complete jobs by hand, with a result for their callers.
 
     Needs an identity: TASKYARD_TOKEN, or TASKYARD_TRUST_LOCAL=1 on a machine whose users you trust.
     Filters find live jobs of the ledger; their number must be confirmed. Waits up to 2 s for the
-    outcomes. The process of a running attempt is killed. A chain goes on with the result.
+    outcomes. The callers get the result as if a worker had returned it.
+    The process of a running attempt is killed. A chain goes on with the result.
     """
     value = None if result is None else read_payload(result)
     choice = Choice(ids or (), state, job_type, queue, domain, since, limit)

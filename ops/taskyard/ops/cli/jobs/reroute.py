@@ -48,7 +48,7 @@ def command(
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
-    """Move jobs to another queue: each runs there once a worker has forwarded its message.
+    """Move jobs to another queue; a running attempt is killed.
 
     Needs an identity: TASKYARD_TOKEN, or TASKYARD_TRUST_LOCAL=1 on a machine whose users you trust.
     Filters find live jobs of the ledger; their number must be confirmed. Waits up to 2 s for the
