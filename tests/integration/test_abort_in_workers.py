@@ -8,6 +8,7 @@ from time import monotonic
 from typing import Any
 
 import pytest
+from celery import chain
 from sqlalchemy import Engine, select
 
 from servers import Servers
@@ -161,3 +162,20 @@ def test_a_result_that_no_caller_can_read_is_refused(
     with pytest.raises(InvalidPayload, match=said):
         scene.control.complete(job.job_id, **facts)
     assert job.state() is State.ACCEPTED
+
+
+def test_the_chain_of_a_dead_letter_goes_on_with_the_operators_result(scene: Scene) -> None:
+    app, queue = scene.harness.yard.app, scene.settings.broker_name("exec")
+    first = app.signature("locator_act", args=[{"do": "fail", "code": "hopeless"}], queue=queue)
+    last = app.signature("sum_act", queue=queue)
+    with app.connection_for_write() as connection:
+        result = chain(first, last, app=app).apply_async(connection=connection)
+    dead = scene.harness.yard.job(result.parent.id)
+    scene.harness.await_state(dead, State.DEAD_LETTERED)
+    outcome = scene.complete(dead, [3, 4])
+    assert outcome.outcome == "applied"
+    _, applied = scene.audited(outcome)
+    assert applied["detail"]["message"].startswith("its message was published to queue exec again")
+    assert scene.harness.yard.job(result.id).result(SOON_S) == 7
+    assert scene.harness.runs(dead) == 1
+    scene.await_seen(dead)

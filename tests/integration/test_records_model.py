@@ -393,7 +393,8 @@ class Model:
             request = self.cancel or request
         if not self.takes(event):
             return self.refused("state")
-        kept, forced = self.state is not State.DEAD_LETTERED, event is Event.FORCE_COMPLETE
+        forced = event is Event.FORCE_COMPLETE
+        kept = forced or self.state is not State.DEAD_LETTERED
         self.end_by_operator(event, request, kept=kept, result=own if forced else None)
         return self.applied(already=False)
 

@@ -104,4 +104,5 @@ def _parse(raw: Sequence[bytes]) -> VerbApplied | CancelRequested | VerbRefused:
     letter, attempt = raw[9] == b"1", EndedAttempt(raw[10].decode())
     place = (epoch, generation, version)
     reply = ReplyTo(raw[11].decode(), raw[12].decode()) if raw[11] else None
-    return VerbApplied(state, *place, already, worker, token, letter, attempt, reply)
+    seq = int(raw[13])
+    return VerbApplied(state, *place, already, worker, token, letter, attempt, reply, seq)

@@ -271,7 +271,7 @@ class VerbApplied:
     `worker` and `token` name the job's last attempt; they are empty and 0 if it had none. `letter`
     says whether the job has a dead letter, which must be closed with it. `attempt` is the attempt
     that had not ended. `reply` is where the job's service waits for a reply; None if nowhere, and
-    if another request has ended the job.
+    if another request has ended the job. `seq` completes the position of the job's last message.
     """
 
     state: State
@@ -284,6 +284,7 @@ class VerbApplied:
     letter: bool
     attempt: EndedAttempt = EndedAttempt.NONE
     reply: ReplyTo | None = None
+    seq: int = 0
 
 
 @dataclass(frozen=True, slots=True)

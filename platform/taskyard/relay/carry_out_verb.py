@@ -30,9 +30,11 @@ from taskyard.records import (
     VerbRefused,
     VerbTarget,
 )
+from taskyard.relay.continue_chain import continue_chain
 from taskyard.relay.new_queue import fetch_message
 from taskyard.relay.ports import PublisherPort, QueuesPort, RecordsPort, StopsPort
 from taskyard.relay.reply_to_service import reply_to_service
+from taskyard.settings import Settings
 from taskyard.wire import Stamp, letter_id
 
 __all__ = ["Applied", "Refusal", "Waits", "carry_out"]
@@ -86,6 +88,7 @@ class Waits:
 
 def carry_out(
     connection: Connection,
+    settings: Settings,
     records: RecordsPort,
     publisher: PublisherPort,
     intent: Intent,
@@ -109,7 +112,7 @@ def carry_out(
         case VerbApplied() if event is Event.REROUTE:
             return _moved(records, queues, intent, answer)
         case VerbApplied():
-            return _applied(connection, records, publisher, intent, answer)
+            return _applied(connection, settings, records, publisher, intent, answer)
         case _:
             assert_never(answer)
 
@@ -178,6 +181,7 @@ def _detail(answer: VerbApplied) -> dict[str, Any]:
 
 def _applied(
     connection: Connection,
+    settings: Settings,
     records: RecordsPort,
     publisher: PublisherPort,
     intent: Intent,
@@ -197,13 +201,19 @@ def _applied(
     attempt = intent.payload.get(_KNOWN_ATTEMPT) or _stopped(records, intent, answer)
     if isinstance(attempt, Waits):
         return attempt
+    forced = answer.letter and known and answer.state is State.COMPLETED
     try:
+        message = (
+            continue_chain(connection, settings, publisher, intent, letter, answer)
+            if forced
+            else None
+        )
         reply = reply_to_service(publisher, intent, answer)
     except PublishFailed as error:
         # The worker's answer expires, and the broker may be away for longer.
         facts = {} if attempt is None else {_KNOWN_ATTEMPT: attempt}
         return Waits(str(error), attempt=False, known=facts)
-    said = {"attempt": attempt, "reply": reply}
+    said = {"attempt": attempt, "message": message, "reply": reply}
     return Applied({**detail, **{name: text for name, text in said.items() if text is not None}})
 
 

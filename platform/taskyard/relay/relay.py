@@ -153,7 +153,14 @@ class Relay:
         try:
             if self._queues is not None and intent.kind == Event.REROUTE:
                 check_new_queue(self._settings, self._records, self._queues, intent)
-            answer = carry_out(connection, self._records, self._publisher, intent, self._queues)
+            answer = carry_out(
+                connection,
+                self._settings,
+                self._records,
+                self._publisher,
+                intent,
+                self._queues,
+            )
         except _REFUSALS as error:
             self._answer(connection, intent, audit.refused(error), {})
             return

@@ -10,7 +10,7 @@ local function answer(kind, record, already)
   return {kind, record.state, record.epoch, record.generation, record.version, already and '1' or '0',
           record.worker or '', record.token or '0', record.lease_until or '0',
           record.decision == 'dead_lettered' and '1' or '0', record.ended_attempt or '',
-          reply or '', reply and record.correlation_id or ''}
+          reply or '', reply and record.correlation_id or '', record.seq or '0'}
 end
 
 local function refused(why, record)
@@ -50,10 +50,11 @@ local function event_of(record)
           'worker', record.worker or ''}
 end
 
--- End the job now; no message of a dead-lettered one waits in a queue.
+-- End the job now. No message of a dead-lettered one waits in a queue, but that of one which is
+-- completed by hand is published again, so that a worker continues its chain.
 local function end_now(record, event, now, result, kept_key)
   if not target(record, event) then return refused('state', record) end
-  local kept = record.state ~= 'dead_lettered'
+  local kept = record.state ~= 'dead_lettered' or event == 'force_complete'
   end_by_operator(job_id, record, event, request, now, event_of(record), kept, result, kept_key)
   return answer('applied', record, false)
 end
