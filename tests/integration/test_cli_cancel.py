@@ -133,6 +133,19 @@ def test_an_id_that_nothing_knows_is_cancelled_only_if_it_is_whole(
     assert (ran.code, "has no record" in ran.err) == (0, True)
 
 
+def test_a_running_job_shows_the_request_until_its_attempt_ends(shell: Shell, jobs: Jobs) -> None:
+    job_id = jobs.queued()
+    facts = {"holder": "h", "worker": "w@host", "process": "1", "job_type": "t", "queue": "exec"}
+    jobs.records.begin(job_id, None, **facts)
+    with relaying(jobs.settings, jobs.database):
+        ran = shell.run("jobs", "cancel", job_id, "--reason", WHY)
+        assert ran.out.startswith(f"pending  {job_id}: worker w@host runs job")
+        shown = shell.run("jobs", "show", job_id)
+    request = jobs.records.read(job_id).fields["cancel"]
+    assert "has asked its attempt to stop; how that ends decides" in shown.out
+    assert f"taskyard audit show {request}" in shown.out
+
+
 def test_one_refusal_of_several_is_shown_and_the_others_are_done(shell: Shell, jobs: Jobs) -> None:
     ended, queued = jobs.queued(), jobs.queued()
     jobs.client.hset(jobs.records.keys.record(ended), "state", "completed")

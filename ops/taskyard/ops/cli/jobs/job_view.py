@@ -115,9 +115,17 @@ class JobView:
         return (self.ledger.row or {}).get("attempts") if begun is None else begun
 
     @property
+    def pending_request(self) -> str | None:
+        """Return the request of an operator that the job's attempt or message has still to meet."""
+        name = {State.RUNNING: "cancel", State.REROUTED: "verb"}.get(self.state)
+        return None if name is None else self.record.fields.get(name)
+
+    @property
     def next(self) -> str | None:
         """The command that an operator would run next, None if nothing is left to do."""
         match self.state:
+            case State.RUNNING | State.REROUTED if self.pending_request:
+                return f"taskyard audit show {self.pending_request}"
             case State.ACCEPTED | State.RUNNING | State.RETRYING | State.REROUTED:
                 return self.start_worker or f"taskyard jobs wait {self.job_id}"
             case State.DEAD_LETTERED:
@@ -138,6 +146,7 @@ class JobView:
             "letter": self.letter,
             "record": self._live(),
             "record_unknown": self.record_unknown,
+            "pending_request": self.pending_request,
             "ledger": "unknown" if self.ledger.unknown else self.ledger.row,
             "ledger_unknown": self.ledger.unknown,
             "history": self.ledger.events,

@@ -74,6 +74,7 @@ def _facts(view: JobView) -> Iterator[tuple[str, object]]:
     yield "domain", view.fact("domain")
     yield "queue", with_priority(view.fact("queue"), priority)
     yield "state", view.state.value + _by_whom(view)
+    yield "operator", _request(view)
     yield "record", view.record_unknown and f"unknown ({view.record_unknown})"
     yield "ledger", _ledger(view)
     yield "attempts", _attempts(view)
@@ -86,6 +87,15 @@ def _facts(view: JobView) -> Iterator[tuple[str, object]]:
     yield "lease", _lease(view.hands)
     yield "message", _message(view)
     yield "next", view.next and Command(view.next)
+
+
+def _request(view: JobView) -> str | None:
+    """Return what an operator has requested and the job has still to meet."""
+    if view.pending_request is None:
+        return None
+    if view.state is State.REROUTED:
+        return f"has moved it to {view.fact('queue')}; its message follows when it is taken"
+    return "has asked its attempt to stop; how that ends decides"
 
 
 def _attempts(view: JobView) -> object:
