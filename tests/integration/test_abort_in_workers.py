@@ -176,6 +176,8 @@ def test_the_chain_of_a_dead_letter_goes_on_with_the_operators_result(scene: Sce
     assert outcome.outcome == "applied"
     _, applied = scene.audited(outcome)
     assert applied["detail"]["message"].startswith("its message was published to queue exec again")
-    assert scene.harness.yard.job(result.id).result(SOON_S) == 7
+    follower = scene.harness.yard.job(result.id)
+    scene.harness.await_state(follower, State.COMPLETED)
+    assert follower.result(SOON_S) == 7
     assert scene.harness.runs(dead) == 1
     scene.await_seen(dead)

@@ -15,6 +15,7 @@ from celery.app.control import flatten_reply
 from sqlalchemy import Engine, select
 
 from servers import Servers
+from support.listening import await_listening
 from support.mirror import mirroring
 from support.signing import Keeper
 from support.waiting import SOON_S, eventually
@@ -142,6 +143,7 @@ def scene(
             made.workers.append(running.enter_context(worker.launch()))
         for worker in made.workers:
             worker.await_log(" ready.")
+        await_listening(made.harness.yard.app, NAMES, lambda: made.workers[0].log)
         running.enter_context(mirroring(settings, database_url))
         yield made
         made.harness.close()
@@ -372,6 +374,7 @@ def test_a_fleet_that_takes_signed_commands_alone_denies_the_others(
     )
     alone = Scene(settings, keeper, database)
     with Worker(settings, tmp_path, queues=("plan",), concurrency=1).start() as worker:
+        await_listening(alone.harness.yard.app, [worker.name], lambda: worker.log)
         job = alone.harness.act()
         control = alone.harness.yard.app.control
 

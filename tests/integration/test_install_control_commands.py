@@ -15,6 +15,7 @@ from sqlalchemy import Engine, select
 from servers import Servers
 from support.legacy import Legacy
 from support.legacy_fixtures import TRANSPORTS, legacy_on
+from support.listening import await_listening
 from support.mirror import mirroring
 from support.waiting import SOON_S, eventually
 from taskyard.access.broadcast_calls import UNVERIFIED
@@ -76,6 +77,7 @@ def shop(
         for name in NAMES:
             app.worker(name)
         with app.producer() as tasks, mirroring(app.settings, database_url):
+            await_listening(tasks.gated.app, [f"{name}-{app.prefix}" for name in NAMES], app.logs)
             yield Shop(app, tasks, database)
 
 
@@ -215,7 +217,7 @@ def test_an_app_that_is_only_observed_revokes_as_celery_does_and_is_audited(
 def test_a_pool_of_greenlets_drops_what_is_no_command(servers: Servers, tmp_path: Path) -> None:
     with legacy_on("redis", servers, tmp_path) as app, app.producer() as tasks:
         worker = app.worker("green", None, "-P", "gevent")
-        worker.await_log("pidbox: Connected")
+        await_listening(tasks.gated.app, [f"green-{app.prefix}"], app.logs)
         control = tasks.gated.app.control
         with tasks.gated.app.connection_for_write() as connection:
             bound = control.mailbox(connection)

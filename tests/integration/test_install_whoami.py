@@ -10,6 +10,7 @@ import pytest
 
 from servers import Servers
 from support.legacy_fixtures import legacy_on
+from support.listening import await_listening
 from support.signing import Keeper
 from support.waiting import eventually
 from taskyard.access.broadcast_calls import WHOAMI, call_of_broadcast
@@ -47,23 +48,15 @@ def test_an_installed_apps_worker_answers_what_is_signed_also_after_a_kill_and_d
                     )
                 return next(iter(reply.values()))
 
-            def await_listening() -> None:
-                """A worker is ready a moment before it listens to broadcasts."""
-                with asking.connection_for_write() as connection:
-                    eventually(
-                        lambda: asking.control.ping(timeout=1, connection=connection),
-                        "an answer to a ping",
-                        why=lambda: worker.log,
-                    )
-
-            await_listening()
+            names = [f"worker-{app.prefix}"]
+            await_listening(asking, names, app.logs)
             answer = ask({CREDENTIAL: credential})
             assert answer["subject"] == keeper.subject
             assert ask({})["denied"] == "unsigned"
             worker.kill()
             worker.start()
             worker.await_log(" ready.", times=2)
-            await_listening()
+            await_listening(asking, names, app.logs)
             assert ask({CREDENTIAL: credential}) == answer
         assert WHOAMI in worker.log
         assert credential.split(".")[3] not in worker.log

@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import Engine, select
 
 from servers import Servers
+from support.listening import await_listening
 from support.mirror import mirroring
 from support.shell import Shell
 from support.signing import Keeper
@@ -113,6 +114,7 @@ def scene(
             made.workers.append(running.enter_context(worker.launch()))
         for worker in made.workers:
             worker.await_log(" ready.")
+        await_listening(made.harness.yard.app, NAMES, lambda: made.workers[0].log)
         running.enter_context(mirroring(settings, database.url.render_as_string(False)))
         yield made
         made.harness.close()
