@@ -114,7 +114,7 @@ def test_a_task_that_a_control_command_ends_is_aborted_and_not_failed(
     app.await_state(result.id, "aborted")
     if pool == "threads":
         app.open_gate(gate)  # a thread cannot be stopped
-    eventually(lambda: result.state == "REVOKED", "the app told of it", why=app.logs)
+    eventually(lambda: result.state == "REVOKED", "the app reports it", why=app.logs)
     assert app.events(result.id) == ["begin", "abort"]
     assert app.letters(result.id) == []
 

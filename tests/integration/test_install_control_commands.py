@@ -135,7 +135,7 @@ def test_a_running_protected_task_is_aborted(shop: Shop) -> None:
     request, outcome = shop.pair(before)
     assert (request["action_type"], outcome["outcome"]) == ("abort_request", "applied")
     # Its attempt is stopped: the gate stays closed.
-    eventually(lambda: result.state == "REVOKED", "the app told of it", why=shop.app.logs)
+    eventually(lambda: result.state == "REVOKED", "the app reports it", why=shop.app.logs)
 
 
 def test_a_revoked_stamp_ends_protected_tasks_by_their_records_and_others_as_celery_does(
@@ -166,7 +166,7 @@ def test_a_running_protected_task_with_a_revoked_stamp_is_aborted(shop: Shop) ->
     shop.app.await_notes(f"{result.id}:runs", 1)
     shop.send("revoke_by_stamped_headers", headers={"wave": [wave]}, terminate=True)
     shop.app.await_state(result.id, "aborted")
-    eventually(lambda: result.state == "REVOKED", "the app told of it", why=shop.app.logs)
+    eventually(lambda: result.state == "REVOKED", "the app reports it", why=shop.app.logs)
     request, outcome = shop.pair(before)
     assert (request["action_type"], outcome["outcome"]) == ("abort_request", "applied")
 

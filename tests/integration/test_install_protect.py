@@ -103,7 +103,7 @@ def test_a_task_that_kills_its_process_each_time_is_poison(app: Legacy, tasks: A
     letter = app.await_letter(result.id)
     assert (letter.category, letter.evidence["counter"]) == ("poison", "deaths")
     assert len(app.notes(f"{result.id}:runs")) == app.settings.death_limit
-    eventually(lambda: result.state == "FAILURE", "the app told of it")
+    eventually(lambda: result.state == "FAILURE", "the app reports it")
 
 
 def test_a_hard_limit_leaves_a_letter(app: Legacy, tasks: Any) -> None:
@@ -134,7 +134,7 @@ def test_a_terminated_task_is_aborted_and_leaves_no_letter(app: Legacy, tasks: A
     app.await_notes(f"{result.id}:runs", 1)
     result.revoke(terminate=True, signal="SIGKILL")
     app.await_state(result.id, "aborted")
-    eventually(lambda: result.state == "REVOKED", "the app told of it", why=app.logs)
+    eventually(lambda: result.state == "REVOKED", "the app reports it", why=app.logs)
     assert app.letters(result.id) == []
 
 

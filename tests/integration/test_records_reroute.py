@@ -85,7 +85,7 @@ class Harness:
         return self.records.verbs.reroute(target, request or f"r{self.verbs}", "ops", to)
 
     def moved(self, to: str = "exec", **seen: int | None) -> Forward:
-        """Reroute the job, and return what whoever has its message must be told."""
+        """Reroute the job, and return the answer for whoever has its message."""
         answer = self.reroute(to, **seen)
         assert isinstance(answer, VerbApplied), answer
         return Forward(to, answer.epoch, answer.generation, 0)

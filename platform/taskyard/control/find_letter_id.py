@@ -23,8 +23,8 @@ _SHOWN: Final = 5
 def find_id(connection: Connection, name: str | uuid.UUID, identity: Identity | None) -> uuid.UUID:
     """Return the one id that begins with `name`; raises `NotFound` or, for several, `Refused`.
 
-    The first characters of an id are searched within the bounds of `identity`, so that nobody reads
-    ids of letters outside of them. A whole id is returned wherever its letter is.
+    The first characters of an id are searched within the bounds of `identity`, so that no caller
+    reads ids of letters outside of them. A whole id is returned wherever its letter is.
     """
     digits = str(name).strip().replace("-", "").lower()
     if not re.fullmatch(r"[0-9a-f]{6,32}", digits):

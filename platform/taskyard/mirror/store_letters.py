@@ -66,8 +66,8 @@ def _without_second_times(
 ) -> list[Readable | Unreadable]:
     """Return the items; a letter whose id is known with another time becomes unreadable.
 
-    All true copies of a letter have one time. With two rows of one id nobody could show or replay
-    the letter, and whoever can write to the broker could do that to each letter.
+    All true copies of a letter have one time. With two rows of one id no operator could show or
+    replay the letter, and whoever can write to the broker could do that to each letter.
     """
     ids = {item.id for item in items if isinstance(item, Readable)}
     if not ids:
