@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,10 @@ __all__ = ["CHILD", "MAIN", "WAITING", "profile_job", "shares"]
 Steps = Sequence[tuple[str, Sequence[str]]]
 WAITING: Final = "waiting"
 _REST: Final = "everything else"
+_MAIN_FILE: Final = "main.json"
+_CHILD_FILES: Final = "child-*.json"
+# The sampler writes twice a second.
+_SAMPLES_WITHIN_S: Final = 30.0
 
 # A sample belongs to the step of its innermost frame that a step knows; the first step wins.
 MAIN: Final[Steps] = (
@@ -98,8 +103,9 @@ def profile_job(bench: Bench, count: int) -> dict[str, dict[str, float]]:
     variables = {FOLDER_VARIABLE: str(folder)}
     with bench.gauge(TASKYARD) as left, bench.workers(TASKYARD, variables) as workers:
         await_level(TASKYARD, left, 0, workers)
+        _await_samples(folder, time.time())
     bench.empty()
-    main, children = _read(folder, "main.json"), _read(folder, "child-*.json")
+    main, children = _read(folder, _MAIN_FILE), _read(folder, _CHILD_FILES)
     shutil.rmtree(folder)
     return {"main": shares(main, MAIN), "child": shares(children, CHILD)}
 
@@ -127,6 +133,22 @@ def _step(frames: Sequence[str], steps: Steps) -> str:
             if frame.startswith(tuple(beginnings)):
                 return step
     return _REST
+
+
+def _await_samples(folder: Path, since: float) -> None:
+    """Wait until main process and children have written what they saw up to `since`.
+
+    Raises TimeoutError.
+    """
+    for pattern in (_MAIN_FILE, _CHILD_FILES):
+        until = time.monotonic() + _SAMPLES_WITHIN_S
+        while not (found := [*folder.glob(pattern)]) or any(
+            path.stat().st_mtime < since for path in found
+        ):
+            if time.monotonic() > until:
+                text = f"{pattern} in {folder}: no samples in {_SAMPLES_WITHIN_S:g} s"
+                raise TimeoutError(text)
+            time.sleep(0.05)
 
 
 def _read(folder: Path, pattern: str) -> Counter[str]:

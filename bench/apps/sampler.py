@@ -43,7 +43,10 @@ def _start(path: Path) -> None:
     def look(_: int, frame: FrameType | None) -> None:
         seen[";".join(_names(frame))] += 1
         if sum(seen.values()) % _WRITE_EVERY == 0:
-            path.write_text(json.dumps(seen), "utf-8")
+            # In one step: a worker that is killed here leaves a whole file.
+            fresh = path.with_suffix(".new")
+            fresh.write_text(json.dumps(seen), "utf-8")
+            fresh.replace(path)
 
     signal.signal(signal.SIGALRM, look)
     signal.setitimer(signal.ITIMER_REAL, _EVERY_S, _EVERY_S)
