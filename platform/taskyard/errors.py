@@ -18,6 +18,7 @@ __all__ = [
     "InvalidReason",
     "InvalidRights",
     "InvalidSettings",
+    "InvalidSwitch",
     "JobFailed",
     "LeaseLost",
     "MissingSetting",
@@ -161,6 +162,12 @@ class InvalidReason(Refused):
 
 class InvalidRights(Refused):
     """The subject or the rights of a token or a grant are invalid."""
+
+    exit_code = 2
+
+
+class InvalidSwitch(Refused):
+    """A pause or a kill switch cannot have this scope, name, mode or end."""
 
     exit_code = 2
 
