@@ -115,7 +115,7 @@ def test_the_list_counts_messages_and_consumers(shell: Shell, waiting: str) -> N
     ran = shell.run("queues", "list")
     rows = {row["queue"]: row for row in shell.run("queues", "list", "--json").document}
 
-    assert ran.out.splitlines()[0].split() == ["queue", "waiting", "workers", "priorities", "of"]
+    assert ran.out.splitlines()[0].split() == ["queue", "waiting", "workers", "priorities", "of", "switches"]
     assert "locator  1        0        1-3         settings\n" in ran.out
     assert "no worker consumes queue 'plan'. Start one: taskyard worker --pool plan\n" in ran.err
     ours = {"app": False, "told_at": None}

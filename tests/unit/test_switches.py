@@ -35,7 +35,7 @@ US = st.integers(min_value=0, max_value=2 * 10**15)
 STATES = st.builds(
     SwitchState,
     mode=st.sampled_from(Mode),
-    version=st.integers(min_value=1, max_value=2 * 10**15),
+    version=st.integers(min_value=1, max_value=17 * 10**14),
     since_us=US,
     until_us=US,
     operator=TEXTS,
@@ -195,12 +195,25 @@ def test_an_older_state_does_not_bring_back_a_switch_that_is_off(switches: Redis
 
 def test_what_is_no_switch_has_no_effect_and_is_replaced(switches: RedisSwitches) -> None:
     field, state = SwitchField.pause("exec"), SwitchState(Mode.HOLD, version=2, since_us=1)
-    switches._client.hset(switches.key, mapping={str(field): "hold", "stop all": "x", "b": b"\xff"})
+    switches.client.hset(switches.key, mapping={str(field): "hold", "stop all": "x", "b": b"\xff"})
     read = switches.read()
     assert read.states == {}
     assert set(read.unreadable) == {str(field), "stop all", "b"}
     assert switches.put(field, state)
     assert switches.read().in_force() == {field: state}
+
+
+def test_a_version_that_no_clock_gives_is_obeyed_and_replaced_by_any_state(
+    switches: RedisSwitches,
+) -> None:
+    field = SwitchField.kill("all")
+    ahead = SwitchState(Mode.HOLD, version=9 * 10**15, since_us=1)
+    lifted = SwitchState(Mode.OFF, version=2, since_us=2)
+    switches.client.hset(switches.key, str(field), ahead.encode())
+    read = switches.read()
+    assert (list(read.in_force()), read.believed()) == ([field], {})
+    assert switches.put(field, lifted)
+    assert switches.read().states == {field: lifted}
 
 
 def test_the_key_is_in_the_namespace(switches: RedisSwitches) -> None:

@@ -42,6 +42,7 @@ _OPERATOR: Final = Right(Role.OPERATOR, Scope.QUEUE)
 _OPERATOR_OF_FLEET: Final = Right(Role.OPERATOR, Scope.FLEET)
 _ADMIN: Final = Right(Role.ADMIN, Scope.QUEUE)
 _ADMIN_OF_FLEET: Final = Right(Role.ADMIN, Scope.FLEET)
+_KILL_SWITCH: Final = Right(Role.ADMIN, Scope.FLEET, granted=True)
 
 RIGHTS: Final[Mapping[Action, Right]] = {
     Action.MANUAL_REROUTE: _OPERATOR,
@@ -64,9 +65,10 @@ RIGHTS: Final[Mapping[Action, Right]] = {
     # What a purge removes cannot be restored.
     Action.PURGE_QUEUE: _ADMIN,
     Action.SET_LIMIT: _OPERATOR,
-    # An operator who stops everything by mistake at night must be able to start it again.
-    Action.ENGAGE_KILL_SWITCH: _OPERATOR_OF_FLEET,
-    Action.RELEASE_KILL_SWITCH: _OPERATOR_OF_FLEET,
+    # It stops the work of every service. An operator on call gets both by name: whoever stops
+    # everything by mistake at night must be able to start it again.
+    Action.ENGAGE_KILL_SWITCH: _KILL_SWITCH,
+    Action.RELEASE_KILL_SWITCH: _KILL_SWITCH,
     Action.SET_SHEDDING: _OPERATOR_OF_FLEET,
     Action.RESET_BREAKER: _OPERATOR_OF_FLEET,
     Action.DRAIN_WORKER: _OPERATOR_OF_FLEET,

@@ -102,16 +102,19 @@ class Verifier:
         path = settings.public_keys
         self._file = None if path is None else RingFile(path.expanduser(), clock)
 
-    def verify(self, text: object, call: Call) -> Verified:
+    def verify(self, text: object, call: Call, longest: timedelta = LONGEST_LIFE) -> Verified:
         """Return the verified caller; raises `CredentialRefused`."""
-        verified = self.authenticate(text, call)
+        verified = self.authenticate(text, call, longest)
         verified.check_time(self.clock.now())
         return verified
 
-    def authenticate(self, text: object, call: Call) -> Verified:
-        """Verify everything except the time, for a call that may have been accepted already."""
+    def authenticate(self, text: object, call: Call, longest: timedelta = LONGEST_LIFE) -> Verified:
+        """Verify everything except the time, for a call that may have been accepted already.
+
+        `longest` is the longest life that a credential of this kind may have.
+        """
         try:
-            return authenticate(text, self._ring(), call)
+            return authenticate(text, self._ring(), call, longest)
         except ModuleNotFoundError as error:
             raise CredentialRefused(
                 Fault.UNKNOWN_KEY,
@@ -141,7 +144,9 @@ def verify(text: object, ring: KeyRing, call: Call, now: datetime) -> Verified:
     return verified
 
 
-def authenticate(text: object, ring: KeyRing, call: Call) -> Verified:
+def authenticate(
+    text: object, ring: KeyRing, call: Call, longest: timedelta = LONGEST_LIFE
+) -> Verified:
     """Verify everything except the time.
 
     `Verified.check_time` checks the time. No claim in the text is read before its signature is
@@ -153,7 +158,7 @@ def authenticate(text: object, ring: KeyRing, call: Call) -> Verified:
         raise refusal(Fault.UNKNOWN_KEY)
     _check_signature(key, signature, signed)
     claims = _claims(body)
-    _check_key(key, claims)
+    _check_key(key, claims, longest)
     _check_call(claims, call)
     identity = Identity(
         claims.sub,
@@ -203,12 +208,12 @@ def _claims(body: bytes) -> Claims:
         raise refusal(Fault.MALFORMED) from None
 
 
-def _check_key(key: PublicKey, claims: Claims) -> None:
+def _check_key(key: PublicKey, claims: Claims, longest: timedelta) -> None:
     if not key.signs_for(claims.sub):
         raise refusal(Fault.SUBJECT_NOT_OF_KEY)
     if not key.role.includes(claims.role):
         raise refusal(Fault.ROLE_ABOVE_KEY)
-    if not 0 < claims.exp - claims.iat <= LONGEST_LIFE.total_seconds():
+    if not 0 < claims.exp - claims.iat <= longest.total_seconds():
         raise refusal(Fault.TOO_LONG_LIVED)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, Self
+from typing import Any, Self, TypedDict, Unpack
 
 from sqlalchemy import Engine
 
@@ -17,20 +18,39 @@ from taskyard.control.forced_result import forced_result
 from taskyard.control.job_snapshot import ReadsRecords
 from taskyard.control.live_verb import WAIT_S, VerbOutcome, answers, moved_to, request_verb
 from taskyard.control.operator_reasons import Mode
+from taskyard.control.switch_wish import KnownNames, Wish
+from taskyard.control.turn_switch import SwitchTurned, naming_break_glass, turn_switch
 from taskyard.jobs.states import Event
 from taskyard.records import Records
 from taskyard.settings import Settings, load
 from taskyard.store import connect
+from taskyard.switches import Kind, RedisSwitches
+from taskyard.switches import Mode as SwitchMode
 
-__all__ = ["Control"]
+__all__ = ["Control", "SwitchOptions"]
+
+
+class SwitchOptions(TypedDict, total=False):
+    """What a pause or a kill switch may be given.
+
+    `until`, an aware time, or `lasts` is its end; by default it has none. With `force` the name of
+    the queue, job type or domain may be one that this process does not know: of an app whose
+    settings are elsewhere.
+    """
+
+    until: datetime | None
+    lasts: timedelta | None
+    force: bool
+    on_behalf_of: str | None
 
 
 class Control:
-    """Operators' verbs on live jobs: permitted, reasoned, audited, and carried out by the relay.
+    """Operators' verbs: permitted, reasoned, audited, and carried out by the relay.
 
-    Each verb waits `wait_s` for the relay and returns a `VerbOutcome`; `pending` means that the
-    relay will carry it out, or waits for a running attempt to end. Any thread may call it; the
-    methods that begin with `a` are for coroutines.
+    Those that turn switches act at once and return a `SwitchTurned`; `pending` means that Redis did
+    not answer. Each verb on a job waits `wait_s` for the relay and returns a `VerbOutcome`;
+    `pending` means that the relay will carry it out, or waits for a running attempt to end. Any
+    thread may call it; the methods that begin with `a` are for coroutines.
 
     Every verb raises `NotPermitted`, `InvalidReason`, and `Refused` for what is certain at once;
     each of them is audited. Without Postgres nothing is requested: `ServerUnreachable`.
@@ -44,8 +64,13 @@ class Control:
         *,
         require_reason: Mode = "strict",
         wait_s: float = WAIT_S,
+        switches: RedisSwitches | None = None,
     ) -> None:
-        """Set who acts: an identity, or a function that verifies it for each verb."""
+        """Set who acts: an identity, or a function that verifies it for each verb.
+
+        Only verbs that turn switches need `switches`.
+        """
+        self._switches = switches
         self._engine, self._records, self._identity = engine, records, identity
         self._require_reason, self._wait_s = require_reason, wait_s
 
@@ -62,12 +87,17 @@ class Control:
         url = known.need_database_url()
         with (
             closing(connect(known.need_redis_url())) as client,
+            # An operator waits for the answer; the relay repeats what Redis does not take at once.
+            closing(connect(known.need_redis_url(), retries=1, timeout_s=1)) as quick,
             database.opened(url, application_name="taskyard control") as engine,
         ):
             verified = partial(identify, engine, known, source="Control")
             verified()  # a refused token is refused before the first verb
             mode = known.require_reason
-            yield cls(engine, Records(client, known), verified, require_reason=mode)
+            switches = RedisSwitches(quick, known.namespace)
+            yield cls(
+                engine, Records(client, known), verified, require_reason=mode, switches=switches
+            )
 
     def cancel(
         self,
@@ -196,6 +226,100 @@ class Control:
         call = partial(self.reroute, reason=reason, on_behalf_of=behalf, if_version=version)
         return await asyncio.to_thread(call, job_id, queue)
 
+    def pause_queue(
+        self, queue: str, *, reason: str | None, **options: Unpack[SwitchOptions]
+    ) -> SwitchTurned:
+        """Pause a queue: workers take nothing from it, and `enqueue` still accepts.
+
+        What runs runs on. A paused queue may be paused again, with another end or reason.
+        """
+        return self._turn(Kind.PAUSE, f"queue:{queue}", SwitchMode.HOLD, reason, options)
+
+    async def apause_queue(
+        self, queue: str, *, reason: str | None, **options: Unpack[SwitchOptions]
+    ) -> SwitchTurned:
+        """Pause a queue as `pause_queue` does, in a thread."""
+        return await asyncio.to_thread(self.pause_queue, queue, reason=reason, **options)
+
+    def resume_queue(
+        self, queue: str, *, reason: str | None, on_behalf_of: str | None = None
+    ) -> SwitchTurned:
+        """End the pause of a queue; raises `Refused` if it is not paused."""
+        options = SwitchOptions(on_behalf_of=on_behalf_of)
+        return self._turn(Kind.PAUSE, f"queue:{queue}", SwitchMode.OFF, reason, options)
+
+    async def aresume_queue(
+        self, queue: str, *, reason: str | None, on_behalf_of: str | None = None
+    ) -> SwitchTurned:
+        """End the pause of a queue as `resume_queue` does, in a thread."""
+        call = partial(self.resume_queue, reason=reason, on_behalf_of=on_behalf_of)
+        return await asyncio.to_thread(call, queue)
+
+    def kill(
+        self,
+        on: str,
+        *,
+        reason: str | None,
+        hold: bool = False,
+        **options: Unpack[SwitchOptions],
+    ) -> SwitchTurned:
+        """Turn the kill switch on for `all`, `queue:NAME`, `type:NAME` or `domain:NAME`.
+
+        New work is refused; with `hold` also what waits is held. What runs runs on.
+        """
+        mode = SwitchMode.HOLD if hold else SwitchMode.REFUSE
+        return self._turn(Kind.KILL, on, mode, reason, options)
+
+    async def akill(
+        self,
+        on: str,
+        *,
+        reason: str | None,
+        hold: bool = False,
+        **options: Unpack[SwitchOptions],
+    ) -> SwitchTurned:
+        """Turn the kill switch on as `kill` does, in a thread."""
+        return await asyncio.to_thread(self.kill, on, reason=reason, hold=hold, **options)
+
+    def lift(self, on: str, *, reason: str | None, on_behalf_of: str | None = None) -> SwitchTurned:
+        """Turn the kill switch on `on` off; raises `Refused` if it is off."""
+        options = SwitchOptions(on_behalf_of=on_behalf_of)
+        return self._turn(Kind.KILL, on, SwitchMode.OFF, reason, options)
+
+    async def alift(
+        self, on: str, *, reason: str | None, on_behalf_of: str | None = None
+    ) -> SwitchTurned:
+        """Turn the kill switch off as `lift` does, in a thread."""
+        call = partial(self.lift, reason=reason, on_behalf_of=on_behalf_of)
+        return await asyncio.to_thread(call, on)
+
+    def _turn(
+        self,
+        kind: Kind,
+        on: str,
+        mode: SwitchMode,
+        reason: str | None,
+        options: SwitchOptions,
+    ) -> SwitchTurned:
+        if self._switches is None:
+            raise TypeError("this Control was made without `switches`: use Control.opened()")
+        with naming_break_glass():
+            identity = self._verified()
+        known = partial(KnownNames.of, self._records.settings, self._switches.client)
+        return turn_switch(
+            self._engine,
+            self._switches,
+            Wish(kind, on, mode, options.get("until"), options.get("lasts")),
+            identity=identity,
+            reason=reason,
+            on_behalf_of=options.get("on_behalf_of"),
+            require_reason=self._require_reason,
+            names=None if options.get("force") else known,
+        )
+
+    def _verified(self) -> Identity:
+        return self._identity if isinstance(self._identity, Identity) else self._identity()
+
     def _call(
         self,
         event: Event,
@@ -205,13 +329,12 @@ class Control:
         if_version: int | None,
         own: Callable[[], Mapping[str, Any]] | None = None,
     ) -> VerbOutcome:
-        identity = self._identity if isinstance(self._identity, Identity) else self._identity()
         requested = request_verb(
             self._engine,
             self._records,
             job_id,
             event,
-            identity=identity,
+            identity=self._verified(),
             reason=reason,
             on_behalf_of=on_behalf_of,
             if_version=if_version,

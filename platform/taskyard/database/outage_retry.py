@@ -24,16 +24,17 @@ def repeat(
     stop: threading.Event,
     *,
     also: tuple[type[Exception], ...] = (),
+    longest_s: float = LONGEST_WAIT_S,
 ) -> None:
     """Repeat `step` until `stop` is set; the names of its log events begin with `name`.
 
     A step that fails because a server cannot be reached or refuses (`also` adds other clients'
-    errors) is repeated after 0.5 s, then after twice as long, up to 15 s; each wait is shortened at
-    random by up to half. The log has one line when a cause appears and one line when it ends. Any
-    other error is raised: it is a defect of Taskyard, and continuing could lose data.
+    errors) is repeated after 0.5 s, then after twice as long, up to `longest_s`; each wait is
+    shortened at random by up to half. The log has one line when a cause appears and one line when
+    it ends. Any other error is raised: it is a defect of Taskyard, and continuing could lose data.
     """
     outages: tuple[type[Exception], ...] = (*_OUTAGES, *also)
-    refusals = Refusals(first_s=FIRST_WAIT_S, longest_s=LONGEST_WAIT_S)
+    refusals = Refusals(first_s=FIRST_WAIT_S, longest_s=longest_s)
     what = f"{name} cannot continue"
     while not stop.is_set():
         try:

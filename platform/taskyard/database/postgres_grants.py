@@ -48,6 +48,8 @@ RUNTIME: Final[Mapping[str, tuple[str, ...]]] = {
     "unverified_denials": (*_CHANGED, "DELETE"),
     "outbox": (*_CHANGED, "DELETE"),
     "restore_gate": _CHANGED,
+    # A switch that is off stays as a row, so that no older state comes back.
+    "switches": _CHANGED,
     "operator_tokens": _CHANGED,
     "operator_grants": (*_CHANGED, "DELETE"),
     "operator_nonces": ("SELECT", "INSERT", "DELETE"),

@@ -34,6 +34,7 @@ __all__ = [
     "OUTBOX",
     "REJECTS",
     "SEALS",
+    "SWITCHES",
     "TOKENS",
     "UNVERIFIED",
 ]
@@ -180,6 +181,21 @@ GATE: Final = Table(
     Column("token", Uuid),
     Column("beat", BigInteger),
     Column("beaten_at", _TIME),
+)
+
+SWITCHES: Final = Table(
+    "switches",
+    METADATA,
+    Column("field", Text, primary_key=True),
+    Column("mode", Text),
+    Column("version", BigInteger),
+    Column("since", _TIME),
+    Column("until_at", _TIME),
+    Column("operator", Text),
+    Column("via", Text),
+    Column("reason", Text),
+    Column("request_id", Text),
+    Column("unanswered", ARRAY(Uuid)),
 )
 
 NONCES: Final = Table(

@@ -26,6 +26,7 @@ from taskyard.errors import CredentialRefused, NotPermitted
 from taskyard.mirror.command_rows import store_command
 from taskyard.mirror.entry_faults import fault_of_entry
 from taskyard.mirror.lifecycle_stream import StreamEntry
+from taskyard.mirror.switch_rows import SWITCH_FIELD, SwitchEvent, store_switch
 from taskyard.records.command_events import COMMAND_FIELD, CommandEvent
 from taskyard.records.verb_events import VERB_FIELD, VerbEvent, entry_time
 from taskyard.wire.redacted_logs import logger
@@ -63,7 +64,7 @@ def store_verbs(
     """
     denials = _Denials(verifier.clock.now())
     for entry in entries:
-        event: VerbEvent | CommandEvent
+        event: VerbEvent | CommandEvent | SwitchEvent
         try:
             event, appended = _read(entry), entry_time(entry.id)
         except (KeyError, ValueError) as error:
@@ -75,6 +76,11 @@ def store_verbs(
             )
             denials.add(Fault.MALFORMED)
             continue
+        if isinstance(event, SwitchEvent):
+            fault = store_switch(connection, event, verifier, appended)
+            if fault is not None:
+                denials.add(fault, event.at)
+            continue
         known = event.worker.encode() in workers
         if isinstance(event, CommandEvent):
             fault = store_command(connection, event, verifier, appended, known=known)
@@ -85,8 +91,10 @@ def store_verbs(
     denials.store(connection)
 
 
-def _read(entry: StreamEntry) -> VerbEvent | CommandEvent:
+def _read(entry: StreamEntry) -> VerbEvent | CommandEvent | SwitchEvent:
     """Return what an entry says; raises KeyError and ValueError."""
+    if SWITCH_FIELD in entry.fields:
+        return SwitchEvent.parse(entry.fields)
     if COMMAND_FIELD in entry.fields:
         return CommandEvent.parse(entry.fields)
     return VerbEvent.parse(entry.fields)

@@ -6,6 +6,7 @@ table `switches`, as the truth that survives a Redis that forgets.
 
 from taskyard.switches.redis_switches import (
     IN_FORCE_LUA,
+    Form,
     RedisSwitches,
     SwitchesRead,
     switches_key,
@@ -15,6 +16,7 @@ from taskyard.switches.switch_state import Mode, SwitchState, next_version
 
 __all__ = [
     "IN_FORCE_LUA",
+    "Form",
     "Kind",
     "Mode",
     "RedisSwitches",

@@ -8,14 +8,23 @@ from typing import Final
 
 import redis
 
-from taskyard.clock import redis_time_us
+from taskyard.clock import redis_time_us, us_of
 from taskyard.errors import InvalidSwitch
 from taskyard.store import Script, read_lua
 from taskyard.switches.switch_field import SwitchField
 from taskyard.switches.switch_state import SwitchState
 
-__all__ = ["IN_FORCE_LUA", "RedisSwitches", "SwitchesRead", "switches_key"]
+__all__ = [
+    "FARTHEST_AHEAD_US",
+    "IN_FORCE_LUA",
+    "Form",
+    "RedisSwitches",
+    "SwitchesRead",
+    "switches_key",
+]
 
+FARTHEST_AHEAD_US: Final = us_of(24 * 3600)
+"""A version further ahead of the server's clock was written by no program of Taskyard."""
 _PACKAGE: Final = "taskyard.switches"
 IN_FORCE_LUA: Final = read_lua(_PACKAGE, "in_force")
 """The Lua function `switch_in_force(value, now)`, for scripts of other packages."""
@@ -37,10 +46,23 @@ class SwitchesRead:
     states: Mapping[SwitchField, SwitchState]
     unreadable: tuple[str, ...] = ()
 
+    def believed(self) -> dict[SwitchField, SwitchState]:
+        """Return the states whose versions a clock can have given: no other one is kept."""
+        latest_us = self.now_us + FARTHEST_AHEAD_US
+        return {field: state for field, state in self.states.items() if state.version <= latest_us}
+
     def in_force(self) -> dict[SwitchField, SwitchState]:
         """Return the switches that are on."""
         on = self.states.items()
         return {field: state for field, state in on if state.in_force(self.now_us)}
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A signed form, taken once: its nonce, and how long that must be remembered."""
+
+    nonce: str
+    kept_ms: int
 
 
 class RedisSwitches:
@@ -51,28 +73,58 @@ class RedisSwitches:
 
     def __init__(self, client: redis.Redis, namespace: str, *, prelude: str = "") -> None:
         self.key = switches_key(namespace)
-        self._client = client
-        self._put = Script(prelude + read_lua(_PACKAGE, "put"))
+        self.client = client
+        self._put, self._read = (
+            Script(prelude + read_lua(_PACKAGE, name)) for name in ("put", "read")
+        )
+        self._turn = Script(prelude + read_lua(_PACKAGE, "turn"))
 
     def put(self, field: SwitchField, state: SwitchState) -> bool:
         """Set a switch, unless the stored state has at least this version; return whether it did.
 
         Repeats change nothing, and any order of calls ends with the same state.
         """
-        changed, _ = self._put(self._client, [self.key], [str(field), state.encode()])
-        return bool(changed)
+        value = state.encode()
+        answer = self._put(self.client, [self.key], [str(field), value, FARTHEST_AHEAD_US])
+        return bool(answer)
+
+    def turn(
+        self,
+        field: SwitchField,
+        wanted: SwitchState,
+        *,
+        lasts_us: int,
+        stream: str,
+        event: Mapping[str, str],
+        form: Form | None = None,
+    ) -> tuple[str, SwitchState | None]:
+        """Turn a switch without Postgres, and append the `event` to the lifecycle stream.
+
+        Of `wanted` only the mode, and who and why are used: version and times are the server's, and
+        `lasts_us` 0 means no end. Returns `turned`, `used` for a form that was taken before, or
+        `off` for a switch that is off and cannot be turned off; and the state that it has by this.
+        """
+        keys = [self.key, stream]
+        kept_ms = 0
+        if form is not None:
+            keys.append(f"{self.key}:form:{form.nonce}")
+            kept_ms = form.kept_ms
+        by = wanted.encode().partition("{")[2]
+        fields = [part for pair in event.items() for part in pair]
+        head = [str(field), wanted.mode.value, lasts_us, "{" + by, FARTHEST_AHEAD_US, kept_ms]
+        came, value = self._turn(self.client, keys, [*head, *fields])
+        text = came if isinstance(came, str) else came.decode()
+        return text, SwitchState.parse(value) if value else None
 
     def read(self) -> SwitchesRead:
         """Return all switches and the server's time, in one round trip."""
-        with self._client.pipeline(transaction=False) as pipe:
-            pipe.time()
-            pipe.hgetall(self.key)
-            now, fields = pipe.execute()
+        seconds, micros, flat = self._read(self.client, [self.key], [])
+        now_us = redis_time_us((seconds, micros))
         states, unreadable = {}, []
-        for name, value in fields.items():
+        for name, value in zip(flat[::2], flat[1::2], strict=True):
             text = name if isinstance(name, str) else name.decode("utf-8", "replace")
             try:
                 states[SwitchField.parse(text)] = SwitchState.parse(value)
             except (ValueError, InvalidSwitch):
                 unreadable.append(text)
-        return SwitchesRead(redis_time_us(now), states, tuple(unreadable))
+        return SwitchesRead(now_us, states, tuple(unreadable))

@@ -29,11 +29,44 @@ COMMANDS: Final[Mapping[str, Command | Noun]] = {
         f"{_CLI}.reconcile", "Compare broker, records and ledger; repair what is safe."
     ),
     "queues": Noun(
-        "See waiting jobs and their workers.",
+        "See waiting jobs and their workers; pause and resume queues.",
         {
             "list": Command(
                 f"{_CLI}.queues.listing",
                 "List the queues: how many jobs wait, and how many workers consume them.",
+            ),
+            "pause": Command(
+                f"{_CLI}.queues.pause",
+                "Pause a queue: workers take nothing from it, and services may still enqueue.",
+            ),
+            "resume": Command(f"{_CLI}.queues.resume", "Resume a paused queue."),
+        },
+    ),
+    "kill": Noun(
+        "Stop new work, and with --hold what waits: of everything, a queue, a type or a domain.",
+        {
+            "on": Command(
+                f"{_CLI}.kill.on",
+                "Turn the kill switch on: new work is refused, and with --hold what waits is held.",
+            ),
+            "off": Command(
+                f"{_CLI}.kill.off",
+                "Turn the kill switch off: new work is accepted, and what was held runs.",
+            ),
+        },
+    ),
+    "switches": Noun(
+        "See all pauses and kill switches; turn one without Postgres.",
+        {
+            "list": Command(
+                f"{_CLI}.switches.listing",
+                "List the pauses and kill switches that are on, and whether Redis and Postgres "
+                "agree.",
+            ),
+            "apply": Command(
+                f"{_CLI}.switches.apply",
+                "Turn a switch by a form that was signed before, without Postgres and without its "
+                "signer.",
             ),
         },
     ),

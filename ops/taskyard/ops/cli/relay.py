@@ -19,9 +19,10 @@ from taskyard.ops.cli.daemon import run_until_stopped
 from taskyard.ops.cli.target_servers import find_target
 from taskyard.reconcile import Reconciler, watch
 from taskyard.records import Records
-from taskyard.relay import Relay, Retention
+from taskyard.relay import Relay, Retention, SwitchKeeper
 from taskyard.settings import Settings, refuse_operator_credentials
 from taskyard.store import connect
+from taskyard.switches import RedisSwitches
 
 __all__ = ["command", "run_beside"]
 
@@ -31,14 +32,16 @@ def command() -> None:
 
     Any number may run side by side. While a server does not answer it waits and loses nothing;
     after a restore it waits for `taskyard reconcile --accept`. Every minute it compares broker,
-    records and ledger and logs what disagrees; every five seconds it seals the audit log; every
-    hour it deletes and archives what is past its retention. If one of these fails for another
-    reason than an outage, the process ends.
+    records and ledger and logs what disagrees; every five seconds it seals the audit log; every two
+    seconds it gives Redis the pauses and kill switches that Redis lacks; every hour it deletes and
+    archives what is past its retention. If one of these fails for another reason than an outage,
+    the process ends.
     """
     settings = find_target(quiet=False).settings
     refuse_operator_credentials(settings, os.environ, "relay")
     url = settings.need_database_url()
     client = connect(settings.need_redis_url())
+    quick = connect(settings.need_redis_url(), retries=0, timeout_s=2)
     records = Records(client, settings)
     publisher = FleetPublisher(settings, records)
     database.check(url)
@@ -50,6 +53,7 @@ def command() -> None:
                 "reconcile": partial(watch, reconciler),
                 "seal": _sealer(settings, engine).run,
                 "retention": Retention(settings, engine).run,
+                "switches": SwitchKeeper(engine, RedisSwitches(quick, settings.namespace)).run,
             }
             run_until_stopped("relay", lambda stop: run_beside(relay.run, beside, stop))
 

@@ -1,14 +1,21 @@
 -- Set a switch to a state that has a greater version than the stored one. Repeats change nothing,
 -- and any order of calls ends with the same state.
--- KEYS: switches. ARGV: field, value. Answers: 1 if the value was set, and the stored value.
+-- KEYS: switches. ARGV: field, value, how far ahead a version may be (us). Answers: whether the value
+-- was set, 1 or 0.
+local time = redis.call('TIME')
+local latest = tonumber(time[1]) * 1000000 + tonumber(time[2]) + tonumber(ARGV[3])
+
 local function version(value)
   return tonumber(string.match(value, '^%l+ %d+ %d+ (%d+) {')) or 0
 end
 
 local stored = redis.call('HGET', KEYS[1], ARGV[1])
--- A value that no program of ours wrote has no version, so that any state replaces it.
-if stored and version(stored) >= version(ARGV[2]) then
-  return {0, stored}
+if stored then
+  local last = version(stored)
+  -- What no program of ours wrote has no version, or one that no clock gives: any state replaces it.
+  if last <= latest and last >= version(ARGV[2]) then
+    return 0
+  end
 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
-return {1, ARGV[2]}
+return 1

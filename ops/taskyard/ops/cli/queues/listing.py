@@ -15,9 +15,11 @@ from taskyard.ops.cli.options import Json
 from taskyard.ops.cli.queues.count_app_queues import look_at_apps
 from taskyard.ops.cli.queues.no_consumer_text import start_worker
 from taskyard.ops.cli.queues.queue_counts import QueueState, look
+from taskyard.ops.cli.switches.listing import read_switches
 from taskyard.ops.cli.target_servers import find_target
 from taskyard.ops.cli.times import age
 from taskyard.settings import Settings
+from taskyard.switches import SwitchesRead, fields_of
 
 __all__ = ["command"]
 
@@ -34,7 +36,8 @@ def command(json: Json = False) -> None:
     """List the queues: how many jobs wait, and how many workers consume them.
 
     Waiting are messages at the broker; a job that waits for its backoff or countdown is not
-    counted. Queues of installed apps are listed as their workers announce them.
+    counted. Queues of installed apps are listed as their workers announce them. Switches are the
+    pauses and kill switches that are on for the whole queue.
     """
     settings = find_target(quiet=json).settings
     reader = _reader(settings)
@@ -43,8 +46,9 @@ def command(json: Json = False) -> None:
         for state in look(settings) + _of_apps(settings)
         if reader is None or reader.sees(state.queue, None)
     ]
+    read = read_switches(settings)
     if json:
-        print_json([asdict(state) for state in states])
+        print_json([{**asdict(state), "switches": _on(state.queue, read)} for state in states])
         return
     now = SYSTEM_CLOCK.now()
     rows = [
@@ -54,14 +58,29 @@ def command(json: Json = False) -> None:
             _workers(state, now),
             "the app's" if state.app else f"1-{settings.queue(state.queue).priorities}",
             "an app" if state.app else "settings",
+            _held(state.queue, read),
         )
         for state in states
     ]
-    put(table(("queue", "waiting", "workers", "priorities", "of"), rows))
+    put(table(("queue", "waiting", "workers", "priorities", "of", "switches"), rows))
     for state in states:
         if state.unserved:
             start = start_worker(settings, state.queue)
             note(f"no worker consumes queue {state.queue!r}. Start one: {start}")
+
+
+def _on(queue: str, read: SwitchesRead | None) -> list[str] | None:
+    """Return the switches that are on for the whole queue, None if they are unknown."""
+    if read is None:
+        return None
+    # No name of a job type or of a domain: those switches are not on for the queue.
+    met = fields_of(queue, "", None)
+    return [f"{field} ({on.mode})" for field, on in read.in_force().items() if field in met]
+
+
+def _held(queue: str, read: SwitchesRead | None) -> str:
+    on = _on(queue, read)
+    return "unknown" if on is None else ", ".join(on)
 
 
 def _of_apps(settings: Settings) -> list[QueueState]:

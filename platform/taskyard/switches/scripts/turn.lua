@@ -1,0 +1,51 @@
+-- Turn a switch without Postgres: set its next state, and append the event that the mirror brings to
+-- Postgres. A form is taken once.
+-- KEYS: switches, lifecycle stream, and with a form the key of its nonce.
+-- ARGV: field, mode, how long it lasts (us, 0 for no end), who and why (JSON), how far ahead a
+-- version may be (us), how long the nonce is kept (ms), and fields and values of the event.
+-- Answers: what came of it, and the state that it made: `turned`, `used` (the form, before) or `off`
+-- (so it cannot be turned off).
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+local field, mode, lasts = ARGV[1], ARGV[2], tonumber(ARGV[3])
+
+local function int(number)
+  return string.format('%.0f', number)
+end
+
+if KEYS[3] then
+  local made = redis.call('GET', KEYS[3])
+  if made then
+    return {'used', made}
+  end
+end
+
+local stored = redis.call('HGET', KEYS[1], field) or ''
+local was, until_us, since, last = string.match(stored, '^(%l+) (%d+) (%d+) (%d+) {')
+last = tonumber(last) or 0
+if last > now + tonumber(ARGV[5]) then
+  was, last = 'off', 0
+end
+if mode == 'off' and (was or 'off') == 'off' then
+  return {'off', stored}
+end
+
+-- As next_version and SwitchState.since in Python.
+local version = math.max(last + 1, now)
+if version % 2 == 0 then
+  version = version + 1
+end
+local over = until_us and until_us ~= '0' and now >= tonumber(until_us)
+local goes_on = mode ~= 'off' and was and was ~= 'off' and not over
+if not goes_on then
+  since = int(now)
+end
+local ends = lasts > 0 and int(now + lasts) or '0'
+local value = mode .. ' ' .. ends .. ' ' .. since .. ' ' .. int(version) .. ' ' .. ARGV[4]
+
+redis.call('XADD', KEYS[2], '*', 'switch', field, 'state', value, 'at', int(now), unpack(ARGV, 7))
+redis.call('HSET', KEYS[1], field, value)
+if KEYS[3] then
+  redis.call('SET', KEYS[3], value, 'PX', ARGV[6])
+end
+return {'turned', value}
