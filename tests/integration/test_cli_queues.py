@@ -115,10 +115,17 @@ def test_the_list_counts_messages_and_consumers(shell: Shell, waiting: str) -> N
     ran = shell.run("queues", "list")
     rows = {row["queue"]: row for row in shell.run("queues", "list", "--json").document}
 
-    assert ran.out.splitlines()[0].split() == ["queue", "waiting", "workers", "priorities", "of", "switches"]
+    assert ran.out.splitlines()[0].split() == [
+        "queue",
+        "waiting",
+        "workers",
+        "priorities",
+        "of",
+        "switches",
+    ]
     assert "locator  1        0        1-3         settings\n" in ran.out
     assert "no worker consumes queue 'plan'. Start one: taskyard worker --pool plan\n" in ran.err
-    ours = {"app": False, "told_at": None}
+    ours = {"app": False, "told_at": None, "switches": []}
     assert rows["locator"] == {"queue": "locator", "waiting": 1, "consumers": 0, **ours}
     assert rows["ops"]["waiting"] == 0
 

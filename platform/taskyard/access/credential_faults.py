@@ -8,7 +8,7 @@ from typing import Final
 
 from taskyard.errors import CredentialRefused
 
-__all__ = ["Fault", "refusal"]
+__all__ = ["SIGN_AGAIN", "Fault", "refusal"]
 
 
 class Fault(StrEnum):
@@ -36,21 +36,21 @@ def refusal(fault: Fault) -> CredentialRefused:
     return CredentialRefused(fault, _SENTENCES[fault])
 
 
-_SIGN_AGAIN: Final = "Sign the call again with: taskyard sign"
+SIGN_AGAIN: Final = "Sign the call again with: taskyard sign"
 _SENTENCES: Final[Mapping[Fault, str]] = {
     Fault.MALFORMED: "the credential is not of the form v1.<key id>.<claims>.<signature>. "
-    + _SIGN_AGAIN,
+    + SIGN_AGAIN,
     Fault.UNKNOWN_KEY: "the credential is signed with a key that the receiver does not have. Add "
     "its public key to the receiver's key ring, the file in TASKYARD_PUBLIC_KEYS there",
     Fault.RETIRED_KEY: "the credential's key is retired. Create a new key with: taskyard keys "
     "create",
-    Fault.BAD_SIGNATURE: "the credential's signature does not match its claims. " + _SIGN_AGAIN,
+    Fault.BAD_SIGNATURE: "the credential's signature does not match its claims. " + SIGN_AGAIN,
     Fault.WRONG_AUDIENCE: "the credential is for another namespace. Sign it with the "
     "TASKYARD_NAMESPACE of the receiver",
-    Fault.WRONG_VERB: "the credential is for another verb. " + _SIGN_AGAIN,
-    Fault.WRONG_ARGUMENTS: "the credential is for other arguments. " + _SIGN_AGAIN,
-    Fault.WRONG_TARGET: "the credential is for another target. " + _SIGN_AGAIN,
-    Fault.EXPIRED: "the credential has expired. " + _SIGN_AGAIN,
+    Fault.WRONG_VERB: "the credential is for another verb. " + SIGN_AGAIN,
+    Fault.WRONG_ARGUMENTS: "the credential is for other arguments. " + SIGN_AGAIN,
+    Fault.WRONG_TARGET: "the credential is for another target. " + SIGN_AGAIN,
+    Fault.EXPIRED: "the credential has expired. " + SIGN_AGAIN,
     Fault.NOT_YET_VALID: "the credential or its key is not valid yet. Set the clocks of sender and "
     "receiver: they may differ by 5 minutes",
     Fault.TOO_LONG_LIVED: "the credential must end after its start and be valid for an hour at "
@@ -62,5 +62,5 @@ _SENTENCES: Final[Mapping[Fault, str]] = {
     "the key's role, or raise it in the key ring",
     Fault.UNSIGNED: "the message has no credential, so its sender is unknown. "
     "Sign it with: taskyard sign",
-    Fault.NONCE_USED: "the credential was used for another message. " + _SIGN_AGAIN,
+    Fault.NONCE_USED: "the credential was used for another message. " + SIGN_AGAIN,
 }

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from taskyard.access import Identity
 from taskyard.access.credential import Call, call_of, sign
-from taskyard.access.credential_faults import Fault, refusal
+from taskyard.access.credential_faults import SIGN_AGAIN, Fault, refusal
 from taskyard.access.key_files import read_ring, read_signing_key
 from taskyard.access.verify_credential import LONGEST_CREDENTIAL, Verified, Verifier
 from taskyard.clock import SYSTEM_CLOCK, Clock
@@ -25,7 +25,7 @@ from taskyard.control.authenticate_operator import local_identity
 from taskyard.control.carry_out_signed_message import request_id_of
 from taskyard.control.operator_reasons import check_reason
 from taskyard.control.switch_wish import Wish, is_off, permit
-from taskyard.errors import InvalidPayload, InvalidSettings, MissingSetting
+from taskyard.errors import CredentialRefused, InvalidPayload, InvalidSettings, MissingSetting
 from taskyard.records.job_keys import Keys
 from taskyard.records.verb_events import VERB_FIELD
 from taskyard.settings import Settings
@@ -43,6 +43,7 @@ __all__ = [
 LONGEST_FORM: Final = timedelta(days=30)
 """So long before its use a form may be signed."""
 _FORM: Final = "taskyard switch"
+_ANOTHER: Final = "Sign another form: repeat the command with --sign"
 
 
 class SwitchForm(BaseModel):
@@ -182,7 +183,11 @@ def turn_by_form(
         )
     verifier = Verifier(settings, clock)
     call = call_of_form(verifier.audience, wish, form.reason)
-    verified = verifier.verify(form.credential, call, LONGEST_FORM)
+    try:
+        verified = verifier.verify(form.credential, call, LONGEST_FORM)
+    except CredentialRefused as error:
+        said = str(error).replace(SIGN_AGAIN, _ANOTHER)
+        raise CredentialRefused(error.code, said) from None
     permit(verified.identity, wish.action, field)
     left_s = verified.nonce_expires_at - clock.now().timestamp()
     used = Form(verified.nonce, max(1, int(left_s * 1000)))
@@ -242,7 +247,9 @@ def _turn(
         form=form,
     )
     if came == "used":
-        raise refusal(Fault.NONCE_USED)
+        raise CredentialRefused(
+            Fault.NONCE_USED, f"the form was used before, and turns its switch once. {_ANOTHER}"
+        )
     if came == "off" or state is None:
         raise is_off(wish, state)
     return state
