@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from redis import Redis
 from redis.exceptions import ResponseError
 
+import taskyard.records
 from servers import Servers
 from support.yard import fresh_settings
 from taskyard.ops.cli.checks.finding import Finding, Level
@@ -65,6 +68,16 @@ def test_every_need_is_a_command_that_the_server_would_take(
     assert not list(server.scan_iter(f"*{settings.namespace}*"))
 
 
+def test_every_command_of_a_script_is_a_need(settings: Settings) -> None:
+    scripts = [*Path(taskyard.records.__path__[0]).parent.rglob("*.lua")]
+    called = re.compile(r"redis\.p?call\('([A-Z]+)'")
+    commands = {
+        name.lower() for path in scripts for name in called.findall(path.read_text("utf-8"))
+    }
+    assert {"hset", "zadd", "rpop"} <= commands
+    assert commands - {need.command for need in needs(settings)} == set()
+
+
 def test_the_documented_user_lacks_nothing_and_nothing_is_left_behind(
     server: Redis, settings: Settings
 ) -> None:
@@ -81,7 +94,8 @@ def test_a_missing_command_key_and_channel_are_named_with_what_gives_them(
     keys = [f"~{space}:job:*", f"~{space}:lifecycle*", f"~{space}:celery-task-meta-*"]
     keys += [f"~{space}:gate", f"~{space}:letters:*", f"~{space}:places", f"~{space}:delayed*"]
     keys += [f"~{space}:{space}.*", f"~{space}:unacked*", f"~{space}:heartbeats"]
-    keys += [f"~{space}:broker", f"~{space}:*pidbox*"]
+    keys += [f"~{space}:broker", f"~{space}:*pidbox*", f"~{space}:stop*", f"~{space}:broadcast*"]
+    keys += [f"~{space}:command:*", f"~{space}:workers", f"~{space}:switches"]
     channels = ["resetchannels", f"&{space}:*"]
     allow(server, settings, "resetkeys", *keys, *channels, "-script|load", "-xautoclaim")
     found = findings(settings)[-1]

@@ -61,9 +61,25 @@ def of_records(settings: Settings) -> Iterator[Need]:
     yield Need(("xrange", f"{space}:letters:kept", "-", "+"), f"{space}:letters:kept")
     yield from _set(f"{space}:letters:prefixes", f"{space}:letters:prefixes")
     yield from _hash(f"{space}:places", f"{space}:places")
+    yield from _operators(space)
     if settings.replicas:
         yield Need(("wait", 0, 1))
         yield from _string(f"{space}:replicated", f"{space}:replicated")
+
+
+def _operators(space: str) -> Iterator[Need]:
+    """Yield what operators' verbs, switches and control commands need."""
+    stops = f"{space}:stops:{_NONE}"
+    for words in (("rpush", stops, ""), ("blpop", stops, 1), ("expire", stops, 1)):
+        yield Need(words, f"{space}:stops:*")
+    yield from _string(f"{space}:stopped:{_NONE}", f"{space}:stopped:*")
+    yield from _string(f"{space}:broadcast:{_NONE}", f"{space}:broadcast:*")
+    yield from _hash(f"{space}:broadcasts:denied:{_NONE}", f"{space}:broadcasts:denied:*")
+    command = f"{space}:command:{_NONE}"
+    yield from _hash(command, f"{space}:command:*")
+    yield Need(("hexists", command, "f"), f"{space}:command:*")
+    yield from _hash(f"{space}:workers", f"{space}:workers")
+    yield from _hash(f"{space}:switches", f"{space}:switches")
 
 
 def of_broker(settings: Settings) -> Iterator[Need]:
@@ -86,6 +102,7 @@ def of_broker(settings: Settings) -> Iterator[Need]:
     yield Need(("hsetnx", f"{space}:heartbeats", "f", "v"), f"{space}:heartbeats")
     yield from _sorted(f"{space}:delayed", f"{space}:delayed*")
     yield from _hash(f"{space}:delayed:messages", f"{space}:delayed*")
+    yield Need(("hmget", f"{space}:delayed:messages", "f"), f"{space}:delayed*")
     yield from _string(f"{space}:broker", f"{space}:broker")
     bindings = f"{prefix}_kombu.binding*"
     for kind in ("binding", "binding_permanent"):
@@ -135,6 +152,7 @@ def _sorted(key: str, names: str) -> Iterator[Need]:
 def _list(key: str, names: str) -> Iterator[Need]:
     yield from _each(names, ("lpush", key, "v"), ("rpush", key, "v"), ("rpop", key), ("llen", key))
     yield from _each(names, ("lrange", key, 0, 1), ("ltrim", key, 0, 1), ("del", key))
+    yield from _each(names, ("lrem", key, 1, "v"))
 
 
 def _set(key: str, names: str) -> Iterator[Need]:
