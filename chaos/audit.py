@@ -15,7 +15,7 @@ from chaos.cluster import Cluster
 from chaos.effects import EFFECTS
 from chaos.load import DOOMED, POISON
 from chaos.poison import cases_of, verdict
-from taskyard.install import FleetPublisher
+from taskyard.install import AnyQueuePublisher
 from taskyard.jobs.states import State
 from taskyard.reconcile import Reconciler
 from taskyard.wire.letter_envelope import letter_id
@@ -184,7 +184,7 @@ def _drift(cluster: Cluster, seen: Audit) -> None:
         cluster.settings,
         cluster.engine,
         cluster.records,
-        FleetPublisher(cluster.settings, cluster.records),
+        AnyQueuePublisher(cluster.settings, cluster.records),
         grace_s=0,
     )
     try:

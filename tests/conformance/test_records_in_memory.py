@@ -24,7 +24,7 @@ from servers import Servers
 from support.yard import fresh_settings
 from taskyard.errors import Refused
 from taskyard.jobs.attempt_outcomes import Decision
-from taskyard.records import Records, Run, VerbApplied, VerbTarget, Witnessed
+from taskyard.records import Records, Run, UnadmittedJob, VerbApplied, VerbTarget
 from taskyard.testing.clock import YardClock
 from taskyard.testing.records import MemoryRecords
 from taskyard.wire.stamp_header import Stamp
@@ -102,8 +102,8 @@ class Side:
         return answer
 
     def _witness(self, published: bool) -> int:
-        job = Witnessed(self.job_id, "t", "exec")
-        return self.records.witness_many([job], published=published)
+        job = UnadmittedJob(self.job_id, "t", "exec")
+        return self.records.record_publications([job], published=published)
 
     def _begin(self, index: int, holder: str, process: str) -> Any:
         answer = self.records.begin(

@@ -11,7 +11,7 @@ from servers import Servers
 from support.held_shop import OWNER, HeldShop
 from support.shell import Shell
 from taskyard.ops.cli.checks import dead_workers
-from taskyard.ops.cli.jobs.job_holder import look_at_hands
+from taskyard.ops.cli.jobs.job_holder import find_holder
 from taskyard.records import FORGOTTEN_S, GONE_S
 from taskyard.settings import load
 
@@ -251,12 +251,12 @@ def test_what_is_not_found_in_time_is_unknown_and_never_zero(
     job = shop.begin("busy@dead")
     shop.queued(job)
     details = " ".join(finding.detail for finding in dead_workers.look_at(shop.settings))
-    hands = look_at_hands(shop.settings, shop.records, shop.records.read(job))
+    holder = find_holder(shop.settings, shop.records, shop.records.read(job))
 
     assert "It is unknown whether jobs wait for it: there is too much to search" in details
     assert f"1 job that it had begun must begin again: {job}" in details
-    assert hands is not None
-    assert str(hands.sentence).startswith("unknown: too many messages wait to find it within")
+    assert holder is not None
+    assert str(holder.sentence).startswith("unknown: too many messages wait to find it within")
 
 
 def assert_agree(shell: Shell, job: str, checked: str | None = None) -> None:

@@ -16,7 +16,7 @@ from taskyard.ops.embedded import EmbeddedStack
 
 LIGHT = """
 import sys
-from taskyard.ops.cli.app import run
+from taskyard.ops.cli.root_command import run
 code = run(["--help"])
 heavy = {"celery", "kombu", "redis", "sqlalchemy"} & set(sys.modules)
 sys.exit(f"imported: {heavy}" if heavy else code)

@@ -20,8 +20,8 @@ from support.yard import fresh_settings
 from taskyard.broker import connection, own_layout
 from taskyard.broker.redis_keys import PLAIN, Layout
 from taskyard.clock import SYSTEM_CLOCK, to_us
-from taskyard.install import Place, Places
-from taskyard.install.app_queues import RABBIT, broker_mark
+from taskyard.install import AnnouncedQueue, AnnouncedQueues
+from taskyard.install.announced_queues import RABBIT, broker_mark
 from taskyard.ops.cli.queues.count_app_queues import look_at_apps
 from taskyard.ops.cli.queues.no_consumer_text import state_of
 from taskyard.ops.cli.queues.queue_counts import QueueState
@@ -40,15 +40,15 @@ def records(settings: Settings) -> Iterator[Records]:
 
 
 @pytest.fixture
-def place(records: Records) -> Place:
+def place(records: Records) -> AnnouncedQueue:
     namespace = records.settings.namespace
-    return Place(
+    return AnnouncedQueue(
         f"{namespace}.orders", broker_mark(records.client, namespace), ODD, records.now_us()
     )
 
 
-def report(records: Records, *places: Place) -> None:
-    Places(records.client, records.settings.namespace).report(places)
+def report(records: Records, *places: AnnouncedQueue) -> None:
+    AnnouncedQueues(records.client, records.settings.namespace).report(places)
 
 
 @pytest.mark.parametrize("kind", TRANSPORTS)
@@ -89,7 +89,7 @@ def test_the_queues_of_an_app_are_listed_as_soon_as_its_worker_is_up(
 
 
 def test_what_waits_is_counted_under_the_keys_that_the_workers_read(
-    settings: Settings, records: Records, place: Place
+    settings: Settings, records: Records, place: AnnouncedQueue
 ) -> None:
     report(records, place)
     records.client.lpush(ODD.key(place.queue, 0), "a", "b")
@@ -104,7 +104,7 @@ def test_what_waits_is_counted_under_the_keys_that_the_workers_read(
 
 
 def test_workers_that_disagree_are_one_row_of_both_places(
-    settings: Settings, records: Records, place: Place
+    settings: Settings, records: Records, place: AnnouncedQueue
 ) -> None:
     report(records, place, replace(place, layout=PLAIN))
     records.client.lpush(PLAIN.key(place.queue, 0), "a")
@@ -113,7 +113,7 @@ def test_workers_that_disagree_are_one_row_of_both_places(
 
 
 def test_what_lies_at_another_broker_is_unknown_and_not_empty(
-    settings: Settings, records: Records, place: Place
+    settings: Settings, records: Records, place: AnnouncedQueue
 ) -> None:
     report(records, replace(place, mark=uuid.uuid4().hex))
     (state,) = look_at_apps(settings)
@@ -121,7 +121,7 @@ def test_what_lies_at_another_broker_is_unknown_and_not_empty(
 
 
 def test_a_queue_of_the_settings_is_not_listed_twice(
-    settings: Settings, records: Records, place: Place
+    settings: Settings, records: Records, place: AnnouncedQueue
 ) -> None:
     report(records, replace(place, queue=settings.broker_name("plan"), layout=own_layout(settings)))
     assert look_at_apps(settings) == []
@@ -132,7 +132,7 @@ def test_on_rabbitmq_a_queue_that_nobody_consumes_is_said_to_be(
 ) -> None:
     there = settings.model_copy(update={"broker_url": servers.rabbitmq_url()})
     name = f"{settings.namespace}.orders"
-    report(records, Place(name, RABBIT, PLAIN, to_us(SYSTEM_CLOCK.now())))
+    report(records, AnnouncedQueue(name, RABBIT, PLAIN, to_us(SYSTEM_CLOCK.now())))
     with connection(there) as broker:
         broker.default_channel.queue_declare(queue=name, durable=True, auto_delete=False)
         try:
@@ -143,7 +143,7 @@ def test_on_rabbitmq_a_queue_that_nobody_consumes_is_said_to_be(
 
 
 def test_a_waiting_job_of_an_app_is_not_said_to_be_without_a_worker(
-    settings: Settings, records: Records, place: Place
+    settings: Settings, records: Records, place: AnnouncedQueue
 ) -> None:
     """Its workers may hear nothing of what is asked here: another prefix, another namespace."""
     report(records, place)
@@ -165,7 +165,12 @@ def test_records_that_do_not_answer_leave_the_apps_queues_unknown(
 
 @pytest.mark.parametrize("verb", ["show", "wait"])
 def test_an_unknown_job_may_be_a_task_that_waits_in_a_queue_of_an_app(
-    records: Records, place: Place, settings: Settings, tmp_path: Path, verb: str, database_url: str
+    records: Records,
+    place: AnnouncedQueue,
+    settings: Settings,
+    tmp_path: Path,
+    verb: str,
+    database_url: str,
 ) -> None:
     report(records, place)
     shell = Shell(tmp_path, environment_of(settings) | {"TASKYARD_DATABASE_URL": database_url})

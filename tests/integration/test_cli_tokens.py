@@ -14,7 +14,7 @@ from support.shell import Shell, connected_shell
 from taskyard.access import Token
 from taskyard.broker.redis_keys import PLAIN
 from taskyard.clock import SYSTEM_CLOCK, to_us
-from taskyard.install import Place, Places
+from taskyard.install import AnnouncedQueue, AnnouncedQueues
 from taskyard.ops.cli.commands import COMMANDS
 from taskyard.ops.cli.lazy_commands import Command, load
 from taskyard.settings import load as load_settings
@@ -43,8 +43,8 @@ def app_queue(admin: Shell) -> Iterator[str]:
     """A queue that a worker of an installed app has announced."""
     settings = load_settings(admin.variables).settings
     with connect(settings.need_redis_url()) as client:
-        places = Places(client, settings.namespace)
-        places.report([Place("shop", "of-its-broker", PLAIN, to_us(SYSTEM_CLOCK.now()))])
+        places = AnnouncedQueues(client, settings.namespace)
+        places.report([AnnouncedQueue("shop", "of-its-broker", PLAIN, to_us(SYSTEM_CLOCK.now()))])
         yield "shop"
         client.delete(places.key)
 

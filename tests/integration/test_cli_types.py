@@ -10,8 +10,8 @@ from support.shell import Shell
 from taskyard.access.operator_task_table import REPLAY_TASK
 from taskyard.jobs import Catalogue, JobType, RetryPolicy
 from taskyard.jobs.handler_registry import Registry
+from taskyard.ops.cli.types.field_origins import by_decorator
 from taskyard.ops.cli.types.listing import waits
-from taskyard.ops.cli.types.origins import by_decorator
 from taskyard.ops.cli.types.policy import never_retried, waits_ms
 
 OWN = """

@@ -392,5 +392,5 @@ def test_a_fleet_that_takes_signed_commands_alone_denies_the_others(
         assert ask("ping", {}) == {"ok": "pong"}
         signed = alone.signed("revoke", Action.CANCEL_REQUEST, task_id=job.job_id)
         assert ask("revoke", signed) == {"ok": f"job {job.job_id} is cancelled"}
-        worker.await_log("the broadcast flower_shutdown_worker")
+        worker.await_log("denied a broadcast of flower_shutdown_worker")
     alone.harness.close()

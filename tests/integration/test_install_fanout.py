@@ -13,7 +13,7 @@ from servers import Servers
 from support.legacy import Legacy
 from support.legacy_fixtures import TRANSPORTS, legacy_on
 from support.waiting import SOON_S, eventually
-from taskyard.install import Places
+from taskyard.install import AnnouncedQueues
 from taskyard.ops.embedded.waiting import until
 
 WORKERS = ("first", "second")
@@ -107,7 +107,7 @@ def test_the_same_task_in_a_queue_of_work_is_protected(app: Legacy, tasks: Any) 
 
 
 def test_operators_are_shown_no_queue_of_copies(app: Legacy) -> None:
-    places = Places(app.redis, app.settings.namespace)
+    places = AnnouncedQueues(app.redis, app.settings.namespace)
     eventually(places.all, "the queues that the workers read")
     assert {place.queue for place in places.all()} == {
         f"{app.prefix}.work",

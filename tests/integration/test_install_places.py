@@ -24,8 +24,8 @@ from taskyard.access import Identity, Role
 from taskyard.broker.redis_keys import PLAIN, Layout
 from taskyard.control import replay
 from taskyard.errors import PublishFailed, Refused
-from taskyard.install import FleetPublisher, Place, Places
-from taskyard.install.app_queues import broker_mark
+from taskyard.install import AnnouncedQueue, AnnouncedQueues, AnyQueuePublisher
+from taskyard.install.announced_queues import broker_mark
 from taskyard.records import Records
 from taskyard.settings import Settings
 from taskyard.wire import Stamp
@@ -45,13 +45,13 @@ def records(settings: Settings) -> Iterator[Records]:
 
 
 @pytest.fixture
-def publisher(settings: Settings, records: Records) -> Iterator[FleetPublisher]:
-    made = FleetPublisher(settings, records)
+def publisher(settings: Settings, records: Records) -> Iterator[AnyQueuePublisher]:
+    made = AnyQueuePublisher(settings, records)
     yield made
     made.close()
 
 
-def send(publisher: FleetPublisher, queue: str, priority: int = 0) -> None:
+def send(publisher: AnyQueuePublisher, queue: str, priority: int = 0) -> None:
     message = make_message("j", properties={"priority": priority})
     publisher.publish(message, queue=queue, priority=None, job_id="j", stamp=Stamp(1))
 
@@ -112,7 +112,7 @@ def _letters(database: Any, job_id: str) -> list[dict[str, Any]]:
 
 
 def test_a_queue_that_nobody_named_is_published_to_as_kombu_would(
-    publisher: FleetPublisher, records: Records, settings: Settings
+    publisher: AnyQueuePublisher, records: Records, settings: Settings
 ) -> None:
     queue = f"{settings.namespace}.stranger"
     publisher.check(queue)
@@ -120,9 +120,9 @@ def test_a_queue_that_nobody_named_is_published_to_as_kombu_would(
     assert records.client.llen(f"{queue}\x06\x163") == 1
 
 
-def place(records: Records, **changes: Any) -> Place:
+def place(records: Records, **changes: Any) -> AnnouncedQueue:
     namespace = records.settings.namespace
-    here = Place(
+    here = AnnouncedQueue(
         f"{namespace}.orders",
         broker_mark(records.client, namespace),
         Layout.of({**ODD, "global_keyprefix": f"{namespace}/"}),
@@ -132,10 +132,10 @@ def place(records: Records, **changes: Any) -> Place:
 
 
 def test_a_named_queue_is_published_to_where_its_workers_read(
-    publisher: FleetPublisher, records: Records, settings: Settings
+    publisher: AnyQueuePublisher, records: Records, settings: Settings
 ) -> None:
     here = place(records)
-    Places(records.client, settings.namespace).report([here])
+    AnnouncedQueues(records.client, settings.namespace).report([here])
     publisher.check(here.queue)
     send(publisher, here.queue, priority=4)
     (raw,) = records.client.lrange(f"{settings.namespace}/{here.queue}~2", 0, -1)
@@ -143,10 +143,10 @@ def test_a_named_queue_is_published_to_where_its_workers_read(
 
 
 def test_workers_that_disagree_are_waited_for_and_told_what_to_do(
-    publisher: FleetPublisher, records: Records, settings: Settings
+    publisher: AnyQueuePublisher, records: Records, settings: Settings
 ) -> None:
     here = place(records)
-    Places(records.client, settings.namespace).report([here, replace(here, layout=PLAIN)])
+    AnnouncedQueues(records.client, settings.namespace).report([here, replace(here, layout=PLAIN)])
     with pytest.raises(PublishFailed, match=r"2 different sets of .* \(TASKYARD_NAMESPACE\)"):
         publisher.check(here.queue)
     with pytest.raises(
@@ -156,7 +156,7 @@ def test_workers_that_disagree_are_waited_for_and_told_what_to_do(
 
 
 def test_what_a_later_version_adds_is_ignored(records: Records, settings: Settings) -> None:
-    places, mine = Places(records.client, settings.namespace), place(records)
+    places, mine = AnnouncedQueues(records.client, settings.namespace), place(records)
     places.report([mine])
     ((field, value),) = records.client.hgetall(places.key).items()
     document = json.loads(value)
@@ -171,7 +171,7 @@ def test_a_former_fleet_does_not_count_against_the_present_one(
 ) -> None:
     here = place(records)
     former = replace(here, layout=PLAIN, seen_us=here.seen_us - 3_600_000_000)
-    places = Places(records.client, settings.namespace)
+    places = AnnouncedQueues(records.client, settings.namespace)
     places.report([former, here])
     assert places.of(here.queue) == [here]
 
@@ -179,7 +179,7 @@ def test_a_former_fleet_does_not_count_against_the_present_one(
 def test_what_nobody_said_for_a_month_is_forgotten(records: Records, settings: Settings) -> None:
     here = place(records)
     long_ago = replace(here, queue="old", seen_us=here.seen_us - 40 * 86_400_000_000)
-    places = Places(records.client, settings.namespace)
+    places = AnnouncedQueues(records.client, settings.namespace)
     places.report([long_ago])
     assert places.of("old") == [long_ago]
     places.report([here])
@@ -187,9 +187,9 @@ def test_what_nobody_said_for_a_month_is_forgotten(records: Records, settings: S
 
 
 def test_a_queue_at_another_broker_is_refused_and_told_what_to_do(
-    publisher: FleetPublisher, records: Records, settings: Settings
+    publisher: AnyQueuePublisher, records: Records, settings: Settings
 ) -> None:
     there = place(records, mark=uuid.uuid4().hex)
-    Places(records.client, settings.namespace).report([there])
+    AnnouncedQueues(records.client, settings.namespace).report([there])
     with pytest.raises(Refused, match=r"another broker .* set TASKYARD_BROKER_URL"):
         publisher.check(there.queue)

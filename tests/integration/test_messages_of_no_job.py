@@ -22,7 +22,7 @@ from support.worker import HANDLERS, Worker
 from support.yard import ServerHarness, fresh_settings
 from taskyard.broker import connection
 from taskyard.control.replayed_message import for_job
-from taskyard.install import FleetPublisher
+from taskyard.install import AnyQueuePublisher
 from taskyard.records import Records
 from taskyard.relay.carry_out_replay import Replay, open_generation, publish
 from taskyard.settings import Settings
@@ -142,7 +142,7 @@ def replay(settings: Settings, letter: Letter) -> None:
     """What the relay does with a letter."""
     with connect(settings.need_redis_url()) as client:
         records = Records(client, settings)
-        publisher = FleetPublisher(settings, records)
+        publisher = AnyQueuePublisher(settings, records)
         wanted = Replay(
             uuid.uuid4(),
             letter.job_id,

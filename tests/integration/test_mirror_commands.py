@@ -23,7 +23,7 @@ from taskyard.audit import list_unverified
 from taskyard.clock import to_us
 from taskyard.database.tables import AUDIT
 from taskyard.database.tables import UNVERIFIED as DENIALS
-from taskyard.mirror import command_rows
+from taskyard.mirror import audit_commands
 from taskyard.mirror.audit_worker_verbs import store_verbs
 from taskyard.mirror.lifecycle_stream import StreamEntry
 from taskyard.records.command_events import LONGEST_ARGUMENTS, CommandEvent, CommandEvents
@@ -216,7 +216,7 @@ def test_a_forged_entry_adds_no_row_to_another_operators_call(stage: Stage) -> N
 def test_a_flood_of_unsigned_commands_has_a_limited_number_of_rows(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command_rows, "MOST_UNVERIFIED_A_MINUTE", 0)
+    monkeypatch.setattr(audit_commands, "MOST_UNVERIFIED_A_MINUTE", 0)
     first = stage.event()
     stage.append(first)
     stage.store()
@@ -224,7 +224,7 @@ def test_a_flood_of_unsigned_commands_has_a_limited_number_of_rows(
     # The outcome of a request that has its row is written all the same.
     monkeypatch.undo()
     stage.store()
-    monkeypatch.setattr(command_rows, "MOST_UNVERIFIED_A_MINUTE", 0)
+    monkeypatch.setattr(audit_commands, "MOST_UNVERIFIED_A_MINUTE", 0)
     stage.append(replace(first, outcome="applied"))
     stage.store()
     assert stage.outcomes() == ["requested", "applied"]

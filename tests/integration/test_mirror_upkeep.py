@@ -116,6 +116,6 @@ def test_clocks_that_differ_drop_nothing_and_are_told(
     keep_partitions(database, settings, Off(timedelta(hours=hours)))
     assert letters(database) == 1
     assert actions(caplog).count("upkeep_clocks_differ") == 1
-    assert "Set the wrong one (NTP)" in caplog.text
+    assert "Correct the wrong clock" in caplog.text
     keep_partitions(database, settings, Off(timedelta(minutes=50)))
     assert letters(database) == 0

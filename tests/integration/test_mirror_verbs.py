@@ -37,7 +37,12 @@ from taskyard.mirror.audit_worker_verbs import is_verb, store_verbs
 from taskyard.mirror.batch_feeds import EventFeed
 from taskyard.mirror.lifecycle_stream import LifecycleStream, StreamEntry
 from taskyard.records.command_events import LONGEST_JOBS, CommandEvent
-from taskyard.records.denied_broadcasts import WINDOW_S, DeniedKind, DeniedReport, DeniedReports
+from taskyard.records.denied_broadcast_reports import (
+    WINDOW_S,
+    DeniedKind,
+    DeniedReport,
+    DeniedReports,
+)
 from taskyard.records.verb_events import Bound, VerbEvent, VerbEvents, announced
 from taskyard.settings import Settings
 

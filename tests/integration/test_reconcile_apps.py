@@ -19,8 +19,8 @@ from taskyard.broker.redis_keys import Layout
 from taskyard.control import replay
 from taskyard.engine.retry_message import NextMessage
 from taskyard.gate import Gate
-from taskyard.install import FleetPublisher, Place, Places
-from taskyard.install.app_queues import broker_mark
+from taskyard.install import AnnouncedQueue, AnnouncedQueues, AnyQueuePublisher
+from taskyard.install.announced_queues import broker_mark
 from taskyard.jobs.attempt_outcomes import Decision
 from taskyard.mirror.store_letters import store_letters
 from taskyard.reconcile import Kind, Reconciler, Report
@@ -42,15 +42,15 @@ class Shop:
         self.settings, self.database = settings, database
         self.client = redis.Redis.from_url(settings.need_redis_url())
         self.records = Records(self.client, settings)
-        self.publisher = FleetPublisher(settings, self.records)
+        self.publisher = AnyQueuePublisher(settings, self.records)
         self.reconciler = Reconciler(settings, database, self.records, self.publisher)
         self.queue = f"{settings.namespace}.orders"
         self.layout = Layout.of({"global_keyprefix": f"{settings.namespace}/", "sep": "~"})
 
     def announce(self, mark: str | None = None) -> None:
         mark = broker_mark(self.client, self.settings.namespace) if mark is None else mark
-        place = Place(self.queue, mark, self.layout, self.records.now_us())
-        Places(self.client, self.settings.namespace).report([place])
+        place = AnnouncedQueue(self.queue, mark, self.layout, self.records.now_us())
+        AnnouncedQueues(self.client, self.settings.namespace).report([place])
 
     def run(self, queue: str | None = None) -> tuple[str, Run]:
         """A job that a worker began."""

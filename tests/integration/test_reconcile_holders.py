@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Engine
 
 from support.held_shop import OWNER, HeldShop
-from taskyard.install import FleetPublisher
+from taskyard.install import AnyQueuePublisher
 from taskyard.jobs.attempt_outcomes import Decision
 from taskyard.reconcile import Kind, Reconciler, Report
 from taskyard.records import GONE_S
@@ -26,7 +26,7 @@ class Shop(HeldShop):
 
     def __init__(self, settings: Settings, database: Engine) -> None:
         super().__init__(settings)
-        self.publisher = FleetPublisher(settings, self.records)
+        self.publisher = AnyQueuePublisher(settings, self.records)
         self.reconciler = Reconciler(settings, database, self.records, self.publisher)
 
     def look(self, **options: Any) -> Report:

@@ -30,8 +30,8 @@ from taskyard.records import (
     Run,
     Stale,
     Superseded,
+    UnadmittedJob,
     UnknownHistory,
-    Witnessed,
 )
 from taskyard.records.job_record import HISTORY_LINES
 from taskyard.records.script_replies import Finished
@@ -279,23 +279,26 @@ def test_admitting_ahead_names_a_key_of_another_type(harness: RecordsHarness) ->
         list(harness.records.admit_ahead(jobs))
 
 
-# --- witness -------------------------------------------------------------------------------------
+# --- publications recorded -----------------------------------------------------------------------
 
 
 def test_the_record_of_a_failed_publication_ends_after_the_dedupe_window(
     harness: RecordsHarness,
 ) -> None:
-    assert harness.records.witness_many([Witnessed(JOB, "plan", "plan")], published=False) == 1
+    assert (
+        harness.records.record_publications([UnadmittedJob(JOB, "plan", "plan")], published=False)
+        == 1
+    )
     assert 0 < harness.client.pttl(harness.key) <= WINDOW_S * 1000
 
 
-def test_a_key_of_another_type_is_named_and_the_others_are_witnessed(
+def test_a_key_of_another_type_is_named_and_the_others_are_recorded(
     harness: RecordsHarness, caplog: pytest.LogCaptureFixture
 ) -> None:
     key = harness.records.keys.record("odd")
     harness.client.lpush(key, "no hash")
-    jobs = [Witnessed(name, "plan", "plan") for name in ("first", "odd", "last")]
-    assert harness.records.witness_many(jobs, published=True) == 2
+    jobs = [UnadmittedJob(name, "plan", "plan") for name in ("first", "odd", "last")]
+    assert harness.records.record_publications(jobs, published=True) == 2
     states = [harness.records.read(name).state for name in ("first", "last")]
     assert states == [State.ACCEPTED] * 2
     assert harness.client.lrange(key, 0, -1) == [b"no hash"]
@@ -310,26 +313,26 @@ def test_a_stream_of_another_type_is_raised_by_name(harness: RecordsHarness) -> 
     harness.client.delete(harness.records.keys.lifecycle)
     harness.client.set(harness.records.keys.lifecycle, "no stream")
     with pytest.raises(WrongKeyType, match="to be a stream, got a string"):
-        harness.records.witness_many([Witnessed(JOB, "plan", "plan")], published=True)
+        harness.records.record_publications([UnadmittedJob(JOB, "plan", "plan")], published=True)
 
 
-def test_a_witnessed_publication_has_no_end(harness: RecordsHarness) -> None:
-    harness.records.witness_many([Witnessed(JOB, "plan", "plan")], published=True)
+def test_a_recorded_publication_has_no_end(harness: RecordsHarness) -> None:
+    harness.records.record_publications([UnadmittedJob(JOB, "plan", "plan")], published=True)
     assert harness.client.pttl(harness.key) == -1
 
 
 def test_a_failed_publication_whose_message_came_all_the_same_has_no_end(
     harness: RecordsHarness,
 ) -> None:
-    harness.records.witness_many([Witnessed(JOB, "plan", "plan")], published=False)
+    harness.records.record_publications([UnadmittedJob(JOB, "plan", "plan")], published=False)
     harness.run(None)
     assert harness.client.pttl(harness.key) == -1
 
 
 def test_a_failed_publication_that_succeeds_later_has_no_end(harness: RecordsHarness) -> None:
-    failed = [Witnessed(JOB, "plan", "plan")]
-    harness.records.witness_many(failed, published=False)
-    assert harness.records.witness_many(failed, published=True) == 0
+    failed = [UnadmittedJob(JOB, "plan", "plan")]
+    harness.records.record_publications(failed, published=False)
+    assert harness.records.record_publications(failed, published=True) == 0
     assert harness.client.pttl(harness.key) == -1
     assert harness.read().fields["published"] == "1"
 

@@ -32,8 +32,8 @@ from taskyard.database import create_partitions
 from taskyard.database.tables import LETTERS, OUTBOX
 from taskyard.errors import PublishFailed
 from taskyard.gate import Gate
-from taskyard.install import FleetPublisher, Place, Places
-from taskyard.install.app_queues import broker_mark
+from taskyard.install import AnnouncedQueue, AnnouncedQueues, AnyQueuePublisher
+from taskyard.install.announced_queues import broker_mark
 from taskyard.jobs.states import State
 from taskyard.mirror.store_letters import store_letters
 from taskyard.ops.cli.dlq.describe_replays import waiting
@@ -317,14 +317,14 @@ def test_while_the_workers_of_an_app_read_different_places_a_replay_waits(
     settings: Settings, yard: ServerHarness
 ) -> None:
     queue = f"{settings.namespace}.orders"
-    publisher = FleetPublisher(settings, yard.records)
+    publisher = AnyQueuePublisher(settings, yard.records)
     gate = Gate(settings.namespace, yard.client)
     relay = Relay(settings, yard.database, yard.records, publisher, gate, queues=publisher)
-    places = Places(yard.client, settings.namespace)
+    places = AnnouncedQueues(yard.client, settings.namespace)
     mark = broker_mark(yard.client, settings.namespace)
     new = Layout(prefix=f"{settings.namespace}/", separator="~", steps=(0, 5))
     now_us = yard.records.now_us()
-    places.report([Place(queue, mark, layout, now_us) for layout in (PLAIN, new)])
+    places.report([AnnouncedQueue(queue, mark, layout, now_us) for layout in (PLAIN, new)])
     letter = died(yard.records).model_copy(update={"queue": queue})
     with yard.database.begin() as connection:
         store_letters(connection, [make_delivery(letter)])
@@ -347,7 +347,7 @@ def test_while_the_workers_of_an_app_read_different_places_a_replay_waits(
     assert lying(yard, queue, PLAIN, new) == [0, 0]
 
     # The old workers have ended: only the new ones speak, minutes later.
-    places.report([Place(queue, mark, new, now_us + 600_000_000)])
+    places.report([AnnouncedQueue(queue, mark, new, now_us + 600_000_000)])
     assert relay.run_once()
     assert yard.outcomes(asked) == ["requested", "applied"]
     assert yard.records.read(letter.job_id).state is State.ACCEPTED

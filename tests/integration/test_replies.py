@@ -26,7 +26,7 @@ from taskyard.control import Control, VerbOutcome
 from taskyard.database.tables import OUTBOX
 from taskyard.errors import PublishFailed
 from taskyard.gate import Gate
-from taskyard.install import FleetPublisher
+from taskyard.install import AnyQueuePublisher
 from taskyard.jobs.attempt_outcomes import Decision
 from taskyard.jobs.states import State
 from taskyard.records import Run, StopAnswer
@@ -52,7 +52,7 @@ class Scene:
         self.harness, self.database, self.replies = harness, database, replies
         self.yard, self.settings = harness.yard, harness.settings
         self.records = self.yard.records
-        self.publisher = FleetPublisher(self.settings, self.records)
+        self.publisher = AnyQueuePublisher(self.settings, self.records)
         gate = Gate(self.settings.namespace, self.records.client)
         self.relay = Relay(self.settings, database, self.records, self.publisher, gate)
         self.control = Control(database, self.records, OPS, wait_s=0)

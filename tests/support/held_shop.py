@@ -10,10 +10,10 @@ from typing import Any
 import redis
 
 from taskyard.broker import Layout
-from taskyard.install import Place, Places
-from taskyard.install.app_queues import broker_mark
+from taskyard.install import AnnouncedQueue, AnnouncedQueues
+from taskyard.install.announced_queues import broker_mark
 from taskyard.jobs.attempt_outcomes import Decision
-from taskyard.records import Fleet, Member, Records, Run, Witnessed
+from taskyard.records import Fleet, Member, Records, Run, UnadmittedJob
 from taskyard.settings import Settings
 from taskyard.transport.owner_descriptions import describe
 
@@ -32,8 +32,8 @@ class HeldShop:
         self.queue = f"{settings.namespace}.orders"
         self.layout = Layout.of({"global_keyprefix": f"{settings.namespace}/", "sep": "~"})
         mark = broker_mark(self.client, settings.namespace)
-        place = Place(self.queue, mark, self.layout, self.records.now_us())
-        Places(self.client, settings.namespace).report([place])
+        place = AnnouncedQueue(self.queue, mark, self.layout, self.records.now_us())
+        AnnouncedQueues(self.client, settings.namespace).report([place])
 
     def begin(
         self, worker: str = "shop@dead", expired_s: float = 5, queue: str | None = None
@@ -60,7 +60,9 @@ class HeldShop:
 
     def admit(self) -> str:
         job = str(uuid.uuid4())
-        self.records.witness_many([Witnessed(job, "shop.pay", self.queue)], published=True)
+        self.records.record_publications(
+            [UnadmittedJob(job, "shop.pay", self.queue)], published=True
+        )
         return job
 
     def hold(self, job: str, tag: str = f"{OWNER}:0", taken_s: float = 30) -> None:

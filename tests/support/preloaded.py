@@ -45,7 +45,12 @@ LIBRARIES = (
     "typer",
 )
 # Ours, but for what a test may change by importing a module of its own first.
-OURS = ("taskyard.ops.cli.app", "taskyard.control", "taskyard.engine.consumer", "taskyard.install")
+OURS = (
+    "taskyard.ops.cli.root_command",
+    "taskyard.control",
+    "taskyard.engine.consumer",
+    "taskyard.install",
+)
 # Pools for which Celery patches the standard library before anything else is imported.
 PATCHING = {"gevent", "eventlet", "--pool=gevent", "--pool=eventlet"}
 MAX_REQUEST = 1 << 20

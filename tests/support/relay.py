@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from sqlalchemy import Engine
 
 from taskyard.gate import Gate
-from taskyard.install import FleetPublisher
+from taskyard.install import AnyQueuePublisher
 from taskyard.records import Records
 from taskyard.relay import Relay
 from taskyard.settings import Settings
@@ -23,7 +23,7 @@ def relaying(settings: Settings, engine: Engine) -> Iterator[None]:
     """Carry out operators' intents while the context is open."""
     client = connect(settings.need_redis_url())
     records, gate = Records(client, settings), Gate(settings.namespace, client)
-    publisher = FleetPublisher(settings, records)
+    publisher = AnyQueuePublisher(settings, records)
     relay = Relay(settings, engine, records, publisher, gate, queues=publisher)
     stop = threading.Event()
     thread = threading.Thread(target=relay.run, args=(stop,), name="relay-under-test")

@@ -9,10 +9,10 @@ from functools import partial
 from typing import Final
 
 from taskyard.engine import worker_context
-from taskyard.wire.lasting_failures import Refusals
+from taskyard.wire.failure_backoff import FailureBackoff
 
 __all__ = ["WAIT_S"]
 
 WAIT_S: Final = 0.1
 
-setattr(worker_context, "Refusals", partial(Refusals, first_s=WAIT_S, longest_s=WAIT_S))  # noqa: B010 - mypy
+setattr(worker_context, "FailureBackoff", partial(FailureBackoff, first_s=WAIT_S, longest_s=WAIT_S))  # noqa: B010 - mypy

@@ -12,7 +12,12 @@ from celery import Celery
 from taskyard.errors import InvalidSettings
 from taskyard.install import Mode, install, plan
 from taskyard.install.app_broker import AppBroker
-from taskyard.install.broker_choice import app_settings, goes_by_own, strays_to, why_unsupported
+from taskyard.install.publication_broker import (
+    app_settings,
+    goes_by_own,
+    strays_to,
+    why_unsupported,
+)
 from taskyard.settings import Settings
 
 TLS = {"ssl_ca_certs": "/ca.pem", "ssl_cert_reqs": ssl.CERT_REQUIRED}

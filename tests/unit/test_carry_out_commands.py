@@ -20,7 +20,7 @@ from taskyard.clock import SYSTEM_CLOCK
 from taskyard.engine.carry_out_commands import CommandReceived, carry_out
 from taskyard.engine.revoked_stamps import RevokedStamps
 from taskyard.records.command_events import CommandEvent, Opened
-from taskyard.records.denied_broadcasts import DeniedKind
+from taskyard.records.denied_broadcast_reports import DeniedKind
 from taskyard.settings import Settings
 
 ONE = "one@host"

@@ -16,10 +16,11 @@ from taskyard.access.broadcast_calls import UNVERIFIED, WHOAMI, request_id_of_co
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.engine import signed_broadcasts
 from taskyard.engine.command_faults import fault_of_control_message
-from taskyard.engine.control_commands import COMMANDS, Rule, verb_of
+from taskyard.engine.control_command_table import COMMANDS, Rule, verb_of
+from taskyard.engine.revocation import Revocation
 from taskyard.engine.revoke_by_command import MOST_JOBS, Revoked, revoke
 from taskyard.engine.revoke_jobs import DENIED, JobOutcome
-from taskyard.engine.revoked_stamps import MOST_STAMPS, Revocation, RevokedStamps
+from taskyard.engine.revoked_stamps import MOST_STAMPS, RevokedStamps
 from taskyard.errors import InvalidPayload
 
 PAGE = Path(__file__).parents[2] / "docs" / "control-commands.md"

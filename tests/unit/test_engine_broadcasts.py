@@ -23,7 +23,7 @@ from taskyard.access.verify_credential import Verifier
 from taskyard.engine.broadcast_node import BroadcastNode, receive_broadcasts
 from taskyard.engine.count_denied_broadcasts import AT_ONCE, MOST_TARGETS, DeniedBroadcasts
 from taskyard.engine.signed_broadcasts import TARGET, Broadcasts
-from taskyard.records.denied_broadcasts import WINDOW_S, DeniedReport
+from taskyard.records.denied_broadcast_reports import WINDOW_S, DeniedReport
 from taskyard.records.verb_events import Bound, VerbEvent
 from taskyard.settings import Settings
 from taskyard.wire.credential_argument import CREDENTIAL
@@ -176,7 +176,7 @@ def test_a_flood_of_denials_makes_few_reports_and_few_log_lines(
     stage.beat()
     assert stage.counts() == {"unsigned": 10_000}
     assert len(stage.events.reported) == len(caplog.records) == AT_ONCE + 1
-    assert "9990 broadcasts whoami to worker one@host were denied" in caplog.text
+    assert "worker one@host denied 9990 broadcasts of whoami" in caplog.text
     stage.ask(None)
     assert stage.counts() == {"unsigned": 10_001}
 

@@ -13,14 +13,14 @@ import pytest
 from redis.exceptions import RedisError
 
 from taskyard.engine.consumer import JobConsumer
-from taskyard.install.consumer import InstalledConsumer
+from taskyard.install.installed_consumer import InstalledConsumer
 from taskyard.install.modes import Mode
 from taskyard.jobs.attempt_outcomes import Decision
 from taskyard.jobs.replay_by_category import replay_eligible
 from taskyard.settings import Settings
 from taskyard.testing.clock import YardClock
 from taskyard.testing.records import MemoryRecords
-from taskyard.wire.lasting_failures import Refusals
+from taskyard.wire.failure_backoff import FailureBackoff
 from taskyard.wire.stamp_header import Stamp
 
 SETTINGS = Settings(redis_url="redis://nowhere:1/0")
@@ -66,7 +66,7 @@ def yard_with(publisher: Publisher) -> Any:
         records=MemoryRecords(YardClock(datetime.now(UTC)), SETTINGS),
         publisher=publisher,
         posted=letters,
-        refusals=Refusals(),
+        backoff=FailureBackoff(),
         letters=SimpleNamespace(post=letters.append),
         source=lambda _message: "work",
         home=lambda _record, _message: "work",

@@ -22,7 +22,8 @@ from taskyard.clock import SYSTEM_CLOCK
 from taskyard.engine.pool_process_memory import ProcessMemory
 from taskyard.engine.ports import NoOutcome, OverTime, Report, Reported, Unanswered
 from taskyard.engine.request import JobRequest
-from taskyard.engine.revoked_stamps import Revocation, RevokedStamps
+from taskyard.engine.revocation import Revocation
+from taskyard.engine.revoked_stamps import RevokedStamps
 from taskyard.engine.source_queue import HOLDER
 from taskyard.install.protected_request import ProtectedRequest
 from taskyard.jobs import Catalogue
@@ -33,7 +34,7 @@ from taskyard.runner import Rules, death_causes
 from taskyard.settings import Settings
 from taskyard.testing.clock import YardClock
 from taskyard.testing.records import MemoryRecords
-from taskyard.wire.lasting_failures import Refusals
+from taskyard.wire.failure_backoff import FailureBackoff
 from taskyard.wire.stamp_header import Stamp
 
 SETTINGS = Settings(redis_url="redis://nowhere:1/0", death_limit=1)
@@ -74,7 +75,7 @@ class ContextHarness:
         self.published: list[Any] = []
         self.letters = SimpleNamespace(post=self.posted.append)
         self.memory = ProcessMemory(SYSTEM_CLOCK)
-        self.refusals = Refusals()
+        self.backoff = FailureBackoff()
         self.revoked_stamps = RevokedStamps(SYSTEM_CLOCK)
         self.ports: Any = None
         publish = lambda raw, **_: self.published.append(raw)  # noqa: E731 - two names, one act

@@ -8,9 +8,9 @@ import pytest
 
 from taskyard.broker import AmqpPublisher
 from taskyard.deadletters import build_letter
+from taskyard.engine.forged_headers import without_forged
 from taskyard.engine.message_shape import fault_of
 from taskyard.engine.read_message import raw_message
-from taskyard.engine.request_attributes import without_forged
 from taskyard.errors import CodedError, InvalidPayload
 from taskyard.jobs import Catalogue
 from taskyard.jobs.attempt_outcomes import Failure

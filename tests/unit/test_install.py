@@ -13,10 +13,10 @@ from taskyard.engine.queue_routes import queue_named
 from taskyard.errors import InvalidSettings, MissingSetting
 from taskyard.install import Mode, install, plan
 from taskyard.install.adopt_task import composed_request
-from taskyard.install.attempt_pipeline import successor_of
 from taskyard.install.effective_stamp import effective_stamp
 from taskyard.install.modes import Modes
 from taskyard.install.protected_request import ProtectedRequest
+from taskyard.install.task_attempt_pipeline import successor_of
 from taskyard.settings import Settings
 from taskyard.wire.stamp_header import Stamp
 

@@ -15,7 +15,7 @@ from taskyard.jobs.attempt_outcomes import Decision
 from taskyard.settings import Settings
 from taskyard.testing.clock import YardClock
 from taskyard.testing.records import MemoryRecords
-from taskyard.wire.lasting_failures import Refusals
+from taskyard.wire.failure_backoff import FailureBackoff
 
 JOB = "job-1"
 RETRY = {"delay_s": 0.0, "code": "retry", "message": "again"}
@@ -31,7 +31,7 @@ class Desk:
         self.letters: list[Any] = []
         box = SimpleNamespace(post=self.letters.append)
         yard: Any = SimpleNamespace(
-            records=records, watching=records, watched_letters=box, refusals=Refusals()
+            records=records, watching=records, watched_letters=box, backoff=FailureBackoff()
         )
         self.observer = Observer(yard)
 

@@ -14,8 +14,8 @@ from redis.exceptions import RedisError
 
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.errors import DeadLettered
-from taskyard.install.attempt_pipeline import TaskRunner
 from taskyard.install.body_endings import Returned
+from taskyard.install.task_attempt_pipeline import TaskRunner
 from taskyard.jobs import Catalogue
 from taskyard.jobs.attempt_outcomes import Decision
 from taskyard.jobs.states import State

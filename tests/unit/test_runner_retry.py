@@ -12,7 +12,7 @@ from redis.exceptions import OutOfMemoryError, RedisError
 
 from taskyard.runner import redis_retry
 from taskyard.runner.redis_retry import AFTER, BEFORE, RetryLimits, Unreachable, retry_redis
-from taskyard.wire.lasting_failures import Refusals
+from taskyard.wire.failure_backoff import FailureBackoff
 
 
 def failing(times: int, error: Exception) -> Callable[[], str]:
@@ -30,7 +30,7 @@ def failing(times: int, error: Exception) -> Callable[[], str]:
 @pytest.fixture(autouse=True)
 def fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing has failed in it yet."""
-    monkeypatch.setattr(redis_retry, "_REFUSALS", Refusals())
+    monkeypatch.setattr(redis_retry, "_BACKOFF", FailureBackoff())
 
 
 def test_a_refusal_that_passes_is_logged_once_with_its_end_and_costs_nothing(

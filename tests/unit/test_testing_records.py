@@ -15,7 +15,7 @@ import pytest
 
 from taskyard.jobs.attempt_outcomes import Decision
 from taskyard.jobs.states import State
-from taskyard.records import Admission, Admitted, Records, Run, Witnessed
+from taskyard.records import Admission, Admitted, Records, Run, UnadmittedJob
 from taskyard.settings import Settings
 from taskyard.store import read_lua
 from taskyard.testing import YardClock
@@ -95,7 +95,7 @@ def test_what_ends_by_itself_ends_in_the_clocks_time(
     records: MemoryRecords, clock: YardClock
 ) -> None:
     ttl_s, window_s = records.settings.result_ttl_s, records.settings.dedupe_window_s
-    records.witness_many([Witnessed("failed", "t", "exec")], published=False)
+    records.record_publications([UnadmittedJob("failed", "t", "exec")], published=False)
     finished(records, "job", begun(records, "job"), Decision.COMPLETED, result=b"{}")
     assert [records.deliver("unknown") for _ in range(2)] == [1, 2]
 
@@ -111,7 +111,7 @@ def test_what_ends_by_itself_ends_in_the_clocks_time(
 
 
 def test_what_was_to_end_and_lives_again_does_not(records: MemoryRecords, clock: YardClock) -> None:
-    records.witness_many([Witnessed("came", "t", "exec")], published=False)
+    records.record_publications([UnadmittedJob("came", "t", "exec")], published=False)
     begun(records, "came")
     run = begun(records, "job")
     finished(records, "job", run, Decision.COMPLETED, result=b"{}")

@@ -10,7 +10,7 @@ import pytest
 from taskyard.transport import qos
 from taskyard.transport.ack_rate import QUICK_S
 from taskyard.transport.qos import QoS
-from taskyard.wire.lasting_failures import Refusals
+from taskyard.wire.failure_backoff import FailureBackoff
 
 PREFETCH, BURST = 2, 4
 
@@ -25,7 +25,9 @@ class Channel:
 
     def __init__(self) -> None:
         self.acknowledged: list[list[str]] = []
-        self.server = SimpleNamespace(refusals=Refusals(), acknowledge=self.acknowledged.append)
+        self.server = SimpleNamespace(
+            backoff=FailureBackoff(), acknowledge=self.acknowledged.append
+        )
         self.ticks: list[float] = []
         self.connection = SimpleNamespace(tick_within=self.ticks.append)
 

@@ -51,11 +51,10 @@ _SENTENCES: Final[Mapping[Fault, str]] = {
     Fault.WRONG_ARGUMENTS: "the credential is for other arguments. " + SIGN_AGAIN,
     Fault.WRONG_TARGET: "the credential is for another target. " + SIGN_AGAIN,
     Fault.EXPIRED: "the credential has expired. " + SIGN_AGAIN,
-    Fault.NOT_YET_VALID: "the credential or its key is not valid yet. Set the clocks of sender and "
-    "receiver: they may differ by 5 minutes",
+    Fault.NOT_YET_VALID: "the credential or its key is not valid yet. Correct the clocks of sender "
+    "and receiver, which may differ by at most 5 minutes",
     Fault.TOO_LONG_LIVED: "the credential must end after its start and be valid for an hour at "
-    "most. "
-    "Set TASKYARD_CREDENTIAL_TTL_S to at most 3600 and sign it again",
+    "most. Set TASKYARD_CREDENTIAL_TTL_S to at most 3600 and sign it again",
     Fault.SUBJECT_NOT_OF_KEY: "the credential's key may not sign for its subject. Add the subject "
     "to the key in the key ring, or sign with the subject's own key",
     Fault.ROLE_ABOVE_KEY: "the credential claims a role above its key's. Sign as an identity of "

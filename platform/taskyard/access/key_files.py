@@ -12,7 +12,7 @@ from taskyard.access.key_ring import KeyRing, key_id_of
 from taskyard.clock import SYSTEM_CLOCK, Clock
 from taskyard.errors import InvalidSettings
 
-# No cycle: signing needs an extra, which is imported where a key is used.
+# `cryptography` is in the extra `signing`, which may be missing: functions import it when they run.
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 

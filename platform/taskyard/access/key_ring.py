@@ -9,6 +9,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from enum import StrEnum
 from hashlib import sha256
 from typing import Annotated, Final, Self
 
@@ -28,7 +29,7 @@ from taskyard.access.operator_roles import Role
 from taskyard.errors import InvalidSettings
 from taskyard.wire.control_characters import STEERING
 
-__all__ = ["KeyRing", "PublicKey", "bytes_of_text", "key_id_of", "text_of"]
+__all__ = ["KeyRing", "KeyState", "PublicKey", "bytes_of_text", "key_id_of", "state_of", "text_of"]
 
 _PUBLIC_BYTES: Final = 32
 _EXPECTED: Final = "expected the 32 bytes of an Ed25519 public key in base64url"
@@ -90,7 +91,8 @@ class PublicKey(BaseModel):
             known = _SUBJECT.fullmatch(subject) or _PEOPLE.fullmatch(subject)
             if not known or STEERING.search(subject):
                 raise ValueError(
-                    f"expected a name without spaces, or *@ with a domain, got {subject!r:.80}"
+                    "expected a name without spaces, or *@ and a domain such as *@example.com, "
+                    f"got {subject!r:.80}"
                 )
         return subjects
 
@@ -124,6 +126,23 @@ def _both(first: frozenset[str] | None, second: frozenset[str] | None) -> frozen
     return first & second
 
 
+class KeyState(StrEnum):
+    """Whether a signature that is made with a key now would be accepted."""
+
+    ACTIVE = "active"
+    RETIRED = "retired"
+    NOT_YET_VALID = "not valid yet"
+
+
+def state_of(key: PublicKey, now: datetime) -> KeyState:
+    """Return whether the key is valid at `now`, not yet, or no longer."""
+    if key.not_after is not None and key.not_after <= now:
+        return KeyState.RETIRED
+    if key.not_before is not None and key.not_before > now:
+        return KeyState.NOT_YET_VALID
+    return KeyState.ACTIVE
+
+
 class KeyRing(Mapping[str, PublicKey]):
     """Public keys by id, from a TOML file with `[keys.<id>]` tables."""
 
@@ -132,7 +151,10 @@ class KeyRing(Mapping[str, PublicKey]):
 
     @classmethod
     def parse(cls, text: str, source: str) -> Self:
-        """Parse a key ring's text; raises `InvalidSettings` with source, key and field."""
+        """Parse a key ring's text; `source` names its file in errors.
+
+        Raises `InvalidSettings`, whose text names the file, the key and the wrong field.
+        """
         try:
             document = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:

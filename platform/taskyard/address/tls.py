@@ -1,7 +1,4 @@
-"""The TLS options of a URL, with the names that Celery's own URLs use.
-
-`ssl_ca_certs` and others.
-"""
+"""The TLS options of a URL: `ssl_ca_certs` and others, named as in Celery's own URLs."""
 
 from __future__ import annotations
 
@@ -19,10 +16,11 @@ _FLAGS: Final = ("ssl_check_hostname",)
 
 
 def read_tls(options: Mapping[str, str], form: str) -> dict[str, Any]:
-    """Return the `ssl_*` options with their types; by default the server is verified.
+    """Return the `ssl_*` options of a URL, checked; `ssl_check_hostname` becomes a bool.
 
-    `ssl_cert_reqs` is required, optional or none, also written CERT_REQUIRED as in Celery's
-    documents. Raises `InvalidSettings`.
+    `ssl_cert_reqs` is `required` (the default: the server's certificate is verified), `optional` or
+    `none`; Celery's spellings such as CERT_REQUIRED are accepted. `form` names the URL in errors.
+    Raises `InvalidSettings`.
     """
     found: dict[str, Any] = {k: v for k, v in options.items() if k.startswith(TLS_PREFIX)}
     asked = str(found.get("ssl_cert_reqs", "required"))

@@ -38,7 +38,10 @@ class Server:
         path: str | None = None,
         primary: str | None = None,
     ) -> Self:
-        """Return the server at any of `hosts`, or at the socket `path`."""
+        """Return the server that is reached at any of `hosts` (name, port), or at a socket.
+
+        With the socket's `path`, `hosts` are ignored.
+        """
         places = [_place(host, port) for host, port in hosts] if path is None else [path]
         return cls(kind, frozenset(places), str(part), primary)
 

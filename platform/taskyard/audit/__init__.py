@@ -4,10 +4,11 @@ The database refuses changes of these rows. A chain of seals shows a change that
 database made all the same: `Sealer` extends the chain, `verify` checks it.
 """
 
-from taskyard.audit.append_rows import Entry, Outcome, answer, is_requested, refused, rows_of, write
+from taskyard.audit.append_rows import Entry, Outcome, answer, refused, write
 from taskyard.audit.archive import archives_in, ended_at
 from taskyard.audit.archiver import Archiver
 from taskyard.audit.exported_heads import Head, HeadFile, exported, given_heads
+from taskyard.audit.read import is_requested, rows_of
 from taskyard.audit.sealer import EVERY_S, Sealer, Unsealed, unsealed
 from taskyard.audit.unverified_denials import count_unverified, list_unverified
 from taskyard.audit.verify import verify

@@ -1,4 +1,4 @@
-"""Write and read `operator_audit_log`; the database refuses every change to a row."""
+"""Append rows to `operator_audit_log`; the database refuses every change to a row."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from taskyard.database.tables import AUDIT
 from taskyard.wire.lossless_json import clean_text
 from taskyard.wire.redaction import mask_tokens, redact_text
 
-__all__ = ["Entry", "Outcome", "answer", "is_requested", "refused", "rows_of", "write"]
+__all__ = ["Entry", "Outcome", "answer", "refused", "write"]
 
 
 class Outcome(StrEnum):
@@ -74,16 +74,6 @@ def answer(
     connection.execute(insert(AUDIT).from_select([*names, "outcome", "detail"], request))
 
 
-def is_requested(connection: Connection, request_id: uuid.UUID, job_id: str) -> bool:
-    """Return whether the log has the row by which somebody requested this call on this job."""
-    query = select(AUDIT.c.id).where(
-        AUDIT.c.request_id == request_id,
-        AUDIT.c.outcome == Outcome.REQUESTED,
-        AUDIT.c.target_request_id == mask_tokens(job_id),
-    )
-    return connection.scalar(query.limit(1)) is not None
-
-
 def _without_secrets(value: Any) -> Any:
     """Return the value with tokens and credentials masked: no row can be changed later."""
     match value:
@@ -96,9 +86,3 @@ def _without_secrets(value: Any) -> Any:
         case list() | tuple() | set() | frozenset():
             return [_without_secrets(item) for item in value]
     return value
-
-
-def rows_of(connection: Connection, request_id: uuid.UUID) -> list[dict[str, Any]]:
-    """Return every row of one call, oldest first."""
-    query = select(AUDIT).where(AUDIT.c.request_id == request_id).order_by(AUDIT.c.id)
-    return [dict(row) for row in connection.execute(query).mappings()]

@@ -32,10 +32,10 @@ __all__ = ["Archiver", "rows_of_seals"]
 log = logger(__name__)
 
 _SEALS_A_FILE: Final = 10_000
-_ROWS_A_FILE: Final = 20_000  # they are in memory until the file is written
+_ROWS_A_FILE: Final = 20_000  # the rows are in memory until the file is written
 _ROWS_AT_ONCE: Final = 2000
 _ROWS: Final = text(f"SELECT {ROW_SQL} FROM operator_audit_log WHERE id = ANY(:ids)")  # noqa: S608 - constant
-# The end of the chain stays, or nothing would say what the next seal follows from.
+# The last seals stay: the next seal contains the hash of the last one.
 _OLD: Final = text(
     "SELECT (SELECT min(seq) FROM audit_seals WHERE seq > 0), least("
     "(SELECT min(seq) FROM audit_seals "
@@ -75,7 +75,7 @@ class Archiver:
             if first is None or first >= young:
                 return None
             parts = _parts(snapshot, first, young)
-            # What is left may be seals that say what was archived, until there are rows again.
+            # Old seals that have no rows, and only note what was archived, stay until rows follow.
             if not any(part.rows for part in parts) or not _is_whole(parts):
                 return None
             return self._archive(parts)
@@ -83,7 +83,9 @@ class Archiver:
     def _archive(self, parts: Sequence[Sealed]) -> int:
         path = write_archive(self._folder, parts)
         if [part.seal for part in read_archive(path)] != [part.seal for part in parts]:
-            raise OSError(f"the archive {path} cannot be read back as it was written")
+            raise OSError(
+                f"the archive {path} was written, and reading it gives other data: check the disk"
+            )
         through = parts[-1].seal.seq
         removed = self._remove(through)
         log.info(

@@ -12,13 +12,24 @@ from typing import Any, Final
 from sqlalchemy import Connection, Engine, Select, func, or_, select, text
 
 from taskyard.access import Action, Identity
+from taskyard.audit.append_rows import Outcome
 from taskyard.database.job_filter import of_job
 from taskyard.database.tables import AUDIT, LEDGER, LETTERS
 from taskyard.database.visible_rows import seen_by
 from taskyard.errors import NotFound, Refused
-from taskyard.wire.redaction import redact
+from taskyard.wire.redaction import mask_tokens, redact
 
-__all__ = ["COLUMNS", "LIMIT", "Filters", "list_rows", "rows_within", "show", "size_of"]
+__all__ = [
+    "COLUMNS",
+    "LIMIT",
+    "Filters",
+    "is_requested",
+    "list_rows",
+    "rows_of",
+    "rows_within",
+    "show",
+    "size_of",
+]
 
 LIMIT: Final = 1000
 """As many as a person reads; for more, use an export."""
@@ -106,11 +117,26 @@ def show(
     """
     with engine.connect() as connection:
         request_id = _find(connection, name, identity)
-        query = select(AUDIT).where(AUDIT.c.request_id == request_id).order_by(AUDIT.c.id)
         return tuple(
             {**_masked(row), "seal": _seal_of(connection, row)}
-            for row in connection.execute(query).mappings().all()
+            for row in rows_of(connection, request_id)
         )
+
+
+def rows_of(connection: Connection, request_id: uuid.UUID) -> list[dict[str, Any]]:
+    """Return every row of one call, oldest first, with all its columns."""
+    query = select(AUDIT).where(AUDIT.c.request_id == request_id).order_by(AUDIT.c.id)
+    return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def is_requested(connection: Connection, request_id: uuid.UUID, job_id: str) -> bool:
+    """Return whether the log has the row by which somebody requested this call on this job."""
+    query = select(AUDIT.c.id).where(
+        AUDIT.c.request_id == request_id,
+        AUDIT.c.outcome == Outcome.REQUESTED,
+        AUDIT.c.target_request_id == mask_tokens(job_id),
+    )
+    return connection.scalar(query.limit(1)) is not None
 
 
 def size_of(connection: Connection, filters: Filters) -> int:
@@ -159,7 +185,7 @@ _SHOWN: Final = select(*(AUDIT.c[name] for name in _STORED))
 
 
 def _masked(row: Mapping[Any, Any]) -> dict[str, Any]:
-    # `token:<id>` names a token, and would be masked like its secret.
+    # `identity_via` may be `token:<id>`, which is no secret and would be masked like one.
     shown = {name: row[name] if name == "identity_via" else redact(row[name]) for name in _STORED}
     return {**shown, "job_id": shown["target_request_id"]}
 
@@ -175,8 +201,7 @@ def _find(connection: Connection, name: str, identity: Identity | None) -> uuid.
     if not re.fullmatch(r"[0-9a-f]{6,32}", digits):
         raise NotFound(
             f"{name[:60]!r} is not a request's id: expected a UUID or at least {_MINIMUM_PREFIX} "
-            "of "
-            "its first characters. See: taskyard audit list"
+            "of its first characters. See: taskyard audit list"
         )
     low, high = (uuid.UUID(digits.ljust(32, fill)) for fill in "0f")
     within = select(AUDIT.c.request_id).where(AUDIT.c.request_id.between(low, high))

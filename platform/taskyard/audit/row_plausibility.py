@@ -46,19 +46,19 @@ class _Limits:
     """The limits that follow from the seals of one cluster."""
 
     closed: tuple[int, int] | None = None
-    """A transaction, and the seal that says so."""
+    """A transaction and a seal: all rows of transactions below it were sealed by then."""
     numbers: list[int] = field(default_factory=list)
     moments: list[_Moment] = field(default_factory=list)
-    """Both ascend; a seal with a higher number that a later one undercuts is removed."""
+    """`numbers` ascends: a seal is removed if a later seal has the same or a lower transaction."""
 
 
 class Horizons:
-    """The limits for later rows that follow from earlier seals.
+    """What earlier seals imply for later rows: the lowest transaction, id and time.
 
-    Transaction ids are compared only with seals of the same Postgres cluster, from the end of its
-    first complete pass on: before that, a row may have the transaction id of another cluster. The
-    limits of a cluster count again when the chain returns to it. A row's time is compared with the
-    seals of other clusters as well.
+    Transaction ids are compared only with seals of the same Postgres cluster, and only after a
+    sealer has read all rows there once: until then, a row may have the transaction id of another
+    cluster. The limits of a cluster apply again when the chain returns to it. A row's time is
+    compared with the seals of all clusters.
     """
 
     def __init__(self) -> None:

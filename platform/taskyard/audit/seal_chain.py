@@ -31,7 +31,8 @@ __all__ = [
 
 GENESIS: Final = bytes(HASH_BYTES)
 """The previous hash of the first seal."""
-# One at a time extends the chain of a schema. Where two meet all the same, the number stops one.
+# An advisory lock: one session at a time extends the chain of a schema. If two do all the same, the
+# unique number of a seal refuses the second.
 LOCK_SQL: Final = "hashtextextended('taskyard.audit.sealer ' || current_schema(), 0)"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _PAGE: Final = 100

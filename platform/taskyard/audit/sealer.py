@@ -206,8 +206,8 @@ class Sealer:
             return True  # it was archived since
         log.error(
             "the chain of the audit log does not contain the exported head %s: seals were "
-            "changed or removed, or Postgres was restored to an earlier moment. Sealing goes on. "
-            "Compare: taskyard audit verify --head %s",
+            "changed or removed, or Postgres was restored to an earlier moment. Sealing continues. "
+            "To see what differs, run: taskyard audit verify --head %s",
             self._expected,
             self._expected,
             extra={"action": "audit_chain_changed", "head": str(self._expected)},

@@ -39,7 +39,7 @@ MEANINGS: Final = {
     Kind.BACKDATED: "a row's time is before that of a seal that is older than the row",
     Kind.SEALED_TWICE: "a row is in two seals",
     Kind.DUPLICATE: "two rows have one id, or two seals one number",
-    Kind.REDEFINED: "a table of the log was replaced, or shows other rows to others",
+    Kind.REDEFINED: "a table of the log was replaced, or does not show every role the same rows",
     Kind.SEAL_CHANGED: "a seal does not have the hash of its content",
     Kind.CHAIN_BROKEN: "a seal does not continue the one before it",
     Kind.HEAD_DIFFERS: "a seal differs from the exported head: the chain was rewritten",

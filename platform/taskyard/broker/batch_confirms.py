@@ -55,8 +55,8 @@ class Batch:
 class Confirms:
     """A channel on which batches are published; one thread at a time may use it.
 
-    The broker confirms by numbers, which count the publications of a channel. After a call has
-    raised an error, the channel is unusable, and the caller must abandon its connection.
+    The broker confirms each message by its number: the channel's first publication is 1. After a
+    call has raised an error, the channel is unusable, and the caller must abandon its connection.
     """
 
     def __init__(self, channel: Any) -> None:

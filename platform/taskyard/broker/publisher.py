@@ -33,7 +33,13 @@ class Publisher(Protocol):
         stamp: Stamp,
         strip: Iterable[str] = (),
     ) -> None:
-        """Put a message at the end of `queue` (configured name); `priority` is the caller's."""
+        """Put a message at the end of a queue.
+
+        `queue` is the name in the settings, without a namespace, or the name of an app's own queue.
+        `priority` is on the scale of the settings (1 is the least urgent); None is the queue's
+        default. An app's own queue ignores it: the message keeps its priority. `strip` names
+        headers that the message loses (`expires`, `eta`).
+        """
         ...
 
     def publish_later(

@@ -1,6 +1,6 @@
 """Find a job's message that waits at a Redis broker, and move it to another queue in one step.
 
-The search is bounded: the message of a long queue may stay where it is.
+Only a part of a long queue is searched. A message that is not found there stays in its queue.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ class QueuedMessages:
     ) -> bool:
         """Move the job's message from `lists` or the delay store; return whether it was found.
 
-        Its position is at least `first` and less than `before`; a message without a stamp has
-        none. `moved` returns the list to which a message goes, and the message for it, whose
-        position is `before`. In the delay store it keeps its due time.
+        Only a message with a position from `first` to before `before` is moved, or one without a
+        stamp. `moved` gets the message, and returns the list to which it goes and its new text, in
+        which its position is `before`. In the delay store the message keeps its due time.
         """
         member = f"{job_id}:{before[1]}:{before[2]}"
         for waiting in self._waiting(job_id, lists, first):

@@ -14,7 +14,7 @@ import redis
 from redis.exceptions import ResponseError
 
 from taskyard.store import Argument, Script, named
-from taskyard.wire.lasting_failures import Refusals
+from taskyard.wire.failure_backoff import FailureBackoff
 from taskyard.wire.stamp_header import Stamp
 
 __all__ = ["PROMOTE_BATCH", "DelayStore", "delay_entry"]
@@ -36,7 +36,7 @@ class DelayStore:
         self._defer, self._promote = (
             Script.of("taskyard.broker", name) for name in ("defer", "promote")
         )
-        self._refusals = Refusals()
+        self._backoff = FailureBackoff()
         self._odd: dict[str, float] = {}
 
     @property
@@ -71,13 +71,13 @@ class DelayStore:
         for key in keys:
             error = named(self._client, ResponseError(f"WRONGTYPE of {key!r}"), {key: "list"})
             what = _delayed_of(key)
-            self._refusals.refused(
+            self._backoff.failed(
                 what, error, action="key_misplaced", facts={"key": key}, level=logging.ERROR
             )
             self._odd[key] = now
         # They are tried again every few seconds; those that are not refused again have succeeded.
         for key in [key for key, seen in self._odd.items() if now - seen > _ODD_LIST_OVER_S]:
-            self._refusals.worked(_delayed_of(key))
+            self._backoff.succeeded(_delayed_of(key))
             del self._odd[key]
 
     def waiting(self) -> int:

@@ -60,10 +60,7 @@ class RedisPublisher:
         stamp: Stamp,
         strip: Iterable[str] = (),
     ) -> None:
-        """Put a message at the end of `queue` (configured name); `priority` is the caller's.
-
-        `strip` names headers to clear (`expires`, `eta`). Raises `PublishFailed`.
-        """
+        """Put a message at the end of `queue`; see `Publisher.publish`."""
         key, document = self._prepare(message, queue, priority, stamp, strip)
         self._send(job_id, lambda: self.client.lpush(key, document), {key: "list"})
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from taskyard.client.event_loops import Answer, answer
+from taskyard.client.resolve_futures import Answer, resolve
 from taskyard.jobs import Catalogue
 from taskyard.jobs.states import State
 from taskyard.records import End, Records
@@ -116,7 +116,7 @@ class Listener:
             known.clear()
         self._silences = 0
         self.close()
-        answer((waiter.loop, waiter.end, explain()) for waiter in waiters)
+        resolve((waiter.loop, waiter.end, explain()) for waiter in waiters)
 
     def close(self) -> None:
         """Close the subscription."""
@@ -192,7 +192,7 @@ class Listener:
             answers += [
                 (each.loop, each.end, end) for each in waiters if end.record.state in each.ends
             ]
-        answer(answers)
+        resolve(answers)
 
     def _know_type(self, job_id: str, job: _Job, job_type: str) -> None:
         """Subscribe also to the channel where an installed app's protected task reports its end."""

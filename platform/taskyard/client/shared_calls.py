@@ -16,8 +16,8 @@ from time import monotonic
 from typing import Final
 
 from taskyard.client.admit_and_publish import Sender
-from taskyard.client.event_loops import Answer, answer
 from taskyard.client.rendered_request import Outcome, Rendered
+from taskyard.client.resolve_futures import Answer, resolve
 from taskyard.errors import NotReplicated, PublishFailed
 from taskyard.records import Admitted
 
@@ -55,13 +55,13 @@ class SharedCalls:
     """Collects the calls of event loops and threads; `sender` sends their requests.
 
     `explain` converts an error that ended a script to the error that one of its calls raises. A
-    call that has already waited for `patience_s` is not sent any more.
+    call that has already waited for `longest_wait_s` is not sent any more.
     """
 
     def __init__(
-        self, sender: Sender, explain: Callable[[Exception], Exception], patience_s: float
+        self, sender: Sender, explain: Callable[[Exception], Exception], longest_wait_s: float
     ) -> None:
-        self._sender, self._explain, self._patience_s = sender, explain, patience_s
+        self._sender, self._explain, self._longest_wait_s = sender, explain, longest_wait_s
         self._lanes = threading.Semaphore(_LANES if sender.one_redis else _ONE_LANE)
         self._waiting: deque[_Call] = deque()
         self._under_way: deque[_Call] = deque()
@@ -134,7 +134,7 @@ class SharedCalls:
     def _carry_all(self) -> None:
         with closing(self._sender.carry(self._next)) as answers:
             for group in answers:
-                answer(self._under_way.popleft().hears(outcome) for outcome in group)
+                resolve(self._under_way.popleft().hears(outcome) for outcome in group)
                 if isinstance(group[0], PublishFailed):
                     # Each further script may take as long as this one did.
                     self._fail_late(group[0])
@@ -148,27 +148,30 @@ class SharedCalls:
         return None
 
     def _fail(self, error: Exception) -> None:
-        """Give the error to all calls whose script was being sent."""
+        """Give the error to all calls whose script was being sent.
+
+        Calls that have waited too long behind them get an error too.
+        """
         failed: list[Answer] = []
         while self._under_way:
             failed.append(self._under_way.popleft().hears(self._explain(error)))
-        answer(failed)
+        resolve(failed)
         self._fail_late(error)
 
     def _fail_late(self, error: Exception) -> None:
         """Give an error to the calls that waited too long behind those that failed with `error`."""
         failed: list[Answer] = []
-        latest_s = monotonic() - self._patience_s
+        latest_s = monotonic() - self._longest_wait_s
         while self._waiting and self._waiting[0].since_s <= latest_s:
             failed.append(self._waiting.popleft().hears(self._not_sent(error)))
-        answer(failed)
+        resolve(failed)
 
     def _not_sent(self, error: Exception) -> Exception:
         cause = str(self._explain(error)).rstrip(".")
         if isinstance(error, NotReplicated):
             cause = f"{error.confirmed} of {error.wanted} replicas confirmed them"
         return PublishFailed(
-            f"the job is not enqueued: its call waited {self._patience_s:g} s behind earlier "
+            f"the job is not enqueued: its call waited {self._longest_wait_s:g} s behind earlier "
             f"calls, which failed: {cause}. Enqueue it again, whether it has an idempotency key "
             f"or not"
         )

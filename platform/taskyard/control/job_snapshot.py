@@ -39,9 +39,10 @@ class Source(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class JobSeen:
-    """A job as it is when the operator acts; None for what is unknown.
+    """A job at the moment when an operator acts; a field that is unknown is None or empty.
 
-    A job that is seen nowhere may still wait in a queue of an installed app.
+    A job that neither Redis nor the ledger knows (`NOWHERE`) may still wait in a queue of an
+    installed app.
     """
 
     job_id: str
@@ -84,7 +85,8 @@ def look_at(connection: Connection, records: ReadsRecords, job_id: str) -> JobSe
 def _from_record(connection: Connection, record: Record) -> JobSeen:
     queue, domain = record.queue, record.fields.get("domain")
     if not queue or domain is None:
-        # The record of an ended job is short, and a record without a domain may be an old one.
+        # The record of an ended job keeps few fields, and an old record has no domain. The ledger
+        # has both.
         row = _row(connection, record.job_id) or {}
         if row.get("epoch") != record.epoch:
             row = {}  # it is of another life of the id, whose queue and domain say nothing of this

@@ -18,7 +18,7 @@ from taskyard.access.operator_task_table import OPERATOR_TASKS
 from taskyard.access.verify_credential import Verifier
 from taskyard.clock import SYSTEM_CLOCK, Clock
 from taskyard.control.authenticate_operator import identify, local_identity
-from taskyard.engine.control_commands import verb_of
+from taskyard.engine.control_command_table import verb_of
 from taskyard.errors import InvalidPayload, MissingSetting
 from taskyard.settings import Settings
 from taskyard.wire.credential_argument import CREDENTIAL
@@ -31,8 +31,8 @@ def sign_task(
 ) -> dict[str, Any]:
     """Return an operator task's named arguments with a new credential for them.
 
-    Raises `InvalidPayload` without the whole id that the verb acts on, and the errors of
-    `sign_call`.
+    Raises `InvalidPayload` if the arguments lack the whole id of the job or dead letter on which
+    the verb acts, and the errors of `sign_call`.
     """
     plain = {name: value for name, value in arguments.items() if name != CREDENTIAL}
     _check_target(task, plain, OPERATOR_TASKS[task].target)

@@ -31,7 +31,8 @@ ENCODING: Final = "UTF8"
 # A name of our own, so that an application's Alembic can use the same database.
 VERSION_TABLE: Final = "taskyard_schema"
 _FOLDER: Final = Path(__file__).parent / "migrations"
-_LOCK: Final = 0x7461736B79617264  # "taskyard": one migration at a time in a database
+# The number of an advisory lock ("taskyard" in ASCII): one migration at a time in a database.
+_LOCK: Final = 0x7461736B79617264
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Final
 from sqlalchemy.exc import SQLAlchemyError
 
 from taskyard.errors import SchemaMismatch, ServerRefused, ServerUnreachable
-from taskyard.wire.lasting_failures import Refusals
+from taskyard.wire.failure_backoff import FailureBackoff
 
 __all__ = ["FIRST_WAIT_S", "LONGEST_WAIT_S", "repeat"]
 
@@ -34,12 +34,12 @@ def repeat(
     it ends. Any other error is raised: it is a defect of Taskyard, and continuing could lose data.
     """
     outages: tuple[type[Exception], ...] = (*_OUTAGES, *also)
-    refusals = Refusals(first_s=FIRST_WAIT_S, longest_s=longest_s)
+    backoff = FailureBackoff(first_s=FIRST_WAIT_S, longest_s=longest_s)
     what = f"{name} cannot continue"
     while not stop.is_set():
         try:
             step()
         except outages as error:
-            stop.wait(refusals.refused(what, error, action=f"{name}_waiting"))
+            stop.wait(backoff.failed(what, error, action=f"{name}_waiting"))
         else:
-            refusals.worked(what)
+            backoff.succeeded(what)

@@ -111,10 +111,11 @@ class RoleKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RoleStatus:
-    """The role of a connection.
+    """The role of a connection, and how its rights differ from those that it needs.
 
-    `lacks`: what a runtime role needs and has not. `beyond`: what a runtime or read-only role has
-    and does not need.
+    `lacks` has the rights that a runtime role needs and does not have, each as text such as
+    "INSERT on job_ledger". `beyond` has the rights that a runtime or read-only role has and does
+    not need. Both are empty for a superuser and for the owner, who have every right.
     """
 
     name: str

@@ -18,7 +18,7 @@ from kombu.pidbox import Node
 from taskyard.access.broadcast_calls import BROADCASTS
 from taskyard.engine.carry_out_commands import CommandReceived, carry_out
 from taskyard.engine.command_faults import fault_of_control_message
-from taskyard.engine.control_commands import verb_of
+from taskyard.engine.control_command_table import verb_of
 from taskyard.engine.signed_broadcasts import TARGET
 from taskyard.wire.credential_argument import CREDENTIAL
 from taskyard.wire.redacted_logs import logger

@@ -9,7 +9,7 @@ from kombu import pools
 from redis.exceptions import ResponseError
 
 from taskyard.store import is_of_replica
-from taskyard.wire.lasting_failures import Refusals
+from taskyard.wire.failure_backoff import FailureBackoff
 from taskyard.wire.redacted_logs import logger
 
 __all__ = [
@@ -67,8 +67,8 @@ def silence_events_while_blocked(connection: Any, consumer: Any) -> None:
 
     def on_unblocked() -> None:
         log.warning(
-            "RabbitMQ accepts publications again; this worker sends task events, "
-            "retries and dead letters",
+            "RabbitMQ accepts publications again, so this worker sends task events, retries and "
+            "dead letters again",
             extra={"action": "broker_unblocked"},
         )
         _enable_events(consumer, enabled=True)
@@ -92,11 +92,11 @@ class Reconnecting:
     Each wait is twice as long as the one before. A server that became read-only accepts every
     connection: without a wait the worker would connect and be refused dozens of times a second.
     A fault that a new connection cannot correct, such as a missing permission, has the longer
-    waits of `refusals`.
+    waits of `backoff`.
     """
 
-    def __init__(self, refusals: Refusals) -> None:
-        self._refusals = refusals
+    def __init__(self, backoff: FailureBackoff) -> None:
+        self._backoff = backoff
         self._lost_at_s = float("-inf")
         self._wait_s = 0.0
         self.losses = 0
@@ -107,7 +107,7 @@ class Reconnecting:
         The consumer calls this some time after it has connected.
         """
         if losses == self.losses:
-            self._refusals.worked(_REFUSED)
+            self._backoff.succeeded(_REFUSED)
 
     def wait_s(self, now_s: float, error: BaseException) -> float:
         """Return how long to wait after a connection was lost at `now_s` (monotonic seconds)."""
@@ -115,7 +115,7 @@ class Reconnecting:
         calm = now_s - self._lost_at_s > CALM_S
         self._lost_at_s = now_s
         if isinstance(error, ResponseError | AccessRefused) and not is_of_replica(error):
-            return self._refusals.refused(_REFUSED, error, action="broker_refuses")
+            return self._backoff.failed(_REFUSED, error, action="broker_refuses")
         self._wait_s = 0.0 if calm else min(max(2 * self._wait_s, _FIRST_S), LONGEST_S)
         if self._wait_s:
             log.warning(

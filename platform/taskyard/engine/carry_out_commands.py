@@ -19,13 +19,13 @@ from taskyard.access import Action, Identity
 from taskyard.access.broadcast_calls import UNVERIFIED, command_at, request_id_of_command
 from taskyard.access.credential_faults import Fault
 from taskyard.clock import to_us
-from taskyard.engine.control_commands import COMMANDS, Rule, verb_of
+from taskyard.engine.control_command_table import COMMANDS, Rule, verb_of
+from taskyard.engine.revocation import Revocation
 from taskyard.engine.revoke_by_command import Revoked, revoke
-from taskyard.engine.revoked_stamps import Revocation
 from taskyard.engine.worker_context import WorkerContext
 from taskyard.errors import CredentialRefused, InvalidPayload, NotPermitted
 from taskyard.records.command_events import CommandEvent, Opened
-from taskyard.records.denied_broadcasts import DeniedKind
+from taskyard.records.denied_broadcast_reports import DeniedKind
 from taskyard.wire.redacted_logs import logger
 from taskyard.wire.redaction import redact_text
 
@@ -203,7 +203,8 @@ class _Carrying:
             return {"error": str(error)}
         except RedisError as error:
             log.error(
-                "%s was not carried out by this worker, because Redis did not answer: %s",
+                "this worker did not carry out the control command %s, because Redis did not "
+                "answer: %s",
                 name,
                 error,
                 extra={"action": "command_failed", "command": name},
@@ -245,7 +246,7 @@ class _Carrying:
 
     def _log_unaudited(self, error: ValueError | RedisError) -> None:
         log.error(
-            "%s by %s is not in the audit log: %s",
+            "the control command %s by %s is not in the audit log: %s",
             self._received.name,
             self._caller.name,
             error,

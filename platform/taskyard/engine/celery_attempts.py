@@ -99,11 +99,12 @@ class CeleryAttempts:
         return next((each for each in requests if self._has_token(each, record)), None)
 
     def _has_token(self, request: JobRequest, record: Record) -> bool:
-        """Return whether this request runs the attempt with the token.
+        """Return whether this request runs the attempt whose token the record has.
 
-        An attempt with an outcome counts as ended. A job that an operator has ended has no
-        lease, which would name the delivery: then its last attempt is meant. In every other
-        state the token belongs to an attempt that has ended.
+        The record of a running or rerouted job names the delivery of its last attempt. The
+        record of a job that an operator has ended names only the worker; the attempt may run
+        in it unless the record has the attempt's own outcome. In every other state the attempt
+        has ended.
         """
         if record.state is State.RUNNING:
             return record.fields.get("holder") == request.holder

@@ -171,9 +171,9 @@ class CeleryMessages:
                 yield InLine(kept.message, WaitsFor.RETURN, partial(self._leave, entry))
 
     def end_holding(self) -> None:
-        """Put all held messages back into their queues.
+        """Put all held messages back into their queues, for other workers.
 
-        The worker takes no more, and its last job may run for hours.
+        The worker is draining: it takes no more messages, and its last job may run for hours.
         """
         self._drains = True
         for entry, kept in tuple(self._kept.items()):

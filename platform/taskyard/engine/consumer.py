@@ -79,7 +79,7 @@ class JobConsumer(Consumer):  # type: ignore[misc]
         # Celery's own step makes the receiver of control commands, within this call.
         receive_broadcasts(kwargs["app"])
         super().__init__(*args, **kwargs)
-        self._reconnecting = Reconnecting(self.app.taskyard.refusals)
+        self._reconnecting = Reconnecting(self.app.taskyard.backoff)
         messages = CeleryMessages(self)
         attempts = CeleryAttempts(self, messages)
         self.app.taskyard.ports = WorkerPorts(messages, attempts, attempts, attempts)
@@ -165,13 +165,13 @@ class JobConsumer(Consumer):  # type: ignore[misc]
 
     def _flush_buffered(self) -> None:
         self._flush_entry = None
-        refusals = self.app.taskyard.refusals
+        backoff = self.app.taskyard.backoff
         try:
             self._flush_events()
         except self.connection_errors as error:
-            refusals.refused(_EVENTS, error, action="events_late")
+            backoff.failed(_EVENTS, error, action="events_late")
         else:
-            refusals.worked(_EVENTS)
+            backoff.succeeded(_EVENTS)
 
     # -- what never reaches a task -------------------------------------------------------------
 
@@ -301,9 +301,9 @@ class JobConsumer(Consumer):  # type: ignore[misc]
                 self._publish(message, stamp, DeferMessage(due_us - now_us))
         except PUBLISH_ERRORS as error:
             # This worker holds it until then, as Celery does.
-            yard.refusals.refused(PUT_OFF, error, action="put_off_failed")
+            yard.backoff.failed(PUT_OFF, error, action="put_off_failed")
             return False
-        yard.refusals.worked(PUT_OFF)
+        yard.backoff.succeeded(PUT_OFF)
         self._bare(message).acknowledge()
         return True
 
@@ -360,10 +360,10 @@ class JobConsumer(Consumer):  # type: ignore[misc]
         try:
             dead_letter(yard, message, outcome)
         except (*PUBLISH_ERRORS, ValueError, TypeError) as error:
-            wait_s = yard.refusals.refused(_LETTER, error, action="letter_failed", item=item)
+            wait_s = yard.backoff.failed(_LETTER, error, action="letter_failed", item=item)
             messages: Messages = self.app.taskyard.ports.messages
             give_back = partial(messages.give_back, self._bare(message), WayBack.UNCOUNTED)
             messages.hold(message, give_back, wait_s)
             return
-        yard.refusals.worked(_LETTER, item)
+        yard.backoff.succeeded(_LETTER, item)
         self._bare(message).acknowledge()

@@ -1,4 +1,4 @@
-"""Count the broadcasts that this worker denies to unverified callers, and report the counts.
+"""Count the broadcasts that this worker denies because nothing verifies the caller.
 
 Anyone who can publish can send thousands a second. So memory, log lines and calls of Redis are
 limited: the first denials after each heartbeat are logged and reported at once, the others with the
@@ -16,7 +16,12 @@ from typing import Final
 from redis.exceptions import RedisError
 
 from taskyard.clock import Clock, to_us
-from taskyard.records.denied_broadcasts import WINDOW_S, DeniedKind, DeniedReport, DeniedReports
+from taskyard.records.denied_broadcast_reports import (
+    WINDOW_S,
+    DeniedKind,
+    DeniedReport,
+    DeniedReports,
+)
 from taskyard.records.verb_events import MOST_DENIED
 from taskyard.wire.redacted_logs import logger
 
@@ -25,9 +30,12 @@ __all__ = ["DeniedBroadcasts"]
 log = logger(__name__)
 
 AT_ONCE: Final = 10
-"""So many denials are reported at once between two heartbeats."""
+"""This many denials between two heartbeats are reported at once; the others wait."""
 MOST_TARGETS: Final = 32
-"""The caller chooses to which workers a broadcast is sent: others of a window are one kind."""
+"""Denials of this many destinations are counted apart in a window, all others as one kind.
+
+The caller chooses the destination, so without a limit it could make any number of counters.
+"""
 _OTHER: Final = "other"
 
 
@@ -42,7 +50,7 @@ class DeniedBroadcasts:
         self._lock, self._writing = threading.Lock(), threading.Lock()
         self._counts: Counter[tuple[str, DeniedKind]] = Counter()
         self._not_logged: Counter[tuple[str, DeniedKind]] = Counter()
-        # Reports that Redis may have or not: they are written again as they are.
+        # Reports of which it is unknown whether Redis has them: they are written again unchanged.
         self._unsure: dict[tuple[str, DeniedKind], DeniedReport] = {}
         self._process, self._numbers = secrets.token_hex(8), count()
         self._left, self._failing = AT_ONCE, False
@@ -115,8 +123,8 @@ class DeniedBroadcasts:
     def _note_failure(self, error: RedisError) -> None:
         if not self._failing:
             log.error(
-                "denied broadcasts are not in the audit log yet, because Redis did not take their "
-                "number. The worker tries again with each heartbeat: %s",
+                "the number of denied broadcasts is not in the audit log yet, because Redis did "
+                "not store it. The worker tries again with each heartbeat: %s",
                 error,
                 extra={"action": "denials_not_reported"},
             )
@@ -127,18 +135,18 @@ def _log(worker: str, kind: DeniedKind, number: int) -> None:
     facts = {"verb": kind.verb.value, "code": kind.code, "count": number}
     if number == 1:
         log.warning(
-            "the broadcast %s to worker %s is denied: %s",
-            kind.verb,
+            "worker %s denied a broadcast of %s: %s",
             worker,
+            kind.verb,
             kind.code,
             extra={"action": "broadcast_denied", **facts},
         )
     else:
         log.warning(
-            "%d broadcasts %s to worker %s were denied since its last heartbeat: %s",
+            "worker %s denied %d broadcasts of %s since its last heartbeat: %s",
+            worker,
             number,
             kind.verb,
-            worker,
             kind.code,
             extra={"action": "broadcast_denied", **facts},
         )

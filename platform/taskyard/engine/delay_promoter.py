@@ -9,7 +9,7 @@ from celery import bootsteps
 from redis.exceptions import RedisError
 
 from taskyard.broker import PROMOTE_BATCH, RedisPublisher
-from taskyard.wire.lasting_failures import Refusals
+from taskyard.wire.failure_backoff import FailureBackoff
 
 __all__ = ["INTERVAL_S", "Promoter"]
 
@@ -30,7 +30,7 @@ class Promoter(bootsteps.StartStopStep):  # type: ignore[misc]
         super().__init__(consumer, **kwargs)
         self._entry: Any = None
         self._quiet_until = float("-inf")
-        self._refusals: Refusals = consumer.app.taskyard.refusals
+        self._backoff: FailureBackoff = consumer.app.taskyard.backoff
 
     def start(self, consumer: Any) -> None:
         """Start the timer that moves due messages."""
@@ -52,9 +52,9 @@ class Promoter(bootsteps.StartStopStep):  # type: ignore[misc]
         try:
             for _ in range(_ROUNDS):
                 full = publisher.delay_store.promote() >= PROMOTE_BATCH
-                self._refusals.worked(_PROMOTE)
+                self._backoff.succeeded(_PROMOTE)
                 if not full:
                     return
         except RedisError as error:
-            wait_s = self._refusals.refused(_PROMOTE, error, action="promote_unreachable")
+            wait_s = self._backoff.failed(_PROMOTE, error, action="promote_unreachable")
             self._quiet_until = monotonic() + wait_s

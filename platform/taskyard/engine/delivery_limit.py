@@ -27,11 +27,11 @@ def deliveries_over_limit(context: WorkerContext, message: Any) -> int | None:
         return None
     try:
         count = context.records.deliver(job_id_of(message))
-        context.refusals.worked(_DELIVER)
+        context.backoff.succeeded(_DELIVER)
         if count <= context.settings.delivery_limit or _is_decided(context, message):
             return None
     except RedisError as error:
-        context.refusals.refused(_DELIVER, error, action="deliver_unreachable")
+        context.backoff.failed(_DELIVER, error, action="deliver_unreachable")
         return None
     return count
 

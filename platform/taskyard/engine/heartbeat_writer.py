@@ -103,7 +103,11 @@ class _Beats(threading.Thread):
         try:
             stops.wake(self._worker.hostname)
         except RedisError as error:
-            log.debug("the thread of the heartbeats ends by itself: %s", error)
+            log.debug(
+                "Redis did not wake up the thread that writes heartbeats, which ends after its "
+                "current wait: %s",
+                error,
+            )
 
     def _rest(self, stops: AttemptStops, longest_s: float) -> None:
         """Wait for requests to stop attempts until the next heartbeat is due."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from taskyard.engine.forged_headers import OF_THE_REQUEST, is_ours
 from taskyard.engine.header_faults import fault_of_headers
-from taskyard.engine.request_attributes import OF_THE_REQUEST, is_ours
 from taskyard.wire.undecoded_mark import UNREAD
 
 __all__ = ["fault_of"]

@@ -158,7 +158,8 @@ def _post_letter(yard: WorkerContext, job_id: str, message: Any) -> None:
     record = yard.records.read(job_id)
     if record.state is State.DEAD_LETTERED:
         yard.letters.post(build_letter(record, raw_message(message)))
-    # Otherwise it was replayed or ended since, which needed this death's letter.
+    # In any other state an operator has replayed or ended the job, who needed this letter for that:
+    # so the letter is published already.
 
 
 def _post_own_letter(owing: Owing, reused: Reused, outcome: Failed | None) -> None:

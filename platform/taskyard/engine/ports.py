@@ -8,7 +8,7 @@ drain, health and limits call these, and nothing of billiard, of Celery's worker
 | `Messages`, `HeldMessage` | consumers, settlement, drain, cancel | `celery_messages` |
 | `Attempts` | abort, limits | `celery_attempts` |
 | `Work` | drain, health, heartbeats, the memory watch | `celery_attempts` |
-| `Outcomes` | whatever ran the attempt, or saw its process end | `settling`; read by `reports` |
+| `Outcomes` | what ran the attempt, or saw its end | `settle_delivery`, `pool_reports` |
 | `Processes` | operators, health | `celery_attempts` |
 
 Every call is made in the thread of the main loop, unless it says otherwise. No call waits for a

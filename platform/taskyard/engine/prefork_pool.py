@@ -142,11 +142,11 @@ class JobPool(OwnPipesPool):
     # -- drain ---------------------------------------------------------------------------------
 
     def flush(self) -> None:
-        """Give up jobs that no process can have received; during a drain, only those.
+        """Discard jobs that no process runs, because their messages return to the queues.
 
-        Celery gives up every job that no process has confirmed yet. But a process runs each
-        job that was written to its pipe. During a drain such a job is finished and
-        acknowledged, because otherwise it would run a second time.
+        Celery discards every job that no process has confirmed. But a process also runs a job
+        that is written to its pipe and not confirmed yet. During a drain this keeps such a job,
+        so that it ends and is acknowledged; discarded, it would run a second time elsewhere.
         """
         if self._state != CLOSE:
             super().flush()

@@ -20,6 +20,7 @@ from redis.exceptions import RedisError
 
 from taskyard.backend.record_backend import DECIDED
 from taskyard.engine.continuations import fix_continuations
+from taskyard.engine.forged_headers import without_forged
 from taskyard.engine.guarded_errbacks import guard
 from taskyard.engine.pool_reports import (
     Terminated,
@@ -32,7 +33,6 @@ from taskyard.engine.pool_reports import (
 )
 from taskyard.engine.ports import NoOutcome, Reported
 from taskyard.engine.read_message import position_of
-from taskyard.engine.request_attributes import without_forged
 from taskyard.engine.revoke_jobs import revoke_job
 from taskyard.engine.settle_delivery import RECORDS, Settling
 from taskyard.engine.source_queue import HOLDER, QUEUE
@@ -102,7 +102,7 @@ class JobRequest(Request):  # type: ignore[misc]
         if self.acknowledged or self._settling.waits:
             return
         if self._settling.publish():
-            self._yard.refusals.worked(RECORDS, self.id)
+            self._yard.backoff.succeeded(RECORDS, self.id)
             super().acknowledge()
 
     def reject(self, requeue: bool = False) -> None:
@@ -211,7 +211,10 @@ class JobRequest(Request):  # type: ignore[misc]
         return bool(self.stamped_headers) and self._revoked_by_stamp()
 
     def maybe_expire(self) -> bool:
-        """Return whether the message has expired; Celery would also remember its id as revoked."""
+        """Return whether the message has expired.
+
+        Celery's method would also keep the job's id as revoked, and end a replay of the job.
+        """
         expires = self.expires
         return bool(expires) and datetime.now(UTC if expires.tzinfo else None) > expires
 
@@ -276,7 +279,7 @@ class JobRequest(Request):  # type: ignore[misc]
 def _checked(on_success: Callable[..., Any]) -> Callable[..., Any]:
     def checked(self: JobRequest, report: Any, **options: Any) -> Any:
         if self._killed:
-            # gevent's pool reports a killed greenlet as a success, which acknowledges.
+            # gevent's pool reports a killed greenlet as a success; Celery would acknowledge.
             self._yard.steps.killed.discard(self._settling.holder)
             return None
         if escaped(report) is not None:

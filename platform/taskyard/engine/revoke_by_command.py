@@ -12,13 +12,13 @@ from typing import Any, Final
 
 from taskyard.engine.celery_attempts import held_requests
 from taskyard.engine.request import JobRequest
+from taskyard.engine.revocation import Revocation
 from taskyard.engine.revoke_jobs import (
     DENIED,
     JobOutcome,
     look_at,
     revoke_job,
 )
-from taskyard.engine.revoked_stamps import Revocation
 from taskyard.engine.worker_context import WorkerContext
 from taskyard.errors import InvalidPayload
 from taskyard.wire.stamp_header import LONGEST_ID, usable_id

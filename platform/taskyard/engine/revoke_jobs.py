@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
 from taskyard.access import Action
-from taskyard.engine.revoked_stamps import Revocation
+from taskyard.engine.revocation import Revocation
 from taskyard.engine.worker_context import WorkerContext
 from taskyard.errors import NotPermitted
 from taskyard.jobs.states import Event, State

@@ -1,4 +1,4 @@
-"""Commands of Celery that end jobs, and the stamps that they have revoked, kept by one worker.
+"""The stamps that Celery's commands have revoked, kept by one worker.
 
 Only a message bears its stamps, so the worker compares each stamped message that it takes. As in
 Celery, a worker that starts later does not know them, and none is kept for over three hours.
@@ -8,32 +8,18 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
-from taskyard.access import Action, Identity
 from taskyard.clock import Clock
+from taskyard.engine.revocation import Revocation
 
-__all__ = ["MOST_STAMPS", "Revocation", "RevokedStamps"]
+__all__ = ["MOST_STAMPS", "RevokedStamps"]
 
 MOST_STAMPS: Final = 10_000
 """The oldest are forgotten first: anyone who can publish can send any number."""
 _KEPT_S: Final = 3 * 3600.0
 
 _Pair = tuple[str, Hashable]
-
-
-@dataclass(frozen=True, slots=True)
-class Revocation:
-    """A command that ends jobs: its action, its request id, and who sent it.
-
-    `identity` is None for a sender without a credential, whom no bounds limit.
-    """
-
-    verb: Action
-    request_id: str
-    by: str
-    identity: Identity | None = None
 
 
 class RevokedStamps:

@@ -127,7 +127,7 @@ class Settling:
             self.give_back(what, "publication_failed", error)
             return False
         self.pending = None
-        self._yard.refusals.worked(what, self._delivery.id)
+        self._yard.backoff.succeeded(what, self._delivery.id)
         return True
 
     # -- what ended it -------------------------------------------------------------------------
@@ -316,7 +316,7 @@ class Settling:
         except Exception as error:  # noqa: BLE001 - any result backend's errors; billiard drops them
             self.give_back(_ANNOUNCE, "death_not_told", error)
             return False
-        self._yard.refusals.worked(_ANNOUNCE, self._delivery.id)
+        self._yard.backoff.succeeded(_ANNOUNCE, self._delivery.id)
         return True
 
     def ended(self, state: State) -> None:
@@ -333,7 +333,7 @@ class Settling:
         except Exception as error:  # noqa: BLE001 - any result backend's errors; billiard drops them
             self.give_back(_ANNOUNCE_END, "end_not_reported", error)
         else:
-            self._yard.refusals.worked(_ANNOUNCE_END, self._delivery.id)
+            self._yard.backoff.succeeded(_ANNOUNCE_END, self._delivery.id)
 
     def give_back(self, what: str, action: str, error: BaseException) -> None:
         """Put the message back after a wait, because `what` failed; the wait grows each time.
@@ -342,7 +342,7 @@ class Settling:
         """
         job_id = self._delivery.id
         facts = {"job_id": job_id}
-        wait_s = self._yard.refusals.refused(what, error, action=action, item=job_id, facts=facts)
+        wait_s = self._yard.backoff.failed(what, error, action=action, item=job_id, facts=facts)
         self.waits = self.undecided = True
 
         def give_back() -> None:

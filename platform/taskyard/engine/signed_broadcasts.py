@@ -14,7 +14,7 @@ from taskyard.access.verify_credential import Verified, Verifier
 from taskyard.clock import to_us
 from taskyard.engine.count_denied_broadcasts import DeniedBroadcasts
 from taskyard.errors import CredentialRefused, NotPermitted
-from taskyard.records.denied_broadcasts import DeniedKind
+from taskyard.records.denied_broadcast_reports import DeniedKind
 from taskyard.records.verb_events import VerbEvent, VerbEvents
 from taskyard.wire.redacted_logs import logger
 
@@ -104,9 +104,9 @@ class Broadcasts:
 
 def _log_denial(event: VerbEvent) -> None:
     log.warning(
-        "the broadcast %s to worker %s is denied: %s",
-        event.verb,
+        "worker %s denied a broadcast of %s: %s",
         event.worker,
+        event.verb,
         event.code,
         extra={"action": "broadcast_denied", "verb": event.verb.value, "code": event.code},
     )
@@ -114,9 +114,9 @@ def _log_denial(event: VerbEvent) -> None:
 
 def _not_audited(verb: Action, worker: str, error: ValueError | RedisError) -> dict[str, Any]:
     log.error(
-        "%s at %s is not carried out, since it cannot be audited: %s",
-        verb,
+        "worker %s does not carry out the broadcast of %s, because it cannot be audited: %s",
         worker,
+        verb,
         error,
         extra={"action": "verb_not_audited", "verb": verb.value},
     )

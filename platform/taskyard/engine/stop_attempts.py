@@ -56,12 +56,12 @@ def carry_out_requests(context: WorkerContext) -> None:
             _carry_out(context, stop)
         except RedisError as error:
             facts = {"job_id": stop.job_id}
-            context.refusals.refused(
+            context.backoff.failed(
                 _UNREACHABLE, error, action="stop_unreachable", item=stop.job_id, facts=facts
             )
             return
         context.stops.popleft()
-        context.refusals.worked(_UNREACHABLE, stop.job_id)
+        context.backoff.succeeded(_UNREACHABLE, stop.job_id)
 
 
 def _carry_out(context: WorkerContext, stop: Stop) -> None:

@@ -24,13 +24,13 @@ from taskyard.engine.signed_broadcasts import Broadcasts
 from taskyard.jobs import Catalogue
 from taskyard.records import Record, Records, Stop
 from taskyard.records.command_events import CommandEvents
-from taskyard.records.denied_broadcasts import DeniedReports
+from taskyard.records.denied_broadcast_reports import DeniedReports
 from taskyard.records.verb_events import VerbEvents
 from taskyard.runner import Rules, Runner
 from taskyard.runner.attempt_steps import AttemptSteps
 from taskyard.settings import Settings
 from taskyard.store import connect
-from taskyard.wire.lasting_failures import Refusals
+from taskyard.wire.failure_backoff import FailureBackoff
 
 __all__ = ["WorkerContext"]
 
@@ -62,9 +62,9 @@ class WorkerContext:
     ports: WorkerPorts | None = None
 
     @cached_property
-    def refusals(self) -> Refusals:
+    def backoff(self) -> FailureBackoff:
         """Return the failures of the main process that last, such as a Redis that refuses."""
-        return Refusals()
+        return FailureBackoff()
 
     @cached_property
     def stops(self) -> deque[Stop]:

@@ -71,7 +71,9 @@ def _mapping(plain: Callable[..., Any]) -> Callable[..., Any]:
 
 def _checked(task: Any) -> Any:
     if not isinstance(task, dict) or not isinstance(task.get("task"), str):
-        raise TypeError(f"task must be a signature, a mapping with 'task', got {task!r:.60}")
+        raise TypeError(
+            f"expected a signature (a mapping in which 'task' is the task's name), got {task!r:.60}"
+        )
     return task
 
 

@@ -43,7 +43,7 @@ def fanout_exchange(app: Any, message: Any, queue: str) -> str | None:
     if is_fanout(app, came_by):
         return came_by
     read = app.amqp.queues.get(queue)
-    # Another exchange may lead to the fanout exchange that the queue is bound to.
+    # The message may come from another exchange, which is bound to the queue's fanout exchange.
     return str(read.exchange.name) if read is not None and is_bound_to_fanout(read) else None
 
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from taskyard.install.app_broker import AppBroker
 from taskyard.install.attribute_names import ACKS_BEFORE
-from taskyard.install.broker_choice import why_unsupported
 from taskyard.install.effective_mode import TaskMode, judge_task
 from taskyard.install.fanout import fanout_route
 from taskyard.install.installed_context import InstalledContext
 from taskyard.install.modes import Mode, Modes
+from taskyard.install.publication_broker import why_unsupported
 from taskyard.install.transport_choice import TransportChoice, choose_transport
 from taskyard.settings import load
 

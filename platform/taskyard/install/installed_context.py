@@ -16,13 +16,13 @@ from taskyard.engine.read_message import broker_queue
 from taskyard.engine.worker_context import WorkerContext
 from taskyard.install.app_broker import AppBroker
 from taskyard.install.app_redis_publisher import AppRedisPublisher
-from taskyard.install.attempt_pipeline import TaskRunner
 from taskyard.install.attribute_names import MODE
-from taskyard.install.broker_choice import app_settings, goes_by_own, why_unsupported
 from taskyard.install.effective_mode import TaskMode, judge_task
 from taskyard.install.modes import Mode, Modes
 from taskyard.install.observer import Observer
+from taskyard.install.publication_broker import app_settings, goes_by_own, why_unsupported
 from taskyard.install.retry_rules import OwnRetries
+from taskyard.install.task_attempt_pipeline import TaskRunner
 from taskyard.install.transport_choice import TransportChoice
 from taskyard.jobs import Catalogue
 from taskyard.records import Keys, Record, Records

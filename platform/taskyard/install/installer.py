@@ -15,14 +15,14 @@ from taskyard.engine.operator_credentials_bootstep import RefuseCredentials
 from taskyard.engine.pool_process_memory import MemoryWatch
 from taskyard.engine.stop_attempts import StopAttempts
 from taskyard.errors import InvalidSettings
+from taskyard.install.admit_on_publish import watch_publishing
 from taskyard.install.adopt_task import adopt
 from taskyard.install.app_broker import AppBroker
 from taskyard.install.beat import watch_beat
-from taskyard.install.consumer import InstalledConsumer
 from taskyard.install.fanout import fanout_target
+from taskyard.install.installed_consumer import InstalledConsumer
 from taskyard.install.installed_context import InstalledContext
 from taskyard.install.modes import Mode, Modes
-from taskyard.install.publish_recorder import watch_publishing
 from taskyard.install.queue_announcer import Announcer
 from taskyard.install.requeue_begun_jobs import Returner
 from taskyard.install.transport_choice import choose_transport, own_options

@@ -17,12 +17,12 @@ from taskyard.engine.ports import WorkerPorts
 from taskyard.engine.revoked_stamps import RevokedStamps
 from taskyard.engine.worker_context import WorkerContext
 from taskyard.install.adopt_task import protect
-from taskyard.install.attempt_pipeline import TaskRunner
 from taskyard.install.celery_tasks import CELERY_TASKS
 from taskyard.install.modes import Mode
 from taskyard.install.retry_rules import OwnRetries
+from taskyard.install.task_attempt_pipeline import TaskRunner
 from taskyard.records import Records
-from taskyard.wire.lasting_failures import Refusals
+from taskyard.wire.failure_backoff import FailureBackoff
 
 __all__ = ["protect_celery_tasks"]
 
@@ -68,9 +68,9 @@ class CeleryTasksContext(WorkerContext):
         return self._worker.ports
 
     @property
-    def refusals(self) -> Refusals:
+    def backoff(self) -> FailureBackoff:
         """Return the worker's lasting failures."""
-        return self._worker.refusals
+        return self._worker.backoff
 
     @property
     def revoked_stamps(self) -> RevokedStamps:

@@ -27,7 +27,7 @@ from taskyard.jobs.states import TERMINAL, State
 from taskyard.records import Decided, Held, Record, Records, Run, Superseded
 from taskyard.runner.reused_ids import reuse_in, reused_id
 from taskyard.runner.stored_decision import death_of
-from taskyard.wire.lasting_failures import Refusals
+from taskyard.wire.failure_backoff import FailureBackoff
 from taskyard.wire.letter_envelope import RawMessage
 from taskyard.wire.redacted_logs import logger
 from taskyard.wire.stamp_header import Stamp
@@ -63,7 +63,7 @@ class Observed(Protocol):
         """Return the publisher of dead letters of observed tasks."""
 
     @property
-    def refusals(self) -> Refusals:
+    def backoff(self) -> FailureBackoff:
         """Return the failures that last, such as a Redis that refuses."""
 
 
@@ -152,9 +152,9 @@ class Observer:
             act(*arguments)
         except Exception as error:  # noqa: BLE001 - whatever it is, the app must not notice
             # Nothing waits for it: what is observed next is tried at once.
-            self._yard.refusals.refused(_OBSERVE, error, action="observation_failed")
+            self._yard.backoff.failed(_OBSERVE, error, action="observation_failed")
         else:
-            self._yard.refusals.worked(_OBSERVE)
+            self._yard.backoff.succeeded(_OBSERVE)
 
     def _renew(self) -> None:
         for job_id, run in list(self._running.values()):

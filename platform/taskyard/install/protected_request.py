@@ -53,10 +53,11 @@ class ProtectedRequest(JobRequest):
             super()._owe_for(error, report)
 
     def _is_no_outcome(self, error: BaseException) -> bool:
-        """Return whether an error that the task raised leaves the job without an outcome.
+        """Return whether the record shows that the attempt did not end with this error.
 
-        An app may raise any error, so the error alone does not show it; the record must be
-        asked.
+        An app may raise any error, so the error alone does not show it. If Redis does not
+        answer, no end is assumed. Errors that Celery itself handles, such as `Retry`, always
+        are an end.
         """
         if isinstance(error, Ignore | Reject | Retry | Terminated | KeyboardInterrupt):
             return False

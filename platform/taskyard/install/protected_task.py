@@ -72,9 +72,10 @@ class ProtectedTask(Task):  # type: ignore[misc]
         return request.get(HOLDER) is not None and not inside and not outside
 
     def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
-        """Call the task's own `before_start` within the attempt.
+        """Do nothing if an attempt begins with this call; else call the task's own hook.
 
-        What it raises is a failure of the attempt.
+        The attempt calls the hook itself, before the body: so an error of the hook is a failure of
+        the attempt.
         """
         if not self._begins_an_attempt():
             super().before_start(task_id, args, kwargs)

@@ -12,7 +12,7 @@ from typing import Any, Final
 from celery import bootsteps
 
 from taskyard.broker import RedisPublisher
-from taskyard.install.app_queues import RABBIT, Place, Places, broker_mark
+from taskyard.install.announced_queues import RABBIT, AnnouncedQueue, AnnouncedQueues, broker_mark
 from taskyard.install.fanout import is_bound_to_fanout
 from taskyard.install.installed_context import InstalledContext
 from taskyard.wire.redacted_logs import logger
@@ -52,18 +52,18 @@ class Announcer(bootsteps.StartStopStep):  # type: ignore[misc]
 
 
 def _repeat(consumer: Any, stop: threading.Event) -> None:
-    refusals = consumer.app.taskyard.refusals
+    backoff = consumer.app.taskyard.backoff
     while not stop.is_set():
         try:
-            announce(consumer.app.taskyard, _places(consumer.task_consumer.queues))
+            announce(consumer.app.taskyard, _queue_names(consumer.task_consumer.queues))
         except Exception as error:  # noqa: BLE001 - whatever it is, the worker must not notice
-            refusals.refused(_ANNOUNCE, error, action="places_not_told")
+            backoff.failed(_ANNOUNCE, error, action="places_not_told")
         else:
-            refusals.worked(_ANNOUNCE)
+            backoff.succeeded(_ANNOUNCE)
         stop.wait(EVERY_S)
 
 
-def _places(queues: Any) -> list[str]:
+def _queue_names(queues: Any) -> list[str]:
     """Return the queues in which jobs wait.
 
     A queue of a fanout exchange is left out: it holds copies, and is soon deleted.
@@ -80,6 +80,6 @@ def announce(yard: InstalledContext, queues: list[str]) -> None:
     if isinstance(publisher, RedisPublisher):
         mark = broker_mark(publisher.client, namespace)
     now_us = yard.watching.now_us()
-    Places(yard.watching.client, namespace).report(
-        Place(queue, mark, yard.layout, now_us) for queue in queues
+    AnnouncedQueues(yard.watching.client, namespace).report(
+        AnnouncedQueue(queue, mark, yard.layout, now_us) for queue in queues
     )

@@ -67,10 +67,10 @@ class JobContext:
         self.link.progress(fraction, note[:200])
 
     def once(self, session: object, step: str = "main") -> bool:
-        """Return True the first time this job reaches `step`, in the caller's own transaction.
+        """Note in the caller's transaction that this job does `step`; return True the first time.
 
-        `session` is a SQLAlchemy `Session` or `Connection` of the handler's database, which holds
-        the inbox table. False means that the step's effect was committed before: skip the step.
+        False means that an earlier attempt has committed the step: skip it. `session` is a
+        SQLAlchemy `Session` or `Connection` of the handler's database, which holds the inbox table.
         Raises `LeaseLost` if another attempt has taken over.
         """
         if self.link.lease_lost():

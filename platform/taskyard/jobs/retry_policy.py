@@ -17,7 +17,7 @@ from typing import Final, Self, assert_never
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from taskyard.jobs.unretried_errors import NEVER_RETRIED, category_exhausted, category_unretried
+from taskyard.jobs.failure_categories import NEVER_RETRIED, category_exhausted, category_unretried
 from taskyard.wire.letter_categories import Category
 
 __all__ = [
@@ -130,7 +130,7 @@ class RetryPolicy(BaseModel):
     ) -> RetryDecision:
         """Decide on failure number `attempts` (from 1) with the error `code`.
 
-        For a job that fails for good, `taskyard.jobs.unretried_errors` gives the category.
+        For a job that fails for good, `taskyard.jobs.failure_categories` gives the category.
         `retry_after_s` (seconds) asks for a longer wait than the policy's, up to
         `LONGEST_DELAY`; a value that is not a number is ignored.
         """

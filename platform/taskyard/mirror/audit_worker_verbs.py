@@ -23,7 +23,7 @@ from taskyard.audit import Outcome
 from taskyard.clock import from_us
 from taskyard.database.tables import AUDIT
 from taskyard.errors import CredentialRefused, NotPermitted
-from taskyard.mirror.command_rows import store_command
+from taskyard.mirror.audit_commands import store_command
 from taskyard.mirror.entry_faults import fault_of_entry
 from taskyard.mirror.lifecycle_stream import StreamEntry
 from taskyard.mirror.switch_rows import SWITCH_FIELD, SwitchEvent, store_switch

@@ -161,7 +161,10 @@ def _cut(name: str, text: str) -> str:
 
 
 def _why(words: str) -> str:
-    """Return why the row is incomplete, without values: Postgres quotes them in its errors."""
+    """Return why the row is incomplete: secrets masked, at most 2,000 characters.
+
+    Postgres quotes values of the row in its errors, so `words` may contain secrets.
+    """
     return _text(redact_text(words))[:2000]
 
 

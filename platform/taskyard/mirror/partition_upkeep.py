@@ -53,9 +53,9 @@ def keep_partitions(engine: Engine, settings: Settings, clock: Clock) -> None:
 
 def _log_clocks(own: datetime, theirs: datetime) -> None:
     log.error(
-        "old partitions are not dropped now: this machine's clock says %s, Postgres' says %s, and "
-        "at most an hour of difference is allowed. Set the wrong one (NTP). The next try is in "
-        "an hour or at the mirror's start",
+        "old partitions are not dropped now, because the clocks differ by more than an hour: this "
+        "machine's clock says %s, that of Postgres says %s. Correct the wrong clock, for instance "
+        "with NTP. The mirror tries again in an hour, and when it starts",
         own.isoformat(timespec="seconds"),
         theirs.isoformat(timespec="seconds"),
         extra={"action": "upkeep_clocks_differ", "apart_s": (own - theirs).total_seconds()},

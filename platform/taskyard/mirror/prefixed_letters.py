@@ -15,7 +15,7 @@ from taskyard.errors import ServerUnreachable
 from taskyard.mirror.delivery_port import Delivery, LetterSource
 from taskyard.mirror.kombu_letters import KombuLetters
 from taskyard.settings import Settings
-from taskyard.wire.lasting_failures import Refusals
+from taskyard.wire.failure_backoff import FailureBackoff
 
 __all__ = ["PrefixedLetters", "letter_source"]
 
@@ -55,7 +55,7 @@ class PrefixedLetters:
         self._others: dict[str, KombuLetters] = {}
         self._looked_at_s = float("-inf")
         self._turn = 0
-        self._refusals = Refusals(clock=clock.monotonic_s)
+        self._backoff = FailureBackoff(clock=clock.monotonic_s)
 
     def take(self, limit: int, wait_s: float) -> Sequence[Delivery]:
         """Take dead letters of one prefix, as `LetterSource.take` does.
@@ -97,14 +97,14 @@ class PrefixedLetters:
 
     def _taken(self, prefix: str, source: LetterSource, limit: int) -> Sequence[Delivery]:
         what = f"dead letters under the prefix {prefix!r} not taken"
-        if self._refusals.waits_s(what):
+        if self._backoff.waits_s(what):
             return []
         try:
             found = source.take(limit, _BRIEFLY_S)
         except ServerUnreachable as error:
-            self._refusals.refused(what, error, action="prefix_unreachable")
+            self._backoff.failed(what, error, action="prefix_unreachable")
             return []
-        self._refusals.worked(what)
+        self._backoff.succeeded(what)
         return [_tagged(source, delivery) for delivery in found]
 
 

@@ -57,8 +57,8 @@ def read(delivery: Delivery) -> Readable | Unreadable:
         return Unreadable(delivery, f"not a letter: {error}")
     own = letter_id(letter.job_id, letter.epoch, letter.generation)
     if letter.letter_id != own and not is_drop(delivery):
-        # It would replace another job's letter. The id of a dropped message is made here from its
-        # facts.
+        # A letter with the id of another job's letter would replace that. The id of a message that
+        # RabbitMQ dropped cannot be wrong: it was made here, from the message.
         why = f"not a letter: letter_id: expected that of its job, {own}, got {letter.letter_id}"
         return Unreadable(delivery, why)
     return Readable(delivery, letter, *key)

@@ -44,7 +44,8 @@ def store_letters(
     """
     items = _without_second_times(connection, [read(delivery) for delivery in deliveries])
     letters = _latest(item for item in items if isinstance(item, Readable))
-    # A job that processes text with NUL fails in thousands; halving would find them one by one.
+    # Thousands of letters may have NUL characters, which Postgres refuses. Halving the batch would
+    # find them one by one, so they are separated first.
     clean = [item for item in letters if not holds_nul(item)]
     nul = [item for item in letters if holds_nul(item)]
     junk = [item for item in items if isinstance(item, Unreadable)]

@@ -41,7 +41,8 @@ class Wish:
         if choice.queue_type == "classic":
             return found | ({"x-max-priority": len(URGENCY_STEPS)} if self.priorities else {})
         if self.dead_letter is None:
-            # Messages that RabbitMQ drops from here are lost, so it must never drop: -1.
+            # A message that RabbitMQ drops here is lost. With -1 it drops none, however often
+            # they return.
             return found | ({"x-delivery-limit": -1} if choice.drops_by_default else {})
         # At-least-once dead-lettering needs this overflow: a queue that drops its head cannot wait
         # for it.

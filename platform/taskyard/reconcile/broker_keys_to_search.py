@@ -9,7 +9,7 @@ import redis
 
 from taskyard.broker import PLAIN, Layout, own_layout
 from taskyard.deadletters import mirror_queue
-from taskyard.install.app_queues import Place, Places, find_mark
+from taskyard.install.announced_queues import AnnouncedQueue, AnnouncedQueues, find_mark
 from taskyard.reconcile.next_queue import SUCCESSOR
 from taskyard.records import Records
 from taskyard.settings import Settings
@@ -64,7 +64,7 @@ def survey(
 
     `queues` that no worker has named are searched in every known layout.
     """
-    places = Places(records.client, settings.namespace).all()
+    places = AnnouncedQueues(records.client, settings.namespace).all()
     mark = find_mark(broker, settings.namespace)
     here = [place for place in places if place.mark == mark]
     own = own_layout(settings)
@@ -86,7 +86,7 @@ def survey(
     )
 
 
-def _elsewhere(places: Iterable[Place], mark: str) -> set[str]:
+def _elsewhere(places: Iterable[AnnouncedQueue], mark: str) -> set[str]:
     return {place.queue for place in places if place.mark != mark}
 
 

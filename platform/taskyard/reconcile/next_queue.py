@@ -17,7 +17,7 @@ __all__ = ["SUCCESSOR", "next_queues"]
 
 # The job of a replaced task goes on after its replacement, in a chain after the others: until then
 # no message has its id, and that is correct.
-SUCCESSOR: Final = "\x00heir"
+SUCCESSOR: Final = "\x00successor"
 _FIELDS: Final = ("next", "history")
 
 

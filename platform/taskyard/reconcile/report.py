@@ -18,7 +18,7 @@ __all__ = ["EXAMPLES", "GRACE_S", "Budget", "Continuing", "Finding", "Report"]
 EXAMPLES: Final = 20
 GRACE_S: Final = 60.0
 """Grace time: so long a message may move, a publication be unconfirmed, the mirror be late."""
-# The kinds that a running job of a dead worker can be of.
+# The kinds of inconsistency that a running job of a dead worker can have.
 _OF_RUNNING: Final = frozenset(
     {
         Kind.HELD_BY_DEAD_WORKER,

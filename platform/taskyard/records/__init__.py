@@ -38,11 +38,11 @@ from taskyard.records.script_replies import (
     Run,
     Stale,
     Superseded,
+    UnadmittedJob,
     UnknownHistory,
     VerbApplied,
     VerbRefused,
     WithoutRun,
-    Witnessed,
 )
 
 __all__ = [
@@ -81,12 +81,12 @@ __all__ = [
     "Stop",
     "StopAnswer",
     "Superseded",
+    "UnadmittedJob",
     "UnknownHistory",
     "VerbApplied",
     "VerbRefused",
     "VerbTarget",
     "WithoutRun",
-    "Witnessed",
     "left_by_dead",
     "lives",
 ]

@@ -15,13 +15,13 @@ from taskyard.clock import us_of
 from taskyard.errors import NotReplicated
 from taskyard.records.job_keys import Keys
 from taskyard.records.parse_replies import parse_admitted
-from taskyard.records.script_replies import OWN_ID, Admission, Admitted, Publication, Witnessed
+from taskyard.records.script_replies import OWN_ID, Admission, Admitted, Publication, UnadmittedJob
 from taskyard.settings import Settings
 from taskyard.store import TRIES, Argument, Script, WrongKeyType, call_replicated, named
 from taskyard.store.pipelined_scripts import PipelinedCalls
 from taskyard.wire.redacted_logs import logger
 
-__all__ = ["SCRIPTS_AHEAD", "Admissions", "Upcoming", "witness"]
+__all__ = ["SCRIPTS_AHEAD", "Admissions", "Upcoming", "record_publications"]
 
 log = logger(__name__)
 
@@ -40,16 +40,16 @@ _Answer = list[Admitted] | ResponseError | NotReplicated
 _TYPES: Final = ("hash", "stream", "hash", "string")
 
 
-def witness(
+def record_publications(
     client: redis.Redis,
     script: Script,
     keys: Keys,
-    jobs: Sequence[Witnessed],
+    jobs: Sequence[UnadmittedJob],
     *,
     published: bool,
     window_ms: int,
 ) -> int:
-    """Return how many of `jobs` got a new record; see `Records.witness_many`."""
+    """Return how many of `jobs` got a new record; see `Records.record_publications`."""
     with client.pipeline(transaction=False) as pipe:
         script.queue_load(pipe)
         for job in jobs:
@@ -61,7 +61,7 @@ def witness(
     return sum(_new(client, keys, job, reply) for job, reply in zip(jobs, answers, strict=True))
 
 
-def _new(client: redis.Redis, keys: Keys, job: Witnessed, answer: Any) -> int:
+def _new(client: redis.Redis, keys: Keys, job: UnadmittedJob, answer: Any) -> int:
     """Return 1 for a job with a new record, 0 for a job whose record existed or cannot be written.
 
     Other errors are raised.
@@ -194,8 +194,8 @@ class Admissions:
 
     def _replicated(self, jobs: Sequence[Admission]) -> list[Admitted]:
         """Admit jobs and wait for replicas, up to a publication's time; raises `NotReplicated`."""
-        wanted, patience_s = self._settings.replicas, self._settings.publish_timeout_s
-        until = monotonic() + patience_s
+        wanted, timeout_s = self._settings.replicas, self._settings.publish_timeout_s
+        until = monotonic() + timeout_s
         while True:
             with self._naming(jobs):
                 replies, confirmed = call_replicated(
@@ -205,7 +205,7 @@ class Admissions:
                     mark=f"{self._settings.namespace}:replicated",
                     replicas=wanted,
                     # The answer must come before the socket's timeout.
-                    within_s=patience_s / TRIES / 2,
+                    within_s=timeout_s / TRIES / 2,
                 )
             if confirmed >= wanted:
                 return [parse_admitted(raw) for raw in replies]
@@ -215,7 +215,7 @@ class Admissions:
                     unkeyed=[job.job_id for job in jobs if job.call == OWN_ID],
                     confirmed=confirmed,
                     wanted=wanted,
-                    within_s=patience_s,
+                    within_s=timeout_s,
                 )
 
     @contextmanager

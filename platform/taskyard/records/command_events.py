@@ -41,11 +41,12 @@ __all__ = [
 COMMAND_FIELD: Final = b"command"
 """Entries of verbs with this field are control commands of Celery."""
 LONGEST_ARGUMENTS: Final = 65_536
-"""The arguments of an audited command have at most so many characters as JSON."""
+"""The longest JSON, in characters, of an audited command's arguments."""
 LONGEST_JOBS: Final = 1_048_576
-"""The outcomes of the jobs of a command have at most so many characters as JSON."""
+"""The longest JSON, in characters, of the outcomes of a command's jobs."""
 _LONGEST_OUTCOME: Final = 2_000
-# Longer than a receiver takes a credential, so that a copy of a signed command finds the first.
+# Longer than workers accept a credential: a copy of a signed command, sent again, still meets the
+# entry of the first.
 _KEPT_MS: Final = 2 * 3600 * 1000
 _LEFT_OUT: Final = "unverified_command"
 _REQUESTED: Final = "requested"

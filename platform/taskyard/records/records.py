@@ -14,7 +14,7 @@ from taskyard.errors import Refused
 from taskyard.jobs.attempt_outcomes import Decision
 from taskyard.jobs.states import Event, State
 from taskyard.records.attempt_stops import AttemptStops
-from taskyard.records.bulk_admission import Admissions, Upcoming, witness
+from taskyard.records.bulk_admission import Admissions, Upcoming, record_publications
 from taskyard.records.bulk_states import End, read_ends, read_states
 from taskyard.records.job_keys import Keys
 from taskyard.records.job_record import Record
@@ -35,7 +35,7 @@ from taskyard.records.script_replies import (
     ReplyTo,
     Requeue,
     Superseded,
-    Witnessed,
+    UnadmittedJob,
 )
 from taskyard.records.script_source import VERBS, script_source
 from taskyard.settings import Settings
@@ -122,7 +122,7 @@ class Records:
         """
         return self._admissions.each(upcoming, scripts)
 
-    def witness_many(self, jobs: Sequence[Witnessed], *, published: bool) -> int:
+    def record_publications(self, jobs: Sequence[UnadmittedJob], *, published: bool) -> int:
         """Create records of jobs that their producer has published itself, or failed to publish.
 
         A job that has a record, in whatever state, keeps that record. Returns how many records are
@@ -130,8 +130,8 @@ class Records:
         arrives all the same. If a record's key has another type, the log names the key and the
         other records are written; raises `WrongKeyType` for a key that the records share.
         """
-        script, window_ms = self._scripts["witness"], self._window_us // 1000
-        return witness(
+        script, window_ms = self._scripts["record_publication"], self._window_us // 1000
+        return record_publications(
             self.client, script, self.keys, jobs, published=published, window_ms=window_ms
         )
 
@@ -408,7 +408,7 @@ _NAMES = (
     "renew",
     "replay",
     "requeued",
-    "witness",
+    "record_publication",
     *VERBS,
 )
 

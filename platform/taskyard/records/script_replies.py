@@ -33,11 +33,11 @@ __all__ = [
     "Run",
     "Stale",
     "Superseded",
+    "UnadmittedJob",
     "UnknownHistory",
     "VerbApplied",
     "VerbRefused",
     "WithoutRun",
-    "Witnessed",
 ]
 
 
@@ -74,8 +74,8 @@ class Publication:
 
 
 @dataclass(frozen=True, slots=True)
-class Witnessed:
-    """A job whose message the producer has published already.
+class UnadmittedJob:
+    """A job that its producer has published, or tried to publish, without its admission.
 
     `queue` is empty if only the broker knows the queue.
     """
@@ -154,7 +154,7 @@ class Decided:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Another attempt has the lease for `remaining_us` more."""
+    """Another attempt has the lease for another `remaining_us` microseconds."""
 
     remaining_us: int
 

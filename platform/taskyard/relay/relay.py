@@ -38,7 +38,7 @@ from taskyard.relay.carry_out_verb import Applied, Refusal, Waits, carry_out
 from taskyard.relay.new_queue import check_new_queue
 from taskyard.relay.ports import GatePort, Opened, PublisherPort, QueuesPort, RecordsPort
 from taskyard.settings import Settings
-from taskyard.wire.lasting_failures import Refusals
+from taskyard.wire.failure_backoff import FailureBackoff
 from taskyard.wire.redacted_logs import logger
 
 __all__ = ["Relay"]
@@ -71,7 +71,7 @@ class Relay:
         """
         self._settings, self._engine, self._queues = settings, engine, queues
         self._records, self._publisher, self._gate = records, publisher, gate
-        self._refusals = Refusals(longest_s=_LONGEST_WAIT_S)
+        self._backoff = FailureBackoff(longest_s=_LONGEST_WAIT_S)
 
     def run(self, stop: threading.Event) -> None:
         """Carry out intents until `stop` is set.
@@ -188,7 +188,7 @@ class Relay:
         self, connection: Connection, intent: Intent, outcome: str, detail: dict[str, Any]
     ) -> None:
         outbox.finish(connection, intent.id)
-        self._refusals.worked(_postponed(intent), str(intent.id))
+        self._backoff.succeeded(_postponed(intent), str(intent.id))
         audit.answer(connection, intent.id, outcome, detail)
         log.info(
             "the request to %s job %s is %s",
@@ -232,7 +232,7 @@ class Relay:
             self._postpone(connection, intent, str(error))
             return
         outbox.finish(connection, intent.id)
-        self._refusals.worked(_postponed(intent), str(intent.id))
+        self._backoff.succeeded(_postponed(intent), str(intent.id))
         detail = {"generation": opened.generation, "queue": replay.queue}
         audit.answer(connection, intent.id, Outcome.APPLIED, detail)
         log.info(
@@ -258,7 +258,7 @@ class Relay:
         outbox.postpone(connection, intent.id, wait, why)
         # The waits of this intent are in Postgres, so that they survive this relay.
         facts = {"job_id": intent.job_id, "request": str(intent.id)}
-        self._refusals.refused(
+        self._backoff.failed(
             _postponed(intent), why, action="relay_postponed", item=str(intent.id), facts=facts
         )
 

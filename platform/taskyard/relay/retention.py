@@ -77,7 +77,7 @@ class Retention:
                 Archiver(self._engine, folder, settings.audit_retention_days).run_once()
             self._drop_archives(folder, settings.audit_archive_retention_days)
         except (OSError, InvalidPayload) as error:
-            _log_failed(error, f"Mend the folder {folder} that TASKYARD_AUDIT_ARCHIVE_FOLDER names")
+            _log_failed(error, f"Repair {folder}, the folder in TASKYARD_AUDIT_ARCHIVE_FOLDER")
         except DataError as error:
             _log_failed(first_line(error.orig), "Look at these rows: taskyard audit verify")
 
@@ -88,9 +88,9 @@ class Retention:
         if abs(apart_s) <= _CLOCKS_MAY_DIFFER_S:
             return True
         log.error(
-            "nothing is deleted or archived now: this machine's clock and Postgres' differ by "
-            "%.0f s, "
-            "at most an hour is expected. Set the wrong one (NTP); the next try is in an hour",
+            "nothing is deleted or archived now, because the clocks of this machine and of "
+            "Postgres differ by %.0f s, and at most an hour is allowed. Correct the wrong clock, "
+            "for instance with NTP. The next try is in an hour",
             apart_s,
             extra={"action": "retention_clocks_differ", "apart_s": apart_s},
         )
@@ -129,8 +129,7 @@ class Retention:
 def _log_failed(why: object, remedy: str) -> None:
     log.error(
         "the audit log was not archived: %s. Nothing was removed from Postgres. %s; the next try "
-        "is "
-        "in an hour",
+        "is in an hour",
         why,
         remedy,
         extra={"action": "audit_archive_failed"},

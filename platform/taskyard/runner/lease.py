@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 
 from taskyard.jobs.states import State
 from taskyard.records import Records
-from taskyard.wire.lasting_failures import Refusals
+from taskyard.wire.failure_backoff import FailureBackoff
 from taskyard.wire.redacted_logs import logger
 
 __all__ = ["Lease", "LeaseKeeper"]
@@ -85,7 +85,7 @@ class LeaseKeeper:
     def __init__(self, lease_s: float) -> None:
         self._interval_s = lease_s / 3
         self._leases: dict[int, Lease] = {}
-        self._refusals = Refusals()
+        self._backoff = FailureBackoff()
         self._thread: threading.Thread | None = None
         self._pid = 0
 
@@ -120,8 +120,8 @@ class LeaseKeeper:
             lease.renew()
         except RedisError as error:
             # Try again after a third of a lease, whatever the wait: it is about to end.
-            self._refusals.refused(
+            self._backoff.failed(
                 _RENEW, error, action="lease_not_renewed", facts={"job_id": lease.job_id}
             )
         else:
-            self._refusals.worked(_RENEW)
+            self._backoff.succeeded(_RENEW)

@@ -12,7 +12,7 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from taskyard.wire.lasting_failures import Refusals
+from taskyard.wire.failure_backoff import FailureBackoff
 from taskyard.wire.redacted_logs import logger
 
 __all__ = ["AFTER", "BEFORE", "RetryLimits", "Unreachable", "retry_redis"]
@@ -20,7 +20,7 @@ __all__ = ["AFTER", "BEFORE", "RetryLimits", "Unreachable", "retry_redis"]
 log = logger(__name__)
 
 # For this process: a pool has several, and each logs it once.
-_REFUSALS: Final = Refusals()
+_BACKOFF: Final = FailureBackoff()
 
 # Waits of 0.1 s, then twice as long each time up to 2 s; the client's own retries are in addition.
 _BASE_S: Final = 0.05
@@ -50,6 +50,9 @@ BEFORE: Final = RetryLimits(_BEFORE_REPEATS, _BEFORE_S)
 AFTER: Final = RetryLimits(_AFTER_REPEATS, _AFTER_S)
 
 
+# Log actions keep this step's old name; texts for people say what the step does.
+_SHOWN: Final = {"condemn": "dead-letter"}
+
 _Answer = TypeVar("_Answer")
 
 
@@ -69,11 +72,12 @@ def retry_redis(step: str, job_id: str, act: Callable[[], _Answer], limits: Retr
     The repeats are limited by `limits`. Raises `Unreachable` after the last try. `step` names
     the log event, `<step>_unreachable`.
     """
-    what = f"Redis did not answer in step {step!r} of a job"
+    shown = _SHOWN.get(step, step)
+    what = f"Redis did not answer in step {shown!r} of a job"
 
     def note(error: Exception) -> None:
         facts = {"job_id": job_id}
-        _REFUSALS.refused(what, error, action=f"{step}_unreachable", item=job_id, facts=facts)
+        _BACKOFF.failed(what, error, action=f"{step}_unreachable", item=job_id, facts=facts)
 
     backoff = ExponentialBackoff(cap=_LONGEST_WAIT_S, base=_BASE_S)
     retry = Retry(backoff, limits.repeats, supported_errors=(RedisError,))
@@ -85,10 +89,10 @@ def retry_redis(step: str, job_id: str, act: Callable[[], _Answer], limits: Retr
         log.debug(
             "job %s: step %r failed in all tries, so its message returns to the queue: %s",
             job_id,
-            step,
+            shown,
             error,
             extra={"action": f"{step}_given_up", "job_id": job_id},
         )
-        raise Unreachable(f"Redis did not answer in step {step!r} of the job: {error}") from error
-    _REFUSALS.worked(what, job_id)
+        raise Unreachable(f"Redis did not answer in step {shown!r} of the job: {error}") from error
+    _BACKOFF.succeeded(what, job_id)
     return answer

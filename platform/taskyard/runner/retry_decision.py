@@ -11,15 +11,15 @@ from pydantic import ValidationError
 
 from taskyard.jobs import Catalogue, RetryPolicy
 from taskyard.jobs.attempt_outcomes import Failed, Failure, Retrying
+from taskyard.jobs.failure_categories import NEVER_RETRIED
 from taskyard.jobs.retry_policy import DEFAULT_POLICY, Category, Dead, Retry
-from taskyard.jobs.unretried_errors import NEVER_RETRIED
 
 __all__ = ["Rules", "judge"]
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The retry policies of the job types, and the checks of policies that come with messages."""
+    """The retry policy of each job, from its type and from its message; `rng` spreads the waits."""
 
     catalogue: Catalogue
     rng: random.Random

@@ -62,7 +62,7 @@ def decide_for(
     Returns `NotHeld` if this delivery holds no attempt, or no longer holds one.
     """
     if record.state is State.NONE:
-        # A decision would create a record without a type, a queue or an epoch.
+        # The record has expired or was lost: `finish` would create one without type and queue.
         return NotHeld(record.state)
     answer = finish(
         job_id,

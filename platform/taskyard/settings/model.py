@@ -136,8 +136,9 @@ class Settings(BaseModel):
             )
         if days and self.audit_archive_folder is None:
             raise ValueError(
-                f"audit_retention_days ({days}) needs audit_archive_folder: the audit log leaves "
-                "Postgres only for an archive"
+                f"audit_retention_days ({days}) needs audit_archive_folder: rows of the audit log "
+                "are deleted from Postgres only after they are written to an archive there. Set "
+                "TASKYARD_AUDIT_ARCHIVE_FOLDER, or audit_retention_days to 0"
             )
         if kept and kept <= days:
             raise ValueError(

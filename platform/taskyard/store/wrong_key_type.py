@@ -44,9 +44,11 @@ def is_of_replica(error: BaseException) -> bool:
 
 
 def named(client: Any, error: ResponseError, expected: Mapping[str, str]) -> ResponseError:
-    """Return `WrongKeyType` for the first of the `expected` (key -> type) that is of another type.
+    """Return the `WrongKeyType` that explains why Redis refused a command with `error`.
 
-    Return `error` itself if there is no such key (any more), or if Redis cannot be asked.
+    `expected` maps each key of the command to the type that it should have. The error names the
+    first key that has another type. Returns `error` itself if it has another cause, if no key has a
+    wrong type now, or if Redis cannot be asked.
     """
     if isinstance(error, WrongKeyType) or not is_misplaced(error):
         return error

@@ -54,7 +54,7 @@ class Fault:
 
 @dataclass
 class Faults:
-    """The deaths that a test requested, in order."""
+    """The deaths of processes and workers that a test requested, in order."""
 
     coming: list[Fault] = field(default_factory=list)
 

@@ -334,7 +334,7 @@ class Yard(MemoryClient):
         """
         return list(self.broker.replies)
 
-    # -- looking -------------------------------------------------------------------------------
+    # -- the history of a job ------------------------------------------------------------------
 
     def events(self, job: JobHandle | str) -> list[str]:
         """Return the names of a job's events, in order: `admit`, `begin`, `retry`, ..."""

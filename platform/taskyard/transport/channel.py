@@ -138,7 +138,7 @@ class _Channel(kombu_redis.Channel):  # type: ignore[misc]
             if not is_misplaced(error):
                 self.server.tolerate(what, error)
             return 0
-        self.server.refusals.worked(what)
+        self.server.backoff.succeeded(what)
         return size
 
     def _has_queue(self, queue: str, **kwargs: Any) -> bool:
@@ -154,7 +154,7 @@ class _Channel(kombu_redis.Channel):  # type: ignore[misc]
         server = self.server
         server.plain(self._create_client()).ltrim(server.full(queue)[0], 0, limit - 1)
 
-    # -- subscriptions, by which remote control and events come: a refused one stops no job ------
+    # -- subscriptions for remote control and events; if Redis refuses one, jobs continue ---------
 
     def _receive(self) -> Any:
         try:
@@ -166,7 +166,7 @@ class _Channel(kombu_redis.Channel):  # type: ignore[misc]
 
     def _handle_message(self, client: Any, r: Any) -> Any:
         if r[0] in (b"psubscribe", "psubscribe"):
-            self.server.refusals.worked(_LISTEN)
+            self.server.backoff.succeeded(_LISTEN)
         return super()._handle_message(client, r)
 
     def listen_if_due(self) -> None:
@@ -207,7 +207,7 @@ class _Channel(kombu_redis.Channel):  # type: ignore[misc]
         self.pops.read()
         brought = self.pops.brought
         if not self._active_queues:
-            # Cancelled since the pop was sent.
+            # The last consumer was cancelled after the pop was sent.
             self.pops.return_brought()
         while brought:
             self._deliver_one(brought.popleft())

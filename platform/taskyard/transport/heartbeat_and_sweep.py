@@ -67,7 +67,7 @@ class Ownership:
             # Tried again with the next beat: an owner without a heartbeat loses its messages.
             server.tolerate(_BEAT, error)
         else:
-            server.refusals.worked(_BEAT)
+            server.backoff.succeeded(_BEAT)
         self._beaten_at = monotonic()
 
     def beat_if_late(self) -> None:
@@ -84,7 +84,7 @@ class Ownership:
         All workers together sweep at most once a second.
         """
         channel, server = self._channel, self._server
-        if server.refusals.waits_s(_SWEEP):
+        if server.backoff.waits_s(_SWEEP):
             return
         names = (channel.unacked_key, channel.unacked_index_key, channel.heartbeats_key)
         keys = server.full(*names, channel.unacked_mutex_key)
@@ -96,7 +96,7 @@ class Ownership:
         except ResponseError as error:
             server.tolerate(_SWEEP, error)
             return
-        server.refusals.worked(_SWEEP)
+        server.backoff.succeeded(_SWEEP)
         for tag, stored, description in zip(found[::3], found[1::3], found[2::3], strict=True):
             yield Swept(tag.decode(), stored, description)
 

@@ -106,7 +106,7 @@ class Owner:
 
     @property
     def signed_off(self) -> bool:
-        """Return whether the owner signed off; a dead one misses its heartbeats instead."""
+        """Whether the owner ended in order and said so; one that was killed could not."""
         return self.seen_us == SIGNED_OFF
 
     @property

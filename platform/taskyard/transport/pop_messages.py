@@ -124,7 +124,7 @@ class Popper:
         except BaseException:
             self.give_up_reply()
             raise
-        self._server.refusals.worked(_POP)
+        self._server.backoff.succeeded(_POP)
         batch = self._answered(answer)
         if not batch:
             self._rest(connection)
@@ -196,11 +196,11 @@ class Popper:
         server = self._server
         for key, error in errors.items():
             # Such a list is seen at every pop, and explained only the first time.
-            if not server.refusals.waits_s(_unread(key)):
+            if not server.backoff.waits_s(_unread(key)):
                 server.tolerate(_unread(key), ResponseError(error), key)
         if asked_all:
             for key in self._unread - errors.keys():
-                server.refusals.worked(_unread(key))
+                server.backoff.succeeded(_unread(key))
             self._unread.clear()
         self._unread |= errors.keys()
 

@@ -28,10 +28,10 @@ class QoS(virtual.QoS):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # At the end of a process the channel closes as a whole.
+        # kombu would return this object's messages when the process ends; closing the channel does.
         self._on_collect.cancel()
         self.giving_back = GiveBack(self.channel)
-        self._pace = AckRate()
+        self._ack_rate = AckRate()
         self._done: list[str] = []
         self._done_since = 0.0
         self._quiet_until = 0.0
@@ -48,13 +48,13 @@ class QoS(virtual.QoS):  # type: ignore[misc]
         if not self.prefetch_count:
             return None
         burst = self.channel.burst
-        return self._pace.room(self.held(), self.prefetch_count, burst, monotonic())
+        return self._ack_rate.room(self.held(), self.prefetch_count, burst, monotonic())
 
     def over_prefetch(self) -> int:
         """Return by how many waiting messages the prefetch count is exceeded while no job ends."""
         if not self.prefetch_count:
             return 0
-        return self._pace.over_prefetch(self.held(), self.prefetch_count, monotonic())
+        return self._ack_rate.over_prefetch(self.held(), self.prefetch_count, monotonic())
 
     def held(self) -> int:
         """Return how many messages are delivered, and neither acknowledged nor returned."""
@@ -69,7 +69,7 @@ class QoS(virtual.QoS):  # type: ignore[misc]
         return self.held() > 0 or bool(self._done or self.giving_back.due)
 
     def _bursts(self, now: float) -> bool:
-        return self._pace.bursts(self.prefetch_count, self.channel.burst, now)
+        return self._ack_rate.bursts(self.prefetch_count, self.channel.burst, now)
 
     # -- acknowledging -------------------------------------------------------------------------
 
@@ -86,7 +86,7 @@ class QoS(virtual.QoS):  # type: ignore[misc]
             self._done_since = now
         self._done.append(delivery_tag)
         self._count_as_settled(delivery_tag)
-        self._pace.note(now)
+        self._ack_rate.note(now)
         if not self.channel.in_loop:
             self.flush()
         elif len(self._done) == 1 and self._bursts(now):
@@ -142,7 +142,7 @@ class QoS(virtual.QoS):  # type: ignore[misc]
                 raise
             self._quiet_until = now + server.tolerate(_ACKNOWLEDGE, error)
         else:
-            server.refusals.worked(_ACKNOWLEDGE)
+            server.backoff.succeeded(_ACKNOWLEDGE)
 
     # -- giving back ---------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ import redis
 from redis.exceptions import ResponseError
 
 from taskyard.store import WrongKeyType, is_of_replica, named
-from taskyard.wire.lasting_failures import Refusals
+from taskyard.wire.failure_backoff import FailureBackoff
 
 __all__ = ["Server"]
 
@@ -19,7 +19,7 @@ class Server:
 
     def __init__(self, channel: Any) -> None:
         self._channel = channel
-        self.refusals = Refusals()
+        self.backoff = FailureBackoff()
 
     def plain(self, client: Any) -> Any:
         """Return a client of the same pool that does not change names.
@@ -46,7 +46,7 @@ class Server:
             except ResponseError as error:
                 self.refuse(error)
 
-    # -- refusals ------------------------------------------------------------------------------
+    # -- failures ------------------------------------------------------------------------------
 
     def explained(self, error: ResponseError, *lists: str) -> ResponseError:
         """Return `error`, or an error that names the key with a wrong type."""
@@ -75,6 +75,6 @@ class Server:
         action, facts = "redis_refuses", {}
         if isinstance(cause, WrongKeyType):
             action, facts = "key_misplaced", {"key": cause.key}
-        return self.refusals.refused(
+        return self.backoff.failed(
             what, cause, action=action, item=item, facts=facts, level=logging.ERROR
         )

@@ -93,7 +93,7 @@ class GiveBack:
         except ResponseError as error:
             self.due[tag] = now + server.tolerate(_RETURN, error, item=tag)
             return False
-        server.refusals.worked(_RETURN, tag)
+        server.backoff.succeeded(_RETURN, tag)
         self.due.pop(tag, None)
         self._not_started.discard(tag)
         return True
@@ -129,7 +129,8 @@ class GiveBack:
         """Put messages of dead owners, and overdue ones, back into their queues."""
         channel, server = self._channel, self._channel.server
         found = channel.ownership.sweep(limit, visibility_timeout_s)
-        # Each becomes the next one, so the newest goes first.
+        # Each message becomes the next one of its queue. So the newest is returned first, and the
+        # oldest is the next one at the end.
         for swept in sorted(found, key=_age, reverse=True):
             try:
                 with channel.conn_or_acquire() as connection:
@@ -137,7 +138,7 @@ class GiveBack:
             except ResponseError as error:
                 server.tolerate(_RESTORE, error, item=swept.tag)
                 continue
-            server.refusals.worked(_RESTORE, swept.tag)
+            server.backoff.succeeded(_RESTORE, swept.tag)
             log.warning(
                 "a consumer died or held a message for too long; the message was returned to "
                 "its queue: %s",

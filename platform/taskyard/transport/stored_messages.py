@@ -13,10 +13,11 @@ _PARTS: Final = 3
 
 
 def message_of(raw: bytes, tag: str, queue: str) -> dict[str, Any]:
-    """Return the message in a raw list entry, with the tag under which it was recorded.
+    """Return the message in an entry of a queue's list, with `tag` as its delivery tag.
 
-    An entry that is not a kombu message becomes one that no consumer can take for a task: its bytes
-    are the body, its content type is binary.
+    `tag` is also its field in the hash of unacknowledged messages. An entry that is not a kombu
+    message becomes a message that no consumer takes for a task: its body is the entry's bytes, its
+    content type is binary.
     """
     message = _loaded(raw)
     if not _is_message(message):

@@ -15,9 +15,9 @@ from typing import Any, Final
 
 __all__ = ["clean_text", "pack", "unpack"]
 
-# Parsers on the way stop at 200 levels; the envelope around needs some of them.
+# JSON parsers of brokers and stores allow 200 levels; the message around the value needs some.
 _DEEPEST: Final = 100
-# A value that contains itself twice on each level would otherwise grow without limit.
+# A value that contains itself twice would otherwise double with each level.
 _MOST_NODES: Final = 100_000
 _LONGEST_REPR: Final = 2_000
 

@@ -10,9 +10,9 @@ from taskyard.broker import make_app
 from taskyard.engine.consumer import JobConsumer
 from taskyard.engine.delay_promoter import Promoter
 from taskyard.engine.heartbeat_writer import Presence
-from taskyard.engine.over_prefetch import OverPrefetch
 from taskyard.engine.pool_process_memory import MemoryWatch
 from taskyard.engine.prefork_pool import TaskPool
+from taskyard.engine.return_over_prefetch import OverPrefetch
 from taskyard.engine.stop_attempts import StopAttempts
 from taskyard.engine.task import make_task
 from taskyard.engine.worker_context import WorkerContext

@@ -77,7 +77,7 @@ def say(text: str, style: str = "") -> None:
 
 
 def put(thing: RenderableType) -> None:
-    """Print a table or grid; into a pipe or file without the spaces that end its lines."""
+    """Print a table or a grid; in a pipe or file, without the spaces at the ends of lines."""
     console = out()
     if console.is_terminal:
         console.print(thing)

@@ -8,12 +8,14 @@ from typing import Final
 
 import typer
 
-__all__ = ["SHORT", "check_utf8", "short", "written"]
+from taskyard.ops.cli.options import check_utf8
+
+__all__ = ["SHORT", "read_ids", "short_id"]
 
 SHORT: Final = 8  # enough to distinguish 10,000 random ids, and short enough for a table
 
 
-def written(arguments: Sequence[str]) -> list[str]:
+def read_ids(arguments: Sequence[str]) -> list[str]:
     """Return the ids in `arguments`; `-` stands for the first word of each line of stdin.
 
     Raises `typer.BadParameter` if there is none.
@@ -33,14 +35,7 @@ def written(arguments: Sequence[str]) -> list[str]:
     return ids
 
 
-def check_utf8(word: str) -> str:
-    """Return `word`; raises `typer.BadParameter` if it is not UTF-8."""
-    if any("\ud800" <= char <= "\udfff" for char in word):
-        raise typer.BadParameter(f"expected text in UTF-8, got {word[:60]!r}")
-    return word
-
-
-def short(full: object) -> str:
+def short_id(full: object) -> str:
     """Return the first characters of an id, which tables show and commands accept."""
     text = str(full)
     return text[:SHORT]

@@ -16,7 +16,7 @@ def main() -> None:
     """`taskyard`, as the installed script calls it."""
     open_missing()
     try:
-        from taskyard.ops.cli.app import run  # noqa: PLC0415 - its libraries may be missing
+        from taskyard.ops.cli.root_command import run  # noqa: PLC0415 - its libraries may be missing
     except ModuleNotFoundError as error:
         sys.stderr.write(
             f"error: {error.name} is not installed; the command line needs it. "

@@ -9,7 +9,7 @@ from typing import Annotated, Final
 
 import typer
 
-__all__ = ["MOST_ROWS", "Json", "Limit", "duration", "moment_of", "patience"]
+__all__ = ["MOST_ROWS", "Json", "Limit", "check_utf8", "duration", "moment_of", "wait_seconds"]
 
 # As many as a person reads, and the limit of the queries that fetch them.
 MOST_ROWS: Final = 1000
@@ -39,7 +39,14 @@ Limit = Annotated[
 ]
 
 
-def patience(seconds: float) -> float:
+def check_utf8(word: str) -> str:
+    """Return `word`; raises `typer.BadParameter` if it is not UTF-8."""
+    if any("\ud800" <= char <= "\udfff" for char in word):
+        raise typer.BadParameter(f"expected text in UTF-8, got {word[:60]!r}")
+    return word
+
+
+def wait_seconds(seconds: float) -> float:
     """Parse a time to wait; raises `typer.BadParameter` unless it is finite and not negative."""
     if not 0 <= seconds < math.inf:
         raise typer.BadParameter(f"expected 0 seconds or more, got {seconds:g}")
@@ -63,7 +70,7 @@ def _ago(past: timedelta, now: datetime) -> datetime:
     try:
         return now - past
     except OverflowError:
-        return datetime.min.replace(tzinfo=UTC)  # further back than the calendar: no limit
+        return datetime.min.replace(tzinfo=UTC)  # before the year 1: then no time is too early
 
 
 def moment_of(text: str | None, now: datetime) -> datetime | None:

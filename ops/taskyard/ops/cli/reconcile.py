@@ -14,9 +14,9 @@ from sqlalchemy import Engine
 from taskyard import database
 from taskyard.access import Identity
 from taskyard.control import identify
-from taskyard.install import FleetPublisher
+from taskyard.install import AnyQueuePublisher
 from taskyard.ops.cli.console import print_json, put, say, table, with_sentences
-from taskyard.ops.cli.ids import short
+from taskyard.ops.cli.ids import short_id
 from taskyard.ops.cli.options import Json
 from taskyard.ops.cli.target_servers import find_target
 from taskyard.reconcile import EXAMPLES, MEANINGS, Kind, Reconciler, Report
@@ -54,11 +54,11 @@ def command(
     url = settings.need_database_url()
     with database.opened(url, application_name="taskyard reconcile") as engine:
         records = Records(connect(settings.need_redis_url()), settings)
-        reconciler = Reconciler(settings, engine, records, FleetPublisher(settings, records))
-        wish = _Accept(identify(engine, settings), reason) if accept else None
+        reconciler = Reconciler(settings, engine, records, AnyQueuePublisher(settings, records))
+        accepted = _Accept(identify(engine, settings), reason) if accept else None
         with closing(reconciler), reachable(settings.need_redis_url()):
             run = partial(reconciler.run, repair=repair, most_examples=examples)
-            report = _look(reconciler, engine, wish, run, budget)
+            report = _look(reconciler, engine, accepted, run, budget)
     if json:
         print_json(report.document())
     else:
@@ -78,18 +78,18 @@ class _Accept:
 def _look(
     reconciler: Reconciler,
     engine: Engine,
-    wish: _Accept | None,
+    accepted: _Accept | None,
     run: Callable[..., Report],
     budget_s: float,
 ) -> Report:
     """Compare; errors of the broker are named there, and other Redis errors are the records'."""
-    if wish is None:
+    if accepted is None:
         return run(budget_s=budget_s)
     return accept_restore(
         reconciler,
         engine,
-        wish.identity,
-        wish.reason,
+        accepted.identity,
+        accepted.reason,
         require_reason="strict",  # TASKYARD_REQUIRE_REASON is for programs that cannot give one
         budget_s=budget_s,
     )
@@ -125,7 +125,7 @@ def _print_continuing(report: Report) -> None:
     put(
         with_sentences(
             ("job of a dead worker", "continues without a repair"),
-            [(short(job.job_id), job.detail) for job in report.continuing],
+            [(short_id(job.job_id), job.detail) for job in report.continuing],
         )
     )
     more = report.continuing_total - len(report.continuing)

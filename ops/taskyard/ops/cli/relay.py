@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 from taskyard import audit, database
 from taskyard.audit import HeadFile, Sealer
 from taskyard.gate import Gate
-from taskyard.install import FleetPublisher
+from taskyard.install import AnyQueuePublisher
 from taskyard.ops.cli.daemon import run_until_stopped
 from taskyard.ops.cli.target_servers import find_target
 from taskyard.reconcile import Reconciler, watch
@@ -43,7 +43,7 @@ def command() -> None:
     client = connect(settings.need_redis_url())
     quick = connect(settings.need_redis_url(), retries=0, timeout_s=2)
     records = Records(client, settings)
-    publisher = FleetPublisher(settings, records)
+    publisher = AnyQueuePublisher(settings, records)
     database.check(url)
     with database.opened(url, application_name="taskyard relay") as engine:
         gate = Gate(settings.namespace, client)

@@ -11,7 +11,7 @@ import typer
 from taskyard.access import RIGHTS, Action, Role
 from taskyard.control.rights import Rights
 from taskyard.errors import InvalidRights, MissingSetting, ServerRefused, ServerUnreachable
-from taskyard.install.app_queues import Places
+from taskyard.install.announced_queues import AnnouncedQueues
 from taskyard.ops.cli.console import note
 from taskyard.settings import Settings
 from taskyard.store import connect, reachable
@@ -101,7 +101,7 @@ def _queues_of_apps(settings: Settings) -> tuple[set[str], str]:
     try:
         url = settings.need_redis_url()
         with connect(url, retries=0) as client, reachable(url):
-            return {place.queue for place in Places(client, settings.namespace).all()}, ""
+            return {place.queue for place in AnnouncedQueues(client, settings.namespace).all()}, ""
     except (MissingSetting, ServerRefused, ServerUnreachable):
         return set(), "; Redis does not answer, so the queues of installed apps are unknown"
 

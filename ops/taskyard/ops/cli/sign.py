@@ -1,7 +1,6 @@
-"""`taskyard sign`.
+"""`taskyard sign`: sign the arguments of an operator task or of a control command.
 
-Sign the arguments of an operator task or of a control command, which any Celery client can then
-send.
+Any Celery client can then send them.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import typer
 
 from taskyard.access.operator_task_table import OPERATOR_TASKS
 from taskyard.control.sign_message import sign_command, sign_task
-from taskyard.engine.control_commands import COMMANDS, verb_of
+from taskyard.engine.control_command_table import COMMANDS, verb_of
 from taskyard.errors import InvalidPayload, UnknownJobType
 from taskyard.ops.cli.options import Json
 from taskyard.ops.cli.payload import read_payload

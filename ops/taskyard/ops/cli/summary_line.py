@@ -1,4 +1,4 @@
-"""One line that summarizes an error text of many lines."""
+"""Shorten an error text of many lines to one line."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _TRACE: Final = "Traceback (most recent call last):"
 
 
 def summary_line(text: str) -> str:
-    """Return one line with the meaning of `text`; a text of one line is not changed.
+    """Return `text` as one line; a text of one line is returned whole.
 
-    For a Python traceback that is the exception below its frames. In other texts the first line may
-    only introduce the next ("1 validation error for Order"), so the lines are joined and the end is
-    cut.
+    Of a Python traceback only the last exception and its message are kept. The lines of any other
+    text are joined, because its first line may only introduce the next ("1 validation error for
+    Order"). A joined line is cut after 200 characters.
     """
     lines = [line for line in text.splitlines() if line.strip()]
     if len(lines) <= 1:

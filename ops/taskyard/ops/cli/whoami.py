@@ -13,8 +13,8 @@ from taskyard.broker import make_app
 from taskyard.control.sign_message import identity_here, sign_call
 from taskyard.errors import CredentialRefused, NotFound
 from taskyard.jobs import Catalogue
-from taskyard.ops.cli.checks.named_app import load_app
 from taskyard.ops.cli.console import note, print_json, put, put_facts, table
+from taskyard.ops.cli.load_app import load_app
 from taskyard.ops.cli.options import Json
 from taskyard.ops.cli.rights_options import bounds_text
 from taskyard.ops.cli.target_servers import find_target

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from taskyard.client import JobHandle
 from taskyard.clock import SYSTEM_CLOCK, seconds_of, to_us
 from taskyard.jobs.states import LIVE, State
-from taskyard.ops.cli.ids import short
+from taskyard.ops.cli.ids import short_id
 from taskyard.records import Record
 
 __all__ = ["COLUMNS", "Cast", "Role"]
@@ -38,7 +38,7 @@ class Cast:
 def _row(role: Role, record: Record) -> Sequence[object]:
     return (
         role.name,
-        short(record.job_id),
+        short_id(record.job_id),
         record.queue,
         record.state.value,
         record.fields.get("attempts"),  # the record of a completed job has no counters

@@ -64,17 +64,17 @@ class Stage:
 
     def until(self, what: str, condition: Callable[[], bool], within_s: float) -> None:
         """Wait for `condition`; raises `DemoFailed`, which names `what` did not happen."""
-        patience_s = max(0.0, min(within_s, LONGEST_S - self.elapsed_s))
+        timeout_s = max(0.0, min(within_s, LONGEST_S - self.elapsed_s))
         try:
             reached = until(
-                lambda: not self.up.running or condition(), within_s=patience_s, every_s=0.1
+                lambda: not self.up.running or condition(), within_s=timeout_s, every_s=0.1
             )
         except ServerUnreachable as error:
             raise DemoFailed(f"{what} did not happen: {error}", self.log) from error
         if not self.up.running:
             raise DemoFailed(f"`taskyard up` ended by itself, so {what} cannot happen", self.log)
         if not reached:
-            raise DemoFailed(f"{what} did not happen within {patience_s:.0f} s", self.log)
+            raise DemoFailed(f"{what} did not happen within {timeout_s:.0f} s", self.log)
 
     def connect(self) -> tuple[Taskyard, Engine]:
         """Wait for the servers and the schema; return a client and a database."""

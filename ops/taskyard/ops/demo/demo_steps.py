@@ -16,8 +16,8 @@ from taskyard.control import letters
 from taskyard.control.authenticate_operator import local_identity
 from taskyard.jobs.states import LIVE, State
 from taskyard.ops.cli.dlq.listing import letter_table
-from taskyard.ops.cli.dlq.replay_letter import Replay, ReplayStatus, Wish, replay_one
-from taskyard.ops.cli.ids import short
+from taskyard.ops.cli.dlq.replay_letter import Replay, ReplayRequest, ReplayStatus, replay_one
+from taskyard.ops.cli.ids import short_id
 from taskyard.ops.demo.demo_jobs import Cast, Role
 from taskyard.ops.demo.demo_servers import Stage
 from taskyard.ops.demo.failure import DemoFailed
@@ -91,10 +91,10 @@ class Story:
     def replay(self, letter: dict[str, Any], doomed: JobHandle) -> Replay:
         """Repair the cause and replay the letter, by the verb that operators use."""
         self.stage.shop.repair()
-        command = f'taskyard dlq replay {short(letter["id"])} --reason "{_REASON}"'
+        command = f'taskyard dlq replay {short_id(letter["id"])} --reason "{_REASON}"'
         self.screen.scene(f"5. The button is repaired, the letter replayed: $ {command}")
-        wish = Wish(local_identity(self.yard.settings), _REASON)
-        replay = replay_one(self.engine, str(letter["id"]), wish)
+        request = ReplayRequest(local_identity(self.yard.settings), _REASON)
+        replay = replay_one(self.engine, str(letter["id"]), request)
         self.screen.say(f"   {replay.verdict} {replay.why}".rstrip())
         if replay.verdict is ReplayStatus.REFUSED:
             raise DemoFailed(f"the replay was refused: {replay.why}", self.stage.log)

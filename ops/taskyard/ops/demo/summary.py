@@ -15,8 +15,8 @@ from taskyard.control import letters
 from taskyard.errors import NotFound
 from taskyard.jobs.states import State
 from taskyard.ops.cli.console import table
-from taskyard.ops.cli.ids import short
-from taskyard.ops.cli.times import lasted
+from taskyard.ops.cli.ids import short_id
+from taskyard.ops.cli.time_text import lasted
 from taskyard.ops.demo.demo_jobs import Cast
 
 __all__ = ["Summary", "read_summary"]
@@ -45,7 +45,7 @@ class Summary:
         rows = [
             (
                 job["name"],
-                short(job["job_id"]),
+                short_id(job["job_id"]),
                 job["queue"],
                 job["state"],
                 job["attempts"],

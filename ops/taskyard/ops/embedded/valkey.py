@@ -99,7 +99,7 @@ class EmbeddedValkey(EmbeddedServer):
         try:
             client.ping()
         except AuthenticationError:
-            # Not ours: another server took the port; ours will report that and end.
+            # Another server has the port. Ours will report that the port is taken, and end.
             return "another server answers on its port"
         except RedisError as error:
             return str(error)

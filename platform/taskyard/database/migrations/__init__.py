@@ -1,1 +1,1 @@
-"""Alembic's folder: the schema, version by version."""
+"""The migrations of the schema, for Alembic: one file for each version."""

@@ -3,7 +3,7 @@
 local KEY_RECORD, KEY_STREAM, KEY_GAPS, KEY_RESULT = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 
 
--- Most writes of a call have the same time, so the last text is kept.
+-- The number that `int` printed last, and its text: most writes of a call print the same time.
 local PRINTED, PRINTED_TEXT = false, ''
 
 local function int(number)
@@ -265,10 +265,11 @@ local function write_tombstone(key, record, now, window_us)
   expire(key, record, now, window_us)
 end
 
--- Besides the fields of every tombstone: which worker and delivery had the job's last attempt, how that
--- attempt ran if it had not ended (protected, or only observed), whether the record is kept for a
--- message that no worker has seen, from where that was moved, and where the job's service waits for
--- a reply: no handler replies now.
+-- The tombstone of a job that an operator ended has these fields too: the worker (`worker`) and the
+-- delivery (`ended_holder`) of the last attempt; how that attempt ran if it had not ended (`ended_attempt`:
+-- protected or observed); `kept`, if the record stays until a worker has seen the job's message;
+-- `moved_from`, the first position from which an operator moved the job; and the queue in which the
+-- job's service waits for a reply, which the relay sends, because no handler does.
 local OPERATOR_TOMBSTONE = {'worker', 'ended_holder', 'ended_attempt', 'kept', 'moved_from', 'reply_to',
                             'correlation_id', unpack(TOMBSTONE)}
 

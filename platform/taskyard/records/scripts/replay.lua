@@ -20,7 +20,8 @@ end
 if num(record.epoch) ~= num(epoch) then
   return refuse('the job has another life, ' .. record.epoch .. '; this letter is of ' .. epoch)
 end
--- A record older than its dead letter (a failover lost the replay) may continue if it is dead.
+-- A record may be older than the dead letter, if a failover lost an earlier replay. It may be replayed
+-- all the same, if it is dead-lettered.
 if num(record.generation) > num(generation) then
   return refuse('the job is already at generation ' .. record.generation)
 end

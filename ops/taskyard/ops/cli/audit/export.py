@@ -29,7 +29,8 @@ from taskyard.ops.cli.visible_text import clean, json_text
 
 __all__ = ["command"]
 
-# A spreadsheet treats a cell that begins with one of these as a formula, wide forms included.
+# A spreadsheet treats a cell that begins with one of these as a formula. The escapes are the
+# full-width forms of = + - @.
 _FORMULA: Final = frozenset("=+-@|%\uff1d\uff0b\uff0d\uff20")
 
 

@@ -15,10 +15,10 @@ from taskyard.clock import SYSTEM_CLOCK
 from taskyard.control import reader_of
 from taskyard.ops.cli.audit import filters as options
 from taskyard.ops.cli.console import note, print_json, put, table, with_sentences
-from taskyard.ops.cli.ids import short
+from taskyard.ops.cli.ids import short_id
 from taskyard.ops.cli.options import Json, Limit, moment_of
 from taskyard.ops.cli.target_servers import find_target
-from taskyard.ops.cli.times import age, moment
+from taskyard.ops.cli.time_text import age, moment
 from taskyard.settings import Settings
 
 __all__ = ["command"]
@@ -83,7 +83,7 @@ def _list_unverified(settings: Settings, since: datetime | None, limit: int, *, 
 def _cells(row: Mapping[str, Any], now: datetime) -> tuple[object, ...]:
     behalf = row["on_behalf_of"]
     return (
-        short(row["request_id"]),
+        short_id(row["request_id"]),
         age(row["performed_at"], now),
         row["action_type"],
         row["outcome"].partition(":")[0],
@@ -95,6 +95,6 @@ def _cells(row: Mapping[str, Any], now: datetime) -> tuple[object, ...]:
 
 def _target(row: Mapping[str, Any]) -> str:
     if row["dead_letter_id"] is not None:
-        return f"letter {short(row['dead_letter_id'])}"
+        return f"letter {short_id(row['dead_letter_id'])}"
     job = row["target_request_id"]
-    return "-" if job is None else f"job {short(job)}"
+    return "-" if job is None else f"job {short_id(job)}"

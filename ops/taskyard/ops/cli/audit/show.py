@@ -13,7 +13,7 @@ from taskyard.control import reader_of
 from taskyard.ops.cli.console import print_json, put, put_facts, say, with_sentences
 from taskyard.ops.cli.options import Json
 from taskyard.ops.cli.target_servers import find_target
-from taskyard.ops.cli.times import moment
+from taskyard.ops.cli.time_text import moment
 from taskyard.ops.cli.visible_text import json_text
 
 __all__ = ["command"]

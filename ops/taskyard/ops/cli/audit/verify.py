@@ -14,7 +14,7 @@ from taskyard.errors import InvalidPayload
 from taskyard.ops.cli.console import note, print_json, put, say, table
 from taskyard.ops.cli.options import Json
 from taskyard.ops.cli.target_servers import find_target
-from taskyard.ops.cli.times import age
+from taskyard.ops.cli.time_text import age
 
 __all__ = ["command"]
 

@@ -16,7 +16,7 @@ from taskyard.install import Mode
 from taskyard.jobs import Catalogue, registry
 from taskyard.ops.cli.checks import (
     dead_letters,
-    existing_app,
+    install_plan,
     job_types,
     key_files,
     postgres_server,
@@ -59,7 +59,7 @@ def command(
     if there is no error (warnings do not count), else that of the first error.
     """
     if app is not None:
-        existing_app.report(app, mode, json=json)
+        install_plan.report(app, mode, json=json)
         return
     found = []
     for finding in findings(quiet=json):

@@ -16,7 +16,7 @@ from taskyard.clock import SYSTEM_CLOCK, from_us, us_of
 from taskyard.errors import TaskyardError
 from taskyard.jobs.states import State
 from taskyard.ops.cli.checks.finding import Finding
-from taskyard.ops.cli.times import age
+from taskyard.ops.cli.time_text import age
 from taskyard.reconcile.broker_keys_to_search import survey
 from taskyard.reconcile.find_messages import find_held
 from taskyard.reconcile.message_after_worker_death import begun_by_dead

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Final
 
 from taskyard.access.key_files import read_ring, read_signing_key
+from taskyard.access.key_ring import KeyState, state_of
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.ops.cli.checks.finding import Finding
-from taskyard.ops.cli.keys.ring import KeyState, state_of
 from taskyard.settings import Settings
 
 __all__ = ["look_at"]

@@ -16,7 +16,7 @@ from taskyard.audit import Unsealed
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.database import RoleKind, RoleStatus
 from taskyard.ops.cli.checks.finding import Finding
-from taskyard.ops.cli.times import age, moment
+from taskyard.ops.cli.time_text import age, moment
 
 __all__ = ["look_at"]
 

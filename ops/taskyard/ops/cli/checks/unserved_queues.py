@@ -22,7 +22,7 @@ def look_at(settings: Settings, types: Iterable[str]) -> Iterator[Finding]:
     try:
         states = look(settings)
     except InvalidSettings:
-        return  # another finding reports what is missing or wrong
+        return  # the finding about the broker reports the wrong setting
     except TaskyardError:
         yield Finding.warning(
             "workers",

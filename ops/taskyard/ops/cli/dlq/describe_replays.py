@@ -8,7 +8,7 @@ from typing import Any
 from taskyard.control.await_relay import PENDING
 from taskyard.control.replay_history import ReplayEntry, ReplayHistory
 from taskyard.jobs.letter_states import LetterStatus, ReplayOutcome
-from taskyard.ops.cli.times import moment
+from taskyard.ops.cli.time_text import moment
 
 __all__ = ["replay_history", "waiting"]
 

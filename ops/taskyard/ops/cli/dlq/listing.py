@@ -16,11 +16,11 @@ from taskyard.jobs import Category
 from taskyard.jobs.error_codes import EXCEPTION
 from taskyard.jobs.letter_states import LetterStatus
 from taskyard.ops.cli.console import note, print_json, put, with_sentences
-from taskyard.ops.cli.ids import short
+from taskyard.ops.cli.ids import short_id
 from taskyard.ops.cli.options import Json, Limit, moment_of
 from taskyard.ops.cli.summary_line import summary_line
 from taskyard.ops.cli.target_servers import find_target
-from taskyard.ops.cli.times import age
+from taskyard.ops.cli.time_text import age
 
 __all__ = ["command", "letter_table"]
 
@@ -74,8 +74,8 @@ def letter_table(rows: Sequence[dict[str, Any]], now: datetime) -> RenderableTyp
         columns,
         [
             (
-                short(row["id"]),
-                short(row["job_id"]),
+                short_id(row["id"]),
+                short_id(row["job_id"]),
                 age(row["decided_at"], now),
                 row["job_type"] or "?",
                 row["failure_category"],

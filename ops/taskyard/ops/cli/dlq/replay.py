@@ -18,8 +18,8 @@ from taskyard import database
 from taskyard.control import KnownTypes, identify
 from taskyard.jobs import Catalogue, registry
 from taskyard.ops.cli.console import note, print_json, print_sentence, say
-from taskyard.ops.cli.dlq.replay_letter import Replay, ReplayStatus, Wish, replay_one
-from taskyard.ops.cli.ids import written
+from taskyard.ops.cli.dlq.replay_letter import Replay, ReplayRequest, ReplayStatus, replay_one
+from taskyard.ops.cli.ids import read_ids
 from taskyard.ops.cli.local_handlers import load_handlers
 from taskyard.ops.cli.options import Json
 from taskyard.ops.cli.payload import read_edit
@@ -69,14 +69,14 @@ def command(
     Needs an identity: TASKYARD_TOKEN, or TASKYARD_TRUST_LOCAL=1 on a machine whose users you trust.
     Waits up to 2 s for each outcome; `pending` means that the relay will carry it out.
     """
-    names = _within_limit(written(ids))
+    names = _within_limit(read_ids(ids))
     settings = find_target(quiet=json).settings
     if queue is not None:
         settings.queue(queue)
     edit = read_edit(payload, args, kwargs)
     known = None if edit is None else known_types(settings)
     with database.opened(settings.need_database_url(), application_name="taskyard dlq") as engine:
-        wish = Wish(
+        request = ReplayRequest(
             identify(engine, settings),
             reason,
             queue,
@@ -85,7 +85,7 @@ def command(
             known=known,
             max_unpacked_bytes=settings.max_unpacked_bytes,
         )
-        done = _replay_all(engine, names, wish, quiet=json)
+        done = _replay_all(engine, names, request, quiet=json)
     counts = Counter(replay.verdict for replay in done)
     if json:
         totals = {status.value: counts[status] for status in ReplayStatus}
@@ -98,12 +98,12 @@ def command(
 
 
 def _replay_all(
-    engine: Engine, names: Sequence[str], wish: Wish, *, quiet: bool
+    engine: Engine, names: Sequence[str], request: ReplayRequest, *, quiet: bool
 ) -> Sequence[Replay]:
     """Replay one after another; with more than one, a refusal does not stop the rest."""
     done = []
     for name in names:
-        done.append(replay_one(engine, name, wish, alone=len(names) == 1))
+        done.append(replay_one(engine, name, request, alone=len(names) == 1))
         if not quiet:
             _print(done[-1])
     return done

@@ -14,7 +14,7 @@ from taskyard.errors import InvalidPayload, NotFound, NotPermitted, Refused
 from taskyard.ops.cli.dlq.describe_replays import waiting
 from taskyard.wire.decompression import UNPACKED_LIMIT
 
-__all__ = ["Replay", "ReplayStatus", "Wish", "replay_one"]
+__all__ = ["Replay", "ReplayRequest", "ReplayStatus", "replay_one"]
 
 _WAIT_S: Final = 2.0
 
@@ -28,7 +28,7 @@ class ReplayStatus(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class ReplayRequest:
     """The request of an operator, for every dead letter that was named.
 
     `known` checks an `edit`; a compressed body that the edit changes may have `max_unpacked_bytes`.
@@ -59,7 +59,7 @@ class Replay:
     payload_checked: bool | None = None
 
 
-def replay_one(engine: Engine, name: str, wish: Wish, *, alone: bool = True) -> Replay:
+def replay_one(engine: Engine, name: str, request: ReplayRequest, *, alone: bool = True) -> Replay:
     """Replay a letter; a refusal is raised if it is the only one (`alone`), else it is returned.
 
     So is a missing right: the operator of several letters reads what became of the others.
@@ -68,14 +68,14 @@ def replay_one(engine: Engine, name: str, wish: Wish, *, alone: bool = True) -> 
         asked = replay(
             engine,
             name,
-            identity=wish.identity,
-            reason=wish.reason,
-            queue=wish.queue,
-            payload=wish.edit,
-            force=wish.force,
+            identity=request.identity,
+            reason=request.reason,
+            queue=request.queue,
+            payload=request.edit,
+            force=request.force,
             require_reason="strict",  # TASKYARD_REQUIRE_REASON is for programs that cannot give one
-            known=wish.known,
-            max_unpacked_bytes=wish.max_unpacked_bytes,
+            known=request.known,
+            max_unpacked_bytes=request.max_unpacked_bytes,
         )
     except (Refused, NotFound, InvalidPayload, NotPermitted) as error:
         if alone:

@@ -28,10 +28,10 @@ from taskyard.ops.cli.console import (
     with_sentences,
 )
 from taskyard.ops.cli.dlq.describe_replays import replay_history
-from taskyard.ops.cli.ids import written
+from taskyard.ops.cli.ids import read_ids
 from taskyard.ops.cli.options import Json
 from taskyard.ops.cli.target_servers import find_target
-from taskyard.ops.cli.times import moment
+from taskyard.ops.cli.time_text import moment
 from taskyard.ops.cli.visible_text import json_text
 
 __all__ = ["command"]
@@ -59,11 +59,11 @@ def command(
     with database.opened(settings.need_database_url()) as engine:
         if raw:
             identity = identify(engine, settings)
-            messages = [_message(engine, name, identity, reason) for name in written(ids)]
+            messages = [_message(engine, name, identity, reason) for name in read_ids(ids)]
             _print_documents(messages)
             return
         reader = reader_of(engine, settings)
-        found = [letters.show(engine, name, identity=reader) for name in written(ids)]
+        found = [letters.show(engine, name, identity=reader) for name in read_ids(ids)]
         extra = [(letter, replay_history_of(engine, letter)) for letter in found]
     if json:
         _print_documents([_document(letter, history) for letter, history in extra])

@@ -6,7 +6,7 @@ Alone because each command has a file of its own.
 from __future__ import annotations
 
 from taskyard.jobs.states import Event
-from taskyard.ops.cli.jobs.bulk_verb import Wish, run_verb
+from taskyard.ops.cli.jobs.bulk_verb import BulkRequest, run_verb
 from taskyard.ops.cli.jobs.chosen_jobs import LIMIT, Choice
 from taskyard.ops.cli.jobs.verb_options import (
     Confirm,
@@ -44,4 +44,4 @@ def command(
     outcomes. A pool of threads cannot stop an attempt: its outcome is dropped, as the line says.
     """
     choice = Choice(ids or (), state, job_type, queue, domain, since, limit)
-    run_verb(choice, Wish(Event.ABORT, "abort", "aborted", reason, confirm, dry_run, json))
+    run_verb(choice, BulkRequest(Event.ABORT, "abort", "aborted", reason, confirm, dry_run, json))

@@ -26,7 +26,7 @@ from taskyard.ops.cli.visible_text import one_line
 from taskyard.records import Records
 from taskyard.store import connect
 
-__all__ = ["Wish", "run_verb"]
+__all__ = ["BulkRequest", "run_verb"]
 
 _OUTCOMES: Final = {"applied": "green", "pending": "yellow", "refused": "red"}
 _WIDTH: Final = 8
@@ -34,7 +34,7 @@ _SHOWN: Final = ("job_id", "outcome", "why", "attempt", "request_id")
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class BulkRequest:
     """What the operator wants; `word` is the command's name, `done` what a job becomes by it.
 
     `own` returns the verb's own arguments for a job id and the limit of a result in bytes.
@@ -62,25 +62,25 @@ class _Line:
     exit_code: int
 
 
-def run_verb(choice: Choice, wish: Wish) -> None:
+def run_verb(choice: Choice, bulk: BulkRequest) -> None:
     """Carry the verb out on each chosen job, and exit with the first refusal's code."""
-    settings = find_target(quiet=wish.json).settings
+    settings = find_target(quiet=bulk.json).settings
     with (
         closing(connect(settings.need_redis_url())) as client,
         database.opened(settings.need_database_url(), application_name="taskyard jobs") as engine,
     ):
         records = Records(client, settings)
         jobs = choose(settings, engine, records, choice, reader_of(engine, settings))
-        if wish.dry_run:
-            show_preview(jobs, json=wish.json)
+        if bulk.dry_run:
+            show_preview(jobs, json=bulk.json)
             return
         if choice.filters:
-            if not wish.json:
+            if not bulk.json:
                 show_preview(jobs, json=False)
-            confirm(len(jobs), wish.confirmed, wish.word)
+            confirm(len(jobs), bulk.confirmed, bulk.word)
         identity = identify(engine, settings)
-        lines = _act(engine, records, identity, jobs, wish)
-    _show(lines, wish)
+        lines = _act(engine, records, identity, jobs, bulk)
+    _show(lines, bulk)
     failed = [line.exit_code for line in lines if line.exit_code]
     if failed:
         raise typer.Exit(failed[0])
@@ -91,7 +91,7 @@ def _act(
     records: Records,
     identity: Identity,
     jobs: Sequence[Mapping[str, Any]],
-    wish: Wish,
+    bulk: BulkRequest,
 ) -> list[_Line]:
     """Request the verb for all jobs, then wait for their outcomes together.
 
@@ -100,7 +100,7 @@ def _act(
     """
     alone, requested, refused = len(jobs) == 1, [], []  # type: bool, list[VerbRequested], list[_Line]
     for job in jobs:
-        request = _request(engine, records, identity, str(job["job_id"]), wish)
+        request = _request(engine, records, identity, str(job["job_id"]), bulk)
         if isinstance(request, VerbRequested):
             requested.append(request)
         elif alone or (isinstance(request, NotPermitted) and not requested):
@@ -112,7 +112,7 @@ def _act(
 
 
 def _request(
-    engine: Engine, records: Records, identity: Identity, job_id: str, wish: Wish
+    engine: Engine, records: Records, identity: Identity, job_id: str, bulk: BulkRequest
 ) -> VerbRequested | Refused | InvalidPayload | NotPermitted:
     most = records.settings.max_result_bytes
     try:
@@ -120,10 +120,10 @@ def _request(
             engine,
             records,
             job_id,
-            wish.event,
+            bulk.event,
             identity=identity,
-            reason=wish.reason,
-            own=None if wish.own is None else partial(wish.own, job_id, most),
+            reason=bulk.reason,
+            own=None if bulk.own is None else partial(bulk.own, job_id, most),
         )
     except (Refused, InvalidPayload, NotPermitted) as error:
         return error
@@ -135,9 +135,9 @@ def _line(outcome: VerbOutcome) -> _Line:
     return _Line(outcome.job_id, outcome.outcome, outcome.why, outcome.attempt, request, code)
 
 
-def _show(lines: Sequence[_Line], wish: Wish) -> None:
+def _show(lines: Sequence[_Line], bulk: BulkRequest) -> None:
     counts = Counter(line.outcome for line in lines)
-    if wish.json:
+    if bulk.json:
         jobs = [
             {
                 name: getattr(line, name)
@@ -148,7 +148,7 @@ def _show(lines: Sequence[_Line], wish: Wish) -> None:
         print_json({**{name: counts[name] for name in _OUTCOMES}, "jobs": jobs})
         return
     for line in lines:
-        print_sentence(_sentence(line, wish.done))
+        print_sentence(_sentence(line, bulk.done))
     if len(lines) > 1:
         say(", ".join(f"{counts[name]} {name}" for name in _OUTCOMES))
 

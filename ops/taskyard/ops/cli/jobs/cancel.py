@@ -6,7 +6,7 @@ Alone because each command has a file of its own.
 from __future__ import annotations
 
 from taskyard.jobs.states import Event
-from taskyard.ops.cli.jobs.bulk_verb import Wish, run_verb
+from taskyard.ops.cli.jobs.bulk_verb import BulkRequest, run_verb
 from taskyard.ops.cli.jobs.chosen_jobs import LIMIT, Choice
 from taskyard.ops.cli.jobs.verb_options import (
     Confirm,
@@ -44,4 +44,6 @@ def command(
     outcomes; `pending` means that the relay will carry it out, or that an attempt must end first.
     """
     choice = Choice(ids or (), state, job_type, queue, domain, since, limit)
-    run_verb(choice, Wish(Event.CANCEL, "cancel", "cancelled", reason, confirm, dry_run, json))
+    run_verb(
+        choice, BulkRequest(Event.CANCEL, "cancel", "cancelled", reason, confirm, dry_run, json)
+    )

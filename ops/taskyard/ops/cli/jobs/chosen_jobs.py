@@ -18,10 +18,10 @@ from taskyard.clock import SYSTEM_CLOCK
 from taskyard.errors import NotFound
 from taskyard.jobs.states import State
 from taskyard.ops.cli.console import err, note, print_json, put, say, table
-from taskyard.ops.cli.ids import short, written
+from taskyard.ops.cli.ids import read_ids, short_id
 from taskyard.ops.cli.jobs.find_job_by_id import find_job
 from taskyard.ops.cli.options import moment_of
-from taskyard.ops.cli.times import age
+from taskyard.ops.cli.time_text import age
 from taskyard.records import Records
 from taskyard.settings import Settings
 
@@ -70,7 +70,7 @@ def choose(
     """
     choice.check()
     if not choice.filters:
-        return _named(settings, records, written(choice.ids))
+        return _named(settings, records, read_ids(choice.ids))
     wanted = ledger.Wanted(
         state=None if choice.state is None else choice.state.value,
         job_type=choice.job_type,
@@ -119,7 +119,7 @@ def show_preview(jobs: Sequence[Mapping[str, Any]], *, json: bool) -> None:
     now = SYSTEM_CLOCK.now()
     rows = [
         (
-            short(job["job_id"]),
+            short_id(job["job_id"]),
             job["job_type"],
             job["queue"],
             job["state"],

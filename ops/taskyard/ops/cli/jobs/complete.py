@@ -12,7 +12,7 @@ import typer
 
 from taskyard.control.forced_result import forced_result
 from taskyard.jobs.states import Event
-from taskyard.ops.cli.jobs.bulk_verb import Wish, run_verb
+from taskyard.ops.cli.jobs.bulk_verb import BulkRequest, run_verb
 from taskyard.ops.cli.jobs.chosen_jobs import LIMIT, Choice
 from taskyard.ops.cli.jobs.verb_options import (
     Confirm,
@@ -61,5 +61,7 @@ def command(
     value = None if result is None else read_payload(result)
     choice = Choice(ids or (), state, job_type, queue, domain, since, limit)
     own = partial(forced_result, summary=summary, result=value)
-    wish = Wish(Event.FORCE_COMPLETE, "complete", "completed", reason, confirm, dry_run, json, own)
-    run_verb(choice, wish)
+    request = BulkRequest(
+        Event.FORCE_COMPLETE, "complete", "completed", reason, confirm, dry_run, json, own
+    )
+    run_verb(choice, request)

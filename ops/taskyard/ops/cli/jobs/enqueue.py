@@ -10,7 +10,7 @@ from taskyard.client import JobHandle, Taskyard
 from taskyard.ops.cli.console import note, print_json, say
 from taskyard.ops.cli.jobs.wait import DEFAULT_TIMEOUT_S, result_text
 from taskyard.ops.cli.local_handlers import load_handlers
-from taskyard.ops.cli.options import Json, patience
+from taskyard.ops.cli.options import Json, wait_seconds
 from taskyard.ops.cli.payload import read_payload
 from taskyard.ops.cli.queues.no_consumer_text import warn_if_unserved
 from taskyard.ops.cli.target_servers import find_target
@@ -37,7 +37,7 @@ def command(
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the result.")] = False,
     timeout: Annotated[
-        float, typer.Option(help="How many seconds --wait waits at most.", callback=patience)
+        float, typer.Option(help="How many seconds --wait waits at most.", callback=wait_seconds)
     ] = DEFAULT_TIMEOUT_S,
     json: Json = False,
 ) -> None:

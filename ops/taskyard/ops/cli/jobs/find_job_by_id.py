@@ -9,9 +9,9 @@ from taskyard import database, ledger
 from taskyard.access import Identity
 from taskyard.control import reader_of
 from taskyard.errors import NotFound, Refused, TaskyardError
-from taskyard.install.app_queues import Places
+from taskyard.install.announced_queues import AnnouncedQueues
 from taskyard.jobs.states import State
-from taskyard.ops.cli.jobs.ledger_outage import SILENT
+from taskyard.ops.cli.jobs.ledger_outage import LEDGER_OUTAGE
 from taskyard.records import Record, Records
 from taskyard.settings import Settings
 from taskyard.store import reachable
@@ -43,11 +43,11 @@ def find_job(settings: Settings, records: Records, name: str) -> str:
             raise no_job(settings, records, name)
         return name
     _check_length(name)
-    found, silence = _in_ledger(settings, name, reader)
+    found, outage = _in_ledger(settings, name, reader)
     found = found or _in_records(settings, records, name, reader)
     if not found:
-        if silence is not None:
-            raise silence
+        if outage is not None:
+            raise outage
         raise no_job(settings, records, name)
     return _only(name, found)
 
@@ -59,7 +59,9 @@ def no_job(settings: Settings, records: Records, name: str) -> NotFound:
     """
     text = f"there is no job {name[:60]!r}. "
     with reachable(settings.need_redis_url()):
-        queues = sorted({place.queue for place in Places(records.client, settings.namespace).all()})
+        queues = sorted(
+            {place.queue for place in AnnouncedQueues(records.client, settings.namespace).all()}
+        )
     if queues or _UUID.fullmatch(name):
         some = ", ".join(queues[:_SHOWN]) + (", ..." if len(queues) > _SHOWN else "")
         text += (
@@ -96,9 +98,9 @@ def _is_visible(settings: Settings, record: Record, reader: Identity | None) -> 
         return True
     if record.queue:
         return False
-    found, silence = _in_ledger(settings, record.job_id, reader)
-    if silence is not None:
-        raise silence
+    found, outage = _in_ledger(settings, record.job_id, reader)
+    if outage is not None:
+        raise outage
     return record.job_id in found
 
 
@@ -106,8 +108,7 @@ def _check_length(name: str) -> None:
     if len(name) < MINIMUM_PREFIX:
         raise NotFound(
             f"{name!r} is not a job's id: expected the whole id or at least {MINIMUM_PREFIX} of "
-            f"its "
-            "first characters. See: taskyard jobs list"
+            "its first characters. See: taskyard jobs list"
         )
 
 
@@ -132,7 +133,7 @@ def _in_ledger(
         ):
             limit = _SHOWN + 1
             return ledger.ids_starting_with(connection, prefix, limit, identity=reader), None
-    except SILENT as error:
+    except LEDGER_OUTAGE as error:
         return [], error
 
 

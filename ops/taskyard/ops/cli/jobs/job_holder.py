@@ -24,7 +24,7 @@ from taskyard.records import Fleet, Record, Records, lives
 from taskyard.settings import Settings
 from taskyard.store import BROKER, connect, reachable
 
-__all__ = ["Hands", "look_at_hands"]
+__all__ = ["JobHolder", "find_holder"]
 
 _HELD = frozenset({State.ACCEPTED, State.RUNNING, State.RETRYING})
 # A person waits for the answer; a longer backlog than can be read meanwhile is unknown.
@@ -32,7 +32,7 @@ _SEARCH_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Hands:
+class JobHolder:
     """Which worker holds a job.
 
     `lease_until` and `worker` belong to a running job; `worker_lives` is whether the worker's
@@ -74,7 +74,7 @@ class Hands:
         }
 
 
-def look_at_hands(settings: Settings, records: Records, record: Record) -> Hands | None:
+def find_holder(settings: Settings, records: Records, record: Record) -> JobHolder | None:
     """Return which worker holds a job that has not ended.
 
     Returns None for an ended job, and if the records do not answer.
@@ -86,14 +86,14 @@ def look_at_hands(settings: Settings, records: Records, record: Record) -> Hands
         until_us = record.number("lease_until")
         if record.state is not State.RUNNING:
             message = _message(settings, records, record, orphaned=False)
-            return Hands(message=message, sentence=_sentence(message, record, now_us))
+            return JobHolder(message=message, sentence=_sentence(message, record, now_us))
         worker = record.fields.get("worker", "")
         alive = lives(members, worker, record.number("started"), now_us)
         message = _message(settings, records, record, orphaned=not alive)
     except RedisError:
         return None
     said = _sentence(message, record, now_us)
-    return Hands(from_us(until_us), until_us < now_us, worker, alive, message, said)
+    return JobHolder(from_us(until_us), until_us < now_us, worker, alive, message, said)
 
 
 def _sentence(message: MessageState | None, record: Record, now_us: int) -> str | None:

@@ -6,6 +6,6 @@ from typing import Final
 
 from taskyard.errors import MissingSetting, SchemaMismatch, ServerRefused, ServerUnreachable
 
-__all__ = ["SILENT"]
+__all__ = ["LEDGER_OUTAGE"]
 
-SILENT: Final = (MissingSetting, SchemaMismatch, ServerRefused, ServerUnreachable)
+LEDGER_OUTAGE: Final = (MissingSetting, SchemaMismatch, ServerRefused, ServerUnreachable)

@@ -15,12 +15,12 @@ from taskyard.clock import SYSTEM_CLOCK
 from taskyard.control import reader_of
 from taskyard.jobs.states import State
 from taskyard.ops.cli.console import note, print_json, put, with_sentences
-from taskyard.ops.cli.ids import short
+from taskyard.ops.cli.ids import short_id
 from taskyard.ops.cli.jobs.current_cause import with_current_cause
 from taskyard.ops.cli.options import Json, Limit, moment_of
 from taskyard.ops.cli.summary_line import summary_line
 from taskyard.ops.cli.target_servers import find_target
-from taskyard.ops.cli.times import age, lasted
+from taskyard.ops.cli.time_text import age, lasted
 from taskyard.settings import Settings
 from taskyard.wire.redaction import redact_text
 
@@ -71,7 +71,7 @@ def command(
             columns,
             [
                 (
-                    short(row["job_id"]),
+                    short_id(row["job_id"]),
                     row["job_type"],
                     row["queue"],
                     row["state"],

@@ -13,7 +13,7 @@ import typer
 
 from taskyard.control.live_verb import moved_to
 from taskyard.jobs.states import Event
-from taskyard.ops.cli.jobs.bulk_verb import Wish, run_verb
+from taskyard.ops.cli.jobs.bulk_verb import BulkRequest, run_verb
 from taskyard.ops.cli.jobs.chosen_jobs import LIMIT, Choice
 from taskyard.ops.cli.jobs.verb_options import (
     Confirm,
@@ -59,7 +59,8 @@ def command(
         raise typer.BadParameter("expected the queue to which the jobs move: --queue QUEUE")
     choice = Choice(ids or (), state, job_type, from_queue, domain, since, limit)
     own, done = partial(_own, queue), f"moved to {queue}"
-    run_verb(choice, Wish(Event.REROUTE, "reroute", done, reason, confirm, dry_run, json, own))
+    request = BulkRequest(Event.REROUTE, "reroute", done, reason, confirm, dry_run, json, own)
+    run_verb(choice, request)
 
 
 def _own(queue: str, _job_id: str, _most: int) -> Mapping[str, Any]:

@@ -24,14 +24,14 @@ from taskyard.ops.cli.console import (
     with_priority,
     with_sentences,
 )
-from taskyard.ops.cli.ids import written
-from taskyard.ops.cli.jobs.job_holder import Hands
-from taskyard.ops.cli.jobs.job_view import JobView, look_up
+from taskyard.ops.cli.ids import read_ids
+from taskyard.ops.cli.jobs.job_holder import JobHolder
+from taskyard.ops.cli.jobs.record_and_ledger import JobView, look_up
 from taskyard.ops.cli.options import Json
 from taskyard.ops.cli.queues.no_consumer_text import NO_WORKER
 from taskyard.ops.cli.queues.queue_counts import QueueState
 from taskyard.ops.cli.target_servers import find_target
-from taskyard.ops.cli.times import age, moment
+from taskyard.ops.cli.time_text import age, moment
 from taskyard.reconcile.message_after_worker_death import Place
 from taskyard.records import Records
 from taskyard.store import connect
@@ -55,7 +55,7 @@ def command(
     settings = find_target(quiet=json).settings
     # A person waits, and much is known without the records.
     records = Records(connect(settings.need_redis_url(), retries=1), settings)
-    views = [look_up(settings, records, name) for name in written(jobs)]
+    views = [look_up(settings, records, name) for name in read_ids(jobs)]
     if json:
         documents = [redact(view.document()) for view in views]
         print_json(documents[0] if len(documents) == 1 else documents)
@@ -81,10 +81,10 @@ def _facts(view: JobView) -> Iterator[tuple[str, object]]:
     yield "replays", view.generation or None
     yield "admitted", moment(view.admitted_at)
     yield "progress", _progress(record.progress)
-    yield "cause", _cause(record.cause) or (view.silence and view.fact("code"))
+    yield "cause", _cause(record.cause) or (view.outage and view.fact("code"))
     yield "letter", view.letter
     yield "workers", _workers(view)
-    yield "lease", _lease(view.hands)
+    yield "lease", _lease(view.holder)
     yield "message", _message(view)
     yield "next", view.next and Command(view.next)
 
@@ -121,27 +121,27 @@ def _workers(view: JobView) -> str | None:
             return f"unknown ({error})"
 
 
-def _lease(hands: Hands | None) -> str | None:
+def _lease(holder: JobHolder | None) -> str | None:
     """Describe the lease of a running job."""
-    if hands is None or hands.lease_until is None:
+    if holder is None or holder.lease_until is None:
         return None
-    if not hands.expired and hands.orphaned:
-        until = moment(hands.lease_until)
-        return f"until {until}, and not renewed: worker {hands.worker} is dead"
-    if not hands.expired:
-        return f"until {moment(hands.lease_until)}, renewed by {hands.worker}"
-    ago = age(hands.lease_until, SYSTEM_CLOCK.now())
-    alive = "lives" if hands.worker_lives else "is dead"
-    return f"expired {ago} ago, {moment(hands.lease_until)}; worker {hands.worker} {alive}"
+    if not holder.expired and holder.orphaned:
+        until = moment(holder.lease_until)
+        return f"until {until}, and not renewed: worker {holder.worker} is dead"
+    if not holder.expired:
+        return f"until {moment(holder.lease_until)}, renewed by {holder.worker}"
+    ago = age(holder.lease_until, SYSTEM_CLOCK.now())
+    alive = "lives" if holder.worker_lives else "is dead"
+    return f"expired {ago} ago, {moment(holder.lease_until)}; worker {holder.worker} {alive}"
 
 
 def _message(view: JobView) -> str | None:
     """Return where the message is, if a dead worker had taken it, and what happens next."""
-    hands = view.hands
-    if hands is None or hands.message is None or hands.message.place is not Place.RABBITMQ:
-        return None if hands is None else hands.sentence
+    holder = view.holder
+    if holder is None or holder.message is None or holder.message.place is not Place.RABBITMQ:
+        return None if holder is None else holder.sentence
     # RabbitMQ returns what a dead worker had; its counts say whether another worker has it now.
-    runs = "runs the job" if hands.expired else "runs the job after the lease"
+    runs = "runs the job" if holder.expired else "runs the job after the lease"
     queue = view.fact("queue")
     match view.place:
         case QueueState(waiting=0, consumers=int() as consumers) if consumers:
@@ -154,12 +154,12 @@ def _message(view: JobView) -> str | None:
         case TaskyardError() as error:
             return f"unknown: {error}"
         case _:
-            return hands.sentence
+            return holder.sentence
 
 
 def _by_whom(view: JobView) -> str:
     """Return where the state comes from, if it does not come from the record."""
-    if view.silence is not None:
+    if view.outage is not None:
         return "  (from the ledger, which may be behind)"
     return " (the record has expired)" if view.record.state is State.NONE else ""
 

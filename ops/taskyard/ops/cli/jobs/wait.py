@@ -10,9 +10,9 @@ import typer
 from taskyard.client import JobHandle, Taskyard
 from taskyard.errors import DeadLettered, JobFailed, NotFound, ResultTimeout
 from taskyard.ops.cli.console import print_json, say
-from taskyard.ops.cli.ids import written
+from taskyard.ops.cli.ids import read_ids
 from taskyard.ops.cli.jobs.find_job_by_id import find_job
-from taskyard.ops.cli.options import Json, patience
+from taskyard.ops.cli.options import Json, wait_seconds
 from taskyard.ops.cli.queues.no_consumer_text import warn_if_unserved
 from taskyard.ops.cli.target_servers import find_target
 from taskyard.ops.cli.visible_text import json_text, one_line
@@ -28,7 +28,7 @@ def command(
         typer.Argument(metavar="ID...", help="Ids, their first characters, or - for stdin."),
     ],
     timeout: Annotated[
-        float, typer.Option(help="Seconds to wait for each job.", callback=patience)
+        float, typer.Option(help="Seconds to wait for each job.", callback=wait_seconds)
     ] = DEFAULT_TIMEOUT_S,
     replay: Annotated[
         bool, typer.Option("--replay", help="Continue to wait while a job is a dead letter.")
@@ -41,7 +41,7 @@ def command(
     """
     settings = find_target(quiet=json).settings
     with Taskyard(settings) as yard:
-        handles = [yard.job(find_job(settings, yard.records, name)) for name in written(jobs)]
+        handles = [yard.job(find_job(settings, yard.records, name)) for name in read_ids(jobs)]
         if not json:
             for handle in handles:
                 warn_if_unserved(settings, handle.record())

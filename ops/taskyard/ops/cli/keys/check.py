@@ -9,7 +9,7 @@ from taskyard.access.key_ring import text_of
 from taskyard.control.sign_message import sign_call
 from taskyard.errors import MissingSetting
 from taskyard.ops.cli.console import note, print_json, put_facts
-from taskyard.ops.cli.keys.ring import need_ring
+from taskyard.ops.cli.keys.find_key_ring import need_ring
 from taskyard.ops.cli.options import Json
 from taskyard.ops.cli.target_servers import find_target
 from taskyard.settings import Settings

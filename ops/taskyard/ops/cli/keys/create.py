@@ -12,7 +12,7 @@ from taskyard.access.key_ring import PublicKey, bytes_of_text
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.control import identify, keys
 from taskyard.ops.cli.console import note, print_json, say
-from taskyard.ops.cli.keys.ring import need_ring
+from taskyard.ops.cli.keys.find_key_ring import need_ring
 from taskyard.ops.cli.options import Json, duration
 from taskyard.ops.cli.rights_options import Domains, Granted, Queues, Reason, RoleOption, rights_of
 from taskyard.ops.cli.target_servers import find_target

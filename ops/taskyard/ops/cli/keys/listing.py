@@ -5,14 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 
 from taskyard.access.key_files import read_ring
-from taskyard.access.key_ring import PublicKey, text_of
+from taskyard.access.key_ring import PublicKey, state_of, text_of
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.ops.cli.console import note, print_json, put, table
-from taskyard.ops.cli.keys.ring import need_ring, state_of
+from taskyard.ops.cli.keys.find_key_ring import need_ring
 from taskyard.ops.cli.options import Json
 from taskyard.ops.cli.rights_options import bounds_text
 from taskyard.ops.cli.target_servers import find_target
-from taskyard.ops.cli.times import moment
+from taskyard.ops.cli.time_text import moment
 
 __all__ = ["command"]
 

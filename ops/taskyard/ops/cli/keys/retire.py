@@ -9,11 +9,11 @@ import typer
 from taskyard import database
 from taskyard.control import identify, keys
 from taskyard.ops.cli.console import print_json, say
-from taskyard.ops.cli.keys.ring import need_ring
+from taskyard.ops.cli.keys.find_key_ring import need_ring
 from taskyard.ops.cli.options import Json, duration
 from taskyard.ops.cli.rights_options import Reason
 from taskyard.ops.cli.target_servers import find_target
-from taskyard.ops.cli.times import moment
+from taskyard.ops.cli.time_text import moment
 
 __all__ = ["command"]
 

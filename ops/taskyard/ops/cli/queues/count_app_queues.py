@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from taskyard.broker import connection, is_amqp, own_layout
 from taskyard.broker.connection import check_broker_url
 from taskyard.clock import from_us
-from taskyard.install.app_queues import RABBIT, Place, Places, find_mark
+from taskyard.install.announced_queues import RABBIT, AnnouncedQueue, AnnouncedQueues, find_mark
 from taskyard.ops.cli.queues.queue_counts import QueueState, away, declared, heartbeats, length
 from taskyard.settings import Settings
 from taskyard.store import BROKER, connect, reachable
@@ -23,9 +23,9 @@ def look_at_apps(settings: Settings, names: Iterable[str] | None = None) -> list
     """
     url = settings.need_redis_url()
     with connect(url, retries=0) as client, reachable(url):
-        places = Places(client, settings.namespace).all()
+        places = AnnouncedQueues(client, settings.namespace).all()
     wanted = None if names is None else set(names)
-    by_queue: dict[str, list[Place]] = {}
+    by_queue: dict[str, list[AnnouncedQueue]] = {}
     for place in places:
         if not _is_ours(settings, place) and (wanted is None or place.queue in wanted):
             by_queue.setdefault(place.queue, []).append(place)
@@ -34,13 +34,13 @@ def look_at_apps(settings: Settings, names: Iterable[str] | None = None) -> list
     return (_rabbitmq if is_amqp(settings) else _redis)(settings, list(by_queue.values()))
 
 
-def _is_ours(settings: Settings, place: Place) -> bool:
+def _is_ours(settings: Settings, place: AnnouncedQueue) -> bool:
     """Return whether the settings have this queue, under the keys that Taskyard's workers read."""
     names = {settings.broker_name(name) for name in settings.queues}
     return place.queue in names and place.layout == own_layout(settings)
 
 
-def _redis(settings: Settings, found: Sequence[Sequence[Place]]) -> list[QueueState]:
+def _redis(settings: Settings, found: Sequence[Sequence[AnnouncedQueue]]) -> list[QueueState]:
     url = check_broker_url(settings)
     with connect(url, retries=0, variable=BROKER) as client, reachable(url, variable=BROKER):
         mark = find_mark(client, settings.namespace)
@@ -60,7 +60,7 @@ def _redis(settings: Settings, found: Sequence[Sequence[Place]]) -> list[QueueSt
     return states
 
 
-def _rabbitmq(settings: Settings, found: Sequence[Sequence[Place]]) -> list[QueueState]:
+def _rabbitmq(settings: Settings, found: Sequence[Sequence[AnnouncedQueue]]) -> list[QueueState]:
     states = []
     with connection(settings) as broker:
         try:
@@ -75,7 +75,7 @@ def _rabbitmq(settings: Settings, found: Sequence[Sequence[Place]]) -> list[Queu
 
 
 def _state(
-    places: Sequence[Place], sizes: Sequence[int | None], consumers: int | None
+    places: Sequence[AnnouncedQueue], sizes: Sequence[int | None], consumers: int | None
 ) -> QueueState:
     """Return one row for a queue; for a queue under several keys, the row has the sum."""
     known = [size for size in sizes if size is not None]

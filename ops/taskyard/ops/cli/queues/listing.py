@@ -17,7 +17,7 @@ from taskyard.ops.cli.queues.no_consumer_text import start_worker
 from taskyard.ops.cli.queues.queue_counts import QueueState, look
 from taskyard.ops.cli.switches.listing import read_switches
 from taskyard.ops.cli.target_servers import find_target
-from taskyard.ops.cli.times import age
+from taskyard.ops.cli.time_text import age
 from taskyard.settings import Settings
 from taskyard.switches import SwitchesRead, fields_of
 

@@ -15,7 +15,7 @@ from taskyard.ops.cli.console import note, print_json, put, table
 from taskyard.ops.cli.options import Json
 from taskyard.ops.cli.rights_options import bounds_text
 from taskyard.ops.cli.target_servers import find_target
-from taskyard.ops.cli.times import age, moment
+from taskyard.ops.cli.time_text import age, moment
 
 __all__ = ["command"]
 

@@ -11,7 +11,7 @@ from taskyard.control.tokens import IssuedToken
 from taskyard.errors import TokenRefused
 from taskyard.ops.cli.console import note, print_json, say
 from taskyard.ops.cli.rights_options import bounds_text
-from taskyard.ops.cli.times import moment
+from taskyard.ops.cli.time_text import moment
 
 __all__ = ["check_id", "print_issued"]
 

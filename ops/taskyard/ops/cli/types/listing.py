@@ -7,7 +7,7 @@ from taskyard.jobs.retry_policy import Backoff
 from taskyard.ops.cli.console import note, print_json, put, table
 from taskyard.ops.cli.options import Json
 from taskyard.ops.cli.target_servers import find_target
-from taskyard.ops.cli.types.origins import Known, known_types
+from taskyard.ops.cli.types.field_origins import Known, known_types
 from taskyard.ops.cli.types.policy import waits_ms
 
 __all__ = ["command"]
@@ -18,15 +18,15 @@ def command(json: Json = False) -> None:
 
     From the built-in file, the files of TASKYARD_JOB_TYPES and the decorators of this machine.
     """
-    types, silence = known_types(find_target(quiet=json).settings)
+    types, why_unknown = known_types(find_target(quiet=json).settings)
     if json:
         print_json([_document(known) for known in types.values()])
         return
     columns = ("type", "queue", "retries", "waits", "limit", "handler")
     rows = [_row(known.job_type, known.handler) for known in types.values()]
     put(table(columns, rows))
-    if silence is not None:
-        note(f"handlers are unknown: {silence}")
+    if why_unknown is not None:
+        note(f"handlers are unknown: {why_unknown}")
     note("to see one in full: taskyard types show NAME")
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from taskyard.jobs import RetryPolicy
 from taskyard.ops.cli.target_servers import Target
-from taskyard.ops.cli.types.origins import DEFAULT, Known
+from taskyard.ops.cli.types.field_origins import DEFAULT, Known
 
 __all__ = ["Fact", "facts", "never_retried", "waits_ms"]
 
@@ -68,7 +68,7 @@ def facts(known: Known, target: Target) -> Iterator[Fact]:
 
 
 def _annotation(known: Known) -> Fact:
-    """Return the model of the handler's payload, against which a worker checks it."""
+    """Return the model in the handler's signature; a worker checks payloads against it."""
     model = known.job_type.annotation
     if model is None:
         return Fact("payload_annotation", None, DEFAULT)

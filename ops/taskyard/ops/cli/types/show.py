@@ -9,7 +9,7 @@ import typer
 from taskyard.ops.cli.console import note, print_json, put, put_facts, say, table
 from taskyard.ops.cli.options import Json
 from taskyard.ops.cli.target_servers import find_target
-from taskyard.ops.cli.types.origins import Known, known_types, the_type
+from taskyard.ops.cli.types.field_origins import Known, known_types, the_type
 from taskyard.ops.cli.types.policy import Fact, facts
 
 __all__ = ["command"]
@@ -25,25 +25,25 @@ def command(
     Arguments of `enqueue` for one job (queue, priority, retries, time limits) override all of them.
     """
     target = find_target(quiet=json)
-    types, silence = known_types(target.settings)
+    types, why_unknown = known_types(target.settings)
     known = the_type(types, name)
     found = list(facts(known, target))
     if json:
         fields = {fact.name: {"value": fact.value, "origin": fact.origin} for fact in found}
         print_json({"name": name, "handler": known.handler, "fields": fields})
         return
-    put_facts([("type", name), ("handler", _handler(known, silence))])
+    put_facts([("type", name), ("handler", _handler(known, why_unknown))])
     say("")
     rows = [(fact.name, _text(fact), fact.origin) for fact in found]
     put(table(("field", "value", "origin"), rows, folded=2))
-    if silence is not None:
-        note(f"handlers are unknown: {silence}")
+    if why_unknown is not None:
+        note(f"handlers are unknown: {why_unknown}")
 
 
-def _handler(known: Known, silence: str | None) -> str:
+def _handler(known: Known, why_unknown: str | None) -> str:
     if known.handler is None:
         none = "none here: a worker on this machine has no handler either"
-        return "unknown" if silence is not None else none
+        return "unknown" if why_unknown is not None else none
     return known.handler
 
 

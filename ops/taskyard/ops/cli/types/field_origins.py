@@ -40,7 +40,7 @@ def known_types(settings: Settings) -> tuple[dict[str, Known], str | None]:
     Raises `InvalidSettings` for a file that cannot be used.
     """
     catalogue = Catalogue.of(settings)
-    silence = "; ".join(load_handlers(settings)) or None
+    why_unknown = "; ".join(load_handlers(settings)) or None
     handlers = {handler.name: handler for handler in registry.handlers()}
     files = _by_files(settings)
     found = {}
@@ -48,7 +48,7 @@ def known_types(settings: Settings) -> tuple[dict[str, Known], str | None]:
         handler = handlers.get(name)
         origins = {**by_decorator(handler), **files.get(name, {})}
         found[name] = Known(job_type, origins, _full_name(handler))
-    return found, silence
+    return found, why_unknown
 
 
 def the_type(types: Mapping[str, Known], name: str) -> Known:

@@ -6,8 +6,8 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from taskyard.install import AppBroker, Plan, TaskPlan, plan, strays_to
-from taskyard.ops.cli.checks.named_app import load_app
 from taskyard.ops.cli.console import note, print_json, put, table
+from taskyard.ops.cli.load_app import load_app
 from taskyard.settings import load
 
 __all__ = ["report"]

@@ -18,7 +18,7 @@ from taskyard.broker.queued_messages import Document, Position, QueuedMessages
 from taskyard.broker.redis_keys import PLAIN, Layout
 from taskyard.broker.republished_headers import restamped
 from taskyard.errors import PublishFailed, Refused
-from taskyard.install.app_queues import RABBIT, Place, Places, find_mark
+from taskyard.install.announced_queues import RABBIT, AnnouncedQueue, AnnouncedQueues, find_mark
 from taskyard.install.app_redis_publisher import AppRedisPublisher
 from taskyard.queues import broker_priority, fitting_priority
 from taskyard.records import Records
@@ -26,10 +26,10 @@ from taskyard.settings import Settings
 from taskyard.wire.letter_envelope import RawMessage
 from taskyard.wire.stamp_header import Stamp
 
-__all__ = ["FleetPublisher"]
+__all__ = ["AnyQueuePublisher"]
 
 
-class FleetPublisher:
+class AnyQueuePublisher:
     """A `Publisher` that looks up the keys of a queue which the settings do not name.
 
     If no worker has announced the queue, kombu's default keys are used.
@@ -39,12 +39,12 @@ class FleetPublisher:
         self._settings = settings
         self._own = make_publisher(settings, records.now_us)
         self._now_us = records.now_us
-        self._places = Places(records.client, settings.namespace)
+        self._announced = AnnouncedQueues(records.client, settings.namespace)
         self._by_layout: dict[Layout, RedisPublisher] = {}
 
     def is_announced(self, queue: str) -> bool:
         """Return whether a worker of an installed app reads the queue."""
-        return bool(self._places.of(queue))
+        return bool(self._announced.of(queue))
 
     def check(self, queue: str) -> None:
         """Raise an error if no worker would read a message to `queue`.
@@ -53,7 +53,7 @@ class FleetPublisher:
         its keys, this ends by itself within minutes. `Refused` if the workers read the
         queue at another broker.
         """
-        self._place(queue)
+        self._announced_at(queue)
 
     def publish(
         self,
@@ -135,8 +135,8 @@ class FleetPublisher:
     def _layout(self, queue: str) -> Layout:
         if queue in self._settings.queues:
             return own_layout(self._settings)
-        place = self._place(queue)
-        return PLAIN if place is None else place.layout
+        entry = self._announced_at(queue)
+        return PLAIN if entry is None else entry.layout
 
     def _step(self, queue: str, priority: int | None, document: Document) -> int:
         known = self._settings.queues.get(queue)
@@ -151,35 +151,35 @@ class FleetPublisher:
 
     def _reaching(self, queue: str, job_id: str) -> Publisher:
         try:
-            place = self._place(queue)
+            entry = self._announced_at(queue)
         except (Refused, PublishFailed, RedisError) as error:
             raise PublishFailed(f"job {job_id} was not published: {error}") from error
         if queue in self._settings.queues or not isinstance(self._own, RedisPublisher):
             return self._own
-        layout = PLAIN if place is None else place.layout
+        layout = PLAIN if entry is None else entry.layout
         made = self._by_layout.get(layout)
         if made is None:
             made = AppRedisPublisher(self._settings, self._own.client, layout)
             self._by_layout[layout] = made
         return made
 
-    def _place(self, queue: str) -> Place | None:
+    def _announced_at(self, queue: str) -> AnnouncedQueue | None:
         if queue in self._settings.queues:
             return None
-        places = self._places.of(queue)
-        if len(places) > 1:
+        entries = self._announced.of(queue)
+        if len(entries) > 1:
             raise PublishFailed(
-                f"the workers of queue {queue!r} read it under {len(places)} different sets of "
+                f"the workers of queue {queue!r} read it under {len(entries)} different sets of "
                 "keys. The replay waits until they agree, some minutes after the last old worker "
                 "has ended; if these are two apps, give each its own namespace (TASKYARD_NAMESPACE)"
             )
-        for place in places:
-            if place.mark != self._mark():
+        for entry in entries:
+            if entry.mark != self._mark():
                 raise Refused(
                     f"the workers of queue {queue!r} read it at another broker than this relay's: "
                     "set TASKYARD_BROKER_URL of relay and mirror to the app's broker"
                 )
-            return place
+            return entry
         return None
 
     def _mark(self) -> str:

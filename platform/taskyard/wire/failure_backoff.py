@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from taskyard.wire.redacted_logs import logger
 
-__all__ = ["FIRST_WAIT_S", "LONGEST_WAIT_S", "Refusals"]
+__all__ = ["FIRST_WAIT_S", "LONGEST_WAIT_S", "FailureBackoff"]
 
 log = logger(__name__)
 
@@ -43,7 +43,7 @@ class _Failing:
     items: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
-class Refusals:
+class FailureBackoff:
     """The lasting failures of one process, by action; threads may share this object.
 
     `what` is text for people, such as "heartbeat not written", and the key. If the action fails for
@@ -63,7 +63,7 @@ class Refusals:
         self._clock, self._jitter = clock, jitter
         self._failing: dict[str, _Failing] = {}
 
-    def refused(
+    def failed(
         self,
         what: str,
         error: object,
@@ -92,7 +92,7 @@ class Refusals:
             self._log_first(level, what, error, {"action": action, **(facts or {})})
         return wait_s
 
-    def worked(self, what: str, item: str = "") -> None:
+    def succeeded(self, what: str, item: str = "") -> None:
         """Note a success; log the end of the failure when no item fails any more."""
         failing = self._failing.get(what)
         if failing is None:

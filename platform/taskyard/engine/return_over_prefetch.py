@@ -1,8 +1,8 @@
 """Return messages beyond the prefetch count to their queues when jobs become slow.
 
-It is a bootstep of every worker. While jobs end quickly, the transport takes more messages than the
-processes run. If a job then runs for minutes, the messages behind it would wait, although other
-workers are idle.
+A bootstep of every worker. While jobs end quickly, the transport takes more messages than the
+processes can run (`taskyard.transport.ack_rate`). If the next job runs for minutes, the messages
+behind it would wait, although other workers are idle.
 """
 
 from __future__ import annotations

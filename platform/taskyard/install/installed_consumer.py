@@ -162,9 +162,9 @@ class InstalledConsumer(JobConsumer):
                 put_off(self._yard, message, due_us)
         except PUBLISH_ERRORS as error:
             # It waits in this worker, as in Celery.
-            self._yard.refusals.refused(PUT_OFF, error, action="not_put_off")
+            self._yard.backoff.failed(PUT_OFF, error, action="not_put_off")
             return False
-        self._yard.refusals.worked(PUT_OFF)
+        self._yard.backoff.succeeded(PUT_OFF)
         self._bare(message).acknowledge()
         return True
 

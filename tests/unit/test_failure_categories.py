@@ -8,8 +8,8 @@ import pytest
 
 from taskyard.jobs import Category, RetryPolicy
 from taskyard.jobs.attempt_outcomes import Failed, Failure
+from taskyard.jobs.failure_categories import NEVER_RETRIED, category_exhausted, category_unretried
 from taskyard.jobs.retry_policy import DEFAULT_POLICY, Dead
-from taskyard.jobs.unretried_errors import NEVER_RETRIED, category_exhausted, category_unretried
 from taskyard.runner.retry_decision import judge
 
 RNG = random.Random(7)  # noqa: S311 - jitter is no secret

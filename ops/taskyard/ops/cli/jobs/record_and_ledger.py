@@ -13,8 +13,8 @@ from taskyard.errors import NotFound, ServerRefused, ServerUnreachable, Taskyard
 from taskyard.jobs.states import State
 from taskyard.ops.cli.jobs.current_cause import with_current_cause
 from taskyard.ops.cli.jobs.find_job_by_id import find_in_ledger, find_job, no_job
-from taskyard.ops.cli.jobs.job_holder import Hands, look_at_hands
-from taskyard.ops.cli.jobs.ledger_outage import SILENT
+from taskyard.ops.cli.jobs.job_holder import JobHolder, find_holder
+from taskyard.ops.cli.jobs.ledger_outage import LEDGER_OUTAGE
 from taskyard.ops.cli.queues.no_consumer_text import WAITING, start_worker, state_of
 from taskyard.ops.cli.queues.queue_counts import QueueState
 from taskyard.records import Record, Records
@@ -31,18 +31,18 @@ _RECORDS: Final = "Redis"  # how errors name the records' server
 class Ledger:
     """The part of a job's view that comes from Postgres.
 
-    `row` is None if Postgres does not know the job, `events` are the job's history. `silence` is
+    `row` is None if Postgres does not know the job, `events` are the job's history. `outage` is
     why Postgres did not answer; then `row` and `events` mean nothing.
     """
 
     row: dict[str, Any] | None = None
     events: Sequence[dict[str, Any]] = ()
-    silence: TaskyardError | None = None
+    outage: TaskyardError | None = None
 
     @property
     def unknown(self) -> str | None:
         """Return why the ledger did not answer, in words."""
-        return None if self.silence is None else str(self.silence)
+        return None if self.outage is None else str(self.outage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,21 +51,21 @@ class JobView:
 
     `place` is the queue in which a waiting job waits, or to which the message of a dead worker's
     job returns; or why the broker could not say.
-    `start_worker` is set if no worker consumes that queue. `silence` is why the record could not be
-    read; then `record` is empty and means nothing. `hands` says which worker holds the job.
+    `start_worker` is set if no worker consumes that queue. `outage` is why the record could not be
+    read; then `record` is empty and means nothing. `holder` says which worker holds the job.
     """
 
     record: Record
     ledger: Ledger
     place: QueueState | TaskyardError | None = None
     start_worker: str | None = None
-    silence: TaskyardError | None = None
-    hands: Hands | None = None
+    outage: TaskyardError | None = None
+    holder: JobHolder | None = None
 
     @property
     def record_unknown(self) -> str | None:
         """Return why the record could not be read, in words."""
-        return None if self.silence is None else str(self.silence)
+        return None if self.outage is None else str(self.outage)
 
     @property
     def job_id(self) -> str:
@@ -96,14 +96,14 @@ class JobView:
     @property
     def generation(self) -> int:
         """The number of replays."""
-        if self.silence is None:
+        if self.outage is None:
             return self.record.generation
         return int((self.ledger.row or {}).get("generation") or 0)
 
     @property
     def admitted_at(self) -> datetime | None:
         """When this epoch began."""
-        if self.silence is None:
+        if self.outage is None:
             return from_us(self.record.epoch) if self.record.epoch else None
         admitted: datetime | None = (self.ledger.row or {}).get("admitted_at")
         return admitted
@@ -151,7 +151,7 @@ class JobView:
             "ledger_unknown": self.ledger.unknown,
             "history": self.ledger.events,
             "workers": self._workers(),
-            "hands": None if self.hands is None else self.hands.document(),
+            "hands": None if self.holder is None else self.holder.document(),
             "next": self.next,
         }
 
@@ -167,7 +167,7 @@ class JobView:
 
     def _live(self) -> dict[str, Any] | str | None:
         record = self.record
-        if self.silence is not None:
+        if self.outage is not None:
             return "unknown"
         if record.state is State.NONE:
             return None
@@ -191,9 +191,11 @@ def _count(record: Record, name: str) -> int | None:
 
 
 def look_up(settings: Settings, records: Records, name: str) -> JobView:
-    """Return the view of the job that is, or begins with, `name`; raises the errors of `find_job`.
+    """Return the view of the one job whose id is, or begins with, `name`.
 
-    Without the records the view has only the ledger's part, if the ledger knows the job.
+    If Redis does not answer, the view has only the ledger's part; the error of Redis is raised if
+    the ledger has no such job either. Raises the errors of `find_job`, and the ledger's error if
+    the job has no record and Postgres does not answer.
     """
     try:
         job_id = find_job(settings, records, name)
@@ -205,24 +207,24 @@ def look_up(settings: Settings, records: Records, name: str) -> JobView:
         return _by_ledger(settings, name, error)
     view = JobView(record, read_ledger(settings, job_id))
     if view.state is State.NONE and view.ledger.row is None:
-        if view.ledger.silence is not None:
-            raise view.ledger.silence
+        if view.ledger.outage is not None:
+            raise view.ledger.outage
         raise no_job(settings, records, name)
-    hands = look_at_hands(settings, records, record)
-    return _with_place(settings, replace(view, hands=hands))
+    holder = find_holder(settings, records, record)
+    return _with_place(settings, replace(view, holder=holder))
 
 
-def _by_ledger(settings: Settings, name: str, silence: TaskyardError) -> JobView:
+def _by_ledger(settings: Settings, name: str, outage: TaskyardError) -> JobView:
     job_id = find_in_ledger(settings, name)
     known = None if job_id is None else read_ledger(settings, job_id)
     if job_id is None or known is None or known.row is None:
-        raise silence
-    return _with_place(settings, JobView(Record(job_id, {}), known, silence=silence))
+        raise outage
+    return _with_place(settings, JobView(Record(job_id, {}), known, outage=outage))
 
 
 def _with_place(settings: Settings, view: JobView) -> JobView:
     queue = view.fact("queue")
-    orphaned = view.hands is not None and view.hands.orphaned
+    orphaned = view.holder is not None and view.holder.orphaned
     if not queue or not (orphaned or view.state in WAITING):
         return view
     place = state_of(settings, queue)
@@ -245,6 +247,6 @@ def read_ledger(settings: Settings, job_id: str) -> Ledger:
             row = ledger.job(connection, job_id)
     except NotFound:
         return Ledger()
-    except SILENT as error:
-        return Ledger(silence=error)
+    except LEDGER_OUTAGE as error:
+        return Ledger(outage=error)
     return Ledger(with_current_cause(row), events)

@@ -21,7 +21,7 @@ from taskyard.access.credential_faults import Fault
 from taskyard.access.verify_credential import Verifier
 from taskyard.audit import Outcome
 from taskyard.database.tables import AUDIT
-from taskyard.engine.control_commands import verb_of
+from taskyard.engine.control_command_table import verb_of
 from taskyard.errors import CredentialRefused, NotPermitted
 from taskyard.mirror.entry_faults import fault_of_entry
 from taskyard.records.command_events import LONGEST_JOBS, CommandEvent

@@ -19,7 +19,7 @@ import redis
 from taskyard.broker.redis_keys import Layout
 from taskyard.clock import us_of
 
-__all__ = ["RABBIT", "Place", "Places", "broker_mark", "find_mark"]
+__all__ = ["RABBIT", "AnnouncedQueue", "AnnouncedQueues", "broker_mark", "find_mark"]
 
 # No Redis holds this as a mark; RabbitMQ has no keys that could identify a broker.
 RABBIT: Final = "rabbitmq"
@@ -32,8 +32,8 @@ _FORGOTTEN_US: Final = us_of(30 * 86_400)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """One queue as its workers read it; `mark` is the mark of their broker."""
+class AnnouncedQueue:
+    """A queue as some workers read it: `layout` is its keys, `mark` the mark of their broker."""
 
     queue: str
     mark: str
@@ -41,44 +41,45 @@ class Place:
     seen_us: int = 0
 
 
-class Places:
+class AnnouncedQueues:
     """The announcements of all workers of a namespace, in the Redis of the records."""
 
     def __init__(self, client: redis.Redis, namespace: str) -> None:
         self._client = client
         self.key = f"{namespace}:places"
 
-    def report(self, places: Iterable[Place]) -> None:
+    def report(self, entries: Iterable[AnnouncedQueue]) -> None:
         """Store the queues that a worker reads; delete those not announced for a month."""
         with self._client.pipeline(transaction=False) as pipe:
-            for place in places:
+            for entry in entries:
                 pipe.hset(
-                    self.key, _field(place), json.dumps({"version": _VERSION, **asdict(place)})
+                    self.key, _field(entry), json.dumps({"version": _VERSION, **asdict(entry)})
                 )
             pipe.execute()
         known = self._read()
-        newest_us = max((place.seen_us for _, place in known), default=0)
-        old = [field for field, place in known if place.seen_us < newest_us - _FORGOTTEN_US]
+        newest_us = max((entry.seen_us for _, entry in known), default=0)
+        old = [field for field, entry in known if entry.seen_us < newest_us - _FORGOTTEN_US]
         if old:
             self._client.hdel(self.key, *old)
 
-    def all(self) -> list[Place]:
-        """Return every announced queue, with several entries for a queue if workers disagree."""
-        by_queue: dict[str, list[Place]] = {}
-        for _, place in self._read():
-            by_queue.setdefault(place.queue, []).append(place)
-        return [place for found in by_queue.values() for place in _current(found)]
+    def all(self) -> list[AnnouncedQueue]:
+        """Return the current announcements of all queues, grouped by queue."""
+        by_queue: dict[str, list[AnnouncedQueue]] = {}
+        for _, entry in self._read():
+            by_queue.setdefault(entry.queue, []).append(entry)
+        return [entry for found in by_queue.values() for entry in _current(found)]
 
-    def of(self, queue: str) -> list[Place]:
-        """Return all announced entries for one queue.
+    def of(self, queue: str) -> list[AnnouncedQueue]:
+        """Return the current announcements of one queue.
 
-        None if the queue is unknown, several if workers disagree.
+        The list is empty if no worker has announced the queue, and has several entries if workers
+        read it under different keys or at different brokers.
         """
-        return [place for place in self.all() if place.queue == queue]
+        return [entry for entry in self.all() if entry.queue == queue]
 
-    def _read(self) -> list[tuple[bytes, Place]]:
+    def _read(self) -> list[tuple[bytes, AnnouncedQueue]]:
         raw: Any = self._client.hgetall(self.key)
-        return [(field, _place(json.loads(value))) for field, value in raw.items()]
+        return [(field, _read_entry(json.loads(value))) for field, value in raw.items()]
 
 
 def broker_mark(broker: redis.Redis, namespace: str) -> str:
@@ -98,18 +99,20 @@ def _mark_key(namespace: str) -> str:
     return f"{namespace}:broker"
 
 
-def _current(found: Sequence[Place]) -> list[Place]:
-    newest_us = max(place.seen_us for place in found)
-    return [place for place in found if place.seen_us >= newest_us - _FORMER_US]
+def _current(found: Sequence[AnnouncedQueue]) -> list[AnnouncedQueue]:
+    newest_us = max(entry.seen_us for entry in found)
+    return [entry for entry in found if entry.seen_us >= newest_us - _FORMER_US]
 
 
-def _field(place: Place) -> str:
-    location = json.dumps([place.mark, asdict(place.layout)], sort_keys=True).encode()
-    return f"{place.queue}\n{hashlib.sha256(location).hexdigest()[:12]}"
+def _field(entry: AnnouncedQueue) -> str:
+    location = json.dumps([entry.mark, asdict(entry.layout)], sort_keys=True).encode()
+    return f"{entry.queue}\n{hashlib.sha256(location).hexdigest()[:12]}"
 
 
-def _place(document: dict[str, Any]) -> Place:
+def _read_entry(document: dict[str, Any]) -> AnnouncedQueue:
     known = {field.name for field in fields(Layout)}
     layout = {name: value for name, value in document["layout"].items() if name in known}
     layout["steps"] = tuple(layout["steps"])
-    return Place(document["queue"], document["mark"], Layout(**layout), int(document["seen_us"]))
+    return AnnouncedQueue(
+        document["queue"], document["mark"], Layout(**layout), int(document["seen_us"])
+    )

@@ -1,5 +1,5 @@
--- Create the record of a job that a producer has published by itself, unless a record exists in any
--- state. Admission would begin another life of an ended job; here the job may have ended before its
+-- Create the record of a job that its producer has published by itself, unless the job has a record in
+-- any state. Admission would begin another life of an ended job. Here the job may have ended before its
 -- producer reports the publication.
 local job_id, job_type, queue, published = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local window_ms = ARGV[5]
@@ -19,6 +19,7 @@ record.published = published
 move(job_id, record, 'admit', now, {'type', job_type, 'queue', queue})
 write(KEY_RECORD, record, {'state', 'epoch', 'generation', 'seq', 'version', 'type', 'queue',
       'admitted', 'published'})
--- The caller got the error, so the record may expire; the message may be at the broker all the same.
+-- The publication failed, and the caller got the error: the record may expire. But the message may be
+-- at the broker all the same, so the record is kept until then.
 if published ~= '1' then redis.call('PEXPIRE', KEY_RECORD, window_ms) end
 return 1

@@ -11,8 +11,8 @@ from typer.main import get_command
 
 from taskyard.ops.cli.commands import COMMANDS
 from taskyard.ops.cli.error_output import Switches, report_failure
-from taskyard.ops.cli.ids import check_utf8
 from taskyard.ops.cli.lazy_commands import Group, pending
+from taskyard.ops.cli.options import check_utf8
 from taskyard.ops.cli.standard_streams import BROKEN_PIPE, silence
 
 __all__ = ["run"]

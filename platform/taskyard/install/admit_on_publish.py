@@ -21,19 +21,19 @@ from taskyard.install.capturing_producer import CapturingProducer
 from taskyard.install.fanout import fanout_target
 from taskyard.install.installed_context import InstalledContext
 from taskyard.install.modes import Mode
-from taskyard.records import Witnessed
+from taskyard.records import UnadmittedJob
 from taskyard.wire.redacted_logs import logger
 
 __all__ = ["PublishRecorder", "watch_publishing"]
 
 log = logger(__name__)
 
-# About 10 MiB; a producer that is this far ahead continues without records.
+# At most this many publications wait for their record (about 10 MiB); more get none from here.
 _WAITING: Final = 50_000
 _BATCH: Final = 500
 # Publications of this time share one round trip; a person does not notice the delay.
 _GATHER_S: Final = 0.02
-# How long the end of a script may wait for its last records.
+# A program that ends waits at most this long for the records of its last publications.
 _EXIT_S: Final = 2.0
 
 Published = tuple[str, str, str, bool]
@@ -47,7 +47,9 @@ class PublishRecorder:
 
     def __init__(self, yard: InstalledContext) -> None:
         self._yard = yard
-        self._backlog: Backlog[Published] = Backlog("taskyard-witness", _WAITING, self._run)
+        self._backlog: Backlog[Published] = Backlog(
+            "taskyard-publish-recorder", _WAITING, self._run
+        )
         self.dropped = 0
         atexit.register(self.close)
 
@@ -89,13 +91,13 @@ class PublishRecorder:
     def _write(self, batch: list[Published]) -> None:
         for published in (True, False):
             jobs = [
-                Witnessed(job_id, name, queue_name)
+                UnadmittedJob(job_id, name, queue_name)
                 for job_id, name, queue_name, sent in batch
                 if sent is published
             ]
             try:
                 if jobs:
-                    self._yard.records.witness_many(jobs, published=published)
+                    self._yard.records.record_publications(jobs, published=published)
             except Exception as error:  # noqa: BLE001 - whatever it is, the app must not notice
                 self._drop(len(jobs), f"{type(error).__name__}: {error}")
 
