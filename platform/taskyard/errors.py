@@ -6,7 +6,9 @@ A message says what was expected, what came and what to do next; the facts are a
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Self
 
 __all__ = [
     "CodedError",
@@ -20,6 +22,7 @@ __all__ = [
     "InvalidSettings",
     "InvalidSwitch",
     "JobFailed",
+    "KillSwitchOn",
     "LeaseLost",
     "MissingSetting",
     "NotFound",
@@ -46,10 +49,31 @@ __all__ = [
 
 
 _CODE = re.compile(r"[A-Za-z0-9_.:-]{1,100}")
+# Of a million positions in a call's list a text names the first few groups.
+_GROUPS_NAMED = 10
 
 
 def _as_text(value: object) -> str:
     return value if isinstance(value, str) else ""
+
+
+def _moment(time: datetime) -> str:
+    return f"{time:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _requests_text(positions: Iterable[int]) -> str:
+    """Return positions, from 0, as text that counts from 1: `requests 1 to 50 and 53`."""
+    groups: list[list[int]] = []
+    for position in positions:
+        if groups and position == groups[-1][1] + 1:
+            groups[-1][1] = position
+        else:
+            groups.append([position, position])
+    texts = [str(a + 1) if a == b else f"{a + 1} to {b + 1}" for a, b in groups[:_GROUPS_NAMED]]
+    rest = sum(b - a + 1 for a, b in groups[_GROUPS_NAMED:])
+    texts += [f"{rest} more"] if rest else []
+    noun = "request" if sum(b - a + 1 for a, b in groups) == 1 else "requests"
+    return f"{noun} {' and '.join(filter(None, [', '.join(texts[:-1]), texts[-1]]))}"
 
 
 class TaskyardError(Exception):
@@ -178,6 +202,78 @@ class GateClosed(TaskyardError):
     exit_code = 5
 
 
+class KillSwitchOn(TaskyardError):
+    """A kill switch is on for the job's type, queue or domain, or for all: it is not enqueued.
+
+    `field` names the switch, for example `kill queue:plan`, `reason` is the operator's. `since` and
+    `until` are aware; None if they are unknown, or the switch has no end. `retry_after` is in whole
+    seconds, as HTTP's Retry-After: until the end, or `AGAIN_S` if there is none. `requests` are the
+    positions in the call's list, from 0, of all jobs that are refused; `job_ids` names the others,
+    which are enqueued, in their order. `others` are the further switches of these refusals.
+    """
+
+    exit_code = 5
+    AGAIN_S = 30
+
+    def __init__(
+        self,
+        field: str,
+        *,
+        reason: str,
+        since: datetime | None,
+        until: datetime | None,
+        retry_after: int,
+        requests: Sequence[int] = (0,),
+        job_ids: Sequence[str] = (),
+        others: Sequence[str] = (),
+    ) -> None:
+        self.field, self.reason, self.since, self.until = field, reason, since, until
+        self.retry_after = retry_after
+        self.requests, self.job_ids = tuple(requests), tuple(job_ids)
+        self.others = tuple(others)
+        super().__init__(f"{self._refused()}{self._switch()}. {self._next()}")
+
+    @classmethod
+    def of_call(cls, refused: Mapping[int, Self], job_ids: Sequence[str]) -> Self:
+        """Return one error for the refusals of a call, by position; it names the longest wait."""
+        longest = max(refused.values(), key=lambda error: error.retry_after)
+        fields = dict.fromkeys(error.field for error in refused.values())
+        return cls(
+            longest.field,
+            reason=longest.reason,
+            since=longest.since,
+            until=longest.until,
+            retry_after=longest.retry_after,
+            requests=sorted(refused),
+            job_ids=job_ids,
+            others=[field for field in fields if field != longest.field],
+        )
+
+    def _refused(self) -> str:
+        if self.requests == (0,) and not self.job_ids:
+            return "the job is not enqueued: "
+        are = "is" if len(self.requests) == 1 else "are"
+        text = f"{_requests_text(self.requests)} of the call {are} not enqueued"
+        count = len(self.job_ids)
+        rest = f", the {'other is' if count == 1 else f'other {count} are'}" if count else ""
+        return f"{text}{rest}: "
+
+    def _switch(self) -> str:
+        name = f"the {self.field.replace('kill ', 'kill switch on ', 1)}"
+        if self.since is None:
+            return f"what Redis has for {name} cannot be read, so it counts as on"
+        end = "without an end" if self.until is None else f"until {_moment(self.until)}"
+        others = f". On are also: {', '.join(self.others)}" if self.others else ""
+        return f"{name} is on since {_moment(self.since)}, {end}; reason: {self.reason}{others}"
+
+    def _next(self) -> str:
+        if self.since is None:
+            return "To find the cause, run: taskyard check"
+        them = "it" if len(self.requests) == 1 else "them"
+        again = f"Enqueue {them} again in {self.retry_after} s"
+        return again if self.until else f"{again}; it is refused until an operator lifts the switch"
+
+
 class NotPermitted(TaskyardError):
     """The caller has no verified identity or lacks the right for a verb."""
 
@@ -237,7 +333,8 @@ class NotReplicated(PublishFailed):
 
     `job_ids` names these jobs, `unkeyed` those of them without an idempotency key. `requests` are
     the positions in the call's list, from 0, of all jobs that are not known to be replicated: first
-    these jobs, in their order, then those that are `not_enqueued`. Earlier ones are confirmed.
+    these jobs, in their order, then those that are `not_enqueued`, because the call ended before
+    them or a kill switch refuses them. All others are confirmed.
     """
 
     def __init__(
@@ -248,11 +345,11 @@ class NotReplicated(PublishFailed):
         confirmed: int,
         wanted: int,
         within_s: float,
-        requests: range | None = None,
+        requests: Sequence[int] | None = None,
     ) -> None:
         self.job_ids, self.unkeyed = tuple(job_ids), tuple(unkeyed)
         self.confirmed, self.wanted, self.within_s = confirmed, wanted, within_s
-        self.requests = range(len(self.job_ids)) if requests is None else requests
+        self.requests = tuple(range(len(self.job_ids)) if requests is None else requests)
         self.not_enqueued = self.requests[len(self.job_ids) :]
         one = len(self.job_ids) == 1
         jobs = "1 job is" if one else f"{len(self.job_ids)} jobs are"
@@ -262,7 +359,7 @@ class NotReplicated(PublishFailed):
             f"a failover now could lose {'it' if one else 'them'}. {self._next()}{self._rest()}"
         )
 
-    def within(self, requests: range) -> NotReplicated:
+    def within(self, requests: Sequence[int]) -> NotReplicated:
         """Return this error for a longer call, in whose list `requests` are the jobs' positions."""
         return NotReplicated(
             self.job_ids,
@@ -300,15 +397,14 @@ class NotReplicated(PublishFailed):
     def _rest(self) -> str:
         """Return text about the other jobs in the call's list, counted from 1."""
         clauses = []
-        if self.requests.start > 0:
-            clauses.append(f"requests 1 to {self.requests.start} of the call are confirmed")
+        confirmed = sorted(set(range(max(self.requests) + 1)).difference(self.requests))
+        if confirmed:
+            verb = "is" if len(confirmed) == 1 else "are"
+            clauses.append(f"{_requests_text(confirmed)} of the call {verb} confirmed")
         if self.not_enqueued:
-            first, last = self.not_enqueued[0] + 1, self.requests.stop
-            clauses.append(
-                f"request {last} is not enqueued, enqueue it"
-                if first == last
-                else f"requests {first} to {last} are not enqueued, enqueue them"
-            )
+            verb, them = ("is", "it") if len(self.not_enqueued) == 1 else ("are", "them")
+            text = _requests_text(self.not_enqueued)
+            clauses.append(f"{text} {verb} not enqueued, enqueue {them}")
         return f". The {'; the '.join(clauses)}" if clauses else ""
 
 

@@ -22,9 +22,10 @@ from hypothesis import strategies as st
 
 from servers import Servers
 from support.yard import fresh_settings
-from taskyard.errors import Refused
+from taskyard.errors import KillSwitchOn, Refused
 from taskyard.jobs.attempt_outcomes import Decision
 from taskyard.records import Records, Run, UnadmittedJob, VerbApplied, VerbTarget
+from taskyard.switches import Mode, SwitchState
 from taskyard.testing.clock import YardClock
 from taskyard.testing.records import MemoryRecords
 from taskyard.wire.stamp_header import Stamp
@@ -49,6 +50,12 @@ HOLDER = st.sampled_from(["h1", "h2", "h3"])
 CALLS = st.one_of(
     st.tuples(st.just("witness"), st.booleans()),
     st.tuples(st.just("admit"), st.sampled_from([0, 90_000]), st.sampled_from(["", "c1", "c2"])),
+    st.tuples(
+        st.just("admit_under"),
+        st.sampled_from(["kill all", "kill queue:exec", "kill type:u", "pause queue:exec"]),
+        st.sampled_from(Mode),
+        st.sampled_from(["", "c1"]),
+    ),
     st.tuples(st.just("begin"), INDEX, HOLDER, st.sampled_from(["p1", "p2"])),
     st.tuples(st.just("begin"), INDEX, HOLDER, st.just("p1")),
     st.tuples(st.just("finish"), INDEX, st.sampled_from(Decision)),
@@ -100,6 +107,17 @@ class Side:
         )  # fmt: skip
         self.stamps.append(Stamp(answer.epoch, answer.generation, answer.seq))
         return answer
+
+    def _admit_under(self, field: str, mode: Mode, call: str) -> Any:
+        """Admit while a switch is on; it is off again before the next call."""
+        switches = self.records.keys.switches
+        self.records.client.hset(switches, field, SwitchState(mode, 1, 1).encode())
+        try:
+            return self._admit(0, call)
+        except KillSwitchOn as refused:
+            return refused.field, refused.retry_after
+        finally:
+            self.records.client.delete(switches)
 
     def _witness(self, published: bool) -> int:
         job = UnadmittedJob(self.job_id, "t", "exec")

@@ -6,10 +6,12 @@ import uuid
 
 import pytest
 
+from support.kill_switches import REASON, turn_on
 from support.shell import Shell
 from taskyard.records import Records
 from taskyard.settings import load
 from taskyard.store import connect
+from taskyard.switches import SwitchField
 
 NOWHERE = "redis://:hunter2@127.0.0.1:1/0"
 NO_DATABASE = "postgresql://someone:hunter2@127.0.0.1:1/nothing"
@@ -112,6 +114,23 @@ def test_a_payload_that_does_not_fit_names_field_and_value(shell: Shell) -> None
     assert "the payload does not fit job type 'batch_locator_generation':\n  html: " in ran.err
     assert "got: '7'" in ran.err
     assert ran.err.endswith("See: taskyard jobs enqueue --help\n")
+
+
+def test_a_kill_switch_is_told_with_its_reason_and_when_to_try_again(shell: Shell) -> None:
+    settings = load(shell.variables, shell.folder).settings
+    field = SwitchField.kill("type:batch_locator_generation")
+    with connect(settings.need_redis_url()) as client:
+        turn_on(client, settings.namespace, field)
+    ran = shell.run("jobs", "enqueue", "batch_locator_generation", BUTTON)
+
+    assert ran.code == 5
+    assert ran.out == ""
+    assert ran.err.startswith(
+        "error: the job is not enqueued: the kill switch on type:batch_locator_generation is on "
+    )
+    assert f"reason: {REASON}. Enqueue it again in 30 s" in ran.err
+    ran = shell.run("jobs", "enqueue", "batch_locator_generation", BUTTON, "--json")
+    assert (ran.code, ran.document["error"]["kind"]) == (5, "KillSwitchOn")
 
 
 @pytest.mark.parametrize(

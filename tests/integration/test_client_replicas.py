@@ -15,13 +15,15 @@ import pytest
 from redis import Redis
 
 from servers import LOOPBACK, RedisServer
+from support.kill_switches import turn_on
 from support.waiting import SOON_S, eventually, soon
 from support.yard import catalogue, fresh_settings
 from taskyard.client import EnqueueRequest, JobHandle, Taskyard
-from taskyard.errors import InvalidSettings, NotReplicated, PublishFailed
+from taskyard.errors import InvalidSettings, KillSwitchOn, NotReplicated, PublishFailed
 from taskyard.jobs.states import State
 from taskyard.records import Records, bulk_admission
 from taskyard.store import Script, call_replicated
+from taskyard.switches import SwitchField
 
 PATIENCE_S = 1.0
 
@@ -167,7 +169,7 @@ def test_a_call_of_several_scripts_names_every_request_that_no_replica_is_known_
     with pytest.raises(NotReplicated) as caught:
         pair.yard.enqueue_many(requests)
     error = caught.value
-    assert (error.requests, error.not_enqueued) == (range(50, 120), range(100, 120))
+    assert (error.requests, error.not_enqueued) == (tuple(range(50, 120)), tuple(range(100, 120)))
     assert len(error.job_ids) == 50
     assert str(error).endswith(
         ". The requests 1 to 50 of the call are confirmed; the requests 101 to 120 are not "
@@ -177,6 +179,56 @@ def test_a_call_of_several_scripts_names_every_request_that_no_replica_is_known_
     again = pair.yard.enqueue_many(requests)
     assert [job.created for job in again] == [False] * 100 + [True] * 20
     assert [job.job_id for job in again[50:100]] == list(error.job_ids)
+
+
+def test_what_a_kill_switch_refuses_waits_for_no_replica(silent: Pair) -> None:
+    with Redis.from_url(silent.primary.url) as client:
+        turn_on(client, silent.yard.settings.namespace, SwitchField.kill("all"))
+    started = monotonic()
+    with pytest.raises(KillSwitchOn):
+        silent.yard.enqueue("exec_act", {"do": "return"})
+    with pytest.raises(KillSwitchOn):
+        silent.yard.enqueue_many([EnqueueRequest(job_type="exec_act", payload={"do": "return"})])
+    assert monotonic() - started < PATIENCE_S
+
+
+def test_a_call_of_which_a_switch_refuses_some_names_them_with_what_no_replica_has(
+    silent: Pair,
+) -> None:
+    with Redis.from_url(silent.primary.url) as client:
+        turn_on(client, silent.yard.settings.namespace, SwitchField.kill("queue:plan"))
+    requests = [
+        EnqueueRequest(
+            job_type="exec_act",
+            payload={"do": "return"},
+            queue="plan" if number % 10 == 1 else "exec",
+            idempotency_key=f"some {number}",
+        )
+        for number in range(60)
+    ]
+    with pytest.raises(NotReplicated) as caught:
+        silent.yard.enqueue_many(requests)
+    error = caught.value
+    refused = (1, 11, 21, 31, 41)
+    assert error.not_enqueued == (*refused, *range(50, 60))
+    assert error.requests[:45] == tuple(at for at in range(50) if at not in refused)
+    assert len(error.job_ids) == 45
+    assert str(error).endswith(
+        ". The requests 2, 12, 22, 32, 42 and 51 to 60 are not enqueued, enqueue them"
+    )
+
+
+def test_calls_that_share_a_script_hear_of_the_replica_or_of_the_switch(silent: Pair) -> None:
+    with Redis.from_url(silent.primary.url) as client:
+        turn_on(client, silent.yard.settings.namespace, SwitchField.kill("queue:plan"))
+
+    async def scenario() -> list[Any]:
+        queues = ["exec", "plan"] * 10
+        calls = [silent.yard.aenqueue("exec_act", {"do": "return"}, queue=name) for name in queues]
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    errors = asyncio.run(scenario())
+    assert [type(error) for error in errors] == [NotReplicated, KillSwitchOn] * 10
 
 
 def test_calls_that_share_a_script_are_on_the_replica_when_they_return(pair: Pair) -> None:

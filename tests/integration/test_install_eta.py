@@ -10,12 +10,14 @@ from celery import Celery
 from kombu import Queue
 
 from servers import Servers
+from support.kill_switches import turn_on
 from support.legacy_fixtures import BROKERS
 from taskyard.install import install
 from taskyard.install.defer_eta import put_off
 from taskyard.install.installed_context import InstalledContext
 from taskyard.jobs.states import State
 from taskyard.settings import Settings
+from taskyard.switches import Mode, SwitchField
 
 LATER_S = 3600
 
@@ -54,6 +56,15 @@ def test_a_new_life_leaves_the_result_that_the_app_itself_keeps(yard: InstalledC
     put_off_one(yard, job_id)
     assert yard.records.read(job_id).state is State.ACCEPTED
     assert yard.records.client.getdel(key) == b"the app's"
+
+
+def test_a_kill_switch_refuses_no_message_that_the_app_has_published(
+    yard: InstalledContext,
+) -> None:
+    turn_on(yard.records.client, yard.settings.namespace, SwitchField.kill("all"), mode=Mode.HOLD)
+    job_id = f"{yard.settings.namespace}-pay"
+    put_off_one(yard, job_id)
+    assert yard.records.read(job_id).state is State.ACCEPTED
 
 
 def test_a_workers_main_loop_waits_for_no_replica(yard: InstalledContext) -> None:

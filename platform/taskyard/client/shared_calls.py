@@ -18,7 +18,7 @@ from typing import Final
 from taskyard.client.admit_and_publish import Sender
 from taskyard.client.rendered_request import Outcome, Rendered
 from taskyard.client.resolve_futures import Answer, resolve
-from taskyard.errors import NotReplicated, PublishFailed
+from taskyard.errors import KillSwitchOn, NotReplicated, PublishFailed
 from taskyard.records import Admitted
 
 __all__ = ["SharedCalls"]
@@ -135,9 +135,10 @@ class SharedCalls:
         with closing(self._sender.carry(self._next)) as answers:
             for group in answers:
                 resolve(self._under_way.popleft().hears(outcome) for outcome in group)
-                if isinstance(group[0], PublishFailed):
+                sent = (outcome for outcome in group if not isinstance(outcome, KillSwitchOn))
+                if isinstance(first := next(sent, None), PublishFailed):
                     # Each further script may take as long as this one did.
-                    self._fail_late(group[0])
+                    self._fail_late(first)
 
     def _next(self) -> Rendered | None:
         while self._waiting:

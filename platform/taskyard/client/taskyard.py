@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from datetime import datetime
 from functools import partial
@@ -17,6 +17,7 @@ from taskyard.broker import Publisher, make_app, make_publisher
 from taskyard.broker.connection import same_redis
 from taskyard.client.admit_and_publish import Sender
 from taskyard.client.awaited_results import AwaitedResults
+from taskyard.client.batch import Batch
 from taskyard.client.check_request import (
     CheckedRequest,
     EnqueueOptions,
@@ -26,7 +27,6 @@ from taskyard.client.check_request import (
 )
 from taskyard.client.job_handle import JobHandle
 from taskyard.client.render_message import Renderer
-from taskyard.client.rendered_request import Outcome
 from taskyard.client.result_listener import Listener
 from taskyard.client.shared_calls import SharedCalls
 from taskyard.errors import InvalidSettings, NotReplicated, PublishFailed
@@ -56,47 +56,6 @@ def _renew_all() -> None:
 
 
 os.register_at_fork(after_in_child=_renew_all)
-
-
-class Batch:
-    """The requests of one call, with the handles of those that have their answer."""
-
-    def __init__(
-        self,
-        requests: Sequence[CheckedRequest],
-        handle: Callable[[CheckedRequest, Admitted], JobHandle],
-    ) -> None:
-        self.handles: list[JobHandle] = []
-        self._requests, self._handle = requests, handle
-        self._sent = 0
-
-    def requests_to_send(self) -> Iterator[CheckedRequest]:
-        """Yield the requests in their order; a request that was yielded counts as sent."""
-        for request in self._requests:
-            self._sent += 1
-            yield request
-
-    def add_outcomes(self, outcomes: Iterable[Outcome]) -> None:
-        """Create handles from the outcomes of the oldest requests without a handle.
-
-        Raises the first error among them; the requests before it keep their handles.
-        """
-        for outcome in outcomes:
-            if isinstance(outcome, Exception):
-                raise outcome
-            self.handles.append(self._handle(self._requests[len(self.handles)], outcome))
-
-    def unreplicated(self, error: NotReplicated) -> NotReplicated:
-        """Return an error that names all jobs of the call; `error` names those of one script."""
-        return error.within(range(len(self.handles), len(self._requests)))
-
-    def broken(self, error: Exception) -> PublishFailed:
-        """Return the error that says how many jobs are enqueued, when `error` ended the call."""
-        known, unknown = len(self.handles), self._sent - len(self.handles)
-        return PublishFailed(
-            f"{known} of {len(self._requests)} jobs are enqueued; it is unknown whether the next "
-            f"{unknown} are ({error}). Repeat those that have an idempotency key"
-        )
 
 
 class Taskyard:
@@ -180,8 +139,9 @@ class Taskyard:
         `policy` overrides fields of the type's retry policy.
 
         Raises `UnknownJobType`, `UnknownQueue`, `UnknownPriority`, `InvalidPayload`,
-        `PayloadTooLarge`, `ServerUnreachable`, `PublishFailed`; `NotReplicated` where
-        `replicas` must confirm and too few do.
+        `PayloadTooLarge`, `ServerUnreachable`, `PublishFailed`; `KillSwitchOn` for a new job
+        while an operator's kill switch is on; `NotReplicated` where `replicas` must confirm
+        and too few do.
         """
         request = EnqueueRequest(
             job_type=job_type,
@@ -230,7 +190,9 @@ class Taskyard:
         are built while the server works on the last one. Raises as `enqueue` does. If Redis
         fails in between, `PublishFailed` says how many jobs are known to be enqueued;
         requests with an idempotency key are safe to repeat. `NotReplicated` names the jobs
-        at which the call stopped, and the later requests that are not enqueued.
+        at which the call stopped, and the requests that are not enqueued. A kill switch
+        refuses only its own requests: the others are enqueued, then `KillSwitchOn` names
+        the positions of those that are not, and the ids of those that are.
         """
         checked = [check(request, self.settings, self.catalogue) for request in requests]
         batch = Batch(checked, self._handle)
@@ -245,7 +207,7 @@ class Taskyard:
             raise batch.unreplicated(error) from error
         except (RedisError, PublishFailed) as error:
             raise batch.broken(error) from error
-        return batch.handles
+        return batch.finish()
 
     def job(self, job_id: str) -> JobHandle:
         """Return the handle of a job that was enqueued elsewhere."""

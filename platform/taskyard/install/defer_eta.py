@@ -49,6 +49,8 @@ def _first_stamp(yard: InstalledContext, message: Any, job_id: str) -> Stamp:
         queue=yard.source(message),
         priority=0,
         unique_for_s=0,
+        # The app has published it: a kill switch holds it where it begins.
+        refusable=False,
     )
     yard.records.confirm(job_id, admitted.epoch)
     return Stamp(admitted.epoch)

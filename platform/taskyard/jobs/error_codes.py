@@ -38,6 +38,7 @@ _CODES: Final[dict[str, str]] = {
     "SystemExit": "system_exit",
     "MemoryError": "out_of_memory",
     "OSError": "os_error",
+    "KillSwitchOn": "kill_switch",
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from time import monotonic
 from typing import Any, Final
 
@@ -12,13 +13,14 @@ import redis
 from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 
 from taskyard.clock import us_of
-from taskyard.errors import NotReplicated
+from taskyard.errors import KillSwitchOn, NotReplicated
 from taskyard.records.job_keys import Keys
 from taskyard.records.parse_replies import parse_admitted
 from taskyard.records.script_replies import OWN_ID, Admission, Admitted, Publication, UnadmittedJob
 from taskyard.settings import Settings
 from taskyard.store import TRIES, Argument, Script, WrongKeyType, call_replicated, named
 from taskyard.store.pipelined_scripts import PipelinedCalls
+from taskyard.switches import Kind, fields_of
 from taskyard.wire.redacted_logs import logger
 
 __all__ = ["SCRIPTS_AHEAD", "Admissions", "Upcoming", "record_publications"]
@@ -36,7 +38,8 @@ _GROUP_BYTES: Final = 1_048_576
 _TURN_BYTES: Final = 4_194_304
 _NOWHERE: Final = Publication("", "", "", "", "", 0)
 Upcoming = Callable[[], Admission | None]
-_Answer = list[Admitted] | ResponseError | NotReplicated
+_Admitted = Admitted | KillSwitchOn
+_Answer = list[_Admitted] | ResponseError
 _TYPES: Final = ("hash", "stream", "hash", "string")
 
 
@@ -93,7 +96,7 @@ class Admissions:
         self._client, self._settings, self._keys, self._script = client, settings, keys, script
         self._domain_of = domain_of
 
-    def many(self, jobs: Sequence[Admission]) -> list[Admitted]:
+    def many(self, jobs: Sequence[Admission]) -> list[_Admitted]:
         """Admit any number of jobs; return the answers in the jobs' order."""
         if len(jobs) > _GROUP:
             return [answer for answers in self.ahead(jobs) for answer in answers]
@@ -104,8 +107,10 @@ class Admissions:
         with self._naming(jobs):
             return [parse_admitted(raw) for raw in self._script(self._client, *self._call(jobs))]
 
-    def ahead(self, jobs: Iterable[Admission]) -> Generator[list[Admitted]]:
+    def ahead(self, jobs: Iterable[Admission]) -> Generator[list[_Admitted]]:
         """Admit jobs in groups of 50, one script each, and yield the answers in the jobs' order.
+
+        The answer to a job that a kill switch refuses is its error.
 
         Redis works on some groups while the next jobs are taken from `jobs`. Close the iterator if
         you stop early.
@@ -125,7 +130,7 @@ class Admissions:
                     return
                 yield self._admitted(calls, groups.popleft())
 
-    def _admitted(self, calls: PipelinedCalls, jobs: Sequence[Admission]) -> list[Admitted]:
+    def _admitted(self, calls: PipelinedCalls, jobs: Sequence[Admission]) -> list[_Admitted]:
         with self._naming(jobs):
             return [parse_admitted(raw) for raw in calls.receive()]
 
@@ -140,7 +145,7 @@ class Admissions:
         """
         if self._settings.replicas:
             while group := _group(upcoming):
-                yield self._own_answers(group, self._replicas_answer(group))
+                yield self._replicas_answers(group)
             return
         with PipelinedCalls(self._client, self._script) as calls:
             while groups := _turn(upcoming, scripts):
@@ -158,14 +163,12 @@ class Admissions:
     def _own_answers(
         self, group: Sequence[Admission], answer: _Answer
     ) -> Sequence[Admitted | Exception]:
-        if isinstance(answer, NotReplicated):
-            return [answer.of(job.job_id) for job in group]
         return self._apart(group, answer) if isinstance(answer, ResponseError) else answer
 
     def _apart(
         self, group: Sequence[Admission], error: ResponseError
-    ) -> list[Admitted | Exception]:
-        """Yield the answers to jobs of which one made their common script fail with `error`.
+    ) -> Sequence[Admitted | Exception]:
+        """Return the answers to jobs of which one made their common script fail with `error`.
 
         Each job is admitted by a script of its own. A job that the failed script admitted gets the
         same answer again.
@@ -173,27 +176,44 @@ class Admissions:
         if len(group) == 1:
             return [named(self._client, error, self._types(group))]
         if self._settings.replicas:
-            answers = [self._replicas_answer([job]) for job in group]
-        else:
-            with PipelinedCalls(self._client, self._script) as calls:
-                calls.send_all(self._call([job]) for job in group)
-                answers = [_received(calls) for _ in group]
+            return [own for job in group for own in self._replicas_answers([job])]
+        with PipelinedCalls(self._client, self._script) as calls:
+            calls.send_all(self._call([job]) for job in group)
+            answers = [_received(calls) for _ in group]
         return [
             own
             for job, answer in zip(group, answers, strict=True)
             for own in self._own_answers([job], answer)
         ]
 
-    def _replicas_answer(self, jobs: Sequence[Admission]) -> _Answer:
+    def _replicas_answers(self, jobs: Sequence[Admission]) -> Sequence[Admitted | Exception]:
         try:
-            return self._replicated(jobs)
-        except (NotReplicated, ResponseError) as error:
+            answers, unconfirmed = self._await_replicas(jobs)
+        except ResponseError as error:
             if isinstance(error, ReadOnlyError):
                 raise
-            return error
+            return self._apart(jobs, error)
+        if unconfirmed is None:
+            return answers
+        return [
+            unconfirmed.of(job.job_id) if isinstance(answer, Admitted) else answer
+            for job, answer in zip(jobs, answers, strict=True)
+        ]
 
-    def _replicated(self, jobs: Sequence[Admission]) -> list[Admitted]:
-        """Admit jobs and wait for replicas, up to a publication's time; raises `NotReplicated`."""
+    def _replicated(self, jobs: Sequence[Admission]) -> list[_Admitted]:
+        """Admit jobs and wait for replicas; raises `NotReplicated` if too few confirm them."""
+        answers, unconfirmed = self._await_replicas(jobs)
+        if unconfirmed is not None:
+            raise unconfirmed
+        return answers
+
+    def _await_replicas(
+        self, jobs: Sequence[Admission]
+    ) -> tuple[list[_Admitted], NotReplicated | None]:
+        """Admit jobs and wait for replicas, up to a publication's time.
+
+        Returns the answers, and an error about the jobs that have a record if too few confirm it.
+        """
         wanted, timeout_s = self._settings.replicas, self._settings.publish_timeout_s
         until = monotonic() + timeout_s
         while True:
@@ -207,15 +227,19 @@ class Admissions:
                     # The answer must come before the socket's timeout.
                     within_s=timeout_s / TRIES / 2,
                 )
-            if confirmed >= wanted:
-                return [parse_admitted(raw) for raw in replies]
+            answers = [parse_admitted(raw) for raw in replies]
+            written = [at for at, answer in enumerate(answers) if isinstance(answer, Admitted)]
+            if confirmed >= wanted or not written:
+                return answers, None
             if monotonic() >= until:
-                raise NotReplicated(
-                    [job.job_id for job in jobs],
-                    unkeyed=[job.job_id for job in jobs if job.call == OWN_ID],
+                refused = [at for at in range(len(jobs)) if at not in written]
+                return answers, NotReplicated(
+                    [jobs[at].job_id for at in written],
+                    unkeyed=[jobs[at].job_id for at in written if jobs[at].call == OWN_ID],
                     confirmed=confirmed,
                     wanted=wanted,
                     within_s=timeout_s,
+                    requests=[*written, *refused],
                 )
 
     @contextmanager
@@ -228,6 +252,7 @@ class Admissions:
 
     def _types(self, jobs: Sequence[Admission]) -> dict[str, str]:
         types = {self._keys.lifecycle: "stream", self._keys.gaps: "hash"}
+        types[self._keys.switches] = "hash"
         for job in jobs:
             record, out = self._keys.record(job.job_id), job.publication or _NOWHERE
             types |= {record: "hash", f"{record}:deliveries": "string", out.list_key: "list"}
@@ -239,7 +264,7 @@ class Admissions:
         first = jobs[0].publication or _NOWHERE
         keys = self._keys.script_keys(jobs[0].job_id)
         # Redis refuses an empty key to a user whose keys are restricted; this key is not used.
-        keys += [first.delayed_key or keys[0], first.messages_key or keys[0]]
+        keys += [first.delayed_key or keys[0], first.messages_key or keys[0], self._keys.switches]
         arguments: list[Argument] = []
         replies: list[Argument] = []
         for at, job in enumerate(jobs):
@@ -248,10 +273,21 @@ class Admissions:
             out = job.publication or _NOWHERE
             arguments += [job.job_id, job.job_type, job.queue, job.priority]
             arguments += [us_of(job.unique_for_s), out.list_key, out.head, out.tail]
-            arguments += [us_of(out.delay_s), job.call, self._domain_of(job.job_type)]
+            domain = self._domain_of(job.job_type)
+            arguments += [us_of(out.delay_s), job.call, domain]
+            arguments.append(
+                _kill_switches(job.queue, job.job_type, domain) if job.refusable else ""
+            )
             if job.reply is not None:
                 replies += [at, job.reply.queue, job.reply.correlation_id]
         return keys, arguments + replies
+
+
+@lru_cache(maxsize=1_024)
+def _kill_switches(queue: str, job_type: str, domain: str) -> str:
+    """Return the kill switches that refuse a new job, one a line."""
+    fields = fields_of(queue, job_type, domain)
+    return "\n".join(str(field) for field in fields if field.kind is Kind.KILL)
 
 
 def _turn(upcoming: Upcoming, scripts: int) -> list[list[Admission]]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from taskyard.switches import switches_key
+
 __all__ = ["Keys"]
 
 
@@ -30,6 +32,11 @@ class Keys:
     def gaps(self) -> str:
         """The key with the number of events that were left out of the stream, by event."""
         return f"{self.namespace}:lifecycle:gaps"
+
+    @property
+    def switches(self) -> str:
+        """The hash of pauses and kill switches."""
+        return switches_key(self.namespace)
 
     @property
     def announced(self) -> str:

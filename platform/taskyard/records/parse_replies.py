@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Final
 
+from taskyard.clock import from_us, seconds_of
+from taskyard.errors import KillSwitchOn
 from taskyard.jobs.attempt_outcomes import Decision
 from taskyard.jobs.states import State
 from taskyard.records.script_replies import (
@@ -20,15 +23,21 @@ from taskyard.records.script_replies import (
     Stale,
     UnknownHistory,
 )
+from taskyard.switches import SwitchState
+from taskyard.wire.control_characters import escaped
 
 __all__ = ["parse_admitted", "parse_begin", "parse_decided", "parse_forward"]
 
 
+# As long as an operator's reason may be.
+_REASON: Final = 2_000
 _STATES: Final = {state.value.encode(): state for state in State}
 
 
-def parse_admitted(raw: Sequence[bytes]) -> Admitted:
-    """Parse the reply of `admit`."""
+def parse_admitted(raw: Sequence[bytes]) -> Admitted | KillSwitchOn:
+    """Parse the reply of `admit` to one job; a refusal is an error of its own, to be raised."""
+    if raw[0] == b"refused":
+        return _refusal(raw[1].decode(), raw[2], int(raw[3]))
     return Admitted(
         created=raw[0] == b"1",
         state=_STATES[raw[1]],
@@ -36,6 +45,23 @@ def parse_admitted(raw: Sequence[bytes]) -> Admitted:
         generation=int(raw[3]),
         seq=int(raw[4]),
         published=raw[5] == b"1",
+    )
+
+
+def _refusal(field: str, value: bytes, now_us: int) -> KillSwitchOn:
+    try:
+        state = SwitchState.parse(value)
+    except ValueError:
+        again_s = KillSwitchOn.AGAIN_S
+        return KillSwitchOn(field, reason="", since=None, until=None, retry_after=again_s)
+    left_s = math.ceil(seconds_of(state.until_us - now_us))
+    return KillSwitchOn(
+        field,
+        # Who can write in Redis may write any text; this one goes to logs and answers.
+        reason=escaped(" ".join(state.reason.split()))[:_REASON],
+        since=from_us(state.since_us),
+        until=from_us(state.until_us) if state.until_us else None,
+        retry_after=max(left_s, 1) if state.until_us else KillSwitchOn.AGAIN_S,
     )
 
 

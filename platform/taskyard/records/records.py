@@ -10,7 +10,7 @@ import redis
 from redis.exceptions import RedisError, ResponseError
 
 from taskyard.clock import redis_time_us, us_of
-from taskyard.errors import Refused
+from taskyard.errors import KillSwitchOn, Refused
 from taskyard.jobs.attempt_outcomes import Decision
 from taskyard.jobs.states import Event, State
 from taskyard.records.attempt_stops import AttemptStops
@@ -91,23 +91,33 @@ class Records:
         publication: Publication | None = None,
         call: str = "",
         reply: ReplyTo | None = None,
+        refusable: bool = True,
     ) -> Admitted:
         """Return the record of a new job, or the record that its id already has.
 
         With a `publication`, the same script also publishes the message of a job that it creates;
         this needs records and broker in one Redis. The record keeps `reply` for the end by an
-        operator.
+        operator. Raises `KillSwitchOn` for a new job that is `refusable`.
         """
-        job = Admission(job_id, job_type, queue, priority, unique_for_s, publication, call, reply)
-        return self.admit_many([job])[0]
+        job = Admission(
+            job_id, job_type, queue, priority, unique_for_s, publication, call, reply, refusable
+        )
+        answer = self.admit_many([job])[0]
+        if isinstance(answer, KillSwitchOn):
+            raise answer
+        return answer
 
-    def admit_many(self, jobs: Sequence[Admission]) -> list[Admitted]:
-        """Admit many jobs as `admit` does; return the answers in the jobs' order."""
+    def admit_many(self, jobs: Sequence[Admission]) -> list[Admitted | KillSwitchOn]:
+        """Admit many jobs as `admit` does; return the answers in the jobs' order.
+
+        The answer to a job that a kill switch refuses is its error.
+        """
         return self._admissions.many(jobs)
 
-    def admit_ahead(self, jobs: Iterable[Admission]) -> Generator[list[Admitted]]:
-        """Admit any number of jobs as `admit` does, 50 in each script; yield the answers in order.
+    def admit_ahead(self, jobs: Iterable[Admission]) -> Generator[list[Admitted | KillSwitchOn]]:
+        """Admit any number of jobs as `admit_many` does, and yield the answers in order.
 
+        Each script has 50 jobs.
         Redis works on some jobs while the next are taken from `jobs`. Close the iterator if you
         stop early.
         """

@@ -103,6 +103,7 @@ class Admission:
     `call` names one call of the caller. A repeat with the same name gets `created` again, whatever
     has happened to the job since. Without a name, every repeat counts as another call; use `OWN_ID`
     if the id itself was made for the call. The record keeps `reply` for the end by an operator.
+    `refusable` is False for a job that was published already: no kill switch refuses its record.
     """
 
     job_id: str
@@ -113,6 +114,7 @@ class Admission:
     publication: Publication | None
     call: str = ""
     reply: ReplyTo | None = None
+    refusable: bool = True
 
 
 @dataclass(frozen=True, slots=True)

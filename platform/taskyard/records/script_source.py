@@ -12,12 +12,14 @@ from taskyard.jobs.states import TERMINAL, TRANSITIONS
 from taskyard.records.job_record import HISTORY_LINES
 from taskyard.settings import Settings
 from taskyard.store import read_lua
+from taskyard.switches import IN_FORCE_LUA
 
 __all__ = ["VERBS", "script_source", "thin_at"]
 
 VERBS: Final = ("cancel", "abort", "force_complete", "reroute")
 """The scripts of operators' verbs, which share their first steps."""
 
+_ASK_SWITCHES: Final = frozenset({"admit"})
 _PACKAGE: Final = "taskyard.records"
 # An operator's ending is kept as long until a worker has seen the job's message.
 _KEEP_S: Final = 30 * 24 * 3600
@@ -33,7 +35,8 @@ def thin_at(stream_budget: int) -> int:
 def script_source(name: str, settings: Settings) -> str:
     """Return the Lua source of the script `name`."""
     parts = ("prelude", "verb_steps", name) if name in VERBS else ("prelude", name)
-    return _tables(settings) + "".join(read_lua(_PACKAGE, part) for part in parts)
+    switches = IN_FORCE_LUA if name in _ASK_SWITCHES else ""
+    return _tables(settings) + switches + "".join(read_lua(_PACKAGE, part) for part in parts)
 
 
 def _tables(settings: Settings) -> str:

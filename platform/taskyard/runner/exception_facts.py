@@ -12,7 +12,7 @@ from pathlib import PurePath
 from types import TracebackType
 from typing import Final
 
-from taskyard.errors import CodedError
+from taskyard.errors import CodedError, KillSwitchOn
 from taskyard.jobs.attempt_outcomes import Failure
 from taskyard.jobs.error_codes import code_of
 from taskyard.wire.lossless_json import clean_text, pack
@@ -44,9 +44,15 @@ def describe_failure(job_type: str, error: BaseException) -> Failure:
         message=redact_text(clean_text(_message(error)))[:MESSAGE_LIMIT],
         traceback=redact_text(clean_text(text))[-TRACEBACK_LIMIT:],
         fingerprint=fingerprint_of(job_type, error, _frames(error.__traceback__)),
-        retry_after_s=None if coded is None else coded.retry_after_s,
+        retry_after_s=_retry_after_s(error),
         details=None if coded is None else {str(k): pack(v) for k, v in coded.details.items()},
     )
+
+
+def _retry_after_s(error: BaseException) -> float | None:
+    if isinstance(error, KillSwitchOn):
+        return error.retry_after
+    return error.retry_after_s if isinstance(error, CodedError) else None
 
 
 def failure_here(job_type: str, error: BaseException) -> Failure:

@@ -12,7 +12,7 @@ from taskyard.clock import redis_time_us, us_of
 from taskyard.errors import InvalidSwitch
 from taskyard.store import Script, read_lua
 from taskyard.switches.switch_field import SwitchField
-from taskyard.switches.switch_state import SwitchState
+from taskyard.switches.switch_state import Mode, SwitchState
 
 __all__ = [
     "FARTHEST_AHEAD_US",
@@ -26,6 +26,7 @@ __all__ = [
 FARTHEST_AHEAD_US: Final = us_of(24 * 3600)
 """A version further ahead of the server's clock was written by no program of Taskyard."""
 _PACKAGE: Final = "taskyard.switches"
+_UNREADABLE: Final = SwitchState(Mode.HOLD, version=0, since_us=0)
 IN_FORCE_LUA: Final = read_lua(_PACKAGE, "in_force")
 """The Lua function `switch_in_force(value, now)`, for scripts of other packages."""
 
@@ -39,7 +40,7 @@ def switches_key(namespace: str) -> str:
 class SwitchesRead:
     """All switches at one moment of the server's clock; `now_us` in microseconds.
 
-    `unreadable` are fields in which no program of Taskyard can have written: they have no effect.
+    `unreadable` are the texts of fields that this version cannot read: their name or their value.
     """
 
     now_us: int
@@ -52,8 +53,12 @@ class SwitchesRead:
         return {field: state for field, state in self.states.items() if state.version <= latest_us}
 
     def in_force(self) -> dict[SwitchField, SwitchState]:
-        """Return the switches that are on."""
-        on = self.states.items()
+        """Return the switches that are on.
+
+        One whose value cannot be read counts as a hold with the version 0, as in the scripts.
+        """
+        states = {field: _UNREADABLE for field in map(_known, self.unreadable) if field}
+        on = {**states, **self.states}.items()
         return {field: state for field, state in on if state.in_force(self.now_us)}
 
 
@@ -63,6 +68,13 @@ class Form:
 
     nonce: str
     kept_ms: int
+
+
+def _known(text: str) -> SwitchField | None:
+    try:
+        return SwitchField.parse(text)
+    except InvalidSwitch:
+        return None
 
 
 class RedisSwitches:

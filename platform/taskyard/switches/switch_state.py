@@ -76,7 +76,10 @@ class SwitchState:
         if found is None:
             raise ValueError(f"expected the state of a switch, got {text[:100]!r}")
         mode, until_us, since_us, version, by = found.groups()
-        named: dict[str, Any] = json.loads(by)
+        try:
+            named: dict[str, Any] = json.loads(by)
+        except RecursionError:
+            raise ValueError("the state of a switch is nested too deep") from None
         return cls(
             Mode(mode),
             version=int(version),

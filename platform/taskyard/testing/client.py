@@ -8,13 +8,14 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Unpack, cast
 
 from taskyard.client import EnqueueRequest, JobHandle, Taskyard
+from taskyard.client.batch import Batch
 from taskyard.client.check_request import CheckedRequest, EnqueueOptions, Seconds, check
 from taskyard.client.render_message import first_message, reply_address
 from taskyard.clock import us_of
-from taskyard.errors import ResultTimeout
+from taskyard.errors import KillSwitchOn, ResultTimeout
 from taskyard.jobs import Catalogue
 from taskyard.jobs.states import LIVE, State
-from taskyard.records import Record
+from taskyard.records import Admission, Admitted, Record
 from taskyard.settings import Settings
 from taskyard.testing.broker import MemoryBroker
 from taskyard.testing.clock import YardClock
@@ -129,7 +130,11 @@ class MemoryClient(Taskyard):
             reply_to=reply_to,
             policy=policy,
         )
-        return self._accept(check(request, self.settings, self.catalogue))
+        checked = check(request, self.settings, self.catalogue)
+        outcome = self._admit(checked)
+        if isinstance(outcome, KillSwitchOn):
+            raise outcome
+        return self._accept(checked, outcome)
 
     async def aenqueue(
         self, job_type: str, payload: Any, **options: Unpack[EnqueueOptions]
@@ -138,9 +143,16 @@ class MemoryClient(Taskyard):
         return self.enqueue(job_type, payload, **options)
 
     def enqueue_many(self, requests: Iterable[EnqueueRequest]) -> list[JobHandle]:
-        """Enqueue many jobs; every request is checked before the first is accepted."""
-        checked = [check(request, self.settings, self.catalogue) for request in requests]
-        return [self._accept(request) for request in checked]
+        """Enqueue many jobs; every request is checked before the first is accepted.
+
+        A kill switch refuses only its own requests, then `KillSwitchOn` names them.
+        """
+        batch = Batch(
+            [check(request, self.settings, self.catalogue) for request in requests], self._accept
+        )
+        for request in batch.requests_to_send():
+            batch.add_outcomes([self._admit(request)])
+        return batch.finish()
 
     def job(self, job_id: str) -> JobHandle:
         """Return the handle of a job that was enqueued elsewhere."""
@@ -155,15 +167,23 @@ class MemoryClient(Taskyard):
         if self._app is not None:
             self._app.close()
 
-    def _accept(self, request: CheckedRequest) -> JobHandle:
-        admitted = self.records.admit(
-            request.job_id,
-            job_type=request.job_type.name,
-            queue=request.queue,
-            priority=request.priority,
-            unique_for_s=request.unique_for_s,
-            reply=reply_address(request),
+    def _admit(self, request: CheckedRequest) -> Admitted | KillSwitchOn:
+        (outcome,) = self.records.admit_many(
+            [
+                Admission(
+                    request.job_id,
+                    request.job_type.name,
+                    request.queue,
+                    request.priority,
+                    request.unique_for_s,
+                    publication=None,
+                    reply=reply_address(request),
+                )
+            ]
         )
+        return outcome
+
+    def _accept(self, request: CheckedRequest, admitted: Admitted) -> JobHandle:
         handle = YardHandle(self, request.job_id, created=admitted.created)
         if admitted.created:
             self._publish_first(request, admitted.epoch)

@@ -1,14 +1,46 @@
 -- Admission: make records of new jobs, or read the records that their ids have; one reply a job.
--- KEYS: the four of every script for the first job, the delay store's two, then record and result
--- of each further job. ARGV: eleven values a job. Without a list key, the text before the epoch is
--- the first message, which the record keeps until the broker has confirmed it. After all jobs, three
--- values for each job whose service waits for a reply: its index from 0, queue and correlation id.
-local DELAYED, MESSAGES, WIDTH = KEYS[5], KEYS[6], 11
-local JOBS = (#KEYS - 4) / 2
+-- KEYS: the four of every script for the first job, the delay store's two, the switches, then record
+-- and result of each further job. ARGV: twelve values a job. Without a list key, the text before the
+-- epoch is the first message, which the record keeps until the broker has confirmed it. The twelfth
+-- are the kill switches that refuse the job, one a line. After all jobs, three values for each job
+-- whose service waits for a reply: its index from 0, queue and correlation id.
+local DELAYED, MESSAGES, SWITCHES, WIDTH = KEYS[5], KEYS[6], KEYS[7], 12
+local JOBS = (#KEYS - 5) / 2
 
 local REPLIES = {}
 for at = WIDTH * JOBS + 1, #ARGV, 3 do
   REPLIES[tonumber(ARGV[at])] = {queue = ARGV[at + 1], correlation_id = ARGV[at + 2]}
+end
+
+-- A value of many megabytes is none of ours; it must not go into every answer.
+local LONGEST_STATE = 20000
+
+-- The answers to jobs that are refused, by their list of kill switches; the first that is in force is
+-- named. Each distinct switch is read once, and all in one command.
+local function find_refusals(now)
+  local lists, fields, index = {}, {}, {}
+  for job = 1, JOBS do
+    local list = ARGV[WIDTH * job]
+    if not lists[list] then
+      lists[list] = {}
+      for field in string.gmatch(list, '[^\n]+') do
+        if not index[field] then fields[#fields + 1], index[field] = field, #fields + 1 end
+        table.insert(lists[list], field)
+      end
+    end
+  end
+  local refusals = {}
+  if #fields == 0 then return refusals end
+  local values = redis.call('HMGET', SWITCHES, unpack(fields))
+  for list, own in pairs(lists) do
+    for _, field in ipairs(own) do
+      local value = values[index[field]]
+      if not refusals[list] and switch_in_force(value, now) then
+        refusals[list] = {'refused', field, string.sub(value, 1, LONGEST_STATE), int(now)}
+      end
+    end
+  end
+  return refusals
 end
 
 -- Raise an error before any write if a key of the publication has a wrong type. Redis does not undo
@@ -46,7 +78,7 @@ local function push()
   for _, list in ipairs(LISTS) do redis.call('LPUSH', list, unpack(MESSAGES_OF[list])) end
 end
 
-local function admit(at, now, reply)
+local function admit(at, now, reply, refusals)
   local job_id, job_type, queue, priority = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   local unique_us, list, delay_us = tonumber(ARGV[at + 4]), ARGV[at + 5], tonumber(ARGV[at + 8])
   local call, domain = ARGV[at + 9], ARGV[at + 10]
@@ -59,6 +91,9 @@ local function admit(at, now, reply)
     return {repeated and '1' or '0', record.state, record.epoch, record.generation, record.seq,
             record.published or '0'}
   end
+  -- A job that exists is no new work: its caller finds it, whatever was turned on since.
+  local refusal = refusals[ARGV[at + 11]]
+  if refusal then return refusal end
 
   check_place(list, delay_us)
   -- Redis refuses this write when its memory is full. Redis checks only the first write of a script,
@@ -90,9 +125,10 @@ end
 
 local function admit_all()
   local replies, now = {}, now_us()
+  local refusals = find_refusals(now)
   for job = 0, JOBS - 1 do
-    if job > 0 then KEY_RECORD, KEY_RESULT = KEYS[5 + 2 * job], KEYS[6 + 2 * job] end
-    replies[#replies + 1] = admit(1 + WIDTH * job, now, REPLIES[job])
+    if job > 0 then KEY_RECORD, KEY_RESULT = KEYS[6 + 2 * job], KEYS[7 + 2 * job] end
+    replies[#replies + 1] = admit(1 + WIDTH * job, now, REPLIES[job], refusals)
   end
   return replies
 end

@@ -5,8 +5,13 @@ local function switch_in_force(value, now)
     return nil
   end
   local mode, until_us, since_us = string.match(value, '^(%l+) (%d+) (%d+) %d+ {')
-  if mode ~= 'refuse' and mode ~= 'hold' then
+  if mode == 'off' then
     return nil
+  end
+  -- Another program or a newer version wrote it. A job that waits in vain is not lost, a job that
+  -- runs in vain may do harm.
+  if mode ~= 'refuse' and mode ~= 'hold' then
+    return 'hold', 0, 0
   end
   if until_us ~= '0' and now >= tonumber(until_us) then
     return nil

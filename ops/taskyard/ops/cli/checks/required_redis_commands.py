@@ -52,6 +52,8 @@ def of_records(settings: Settings) -> Iterator[Need]:
     yield Need(("setrange", f"{record}:deliveries", 0, ""), keys.record("*"))
     yield from _stream(keys.lifecycle)
     yield Need(("hincrby", keys.gaps, "f", 1), keys.gaps)
+    yield from _hash(keys.switches, keys.switches)
+    yield Need(("hmget", keys.switches, "f"), keys.switches)
     result = f"{keys.prefix}celery-task-meta-"
     yield from _string(f"{result}{_NONE}", f"{result}*")
     yield Need(("publish", f"{result}{_NONE}", ""), f"{result}*")
