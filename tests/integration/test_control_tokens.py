@@ -319,7 +319,8 @@ def test_nobody_gives_what_is_beyond_their_own_bounds(bound: str) -> None:
 
 def test_what_comes_with_a_role_cannot_be_granted_by_name(database: Engine) -> None:
     with pytest.raises(
-        InvalidRights, match="cannot be granted by name; these can be granted: read_payload"
+        InvalidRights,
+        match="cannot be granted by name; these can be granted: engage_kill_switch, read_payload, ",
     ):
         make(database, Rights(Role.VIEWER, granted=frozenset({Action.PURGE_QUEUE})))
     assert last_entry(database)["outcome"].startswith("refused: purge_queue belongs to a role")

@@ -1,7 +1,7 @@
 """Bring switches that were turned without Postgres: the row, and the audit rows of the request.
 
 A form proves who turned the switch. Without one the event proves nothing, so it only becomes audit
-rows that say so; the relay takes the state from Redis, to whose switches services have no right.
+rows that say so; the relay takes the state from Redis, which workers and clients obey anyway.
 """
 
 from __future__ import annotations

@@ -81,7 +81,8 @@ def _operators(space: str) -> Iterator[Need]:
     yield from _hash(command, f"{space}:command:*")
     yield Need(("hexists", command, "f"), f"{space}:command:*")
     yield from _hash(f"{space}:workers", f"{space}:workers")
-    yield from _hash(f"{space}:switches", f"{space}:switches")
+    yield from _hash(f"{space}:switches", f"{space}:switches*")
+    yield from _string(f"{space}:switches:form:{_NONE}", f"{space}:switches*")
 
 
 def of_broker(settings: Settings) -> Iterator[Need]:
