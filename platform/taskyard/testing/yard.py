@@ -25,6 +25,7 @@ from taskyard.testing.faults import Fault, Faults
 from taskyard.testing.inbox import MemoryInbox
 from taskyard.testing.letters import UNSET, LetterShelf, Replays
 from taskyard.testing.operator import MemoryOperator
+from taskyard.testing.switches import YardSwitches
 from taskyard.testing.worker import MemoryWorker
 from taskyard.wire.letter_envelope import Letter
 
@@ -75,9 +76,9 @@ class Yard(MemoryClient):
     """A `Taskyard` in memory; what is enqueued waits until `run`, `run_one`, `advance`, `settle`.
 
     `handlers` are those of `taskyard.jobs.job` unless given; import the module that registers
-    yours. With `run_on_wait` jobs also run while a job's result is awaited, and the clock moves
-    meanwhile; else `clock` moves only when the test moves it. Jitter comes from `seed`, so a run
-    repeats.
+    yours. `switches` turns pauses and kill switches. With `run_on_wait` jobs also run while a job's
+    result is awaited, and the clock moves meanwhile; else `clock` moves only when the test moves
+    it. Jitter comes from `seed`, so a run repeats.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class Yard(MemoryClient):
         self._served: Message | None = None
         self._worker = self._make_worker(handlers, seed)
         self._operator = MemoryOperator(self.records, self.broker)
+        self.switches = YardSwitches(self.records)
 
     def _make_worker(self, handlers: Registry, seed: int) -> MemoryWorker:
         rules = Rules(self.catalogue, random.Random(seed))  # noqa: S311 - jitter is no secret

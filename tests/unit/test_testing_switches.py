@@ -1,0 +1,54 @@
+"""A test turns the pauses and kill switches of its yard."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from taskyard.errors import InvalidSwitch, Refused
+from taskyard.switches import Mode, SwitchField
+from taskyard.testing import Yard
+
+EXEC = SwitchField.pause("exec")
+
+
+@pytest.fixture
+def yard() -> Yard:
+    return Yard()
+
+
+def on(yard: Yard) -> list[str]:
+    return [str(field) for field in yard.switches.stored.read().in_force()]
+
+
+def test_a_queue_is_paused_and_resumed(yard: Yard) -> None:
+    assert yard.switches.pause_queue("exec").mode is Mode.HOLD
+    assert on(yard) == ["pause queue:exec"]
+    yard.switches.resume_queue("exec")
+    assert on(yard) == []
+
+
+def test_a_kill_switch_is_on_until_it_is_lifted(yard: Yard) -> None:
+    assert yard.switches.kill("all", reason="provider down").reason == "provider down"
+    held = yard.switches.kill("all", hold=True)
+    assert (held.mode, on(yard)) == (Mode.HOLD, ["kill all"])
+    assert yard.switches.lift("all").version > held.version
+    assert on(yard) == []
+
+
+def test_a_switch_ends_by_the_clock_of_the_yard(yard: Yard) -> None:
+    yard.switches.pause_queue("exec", lasts=timedelta(hours=2))
+    yard.advance(timedelta(hours=1, minutes=59))
+    assert on(yard) == ["pause queue:exec"]
+    yard.advance(timedelta(minutes=1))
+    assert on(yard) == []
+    since_us = yard.switches.pause_queue("exec").since_us
+    assert since_us == yard.clock.now_us()
+
+
+def test_what_is_off_or_cannot_be_is_refused(yard: Yard) -> None:
+    with pytest.raises(Refused, match="kill all is off"):
+        yard.switches.lift("all")
+    with pytest.raises(InvalidSwitch, match="expected all, queue:NAME"):
+        yard.switches.kill("everything")
