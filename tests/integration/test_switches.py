@@ -23,6 +23,7 @@ from taskyard.errors import InvalidReason, InvalidSwitch, NotPermitted, Refused,
 from taskyard.records.live_workers import Fleet, Member
 from taskyard.store import connect
 from taskyard.switches import Kind, Mode, RedisSwitches, SwitchField, SwitchState, next_version
+from taskyard.switches.redis_switches import UNREADABLE
 from taskyard.testing import YardClock
 
 # Relay and operators: by the role that they have in production.
@@ -348,21 +349,35 @@ def test_a_version_that_no_clock_gives_blocks_nobody(harness: SwitchHarness) -> 
     harness.client.hset(harness.switches.key, str(ALL), ahead.encode())
     harness.keeper.run_once()
     assert harness.in_postgres() == {}
-    killed = harness.control().kill("all", reason=WHY)
     lifted = harness.control().lift("all", reason=WHY)
-    assert lifted.former == killed.state
+    assert lifted.former == UNREADABLE
     assert harness.in_redis() == {ALL: lifted.state}
 
 
-def test_what_is_no_switch_is_reported_once(
+def test_a_value_that_cannot_be_read_holds_is_reported_once_and_can_be_turned_off(
     harness: SwitchHarness, caplog: pytest.LogCaptureFixture
 ) -> None:
-    harness.client.hset(harness.switches.key, "stop all", "hold")
+    harness.client.hset(harness.switches.key, str(ALL), "hold")
     harness.keeper.run_once()
     harness.keeper.run_once()
-    said = [record.getMessage() for record in caplog.records if "not a switch" in record.message]
+    said = [record.getMessage() for record in caplog.records if "cannot be read" in record.message]
     assert len(said) == 1
-    assert "HDEL" in said[0]
+    assert "as a hold" in said[0]
+    assert list(harness.switches.read().in_force()) == [ALL]
+    assert harness.in_postgres() == {}
+    lifted = harness.control().lift("all", reason=WHY)
+    assert harness.in_redis() == harness.in_postgres() == {ALL: lifted.state}
+
+
+def test_a_value_that_cannot_be_read_is_replaced_by_that_of_postgres(
+    harness: SwitchHarness,
+) -> None:
+    control = harness.control()
+    control.kill("all", reason=WHY)
+    lifted = control.lift("all", reason=WHY)
+    harness.client.hset(harness.switches.key, str(ALL), "junk")
+    harness.keeper.run_once()
+    assert harness.in_redis() == {ALL: lifted.state}
 
 
 def test_a_field_of_a_job_type_can_be_any(harness: SwitchHarness) -> None:

@@ -21,6 +21,7 @@ from taskyard.switches import (
     SwitchState,
     next_version,
 )
+from taskyard.switches.redis_switches import UNREADABLE
 from taskyard.testing import YardClock
 from taskyard.testing.records import MemoryRecords
 
@@ -116,10 +117,10 @@ def test_the_script_turns_a_switch_as_the_model_does(
                 model.state = None
             case _:
                 store.records.client.hset(store.switches.key, str(ALL), "stop everything")
-                model.state = None
+                model.state = UNREADABLE
         read = store.switches.read()
         assert read.now_us == now_us
-        assert read.states.get(ALL) == model.state
+        assert read.believed().get(ALL) == model.state
         in_force = model.state is not None and model.state.in_force(now_us)
         assert list(read.in_force()) == ([ALL] if in_force else [])
     assert len(store.events()) == turned

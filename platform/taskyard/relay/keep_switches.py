@@ -82,7 +82,8 @@ class SwitchKeeper:
         newer = {
             field: state
             for field, state in found.items()
-            if field not in rows or rows[field].state.version < state.version
+            # One that cannot be read waits for an operator who turns it.
+            if state.version > (rows[field].state.version if field in rows else 0)
         }
         self._import(newer)
 
@@ -178,7 +179,8 @@ class SwitchKeeper:
     def _report_unreadable(self, read: SwitchesRead) -> None:
         for name in sorted(set(read.unreadable) - self._unreadable):
             log.error(
-                "the entry %.100r of %s is not a switch and has no effect; delete it with HDEL",
+                "the value of the switch %.100r in %s cannot be read; workers and clients treat it "
+                "as a hold. Turn it off or on again, or delete the entry with HDEL",
                 name,
                 self._switches.key,
                 extra={"action": "switch_unreadable", "key": self._switches.key},

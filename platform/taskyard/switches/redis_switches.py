@@ -17,6 +17,7 @@ from taskyard.switches.switch_state import Mode, SwitchState
 __all__ = [
     "FARTHEST_AHEAD_US",
     "IN_FORCE_LUA",
+    "UNREADABLE",
     "Form",
     "RedisSwitches",
     "SwitchesRead",
@@ -26,7 +27,8 @@ __all__ = [
 FARTHEST_AHEAD_US: Final = us_of(24 * 3600)
 """A version further ahead of the server's clock was written by no program of Taskyard."""
 _PACKAGE: Final = "taskyard.switches"
-_UNREADABLE: Final = SwitchState(Mode.HOLD, version=0, since_us=0)
+UNREADABLE: Final = SwitchState(Mode.HOLD, version=0, since_us=0)
+"""What a switch counts as whose value cannot be read."""
 IN_FORCE_LUA: Final = read_lua(_PACKAGE, "in_force")
 """The Lua function `switch_in_force(value, now)`, for scripts of other packages."""
 
@@ -48,18 +50,29 @@ class SwitchesRead:
     unreadable: tuple[str, ...] = ()
 
     def believed(self) -> dict[SwitchField, SwitchState]:
-        """Return the states whose versions a clock can have given: no other one is kept."""
+        """Return the states that a newer one follows.
+
+        One that is on and whose value cannot be read, or whose version no clock can have given, is
+        a hold with the version 0, so that it can be turned off.
+        """
         latest_us = self.now_us + FARTHEST_AHEAD_US
-        return {field: state for field, state in self.states.items() if state.version <= latest_us}
+        return {
+            field: state if state.version <= latest_us else UNREADABLE
+            for field, state in self._with_unreadable().items()
+            if state.version <= latest_us or state.mode is not Mode.OFF
+        }
 
     def in_force(self) -> dict[SwitchField, SwitchState]:
         """Return the switches that are on.
 
         One whose value cannot be read counts as a hold with the version 0, as in the scripts.
         """
-        states = {field: _UNREADABLE for field in map(_known, self.unreadable) if field}
-        on = {**states, **self.states}.items()
-        return {field: state for field, state in on if state.in_force(self.now_us)}
+        every = self._with_unreadable()
+        return {field: state for field, state in every.items() if state.in_force(self.now_us)}
+
+    def _with_unreadable(self) -> dict[SwitchField, SwitchState]:
+        unreadable = {field: UNREADABLE for field in map(_known, self.unreadable) if field}
+        return {**unreadable, **self.states}
 
 
 @dataclass(frozen=True, slots=True)

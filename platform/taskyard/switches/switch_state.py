@@ -89,9 +89,14 @@ class SwitchState:
         )
 
     def since(self, former: SwitchState | None, now_us: int) -> Self:
-        """Return this state with the time since when it holds, after the `former` one."""
-        goes_on = former is not None and (
-            former.in_force(now_us) if self.mode is not Mode.OFF else former.mode is Mode.OFF
+        """Return this state with the time since when it holds, after the `former` one.
+
+        Since when one holds that could not be read, of the version 0, is not known: it begins now.
+        """
+        goes_on = (
+            former is not None
+            and former.version > 0
+            and (former.in_force(now_us) if self.mode is not Mode.OFF else former.mode is Mode.OFF)
         )
         return replace(self, since_us=former.since_us if former and goes_on else now_us)
 

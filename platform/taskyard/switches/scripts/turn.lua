@@ -21,12 +21,13 @@ if KEYS[3] then
 end
 
 local stored = redis.call('HGET', KEYS[1], field) or ''
+-- One that is not readable counts as on (in_force.lua), so it can be turned off.
 local was, until_us, since, last = string.match(stored, '^(%l+) (%d+) (%d+) (%d+) {')
 last = tonumber(last) or 0
 if last > now + tonumber(ARGV[5]) then
-  was, last = 'off', 0
+  last = 0
 end
-if mode == 'off' and (was or 'off') == 'off' then
+if mode == 'off' and (stored == '' or was == 'off') then
   return {'off', stored}
 end
 
@@ -36,7 +37,7 @@ if version % 2 == 0 then
   version = version + 1
 end
 local over = until_us and until_us ~= '0' and now >= tonumber(until_us)
-local goes_on = mode ~= 'off' and was and was ~= 'off' and not over
+local goes_on = last > 0 and mode ~= 'off' and was ~= 'off' and not over
 if not goes_on then
   since = int(now)
 end
