@@ -48,7 +48,7 @@ A_LIFE_US = 10**12
 INDEX = st.integers(0, 5)
 HOLDER = st.sampled_from(["h1", "h2", "h3"])
 CALLS = st.one_of(
-    st.tuples(st.just("witness"), st.booleans()),
+    st.tuples(st.just("record_publication"), st.booleans()),
     st.tuples(st.just("admit"), st.sampled_from([0, 90_000]), st.sampled_from(["", "c1", "c2"])),
     st.tuples(
         st.just("admit_under"),
@@ -119,7 +119,7 @@ class Side:
         finally:
             self.records.client.delete(switches)
 
-    def _witness(self, published: bool) -> int:
+    def _record_publication(self, published: bool) -> int:
         job = UnadmittedJob(self.job_id, "t", "exec")
         return self.records.record_publications([job], published=published)
 

@@ -95,7 +95,9 @@ class SwitchEvent:
         if self.verb is not self.wish.action:
             raise ValueError(f"the verb {self.verb} does not turn {self.switch} {state.mode}")
         if not at_us <= state.version <= at_us + FARTHEST_AHEAD_US or state.version % 2 == 0:
-            raise ValueError(f"no clock at {at_us} gives the version {state.version}")
+            raise ValueError(
+                f"expected a version that a clock at {at_us} us can give, got {state.version}"
+            )
         if state.since_us > at_us or state.until_us != ends_us:
             raise ValueError(f"the state {state.encode()[:100]!r} is not that of the request")
         try:

@@ -29,9 +29,9 @@ def leave_server(channel: Any) -> None:
     log.log(
         # Without a consumer no message can be out.
         logging.WARNING if channel.ownership.has_beaten else logging.DEBUG,
-        "a channel closed, and Redis did not answer or refused (%s). At least %d messages of "
-        "this worker were not returned; other workers put them back into their queues within "
-        "about %d s",
+        "a channel closed, and Redis did not answer or refused (%s), so messages of this worker "
+        "may not have been returned (it knows of %d). Other workers put them back into their "
+        "queues within about %d s",
         faults[-1],
         held,
         OWNER_TTL_S,
