@@ -197,7 +197,7 @@ class InvalidSwitch(Refused):
 
 
 class GateClosed(TaskyardError):
-    """Redis or Postgres was restored; earlier intents wait until an operator accepts it."""
+    """Redis or Postgres was restored; operators' requests wait until an operator accepts that."""
 
     exit_code = 5
 

@@ -148,7 +148,7 @@ def _of_file(path: Path) -> Iterator[Head]:
 
 
 def _of_line(line: str) -> Head | None:
-    """Return the head that a line is, or that the relay wrote into its log or its file."""
+    """Return the head in a line: a head alone, or a line of the relay's log or of its file."""
     if not line.startswith("{"):
         found = _WITH_NUMBER.fullmatch(line) or _IN_LINE.search(line)
         return None if found is None else _head(found)

@@ -43,7 +43,8 @@ _WAITS: Final = text(
     "WHERE seq > 0 AND row_ids <> '{}' ORDER BY seq DESC LIMIT 1), 0)"
 )
 _TIMELINE: Final = text("SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)")
-# A seal that somebody made up may name any row: no row that is to come counts as sealed.
+# The last row that another cluster sealed. A forged seal may name a row that does not exist yet, so
+# the result is never above the newest row.
 _FLOOR: Final = text(
     "SELECT CASE WHEN max(last_id) IS NULL THEN 0 "
     "ELSE least(max(last_id), (SELECT max(id) FROM operator_audit_log)) END "

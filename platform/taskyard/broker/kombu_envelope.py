@@ -30,7 +30,11 @@ def encode(
     headers: Mapping[str, Any],
     tag: str | None = None,
 ) -> str:
-    """Return the document that a pop of `queue` (the broker's name) will deliver."""
+    """Return the JSON document that kombu stores in a queue's list for a message.
+
+    `queue` is the broker's name of the queue, `step` its priority step; `tag` is the delivery tag,
+    a new one by default.
+    """
     own = {k: unpack(v) for k, v in message.properties.items() if k not in _OF_ONE_DELIVERY}
     document = {
         "body": base64.b64encode(message.body).decode("ascii"),

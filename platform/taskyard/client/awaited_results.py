@@ -59,7 +59,8 @@ class AwaitedResults:
             raise self._explain(error) from error
         finally:
             self._move(waiter, enters=False)
-            # The thread's later result is not needed, so an error in it is not unhandled.
+            # The thread may set a result or an error later. A cancelled future ignores it, so
+            # asyncio does not log an error that nothing has read.
             waiter.end.cancel()
 
     async def _look_once_more(self, waiter: Waiter, seconds: float) -> None:

@@ -224,7 +224,8 @@ class Taskyard:
             # our own.
             consumer = self._app.backend.result_consumer
             consumer.stop()
-            # A result that is collected later would connect again to unsubscribe.
+            # Otherwise a result object that is garbage-collected later would connect again, to
+            # unsubscribe.
             consumer.subscribed_to.clear()
             self._app.backend.client.connection_pool.disconnect()
             self._app.close()

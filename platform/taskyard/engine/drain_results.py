@@ -54,7 +54,7 @@ class DrainingResults(WholeResults):
         return set() if again else set(readable)
 
     def _read(self, fd: int) -> bool:
-        """Do the work of the event loop, which has ended; return False if the pipe is broken.
+        """Read once from a pipe, as the event loop did before it ended; False if it is broken.
 
         Celery's own code for a drain blocks for ever on a message whose writer is killed.
         """

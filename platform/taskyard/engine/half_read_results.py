@@ -19,7 +19,7 @@ __all__ = ["WholeResults"]
 
 
 class WholeResults(asynpool.ResultHandler):  # type: ignore[misc]
-    """Celery's reader of outcomes, changed to survive a new event loop."""
+    """Celery's reader of outcomes, which continues half-read messages in a new event loop."""
 
     @cached_property
     def _halves(self) -> dict[int, tuple[Any, GeneratorType[Any, Any, Any]]]:

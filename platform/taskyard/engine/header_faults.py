@@ -35,7 +35,7 @@ def fault_of_headers(values: Mapping[str, Any], where: str = "header {!r}") -> s
     try:
         read_stamp(values)
     except ValueError as error:
-        # If it were treated as one without a stamp, a stale message could run again.
+        # A message with an unreadable stamp may be stale: it must not run like one without a stamp.
         return str(error)
     return None
 

@@ -42,8 +42,8 @@ def wrap_on_success(cls: type, wrap: Callable[[Callable[..., Any]], Callable[...
 def escaped(report: Any) -> BaseException | None:
     """Return the exception that the pool reports as a result; None for a real result.
 
-    Pools of threads and greenlets, and solo, do that with an exception that is no subclass of
-    `Exception`. It would fail and leave the task without an end.
+    Pools of threads and greenlets, and solo, report an exception that is no subclass of `Exception`
+    in this way. Celery would take it for a result, fail to read it, and report no end of the task.
     """
     if not isinstance(report, ExceptionInfo):
         return None

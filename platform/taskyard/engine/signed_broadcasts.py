@@ -54,7 +54,7 @@ class Broadcasts:
             call = call_at(self._verifier.audience, verb, worker)
             verified = self._verifier.verify(credential, call)
         except CredentialRefused as error:
-            # The text of an unknown sender may be large, and proves nothing: its cause is enough.
+            # The sender is unknown, and its text may be large and false: only the cause is kept.
             self.denied.add(worker, DeniedKind(verb, error.code, target))
             return _denied(error.code, error)
         nonce = verified.nonce

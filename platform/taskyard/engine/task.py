@@ -27,7 +27,8 @@ from taskyard.wire.stamp_header import Stamp
 
 __all__ = ["PARTS", "JobTask", "delivery_in", "make_task"]
 
-# On the request in the child: creates the context of a job type called within the attempt.
+# An attribute of the child's request: it creates the contexts of job types that are called within
+# the attempt.
 PARTS: Final = "taskyard_parts"
 
 

@@ -22,8 +22,8 @@ from taskyard.errors import GateClosed
 __all__ = ["BEAT_S", "Gate", "Mark", "disagreement"]
 
 _REMEDY: Final = (
-    "No replay is published until an operator has compared the stores. Run: taskyard reconcile; "
-    "then open the gate with: taskyard reconcile --accept"
+    "The relay carries out no request until an operator has compared the stores. Run: taskyard "
+    "reconcile; then open the gate with: taskyard reconcile --accept"
 )
 BEAT_S: Final = 5.0
 """Seconds between two beats: a restore to less than about two beats ago is not noticed."""

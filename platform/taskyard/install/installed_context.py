@@ -186,5 +186,8 @@ class AppKeys(Keys):
     """The names of record keys, as `Keys`, with results in Taskyard's namespace."""
 
     def result(self, job_id: str) -> str:
-        """Return the key of what the record keeps for a continuation that must be repeated."""
+        """Return the key of Taskyard's copy of a result; the app keeps the result elsewhere.
+
+        The copy is for continuations that must be published again.
+        """
         return self.kept_result(job_id)

@@ -177,10 +177,10 @@ def _watching(on_success: Callable[..., Any]) -> Callable[..., Any]:
     def watched(self: ObservedRequest, report: Any, *arguments: Any, **options: Any) -> Any:
         error = escaped(report)
         if error is not None:
-            # Before Celery fails because of it.
+            # Report it now: Celery fails on such a report.
             self._report_failure(error, report.traceback)
         result = on_success(self, report, *arguments, **options)
-        # `on_failure` has reported a failure that came this way.
+        # If Celery turned the success into a failure, `on_failure` has reported that already.
         self._report_success(report)
         return result
 

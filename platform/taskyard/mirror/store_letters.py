@@ -107,7 +107,7 @@ def _junk_way(now: datetime) -> Storing[Unreadable]:
     def write_ascii(connection: Connection, item: Unreadable, _: str) -> None:
         _insert_junk(connection, item, now, in_ascii)
 
-    # Only its bytes are stored, in pieces if they are many, so that any size fits.
+    # The row holds only the bytes, which are written in pieces: none is too large for Postgres.
     return Storing(write, [write_ascii], lambda _: 0)
 
 
@@ -147,7 +147,7 @@ def _write_all(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
     if together:
         write_rows(connection, _upsert(tuple(together[0])), together)
     for one in large:
-        # A copy that changes nothing appends nothing.
+        # If the first piece changes nothing, the row has all pieces of this letter already.
         if write_rows(connection, _upsert(tuple(one)), [_first_pieces(one)]):
             _append_rest(connection, one)
 

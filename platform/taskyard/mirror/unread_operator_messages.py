@@ -21,12 +21,13 @@ from taskyard.wire.letter_categories import Category
 
 __all__ = ["count_unread", "new_unread"]
 
-# The tasks of this name carry out verbs; also one that no worker knows.
+# Tasks whose names begin so are operator tasks, also those that no worker knows.
 _PREFIX: Final = "taskyard.ops."
 _UNREAD: Final = frozenset(
     {Category.UNDECODABLE, Category.VALIDATION_ERROR, Category.REJECTED, Category.UNKNOWN_TASK}
 )
-# So may end a message that a handler has accepted: then its nonce is bound to the message.
+# A message in one of these categories may have been accepted by a handler before: then its nonce is
+# bound to the message.
 _PERHAPS_UNREAD: Final = frozenset(
     {
         Category.EXPIRED,

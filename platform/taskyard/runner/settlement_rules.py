@@ -184,7 +184,8 @@ def settle(end: End, delivered: Delivered) -> Settlement:  # noqa: PLR0911 - one
         case Requeue():
             return GiveBack(counted=True)
         case NotHeld():
-            # Decided before, or never begun: the next delivery asks again.
+            # This delivery holds no attempt (decided before, or never begun). When the message is
+            # delivered again, the record is asked again.
             return GiveBack(counted=False)
         case _:
             assert_never(end)

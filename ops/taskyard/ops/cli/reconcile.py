@@ -142,7 +142,7 @@ def _meaning(report: Report, kind: Kind) -> str:
 def _print_verdict(report: Report) -> None:
     if report.gate is not None:
         say(f"the gate is closed: {report.gate}", "red")
-        say("replays wait; open the gate with: taskyard reconcile --accept --reason '...'")
+        say("operators' requests wait. Open the gate: taskyard reconcile --accept --reason '...'")
     elif not report.total:
         say("nothing disagrees", "green")
     elif not report.repairing and any(MEANINGS[kind].repair for kind in report.drift):

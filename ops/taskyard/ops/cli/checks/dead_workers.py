@@ -66,7 +66,7 @@ def look_at(settings: Settings) -> Iterator[Finding]:
             else:
                 _add_held(left, settings, records, budget)
     except TaskyardError:
-        return  # another finding reports the records
+        return  # the finding about the records' Redis reports why it does not answer
     latest = _latest(members, now_us)
     for name in sorted(_dead(latest, left, now_us)):
         yield _finding(name, latest.get(name), left, now_us)

@@ -122,7 +122,7 @@ def _control(settings: Settings, prefix: str) -> Iterator[Need]:
     database = redis_address(settings.need_broker_url()).database
     channel = f"{prefix}/{database}.{control}.pidbox"
     yield Need(("publish", channel, ""), channel)
-    # Redis compares a pattern with those of the ACL character by character.
+    # For a subscription to a pattern, the ACL must contain exactly this pattern.
     yield Need(("psubscribe", channel), channel)
     events_channel = f"{prefix}/{database}.{events}/"
     yield Need(("publish", f"{events_channel}worker.online", ""), f"{events_channel}*")

@@ -73,7 +73,7 @@ def _on(queue: str, read: SwitchesRead | None) -> list[str] | None:
     """Return the switches that are on for the whole queue, None if they are unknown."""
     if read is None:
         return None
-    # No name of a job type or of a domain: those switches are not on for the queue.
+    # Without a type and a domain: switches on those do not hold the whole queue.
     met = fields_of(queue, "", None)
     return [f"{field} ({on.mode})" for field, on in read.in_force().items() if field in met]
 
