@@ -45,6 +45,7 @@ from taskyard.records import (
     Run,
     Stale,
     Superseded,
+    Switched,
     UnknownHistory,
     VerbApplied,
     VerbRefused,
@@ -52,7 +53,7 @@ from taskyard.records import (
 )
 from taskyard.records.script_replies import Finished
 from taskyard.settings import Settings
-from taskyard.switches import Mode, SwitchState
+from taskyard.switches import Mode, RedisSwitches, SwitchField, SwitchState
 from taskyard.wire import Stamp
 
 SEARCH = settings(
@@ -83,6 +84,13 @@ RECENT = st.integers(0, 12)
 # What ends or wipes a job is rarer than what moves it on, or nothing would get far.
 RARELY = precondition(lambda self: self.checks % 4 == 3)
 
+
+# The switches that jobs of type t in queue q meet, in the order in which they answer; and others.
+OF_QUEUE = ("pause queue:q", "kill queue:q", "kill all")
+OF_JOBS = ("kill type:t", f"kill domain:{DOMAIN}")
+OTHERS = ("pause queue:r", "kill queue:ops", "kill type:u", "kill domain:none")
+# A refusal before every job, or after every one.
+SINCE = st.sampled_from([1, 4 * 10**15])
 
 REVOKED = b"(revoked)"
 
@@ -154,11 +162,15 @@ class Model:
         decision = Decision(self.state.value)
         return Decided(decision, self.seq, 0, self.epoch, self.generation)
 
-    def place(self, stamp: Stamp | None, holder: str | None) -> Any:
+    def place(  # noqa: C901, PLR0911 - one answer a case
+        self, stamp: Stamp | None, holder: str | None, switched: Switched | None = None
+    ) -> Any:
         """Where a message finds the job; an answer settles it."""
         stamp = stamp or Stamp(self.epoch)
         there = stamp.epoch, stamp.generation, stamp.seq
         if self.state is State.NONE:
+            if switched is not None:
+                return switched
             self.birth(*there)
             return None
         if self.is_left(there):
@@ -171,10 +183,22 @@ class Model:
         if self.state is State.RUNNING and self.leased and self.holder != holder:
             return Held(0)
         if there > self.position:
+            if switched is not None and self.moves_on(there):
+                return switched
             self.move_ahead(there)
         elif self.state is State.REROUTED:
+            if switched is not None:
+                return switched
             self.requeue()
         return None
+
+    def moves_on(self, there: Position) -> bool:
+        """Whether a newer message changes the record."""
+        if there[0] > self.epoch:
+            return True
+        if self.state is State.DEAD_LETTERED:
+            return there[1] > self.generation
+        return self.state not in TERMINAL
 
     def is_left(self, there: Position) -> bool:
         """Whether a reroute has left this message in another queue."""
@@ -207,8 +231,12 @@ class Model:
         self.seq = seq
         self.attempts, self.begins = max(self.attempts, seq), max(self.begins, seq)
 
-    def begin(self, stamp: Stamp | None, holder: str) -> Any:
-        if (answer := self.place(stamp, holder)) is not None:
+    def begin(  # noqa: PLR0911 - one answer a case
+        self, stamp: Stamp | None, holder: str, switched: Switched | None
+    ) -> Any:
+        if (answer := self.place(stamp, holder, switched)) is not None:
+            if answer is switched:
+                self.deliveries = 0
             return answer
         if not self.takes(Event.BEGIN):
             return self.over()
@@ -217,6 +245,9 @@ class Model:
             return self.run()
         if self.cancel is not None:
             return self.cancel_as_requested()
+        if switched is not None:
+            self.deliveries = 0
+            return switched
         if self.deaths >= DEATH_LIMIT:
             return self.poison()
         self.fire(Event.BEGIN)
@@ -505,6 +536,7 @@ class RecordsMachine(RuleBasedStateMachine):
         self.jobs: dict[str, Job] = {}
         self.read_to = "0-0"
         self.count = self.checks = 0
+        self.switches: dict[str, SwitchState] = {}
 
     def job(self, name: str) -> Job:
         return self.jobs.setdefault(name, Job())
@@ -519,9 +551,12 @@ class RecordsMachine(RuleBasedStateMachine):
     def admit(self, name: str, unique: bool, reply: ReplyTo | None) -> None:
         job = self.job(name)
         unique_for_s = 9000 if unique else 0
-        answer = self.records.admit(
-            name, job_type="t", queue="q", priority=1, unique_for_s=unique_for_s, reply=reply
-        )
+        ask = partial(self.records.admit, name, job_type="t", queue="q", priority=1, reply=reply)
+        if self.is_refused() and not job.model.finds_job():
+            with pytest.raises(KillSwitchOn):
+                ask(unique_for_s=unique_for_s)
+            return self.check(name, still=True)
+        answer = ask(unique_for_s=unique_for_s)
         created = job.model.admit(unique=unique, reply=reply)
         assert isinstance(answer, Admitted)
         assert (answer.created, answer.state) == (created, job.model.state)
@@ -529,11 +564,16 @@ class RecordsMachine(RuleBasedStateMachine):
             assert answer.epoch > max(job.epochs, default=0)
             job.absent_deliveries = 0
             job.messages.append(Stamp(answer.epoch))
-        self.check(name, still=not created)
+        return self.check(name, still=not created)
+
+    def is_refused(self) -> bool:
+        """Whether a kill switch refuses new jobs of type t in queue q."""
+        known = (self.switches.get(name) for name in (*OF_QUEUE[1:], *OF_JOBS))
+        return any(state is not None and state.in_force(2) for state in known)
 
     @rule(name=JOBS, mode=st.sampled_from([Mode.REFUSE, Mode.HOLD]), on=KILLED)
     def admit_under_a_kill_switch(self, name: str, mode: Mode, on: str) -> None:
-        """Only a job that exists is found; the switch is lifted before the next call."""
+        """Only a job that exists is found; all switches are lifted before the next call."""
         switches = self.records.keys.switches
         self.client.hset(switches, f"kill {on}", SwitchState(mode, 1, 1).encode())
         known = self.job(name).model.finds_job()
@@ -544,7 +584,7 @@ class RecordsMachine(RuleBasedStateMachine):
         else:
             assert known
             assert not answer.created
-        self.client.delete(switches)
+        self.turn_all_off()
         self.check(name, still=True)
 
     @rule(name=JOBS, seq=st.integers(0, 2), generation=st.integers(0, 2), epoch=st.integers(0, 1))
@@ -583,7 +623,13 @@ class RecordsMachine(RuleBasedStateMachine):
             return self.check(name, still=True)
         if was is State.NONE:
             model.token = 0
-        expected = model.begin(stamp, holder)
+        switched = self.switched()
+        expected = model.begin(stamp, holder, switched)
+        if switched is not None and answer == switched:
+            assert expected == switched, (answer, expected)
+            if model.state is State.NONE:
+                job.absent_deliveries = 0
+            return self.check(name, still=not model.events, besides=(b"kept", b"deliveries"))
         if isinstance(answer, Run):
             repeated = was is State.RUNNING and holds
             assert isinstance(expected, Run), (answer, expected)
@@ -598,6 +644,50 @@ class RecordsMachine(RuleBasedStateMachine):
         if was is State.NONE:
             job.absent_deliveries = 0
         return self.check(name, still=not model.events and not isinstance(answer, Run))
+
+    @rule(
+        field=st.sampled_from([*OF_QUEUE, *OF_JOBS, *OTHERS]),
+        mode=st.sampled_from([Mode.OFF, Mode.OFF, Mode.REFUSE, Mode.HOLD]),
+        since_us=SINCE,
+        ended=st.booleans(),
+    )
+    @RARELY
+    def turn_switch(self, field: str, mode: Mode, since_us: int, ended: bool) -> None:
+        """An operator turns a switch, perhaps with an end that has come."""
+        self.count += 1
+        state = SwitchState(mode, version=self.count, since_us=since_us, until_us=int(ended))
+        assert RedisSwitches(self.client, "taskyard").put(SwitchField.parse(field), state)
+        self.switches[field] = state
+
+    @rule()
+    def turn_all_switches_off(self) -> None:
+        self.turn_all_off()
+
+    def turn_all_off(self) -> None:
+        self.client.delete(self.records.keys.switches)
+        self.switches.clear()
+
+    def switched(self) -> Switched | None:
+        """What `begin` answers to a message of type t in queue q that could run."""
+        found = None
+        for name in (*OF_QUEUE, *OF_JOBS):
+            state = self.switches.get(name)
+            if (
+                state is None
+                or not state.in_force(2)
+                or (state.mode, state.since_us > 1)
+                == (
+                    Mode.REFUSE,
+                    True,
+                )
+            ):
+                continue
+            answer = Switched(SwitchField.parse(name), 0, state.mode)
+            if answer.holds_queue:
+                return answer
+            if found is None or (found.mode is Mode.REFUSE and answer.mode is Mode.HOLD):
+                found = answer
+        return found
 
     @rule(name=JOBS, decision=st.sampled_from(Decision), by_token=st.booleans())
     def work(self, name: str, decision: Decision, by_token: bool) -> None:
@@ -737,6 +827,14 @@ class RecordsMachine(RuleBasedStateMachine):
             model.deliveries += 1
             assert count == model.deliveries
         self.check(name, still=False)
+
+    @rule(name=JOBS)
+    def forget_deliveries(self, name: str) -> None:
+        """A worker returns the message, because a switch holds its queue."""
+        job, model = self.job(name), self.job(name).model
+        self.records.forget_deliveries([name])
+        job.absent_deliveries = model.deliveries = 0
+        self.check(name, still=not model.events, besides=(b"deliveries",))
 
     @rule(name=JOBS, epoch=st.sampled_from([0, 0, 0, -1, 1]), ahead=st.sampled_from([0, 0, -1, 1]))
     def replay(self, name: str, epoch: int, ahead: int) -> None:
@@ -934,7 +1032,7 @@ class RecordsMachine(RuleBasedStateMachine):
 
     # --- what must hold ----------------------------------------------------------------------
 
-    def check(self, name: str, *, still: bool) -> None:
+    def check(self, name: str, *, still: bool, besides: tuple[bytes, ...] = (b"kept",)) -> None:
         """Compare record, stream and result with the model; `still`: nothing may have changed."""
         self.checks += 1
         job, model = self.job(name), self.job(name).model
@@ -947,7 +1045,7 @@ class RecordsMachine(RuleBasedStateMachine):
             stored, ttl, result, entries = pipe.execute()
         if still:
             # Its message was seen: that alone shortens the time for which the record is kept.
-            assert without_kept(stored) == without_kept(job.stored)
+            assert without(stored, besides) == without(job.stored, besides)
         job.stored = stored
         record = {field.decode(): value.decode() for field, value in stored.items()}
         assert record.get("state", "none") == model.state
@@ -1021,8 +1119,8 @@ class RecordsMachine(RuleBasedStateMachine):
             assert (job.model.holder is not None) == (job.model.state is State.RUNNING)
 
 
-def without_kept(stored: dict[bytes, bytes]) -> dict[bytes, bytes]:
-    return {name: value for name, value in stored.items() if name != b"kept"}
+def without(stored: dict[bytes, bytes], names: tuple[bytes, ...]) -> dict[bytes, bytes]:
+    return {name: value for name, value in stored.items() if name not in names}
 
 
 def recent(items: list[Any], pick: int) -> Any:

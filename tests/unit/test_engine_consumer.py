@@ -87,6 +87,7 @@ def consumer_of(kind: type[JobConsumer], yard: Any, strategy: Callable[..., Any]
     consumer._maximum_prefetch_restored = True
     consumer.controller = SimpleNamespace(state=SimpleNamespace(revoked=set()))
     consumer.task_consumer = SimpleNamespace(_active_tags={}, channel=None)
+    consumer.held_queues = SimpleNamespace(take_back=lambda _message: False)
     return consumer
 
 

@@ -31,7 +31,7 @@ from taskyard.broker.outgoing_message import Outgoing
 from taskyard.broker.queue_name_and_priority import own_priority, queue_name
 from taskyard.broker.republished_headers import headers_of, own_headers
 from taskyard.broker.separate_connection import OwnConnection
-from taskyard.clock import seconds_of, to_us
+from taskyard.clock import seconds_of, to_us, us_of
 from taskyard.errors import PublishFailed, Unroutable
 from taskyard.queues import rabbit_priority, rabbit_queues
 from taskyard.settings import Settings
@@ -39,12 +39,15 @@ from taskyard.wire.letter_envelope import RawMessage
 from taskyard.wire.lossless_json import unpack
 from taskyard.wire.stamp_header import Stamp
 
-__all__ = ["LONGEST_WAIT_S", "AmqpPublisher"]
+__all__ = ["LONGEST_WAIT_S", "PARKED_S", "AmqpPublisher"]
 
 # The highest level of the delay exchanges: 2^27 s are four years.
 _TOP_LEVEL: Final = 27
 LONGEST_WAIT_S: Final = 2 ** (_TOP_LEVEL + 1) - 1
 """All levels together, eight and a half years: a longer delay would lead to no queue."""
+
+PARKED_S: Final = 30.0
+"""How long a message that a switch holds waits until a worker looks again."""
 
 # Not `user_id`: RabbitMQ refuses one that is not the publishing connection's own user.
 _OWN_PROPERTIES: Final = frozenset(
@@ -99,6 +102,33 @@ class AmqpPublisher:
         """Delay a message at the broker by whole seconds; raises `PublishFailed`."""
         options = self._later(message, queue, priority, stamp, due_us)
         self._send(f"job {job_id}", message.body, options, delayed=queue)
+
+    def park(
+        self,
+        message: RawMessage,
+        *,
+        queue: str,
+        priority: int | None,
+        job_id: str,
+        stamp: Stamp,
+        switch: str,
+        until_us: int,
+    ) -> None:
+        """Delay a message by `PARKED_S`, or until the end of the switch if that comes earlier.
+
+        RabbitMQ cannot release it earlier. Raises `PublishFailed`.
+        """
+        soon_us = self._now_us() + us_of(PARKED_S)
+        due_us = min(soon_us, until_us) if until_us else soon_us
+        # Its age counts from the time when it comes back: it was not too old before.
+        self.publish_later(
+            message,
+            queue=queue,
+            priority=priority,
+            job_id=job_id,
+            stamp=stamp.moved(seq=stamp.seq, sent_us=due_us),
+            due_us=due_us,
+        )
 
     def publish_many(self, messages: Sequence[Outgoing]) -> list[PublishFailed | None]:
         """Publish all messages and wait for the confirmations together.

@@ -14,7 +14,7 @@ from taskyard.settings import Settings
 from taskyard.wire.letter_envelope import RawMessage
 from taskyard.wire.stamp_header import Stamp
 
-__all__ = ["Publisher", "make_publisher"]
+__all__ = ["ParkingPublisher", "Publisher", "make_publisher"]
 
 
 class Publisher(Protocol):
@@ -67,7 +67,29 @@ class Publisher(Protocol):
         ...
 
 
-class BatchPublisher(Publisher, Protocol):
+class ParkingPublisher(Publisher, Protocol):
+    """A publisher of a worker, which also keeps messages for switches."""
+
+    def park(
+        self,
+        message: RawMessage,
+        *,
+        queue: str,
+        priority: int | None,
+        job_id: str,
+        stamp: Stamp,
+        switch: str,
+        until_us: int,
+    ) -> None:
+        """Publish a message that waits at the broker until the switch is off, in no worker.
+
+        It may come back earlier, and is then parked again. `until_us` is when the switch ends by
+        itself, 0 for never.
+        """
+        ...
+
+
+class BatchPublisher(ParkingPublisher, Protocol):
     """A publisher that also publishes many at once, and that a forked child may drop."""
 
     def publish_many(self, messages: Sequence[Outgoing]) -> list[PublishFailed | None]:

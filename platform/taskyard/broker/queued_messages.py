@@ -56,14 +56,16 @@ class QueuedMessages:
 
         Only a message with a position from `first` to before `before` is moved, or one without a
         stamp. `moved` gets the message, and returns the list to which it goes and its new text, in
-        which its position is `before`. In the delay store the message keeps its due time.
+        which its position is `before`. In the delay store the message keeps its due time; one
+        that a switch holds is due now, because the switch may not be on for its new queue.
         """
         member = f"{job_id}:{before[1]}:{before[2]}"
         for waiting in self._waiting(job_id, lists, first):
             if not _is_between(waiting.document, job_id, first, before):
                 continue
             key, text = moved(waiting.document)
-            keys = [waiting.key, self._store.due_key, self._store.messages_key, key]
+            store = self._store
+            keys = [waiting.key, store.due_key, store.messages_key, key, store.parked_key]
             if self._move(self._client, keys, [waiting.raw, waiting.member, text, member]):
                 return True
         return False

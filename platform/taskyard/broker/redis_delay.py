@@ -32,6 +32,7 @@ class DelayStore:
     def __init__(self, namespace: str, client: redis.Redis) -> None:
         self.due_key = f"{namespace}:delayed"
         self.messages_key = f"{namespace}:delayed:messages"
+        self.parked_key = f"{namespace}:delayed:parked"
         self._client = client
         self._defer, self._promote = (
             Script.of("taskyard.broker", name) for name in ("defer", "promote")

@@ -17,7 +17,9 @@ from taskyard.broker.outgoing_message import Outgoing
 from taskyard.broker.queue_name_and_priority import own_priority, queue_name
 from taskyard.broker.redis_delay import DelayStore, delay_entry
 from taskyard.broker.redis_keys import Layout
+from taskyard.broker.redis_parked import ParkedMessages, parked_until_us
 from taskyard.broker.republished_headers import headers_of, own_headers
+from taskyard.clock import redis_time_us
 from taskyard.errors import PublishFailed, Unroutable
 from taskyard.queues import URGENCY_STEPS, broker_priority
 from taskyard.records import Publication
@@ -49,6 +51,7 @@ class RedisPublisher:
             client = connect(check_broker_url(settings), variable=BROKER, timeout_s=timeout_s)
         self.client = client
         self.delay_store = DelayStore(settings.namespace, client)
+        self.parked = ParkedMessages(settings.namespace, client)
 
     def publish(
         self,
@@ -78,6 +81,33 @@ class RedisPublisher:
         later = Outgoing(message, queue, priority, job_id, stamp, due_us)
         entry = self._waiting_entry(later, due_us)
         self._send(job_id, lambda: self.delay_store.defer(entry), self.delay_store.types)
+
+    def park(
+        self,
+        message: RawMessage,
+        *,
+        queue: str,
+        priority: int | None,
+        job_id: str,
+        stamp: Stamp,
+        switch: str,
+        until_us: int,
+    ) -> None:
+        """Put a message into the delay store until the switch is off; raises `PublishFailed`.
+
+        Workers and the relay release it then (`ParkedMessages.release`).
+        """
+        due_us = parked_until_us(self._now_us(), until_us)
+        # Its age counts from the time when it comes back: it was not too old before.
+        later = Outgoing(
+            message, queue, priority, job_id, stamp.moved(seq=stamp.seq, sent_us=due_us), due_us
+        )
+        entry = self._waiting_entry(later, due_us)
+        parked = self.parked
+        self._send(job_id, lambda: parked.park(switch, entry), parked.types(switch))
+
+    def _now_us(self) -> int:
+        return redis_time_us(self.client.time())
 
     def publish_reply(self, message: RawMessage, *, queue: str, job_id: str) -> None:
         """Publish a reply to the service of a job to the list of the broker's `queue`.

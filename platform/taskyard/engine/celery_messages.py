@@ -16,8 +16,10 @@ from typing import Any, Final
 
 from celery.worker import state as worker_state
 
+from taskyard.engine.held_queues import HeldQueues
 from taskyard.engine.ports import HeldMessage, WaitsFor, WayBack
 from taskyard.engine.read_message import job_id_of
+from taskyard.engine.source_queue import QUEUE
 from taskyard.transport import QoS
 from taskyard.wire.redacted_logs import logger
 
@@ -79,6 +81,7 @@ class CeleryMessages:
         self._kept: dict[object, _Kept] = {}
         self._drains = False
         self.is_taking = True
+        self.held_queues = HeldQueues(consumer, self)
 
     # -- take ----------------------------------------------------------------------------------
 
@@ -111,6 +114,7 @@ class CeleryMessages:
         self,
         job_ids: Collection[str] | None = None,
         *,
+        queues: Collection[str] | None = None,
         waiting_for: Collection[WaitsFor] = tuple(WaitsFor),
         most: int | None = None,
     ) -> list[HeldMessage]:
@@ -120,6 +124,7 @@ class CeleryMessages:
             for each in self.in_line()
             if each.waits_for in waiting_for
             and (job_ids is None or job_id_of(each.message) in job_ids)
+            and (queues is None or getattr(each.message, QUEUE, None) in queues)
         )
         withdrawn: list[HeldMessage] = []
         for each in tuple(islice(found, most)):
@@ -176,6 +181,7 @@ class CeleryMessages:
         The worker is draining: it takes no more messages, and its last job may run for hours.
         """
         self._drains = True
+        self.held_queues.drain()
         for entry, kept in tuple(self._kept.items()):
             self._end(entry, kept.on_drain)
 
@@ -194,6 +200,16 @@ class CeleryMessages:
         if kept.made_room:
             self._consumer.qos.decrement_eventually()
         return kept.message
+
+    # -- what a switch holds -------------------------------------------------------------------
+
+    def return_held(self, message: Any, give_back: Callable[[], object]) -> bool:
+        """Stop taking from the message's queue, and put the message back as its next one."""
+        return self.held_queues.return_held(message, give_back)
+
+    def bare(self, message: Any) -> HeldMessage:
+        """Return a message that no request settles."""
+        return BareMessage(message, self._consumer.connection_errors)
 
     # -- give back -----------------------------------------------------------------------------
 

@@ -83,6 +83,7 @@ class JobConsumer(Consumer):  # type: ignore[misc]
         messages = CeleryMessages(self)
         attempts = CeleryAttempts(self, messages)
         self.app.taskyard.ports = WorkerPorts(messages, attempts, attempts, attempts)
+        self.held_queues = messages.held_queues
         # In a pool of processes jobs have time limits, and one thread uses the timer.
         if getattr(self.pool, "uses_semaphore", False):
             discard_cancelled(self.timer)
@@ -173,6 +174,11 @@ class JobConsumer(Consumer):  # type: ignore[misc]
         else:
             backoff.succeeded(_EVENTS)
 
+    def add_task_queue(self, queue: Any, *args: Any, **kwargs: Any) -> None:
+        """Consume a queue, as a control command says; one that a switch holds only when it ends."""
+        super().add_task_queue(queue, *args, **kwargs)
+        self.held_queues.apply()
+
     # -- what never reaches a task -------------------------------------------------------------
 
     def on_unknown_message(self, body: Any, message: Any) -> None:
@@ -238,6 +244,8 @@ class JobConsumer(Consumer):  # type: ignore[misc]
             take_credential(message)
             self._correct_route(message)
             self._watch_returns(message)
+            if self.held_queues.take_back(message):
+                return None
             fault = fault_of(message)
             if fault is not None:
                 return self._die(message, malformed(fault))

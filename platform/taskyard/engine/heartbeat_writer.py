@@ -174,6 +174,13 @@ def member_of(worker: Any) -> Member:
 
 
 def _queues(worker: Any) -> tuple[str, ...]:
-    """Return the queues that the worker reads now; none before it reads any."""
-    consumer = getattr(getattr(worker, "consumer", None), "task_consumer", None)
-    return () if consumer is None else tuple(queue.name for queue in list(consumer.queues))
+    """Return the queues that the worker reads now, also those that a switch holds.
+
+    None before it reads any.
+    """
+    reading = getattr(worker, "consumer", None)
+    consumer = getattr(reading, "task_consumer", None)
+    if reading is None or consumer is None:
+        return ()
+    held = reading.held_queues.names
+    return (*(queue.name for queue in list(consumer.queues) if queue.name not in held), *held)

@@ -17,7 +17,7 @@ from taskyard.engine.worker_context import WorkerContext
 from taskyard.jobs.attempt_outcomes import Failed
 from taskyard.jobs.states import State
 from taskyard.queues import fitting_priority
-from taskyard.records import Record, Reused
+from taskyard.records import Record, Reused, Switched
 from taskyard.runner.reused_ids import reuse_death, reused_id
 from taskyard.runner.settlement_rules import (
     Acknowledge,
@@ -25,10 +25,12 @@ from taskyard.runner.settlement_rules import (
     DeferMessage,
     ForwardMessage,
     GiveBack,
+    ParkMessage,
     PostContinuations,
     PostLetter,
     PostOwnLetter,
     PublishRetry,
+    ReturnHeld,
     Settlement,
     deferred_stamp,
     log_without_letter,
@@ -89,7 +91,11 @@ def pending_publication(  # noqa: PLR0911 - one match, one answer a case
             )
         case PostContinuations(outcome):
             return PendingPublication("a dead letter", partial(_post_continuations, owing, outcome))
-        case Acknowledge() | GiveBack():
+        case ParkMessage(switch):
+            return PendingPublication(
+                "a message that a switch holds", partial(_park, owing, switch)
+            )
+        case Acknowledge() | GiveBack() | ReturnHeld():
             return None
         case _:
             assert_never(settlement)
@@ -123,6 +129,28 @@ def _defer(owing: Owing, wait_us: int) -> None:
         stamp=deferred_stamp(owing.stamp, record, now),
         due_us=now + wait_us,
         **_place(yard, record, owing.message),
+    )
+
+
+def _park(owing: Owing, switch: Switched) -> None:
+    """Publish the same message again, to come back when the switch has ended."""
+    yard = owing.yard
+    now = yard.records.now_us()
+    record = yard.records.read(owing.job_id)
+    yard.publisher.park(
+        message_to_publish(owing.message),
+        job_id=owing.job_id,
+        stamp=deferred_stamp(owing.stamp, record, now),
+        switch=str(switch.field),
+        until_us=switch.until_us,
+        **_place(yard, record, owing.message),
+    )
+    # At RabbitMQ this happens again every 30 s.
+    log.debug(
+        "job %s waits in the delay store: the switch %r is on",
+        owing.job_id,
+        str(switch.field),
+        extra={"action": "message_parked", "job_id": owing.job_id, "switch": str(switch.field)},
     )
 
 

@@ -122,12 +122,14 @@ class Messages(Protocol):
         self,
         job_ids: Collection[str] | None = None,
         *,
+        queues: Collection[str] | None = None,
         waiting_for: Collection[WaitsFor] = tuple(WaitsFor),
         most: int | None = None,
     ) -> list[HeldMessage]:
         """Remove messages that nothing has begun from their lines, the newest of each line first.
 
-        They are those of `job_ids` (default: all), at most `most`. No process will begin
+        They are those of `job_ids` (default: all) from `queues` (the broker's names; default: all),
+        at most `most`. No process will begin
         them, and the caller settles each: a cancelled job's message is acknowledged once
         the record is decided; a drain returns what it withdraws unchanged. If the worker is
         killed in between, all of them return. Messages that a process has already are not
@@ -149,6 +151,17 @@ class Messages(Protocol):
         the message again. While fewer than `most` messages are held, another may be taken
         in the place of each.
         """
+
+    def return_held(self, message: Any, give_back: Callable[[], object]) -> bool:
+        """Take no more from the message's queue, because a switch holds it; call `give_back` soon.
+
+        What else nothing has begun of the queue returns too, in its order. Any thread may call
+        it. Return False, and do nothing, if the worker takes the message in another way than by its
+        queue's name.
+        """
+
+    def bare(self, message: Any) -> HeldMessage:
+        """Return a message that no request settles."""
 
     def give_back(self, held: HeldMessage, way: WayBack) -> None:
         """Put a held message back into its queue."""

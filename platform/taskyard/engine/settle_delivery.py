@@ -27,7 +27,7 @@ from taskyard.engine.read_message import was_delivered_before
 from taskyard.engine.worker_context import WorkerContext
 from taskyard.jobs.attempt_outcomes import Decision, Failed, Failure
 from taskyard.jobs.states import State
-from taskyard.records import Decided, Ended, Forward, NotHeld
+from taskyard.records import Decided, Ended, Forward, NotHeld, Switched
 from taskyard.runner import judge
 from taskyard.runner.settlement_rules import (
     AwaitLease,
@@ -35,6 +35,8 @@ from taskyard.runner.settlement_rules import (
     Delivered,
     End,
     GiveBack,
+    ParkMessage,
+    ReturnHeld,
     Settlement,
     by_operator,
     settle,
@@ -110,10 +112,13 @@ class Settling:
     def owe_for(self, end: End) -> None:
         """Note what the end that the child reported requires to be published."""
         settlement = self._settlement(end)
-        if isinstance(settlement, AwaitLease):
-            self._await_lease(settlement.wait_us)
-        else:
-            self.owe(settlement)
+        match settlement:
+            case AwaitLease(wait_us):
+                self._await_lease(wait_us)
+            case ReturnHeld(switch):
+                self._return_held(switch)
+            case _:
+                self.owe(settlement)
 
     def publish(self) -> bool:
         """Publish what the decision requires; if that fails, return the message to its queue."""
@@ -249,6 +254,24 @@ class Settling:
             self._delivery.reject(requeue=True)
         else:
             self._messages.give_back(self._delivery, way)
+
+    # -- a switch that holds the queue -------------------------------------------------------
+
+    def _return_held(self, switch: Switched) -> None:
+        """Return the message to its queue, from which this worker takes no more for now.
+
+        A worker that takes the message in another way than by its queue cannot stop that, and
+        would get it again at once: so it parks the message.
+        """
+        messages = self._messages
+        if self.waits or self._delivery.acknowledged:
+            return
+        self.waits = True
+        if messages is None:
+            self._return_as_next()
+        elif not messages.return_held(self._delivery.message, self._return_as_next):
+            self.waits = False
+            self.owe(ParkMessage(switch))
 
     # -- the lease of another attempt ----------------------------------------------------------
 

@@ -11,10 +11,11 @@ from typing import Any
 import redis
 
 from taskyard.access.verify_credential import Verifier
-from taskyard.broker import Publisher, make_publisher
+from taskyard.broker import ParkingPublisher, make_publisher
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.deadletters import LetterBox
 from taskyard.engine.count_denied_broadcasts import DeniedBroadcasts
+from taskyard.engine.known_switches import KnownSwitches
 from taskyard.engine.lease_releases import Releases
 from taskyard.engine.pool_process_memory import ProcessMemory
 from taskyard.engine.ports import WorkerPorts
@@ -60,6 +61,14 @@ class WorkerContext:
 
     # Set by the consumer, in the main process.
     ports: WorkerPorts | None = None
+
+    @cached_property
+    def known_switches(self) -> KnownSwitches:
+        """Return the switches as this worker knows them, in the main process.
+
+        A worker with nothing but jobs waits until it has read them: no job could begin anyway.
+        """
+        return KnownSwitches(SYSTEM_CLOCK, holds_unread=self.only_jobs)
 
     @cached_property
     def backoff(self) -> FailureBackoff:
@@ -135,7 +144,7 @@ class WorkerContext:
         return Runner(self.steps)
 
     @cached_property
-    def publisher(self) -> Publisher:
+    def publisher(self) -> ParkingPublisher:
         """Return the publisher of retries and deferred messages, in the main process."""
         return make_publisher(self.settings, self.records.now_us)
 
@@ -171,6 +180,10 @@ class WorkerContext:
             if self.settings.broker_name(name) == broker_name:
                 return name
         return broker_name or ""
+
+    def taken_as(self, broker_name: str) -> str:
+        """Return the name that records and switches have for a broker's queue."""
+        return self.queue_of(broker_name)
 
     def source(self, message: Any) -> str:
         """Return the configured name of the queue that a message came from."""

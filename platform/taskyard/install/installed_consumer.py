@@ -107,6 +107,8 @@ class InstalledConsumer(JobConsumer):
             queue = self._yard.source(message)
             copy = self._copy(message, queue)
             setattr(message, COPY, copy)
+            if self.held_queues.take_back(message):
+                return None
             match self._yard.mode(task_of(message)):
                 case Mode.OFF:
                     return plain(message)

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from kombu import Connection
 
-from taskyard.broker import AmqpPublisher, Layout, Publisher, connection, is_amqp
+from taskyard.broker import AmqpPublisher, Layout, ParkingPublisher, connection, is_amqp
 from taskyard.deadletters import LetterBox
 from taskyard.engine.read_message import broker_queue
 from taskyard.engine.worker_context import WorkerContext
@@ -157,7 +157,7 @@ class InstalledContext(WorkerContext):
         return Observer(self)
 
     @cached_property
-    def publisher(self) -> Publisher:
+    def publisher(self) -> ParkingPublisher:
         """Return the publisher of retries and delayed messages, in the main process."""
         if is_amqp(self.settings):
             return AmqpPublisher(self.settings, self.records.now_us, self.connect)
@@ -171,6 +171,10 @@ class InstalledContext(WorkerContext):
         """Write the remaining observations; called at the worker's end."""
         if "observer" in self.__dict__:
             self.observer.close()
+
+    def taken_as(self, broker_name: str) -> str:
+        """Return the broker's name of a queue, which records and switches have too."""
+        return broker_name
 
     def source(self, message: Any) -> str:
         """Return the broker's name of the queue that a message came from."""

@@ -11,6 +11,7 @@ from celery.worker.consumer import Consumer
 
 from taskyard.engine.delay_promoter import Promoter
 from taskyard.engine.heartbeat_writer import Presence
+from taskyard.engine.hold_queues_bootstep import HoldQueues
 from taskyard.engine.operator_credentials_bootstep import RefuseCredentials
 from taskyard.engine.pool_process_memory import MemoryWatch
 from taskyard.engine.stop_attempts import StopAttempts
@@ -72,7 +73,9 @@ def install(
     app.taskyard = yard
     _adopt_tasks(app, yard)
     _configure(app, transport)
-    app.steps["consumer"].update((Promoter, Announcer, MemoryWatch, Returner, StopAttempts))
+    app.steps["consumer"].update(
+        (Promoter, Announcer, MemoryWatch, Returner, StopAttempts, HoldQueues)
+    )
     app.steps["worker"].update((Presence, RefuseCredentials))
     watch_beat(yard)
     keep_expired(app, yard)

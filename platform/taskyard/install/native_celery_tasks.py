@@ -9,7 +9,7 @@ from typing import Any
 from celery import states
 
 from taskyard.backend.record_backend import DECIDED
-from taskyard.broker import Publisher
+from taskyard.broker import ParkingPublisher
 from taskyard.deadletters import LetterBox
 from taskyard.engine.lease_releases import Releases
 from taskyard.engine.pool_process_memory import ProcessMemory
@@ -83,7 +83,7 @@ class CeleryTasksContext(WorkerContext):
         return self._worker.memory
 
     @property
-    def publisher(self) -> Publisher:
+    def publisher(self) -> ParkingPublisher:
         """Return the worker's publisher of retries and deferred messages."""
         return self._worker.publisher
 

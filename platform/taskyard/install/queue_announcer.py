@@ -55,7 +55,9 @@ def _repeat(consumer: Any, stop: threading.Event) -> None:
     backoff = consumer.app.taskyard.backoff
     while not stop.is_set():
         try:
-            announce(consumer.app.taskyard, _queue_names(consumer.task_consumer.queues))
+            # A queue that a switch holds has workers all the same.
+            read = [*consumer.task_consumer.queues, *consumer.held_queues.queues]
+            announce(consumer.app.taskyard, _queue_names(read))
         except Exception as error:  # noqa: BLE001 - whatever it is, the worker must not notice
             backoff.failed(_ANNOUNCE, error, action="places_not_told")
         else:

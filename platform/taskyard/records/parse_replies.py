@@ -21,9 +21,10 @@ from taskyard.records.script_replies import (
     Reused,
     Run,
     Stale,
+    Switched,
     UnknownHistory,
 )
-from taskyard.switches import SwitchState
+from taskyard.switches import Mode, SwitchField, SwitchState
 from taskyard.wire.control_characters import escaped
 
 __all__ = ["parse_admitted", "parse_begin", "parse_decided", "parse_forward"]
@@ -86,7 +87,9 @@ def _run(raw: Sequence[bytes]) -> Run:
     return Run(attempt, token, epoch, generation, seq, attempts, raw[7].decode())
 
 
-def parse_begin(raw: Sequence[Any]) -> BeginAnswer:  # noqa: PLR0911 - one answer a line
+def parse_begin(  # noqa: C901, PLR0911 - one answer a line
+    raw: Sequence[Any],
+) -> BeginAnswer:
     """Parse the reply of `begin` or `dead_letter`."""
     match raw[0]:
         case b"run":
@@ -106,6 +109,9 @@ def parse_begin(raw: Sequence[Any]) -> BeginAnswer:  # noqa: PLR0911 - one answe
             return parse_forward(raw)
         case b"reused":
             return Reused(raw[1].decode(), State(raw[2].decode()), int(raw[3]))
+        case b"switched":
+            field = SwitchField.parse(raw[1].decode())
+            return Switched(field, int(raw[2]), Mode(raw[3].decode()))
         case b"unknown_history":
             return UnknownHistory()
         case other:

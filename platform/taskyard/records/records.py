@@ -187,7 +187,8 @@ class Records:
 
         `holder` identifies the delivery, `process` the process that works on the delivery. A repeat
         by the same process with the same delivery gets the same answer. Another process with the
-        same delivery takes over from a dead process.
+        same delivery takes over from a dead process. A switch that is on for the job, its queue,
+        its type or its domain keeps it from running (`Switched`).
         """
         arguments = [
             *_position(stamp),
@@ -203,7 +204,8 @@ class Records:
             0 if stamp is None else stamp.nesting,
             self._domain_of(job_type),
         ]
-        return parse_begin(self._call("begin", job_id, arguments))
+        keys = [*self.keys.script_keys(job_id), self.keys.switches]
+        return parse_begin(self._call("begin", job_id, arguments, keys))
 
     def renew(self, job_id: str, token: int) -> tuple[bool, str]:
         """Renew the lease; return whether the attempt keeps it, and a detail.
@@ -333,6 +335,15 @@ class Records:
         """Count one more delivery of a redelivered message and return the count."""
         return int(self._call("deliver", job_id, [self._window_us // 1000]))
 
+    def forget_deliveries(self, job_ids: Sequence[str]) -> None:
+        """Set the deliveries of jobs back to 0, in one round trip; raises redis-py's errors."""
+        script = self._scripts["forget_deliveries"]
+        with self.client.pipeline(transaction=False) as pipe:
+            script.queue_load(pipe)
+            for job_id in job_ids:
+                script.queue(pipe, self.keys.script_keys(job_id), [])
+            pipe.execute()
+
     def replay(
         self,
         *,
@@ -395,16 +406,23 @@ class Records:
         """Return record and result of many jobs in one round trip."""
         return read_ends(self.client, self.keys, job_ids)
 
-    def _call(self, name: str, job_id: str, arguments: Sequence[Argument]) -> Any:
-        keys = self.keys.script_keys(job_id)
+    def _call(
+        self,
+        name: str,
+        job_id: str,
+        arguments: Sequence[Argument],
+        keys: Sequence[str] | None = None,
+    ) -> Any:
+        if keys is None:
+            keys = self.keys.script_keys(job_id)
         try:
             return self._scripts[name](self.client, keys, [job_id, *arguments])
         except ResponseError as error:
-            raise named(self.client, error, dict(zip(keys, _TYPES, strict=True))) from None
+            raise named(self.client, error, dict(zip(keys, _TYPES, strict=False))) from None
 
 
-# KEYS of every script, in their order.
-_TYPES = ("hash", "stream", "hash", "string")
+# KEYS of every script, in their order; only `begin` has the fifth.
+_TYPES = ("hash", "stream", "hash", "string", "hash")
 
 _NAMES = (
     "admit",
@@ -413,6 +431,7 @@ _NAMES = (
     "confirm",
     "deliver",
     "finish",
+    "forget_deliveries",
     "progress",
     "release",
     "renew",

@@ -8,6 +8,7 @@ from typing import Final
 
 from taskyard.jobs.attempt_outcomes import Decision
 from taskyard.jobs.states import State
+from taskyard.switches import Mode, SwitchField, SwitchScope
 
 __all__ = [
     "OWN_ID",
@@ -33,6 +34,7 @@ __all__ = [
     "Run",
     "Stale",
     "Superseded",
+    "Switched",
     "UnadmittedJob",
     "UnknownHistory",
     "VerbApplied",
@@ -202,7 +204,24 @@ class Reused:
     epoch: int
 
 
-WithoutRun = Done | Decided | Held | Stale | Ended | Forward | UnknownHistory | Reused
+@dataclass(frozen=True, slots=True)
+class Switched:
+    """A switch keeps the job from running; nothing is counted, and the record stays as it was.
+
+    `until_us` is when the switch ends by itself, 0 for never. `mode` is what it does.
+    """
+
+    field: SwitchField
+    until_us: int
+    mode: Mode
+
+    @property
+    def holds_queue(self) -> bool:
+        """Return whether the switch holds all of the message's queue, so that none is taken."""
+        return self.mode is Mode.HOLD and self.field.scope in (SwitchScope.QUEUE, SwitchScope.ALL)
+
+
+WithoutRun = Done | Decided | Held | Stale | Ended | Forward | UnknownHistory | Reused | Switched
 BeginAnswer = Run | WithoutRun
 DeadLetterAnswer = Decided | Held | Stale | Ended | Forward | Reused
 

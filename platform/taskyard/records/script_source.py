@@ -19,7 +19,7 @@ __all__ = ["VERBS", "script_source", "thin_at"]
 VERBS: Final = ("cancel", "abort", "force_complete", "reroute")
 """The scripts of operators' verbs, which share their first steps."""
 
-_ASK_SWITCHES: Final = frozenset({"admit"})
+_ASK_SWITCHES: Final = frozenset({"admit", "begin"})
 _PACKAGE: Final = "taskyard.records"
 # An operator's ending is kept as long until a worker has seen the job's message.
 _KEEP_S: Final = 30 * 24 * 3600
@@ -34,7 +34,11 @@ def thin_at(stream_budget: int) -> int:
 
 def script_source(name: str, settings: Settings) -> str:
     """Return the Lua source of the script `name`."""
-    parts = ("prelude", "verb_steps", name) if name in VERBS else ("prelude", name)
+    parts = ["prelude", name]
+    if name in VERBS:
+        parts.insert(1, "verb_steps")
+    if name == "begin":
+        parts.insert(1, "held_by_switch")
     switches = IN_FORCE_LUA if name in _ASK_SWITCHES else ""
     return _tables(settings) + switches + "".join(read_lua(_PACKAGE, part) for part in parts)
 

@@ -7,6 +7,7 @@ from taskyard.runner.child_exceptions import (
     JobIdReused,
     JobRetrying,
     JobSkipped,
+    JobSwitchedOff,
 )
 from taskyard.runner.exception_facts import describe_failure, failure_here
 from taskyard.runner.redis_retry import Unreachable
@@ -18,6 +19,7 @@ __all__ = [
     "JobIdReused",
     "JobRetrying",
     "JobSkipped",
+    "JobSwitchedOff",
     "Rules",
     "Runner",
     "Unreachable",

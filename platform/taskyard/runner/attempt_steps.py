@@ -1,7 +1,7 @@
 """The steps of every attempt in the child process; the runners put them together.
 
-begin -> (run | done | decided | held | stale | ended | reused) -> leased -> finish. If Redis does
-not answer, the call is repeated within the limits of the step.
+begin -> (run | done | decided | held | stale | ended | reused | switched) -> leased -> finish. If
+Redis does not answer, the call is repeated within the limits of the step.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from taskyard.records import (
     Reused,
     Run,
     Stale,
+    Switched,
     UnknownHistory,
     WithoutRun,
 )
@@ -38,6 +39,7 @@ from taskyard.runner.child_exceptions import (
     JobIdReused,
     JobRetrying,
     JobSkipped,
+    JobSwitchedOff,
 )
 from taskyard.runner.death_causes import unknown_history
 from taskyard.runner.lease import Lease, LeaseKeeper
@@ -148,6 +150,8 @@ class AttemptSteps:
                 raise _forwarded(answer)
             case Reused(job_type, state, epoch):
                 raise JobIdReused(job_type, state, epoch)
+            case Switched(switch, until_us, mode):
+                raise JobSwitchedOff(str(switch), until_us, mode)
             case UnknownHistory():
                 return self.without_run(delivery, self._dead_letter(delivery), decode)
             case _:

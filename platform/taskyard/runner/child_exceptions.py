@@ -11,7 +11,14 @@ from celery.exceptions import Ignore, Retry
 
 from taskyard.jobs.states import State
 
-__all__ = ["JobDeferred", "JobForwarded", "JobIdReused", "JobRetrying", "JobSkipped"]
+__all__ = [
+    "JobDeferred",
+    "JobForwarded",
+    "JobIdReused",
+    "JobRetrying",
+    "JobSkipped",
+    "JobSwitchedOff",
+]
 
 
 class JobRetrying(Retry):  # type: ignore[misc]
@@ -42,6 +49,18 @@ class JobDeferred(Ignore):  # type: ignore[misc]
     def __init__(self, wait_us: int, reason: str) -> None:
         super().__init__(wait_us, reason)
         self.wait_us, self.reason = wait_us, reason
+
+
+class JobSwitchedOff(Ignore):  # type: ignore[misc]
+    """Report that a pause or kill switch keeps the job from running.
+
+    The main process puts the message back into its queue, or into the delay store. `field` names
+    the switch, `until_us` is its end or 0, `mode` what it does.
+    """
+
+    def __init__(self, field: str, until_us: int, mode: str) -> None:
+        super().__init__(field, until_us, mode)
+        self.field, self.until_us, self.mode = field, until_us, mode
 
 
 class JobSkipped(Ignore):  # type: ignore[misc]

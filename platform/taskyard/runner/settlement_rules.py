@@ -23,8 +23,16 @@ from taskyard.records import (
     Requeue,
     Reused,
     Stale,
+    Switched,
 )
-from taskyard.runner.child_exceptions import JobDeferred, JobForwarded, JobIdReused, JobRetrying
+from taskyard.runner.child_exceptions import (
+    JobDeferred,
+    JobForwarded,
+    JobIdReused,
+    JobRetrying,
+    JobSwitchedOff,
+)
+from taskyard.switches import Mode, SwitchField
 from taskyard.wire.redacted_logs import logger
 from taskyard.wire.stamp_header import Stamp
 
@@ -36,10 +44,12 @@ __all__ = [
     "End",
     "ForwardMessage",
     "GiveBack",
+    "ParkMessage",
     "PostContinuations",
     "PostLetter",
     "PostOwnLetter",
     "PublishRetry",
+    "ReturnHeld",
     "Settlement",
     "by_operator",
     "deferred_stamp",
@@ -130,6 +140,26 @@ class GiveBack:
     counted: bool
 
 
+@dataclass(frozen=True, slots=True)
+class ReturnHeld:
+    """Take no more from the message's queue, and put the message back as its next one.
+
+    The switch holds the whole queue, so that the message keeps its position there.
+    """
+
+    switch: Switched
+
+
+@dataclass(frozen=True, slots=True)
+class ParkMessage:
+    """Publish the same message again, to be delivered when the switch ends.
+
+    The switch holds only some jobs of the queue, so that the worker continues to take the others.
+    """
+
+    switch: Switched
+
+
 Settlement = (
     PublishRetry
     | DeferMessage
@@ -140,8 +170,10 @@ Settlement = (
     | PostContinuations
     | Acknowledge
     | GiveBack
+    | ReturnHeld
+    | ParkMessage
 )
-End = Decided | Held | Reused | Stale | Ended | Forward | Requeue | NotHeld
+End = Decided | Held | Reused | Stale | Ended | Forward | Requeue | NotHeld | Switched
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +192,9 @@ class Delivered:
     delivered_before: bool = False
 
 
-def settle(end: End, delivered: Delivered) -> Settlement:  # noqa: PLR0911 - one match, one answer a case
+def settle(  # noqa: C901, PLR0911 - one match, one answer a case
+    end: End, delivered: Delivered
+) -> Settlement:
     """Return what the main process must publish or do when this delivery has ended."""
     _log(end, delivered)
     outcome = delivered.outcome
@@ -181,6 +215,8 @@ def settle(end: End, delivered: Delivered) -> Settlement:  # noqa: PLR0911 - one
             return _after_end(state, outcome)
         case Stale():
             return Acknowledge()
+        case Switched():
+            return ReturnHeld(end) if end.holds_queue else ParkMessage(end)
         case Requeue():
             return GiveBack(counted=True)
         case NotHeld():
@@ -208,7 +244,7 @@ def _after_end(state: State, outcome: Failed | None) -> Settlement:
     return PostContinuations(outcome) if _is_poison(outcome) else Acknowledge()
 
 
-def reported_end(error: BaseException) -> End | None:
+def reported_end(error: BaseException) -> End | None:  # noqa: PLR0911 - one answer a case
     """Return what the child process of a job type reported by raising `error`.
 
     None if there is nothing to publish.
@@ -223,6 +259,8 @@ def reported_end(error: BaseException) -> End | None:
             return Forward(error.queue, error.epoch, error.generation, error.seq)
         case JobIdReused():
             return Reused(error.job_type, State(error.state), error.epoch)
+        case JobSwitchedOff():
+            return Switched(SwitchField.parse(error.field), error.until_us, Mode(error.mode))
         case DeadLettered():
             # The letter is built from the record, which has the queue.
             return Decided(Decision.DEAD_LETTERED, 0, 0, 0, 0)

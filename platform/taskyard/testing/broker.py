@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
@@ -17,6 +17,10 @@ from taskyard.wire.lossless_json import pack
 from taskyard.wire.stamp_header import Stamp
 
 __all__ = ["MemoryBroker", "Message", "SentReply"]
+
+
+def _holds_nothing(_queue: str) -> bool:
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,7 @@ class MemoryBroker:
     replies: list[SentReply] = field(default_factory=list)
     _ready: deque[Message] = field(default_factory=deque)
     _waiting: dict[str, tuple[int, Message]] = field(default_factory=dict)
+    _parked: dict[str, tuple[str, Message]] = field(default_factory=dict)
     _serial: Iterator[int] = field(default_factory=count)
 
     def publish(
@@ -84,6 +89,25 @@ class MemoryBroker:
         prepared = self._prepare(message, queue, priority, job_id, stamp, ("eta",))
         self._waiting[f"{job_id}:{stamp.generation}:{stamp.seq}"] = due_us, prepared
 
+    def park(
+        self,
+        message: RawMessage,
+        *,
+        queue: str,
+        priority: int | None,
+        job_id: str,
+        stamp: Stamp,
+        switch: str,
+    ) -> None:
+        """Keep a message until `switch` is off; parking the same message again replaces it."""
+        prepared = self._prepare(message, queue, priority, job_id, stamp, ("eta",))
+        self._parked[f"{job_id}:{stamp.generation}:{stamp.seq}"] = switch, prepared
+
+    def release(self, is_on: Callable[[str], bool]) -> None:
+        """Move the messages of switches that are off to their queues, the first parked first."""
+        off = [member for member, (switch, _) in self._parked.items() if not is_on(switch)]
+        self._ready.extend(self._parked.pop(member)[1] for member in off)
+
     def publish_reply(self, message: RawMessage, *, queue: str, job_id: str) -> None:
         """Keep a reply to the service of a job; no worker takes it."""
         ids = (message.properties["correlation_id"], message.properties["message_id"])
@@ -95,6 +119,10 @@ class MemoryBroker:
     def put_back(self, message: Message) -> None:
         """Put a delivered message that was not acknowledged back, as the next one."""
         self._ready.appendleft(replace(message, redelivered=True))
+
+    def return_held(self, message: Message) -> None:
+        """Put a message back as the next one of its queue, unchanged: a switch holds the queue."""
+        self._ready.appendleft(message)
 
     def keep_until(self, message: Message, due_us: int) -> None:
         """Keep a delivered message until `due_us`; then make it the next one again."""
@@ -112,11 +140,16 @@ class MemoryBroker:
         self._ready.extend(message for message in messages if not message.redelivered)
         self._ready.extendleft(message for message in messages[::-1] if message.redelivered)
 
-    def pop(self) -> Message | None:
-        """Return the most urgent message that has waited longest; None if there is no message."""
-        if not self._ready:
+    def pop(self, holds: Callable[[str], bool] = _holds_nothing) -> Message | None:
+        """Return the most urgent message that has waited longest; None if there is no message.
+
+        The messages of queues that `holds` says stay where they are.
+        """
+        held = {queue: holds(queue) for queue in {waiting.queue for waiting in self._ready}}
+        free = [waiting for waiting in self._ready if not held[waiting.queue]]
+        if not free:
             return None
-        message = min(self._ready, key=lambda waiting: waiting.urgency)
+        message = min(free, key=lambda waiting: waiting.urgency)
         self._ready.remove(message)
         self.delivered.setdefault(message.job_id, []).append(message)
         return message
@@ -126,8 +159,8 @@ class MemoryBroker:
         return min((due_us for due_us, _ in self._waiting.values()), default=None)
 
     def __len__(self) -> int:
-        """Return how many messages there are, ready or waiting."""
-        return len(self._ready) + len(self._waiting)
+        """Return how many messages there are, ready, waiting or parked."""
+        return len(self._ready) + len(self._waiting) + len(self._parked)
 
     def _prepare(
         self,

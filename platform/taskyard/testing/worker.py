@@ -30,10 +30,12 @@ from taskyard.runner.settlement_rules import (
     End,
     ForwardMessage,
     GiveBack,
+    ParkMessage,
     PostContinuations,
     PostLetter,
     PostOwnLetter,
     PublishRetry,
+    ReturnHeld,
     deferred_stamp,
     log_without_letter,
     reported_end,
@@ -160,7 +162,7 @@ class MemoryWorker:
 
     # -- what an end obliges to -----------------------------------------------------------------
 
-    def _conclude(
+    def _conclude(  # noqa: C901 - one match, one answer a case
         self, message: Message, end: End, outcome: Failed | None = None, *, lost: str = ""
     ) -> None:
         stamp, job_id = _stamp(message), message.job_id
@@ -186,6 +188,10 @@ class MemoryWorker:
                 return
             case GiveBack():
                 self.broker.put_back(message)
+            case ReturnHeld():
+                self.broker.return_held(message)
+            case ParkMessage(switch):
+                self._park(message, str(switch.field))
 
     def _publish(self, message: Message, stamp: Stamp, due_us: int) -> None:
         record = self.records.read(message.job_id)
@@ -200,6 +206,19 @@ class MemoryWorker:
             self.broker.publish(message.raw, strip=("eta",), **place)
         else:
             self.broker.publish_later(message.raw, due_us=due_us, **place)
+
+    def _park(self, message: Message, switch: str) -> None:
+        job_id, now_us = message.job_id, self.broker_now_us
+        record = self.records.read(job_id)
+        priority = record.fields.get("priority")
+        self.broker.park(
+            message.raw,
+            queue=record.queue or message.queue,
+            priority=int(priority) if priority else None,
+            job_id=job_id,
+            stamp=deferred_stamp(_stamp(message), record, now_us),
+            switch=switch,
+        )
 
     def _forward(self, message: Message, queue: str, stamp: Stamp) -> None:
         job_id, now_us = message.job_id, self.broker_now_us

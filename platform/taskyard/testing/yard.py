@@ -22,6 +22,7 @@ from taskyard.testing.broker import Message, SentReply
 from taskyard.testing.client import MemoryClient
 from taskyard.testing.clock import YardClock
 from taskyard.testing.faults import Fault, Faults
+from taskyard.testing.held import Held
 from taskyard.testing.inbox import MemoryInbox
 from taskyard.testing.letters import UNSET, LetterShelf, Replays
 from taskyard.testing.operator import MemoryOperator
@@ -103,6 +104,7 @@ class Yard(MemoryClient):
         self._worker = self._make_worker(handlers, seed)
         self._operator = MemoryOperator(self.records, self.broker)
         self.switches = YardSwitches(self.records)
+        self._held = Held(self.switches.stored)
 
     def _make_worker(self, handlers: Registry, seed: int) -> MemoryWorker:
         rules = Rules(self.catalogue, random.Random(seed))  # noqa: S311 - jitter is no secret
@@ -141,7 +143,8 @@ class Yard(MemoryClient):
                 "test call run() again"
             )
         self.broker.promote(self.clock.now_us())
-        message = self.broker.pop()
+        self.broker.release(self._held.is_on)
+        message = self.broker.pop(self._held.holds)
         if message is None:
             return False
         self._served = message
@@ -156,7 +159,7 @@ class Yard(MemoryClient):
         """Move the clock and process every message when it is due; return how many messages."""
         end = self.clock.now() + by
         served = self.run()
-        while (due_us := self.broker.next_due_us()) is not None and from_us(due_us) <= end:
+        while (due_us := self._next_due_us()) is not None and from_us(due_us) <= end:
             self._move_to(from_us(due_us))
             served += self.run()
         self._move_to(end)
@@ -165,7 +168,7 @@ class Yard(MemoryClient):
     def settle(self) -> int:
         """Process everything, and move the clock as far as needed; return how many messages."""
         served = self.run()
-        while (due_us := self.broker.next_due_us()) is not None:
+        while (due_us := self._next_due_us()) is not None:
             self._move_to(from_us(due_us))
             served += self.run()
             if served > BUSIEST:
@@ -189,13 +192,19 @@ class Yard(MemoryClient):
                 return True
             if self.run_one():
                 continue
-            due_us = self.broker.next_due_us()
+            due_us = self._next_due_us()
             if due_us is None or (end is not None and from_us(due_us) > end):
                 break
             self._move_to(from_us(due_us))
         if end is not None and not ended():
             self._move_to(end)
         return True
+
+    def _next_due_us(self) -> int | None:
+        """Return when a message is due next, perhaps because a switch ends; None if never."""
+        ends = self._held.next_end_us() if len(self.broker) else None
+        times = (self.broker.next_due_us(), ends)
+        return min((due_us for due_us in times if due_us is not None), default=None)
 
     def _move_to(self, moment: datetime) -> None:
         # A handler may have moved the clock further.

@@ -186,6 +186,8 @@ class _Channel(kombu_redis.Channel):  # type: ignore[misc]
         result = super().basic_consume(queue, no_ack, *args, **kwargs)
         if self.active_queues:
             self.ownership.beat()
+        # Redis announces only the queues that the last pop has read.
+        self.pops.wake.end_soon()
         return result
 
     def has_work(self) -> bool:
@@ -206,10 +208,11 @@ class _Channel(kombu_redis.Channel):  # type: ignore[misc]
         """
         self.pops.read()
         brought = self.pops.brought
-        if not self._active_queues:
-            # The last consumer was cancelled after the pop was sent.
-            self.pops.return_brought()
         while brought:
+            if brought[0].queue not in self._active_queues:
+                # Cancelled since the pop was sent, perhaps by the consumer of the last message.
+                self.pops.return_brought(self._active_queues)
+                continue
             self._deliver_one(brought.popleft())
         return True
 

@@ -6,6 +6,7 @@ A pop asks Redis for a batch of messages; the acknowledgements that are due trav
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection
 from queue import Empty
 from time import monotonic
 from typing import Any, Final, NoReturn
@@ -113,7 +114,8 @@ class Popper:
         Raises `Empty` if there is no message yet.
         """
         connection = self._channel.client.connection
-        if self.wake.waiting:
+        # Without a pop only a notice can come: the queues were cancelled while Redis watched them.
+        if self.wake.waiting or not self._sent.asked:
             self._read_news(connection)
         try:
             answer = self._read_reply(connection)
@@ -266,12 +268,16 @@ class Popper:
                 self.give_up_reply()
         self.return_brought()
 
-    def return_brought(self) -> None:
-        """Return the messages of a pop to their queues unchanged, because no consumer gets them."""
-        while self.brought:
-            # The newest first: each becomes the next of its queue.
-            self._channel.qos.giving_back.hand_back(self.brought[-1].tag)
-            self.brought.pop()
+    def return_brought(self, consumed: Collection[str] = ()) -> None:
+        """Return the messages of a pop to their queues unchanged, because no consumer gets them.
+
+        Those of the queues in `consumed` stay.
+        """
+        # The newest first: each becomes the next of its queue.
+        for found in reversed(tuple(self.brought)):
+            if found.queue not in consumed:
+                self._channel.qos.giving_back.hand_back(found.tag)
+                self.brought.remove(found)
 
     def _last_answer(self) -> list[Found]:
         channel = self._channel

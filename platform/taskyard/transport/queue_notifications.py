@@ -63,6 +63,13 @@ class Wake:
         self.waiting = True
         self._again_at = now + (self.interval_s if longest_s is None else longest_s)
 
+    def end_soon(self) -> None:
+        """Make the wait overdue. The next tick then ends it and asks for messages in one step.
+
+        Between the two a notice could be taken for an answer.
+        """
+        self._again_at = 0.0
+
     def overdue(self, now: float) -> bool:
         """Return whether to ask for messages although Redis sent no notice."""
         return self.waiting and now >= self._again_at

@@ -84,6 +84,8 @@ class Poller(kombu_redis.MultiChannelPoller):  # type: ignore[misc]
             self._beaten_at = monotonic()
             self.beat()
             self.maybe_restore_messages()
+        for channel in self._channels:
+            channel.pops.ask_if_overdue()
         if any(channel.pops.polls for channel in self._channels):
             longest = min(longest, POLL_S)
         return super().get(callback, timeout=longest)

@@ -10,6 +10,7 @@ from taskyard.broker import make_app
 from taskyard.engine.consumer import JobConsumer
 from taskyard.engine.delay_promoter import Promoter
 from taskyard.engine.heartbeat_writer import Presence
+from taskyard.engine.hold_queues_bootstep import HoldQueues
 from taskyard.engine.pool_process_memory import MemoryWatch
 from taskyard.engine.prefork_pool import TaskPool
 from taskyard.engine.return_over_prefetch import OverPrefetch
@@ -45,7 +46,7 @@ def build_app(settings: Settings, catalogue: Catalogue, handlers: Registry) -> C
     app.taskyard = WorkerContext(settings, catalogue)
     app.conf.worker_consumer = f"{JobConsumer.__module__}:{JobConsumer.__qualname__}"
     app.conf.worker_pool = f"{TaskPool.__module__}:{TaskPool.__qualname__}"
-    app.steps["consumer"].update((Promoter, OverPrefetch, MemoryWatch, StopAttempts))
+    app.steps["consumer"].update((Promoter, OverPrefetch, MemoryWatch, StopAttempts, HoldQueues))
     app.steps["worker"].update((Presence, SignsNothing))
     keep_pages_shared()
     mask_secrets()

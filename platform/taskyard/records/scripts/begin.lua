@@ -1,4 +1,5 @@
--- Give the right to run one attempt, or return the reason for the refusal.
+-- Give the right to run one attempt, or return the reason for the refusal. KEYS: the four of every
+-- script, and the switches.
 local job_id, holder, worker = ARGV[1], ARGV[5], ARGV[6]
 local lease_us, death_limit = tonumber(ARGV[7]), tonumber(ARGV[8])
 local window_us, sent_us = tonumber(ARGV[9]), tonumber(ARGV[10])
@@ -14,9 +15,14 @@ local now = now_us()
 local ending = record.published == '0'
 if not record.state and sent_us > 0 and now - sent_us > window_us then return {'unknown_history'} end
 
-local answer
-record, answer = place(job_id, record, message, now)
-if answer then return answer end
+-- An attempt that is only observed runs all the same.
+local switched = process ~= '' and held_by_switch(record, message, sent_us, now)
+local found, answer = place(job_id, record, message, now, switched)
+if answer then
+  if answer == switched then forget_deliveries(record) end
+  return answer
+end
+record = found
 
 if TERMINAL[record.state] then note_seen(record, now) end
 if record.state == 'completed' then return {'done', redis.call('GET', KEY_RESULT)} end
@@ -42,6 +48,10 @@ local deaths = num(record.deaths)
 local evidence = same_delivery and PROCESS_GONE or LEASE_EXPIRED
 local code = same_delivery and 'worker_lost' or 'lease_expired'
 if record.cancel then return cancel_as_requested(job_id, record, now, code, evidence) end
+if switched then
+  forget_deliveries(record)
+  return switched
+end
 note_lost(record, now, code, evidence)
 if deaths >= death_limit then
   return poison(job_id, record, 'deaths', deaths, death_limit, evidence, now)

@@ -191,8 +191,16 @@ local function behind(record, epoch, generation, seq)
   return {'stale', record.state}
 end
 
+-- Whether a message that is newer than the record moves the job on. A job that has ended within this
+-- life stays ended.
+local function moves_on(record, message)
+  if num(message.epoch) > num(record.epoch) then return true end
+  local later = num(message.generation) > num(record.generation)
+  return not (TERMINAL[record.state] or (record.state == 'dead_lettered' and not later))
+end
+
 -- The message is newer than the record: a failover lost the record's last writes, and the message
--- proves the later position. A job that has ended within this life stays ended.
+-- proves the later position.
 local function ahead(job_id, record, message, now)
   if num(message.epoch) > num(record.epoch) then
     local token = record.token
@@ -201,8 +209,8 @@ local function ahead(job_id, record, message, now)
     record.token = token
     return record
   end
+  if not moves_on(record, message) then return record end
   local later = num(message.generation) > num(record.generation)
-  if TERMINAL[record.state] or (record.state == 'dead_lettered' and not later) then return record end
   skip_versions(record, now)
   drop(record, {'next'})
   if record.state == 'rerouted' then requeue(job_id, record, now) end
@@ -378,8 +386,10 @@ local function replaced(job_id, record, message, now)
 end
 
 -- Return the record that a message finds or creates; or nil and the final answer to the message.
-local function place(job_id, record, message, now)
+-- `switched` is that answer if the job must not run now: no record is made or changed then.
+local function place(job_id, record, message, now, switched)
   if not record.state then
+    if switched then return nil, switched end
     local seq = message.seq
     record = reborn(message, now)
     note_nesting(record, message, seq)
@@ -395,6 +405,9 @@ local function place(job_id, record, message, now)
     -- A protected attempt decides before another task replaces it. Any client can write the count of
     -- replacements, so the count does not end the lease of such an attempt.
     if held > 0 and not is_watched(record) then return nil, {'held', int(held)} end
+    if switched and not (TERMINAL[record.state] or record.state == 'dead_lettered') then
+      return nil, switched
+    end
     return replaced(job_id, record, message, now)
   end
   -- A message of a producer without Taskyard has no stamp: it is the first one of the present life.
@@ -407,8 +420,10 @@ local function place(job_id, record, message, now)
   end
   if held > 0 then return nil, {'held', int(held)} end
   if order > 0 then
+    if switched and moves_on(record, message) then return nil, switched end
     record = ahead(job_id, record, message, now)
   elseif record.state == 'rerouted' then
+    if switched then return nil, switched end
     -- It came from the new queue before its publication was confirmed.
     requeue(job_id, record, now)
   end
