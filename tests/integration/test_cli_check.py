@@ -65,7 +65,7 @@ def test_the_same_as_a_document(shell: Shell) -> None:
     assert ran.code == 0
     assert ran.document["ok"] is True
     subjects = {finding["subject"] for finding in ran.document["findings"]}
-    servers = {"Redis", "broker", "workers", "Postgres"}
+    servers = {"Redis", "broker", "switches", "workers", "Postgres"}
     assert subjects == {"settings", "job types", "handlers", "letters"} | servers
 
 

@@ -129,6 +129,7 @@ def test_a_kill_switch_is_told_with_its_reason_and_when_to_try_again(shell: Shel
         "error: the job is not enqueued: the kill switch on type:batch_locator_generation is on "
     )
     assert f"reason: {REASON}. Enqueue it again in 30 s" in ran.err
+    assert ran.err.endswith("See: taskyard switches list\n")
     ran = shell.run("jobs", "enqueue", "batch_locator_generation", BUTTON, "--json")
     assert (ran.code, ran.document["error"]["kind"]) == (5, "KillSwitchOn")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,6 +36,9 @@ def signing(tmp_path: Path) -> dict[str, str]:
         "TASKYARD_PUBLIC_KEYS": str(keeper.ring),
         "TASKYARD_TRUST_LOCAL": "0",
     }
+
+
+BUTTON = '{"html": "<button>Buy</button>"}'
 
 
 def switches_of(shell: Shell) -> RedisSwitches:
@@ -190,3 +194,43 @@ def test_a_switch_that_only_redis_has_is_listed(shell: Shell) -> None:
         if each["switch"] == str(field)
     ]
     assert (found["now"], found["in"]) == ("refuse", "newer in Redis")
+
+
+def test_what_redis_has_and_nobody_can_read_is_checked_listed_and_turned_off(shell: Shell) -> None:
+    switches, field = switches_of(shell), "kill type:batch_locator_generation"
+    (fine,) = of_switches(shell)
+    assert (fine["level"], fine["detail"]) == ("ok", "no pause and no kill switch is on")
+    switches.client.hset(switches.key, mapping={field: "stop", "stop all": "x"})
+    (finding,) = of_switches(shell)
+    assert finding["level"] == "error"
+    assert finding["detail"].startswith(
+        f"2 entries of {switches.key} cannot be read: {field!r}, 'stop all'. A newer version"
+    )
+    ran = shell.run("jobs", "enqueue", "batch_locator_generation", BUTTON)
+    assert (ran.code, "cannot be read, so it counts as on" in ran.err) == (5, True)
+    (found,) = [
+        each for each in shell.run("switches", "list", "--json").document if each["switch"] == field
+    ]
+    assert (found["now"], found["in"]) == ("hold", "Redis, unreadable")
+    lifted = shell.run("kill", "off", "type:batch_locator_generation", *WHY)
+    assert (lifted.code, lifted.out) == (0, f"{field} is off\n")
+    assert shell.run("jobs", "enqueue", "batch_locator_generation", BUTTON).code == 0
+
+
+def test_check_names_what_is_on_and_a_key_of_another_type(shell: Shell) -> None:
+    assert shell.run("kill", "on", "domain:billing", "--force", "--hold", *WHY).code == 0
+    (finding,) = of_switches(shell)
+    assert finding["level"] == "warning"
+    assert finding["detail"] == "kill domain:billing (hold) is on"
+    switches = switches_of(shell)
+    switches.client.delete(switches.key)
+    switches.client.set(switches.key, "no hash")
+    (finding,) = of_switches(shell)
+    assert finding["level"] == "error"
+    assert f"expected the key '{switches.key}' to be a hash, got a string" in finding["detail"]
+
+
+def of_switches(shell: Shell) -> list[dict[str, Any]]:
+    """The findings of `taskyard check` about switches."""
+    found = shell.run("check", "--json").document["findings"]
+    return [finding for finding in found if finding["subject"] == "switches"]

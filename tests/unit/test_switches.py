@@ -139,6 +139,8 @@ def test_since_stays_while_a_switch_goes_on_and_begins_anew_after_it() -> None:
     assert again.since(on, 100).since_us == 10
     assert again.since(on, 200).since_us == 200
     assert off.since(on, 100).since_us == 100
+    unreadable = SwitchState(Mode.HOLD, version=0, since_us=0)
+    assert again.since(unreadable, 100).since_us == 100
     ended = off.since(on, 100)
     assert off.since(ended, 150).since_us == 100
     assert again.since(ended, 150).since_us == 150

@@ -18,27 +18,26 @@ local LONGEST_STATE = 20000
 -- The answers to jobs that are refused, by their list of kill switches; the first that is in force is
 -- named. Each distinct switch is read once, and all in one command.
 local function find_refusals(now)
-  local lists, fields, index = {}, {}, {}
+  local lists, fields, asked = {}, {}, {}
   for job = 1, JOBS do
     local list = ARGV[WIDTH * job]
     if not lists[list] then
-      lists[list] = {}
+      lists[list] = true
       for field in string.gmatch(list, '[^\n]+') do
-        if not index[field] then fields[#fields + 1], index[field] = field, #fields + 1 end
-        table.insert(lists[list], field)
+        if not asked[field] then fields[#fields + 1], asked[field] = field, true end
       end
     end
   end
-  local refusals = {}
+  local refusals, on = {}, {}
   if #fields == 0 then return refusals end
-  local values = redis.call('HMGET', SWITCHES, unpack(fields))
-  for list, own in pairs(lists) do
-    for _, field in ipairs(own) do
-      local value = values[index[field]]
-      if not refusals[list] and switch_in_force(value, now) then
-        refusals[list] = {'refused', field, string.sub(value, 1, LONGEST_STATE), int(now)}
-      end
+  for i, value in ipairs(redis.call('HMGET', SWITCHES, unpack(fields))) do
+    if value and switch_in_force(value, now) then
+      on[fields[i]] = {'refused', fields[i], string.sub(value, 1, LONGEST_STATE), int(now)}
     end
+  end
+  if next(on) == nil then return refusals end
+  for list in pairs(lists) do
+    for field in string.gmatch(list, '[^\n]+') do refusals[list] = refusals[list] or on[field] end
   end
   return refusals
 end

@@ -23,6 +23,7 @@ from taskyard.ops.cli.checks import (
     rabbitmq_server,
     redis_server,
     required_redis_commands,
+    switches_on,
     unserved_queues,
 )
 from taskyard.ops.cli.checks.finding import Finding, Level, judged
@@ -96,6 +97,7 @@ def findings(*, quiet: bool) -> Iterator[Finding]:
         types = job_types.known_types(catalogue, registry)
     yield from judged("Redis", lambda: _redis(settings))
     yield from judged("broker", lambda: _broker(settings))
+    yield from judged("switches", lambda: switches_on.look_at(settings))
     yield from judged("workers", lambda: unserved_queues.look_at(settings, types))
     yield from judged("letters", lambda: dead_letters.look_at(settings))
     yield from judged("Postgres", lambda: postgres_server.look_at(settings.need_database_url()))

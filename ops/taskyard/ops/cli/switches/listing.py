@@ -27,6 +27,7 @@ __all__ = ["command", "read_switches"]
 
 _UNKNOWN: Final = "unknown"
 _AGREE: Final = "both"
+_UNREADABLE: Final = "Redis, unreadable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ def _compared(
     rows: Mapping[SwitchField, SwitchState] | None, read: SwitchesRead | None
 ) -> list[_Shown]:
     in_rows = rows or {}
-    in_redis = read.states if read is not None else {}
+    in_redis = {**read.believed(), **read.states} if read is not None else {}
     found = []
     for field in sorted({*in_rows, *in_redis}):
         row, state = in_rows.get(field), in_redis.get(field)
@@ -126,6 +127,8 @@ def _stores(
     """Say which store has the state; they agree within seconds while a relay runs."""
     if no_rows or no_redis:
         return _UNKNOWN
+    if state is not None and state.version == 0:
+        return _UNREADABLE
     versions = (row.version if row else 0, state.version if state else 0)
     if versions[0] == versions[1]:
         return _AGREE
@@ -152,5 +155,6 @@ def _facts(one: _Shown) -> dict[str, Any]:
 def _row(one: _Shown) -> tuple[str, ...]:
     state = one.state
     until = time_text(state.until_us) if state.until_us else ""
-    by = f"{state.operator} ({state.via})"
-    return (str(one.field), one.now, time_text(state.since_us), until, by, one.stores, state.reason)
+    by = f"{state.operator} ({state.via})" if state.operator else ""
+    since = time_text(state.since_us) if state.since_us else ""
+    return (str(one.field), one.now, since, until, by, one.stores, state.reason)
