@@ -55,7 +55,7 @@ def _plans(options: argparse.Namespace) -> list[Plan]:
 
 def _one(plan: Plan) -> dict[str, Any]:
     folder = Path(tempfile.mkdtemp(prefix="taskyard-storm-"))
-    sys.stderr.write(f"{plan.storm} over {plan.setup} ...\n")
+    sys.stderr.write(f"{plan.storm} over {plan.setup}, seed {plan.seed} ...\n")
     result = run_storm(plan, folder).document()
     sys.stderr.write(f"  {result}\n")
     if failed(result):

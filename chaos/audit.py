@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,8 +12,11 @@ from sqlalchemy import text
 
 from chaos.cluster import Cluster
 from chaos.effects import EFFECTS
+from chaos.histories import open_intents, read_histories
+from chaos.letters import Letter, misplaced
 from chaos.load import DOOMED, POISON
 from chaos.poison import cases_of, verdict
+from chaos.verbs import History, wrongs
 from taskyard.install import AnyQueuePublisher
 from taskyard.jobs.states import State
 from taskyard.reconcile import Reconciler
@@ -24,20 +26,30 @@ __all__ = ["ENDS", "LOST_IN_POP", "REPEATED", "STORM_DEATHS", "Audit", "audit", 
 
 LOST_IN_POP: Final = "lost between kombu's pop and its note"
 STORM_DEATHS: Final = "dead-lettered by the storm (retries or deaths used up)"
+CONTRADICTED: Final = "operators' requests and what became of the job disagree"
 REPEATED: Final = "effect without inbox repeated (allowed)"
 _NAMED: Final = 10
-ENDS: Final = (State.COMPLETED, State.DEAD_LETTERED)
+_LETTERS: Final = "SELECT id::text, original_request_id, generation, status FROM dead_letter_queue"
+ENDS: Final = (State.COMPLETED, State.DEAD_LETTERED, State.CANCELLED, State.ABORTED)
+"""How a job may end; a cancelled or aborted one must have an operator's request."""
 _CHUNK: Final = 1_000
+# An operator may complete a dead letter, which then has both in one generation.
 _DECISIONS: Final = """
-    SELECT job_id, count(*) FROM job_events
-    WHERE event IN ('complete', 'fail', 'force_complete')
+    SELECT job_id FROM job_events WHERE event IN ('complete', 'fail')
     GROUP BY job_id, epoch, detail->>'generation' HAVING count(*) > 1
+    UNION
+    SELECT job_id FROM job_events WHERE event IN ('complete', 'force_complete', 'cancel', 'abort')
+    GROUP BY job_id, epoch HAVING count(*) > 1
 """
 
 
 @dataclass(slots=True)
 class Audit:
-    """Numbers first; `differences` names the first of each kind."""
+    """Numbers first; `differences` names the first of each kind.
+
+    `requests` are what operators requested; `contradictions` the jobs of which audit log, ledger,
+    record, effects, letters and replies disagree, and the requests that the relay has left.
+    """
 
     jobs: int
     lost: int = 0
@@ -48,6 +60,8 @@ class Audit:
     poison: int = 0
     poison_exact: int = 0
     dead_lettered: int = 0
+    requests: int = 0
+    contradictions: int = 0
     drift: dict[str, int] = field(default_factory=dict)
     differences: dict[str, list[str]] = field(default_factory=dict)
 
@@ -84,17 +98,29 @@ def audit(
     """
     seen = Audit(len(kinds))
     states = states_of(cluster, list(kinds))
-    _outcomes(cluster, seen, kinds, states, {*gone, *held_back})
+    histories = read_histories(cluster, states)
+    _operators(cluster, seen, histories)
+    _outcomes(cluster, seen, kinds, states, {*gone, *held_back}, histories)
     lost_in_pop = [f"{job}: {states[job].value}" for job in gone if states[job] not in ENDS]
     seen.lost_in_pop = seen.name(LOST_IN_POP, lost_in_pop)
-    _effects(cluster, seen, kinds, states)
+    _effects(cluster, seen, kinds, states, histories)
     _letters(cluster, seen, states)
     # Of what kombu's pop has lost there is no letter, and no event after its loss.
     known = {job: kind for job, kind in kinds.items() if job not in gone or states[job] in ENDS}
-    _poison(cluster, seen, known)
+    # What an operator has touched may have ended or begun anew before it had killed often enough.
+    _poison(cluster, seen, {job: kind for job, kind in known.items() if not histories[job].rows})
     _ledger(cluster, seen, {job: states[job] for job in known})
     _drift(cluster, seen)
     return seen
+
+
+def _operators(cluster: Cluster, seen: Audit, histories: Mapping[str, History]) -> None:
+    requests = {row.request for job in histories.values() for row in job.rows}
+    seen.requests = len(requests)
+    found = {job: list(wrongs(history)) for job, history in histories.items()}
+    named = [f"{job}: {'; '.join(texts)}" for job, texts in found.items() if texts]
+    seen.contradictions += seen.name(CONTRADICTED, named)
+    seen.contradictions += seen.name("request that the relay has left", open_intents(cluster))
 
 
 def _outcomes(
@@ -103,12 +129,17 @@ def _outcomes(
     kinds: Mapping[str, str],
     states: Mapping[str, State],
     apart: set[str],
+    histories: Mapping[str, History],
 ) -> None:
     open_ = {job for job, state in states.items() if state not in ENDS}
     seen.lost += seen.name("no outcome", sorted(open_ - apart))
     seen.dead_lettered = sum(state is State.DEAD_LETTERED for state in states.values())
     doomed = [job for job, kind in kinds.items() if kind in {DOOMED, POISON}]
-    saved = [job for job in doomed if states[job] is State.COMPLETED]
+    saved = [
+        job
+        for job in doomed
+        if states[job] is State.COMPLETED and not histories[job].ended_by_operator
+    ]
     seen.name("completed although doomed or poison", saved)
     died = [
         job
@@ -124,14 +155,22 @@ def _cause(cluster: Cluster, job_id: str) -> str:
 
 
 def _effects(
-    cluster: Cluster, seen: Audit, kinds: Mapping[str, str], states: Mapping[str, State]
+    cluster: Cluster,
+    seen: Audit,
+    kinds: Mapping[str, str],
+    states: Mapping[str, State],
+    histories: Mapping[str, History],
 ) -> None:
     entries: Any = cluster.effects_log.lrange(EFFECTS, 0, -1)
     plain = Counter(json.loads(raw)["job"] for raw in entries)
     with cluster.engine.connect() as connection:
         rows = connection.execute(text("SELECT job_id, count(*) FROM chaos_effects GROUP BY 1"))
         once = {row[0]: int(row[1]) for row in rows}
-    done = [job for job, state in states.items() if state is State.COMPLETED]
+    done = [
+        job
+        for job, state in states.items()
+        if state is State.COMPLETED and not histories[job].ended_by_operator
+    ]
     seen.lost += seen.name("completed without its effect", [j for j in done if j not in plain])
     seen.lost += seen.name("completed, inbox effect missing", [j for j in done if j not in once])
     twice = [job for job, count in once.items() if count > 1]
@@ -142,20 +181,22 @@ def _effects(
 
 
 def _letters(cluster: Cluster, seen: Audit, states: Mapping[str, State]) -> None:
-    dead = [job for job, state in states.items() if state is State.DEAD_LETTERED]
-    wanted = {}
-    for job in dead:
-        record = cluster.records.read(job)
-        wanted[uuid.UUID(letter_id(job, record.epoch, record.generation))] = job
     with cluster.engine.connect() as connection:
-        known = set(connection.scalars(text("SELECT id FROM dead_letter_queue")))
-        doubled = connection.scalars(
-            text("SELECT id::text FROM dead_letter_queue GROUP BY id HAVING count(*) > 1")
-        ).all()
+        rows = [Letter(*row) for row in connection.execute(text(_LETTERS))]
+    known, twice = {row.id for row in rows}, Counter(row.id for row in rows)
+    dead = [job for job, state in states.items() if state is State.DEAD_LETTERED]
+    records = {job: cluster.records.read(job) for job in {*dead, *(row.job for row in rows)}}
+    wanted = {letter_id(job, records[job].epoch, records[job].generation): job for job in dead}
     missing = [job for letter, job in wanted.items() if letter not in known]
     seen.letters_without_row = seen.name("letter without a row", missing)
-    seen.doubled += seen.name("letter in two rows", list(doubled))
-    seen.name("letter of a job that is not dead", [str(one) for one in known - set(wanted)])
+    doubled = [letter for letter, count in twice.items() if count > 1]
+    seen.doubled += seen.name("letter in two rows", doubled)
+    wrong = [
+        f"{row.id}: {why}"
+        for row in rows
+        if (why := misplaced(row, records[row.job].state, records[row.job].generation))
+    ]
+    seen.contradictions += seen.name("letter and job disagree", wrong)
 
 
 def _poison(cluster: Cluster, seen: Audit, kinds: Mapping[str, str]) -> None:
@@ -175,7 +216,7 @@ def _ledger(cluster: Cluster, seen: Audit, states: Mapping[str, State]) -> None:
         by_ledger = {row[0]: row[1] for row in rows}
         twice = list(connection.scalars(text(_DECISIONS)))
     other = [job for job, state in states.items() if by_ledger.get(job) != state.value]
-    seen.name("ledger and record differ", other)
+    seen.contradictions += seen.name("ledger and record differ", other)
     seen.doubled += seen.name("outcome recorded twice", twice)
 
 
@@ -192,5 +233,8 @@ def _drift(cluster: Cluster, seen: Audit) -> None:
     finally:
         reconciler.close()
     seen.drift = {kind.value: count for kind, count in report.drift.items() if count}
+    # What kombu's pop has lost is drift that no repair can mend.
+    if not cluster.setup.loses_pops:
+        seen.contradictions += sum(seen.drift.values())
     if report.gate is not None:
         seen.differences["gate closed"] = [report.gate]

@@ -13,7 +13,7 @@ from typing import Final, Protocol, Self
 from urllib.parse import urlsplit
 
 import redis
-from kombu import Connection
+from kombu import Connection, Queue
 from sqlalchemy import make_url, text
 
 from chaos.effects import DATABASE_VARIABLE, TABLE, WITNESS_VARIABLE
@@ -25,6 +25,7 @@ from servers import RabbitMQ, RedisServer
 from support.proxy import Proxy
 from support.worker import environment_of
 from taskyard import database
+from taskyard.broker import connection as broker_connection
 from taskyard.broker.delay_exchanges import declare_delay, delay_prefix, delay_type
 from taskyard.inbox import create_table
 from taskyard.ops.embedded.stack import EmbeddedStack
@@ -40,6 +41,7 @@ WORKERS: Final = 2
 CONCURRENCY: Final = 2
 # Short, so that a storm shows what returns and not how long one waits.
 LEASE_S: Final = 5.0
+REPLIES: Final = "storm.replies"
 _END_S: Final = 20.0
 _READY_S: Final = 90.0
 
@@ -61,6 +63,7 @@ class Cluster:
     """Servers, mirror, relay and workers of one set-up.
 
     With `proxied` every connection of clients, workers, mirror and relay runs through a proxy.
+    With `replies` the client has a queue in which it waits for replies.
     """
 
     def __init__(
@@ -70,9 +73,11 @@ class Cluster:
         *,
         proxied: bool = False,
         shifts_s: Sequence[float] = (0, 0),
+        replies: bool = False,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.setup, self._proxied, self._shifts = folder, setup, proxied, shifts_s
+        self.reply_to = REPLIES if replies else None
         self.stack = EmbeddedStack(folder / "home")
         self.redis = RedisServer(folder / "redis")
         rabbitmq = setup.broker == "rabbitmq"
@@ -123,6 +128,7 @@ class Cluster:
         self._running.callback(self.effects_log.close)
         self.records = Records(connect(self.settings.need_redis_url()), self.settings)
         self._running.callback(self.records.client.close)
+        self._declare_replies()
         self.fleet = self._fleet()
         self._running.callback(self.fleet.close)
         self._start_processes()
@@ -150,6 +156,11 @@ class Cluster:
             create_table(connection)
             connection.execute(text(TABLE))
 
+    def _declare_replies(self) -> None:
+        if self.reply_to is not None:
+            with broker_connection(self.settings) as connection:
+                Queue(self.reply_to, channel=connection.default_channel).declare()
+
     def _fleet(self) -> Fleet:
         url = make_url(self.database_url).render_as_string(hide_password=False)
         path = [str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
@@ -160,7 +171,7 @@ class Cluster:
             "PYTHONWARNINGS": "ignore:You're running the worker with superuser",
         }
         if not self.setup.app:
-            return NativeFleet(self.settings, self.folder, variables)
+            return NativeFleet(self.settings, self.folder, variables, self.reply_to)
         whole = {**self.environment(), **variables}
         return InstalledFleet(self.setup, self.settings, self.folder, whole)
 

@@ -29,12 +29,16 @@ WITNESS_VARIABLE: Final = "CHAOS_WITNESS_URL"
 DATABASE_VARIABLE: Final = "CHAOS_DATABASE_URL"
 EFFECTS: Final = "effects"
 POISONINGS: Final = "poisonings"
-TABLE: Final = "CREATE TABLE chaos_effects (job_id text, at timestamptz DEFAULT clock_timestamp())"
+TABLE: Final = (
+    "CREATE TABLE chaos_effects "
+    "(job_id text, token bigint, at timestamptz DEFAULT clock_timestamp())"
+)
+_INSERT: Final = "INSERT INTO chaos_effects (job_id, token) VALUES (:job, :token)"
 
 
-def note_effect(job_id: str) -> None:
-    """The effect without an inbox, on a server that no storm touches."""
-    _note(EFFECTS, job_id)
+def note_effect(job_id: str, token: int | None = None) -> None:
+    """The effect without an inbox, on a server that no storm touches; `token` is the attempt's."""
+    _note(EFFECTS, job_id, token)
 
 
 def note_poisoning(job_id: str) -> None:
@@ -42,17 +46,19 @@ def note_poisoning(job_id: str) -> None:
     _note(POISONINGS, job_id)
 
 
-def apply_once(job_id: str, first: Callable[[Connection], bool] | None = None) -> None:
+def apply_once(
+    job_id: str,
+    first: Callable[[Connection], bool] | None = None,
+    token: int | None = None,
+) -> None:
     """The effect with the inbox; `first` is the job's own `once`, by default the task id's."""
     with _database(os.getpid()).begin() as connection:
         if once(connection, job_id) if first is None else first(connection):
-            connection.execute(
-                text("INSERT INTO chaos_effects (job_id) VALUES (:job)"), {"job": job_id}
-            )
+            connection.execute(text(_INSERT), {"job": job_id, "token": token})
 
 
-def _note(what: str, job_id: str) -> None:
-    note: dict[str, Any] = {"job": job_id, "at": time.time()}
+def _note(what: str, job_id: str, token: int | None = None) -> None:
+    note: dict[str, Any] = {"job": job_id, "at": time.time(), "token": token}
     _effects_log(os.getpid()).rpush(what, json.dumps(note))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from typing import Final
 
 from pydantic import BaseModel
@@ -22,12 +23,15 @@ _POLICY: Final = {
     "max_delay_ms": 4000,
     "no_retry_errors": ["doomed"],
 }
+# How often work looks whether it must stop.
+_LOOK_S: Final = 0.02
 
 
 class Deed(BaseModel):
     """`kind`: `plain`, `flaky` (its first attempt fails), `doomed` (it always fails).
 
-    `poison` kills the process that runs it, each time.
+    `poison` kills the process that runs it, each time. `slow` works for a while before its
+    effects, and `early` after them; both stop when an operator asks them to.
     """
 
     number: int
@@ -44,6 +48,19 @@ def storm_deed(deed: Deed, context: JobContext) -> int:
         os.kill(os.getpid(), signal.SIGKILL)
     if deed.kind == "flaky" and context.attempt == 1:
         raise CodedError("flaky", "asked to fail once")
-    apply_once(context.job_id, context.once)
-    note_effect(context.job_id)
+    if deed.kind == "slow":
+        _work(deed.number, context)
+    apply_once(context.job_id, context.once, context.token)
+    note_effect(context.job_id, context.token)
+    if deed.kind == "early":
+        _work(deed.number, context)
     return deed.number
+
+
+def _work(number: int, context: JobContext) -> None:
+    """Work for 0.1 to 1.5 s, or until the attempt must stop."""
+    end_s = time.monotonic() + 0.1 + 0.2 * (number % 8)
+    while time.monotonic() < end_s:
+        if context.cancelled:
+            raise CodedError("stopped", "asked to stop")
+        time.sleep(_LOOK_S)

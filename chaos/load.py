@@ -14,12 +14,12 @@ from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
 from chaos.cluster import Cluster
+from chaos.storms import STORMS
 from taskyard.errors import TaskyardError
 
 __all__ = ["DOOMED", "POISON", "Plan", "enqueue"]
 
-PLAIN, FLAKY, DOOMED, POISON = "plain", "flaky", "doomed", "poison"
-_KINDS: Final = (PLAIN,) * 18 + (FLAKY, DOOMED)
+DOOMED, POISON = "doomed", "poison"
 # Each kills three processes: more of them would be a storm of their own.
 _POISON_EVERY: Final = 500
 _BATCH_S: Final = 0.1
@@ -55,14 +55,16 @@ class Plan:
     def kinds(self) -> list[str]:
         """The kind of each job: one in 500 (at least two) is poison, spread evenly."""
         rng = random.Random(self.seed)  # noqa: S311 - repeatable
-        drawn = [rng.choice(_KINDS) for _ in range(self.jobs)]
+        drawn = [rng.choice(STORMS[self.storm].kinds) for _ in range(self.jobs)]
         every = min(_POISON_EVERY, max(2, self.jobs // 2))
         drawn[every // 2 :: every] = [POISON] * len(drawn[every // 2 :: every])
         return drawn
 
 
-def enqueue(plan: Plan, cluster: Cluster, storm: Future[None]) -> dict[str, str]:
-    """Enqueue at the plan's rate; the kind of each job by its id.
+def enqueue(
+    plan: Plan, cluster: Cluster, storm: Future[None], job_ids: list[str]
+) -> dict[str, str]:
+    """Enqueue at the plan's rate; the kind of each job by its id. `job_ids` gets them as they come.
 
     Raises what ended `storm`: what it broke then would stay broken.
     """
@@ -71,6 +73,7 @@ def enqueue(plan: Plan, cluster: Cluster, storm: Future[None]) -> dict[str, str]
     for batch in _batches(plan):
         ids = _insist(cluster, batch, storm, started_s + 2 * plan.load_s + _PATIENCE_S)
         kinds.update(zip(ids, batch.values(), strict=True))
+        job_ids += ids
         ahead_s = len(kinds) / plan.rate - (time.monotonic() - started_s)
         if ahead_s > 0:
             time.sleep(ahead_s)

@@ -29,10 +29,11 @@ class Messages:
 
 
 def find_messages(cluster: Cluster) -> Messages:
-    """Every message of the storm's queue. One on its way between two places may be missed."""
+    """Every message of the storm's queues. One on its way between two places may be missed."""
     found = Messages(held=held_messages(cluster))
-    for key in cluster.records.client.scan_iter(f"{_queue(cluster)}*", count=_CHUNK, _type="LIST"):
-        found.queued |= {job for raw in _items(cluster, key) if (job := _job_of(raw))}
+    for queue in _queues(cluster):
+        for key in cluster.records.client.scan_iter(f"{queue}*", count=_CHUNK, _type="LIST"):
+            found.queued |= {job for raw in _items(cluster, key) if (job := _job_of(raw))}
     for _, entry in cluster.records.client.hscan_iter(
         f"{cluster.settings.namespace}:delayed:messages"
     ):
@@ -69,9 +70,11 @@ def _items(cluster: Cluster, key: bytes) -> Iterator[bytes]:
         start += _CHUNK
 
 
-def _queue(cluster: Cluster) -> str:
+def _queues(cluster: Cluster) -> tuple[str, ...]:
     namespace = cluster.settings.namespace
-    return QUEUE if cluster.setup.app else f"{namespace}:{namespace}.exec"
+    if cluster.setup.app:
+        return (QUEUE,)
+    return tuple(f"{namespace}:{namespace}.{queue}" for queue in cluster.settings.queues)
 
 
 def _unacked(cluster: Cluster) -> str:

@@ -17,13 +17,25 @@ from taskyard.settings import Settings
 __all__ = ["NativeFleet"]
 
 _QUEUE: Final = "exec"
+# Only operators move jobs there.
+_QUEUES: Final = (_QUEUE, "plan")
 
 
 class NativeFleet:
-    """`variables` are what the handlers read; `folder` is where workers write."""
+    """`variables` are what the handlers read; `folder` is where workers write.
 
-    def __init__(self, settings: Settings, folder: Path, variables: Mapping[str, str]) -> None:
+    `reply_to` is the queue in which the client waits for replies, None for no replies.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        folder: Path,
+        variables: Mapping[str, str],
+        reply_to: str | None = None,
+    ) -> None:
         self._settings, self._folder, self._variables = settings, folder, variables
+        self._reply_to = reply_to
         catalogue = Catalogue.load().with_type(JobType(name="storm_deed", queue=_QUEUE))
         self._client = Taskyard(settings, catalogue)
 
@@ -33,7 +45,7 @@ class NativeFleet:
         return Worker(
             self._settings,
             folder,
-            queues=(_QUEUE,),
+            queues=_QUEUES,
             concurrency=concurrency,
             modules=("chaos.log_levels", "chaos.clocks", "chaos.jobs"),
             environment={
@@ -51,6 +63,7 @@ class NativeFleet:
                 job_type="storm_deed",
                 payload={"number": number, "kind": kind},
                 idempotency_key=str(number),
+                reply_to=self._reply_to,
             )
             for number, kind in batch.items()
         ]

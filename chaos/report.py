@@ -32,6 +32,8 @@ _COLUMNS: Final = (
     "named",
     "ended_by_itself",
     "letters_without_row",
+    "requests",
+    "contradictions",
     "poison",
     "recovery_s",
     "back_s",
@@ -39,7 +41,14 @@ _COLUMNS: Final = (
 )
 
 
-_MUST_BE_0: Final = ("lost", "doubled", "letters_without_row", "ended_by_itself", "unnamed")
+_MUST_BE_0: Final = (
+    "lost",
+    "doubled",
+    "letters_without_row",
+    "ended_by_itself",
+    "unnamed",
+    "contradictions",
+)
 
 
 def failed(result: dict[str, Any]) -> bool:

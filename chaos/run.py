@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +20,7 @@ from chaos.effects import EFFECTS
 from chaos.faults import Faults
 from chaos.load import Plan, enqueue
 from chaos.named import Named, kill_all_and_reconcile
+from chaos.operators import Operators, operating
 from chaos.settle import await_most, await_settled
 from chaos.setups import SETUPS
 from chaos.storms import STORMS
@@ -41,7 +43,7 @@ class Result:
     the next event of a job that was in hand; `stranded`: the jobs for which that took over 45 s,
     or that nothing went on with 45 s after the storm. `calm_s`: from the end of the storm until
     every job had its outcome and Postgres knew of it. `took_s`: all of it. `ended`: the workers,
-    mirrors and relays that ended by themselves.
+    mirrors and relays that ended by themselves. `verbs`: what became of what operators tried.
     """
 
     storm: str
@@ -64,6 +66,7 @@ class Result:
     ended_by_itself: int = 0
     ended: list[str] = field(default_factory=list)
     told: list[str] = field(default_factory=list)
+    verbs: dict[str, int] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
         """One entry of chaos.json."""
@@ -81,7 +84,9 @@ def run_storm(plan: Plan, folder: Path) -> Result:
         return Result(plan.storm, plan.setup, plan.seed, plan.rate, skipped=why)
     try:
         setup, shifts_s = SETUPS[plan.setup], storm.shifts_s
-        with Cluster(folder, setup, proxied=storm.proxied, shifts_s=shifts_s) as cluster:
+        with Cluster(
+            folder, setup, proxied=storm.proxied, shifts_s=shifts_s, replies=storm.operated
+        ) as cluster:
             return _run_storm(plan, cluster)
     finally:
         if disk is not None:
@@ -90,12 +95,15 @@ def run_storm(plan: Plan, folder: Path) -> Result:
 
 def _run_storm(plan: Plan, cluster: Cluster) -> Result:
     looks: list[Named] = []
+    job_ids: list[str] = []
+    operators = Operators(cluster, job_ids, f"{plan.storm} {plan.seed}")
     rng = random.Random(f"{plan.storm} {plan.seed}")  # noqa: S311 - repeatable is what it must be
     faults, started_s = Faults(cluster, rng, threading.Event()), time.monotonic()
-    with ThreadPoolExecutor(1) as pool:
+    acting = operating(operators) if STORMS[plan.storm].operated else nullcontext()
+    with ThreadPoolExecutor(1) as pool, acting:
         injecting = pool.submit(_inject_faults, plan, faults, looks)
         try:
-            kinds = enqueue(plan, cluster, injecting)
+            kinds = enqueue(plan, cluster, injecting, job_ids)
             await_most(cluster, plan)
         finally:
             faults.stop.set()
@@ -130,6 +138,7 @@ def _run_storm(plan: Plan, cluster: Cluster) -> Result:
         ended_by_itself=len(cluster.supervisor.ended),
         ended=cluster.supervisor.ended,
         told=faults.told,
+        verbs=dict(sorted(operators.asked.items())),
     )
 
 

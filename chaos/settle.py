@@ -10,13 +10,13 @@ from redis.exceptions import RedisError
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from chaos.audit import states_of
+from chaos.audit import ENDS, states_of
 from chaos.cluster import Cluster
 from chaos.effects import EFFECTS
+from chaos.histories import open_intents
 from chaos.load import Plan
 from chaos.stranded import GOES_ON_S, HELD, find_gone, find_stopped
 from taskyard.errors import TaskyardError
-from taskyard.jobs.states import State
 from taskyard.ops.embedded.waiting import until
 
 __all__ = ["Settled", "await_most", "await_settled"]
@@ -28,7 +28,6 @@ _SETTLE_S: Final = 600.0
 # A look must not cost what the jobs need.
 _LOOKED_AT: Final = 200
 _GONE_EVERY_S: Final = 5.0
-_ENDS: Final = (State.COMPLETED, State.DEAD_LETTERED)
 
 
 @dataclass(slots=True)
@@ -94,10 +93,13 @@ class _Waiting:
                 # Nothing would come of waiting: what is left stands still.
                 self._left = []
                 return True
+        if open_intents(self._cluster):
+            # A replay would open a job again that has ended.
+            return False
         while self._left:
             looked_at = self._left[:_LOOKED_AT]
             states = states_of(self._cluster, looked_at)
-            open_ = [job for job in looked_at if states[job] not in _ENDS]
+            open_ = [job for job in looked_at if states[job] not in ENDS]
             self._left[:_LOOKED_AT] = open_
             if open_:
                 self._give_up_gone()
@@ -109,7 +111,7 @@ class _Waiting:
         if not self.settled.stopped or self._cluster.setup.loses_pops:
             return False
         states = states_of(self._cluster, self._left)
-        open_ = [job for job, state in states.items() if state not in _ENDS]
+        open_ = [job for job, state in states.items() if state not in ENDS]
         return len(self.settled.stopped) == len(open_)
 
     def _give_up_gone(self) -> None:
@@ -129,11 +131,11 @@ def _mirrored(cluster: Cluster, count: int) -> bool:
     records = cluster.records
     if records.client.xlen(records.keys.lifecycle):
         return False
-    query = "SELECT count(*) FROM job_ledger WHERE state IN ('completed', 'dead_lettered')"
+    query = "SELECT count(*) FROM job_ledger WHERE state = ANY(:ends)"
     missing = (
         "SELECT count(*) FROM job_ledger WHERE state = 'dead_lettered' AND letter_id NOT IN "
         "(SELECT id FROM dead_letter_queue)"
     )
     with cluster.engine.connect() as connection:
-        known = connection.scalar(text(query))
+        known = connection.scalar(text(query), {"ends": [state.value for state in ENDS]})
         return known >= count and not connection.scalar(text(missing))

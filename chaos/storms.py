@@ -14,6 +14,11 @@ from chaos.setups import SETUPS
 
 __all__ = ["STORMS", "Storm"]
 
+_PLAIN, _FLAKY, _DOOMED, _SLOW, _EARLY = "plain", "flaky", "doomed", "slow", "early"
+_KINDS: Final = (_PLAIN,) * 18 + (_FLAKY, _DOOMED)
+# So that operators meet attempts that run, before their effect and after it.
+_OPERATED_KINDS: Final = (_PLAIN,) * 36 + (_FLAKY, _DOOMED) * 3 + (_SLOW, _EARLY) * 2
+
 
 _ALL: Final = tuple(SETUPS)
 _NATIVE: Final = tuple(name for name, setup in SETUPS.items() if not setup.app)
@@ -26,7 +31,9 @@ class Storm:
 
     `wait_s` is for a short run; a long one stretches it, so that its faults last to its end.
     With `looks` it stops now and then and compares `taskyard reconcile` with what it left behind.
-    `small_disk` names the server whose data lie on a file system that can be filled.
+    `small_disk` names the server whose data lie on a file system that can be filled. `operated`:
+    operators act on the jobs meanwhile, and the client waits for replies. `kinds` are those of the
+    jobs, each drawn as often as it stands there.
     """
 
     inject: Callable[[Faults], None]
@@ -36,6 +43,8 @@ class Storm:
     shifts_s: tuple[float, float] = (0.0, 0.0)
     small_disk: str = ""
     looks: bool = False
+    operated: bool = False
+    kinds: tuple[str, ...] = _KINDS
 
 
 def _kill_child(faults: Faults) -> None:
@@ -59,6 +68,13 @@ def _kill_daemon(faults: Faults) -> None:
     faults.cluster.supervisor.kill([daemon])
     faults.cluster.mend()
     faults.over(f"{daemon.name} killed")
+
+
+def _terminate_worker(faults: Faults) -> None:
+    worker = faults.rng.choice(faults.cluster.workers)
+    faults.cluster.supervisor.terminate(worker)
+    faults.cluster.mend()
+    faults.over(f"{worker.name} terminated")
 
 
 def _restart(server: str) -> Callable[[Faults], None]:
@@ -111,6 +127,15 @@ def _wrong_clocks(faults: Faults) -> None:
     faults.over("clocks wrong")
 
 
+def _any_process(faults: Faults) -> None:
+    """Kill or end any process of the cluster, clients and operators excepted."""
+    servers = [_restart("redis"), _restart("postgres")]
+    if faults.cluster.rabbitmq is not None:
+        servers.append(_restart("rabbitmq"))
+    workers = [_kill_child, _kill_worker, _terminate_worker]
+    faults.rng.choice([*workers, _kill_daemon, _kill_daemon, *servers])(faults)
+
+
 STORMS: Final[Mapping[str, Storm]] = {
     "kill children": Storm(_kill_child, (0.3, 1.0), setups=_ALL),
     "kill workers": Storm(_kill_worker, (1.0, 3.0), setups=_ALL, looks=True),
@@ -125,5 +150,6 @@ STORMS: Final[Mapping[str, Storm]] = {
     "fill the disk of Redis": Storm(fill("redis"), (1.0, 3.0), small_disk="redis"),
     "fill the disk of Postgres": Storm(fill("postgres"), (1.0, 3.0), small_disk="postgres"),
     "fill the disk of RabbitMQ": Storm(disk_alarm, (1.0, 3.0), setups=("rabbitmq",)),
+    "operators and kills": Storm(_any_process, (0.5, 2.0), operated=True, kinds=_OPERATED_KINDS),
     "wrong clocks": Storm(_wrong_clocks, (1.0, 5.0), shifts_s=(3600.0, -3600.0)),
 }

@@ -41,7 +41,9 @@ __all__ = [
 GOES_ON_S: Final = 45.0
 HELD: Final = "a dead worker holds its message"
 _BETWEEN_LOOKS_S: Final = 1.0
-_ENDS: Final = (State.COMPLETED.value, State.DEAD_LETTERED.value)
+_ENDS: Final = tuple(
+    state.value for state in (State.COMPLETED, State.DEAD_LETTERED, State.CANCELLED, State.ABORTED)
+)
 _CHUNK: Final = 1_000
 _SLOWEST: Final = 5
 _HISTORY: Final = """

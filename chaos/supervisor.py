@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
+from taskyard.ops.embedded.waiting import until
+
 __all__ = ["Daemon", "Supervised", "Supervisor"]
 
 _LINES: Final = 25
@@ -141,6 +143,16 @@ class Supervisor:
             process.kill_session()
         for process in chosen:
             process.wait()
+
+    def terminate(self, process: Supervised) -> None:
+        """SIGTERM to the main process, as a deployment sends; SIGKILL if it takes too long."""
+        self._note(process)
+        self._killed.add(process.name)
+        if process.running:
+            os.kill(process.pid, signal.SIGTERM)
+            until(lambda: not process.running, within_s=_END_S, every_s=0.1)
+        process.kill_session()
+        process.wait()
 
     def ensure(self) -> None:
         """Start again whatever does not run, and note what was not killed."""

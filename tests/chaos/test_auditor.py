@@ -103,6 +103,7 @@ def test_a_longer_storm_spreads_its_faults() -> None:
         {"doubled": 1},
         {"letters_without_row": 1},
         {"ended_by_itself": 1},
+        {"contradictions": 1},
         {"stranded": 1},
         {"poison_exact": 3},
         {"recovery_s": 45.1},

@@ -108,9 +108,14 @@ def add_facts(connection: Connection, intent: Intent, facts: Mapping[str, Any]) 
         connection.execute(update(OUTBOX).where(OUTBOX.c.id == intent.id).values(values))
 
 
-def await_attempt(connection: Connection, intent: Intent, wait: timedelta, why: str) -> None:
-    """Keep an intent open until an attempt of its job has ended; the next try is after `wait`."""
-    add_facts(connection, intent, {AWAITS_ATTEMPT: True})
+def await_attempt(
+    connection: Connection, intent: Intent, wait: timedelta, why: str, facts: Mapping[str, Any]
+) -> None:
+    """Keep an intent open until an attempt of its job has ended; the next try is after `wait`.
+
+    `facts` are added to the intent's payload.
+    """
+    add_facts(connection, intent, {**facts, AWAITS_ATTEMPT: True})
     postpone(connection, intent.id, wait, why)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, assert_never
 
 from sqlalchemy import Connection
@@ -44,6 +44,7 @@ _MOST_TRIES: Final = 12
 # Looks at the worker's answer, after 0.5, 1, 2, 4 and 5 s.
 _MOST_LOOKS: Final = 5
 _KNOWN_ATTEMPT: Final = "known_attempt"
+_CARRIED_OUT: Final = "carried_out"
 # A rerouted job's message may wait for days until a worker takes it.
 _LONGEST_MOVE_S: Final = 60.0
 _ATTEMPT: Final[dict[StopAnswer, str]] = {
@@ -82,7 +83,7 @@ class Waits:
     """After how many seconds the relay looks first; each later wait is twice as long."""
     longest_s: float = 5.0
     """The longest of these waits: how late the end of an attempt may be answered."""
-    known: Mapping[str, str] = field(default_factory=dict)
+    known: Mapping[str, Any] = field(default_factory=dict)
     """Facts for the intent's payload that a later try cannot find out any more."""
 
 
@@ -101,6 +102,8 @@ def carry_out(
     event = KINDS[intent.kind]
     answer = _call(records, event, intent)
     match answer:
+        case VerbRefused() if _CARRIED_OUT in intent.payload:
+            return _overtaken(records, intent)
         case VerbRefused(why, state):
             return Refusal(refusal_text(event, intent.job_id, why, state))
         case CancelRequested(worker=worker):
@@ -110,11 +113,23 @@ def carry_out(
                 attempt=True,
             )
         case VerbApplied() if event is Event.REROUTE:
-            return _moved(records, queues, intent, answer)
+            result = _moved(records, queues, intent, answer)
         case VerbApplied():
-            return _applied(connection, settings, records, publisher, intent, answer)
+            result = _applied(connection, settings, records, publisher, intent, answer)
         case _:
             assert_never(answer)
+    if isinstance(result, Waits):
+        return replace(result, known={**result.known, _CARRIED_OUT: _detail(answer)})
+    return result
+
+
+def _overtaken(records: RecordsPort, intent: Intent) -> Applied:
+    """Return the answer to a verb that waited while a later one changed the record again."""
+    detail = {**intent.payload[_CARRIED_OUT]}
+    if TO_QUEUE in intent.payload:
+        detail[TO_QUEUE] = intent.payload[TO_QUEUE]
+    known = records.stops.answer_to(str(intent.id))
+    return Applied(detail if known is None else {**detail, "attempt": _ATTEMPT[known]})
 
 
 def _call(

@@ -175,9 +175,9 @@ class Relay:
                 self._answer(connection, intent, Outcome.APPLIED, detail)
             case Refusal(why):
                 self._answer(connection, intent, audit.refused(why), {})
-            case Waits(why, attempt=True, first_s=first_s, longest_s=longest_s):
+            case Waits(why, attempt=True, first_s=first_s, longest_s=longest_s, known=known):
                 wait_s = min(first_s * 2 ** min(intent.attempts, 10), longest_s)
-                outbox.await_attempt(connection, intent, timedelta(seconds=wait_s), why)
+                outbox.await_attempt(connection, intent, timedelta(seconds=wait_s), why, known)
             case Waits(why, known=known):
                 outbox.add_facts(connection, intent, known)
                 self._postpone(connection, intent, why)
