@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from chaos.cluster import Cluster
@@ -30,6 +31,14 @@ class Faults:
     told: list[str] = field(default_factory=list)
     orphans: list[tuple[str, float]] = field(default_factory=list)
     all_dead_until: list[float] = field(default_factory=list)
+    spans_us: list[tuple[int, int]] = field(default_factory=list)
+
+    @contextmanager
+    def span(self) -> Iterator[None]:
+        """Note from when to when a fault lasts, in microseconds since 1970."""
+        began_us = time.time_ns() // 1000
+        yield
+        self.spans_us.append((began_us, time.time_ns() // 1000))
 
     def kill(self, workers: Sequence[Supervised]) -> None:
         """SIGKILL to workers; `orphans` gets the jobs that they held, and when they died."""

@@ -56,6 +56,8 @@ class Plan:
         """The kind of each job: one in 500 (at least two) is poison, spread evenly."""
         rng = random.Random(self.seed)  # noqa: S311 - repeatable
         drawn = [rng.choice(STORMS[self.storm].kinds) for _ in range(self.jobs)]
+        if not STORMS[self.storm].poison:
+            return drawn
         every = min(_POISON_EVERY, max(2, self.jobs // 2))
         drawn[every // 2 :: every] = [POISON] * len(drawn[every // 2 :: every])
         return drawn

@@ -33,6 +33,8 @@ _COLUMNS: Final = (
     "ended_by_itself",
     "letters_without_row",
     "requests",
+    "flips",
+    "flips_back_s",
     "contradictions",
     "poison",
     "recovery_s",

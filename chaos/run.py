@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +18,7 @@ from chaos.cluster import Cluster
 from chaos.disks import SmallDisk
 from chaos.effects import EFFECTS
 from chaos.faults import Faults
+from chaos.flushes import audit_effects, await_effects
 from chaos.load import Plan, enqueue
 from chaos.named import Named, kill_all_and_reconcile
 from chaos.operators import Operators, operating
@@ -25,6 +26,7 @@ from chaos.settle import await_most, await_settled
 from chaos.setups import SETUPS
 from chaos.storms import STORMS
 from chaos.stranded import last_before, waits
+from chaos.switches import Flips, Judged, flipping
 
 __all__ = ["Plan", "Result", "run_storm"]
 
@@ -43,7 +45,8 @@ class Result:
     the next event of a job that was in hand; `stranded`: the jobs for which that took over 45 s,
     or that nothing went on with 45 s after the storm. `calm_s`: from the end of the storm until
     every job had its outcome and Postgres knew of it. `took_s`: all of it. `ended`: the workers,
-    mirrors and relays that ended by themselves. `verbs`: what became of what operators tried.
+    mirrors and relays that ended by themselves. `verbs`: what became of what operators tried;
+    `flips`: switches that were turned; `flips_back_s`: the longest time for which Redis lacked one.
     """
 
     storm: str
@@ -67,6 +70,8 @@ class Result:
     ended: list[str] = field(default_factory=list)
     told: list[str] = field(default_factory=list)
     verbs: dict[str, int] = field(default_factory=dict)
+    flips: int = 0
+    flips_back_s: float | None = None
 
     def document(self) -> dict[str, Any]:
         """One entry of chaos.json."""
@@ -99,8 +104,12 @@ def _run_storm(plan: Plan, cluster: Cluster) -> Result:
     operators = Operators(cluster, job_ids, f"{plan.storm} {plan.seed}")
     rng = random.Random(f"{plan.storm} {plan.seed}")  # noqa: S311 - repeatable is what it must be
     faults, started_s = Faults(cluster, rng, threading.Event()), time.monotonic()
-    acting = operating(operators) if STORMS[plan.storm].operated else nullcontext()
-    with ThreadPoolExecutor(1) as pool, acting:
+    storm, flips = STORMS[plan.storm], Flips(cluster, f"{plan.storm} {plan.seed}")
+    with ThreadPoolExecutor(1) as pool, ExitStack() as acting:
+        if storm.operated:
+            acting.enter_context(operating(operators))
+        if storm.flips:
+            acting.enter_context(flipping(flips))
         injecting = pool.submit(_inject_faults, plan, faults, looks)
         try:
             kinds = enqueue(plan, cluster, injecting, job_ids)
@@ -108,12 +117,18 @@ def _run_storm(plan: Plan, cluster: Cluster) -> Result:
         finally:
             faults.stop.set()
         injecting.result()
-    settled = await_settled(cluster, list(kinds))
-    cluster.supervisor.ensure()
-    found, waited = (
-        audit(cluster, kinds, settled.lost_in_pop, settled.held_back),
-        waits(cluster, faults),
+    settled = (
+        await_effects(cluster, len(kinds)) if storm.forgets else await_settled(cluster, [*kinds])
     )
+    cluster.supervisor.ensure()
+    waited = waits(cluster, faults)
+    found = (
+        audit_effects(cluster, kinds)
+        if storm.forgets
+        else audit(cluster, kinds, settled.lost_in_pop, settled.held_back)
+    )
+    judged = flips.judge(faults.spans_us) if storm.flips else Judged()
+    found.contradictions += found.name("switches", judged.wrong)
     stranded = {job: f"{job}: {why}" for job, why in settled.stopped.items()}
     stranded |= {job: f"{job}: went on after {after_s} s" for job, after_s in waited.late.items()}
     for job in settled.lost_in_pop:
@@ -138,7 +153,9 @@ def _run_storm(plan: Plan, cluster: Cluster) -> Result:
         ended_by_itself=len(cluster.supervisor.ended),
         ended=cluster.supervisor.ended,
         told=faults.told,
-        verbs=dict(sorted(operators.asked.items())),
+        verbs=dict(sorted((operators.asked + flips.asked).items())),
+        flips=judged.flips,
+        flips_back_s=judged.behind_s,
     )
 
 
@@ -149,7 +166,8 @@ def _inject_faults(plan: Plan, faults: Faults, looks: list[Named]) -> None:
         if storm.looks and len(faults.ended_at) % _LOOK_EVERY == 0:
             looks.append(kill_all_and_reconcile(faults))
             continue
-        storm.inject(faults)
+        with faults.span():
+            storm.inject(faults)
         # What gave up because of it, such as a worker whose child died while it started.
         faults.cluster.mend()
 

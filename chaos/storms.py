@@ -32,8 +32,10 @@ class Storm:
     `wait_s` is for a short run; a long one stretches it, so that its faults last to its end.
     With `looks` it stops now and then and compares `taskyard reconcile` with what it left behind.
     `small_disk` names the server whose data lie on a file system that can be filled. `operated`:
-    operators act on the jobs meanwhile, and the client waits for replies. `kinds` are those of the
-    jobs, each drawn as often as it stands there.
+    operators act on the jobs meanwhile, and the client waits for replies. `flips`: switches are
+    turned on and off meanwhile. `forgets`: Redis is flushed, so that the effects alone say how a
+    job ended. `kinds` are those of the jobs, each drawn as often as it stands there; `poison` says
+    whether some kill their process besides.
     """
 
     inject: Callable[[Faults], None]
@@ -44,6 +46,9 @@ class Storm:
     small_disk: str = ""
     looks: bool = False
     operated: bool = False
+    flips: bool = False
+    forgets: bool = False
+    poison: bool = True
     kinds: tuple[str, ...] = _KINDS
 
 
@@ -136,6 +141,16 @@ def _any_process(faults: Faults) -> None:
     faults.rng.choice([*workers, _kill_daemon, _kill_daemon, *servers])(faults)
 
 
+def _forget(faults: Faults) -> None:
+    """Flush Redis, restart it, or kill workers or a daemon; then long enough for a relay."""
+    faults.rng.choice([_flush, _flush, _restart("redis"), _kill_worker, _kill_daemon])(faults)
+
+
+def _flush(faults: Faults) -> None:
+    faults.cluster.records.client.flushall()
+    faults.over("redis flushed")
+
+
 STORMS: Final[Mapping[str, Storm]] = {
     "kill children": Storm(_kill_child, (0.3, 1.0), setups=_ALL),
     "kill workers": Storm(_kill_worker, (1.0, 3.0), setups=_ALL, looks=True),
@@ -151,5 +166,15 @@ STORMS: Final[Mapping[str, Storm]] = {
     "fill the disk of Postgres": Storm(fill("postgres"), (1.0, 3.0), small_disk="postgres"),
     "fill the disk of RabbitMQ": Storm(disk_alarm, (1.0, 3.0), setups=("rabbitmq",)),
     "operators and kills": Storm(_any_process, (0.5, 2.0), operated=True, kinds=_OPERATED_KINDS),
+    "switches and flushes": Storm(
+        _forget,
+        # More than the 5 s within which a switch must be in force again.
+        (6.0, 8.0),
+        setups=("rabbitmq",),
+        flips=True,
+        forgets=True,
+        poison=False,
+        kinds=(_PLAIN,) * 18 + (_FLAKY,),
+    ),
     "wrong clocks": Storm(_wrong_clocks, (1.0, 5.0), shifts_s=(3600.0, -3600.0)),
 }
