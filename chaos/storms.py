@@ -133,7 +133,11 @@ def _wrong_clocks(faults: Faults) -> None:
 
 
 def _any_process(faults: Faults) -> None:
-    """Kill or end any process of the cluster, clients and operators excepted."""
+    """Kill or end any process of the cluster, clients and operators excepted.
+
+    A daemon or a worker that finds no server while it starts ends by itself, and says so.
+    """
+    faults.cluster.supervisor.await_ready()
     servers = [_restart("redis"), _restart("postgres")]
     if faults.cluster.rabbitmq is not None:
         servers.append(_restart("rabbitmq"))
@@ -165,7 +169,9 @@ STORMS: Final[Mapping[str, Storm]] = {
     "fill the disk of Redis": Storm(fill("redis"), (1.0, 3.0), small_disk="redis"),
     "fill the disk of Postgres": Storm(fill("postgres"), (1.0, 3.0), small_disk="postgres"),
     "fill the disk of RabbitMQ": Storm(disk_alarm, (1.0, 3.0), setups=("rabbitmq",)),
-    "operators and kills": Storm(_any_process, (0.5, 2.0), operated=True, kinds=_OPERATED_KINDS),
+    "operators and kills": Storm(
+        _any_process, (0.5, 2.0), operated=True, flips=True, kinds=_OPERATED_KINDS
+    ),
     "switches and flushes": Storm(
         _forget,
         # More than the 5 s within which a switch must be in force again.

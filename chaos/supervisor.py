@@ -12,6 +12,7 @@ import signal
 import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -128,6 +129,7 @@ class Supervisor:
     processes: list[Supervised] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
     _killed: set[str] = field(default_factory=set)
+    _said_before: dict[str, int] = field(default_factory=dict)
 
     def start(self, process: Supervised) -> None:
         """Start a process and supervise it from now on."""
@@ -163,7 +165,17 @@ class Supervisor:
             self._killed.discard(process.name)
             # What its main process left behind in its session would be a second worker.
             process.kill_session()
+            self._said_before[process.name] = len(process.log)
             process.launch()
+
+    def await_ready(self) -> None:
+        """Wait until every process has said that it is ready, or has ended."""
+        for process in self.processes:
+            until(partial(self._started, process), within_s=_END_S, every_s=0.1)
+
+    def _started(self, process: Supervised) -> bool:
+        said = process.log[self._said_before.get(process.name, 0) :]
+        return " ready" in said or not process.running
 
     def stop(self) -> None:
         """At the storm's end: note what ended by itself, kill the rest."""

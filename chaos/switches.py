@@ -43,6 +43,7 @@ _DOWN: Final = (ServerUnreachable, ServerRefused, SQLAlchemyError, RedisError)
 # No job is in that queue: it stays paused for the whole storm, and must be paused after it.
 _LASTING: Final = "locator"
 _ENDS_ITSELF: Final = 0.2
+_TWO: Final = 0.2
 _EVENTS: Final = """
     SELECT job_id, event, round(extract(epoch FROM at) * 1000000)::bigint,
            coalesce(detail->>'queue', ''), coalesce(detail->>'type', '')
@@ -87,7 +88,7 @@ class Flips:
         lasting = partial(self._control.pause_queue, _LASTING)
         self._take("pause queue:locator", lasting, SwitchField.pause(_LASTING), on=True)
         while not stop.wait(rng.uniform(*_OFF_S)):
-            drawn = rng.sample(_CHOICES, rng.randint(1, 2))
+            drawn = [rng.choice(_CHOICES) for _ in range(1 + (rng.random() < _TWO))]
             for choice in drawn:
                 self._turn_on(rng, choice)
             stop.wait(rng.uniform(*_ON_S))
@@ -184,8 +185,9 @@ class _Choice:
     hold: bool
 
 
+# While a kill switch is on nothing comes, so a pause has more to hold.
 _CHOICES: Final = (
-    _Choice(SwitchField.pause("exec"), hold=True),
+    *(_Choice(SwitchField.pause("exec"), hold=True),) * 4,
     _Choice(SwitchField.pause("plan"), hold=True),
     _Choice(SwitchField.kill("queue:exec"), hold=True),
     _Choice(SwitchField.kill("queue:exec"), hold=False),

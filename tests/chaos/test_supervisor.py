@@ -98,3 +98,28 @@ def test_a_second_life_that_ends_by_itself_after_a_kill_is_named(
     supervisor.ensure()
     (note,) = supervisor.ended
     assert "exit code 7" in note
+
+
+def test_a_process_that_ends_after_sigterm_is_started_again_and_not_named(
+    supervisor: Supervisor, tmp_path: Path
+) -> None:
+    daemon = program(tmp_path, SLEEPER)
+    supervisor.start(daemon)
+    eventually(lambda: "ready" in daemon.log, "the program")
+    supervisor.terminate(daemon)
+    assert daemon.exit_code == -signal.SIGTERM
+    supervisor.ensure()
+    assert supervisor.ended == []
+    assert daemon.running
+
+
+def test_only_what_a_process_says_after_its_last_start_makes_it_ready(
+    supervisor: Supervisor, tmp_path: Path
+) -> None:
+    daemon = program(tmp_path, SLEEPER.replace("ready", "it is ready"))
+    supervisor.start(daemon)
+    supervisor.await_ready()
+    supervisor.kill([daemon])
+    supervisor.ensure()
+    supervisor.await_ready()
+    assert daemon.log.count("it is ready") == 2

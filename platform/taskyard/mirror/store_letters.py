@@ -12,6 +12,7 @@ from sqlalchemy import Connection, func, select
 from sqlalchemy.dialects.postgresql import Insert, insert
 
 from taskyard.clock import SYSTEM_CLOCK, Clock
+from taskyard.control.letters_of_ended_jobs import close_letters_of
 from taskyard.database.bulk_write import PIECE_BYTES, append_rest, insert_from_arrays, write_rows
 from taskyard.database.tables import LETTERS
 from taskyard.mirror.bisect_batch import Storing, store
@@ -150,6 +151,8 @@ def _write_all(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
         # If the first piece changes nothing, the row has all pieces of this letter already.
         if write_rows(connection, _upsert(tuple(one)), [_first_pieces(one)]):
             _append_rest(connection, one)
+    jobs = {one["original_request_id"] for one in rows}
+    close_letters_of(connection, jobs - {None})
 
 
 def _bytes_of(row: dict[str, Any]) -> list[bytes]:

@@ -12,8 +12,10 @@ from sqlalchemy import Connection, text
 from sqlalchemy.dialects.postgresql import insert
 
 from taskyard import ledger
+from taskyard.control.letters_of_ended_jobs import close_letters_of
 from taskyard.database.bulk_write import PIECE_BYTES, append_rest
 from taskyard.database.tables import REJECTS
+from taskyard.jobs import Event
 from taskyard.jobs.letter_states import OUTCOMES
 from taskyard.ledger import Entry
 from taskyard.mirror.bisect_batch import Storing, store
@@ -27,6 +29,7 @@ log = logger(__name__)
 
 _REJECT_NAMESPACE: Final = uuid.UUID("0c7f0ad5-92a8-5bb5-9a52-31f1a4b7f0e4")
 _TEXT_LENGTH: Final = 10_000
+_ENDED_BY_HAND: Final = (Event.CANCEL, Event.ABORT, Event.FORCE_COMPLETE)
 # A redirect increases the generation too, so a letter takes the first end of any later generation.
 _STATEMENT: Final = text(
     """
@@ -98,6 +101,7 @@ def _write(connection: Connection, items: Sequence[_Item]) -> None:
     entries = [item.entry for item in items]
     ledger.write(connection, entries)
     note_outcomes(connection, entries)
+    close_letters_of(connection, {entry.job for entry in entries if entry.event in _ENDED_BY_HAND})
 
 
 def _salvage(connection: Connection, item: _Item, why: str) -> None:
@@ -109,6 +113,8 @@ def _salvage(connection: Connection, item: _Item, why: str) -> None:
     cleaned = replace(item.entry, detail=detail | {"mirror_error": _clean(why)[:500]})
     ledger.write(connection, [cleaned])
     note_outcomes(connection, [cleaned])
+    if cleaned.event in _ENDED_BY_HAND:
+        close_letters_of(connection, [cleaned.job])
 
 
 def _keep_bytes(connection: Connection, item: _Item, why: str) -> None:
