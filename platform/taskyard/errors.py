@@ -31,6 +31,7 @@ __all__ = [
     "NotSupportedByPool",
     "PayloadTooLarge",
     "PublishFailed",
+    "PurgeStopped",
     "Refused",
     "ResultTimeout",
     "SchemaMismatch",
@@ -102,7 +103,7 @@ class ServerUnreachable(TaskyardError):
     exit_code = 3
 
     def __init__(self, role: str, url: str, cause: object, remedy: str) -> None:
-        self.role, self.url = role, url
+        self.role, self.url, self.cause = role, url, cause
         super().__init__(f"{role} at {url} does not answer ({cause}). {remedy}")
 
 
@@ -118,7 +119,7 @@ class ServerRefused(TaskyardError):
         cause: object,
         remedy: str = "Nothing was done; to find the cause, run: taskyard check",
     ) -> None:
-        self.role, self.url = role, url
+        self.role, self.url, self.cause = role, url, cause
         super().__init__(f"{role} at {url} refused: {cause}. {remedy}")
 
 
@@ -194,6 +195,20 @@ class InvalidSwitch(Refused):
     """A pause or a kill switch cannot have this scope, name, mode or end."""
 
     exit_code = 2
+
+
+class PurgeStopped(TaskyardError):
+    """A purge has stopped in the middle; `done` counts what it did, `queue` names the queue."""
+
+    exit_code = 3
+
+    def __init__(self, queue: str, cause: object, done: Mapping[str, object]) -> None:
+        self.queue, self.done = queue, done
+        super().__init__(
+            f"the purge of queue {queue!r} stopped: {cause}. Until then {done['cancelled']} jobs "
+            f"were cancelled and {done['removed']} messages removed; a worker skips the message of "
+            f"a cancelled job. Then run it again: taskyard queues purge {queue}"
+        )
 
 
 class GateClosed(TaskyardError):

@@ -75,6 +75,7 @@ CALLS = st.one_of(
         st.just("reroute"), st.sampled_from(["v5", "v6", "v7"]), st.sampled_from(["exec", "plan"])
     ),
     st.tuples(st.just("requeued")),
+    st.tuples(st.just("removed"), st.booleans()),
     st.tuples(st.just("cancel_as_seen"), INDEX, st.sampled_from(["v3", "v4"])),
     st.tuples(st.sampled_from(["renew", "progress"]), INDEX),
     st.tuples(st.sampled_from(["deliver", "expire_lease", "confirm"])),
@@ -207,6 +208,11 @@ class Side:
         if isinstance(answer, VerbApplied):
             self.stamps.append(Stamp(answer.epoch, answer.generation))
         return answer
+
+    def _removed(self, other: bool) -> None:
+        """A purge has taken the message out of its queue."""
+        epoch = self.records.read(self.job_id).epoch
+        self.records.note_gone_many([(self.job_id, epoch + other)])
 
     def _requeued(self) -> bool:
         record = self.records.read(self.job_id)

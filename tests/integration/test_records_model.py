@@ -1018,6 +1018,15 @@ class RecordsMachine(RuleBasedStateMachine):
     def script_cache_is_flushed(self) -> None:
         self.client.script_flush()
 
+    @rule(name=JOBS, other=st.integers(0, 3))
+    def message_is_removed(self, name: str, other: int) -> None:
+        """A purge has taken the message of a job that it cancelled out of its queue."""
+        model = self.job(name).model
+        self.records.note_gone_many([(name, model.epoch + (other == 3))])
+        if other != 3 and model.state in TERMINAL:
+            model.kept = False
+        self.check(name, still=True)
+
     @rule(name=JOBS)
     @RARELY
     def letter_is_deleted(self, name: str) -> None:

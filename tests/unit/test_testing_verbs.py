@@ -343,3 +343,33 @@ def test_a_job_that_has_moved_on_is_refused_with_what_to_do(why: str) -> None:
     text = refusal_text(Event.CANCEL, "7f3", why, State.RUNNING)
     assert "is not the job that was asked for" in text
     assert text.endswith("and is running now. Look at it, then ask again: taskyard jobs show 7f3")
+
+
+# -- purge ----------------------------------------------------------------------------------------
+
+
+def test_a_purge_cancels_what_waits_in_its_queue_and_removes_it(yard: Yard, shop: Shop) -> None:
+    jobs = [yard.enqueue("work", number) for number in range(3)]
+    other, later = yard.enqueue("work", 4, queue="plan"), yard.enqueue("work", 5, countdown=60)
+    assert yard.purge("exec") == len(jobs)
+    assert {job.state() for job in jobs} == {State.CANCELLED}
+    assert "kept" not in jobs[0].record().fields
+    assert yard.purge("exec", delayed=True) == 1
+    yard.settle()
+    assert (shop.ran, other.state(), later.state()) == (1, State.COMPLETED, State.CANCELLED)
+
+
+def test_a_purge_leaves_the_message_of_a_moved_job(yard: Yard, shop: Shop) -> None:
+    job = yard.enqueue("work", 1)
+    yard.reroute(job, "plan")
+    assert yard.purge("exec") == 0
+    yard.settle()
+    assert (shop.ran, job.state()) == (1, State.COMPLETED)
+
+
+def test_a_purge_replies_to_services_and_refuses_an_unknown_queue(yard: Yard) -> None:
+    job = yard.enqueue("work", 1, reply_to="answers")
+    assert yard.purge("exec") == 1
+    assert [reply.body for reply in yard.replies] == [{"job_id": job.job_id, "state": "cancelled"}]
+    with pytest.raises(UnknownQueue, match="there is no queue 'exce'"):
+        yard.purge("exce")

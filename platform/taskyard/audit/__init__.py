@@ -4,7 +4,7 @@ The database refuses changes of these rows. A chain of seals shows a change that
 database made all the same: `Sealer` extends the chain, `verify` checks it.
 """
 
-from taskyard.audit.append_rows import Entry, Outcome, answer, refused, write
+from taskyard.audit.append_rows import Entry, Outcome, answer, refused, write, write_many
 from taskyard.audit.archive import archives_in, ended_at
 from taskyard.audit.archiver import Archiver
 from taskyard.audit.exported_heads import Head, HeadFile, exported, given_heads
@@ -40,4 +40,5 @@ __all__ = [
     "unsealed",
     "verify",
     "write",
+    "write_many",
 ]

@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, insert, literal, select
 
 from taskyard.access import Action
+from taskyard.database.bulk_write import insert_from_arrays, write_rows
 from taskyard.database.tables import AUDIT
 from taskyard.wire.lossless_json import clean_text
 from taskyard.wire.redaction import mask_tokens, redact_text
 
-__all__ = ["Entry", "Outcome", "answer", "refused", "write"]
+__all__ = ["Entry", "Outcome", "answer", "refused", "write", "write_many"]
+
+
+_MANY: Final = insert_from_arrays(
+    AUDIT,
+    (
+        "request_id",
+        "action_type",
+        "operator_identity",
+        "identity_via",
+        "reason",
+        "outcome",
+        "on_behalf_of",
+        "target_request_id",
+        "dead_letter_id",
+        "detail",
+    ),
+)
 
 
 class Outcome(StrEnum):
@@ -54,6 +72,12 @@ class Entry:
 def write(connection: Connection, entry: Entry) -> None:
     """Append `entry` in the caller's transaction; tokens and credentials in it are masked."""
     connection.execute(insert(AUDIT).values(_without_secrets(asdict(entry))))
+
+
+def write_many(connection: Connection, entries: Sequence[Entry]) -> None:
+    """Append `entries` in the caller's transaction, as `write` does, in one statement."""
+    if entries:
+        write_rows(connection, _MANY, [_without_secrets(asdict(entry)) for entry in entries])
 
 
 def answer(

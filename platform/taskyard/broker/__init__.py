@@ -20,6 +20,9 @@ from taskyard.broker.redis_keys import PLAIN, Layout
 from taskyard.broker.redis_parked import RELEASE_BATCH, ParkedMessages
 from taskyard.broker.redis_publisher import RedisPublisher
 from taskyard.broker.undecodable_headers import read_any_header
+from taskyard.broker.waiting_in_rabbitmq import RabbitQueueMessages
+from taskyard.broker.waiting_in_redis import RedisQueueMessages
+from taskyard.broker.waiting_messages import QueueMessages, WaitingMessage
 
 __all__ = [
     "LONGEST_WAIT_S",
@@ -35,7 +38,11 @@ __all__ = [
     "ParkedMessages",
     "ParkingPublisher",
     "Publisher",
+    "QueueMessages",
+    "RabbitQueueMessages",
     "RedisPublisher",
+    "RedisQueueMessages",
+    "WaitingMessage",
     "body_as_it_came",
     "connection",
     "describe",

@@ -9,6 +9,7 @@ from taskyard.control.await_relay import wait_outcome
 from taskyard.control.check_edited_payload import KnownTypes
 from taskyard.control.control import Control
 from taskyard.control.live_verb import VerbOutcome, VerbRequested
+from taskyard.control.purge_outcome import PurgeCounts, PurgeOutcome
 from taskyard.control.read_payload import read_payload
 from taskyard.control.replay import ReplayRequested, replay
 from taskyard.control.replayed_message import Edit
@@ -17,6 +18,8 @@ __all__ = [
     "Control",
     "Edit",
     "KnownTypes",
+    "PurgeCounts",
+    "PurgeOutcome",
     "ReplayRequested",
     "VerbOutcome",
     "VerbRequested",

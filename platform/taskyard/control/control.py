@@ -18,6 +18,7 @@ from taskyard.control.forced_result import forced_result
 from taskyard.control.job_snapshot import ReadsRecords
 from taskyard.control.live_verb import WAIT_S, VerbOutcome, answers, moved_to, request_verb
 from taskyard.control.operator_reasons import Mode
+from taskyard.control.purge_outcome import PurgeCounts, PurgeOutcome
 from taskyard.control.switch_wish import KnownNames, Wish
 from taskyard.control.turn_switch import SwitchTurned, naming_break_glass, turn_switch
 from taskyard.jobs.states import Event
@@ -225,6 +226,65 @@ class Control:
         behalf, version = on_behalf_of, if_version
         call = partial(self.reroute, reason=reason, on_behalf_of=behalf, if_version=version)
         return await asyncio.to_thread(call, job_id, queue)
+
+    def purge_queue(
+        self,
+        queue: str,
+        *,
+        reason: str | None,
+        on_behalf_of: str | None = None,
+        at_most: int | None = None,
+        delayed: bool = False,
+        app: Any = None,
+        progress: Callable[[PurgeCounts], None] | None = None,
+    ) -> PurgeOutcome:
+        """Cancel each job that waits in a queue, then remove its message; each is audited.
+
+        If more than `at_most` messages wait, nothing is done. `delayed` includes what waits for its
+        time; at RabbitMQ those messages stay, and the worker that takes one skips it. `app` is the
+        Celery app of an installed app's queue, so that its result backend hears of each job.
+        `progress` is called after each 200 messages. Raises also `NotFound` for an unknown queue,
+        `GateClosed`, and `PurgeStopped` if a server fails in the middle: call it again then.
+        """
+        from taskyard.control.purge_queue import (  # noqa: PLC0415 - brings Celery and kombu
+            purge_queue,
+        )
+        from taskyard.install import AnyQueuePublisher  # noqa: PLC0415 - the same
+
+        settings = self._records.settings
+        with (
+            closing(connect(settings.need_redis_url())) as client,
+            closing(AnyQueuePublisher(settings, Records(client, settings))) as publisher,
+        ):
+            return purge_queue(
+                self._engine,
+                Records(client, settings),
+                publisher,
+                queue,
+                identity=self._verified(),
+                reason=reason,
+                on_behalf_of=on_behalf_of,
+                require_reason=self._require_reason,
+                at_most=at_most,
+                delayed=delayed,
+                app=app,
+                progress=progress,
+            )
+
+    async def apurge_queue(
+        self,
+        queue: str,
+        *,
+        reason: str | None,
+        on_behalf_of: str | None = None,
+        at_most: int | None = None,
+        delayed: bool = False,
+        app: Any = None,
+    ) -> PurgeOutcome:
+        """Purge a queue as `purge_queue` does, in a thread."""
+        bounds: dict[str, Any] = {"at_most": at_most, "delayed": delayed, "app": app}
+        call = partial(self.purge_queue, reason=reason, on_behalf_of=on_behalf_of, **bounds)
+        return await asyncio.to_thread(call, queue)
 
     def pause_queue(
         self, queue: str, *, reason: str | None, **options: Unpack[SwitchOptions]

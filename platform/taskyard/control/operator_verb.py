@@ -84,8 +84,12 @@ class VerbCall:
 
     def write(self, connection: Connection, outcome: str, detail: Mapping[str, object]) -> None:
         """Append this call's row to the audit log in the caller's transaction."""
+        audit.write(connection, self.entry(outcome, detail))
+
+    def entry(self, outcome: str, detail: Mapping[str, object]) -> audit.Entry:
+        """Return this call's row for the audit log."""
         behalf = None if self.on_behalf_of == self.identity.subject else self.on_behalf_of
-        entry = audit.Entry(
+        return audit.Entry(
             request_id=self.request_id,
             action_type=self.action,
             operator_identity=self.identity.subject,
@@ -99,7 +103,6 @@ class VerbCall:
             if self.message is None
             else {**detail, "message_id": self.message.message_id},
         )
-        audit.write(connection, entry)
 
 
 @contextmanager

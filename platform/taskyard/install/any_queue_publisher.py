@@ -9,10 +9,20 @@ import json
 import uuid
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 
 from redis.exceptions import RedisError
 
-from taskyard.broker import Publisher, RedisPublisher, make_publisher, own_layout
+from taskyard.broker import (
+    Publisher,
+    QueueMessages,
+    RabbitQueueMessages,
+    RedisPublisher,
+    RedisQueueMessages,
+    connection,
+    make_publisher,
+    own_layout,
+)
 from taskyard.broker.queue_name_and_priority import queue_name
 from taskyard.broker.queued_messages import Document, Position, QueuedMessages
 from taskyard.broker.redis_keys import PLAIN, Layout
@@ -131,6 +141,27 @@ class AnyQueuePublisher:
         before = (stamp.epoch, stamp.generation, stamp.seq)
         queued = QueuedMessages(publisher.client, publisher.delay_store)
         return queued.move(job_id, lists, first, before, moved)
+
+    def messages_of(self, queue: str) -> QueueMessages:
+        """Return access to what waits in a queue of the settings or of an installed app.
+
+        An app's queue has the lists of all keys under which workers read it. Raises `UnknownQueue`,
+        `Refused` for a queue at another broker, and redis-py's errors.
+        """
+        found = [] if queue in self._settings.queues else self._announced.of(queue)
+        if not found:
+            self._settings.queue(queue)  # raises, with the nearest names, for an unknown queue
+        name = queue_name(self._settings, queue)
+        if any(one.mark != self._mark() for one in found):
+            raise Refused(
+                f"workers of queue {queue!r} read it at another broker than this one: set "
+                "TASKYARD_BROKER_URL to the app's broker"
+            )
+        if not isinstance(self._own, RedisPublisher):
+            return RabbitQueueMessages(partial(connection, self._settings), name)
+        layouts = [one.layout for one in found] or [own_layout(self._settings)]
+        lists = dict.fromkeys(key for layout in layouts for key in layout.keys(name))
+        return RedisQueueMessages(self._own.client, list(lists), self._own.delay_store)
 
     def _layout(self, queue: str) -> Layout:
         if queue in self._settings.queues:

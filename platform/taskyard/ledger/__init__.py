@@ -11,6 +11,7 @@ from taskyard.ledger.read import (
     newest,
     starts_after_replay,
 )
+from taskyard.ledger.waiting_jobs import waiting_in
 from taskyard.ledger.write import write, write_present
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "messages_of",
     "newest",
     "starts_after_replay",
+    "waiting_in",
     "write",
     "write_present",
 ]

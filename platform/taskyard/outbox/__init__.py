@@ -1,5 +1,6 @@
 """The outbox: intents, committed with their audit row; the relay carries them out later."""
 
+from taskyard.outbox.bulk_intents import finish_many, lock_open, put_many, release_many
 from taskyard.outbox.intents import (
     Intent,
     add_facts,
@@ -17,7 +18,11 @@ __all__ = [
     "await_attempt",
     "claim",
     "finish",
+    "finish_many",
+    "lock_open",
     "postpone",
     "put",
+    "put_many",
+    "release_many",
     "why_waiting",
 ]

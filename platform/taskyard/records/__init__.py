@@ -2,6 +2,7 @@
 
 from taskyard.records.attempt_stops import AttemptStops, Stop, StopAnswer
 from taskyard.records.bulk_admission import SCRIPTS_AHEAD
+from taskyard.records.bulk_cancel import CancelAnswer, CancelCall
 from taskyard.records.bulk_states import End
 from taskyard.records.job_keys import Keys
 from taskyard.records.job_record import Record
@@ -56,6 +57,8 @@ __all__ = [
     "Admitted",
     "AttemptStops",
     "BeginAnswer",
+    "CancelAnswer",
+    "CancelCall",
     "CancelRequested",
     "DeadLetterAnswer",
     "Decided",

@@ -1,4 +1,4 @@
-"""The states of many jobs, and the results of ended jobs, in one round trip for each."""
+"""The states or records of many jobs, and the results of ended jobs, in one round trip for each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from taskyard.records.job_keys import Keys
 from taskyard.records.job_record import Record
 from taskyard.store import named
 
-__all__ = ["End", "read_ends", "read_states"]
+__all__ = ["End", "read_ends", "read_many", "read_states"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,23 @@ def read_ends(client: redis.Redis, keys: Keys, job_ids: Sequence[str]) -> list[E
         End(Record(job_id, {_text(k): _text(v) for k, v in fields.items()}), result, copy)
         for job_id, fields, result, copy in triples
     ]
+
+
+def read_many(client: redis.Redis, keys: Keys, job_ids: Sequence[str]) -> list[Record | RedisError]:
+    """Return the record of each job, or an error for a record that cannot be read."""
+    with client.pipeline(transaction=False) as pipe:
+        for job_id in job_ids:
+            pipe.hgetall(keys.record(job_id))
+        answers = pipe.execute(raise_on_error=False)
+    return [_record(client, keys, *each) for each in zip(job_ids, answers, strict=True)]
+
+
+def _record(client: redis.Redis, keys: Keys, job_id: str, answer: Any) -> Record | RedisError:
+    if isinstance(answer, ResponseError):
+        return named(client, answer, {keys.record(job_id): "hash"})
+    if isinstance(answer, RedisError):
+        return answer
+    return Record(job_id, {_text(name): _text(value) for name, value in answer.items()})
 
 
 def _text(raw: bytes | None) -> str:

@@ -16,7 +16,7 @@ from taskyard.records.script_replies import (
 )
 from taskyard.store import Argument
 
-__all__ = ["OperatorVerbs", "VerbTarget"]
+__all__ = ["OperatorVerbs", "VerbTarget", "parse_verb", "verb_arguments"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class OperatorVerbs:
         self, target: VerbTarget, request_id: str, operator: str
     ) -> VerbApplied | CancelRequested | VerbRefused:
         """Cancel a job now, or ask its running attempt to stop."""
-        return _parse(self._run("cancel", target, request_id, operator))
+        return parse_verb(self._run("cancel", target, request_id, operator))
 
     def abort(
         self, target: VerbTarget, request_id: str, operator: str
@@ -77,20 +77,26 @@ class OperatorVerbs:
     def _run(
         self, name: str, target: VerbTarget, request_id: str, operator: str, *own: Argument
     ) -> Any:
-        seen = (target.epoch, target.generation, target.version)
-        arguments: list[Argument] = ["" if part is None else part for part in seen]
-        arguments += [request_id, operator, target.job_type, target.queue, *own]
-        return self._call(name, target.job_id, arguments)
+        arguments = verb_arguments(target, request_id, operator)
+        return self._call(name, target.job_id, [*arguments, *own])
+
+
+def verb_arguments(target: VerbTarget, request_id: str, operator: str) -> list[Argument]:
+    """Return the arguments that every verb's script has after the job's id."""
+    seen = (target.epoch, target.generation, target.version)
+    arguments: list[Argument] = ["" if part is None else part for part in seen]
+    return [*arguments, request_id, operator, target.job_type, target.queue]
 
 
 def _applied(raw: Sequence[bytes]) -> VerbApplied | VerbRefused:
-    answer = _parse(raw)
+    answer = parse_verb(raw)
     if isinstance(answer, CancelRequested):
         raise TypeError(f"expected that the verb was applied or refused, got {answer!r}")
     return answer
 
 
-def _parse(raw: Sequence[bytes]) -> VerbApplied | CancelRequested | VerbRefused:
+def parse_verb(raw: Sequence[bytes]) -> VerbApplied | CancelRequested | VerbRefused:
+    """Return a verb's answer from its script's reply."""
     kind = raw[0]
     if kind == b"refused":
         epoch, generation, version = (int(value) for value in raw[3:6])

@@ -15,7 +15,8 @@ from taskyard.jobs.attempt_outcomes import Decision
 from taskyard.jobs.states import Event, State
 from taskyard.records.attempt_stops import AttemptStops
 from taskyard.records.bulk_admission import Admissions, Upcoming, record_publications
-from taskyard.records.bulk_states import End, read_ends, read_states
+from taskyard.records.bulk_cancel import CancelAnswer, CancelCall, cancel_many, note_gone_many
+from taskyard.records.bulk_states import End, read_ends, read_many, read_states
 from taskyard.records.job_keys import Keys
 from taskyard.records.job_record import Record
 from taskyard.records.operator_verbs import OperatorVerbs
@@ -402,6 +403,18 @@ class Records:
         """
         return read_states(self.client, self.keys, job_ids)
 
+    def read_many(self, job_ids: Sequence[str]) -> list[Record | RedisError]:
+        """Return the records of many jobs in one round trip; an error for each that failed."""
+        return read_many(self.client, self.keys, job_ids)
+
+    def cancel_many(self, calls: Sequence[CancelCall], operator: str) -> list[CancelAnswer]:
+        """Cancel many jobs in one round trip; see `bulk_cancel.cancel_many`."""
+        return cancel_many(self.client, self._scripts["cancel"], self.keys, calls, operator)
+
+    def note_gone_many(self, lives: Sequence[tuple[str, int]]) -> None:
+        """Note for many (job id, epoch) that no worker will see their message any more."""
+        note_gone_many(self.client, self._scripts["message_gone"], self.keys, lives)
+
     def ends(self, job_ids: Sequence[str]) -> list[End]:
         """Return record and result of many jobs in one round trip."""
         return read_ends(self.client, self.keys, job_ids)
@@ -432,6 +445,7 @@ _NAMES = (
     "deliver",
     "finish",
     "forget_deliveries",
+    "message_gone",
     "progress",
     "release",
     "renew",

@@ -154,6 +154,19 @@ class MemoryBroker:
         self.delivered.setdefault(message.job_id, []).append(message)
         return message
 
+    def waiting_in(self, queue: str, *, delayed: bool) -> list[Message]:
+        """Return the messages of a queue, with `delayed` also those that are not due yet."""
+        later = [message for _, message in self._waiting.values()] if delayed else []
+        return [message for message in (*self._ready, *later) if message.queue == queue]
+
+    def remove(self, message: Message) -> None:
+        """Remove a message that was not delivered."""
+        if message in self._ready:
+            self._ready.remove(message)
+        self._waiting = {
+            member: waiting for member, waiting in self._waiting.items() if waiting[1] != message
+        }
+
     def next_due_us(self) -> int | None:
         """Return when the next delayed message is due; None if there is no delayed message."""
         return min((due_us for due_us, _ in self._waiting.values()), default=None)

@@ -329,6 +329,18 @@ class Yard(MemoryClient):
         self.settings.queue(queue)
         return self._operate(Event.REROUTE, _id_of(job), queue)
 
+    def purge(self, queue: str, *, delayed: bool = False) -> int:
+        """Cancel each job that waits in a queue and remove its message, as `queues purge` does.
+
+        `delayed` includes what waits for its time. Returns how many jobs were cancelled. A message
+        stays if it is that of a moved job, or what follows its completed job is still to be
+        published. Raises `UnknownQueue`. Needs SQLAlchemy, which `taskyard[testing]` installs.
+        """
+        from taskyard.testing.purge import purge  # noqa: PLC0415 - SQLAlchemy is an extra
+
+        self.settings.queue(queue)
+        return purge(self.records, self.broker, self._operator, queue, delayed=delayed)
+
     def _operate(
         self, event: Event, job_id: str, own: Any = None, summary: str | None = None
     ) -> State:

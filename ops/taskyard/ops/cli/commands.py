@@ -29,7 +29,7 @@ COMMANDS: Final[Mapping[str, Command | Noun]] = {
         f"{_CLI}.reconcile", "Compare broker, records and ledger; repair what is safe."
     ),
     "queues": Noun(
-        "See waiting jobs and their workers; pause and resume queues.",
+        "See waiting jobs and their workers; pause, resume and purge queues.",
         {
             "list": Command(
                 f"{_CLI}.queues.listing",
@@ -40,6 +40,10 @@ COMMANDS: Final[Mapping[str, Command | Noun]] = {
                 "Pause a queue: workers take nothing from it, and services may still enqueue.",
             ),
             "resume": Command(f"{_CLI}.queues.resume", "Resume a paused queue."),
+            "purge": Command(
+                f"{_CLI}.queues.purge",
+                "Cancel each job that waits in a queue, then remove its message; each is audited.",
+            ),
         },
     ),
     "kill": Noun(
