@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,9 +16,12 @@ from celery import chain
 from servers import Servers
 from support.kill_switches import REASON, lift, turn_on
 from support.proxy import SCRIPT, Proxy, through
+from support.waiting import eventually
 from support.yard import catalogue, fresh_settings
 from taskyard.broker import connection
+from taskyard.broker.connection import same_redis
 from taskyard.client import EnqueueRequest, JobHandle, Taskyard
+from taskyard.clock import redis_time_us
 from taskyard.errors import KillSwitchOn, PublishFailed
 from taskyard.jobs.states import State
 from taskyard.switches import Mode, SwitchField
@@ -260,3 +263,43 @@ def test_many_that_the_server_leaves_say_what_was_refused_before(
         r"whether the next (50|100|150) are \(",
         str(caught.value),
     )
+
+
+def test_a_job_whose_publication_failed_is_published_by_its_repeat_all_the_same(
+    yard: Taskyard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if same_redis(yard.settings):
+        pytest.skip("the admission script itself publishes the message")
+
+    def fail(_: object, messages: Sequence[object]) -> list[PublishFailed]:
+        return [PublishFailed("the broker went away") for _ in messages]
+
+    with monkeypatch.context() as broken:
+        broken.setattr(type(yard.publisher), "publish_many", fail)
+        with pytest.raises(PublishFailed):
+            enqueue(yard, "k")
+    turn(yard, ALL, Mode.HOLD)
+    assert waiting(yard) == 0
+    assert not enqueue(yard, "k").created
+    assert waiting(yard) == 1
+
+
+def test_no_job_comes_in_after_the_switch_is_on(yard: Taskyard, servers: Servers) -> None:
+    def until_refused(number: int) -> list[JobHandle]:
+        made = []
+        for count in range(100_000):
+            try:
+                made.append(enqueue(yard, f"{number} {count}"))
+            except KillSwitchOn:
+                return made
+        raise AssertionError("nothing was refused")
+
+    with redis.Redis.from_url(servers.valkey_url()) as operator, ThreadPoolExecutor(12) as pool:
+        runs = [pool.submit(until_refused, number) for number in range(12)]
+        eventually(lambda: waiting(yard) > 20, "jobs before the switch")
+        turn_on(operator, yard.settings.namespace, EXEC)
+        on_us = redis_time_us(operator.time())
+        jobs = [job for run in runs for job in run.result()]
+    assert all(job.record().epoch < on_us for job in jobs)
+    # Each of them has its message: none is half done.
+    assert waiting(yard) == len(jobs)

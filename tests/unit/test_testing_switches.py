@@ -7,8 +7,10 @@ from datetime import timedelta
 import pytest
 
 from taskyard.errors import InvalidSwitch, Refused
+from taskyard.jobs.handler_registry import Registry
+from taskyard.jobs.states import State
 from taskyard.switches import Mode, SwitchField
-from taskyard.testing import Yard
+from taskyard.testing import Yard, assert_completed
 
 EXEC = SwitchField.pause("exec")
 
@@ -52,3 +54,27 @@ def test_what_is_off_or_cannot_be_is_refused(yard: Yard) -> None:
         yard.switches.lift("all")
     with pytest.raises(InvalidSwitch, match="expected all, queue:NAME"):
         yard.switches.kill("everything")
+
+
+def test_a_handler_that_enqueues_under_a_kill_switch_is_retried_when_it_ends() -> None:
+    handlers = Registry()
+    policy = {"max_retries": 3, "backoff_strategy": "linear", "base_delay_ms": 1_000}
+
+    @handlers.job("first", queue="exec", policy=policy)
+    def first(payload: int) -> None:
+        yard.enqueue("second", payload)
+
+    @handlers.job("second", queue="plan")
+    def second(payload: int) -> int:
+        return payload
+
+    with Yard(handlers=handlers) as yard:
+        yard.switches.kill("type:second", lasts=timedelta(minutes=5))
+        job = yard.enqueue("first", 7)
+        yard.advance(timedelta(minutes=4))
+        (attempt,) = job.record().history
+        assert (job.state(), attempt.code) == (State.RETRYING, "kill_switch")
+        yard.advance(timedelta(minutes=1, seconds=30))
+        assert job.state() is State.COMPLETED
+        (made,) = assert_completed(yard, "second")
+        assert made.payload == 7
