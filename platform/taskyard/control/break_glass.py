@@ -24,7 +24,7 @@ from taskyard.clock import SYSTEM_CLOCK, Clock
 from taskyard.control.authenticate_operator import local_identity
 from taskyard.control.carry_out_signed_message import request_id_of
 from taskyard.control.operator_reasons import check_reason
-from taskyard.control.switch_wish import Wish, is_off, permit
+from taskyard.control.switch_wish import Wish, is_off, permit, time_text
 from taskyard.errors import CredentialRefused, InvalidPayload, InvalidSettings, MissingSetting
 from taskyard.records.job_keys import Keys
 from taskyard.records.verb_events import VERB_FIELD
@@ -247,8 +247,11 @@ def _turn(
         form=form,
     )
     if came == "used":
+        at = "" if state is None else f" at {time_text(state.version)}"
         raise CredentialRefused(
-            Fault.NONCE_USED, f"the form was used before, and turns its switch once. {_ANOTHER}"
+            Fault.NONCE_USED,
+            f"the form was used{at}, and turns its switch once. To see what is on: taskyard "
+            f"switches list. {_ANOTHER}",
         )
     if came == "off" or state is None:
         raise is_off(wish, state)
