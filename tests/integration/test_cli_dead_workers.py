@@ -10,8 +10,8 @@ import pytest
 from servers import Servers
 from support.held_shop import OWNER, HeldShop
 from support.shell import Shell
+from taskyard.inspection.job_holder import find_holder
 from taskyard.ops.cli.checks import dead_workers
-from taskyard.ops.cli.jobs.job_holder import find_holder
 from taskyard.records import FORGOTTEN_S, GONE_S
 from taskyard.settings import load
 
@@ -245,7 +245,7 @@ def test_what_is_not_found_in_time_is_unknown_and_never_zero(
     shell: Shell, shop: HeldShop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("taskyard.ops.cli.checks.dead_workers._SEARCH_S", 0)
-    monkeypatch.setattr("taskyard.ops.cli.jobs.job_holder._SEARCH_S", 0)
+    monkeypatch.setattr("taskyard.inspection.job_holder._SEARCH_S", 0)
     shop.hold(shop.admit())
     shop.member("idle@dead", silent_s=GONE_S + 60, queues=(shop.queue,))
     job = shop.begin("busy@dead")

@@ -15,7 +15,7 @@ from support.shell import Shell, connected_shell
 from support.yard import list_key
 from taskyard.broker import connection, own_layout
 from taskyard.client import Taskyard
-from taskyard.ops.cli.queues.queue_counts import QueueState, look
+from taskyard.inspection.queue_counts import QueueState, look
 from taskyard.settings import Settings, load
 from taskyard.store import connect
 from taskyard.transport.owner_descriptions import describe

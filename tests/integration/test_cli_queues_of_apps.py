@@ -20,11 +20,11 @@ from support.yard import fresh_settings
 from taskyard.broker import connection, own_layout
 from taskyard.broker.redis_keys import PLAIN, Layout
 from taskyard.clock import SYSTEM_CLOCK, to_us
+from taskyard.inspection.count_app_queues import look_at_apps
+from taskyard.inspection.queue_counts import QueueState
+from taskyard.inspection.queue_of_job import state_of
 from taskyard.install import AnnouncedQueue, AnnouncedQueues
 from taskyard.install.announced_queues import RABBIT, broker_mark
-from taskyard.ops.cli.queues.count_app_queues import look_at_apps
-from taskyard.ops.cli.queues.no_consumer_text import state_of
-from taskyard.ops.cli.queues.queue_counts import QueueState
 from taskyard.records import Records
 from taskyard.settings import Settings
 from taskyard.store import connect

@@ -199,7 +199,7 @@ LIMITS = {
     ],
     "what stays of the audit log in Postgres": ["settings.model:LEAST_AUDIT_DAYS"],
     "gate's beat": ["gate:BEAT_S"],
-    "reconcile: grace": ["reconcile.report:GRACE_S"],
+    "reconcile: grace": ["inspection.search_budget:GRACE_S"],
     "reconcile: budget of time": [
         "reconcile.reconciler:BUDGET_S",
         "reconcile.periodic_check:_BUDGET_S",
@@ -210,9 +210,18 @@ LIMITS = {
         "reconcile.periodic_check:_MOST_MESSAGES",
         "reconcile.report:EXAMPLES",
     ],
+    "messages searched by `explain`": [
+        "inspection.queue_position:MOST_SEARCHED",
+        "inspection.queue_position:_PIECE",
+        "control.explain.read_broker:SEARCH_S",
+    ],
+    "answers awaited by `explain`": [
+        "control.explain.read_facts:ANSWER_S",
+        "control.explain.read_postgres:_STATEMENT_MS",
+    ],
     "letters per `dlq replay`": ["ops.cli.dlq.replay:LIMIT"],
     "`jobs wait`": ["ops.cli.jobs.wait:DEFAULT_TIMEOUT_S"],
-    "workers asked by `queues list` and `check`": ["ops.cli.queues.queue_counts:_ANSWER_S"],
+    "workers asked by `queues list` and `check`": ["inspection.queue_counts:_ANSWER_S"],
     "letters counted by `check`": ["ops.cli.checks.dead_letters:_COUNT_MS"],
     "a cause of many lines in a list": ["ops.cli.summary_line:LONGEST"],
     "waiting for the relay's answer": ["ops.cli.dlq.replay_letter:_WAIT_S"],

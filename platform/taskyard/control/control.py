@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
 from sqlalchemy import Engine
 
@@ -27,6 +27,10 @@ from taskyard.settings import Settings, load
 from taskyard.store import connect
 from taskyard.switches import Kind, RedisSwitches
 from taskyard.switches import Mode as SwitchMode
+
+# Imported at run time it would load Celery for every verb.
+if TYPE_CHECKING:
+    from taskyard.control.explain import Explanation
 
 __all__ = ["Control", "SwitchOptions"]
 
@@ -285,6 +289,21 @@ class Control:
         bounds: dict[str, Any] = {"at_most": at_most, "delayed": delayed, "app": app}
         call = partial(self.purge_queue, reason=reason, on_behalf_of=on_behalf_of, **bounds)
         return await asyncio.to_thread(call, queue)
+
+    def explain(self, job_id: str) -> Explanation:
+        """Return why a job is where it is, and the commands that would move it; changes nothing.
+
+        A server of the records or the broker that does not answer is in `Explanation.unknown`. It
+        takes a few seconds at most. Raises `NotFound` for a job outside the identity's bounds.
+        """
+        from taskyard.control.explain import explain  # noqa: PLC0415 - verbs need no broker
+
+        settings = self._records.settings
+        return explain(settings, job_id, engine=self._engine, reader=self._verified())
+
+    async def aexplain(self, job_id: str) -> Explanation:
+        """Explain a job as `explain` does, in a thread."""
+        return await asyncio.to_thread(self.explain, job_id)
 
     def pause_queue(
         self, queue: str, *, reason: str | None, **options: Unpack[SwitchOptions]

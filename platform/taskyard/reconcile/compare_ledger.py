@@ -20,10 +20,11 @@ from taskyard.database.postgres_errors import (
 )
 from taskyard.database.tables import LEDGER
 from taskyard.errors import Refused
+from taskyard.inspection.record_fields import BATCH, Seen, read_records
+from taskyard.inspection.search_budget import Budget
 from taskyard.jobs.states import State
 from taskyard.reconcile.inconsistency_kinds import Kind
-from taskyard.reconcile.record_fields import BATCH, Seen, read_records
-from taskyard.reconcile.report import Budget, Finding
+from taskyard.reconcile.report import Finding
 from taskyard.records import Records
 from taskyard.wire import letter_id
 

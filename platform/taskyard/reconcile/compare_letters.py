@@ -12,11 +12,12 @@ from taskyard.control.letter_status import mark_replayed
 from taskyard.database.tables import LETTERS
 from taskyard.deadletters import KeptLetters, LetterBox
 from taskyard.errors import UnreadableCopy
+from taskyard.inspection.record_fields import BATCH, Seen, read_records
+from taskyard.inspection.search_budget import Budget
 from taskyard.jobs.letter_states import OPEN, OUTCOMES, ReplayOutcome
 from taskyard.jobs.states import TERMINAL, State
 from taskyard.reconcile.inconsistency_kinds import Kind
-from taskyard.reconcile.record_fields import BATCH, Seen, read_records
-from taskyard.reconcile.report import Budget, Finding
+from taskyard.reconcile.report import Finding
 from taskyard.records import Records
 from taskyard.wire import letter_id
 

@@ -13,11 +13,11 @@ from taskyard.audit import Outcome
 from taskyard.control.letter_status import reopen
 from taskyard.control.replay import KIND
 from taskyard.database.tables import LETTERS, OUTBOX
+from taskyard.inspection.find_messages import Messages
+from taskyard.inspection.record_fields import BATCH, Seen, read_records
 from taskyard.jobs.letter_states import LetterStatus
 from taskyard.jobs.states import State
-from taskyard.reconcile.find_messages import Messages
 from taskyard.reconcile.inconsistency_kinds import Kind
-from taskyard.reconcile.record_fields import BATCH, Seen, read_records
 from taskyard.reconcile.report import Finding
 from taskyard.records import Records
 

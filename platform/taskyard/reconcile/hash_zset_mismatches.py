@@ -14,8 +14,9 @@ from typing import Final
 import redis
 
 from taskyard.broker import own_layout
+from taskyard.inspection.search_budget import Budget
 from taskyard.reconcile.inconsistency_kinds import Kind
-from taskyard.reconcile.report import Budget, Finding
+from taskyard.reconcile.report import Finding
 from taskyard.settings import Settings
 from taskyard.store import Script
 

@@ -16,25 +16,26 @@ from taskyard.broker.connection import check_broker_url, same_redis
 from taskyard.clock import SYSTEM_CLOCK, Clock, from_us, us_of
 from taskyard.deadletters import KeptLetters, LetterBox, count_waiting
 from taskyard.gate import Gate
-from taskyard.jobs.states import State
-from taskyard.reconcile import compare_ledger, compare_letters, compare_replays
-from taskyard.reconcile.broker_keys_to_search import MessageLocations, survey
-from taskyard.reconcile.find_messages import Messages, count_messages, find_messages
-from taskyard.reconcile.hash_zset_mismatches import find_half_entries
-from taskyard.reconcile.inconsistency_kinds import Kind
-from taskyard.reconcile.message_after_worker_death import (
+from taskyard.inspection.broker_keys_to_search import MessageLocations, survey
+from taskyard.inspection.find_messages import Messages, count_messages, find_messages
+from taskyard.inspection.message_after_worker_death import (
     MessageState,
     Place,
     begun_by_dead,
     describe,
     look_at_message,
 )
-from taskyard.reconcile.next_queue import next_queues
-from taskyard.reconcile.record_fields import Seen, read_records, scan_records, server_now_us
-from taskyard.reconcile.report import EXAMPLES, GRACE_S, Budget, Continuing, Finding, Report
+from taskyard.inspection.next_queue import next_queues
+from taskyard.inspection.record_fields import Seen, read_records, scan_records, server_now_us
+from taskyard.inspection.search_budget import GRACE_S, Budget
+from taskyard.inspection.unacked_message_owners import look_for_holders
+from taskyard.jobs.states import State
+from taskyard.reconcile import compare_ledger, compare_letters, compare_replays
+from taskyard.reconcile.hash_zset_mismatches import find_half_entries
+from taskyard.reconcile.inconsistency_kinds import Kind
+from taskyard.reconcile.report import EXAMPLES, Continuing, Finding, Report
 from taskyard.reconcile.return_dead_workers_messages import Abandoned
 from taskyard.reconcile.stranded_jobs import Republisher, may_be_stranded, stranded_findings
-from taskyard.reconcile.unacked_message_owners import look_for_holders
 from taskyard.records import Fleet, Member, Records
 from taskyard.settings import Settings
 from taskyard.store import BROKER, connect, reachable

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from taskyard.clock import Clock
 from taskyard.errors import TaskyardError
 from taskyard.reconcile.inconsistency_kinds import MEANINGS, Kind
 
-__all__ = ["EXAMPLES", "GRACE_S", "Budget", "Continuing", "Finding", "Report"]
+__all__ = ["EXAMPLES", "Continuing", "Finding", "Report"]
 
 # People read a report; the counts are complete, the examples need not be.
 EXAMPLES: Final = 20
-GRACE_S: Final = 60.0
-"""Grace time: so long a message may move, a publication be unconfirmed, the mirror be late."""
 # The kinds of inconsistency that a running job of a dead worker can have.
 _OF_RUNNING: Final = frozenset(
     {
@@ -60,21 +56,6 @@ class Continuing:
     job_id: str
     worker: str
     detail: str
-
-
-class Budget:
-    """The time that a comparison may take; what is left then is reported as incomplete."""
-
-    def __init__(self, clock: Clock, seconds: float, stop: threading.Event | None = None) -> None:
-        self._clock, self._stop = clock, stop
-        self._end_s = clock.monotonic_s() + seconds
-        self.spent = False
-
-    def ask(self) -> bool:
-        """Return whether there is time left; after the first False the answer stays False."""
-        stopped = self._stop is not None and self._stop.is_set()
-        self.spent = self.spent or stopped or self._clock.monotonic_s() >= self._end_s
-        return not self.spent
 
 
 @dataclass(slots=True)

@@ -9,13 +9,13 @@ from typing import Any, Final
 import redis
 
 from taskyard.clock import from_us, us_of
+from taskyard.inspection.broker_keys_to_search import MessageLocations
+from taskyard.inspection.find_messages import Held, Messages
+from taskyard.inspection.record_fields import BATCH, Seen, read_records
+from taskyard.inspection.unacked_message_owners import Holders, Return
 from taskyard.jobs.states import State
-from taskyard.reconcile.broker_keys_to_search import MessageLocations
-from taskyard.reconcile.find_messages import Held, Messages
 from taskyard.reconcile.inconsistency_kinds import Kind
-from taskyard.reconcile.record_fields import BATCH, Seen, read_records
 from taskyard.reconcile.report import Finding, Report
-from taskyard.reconcile.unacked_message_owners import Holders, Return
 from taskyard.records import Records
 from taskyard.settings import Settings
 from taskyard.transport import give_back

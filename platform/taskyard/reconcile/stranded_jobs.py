@@ -14,9 +14,9 @@ from taskyard.broker import Publisher
 from taskyard.control.replayed_message import Edit, captured, edited
 from taskyard.database.tables import LETTERS, OUTBOX
 from taskyard.errors import TaskyardError, UnreadableCopy
+from taskyard.inspection.record_fields import Seen
 from taskyard.jobs.states import State
 from taskyard.reconcile.inconsistency_kinds import Kind
-from taskyard.reconcile.record_fields import Seen
 from taskyard.reconcile.report import Finding
 from taskyard.records import Records
 from taskyard.store import Script

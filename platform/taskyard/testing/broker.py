@@ -167,6 +167,20 @@ class MemoryBroker:
             member: waiting for member, waiting in self._waiting.items() if waiting[1] != message
         }
 
+    def place_of(self, job_id: str) -> tuple[int | None, int]:
+        """Return how many messages are served before the job's, and how many are ready in all.
+
+        None if none of its messages is ready. All queues of a yard are served as one.
+        """
+        ordered = sorted(self._ready, key=lambda waiting: waiting.urgency)
+        ids = [message.job_id for message in ordered]
+        return (ids.index(job_id) if job_id in ids else None), len(ids)
+
+    def due_us_of(self, job_id: str) -> int | None:
+        """Return when the job's delayed message is due; None if it has none."""
+        due = [due_us for due_us, message in self._waiting.values() if message.job_id == job_id]
+        return min(due, default=None)
+
     def next_due_us(self) -> int | None:
         """Return when the next delayed message is due; None if there is no delayed message."""
         return min((due_us for due_us, _ in self._waiting.values()), default=None)

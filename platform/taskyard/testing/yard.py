@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from taskyard.client import JobHandle
 from taskyard.clock import from_us
@@ -29,6 +29,10 @@ from taskyard.testing.operator import MemoryOperator
 from taskyard.testing.switches import YardSwitches
 from taskyard.testing.worker import MemoryWorker
 from taskyard.wire.letter_envelope import Letter
+
+# Its package needs SQLAlchemy, which a yard without operators does not.
+if TYPE_CHECKING:
+    from taskyard.control.explain import Explanation
 
 __all__ = ["Yard"]
 
@@ -358,6 +362,15 @@ class Yard(MemoryClient):
         return list(self.broker.replies)
 
     # -- the history of a job ------------------------------------------------------------------
+
+    def explain(self, job: JobHandle | str) -> Explanation:
+        """Return why a job is where it is, as `taskyard explain` says it.
+
+        Needs SQLAlchemy, which `taskyard[testing]` installs.
+        """
+        from taskyard.testing.explain import explain  # noqa: PLC0415 - it needs SQLAlchemy
+
+        return explain(self.records, self.broker, self._letters, _id_of(job))
 
     def events(self, job: JobHandle | str) -> list[str]:
         """Return the names of a job's events, in order: `admit`, `begin`, `retry`, ..."""

@@ -28,6 +28,9 @@ COMMANDS: Final[Mapping[str, Command | Noun]] = {
     "reconcile": Command(
         f"{_CLI}.reconcile", "Compare broker, records and ledger; repair what is safe."
     ),
+    "explain": Command(
+        f"{_CLI}.explain", "Say why a job is where it is, and the command that would move it."
+    ),
     "queues": Noun(
         "See waiting jobs and their workers; pause, resume and purge queues.",
         {

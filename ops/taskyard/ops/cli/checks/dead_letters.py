@@ -12,9 +12,9 @@ from taskyard import database
 from taskyard.database.postgres_errors import first_line, is_out_of_time
 from taskyard.database.tables import LETTERS
 from taskyard.errors import InvalidSettings, TaskyardError
+from taskyard.inspection.queue_counts import letters_waiting
 from taskyard.jobs.letter_states import OPEN
 from taskyard.ops.cli.checks.finding import Finding
-from taskyard.ops.cli.queues.queue_counts import letters_waiting
 from taskyard.settings import Settings
 
 __all__ = ["look_at"]

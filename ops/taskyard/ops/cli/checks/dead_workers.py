@@ -14,16 +14,17 @@ from taskyard.broker import is_amqp
 from taskyard.broker.connection import check_broker_url
 from taskyard.clock import SYSTEM_CLOCK, from_us, us_of
 from taskyard.errors import TaskyardError
+from taskyard.inspection.broker_keys_to_search import survey
+from taskyard.inspection.find_messages import find_held
+from taskyard.inspection.message_after_worker_death import begun_by_dead
+from taskyard.inspection.record_fields import Seen, scan_records
+from taskyard.inspection.search_budget import GRACE_S, Budget
+from taskyard.inspection.unacked_message_owners import look_for_holders
 from taskyard.jobs.states import State
 from taskyard.ops.cli.checks.finding import Finding
 from taskyard.ops.cli.time_text import age
-from taskyard.reconcile.broker_keys_to_search import survey
-from taskyard.reconcile.find_messages import find_held
-from taskyard.reconcile.message_after_worker_death import begun_by_dead
-from taskyard.reconcile.record_fields import Seen, scan_records
-from taskyard.reconcile.report import GRACE_S, Budget, Report
+from taskyard.reconcile.report import Report
 from taskyard.reconcile.return_dead_workers_messages import Abandoned
-from taskyard.reconcile.unacked_message_owners import look_for_holders
 from taskyard.records import FORGOTTEN_S, Fleet, Member, Records
 from taskyard.settings import Settings
 from taskyard.store import BROKER, connect, reachable

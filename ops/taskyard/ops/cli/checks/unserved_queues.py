@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from taskyard.errors import InvalidSettings, TaskyardError
+from taskyard.inspection.queue_counts import QueueState, ask_workers, look
+from taskyard.inspection.queue_of_job import start_worker
 from taskyard.ops.cli.checks import dead_workers
 from taskyard.ops.cli.checks.finding import Finding
-from taskyard.ops.cli.queues.no_consumer_text import start_worker
-from taskyard.ops.cli.queues.queue_counts import QueueState, ask_workers, look
 from taskyard.settings import Settings
 
 __all__ = ["judge", "judge_types", "look_at"]

@@ -10,13 +10,14 @@ from typing import Any, Final
 from taskyard import database, ledger
 from taskyard.clock import from_us
 from taskyard.errors import NotFound, ServerRefused, ServerUnreachable, TaskyardError
+from taskyard.inspection.job_holder import JobHolder, find_holder
+from taskyard.inspection.queue_counts import QueueState
+from taskyard.inspection.queue_of_job import start_worker, state_of
 from taskyard.jobs.states import State
 from taskyard.ops.cli.jobs.current_cause import with_current_cause
 from taskyard.ops.cli.jobs.find_job_by_id import find_in_ledger, find_job, no_job
-from taskyard.ops.cli.jobs.job_holder import JobHolder, find_holder
 from taskyard.ops.cli.jobs.ledger_outage import LEDGER_OUTAGE
-from taskyard.ops.cli.queues.no_consumer_text import WAITING, start_worker, state_of
-from taskyard.ops.cli.queues.queue_counts import QueueState
+from taskyard.ops.cli.queues.no_consumer_text import WAITING
 from taskyard.records import Record, Records
 from taskyard.settings import Settings
 from taskyard.store import reachable

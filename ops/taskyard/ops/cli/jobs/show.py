@@ -12,6 +12,9 @@ from rich.text import Text
 
 from taskyard.clock import SYSTEM_CLOCK, from_us
 from taskyard.errors import TaskyardError
+from taskyard.inspection.job_holder import JobHolder
+from taskyard.inspection.message_after_worker_death import Place
+from taskyard.inspection.queue_counts import QueueState
 from taskyard.jobs.attempt_outcomes import cause_summary
 from taskyard.jobs.states import TERMINAL, State
 from taskyard.ops.cli.console import (
@@ -25,14 +28,11 @@ from taskyard.ops.cli.console import (
     with_sentences,
 )
 from taskyard.ops.cli.ids import read_ids
-from taskyard.ops.cli.jobs.job_holder import JobHolder
 from taskyard.ops.cli.jobs.record_and_ledger import JobView, look_up
 from taskyard.ops.cli.options import Json
 from taskyard.ops.cli.queues.no_consumer_text import NO_WORKER
-from taskyard.ops.cli.queues.queue_counts import QueueState
 from taskyard.ops.cli.target_servers import find_target
 from taskyard.ops.cli.time_text import age, moment
-from taskyard.reconcile.message_after_worker_death import Place
 from taskyard.records import Records
 from taskyard.store import connect
 from taskyard.wire.redaction import redact, redact_text

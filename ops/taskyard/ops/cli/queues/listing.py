@@ -10,11 +10,11 @@ from taskyard.access import Identity
 from taskyard.clock import SYSTEM_CLOCK
 from taskyard.control import reader_of
 from taskyard.errors import TaskyardError
+from taskyard.inspection.count_app_queues import look_at_apps
+from taskyard.inspection.queue_counts import QueueState, look
+from taskyard.inspection.queue_of_job import start_worker
 from taskyard.ops.cli.console import note, print_json, put, table
 from taskyard.ops.cli.options import Json
-from taskyard.ops.cli.queues.count_app_queues import look_at_apps
-from taskyard.ops.cli.queues.no_consumer_text import start_worker
-from taskyard.ops.cli.queues.queue_counts import QueueState, look
 from taskyard.ops.cli.switches.listing import read_switches
 from taskyard.ops.cli.target_servers import find_target
 from taskyard.ops.cli.time_text import age

@@ -13,12 +13,12 @@ from typing import Any, assert_never
 import redis
 
 from taskyard.clock import from_us, us_of
+from taskyard.inspection.broker_keys_to_search import MessageLocations
+from taskyard.inspection.find_messages import Held, Messages
+from taskyard.inspection.record_fields import Seen
+from taskyard.inspection.search_budget import GRACE_S
+from taskyard.inspection.unacked_message_owners import Holders, Return
 from taskyard.jobs.states import State
-from taskyard.reconcile.broker_keys_to_search import MessageLocations
-from taskyard.reconcile.find_messages import Held, Messages
-from taskyard.reconcile.record_fields import Seen
-from taskyard.reconcile.report import GRACE_S
-from taskyard.reconcile.unacked_message_owners import Holders, Return
 from taskyard.records import Member, lives
 
 __all__ = ["MessageState", "Place", "begun_by_dead", "describe", "look_at_message"]

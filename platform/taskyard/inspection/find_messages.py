@@ -12,14 +12,23 @@ from typing import Any, Final
 
 import redis
 
+from taskyard.inspection.broker_keys_to_search import MessageLocations
+from taskyard.inspection.record_fields import Seen
+from taskyard.inspection.search_budget import Budget
 from taskyard.jobs.states import State
-from taskyard.reconcile.broker_keys_to_search import MessageLocations
-from taskyard.reconcile.record_fields import Seen
-from taskyard.reconcile.report import Budget
 from taskyard.transport.stored_messages import stored_parts
 from taskyard.wire.stamp_header import Stamp
 
-__all__ = ["Held", "Messages", "count_messages", "find_held", "find_messages", "find_of_job"]
+__all__ = [
+    "Held",
+    "Messages",
+    "Position",
+    "count_messages",
+    "find_held",
+    "find_messages",
+    "find_of_job",
+    "note_message",
+]
 
 _CHUNK: Final = 500
 Position = tuple[int, int, int]
@@ -67,6 +76,11 @@ class Messages:
         """Return the messages that will continue this job and that workers hold."""
         return [one for one in self.held.get(seen.job_id, ()) if _carries(one.position, seen)]
 
+    def stale(self, seen: Seen) -> list[Position]:
+        """Return the positions of this job's messages that no worker runs any more."""
+        stamps = self.stamps.get(seen.job_id, ())
+        return sorted(one for one in stamps if one is not None and not _carries(one, seen))
+
     def merge(self, other: Messages) -> None:
         """Add the messages that another search found."""
         for job_id, stamps in other.stamps.items():
@@ -112,7 +126,7 @@ def find_held(
             break
         headers = document.get("headers") if isinstance(document, dict) else None
         if isinstance(headers, dict) and job_id in (None, headers.get("id")):
-            _note(found, document, place)
+            note_message(found, document, place)
     return found
 
 
@@ -142,7 +156,7 @@ def _find_waiting(
             return
         if job_id not in raw:
             continue
-        _note(found, _loaded(raw), key)
+        note_message(found, _loaded(raw), key)
         if found.waits(seen):
             return
 
@@ -156,11 +170,12 @@ def find_messages(client: redis.Redis, where: MessageLocations, budget: Budget) 
     for document, place in _documents(client, where):
         if not budget.ask():
             break
-        _note(found, document, place)
+        note_message(found, document, place)
     return found
 
 
-def _note(found: Messages, document: Any, place: str | tuple[str, str, str]) -> None:
+def note_message(found: Messages, document: Any, place: str | tuple[str, str, str]) -> None:
+    """Add a message to `found`: with the key where it waits, or unacked hash, index and tag."""
     headers = document.get("headers") if isinstance(document, dict) else None
     job_id = headers.get("id") if isinstance(headers, dict) else None
     if isinstance(headers, dict) and isinstance(job_id, str):

@@ -9,8 +9,8 @@ from typing import Any, Final
 import redis
 
 from taskyard.clock import redis_time_us
+from taskyard.inspection.search_budget import Budget
 from taskyard.jobs.states import State
-from taskyard.reconcile.report import Budget
 from taskyard.records import Keys
 
 __all__ = ["Seen", "read_records", "scan_records", "server_now_us"]

@@ -13,13 +13,13 @@ from taskyard.broker import is_amqp
 from taskyard.broker.connection import check_broker_url
 from taskyard.clock import SYSTEM_CLOCK, from_us, us_of
 from taskyard.errors import TaskyardError
+from taskyard.inspection.broker_keys_to_search import survey
+from taskyard.inspection.find_messages import find_held, find_of_job
+from taskyard.inspection.message_after_worker_death import MessageState, Place, look_at_message
+from taskyard.inspection.record_fields import read_records
+from taskyard.inspection.search_budget import Budget
+from taskyard.inspection.unacked_message_owners import Return, look_for_holders
 from taskyard.jobs.states import State
-from taskyard.reconcile.broker_keys_to_search import survey
-from taskyard.reconcile.find_messages import find_held, find_of_job
-from taskyard.reconcile.message_after_worker_death import MessageState, Place, look_at_message
-from taskyard.reconcile.record_fields import read_records
-from taskyard.reconcile.report import Budget
-from taskyard.reconcile.unacked_message_owners import Return, look_for_holders
 from taskyard.records import Fleet, Record, Records, lives
 from taskyard.settings import Settings
 from taskyard.store import BROKER, connect, reachable

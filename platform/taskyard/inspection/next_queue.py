@@ -9,8 +9,8 @@ import redis
 from pydantic import ValidationError
 
 from taskyard.engine.retry_message import NextMessage
+from taskyard.inspection.record_fields import Seen
 from taskyard.jobs.states import State
-from taskyard.reconcile.record_fields import Seen
 from taskyard.records import Keys, Record
 
 __all__ = ["SUCCESSOR", "next_queues"]

@@ -15,10 +15,10 @@ from typing import Final
 import redis
 
 from taskyard.clock import us_of
+from taskyard.inspection.broker_keys_to_search import MessageLocations
+from taskyard.inspection.find_messages import Held
+from taskyard.inspection.record_fields import Seen
 from taskyard.jobs.states import State
-from taskyard.reconcile.broker_keys_to_search import MessageLocations
-from taskyard.reconcile.find_messages import Held
-from taskyard.reconcile.record_fields import Seen
 from taskyard.records import Fleet, Member, Records, left_by_dead, lives
 from taskyard.settings import Settings
 from taskyard.transport import OWNER_TTL_S, Owner, owner_of, read_owners

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from taskyard.broker import connection, is_amqp, own_layout
 from taskyard.broker.connection import check_broker_url
 from taskyard.clock import from_us
+from taskyard.inspection.queue_counts import QueueState, away, declared, heartbeats, length
 from taskyard.install.announced_queues import RABBIT, AnnouncedQueue, AnnouncedQueues, find_mark
-from taskyard.ops.cli.queues.queue_counts import QueueState, away, declared, heartbeats, length
 from taskyard.settings import Settings
 from taskyard.store import BROKER, connect, reachable
 

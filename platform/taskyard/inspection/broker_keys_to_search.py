@@ -9,8 +9,8 @@ import redis
 
 from taskyard.broker import PLAIN, Layout, own_layout
 from taskyard.deadletters import mirror_queue
+from taskyard.inspection.next_queue import SUCCESSOR
 from taskyard.install.announced_queues import AnnouncedQueue, AnnouncedQueues, find_mark
-from taskyard.reconcile.next_queue import SUCCESSOR
 from taskyard.records import Records
 from taskyard.settings import Settings
 

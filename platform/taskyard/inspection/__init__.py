@@ -1,0 +1,3 @@
+"""Where messages wait, who holds them, and who reads the queues; nothing here changes anything."""
+
+__all__: list[str] = []
