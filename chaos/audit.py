@@ -12,11 +12,11 @@ from sqlalchemy import text
 
 from chaos.cluster import Cluster
 from chaos.effects import EFFECTS
-from chaos.histories import open_intents, read_histories
+from chaos.histories import open_intents, other_rows, read_histories
 from chaos.letters import Letter, misplaced
 from chaos.load import DOOMED, POISON
 from chaos.poison import cases_of, verdict
-from chaos.verbs import History, wrongs
+from chaos.verbs import History, unanswered, wrongs
 from taskyard.install import AnyQueuePublisher
 from taskyard.jobs.states import State
 from taskyard.reconcile import Reconciler
@@ -115,8 +115,10 @@ def audit(
 
 
 def _operators(cluster: Cluster, seen: Audit, histories: Mapping[str, History]) -> None:
-    requests = {row.request for job in histories.values() for row in job.rows}
-    seen.requests = len(requests)
+    others = other_rows(cluster, histories)
+    rows = [row for job in histories.values() for row in job.rows]
+    seen.requests = len({row.request for row in (*rows, *others)})
+    seen.contradictions += seen.name("request for no job", list(unanswered(others)))
     found = {job: list(wrongs(history)) for job, history in histories.items()}
     named = [f"{job}: {'; '.join(texts)}" for job, texts in found.items() if texts]
     seen.contradictions += seen.name(CONTRADICTED, named)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from kombu import Queue
@@ -18,15 +18,15 @@ from taskyard.access import Action
 from taskyard.broker import connection as broker_connection
 from taskyard.jobs.states import Event, State
 
-__all__ = ["open_intents", "read_histories"]
+__all__ = ["open_intents", "other_rows", "read_histories"]
 
 _EVENTS: Final = """
     SELECT job_id, event, extract(epoch FROM at), detail->>'token' FROM job_events
     ORDER BY job_id, epoch, version
 """
 _ROWS: Final = """
-    SELECT target_request_id, request_id, action_type, outcome, detail FROM operator_audit_log
-    WHERE target_request_id IS NOT NULL ORDER BY id
+    SELECT coalesce(target_request_id, ''), request_id, action_type, outcome, detail
+    FROM operator_audit_log ORDER BY id
 """
 _INBOX: Final = "SELECT job_id, extract(epoch FROM at), token FROM chaos_effects"
 _OPEN: Final = """
@@ -48,8 +48,8 @@ def read_histories(cluster: Cluster, states: Mapping[str, State]) -> dict[str, H
     with cluster.engine.connect() as connection:
         for job, event, at, token in connection.execute(text(_EVENTS)):
             events[job].append(Done(Event(event), float(at), None if token is None else int(token)))
-        for job, request, action, outcome, detail in connection.execute(text(_ROWS)):
-            rows[job].append(Row(uuid.UUID(str(request)), Action(action), outcome, detail or {}))
+    for job, row in _rows(cluster):
+        rows[job].append(row)
     effects, replies = _effects(cluster), _replies(cluster)
     return {
         job: History(
@@ -61,6 +61,17 @@ def read_histories(cluster: Cluster, states: Mapping[str, State]) -> dict[str, H
         )
         for job, state in states.items()
     }
+
+
+def other_rows(cluster: Cluster, jobs: Collection[str]) -> list[Row]:
+    """The audit rows of requests that are for none of `jobs`: of switches, and of whole queues."""
+    return [row for target, row in _rows(cluster) if target not in jobs]
+
+
+def _rows(cluster: Cluster) -> Iterator[tuple[str, Row]]:
+    with cluster.engine.connect() as connection:
+        for target, request, action, outcome, detail in connection.execute(text(_ROWS)):
+            yield target, Row(uuid.UUID(str(request)), Action(action), outcome, detail or {})
 
 
 def _effects(cluster: Cluster) -> Mapping[str, Sequence[Effect]]:

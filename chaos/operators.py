@@ -22,7 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from chaos.cluster import Cluster
 from taskyard.access import Identity, Role
 from taskyard.control import Control, replay
-from taskyard.errors import NotFound, Refused, ServerRefused, ServerUnreachable
+from taskyard.errors import NotFound, PurgeStopped, Refused, ServerRefused, ServerUnreachable
 
 __all__ = ["Operators", "operating"]
 
@@ -69,6 +69,8 @@ class Operators:
             became = "refused at once"
         except NotFound:
             became = "found nothing"
+        except PurgeStopped:
+            became = "stopped"
         except _DOWN:
             # A transaction whose answer was lost may have been committed: the audit log knows.
             became = "no server"
@@ -118,15 +120,23 @@ def _replay(operators: Operators, rng: random.Random, control: Control) -> None:
     replay(cluster.engine, rng.choice(letters), identity=_operator(0), reason=_WHY)
 
 
+def _purge(_: Operators, rng: random.Random, control: Control) -> None:
+    control.purge_queue(rng.choice(_QUEUES), reason=_WHY)
+
+
 _ACTS: Final[Mapping[str, Callable[[Operators, random.Random, Control], None]]] = {
     "cancel": _cancel,
     "abort": _abort,
     "complete": _complete,
     "reroute": _reroute,
     "replay": _replay,
+    "purge": _purge,
 }
+# Each as often as it stands there; a purge meets all that waits.
 _VERBS: Final = (
-    ("cancel",) * 3 + ("abort",) * 3 + ("reroute",) * 3 + ("complete",) * 2 + ("replay",) * 2
+    *("cancel", "abort", "reroute") * 9,
+    *("complete", "replay") * 6,
+    "purge",
 )
 
 

@@ -17,7 +17,7 @@ from taskyard.access import Action
 from taskyard.audit import Outcome
 from taskyard.jobs.states import Event, State
 
-__all__ = ["OPERATED_ENDS", "Done", "Effect", "History", "Reply", "Row", "wrongs"]
+__all__ = ["OPERATED_ENDS", "Done", "Effect", "History", "Reply", "Row", "unanswered", "wrongs"]
 
 _ENDING: Final = {
     Action.CANCEL_REQUEST: (Event.CANCEL, State.CANCELLED),
@@ -93,7 +93,7 @@ class History:
 
 def wrongs(job: History) -> Iterator[str]:
     """What disagrees, one text each; none if everything is as the audit log says."""
-    yield from _unanswered(job.rows)
+    yield from unanswered(job.rows)
     yield from _endings(job)
     yield from _moves(job)
     yield from _effects(job)
@@ -101,7 +101,8 @@ def wrongs(job: History) -> Iterator[str]:
         yield from _replies(job, job.replies)
 
 
-def _unanswered(rows: Sequence[Row]) -> Iterator[str]:
+def unanswered(rows: Sequence[Row]) -> Iterator[str]:
+    """What is wrong with the rows of each request: it has one answer, after the request."""
     outcomes: dict[uuid.UUID, list[str]] = {}
     for row in rows:
         outcomes.setdefault(row.request, []).append(row.outcome)
