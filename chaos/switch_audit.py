@@ -111,7 +111,8 @@ def differing(
     """
     for name in sorted({*wanted, *postgres, *redis}):
         kept, found = postgres.get(name), redis.get(name)
-        if kept is None or found is None or kept.version != found.version:
+        # A switch that was never turned is in neither.
+        if (kept and kept.version) != (found and found.version):
             yield f"{name}: Postgres has {_text(kept)}, Redis {_text(found)}"
         on = kept is not None and kept.in_force(now_us)
         if name in wanted and wanted[name] is not on:

@@ -111,6 +111,7 @@ def test_an_older_state_in_redis_counts_as_none() -> None:
 
 def test_stores_and_operator_that_agree_are_not_named() -> None:
     assert list(differing({PAUSE: True}, {PAUSE: HOLD}, {PAUSE: HOLD}, 9)) == []
+    assert list(differing({PAUSE: False}, {}, {}, 9)) == []
     over = state(Mode.HOLD, until_us=5)
     assert list(differing({PAUSE: False}, {PAUSE: over}, {PAUSE: over}, 9)) == []
 
@@ -128,6 +129,7 @@ def test_stores_and_operator_that_agree_are_not_named() -> None:
         ),
         ({PAUSE: False}, {PAUSE: HOLD}, {PAUSE: HOLD}, "is on, and its operator left it off"),
         ({PAUSE: True}, {PAUSE: OFF}, {PAUSE: OFF}, "is off, and its operator left it on"),
+        ({PAUSE: True}, {}, {}, "is off, and its operator left it on"),
     ],
 )
 def test_a_switch_that_was_forgotten_or_stays_by_mistake_is_named(

@@ -21,7 +21,7 @@ from taskyard import outbox
 from taskyard.access import Identity, Role
 from taskyard.audit import rows_of
 from taskyard.broker import RedisPublisher
-from taskyard.control import Control, VerbOutcome, VerbRequested, tokens
+from taskyard.control import Control, VerbOutcome, VerbRequested, replay, tokens
 from taskyard.control.live_verb import answers, request_verb
 from taskyard.control.rights import Rights
 from taskyard.database.tables import AUDIT, LETTERS, OUTBOX
@@ -30,7 +30,9 @@ from taskyard.gate import Gate
 from taskyard.jobs.attempt_outcomes import Decision
 from taskyard.jobs.states import TERMINAL, Event, State
 from taskyard.ledger import Entry, write
+from taskyard.mirror.lifecycle_stream import StreamEntry
 from taskyard.mirror.store_letters import store_letters
+from taskyard.mirror.store_lifecycle import store_events
 from taskyard.records import Ended, Records, Run, Superseded, VerbTarget
 from taskyard.records.script_replies import Finished
 from taskyard.relay import Relay
@@ -112,6 +114,12 @@ class Harness:
     def store(self, letter: Any) -> None:
         with self.database.begin() as connection:
             store_letters(connection, [make_delivery(letter)])
+
+    def mirror_events(self) -> None:
+        """Store what the mirror would find in the lifecycle stream."""
+        entries: Any = self.client.xrange(f"{self.records.settings.namespace}:lifecycle")
+        with self.database.begin() as connection:
+            store_events(connection, [StreamEntry(name.decode(), each) for name, each in entries])
 
     def status(self, letter: Any) -> str | None:
         with self.database.connect() as connection:
@@ -286,6 +294,45 @@ def test_a_letter_that_never_comes_does_not_keep_the_request_open(harness: Harne
     harness.relay_all()
     assert harness.outcome(asked).outcome == "applied"
     assert harness.last_audit()["detail"]["letter"] == "not in Postgres"
+
+
+def test_while_a_letter_is_waited_for_later_requests_for_its_job_are_answered(
+    harness: Harness,
+) -> None:
+    letter = died(harness.records)
+    first = harness.cancel(letter.job_id)
+    second = request_verb(
+        harness.database, harness.records, letter.job_id, Event.ABORT, identity=OPS, reason=WHY
+    )
+    harness.relay_all()
+    assert harness.outcome(first).outcome == "pending"
+    assert "is cancelled, so it cannot be aborted" in harness.outcome(second).why
+    harness.store(letter)
+    harness.look_again()
+    assert harness.outcome(first).outcome == "applied"
+
+
+@pytest.mark.parametrize("mirrored", ["before the refusal", "after the refusal"])
+def test_the_letter_of_a_replay_that_is_refused_since_its_job_was_cancelled_is_closed(
+    harness: Harness, mirrored: str
+) -> None:
+    letter = died(harness.records)
+    harness.store(letter)
+    harness.mirror_events()
+    cancelled = harness.cancel(letter.job_id)
+    replayed = replay(harness.database, letter.letter_id, identity=OPS, reason=WHY)
+    assert harness.status(letter) == "replayed"
+    assert harness.relay.run_once()
+    assert harness.outcome(cancelled).outcome == "applied"
+    if mirrored == "before the refusal":
+        harness.mirror_events()
+    assert harness.relay.run_once()
+    with harness.database.connect() as connection:
+        assert rows_of(connection, replayed.request_id)[-1]["outcome"].startswith("refused: ")
+    if mirrored == "after the refusal":
+        assert harness.status(letter) == "pending"
+        harness.mirror_events()
+    assert harness.status(letter) == "cancelled"
 
 
 def test_a_job_without_a_record_is_cancelled_before_its_message_comes(harness: Harness) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, select
 
 from taskyard.control.letter_status import reopen
+from taskyard.control.letters_of_ended_jobs import close_letters_of
 from taskyard.control.replayed_message import Edit, captured, edited, for_job
 from taskyard.database.tables import LETTERS
 from taskyard.errors import Refused
@@ -94,8 +95,12 @@ def publish(publisher: PublisherPort, replay: Replay, opened: Opened) -> None:
 
 
 def reopen_letter(connection: Connection, intent: Intent) -> None:
-    """Give a dead letter whose replay was refused its former status back."""
+    """Give a dead letter whose replay was refused its former status back.
+
+    If an operator has ended the job meanwhile, the letter is closed.
+    """
     reopen(connection, uuid.UUID(intent.payload["letter_id"]), intent.payload["status_before"])
+    close_letters_of(connection, [intent.job_id])
 
 
 def _edited(message: RawMessage, edit: Any, settings: Settings) -> RawMessage:

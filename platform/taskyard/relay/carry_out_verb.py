@@ -39,8 +39,10 @@ from taskyard.wire import Stamp, letter_id
 
 __all__ = ["Applied", "Refusal", "Waits", "carry_out"]
 
-# Tries for a dead letter that the mirror has not stored: with the waits between them, 8 minutes.
-_MOST_TRIES: Final = 12
+# Tries for a dead letter that the mirror has not stored, with the waits between them 90 s. If its
+# worker died before it published the letter, the letter never comes: the job's message ends.
+_MOST_TRIES: Final = 8
+_LONGEST_LETTER_S: Final = 30.0
 # Looks at the worker's answer, after 0.5, 1, 2, 4 and 5 s.
 _MOST_LOOKS: Final = 5
 _KNOWN_ATTEMPT: Final = "known_attempt"
@@ -73,8 +75,8 @@ class Refusal:
 class Waits:
     """The verb cannot be answered yet.
 
-    `attempt` if a running attempt must end first, or the job's message must move: later requests
-    for the job do not wait for this one.
+    `attempt` if a running attempt must end first, the job's message must move, or the mirror must
+    bring the letter of a job that has ended: later requests for the job do not wait for this one.
     """
 
     why: str
@@ -210,7 +212,9 @@ def _applied(
             return Waits(
                 f"job {intent.job_id} is {answer.state}, and its dead letter {letter} is not in "
                 "Postgres yet; the mirror brings it. If none runs: taskyard mirror",
-                attempt=False,
+                # The job has ended, so later requests for it are refused now as well as then.
+                attempt=True,
+                longest_s=_LONGEST_LETTER_S,
             )
         detail["letter"] = "not in Postgres"
     attempt = intent.payload.get(_KNOWN_ATTEMPT) or _stopped(records, intent, answer)
