@@ -13,6 +13,7 @@ from celery import Celery, chain
 from celery.exceptions import OperationalError
 
 from servers import Servers, free_port
+from support.kill_switches import turn_on
 from support.legacy import Legacy
 from support.legacy_fixtures import BROKERS, legacy_on
 from support.waiting import SOON_S, eventually
@@ -22,6 +23,7 @@ from taskyard.jobs.states import State
 from taskyard.records import Records
 from taskyard.settings import Settings
 from taskyard.store import connect
+from taskyard.switches import Mode, SwitchField
 
 
 @pytest.fixture(params=BROKERS)
@@ -117,6 +119,21 @@ def test_a_producer_does_not_notice_that_the_records_are_away(
     eventually(lambda: "1 published tasks have no record yet" in caplog.text, "a word in the log")
     with connect(url) as client:
         client.delete("alone")
+    app.close()
+
+
+def test_a_kill_switch_refuses_nothing_that_an_app_publishes_itself(settings: Settings) -> None:
+    """Its record is made too; a worker holds the job."""
+    url = settings.need_redis_url()
+    app = alone(url, settings)
+    app.conf.task_default_queue = f"{settings.namespace}.alone"
+    records = Records(connect(url), settings)
+    turn_on(records.client, settings.namespace, SwitchField.kill("all"), mode=Mode.HOLD)
+    sent = app.tasks["alone.pay"].apply_async(countdown=60)
+    eventually(lambda: records.read(sent.id).state is State.ACCEPTED, "the record")
+    assert records.client.llen(app.conf.task_default_queue) == 1
+    records.client.delete(*records.client.scan_iter(f"{settings.namespace}*"))
+    records.client.close()
     app.close()
 
 
