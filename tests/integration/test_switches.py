@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
+from redis.exceptions import OutOfMemoryError as OutOfMemory
 from sqlalchemy import Engine, text
 
 from servers import RedisServer, Servers
@@ -16,6 +18,7 @@ from support.switched import ADMIN, ALL, EXEC, OPS, WHY, SwitchHarness
 from taskyard.access import Action, Identity, Role
 from taskyard.clock import from_us, us_of
 from taskyard.control import Control
+from taskyard.control.break_glass import turn_by_trust
 from taskyard.control.switch_wish import Wish
 from taskyard.control.turn_switch import turn_switch
 from taskyard.database import opened as opened_database
@@ -396,3 +399,33 @@ def test_a_restart_of_redis_keeps_the_switches(server: RedisServer, database: En
     harness.keeper.run_once()
     assert harness.in_redis() == {ALL: killed.state, EXEC: down.state}
     harness.client.close()
+
+
+def fill(harness: SwitchHarness) -> None:
+    """Write until the server refuses it, and expect that it does."""
+    for number in range(1_000):
+        try:
+            harness.client.set(f"filler:{number}", "x" * 10_000)
+        except OutOfMemory:
+            return
+    raise AssertionError("the server has no limit")
+
+
+def test_a_redis_whose_memory_is_full_takes_a_switch_all_the_same(
+    tmp_path: Path, database: Engine
+) -> None:
+    full = RedisServer(tmp_path / "full", ["--maxmemory", "4mb"])
+    full.start()
+    harness = SwitchHarness(full.url, database)
+    try:
+        fill(harness)
+        killed = harness.control().kill("all", reason=WHY)
+        assert killed.outcome == "applied"
+        assert harness.in_redis() == {ALL: killed.state}
+        trusting = harness.settings.model_copy(update={"trust_local": True})
+        wish = Wish(Kind.PAUSE, "queue:exec", Mode.HOLD)
+        paused = turn_by_trust(trusting, harness.switches, wish, WHY)
+        assert harness.in_redis()[EXEC] == paused
+    finally:
+        harness.client.close()
+        full.stop()

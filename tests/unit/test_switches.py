@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from fakeredis import FakeRedis, FakeServer
 from hypothesis import given
 from hypothesis import strategies as st
 
+from taskyard.clock import from_us
 from taskyard.errors import InvalidSwitch
 from taskyard.store import Script
 from taskyard.switches import (
@@ -31,7 +33,8 @@ FIELDS = (
     SwitchField.kill("type:report.make"),
     SwitchField.kill("domain:billing"),
 )
-TEXTS = st.text(max_size=30)
+# Control characters come back escaped.
+TEXTS = st.text(st.characters(blacklist_categories=["C", "Zl", "Zp"]), max_size=30)
 US = st.integers(min_value=0, max_value=2 * 10**15)
 STATES = st.builds(
     SwitchState,
@@ -212,6 +215,36 @@ def test_a_switch_whose_value_cannot_be_read_counts_as_a_hold_and_is_replaced(
     assert script(switches.client, [], [value]) == [b"hold", 0, 0]
     assert switches.put(field, state)
     assert switches.read().in_force() == {}
+
+
+@given(
+    st.one_of(
+        st.binary(max_size=40),
+        st.from_regex(rb"(off|refuse|hold|stop) [0-9]{1,20} [0-9]{1,20} [0-9]{1,20} ?[{].*"),
+    )
+)
+def test_whatever_is_written_python_and_lua_agree_whether_it_is_on(value: bytes) -> None:
+    now_us = 1_800_000_000_000_000
+    script = Script(
+        f"{IN_FORCE_LUA} return {{(switch_in_force(ARGV[1], tonumber(ARGV[2])) or 'none')}}"
+    )
+    field = SwitchField.kill("all")
+    with FakeRedis(server=FakeServer()) as client:
+        switches = RedisSwitches(client, "acme")
+        client.hset(switches.key, str(field), value)
+        read = replace(switches.read(), now_us=now_us)
+        (mode,) = script(client, [], [value, now_us])
+    on = read.in_force().get(field)
+    assert mode.decode() == ("none" if on is None else on.mode)
+
+
+def test_what_is_written_by_others_is_cut_escaped_and_stored_by_postgres() -> None:
+    by = '{"operator": "a\\u0000b\\ud800", "via": [1], "reason": "' + "x" * 5000 + '"}'
+    state = SwitchState.parse(f"hold 99999999999999999999 99999999999999999999 7 {by}")
+    assert (state.operator, state.via) == ("a\\x00b\\ud800", "[1]")
+    assert len(state.reason) == 2000
+    assert from_us(state.until_us).year == from_us(state.since_us).year == 2255
+    assert SwitchState.parse("hold 0 1 2 {" + "[" * 100_000).reason == ""
 
 
 def test_a_field_that_no_job_can_meet_has_no_effect(switches: RedisSwitches) -> None:

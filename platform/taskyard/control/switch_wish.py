@@ -19,9 +19,18 @@ from taskyard.settings import Settings
 from taskyard.switches import Kind, Mode, SwitchField, SwitchScope, SwitchState
 from taskyard.wire.control_characters import escaped
 
-__all__ = ["KnownNames", "Wish", "action_of", "is_off", "next_state", "permit", "time_text"]
+__all__ = [
+    "LONGEST_SWITCH",
+    "KnownNames",
+    "Wish",
+    "action_of",
+    "is_off",
+    "next_state",
+    "permit",
+    "time_text",
+]
 
-_LONGEST: Final = timedelta(days=3660)
+LONGEST_SWITCH: Final = timedelta(days=3660)
 _ACTIONS: Final[Mapping[tuple[Kind, bool], Action]] = {
     (Kind.PAUSE, True): Action.PAUSE_QUEUE,
     (Kind.PAUSE, False): Action.RESUME_QUEUE,
@@ -66,12 +75,12 @@ class Wish:
         if self.mode is Mode.OFF or (self.until is None and self.lasts is None):
             return 0
         if self.lasts is not None:
-            end_us = now_us + us_of(min(self.lasts, 2 * _LONGEST).total_seconds())
+            end_us = now_us + us_of(min(self.lasts, 2 * LONGEST_SWITCH).total_seconds())
         else:
             end_us = to_us(self.until) if self.until is not None else 0
-        if not now_us < end_us <= now_us + us_of(_LONGEST.total_seconds()):
+        if not now_us < end_us <= now_us + us_of(LONGEST_SWITCH.total_seconds()):
             raise InvalidSwitch(
-                f"a switch ends in the future, within {_LONGEST.days} days; got "
+                f"a switch ends in the future, within {LONGEST_SWITCH.days} days; got "
                 f"{self.lasts or self.until}, and the server's clock is at {time_text(now_us)}. "
                 "Give another end, or none"
             )

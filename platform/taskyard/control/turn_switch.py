@@ -49,8 +49,8 @@ __all__ = [
 log = logger(__name__)
 
 _WAITS: Final = (
-    "Redis does not answer, so workers and clients do not know of it yet. The relay puts it there "
-    "as soon as Redis answers"
+    "Redis does not answer, or refuses it, so workers and clients do not know of it yet. The relay "
+    "puts it there as soon as Redis takes it"
 )
 _WITHOUT_POSTGRES: Final = (
     "Nothing was changed. Pause and kill switch work without Postgres too, where you can sign with "

@@ -6,12 +6,11 @@ rows that say so; the relay takes the state from Redis, which workers and client
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Final, Self
+from typing import Final, Self
 
 from sqlalchemy import Connection, func, select
 
@@ -24,7 +23,7 @@ from taskyard.audit import Outcome
 from taskyard.clock import from_us, us_of
 from taskyard.control.break_glass import LONGEST_FORM, call_of_form
 from taskyard.control.carry_out_signed_message import request_id_of
-from taskyard.control.switch_wish import Wish, permit
+from taskyard.control.switch_wish import LONGEST_SWITCH, Wish, permit
 from taskyard.control.turn_switch import detail_of
 from taskyard.database.tables import AUDIT
 from taskyard.errors import CredentialRefused, InvalidSwitch, NotPermitted, TaskyardError
@@ -42,6 +41,7 @@ MOST_UNVERIFIED_A_MINUTE: Final = 100
 _TOO_MANY: Final = "too_many_switches"
 _NOT_PERMITTED: Final = "not_permitted"
 _VIA: Final = "break_glass"
+_DIGITS: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +74,14 @@ class SwitchEvent:
             switch = SwitchField.parse(texts["switch"])
         except InvalidSwitch as error:
             raise ValueError(str(error)) from error
-        lasts: Any = json.loads(texts["lasts_s"])
-        if lasts is not None and (not isinstance(lasts, int) or lasts <= 0):
-            raise ValueError(f"expected seconds or null in the field 'lasts_s', got {lasts!r:.60}")
+        lasts = None if texts["lasts_s"] == "null" else int(texts["lasts_s"][:_DIGITS])
+        if lasts is not None and not 0 < lasts <= LONGEST_SWITCH.total_seconds():
+            raise ValueError(f"expected seconds or null in the field 'lasts_s', got {lasts}")
         event = cls(
             verb=Action(texts["verb"]),
             switch=switch,
             state=SwitchState.parse(texts["state"]),
-            at_us=int(texts["at"]),
+            at_us=int(texts["at"][:_DIGITS]),
             lasts_s=lasts,
             credential=texts.get("credential", ""),
         )

@@ -20,10 +20,16 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final, Self
 
+from taskyard.wire.control_characters import escaped
+
 __all__ = ["Mode", "SwitchState", "next_version"]
 
-_VALUE: Final = re.compile(r"(off|refuse|hold) (\d{1,16}) (\d{1,16}) (\d{1,16}) (\{.*\})")
+# As the pattern of the scripts: both must agree whether a switch is on, whoever wrote the value.
+_VALUE: Final = re.compile(r"(off|refuse|hold) ([0-9]+) ([0-9]+) ([0-9]+) (\{.*)", re.DOTALL)
 _BY: Final = ("operator", "via", "reason", "request_id")
+_LONGEST: Final = 2000
+_LATEST_US: Final = 9_000_000_000_000_000
+"""The year 2255: no time after it is shown, and doubles hold every microsecond before it."""
 
 
 class Mode(StrEnum):
@@ -70,22 +76,22 @@ class SwitchState:
 
     @classmethod
     def parse(cls, raw: bytes | str) -> Self:
-        """Return the state in a text that `encode` made; raises ValueError."""
-        text = raw if isinstance(raw, str) else raw.decode()
-        found = _VALUE.fullmatch(text)
+        """Return the state in a text that `encode` made; raises ValueError.
+
+        Who and why are texts of anybody who can write to Redis: they are cut and escaped, and left
+        out where they are not JSON, since the scripts obey the rest of the value all the same.
+        """
+        text = raw if isinstance(raw, str) else raw.decode("utf-8", "replace")
+        found = _VALUE.match(text)
         if found is None:
             raise ValueError(f"expected the state of a switch, got {text[:100]!r}")
         mode, until_us, since_us, version, by = found.groups()
-        try:
-            named: dict[str, Any] = json.loads(by)
-        except RecursionError:
-            raise ValueError("the state of a switch is nested too deep") from None
         return cls(
             Mode(mode),
             version=int(version),
-            since_us=int(since_us),
-            until_us=int(until_us),
-            **{name: str(named.get(name, "")) for name in _BY},
+            since_us=min(int(since_us), _LATEST_US),
+            until_us=min(int(until_us), _LATEST_US),
+            **_named(by),
         )
 
     def since(self, former: SwitchState | None, now_us: int) -> Self:
@@ -109,3 +115,11 @@ def next_version(last: int, now_us: int, *, odd: bool = False) -> int:
     """
     least = max(last + 1, now_us)
     return least + (least % 2 != int(odd))
+
+
+def _named(by: str) -> dict[str, str]:
+    try:
+        found: Any = json.loads(by)
+    except (ValueError, RecursionError):
+        found = {}
+    return {name: escaped(str(found.get(name, ""))[:_LONGEST]) for name in _BY}

