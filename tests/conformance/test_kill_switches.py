@@ -25,7 +25,8 @@ def calm(stage: Stage) -> Iterator[Stage]:
 
 def turn_on(stage: Stage, on: str, mode: Mode = Mode.REFUSE) -> None:
     records = stage.client.records
-    now_us = records.now_us()
+    # A clock that stands still has the jobs before it in the same microsecond.
+    now_us = records.now_us() + 1
     state = SwitchState(mode, now_us, now_us, reason="the handler doubles its effects")
     records.client.hset(records.keys.switches, f"kill {on}", state.encode())
 
@@ -70,3 +71,17 @@ def test_of_many_only_those_of_the_switch_are_refused(calm: Stage) -> None:
     jobs = [calm.client.job(job_id) for job_id in caught.value.job_ids]
     calm.settle(*jobs)
     assert [job.result(0) for job in jobs] == [1, 1]
+
+
+@pytest.mark.parametrize("mode", [Mode.REFUSE, Mode.HOLD])
+def test_a_job_that_was_scheduled_before_the_switch_is_not_lost(calm: Stage, mode: Mode) -> None:
+    """It runs at its time in mode `refuse`; a hold keeps it until the switch is lifted."""
+    job = calm.act(countdown=1, value=1)
+    turn_on(calm, "type:steady", mode)
+    with pytest.raises(KillSwitchOn):
+        calm.act(countdown=1)
+    if mode is Mode.HOLD:
+        lift(calm)
+    calm.settle(job)
+    assert job.result(0) == 1
+    assert calm.diary.runs(job.job_id) == 1

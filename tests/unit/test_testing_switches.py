@@ -78,3 +78,18 @@ def test_a_handler_that_enqueues_under_a_kill_switch_is_retried_when_it_ends() -
         assert job.state() is State.COMPLETED
         (made,) = assert_completed(yard, "second")
         assert made.payload == 7
+
+
+@pytest.mark.parametrize("hold", [False, True])
+def test_a_job_that_is_due_after_the_switch_runs_unless_it_is_held(hold: bool) -> None:
+    handlers = Registry()
+    handlers.job("work", queue="exec")(lambda payload: payload)
+    with Yard(handlers=handlers) as yard:
+        job = yard.enqueue("work", 1, countdown=60)
+        yard.advance(timedelta(seconds=1))
+        yard.switches.kill("all", hold=hold)
+        yard.advance(timedelta(minutes=2))
+        assert job.state() is (State.ACCEPTED if hold else State.COMPLETED)
+        yard.switches.lift("all")
+        yard.advance(timedelta(minutes=2))
+        assert job.state() is State.COMPLETED
