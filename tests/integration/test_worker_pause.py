@@ -94,8 +94,8 @@ def test_a_paused_queues_jobs_wait_and_those_of_others_run(
 def test_a_worker_that_starts_while_its_queue_is_paused_takes_nothing_from_it(
     harness: ServerHarness, switches: HeldSwitches, start_worker: Callable[..., Worker]
 ) -> None:
-    switches.hold("kill all")
     held = [harness.act() for _ in range(3)]
+    switches.hold("kill all")
     operators = harness.act(job_type="ops_act")
     worker = start_worker(concurrency=1)
     assert harness.await_end(operators) is State.COMPLETED, worker.log[-6000:]
@@ -252,9 +252,9 @@ def test_jobs_of_a_switch_that_holds_only_some_wait_in_the_delay_store_and_retur
     worker = start_worker(concurrency=1)
     before = harness.act(gate="open")
     await_runs(harness, before)
-    mode = Mode.HOLD if "type" in switch else Mode.REFUSE
-    switches.turn(switch, mode)
     jobs = [harness.act(label=f"{number}") for number in range(PREFETCHED)]
+    # As if they had come by a producer that asks nobody, after the switch was turned on.
+    switches.turn(switch, Mode.HOLD if "type" in switch else Mode.REFUSE, since_us=1)
     harness.open_gate("open")
     assert harness.await_end(before) is State.COMPLETED
     assert harness.await_end(harness.act(job_type="locator_act")) is State.COMPLETED
@@ -274,9 +274,9 @@ def test_jobs_of_a_switch_that_holds_only_some_wait_in_the_delay_store_and_retur
 def test_a_held_job_that_is_cancelled_does_not_run(
     harness: ServerHarness, switches: HeldSwitches, start_worker: Callable[..., Worker]
 ) -> None:
-    worker = start_worker(concurrency=1)
-    switches.hold("kill type:exec_act")
     job = harness.act()
+    switches.hold("kill type:exec_act")
+    worker = start_worker(concurrency=1)
     eventually(lambda: harness.delayed() == 1, "parked", why=lambda: worker.log[-6000:])
     target = VerbTarget(job.job_id, job_type="exec_act", queue="exec")
     harness.yard.records.verbs.cancel(target, "request", "ada")
@@ -297,9 +297,9 @@ def only_rabbitmq(settings: Settings) -> None:
 def test_rabbitmq_looks_again_every_half_minute(
     harness: ServerHarness, switches: HeldSwitches, start_worker: Callable[..., Worker]
 ) -> None:
-    start_worker(concurrency=1)
-    switches.hold("kill type:exec_act")
     job = harness.act()
+    switches.hold("kill type:exec_act")
+    start_worker(concurrency=1)
     assert harness.await_end(harness.act(job_type="locator_act")) is State.COMPLETED
     assert harness.runs(job) == 0
     switches.off("kill type:exec_act")
