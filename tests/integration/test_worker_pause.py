@@ -286,6 +286,27 @@ def test_a_held_job_that_is_cancelled_does_not_run(
     assert harness.runs(job) == 0
 
 
+@pytest.mark.usefixtures("only_rabbitmq")
+def test_a_worker_keeps_to_a_pause_that_redis_has_forgotten(
+    harness: ServerHarness, switches: HeldSwitches, start_worker: Callable[..., Worker]
+) -> None:
+    worker = start_worker(concurrency=1)
+    switches.hold(PAUSE)
+    job = harness.act()
+    worker.await_log("a switch holds queue")
+    await_ready(harness, 1, worker)
+    # As a flush does: records and switches are gone, the message is at RabbitMQ.
+    namespace = harness.settings.namespace
+    harness.redis.delete(f"{namespace}:switches", f"{namespace}:job:{job.job_id}")
+    began = monotonic()
+    eventually(lambda: monotonic() > began + 4, "the worker reads the switches some times")
+    assert harness.await_end(harness.act(job_type="locator_act")) is State.COMPLETED
+    assert (ready(harness), harness.runs(job)) == (1, 0)
+    switches.hold(PAUSE)  # The relay writes it again, with its version.
+    switches.off(PAUSE)
+    assert harness.await_end(job) is State.COMPLETED
+
+
 @pytest.fixture
 def only_rabbitmq(settings: Settings) -> None:
     if is_redis(settings):

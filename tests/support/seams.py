@@ -15,8 +15,9 @@ from typing import Any
 from celery.canvas import Signature
 from celery.worker.request import Request
 
-from taskyard.broker import AmqpPublisher, RedisPublisher
+from taskyard.broker import AmqpPublisher, ParkedMessages, RedisPublisher
 from taskyard.deadletters import LetterBox
+from taskyard.engine.held_queues import HeldQueues
 from taskyard.engine.request import JobRequest
 from taskyard.records import Records
 from taskyard.runner.lease import LeaseKeeper
@@ -37,6 +38,11 @@ SEAMS: dict[str, tuple[type, str]] = {
     "requeued": (Records, "requeued"),
     "letter": (LetterBox, "post"),
     "continuation": (Signature, "apply_async"),
+    "return held": (HeldQueues, "return_held"),
+    "give back held": (HeldQueues, "flush"),
+    "park": (RedisPublisher, "park"),
+    "park at RabbitMQ": (AmqpPublisher, "park"),
+    "release parked": (ParkedMessages, "release"),
     "acknowledge": (Request, "acknowledge"),
 }
 # Modules that cut elsewhere add their names.
