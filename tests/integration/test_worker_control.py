@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
@@ -115,6 +116,22 @@ def test_ping_active_and_registered_answer(
     assert {"exec_act", "plan_generation"} <= set(inspect.registered()[name])
     harness.open_gate("asked")
     harness.await_end(job)
+
+
+def test_a_worker_without_a_queue_keeps_its_connection_when_a_message_comes(
+    harness: ServerHarness, start_worker: Callable[..., Worker]
+) -> None:
+    worker = start_worker(concurrency=1, queues=("exec",))
+    assert harness.await_end(harness.act()) is State.COMPLETED
+    control, name = harness.yard.app.control, harness.settings.broker_name("exec")
+    assert control.cancel_consumer(name, reply=True, limit=1, timeout=10)
+    cancelled = monotonic()
+    eventually(lambda: monotonic() > cancelled + 1.5, "the worker's next look at its queues")
+    # Redis still announces changes of the list to this worker.
+    job = harness.act()
+    assert control.add_consumer(name, reply=True, limit=1, timeout=10)
+    assert harness.await_end(job) is State.COMPLETED
+    assert "Connection to broker lost" not in worker.log
 
 
 def test_workers_of_another_namespace_do_not_answer(

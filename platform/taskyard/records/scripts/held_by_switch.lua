@@ -23,7 +23,8 @@ local function held_by_switch(record, message, sent_us, now)
   local values = redis.call('HMGET', KEYS[5], unpack(fields))
   local found
   for i = 1, #fields do
-    local mode, until_us, since_us = switch_in_force(values[i], now)
+    local mode, until_us, since_us
+    if values[i] then mode, until_us, since_us = switch_in_force(values[i], now) end
     if mode and (mode == 'hold' or admitted_us(record, message, sent_us, now) >= since_us) then
       local answer = {'switched', fields[i], int(until_us), mode}
       if mode == 'hold' and i <= of_queue then return answer end
