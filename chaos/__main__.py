@@ -45,7 +45,7 @@ def _plans(options: argparse.Namespace) -> list[Plan]:
             setup,
             options.jobs,
             options.seed,
-            SETUPS[setup].rate if options.rate is None else options.rate,
+            min(SETUPS[setup].rate, STORMS[name].rate) if options.rate is None else options.rate,
         )
         for name in options.storm or STORMS
         for setup in options.setup or SETUPS

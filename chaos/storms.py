@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Final
 
 from chaos.cluster import await_gone, send
@@ -35,7 +36,8 @@ class Storm:
     operators act on the jobs meanwhile, and the client waits for replies. `flips`: switches are
     turned on and off meanwhile. `forgets`: Redis is flushed, so that the effects alone say how a
     job ended. `kinds` are those of the jobs, each drawn as often as it stands there; `poison` says
-    whether some kill their process besides.
+    whether some kill their process besides. `rate` is the most jobs a second, for jobs that take
+    longer than those for which the set-ups have theirs.
     """
 
     inject: Callable[[Faults], None]
@@ -49,6 +51,7 @@ class Storm:
     flips: bool = False
     forgets: bool = False
     poison: bool = True
+    rate: float = inf
     kinds: tuple[str, ...] = _KINDS
 
 
@@ -170,7 +173,7 @@ STORMS: Final[Mapping[str, Storm]] = {
     "fill the disk of Postgres": Storm(fill("postgres"), (1.0, 3.0), small_disk="postgres"),
     "fill the disk of RabbitMQ": Storm(disk_alarm, (1.0, 3.0), setups=("rabbitmq",)),
     "operators and kills": Storm(
-        _any_process, (0.5, 2.0), operated=True, flips=True, kinds=_OPERATED_KINDS
+        _any_process, (0.5, 2.0), operated=True, flips=True, kinds=_OPERATED_KINDS, rate=50.0
     ),
     "switches and flushes": Storm(
         _forget,
@@ -180,6 +183,7 @@ STORMS: Final[Mapping[str, Storm]] = {
         flips=True,
         forgets=True,
         poison=False,
+        rate=50.0,
         kinds=(_PLAIN,) * 18 + (_FLAKY,),
     ),
     "wrong clocks": Storm(_wrong_clocks, (1.0, 5.0), shifts_s=(3600.0, -3600.0)),
