@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import statistics
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
 from bench.backlog import flatness
-from bench.contenders import CELERY, TASKYARD
+from bench.contenders import CELERY, TASKYARD, TASKYARD_RABBITMQ
 from bench.growth import grown
 from bench.ledger_lag import ledger_lag
 from bench.mirroring import mirror_letters
 from bench.pickup_latency import idle_cpu_percent, pickup_ms
 from bench.profile import profile_job
+from bench.rabbitmq import bench_with_rabbitmq
+from bench.relaying import cancels, replays
 from bench.round_trips import count_round_trips
 from bench.sealing import sealing_cost
-from bench.suite import Figures, Stage
+from bench.suite import Figures, NotMeasured, Stage
 
 __all__ = [
     "backlog",
@@ -25,6 +28,7 @@ __all__ = [
     "mirror",
     "pickup_latency",
     "profile",
+    "relay",
     "sealing",
 ]
 
@@ -89,6 +93,26 @@ def sealing(stage: Stage) -> Figures:
         "verbs_beside_sealer": found.ratio.median,
         "verbs_beside_sealer_turns": asdict(found.ratio),
         "sealing": asdict(found),
+    }
+
+
+def relay(stage: Stage) -> Figures:
+    """Replays and cancels in bulk, and single verbs beside them; RabbitMQ's where there is one."""
+    url, count = stage.database_url, stage.plan.relayed
+    found = {
+        "relay_replays": replays(stage.bench, TASKYARD, url, count),
+        "relay_cancels": cancels(stage.bench, TASKYARD, url, count),
+    }
+    with suppress(NotMeasured), bench_with_rabbitmq(stage.bench) as bench:
+        found["relay_rabbitmq_replays"] = replays(bench, TASKYARD_RABBITMQ, url, count)
+    waits_ms = [took_ms for each in found.values() for took_ms in each.single_ms]
+    return {
+        **{f"{name}_per_s": round(each.per_s) for name, each in found.items()},
+        **{f"{name}_cpu_ms": round(each.cpu_ms, 3) for name, each in found.items()},
+        "relay_single_p99_ms": round(statistics.quantiles(waits_ms, n=100)[98]),
+        "relay_single_median_ms": round(statistics.median(waits_ms)),
+        "relay_single_verbs": len(waits_ms),
+        "relay_intents": count,
     }
 
 

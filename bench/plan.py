@@ -45,6 +45,7 @@ class Plan:
     sampled_jobs: int = 6_000
     service_rounds: int = 30
     awaited_s: float = 30.0
+    relayed: int = 20_000
     sealing_turns: int = 20
     sealing_turn_s: float = 6.0
 
@@ -82,6 +83,7 @@ QUICK = Plan(
     sampled_jobs=1_000,
     service_rounds=8,
     awaited_s=10.0,
+    relayed=4_000,
     sealing_turns=3,
     sealing_turn_s=5.5,
 )

@@ -19,7 +19,7 @@ from bench.processes import Bench
 from bench.suite import Figures, NotMeasured, Stage
 from servers import RABBITMQ_BINARIES, RabbitMQ
 
-__all__ = ["rabbitmq"]
+__all__ = ["bench_with_rabbitmq", "rabbitmq"]
 
 _BOTH: Final = (TASKYARD_RABBITMQ, CELERY_RABBITMQ)
 
@@ -27,7 +27,7 @@ _BOTH: Final = (TASKYARD_RABBITMQ, CELERY_RABBITMQ)
 def rabbitmq(stage: Stage) -> Figures:
     """No-op jobs of 1 KiB, `enqueue`, and `enqueue_many` against `delay` in a loop."""
     plan = stage.plan
-    with _bench_with_rabbitmq(stage.bench) as bench, paused_workers(bench, _BOTH) as ready:
+    with bench_with_rabbitmq(stage.bench) as bench, paused_workers(bench, _BOTH) as ready:
         version = _version(bench.broker_of(TASKYARD_RABBITMQ))
         runs = interleaved(
             _BOTH,
@@ -66,7 +66,8 @@ def _version(url: str) -> str:
 
 
 @contextmanager
-def _bench_with_rabbitmq(bench: Bench) -> Iterator[Bench]:
+def bench_with_rabbitmq(bench: Bench) -> Iterator[Bench]:
+    """A RabbitMQ of its own beside the bench's Redis; raises `NotMeasured` without the program."""
     if shutil.which("rabbitmq-server", path=str(RABBITMQ_BINARIES)) is None:
         raise NotMeasured(
             f"expected rabbitmq-server in {RABBITMQ_BINARIES}, there is none; install RabbitMQ"

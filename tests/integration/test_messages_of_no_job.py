@@ -24,10 +24,10 @@ from taskyard.broker import connection
 from taskyard.control.replayed_message import for_job
 from taskyard.install import AnyQueuePublisher
 from taskyard.records import Records
-from taskyard.relay.carry_out_replay import Replay, open_generation, publish
 from taskyard.settings import Settings
 from taskyard.store import connect
 from taskyard.wire.letter_envelope import Letter
+from taskyard.wire.stamp_header import Stamp
 
 app, tasks = legacy_fixtures("protect")
 
@@ -143,17 +143,19 @@ def replay(settings: Settings, letter: Letter) -> None:
     with connect(settings.need_redis_url()) as client:
         records = Records(client, settings)
         publisher = AnyQueuePublisher(settings, records)
-        wanted = Replay(
-            uuid.uuid4(),
-            letter.job_id,
-            letter.epoch,
-            letter.generation,
-            letter.job_type,
-            letter.queue,
-            None,
-            for_job(letter.message, letter.job_id),
+        job_id, queue = letter.job_id, letter.queue
+        opened = records.replay(
+            job_id=job_id,
+            epoch=letter.epoch,
+            generation=letter.generation,
+            request_id=str(uuid.uuid4()),
+            job_type=letter.job_type,
+            queue=queue,
+            priority=None,
         )
-        publish(publisher, wanted, open_generation(records, wanted))
+        stamp = Stamp(letter.epoch, opened.generation, opened.seq, sent_us=opened.now_us)
+        message = for_job(letter.message, job_id)
+        publisher.publish(message, queue=queue, priority=None, job_id=job_id, stamp=stamp)
         publisher.close()
 
 

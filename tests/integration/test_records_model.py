@@ -139,9 +139,7 @@ class Model:
         self.state = TRANSITIONS[self.state, event]
         self.events.append((event, self.state))
 
-    def new_record(
-        self, epoch: int, generation: int = 0, seq: int = 0, queue: str | None = "q"
-    ) -> None:
+    def birth(self, epoch: int, generation: int = 0, seq: int = 0, queue: str | None = "q") -> None:
         """A record from nothing; every earlier retry of a message was an attempt."""
         keep = {"token": self.token, "result": self.result, "events": self.events}
         self.__init__(**keep)  # type: ignore[misc]
@@ -173,7 +171,7 @@ class Model:
         if self.state is State.NONE:
             if switched is not None:
                 return switched
-            self.new_record(*there)
+            self.birth(*there)
             return None
         if self.is_left(there):
             if self.state not in TERMINAL:
@@ -218,7 +216,7 @@ class Model:
         epoch, generation, seq = there
         if epoch > self.epoch:
             self.result = None
-            self.new_record(*there)
+            self.birth(*there)
             return
         later = generation > self.generation
         if self.state in TERMINAL or (self.state is State.DEAD_LETTERED and not later):
@@ -304,7 +302,7 @@ class Model:
     ) -> Any:
         token, holder = by
         if self.state is State.NONE:
-            self.new_record(run.epoch, run.generation, run.seq, None)
+            self.birth(run.epoch, run.generation, run.seq, None)
             self.token, self.holder, self.deaths = token or 0, holder, 1
             self.begins = run.seq + 1
             self.fire(Event.BEGIN)
@@ -370,7 +368,7 @@ class Model:
         if self.state is State.NONE or (self.epoch < epoch and self.state in TERMINAL):
             if self.state is not State.NONE:
                 self.result = None
-            self.new_record(epoch, generation)
+            self.birth(epoch, generation)
         if self.epoch != epoch or self.generation > generation or not self.takes(Event.REPLAY):
             return None
         self.jumps = self.jumps or self.generation < generation
@@ -461,7 +459,7 @@ class Model:
                 return "version"
             if earlier:
                 self.result = None
-            self.new_record(epoch or 0, generation or 0)
+            self.birth(epoch or 0, generation or 0)
             self.unique = event is Event.CANCEL
             return None
         own = {"epoch": self.epoch, "generation": self.generation, "version": self.version}
@@ -494,7 +492,7 @@ class Model:
         if self.finds_job():
             return False
         self.result = None
-        self.new_record(0)
+        self.birth(0)
         self.unique, self.published, self.reply = unique, False, reply
         self.fire(Event.ADMIT)
         return True

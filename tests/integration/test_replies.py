@@ -238,7 +238,7 @@ def test_a_relay_that_dies_after_the_publication_makes_the_next_one_repeat_it_al
         raise Crash
 
     with monkeypatch.context() as patched:
-        patched.setattr(outbox, "finish", die)
+        patched.setattr(outbox, "finish_many", die)
         with pytest.raises(Crash):
             scene.relay.run_once()
     assert [row["outcome"] for row in scene.rows(outcome)] == ["requested"]

@@ -178,7 +178,7 @@ LIMITS = {
         "database.outage_retry:LONGEST_WAIT_S",
     ],
     "relay without work": ["relay.relay:_IDLE_S"],
-    "an intent that is postponed": ["relay.relay:_LONGEST_WAIT_S"],
+    "an intent that is postponed": ["relay.results:LONGEST_WAIT_S"],
     "the audit log is sealed": ["audit.sealer:EVERY_S"],
     "denials without an identity": ["audit.unverified_denials:MOST_A_MINUTE"],
     "denied broadcasts": [

@@ -19,7 +19,9 @@ from taskyard.errors import InvalidPayload
 from taskyard.jobs import Catalogue, JobContext
 from taskyard.jobs.handler_registry import registry
 from taskyard.jobs.types import describe
+from taskyard.records import Records
 from taskyard.settings import Settings
+from taskyard.store import connect
 
 __all__ = ["MessageDesk", "ReplayArguments"]
 
@@ -66,6 +68,7 @@ class MessageDesk:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._engine = database.engine(settings.need_database_url())
+        self._records = Records(connect(settings.need_redis_url()), settings)
         self._verifier = Verifier(settings)
         self._known = KnownTypes(registry.under(Catalogue.of(settings)), registry)
 
@@ -91,6 +94,7 @@ class MessageDesk:
             known=self._known,
             max_unpacked_bytes=self._settings.max_unpacked_bytes,
             message=signed.ref,
+            records=self._records,
         )
         return {
             "request_id": str(asked.request_id),

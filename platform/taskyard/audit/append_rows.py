@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import Connection, insert, literal, select
+from sqlalchemy import Connection, insert, text
 
 from taskyard.access import Action
 from taskyard.database.bulk_write import insert_from_arrays, write_rows
@@ -16,9 +17,30 @@ from taskyard.database.tables import AUDIT
 from taskyard.wire.lossless_json import clean_text
 from taskyard.wire.redaction import mask_tokens, redact_text
 
-__all__ = ["Entry", "Outcome", "answer", "refused", "write", "write_many"]
+__all__ = [
+    "Answer",
+    "Entry",
+    "Outcome",
+    "answer",
+    "answer_many",
+    "refused",
+    "write",
+    "write_many",
+]
 
-
+_OF_THE_ANSWER: Final = frozenset({"id", "outcome", "detail", "performed_at", "transaction_id"})
+_COPIED: Final = [column.name for column in AUDIT.c if column.name not in _OF_THE_ANSWER]
+_ANSWER: Final = text(
+    f"""
+    INSERT INTO operator_audit_log ({", ".join(_COPIED)}, outcome, detail)
+    SELECT {", ".join(f"request.{name}" for name in _COPIED)}, given.outcome, given.detail
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:outcomes AS text[]), CAST(:details AS jsonb[]))
+        WITH ORDINALITY AS given (id, outcome, detail, place)
+    JOIN operator_audit_log AS request
+        ON request.request_id = given.id AND request.outcome = 'requested'
+    ORDER BY given.place
+    """  # noqa: S608 - names of columns
+)
 _MANY: Final = insert_from_arrays(
     AUDIT,
     (
@@ -80,22 +102,32 @@ def write_many(connection: Connection, entries: Sequence[Entry]) -> None:
         write_rows(connection, _MANY, [_without_secrets(asdict(entry)) for entry in entries])
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The outcome of a requested action; `detail` is for the row's column of that name."""
+
+    request_id: uuid.UUID
+    outcome: str
+    detail: Mapping[str, object] = field(default_factory=dict)
+
+
 def answer(
     connection: Connection, request_id: uuid.UUID, outcome: str, detail: Mapping[str, object]
 ) -> None:
     """Append the outcome of a requested action, with the identities of the request's row."""
-    copied = [
-        column
-        for column in AUDIT.c
-        if column.name not in {"id", "outcome", "detail", "performed_at", "transaction_id"}
-    ]
-    request = select(
-        *copied,
-        literal(outcome).label("outcome"),
-        literal(_without_secrets(dict(detail)), AUDIT.c.detail.type).label("detail"),
-    ).where(AUDIT.c.request_id == request_id, AUDIT.c.outcome == Outcome.REQUESTED)
-    names = [column.name for column in copied]
-    connection.execute(insert(AUDIT).from_select([*names, "outcome", "detail"], request))
+    answer_many(connection, [Answer(request_id, outcome, detail)])
+
+
+def answer_many(connection: Connection, answers: Sequence[Answer]) -> None:
+    """Append the outcomes of requested actions in their order, in one statement."""
+    if not answers:
+        return
+    values = {
+        "ids": [str(each.request_id) for each in answers],
+        "outcomes": [mask_tokens(each.outcome) for each in answers],
+        "details": [json.dumps(_without_secrets(dict(each.detail))) for each in answers],
+    }
+    connection.execute(_ANSWER, values)
 
 
 def _without_secrets(value: Any) -> Any:

@@ -23,8 +23,8 @@ __all__ = [
     "COLUMNS",
     "LIMIT",
     "Filters",
-    "is_requested",
     "list_rows",
+    "requested_among",
     "rows_of",
     "rows_within",
     "show",
@@ -129,14 +129,19 @@ def rows_of(connection: Connection, request_id: uuid.UUID) -> list[dict[str, Any
     return [dict(row) for row in connection.execute(query).mappings()]
 
 
-def is_requested(connection: Connection, request_id: uuid.UUID, job_id: str) -> bool:
-    """Return whether the log has the row by which somebody requested this call on this job."""
-    query = select(AUDIT.c.id).where(
-        AUDIT.c.request_id == request_id,
-        AUDIT.c.outcome == Outcome.REQUESTED,
-        AUDIT.c.target_request_id == mask_tokens(job_id),
+def requested_among(connection: Connection, jobs: Mapping[uuid.UUID, str]) -> frozenset[uuid.UUID]:
+    """Return the ids of the calls that somebody requested on their job, as the log's rows say.
+
+    `jobs` has the job of each call, by the call's id.
+    """
+    query = select(AUDIT.c.request_id, AUDIT.c.target_request_id).where(
+        AUDIT.c.request_id.in_(jobs), AUDIT.c.outcome == Outcome.REQUESTED
     )
-    return connection.scalar(query.limit(1)) is not None
+    return frozenset(
+        request
+        for request, target in connection.execute(query)
+        if target == mask_tokens(jobs[request])
+    )
 
 
 def size_of(connection: Connection, filters: Filters) -> int:

@@ -193,7 +193,7 @@ class AmqpPublisher:
 
     def _parcel(self, channel: Any, one: Outgoing, batch: Batch, place: int) -> Parcel:
         if one.due_us is None:
-            options = self._at_once(one.message, one.queue, one.priority, one.stamp, ())
+            options = self._at_once(one.message, one.queue, one.priority, one.stamp, one.strip)
         else:
             options = self._later(one.message, one.queue, one.priority, one.stamp, one.due_us)
             entry = self._prepare_delay(channel, one.queue, options["priority"])
@@ -211,7 +211,7 @@ class AmqpPublisher:
             }
             try:
                 if one.due_us is None:
-                    self.publish(one.message, **place_of)
+                    self.publish(one.message, strip=one.strip, **place_of)
                 else:
                     self.publish_later(one.message, due_us=one.due_us, **place_of)
             except PublishFailed as error:

@@ -14,7 +14,7 @@ __all__ = ["Outgoing"]
 class Outgoing:
     """One message to publish: the arguments of `Publisher.publish`.
 
-    With a `due_us`, they are those of `publish_later`.
+    With a `due_us`, they are those of `publish_later`, which clears `eta` and nothing else.
     """
 
     message: RawMessage
@@ -23,3 +23,4 @@ class Outgoing:
     job_id: str
     stamp: Stamp
     due_us: int | None = None
+    strip: tuple[str, ...] = ()

@@ -185,7 +185,7 @@ class RedisPublisher:
         if one.due_us is not None:
             self.delay_store.queue(pipe, self._waiting_entry(one, one.due_us))
             return self.delay_store.types
-        key, document = self._prepare(one.message, one.queue, one.priority, one.stamp, ())
+        key, document = self._prepare(one.message, one.queue, one.priority, one.stamp, one.strip)
         pipe.lpush(key, document)
         return {key: "list"}
 

@@ -27,9 +27,11 @@ from taskyard.control.operator_verb import (
     audited,
     check_queue_name,
 )
+from taskyard.control.withdraw_older import withdraw_older
 from taskyard.errors import InvalidPayload, Refused
 from taskyard.jobs.states import TERMINAL, TRANSITIONS, Event, State
 from taskyard.jobs.verb_refusals import refusal_text
+from taskyard.outbox import Intent
 from taskyard.wire import letter_id
 from taskyard.wire.control_characters import escaped
 from taskyard.wire.stamp_header import LONGEST_ID
@@ -112,8 +114,12 @@ def request_verb(
     own: Callable[[], Mapping[str, Any]] | None = None,
     require_reason: Mode = "strict",
     message: MessageRef | None = None,
+    bulk: bool = False,
 ) -> VerbRequested:
     """Request a verb on the job with the whole id `job_id`; audit row and intent are one step.
+
+    It withdraws what older open requests for the job would do, see `withdraw_older`. `bulk` is the
+    relay's lane, see `outbox.is_bulk`.
 
     With `if_version` the verb is refused if the job has changed since it had that version. `own`
     returns the verb's own arguments for the relay, or raises `InvalidPayload`. `message` is the
@@ -133,7 +139,8 @@ def request_verb(
             seen = look_at(connection, records, job_id)
             if message is None or not audit.rows_of(connection, call.request_id):
                 _check(call, seen, event, if_version, arguments)
-                _act(connection, call, seen, event, if_version, arguments)
+                intent = _intent(call, seen, event, if_version, arguments, bulk=bulk)
+                _act(connection, records, call, seen, intent)
             return VerbRequested(call.request_id, seen)
 
 
@@ -169,15 +176,23 @@ def _check(
 
 
 def _act(
-    connection: Connection,
+    connection: Connection, records: ReadsRecords, call: VerbCall, seen: JobSeen, intent: Intent
+) -> None:
+    older = withdraw_older(connection, records, intent)
+    shown = {name: intent.payload[name] for name in _SHOWN if name in intent.payload}
+    call.write(connection, Outcome.REQUESTED, {**seen.detail(), **shown, **older.detail()})
+    outbox.put(connection, intent)
+
+
+def _intent(
     call: VerbCall,
     seen: JobSeen,
     event: Event,
     if_version: int | None,
     arguments: Mapping[str, Any],
-) -> None:
-    shown = {name: arguments[name] for name in _SHOWN if name in arguments}
-    call.write(connection, Outcome.REQUESTED, {**seen.detail(), **shown})
+    *,
+    bulk: bool,
+) -> Intent:
     payload = {
         "epoch": seen.epoch,
         "generation": seen.generation,
@@ -187,8 +202,7 @@ def _act(
         "operator": call.identity.subject,
         **arguments,
     }
-    intent = outbox.Intent(call.request_id, event.value, seen.job_id, seen.epoch or 0, payload)
-    outbox.put(connection, intent)
+    return Intent(call.request_id, event.value, seen.job_id, seen.epoch or 0, payload, bulk=bulk)
 
 
 def moved_to(queue: str) -> Mapping[str, Any]:

@@ -18,6 +18,7 @@ from taskyard.audit import Outcome
 from taskyard.clock import to_us
 from taskyard.control.check_edited_payload import KnownTypes, check_edit
 from taskyard.control.find_letter_id import find_id
+from taskyard.control.job_snapshot import ReadsRecords
 from taskyard.control.letter_status import mark_replayed
 from taskyard.control.operator_reasons import Mode, check_reason
 from taskyard.control.operator_verb import (
@@ -29,6 +30,7 @@ from taskyard.control.operator_verb import (
 )
 from taskyard.control.replay_eligibility import Candidate, check_replayable
 from taskyard.control.replayed_message import Edit, captured, check_identity, edited
+from taskyard.control.withdraw_older import withdraw_older
 from taskyard.database.tables import AUDIT, LETTERS
 from taskyard.jobs import Category
 from taskyard.jobs.letter_states import LetterStatus
@@ -70,6 +72,8 @@ def replay(
     known: KnownTypes | None = None,
     max_unpacked_bytes: int = UNPACKED_LIMIT,
     message: MessageRef | None = None,
+    records: ReadsRecords | None = None,
+    bulk: bool = False,
 ) -> ReplayRequested:
     """Request the replay of a letter, named by its id or the first six characters or more.
 
@@ -78,7 +82,11 @@ def replay(
     knows of the workers' types: a payload that does not fit is refused before anything is written.
     A compressed body that `payload` edits may have `max_unpacked_bytes` at most. `message` is the
     operator's message with the request: if an earlier delivery of it was answered, that answer is
-    returned.
+    returned. `bulk` is the relay's lane, see `outbox.is_bulk`.
+
+    The replay withdraws what older open requests for the job would do, see `withdraw_older`: also
+    a replay of this letter into another queue or with another payload. Without `records` only what
+    no relay can have begun is withdrawn.
 
     Raises `NotPermitted`, `NotFound`, `InvalidPayload`, `Refused` (for example for a second
     replay); each of them is audited.
@@ -94,13 +102,17 @@ def replay(
             if message is not None and audit.rows_of(connection, call.request_id):
                 return _asked(row, call)
             call.permit_on(*_touched(row, queue), domain=row["domain"])
+            older = withdraw_older(connection, records, _intent(row, call, queue, payload, bulk))
+            row["status"] = older.reopened.get(row["id"], row["status"])
             _validate(connection, row, payload, force=force, limit=max_unpacked_bytes)
             checked = None if payload is None else check_edit(known, row["job_type"], payload)
-            asked = _act(connection, row, call, queue=queue, payload=payload, force=force)
+            detail = {**_detail(queue, payload, force=force), **older.detail()}
+            intent = _intent(row, call, queue, payload, bulk)
+            asked = _act(connection, row, call, intent, detail)
             return dataclasses.replace(asked, payload_checked=checked)
 
 
-def _lock(connection: Connection, name: str | uuid.UUID, call: VerbCall) -> Mapping[str, Any]:
+def _lock(connection: Connection, name: str | uuid.UUID, call: VerbCall) -> dict[str, Any]:
     call.dead_letter_id = find_id(connection, name, call.identity)
     query = select(LETTERS).where(LETTERS.c.id == call.dead_letter_id).with_for_update()
     row = dict(connection.execute(query).mappings().one())
@@ -153,14 +165,12 @@ def _act(
     connection: Connection,
     row: Mapping[str, Any],
     call: VerbCall,
-    *,
-    queue: str | None,
-    payload: Edit | None,
-    force: bool,
+    intent: outbox.Intent,
+    detail: Mapping[str, object],
 ) -> ReplayRequested:
     mark_replayed(connection, row["id"])
-    call.write(connection, Outcome.REQUESTED, _detail(queue, payload, force=force))
-    outbox.put(connection, _intent(row, call.request_id, queue, payload))
+    call.write(connection, Outcome.REQUESTED, detail)
+    outbox.put(connection, intent)
     return _asked(row, call)
 
 
@@ -171,10 +181,14 @@ def _asked(row: Mapping[str, Any], call: VerbCall) -> ReplayRequested:
 
 
 def _intent(
-    row: Mapping[str, Any], request_id: uuid.UUID, queue: str | None, payload: Edit | None
+    row: Mapping[str, Any],
+    call: VerbCall,
+    queue: str | None,
+    payload: Edit | None,
+    bulk: bool,
 ) -> outbox.Intent:
     return outbox.Intent(
-        id=request_id,
+        id=call.request_id,
         kind=KIND,
         job_id=row["original_request_id"],
         epoch=row["epoch"],
@@ -185,6 +199,7 @@ def _intent(
             "queue": queue,
             "edit": None if payload is None else asdict(payload),
         },
+        bulk=bulk,
     )
 
 

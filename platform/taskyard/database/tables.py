@@ -172,6 +172,7 @@ OUTBOX: Final = Table(
     Column("done_at", _TIME),
     Column("attempts", Integer),
     Column("last_error", Text),
+    Column("bulk", Boolean),
 )
 
 GATE: Final = Table(

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Final
 
 from redis.exceptions import RedisError
 
 from taskyard.broker import (
-    Publisher,
+    BatchPublisher,
+    Outgoing,
     QueueMessages,
     RabbitQueueMessages,
     RedisPublisher,
@@ -37,6 +40,8 @@ from taskyard.wire.letter_envelope import RawMessage
 from taskyard.wire.stamp_header import Stamp
 
 __all__ = ["AnyQueuePublisher"]
+
+_UNREACHED: Final = (Refused, PublishFailed, RedisError)
 
 
 class AnyQueuePublisher:
@@ -94,6 +99,26 @@ class AnyQueuePublisher:
         self._reaching(queue, job_id).publish_later(
             message, queue=queue, priority=priority, job_id=job_id, stamp=stamp, due_us=due_us
         )
+
+    def publish_many(self, messages: Sequence[Outgoing]) -> list[PublishFailed | None]:
+        """Publish all messages; those under the same keys together.
+
+        Returns an error for each message that the broker has not confirmed.
+        """
+        outcomes: list[PublishFailed | None] = [None] * len(messages)
+        together: dict[BatchPublisher, list[int]] = defaultdict(list)
+        for queue in dict.fromkeys(one.queue for one in messages):
+            places = [at for at, one in enumerate(messages) if one.queue == queue]
+            try:
+                together[self._reach(queue)] += places
+            except _UNREACHED as error:
+                for at in places:
+                    outcomes[at] = _unpublished(messages[at].job_id, error)
+        for publisher, places in together.items():
+            found = publisher.publish_many([messages[at] for at in places])
+            for at, outcome in zip(places, found, strict=True):
+                outcomes[at] = outcome
+        return outcomes
 
     def publish_reply(self, message: RawMessage, *, queue: str, job_id: str) -> None:
         """Publish a reply to the service of a job, as `Publisher.publish_reply`."""
@@ -180,11 +205,14 @@ class AnyQueuePublisher:
         """Close the connection to the broker."""
         self._own.close()
 
-    def _reaching(self, queue: str, job_id: str) -> Publisher:
+    def _reaching(self, queue: str, job_id: str) -> BatchPublisher:
         try:
-            entry = self._announced_at(queue)
-        except (Refused, PublishFailed, RedisError) as error:
-            raise PublishFailed(f"job {job_id} was not published: {error}") from error
+            return self._reach(queue)
+        except _UNREACHED as error:
+            raise _unpublished(job_id, error) from error
+
+    def _reach(self, queue: str) -> BatchPublisher:
+        entry = self._announced_at(queue)
         if queue in self._settings.queues or not isinstance(self._own, RedisPublisher):
             return self._own
         layout = PLAIN if entry is None else entry.layout
@@ -217,6 +245,10 @@ class AnyQueuePublisher:
         if isinstance(self._own, RedisPublisher):
             return find_mark(self._own.client, self._settings.namespace)
         return RABBIT
+
+
+def _unpublished(job_id: str, error: Exception) -> PublishFailed:
+    return PublishFailed(f"job {job_id} was not published: {error}")
 
 
 def _priority_of(document: Document) -> int:

@@ -1,26 +1,36 @@
 """The outbox: intents, committed with their audit row; the relay carries them out later."""
 
-from taskyard.outbox.bulk_intents import finish_many, lock_open, put_many, release_many
+from taskyard.outbox.bulk_intents import lock_open, put_many, release_many
 from taskyard.outbox.intents import (
+    BULK_ABOVE,
+    CARRIED_OUT,
     Intent,
-    add_facts,
-    await_attempt,
+    Older,
+    bring_forward,
     claim,
-    finish,
-    postpone,
+    claim_again,
+    is_bulk,
+    lock_older,
     put,
     why_waiting,
 )
+from taskyard.outbox.settle_intents import Postponement, finish, finish_many, postpone_many
 
 __all__ = [
+    "BULK_ABOVE",
+    "CARRIED_OUT",
     "Intent",
-    "add_facts",
-    "await_attempt",
+    "Older",
+    "Postponement",
+    "bring_forward",
     "claim",
+    "claim_again",
     "finish",
     "finish_many",
+    "is_bulk",
+    "lock_older",
     "lock_open",
-    "postpone",
+    "postpone_many",
     "put",
     "put_many",
     "release_many",

@@ -17,14 +17,17 @@ from taskyard.database.bulk_write import insert_from_arrays, write_rows
 from taskyard.database.tables import OUTBOX
 from taskyard.outbox.intents import Intent
 
-__all__ = ["finish_many", "lock_open", "put_many", "release_many"]
+__all__ = ["lock_open", "put_many", "release_many"]
 
-_COLUMNS: Final = ("id", "kind", "job_id", "epoch", "payload")
+_COLUMNS: Final = ("id", "kind", "job_id", "epoch", "payload", "bulk")
 _PUT: Final = insert_from_arrays(OUTBOX, _COLUMNS)
 
 
 def put_many(connection: Connection, intents: Sequence[Intent], relay_after: timedelta) -> None:
-    """Add `intents` in the caller's transaction; no relay takes them before `relay_after`."""
+    """Add `intents` in the caller's transaction; no relay takes them before `relay_after`.
+
+    They are in the lane of bulk verbs.
+    """
     if not intents:
         return
     rows: list[dict[str, Any]] = [
@@ -34,6 +37,7 @@ def put_many(connection: Connection, intents: Sequence[Intent], relay_after: tim
             "job_id": intent.job_id,
             "epoch": intent.epoch,
             "payload": dict(intent.payload),
+            "bulk": True,
         }
         for intent in intents
     ]
@@ -50,11 +54,6 @@ def lock_open(connection: Connection, ids: Collection[uuid.UUID]) -> set[uuid.UU
         .with_for_update(skip_locked=True)
     )
     return set(connection.scalars(query))
-
-
-def finish_many(connection: Connection, ids: Collection[uuid.UUID]) -> None:
-    """Mark locked intents as carried out, or as refused for good."""
-    _set(connection, ids, done_at=_now(), attempts=OUTBOX.c.attempts + 1)
 
 
 def release_many(connection: Connection, ids: Collection[uuid.UUID]) -> None:

@@ -15,8 +15,9 @@ from taskyard.records.live_workers import (
     left_by_dead,
     lives,
 )
-from taskyard.records.operator_verbs import OperatorVerbs, VerbTarget
+from taskyard.records.operator_verbs import OperatorVerbs, VerbAnswer, VerbCall, VerbTarget
 from taskyard.records.records import Records
+from taskyard.records.script_calls import ReplayCall
 from taskyard.records.script_replies import (
     OWN_ID,
     Admission,
@@ -76,6 +77,7 @@ __all__ = [
     "Publication",
     "Record",
     "Records",
+    "ReplayCall",
     "Replayed",
     "ReplyTo",
     "Requeue",
@@ -88,7 +90,9 @@ __all__ = [
     "Switched",
     "UnadmittedJob",
     "UnknownHistory",
+    "VerbAnswer",
     "VerbApplied",
+    "VerbCall",
     "VerbRefused",
     "VerbTarget",
     "WithoutRun",

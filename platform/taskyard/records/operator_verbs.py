@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from taskyard.jobs.states import State
+from redis.exceptions import RedisError
+
+from taskyard.jobs.states import Event, State
+from taskyard.records.script_calls import ScriptCall, ScriptCalls
 from taskyard.records.script_replies import (
     CancelRequested,
     EndedAttempt,
@@ -16,7 +18,9 @@ from taskyard.records.script_replies import (
 )
 from taskyard.store import Argument
 
-__all__ = ["OperatorVerbs", "VerbTarget", "parse_verb", "verb_arguments"]
+__all__ = ["OperatorVerbs", "VerbAnswer", "VerbCall", "VerbTarget", "parse_verb", "verb_arguments"]
+
+VerbAnswer = VerbApplied | CancelRequested | VerbRefused
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,51 +38,78 @@ class VerbTarget:
     queue: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class VerbCall:
+    """One call of a verb; `own` is its own argument: a result in bytes, or the new queue."""
+
+    event: Event
+    target: VerbTarget
+    request_id: str
+    operator: str
+    own: bytes | str | None = None
+
+
 class OperatorVerbs:
     """The verbs on live jobs, each with the request that asks for it and the operator's name.
 
     A repeated request gets its first answer. A job without a record gets one, so that its message
-    meets the verb. `call` runs a script of the records; `kept_result` names the key of the record's
-    copy of a result.
+    meets the verb. `kept_result` names the key of the record's copy of a result.
     """
 
-    def __init__(
-        self,
-        call: Callable[[str, str, Sequence[Argument]], Any],
-        kept_result: Callable[[str], str],
-    ) -> None:
-        self._call, self._kept_result = call, kept_result
+    def __init__(self, calls: ScriptCalls, kept_result: Callable[[str], str]) -> None:
+        self._calls, self._kept_result = calls, kept_result
+
+    def many(self, calls: Sequence[VerbCall]) -> list[VerbAnswer | RedisError]:
+        """Call verbs on many jobs in one round trip; return the answers in the calls' order.
+
+        An error stands for each call that failed. Raises redis-py's error if the server is lost.
+        """
+        answers = self._calls.each([self._script_call(one) for one in calls])
+        return [each if isinstance(each, RedisError) else parse_verb(each) for each in answers]
 
     def cancel(
         self, target: VerbTarget, request_id: str, operator: str
     ) -> VerbApplied | CancelRequested | VerbRefused:
         """Cancel a job now, or ask its running attempt to stop."""
-        return parse_verb(self._run("cancel", target, request_id, operator))
+        return self._run(Event.CANCEL, target, request_id, operator)
 
     def abort(
         self, target: VerbTarget, request_id: str, operator: str
     ) -> VerbApplied | VerbRefused:
         """Abort a job now; the outcome of a running attempt will be dropped."""
-        return _applied(self._run("abort", target, request_id, operator))
+        return _applied(self._run(Event.ABORT, target, request_id, operator))
 
     def force_complete(
         self, target: VerbTarget, request_id: str, operator: str, result: bytes
     ) -> VerbApplied | VerbRefused:
         """Complete a job now with `result`, Celery's encoded result."""
-        kept = self._kept_result(target.job_id)
-        return _applied(self._run("force_complete", target, request_id, operator, result, kept))
+        return _applied(self._run(Event.FORCE_COMPLETE, target, request_id, operator, result))
 
     def reroute(
         self, target: VerbTarget, request_id: str, operator: str, to_queue: str
     ) -> VerbApplied | VerbRefused:
         """Move a job to another queue; its message follows when a worker takes it."""
-        return _applied(self._run("reroute", target, request_id, operator, to_queue))
+        return _applied(self._run(Event.REROUTE, target, request_id, operator, to_queue))
 
     def _run(
-        self, name: str, target: VerbTarget, request_id: str, operator: str, *own: Argument
-    ) -> Any:
-        arguments = verb_arguments(target, request_id, operator)
-        return self._call(name, target.job_id, [*arguments, *own])
+        self,
+        event: Event,
+        target: VerbTarget,
+        request_id: str,
+        operator: str,
+        own: bytes | str | None = None,
+    ) -> VerbAnswer:
+        call = VerbCall(event, target, request_id, operator, own)
+        return parse_verb(self._calls.one(self._script_call(call)))
+
+    def _script_call(self, call: VerbCall) -> ScriptCall:
+        target = call.target
+        arguments = verb_arguments(target, call.request_id, call.operator)
+        if call.own is not None:
+            arguments.append(call.own)
+        if call.event is Event.FORCE_COMPLETE:
+            arguments.append(self._kept_result(target.job_id))
+        return ScriptCall(call.event.value, target.job_id, arguments)
 
 
 def verb_arguments(target: VerbTarget, request_id: str, operator: str) -> list[Argument]:
@@ -88,14 +119,13 @@ def verb_arguments(target: VerbTarget, request_id: str, operator: str) -> list[A
     return [*arguments, request_id, operator, target.job_type, target.queue]
 
 
-def _applied(raw: Sequence[bytes]) -> VerbApplied | VerbRefused:
-    answer = parse_verb(raw)
+def _applied(answer: VerbAnswer) -> VerbApplied | VerbRefused:
     if isinstance(answer, CancelRequested):
         raise TypeError(f"expected that the verb was applied or refused, got {answer!r}")
     return answer
 
 
-def parse_verb(raw: Sequence[bytes]) -> VerbApplied | CancelRequested | VerbRefused:
+def parse_verb(raw: Sequence[bytes]) -> VerbAnswer:
     """Return a verb's answer from its script's reply."""
     kind = raw[0]
     if kind == b"refused":

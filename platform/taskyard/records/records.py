@@ -21,6 +21,7 @@ from taskyard.records.job_keys import Keys
 from taskyard.records.job_record import Record
 from taskyard.records.operator_verbs import OperatorVerbs
 from taskyard.records.parse_replies import parse_begin, parse_decided, parse_forward
+from taskyard.records.script_calls import ReplayCall, ScriptCall, ScriptCalls
 from taskyard.records.script_replies import (
     Admission,
     Admitted,
@@ -72,7 +73,8 @@ class Records:
         self._window_us = us_of(settings.dedupe_window_s)
         self._scripts = {name: Script(self._source(name)) for name in _NAMES}
         self._domain_of = domain_of
-        self.verbs = OperatorVerbs(self._call, self.keys.kept_result)
+        self._calls = ScriptCalls(client, self.keys, self._scripts)
+        self.verbs = OperatorVerbs(self._calls, self.keys.kept_result)
         self.stops = AttemptStops(client, settings.namespace)
         self._admissions = Admissions(
             client, settings, self.keys, self._scripts["admit"], domain_of
@@ -357,18 +359,22 @@ class Records:
         priority: int | None,
     ) -> Replayed:
         """Open the generation after `generation`; raises `Refused` with the cause."""
-        arguments: list[Argument] = [
-            epoch,
-            generation,
-            request_id,
-            job_type,
-            queue,
-            "" if priority is None else priority,
+        call = ReplayCall(job_id, epoch, generation, request_id, job_type, queue, priority)
+        answer = call.parse(self._calls.one(call.script()))
+        if isinstance(answer, Refused):
+            raise answer
+        return answer
+
+    def replay_many(self, calls: Sequence[ReplayCall]) -> list[Replayed | Refused | RedisError]:
+        """Open the next generations of many jobs in one round trip; return the calls' answers.
+
+        An error stands for each call that failed. Raises redis-py's error if the server is lost.
+        """
+        answers = self._calls.each([call.script() for call in calls])
+        return [
+            answer if isinstance(answer, RedisError) else call.parse(answer)
+            for call, answer in zip(calls, answers, strict=True)
         ]
-        raw = self._call("replay", job_id, arguments)
-        if raw[0] == b"refused":
-            raise Refused(f"job {job_id} was not replayed: {raw[1].decode()}")
-        return Replayed(int(raw[1]), 0, raw[2] == b"1", int(raw[3]))
 
     def result(self, job_id: str) -> bytes | None:
         """Return the stored Celery result; None if no result is stored (any more)."""
@@ -426,16 +432,8 @@ class Records:
         arguments: Sequence[Argument],
         keys: Sequence[str] | None = None,
     ) -> Any:
-        if keys is None:
-            keys = self.keys.script_keys(job_id)
-        try:
-            return self._scripts[name](self.client, keys, [job_id, *arguments])
-        except ResponseError as error:
-            raise named(self.client, error, dict(zip(keys, _TYPES, strict=False))) from None
+        return self._calls.one(ScriptCall(name, job_id, arguments, keys))
 
-
-# KEYS of every script, in their order; only `begin` has the fifth.
-_TYPES = ("hash", "stream", "hash", "string", "hash")
 
 _NAMES = (
     "admit",

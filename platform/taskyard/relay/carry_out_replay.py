@@ -1,106 +1,213 @@
-"""Carry out a replay: check it, change the record in one step (compare-and-set), and publish."""
+"""Carry out replays: check each, change all records in one round trip, publish together.
+
+Each step may be repeated after a crash: a record that a request has changed answers the same, and
+of two equal messages only one can begin.
+"""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, select
+from redis.exceptions import RedisError
+from sqlalchemy import Connection
 
-from taskyard.control.letter_status import reopen
-from taskyard.control.letters_of_ended_jobs import close_letters_of
+from taskyard import errors
+from taskyard.broker import Outgoing
 from taskyard.control.replayed_message import Edit, captured, edited, for_job
-from taskyard.database.tables import LETTERS
-from taskyard.errors import Refused
+from taskyard.errors import PublishFailed, TaskyardError, TransitionRefused, UnknownQueue
 from taskyard.outbox import Intent
 from taskyard.queues import fitting_priority
-from taskyard.relay.ports import Opened, PublisherPort, RecordsPort
+from taskyard.records import ReplayCall
+from taskyard.relay.ports import Opened, Ports
+from taskyard.relay.read_letters import read_letters
+from taskyard.relay.results import Applied, Failed, Postponed, Refused, Result
 from taskyard.settings import Settings
 from taskyard.wire import RawMessage, Stamp, unpack
 
-__all__ = ["Replay", "open_generation", "prepare", "publish", "reopen_letter"]
+__all__ = ["REFUSALS", "carry_out_replays", "unreached"]
 
+REFUSALS: Final = (errors.Refused, TransitionRefused, UnknownQueue)
 # A replay was requested now: the sender's old deadlines no longer apply.
 _STRIPPED: Final = ("expires", "eta")
 
 
 @dataclass(frozen=True, slots=True)
-class Replay:
+class _Replay:
     """Everything that a replay needs, from its intent and its dead letter."""
 
-    request_id: uuid.UUID
-    job_id: str
-    epoch: int
-    generation: int
-    job_type: str
-    queue: str
-    priority: int | None
+    call: ReplayCall
     message: RawMessage
 
+    def outgoing(self, opened: Opened) -> Outgoing:
+        """Return the message of the generation that was opened."""
+        call = self.call
+        stamp = Stamp(
+            epoch=call.epoch,
+            generation=opened.generation,
+            seq=opened.seq,
+            sent_us=opened.now_us,
+            policy=_policy(self.message),
+        )
+        message = self.message
+        return Outgoing(message, call.queue, call.priority, call.job_id, stamp, strip=_STRIPPED)
 
-def prepare(connection: Connection, intent: Intent, settings: Settings) -> Replay:
-    """Read the dead letter, and check everything that could stop the publication later.
 
-    Raises `Refused`, `UnknownQueue`.
+def unreached(error: Exception) -> Postponed:
+    """Return the result of an intent whose record could not be read or changed."""
+    return Postponed(f"the record could not be reached: {error}")
+
+
+def carry_out_replays(
+    connection: Connection, ports: Ports, intents: Sequence[Intent]
+) -> dict[uuid.UUID, Result]:
+    """Carry out replays; an intent without a result is left to the next batch."""
+    results: dict[uuid.UUID, Result] = {}
+    ready: dict[uuid.UUID, _Replay] = {}
+    checks = _QueueChecks(ports)
+    for intent, letter in _with_letters(connection, intents, results):
+        prepared = _prepared(intent, letter, ports.settings, checks)
+        if isinstance(prepared, _Replay):
+            ready[intent.id] = prepared
+        else:
+            results[intent.id] = prepared
+    opened = _open(ports, ready, results)
+    _publish(ports, ready, opened, results)
+    return results
+
+
+def _with_letters(
+    connection: Connection, intents: Sequence[Intent], results: dict[uuid.UUID, Result]
+) -> list[tuple[Intent, Mapping[str, Any] | None]]:
+    """Return the intents whose letters fit into one batch, each with its letter, if there is one.
+
+    An intent that names no letter gets its result.
     """
-    row = _letter(connection, intent)
-    message = for_job(captured(row), intent.job_id)
+    named: dict[uuid.UUID, uuid.UUID] = {}
+    for intent in intents:
+        try:
+            named[intent.id] = uuid.UUID(intent.payload["letter_id"])
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            results[intent.id] = Failed(error)
+    letters = read_letters(connection, list(named.values()))
+    wanted = [(intent, named[intent.id]) for intent in intents if intent.id in named]
+    return [(intent, letters[letter]) for intent, letter in wanted if letter in letters]
+
+
+def _prepared(
+    intent: Intent, letter: Mapping[str, Any] | None, settings: Settings, checks: _QueueChecks
+) -> _Replay | Result:
+    """Check everything that could stop the publication after the record was changed."""
+    try:
+        replay = _replay(intent, letter, settings)
+        checks.check(replay.call.queue)
+    except REFUSALS as error:
+        return Refused(error)
+    except PublishFailed as error:
+        return Postponed(str(error))
+    except RedisError as error:
+        return unreached(error)
+    except Exception as error:  # noqa: BLE001 - a defect that shows in this intent alone
+        return Failed(error)
+    return replay
+
+
+def _replay(intent: Intent, letter: Mapping[str, Any] | None, settings: Settings) -> _Replay:
+    if letter is None:
+        raise errors.Refused(f"dead letter {intent.payload['letter_id']} is past its retention")
+    message = for_job(captured(letter), intent.job_id)
     edit = intent.payload["edit"]
-    queue = intent.payload["queue"] or row["queue"]
+    queue = intent.payload["queue"] or letter["queue"]
     _check_packed(message)
-    return Replay(
-        request_id=intent.id,
+    call = ReplayCall(
         job_id=intent.job_id,
         epoch=intent.epoch,
-        generation=row["generation"],
-        job_type=row["job_type"],
+        generation=letter["generation"],
+        request_id=str(intent.id),
+        job_type=letter["job_type"],
         queue=queue,
-        priority=_priority(settings, queue, row),
-        message=_edited(message, edit, settings),
+        priority=_priority(settings, queue, letter),
     )
+    return _Replay(call, _edited(message, edit, settings))
 
 
-def open_generation(records: RecordsPort, replay: Replay) -> Opened:
-    """Open the generation in the record in one step (compare-and-set); raises `Refused`."""
-    return records.replay(
-        job_id=replay.job_id,
-        epoch=replay.epoch,
-        generation=replay.generation,
-        request_id=str(replay.request_id),
-        job_type=replay.job_type,
-        queue=replay.queue,
-        priority=replay.priority,
-    )
+class _QueueChecks:
+    """Whether workers read a queue, asked once for each queue of a batch."""
+
+    def __init__(self, ports: Ports) -> None:
+        self._queues = ports.queues
+        self._known: dict[str, Exception | None] = {}
+
+    def check(self, queue: str) -> None:
+        """Raise what `QueuesPort.check` raises."""
+        if self._queues is None:
+            return
+        if queue not in self._known:
+            self._known[queue] = self._ask(self._queues.check, queue)
+        error = self._known[queue]
+        if error is not None:
+            raise error
+
+    def _ask(self, check: Any, queue: str) -> Exception | None:
+        try:
+            check(queue)
+        except (TaskyardError, RedisError) as error:
+            return error
+        return None
 
 
-def publish(publisher: PublisherPort, replay: Replay, opened: Opened) -> None:
-    """Publish the message of the generation that was opened; raises `PublishFailed`."""
-    stamp = Stamp(
-        epoch=replay.epoch,
-        generation=opened.generation,
-        seq=opened.seq,
-        sent_us=opened.now_us,
-        policy=_policy(replay.message),
-    )
-    publisher.publish(
-        replay.message,
-        queue=replay.queue,
-        priority=replay.priority,
-        job_id=replay.job_id,
-        stamp=stamp,
-        strip=_STRIPPED,
-    )
+def _open(
+    ports: Ports, ready: Mapping[uuid.UUID, _Replay], results: dict[uuid.UUID, Result]
+) -> dict[uuid.UUID, Opened]:
+    """Open the generations in the records, each in one step (compare-and-set)."""
+    opened: dict[uuid.UUID, Opened] = {}
+    if not ready:
+        return opened
+    try:
+        answers = ports.records.replay_many([replay.call for replay in ready.values()])
+    except (RedisError, errors.ServerUnreachable, errors.ServerRefused) as error:
+        results.update(dict.fromkeys(ready, unreached(error)))
+        return opened
+    for request, answer in zip(ready, answers, strict=True):
+        if isinstance(answer, errors.Refused):
+            results[request] = Refused(answer)
+        elif isinstance(answer, RedisError):
+            results[request] = unreached(answer)
+        else:
+            opened[request] = answer
+    return opened
 
 
-def reopen_letter(connection: Connection, intent: Intent) -> None:
-    """Give a dead letter whose replay was refused its former status back.
+def _publish(
+    ports: Ports,
+    ready: Mapping[uuid.UUID, _Replay],
+    opened: Mapping[uuid.UUID, Opened],
+    results: dict[uuid.UUID, Result],
+) -> None:
+    """Publish the messages.
 
-    If an operator has ended the job meanwhile, the letter is closed.
+    The records have been changed, so from here on an intent may be postponed, never refused.
     """
-    reopen(connection, uuid.UUID(intent.payload["letter_id"]), intent.payload["status_before"])
-    close_letters_of(connection, [intent.job_id])
+    messages = [ready[request].outgoing(answer) for request, answer in opened.items()]
+    failed = _published(ports, messages)
+    for (request, answer), error in zip(opened.items(), failed, strict=True):
+        detail = {"generation": answer.generation, "queue": ready[request].call.queue}
+        results[request] = Applied(detail) if error is None else Postponed(str(error))
+
+
+def _published(ports: Ports, messages: Sequence[Outgoing]) -> Sequence[TaskyardError | None]:
+    """Publish messages together; return an error for each that the broker has not confirmed."""
+    if not messages:
+        return []
+    try:
+        return ports.publisher.publish_many(messages)
+    except TaskyardError as error:
+        if len(messages) == 1:
+            return [error]
+    # One of them cannot be published at all, and says nothing about the others.
+    return [error for one in messages for error in _published(ports, [one])]
 
 
 def _edited(message: RawMessage, edit: Any, settings: Settings) -> RawMessage:
@@ -109,24 +216,12 @@ def _edited(message: RawMessage, edit: Any, settings: Settings) -> RawMessage:
     return edited(message, Edit(**edit), settings.max_unpacked_bytes)
 
 
-def _letter(connection: Connection, intent: Intent) -> Mapping[str, Any]:
-    letter_id = uuid.UUID(intent.payload["letter_id"])
-    query = select(LETTERS).where(LETTERS.c.id == letter_id)
-    # A statement that waited while the row moved from the default partition to a new week's finds
-    # it in neither (it was planned with the partitions of before the wait): the next one does.
-    for _ in range(2):
-        row = connection.execute(query).mappings().one_or_none()
-        if row is not None:
-            return dict(row)
-    raise Refused(f"dead letter {letter_id} is past its retention")
-
-
 def _check_packed(message: RawMessage) -> None:
     """Raise `Refused` if headers or properties hold packed values that Taskyard did not write."""
     try:
         unpack([message.headers, message.properties])
     except (ValueError, TypeError, ArithmeticError, RecursionError) as error:
-        raise Refused(
+        raise errors.Refused(
             "the letter's headers or properties hold packed values that cannot be read "
             f"({type(error).__name__}: {error}); enqueue a new job"
         ) from error

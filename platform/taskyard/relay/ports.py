@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
+from redis.exceptions import RedisError
 from sqlalchemy import Connection, Engine
 
-from taskyard.records import (
-    CancelRequested,
-    Record,
-    Stop,
-    StopAnswer,
-    VerbApplied,
-    VerbRefused,
-    VerbTarget,
-)
+from taskyard.broker import Outgoing
+from taskyard.errors import PublishFailed, Refused
+from taskyard.records import Record, ReplayCall, Stop, StopAnswer, VerbAnswer, VerbCall
+from taskyard.settings import Settings
 from taskyard.wire import RawMessage, Stamp
 
 __all__ = [
     "GatePort",
     "Opened",
+    "Ports",
     "PublisherPort",
     "QueuesPort",
     "RecordsPort",
@@ -51,28 +49,8 @@ class Opened(Protocol):
 class VerbsPort(Protocol):
     """The verbs on live jobs; each gives a repeated request its first answer."""
 
-    def cancel(
-        self, target: VerbTarget, request_id: str, operator: str
-    ) -> VerbApplied | CancelRequested | VerbRefused:
-        """Cancel a job now, or ask its running attempt to stop."""
-        ...
-
-    def abort(
-        self, target: VerbTarget, request_id: str, operator: str
-    ) -> VerbApplied | VerbRefused:
-        """Abort a job now."""
-        ...
-
-    def force_complete(
-        self, target: VerbTarget, request_id: str, operator: str, result: bytes
-    ) -> VerbApplied | VerbRefused:
-        """Complete a job now with Celery's encoded result."""
-        ...
-
-    def reroute(
-        self, target: VerbTarget, request_id: str, operator: str, to_queue: str
-    ) -> VerbApplied | VerbRefused:
-        """Move a job to another queue."""
+    def many(self, calls: Sequence[VerbCall]) -> Sequence[VerbAnswer | RedisError]:
+        """Call verbs on many jobs in one round trip; an error stands for each that failed."""
         ...
 
 
@@ -113,18 +91,8 @@ class RecordsPort(Protocol):
         """Note that the message of a rerouted job is in its new queue."""
         ...
 
-    def replay(
-        self,
-        *,
-        job_id: str,
-        epoch: int,
-        generation: int,
-        request_id: str,
-        job_type: str,
-        queue: str,
-        priority: int | None,
-    ) -> Opened:
-        """Open the generation after `generation`, once for each request; raises `Refused`."""
+    def replay_many(self, calls: Sequence[ReplayCall]) -> Sequence[Opened | Refused | RedisError]:
+        """Open the next generations of many jobs, once for each request, in one round trip."""
         ...
 
 
@@ -142,6 +110,10 @@ class PublisherPort(Protocol):
         strip: Iterable[str],
     ) -> None:
         """Publish with confirmation; raises `PublishFailed`."""
+        ...
+
+    def publish_many(self, messages: Sequence[Outgoing]) -> Sequence[PublishFailed | None]:
+        """Publish all messages; return an error for each that the broker has not confirmed."""
         ...
 
     def publish_reply(self, message: RawMessage, *, queue: str, job_id: str) -> None:
@@ -190,3 +162,13 @@ class GatePort(Protocol):
     def beat(self, engine: Engine) -> None:
         """Advance the mark in both stores; raises `GateClosed`."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """What intents are carried out with; without `queues` every queue counts as reachable."""
+
+    settings: Settings
+    records: RecordsPort
+    publisher: PublisherPort
+    queues: QueuesPort | None = None

@@ -1,55 +1,78 @@
-"""The relay as a process: it carries out one intent after another, each in one transaction.
+"""The relay as a process: it carries out batches of intents, each batch in one transaction.
 
-The transaction locks the intent's row from the claim to the commit. After a crash at any point the
-next relay takes the intent, and the request's id shows that the record was changed already. Only
-the publication can happen twice: both copies have the same stamp, and only one of them can begin.
+The transaction locks the intents' rows from the claim to the commit. After a crash at any point the
+next relay takes the intents, and the requests' ids show which records were changed already. Only
+publications can happen twice: both copies have the same stamp, and only one of them can begin.
 """
 
 from __future__ import annotations
 
 import threading
-from datetime import timedelta
-from typing import Any, Final, assert_never
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final
 
 from redis.exceptions import RedisError
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
-from taskyard import audit, outbox
-from taskyard.audit import Outcome
-from taskyard.control.live_verb import KINDS
-from taskyard.control.replay import KIND
+from taskyard import outbox
+from taskyard.clock import SYSTEM_CLOCK, Clock
 from taskyard.database.outage_retry import repeat
-from taskyard.errors import (
-    GateClosed,
-    PublishFailed,
-    Refused,
-    SchemaMismatch,
-    ServerRefused,
-    ServerUnreachable,
-    TaskyardError,
-    TransitionRefused,
-    UnknownQueue,
-)
-from taskyard.jobs.states import Event
+from taskyard.errors import GateClosed, SchemaMismatch, ServerRefused, ServerUnreachable
 from taskyard.outbox import Intent
-from taskyard.relay.carry_out_replay import Replay, open_generation, prepare, publish, reopen_letter
-from taskyard.relay.carry_out_verb import Applied, Refusal, Waits, carry_out
-from taskyard.relay.new_queue import check_new_queue
-from taskyard.relay.ports import GatePort, Opened, PublisherPort, QueuesPort, RecordsPort
+from taskyard.relay.carry_out_batch import carry_out
+from taskyard.relay.ports import GatePort, Ports, PublisherPort, QueuesPort, RecordsPort
+from taskyard.relay.results import LONGEST_WAIT_S, Failed, log_results, write_results
 from taskyard.settings import Settings
 from taskyard.wire.failure_backoff import FailureBackoff
-from taskyard.wire.redacted_logs import logger
 
 __all__ = ["Relay"]
 
-log = logger(__name__)
-
 _IDLE_S: Final = 0.2  # how long an operator's verb may wait for an idle relay
-_LONGEST_WAIT_S: Final = 60
-_OUTBOX: Final = "outbox"
-_NOT_AUDITED: Final = "not_audited"
-_REFUSALS: Final = (Refused, TransitionRefused, UnknownQueue)
+_OUTAGES: Final = (ServerUnreachable, ServerRefused, SchemaMismatch, SQLAlchemyError)
+# A value of one intent that no table can store.
+_OF_ONE_INTENT: Final = (DataError, IntegrityError)
+
+
+class _Lane:
+    """One lane, and how many intents its next batch takes.
+
+    A batch of one lane is what an intent of the other lane waits for, and it holds locks. So its
+    size follows the time that the last one took.
+    """
+
+    MOST: Final = 400
+    _FIRST: Final = 50
+    _SHORT_S: Final = 0.1
+    _LONG_S: Final = 0.25
+
+    def __init__(self, *, bulk: bool) -> None:
+        self.bulk, self.size = bulk, self._FIRST
+
+    def note(self, count: int, seconds: float) -> None:
+        """Note how many intents the last batch had and how long it took."""
+        if seconds > self._LONG_S:
+            self.note_failure()
+        elif count == self.size and seconds < self._SHORT_S:
+            self.size = min(self.MOST, self.size * 2)
+
+    def note_failure(self) -> None:
+        """Take fewer intents next time: fewer are repeated if that fails too."""
+        self.size = max(1, self.size // 2)
+
+
+class _Batch:
+    """The intents that one transaction claims; they are known also if it fails."""
+
+    def __init__(self, claim: Callable[[Connection], list[Intent]]) -> None:
+        self._claim = claim
+        self.intents: list[Intent] = []
+
+    def claim(self, connection: Connection) -> list[Intent]:
+        """Lock and return the intents."""
+        self.intents = self._claim(connection)
+        return self.intents
 
 
 class Relay:
@@ -63,15 +86,17 @@ class Relay:
         publisher: PublisherPort,
         gate: GatePort,
         queues: QueuesPort | None = None,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         """Set up the relay.
 
         `queues` are checked before a record is changed; without `queues` every queue counts as
         reachable.
         """
-        self._settings, self._engine, self._queues = settings, engine, queues
-        self._records, self._publisher, self._gate = records, publisher, gate
-        self._backoff = FailureBackoff(longest_s=_LONGEST_WAIT_S)
+        self._ports = Ports(settings, records, publisher, queues)
+        self._engine, self._gate, self._clock = engine, gate, clock
+        self._backoff = FailureBackoff(longest_s=LONGEST_WAIT_S)
+        self._lanes = (_Lane(bulk=False), _Lane(bulk=True))
 
     def run(self, stop: threading.Event) -> None:
         """Carry out intents until `stop` is set.
@@ -87,181 +112,56 @@ class Relay:
         repeat("relay", step, stop, also=(GateClosed, RedisError))
 
     def run_once(self) -> bool:
-        """Carry out, refuse or postpone the oldest free intent; return False if there is none.
+        """Carry out, refuse or postpone a batch of single verbs, then a batch of bulk verbs.
 
-        Raises `GateClosed` where `run` would wait.
+        So a single verb waits for one batch of bulk verbs at most, and neither lane stops the
+        other. Return False if nothing is due. Raises `GateClosed` where `run` would wait.
         """
-        intent: Intent | None = None
+        claimed = [self._serve(lane) for lane in self._lanes]
+        return any(claimed)
+
+    def _serve(self, lane: _Lane) -> bool:
+        """Carry out the next batch of a lane; return False if nothing is due there."""
+        batch = _Batch(partial(outbox.claim, bulk=lane.bulk, most=lane.size))
+        began_s = self._clock.monotonic_s()
         try:
-            with self._engine.begin() as connection:
-                self._gate.check(connection)
-                intent = outbox.claim(connection)
-                if intent is not None:
-                    self._handle(connection, intent)
-        except (ServerUnreachable, ServerRefused, SchemaMismatch, SQLAlchemyError):
+            self._carry_out(batch)
+        except Exception:
+            lane.note_failure()
             raise
+        lane.note(len(batch.intents), self._clock.monotonic_s() - began_s)
+        return bool(batch.intents)
+
+    def _carry_out(self, batch: _Batch) -> None:
+        """Carry out a batch; an intent that makes it fail unexpectedly is set aside alone."""
+        try:
+            self._transact(batch)
         except Exception as error:
-            if intent is None:
+            whole = isinstance(error, _OUTAGES) and not isinstance(error, _OF_ONE_INTENT)
+            if whole or not batch.intents:
                 raise
-            self._set_aside(intent, error)
-        return intent is not None
+            self._apart(batch.intents, error)
+
+    def _transact(self, batch: _Batch) -> None:
+        with self._engine.begin() as connection:
+            self._gate.check(connection)
+            intents = batch.claim(connection)
+            results = carry_out(connection, self._ports, intents) if intents else {}
+        log_results(intents, results, self._backoff)
+
+    def _apart(self, intents: Sequence[Intent], error: Exception) -> None:
+        """Carry out the halves of a batch that failed, or set aside the one intent that fails."""
+        if len(intents) == 1:
+            self._set_aside(intents[0], error)
+            return
+        middle = len(intents) // 2
+        for half in (intents[:middle], intents[middle:]):
+            ids = [each.id for each in half]
+            self._carry_out(_Batch(partial(outbox.claim_again, ids=ids)))
 
     def _set_aside(self, intent: Intent, error: Exception) -> None:
         """Postpone an intent that failed unexpectedly, so that it does not stop the others."""
-        log.error(
-            "the intent %s failed with an unexpected error; the relay tries it again later",
-            intent.id,
-            exc_info=error,
-            extra={"action": "relay_failed"},
-        )
+        results = {intent.id: Failed(error)}
         with self._engine.begin() as connection:
-            self._postpone(connection, intent, f"{type(error).__name__}: {error}")
-
-    def _handle(self, connection: Connection, intent: Intent) -> None:
-        if not audit.is_requested(connection, intent.id, intent.job_id):
-            self._drop(connection, intent)
-        elif intent.kind == KIND:
-            self._replay(connection, intent)
-        elif intent.kind in KINDS:
-            self._operate(connection, intent)
-        else:
-            # A newer version wrote it, and a relay of that version will carry it out.
-            self._postpone(
-                connection, intent, f"this version does not know the intent {intent.kind!r}"
-            )
-
-    def _drop(self, connection: Connection, intent: Intent) -> None:
-        """Refuse an intent that the audit log does not know, or knows for another job.
-
-        Every verb writes both in one transaction, so somebody wrote this one into the outbox alone.
-        It is not postponed, since the later intents of its job would wait for it.
-        """
-        outbox.finish(connection, intent.id)
-        audit.count_unverified(connection, _OUTBOX, _NOT_AUDITED)
-        log.error(
-            "the request %s to %s job %s is not in the audit log, so it is not carried out. "
-            "No verb of Taskyard wrote it: find out who can write to the outbox",
-            intent.id,
-            intent.kind,
-            intent.job_id,
-            extra={"action": "relay_not_audited", "request": str(intent.id)},
-        )
-
-    # -- verbs on live jobs --------------------------------------------------------------------
-
-    def _operate(self, connection: Connection, intent: Intent) -> None:
-        try:
-            if self._queues is not None and intent.kind == Event.REROUTE:
-                check_new_queue(self._settings, self._records, self._queues, intent)
-            answer = carry_out(
-                connection,
-                self._settings,
-                self._records,
-                self._publisher,
-                intent,
-                self._queues,
-            )
-        except _REFUSALS as error:
-            self._answer(connection, intent, audit.refused(error), {})
-            return
-        except PublishFailed as error:
-            self._postpone(connection, intent, str(error))
-            return
-        except (RedisError, ServerUnreachable, ServerRefused) as error:
-            self._postpone(connection, intent, f"the record could not be reached: {error}")
-            return
-        match answer:
-            case Applied(detail):
-                self._answer(connection, intent, Outcome.APPLIED, detail)
-            case Refusal(why):
-                self._answer(connection, intent, audit.refused(why), {})
-            case Waits(why, attempt=True, first_s=first_s, longest_s=longest_s, known=known):
-                wait_s = min(first_s * 2 ** min(intent.attempts, 10), longest_s)
-                outbox.await_attempt(connection, intent, timedelta(seconds=wait_s), why, known)
-            case Waits(why, known=known):
-                outbox.add_facts(connection, intent, known)
-                self._postpone(connection, intent, why)
-            case _:
-                assert_never(answer)
-
-    def _answer(
-        self, connection: Connection, intent: Intent, outcome: str, detail: dict[str, Any]
-    ) -> None:
-        outbox.finish(connection, intent.id)
-        self._backoff.succeeded(_postponed(intent), str(intent.id))
-        audit.answer(connection, intent.id, outcome, detail)
-        log.info(
-            "the request to %s job %s is %s",
-            intent.kind,
-            intent.job_id,
-            outcome,
-            extra={"action": "relay_answered", "job_id": intent.job_id, "request": str(intent.id)},
-        )
-
-    # -- replays -------------------------------------------------------------------------------
-
-    def _replay(self, connection: Connection, intent: Intent) -> None:
-        try:
-            replay = prepare(connection, intent, self._settings)
-        except _REFUSALS as error:
-            self._refuse(connection, intent, error)
-            return
-        try:
-            if self._queues is not None:
-                self._queues.check(replay.queue)
-            opened = open_generation(self._records, replay)
-        except _REFUSALS as error:
-            self._refuse(connection, intent, error)
-        except (RedisError, ServerUnreachable, ServerRefused) as error:
-            self._postpone(connection, intent, f"the record could not be reached: {error}")
-        except PublishFailed as error:
-            self._postpone(connection, intent, str(error))
-        else:
-            self._publish(connection, intent, replay, opened)
-
-    def _publish(
-        self, connection: Connection, intent: Intent, replay: Replay, opened: Opened
-    ) -> None:
-        """Publish the message.
-
-        The record has been changed, so from here on an intent may be postponed, never refused.
-        """
-        try:
-            publish(self._publisher, replay, opened)
-        except TaskyardError as error:
-            self._postpone(connection, intent, str(error))
-            return
-        outbox.finish(connection, intent.id)
-        self._backoff.succeeded(_postponed(intent), str(intent.id))
-        detail = {"generation": opened.generation, "queue": replay.queue}
-        audit.answer(connection, intent.id, Outcome.APPLIED, detail)
-        log.info(
-            "job %s is replayed as generation %d",
-            intent.job_id,
-            opened.generation,
-            extra={"action": "relay_applied", "job_id": intent.job_id, "request": str(intent.id)},
-        )
-
-    def _refuse(self, connection: Connection, intent: Intent, error: Exception) -> None:
-        reopen_letter(connection, intent)
-        outbox.finish(connection, intent.id)
-        audit.answer(connection, intent.id, audit.refused(error), {})
-        log.warning(
-            "the replay of job %s is refused: %s",
-            intent.job_id,
-            error,
-            extra={"action": "relay_refused", "job_id": intent.job_id, "request": str(intent.id)},
-        )
-
-    def _postpone(self, connection: Connection, intent: Intent, why: str) -> None:
-        wait = timedelta(seconds=min(2 ** min(intent.attempts, 10), _LONGEST_WAIT_S))
-        outbox.postpone(connection, intent.id, wait, why)
-        # The waits of this intent are in Postgres, so that they survive this relay.
-        facts = {"job_id": intent.job_id, "request": str(intent.id)}
-        self._backoff.failed(
-            _postponed(intent), why, action="relay_postponed", item=str(intent.id), facts=facts
-        )
-
-
-def _postponed(intent: Intent) -> str:
-    return f"the {intent.kind} of a job is postponed"
+            write_results(connection, [intent], results)
+        log_results([intent], results, self._backoff)

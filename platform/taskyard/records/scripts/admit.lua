@@ -102,7 +102,7 @@ local function admit(at, now, reply, refusals)
   -- A second life of the same id must sort after the first, also when the clock stepped back.
   local epoch = int(math.max(now, num(record.epoch) + 1))
   local token = record.token
-  record = new_record(epoch, '0', '0', job_type, queue, priority, now)
+  record = birth(epoch, '0', '0', job_type, queue, priority, now)
   record.token = token
   record.unique_until = int(now + unique_us)
   record.published = list ~= '' and '1' or '0'

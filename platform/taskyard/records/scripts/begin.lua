@@ -17,7 +17,7 @@ if not record.state and sent_us > 0 and now - sent_us > window_us then return {'
 
 -- An attempt that is only observed runs all the same.
 local switched = process ~= '' and held_by_switch(record, message, sent_us, now)
-local found, answer = resolve_position(job_id, record, message, now, switched)
+local found, answer = place(job_id, record, message, now, switched)
 if answer then
   if answer == switched then forget_deliveries(record) end
   return answer

@@ -7,7 +7,7 @@ local record = read(KEY_RECORD)
 local now = now_us()
 
 local answer
-record, answer = resolve_position(job_id, record, message, now)
+record, answer = place(job_id, record, message, now)
 if answer then return answer end
 
 local decided = {'decided', 'dead_lettered', record.seq, '0', record.epoch, record.generation}

@@ -18,7 +18,7 @@ local record = read(KEY_RECORD)
 local now = now_us()
 if not record.state then
   -- The record was lost while the attempt ran (a flush or a failover): its decision is accepted.
-  record = rebuild_record({epoch = epoch, generation = generation, seq = seq}, now)
+  record = reborn({epoch = epoch, generation = generation, seq = seq}, now)
   record.token, record.holder, record.deaths = token ~= '' and token or nil, holder, '1'
   record.begins = int(num(seq) + 1)
   move(job_id, record, 'begin', now, {'attempt', record.begins, 'token', token})

@@ -92,8 +92,8 @@ local function write(key, record, names)
   if #flat > 0 then redis.call('HSET', key, unpack(flat)) end
 end
 
--- Return the fields of a new record, as admission makes it.
-local function new_record(epoch, generation, seq, job_type, queue, priority, now)
+-- Make a record that did not exist, as admission would have made it.
+local function birth(epoch, generation, seq, job_type, queue, priority, now)
   return {epoch = epoch, generation = generation, seq = seq, version = '0', type = job_type,
           queue = queue, priority = priority, admitted = int(now)}
 end
@@ -104,12 +104,12 @@ local function skip_versions(record, now)
   record.version = int(math.max(num(record.version), now - num(record.epoch)))
 end
 
--- Make a record from a message. If the message has a stamp, its job had a record that is lost. Each retry
--- so far was an attempt with an outcome, so it counts against the retry policy's limit as before.
-local function rebuild_record(message, now)
+-- A record made from a message. A stamped one had a record that is lost: each retry it has behind
+-- it was an attempt and an outcome, so the policy's bound holds across the loss.
+local function reborn(message, now)
   local stamped = message.epoch ~= ''
-  local record = new_record(stamped and message.epoch or int(now), message.generation, message.seq,
-                            message.type, message.queue, message.priority, now)
+  local record = birth(stamped and message.epoch or int(now), message.generation, message.seq,
+                       message.type, message.queue, message.priority, now)
   record.attempts, record.begins = message.seq, message.seq
   if stamped then skip_versions(record, now) end
   redis.call('DEL', KEY_RECORD .. ':deliveries')
@@ -144,8 +144,7 @@ local LEASE = {'holder', 'process', 'lease_until'}
 local CANCEL = {'cancel', 'cancel_at'}
 -- The first position from which an operator has moved the job, and the attempt that ran it there.
 local MOVED = {'moved_from', 'moved_holder', 'ended_attempt'}
--- How often another task has replaced the job's task, and the position of the first message of the
--- last such task.
+-- How often the job has put another task in its place, and where the first message of that stood.
 local NESTING = {'nesting', 'nested_generation', 'nested_seq'}
 
 -- Counters, causes and requests belong to one generation.
@@ -178,9 +177,9 @@ local function requeue(job_id, record, now)
   drop(record, MOVED)
 end
 
--- Return the answer to a message that is older than the record. If this message's attempt decided to
--- retry, the retry's message may never have been published.
-local function on_stale(record, epoch, generation, seq)
+-- The message is older than the record. If its own decision was a retry, the retry's message may
+-- never have been published.
+local function behind(record, epoch, generation, seq)
   if record.state == 'rerouted' and is_left(record, epoch, generation, seq) then
     return forward(record)
   end
@@ -200,13 +199,13 @@ local function moves_on(record, message)
   return not (TERMINAL[record.state] or (record.state == 'dead_lettered' and not later))
 end
 
--- Return the record for a message that is newer than the record: a failover lost the record's last
--- writes, and the message proves the later position.
-local function on_newer(job_id, record, message, now)
+-- The message is newer than the record: a failover lost the record's last writes, and the message
+-- proves the later position.
+local function ahead(job_id, record, message, now)
   if num(message.epoch) > num(record.epoch) then
     local token = record.token
     remove(KEY_RECORD, KEY_RESULT)
-    record = rebuild_record(message, now)
+    record = reborn(message, now)
     record.token = token
     return record
   end
@@ -388,11 +387,11 @@ end
 
 -- Return the record that a message finds or creates; or nil and the final answer to the message.
 -- `switched` is that answer if the job must not run now: no record is made or changed then.
-local function resolve_position(job_id, record, message, now, switched)
+local function place(job_id, record, message, now, switched)
   if not record.state then
     if switched then return nil, switched end
     local seq = message.seq
-    record = rebuild_record(message, now)
+    record = reborn(message, now)
     note_nesting(record, message, seq)
     return record
   end
@@ -417,12 +416,12 @@ local function resolve_position(job_id, record, message, now, switched)
   if order < 0 then
     -- The end of a rerouted job may find its message where it was.
     local ended = TERMINAL[record.state] and is_left(record, epoch, message.generation, message.seq)
-    if not ended then return nil, on_stale(record, epoch, message.generation, message.seq) end
+    if not ended then return nil, behind(record, epoch, message.generation, message.seq) end
   end
   if held > 0 then return nil, {'held', int(held)} end
   if order > 0 then
     if switched and moves_on(record, message) then return nil, switched end
-    record = on_newer(job_id, record, message, now)
+    record = ahead(job_id, record, message, now)
   elseif record.state == 'rerouted' then
     if switched then return nil, switched end
     -- It came from the new queue before its publication was confirmed.

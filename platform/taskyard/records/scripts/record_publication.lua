@@ -14,7 +14,7 @@ if record.state then
 end
 
 local now = now_us()
-record = new_record(int(now), '0', '0', job_type, queue ~= '' and queue or nil, nil, now)
+record = birth(int(now), '0', '0', job_type, queue ~= '' and queue or nil, nil, now)
 record.published = published
 move(job_id, record, 'admit', now, {'type', job_type, 'queue', queue})
 write(KEY_RECORD, record, {'state', 'epoch', 'generation', 'seq', 'version', 'type', 'queue',

@@ -13,8 +13,8 @@ if record.request == request then return {'ok', record.generation, '1', int(now)
 if not record.state or (num(record.epoch) < num(epoch) and TERMINAL[record.state]) then
   local token = record.token
   remove(KEY_RECORD, KEY_RESULT)
-  record = rebuild_record({epoch = epoch, generation = generation, seq = '0', type = job_type, queue = queue,
-                           priority = priority}, now)
+  record = reborn({epoch = epoch, generation = generation, seq = '0', type = job_type, queue = queue,
+                   priority = priority}, now)
   record.token = token
 end
 if num(record.epoch) ~= num(epoch) then

@@ -33,8 +33,8 @@ local function open_verb(record, now)
     local token = record.token
     if earlier then remove(KEY_RECORD, KEY_RESULT) end
     local generation = wanted.generation ~= '' and wanted.generation or '0'
-    record = rebuild_record({epoch = wanted.epoch, generation = generation, seq = '0', type = job_type,
-                             queue = queue}, now)
+    record = reborn({epoch = wanted.epoch, generation = generation, seq = '0', type = job_type,
+                     queue = queue}, now)
     record.token = token
     return record
   end

@@ -6,7 +6,8 @@ Permitted, reasoned and audited.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from typing import Annotated, Final
 
@@ -25,7 +26,10 @@ from taskyard.ops.cli.options import Json
 from taskyard.ops.cli.payload import read_edit
 from taskyard.ops.cli.target_servers import find_target
 from taskyard.ops.cli.visible_text import one_line
+from taskyard.outbox import is_bulk
+from taskyard.records import Records
 from taskyard.settings import Settings
+from taskyard.store import connect
 
 __all__ = ["LIMIT", "command"]
 
@@ -75,7 +79,11 @@ def command(
         settings.queue(queue)
     edit = read_edit(payload, args, kwargs)
     known = None if edit is None else known_types(settings)
-    with database.opened(settings.need_database_url(), application_name="taskyard dlq") as engine:
+    url = settings.need_database_url()
+    with (
+        database.opened(url, application_name="taskyard dlq") as engine,
+        _records(settings) as records,
+    ):
         request = ReplayRequest(
             identify(engine, settings),
             reason,
@@ -84,6 +92,8 @@ def command(
             force=force,
             known=known,
             max_unpacked_bytes=settings.max_unpacked_bytes,
+            records=records,
+            bulk=is_bulk(len(names)),
         )
         done = _replay_all(engine, names, request, quiet=json)
     counts = Counter(replay.verdict for replay in done)
@@ -95,6 +105,16 @@ def command(
     failed = [replay.exit_code for replay in done if replay.exit_code]
     if failed:
         raise typer.Exit(failed[0])
+
+
+@contextmanager
+def _records(settings: Settings) -> Iterator[Records | None]:
+    """Yield the records; None where no setting says where they are. They are not needed."""
+    if settings.redis_url is None:
+        yield None
+        return
+    with closing(connect(settings.redis_url)) as client:
+        yield Records(client, settings)
 
 
 def _replay_all(

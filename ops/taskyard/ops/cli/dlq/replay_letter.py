@@ -12,6 +12,7 @@ from taskyard.access import Identity
 from taskyard.control import Edit, KnownTypes, ReplayRequested, replay, wait_outcome
 from taskyard.errors import InvalidPayload, NotFound, NotPermitted, Refused
 from taskyard.ops.cli.dlq.describe_replays import waiting
+from taskyard.records import Records
 from taskyard.wire.decompression import UNPACKED_LIMIT
 
 __all__ = ["Replay", "ReplayRequest", "ReplayStatus", "replay_one"]
@@ -32,6 +33,8 @@ class ReplayRequest:
     """The request of an operator, for every dead letter that was named.
 
     `known` checks an `edit`; a compressed body that the edit changes may have `max_unpacked_bytes`.
+    `records` show whether an older request for a job has changed it already. `bulk` is the relay's
+    lane.
     """
 
     identity: Identity
@@ -41,6 +44,8 @@ class ReplayRequest:
     force: bool = False
     known: KnownTypes | None = None
     max_unpacked_bytes: int = UNPACKED_LIMIT
+    records: Records | None = None
+    bulk: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +81,8 @@ def replay_one(engine: Engine, name: str, request: ReplayRequest, *, alone: bool
             require_reason="strict",  # TASKYARD_REQUIRE_REASON is for programs that cannot give one
             known=request.known,
             max_unpacked_bytes=request.max_unpacked_bytes,
+            records=request.records,
+            bulk=request.bulk,
         )
     except (Refused, NotFound, InvalidPayload, NotPermitted) as error:
         if alone:

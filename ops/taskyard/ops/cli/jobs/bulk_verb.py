@@ -23,6 +23,7 @@ from taskyard.ops.cli.console import print_json, print_sentence, say
 from taskyard.ops.cli.jobs.chosen_jobs import Choice, choose, confirm, show_preview
 from taskyard.ops.cli.target_servers import find_target
 from taskyard.ops.cli.visible_text import one_line
+from taskyard.outbox import is_bulk
 from taskyard.records import Records
 from taskyard.store import connect
 
@@ -98,9 +99,10 @@ def _act(
     A missing right ends the command only while nothing was requested: later it is one job's
     outcome, so that the operator reads what became of the others.
     """
-    alone, requested, refused = len(jobs) == 1, [], []  # type: bool, list[VerbRequested], list[_Line]
+    alone, many = len(jobs) == 1, is_bulk(len(jobs))
+    requested, refused = [], []  # type: list[VerbRequested], list[_Line]
     for job in jobs:
-        request = _request(engine, records, identity, str(job["job_id"]), bulk)
+        request = _request(engine, records, identity, str(job["job_id"]), bulk, many=many)
         if isinstance(request, VerbRequested):
             requested.append(request)
         elif alone or (isinstance(request, NotPermitted) and not requested):
@@ -112,7 +114,13 @@ def _act(
 
 
 def _request(
-    engine: Engine, records: Records, identity: Identity, job_id: str, bulk: BulkRequest
+    engine: Engine,
+    records: Records,
+    identity: Identity,
+    job_id: str,
+    bulk: BulkRequest,
+    *,
+    many: bool,
 ) -> VerbRequested | Refused | InvalidPayload | NotPermitted:
     most = records.settings.max_result_bytes
     try:
@@ -124,6 +132,7 @@ def _request(
             identity=identity,
             reason=bulk.reason,
             own=None if bulk.own is None else partial(bulk.own, job_id, most),
+            bulk=many,
         )
     except (Refused, InvalidPayload, NotPermitted) as error:
         return error
