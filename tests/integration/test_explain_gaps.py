@@ -204,9 +204,9 @@ def test_an_open_request_names_its_operator_and_the_relay_carries_it_out(
 
 
 def test_a_closed_gate_is_named_for_what_waits_for_the_relay_and_is_opened(
-    harness: ServerHarness, asker: Asker, database: Engine
+    harness: ServerHarness, asker: Asker, empty_database: Engine
 ) -> None:
-    job = harness.act()
+    job, database = harness.act(), empty_database
     gate = Gate(harness.settings.namespace, harness.redis)
     gate.beat(database)
     harness.redis.delete(f"{harness.settings.namespace}:gate")
@@ -261,6 +261,18 @@ def test_what_a_dead_worker_had_not_begun_is_with_it(shell: Shell, shop: HeldSho
         "held by process host.1, which is dead; no running worker would give it back"
         in (first["text"])
     )
+
+
+def test_what_a_living_worker_has_taken_and_not_begun_needs_no_command(
+    shell: Shell, shop: HeldShop
+) -> None:
+    job = shop.admit()
+    shop.hold(job)
+    shop.owner(silent_s=-600)
+    first = first_of(shell, job)
+    assert first["kind"] == K.PREFETCHED
+    assert first["text"].startswith("worker process host.1 has taken it from queue ")
+    assert first["commands"] == []
 
 
 def test_a_task_of_an_app_that_nobody_has_begun_is_found_in_its_queue(

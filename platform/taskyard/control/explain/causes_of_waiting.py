@@ -31,7 +31,7 @@ def causes_of_waiting(facts: Facts, said: FromRecords) -> Iterator[Cause]:
     for field, state in switches:
         yield _switch(field, state, said.now_us)
     yield from _of_record(facts, said)
-    if facts.broker is None:
+    if facts.broker is None or _is_left_at_rabbitmq(said, facts.broker):
         return
     parked = any(not _holds_queue(field, state) for field, state in switches)
     yield from _of_message(facts, said, facts.broker, parked=parked)
@@ -40,6 +40,11 @@ def causes_of_waiting(facts: Facts, said: FromRecords) -> Iterator[Cause]:
     if facts.broker.stale:
         stale = ", ".join(":".join(map(str, one)) for one in facts.broker.stale)
         yield cause_of(K.STALE_MESSAGE, {"stale": stale})
+
+
+def _is_left_at_rabbitmq(said: FromRecords, found: FromBroker) -> bool:
+    """Return whether the message is still in the old queue of a rerouted job, unseen."""
+    return said.record.state is State.REROUTED and found.where is Where.RABBITMQ
 
 
 # -- switches --------------------------------------------------------------------------------------
@@ -122,13 +127,14 @@ def _rerouted(facts: Facts, said: FromRecords) -> Cause:
 def _of_message(
     facts: Facts, said: FromRecords, found: FromBroker, *, parked: bool
 ) -> Iterator[Cause]:
+    queue = found.queue or facts.queue
     values: dict[str, object] = {
         "job": facts.job_id,
-        "queue": facts.queue,
+        "queue": queue,
         "holder": found.holder,
         "why": found.why,
         "back_s": _LOOKS_AGAIN_S,
-        "start_worker": start_worker(facts.settings, facts.queue),
+        "start_worker": start_worker(facts.settings, queue),
     }
     match found.where:
         case Where.QUEUE:
@@ -201,9 +207,10 @@ def _of_workers(facts: Facts, said: FromRecords, found: FromBroker) -> Iterator[
     # What waits for its own time, or is with a worker, needs no other worker now.
     if found.state is None or found.where in (Where.LIVE_WORKER, Where.ELSEWHERE):
         return
+    queue = found.queue or facts.queue
     values: dict[str, object] = {
-        "queue": facts.queue,
-        "start_worker": start_worker(facts.settings, facts.queue),
+        "queue": queue,
+        "start_worker": start_worker(facts.settings, queue),
     }
     match found.state:
         case QueueState(consumers=None):
@@ -227,7 +234,7 @@ def _workers(facts: Facts, said: FromRecords) -> str:
         read = [names.get(queue, queue) for queue in worker.queues]
         seen = [queue for queue in read if facts.reader is None or facts.reader.sees(queue, None)]
         if seen or facts.reader is None:
-            shown.append(f"{worker.worker} reads {', '.join(seen) or 'no queue'}")
+            shown.append(f"{worker.worker} reads {', '.join(seen) or 'no queue now'}")
     if not shown:
         return "No other worker runs" if facts.reader is None else "No worker that you may see runs"
     more = len(shown) - _MOST_WORKERS

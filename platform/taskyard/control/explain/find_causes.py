@@ -206,7 +206,12 @@ def _sentence(facts: Facts, death: MessageState | None, said: FromRecords) -> st
 def _of_requests(facts: Facts) -> Iterator[Cause]:
     if facts.postgres is None:
         return
+    # The record has these already; they wait for the attempt or the message, another cause.
+    fields = {} if facts.records is None else facts.records.record.fields
+    met = {fields.get("verb"), fields.get("cancel")}
     for request in facts.postgres.requests:
+        if str(request.request) in met:
+            continue
         who = (request.operator, request.reason) if request.operator else None
         values = {
             "verb": request.kind,

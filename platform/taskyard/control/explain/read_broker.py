@@ -67,7 +67,9 @@ def read_broker(
     client = connect(url, retries=0, variable=BROKER, timeout_s=SEARCH_S)
     with closing(client), reachable(url, variable=BROKER):
         search = _Search(settings, records, client, job_id, queue)
-        return replace(search.run(), state=counts if queue else None)
+        found = search.run()
+    other = found.queue != queue
+    return replace(found, state=_counts(settings, found.queue) if other else counts)
 
 
 def _counts(settings: Settings, queue: str) -> QueueState | None:
@@ -155,7 +157,8 @@ class _Search:
         self._found.merge(find_of_job(self._client, self._where, self._seen, self._budget))
         key = self._found.waits_at(self._seen)
         if key is not None:
-            return FromBroker(Where.QUEUE, self._queue_of(key) or self._queue)
+            self._queue = self._queue_of(key) or self._queue
+            return self._queued() or FromBroker(Where.QUEUE, self._queue)
         if self._found.holding(self._seen):
             return FromBroker(Where.LIVE_WORKER, self._queue, holder="a worker")
         if self._budget.spent:
