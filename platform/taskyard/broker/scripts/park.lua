@@ -4,7 +4,7 @@
 -- message, switch.
 -- Raises before any write where a key is of another type: a script is not undone.
 redis.call('ZCARD', KEYS[1])
-redis.call('SCARD', KEYS[3])
+redis.call('SMEMBERS', KEYS[3])
 redis.call('ZCARD', KEYS[4])
 local time = redis.call('TIME')
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[3])

@@ -106,6 +106,7 @@ def of_broker(settings: Settings) -> Iterator[Need]:
     yield from _sorted(f"{space}:delayed", f"{space}:delayed*")
     yield from _hash(f"{space}:delayed:messages", f"{space}:delayed*")
     yield Need(("hmget", f"{space}:delayed:messages", "f"), f"{space}:delayed*")
+    yield from _set(f"{space}:delayed:parked", f"{space}:delayed*")
     yield from _string(f"{space}:broker", f"{space}:broker")
     bindings = f"{prefix}_kombu.binding*"
     for kind in ("binding", "binding_permanent"):
