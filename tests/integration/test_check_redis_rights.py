@@ -95,7 +95,7 @@ def test_a_missing_command_key_and_channel_are_named_with_what_gives_them(
     keys += [f"~{space}:gate", f"~{space}:letters:*", f"~{space}:places", f"~{space}:delayed*"]
     keys += [f"~{space}:{space}.*", f"~{space}:unacked*", f"~{space}:heartbeats"]
     keys += [f"~{space}:broker", f"~{space}:*pidbox*", f"~{space}:stop*", f"~{space}:broadcast*"]
-    keys += [f"~{space}:command:*", f"~{space}:workers", f"~{space}:switches"]
+    keys += [f"~{space}:command:*", f"~{space}:workers", f"~{space}:switches*"]
     channels = ["resetchannels", f"&{space}:*"]
     allow(server, settings, "resetkeys", *keys, *channels, "-script|load", "-xautoclaim")
     found = findings(settings)[-1]

@@ -52,8 +52,8 @@ def of_records(settings: Settings) -> Iterator[Need]:
     yield Need(("setrange", f"{record}:deliveries", 0, ""), keys.record("*"))
     yield from _stream(keys.lifecycle)
     yield Need(("hincrby", keys.gaps, "f", 1), keys.gaps)
-    yield from _hash(keys.switches, keys.switches)
-    yield Need(("hmget", keys.switches, "f"), keys.switches)
+    yield from _hash(keys.switches, f"{keys.switches}*")
+    yield Need(("hmget", keys.switches, "f"), f"{keys.switches}*")
     result = f"{keys.prefix}celery-task-meta-"
     yield from _string(f"{result}{_NONE}", f"{result}*")
     yield Need(("publish", f"{result}{_NONE}", ""), f"{result}*")
@@ -81,7 +81,6 @@ def _operators(space: str) -> Iterator[Need]:
     yield from _hash(command, f"{space}:command:*")
     yield Need(("hexists", command, "f"), f"{space}:command:*")
     yield from _hash(f"{space}:workers", f"{space}:workers")
-    yield from _hash(f"{space}:switches", f"{space}:switches*")
     yield from _string(f"{space}:switches:form:{_NONE}", f"{space}:switches*")
 
 
