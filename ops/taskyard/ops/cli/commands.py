@@ -32,7 +32,7 @@ COMMANDS: Final[Mapping[str, Command | Noun]] = {
         f"{_CLI}.explain", "Say why a job is where it is, and the command that would move it."
     ),
     "queues": Noun(
-        "See waiting jobs and their workers; pause, resume and purge queues.",
+        "See waiting jobs and their workers; pause, resume, purge and forward queues.",
         {
             "list": Command(
                 f"{_CLI}.queues.listing",
@@ -46,6 +46,10 @@ COMMANDS: Final[Mapping[str, Command | Noun]] = {
             "purge": Command(
                 f"{_CLI}.queues.purge",
                 "Cancel each job that waits in a queue, then remove its message; each is audited.",
+            ),
+            "forward": Command(
+                f"{_CLI}.queues.forward",
+                "Forward moved jobs out of a RabbitMQ queue that no worker reads.",
             ),
         },
     ),
