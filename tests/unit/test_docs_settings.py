@@ -179,6 +179,12 @@ LIMITS = {
     ],
     "relay without work": ["relay.relay:_IDLE_S"],
     "an intent that is postponed": ["relay.results:LONGEST_WAIT_S"],
+    "a relay's batch": [
+        "relay.relay:_MOST_INTENTS",
+        "relay.relay:_LONG_S",
+        "relay.read_letters:MOST_BYTES",
+    ],
+    "the lane of bulk verbs": ["outbox:BULK_ABOVE"],
     "the audit log is sealed": ["audit.sealer:EVERY_S"],
     "denials without an identity": ["audit.unverified_denials:MOST_A_MINUTE"],
     "denied broadcasts": [

@@ -30,6 +30,11 @@ from taskyard.wire.failure_backoff import FailureBackoff
 __all__ = ["Relay"]
 
 _IDLE_S: Final = 0.2  # how long an operator's verb may wait for an idle relay
+_FIRST_INTENTS: Final = 50
+_MOST_INTENTS: Final = 400
+# A batch that took longer is followed by a smaller one, a shorter one by a larger one.
+_LONG_S: Final = 0.25
+_SHORT_S: Final = 0.1
 _OUTAGES: Final = (ServerUnreachable, ServerRefused, SchemaMismatch, SQLAlchemyError)
 # A value of one intent that no table can store.
 _OF_ONE_INTENT: Final = (DataError, IntegrityError)
@@ -42,20 +47,15 @@ class _Lane:
     size follows the time that the last one took.
     """
 
-    MOST: Final = 400
-    _FIRST: Final = 50
-    _SHORT_S: Final = 0.1
-    _LONG_S: Final = 0.25
-
     def __init__(self, *, bulk: bool) -> None:
-        self.bulk, self.size = bulk, self._FIRST
+        self.bulk, self.size = bulk, _FIRST_INTENTS
 
     def note(self, count: int, seconds: float) -> None:
         """Note how many intents the last batch had and how long it took."""
-        if seconds > self._LONG_S:
+        if seconds > _LONG_S:
             self.note_failure()
-        elif count == self.size and seconds < self._SHORT_S:
-            self.size = min(self.MOST, self.size * 2)
+        elif count == self.size and seconds < _SHORT_S:
+            self.size = min(_MOST_INTENTS, self.size * 2)
 
     def note_failure(self) -> None:
         """Take fewer intents next time: fewer are repeated if that fails too."""
