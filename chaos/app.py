@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,13 +16,15 @@ from celery import Celery
 from kombu import Queue
 from sqlalchemy.exc import OperationalError
 
-from chaos.effects import apply_once, note_effect, note_poisoning
+from chaos.effects import apply_once, note_effect, note_poisoning, work_s
 from taskyard.install import install
 from taskyard.settings import Settings
 
-__all__ = ["QUEUE", "TASK", "Configuration", "make_app"]
+__all__ = ["QUEUE", "QUEUES", "TASK", "Configuration", "make_app"]
 
 QUEUE: Final = "storm.work"
+# Only operators move jobs to the second one.
+QUEUES: Final = (QUEUE, "storm.more")
 TASK: Final = "storm.deed"
 # Short, so that a storm shows what returns and not how long one waits.
 _VISIBILITY_S: Final = 20
@@ -77,7 +80,7 @@ def make_app(configuration: Configuration, settings: Settings | None = None) -> 
     app = Celery("storm", broker=configuration.broker, backend=configuration.backend or None)
     app.conf.update(
         task_default_queue=QUEUE,
-        task_queues=[Queue(QUEUE)],
+        task_queues=[Queue(name) for name in QUEUES],
         broker_connection_retry_on_startup=True,
         # Celery gives up after 100 vain attempts by default; these servers always come back.
         broker_connection_max_retries=None,
@@ -134,6 +137,10 @@ def _add_task(app: Any) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         if kind == "flaky" and self.request.retries == 0:
             raise FlakyError("asked to fail once")
+        if kind == "slow":
+            time.sleep(work_s(number))
         apply_once(job_id)
         note_effect(job_id)
+        if kind == "early":
+            time.sleep(work_s(number))
         return number

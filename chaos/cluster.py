@@ -47,7 +47,13 @@ _READY_S: Final = 90.0
 
 
 class Fleet(Protocol):
-    """Who does the jobs: makes workers, and publishes for them."""
+    """Who does the jobs: makes workers, and publishes for them.
+
+    Jobs come to the first of `queues`; workers read all of them.
+    """
+
+    queues: tuple[str, ...]
+    job_type: str
 
     def worker(self, number: int, concurrency: int, shift_s: float) -> Supervised:
         """A worker that is not started yet; its wall clock is `shift_s` ahead."""
@@ -63,7 +69,7 @@ class Cluster:
     """Servers, mirror, relay and workers of one set-up.
 
     With `proxied` every connection of clients, workers, mirror and relay runs through a proxy.
-    With `replies` the client has a queue in which it waits for replies.
+    With `replies` a native client has a queue in which it waits for replies.
     """
 
     def __init__(
@@ -77,7 +83,7 @@ class Cluster:
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.setup, self._proxied, self._shifts = folder, setup, proxied, shifts_s
-        self.reply_to = REPLIES if replies else None
+        self.reply_to = REPLIES if replies and not setup.app else None
         self.stack = EmbeddedStack(folder / "home")
         self.redis = RedisServer(folder / "redis")
         rabbitmq = setup.broker == "rabbitmq"

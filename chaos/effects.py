@@ -23,6 +23,7 @@ __all__ = [
     "apply_once",
     "note_effect",
     "note_poisoning",
+    "work_s",
 ]
 
 WITNESS_VARIABLE: Final = "CHAOS_WITNESS_URL"
@@ -55,6 +56,11 @@ def apply_once(
     with _database(os.getpid()).begin() as connection:
         if once(connection, job_id) if first is None else first(connection):
             connection.execute(text(_INSERT), {"job": job_id, "token": token})
+
+
+def work_s(number: int) -> float:
+    """How long a job works that takes a while: 0.1 to 1.5 s."""
+    return 0.1 + 0.2 * (number % 8)
 
 
 def _note(what: str, job_id: str, token: int | None = None) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from chaos.app import QUEUE, TASK, Configuration, make_app
+from chaos.app import QUEUES, TASK, Configuration, make_app
 from chaos.setups import Setup
 from chaos.supervisor import Daemon, Supervised
 from taskyard.settings import Settings
@@ -20,6 +20,9 @@ _IDS: Final = uuid.UUID("6f1c1f0e-5d0b-4b5e-9b39-6b1d0c7e9a11")
 
 class InstalledFleet:
     """`variables` are a worker's environment; `folder` is where workers write."""
+
+    queues: tuple[str, ...] = QUEUES
+    job_type: str = TASK
 
     def __init__(
         self, setup: Setup, settings: Settings, folder: Path, variables: Mapping[str, str]
@@ -38,7 +41,16 @@ class InstalledFleet:
         """A worker that is not started yet."""
         assert not shift_s, "clocks are shifted in native workers alone"
         argv = [sys.executable, "-m", "celery", "-A", "chaos.worker_app", "worker"]
-        argv += ["-Q", QUEUE, "-c", str(concurrency), "-n", f"worker-{number}@%h", "-l", "INFO"]
+        argv += [
+            "-Q",
+            ",".join(QUEUES),
+            "-c",
+            str(concurrency),
+            "-n",
+            f"worker-{number}@%h",
+            "-l",
+            "INFO",
+        ]
         argv += ["--without-gossip", "--without-mingle"]
         environment = {**self._variables, **self._configuration.variables()}
         return Daemon(f"worker-{number}", argv, environment, self._folder)

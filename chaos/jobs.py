@@ -9,7 +9,7 @@ from typing import Final
 
 from pydantic import BaseModel
 
-from chaos.effects import apply_once, note_effect, note_poisoning
+from chaos.effects import apply_once, note_effect, note_poisoning, work_s
 from taskyard.errors import CodedError
 from taskyard.jobs import JobContext, job
 
@@ -58,8 +58,8 @@ def storm_deed(deed: Deed, context: JobContext) -> int:
 
 
 def _work(number: int, context: JobContext) -> None:
-    """Work for 0.1 to 1.5 s, or until the attempt must stop."""
-    end_s = time.monotonic() + 0.1 + 0.2 * (number % 8)
+    """Work for a while, or until the attempt must stop."""
+    end_s = time.monotonic() + work_s(number)
     while time.monotonic() < end_s:
         if context.cancelled:
             raise CodedError("stopped", "asked to stop")

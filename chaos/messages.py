@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from chaos.app import QUEUE
+from chaos.app import QUEUES
 from chaos.cluster import Cluster
 
 __all__ = ["Messages", "find_messages", "held_by", "held_messages"]
@@ -73,7 +73,7 @@ def _items(cluster: Cluster, key: bytes) -> Iterator[bytes]:
 def _queues(cluster: Cluster) -> tuple[str, ...]:
     namespace = cluster.settings.namespace
     if cluster.setup.app:
-        return (QUEUE,)
+        return QUEUES
     return tuple(f"{namespace}:{namespace}.{queue}" for queue in cluster.settings.queues)
 
 

@@ -19,6 +19,7 @@ __all__ = ["NativeFleet"]
 _QUEUE: Final = "exec"
 # Only operators move jobs there.
 _QUEUES: Final = (_QUEUE, "plan")
+_TYPE: Final = "storm_deed"
 
 
 class NativeFleet:
@@ -26,6 +27,9 @@ class NativeFleet:
 
     `reply_to` is the queue in which the client waits for replies, None for no replies.
     """
+
+    queues: tuple[str, ...] = _QUEUES
+    job_type: str = _TYPE
 
     def __init__(
         self,
@@ -36,7 +40,7 @@ class NativeFleet:
     ) -> None:
         self._settings, self._folder, self._variables = settings, folder, variables
         self._reply_to = reply_to
-        catalogue = Catalogue.load().with_type(JobType(name="storm_deed", queue=_QUEUE))
+        catalogue = Catalogue.load().with_type(JobType(name=_TYPE, queue=_QUEUE))
         self._client = Taskyard(settings, catalogue)
 
     def worker(self, number: int, concurrency: int, shift_s: float) -> Supervised:
@@ -60,7 +64,7 @@ class NativeFleet:
         """Enqueue jobs, the kind of each by its number; their ids. Sent again, they are found."""
         requests = [
             EnqueueRequest(
-                job_type="storm_deed",
+                job_type=_TYPE,
                 payload={"number": number, "kind": kind},
                 idempotency_key=str(number),
                 reply_to=self._reply_to,

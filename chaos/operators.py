@@ -35,7 +35,6 @@ _RECENT: Final = 40
 _LATE: Final = 0.2
 # Some operators act on the job that another one has just acted on.
 _SAME: Final = 0.2
-_QUEUES: Final = ("exec", "plan")
 _DOWN: Final = (ServerUnreachable, ServerRefused, SQLAlchemyError, RedisError)
 _OPEN_LETTERS: Final = """
     SELECT id FROM dead_letter_queue WHERE status = 'pending' ORDER BY decided_at DESC LIMIT 50
@@ -108,7 +107,7 @@ def _complete(operators: Operators, rng: random.Random, control: Control) -> Non
 
 
 def _reroute(operators: Operators, rng: random.Random, control: Control) -> None:
-    control.reroute(operators.job(rng), rng.choice(_QUEUES), reason=_WHY)
+    control.reroute(operators.job(rng), rng.choice(operators.cluster.fleet.queues), reason=_WHY)
 
 
 def _replay(operators: Operators, rng: random.Random, control: Control) -> None:
@@ -120,8 +119,8 @@ def _replay(operators: Operators, rng: random.Random, control: Control) -> None:
     replay(cluster.engine, rng.choice(letters), identity=_operator(0), reason=_WHY)
 
 
-def _purge(_: Operators, rng: random.Random, control: Control) -> None:
-    control.purge_queue(rng.choice(_QUEUES), reason=_WHY)
+def _purge(operators: Operators, rng: random.Random, control: Control) -> None:
+    control.purge_queue(rng.choice(operators.cluster.fleet.queues), reason=_WHY)
 
 
 _ACTS: Final[Mapping[str, Callable[[Operators, random.Random, Control], None]]] = {

@@ -173,7 +173,14 @@ STORMS: Final[Mapping[str, Storm]] = {
     "fill the disk of Postgres": Storm(fill("postgres"), (1.0, 3.0), small_disk="postgres"),
     "fill the disk of RabbitMQ": Storm(disk_alarm, (1.0, 3.0), setups=("rabbitmq",)),
     "operators and kills": Storm(
-        _any_process, (0.5, 2.0), operated=True, flips=True, kinds=_OPERATED_KINDS, rate=50.0
+        _any_process,
+        (0.5, 2.0),
+        # What kombu's pop loses has no end that an operator's request could be compared with.
+        setups=tuple(name for name in _ALL if not SETUPS[name].loses_pops),
+        operated=True,
+        flips=True,
+        kinds=_OPERATED_KINDS,
+        rate=50.0,
     ),
     "switches and flushes": Storm(
         _forget,

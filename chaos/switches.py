@@ -6,7 +6,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -87,8 +87,9 @@ class Flips:
         rng = random.Random(f"{self.seed} switches")  # noqa: S311 - repeatable
         lasting = partial(self._control.pause_queue, _LASTING)
         self._take("pause queue:locator", lasting, SwitchField.pause(_LASTING), on=True)
+        choices = _choices(self.cluster.fleet.queues, self.cluster.fleet.job_type)
         while not stop.wait(rng.uniform(*_OFF_S)):
-            drawn = [rng.choice(_CHOICES) for _ in range(1 + (rng.random() < _TWO))]
+            drawn = [rng.choice(choices) for _ in range(1 + (rng.random() < _TWO))]
             for choice in drawn:
                 self._turn_on(rng, choice)
             stop.wait(rng.uniform(*_ON_S))
@@ -185,21 +186,24 @@ class _Choice:
     hold: bool
 
 
-# While a kill switch is on nothing comes, so a pause has more to hold.
-_CHOICES: Final = (
-    *(_Choice(SwitchField.pause("exec"), hold=True),) * 4,
-    _Choice(SwitchField.pause("plan"), hold=True),
-    _Choice(SwitchField.kill("queue:exec"), hold=True),
-    _Choice(SwitchField.kill("queue:exec"), hold=False),
-    _Choice(SwitchField.kill("all"), hold=True),
-    _Choice(SwitchField.kill("all"), hold=False),
-    _Choice(SwitchField.kill("type:storm_deed"), hold=True),
-)
+def _choices(queues: Sequence[str], job_type: str) -> list[_Choice]:
+    """While a kill switch is on nothing comes, so a pause has more to hold."""
+    first, second = queues
+    kill = SwitchField.kill(f"queue:{first}")
+    return [
+        *[_Choice(SwitchField.pause(first), hold=True)] * 4,
+        _Choice(SwitchField.pause(second), hold=True),
+        _Choice(kill, hold=True),
+        _Choice(kill, hold=False),
+        _Choice(SwitchField.kill("all"), hold=True),
+        _Choice(SwitchField.kill("all"), hold=False),
+        _Choice(SwitchField.kill(f"type:{job_type}"), hold=True),
+    ]
 
 
 def _turn(control: Control, choice: _Choice, options: dict[str, Any]) -> None:
     if choice.field.kind == "pause":
-        control.pause_queue(choice.field.name, reason=_WHY, **options)
+        control.pause_queue(choice.field.name, reason=_WHY, force=True, **options)
     else:
         control.kill(choice.field.on, reason=_WHY, hold=choice.hold, force=True, **options)
 
