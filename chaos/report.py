@@ -120,7 +120,8 @@ def _cell(result: dict[str, Any], name: str) -> str:
     if name == "named" and "left_behind" in result:
         named = result["left_behind"] - result["unnamed"]
         return f"{named}/{result['left_behind']}" if result["left_behind"] else "-"
-    return str(result.get(name, "-"))
+    value = result.get(name)
+    return "-" if value is None else str(value)
 
 
 def write_table(page: Path, results: Sequence[dict[str, Any]]) -> None:

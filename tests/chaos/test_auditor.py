@@ -152,6 +152,7 @@ def test_the_page_tells_each_size_that_was_run_and_keeps_what_is_around(tmp_path
     assert "| pause Redis | redis | 2000 |" in table(results)
     assert "| 4/4 |" in table(results)
     assert "| skipped: no |" in table(results)
+    assert "None" not in table([result("pause Redis", "redis", flips_back_s=None)])
 
 
 @pytest.mark.parametrize(
