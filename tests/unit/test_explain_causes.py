@@ -13,14 +13,31 @@ from typer.exceptions import TyperException
 
 from taskyard.control.explain import CAUSES, CauseKind, Meaning
 from taskyard.control.explain.explanation import cause_of
+from taskyard.control.explain.wording import moment_us
 from taskyard.control.operator_reasons import check_reason
 from taskyard.errors import InvalidReason
+from taskyard.inspection.queue_of_job import start_worker
 from taskyard.ops.cli.commands import COMMANDS
 from taskyard.ops.cli.lazy_commands import Command, Noun, load
+from taskyard.records.job_record import Record
+from taskyard.settings import Settings
 
 PAGE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text("utf-8")
 ODD = "it's; $(odd)"
 STARTS = ("taskyard worker --pool exec", "celery -A APP worker -Q orders")
+
+
+@pytest.mark.parametrize("queue", [ODD, "a b", "x; rm -r ~", "`id`"])
+def test_the_command_that_starts_a_worker_quotes_the_queue_that_a_client_named(queue: str) -> None:
+    app = shlex.split(start_worker(Settings(), queue))
+    assert app == ["celery", "-A", "APP", "worker", "-Q", queue]
+    assert start_worker(Settings(), "exec") == STARTS[0]
+
+
+@pytest.mark.parametrize("digits", ["9" * 17, "9" * 5_000, "-1", "²"])
+def test_a_number_that_is_no_time_is_taken_for_damaged(digits: str) -> None:
+    assert Record("j1", {"due": digits}).number("due") == 0
+    assert moment_us(Record("j1", {"due": "9" * 16}).number("due")).startswith("2286-")
 
 
 def names_in(text: str) -> set[str]:

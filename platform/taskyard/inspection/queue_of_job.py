@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from taskyard.errors import TaskyardError
 from taskyard.inspection.count_app_queues import look_at_apps
 from taskyard.inspection.queue_counts import QueueState, look
@@ -11,10 +13,12 @@ __all__ = ["start_worker", "state_of"]
 
 
 def start_worker(settings: Settings, queue: str) -> str:
-    """Return the command that starts a worker for `queue`."""
+    """Return the command that starts a worker for `queue`, whose name is quoted for a shell."""
+    # A client chooses the name in its job's record; an operator pastes the command.
+    word = shlex.quote(queue)
     if queue in settings.queues:
-        return f"taskyard worker --pool {queue}"
-    return f"celery -A APP worker -Q {queue}"
+        return f"taskyard worker --pool {word}"
+    return f"celery -A APP worker -Q {word}"
 
 
 def state_of(settings: Settings, queue: str) -> QueueState | TaskyardError:

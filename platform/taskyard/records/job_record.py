@@ -13,6 +13,8 @@ __all__ = ["HISTORY_LINES", "Record"]
 
 # A letter has the first attempt and the last ones; a policy may retry without limit.
 HISTORY_LINES: Final = 50
+# A time in microseconds has 16, until the year 2286; more is no time, and no counter comes so far.
+_MOST_DIGITS: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,8 @@ class Record:
     def number(self, name: str) -> int:
         """Return a numeric field, 0 if it is absent or damaged."""
         value = self.fields.get(name, "")
-        return int(value) if value.isascii() and value.isdigit() else 0
+        usable = value.isascii() and value.isdigit() and len(value) <= _MOST_DIGITS
+        return int(value) if usable else 0
 
     @property
     def epoch(self) -> int:
