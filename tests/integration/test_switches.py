@@ -131,7 +131,7 @@ def test_an_end_is_a_time_or_a_duration_from_now(control: Control, harness: Swit
         ("everything", {}, "expected all, queue:NAME"),
         ("all", {"lasts": timedelta(0)}, "a switch ends in the future"),
         ("all", {"lasts": timedelta(days=5000)}, "within 3660 days"),
-        ("all", {"until": datetime(2020, 1, 1, tzinfo=UTC)}, "got 2020-01-01 .* server's clock"),
+        ("all", {"until": datetime(2020, 1, 1, tzinfo=UTC)}, "got 2020-01-01 .* the clock is at"),
         ("all", {"until": datetime(2999, 1, 1)}, "with its time zone"),  # noqa: DTZ001 - the fault
         (
             "all",
@@ -354,6 +354,16 @@ def test_a_version_that_no_clock_gives_blocks_nobody(harness: SwitchHarness) -> 
     assert harness.in_postgres() == {}
     lifted = harness.control().lift("all", reason=WHY)
     assert lifted.former == UNREADABLE
+    assert harness.in_redis() == {ALL: lifted.state}
+
+
+def test_a_value_that_cannot_be_read_can_be_turned_off_whatever_version_it_shows(
+    harness: SwitchHarness,
+) -> None:
+    ahead = harness.switches.read().now_us + 3_600_000_000
+    harness.client.hset(harness.switches.key, str(ALL), f"stop 0 1 {ahead} {{}}")
+    lifted = harness.control().lift("all", reason=WHY)
+    assert lifted.outcome == "applied"
     assert harness.in_redis() == {ALL: lifted.state}
 
 

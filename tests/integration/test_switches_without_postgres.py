@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from taskyard.errors import (
     InvalidPayload,
     InvalidReason,
     InvalidSettings,
+    InvalidSwitch,
     MissingSetting,
     NotPermitted,
     Refused,
@@ -251,6 +252,28 @@ def test_a_text_that_is_no_form_is_refused_without_quoting_it(scene: Scene) -> N
     assert form.credential not in str(e.value)
     with pytest.raises(InvalidPayload):
         SwitchForm.read("{}")
+    for lasts in ("0", "1" + "0" * 30, "[1]"):
+        with pytest.raises(InvalidPayload, match="lasts_s"):
+            SwitchForm.read(form.model_dump_json().replace("7200", lasts))
+
+
+@pytest.mark.parametrize("lasts", [timedelta(0), timedelta(days=3661)])
+def test_a_form_for_a_time_that_no_switch_lasts_is_not_signed(
+    scene: Scene, lasts: timedelta
+) -> None:
+    with pytest.raises(InvalidSwitch, match=r"within 3660 days; got .* another end, or none"):
+        scene.sign(replace(KILL, lasts=lasts))
+
+
+def test_the_clock_of_redis_may_go_back_before_a_switch_is_turned_again(scene: Scene) -> None:
+    """A replica that follows may be minutes behind: its event is no less an operator's."""
+    now_us = scene.harness.switches.read().now_us
+    ahead = SwitchState(Mode.REFUSE, now_us + 200_000_000, since_us=now_us + 200_000_000)
+    scene.harness.switches.put(ALL, ahead)
+    state = scene.apply(scene.sign())
+    scene.mirror()
+    assert scene.harness.in_postgres() == {ALL: state}
+    assert scene.harness.outcomes(state.request_id) == ["requested", "applied"]
 
 
 # -- local trust --------------------------------------------------------------------------------

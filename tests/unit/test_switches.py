@@ -144,6 +144,8 @@ def test_since_stays_while_a_switch_goes_on_and_begins_anew_after_it() -> None:
     assert off.since(on, 100).since_us == 100
     unreadable = SwitchState(Mode.HOLD, version=0, since_us=0)
     assert again.since(unreadable, 100).since_us == 100
+    to_come = replace(on, since_us=101)
+    assert again.since(to_come, 100).since_us == 100
     ended = off.since(on, 100)
     assert off.since(ended, 150).since_us == 100
     assert again.since(ended, 150).since_us == 150
@@ -198,7 +200,17 @@ def test_an_older_state_does_not_bring_back_a_switch_that_is_off(switches: Redis
     assert switches.read().in_force() == {}
 
 
-VALUES = ("junk", "hold", "stop 0 1 2 {}", "off", "off 0 x 2 {}", "hold 0 1 2 3", b"\xff", "")
+VALUES = (
+    "junk",
+    "hold",
+    "stop 0 1 2 {}",
+    "stop 0 1 9 {}",
+    "off",
+    "off 0 x 2 {}",
+    "hold 0 1 2 3",
+    b"\xff",
+    "",
+)
 
 
 @pytest.mark.parametrize("value", VALUES)

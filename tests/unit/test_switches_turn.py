@@ -147,6 +147,25 @@ def test_a_nonce_is_kept_as_long_as_its_form_is_valid(store: Store) -> None:
     assert store.turn(Mode.HOLD, form=form)[0] == "turned"
 
 
+@pytest.mark.parametrize("since", ["now + 1", "9" * 40])
+def test_since_a_time_to_come_no_switch_goes_on(store: Store, since: str) -> None:
+    """The mirror would refuse the event, and the switch would be in Redis alone."""
+    now_us = store.records.now_us()
+    value = f"hold 0 {since.replace('now + 1', str(now_us + 1))} {now_us} {{}}"
+    store.records.client.hset(store.switches.key, str(ALL), value)
+    came, state = store.turn(Mode.REFUSE)
+    assert (came, state and state.since_us) == ("turned", now_us)
+
+
+def test_of_a_value_of_no_known_mode_nothing_is_taken_over(store: Store) -> None:
+    now_us = store.records.now_us()
+    store.records.client.hset(store.switches.key, str(ALL), f"stop 0 1 {now_us + 9_000_000} {{}}")
+    came, state = store.turn(Mode.OFF)
+    assert came == "turned"
+    assert state is not None
+    assert (state.since_us, state.version) == (now_us, now_us | 1)
+
+
 def test_a_version_that_no_clock_gives_stops_no_operator(store: Store) -> None:
     ahead = SwitchState(Mode.HOLD, version=9 * 10**15 - 1, since_us=1)
     store.records.client.hset(store.switches.key, str(ALL), ahead.encode())

@@ -20,11 +20,11 @@ from taskyard.access.credential import Call, call_of, sign
 from taskyard.access.credential_faults import SIGN_AGAIN, Fault, refusal
 from taskyard.access.key_files import read_ring, read_signing_key
 from taskyard.access.verify_credential import LONGEST_CREDENTIAL, Verified, Verifier
-from taskyard.clock import SYSTEM_CLOCK, Clock
+from taskyard.clock import SYSTEM_CLOCK, Clock, to_us
 from taskyard.control.authenticate_operator import local_identity
 from taskyard.control.carry_out_signed_message import request_id_of
 from taskyard.control.operator_reasons import check_reason
-from taskyard.control.switch_wish import Wish, is_off, permit, time_text
+from taskyard.control.switch_wish import LONGEST_SWITCH, Wish, is_off, permit, time_text
 from taskyard.errors import CredentialRefused, InvalidPayload, InvalidSettings, MissingSetting
 from taskyard.records.job_keys import Keys
 from taskyard.records.verb_events import VERB_FIELD
@@ -58,7 +58,7 @@ class SwitchForm(BaseModel):
     namespace: str
     switch: str = Field(pattern=f"^({'|'.join(Kind)}) .{{1,300}}$")
     mode: Mode
-    lasts_s: Annotated[int, Field(gt=0)] | None = None
+    lasts_s: Annotated[int, Field(gt=0, le=int(LONGEST_SWITCH.total_seconds()))] | None = None
     reason: str = Field(max_length=2000)
     credential: str = Field(max_length=LONGEST_CREDENTIAL, repr=False)
 
@@ -119,6 +119,7 @@ def sign_form(
             f"a form takes a duration, which begins when it is used, and is valid for at most "
             f"{LONGEST_FORM.days} days; got the end {wish.until} and {life}"
         )
+    wish.until_us(to_us(clock.now()))
     said = check_reason(reason)
     call = call_of_form(settings.namespace, wish, said)
     key_file, ring_file = settings.signing_key, settings.public_keys

@@ -81,8 +81,8 @@ class Wish:
         if not now_us < end_us <= now_us + us_of(LONGEST_SWITCH.total_seconds()):
             raise InvalidSwitch(
                 f"a switch ends in the future, within {LONGEST_SWITCH.days} days; got "
-                f"{self.lasts or self.until}, and the server's clock is at {time_text(now_us)}. "
-                "Give another end, or none"
+                f"{self.until if self.lasts is None else self.lasts}, and the clock is at "
+                f"{time_text(now_us)}. Give another end, or none"
             )
         return end_us
 

@@ -98,10 +98,12 @@ class SwitchState:
         """Return this state with the time since when it holds, after the `former` one.
 
         Since when one holds that could not be read, of the version 0, is not known: it begins now.
+        So does one with a time to come, of another program or of a clock that was set back.
         """
         goes_on = (
             former is not None
             and former.version > 0
+            and former.since_us <= now_us
             and (former.in_force(now_us) if self.mode is not Mode.OFF else former.mode is Mode.OFF)
         )
         return replace(self, since_us=former.since_us if former and goes_on else now_us)

@@ -5,8 +5,12 @@
 local time = redis.call('TIME')
 local latest = tonumber(time[1]) * 1000000 + tonumber(time[2]) + tonumber(ARGV[3])
 
+local MODES = {off = true, refuse = true, hold = true}
+
+-- 0 for what SwitchState.parse cannot read either.
 local function version(value)
-  return tonumber(string.match(value, '^%l+ %d+ %d+ (%d+) {')) or 0
+  local mode, found = string.match(value, '^(%l+) %d+ %d+ (%d+) {')
+  return MODES[mode or ''] and tonumber(found) or 0
 end
 
 local stored = redis.call('HGET', KEYS[1], ARGV[1])

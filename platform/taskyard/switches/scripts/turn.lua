@@ -24,7 +24,8 @@ local stored = redis.call('HGET', KEYS[1], field) or ''
 -- One that is not readable counts as on (in_force.lua), so it can be turned off.
 local was, until_us, since, last = string.match(stored, '^(%l+) (%d+) (%d+) (%d+) {')
 last = tonumber(last) or 0
-if last > now + tonumber(ARGV[5]) then
+local readable = was == 'off' or was == 'refuse' or was == 'hold'
+if not readable or last > now + tonumber(ARGV[5]) then
   last = 0
 end
 if mode == 'off' and (stored == '' or was == 'off') then
@@ -37,7 +38,9 @@ if version % 2 == 0 then
   version = version + 1
 end
 local over = until_us and until_us ~= '0' and now >= tonumber(until_us)
-local goes_on = last > 0 and mode ~= 'off' and was ~= 'off' and not over
+-- No switch is on since a time to come: the mirror would refuse the event. Another program wrote that
+-- time, or the clock was set back since.
+local goes_on = last > 0 and mode ~= 'off' and was ~= 'off' and not over and tonumber(since) <= now
 if not goes_on then
   since = int(now)
 end
